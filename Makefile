@@ -1,0 +1,80 @@
+# talkhead. `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+SOURCES := core preprocess encoder renderers app weights
+STAGES := preprocess encoder renderers app weights
+DEMO := demo
+
+export OMP_WAIT_POLICY := passive
+
+.DEFAULT_GOAL := help
+.PHONY: help venv libgl demo test lint types bench wheel-test clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=folder for the results)
+	$(VENV)/bin/talkhead fit --video samples/person.mp4 --name person --home $(DEMO)
+	$(VENV)/bin/talkhead speak --audio samples/line.wav --identity person --home $(DEMO) \
+	    --output $(DEMO)/line.mp4
+	@echo
+	@echo "The sample person speaks:  $(abspath $(DEMO)/line.mp4)"
+	@echo "Real, rendered and pasted: $$(find $(abspath $(DEMO)) -name '*.png' | head -n 1)"
+
+test: venv  ## set up and run the tests, in one process
+	$(VENV)/bin/python -m pytest
+
+venv: $(STAMP) libgl  ## set up .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "There is no Python here: install Python 3.11" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+# OpenCV wants two libraries of the system that slim images lack.
+LIBGL := apt-get install -y --no-install-recommends libgl1 libglib2.0-0
+libgl: $(STAMP)
+	@$(VENV)/bin/python -c 'import cv2' 2>/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "Installing libgl1 and libglib2.0-0, which OpenCV needs"; \
+	        apt-get update -q && $(LIBGL); \
+	    elif command -v apt-get >/dev/null; then \
+	        echo "OpenCV lacks a library of the system. Run: sudo $(LIBGL)" >&2; \
+	    fi; \
+	    $(VENV)/bin/python -c 'import cv2'; }
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages are imported
+	rm -rf build/typing
+	mkdir -p build/typing/talkhead
+	ln -s $(CURDIR)/core/*.py $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/
+	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
+	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
+
+bench: venv  ## the README's figures as JSON lines
+	$(VENV)/bin/python -m benchmarks
+
+define IMPORT_ALL
+import importlib, pkgutil, talkhead
+names = [m.name for m in pkgutil.walk_packages(talkhead.__path__, "talkhead.")]
+print(len([importlib.import_module(name) for name in names]), "modules of", talkhead.__file__)
+endef
+export IMPORT_ALL
+
+wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, import it elsewhere
+	rm -rf build/wheel-test build/lib build/bdist.*  # setuptools would pack stale files of build/lib
+	$(PIP) wheel --no-deps --wheel-dir build/wheel-test .
+	$(PYTHON) -m venv build/wheel-test/venv
+	build/wheel-test/venv/bin/python -m pip --disable-pip-version-check install -q \
+	    -c constraints.txt build/wheel-test/talkhead-*.whl
+	cd build/wheel-test && venv/bin/talkhead --help >/dev/null && venv/bin/python -c "$$IMPORT_ALL"
+
+clean:  ## remove everything that was made here, .venv included
+	rm -rf build dist *.egg-info .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)

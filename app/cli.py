@@ -1,0 +1,411 @@
+"""The command line: parses, calls one function, prints its result on stdout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from talkhead import __version__
+from talkhead.errors import TalkheadError
+
+if TYPE_CHECKING:
+    from talkhead.app.identities import Home
+    from talkhead.progress import Progress
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Preset(str, Enum):
+    """How much work a fit may be."""
+
+    preview = "preview"
+    standard = "standard"
+    high = "high"
+
+
+class Mode(str, Enum):
+    """What speak renders."""
+
+    paste = "paste"
+    head = "head"
+
+
+class Commands(TyperGroup):
+    """The commands, with every expected error turned into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. --debug lets errors through with their traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            resumes = " Run the same command again: it goes on where it stopped"
+            _fail(
+                f"interrupted.{resumes if ctx.invoked_subcommand == 'fit' else ''}",
+                EXIT_INTERRUPTED,
+            )
+        except (TalkheadError, ImportError, OSError, MemoryError) as error:
+            if ctx.params.get("debug"):
+                raise
+            _fail(_explain(error))
+
+
+def _explain(error: Exception) -> str:
+    """One line for an expected error; others are raised again."""
+    if isinstance(error, TalkheadError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "not enough memory. Close other programs, or take a shorter or smaller video"
+    if isinstance(error, ImportError):
+        from talkhead.app.doctor import library_error
+
+        explained = library_error(error)
+        if explained is None:
+            raise error
+        return str(explained)
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        from talkhead.storage import explain_os_error
+
+        return f"{error.filename}: {explain_os_error(error, Path(error.filename))}"
+    raise error
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    print(f"talkhead: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+identities_app = typer.Typer(
+    no_args_is_help=True, help="The people you have fitted: list, show, remove, export, import."
+)
+app.add_typer(identities_app, name="identities")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of the identities. (default: your data folder)"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes a GPU if there is one."),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"talkhead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def talkhead(
+    debug: Annotated[bool, typer.Option("--debug", help="Show errors with traceback.")] = False,
+    ffmpeg: Annotated[
+        Path | None, typer.Option("--ffmpeg", help="Use this ffmpeg program, not the built-in one.")
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """From a minute of footage of a person, a head that says anything in sync.
+
+    [bold]Start here[/bold]
+
+      talkhead fit   --video person.mp4    once per person, some minutes
+      talkhead speak --audio line.wav      as often as you like: makes line.mp4
+
+    The video should show one face, frontal and near, that speaks for half a minute or more.
+    `talkhead COMMAND --help` tells more about each command.
+    """
+    if ffmpeg is not None:
+        os.environ["TALKHEAD_FFMPEG"] = str(ffmpeg)
+
+
+@app.command()
+def fit(
+    video: Annotated[Path, typer.Option("--video", help="Footage of the person, with sound.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The identity's name. (default: the video's)")
+    ] = None,
+    preset: Annotated[
+        Preset, typer.Option("--preset", help="How long to train; high is slowest and best.")
+    ] = Preset.standard,
+    renderer: Annotated[
+        str | None, typer.Option("--renderer", help="gaussian or warp. (default: the best one)")
+    ] = None,
+    encoder: Annotated[str, typer.Option("--encoder", help="Which ears: mel.")] = "mel",
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")] = 0,
+    consent: Annotated[
+        str | None,
+        typer.Option("--consent", help="Who agreed to what; stored with the identity."),
+    ] = None,
+    use_all_frames: Annotated[
+        bool, typer.Option("--use-all-frames", help="Train on the held-out last 1/11 too.")
+    ] = False,
+    min_face: Annotated[
+        float,
+        typer.Option("--min-face", min=0.0, max=1.0, help="Share of frames that need a face."),
+    ] = 0.8,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn a person from footage: makes an identity that can speak.
+
+    Interrupted at any moment, the same command goes on where it stopped.
+
+    [bold]Examples[/bold]
+
+      talkhead fit --video anna.mp4
+
+      talkhead fit --video anna.mp4 --preset preview --name anna-draft
+
+      talkhead fit --video anna.mp4 --consent "Anna B., in writing, 3 May 2025"
+    """
+    from talkhead.app.fit import fit as run
+
+    chosen = {} if renderer is None else {"renderer": renderer}
+    result = run(
+        video,
+        name=name,
+        preset=preset.value,
+        encoder=encoder,
+        device=device,
+        home=home,
+        seed=seed,
+        consent=consent,
+        use_all_frames=use_all_frames,
+        min_face=min_face,
+        progress=_progress(as_json, quiet),
+        **chosen,
+    )
+    _show(result, as_json)
+
+
+@app.command()
+def speak(
+    audio: Annotated[
+        Path, typer.Option("--audio", help="What to say: any audio, or a video with sound.")
+    ],
+    identity: Annotated[
+        str | None,
+        typer.Option("--identity", help="A name or a folder. (default: the one fitted last)"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The mp4 to write. (default: AUDIO.mp4)")
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="paste: into the person's own footage; head: the head alone."),
+    ] = Mode.paste,
+    renderer: Annotated[
+        str | None, typer.Option("--renderer", help="(default: the identity's own)")
+    ] = None,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a fitted person say something: writes a lip-synced video, marked as synthetic.
+
+    [bold]Examples[/bold]
+
+      talkhead speak --audio line.wav
+
+      talkhead speak --audio podcast.m4a --identity anna -o anna-podcast.mp4
+    """
+    from talkhead.app.speak import speak as run
+
+    result = run(
+        audio,
+        identity=identity,
+        output=output,
+        mode=mode.value,
+        renderer=renderer,
+        device=device,
+        home=home,
+        progress=_progress(as_json, quiet),
+    )
+    _show(result, as_json)
+
+
+@app.command()
+def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Tell what is installed, what is usable and why not, and how fast this machine renders."""
+    from talkhead.app import doctor as examination
+
+    print("Looking around; this takes some seconds, at the first time a minute.", file=sys.stderr)
+    report = examination.examine(_home(home))
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        print(examination.describe(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@identities_app.command("list")
+def list_identities(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The identities that you have; * marks the one that speak takes by default."""
+    store = _home(home)
+    summaries = store.summaries()
+    if as_json:
+        _print_json([dataclasses.asdict(summary) for summary in summaries])
+        return
+    if not summaries:
+        print(f"None in {store.path} yet: talkhead fit --video person.mp4", file=sys.stderr)
+    for one in summaries:
+        state = one.problem or f"{one.preset}, {', '.join(one.renderers)}, {one.created}"
+        mark = "*" if one.is_latest else " "
+        print(f"{mark} {one.name:<24} {one.size_bytes / 2**20:6.1f} MiB  {state}")
+
+
+NameArgument = Annotated[str, typer.Argument(help="The identity's name.")]
+
+
+@identities_app.command()
+def show(
+    name: Annotated[str | None, typer.Argument(help="(default: the one fitted last)")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All that is known of an identity, after checking that its files are undamaged."""
+    package = _home(home).load(name)
+    _show(package.manifest, as_json)
+
+
+@identities_app.command()
+def remove(
+    name: NameArgument,
+    home: HomeOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Delete an identity and the half-done work of its name."""
+    store = _home(home)
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Delete {name} for good?", abort=True, err=True)
+    for folder in store.remove(name):
+        print(f"removed {folder}")
+
+
+@identities_app.command()
+def export(
+    name: Annotated[str | None, typer.Argument(help="(default: the one fitted last)")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="(default: NAME.talkhead)")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Pack an identity into one file, to take elsewhere."""
+    print(_home(home).export(name, output))
+
+
+@identities_app.command("import")
+def import_identity(
+    file: Annotated[Path, typer.Argument(help="A file made by export.")],
+    name: Annotated[str | None, typer.Option("--name", help="(default: the exported one)")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of one.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Unpack an exported identity, which is then the one that speak takes by default."""
+    print(_home(home).import_(file, name, replace=replace))
+
+
+def _home(path: Path | None) -> Home:
+    from talkhead.app.identities import Home
+
+    return Home.locate(path)
+
+
+def _progress(as_json: bool, quiet: bool) -> Progress:
+    """Progress on stderr: none when quiet, JSON lines beside a JSON result, else bars."""
+    from talkhead.progress import make_progress
+
+    if quiet:
+        return make_progress("silent")
+    return make_progress("json" if as_json else "bars")
+
+
+def _show(result: Any, as_json: bool) -> None:
+    """Print a dataclass: as JSON, or a line for each field that says something."""
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    if as_json:
+        _print_json(fields)
+    else:
+        print("\n".join(_lines(fields)))
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    """ "name: value" for each value, nested ones indented; empty ones are left out."""
+    lines = []
+    for name, value in values.items():
+        label = indent + str(name).removesuffix("_path").replace("_", " ")
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if isinstance(value, Mapping):
+            nested = _lines(value, indent + "  ")
+            lines += [f"{label}:", *nested] if nested else []
+        elif value is not None and value != "" and value != () and value != []:
+            lines.append(f"{label}: {_text(value)}")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and paths as JSON's types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _end_politely(signum: int, frame: object) -> NoReturn:
+    """A kill, like Ctrl-C, lets blocks tidy up what is half-written."""
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 told what was wrong, 2 usage, 130 interrupted."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
+    signal.signal(signal.SIGTERM, _end_politely)
+    try:
+        app(prog_name="talkhead")
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""What is installed here, what is usable and why not, and how fast this machine renders."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from talkhead import __version__
+from talkhead.app.identities import Home
+from talkhead.errors import TalkheadError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from talkhead.device import Backend
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "numba",
+    "mediapipe",
+    "opencv-contrib-python",
+    "gsplat",
+    "nerfacc",
+    "tinycudann",
+    "imageio-ffmpeg",
+    "safetensors",
+)
+OPTIONAL_PACKAGES = ("tinycudann",)
+MIN_MEMORY_GIB = 4.0
+MIN_FREE_GIB = 2.0
+
+BENCH_GAUSSIANS = 15_000
+BENCH_SIZE_PX = 512
+BENCH_RUNS = 9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: whether it is fine, what was found, what would bring it."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The CPU rasterizer on a synthetic scene: median milliseconds of one frame.
+
+    `missing` says why it wasn't measured; empty when it was.
+    """
+
+    render_ms: float = 0.0
+    train_ms: float = 0.0  # forward and backward
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that doctor tells."""
+
+    versions: dict[str, str]  # empty when not installed
+    checks: tuple[Check, ...]
+    backends: tuple[Backend, ...]
+    speed: Speed
+
+    @property
+    def ok(self) -> bool:
+        """Whether `fit` and `speak` can work here."""
+        return all(check.ok for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON's types."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}
+
+
+def examine(home: Home) -> Report:
+    """The state of this machine. Never raises for what is missing or broken: it is reported."""
+    checks = (
+        check_python(),
+        check_system(),
+        check_memory(),
+        check_import("PyTorch", "torch"),
+        check_import("OpenCV", "cv2"),
+        check_import("mediapipe", "mediapipe"),
+        check_ffmpeg(),
+        check_home(home),
+    )
+    torch_works = all(check.ok for check in checks if check.name == "PyTorch")
+    return Report(
+        _versions(),
+        checks,
+        _backends() if torch_works else (),
+        measure_speed() if torch_works else Speed(missing="PyTorch can't be imported"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata
+
+    versions = {"talkhead": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = ""
+    return versions
+
+
+def _backends() -> tuple[Backend, ...]:
+    from talkhead.device import backends
+
+    return tuple(backends())
+
+
+def check_python() -> Check:
+    """Whether this Python is one that talkhead allows."""
+    ok = (3, 10) <= sys.version_info[:2] < (3, 13)
+    tested = "" if sys.version_info[:2] == (3, 11) else " (3.11 is what is tested)"
+    return Check("Python", ok, platform.python_version() + tested, "Use Python 3.11")
+
+
+def check_system() -> Check:
+    """The operating system; Linux on x86-64 is tested, the others are best effort."""
+    system, machine = platform.system(), platform.machine()
+    tested = system == "Linux" and machine == "x86_64"
+    note = "tested" if tested else "best effort: Linux on x86-64 is what is tested"
+    return Check("System", True, f"{platform.platform(terse=True)}, {machine} ({note})")
+
+
+def check_memory() -> Check:
+    """Usable cores and the machine's memory."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return Check("Machine", True, f"{cores} cores, memory not known")
+    gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    found = f"{cores} cores, {gib:.1f} GiB of memory"
+    return Check("Machine", gib >= MIN_MEMORY_GIB * 0.9, found, f"{MIN_MEMORY_GIB:g} GiB is needed")
+
+
+def check_import(name: str, module: str) -> Check:
+    """Whether a module can be imported, in a process of its own: a broken one may crash."""
+    command = [
+        sys.executable,
+        "-c",
+        f"import {module}; print(getattr({module}, '__version__', ''))",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Check(name, True, done.stdout.strip())
+    words = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    return Check(name, False, words, library_remedy(words) or "Install talkhead again with pip")
+
+
+def check_ffmpeg() -> Check:
+    """The ffmpeg program and its version."""
+    remedy = "Reinstall imageio-ffmpeg, or name a program: --ffmpeg PATH"
+    try:
+        from talkhead.ffmpeg_program import ffmpeg_path
+
+        path = ffmpeg_path()
+        done = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
+    except (TalkheadError, ImportError, OSError) as error:
+        return Check("ffmpeg", False, str(error), remedy)
+    version = done.stdout.partition(" Copyright")[0].removeprefix("ffmpeg version ").strip()
+    return Check("ffmpeg", done.returncode == 0, f"{version} ({path})", remedy)
+
+
+def check_home(home: Home) -> Check:
+    """Whether the home folder can be written and has room."""
+    existing = next(path for path in (home.path, *home.path.parents) if path.exists())
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    found = f"{home.path}, {free_gib:.1f} GiB free, {len(home.names())} identities"
+    if not os.access(existing, os.W_OK):
+        return Check("Home", False, f"{found}, no permission", "Choose another one: --home DIR")
+    return Check("Home", free_gib >= MIN_FREE_GIB, found, f"Free {MIN_FREE_GIB:g} GiB")
+
+
+def library_remedy(words: str) -> str:
+    """The one command that brings OpenCV's missing system libraries; empty for other words."""
+    if "cannot open shared object file" not in words:
+        return ""
+    commands = {
+        "apt-get": "apt-get install -y libgl1 libglib2.0-0",
+        "dnf": "dnf install -y mesa-libGL glib2",
+        "pacman": "pacman -S --noconfirm libglvnd glib2",
+        "apk": "apk add mesa-gl glib",
+    }
+    found = next((command for program, command in commands.items() if shutil.which(program)), None)
+    if found is None:
+        return "Install your system's libGL and GLib"
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return f"Run: {found}" if is_root else f"Run: sudo {found}"
+
+
+def measure_speed() -> Speed:
+    """How fast the CPU rasterizer draws a synthetic head."""
+    try:
+        from talkhead.renderers.gaussian.rasterizer import rasterize
+    except ImportError as error:
+        return Speed(missing=f"the rasterizer can't be imported: {error}")
+    scene = _synthetic_head()
+
+    def render() -> None:
+        rasterize(*scene, BENCH_SIZE_PX, BENCH_SIZE_PX)
+
+    def train() -> None:
+        parameters = [tensor.clone().requires_grad_() for tensor in scene[:4]]
+        rgb, alpha = rasterize(*parameters, *scene[4:], BENCH_SIZE_PX, BENCH_SIZE_PX)
+        (rgb.sum() + alpha.sum()).backward()
+
+    return Speed(_median_ms(render), _median_ms(train))
+
+
+def _median_ms(run: Callable[[], None]) -> float:
+    """The median time of a call; the first one, which may compile, doesn't count."""
+    run()
+    times = []
+    for _ in range(BENCH_RUNS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return round(1000 * statistics.median(times), 1)
+
+
+def _synthetic_head() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """means, covars, opacities, colors, viewmats, Ks of small Gaussians on an ellipsoid."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(BENCH_GAUSSIANS, 3, generator=generator)
+    means = directions / directions.norm(dim=1, keepdim=True) * torch.tensor([0.8, 1.1, 0.9])
+    variances = 1e-4 * (0.5 + torch.rand(BENCH_GAUSSIANS, 3, generator=generator))
+    covars = torch.zeros(BENCH_GAUSSIANS, 6)
+    covars[:, [0, 3, 5]] = variances
+    opacities = torch.full((BENCH_GAUSSIANS,), 0.8)
+    colors = torch.rand(BENCH_GAUSSIANS, 3, generator=generator)
+    viewmats = torch.eye(4)[None].clone()
+    viewmats[0, 2, 3] = 4.0
+    focal, centre = 1.2 * BENCH_SIZE_PX, BENCH_SIZE_PX / 2
+    Ks = torch.tensor([[[focal, 0.0, centre], [0.0, focal, centre], [0.0, 0.0, 1.0]]])
+    return means, covars, opacities, colors, viewmats, Ks
+
+
+def describe(report: Report) -> str:
+    """The report as text for a person."""
+    lines = []
+    for check in report.checks:
+        lines.append(f"{'ok ' if check.ok else 'NO '} {check.name:<10} {check.found}")
+        if not check.ok and check.remedy:
+            lines.append(f"    {'':<10} {check.remedy}")
+    lines += ["", "Accelerated backends"]
+    for backend in report.backends:
+        state = "usable" if backend.usable else f"not usable: {backend.reason}"
+        lines.append(f"    {backend.name:<24} {backend.version:<8} {state}")
+    lines += ["", "Speed of the CPU rasterizer"]
+    lines.append(f"    {_describe_speed(report.speed)}")
+    lines += ["", "Packages"]
+    for name, version in report.versions.items():
+        absent = "not installed" + (" (optional)" if name in OPTIONAL_PACKAGES else "")
+        lines.append(f"    {name:<24} {version or absent}")
+    verdict = "Everything that is needed is here." if report.ok else "Something is missing, see NO."
+    return "\n".join([*lines, "", verdict])
+
+
+def _describe_speed(speed: Speed) -> str:
+    if speed.missing:
+        return f"not measured: {speed.missing}"
+    return (
+        f"{BENCH_GAUSSIANS} Gaussians at {BENCH_SIZE_PX}x{BENCH_SIZE_PX}: "
+        f"{speed.render_ms:.1f} ms a frame ({1000 / speed.render_ms:.0f} frames a second), "
+        f"{speed.train_ms:.1f} ms with gradients"
+    )
+
+
+def library_error(error: ImportError) -> TalkheadError | None:
+    """The clear error for an import that failed for want of a system library; None for others."""
+    remedy = library_remedy(str(error))
+    if not remedy:
+        return None
+    return TalkheadError(f"OpenCV lacks a library of the system ({error}). {remedy}")

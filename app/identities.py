@@ -1,0 +1,227 @@
+"""The fitted people of one user: where their packages and half-done work are, which is newest.
+
+HOME/
+  identities/NAME/        packages
+  work/NAME-<hash>/       datasets and checkpoints of `fit`, from which it resumes
+  latest.json             who was fitted or imported last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from talkhead import storage
+from talkhead.errors import PackageError, TalkheadError
+from talkhead.identity import (
+    EXPORT_SUFFIX,
+    MANIFEST_NAME,
+    IdentityPackage,
+    export_package,
+    import_package,
+    read_export_manifest,
+    read_manifest,
+)
+
+HOME_VARIABLE = "TALKHEAD_HOME"
+MAX_NAME_LENGTH = 64
+
+_NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME_LENGTH - 1}}}")
+
+
+@dataclass(frozen=True)
+class IdentitySummary:
+    """One line of the list. `problem` says why the package can't be used; empty when it can."""
+
+    name: str
+    path: Path
+    created: str
+    preset: str
+    renderers: tuple[str, ...]
+    size_bytes: int
+    is_latest: bool
+    problem: str
+
+
+@dataclass(frozen=True)
+class Home:
+    """A user's data folder. Nothing is created before something is written."""
+
+    path: Path
+
+    @classmethod
+    def locate(cls, path: Path | str | None = None) -> Home:
+        """The home at path, else at $TALKHEAD_HOME, else in the user's data folder."""
+        chosen = path or os.environ.get(HOME_VARIABLE)
+        if chosen:
+            return cls(Path(chosen).expanduser().absolute())
+        from platformdirs import user_data_path
+
+        return cls(user_data_path("talkhead", appauthor=False))
+
+    @property
+    def identities_dir(self) -> Path:
+        return self.path / "identities"
+
+    @property
+    def latest_path(self) -> Path:
+        return self.path / "latest.json"
+
+    def identity_dir(self, name: str) -> Path:
+        """Where the package of that name is or goes. Raises TalkheadError for a bad name."""
+        return self.identities_dir / check_name(name)
+
+    def work_dir(self, name: str, key: str) -> Path:
+        """The folder, now there, of the work on name under key: one key, one folder.
+
+        key holds whatever makes work reusable: the video's checksum and the settings. Raises
+        TalkheadError when the folder can't be made.
+        """
+        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        return storage.make_folder(self.path / "work" / f"{check_name(name)}-{digest}")
+
+    def names(self) -> list[str]:
+        """The names of all identities, sorted."""
+        if not self.identities_dir.is_dir():
+            return []
+        with storage.file_errors(self.identities_dir):
+            folders = sorted(self.identities_dir.iterdir())
+        return [
+            folder.name
+            for folder in folders
+            if not folder.name.startswith(".") and (folder / MANIFEST_NAME).is_file()
+        ]
+
+    def summaries(self) -> list[IdentitySummary]:
+        """A line for each identity, sorted by name; damaged ones say so."""
+        latest = self.latest()
+        return [self._summary(name, is_latest=name == latest) for name in self.names()]
+
+    def _summary(self, name: str, *, is_latest: bool) -> IdentitySummary:
+        path = self.identities_dir / name
+        size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        try:
+            manifest = read_manifest(storage.read_json(path / MANIFEST_NAME), path)
+        except TalkheadError as error:
+            return IdentitySummary(name, path, "", "", (), size, is_latest, str(error))
+        renderers = tuple(sorted(manifest.renderers))
+        return IdentitySummary(
+            name, path, manifest.created, manifest.preset, renderers, size, is_latest, ""
+        )
+
+    def latest(self) -> str | None:
+        """The identity fitted or imported last; the only one when that one is gone; else None."""
+        names = self.names()
+        if self.latest_path.is_file():
+            held = storage.read_json(self.latest_path)
+            if isinstance(held, dict) and held.get("name") in names:
+                return str(held["name"])
+        return names[0] if len(names) == 1 else None
+
+    def remember(self, name: str) -> None:
+        """Make name the identity that `speak` takes by default. Raises TalkheadError."""
+        storage.make_folder(self.path)
+        storage.write_json(self.latest_path, {"name": check_name(name)})
+
+    def resolve(self, identity: str | Path | None = None) -> Path:
+        """The package folder of an identity: a name, a path, or None for the latest one.
+
+        A name goes before a path. Raises PackageError, listing those that exist.
+        """
+        if identity is None:
+            return self._resolve_latest()
+        if str(identity) in self.names():
+            return self.identities_dir / str(identity)
+        path = Path(identity).expanduser()
+        if (path / MANIFEST_NAME).is_file():
+            return path
+        if path.is_file() and path.suffix == EXPORT_SUFFIX:
+            raise PackageError(f"{path}: import it first: talkhead identities import {path}")
+        raise PackageError(f"identity {identity}: there is none of this name. {self._choices()}")
+
+    def _resolve_latest(self) -> Path:
+        name = self.latest()
+        if name is None and self.names():
+            raise PackageError(f"which identity? {self._choices()}")
+        if name is None:
+            raise PackageError(self._choices())
+        return self.identities_dir / name
+
+    def _choices(self) -> str:
+        """What there is to choose from, as a sentence."""
+        names = self.names()
+        if not names:
+            return f"There are none in {self.path} yet: talkhead fit --video person.mp4"
+        return f"There are: {', '.join(names)}"
+
+    def load(self, identity: str | Path | None = None) -> IdentityPackage:
+        """The verified package of resolve(identity). Raises PackageError."""
+        return IdentityPackage.load(self.resolve(identity))
+
+    def remove(self, name: str) -> list[Path]:
+        """The folders that are now gone: the package and the half-done work of that name.
+
+        Raises PackageError when there is none, TalkheadError without permission.
+        """
+        if name not in self.names():
+            raise PackageError(f"identity {name}: there is none of this name. {self._choices()}")
+        was_latest = self.latest() == name
+        folders = [self.identities_dir / name, *self._work_dirs(name)]
+        for folder in folders:
+            with storage.file_errors(folder):
+                doomed = storage.temporary_beside(folder)  # it is there or not, never half
+                os.replace(folder, doomed)
+            storage.remove(doomed)
+        if was_latest:
+            self.latest_path.unlink(missing_ok=True)
+        return folders
+
+    def _work_dirs(self, name: str) -> list[Path]:
+        pattern = re.compile(re.escape(name) + r"-[0-9a-f]{12}")
+        work = self.path / "work"
+        folders = sorted(work.iterdir()) if work.is_dir() else []
+        return [folder for folder in folders if pattern.fullmatch(folder.name)]
+
+    def export(self, identity: str | Path | None, path: Path | None = None) -> Path:
+        """The one file, by default NAME.talkhead here, that now holds the identity.
+
+        Raises PackageError when the package is damaged, TalkheadError when path can't be written.
+        """
+        package = self.load(identity)
+        return export_package(package, path or Path(package.manifest.name + EXPORT_SUFFIX))
+
+    def import_(self, path: Path, name: str | None = None, *, replace: bool = False) -> Path:
+        """The package folder made from an exported file; it is the latest now.
+
+        The name is the exported one unless given. Raises PackageError when the file is damaged
+        or, without replace, when the name is taken.
+        """
+        name = check_name(name or read_export_manifest(path).name)
+        if name in self.names() and not replace:
+            raise PackageError(
+                f"identity {name}: there is one already. Pass --name OTHER, or --replace"
+            )
+        package = import_package(path, self.identity_dir(name))
+        self.remember(name)
+        return package.path
+
+
+def check_name(name: str) -> str:
+    """name, if it can be an identity's. Raises TalkheadError saying what is allowed."""
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise TalkheadError(
+            f"name {name!r}: not possible. Use up to {MAX_NAME_LENGTH} letters, digits, '-', '_' "
+            "and '.', beginning with a letter or digit"
+        )
+    return name
+
+
+def name_from_video(path: Path) -> str:
+    """An identity's name made from a video's: "Anna B (1).mp4" gives "Anna-B-1"."""
+    stem = unicodedata.normalize("NFC", path.stem)
+    slug = re.sub(r"[^\w.]+", "-", stem).strip("-._")[:MAX_NAME_LENGTH].rstrip("-.")
+    return slug or "person"

@@ -1,0 +1,21 @@
+"""talkhead: from a minute of footage of a person, a head that says anything in sync."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["fit", "speak"]
+
+
+def __getattr__(name: str) -> Any:
+    """fit and speak, imported on first use: the core itself imports no stage."""
+    if name == "fit":
+        from talkhead.app.fit import fit
+
+        return fit
+    if name == "speak":
+        from talkhead.app.speak import speak
+
+        return speak
+    raise AttributeError(f"module 'talkhead' has no attribute {name!r}")

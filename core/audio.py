@@ -1,0 +1,218 @@
+"""What several stages need of sound: resampling, spectra, log-mel, energy and silence. No files.
+
+Waveforms are [n_samples] float32 in [-1, 1]. Everything that has one value per moment follows one
+rule: value i describes the moment i * hop (its window is centred there, with zeros beyond the
+waveform's ends), and there is a value for every such moment before the waveform's end. So value 0
+belongs to second 0, and video frame i to value i at 25 a second.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil, gcd
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+from numpy.lib.stride_tricks import sliding_window_view
+
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
+
+POWER_FLOOR = 1e-10
+"""Powers below this count as this: -100 dB of full scale."""
+
+_BLOCK = 4096  # spectra computed at a time, which bounds the memory
+
+
+def check_waveform(waveform: Float32, name: str, sample_rate: int = SAMPLE_RATE) -> None:
+    """Return if the waveform [n_samples] can be used.
+
+    Raises TalkheadError if it is empty or holds a sample that is not a finite number; the message
+    begins with the name (of its file) and says which sample and when. ValueError if it isn't flat.
+    """
+    if waveform.ndim != 1:
+        raise ValueError(f"a waveform is [n_samples], not {waveform.shape}")
+    if len(waveform) == 0:
+        raise TalkheadError(f"{name}: the sound is empty. Give a recording with speech.")
+    bad = ~np.isfinite(waveform)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise TalkheadError(
+            f"{name}: sample {first} ({first / sample_rate:.3f} s) is not a number. "
+            "Export the sound again."
+        )
+
+
+def resample(waveform: Float32, from_rate: int, to_rate: int) -> Float32:
+    """The waveform at another rate: [ceil(n_samples * to_rate / from_rate)] float32, zero-phase.
+
+    Sample 0 stays at second 0. Near full scale the filter may overshoot [-1, 1] a little.
+    """
+    if from_rate < 1 or to_rate < 1:
+        raise ValueError("sample rates must be 1 or more")
+    common = gcd(from_rate, to_rate)
+    if from_rate == to_rate or len(waveform) == 0:
+        return np.array(waveform, np.float32)
+    samples = np.asarray(waveform, np.float32)
+    resampled = scipy.signal.resample_poly(samples, to_rate // common, from_rate // common)
+    return np.asarray(resampled, np.float32)
+
+
+def power_spectrogram(waveform: Float32, n_fft: int, hop_length: int) -> Float32:
+    """Squared magnitudes of short spectra: [F, n_fft // 2 + 1], F = ceil(n_samples / hop_length).
+
+    Hann window (periodic) of n_fft samples centred at i * hop_length, zeros beyond the ends, no
+    normalisation. Bin k is at the frequency k * sample_rate / n_fft.
+    """
+    n_frames = ceil(len(waveform) / hop_length)
+    before = n_fft // 2
+    after = max(0, (n_frames - 1) * hop_length + n_fft - before - len(waveform))
+    padded = np.pad(np.asarray(waveform, np.float32), (before, after))
+    powers = np.empty((n_frames, n_fft // 2 + 1), np.float32)
+    if n_frames == 0:
+        return powers
+    window = scipy.signal.get_window("hann", n_fft).astype(np.float32)
+    pieces = sliding_window_view(padded, n_fft)[::hop_length][:n_frames]
+    for start in range(0, n_frames, _BLOCK):
+        spectra = scipy.fft.rfft(pieces[start : start + _BLOCK] * window, axis=1)
+        powers[start : start + _BLOCK] = spectra.real**2 + spectra.imag**2
+    return powers
+
+
+def log_mel(
+    waveform: Float32,
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    n_fft: int = 400,
+    hop_length: int = 160,
+    n_mels: int = 80,
+) -> Float32:
+    """Natural logarithms of mel band powers: [F, n_mels], F = ceil(n_samples / hop_length).
+
+    Vector i is centred at i * hop_length. Powers as in `power_spectrogram`, bands as in
+    `mel_filters`, floor POWER_FLOOR (so no value is below -23.03). Up to the logarithm this is
+    librosa's melspectrogram with its defaults for mel scale, norm and padding.
+    """
+    powers = power_spectrogram(waveform, n_fft, hop_length)
+    bands = powers @ mel_filters(sample_rate, n_fft, n_mels).T
+    logarithms: Float32 = np.log(np.maximum(bands, np.float32(POWER_FLOOR)))
+    return logarithms
+
+
+def mel_context(n_fft: int = 400, hop_length: int = 160) -> int:
+    """Samples of context that `log_mel` needs on both sides, a multiple of hop_length.
+
+    With c of them, and a and b multiples of hop_length, the vectors of the whole for waveform[a:b]
+    are log_mel(waveform[a - c : b + c])[c // hop_length : (c + b - a) // hop_length].
+    """
+    return ceil(n_fft / 2 / hop_length) * hop_length
+
+
+@lru_cache(maxsize=16)
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Float32:
+    """Triangular mel filters [n_mels, n_fft // 2 + 1] over 0 Hz to half the sample rate, read-only.
+
+    Slaney's mel scale, each triangle of area 1 per Hz ("Slaney" normalisation). Source: M. Slaney,
+    Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is
+    the default of librosa, and not HTK's scale.
+    """
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), n_mels + 2))
+    bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    triangles = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
+    filters: Float32 = triangles.astype(np.float32)
+    filters.setflags(write=False)
+    return filters
+
+
+# Slaney's scale: linear below 1000 Hz (= 15 mel), then 27 mel per factor of 6.4.
+_LINEAR_HZ_PER_MEL = 200.0 / 3.0
+_LOG_FROM_HZ = 1000.0
+_LOG_FROM_MEL = _LOG_FROM_HZ / _LINEAR_HZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def _hz_to_mel(frequency: float) -> float:
+    if frequency < _LOG_FROM_HZ:
+        return frequency / _LINEAR_HZ_PER_MEL
+    return float(_LOG_FROM_MEL + np.log(frequency / _LOG_FROM_HZ) / _LOG_STEP)
+
+
+def _mel_to_hz(mels: Float64) -> Float64:
+    curved = _LOG_FROM_HZ * np.exp(_LOG_STEP * (np.maximum(mels, _LOG_FROM_MEL) - _LOG_FROM_MEL))
+    return np.where(mels < _LOG_FROM_MEL, mels * _LINEAR_HZ_PER_MEL, curved)
+
+
+# ---------------------------------------------------------------------------- energy and silence
+
+
+def frame_energy_db(
+    waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE
+) -> Float32:
+    """Mean power around each video frame's moment: [F] in dB of full scale, -100 or more.
+
+    F = ceil(n_samples * rate / sample_rate). Frame i averages the samples within half a frame of
+    i / rate (those that exist, at the ends).
+    """
+    n_frames = ceil(len(waveform) * rate / sample_rate)
+    sums = np.concatenate([[0.0], np.cumsum(np.square(waveform, dtype=np.float64))])
+    limits = np.rint((np.arange(n_frames + 1) - 0.5) * sample_rate / rate).astype(np.int64)
+    limits = np.clip(limits, 0, len(waveform))
+    counts = np.maximum(np.diff(limits), 1)
+    powers = np.diff(sums[limits]) / counts
+    decibels: Float32 = (10.0 * np.log10(np.maximum(powers, POWER_FLOOR))).astype(np.float32)
+    return decibels
+
+
+SPEECH_ABOVE_FLOOR_DB = 8.0
+SPEECH_BELOW_PEAK_DB = 35.0
+SPEECH_LEAST_DB = -75.0
+_HUM_HZ = 100.0
+_PEAK_S = 0.2
+_SHORTEST_SILENCE_S = 0.2
+_SHORTEST_SOUND_S = 0.08
+
+
+def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:
+    """Which video frames are without speech: [F] bool, F as in `frame_energy_db`.
+
+    A frame sounds if its energy, after a high-pass at 100 Hz (against hum and offset), is
+     * SPEECH_ABOVE_FLOOR_DB over the noise floor (the 10th percentile of all frames),
+     * within SPEECH_BELOW_PEAK_DB of the peak (the level that 0.2 s of the frames reach), and
+     * above SPEECH_LEAST_DB of full scale.
+    Then sounds shorter than 0.08 s (clicks) become silence, and after that silences shorter than
+    0.2 s (closures of plosives) become sound, except at the ends.
+
+    So digital zero, steady noise and hum are silence all through; so is, unavoidably, a vowel held
+    at one loudness throughout the file.
+    """
+    if len(waveform) == 0:
+        return np.zeros(0, np.bool_)
+    high_pass = scipy.signal.butter(4, _HUM_HZ, "highpass", fs=sample_rate, output="sos")
+    offset = waveform[0] * scipy.signal.sosfilt_zi(high_pass)  # as if it had always been there
+    filtered, _ = scipy.signal.sosfilt(high_pass, waveform, zi=offset)
+    energy = frame_energy_db(filtered, rate, sample_rate)
+    threshold = _speech_threshold_db(energy, rate)
+    sounding = _without_short_runs(energy > threshold, ceil(_SHORTEST_SOUND_S * rate), ends=True)
+    return _without_short_runs(~sounding, ceil(_SHORTEST_SILENCE_S * rate), ends=False)
+
+
+def _speech_threshold_db(energy: Float32, rate: float) -> float:
+    floor = float(np.percentile(energy, 10))
+    n_peak = min(len(energy), max(1, round(_PEAK_S * rate)))
+    peak = float(np.sort(energy)[-n_peak])
+    return max(floor + SPEECH_ABOVE_FLOOR_DB, peak - SPEECH_BELOW_PEAK_DB, SPEECH_LEAST_DB)
+
+
+def _without_short_runs(flags: Bool, shortest: int, *, ends: bool) -> Bool:
+    """The flags without runs of True shorter than `shortest` (at the ends only if `ends`)."""
+    steps = np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    kept = flags.copy()
+    for start, stop in zip(starts, stops, strict=True):
+        at_end = start == 0 or stop == len(flags)
+        if stop - start < shortest and (ends or not at_end):
+            kept[start:stop] = False
+    return kept

@@ -1,0 +1,174 @@
+"""IdentityDataset on disk: what preprocessing makes of a video, and what renderers and encoders fit.
+
+A folder of dataset.json, safetensors for per-frame tracks, and flat arrays that are read through
+memory maps, so that memory does not grow with the clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkhead.cameras import crop_intrinsics, default_intrinsics
+from talkhead.errors import PackageError
+from talkhead.face import FaceModel
+from talkhead.storage import read_json, read_tensors, write_json, write_tensors
+from talkhead.types import Bool, Float32, Float64, UInt8
+
+FORMAT = 1
+TEST_SHARE = 1 / 11
+
+
+def train_frames(n_frames: int, use_all: bool = False) -> Bool:
+    """The first 10/11 of the frames, [F] bool; all of them on demand."""
+    train = np.ones(n_frames, dtype=bool)
+    if not use_all:
+        train[int(round(n_frames * (1 - TEST_SHARE))) :] = False
+    return train
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts of a dataset.
+
+    width, height: the source's displayed size. crop_width, crop_height: of the stored frames.
+    scale: crop pixels per source pixel. av_offset_ms: how late the sound was (it is corrected);
+    None where it could not be established.
+    """
+
+    video: str
+    n_frames: int
+    width: int
+    height: int
+    crop_width: int
+    crop_height: int
+    scale: float
+    av_offset_ms: float | None
+    n_faces: int
+    moving_camera: bool
+    uses_all_frames: bool
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Per-frame results, F frames.
+
+    landmarks: [F, 478, 3] source pixels. found, usable, train, silent: [F] bool (seen in the very
+    frame; good enough to learn from; outside the test block; no speech). viewmats: [F, 4, 4].
+    residual_px: [F]. codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
+    """
+
+    landmarks: Float32
+    found: Bool
+    usable: Bool
+    train: Bool
+    silent: Bool
+    viewmats: Float32
+    residual_px: Float32
+    codes: Float32
+    origins: Float32
+
+
+@dataclass(frozen=True)
+class IdentityDataset:
+    """A prepared clip. Large arrays stay on disk until they are indexed."""
+
+    path: Path
+    info: DatasetInfo
+    face: FaceModel
+    tracks: Tracks
+
+    @classmethod
+    def load(cls, path: Path) -> IdentityDataset:
+        """The dataset in a folder. Raises PackageError when it is missing or of another version."""
+        stored = read_json(path / "dataset.json")
+        if stored.pop("format", None) != FORMAT:
+            raise PackageError(f"{path}: a dataset of another version. Run fit again")
+        tracks = {k: t.numpy() for k, t in read_tensors(path / "tracks.safetensors").items()}
+        face = FaceModel.from_tensors(read_tensors(path / "face.safetensors"))
+        return cls(path, DatasetInfo(**stored), face, Tracks(**tracks))
+
+    @classmethod
+    def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
+        """Write everything but the flat arrays, dataset.json last."""
+        write_tensors(path / "face.safetensors", face.tensors())
+        arrays = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in vars(tracks).items()}
+        write_tensors(path / "tracks.safetensors", arrays)
+        write_json(path / "dataset.json", {"format": FORMAT, **asdict(info)})
+
+    def __len__(self) -> int:
+        return self.info.n_frames
+
+    @cached_property
+    def frames(self) -> UInt8:
+        """Head crops [F, H, W, 3] uint8 RGB, memory-mapped."""
+        return np.asarray(np.load(self.path / "frames.npy", mmap_mode="r"))
+
+    @cached_property
+    def masks(self) -> UInt8:
+        """Person masks of the crops [F, H, W], 255 = person, memory-mapped."""
+        return np.asarray(np.load(self.path / "masks.npy", mmap_mode="r"))
+
+    @cached_property
+    def plate(self) -> UInt8:
+        """Background [height, width, 3] uint8 RGB at source size, filled in where never seen."""
+        image = cv2.imread(str(self.path / "plate.png"), cv2.IMREAD_COLOR)
+        if image is None:
+            raise PackageError(f"{self.path / 'plate.png'}: missing or damaged. Run fit again")
+        return np.ascontiguousarray(image[..., ::-1])
+
+    @cached_property
+    def waveform(self) -> Float32:
+        """The clip's sound [n_samples], 16 kHz, in sync with the frames."""
+        return np.asarray(np.load(self.path / "waveform.npy"), dtype=np.float32)
+
+    @cached_property
+    def intrinsics(self) -> Float64:
+        """K [3, 3] of the source image."""
+        return default_intrinsics(self.info.width, self.info.height)
+
+    @cached_property
+    def crop_ks(self) -> Float32:
+        """K [F, 3, 3] of each crop."""
+        return crop_intrinsics(self.intrinsics, self.tracks.origins, self.info.scale)
+
+    def crop_landmarks(self) -> Float32:
+        """Landmarks [F, 478, 2] in crop pixels."""
+        shifted = self.tracks.landmarks[..., :2] - self.tracks.origins[:, None]
+        return np.asarray(shifted * self.info.scale, dtype=np.float32)
+
+    def plate_crop(self, frame: int) -> UInt8:
+        """The background behind crop `frame`, [H, W, 3] uint8."""
+        info = self.info
+        return cut_crop(
+            self.plate,
+            self.tracks.origins[frame],
+            (info.crop_height, info.crop_width),
+            info.scale,
+        )
+
+
+def cut_crop(
+    image: UInt8, origin: Float32, size: tuple[int, int], scale: float, pad: str = "edge"
+) -> UInt8:
+    """The crop [H, W, ...] of an image; what lies outside the image repeats its edge, or is 0.
+
+    origin: left, top in image pixels (whole numbers). size: height, width in crop pixels.
+    scale: crop pixels per image pixel, at most 1.
+    """
+    height, width = (int(round(n / scale)) for n in size)
+    left, top = (int(n) for n in origin)
+    bounds = (max(0, -top), max(0, top + height - len(image)))
+    sides = (max(0, -left), max(0, left + width - image.shape[1]))
+    part = image[max(0, top) : top + height, max(0, left) : left + width]
+    if any(bounds + sides):
+        spread = (bounds, sides) + ((0, 0),) * (image.ndim - 2)
+        part = np.pad(part, spread, mode="edge" if pad == "edge" else "constant")
+    if part.shape[:2] != size:
+        part = cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(part)

@@ -1,0 +1,152 @@
+"""Which device computes, which accelerated backends are usable and why not, seeds, threads."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from talkhead.errors import TalkheadError
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An accelerated backend: whether it is usable here, and if not, why."""
+
+    name: str
+    usable: bool
+    reason: str  # empty when usable
+    version: str  # empty when not installed
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device of "auto", "cpu", "cuda" or "cuda:1"; auto takes CUDA where there is any.
+
+    Raises TalkheadError for another word and for a CUDA device that isn't there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in device and not index.isdecimal()):
+        raise TalkheadError(f"device {device}: unknown. Give auto, cpu, cuda or cuda:0")
+    if kind == "cuda":
+        _check_cuda(device, int(index or 0))
+    return torch.device(device)
+
+
+def _check_cuda(device: str, index: int) -> None:
+    """Raises TalkheadError when there is no CUDA device of that number."""
+    if not torch.cuda.is_available():
+        raise TalkheadError(f"device {device}: {no_cuda_reason()}. Pass --device cpu")
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise TalkheadError(f"device {device}: this machine has {count} CUDA device(s), from 0")
+
+
+def no_cuda_reason() -> str:
+    """Why torch sees no CUDA device."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return "torch finds no CUDA device"
+
+
+def backends() -> list[Backend]:
+    """Every accelerated backend, usable or not. Never raises and never starts a long build."""
+    return [
+        _probe("numba CPU rasterizer", "numba", _import_numba, needs_cuda=False),
+        _probe("gsplat CUDA rasterizer", "gsplat", _find_gsplat_kernels),
+        _probe("nerfacc CUDA marching", "nerfacc", _find_nerfacc_kernels),
+        _probe("tiny-cuda-nn encodings", "tinycudann", _import_tinycudann),
+    ]
+
+
+def _probe(
+    name: str, distribution: str, check: Callable[[], str], *, needs_cuda: bool = True
+) -> Backend:
+    """The backend's state. CUDA is asked for first: imports of CUDA libraries fail in many ways."""
+    version = installed_version(distribution)
+    if not version:
+        return Backend(name, False, "not installed", "")
+    if needs_cuda and not torch.cuda.is_available():
+        return Backend(name, False, no_cuda_reason(), version)
+    try:
+        reason = check()
+    except Exception as error:  # a broken CUDA library raises OSError, RuntimeError, ...
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Backend(name, not reason, reason, version)
+
+
+def _import_numba() -> str:
+    importlib.import_module("numba")
+    return ""
+
+
+def _find_gsplat_kernels() -> str:
+    return _find_kernels("gsplat.csrc")
+
+
+def _find_nerfacc_kernels() -> str:
+    return _find_kernels("nerfacc.csrc")
+
+
+def _find_kernels(module: str) -> str:
+    """Why a library's CUDA kernels are neither built nor buildable; empty when they are."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        if not _has_nvcc():
+            return "its kernels are not built, and there is no nvcc to build them at first use"
+    return ""
+
+
+def _has_nvcc() -> bool:
+    """Whether torch's extension builder would find CUDA's compiler."""
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    found = any(home and (Path(home) / "bin" / "nvcc").is_file() for home in homes)
+    return found or shutil.which("nvcc") is not None
+
+
+def _import_tinycudann() -> str:
+    importlib.import_module("tinycudann")
+    return ""
+
+
+def installed_version(distribution: str) -> str:
+    """The installed version of a distribution, empty when it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """A CPU generator seeded with seed; Python's, numpy's and torch's own are seeded too."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def n_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(n_threads: int | None = None) -> int:
+    """How many threads torch and numba now use: n_threads, else one for each usable core."""
+    import numba
+
+    count = max(1, n_threads or n_cores())
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)  # after numba, which sets OpenMP's threads when it starts
+    return count

@@ -1,0 +1,235 @@
+"""What a long command tells while it works: bars, JSON lines or nothing, always on stderr.
+
+    with progress.step("Tracking faces", total=n_frames) as step:
+        for frame in frames:
+            ...
+            step.advance()
+
+A step that has nothing to do says so with `step.skip("up to date")`. A step may be opened inside
+another one. Exceptions pass through; the display is closed first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBars
+    from rich.progress import TaskID
+
+Style = Literal["bars", "silent", "json"]
+
+
+class Step(Protocol):
+    """One step under way."""
+
+    def advance(self, n: int = 1) -> None:
+        """n more of the step's units are done."""
+
+    def detail(self, text: str) -> None:
+        """Show text beside the bar: a loss, a file's name."""
+
+    def skip(self, reason: str) -> None:
+        """There was nothing to do, and why."""
+
+
+class Progress(Protocol):
+    """Where steps and messages are shown."""
+
+    def step(
+        self, name: str, total: int | None = None, done: int = 0
+    ) -> AbstractContextManager[Step]:
+        """A step of `total` units (None: not known), `done` of which an earlier run has done."""
+
+    def message(self, text: str) -> None:
+        """One line for the person that stays on the screen."""
+
+
+def make_progress(style: Style) -> Progress:
+    """The progress of that style."""
+    if style == "bars":
+        return BarProgress()
+    return JsonProgress() if style == "json" else SilentProgress()
+
+
+class SilentProgress:
+    """Says nothing."""
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        yield _SilentStep()
+
+    def message(self, text: str) -> None:
+        pass
+
+
+class _SilentStep:
+    def advance(self, n: int = 1) -> None:
+        pass
+
+    def detail(self, text: str) -> None:
+        pass
+
+    def skip(self, reason: str) -> None:
+        pass
+
+
+class JsonProgress:
+    """One JSON object a line: start, advance (once a second), finish, skip, fail, message."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        interval_s: float = 1.0,
+    ) -> None:
+        self._stream = stream
+        self.clock = clock
+        self.interval_s = interval_s
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Write one line."""
+        stream = self._stream or sys.stderr
+        stream.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        stream.flush()
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        self.emit("start", step=name, total=total, done=done)
+        step = _JsonStep(self, name, total, done)
+        try:
+            yield step
+        except BaseException as error:
+            self.emit("fail", step=name, error=type(error).__name__)
+            raise
+        step.finish()
+
+    def message(self, text: str) -> None:
+        self.emit("message", text=text)
+
+
+class _JsonStep:
+    def __init__(self, progress: JsonProgress, name: str, total: int | None, done: int) -> None:
+        self._progress, self._name, self._total = progress, name, total
+        self._first = self._done = done
+        self._detail: str | None = None
+        self._skipped: str | None = None
+        self._started = self._told = progress.clock()
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        now = self._progress.clock()
+        if now - self._told >= self._progress.interval_s:
+            self._told = now
+            self._progress.emit("advance", **self._state(now))
+
+    def detail(self, text: str) -> None:
+        self._detail = text
+
+    def skip(self, reason: str) -> None:
+        self._skipped = reason
+
+    def finish(self) -> None:
+        """Tell how the step ended."""
+        if self._skipped is not None:
+            self._progress.emit("skip", step=self._name, reason=self._skipped)
+        else:
+            self._progress.emit("finish", **self._state(self._progress.clock()))
+
+    def _state(self, now: float) -> dict[str, Any]:
+        elapsed, fresh = now - self._started, self._done - self._first
+        state: dict[str, Any] = {"step": self._name, "done": self._done, "total": self._total}
+        state["elapsed_s"] = round(elapsed, 2)
+        if self._total is not None and fresh > 0:
+            state["left_s"] = round(max(0, self._total - self._done) * elapsed / fresh, 2)
+        if self._detail is not None:
+            state["detail"] = self._detail
+        return state
+
+
+class BarProgress:
+    """Bars with the time left; where stderr is no terminal, one line for each finished step."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+        self._bars: RichBars | None = None
+        self._depth = 0
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        bars = self._open()
+        step = _BarStep(bars, bars.add_task(name, total=total, completed=done, detail=""))
+        try:
+            yield step
+            step.finish()
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            step.detail("[yellow]interrupted" if interrupted else "[red]failed")
+            raise
+        finally:
+            self._close()
+
+    def message(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def _open(self) -> RichBars:
+        """The bars on the screen; those of steps that have ended stay above them as text."""
+        if self._bars is None:
+            self._bars = _make_bars(self._console)
+            self._bars.start()
+        self._depth += 1
+        return self._bars
+
+    def _close(self) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+class _BarStep:
+    def __init__(self, bars: RichBars, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+        self._done = False
+
+    def advance(self, n: int = 1) -> None:
+        self._bars.advance(self._task, n)
+
+    def detail(self, text: str) -> None:
+        self._bars.update(self._task, detail=text)
+
+    def skip(self, reason: str) -> None:
+        self.detail(reason)
+
+    def finish(self) -> None:
+        """Fill the bar."""
+        task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+        total = task.total if task.total is not None else max(task.completed, 1)
+        self._bars.update(self._task, total=total, completed=total)
+
+
+def _make_bars(console: Console) -> RichBars:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[detail]}"),
+    )
+    return Progress(*columns, console=console, refresh_per_second=4, redirect_stdout=False)

@@ -1,0 +1,96 @@
+"""The data that flows between stages. Read this first.
+
+Conventions (docs/conventions.md): images are RGB, channels last; pixels of whole images have their
+centres at +0.5; cameras are pinholes with OpenCV axes (x right, y down, z forward); the world's unit
+is the distance between the outer eye corners of the face template.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+
+FRAME_RATE = 25
+"""Frames a second of everything between the reader and the writer."""
+
+SAMPLE_RATE = 16_000
+"""Samples a second of the waveforms that encoders hear."""
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a media file holds. Sizes are as displayed, that is after rotation."""
+
+    path: Path
+    duration_s: float
+    width: int  # 0 without video
+    height: int
+    frame_rate: float  # average; 0 without video
+    rotation: int  # degrees clockwise that the container asks for: 0, 90, 180, 270
+    audio_rate: int  # 0 without sound
+    audio_channels: int
+
+    @property
+    def has_video(self) -> bool:
+        return self.width > 0
+
+    @property
+    def has_audio(self) -> bool:
+        return self.audio_rate > 0
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Face landmarks of a clip.
+
+    landmarks: [F, 478, 3] float32, x and y in pixels of the source image, z in the same scale,
+    smaller is nearer (mediapipe's face mesh with irises). Values of frames without a face are
+    interpolated over short gaps, else zero.
+    found: [F] bool, a face was seen in this very frame.
+    """
+
+    landmarks: Float32
+    found: Bool
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+
+@dataclass(frozen=True)
+class HeadPoses:
+    """Rigid head motion: viewmats [F, 4, 4] (template space to camera), residual_px [F]."""
+
+    viewmats: Float32
+    residual_px: Float32
+
+
+@dataclass(frozen=True)
+class SpeechFeatures:
+    """What an encoder hears: values [F, D] float32, one vector every 1 / rate seconds.
+
+    Vector i describes the moment i / rate (its centre), so that vector 0 belongs to second 0.
+    """
+
+    values: Float32
+    rate: float
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Rendered heads: rgb [B, H, W, 3] premultiplied by alpha, alpha [B, H, W, 1], both in [0, 1]."""
+
+    rgb: Tensor
+    alpha: Tensor

@@ -1,0 +1,100 @@
+"""What every speech encoder is: a frozen ear, waveform in, feature vectors out, whole or in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import numpy as np
+
+from talkhead.encoder.mel import MelEncoder
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, SpeechFeatures
+
+ENTRY_POINTS = "talkhead.encoders"
+
+SPEECH_LEVEL_DB = -23.0
+"""Level, in dB of full scale, that `speech_gain` brings speech to."""
+MAX_GAIN_DB = 40.0
+
+
+class StreamingEncoder(Protocol):
+    """One waveform's features, chunk by chunk: together the same values as in one piece."""
+
+    def push(self, waveform: Float32) -> Float32:
+        """The vectors [n, dim] that are certain after these further samples [n_samples]."""
+
+    def finish(self) -> Float32:
+        """The vectors [n, dim] that were waiting for samples; there are no more."""
+
+
+class SpeechEncoder(Protocol):
+    """Hears speech; nothing in it is fitted to a person.
+
+    rate: feature vectors a second, a multiple of FRAME_RATE. dim: values in a vector.
+    lookahead_s: how far past its moment a vector hears.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def lookahead_s(self) -> float: ...
+
+    def encode(self, waveform: Float32) -> SpeechFeatures:
+        """Features [F, dim] of a waveform [n_samples], F = ceil(n_samples * rate / sample_rate)."""
+
+    def stream(self) -> StreamingEncoder:
+        """A fresh stream of one waveform."""
+
+
+ENCODERS: dict[str, Callable[[], SpeechEncoder]] = {"mel": MelEncoder}
+
+
+def encoder_names() -> list[str]:
+    """Every encoder that can be asked for, those of other packages included."""
+    return sorted({*ENCODERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+
+
+def load_encoder(name: str) -> SpeechEncoder:
+    """The encoder of that name. Raises TalkheadError naming those there are."""
+    if name in ENCODERS:
+        return ENCODERS[name]()
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            encoder: SpeechEncoder = entry.load()()
+            return encoder
+    raise TalkheadError(
+        f"there is no encoder {name!r}. Choose one of: {', '.join(encoder_names())}"
+    )
+
+
+def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
+    """Feature vectors [n, dim] of a waveform that comes in chunks [n_samples]."""
+    stream = encoder.stream()
+    for chunk in chunks:
+        yield stream.push(chunk)
+    yield stream.finish()
+
+
+def speech_gain(waveform: Float32, silent: Bool) -> float:
+    """The factor that brings a waveform's speech to SPEECH_LEVEL_DB, at most MAX_GAIN_DB either way.
+
+    waveform: [n_samples] at SAMPLE_RATE. silent: [F] video frames without speech. 1 where there is
+    no speech at all. Encoders hear waveforms at this level, in fitting and in speaking, so that a
+    quiet recording moves the mouth as far as a loud one.
+    """
+    hop = SAMPLE_RATE // FRAME_RATE
+    n_frames = min(len(silent), len(waveform) // hop)
+    powers = np.square(waveform[: n_frames * hop], dtype=np.float64).reshape(n_frames, hop).mean(1)
+    spoken = powers[~silent[:n_frames]]
+    if len(spoken) == 0 or spoken.mean() <= 0.0:
+        return 1.0
+    gain_db = SPEECH_LEVEL_DB - 10.0 * np.log10(spoken.mean())
+    return float(10.0 ** (np.clip(gain_db, -MAX_GAIN_DB, MAX_GAIN_DB) / 20.0))

@@ -1,0 +1,69 @@
+"""The acoustic baseline: log-mel energies, 50 vectors a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from talkhead.audio import log_mel, mel_context
+from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
+
+N_FFT = 512
+HOP_LENGTH = 320
+N_MELS = 80
+FLOOR = -16.0
+"""Quieter than about -75 dB of full scale counts as this, so that digital silence and a quiet room
+sound alike."""
+
+
+@dataclass(frozen=True)
+class MelEncoder:
+    """Natural logarithms of mel band powers, floored at FLOOR."""
+
+    name: str = "mel"
+    sample_rate: int = SAMPLE_RATE
+    rate: float = SAMPLE_RATE / HOP_LENGTH
+    dim: int = N_MELS
+    lookahead_s: float = N_FFT / 2 / SAMPLE_RATE
+
+    def encode(self, waveform: Float32) -> SpeechFeatures:
+        """Features [ceil(n_samples / HOP_LENGTH), N_MELS] of a waveform [n_samples]."""
+        return SpeechFeatures(_features(waveform), self.rate)
+
+    def stream(self) -> MelStream:
+        """A fresh stream of one waveform."""
+        return MelStream()
+
+
+def _features(waveform: Float32) -> Float32:
+    energies = log_mel(
+        waveform, SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH, n_mels=N_MELS
+    )
+    return np.maximum(energies, np.float32(FLOOR))
+
+
+class MelStream:
+    """Keeps the samples that coming vectors still need."""
+
+    def __init__(self) -> None:
+        self._samples = np.zeros(0, np.float32)
+        self._behind = 0  # vectors at the start of _samples that were given out already
+
+    def push(self, waveform: Float32) -> Float32:
+        """The vectors [n, N_MELS] whose windows are complete after these samples."""
+        self._samples = np.concatenate([self._samples, np.asarray(waveform, np.float32)])
+        n_ready = (len(self._samples) - N_FFT // 2) // HOP_LENGTH + 1
+        if n_ready <= self._behind:
+            return np.zeros((0, N_MELS), np.float32)
+        vectors = _features(self._samples)[self._behind : n_ready]
+        spare = max(0, n_ready - mel_context(N_FFT, HOP_LENGTH) // HOP_LENGTH)
+        self._samples = self._samples[spare * HOP_LENGTH :]
+        self._behind = n_ready - spare
+        return vectors
+
+    def finish(self) -> Float32:
+        """The last vectors [n, N_MELS], with zeros beyond the waveform's end."""
+        vectors = _features(self._samples)[self._behind :]
+        self._samples, self._behind = self._samples[:0], 0
+        return vectors

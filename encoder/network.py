@@ -1,0 +1,105 @@
+"""The small temporal-convolution net inside a MotionPredictor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """How a predictor is built and fitted.
+
+    layers: (kernel, dilation) of each block, kernels odd. n_members: nets whose mean counts, each
+    holding out another block of the training part. gain_std, noise_std: of the features' level and
+    values, in natural log units and standard deviations. n_masks, mask_width: stretches of feature
+    dimensions that are hidden. velocity_weight, jaw_weight: of these losses beside the lips'.
+    """
+
+    width: int = 96
+    layers: tuple[tuple[int, int], ...] = ((5, 1), (3, 2), (3, 4))
+    n_members: int = 4
+    n_steps: int = 400
+    batch_size: int = 12
+    n_frames: int = 50
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    dropout: float = 0.2
+    gain_std: float = 1.0
+    noise_std: float = 0.3
+    n_masks: int = 2
+    mask_width: int = 12
+    velocity_weight: float = 1.0
+    jaw_weight: float = 0.15
+
+
+PRESETS = {
+    "preview": PredictorConfig(n_members=2, n_steps=300),
+    "standard": PredictorConfig(),
+    "high": PredictorConfig(n_members=8),
+}
+
+
+class TemporalNet(nn.Module):
+    """Frame inputs [B, D, T + 2 * context] -> codes [B, K, T]: no padding, a bounded view.
+
+    A pointwise layer, then one residual block a (kernel, dilation) pair.
+    """
+
+    def __init__(
+        self, n_inputs: int, n_outputs: int, width: int, layers: tuple[tuple[int, int], ...],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(n_inputs, width, 1)
+        self.blocks = nn.ModuleList(_Block(width, *layer, dropout) for layer in layers)
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Conv1d(width, n_outputs, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Codes of frame inputs."""
+        hidden: Tensor = F.gelu(self.first(inputs))
+        for block in self.blocks:
+            hidden = block(hidden)
+        codes: Tensor = self.last(self.dropout(hidden))
+        return codes
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, kernel: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) // 2 * dilation
+        self.spread = nn.Conv1d(width, width, kernel, dilation=dilation)
+        self.dropout = nn.Dropout(dropout)
+        self.mix = nn.Conv1d(width, width, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        change: Tensor = self.mix(self.dropout(F.gelu(self.spread(hidden))))
+        return hidden[..., self.reach : hidden.shape[-1] - self.reach] + change
+
+
+def context_frames(layers: tuple[tuple[int, int], ...]) -> int:
+    """How many frames a net of these layers sees to either side."""
+    return sum((kernel - 1) // 2 * dilation for kernel, dilation in layers)
+
+
+def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """Move the average's parameters towards the net's."""
+    with torch.no_grad():
+        pairs = zip(average.parameters(), net.parameters(), strict=True)
+        for kept, fresh in pairs:
+            kept.lerp_(fresh, 1.0 - decay)
+
+
+def make_net(config: PredictorConfig, n_inputs: int, n_outputs: int) -> TemporalNet:
+    """A net with fresh weights from torch's global generator."""
+    return TemporalNet(n_inputs, n_outputs, config.width, config.layers, config.dropout)
+
+
+def frame_inputs(vectors: Tensor, per_frame: int) -> Tensor:
+    """Vectors [..., F * per_frame, D] as frame inputs [..., per_frame * D, F]."""
+    stacked = vectors.reshape(*vectors.shape[:-2], -1, per_frame * vectors.shape[-1])
+    return stacked.transpose(-1, -2).contiguous()

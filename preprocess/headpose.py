@@ -1,0 +1,257 @@
+"""Landmarks -> template, rigid head poses, canonical landmarks.
+
+The template is the mean of the aligned landmarks; poses minimise the reprojection error of its
+stable points (forehead, temples, nose bridge, cheekbones) by Gauss-Newton on all frames at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from talkhead.cameras import project
+from talkhead.face import (
+    CHIN,
+    FOREHEAD,
+    LEFT_BROW,
+    LEFT_EYE,
+    N_SURFACE,
+    NOSE_BOTTOM,
+    OUTER_EYE_CORNERS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+from talkhead.types import Bool, Float32, Float64, HeadPoses, Int
+
+SMOOTH_ROTATION = 1.0
+SMOOTH_SIDEWAYS = 0.7
+SMOOTH_DEPTH = 4.0
+"""Standard deviations, in frames, of the zero-phase smoothing. Depth is the least certain."""
+
+
+@dataclass(frozen=True)
+class HeadTrack:
+    """Template [478, 3], poses, and landmarks in template space [F, 478, 3]."""
+
+    template: Float32
+    poses: HeadPoses
+    canonical: Float32
+
+
+def track_head(landmarks: Float32, usable: Bool, train: Bool, intrinsics: Float64) -> HeadTrack:
+    """Template, poses and canonical landmarks of a clip.
+
+    landmarks: [F, 478, 3] pixels. usable: [F] frames with landmarks. train: [F] frames that may
+    shape the template. intrinsics: [3, 3] of the image. Frames that are not usable take the
+    interpolated pose of their neighbours.
+    """
+    index = np.flatnonzero(usable)
+    points = landmarks[index].astype(np.float64)
+    in_train = train[index]
+    template = _upright(_mean_shape(points, in_train))
+    weights = _stable_weights(template)
+    viewmats = _initial_poses(template, points, weights, intrinsics)
+    for _ in range(3):
+        viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
+        canonical = canonicalise(points, viewmats, template, weights, intrinsics)
+        template = _upright(np.median(canonical[in_train], axis=0))
+        weights = _reweighted(weights, canonical[in_train])
+    viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
+    viewmats = smooth_poses(viewmats, index)
+    canonical = canonicalise(points, viewmats, template, weights, intrinsics)
+    residual = _residual(template, points, weights, viewmats, intrinsics)
+    return _spread(template, viewmats, residual, canonical, index, len(landmarks))
+
+
+def _mean_shape(points: Float64, train: Bool) -> Float64:
+    """Generalised Procrustes mean [V, 3] of at most 300 training frames (px scale)."""
+    chosen = points[train]
+    chosen = chosen[:: max(1, len(chosen) // 300)]
+    mean = chosen[0]
+    for _ in range(4):
+        weights = _stable_weights(_upright(mean))
+        mean = _similarity(chosen, mean, weights).mean(0)
+    return mean
+
+
+def _similarity(points: Float64, target: Float64, weights: Float64) -> Float64:
+    """Points [F, V, 3] moved, turned and scaled onto a target [V, 3] (Umeyama 1991)."""
+    w = weights / weights.sum()
+    centre = np.einsum("v,fvc->fc", w, points)[:, None]
+    goal = w @ target
+    cross = np.einsum("fvi,v,vj->fij", points - centre, w, target - goal)
+    u, s, vt = np.linalg.svd(cross)
+    sign = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    fix = np.ones_like(s)
+    fix[:, 2] = sign
+    rotation = u @ (fix[..., None] * vt)
+    spread = np.einsum("fvi,v->f", (points - centre) ** 2, w)
+    scale = ((s * fix).sum(-1) / spread)[:, None, None]
+    return np.asarray(scale * (points - centre) @ rotation + goal)
+
+
+def _upright(shape: Float64) -> Float64:
+    """A shape [V, 3] in the template's frame: eye corners on x, 1 apart, chin downwards."""
+    left, right = (shape[i] for i in OUTER_EYE_CORNERS)
+    x = right - left
+    size = np.linalg.norm(x)
+    x = x / size
+    down = shape[CHIN] - shape[FOREHEAD]
+    y = down - x * (down @ x)
+    y /= np.linalg.norm(y)
+    axes = np.stack([x, y, np.cross(x, y)])
+    return np.asarray((shape - (left + right) / 2) @ axes.T / size)
+
+
+def _stable_weights(template: Float64) -> Float64:
+    """Weights [V]: 1 on points that speech, blinks and brows don't move, else 0."""
+    weights = np.zeros(len(template))
+    above_nose = template[:N_SURFACE, 1] < template[NOSE_BOTTOM, 1] - 0.05
+    weights[:N_SURFACE][above_nose] = 1.0
+    moving = np.array(LEFT_EYE + RIGHT_EYE + LEFT_BROW + RIGHT_BROW)
+    corners = np.array([*OUTER_EYE_CORNERS, 133, 362])
+    near = np.linalg.norm(template[:, None, :2] - template[None, moving, :2], axis=-1).min(1)
+    weights[near < 0.06] = 0.0
+    weights[corners] = 1.0
+    return weights
+
+
+def _reweighted(weights: Float64, canonical: Float64) -> Float64:
+    """Stable points weighted by how little they stray in template space."""
+    spread = canonical[..., :2].std(axis=0).sum(-1)
+    typical = np.median(spread[weights > 0])
+    return np.where(weights > 0, 1.0 / (1.0 + (spread / typical) ** 2), 0.0)
+
+
+def _initial_poses(
+    template: Float64, points: Float64, weights: Float64, intrinsics: Float64
+) -> Float64:
+    """View matrices [F, 4, 4] by weak perspective."""
+    w = weights / weights.sum()
+    centre, goal = np.einsum("v,fvc->fc", w, points), w @ template
+    cross = np.einsum("vi,v,fvj->fij", template - goal, w, points - centre[:, None])
+    u, s, vt = np.linalg.svd(cross)
+    fix = np.ones_like(s)
+    fix[:, 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    rotation = np.swapaxes(u @ (fix[..., None] * vt), 1, 2)
+    scale = (s * fix).sum(-1) / (w @ ((template - goal) ** 2).sum(-1))
+    depth = intrinsics[0, 0] / scale
+    position = np.concatenate(
+        [(centre[:, :2] - intrinsics[:2, 2]) / scale[:, None], depth[:, None]], axis=1
+    )
+    viewmats = np.repeat(np.eye(4)[None], len(points), axis=0)
+    viewmats[:, :3, :3] = rotation
+    viewmats[:, :3, 3] = position - rotation @ goal
+    return viewmats
+
+
+def fit_poses(
+    template: Float64,
+    pixels: Float64,
+    weights: Float64,
+    viewmats: Float64,
+    intrinsics: Float64,
+    n_iterations: int = 6,
+) -> Float64:
+    """View matrices [F, 4, 4] minimising the weighted reprojection error, by Gauss-Newton.
+
+    template: [V, 3]. pixels: [F, V, 2]. weights: [V], zero = unused. viewmats: [F, 4, 4] start.
+    Residuals beyond about 2 px count less (Geman-McClure weights).
+    """
+    used = np.flatnonzero(weights)
+    points, w = template[used], weights[used]
+    result = viewmats.copy()
+    for start in range(0, len(pixels), 2000):
+        part = slice(start, start + 2000)
+        for _ in range(n_iterations):
+            result[part] = _gauss_newton(points, pixels[part][:, used], w, result[part], intrinsics)
+    return result
+
+
+def _gauss_newton(
+    points: Float64, pixels: Float64, weights: Float64, viewmats: Float64, intrinsics: Float64
+) -> Float64:
+    focal = intrinsics[0, 0]
+    rotated = points @ np.swapaxes(viewmats[:, :3, :3], 1, 2)
+    camera = rotated + viewmats[:, None, :3, 3]
+    x, y, z = np.moveaxis(camera, -1, 0)
+    error = pixels - (camera[..., :2] * focal / z[..., None] + intrinsics[:2, 2])
+    robust = weights / (1.0 + (error**2).sum(-1) / 4.0) ** 2
+    zero = np.zeros_like(x)
+    rows = focal * np.stack(
+        [np.stack([1 / z, zero, -x / z**2], -1), np.stack([zero, 1 / z, -y / z**2], -1)], -2
+    )
+    # d(camera)/d(rotation about the camera axes) = -[rotated]_x
+    turn = np.stack([np.cross(axis, rotated) for axis in np.eye(3)], -1)
+    jacobian = np.concatenate([rows @ turn, rows], -1)
+    normal = np.einsum("fvri,fv,fvrj->fij", jacobian, robust, jacobian) + 1e-9 * np.eye(6)
+    step = np.linalg.solve(normal, np.einsum("fvri,fv,fvr->fi", jacobian, robust, error)[..., None])
+    result = viewmats.copy()
+    turned = Rotation.from_rotvec(step[:, :3, 0]).as_matrix() @ viewmats[:, :3, :3]
+    result[:, :3, :3] = turned
+    result[:, :3, 3] += step[:, 3:, 0]
+    return result
+
+
+def canonicalise(
+    points: Float64, viewmats: Float64, template: Float64, weights: Float64, intrinsics: Float64
+) -> Float64:
+    """Landmarks in template space [F, V, 3]: their pixels exactly, their depth as tracked.
+
+    mediapipe's z is relative; its origin is set by the stable points of the posed template.
+    """
+    used = np.flatnonzero(weights)
+    depth = np.einsum("vc,fc->fv", template[used], viewmats[:, 2, :3]) + viewmats[:, 2, 3:]
+    pixel_size = viewmats[:, 2, 3:4] / intrinsics[0, 0]
+    origin = np.median(depth - points[:, used, 2] * pixel_size, axis=1, keepdims=True)
+    z = origin + points[..., 2] * pixel_size
+    xy = (points[..., :2] - intrinsics[:2, 2]) / intrinsics[0, 0] * z[..., None]
+    camera = np.concatenate([xy, z[..., None]], axis=-1)
+    return np.asarray((camera - viewmats[:, None, :3, 3]) @ viewmats[:, :3, :3])
+
+
+def smooth_poses(viewmats: Float64, index: Int) -> Float64:
+    """Poses [F, 4, 4] smoothed without lag, each run of neighbouring frames by itself."""
+    result = viewmats.copy()
+    for run in np.split(np.arange(len(index)), np.flatnonzero(np.diff(index) > 1) + 1):
+        rotation = Rotation.from_matrix(viewmats[run, :3, :3])
+        mean = rotation.mean()
+        vectors = (rotation * mean.inv()).as_rotvec()
+        smooth = gaussian_filter1d(vectors, SMOOTH_ROTATION, axis=0, mode="nearest")
+        result[run, :3, :3] = (Rotation.from_rotvec(smooth) * mean).as_matrix()
+        result[run, :3, 3] = _smooth_positions(viewmats[run, :3, 3])
+    return result
+
+
+def _smooth_positions(positions: Float64) -> Float64:
+    """Depth smoothed more than the direction, so that smoothing depth moves no pixel."""
+    direction = positions[:, :2] / positions[:, 2:]
+    direction = gaussian_filter1d(direction, SMOOTH_SIDEWAYS, axis=0, mode="nearest")
+    depth = gaussian_filter1d(positions[:, 2:], SMOOTH_DEPTH, axis=0, mode="nearest")
+    return np.asarray(np.concatenate([direction * depth, depth], axis=1))
+
+
+def _residual(
+    template: Float64, points: Float64, weights: Float64, viewmats: Float64, intrinsics: Float64
+) -> Float64:
+    """Weighted mean distance [F] in pixels between stable landmarks and the posed template."""
+    error = project(template, viewmats, intrinsics) - points[..., :2]
+    return np.asarray(np.linalg.norm(error, axis=-1) @ weights / weights.sum())
+
+
+def _spread(
+    template: Float64,
+    viewmats: Float64,
+    residual: Float64,
+    canonical: Float64,
+    index: Int,
+    n_frames: int,
+) -> HeadTrack:
+    """Results of the usable frames laid out over all frames, holes filled by the nearest."""
+    nearest = index[np.abs(np.arange(n_frames)[:, None] - index[None]).argmin(1)]
+    back = np.searchsorted(index, nearest)
+    poses = HeadPoses(viewmats[back].astype(np.float32), residual[back].astype(np.float32))
+    return HeadTrack(template.astype(np.float32), poses, canonical[back].astype(np.float32))

@@ -1,0 +1,316 @@
+"""person.mp4 -> IdentityDataset: an ordered list of steps, each skipped if its artefact is there.
+
+The folder belongs to one video (by content) and one PreprocessConfig; whoever calls keys it by
+`dataset_key`. Long steps write what they have every few seconds and go on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkhead import media
+from talkhead.audio import is_silence
+from talkhead.cameras import default_intrinsics
+from talkhead.dataset import DatasetInfo, IdentityDataset, Tracks, cut_crop, train_frames
+from talkhead.errors import FootageError
+from talkhead.face import LIPS, OUTER_EYE_CORNERS, lip_aperture
+from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
+from talkhead.preprocess.headpose import HeadTrack, track_head
+from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, mesh_triangles, track_frames
+from talkhead.preprocess.motion import encode_motion, fit_face_model
+from talkhead.preprocess.quality import check_footage, report_quality, usable_frames
+from talkhead.preprocess.segmentation import CropPlan, PersonSegmenter, plan_crops
+from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
+from talkhead.progress import Progress
+from talkhead.storage import (
+    make_folder,
+    read_json,
+    read_tensors,
+    sha256_of,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from talkhead.types import (
+    FRAME_RATE,
+    SAMPLE_RATE,
+    Bool,
+    Float32,
+    MediaInfo,
+    Tracking,
+    UInt8,
+)
+
+VERSION = 1
+"""Raise it when the same video would give another dataset."""
+CHUNK = 250
+"""Frames between checkpoints: about 5 s of work."""
+WARM_UP = 5
+"""Frames the tracker sees before a chunk, so that results don't depend on where it was resumed."""
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """max_crop_height: taller head crops are scaled down to this, pixels. min_face: the share of
+    frames that must show a face. use_all_frames: let the held-out end shape the model, too."""
+
+    max_crop_height: int = 576
+    min_face: float = 0.8
+    use_all_frames: bool = False
+
+
+def dataset_key(video: Path, config: PreprocessConfig) -> str:
+    """What a prepared dataset depends on, as 16 hex digits: content, settings, version."""
+    text = json.dumps([VERSION, sha256_of(video), asdict(config)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def preprocess(
+    video: Path, folder: Path, config: PreprocessConfig, progress: Progress
+) -> IdentityDataset:
+    """The dataset of a video, made in `folder` or, as far as it is there already, read from it.
+
+    Raises MediaError for a video that can't be read, FootageError for one that can't work.
+    """
+    if (folder / "dataset.json").exists():
+        return IdentityDataset.load(folder)
+    info = media.probe(video)
+    if not info.has_video:
+        raise FootageError(f"{video}: has no picture. Give a video of the person")
+    if not info.has_audio:
+        raise FootageError(f"{video}: has no sound. Lips are learned from speech: record with sound")
+    make_folder(folder)
+    waveform = media.read_audio(video, SAMPLE_RATE)
+    tracking, n_faces = _track(video, info, folder, config, progress)
+    offset, head, covered = _align(tracking, waveform, folder, info, config, progress)
+    waveform = shift_waveform(waveform, offset.corrected_ms)
+    usable = usable_frames(tracking, covered, head.poses)
+    plan = plan_crops(tracking.landmarks, covered, config.max_crop_height)
+    _cut(video, plan, len(tracking), folder, progress)
+    moving = _background(video, plan, usable, folder, info, progress)
+    _write_quality(tracking, covered, head, n_faces, offset, moving, folder, progress)
+    np.save(folder / "waveform.npy", waveform)
+    train = train_frames(len(tracking), config.use_all_frames)
+    silent = _silent_frames(waveform, len(tracking))
+    face = fit_face_model(head.template, head.canonical, train & usable, silent, mesh_triangles())
+    tracks = Tracks(
+        landmarks=tracking.landmarks,
+        found=tracking.found,
+        usable=usable,
+        train=train,
+        silent=silent,
+        viewmats=head.poses.viewmats,
+        residual_px=head.poses.residual_px,
+        codes=encode_motion(face, head.canonical),
+        origins=plan.origins,
+    )
+    facts = DatasetInfo(
+        video=video.name,
+        n_frames=len(tracking),
+        width=info.width,
+        height=info.height,
+        crop_width=plan.width,
+        crop_height=plan.height,
+        scale=plan.scale,
+        av_offset_ms=offset.offset_ms,
+        n_faces=n_faces,
+        moving_camera=moving,
+        uses_all_frames=config.use_all_frames,
+    )
+    IdentityDataset.save(folder, facts, face, tracks)
+    return IdentityDataset.load(folder)
+
+
+# ------------------------------------------------------------------------------- steps
+
+
+def _track(
+    video: Path, info: MediaInfo, folder: Path, config: PreprocessConfig, progress: Progress
+) -> tuple[Tracking, int]:
+    """Landmarks of every frame and the most faces seen at once; chunk by chunk, resumable."""
+    done = folder / "tracking.safetensors"
+    total = max(1, round(info.duration_s * FRAME_RATE))
+    if not done.exists():
+        parts = _tracked_chunks(video, folder, total, progress)
+        landmarks = torch.cat([part["landmarks"] for part in parts])
+        found = torch.cat([part["found"] for part in parts])
+        most = torch.stack([part["n_faces"] for part in parts]).max()
+        tracks = {"landmarks": landmarks, "found": found, "n_faces": most}
+        write_tensors(done, tracks)
+        for leftover in folder.glob("tracking.part*.safetensors"):
+            leftover.unlink()
+    stored = read_tensors(done)
+    tracking = Tracking(stored["landmarks"].numpy(), stored["found"].numpy())
+    check_footage(tracking, config.min_face, str(video))
+    return tracking, int(stored["n_faces"])
+
+
+def _tracked_chunks(
+    video: Path, folder: Path, total: int, progress: Progress
+) -> list[dict[str, torch.Tensor]]:
+    parts: list[dict[str, torch.Tensor]] = []
+    while (path := folder / f"tracking.part{len(parts):05d}.safetensors").exists():
+        parts.append(read_tensors(path))
+    done = sum(len(part["found"]) for part in parts)
+    if parts and len(parts[-1]["found"]) < CHUNK:
+        return parts
+    with progress.step("Tracking the face", total=total, done=done) as step:
+        lead = min(WARM_UP, done)
+        frames = media.read_frames(video, start_s=(done - lead) / FRAME_RATE)
+        with closing(frames):
+            previous = list(islice(frames, lead))
+            while chunk := list(islice(frames, CHUNK)):
+                parts.append(_track_chunk(previous, chunk))
+                name = f"tracking.part{len(parts) - 1:05d}.safetensors"
+                write_tensors(folder / name, parts[-1])
+                step.advance(len(chunk))
+                previous = chunk[-WARM_UP:]
+    return parts
+
+
+def _track_chunk(warm_up: list[UInt8], chunk: list[UInt8]) -> dict[str, torch.Tensor]:
+    tracker = FaceTracker()
+    tracking = track_frames(tracker, [*warm_up, *chunk])
+    tracker.close()
+    return {
+        "landmarks": torch.from_numpy(tracking.landmarks[len(warm_up) :].copy()),
+        "found": torch.from_numpy(tracking.found[len(warm_up) :].copy()),
+        "n_faces": torch.tensor(tracker.most_faces),
+    }
+
+
+def _align(
+    tracking: Tracking,
+    waveform: Float32,
+    folder: Path,
+    info: MediaInfo,
+    config: PreprocessConfig,
+    progress: Progress,
+) -> tuple[AvOffset, HeadTrack, Bool]:
+    """The sound's offset, head poses with canonical landmarks, and the frames they cover."""
+    with progress.step("Head poses and audio-video offset", total=2) as step:
+        bridged, covered = bridge_gaps(tracking)
+        train = train_frames(len(tracking), config.use_all_frames)
+        intrinsics = default_intrinsics(info.width, info.height)
+        head = track_head(bridged.landmarks, covered, train & covered, intrinsics)
+        step.advance()
+        # The held-out end stays out of the offset, too.
+        n_train = int(train.sum())
+        lips = lip_measures(head.canonical[:n_train])
+        offset = measure_offset(waveform, lips, covered[:n_train])
+        write_json(folder / "sync.json", asdict(offset))
+        step.advance()
+    return offset, head, covered
+
+
+def lip_measures(points: Float32) -> Float32:
+    """Aperture, width and lower-lip height of lips [F, 3], points [F, 478, 2 or 3]."""
+    left, right = OUTER_EYE_CORNERS
+    size = np.linalg.norm(points[:, left, :2] - points[:, right, :2], axis=-1)
+    width = np.linalg.norm(points[:, 61, :2] - points[:, 291, :2], axis=-1) / size
+    lower = (points[:, 17, 1] - points[:, 4, 1]) / size
+    return np.stack([lip_aperture(points), width, lower], axis=1).astype(np.float32)
+
+
+def _cut(video: Path, plan: CropPlan, n_frames: int, folder: Path, progress: Progress) -> None:
+    """frames.npy and masks.npy, written in place; cut.json says how many frames are done."""
+    marker = folder / "cut.json"
+    done = int(read_json(marker)["done"]) if marker.exists() else 0
+    if done >= n_frames:
+        return
+    shape = (n_frames, plan.height, plan.width)
+    mode = "r+" if done else "w+"
+    frames = np.lib.format.open_memmap(folder / "frames.npy", mode, np.uint8, (*shape, 3))
+    masks = np.lib.format.open_memmap(folder / "masks.npy", mode, np.uint8, shape)
+    segmenter = PersonSegmenter()
+    with progress.step("Cutting out the head", total=n_frames, done=done) as step:
+        source = media.read_frames(video, start_s=done / FRAME_RATE, n_frames=n_frames - done)
+        with closing(source):
+            for index, frame in enumerate(source, start=done):
+                frames[index] = cut_crop(
+                    frame, plan.origins[index], (plan.height, plan.width), plan.scale
+                )
+                masks[index] = segmenter.mask(frames[index])
+                step.advance()
+                if (index + 1) % CHUNK == 0 or index + 1 == n_frames:
+                    frames.flush()
+                    masks.flush()
+                    write_json(marker, {"done": index + 1})
+    segmenter.close()
+
+
+def _background(
+    video: Path, plan: CropPlan, usable: Bool, folder: Path, info: MediaInfo, progress: Progress
+) -> bool:
+    """plate.png, and whether the camera moved."""
+    target, facts = folder / "plate.png", folder / "plate.json"
+    if not facts.exists():
+        with progress.step("Background behind the person", total=1) as step:
+            masks = np.load(folder / "masks.npy", mmap_mode="r")
+            chosen = np.flatnonzero(usable)
+            chosen = chosen[np.linspace(0, len(chosen) - 1, min(MAX_SAMPLES, len(chosen))).round().astype(int)]
+            images = list(_pick(video, set(chosen.tolist())))
+            spread = [_spread_mask(masks[i], plan, i, info) for i in chosen]
+            plate = clean_plate(images, spread)
+            _, png = cv2.imencode(".png", plate.image[..., ::-1])
+            write_bytes(target, png.tobytes())
+            write_json(facts, {"moving": plate.moving, "seen": float(plate.seen.mean())})
+            step.advance()
+    return bool(read_json(facts)["moving"])
+
+
+def _pick(video: Path, wanted: set[int]) -> Iterator[UInt8]:
+    with closing(media.read_frames(video, n_frames=max(wanted) + 1)) as frames:
+        yield from (frame for index, frame in enumerate(frames) if index in wanted)
+
+
+def _spread_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UInt8:
+    """A crop's mask, dilated, laid into the whole image; outside of the crop unknown (255)."""
+    whole = np.full((info.height, info.width), 255, dtype=np.uint8)
+    height, width = (int(round(n / plan.scale)) for n in (plan.height, plan.width))
+    large = cv2.dilate(mask, np.ones((7, 7), np.uint8))
+    if large.shape != (height, width):
+        large = cv2.resize(large, (width, height), interpolation=cv2.INTER_LINEAR)
+    left, top = (int(n) for n in plan.origins[frame])
+    rows = slice(max(0, top), min(info.height, top + height))
+    columns = slice(max(0, left), min(info.width, left + width))
+    whole[rows, columns] = large[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return whole
+
+
+def _silent_frames(waveform: Float32, n_frames: int) -> Bool:
+    silent = is_silence(waveform)[:n_frames]
+    return np.pad(silent, (0, n_frames - len(silent)), constant_values=True)
+
+
+def _write_quality(
+    tracking: Tracking,
+    covered: Bool,
+    head: HeadTrack,
+    n_faces: int,
+    offset: AvOffset,
+    moving: bool,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    warnings = []
+    if moving:
+        warnings.append("the camera moves: the background behind the head is approximate")
+    if offset.offset_ms is None:
+        warnings.append("the audio-video offset could not be established and was left alone")
+    elif offset.corrected_ms:
+        warnings.append(f"the sound was {offset.corrected_ms:.0f} ms late; corrected")
+    report = report_quality(tracking, covered, head.poses, n_faces, warnings)
+    write_json(folder / "quality.json", report.to_json())
+    for warning in report.warnings:
+        progress.message(warning)

@@ -1,0 +1,120 @@
+"""Which footage can work: a report with frames and reasons, and the refusals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from talkhead.errors import FootageError
+from talkhead.face import OUTER_EYE_CORNERS, lip_aperture
+from talkhead.types import FRAME_RATE, Bool, Float32, HeadPoses, Tracking
+
+MIN_SECONDS = 4.0
+MIN_EYE_DISTANCE_PX = 30.0
+MAX_RESIDUAL = 0.05
+"""A frame whose pose error exceeds this share of the eye distance was not tracked well."""
+MAX_TURN_DEG = 45.0
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """What a clip offers. Frame lists are [first, last] ranges at 25 frames a second."""
+
+    n_frames: int
+    n_usable: int
+    n_faces: int
+    eye_distance_px: float
+    pose_residual_px: float
+    head_turn_deg: float
+    lip_range: float
+    no_face: list[list[int]]
+    badly_tracked: list[list[int]]
+    turned_away: list[list[int]]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
+    """Raises FootageError when a face is seen in too few frames, too small or too briefly."""
+    n_found, n_frames = int(tracking.found.sum()), len(tracking)
+    if n_found == 0:
+        raise FootageError(
+            f"{video}: no face was found in any of {n_frames} frames. "
+            "Record one person facing the camera, in good light"
+        )
+    if n_found < min_face * n_frames:
+        raise FootageError(
+            f"{video}: a face was found in {n_found} of {n_frames} frames ({min_face:.0%} needed). "
+            f"Record with the face unobstructed, or pass --min-face {n_found / n_frames:.1f}"
+        )
+    if n_found < MIN_SECONDS * FRAME_RATE:
+        raise FootageError(
+            f"{video}: the face is seen for {n_found / FRAME_RATE:.1f} s, at least "
+            f"{MIN_SECONDS:.0f} s are needed. Record a minute for a good head"
+        )
+    distance = eye_distance(tracking.landmarks[tracking.found])
+    if distance < MIN_EYE_DISTANCE_PX:
+        raise FootageError(
+            f"{video}: the face is too small, its eyes are {distance:.0f} px apart (at least "
+            f"{MIN_EYE_DISTANCE_PX:.0f} needed). Record closer or at a higher resolution"
+        )
+
+
+def eye_distance(landmarks: Float32) -> float:
+    """Median distance of the outer eye corners in pixels, landmarks [F, 478, 3]."""
+    left, right = OUTER_EYE_CORNERS
+    return float(np.median(np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=-1)))
+
+
+def usable_frames(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
+    """Frames [F] good enough to learn from: tracked, well, and not turned away."""
+    limit = MAX_RESIDUAL * eye_distance(tracking.landmarks[covered])
+    return covered & (poses.residual_px <= limit) & (head_turn(poses) <= MAX_TURN_DEG)
+
+
+def head_turn(poses: HeadPoses) -> Float32:
+    """Angle [F] in degrees between the face's direction and the camera's axis."""
+    return np.asarray(np.degrees(np.arccos(np.clip(poses.viewmats[:, 2, 2], -1.0, 1.0))))
+
+
+def report_quality(
+    tracking: Tracking, covered: Bool, poses: HeadPoses, n_faces: int, warnings: list[str]
+) -> QualityReport:
+    """The report on a tracked clip."""
+    usable = usable_frames(tracking, covered, poses)
+    distance = eye_distance(tracking.landmarks[covered])
+    aperture = lip_aperture(tracking.landmarks[usable])
+    turn = head_turn(poses)
+    lip_range = float(np.percentile(aperture, 95) - np.percentile(aperture, 5))
+    notes = list(warnings)
+    if n_faces > 1:
+        notes.append(
+            f"{n_faces} faces were seen; the largest, most central one of the start is followed"
+        )
+    if lip_range < 0.05:
+        notes.append("the mouth hardly moves: is the person speaking?")
+    if usable.sum() < 20 * FRAME_RATE:
+        notes.append("under 20 s of usable footage: mouth shapes will be missing")
+    return QualityReport(
+        n_frames=len(tracking),
+        n_usable=int(usable.sum()),
+        n_faces=n_faces,
+        eye_distance_px=round(distance, 1),
+        pose_residual_px=round(float(np.median(poses.residual_px[covered])), 2),
+        head_turn_deg=round(float(np.percentile(turn[covered], 95)), 1),
+        lip_range=round(lip_range, 3),
+        no_face=_ranges(~covered),
+        badly_tracked=_ranges(covered & ~usable & (turn <= MAX_TURN_DEG)),
+        turned_away=_ranges(covered & (turn > MAX_TURN_DEG)),
+        warnings=notes,
+    )
+
+
+def _ranges(flags: Bool) -> list[list[int]]:
+    """Runs of True as [first, last] frame numbers."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return [[int(first), int(after) - 1] for first, after in edges.reshape(-1, 2)]

@@ -1,0 +1,86 @@
+"""Head crops that follow the face, and person masks of them.
+
+mediapipe knows only person and background. Which part of the person is what follows from the
+landmarks (docs/preprocessing.md): the head is the person above the lower line of the jaw hull, the
+neck a strip of the person below it, the mouth interior the inner lips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from talkhead.face import FACE_OVAL
+from talkhead.types import Bool, Float32, UInt8
+
+MARGIN_SIDE, MARGIN_TOP, MARGIN_BOTTOM = 0.30, 0.58, 0.26
+"""Room around the face oval, in shares of its width (side) and height (top, bottom)."""
+FOLLOW_FRAMES = 8.0
+"""The crop follows the face with this smoothing (standard deviation), in whole pixels."""
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """Crops of constant size: origins [F, 2] left, top in source pixels; height, width, scale."""
+
+    origins: Float32
+    height: int
+    width: int
+    scale: float
+
+
+def plan_crops(landmarks: Float32, usable: Bool, max_height: int) -> CropPlan:
+    """Crops holding hair, head and neck of the tracked face.
+
+    landmarks: [F, 478, 3] source pixels. usable: [F]. max_height: crops taller than this are
+    scaled down, never up.
+    """
+    oval = landmarks[usable][:, list(FACE_OVAL), :2]
+    low, high = oval.min(1), oval.max(1)
+    face_width, face_height = np.median(high - low, axis=0)
+    middle = _filled((low + high) / 2, usable)
+    follow = gaussian_filter1d(middle, FOLLOW_FRAMES, axis=0, mode="nearest")
+    stray = np.percentile(np.abs(middle - follow)[usable], 99.5, axis=0)
+    width = face_width * (1 + 2 * MARGIN_SIDE) + 2 * stray[0]
+    height = face_height * (1 + MARGIN_TOP + MARGIN_BOTTOM) + 2 * stray[1]
+    scale = min(1.0, max_height / height)
+    crop_width, crop_height = (int(np.ceil(n * scale / 16)) * 16 for n in (width, height))
+    above = face_height * (0.5 + MARGIN_TOP) + stray[1]
+    origins = np.round(follow - np.array([crop_width / scale / 2, above]))
+    return CropPlan(origins.astype(np.float32), crop_height, crop_width, scale)
+
+
+def _filled(values: Float32, usable: Bool) -> Float32:
+    """Values [n usable, D] laid out over all frames, holes interpolated: [F, D]."""
+    known, frames = np.flatnonzero(usable), np.arange(len(usable))
+    columns = [np.interp(frames, known, values[:, i]) for i in range(values.shape[1])]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+class PersonSegmenter:
+    """Person masks by mediapipe's selfie model, edges drawn to the image by a guided filter."""
+
+    def __init__(self) -> None:
+        import mediapipe as mp
+
+        from talkhead.preprocess.landmarks import quiet_stderr
+
+        with quiet_stderr():
+            self._model: Any = mp.solutions.selfie_segmentation.SelfieSegmentation(
+                model_selection=0
+            )
+            self._model.process(np.zeros((64, 64, 3), dtype=np.uint8))
+
+    def mask(self, crop: UInt8) -> UInt8:
+        """Person mask [H, W] uint8, 255 = person, of a crop [H, W, 3] uint8 RGB."""
+        rough = self._model.process(crop).segmentation_mask
+        radius = max(2, round(len(crop) / 80))
+        fine = cv2.ximgproc.guidedFilter(crop, rough, radius, 100.0, scale=0.5)
+        return np.asarray(np.clip(fine * 255.0 + 0.5, 0, 255).astype(np.uint8))
+
+    def close(self) -> None:
+        self._model.close()

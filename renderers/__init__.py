@@ -1,0 +1,1 @@
+"""Motion code and head pose -> image: renderers that are fitted per identity."""

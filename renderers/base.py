@@ -1,0 +1,128 @@
+"""What every renderer is: one fitted identity, motion code and pose in, an image out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from torch import Tensor
+
+from talkhead.dataset import IdentityDataset
+from talkhead.errors import TalkheadError
+from talkhead.types import Rendering
+
+ENTRY_POINTS = "talkhead.renderers"
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """Frames to learn from.
+
+    motion: [B, K]. viewmats: [B, 4, 4]. ks: [B, 3, 3] of the crops. images: [B, H, W, 3] in
+    [0, 1]. masks: [B, H, W, 1] person, in [0, 1]. weights: [B, H, W, 1] how much a pixel counts.
+    """
+
+    motion: Tensor
+    viewmats: Tensor
+    ks: Tensor
+    images: Tensor
+    masks: Tensor
+    weights: Tensor
+
+
+class Renderer(Protocol):
+    """One fitted identity. Code follows its tensors' device; nothing here chooses one."""
+
+    name: ClassVar[str]
+
+    @property
+    def config(self) -> Any:
+        """The frozen dataclass it was built with."""
+
+    @classmethod
+    def from_dataset(cls, dataset: IdentityDataset, config: Any, seed: int) -> Renderer:
+        """The start of a fit, from training frames alone."""
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Any) -> Renderer:
+        """A fitted renderer back from tensors()."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a package must keep, and all that resuming a fit needs of the model."""
+
+    def render(
+        self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
+    ) -> Rendering:
+        """Images [B, height, width] of motion codes [B, K] seen by viewmats [B, 4, 4], ks [B, 3, 3]."""
+
+    def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
+        """Scalars whose sum is to be minimised."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameters with their learning rates, as torch.optim takes them; empty: nothing to fit."""
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimiser step."""
+
+
+@dataclass(frozen=True)
+class RendererKind:
+    """How to make a renderer: its class, its config class, its presets by name."""
+
+    renderer: Callable[[], type[Renderer]]
+    config: Callable[[], type[Any]]
+    presets: Callable[[], Mapping[str, Any]]
+
+
+def _warp() -> RendererKind:
+    from talkhead.renderers.warp import model
+
+    return RendererKind(lambda: model.WarpRenderer, lambda: model.WarpConfig, lambda: model.PRESETS)
+
+
+def _gaussian() -> RendererKind:
+    from talkhead.renderers.gaussian import model
+
+    return RendererKind(
+        lambda: model.GaussianRenderer, lambda: model.GaussianConfig, lambda: model.PRESETS
+    )
+
+
+RENDERERS: dict[str, Callable[[], RendererKind]] = {"gaussian": _gaussian, "warp": _warp}
+
+
+def renderer_names() -> list[str]:
+    """Every renderer that can be asked for, those of other packages included."""
+    return sorted({*RENDERERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+
+
+def renderer_kind(name: str) -> RendererKind:
+    """The renderer of that name. Raises TalkheadError naming those there are."""
+    if name in RENDERERS:
+        return RENDERERS[name]()
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            kind: RendererKind = entry.load()()
+            return kind
+    raise TalkheadError(
+        f"there is no renderer {name!r}. Choose one of: {', '.join(renderer_names())}"
+    )
+
+
+Config = TypeVar("Config")
+
+
+def config_from_json(kind: type[Config], data: Mapping[str, Any]) -> Config:
+    """A config dataclass from JSON. Raises TalkheadError for an unknown key."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(data) - known
+    if unknown:
+        raise TalkheadError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+    return kind(**data)
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A config dataclass as JSON holds it."""
+    return asdict(config)

@@ -1,0 +1,228 @@
+"""The only optimisation loop for renderers: batches, schedule, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.dataset import IdentityDataset
+from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from talkhead.progress import Progress
+from talkhead.renderers.base import Renderer, RendererKind, TrainBatch
+from talkhead.storage import read_tensors, write_tensors
+from talkhead.types import Float32, Int, UInt8
+
+CHECKPOINT_S = 20.0
+WARM_SHARE, LAST_RATE = 0.1, 0.03
+"""The learning rate stays for the first tenth, then falls as a cosine to this share."""
+
+
+@dataclass(frozen=True)
+class RegionWeights:
+    """How much a pixel counts, by what it shows. `edge`: the rim of the mask, which is uncertain."""
+
+    mouth: float = 3.0
+    eyes: float = 2.0
+    face: float = 1.0
+    person: float = 0.6
+    outside: float = 0.25
+    edge: float = 0.1
+
+
+def fit_renderer(
+    kind: RendererKind,
+    dataset: IdentityDataset,
+    config: Any,
+    checkpoint: Path,
+    progress: Progress,
+    *,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Renderer:
+    """A renderer fitted on the dataset's training frames.
+
+    checkpoint: where the state is kept every 20 s; a run that finds one goes on from it and ends
+    in the same renderer. Batches and noise depend on seed and step alone.
+    """
+    device = device or torch.device("cpu")
+    cls = kind.renderer()
+    state = read_tensors(checkpoint) if checkpoint.exists() else None
+    if state is None:
+        renderer = cls.from_dataset(dataset, config, seed)
+    else:
+        model = {k.removeprefix("model."): t for k, t in state.items() if k.startswith("model.")}
+        renderer = cls.from_tensors(model, config)
+    if not renderer.param_groups():
+        return renderer
+    if device.type != "cpu":
+        renderer = cls.from_tensors({k: t.to(device) for k, t in renderer.tensors().items()}, config)
+    return _optimise(renderer, dataset, config, state, checkpoint, progress, seed, device)
+
+
+def _optimise(
+    renderer: Renderer,
+    dataset: IdentityDataset,
+    config: Any,
+    state: dict[str, Tensor] | None,
+    checkpoint: Path,
+    progress: Progress,
+    seed: int,
+    device: torch.device,
+) -> Renderer:
+    groups = renderer.param_groups()
+    rates = [group["lr"] for group in groups]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    first = 0
+    if state is not None:
+        first = int(state["step"])
+        _load_moments(optimiser, state)
+    batches = _prefetched(dataset, config.batch_size, seed, first, config.n_steps)
+    saved = time.monotonic()
+    with progress.step("Fitting the renderer", total=config.n_steps, done=first) as bar:
+        for step, batch in zip(range(first, config.n_steps), batches, strict=False):
+            share = _schedule(step / config.n_steps)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * share
+            losses = renderer.losses(_to(batch, device), step)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            renderer.after_step(step)
+            bar.advance()
+            if step % 50 == 0:
+                bar.detail(f"loss {sum(float(value.detach()) for value in losses.values()):.4f}")
+            if time.monotonic() - saved > CHECKPOINT_S:
+                _save(renderer, optimiser, step + 1, checkpoint)
+                saved = time.monotonic()
+    _save(renderer, optimiser, config.n_steps, checkpoint)
+    return renderer
+
+
+def _schedule(done: float) -> float:
+    if done < WARM_SHARE:
+        return 1.0
+    phase = (done - WARM_SHARE) / (1.0 - WARM_SHARE)
+    return LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * phase))
+
+
+def _save(
+    renderer: Renderer, optimiser: torch.optim.Optimizer, step: int, checkpoint: Path
+) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in renderer.tensors().items()}
+    for i, parameter in enumerate(_parameters(optimiser)):
+        moments = optimiser.state[parameter]
+        for name in ("exp_avg", "exp_avg_sq", "step"):
+            if name in moments:
+                tensors[f"optimiser.{i}.{name}"] = moments[name]
+    write_tensors(checkpoint, {**tensors, "step": torch.tensor(step)})
+
+
+def _load_moments(optimiser: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    for i, parameter in enumerate(_parameters(optimiser)):
+        if f"optimiser.{i}.step" in state:
+            optimiser.state[parameter] = {
+                "exp_avg": state[f"optimiser.{i}.exp_avg"].to(parameter.device),
+                "exp_avg_sq": state[f"optimiser.{i}.exp_avg_sq"].to(parameter.device),
+                "step": state[f"optimiser.{i}.step"].to(parameter.device),
+            }
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+# ------------------------------------------------------------------------------ batches
+
+
+def _prefetched(
+    dataset: IdentityDataset, size: int, seed: int, first: int, last: int
+) -> Iterator[TrainBatch]:
+    """Batches of steps first..last, the next one being made while one is used."""
+    usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
+    landmarks = dataset.crop_landmarks()
+
+    def make(step: int) -> TrainBatch:
+        return make_batch(dataset, landmarks, draw_frames(usable, size, seed, step))
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming = pool.submit(make, first)
+        for step in range(first, last):
+            batch = upcoming.result()
+            if step + 1 < last:
+                upcoming = pool.submit(make, step + 1)
+            yield batch
+
+
+def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
+    """The frames of a step: shuffled epochs, so that each frame is seen equally often."""
+    start = step * size
+    epochs = range(start // len(usable), (start + size - 1) // len(usable) + 1)
+    order = np.concatenate([np.random.default_rng((seed, e)).permutation(usable) for e in epochs])
+    offset = start - epochs[0] * len(usable)
+    return np.asarray(order[offset : offset + size])
+
+
+def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> TrainBatch:
+    """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels."""
+    images = torch.from_numpy(np.stack([dataset.frames[i] for i in frames])).float() / 255.0
+    masks = [clean_mask(dataset.masks[i]) for i in frames]
+    weights = [
+        weight_map(landmarks[i], dataset.masks[i], mask, RegionWeights())
+        for i, mask in zip(frames, masks, strict=True)
+    ]
+    tracks = dataset.tracks
+    return TrainBatch(
+        motion=torch.from_numpy(tracks.codes[frames]),
+        viewmats=torch.from_numpy(tracks.viewmats[frames]),
+        ks=torch.from_numpy(dataset.crop_ks[frames]),
+        images=images,
+        masks=torch.from_numpy(np.stack(masks))[..., None],
+        weights=torch.from_numpy(np.stack(weights))[..., None],
+    )
+
+
+def clean_mask(mask: UInt8) -> Float32:
+    """A person mask [H, W] in [0, 1] that keeps background out: eroded by 2 px, edge kept soft."""
+    eroded = cv2.erode(mask, np.ones((5, 5), np.uint8))
+    return np.asarray(eroded, dtype=np.float32) / 255.0
+
+
+def weight_map(
+    landmarks: Float32, mask: UInt8, cleaned: Float32, regions: RegionWeights
+) -> Float32:
+    """Pixel weights [H, W]: landmarks [478, 2] crop pixels, mask [H, W] as segmented."""
+    inner = cleaned > 0.95
+    weights = np.where(inner, regions.person, regions.outside).astype(np.float32)
+    face = _hull(landmarks[list(FACE_OVAL)], mask.shape, 1.0)
+    weights[(face > 0) & inner] = regions.face
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        weights[_hull(landmarks[list(eye)], mask.shape, 1.6) > 0] = regions.eyes
+    weights[_hull(landmarks[list(OUTER_LIPS)], mask.shape, 1.35) > 0] = regions.mouth
+    outer = cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 12
+    weights[outer & ~inner] = regions.edge
+    return weights
+
+
+def _hull(points: Float32, shape: tuple[int, ...], enlarge: float) -> UInt8:
+    """A filled polygon, enlarged about its middle, as 0/1 [H, W]."""
+    middle = points.mean(0)
+    corners = ((points - middle) * enlarge + middle).round().astype(np.int32)
+    image = np.zeros(shape[:2], np.uint8)
+    cv2.fillConvexPoly(image, cv2.convexHull(corners), 1)
+    return image
+
+
+def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
+    if device.type == "cpu":
+        return batch
+    return TrainBatch(**{k: v.to(device, non_blocking=True) for k, v in vars(batch).items()})

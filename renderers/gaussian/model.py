@@ -1,0 +1,213 @@
+"""The 3DGS head: reduced Gaussian blendshapes on a tracked mesh.
+
+A Gaussian's place, colour and opacity are `base + sum_k code_k delta_k`; frames on the mesh carry
+place and shape (deform.py). The code is the motion code and, for what the head's turning changes
+in neck and shading, the head pose relative to its mean. Sources: RGBAvatar (arXiv 2503.12886,
+section 3), FlashAvatar (arXiv 2312.02214, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.dataset import IdentityDataset
+from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
+from talkhead.renderers.gaussian.deform import deform
+from talkhead.renderers.gaussian.rasterizer import rasterize
+from talkhead.renderers.losses import random_offset, weighted_l1, windowed_dssim
+from talkhead.types import Rendering
+
+N_POSE = 6
+N_CHANNELS = 7
+"""Blended per Gaussian: place 3, colour 3, opacity logit 1."""
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    """How many Gaussians, how they learn.
+
+    code_noise: standard deviation of what is added to the code in training (its first component
+    has 1), so that codes never seen render cleanly and small components are learned smoothly.
+    *_rate: step sizes of Adam, for world units, log sizes, colours, opacity logits; delta_rate:
+    that of a delta over that of its channel.
+    """
+
+    n_surface: int = 11_000
+    n_cap: int = 430
+    n_teeth: int = 500
+    n_rigid: int = 3_500
+    n_steps: int = 4_500
+    batch_size: int = 2
+    code_noise: float = 0.2
+    dssim_weight: float = 0.2
+    place_rate: float = 4e-4
+    shape_rate: float = 1e-2
+    colour_rate: float = 5e-3
+    opacity_rate: float = 3e-2
+    delta_rate: float = 0.1
+
+
+PRESETS: Mapping[str, GaussianConfig] = {
+    "preview": GaussianConfig(n_surface=7_000, n_rigid=2_500, n_steps=900),
+    "standard": GaussianConfig(),
+    "high": GaussianConfig(n_surface=16_000, n_rigid=5_000, n_steps=9_000),
+}
+
+
+class GaussianRenderer:
+    """A head of Gaussians. Parameters are plain tensors with requires_grad."""
+
+    name: ClassVar[str] = "gaussian"
+
+    def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
+        """state: index [N]; pose_mean, pose_scale [6]; base [N, 7]; shape [N, 6]; deltas [K+6, N*7].
+
+        base and deltas count in steps of their channel's learning rate.
+        """
+        self.config = config
+        self.frames = frames
+        self.index = state["index"]
+        self.pose_mean, self.pose_scale = state["pose_mean"], state["pose_scale"]
+        self.base = state["base"].clone().requires_grad_()
+        self.shape = state["shape"].clone().requires_grad_()
+        self.deltas = state["deltas"].clone().requires_grad_()
+        self.units = _channel_units(config).to(self.base.device)
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: IdentityDataset, config: GaussianConfig, seed: int
+    ) -> GaussianRenderer:
+        """Gaussians spread over the tracked head, coloured from training frames."""
+        rng = np.random.default_rng(seed)
+        open_mouth = open_mouth_vertices(dataset)
+        counts = (config.n_surface, config.n_cap, config.n_teeth, config.n_rigid)
+        seeds = seed_gaussians(dataset, open_mouth, counts, rng)
+        n, n_codes = len(seeds.index), dataset.face.n_codes
+        base = np.concatenate(
+            [seeds.local, seeds.colors, np.full((n, 1), 1.0, np.float32)], axis=1
+        )
+        shape = np.zeros((n, 6), np.float32)
+        shape[:, :3] = np.log(seeds.size)[:, None]
+        mean, scale = _pose_statistics(dataset)
+        state = {
+            "index": torch.from_numpy(seeds.index.astype(np.int64)),
+            "pose_mean": mean,
+            "pose_scale": scale,
+            "base": torch.from_numpy(base) / _channel_units(config),
+            "shape": torch.from_numpy(shape),
+            "deltas": torch.zeros(n_codes + N_POSE, n * N_CHANNELS),
+        }
+        return cls(Frames.from_face(dataset.face, open_mouth), state, config)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: GaussianConfig) -> GaussianRenderer:
+        """The renderer back from tensors(). Raises KeyError when one is missing."""
+        frames = Frames(
+            **{k.removeprefix("frames."): t for k, t in tensors.items() if k.startswith("frames.")}
+        )
+        return cls(frames, {k: t for k, t in tensors.items() if "." not in k}, config)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that from_tensors needs, detached."""
+        names = ("index", "pose_mean", "pose_scale", "base", "shape", "deltas")
+        state = {name: getattr(self, name).detach() for name in names}
+        return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
+
+    def to(self, device: torch.device) -> GaussianRenderer:
+        """The same renderer on another device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return GaussianRenderer.from_tensors(moved, self.config)
+
+    def render(
+        self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
+    ) -> Rendering:
+        """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
+        return self._render(motion, self._code(motion, viewmats), viewmats, ks, (height, width))
+
+    def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
+        """What deltas listen to, [B, K + 6]: motion, and pose in standard deviations, clamped."""
+        pose = (_pose_vector(viewmats) - self.pose_mean) / self.pose_scale
+        return torch.cat([motion, pose.clamp(-2.5, 2.5)], dim=1)
+
+    def _render(
+        self,
+        motion: Tensor,
+        code: Tensor,
+        viewmats: Tensor,
+        ks: Tensor,
+        size: tuple[int, int],
+    ) -> Rendering:
+        change = (code @ self.deltas).reshape(len(code), -1, N_CHANNELS)
+        blended = (self.base + change) * self.units
+        gradients, origins = self.frames.pose(motion)
+        local, colours, logits = blended.split([3, 3, 1], dim=-1)
+        means, covars = deform(gradients, origins, self.index, local.contiguous(), self.shape)
+        opacities = torch.sigmoid(logits[..., 0])
+        rgb, alpha = rasterize(means, covars, opacities, colours.contiguous(), viewmats, ks, *size)
+        return Rendering(rgb, alpha)
+
+    def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
+        """L1 and windowed D-SSIM against the person over a random colour."""
+        generator = torch.Generator().manual_seed(7919 * step + 17)
+        code = self._code(batch.motion, batch.viewmats)
+        noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
+        size = (batch.images.shape[1], batch.images.shape[2])
+        rendering = self._render(
+            batch.motion, code + noise.to(code.device), batch.viewmats, batch.ks, size
+        )
+        colour = torch.rand(3, generator=generator).to(code.device)
+        image = rendering.rgb + (1.0 - rendering.alpha) * colour
+        target = batch.images * batch.masks + (1.0 - batch.masks) * colour
+        share = self.config.dssim_weight
+        dssim = windowed_dssim(image, target, batch.weights, random_offset(generator))
+        return {
+            "l1": (1.0 - share) * weighted_l1(image, target, batch.weights),
+            "dssim": share * dssim,
+        }
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Base, shape and deltas."""
+        return [
+            {"params": [self.base], "lr": 1.0},
+            {"params": [self.shape], "lr": self.config.shape_rate},
+            {"params": [self.deltas], "lr": self.config.delta_rate},
+        ]
+
+    def after_step(self, step: int) -> None:
+        """Nothing to do: sizes and opacities are kept in range by their form."""
+
+
+def _channel_units(config: GaussianConfig) -> Tensor:
+    """One step of each blended channel, [7]: channels of all units can share a tensor this way."""
+    return torch.tensor(
+        [config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate]
+    )
+
+
+def _pose_vector(viewmats: Tensor) -> Tensor:
+    """Pose as six smooth numbers [B, 6]: three of the rotation, place in the image, log depth.
+
+    The rotation by its antisymmetric part, which for heads within 60 degrees is one-to-one.
+    """
+    r, t = viewmats[:, :3, :3], viewmats[:, :3, 3]
+    turn = torch.stack(
+        [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], dim=1
+    )
+    return torch.cat([turn, t[:, :2] / t[:, 2:], t[:, 2:].log()], dim=1)
+
+
+def _pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
+    """Mean and scale [6] of the training frames' pose vectors.
+
+    Never a scale so small that noise of tracking would look like motion.
+    """
+    usable = dataset.tracks.usable & dataset.tracks.train
+    vectors = _pose_vector(torch.from_numpy(dataset.tracks.viewmats[usable]))
+    return vectors.mean(0), vectors.std(0).clamp(min=0.01)

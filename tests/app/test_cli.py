@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from talkhead import __version__
+from talkhead.app import cli
+from talkhead.errors import FootageError
+from talkhead.progress import BarProgress, JsonProgress, SilentProgress
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a fake fit or speak gives back."""
+
+    output_path: Path = Path("line.mp4")
+    figures: dict[str, Any] = field(default_factory=lambda: {"psnr_db": 33.123456, "note": None})
+    n_frames: int = 250
+
+
+class Stage:
+    """A function that notes how it was called, and raises when told to."""
+
+    def __init__(self) -> None:
+        self.given: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = {}
+        self.error: BaseException | None = None
+
+    def __call__(self, *given: Any, **named: Any) -> Result:
+        self.given, self.named = given, named
+        if self.error is not None:
+            raise self.error
+        return Result()
+
+
+def install(name: str, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    stage, module = Stage(), ModuleType(f"talkhead.app.{name}")
+    setattr(module, name, stage)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return stage
+
+
+@pytest.fixture
+def fit(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return install("fit", monkeypatch)
+
+
+@pytest.fixture
+def speak(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return install("speak", monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda signum, handler: None)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit status of the command line."""
+    monkeypatch.setattr(sys, "argv", ["talkhead", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    code = caught.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--video a.mp4 --name anna --preset high --renderer warp --encoder mel --device cpu"
+    more = "--home h --seed 3 --use-all-frames --min-face 0.1 --quiet"
+    assert run(monkeypatch, "fit", *words.split(), *more.split(), "--consent", "Yes.") == 0
+    assert fit.given == (Path("a.mp4"),)
+    assert isinstance(fit.named.pop("progress"), SilentProgress)
+    assert fit.named == {
+        "name": "anna",
+        "preset": "high",
+        "renderer": "warp",
+        "encoder": "mel",
+        "device": "cpu",
+        "home": Path("h"),
+        "seed": 3,
+        "consent": "Yes.",
+        "use_all_frames": True,
+        "min_face": 0.1,
+    }
+    assert type(fit.named["preset"]) is str
+
+
+def test_the_defaults_of_fit_are_its_own(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 0
+    assert isinstance(fit.named["progress"], BarProgress)
+    assert fit.named["name"] is None
+    assert "renderer" not in fit.named
+
+
+def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--audio a.wav --identity anna -o out.mp4 --mode head --renderer warp --home h --json"
+    assert run(monkeypatch, "speak", *words.split()) == 0
+    assert speak.given == (Path("a.wav"),)
+    assert isinstance(speak.named.pop("progress"), JsonProgress)
+    assert speak.named == {
+        "identity": "anna",
+        "output": Path("out.mp4"),
+        "mode": "head",
+        "renderer": "warp",
+        "device": "auto",
+        "home": Path("h"),
+    }
+
+
+@pytest.mark.usefixtures("speak")
+def test_results_go_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "speak", "--audio", "a.wav") == 0
+    assert capsys.readouterr().out == (
+        "output: line.mp4\nfigures:\n  psnr db: 33.12\nn frames: 250\n"
+    )
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output_path": "line.mp4",
+        "figures": {"psnr_db": 33.123456, "note": None},
+        "n_frames": 250,
+    }
+
+
+def test_an_error_is_one_line(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit.error = FootageError("a.mp4: no face.\nRecord with the face in view.")
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 1
+    captured = capsys.readouterr()
+    assert captured.err == "talkhead: a.mp4: no face. Record with the face in view.\n"
+    assert captured.out == ""
+    monkeypatch.setattr(sys, "argv", ["talkhead", "--debug", "fit", "--video", "a.mp4"])
+    with pytest.raises(FootageError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), "/tmp/x: the disk is full"),
+        (MemoryError(), "not enough memory"),
+        (
+            ImportError("libGL.so.1: cannot open shared object file: No such file or directory"),
+            "OpenCV lacks a library of the system (libGL.so.1",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(
+    fit: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    words: str,
+) -> None:
+    fit.error = error
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"talkhead: {words}")
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ImportError("no module x"), ZeroDivisionError(), OSError(5)])
+def test_faults_of_the_program_keep_their_traceback(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    fit.error = error
+    monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_an_interrupted_fit_says_that_it_resumes(
+    fit: Stage,
+    speak: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fit.error = speak.error = KeyboardInterrupt()
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 130
+    assert "Run the same command again: it goes on" in capsys.readouterr().err
+    assert run(monkeypatch, "speak", "--audio", "a.wav") == 130
+    assert capsys.readouterr().err == "talkhead: interrupted.\n"
+
+
+@pytest.mark.usefixtures("fit")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit"],
+        ["fit", "--video", "a.mp4", "--preset", "best"],
+        ["fit", "--video", "a.mp4", "--min-face", "2"],
+        ["fit", "--video", "a.mp4", "--colour", "red"],
+        ["sing"],
+        ["identities", "remove"],
+    ],
+)
+def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    assert run(monkeypatch, *words) == 2
+
+
+def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["fit"], ["speak"]):
+        assert run(monkeypatch, *words, "--help") == 0
+        text = capsys.readouterr().out
+        assert "talkhead fit --video anna.mp4" in text or "talkhead speak --audio line.wav" in text
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"talkhead {__version__}\n"
+
+
+def test_ffmpeg_is_handed_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALKHEAD_FFMPEG", "")
+    assert run(monkeypatch, "--ffmpeg", "my-ffmpeg", "speak", "--audio", "a.wav") == 0
+    assert cli.os.environ["TALKHEAD_FFMPEG"] == "my-ffmpeg"
+    assert speak.given
+
+
+def test_identities_of_an_empty_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "identities", "list") == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "talkhead fit --video" in captured.err
+    assert run(monkeypatch, "identities", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert run(monkeypatch, "identities", "show", "anna") == 1
+    assert "identity anna: there is none" in capsys.readouterr().err
+    assert run(monkeypatch, "identities", "export", "anna") == 1
+    assert run(monkeypatch, "identities", "import", "anna.talkhead") == 1
+    assert "anna.talkhead: there is no such file" in capsys.readouterr().err
+
+
+def test_importing_the_command_line_is_light() -> None:
+    heavy = {"torch", "numpy", "scipy", "numba", "cv2", "mediapipe"}
+    code = f"import sys, talkhead.app.cli; print({heavy!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

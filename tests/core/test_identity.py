@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from talkhead import storage
+from talkhead.errors import PackageError
+from talkhead.identity import (
+    EncoderPart,
+    FittedPart,
+    IdentityPackage,
+    Manifest,
+    PackageWriter,
+    SourceVideo,
+    export_package,
+    import_package,
+    read_export_manifest,
+)
+
+MANIFEST = Manifest(
+    name="anna",
+    seed=7,
+    preset="preview",
+    source=SourceVideo("anna.mp4", "0" * 64, 12.5, 640, 480, 29.97),
+    encoder=EncoderPart("mel", {"n_mels": 80}),
+    predictor=FittedPart("predictor.safetensors", {"hidden": 32}),
+    renderers={"warp": FittedPart("warp.safetensors", {"n": 3})},
+    default_renderer="warp",
+    frame_width=640,
+    frame_height=480,
+    n_frames=312,
+    consent="Anna said yes.",
+    figures={"psnr_db": 33.1},
+)
+TENSORS = {"codes": torch.arange(4.0)}
+
+
+def make_package(path: Path) -> IdentityPackage:
+    with PackageWriter(path) as writer:
+        writer.add_tensors("predictor.safetensors", TENSORS)
+        writer.add_tensors("warp.safetensors", TENSORS)
+        writer.path("idle.mp4").write_bytes(b"a clip")
+        return writer.finish(MANIFEST)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    written = make_package(tmp_path / "anna")
+    package = IdentityPackage.load(tmp_path / "anna")
+    assert package == written
+    assert package.manifest.encoder == MANIFEST.encoder
+    assert package.manifest.created
+    assert torch.equal(package.tensors("warp.safetensors")["codes"], TENSORS["codes"])
+    assert package.file("idle.mp4").read_bytes() == b"a clip"
+    assert package.renderer() == ("warp", MANIFEST.renderers["warp"])
+    assert listing(tmp_path) == ["anna"]
+
+
+def test_asking_for_what_is_not_there(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "anna")
+    with pytest.raises(PackageError, match="without the renderer gaussian; it has warp"):
+        package.renderer("gaussian")
+    with pytest.raises(PackageError, match=r"there is no \.\./\.\./etc/passwd in"):
+        package.file("../../etc/passwd")
+
+
+def test_a_changed_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "anna")
+    package.file("idle.mp4").write_bytes(b"b clip")
+    with pytest.raises(PackageError, match=r"idle\.mp4 was changed"):
+        IdentityPackage.load(package.path)
+    package.file("idle.mp4").unlink()
+    with pytest.raises(PackageError, match=r"idle\.mp4 is missing"):
+        IdentityPackage.load(package.path)
+
+
+def test_a_folder_that_is_no_package(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="no identity package"):
+        IdentityPackage.load(tmp_path)
+    with pytest.raises(PackageError, match="no identity package"):
+        IdentityPackage.load(tmp_path / "nowhere")
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit(lambda data: data.update(format_version=2)), "format version 2, this talkhead"),
+        (edit(lambda data: data.pop("format_version")), "format version None"),
+        (edit(lambda data: data.update(mood="good")), "mood"),
+        (edit(lambda data: data["source"].update(mood="good")), "mood"),
+        (edit(lambda data: data.pop("seed")), "seed"),
+        (edit(lambda data: data.update(files=[])), "damaged"),
+        (edit(lambda data: data.update(renderers=None)), "damaged"),
+        (edit(lambda data: data.update(default_renderer="nerf")), "nerf is not in it"),
+        (edit(lambda data: data["files"].pop("idle.mp4")), r"no checksum for idle\.mp4"),
+        (edit(lambda data: data["files"].update({"../evil": "0"})), r"'\.\./evil' is no name"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    package = make_package(tmp_path / "anna")
+    path = package.path / "identity.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(PackageError, match=message):
+        IdentityPackage.load(package.path)
+
+
+def test_an_interrupted_writer_leaves_the_old_package(tmp_path: Path) -> None:
+    make_package(tmp_path / "anna")
+    with pytest.raises(KeyboardInterrupt), PackageWriter(tmp_path / "anna") as writer:
+        writer.path("idle.mp4").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert IdentityPackage.load(tmp_path / "anna").file("idle.mp4").read_bytes() == b"a clip"
+    assert listing(tmp_path) == ["anna"]
+
+
+def test_a_failed_move_puts_the_old_package_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package(tmp_path / "anna")
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if ".tmp-" in Path(source).name and Path(target).name == "anna":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_package(tmp_path / "anna")
+    IdentityPackage.load(tmp_path / "anna")
+    assert listing(tmp_path) == ["anna"]
+
+
+def test_a_new_package_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    make_package(tmp_path / "anna")
+    (tmp_path / "anna" / "extra").touch()
+    make_package(tmp_path / "anna")
+    assert "extra" not in listing(tmp_path / "anna")
+    assert listing(tmp_path) == ["anna"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").touch()
+    with pytest.raises(PackageError, match="holds something else"):
+        PackageWriter(tmp_path)
+
+
+def test_a_manifest_that_names_absent_files_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no checksum"), PackageWriter(tmp_path / "a") as writer:
+        writer.finish(MANIFEST)
+    assert listing(tmp_path) == []
+
+
+def test_export_and_import(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "anna")
+    (package.path / "notes.txt").touch()
+    first = export_package(package, tmp_path / "1.talkhead")
+    second = export_package(package, tmp_path / "2.talkhead")
+    assert first.read_bytes() == second.read_bytes()
+    assert read_export_manifest(first) == package.manifest
+    imported = import_package(first, tmp_path / "home" / "berta")
+    assert IdentityPackage.load(imported.path) == imported
+    assert imported.manifest == dataclasses.replace(package.manifest, name="berta")
+    assert "notes.txt" not in listing(imported.path)
+
+
+def rewrite(source: Path, target: Path, members: dict[str, bytes]) -> Path:
+    """The zip at source with members added or replaced."""
+    with zipfile.ZipFile(source) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in {**held, **members}.items():
+            archive.writestr(name, data)
+    return target
+
+
+def test_import_refuses_what_was_tampered_with(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "anna")
+    export = export_package(package, tmp_path / "anna.talkhead")
+    manifest = json.loads((package.path / "identity.json").read_text())
+    manifest["files"]["../evil"] = storage.sha256_of(export)
+    bad_manifest = {"identity.json": json.dumps(manifest).encode(), "../evil": b"x"}
+    cases = {
+        r"idle\.mp4 is damaged": {"idle.mp4": b"b clip"},
+        "its files are not those": {"../evil": b"x"},
+        r"'\.\./evil' is no name": bad_manifest,
+        r"identity\.json in it is damaged": {"identity.json": b"{"},
+    }
+    for message, members in cases.items():
+        bad = rewrite(export, tmp_path / "bad.talkhead", members)
+        with pytest.raises(PackageError, match=message):
+            import_package(bad, tmp_path / "home" / "berta")
+    assert listing(tmp_path) == ["anna", "anna.talkhead", "bad.talkhead", "home"]
+    assert listing(tmp_path / "home") == []
+
+
+@pytest.mark.parametrize("n_bytes", [0, 10, -1, -200])
+def test_import_refuses_a_truncated_file(tmp_path: Path, n_bytes: int) -> None:
+    export = export_package(make_package(tmp_path / "anna"), tmp_path / "anna.talkhead")
+    cut = tmp_path / "cut.talkhead"
+    cut.write_bytes(export.read_bytes()[:n_bytes])
+    with pytest.raises(PackageError, match=r"cut\.talkhead: no exported identity, or a damaged"):
+        import_package(cut, tmp_path / "berta")
+    assert not (tmp_path / "berta").exists()
+
+
+def test_import_refuses_an_ordinary_zip(tmp_path: Path) -> None:
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(PackageError, match="no exported identity"):
+        import_package(other, tmp_path / "berta")

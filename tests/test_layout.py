@@ -1,0 +1,179 @@
+"""What keeps the code easy to find and to change: layout, directions of imports, sizes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomllib")
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("preprocess", "encoder", "renderers", "app", "weights")
+LEVELS = {"core": 0, "weights": 1, "preprocess": 2, "encoder": 2, "renderers": 2, "app": 3}
+FOLDERS = (*LEVELS, "tests", "benchmarks", "samples")
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 100
+LAZY_DOORS = {"talkhead.app.fit", "talkhead.app.speak"}  # of core/__init__'s __getattr__
+FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = [*path.relative_to(ROOT).with_suffix("").parts]
+    parts[0] = "talkhead" if parts[0] == "core" else f"talkhead.{parts[0]}"
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def test_pyproject_lists_exactly_the_packages_of_the_tree() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(*LEVELS)}
+    found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
+    assert settings["package-dir"] == found
+    assert sorted(settings["packages"]) == sorted(found)
+    assert [f for f in sorted(folders) if not (ROOT / f / "__init__.py").is_file()] == []
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The talkhead modules that code imports, wherever in the file; relative imports as "."."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names = ["."]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in ("talkhead", ""))
+
+
+def stage_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in STAGES else "core"
+
+
+def wrong_imports(module: str, code: str) -> list[str]:
+    """Imports that go up or sideways between stages, or that are relative."""
+    tree = ast.parse(code)
+    names = Counter(imported(tree))
+    for node in ast.walk(tree):
+        is_door = isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
+        if module == "talkhead" and is_door:
+            names -= Counter(n for n in imported(node) if n.rpartition(".")[0] in LAZY_DOORS)
+    own, wrong = stage_of(module), []
+    for name in names:
+        other = stage_of(name)
+        if name == "." or (other != own and LEVELS[other] >= LEVELS[own]):
+            wrong.append(f"{module} imports {name}")
+    return sorted(wrong)
+
+
+def test_imports_run_one_way() -> None:
+    wrong = [w for path in sources(*LEVELS) for w in wrong_imports(module_name(path), read(path))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "is_wrong"),
+    [
+        ("talkhead.renderers.base", "from talkhead.types import Rendering", False),
+        ("talkhead.renderers.base", "import talkhead.renderers.warp.model", False),
+        ("talkhead.renderers.base", "from talkhead.weights import resolve", False),
+        ("talkhead.renderers.base", "from talkhead.preprocess import pipeline", True),
+        ("talkhead.renderers.base", "def f():\n    from talkhead import encoder", True),
+        ("talkhead.renderers.base", "from . import fit", True),
+        ("talkhead.weights", "import talkhead.encoder.mel", True),
+        ("talkhead.dataset", "from talkhead.app.fit import fit", True),
+        ("talkhead", "def __getattr__(n):\n    from talkhead.app.fit import fit", False),
+        ("talkhead", "from talkhead.app.fit import fit", True),
+        ("talkhead.app.fit", "from talkhead.encoder.base import load_encoder", False),
+    ],
+)
+def test_the_rule_of_imports(module: str, code: str, is_wrong: bool) -> None:
+    assert bool(wrong_imports(module, code)) is is_wrong
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_files_and_functions_are_short() -> None:
+    long = []
+    for path in sources(*FOLDERS):
+        code = read(path)
+        if code.count("\n") > MAX_FILE_LINES:
+            long.append(f"{path.relative_to(ROOT)}: {code.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                n_lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if n_lines > MAX_FUNCTION_LINES:
+                    long.append(f"{path.relative_to(ROOT)}: {node.name} has {n_lines} lines")
+    assert long == []
+
+
+def unsafe_calls(code: str) -> list[str]:
+    """Calls that run a shell or that run code hidden in data."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call):
+            continue
+        words = {ast.unparse(k) for k in node.keywords} & {"shell=True", "allow_pickle=True"}
+        name = ast.unparse(node.func)
+        if words or name in FORBIDDEN_CALLS:
+            found.append(f"line {node.lineno}: {name}({', '.join(sorted(words))})")
+    return found
+
+
+def test_nothing_runs_a_shell_or_loads_pickles() -> None:
+    found = {path.relative_to(ROOT): unsafe_calls(read(path)) for path in sources(*FOLDERS)}
+    assert {path: calls for path, calls in found.items() if calls} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "subprocess.run('ls', shell=True)",
+        "numpy.load('a.npy', allow_pickle=True)",
+        "torch.load('a.pt')",
+        "os.system('ls')",
+        "pickle.load(f)",
+    ],
+)
+def test_the_rule_of_unsafe_calls(code: str) -> None:
+    assert len(unsafe_calls(code)) == 1
+
+
+WITHOUT_MEDIAPIPE = """
+import importlib, pkgutil, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "mediapipe":
+            raise ImportError("mediapipe is blocked")
+
+sys.meta_path.insert(0, Block())
+for package in ("talkhead.renderers", "talkhead.encoder"):
+    loaded = importlib.import_module(package)
+    for module in pkgutil.walk_packages(loaded.__path__, package + "."):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+
+def test_renderers_and_encoders_import_without_mediapipe() -> None:
+    command = [sys.executable, "-c", WITHOUT_MEDIAPIPE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "talkhead.renderers.gaussian.rasterizer" in done.stdout
