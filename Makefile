@@ -22,7 +22,7 @@ demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=fol
 	    --output $(DEMO)/line.mp4
 	@echo
 	@echo "The sample person speaks:  $(abspath $(DEMO)/line.mp4)"
-	@echo "Real, rendered and pasted: $$(find $(abspath $(DEMO)) -name '*.png' | head -n 1)"
+	@echo "Real, rendered and pasted: $(abspath $(DEMO)/identities/person/sheet.png)"
 
 test: venv  ## set up and run the tests, in one process
 	$(VENV)/bin/python -m pytest

@@ -357,7 +357,7 @@ def _show(result: Any, as_json: bool) -> None:
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
-    """ "name: value" for each value, nested ones indented; empty ones are left out."""
+    """Lines of name and value, nested ones indented; empty ones are left out."""
     lines = []
     for name, value in values.items():
         label = indent + str(name).removesuffix("_path").replace("_", " ")

@@ -218,8 +218,11 @@ def measure_speed() -> Speed:
         rasterize(*scene, BENCH_SIZE_PX, BENCH_SIZE_PX)
 
     def train() -> None:
-        parameters = [tensor.clone().requires_grad_() for tensor in scene[:4]]
-        rgb, alpha = rasterize(*parameters, *scene[4:], BENCH_SIZE_PX, BENCH_SIZE_PX)
+        means, covars, opacities, colors = (t.clone().requires_grad_() for t in scene[:4])
+        viewmats, Ks = scene[4:]
+        rgb, alpha = rasterize(
+            means, covars, opacities, colors, viewmats, Ks, BENCH_SIZE_PX, BENCH_SIZE_PX
+        )
         (rgb.sum() + alpha.sum()).backward()
 
     return Speed(_median_ms(render), _median_ms(train))

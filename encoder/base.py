@@ -1,4 +1,4 @@
-"""What every speech encoder is: a frozen ear, waveform in, feature vectors out, whole or in chunks."""
+"""What every speech encoder is: a frozen ear; waveform in, feature vectors out, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator
 
 
 def speech_gain(waveform: Float32, silent: Bool) -> float:
-    """The factor that brings a waveform's speech to SPEECH_LEVEL_DB, at most MAX_GAIN_DB either way.
+    """The factor that brings speech to SPEECH_LEVEL_DB, at most MAX_GAIN_DB up or down.
 
     waveform: [n_samples] at SAMPLE_RATE. silent: [F] video frames without speech. 1 where there is
     no speech at all. Encoders hear waveforms at this level, in fitting and in speaking, so that a

@@ -37,9 +37,7 @@ class MelEncoder:
 
 
 def _features(waveform: Float32) -> Float32:
-    energies = log_mel(
-        waveform, SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH, n_mels=N_MELS
-    )
+    energies = log_mel(waveform, SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH, n_mels=N_MELS)
     return np.maximum(energies, np.float32(FLOOR))
 
 

@@ -50,7 +50,11 @@ class TemporalNet(nn.Module):
     """
 
     def __init__(
-        self, n_inputs: int, n_outputs: int, width: int, layers: tuple[tuple[int, int], ...],
+        self,
+        n_inputs: int,
+        n_outputs: int,
+        width: int,
+        layers: tuple[tuple[int, int], ...],
         dropout: float,
     ) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ so an hour of speech takes the memory of a minute, and pieces equal the whole bi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,16 +20,29 @@ from talkhead.encoder.network import (
     frame_inputs,
     make_net,
 )
-from talkhead.encoder.training import Lesson, train_member
+from talkhead.encoder.training import Lesson, heard_codes, train_member
 from talkhead.errors import TalkheadError
-from talkhead.face import FaceModel
+from talkhead.face import JAW_LINE, LIPS, FaceModel
 from talkhead.progress import Progress
-from talkhead.types import FRAME_RATE, Bool, Float32, SpeechFeatures
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
 BLOCK = 250
 """Frames predicted at a time."""
-CLOSING_FRAMES = 2
-"""Frames at either end of a silent stretch over which the mouth goes to rest."""
+SETTLING_FRAMES = 10
+STIRRING_FRAMES = 6
+"""Frames after speech and before it that are left to the nets though nothing sounds: in short
+pauses people breathe with the mouth open, and they open it well before the first sound."""
+CLOSING_FRAMES = 3
+"""Frames over which the mouth goes to rest, and leaves it."""
+LEAST_FRAMES = 100
+SILENCE_WEIGHT = 0.5
+"""How much a frame counts in which nothing is said: the mouth may be doing anything."""
+LIPS_CENTRED = 0.7
+"""Share of the lips' common motion that is no error: their shape matters more than their place."""
+LEAST_SPREAD = 0.5
+"""Added to the features' spread, so that dimensions that hardly vary are not blown up."""
+RANGE_PERCENT = (0.2, 99.8)
+"""Percentiles of the training codes that predicted codes stay between."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +126,7 @@ class MotionPredictor:
             start += n
             yield result
 
-    def _windows(
-        self, chunks: Iterable[Float32], context: int, n_frames: int
-    ) -> Iterator[Float32]:
+    def _windows(self, chunks: Iterable[Float32], context: int, n_frames: int) -> Iterator[Float32]:
         """Normalised features [(BLOCK + 2 * context) * vectors_per_frame, D] of each block.
 
         Before the first vector stands the first, after the last one the last.
@@ -175,21 +186,24 @@ class MotionPredictor:
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:
-    """How far [n_frames] the mouth is at rest: 0 in speech, 1 inside silence, smooth between.
+    """How far [n_frames] the mouth is at rest: 0 in speech, 1 well inside silence, smooth between.
 
-    The way to rest and back lies inside the silent stretch, so that speech is never damped;
-    silence is taken to go on beyond both ends.
+    silent: [F] video frames without speech; silence is taken to go on beyond both ends.
     """
     flags = np.ones(n_frames, dtype=bool)
     flags[: len(silent)] = silent[:n_frames]
-    near = np.arange(-CLOSING_FRAMES, CLOSING_FRAMES + 1)
-    padded = np.pad(flags, CLOSING_FRAMES, constant_values=True)
-    distance = np.full(n_frames, CLOSING_FRAMES + 1.0)
-    for shift in near:
-        spoken = ~padded[CLOSING_FRAMES + shift : CLOSING_FRAMES + shift + n_frames]
-        distance[spoken] = np.minimum(distance[spoken], abs(shift))
-    share = distance / (CLOSING_FRAMES + 1.0)
+    since, until = _frames_since(~flags), _frames_since(~flags[::-1])[::-1]
+    settled = (since - SETTLING_FRAMES) / CLOSING_FRAMES
+    unstirred = (until - STIRRING_FRAMES) / CLOSING_FRAMES
+    share = np.clip(np.minimum(settled, unstirred), 0.0, 1.0)
     return np.asarray(share * share * (3.0 - 2.0 * share), dtype=np.float32)
+
+
+def _frames_since(flags: Bool) -> Float64:
+    """Frames [F] since the last True, infinite before the first."""
+    index = np.arange(len(flags))
+    last = np.maximum.accumulate(np.where(flags, index, -1))
+    return np.where(last >= 0, index - last, np.inf)
 
 
 def _filled(held: Float32, source: Iterator[Float32], n_wanted: int) -> Float32:
@@ -220,10 +234,91 @@ def fit_predictor(
     silent: [F] video frames without speech. Raises TalkheadError when there is too little to learn
     from. On a CPU the same seed gives the same predictor, bit for bit.
     """
-    lesson = _lesson(features, codes, train, silent, face, config)
-    n_fit = int(train.sum())
-    if n_fit < config.n_members * 2 * config.n_frames:
-        raise TalkheadError(f"{n_fit} frames of usable footage are too few to learn speech from")
+    if train.sum() < LEAST_FRAMES:
+        raise TalkheadError(
+            f"{train.sum()} frames of usable footage are too few to learn speech from; "
+            f"{LEAST_FRAMES} are needed. Record a longer video"
+        )
     scaling = _scaling(features, codes, train, face)
-    with progress.step("Learning the mouth", total=config.n_members * config.n_steps) as step:
-        ...
+    lesson = _lesson(features, codes, train, silent, face, scaling)
+    blocks = _blocks(train, config.n_members)
+    members, timid = [], torch.zeros_like(lesson.targets)
+    total = config.n_members * config.n_steps
+    with progress.step("Learning the mouth", total=total) as step, torch.random.fork_rng([]):
+        for index, held_out in enumerate(blocks):
+            torch.manual_seed(seed * 1000 + index)
+            generator = torch.Generator().manual_seed(seed * 1000 + index)
+            net = make_net(config, scaling.n_inputs, len(scaling.centre))
+            member = train_member(lesson, held_out, net, config, generator, step.advance)
+            members.append(member)
+            timid[held_out] = heard_codes(lesson, member, config)[held_out]
+    gain = _best_gain(timid, lesson)
+    return MotionPredictor(config, replace(scaling, gain=gain), tuple(members))
+
+
+def _scaling(features: SpeechFeatures, codes: Float32, train: Bool, face: FaceModel) -> Scaling:
+    heard = features.values[_vectors_of(train, features)].astype(np.float64)
+    mouth = codes[train, : face.n_mouth].astype(np.float64)
+    low, high = np.percentile(mouth, RANGE_PERCENT, axis=0)
+    return Scaling(
+        rate=features.rate,
+        mean=heard.mean(0).astype(np.float32),
+        spread=(heard.std(0) + LEAST_SPREAD).astype(np.float32),
+        centre=mouth.mean(0).astype(np.float32),
+        low=low.astype(np.float32),
+        high=high.astype(np.float32),
+        rest=face.silence.astype(np.float32),
+        gain=1.0,
+    )
+
+
+def _lesson(
+    features: SpeechFeatures,
+    codes: Float32,
+    train: Bool,
+    silent: Bool,
+    face: FaceModel,
+    scaling: Scaling,
+) -> Lesson:
+    n_frames, per_frame = len(codes), scaling.vectors_per_frame
+    vectors = np.zeros((n_frames * per_frame, len(scaling.mean)), np.float32)
+    used = _vectors_of(train, features)
+    vectors[used] = scaling.normalised(features.values[used])
+    targets = np.zeros((n_frames, face.n_mouth), np.float32)
+    targets[train] = codes[train, : face.n_mouth] - scaling.centre
+    weights = np.zeros(n_frames, np.float32)
+    weights[train] = np.where(silent[train], SILENCE_WEIGHT, 1.0)
+    lips, jaw = (_moved_by(face, points) for points in (LIPS, JAW_LINE))
+    lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
+    typical = np.linalg.norm(np.tensordot(targets[train], lips, 1), axis=-1).mean()
+    return Lesson(
+        vectors=torch.from_numpy(vectors),
+        targets=torch.from_numpy(targets),
+        weights=torch.from_numpy(weights),
+        lips=torch.from_numpy((lips / typical).reshape(face.n_mouth, -1)),
+        jaw=torch.from_numpy((jaw / typical).reshape(face.n_mouth, -1)),
+        spread=torch.from_numpy(scaling.spread),
+    )
+
+
+def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
+    """Which feature vectors belong to some of the frames [F]."""
+    used = np.flatnonzero(np.repeat(frames, vectors_per_frame(features.rate)))
+    return used[used < len(features)]
+
+
+def _moved_by(face: FaceModel, points: tuple[int, ...]) -> Float32:
+    """What a unit of each mouth code moves on screen, [n_mouth, P, 2]."""
+    return face.basis[: face.n_mouth, list(points), :2]
+
+
+def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
+    """The training frames in n_blocks contiguous parts, each as [F] bool."""
+    for part in np.array_split(np.flatnonzero(train), n_blocks):
+        block = torch.zeros(len(train), dtype=torch.bool)
+        block[torch.from_numpy(part)] = True
+        yield block
+
+
+def _best_gain(timid: Tensor, lesson: Lesson) -> float:
+    return 1.0

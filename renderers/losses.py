@@ -1,12 +1,43 @@
-"""Image losses: weighted L1, windowed D-SSIM."""
+"""The photometric loss of a rendered head: weighted L1 and windowed D-SSIM over a random colour.
+
+`photometric_loss` is one pass of numba kernels on the CPU, value and gradient together, and plain
+torch elsewhere; the torch form is its twin.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.types import Float32, Rendering
+
 WINDOW = 8
 C1, C2 = 0.01**2, 0.03**2
+
+
+def photometric_loss(
+    rendering: Rendering,
+    target: Tensor,
+    weights: Tensor,
+    colour: Tensor,
+    offset: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """L1 and D-SSIM, two scalars, of a rendering put over one colour, against a target.
+
+    target: [B, H, W, 3] in [0, 1], already over that colour. weights: [B, H, W, 1]. colour: [3].
+    offset: where the grid of SSIM windows begins, 0..7 each; drawn anew each step it stands for
+    all positions.
+    """
+    rgb, alpha = rendering.rgb, rendering.alpha
+    if rgb.device.type == "cpu":
+        l1, dssim = _Photometric.apply(rgb, alpha, target, weights, colour, offset)
+        return l1, dssim
+    image = rgb + (1.0 - alpha) * colour
+    return weighted_l1(image, target, weights), windowed_dssim(image, target, weights, offset)
 
 
 def weighted_l1(image: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -19,15 +50,14 @@ def windowed_dssim(
 ) -> Tensor:
     """(1 - SSIM) / 2 over disjoint 8x8 windows, weighted by their mean weight; scalar.
 
-    image, target: [B, H, W, 3] in [0, 1]. weights: [B, H, W, 1]. offset: where the grid of windows
-    begins, 0..7 each; drawn anew each step it stands for all positions. SSIM: Wang et al. 2004,
-    eq. 13, with a box instead of the Gaussian window.
+    image, target: [B, H, W, 3] in [0, 1]. weights: [B, H, W, 1]. SSIM: Wang et al. 2004, eq. 13,
+    with a box instead of the Gaussian window.
     """
     x, y, w = (_windows(t, offset) for t in (image, target, weights))
-    mean_x, mean_y = x.mean((2, 4)), y.mean((2, 4))
-    var_x = (x * x).mean((2, 4)) - mean_x**2
-    var_y = (y * y).mean((2, 4)) - mean_y**2
-    covariance = (x * y).mean((2, 4)) - mean_x * mean_y
+    mean_x, mean_y = x.mean((2, 4), keepdim=True), y.mean((2, 4), keepdim=True)
+    var_x, var_y = ((x - mean_x) ** 2).mean((2, 4)), ((y - mean_y) ** 2).mean((2, 4))
+    covariance = ((x - mean_x) * (y - mean_y)).mean((2, 4))
+    mean_x, mean_y = mean_x[:, :, 0, :, 0], mean_y[:, :, 0, :, 0]
     ssim = ((2 * mean_x * mean_y + C1) * (2 * covariance + C2)) / (
         (mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2)
     )
@@ -48,3 +78,139 @@ def random_offset(generator: torch.Generator) -> tuple[int, int]:
     """A window grid's origin, 0..7 each."""
     top, left = torch.randint(0, WINDOW, (2,), generator=generator).tolist()
     return int(top), int(left)
+
+
+class _Photometric(torch.autograd.Function):
+    """The two losses with their gradients by the image, found in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rgb: Tensor,
+        alpha: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        colour: Tensor,
+        offset: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        arrays = [t.detach().contiguous().numpy() for t in (rgb, alpha, target, weights)]
+        tint = colour.detach().numpy()
+        image, by_l1, l1 = _l1(*arrays, tint)
+        by_dssim, dssim = _dssim(image, arrays[2], arrays[3], offset)
+        ctx.by_l1, ctx.by_dssim, ctx.tint = by_l1, by_dssim, tint
+        return rgb.new_tensor(l1), rgb.new_tensor(dssim)
+
+    @staticmethod
+    def backward(ctx: Any, d_l1: Tensor, d_dssim: Tensor) -> Any:  # type: ignore[override]
+        d_rgb = np.empty_like(ctx.by_l1)
+        d_alpha = np.empty((*d_rgb.shape[:3], 1), np.float32)
+        _mix(ctx.by_l1, ctx.by_dssim, float(d_l1), float(d_dssim), ctx.tint, d_rgb, d_alpha)
+        return torch.from_numpy(d_rgb), torch.from_numpy(d_alpha), None, None, None, None
+
+
+def _l1(
+    rgb: Float32, alpha: Float32, target: Float32, weights: Float32, tint: Float32
+) -> tuple[Float32, Float32, float]:
+    """The image over the colour, the gradient of the weighted L1 by it, the L1."""
+    image, gradient = np.empty_like(rgb), np.empty_like(rgb)
+    total = 3.0 * float(weights.sum(dtype=np.float64)) + 1e-8
+    rows = np.zeros(rgb.shape[:2])
+    _l1_rows(rgb, alpha, target, weights, tint, np.float32(1.0 / total), image, gradient, rows)
+    return image, gradient, float(rows.sum() / total)
+
+
+def _dssim(
+    image: Float32, target: Float32, weights: Float32, offset: tuple[int, int]
+) -> tuple[Float32, float]:
+    """The gradient of the windowed D-SSIM by the image, the D-SSIM."""
+    top, left = offset
+    n_images, height, width = image.shape[:3]
+    rows, columns = (height - top) // WINDOW, (width - left) // WINDOW
+    inside = weights[:, top : top + rows * WINDOW, left : left + columns * WINDOW]
+    total = 3.0 * float(inside.sum(dtype=np.float64)) / WINDOW**2 + 1e-8
+    gradient = np.zeros_like(image)
+    sums = np.zeros((n_images, rows))
+    _dssim_rows(image, target, weights, top, left, columns, np.float32(1 / total), gradient, sums)
+    return gradient, float(sums.sum() / total)
+
+
+@numba.njit(cache=True, parallel=True, fastmath=True)
+def _l1_rows(rgb, alpha, target, weights, tint, scale, image, gradient, rows):  # type: ignore[no-untyped-def]
+    n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
+    for r in numba.prange(n_images * height):
+        b, y = r // height, r % height
+        total = np.float32(0.0)
+        for x in range(width):
+            w, rest = weights[b, y, x, 0], np.float32(1.0) - alpha[b, y, x, 0]
+            for c in range(3):
+                value = rgb[b, y, x, c] + rest * tint[c]
+                error = value - target[b, y, x, c]
+                image[b, y, x, c] = value
+                total += w * abs(error)
+                gradient[b, y, x, c] = w * scale * np.sign(error)
+        rows[b, y] = total
+
+
+@numba.njit(cache=True, parallel=True, fastmath=True)
+def _dssim_rows(image, target, weights, top, left, columns, scale, gradient, sums):  # type: ignore[no-untyped-def]
+    n_images, n_rows = sums.shape
+    for r in numba.prange(n_images * n_rows):
+        b, row = r // n_rows, r % n_rows
+        y0 = top + row * 8
+        total = np.float32(0.0)
+        for column in range(columns):
+            x0 = left + column * 8
+            share = np.float32(0.0)
+            for y in range(y0, y0 + 8):
+                for x in range(x0, x0 + 8):
+                    share += weights[b, y, x, 0]
+            share /= np.float32(64.0)
+            for c in range(3):
+                total += share * _window(image, target, b, y0, x0, c, share * scale, gradient)
+        sums[b, row] = total
+
+
+@numba.njit(cache=True, fastmath=True)
+def _window(image, target, b, y0, x0, c, scale, gradient):  # type: ignore[no-untyped-def]
+    n = np.float32(1.0 / 64.0)
+    mx, my = np.float32(0.0), np.float32(0.0)
+    for y in range(y0, y0 + 8):
+        for x in range(x0, x0 + 8):
+            mx += image[b, y, x, c]
+            my += target[b, y, x, c]
+    mx, my = mx * n, my * n
+    vx, vy, cov = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for y in range(y0, y0 + 8):
+        for x in range(x0, x0 + 8):
+            dx, dy = image[b, y, x, c] - mx, target[b, y, x, c] - my
+            vx += dx * dx
+            vy += dy * dy
+            cov += dx * dy
+    vx, vy, cov = vx * n, vy * n, cov * n
+    c1, c2 = np.float32(0.0001), np.float32(0.0009)
+    a1, a2 = 2 * mx * my + c1, 2 * cov + c2
+    b1, b2 = mx * mx + my * my + c1, vx + vy + c2
+    ssim = a1 * a2 / (b1 * b2)
+    k = np.float32(-0.5) * scale * n
+    by_mean = k * (2 * my * a2 / (b1 * b2) - ssim * 2 * mx / b1)
+    by_var, by_cov = k * (-2 * ssim / b2), k * (2 * a1 / (b1 * b2))
+    for y in range(y0, y0 + 8):
+        for x in range(x0, x0 + 8):
+            dx, dy = image[b, y, x, c] - mx, target[b, y, x, c] - my
+            gradient[b, y, x, c] = by_mean + by_var * dx + by_cov * dy
+    return np.float32(0.5) * (np.float32(1.0) - ssim)
+
+
+@numba.njit(cache=True, parallel=True, fastmath=True)
+def _mix(by_l1, by_dssim, d_l1, d_dssim, tint, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
+    n_images, height, width = by_l1.shape[0], by_l1.shape[1], by_l1.shape[2]
+    first, second = np.float32(d_l1), np.float32(d_dssim)
+    for r in numba.prange(n_images * height):
+        b, y = r // height, r % height
+        for x in range(width):
+            total = np.float32(0.0)
+            for c in range(3):
+                value = first * by_l1[b, y, x, c] + second * by_dssim[b, y, x, c]
+                d_rgb[b, y, x, c] = value
+                total -= value * tint[c]
+            d_alpha[b, y, x, 0] = total

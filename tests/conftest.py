@@ -1,13 +1,24 @@
-"""Settings of the whole run: no busy waiting, no network, nobody's real home folder."""
+"""Settings of the whole run: no busy waiting, nobody's real home folder."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import pytest
+import torch
+
+from talkhead.identity import (
+    EncoderPart,
+    FittedPart,
+    IdentityPackage,
+    Manifest,
+    PackageWriter,
+    SourceVideo,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +28,30 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def repository() -> Path:
-    """The repository's root."""
-    return Path(__file__).parents[1]
+def add() -> Callable[[Path], IdentityPackage]:
+    """A function that writes a small identity package to a folder, named like it."""
+    return write_small_package
+
+
+def write_small_package(path: Path) -> IdentityPackage:
+    """The package that is now in the folder."""
+    manifest = Manifest(
+        name=path.name,
+        seed=7,
+        preset="preview",
+        source=SourceVideo("a.mp4", "0" * 64, 12.5, 640, 480, 29.97),
+        encoder=EncoderPart("mel", {"n_mels": 80}),
+        predictor=FittedPart("predictor.safetensors", {"hidden": 32}),
+        renderers={"warp": FittedPart("warp.safetensors", {"n": 3})},
+        default_renderer="warp",
+        frame_width=640,
+        frame_height=480,
+        n_frames=312,
+        consent="Yes.",
+        figures={"psnr_db": 33.1},
+    )
+    with PackageWriter(path) as writer:
+        for part in ("predictor.safetensors", "warp.safetensors"):
+            writer.add_tensors(part, {"codes": torch.arange(4.0)})
+        writer.path("idle.mp4").write_bytes(b"a clip")
+        return writer.finish(manifest)

@@ -21,7 +21,7 @@ from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
 from talkhead.renderers.gaussian.deform import deform
 from talkhead.renderers.gaussian.rasterizer import rasterize
-from talkhead.renderers.losses import random_offset, weighted_l1, windowed_dssim
+from talkhead.renderers.losses import photometric_loss, random_offset
 from talkhead.types import Rendering
 
 N_POSE = 6
@@ -163,14 +163,12 @@ class GaussianRenderer:
             batch.motion, code + noise.to(code.device), batch.viewmats, batch.ks, size
         )
         colour = torch.rand(3, generator=generator).to(code.device)
-        image = rendering.rgb + (1.0 - rendering.alpha) * colour
-        target = batch.images * batch.masks + (1.0 - batch.masks) * colour
+        target = torch.lerp(colour, batch.images, batch.masks)
+        l1, dssim = photometric_loss(
+            rendering, target, batch.weights, colour, random_offset(generator)
+        )
         share = self.config.dssim_weight
-        dssim = windowed_dssim(image, target, batch.weights, random_offset(generator))
-        return {
-            "l1": (1.0 - share) * weighted_l1(image, target, batch.weights),
-            "dssim": share * dssim,
-        }
+        return {"l1": (1.0 - share) * l1, "dssim": share * dssim}
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Base, shape and deltas."""

@@ -17,7 +17,8 @@ ALPHA_CAP: Final = 0.999
 """Largest alpha of one splat at one pixel; no gradient flows above it (compiled into gsplat)."""
 
 MIN_TRANSMITTANCE: Final = 1e-4
-"""A pixel is finished before the splat that would bring it to this or less (compiled into gsplat)."""
+"""A pixel is finished before the splat that would bring it to this or less (compiled into
+gsplat)."""
 
 NEAR_PLANE: Final = 0.01
 """Gaussians whose centre is not farther from the camera plane than this are culled, world units."""

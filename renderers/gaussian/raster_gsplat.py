@@ -25,8 +25,8 @@ def rasterize_gsplat(
 ) -> tuple[Tensor, Tensor]:
     """rgb [B, H, W, 3] premultiplied by alpha, alpha [B, H, W, 1], by gsplat on a CUDA device.
 
-    means: [S, N, 3], covars: [S, N, 6], opacities: [S, N], colors: [S, N, 3]; S is B (each image its
-    own Gaussians) or 1 (all share them), for each of the four on its own. viewmats: [B, 4, 4].
+    means: [S, N, 3], covars: [S, N, 6], opacities: [S, N], colors: [S, N, 3]; S is B (each image
+    its own Gaussians) or 1 (all share them), for each of the four on its own. viewmats: [B, 4, 4].
     Ks: [B, 3, 3]. All float32 on one CUDA device.
     """
     # Imported here: on a machine without CUDA nothing needs gsplat, nor the seconds it takes.

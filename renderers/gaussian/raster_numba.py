@@ -1,18 +1,16 @@
-"""The CPU rasterizer: binning, blending and its backward, compiled by numba.
+"""The CPU rasterizer: blending of splats and its backward, compiled by numba.
 
-An image is cut into tiles of 16 x 16 pixels and each tile into 16 blocks of 4 x 4. Splats are sorted
-by depth once, then dealt to tiles by a counting sort that keeps this order; each entry of a tile's
-list carries a 16-bit mask of the blocks the splat's ellipse reaches. Blending turns a stretch of the
-list into a flat list of (splat, block) items and works through it, 16 pixels at a time, so that the
-compiler makes vector code of it.
+Each tile's list (see raster_bin) is worked through in stretches: a stretch becomes a flat list of
+(splat, block) items, and an item is 16 pixels, so that the compiler makes vector code of it.
 
 Results are bitwise reproducible whatever the threads do: a tile is one thread's work, gradients are
 written per entry and summed per splat in a fixed order.
 
 Style of the kernels, each measured: unsigned indices (signed ones are tested for being negative,
-which prevents vector code), float32 constants (Python's floats would promote to float64), one scratch
-array per tile with fixed offsets (separate arrays could overlap, as far as the compiler knows).
-All kernels that call each other are in this file: numba's cache doesn't see changes in another.
+which prevents vector code), float32 constants (Python's floats would promote to float64), one
+scratch array per tile with fixed offsets (separate arrays could overlap, as far as the compiler
+knows), the error model "numpy" (Python's tests every divisor). Kernels that call each other are in
+one file: numba's cache doesn't see changes in another.
 """
 
 import threading
@@ -25,6 +23,13 @@ import numpy.typing as npt
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
+from talkhead.renderers.gaussian.raster_bin import (
+    cover,
+    deal,
+    depth_order,
+    gather,
+    slot_starts,
+)
 from talkhead.renderers.gaussian.raster_constants import (
     ALPHA_CAP,
     ALPHA_FLOOR,
@@ -60,26 +65,13 @@ _STRETCH = np.uint64(64)
 _ITEMS = np.uint64(64 * 16)
 # Tiles are dealt to this many strands in turn; prime, so that no strand is a column of the image.
 _STRANDS = 61
-# Columns of a splat's record: x, y, a, b, c (see raster_project), opacity, red, green, blue.
-_RECORD = 9
 # Columns of a gradient record: the nine moments that project_backward takes.
 _N_MOMENTS = 9
 
 _F0 = np.float32(0.0)
 _F1 = np.float32(1.0)
 _F2 = np.float32(2.0)
-_F3 = np.float32(3.0)
-_F4 = np.float32(4.0)
-_F64 = np.float32(64.0)
-_NOWHERE = np.float32(-1e9)
-_I2 = np.int32(2)
-_B4 = np.uint32(4)
-_B8 = np.uint32(8)
-_B12 = np.uint32(12)
-_B15 = np.uint32(15)
 _HALF = np.float32(0.5)
-# u^2 + v^2 is scaled by this: exp(-(u^2 + v^2) / 2) is then exp(-x)^8.
-_SCALE = np.float32(0.25)
 # Larger x is below the alpha floor at any opacity: ln(255) / 8 = 0.6927.
 _X_MAX = np.float32(0.7)
 # exp(-x) on [0, 0.7], degree 5, least largest error (relative 9e-8; the eighth power: 2e-6).
@@ -106,194 +98,9 @@ def _trailing_zeros(typing_context: Any, value: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
-@njit(cache=True, error_model="numpy")
-def _depth_order(depth_bits: Any, boxes: Any) -> Any:
-    """Indices of the visible Gaussians, nearest first, ties by index: uint32 [M].
-
-    Radix sort of the bit pattern, which orders positive floats, in three passes of 11 bits; a pass
-    in which all keys agree is skipped (the exponent, mostly).
-    """
-    n_all = depth_bits.shape[0]
-    counts = np.zeros((3, 2048), np.uint32)
-    order = np.empty(n_all, np.uint32)
-    m = 0
-    for i in range(n_all):
-        if boxes[i, 1] > boxes[i, 0]:
-            order[m] = i
-            m += 1
-            key = depth_bits[i]
-            counts[0, key & np.uint32(2047)] += np.uint32(1)
-            counts[1, (key >> np.uint32(11)) & np.uint32(2047)] += np.uint32(1)
-            counts[2, key >> np.uint32(22)] += np.uint32(1)
-    order = order[:m]
-    spare = np.empty(m, np.uint32)
-    for digit in range(3):
-        shift = np.uint32(11 * digit)
-        if m == 0 or counts[digit, (depth_bits[order[0]] >> shift) & np.uint32(2047)] == m:
-            continue
-        total = np.uint32(0)
-        for k in range(2048):
-            count = counts[digit, k]
-            counts[digit, k] = total
-            total += count
-        for j in range(m):
-            index = order[j]
-            bucket = (depth_bits[index] >> shift) & np.uint32(2047)
-            spare[counts[digit, bucket]] = index
-            counts[digit, bucket] += np.uint32(1)
-        order, spare = spare, order
-    return order
-
-
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def _gather(order: Any, geometry: Any, opacities: Any, colors: Any) -> Any:
-    """The splats' records in depth order: float32 [M, 9]."""
-    m = order.shape[0]
-    records = np.empty((m, _RECORD), np.float32)
-    for j in prange(m):
-        i = order[j]
-        records[j, 0] = geometry[i, 0]
-        records[j, 1] = geometry[i, 1]
-        records[j, 2] = geometry[i, 2] * _SCALE
-        records[j, 3] = geometry[i, 3] * _SCALE
-        records[j, 4] = geometry[i, 4] * _SCALE
-        records[j, 5] = opacities[i]
-        records[j, 6] = colors[i, 0]
-        records[j, 7] = colors[i, 1]
-        records[j, 8] = colors[i, 2]
-    return records
-
-
-@njit(cache=True, error_model="numpy")
-def _slot_starts(order: Any, boxes: Any) -> Any:
-    """Where each splat's tiles start in the list of (splat, tile) slots: uint32 [M + 1]."""
-    m = order.shape[0]
-    starts = np.empty(m + 1, np.uint32)
-    starts[0] = 0
-    for j in range(m):
-        i = order[j]
-        n_tiles = (boxes[i, 1] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 2])
-        starts[j + 1] = starts[j] + np.uint32(n_tiles)
-    return starts
-
-
-@njit(fastmath=True, error_model="numpy", inline="always")
-def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
-    """Writes which blocks an ellipse reaches in 8 block rows: uint32 [8], bit k is the k-th block.
-
-    ellipse: x, y, b / a, 1 / a, c^2, cut, radius (half its height), tip (the height, from the centre,
-    at which it is rightmost; by symmetry it is leftmost at the opposite point). top, left: where the
-    first block begins, px; 16 blocks are looked at. No branches, so that all rows are done together.
-    """
-    x, y, shear, width, c2, cut, radius, tip = ellipse
-    for row in range(_U8):
-        # The row's pixel centres span [low, high] around the centre, within the ellipse.
-        top_row = top + np.float32(row << _U2) + _HALF - y
-        low = max(top_row, -radius)
-        high = min(top_row + _F3, radius)
-        dy = min(max(tip, low), high)
-        right = x - left - _HALF + np.sqrt(max(cut - c2 * dy * dy, _F0)) * width - shear * dy
-        dy = min(max(-tip, low), high)
-        reach = x - left - _HALF - np.sqrt(max(cut - c2 * dy * dy, _F0)) * width - shear * dy
-        right = right if low <= high else _NOWHERE
-        first = np.int32(min(max(np.ceil(reach), _F0), _F64)) >> _I2
-        # Floor by truncation: what is left of the window ends at block 0.
-        last = np.int32(min(max(right + _F4, _F0), _F64)) >> _I2
-        bits[row] = (np.uint32(1) << np.uint32(max(first, last))) - (
-            np.uint32(1) << np.uint32(first)
-        )
-
-
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def _cover(
-    order: Any, starts: Any, boxes: Any, geometry: Any, tiles_x: Any, n_tiles: Any, n_parts: Any
-) -> Any:
-    """The tile and block mask of each slot: uint32 [S], uint16 [S]; how often each part uses a tile.
-
-    A part is a stretch of the depth order that one thread works through: counts are [parts, tiles].
-    """
-    m = order.shape[0]
-    counts = np.zeros((n_parts, n_tiles), np.uint32)
-    slot_tiles = np.empty(starts[m], np.uint32)
-    slot_masks = np.empty(starts[m], np.uint16)
-    for part in prange(n_parts):
-        bits = np.empty(8, np.uint32)
-        for j in range(np.uint64(m * part // n_parts), np.uint64(m * (part + 1) // n_parts)):
-            i = np.uint64(order[j])
-            a, b, c, cut = geometry[i, _U2], geometry[i, _U3], geometry[i, _U4], geometry[i, _U5]
-            radius = np.sqrt(cut) / c
-            tip = -b * radius / np.sqrt(b * b + c * c)
-            x, y = geometry[i, _U0], geometry[i, _U1]
-            ellipse = x, y, b / a, _F1 / a, c * c, cut, radius, tip
-            start = np.uint64(starts[j])
-            x0, x1 = np.uint64(boxes[i, _U0]), np.uint64(boxes[i, _U1])
-            y0, y1 = np.uint64(boxes[i, _U2]), np.uint64(boxes[i, _U3])
-            # Windows of 2 rows of 4 tiles: most splats need but one.
-            for top in range(y0, y1, _U2):
-                for left in range(x0, x1, _U4):
-                    _row_bits(ellipse, np.float32(top << _U4), np.float32(left << _U4), bits)
-                    for tile_y in range(top, min(top + _U2, y1)):
-                        row = (tile_y - top) << _U2
-                        row0, row1 = bits[row], bits[row + _U1]
-                        row2, row3 = bits[row + _U2], bits[row + _U3]
-                        slot = start + (tile_y - y0) * (x1 - x0) + (left - x0)
-                        tile = tile_y * tiles_x + left
-                        for _ in range(min(x1 - left, _U4)):
-                            mask = (
-                                (row0 & _B15)
-                                | ((row1 & _B15) << _B4)
-                                | ((row2 & _B15) << _B8)
-                                | ((row3 & _B15) << _B12)
-                            )
-                            row0, row1 = row0 >> _B4, row1 >> _B4
-                            row2, row3 = row2 >> _B4, row3 >> _B4
-                            slot_tiles[slot] = tile
-                            slot_masks[slot] = mask
-                            counts[np.uint64(part), tile] += np.uint32(mask != np.uint32(0))
-                            slot += _U1
-                            tile += _U1
-    return slot_tiles, slot_masks, counts
-
-
-@njit(parallel=True, cache=True, error_model="numpy")
-def _deal(starts: Any, slot_tiles: Any, slot_masks: Any, counts: Any) -> Any:
-    """The tiles' lists in depth order: tile starts [T + 1], splat and mask of each entry [E].
-
-    The last result is the entry of each slot [S], or the number of entries where it has none.
-    """
-    n_parts, n_tiles = counts.shape
-    m = starts.shape[0] - 1
-    tile_starts = np.empty(n_tiles + 1, np.uint32)
-    total = np.uint32(0)
-    for tile in range(n_tiles):
-        tile_starts[tile] = total
-        for part in range(n_parts):
-            count = counts[part, tile]
-            counts[part, tile] = total
-            total += count
-    tile_starts[n_tiles] = total
-    splats = np.empty(total, np.uint32)
-    masks = np.empty(total, np.uint16)
-    slot_entries = np.empty(slot_tiles.shape[0], np.uint32)
-    for part in prange(n_parts):
-        cursors = counts[part]
-        for j in range(np.uint64(m * part // n_parts), np.uint64(m * (part + 1) // n_parts)):
-            for slot in range(np.uint64(starts[j]), np.uint64(starts[j + _U1])):
-                mask = slot_masks[slot]
-                slot_entries[slot] = total
-                if mask != np.uint16(0):
-                    tile = np.uint64(slot_tiles[slot])
-                    entry = cursors[tile]
-                    cursors[tile] = entry + np.uint32(1)
-                    splats[np.uint64(entry)] = j
-                    masks[np.uint64(entry)] = mask
-                    slot_entries[slot] = entry
-    return tile_starts, splats, masks, slot_entries
-
-
 @njit(cache=True, error_model="numpy", inline="always")
 def _flatten(masks: Any, first: Any, last: Any, alive: Any, items: Any) -> Any:
-    """Fills `items` with (entry - first) * 16 + block for each block alive; returns their number."""
+    """Writes (entry - first) * 16 + block for each block alive to `items`; returns their number."""
     n = _U0
     for entry in range(first, last):
         mask = np.uint64(masks[entry]) & alive
@@ -308,7 +115,7 @@ def _flatten(masks: Any, first: Any, last: Any, alive: Any, items: Any) -> Any:
 @njit(fastmath=True, error_model="numpy", inline="always")
 def _alive(s: Any) -> Any:
     """Mask of the blocks in which any pixel is unfinished (its transmittance is positive)."""
-    alive = _U0
+    alive: Any = _U0
     for block in range(_U16):
         most = _F0
         for lane in range(_U16):
@@ -332,8 +139,8 @@ def _blend_items(
 ) -> None:
     """Blends splats over blocks, in the items' order.
 
-    s [4 * 256]: transmittance, then red, green, blue of the tile's pixels, block by block. A finished
-    pixel has its transmittance negated: every later splat then falls under the stop as well.
+    s [4 * 256]: transmittance, then red, green, blue of the tile's pixels, block by block. A
+    finished pixel has its transmittance negated: every later splat falls under the stop as well.
     """
     floor, cap, stop = blending[_U0], blending[_U1], blending[_U2]
     for k in range(n):
@@ -387,9 +194,13 @@ def _blend(
         items = np.empty(_ITEMS + _U1, np.uint16)
         for tile in range(np.uint64(strand), n_tiles, np.uint64(_STRANDS)):
             left, top = (tile % tiles_x) << _U4, (tile // tiles_x) << _U4
+            first, end = np.uint64(tile_starts[tile]), np.uint64(tile_starts[tile + _U1])
+            if first == end:
+                rgb[top : top + _TILE, left : left + _TILE] = _F0
+                alpha[top : top + _TILE, left : left + _TILE] = _F0
+                continue
             _start_tile(s, left, top, width, height)
             x0, y0 = np.float32(left) + _HALF, np.float32(top) + _HALF
-            first, end = np.uint64(tile_starts[tile]), np.uint64(tile_starts[tile + _U1])
             alive = _alive(s)
             while first < end and alive != _U0:
                 last = min(first + _STRETCH, end)
@@ -484,9 +295,9 @@ def _blend_items_backward(
 ) -> None:
     """Writes the moments of the entries that have items.
 
-    s [5 * 256 + 9 * 8]: transmittance; what the later splats still add to the loss; gradients by red,
-    green, blue; sums of each moment over the current entry's blocks in 8 lanes, which are added up
-    only when the entry ends. A lane has two pixels of a block, two rows apart.
+    s [5 * 256 + 9 * 8]: transmittance; what the later splats still add to the loss; gradients by
+    red, green, blue; sums of each moment over the current entry's blocks in 8 lanes, which are
+    added up only when the entry ends. A lane has two pixels of a block, two rows apart.
     """
     thresholds = blending[_U0], blending[_U1], blending[_U2]
     previous = first + (np.uint64(items[_U0]) >> _U4)
@@ -513,9 +324,7 @@ def _blend_items_backward(
             dy2 = dy1 + _F2
             u, v = a * dx + b * dy1, c * dy1
             x = min(u * u + v * v, _X_MAX)
-            s1, red1, green1, blue1 = _pixel_backward(
-                s, base + lane, x, opacity, color, thresholds
-            )
+            s1, red1, green1, blue1 = _pixel_backward(s, base + lane, x, opacity, color, thresholds)
             u, v = a * dx + b * dy2, c * dy2
             x = min(u * u + v * v, _X_MAX)
             s2, red2, green2, blue2 = _pixel_backward(
@@ -541,10 +350,8 @@ def _start_tile_backward(
 ) -> None:
     """Fills a tile's pixels: transmittance, all splats' part of the loss, gradients by color."""
     height, width = np.uint64(alpha.shape[0]), np.uint64(alpha.shape[1])
-    for p in range(_TILE_AREA):
-        s[p] = -_F1
-        for k in range(_U1, _U5):
-            s[p + k * _TILE_AREA] = _F0
+    s[:_TILE_AREA] = -_F1
+    s[_TILE_AREA:_SUMS] = _F0
     for dy in range(min(_TILE, height - top)):
         row = ((dy & _U12) << _U4) + ((dy & _U3) << _U2)
         for dx in range(min(_TILE, width - left)):
@@ -581,8 +388,7 @@ def _blend_backward(
     gradients by them. Front to back like the forward: what the later splats add is the whole less
     what has been passed, so nothing but the image need be kept.
     """
-    height, width = np.uint64(alpha.shape[0]), np.uint64(alpha.shape[1])
-    tiles_x = (width + _U15) >> _U4
+    tiles_x = (np.uint64(alpha.shape[1]) + _U15) >> _U4
     n_tiles = np.uint64(tile_starts.shape[0] - 1)
     moments = np.empty((splats.shape[0], _N_MOMENTS), np.float32)
     for strand in prange(_STRANDS):
@@ -631,8 +437,8 @@ class Lists:
     """What binning finds out about one image, kept for its backward.
 
     boxes [N, 4] of tiles; order [M]: the visible Gaussians, nearest first; records [M, 9];
-    starts [M + 1] and slot_entries [S]: the entries of each splat; tile_starts [T + 1], splats [E] and
-    masks [E]: the entries of each tile.
+    starts [M + 1] and slot_entries [S]: the entries of each splat; tile_starts [T + 1], splats [E]
+    and masks [E]: the entries of each tile.
     """
 
     boxes: npt.NDArray[np.int32]
@@ -667,11 +473,11 @@ def _bin(scene: Scene, height: int, width: int) -> Lists:
     geometry, depths, boxes = project(
         scene.means, scene.covars, scene.opacities, scene.viewmat, scene.K, size, _LIMITS
     )
-    order = _depth_order(depths.view(np.uint32), boxes)
-    records = _gather(order, geometry, scene.opacities, scene.colors)
-    starts = _slot_starts(order, boxes)
+    order = depth_order(depths.view(np.uint32), boxes)
+    records = gather(order, geometry, scene.opacities, scene.colors)
+    starts = slot_starts(order, boxes)
     tiles_x, tiles_y = -(-width // TILE_PX), -(-height // TILE_PX)
-    slot_tiles, slot_masks, counts = _cover(
+    slot_tiles, slot_masks, counts = cover(
         order,
         starts,
         boxes,
@@ -680,7 +486,7 @@ def _bin(scene: Scene, height: int, width: int) -> Lists:
         tiles_x * tiles_y,
         numba.get_num_threads(),
     )
-    tile_starts, splats, masks, slot_entries = _deal(starts, slot_tiles, slot_masks, counts)
+    tile_starts, splats, masks, slot_entries = deal(starts, slot_tiles, slot_masks, counts)
     return Lists(boxes, order, records, starts, slot_entries, tile_starts, splats, masks)
 
 
@@ -689,9 +495,7 @@ def render(scene: Scene, rgb: FloatArray, alpha: FloatArray) -> Lists:
     height, width = alpha.shape[:2]
     with _one_caller:
         lists = _bin(scene, height, width)
-        _blend(
-            lists.tile_starts, lists.splats, lists.masks, lists.records, _BLENDING, rgb, alpha
-        )
+        _blend(lists.tile_starts, lists.splats, lists.masks, lists.records, _BLENDING, rgb, alpha)
     return lists
 
 

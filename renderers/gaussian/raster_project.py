@@ -92,8 +92,9 @@ def project(
 ) -> Any:
     """Image-space splats of one image: geometry [N, 6], depths [N], tile boxes [N, 4].
 
-    means [N, 3] and covars [N, 6] in world space, opacities [N] in [0, 1], viewmat [4, 4], K [3, 3],
-    size float32 [2] (width, height, px), limits float32 [5] (blur, alpha floor, near, far, margin).
+    means [N, 3] and covars [N, 6] in world space, opacities [N] in [0, 1], viewmat [4, 4],
+    K [3, 3], size float32 [2] (width, height, px), limits float32 [5] (blur, alpha floor, near,
+    far, field-of-view margin).
     A box is (x0, x1, y0, y1), in tiles, half open; all zero where the Gaussian is culled.
     """
     n = means.shape[0]
@@ -185,9 +186,9 @@ def project_backward(
 ) -> None:
     """Writes the gradients by means, covars, opacities, colors of one image.
 
-    moments [N, 9]: sums over the splat's pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with s the
-    gradient by the exponent and (dx, dy) the pixel's offset from the splat, and of the gradient by
-    the splat's three colors. The other inputs are those of `project`, boxes its result. Culled
+    moments [N, 9]: sums over the splat's pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with s
+    the gradient by the exponent and (dx, dy) the pixel's offset from the splat, and of the gradient
+    by the splat's three colors. The other inputs are those of `project`, boxes its result. Culled
     Gaussians get zero.
     """
     width, height = size[0], size[1]

@@ -1,4 +1,4 @@
-"""One rasterizer interface: 3-D Gaussians to premultiplied images, on the CPU (numba) or CUDA (gsplat)."""
+"""The one rasterizer interface: 3-D Gaussians to images, on the CPU (numba) or CUDA (gsplat)."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,27 +61,31 @@ def rasterize(
     chosen = backend or ("gsplat" if means.is_cuda else "numba")
     if chosen not in BACKENDS:
         raise ValueError(f"backend {chosen!r}: there are {', '.join(BACKENDS)}")
-    splats = [
-        tensor.float() if batched else tensor.float().unsqueeze(0)
-        for tensor, batched in (
-            (means, means.ndim == 3),
-            (covars, covars.ndim == 3),
-            (opacities, opacities.ndim == 2),
-            (colors, colors.ndim == 3),
-        )
-    ]
+    splats = (
+        _with_batch(means, 3),
+        _with_batch(covars, 3),
+        _with_batch(opacities, 2),
+        _with_batch(colors, 3),
+    )
     cameras = viewmats.detach().float(), Ks.detach().float()
     if chosen == "numba":
         if means.is_cuda:
             raise TalkheadError("backend numba: the tensors are on a GPU. Use gsplat, or the CPU")
-        rgb, alpha = _NumbaRasterizer.apply(*splats, *cameras, height, width)
-        return rgb, alpha
+        images: tuple[Tensor, Tensor] = _NumbaRasterizer.apply(  # type: ignore[no-untyped-call]
+            *splats, *cameras, height, width
+        )
+        return images
     if not means.is_cuda:
         raise TalkheadError("backend gsplat: the tensors are on the CPU. Use numba, or a GPU")
     reason = raster_gsplat.unusable_reason()
     if reason is not None:
         raise TalkheadError(f"backend gsplat: {reason}. Run with --device cpu")
     return raster_gsplat.rasterize_gsplat(*splats, *cameras, height, width)
+
+
+def _with_batch(tensor: Tensor, n_dims: int) -> Tensor:
+    """The tensor in float32 with `n_dims` dimensions: a batch of one where it has one less."""
+    return tensor.float() if tensor.ndim == n_dims else tensor.float().unsqueeze(0)
 
 
 def _check_shapes(

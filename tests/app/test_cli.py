@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import pytest
 from talkhead import __version__
 from talkhead.app import cli
 from talkhead.errors import FootageError
+from talkhead.identity import IdentityPackage
 from talkhead.progress import BarProgress, JsonProgress, SilentProgress
 
 
@@ -239,6 +241,31 @@ def test_identities_of_an_empty_home(
     assert run(monkeypatch, "identities", "export", "anna") == 1
     assert run(monkeypatch, "identities", "import", "anna.talkhead") == 1
     assert "anna.talkhead: there is no such file" in capsys.readouterr().err
+
+
+def test_the_life_of_an_identity(
+    tmp_path: Path,
+    add: Callable[[Path], IdentityPackage],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add(tmp_path / "identities" / "anna")
+    export, home = str(tmp_path / "anna.talkhead"), f"--home={tmp_path}"
+    assert run(monkeypatch, "identities", "export", "anna", "-o", export, home) == 0
+    assert capsys.readouterr().out == f"{export}\n"
+    assert run(monkeypatch, "identities", "import", export, home) == 1
+    assert "Pass --name OTHER, or --replace" in capsys.readouterr().err
+    assert run(monkeypatch, "identities", "import", export, "--name", "berta", home) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'identities' / 'berta'}\n"
+    assert run(monkeypatch, "identities", "list", home) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["anna", "0.0"], ["*", "berta"]]
+    assert run(monkeypatch, "identities", "show", home, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["source"]["frame_rate"] == 29.97
+    assert run(monkeypatch, "identities", "show", "anna", home) == 0
+    assert "  warp:\n    file: warp.safetensors\n" in capsys.readouterr().out
+    assert run(monkeypatch, "identities", "remove", "anna", "--yes", home) == 0
+    assert not (tmp_path / "identities" / "anna").exists()
 
 
 def test_importing_the_command_line_is_light() -> None:

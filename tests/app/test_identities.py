@@ -1,47 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from talkhead.app.identities import Home, check_name, name_from_video
 from talkhead.errors import PackageError, TalkheadError
-from talkhead.identity import (
-    EncoderPart,
-    FittedPart,
-    IdentityPackage,
-    Manifest,
-    PackageWriter,
-    SourceVideo,
-)
+from talkhead.identity import IdentityPackage
+
+Add = Callable[[Path], IdentityPackage]
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.locate(tmp_path / "home")
-
-
-def add(home: Home, name: str) -> IdentityPackage:
-    """A small package of that name in home."""
-    manifest = Manifest(
-        name=name,
-        seed=0,
-        preset="preview",
-        source=SourceVideo("a.mp4", "0" * 64, 1.0, 64, 48, 25.0),
-        encoder=EncoderPart("mel"),
-        predictor=FittedPart("predictor.safetensors"),
-        renderers={"warp": FittedPart("warp.safetensors")},
-        default_renderer="warp",
-        frame_width=64,
-        frame_height=48,
-        n_frames=25,
-    )
-    with PackageWriter(home.identity_dir(name)) as writer:
-        for part in ("predictor.safetensors", "warp.safetensors"):
-            writer.add_tensors(part, {"codes": torch.zeros(2)})
-        writer.path("idle.mp4").write_bytes(b"a clip")
-        return writer.finish(manifest)
 
 
 def test_where_the_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +35,9 @@ def test_an_empty_home_says_how_to_begin(home: Home) -> None:
         home.resolve()
 
 
-def test_names_and_paths_are_resolved(home: Home, tmp_path: Path) -> None:
-    package = add(home, "anna")
-    add(home, "berta")
+def test_names_and_paths_are_resolved(home: Home, add: Add, tmp_path: Path) -> None:
+    package = add(home.identity_dir("anna"))
+    add(home.identity_dir("berta"))
     assert home.names() == ["anna", "berta"]
     assert home.resolve("anna") == package.path
     assert Home.locate(tmp_path / "other").resolve(package.path) == package.path
@@ -73,17 +46,17 @@ def test_names_and_paths_are_resolved(home: Home, tmp_path: Path) -> None:
         home.resolve("clara")
 
 
-def test_an_exported_file_is_no_identity_yet(home: Home, tmp_path: Path) -> None:
-    add(home, "anna")
+def test_an_exported_file_is_no_identity_yet(home: Home, add: Add, tmp_path: Path) -> None:
+    add(home.identity_dir("anna"))
     path = home.export("anna", tmp_path / "anna.talkhead")
     with pytest.raises(PackageError, match=r"import it first: talkhead identities import"):
         home.resolve(path)
 
 
-def test_the_default_is_the_latest_one(home: Home) -> None:
-    add(home, "anna")
+def test_the_default_is_the_latest_one(home: Home, add: Add) -> None:
+    add(home.identity_dir("anna"))
     assert home.resolve() == home.identity_dir("anna")  # the only one
-    add(home, "berta")
+    add(home.identity_dir("berta"))
     with pytest.raises(PackageError, match=r"which identity\? There are: anna, berta"):
         home.resolve()
     home.remember("berta")
@@ -91,9 +64,9 @@ def test_the_default_is_the_latest_one(home: Home) -> None:
     assert [s.is_latest for s in home.summaries()] == [False, True]
 
 
-def test_removal_takes_the_work_along_but_nobody_elses(home: Home) -> None:
-    add(home, "anna")
-    add(home, "anna-b")
+def test_removal_takes_the_work_along_but_nobody_elses(home: Home, add: Add) -> None:
+    add(home.identity_dir("anna"))
+    add(home.identity_dir("anna-b"))
     home.remember("anna")
     work, other = home.work_dir("anna", "key"), home.work_dir("anna-b", "key")
     (work / "checkpoint").touch()
@@ -114,8 +87,10 @@ def test_work_folders_differ_by_key(home: Home) -> None:
     assert home.work_dir("anna", "video 2") != first
 
 
-def test_export_and_import(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(home, "anna")
+def test_export_and_import(
+    home: Home, add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(home.identity_dir("anna"))
     monkeypatch.chdir(tmp_path)
     path = home.export(None)
     assert path == Path("anna.talkhead")
@@ -129,9 +104,9 @@ def test_export_and_import(home: Home, tmp_path: Path, monkeypatch: pytest.Monke
     assert other.load("berta").manifest.name == "berta"
 
 
-def test_a_damaged_identity_is_listed_with_its_fault(home: Home) -> None:
-    (add(home, "anna").path / "identity.json").write_text("{}")
-    add(home, "berta")
+def test_a_damaged_identity_is_listed_with_its_fault(home: Home, add: Add) -> None:
+    (add(home.identity_dir("anna")).path / "identity.json").write_text("{}")
+    add(home.identity_dir("berta"))
     problems = {summary.name: summary.problem for summary in home.summaries()}
     assert "format version None" in problems["anna"]
     assert problems["berta"] == ""

@@ -14,19 +14,19 @@ RATE = 16000
 
 def tone(frequency: float, duration_s: float, rate: int = RATE) -> Float32:
     moments = np.arange(round(duration_s * rate)) / rate
-    return (0.5 * np.sin(2 * np.pi * frequency * moments)).astype(np.float32)
+    return np.asarray(0.5 * np.sin(2 * np.pi * frequency * moments), np.float32)
 
 
 def hiss(duration_s: float, level: float, seed: int = 0) -> Float32:
     samples = np.random.default_rng(seed).standard_normal(round(duration_s * RATE))
-    return (level * samples).astype(np.float32)
+    return np.asarray(level * samples, np.float32)
 
 
 def babble(duration_s: float, seed: int = 1) -> Float32:
     """Noise in syllables: loudness goes up and down four times a second."""
     moments = np.arange(round(duration_s * RATE)) / RATE
     loudness = 0.05 + 0.95 * np.sin(np.pi * 4 * moments) ** 2
-    return (hiss(duration_s, 0.1, seed) * loudness).astype(np.float32)
+    return np.asarray(hiss(duration_s, 0.1, seed) * loudness, np.float32)
 
 
 # ---------------------------------------------------------------------------- waveforms

@@ -17,66 +17,41 @@ from talkhead.identity import (
     EncoderPart,
     FittedPart,
     IdentityPackage,
-    Manifest,
     PackageWriter,
-    SourceVideo,
     export_package,
     import_package,
     read_export_manifest,
 )
 
-MANIFEST = Manifest(
-    name="anna",
-    seed=7,
-    preset="preview",
-    source=SourceVideo("anna.mp4", "0" * 64, 12.5, 640, 480, 29.97),
-    encoder=EncoderPart("mel", {"n_mels": 80}),
-    predictor=FittedPart("predictor.safetensors", {"hidden": 32}),
-    renderers={"warp": FittedPart("warp.safetensors", {"n": 3})},
-    default_renderer="warp",
-    frame_width=640,
-    frame_height=480,
-    n_frames=312,
-    consent="Anna said yes.",
-    figures={"psnr_db": 33.1},
-)
-TENSORS = {"codes": torch.arange(4.0)}
-
-
-def make_package(path: Path) -> IdentityPackage:
-    with PackageWriter(path) as writer:
-        writer.add_tensors("predictor.safetensors", TENSORS)
-        writer.add_tensors("warp.safetensors", TENSORS)
-        writer.path("idle.mp4").write_bytes(b"a clip")
-        return writer.finish(MANIFEST)
+Add = Callable[[Path], IdentityPackage]
 
 
 def listing(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    written = make_package(tmp_path / "anna")
+def test_round_trip(add: Add, tmp_path: Path) -> None:
+    written = add(tmp_path / "anna")
     package = IdentityPackage.load(tmp_path / "anna")
     assert package == written
-    assert package.manifest.encoder == MANIFEST.encoder
+    assert package.manifest.encoder == EncoderPart("mel", {"n_mels": 80})
     assert package.manifest.created
-    assert torch.equal(package.tensors("warp.safetensors")["codes"], TENSORS["codes"])
+    assert torch.equal(package.tensors("warp.safetensors")["codes"], torch.arange(4.0))
     assert package.file("idle.mp4").read_bytes() == b"a clip"
-    assert package.renderer() == ("warp", MANIFEST.renderers["warp"])
+    assert package.renderer() == ("warp", FittedPart("warp.safetensors", {"n": 3}))
     assert listing(tmp_path) == ["anna"]
 
 
-def test_asking_for_what_is_not_there(tmp_path: Path) -> None:
-    package = make_package(tmp_path / "anna")
+def test_asking_for_what_is_not_there(add: Add, tmp_path: Path) -> None:
+    package = add(tmp_path / "anna")
     with pytest.raises(PackageError, match="without the renderer gaussian; it has warp"):
         package.renderer("gaussian")
     with pytest.raises(PackageError, match=r"there is no \.\./\.\./etc/passwd in"):
         package.file("../../etc/passwd")
 
 
-def test_a_changed_and_a_missing_file_are_named(tmp_path: Path) -> None:
-    package = make_package(tmp_path / "anna")
+def test_a_changed_and_a_missing_file_are_named(add: Add, tmp_path: Path) -> None:
+    package = add(tmp_path / "anna")
     package.file("idle.mp4").write_bytes(b"b clip")
     with pytest.raises(PackageError, match=r"idle\.mp4 was changed"):
         IdentityPackage.load(package.path)
@@ -112,9 +87,9 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]
     ],
 )
 def test_a_damaged_manifest_is_refused(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+    add: Add, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    package = make_package(tmp_path / "anna")
+    package = add(tmp_path / "anna")
     path = package.path / "identity.json"
     data = json.loads(path.read_text())
     change(data)
@@ -123,8 +98,8 @@ def test_a_damaged_manifest_is_refused(
         IdentityPackage.load(package.path)
 
 
-def test_an_interrupted_writer_leaves_the_old_package(tmp_path: Path) -> None:
-    make_package(tmp_path / "anna")
+def test_an_interrupted_writer_leaves_the_old_package(add: Add, tmp_path: Path) -> None:
+    add(tmp_path / "anna")
     with pytest.raises(KeyboardInterrupt), PackageWriter(tmp_path / "anna") as writer:
         writer.path("idle.mp4").write_bytes(b"half")
         raise KeyboardInterrupt
@@ -133,9 +108,9 @@ def test_an_interrupted_writer_leaves_the_old_package(tmp_path: Path) -> None:
 
 
 def test_a_failed_move_puts_the_old_package_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_package(tmp_path / "anna")
+    add(tmp_path / "anna")
     replace = os.replace
 
     def fail(source: Path, target: Path) -> None:
@@ -145,15 +120,15 @@ def test_a_failed_move_puts_the_old_package_back(
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        make_package(tmp_path / "anna")
+        add(tmp_path / "anna")
     IdentityPackage.load(tmp_path / "anna")
     assert listing(tmp_path) == ["anna"]
 
 
-def test_a_new_package_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
-    make_package(tmp_path / "anna")
+def test_a_new_package_takes_the_place_of_the_old_one(add: Add, tmp_path: Path) -> None:
+    add(tmp_path / "anna")
     (tmp_path / "anna" / "extra").touch()
-    make_package(tmp_path / "anna")
+    add(tmp_path / "anna")
     assert "extra" not in listing(tmp_path / "anna")
     assert listing(tmp_path) == ["anna"]
 
@@ -164,14 +139,15 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
         PackageWriter(tmp_path)
 
 
-def test_a_manifest_that_names_absent_files_is_not_written(tmp_path: Path) -> None:
+def test_a_manifest_that_names_absent_files_is_not_written(add: Add, tmp_path: Path) -> None:
+    manifest = add(tmp_path / "anna").manifest
     with pytest.raises(ValueError, match="no checksum"), PackageWriter(tmp_path / "a") as writer:
-        writer.finish(MANIFEST)
-    assert listing(tmp_path) == []
+        writer.finish(manifest)
+    assert listing(tmp_path) == ["anna"]
 
 
-def test_export_and_import(tmp_path: Path) -> None:
-    package = make_package(tmp_path / "anna")
+def test_export_and_import(add: Add, tmp_path: Path) -> None:
+    package = add(tmp_path / "anna")
     (package.path / "notes.txt").touch()
     first = export_package(package, tmp_path / "1.talkhead")
     second = export_package(package, tmp_path / "2.talkhead")
@@ -193,8 +169,8 @@ def rewrite(source: Path, target: Path, members: dict[str, bytes]) -> Path:
     return target
 
 
-def test_import_refuses_what_was_tampered_with(tmp_path: Path) -> None:
-    package = make_package(tmp_path / "anna")
+def test_import_refuses_what_was_tampered_with(add: Add, tmp_path: Path) -> None:
+    package = add(tmp_path / "anna")
     export = export_package(package, tmp_path / "anna.talkhead")
     manifest = json.loads((package.path / "identity.json").read_text())
     manifest["files"]["../evil"] = storage.sha256_of(export)
@@ -214,8 +190,8 @@ def test_import_refuses_what_was_tampered_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, 10, -1, -200])
-def test_import_refuses_a_truncated_file(tmp_path: Path, n_bytes: int) -> None:
-    export = export_package(make_package(tmp_path / "anna"), tmp_path / "anna.talkhead")
+def test_import_refuses_a_truncated_file(add: Add, tmp_path: Path, n_bytes: int) -> None:
+    export = export_package(add(tmp_path / "anna"), tmp_path / "anna.talkhead")
     cut = tmp_path / "cut.talkhead"
     cut.write_bytes(export.read_bytes()[:n_bytes])
     with pytest.raises(PackageError, match=r"cut\.talkhead: no exported identity, or a damaged"):

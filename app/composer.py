@@ -1,0 +1,151 @@
+"""Rendered lower faces pasted into the person's own frames.
+
+What is pasted: the lower face down to the jaw line and a strip of neck under it, over the union of
+the jaw as it was in the source frame and as it is now, so that neither an old open jaw (a second
+chin) nor a new one shows a border. Where the head no longer is, the background plate shows.
+docs/composer.md has a picture of the masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from talkhead.face import JAW_LINE
+from talkhead.types import Float32, UInt8
+
+UPPER_LINE = (116, 117, 118, 119, 195, 348, 347, 346, 345)
+"""Across both cheeks and the nose, from the image's left to its right: above it nothing is pasted."""
+NECK_SHARE = 0.055
+"""Height of the neck strip over the face's height."""
+FEATHER_SHARE = 0.010
+"""Standard deviation of the mask's soft border over the face's height: 2.5 px on 267."""
+MAX_GAIN = 1.12
+GAIN_MEMORY = 0.9
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a crop, in crop pixels: rows top..bottom, columns left..right."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
+    """Where to paste, [H, W] in [0, 1], of crop landmarks [478, 2] before and after.
+
+    size: height, width of the crop.
+    """
+    height = float(np.linalg.norm(source[10] - source[152]))
+    mask = np.zeros(size, np.uint8)
+    for points in (source, target):
+        cv2.fillPoly(mask, [_outline(points, NECK_SHARE * height)], 255, lineType=cv2.LINE_AA)
+    return _soften(mask, FEATHER_SHARE * height)
+
+
+def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """The polygon of lower face and neck strip; the strip fades out towards the ears."""
+    jaw = points[list(JAW_LINE)].copy()
+    low, high = jaw[:, 1].min(), jaw[:, 1].max()
+    share = np.clip((jaw[:, 1] - low) / max(high - low, 1e-6), 0.0, 1.0)
+    jaw[:, 1] += neck * share
+    upper = points[list(UPPER_LINE)]
+    return np.concatenate([jaw, upper]).round().astype(np.int32)
+
+
+def _soften(mask: UInt8, sigma: float) -> Float32:
+    sigma = max(sigma, 0.8)
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255.0, (0, 0), sigma), np.float32)
+
+
+def mask_window(mask: Float32, margin: int = 4) -> Window:
+    """The smallest window that holds all of a mask [H, W], with a margin."""
+    rows, columns = np.flatnonzero(mask.max(1) > 0.002), np.flatnonzero(mask.max(0) > 0.002)
+    if len(rows) == 0:
+        return Window(0, 1, 0, 1)
+    height, width = mask.shape
+    return Window(
+        max(0, int(rows[0]) - margin),
+        min(height, int(rows[-1]) + 1 + margin),
+        max(0, int(columns[0]) - margin),
+        min(width, int(columns[-1]) + 1 + margin),
+    )
+
+
+class Composer:
+    """Pastes renderings into frames of one clip; keeps the colour match steady from frame to frame."""
+
+    def __init__(self, plate: UInt8, scale: float) -> None:
+        """plate: [H, W, 3] background at source size. scale: crop pixels per source pixel."""
+        self._plate = plate.astype(np.float32)
+        self._scale = scale
+        self._gain: Float32 | None = None
+
+    def paste(
+        self,
+        frame: UInt8,
+        origin: Float32,
+        window: Window,
+        rgb: Float32,
+        alpha: Float32,
+        mask: Float32,
+        person: Float32,
+    ) -> UInt8:
+        """The frame [H, W, 3] with the rendering pasted in; the frame itself is left as it was.
+
+        origin: left, top of the crop in the frame. window: the part of the crop that was rendered.
+        rgb: [h, w, 3] premultiplied, alpha: [h, w, 1], of the window. mask: [h, w] where to paste,
+        person: [h, w] the person in the source frame, both of the window.
+        """
+        covered = np.maximum(person, alpha[..., 0])
+        mask = mask * cv2.dilate(np.clip(2.0 * covered, 0.0, 1.0), np.ones((3, 3), np.uint8))
+        left, top = origin[0] + window.left / self._scale, origin[1] + window.top / self._scale
+        size = (
+            round((window.right - window.left) / self._scale),
+            round((window.bottom - window.top) / self._scale),
+        )
+        patch = np.concatenate([rgb, alpha, mask[..., None]], axis=2)
+        if patch.shape[1::-1] != size:
+            patch = cv2.resize(patch, size, interpolation=cv2.INTER_CUBIC)
+        return self._blend(frame, round(left), round(top), patch)
+
+    def _blend(self, frame: UInt8, left: int, top: int, patch: Float32) -> UInt8:
+        """patch: [h, w, 5] rgb, alpha, mask, in source pixels; what lies outside is cut."""
+        height, width = frame.shape[:2]
+        rows = slice(max(0, top), min(height, top + patch.shape[0]))
+        columns = slice(max(0, left), min(width, left + patch.shape[1]))
+        patch = patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        under = frame[rows, columns].astype(np.float32)
+        alpha, mask = np.clip(patch[..., 3:4], 0.0, 1.0), np.clip(patch[..., 4:5], 0.0, 1.0)
+        head = patch[..., :3] * 255.0
+        gain = self._match(head, under, alpha, mask)
+        made = head * gain + (1.0 - alpha) * self._plate[rows, columns]
+        result = frame.copy()
+        blended = under + mask * (made - under)
+        result[rows, columns] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
+        return result
+
+    def _match(self, head: Float32, under: Float32, alpha: Float32, mask: Float32) -> Float32:
+        """Gain [3] that brings the rendered cheeks to the brightness of the frame's, smoothed.
+
+        Compared in the upper third of the mask only: cheeks and nose don't move with speech.
+        """
+        inside = (mask[..., 0] > 0.5) & (alpha[..., 0] > 0.95)
+        inside[max(1, len(inside) // 3) :] = False
+        if inside.sum() < 50:
+            return np.ones(3, np.float32) if self._gain is None else self._gain
+        ratio = under[inside].mean(0) / np.maximum(head[inside].mean(0), 1.0)
+        ratio = np.clip(ratio, 1.0 / MAX_GAIN, MAX_GAIN)
+        if self._gain is not None:
+            ratio = GAIN_MEMORY * self._gain + (1.0 - GAIN_MEMORY) * ratio
+        self._gain = ratio.astype(np.float32)
+        return self._gain

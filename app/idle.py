@@ -1,0 +1,201 @@
+"""The idle clip: the person's own footage that speaking is pasted into, and its tracks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkhead import media
+from talkhead.cameras import crop_intrinsics, default_intrinsics, project
+from talkhead.dataset import IdentityDataset
+from talkhead.errors import PackageError
+from talkhead.face import FaceModel
+from talkhead.identity import IDLE_NAME, IdentityPackage, PackageWriter
+from talkhead.progress import Progress
+from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
+
+MAX_FRAMES = 60 * FRAME_RATE
+REVERSE_CHUNK = 25
+"""Frames held at once while the clip plays backwards; it has a key frame as often."""
+MASK_SHRINK = 4
+CRF = 14
+TRACKS = "idle.safetensors"
+FACE = "face.safetensors"
+PLATE = "plate.png"
+
+
+@dataclass(frozen=True)
+class IdleClip:
+    """Footage with its tracks, F frames.
+
+    codes: [F, K]. viewmats: [F, 4, 4]. origins: [F, 2] of the crops, source pixels. masks: [F, h, w]
+    uint8, person, a quarter of the crop's size. plate: [H, W, 3] uint8 background. crop_height,
+    crop_width in crop pixels; scale: crop pixels per source pixel.
+    """
+
+    path: Path
+    face: FaceModel
+    codes: Float32
+    viewmats: Float32
+    origins: Float32
+    masks: UInt8
+    plate: UInt8
+    crop_height: int
+    crop_width: int
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def intrinsics(self) -> Float64:
+        """K [3, 3] of the source image."""
+        return default_intrinsics(self.plate.shape[1], self.plate.shape[0])
+
+    @cached_property
+    def crop_ks(self) -> Float32:
+        """K [F, 3, 3] of the crops."""
+        return crop_intrinsics(self.intrinsics, self.origins, self.scale)
+
+    def mask(self, frame: int) -> Float32:
+        """The person mask [H, W] of a crop, in [0, 1]."""
+        small = self.masks[frame].astype(np.float32) / 255.0
+        size = (self.crop_width, self.crop_height)
+        return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+    def landmarks(self, frame: int, codes: Float32) -> Float32:
+        """Mesh vertices [n, 478, 2] in crop pixels of codes [n, K] in the pose of a frame."""
+        vertices = self.face.vertices(codes).astype(np.float64)
+        views = np.repeat(self.viewmats[frame : frame + 1].astype(np.float64), len(codes), axis=0)
+        return project(vertices, views, self.crop_ks[frame].astype(np.float64)).astype(np.float32)
+
+
+def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
+    """First and after-last frame of the longest usable run of training frames, at most a minute."""
+    usable = dataset.tracks.usable & dataset.tracks.train
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
+    runs = edges.reshape(-1, 2)
+    first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]
+    return int(first), int(min(after, first + MAX_FRAMES))
+
+
+def clip_of(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
+    """A run of a dataset's frames as a clip; its images are those of `video` from the run's first."""
+    info, tracks = dataset.info, dataset.tracks
+    small = (info.crop_width // MASK_SHRINK, info.crop_height // MASK_SHRINK)
+    shrunk = [cv2.resize(m, small, interpolation=cv2.INTER_AREA) for m in dataset.masks[part]]
+    return IdleClip(
+        path=video,
+        face=dataset.face,
+        codes=tracks.codes[part],
+        viewmats=tracks.viewmats[part],
+        origins=tracks.origins[part],
+        masks=np.stack(shrunk),
+        plate=dataset.plate,
+        crop_height=info.crop_height,
+        crop_width=info.crop_width,
+        scale=info.scale,
+    )
+
+
+def save_idle(
+    video: Path, dataset: IdentityDataset, writer: PackageWriter, progress: Progress
+) -> int:
+    """Write idle clip, tracks, face model and plate into a package; the clip's frame count."""
+    first, after = choose_frames(dataset)
+    with progress.step("Keeping the idle clip", total=after - first) as step:
+        frames = media.read_frames(video, start_s=first / FRAME_RATE, n_frames=after - first)
+        with (
+            closing(frames),
+            media.VideoWriter(
+                writer.path(IDLE_NAME), crf=CRF, keyframe_every=REVERSE_CHUNK
+            ) as clip,
+        ):
+            for frame in frames:
+                clip.write(frame)
+                step.advance()
+    kept = clip_of(dataset, video, slice(first, after))
+    packed = np.frombuffer(zlib.compress(kept.masks.tobytes(), 6), dtype=np.uint8)
+    writer.add_tensors(
+        TRACKS,
+        {
+            "codes": torch.from_numpy(kept.codes.copy()),
+            "viewmats": torch.from_numpy(kept.viewmats.copy()),
+            "origins": torch.from_numpy(kept.origins.copy()),
+            "masks": torch.from_numpy(packed.copy()),
+            "size": torch.tensor([kept.crop_height, kept.crop_width, *kept.masks.shape]),
+            "scale": torch.tensor([kept.scale], dtype=torch.float64),
+        },
+    )
+    writer.add_tensors(FACE, dataset.face.tensors())
+    _, png = cv2.imencode(".png", dataset.plate[..., ::-1])
+    writer.path(PLATE).write_bytes(png.tobytes())
+    return after - first
+
+
+def load_idle(package: IdentityPackage) -> IdleClip:
+    """The idle clip of a package. Raises PackageError when a part is missing."""
+    tracks = package.tensors(TRACKS)
+    height, width, *shape = (int(n) for n in tracks["size"])
+    masks = np.frombuffer(zlib.decompress(tracks["masks"].numpy().tobytes()), dtype=np.uint8)
+    plate = cv2.imread(str(package.file(PLATE)), cv2.IMREAD_COLOR)
+    if plate is None:
+        raise PackageError(f"{package.path}: {PLATE} is damaged. Fit this identity again")
+    return IdleClip(
+        path=package.file(IDLE_NAME),
+        face=FaceModel.from_tensors(package.tensors(FACE)),
+        codes=tracks["codes"].numpy(),
+        viewmats=tracks["viewmats"].numpy(),
+        origins=tracks["origins"].numpy(),
+        masks=masks.reshape(shape),
+        plate=np.ascontiguousarray(plate[..., ::-1]),
+        crop_height=height,
+        crop_width=width,
+        scale=float(tracks["scale"][0]),
+    )
+
+
+def ping_pong(n_clip: int, n_frames: int) -> Int:
+    """Which clip frame is shown at each of n_frames: forward, back, forward; no frame twice in a row.
+
+    A clip of one frame stands still.
+    """
+    period = max(1, 2 * n_clip - 2)
+    place = np.arange(n_frames) % period
+    return np.where(place < n_clip, place, period - place)
+
+
+def idle_frames(path: Path, n_clip: int, n_frames: int) -> Iterator[UInt8]:
+    """The images of ping_pong(n_clip, n_frames), read with bounded memory."""
+    left = n_frames
+    while left > 0:
+        for run in (_forward(path, n_clip), _backward(path, n_clip)):
+            for frame in islice(run, left):
+                yield frame
+                left -= 1
+
+
+def _forward(path: Path, n_clip: int) -> Iterator[UInt8]:
+    with closing(media.read_frames(path, n_frames=n_clip)) as frames:
+        yield from frames
+
+
+def _backward(path: Path, n_clip: int) -> Iterator[UInt8]:
+    """Frames n_clip - 2 .. 1, a chunk at a time."""
+    after = n_clip - 1
+    while after > 1:
+        first = max(1, (after - 1) // REVERSE_CHUNK * REVERSE_CHUNK)
+        source = media.read_frames(path, start_s=first / FRAME_RATE, n_frames=after - first)
+        with closing(source):
+            chunk = list(source)
+        yield from reversed(chunk)
+        after = first

@@ -1,0 +1,43 @@
+"""The fused loss kernel against its torch twin."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from talkhead.renderers.losses import photometric_loss, weighted_l1, windowed_dssim
+from talkhead.types import Rendering
+
+
+@pytest.fixture
+def scene() -> tuple[Rendering, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    alpha = torch.rand(2, 29, 37, 1, generator=generator)
+    rgb = torch.rand(2, 29, 37, 3, generator=generator) * alpha
+    target = torch.rand(2, 29, 37, 3, generator=generator)
+    weights = torch.rand(2, 29, 37, 1, generator=generator)
+    colour = torch.tensor([0.2, 0.9, 0.4])
+    return Rendering(rgb.requires_grad_(), alpha.requires_grad_()), target, weights, colour
+
+
+def test_kernel_equals_twin(scene) -> None:  # type: ignore[no-untyped-def]
+    rendering, target, weights, colour = scene
+    inputs = [rendering.rgb, rendering.alpha]
+    l1, dssim = photometric_loss(rendering, target, weights, colour, (3, 5))
+    made = torch.autograd.grad(2.0 * l1 + 0.7 * dssim, inputs)
+    image = rendering.rgb + (1.0 - rendering.alpha) * colour
+    twin_l1 = weighted_l1(image, target, weights)
+    twin_dssim = windowed_dssim(image, target, weights, (3, 5))
+    wanted = torch.autograd.grad(2.0 * twin_l1 + 0.7 * twin_dssim, inputs)
+    torch.testing.assert_close(l1, twin_l1)
+    torch.testing.assert_close(dssim, twin_dssim)
+    for one, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-4, atol=1e-7)
+
+
+def test_equal_images_cost_nothing(scene) -> None:  # type: ignore[no-untyped-def]
+    rendering, _, weights, colour = scene
+    image = (rendering.rgb + (1.0 - rendering.alpha) * colour).detach()
+    l1, dssim = photometric_loss(rendering, image, weights, colour, (0, 0))
+    assert float(l1.detach()) == pytest.approx(0.0, abs=1e-6)
+    assert float(dssim.detach()) == pytest.approx(0.0, abs=1e-6)
