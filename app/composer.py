@@ -123,7 +123,9 @@ class Composer:
         height, width = frame.shape[:2]
         rows = slice(max(0, top), min(height, top + patch.shape[0]))
         columns = slice(max(0, left), min(width, left + patch.shape[1]))
-        patch = patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        patch = patch[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
         under = frame[rows, columns].astype(np.float32)
         alpha, mask = np.clip(patch[..., 3:4], 0.0, 1.0), np.clip(patch[..., 4:5], 0.0, 1.0)
         head = patch[..., :3] * 255.0

@@ -106,7 +106,9 @@ def fit(
     features, silent = hear(dataset, encoder)
     predictor = _fit_predictor(dataset, features, silent, work, options, progress)
     figures, sheet = _measure(video, dataset, head, predictor, features, silent, work, progress)
-    package = _package(video, dataset, head, predictor, figures, sheet, destination, options, progress)
+    package = _package(
+        video, dataset, head, predictor, figures, sheet, destination, options, progress
+    )
     store.remember(name)
     path = package.file(SHEET) if sheet is not None else None
     return FitResult(name, package.path, path, figures)
@@ -125,7 +127,9 @@ def _check(video: Path, options: FitOptions) -> None:
     if not info.has_video:
         raise TalkheadError(f"{video}: has no picture. Give a video of the person")
     if not info.has_audio:
-        raise TalkheadError(f"{video}: has no sound. Lips are learnt from speech: record with sound")
+        raise TalkheadError(
+            f"{video}: has no sound. Lips are learnt from speech: record with sound"
+        )
 
 
 def _fit_renderer(
@@ -291,7 +295,12 @@ def _package(
             seed=options.seed,
             preset=options.preset,
             source=SourceVideo(
-                video.name, sha256_of(video), info.duration_s, info.width, info.height, info.frame_rate
+                video.name,
+                sha256_of(video),
+                info.duration_s,
+                info.width,
+                info.height,
+                info.frame_rate,
             ),
             encoder=EncoderPart(options.encoder),
             predictor=FittedPart(predictor_file, asdict(predictor.config)),

@@ -124,9 +124,7 @@ def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     return np.concatenate(list(load_predictor(package).predict_chunks(features, silent, n_frames)))
 
 
-def paste_frame_maker(
-    renderer: Renderer, idle: IdleClip
-) -> Callable[[UInt8, int, Float32], UInt8]:
+def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, int, Float32], UInt8]:
     """A function (frame [H, W, 3], its number in the clip, code [K]) -> the frame, re-lipped.
 
     Eyes and brows stay those of the frame.

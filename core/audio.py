@@ -8,6 +8,8 @@ belongs to second 0, and video frame i to value i at 25 a second.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd
 
@@ -148,24 +150,6 @@ def _mel_to_hz(mels: Float64) -> Float64:
 # ---------------------------------------------------------------------------- energy and silence
 
 
-def frame_energy_db(
-    waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE
-) -> Float32:
-    """Mean power around each video frame's moment: [F] in dB of full scale, -100 or more.
-
-    F = ceil(n_samples * rate / sample_rate). Frame i averages the samples within half a frame of
-    i / rate (those that exist, at the ends).
-    """
-    n_frames = ceil(len(waveform) * rate / sample_rate)
-    sums = np.concatenate([[0.0], np.cumsum(np.square(waveform, dtype=np.float64))])
-    limits = np.rint((np.arange(n_frames + 1) - 0.5) * sample_rate / rate).astype(np.int64)
-    limits = np.clip(limits, 0, len(waveform))
-    counts = np.maximum(np.diff(limits), 1)
-    powers = np.diff(sums[limits]) / counts
-    decibels: Float32 = (10.0 * np.log10(np.maximum(powers, POWER_FLOOR))).astype(np.float32)
-    return decibels
-
-
 SPEECH_ABOVE_FLOOR_DB = 8.0
 SPEECH_BELOW_PEAK_DB = 35.0
 SPEECH_LEAST_DB = -75.0
@@ -175,10 +159,61 @@ _SHORTEST_SILENCE_S = 0.2
 _SHORTEST_SOUND_S = 0.08
 
 
-def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:
-    """Which video frames are without speech: [F] bool, F as in `frame_energy_db`.
+@dataclass(frozen=True)
+class Loudness:
+    """How loud each video frame of a waveform is, F = ceil(n_samples * rate / sample_rate).
 
-    A frame sounds if its energy, after a high-pass at 100 Hz (against hum and offset), is
+    energy_db: [F] after a high-pass at 100 Hz (against hum and offset), dB of full scale.
+    powers: [F] mean square of the samples as they are.
+    """
+
+    energy_db: Float32
+    powers: Float64
+
+
+def measure_loudness(
+    chunks: Iterable[Float32], rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE
+) -> Loudness:
+    """The loudness of a waveform that comes in chunks [n]; the same however it is cut.
+
+    Frame i averages the samples within half a frame of i / rate (those that exist, at the ends).
+    """
+    high_pass = scipy.signal.butter(4, _HUM_HZ, "highpass", fs=sample_rate, output="sos")
+    state: Float64 | None = None
+    total = 0
+    sums = np.zeros((3, 0))  # high-passed squares, squares, counts
+    for chunk in chunks:
+        if len(chunk) == 0:
+            continue
+        if state is None:  # as if the first sample had always been there
+            state = chunk[0] * scipy.signal.sosfilt_zi(high_pass)
+        filtered, state = scipy.signal.sosfilt(high_pass, chunk, zi=state)
+        moments = np.arange(total, total + len(chunk)) * (rate / sample_rate)
+        frames = np.floor(moments + 0.5).astype(np.int64)
+        total += len(chunk)
+        grown = np.zeros((3, int(frames[-1]) + 1))
+        grown[:, : sums.shape[1]] = sums
+        for row, values in enumerate(
+            (np.square(filtered), np.square(chunk, dtype=np.float64), None)
+        ):
+            grown[row] += np.bincount(frames, values, minlength=grown.shape[1])
+        sums = grown
+    n_frames = ceil(total * rate / sample_rate)
+    powers = sums[:2, :n_frames] / np.maximum(sums[2, :n_frames], 1.0)
+    return Loudness(
+        10.0 * np.log10(np.maximum(powers[0], POWER_FLOOR)).astype(np.float32), powers[1]
+    )
+
+
+def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:
+    """Which video frames of a waveform [n_samples] are without speech: see silent_frames."""
+    return silent_frames(measure_loudness([waveform], rate, sample_rate).energy_db, rate)
+
+
+def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
+    """Which video frames are without speech: [F] bool, of `Loudness.energy_db` [F].
+
+    A frame sounds if its energy is
      * SPEECH_ABOVE_FLOOR_DB over the noise floor (the 10th percentile of all frames),
      * within SPEECH_BELOW_PEAK_DB of the peak (the level that 0.2 s of the frames reach), and
      * above SPEECH_LEAST_DB of full scale.
@@ -188,14 +223,10 @@ def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = S
     So digital zero, steady noise and hum are silence all through; so is, unavoidably, a vowel held
     at one loudness throughout the file.
     """
-    if len(waveform) == 0:
+    if len(energy_db) == 0:
         return np.zeros(0, np.bool_)
-    high_pass = scipy.signal.butter(4, _HUM_HZ, "highpass", fs=sample_rate, output="sos")
-    offset = waveform[0] * scipy.signal.sosfilt_zi(high_pass)  # as if it had always been there
-    filtered, _ = scipy.signal.sosfilt(high_pass, waveform, zi=offset)
-    energy = frame_energy_db(filtered, rate, sample_rate)
-    threshold = _speech_threshold_db(energy, rate)
-    sounding = _without_short_runs(energy > threshold, ceil(_SHORTEST_SOUND_S * rate), ends=True)
+    threshold = _speech_threshold_db(energy_db, rate)
+    sounding = _without_short_runs(energy_db > threshold, ceil(_SHORTEST_SOUND_S * rate), ends=True)
     return _without_short_runs(~sounding, ceil(_SHORTEST_SILENCE_S * rate), ends=False)
 
 

@@ -16,9 +16,7 @@ def default_intrinsics(width: int, height: int) -> Float64:
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
-def crop_intrinsics(
-    intrinsics: Float64, origins: Float32 | Float64, scale: float = 1.0
-) -> Float32:
+def crop_intrinsics(intrinsics: Float64, origins: Float32 | Float64, scale: float = 1.0) -> Float32:
     """K of crops.
 
     intrinsics: [3, 3] of the whole image. origins: [F, 2] left, top of each crop in image pixels.

@@ -1,4 +1,4 @@
-"""IdentityDataset on disk: what preprocessing makes of a video, and what renderers and encoders fit.
+"""IdentityDataset on disk: what preprocessing makes of a video and the other stages fit.
 
 A folder of dataset.json, safetensors for per-frame tracks, and flat arrays that are read through
 memory maps, so that memory does not grow with the clip.
@@ -28,7 +28,7 @@ def train_frames(n_frames: int, use_all: bool = False) -> Bool:
     """The first 10/11 of the frames, [F] bool; all of them on demand."""
     train = np.ones(n_frames, dtype=bool)
     if not use_all:
-        train[int(round(n_frames * (1 - TEST_SHARE))) :] = False
+        train[round(n_frames * (1 - TEST_SHARE)) :] = False
     return train
 
 
@@ -161,7 +161,7 @@ def cut_crop(
     origin: left, top in image pixels (whole numbers). size: height, width in crop pixels.
     scale: crop pixels per image pixel, at most 1.
     """
-    height, width = (int(round(n / scale)) for n in size)
+    height, width = (round(n / scale) for n in size)
     left, top = (int(n) for n in origin)
     bounds = (max(0, -top), max(0, top + height - len(image)))
     sides = (max(0, -left), max(0, left + width - image.shape[1]))

@@ -1,8 +1,8 @@
 """The data that flows between stages. Read this first.
 
-Conventions (docs/conventions.md): images are RGB, channels last; pixels of whole images have their
-centres at +0.5; cameras are pinholes with OpenCV axes (x right, y down, z forward); the world's unit
-is the distance between the outer eye corners of the face template.
+Conventions: images are RGB, channels last; pixels have their centres at +0.5; cameras are pinholes
+with OpenCV axes (x right, y down, z forward); the world's unit is the distance between the outer
+eye corners of the face template.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class SpeechFeatures:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Rendered heads: rgb [B, H, W, 3] premultiplied by alpha, alpha [B, H, W, 1], both in [0, 1]."""
+    """Rendered heads: rgb [B, H, W, 3] premultiplied by alpha, alpha [B, H, W, 1], in [0, 1]."""
 
     rgb: Tensor
     alpha: Tensor

@@ -1,4 +1,4 @@
-"""What every speech encoder is: a frozen ear; waveform in, feature vectors out, whole or in chunks."""
+"""What every speech encoder is: a frozen ear; waveform in, feature vectors out, also in chunks."""
 
 from __future__ import annotations
 

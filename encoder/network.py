@@ -35,6 +35,11 @@ class PredictorConfig:
     velocity_weight: float = 1.0
     jaw_weight: float = 0.15
 
+    def __post_init__(self) -> None:
+        """JSON knows no tuples."""
+        layers = tuple((int(kernel), int(dilation)) for kernel, dilation in self.layers)
+        object.__setattr__(self, "layers", layers)
+
 
 PRESETS = {
     "preview": PredictorConfig(n_members=2, n_steps=300),

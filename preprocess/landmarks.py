@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
     known = np.flatnonzero(found)
     landmarks = tracking.landmarks.copy()
     covered = found.copy()
-    for before, after in zip(known[:-1], known[1:], strict=True):
+    for before, after in pairwise(known):
         if 1 < after - before <= BRIDGE_FRAMES + 1:
             share = (np.arange(before + 1, after) - before) / (after - before)
             span = landmarks[after] - landmarks[before]

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from talkhead.audio import is_silence
 from talkhead.cameras import default_intrinsics
 from talkhead.dataset import DatasetInfo, IdentityDataset, Tracks, cut_crop, train_frames
 from talkhead.errors import FootageError
-from talkhead.face import LIPS, OUTER_EYE_CORNERS, lip_aperture
+from talkhead.face import OUTER_EYE_CORNERS, lip_aperture
 from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
 from talkhead.preprocess.headpose import HeadTrack, track_head
 from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, mesh_triangles, track_frames
@@ -88,14 +88,18 @@ def preprocess(
     if not info.has_video:
         raise FootageError(f"{video}: has no picture. Give a video of the person")
     if not info.has_audio:
-        raise FootageError(f"{video}: has no sound. Lips are learned from speech: record with sound")
+        raise FootageError(
+            f"{video}: has no sound. Lips are learned from speech: record with sound"
+        )
     make_folder(folder)
     waveform = media.read_audio(video, SAMPLE_RATE)
     tracking, n_faces = _track(video, info, folder, config, progress)
     offset, head, covered = _align(tracking, waveform, folder, info, config, progress)
     waveform = shift_waveform(waveform, offset.corrected_ms)
     usable = usable_frames(tracking, covered, head.poses)
-    plan = plan_crops(tracking.landmarks, covered, config.max_crop_height)
+    plan = plan_crops(
+        tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
+    )
     _cut(video, plan, len(tracking), folder, progress)
     moving = _background(video, plan, usable, folder, info, progress)
     _write_quality(tracking, covered, head, n_faces, offset, moving, folder, progress)
@@ -258,7 +262,9 @@ def _background(
         with progress.step("Background behind the person", total=1) as step:
             masks = np.load(folder / "masks.npy", mmap_mode="r")
             chosen = np.flatnonzero(usable)
-            chosen = chosen[np.linspace(0, len(chosen) - 1, min(MAX_SAMPLES, len(chosen))).round().astype(int)]
+            chosen = chosen[
+                np.linspace(0, len(chosen) - 1, min(MAX_SAMPLES, len(chosen))).round().astype(int)
+            ]
             images = list(_pick(video, set(chosen.tolist())))
             spread = [_spread_mask(masks[i], plan, i, info) for i in chosen]
             plate = clean_plate(images, spread)
@@ -277,14 +283,16 @@ def _pick(video: Path, wanted: set[int]) -> Iterator[UInt8]:
 def _spread_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UInt8:
     """A crop's mask, dilated, laid into the whole image; outside of the crop unknown (255)."""
     whole = np.full((info.height, info.width), 255, dtype=np.uint8)
-    height, width = (int(round(n / plan.scale)) for n in (plan.height, plan.width))
+    height, width = (round(n / plan.scale) for n in (plan.height, plan.width))
     large = cv2.dilate(mask, np.ones((7, 7), np.uint8))
     if large.shape != (height, width):
         large = cv2.resize(large, (width, height), interpolation=cv2.INTER_LINEAR)
     left, top = (int(n) for n in plan.origins[frame])
     rows = slice(max(0, top), min(info.height, top + height))
     columns = slice(max(0, left), min(info.width, left + width))
-    whole[rows, columns] = large[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    whole[rows, columns] = large[
+        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    ]
     return whole
 
 

@@ -33,11 +33,13 @@ class CropPlan:
     scale: float
 
 
-def plan_crops(landmarks: Float32, usable: Bool, max_height: int) -> CropPlan:
-    """Crops holding hair, head and neck of the tracked face.
+def plan_crops(
+    landmarks: Float32, usable: Bool, frame_size: tuple[int, int], max_height: int
+) -> CropPlan:
+    """Crops holding hair, head and neck of the tracked face, inside the frame.
 
-    landmarks: [F, 478, 3] source pixels. usable: [F]. max_height: crops taller than this are
-    scaled down, never up.
+    landmarks: [F, 478, 3] source pixels. usable: [F]. frame_size: height, width of the source.
+    max_height: crops taller than this are scaled down, never up.
     """
     oval = landmarks[usable][:, list(FACE_OVAL), :2]
     low, high = oval.min(1), oval.max(1)
@@ -47,10 +49,14 @@ def plan_crops(landmarks: Float32, usable: Bool, max_height: int) -> CropPlan:
     stray = np.percentile(np.abs(middle - follow)[usable], 99.5, axis=0)
     width = face_width * (1 + 2 * MARGIN_SIDE) + 2 * stray[0]
     height = face_height * (1 + MARGIN_TOP + MARGIN_BOTTOM) + 2 * stray[1]
+    frame_height, frame_width = frame_size
+    height, width = min(height, frame_height), min(width, frame_width)
     scale = min(1.0, max_height / height)
-    crop_width, crop_height = (int(np.ceil(n * scale / 16)) * 16 for n in (width, height))
+    crop_width, crop_height = (int(n * scale) // 2 * 2 for n in (width, height))
     above = face_height * (0.5 + MARGIN_TOP) + stray[1]
     origins = np.round(follow - np.array([crop_width / scale / 2, above]))
+    spare = np.array([frame_width - crop_width / scale, frame_height - crop_height / scale])
+    origins = np.clip(origins, 0, np.floor(np.maximum(spare, 0)))
     return CropPlan(origins.astype(np.float32), crop_height, crop_width, scale)
 
 

@@ -20,7 +20,7 @@ from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
 from talkhead.renderers.base import Renderer, RendererKind, TrainBatch
 from talkhead.storage import read_tensors, write_tensors
-from talkhead.types import Float32, Int, UInt8
+from talkhead.types import Bool, Float32, Int, UInt8
 
 CHECKPOINT_S = 20.0
 WARM_SHARE, LAST_RATE = 0.1, 0.03
@@ -29,14 +29,14 @@ WARM_SHARE, LAST_RATE = 0.1, 0.03
 
 @dataclass(frozen=True)
 class RegionWeights:
-    """How much a pixel counts, by what it shows. `edge`: the rim of the mask, which is uncertain."""
+    """How much a pixel counts, by what it shows; `edge`: the uncertain rim of the mask."""
 
     mouth: float = 3.0
     eyes: float = 2.0
     face: float = 1.0
     person: float = 0.6
     outside: float = 0.25
-    edge: float = 0.1
+    edge: float = 0.6
 
 
 def fit_renderer(
@@ -65,7 +65,9 @@ def fit_renderer(
     if not renderer.param_groups():
         return renderer
     if device.type != "cpu":
-        renderer = cls.from_tensors({k: t.to(device) for k, t in renderer.tensors().items()}, config)
+        renderer = cls.from_tensors(
+            {k: t.to(device) for k, t in renderer.tensors().items()}, config
+        )
     return _optimise(renderer, dataset, config, state, checkpoint, progress, seed, device)
 
 
@@ -174,42 +176,45 @@ def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
 
 def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> TrainBatch:
     """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels."""
-    images = torch.from_numpy(np.stack([dataset.frames[i] for i in frames])).float() / 255.0
-    masks = [clean_mask(dataset.masks[i]) for i in frames]
+    images = [np.asarray(dataset.frames[i]) for i in frames]
+    regions = [mask_regions(dataset.masks[i]) for i in frames]
     weights = [
-        weight_map(landmarks[i], dataset.masks[i], mask, RegionWeights())
-        for i, mask in zip(frames, masks, strict=True)
+        weight_map(landmarks[i], inner, rim, RegionWeights())
+        for i, (inner, rim) in zip(frames, regions, strict=True)
     ]
     tracks = dataset.tracks
     return TrainBatch(
         motion=torch.from_numpy(tracks.codes[frames]),
         viewmats=torch.from_numpy(tracks.viewmats[frames]),
         ks=torch.from_numpy(dataset.crop_ks[frames]),
-        images=images,
-        masks=torch.from_numpy(np.stack(masks))[..., None],
+        images=torch.from_numpy(np.stack(images)).float() / 255.0,
+        plates=torch.from_numpy(np.stack([dataset.plate_crop(i) for i in frames])).float() / 255.0,
+        masks=_flags([inner for inner, _ in regions]),
+        edges=_flags([rim for _, rim in regions]),
         weights=torch.from_numpy(np.stack(weights))[..., None],
     )
 
 
-def clean_mask(mask: UInt8) -> Float32:
-    """A person mask [H, W] in [0, 1] that keeps background out: eroded by 2 px, edge kept soft."""
-    eroded = cv2.erode(mask, np.ones((5, 5), np.uint8))
-    return np.asarray(eroded, dtype=np.float32) / 255.0
+def _flags(images: list[Bool]) -> Tensor:
+    return torch.from_numpy(np.stack(images).astype(np.float32))[..., None]
 
 
-def weight_map(
-    landmarks: Float32, mask: UInt8, cleaned: Float32, regions: RegionWeights
-) -> Float32:
-    """Pixel weights [H, W]: landmarks [478, 2] crop pixels, mask [H, W] as segmented."""
-    inner = cleaned > 0.95
+def mask_regions(mask: UInt8) -> tuple[Bool, Bool]:
+    """The person for sure, and the rim that may be either, of a mask [H, W]: two [H, W] bool."""
+    inner = cv2.erode(mask, np.ones((7, 7), np.uint8)) > 230
+    outer = cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 25
+    return inner, outer & ~inner
+
+
+def weight_map(landmarks: Float32, inner: Bool, rim: Bool, regions: RegionWeights) -> Float32:
+    """Pixel weights [H, W]: landmarks [478, 2] crop pixels, the regions of the mask [H, W]."""
     weights = np.where(inner, regions.person, regions.outside).astype(np.float32)
-    face = _hull(landmarks[list(FACE_OVAL)], mask.shape, 1.0)
+    weights[rim] = regions.edge
+    face = _hull(landmarks[list(FACE_OVAL)], inner.shape, 1.0)
     weights[(face > 0) & inner] = regions.face
     for eye in (LEFT_EYE, RIGHT_EYE):
-        weights[_hull(landmarks[list(eye)], mask.shape, 1.6) > 0] = regions.eyes
-    weights[_hull(landmarks[list(OUTER_LIPS)], mask.shape, 1.35) > 0] = regions.mouth
-    outer = cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 12
-    weights[outer & ~inner] = regions.edge
+        weights[_hull(landmarks[list(eye)], inner.shape, 1.6) > 0] = regions.eyes
+    weights[_hull(landmarks[list(OUTER_LIPS)], inner.shape, 1.35) > 0] = regions.mouth
     return weights
 
 

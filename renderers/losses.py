@@ -1,4 +1,4 @@
-"""The photometric loss of a rendered head: weighted L1 and windowed D-SSIM over a random colour.
+"""The photometric loss of a rendered head: weighted L1 and windowed D-SSIM over a background.
 
 `photometric_loss` is one pass of numba kernels on the CPU, value and gradient together, and plain
 torch elsewhere; the torch form is its twin.
@@ -23,20 +23,20 @@ def photometric_loss(
     rendering: Rendering,
     target: Tensor,
     weights: Tensor,
-    colour: Tensor,
+    background: Tensor,
     offset: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """L1 and D-SSIM, two scalars, of a rendering put over one colour, against a target.
+    """L1 and D-SSIM, two scalars, of a rendering put over a background, against a target.
 
-    target: [B, H, W, 3] in [0, 1], already over that colour. weights: [B, H, W, 1]. colour: [3].
+    target, background: [B, H, W, 3] in [0, 1]. weights: [B, H, W, 1].
     offset: where the grid of SSIM windows begins, 0..7 each; drawn anew each step it stands for
     all positions.
     """
     rgb, alpha = rendering.rgb, rendering.alpha
     if rgb.device.type == "cpu":
-        l1, dssim = _Photometric.apply(rgb, alpha, target, weights, colour, offset)
+        l1, dssim = _Photometric.apply(rgb, alpha, target, weights, background, offset)
         return l1, dssim
-    image = rgb + (1.0 - alpha) * colour
+    image = rgb + (1.0 - alpha) * background
     return weighted_l1(image, target, weights), windowed_dssim(image, target, weights, offset)
 
 
@@ -90,32 +90,32 @@ class _Photometric(torch.autograd.Function):
         alpha: Tensor,
         target: Tensor,
         weights: Tensor,
-        colour: Tensor,
+        background: Tensor,
         offset: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
-        arrays = [t.detach().contiguous().numpy() for t in (rgb, alpha, target, weights)]
-        tint = colour.detach().numpy()
-        image, by_l1, l1 = _l1(*arrays, tint)
+        inputs = (rgb, alpha, target, weights, background)
+        arrays = [t.detach().contiguous().numpy() for t in inputs]
+        image, by_l1, l1 = _l1(*arrays)
         by_dssim, dssim = _dssim(image, arrays[2], arrays[3], offset)
-        ctx.by_l1, ctx.by_dssim, ctx.tint = by_l1, by_dssim, tint
+        ctx.by_l1, ctx.by_dssim, ctx.background = by_l1, by_dssim, arrays[4]
         return rgb.new_tensor(l1), rgb.new_tensor(dssim)
 
     @staticmethod
     def backward(ctx: Any, d_l1: Tensor, d_dssim: Tensor) -> Any:  # type: ignore[override]
         d_rgb = np.empty_like(ctx.by_l1)
         d_alpha = np.empty((*d_rgb.shape[:3], 1), np.float32)
-        _mix(ctx.by_l1, ctx.by_dssim, float(d_l1), float(d_dssim), ctx.tint, d_rgb, d_alpha)
+        _mix(ctx.by_l1, ctx.by_dssim, float(d_l1), float(d_dssim), ctx.background, d_rgb, d_alpha)
         return torch.from_numpy(d_rgb), torch.from_numpy(d_alpha), None, None, None, None
 
 
 def _l1(
-    rgb: Float32, alpha: Float32, target: Float32, weights: Float32, tint: Float32
+    rgb: Float32, alpha: Float32, target: Float32, weights: Float32, behind: Float32
 ) -> tuple[Float32, Float32, float]:
-    """The image over the colour, the gradient of the weighted L1 by it, the L1."""
+    """The image over what is behind it, the gradient of the weighted L1 by it, the L1."""
     image, gradient = np.empty_like(rgb), np.empty_like(rgb)
     total = 3.0 * float(weights.sum(dtype=np.float64)) + 1e-8
     rows = np.zeros(rgb.shape[:2])
-    _l1_rows(rgb, alpha, target, weights, tint, np.float32(1.0 / total), image, gradient, rows)
+    _l1_rows(rgb, alpha, target, weights, behind, np.float32(1.0 / total), image, gradient, rows)
     return image, gradient, float(rows.sum() / total)
 
 
@@ -135,7 +135,7 @@ def _dssim(
 
 
 @numba.njit(cache=True, parallel=True, fastmath=True)
-def _l1_rows(rgb, alpha, target, weights, tint, scale, image, gradient, rows):  # type: ignore[no-untyped-def]
+def _l1_rows(rgb, alpha, target, weights, behind, scale, image, gradient, rows):  # type: ignore[no-untyped-def]
     n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
@@ -143,7 +143,7 @@ def _l1_rows(rgb, alpha, target, weights, tint, scale, image, gradient, rows):  
         for x in range(width):
             w, rest = weights[b, y, x, 0], np.float32(1.0) - alpha[b, y, x, 0]
             for c in range(3):
-                value = rgb[b, y, x, c] + rest * tint[c]
+                value = rgb[b, y, x, c] + rest * behind[b, y, x, c]
                 error = value - target[b, y, x, c]
                 image[b, y, x, c] = value
                 total += w * abs(error)
@@ -202,7 +202,7 @@ def _window(image, target, b, y0, x0, c, scale, gradient):  # type: ignore[no-un
 
 
 @numba.njit(cache=True, parallel=True, fastmath=True)
-def _mix(by_l1, by_dssim, d_l1, d_dssim, tint, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
+def _mix(by_l1, by_dssim, d_l1, d_dssim, behind, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
     n_images, height, width = by_l1.shape[0], by_l1.shape[1], by_l1.shape[2]
     first, second = np.float32(d_l1), np.float32(d_dssim)
     for r in numba.prange(n_images * height):
@@ -212,5 +212,5 @@ def _mix(by_l1, by_dssim, d_l1, d_dssim, tint, d_rgb, d_alpha):  # type: ignore[
             for c in range(3):
                 value = first * by_l1[b, y, x, c] + second * by_dssim[b, y, x, c]
                 d_rgb[b, y, x, c] = value
-                total -= value * tint[c]
+                total -= value * behind[b, y, x, c]
             d_alpha[b, y, x, 0] = total

@@ -10,7 +10,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import pytest
 import torch
+from fixtures_head import make_dataset
 
+from talkhead.dataset import IdentityDataset
 from talkhead.identity import (
     EncoderPart,
     FittedPart,
@@ -25,6 +27,12 @@ from talkhead.identity import (
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the home folder of the person who runs it."""
     monkeypatch.setenv("TALKHEAD_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def head_dataset(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
+    """40 drawn frames of the synthetic head, 96x128. Read only: every test shares it."""
+    return make_dataset(tmp_path_factory.mktemp("head") / "dataset")
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Where Gaussians start: frames on the tracked mesh, a lip cap, teeth, and the rigid rest.
 
 Frames, in this order: every triangle of the face surface, the triangles of a cap across the inner
-lips, the skull (rigid), the jaw (moves as the chin does). Each has a rest pose; what moves is the
-origin o and the deformation gradient F (deform.py).
+lips, the skull (rigid), the jaw (moves as the chin does), the body (stays where it is in the image
+while the head turns). Each has a rest pose; what moves is the origin o and the deformation gradient
+F (deform.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from talkhead.cameras import project
@@ -20,20 +22,21 @@ from talkhead.face import (
     CHIN,
     FACE_OVAL,
     INNER_LIPS,
+    JAW_LINE,
     LEFT_EYE,
     LIPS,
     RIGHT_EYE,
     FaceModel,
     lip_aperture,
 )
-from talkhead.types import Float32, Float64, Int
+from talkhead.types import Float32, Float64, Int, UInt8
 
 CHIN_POINTS = (CHIN, 148, 176, 377, 400, 175, 199, 200, 18, 83, 313)
 """Vertices over the bone of the chin: their mean displacement is the jaw's."""
 LIP_DENSITY, EYE_DENSITY = 3.5, 2.5
 CAP_DEPTH, TEETH_DEPTH = 0.02, 0.06
 """How far behind the lips the cap and the teeth begin, world units."""
-N_COLOUR_FRAMES = 12
+N_COLOUR_FRAMES, N_REST_FRAMES = 12, 4
 
 
 def cap_triangles() -> Int:
@@ -54,6 +57,7 @@ class Frames:
 
     triangles: [T, 3] vertex indices of surface and cap. rest_inverse: [T, 3, 3] inverse rest edges.
     template: [478, 3], basis: [K, 478, 3] of the face. jaw: [K, 3] jaw displacement per unit code.
+    rest_view: [4, 4] the mean head pose, in which body and skull coincide.
     """
 
     triangles: Tensor
@@ -61,9 +65,10 @@ class Frames:
     template: Tensor
     basis: Tensor
     jaw: Tensor
+    rest_view: Tensor
 
     @classmethod
-    def from_face(cls, face: FaceModel, open_mouth: Float32) -> Frames:
+    def from_face(cls, face: FaceModel, open_mouth: Float32, rest_view: Float64) -> Frames:
         """Frames of a face; the cap's rest is taken from an open mouth [478, 3], else it is flat."""
         cap = cap_triangles()
         rest = np.concatenate([face.template[face.triangles], open_mouth[cap]])
@@ -74,13 +79,14 @@ class Frames:
             template=torch.from_numpy(face.template.copy()),
             basis=torch.from_numpy(face.basis.copy()),
             jaw=torch.from_numpy(face.basis[:, list(CHIN_POINTS)].mean(1)),
+            rest_view=torch.from_numpy(rest_view).float(),
         )
 
     def tensors(self) -> dict[str, Tensor]:
         return dict(vars(self))
 
-    def pose(self, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Deformation gradients [B, M, 3, 3] and origins [B, M, 3] of motion codes [B, K]."""
+    def pose(self, motion: Tensor, viewmats: Tensor) -> tuple[Tensor, Tensor]:
+        """Deformation gradients [B, M, 3, 3] and origins [B, M, 3] of codes [B, K], poses [B, 4, 4]."""
         n_images, (n_codes, n_vertices, _) = len(motion), self.basis.shape
         flat = motion @ self.basis.reshape(n_codes, -1)
         vertices = self.template + flat.reshape(n_images, n_vertices, 3)
@@ -88,8 +94,14 @@ class Frames:
         gradients = _edges(corners) @ self.rest_inverse
         rigid = torch.eye(3, dtype=motion.dtype, device=motion.device).expand(n_images, 2, 3, 3)
         jaw = motion @ self.jaw
-        moved = torch.stack([torch.zeros_like(jaw), jaw], dim=1)
-        return torch.cat([gradients, rigid], 1), torch.cat([corners[:, :, 0], moved], 1)
+        back = viewmats[:, :3, :3].transpose(1, 2)
+        body = back @ self.rest_view[:3, :3]
+        body_origin = (back @ (self.rest_view[:3, 3] - viewmats[:, :3, 3])[..., None])[..., 0]
+        moved = torch.stack([torch.zeros_like(jaw), jaw, body_origin], dim=1)
+        return (
+            torch.cat([gradients, rigid, body[:, None]], 1),
+            torch.cat([corners[:, :, 0], moved], 1),
+        )
 
 
 def _edges(corners: Tensor) -> Tensor:
@@ -124,33 +136,53 @@ def open_mouth_vertices(dataset: IdentityDataset) -> Float32:
     return np.asarray(vertices[widest].mean(0), dtype=np.float32)
 
 
+def mean_view(dataset: IdentityDataset) -> Float64:
+    """The mean head pose [4, 4] of the training frames."""
+    views = dataset.tracks.viewmats[dataset.tracks.usable & dataset.tracks.train]
+    view = np.eye(4)
+    view[:3, :3] = Rotation.from_matrix(views[:, :3, :3]).mean().as_matrix()
+    view[:3, 3] = views[:, :3, 3].mean(0)
+    return view
+
+
 def seed_gaussians(
     dataset: IdentityDataset,
     open_mouth: Float32,
+    rest_view: Float64,
     counts: tuple[int, int, int, int],
     rng: np.random.Generator,
 ) -> Seeds:
-    """Gaussians over face, lip cap, teeth (each jaw) and the rigid rest, in numbers `counts`."""
+    """Gaussians over face, lip cap, teeth (each jaw) and the rest of the person, in numbers `counts`."""
     face = dataset.face
-    n_surface, n_cap, n_teeth, n_rigid = counts
+    n_surface, n_cap, n_teeth, n_rest = counts
     template = face.template.astype(np.float64)
     n_triangles = len(face.triangles)
+    density = _density(template, face.triangles)
+    cap = cap_triangles()
+    cap_part = _on_triangles(open_mouth.astype(np.float64), cap, n_triangles, n_cap, rng, None)
+    skull = n_triangles + len(cap)
     parts = [
-        _on_triangles(template, face.triangles, 0, n_surface, rng, _density(template, face.triangles)),
-        _on_triangles(open_mouth.astype(np.float64), cap_triangles(), n_triangles, n_cap, rng, None),
+        _on_triangles(template, face.triangles, 0, n_surface, rng, density),
+        (cap_part[0], cap_part[1] + np.array([0.0, 0.0, CAP_DEPTH]), *cap_part[2:]),
+        _teeth(open_mouth, 13, skull, n_teeth, rng, dataset),
+        _teeth(open_mouth, 14, skull + 1, n_teeth, rng, dataset),
+        *_rest_of_person(dataset, rest_view, skull, n_rest, rng),
     ]
-    parts[1] = (parts[1][0], parts[1][1] + np.array([0.0, 0.0, CAP_DEPTH]), *parts[1][2:])
-    skull = n_triangles + len(cap_triangles())
-    for frame, edge in ((skull, 13), (skull + 1, 14)):
-        parts.append(_teeth(open_mouth, edge, frame, n_teeth, rng, dataset))
-    parts.append(_rigid(dataset, skull, n_rigid, rng))
-    index, local, size, places = (np.concatenate(column) for column in zip(*parts, strict=True))
-    colors = _colours(dataset, places)
-    return Seeds(index, local.astype(np.float32), size.astype(np.float32), colors)
+    index, local, size, colours = (np.concatenate(column) for column in zip(*parts, strict=True))
+    places = colours[:, :3]
+    known = np.isfinite(colours[:, 3:]).all(1)
+    colours = np.where(known[:, None], colours[:, 3:], _colours(dataset, places))
+    return Seeds(
+        index, local.astype(np.float32), size.astype(np.float32), colours.astype(np.float32)
+    )
 
 
 Part = tuple[Int, Float64, Float64, Float64]
-"""index [n], local [n, 3], size [n], places in template space [n, 3]."""
+"""index [n], local [n, 3], size [n], place in template space and colour, NaN if unknown [n, 6]."""
+
+
+def _uncoloured(places: Float64) -> Float64:
+    return np.concatenate([places, np.full_like(places, np.nan)], axis=1)
 
 
 def _density(template: Float64, triangles: Int) -> Float64:
@@ -184,7 +216,8 @@ def _on_triangles(
     picked = corners[chosen]
     local = u[:, None] * (picked[:, 1] - picked[:, 0]) + v[:, None] * (picked[:, 2] - picked[:, 0])
     per_gaussian = weight.sum() / n / (weight / area)[chosen]
-    return chosen + first_frame, local, 0.6 * np.sqrt(per_gaussian), picked[:, 0] + local
+    size = 0.6 * np.sqrt(per_gaussian)
+    return chosen + first_frame, local, size, _uncoloured(picked[:, 0] + local)
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
@@ -215,40 +248,59 @@ def _teeth(
         chin = list(CHIN_POINTS)
         jaw_shift = (open_mouth[chin] - dataset.face.template[chin]).mean(0)
     size = np.full(n, 0.7 * np.sqrt(2 * half * 0.18 / n))
-    return np.full(n, frame), places - jaw_shift, size, places
+    return np.full(n, frame), places - jaw_shift, size, _uncoloured(places)
 
 
-def _rigid(dataset: IdentityDataset, frame: int, n: int, rng: np.random.Generator) -> Part:
-    """Points of the person outside the face hull, put on the depth of the ears and behind."""
-    chosen = _spread_frames(dataset, 8)
+def _rest_of_person(
+    dataset: IdentityDataset, rest_view: Float64, skull: int, n: int, rng: np.random.Generator
+) -> list[Part]:
+    """Hair and ears on the skull, neck and clothes on the body: pixels of a few training frames.
+
+    More of them where the image has detail; put at the depth of the ears.
+    """
+    chosen = _spread_frames(dataset, N_REST_FRAMES)
     landmarks = dataset.crop_landmarks()
-    places = []
-    share = np.array_split(np.arange(n), len(chosen))
-    for frame_id, part in zip(chosen, share, strict=True):
-        inside = dataset.masks[frame_id] > 127
-        hull = np.zeros(inside.shape, np.uint8)
+    parts: list[Part] = []
+    for frame_id, share in zip(chosen, np.array_split(np.arange(n), len(chosen)), strict=True):
+        image = dataset.frames[frame_id]
+        chance = _detail(image) * (dataset.masks[frame_id] > 127)
         oval = landmarks[frame_id, list(FACE_OVAL)].round().astype(np.int32)
-        cv2.fillPoly(hull, [oval], 1)
-        hull = cv2.erode(hull, np.ones((5, 5), np.uint8))
-        rows, columns = np.nonzero(inside & (hull == 0))
-        picked = rng.integers(0, len(rows), len(part))
-        pixels = np.stack([columns, rows], 1)[picked] + rng.random((len(part), 2))
-        places.append(_unproject(dataset, frame_id, pixels))
-    flat = np.concatenate(places)
-    area = (dataset.masks[chosen[0]] > 127).mean() * dataset.info.crop_width * dataset.info.crop_height
-    pixel = dataset.tracks.viewmats[chosen[0], 2, 3] / (dataset.intrinsics[0, 0] * dataset.info.scale)
-    size = np.full(len(flat), 0.6 * np.sqrt(0.5 * area / n) * pixel)
-    return np.full(len(flat), frame), flat, size, flat
+        hull = cv2.fillPoly(np.zeros(chance.shape, np.uint8), [oval], 1)
+        chance[cv2.erode(hull, np.ones((5, 5), np.uint8)) > 0] = 0.0
+        total = chance.sum()
+        if total == 0:
+            continue
+        picked = _systematic(chance.ravel() / total, len(share), rng)
+        rows, columns = np.unravel_index(picked, chance.shape)
+        pixels = np.stack([columns, rows], 1) + rng.random((len(share), 2))
+        view, k = dataset.tracks.viewmats[frame_id].astype(np.float64), dataset.crop_ks[frame_id]
+        camera = _unproject(dataset, view, k.astype(np.float64), pixels)
+        pixel = camera[:, 2] / k[0, 0]
+        size = 0.6 * pixel * np.sqrt(total / n / chance[rows, columns])
+        places = (camera - view[:3, 3]) @ view[:3, :3]
+        on_body = rows > landmarks[frame_id, JAW_LINE, 1].mean()
+        body = (camera - rest_view[:3, 3]) @ rest_view[:3, :3]
+        colour = image[rows, columns] / 255.0
+        index = np.where(on_body, skull + 2, skull)
+        local = np.where(on_body[:, None], body, places)
+        parts.append((index, local, size, np.concatenate([places, colour], axis=1)))
+    return parts
 
 
-def _unproject(dataset: IdentityDataset, frame: int, pixels: Float64) -> Float64:
-    """Template-space points [n, 3] behind crop pixels [n, 2], at the depth of the ears."""
-    view, k = dataset.tracks.viewmats[frame].astype(np.float64), dataset.crop_ks[frame]
+def _detail(image: UInt8) -> Float64:
+    """How much detail is around each pixel [H, W], 0.25 where there is none."""
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    slope = cv2.GaussianBlur(slope, (0, 0), 1.5)
+    return np.asarray(0.25 + np.minimum(slope / (slope.mean() + 1e-6), 4.0), dtype=np.float64)
+
+
+def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Float64) -> Float64:
+    """Camera-space points [n, 3] behind crop pixels [n, 2], at the depth of the ears."""
     ears = dataset.face.template[[127, 356]].mean(0)
     depth = (view[:3, :3] @ ears + view[:3, 3])[2]
     rays = (pixels - k[:2, 2]) / k[0, 0] * depth
-    camera = np.concatenate([rays, np.full((len(pixels), 1), depth)], axis=1)
-    return np.asarray((camera - view[:3, 3]) @ view[:3, :3])
+    return np.concatenate([rays, np.full((len(pixels), 1), depth)], axis=1)
 
 
 def _spread_frames(dataset: IdentityDataset, n: int) -> Int:

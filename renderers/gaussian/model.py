@@ -18,7 +18,12 @@ from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
 from talkhead.renderers.base import TrainBatch
-from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
+from talkhead.renderers.gaussian.anchors import (
+    Frames,
+    mean_view,
+    open_mouth_vertices,
+    seed_gaussians,
+)
 from talkhead.renderers.gaussian.deform import deform
 from talkhead.renderers.gaussian.rasterizer import rasterize
 from talkhead.renderers.losses import photometric_loss, random_offset
@@ -42,7 +47,7 @@ class GaussianConfig:
     n_surface: int = 11_000
     n_cap: int = 430
     n_teeth: int = 500
-    n_rigid: int = 3_500
+    n_rest: int = 5_000
     n_steps: int = 4_500
     batch_size: int = 2
     code_noise: float = 0.2
@@ -55,9 +60,9 @@ class GaussianConfig:
 
 
 PRESETS: Mapping[str, GaussianConfig] = {
-    "preview": GaussianConfig(n_surface=7_000, n_rigid=2_500, n_steps=900),
+    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=900),
     "standard": GaussianConfig(),
-    "high": GaussianConfig(n_surface=16_000, n_rigid=5_000, n_steps=9_000),
+    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=9_000),
 }
 
 
@@ -87,12 +92,11 @@ class GaussianRenderer:
         """Gaussians spread over the tracked head, coloured from training frames."""
         rng = np.random.default_rng(seed)
         open_mouth = open_mouth_vertices(dataset)
-        counts = (config.n_surface, config.n_cap, config.n_teeth, config.n_rigid)
-        seeds = seed_gaussians(dataset, open_mouth, counts, rng)
+        counts = (config.n_surface, config.n_cap, config.n_teeth, config.n_rest)
+        rest_view = mean_view(dataset)
+        seeds = seed_gaussians(dataset, open_mouth, rest_view, counts, rng)
         n, n_codes = len(seeds.index), dataset.face.n_codes
-        base = np.concatenate(
-            [seeds.local, seeds.colors, np.full((n, 1), 1.0, np.float32)], axis=1
-        )
+        base = np.concatenate([seeds.local, seeds.colors, np.full((n, 1), 1.0, np.float32)], axis=1)
         shape = np.zeros((n, 6), np.float32)
         shape[:, :3] = np.log(seeds.size)[:, None]
         mean, scale = _pose_statistics(dataset)
@@ -104,10 +108,12 @@ class GaussianRenderer:
             "shape": torch.from_numpy(shape),
             "deltas": torch.zeros(n_codes + N_POSE, n * N_CHANNELS),
         }
-        return cls(Frames.from_face(dataset.face, open_mouth), state, config)
+        return cls(Frames.from_face(dataset.face, open_mouth, rest_view), state, config)
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], config: GaussianConfig) -> GaussianRenderer:
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], config: GaussianConfig
+    ) -> GaussianRenderer:
         """The renderer back from tensors(). Raises KeyError when one is missing."""
         frames = Frames(
             **{k.removeprefix("frames."): t for k, t in tensors.items() if k.startswith("frames.")}
@@ -146,7 +152,7 @@ class GaussianRenderer:
     ) -> Rendering:
         change = (code @ self.deltas).reshape(len(code), -1, N_CHANNELS)
         blended = (self.base + change) * self.units
-        gradients, origins = self.frames.pose(motion)
+        gradients, origins = self.frames.pose(motion, viewmats)
         local, colours, logits = blended.split([3, 3, 1], dim=-1)
         means, covars = deform(gradients, origins, self.index, local.contiguous(), self.shape)
         opacities = torch.sigmoid(logits[..., 0])
@@ -154,7 +160,11 @@ class GaussianRenderer:
         return Rendering(rgb, alpha)
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
-        """L1 and windowed D-SSIM against the person over a random colour."""
+        """L1 and windowed D-SSIM against the person over a random colour, the rim over the plate.
+
+        The colour keeps what should be solid from staying transparent; at the uncertain rim of the
+        mask the true image over the true background teaches the matte.
+        """
         generator = torch.Generator().manual_seed(7919 * step + 17)
         code = self._code(batch.motion, batch.viewmats)
         noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
@@ -163,9 +173,10 @@ class GaussianRenderer:
             batch.motion, code + noise.to(code.device), batch.viewmats, batch.ks, size
         )
         colour = torch.rand(3, generator=generator).to(code.device)
-        target = torch.lerp(colour, batch.images, batch.masks)
+        background = torch.lerp(colour, batch.plates, batch.edges)
+        target = torch.lerp(background, batch.images, torch.maximum(batch.masks, batch.edges))
         l1, dssim = photometric_loss(
-            rendering, target, batch.weights, colour, random_offset(generator)
+            rendering, target, batch.weights, background, random_offset(generator)
         )
         share = self.config.dssim_weight
         return {"l1": (1.0 - share) * l1, "dssim": share * dssim}
@@ -184,9 +195,7 @@ class GaussianRenderer:
 
 def _channel_units(config: GaussianConfig) -> Tensor:
     """One step of each blended channel, [7]: channels of all units can share a tensor this way."""
-    return torch.tensor(
-        [config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate]
-    )
+    return torch.tensor([config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate])
 
 
 def _pose_vector(viewmats: Tensor) -> Tensor:

@@ -105,9 +105,7 @@ class WarpRenderer:
         alpha = images[..., 3:]
         return Rendering(images[..., :3] * alpha, alpha)
 
-    def _render_one(
-        self, code: Float32, view: Any, k: Any, size: tuple[int, int]
-    ) -> Float32:
+    def _render_one(self, code: Float32, view: Any, k: Any, size: tuple[int, int]) -> Float32:
         """rgb and alpha [H, W, 4] in [0, 1]."""
         number = self._nearest(code, view)
         wanted = self._vertices(code, view, k)

@@ -140,20 +140,29 @@ def test_log_mel_of_a_chunk_with_context_is_that_of_the_whole(n_fft: int, hop: i
 # ---------------------------------------------------------------------------- silence
 
 
-def test_frame_energy_is_centred_on_the_frames_moment() -> None:
+def test_power_is_centred_on_the_frames_moment() -> None:
     waveform = np.zeros(RATE, np.float32)
     waveform[10 * 640 - 320 : 10 * 640 + 320] = 0.1
-    energy = audio.frame_energy_db(waveform)
-    assert energy.shape == (25,) and energy.dtype == np.float32
-    assert energy[10] == pytest.approx(-20.0, abs=0.01)
-    assert (np.delete(energy, 10) == -100.0).all()
+    powers = audio.measure_loudness([waveform]).powers
+    assert powers.shape == (25,)
+    assert powers[10] == pytest.approx(0.01, rel=1e-4)
+    assert (np.delete(powers, 10) == 0.0).all()
 
 
-def test_frame_energy_at_the_ends_and_other_rates() -> None:
-    energy = audio.frame_energy_db(np.full(48000 + 1, 0.1, np.float32), 30, 48000)
-    assert len(energy) == 31
-    np.testing.assert_allclose(energy, -20.0, atol=0.01)
-    assert len(audio.frame_energy_db(np.zeros(0, np.float32))) == 0
+def test_power_at_the_ends_and_other_rates() -> None:
+    powers = audio.measure_loudness([np.full(48000 + 1, 0.1, np.float32)], 30, 48000).powers
+    assert len(powers) == 31
+    np.testing.assert_allclose(powers, 0.01, rtol=1e-4)
+    assert len(audio.measure_loudness([]).powers) == 0
+
+
+@pytest.mark.parametrize("size", [1, 37, 640, 5000])
+def test_loudness_is_the_same_however_the_waveform_is_cut(size: int) -> None:
+    waveform = babble(0.5) + 0.1
+    whole = audio.measure_loudness([waveform])
+    cut = audio.measure_loudness(waveform[i : i + size] for i in range(0, len(waveform), size))
+    np.testing.assert_allclose(cut.energy_db, whole.energy_db, atol=1e-3)
+    np.testing.assert_allclose(cut.powers, whole.powers, rtol=1e-6)
 
 
 @pytest.mark.parametrize("quiet", [
@@ -167,7 +176,7 @@ def test_frame_energy_at_the_ends_and_other_rates() -> None:
 ], ids=["zero", "offset", "room", "loud noise", "hum", "hum and noise", "tiny"])  # fmt: skip
 def test_steady_sound_is_silence(quiet: Float32) -> None:
     silent = audio.is_silence(quiet)
-    assert silent.dtype == np.bool_ and len(silent) == len(audio.frame_energy_db(quiet))
+    assert silent.dtype == np.bool_ and len(silent) == -(-len(quiet) // 640)
     assert silent.all()
 
 

@@ -16,16 +16,16 @@ def scene() -> tuple[Rendering, torch.Tensor, torch.Tensor, torch.Tensor]:
     rgb = torch.rand(2, 29, 37, 3, generator=generator) * alpha
     target = torch.rand(2, 29, 37, 3, generator=generator)
     weights = torch.rand(2, 29, 37, 1, generator=generator)
-    colour = torch.tensor([0.2, 0.9, 0.4])
-    return Rendering(rgb.requires_grad_(), alpha.requires_grad_()), target, weights, colour
+    background = torch.rand(2, 29, 37, 3, generator=generator)
+    return Rendering(rgb.requires_grad_(), alpha.requires_grad_()), target, weights, background
 
 
 def test_kernel_equals_twin(scene) -> None:  # type: ignore[no-untyped-def]
-    rendering, target, weights, colour = scene
+    rendering, target, weights, background = scene
     inputs = [rendering.rgb, rendering.alpha]
-    l1, dssim = photometric_loss(rendering, target, weights, colour, (3, 5))
+    l1, dssim = photometric_loss(rendering, target, weights, background, (3, 5))
     made = torch.autograd.grad(2.0 * l1 + 0.7 * dssim, inputs)
-    image = rendering.rgb + (1.0 - rendering.alpha) * colour
+    image = rendering.rgb + (1.0 - rendering.alpha) * background
     twin_l1 = weighted_l1(image, target, weights)
     twin_dssim = windowed_dssim(image, target, weights, (3, 5))
     wanted = torch.autograd.grad(2.0 * twin_l1 + 0.7 * twin_dssim, inputs)
@@ -36,8 +36,8 @@ def test_kernel_equals_twin(scene) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_equal_images_cost_nothing(scene) -> None:  # type: ignore[no-untyped-def]
-    rendering, _, weights, colour = scene
-    image = (rendering.rgb + (1.0 - rendering.alpha) * colour).detach()
-    l1, dssim = photometric_loss(rendering, image, weights, colour, (0, 0))
+    rendering, _, weights, background = scene
+    image = (rendering.rgb + (1.0 - rendering.alpha) * background).detach()
+    l1, dssim = photometric_loss(rendering, image, weights, background, (0, 0))
     assert float(l1.detach()) == pytest.approx(0.0, abs=1e-6)
     assert float(dssim.detach()) == pytest.approx(0.0, abs=1e-6)

@@ -106,6 +106,7 @@ SCENES = {
     "huge splats": make_scene(seed=5, n=6, scale=20.0, opacity=(0.1, 0.6)),
     "needles": make_scene(seed=6, n=60, scale=0.5),
     "opaque stack": make_scene(seed=7, n=300, scale=2.0, opacity=(0.9, 1.0)),
+    "capped": make_scene(4, seed=18, scale=6.0, opacity=(1.0, 1.0), z=(6.0, 8.0)),
     "very near": make_scene(seed=8, n=50, scale=0.05, z=(-0.2, 0.5)),
     "faint": make_scene(seed=9, n=200, scale=0.5, opacity=(0.0, 0.02)),
 }
@@ -198,7 +199,7 @@ def test_gradients_are_the_oracles(name: str) -> None:
         assert (ours - theirs).norm() < 2e-4 * theirs.norm()
 
 
-@pytest.mark.parametrize("name", ["random 0", "random 3", "huge splats", "very near"])
+@pytest.mark.parametrize("name", ["random 0", "huge splats", "needles", "very near"])
 @pytest.mark.parametrize("which", range(4), ids=["means", "covars", "opacities", "colors"])
 def test_gradients_are_finite_differences(name: str, which: int) -> None:
     """Along one random direction per input, by central differences of the oracle in float64."""

@@ -1,0 +1,115 @@
+"""Datasets on disk, and crops that may reach beyond the image."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from talkhead.cameras import project
+from talkhead.dataset import IdentityDataset, cut_crop, train_frames
+from talkhead.errors import PackageError
+from talkhead.types import UInt8
+
+
+@pytest.fixture
+def picture() -> UInt8:
+    """Smooth, every pixel told from its neighbours: [40, 60, 3]."""
+    y, x = np.mgrid[:40, :60]
+    return np.stack([4 * x, 6 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
+
+
+def test_crop_inside_is_the_slice(picture: UInt8) -> None:
+    crop = cut_crop(picture, np.array([7, 3], np.float32), (20, 30), 1.0)
+    assert np.array_equal(crop, picture[3:23, 7:37])
+    crop[:] = 0
+    assert picture.any(), "a crop is a copy"
+
+
+@pytest.mark.parametrize("origin", [(-5, -4), (45, 30), (-5, 30), (45, -4), (-10, -10)])
+def test_crop_beyond_the_edge_repeats_it(picture: UInt8, origin: tuple[int, int]) -> None:
+    height, width = 20, 30
+    crop = cut_crop(picture, np.array(origin, np.float32), (height, width), 1.0)
+    rows = np.clip(np.arange(origin[1], origin[1] + height), 0, 39)
+    columns = np.clip(np.arange(origin[0], origin[0] + width), 0, 59)
+    assert np.array_equal(crop, picture[np.ix_(rows, columns)])
+
+
+def test_crop_beyond_the_edge_with_zeros(picture: UInt8) -> None:
+    crop = cut_crop(picture[..., 0] + 1, np.array([-5, -4], np.float32), (20, 30), 1.0, pad="zero")
+    assert not crop[:4].any() and not crop[:, :5].any() and crop[4:, 5:].all()
+
+
+def test_scaled_crop_averages(picture: UInt8) -> None:
+    crop = cut_crop(picture, np.array([2, 4], np.float32), (10, 15), 0.5)
+    blocks = picture[4:24, 2:32].reshape(10, 2, 15, 2, 3).mean((1, 3))
+    assert np.abs(crop.astype(float) - blocks).max() <= 0.51
+
+
+def test_scaled_crop_with_padding_and_odd_scale(picture: UInt8) -> None:
+    crop = cut_crop(picture, np.array([-8, 20], np.float32), (16, 16), 0.6)
+    assert crop.shape == (16, 16, 3)
+    assert np.abs(crop[:, :4].astype(int) - crop[:, :1].astype(int)).max() <= 1  # repeated edge
+
+
+@pytest.mark.parametrize("n_frames", [11, 40, 250, 1773])
+def test_the_last_eleventh_is_held_out(n_frames: int) -> None:
+    train = train_frames(n_frames)
+    n_test = int((~train).sum())
+    assert n_test == pytest.approx(n_frames / 11, abs=0.5)
+    assert not train[-n_test:].any() and train[:-n_test].all()
+    assert train_frames(n_frames, use_all=True).all()
+
+
+def test_round_trip(head_dataset: IdentityDataset, tmp_path: Path) -> None:
+    IdentityDataset.save(tmp_path, head_dataset.info, head_dataset.face, head_dataset.tracks)
+    back = IdentityDataset.load(tmp_path)
+    assert back.info == head_dataset.info and len(back) == 40
+    for name, value in vars(head_dataset.tracks).items():
+        kept = getattr(back.tracks, name)
+        assert kept.dtype == value.dtype and np.array_equal(kept, value), name
+    assert np.array_equal(back.face.basis, head_dataset.face.basis)
+
+
+def test_another_version(head_dataset: IdentityDataset, tmp_path: Path) -> None:
+    shutil.copytree(head_dataset.path, tmp_path / "copy")
+    stored = json.loads((tmp_path / "copy" / "dataset.json").read_text())
+    for version in (stored["format"] + 1, None):
+        (tmp_path / "copy" / "dataset.json").write_text(json.dumps({**stored, "format": version}))
+        with pytest.raises(PackageError, match="another version"):
+            IdentityDataset.load(tmp_path / "copy")
+
+
+def test_frames_stay_on_disk(head_dataset: IdentityDataset) -> None:
+    fresh = IdentityDataset.load(head_dataset.path)
+    base = fresh.frames.base if not isinstance(fresh.frames, np.memmap) else fresh.frames
+    assert isinstance(base, np.memmap)
+    assert fresh.frames.shape == (40, 128, 96, 3) and fresh.masks.shape == (40, 128, 96)
+
+
+def test_damaged_plate(head_dataset: IdentityDataset, tmp_path: Path) -> None:
+    shutil.copytree(head_dataset.path, tmp_path / "copy")
+    (tmp_path / "copy" / "plate.png").write_bytes(b"no picture")
+    with pytest.raises(PackageError, match=r"plate\.png"):
+        _ = IdentityDataset.load(tmp_path / "copy").plate
+
+
+def test_landmarks_cameras_and_crops_agree(head_dataset: IdentityDataset) -> None:
+    """The mesh of the true code, projected by a crop's K, lies on the crop's landmarks."""
+    tracks = head_dataset.tracks
+    vertices = head_dataset.face.vertices(tracks.codes).astype(np.float64)
+    ks = head_dataset.crop_ks.astype(np.float64)
+    pixels = project(vertices, tracks.viewmats.astype(np.float64), ks)
+    assert np.abs(pixels - head_dataset.crop_landmarks()).max() < 0.01
+
+
+def test_plate_crop_is_the_background_of_the_frame(head_dataset: IdentityDataset) -> None:
+    for frame in (0, 17, 39):
+        outside = cv2.dilate(head_dataset.masks[frame], np.ones((9, 9), np.uint8)) == 0
+        plate, image = head_dataset.plate_crop(frame), head_dataset.frames[frame]
+        assert outside.sum() > 50
+        assert np.abs(plate[outside].astype(int) - image[outside]).max() <= 6  # drawn with a blur

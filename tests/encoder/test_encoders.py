@@ -1,0 +1,127 @@
+"""What every registered encoder keeps to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from talkhead.encoder import mel
+from talkhead.encoder.base import (
+    SPEECH_LEVEL_DB,
+    SpeechEncoder,
+    encode_chunks,
+    encoder_names,
+    load_encoder,
+    speech_gain,
+)
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
+
+
+@pytest.fixture(params=encoder_names())
+def encoder(request: pytest.FixtureRequest) -> SpeechEncoder:
+    return load_encoder(request.param)
+
+
+def _sound(n_samples: int, seed: int = 0) -> Float32:
+    """Noise whose loudness and colour vary, as those of speech do."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(0.0, 0.1, n_samples)
+    loudness = np.abs(np.sin(np.arange(n_samples) / SAMPLE_RATE * 9.0)) ** 3
+    return np.asarray(np.cumsum(noise) * 0.02 * loudness + noise * loudness, dtype=np.float32)
+
+
+def _pieces(waveform: Float32, size: int) -> Iterator[Float32]:
+    return (waveform[i : i + size] for i in range(0, len(waveform), size))
+
+
+@pytest.mark.parametrize("n_samples", [1, 320, 321, 16_000, 40_321])
+def test_shape_type_and_rate(encoder: SpeechEncoder, n_samples: int) -> None:
+    features = encoder.encode(_sound(n_samples))
+    n_vectors = math.ceil(n_samples * encoder.rate / encoder.sample_rate)
+    assert features.values.shape == (n_vectors, encoder.dim)
+    assert features.values.dtype == np.float32
+    assert features.rate == encoder.rate
+    assert np.isfinite(features.values).all()
+
+
+def test_facts(encoder: SpeechEncoder) -> None:
+    assert encoder.name in encoder_names()
+    assert encoder.rate % FRAME_RATE == 0
+    assert encoder.lookahead_s >= 0.0
+
+
+def test_same_sound_same_features(encoder: SpeechEncoder) -> None:
+    sound = _sound(30_000)
+    again = load_encoder(encoder.name).encode(sound.copy())
+    np.testing.assert_array_equal(encoder.encode(sound).values, again.values)
+
+
+@pytest.mark.parametrize("size", [37, 320, 1000, 16_000, 100_000])
+def test_chunks_equal_the_whole(encoder: SpeechEncoder, size: int) -> None:
+    sound = _sound(40_001)
+    whole = encoder.encode(sound).values
+    parts = np.concatenate(list(encode_chunks(encoder, _pieces(sound, size))))
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+
+
+def test_a_stream_lags_by_its_lookahead(encoder: SpeechEncoder) -> None:
+    stream = encoder.stream()
+    n_samples = 2 * encoder.sample_rate
+    n_given = len(stream.push(_sound(n_samples)))
+    n_due = int((2.0 - encoder.lookahead_s) * encoder.rate)
+    assert n_given >= n_due
+    assert n_given + len(stream.finish()) == 2 * encoder.rate
+
+
+def test_the_future_beyond_the_lookahead_is_not_heard(encoder: SpeechEncoder) -> None:
+    sound = _sound(32_000)
+    other = np.concatenate([sound[:16_000], _sound(16_000, seed=1)])
+    n_same = int((1.0 - encoder.lookahead_s) * encoder.rate)
+    before, after = encoder.encode(sound).values, encoder.encode(other).values
+    np.testing.assert_allclose(before[:n_same], after[:n_same], rtol=0, atol=1e-5)
+
+
+def test_twenty_milliseconds(encoder: SpeechEncoder) -> None:
+    sound = _sound(encoder.sample_rate // 50)
+    whole = encoder.encode(sound).values
+    parts = np.concatenate(list(encode_chunks(encoder, [sound])))
+    assert len(whole) >= 1
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+
+
+def test_silence_is_finite_and_still(encoder: SpeechEncoder) -> None:
+    values = encoder.encode(np.zeros(2 * encoder.sample_rate, np.float32)).values
+    assert np.isfinite(values).all()
+    assert np.ptp(values[10:-10], axis=0).max() < 1e-3
+
+
+def test_unknown_names_are_told_the_known() -> None:
+    with pytest.raises(TalkheadError, match="'parrot'.*mel"):
+        load_encoder("parrot")
+
+
+def test_mel_hears_a_tone_in_its_band_at_its_time() -> None:
+    times = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tone = np.where(times > 0.5, 0.1 * np.sin(2 * np.pi * 1000.0 * times), 0.0)
+    values = load_encoder("mel").encode(tone.astype(np.float32)).values
+    assert np.all(values[:24] == mel.FLOOR)
+    assert abs(int(values[40].argmax()) - 26) <= 2  # 1000 Hz = 15 of 45.2 mel (Slaney)
+
+
+def test_speech_gain_brings_speech_to_one_level() -> None:
+    sound = _sound(50 * 640)
+    silent = np.arange(50) >= 40
+    level = sound[: 40 * 640] * speech_gain(sound, silent)
+    assert abs(10 * np.log10(np.mean(level**2)) - SPEECH_LEVEL_DB) < 0.01
+    ratio = speech_gain(sound * 0.1, silent) / speech_gain(sound, silent)
+    assert abs(ratio - 10.0) < 1e-3
+
+
+def test_speech_gain_leaves_silence_alone() -> None:
+    assert speech_gain(np.zeros(6400, np.float32), np.ones(10, dtype=bool)) == 1.0
+    assert speech_gain(np.zeros(6400, np.float32), np.zeros(10, dtype=bool)) == 1.0
+    assert speech_gain(np.zeros(0, np.float32), np.zeros(0, dtype=bool)) == 1.0

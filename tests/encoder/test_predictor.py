@@ -1,0 +1,219 @@
+"""MotionPredictor: it learns, it repeats itself, pieces equal the whole, silence closes the mouth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from talkhead.encoder.network import PredictorConfig, context_frames
+from talkhead.encoder.predictor import (
+    BLOCK,
+    CLOSING_FRAMES,
+    SETTLING_FRAMES,
+    STIRRING_FRAMES,
+    MotionPredictor,
+    fit_predictor,
+    rest_share,
+)
+from talkhead.errors import TalkheadError
+from talkhead.face import N_LANDMARKS, FaceModel
+from talkhead.progress import SilentProgress
+from talkhead.types import Bool, Float32, SpeechFeatures
+
+N_MOUTH, N_CODES, DIM = 4, 6, 12
+SMALL = PredictorConfig(
+    width=16, layers=((3, 1), (3, 2)), n_members=2, n_steps=150, batch_size=6, n_frames=20, learning_rate=6e-3,
+    dropout=0.0, noise_std=0.05, gain_std=0.0, n_masks=0,
+)  # fmt: skip
+
+
+class Clip(NamedTuple):
+    features: SpeechFeatures
+    codes: Float32
+    train: Bool
+    silent: Bool
+    face: FaceModel
+
+
+def _face(random: np.random.Generator) -> FaceModel:
+    return FaceModel(
+        template=random.normal(size=(N_LANDMARKS, 3)).astype(np.float32),
+        basis=(0.1 * random.normal(size=(N_CODES, N_LANDMARKS, 3))).astype(np.float32),
+        n_mouth=N_MOUTH,
+        triangles=np.zeros((0, 3), np.int64),
+        silence=np.array([-2.0, 0.3, 0.1, 0.0, 0.0, 0.0], np.float32),
+    )
+
+
+def _clip(n_frames: int = 500, seed: int = 0) -> Clip:
+    """Mouth codes that follow the features of the same and the last frame, eyes that don't."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(2 * n_frames, DIM)).astype(np.float32)
+    values[1:] = 0.6 * values[:-1] + 0.8 * values[1:]
+    frames = values.reshape(n_frames, 2 * DIM)
+    mouth = frames @ random.normal(size=(2 * DIM, N_MOUTH)) / 3.0
+    mouth[1:] += 0.5 * np.tanh(mouth[:-1])
+    eyes = random.normal(size=(n_frames, N_CODES - N_MOUTH))
+    codes = np.concatenate([mouth, eyes], axis=1).astype(np.float32)
+    train = np.arange(n_frames) < n_frames * 10 // 11
+    silent = np.zeros(n_frames, dtype=bool)
+    return Clip(SpeechFeatures(values, 50.0), codes, train, silent, _face(random))
+
+
+def _fit(clip: Clip, seed: int = 0, config: PredictorConfig = SMALL) -> MotionPredictor:
+    return fit_predictor(*clip, config, seed, SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return _clip()
+
+
+@pytest.fixture(scope="module")
+def predictor(clip: Clip) -> MotionPredictor:
+    return _fit(clip)
+
+
+def _same(one: MotionPredictor, other: MotionPredictor) -> bool:
+    ours, theirs = one.tensors(), other.tensors()
+    return ours.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in ours.items())
+
+
+def test_learns_what_features_tell(clip: Clip, predictor: MotionPredictor) -> None:
+    predicted = predictor.predict(clip.features, clip.silent, len(clip.codes))
+    test = ~clip.train
+    target, mean = clip.codes[test, :N_MOUTH], clip.codes[clip.train, :N_MOUTH].mean(0)
+    share = np.square(predicted[test, :N_MOUTH] - target).mean() / np.square(target - mean).mean()
+    assert share < 0.4
+
+
+def test_eyes_stay_at_zero(clip: Clip, predictor: MotionPredictor) -> None:
+    predicted = predictor.predict(clip.features, clip.silent, len(clip.codes))
+    assert predicted.shape == clip.codes.shape and predicted.dtype == np.float32
+    assert not predicted[:, N_MOUTH:].any()
+
+
+def test_same_seed_same_predictor(clip: Clip) -> None:
+    brief = replace(SMALL, n_steps=10, dropout=0.2)
+    state = torch.random.get_rng_state()
+    assert _same(_fit(clip, 0, brief), _fit(clip, 0, brief))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not _same(_fit(clip, 0, brief), _fit(clip, 1, brief))
+
+
+def test_frames_kept_back_are_not_used(clip: Clip) -> None:
+    train = clip.train.copy()
+    train[100:130] = False  # frames without a face
+    spoilt_codes = np.where(train[:, None], clip.codes, np.float32(np.nan))
+    used = np.repeat(train, 2)[:, None]
+    spoilt_values = np.where(used, clip.features.values, np.float32(np.nan))
+    silent = clip.silent | ~train
+    brief = replace(SMALL, n_steps=10)
+    clean = _fit(clip._replace(train=train), 0, brief)
+    spoilt = Clip(SpeechFeatures(spoilt_values, 50.0), spoilt_codes, train, silent, clip.face)
+    assert _same(clean, _fit(spoilt, 0, brief))
+
+
+def test_tensors_bring_it_back(clip: Clip, predictor: MotionPredictor) -> None:
+    tensors = {k: v.clone() for k, v in predictor.tensors().items()}
+    again = MotionPredictor.from_tensors(tensors, predictor.config)
+    assert _same(predictor, again)
+    before, after = (
+        p.predict(clip.features, clip.silent, len(clip.codes)) for p in (predictor, again)
+    )
+    np.testing.assert_array_equal(before, after)
+
+
+def test_a_config_from_json_equals_the_config() -> None:
+    layers = [list(layer) for layer in SMALL.layers]
+    assert replace(SMALL, layers=layers) == SMALL  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("n_frames", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 3])
+def test_pieces_equal_the_whole(predictor: MotionPredictor, size: int, n_frames: int) -> None:
+    long = _clip(2 * BLOCK + 3, seed=1)
+    values = long.features.values[: 2 * n_frames]
+    silent = np.arange(n_frames) % 90 > 60
+    whole = predictor.predict(SpeechFeatures(values, 50.0), silent, n_frames)
+    pieces = (values[i : i + size] for i in range(0, len(values), size))
+    parts = list(predictor.predict_chunks(pieces, silent, n_frames))
+    assert max(len(part) for part in parts) <= BLOCK
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_what_lies_beyond_the_view_has_no_say(predictor: MotionPredictor) -> None:
+    long, n_frames = _clip(2 * BLOCK, seed=1), 2 * BLOCK
+    speech = np.zeros(n_frames, dtype=bool)
+    values = long.features.values.copy()
+    whole = predictor.predict(SpeechFeatures(values, 50.0), speech, n_frames)
+    values[600:] = 0.0
+    cut = predictor.predict(SpeechFeatures(values, 50.0), speech, n_frames)
+    reach = 300 - context_frames(SMALL.layers)
+    np.testing.assert_array_equal(whole[:reach], cut[:reach])
+    assert not np.array_equal(whole[reach:300], cut[reach:300])
+
+
+def test_a_single_vector_and_no_frames(predictor: MotionPredictor) -> None:
+    one = SpeechFeatures(np.ones((1, DIM), np.float32), 50.0)
+    assert predictor.predict(one, np.zeros(1, dtype=bool), 1).shape == (1, N_CODES)
+    assert predictor.predict(one, np.zeros(0, dtype=bool), 0).shape == (0, N_CODES)
+
+
+def test_silent_audio_gives_a_still_closed_mouth(clip: Clip, predictor: MotionPredictor) -> None:
+    codes = predictor.predict(clip.features, np.ones(300, dtype=bool), 300)
+    np.testing.assert_array_equal(codes, np.tile(clip.face.silence, (300, 1)))
+
+
+def test_pauses_come_to_rest_and_speech_is_left_alone(
+    clip: Clip, predictor: MotionPredictor
+) -> None:
+    silent = np.zeros(200, dtype=bool)
+    silent[60:140] = True
+    spoken = predictor.predict(clip.features, np.zeros(200, dtype=bool), 200)
+    paused = predictor.predict(clip.features, silent, 200)
+    rest = slice(60 + SETTLING_FRAMES + CLOSING_FRAMES, 140 - STIRRING_FRAMES - CLOSING_FRAMES)
+    np.testing.assert_allclose(paused[rest] - clip.face.silence, 0.0, atol=1e-6)
+    np.testing.assert_array_equal(paused[:60], spoken[:60])
+    np.testing.assert_array_equal(paused[140:], spoken[140:])
+
+
+def test_rest_share_is_smooth_and_knows_its_ends() -> None:
+    silent = np.ones(150, dtype=bool)
+    silent[50:80] = False
+    share = rest_share(silent, 160)
+    assert share[0] == 1.0 and share[-1] == 1.0
+    assert not share[50:80].any()
+    assert max(abs(b - a) for a, b in pairwise(share)) < 0.6
+    assert not rest_share(np.arange(60) // 12 % 2 == 1, 60)[:48].any()  # short pauses
+
+
+def test_codes_stay_in_the_range_seen(clip: Clip, predictor: MotionPredictor) -> None:
+    loud = SpeechFeatures(clip.features.values * 50.0, 50.0)
+    codes = predictor.predict(loud, clip.silent, len(clip.codes))[:, :N_MOUTH]
+    seen = clip.codes[clip.train, :N_MOUTH]
+    assert (codes >= seen.min(0)).all() and (codes <= seen.max(0)).all()
+
+
+def test_wrong_features_are_refused(predictor: MotionPredictor) -> None:
+    speech = np.zeros(10, dtype=bool)
+    with pytest.raises(TalkheadError, match=r"25 vectors a second.*fitted on 50"):
+        predictor.predict(SpeechFeatures(np.zeros((10, DIM), np.float32), 25.0), speech, 10)
+    with pytest.raises(TalkheadError, match="fitted on"):
+        predictor.predict(SpeechFeatures(np.zeros((20, 3), np.float32), 50.0), speech, 10)
+
+
+def test_too_little_footage_is_refused() -> None:
+    with pytest.raises(TalkheadError, match="too few"):
+        _fit(_clip(60))
+
+
+def test_rates_off_the_frame_grid_are_refused(clip: Clip) -> None:
+    odd = SpeechFeatures(clip.features.values, 40.0)
+    with pytest.raises(TalkheadError, match="multiple of 25"):
+        _fit(clip._replace(features=odd))
