@@ -22,9 +22,10 @@ from talkhead.app.evaluation.sheets import contact_sheet, spread
 from talkhead.app.identities import Home, name_from_video
 from talkhead.app.idle import clip_of, save_idle
 from talkhead.app.speak import paste_frame_maker
+from talkhead.audio import measure_loudness
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset, cut_crop
-from talkhead.device import resolve_device, seed_everything
+from talkhead.device import resolve_device, seed_everything, set_threads
 from talkhead.encoder.base import encoder_names, load_encoder, speech_gain
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
@@ -101,6 +102,7 @@ def fit(
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
     work = store.work_dir(name, dataset_key(video, config))
     seed_everything(seed)
+    set_threads()
     dataset = preprocess(video, work / "dataset", config, progress)
     head = _fit_renderer(dataset, work, options, chosen_device, progress)
     features, silent = hear(dataset, encoder)
@@ -151,7 +153,7 @@ def _fit_renderer(
 def hear(dataset: IdentityDataset, encoder: str) -> tuple[SpeechFeatures, np.ndarray[Any, Any]]:
     """Features of a dataset's sound as speak would make them, and its silent frames [F]."""
     silent = dataset.tracks.silent
-    gain = speech_gain(dataset.waveform, silent)
+    gain = speech_gain(measure_loudness([dataset.waveform]).powers, silent)
     return load_encoder(encoder).encode(dataset.waveform * np.float32(gain)), silent
 
 
@@ -261,7 +263,7 @@ def _write_sheet(
         whole = make(frame, number, spoken[index])
         pasted.append(cut_crop(whole, dataset.tracks.origins[index], size, info.scale))
     rows = [
-        ("real", [np.asarray(dataset.frames[i]) for i in chosen]),
+        ("real", [dataset.frames[i] for i in chosen]),
         ("rendered, tracked motion", list(rendered_crops(head, dataset, chosen))),
         ("pasted, driven by the sound", pasted),
     ]

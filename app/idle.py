@@ -92,7 +92,8 @@ def clip_of(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
     """A run of a dataset's frames as a clip; its images are those of `video` from the run's first."""
     info, tracks = dataset.info, dataset.tracks
     small = (info.crop_width // MASK_SHRINK, info.crop_height // MASK_SHRINK)
-    shrunk = [cv2.resize(m, small, interpolation=cv2.INTER_AREA) for m in dataset.masks[part]]
+    whole = (dataset.masks[i] for i in range(len(dataset))[part])
+    shrunk = [cv2.resize(m, small, interpolation=cv2.INTER_AREA) for m in whole]
     return IdleClip(
         path=video,
         face=dataset.face,

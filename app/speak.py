@@ -14,8 +14,10 @@ from talkhead import media
 from talkhead.app.composer import Composer, mask_window, paste_mask
 from talkhead.app.identities import Home
 from talkhead.app.idle import IdleClip, idle_frames, load_idle, ping_pong
-from talkhead.audio import is_silence
-from talkhead.device import resolve_device
+from talkhead.audio import measure_loudness, silent_frames
+from talkhead.cameras import crop_intrinsics
+from talkhead.dataset import cut_crop
+from talkhead.device import resolve_device, set_threads
 from talkhead.encoder.base import encode_chunks, load_encoder, speech_gain
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor
@@ -66,9 +68,10 @@ def speak(
         raise TalkheadError(f"there is no mode {mode!r}. Choose one of: {', '.join(MODES)}")
     output = Path(output) if output is not None else Path(f"{audio.stem}.mp4")
     check_output(output, audio)
+    set_threads()
     package = Home.locate(home).load(identity)
     idle = load_idle(package)
-    name, part = package.renderer(renderer)
+    name, _ = package.renderer(renderer)
     made = load_renderer(package, name, resolve_device(device))
     with progress.step("Listening", total=1) as step:
         codes = speech_codes(audio, package)
@@ -114,12 +117,11 @@ def load_predictor(package: IdentityPackage) -> MotionPredictor:
 def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     """Motion codes [n_frames, K] of a sound file; n_frames = round(25 x seconds), at least 1."""
     encoder = load_encoder(package.manifest.encoder.name)
-    waveform = media.read_audio(audio, SAMPLE_RATE)
-    n_frames = max(1, round(len(waveform) / SAMPLE_RATE * FRAME_RATE))
-    silent = is_silence(waveform)
-    gain = speech_gain(waveform, silent)
-    size = int(CHUNK_S * SAMPLE_RATE)
-    chunks = (waveform[i : i + size] * np.float32(gain) for i in range(0, len(waveform), size))
+    loudness = measure_loudness(media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S))
+    silent = silent_frames(loudness.energy_db)
+    gain = np.float32(speech_gain(loudness.powers, silent))
+    n_frames = max(1, round(loudness.n_samples / SAMPLE_RATE * FRAME_RATE))
+    chunks = (gain * chunk for chunk in media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S))
     features = encode_chunks(encoder, chunks)
     return np.concatenate(list(load_predictor(package).predict_chunks(features, silent, n_frames)))
 
@@ -176,9 +178,6 @@ def _head_frames(renderer: Renderer, idle: IdleClip, codes: Float32) -> Iterator
     device = next(iter(renderer.tensors().values())).device
     n_mouth, size = idle.face.n_mouth, (idle.crop_height, idle.crop_width)
     origin = np.median(idle.origins, axis=0).round()
-    from talkhead.cameras import crop_intrinsics
-    from talkhead.dataset import cut_crop
-
     ks = torch.from_numpy(crop_intrinsics(idle.intrinsics, origin[None], idle.scale)).to(device)
     plate = cut_crop(idle.plate, origin, size, idle.scale).astype(np.float32) / 255.0
     for number, code in zip(ping_pong(len(idle), len(codes)), codes, strict=True):

@@ -164,11 +164,12 @@ class Loudness:
     """How loud each video frame of a waveform is, F = ceil(n_samples * rate / sample_rate).
 
     energy_db: [F] after a high-pass at 100 Hz (against hum and offset), dB of full scale.
-    powers: [F] mean square of the samples as they are.
+    powers: [F] mean square of the samples as they are. n_samples: of the waveform.
     """
 
     energy_db: Float32
     powers: Float64
+    n_samples: int
 
 
 def measure_loudness(

@@ -1,14 +1,18 @@
 """IdentityDataset on disk: what preprocessing makes of a video and the other stages fit.
 
-A folder of dataset.json, safetensors for per-frame tracks, and flat arrays that are read through
-memory maps, so that memory does not grow with the clip.
+A folder of dataset.json, safetensors for per-frame tracks, and plain files of images that are read
+one by one, so that memory does not grow with the clip.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,10 +21,11 @@ import torch
 from talkhead.cameras import crop_intrinsics, default_intrinsics
 from talkhead.errors import PackageError
 from talkhead.face import FaceModel
-from talkhead.storage import read_json, read_tensors, write_json, write_tensors
+from talkhead.storage import file_errors, read_json, read_tensors, write_json, write_tensors
 from talkhead.types import Bool, Float32, Float64, UInt8
 
 FORMAT = 1
+FRAMES, MASKS = "frames.u8", "masks.u8"
 TEST_SHARE = 1 / 11
 
 
@@ -75,8 +80,50 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """Images of one shape, one after the other, as a plain file of uint8.
+
+    They are read when indexed and appended as they come, so memory does not grow with the clip.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+
+    @property
+    def image_bytes(self) -> int:
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // self.image_bytes if self.path.exists() else 0
+
+    def __getitem__(self, index: int | np.integer[Any]) -> UInt8:
+        """Image `index` of `shape`. Raises IndexError beyond the end."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: image {index} of {len(self)}")
+        offset = int(index) * self.image_bytes
+        flat = np.fromfile(self.path, np.uint8, self.image_bytes, offset=offset)
+        return flat.reshape(self.shape)
+
+    def __iter__(self) -> Iterator[UInt8]:
+        return (self[i] for i in range(len(self)))
+
+    def truncate(self, n: int) -> None:
+        """Keep the first n images. Raises TalkheadError."""
+        with file_errors(self.path), open(self.path, "ab") as file:
+            file.truncate(n * self.image_bytes)
+
+    def append(self, images: Iterable[UInt8]) -> None:
+        """Write images behind the last one, and have them on the disk. Raises TalkheadError."""
+        with file_errors(self.path), open(self.path, "ab") as file:
+            for image in images:
+                file.write(np.ascontiguousarray(image).data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
 class IdentityDataset:
-    """A prepared clip. Large arrays stay on disk until they are indexed."""
+    """A prepared clip. Images stay on disk until they are indexed."""
 
     path: Path
     info: DatasetInfo
@@ -97,7 +144,7 @@ class IdentityDataset:
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
         """Write everything but the flat arrays, dataset.json last."""
         write_tensors(path / "face.safetensors", face.tensors())
-        arrays = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in vars(tracks).items()}
+        arrays = {k: torch.from_numpy(np.array(v)) for k, v in vars(tracks).items()}
         write_tensors(path / "tracks.safetensors", arrays)
         write_json(path / "dataset.json", {"format": FORMAT, **asdict(info)})
 
@@ -105,14 +152,14 @@ class IdentityDataset:
         return self.info.n_frames
 
     @cached_property
-    def frames(self) -> UInt8:
-        """Head crops [F, H, W, 3] uint8 RGB, memory-mapped."""
-        return np.asarray(np.load(self.path / "frames.npy", mmap_mode="r"))
+    def frames(self) -> ImageFile:
+        """Head crops [F, H, W, 3] uint8 RGB."""
+        return ImageFile(self.path / FRAMES, (self.info.crop_height, self.info.crop_width, 3))
 
     @cached_property
-    def masks(self) -> UInt8:
-        """Person masks of the crops [F, H, W], 255 = person, memory-mapped."""
-        return np.asarray(np.load(self.path / "masks.npy", mmap_mode="r"))
+    def masks(self) -> ImageFile:
+        """Person masks of the crops [F, H, W] uint8, 255 = person."""
+        return ImageFile(self.path / MASKS, (self.info.crop_height, self.info.crop_width))
 
     @cached_property
     def plate(self) -> UInt8:

@@ -38,15 +38,33 @@ RIGHT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
 IRISES = tuple(range(N_SURFACE, N_LANDMARKS))
 
 
+N_BODY = 4
+"""Components of the body at the end of every motion code."""
+
+
+def body_matrix(codes: Tensor) -> Tensor:
+    """How the body stands, [B, 3, 3], of motion codes [B, K].
+
+    A similarity of normalised image coordinates (shift x and y, log scale, angle), as a matrix on
+    camera space: exact for points of any depth.
+    """
+    shift_x, shift_y, log_scale, angle = codes[:, -N_BODY:].unbind(1)
+    cos, sin = log_scale.exp() * angle.cos(), log_scale.exp() * angle.sin()
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    rows = [(cos, -sin, shift_x), (sin, cos, shift_y), (zero, zero, one)]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
 @dataclass(frozen=True)
 class FaceModel:
     """A person's face mesh, linear in the motion code: vertices = template + code @ basis.
 
     template: [478, 3] mean face, world units (outer eye corners 1 apart, origin between them,
     OpenCV axes, looking towards -z).
-    basis: [K, 478, 3] vertex offsets per unit of code; the first n_mouth components move mouth and
-    jaw, the rest eyes and brows. Codes are scaled alike within a part: the first component has
-    standard deviation 1 on the training frames.
+    basis: [K, 478, 3] vertex offsets per unit of code. The first n_mouth components move mouth and
+    jaw, the next ones eyes and brows; they are scaled alike within a part, so that the first has
+    standard deviation 1 on the training frames. The last N_BODY move no vertex: they are the sway
+    of the body, see body_matrix.
     triangles: [T, 3] of the surface, consistently wound.
     silence: [K] the code of this person's mouth at rest (eyes zero).
     """

@@ -8,14 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
+from talkhead.audio import measure_loudness
 from talkhead.encoder.mel import MelEncoder
 from talkhead.errors import TalkheadError
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, SpeechFeatures
+from talkhead.types import Bool, Float32, Float64, SpeechFeatures
 
 ENTRY_POINTS = "talkhead.encoders"
 
 SPEECH_LEVEL_DB = -23.0
-"""Level, in dB of full scale, that `speech_gain` brings speech to."""
+"""Level, in dB of full scale, that `level_gain` brings speech to."""
 MAX_GAIN_DB = 40.0
 
 
@@ -84,16 +85,22 @@ def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator
 
 
 def speech_gain(waveform: Float32, silent: Bool) -> float:
+    """The factor that brings a waveform's speech to SPEECH_LEVEL_DB: see `level_gain`.
+
+    waveform: [n_samples] at SAMPLE_RATE. silent: [F] video frames without speech.
+    """
+    return level_gain(measure_loudness([waveform]).powers, silent)
+
+
+def level_gain(powers: Float64, silent: Bool) -> float:
     """The factor that brings speech to SPEECH_LEVEL_DB, at most MAX_GAIN_DB up or down.
 
-    waveform: [n_samples] at SAMPLE_RATE. silent: [F] video frames without speech. 1 where there is
-    no speech at all. Encoders hear waveforms at this level, in fitting and in speaking, so that a
-    quiet recording moves the mouth as far as a loud one.
+    powers: [F] mean square of each video frame's samples. silent: [F] those without speech. 1 where
+    all are. Encoders hear waveforms at this level, in fitting and in speaking, so that a quiet
+    recording moves the mouth as far as a loud one.
     """
-    hop = SAMPLE_RATE // FRAME_RATE
-    n_frames = min(len(silent), len(waveform) // hop)
-    powers = np.square(waveform[: n_frames * hop], dtype=np.float64).reshape(n_frames, hop).mean(1)
-    spoken = powers[~silent[:n_frames]]
+    n_frames = min(len(silent), len(powers))
+    spoken = powers[:n_frames][~silent[:n_frames]]
     if len(spoken) == 0 or spoken.mean() <= 0.0:
         return 1.0
     gain_db = SPEECH_LEVEL_DB - 10.0 * np.log10(spoken.mean())

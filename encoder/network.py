@@ -16,16 +16,17 @@ class PredictorConfig:
     layers: (kernel, dilation) of each block, kernels odd. n_members: nets whose mean counts, each
     holding out another block of the training part. gain_std, noise_std: of the features' level and
     values, in natural log units and standard deviations. n_masks, mask_width: stretches of feature
-    dimensions that are hidden. velocity_weight, jaw_weight: of these losses beside the lips'.
+    dimensions that are hidden. velocity_weight, gap_weight,
+    jaw_weight: of the errors of lip motion, lip opening and jaw beside those of the lips' shape.
     """
 
-    width: int = 96
+    width: int = 64
     layers: tuple[tuple[int, int], ...] = ((5, 1), (3, 2), (3, 4))
     n_members: int = 4
-    n_steps: int = 400
-    batch_size: int = 12
+    n_steps: int = 500
+    batch_size: int = 4
     n_frames: int = 50
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-3
     weight_decay: float = 0.02
     dropout: float = 0.2
     gain_std: float = 1.0
@@ -33,6 +34,7 @@ class PredictorConfig:
     n_masks: int = 2
     mask_width: int = 12
     velocity_weight: float = 1.0
+    gap_weight: float = 0.3
     jaw_weight: float = 0.15
 
     def __post_init__(self) -> None:

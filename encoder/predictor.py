@@ -21,25 +21,33 @@ from talkhead.encoder.network import (
     frame_inputs,
     make_net,
 )
-from talkhead.encoder.training import Lesson, heard_codes, train_member
+from talkhead.encoder.training import Lesson, heard_codes, lip_distance, train_member
 from talkhead.errors import TalkheadError
-from talkhead.face import JAW_LINE, LIPS, FaceModel
+from talkhead.face import JAW_LINE, LIPS, FaceModel, lip_aperture
 from talkhead.progress import Progress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
 BLOCK = 250
 """Frames predicted at a time."""
-SETTLING_FRAMES = 10
-STIRRING_FRAMES = 6
+SETTLING_FRAMES = 15
+STIRRING_FRAMES = 8
 """Frames after speech and before it that are left to the nets though nothing sounds: in short
 pauses people breathe with the mouth open, and they open it well before the first sound."""
 CLOSING_FRAMES = 3
 """Frames over which the mouth goes to rest, and leaves it."""
+GAINS = tuple(1.0 + 0.05 * step for step in range(9))
+GAIN_COST = 0.015
+"""By how much the lips' error on held-out frames may grow for motion as large as the person's."""
 LEAST_FRAMES = 100
+LEAST_QUIET = 10
+CLOSED_PERCENT = 30
+"""So many silent frames are needed, and such a share of them, to know a person's closed mouth."""
 SILENCE_WEIGHT = 0.5
 """How much a frame counts in which nothing is said: the mouth may be doing anything."""
 LIPS_CENTRED = 0.7
 """Share of the lips' common motion that is no error: their shape matters more than their place."""
+LIP_GAPS = ((13, 14), (82, 87), (312, 317))
+"""Landmarks of the inner lips, upper and lower, whose distance is how far the mouth is open."""
 LEAST_SPREAD = 0.5
 """Added to the features' spread, so that dimensions that hardly vary are not blown up."""
 RANGE_PERCENT = (0.2, 99.8)
@@ -240,7 +248,7 @@ def fit_predictor(
             f"{train.sum()} frames of usable footage are too few to learn speech from; "
             f"{LEAST_FRAMES} are needed. Record a longer video"
         )
-    scaling = _scaling(features, codes, train, face)
+    scaling = _scaling(features, codes, train, silent, face)
     lesson = _lesson(features, codes, train, silent, face, scaling)
     blocks = _blocks(train, config.n_members)
     members, timid = [], torch.zeros_like(lesson.targets)
@@ -253,7 +261,7 @@ def fit_predictor(
             member = train_member(lesson, held_out, net, config, generator, step.advance)
             members.append(member)
             timid[held_out] = heard_codes(lesson, member, config)[held_out]
-    gain = _best_gain(timid, lesson)
+    gain = _boldness(timid, lesson)
     return MotionPredictor(config, replace(scaling, gain=gain), tuple(members))
 
 
@@ -269,7 +277,9 @@ def _alone() -> Iterator[None]:
             torch.set_num_threads(n_threads)
 
 
-def _scaling(features: SpeechFeatures, codes: Float32, train: Bool, face: FaceModel) -> Scaling:
+def _scaling(
+    features: SpeechFeatures, codes: Float32, train: Bool, silent: Bool, face: FaceModel
+) -> Scaling:
     heard = features.values[_vectors_of(train, features)].astype(np.float64)
     mouth = codes[train, : face.n_mouth].astype(np.float64)
     low, high = np.percentile(mouth, RANGE_PERCENT, axis=0)
@@ -280,9 +290,23 @@ def _scaling(features: SpeechFeatures, codes: Float32, train: Bool, face: FaceMo
         centre=mouth.mean(0).astype(np.float32),
         low=low.astype(np.float32),
         high=high.astype(np.float32),
-        rest=face.silence.astype(np.float32),
+        rest=_rest(codes[train & silent], face),
         gain=1.0,
     )
+
+
+def _rest(quiet: Float32, face: FaceModel) -> Float32:
+    """The code [n_codes] of a closed mouth: the median of the most closed of quiet codes [n, K].
+
+    In pauses people breathe, many with the mouth open: the median of all may be half open.
+    """
+    if len(quiet) < LEAST_QUIET:
+        return face.silence.astype(np.float32)
+    mouth = quiet.copy()
+    mouth[:, face.n_mouth :] = 0.0
+    aperture = lip_aperture(face.vertices(mouth))
+    closed = mouth[aperture <= np.percentile(aperture, CLOSED_PERCENT)]
+    return np.asarray(np.median(closed, axis=0), dtype=np.float32)
 
 
 def _lesson(
@@ -302,6 +326,7 @@ def _lesson(
     weights = np.zeros(n_frames, np.float32)
     weights[train] = np.where(silent[train], SILENCE_WEIGHT, 1.0)
     lips, jaw = (_moved_by(face, points) for points in (LIPS, JAW_LINE))
+    gap = np.stack([_moved_by(face, (top,)) - _moved_by(face, (low,)) for top, low in LIP_GAPS], 1)
     lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
     typical = np.linalg.norm(np.tensordot(targets[train], lips, 1), axis=-1).mean()
     return Lesson(
@@ -309,6 +334,7 @@ def _lesson(
         targets=torch.from_numpy(targets),
         weights=torch.from_numpy(weights),
         lips=torch.from_numpy((lips / typical).reshape(face.n_mouth, -1)),
+        gap=torch.from_numpy((gap / typical).reshape(face.n_mouth, -1)),
         jaw=torch.from_numpy((jaw / typical).reshape(face.n_mouth, -1)),
         spread=torch.from_numpy(scaling.spread),
     )
@@ -333,5 +359,15 @@ def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
         yield block
 
 
-def _best_gain(timid: Tensor, lesson: Lesson) -> float:
-    return 1.0
+def _boldness(timid: Tensor, lesson: Lesson) -> float:
+    """The largest of GAINS on codes [F, K] of held-out frames that costs at most GAIN_COST.
+
+    Nets that learn from little shrink every motion towards the mean; a mouth that moves as far as
+    the person's looks more right than its distance says.
+    """
+    errors = [
+        float(lip_distance((gain * timid - lesson.targets) @ lesson.lips, lesson.weights))
+        for gain in GAINS
+    ]
+    allowed = (1.0 + GAIN_COST) * min(errors)
+    return max(gain for gain, error in zip(GAINS, errors, strict=True) if error <= allowed)

@@ -32,14 +32,16 @@ class Lesson:
     """What there is to learn, F frames; of frames that may not be learned from all values are 0.
 
     vectors: [F * per_frame, D] normalised features. targets: [F, K] mouth codes less their mean.
-    weights: [F] how much a frame counts. lips, jaw: [K, P * 2] what a unit of code moves on screen,
-    x and y of P points, in units of the typical lip motion. spread: [D] of the features.
+    weights: [F] how much a frame counts. lips, gap, jaw: [K, P * 2] what a unit of code moves on
+    screen, x and y of P points (gap: of the upper lip against the lower), in units of the typical
+    lip motion. spread: [D] of the features.
     """
 
     vectors: Tensor
     targets: Tensor
     weights: Tensor
     lips: Tensor
+    gap: Tensor
     jaw: Tensor
     spread: Tensor
 
@@ -107,14 +109,15 @@ def _loss(
     lips = error @ lesson.lips
     moved = (lips[:, 1:] - lips[:, :-1], weight[:, 1:] * weight[:, :-1])
     return (
-        _distance(lips, weight)
-        + config.jaw_weight * _distance(error @ lesson.jaw, weight)
-        + config.velocity_weight * _distance(*moved)
+        lip_distance(lips, weight)
+        + config.gap_weight * lip_distance(error @ lesson.gap, weight)
+        + config.jaw_weight * lip_distance(error @ lesson.jaw, weight)
+        + config.velocity_weight * lip_distance(*moved)
     )
 
 
-def _distance(offsets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean length of point offsets [B, T, P * 2], weights [B, T]."""
+def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean length of point offsets [..., F, P * 2], weights [..., F]."""
     squares = offsets.unflatten(-1, (-1, 2)).square().sum(-1)
     lengths = torch.sqrt(squares + 1e-6).mean(-1)
     return (lengths * weights).sum() / weights.sum().clamp(min=1e-6)

@@ -60,7 +60,7 @@ def track_head(landmarks: Float32, usable: Bool, train: Bool, intrinsics: Float6
         template = _upright(np.median(canonical[in_train], axis=0))
         weights = _reweighted(weights, canonical[in_train])
     viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
-    viewmats = smooth_poses(viewmats, index)
+    viewmats = smooth_poses(viewmats, index, in_train)
     canonical = canonicalise(points, viewmats, template, weights, intrinsics)
     residual = _residual(template, points, weights, viewmats, intrinsics)
     return _spread(template, viewmats, residual, canonical, index, len(landmarks))
@@ -213,10 +213,14 @@ def canonicalise(
     return np.asarray((camera - viewmats[:, None, :3, 3]) @ viewmats[:, :3, :3])
 
 
-def smooth_poses(viewmats: Float64, index: Int) -> Float64:
-    """Poses [F, 4, 4] smoothed without lag, each run of neighbouring frames by itself."""
+def smooth_poses(viewmats: Float64, index: Int, train: Bool) -> Float64:
+    """Poses [F, 4, 4] smoothed without lag, each run of neighbouring frames by itself.
+
+    index: [F] frame numbers. train: [F]; held-out frames don't reach into the others.
+    """
     result = viewmats.copy()
-    for run in np.split(np.arange(len(index)), np.flatnonzero(np.diff(index) > 1) + 1):
+    ends = (np.diff(index) > 1) | (np.diff(train.astype(np.int8)) != 0)
+    for run in np.split(np.arange(len(index)), np.flatnonzero(ends) + 1):
         rotation = Rotation.from_matrix(viewmats[run, :3, :3])
         mean = rotation.mean()
         vectors = (rotation * mean.inv()).as_rotvec()

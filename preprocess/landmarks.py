@@ -107,7 +107,7 @@ def track_frames(tracker: FaceTracker, frames: Iterable[UInt8]) -> Tracking:
     """Landmarks of frames; those without the face are zero and not found."""
     tracked = [tracker.track(frame) for frame in frames]
     empty = np.zeros((N_LANDMARKS, 3), dtype=np.float32)
-    landmarks = np.stack([empty if face is None else face for face in tracked] or [empty][:0])
+    landmarks = np.array([empty if face is None else face for face in tracked], dtype=np.float32)
     found = np.array([face is not None for face in tracked], dtype=bool)
     return Tracking(landmarks.reshape(-1, N_LANDMARKS, 3), found)
 

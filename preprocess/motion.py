@@ -11,6 +11,7 @@ from talkhead.face import (
     LEFT_BROW,
     LEFT_EYE,
     LIPS,
+    N_BODY,
     N_SURFACE,
     NOSE_BOTTOM,
     OUTER_EYE_CORNERS,
@@ -67,6 +68,7 @@ def fit_face_model(
         [
             _regress(offsets * mouth_part[:, None], mouth),
             _regress(offsets * (1.0 - mouth_part)[:, None], eyes),
+            np.zeros((N_BODY, *template.shape)),
         ]
     )
     model = FaceModel(
@@ -74,7 +76,7 @@ def fit_face_model(
         basis=basis.astype(np.float32),
         n_mouth=N_MOUTH,
         triangles=_oriented(template, triangles),
-        silence=np.zeros(N_MOUTH + N_EYES, dtype=np.float32),
+        silence=np.zeros(N_MOUTH + N_EYES + N_BODY, dtype=np.float32),
     )
     quiet = train & silent if (train & silent).sum() >= 5 else train
     rest = np.median(encode_motion(model, canonical[quiet]), axis=0)
@@ -101,17 +103,18 @@ def _regress(offsets: Float64, scores: Float64) -> Float64:
 
 
 def encode_motion(model: FaceModel, canonical: Float32) -> Float32:
-    """Motion codes [F, K] whose mesh lies nearest to canonical landmarks [F, 478, 3].
+    """Motion codes [F, K] whose mesh lies nearest to canonical landmarks [F, 478, 3], body at zero.
 
     Weighted least squares over both parts at once; lips and lids count most, depth little.
     """
     importance = _mouth_importance(model.template) + _eye_importance(model.template) + 0.02
     weights = (importance[:, None] * np.array([1.0, 1.0, DEPTH_WEIGHT])).reshape(-1)
-    basis = model.basis.reshape(model.n_codes, -1).astype(np.float64) * weights
+    basis = model.basis[:-N_BODY].reshape(model.n_codes - N_BODY, -1).astype(np.float64) * weights
     target = (canonical - model.template).reshape(len(canonical), -1) * weights
     gram = basis @ basis.T
     gram += 1e-4 * np.diag(np.diag(gram)) + 1e-9 * np.trace(gram) * np.eye(len(gram))
-    return np.linalg.solve(gram, basis @ target.T).T.astype(np.float32)
+    codes = np.linalg.solve(gram, basis @ target.T).T.astype(np.float32)
+    return np.pad(codes, ((0, 0), (0, N_BODY)))
 
 
 def _oriented(template: Float32, triangles: Int) -> Int:

@@ -21,10 +21,20 @@ import torch
 from talkhead import media
 from talkhead.audio import is_silence
 from talkhead.cameras import default_intrinsics
-from talkhead.dataset import DatasetInfo, IdentityDataset, Tracks, cut_crop, train_frames
+from talkhead.dataset import (
+    FRAMES,
+    MASKS,
+    DatasetInfo,
+    IdentityDataset,
+    ImageFile,
+    Tracks,
+    cut_crop,
+    train_frames,
+)
 from talkhead.errors import FootageError
-from talkhead.face import OUTER_EYE_CORNERS, lip_aperture
+from talkhead.face import N_BODY, OUTER_EYE_CORNERS, lip_aperture
 from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
+from talkhead.preprocess.body import track_body
 from talkhead.preprocess.headpose import HeadTrack, track_head
 from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, mesh_triangles, track_frames
 from talkhead.preprocess.motion import encode_motion, fit_face_model
@@ -51,10 +61,10 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same video would give another dataset."""
-CHUNK = 250
-"""Frames between checkpoints: about 5 s of work."""
+CHUNK = 100
+"""Frames between checkpoints: about 2 s of work."""
 WARM_UP = 5
 """Frames the tracker sees before a chunk, so that results don't depend on where it was resumed."""
 
@@ -107,6 +117,13 @@ def preprocess(
     train = train_frames(len(tracking), config.use_all_frames)
     silent = _silent_frames(waveform, len(tracking))
     face = fit_face_model(head.template, head.canonical, train & usable, silent, mesh_triangles())
+    codes = encode_motion(face, head.canonical)
+    frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
+    masks = ImageFile(folder / MASKS, (plan.height, plan.width))
+    intrinsics = default_intrinsics(info.width, info.height)
+    codes[:, -N_BODY:] = track_body(
+        frames, masks, tracking.landmarks, usable, train, plan, intrinsics, progress
+    )
     tracks = Tracks(
         landmarks=tracking.landmarks,
         found=tracking.found,
@@ -115,7 +132,7 @@ def preprocess(
         silent=silent,
         viewmats=head.poses.viewmats,
         residual_px=head.poses.residual_px,
-        codes=encode_motion(face, head.canonical),
+        codes=codes,
         origins=plan.origins,
     )
     facts = DatasetInfo(
@@ -227,29 +244,30 @@ def lip_measures(points: Float32) -> Float32:
 
 
 def _cut(video: Path, plan: CropPlan, n_frames: int, folder: Path, progress: Progress) -> None:
-    """frames.npy and masks.npy, written in place; cut.json says how many frames are done."""
-    marker = folder / "cut.json"
-    done = int(read_json(marker)["done"]) if marker.exists() else 0
-    if done >= n_frames:
+    """The files of crops and masks, chunk by chunk, resumable."""
+    frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
+    masks = ImageFile(folder / MASKS, (plan.height, plan.width))
+    done = min(len(frames), len(masks)) // CHUNK * CHUNK
+    if min(len(frames), len(masks)) == n_frames:
         return
-    shape = (n_frames, plan.height, plan.width)
-    mode = "r+" if done else "w+"
-    frames = np.lib.format.open_memmap(folder / "frames.npy", mode, np.uint8, (*shape, 3))
-    masks = np.lib.format.open_memmap(folder / "masks.npy", mode, np.uint8, shape)
+    frames.truncate(done)
+    masks.truncate(done)
     segmenter = PersonSegmenter()
     with progress.step("Cutting out the head", total=n_frames, done=done) as step:
         source = media.read_frames(video, start_s=done / FRAME_RATE, n_frames=n_frames - done)
         with closing(source):
-            for index, frame in enumerate(source, start=done):
-                frames[index] = cut_crop(
-                    frame, plan.origins[index], (plan.height, plan.width), plan.scale
-                )
-                masks[index] = segmenter.mask(frames[index])
-                step.advance()
-                if (index + 1) % CHUNK == 0 or index + 1 == n_frames:
-                    frames.flush()
-                    masks.flush()
-                    write_json(marker, {"done": index + 1})
+            numbered = enumerate(source, start=done)
+            while chunk := list(islice(numbered, CHUNK)):
+                crops = [
+                    cut_crop(frame, plan.origins[i], (plan.height, plan.width), plan.scale)
+                    for i, frame in chunk
+                ]
+                found = []
+                for crop in crops:
+                    found.append(segmenter.mask(crop))
+                    step.advance()
+                frames.append(crops)
+                masks.append(found)
     segmenter.close()
 
 
@@ -260,7 +278,7 @@ def _background(
     target, facts = folder / "plate.png", folder / "plate.json"
     if not facts.exists():
         with progress.step("Background behind the person", total=1) as step:
-            masks = np.load(folder / "masks.npy", mmap_mode="r")
+            masks = ImageFile(folder / MASKS, (plan.height, plan.width))
             chosen = np.flatnonzero(usable)
             chosen = chosen[
                 np.linspace(0, len(chosen) - 1, min(MAX_SAMPLES, len(chosen))).round().astype(int)

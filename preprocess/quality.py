@@ -49,7 +49,7 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
     if n_found < min_face * n_frames:
         raise FootageError(
             f"{video}: a face was found in {n_found} of {n_frames} frames ({min_face:.0%} needed). "
-            f"Record with the face unobstructed, or pass --min-face {n_found / n_frames:.1f}"
+            f"Record with the face unobstructed, or pass --min-face {10 * n_found // n_frames / 10}"
         )
     if n_found < MIN_SECONDS * FRAME_RATE:
         raise FootageError(

@@ -16,10 +16,15 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
 
 MAX_LAG = 10
 CONTEXT = 2
+NEARNESS = (0.2, 0.5, 1.0, 0.5, 0.2)
+"""Scale of each context frame's energies before the ridge: the moment itself is preferred to its
+neighbours, or every lag within the context would predict as well as the true one."""
 N_BANDS = 16
 N_FOLDS = 5
 N_CONTROLS = 12
-RIDGE = 30.0
+RIDGE = 1000.0
+LEAST_SCORE = 0.25
+"""Lips and sound of different clips reach 0.2 by chance, those of one clip 0.5 to 0.7."""
 IN_SYNC_FRAMES = 1.0
 """Offsets smaller than this are left alone: lips lead the sound by about as much."""
 MIN_SECONDS = 12.0
@@ -51,7 +56,7 @@ def measure_offset(waveform: Float32, lips: Float32, usable: Bool) -> AvOffset:
     lag = _peak(scores)
     sure = (
         lag is not None
-        and scores.max() > max(1.25 * control, control + 0.05)
+        and scores.max() > max(1.25 * control, control + 0.1, LEAST_SCORE)
         and len(lips) >= MIN_SECONDS * FRAME_RATE
     )
     offset = lag * 1000.0 / FRAME_RATE if sure and lag is not None else None
@@ -98,7 +103,8 @@ def _score(sound: Float64, lips: Float64, usable: Bool, lag: int) -> float:
 
 
 def _ridge(x: Float64, y: Float64, new: Float64) -> Float64:
-    mean, spread, middle = x.mean(0), x.std(0) + 1e-6, y.mean(0)
+    nearness = np.repeat(NEARNESS, N_BANDS)
+    mean, spread, middle = x.mean(0), (x.std(0) + 1e-6) / nearness, y.mean(0)
     z = (x - mean) / spread
     weights = np.linalg.solve(z.T @ z + RIDGE * np.eye(z.shape[1]), z.T @ (y - middle))
     return np.asarray((new - mean) / spread @ weights + middle)

@@ -176,7 +176,7 @@ def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
 
 def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> TrainBatch:
     """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels."""
-    images = [np.asarray(dataset.frames[i]) for i in frames]
+    images = [dataset.frames[i] for i in frames]
     regions = [mask_regions(dataset.masks[i]) for i in frames]
     weights = [
         weight_map(landmarks[i], inner, rim, RegionWeights())

@@ -15,7 +15,15 @@ from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
 from talkhead.cameras import default_intrinsics, project
-from talkhead.dataset import DatasetInfo, IdentityDataset, Tracks, cut_crop, train_frames
+from talkhead.dataset import (
+    FRAMES,
+    MASKS,
+    DatasetInfo,
+    IdentityDataset,
+    Tracks,
+    cut_crop,
+    train_frames,
+)
 from talkhead.face import (
     FACE_OVAL,
     INNER_LIPS,
@@ -110,7 +118,9 @@ def _depth(flat: Float64) -> Float64:
 def _basis(template: Float64) -> Float64:
     x, y = template[:, 0], template[:, 1]
     basis = np.zeros((N_MOUTH + N_EYES, N_LANDMARKS, 3))
-    below = 1.0 / (1.0 + np.exp(-np.clip((y - MOUTH_Y) / 0.004, -50, 50))) * np.exp(-((x / 0.5) ** 2))
+    below = (
+        1.0 / (1.0 + np.exp(-np.clip((y - MOUTH_Y) / 0.004, -50, 50))) * np.exp(-((x / 0.5) ** 2))
+    )
     basis[0, :, 1], basis[0, :, 2] = 0.06 * below, 0.02 * below
     near = np.exp(-((x / 0.35) ** 2) - ((y - MOUTH_Y) / 0.25) ** 2)
     basis[1, :, 0] = 0.1 * x * near
@@ -221,8 +231,8 @@ def make_dataset(
         image, mask = draw_head(face, landmarks[i, :, :2].astype(np.float64), background)
         frames[i] = cut_crop(image, origins[i], size, scale)
         masks[i] = cut_crop(mask, origins[i], size, scale)
-    np.save(path / "frames.npy", frames)
-    np.save(path / "masks.npy", masks)
+    frames.tofile(path / FRAMES)
+    masks.tofile(path / MASKS)
     cv2.imwrite(str(path / "plate.png"), background[..., ::-1])
     np.save(path / "waveform.npy", np.zeros(n_frames * 640, np.float32))
     info = DatasetInfo(
@@ -252,4 +262,3 @@ def make_dataset(
     )
     IdentityDataset.save(path, info, face, tracks)
     return IdentityDataset.load(path)
-

@@ -210,7 +210,7 @@ def frames_with_face(dataset: IdentityDataset, frames: Int) -> Int:
 
 def real_crops(dataset: IdentityDataset, frames: Int) -> Iterator[UInt8]:
     """The true crops of frames, one after the other."""
-    return (np.asarray(dataset.frames[f]) for f in frames)
+    return (dataset.frames[f] for f in frames)
 
 
 def rendered_crops(
@@ -303,7 +303,7 @@ def _measure(
     def scored() -> Iterator[UInt8]:
         for frame, image in zip(frames, images, strict=True):
             boxes = _boxes(dataset, landmarks[frame])
-            rows.append(_score(image, np.asarray(dataset.frames[frame]), *boxes))
+            rows.append(_score(image, dataset.frames[frame], *boxes))
             bar.advance()
             yield image
 

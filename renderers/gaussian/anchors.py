@@ -1,9 +1,9 @@
 """Where Gaussians start: frames on the tracked mesh, a lip cap, teeth, and the rigid rest.
 
 Frames, in this order: every triangle of the face surface, the triangles of a cap across the inner
-lips, the skull (rigid), the jaw (moves as the chin does), the body (stays where it is in the image
-while the head turns). Each has a rest pose; what moves is the origin o and the deformation gradient
-F (deform.py).
+lips, the skull (rigid), the jaw (moves as the chin does), the body (moves in the image as the code
+says, whatever the head does). Each has a rest pose; what moves is the origin o and the deformation
+gradient F (deform.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from talkhead.face import (
     LIPS,
     RIGHT_EYE,
     FaceModel,
+    body_matrix,
     lip_aperture,
 )
 from talkhead.types import Float32, Float64, Int, UInt8
@@ -94,9 +95,10 @@ class Frames:
         gradients = _edges(corners) @ self.rest_inverse
         rigid = torch.eye(3, dtype=motion.dtype, device=motion.device).expand(n_images, 2, 3, 3)
         jaw = motion @ self.jaw
-        back = viewmats[:, :3, :3].transpose(1, 2)
-        body = back @ self.rest_view[:3, :3]
-        body_origin = (back @ (self.rest_view[:3, 3] - viewmats[:, :3, 3])[..., None])[..., 0]
+        back, sway = viewmats[:, :3, :3].transpose(1, 2), body_matrix(motion)
+        body = back @ sway @ self.rest_view[:3, :3]
+        place = sway @ self.rest_view[:3, 3] - viewmats[:, :3, 3]
+        body_origin = (back @ place[..., None])[..., 0]
         moved = torch.stack([torch.zeros_like(jaw), jaw, body_origin], dim=1)
         return (
             torch.cat([gradients, rigid, body[:, None]], 1),
@@ -279,7 +281,9 @@ def _rest_of_person(
         size = 0.6 * pixel * np.sqrt(total / n / chance[rows, columns])
         places = (camera - view[:3, 3]) @ view[:3, :3]
         on_body = rows > landmarks[frame_id, JAW_LINE, 1].mean()
-        body = (camera - rest_view[:3, 3]) @ rest_view[:3, :3]
+        code = torch.from_numpy(dataset.tracks.codes[frame_id : frame_id + 1]).double()
+        unswayed = np.linalg.solve(body_matrix(code)[0].numpy(), camera.T).T
+        body = (unswayed - rest_view[:3, 3]) @ rest_view[:3, :3]
         colour = image[rows, columns] / 255.0
         index = np.where(on_body, skull + 2, skull)
         local = np.where(on_body[:, None], body, places)

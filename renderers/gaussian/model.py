@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
+from talkhead.face import N_BODY
 from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.gaussian.anchors import (
     Frames,
@@ -29,7 +30,7 @@ from talkhead.renderers.gaussian.rasterizer import rasterize
 from talkhead.renderers.losses import photometric_loss, random_offset
 from talkhead.types import Rendering
 
-N_POSE = 6
+N_POSE = 10
 N_CHANNELS = 7
 """Blended per Gaussian: place 3, colour 3, opacity logit 1."""
 
@@ -47,7 +48,7 @@ class GaussianConfig:
     n_surface: int = 11_000
     n_cap: int = 430
     n_teeth: int = 500
-    n_rest: int = 5_000
+    n_rest: int = 6_000
     n_steps: int = 4_500
     batch_size: int = 2
     code_noise: float = 0.2
@@ -72,7 +73,8 @@ class GaussianRenderer:
     name: ClassVar[str] = "gaussian"
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
-        """state: index [N]; pose_mean, pose_scale [6]; base [N, 7]; shape [N, 6]; deltas [K+6, N*7].
+        """state: index [N]; pose_mean, pose_scale [10]; base [N, 7]; shape [N, 6];
+        deltas [K + 10, N * 7].
 
         base and deltas count in steps of their channel's learning rate.
         """
@@ -138,8 +140,8 @@ class GaussianRenderer:
         return self._render(motion, self._code(motion, viewmats), viewmats, ks, (height, width))
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """What deltas listen to, [B, K + 6]: motion, and pose in standard deviations, clamped."""
-        pose = (_pose_vector(viewmats) - self.pose_mean) / self.pose_scale
+        """What deltas listen to, [B, K + 10]: motion, and poses in standard deviations, clamped."""
+        pose = (_pose_vector(viewmats, motion) - self.pose_mean) / self.pose_scale
         return torch.cat([motion, pose.clamp(-2.5, 2.5)], dim=1)
 
     def _render(
@@ -198,8 +200,8 @@ def _channel_units(config: GaussianConfig) -> Tensor:
     return torch.tensor([config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate])
 
 
-def _pose_vector(viewmats: Tensor) -> Tensor:
-    """Pose as six smooth numbers [B, 6]: three of the rotation, place in the image, log depth.
+def _pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
+    """Head and body pose as smooth numbers [B, 10]: rotation, place in the image, log depth, body.
 
     The rotation by its antisymmetric part, which for heads within 60 degrees is one-to-one.
     """
@@ -207,14 +209,17 @@ def _pose_vector(viewmats: Tensor) -> Tensor:
     turn = torch.stack(
         [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], dim=1
     )
-    return torch.cat([turn, t[:, :2] / t[:, 2:], t[:, 2:].log()], dim=1)
+    return torch.cat([turn, t[:, :2] / t[:, 2:], t[:, 2:].log(), motion[:, -N_BODY:]], dim=1)
 
 
 def _pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
-    """Mean and scale [6] of the training frames' pose vectors.
+    """Mean and scale [10] of the training frames' pose vectors.
 
     Never a scale so small that noise of tracking would look like motion.
     """
     usable = dataset.tracks.usable & dataset.tracks.train
-    vectors = _pose_vector(torch.from_numpy(dataset.tracks.viewmats[usable]))
+    tracks = dataset.tracks
+    vectors = _pose_vector(
+        torch.from_numpy(tracks.viewmats[usable]), torch.from_numpy(tracks.codes[usable])
+    )
     return vectors.mean(0), vectors.std(0).clamp(min=0.01)

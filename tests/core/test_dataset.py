@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset, cut_crop, train_frames
+from talkhead.dataset import IdentityDataset, ImageFile, cut_crop, train_frames
 from talkhead.errors import PackageError
 from talkhead.types import UInt8
 
@@ -84,11 +84,30 @@ def test_another_version(head_dataset: IdentityDataset, tmp_path: Path) -> None:
             IdentityDataset.load(tmp_path / "copy")
 
 
-def test_frames_stay_on_disk(head_dataset: IdentityDataset) -> None:
-    fresh = IdentityDataset.load(head_dataset.path)
-    base = fresh.frames.base if not isinstance(fresh.frames, np.memmap) else fresh.frames
-    assert isinstance(base, np.memmap)
-    assert fresh.frames.shape == (40, 128, 96, 3) and fresh.masks.shape == (40, 128, 96)
+def test_images_are_read_one_by_one(head_dataset: IdentityDataset) -> None:
+    frames, masks = head_dataset.frames, head_dataset.masks
+    assert len(frames) == len(masks) == 40
+    assert frames[7].shape == (128, 96, 3) and masks[np.int64(7)].shape == (128, 96)
+    assert frames[7].dtype == np.uint8 and np.array_equal(list(frames)[7], frames[7])
+    for index in (40, -1):
+        with pytest.raises(IndexError):
+            frames[index]
+
+
+def test_image_file_grows_and_is_cut(tmp_path: Path) -> None:
+    """Appended in pieces, cut back to whole images though one was half-written."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+    file = ImageFile(tmp_path / "images.u8", (4, 6, 3))
+    assert len(file) == 0
+    file.append(images[:2])
+    file.append(image[:, ::-1] for image in images[2:4, :, ::-1])
+    assert len(file) == 4 and np.array_equal(list(file), images[:4])
+    with file.path.open("ab") as stream:
+        stream.write(b"torn off")
+    assert len(file) == 4
+    file.truncate(3)
+    file.append([images[4]])
+    assert np.array_equal(list(file), images[[0, 1, 2, 4]])
 
 
 def test_damaged_plate(head_dataset: IdentityDataset, tmp_path: Path) -> None:

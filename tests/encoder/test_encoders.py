@@ -100,7 +100,7 @@ def test_silence_is_finite_and_still(encoder: SpeechEncoder) -> None:
 
 
 def test_unknown_names_are_told_the_known() -> None:
-    with pytest.raises(TalkheadError, match="'parrot'.*mel"):
+    with pytest.raises(TalkheadError, match=r"'parrot'.*mel"):
         load_encoder("parrot")
 
 
@@ -113,15 +113,15 @@ def test_mel_hears_a_tone_in_its_band_at_its_time() -> None:
 
 
 def test_speech_gain_brings_speech_to_one_level() -> None:
-    sound = _sound(50 * 640)
+    powers = np.random.default_rng(0).uniform(1e-4, 1e-2, 50)
     silent = np.arange(50) >= 40
-    level = sound[: 40 * 640] * speech_gain(sound, silent)
-    assert abs(10 * np.log10(np.mean(level**2)) - SPEECH_LEVEL_DB) < 0.01
-    ratio = speech_gain(sound * 0.1, silent) / speech_gain(sound, silent)
+    level = np.mean(powers[:40] * speech_gain(powers, silent) ** 2)
+    assert abs(10 * np.log10(level) - SPEECH_LEVEL_DB) < 0.01
+    ratio = speech_gain(powers * 0.01, silent) / speech_gain(powers, silent)
     assert abs(ratio - 10.0) < 1e-3
 
 
 def test_speech_gain_leaves_silence_alone() -> None:
-    assert speech_gain(np.zeros(6400, np.float32), np.ones(10, dtype=bool)) == 1.0
-    assert speech_gain(np.zeros(6400, np.float32), np.zeros(10, dtype=bool)) == 1.0
-    assert speech_gain(np.zeros(0, np.float32), np.zeros(0, dtype=bool)) == 1.0
+    assert speech_gain(np.zeros(10), np.ones(10, dtype=bool)) == 1.0
+    assert speech_gain(np.zeros(10), np.zeros(10, dtype=bool)) == 1.0
+    assert speech_gain(np.zeros(0), np.zeros(0, dtype=bool)) == 1.0

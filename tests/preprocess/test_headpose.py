@@ -192,14 +192,14 @@ def test_canonicalise_undoes_the_pose() -> None:
 
 
 def smooth(viewmats: Float64) -> Float64:
-    return smooth_poses(viewmats, np.arange(len(viewmats)))
+    return smooth_poses(viewmats, np.arange(len(viewmats)), np.ones(len(viewmats), dtype=bool))
 
 
 def test_smoothing_does_not_lag() -> None:
     """A steady turn and drift come out as they went in, away from the ends."""
     viewmats = np.repeat(np.eye(4)[None], 60, axis=0)
     angles = np.linspace(-10, 10, 60)
-    viewmats[:, :3, :3] = Rotation.from_euler("y", angles, degrees=True).as_matrix()
+    viewmats[:, :3, :3] = Rotation.from_euler("y", angles[:, None], degrees=True).as_matrix()
     viewmats[:, 0, 3], viewmats[:, 2, 3] = np.linspace(-1, 1, 60), 4.0
     inner = slice(15, 45)
     assert np.allclose(smooth(viewmats)[inner], viewmats[inner], atol=1e-6)
@@ -227,7 +227,9 @@ def test_smoothing_stops_at_gaps() -> None:
     """Two runs of frames don't know of each other."""
     viewmats = make_poses(40)
     index = np.concatenate([np.arange(20), np.arange(50, 70)])
-    first = smooth_poses(viewmats, index)
+    train = np.ones(40, dtype=bool)
+    first = smooth_poses(viewmats, index, train)
     changed = viewmats.copy()
     changed[20:, :3, 3] += 1.0
-    assert np.array_equal(smooth_poses(changed, index)[:20], first[:20])
+    assert np.array_equal(smooth_poses(changed, index, train)[:20], first[:20])
+    assert not np.array_equal(smooth_poses(viewmats, np.arange(40), train)[:20], first[:20])

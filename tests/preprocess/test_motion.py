@@ -7,7 +7,7 @@ import pytest
 from fixtures_head import make_codes, make_face
 
 from talkhead.dataset import train_frames
-from talkhead.face import INNER_LIPS, LIPS, FaceModel, lip_aperture
+from talkhead.face import INNER_LIPS, LIPS, N_BODY, FaceModel, lip_aperture
 from talkhead.preprocess.motion import (
     N_EYES,
     N_MOUTH,
@@ -50,7 +50,7 @@ def distances(model: FaceModel, canonical: Float32, points: tuple[int, ...]) -> 
 def test_codes_reproduce_landmarks_and_drop_noise() -> None:
     canonical, codes = make_canonical()
     model = fit(canonical)
-    assert model.n_mouth == N_MOUTH and model.basis.shape == (N_MOUTH + N_EYES, 478, 3)
+    assert model.n_mouth == N_MOUTH and model.basis.shape == (N_MOUTH + N_EYES + N_BODY, 478, 3)
     clean = make_face().vertices(codes)
     vertices = model.vertices(encode_motion(model, canonical))
     lips, inner = list(LIPS), list(INNER_LIPS)

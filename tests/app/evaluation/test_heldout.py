@@ -24,7 +24,7 @@ from talkhead.app.evaluation.heldout import (
     rendered_crops,
     summarise,
 )
-from talkhead.dataset import DatasetInfo, IdentityDataset, Tracks, train_frames
+from talkhead.dataset import FRAMES, MASKS, DatasetInfo, IdentityDataset, Tracks, train_frames
 from talkhead.errors import TalkheadError
 from talkhead.face import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS, FaceModel
 from talkhead.progress import SilentProgress
@@ -54,8 +54,8 @@ def make_landmarks() -> Float32:
 def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 256, (N_FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    np.save(folder / "frames.npy", np.stack([cv2.GaussianBlur(f, (0, 0), 2) for f in frames]))
-    np.save(folder / "masks.npy", np.full((N_FRAMES, HEIGHT, WIDTH), 255, np.uint8))
+    np.stack([cv2.GaussianBlur(f, (0, 0), 2) for f in frames]).tofile(folder / FRAMES)
+    np.full((N_FRAMES, HEIGHT, WIDTH), 255, np.uint8).tofile(folder / MASKS)
     plate = rng.integers(0, 256, (SOURCE, SOURCE, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / "plate.png"), plate)
     landmarks = make_landmarks()

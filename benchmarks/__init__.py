@@ -1,0 +1,1 @@
+"""Speed, memory and quality, as JSON lines. The README's figures come from here."""

@@ -1,0 +1,110 @@
+"""The README's figures: fit and speak as a person runs them, and the rasterizer alone.
+
+    python -m benchmarks [VIDEO ...] [--preset standard] [--audio samples/line.wav] [--seconds 60]
+
+Prints JSON lines. Each command runs in a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import wavfile
+
+from talkhead.media import read_audio
+from talkhead.types import FRAME_RATE, SAMPLE_RATE
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+def run(arguments: list[str]) -> tuple[float, float, str]:
+    """Seconds, peak memory in MiB and stdout of a talkhead command."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "talkhead.app.cli", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"talkhead {' '.join(arguments)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024, output
+
+
+def line_of(audio: Path, seconds: float, folder: Path) -> Path:
+    """A sound file of that length, the given one over and over."""
+    waveform = read_audio(audio, SAMPLE_RATE)
+    n_samples = int(seconds * SAMPLE_RATE)
+    path = folder / f"line-{seconds:g}s.wav"
+    wavfile.write(path, SAMPLE_RATE, (np.resize(waveform, n_samples) * 32767).astype(np.int16))
+    return path
+
+
+def bench_fit(video: Path, preset: str, home: Path) -> dict[str, Any]:
+    """Time, memory and held-out figures of a fit."""
+    seconds, memory, output = run(
+        ["fit", "--video", str(video), "--preset", preset, "--home", str(home), "--quiet", "--json"]
+    )
+    figures = json.loads(output)["figures"]
+    tracked = figures["tracked_codes"]
+    return {
+        "benchmark": "fit",
+        "video": video.name,
+        "preset": preset,
+        "seconds": round(seconds, 1),
+        "peak_mib": round(memory),
+        "psnr_face": tracked["psnr_face"]["mean"],
+        "psnr_mouth": tracked["psnr_mouth"]["mean"],
+        "ssim_mouth": tracked["ssim_mouth"]["mean"],
+        "sharpness_mouth": tracked["sharpness"]["median"],
+        "lmd_px": tracked["lips"]["lmd_px"]["mean"],
+        "pasted_psnr": figures["pasted"]["psnr"]["mean"],
+        "speech": figures["speech_driven"],
+    }
+
+
+def bench_speak(audio: Path, seconds: float, home: Path, folder: Path) -> dict[str, Any]:
+    """Frames a second of a whole speak command, encoding included."""
+    line = line_of(audio, seconds, folder)
+    output = folder / "line.mp4"
+    taken, memory, _ = run(
+        ["speak", "--audio", str(line), "-o", str(output), "--home", str(home), "--quiet"]
+    )
+    return {
+        "benchmark": "speak",
+        "audio_s": seconds,
+        "seconds": round(taken, 1),
+        "frames_per_s": round(seconds * FRAME_RATE / taken, 1),
+        "peak_mib": round(memory),
+    }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("videos", nargs="*", type=Path, default=[SAMPLES / "person.mp4"])
+    parser.add_argument("--preset", default="standard")
+    parser.add_argument("--audio", type=Path, default=SAMPLES / "line.wav")
+    parser.add_argument("--seconds", type=float, nargs="*", default=[60.0])
+    chosen = parser.parse_args()
+    for video in chosen.videos:
+        with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
+            folder = Path(name)
+            print(json.dumps(bench_fit(video, chosen.preset, folder / "home")), flush=True)
+            for seconds in chosen.seconds:
+                figures = bench_speak(chosen.audio, seconds, folder / "home", folder)
+                print(json.dumps({"video": video.name, **figures}), flush=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.rasterizer"], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The clean plate: a known background behind a moving disc."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from talkhead.preprocess.background import SEEN_AT_LEAST, clean_plate
+from talkhead.types import UInt8
+
+HEIGHT, WIDTH = 72, 96
+
+
+def make_scene(
+    n_frames: int, sweep: float, noise: float = 2.0, drift: float = 0.0
+) -> tuple[list[UInt8], list[UInt8], UInt8]:
+    """Frames with a red disc moving by `sweep` px, its masks, the background; drift: of the camera."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:HEIGHT, : WIDTH + 200].astype(np.float64)
+    world = 120 + 60 * np.sin(x / 5) * np.cos(y / 7)
+    world = np.stack([world, 255 - world, 0.5 * world + 40], axis=-1)
+    frames, masks = [], []
+    for i in range(n_frames):
+        left = round(drift * i)
+        image = world[:, left : left + WIDTH] + rng.normal(size=(HEIGHT, WIDTH, 3)) * noise
+        frame, mask = np.clip(image, 0, 255).astype(np.uint8), np.zeros((HEIGHT, WIDTH), np.uint8)
+        middle = (round(WIDTH / 2 + sweep * (i / max(1, n_frames - 1) - 0.5)), HEIGHT // 2)
+        cv2.circle(frame, middle, 14, (220, 20, 20), -1)
+        cv2.circle(mask, middle, 16, 255, -1)
+        frames.append(frame)
+        masks.append(mask)
+    return frames, masks, world[:, :WIDTH].astype(np.uint8)
+
+
+def test_background_behind_a_moving_disc() -> None:
+    """Every pixel was free at times: it is recovered, and the median takes away the noise."""
+    frames, masks, world = make_scene(30, sweep=60)
+    plate = clean_plate(frames, masks)
+    error = plate.image.astype(int) - world
+    assert plate.seen.all() and not plate.moving
+    assert np.abs(error).mean() < 0.7 and np.abs(error).max() <= 4
+
+
+def test_few_samples_where_the_disc_rests() -> None:
+    """A pixel free in only a tenth of the frames is recovered from these."""
+    frames, masks, world = make_scene(40, sweep=0, noise=0.0)
+    for i in (3, 12, 25, 31):
+        frames[i], masks[i] = world.copy(), np.zeros_like(masks[i])
+    plate = clean_plate(frames, masks)
+    assert plate.seen.all() and np.abs(plate.image.astype(int) - world).max() <= 1
+
+
+def test_pixels_never_seen_are_marked_and_filled() -> None:
+    frames, masks, world = make_scene(30, sweep=4)
+    plate = clean_plate(frames, masks)
+    free = np.sum([mask < 10 for mask in masks], axis=0)
+    assert np.array_equal(plate.seen, free >= SEEN_AT_LEAST) and not plate.seen[36, 48]
+    hole = plate.image[~plate.seen].astype(float)
+    assert np.abs(hole - np.array([220, 20, 20])).sum(1).min() > 60, "the disc is gone"
+    around = cv2.dilate((~plate.seen).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    rim = world[around & plate.seen].astype(float)
+    assert np.abs(hole.mean(0) - rim.mean(0)).max() < 25, "filled with what is around"
+    assert np.abs(plate.image[plate.seen].astype(int) - world[plate.seen]).max() <= 5
+
+
+@pytest.mark.parametrize(("drift", "moving"), [(0.0, False), (3.0, True)])
+def test_a_moving_camera_is_told(drift: float, moving: bool) -> None:
+    frames, masks, _ = make_scene(30, sweep=40, drift=drift)
+    assert clean_plate(frames, masks).moving is moving
+
+
+def test_flickering_light_is_no_moving_camera() -> None:
+    frames, masks, _ = make_scene(30, sweep=40)
+    for i, frame in enumerate(frames):
+        frame[:] = np.clip(frame * (1.0 + 0.06 * (-1) ** i), 0, 255)
+    assert not clean_plate(frames, masks).moving
+
+
+def test_a_person_who_hides_everything() -> None:
+    """Nothing of the background was ever seen: any plate will do, but all is marked."""
+    frames = [np.full((16, 20, 3), 200, np.uint8)] * 8
+    plate = clean_plate(frames, [np.full((16, 20), 255, np.uint8)] * 8)
+    assert not plate.seen.any() and not plate.moving and plate.image.shape == (16, 20, 3)

@@ -1,0 +1,162 @@
+"""Which face is followed, and which gaps are bridged; the tracker itself is not asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fixtures_head import make_face
+
+from talkhead.face import N_LANDMARKS
+from talkhead.preprocess.landmarks import (
+    BRIDGE_FRAMES,
+    FaceTracker,
+    bridge_gaps,
+    mesh_triangles,
+    track_frames,
+)
+from talkhead.types import Float32, Tracking
+
+WIDTH, HEIGHT = 640, 360
+FRAME = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+
+class FakeMesh:
+    """Gives the faces it was told to, one list a frame, in mediapipe's form."""
+
+    def __init__(self, script: Sequence[Sequence[Float32]]) -> None:
+        self.script = iter(script)
+
+    def process(self, frame: Any) -> Any:
+        faces = [_normalised(face) for face in next(self.script)]
+        return SimpleNamespace(multi_face_landmarks=faces or None)
+
+    def close(self) -> None:
+        pass
+
+
+def _normalised(face: Float32) -> Any:
+    size = np.array([WIDTH, HEIGHT, WIDTH])
+    points = [SimpleNamespace(x=x, y=y, z=z) for x, y, z in face / size]
+    return SimpleNamespace(landmark=points)
+
+
+def face_at(x: float, y: float, eye_distance: float) -> Float32:
+    """Landmarks [478, 3] of a face with its eyes about a pixel."""
+    template = make_face().template
+    return (template * eye_distance + np.array([x, y, 0.0])).astype(np.float32)
+
+
+def follow(*script: Sequence[Float32]) -> tuple[Tracking, FaceTracker]:
+    tracker = FaceTracker.__new__(FaceTracker)  # without mediapipe
+    tracker._mesh, tracker._last, tracker._started, tracker.most_faces = (
+        FakeMesh(script), None, False, 0,
+    )  # fmt: skip
+    return track_frames(tracker, [FRAME] * len(script)), tracker
+
+
+def test_pixels_and_found() -> None:
+    face = face_at(300, 150, 80)
+    tracking, tracker = follow([face], [], [face + 1])
+    assert tracking.found.tolist() == [True, False, True] and tracker.most_faces == 1
+    assert np.allclose(tracking.landmarks[0], face, atol=1e-2)
+    assert not tracking.landmarks[1].any()
+    assert tracking.landmarks.dtype == np.float32
+
+
+def test_the_largest_is_chosen() -> None:
+    small, large = face_at(320, 120, 40), face_at(150, 120, 90)
+    for order in ([small, large], [large, small]):
+        tracking, tracker = follow(order)
+        assert np.allclose(tracking.landmarks[0], large, atol=1e-2)
+        assert tracker.most_faces == 2
+
+
+def test_of_equals_the_most_central_is_chosen() -> None:
+    side, middle = face_at(90, 120, 60), face_at(330, 120, 60)
+    for order in ([side, middle], [middle, side]):
+        tracking, _ = follow(order)
+        assert np.allclose(tracking.landmarks[0], middle, atol=1e-2)
+
+
+def test_the_chosen_face_is_followed_though_another_outgrows_it() -> None:
+    script = []
+    for i in range(20):
+        followed, other = face_at(200 + 4 * i, 120, 60), face_at(500 - 4 * i, 120, 40 + 5 * i)
+        script.append([other, followed] if i % 2 else [followed, other])
+    tracking, _ = follow(*script)
+    middle = tracking.landmarks[:, [33, 263], 0].mean(1)
+    assert tracking.found.all() and np.allclose(middle, 200 + 4 * np.arange(20), atol=0.1)
+
+
+def test_when_the_followed_face_is_hidden_no_other_takes_its_place() -> None:
+    mine, other = face_at(200, 120, 60), face_at(460, 120, 90)
+    tracking, _ = follow([mine, face_at(460, 120, 40)], [other], [other, mine])
+    assert tracking.found.tolist() == [True, False, True]
+    assert np.allclose(tracking.landmarks[2], mine, atol=1e-2)
+
+
+def test_nobody_from_the_start() -> None:
+    tracking, tracker = follow([], [], [])
+    assert not tracking.found.any() and tracking.landmarks.shape == (3, N_LANDMARKS, 3)
+    assert tracker.most_faces == 0
+    assert len(follow()[0]) == 0
+
+
+# --------------------------------------------------------------------------------- gaps
+
+
+def tracking_with_gap(n_missing: int) -> Tracking:
+    """A face that moves evenly, unseen from frame 10 on for n_missing frames."""
+    n_frames = 20 + n_missing
+    steps = np.arange(n_frames, dtype=np.float32)[:, None, None] * np.array([2, 1, 0.5], np.float32)
+    landmarks = face_at(100, 100, 50)[None] + steps
+    found = np.ones(n_frames, dtype=bool)
+    found[10 : 10 + n_missing] = False
+    landmarks[~found] = 0.0
+    return Tracking(landmarks.astype(np.float32), found)
+
+
+@pytest.mark.parametrize("n_missing", [1, 2, BRIDGE_FRAMES])
+def test_short_gaps_are_bridged(n_missing: int) -> None:
+    tracking = tracking_with_gap(n_missing)
+    bridged, covered = bridge_gaps(tracking)
+    assert covered.all()
+    steps = np.diff(bridged.landmarks, axis=0)
+    assert np.allclose(steps, np.array([2, 1, 0.5]), atol=1e-3), "evenly, as it moved"
+    assert np.array_equal(bridged.found, tracking.found), "seen and bridged stay apart"
+    assert bridged.landmarks.dtype == np.float32
+
+
+def test_long_gaps_and_ends_stay() -> None:
+    tracking = tracking_with_gap(BRIDGE_FRAMES + 1)
+    tracking.found[:2] = tracking.found[-2:] = False
+    tracking.landmarks[~tracking.found] = 0.0
+    bridged, covered = bridge_gaps(tracking)
+    assert np.array_equal(covered, tracking.found)
+    assert np.array_equal(bridged.landmarks, tracking.landmarks)
+
+
+def test_bridging_leaves_its_input_alone() -> None:
+    tracking = tracking_with_gap(2)
+    before = tracking.landmarks.copy()
+    bridge_gaps(tracking)
+    assert np.array_equal(tracking.landmarks, before)
+
+
+def test_no_face_at_all_has_no_gaps() -> None:
+    nothing = Tracking(np.zeros((5, N_LANDMARKS, 3), np.float32), np.zeros(5, dtype=bool))
+    assert not bridge_gaps(nothing)[1].any()
+
+
+def test_mesh_triangles_cover_the_surface() -> None:
+    triangles = mesh_triangles()
+    assert triangles.shape == (852, 3) and triangles.dtype == np.int64
+    assert set(triangles.ravel()) == set(range(468))
+    assert all(len(set(triangle)) == 3 for triangle in triangles.tolist())
+    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]))
+    shared = np.unique(edges, axis=0, return_counts=True)[1]
+    assert shared.max() <= 2, "an edge belongs to one triangle or two"
