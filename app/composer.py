@@ -108,33 +108,49 @@ class Composer:
         """
         covered = np.maximum(person, alpha[..., 0])
         mask = mask * cv2.dilate(np.clip(2.0 * covered, 0.0, 1.0), np.ones((3, 3), np.uint8))
-        left, top = origin[0] + window.left / self._scale, origin[1] + window.top / self._scale
-        size = (
-            round((window.right - window.left) / self._scale),
-            round((window.bottom - window.top) / self._scale),
-        )
         patch = np.concatenate([rgb, alpha, mask[..., None]], axis=2)
-        if patch.shape[1::-1] != size:
-            patch = cv2.resize(patch, size, interpolation=cv2.INTER_CUBIC)
-        return self._blend(frame, round(left), round(top), patch)
-
-    def _blend(self, frame: UInt8, left: int, top: int, patch: Float32) -> UInt8:
-        """patch: [h, w, 5] rgb, alpha, mask, in source pixels; what lies outside is cut."""
-        height, width = frame.shape[:2]
-        rows = slice(max(0, top), min(height, top + patch.shape[0]))
-        columns = slice(max(0, left), min(width, left + patch.shape[1]))
-        patch = patch[
-            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-        ]
+        rows, columns, patch = self._in_source(
+            patch, origin, window, (frame.shape[0], frame.shape[1])
+        )
         under = frame[rows, columns].astype(np.float32)
-        alpha, mask = np.clip(patch[..., 3:4], 0.0, 1.0), np.clip(patch[..., 4:5], 0.0, 1.0)
-        head = patch[..., :3] * 255.0
-        gain = self._match(head, under, alpha, mask)
-        made = head * gain + (1.0 - alpha) * self._plate[rows, columns]
+        cover, share = np.clip(patch[..., 3:4], 0.0, 1.0), np.clip(patch[..., 4:5], 0.0, 1.0)
+        head = patch[..., :3] * np.float32(255.0)
+        gain = self._match(head, under, cover, share)
+        made = head * gain + (1.0 - cover) * self._plate[rows, columns]
         result = frame.copy()
-        blended = under + mask * (made - under)
+        blended = under + share * (made - under)
         result[rows, columns] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
         return result
+
+    def _in_source(
+        self, patch: Float32, origin: Float32, window: Window, size: tuple[int, int]
+    ) -> tuple[slice, slice, Float32]:
+        """A patch [h, w, 5] of the crop in source pixels, and which rows and columns it covers.
+
+        What lies outside the frame is cut.
+        """
+        scale = self._scale
+        left, top = origin[0] + window.left / scale, origin[1] + window.top / scale
+        right, bottom = origin[0] + window.right / scale, origin[1] + window.bottom / scale
+        rows = slice(max(0, int(np.floor(top))), min(size[0], int(np.ceil(bottom))))
+        columns = slice(max(0, int(np.floor(left))), min(size[1], int(np.ceil(right))))
+        if scale == 1.0:
+            first, start = rows.start - round(top), columns.start - round(left)
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            return rows, columns, patch[first : first + height, start : start + width]
+        # Pixel centres lie at +0.5 in both images.
+        shift_x = (columns.start + 0.5 - left) * scale - 0.5
+        shift_y = (rows.start + 0.5 - top) * scale - 0.5
+        matrix = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
+        shape = (columns.stop - columns.start, rows.stop - rows.start)
+
+        def enlarged(part: Float32, how: int, border: int) -> Float32:
+            flags = how | cv2.WARP_INVERSE_MAP
+            return cv2.warpAffine(part, matrix, shape, flags=flags, borderMode=border)
+
+        head = enlarged(patch[..., :4], cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        share = enlarged(patch[..., 4], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        return rows, columns, np.dstack([head, share])
 
     def _match(self, head: Float32, under: Float32, alpha: Float32, mask: Float32) -> Float32:
         """Gain [3] that brings the rendered cheeks to the brightness of the frame's, smoothed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,7 +175,7 @@ def ping_pong(n_clip: int, n_frames: int) -> Int:
     return np.where(place < n_clip, place, period - place)
 
 
-def idle_frames(path: Path, n_clip: int, n_frames: int) -> Iterator[UInt8]:
+def idle_frames(path: Path, n_clip: int, n_frames: int) -> Generator[UInt8, None, None]:
     """The images of ping_pong(n_clip, n_frames), read with bounded memory."""
     left = n_frames
     while left > 0:

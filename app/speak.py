@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +165,9 @@ def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, in
     return make
 
 
-def _paste_frames(renderer: Renderer, idle: IdleClip, codes: Float32) -> Iterator[UInt8]:
+def _paste_frames(
+    renderer: Renderer, idle: IdleClip, codes: Float32
+) -> Generator[UInt8, None, None]:
     make = paste_frame_maker(renderer, idle)
     numbers = ping_pong(len(idle), len(codes))
     with closing(idle_frames(idle.path, len(idle), len(codes))) as frames:
@@ -173,7 +175,9 @@ def _paste_frames(renderer: Renderer, idle: IdleClip, codes: Float32) -> Iterato
             yield make(frame, int(number), code)
 
 
-def _head_frames(renderer: Renderer, idle: IdleClip, codes: Float32) -> Iterator[UInt8]:
+def _head_frames(
+    renderer: Renderer, idle: IdleClip, codes: Float32
+) -> Generator[UInt8, None, None]:
     """Crops with the rendered head over the background, following the idle clip's head motion."""
     device = next(iter(renderer.tensors().values())).device
     n_mouth, size = idle.face.n_mouth, (idle.crop_height, idle.crop_width)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from talkhead.audio import measure_loudness
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.base import load_encoder, speech_gain
@@ -111,7 +112,7 @@ def measure(
     dataset = IdentityDataset.load(folder)
     tracks, n_mouth = dataset.tracks, dataset.face.n_mouth
     encoder = load_encoder(encoder_name)
-    gain = np.float32(speech_gain(dataset.waveform, tracks.silent))
+    gain = np.float32(speech_gain(measure_loudness([dataset.waveform]).powers, tracks.silent))
     features = encoder.encode(dataset.waveform * gain)
     tracked = tracks.codes.copy()
     tracked[:, n_mouth:] = 0.0

@@ -201,9 +201,8 @@ def measure_loudness(
         sums = grown
     n_frames = ceil(total * rate / sample_rate)
     powers = sums[:2, :n_frames] / np.maximum(sums[2, :n_frames], 1.0)
-    return Loudness(
-        10.0 * np.log10(np.maximum(powers[0], POWER_FLOOR)).astype(np.float32), powers[1]
-    )
+    energy_db = 10.0 * np.log10(np.maximum(powers[0], POWER_FLOOR))
+    return Loudness(energy_db.astype(np.float32), powers[1], total)
 
 
 def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:

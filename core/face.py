@@ -38,21 +38,18 @@ RIGHT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
 IRISES = tuple(range(N_SURFACE, N_LANDMARKS))
 
 
-N_BODY = 4
+N_BODY = 6
 """Components of the body at the end of every motion code."""
 
 
 def body_matrix(codes: Tensor) -> Tensor:
     """How the body stands, [B, 3, 3], of motion codes [B, K].
 
-    A similarity of normalised image coordinates (shift x and y, log scale, angle), as a matrix on
-    camera space: exact for points of any depth.
+    An affine map of normalised image coordinates, less the identity (x from x, x from y, shift x;
+    the same of y), as a matrix on camera space: exact for points of any depth.
     """
-    shift_x, shift_y, log_scale, angle = codes[:, -N_BODY:].unbind(1)
-    cos, sin = log_scale.exp() * angle.cos(), log_scale.exp() * angle.sin()
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    rows = [(cos, -sin, shift_x), (sin, cos, shift_y), (zero, zero, one)]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    rows = torch.nn.functional.pad(codes[:, -N_BODY:].reshape(-1, 2, 3), (0, 0, 0, 1))
+    return rows + torch.eye(3, dtype=codes.dtype, device=codes.device)
 
 
 @dataclass(frozen=True)

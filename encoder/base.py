@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from talkhead.audio import measure_loudness
 from talkhead.encoder.mel import MelEncoder
 from talkhead.errors import TalkheadError
 from talkhead.types import Bool, Float32, Float64, SpeechFeatures
@@ -16,7 +15,7 @@ from talkhead.types import Bool, Float32, Float64, SpeechFeatures
 ENTRY_POINTS = "talkhead.encoders"
 
 SPEECH_LEVEL_DB = -23.0
-"""Level, in dB of full scale, that `level_gain` brings speech to."""
+"""Level, in dB of full scale, that `speech_gain` brings speech to."""
 MAX_GAIN_DB = 40.0
 
 
@@ -84,20 +83,13 @@ def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator
     yield stream.finish()
 
 
-def speech_gain(waveform: Float32, silent: Bool) -> float:
-    """The factor that brings a waveform's speech to SPEECH_LEVEL_DB: see `level_gain`.
-
-    waveform: [n_samples] at SAMPLE_RATE. silent: [F] video frames without speech.
-    """
-    return level_gain(measure_loudness([waveform]).powers, silent)
-
-
-def level_gain(powers: Float64, silent: Bool) -> float:
+def speech_gain(powers: Float64, silent: Bool) -> float:
     """The factor that brings speech to SPEECH_LEVEL_DB, at most MAX_GAIN_DB up or down.
 
-    powers: [F] mean square of each video frame's samples. silent: [F] those without speech. 1 where
-    all are. Encoders hear waveforms at this level, in fitting and in speaking, so that a quiet
-    recording moves the mouth as far as a loud one.
+    powers: [F] mean square of each video frame's samples (`talkhead.audio.measure_loudness`).
+    silent: [F] those without speech; the factor is 1 where all are. Encoders hear waveforms at this
+    level, in fitting and in speaking, so that a quiet recording moves the mouth as far as a loud
+    one.
     """
     n_frames = min(len(silent), len(powers))
     spoken = powers[:n_frames][~silent[:n_frames]]

@@ -29,7 +29,7 @@ class PredictorConfig:
     learning_rate: float = 6e-3
     weight_decay: float = 0.02
     dropout: float = 0.2
-    gain_std: float = 1.0
+    gain_std: float = 0.5
     noise_std: float = 0.3
     n_masks: int = 2
     mask_width: int = 12

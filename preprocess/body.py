@@ -1,8 +1,8 @@
-"""How the body sways: an image-plane similarity of the region under the head, frame by frame.
+"""How the body sways: an affine map of the region under the head, frame by frame.
 
 The head turns on a body that moves by itself; a collar that stood still would blur. Corners of one
-training frame are followed into every other by pyramidal Lucas-Kanade (Bouguet 2001), and a
-similarity is fitted to them by RANSAC.
+training frame are followed into every other by pyramidal Lucas-Kanade (Bouguet 2001), and an
+affine map is fitted to them by RANSAC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
 
 from talkhead.dataset import ImageFile
-from talkhead.face import CHIN, JAW_LINE
+from talkhead.face import CHIN, JAW_LINE, N_BODY
 from talkhead.preprocess.segmentation import CropPlan
 from talkhead.progress import Progress
 from talkhead.types import Bool, Float32, Float64, Int, UInt8
@@ -33,7 +33,7 @@ def track_body(
     intrinsics: Float64,
     progress: Progress,
 ) -> Float32:
-    """Body codes [F, 4]: shift x and y (of normalised image coordinates), log scale, angle.
+    """Body codes [F, 6], see talkhead.face.body_matrix.
 
     frames, masks: the crops. landmarks: [F, 478, 3] source pixels. usable, train: [F]. intrinsics:
     [3, 3] of the source. Zero where the region shows too few corners to follow.
@@ -42,7 +42,7 @@ def track_body(
     reference = _middle(np.flatnonzero(usable & train))
     grey = _grey(frames[reference])
     corners = _corners(grey, masks[reference], landmarks[reference], plan, reference)
-    codes = np.zeros((n, 4))
+    codes = np.zeros((n, N_BODY))
     if len(corners) < MIN_INLIERS:
         return codes.astype(np.float32)
     start = _to_source(corners, plan, reference)
@@ -51,9 +51,9 @@ def track_body(
     with progress.step("Following the body", total=n) as step:
         for i in range(n):
             ends, found = _follow(grey, _grey(frames[i]), corners, plan, reference, i, shift)
-            matrix = _similarity(start[found], _to_source(ends, plan, i)[found], intrinsics)
+            matrix = _affine(start[found], _to_source(ends, plan, i)[found], intrinsics)
             if matrix is not None:
-                known[i], codes[i] = True, _code(matrix)
+                known[i], codes[i] = True, (matrix - np.eye(2, 3)).ravel()
                 shift = np.median((_to_source(ends, plan, i) - start)[found], axis=0)
             step.advance()
     return _smooth(codes, known).astype(np.float32)
@@ -97,29 +97,31 @@ def _follow(
     """Where the corners are in another crop [n, 2], and which came back to where they began."""
     moved = (shift + plan.origins[reference] - plan.origins[frame]) * plan.scale
     guess = (corners + moved).astype(np.float32)
-    window = {"winSize": (15, 15), "maxLevel": 2, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
-    ends, ok, _ = cv2.calcOpticalFlowPyrLK(grey, other, corners, guess.copy(), **window)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(other, grey, ends, corners.copy(), **window)
+    ends, ok = _flow(grey, other, corners, guess)
+    back, ok_back = _flow(other, grey, ends, corners)
     near = np.linalg.norm(back - corners, axis=1) < MAX_BACK_ERROR_PX
-    return ends, (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & near
+    return ends, ok & ok_back & near
 
 
-def _similarity(start: Float64, end: Float64, intrinsics: Float64) -> Float64 | None:
-    """The similarity [2, 3] of normalised image coordinates, None without enough agreement."""
+def _flow(first: UInt8, second: UInt8, points: Float32, guess: Float32) -> tuple[Float32, Bool]:
+    """Where points [n, 2] of one image are in another, and which were found, from a first guess."""
+    flags = cv2.OPTFLOW_USE_INITIAL_FLOW
+    ends, found, _ = cv2.calcOpticalFlowPyrLK(
+        first, second, points, guess.copy(), winSize=(15, 15), maxLevel=2, flags=flags
+    )
+    return ends, found[:, 0] > 0
+
+
+def _affine(start: Float64, end: Float64, intrinsics: Float64) -> Float64 | None:
+    """The affine map [2, 3] of normalised image coordinates, None without enough agreement."""
     if len(start) < MIN_INLIERS:
         return None
     centre, focal = intrinsics[:2, 2], intrinsics[0, 0]
     cv2.setRNGSeed(0)
-    matrix, inliers = cv2.estimateAffinePartial2D(
+    matrix, inliers = cv2.estimateAffine2D(
         (start - centre) / focal, (end - centre) / focal, ransacReprojThreshold=1.0 / focal
     )
     return None if matrix is None or inliers.sum() < MIN_INLIERS else np.asarray(matrix)
-
-
-def _code(matrix: Float64) -> Float64:
-    angle = np.arctan2(matrix[1, 0], matrix[0, 0])
-    scale = np.hypot(matrix[0, 0], matrix[1, 0])
-    return np.array([matrix[0, 2], matrix[1, 2], np.log(scale), angle])
 
 
 def _smooth(codes: Float64, known: Bool) -> Float64:

@@ -88,6 +88,7 @@ def _components(offsets: Float64, importance: Float64, n_components: int) -> Flo
     """Scores [F, n] of the leading principal components, scaled so that the first has std 1."""
     weights = importance[:, None] * np.array([1.0, 1.0, DEPTH_WEIGHT])
     data = (offsets * weights).reshape(len(offsets), -1)
+    data = data[:, weights.reshape(-1) > 0]  # the cost grows with the cube of their number
     data = data - data.mean(0)
     covariance = data.T @ data / len(data)
     values, vectors = np.linalg.eigh(covariance)

@@ -51,8 +51,10 @@ def plan_crops(
     height = face_height * (1 + MARGIN_TOP + MARGIN_BOTTOM) + 2 * stray[1]
     frame_height, frame_width = frame_size
     height, width = min(height, frame_height), min(width, frame_width)
-    scale = min(1.0, max_height / height)
-    crop_width, crop_height = (int(n * scale) // 2 * 2 for n in (width, height))
+    # A scale in sixteenths of a size in sixteens: crops are exactly `scale` of the source.
+    scale = max(1, int(16 * min(1.0, max_height / height))) / 16
+    step = 2 if scale == 1 else 16
+    crop_width, crop_height = (int(int(n) // step * step * scale) for n in (width, height))
     above = face_height * (0.5 + MARGIN_TOP) + stray[1]
     origins = np.round(follow - np.array([crop_width / scale / 2, above]))
     spare = np.array([frame_width - crop_width / scale, frame_height - crop_height / scale])

@@ -34,7 +34,9 @@ def photometric_loss(
     """
     rgb, alpha = rendering.rgb, rendering.alpha
     if rgb.device.type == "cpu":
-        l1, dssim = _Photometric.apply(rgb, alpha, target, weights, background, offset)
+        l1, dssim = _Photometric.apply(  # type: ignore[no-untyped-call]
+            rgb, alpha, target, weights, background, offset
+        )
         return l1, dssim
     image = rgb + (1.0 - alpha) * background
     return weighted_l1(image, target, weights), windowed_dssim(image, target, weights, offset)

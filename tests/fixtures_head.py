@@ -6,6 +6,7 @@ fill the oval; so everything known about a real face mesh can be known exactly o
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,7 @@ from talkhead.face import (
     INNER_LIPS,
     LEFT_BROW,
     LEFT_EYE,
+    N_BODY,
     N_LANDMARKS,
     N_SURFACE,
     OUTER_LIPS,
@@ -39,6 +41,7 @@ from talkhead.face import (
 from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
 N_MOUTH, N_EYES = 3, 2
+N_CODES = N_MOUTH + N_EYES + N_BODY
 MOUTH_Y = 0.68
 UPPER_LIDS = (*LEFT_EYE[9:], *RIGHT_EYE[9:])
 # Cheeks and nose, and the chin below the lower lip.
@@ -50,15 +53,16 @@ SINGLE = {
 }  # fmt: skip
 
 
+@cache
 def make_face() -> FaceModel:
-    """The face with its true motion: jaw, width, pout; blink, brows."""
+    """The face with its true motion: jaw, width, pout; blink, brows. Read only: it is shared."""
     template = _template()
     return FaceModel(
         template=template.astype(np.float32),
         basis=_basis(template).astype(np.float32),
         n_mouth=N_MOUTH,
         triangles=_triangles(template),
-        silence=np.array([-0.4, 0.0, 0.0, 0.0, 0.0], np.float32),
+        silence=np.array([-0.4] + [0.0] * (N_CODES - 1), np.float32),
     )
 
 
@@ -117,7 +121,7 @@ def _depth(flat: Float64) -> Float64:
 
 def _basis(template: Float64) -> Float64:
     x, y = template[:, 0], template[:, 1]
-    basis = np.zeros((N_MOUTH + N_EYES, N_LANDMARKS, 3))
+    basis = np.zeros((N_CODES, N_LANDMARKS, 3))
     below = (
         1.0 / (1.0 + np.exp(-np.clip((y - MOUTH_Y) / 0.004, -50, 50))) * np.exp(-((x / 0.5) ** 2))
     )
@@ -144,13 +148,14 @@ def _triangles(template: Float64) -> Int:
 
 
 def make_codes(n_frames: int, seed: int = 0) -> Float32:
-    """Smooth random motion codes [F, 5], each with mean 0 and standard deviation about 1."""
+    """Smooth random motion codes [F, 9]: mean 0, standard deviation about 1; the body still."""
     rng = np.random.default_rng(seed)
     times = np.arange(n_frames)[:, None] / 25
     rates = rng.uniform(0.7, 3.0, (3, N_MOUTH + N_EYES))
     phases = rng.uniform(0, 2 * np.pi, rates.shape)
     waves = [np.sin(2 * np.pi * r * times + p) for r, p in zip(rates, phases, strict=True)]
-    return (np.sum(waves, axis=0) / np.sqrt(1.5)).astype(np.float32)
+    codes = np.sum(waves, axis=0) / np.sqrt(1.5)
+    return np.pad(codes, ((0, 0), (0, N_BODY))).astype(np.float32)
 
 
 def make_poses(n_frames: int, depth: float = 4.6, turn_deg: float = 6.0) -> Float64:

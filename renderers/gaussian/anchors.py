@@ -212,14 +212,15 @@ def _on_triangles(
     )
     weight = area * (1.0 if density is None else density)
     chosen = _systematic(weight / weight.sum(), n, rng)
-    u, v = rng.random((2, n))
-    flip = u + v > 1
-    u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
+    square = rng.random((2, n, 1))
+    share = np.where(square.sum(0) > 1, 1 - square, square)
     picked = corners[chosen]
-    local = u[:, None] * (picked[:, 1] - picked[:, 0]) + v[:, None] * (picked[:, 2] - picked[:, 0])
+    edges = picked[:, 1:] - picked[:, :1]
+    local: Float64 = share[0] * edges[:, 0] + share[1] * edges[:, 1]
     per_gaussian = weight.sum() / n / (weight / area)[chosen]
     size = 0.6 * np.sqrt(per_gaussian)
-    return chosen + first_frame, local, size, _uncoloured(picked[:, 0] + local)
+    index: Int = chosen + first_frame
+    return index, local, size, _uncoloured(picked[:, 0] + local)
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
@@ -250,7 +251,8 @@ def _teeth(
         chin = list(CHIN_POINTS)
         jaw_shift = (open_mouth[chin] - dataset.face.template[chin]).mean(0)
     size = np.full(n, 0.7 * np.sqrt(2 * half * 0.18 / n))
-    return np.full(n, frame), places - jaw_shift, size, _uncoloured(places)
+    index = np.full(n, frame, dtype=np.int64)
+    return index, places - jaw_shift, size, _uncoloured(places)
 
 
 def _rest_of_person(

@@ -30,7 +30,7 @@ def deform(
     the frame of each Gaussian. local: [B, N, 3]. shape: [N, 6] s_0, s_1, s_2, n_10, n_20, n_21.
     """
     if local.device.type == "cpu":
-        means, covars = _Deform.apply(gradients, origins, index, local, shape)
+        means, covars = _Deform.apply(gradients, origins, index, local, shape)  # type: ignore[no-untyped-call]
         return means, covars
     return deform_torch(gradients, origins, index, local, shape)
 

@@ -30,7 +30,7 @@ from talkhead.renderers.gaussian.rasterizer import rasterize
 from talkhead.renderers.losses import photometric_loss, random_offset
 from talkhead.types import Rendering
 
-N_POSE = 10
+N_POSE = 6 + N_BODY
 N_CHANNELS = 7
 """Blended per Gaussian: place 3, colour 3, opacity logit 1."""
 
@@ -51,7 +51,7 @@ class GaussianConfig:
     n_rest: int = 6_000
     n_steps: int = 4_500
     batch_size: int = 2
-    code_noise: float = 0.2
+    code_noise: float = 0.1
     dssim_weight: float = 0.2
     place_rate: float = 4e-4
     shape_rate: float = 1e-2
@@ -73,8 +73,8 @@ class GaussianRenderer:
     name: ClassVar[str] = "gaussian"
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
-        """state: index [N]; pose_mean, pose_scale [10]; base [N, 7]; shape [N, 6];
-        deltas [K + 10, N * 7].
+        """state: index [N]; pose_mean, pose_scale [12]; base [N, 7]; shape [N, 6];
+        deltas [K + 12, N * 7].
 
         base and deltas count in steps of their channel's learning rate.
         """
@@ -140,7 +140,7 @@ class GaussianRenderer:
         return self._render(motion, self._code(motion, viewmats), viewmats, ks, (height, width))
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """What deltas listen to, [B, K + 10]: motion, and poses in standard deviations, clamped."""
+        """What deltas listen to, [B, K + 12]: motion, and poses in standard deviations, clamped."""
         pose = (_pose_vector(viewmats, motion) - self.pose_mean) / self.pose_scale
         return torch.cat([motion, pose.clamp(-2.5, 2.5)], dim=1)
 
@@ -201,7 +201,7 @@ def _channel_units(config: GaussianConfig) -> Tensor:
 
 
 def _pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
-    """Head and body pose as smooth numbers [B, 10]: rotation, place in the image, log depth, body.
+    """Head and body pose as smooth numbers [B, 12]: rotation, place in the image, log depth, body.
 
     The rotation by its antisymmetric part, which for heads within 60 degrees is one-to-one.
     """
@@ -213,7 +213,7 @@ def _pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
 
 
 def _pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
-    """Mean and scale [10] of the training frames' pose vectors.
+    """Mean and scale [12] of the training frames' pose vectors.
 
     Never a scale so small that noise of tracking would look like motion.
     """
@@ -222,4 +222,4 @@ def _pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
     vectors = _pose_vector(
         torch.from_numpy(tracks.viewmats[usable]), torch.from_numpy(tracks.codes[usable])
     )
-    return vectors.mean(0), vectors.std(0).clamp(min=0.01)
+    return vectors.mean(0), vectors.std(0).clamp(min=0.003)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fixtures_head import make_codes, make_face
 
 from talkhead import face as names
@@ -18,7 +20,9 @@ def test_vertices_are_linear_in_the_code() -> None:
     assert face.n_codes == codes.shape[1]
     vertices = face.vertices(codes)
     assert vertices.dtype == np.float32 and vertices.shape == (6, names.N_LANDMARKS, 3)
-    by_hand = face.template + sum(codes[:, k, None, None] * face.basis[k] for k in range(5))
+    by_hand = face.template + sum(
+        codes[:, k, None, None] * face.basis[k] for k in range(face.n_codes)
+    )
     assert np.allclose(vertices, by_hand, atol=1e-6)
     rest = face.vertices(np.zeros((1, face.n_codes), np.float32))[0]
     assert np.array_equal(rest, face.template)
@@ -58,6 +62,20 @@ def test_lip_aperture_has_no_unit_and_follows_the_jaw() -> None:
     gaps = lip_aperture(points)
     assert (np.diff(gaps) > 0.01).all()
     assert np.allclose(lip_aperture(100.0 * points + 7.0), gaps, atol=1e-4)
+
+
+def test_body_components_move_no_vertex_and_pose_the_body() -> None:
+    """The last codes are a similarity of the image: shift, log scale, angle."""
+    face = make_face()
+    assert not face.basis[-names.N_BODY :].any()
+    codes = torch.zeros(3, face.n_codes, dtype=torch.float64)
+    codes[1, -4:] = torch.tensor([0.1, -0.2, math.log(2.0), math.pi / 2])
+    still, moved = names.body_matrix(codes)[:2]
+    assert torch.equal(still, torch.eye(3, dtype=torch.float64))
+    point = torch.tensor([0.3, 0.4, 1.0], dtype=torch.float64)
+    for depth in (1.0, 5.0):  # exact at any depth
+        x, y, z = (moved @ (point * depth)).tolist()
+        assert (x / z, y / z) == pytest.approx((-2 * 0.4 + 0.1, 2 * 0.3 - 0.2))
 
 
 def test_named_points_are_of_the_mesh_and_apart() -> None:

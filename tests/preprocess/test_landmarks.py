@@ -157,6 +157,8 @@ def test_mesh_triangles_cover_the_surface() -> None:
     assert triangles.shape == (852, 3) and triangles.dtype == np.int64
     assert set(triangles.ravel()) == set(range(468))
     assert all(len(set(triangle)) == 3 for triangle in triangles.tolist())
-    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]))
+    edges = np.sort(
+        np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    )
     shared = np.unique(edges, axis=0, return_counts=True)[1]
     assert shared.max() <= 2, "an edge belongs to one triangle or two"

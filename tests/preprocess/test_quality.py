@@ -121,7 +121,9 @@ def test_report_warns_and_stays_calm() -> None:
 
 
 def test_a_still_mouth_and_little_footage_are_told() -> None:
-    still = make_face().vertices(np.zeros((200, 5), np.float32)).astype(np.float64)
+    still = (
+        make_face().vertices(np.zeros((200, make_face().n_codes), np.float32)).astype(np.float64)
+    )
     landmarks = make_landmarks(still, make_poses(200), default_intrinsics(640, 480))
     tracking, covered = Tracking(landmarks, np.ones(200, dtype=bool)), np.ones(200, dtype=bool)
     notes = " ".join(report_quality(tracking, covered, make_head_poses(), 1, []).warnings)

@@ -37,7 +37,7 @@ def test_crops_hold_the_face_with_room_for_hair_and_neck(
     width, height = plan.width / plan.scale, plan.height / plan.scale
     size = np.median(high - low, axis=0)
     assert (low[:, 0] > 0.2 * size[0]).all() and (width - high[:, 0] > 0.2 * size[0]).all()
-    assert (low[:, 1] > 0.45 * size[1]).all() and (height - high[:, 1] > 0.2 * size[1]).all()
+    assert (low[:, 1] > 0.45 * size[1]).all() and (height - high[:, 1] > 0.1 * size[1]).all()
 
 
 def test_sizes_are_whole(landmarks: Float32) -> None:
@@ -49,7 +49,9 @@ def test_sizes_are_whole(landmarks: Float32) -> None:
 
 def test_large_faces_are_scaled_down(landmarks: Float32) -> None:
     plan = plan_crops(landmarks, everywhere(), FRAME_SIZE, 160)
-    assert 0.2 < plan.scale < 1.0 and 158 <= plan.height <= 160
+    width, height = plan.width / plan.scale, plan.height / plan.scale
+    assert 0.2 < plan.scale < 1.0 and 140 <= plan.height <= 160
+    assert (width, height) == (round(width), round(height)), "exactly `scale` of the source"
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (-200, 0), (250, 0), (0, -180), (100, 150)])
@@ -65,7 +67,7 @@ def test_crops_stay_inside_the_frame(
 
 
 def test_a_face_that_fills_the_frame(landmarks: Float32) -> None:
-    large = (landmarks - np.array([320, 240, 0], np.float32)) * 3 + np.array([320, 240, 0])
+    large = (landmarks - np.array([320, 240, 0], np.float32)) * 4 + np.array([320, 240, 0])
     plan = plan_crops(large.astype(np.float32), everywhere(), FRAME_SIZE, 10_000)
     assert (plan.height, plan.width) == FRAME_SIZE and not plan.origins.any()
 
