@@ -63,6 +63,7 @@ def bench_fit(video: Path, preset: str, home: Path) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "peak_mib": round(memory),
         "psnr_face": tracked["psnr_face"]["mean"],
+        "psnr_head": tracked["psnr_head"]["mean"],
         "psnr_mouth": tracked["psnr_mouth"]["mean"],
         "ssim_mouth": tracked["ssim_mouth"]["mean"],
         "sharpness_mouth": tracked["sharpness"]["median"],

@@ -68,7 +68,8 @@ class LipFigures:
 class HeldOutFigures:
     """How near renderings come to real frames. Headlines: the means of PSNR and SSIM over frames.
 
-    n_skipped: frames without a tracked face, which have no boxes. psnr: dB of each frame, then
+    n_skipped: frames without a tracked face, which have no boxes. psnr_head: of the face box, above
+    the lower line of the jaw: without neck and clothes. psnr: dB of each frame, then
     summarised. sharpness, gradient_correlation: of the mouth box. lips: None without a tracker.
     floor: the same figures of the real frames, encoded once by x264; None unless asked for.
     """
@@ -76,6 +77,7 @@ class HeldOutFigures:
     n_frames: int
     n_skipped: int
     psnr_face: Summary
+    psnr_head: Summary
     psnr_mouth: Summary
     ssim_face: Summary
     ssim_mouth: Summary
@@ -303,17 +305,20 @@ def _measure(
     def scored() -> Iterator[UInt8]:
         for frame, image in zip(frames, images, strict=True):
             boxes = _boxes(dataset, landmarks[frame])
-            rows.append(_score(image, dataset.frames[frame], *boxes))
+            rows.append(_score(image, dataset.frames[frame], landmarks[frame], *boxes))
             bar.advance()
             yield image
 
     tracked = _track_crops(dataset, frames, scored(), tracker)
-    columns = np.array(rows).reshape(len(rows), -1).T if rows else np.full((6, 0), np.nan)
-    psnr_face, psnr_mouth, ssim_face, ssim_mouth, sharpness, gradients = map(summarise, columns)
+    columns = np.array(rows).reshape(len(rows), -1).T if rows else np.full((7, 0), np.nan)
+    psnr_face, psnr_head, psnr_mouth, ssim_face, ssim_mouth, sharpness, gradients = map(
+        summarise, columns
+    )
     return HeldOutFigures(
         n_frames=len(rows),
         n_skipped=0,
         psnr_face=psnr_face,
+        psnr_head=psnr_head,
         psnr_mouth=psnr_mouth,
         ssim_face=ssim_face,
         ssim_mouth=ssim_mouth,
@@ -323,10 +328,14 @@ def _measure(
     )
 
 
-def _score(image: UInt8, real: UInt8, face: Box, mouth: Box) -> tuple[float, ...]:
+def _score(
+    image: UInt8, real: UInt8, landmarks: Float32, face: Box, mouth: Box
+) -> tuple[float, ...]:
     """The image measures of a frame, in the order of HeldOutFigures' fields."""
+    head = metrics.head_mask(landmarks, (real.shape[0], real.shape[1]))
     return (
         metrics.psnr(image, real, face),
+        metrics.masked_psnr(image, real, head, face),
         metrics.psnr(image, real, mouth),
         metrics.ssim(image, real, face),
         metrics.ssim(image, real, mouth),

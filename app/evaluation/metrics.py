@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from talkhead.face import LIPS, N_SURFACE, OUTER_EYE_CORNERS, OUTER_LIPS
-from talkhead.types import Float32, Float64, Int
+from talkhead.face import JAW_LINE, LIPS, N_SURFACE, OUTER_EYE_CORNERS, OUTER_LIPS
+from talkhead.types import Bool, Float32, Float64, Int
 
 Image = npt.NDArray[Any]
 """[H, W, 3] RGB, uint8 or float in [0, 1]."""
@@ -95,6 +95,29 @@ def _box(low: Float64, high: Float64, margin: Float64) -> Box:
 
 
 # ------------------------------------------------------------------------------ images
+
+
+def head_mask(landmarks: Points, size: tuple[int, int]) -> Bool:
+    """Where the head may be, [H, W] bool: above the lower line of the jaw, out to the image's sides.
+
+    landmarks: [478, 2 or 3] pixels, of the true frame. size: height, width. Neck and clothes, which
+    move by themselves and fill the lower corners of the face box, lie outside.
+    """
+    jaw = landmarks[list(JAW_LINE), :2]
+    right, left = jaw[0], jaw[-1]
+    sides = [[-1.0, left[1]], [-1.0, -1.0], [size[1], -1.0], [size[1], right[1]]]
+    outline = np.concatenate([jaw, sides]).round().astype(np.int32)
+    return cv2.fillPoly(np.zeros(size, np.uint8), [outline], 1) > 0
+
+
+def masked_psnr(image: Image, reference: Image, mask: Bool, box: Box) -> float:
+    """psnr over the pixels of a box that lie in a mask [H, W]; NaN where there are none."""
+    inside = box.cut(mask)
+    if not inside.any():
+        return float("nan")
+    error = _unit(box.cut(image)[inside]) - _unit(box.cut(reference)[inside])
+    mse = float(np.mean(np.square(error, dtype=np.float64)))
+    return min(MAX_PSNR, -10.0 * float(np.log10(max(mse, 1e-30))))
 
 
 def psnr(image: Image, reference: Image, box: Box | None = None) -> float:

@@ -9,7 +9,7 @@ section 3), FlashAvatar (arXiv 2312.02214, section 3).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,7 +49,7 @@ class GaussianConfig:
     n_cap: int = 430
     n_teeth: int = 500
     n_rest: int = 6_000
-    n_steps: int = 4_500
+    n_steps: int = 5_000
     batch_size: int = 2
     code_noise: float = 0.1
     dssim_weight: float = 0.2
@@ -61,7 +61,7 @@ class GaussianConfig:
 
 
 PRESETS: Mapping[str, GaussianConfig] = {
-    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=900),
+    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_200),
     "standard": GaussianConfig(),
     "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=9_000),
 }
@@ -117,9 +117,7 @@ class GaussianRenderer:
         cls, tensors: Mapping[str, Tensor], config: GaussianConfig
     ) -> GaussianRenderer:
         """The renderer back from tensors(). Raises KeyError when one is missing."""
-        frames = Frames(
-            **{k.removeprefix("frames."): t for k, t in tensors.items() if k.startswith("frames.")}
-        )
+        frames = Frames(**{f.name: tensors[f"frames.{f.name}"] for f in fields(Frames)})
         return cls(frames, {k: t for k, t in tensors.items() if "." not in k}, config)
 
     def tensors(self) -> dict[str, Tensor]:

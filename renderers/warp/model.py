@@ -23,6 +23,7 @@ from talkhead.face import N_SURFACE, FaceModel
 from talkhead.renderers.base import TrainBatch
 from talkhead.types import Float32, Int, Rendering, UInt8
 
+STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
 GRID_PX = 8
 BEND_SHARE = 0.045
 """Reach of a vertex's displacement over the distance of the outer eye corners."""
@@ -55,7 +56,7 @@ class WarpRenderer:
         viewmats [N, 4, 4], ks [N, 3, 3]."""
         self.config = config
         self.face = face
-        self._state = dict(state)
+        self._state = {name: state[name] for name in STATE}
         self._codes = state["codes"].cpu().numpy()
         self._viewmats = state["viewmats"].cpu().numpy().astype(np.float64)
         self._ks = state["ks"].cpu().numpy().astype(np.float64)
@@ -74,7 +75,7 @@ class WarpRenderer:
         state = {
             "images": torch.from_numpy(np.concatenate(images)),
             "masks": torch.from_numpy(np.concatenate(masks)),
-            "ends": torch.tensor([np.cumsum([len(x) for x in part]) for part in (images, masks)]).T,
+            "ends": torch.from_numpy(np.stack([_ends(images), _ends(masks)], axis=1)),
             "codes": torch.from_numpy(dataset.tracks.codes[chosen]),
             "viewmats": torch.from_numpy(dataset.tracks.viewmats[chosen]),
             "ks": torch.from_numpy(dataset.crop_ks[chosen]),
@@ -195,6 +196,10 @@ def _farthest(places: Float32, n: int, seed: int) -> Int:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, ((places - places[chosen[-1]]) ** 2).sum(1))
     return np.sort(np.array(chosen, dtype=np.int64))
+
+
+def _ends(parts: list[UInt8]) -> Int:
+    return np.cumsum([len(part) for part in parts], dtype=np.int64)
 
 
 def _jpeg(image: UInt8, quality: int) -> UInt8:

@@ -27,7 +27,7 @@ from talkhead.types import Bool, Float32, SpeechFeatures
 
 N_MOUTH, N_CODES, DIM = 4, 6, 12
 SMALL = PredictorConfig(
-    width=16, layers=((3, 1), (3, 2)), n_members=2, n_steps=150, batch_size=6, n_frames=20,
+    width=16, layers=((3, 1), (3, 2)), n_members=2, n_steps=80, batch_size=6, n_frames=20,
     dropout=0.0, noise_std=0.05, gain_std=0.0, n_masks=0,
 )  # fmt: skip
 

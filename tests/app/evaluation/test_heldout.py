@@ -112,7 +112,8 @@ class PlaybackRenderer:
     ) -> Rendering:
         assert viewmats.shape == (len(motion), 4, 4) and ks.shape == (len(motion), 3, 3)
         self.largest_batch = max(self.largest_batch, len(motion))
-        shown = self.dataset.frames[motion[:, 0].long().numpy()].astype(np.float32)
+        numbers = motion[:, 0].long().tolist()
+        shown = np.stack([self.dataset.frames[i] for i in numbers]).astype(np.float32)
         rgb = torch.from_numpy((shown + self.error) / 255.0) * self.cover
         return Rendering(rgb, torch.full((len(motion), height, width, 1), self.cover))
 

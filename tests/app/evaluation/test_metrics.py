@@ -10,7 +10,7 @@ import pytest
 
 from talkhead.app.evaluation import metrics
 from talkhead.app.evaluation.metrics import Box
-from talkhead.face import LIPS, OUTER_LIPS
+from talkhead.face import JAW_LINE, LIPS, OUTER_LIPS
 from talkhead.types import Float32, UInt8
 
 
@@ -190,3 +190,22 @@ def test_jitter_does_not_look_across_gaps() -> None:
     assert metrics.jitter(points, frames) == 0
     assert math.isnan(metrics.jitter(points[:4]))
     assert math.isnan(metrics.jitter(points, np.arange(12) * 2))
+
+
+def test_the_head_is_what_lies_above_the_jaw() -> None:
+    angles = np.linspace(0.0, np.pi, len(JAW_LINE))  # from the image's right over the chin
+    landmarks = np.zeros((478, 2), np.float32)
+    landmarks[list(JAW_LINE)] = np.stack([50 + 30 * np.cos(angles), 40 + 40 * np.sin(angles)], 1)
+    mask = metrics.head_mask(landmarks, (100, 100))
+    assert mask[0].all() and mask[30].all()  # out to the sides above the jaw
+    assert mask[75, 50] and not mask[85, 50]  # the chin, and the neck under it
+    assert not mask[75, 22] and not mask[75, 78]  # collar beside the chin
+
+
+def test_masked_psnr_sees_the_mask_alone() -> None:
+    image, mask = np.zeros((20, 20, 3), np.float32), np.zeros((20, 20), bool)
+    image[:10], image[10:] = 0.1, 0.9
+    mask[:10] = True
+    box = metrics.whole(image)
+    assert metrics.masked_psnr(image, np.zeros_like(image), mask, box) == pytest.approx(20.0)
+    assert np.isnan(metrics.masked_psnr(image, image, ~mask & mask, box))

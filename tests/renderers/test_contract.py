@@ -1,0 +1,203 @@
+"""What every renderer keeps to, checked on each that is registered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from talkhead.dataset import IdentityDataset
+from talkhead.errors import TalkheadError
+from talkhead.progress import SilentProgress
+from talkhead.renderers.base import (
+    RENDERERS,
+    Renderer,
+    RendererKind,
+    config_from_json,
+    config_to_json,
+    renderer_kind,
+    renderer_names,
+)
+from talkhead.renderers.fit import fit_renderer, make_batch
+from talkhead.storage import read_tensors, write_tensors
+from talkhead.types import Rendering
+
+SMALL: dict[str, dict[str, Any]] = {
+    "gaussian": {"n_surface": 500, "n_cap": 40, "n_teeth": 20, "n_rest": 200, "n_steps": 12},
+    "warp": {"n_exemplars": 12},
+}
+"""What makes each renderer small; one without an entry is tested with its preview preset."""
+SIZE = (128, 96)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A renderer fitted on the synthetic head."""
+
+    kind: RendererKind
+    config: Any
+    renderer: Renderer
+    dataset: IdentityDataset
+
+    def render(
+        self, frames: list[int], size: tuple[int, int] = SIZE, renderer: Renderer | None = None
+    ) -> Rendering:
+        tracks = self.dataset.tracks
+        cameras = [
+            torch.from_numpy(a[frames])
+            for a in (tracks.codes, tracks.viewmats, self.dataset.crop_ks)
+        ]
+        with torch.no_grad():
+            return (renderer or self.renderer).render(*cameras, *size)
+
+
+@pytest.fixture(scope="module", params=sorted(RENDERERS))
+def fitted(
+    request: pytest.FixtureRequest,
+    head_dataset: IdentityDataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Fitted:
+    kind = renderer_kind(request.param)
+    config = replace(kind.presets()["preview"], **SMALL.get(request.param, {}))
+    checkpoint = tmp_path_factory.mktemp(request.param) / "state.safetensors"
+    renderer = fit_renderer(kind, head_dataset, config, checkpoint, SilentProgress())
+    return Fitted(kind, config, renderer, head_dataset)
+
+
+def test_shapes_and_ranges(fitted: Fitted) -> None:
+    rendering = fitted.render([0, 13, 39])
+    assert rendering.rgb.shape == (3, *SIZE, 3) and rendering.alpha.shape == (3, *SIZE, 1)
+    for image in (rendering.rgb, rendering.alpha):
+        assert image.dtype == torch.float32 and image.device.type == "cpu"
+        assert torch.isfinite(image).all()
+    assert rendering.alpha.min() >= 0.0 and rendering.alpha.max() <= 1.0
+
+
+def test_it_shows_the_head(fitted: Fitted) -> None:
+    """Opaque in the face, transparent in the background, nearer to the frame than its mean is."""
+    frame = 5
+    rendering = fitted.render([frame])
+    alpha = rendering.alpha[0, ..., 0].numpy()
+    landmarks = fitted.dataset.crop_landmarks()[frame].astype(int)
+    nose, corner = landmarks[4], (3, 3)
+    assert alpha[nose[1], nose[0]] > 0.9 and alpha[corner] < 0.3
+    true = fitted.dataset.frames[frame].astype(np.float32) / 255.0
+    inside = (fitted.dataset.masks[frame] > 250) & (alpha > 0.9)
+    image = rendering.rgb[0].numpy()
+    error = np.abs(image[inside] - true[inside]).mean()
+    assert error < 0.5 * np.abs(true[inside] - true[inside].mean(0)).mean()
+
+
+def test_same_input_same_bits(fitted: Fitted) -> None:
+    first, second = fitted.render([2, 8]), fitted.render([2, 8])
+    assert torch.equal(first.rgb, second.rgb) and torch.equal(first.alpha, second.alpha)
+
+
+def test_a_batch_is_its_images_one_by_one(fitted: Fitted) -> None:
+    frames = [1, 20, 30]
+    batch = fitted.render(frames)
+    for i, frame in enumerate(frames):
+        single = fitted.render([frame])
+        assert torch.allclose(single.rgb[0], batch.rgb[i], atol=1e-5)
+        assert torch.allclose(single.alpha[0], batch.alpha[i], atol=1e-5)
+
+
+def test_a_window_is_a_part_of_the_image(fitted: Fitted) -> None:
+    """With a shifted K and another size, the same pixels."""
+    frame, top, left = 7, 61, 22
+    tracks = fitted.dataset.tracks
+    ks = fitted.dataset.crop_ks[[frame]].copy()
+    ks[:, 0, 2] -= left
+    ks[:, 1, 2] -= top
+    with torch.no_grad():
+        part = fitted.renderer.render(
+            torch.from_numpy(tracks.codes[[frame]]),
+            torch.from_numpy(tracks.viewmats[[frame]]),
+            torch.from_numpy(ks),
+            40,
+            50,
+        )
+    whole = fitted.render([frame])
+    window = (slice(None), slice(top, top + 40), slice(left, left + 50))
+    difference = (part.rgb - whole.rgb[window]).abs()
+    assert difference.mean() < 0.004 and difference.max() < 0.15
+
+
+def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
+    """Jaw down: the mouth's pixels change, those of forehead and hair hardly."""
+    frame = 3
+    tracks = fitted.dataset.tracks
+    codes = np.repeat(tracks.codes[[frame]], 2, axis=0)
+    codes[:, 0] = (-1.5, 1.5)
+    with torch.no_grad():
+        images = fitted.renderer.render(
+            torch.from_numpy(codes),
+            torch.from_numpy(np.repeat(tracks.viewmats[[frame]], 2, axis=0)),
+            torch.from_numpy(np.repeat(fitted.dataset.crop_ks[[frame]], 2, axis=0)),
+            *SIZE,
+        ).rgb
+    change = (images[1] - images[0]).abs().mean(-1).numpy()
+    landmarks = fitted.dataset.crop_landmarks()[frame].astype(int)
+    mouth = change[landmarks[0, 1] - 2 : landmarks[17, 1] + 3, landmarks[61, 0] : landmarks[291, 0]]
+    assert mouth.mean() > 0.02
+    assert change[: landmarks[70, 1] - 8].mean() < 0.5 * mouth.mean()
+
+
+def test_losses_are_finite_scalars(fitted: Fitted) -> None:
+    landmarks = fitted.dataset.crop_landmarks()
+    losses = fitted.renderer.losses(make_batch(fitted.dataset, landmarks, np.array([0, 4])), 0)
+    for name, value in losses.items():
+        assert isinstance(name, str) and value.shape == () and torch.isfinite(value)
+    assert bool(losses) == bool(fitted.renderer.param_groups())
+
+
+def test_tensors_round_trip(fitted: Fitted, tmp_path: Path) -> None:
+    """Through a file, as a package keeps them, and through config's JSON: the same images."""
+    tensors = fitted.renderer.tensors()
+    assert all(isinstance(t, Tensor) and not t.requires_grad for t in tensors.values())
+    write_tensors(tmp_path / "head.safetensors", tensors)
+    config = config_from_json(
+        fitted.kind.config(), json.loads(json.dumps(config_to_json(fitted.config)))
+    )
+    back = fitted.kind.renderer().from_tensors(read_tensors(tmp_path / "head.safetensors"), config)
+    first, second = fitted.render([11, 12]), fitted.render([11, 12], renderer=back)
+    assert torch.equal(first.rgb, second.rgb) and torch.equal(first.alpha, second.alpha)
+    again = back.tensors()
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_missing_tensor_is_told(fitted: Fitted) -> None:
+    tensors = fitted.renderer.tensors()
+    for name in tensors:
+        rest = {k: t for k, t in tensors.items() if k != name}
+        with pytest.raises(KeyError):
+            fitted.kind.renderer().from_tensors(rest, fitted.config)
+
+
+def test_config_round_trip_and_unknown_keys(fitted: Fitted) -> None:
+    kind = fitted.kind.config()
+    assert is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    for preset in fitted.kind.presets().values():
+        assert config_from_json(kind, json.loads(json.dumps(config_to_json(preset)))) == preset
+    known = fields(kind)[0].name
+    with pytest.raises(TalkheadError, match="n_wings"):
+        config_from_json(kind, {known: 1, "n_wings": 2})
+
+
+def test_presets(fitted: Fitted) -> None:
+    assert set(fitted.kind.presets()) >= {"preview", "standard", "high"}
+
+
+def test_names() -> None:
+    assert set(RENDERERS) <= set(renderer_names())
+    for name in RENDERERS:
+        assert renderer_kind(name).renderer().name == name
+    with pytest.raises(TalkheadError, match=r"no renderer 'nerv'.*gaussian.*warp"):
+        renderer_kind("nerv")

@@ -1,0 +1,208 @@
+"""The optimisation loop: it learns, goes on from where it stopped, and sees no held-out frame."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from talkhead.dataset import FRAMES, MASKS, IdentityDataset
+from talkhead.progress import SilentProgress
+from talkhead.renderers import fit as loop
+from talkhead.renderers.base import Renderer, RendererKind, renderer_kind
+from talkhead.renderers.fit import draw_frames, fit_renderer, make_batch
+from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
+from talkhead.storage import read_tensors
+
+KIND = renderer_kind("gaussian")
+CONFIG = GaussianConfig(n_surface=300, n_cap=30, n_teeth=10, n_rest=100, n_steps=40)
+
+
+class Stop(Exception):
+    """The power goes."""
+
+
+class Watch(SilentProgress):
+    """Counts steps and where they began; stops in the middle when told to."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.stop_at, self.done, self.n_steps = stop_at, -1, 0
+
+    @contextmanager
+    def _bar(self, done: int) -> Any:
+        self.done = done
+        yield SimpleNamespace(advance=self._advance, detail=lambda text: None)
+
+    def _advance(self, n: int = 1) -> None:
+        self.n_steps += n
+        if self.done + self.n_steps == self.stop_at:
+            raise Stop
+
+    def step(
+        self, name: str, total: int | None = None, done: int = 0
+    ) -> AbstractContextManager[Any]:
+        return self._bar(done)
+
+
+def fit(
+    dataset: IdentityDataset, checkpoint: Path, seed: int = 0, stop_at: int | None = None
+) -> dict[str, Tensor]:
+    watch = Watch(stop_at)
+    return fit_renderer(KIND, dataset, CONFIG, checkpoint, watch, seed=seed).tensors()
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    head_dataset: IdentityDataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Tensor]:
+    """The tensors of an uninterrupted run with seed 0."""
+    return fit(head_dataset, tmp_path_factory.mktemp("fit") / "state.safetensors")
+
+
+def error(renderer: Renderer, dataset: IdentityDataset, frames: list[int]) -> float:
+    """The loss of frames with a fixed step's noise."""
+    batch = make_batch(dataset, dataset.crop_landmarks(), np.array(frames))
+    with torch.no_grad():
+        return float(sum(renderer.losses(batch, 0).values()))
+
+
+def test_the_loss_falls_on_seen_and_unseen_frames(
+    head_dataset: IdentityDataset, fitted: dict[str, Tensor]
+) -> None:
+    before = GaussianRenderer.from_dataset(head_dataset, CONFIG, 0)
+    after = GaussianRenderer.from_tensors(fitted, CONFIG)
+    for frames in ([1, 9, 25], [37, 38, 39]):
+        start = error(before, head_dataset, frames)
+        assert error(after, head_dataset, frames) < 0.75 * start
+
+
+def test_same_seed_same_bits(
+    head_dataset: IdentityDataset, fitted: dict[str, Tensor], tmp_path: Path
+) -> None:
+    assert same(fit(head_dataset, tmp_path / "state.safetensors"), fitted)
+    assert not same(fit(head_dataset, tmp_path / "other.safetensors", seed=1), fitted)
+
+
+@pytest.mark.parametrize("stop_at", [1, 23, 40])
+def test_an_interrupted_run_ends_in_the_same_renderer(
+    head_dataset: IdentityDataset,
+    fitted: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
+) -> None:
+    """Stopped before a checkpoint's step was over: what is done twice is done the same."""
+    checkpoint = tmp_path / "state.safetensors"
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after every step
+    with pytest.raises(Stop):
+        fit(head_dataset, checkpoint, stop_at=stop_at)
+    assert checkpoint.exists() == (stop_at > 1)
+    assert same(fit(head_dataset, checkpoint), fitted)
+
+
+def test_it_goes_on_where_it_stopped(
+    head_dataset: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "state.safetensors"
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)
+    with pytest.raises(Stop):
+        fit(head_dataset, checkpoint, stop_at=11)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 1e9)
+    watch = Watch()
+    fit_renderer(KIND, head_dataset, CONFIG, checkpoint, watch)
+    assert (watch.done, watch.n_steps) == (10, CONFIG.n_steps - 10)
+    again = Watch()  # finished: nothing is done twice
+    fit_renderer(KIND, head_dataset, CONFIG, checkpoint, again)
+    assert again.n_steps == 0 and int(read_tensors(checkpoint)["step"]) == CONFIG.n_steps
+
+
+def test_no_held_out_frame_is_read(
+    head_dataset: IdentityDataset, fitted: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Everything of the held-out frames is corrupted: the same renderer, bit for bit."""
+    corrupted = tmp_path / "dataset"
+    shutil.copytree(head_dataset.path, corrupted)
+    held_out = np.flatnonzero(~head_dataset.tracks.train)
+    for name in (FRAMES, MASKS):
+        images = np.fromfile(corrupted / name, np.uint8).reshape(len(head_dataset), -1)
+        images[held_out] = np.random.default_rng(0).integers(0, 256, images[held_out].shape)
+        images.tofile(corrupted / name)
+    tracks = head_dataset.tracks
+    changed = {
+        name: np.array(getattr(tracks, name))
+        for name in ("landmarks", "codes", "viewmats", "residual_px")
+    }
+    for array in changed.values():
+        array[held_out] = np.nan
+    origins = tracks.origins.copy()
+    origins[held_out] = -1000.0
+    spoilt = type(tracks)(**{**vars(tracks), **changed, "origins": origins})
+    IdentityDataset.save(corrupted, head_dataset.info, head_dataset.face, spoilt)
+    again = fit(IdentityDataset.load(corrupted), tmp_path / "state.safetensors")
+    assert same(again, fitted)
+
+
+def test_frames_that_are_not_usable_are_never_drawn(
+    head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[int] = []
+    kept: Callable[..., Any] = loop.make_batch
+
+    def note(dataset: IdentityDataset, landmarks: Any, frames: Any) -> Any:
+        drawn.extend(frames.tolist())
+        return kept(dataset, landmarks, frames)
+
+    monkeypatch.setattr(loop, "make_batch", note)
+    usable = head_dataset.tracks.usable.copy()
+    usable[[0, 7, 20]] = False
+    tracks = type(head_dataset.tracks)(**{**vars(head_dataset.tracks), "usable": usable})
+    dataset = IdentityDataset(head_dataset.path, head_dataset.info, head_dataset.face, tracks)
+    fit(dataset, tmp_path / "state.safetensors")
+    assert set(drawn) == set(np.flatnonzero(usable & tracks.train).tolist())
+
+
+def test_draws_are_shuffled_epochs() -> None:
+    usable = np.array([3, 5, 8, 13, 21, 34, 55])
+    draws = np.concatenate([draw_frames(usable, 3, 7, step) for step in range(14)])
+    epochs = draws.reshape(-1, len(usable))
+    assert (np.sort(epochs, axis=1) == usable).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
+    assert np.array_equal(draw_frames(usable, 3, 7, 5), draws[15:18])
+    other = np.concatenate([draw_frames(usable, 3, 8, step) for step in range(14)])
+    assert not np.array_equal(other, draws)
+    assert len(draw_frames(usable, 20, 0, 0)) == 20, "a batch may be longer than an epoch"
+
+
+def test_nothing_to_fit_leaves_no_checkpoint(head_dataset: IdentityDataset, tmp_path: Path) -> None:
+    kind: RendererKind = renderer_kind("warp")
+    config = kind.presets()["preview"]
+    fit_renderer(kind, head_dataset, config, tmp_path / "state.safetensors", SilentProgress())
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_hold_what_the_dataset_holds(head_dataset: IdentityDataset) -> None:
+    frames = np.array([4, 30])
+    batch = make_batch(head_dataset, head_dataset.crop_landmarks(), frames)
+    for i, frame in enumerate(frames):
+        assert torch.equal(batch.images[i], torch.from_numpy(head_dataset.frames[frame]) / 255.0)
+        assert torch.equal(batch.motion[i], torch.from_numpy(head_dataset.tracks.codes[frame]))
+    for image in (batch.images, batch.plates, batch.masks, batch.edges):
+        assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1
+    assert not ((batch.masks > 0) & (batch.edges > 0)).any()
+    lips = head_dataset.crop_landmarks()[4, [13, 14]].mean(0).astype(int)
+    chin = head_dataset.crop_landmarks()[4, 199].astype(int)
+    weights = batch.weights[0, ..., 0]
+    assert weights[lips[1], lips[0]] > weights[chin[1], chin[0]] > weights[2, 2] > 0
