@@ -21,7 +21,7 @@ class PredictorConfig:
     """
 
     width: int = 64
-    layers: tuple[tuple[int, int], ...] = ((5, 1), (3, 2), (3, 4))
+    layers: tuple[tuple[int, int], ...] = ((5, 1), (3, 2), (3, 3))
     n_members: int = 4
     n_steps: int = 500
     batch_size: int = 4

@@ -1,0 +1,557 @@
+"""From footage to a speaking video and back to the person with every kind of bad input.
+
+On the first seconds of the sample person, with a renderer and a predictor so small that seconds
+suffice: what is tested is that the path holds, not how good it looks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkhead import media
+from talkhead.app import fit as fit_module
+from talkhead.app.fit import FitResult, fit
+from talkhead.app.idle import load_idle, ping_pong
+from talkhead.app.speak import SpeakResult, speak, speech_codes
+from talkhead.encoder.network import PredictorConfig
+from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
+from talkhead.face import lip_aperture
+from talkhead.identity import IDLE_NAME, MANIFEST_NAME, IdentityPackage
+from talkhead.renderers import fit as loop
+from talkhead.renderers.gaussian import model
+from talkhead.storage import sha256_of
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+PERSON, LINE = SAMPLES / "person.mp4", SAMPLES / "line.wav"
+SECONDS = 8
+TINY_HEAD = model.GaussianConfig(
+    n_surface=700, n_cap=40, n_teeth=20, n_rest=200, n_steps=60, batch_size=1
+)
+TINY_PREDICTOR = PredictorConfig(width=16, n_members=2, n_steps=40)
+
+
+def make_tiny(patch: pytest.MonkeyPatch) -> None:
+    """Let preview be a fit of seconds."""
+    patch.setattr(model, "PRESETS", {"preview": TINY_HEAD})
+    patch.setattr(fit_module, "PredictorConfig", lambda **_: TINY_PREDICTOR)
+
+
+@pytest.fixture(scope="session")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample person's first seconds."""
+    if not PERSON.exists():
+        pytest.skip(f"{PERSON} does not exist: make it with samples/make_person.py")
+    path = tmp_path_factory.mktemp("footage") / "Anna B.mp4"
+    with closing(media.read_frames(PERSON, n_frames=SECONDS * 25)) as frames:
+        media.write_video(path, frames, audio_path=PERSON)
+    return path
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("people")
+
+
+@pytest.fixture(scope="session")
+def fitted(footage: Path, home: Path) -> FitResult:
+    """The person, fitted with seed 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_tiny(patch)
+        return fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")
+
+
+@pytest.fixture
+def package(fitted: FitResult) -> IdentityPackage:
+    return IdentityPackage.load(fitted.package_path)
+
+
+def ffmpeg(*arguments: object) -> None:
+    command = [media.ffmpeg_path(), "-v", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True)
+
+
+def write_wav(path: Path, waveform: np.ndarray, rate: int = 16_000) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+# ------------------------------------------------------------------------------ fitting
+
+
+def test_what_fit_leaves(fitted: FitResult, home: Path, footage: Path) -> None:
+    """A package named after the video, with figures and a sheet; the default from now on."""
+    assert fitted.name == "Anna-B" and fitted.package_path == home / "identities" / "Anna-B"
+    assert fitted.sheet_path is not None and fitted.sheet_path.stat().st_size > 10_000
+    assert fitted.figures["tracked_codes"] and fitted.figures["pasted"]
+    spoken = fitted.figures["speech_driven"]
+    assert 0 < spoken["lmd_mean_mouth_px"] < 50 and 0 < spoken["lmd_px"] < 50
+    manifest = IdentityPackage.load(fitted.package_path).manifest
+    info = media.probe(footage)
+    assert manifest.consent == "Yes." and manifest.preset == "preview" and manifest.seed == 0
+    assert (manifest.frame_width, manifest.frame_height) == (info.width, info.height)
+    assert manifest.source.sha256 == sha256_of(footage)
+    assert json.loads((home / "latest.json").read_text()) == {"name": "Anna-B"}
+    assert not leftovers(home)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary and half-written files below a folder."""
+    marks = (".tmp-", ".part-", ".old-")
+    return [path for path in folder.rglob("*") if any(mark in path.name for mark in marks)]
+
+
+def test_the_idle_clip_is_the_training_part(package: IdentityPackage) -> None:
+    idle = load_idle(package)
+    n_train = round(SECONDS * 25 * 10 / 11)
+    assert 0.8 * n_train <= len(idle) <= n_train
+    assert sum(1 for _ in media.read_frames(package.file(IDLE_NAME))) == len(idle)
+
+
+def package_files(path: Path) -> dict[str, str]:
+    """What is in a package: names and checksums, without the manifest's date."""
+    files = {p.name: sha256_of(p) for p in path.iterdir() if p.name != MANIFEST_NAME}
+    manifest = json.loads((path / MANIFEST_NAME).read_text())
+    del manifest["created"]
+    return {**files, MANIFEST_NAME: json.dumps(manifest, sort_keys=True)}
+
+
+def test_fitting_again_goes_on_from_what_there_is(
+    fitted: FitResult, home: Path, footage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is tracked or trained again; the package is the same."""
+    make_tiny(monkeypatch)
+    before = package_files(fitted.package_path)
+    monkeypatch.setattr("talkhead.preprocess.pipeline.FaceTracker", None)
+    monkeypatch.setattr(model.GaussianRenderer, "losses", None)
+    monkeypatch.setattr(fit_module, "fit_predictor", None)
+    again = fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")
+    assert again.figures == fitted.figures
+    assert package_files(again.package_path) == before
+
+
+KILLED = """
+import sys
+import pytest
+sys.path.insert(0, {tests!r})
+import test_end_to_end as tests
+from talkhead.app import cli
+patch = pytest.MonkeyPatch()
+tests.make_tiny(patch)
+patch.setattr(tests.loop, "CHECKPOINT_S", 0.2)
+sys.argv = ["talkhead", "fit", "--video", {video!r}, "--home", {home!r}, "--preset", "preview",
+            "--consent", "Yes.", "--device", "cpu", "--quiet"]
+cli.main()
+"""
+
+
+def start_fit(video: Path, home: Path) -> subprocess.Popen[str]:
+    script = KILLED.format(tests=str(Path(__file__).parent), video=str(video), home=str(home))
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(home: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Until a file of that name is there."""
+    while not list(home.rglob(pattern)):
+        assert process.poll() is None, f"ended before {pattern}: {process.stderr.read()}"  # type: ignore[union-attr]
+        time.sleep(0.02)
+
+
+def test_killed_and_interrupted_it_ends_in_the_same_package(
+    fitted: FitResult, footage: Path, tmp_path: Path
+) -> None:
+    """kill -9 while tracking, Ctrl-C while training, and then to the end."""
+    first = start_fit(footage, tmp_path)
+    wait_for(tmp_path, "tracking.part00000.safetensors", first)
+    first.kill()
+    first.communicate()
+    assert not list(tmp_path.glob("identities/*"))
+    second = start_fit(footage, tmp_path)
+    wait_for(tmp_path, "gaussian-*.safetensors", second)
+    second.send_signal(signal.SIGINT)
+    _, words = second.communicate()
+    assert second.returncode == 130, words
+    assert "it goes on where it stopped" in words and "Traceback" not in words
+    assert not list(tmp_path.glob("identities/*"))
+    third = start_fit(footage, tmp_path)
+    _, words = third.communicate()
+    assert third.returncode == 0, words
+    package = tmp_path / "identities" / fitted.name
+    assert package_files(package) == package_files(fitted.package_path)
+    assert not leftovers(tmp_path / "identities")
+
+
+# ----------------------------------------------------------------------------- speaking
+
+
+def say(audio: Path, home: Path, output: Path, mode: str = "paste") -> SpeakResult:
+    """What speak says, after checking what holds of every video it makes."""
+    result = speak(audio, output=output, home=home, device="cpu", mode=mode)
+    seconds = len(media.read_audio(audio)) / 16_000
+    assert result.output_path == output and result.identity == "Anna-B"
+    assert result.n_frames == max(1, round(25 * seconds))
+    assert result.duration_s == result.n_frames / 25
+    info = media.probe(output)
+    assert info.frame_rate == 25
+    assert sum(1 for _ in media.read_frames(output)) == result.n_frames
+    sound = media.read_audio(output)
+    assert abs(len(sound) / 16_000 - result.n_frames / 25) <= 1 / 25
+    assert "synthetic" in media.read_tags(output)["comment"].lower()
+    assert not leftovers(output.parent)
+    return result
+
+
+FORMATS = {
+    "wav": [],
+    "mp3": ["-b:a", "128k"],
+    "m4a": ["-c:a", "aac"],
+    "stereo.wav": ["-ar", 48_000, "-ac", 2],
+}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_any_sound(fitted: FitResult, home: Path, tmp_path: Path, ending: str) -> None:
+    audio = tmp_path / f"line.{ending}"
+    ffmpeg("-i", LINE, "-t", 1.3, *FORMATS[ending], audio)
+    say(audio, home, tmp_path / "out.mp4")
+    given, made = media.probe(audio), media.probe(tmp_path / "out.mp4")
+    assert (made.audio_rate, made.audio_channels) == (given.audio_rate, given.audio_channels)
+    before, after = media.read_audio(audio), media.read_audio(tmp_path / "out.mp4")
+    n = min(len(before), len(after))
+    assert np.corrcoef(before[:n], after[:n])[0, 1] > 0.95, "the given sound, unshifted"
+
+
+def test_the_video_s_own_soundtrack(fitted: FitResult, home: Path, footage: Path) -> None:
+    """Longer than the idle clip: it turns round. What isn't mouth stays the person's own footage."""
+    output = home.parent / "own.mp4"
+    result = say(footage, home, output)
+    idle = load_idle(IdentityPackage.load(fitted.package_path))
+    numbers = ping_pong(len(idle), result.n_frames)
+    assert result.n_frames > len(idle) and numbers[-1] < len(idle) - 1
+    own = list(media.read_frames(idle.path))
+    top = int(idle.landmarks(0, idle.codes[:1])[0, 10, 1] / idle.scale + idle.origins[0, 1])
+    changed = []
+    for number, frame in zip(numbers, media.read_frames(output), strict=True):
+        difference = np.abs(frame.astype(int) - own[number])
+        assert difference[:top].mean() < 4.0  # encoded once more
+        changed.append(difference.mean())
+    assert frame.shape == own[0].shape
+    assert max(changed) > 0.2, "the mouth is not the footage's"
+
+
+def test_the_head_alone(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", media.read_audio(LINE)[:8_000])
+    say(audio, home, tmp_path / "head.mp4", mode="head")
+    idle = load_idle(IdentityPackage.load(fitted.package_path))
+    made = media.probe(tmp_path / "head.mp4")
+    assert made.height - idle.crop_height in (0, 1) and made.width - idle.crop_width in (0, 1)
+
+
+def test_a_fifth_of_a_second(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "short.wav", media.read_audio(LINE)[8_000:11_200])
+    assert say(audio, home, tmp_path / "short.mp4").n_frames == 5
+
+
+def test_silence_keeps_the_mouth_closed(
+    package: IdentityPackage, home: Path, tmp_path: Path
+) -> None:
+    """The rest code in every frame, the mouth as in the person's own silence."""
+    audio = write_wav(tmp_path / "silence.wav", np.zeros(16_000))
+    face = load_idle(package).face
+    codes = speech_codes(audio, package)
+    assert codes.shape == (25, face.n_codes)
+    assert np.array_equal(codes, np.repeat(face.silence[None], 25, axis=0))
+    gaps = lip_aperture(face.vertices(load_idle(package).codes))
+    assert lip_aperture(face.vertices(codes[:1]))[0] < np.percentile(gaps, 60)
+    say(audio, home, tmp_path / "silence.mp4")
+
+
+def test_the_same_words_give_the_same_video(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", media.read_audio(LINE)[:12_000])
+    for name in ("one.mp4", "two.mp4"):
+        say(audio, home, tmp_path / name)
+    first, second = (list(media.read_frames(tmp_path / n)) for n in ("one.mp4", "two.mp4"))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# ---------------------------------------------------------------------- bad input to fit
+
+
+def refusal(kind: type[TalkheadError], call: Callable[[], object], *words: str) -> str:
+    """The one line of the error that a call ends in; the words are in it."""
+    with pytest.raises(kind) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message and "Traceback" not in message
+    for word in words:
+        assert word in message, message
+    return message
+
+
+@pytest.fixture
+def refuses(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Checks that fit refuses a video in one line, and leaves no identity and nothing torn."""
+    store = tmp_path / "empty-home"
+
+    def check(video: Path, kind: type[TalkheadError], *words: str, **options: object) -> None:
+        call = {"preset": "preview", "home": store, "device": "cpu", **options}
+        refusal(kind, lambda: fit(video, **call), *words)  # type: ignore[arg-type]
+
+    yield check
+    assert not list(store.glob("identities/*")) and not (store / "latest.json").exists()
+    assert not leftovers(store)
+
+
+def grey_frames(n_frames: int) -> Iterator[np.ndarray]:
+    y, x = np.mgrid[:120, :160].astype(np.uint8)
+    return (np.stack([x + i, y, x // 2], axis=-1).astype(np.uint8) for i in range(n_frames))
+
+
+def test_no_face(refuses: Callable[..., None], tmp_path: Path) -> None:
+    video = tmp_path / "wall.mp4"
+    media.write_video(video, grey_frames(110), audio_path=LINE)
+    refuses(video, FootageError, "wall.mp4", "no face was found in any of 110 frames")
+
+
+def test_a_face_in_too_few_frames(
+    refuses: Callable[..., None], footage: Path, tmp_path: Path
+) -> None:
+    video = tmp_path / "passing.mp4"
+    frames = [
+        frame if i < 40 else np.full_like(frame, 90)
+        for i, frame in enumerate(media.read_frames(footage, n_frames=120))
+    ]
+    media.write_video(video, frames, audio_path=footage)
+    refuses(video, FootageError, "passing.mp4", "of 120 frames (80% needed)", "--min-face")
+
+
+def test_too_short(refuses: Callable[..., None], footage: Path, tmp_path: Path) -> None:
+    video = tmp_path / "short.mp4"
+    media.write_video(video, media.read_frames(footage, n_frames=60), audio_path=footage)
+    refuses(video, FootageError, "short.mp4", "at least 4 s are needed")
+
+
+def test_no_sound_or_no_picture(refuses: Callable[..., None], tmp_path: Path) -> None:
+    video = tmp_path / "mute.mp4"
+    media.write_video(video, grey_frames(30))
+    refuses(video, TalkheadError, "mute.mp4", "has no sound")
+    refuses(LINE, TalkheadError, "line.wav", "has no picture")
+
+
+def test_damaged_videos(refuses: Callable[..., None], footage: Path, tmp_path: Path) -> None:
+    """Cut off in the middle, without its index, overwritten in the middle, no video at all."""
+    whole = footage.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole[: len(whole) // 2])
+    refuses(cut, MediaError, "cut.mp4", "can't be read beyond")
+    headless = tmp_path / "headless.mp4"
+    headless.write_bytes(whole[len(whole) // 2 :])
+    refuses(headless, MediaError, "headless.mp4")
+    text = tmp_path / "notes.mp4"
+    text.write_text("Remember to record the video.\n" * 40)
+    refuses(text, MediaError, "notes.mp4", "is no video or sound")
+
+
+def test_no_file_and_bad_choices(refuses: Callable[..., None], tmp_path: Path) -> None:
+    video = tmp_path / "grey.mp4"
+    media.write_video(video, grey_frames(10), audio_path=LINE)
+    refuses(tmp_path / "missing.mp4", MediaError, "missing.mp4", "no such file")
+    refuses(tmp_path, MediaError, "is a folder")
+    refuses(video, TalkheadError, "no preset 'best'", "preview, standard, high", preset="best")
+    refuses(video, TalkheadError, "no renderer 'nerv'", "gaussian", renderer="nerv")
+    refuses(video, TalkheadError, "no encoder 'ear'", "mel", encoder="ear")
+    refuses(video, TalkheadError, "../anna", name="../anna")
+
+
+def test_a_home_that_cannot_be_written(footage: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    refusal(
+        TalkheadError,
+        lambda: fit(footage, preset="preview", home=tmp_path / "file", device="cpu"),
+        str(tmp_path / "file"),
+    )
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+# -------------------------------------------------------------------- bad input to speak
+
+
+@pytest.fixture
+def mute(fitted: FitResult, home: Path, tmp_path: Path) -> Callable[..., None]:
+    """Checks that speak refuses in one line, and leaves the folder and an older video alone."""
+
+    def check(audio: Path, *words: str, kind: type[TalkheadError] = TalkheadError) -> None:
+        output = tmp_path / "out.mp4"
+        output.write_bytes(b"an older video")
+        before = sorted(tmp_path.iterdir())
+        refusal(kind, lambda: speak(audio, output=output, home=home, device="cpu"), *words)
+        assert sorted(tmp_path.iterdir()) == before
+        assert output.read_bytes() == b"an older video"
+
+    return check
+
+
+def test_sound_that_is_none(mute: Callable[..., None], tmp_path: Path) -> None:
+    empty = write_wav(tmp_path / "empty.wav", np.zeros(0))
+    mute(empty, "empty.wav", "empty")
+    nothing = tmp_path / "nothing.wav"
+    nothing.write_bytes(b"")
+    mute(nothing, "nothing.wav", "is empty (0 bytes)")
+    text = tmp_path / "words.wav"
+    text.write_text("Hello, I am a text.\n" * 50)
+    mute(text, "words.wav", "is no video or sound")
+    picture = tmp_path / "mute.mp4"
+    media.write_video(picture, grey_frames(10))
+    mute(picture, "mute.mp4", "has no sound")
+    mute(tmp_path / "missing.wav", "missing.wav", "no such file")
+
+
+def test_samples_that_are_no_numbers(mute: Callable[..., None], tmp_path: Path) -> None:
+    samples = np.zeros(16_000, "<f4")
+    samples[5_000] = np.nan
+    (tmp_path / "raw.f32").write_bytes(samples.tobytes())
+    ffmpeg(
+        "-f", "f32le", "-ar", 16_000, "-ac", 1, "-i", tmp_path / "raw.f32",
+        "-c:a", "pcm_f32le", tmp_path / "nan.wav",
+    )  # fmt: skip
+    mute(tmp_path / "nan.wav", "nan.wav", "sample 5000", "is not a number")
+
+
+def test_clipped_samples_are_fine(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    loud = np.clip(40 * media.read_audio(LINE)[:8_000], -1, 1)
+    say(write_wav(tmp_path / "loud.wav", loud), home, tmp_path / "loud.mp4")
+
+
+def test_unknown_identity_and_mode(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    refusal(
+        PackageError, lambda: speak(LINE, identity="berta", home=home), "berta", "There are: Anna-B"
+    )
+    refusal(
+        PackageError, lambda: speak(LINE, home=tmp_path / "new"), "none", "talkhead fit --video"
+    )
+    refusal(TalkheadError, lambda: speak(LINE, mode="whole", home=home), "paste, head")
+    refusal(PackageError, lambda: speak(LINE, renderer="warp", home=home), "warp", "gaussian")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_cannot_be(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", np.zeros(1_600))
+    (tmp_path / "folder").mkdir()
+    for output, words in (
+        (tmp_path / "absent" / "line.mp4", "does not exist"),
+        (tmp_path / "folder", "is a folder"),
+        (audio, "is the input"),
+        (audio / "line.mp4", "does not exist"),
+    ):
+        refusal(
+            TalkheadError,
+            lambda output=output: speak(audio, output=output, home=home),  # type: ignore[misc]
+            words,
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "folder"]
+    assert not list((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "a.wav", np.zeros(1_600))
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    refusal(TalkheadError, lambda: speak(audio, output=folder / "a.mp4", home=home), "a.mp4")
+    assert not list(folder.iterdir())
+
+
+def spoil(path: Path, how: str) -> None:
+    """Do to a package folder what the name says."""
+    manifest = path / MANIFEST_NAME
+    if how == "changed":
+        data = bytearray((path / "gaussian.safetensors").read_bytes())
+        data[-9] ^= 1
+        (path / "gaussian.safetensors").write_bytes(bytes(data))
+    elif how == "missing":
+        (path / IDLE_NAME).unlink()
+    elif how == "version":
+        data_ = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**data_, "format_version": 99}))
+    elif how == "damaged":
+        manifest.write_text(manifest.read_text()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("changed", "gaussian.safetensors was changed"),
+        ("missing", f"{IDLE_NAME} is missing"),
+        ("version", "version 99"),
+        ("damaged", "damaged"),
+    ],
+)
+def test_packages_that_are_not_as_they_were(
+    fitted: FitResult, tmp_path: Path, how: str, words: str
+) -> None:
+    path = tmp_path / "anna"
+    shutil.copytree(fitted.package_path, path)
+    spoil(path, how)
+    audio = write_wav(tmp_path / "a.wav", np.zeros(1_600))
+    output = tmp_path / "a.mp4"
+    refusal(PackageError, lambda: speak(audio, identity=path, output=output), words)
+    assert not output.exists() and not leftovers(tmp_path)
+
+
+def test_a_package_of_a_newer_renderer(fitted: FitResult, tmp_path: Path) -> None:
+    """A setting that this version doesn't know is named."""
+    path = tmp_path / "anna"
+    shutil.copytree(fitted.package_path, path)
+    manifest = json.loads((path / MANIFEST_NAME).read_text())
+    manifest["renderers"]["gaussian"]["config"]["n_wings"] = 2
+    (path / MANIFEST_NAME).write_text(json.dumps(manifest))
+    refusal(TalkheadError, lambda: speak(LINE, identity=path, output=tmp_path / "a.mp4"), "n_wings")
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_several_faces_work_and_are_told(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the person a smaller copy: the larger is followed, and the report says so."""
+    import cv2
+
+    from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
+    from talkhead.progress import SilentProgress
+
+    video = tmp_path / "two.mp4"
+    frames = []
+    for frame in media.read_frames(footage, n_frames=110):
+        small = cv2.resize(frame, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+        small = np.pad(small, ((frame.shape[0] - small.shape[0], 0), (0, 0), (0, 0)), mode="edge")
+        frames.append(np.concatenate([frame, small], axis=1))
+    media.write_video(video, frames, audio_path=footage)
+    told: list[str] = []
+    progress = SilentProgress()
+    monkeypatch.setattr(progress, "message", told.append)
+    dataset = preprocess(video, tmp_path / "dataset", PreprocessConfig(), progress)
+    assert dataset.info.n_faces == 2
+    middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()
+    assert middle < frames[0].shape[1] * 0.5
+    assert any("2 faces" in line for line in told)
+
+
+__all__ = ["loop", "make_tiny", "replace"]

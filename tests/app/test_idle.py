@@ -1,0 +1,170 @@
+"""The idle clip: to and fro without a cut, read as it was written, packed and unpacked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fixtures_head import make_background
+
+from talkhead import media
+from talkhead.app.idle import (
+    MASK_SHRINK,
+    REVERSE_CHUNK,
+    choose_frames,
+    clip_of,
+    idle_frames,
+    load_idle,
+    ping_pong,
+    save_idle,
+)
+from talkhead.dataset import IdentityDataset
+from talkhead.identity import (
+    EncoderPart,
+    FittedPart,
+    IdentityPackage,
+    Manifest,
+    PackageWriter,
+    SourceVideo,
+)
+from talkhead.progress import SilentProgress
+from talkhead.types import UInt8
+
+N_CLIP = 2 * REVERSE_CHUNK + 7
+
+
+@pytest.mark.parametrize("n_clip", [2, 3, 7, 25, 26, 100])
+@pytest.mark.parametrize("n_frames", [0, 1, 2, 24, 199])
+def test_ping_pong_never_stands_still_or_jumps(n_clip: int, n_frames: int) -> None:
+    numbers = ping_pong(n_clip, n_frames)
+    assert len(numbers) == n_frames and ((numbers >= 0) & (numbers < n_clip)).all()
+    assert (np.abs(np.diff(numbers)) == 1).all()
+    assert numbers[:n_clip].tolist() == list(range(min(n_clip, n_frames)))
+
+
+def test_ping_pong_comes_back_the_same_way() -> None:
+    assert ping_pong(4, 14).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
+    assert ping_pong(1, 4).tolist() == [0, 0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of N_CLIP frames that all differ."""
+    path = tmp_path_factory.mktemp("idle") / "idle.mp4"
+    frames = (np.roll(make_background(48, 64), 3 * i, axis=1) // 2 + i for i in range(N_CLIP))
+    media.write_video(path, (f.astype(np.uint8) for f in frames), keyframe_every=REVERSE_CHUNK)
+    return path
+
+
+@pytest.fixture(scope="module")
+def forward(clip: Path) -> list[UInt8]:
+    frames = list(media.read_frames(clip))
+    assert len(frames) == N_CLIP
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("n_clip", "n_frames"),
+    [(N_CLIP, 3 * N_CLIP), (26, 80), (27, 60), (2, 5), (1, 3), (N_CLIP, 10), (5, 0)],
+)
+def test_idle_frames_are_the_clip_s_in_that_order(
+    clip: Path, forward: list[UInt8], n_clip: int, n_frames: int
+) -> None:
+    numbers = ping_pong(n_clip, n_frames)
+    found = list(idle_frames(clip, n_clip, n_frames))
+    assert len(found) == n_frames
+    for number, frame in zip(numbers, found, strict=True):
+        assert np.array_equal(frame, forward[number])
+
+
+# ---------------------------------------------------------------------------- from a dataset
+
+
+def with_usable(dataset: IdentityDataset, unusable: list[int]) -> IdentityDataset:
+    usable = np.ones(len(dataset), dtype=bool)
+    usable[unusable] = False
+    return replace(dataset, tracks=replace(dataset.tracks, usable=usable))
+
+
+def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDataset) -> None:
+    n_train = int(head_dataset.tracks.train.sum())
+    assert choose_frames(head_dataset) == (0, n_train)
+    assert choose_frames(with_usable(head_dataset, [5, 6, 25])) == (7, 25)
+    assert choose_frames(with_usable(head_dataset, [3])) == (4, n_train)
+
+
+def test_clip_of_a_dataset(head_dataset: IdentityDataset) -> None:
+    """Tracks of the run; its mesh of its own codes lies on its landmarks."""
+    idle = clip_of(head_dataset, Path("person.mp4"), slice(8, 20))
+    assert len(idle) == 12
+    assert np.array_equal(idle.codes, head_dataset.tracks.codes[8:20])
+    assert np.allclose(idle.crop_ks, head_dataset.crop_ks[8:20])
+    for i in (0, 11):
+        points = idle.landmarks(i, idle.codes[i : i + 1])[0]
+        assert np.abs(points - head_dataset.crop_landmarks()[8 + i]).max() < 0.01
+        mask = idle.mask(i)
+        assert mask.shape == (128, 96)
+        true = head_dataset.masks[8 + i].astype(np.float32) / 255
+        far = cv2.blur(true, (13, 13))  # 0 or 1 where no border is near
+        assert np.allclose(mask[far == 0], 0, atol=0.01)
+        assert np.allclose(mask[far == 1], 1, atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def saved(
+    head_dataset: IdentityDataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[IdentityPackage, Path]:
+    """A package with an idle clip, and the video that it was cut from."""
+    folder = tmp_path_factory.mktemp("saved")
+    video, info = folder / "person.mp4", head_dataset.info
+    background = make_background(info.height, info.width)
+    frames = (np.roll(background, 2 * i, axis=0) for i in range(info.n_frames))
+    media.write_video(video, frames, crf=10)
+    with PackageWriter(folder / "anna") as writer:
+        n_idle = save_idle(video, with_usable(head_dataset, [0, 1, 2]), writer, SilentProgress())
+        writer.add_tensors("warp.safetensors", head_dataset.face.tensors())
+        part = FittedPart("warp.safetensors")
+        manifest = Manifest(
+            name="anna",
+            seed=0,
+            preset="preview",
+            source=SourceVideo("person.mp4", "0" * 64, 1.6, info.width, info.height, 25.0),
+            encoder=EncoderPart("mel"),
+            predictor=part,
+            renderers={"warp": part},
+            default_renderer="warp",
+            frame_width=info.width,
+            frame_height=info.height,
+            n_frames=n_idle,
+        )
+        return writer.finish(manifest), video
+
+
+def test_saved_and_loaded(
+    saved: tuple[IdentityPackage, Path], head_dataset: IdentityDataset
+) -> None:
+    package, video = saved
+    n_train = int(head_dataset.tracks.train.sum())
+    kept, idle = clip_of(head_dataset, video, slice(3, n_train)), load_idle(package)
+    assert len(idle) == n_train - 3 == package.manifest.n_frames
+    for name in ("codes", "viewmats", "origins", "masks", "plate"):
+        assert np.array_equal(getattr(idle, name), getattr(kept, name)), name
+    assert (idle.crop_height, idle.crop_width, idle.scale) == (128, 96, 1.0)
+    assert idle.masks.shape[1:] == (128 // MASK_SHRINK, 96 // MASK_SHRINK)
+    assert np.array_equal(idle.face.basis, kept.face.basis)
+
+
+def test_the_clip_s_pictures_are_the_video_s(
+    saved: tuple[IdentityPackage, Path], head_dataset: IdentityDataset
+) -> None:
+    """From the run's first frame on; encoded again, so nearly."""
+    package, video = saved
+    source = list(media.read_frames(video))
+    idle = list(media.read_frames(package.file("idle.mp4")))
+    assert len(idle) == package.manifest.n_frames
+    for i in (0, 10, len(idle) - 1):
+        errors = [np.abs(idle[i].astype(int) - frame).mean() for frame in source]
+        assert int(np.argmin(errors)) == 3 + i and min(errors) < 3
