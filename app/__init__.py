@@ -1,1 +1,1 @@
-
+"""The commands and what they orchestrate."""

@@ -1,1 +1,1 @@
-
+"""Waveform -> speech features -> motion codes."""

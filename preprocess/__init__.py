@@ -1,1 +1,1 @@
-
+"""Footage of a person -> IdentityDataset."""

@@ -1,1 +1,1 @@
-
+"""The 3DGS head and its rasterizers."""

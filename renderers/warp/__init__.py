@@ -1,1 +1,1 @@
-
+"""The baseline: own frames, warped."""

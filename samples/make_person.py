@@ -1,0 +1,112 @@
+"""Makes the sample person: person.mp4, line.wav and truth.npz / truth.json beside this file.
+
+python make_person.py render --assets DIR --cache DIR [--part 0/2]  # frames; resumes
+python make_person.py finish --assets DIR --cache DIR                 # the rest
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import motion
+import speech
+import truth
+from camera import Camera
+from head import Head
+
+HERE = Path(__file__).resolve().parent
+SEED = 3
+LINE_SEED = 4
+CRF = 14
+
+
+def frame_path(cache: Path, frame: int) -> Path:
+    """Where a rendered frame is kept."""
+    return cache / f"frame_{frame:04d}.png"
+
+
+def render(assets: Path, cache: Path, part: int, n_parts: int) -> None:
+    """Renders every n-th frame that the cache lacks; several processes may share the work."""
+    from scene import Quality, Scene  # Blender is needed here only
+
+    poses = motion.perform(speech.clip_speech(), SEED)
+    cache.mkdir(parents=True, exist_ok=True)
+    scene = Scene(Head(assets), assets, Camera(), Quality())
+    for frame in range(part, len(poses), n_parts):
+        if frame_path(cache, frame).exists():
+            continue
+        started_s = time.monotonic()
+        scene.render(poses[frame], frame_path(cache, frame))
+        print(f"frame {frame}: {time.monotonic() - started_s:.2f} s", file=sys.stderr, flush=True)
+
+
+def finish(assets: Path, cache: Path) -> None:
+    """Writes the sound files, joins frames and sound, and writes the ground truth."""
+    head = Head(assets)
+    clip, line = speech.clip_speech(), speech.line_speech()
+    poses = motion.perform(clip, SEED)
+    absent = [k for k in range(len(poses)) if not frame_path(cache, k).exists()]
+    if absent:
+        raise SystemExit(
+            f"{cache}: {len(absent)} of {len(poses)} frames are missing; run `render` again"
+        )
+    speech.write_wav(HERE / "line.wav", line.waveform)
+    speech.write_wav(cache / "clip.wav", clip.waveform)
+    encode(cache, HERE / "person.mp4")
+    truth.write(HERE, head, clip, poses, line, motion.perform(line, LINE_SEED))
+
+
+def encode(cache: Path, path: Path) -> None:
+    """Joins the cached frames and clip.wav into an MP4: H.264 and AAC, both starting at 0."""
+    command = [
+        ffmpeg(), "-y", "-v", "error",
+        "-framerate", f"{motion.FPS:g}", "-i", str(cache / "frame_%04d.png"),
+        "-i", str(cache / "clip.wav"),
+        "-c:v", "libx264", "-preset", "veryslow", "-crf", str(CRF), "-pix_fmt", "yuv420p",
+        "-vf", "scale=out_color_matrix=bt709:out_range=tv",
+        "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709",
+        "-color_range", "tv",
+        "-c:a", "aac", "-b:a", "96k", "-movflags", "+faststart", "-map_metadata", "-1", str(path),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+
+
+def ffmpeg() -> str:
+    """The ffmpeg found on the path, or the one that comes with imageio-ffmpeg."""
+    found = shutil.which("ffmpeg")
+    if found is None:
+        import imageio_ffmpeg
+
+        found = imageio_ffmpeg.get_ffmpeg_exe()
+    return str(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one of the two steps."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("render", "finish"))
+    parser.add_argument("--assets", type=Path, required=True, help="MakeHuman's CC0 assets")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="where frames are kept; made if absent"
+    )
+    parser.add_argument(
+        "--part", default="0/1", help="which of how many shares of the frames, as 0/2 and 1/2"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.step == "render":
+        part, n_parts = (int(field) for field in chosen.part.split("/"))
+        render(chosen.assets, chosen.cache, part, n_parts)
+    else:
+        finish(chosen.assets, chosen.cache)
+
+
+if __name__ == "__main__":
+    main()
