@@ -23,7 +23,7 @@ from talkhead.encoder.network import (
 )
 from talkhead.encoder.training import Lesson, heard_codes, lip_distance, train_member
 from talkhead.errors import TalkheadError
-from talkhead.face import JAW_LINE, LIPS, FaceModel, lip_aperture
+from talkhead.face import JAW_LINE, LIPS, FaceModel
 from talkhead.progress import Progress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
@@ -39,9 +39,6 @@ GAINS = tuple(1.0 + 0.05 * step for step in range(9))
 GAIN_COST = 0.015
 """By how much the lips' error on held-out frames may grow for motion as large as the person's."""
 LEAST_FRAMES = 100
-LEAST_QUIET = 10
-CLOSED_PERCENT = 30
-"""So many silent frames are needed, and such a share of them, to know a person's closed mouth."""
 SILENCE_WEIGHT = 0.5
 """How much a frame counts in which nothing is said: the mouth may be doing anything."""
 LIPS_CENTRED = 0.7
@@ -248,7 +245,7 @@ def fit_predictor(
             f"{train.sum()} frames of usable footage are too few to learn speech from; "
             f"{LEAST_FRAMES} are needed. Record a longer video"
         )
-    scaling = _scaling(features, codes, train, silent, face)
+    scaling = _scaling(features, codes, train, face)
     lesson = _lesson(features, codes, train, silent, face, scaling)
     blocks = _blocks(train, config.n_members)
     members, timid = [], torch.zeros_like(lesson.targets)
@@ -277,9 +274,7 @@ def _alone() -> Iterator[None]:
             torch.set_num_threads(n_threads)
 
 
-def _scaling(
-    features: SpeechFeatures, codes: Float32, train: Bool, silent: Bool, face: FaceModel
-) -> Scaling:
+def _scaling(features: SpeechFeatures, codes: Float32, train: Bool, face: FaceModel) -> Scaling:
     heard = features.values[_vectors_of(train, features)].astype(np.float64)
     mouth = codes[train, : face.n_mouth].astype(np.float64)
     low, high = np.percentile(mouth, RANGE_PERCENT, axis=0)
@@ -290,23 +285,9 @@ def _scaling(
         centre=mouth.mean(0).astype(np.float32),
         low=low.astype(np.float32),
         high=high.astype(np.float32),
-        rest=_rest(codes[train & silent], face),
+        rest=face.silence.astype(np.float32),
         gain=1.0,
     )
-
-
-def _rest(quiet: Float32, face: FaceModel) -> Float32:
-    """The code [n_codes] of a closed mouth: the median of the most closed of quiet codes [n, K].
-
-    In pauses people breathe, many with the mouth open: the median of all may be half open.
-    """
-    if len(quiet) < LEAST_QUIET:
-        return face.silence.astype(np.float32)
-    mouth = quiet.copy()
-    mouth[:, face.n_mouth :] = 0.0
-    aperture = lip_aperture(face.vertices(mouth))
-    closed = mouth[aperture <= np.percentile(aperture, CLOSED_PERCENT)]
-    return np.asarray(np.median(closed, axis=0), dtype=np.float32)
 
 
 def _lesson(

@@ -18,11 +18,15 @@ from talkhead.face import (
     RIGHT_BROW,
     RIGHT_EYE,
     FaceModel,
+    lip_aperture,
 )
 from talkhead.types import Bool, Float32, Float64, Int
 
 N_MOUTH = 20
 N_EYES = 8
+LEAST_QUIET = 10
+CLOSED_PERCENT = 30
+"""Of the silent frames, those with the mouth most closed are the person at rest."""
 DEPTH_WEIGHT = 0.4
 """Tracked depth is several times noisier than x and y."""
 
@@ -78,10 +82,21 @@ def fit_face_model(
         triangles=_oriented(template, triangles),
         silence=np.zeros(N_MOUTH + N_EYES + N_BODY, dtype=np.float32),
     )
-    quiet = train & silent if (train & silent).sum() >= 5 else train
-    rest = np.median(encode_motion(model, canonical[quiet]), axis=0)
-    rest[N_MOUTH:] = 0.0
+    quiet = train & silent if (train & silent).sum() >= LEAST_QUIET else train
+    rest = _closed_mouth(model, encode_motion(model, canonical[quiet]))
     return FaceModel(model.template, model.basis, N_MOUTH, model.triangles, rest)
+
+
+def _closed_mouth(model: FaceModel, codes: Float32) -> Float32:
+    """The code [K] at rest: the median of the most closed mouths among codes [n, K].
+
+    In pauses people breathe, many with the mouth open: the median of all may be half open.
+    """
+    mouths = codes.copy()
+    mouths[:, N_MOUTH:] = 0.0
+    aperture = lip_aperture(model.vertices(mouths))
+    closed = mouths[aperture <= np.percentile(aperture, CLOSED_PERCENT)]
+    return np.median(closed, axis=0).astype(np.float32)
 
 
 def _components(offsets: Float64, importance: Float64, n_components: int) -> Float64:

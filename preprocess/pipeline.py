@@ -61,7 +61,7 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 3
+VERSION = 4
 """Raise it when the same video would give another dataset."""
 CHUNK = 100
 """Frames between checkpoints: about 2 s of work."""

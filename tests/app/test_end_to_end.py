@@ -561,4 +561,3 @@ def test_several_faces_work_and_are_told(
     middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()
     assert middle < frames[0].shape[1] * 0.5
     assert any("2 faces" in line for line in told)
-
