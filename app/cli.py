@@ -49,15 +49,25 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            resumes = " Run the same command again: it goes on where it stopped"
-            _fail(
-                f"interrupted.{resumes if ctx.invoked_subcommand == 'fit' else ''}",
-                EXIT_INTERRUPTED,
-            )
+            _fail_interrupted(ctx)
+        except SystemError as error:  # what a signal raises in a numba kernel comes as its cause
+            if isinstance(error.__cause__, SystemExit):
+                raise error.__cause__ from None
+            if not isinstance(error.__cause__, KeyboardInterrupt):
+                raise
+            _fail_interrupted(ctx)
         except (TalkheadError, ImportError, OSError, MemoryError) as error:
             if ctx.params.get("debug"):
                 raise
             _fail(_explain(error))
+
+
+def _fail_interrupted(ctx: Any) -> NoReturn:
+    resumes = " Run the same command again: it goes on where it stopped"
+    _fail(
+        f"interrupted.{resumes if ctx.invoked_subcommand == 'fit' else ''}",
+        EXIT_INTERRUPTED,
+    )
 
 
 def _explain(error: Exception) -> str:

@@ -22,6 +22,7 @@ NECK_SHARE = 0.055
 """Height of the neck strip over the face's height."""
 FEATHER_SHARE = 0.010
 """Standard deviation of the mask's soft border over the face's height: 2.5 px on 267."""
+SUBPIXEL_BITS = 4
 MAX_GAIN = 1.12
 GAIN_MEMORY = 0.9
 
@@ -48,7 +49,8 @@ def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float
     height = float(np.linalg.norm(source[10] - source[152]))
     mask = np.zeros(size, np.uint8)
     for points in (source, target):
-        cv2.fillPoly(mask, [_outline(points, NECK_SHARE * height)], 255, lineType=cv2.LINE_AA)
+        outline = _outline(points, NECK_SHARE * height)
+        cv2.fillPoly(mask, [outline], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
     return _soften(mask, FEATHER_SHARE * height)
 
 
@@ -59,7 +61,8 @@ def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dty
     share = np.clip((jaw[:, 1] - low) / max(high - low, 1e-6), 0.0, 1.0)
     jaw[:, 1] += neck * share
     upper = points[list(UPPER_LINE)]
-    return np.concatenate([jaw, upper]).round().astype(np.int32)
+    # Landmarks have pixel centres at +0.5, OpenCV at 0; subpixel corners keep the edge from jumping.
+    return np.rint((np.concatenate([jaw, upper]) - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
 
 
 def _soften(mask: UInt8, sigma: float) -> Float32:

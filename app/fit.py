@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkhead import media
+from talkhead import __version__, media
 from talkhead.app.evaluation.heldout import (
     evaluate_pairs,
     evaluate_renderer,
@@ -27,10 +29,11 @@ from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset, cut_crop
 from talkhead.device import resolve_device, seed_everything, set_threads
 from talkhead.encoder.base import encoder_names, load_encoder, speech_gain
-from talkhead.encoder.network import PredictorConfig
+from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
 from talkhead.errors import TalkheadError
 from talkhead.identity import (
+    MANIFEST_NAME,
     EncoderPart,
     FittedPart,
     IdentityPackage,
@@ -99,6 +102,7 @@ def fit(
     store, chosen_device = Home.locate(home), resolve_device(device)
     name = name or name_from_video(video)
     destination = store.identity_dir(name)
+    _check_free(destination, video)
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
     work = store.work_dir(name, dataset_key(video, config))
     seed_everything(seed)
@@ -134,6 +138,18 @@ def _check(video: Path, options: FitOptions) -> None:
         )
 
 
+def _check_free(destination: Path, video: Path) -> None:
+    """Raises TalkheadError when the name belongs to a person fitted from another video."""
+    if not (destination / MANIFEST_NAME).is_file():
+        return
+    source = IdentityPackage.load(destination).manifest.source
+    if source.sha256 != sha256_of(video):
+        raise TalkheadError(
+            f"{destination.name}: an identity of this name was fitted from another video, "
+            f"{source.name}. Pass --name, or remove it: talkhead identities remove {destination.name}"
+        )
+
+
 def _fit_renderer(
     dataset: IdentityDataset,
     work: Path,
@@ -144,16 +160,23 @@ def _fit_renderer(
     kind = renderer_kind(options.renderer)
     presets = kind.presets()
     config = presets[options.preset]
-    checkpoint = work / f"{options.renderer}-{options.preset}-{options.seed}.safetensors"
+    checkpoint = work / f"{options.renderer}-{_key(config)}-{options.seed}.safetensors"
     return fit_renderer(
         kind, dataset, config, checkpoint, progress, seed=options.seed, device=device
     )
 
 
+def _key(config: Any) -> str:
+    """A config as 8 hex digits: work under other settings, or by another version, is not gone on with."""
+    text = json.dumps([__version__, config_to_json(config)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def hear(dataset: IdentityDataset, encoder: str) -> tuple[SpeechFeatures, np.ndarray[Any, Any]]:
     """Features of a dataset's sound as speak would make them, and its silent frames [F]."""
     silent = dataset.tracks.silent
-    gain = speech_gain(measure_loudness([dataset.waveform]).powers, silent)
+    powers = measure_loudness([dataset.waveform]).powers
+    gain = speech_gain(powers, silent | ~dataset.tracks.train)  # held-out speech sets nothing
     return load_encoder(encoder).encode(dataset.waveform * np.float32(gain)), silent
 
 
@@ -165,8 +188,8 @@ def _fit_predictor(
     options: FitOptions,
     progress: Progress,
 ) -> MotionPredictor:
-    stored = work / f"predictor-{options.encoder}-{options.seed}.safetensors"
-    config = PredictorConfig()
+    config = PREDICTOR_PRESETS[options.preset]
+    stored = work / f"predictor-{options.encoder}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
         return MotionPredictor.from_tensors(read_tensors(stored), config)
     train = dataset.tracks.train & dataset.tracks.usable
@@ -311,7 +334,7 @@ def _package(
             frame_width=info.width,
             frame_height=info.height,
             n_frames=n_idle,
-            av_offset_ms=dataset.info.av_offset_ms or 0.0,
+            av_offset_ms=dataset.info.av_offset_ms,
             consent=options.consent,
             figures=figures,
         )

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -21,12 +21,14 @@ from talkhead.errors import PackageError
 from talkhead.face import FaceModel
 from talkhead.identity import IDLE_NAME, IdentityPackage, PackageWriter
 from talkhead.progress import Progress
-from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
+from talkhead.storage import write_bytes
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
 REVERSE_CHUNK = 25
 """Frames held at once while the clip plays backwards; it has a key frame as often."""
 MASK_SHRINK = 4
+MAX_GAP = 5
 CRF = 14
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
@@ -80,12 +82,24 @@ class IdleClip:
 
 
 def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
-    """First and after-last frame of the longest usable run of training frames, at most a minute."""
-    usable = dataset.tracks.usable & dataset.tracks.train
+    """First and after-last frame of the longest usable run of training frames, at most a minute.
+
+    Gaps of a few frames don't end a run: their poses are filled in from their neighbours.
+    """
+    usable = _without_gaps(dataset.tracks.usable & dataset.tracks.train)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
     runs = edges.reshape(-1, 2)
     first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]
     return int(first), int(min(after, first + MAX_FRAMES))
+
+
+def _without_gaps(usable: Bool) -> Bool:
+    """Flags [F] with gaps of at most MAX_GAP frames closed."""
+    closed = usable.copy()
+    for before, after in pairwise(np.flatnonzero(usable)):
+        if after - before <= MAX_GAP + 1:
+            closed[before:after] = True
+    return closed
 
 
 def clip_of(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
@@ -139,7 +153,7 @@ def save_idle(
     )
     writer.add_tensors(FACE, dataset.face.tensors())
     _, png = cv2.imencode(".png", dataset.plate[..., ::-1])
-    writer.path(PLATE).write_bytes(png.tobytes())
+    write_bytes(writer.path(PLATE), png.tobytes())
     return after - first
 
 

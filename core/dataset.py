@@ -25,7 +25,7 @@ from talkhead.storage import file_errors, read_json, read_tensors, write_json, w
 from talkhead.types import Bool, Float32, Float64, UInt8
 
 FORMAT = 1
-FRAMES, MASKS = "frames.u8", "masks.u8"
+FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
 TEST_SHARE = 1 / 11
 
 
@@ -42,8 +42,7 @@ class DatasetInfo:
     """Facts of a dataset.
 
     width, height: the source's displayed size. crop_width, crop_height: of the stored frames.
-    scale: crop pixels per source pixel. av_offset_ms: how late the sound was (it is corrected);
-    None where it could not be established.
+    scale: crop pixels per source pixel. av_offset_ms: by how much late sound was shifted.
     """
 
     video: str
@@ -53,7 +52,7 @@ class DatasetInfo:
     crop_width: int
     crop_height: int
     scale: float
-    av_offset_ms: float | None
+    av_offset_ms: float
     n_faces: int
     moving_camera: bool
     uses_all_frames: bool
@@ -172,7 +171,7 @@ class IdentityDataset:
     @cached_property
     def waveform(self) -> Float32:
         """The clip's sound [n_samples], 16 kHz, in sync with the frames."""
-        return np.asarray(np.load(self.path / "waveform.npy"), dtype=np.float32)
+        return np.asarray(read_tensors(self.path / WAVEFORM)["waveform"].numpy(), np.float32)
 
     @cached_property
     def intrinsics(self) -> Float64:

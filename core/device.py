@@ -28,12 +28,15 @@ class Backend:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device of "auto", "cpu", "cuda" or "cuda:1"; auto takes CUDA where there is any.
+    """The torch device of "auto", "cpu", "cuda" or "cuda:1".
+
+    auto takes CUDA where there is any that gsplat can draw on, else the CPU.
 
     Raises TalkheadError for another word and for a CUDA device that isn't there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        usable = torch.cuda.is_available() and not _find_gsplat_kernels()
+        return torch.device("cuda" if usable else "cpu")
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (":" in device and not index.isdecimal()):
         raise TalkheadError(f"device {device}: unknown. Give auto, cpu, cuda or cuda:0")

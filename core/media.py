@@ -412,6 +412,8 @@ class VideoWriter:
             "c:v": "libx264", "crf": crf, "preset": preset, "pix_fmt": pixel_format,
             "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709",
             "color_range": "tv",
+            # Else x264 now and then writes other bytes for the same pictures.
+            "x264-params": "sync-lookahead=0",
         }  # fmt: skip
         if keyframe_every is not None:
             self._video_options["g"] = keyframe_every

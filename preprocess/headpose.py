@@ -255,7 +255,9 @@ def _spread(
     n_frames: int,
 ) -> HeadTrack:
     """Results of the usable frames laid out over all frames, holes filled by the nearest."""
-    nearest = index[np.abs(np.arange(n_frames)[:, None] - index[None]).argmin(1)]
-    back = np.searchsorted(index, nearest)
+    frames = np.arange(n_frames)
+    after = np.searchsorted(index, frames).clip(0, len(index) - 1)
+    before = (after - 1).clip(0)
+    back = np.where(frames - index[before] <= index[after] - frames, before, after)
     poses = HeadPoses(viewmats[back].astype(np.float32), residual[back].astype(np.float32))
     return HeadTrack(template.astype(np.float32), poses, canonical[back].astype(np.float32))

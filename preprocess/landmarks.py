@@ -18,6 +18,8 @@ from talkhead.types import Bool, Float32, Int, Tracking, UInt8
 MAX_FACES = 3
 MAX_JUMP = 0.6
 """A face whose centre moved by more than this share of its size is another face."""
+FORGET_FRAMES = 25
+"""A face that was gone for longer may come back anywhere: the most prominent one is taken."""
 BRIDGE_FRAMES = 5
 """Gaps up to this long are interpolated; longer ones stay without a face."""
 
@@ -49,14 +51,16 @@ def mesh_triangles() -> Int:
 class FaceTracker:
     """Follows one face: the largest and most central at first, then the nearest to the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: Float32 | None = None) -> None:
+        """last: landmarks [478, 3] of the face to follow, None to choose one."""
         import mediapipe as mp
 
         with quiet_stderr():
             self._mesh: Any = mp.solutions.face_mesh.FaceMesh(
                 static_image_mode=False, max_num_faces=MAX_FACES, refine_landmarks=True
             )
-        self._last: Float32 | None = None
+        self._last = last
+        self._missed = 0
         self._started = False
         self.most_faces = 0
 
@@ -65,11 +69,12 @@ class FaceTracker:
         height, width = frame.shape[:2]
         with contextlib.nullcontext() if self._started else quiet_stderr():
             found = self._mesh.process(frame).multi_face_landmarks or []
-        self._started = True
+        self._started = self._started or bool(found)  # the mesh model loads with the first face
         faces = [_pixels(face, width, height) for face in found]
         self.most_faces = max(self.most_faces, len(faces))
         face = self._choose(faces, width, height)
-        if face is not None:
+        self._missed = 0 if face is not None else self._missed + 1
+        if face is not None or self._missed > FORGET_FRAMES:
             self._last = face
         return face
 

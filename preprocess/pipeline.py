@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from talkhead.cameras import default_intrinsics
 from talkhead.dataset import (
     FRAMES,
     MASKS,
+    WAVEFORM,
     DatasetInfo,
     IdentityDataset,
     ImageFile,
@@ -38,7 +40,12 @@ from talkhead.preprocess.body import track_body
 from talkhead.preprocess.headpose import HeadTrack, track_head
 from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, mesh_triangles, track_frames
 from talkhead.preprocess.motion import encode_motion, fit_face_model
-from talkhead.preprocess.quality import check_footage, report_quality, usable_frames
+from talkhead.preprocess.quality import (
+    check_footage,
+    check_learnt,
+    report_quality,
+    usable_frames,
+)
 from talkhead.preprocess.segmentation import CropPlan, PersonSegmenter, plan_crops
 from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
 from talkhead.progress import Progress
@@ -61,10 +68,10 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same video would give another dataset."""
-CHUNK = 100
-"""Frames between checkpoints: about 2 s of work."""
+CHUNK = 50
+"""Frames between checkpoints: about 1 s of work."""
 WARM_UP = 5
 """Frames the tracker sees before a chunk, so that results don't depend on where it was resumed."""
 
@@ -104,17 +111,19 @@ def preprocess(
     make_folder(folder)
     waveform = media.read_audio(video, SAMPLE_RATE)
     tracking, n_faces = _track(video, info, folder, config, progress)
-    offset, head, covered = _align(tracking, waveform, folder, info, config, progress)
+    tracking, covered = bridge_gaps(tracking)
+    offset, head = _align(tracking, covered, waveform, folder, info, config, progress)
     waveform = shift_waveform(waveform, offset.corrected_ms)
     usable = usable_frames(tracking, covered, head.poses)
+    train = train_frames(len(tracking), config.use_all_frames)
+    check_learnt(usable & train, str(video))
     plan = plan_crops(
         tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
     )
     _cut(video, plan, len(tracking), folder, progress)
-    moving = _background(video, plan, usable, folder, info, progress)
+    moving = _background(video, plan, usable & train, folder, info, progress)
     _write_quality(tracking, covered, head, n_faces, offset, moving, folder, progress)
-    np.save(folder / "waveform.npy", waveform)
-    train = train_frames(len(tracking), config.use_all_frames)
+    write_tensors(folder / WAVEFORM, {"waveform": torch.from_numpy(waveform)})
     silent = _silent_frames(waveform, len(tracking))
     face = fit_face_model(head.template, head.canonical, train & usable, silent, mesh_triangles())
     codes = encode_motion(face, head.canonical)
@@ -143,7 +152,7 @@ def preprocess(
         crop_width=plan.width,
         crop_height=plan.height,
         scale=plan.scale,
-        av_offset_ms=offset.offset_ms,
+        av_offset_ms=offset.corrected_ms,
         n_faces=n_faces,
         moving_camera=moving,
         uses_all_frames=config.use_all_frames,
@@ -189,41 +198,63 @@ def _tracked_chunks(
         lead = min(WARM_UP, done)
         frames = media.read_frames(video, start_s=(done - lead) / FRAME_RATE)
         with closing(frames):
-            previous = list(islice(frames, lead))
-            while chunk := list(islice(frames, CHUNK)):
-                parts.append(_track_chunk(previous, chunk))
+            previous = deque(islice(frames, lead), maxlen=WARM_UP)
+            while len((part := _track_chunk(previous, frames, parts))["found"]):
+                parts.append(part)
                 name = f"tracking.part{len(parts) - 1:05d}.safetensors"
-                write_tensors(folder / name, parts[-1])
-                step.advance(len(chunk))
-                previous = chunk[-WARM_UP:]
+                write_tensors(folder / name, part)
+                step.advance(len(part["found"]))
     return parts
 
 
-def _track_chunk(warm_up: list[UInt8], chunk: list[UInt8]) -> dict[str, torch.Tensor]:
-    tracker = FaceTracker()
-    tracking = track_frames(tracker, [*warm_up, *chunk])
+def _track_chunk(
+    previous: deque[UInt8], frames: Iterator[UInt8], parts: list[dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    """Tracks of the next CHUNK frames; leaves the last few frames in `previous`.
+
+    The tracker begins with the frames before, following the face that the parts before followed.
+    """
+    tracker = FaceTracker(_last_face(parts))
+    track_frames(tracker, previous)
+
+    def passing() -> Iterator[UInt8]:
+        for frame in islice(frames, CHUNK):
+            previous.append(frame)
+            yield frame
+
+    tracking = track_frames(tracker, passing())
     tracker.close()
     return {
-        "landmarks": torch.from_numpy(tracking.landmarks[len(warm_up) :].copy()),
-        "found": torch.from_numpy(tracking.found[len(warm_up) :].copy()),
+        "landmarks": torch.from_numpy(tracking.landmarks),
+        "found": torch.from_numpy(tracking.found),
         "n_faces": torch.tensor(tracker.most_faces),
     }
 
 
+def _last_face(parts: list[dict[str, torch.Tensor]]) -> Float32 | None:
+    """The last landmarks [478, 3] that were found in the parts, None without any."""
+    for part in reversed(parts):
+        found = part["found"].numpy()
+        if found.any():
+            return np.asarray(part["landmarks"][int(np.flatnonzero(found)[-1])].numpy())
+    return None
+
+
 def _align(
     tracking: Tracking,
+    covered: Bool,
     waveform: Float32,
     folder: Path,
     info: MediaInfo,
     config: PreprocessConfig,
     progress: Progress,
-) -> tuple[AvOffset, HeadTrack, Bool]:
-    """The sound's offset, head poses with canonical landmarks, and the frames they cover."""
+) -> tuple[AvOffset, HeadTrack]:
+    """The sound's offset, and head poses with canonical landmarks of the covered frames [F]."""
     with progress.step("Head poses and audio-video offset", total=2) as step:
-        bridged, covered = bridge_gaps(tracking)
         train = train_frames(len(tracking), config.use_all_frames)
+        check_learnt(covered & train, info.path.name)
         intrinsics = default_intrinsics(info.width, info.height)
-        head = track_head(bridged.landmarks, covered, train & covered, intrinsics)
+        head = track_head(tracking.landmarks, covered, train & covered, intrinsics)
         step.advance()
         # The held-out end stays out of the offset, too.
         n_train = int(train.sum())
@@ -231,7 +262,7 @@ def _align(
         offset = measure_offset(waveform, lips, covered[:n_train])
         write_json(folder / "sync.json", asdict(offset))
         step.advance()
-    return offset, head, covered
+    return offset, head
 
 
 def lip_measures(points: Float32) -> Float32:

@@ -12,6 +12,7 @@ from talkhead.face import OUTER_EYE_CORNERS, lip_aperture
 from talkhead.types import FRAME_RATE, Bool, Float32, HeadPoses, Tracking
 
 MIN_SECONDS = 4.0
+MIN_LEARNT_FRAMES = 100
 MIN_EYE_DISTANCE_PX = 30.0
 MAX_RESIDUAL = 0.05
 """A frame whose pose error exceeds this share of the eye distance was not tracked well."""
@@ -74,6 +75,17 @@ def usable_frames(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
     """Frames [F] good enough to learn from: tracked, well, and not turned away."""
     limit = MAX_RESIDUAL * eye_distance(tracking.landmarks[covered])
     return covered & (poses.residual_px <= limit) & (head_turn(poses) <= MAX_TURN_DEG)
+
+
+def check_learnt(learnt: Bool, video: str) -> None:
+    """Raises FootageError when too few frames [F] are good enough and not held out."""
+    n = int(learnt.sum())
+    if n < MIN_LEARNT_FRAMES:
+        raise FootageError(
+            f"{video}: only {n} of {len(learnt)} frames can be learnt from, at least "
+            f"{MIN_LEARNT_FRAMES} are needed: the face is turned away, hidden or seen too "
+            "briefly. Record a minute, facing the camera"
+        )
 
 
 def head_turn(poses: HeadPoses) -> Float32:

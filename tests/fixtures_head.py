@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
@@ -19,6 +20,7 @@ from talkhead.cameras import default_intrinsics, project
 from talkhead.dataset import (
     FRAMES,
     MASKS,
+    WAVEFORM,
     DatasetInfo,
     IdentityDataset,
     Tracks,
@@ -38,6 +40,7 @@ from talkhead.face import (
     RIGHT_EYE,
     FaceModel,
 )
+from talkhead.storage import write_tensors
 from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
 N_MOUTH, N_EYES = 3, 2
@@ -239,7 +242,7 @@ def make_dataset(
     frames.tofile(path / FRAMES)
     masks.tofile(path / MASKS)
     cv2.imwrite(str(path / "plate.png"), background[..., ::-1])
-    np.save(path / "waveform.npy", np.zeros(n_frames * 640, np.float32))
+    write_tensors(path / WAVEFORM, {"waveform": torch.zeros(n_frames * 640)})
     info = DatasetInfo(
         video="synthetic.mp4",
         n_frames=n_frames,
@@ -248,7 +251,7 @@ def make_dataset(
         crop_width=size[1],
         crop_height=size[0],
         scale=scale,
-        av_offset_ms=None,
+        av_offset_ms=0.0,
         n_faces=1,
         moving_camera=False,
         uses_all_frames=False,

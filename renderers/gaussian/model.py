@@ -49,7 +49,7 @@ class GaussianConfig:
     n_cap: int = 430
     n_teeth: int = 500
     n_rest: int = 6_000
-    n_steps: int = 5_000
+    n_steps: int = 3_600
     batch_size: int = 2
     code_noise: float = 0.1
     dssim_weight: float = 0.2
@@ -63,7 +63,7 @@ class GaussianConfig:
 PRESETS: Mapping[str, GaussianConfig] = {
     "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_200),
     "standard": GaussianConfig(),
-    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=9_000),
+    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=10_000),
 }
 
 

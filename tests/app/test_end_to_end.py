@@ -23,11 +23,12 @@ import numpy as np
 import pytest
 
 from talkhead import media
+from talkhead.app import cli
 from talkhead.app import fit as fit_module
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.idle import load_idle, ping_pong
-from talkhead.app.speak import SpeakResult, speak, speech_codes
-from talkhead.encoder.network import PredictorConfig
+from talkhead.app.speak import SpeakResult, load_predictor, speak, speech_codes
+from talkhead.encoder import network
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.identity import IDLE_NAME, MANIFEST_NAME, IdentityPackage
@@ -43,13 +44,13 @@ SECONDS = 6
 TINY_HEAD = model.GaussianConfig(
     n_surface=700, n_cap=40, n_teeth=20, n_rest=200, n_steps=60, batch_size=1
 )
-TINY_PREDICTOR = PredictorConfig(width=16, n_members=2, n_steps=40)
+TINY_PREDICTOR = network.PredictorConfig(width=16, n_members=2, n_steps=40)
 
 
 def make_tiny(patch: pytest.MonkeyPatch) -> None:
     """Let preview be a fit of seconds."""
-    patch.setattr(model, "PRESETS", {"preview": TINY_HEAD})
-    patch.setattr(fit_module, "PredictorConfig", lambda **_: TINY_PREDICTOR)
+    patch.setitem(model.PRESETS, "preview", TINY_HEAD)
+    patch.setitem(network.PRESETS, "preview", TINY_PREDICTOR)
 
 
 @pytest.fixture(scope="session")
@@ -138,9 +139,11 @@ def package_files(path: Path) -> dict[str, str]:
 def test_fitting_again_goes_on_from_what_there_is(
     fitted: FitResult, home: Path, footage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is tracked or trained again; the package is the same."""
+    """Nothing is tracked or trained again; the package is the same, though it was damaged."""
     make_tiny(monkeypatch)
     before = package_files(fitted.package_path)
+    assert fitted.sheet_path is not None
+    fitted.sheet_path.unlink()
     monkeypatch.setattr("talkhead.preprocess.pipeline.FaceTracker", None)
     monkeypatch.setattr(model.GaussianRenderer, "losses", None)
     monkeypatch.setattr(fit_module, "fit_predictor", None)
@@ -200,6 +203,28 @@ def test_killed_and_interrupted_it_ends_in_the_same_package(
     package = tmp_path / "identities" / fitted.name
     assert package_files(package) == package_files(fitted.package_path)
     assert not leftovers(tmp_path / "identities")
+
+
+@pytest.mark.parametrize(
+    ("signalled", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)]
+)
+def test_a_signal_inside_a_compiled_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    signalled: BaseException,
+    status: int,
+) -> None:
+    """numba wraps what the signal raised into a SystemError."""
+
+    def interrupted(video: Path, **options: object) -> None:
+        raise SystemError("CPUDispatcher returned a result with an exception set") from signalled
+
+    monkeypatch.setattr(fit_module, "fit", interrupted)
+    monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4", "--quiet"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == status
+    assert ("goes on where it stopped" in capsys.readouterr().err) == (status == 130)
 
 
 # ----------------------------------------------------------------------------- speaking
@@ -288,14 +313,14 @@ def test_a_fifth_of_a_second(fitted: FitResult, home: Path, tmp_path: Path) -> N
 def test_silence_keeps_the_mouth_closed(
     package: IdentityPackage, home: Path, tmp_path: Path
 ) -> None:
-    """The rest code in every frame, the mouth as in the person's own silence."""
+    """The predictor's rest in every frame: a mouth as closed as the person's own in pauses."""
     audio = write_wav(tmp_path / "silence.wav", np.zeros(16_000))
-    face = load_idle(package).face
-    codes = speech_codes(audio, package)
-    assert codes.shape == (25, face.n_codes)
-    assert np.array_equal(codes, np.repeat(face.silence[None], 25, axis=0))
-    gaps = lip_aperture(face.vertices(load_idle(package).codes))
-    assert lip_aperture(face.vertices(codes[:1]))[0] < np.percentile(gaps, 60)
+    idle, codes = load_idle(package), speech_codes(audio, package)
+    rest = load_predictor(package).scaling.rest
+    assert np.array_equal(codes, np.repeat(rest[None], 25, axis=0))
+    assert not rest[idle.face.n_mouth :].any()
+    gaps = lip_aperture(idle.face.vertices(idle.codes))
+    assert lip_aperture(idle.face.vertices(codes[:1]))[0] <= np.percentile(gaps, 50)
     say(audio, home, tmp_path / "silence.mp4")
 
 

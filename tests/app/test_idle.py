@@ -13,6 +13,7 @@ from fixtures_head import make_background
 from talkhead import media
 from talkhead.app.idle import (
     MASK_SHRINK,
+    MAX_GAP,
     REVERSE_CHUNK,
     choose_frames,
     clip_of,
@@ -92,8 +93,13 @@ def with_usable(dataset: IdentityDataset, unusable: list[int]) -> IdentityDatase
 def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDataset) -> None:
     n_train = int(head_dataset.tracks.train.sum())
     assert choose_frames(head_dataset) == (0, n_train)
-    assert choose_frames(with_usable(head_dataset, [5, 6, 25])) == (7, 25)
-    assert choose_frames(with_usable(head_dataset, [3])) == (4, n_train)
+    for gap, run in (((5, 14), (14, n_train)), ((24, 31), (0, 24)), ((0, 4), (4, n_train))):
+        assert choose_frames(with_usable(head_dataset, list(range(*gap)))) == run
+
+
+def test_a_short_gap_ends_no_run(head_dataset: IdentityDataset) -> None:
+    n_train = int(head_dataset.tracks.train.sum())
+    assert choose_frames(with_usable(head_dataset, [5, 6, 20, 21, 22])) == (0, n_train)
 
 
 def test_clip_of_a_dataset(head_dataset: IdentityDataset) -> None:

@@ -13,6 +13,7 @@ from fixtures_head import make_face
 from talkhead.face import N_LANDMARKS
 from talkhead.preprocess.landmarks import (
     BRIDGE_FRAMES,
+    FORGET_FRAMES,
     FaceTracker,
     bridge_gaps,
     mesh_triangles,
@@ -52,8 +53,8 @@ def face_at(x: float, y: float, eye_distance: float) -> Float32:
 
 def follow(*script: Sequence[Float32]) -> tuple[Tracking, FaceTracker]:
     tracker = FaceTracker.__new__(FaceTracker)  # without mediapipe
-    tracker._mesh, tracker._last, tracker._started, tracker.most_faces = (
-        FakeMesh(script), None, False, 0,
+    tracker._mesh, tracker._last, tracker._started, tracker.most_faces, tracker._missed = (
+        FakeMesh(script), None, False, 0, 0,
     )  # fmt: skip
     return track_frames(tracker, [FRAME] * len(script)), tracker
 
@@ -162,3 +163,11 @@ def test_mesh_triangles_cover_the_surface() -> None:
     )
     shared = np.unique(edges, axis=0, return_counts=True)[1]
     assert shared.max() <= 2, "an edge belongs to one triangle or two"
+
+
+def test_a_face_that_was_gone_for_long_may_come_back_anywhere() -> None:
+    gone = [[]] * (FORGET_FRAMES + 1)
+    tracking, _ = follow([face_at(100, 150, 80)], *gone, [face_at(500, 150, 80)])
+    assert tracking.found[-1]
+    tracking, _ = follow([face_at(100, 150, 80)], [], [face_at(500, 150, 80)])
+    assert not tracking.found[-1]

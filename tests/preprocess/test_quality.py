@@ -11,6 +11,7 @@ from talkhead.cameras import default_intrinsics
 from talkhead.errors import FootageError
 from talkhead.preprocess.quality import (
     check_footage,
+    check_learnt,
     eye_distance,
     head_turn,
     report_quality,
@@ -75,6 +76,18 @@ def test_too_small_a_face() -> None:
     message = refusal(make_tracking(size=0.12))
     assert "too small" in message and "(at least 30 needed)" in message
     check_footage(make_tracking(size=0.2), 0.8, "person.mp4")
+
+
+def test_too_few_frames_to_learn_from() -> None:
+    """A face that is found but turned away all the time is refused before the work."""
+    tracking, poses = make_tracking(300), make_head_poses(300)
+    aside = Rotation.from_euler("y", 60, degrees=True).as_matrix()
+    poses.viewmats[80:, :3, :3] = aside
+    usable = usable_frames(tracking, np.ones(300, dtype=bool), poses)
+    with pytest.raises(FootageError, match=r"^person.mp4: only 80 of 300 frames .* turned away"):
+        check_learnt(usable, "person.mp4")
+    usable[:100] = True
+    check_learnt(usable, "person.mp4")
 
 
 def test_eye_distance() -> None:

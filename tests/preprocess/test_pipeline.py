@@ -1,0 +1,44 @@
+"""The whole of preprocessing on a few seconds of the sample person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkhead import media
+from talkhead.preprocess.landmarks import FaceTracker
+from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
+from talkhead.progress import SilentProgress
+from talkhead.storage import read_json
+from talkhead.types import Float32, UInt8
+
+PERSON = Path(__file__).parents[2] / "samples" / "person.mp4"
+N_FRAMES = 130
+GAP = range(40, 43)
+
+
+def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames in which the tracker lost the face, as a blink of the detector would do."""
+    clip = tmp_path / "clip.mp4"
+    frames = list(media.read_frames(PERSON, n_frames=N_FRAMES))
+    media.write_video(clip, frames, audio_path=PERSON, crf=12)
+    lost = [frame.mean(dtype=np.float64) for frame in media.read_frames(clip)]
+    blind = {lost[i] for i in GAP}
+    track = FaceTracker.track
+
+    def blinking(self: FaceTracker, frame: UInt8) -> Float32 | None:
+        seen = track(self, frame)
+        return None if frame.mean(dtype=np.float64) in blind else seen
+
+    monkeypatch.setattr(FaceTracker, "track", blinking)
+    dataset = preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress())
+    tracks = dataset.tracks
+    assert not tracks.found[list(GAP)].any() and tracks.found.sum() == N_FRAMES - len(GAP)
+    assert tracks.usable[list(GAP)].all()
+    steps = np.linalg.norm(np.diff(tracks.landmarks[..., :2], axis=0), axis=-1).max()
+    assert steps < 20, "no landmark jumps to a corner of the image"
+    assert np.abs(np.diff(tracks.origins, axis=0)).max() <= 3
+    assert read_json(dataset.path / "quality.json")["no_face"] == []
+    assert len(dataset.frames) == len(dataset.masks) == N_FRAMES
