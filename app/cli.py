@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -87,6 +88,8 @@ def _explain(error: Exception) -> str:
         from talkhead.storage import explain_os_error
 
         return f"{error.filename}: {explain_os_error(error, Path(error.filename))}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror or error}. Free some space and run the same command again"
     raise error
 
 

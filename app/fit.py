@@ -51,7 +51,7 @@ from talkhead.types import FRAME_RATE, Float32, SpeechFeatures, UInt8
 DEFAULT_RENDERER = "gaussian"
 DEFAULT_ENCODER = "mel"
 PRESETS = ("preview", "standard", "high")
-SHEET = "sheet.png"
+SHEET, QUALITY = "sheet.png", "quality.json"
 SHEET_COLUMNS = 8
 
 
@@ -313,6 +313,7 @@ def _package(
         renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
         writer.add_tensors(renderer_file, head.tensors())
         writer.add_tensors(predictor_file, predictor.tensors())
+        writer.add_file(QUALITY, dataset.path / QUALITY)
         if sheet is not None:
             writer.add_file(SHEET, sheet)
         manifest = Manifest(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -33,7 +34,7 @@ from talkhead.dataset import (
     cut_crop,
     train_frames,
 )
-from talkhead.errors import FootageError
+from talkhead.errors import FootageError, TalkheadError
 from talkhead.face import N_BODY, OUTER_EYE_CORNERS, lip_aperture
 from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
 from talkhead.preprocess.body import track_body
@@ -120,11 +121,16 @@ def preprocess(
     plan = plan_crops(
         tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
     )
+    silent = _silent_frames(waveform, len(tracking))
+    if silent[train].all():
+        raise FootageError(
+            f"{video}: no speech is heard. Lips are learned from speech: record a person speaking"
+        )
+    _check_space(folder, plan, len(tracking))
     _cut(video, plan, len(tracking), folder, progress)
     moving = _background(video, plan, usable & train, folder, info, progress)
     _write_quality(tracking, covered, head, n_faces, offset, moving, folder, progress)
     write_tensors(folder / WAVEFORM, {"waveform": torch.from_numpy(waveform)})
-    silent = _silent_frames(waveform, len(tracking))
     face = fit_face_model(head.template, head.canonical, train & usable, silent, mesh_triangles())
     codes = encode_motion(face, head.canonical)
     frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
@@ -272,6 +278,19 @@ def lip_measures(points: Float32) -> Float32:
     width = np.linalg.norm(points[:, 61, :2] - points[:, 291, :2], axis=-1) / size
     lower = (points[:, 17, 1] - points[:, 4, 1]) / size
     return np.stack([lip_aperture(points), width, lower], axis=1).astype(np.float32)
+
+
+def _check_space(folder: Path, plan: CropPlan, n_frames: int) -> None:
+    """Raises TalkheadError before the work when crops and masks won't fit on the disk."""
+    missing = 4 * plan.height * plan.width * n_frames
+    for name in (FRAMES, MASKS):
+        missing -= (folder / name).stat().st_size if (folder / name).exists() else 0
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise TalkheadError(
+            f"{folder}: the footage takes {missing / 2**30:.1f} GiB of work space and "
+            f"{free / 2**30:.1f} are free. Free some, or pass --home DIR on another disk"
+        )
 
 
 def _cut(video: Path, plan: CropPlan, n_frames: int, folder: Path, progress: Progress) -> None:

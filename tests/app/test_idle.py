@@ -13,7 +13,6 @@ from fixtures_head import make_background
 from talkhead import media
 from talkhead.app.idle import (
     MASK_SHRINK,
-    MAX_GAP,
     REVERSE_CHUNK,
     choose_frames,
     clip_of,

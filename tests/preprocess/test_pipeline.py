@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from talkhead import media
+from talkhead.errors import FootageError
 from talkhead.preprocess.landmarks import FaceTracker
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress
@@ -42,3 +44,12 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
     assert np.abs(np.diff(tracks.origins, axis=0)).max() <= 3
     assert read_json(dataset.path / "quality.json")["no_face"] == []
     assert len(dataset.frames) == len(dataset.masks) == N_FRAMES
+
+
+def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
+    clip, silence = tmp_path / "clip.mp4", tmp_path / "silence.wav"
+    wavfile.write(silence, 16_000, np.zeros(6 * 16_000, np.int16))
+    frames = media.read_frames(PERSON, n_frames=N_FRAMES)
+    media.write_video(clip, frames, audio_path=silence, crf=12)
+    with pytest.raises(FootageError, match="no speech"):
+        preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress())
