@@ -31,7 +31,7 @@ from talkhead.device import resolve_device, seed_everything, set_threads
 from talkhead.encoder.base import encoder_names, load_encoder, speech_gain
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
-from talkhead.errors import TalkheadError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
     MANIFEST_NAME,
     EncoderPart,
@@ -40,12 +40,13 @@ from talkhead.identity import (
     Manifest,
     PackageWriter,
     SourceVideo,
+    read_manifest,
 )
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
 from talkhead.progress import Progress, SilentProgress
 from talkhead.renderers.base import Renderer, config_to_json, renderer_kind
 from talkhead.renderers.fit import fit_renderer
-from talkhead.storage import read_tensors, sha256_of, write_tensors
+from talkhead.storage import read_json, read_tensors, sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, Float32, SpeechFeatures, UInt8
 
 DEFAULT_RENDERER = "gaussian"
@@ -140,9 +141,13 @@ def _check(video: Path, options: FitOptions) -> None:
 
 def _check_free(destination: Path, video: Path) -> None:
     """Raises TalkheadError when the name belongs to a person fitted from another video."""
-    if not (destination / MANIFEST_NAME).is_file():
+    manifest_path = destination / MANIFEST_NAME
+    if not manifest_path.is_file():
         return
-    source = IdentityPackage.load(destination).manifest.source
+    try:
+        source = read_manifest(read_json(manifest_path), destination).source
+    except PackageError:  # damaged or of another version: fitting again is the remedy
+        return
     if source.sha256 != sha256_of(video):
         raise TalkheadError(
             f"{destination.name}: an identity of this name was fitted from another video, "

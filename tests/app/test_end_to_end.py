@@ -142,14 +142,32 @@ def test_fitting_again_goes_on_from_what_there_is(
     """Nothing is tracked or trained again; the package is the same, though it was damaged."""
     make_tiny(monkeypatch)
     before = package_files(fitted.package_path)
-    assert fitted.sheet_path is not None
-    fitted.sheet_path.unlink()
     monkeypatch.setattr("talkhead.preprocess.pipeline.FaceTracker", None)
     monkeypatch.setattr(model.GaussianRenderer, "losses", None)
     monkeypatch.setattr(fit_module, "fit_predictor", None)
-    again = fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")
-    assert again.figures == fitted.figures
-    assert package_files(again.package_path) == before
+    assert fitted.sheet_path is not None
+    sheet = fitted.sheet_path.read_bytes()
+    fitted.sheet_path.unlink()
+    try:
+        again = fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")
+        assert again.figures == fitted.figures
+        assert package_files(again.package_path) == before
+    finally:
+        fitted.sheet_path.write_bytes(sheet)  # other tests need it
+
+
+def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    """By a person of another video: nobody is overwritten."""
+    video, before = tmp_path / "grey.mp4", package_files(fitted.package_path)
+    media.write_video(video, grey_frames(10), audio_path=LINE)
+    refusal(
+        TalkheadError,
+        lambda: fit(video, name=fitted.name, preset="preview", home=home, device="cpu"),
+        "Anna-B",
+        "another video",
+        "--name",
+    )
+    assert package_files(fitted.package_path) == before
 
 
 KILLED = """
