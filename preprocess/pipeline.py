@@ -69,10 +69,10 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 5
+VERSION = 7
 """Raise it when the same video would give another dataset."""
-CHUNK = 50
-"""Frames between checkpoints: about 1 s of work."""
+TRACK_CHUNK, CUT_CHUNK = 200, 50
+"""Frames between checkpoints, of a tracker that streams and of cutting, which holds them: seconds."""
 WARM_UP = 5
 """Frames the tracker sees before a chunk, so that results don't depend on where it was resumed."""
 
@@ -198,7 +198,7 @@ def _tracked_chunks(
     while (path := folder / f"tracking.part{len(parts):05d}.safetensors").exists():
         parts.append(read_tensors(path))
     done = sum(len(part["found"]) for part in parts)
-    if parts and len(parts[-1]["found"]) < CHUNK:
+    if parts and len(parts[-1]["found"]) < TRACK_CHUNK:
         return parts
     with progress.step("Tracking the face", total=total, done=done) as step:
         lead = min(WARM_UP, done)
@@ -216,7 +216,7 @@ def _tracked_chunks(
 def _track_chunk(
     previous: deque[UInt8], frames: Iterator[UInt8], parts: list[dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """Tracks of the next CHUNK frames; leaves the last few frames in `previous`.
+    """Tracks of the next TRACK_CHUNK frames; leaves the last few frames in `previous`.
 
     The tracker begins with the frames before, following the face that the parts before followed.
     """
@@ -224,7 +224,7 @@ def _track_chunk(
     track_frames(tracker, previous)
 
     def passing() -> Iterator[UInt8]:
-        for frame in islice(frames, CHUNK):
+        for frame in islice(frames, TRACK_CHUNK):
             previous.append(frame)
             yield frame
 
@@ -297,7 +297,7 @@ def _cut(video: Path, plan: CropPlan, n_frames: int, folder: Path, progress: Pro
     """The files of crops and masks, chunk by chunk, resumable."""
     frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
     masks = ImageFile(folder / MASKS, (plan.height, plan.width))
-    done = min(len(frames), len(masks)) // CHUNK * CHUNK
+    done = min(len(frames), len(masks)) // CUT_CHUNK * CUT_CHUNK
     if min(len(frames), len(masks)) == n_frames:
         return
     frames.truncate(done)
@@ -307,7 +307,7 @@ def _cut(video: Path, plan: CropPlan, n_frames: int, folder: Path, progress: Pro
         source = media.read_frames(video, start_s=done / FRAME_RATE, n_frames=n_frames - done)
         with closing(source):
             numbered = enumerate(source, start=done)
-            while chunk := list(islice(numbered, CHUNK)):
+            while chunk := list(islice(numbered, CUT_CHUNK)):
                 crops = [
                     cut_crop(frame, plan.origins[i], (plan.height, plan.width), plan.scale)
                     for i, frame in chunk

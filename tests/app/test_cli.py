@@ -14,6 +14,7 @@ import pytest
 
 from talkhead import __version__
 from talkhead.app import cli
+from talkhead.app import fit as fit_module
 from talkhead.errors import FootageError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import BarProgress, JsonProgress, SilentProgress
@@ -273,3 +274,25 @@ def test_importing_the_command_line_is_light() -> None:
     code = f"import sys, talkhead.app.cli; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("signalled", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)]
+)
+def test_a_signal_inside_a_compiled_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    signalled: BaseException,
+    status: int,
+) -> None:
+    """numba wraps what the signal raised into a SystemError."""
+
+    def interrupted(video: Path, **options: object) -> None:
+        raise SystemError("CPUDispatcher returned a result with an exception set") from signalled
+
+    monkeypatch.setattr(fit_module, "fit", interrupted)
+    monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4", "--quiet"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == status
+    assert ("goes on where it stopped" in capsys.readouterr().err) == (status == 130)

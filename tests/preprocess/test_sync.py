@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from talkhead.preprocess.sync import MIN_SECONDS, measure_offset, shift_waveform
+from talkhead.preprocess.sync import LIPS_LEAD_MS, MIN_SECONDS, measure_offset, shift_waveform
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 SECONDS = 30
@@ -14,12 +14,12 @@ HOP = SAMPLE_RATE // FRAME_RATE
 
 
 def make_clip(late_ms: float, seed: int = 0, seconds: float = SECONDS) -> tuple[Float32, Float32]:
-    """Sound whose loudness is the opening of the lips `late_ms` before, and the lips [F, 3]."""
+    """Sound that is `late_ms` late, and the lips [F, 3], whose opening its loudness follows."""
     rng = np.random.default_rng(seed)
     n_frames = round(seconds * FRAME_RATE)
     opening = gaussian_filter1d(rng.normal(size=n_frames + 100), 2.0)
     opening = (opening - opening.mean()) / opening.std()
-    times = np.arange(n_frames * HOP) / SAMPLE_RATE - late_ms / 1000.0
+    times = np.arange(n_frames * HOP) / SAMPLE_RATE - (late_ms + LIPS_LEAD_MS) / 1000.0
     loudness = np.interp(times * FRAME_RATE + 50, np.arange(n_frames + 100), opening)
     waveform = 0.05 * rng.normal(size=len(times)) * np.exp(0.8 * loudness)
     mine = opening[50 : 50 + n_frames]
