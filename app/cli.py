@@ -51,16 +51,23 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             _fail_interrupted(ctx)
-        except SystemError as error:  # what a signal raises in a numba kernel comes as its cause
-            if isinstance(error.__cause__, SystemExit):
-                raise error.__cause__ from None
-            if not isinstance(error.__cause__, KeyboardInterrupt):
-                raise
-            _fail_interrupted(ctx)
+        except SystemError as error:
+            signalled = _signal_behind(error)
+            if isinstance(signalled, KeyboardInterrupt):
+                _fail_interrupted(ctx)
+            raise signalled or error from None
         except (TalkheadError, ImportError, OSError, MemoryError) as error:
             if ctx.params.get("debug"):
                 raise
             _fail(_explain(error))
+
+
+def _signal_behind(error: BaseException) -> BaseException | None:
+    """What a signal raised inside a numba kernel: it comes as the cause of some SystemErrors."""
+    cause: BaseException | None = error
+    while isinstance(cause, SystemError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, KeyboardInterrupt | SystemExit) else None
 
 
 def _fail_interrupted(ctx: Any) -> NoReturn:

@@ -288,7 +288,12 @@ def test_a_signal_inside_a_compiled_kernel(
     """numba wraps what the signal raised into a SystemError."""
 
     def interrupted(video: Path, **options: object) -> None:
-        raise SystemError("CPUDispatcher returned a result with an exception set") from signalled
+        try:
+            raise SystemError(
+                "_numba_unpickle returned a result with an exception set"
+            ) from signalled
+        except SystemError as inner:
+            raise SystemError("CPUDispatcher returned a result with an exception set") from inner
 
     monkeypatch.setattr(fit_module, "fit", interrupted)
     monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4", "--quiet"])
