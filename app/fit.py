@@ -42,7 +42,12 @@ from talkhead.identity import (
     SourceVideo,
     read_manifest,
 )
-from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
+from talkhead.preprocess.pipeline import (
+    PreprocessConfig,
+    dataset_key,
+    preprocess,
+    probe_footage,
+)
 from talkhead.progress import Progress, SilentProgress
 from talkhead.renderers.base import Renderer, config_to_json, renderer_kind
 from talkhead.renderers.fit import fit_renderer
@@ -130,13 +135,7 @@ def _check(video: Path, options: FitOptions) -> None:
     renderer_kind(options.renderer)
     if options.encoder not in encoder_names():
         load_encoder(options.encoder)
-    info = media.probe(video)
-    if not info.has_video:
-        raise TalkheadError(f"{video}: has no picture. Give a video of the person")
-    if not info.has_audio:
-        raise TalkheadError(
-            f"{video}: has no sound. Lips are learnt from speech: record with sound"
-        )
+    probe_footage(video)
 
 
 def _check_free(destination: Path, video: Path) -> None:

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from talkhead.app.composer import paste_mask
+from talkhead.app.evaluation.metrics import head_mask
 from talkhead.app.identities import Home
 from talkhead.app.idle import idle_frames, load_idle
 from talkhead.dataset import cut_crop
-from talkhead.face import INNER_LIPS, JAW_LINE
+from talkhead.face import INNER_LIPS
 from talkhead.types import UInt8
 
 DOCS = Path(__file__).parent
@@ -48,10 +49,7 @@ def draw_regions(home: Path, target: Path) -> None:
     codes = np.stack([idle.codes[number], rest.astype(np.float32)])
     open_mouth, closed = idle.landmarks(number, codes)
     person = (idle.mask(number) * 255).astype(np.uint8)
-    jaw = open_mouth[list(JAW_LINE)]
-    sides = [[-1, jaw[-1, 1]], [-1, -1], [size[1], -1], [size[1], jaw[0, 1]]]
-    above = np.zeros(size, np.uint8)
-    cv2.fillPoly(above, [np.concatenate([jaw, sides]).astype(np.int32)], 255)
+    above = head_mask(open_mouth, size).astype(np.uint8) * 255
     pasted = (paste_mask(open_mouth, closed, size) * 255).astype(np.uint8)
     inner = np.zeros(size, np.uint8)
     cv2.fillPoly(inner, [open_mouth[list(INNER_LIPS)].astype(np.int32)], 255)

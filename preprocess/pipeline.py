@@ -93,6 +93,18 @@ def dataset_key(video: Path, config: PreprocessConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def probe_footage(video: Path) -> MediaInfo:
+    """What a video of a person holds. Raises MediaError, and FootageError without picture or sound."""
+    info = media.probe(video)
+    if not info.has_video:
+        raise FootageError(f"{video}: has no picture. Give a video of the person")
+    if not info.has_audio:
+        raise FootageError(
+            f"{video}: has no sound. Lips are learned from speech: record with sound"
+        )
+    return info
+
+
 def preprocess(
     video: Path, folder: Path, config: PreprocessConfig, progress: Progress
 ) -> IdentityDataset:
@@ -102,13 +114,7 @@ def preprocess(
     """
     if (folder / "dataset.json").exists():
         return IdentityDataset.load(folder)
-    info = media.probe(video)
-    if not info.has_video:
-        raise FootageError(f"{video}: has no picture. Give a video of the person")
-    if not info.has_audio:
-        raise FootageError(
-            f"{video}: has no sound. Lips are learned from speech: record with sound"
-        )
+    info = probe_footage(video)
     make_folder(folder)
     waveform = media.read_audio(video, SAMPLE_RATE)
     tracking, n_faces = _track(video, info, folder, config, progress)
