@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,6 +137,15 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
+
+
+def aligned(array: Any) -> torch.Tensor:
+    """A copy of an array or tensor in memory of torch's own, which begins at 64 bytes.
+
+    The last bit of a matrix product can depend on where its factors lie (MKL's "conditional
+    numerical reproducibility"), so what is fitted must not keep numpy's or a file's places.
+    """
+    return torch.as_tensor(array).clone(memory_format=torch.contiguous_format)
 
 
 def n_cores() -> int:

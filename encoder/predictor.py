@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.device import aligned
 from talkhead.encoder.network import (
     PredictorConfig,
     TemporalNet,
@@ -311,13 +312,13 @@ def _lesson(
     lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
     typical = np.linalg.norm(np.tensordot(targets[train], lips, 1), axis=-1).mean()
     return Lesson(
-        vectors=torch.from_numpy(vectors),
-        targets=torch.from_numpy(targets),
-        weights=torch.from_numpy(weights),
-        lips=torch.from_numpy((lips / typical).reshape(face.n_mouth, -1)),
-        gap=torch.from_numpy((gap / typical).reshape(face.n_mouth, -1)),
-        jaw=torch.from_numpy((jaw / typical).reshape(face.n_mouth, -1)),
-        spread=torch.from_numpy(scaling.spread),
+        vectors=aligned(vectors),
+        targets=aligned(targets),
+        weights=aligned(weights),
+        lips=aligned((lips / typical).reshape(face.n_mouth, -1)),
+        gap=aligned((gap / typical).reshape(face.n_mouth, -1)),
+        jaw=aligned((jaw / typical).reshape(face.n_mouth, -1)),
+        spread=aligned(scaling.spread),
     )
 
 

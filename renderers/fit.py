@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
+from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
 from talkhead.renderers.base import Renderer, RendererKind, TrainBatch
@@ -58,16 +59,12 @@ def fit_renderer(
     cls = kind.renderer()
     state = read_tensors(checkpoint) if checkpoint.exists() else None
     if state is None:
-        renderer = cls.from_dataset(dataset, config, seed)
+        model = cls.from_dataset(dataset, config, seed).tensors()
     else:
         model = {k.removeprefix("model."): t for k, t in state.items() if k.startswith("model.")}
-        renderer = cls.from_tensors(model, config)
+    renderer = cls.from_tensors({k: aligned(t).to(device) for k, t in model.items()}, config)
     if not renderer.param_groups():
         return renderer
-    if device.type != "cpu":
-        renderer = cls.from_tensors(
-            {k: t.to(device) for k, t in renderer.tensors().items()}, config
-        )
     return _optimise(renderer, dataset, config, state, checkpoint, progress, seed, device)
 
 
@@ -184,9 +181,9 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
     ]
     tracks = dataset.tracks
     return TrainBatch(
-        motion=torch.from_numpy(tracks.codes[frames]),
-        viewmats=torch.from_numpy(tracks.viewmats[frames]),
-        ks=torch.from_numpy(dataset.crop_ks[frames]),
+        motion=aligned(tracks.codes[frames]),
+        viewmats=aligned(tracks.viewmats[frames]),
+        ks=aligned(dataset.crop_ks[frames]),
         images=torch.from_numpy(np.stack(images)).float() / 255.0,
         plates=torch.from_numpy(np.stack([dataset.plate_crop(i) for i in frames])).float() / 255.0,
         masks=_flags([inner for inner, _ in regions]),

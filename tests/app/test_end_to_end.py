@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from talkhead import media
 from talkhead.app import fit as fit_module
@@ -35,7 +36,7 @@ from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress
 from talkhead.renderers import fit as loop  # noqa: F401 (for the process that is killed)
 from talkhead.renderers.gaussian import model
-from talkhead.storage import sha256_of
+from talkhead.storage import read_tensors, sha256_of
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PERSON, LINE = SAMPLES / "person.mp4", SAMPLES / "line.wav"
@@ -125,6 +126,17 @@ def test_the_idle_clip_is_the_training_part(package: IdentityPackage) -> None:
     n_train = round(SECONDS * 25 * 10 / 11)
     assert 0.8 * n_train <= len(idle) <= n_train
     assert sum(1 for _ in media.read_frames(package.file(IDLE_NAME))) == len(idle)
+
+
+def differences(first: Path, second: Path) -> dict[str, float]:
+    """How far two packages' fitted tensors are apart, those that are equal left out."""
+    apart = {}
+    for name in ("predictor.safetensors", "gaussian.safetensors"):
+        others = read_tensors(second / name)
+        for key, tensor in read_tensors(first / name).items():
+            if not torch.equal(tensor, others[key]):
+                apart[f"{name} {key}"] = float((tensor - others[key]).abs().max())
+    return apart
 
 
 def package_files(path: Path) -> dict[str, str]:
@@ -220,6 +232,7 @@ def test_killed_and_interrupted_it_ends_in_the_same_package(
     _, words = third.communicate()
     assert third.returncode == 0, words
     package = tmp_path / "identities" / fitted.name
+    assert not differences(package, fitted.package_path)
     assert package_files(package) == package_files(fitted.package_path)
     assert not leftovers(tmp_path / "identities")
 
