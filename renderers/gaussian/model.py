@@ -61,7 +61,7 @@ class GaussianConfig:
 
 
 PRESETS: Mapping[str, GaussianConfig] = {
-    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_200),
+    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=900),
     "standard": GaussianConfig(),
     "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=10_000),
 }

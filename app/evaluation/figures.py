@@ -1,0 +1,439 @@
+"""What an evaluation finds out, as plain data: report.json holds it and report.html shows it.
+
+A take is one rendition of the same moments: the real video, the same after re-encoding, what a
+renderer makes of tracked codes or of speech, a baseline. docs/measures.md: how to read a figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from talkhead.types import Float64
+
+TAIL = 5
+"""Percentile of the low tail."""
+
+TakeKind = Literal["real", "floor", "made", "baseline"]
+"""real: the true video; floor: the true video re-encoded, what no system can beat; made: what is
+judged; baseline: what it must beat."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A measure over frames. tail: the worst twentieth begins here: the 5th percentile, of errors
+    (where less is better) the 95th. NaN where no frame could be measured."""
+
+    mean: float
+    median: float
+    tail: float
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """How near images come to the real ones; see metrics. Headlines: means over frames.
+
+    psnr_*: dB. *_face, *_mouth: in the boxes of the real frame's landmarks. *_head: of the face
+    box, above the lower line of the jaw: without neck and clothes. *_frame: of the whole frame,
+    None where only the head's crop was made. sharpness, gradient_correlation: of the mouth box.
+    lpips_*: None without the weights.
+    """
+
+    n_frames: int
+    psnr_face: Summary
+    psnr_head: Summary
+    psnr_mouth: Summary
+    ssim_face: Summary
+    ssim_head: Summary
+    ssim_mouth: Summary
+    sharpness: Summary
+    gradient_correlation: Summary
+    psnr_frame: Summary | None = None
+    ssim_frame: Summary | None = None
+    lpips_face: Summary | None = None
+    lpips_mouth: Summary | None = None
+
+
+@dataclass(frozen=True)
+class LipFigures:
+    """How lips move, seen by one tracker in made and real frames alike; see lips and metrics.
+
+    n_tracked: frames with a face in both, which all figures are over. n_lost: frames with a face in
+    the real one only. lmd_px: mouth landmark distance, source pixels; lmd_eyes: its mean over the
+    outer eye corners' distance. aperture_*: of the inner lips' gap: correlation with the real one,
+    how late the best one comes in ms, ratio of standard deviations. closure_f1: closed frames found,
+    at a fixed threshold; closure_f1_at_rate: at the threshold that closes the lips as often as the
+    real ones. jitter_ratio: trembling over the real one's. silence_leak: share of the silent frames
+    in which the mouth moves or stands open, None where too few are silent.
+    """
+
+    n_tracked: int
+    n_lost: int
+    lmd_px: Summary
+    lmd_eyes: float
+    aperture_correlation: float
+    aperture_lag_ms: float
+    aperture_spread: float
+    closure_f1: float
+    closure_f1_at_rate: float
+    jitter_ratio: float
+    silence_leak: float | None
+    n_silent: int
+
+
+@dataclass(frozen=True)
+class PhonemeFigures:
+    """What the lips do at the phones that are heard; see phonemes. None: too few of them.
+
+    opening_ratio: median lip opening in open vowels over that in /p b m/. closure_rate: share of
+    /p b m/ segments in which the lips close; closure_chance: the same of stretches as long,
+    anywhere in speech.
+    """
+
+    n_vowels: int
+    n_bilabials: int
+    opening_ratio: float | None
+    closure_rate: float | None
+    closure_chance: float | None
+
+
+@dataclass(frozen=True)
+class VisemeRow:
+    """Mean mouths of one viseme, real and made. apertures, widths: over the eyes' distance.
+    distance: mean distance of the lip points of the two mean shapes, over the eyes' distance.
+    *_shape: [40][2] the mean lips (face.LIPS), centred, over the eyes' distance, y down."""
+
+    viseme: str
+    n_frames: int
+    real_aperture: float
+    made_aperture: float
+    real_width: float
+    made_width: float
+    distance: float
+    real_shape: list[list[float]]
+    made_shape: list[list[float]]
+
+
+@dataclass(frozen=True)
+class SyncFigures:
+    """What the audio-visual judge says of lips and sound; see judge.
+
+    offset_ms: how late the sound is, None when nothing stands out. confidence: how far the best
+    lag's score stands above the median lag's, in standard deviations of the scores. scores: one a
+    lag, lags_ms: rising.
+    """
+
+    offset_ms: float | None
+    confidence: float
+    n_frames: int
+    lags_ms: list[float]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class SyncNetFigures:
+    """The field's sync scores, of SyncNet's weights when the user has them; see syncnet."""
+
+    lse_c: float
+    lse_d: float
+    offset_frames: int
+
+
+@dataclass(frozen=True)
+class Take:
+    """One rendition of the test frames, or of a line of other sound (which has no real images)."""
+
+    name: str
+    kind: TakeKind
+    about: str  # one line: what it is
+    images: ImageFigures | None = None
+    lips: LipFigures | None = None
+    phonemes: PhonemeFigures | None = None
+    sync: SyncFigures | None = None
+    syncnet: SyncNetFigures | None = None
+    visemes: tuple[VisemeRow, ...] = ()
+    aperture: tuple[float, ...] = ()  # [F] lip opening over the eyes' distance, NaN without a face
+    lmd_px: tuple[float, ...] = ()  # [F], NaN without a face
+
+
+@dataclass(frozen=True)
+class OffsetEvidence:
+    """One means' finding of how late a clip's sound is. control: the best score of wrong sound."""
+
+    means: str
+    offset_ms: float | None
+    score: float
+    control: float
+    lags_ms: list[float]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class OffsetFigures:
+    """The clip's own audio-video offset by independent means.
+
+    agree: whether those that are sure lie within one frame of each other; None with fewer than two.
+    corrected_ms: what preprocessing shifted the sound by.
+    """
+
+    evidence: tuple[OffsetEvidence, ...]
+    agree: bool | None
+    corrected_ms: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage took on this machine. frames_per_s: None where no frames are made."""
+
+    name: str
+    seconds: float
+    peak_mib: float
+    frames_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Whether a measure puts real > right sentence > wrong sentence, here and on reference clips.
+
+    values: measure of each of the three, None where it could not be taken. holds: None where one is
+    missing. reference: "3 of 4", on how many reference clips it held, "" when never measured.
+    """
+
+    measure: str
+    floor: float | None
+    right: float | None
+    wrong: float | None
+    holds: bool | None
+    reference: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is known of an identity, or of a pair of videos.
+
+    facts: name -> text, what was judged (video, sizes, frames, audio). warnings: what limits the
+    report's worth, such as too few test frames. left_out: what could not be measured, and why.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    takes: tuple[Take, ...]
+    cross: tuple[Take, ...]
+    offset: OffsetFigures | None
+    rankings: tuple[Ranking, ...]
+    stages: tuple[Stage, ...]
+    warnings: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested plain values as JSON holds them, rounded to 4 places, None for NaN."""
+        return {name: plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the report's tables. key: where a Take holds it, "lips.lmd_px.mean". better: what
+    is good: "more", "less", or "real" (near the real video's own value)."""
+
+    key: str
+    label: str
+    unit: str
+    better: Literal["more", "less", "real"]
+    digits: int
+    about: str
+
+    def of(self, take: Take) -> float | None:
+        """The measure's value of a take; None where it was not taken or is undefined."""
+        value: Any = take
+        for name in self.key.split("."):
+            value = getattr(value, name, None)
+            if value is None:
+                return None
+        return float(value) if math.isfinite(value) else None
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("images.psnr_face.mean", "PSNR face", "dB", "more", 2, "error in the face box"),
+    Measure(
+        "images.psnr_head.mean", "PSNR head", "dB", "more", 2, "the same without neck and clothes"
+    ),
+    Measure("images.psnr_mouth.mean", "PSNR mouth", "dB", "more", 2, "error in the mouth box"),
+    Measure(
+        "images.psnr_frame.mean",
+        "PSNR frame",
+        "dB",
+        "more",
+        2,
+        "error of whole pasted frames: flatters",
+    ),
+    Measure("images.ssim_face.mean", "SSIM face", "", "more", 3, "structural similarity, face box"),
+    Measure(
+        "images.ssim_head.mean", "SSIM head", "", "more", 3, "the same without neck and clothes"
+    ),
+    Measure(
+        "images.ssim_mouth.mean", "SSIM mouth", "", "more", 3, "structural similarity, mouth box"
+    ),
+    Measure(
+        "images.ssim_frame.mean", "SSIM frame", "", "more", 3, "of whole pasted frames: flatters"
+    ),
+    Measure(
+        "images.lpips_face.mean",
+        "LPIPS face",
+        "",
+        "less",
+        3,
+        "distance of AlexNet features, face box",
+    ),
+    Measure(
+        "images.lpips_mouth.mean",
+        "LPIPS mouth",
+        "",
+        "less",
+        3,
+        "distance of AlexNet features, mouth box",
+    ),
+    Measure(
+        "images.sharpness.median",
+        "sharpness",
+        "",
+        "real",
+        2,
+        "detail of the mouth over the real one's: 1 is real",
+    ),
+    Measure(
+        "images.gradient_correlation.mean",
+        "detail in place",
+        "",
+        "more",
+        2,
+        "is the mouth's detail where the real one has it",
+    ),
+    Measure(
+        "lips.lmd_px.mean",
+        "LMD",
+        "px",
+        "less",
+        2,
+        "mean distance of the lip points from the real ones",
+    ),
+    Measure(
+        "lips.lmd_eyes",
+        "LMD / eyes",
+        "",
+        "less",
+        4,
+        "the same over the distance of the outer eye corners",
+    ),
+    Measure(
+        "lips.aperture_correlation",
+        "opening r",
+        "",
+        "more",
+        2,
+        "does the mouth open when the real one does",
+    ),
+    Measure(
+        "lips.aperture_lag_ms", "opening lag", "ms", "real", 0, "how late it opens; 0 is in time"
+    ),
+    Measure(
+        "lips.aperture_spread",
+        "opening range",
+        "",
+        "real",
+        2,
+        "how much it opens over the real one's: 1 is real",
+    ),
+    Measure(
+        "lips.closure_f1",
+        "closures F1",
+        "",
+        "more",
+        2,
+        "are closed lips closed, at a fixed threshold",
+    ),
+    Measure(
+        "lips.closure_f1_at_rate",
+        "closures F1, same rate",
+        "",
+        "more",
+        2,
+        "the same, closing as often as the real lips",
+    ),
+    Measure(
+        "lips.jitter_ratio", "jitter", "", "real", 2, "trembling over the real one's: 1 is real"
+    ),
+    Measure(
+        "lips.silence_leak",
+        "silence leak",
+        "",
+        "less",
+        2,
+        "share of silent frames in which the mouth moves or stands open",
+    ),
+    Measure(
+        "phonemes.opening_ratio",
+        "vowels / p b m",
+        "",
+        "real",
+        1,
+        "lip opening in open vowels over that in p, b, m",
+    ),
+    Measure(
+        "phonemes.closure_rate",
+        "p b m closed",
+        "",
+        "more",
+        2,
+        "share of p, b, m in which the lips close",
+    ),
+    Measure(
+        "sync.offset_ms",
+        "sound is late by",
+        "ms",
+        "real",
+        0,
+        "by the audio-visual judge; 0 is in sync",
+    ),
+    Measure(
+        "sync.confidence",
+        "sync confidence",
+        "",
+        "more",
+        1,
+        "how clearly the judge finds that offset",
+    ),
+    Measure(
+        "syncnet.lse_c",
+        "LSE-C",
+        "",
+        "more",
+        2,
+        "SyncNet's confidence: blind to silence, never alone",
+    ),
+    Measure("syncnet.lse_d", "LSE-D", "", "less", 2, "SyncNet's distance"),
+)
+
+
+def summarise(values: Sequence[float] | Float64, less_is_better: bool = False) -> Summary:
+    """Mean, median and worst tail of a measure's values; NaN values are left out."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return Summary(math.nan, math.nan, math.nan)
+    tail = np.percentile(known, 100 - TAIL if less_is_better else TAIL)
+    return Summary(float(known.mean()), float(np.median(known)), float(tail))
+
+
+def plain(value: Any) -> Any:
+    """A value of asdict as JSON holds it: floats rounded to 4 places, None for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
