@@ -271,6 +271,95 @@ def speak(
 
 
 @app.command()
+def evaluate(
+    name: Annotated[
+        str | None, typer.Argument(help="The identity. (default: the one fitted last)")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="Another line to say. (default: the sample's)")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Folder for report.html. (default: in the data folder)"),
+    ] = None,
+    pair: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--pair", help="Judge any two videos instead: the real one, the made one."),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", help="The footage, if it is not where fit found it.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="All that is said in the footage, or a file with it."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="Of the speech; phonemes are recognised in en.")
+    ] = "en",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=2.0, help="Judge at most so much.")
+    ] = 120.0,
+    renderer: Annotated[
+        str | None, typer.Option("--renderer", help="(default: the identity's own)")
+    ] = None,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Tell how good an identity is: figures on footage it never saw, and a report to read.
+
+    The last 1/11 of the footage is rendered from the true motion and from its sound, compared with
+    the real frames, and put beside baselines. report.html is one file: open it in a browser.
+
+    [bold]Examples[/bold]
+
+      talkhead evaluate anna
+
+      talkhead evaluate anna --audio other.wav --report anna-report
+
+      talkhead evaluate --pair real.mp4 made.mp4
+    """
+    from talkhead.app import evaluate as evaluation
+    from talkhead.app.evaluation.report import describe
+
+    options = evaluation.EvaluateOptions(_text_or_file(text), language, seconds)
+    progress = _progress(as_json, quiet)
+    if pair is not None:
+        if name is not None or audio is not None or video is not None:
+            raise typer.BadParameter(
+                "--pair takes two videos and neither NAME, --audio nor --video"
+            )
+        result = evaluation.evaluate_pair(*pair, report=report, options=options, progress=progress)
+    else:
+        result = evaluation.evaluate(
+            name,
+            audio=audio,
+            video=video,
+            report=report,
+            renderer=renderer,
+            device=device,
+            home=home,
+            options=options,
+            progress=progress,
+        )
+    if as_json:
+        _print_json({"report_path": str(result.report_path), **result.report.to_json()})
+    else:
+        print(f"{describe(result.report)}\n\nreport: {result.report_path}")
+
+
+def _text_or_file(text: str | None) -> str | None:
+    """What is said: the text itself, or what is in the file of that name."""
+    if text is None or len(text) > 200 or not Path(text).is_file():
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TalkheadError(f"{text}: is no text in UTF-8. Save it as such") from error
+
+
+@app.command()
 def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Tell what is installed, what is usable and why not, and how fast this machine renders."""
     from talkhead.app import doctor as examination
@@ -368,12 +457,18 @@ def _progress(as_json: bool, quiet: bool) -> Progress:
 
 
 def _show(result: Any, as_json: bool) -> None:
-    """Print a dataclass: as JSON, or a line for each field that says something."""
+    """Print a dataclass: as JSON, or a line for each field that says something.
+
+    A field `summary` is what people read in place of `figures`.
+    """
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    summary = fields.pop("summary", "")
     if as_json:
         _print_json(fields)
-    else:
-        print("\n".join(_lines(fields)))
+        return
+    if summary:
+        del fields["figures"]
+    print("\n".join([*_lines(fields), *(["", summary] if summary else [])]))
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:

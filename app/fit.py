@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from talkhead import __version__, media
-from talkhead.app.evaluation.heldout import (
-    evaluate_pairs,
-    evaluate_renderer,
-    held_out_frames,
-    rendered_crops,
-)
-from talkhead.app.evaluation.metrics import lmd
-from talkhead.app.evaluation.sheets import contact_sheet, spread
+from talkhead.app.evaluate import DATASET, SOURCE, STAGES, USES_ALL, report_brief
+from talkhead.app.evaluation.figures import Take, plain
+from talkhead.app.evaluation.identity import Subject
+from talkhead.app.evaluation.pictures import write_sheet
+from talkhead.app.evaluation.report import describe
+from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.identities import Home, name_from_video
-from talkhead.app.idle import clip_of, save_idle
-from talkhead.app.speak import paste_frame_maker
-from talkhead.audio import measure_loudness
-from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset, cut_crop
+from talkhead.app.idle import save_idle
+from talkhead.app.speak import hear_footage
+from talkhead.app.stages import StageClock
+from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
-from talkhead.encoder.base import encoder_names, load_encoder, speech_gain
+from talkhead.encoder.base import encoder_names, load_encoder
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
 from talkhead.errors import PackageError, TalkheadError
@@ -51,14 +46,22 @@ from talkhead.preprocess.pipeline import (
 from talkhead.progress import Progress, SilentProgress
 from talkhead.renderers.base import Renderer, config_to_json, renderer_kind
 from talkhead.renderers.fit import fit_renderer
-from talkhead.storage import read_json, read_tensors, sha256_of, write_tensors
-from talkhead.types import FRAME_RATE, Float32, SpeechFeatures, UInt8
+from talkhead.storage import (
+    make_folder,
+    read_json,
+    read_tensors,
+    sha256_of,
+    write_json,
+    write_tensors,
+)
+from talkhead.types import SpeechFeatures
 
 DEFAULT_RENDERER = "gaussian"
 DEFAULT_ENCODER = "mel"
 PRESETS = ("preview", "standard", "high")
 SHEET, QUALITY = "sheet.png", "quality.json"
-SHEET_COLUMNS = 8
+LEAST_HELD_OUT = 5
+"""Fewer usable held-out frames than this are not judged."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,15 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted identity. figures: on the held-out frames, see docs/measures.md."""
+    """A fitted identity. figures: of each take of the held-out frames, see docs/measures.md.
+    summary: the same in brief, to be read; "" where no frames were held out."""
 
     name: str
     package_path: Path
     sheet_path: Path | None
+    report_path: Path | None
     figures: dict[str, Any]
+    summary: str
 
 
 def fit(
@@ -110,20 +116,35 @@ def fit(
     destination = store.identity_dir(name)
     _check_free(destination, video)
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
-    work = store.work_dir(name, dataset_key(video, config))
+    digest = sha256_of(video)
+    work = make_folder(store.work_path(name, dataset_key(digest, config)))
+    write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": digest})
+    clock = StageClock(work / STAGES)
     seed_everything(seed)
     set_threads()
-    dataset = preprocess(video, work / "dataset", config, progress)
-    head = _fit_renderer(dataset, work, options, chosen_device, progress)
-    features, silent = hear(dataset, encoder)
-    predictor = _fit_predictor(dataset, features, silent, work, options, progress)
-    figures, sheet = _measure(video, dataset, head, predictor, features, silent, work, progress)
-    package = _package(
-        video, dataset, head, predictor, figures, sheet, destination, options, progress
-    )
+    with clock.stage("preparing the footage"):
+        dataset = preprocess(video, work / DATASET, config, progress)
+    with clock.stage(f"fitting the {renderer} renderer, {preset}"):
+        head = _fit_renderer(dataset, work, options, chosen_device, progress)
+    with clock.stage("learning the mouth from the sound"):
+        features = hear_footage(dataset, encoder)
+        predictor = _fit_predictor(dataset, features, work, options, progress)
+    with clock.stage("measuring held-out frames"):
+        subject = _subject(video, dataset, head, predictor, features)
+        brief, sheet = None, None
+        if subject is not None:
+            brief = report_brief(subject, preset, work, store.report_path(name), progress)
+            sheet = write_sheet(subject, work / SHEET)
+    figures = {} if brief is None else {take.name: _figures(take) for take in brief.report.takes}
+    with clock.stage("packing"):
+        package = _package(
+            video, dataset, head, predictor, figures, sheet, destination, options, progress
+        )
     store.remember(name)
     path = package.file(SHEET) if sheet is not None else None
-    return FitResult(name, package.path, path, figures)
+    report = None if brief is None else brief.report_path
+    summary = "" if brief is None else describe(brief.report)
+    return FitResult(name, package.path, path, report, figures, summary)
 
 
 def _check(video: Path, options: FitOptions) -> None:
@@ -176,18 +197,9 @@ def _key(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def hear(dataset: IdentityDataset, encoder: str) -> tuple[SpeechFeatures, np.ndarray[Any, Any]]:
-    """Features of a dataset's sound as speak would make them, and its silent frames [F]."""
-    silent = dataset.tracks.silent
-    powers = measure_loudness([dataset.waveform]).powers
-    gain = speech_gain(powers, silent | ~dataset.tracks.train)  # held-out speech sets nothing
-    return load_encoder(encoder).encode(dataset.waveform * np.float32(gain)), silent
-
-
 def _fit_predictor(
     dataset: IdentityDataset,
     features: SpeechFeatures,
-    silent: np.ndarray[Any, Any],
     work: Path,
     options: FitOptions,
     progress: Progress,
@@ -196,9 +208,16 @@ def _fit_predictor(
     stored = work / f"predictor-{options.encoder}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
         return MotionPredictor.from_tensors(read_tensors(stored), config)
-    train = dataset.tracks.train & dataset.tracks.usable
+    tracks = dataset.tracks
     predictor = fit_predictor(
-        features, dataset.tracks.codes, train, silent, dataset.face, config, options.seed, progress
+        features,
+        tracks.codes,
+        tracks.train & tracks.usable,
+        tracks.silent,
+        dataset.face,
+        config,
+        options.seed,
+        progress,
     )
     write_tensors(stored, predictor.tensors())
     return predictor
@@ -207,94 +226,27 @@ def _fit_predictor(
 # ---------------------------------------------------------------------------- measuring
 
 
-def _measure(
+def _subject(
     video: Path,
     dataset: IdentityDataset,
     head: Renderer,
     predictor: MotionPredictor,
     features: SpeechFeatures,
-    silent: np.ndarray[Any, Any],
-    work: Path,
-    progress: Progress,
-) -> tuple[dict[str, Any], Path | None]:
-    """Figures on the held-out frames and a sheet of real, rendered and pasted ones.
-
-    None of either where no frame was held out.
-    """
-    if dataset.tracks.train.all():
-        return {}, None
-    frames = held_out_frames(dataset)
-    frames = frames[dataset.tracks.usable[frames]]
-    if len(frames) < 5:
-        return {}, None
-    spoken = predictor.predict(features, silent, len(dataset))
-    tracked = evaluate_renderer(head, dataset, frames, progress)
-    pasted = evaluate_pairs(_pasted(video, dataset, head, frames))
-    figures = {
-        "tracked_codes": tracked.to_json(),
-        "pasted": pasted.to_json(),
-        "speech_driven": speech_figures(dataset, spoken, frames),
-    }
-    sheet = work / SHEET
-    _write_sheet(video, dataset, head, spoken, frames, sheet)
-    return figures, sheet
+) -> Subject | None:
+    """What is judged on the held-out frames; None where too few were held out."""
+    if (~dataset.tracks.train & dataset.tracks.usable).sum() < LEAST_HELD_OUT:
+        return None
+    spoken = predictor.predict(features, dataset.tracks.silent, len(dataset))
+    return Subject(video, dataset, head, spoken, held_out_frames(dataset))
 
 
-def speech_figures(dataset: IdentityDataset, spoken: Float32, frames: Any) -> dict[str, Any]:
-    """Mouth landmark distance in source pixels of predicted codes [F, K], and of a mean mouth."""
-    tracks = dataset.tracks
-    learnt = tracks.train & tracks.usable
-    mean = np.repeat(tracks.codes[learnt].mean(0)[None], len(dataset), axis=0)
-
-    def distance(codes: Float32) -> float:
-        vertices = dataset.face.vertices(codes[frames]).astype(np.float64)
-        pixels = project(vertices, tracks.viewmats[frames].astype(np.float64), dataset.intrinsics)
-        return round(float(lmd(pixels, tracks.landmarks[frames][..., :2]).mean()), 3)
-
-    return {"lmd_px": distance(spoken), "lmd_mean_mouth_px": distance(mean)}
-
-
-def _pasted(video: Path, dataset: IdentityDataset, head: Renderer, frames: Any) -> Any:
-    """Pairs (real, pasted) of whole frames, with the tracked codes."""
-    for frame, number, make in _held_out_clip(video, dataset, head, frames):
-        yield frame, make(frame, number, dataset.tracks.codes[number + int(frames[0])])
-
-
-def _held_out_clip(video: Path, dataset: IdentityDataset, head: Renderer, frames: Any) -> Any:
-    """Whole frames from the first held-out one on, their number in that clip, and the paster."""
-    first, after = int(frames[0]), int(frames[-1]) + 1
-    make = paste_frame_maker(head, clip_of(dataset, video, slice(first, after)))
-    wanted = set(frames.tolist())
-    source = media.read_frames(video, start_s=first / FRAME_RATE, n_frames=after - first)
-    with closing(source):
-        for number, frame in enumerate(source):
-            if number + first in wanted:
-                yield frame, number, make
-
-
-def _write_sheet(
-    video: Path,
-    dataset: IdentityDataset,
-    head: Renderer,
-    spoken: Float32,
-    frames: Any,
-    path: Path,
-) -> None:
-    """Rows real, rendered (tracked codes), pasted (codes from the sound)."""
-    chosen = frames[spread(len(frames), SHEET_COLUMNS)]
-    info = dataset.info
-    size = (info.crop_height, info.crop_width)
-    pasted: list[UInt8] = []
-    for frame, number, make in _held_out_clip(video, dataset, head, chosen):
-        index = number + int(chosen[0])
-        whole = make(frame, number, spoken[index])
-        pasted.append(cut_crop(whole, dataset.tracks.origins[index], size, info.scale))
-    rows = [
-        ("real", [dataset.frames[i] for i in chosen]),
-        ("rendered, tracked motion", list(rendered_crops(head, dataset, chosen))),
-        ("pasted, driven by the sound", pasted),
-    ]
-    contact_sheet(rows, path, f"{info.video}: held-out frames")
+def _figures(take: Take) -> dict[str, Any]:
+    """What a manifest keeps of a take."""
+    kept = {"images": take.images, "lips": take.lips, "sync": take.sync}
+    figures = {key: plain(asdict(value)) for key, value in kept.items() if value is not None}
+    for series in ("lags_ms", "scores"):
+        figures.get("sync", {}).pop(series, None)
+    return figures
 
 
 # ---------------------------------------------------------------------------- packaging
@@ -342,5 +294,6 @@ def _package(
             av_offset_ms=dataset.info.av_offset_ms,
             consent=options.consent,
             figures=figures,
+            details={USES_ALL: True} if dataset.info.uses_all_frames else {},
         )
         return writer.finish(manifest)

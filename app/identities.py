@@ -3,6 +3,7 @@
 HOME/
   identities/NAME/        packages
   work/NAME-<hash>/       datasets and checkpoints of `fit`, from which it resumes
+  reports/NAME/           what `fit` and `evaluate` wrote to be read
   latest.json             who was fitted or imported last
 """
 
@@ -75,14 +76,17 @@ class Home:
         """Where the package of that name is or goes. Raises TalkheadError for a bad name."""
         return self.identities_dir / check_name(name)
 
-    def work_dir(self, name: str, key: str) -> Path:
-        """The folder, now there, of the work on name under key: one key, one folder.
+    def work_path(self, name: str, key: str) -> Path:
+        """The folder of the work on name under key: one key, one folder, which need not be there.
 
-        key holds whatever makes work reusable: the video's checksum and the settings. Raises
-        TalkheadError when the folder can't be made.
+        key holds whatever makes work reusable: the video's checksum and the settings.
         """
         digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        return storage.make_folder(self.path / "work" / f"{check_name(name)}-{digest}")
+        return self.path / "work" / f"{check_name(name)}-{digest}"
+
+    def report_path(self, name: str) -> Path:
+        """The folder of the report on an identity, which need not be there."""
+        return self.path / "reports" / check_name(name)
 
     def names(self) -> list[str]:
         """The names of all identities, sorted."""
@@ -163,14 +167,16 @@ class Home:
         return IdentityPackage.load(self.resolve(identity))
 
     def remove(self, name: str) -> list[Path]:
-        """The folders that are now gone: the package and the half-done work of that name.
+        """The folders that are now gone: the package, the half-done work and the report.
 
         Raises PackageError when there is none, TalkheadError without permission.
         """
         if name not in self.names():
             raise PackageError(f"identity {name}: there is none of this name. {self._choices()}")
         was_latest = self.latest() == name
-        folders = [self.identities_dir / name, *self._work_dirs(name)]
+        report = self.report_path(name)
+        reports = [report] if report.is_dir() else []
+        folders = [self.identities_dir / name, *self._work_dirs(name), *reports]
         for folder in folders:
             with storage.file_errors(folder):
                 doomed = storage.temporary_beside(folder)  # it is there or not, never half

@@ -16,7 +16,7 @@ from talkhead.app.identities import Home
 from talkhead.app.idle import IdleClip, idle_frames, load_idle, ping_pong
 from talkhead.audio import measure_loudness, silent_frames
 from talkhead.cameras import crop_intrinsics
-from talkhead.dataset import cut_crop
+from talkhead.dataset import IdentityDataset, cut_crop
 from talkhead.device import resolve_device, set_threads
 from talkhead.encoder.base import encode_chunks, load_encoder, speech_gain
 from talkhead.encoder.network import PredictorConfig
@@ -25,7 +25,7 @@ from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import Progress, SilentProgress
 from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, UInt8
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures, UInt8
 
 CHUNK_S = 20.0
 TAGS = {
@@ -76,7 +76,7 @@ def speak(
     with progress.step("Listening", total=1) as step:
         codes = speech_codes(audio, package)
         step.advance()
-    frames = _paste_frames if mode == "paste" else _head_frames
+    frames = pasted_line if mode == "paste" else _head_frames
     with (
         closing(frames(made, idle, codes)) as images,
         media.VideoWriter(output, audio_path=audio, tags=TAGS) as video,
@@ -126,6 +126,14 @@ def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     return np.concatenate(list(load_predictor(package).predict_chunks(features, silent, n_frames)))
 
 
+def hear_footage(dataset: IdentityDataset, encoder: str) -> SpeechFeatures:
+    """Features of a dataset's sound, as speech_codes would make them; held-out speech sets nothing."""
+    silent = dataset.tracks.silent
+    powers = measure_loudness([dataset.waveform]).powers
+    gain = speech_gain(powers, silent | ~dataset.tracks.train)
+    return load_encoder(encoder).encode(dataset.waveform * np.float32(gain))
+
+
 def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, int, Float32], UInt8]:
     """A function (frame [H, W, 3], its number in the clip, code [K]) -> the frame, re-lipped.
 
@@ -165,9 +173,8 @@ def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, in
     return make
 
 
-def _paste_frames(
-    renderer: Renderer, idle: IdleClip, codes: Float32
-) -> Generator[UInt8, None, None]:
+def pasted_line(renderer: Renderer, idle: IdleClip, codes: Float32) -> Generator[UInt8, None, None]:
+    """The idle clip's frames, there and back, re-lipped by codes [F, K]."""
     make = paste_frame_maker(renderer, idle)
     numbers = ping_pong(len(idle), len(codes))
     with closing(idle_frames(idle.path, len(idle), len(codes))) as frames:

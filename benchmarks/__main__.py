@@ -55,21 +55,22 @@ def bench_fit(video: Path, preset: str, home: Path) -> dict[str, Any]:
         ["fit", "--video", str(video), "--preset", preset, "--home", str(home), "--quiet", "--json"]
     )
     figures = json.loads(output)["figures"]
-    tracked = figures["tracked_codes"]
+    tracked, pasted = figures["tracked codes"], figures["pasted, speech-driven"]
     return {
         "benchmark": "fit",
         "video": video.name,
         "preset": preset,
         "seconds": round(seconds, 1),
         "peak_mib": round(memory),
-        "psnr_face": tracked["psnr_face"]["mean"],
-        "psnr_head": tracked["psnr_head"]["mean"],
-        "psnr_mouth": tracked["psnr_mouth"]["mean"],
-        "ssim_mouth": tracked["ssim_mouth"]["mean"],
-        "sharpness_mouth": tracked["sharpness"]["median"],
+        "psnr_face": tracked["images"]["psnr_face"]["mean"],
+        "psnr_head": tracked["images"]["psnr_head"]["mean"],
+        "psnr_mouth": tracked["images"]["psnr_mouth"]["mean"],
+        "ssim_mouth": tracked["images"]["ssim_mouth"]["mean"],
+        "sharpness_mouth": tracked["images"]["sharpness"]["median"],
         "lmd_px": tracked["lips"]["lmd_px"]["mean"],
-        "pasted_psnr": figures["pasted"]["psnr"]["mean"],
-        "speech": figures["speech_driven"],
+        "speech_lmd_px": pasted["lips"]["lmd_px"]["mean"],
+        "mean_mouth_lmd_px": figures["mean mouth"]["lips"]["lmd_px"]["mean"],
+        "speech_psnr_frame": pasted["images"]["psnr_frame"]["mean"],
     }
 
 

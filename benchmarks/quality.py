@@ -13,28 +13,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from talkhead.app.evaluation.heldout import (
-    evaluate_renderer,
-    frames_with_face,
-    held_out_frames,
-    real_crops,
-    rendered_crops,
-)
+from talkhead.app.evaluation.figures import FLOOR, MEAN, TRACKED, plain
+from talkhead.app.evaluation.identity import Subject
 from talkhead.app.evaluation.metrics import mouth_box
+from talkhead.app.evaluation.scenes import CropScene, encoded, held_out_frames, rendered_crops
 from talkhead.app.evaluation.sheets import contact_sheet, mouth_sheet, spread
+from talkhead.app.evaluation.takes import Instruments, look, make_take, track
 from talkhead.dataset import IdentityDataset
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
-from talkhead.preprocess.landmarks import FaceTracker
 from talkhead.progress import make_progress
 from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
 from talkhead.storage import make_folder, read_tensors
-from talkhead.types import Float32, Int
 
 N_COLUMNS = 8
 
@@ -66,28 +64,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sheets", type=Path, help="folder for PNGs")
     parser.add_argument("--floor", action="store_true", help="measure CRF 23 of the real frames")
     parser.add_argument("--mean-mouth", action="store_true", help="also a row for the mean mouth")
-    parser.add_argument("--no-tracking", action="store_true", help="images only, no lip figures")
     return parser
 
 
 def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
     dataset = IdentityDataset.load(folder)
     name, renderer = _load(source, options)
-    frames = held_out_frames(dataset)
-    tracker = None if options.no_tracking else FaceTracker
-    progress = make_progress("bars")
-    rows: dict[str, Float32 | None] = {"tracked codes": None}
+    numbers = held_out_frames(dataset)
+    subject = Subject(Path(), dataset, renderer, dataset.tracks.codes, numbers)
+    scene, instruments = CropScene(dataset, numbers), Instruments()
+    rows = {TRACKED: rendered_crops(renderer, dataset, numbers, subject.tracked)}
     if options.mean_mouth:
-        rows["mean mouth"] = mean_mouth(dataset, frames)
-    for row, motion in rows.items():
-        floor = options.floor and motion is None
-        figures = evaluate_renderer(
-            renderer, dataset, frames, progress, motion, tracker=tracker, floor=floor
-        )
-        facts = {"benchmark": "quality", "video": dataset.info.video, "renderer": name, "row": row}
-        print(json.dumps({**facts, **figures.to_json()}), flush=True)
+        rows[MEAN] = rendered_crops(renderer, dataset, numbers, subject.mean_mouths())
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.floor:
+            rows[FLOOR] = encoded(scene, Path(scratch))
+        with make_progress("bars").step("Measuring", total=len(rows) * len(numbers)) as bar:
+            real = track(scene, scene.real(), instruments.tracker)
+            for row, images in rows.items():
+                sight = look(scene, images, instruments, bar)
+                take = make_take(row, "made", "", sight, real, numbers, None, None)
+                facts = {"benchmark": "quality", "video": dataset.info.video, "renderer": name}
+                figures = {"images": take.images, "lips": take.lips}
+                print(json.dumps({**facts, "row": row, **_plain(figures)}), flush=True)
     if options.sheets is not None:
-        _write_sheets(renderer, dataset, frames, make_folder(options.sheets) / f"{name}")
+        _write_sheets(subject, make_folder(options.sheets) / f"{name}")
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value and plain(asdict(value)) for key, value in figures.items()}
 
 
 def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
@@ -104,23 +109,16 @@ def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
     return name, kind.renderer().from_tensors(model or stored, kind.presets()[options.preset])
 
 
-def mean_mouth(dataset: IdentityDataset, frames: Int) -> Float32:
-    """Codes [N, K] of frames, their mouth part replaced by the training frames' mean."""
-    tracks, n_mouth = dataset.tracks, dataset.face.n_mouth
-    motion = tracks.codes[frames].copy()
-    motion[:, :n_mouth] = tracks.codes[tracks.train & tracks.usable, :n_mouth].mean(0)
-    return np.asarray(motion, dtype=np.float32)
-
-
-def _write_sheets(renderer: Renderer, dataset: IdentityDataset, frames: Int, stem: Path) -> None:
-    seen = frames_with_face(dataset, frames)
-    shown = seen[spread(len(seen), N_COLUMNS)]
-    real, ours = list(real_crops(dataset, shown)), list(rendered_crops(renderer, dataset, shown))
+def _write_sheets(subject: Subject, stem: Path) -> None:
+    part = subject.part(np.array(spread(len(subject.numbers), N_COLUMNS)))
+    dataset, numbers = part.dataset, part.numbers
+    real = [dataset.frames[number] for number in numbers]
+    ours = list(rendered_crops(part.head, dataset, numbers, part.tracked))
     clip = Path(dataset.info.video).stem
-    title = f"{clip}: held-out frames {', '.join(map(str, shown))}"
+    title = f"{clip}: held-out frames {', '.join(map(str, numbers))}"
     rows = [("real", real), ("rendered", ours)]
     contact_sheet(rows, stem.with_name(f"{clip}-{stem.name}.png"), title, cell_height=360)
-    boxes = [mouth_box(dataset.crop_landmarks()[frame]) for frame in shown]
+    boxes = [mouth_box(dataset.crop_landmarks()[number]) for number in numbers]
     mouth_sheet(real, ours, boxes, stem.with_name(f"{clip}-{stem.name}-mouths.png"), title)
 
 

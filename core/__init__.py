@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["fit", "speak"]
+__all__ = ["evaluate", "evaluate_pair", "fit", "speak"]
 
 
 def __getattr__(name: str) -> Any:
-    """fit and speak, imported on first use: the core itself imports no stage."""
+    """The commands' functions, imported on first use: the core itself imports no stage."""
     if name == "fit":
         from talkhead.app.fit import fit
 
@@ -18,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from talkhead.app.speak import speak
 
         return speak
+    if name in ("evaluate", "evaluate_pair"):
+        from talkhead.app import evaluate
+
+        return getattr(evaluate, name)
     raise AttributeError(f"module 'talkhead' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.audio import is_silence
+from talkhead.audio import silence_of_video
 from talkhead.cameras import default_intrinsics
 from talkhead.dataset import (
     FRAMES,
@@ -54,7 +54,6 @@ from talkhead.storage import (
     make_folder,
     read_json,
     read_tensors,
-    sha256_of,
     write_bytes,
     write_json,
     write_tensors,
@@ -87,9 +86,13 @@ class PreprocessConfig:
     use_all_frames: bool = False
 
 
-def dataset_key(video: Path, config: PreprocessConfig) -> str:
-    """What a prepared dataset depends on, as 16 hex digits: content, settings, version."""
-    text = json.dumps([VERSION, sha256_of(video), asdict(config)], sort_keys=True)
+def dataset_key(video_sha256: str, config: PreprocessConfig) -> str:
+    """What a prepared dataset depends on, as 16 hex digits: the video's content, settings, version.
+
+    min_face decides only whether there is a dataset.
+    """
+    settings = asdict(replace(config, min_face=0.0))
+    text = json.dumps([VERSION, video_sha256, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -127,7 +130,7 @@ def preprocess(
     plan = plan_crops(
         tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
     )
-    silent = _silent_frames(waveform, len(tracking))
+    silent = silence_of_video(waveform, len(tracking))
     if silent[train].all():
         raise FootageError(
             f"{video}: no speech is heard. Lips are learned from speech: record a person speaking"
@@ -368,11 +371,6 @@ def _spread_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UI
         rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
     ]
     return whole
-
-
-def _silent_frames(waveform: Float32, n_frames: int) -> Bool:
-    silent = is_silence(waveform)[:n_frames]
-    return np.pad(silent, (0, n_frames - len(silent)), constant_values=True)
 
 
 def _write_quality(

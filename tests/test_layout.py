@@ -22,7 +22,8 @@ LEVELS = {"core": 0, "weights": 1, "preprocess": 2, "encoder": 2, "renderers": 2
 FOLDERS = (*LEVELS, "tests", "benchmarks", "samples")
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 100
-LAZY_DOORS = {"talkhead.app.fit", "talkhead.app.speak"}  # of core/__init__'s __getattr__
+# Of core/__init__'s __getattr__:
+LAZY_DOORS = {"talkhead.app", "talkhead.app.fit", "talkhead.app.speak"}
 FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}
 
 
@@ -39,6 +40,7 @@ def module_name(path: Path) -> str:
 def test_pyproject_lists_exactly_the_packages_of_the_tree() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(*LEVELS)}
+    folders.add("samples")  # for the line of speech in it
     found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
     assert settings["package-dir"] == found
     assert sorted(settings["packages"]) == sorted(found)
@@ -129,8 +131,11 @@ def unsafe_calls(code: str) -> list[str]:
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Call):
             continue
-        words = {ast.unparse(k) for k in node.keywords} & {"shell=True", "allow_pickle=True"}
+        keywords = {ast.unparse(k) for k in node.keywords}
+        words = keywords & {"shell=True", "allow_pickle=True"}
         name = ast.unparse(node.func)
+        if name == "torch.load" and "weights_only=True" in keywords:
+            continue  # tensors and plain values alone: how the field's weights come
         if words or name in FORBIDDEN_CALLS:
             found.append(f"line {node.lineno}: {name}({', '.join(sorted(words))})")
     return found
@@ -153,6 +158,7 @@ def test_nothing_runs_a_shell_or_loads_pickles() -> None:
 )
 def test_the_rule_of_unsafe_calls(code: str) -> None:
     assert len(unsafe_calls(code)) == 1
+    assert unsafe_calls("torch.load('a.pt', weights_only=True)") == []
 
 
 WITHOUT_MEDIAPIPE = """

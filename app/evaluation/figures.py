@@ -22,6 +22,14 @@ TakeKind = Literal["real", "floor", "made", "baseline"]
 """real: the true video; floor: the true video re-encoded, what no system can beat; made: what is
 judged; baseline: what it must beat."""
 
+# Names of takes, by which others find them.
+REAL, FLOOR = "real", "re-encoded"
+TRACKED, PASTED_TRACKED = "tracked codes", "pasted, tracked codes"
+SPOKEN, PASTED = "speech-driven", "pasted, speech-driven"
+MADE = "made"
+MEAN, WRONG = "mean mouth", "wrong sentence"
+UNCHANGED = "unchanged footage"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -122,9 +130,9 @@ class VisemeRow:
 class SyncFigures:
     """What the audio-visual judge says of lips and sound; see judge.
 
-    offset_ms: how late the sound is, None when nothing stands out. confidence: how far the best
-    lag's score stands above the median lag's, in standard deviations of the scores. scores: one a
-    lag, lags_ms: rising.
+    offset_ms: how late the sound is, None when nothing stands out. confidence: the best score less the
+    median lag's, over the deviation that wrong sound's score has at this many frames: it grows with
+    their number, so it compares takes of the same frames. scores: one a lag, lags_ms: rising.
     """
 
     offset_ms: float | None
@@ -136,7 +144,10 @@ class SyncFigures:
 
 @dataclass(frozen=True)
 class SyncNetFigures:
-    """The field's sync scores, of SyncNet's weights when the user has them; see syncnet."""
+    """The field's sync scores, of SyncNet's weights when the user has them; see syncnet.
+
+    offset_frames: how late the sound is.
+    """
 
     lse_c: float
     lse_d: float
@@ -237,7 +248,8 @@ class Report:
 @dataclass(frozen=True)
 class Measure:
     """A column of the report's tables. key: where a Take holds it, "lips.lmd_px.mean". better: what
-    is good: "more", "less", or "real" (near the real video's own value)."""
+    is good: "more", "less", or "real": near the real video's own value, which is `real` by definition
+    or else measured."""
 
     key: str
     label: str
@@ -245,6 +257,7 @@ class Measure:
     better: Literal["more", "less", "real"]
     digits: int
     about: str
+    real: float | None = None
 
     def of(self, take: Take) -> float | None:
         """The measure's value of a take; None where it was not taken or is undefined."""
@@ -303,6 +316,7 @@ MEASURES: tuple[Measure, ...] = (
         "real",
         2,
         "detail of the mouth over the real one's: 1 is real",
+        1.0,
     ),
     Measure(
         "images.gradient_correlation.mean",
@@ -337,7 +351,13 @@ MEASURES: tuple[Measure, ...] = (
         "does the mouth open when the real one does",
     ),
     Measure(
-        "lips.aperture_lag_ms", "opening lag", "ms", "real", 0, "how late it opens; 0 is in time"
+        "lips.aperture_lag_ms",
+        "opening lag",
+        "ms",
+        "real",
+        0,
+        "how late it opens; 0 is in time",
+        0.0,
     ),
     Measure(
         "lips.aperture_spread",
@@ -346,6 +366,7 @@ MEASURES: tuple[Measure, ...] = (
         "real",
         2,
         "how much it opens over the real one's: 1 is real",
+        1.0,
     ),
     Measure(
         "lips.closure_f1",
@@ -364,7 +385,13 @@ MEASURES: tuple[Measure, ...] = (
         "the same, closing as often as the real lips",
     ),
     Measure(
-        "lips.jitter_ratio", "jitter", "", "real", 2, "trembling over the real one's: 1 is real"
+        "lips.jitter_ratio",
+        "jitter",
+        "",
+        "real",
+        2,
+        "trembling over the real one's: 1 is real",
+        1.0,
     ),
     Measure(
         "lips.silence_leak",
@@ -402,9 +429,9 @@ MEASURES: tuple[Measure, ...] = (
         "sync.confidence",
         "sync confidence",
         "",
-        "more",
+        "real",
         1,
-        "how clearly the judge finds that offset",
+        "how clearly the judge finds an offset; real video has no more",
     ),
     Measure(
         "syncnet.lse_c",
@@ -429,7 +456,10 @@ def summarise(values: Sequence[float] | Float64, less_is_better: bool = False) -
 
 
 def plain(value: Any) -> Any:
-    """A value of asdict as JSON holds it: floats rounded to 4 places, None for NaN and infinity."""
+    """A value of asdict as JSON holds it: floats rounded to 4 places, None for NaN and infinity,
+    numpy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

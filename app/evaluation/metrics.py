@@ -263,6 +263,12 @@ def _centred(points: Points) -> Float64:
     return np.asarray(wide - wide.mean(1, keepdims=True))
 
 
+def has_face(*landmarks: Points) -> Bool:
+    """In which frames, [F] bool, all of the landmarks [F, 478, 2 or 3] are known: NaN is no face."""
+    known = [~np.isnan(points).any((1, 2)) for points in landmarks]
+    return np.asarray(np.logical_and.reduce(known))
+
+
 def eye_distance(landmarks: Points) -> Float64:
     """Distance of the outer eye corners of each frame, [F], in the landmarks' unit."""
     left, right = OUTER_EYE_CORNERS

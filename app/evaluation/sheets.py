@@ -32,7 +32,9 @@ def contact_sheet(
     scales higher images down to it. The size is that of sheet_size.
     Raises ValueError without an image, TalkheadError when the file can't be written.
     """
-    fitted = [(label, [_fit(image, cell_height) for image in images]) for label, images in rows]
+    fitted = [
+        (label, [scaled_down(image, cell_height) for image in images]) for label, images in rows
+    ]
     height, width = _cell([image for _, images in fitted for image in images])
     n_columns = max(len(images) for _, images in fitted)
     sheet = np.full((*sheet_size(len(rows), n_columns, height, width), 3), PAPER, np.uint8)
@@ -64,10 +66,15 @@ def mouth_sheet(
         pair = inside.cut(true), inside.cut(own)
         mouths.append(_enlarge(pair[0]))
         ours.append(_enlarge(pair[1]))
-        gap = np.abs(pair[0].astype(np.int16) - pair[1])
-        differences.append(_enlarge(np.minimum(gap * DIFFERENCE_GAIN, 255).astype(np.uint8)))
+        differences.append(_enlarge(difference(*pair)))
     label = f"difference x{DIFFERENCE_GAIN}"
     contact_sheet([("real", mouths), ("rendered", ours), (label, differences)], path, title)
+
+
+def difference(real: UInt8, made: UInt8) -> UInt8:
+    """DIFFERENCE_GAIN times the absolute difference of two images, black where they are alike."""
+    gap = np.abs(real.astype(np.int16) - made)
+    return np.minimum(gap * DIFFERENCE_GAIN, 255).astype(np.uint8)
 
 
 def sheet_size(n_rows: int, n_columns: int, height: int, width: int) -> tuple[int, int]:
@@ -81,7 +88,8 @@ def spread(n_frames: int, n_columns: int) -> list[int]:
     return [int((i + 0.5) * n_frames / count) for i in range(count)]
 
 
-def _fit(image: UInt8, cell_height: int | None) -> UInt8:
+def scaled_down(image: UInt8, cell_height: int | None) -> UInt8:
+    """The image, made smaller where it is higher than cell_height."""
     if cell_height is None or image.shape[0] <= cell_height:
         return image
     width = max(1, round(image.shape[1] * cell_height / image.shape[0]))

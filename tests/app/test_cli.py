@@ -15,6 +15,8 @@ import pytest
 from talkhead import __version__
 from talkhead.app import cli
 from talkhead.app import fit as fit_module
+from talkhead.app.evaluate import EvaluateOptions
+from talkhead.app.evaluation.figures import Report
 from talkhead.errors import FootageError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import BarProgress, JsonProgress, SilentProgress
@@ -36,12 +38,13 @@ class Stage:
         self.given: tuple[Any, ...] = ()
         self.named: dict[str, Any] = {}
         self.error: BaseException | None = None
+        self.result: Any = Result()
 
-    def __call__(self, *given: Any, **named: Any) -> Result:
+    def __call__(self, *given: Any, **named: Any) -> Any:
         self.given, self.named = given, named
         if self.error is not None:
             raise self.error
-        return Result()
+        return self.result
 
 
 def install(name: str, monkeypatch: pytest.MonkeyPatch) -> Stage:
@@ -117,6 +120,96 @@ def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatc
         "device": "auto",
         "home": Path("h"),
     }
+
+
+NOTHING_FOUND = Report("anna", {}, (), (), None, (), (), ("few frames",), ())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a fake evaluation gives back."""
+
+    report_path: Path = Path("report.html")
+    report: Report = NOTHING_FOUND
+
+
+class Evaluation(ModuleType):
+    """A fake talkhead.app.evaluate."""
+
+    EvaluateOptions = EvaluateOptions
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.called: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def evaluate(self, *given: Any, **named: Any) -> Judged:
+        self.called.append(("evaluate", given, named))
+        return Judged()
+
+    def evaluate_pair(self, *given: Any, **named: Any) -> Judged:
+        self.called.append(("pair", given, named))
+        return Judged()
+
+
+@pytest.fixture
+def evaluation(monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    module = Evaluation("talkhead.app.evaluate")
+    monkeypatch.setattr("talkhead.app.evaluate", module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_evaluate_passes_everything_on(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = tmp_path / "said.txt"
+    text.write_text("What was said.")
+    words = f"anna --audio a.wav --report out --video v.mp4 --text {text} --language fr"
+    more = "--seconds 30 --renderer warp --device cpu --home h --quiet"
+    assert run(monkeypatch, "evaluate", *words.split(), *more.split()) == 0
+    ((name, given, named),) = evaluation.called
+    assert (name, given) == ("evaluate", ("anna",))
+    assert isinstance(named.pop("progress"), SilentProgress)
+    assert named == {
+        "audio": Path("a.wav"),
+        "video": Path("v.mp4"),
+        "report": Path("out"),
+        "renderer": "warp",
+        "device": "cpu",
+        "home": Path("h"),
+        "options": EvaluateOptions("What was said.", "fr", 30.0),
+    }
+
+
+def test_evaluate_compares_a_pair(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "evaluate", "--pair", "a.mp4", "b.mp4", "--json") == 0
+    assert evaluation.called[0][:2] == ("pair", (Path("a.mp4"), Path("b.mp4")))
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["report_path"] == "report.html" and shown["warnings"] == ["few frames"]
+    assert run(monkeypatch, "evaluate", "anna", "--pair", "a.mp4", "b.mp4") == 2
+    assert "neither NAME" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate") == 0
+    shown = capsys.readouterr().out
+    assert "few frames" in shown and shown.rstrip().endswith("report: report.html")
+
+
+def test_the_summary_stands_in_for_figures(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True)
+    class Fitted:
+        name: str = "anna"
+        figures: dict[str, Any] = field(default_factory=lambda: {"psnr_db": 33.1})
+        summary: str = "All is well."
+
+    monkeypatch.setattr(fit, "result", Fitted())
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 0
+    assert capsys.readouterr().out == "name: anna\n\nAll is well.\n"
+    assert run(monkeypatch, "fit", "--video", "a.mp4", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {"name": "anna", "figures": {"psnr_db": 33.1}}
 
 
 @pytest.mark.usefixtures("speak")

@@ -15,66 +15,26 @@ import sys
 import time
 import wave
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from tiny import LINE, SECONDS, make_tiny
 
 from talkhead import media
 from talkhead.app import fit as fit_module
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.idle import load_idle, ping_pong
 from talkhead.app.speak import SpeakResult, load_predictor, speak, speech_codes
-from talkhead.encoder import network
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.identity import IDLE_NAME, MANIFEST_NAME, IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress
-from talkhead.renderers import fit as loop  # noqa: F401 (for the process that is killed)
 from talkhead.renderers.gaussian import model
 from talkhead.storage import read_tensors, sha256_of
-
-SAMPLES = Path(__file__).parents[2] / "samples"
-PERSON, LINE = SAMPLES / "person.mp4", SAMPLES / "line.wav"
-SECONDS = 6
-TINY_HEAD = model.GaussianConfig(
-    n_surface=700, n_cap=40, n_teeth=20, n_rest=200, n_steps=60, batch_size=1
-)
-TINY_PREDICTOR = network.PredictorConfig(width=16, n_members=2, n_steps=40)
-
-
-def make_tiny(patch: pytest.MonkeyPatch) -> None:
-    """Let preview be a fit of seconds."""
-    patch.setitem(model.PRESETS, "preview", TINY_HEAD)
-    patch.setitem(network.PRESETS, "preview", TINY_PREDICTOR)
-
-
-@pytest.fixture(scope="session")
-def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample person's first seconds."""
-    if not PERSON.exists():
-        pytest.skip(f"{PERSON} does not exist: make it with samples/make_person.py")
-    path = tmp_path_factory.mktemp("footage") / "Anna B.mp4"
-    with closing(media.read_frames(PERSON, n_frames=SECONDS * 25)) as frames:
-        media.write_video(path, frames, audio_path=PERSON)
-    return path
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("people")
-
-
-@pytest.fixture(scope="session")
-def fitted(footage: Path, home: Path) -> FitResult:
-    """The person, fitted with seed 0."""
-    with pytest.MonkeyPatch.context() as patch:
-        make_tiny(patch)
-        return fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")
 
 
 @pytest.fixture
@@ -103,9 +63,9 @@ def test_what_fit_leaves(fitted: FitResult, home: Path, footage: Path) -> None:
     """A package named after the video, with figures and a sheet; the default from now on."""
     assert fitted.name == "Anna-B" and fitted.package_path == home / "identities" / "Anna-B"
     assert fitted.sheet_path is not None and fitted.sheet_path.stat().st_size > 10_000
-    assert fitted.figures["tracked_codes"] and fitted.figures["pasted"]
-    spoken = fitted.figures["speech_driven"]
-    assert 0 < spoken["lmd_mean_mouth_px"] < 50 and 0 < spoken["lmd_px"] < 50
+    assert fitted.figures["tracked codes"] and fitted.figures["pasted, speech-driven"]
+    assert 0 < fitted.figures["mean mouth"]["lips"]["lmd_px"]["mean"] < 50
+    assert "tracked codes" in fitted.summary
     manifest = IdentityPackage.load(fitted.package_path).manifest
     info = media.probe(footage)
     assert manifest.consent == "Yes." and manifest.preset == "preview" and manifest.seed == 0
@@ -187,11 +147,11 @@ import sys
 import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit its being ignored
 sys.path.insert(0, {tests!r})
-import test_end_to_end as tests
+import tiny
 from talkhead.app import cli
 patch = pytest.MonkeyPatch()
-tests.make_tiny(patch)
-patch.setattr(tests.loop, "CHECKPOINT_S", 0.2)
+tiny.make_tiny(patch)
+patch.setattr("talkhead.renderers.fit.CHECKPOINT_S", 0.2)
 sys.argv = ["talkhead", "fit", "--video", {video!r}, "--home", {home!r}, "--preset", "preview",
             "--consent", "Yes.", "--device", "cpu", "--quiet"]
 cli.main()

@@ -68,10 +68,13 @@ def test_removal_takes_the_work_along_but_nobody_elses(home: Home, add: Add) -> 
     add(home.identity_dir("anna"))
     add(home.identity_dir("anna-b"))
     home.remember("anna")
-    work, other = home.work_dir("anna", "key"), home.work_dir("anna-b", "key")
+    work, other = home.work_path("anna", "key"), home.work_path("anna-b", "key")
+    for folder in (work, other, home.report_path("anna")):
+        folder.mkdir(parents=True)
     (work / "checkpoint").touch()
-    assert home.remove("anna") == [home.identities_dir / "anna", work]
-    assert not work.exists()
+    gone = [home.identities_dir / "anna", work, home.report_path("anna")]
+    assert home.remove("anna") == gone
+    assert not any(folder.exists() for folder in gone)
     assert other.exists()
     assert home.names() == ["anna-b"]
     assert home.latest() == "anna-b"
@@ -81,10 +84,9 @@ def test_removal_takes_the_work_along_but_nobody_elses(home: Home, add: Add) -> 
 
 
 def test_work_folders_differ_by_key(home: Home) -> None:
-    first = home.work_dir("anna", "video 1")
-    assert first.is_dir()
-    assert home.work_dir("anna", "video 1") == first
-    assert home.work_dir("anna", "video 2") != first
+    first = home.work_path("anna", "video 1")
+    assert home.work_path("anna", "video 1") == first
+    assert home.work_path("anna", "video 2") != first
 
 
 def test_export_and_import(

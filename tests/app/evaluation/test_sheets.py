@@ -15,7 +15,9 @@ from talkhead.app.evaluation.sheets import (
     MOUTH_ZOOM,
     TITLE_HEIGHT,
     contact_sheet,
+    difference,
     mouth_sheet,
+    scaled_down,
     sheet_size,
     spread,
 )
@@ -76,3 +78,17 @@ def test_spread() -> None:
     assert spread(100, 4) == [12, 37, 62, 87]
     assert spread(2, 8) == [0, 1]
     assert spread(0, 8) == []
+
+
+def test_difference_is_enlarged_capped_and_the_same_both_ways() -> None:
+    real, made = flat(2, 2, (10, 200, 0)), flat(2, 2, (13, 190, 255))
+    gap = difference(real, made)
+    assert gap.dtype == np.uint8
+    np.testing.assert_array_equal(gap[0, 0], (12, 40, 255))
+    np.testing.assert_array_equal(gap, difference(made, real))
+
+
+def test_scaled_down_keeps_the_shape_and_never_enlarges() -> None:
+    image = flat(40, 30, (1, 2, 3))
+    assert scaled_down(image, 20).shape == (20, 15, 3)
+    assert scaled_down(image, 40) is scaled_down(image, None) is image

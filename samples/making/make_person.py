@@ -1,4 +1,4 @@
-"""Makes the sample person: person.mp4, line.wav and truth.npz / truth.json beside this file.
+"""Makes the sample person: person.mp4, line.wav and truth.npz / truth.json in the folder above.
 
 python make_person.py render --assets DIR --cache DIR [--part 0/2]  # frames; resumes
 python make_person.py finish --assets DIR --cache DIR                 # the rest
@@ -20,7 +20,7 @@ import truth
 from camera import Camera
 from head import Head
 
-HERE = Path(__file__).resolve().parent
+SAMPLES = Path(__file__).resolve().parents[1]
 SEED = 3
 LINE_SEED = 4
 CRF = 14
@@ -56,10 +56,10 @@ def finish(assets: Path, cache: Path) -> None:
         raise SystemExit(
             f"{cache}: {len(absent)} of {len(poses)} frames are missing; run `render` again"
         )
-    speech.write_wav(HERE / "line.wav", line.waveform)
+    speech.write_wav(SAMPLES / "line.wav", line.waveform)
     speech.write_wav(cache / "clip.wav", clip.waveform)
-    encode(cache, HERE / "person.mp4")
-    truth.write(HERE, head, clip, poses, line, motion.perform(line, LINE_SEED))
+    encode(cache, SAMPLES / "person.mp4")
+    truth.write(SAMPLES, head, clip, poses, line, motion.perform(line, LINE_SEED))
 
 
 def encode(cache: Path, path: Path) -> None:

@@ -1,0 +1,369 @@
+"""How good an identity is, or how near one video comes to another: figures and a report to read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+
+from talkhead import media
+from talkhead.app.evaluation.crossval import few_frames
+from talkhead.app.evaluation.figures import MADE, PASTED, SPOKEN, Report, Take
+from talkhead.app.evaluation.identity import Judged, Subject, judge_identity, judge_line
+from talkhead.app.evaluation.judge import SyncJudge, judge_accuracy
+from talkhead.app.evaluation.offset import clip_offset
+from talkhead.app.evaluation.pair import Pair, align, judge_pair
+from talkhead.app.evaluation.perceptual import Perceptual, why_no_lpips
+from talkhead.app.evaluation.pictures import identity_pictures, pair_pictures, write_wav
+from talkhead.app.evaluation.ranking import rankings
+from talkhead.app.evaluation.report import write_report
+from talkhead.app.evaluation.scenes import held_out_frames
+from talkhead.app.evaluation.sound import Hearing, excerpt, hear
+from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
+from talkhead.app.evaluation.takes import Instruments, Sound
+from talkhead.app.identities import Home
+from talkhead.app.speak import hear_footage, load_predictor, load_renderer
+from talkhead.app.stages import read_stages
+from talkhead.dataset import IdentityDataset
+from talkhead.device import resolve_device, set_threads
+from talkhead.errors import TalkheadError
+from talkhead.identity import IdentityPackage
+from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
+from talkhead.progress import Progress, SilentProgress
+from talkhead.storage import read_json, sha256_of
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo
+
+DATASET, SOURCE, STAGES = "dataset", "source.json", "stages.json"
+"""In the work folder of a fit: the prepared footage, where it came from, what the stages took."""
+USES_ALL = "use_all_frames"
+"""Detail in the manifest of an identity that has seen every frame."""
+LINE_SECONDS = 20.0
+"""As much of another line is judged at most."""
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Where the report is, and what is in it."""
+
+    report_path: Path
+    report: Report
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is known of the footage's speech, and how much of it is judged.
+
+    text: all that is said; None: not known. language: "en" or another. seconds: judged at most, and
+    looked at for the clip's own offset.
+    """
+
+    text: str | None = None
+    language: str = "en"
+    seconds: float = 120.0
+
+    @property
+    def n_frames(self) -> int:
+        """The most frames that are judged."""
+        return int(self.seconds * FRAME_RATE)
+
+
+def evaluate(
+    identity: str | Path | None = None,
+    *,
+    audio: Path | str | None = None,
+    video: Path | str | None = None,
+    report: Path | str | None = None,
+    renderer: str | None = None,
+    device: str = "auto",
+    home: Path | str | None = None,
+    options: EvaluateOptions | None = None,
+    progress: Progress | None = None,
+) -> EvaluateResult:
+    """How good an identity is on the last 1/11 of its footage, which it has not learnt from.
+
+    identity: a name, a package's folder, or None for the one fitted last. audio: another line, to be
+    judged without real frames; the sample's by default. video: the footage, where it is no longer
+    where `fit` found it. report: the folder to write to, by default in the home folder. Raises
+    TalkheadError with what to do about it.
+    """
+    options, progress = options or EvaluateOptions(), progress or SilentProgress()
+    store = Home.locate(home)
+    package = store.load(identity)
+    video, work = find_footage(store, package, video)
+    set_threads()
+    dataset = preprocess(video, work / DATASET, PreprocessConfig(), progress)
+    subject = _subject(package, video, dataset, renderer, device, options)
+    instruments, left_out = make_instruments()
+    clip = Clip.of(dataset, options)
+    judged = judge_identity(subject, clip.sound_of(subject), instruments, progress)
+    cross, words = _cross(package, subject, audio, instruments, options, progress)
+    result = Report(
+        title=f"{package.manifest.name}: how good is it?",
+        facts=_facts(subject, package.manifest.preset) | words,
+        takes=judged.takes,
+        cross=cross,
+        offset=clip_offset(
+            clip.waveform,
+            clip.landmarks,
+            clip.hearing.sound.phones if clip.hearing.sound else None,
+            instruments.judge,
+            dataset.info.av_offset_ms,
+        ),
+        rankings=rankings(judged.takes, SPOKEN),
+        stages=(*read_stages(work / STAGES), *judged.stages),
+        warnings=_warnings(few_frames(len(subject.numbers))),
+        left_out=(*left_out, *clip.hearing.left_out),
+    )
+    folder = Path(report) if report is not None else store.report_path(package.manifest.name)
+    return EvaluateResult(_write(result, subject, judged, folder), result)
+
+
+def report_brief(
+    subject: Subject, preset: str, work: Path, folder: Path, progress: Progress
+) -> EvaluateResult:
+    """The report that `fit` ends with: without phonemes, other lines and what else takes long."""
+    instruments, left_out = make_instruments()
+    options = EvaluateOptions()
+    clip = Clip.of(subject.dataset, options, phones=False)
+    judged = judge_identity(subject, clip.sound_of(subject), instruments, progress, brief=True)
+    result = Report(
+        title=f"{folder.name}: the fit in brief",
+        facts=_facts(subject, preset),
+        takes=judged.takes,
+        cross=(),
+        offset=None,
+        rankings=rankings(judged.takes, PASTED),
+        stages=(*read_stages(work / STAGES), *judged.stages),
+        warnings=_warnings(few_frames(len(subject.numbers))),
+        left_out=(f"the whole report: talkhead evaluate {folder.name}", *left_out),
+    )
+    return EvaluateResult(_write(result, subject, judged, folder), result)
+
+
+def _warnings(*lines: str) -> tuple[str, ...]:
+    return tuple(line for line in lines if line)
+
+
+def _write(result: Report, subject: Subject, judged: Judged, folder: Path) -> Path:
+    with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch:
+        return write_report(result, identity_pictures(subject, judged, Path(scratch)), folder)
+
+
+# --------------------------------------------------------------------------- the identity
+
+
+def find_footage(
+    store: Home, package: IdentityPackage, video: Path | str | None
+) -> tuple[Path, Path]:
+    """The video that a package was fitted on, and the folder of the work on it.
+
+    Raises TalkheadError where the package has seen all of it, or where it is not known or another.
+    """
+    manifest = package.manifest
+    name, source = manifest.name, manifest.source
+    if manifest.details.get(USES_ALL):
+        raise TalkheadError(
+            f"{name}: was fitted on all frames, there are none left to judge it on. "
+            "Fit again without --use-all-frames, or compare videos with --pair"
+        )
+    work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig()))
+    if video is None and (work / SOURCE).is_file():
+        video = read_json(work / SOURCE)["path"]
+    if video is None or not Path(video).is_file():
+        raise TalkheadError(
+            f"{name}: the footage that it was fitted on, {source.name}, is not where it was. "
+            f"Give it: talkhead evaluate {name} --video FILE"
+        )
+    if sha256_of(Path(video)) != source.sha256:
+        raise TalkheadError(
+            f"{video}: is not the footage that {name} was fitted on, {source.name} of "
+            f"{source.duration_s:.1f} s. Give that one with --video"
+        )
+    return Path(video), work
+
+
+def _subject(
+    package: IdentityPackage,
+    video: Path,
+    dataset: IdentityDataset,
+    renderer: str | None,
+    device: str,
+    options: EvaluateOptions,
+) -> Subject:
+    name, _ = package.renderer(renderer)
+    features = hear_footage(dataset, package.manifest.encoder.name)
+    return Subject(
+        video=video,
+        dataset=dataset,
+        head=load_renderer(package, name, resolve_device(device)),
+        spoken=load_predictor(package).predict(features, dataset.tracks.silent, len(dataset)),
+        numbers=held_out_frames(dataset)[: options.n_frames],
+    )
+
+
+def _facts(subject: Subject, preset: str) -> dict[str, str]:
+    info, numbers = subject.dataset.info, subject.numbers
+    return {
+        "footage": f"{info.video}, {info.width}x{info.height}, {len(subject.dataset) / FRAME_RATE:.1f} s",
+        "judged": f"{len(numbers)} frames, {numbers[0]} to {numbers[-1]}, never learnt from",
+        "head crop": f"{info.crop_width}x{info.crop_height} at scale {info.scale:g}",
+        "renderer": f"{subject.head.name}, preset {preset}",
+        "sound": f"was shifted by {info.av_offset_ms:.0f} ms before anything was learnt",
+        "audio-visual judge": _judge_words(),
+    }
+
+
+def _judge_words() -> str:
+    """How well the judge finds known shifts of real video that it never saw."""
+    share = judge_accuracy()
+    return (
+        f"finds {share['grid_45']:.0%} of known shifts within a frame in 1.8 s of a speaker it knows, "
+        f"{share['other_71s_45']:.0%} and {share['other_50s_45']:.0%} of two that it never saw, "
+        f"{share['other_71s_250']:.0%} and {share['other_50s_250']:.0%} in 10 s; chance is 10 %"
+    )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The end of a dataset, as far as it is looked at. first: its first frame's number. landmarks:
+    [n, 478, 2] source pixels, NaN without a face."""
+
+    first: int
+    waveform: Float32
+    landmarks: Float32
+    hearing: Hearing
+
+    @classmethod
+    def of(cls, dataset: IdentityDataset, options: EvaluateOptions, phones: bool = True) -> Clip:
+        """The last options.seconds of a dataset; all of it when its text is given."""
+        first = 0 if options.text else max(0, len(dataset) - options.n_frames)
+        waveform = dataset.waveform[first * SAMPLE_RATE // FRAME_RATE :]
+        tracks = dataset.tracks
+        landmarks = np.where(tracks.found[:, None, None], tracks.landmarks[..., :2], np.nan)[first:]
+        hearing = hear(
+            waveform,
+            len(landmarks),
+            text=options.text,
+            language=options.language,
+            silent=tracks.silent[first:],
+            phones=phones,
+        )
+        return cls(first, waveform, landmarks.astype(np.float32), hearing)
+
+    def sound_of(self, subject: Subject) -> Sound | None:
+        """What is heard during a subject's frames."""
+        if self.hearing.sound is None:
+            return None
+        start, end = int(subject.numbers[0]), int(subject.numbers[-1]) + 1
+        return excerpt(self.hearing.sound, start - self.first, end - start)
+
+
+def _cross(
+    package: IdentityPackage,
+    subject: Subject,
+    audio: Path | str | None,
+    instruments: Instruments,
+    options: EvaluateOptions,
+    progress: Progress,
+) -> tuple[tuple[Take, ...], dict[str, str]]:
+    """Takes of another line, and what line it is."""
+    with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch, _line(audio) as path:
+        waveform = next(media.read_audio_chunks(path, SAMPLE_RATE, LINE_SECONDS))
+        beginning = write_wav(Path(scratch) / "line.wav", waveform)
+        n_frames = round(len(waveform) / SAMPLE_RATE * FRAME_RATE)
+        heard = hear(waveform, n_frames, language=options.language)
+        if heard.sound is None:
+            return (), {"another line": f"{path.name}: no speech is heard in it"}
+        takes = judge_line(package, subject.head, beginning, heard.sound, instruments, progress)
+    return takes, {"another line": f"{path.name}, its first {n_frames / FRAME_RATE:.1f} s"}
+
+
+@contextmanager
+def _line(audio: Path | str | None) -> Iterator[Path]:
+    """The sound file of another line: the given one, or the sample's."""
+    if audio is not None:
+        yield Path(audio)
+        return
+    with as_file(files("talkhead.samples").joinpath("line.wav")) as path:
+        yield path
+
+
+def make_instruments() -> tuple[Instruments, tuple[str, ...]]:
+    """What measures, and a line for each measure that can't be taken here."""
+    missing = why_no_lpips()
+    perceptual = None if missing else Perceptual.load()
+    left_out = _warnings(missing, why_no_syncnet())
+    return Instruments(SyncJudge.load(), perceptual, load_syncnet()), left_out
+
+
+# ------------------------------------------------------------------------------- pairs
+
+
+def evaluate_pair(
+    real: Path | str,
+    made: Path | str,
+    *,
+    report: Path | str | None = None,
+    options: EvaluateOptions | None = None,
+    progress: Progress | None = None,
+) -> EvaluateResult:
+    """How near a made video of a face comes to the real one, frame by frame from their beginnings.
+
+    report: the folder to write to, by default MADE-report here. Raises TalkheadError where they
+    can't be compared, with what to do about it.
+    """
+    real, made = Path(real), Path(made)
+    options, progress = options or EvaluateOptions(), progress or SilentProgress()
+    set_threads()
+    pair = align(real, made, options.n_frames)
+    hearings = tuple(_hear_video(info, pair.n_frames, options) for info in (pair.real, pair.made))
+    instruments, left_out = make_instruments()
+    sounds = (hearings[0].sound, hearings[1].sound)
+    judged = judge_pair(pair, sounds, instruments, progress)
+    sound, own = sounds[0], sounds[1] or sounds[0]
+    offset = None
+    if sound is not None:
+        offset = clip_offset(sound.waveform, judged.landmarks, sound.phones, instruments.judge)
+    result = Report(
+        title=f"{made.name} against {real.name}",
+        facts=_pair_facts(pair),
+        takes=judged.takes,
+        cross=(),
+        offset=offset,
+        rankings=rankings(judged.takes, MADE),
+        stages=(),
+        warnings=_warnings(*pair.words, few_frames(pair.n_frames)),
+        left_out=(*left_out, *dict.fromkeys(hearings[0].left_out + hearings[1].left_out)),
+    )
+    folder = Path(report) if report is not None else Path(f"{made.stem}-report")
+    waveform = None if own is None else own.waveform
+    with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch:
+        pictures = pair_pictures(pair, judged, waveform, Path(scratch))
+        return EvaluateResult(write_report(result, pictures, folder), result)
+
+
+def _hear_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> Hearing:
+    if not info.has_audio:
+        return Hearing(None, (f"{info.path.name}: has no sound",))
+    waveform = media.read_audio(info.path, SAMPLE_RATE)
+    return hear(waveform, n_frames, text=options.text, language=options.language)
+
+
+def _pair_facts(pair: Pair) -> Mapping[str, str]:
+    def text(info: MediaInfo) -> str:
+        return (
+            f"{info.path.name}, {info.width}x{info.height}, {info.duration_s:.2f} s at "
+            f"{info.frame_rate:.2f} frames a second"
+        )
+
+    return {
+        "real": text(pair.real),
+        "made": text(pair.made),
+        "judged": f"{pair.n_frames} frames at {FRAME_RATE} a second",
+        "audio-visual judge": _judge_words(),
+    }

@@ -1,0 +1,200 @@
+"""Any two videos of one face, judged: the real one and what some system made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from talkhead import media
+from talkhead.app.evaluation import metrics
+from talkhead.app.evaluation.baselines import half_turned, mean_mouth, wrong_sentence
+from talkhead.app.evaluation.figures import FLOOR, MADE, MEAN, REAL, WRONG, Take, TakeKind
+from talkhead.app.evaluation.scenes import FrameScene, encoded, frames_of
+from talkhead.app.evaluation.takes import (
+    Instruments,
+    Sight,
+    Sound,
+    look,
+    make_take,
+    track,
+    with_syncnet,
+)
+from talkhead.errors import FootageError, MediaError
+from talkhead.progress import Progress
+from talkhead.types import FRAME_RATE, Float32, Int, MediaInfo, UInt8
+
+LEAST_SECONDS = 2.0
+LEAST_FACE = 0.5
+"""Share of the frames that must show a face."""
+SAME_SHAPE = 0.02
+"""Aspect ratios this near, relatively, are taken for the same picture."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two videos side by side, from their first frames on.
+
+    n_frames: compared, at 25 a second. words: what was done to make them comparable.
+    """
+
+    real: MediaInfo
+    made: MediaInfo
+    n_frames: int
+    words: tuple[str, ...]
+
+
+def align(real: Path, made: Path, max_frames: int) -> Pair:
+    """How two videos are compared.
+
+    Raises MediaError where one can't be read or shows another picture, FootageError where too little
+    is left.
+    """
+    infos = media.probe(real), media.probe(made)
+    for info in infos:
+        if not info.has_video:
+            raise MediaError(f"{info.path}: has no picture. Give two videos of the same face")
+    first, second = infos
+    ratio = (second.width / second.height) / (first.width / first.height)
+    if abs(ratio - 1) > SAME_SHAPE:
+        raise MediaError(
+            f"{made}: {_size(second)} and {real}: {_size(first)} don't show the same picture. "
+            "Crop or pad one of them to the other's shape"
+        )
+    durations = [info.duration_s for info in infos]
+    n_frames = min(max_frames, round(min(durations) * FRAME_RATE))
+    if n_frames < LEAST_SECONDS * FRAME_RATE:
+        raise FootageError(
+            f"{made}: {min(durations):.1f} s can be compared, at least {LEAST_SECONDS:.0f} s are "
+            "needed. Give longer videos"
+        )
+    return Pair(first, second, n_frames, tuple(_words(first, second, n_frames)))
+
+
+def _size(info: MediaInfo) -> str:
+    return f"{info.width}x{info.height}"
+
+
+def _words(real: MediaInfo, made: MediaInfo, n_frames: int) -> Iterator[str]:
+    seconds = n_frames / FRAME_RATE
+    if abs(real.duration_s - made.duration_s) > 1.5 / FRAME_RATE:
+        yield (
+            f"the videos last {real.duration_s:.2f} s and {made.duration_s:.2f} s: compared from "
+            f"their beginnings on, {seconds:.2f} s"
+        )
+    if (real.width, real.height) != (made.width, made.height):
+        yield f"the made video was scaled from {_size(made)} to {_size(real)}, which costs sharpness"
+    for info in (real, made):
+        if abs(info.frame_rate - FRAME_RATE) > 0.01:
+            yield (
+                f"{info.path.name} has {info.frame_rate:.2f} frames a second and was sampled "
+                f"at {FRAME_RATE}"
+            )
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """The takes, and what pictures are drawn from. landmarks: [L, 478, 2] of the real video, NaN
+    without a face. worst: places among the scene's frames, farthest from real first."""
+
+    takes: tuple[Take, ...]
+    scene: FrameScene
+    landmarks: Float32
+    worst: Int
+
+
+def judge_pair(
+    pair: Pair,
+    sounds: tuple[Sound | None, Sound | None],
+    instruments: Instruments,
+    progress: Progress,
+) -> JudgedPair:
+    """The takes of a pair. sounds: of the real and the made video, None without speech.
+
+    Raises FootageError where one of them shows no face.
+    """
+    numbers = np.arange(pair.n_frames)
+    with progress.step("Comparing the videos", total=3 * pair.n_frames) as bar:
+        blank = FrameScene(pair.real.path, numbers, np.empty((0, 478, 2), np.float32))
+        real = track(blank, blank.real(), instruments.tracker)
+        _check_face(pair.real.path, real)
+        bar.advance(pair.n_frames)
+        seen = metrics.has_face(real)
+        scene = FrameScene(pair.real.path, numbers[seen], real[seen])
+        size = (pair.real.width, pair.real.height)
+        with closing(fitted_frames(pair.made.path, scene.numbers, size)) as images:
+            made = look(scene, images, instruments, bar, whole=True)
+        _check_face(pair.made.path, made.landmarks)
+        with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
+            floor = look(scene, encoded(scene, Path(folder)), instruments, bar, whole=True)
+    distance = np.nan_to_num(metrics.lmd(made.landmarks, scene.points), nan=np.inf)
+    takes = _takes(pair, scene, floor, made, sounds, instruments)
+    return JudgedPair(takes, scene, real, np.argsort(-distance, kind="stable"))
+
+
+def _takes(
+    pair: Pair,
+    scene: FrameScene,
+    floor: Sight,
+    made: Sight,
+    sounds: tuple[Sound | None, Sound | None],
+    instruments: Instruments,
+) -> tuple[Take, ...]:
+    true = scene.points
+    rows: tuple[tuple[str, TakeKind, str, Sight, Sound | None], ...] = (
+        (REAL, "real", pair.real.path.name, _landmarks(true), sounds[0]),
+        (FLOOR, "floor", "the real video after x264 at CRF 23", floor, sounds[0]),
+        (MADE, "made", pair.made.path.name, made, sounds[1] or sounds[0]),
+        (
+            MEAN,
+            "baseline",
+            "a mouth that never moves (landmarks alone)",
+            _landmarks(mean_mouth(true, true)),
+            sounds[0],
+        ),
+        (
+            WRONG,
+            "baseline",
+            "the real motion of half the clip later (landmarks alone)",
+            _landmarks(wrong_sentence(true, half_turned(true))),
+            sounds[0],
+        ),
+    )
+    takes = [
+        make_take(name, kind, about, sight, true, scene.numbers, sound, instruments.judge)
+        for name, kind, about, sight, sound in rows
+    ]
+    for place, video in ((0, pair.real.path), (2, pair.made.path)):
+        images = partial(fitted_frames, video, scene.numbers, (pair.real.width, pair.real.height))
+        points, sound = rows[place][3].landmarks, rows[place][4]
+        takes[place] = with_syncnet(
+            takes[place], images, points, scene.numbers, sound, instruments.syncnet
+        )
+    return tuple(takes)
+
+
+def _landmarks(landmarks: Float32) -> Sight:
+    return Sight(landmarks, None, np.zeros(0))
+
+
+def _check_face(path: Path, landmarks: Float32) -> None:
+    found = int(metrics.has_face(landmarks).sum())
+    if found < LEAST_FACE * len(landmarks):
+        raise FootageError(
+            f"{path}: a face was found in {found} of {len(landmarks)} frames. "
+            "Both videos must show the same face, frontal and near"
+        )
+
+
+def fitted_frames(video: Path, numbers: Int, size: tuple[int, int]) -> Generator[UInt8, None, None]:
+    """Frames of a video at another size (width, height)."""
+    for frame in frames_of(video, numbers):
+        if (frame.shape[1], frame.shape[0]) != size:
+            frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
+        yield frame

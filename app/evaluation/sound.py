@@ -1,0 +1,73 @@
+"""What is heard of a clip: silence, and phones from its text or from the sound alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from talkhead.app.evaluation.judge import MAX_LAG
+from talkhead.app.evaluation.takes import Sound
+from talkhead.audio import silence_of_video
+from talkhead.encoder.phonemes import Phone, align_phones, decode_phones, why_no_phones
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """A stretch of sound as it was heard, and what could not be had of it.
+
+    sound: None where nobody speaks. left_out: why something is missing, one line each.
+    """
+
+    sound: Sound | None
+    left_out: tuple[str, ...] = ()
+
+
+def hear(
+    waveform: Float32,
+    n_frames: int,
+    *,
+    text: str | None = None,
+    language: str = "en",
+    silent: Bool | None = None,
+    phones: bool = True,
+) -> Hearing:
+    """What is heard in n_frames of video from the waveform's [n] beginning on, 16 kHz.
+
+    text: what is said, all of it; None when it isn't known. language: of the speech, "en" or another.
+    silent: [n_frames], where that is known already. phones: False leaves them out, which is faster.
+    Raises TalkheadError for a text that isn't said.
+    """
+    part = waveform[: n_frames * SAMPLE_RATE // FRAME_RATE]
+    if silent is None:
+        silent = silence_of_video(part, n_frames)
+    if len(part) == 0 or silent.all():
+        return Hearing(None, ("phonemes and sync: no speech is heard",))
+    if not phones:
+        return Hearing(Sound(part, silent, None))
+    problem = why_no_phones()
+    if not problem and language != "en":
+        problem = f"phones are recognised in English only, and the speech is in {language!r}"
+    if problem:
+        return Hearing(Sound(part, silent, None), (f"phonemes: {problem}",))
+    found = decode_phones(part) if text is None else align_phones(part, text)
+    return Hearing(Sound(part, silent, found))
+
+
+def excerpt(sound: Sound, first: int, n_frames: int) -> Sound:
+    """A part of what is heard, n_frames from frame `first` on, with what the judge needs around it."""
+    lead = min(first, MAX_LAG)
+    start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first - lead, first + n_frames + MAX_LAG))
+    moved = None
+    if sound.phones is not None:
+        moved = _phones_within(sound.phones, first / FRAME_RATE, n_frames / FRAME_RATE)
+    silent = sound.silent[first : first + n_frames]
+    return Sound(sound.waveform[start:end], silent, moved, lead)
+
+
+def _phones_within(phones: list[Phone], start_s: float, duration_s: float) -> list[Phone]:
+    """The phones that lie whole in a stretch, with times from its start."""
+    return [
+        replace(phone, start_s=phone.start_s - start_s, end_s=phone.end_s - start_s)
+        for phone in phones
+        if phone.start_s >= start_s and phone.end_s <= start_s + duration_s
+    ]

@@ -1,0 +1,53 @@
+"""What each stage of a fit took on this machine: seconds and memory, kept beside the work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from talkhead.app.evaluation.figures import Stage
+from talkhead.errors import PackageError
+from talkhead.storage import read_json, write_json
+
+
+class StageClock:
+    """Times stages and keeps what they took in a file. A stage that is gone on with adds up; what a
+    kill cut off is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stages = {stage.name: stage for stage in read_stages(path)}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block under a name, also when it ends by an error or Ctrl-C."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            before = self._stages.get(name, Stage(name, 0.0, 0.0))
+            seconds = before.seconds + time.perf_counter() - start
+            self._stages[name] = Stage(name, round(seconds, 2), max(before.peak_mib, peak_mib()))
+            write_json(self._path, [asdict(stage) for stage in self._stages.values()])
+
+
+def read_stages(path: Path) -> tuple[Stage, ...]:
+    """What the stages took; nothing where the file is missing or damaged."""
+    try:
+        return tuple(Stage(**stage) for stage in read_json(path)) if path.exists() else ()
+    except (PackageError, TypeError):
+        return ()
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held so far, MiB; 0 where the system doesn't tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,0 +1,376 @@
+"""Which phone is heard when: forced alignment where the text is known, recognition where it isn't.
+
+English only; pocketsphinx (an optional dependency) brings the acoustic model, dictionary and
+language models. docs/phonemes.md: how well it works, and where the limits here come from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+
+from talkhead.audio import check_waveform, measure_loudness, silent_frames
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
+
+SILENCE = "SIL"
+
+VISEMES: dict[str, tuple[str, ...]] = {
+    "P": ("P", "B", "M"),
+    "F": ("F", "V"),
+    "T": ("T", "D", "S", "Z", "TH", "DH"),
+    "CH": ("CH", "JH", "SH", "ZH"),
+    "K": ("K", "G", "N", "NG", "L", "Y", "HH"),
+    "W": ("W", "R"),
+    "IY": ("IY", "IH"),
+    "EH": ("EH", "EY", "AE"),
+    "AA": ("AA", "AW", "AY"),
+    "AH": ("AH",),
+    "AO": ("AO", "OY", "OW"),
+    "UH": ("UH", "UW"),
+    "ER": ("ER",),
+    SILENCE: (SILENCE,),
+}
+"""Phones that look alike. The map of Lee and Yook (2002, PRICAI, Audio-to-Visual Conversion Using
+Hidden Markov Models) as listed by Cappelletta and Harte (2012, ICPRAM, Phoneme-to-Viseme Mapping for
+Visual Speech Recognition). Jeffers and Barley's of 1971 puts AA and IY, the most open and the most
+spread vowel, into one class."""
+
+VISEME_OF = {phone: viseme for viseme, phones in VISEMES.items() for phone in phones}
+"""The viseme of each phone."""
+
+PHONES = tuple(VISEME_OF)
+"""ARPAbet without stress digits, as in the CMU dictionary: 39 phones and silence."""
+
+MAX_PIECE_S = 15.0
+"""Sound is heard in pieces of half this length or more, cut where it is quietest."""
+LEAST_SCORE = -31.0
+"""Acoustic score per frame of speech below which a text is not what is said. In pieces of 7 s and
+more right texts score -10 to -25 (with noise at 10 dB to -31, accents below that), wrong ones -31 at
+best and -48 in the middle."""
+LEAST_HEARD_SCORE = -22.0
+"""The same for recognised words, which are fitted to the sound and hence score higher when wrong:
+clear English -12 to -21, most speech in other languages -22 to -29."""
+LEAST_SHARE = 0.5
+"""Share of the speech that has to fit the text."""
+MAX_STOP_S = 0.15
+"""The closure of a stop that begins an utterance can't be told from the silence before it."""
+CENTRE_S = 0.0078
+"""A vector of pocketsphinx hears 25.6 ms from i / 100 s on, so the boundary between two of them lies
+half a window less half a step later."""
+
+_STEP_S = 0.01
+_STOPS = {"P", "B", "T", "D", "K", "G"}
+_LOG_BASE = float(np.log(1.0001))  # of pocketsphinx's scores
+_SMOOTH_FRAMES = 5
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A phone of PHONES from start_s to end_s, in seconds of the waveform."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Phones of a piece and their acoustic score per frame of speech (0 is the best there is)."""
+
+    phones: list[Phone]
+    score: float
+
+
+def why_no_phones() -> str:
+    """Empty when phones can be had, else what is missing and what to do."""
+    try:
+        importlib.import_module("pocketsphinx")
+    except (ImportError, OSError) as error:
+        cause = "is not installed" if isinstance(error, ModuleNotFoundError) else f"fails: {error}"
+        return f'phones need pocketsphinx, which {cause}. Run: pip install "talkhead[evaluate]"'
+    return ""
+
+
+def align_phones(waveform: Float32, text: str) -> list[Phone]:
+    """The phones of a known English text, in order, with silences.
+
+    waveform: [n_samples] at 16 kHz in [-1, 1]. text: all that is said in it; punctuation and case
+    don't count, words that the dictionary lacks are spelled out by rule. Stretches of some seconds
+    that are not what the text says are left out, a gap in the list. Raises TalkheadError without
+    pocketsphinx, for a text that can't be read aloud, and for one that is not what is said.
+    """
+    check_waveform(waveform, "the sound")
+    decoder = _decoder(lm=None)
+    words = _known_words(text, decoder)
+    fits, spoken_s, fitting_s = [], 0.0, 0.0
+    for start, end, part in _word_pieces(waveform, words, decoder):
+        fit = _align(decoder, waveform[start:end], part)
+        length_s = (end - start) / SAMPLE_RATE if part else 0.0
+        spoken_s += length_s
+        if fit is not None and fit.score >= LEAST_SCORE:
+            fitting_s += length_s
+            fits += _later(fit.phones, start)
+    if fitting_s <= LEAST_SHARE * spoken_s:
+        raise _misfit(text)
+    return _tidied(fits)
+
+
+def decode_phones(waveform: Float32) -> list[Phone]:
+    """The phones that are heard, with silences, when no text is known.
+
+    waveform: [n_samples] at 16 kHz in [-1, 1], speech, English if possible. Each piece of it is
+    recognised as words, which are then aligned; where no English words fit (LEAST_HEARD_SCORE) it
+    is decoded phone by phone, which is far less reliable. Raises TalkheadError without pocketsphinx.
+    """
+    check_waveform(waveform, "the sound")
+    aligner, listener, speller = _decoder(lm=None), _listener(), _speller()
+    phones: list[Phone] = []
+    for start, end, silent in _quiet_pieces(waveform):
+        piece = waveform[start:end]
+        if silent:
+            heard = [Phone(SILENCE, 0.0, (end - start) / SAMPLE_RATE)]
+        else:
+            fit = _align(aligner, piece, _hear(listener, piece))
+            fits = fit is not None and fit.score >= LEAST_HEARD_SCORE
+            heard = fit.phones if fit is not None and fits else _spell(speller, piece)
+        phones += _later(heard, start)
+    return _tidied(phones)
+
+
+# ------------------------------------------------------------------------------- decoders
+
+
+def _decoder(**settings: Any) -> Any:
+    """A pocketsphinx decoder. Raises TalkheadError when there is none."""
+    missing = why_no_phones()
+    if missing:
+        raise TalkheadError(missing)
+    sphinx = importlib.import_module("pocketsphinx")
+    # The best path through the lattice gives phones fewer frames than they have states.
+    return sphinx.Decoder(bestpath=False, loglevel="FATAL", **settings)
+
+
+def _listener() -> Any:
+    """Recognises words; beams as narrow as cost nothing in what phones come out."""
+    beams = {"beam": 1e-40, "pbeam": 1e-40, "wbeam": 1e-22}
+    return _decoder(fwdflat=False, maxhmmpf=3000, topn=2, **beams)
+
+
+def _speller() -> Any:
+    """Recognises phones. The weight of the phone model is low: it is English."""
+    model = importlib.import_module("pocketsphinx").get_model_path("en-us/en-us-phone.lm.bin")
+    return _decoder(lm=None, allphone=model, lw=1.0)
+
+
+def _run(decoder: Any, waveform: Float32) -> None:
+    samples = np.clip(np.rint(waveform * 32767.0), -32768, 32767).astype("<i2")
+    decoder.start_utt()
+    decoder.process_raw(samples.tobytes(), full_utt=True)
+    decoder.end_utt()
+
+
+def _hear(listener: Any, waveform: Float32) -> list[str]:
+    _run(listener, waveform)
+    if listener.hyp() is None:
+        return []
+    return [_spelling(segment.word) for segment in listener.seg() if _is_word(segment.word)]
+
+
+def _spell(speller: Any, waveform: Float32) -> list[Phone]:
+    _run(speller, waveform)
+    if speller.hyp() is None:
+        return []
+    return [
+        _phone(segment.word, segment.start_frame, segment.end_frame + 1 - segment.start_frame)
+        for segment in speller.seg()
+    ]
+
+
+def _align(decoder: Any, waveform: Float32, words: list[str]) -> _Fit | None:
+    """The words' phones in a short waveform; None when they can't be fitted in at all."""
+    if not words:
+        return None
+    decoder.set_align_text(" ".join(words))
+    try:
+        _run(decoder, waveform)
+        if decoder.hyp() is None:
+            return None
+        decoder.set_alignment()
+        _run(decoder, waveform)
+    except RuntimeError:  # no path reached the end
+        return None
+    found = [phone for word in decoder.get_alignment() for phone in word]
+    phones = [_phone(p.name, p.start, p.duration) for p in found]
+    spoken = [p for p, phone in zip(found, phones, strict=True) if phone.label != SILENCE]
+    n_frames = sum(p.duration for p in spoken)
+    score = sum(p.score for p in spoken) / n_frames if n_frames else -np.inf
+    return _Fit(phones, float(score))
+
+
+def _phone(name: str, start: int, duration: int) -> Phone:
+    label = name if name in VISEME_OF else SILENCE  # fillers: noise, breath, unknown speech
+    first, last = (n * _STEP_S + (CENTRE_S if n else 0.0) for n in (start, start + duration))
+    return Phone(label, first, last)
+
+
+def _is_word(name: str) -> bool:
+    return name[0] not in "<[+"
+
+
+def _spelling(name: str) -> str:
+    """The word without the number of its pronunciation, "to" of "to(3)"."""
+    return re.sub(r"\(\d+\)$", "", name)
+
+
+# --------------------------------------------------------------------------------- pieces
+
+
+def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
+    """Start, end and silence of pieces of at most MAX_PIECE_S, cut where it is quietest."""
+    energy = measure_loudness([waveform]).energy_db
+    silent = silent_frames(energy)
+    smooth = scipy.ndimage.uniform_filter1d(energy, _SMOOTH_FRAMES)
+    most, per_frame = int(MAX_PIECE_S * FRAME_RATE), SAMPLE_RATE // FRAME_RATE
+    start = 0
+    while start < len(energy):
+        end = len(energy)
+        if end - start > most:
+            end = start + most // 2 + int(np.argmin(smooth[start + most // 2 : start + most]))
+        last = len(waveform) if end == len(energy) else end * per_frame
+        yield start * per_frame, last, bool(silent[start:end].all())
+        start = end
+
+
+def _word_pieces(
+    waveform: Float32, words: list[str], decoder: Any
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Start, end and words of pieces of about MAX_PIECE_S at most, cut between words.
+
+    The memory of phone alignment grows with the square of the length, that of word alignment, which
+    finds the cuts, by some 10 MB a minute. Raises TalkheadError when the words can't be fitted.
+    """
+    decoder.set_align_text(" ".join(words))
+    _run(decoder, waveform)
+    if decoder.hyp() is None:
+        raise _misfit(" ".join(words))
+    segments = [(s.word, s.start_frame, s.end_frame + 1) for s in decoder.seg()]
+    step = int(_STEP_S * SAMPLE_RATE)
+    start, part = 0, list[str]()
+    pauses = _pauses(segments)
+    for index, (name, _, end) in enumerate(segments):
+        if _is_word(name):
+            part.append(_spelling(name))
+        cut = pauses.get(index, end)
+        length_s = (cut - start) * _STEP_S
+        far = length_s >= MAX_PIECE_S or (index in pauses and length_s >= MAX_PIECE_S / 2)
+        if part and far and index + 1 < len(segments):
+            yield start * step, cut * step, part
+            start, part = cut, []
+    yield start * step, len(waveform), part
+
+
+def _pauses(segments: list[tuple[str, int, int]]) -> dict[int, int]:
+    """Silences between words by their index, and the frames of their middles."""
+    return {
+        index: (start + end) // 2
+        for index, (name, start, end) in enumerate(segments)
+        if not _is_word(name) and (end - start) * _STEP_S >= 0.1
+    }
+
+
+def _later(phones: Iterable[Phone], n_samples: int) -> list[Phone]:
+    by = n_samples / SAMPLE_RATE
+    return [Phone(p.label, p.start_s + by, p.end_s + by) for p in phones]
+
+
+def _tidied(phones: list[Phone]) -> list[Phone]:
+    """Adjacent silences as one; stops that begin an utterance no longer than MAX_STOP_S."""
+    tidy: list[Phone] = []
+    for phone in phones:
+        follows = bool(tidy) and phone.start_s - tidy[-1].end_s < 2 * _STEP_S
+        after_silence = not follows or tidy[-1].label == SILENCE
+        parts = [phone]
+        if phone.label in _STOPS and after_silence and phone.end_s - phone.start_s > MAX_STOP_S:
+            onset = phone.end_s - MAX_STOP_S
+            parts = [
+                Phone(SILENCE, phone.start_s, onset),
+                Phone(phone.label, onset, phone.end_s),
+            ]
+        if follows and tidy[-1].label == parts[0].label == SILENCE:
+            parts[0] = Phone(SILENCE, tidy.pop().start_s, parts[0].end_s)
+        tidy += parts
+    return tidy
+
+
+# ---------------------------------------------------------------------------------- words
+
+
+def _misfit(text: str) -> TalkheadError:
+    beginning = " ".join(text.split()[:6])
+    return TalkheadError(
+        f'the text "{beginning} ..." does not fit what is said in the sound. '
+        "Give all the words that are said, in order, or no text"
+    )
+
+
+def _known_words(text: str, decoder: Any) -> list[str]:
+    """The text's words in lower case; those the dictionary lacks are added to the decoder.
+
+    Raises TalkheadError for an empty text, numbers in digits, and other scripts than Latin.
+    """
+    plain = unicodedata.normalize("NFKD", text.replace("\u2019", "'").lower())
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    words = [word.strip("'") for word in re.split(r"[^\w']+|_", plain)]
+    words = [word for word in words if word]
+    if not words:
+        raise TalkheadError("the text has no words. Give what is said, or no text")
+    for word in dict.fromkeys(words):
+        if decoder.lookup_word(word) is None:
+            if re.search(r"\d", word):
+                raise TalkheadError(f'the text has "{word}". Write numbers as they are spoken')
+            decoder.add_word(word, " ".join(guess_phones(word)), update=True)
+    return words
+
+
+def guess_phones(word: str) -> list[str]:
+    """The likely phones of an English word in lower case, letter by letter.
+
+    A rough guess that keeps an alignment going through a name that the dictionary lacks. Raises
+    TalkheadError naming the word if it has other letters than a to z.
+    """
+    stem = re.sub(r"(?<=[^aeiouy])e(?=s?$)", "", word.replace("'", ""))  # a last e is silent
+    phones: list[str] = []
+    at = 0
+    while at < len(stem):
+        size = next((n for n in (4, 3, 2, 1) if stem[at : at + n] in _SOUNDS), 0)
+        if size == 0:
+            raise TalkheadError(f'"{word}" can\'t be read as English. Write it in English letters')
+        phones += _SOUNDS[stem[at : at + size]].split()
+        at += size
+    return phones or ["AH"]
+
+
+_SOUNDS = {
+    **{"tion": "SH AH N", "sion": "ZH AH N", "ough": "AO", "augh": "AO", "eigh": "EY"},
+    **{"igh": "AY", "tch": "CH", "sch": "SH", "dge": "JH", "eau": "OW", "ing": "IH NG"},
+    **{"ch": "CH", "sh": "SH", "th": "TH", "ph": "F", "gh": "G", "wh": "W", "ck": "K", "ng": "NG"},
+    **{"qu": "K W", "kn": "N", "wr": "R", "bb": "B", "cc": "K", "dd": "D", "ff": "F", "gg": "G"},
+    **{"ll": "L", "mm": "M", "nn": "N", "pp": "P", "rr": "R", "ss": "S", "tt": "T", "zz": "Z"},
+    **{"ce": "S EH", "ci": "S IH", "cy": "S IY", "ge": "JH EH", "gi": "JH IH"},
+    **{"ee": "IY", "ea": "IY", "ie": "IY", "ei": "AY", "ey": "IY", "ai": "EY", "ay": "EY"},
+    **{"oo": "UW", "ou": "AW", "ow": "OW", "oa": "OW", "oi": "OY", "oy": "OY", "au": "AO"},
+    **{"aw": "AO", "ew": "UW", "eu": "UW", "ue": "UW", "ar": "AA R", "er": "ER", "ir": "ER"},
+    **{"or": "AO R", "ur": "ER", "a": "AE", "b": "B", "c": "K", "d": "D", "e": "EH", "f": "F"},
+    **{"g": "G", "h": "HH", "i": "IH", "j": "JH", "k": "K", "l": "L", "m": "M", "n": "N"},
+    **{"o": "AA", "p": "P", "q": "K", "r": "R", "s": "S", "t": "T", "u": "AH", "v": "V"},
+    **{"w": "W", "x": "K S", "y": "IY", "z": "Z"},
+}
+"""Letters to phones, the longest first."""

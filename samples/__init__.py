@@ -1,0 +1,1 @@
+"""A synthetic person and a line of speech; the package holds the line."""

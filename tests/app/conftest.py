@@ -1,0 +1,36 @@
+"""The sample person's first seconds, fitted once for all tests of the commands."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tiny import PERSON, SECONDS, make_tiny
+
+from talkhead import media
+from talkhead.app.fit import FitResult, fit
+
+
+@pytest.fixture(scope="session")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample person's first seconds."""
+    if not PERSON.exists():
+        pytest.skip(f"{PERSON} does not exist: make it with samples/making/make_person.py")
+    path = tmp_path_factory.mktemp("footage") / "Anna B.mp4"
+    with closing(media.read_frames(PERSON, n_frames=SECONDS * 25)) as frames:
+        media.write_video(path, frames, audio_path=PERSON)
+    return path
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("people")
+
+
+@pytest.fixture(scope="session")
+def fitted(footage: Path, home: Path) -> FitResult:
+    """The person, fitted with seed 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_tiny(patch)
+        return fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")

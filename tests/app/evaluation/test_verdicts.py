@@ -1,0 +1,213 @@
+"""Verdicts follow their rules, name their figures and limits, and are silent without figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from talkhead.app.evaluation.figures import (
+    FLOOR,
+    MADE,
+    MEAN,
+    PASTED,
+    REAL,
+    SPOKEN,
+    TRACKED,
+    ImageFigures,
+    LipFigures,
+    PhonemeFigures,
+    Ranking,
+    Report,
+    Summary,
+    SyncFigures,
+    Take,
+)
+from talkhead.app.evaluation.verdicts import Scene, Verdict, first_look, headline, verdicts
+
+
+def same(value: float) -> Summary:
+    return Summary(value, value, value)
+
+
+GOOD_LIPS = LipFigures(150, 0, same(0.6), 0.005, 0.9, 0.0, 1.0, 0.9, 0.9, 1.0, 0.0, 30)
+NO_LIPS = LipFigures(
+    0, 9, same(math.nan), *([math.nan] * 7), silence_leak=None, n_silent=0
+)  # fmt: skip
+
+
+def lips(lmd: float = 0.6, **others: float) -> LipFigures:
+    return replace(GOOD_LIPS, lmd_px=same(lmd), **others)  # type: ignore[arg-type]
+
+
+def images(psnr: float = 35.0, sharp: float = 0.9, place: float = 0.9) -> ImageFigures:
+    nothing = same(math.nan)
+    return ImageFigures(
+        150, same(psnr), same(psnr), same(psnr), nothing, nothing, nothing, same(sharp), same(place)
+    )
+
+
+def phonemes(rate: float | None, chance: float | None = 0.4) -> PhonemeFigures:
+    return PhonemeFigures(40, 20, 4.0, rate, chance)
+
+
+def sync(offset_ms: float | None) -> SyncFigures:
+    return SyncFigures(offset_ms, 5.0, 150, [], [])
+
+
+def report(*takes: Take, rankings: tuple[Ranking, ...] = ()) -> Report:
+    return Report("a", {}, takes, (), None, rankings, (), (), ())
+
+
+REAL_TAKE = Take(REAL, "real", "", lips=lips(0.0), phonemes=phonemes(1.0), sync=sync(0.0))
+FLOOR_TAKE = Take(FLOOR, "floor", "", lips=lips(0.3))
+MEAN_TAKE = Take(MEAN, "baseline", "", lips=lips(2.3))
+
+
+def judged(made: Take, *others: Take) -> dict[str, Verdict]:
+    found = verdicts(report(REAL_TAKE, FLOOR_TAKE, MEAN_TAKE, *others, made))
+    return {verdict.about: verdict for verdict in found}
+
+
+def spoken(**parts: object) -> Take:
+    return Take(SPOKEN, "made", "", **parts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lmd", "level", "share", "words"),
+    [
+        (0.4, "good", "95 %", "near the ceiling"),
+        (1.1, "good", "60 %", "near the ceiling"),
+        (1.3, "middling", "50 %", "follow the speech"),
+        (2.1, "bad", "10 %", "little better"),
+        (2.5, "bad", "-10 %", "worse than"),
+    ],
+)
+def test_mouth_shapes_by_the_place_between_floor_and_mean_mouth(
+    lmd: float, level: str, share: str, words: str
+) -> None:
+    verdict = judged(spoken(lips=lips(lmd)))["Mouth shapes"]
+    assert verdict.level == level
+    assert share in verdict.text and words in verdict.text
+    for figure in (f"LMD {lmd:.2f} px", "the floor 0.30", "mean mouth 2.30", "60 %", "30 %"):
+        assert figure in verdict.rule
+
+
+@pytest.mark.parametrize(
+    ("tracked", "fault"),
+    [(1.3, "mostly the renderer"), (0.8, "renderer and speech alike"), (0.4, "mostly the speech")],
+)
+def test_the_take_under_tracked_motion_says_whose_fault_it_is(tracked: float, fault: str) -> None:
+    renderer = Take(TRACKED, "made", "", lips=lips(tracked))
+    verdict = judged(spoken(lips=lips(1.4)), renderer)["Mouth shapes"]
+    assert f"At fault: {fault}." in verdict.text
+    assert f"tracked {tracked:.2f}" in verdict.rule
+    assert "At fault" not in judged(spoken(lips=lips(1.4)))["Mouth shapes"].text
+
+
+def test_without_a_floor_the_ceiling_is_the_real_mouth_without_mean_mouth_nothing_is_said() -> None:
+    made = spoken(lips=lips(1.15))
+    (shapes, *_) = verdicts(report(REAL_TAKE, MEAN_TAKE, made))
+    assert "50 % of the way from the mean mouth to the real mouth" in shapes.text
+    assert "Mouth shapes" not in [v.about for v in verdicts(report(REAL_TAKE, FLOOR_TAKE, made))]
+    still = replace(MEAN_TAKE, lips=lips(0.3))  # a mean mouth as good as the floor: no scale
+    found = verdicts(report(FLOOR_TAKE, still, made))
+    assert "Mouth shapes" not in [v.about for v in found]
+
+
+@pytest.mark.parametrize(
+    ("about", "parts", "level", "words"),
+    [
+        ("Timing of the lips", {"lips": lips(aperture_correlation=0.8)}, "good", "opens when"),
+        ("Timing of the lips", {"lips": lips(aperture_correlation=0.6)}, "middling", "mostly"),
+        ("Timing of the lips", {"lips": lips(aperture_correlation=0.2)}, "bad", "does not"),
+        ("Timing of the lips", {"lips": lips(aperture_lag_ms=80)}, "middling", "80 ms too late"),
+        ("Timing of the lips", {"lips": lips(aperture_lag_ms=-120)}, "bad", "120 ms too early"),
+        ("Size of the motion", {"lips": lips(aperture_spread=1.0)}, "good", "as much"),
+        ("Size of the motion", {"lips": lips(aperture_spread=0.7)}, "middling", "too little"),
+        ("Size of the motion", {"lips": lips(aperture_spread=0.0)}, "bad", "too little"),
+        ("Size of the motion", {"lips": lips(aperture_spread=1.7)}, "bad", "too much"),
+        ("Closed lips", {"phonemes": phonemes(0.95)}, "good", "close"),
+        ("Closed lips", {"phonemes": phonemes(0.8)}, "middling", "some"),
+        ("Closed lips", {"phonemes": phonemes(0.6)}, "bad", "many"),
+        ("Closed lips", {"phonemes": phonemes(0.95, 0.9)}, "bad", "anywhere"),
+        ("Silence", {"lips": lips(silence_leak=0.02)}, "good", "rests"),
+        ("Silence", {"lips": lips(silence_leak=0.15)}, "middling", "sometimes"),
+        ("Silence", {"lips": lips(silence_leak=0.46)}, "bad", "stays open"),
+        ("Lips and sound", {"sync": sync(40.0)}, "good", "in sync"),
+        ("Lips and sound", {"sync": sync(-80.0)}, "middling", "80 ms apart"),
+        ("Lips and sound", {"sync": sync(200.0)}, "bad", "200 ms apart"),
+        ("Lips and sound", {"sync": sync(None)}, "bad", "no offset"),
+        ("Picture of the head", {"images": images(33.0)}, "good", "close"),
+        ("Picture of the head", {"images": images(30.0)}, "middling", "differences"),
+        ("Picture of the head", {"images": images(20.0)}, "bad", "far"),
+        ("Detail of the mouth", {"images": images()}, "good", "as sharp"),
+        ("Detail of the mouth", {"images": images(sharp=0.5)}, "middling", "softer"),
+        ("Detail of the mouth", {"images": images(sharp=0.3)}, "bad", "softer"),
+        ("Detail of the mouth", {"images": images(sharp=3.0)}, "bad", "noise"),
+        ("Detail of the mouth", {"images": images(place=0.4)}, "bad", "other places"),
+        ("Steadiness", {"lips": lips(jitter_ratio=1.1)}, "good", "steady"),
+        ("Steadiness", {"lips": lips(jitter_ratio=1.5)}, "middling", "tremble"),
+        ("Steadiness", {"lips": lips(jitter_ratio=4.0)}, "bad", "tremble"),
+    ],
+)
+def test_rules(about: str, parts: dict[str, object], level: str, words: str) -> None:
+    verdict = judged(spoken(**parts))[about]
+    assert verdict.level == level
+    assert words in verdict.text
+    assert "good" in verdict.rule and "bad" in verdict.rule
+
+
+def test_the_real_video_is_the_yardstick_of_silence_and_sync() -> None:
+    restless = replace(REAL_TAKE, lips=lips(silence_leak=0.3), sync=sync(120.0))
+    made = spoken(lips=lips(silence_leak=0.3), sync=sync(120.0))
+    found = {v.about: v.level for v in verdicts(report(restless, made))}
+    assert found["Silence"] == found["Lips and sound"] == "good"
+
+
+def test_whole_frames_are_judged_by_the_mouth() -> None:
+    whole = replace(images(29.0), psnr_frame=same(40.0), psnr_head=same(39.0))
+    verdict = judged(spoken(images=whole))["Picture of the mouth"]
+    assert verdict.level == "middling" and "PSNR mouth 29.00 dB" in verdict.rule
+
+
+def test_what_was_not_measured_gives_no_verdict() -> None:
+    assert verdicts(report()) == ()
+    assert verdicts(report(REAL_TAKE, FLOOR_TAKE, MEAN_TAKE)) == ()
+    nothing = images(math.nan, math.nan, math.nan)
+    empty = spoken(lips=NO_LIPS, images=nothing, phonemes=phonemes(None, None))
+    assert judged(empty) == {}
+    assert headline(()) == "Too little was measured for a verdict."
+    assert first_look(()) is None
+
+
+def test_the_take_that_is_judged() -> None:
+    tracked, pasted, own, other = (
+        Take(name, "made", "") for name in (TRACKED, PASTED, SPOKEN, MADE)
+    )
+    assert Scene.of(report(own, tracked, pasted)).made == own
+    assert Scene.of(report(pasted, tracked)).made == pasted
+    assert Scene.of(report(REAL_TAKE, other)).made == other
+    assert Scene.of(report(own, tracked)).picture == tracked
+    assert Scene.of(report(own)).picture == own
+
+
+def test_a_measure_that_does_not_rank_is_doubtful() -> None:
+    rankings = (
+        Ranking("jitter", 1.0, 1.0, 1.0, False, ""),
+        Ranking("LMD", 0.3, 0.6, 2.0, True, ""),
+        Ranking("sharpness", None, None, None, None, ""),
+    )
+    made = spoken(lips=lips(), images=images())
+    found = verdicts(report(FLOOR_TAKE, MEAN_TAKE, made, rankings=rankings))
+    assert [v.about for v in found if v.doubtful] == ["Steadiness"]
+
+
+def test_the_headline_counts_and_points_at_the_worst() -> None:
+    made = spoken(lips=lips(aperture_correlation=0.6, jitter_ratio=9.0))
+    found = list(judged(made).values())
+    assert headline(found) == "3 good, 1 middling, 1 bad."
+    worst = first_look(found)
+    assert worst is not None and worst.about == "Steadiness"
+    assert first_look([v for v in found if v.level == "good"]) is None

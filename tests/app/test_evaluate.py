@@ -1,0 +1,75 @@
+"""An identity that was fitted, judged: what the report holds, and whose footage it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkhead import media
+from talkhead.app.evaluate import EvaluateOptions, evaluate, find_footage
+from talkhead.app.fit import FitResult
+from talkhead.app.identities import Home
+from talkhead.errors import TalkheadError
+from talkhead.identity import IdentityPackage
+
+
+def test_fit_ends_with_a_report(fitted: FitResult) -> None:
+    assert fitted.report_path is not None
+    report = json.loads(fitted.report_path.with_name("report.json").read_text())
+    assert [take["name"] for take in report["takes"]] == list(fitted.figures)
+    assert report["stages"][0]["name"] == "preparing the footage"
+    assert "talkhead evaluate" in " ".join(report["left_out"])
+
+
+def test_evaluating_it(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    """Everything that a report can hold is in it, and the true motion beats the mean mouth."""
+    options = EvaluateOptions(text=None)
+    result = evaluate(home=home, report=tmp_path / "report", device="cpu", options=options)
+    takes = {take.name: take for take in result.report.takes}
+    assert len(takes) == 8 and {take.kind for take in takes.values()} >= {"real", "floor", "made"}
+    tracked, mean = takes["tracked codes"], takes["mean mouth"]
+    assert tracked.images is not None and mean.images is not None
+    assert tracked.images.psnr_mouth.mean > mean.images.psnr_mouth.mean
+    assert tracked.lips is not None and mean.lips is not None
+    assert tracked.lips.lmd_px.mean < mean.lips.lmd_px.mean
+    assert [take.name for take in result.report.cross] == [
+        "pasted, speech-driven",
+        "unchanged footage",
+    ]
+    assert result.report.offset is not None and result.report.rankings
+    names = [stage.name for stage in result.report.stages]
+    assert {"rendering heads", "pasting into the footage", "packing"} <= set(names)
+    assert any("test frames" in warning for warning in result.report.warnings)
+    page = result.report_path.read_text()
+    assert "data:video/mp4;base64," in page and fitted.name in page
+
+
+def test_footage_that_is_gone_or_another(
+    fitted: FitResult, home: Path, tmp_path: Path, footage: Path
+) -> None:
+    moved = tmp_path / "moved.mp4"
+    footage.rename(moved)
+    other = tmp_path / "other.mp4"
+    media.write_video(other, [np.full((64, 64, 3), 90, np.uint8)] * 10)
+    try:
+        with pytest.raises(TalkheadError, match=r"not where it was.*--video FILE"):
+            evaluate(fitted.name, home=home)
+        with pytest.raises(TalkheadError, match=r"other\.mp4: is not the footage"):
+            evaluate(fitted.name, home=home, video=other)
+        package = IdentityPackage.load(fitted.package_path)
+        assert find_footage(Home.locate(home), package, moved)[0] == moved
+    finally:
+        moved.rename(footage)
+
+
+def test_who_has_seen_everything_is_not_judged(fitted: FitResult, home: Path) -> None:
+    package = IdentityPackage.load(fitted.package_path)
+    seen_all = replace(
+        package, manifest=replace(package.manifest, details={"use_all_frames": True})
+    )
+    with pytest.raises(TalkheadError, match=r"fitted on all frames.*--pair"):
+        find_footage(Home.locate(home), seen_all, None)
