@@ -32,11 +32,12 @@ PACKAGES = (
     "opencv-contrib-python",
     "gsplat",
     "nerfacc",
+    "pocketsphinx",
     "tinycudann",
     "imageio-ffmpeg",
     "safetensors",
 )
-OPTIONAL_PACKAGES = ("tinycudann",)
+OPTIONAL_PACKAGES = ("tinycudann", "pocketsphinx")
 MIN_MEMORY_GIB = 4.0
 MIN_FREE_GIB = 2.0
 

@@ -68,7 +68,6 @@ half a window less half a step later."""
 
 _STEP_S = 0.01
 _STOPS = {"P", "B", "T", "D", "K", "G"}
-_LOG_BASE = float(np.log(1.0001))  # of pocketsphinx's scores
 _SMOOTH_FRAMES = 5
 
 

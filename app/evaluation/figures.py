@@ -97,7 +97,7 @@ class LipFigures:
 class PhonemeFigures:
     """What the lips do at the phones that are heard; see phonemes. None: too few of them.
 
-    opening_ratio: median lip opening in open vowels over that in /p b m/. closure_rate: share of
+    opening_ratio: mean lip opening in open vowels over that in /p b m/. closure_rate: share of
     /p b m/ segments in which the lips close; closure_chance: the same of stretches as long,
     anywhere in speech.
     """
