@@ -56,6 +56,7 @@ types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages ar
 	rm -rf build/typing
 	mkdir -p build/typing/talkhead
 	ln -s $(CURDIR)/core/*.py $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/
+	mkdir build/typing/talkhead/samples && ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
 

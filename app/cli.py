@@ -352,6 +352,8 @@ def evaluate(
 def _text_or_file(text: str | None) -> str | None:
     """What is said: the text itself, or what is in the file of that name."""
     if text is None or len(text) > 200 or not Path(text).is_file():
+        if text is not None and " " not in text.strip() and Path(text).suffix:
+            raise TalkheadError(f"{text}: there is no such file. Check the path, or give the text")
         return text
     try:
         return Path(text).read_text(encoding="utf-8")

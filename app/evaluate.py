@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from talkhead import media
 from talkhead.app.evaluation.crossval import few_frames
-from talkhead.app.evaluation.figures import MADE, PASTED, SPOKEN, Report, Take
+from talkhead.app.evaluation.figures import MADE, PASTED, REAL, SPOKEN, Report, Take
 from talkhead.app.evaluation.identity import Judged, Subject, judge_identity, judge_line
-from talkhead.app.evaluation.judge import SyncJudge, judge_accuracy
+from talkhead.app.evaluation.judge import MAX_LAG, SyncJudge, judge_accuracy, judge_has_seen
 from talkhead.app.evaluation.offset import clip_offset
 from talkhead.app.evaluation.pair import Pair, align, judge_pair
 from talkhead.app.evaluation.perceptual import Perceptual, why_no_lpips
@@ -25,18 +25,19 @@ from talkhead.app.evaluation.report import write_report
 from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.evaluation.sound import Hearing, excerpt, hear
 from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
-from talkhead.app.evaluation.takes import Instruments, Sound
+from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
 from talkhead.app.identities import Home
 from talkhead.app.speak import hear_footage, load_predictor, load_renderer
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
-from talkhead.errors import TalkheadError
+from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
 from talkhead.progress import Progress, SilentProgress
+from talkhead.samples import LINE_TEXT
 from talkhead.storage import read_json, sha256_of
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, MediaInfo
 
 DATASET, SOURCE, STAGES = "dataset", "source.json", "stages.json"
 """In the work folder of a fit: the prepared footage, where it came from, what the stages took."""
@@ -94,19 +95,23 @@ def evaluate(
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
     store = Home.locate(home)
     package = store.load(identity)
+    folder = Path(report) if report is not None else store.report_path(package.manifest.name)
+    check_folder(folder)
+    if audio is not None:
+        check_sound(Path(audio))
     video, work = find_footage(store, package, video)
     set_threads()
     dataset = preprocess(video, work / DATASET, PreprocessConfig(), progress)
     subject = _subject(package, video, dataset, renderer, device, options)
     instruments, left_out = make_instruments()
-    clip = Clip.of(dataset, options)
+    clip = Clip.of(dataset, subject.numbers, options)
     judged = judge_identity(subject, clip.sound_of(subject), instruments, progress)
-    cross, words = _cross(package, subject, audio, instruments, options, progress)
+    cross, words = _cross(package, subject, audio, instruments, options.language, progress)
     result = Report(
         title=f"{package.manifest.name}: how good is it?",
         facts=_facts(subject, package.manifest.preset) | words,
         takes=judged.takes,
-        cross=cross,
+        cross=(clip.own_take(instruments), *cross) if cross else (),
         offset=clip_offset(
             clip.waveform,
             clip.landmarks,
@@ -116,10 +121,9 @@ def evaluate(
         ),
         rankings=rankings(judged.takes, SPOKEN),
         stages=(*read_stages(work / STAGES), *judged.stages),
-        warnings=_warnings(few_frames(len(subject.numbers))),
+        warnings=_warnings(few_frames(len(subject.numbers)), _known(video)),
         left_out=(*left_out, *clip.hearing.left_out),
     )
-    folder = Path(report) if report is not None else store.report_path(package.manifest.name)
     return EvaluateResult(_write(result, subject, judged, folder), result)
 
 
@@ -129,7 +133,7 @@ def report_brief(
     """The report that `fit` ends with: without phonemes, other lines and what else takes long."""
     instruments, left_out = make_instruments()
     options = EvaluateOptions()
-    clip = Clip.of(subject.dataset, options, phones=False)
+    clip = Clip.of(subject.dataset, subject.numbers, options, phones=False)
     judged = judge_identity(subject, clip.sound_of(subject), instruments, progress, brief=True)
     result = Report(
         title=f"{folder.name}: the fit in brief",
@@ -143,6 +147,14 @@ def report_brief(
         left_out=(f"the whole report: talkhead evaluate {folder.name}", *left_out),
     )
     return EvaluateResult(_write(result, subject, judged, folder), result)
+
+
+def _known(video: Path) -> str:
+    if not judge_has_seen(sha256_of(video)):
+        return ""
+    return (
+        f"{video.name}: the audio-visual judge was trained on it; its words on it are no evidence"
+    )
 
 
 def _warnings(*lines: str) -> tuple[str, ...]:
@@ -230,7 +242,7 @@ def _judge_words() -> str:
 
 @dataclass(frozen=True)
 class Clip:
-    """The end of a dataset, as far as it is looked at. first: its first frame's number. landmarks:
+    """The part of a dataset that is looked at. first: its first frame's number. landmarks:
     [n, 478, 2] source pixels, NaN without a face."""
 
     first: int
@@ -239,21 +251,35 @@ class Clip:
     hearing: Hearing
 
     @classmethod
-    def of(cls, dataset: IdentityDataset, options: EvaluateOptions, phones: bool = True) -> Clip:
-        """The last options.seconds of a dataset; all of it when its text is given."""
-        first = 0 if options.text else max(0, len(dataset) - options.n_frames)
-        waveform = dataset.waveform[first * SAMPLE_RATE // FRAME_RATE :]
-        tracks = dataset.tracks
-        landmarks = np.where(tracks.found[:, None, None], tracks.landmarks[..., :2], np.nan)[first:]
+    def of(
+        cls, dataset: IdentityDataset, numbers: Int, options: EvaluateOptions, phones: bool = True
+    ) -> Clip:
+        """options.seconds of a dataset that hold the judged frames with what the judge needs around
+        them; all of it when its text is given."""
+        first, stop = 0, len(dataset)
+        if not options.text:
+            first = max(0, min(int(numbers[0]) - MAX_LAG, stop - options.n_frames))
+            stop = min(stop, max(first + options.n_frames, int(numbers[-1]) + 1 + MAX_LAG))
+        start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first, stop))
+        waveform, tracks = dataset.waveform[start:end], dataset.tracks
+        found = tracks.found[first:stop, None, None]
+        landmarks = np.where(found, tracks.landmarks[first:stop, :, :2], np.nan)
         hearing = hear(
             waveform,
             len(landmarks),
             text=options.text,
             language=options.language,
-            silent=tracks.silent[first:],
+            silent=tracks.silent[first:stop],
             phones=phones,
         )
         return cls(first, waveform, landmarks.astype(np.float32), hearing)
+
+    def own_take(self, instruments: Instruments) -> Take:
+        """The footage under its own sound: what another line's takes are read against."""
+        sight, numbers = Sight(self.landmarks, None, np.zeros(0)), np.arange(len(self.landmarks))
+        about = "the footage under its own sound"
+        sound, judge = self.hearing.sound, instruments.judge
+        return make_take(REAL, "real", about, sight, None, numbers, sound, judge)
 
     def sound_of(self, subject: Subject) -> Sound | None:
         """What is heard during a subject's frames."""
@@ -268,19 +294,37 @@ def _cross(
     subject: Subject,
     audio: Path | str | None,
     instruments: Instruments,
-    options: EvaluateOptions,
+    language: str,
     progress: Progress,
 ) -> tuple[tuple[Take, ...], dict[str, str]]:
-    """Takes of another line, and what line it is."""
+    """Takes of another line, and what line it is. audio: None is the sample's, whose text is known."""
+    text, language = (LINE_TEXT, "en") if audio is None else (None, language)
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch, _line(audio) as path:
-        waveform = next(media.read_audio_chunks(path, SAMPLE_RATE, LINE_SECONDS))
+        waveform = _beginning(path, LINE_SECONDS)
         beginning = write_wav(Path(scratch) / "line.wav", waveform)
         n_frames = round(len(waveform) / SAMPLE_RATE * FRAME_RATE)
-        heard = hear(waveform, n_frames, language=options.language)
+        heard = hear(waveform, n_frames, text=text, language=language)
         if heard.sound is None:
             return (), {"another line": f"{path.name}: no speech is heard in it"}
         takes = judge_line(package, subject.head, beginning, heard.sound, instruments, progress)
     return takes, {"another line": f"{path.name}, its first {n_frames / FRAME_RATE:.1f} s"}
+
+
+def _beginning(path: Path, seconds: float) -> Float32:
+    """The first seconds of a file's sound, 16 kHz."""
+    return next(media.read_audio_chunks(path, SAMPLE_RATE, seconds), np.zeros(0, np.float32))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises TalkheadError, before the work, for a report's folder that can't be one."""
+    if folder.exists() and not folder.is_dir():
+        raise TalkheadError(f"{folder}: this is a file. Give a folder for the report")
+
+
+def check_sound(path: Path) -> None:
+    """Raises MediaError for a file that has no sound."""
+    if not media.probe(path).has_audio:
+        raise MediaError(f"{path}: has no sound. Give a recording of speech")
 
 
 @contextmanager
@@ -320,12 +364,14 @@ def evaluate_pair(
     real, made = Path(real), Path(made)
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
     set_threads()
+    folder = Path(report) if report is not None else Path(f"{made.stem}-report")
+    check_folder(folder)
     pair = align(real, made, options.n_frames)
     hearings = tuple(_hear_video(info, pair.n_frames, options) for info in (pair.real, pair.made))
     instruments, left_out = make_instruments()
     sounds = (hearings[0].sound, hearings[1].sound)
     judged = judge_pair(pair, sounds, instruments, progress)
-    sound, own = sounds[0], sounds[1] or sounds[0]
+    sound = sounds[0]
     offset = None
     if sound is not None:
         offset = clip_offset(sound.waveform, judged.landmarks, sound.phones, instruments.judge)
@@ -337,21 +383,27 @@ def evaluate_pair(
         offset=offset,
         rankings=rankings(judged.takes, MADE),
         stages=(),
-        warnings=_warnings(*pair.words, few_frames(pair.n_frames)),
+        warnings=_warnings(*pair.words, few_frames(pair.n_frames), _known(real), _known(made)),
         left_out=(*left_out, *dict.fromkeys(hearings[0].left_out + hearings[1].left_out)),
     )
-    folder = Path(report) if report is not None else Path(f"{made.stem}-report")
-    waveform = None if own is None else own.waveform
+    waveform = None if sounds[1] is None else sounds[1].waveform
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch:
         pictures = pair_pictures(pair, judged, waveform, Path(scratch))
         return EvaluateResult(write_report(result, pictures, folder), result)
 
 
 def _hear_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> Hearing:
+    """What is heard in a video's first n_frames; with its text, all of it must be heard."""
     if not info.has_audio:
-        return Hearing(None, (f"{info.path.name}: has no sound",))
+        return Hearing(None, (f"{info.path.name}: phonemes and sync: it has no sound",))
+    name, language = info.path.name, options.language
+    if options.text is None:
+        waveform = _beginning(info.path, n_frames / FRAME_RATE)
+        return hear(waveform, n_frames, language=language, name=name)
     waveform = media.read_audio(info.path, SAMPLE_RATE)
-    return hear(waveform, n_frames, text=options.text, language=options.language)
+    n_heard = max(n_frames, len(waveform) * FRAME_RATE // SAMPLE_RATE)
+    heard = hear(waveform, n_heard, text=options.text, language=language, name=name)
+    return heard if heard.sound is None else replace(heard, sound=excerpt(heard.sound, 0, n_frames))
 
 
 def _pair_facts(pair: Pair) -> Mapping[str, str]:

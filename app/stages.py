@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from talkhead.app.evaluation.figures import Stage
 from talkhead.errors import PackageError
@@ -15,32 +16,49 @@ from talkhead.storage import read_json, write_json
 
 
 class StageClock:
-    """Times stages and keeps what they took in a file. A stage that is gone on with adds up; what a
-    kill cut off is lost."""
+    """Times stages and keeps what they took in a file.
+
+    A stage that was interrupted and is gone on with adds up; what a kill cut off is lost. One that is
+    run again keeps the longer time: done work is only read. peak_mib: the process's, until then.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stages = {stage.name: stage for stage in read_stages(path)}
+        self._cut = set(_read(path).get("interrupted", []))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block under a name, also when it ends by an error or Ctrl-C."""
         start = time.perf_counter()
+        done = False
         try:
             yield
+            done = True
         finally:
             before = self._stages.get(name, Stage(name, 0.0, 0.0))
-            seconds = before.seconds + time.perf_counter() - start
+            own = time.perf_counter() - start
+            seconds = before.seconds + own if name in self._cut else max(before.seconds, own)
             self._stages[name] = Stage(name, round(seconds, 2), max(before.peak_mib, peak_mib()))
-            write_json(self._path, [asdict(stage) for stage in self._stages.values()])
+            self._cut = self._cut - {name} if done else self._cut | {name}
+            stages = [asdict(stage) for stage in self._stages.values()]
+            write_json(self._path, {"stages": stages, "interrupted": sorted(self._cut)})
 
 
 def read_stages(path: Path) -> tuple[Stage, ...]:
     """What the stages took; nothing where the file is missing or damaged."""
     try:
-        return tuple(Stage(**stage) for stage in read_json(path)) if path.exists() else ()
-    except (PackageError, TypeError):
+        return tuple(Stage(**stage) for stage in _read(path).get("stages", []))
+    except TypeError:
         return ()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        held = read_json(path) if path.exists() else {}
+    except PackageError:
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def peak_mib() -> float:

@@ -56,7 +56,8 @@ def measure_offset(waveform: Float32, lips: Float32, usable: Bool) -> AvOffset:
     target = lips.astype(np.float64)
     scores = np.array([_score(sound, target, usable, lag) for lag in _lags()])
     control = _control(sound, target, usable)
-    lag = _peak(scores)
+    best = peak_index(scores)
+    lag = None if best is None else best - MAX_LAG
     sure = (
         lag is not None
         and scores.max() > max(1.25 * control, control + 0.1, LEAST_SCORE)
@@ -119,12 +120,16 @@ def _control(sound: Float64, lips: Float64, usable: Bool) -> float:
     return max(_score(np.roll(sound, int(s), axis=0), lips, usable, 0) for s in shifts)
 
 
-def _peak(scores: Float64) -> float | None:
-    """The lag of the highest score, refined by a parabola; None at the end of the range."""
-    best = int(scores.argmax())
-    if best in (0, len(scores) - 1):
+def peak_index(scores: Float64) -> float | None:
+    """Where scores are highest, refined by the parabola through the best one and its neighbours.
+
+    None where the best is the first or the last: the peak may lie beyond. NaN scores count as none.
+    """
+    known = np.where(np.isfinite(scores), scores, -np.inf)
+    best = int(known.argmax())
+    if best in (0, len(known) - 1) or not np.isfinite(known[best]):
         return None
-    before, top, after = scores[best - 1 : best + 2]
+    before, top, after = known[best - 1 : best + 2]
     bend = before - 2 * top + after
-    shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
-    return float(best - MAX_LAG + shift)
+    shift = 0.5 * (before - after) / bend if np.isfinite(bend) and bend < 0 else 0.0
+    return float(best + shift)

@@ -249,7 +249,7 @@ class Report:
 class Measure:
     """A column of the report's tables. key: where a Take holds it, "lips.lmd_px.mean". better: what
     is good: "more", "less", or "real": near the real video's own value, which is `real` by definition
-    or else measured."""
+    or else measured. alone: the real video has a value of its own, without being compared."""
 
     key: str
     label: str
@@ -258,6 +258,7 @@ class Measure:
     digits: int
     about: str
     real: float | None = None
+    alone: bool = False
 
     def of(self, take: Take) -> float | None:
         """The measure's value of a take; None where it was not taken or is undefined."""
@@ -397,9 +398,10 @@ MEASURES: tuple[Measure, ...] = (
         "lips.silence_leak",
         "silence leak",
         "",
-        "less",
+        "real",
         2,
         "share of silent frames in which the mouth moves or stands open",
+        alone=True,
     ),
     Measure(
         "phonemes.opening_ratio",
@@ -408,6 +410,7 @@ MEASURES: tuple[Measure, ...] = (
         "real",
         1,
         "lip opening in open vowels over that in p, b, m",
+        alone=True,
     ),
     Measure(
         "phonemes.closure_rate",
@@ -416,6 +419,7 @@ MEASURES: tuple[Measure, ...] = (
         "more",
         2,
         "share of p, b, m in which the lips close",
+        alone=True,
     ),
     Measure(
         "sync.offset_ms",
@@ -424,6 +428,7 @@ MEASURES: tuple[Measure, ...] = (
         "real",
         0,
         "by the audio-visual judge; 0 is in sync",
+        alone=True,
     ),
     Measure(
         "sync.confidence",
@@ -432,6 +437,7 @@ MEASURES: tuple[Measure, ...] = (
         "real",
         1,
         "how clearly the judge finds an offset; real video has no more",
+        alone=True,
     ),
     Measure(
         "syncnet.lse_c",
@@ -440,8 +446,17 @@ MEASURES: tuple[Measure, ...] = (
         "more",
         2,
         "SyncNet's confidence: blind to silence, never alone",
+        alone=True,
     ),
-    Measure("syncnet.lse_d", "LSE-D", "", "less", 2, "SyncNet's distance"),
+    Measure(
+        "syncnet.lse_d",
+        "LSE-D",
+        "",
+        "less",
+        2,
+        "SyncNet's distance",
+        alone=True,
+    ),
 )
 
 

@@ -86,6 +86,11 @@ class Subject:
         codes[:, :n_mouth] = mouths[:, :n_mouth]
         return codes
 
+    @property
+    def spoken_codes(self) -> Float32:
+        """The tracked codes with the mouths that the sound asks for, [N, K]."""
+        return self.with_mouths(self.spoken[self.numbers])
+
     def mean_mouths(self) -> Float32:
         """The tracked codes with the mean mouth of the training frames."""
         tracks = self.dataset.tracks
@@ -172,7 +177,7 @@ class _Bench:
 
     def whole(self) -> Judged:
         subject = self.subject
-        spoken = subject.with_mouths(subject.spoken[subject.numbers])
+        spoken = subject.spoken_codes
         real_frames = track(self.frames, self.frames.real(), self.instruments.tracker)
         with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
             floor = self._look(FLOOR, self.crops, encoded(self.crops, Path(folder)))
@@ -194,15 +199,19 @@ class _Bench:
 
     def brief(self) -> Judged:
         subject = self.subject
-        spoken = subject.with_mouths(subject.spoken[subject.numbers])
+        spoken = subject.spoken_codes
         real_frames = track(self.frames, self.frames.real(), self.instruments.tracker)
-        learnt = subject.dataset.tracks.landmarks[subject.another_stretch(), :, :2]
+        tracks = subject.dataset.tracks
+        usable = tracks.train & tracks.usable
+        learnt = tracks.landmarks[subject.another_stretch(), :, :2]
         takes = [
             self._real(),
             self._rendered(TRACKED, "made", "true motion: the renderer's ceiling", subject.tracked),
             self._pasted(PASTED, "what speak makes: sound, in the footage", spoken, real_frames),
             self._borrowed(
-                MEAN, "a mouth that never moves (landmarks alone)", mean_mouth(self.real, learnt)
+                MEAN,
+                "a mouth that never moves (landmarks alone)",
+                mean_mouth(self.real, tracks.landmarks[usable, :, :2]),
             ),
             self._borrowed(
                 WRONG,

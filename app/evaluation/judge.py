@@ -24,6 +24,7 @@ from talkhead.app.evaluation.figures import OffsetEvidence, SyncFigures
 from talkhead.audio import log_mel, mel_context
 from talkhead.errors import PackageError
 from talkhead.face import LIPS, N_LANDMARKS
+from talkhead.preprocess.sync import peak_index
 from talkhead.storage import read_tensors
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
 from talkhead.weights import manifest, resolve
@@ -214,6 +215,7 @@ class SyncJudge:
         a second. seen: [F] which frames have a face. Frames count that belong to a run of at least
         LEAST_RUN and have sound at every lag: nothing is padded. confidence: the best score less
         the median one, over the standard deviation that wrong sound's score has at this length.
+        NaN without a frame.
         offset_ms is None below LEAST_CONFIDENCE, under LEAST_FRAMES frames, and where the best lag
         is the first or the last. Memory does not grow with the length.
 
@@ -223,11 +225,12 @@ class SyncJudge:
         scores, n_frames = self._scores(waveform, landmarks, seen)
         above = float(scores.max() - np.median(scores))
         confidence = above * math.sqrt(n_frames) / float(self.net.noise)
-        lag = peak(scores)
+        best = peak_index(scores)
+        lag = None if best is None else best - MAX_LAG
         sure = n_frames >= LEAST_FRAMES and confidence >= LEAST_CONFIDENCE
         return SyncFigures(
             offset_ms=lag * FRAME_MS if sure and lag is not None else None,
-            confidence=confidence,
+            confidence=confidence if n_frames else math.nan,
             n_frames=n_frames,
             lags_ms=[lag * FRAME_MS for lag in LAGS],
             scores=[float(score) for score in scores],
@@ -289,16 +292,6 @@ def windows(seen: Bool, n_sound: int) -> Iterator[tuple[int, int]]:
         yield from zip(cuts[:-1].astype(int), cuts[1:].astype(int), strict=True)
 
 
-def peak(scores: Float64) -> float | None:
-    """The lag of the highest score in frames, refined by a parabola; None at the range's ends."""
-    best = int(scores.argmax())
-    if best in (0, len(scores) - 1):
-        return None
-    before, top, after = scores[best - 1 : best + 2]
-    bend = before - 2 * top + after
-    return float(LAGS[best] + (0.5 * (before - after) / bend if bend < 0 else 0.0))
-
-
 def judge_accuracy() -> Mapping[str, float]:
     """How well the shipped judge finds known shifts of real video it never saw, by name.
 
@@ -306,6 +299,11 @@ def judge_accuracy() -> Mapping[str, float]:
     """
     figures: Mapping[str, float] = manifest()[WEIGHTS]["figures"]
     return figures
+
+
+def judge_has_seen(video_sha256: str) -> bool:
+    """Whether the shipped judge was trained on a video: what it says of it is no evidence."""
+    return any(video_sha256 in part["sha256"] for part in manifest()[WEIGHTS]["trained_on"])
 
 
 def _check(waveform: Float32, landmarks: Points, seen: Bool) -> None:

@@ -20,6 +20,7 @@ from talkhead.app.evaluation import metrics
 from talkhead.app.evaluation.figures import LipFigures, summarise
 from talkhead.app.evaluation.metrics import Points
 from talkhead.face import LIPS, lip_aperture
+from talkhead.preprocess.sync import peak_index
 from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 Values = npt.NDArray[np.floating[Any]]
@@ -83,8 +84,8 @@ def aperture_lag_ms(made: Values, real: Values, frames: Int, max_lag: int = 10) 
     """How late made apertures are: the lag in ms at which they correlate best, + is later.
 
     made, real: [N] apertures of frames [N]. The best of the whole lags within max_lag frames,
-    refined by the parabola through its neighbours; a best one at the end of the range stays whole.
-    NaN where no lag has LEAST_COMMON frames in common and correlates by LEAST_CORRELATION.
+    refined by the parabola through its neighbours. NaN where the best is at the end of the range, and
+    where no lag has LEAST_COMMON frames in common and correlates by LEAST_CORRELATION.
     """
     if not len(frames):
         return math.nan
@@ -93,8 +94,8 @@ def aperture_lag_ms(made: Values, real: Values, frames: Int, max_lag: int = 10) 
     scores = np.array([_lagged_correlation(ours, theirs, lag) for lag in lags])
     if not (scores >= LEAST_CORRELATION).any():
         return math.nan
-    best = int(np.nanargmax(scores))
-    return float(lags[best] + _peak_offset(scores, best)) * 1000 / FRAME_RATE
+    best = peak_index(scores)
+    return math.nan if best is None else (best - max_lag) * 1000 / FRAME_RATE
 
 
 def _dense(values: Values, frames: Int, margin: int) -> Float64:
@@ -109,15 +110,6 @@ def _lagged_correlation(made: Float64, real: Float64, lag: int) -> float:
     later = np.roll(made, -lag)  # what wraps around are margins, which are NaN
     both = np.isfinite(later) & np.isfinite(real)
     return metrics.correlation(later[both], real[both]) if both.sum() >= LEAST_COMMON else math.nan
-
-
-def _peak_offset(scores: Float64, best: int) -> float:
-    """Where the parabola through a peak and its neighbours is highest, -0.5 to 0.5."""
-    if not 0 < best < len(scores) - 1:
-        return 0.0
-    before, top, after = scores[best - 1 : best + 2]
-    bend = before - 2 * top + after
-    return float(0.5 * (before - after) / bend) if bend < 0 else 0.0
 
 
 # ------------------------------------------------------------------------------- closed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from talkhead.app.evaluation import metrics
 from talkhead.app.evaluation.baselines import half_turned, mean_mouth, wrong_sentence
 from talkhead.app.evaluation.figures import FLOOR, MADE, MEAN, REAL, WRONG, Take, TakeKind
 from talkhead.app.evaluation.scenes import FrameScene, encoded, frames_of
+from talkhead.app.evaluation.sound import excerpt
 from talkhead.app.evaluation.takes import (
     Instruments,
     Sight,
@@ -67,26 +68,33 @@ def align(real: Path, made: Path, max_frames: int) -> Pair:
             f"{made}: {_size(second)} and {real}: {_size(first)} don't show the same picture. "
             "Crop or pad one of them to the other's shape"
         )
-    durations = [info.duration_s for info in infos]
-    n_frames = min(max_frames, round(min(durations) * FRAME_RATE))
+    counts = [_count_frames(info.path, max_frames) for info in infos]
+    n_frames = min(counts)
     if n_frames < LEAST_SECONDS * FRAME_RATE:
+        brief = infos[int(np.argmin(counts))].path
         raise FootageError(
-            f"{made}: {min(durations):.1f} s can be compared, at least {LEAST_SECONDS:.0f} s are "
-            "needed. Give longer videos"
+            f"{brief}: {n_frames / FRAME_RATE:.1f} s can be compared, at least "
+            f"{LEAST_SECONDS:.0f} s are needed. Give longer videos"
         )
-    return Pair(first, second, n_frames, tuple(_words(first, second, n_frames)))
+    return Pair(first, second, n_frames, tuple(_words(first, second, counts)))
+
+
+def _count_frames(video: Path, most: int) -> int:
+    """How many frames there are to read: a file's sound may outlast its picture."""
+    with closing(media.read_frames(video, n_frames=most)) as frames:
+        return sum(1 for _ in frames)
 
 
 def _size(info: MediaInfo) -> str:
     return f"{info.width}x{info.height}"
 
 
-def _words(real: MediaInfo, made: MediaInfo, n_frames: int) -> Iterator[str]:
-    seconds = n_frames / FRAME_RATE
-    if abs(real.duration_s - made.duration_s) > 1.5 / FRAME_RATE:
+def _words(real: MediaInfo, made: MediaInfo, counts: list[int]) -> Iterator[str]:
+    if counts[0] != counts[1]:
+        seconds = [count / FRAME_RATE for count in counts]
         yield (
-            f"the videos last {real.duration_s:.2f} s and {made.duration_s:.2f} s: compared from "
-            f"their beginnings on, {seconds:.2f} s"
+            f"the pictures last {seconds[0]:.2f} s and {seconds[1]:.2f} s: compared from their "
+            f"beginnings on, {min(seconds):.2f} s"
         )
     if (real.width, real.height) != (made.width, made.height):
         yield f"the made video was scaled from {_size(made)} to {_size(real)}, which costs sharpness"
@@ -146,28 +154,32 @@ def _takes(
     sounds: tuple[Sound | None, Sound | None],
     instruments: Instruments,
 ) -> tuple[Take, ...]:
-    true = scene.points
+    true, numbers = scene.points, scene.numbers
+    first, n_frames = int(numbers[0]), int(numbers[-1] - numbers[0]) + 1
+    heard, own = (None if one is None else excerpt(one, first, n_frames) for one in sounds)
+    if own is None and heard is not None:  # what should be said is known, how it is timed is not
+        own = replace(heard, waveform=heard.waveform[:0])
     rows: tuple[tuple[str, TakeKind, str, Sight, Sound | None], ...] = (
-        (REAL, "real", pair.real.path.name, _landmarks(true), sounds[0]),
-        (FLOOR, "floor", "the real video after x264 at CRF 23", floor, sounds[0]),
-        (MADE, "made", pair.made.path.name, made, sounds[1] or sounds[0]),
+        (REAL, "real", pair.real.path.name, _landmarks(true), heard),
+        (FLOOR, "floor", "the real video after x264 at CRF 23", floor, heard),
+        (MADE, "made", pair.made.path.name, made, own),
         (
             MEAN,
             "baseline",
             "a mouth that never moves (landmarks alone)",
             _landmarks(mean_mouth(true, true)),
-            sounds[0],
+            heard,
         ),
         (
             WRONG,
             "baseline",
             "the real motion of half the clip later (landmarks alone)",
             _landmarks(wrong_sentence(true, half_turned(true))),
-            sounds[0],
+            heard,
         ),
     )
     takes = [
-        make_take(name, kind, about, sight, true, scene.numbers, sound, instruments.judge)
+        make_take(name, kind, about, sight, true, numbers, sound, instruments.judge)
         for name, kind, about, sight, sound in rows
     ]
     for place, video in ((0, pair.real.path), (2, pair.made.path)):

@@ -13,25 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from talkhead.app.evaluation.figures import OffsetEvidence, PhonemeFigures, VisemeRow
+from talkhead.app.evaluation.lips import CLOSED
 from talkhead.encoder.phonemes import SILENCE, VISEME_OF, VISEMES, Phone
 from talkhead.face import LIPS, OUTER_EYE_CORNERS, lip_aperture
+from talkhead.preprocess.sync import LIPS_LEAD_MS
 from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 OPEN_VOWELS = frozenset({"AA", "AE", "AO", "AW", "AY"})
 """Vowels that begin low. Not AH, which is also the schwa of every unstressed syllable."""
 BILABIALS = frozenset({"P", "B", "M"})
 """Phones that can't be said with open lips."""
-CLOSED = 0.02
-"""Lips nearer than this share of the outer eye corners' distance are closed."""
 LEAST_OPENING = 0.005
 """Openings count as this at least in a denominator: it is what trackers see of closed lips."""
-LEAST_SEGMENTS = 8
-"""Fewer vowels or /p b m/ than this give no figure."""
+LEAST_SEGMENTS, LEAST_EVIDENCE = 5, 8
+"""Fewer vowels or /p b m/ than these give no figure, and no offset."""
 LEAST_FRAMES = 5
 """A viseme seen in fewer frames has no row."""
 MOUTH_CORNERS = (61, 291)
 
-LIPS_LEAD_S = 0.03
+LIPS_LEAD_S = LIPS_LEAD_MS / 1000
 """Lips are where a phone wants them before it is heard: on four clips whose offset is known by other
 means the opening ratio is highest 20 to 40 ms early. Phones are looked for that much earlier."""
 
@@ -89,7 +89,7 @@ def opening_evidence(phones: Sequence[Phone], aperture: Numbers) -> OffsetEviden
     Scores are the ratios were the sound as late as each lag of +-MAX_LAG_S. Control: the best ratio,
     over all those lags, that phones shifted in a circle by a good part of the clip reach. The offset
     is None where the best ratio isn't SURENESS times the control, or where there are fewer than
-    LEAST_SEGMENTS vowels or bilabials. aperture: [F], NaN without a face.
+    LEAST_EVIDENCE vowels or bilabials. aperture: [F], NaN without a face.
     """
     lags = np.arange(-_MAX_LAG, _MAX_LAG + 1)
     scores = _opening_ratios(phones, aperture, lags)
@@ -98,7 +98,7 @@ def opening_evidence(phones: Sequence[Phone], aperture: Numbers) -> OffsetEviden
         float(_opening_ratios(phones, aperture, lags, shift_s).max()) for shift_s in shifts_s
     )
     best = float(scores.max())
-    sure = min(_counts(phones, aperture)) >= LEAST_SEGMENTS and best > SURENESS * control
+    sure = min(_counts(phones, aperture)) >= LEAST_EVIDENCE and best > SURENESS * control
     peak = _peak(scores) if sure else None
     return OffsetEvidence(
         means="lips open in vowels over p, b, m",

@@ -27,10 +27,10 @@ VIDEO_HEIGHT, VIDEO_CRF = 320, 26
 
 def identity_pictures(subject: Subject, judged: Judged, folder: Path) -> Pictures:
     """Pictures of an identity's held-out frames. folder: where the video may lie."""
-    spoken = subject.with_mouths(subject.spoken[subject.numbers])
+    spoken = subject.spoken_codes
     chosen = np.array(spread(len(subject.numbers), N_COLUMNS))
     video = folder / "side_by_side.mp4"
-    _write_pairs(video, _crop_pairs(subject, spoken), _sound_of(subject, folder))
+    _write_pairs(video, _crop_pairs(subject), _sound_of(subject, folder))
     return Pictures(
         video=video,
         video_about="left: the footage, right: the mouth driven by its sound, pasted in",
@@ -74,7 +74,7 @@ def head_rows(subject: Subject, spoken: Float32, places: Int) -> list[tuple[str,
 def write_sheet(subject: Subject, path: Path) -> Path:
     """Write a PNG of some held-out frames, real, rendered and pasted; its path."""
     places = np.array(spread(len(subject.numbers), SHEET_COLUMNS))
-    spoken = subject.with_mouths(subject.spoken[subject.numbers])
+    spoken = subject.spoken_codes
     rows = head_rows(subject, spoken, places)
     contact_sheet(rows, path, f"{subject.dataset.info.video}: held-out frames")
     return path
@@ -113,12 +113,15 @@ def apart(order: Int, count: int, least: int = 10) -> list[int]:
     return chosen
 
 
-def _crop_pairs(subject: Subject, spoken: Float32) -> Iterator[tuple[UInt8, UInt8]]:
-    """Heads of the first seconds, real and pasted."""
-    n = min(len(subject.numbers), VIDEO_S * FRAME_RATE)
-    part = subject.part(np.arange(n))
-    for number, made in zip(part.numbers, pasted_crops(part, spoken[:n]), strict=True):
-        yield subject.dataset.frames[number], made
+def _crop_pairs(subject: Subject) -> Iterator[tuple[UInt8, UInt8]]:
+    """Heads of the first seconds, real and pasted; over frames that are not judged the last stands."""
+    places = np.flatnonzero(subject.numbers - subject.numbers[0] < VIDEO_S * FRAME_RATE)
+    part = subject.part(places)
+    following = [*part.numbers[1:], part.numbers[-1] + 1]
+    crops = pasted_crops(part, part.spoken_codes)
+    for number, after, made in zip(part.numbers, following, crops, strict=True):
+        for _ in range(number, after):
+            yield subject.dataset.frames[number], made
 
 
 def _sound_of(subject: Subject, folder: Path) -> Path:
@@ -159,7 +162,8 @@ def pair_pictures(
     """Pictures of two videos. waveform: the made video's sound, 16 kHz. folder: for the video."""
     scene, size = judged.scene, (pair.real.width, pair.real.height)
     video = folder / "side_by_side.mp4"
-    part = scene.numbers[scene.numbers < VIDEO_S * FRAME_RATE]
+    first = int(scene.numbers[0])
+    part = np.arange(first, min(first + VIDEO_S * FRAME_RATE, int(scene.numbers[-1]) + 1))
     sound = None
     if waveform is not None:
         sound = _write_sound(folder / "sound.wav", waveform, int(part[0]))

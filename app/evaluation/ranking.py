@@ -18,8 +18,8 @@ REFERENCE = "rankings.json"
 def rankings(takes: Sequence[Take], right: str) -> tuple[Ranking, ...]:
     """A ranking for each measure that was taken of the take named `right`.
 
-    The real video stands in as it is after re-encoding where there is such a take: a measure at its
-    limit can't tell copies from the original.
+    The real video stands in as it is after re-encoding where there is such a take: compared with
+    itself it is perfect. Measures that it has alone are its own.
     """
     named = {take.name: take for take in takes}
     by_kind = {take.kind: take for take in takes}
@@ -30,7 +30,7 @@ def rankings(takes: Sequence[Take], right: str) -> tuple[Ranking, ...]:
     real, wrong = by_kind.get("real", floor), named.get(WRONG)
     made = []
     for measure in MEASURES:
-        lowest, own = measure.of(floor), measure.of(named[right])
+        lowest, own = measure.of(real if measure.alone else floor), measure.of(named[right])
         worst = None if wrong is None else measure.of(wrong)
         if own is not None:
             order = in_order(measure, (lowest, own, worst), measure.of(real))
@@ -40,7 +40,8 @@ def rankings(takes: Sequence[Take], right: str) -> tuple[Ranking, ...]:
 
 
 def in_order(measure: Measure, values: Sequence[float | None], real: float | None) -> bool | None:
-    """Whether real >= right > wrong, of values in this order; None where one is missing.
+    """Whether real >= right > wrong, of values in this order; None where one is missing or all are
+    alike.
 
     real: the real video's own value, for measures that should be near it.
     """
@@ -49,7 +50,7 @@ def in_order(measure: Measure, values: Sequence[float | None], real: float | Non
     first, second, third = (_badness(measure, value, real) for value in values if value is not None)
     if not all(map(math.isfinite, (first, second, third))):
         return None
-    return first <= second < third
+    return None if first == second == third else first <= second < third
 
 
 def _badness(measure: Measure, value: float, real: float | None) -> float:

@@ -30,31 +30,38 @@ def hear(
     language: str = "en",
     silent: Bool | None = None,
     phones: bool = True,
+    name: str = "",
 ) -> Hearing:
     """What is heard in n_frames of video from the waveform's [n] beginning on, 16 kHz.
 
     text: what is said, all of it; None when it isn't known. language: of the speech, "en" or another.
     silent: [n_frames], where that is known already. phones: False leaves them out, which is faster.
-    Raises TalkheadError for a text that isn't said.
+    name: of what is heard, for what is left out. Raises TalkheadError for a text that isn't said.
     """
+    prefix = f"{name}: " if name else ""
     part = waveform[: n_frames * SAMPLE_RATE // FRAME_RATE]
     if silent is None:
         silent = silence_of_video(part, n_frames)
     if len(part) == 0 or silent.all():
-        return Hearing(None, ("phonemes and sync: no speech is heard",))
+        return Hearing(None, (f"{prefix}phonemes and sync: no speech is heard",))
     if not phones:
         return Hearing(Sound(part, silent, None))
     problem = why_no_phones()
     if not problem and language != "en":
         problem = f"phones are recognised in English only, and the speech is in {language!r}"
     if problem:
-        return Hearing(Sound(part, silent, None), (f"phonemes: {problem}",))
+        return Hearing(Sound(part, silent, None), (f"{prefix}phonemes: {problem}",))
     found = decode_phones(part) if text is None else align_phones(part, text)
     return Hearing(Sound(part, silent, found))
 
 
 def excerpt(sound: Sound, first: int, n_frames: int) -> Sound:
-    """A part of what is heard, n_frames from frame `first` on, with what the judge needs around it."""
+    """A part of what is heard, n_frames from frame `first` on, with what the judge needs around it.
+
+    Raises ValueError for a part that begins before the sound or ends after it.
+    """
+    if first < 0 or first + n_frames > len(sound.silent):
+        raise ValueError(f"frames {first} to {first + n_frames} of {len(sound.silent)}")
     lead = min(first, MAX_LAG)
     start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first - lead, first + n_frames + MAX_LAG))
     moved = None

@@ -247,7 +247,7 @@ def _lips_alone(own: Float32, numbers: Int, silent: Bool) -> LipFigures:
     nothing = float("nan")
     return LipFigures(
         n_tracked=int(seen.sum()),
-        n_lost=int((~seen).sum()),
+        n_lost=0,
         lmd_px=summarise([]),
         lmd_eyes=nothing,
         aperture_correlation=nothing,

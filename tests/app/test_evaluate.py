@@ -11,6 +11,8 @@ import pytest
 
 from talkhead import media
 from talkhead.app.evaluate import EvaluateOptions, evaluate, find_footage
+from talkhead.app.evaluation.identity import Subject
+from talkhead.app.evaluation.takes import Sound
 from talkhead.app.fit import FitResult
 from talkhead.app.identities import Home
 from talkhead.errors import TalkheadError
@@ -37,6 +39,7 @@ def test_evaluating_it(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     assert tracked.lips is not None and mean.lips is not None
     assert tracked.lips.lmd_px.mean < mean.lips.lmd_px.mean
     assert [take.name for take in result.report.cross] == [
+        "real",
         "pasted, speech-driven",
         "unchanged footage",
     ]
@@ -46,6 +49,40 @@ def test_evaluating_it(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     assert any("test frames" in warning for warning in result.report.warnings)
     page = result.report_path.read_text()
     assert "data:video/mp4;base64," in page and fitted.name in page
+
+
+def test_only_the_first_seconds_of_the_held_out_end(
+    fitted: FitResult, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = None
+
+    def stop(given: Subject, sound: Sound, *rest: object) -> None:
+        nonlocal subject
+        subject = given
+        assert len(sound.silent) == given.numbers[-1] - given.numbers[0] + 1
+        raise TalkheadError("enough")
+
+    monkeypatch.setattr("talkhead.app.evaluate.judge_identity", stop)
+    options = EvaluateOptions(seconds=0.4, language="xx")
+    with pytest.raises(TalkheadError, match="enough"):
+        evaluate(fitted.name, home=home, report=tmp_path / "r", options=options)
+    assert subject is not None and len(subject.numbers) == 10
+    tracks = subject.dataset.tracks
+    assert not tracks.train[subject.numbers].any()
+    assert tracks.train[subject.another_stretch()].all()
+
+
+def test_what_cannot_work_is_said_before_the_work(
+    fitted: FitResult, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talkhead.app.evaluate.judge_identity", None)
+    (tmp_path / "file").touch()
+    for given, words in (
+        ({"audio": tmp_path / "none.wav"}, "no such file"),
+        ({"report": tmp_path / "file"}, "Give a folder"),
+    ):
+        with pytest.raises(TalkheadError, match=words):
+            evaluate(fitted.name, home=home, **given)
 
 
 def test_footage_that_is_gone_or_another(

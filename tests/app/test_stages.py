@@ -33,7 +33,20 @@ def test_a_stage_that_is_gone_on_with_adds_up(tmp_path: Path) -> None:
     assert cut >= 0.02 and whole.seconds >= cut + 0.02
 
 
-@pytest.mark.parametrize("content", ["", "{", '[{"name": 1}]', "[1]"])
+def test_a_stage_that_is_run_again_keeps_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "stages.json"
+    with StageClock(path).stage("training"):
+        time.sleep(0.05)
+    (first,) = read_stages(path)
+    for _ in range(3):
+        with StageClock(path).stage("training"):
+            time.sleep(0.01)
+    assert read_stages(path)[0].seconds == first.seconds
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"stages": [{"name": 1}]}', '{"stages": [1]}', "[1]"]
+)
 def test_a_damaged_file_is_no_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "stages.json"
     path.write_text(content)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from talkhead.preprocess.sync import LIPS_LEAD_MS, MIN_SECONDS, measure_offset, shift_waveform
+from talkhead.preprocess.sync import (
+    LIPS_LEAD_MS,
+    MIN_SECONDS,
+    measure_offset,
+    peak_index,
+    shift_waveform,
+)
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 SECONDS = 30
@@ -132,3 +138,12 @@ def test_shift_waveform(late_ms: float) -> None:
 def test_shift_by_more_than_there_is(late_ms: float) -> None:
     shifted = shift_waveform(np.ones(1000, np.float32), late_ms)
     assert len(shifted) == 1000 and not shifted.any()
+
+
+def test_a_peak_is_refined_by_a_parabola() -> None:
+    places = np.arange(31.0)
+    assert peak_index(1 - (places - 18.3) ** 2 / 400) == pytest.approx(18.3)
+    assert peak_index(places) is None and peak_index(-places) is None
+    assert peak_index(np.zeros(31)) is None and peak_index(np.full(31, np.nan)) is None
+    beside = np.where(places == 17, np.nan, 1 - (places - 18) ** 2 / 400)
+    assert peak_index(beside) == 18

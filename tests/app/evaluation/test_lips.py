@@ -106,12 +106,19 @@ def test_a_mouth_that_only_the_head_moves_has_no_timing() -> None:
 # ------------------------------------------------------------------------------- in time
 
 
-@pytest.mark.parametrize("lag", [-10, -3, 0, 1, 7])
+@pytest.mark.parametrize("lag", [-9, -3, 0, 1, 7])
 def test_lag_of_a_shifted_track(lag: int) -> None:
     long = speaking(240)
     made, real = long[20 - lag : 220 - lag], long[20:220]
     found = aperture_lag_ms(made, real, np.arange(200))
     assert found == pytest.approx(40.0 * lag, abs=2.0)
+
+
+@pytest.mark.parametrize("lag", [-10, 10, 14])
+def test_a_lag_at_the_end_of_the_range_is_none(lag: int) -> None:
+    long = speaking(240)
+    made, real = long[20 - lag : 220 - lag], long[20:220]
+    assert math.isnan(aperture_lag_ms(made, real, np.arange(200)))
 
 
 def test_lag_between_frames_is_found_by_the_parabola() -> None:

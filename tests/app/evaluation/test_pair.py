@@ -146,3 +146,39 @@ def test_silence_leaves_out_what_needs_speech(folder: Path, real: Path) -> None:
     assert made.sync is None and made.phonemes is None and result.report.offset is None
     assert made.lips is not None and made.lips.silence_leak is None
     assert any("no sound" in line for line in result.report.left_out)
+
+
+def test_a_beginning_without_a_face_moves_nothing(folder: Path, real: Path) -> None:
+    """A second of grey before both: the lips are still judged by their own sound."""
+    from scipy.io import wavfile
+
+    waveform = media.read_audio(real)
+    silence = np.zeros(16_000, np.float32)
+    wavfile.write(folder / "later.wav", 16_000, np.concatenate([silence, waveform]))
+    path = folder / "later.mp4"
+    media.write_video(path, [*grey(25, (384, 384)), *person()], audio_path=folder / "later.wav")
+    options = EvaluateOptions(language="xx")
+    plain, later = (
+        take(evaluate_pair(one, one, report=folder / "r", options=options), REAL)
+        for one in (real, path)
+    )
+    assert plain.lips is not None and later.lips is not None
+    assert later.lips.n_silent == pytest.approx(plain.lips.n_silent, abs=2)
+    assert plain.sync is not None and later.sync is not None
+    assert later.sync.confidence == pytest.approx(plain.sync.confidence, rel=0.25)
+
+
+def test_a_made_video_without_sound_is_not_called_in_sync(folder: Path, real: Path) -> None:
+    path = folder / "soundless.mp4"
+    media.write_video(path, person())
+    options = EvaluateOptions(language="xx", seconds=3)
+    result = evaluate_pair(real, path, report=folder / "soundless", options=options)
+    sync = take(result, MADE).sync
+    assert sync is None or (sync.offset_ms is None and np.isnan(sync.confidence))
+    assert any(line.startswith("soundless.mp4: ") for line in result.report.left_out)
+
+
+def test_sound_that_outlasts_the_picture(folder: Path, real: Path) -> None:
+    path = folder / "short.mp4"
+    media.write_video(path, islice(person(), 75), audio_path=real)
+    assert align(real, path, 1000).n_frames == 75

@@ -10,6 +10,7 @@ import pytest
 from talkhead.app.evaluation.phonemes import (
     BILABIALS,
     CLOSED,
+    LEAST_EVIDENCE,
     LEAST_OPENING,
     LEAST_SEGMENTS,
     LIPS_LEAD_S,
@@ -191,7 +192,7 @@ def test_shuffled_phones_give_no_offset() -> None:
 
 
 def test_too_few_phones_give_no_offset() -> None:
-    phones = speech(LEAST_SEGMENTS - 1, 1)
+    phones = speech(LEAST_EVIDENCE - 1, 1)
     assert opening_evidence(phones, lips(phones)).offset_ms is None
 
 

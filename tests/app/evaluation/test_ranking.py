@@ -22,6 +22,7 @@ from talkhead.app.evaluation.ranking import in_order, rankings
 
 BY_KEY = {measure.key: measure for measure in MEASURES}
 LMD, SPREAD = BY_KEY["lips.lmd_px.mean"], BY_KEY["lips.aperture_spread"]
+LEAK = BY_KEY["lips.silence_leak"]
 CORRELATION, OPENING = BY_KEY["lips.aperture_correlation"], BY_KEY["phonemes.opening_ratio"]
 
 
@@ -33,6 +34,9 @@ CORRELATION, OPENING = BY_KEY["lips.aperture_correlation"], BY_KEY["phonemes.ope
         (LMD, (2.0, 1.5, 2.5), None, False),
         (LMD, (0.2, 1.5, None), None, None),
         (LMD, (0.2, 1.5, 1.5), None, False),
+        (LMD, (1.5, 1.5, 1.5), None, None),
+        (LEAK, (0.1, 0.05, 0.6), 0.1, True),
+        (LEAK, (0.1, 0.3, 0.2), 0.1, False),
         (LMD, (0.2, math.nan, 1.5), None, None),
         (CORRELATION, (0.99, 0.7, 0.1), None, True),
         (CORRELATION, (0.99, 0.1, 0.7), None, False),
