@@ -245,7 +245,7 @@ def main() -> None:
             blocks = fold_blocks(dataset, given.folds, given.sentence_frames)
         rows = measure(dataset, blocks, encoders, given.preset, given.seeds, given.floor)
         for row in rows:
-            print(json.dumps({"clip": folder.name, **row}), flush=True)
+            print(json.dumps({"clip": dataset.info.video, **row}), flush=True)
 
 
 if __name__ == "__main__":

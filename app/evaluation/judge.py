@@ -12,15 +12,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from talkhead.app.evaluation.figures import OffsetEvidence, SyncFigures
+from talkhead.app.evaluation.metrics import Points
 from talkhead.audio import log_mel, mel_context
 from talkhead.errors import PackageError
 from talkhead.face import LIPS, N_LANDMARKS
@@ -60,9 +59,6 @@ LEAST_CONFIDENCE = 3.0
 N_CONTROLS = 12
 LEAST_CONTROL_S = 2.0
 """Sound shifted by less than this is not wrong sound."""
-
-Points = npt.NDArray[np.floating[Any]]
-"""Landmarks in pixels, [F, 478, 2 or 3]."""
 
 
 # ------------------------------------------------------------------------------ inputs

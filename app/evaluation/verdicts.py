@@ -116,8 +116,8 @@ def _shapes(scene: Scene) -> Verdict | None:
         "middling": "they follow the speech, with differences that can be seen",
         "bad": "little better than a mouth that never moves",
     }[level]
-    text = "worse than a mouth that never moves" if share < 0 else text
     text += f": {100 * share:.0f} % of the way from the mean mouth to {ceiling}."
+    text = "worse than a mouth that never moves." if share < 0 else text
     tracked = _value(scene.tracked, key)
     rule = f"{_given(scene.made, key)}, {ceiling} {floor:.2f}, mean mouth {mean:.2f}"
     if tracked is not None and scene.made is not scene.tracked and level != "good":

@@ -81,7 +81,7 @@ def spoken(**parts: object) -> Take:
         (1.1, "good", "60 %", "near the ceiling"),
         (1.3, "middling", "50 %", "follow the speech"),
         (2.1, "bad", "10 %", "little better"),
-        (2.5, "bad", "-10 %", "worse than"),
+        (2.5, "bad", "never moves.", "worse than"),
     ],
 )
 def test_mouth_shapes_by_the_place_between_floor_and_mean_mouth(
