@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from talkhead.renderers.arithmetic import IN_ORDER
+
 _U0 = np.uint64(0)
 _U1 = np.uint64(1)
 _U2 = np.uint64(2)
@@ -79,7 +81,7 @@ def depth_order(depth_bits: Any, boxes: Any) -> Any:
     return order
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def gather(order: Any, geometry: Any, opacities: Any, colors: Any) -> Any:
     """The splats' records in depth order, float32 [M, 9]: x, y, a, b, c, opacity, red, green, blue.
 
@@ -114,7 +116,7 @@ def slot_starts(order: Any, boxes: Any) -> Any:
     return starts
 
 
-@njit(fastmath=True, error_model="numpy", inline="always")
+@njit(fastmath=IN_ORDER, error_model="numpy", inline="always")
 def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
     """Writes which blocks an ellipse reaches in 8 block rows: uint32 [8], bit k is the k-th block.
 
@@ -141,7 +143,7 @@ def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
         )
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def cover(
     order: Any, starts: Any, boxes: Any, geometry: Any, tiles_x: Any, n_tiles: Any, n_parts: Any
 ) -> Any:

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from talkhead.renderers.arithmetic import IN_ORDER_WITH_NAN
+
 TILE_PX = 16
 """Side of a tile, px."""
 
-# Without nnan and ninf: a NaN in the input must fail the culling tests instead of passing them.
-_SAFE_MATH = {"contract", "reassoc", "arcp", "nsz"}
+# A NaN in the input must fail the culling tests instead of passing them.
+_SAFE_MATH = IN_ORDER_WITH_NAN
 
 _F0 = np.float32(0.0)
 _F1 = np.float32(1.0)

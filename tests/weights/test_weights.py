@@ -36,7 +36,8 @@ def test_shipped_files_are_accounted_for(name: str) -> None:
     entry = weights.manifest()[name]
     assert entry["about"] and entry["command"] and entry["figures"]
     for source in entry["trained_on"]:
-        assert set(source) == {"what", "licence", "attribution"} and all(source.values())
+        wanted = {"what", "licence", "attribution", "sha256"}
+        assert set(source) == wanted and all(source.values())
 
 
 def test_every_weight_file_is_in_the_manifest() -> None:
