@@ -121,7 +121,9 @@ def evaluate(
         ),
         rankings=rankings(judged.takes, SPOKEN),
         stages=(*read_stages(work / STAGES), *judged.stages),
-        warnings=_warnings(few_frames(len(subject.numbers)), _known(video)),
+        warnings=_warnings(
+            few_frames(len(subject.numbers)), _known(video.name, package.manifest.source.sha256)
+        ),
         left_out=(*left_out, *clip.hearing.left_out),
     )
     return EvaluateResult(_write(result, subject, judged, folder), result)
@@ -149,12 +151,10 @@ def report_brief(
     return EvaluateResult(_write(result, subject, judged, folder), result)
 
 
-def _known(video: Path) -> str:
-    if not judge_has_seen(sha256_of(video)):
+def _known(name: str, sha256: str) -> str:
+    if not judge_has_seen(sha256):
         return ""
-    return (
-        f"{video.name}: the audio-visual judge was trained on it; its words on it are no evidence"
-    )
+    return f"{name}: the audio-visual judge was trained on it; its words on it are no evidence"
 
 
 def _warnings(*lines: str) -> tuple[str, ...]:
@@ -276,7 +276,7 @@ class Clip:
 
     def own_take(self, instruments: Instruments) -> Take:
         """The footage under its own sound: what another line's takes are read against."""
-        sight, numbers = Sight(self.landmarks, None, np.zeros(0)), np.arange(len(self.landmarks))
+        sight, numbers = Sight.of_landmarks(self.landmarks), np.arange(len(self.landmarks))
         about = "the footage under its own sound"
         sound, judge = self.hearing.sound, instruments.judge
         return make_take(REAL, "real", about, sight, None, numbers, sound, judge)
@@ -375,6 +375,7 @@ def evaluate_pair(
     offset = None
     if sound is not None:
         offset = clip_offset(sound.waveform, judged.landmarks, sound.phones, instruments.judge)
+    known = [_known(video.name, sha256_of(video)) for video in (real, made)]
     result = Report(
         title=f"{made.name} against {real.name}",
         facts=_pair_facts(pair),
@@ -383,7 +384,7 @@ def evaluate_pair(
         offset=offset,
         rankings=rankings(judged.takes, MADE),
         stages=(),
-        warnings=_warnings(*pair.words, few_frames(pair.n_frames), _known(real), _known(made)),
+        warnings=_warnings(*pair.words, few_frames(pair.n_frames), *known),
         left_out=(*left_out, *dict.fromkeys(hearings[0].left_out + hearings[1].left_out)),
     )
     waveform = None if sounds[1] is None else sounds[1].waveform

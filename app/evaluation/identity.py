@@ -27,7 +27,6 @@ from talkhead.app.evaluation.figures import (
     Take,
     TakeKind,
 )  # fmt: skip
-from talkhead.app.evaluation.metrics import lmd
 from talkhead.app.evaluation.scenes import (
     CropScene,
     FrameScene,
@@ -44,6 +43,7 @@ from talkhead.app.evaluation.takes import (
     make_take,
     track,
     with_syncnet,
+    worst_lips,
 )
 from talkhead.app.idle import clip_of, idle_frames, load_idle
 from talkhead.app.speak import paste_frame_maker, pasted_line, speech_codes
@@ -53,8 +53,6 @@ from talkhead.identity import IdentityPackage
 from talkhead.progress import Progress, Step
 from talkhead.renderers.base import Renderer
 from talkhead.types import Float32, Int, UInt8
-
-UNLOOKED = np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,7 @@ class _Bench:
         return self._judged(takes, PASTED)
 
     def _real(self) -> Take:
-        return self._take(REAL, "real", "the footage itself", Sight(self.real, None, UNLOOKED))
+        return self._take(REAL, "real", "the footage itself", Sight.of_landmarks(self.real))
 
     def _rendered(self, name: str, kind: TakeKind, about: str, codes: Float32) -> Take:
         images = rendered_crops(
@@ -246,7 +244,7 @@ class _Bench:
         return with_syncnet(take, images, landmarks, numbers, self.sound, net)
 
     def _borrowed(self, name: str, about: str, landmarks: Float32) -> Take:
-        return self._take(name, "baseline", about, Sight(landmarks, None, UNLOOKED))
+        return self._take(name, "baseline", about, Sight.of_landmarks(landmarks))
 
     def _look(self, name: str, scene: Scene, images: Iterable[UInt8], whole: bool = False) -> Sight:
         self.seen[name] = look(scene, images, self.instruments, self.bar, whole=whole)
@@ -260,12 +258,10 @@ class _Bench:
         return make_take(name, kind, about, sight, true, numbers, self.sound, judge)
 
     def _judged(self, takes: list[Take], spoken: str) -> Judged:
-        heard = self.seen[spoken].landmarks
-        distance = np.nan_to_num(lmd(heard, self.real), nan=np.inf)
         return Judged(
             tuple(takes),
             np.argsort(self.seen[TRACKED].psnr_mouth, kind="stable"),
-            np.argsort(-distance, kind="stable"),
+            worst_lips(self.seen[spoken].landmarks, self.real),
             (
                 self.rendering.stage("rendering heads"),
                 self.pasting.stage("pasting into the footage"),
@@ -307,7 +303,7 @@ def judge_line(
         ) -> Take:
             with closing(images):
                 landmarks = track(scene, _counted(images, bar), instruments.tracker)
-            sight = Sight(landmarks, None, UNLOOKED)
+            sight = Sight.of_landmarks(landmarks)
             return make_take(name, kind, about, sight, None, numbers, sound, instruments.judge)
 
         unchanged = idle_frames(idle.path, len(idle), len(codes))

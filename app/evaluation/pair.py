@@ -26,6 +26,7 @@ from talkhead.app.evaluation.takes import (
     make_take,
     track,
     with_syncnet,
+    worst_lips,
 )
 from talkhead.errors import FootageError, MediaError
 from talkhead.progress import Progress
@@ -141,9 +142,8 @@ def judge_pair(
         _check_face(pair.made.path, made.landmarks)
         with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
             floor = look(scene, encoded(scene, Path(folder)), instruments, bar, whole=True)
-    distance = np.nan_to_num(metrics.lmd(made.landmarks, scene.points), nan=np.inf)
     takes = _takes(pair, scene, floor, made, sounds, instruments)
-    return JudgedPair(takes, scene, real, np.argsort(-distance, kind="stable"))
+    return JudgedPair(takes, scene, real, worst_lips(made.landmarks, scene.points))
 
 
 def _takes(
@@ -160,21 +160,21 @@ def _takes(
     if own is None and heard is not None:  # what should be said is known, how it is timed is not
         own = replace(heard, waveform=heard.waveform[:0])
     rows: tuple[tuple[str, TakeKind, str, Sight, Sound | None], ...] = (
-        (REAL, "real", pair.real.path.name, _landmarks(true), heard),
+        (REAL, "real", pair.real.path.name, Sight.of_landmarks(true), heard),
         (FLOOR, "floor", "the real video after x264 at CRF 23", floor, heard),
         (MADE, "made", pair.made.path.name, made, own),
         (
             MEAN,
             "baseline",
             "a mouth that never moves (landmarks alone)",
-            _landmarks(mean_mouth(true, true)),
+            Sight.of_landmarks(mean_mouth(true, true)),
             heard,
         ),
         (
             WRONG,
             "baseline",
             "the real motion of half the clip later (landmarks alone)",
-            _landmarks(wrong_sentence(true, half_turned(true))),
+            Sight.of_landmarks(wrong_sentence(true, half_turned(true))),
             heard,
         ),
     )
@@ -189,10 +189,6 @@ def _takes(
             takes[place], images, points, scene.numbers, sound, instruments.syncnet
         )
     return tuple(takes)
-
-
-def _landmarks(landmarks: Float32) -> Sight:
-    return Sight(landmarks, None, np.zeros(0))
 
 
 def _check_face(path: Path, landmarks: Float32) -> None:

@@ -34,7 +34,7 @@ def identity_pictures(subject: Subject, judged: Judged, folder: Path) -> Picture
     return Pictures(
         video=video,
         video_about="left: the footage, right: the mouth driven by its sound, pasted in",
-        sheets=_identity_sheets(subject, spoken, chosen),
+        sheets=_identity_sheets(subject, chosen),
         worst=(
             *_worst(subject, subject.tracked, judged.worst_tracked, "the renderer, true motion"),
             *_worst(subject, spoken, judged.worst_spoken, "driven by the sound"),
@@ -47,9 +47,9 @@ def _between(numbers: Int, flags: Bool) -> list[bool]:
     return [bool(flag) for flag in flags[numbers[0] : numbers[-1] + 1]]
 
 
-def _identity_sheets(subject: Subject, spoken: Float32, places: Int) -> tuple[Sheet, ...]:
+def _identity_sheets(subject: Subject, places: Int) -> tuple[Sheet, ...]:
     numbers = subject.numbers[places]
-    rows = head_rows(subject, spoken, places)
+    rows = head_rows(subject, places)
     landmarks = subject.dataset.crop_landmarks()
     boxes = [mouth_box(landmarks[number]) for number in numbers]
     captions = [f"frame {number}" for number in numbers]
@@ -60,22 +60,21 @@ def _identity_sheets(subject: Subject, spoken: Float32, places: Int) -> tuple[Sh
     return (Sheet("Heads", rows, captions), Sheet("Mouths", mouths, captions))
 
 
-def head_rows(subject: Subject, spoken: Float32, places: Int) -> list[tuple[str, list[UInt8]]]:
-    """Rows of head crops of some of the frames: real, rendered, pasted. spoken: [N, K] codes."""
+def head_rows(subject: Subject, places: Int) -> list[tuple[str, list[UInt8]]]:
+    """Rows of head crops of some of the frames: real, rendered, pasted."""
     dataset, part = subject.dataset, subject.part(places)
     tracked = rendered_crops(subject.head, dataset, part.numbers, part.tracked)
     return [
         ("real", [dataset.frames[number] for number in part.numbers]),
         ("rendered, tracked motion", list(tracked)),
-        ("pasted, driven by the sound", list(pasted_crops(part, spoken[places]))),
+        ("pasted, driven by the sound", list(pasted_crops(part, part.spoken_codes))),
     ]
 
 
 def write_sheet(subject: Subject, path: Path) -> Path:
     """Write a PNG of some held-out frames, real, rendered and pasted; its path."""
     places = np.array(spread(len(subject.numbers), SHEET_COLUMNS))
-    spoken = subject.spoken_codes
-    rows = head_rows(subject, spoken, places)
+    rows = head_rows(subject, places)
     contact_sheet(rows, path, f"{subject.dataset.info.video}: held-out frames")
     return path
 

@@ -66,6 +66,11 @@ class Sight:
     images: ImageFigures | None
     psnr_mouth: Float64
 
+    @classmethod
+    def of_landmarks(cls, landmarks: Float32) -> Sight:
+        """Landmarks [N, 478, 2] alone: no image was compared."""
+        return cls(landmarks, None, np.zeros(0))
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -229,6 +234,12 @@ def with_syncnet(
     points = np.nan_to_num(landmarks[:n])
     own = sound.waveform[sound.lead * SAMPLE_RATE // FRAME_RATE :]
     return replace(take, syncnet=syncnet_figures(net, images(), points, seen, own))
+
+
+def worst_lips(own: Float32, real: Float32) -> Int:
+    """Places of frames [N], those with lips farthest from real first; before them those without."""
+    distance = np.nan_to_num(metrics.lmd(own, real), nan=np.inf)
+    return np.argsort(-distance, kind="stable")
 
 
 def _lips(own: Float32, real: Float32, numbers: Int, silent: Bool | None) -> LipFigures | None:
