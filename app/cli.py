@@ -173,7 +173,12 @@ def fit(
     renderer: Annotated[
         str | None, typer.Option("--renderer", help="gaussian or warp. (default: the best one)")
     ] = None,
-    encoder: Annotated[str, typer.Option("--encoder", help="Which ears: mel.")] = "mel",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder", help="Which ears: pase, mel, mfcc, or a file of your own weights."
+        ),
+    ] = "pase",
     device: DeviceOption = "auto",
     home: HomeOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")] = 0,

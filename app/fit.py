@@ -19,11 +19,16 @@ from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.identities import Home, name_from_video
 from talkhead.app.idle import save_idle
-from talkhead.app.speak import hear_footage
+from talkhead.app.speak import VERSION, hear_footage
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
-from talkhead.encoder.base import encoder_names, load_encoder
+from talkhead.encoder.base import (
+    DEFAULT_ENCODER,
+    WEIGHTS_SUFFIX,
+    SpeechEncoder,
+    load_encoder,
+)
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
 from talkhead.errors import PackageError, TalkheadError
@@ -57,7 +62,6 @@ from talkhead.storage import (
 from talkhead.types import SpeechFeatures
 
 DEFAULT_RENDERER = "gaussian"
-DEFAULT_ENCODER = "mel"
 PRESETS = ("preview", "standard", "high")
 SHEET, QUALITY = "sheet.png", "quality.json"
 LEAST_HELD_OUT = 5
@@ -66,11 +70,12 @@ LEAST_HELD_OUT = 5
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a person is fitted; see fit."""
+    """How a person is fitted; see fit. encoder: name or file of ears."""
 
     preset: str
     renderer: str
     encoder: str
+    ears: SpeechEncoder
     seed: int
     consent: str | None
 
@@ -109,7 +114,9 @@ def fit(
     frames, which are not learnt from unless use_all_frames. Raises TalkheadError with what to do.
     """
     video, progress = Path(video), progress or SilentProgress()
-    options = FitOptions(preset, renderer, encoder, seed, consent)
+    if encoder.endswith(WEIGHTS_SUFFIX):
+        encoder = str(Path(encoder).resolve())  # where speak will look for it
+    options = FitOptions(preset, renderer, encoder, load_encoder(encoder), seed, consent)
     _check(video, options)
     store, chosen_device = Home.locate(home), resolve_device(device)
     name = name or name_from_video(video)
@@ -127,7 +134,7 @@ def fit(
     with clock.stage(f"fitting the {renderer} renderer, {preset}"):
         head = _fit_renderer(dataset, work, options, chosen_device, progress)
     with clock.stage("learning the mouth from the sound"):
-        features = hear_footage(dataset, encoder)
+        features = hear_footage(dataset, options.ears)
         predictor = _fit_predictor(dataset, features, work, options, progress)
     with clock.stage("measuring held-out frames"):
         subject = _subject(video, dataset, head, predictor, features)
@@ -154,8 +161,6 @@ def _check(video: Path, options: FitOptions) -> None:
             f"there is no preset {options.preset!r}. Choose one of: {', '.join(PRESETS)}"
         )
     renderer_kind(options.renderer)
-    if options.encoder not in encoder_names():
-        load_encoder(options.encoder)
     probe_footage(video)
 
 
@@ -205,7 +210,8 @@ def _fit_predictor(
     progress: Progress,
 ) -> MotionPredictor:
     config = PREDICTOR_PRESETS[options.preset]
-    stored = work / f"predictor-{options.encoder}-{_key(config)}-{options.seed}.safetensors"
+    heard = f"{options.ears.name}-{options.ears.version}"
+    stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
         return MotionPredictor.from_tensors(read_tensors(stored), config)
     tracks = dataset.tracks
@@ -284,7 +290,7 @@ def _package(
                 info.height,
                 info.frame_rate,
             ),
-            encoder=EncoderPart(options.encoder),
+            encoder=EncoderPart(options.encoder, {VERSION: options.ears.version}),
             predictor=FittedPart(predictor_file, asdict(predictor.config)),
             renderers={options.renderer: FittedPart(renderer_file, config_to_json(head.config))},
             default_renderer=options.renderer,

@@ -18,7 +18,7 @@ from talkhead.audio import measure_loudness, silent_frames
 from talkhead.cameras import crop_intrinsics
 from talkhead.dataset import IdentityDataset, cut_crop
 from talkhead.device import resolve_device, set_threads
-from talkhead.encoder.base import encode_chunks, load_encoder, speech_gain
+from talkhead.encoder.base import SpeechEncoder, encode_chunks, load_encoder, speech_gain
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor
 from talkhead.errors import TalkheadError
@@ -33,6 +33,8 @@ TAGS = {
     "description": "AI-generated talking head (synthetic media)",
 }
 MODES = ("paste", "head")
+VERSION = "version"
+"""Key of an encoder's version in a package."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,25 @@ def load_predictor(package: IdentityPackage) -> MotionPredictor:
     return MotionPredictor.from_tensors(package.tensors(part.file), config)
 
 
+def load_ears(package: IdentityPackage) -> SpeechEncoder:
+    """The encoder that a package's predictor was fitted with.
+
+    Raises TalkheadError when it is not here, or has other weights now.
+    """
+    part = package.manifest.encoder
+    encoder = load_encoder(part.name)
+    if part.config.get(VERSION, encoder.version) != encoder.version:
+        raise TalkheadError(
+            f"{package.manifest.name}: was fitted with other weights of the encoder {part.name}. "
+            "Run talkhead fit for this person again; the renderer is fitted anew only where it "
+            "is missing"
+        )
+    return encoder
+
+
 def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     """Motion codes [n_frames, K] of a sound file; n_frames = round(25 x seconds), at least 1."""
-    encoder = load_encoder(package.manifest.encoder.name)
+    encoder = load_ears(package)
     loudness = measure_loudness(media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S))
     silent = silent_frames(loudness.energy_db)
     gain = np.float32(speech_gain(loudness.powers, silent))
@@ -126,12 +144,12 @@ def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     return np.concatenate(list(load_predictor(package).predict_chunks(features, silent, n_frames)))
 
 
-def hear_footage(dataset: IdentityDataset, encoder: str) -> SpeechFeatures:
+def hear_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeatures:
     """Features of a dataset's sound, as speech_codes would make them; held-out speech sets nothing."""
     silent = dataset.tracks.silent
     powers = measure_loudness([dataset.waveform]).powers
     gain = speech_gain(powers, silent | ~dataset.tracks.train)
-    return load_encoder(encoder).encode(dataset.waveform * np.float32(gain))
+    return encoder.encode(dataset.waveform * np.float32(gain))
 
 
 def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, int, Float32], UInt8]:

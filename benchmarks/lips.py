@@ -1,21 +1,30 @@
 """How well lips follow speech, without rendering: JSON lines for prepared clips.
 
-    python -m benchmarks.lips DATASET_FOLDER... [--seeds 3] [--folds 11] [--encoder mel]
-                              [--against ENCODER] [--preset standard] [--floor PX]
+    python -m benchmarks.lips CLIP... [--encoder pase[,PRIOR]] [--against mel[,PRIOR] mfcc ...]
+                              [--folds 11] [--seeds 3] [--preset standard] [--cache FOLDER]
+
+A CLIP is a folder that preprocessing made, or a .json file that lists some:
+    [{"folder": "work/anna/dataset", "floor_px": 0.32, "sentence_frames": 75, "phones": "anna.json",
+      "in_prior": true}, ...]
+floor_px: LMD of the true frames at CRF 23. sentence_frames: cut folds at its multiples (GRID: 75).
+phones: [[label, start_s, end_s], ...]. in_prior: priors saw this person, so do without them.
+An encoder is a name or a file of PASE's weights; PRIOR is a file of encoder.prior.
 
 Without --folds, the clip's held-out end is judged, as fit does it. With it, the whole clip is, in
 contiguous blocks, each by what was fitted on the others, a second at its borders left out: this is
 for comparing predictors with each other, and no headline figure.
 
 Codes are posed as the real head, projected, and compared with the tracked landmarks; a row holds
-the figures of figures.LipFigures:
+the figures of figures.LipFigures, and with phones those of figures.PhonemeFigures:
   tracked codes    what the motion code keeps of the tracked lips: no predictor can be better
   mean mouth       no idea of speech
   wrong sentence   the tracked motion of half a clip later: real motion, of other words
   ridge            linear, on the encoder's features
   predictor        the person's MotionPredictor, one row a seed
 Then come comparisons: the mean difference of LMD in px with its 95 % interval by
-crossval.paired_block_bootstrap, below 0 in favour of the first, and with --floor the fair gain.
+crossval.paired_block_bootstrap, below 0 in favour of the first, and with floors the fair gain. Last,
+over all clips that have a floor, each alike: the mean fair gain over the mean mouth and over the best of
+the others, with its interval. Which is best, only the training blocks say (Scaling.held_out).
 
 Everything fitted to a fold is fitted without it: the template, the head poses' template, the face
 model and its codes, the level of speech, ridge, predictor. The dataset's own face model, fitted on the
@@ -26,47 +35,76 @@ are silent (from the sound), which are usable, and the sound's offset (from the 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from talkhead.app.evaluation.crossval import (
     contiguous_folds,
     fair_gain,
     few_frames,
+    mean_gain_bootstrap,
     paired_block_bootstrap,
 )
 from talkhead.app.evaluation.figures import plain
 from talkhead.app.evaluation.lips import lip_figures
 from talkhead.app.evaluation.metrics import lmd
+from talkhead.app.evaluation.phonemes import phoneme_figures
 from talkhead.audio import measure_loudness
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.base import encoder_names, load_encoder, speech_gain
+from talkhead.encoder.base import load_encoder, speech_gain
 from talkhead.encoder.network import PRESETS
+from talkhead.encoder.phonemes import Phone
 from talkhead.encoder.predictor import fit_predictor
-from talkhead.face import FaceModel
+from talkhead.encoder.prior import Prior, read_prior
+from talkhead.errors import TalkheadError
+from talkhead.face import FaceModel, lip_aperture
 from talkhead.preprocess.headpose import track_head
 from talkhead.preprocess.motion import encode_motion, fit_face_model
 from talkhead.progress import SilentProgress
+from talkhead.storage import make_folder, read_json, read_tensors, sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
 RIDGE_CONTEXT = 4
 RIDGE = 100.0
 
 
+class System(NamedTuple):
+    """An encoder and the prior that its predictors begin with, "" for none."""
+
+    encoder: str
+    prior: str = ""
+
+    def __str__(self) -> str:
+        return ",".join(filter(None, self))
+
+
 class Row(NamedTuple):
-    """What is judged. encoder: "" for what hears nothing. seed: -1 for what has none."""
+    """What is judged. system: None for what hears nothing. seed: -1 for what has none."""
 
     name: str
-    encoder: str = ""
+    system: System | None = None
     seed: int = -1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A prepared clip and what is known of it; see the module."""
+
+    folder: Path
+    floor_px: float | None = None
+    sentence_frames: int | None = None
+    phones: Path | None = None
+    in_prior: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +119,24 @@ class Block:
     viewmats: Float32
 
 
+@dataclass
+class Judged:
+    """Errors of a clip, in px: of each row [N]. held_out: of each system, its predictors' own errors
+    on frames of the training blocks."""
+
+    clip: Clip
+    errors: dict[Row, Float64]
+    held_out: dict[System, list[float]]
+
+    def of(self, system: System) -> Float64:
+        """[n_seeds, N] errors of the system's predictors."""
+        rows = [e for row, e in self.errors.items() if row[:2] == ("predictor", system)]
+        return np.stack(rows)
+
+
+# --------------------------------------------------------------------------------- blocks
+
+
 def held_out_block(dataset: IdentityDataset) -> Block:
     """The clip's end, with the dataset's own face model, which has not seen it."""
     tracks = dataset.tracks
@@ -90,26 +146,60 @@ def held_out_block(dataset: IdentityDataset) -> Block:
 
 
 def fold_blocks(
-    dataset: IdentityDataset, n_folds: int, sentence_frames: int | None = None
+    dataset: IdentityDataset,
+    n_folds: int,
+    sentence_frames: int | None = None,
+    cache: Path | None = None,
 ) -> Iterator[Block]:
-    """The whole clip in blocks, each with a face model that has not seen it."""
+    """The whole clip in blocks, each with a face model that has not seen it.
+
+    cache: a folder in which blocks are kept, so that they are made but once.
+    """
     tracks, n_frames = dataset.tracks, len(dataset)
-    covered = tracks.landmarks.any((1, 2))
     cuts = None if sentence_frames is None else range(0, n_frames, sentence_frames)
-    for fold in contiguous_folds(n_frames, n_folds, sentences=cuts):
+    for number, fold in enumerate(contiguous_folds(n_frames, n_folds, sentences=cuts)):
         train = fold.train & tracks.usable
-        head = track_head(tracks.landmarks, covered, train & covered, dataset.intrinsics)
-        triangles = dataset.face.triangles
-        face = fit_face_model(head.template, head.canonical, train, tracks.silent, triangles)
-        codes = _mouth_only(encode_motion(face, head.canonical), face)
         frames = fold.test[tracks.usable[fold.test]]
-        yield Block(frames, train, face, codes, head.poses.viewmats)
+        stored = None if cache is None else cache / _block_name(dataset, train, number)
+        if stored is not None and stored.exists():
+            yield _read_block(stored, frames, train)
+            continue
+        block = _make_block(dataset, frames, train)
+        if stored is not None:
+            made = {"codes": block.codes, "viewmats": block.viewmats}
+            tensors = {name: torch.from_numpy(np.array(value)) for name, value in made.items()}
+            write_tensors(stored, tensors | block.face.tensors())
+        yield block
+
+
+def _make_block(dataset: IdentityDataset, frames: Int, train: Bool) -> Block:
+    tracks = dataset.tracks
+    covered = tracks.landmarks.any((1, 2))
+    head = track_head(tracks.landmarks, covered, train & covered, dataset.intrinsics)
+    triangles = dataset.face.triangles
+    face = fit_face_model(head.template, head.canonical, train, tracks.silent, triangles)
+    codes = _mouth_only(encode_motion(face, head.canonical), face)
+    return Block(frames, train, face, codes, head.poses.viewmats)
+
+
+def _block_name(dataset: IdentityDataset, train: Bool, number: int) -> str:
+    text = sha256_of(dataset.path / "tracks.safetensors").encode() + train.tobytes()
+    return f"{hashlib.sha256(text).hexdigest()[:16]}-{number}.safetensors"
+
+
+def _read_block(path: Path, frames: Int, train: Bool) -> Block:
+    tensors = read_tensors(path)
+    face = FaceModel.from_tensors(tensors)
+    return Block(frames, train, face, tensors["codes"].numpy(), tensors["viewmats"].numpy())
 
 
 def _mouth_only(codes: Float32, face: FaceModel) -> Float32:
     mouth = np.zeros_like(codes)
     mouth[:, : face.n_mouth] = codes[:, : face.n_mouth]
     return mouth
+
+
+# -------------------------------------------------------------------------------- systems
 
 
 def hear(dataset: IdentityDataset, encoder: str, train: Bool) -> SpeechFeatures:
@@ -119,27 +209,66 @@ def hear(dataset: IdentityDataset, encoder: str, train: Bool) -> SpeechFeatures:
     return load_encoder(encoder).encode(dataset.waveform * np.float32(gain))
 
 
-def block_codes(
-    dataset: IdentityDataset, block: Block, encoders: list[str], preset: str, n_seeds: int
-) -> Iterator[tuple[Row, Float32]]:
-    """Each row's codes [n, K] of a block's frames."""
-    frames, codes, silent = block.frames, block.codes, dataset.tracks.silent
-    n_frames = len(dataset)
+def judge(
+    dataset: IdentityDataset,
+    clip: Clip,
+    blocks: Iterator[Block],
+    systems: Sequence[System],
+    preset: str,
+    n_seeds: int,
+) -> tuple[Judged, Iterator[dict[str, Any]]]:
+    """The errors of each row on a clip, and the rows' figures."""
+    start = time.perf_counter()
+    points: dict[Row, list[Float32]] = defaultdict(list)
+    held_out: dict[System, list[float]] = defaultdict(list)
+    judged = []
+    priors = {s: _prior(s, clip) for s in systems}
+    for block in blocks:
+        judged.append(block.frames)
+        for row, codes in _cheap_codes(dataset, block):
+            points[row].append(shown_points(dataset, block, codes))
+        for system in systems:
+            features = hear(dataset, system.encoder, block.train)
+            codes = ridge_codes(features, block.codes, block.train)[block.frames]
+            points[Row("ridge", system)].append(shown_points(dataset, block, codes))
+            for seed in range(n_seeds):
+                predictor = fit_predictor(
+                    features, block.codes, block.train, dataset.tracks.silent, block.face,
+                    PRESETS[preset], seed, SilentProgress(), priors[system],
+                )  # fmt: skip
+                codes = predictor.predict(features, dataset.tracks.silent, len(dataset))
+                shown = shown_points(dataset, block, codes[block.frames])
+                points[Row("predictor", system, seed)].append(shown)
+                held_out[system].append(predictor.scaling.held_out)
+    frames = np.concatenate(judged)
+    real = dataset.tracks.landmarks[frames, :, :2]
+    made = {row: np.concatenate(parts) for row, parts in points.items()}
+    facts = {"n_frames": len(frames), "n_blocks": len(judged), "preset": preset}
+    facts |= {"seconds": round(time.perf_counter() - start, 1)}
+    errors = {row: np.asarray(lmd(shown, real), np.float64) for row, shown in made.items()}
+    rows = _rows(dataset, clip, frames, made | {Row("real video"): real}, facts)
+    return Judged(clip, errors, dict(held_out)), rows
+
+
+def _prior(system: System, clip: Clip) -> Prior | None:
+    """Raises TalkheadError for a prior of another encoder."""
+    if not system.prior or clip.in_prior:
+        return None
+    prior = read_prior(Path(system.prior))
+    if not prior.belongs_to(load_encoder(system.encoder)):
+        raise TalkheadError(
+            f"{system.prior}: a prior of the encoder {prior.encoder} {prior.version}, not of "
+            f"{system.encoder}. Train one: python -m talkhead.encoder.prior"
+        )
+    return prior
+
+
+def _cheap_codes(dataset: IdentityDataset, block: Block) -> Iterator[tuple[Row, Float32]]:
+    """Codes [n, K] of a block's frames by what hears nothing."""
+    frames, codes = block.frames, block.codes
     yield Row("tracked codes"), codes[frames]
     yield Row("mean mouth"), np.repeat(codes[block.train].mean(0)[None], len(frames), axis=0)
-    yield Row("wrong sentence"), codes[(frames + n_frames // 2) % n_frames]
-    for encoder in encoders:
-        features = hear(dataset, encoder, block.train)
-        yield Row("ridge", encoder), ridge_codes(features, codes, block.train)[frames]
-        for seed in range(n_seeds):
-            predictor = fit_predictor(
-                features, codes, block.train, silent, block.face, PRESETS[preset], seed,
-                SilentProgress(),
-            )  # fmt: skip
-            yield (
-                Row("predictor", encoder, seed),
-                predictor.predict(features, silent, n_frames)[frames],
-            )
+    yield Row("wrong sentence"), codes[(frames + len(dataset) // 2) % len(dataset)]
 
 
 def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float32:
@@ -166,56 +295,92 @@ def shown_points(dataset: IdentityDataset, block: Block, codes: Float32) -> Floa
     return project(vertices, viewmats, dataset.intrinsics).astype(np.float32)
 
 
-def measure(
-    dataset: IdentityDataset, blocks: Iterator[Block], encoders: list[str], preset: str,
-    n_seeds: int, floor: float | None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """One row after another for a prepared clip, then the comparisons."""
-    start = time.perf_counter()
-    points: dict[Row, list[Float32]] = defaultdict(list)
-    judged = []
-    for block in blocks:
-        judged.append(block.frames)
-        for row, codes in block_codes(dataset, block, encoders, preset, n_seeds):
-            points[row].append(shown_points(dataset, block, codes))
-    frames = np.concatenate(judged)
-    real = dataset.tracks.landmarks[frames, :, :2]
-    facts = {"n_frames": len(frames), "n_blocks": len(judged), "preset": preset}
-    facts |= {"seconds": round(time.perf_counter() - start, 1)}
-    errors: dict[Row, Float64] = {}
-    for row, parts in points.items():
-        made = np.concatenate(parts)
-        errors[row] = lmd(made, real)
-        figures = lip_figures(frames, made, real, silent=dataset.tracks.silent[frames])
-        yield {"row": row.name, **_heard(row), **facts, **plain(asdict(figures))}
-    for comparison in compare(errors, encoders, floor):
-        yield comparison | {"warning": few_frames(len(frames))}
+# -------------------------------------------------------------------------------- figures
+
+
+def _rows(
+    dataset: IdentityDataset,
+    clip: Clip,
+    frames: Int,
+    made: dict[Row, Float32],
+    facts: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """The figures of landmarks [N, 478, 2] that each row makes of frames [N]."""
+    real, silent = made[Row("real video")], dataset.tracks.silent[frames]
+    phones = None if clip.phones is None else [Phone(*phone) for phone in read_json(clip.phones)]
+    for row, shown in made.items():
+        figures = asdict(lip_figures(frames, shown, real, silent=silent))
+        if phones is not None:
+            aperture = np.full(len(dataset), np.nan, np.float32)
+            aperture[frames] = lip_aperture(shown)
+            figures |= asdict(phoneme_figures(phones, aperture))
+        yield {"row": row.name, **_heard(row), **facts, **plain(figures)}
 
 
 def _heard(row: Row) -> dict[str, Any]:
-    known = {"encoder": row.encoder} if row.encoder else {}
+    known = {"encoder": str(row.system)} if row.system else {}
     return known | ({"seed": row.seed} if row.seed >= 0 else {})
 
 
-def compare(
-    errors: dict[Row, Float64], encoders: list[str], floor: float | None
-) -> Iterator[dict[str, Any]]:
-    """Each encoder's predictor beside the mean mouth, and the first one's beside the other's."""
-    fits = {
-        encoder: np.stack([e for row, e in errors.items() if row[:2] == ("predictor", encoder)])
-        for encoder in encoders
-    }
-    pairs = [(f"predictor {e}", fits[e], "mean mouth", errors[Row("mean mouth")]) for e in encoders]
-    for other in encoders[1:]:
-        names = f"predictor {encoders[0]}", f"predictor {other}"
-        pairs.append((names[0], fits[encoders[0]], names[1], fits[other]))
+def compare(judged: Judged, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
+    """On one clip: each system's predictor beside the mean mouth, and the first beside the others."""
+    mean_mouth = judged.errors[Row("mean mouth")]
+    pairs = [(str(s), judged.of(s), "mean mouth", mean_mouth) for s in systems]
+    for other in systems[1:]:
+        pairs.append((str(systems[0]), judged.of(systems[0]), str(other), judged.of(other)))
     for name, own, against, theirs in pairs:
         difference = paired_block_bootstrap(own, theirs)
         row = {"compare": name, "with": against, "difference_px": asdict(difference)}
         row |= {"seeds_px": [float(e) for e in own.mean(-1)]}
-        if floor is not None:
-            row["fair_gain"] = fair_gain(float(own.mean()), floor, float(theirs.mean()))
+        if judged.clip.floor_px is not None:
+            gain = fair_gain(float(own.mean()), judged.clip.floor_px, float(theirs.mean()))
+            row["fair_gain"] = gain
+        yield plain(row | {"warning": few_frames(own.shape[-1])})
+
+
+def compare_over_clips(
+    clips: Sequence[Judged], systems: Sequence[System]
+) -> Iterator[dict[str, Any]]:
+    """Over all clips with a floor, each alike: the mean fair gain and its interval."""
+    known = [(clip, clip.clip.floor_px) for clip in clips if clip.clip.floor_px is not None]
+    if not known:
+        return
+    first, others = systems[0], systems[1:]
+    held_out = {
+        s: float(np.mean([np.mean(clip.held_out[s]) for clip, _ in known])) for s in systems
+    }
+    pairs: list[tuple[System, System | None]] = [(system, None) for system in systems]
+    pairs += [(first, other) for other in others]
+    best = min(others, key=lambda s: held_out[s], default=None)
+    for own, other in pairs:
+        errors = [
+            (clip.of(own), clip.errors[Row("mean mouth")] if other is None else clip.of(other), px)
+            for clip, px in known
+        ]
+        row = {"compare": str(own), "with": "mean mouth" if other is None else str(other)}
+        row |= {"n_clips": len(known), "mean_fair_gain": asdict(mean_gain_bootstrap(errors))}
+        row |= {"held_out": held_out[own], "is_best_other": other is not None and other == best}
         yield plain(row)
+
+
+# --------------------------------------------------------------------------- command line
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """The clips of a .json list, whose paths are relative to it, or the one of a folder."""
+    if path.suffix != ".json":
+        return [Clip(path)]
+    clips = []
+    for entry in read_json(path):
+        places = {k: path.parent / entry.pop(k) for k in ("folder", "phones") if k in entry}
+        clips.append(Clip(**places, **entry))
+    return clips
+
+
+def parse_system(text: str) -> System:
+    """The system of "ENCODER" or "ENCODER,PRIOR"."""
+    encoder, _, prior = text.partition(",")
+    return System(encoder, prior)
 
 
 def main() -> None:
@@ -223,29 +388,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = encoder_names()
-    parser.add_argument("folders", nargs="+", type=Path, help="folders that preprocessing made")
+    parser.add_argument("clips", nargs="+", type=Path, help="prepared folders, or .json lists")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folds", type=int, default=0, help="0: the held-out end")
-    parser.add_argument("--encoder", default="mel", choices=names)
-    parser.add_argument("--against", choices=names, help="another encoder to compare with")
-    parser.add_argument("--preset", default="standard", choices=list(PRESETS))
-    parser.add_argument("--floor", type=float, help="LMD of the true frames at CRF 23, px")
+    parser.add_argument("--encoder", default="mel", type=parse_system, help="NAME[,PRIOR]")
     parser.add_argument(
-        "--sentence-frames", type=int, help="cut folds at multiples of it; GRID: 75"
+        "--against", default=[], nargs="*", type=parse_system, help="others to compare with"
     )
+    parser.add_argument("--preset", default="standard", choices=list(PRESETS))
+    parser.add_argument("--cache", type=Path, help="a folder that keeps what folds need")
     given = parser.parse_args()
-    encoders = list(dict.fromkeys(filter(None, [given.encoder, given.against])))
-    for folder in given.folders:
-        dataset = IdentityDataset.load(folder)
+    systems = list(dict.fromkeys([given.encoder, *given.against]))
+    cache = None if given.cache is None else make_folder(given.cache)
+    done = []
+    for clip in (clip for path in given.clips for clip in read_clips(path)):
+        dataset = IdentityDataset.load(clip.folder)
         if not given.folds and dataset.info.uses_all_frames:
-            parser.error(f"{folder}: no frames were held out. Pass --folds 11")
+            parser.error(f"{clip.folder}: no frames were held out. Pass --folds 11")
         blocks = iter([held_out_block(dataset)])
         if given.folds:
-            blocks = fold_blocks(dataset, given.folds, given.sentence_frames)
-        rows = measure(dataset, blocks, encoders, given.preset, given.seeds, given.floor)
-        for row in rows:
+            blocks = fold_blocks(dataset, given.folds, clip.sentence_frames, cache)
+        judged, rows = judge(dataset, clip, blocks, systems, given.preset, given.seeds)
+        for row in (*rows, *compare(judged, systems)):
             print(json.dumps({"clip": dataset.info.video, **row}), flush=True)
+        done.append(judged)
+    for row in compare_over_clips(done, systems):
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

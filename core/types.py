@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
+Int16 = npt.NDArray[np.int16]
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
 
@@ -81,11 +82,13 @@ class HeadPoses:
 class SpeechFeatures:
     """What an encoder hears: values [F, D] float32, one vector every 1 / rate seconds.
 
-    Vector i describes the moment i / rate (its centre), so that vector 0 belongs to second 0.
+    Vector i describes the moment i / rate (its centre), so that vector 0 belongs to second 0. Sound
+    up to lookahead_s after that moment has a say in it.
     """
 
     values: Float32
     rate: float
+    lookahead_s: float = 0.0
 
     def __len__(self) -> int:
         return len(self.values)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from talkhead.encoder.mel import MelEncoder
+from talkhead.encoder.mfcc import MfccEncoder
+from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.errors import TalkheadError
 from talkhead.types import Bool, Float32, Float64, SpeechFeatures
 
@@ -33,11 +36,14 @@ class SpeechEncoder(Protocol):
     """Hears speech; nothing in it is fitted to a person.
 
     rate: feature vectors a second, a multiple of FRAME_RATE. dim: values in a vector.
-    lookahead_s: how far past its moment a vector hears.
+    lookahead_s: how far past its moment a vector hears. version: tells encoders of one name apart
+    whose features differ; what was fitted on the one can't be used with the other.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
     @property
     def sample_rate(self) -> int: ...
     @property
@@ -54,7 +60,13 @@ class SpeechEncoder(Protocol):
         """A fresh stream of one waveform."""
 
 
-ENCODERS: dict[str, Callable[[], SpeechEncoder]] = {"mel": MelEncoder}
+ENCODERS: dict[str, Callable[[], SpeechEncoder]] = {
+    "pase": PaseEncoder.shipped,
+    "mel": MelEncoder,
+    "mfcc": MfccEncoder,
+}
+DEFAULT_ENCODER = "pase"
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 def encoder_names() -> list[str]:
@@ -63,15 +75,21 @@ def encoder_names() -> list[str]:
 
 
 def load_encoder(name: str) -> SpeechEncoder:
-    """The encoder of that name. Raises TalkheadError naming those there are."""
+    """The encoder of that name, or PASE with the weights in that .safetensors file.
+
+    Raises TalkheadError naming those there are, PackageError for missing or damaged weights.
+    """
     if name in ENCODERS:
         return ENCODERS[name]()
+    if name.endswith(WEIGHTS_SUFFIX):
+        return PaseEncoder.from_file(Path(name))
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
             encoder: SpeechEncoder = entry.load()()
             return encoder
     raise TalkheadError(
-        f"there is no encoder {name!r}. Choose one of: {', '.join(encoder_names())}"
+        f"there is no encoder {name!r}. Choose one of: {', '.join(encoder_names())}, "
+        f"or pass a {WEIGHTS_SUFFIX} file of your own weights of PASE"
     )
 
 

@@ -22,6 +22,7 @@ class MelEncoder:
     """Natural logarithms of mel band powers, floored at FLOOR."""
 
     name: str = "mel"
+    version: str = "1"
     sample_rate: int = SAMPLE_RATE
     rate: float = SAMPLE_RATE / HOP_LENGTH
     dim: int = N_MELS
@@ -29,7 +30,7 @@ class MelEncoder:
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
         """Features [ceil(n_samples / HOP_LENGTH), N_MELS] of a waveform [n_samples]."""
-        return SpeechFeatures(_features(waveform), self.rate)
+        return SpeechFeatures(_features(waveform), self.rate, self.lookahead_s)
 
     def stream(self) -> MelStream:
         """A fresh stream of one waveform."""

@@ -8,16 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE
+
 
 @dataclass(frozen=True)
 class PredictorConfig:
     """How a predictor is built and fitted.
 
-    layers: (kernel, dilation) of each block, kernels odd. n_members: nets whose mean counts, each
-    holding out another block of the training part. gain_std, noise_std: of the features' level and
-    values, in natural log units and standard deviations. n_masks, mask_width: stretches of feature
-    dimensions that are hidden. velocity_weight, gap_weight,
-    jaw_weight: of the errors of lip motion, lip opening and jaw beside those of the lips' shape.
+    layers: (kernel, dilation) of each block, kernels odd: together the view, see view_of.
+    n_members: nets whose mean counts, each holding out another block of the training part.
+    gain_std, noise_std: of the features' level and values, in natural log units and standard
+    deviations. n_masks, mask_width: stretches of feature dimensions that are hidden.
+    velocity_weight, gap_weight, jaw_weight: of the errors of lip motion, lip opening and jaw beside
+    those of the lips' shape.
     """
 
     width: int = 64
@@ -50,25 +54,54 @@ PRESETS = {
 }
 
 
-class TemporalNet(nn.Module):
-    """Frame inputs [B, D, T + 2 * context] -> codes [B, K, T]: no padding, a bounded view.
+LOOKAHEAD_S = 0.24
+"""How far past a video frame's moment encoder and net together may hear."""
 
-    A pointwise layer, then one residual block a (kernel, dilation) pair.
+
+@dataclass(frozen=True)
+class View:
+    """How many frames a net sees before its own and after it."""
+
+    behind: int
+    ahead: int
+
+
+def view_of(config: PredictorConfig, per_frame: int, rate: float, lookahead_s: float) -> View:
+    """The view of a net behind an encoder that hears lookahead_s past a vector's moment.
+
+    As many frames of the layers' whole view lie ahead as LOOKAHEAD_S leaves, at most half of them.
+    The last of a frame's per_frame vectors is already (per_frame - 1) / rate late. Raises
+    TalkheadError when the encoder alone hears too far.
+    """
+    spare_s = LOOKAHEAD_S - lookahead_s - (per_frame - 1) / rate
+    if spare_s < -1e-9:
+        raise TalkheadError(
+            f"the encoder hears {1000 * lookahead_s:.0f} ms ahead; with the predictor "
+            f"{1000 * LOOKAHEAD_S:.0f} ms are allowed. Use an encoder that hears less far"
+        )
+    whole = whole_view(config.layers)
+    ahead = min(whole // 2, int(spare_s * FRAME_RATE + 1e-6))
+    return View(whole - ahead, ahead)
+
+
+class TemporalNet(nn.Module):
+    """Frame inputs [B, D, T + behind + ahead] -> codes [B, K, T]: no padding, a bounded view.
+
+    A pointwise layer, then one residual block a (kernel, dilation) pair. A block's view is even to
+    both sides until the frames ahead are used up; the rest of it lies behind.
     """
 
-    def __init__(
-        self,
-        n_inputs: int,
-        n_outputs: int,
-        width: int,
-        layers: tuple[tuple[int, int], ...],
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: PredictorConfig, n_inputs: int, n_outputs: int, ahead: int) -> None:
         super().__init__()
-        self.first = nn.Conv1d(n_inputs, width, 1)
-        self.blocks = nn.ModuleList(_Block(width, *layer, dropout) for layer in layers)
-        self.dropout = nn.Dropout(dropout)
-        self.last = nn.Conv1d(width, n_outputs, 1)
+        self.ahead = ahead
+        self.first = nn.Conv1d(n_inputs, config.width, 1)
+        self.blocks = nn.ModuleList()
+        for kernel, dilation in config.layers:
+            own = min(ahead, (kernel - 1) // 2 * dilation)
+            self.blocks.append(_Block(config.width, kernel, dilation, own, config.dropout))
+            ahead -= own
+        self.dropout = nn.Dropout(config.dropout)
+        self.last = nn.Conv1d(config.width, n_outputs, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Codes of frame inputs."""
@@ -80,21 +113,21 @@ class TemporalNet(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, kernel: int, dilation: int, dropout: float) -> None:
+    def __init__(self, width: int, kernel: int, dilation: int, ahead: int, dropout: float) -> None:
         super().__init__()
-        self.reach = (kernel - 1) // 2 * dilation
+        self.ahead, self.behind = ahead, (kernel - 1) * dilation - ahead
         self.spread = nn.Conv1d(width, width, kernel, dilation=dilation)
         self.dropout = nn.Dropout(dropout)
         self.mix = nn.Conv1d(width, width, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:
         change: Tensor = self.mix(self.dropout(F.gelu(self.spread(hidden))))
-        return hidden[..., self.reach : hidden.shape[-1] - self.reach] + change
+        return hidden[..., self.behind : hidden.shape[-1] - self.ahead] + change
 
 
-def context_frames(layers: tuple[tuple[int, int], ...]) -> int:
-    """How many frames a net of these layers sees to either side."""
-    return sum((kernel - 1) // 2 * dilation for kernel, dilation in layers)
+def whole_view(layers: tuple[tuple[int, int], ...]) -> int:
+    """How many frames besides its own a net of these layers sees."""
+    return sum((kernel - 1) * dilation for kernel, dilation in layers)
 
 
 def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
@@ -103,11 +136,6 @@ def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
         pairs = zip(average.parameters(), net.parameters(), strict=True)
         for kept, fresh in pairs:
             kept.lerp_(fresh, 1.0 - decay)
-
-
-def make_net(config: PredictorConfig, n_inputs: int, n_outputs: int) -> TemporalNet:
-    """A net with fresh weights from torch's global generator."""
-    return TemporalNet(n_inputs, n_outputs, config.width, config.layers, config.dropout)
 
 
 def frame_inputs(vectors: Tensor, per_frame: int) -> Tensor:

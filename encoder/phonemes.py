@@ -81,7 +81,7 @@ class Phone:
 
 
 @dataclass(frozen=True)
-class _Fit:
+class Fit:
     """Phones of a piece and their acoustic score per frame of speech (0 is the best there is)."""
 
     phones: list[Phone]
@@ -144,6 +144,61 @@ def decode_phones(waveform: Float32) -> list[Phone]:
     return _tidied(phones)
 
 
+class Aligner:
+    """Fits known words into many short waveforms, [n_samples] at 16 kHz in [-1, 1] each.
+
+    Memory grows with the square of a waveform's length: give at most MAX_PIECE_S or little more.
+    Nothing is rejected: the score tells how well words fit, None that they can't be fitted in at
+    all. Raises TalkheadError without pocketsphinx.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = _decoder(lm=None)
+
+    def fit_text(self, waveform: Float32, text: str) -> Fit | None:
+        """Words as the dictionary has them. Raises TalkheadError as align_phones does."""
+        return self._fit(waveform, _known_words(text, self._decoder))
+
+    def fit_pronounced(self, waveform: Float32, words: Iterable[str]) -> Fit | None:
+        """Words given by their phones, "K AO L"; stress digits don't count.
+
+        Raises TalkheadError naming a word that has other phones than PHONES.
+        """
+        names = []
+        for word in words:
+            phones = re.sub(r"\d", "", word).split()
+            if not phones or not set(phones) < set(PHONES):
+                raise TalkheadError(f'"{word}" is no pronunciation. Write it as "K AO L"')
+            names.append("_" + "_".join(phones).lower())
+            if self._decoder.lookup_word(names[-1]) is None:
+                self._decoder.add_word(names[-1], " ".join(phones), update=False)
+        return self._fit(waveform, names)
+
+    def _fit(self, waveform: Float32, words: list[str]) -> Fit | None:
+        fit = _align(self._decoder, waveform, words)
+        return None if fit is None else Fit(_tidied(fit.phones), fit.score)
+
+
+def spell_phones(
+    waveforms: Iterable[Float32], language_weight: float = 1.0
+) -> Iterator[list[Phone]]:
+    """The phones that are heard in each waveform one by one, with silences: no words are sought.
+
+    waveforms: each [n_samples] at 16 kHz in [-1, 1]. language_weight: how much it counts which phones
+    follow each other in English. Less reliable on English than `decode_phones`. Raises TalkheadError
+    without pocketsphinx.
+    """
+    speller = _speller(language_weight)
+    for waveform in waveforms:
+        check_waveform(waveform, "the sound")
+        speller.reinit_feat()  # else it remembers the noise of the last one
+        phones: list[Phone] = []
+        for start, end, silent in _quiet_pieces(waveform):
+            whole = Phone(SILENCE, 0.0, (end - start) / SAMPLE_RATE)
+            phones += _later([whole] if silent else _spell(speller, waveform[start:end]), start)
+        yield _tidied(phones)
+
+
 # ------------------------------------------------------------------------------- decoders
 
 
@@ -163,10 +218,10 @@ def _listener() -> Any:
     return _decoder(fwdflat=False, maxhmmpf=3000, topn=2, **beams)
 
 
-def _speller() -> Any:
+def _speller(language_weight: float = 1.0) -> Any:
     """Recognises phones. The weight of the phone model is low: it is English."""
     model = importlib.import_module("pocketsphinx").get_model_path("en-us/en-us-phone.lm.bin")
-    return _decoder(lm=None, allphone=model, lw=1.0)
+    return _decoder(lm=None, allphone=model, lw=language_weight)
 
 
 def _run(decoder: Any, waveform: Float32) -> None:
@@ -193,7 +248,7 @@ def _spell(speller: Any, waveform: Float32) -> list[Phone]:
     ]
 
 
-def _align(decoder: Any, waveform: Float32, words: list[str]) -> _Fit | None:
+def _align(decoder: Any, waveform: Float32, words: list[str]) -> Fit | None:
     """The words' phones in a short waveform; None when they can't be fitted in at all."""
     if not words:
         return None
@@ -211,7 +266,7 @@ def _align(decoder: Any, waveform: Float32, words: list[str]) -> _Fit | None:
     spoken = [p for p, phone in zip(found, phones, strict=True) if phone.label != SILENCE]
     n_frames = sum(p.duration for p in spoken)
     score = sum(p.score for p in spoken) / n_frames if n_frames else -np.inf
-    return _Fit(phones, float(score))
+    return Fit(phones, float(score))
 
 
 def _phone(name: str, start: int, duration: int) -> Phone:

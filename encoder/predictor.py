@@ -7,47 +7,53 @@ so an hour of speech takes the memory of a minute, and pieces equal the whole bi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.device import aligned
 from talkhead.encoder.network import (
     PredictorConfig,
     TemporalNet,
-    context_frames,
+    View,
     frame_inputs,
-    make_net,
+    view_of,
+    whole_view,
 )
-from talkhead.encoder.training import Lesson, heard_codes, lip_distance, train_member
+from talkhead.encoder.prior import Prior
+from talkhead.encoder.training import (
+    LEAST_SPREAD,
+    MOUTH_POINTS,
+    SILENCE_WEIGHT,
+    Lesson,
+    alone,
+    heard_codes,
+    lip_distance,
+    make_lesson,
+    train_member,
+    vectors_per_frame,
+)
 from talkhead.errors import TalkheadError
-from talkhead.face import JAW_LINE, LIPS, FaceModel
+from talkhead.face import FaceModel
 from talkhead.progress import Progress
-from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
+from talkhead.types import Bool, Float32, Float64, Int, SpeechFeatures
 
 BLOCK = 250
 """Frames predicted at a time."""
-SETTLING_FRAMES = 15
-STIRRING_FRAMES = 8
+SETTLING_FRAMES = 20
+STIRRING_FRAMES = 4
 """Frames after speech and before it that are left to the nets though nothing sounds: in short
-pauses people breathe with the mouth open, and they open it well before the first sound."""
-CLOSING_FRAMES = 3
-"""Frames over which the mouth goes to rest, and leaves it."""
+pauses people breathe with the mouth open, and they open it before the first sound."""
+CLOSING_FRAMES = 2
+"""Frames over which the mouth goes to rest, and leaves it: STIRRING_FRAMES before speech it has left
+it, so to know speech LOOKAHEAD_S ahead is enough."""
 GAINS = tuple(1.0 + 0.05 * step for step in range(9))
 GAIN_COST = 0.015
 """By how much the lips' error on held-out frames may grow for motion as large as the person's."""
+HELD_OUT = 0.1
+"""Share of the training frames that each net leaves out, so that there are some to judge nets on."""
 LEAST_FRAMES = 100
-SILENCE_WEIGHT = 0.5
-"""How much a frame counts in which nothing is said: the mouth may be doing anything."""
-LIPS_CENTRED = 0.7
-"""Share of the lips' common motion that is no error: their shape matters more than their place."""
-LIP_GAPS = ((13, 14), (82, 87), (312, 317))
-"""Landmarks of the inner lips, upper and lower, whose distance is how far the mouth is open."""
-LEAST_SPREAD = 0.5
-"""Added to the features' spread, so that dimensions that hardly vary are not blown up."""
 RANGE_PERCENT = (0.2, 99.8)
 """Percentiles of the training codes that predicted codes stay between."""
 
@@ -56,12 +62,15 @@ RANGE_PERCENT = (0.2, 99.8)
 class Scaling:
     """What a predictor knows of its person besides the nets' weights.
 
-    rate: of the features. mean, spread: [D] of the features. centre: [K] mean mouth code. low,
-    high: [K] range of mouth codes in training. rest: [n_codes] the code at rest. gain: factor on
-    what the nets predict, against their timidity.
+    rate: of the features. ahead: frames that a net sees after its own. mean, spread: [D] of the
+    features. centre: [K] mean mouth code. low, high: [K] range of mouth codes in training. rest:
+    [n_codes] the code at rest. gain: factor on what the nets predict, against their timidity.
+    held_out: lip distance on training frames by nets that have not seen them, over the lips' typical
+    motion.
     """
 
     rate: float
+    ahead: int
     mean: Float32
     spread: Float32
     centre: Float32
@@ -69,6 +78,7 @@ class Scaling:
     high: Float32
     rest: Float32
     gain: float
+    held_out: float
 
     @property
     def vectors_per_frame(self) -> int:
@@ -82,16 +92,6 @@ class Scaling:
     def normalised(self, values: Float32) -> Float32:
         """Features [n, D] with mean 0 and spread 1 in training."""
         return np.asarray((values - self.mean) / self.spread, dtype=np.float32)
-
-
-def vectors_per_frame(rate: float) -> int:
-    """Feature vectors a video frame. Raises TalkheadError when that is no whole number."""
-    n = round(rate / FRAME_RATE)
-    if n < 1 or abs(n * FRAME_RATE - rate) > 1e-6:
-        raise TalkheadError(
-            f"features at {rate:g} vectors a second: a multiple of {FRAME_RATE} is needed"
-        )
-    return n
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,8 @@ class MotionPredictor:
     ) -> Iterator[Float32]:
         """The same codes [n, n_codes], piece by piece, of features that come in chunks [m, D]."""
         share = rest_share(silent, n_frames)[:, None]
-        context = context_frames(self.config.layers)
         start = 0
-        for window in self._windows(chunks, context, n_frames):
+        for window in self._windows(chunks, n_frames):
             n = min(BLOCK, n_frames - start)
             codes = self._speaking(window)[:n]
             weight = share[start : start + n]
@@ -133,25 +132,32 @@ class MotionPredictor:
             start += n
             yield result
 
-    def _windows(self, chunks: Iterable[Float32], context: int, n_frames: int) -> Iterator[Float32]:
-        """Normalised features [(BLOCK + 2 * context) * vectors_per_frame, D] of each block.
+    @property
+    def view(self) -> View:
+        """What a net sees besides its own frame."""
+        return View(whole_view(self.config.layers) - self.scaling.ahead, self.scaling.ahead)
+
+    def _windows(self, chunks: Iterable[Float32], n_frames: int) -> Iterator[Float32]:
+        """Normalised features [(behind + BLOCK + ahead) * vectors_per_frame, D] of each block.
 
         Before the first vector stands the first, after the last one the last.
         """
         source = iter(chunks)
         per_frame = self.scaling.vectors_per_frame
-        size, step = (BLOCK + 2 * context) * per_frame, BLOCK * per_frame
+        before, after = (n * per_frame for n in (self.view.behind, self.view.ahead))
+        step = BLOCK * per_frame
+        size = before + step + after
         held = np.zeros((0, len(self.scaling.mean)), np.float32)
         for start in range(0, n_frames, BLOCK):
             first = start == 0
-            held = _filled(held, source, size - first * context * per_frame)
+            held = _filled(held, source, size - first * before)
             if held.shape[1] != len(self.scaling.mean) or len(held) == 0:
                 raise TalkheadError(
                     f"features of shape {held.shape}; the predictor was fitted on "
                     f"[F, {len(self.scaling.mean)}]. Use the encoder it was fitted with"
                 )
             if first:
-                held = np.concatenate([np.repeat(held[:1], context * per_frame, axis=0), held])
+                held = np.concatenate([np.repeat(held[:1], before, axis=0), held])
             missing = max(0, size - len(held))
             whole = np.concatenate([held, np.repeat(held[-1:], missing, axis=0)])
             yield self.scaling.normalised(whole[:size])
@@ -180,12 +186,12 @@ class MotionPredictor:
         stored = {
             k.removeprefix("scaling."): v for k, v in tensors.items() if k.startswith("scaling.")
         }
-        rate, gain = float(stored.pop("rate")), float(stored.pop("gain"))
-        scaling = Scaling(rate=rate, gain=gain, **{k: v.numpy() for k, v in stored.items()})
+        known = {k: v.item() if v.ndim == 0 else v.numpy() for k, v in stored.items()}
+        scaling = Scaling(**known)
         members = []
         for index in range(config.n_members):
             prefix = f"member{index}."
-            net = make_net(config, scaling.n_inputs, len(scaling.centre))
+            net = TemporalNet(config, scaling.n_inputs, len(scaling.centre), scaling.ahead)
             state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             net.load_state_dict(state)
             members.append(net.eval())
@@ -234,53 +240,51 @@ def fit_predictor(
     config: PredictorConfig,
     seed: int,
     progress: Progress,
+    prior: Prior | None = None,
 ) -> MotionPredictor:
     """A predictor of a person's mouth codes, from training frames alone.
 
     codes: [F, n_codes] tracked. train: [F] frames to learn from; nothing of the others is read.
-    silent: [F] video frames without speech. Raises TalkheadError when there is too little to learn
-    from. On a CPU the same seed gives the same predictor, bit for bit.
+    silent: [F] video frames without speech. prior: where the nets begin instead of at random.
+    Raises TalkheadError when there is too little to learn from, and for a prior of another encoder.
+    On a CPU the same seed gives the same predictor, bit for bit.
     """
     if train.sum() < LEAST_FRAMES:
         raise TalkheadError(
             f"{train.sum()} frames of usable footage are too few to learn speech from; "
             f"{LEAST_FRAMES} are needed. Record a longer video"
         )
-    scaling = _scaling(features, codes, train, face)
-    lesson = _lesson(features, codes, train, silent, face, scaling)
+    view = view_of(config, vectors_per_frame(features.rate), features.rate, features.lookahead_s)
+    scaling = _scaling(features, codes, train, face, view)
+    lesson = _lesson(features, codes, train, silent, face, scaling, view)
     blocks = _blocks(train, config.n_members)
     members, timid = [], torch.zeros_like(lesson.targets)
+    judged = torch.zeros(len(codes), dtype=torch.bool)
     total = config.n_members * config.n_steps
-    with progress.step("Learning the mouth", total=total) as step, _alone():
+    with progress.step("Learning the mouth", total=total) as step, alone():
         for index, held_out in enumerate(blocks):
             torch.manual_seed(seed * 1000 + index)
             generator = torch.Generator().manual_seed(seed * 1000 + index)
-            net = make_net(config, scaling.n_inputs, len(scaling.centre))
+            net = TemporalNet(config, scaling.n_inputs, len(scaling.centre), scaling.ahead)
+            if prior is not None:
+                prior.begin(net, index, face.basis[: face.n_mouth, list(MOUTH_POINTS), :2])
             member = train_member(lesson, held_out, net, config, generator, step.advance)
             members.append(member)
-            timid[held_out] = heard_codes(lesson, member, config)[held_out]
-    gain = _boldness(timid, lesson)
-    return MotionPredictor(config, replace(scaling, gain=gain), tuple(members))
+            timid[held_out] = heard_codes(lesson, member)[held_out]
+            judged |= held_out
+    gain, distance = _boldness(timid, lesson, judged)
+    return MotionPredictor(config, replace(scaling, gain=gain, held_out=distance), tuple(members))
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One thread, which is faster for nets so small, and torch's global generator put back after."""
-    n_threads = torch.get_num_threads()
-    with torch.random.fork_rng([]):
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(n_threads)
-
-
-def _scaling(features: SpeechFeatures, codes: Float32, train: Bool, face: FaceModel) -> Scaling:
+def _scaling(
+    features: SpeechFeatures, codes: Float32, train: Bool, face: FaceModel, view: View
+) -> Scaling:
     heard = features.values[_vectors_of(train, features)].astype(np.float64)
     mouth = codes[train, : face.n_mouth].astype(np.float64)
     low, high = np.percentile(mouth, RANGE_PERCENT, axis=0)
     return Scaling(
         rate=features.rate,
+        ahead=view.ahead,
         mean=heard.mean(0).astype(np.float32),
         spread=(heard.std(0) + LEAST_SPREAD).astype(np.float32),
         centre=mouth.mean(0).astype(np.float32),
@@ -288,6 +292,7 @@ def _scaling(features: SpeechFeatures, codes: Float32, train: Bool, face: FaceMo
         high=high.astype(np.float32),
         rest=face.silence.astype(np.float32),
         gain=1.0,
+        held_out=0.0,
     )
 
 
@@ -298,6 +303,7 @@ def _lesson(
     silent: Bool,
     face: FaceModel,
     scaling: Scaling,
+    view: View,
 ) -> Lesson:
     n_frames, per_frame = len(codes), scaling.vectors_per_frame
     vectors = np.zeros((n_frames * per_frame, len(scaling.mean)), np.float32)
@@ -307,19 +313,8 @@ def _lesson(
     targets[train] = codes[train, : face.n_mouth] - scaling.centre
     weights = np.zeros(n_frames, np.float32)
     weights[train] = np.where(silent[train], SILENCE_WEIGHT, 1.0)
-    lips, jaw = (_moved_by(face, points) for points in (LIPS, JAW_LINE))
-    gap = np.stack([_moved_by(face, (top,)) - _moved_by(face, (low,)) for top, low in LIP_GAPS], 1)
-    lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
-    typical = np.linalg.norm(np.tensordot(targets[train], lips, 1), axis=-1).mean()
-    return Lesson(
-        vectors=aligned(vectors),
-        targets=aligned(targets),
-        weights=aligned(weights),
-        lips=aligned((lips / typical).reshape(face.n_mouth, -1)),
-        gap=aligned((gap / typical).reshape(face.n_mouth, -1)),
-        jaw=aligned((jaw / typical).reshape(face.n_mouth, -1)),
-        spread=aligned(scaling.spread),
-    )
+    basis = face.basis[: face.n_mouth, list(MOUTH_POINTS), :2]
+    return make_lesson(vectors, targets, weights, basis, scaling.spread, view)
 
 
 def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
@@ -328,28 +323,26 @@ def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
     return used[used < len(features)]
 
 
-def _moved_by(face: FaceModel, points: tuple[int, ...]) -> Float32:
-    """What a unit of each mouth code moves on screen, [n_mouth, P, 2]."""
-    return face.basis[: face.n_mouth, list(points), :2]
-
-
 def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
-    """The training frames in n_blocks contiguous parts, each as [F] bool."""
+    """A block of HELD_OUT of the training frames for each of n_blocks equal parts, as [F] bool."""
     for part in np.array_split(np.flatnonzero(train), n_blocks):
+        spare = round(len(part) * max(0.0, 1.0 - HELD_OUT * n_blocks)) // 2
         block = torch.zeros(len(train), dtype=torch.bool)
-        block[torch.from_numpy(part)] = True
+        block[torch.from_numpy(part[spare : len(part) - spare])] = True
         yield block
 
 
-def _boldness(timid: Tensor, lesson: Lesson) -> float:
-    """The largest of GAINS on codes [F, K] of held-out frames that costs at most GAIN_COST.
+def _boldness(timid: Tensor, lesson: Lesson, judged: Tensor) -> tuple[float, float]:
+    """The largest of GAINS on codes [F, K] that costs at most GAIN_COST on the frames judged [F], and
+    the lip distance there.
 
     Nets that learn from little shrink every motion towards the mean; a mouth that moves as far as
     the person's looks more right than its distance says.
     """
+    weights = lesson.weights * judged
     errors = [
-        float(lip_distance((gain * timid - lesson.targets) @ lesson.lips, lesson.weights))
+        float(lip_distance((gain * timid - lesson.targets) @ lesson.lips, weights))
         for gain in GAINS
     ]
     allowed = (1.0 + GAIN_COST) * min(errors)
-    return max(gain for gain, error in zip(GAINS, errors, strict=True) if error <= allowed)
+    return max((g, error) for g, error in zip(GAINS, errors, strict=True) if error <= allowed)

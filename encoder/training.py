@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talkhead.device import aligned
 from talkhead.encoder.network import (
     PredictorConfig,
     TemporalNet,
+    View,
     average_into,
-    context_frames,
     frame_inputs,
 )
+from talkhead.errors import TalkheadError
+from talkhead.face import JAW_LINE, LIPS
+from talkhead.types import FRAME_RATE, Float32
 
+MOUTH_POINTS = LIPS + JAW_LINE
+"""Landmarks whose motion on screen counts, in the order of a lesson's basis."""
+LIPS_CENTRED = 0.7
+"""Share of the lips' common motion that is no error: their shape matters more than their place."""
+LIP_GAPS = ((13, 14), (82, 87), (312, 317))
+"""Landmarks of the inner lips, upper and lower, whose distance is how far the mouth is open."""
+SILENCE_WEIGHT = 0.5
+"""How much a frame counts in which nothing is said: the mouth may be doing anything."""
+LEAST_SPREAD = 0.5
+"""Added to the features' spread, so that dimensions that hardly vary are not blown up."""
 AVERAGING = 0.99
 """Decay, a step, of the running mean of the weights, which is what is kept."""
 WARM_UP_STEPS = 20
@@ -34,7 +51,7 @@ class Lesson:
     vectors: [F * per_frame, D] normalised features. targets: [F, K] mouth codes less their mean.
     weights: [F] how much a frame counts. lips, gap, jaw: [K, P * 2] what a unit of code moves on
     screen, x and y of P points (gap: of the upper lip against the lower), in units of the typical
-    lip motion. spread: [D] of the features.
+    lip motion. spread: [D] of the features. view: of the nets that learn it.
     """
 
     vectors: Tensor
@@ -44,10 +61,64 @@ class Lesson:
     gap: Tensor
     jaw: Tensor
     spread: Tensor
+    view: View
 
     @property
     def per_frame(self) -> int:
         return len(self.vectors) // len(self.targets)
+
+    @cached_property
+    def padded(self) -> Tensor:
+        """The features with 0 before and after for as far as nets see."""
+        before, after = (n * self.per_frame for n in (self.view.behind, self.view.ahead))
+        return F.pad(self.vectors, (0, 0, before, after))
+
+
+def vectors_per_frame(rate: float) -> int:
+    """Feature vectors a video frame. Raises TalkheadError when that is no whole number."""
+    n = round(rate / FRAME_RATE)
+    if n < 1 or abs(n * FRAME_RATE - rate) > 1e-6:
+        raise TalkheadError(
+            f"features at {rate:g} vectors a second: a multiple of {FRAME_RATE} is needed"
+        )
+    return n
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One thread, which is faster for nets so small, and torch's global generator put back after."""
+    n_threads = torch.get_num_threads()
+    with torch.random.fork_rng([]):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+
+
+def make_lesson(
+    vectors: Float32,
+    targets: Float32,
+    weights: Float32,
+    basis: Float32,
+    spread: Float32,
+    view: View,
+) -> Lesson:
+    """The lesson of mouth codes that move the MOUTH_POINTS by basis [K, P, 2]; else as in Lesson."""
+
+    def moved_by(points: tuple[int, ...]) -> Float32:
+        return basis[:, [MOUTH_POINTS.index(point) for point in points]]
+
+    lips = moved_by(LIPS)
+    lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
+    gap = moved_by(tuple(top for top, _ in LIP_GAPS)) - moved_by(tuple(low for _, low in LIP_GAPS))
+    moved = np.linalg.norm(np.tensordot(targets[weights > 0], lips, 1), axis=-1)
+    lips, gap, jaw = (
+        aligned((points / moved.mean()).reshape(len(basis), -1))
+        for points in (lips, gap, moved_by(JAW_LINE))
+    )
+    learned = (aligned(array) for array in (vectors, targets, weights))
+    return Lesson(*learned, lips, gap, jaw, aligned(spread), view)
 
 
 def train_member(
@@ -102,7 +173,7 @@ def _loss(
 ) -> Tensor:
     """Mean error of lips and jaw and of the lips' velocity over stretches, a scalar."""
     frames = starts[:, None] + torch.arange(config.n_frames)
-    vectors = _altered(_heard(lesson, starts, config), lesson.spread, config, generator)
+    vectors = _altered(_heard(lesson, starts, config.n_frames), lesson.spread, config, generator)
     predicted = net(frame_inputs(vectors, lesson.per_frame)).transpose(1, 2)
     error = predicted - lesson.targets[frames]
     weight = weights[frames]
@@ -123,12 +194,11 @@ def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
     return (lengths * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def _heard(lesson: Lesson, starts: Tensor, config: PredictorConfig) -> Tensor:
-    """Features [B, T, D] of stretches and their context; 0 beyond the clip."""
-    margin = context_frames(config.layers) * lesson.per_frame
-    length = config.n_frames * lesson.per_frame + 2 * margin
-    padded = F.pad(lesson.vectors, (0, 0, margin, margin))
-    return padded[(starts * lesson.per_frame)[:, None] + torch.arange(length)]
+def _heard(lesson: Lesson, starts: Tensor, n_frames: int) -> Tensor:
+    """Features [B, T, D] of stretches of n_frames and what their view adds; 0 beyond the clip."""
+    view, per_frame = lesson.view, lesson.per_frame
+    length = (n_frames + view.behind + view.ahead) * per_frame
+    return lesson.padded[(starts * per_frame)[:, None] + torch.arange(length)]
 
 
 def _altered(
@@ -150,10 +220,8 @@ def _shown(n: int, dim: int, config: PredictorConfig, generator: torch.Generator
     return ((index < first) | (index >= first + width)).all(1).float()
 
 
-def heard_codes(lesson: Lesson, net: TemporalNet, config: PredictorConfig) -> Tensor:
+def heard_codes(lesson: Lesson, net: TemporalNet) -> Tensor:
     """What a net predicts of all frames of a lesson, [F, K]."""
-    margin = context_frames(config.layers) * lesson.per_frame
-    padded = F.pad(lesson.vectors, (0, 0, margin, margin))
     with torch.no_grad():
-        codes: Tensor = net(frame_inputs(padded[None], lesson.per_frame))[0].T
+        codes: Tensor = net(frame_inputs(lesson.padded[None], lesson.per_frame))[0].T
     return codes

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.checkpoints import load_optimiser, optimiser_tensors
 from talkhead.dataset import IdentityDataset
 from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
@@ -84,7 +85,7 @@ def _optimise(
     first = 0
     if state is not None:
         first = int(state["step"])
-        _load_moments(optimiser, state)
+        load_optimiser(optimiser, state)
     batches = _prefetched(dataset, config.batch_size, seed, first, config.n_steps)
     saved = time.monotonic()
     with progress.step("Fitting the renderer", total=config.n_steps, done=first) as bar:
@@ -118,26 +119,9 @@ def _save(
     renderer: Renderer, optimiser: torch.optim.Optimizer, step: int, checkpoint: Path
 ) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in renderer.tensors().items()}
-    for i, parameter in enumerate(_parameters(optimiser)):
-        moments = optimiser.state[parameter]
-        for name in ("exp_avg", "exp_avg_sq", "step"):
-            if name in moments:
-                tensors[f"optimiser.{i}.{name}"] = moments[name]
-    write_tensors(checkpoint, {**tensors, "step": torch.tensor(step)})
-
-
-def _load_moments(optimiser: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    for i, parameter in enumerate(_parameters(optimiser)):
-        if f"optimiser.{i}.step" in state:
-            optimiser.state[parameter] = {
-                "exp_avg": state[f"optimiser.{i}.exp_avg"].to(parameter.device),
-                "exp_avg_sq": state[f"optimiser.{i}.exp_avg_sq"].to(parameter.device),
-                "step": state[f"optimiser.{i}.step"].to(parameter.device),
-            }
-
-
-def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    write_tensors(
+        checkpoint, {**tensors, **optimiser_tensors(optimiser), "step": torch.tensor(step)}
+    )
 
 
 # ------------------------------------------------------------------------------ batches

@@ -19,6 +19,8 @@ from scipy import stats
 
 from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
+Numbers = npt.NDArray[np.floating[Any]]
+
 CONFIDENCE = 0.95
 LEAST_BLOCKS = 4
 """Blocks that an interval is given for: from fewer it would be guesswork."""
@@ -77,8 +79,8 @@ def contiguous_folds(
 
 
 def paired_block_bootstrap(
-    a: npt.NDArray[np.floating[Any]],
-    b: npt.NDArray[np.floating[Any]],
+    a: Numbers,
+    b: Numbers,
     block: int = FRAME_RATE,
     n_draws: int = 2000,
     seed: int = 0,
@@ -133,6 +135,39 @@ def fair_gain(lmd: float, floor: float, baseline: float) -> float:
     The mean over clips counts, each clip alike. NaN where the baseline is not above the floor.
     """
     return 1.0 - (lmd - floor) / (baseline - floor) if baseline > floor else math.nan
+
+
+def mean_gain_bootstrap(
+    clips: Sequence[tuple[Numbers, Numbers, float]],
+    block: int = FRAME_RATE,
+    n_draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Mean over clips, each alike, of the fair gain of one system over another, and its interval.
+
+    clips: errors of the system, errors of the other, both [N] or [n_seeds, N] on the same frames in
+    time's order, and the floor. As in paired_block_bootstrap, seeds are averaged first and blocks
+    are drawn, here within each clip: the interval tells of other speech of these people, not of
+    other people. Percentiles lie as far out as the clip with the fewest blocks wants it; NaN for
+    both ends where one has fewer than LEAST_BLOCKS. Raises ValueError for errors that are no pairs.
+    """
+    random = np.random.default_rng(seed)
+    means, draws, counts = [], [], []
+    for own, other, floor in clips:
+        ours, theirs = (np.atleast_2d(e).mean(0, dtype=np.float64) for e in (own, other))
+        if len(ours) != len(theirs) or not len(ours):
+            raise ValueError(f"errors of {len(ours)} and {len(theirs)} frames are no pairs")
+        counts.append(len(ours) // block)
+        means.append(fair_gain(float(ours.mean()), floor, float(theirs.mean())))
+        starts = random.integers(len(ours), size=(n_draws, max(1, counts[-1])))
+        drawn = (_block_means(errors, block)[starts].mean(1) for errors in (ours, theirs))
+        draws.append([fair_gain(a, floor, b) for a, b in zip(*drawn, strict=True)])
+    mean, n_blocks = float(np.mean(means)), min(counts)
+    if n_blocks < LEAST_BLOCKS:
+        return Interval(mean, math.nan, math.nan)
+    tail = _expanded_tail(n_blocks)
+    low, high = np.quantile(np.mean(draws, axis=0), (tail, 1 - tail))
+    return Interval(mean, float(low), float(high))
 
 
 def few_frames(n_frames: int) -> str:

@@ -9,7 +9,7 @@ encoder (judge_training) and shares nothing with one. docs/judge.md: how well it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,20 +64,26 @@ LEAST_CONTROL_S = 2.0
 # ------------------------------------------------------------------------------ inputs
 
 
-def steady_points(landmarks: Points, template: Float32) -> Float32:
+def steady_points(landmarks: Points, template: Float32, points: Sequence[int] = POINTS) -> Float32:
     """Lips and chin [F, P, 2] as on a face that holds still: in eye distances, y down.
 
     landmarks: [F, 478, 2 or 3] pixels. template: [A, 2] where ANCHORS belong. Each frame's anchors
-    are laid on the template by the affine map of least squares, which then moves the lips.
+    are laid on the template by the affine map of least squares, which then moves the points.
     """
+    centre, maps = steady_maps(landmarks, template)
+    return np.asarray((landmarks[:, list(points), :2] - centre) @ maps, np.float32)
+
+
+def steady_maps(landmarks: Points, template: Float32) -> tuple[Float64, Float64]:
+    """From pixels to a face that holds still, centre [F, 1, 2] and maps [F, 2, 2]: (x - centre) @
+    map. Arguments as in steady_points."""
     anchors = landmarks[:, list(ANCHORS), :2].astype(np.float64)
     centre = anchors.mean(1, keepdims=True)
     anchors -= centre
     target = (template - template.mean(0)).astype(np.float64)
     own = np.einsum("fai,faj->fij", anchors, anchors)
     own += 1e-9 * (1.0 + np.trace(own, axis1=1, axis2=2))[:, None, None] * np.eye(2)
-    maps = np.linalg.solve(own, np.einsum("fai,aj->fij", anchors, target))
-    return np.asarray((landmarks[:, list(POINTS), :2] - centre) @ maps, np.float32)
+    return centre, np.linalg.solve(own, np.einsum("fai,aj->fij", anchors, target))
 
 
 def frame_mel(waveform: Float32, first: int, n_frames: int) -> Float32:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +33,14 @@ from talkhead.app.evaluation.judge import (
     lag_scores,
     steady_points,
 )
+from talkhead.app.footage import Footage, Span, read_footage
 from talkhead.device import seed_everything
 from talkhead.errors import FootageError
 from talkhead.face import OUTER_EYE_CORNERS
-from talkhead.media import read_audio, read_frames
-from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, track_frames
-from talkhead.preprocess.sync import shift_waveform
 from talkhead.progress import Progress, make_progress
-from talkhead.storage import file_errors, make_folder, read_tensors, sha256_of, write_tensors
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, Int, UInt8
+from talkhead.storage import sha256_of, write_tensors
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Float64, Int
 
-INDEX = "index.jsonl"
-VALIDATION_SHARE = 0.1
 TEST_FRAMES = 45
 """A window of lips whose shift is to be found: all of a take of 3 s but +-15 frames."""
 TEST_STRIDE = 25
@@ -53,9 +48,6 @@ LEAST_TAKE = TEST_FRAMES + 2 * MAX_LAG
 """Shorter takes are left out."""
 LONGER_TESTS = (125, 250)
 """Frames of longer windows that figures are given for."""
-
-Span = tuple[int, int]
-"""Start and stop of frames that belong together: one take, a face in each."""
 
 _LOOP = [(10 - i) % 20 for i in range(20)]
 MIRROR = [*_LOOP, *(20 + i for i in _LOOP), *(40 + i for i in reversed(range(len(CHIN))))]
@@ -95,21 +87,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class Footage:
-    """A tracked video. landmarks: [F, 478, 2]. seen: [F]. waveform: [n_samples] at 16 kHz, in sync.
-    source: the path it was read from, itself or its folder. takes: frames that belong together.
-    validation: takes that are not trained on."""
-
-    name: str
-    source: str
-    landmarks: Float32
-    seen: Bool
-    waveform: Float32
-    takes: tuple[Span, ...]
-    validation: tuple[Span, ...] = ()
-
-
-@dataclass(frozen=True)
 class Clip:
     """A video as the judge takes it in. points: [F, P, 2]. mel: [F, VECTORS, N_MELS]."""
 
@@ -122,92 +99,6 @@ class Clip:
 
 
 # ----------------------------------------------------------------------------- footage
-
-
-def read_footage(
-    path: Path, cache: Path, progress: Progress, late_ms: Mapping[str, float] | None = None
-) -> list[Footage]:
-    """The tracked videos of a path: a video, or a folder of them with or without an index.jsonl.
-
-    late_ms: by how much the sound of a video is late, by its stem; it is put right. Validation: the
-    last VALIDATION_SHARE of a folder's takes when it has an index. Raises TalkheadError.
-    """
-    videos = sorted(path.glob("*.mp4")) if path.is_dir() else [path]
-    if not videos:
-        raise FootageError(f"{path}: no .mp4 in this folder. Give a folder of videos")
-    index = _read_index(path / INDEX) if path.is_dir() and (path / INDEX).exists() else {}
-    footage = []
-    for video in videos:
-        tracked = _tracked(video, cache, progress)
-        seen = tracked["seen"].numpy()
-        waveform = tracked["waveform"].numpy()
-        waveform = shift_waveform(waveform, (late_ms or {}).get(video.stem, 0.0))
-        n_frames = min(len(seen), len(waveform) * FRAME_RATE // SAMPLE_RATE)
-        takes = tuple(_takes(seen[:n_frames], index.get(video.name, [0])))
-        footage.append(
-            Footage(video.stem, str(path), tracked["landmarks"].numpy(), seen, waveform, takes)
-        )
-    return _with_validation(footage) if index else footage
-
-
-def _read_index(path: Path) -> dict[str, list[int]]:
-    """First frames of the takes of each file."""
-    starts: dict[str, list[int]] = {}
-    try:
-        with file_errors(path):
-            lines = path.read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            take = json.loads(line)
-            starts.setdefault(take["file"], []).append(round(take["start"] * FRAME_RATE))
-    except (ValueError, KeyError, TypeError) as error:
-        raise FootageError(
-            f'{path}: each line must be {{"file": NAME, "start": SECONDS}} ({error})'
-        ) from error
-    return {name: sorted(frames) for name, frames in starts.items()}
-
-
-def _takes(seen: Bool, starts: Sequence[int]) -> Iterator[Span]:
-    """Runs with a face between one start and the next."""
-    bounds = sorted({0, *starts, len(seen)})
-    for low, high in pairwise(bounds):
-        flags = np.concatenate([[0], seen[low:high].astype(np.int8), [0]])
-        for start, stop in np.flatnonzero(np.diff(flags)).reshape(-1, 2) + low:
-            if stop - start >= LEAST_TAKE:
-                yield int(start), int(stop)
-
-
-def _with_validation(footage: Sequence[Footage]) -> list[Footage]:
-    """The last takes set aside."""
-    spare = round(VALIDATION_SHARE * sum(len(one.takes) for one in footage))
-    split = []
-    for one in reversed(footage):
-        n_kept = max(0, len(one.takes) - spare)
-        split.append(replace(one, takes=one.takes[:n_kept], validation=one.takes[n_kept:]))
-        spare -= len(one.takes) - n_kept
-    return split[::-1]
-
-
-def _tracked(video: Path, cache: Path, progress: Progress) -> dict[str, Tensor]:
-    """landmarks [F, 478, 2], seen [F], waveform of a video, from the cache if they are there."""
-    stored = make_folder(cache) / f"{video.stem}-{sha256_of(video)[:12]}.safetensors"
-    if not stored.exists():
-        with progress.step(f"Tracking {video.name}") as step:
-            tracker = FaceTracker()
-            tracking, seen = bridge_gaps(track_frames(tracker, _advancing(video, step.advance)))
-            tracker.close()
-        tensors = {
-            "landmarks": torch.from_numpy(tracking.landmarks[..., :2].copy()),
-            "seen": torch.from_numpy(seen),
-            "waveform": torch.from_numpy(read_audio(video)),
-        }
-        write_tensors(stored, tensors)
-    return read_tensors(stored)
-
-
-def _advancing(video: Path, advance: Callable[[], None]) -> Iterator[UInt8]:
-    for frame in read_frames(video):
-        advance()
-        yield frame
 
 
 def mean_template(footage: Sequence[Footage]) -> Float32:
@@ -546,7 +437,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress = make_progress("bars")
     late = {name: float(ms) for name, _, ms in (text.partition("=") for text in options.late)}
     read = [
-        f for path in options.footage for f in read_footage(path, options.cache, progress, late)
+        f
+        for path in options.footage
+        for f in read_footage(path, options.cache, progress, late, LEAST_TAKE)
     ]
     template = mean_template(read)
     clips = [make_clip(one, template) for one in read]
@@ -554,7 +447,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     net = train(clips, template, config, options.seed, progress)
     net.noise.fill_(wrong_sound_noise(net, clips))
     write_tensors(options.output, net.state_dict())
-    tests = [f for path in options.test for f in read_footage(path, options.cache, progress, late)]
+    tests = [
+        f
+        for path in options.test
+        for f in read_footage(path, options.cache, progress, late, LEAST_TAKE)
+    ]
     unseen = [replace(make_clip(f, template), train=f.takes + f.validation) for f in tests]
     entry = {
         "sha256": sha256_of(options.output),

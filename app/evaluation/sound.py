@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from talkhead.app.evaluation.judge import MAX_LAG
 from talkhead.app.evaluation.takes import Sound
-from talkhead.audio import silence_of_video
+from talkhead.audio import measure_loudness, silence_of_video
+from talkhead.encoder.base import speech_gain
+from talkhead.encoder.pase.decode import decode_posteriors
+from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phonemes import Phone, align_phones, decode_phones, why_no_phones
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
+
+BY_PASE = "They are those that PASE hears, the ears that also move the lips"
 
 
 @dataclass(frozen=True)
 class Hearing:
     """A stretch of sound as it was heard, and what could not be had of it.
 
-    sound: None where nobody speaks. left_out: why something is missing, one line each.
+    sound: None where nobody speaks. left_out: why something is missing or had otherwise, one line each.
     """
 
     sound: Sound | None
@@ -48,11 +55,19 @@ def hear(
         return Hearing(Sound(part, silent, None))
     problem = why_no_phones()
     if not problem and language != "en":
-        problem = f"phones are recognised in English only, and the speech is in {language!r}"
+        problem = f"pocketsphinx knows English only, and the speech is in {language!r}"
     if problem:
-        return Hearing(Sound(part, silent, None), (f"{prefix}phonemes: {problem}",))
+        found = phones_of_pase(part, silent)
+        return Hearing(Sound(part, silent, found), (f"{prefix}phonemes: {problem}. {BY_PASE}",))
     found = decode_phones(part) if text is None else align_phones(part, text)
     return Hearing(Sound(part, silent, found))
+
+
+def phones_of_pase(waveform: Float32, silent: Bool) -> list[Phone]:
+    """The phones that PASE hears in a waveform [n] at 16 kHz; silent: [F] frames without speech."""
+    gain = speech_gain(measure_loudness([waveform]).powers, silent)
+    posteriors = PaseEncoder.shipped().phone_posteriors(waveform * np.float32(gain))
+    return decode_posteriors(posteriors)
 
 
 def excerpt(sound: Sound, first: int, n_frames: int) -> Sound:

@@ -23,6 +23,7 @@ from talkhead.encoder.phonemes import (
     align_phones,
     decode_phones,
     guess_phones,
+    spell_phones,
     why_no_phones,
 )
 from talkhead.errors import TalkheadError
@@ -223,6 +224,18 @@ def test_phone_by_phone_where_no_words_fit(line: Float32, monkeypatch: pytest.Mo
     true = spoken(true_phones())
     errors = start_errors_s(spoken(decode_phones(line)), true)
     assert 0.6 * len(true) <= len(errors) < 0.9 * len(true)
+
+
+@needs_sphinx
+def test_phones_spelled_one_by_one(line: Float32) -> None:
+    quiet = np.zeros(SAMPLE_RATE, np.float32)
+    first, silence, again = spell_phones([line, quiet, line])
+    true = spoken(true_phones())
+    assert 0.6 * len(true) <= len(start_errors_s(spoken(first), true)) < 0.9 * len(true)
+    assert again == first
+    assert silence == [Phone(SILENCE, 0.0, 1.0)]
+    (english,) = spell_phones([line], language_weight=20.0)
+    assert len(spoken(english)) < len(spoken(first))
 
 
 @needs_sphinx

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from talkhead.encoder.network import PredictorConfig, context_frames
+from talkhead.encoder.base import encoder_names, load_encoder
+from talkhead.encoder.network import LOOKAHEAD_S, PRESETS, PredictorConfig, view_of
 from talkhead.encoder.predictor import (
     BLOCK,
     CLOSING_FRAMES,
@@ -20,10 +21,11 @@ from talkhead.encoder.predictor import (
     fit_predictor,
     rest_share,
 )
+from talkhead.encoder.training import vectors_per_frame
 from talkhead.errors import TalkheadError
 from talkhead.face import N_LANDMARKS, FaceModel, lip_aperture
 from talkhead.progress import SilentProgress
-from talkhead.types import Bool, Float32, SpeechFeatures
+from talkhead.types import FRAME_RATE, Bool, Float32, SpeechFeatures
 
 N_MOUTH, N_CODES, DIM = 4, 6, 12
 SMALL = PredictorConfig(
@@ -154,9 +156,58 @@ def test_what_lies_beyond_the_view_has_no_say(predictor: MotionPredictor) -> Non
     whole = predictor.predict(SpeechFeatures(values, 50.0), speech, n_frames)
     values[600:] = 0.0
     cut = predictor.predict(SpeechFeatures(values, 50.0), speech, n_frames)
-    reach = 300 - context_frames(SMALL.layers)
+    reach = 300 - predictor.view.ahead
     np.testing.assert_array_equal(whole[:reach], cut[:reach])
     assert not np.array_equal(whole[reach:300], cut[reach:300])
+
+
+@pytest.mark.parametrize("lookahead_s, ahead", [(0.0, 5), (0.016, 5), (0.096, 3), (0.22, 0)])
+def test_what_an_encoder_hears_ahead_a_net_sees_less(lookahead_s: float, ahead: int) -> None:
+    view = view_of(PRESETS["standard"], 2, 50.0, lookahead_s)
+    assert view.ahead == ahead and view.ahead + view.behind == 14
+    assert lookahead_s + 0.02 + view.ahead / FRAME_RATE <= LOOKAHEAD_S + 1e-9
+
+
+@pytest.mark.parametrize("name", encoder_names())
+@pytest.mark.parametrize("preset", PRESETS)
+def test_encoder_and_predictor_hear_at_most_240_ms_ahead(name: str, preset: str) -> None:
+    encoder, config = load_encoder(name), PRESETS[preset]
+    per_frame = vectors_per_frame(encoder.rate)
+    view = view_of(config, per_frame, encoder.rate, encoder.lookahead_s)
+    heard_s = encoder.lookahead_s + (per_frame - 1) / encoder.rate + view.ahead / FRAME_RATE
+    assert heard_s <= LOOKAHEAD_S == 0.24
+
+
+def test_an_encoder_that_hears_too_far_is_refused(clip: Clip) -> None:
+    far = replace(clip.features, lookahead_s=0.25)
+    with pytest.raises(TalkheadError, match="hears 250 ms ahead"):
+        _fit(clip._replace(features=far))
+
+
+def test_later_sound_has_no_say() -> None:
+    encoder, n_frames, changed = load_encoder("mel"), 300, 200
+    random = np.random.default_rng(0)
+    sound = random.normal(size=n_frames * 640).astype(np.float32) * np.float32(0.1)
+    clip = _clip(n_frames)
+    config = replace(SMALL, layers=PRESETS["standard"].layers, n_steps=2)
+    speech = clip._replace(features=encoder.encode(sound), silent=np.zeros(n_frames, dtype=bool))
+    predictor = _fit(speech, 0, config)
+    whole = predictor.predict(speech.features, speech.silent, n_frames)
+    sound[changed * 640 :] = 0.0
+    cut = predictor.predict(encoder.encode(sound), speech.silent, n_frames)
+    same = (whole == cut).all(1)
+    assert same[: changed - round(LOOKAHEAD_S * FRAME_RATE) + 1].all()
+    assert not same[changed]
+
+
+def test_nets_are_judged_on_frames_they_have_not_seen(clip: Clip) -> None:
+    """Codes that nothing tells of are learned by heart, and held-out frames say so."""
+    random = np.random.default_rng(5)
+    noise = random.normal(size=clip.codes.shape).astype(np.float32)
+    told, untold = (
+        _fit(clip._replace(codes=codes)).scaling.held_out for codes in (clip.codes, noise)
+    )
+    assert told < 0.7 < 0.95 < untold
 
 
 def test_a_single_vector_and_no_frames(predictor: MotionPredictor) -> None:
@@ -201,6 +252,15 @@ def test_rest_share_is_smooth_and_knows_its_ends() -> None:
     assert not share[50:80].any()
     assert max(abs(b - a) for a, b in pairwise(share)) < 0.6
     assert not rest_share(np.arange(60) // 12 % 2 == 1, 60)[:48].any()  # short pauses
+
+
+def test_rest_needs_to_know_speech_240_ms_ahead() -> None:
+    silent = np.ones(150, dtype=bool)
+    heard = silent.copy()
+    heard[100:] = False
+    reach = 100 - round(LOOKAHEAD_S * FRAME_RATE)
+    assert rest_share(heard, 150)[: reach + 1].all() and (rest_share(heard, 150)[:reach] == 1).all()
+    assert rest_share(heard, 150)[reach + 1] < 1.0
 
 
 def test_codes_stay_in_the_range_seen(clip: Clip, predictor: MotionPredictor) -> None:

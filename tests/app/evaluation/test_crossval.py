@@ -14,6 +14,7 @@ from talkhead.app.evaluation.crossval import (
     contiguous_folds,
     fair_gain,
     few_frames,
+    mean_gain_bootstrap,
     paired_block_bootstrap,
 )
 from talkhead.types import Float64
@@ -147,3 +148,26 @@ def test_fair_gain_by_hand() -> None:
 def test_few_frames_are_said() -> None:
     assert few_frames(45).startswith("45 test frames (1.8 s) are few")
     assert few_frames(FEW_FRAMES) == ""
+
+
+def test_mean_gain_counts_each_clip_alike() -> None:
+    """Gains of 0.2 and 0.4 over floors of 0.5 and 0.0 px, on clips of unlike length."""
+    clips = [(np.full(2000, 1.3), np.full(2000, 1.5), 0.5), (np.full(300, 0.6), np.ones(300), 0.0)]
+    gain = mean_gain_bootstrap(clips)
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_mean_gain_is_sure_of_what_all_frames_say_and_not_of_chance() -> None:
+    random = np.random.default_rng(0)
+    other = random.uniform(1.0, 2.0, (2, 600))
+    better = mean_gain_bootstrap([(0.8 * other, other, 0.2), (0.9 * other, other, 0.2)])
+    assert better.is_sure and better.low < better.mean < better.high
+    chance = mean_gain_bootstrap([(other + random.normal(size=600), other, 0.2)])
+    assert not chance.is_sure
+
+
+def test_mean_gain_of_few_blocks_has_no_interval_and_no_pairs_are_refused() -> None:
+    short = mean_gain_bootstrap([(np.full(60, 0.5), np.ones(60), 0.0)])
+    assert short.mean == pytest.approx(0.5) and np.isnan(short.low)
+    with pytest.raises(ValueError, match="no pairs"):
+        mean_gain_bootstrap([(np.ones(60), np.ones(50), 0.0)])

@@ -20,13 +20,13 @@ from talkhead.app.evaluation.judge import (
     VECTORS,
     JudgeNet,
     SyncJudge,
-    lag_scores,
 )
-from talkhead.app.evaluation.judge_training import Clip, Footage, TrainingConfig
+from talkhead.app.evaluation.judge_training import Clip, TrainingConfig
+from talkhead.app.footage import Footage
 from talkhead.errors import FootageError, TalkheadError
 from talkhead.progress import SilentProgress
 from talkhead.storage import sha256_of, write_tensors
-from talkhead.types import FRAME_RATE, SAMPLE_RATE
+from talkhead.types import SAMPLE_RATE
 
 STILL = TrainingConfig(
     n_steps=30, batch_size=8, tempo=1.0, stretch_std=0.0, gain_std=0.0, jitter=0.0, drift=0.0,
@@ -60,34 +60,6 @@ def small_net() -> JudgeNet:
 
 
 # ----------------------------------------------------------------------------- footage
-
-
-def test_takes_end_at_joins_and_gaps() -> None:
-    seen = np.ones(400, bool)
-    seen[310] = False
-    takes = list(training._takes(seen, [0, 100, 180, 200]))
-    assert takes == [(0, 100), (100, 180), (200, 310), (311, 400)]
-
-
-def test_the_last_takes_are_for_validation() -> None:
-    blank = np.zeros((0, 478, 2), np.float32)
-    takes = tuple((75 * i, 75 * i + 75) for i in range(10))
-    one = Footage("a", "d", blank, np.zeros(0, bool), np.zeros(0, np.float32), takes)
-    first, second = training._with_validation([one, replace(one, name="b", takes=takes[:1])])
-    assert (first.takes, first.validation) == (takes, ())
-    assert (second.takes, second.validation) == ((), takes[:1])
-
-
-@pytest.mark.parametrize("text", ["{", '{"file": "a.mp4"}', "3", '{"file": "a", "start": "x"}'])
-def test_a_damaged_index(tmp_path: Path, text: str) -> None:
-    (tmp_path / "index.jsonl").write_text(text)
-    with pytest.raises(FootageError, match=r"index\.jsonl: each line must be"):
-        training._read_index(tmp_path / "index.jsonl")
-
-
-def test_folders_without_videos(tmp_path: Path) -> None:
-    with pytest.raises(FootageError, match=r"no \.mp4"):
-        training.read_footage(tmp_path, tmp_path, SilentProgress())
 
 
 def test_mirrors_swap_the_sides() -> None:
@@ -282,19 +254,3 @@ def test_the_command_trains_from_a_cache(
     assert SyncJudge.load(output).net.noise > 0
     with pytest.raises(TalkheadError, match="no such file"):
         training.main([str(tmp_path / "b.mp4"), *options])
-
-
-def test_late_sound_is_put_right(tmp_path: Path) -> None:
-    """A sound 80 ms late loses its first two frames."""
-    (tmp_path / "a.mp4").write_bytes(b"x")
-    waveform = np.arange(5 * SAMPLE_RATE, dtype=np.float32)
-    tracked = {
-        "landmarks": torch.zeros(125, 478, 2),
-        "seen": torch.ones(125, dtype=torch.bool),
-        "waveform": torch.from_numpy(waveform),
-    }
-    digest = sha256_of(tmp_path / "a.mp4")[:12]
-    write_tensors(tmp_path / f"a-{digest}.safetensors", tracked)
-    (one,) = training.read_footage(tmp_path / "a.mp4", tmp_path, SilentProgress(), {"a": 80.0})
-    assert one.waveform[0] == 2 * SAMPLE_RATE // FRAME_RATE and one.takes == ((0, 125),)
-    assert lag_scores(torch.ones(1, 3, 1), torch.ones(1, 5, 1)).shape == (1, 3)

@@ -46,18 +46,20 @@ def test_nobody_speaks() -> None:
 
 
 @pytest.mark.usefixtures("no_recogniser")
-def test_without_a_recogniser_the_rest_is_heard() -> None:
+def test_without_a_recogniser_pase_hears_the_phones() -> None:
     heard = hear(speech(), N)
-    assert heard.sound is not None and heard.sound.phones is None
-    assert heard.left_out == ("phonemes: not installed",)
+    assert heard.sound is not None and heard.sound.phones
+    assert heard.sound.phones[0].start_s == 0.0
+    assert heard.sound.phones[-1].end_s == pytest.approx(N / 25)
+    assert heard.left_out[0].startswith("phonemes: not installed. They are those that PASE hears")
     assert len(heard.sound.silent) == N and len(heard.sound.waveform) == N * HOP
 
 
-def test_other_languages_have_no_phones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_it_does_in_other_languages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sound, "why_no_phones", lambda: "")
     heard = hear(speech(), N, language="fr")
-    assert heard.sound is not None and heard.sound.phones is None
-    assert "'fr'" in heard.left_out[0]
+    assert heard.sound is not None and heard.sound.phones
+    assert "'fr'" in heard.left_out[0] and "PASE" in heard.left_out[0]
     quick = hear(speech(), N, phones=False)
     assert quick.sound is not None and quick.left_out == ()
 

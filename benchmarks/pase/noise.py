@@ -1,0 +1,131 @@
+"""How much worse lips become when noise is added to what drives them; fitted on clean sound."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from benchmarks.lips import Block, shown_points
+from benchmarks.pase.phones import share_over_groups
+from benchmarks.pase.subjects import Encoder, fitted, heard
+from talkhead.app.evaluation.figures import plain
+from talkhead.app.evaluation.metrics import lmd
+from talkhead.audio import measure_loudness, silence_of_video
+from talkhead.dataset import IdentityDataset
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64
+
+CLEAN = "clean"
+N_VOICES = 6
+"""Speakers who talk at once in babble."""
+
+
+def white(n_samples: int, seed: int) -> Float32:
+    """Noise of equal power at all frequencies."""
+    return np.random.default_rng(seed).normal(size=n_samples).astype(np.float32)
+
+
+def pink(n_samples: int, seed: int) -> Float32:
+    """Noise of equal power in all octaves from 20 Hz up."""
+    spectrum = np.fft.rfft(white(n_samples, seed).astype(np.float64))
+    frequencies = np.fft.rfftfreq(n_samples, 1 / 16_000)
+    shaped = spectrum / np.sqrt(np.maximum(frequencies, 20.0))
+    return np.asarray(np.fft.irfft(shaped, n_samples), np.float32)
+
+
+def babble(n_samples: int, speakers: Sequence[Float32], seed: int) -> Float32:
+    """N_VOICES talking at once, each one's utterances [n] drawn until the time is full."""
+    random = np.random.default_rng(seed)
+    total = np.zeros(n_samples, np.float32)
+    for _ in range(N_VOICES):
+        at = -int(random.integers(16_000))
+        while at < n_samples:
+            said = speakers[int(random.integers(len(speakers)))]
+            first = max(0, -at)
+            piece = said[first : n_samples - at]
+            total[at + first : at + first + len(piece)] += piece
+            at += len(said)
+    return total
+
+
+def at_snr(waveform: Float32, noise: Float32, snr_db: float, silent: Bool) -> Float32:
+    """The waveform with noise [n_samples] that is snr_db below its speech: below the mean power of
+    the frames that are not silent [F]."""
+    powers = measure_loudness([waveform]).powers[: len(silent)]
+    speech = float(powers[~silent[: len(powers)]].mean())
+    wanted = speech / 10.0 ** (snr_db / 10.0)
+    scale = np.sqrt(wanted / float(np.mean(np.square(noise, dtype=np.float64))))
+    return np.asarray(waveform + np.float32(scale) * noise, np.float32)
+
+
+def noises(n_samples: int, speakers: Sequence[Float32], seed: int = 0) -> dict[str, Float32]:
+    """Noise of each kind; babble where there are speakers."""
+    made = {"white": white(n_samples, seed), "pink": pink(n_samples, seed)}
+    return made | ({"babble": babble(n_samples, speakers, seed)} if speakers else {})
+
+
+def noise(
+    dataset: IdentityDataset, name: str, blocks: Iterator[Block], encoders: Sequence[Encoder],
+    preset: str, n_seeds: int, added: Mapping[str, Float32], snr_db: float, floor: float | None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Each encoder's LMD on clean and noisy sound, and the first encoder's growth over the others'.
+
+    Silence and level are found anew in the noisy sound, as speaking would. floor: LMD of the true
+    frames at CRF 23, px: growth_share is over what is above it.
+    """
+    silent, n_frames = dataset.tracks.silent, len(dataset)
+    sounds = {CLEAN: dataset.waveform}
+    sounds |= {k: at_snr(dataset.waveform, v, snr_db, silent) for k, v in added.items()}
+    errors: dict[tuple[str, str], list[Float64]] = defaultdict(list)
+    for block in blocks:
+        real = dataset.tracks.landmarks[block.frames, :, :2]
+        for encoder in encoders:
+            heard_as = {k: _as_spoken(encoder, sound, n_frames) for k, sound in sounds.items()}
+            runs: dict[str, list[Float64]] = defaultdict(list)
+            for seed in range(n_seeds):
+                predictor = fitted(dataset, block, encoder, preset, seed)
+                for kind, (features, quiet) in heard_as.items():
+                    codes = predictor.predict(features, quiet, n_frames)[block.frames]
+                    runs[kind].append(lmd(shown_points(dataset, block, codes), real))
+            for kind, fits in runs.items():
+                errors[encoder.name, kind].append(np.stack(fits))
+    joined = {key: np.concatenate(parts, axis=1) for key, parts in errors.items()}
+    facts = {"benchmark": "noise", "clip": name, "snr_db": snr_db, "n_seeds": n_seeds}
+    for row in growth(joined, [encoder.name for encoder in encoders], list(added), floor):
+        yield plain({**facts, **row})
+
+
+def _as_spoken(encoder: Encoder, sound: Float32, n_frames: int) -> tuple[Any, Bool]:
+    quiet = silence_of_video(sound, n_frames)
+    return heard(encoder, sound, quiet), quiet
+
+
+def growth(
+    errors: Mapping[tuple[str, str], Float64], encoders: Sequence[str], kinds: Sequence[str],
+    floor: float | None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Rows from errors [n_seeds, N] in px of each encoder under each kind of sound."""
+    grown = {}
+    for encoder in encoders:
+        clean = errors[encoder, CLEAN].mean(0)
+        for kind in kinds:
+            grown[encoder, kind] = errors[encoder, kind].mean(0) - clean
+            row: dict[str, Any] = {
+                "encoder": encoder,
+                "noise": kind,
+                "clean_px": float(clean.mean()),
+            }
+            row["growth_px"] = float(grown[encoder, kind].mean())
+            if floor is not None:
+                row["growth_share"] = row["growth_px"] / (row["clean_px"] - floor)
+            yield row
+    for kind in kinds:
+        for other in encoders[1:]:
+            own, theirs = grown[encoders[0], kind], grown[other, kind]
+            seconds = [str(i // FRAME_RATE) for i in range(len(own))]
+            ratio = share_over_groups(list(own), list(theirs), seconds)
+            pair = {"compare": encoders[0], "with": other, "noise": kind}
+            yield {**pair, "growth_ratio": asdict(ratio)}

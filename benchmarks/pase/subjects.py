@@ -1,0 +1,70 @@
+"""Who is measured: encoders that know phones, that go with lips, and that drive a person's mouth."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import numpy as np
+
+from benchmarks.lips import Block
+from benchmarks.posteriors import PosteriorEncoder
+from talkhead.audio import measure_loudness
+from talkhead.dataset import IdentityDataset
+from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
+from talkhead.encoder.network import PRESETS
+from talkhead.encoder.predictor import MotionPredictor, fit_predictor
+from talkhead.progress import SilentProgress
+from talkhead.types import Bool, Float32, SpeechFeatures
+
+Encoder = SpeechEncoder | PosteriorEncoder
+
+
+class HearsPhones(Protocol):
+    """An encoder that knows phones."""
+
+    @property
+    def name(self) -> str: ...
+
+    def phone_posteriors(self, waveform: Float32) -> Float32:
+        """Probabilities [F, 40] in the order of PHONES, of moments 20 ms apart."""
+
+
+class Embeds(Protocol):
+    """An encoder with a visual branch: unit vectors of sound and of lips in one space."""
+
+    @property
+    def name(self) -> str: ...
+
+    def audio_embedding(self, waveform: Float32) -> Float32:
+        """[F, E] at 25 a second."""
+
+    def lip_embedding(self, lips: Float32) -> Float32:
+        """[F, E] of crops [F, LIPS_HEIGHT, LIPS_WIDTH] in 0 to 1."""
+
+
+def load_hearer(weights: str) -> HearsPhones:
+    """PASE by its name or a path of weights. Raises TalkheadError when it is not there."""
+    return cast(HearsPhones, load_encoder(weights))
+
+
+def load_embedder(weights: str) -> Embeds:
+    """The same with its visual branch."""
+    return cast(Embeds, load_encoder(weights))
+
+
+def heard(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
+    """Features of a waveform [n_samples] at the level of what is not silent [F]."""
+    gain = speech_gain(measure_loudness([waveform]).powers, silent)
+    return encoder.encode(waveform * np.float32(gain))
+
+
+def fitted(
+    dataset: IdentityDataset, block: Block, encoder: Encoder, preset: str, seed: int
+) -> MotionPredictor:
+    """A predictor of a clip's person that has learned from a block's training frames."""
+    silent = dataset.tracks.silent
+    features = heard(encoder, dataset.waveform, silent | ~block.train)
+    return fit_predictor(
+        features, block.codes, block.train, silent, block.face, PRESETS[preset], seed,
+        SilentProgress(),
+    )  # fmt: skip

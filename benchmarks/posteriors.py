@@ -1,0 +1,61 @@
+"""An ablation's encoder: the phones that pocketsphinx hears, as smoothed one-hot vectors.
+
+pocketsphinx needs whole utterances, so this one cannot stream and no look-ahead bounds it: it is no
+entry of the encoders' registry, whose members keep a contract. It has all else that they have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage
+
+from benchmarks.pase.sphinx import sphinx_phones
+from talkhead.encoder.base import SpeechEncoder, load_encoder
+from talkhead.encoder.pase.corpus import UNKNOWN, label_frames
+from talkhead.encoder.phonemes import PHONES, SILENCE, why_no_phones
+from talkhead.errors import TalkheadError
+from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
+
+ALLPHONE, WORDS = "sphinx-allphone", "sphinx-words"
+POSTERIOR_RATE = 50
+SMOOTHING = 1.0
+"""Standard deviation of the smoothing, in vectors: as far as boundaries are off."""
+
+
+@dataclass(frozen=True)
+class PosteriorEncoder:
+    """Hears as pocketsphinx does: phone by phone, or as words where English words fit.
+
+    cache: a folder that keeps what was heard, whatever the level. Raises TalkheadError on making one
+    without pocketsphinx.
+    """
+
+    name: str = ALLPHONE
+    cache: Path | None = None
+    sample_rate: int = SAMPLE_RATE
+    rate: float = POSTERIOR_RATE
+    lookahead_s: float = 0.096  # it hears all; so the predictor behind it sees as far as PASE's
+    dim: int = len(PHONES)
+
+    def __post_init__(self) -> None:
+        if missing := why_no_phones():
+            raise TalkheadError(missing)
+
+    def encode(self, waveform: Float32) -> SpeechFeatures:
+        """Features [ceil(n_samples / 320), 40] of a waveform [n_samples]; each sums to 1."""
+        way = self.name.removeprefix("sphinx-")
+        (phones,) = sphinx_phones([waveform], way, self.cache)
+        labels = label_frames(phones, ceil(len(waveform) * POSTERIOR_RATE / SAMPLE_RATE))
+        labels[labels == UNKNOWN] = PHONES.index(SILENCE)
+        certain = np.eye(len(PHONES), dtype=np.float32)[labels]
+        smooth = scipy.ndimage.gaussian_filter1d(certain, SMOOTHING, axis=0, mode="nearest")
+        return SpeechFeatures(smooth, self.rate, self.lookahead_s)
+
+
+def ablation_encoder(name: str, cache: Path | None = None) -> SpeechEncoder | PosteriorEncoder:
+    """An encoder of the registry, or one of ALLPHONE and WORDS. Raises TalkheadError."""
+    return PosteriorEncoder(name, cache) if name in (ALLPHONE, WORDS) else load_encoder(name)

@@ -1,0 +1,36 @@
+"""An optimiser's state as tensors, so that training can be resumed without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+PREFIX = "optimiser."
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments of an Adam or AdamW, by the place of their parameter."""
+    tensors = {}
+    for i, parameter in enumerate(_parameters(optimiser)):
+        moments = optimiser.state[parameter]
+        for name in MOMENTS:
+            if name in moments:
+                tensors[f"{PREFIX}{i}.{name}"] = moments[name]
+    return tensors
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the moments of optimiser_tensors back; a parameter without any begins afresh."""
+    for i, parameter in enumerate(_parameters(optimiser)):
+        names = {name: f"{PREFIX}{i}.{name}" for name in MOMENTS}
+        if names["step"] in tensors:
+            optimiser.state[parameter] = {
+                name: tensors[key].to(parameter.device) for name, key in names.items()
+            }
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]

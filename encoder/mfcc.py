@@ -1,0 +1,102 @@
+"""The classical baseline: mel-frequency cepstral coefficients and how they change, 50 a second.
+
+Davis and Mermelstein (1980, IEEE TASSP 28(4)): the cosine transform of log-mel energies, of which the
+first coefficients hold the shape of the vocal tract and the later ones the pitch. Their first and
+second differences are the regression of Furui (1986, IEEE TASSP 34(1)) over two vectors to either side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from talkhead.encoder.mel import HOP_LENGTH, N_FFT, MelEncoder, MelStream
+from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
+
+N_COEFFICIENTS = 13
+REACH = 2
+"""Vectors to either side that a difference is taken over."""
+SCALES = (1.0, 2.5, 6.0)
+"""Of coefficients, differences and second differences: so that they vary alike in speech."""
+_CONTEXT = 2 * REACH
+_SLOPE = np.arange(-REACH, REACH + 1) / np.sum(np.arange(-REACH, REACH + 1) ** 2)
+
+
+@dataclass(frozen=True)
+class MfccEncoder:
+    """13 coefficients, of log-mel energies as `MelEncoder` hears them, and both differences."""
+
+    name: str = "mfcc"
+    version: str = "1"
+    sample_rate: int = SAMPLE_RATE
+    rate: float = SAMPLE_RATE / HOP_LENGTH
+    dim: int = N_COEFFICIENTS * len(SCALES)
+    lookahead_s: float = (N_FFT / 2 + _CONTEXT * HOP_LENGTH) / SAMPLE_RATE
+
+    def encode(self, waveform: Float32) -> SpeechFeatures:
+        """Features [ceil(n_samples / HOP_LENGTH), 39] of a waveform [n_samples]."""
+        cepstra = _cepstra(MelEncoder().encode(waveform).values)
+        vectors = _with_differences(_extended(cepstra, before=True, after=True))
+        return SpeechFeatures(vectors, self.rate, self.lookahead_s)
+
+    def stream(self) -> MfccStream:
+        """A fresh stream of one waveform."""
+        return MfccStream()
+
+
+def _cepstra(energies: Float32) -> Float32:
+    """[F, N_COEFFICIENTS] of log-mel energies [F, M]: DCT-II, orthonormal."""
+    if len(energies) == 0:
+        return np.zeros((0, N_COEFFICIENTS), np.float32)
+    coefficients = scipy.fft.dct(energies, type=2, norm="ortho", axis=1)[:, :N_COEFFICIENTS]
+    return np.asarray(coefficients, np.float32)
+
+
+def _extended(cepstra: Float32, *, before: bool, after: bool) -> Float32:
+    """With the first vector _CONTEXT times more before them, and the last one after them."""
+    margins = (before * _CONTEXT, after * _CONTEXT)
+    return np.pad(cepstra, (margins, (0, 0)), mode="edge") if len(cepstra) else cepstra
+
+
+def _with_differences(cepstra: Float32) -> Float32:
+    """[n, 39] of the n vectors of [n + 2 * _CONTEXT, 13] that have _CONTEXT others to both sides."""
+    if len(cepstra) <= 2 * _CONTEXT:
+        return np.zeros((0, N_COEFFICIENTS * len(SCALES)), np.float32)
+    first = _slopes(cepstra)
+    parts = (cepstra[_CONTEXT:-_CONTEXT], first[REACH:-REACH], _slopes(first))
+    scaled = [np.float32(scale) * part for scale, part in zip(SCALES, parts, strict=True)]
+    return np.asarray(np.concatenate(scaled, axis=1), np.float32)
+
+
+def _slopes(values: Float32) -> Float32:
+    """How values [n + 2 * REACH, D] change a step, [n, D]."""
+    n = len(values) - 2 * REACH
+    return np.asarray(sum(w * values[i : i + n] for i, w in enumerate(_SLOPE)), np.float32)
+
+
+class MfccStream:
+    """Keeps the coefficients that coming vectors still need."""
+
+    def __init__(self) -> None:
+        self._mel = MelStream()
+        self._cepstra = np.zeros((0, N_COEFFICIENTS), np.float32)
+        self._begun = False
+
+    def push(self, waveform: Float32) -> Float32:
+        """The vectors [n, 39] whose surroundings are complete after these samples."""
+        return self._more(_cepstra(self._mel.push(waveform)), last=False)
+
+    def finish(self) -> Float32:
+        """The last vectors [n, 39], as if the last coefficients stayed as they are."""
+        return self._more(_cepstra(self._mel.finish()), last=True)
+
+    def _more(self, cepstra: Float32, *, last: bool) -> Float32:
+        if not self._begun:
+            cepstra = _extended(cepstra, before=True, after=False)
+            self._begun = len(cepstra) > 0
+        held = np.concatenate([self._cepstra, cepstra])
+        vectors = _with_differences(_extended(held, before=False, after=last))
+        self._cepstra = held[len(vectors) :]
+        return vectors

@@ -1,0 +1,1 @@
+"""PASE, the phoneme-aware speech encoder (arXiv 2504.05803)."""

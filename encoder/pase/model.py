@@ -1,0 +1,214 @@
+"""PASE's nets: an ear, an eye, and the phoneme anchors on which the two meet.
+
+After "PASE: Phoneme-Aware Speech Encoder" (arXiv 2504.05803), as far as it says: STFT magnitudes and
+a GRU hear (section 3, audio branch), a CNN over stacked lip frames sees, both are aligned with
+learned phoneme embeddings by cross-attention, and what is masked of one is predicted from the rest.
+Sizes, look-ahead and the gate are ours. Only `Ear` and `Aligner` are needed to speak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
+from talkhead.encoder.phonemes import PHONES
+from talkhead.types import SAMPLE_RATE
+
+N_FFT = 512
+HOP_LENGTH = 160
+N_BINS = N_FFT // 2 + 1
+STRIDE = 2
+"""Spectra a vector: 100 a second become 50."""
+RATE = SAMPLE_RATE / HOP_LENGTH / STRIDE
+POWER_FLOOR = 1e-5
+"""Added to powers before the logarithm: with speech at its usual level, a quiet room is near it."""
+
+FIRST_REACH, SECOND_REACH = 2, 1
+"""How far the two convolutions see to either side, in spectra and in vectors."""
+DELAY = 2
+"""Vectors that the GRU hears on before it answers."""
+MARGIN = STRIDE * SECOND_REACH + FIRST_REACH
+"""Spectra of silence that are put before a waveform."""
+LOOKAHEAD_S = (
+    N_FFT / 2 + HOP_LENGTH * (FIRST_REACH + STRIDE * (SECOND_REACH + DELAY))
+) / SAMPLE_RATE
+"""How far past its moment a vector hears: half a window, both convolutions and the delay; 96 ms."""
+
+STACK = 5
+"""Lip frames, centred, that the eye sees at a time."""
+
+
+@dataclass(frozen=True)
+class PaseConfig:
+    """Sizes and parts.
+
+    width: of the convolutions. hidden, layers: of the GRU. dim: of features, anchors and embeddings.
+    has_anchors: without them the features are the GRU's own, and phones a plain linear layer.
+    """
+
+    width: int = 192
+    hidden: int = 256
+    layers: int = 2
+    dim: int = 128
+    has_anchors: bool = True
+    dropout: float = 0.1
+
+
+class Aligned(NamedTuple):
+    """Features [B, T, dim] and phone logits [B, T, P]."""
+
+    features: Tensor
+    logits: Tensor
+
+
+def log_spectra(waveform: Tensor) -> Tensor:
+    """Log powers [B, S, N_BINS] of waveforms [B, n_samples], S = 1 + (n_samples - N_FFT) // 160.
+
+    Hann window (periodic), no padding. n_samples: at least N_FFT.
+    """
+    window = torch.hann_window(N_FFT, device=waveform.device, dtype=waveform.dtype)
+    spectra = torch.fft.rfft(waveform.unfold(-1, N_FFT, HOP_LENGTH) * window)
+    return torch.log(spectra.real.square() + spectra.imag.square() + POWER_FLOOR)
+
+
+def padded_samples(n_vectors: int) -> tuple[int, int]:
+    """Samples of silence before a waveform, and of it and silence in all, for n_vectors vectors."""
+    n_spectra = STRIDE * (n_vectors - 1 + DELAY) + 2 * MARGIN + 1
+    return MARGIN * HOP_LENGTH + N_FFT // 2, (n_spectra - 1) * HOP_LENGTH + N_FFT
+
+
+def vector_spectra(waveform: Tensor) -> Tensor:
+    """The log powers [B, T, N_BINS] about each vector's moment, of waveforms [B, T * 320]."""
+    padded = F.pad(waveform, (N_FFT // 2, N_FFT // 2))
+    return log_spectra(padded)[:, : waveform.shape[1] // HOP_LENGTH : STRIDE]
+
+
+class Ear(nn.Module):
+    """Log spectra [B, S, N_BINS] -> hidden vectors [B, T, hidden], strictly in time's order.
+
+    mean, spread: [N_BINS] of the log spectra, set before training.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: PaseConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(N_BINS))
+        self.register_buffer("spread", torch.ones(N_BINS))
+        self.first = nn.Conv1d(N_BINS, config.width, 2 * FIRST_REACH + 1, stride=STRIDE)
+        self.second = nn.Conv1d(config.width, config.width, 2 * SECOND_REACH + 1)
+        self.mask = nn.Parameter(torch.zeros(config.width))
+        dropout = config.dropout if config.layers > 1 else 0.0
+        self.gru = nn.GRU(
+            config.width, config.hidden, config.layers, batch_first=True, dropout=dropout
+        )
+
+    def inputs(self, spectra: Tensor) -> Tensor:
+        """What the GRU hears, [B, T, width], T = (S - 2 * MARGIN - 1) // STRIDE + 1."""
+        normal = (spectra - self.mean) / self.spread
+        hidden = F.gelu(self.second(F.gelu(self.first(normal.transpose(1, 2)))))
+        return hidden.transpose(1, 2)
+
+    def listen(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden vectors [B, T, hidden] DELAY vectors late, and the GRU's state after them."""
+        hidden, state = self.gru(inputs, state)
+        return hidden, state
+
+    def forward(self, spectra: Tensor, hidden_spans: Tensor | None = None) -> Tensor:
+        """Hidden vectors [B, T - DELAY, hidden], in time with their moments.
+
+        hidden_spans: [B, T] bool, which inputs are replaced by the mask.
+        """
+        inputs = self.inputs(spectra)
+        if hidden_spans is not None:
+            inputs = torch.where(hidden_spans[..., None], self.mask, inputs)
+        hidden: Tensor = self.listen(inputs)[0][:, DELAY:]
+        return hidden
+
+
+class Eye(nn.Module):
+    """Lip crops [B, T, H, W] in 0 to 1 -> hidden vectors [B, T, hidden], STACK frames at a time."""
+
+    def __init__(self, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(STACK, 16, 5, stride=2, padding=2), nn.GELU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.GELU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GELU(),
+            nn.Flatten(), nn.Dropout(dropout),
+            nn.Linear(64 * (LIPS_HEIGHT // 8) * (LIPS_WIDTH // 8), hidden), nn.GELU(),
+        )  # fmt: skip
+
+    def forward(self, lips: Tensor) -> Tensor:
+        n, n_frames = lips.shape[:2]
+        reach = STACK // 2
+        steady = lips - lips.mean((1, 2, 3), keepdim=True)
+        padded = torch.cat(
+            [
+                steady[:, :1].expand(-1, reach, -1, -1),
+                steady,
+                steady[:, -1:].expand(-1, reach, -1, -1),
+            ],
+            dim=1,
+        )
+        stacks = padded.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)
+        seen: Tensor = self.layers(4.0 * stacks.reshape(n * n_frames, STACK, *lips.shape[2:]))
+        return seen.reshape(n, n_frames, -1)
+
+
+class Aligner(nn.Module):
+    """Hidden vectors -> features that lean on phoneme anchors, by cross-attention.
+
+    The hidden vector asks, the anchors are keys and (through a linear layer) values: attention
+    weights are phone probabilities. A gate mixes what was said (the values) with how (the vector).
+    """
+
+    def __init__(self, config: PaseConfig, hidden: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden, config.dim)
+        self.own = nn.Linear(hidden, config.dim)
+        self.values = nn.Linear(config.dim, config.dim)
+        self.gate = nn.Linear(2 * config.dim, config.dim)
+        self.plain = None if config.has_anchors else nn.Linear(config.dim, len(PHONES))
+
+    def forward(self, hidden: Tensor, anchors: Tensor) -> Aligned:
+        """Features and logits of hidden vectors [B, T, hidden]; anchors: [P, dim]."""
+        own = self.own(hidden)
+        if self.plain is not None:
+            return Aligned(own, self.plain(own))
+        logits = self.query(hidden) @ anchors.T * anchors.shape[1] ** -0.5
+        said = logits.softmax(-1) @ self.values(anchors)
+        gate = torch.sigmoid(self.gate(torch.cat([own, said], -1)))
+        return Aligned((1.0 - gate) * own + gate * said, logits)
+
+
+class Pase(nn.Module):
+    """All of PASE, as it is trained. anchors: [P, dim], one phoneme embedding each, in PHONES' order."""
+
+    def __init__(self, config: PaseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.anchors = nn.Parameter(torch.randn(len(PHONES), config.dim))
+        self.ear = Ear(config)
+        self.hear = Aligner(config, config.hidden)
+        self.eye = Eye(config.dim, config.dropout)
+        self.see = Aligner(config, config.dim)
+
+    def heard(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
+        """Features [B, T, dim] and logits of waveforms [B, T * 320]: moment i is sample i * 320."""
+        n_vectors = waveform.shape[1] // (HOP_LENGTH * STRIDE)
+        before, total = padded_samples(n_vectors)
+        padded = F.pad(waveform, (before, total - before - waveform.shape[1]))
+        aligned: Aligned = self.hear(self.ear(log_spectra(padded), hidden_spans), self.anchors)
+        return aligned
+
+    def seen(self, lips: Tensor) -> Aligned:
+        """Features [B, F, dim] and logits of lip crops [B, F, H, W] in 0 to 1, 25 a second."""
+        aligned: Aligned = self.see(self.eye(lips), self.anchors)
+        return aligned

@@ -1,0 +1,365 @@
+"""Trains PASE from nothing on the shelves of a corpus.
+
+    python -m talkhead.encoder.pase.train CORPUS_FOLDER_OR_SHELF... --output FILE
+
+The same seed and machine give the same weights, also when a run is stopped and started again: the
+state is kept beside the output (FILE.state) every minute. --without leaves a part out, as the
+ablations of docs/pase.md do. Prints what the manifest of the weights holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from talkhead.checkpoints import load_optimiser, optimiser_tensors
+from talkhead.encoder.pase.augment import AugmentConfig
+from talkhead.encoder.pase.batches import Batch, BatchConfig, Batches, sample_spans
+from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN, Shelf, read_shelf
+from talkhead.encoder.pase.losses import (
+    Contrast,
+    LossWeights,
+    Restorer,
+    clean_mel,
+    frame_features,
+    phone_loss,
+    viseme_loss,
+)
+from talkhead.encoder.pase.model import (
+    DELAY,
+    Aligned,
+    Pase,
+    PaseConfig,
+    log_spectra,
+    vector_spectra,
+)
+from talkhead.encoder.pase.weights import write_pase
+from talkhead.errors import TalkheadError
+from talkhead.progress import Progress, make_progress
+from talkhead.storage import read_tensors, sha256_of, write_tensors
+
+PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision")
+"""What --without can leave out."""
+CHECKPOINT_S = 60.0
+WARM_UP_STEPS = 100
+MAX_GRADIENT = 1.0
+N_CALIBRATION = 4
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How PASE is trained.
+
+    hidden_share, longest_span: of the GRU's inputs, how many are masked, in spans of at most so
+    many vectors. absent_share: of stretches with lips, how many lose one side altogether.
+    """
+
+    n_steps: int = 3000
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    averaging: float = 0.998
+    hidden_share: float = 0.08
+    longest_span: int = 10
+    absent_share: float = 0.6
+    model: PaseConfig = field(default_factory=PaseConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    weights: LossWeights = field(default_factory=LossWeights)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    sees: bool = True
+
+
+def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
+    """The configuration with these of PARTS left out. Raises TalkheadError for unknown ones."""
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise TalkheadError(f"there is no part {unknown[0]!r}. Choose of: {', '.join(PARTS)}")
+    weights = config.weights
+    if "phones" in parts:
+        weights = replace(weights, phones=0.0, visemes=0.0)
+    if "contrast" in parts:
+        weights = replace(weights, contrast=0.0)
+    if "reconstruction" in parts:
+        weights = replace(weights, reconstruction=0.0)
+    model = replace(config.model, has_anchors="anchors" not in parts)
+    return replace(config, weights=weights, model=model, sees=config.sees and "vision" not in parts)
+
+
+class Lessons(nn.Module):
+    """PASE and what only its training needs."""
+
+    def __init__(self, config: TrainConfig, n_points: int) -> None:
+        super().__init__()
+        self.config = config
+        self.pase = Pase(config.model)
+        self.contrast = Contrast(config.model.dim)
+        self.restorer = Restorer(config.model.dim, n_points)
+
+    def losses(self, batch: Batch, random: np.random.Generator) -> dict[str, Tensor]:
+        """Each part's loss, weighted."""
+        weights = self.config.weights
+        n_rows, n_vectors = batch.labels.shape
+        hidden = self._spans((n_rows, n_vectors + DELAY), random)
+        heard = self.pase.heard(batch.noisy, hidden)
+        sees = self.config.sees and len(batch.lips) > 0
+        seen = self.pase.seen(batch.lips) if sees else None
+        losses: dict[str, Tensor] = {}
+        if weights.phones:
+            losses["phones"] = weights.phones * phone_loss(heard.logits, batch.labels)
+        if weights.visemes:
+            losses["visemes"] = weights.visemes * self._viseme_loss(heard, seen, batch)
+        if seen is not None and weights.contrast:
+            own = frame_features(heard)[: len(seen.features)]
+            labels = batch.labels[: len(own), ::LABELS_PER_FRAME]
+            losses["contrast"] = weights.contrast * self.contrast(own, seen.features, labels)
+        if weights.reconstruction:
+            restored = self._restoration(heard, seen, batch, random)
+            losses["reconstruction"] = weights.reconstruction * restored
+        return losses
+
+    def _viseme_loss(self, heard: Aligned, seen: Aligned | None, batch: Batch) -> Tensor:
+        loss = viseme_loss(heard.logits, batch.labels)
+        if seen is None:
+            return loss
+        labels = batch.labels[: len(seen.logits), ::LABELS_PER_FRAME]
+        return loss + viseme_loss(seen.logits, labels)
+
+    def _spans(self, shape: tuple[int, int], random: np.random.Generator) -> Tensor:
+        return sample_spans(shape, self.config.hidden_share, self.config.longest_span, random)
+
+    def _restoration(
+        self, heard: Aligned, seen: Aligned | None, batch: Batch, random: np.random.Generator
+    ) -> Tensor:
+        """Errors of clean sound and lips that are predicted from what is left of them."""
+        n_seen = 0 if seen is None else len(seen.features)
+        target = clean_mel(vector_spectra(batch.clean))
+        loss = self._restored(heard.features[n_seen:], None, target[n_seen:], None, random)
+        if seen is None:
+            return loss
+        own = heard.features[:n_seen]
+        both = self._restored(own, seen.features, target[:n_seen], batch.mouth, random)
+        direct = self.restorer.lips_of(frame_features(heard)[:n_seen])
+        if direct is not None:
+            both = both + (direct - batch.mouth).abs().mean()
+        return loss + both
+
+    def _restored(
+        self,
+        heard: Tensor,
+        seen: Tensor | None,
+        mel: Tensor,
+        mouth: Tensor | None,
+        random: np.random.Generator,
+    ) -> Tensor:
+        if len(heard) == 0:
+            return heard.sum()
+        shape = (len(heard), heard.shape[1] // LABELS_PER_FRAME)
+        hides = [sample_spans(shape, 0.2, 8, random) for _ in range(2)]
+        if seen is not None:
+            for row in np.flatnonzero(random.random(len(heard)) < self.config.absent_share):
+                hides[int(random.integers(2))][row] = True
+        made, points = self.restorer(heard, seen, (hides[0], hides[1]))
+        loss: Tensor = (made - mel).abs().mean()
+        if points is not None and mouth is not None:
+            loss = loss + (points - mouth).abs().mean()
+        return loss
+
+
+def train_pase(
+    shelves: Sequence[Shelf], config: TrainConfig, state: Path, seed: int, progress: Progress
+) -> Lessons:
+    """Trained nets (the running mean of their weights), in evaluation mode.
+
+    state: where training is kept every minute; a run that finds it goes on from there and ends in
+    the same weights. Raises TalkheadError for a corpus without training utterances and for a state
+    of another training.
+    """
+    batches = Batches(shelves, config.batches, config.augment, seed)
+    torch.manual_seed(seed)
+    lessons = Lessons(config, batches.n_points if config.sees else 0)
+    _calibrate(lessons, batches)
+    average = copy.deepcopy(lessons)
+    optimiser = torch.optim.AdamW(
+        lessons.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+    )
+    first = _resume(state, config, seed, lessons, average, optimiser)
+    saved = time.monotonic()
+    with progress.step("Training PASE", total=config.n_steps, done=first) as bar:
+        for number, batch in _prefetched(batches, first, config.n_steps):
+            torch.manual_seed(seed * 1_000_003 + number)
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * _schedule(number, config.n_steps)
+            losses = lessons.losses(batch, np.random.default_rng((seed, number, 1)))
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(lessons.parameters(), MAX_GRADIENT)
+            optimiser.step()
+            _average_into(average, lessons, min(config.averaging, (1 + number) / (10 + number)))
+            bar.advance()
+            if number % 20 == 0:
+                bar.detail(" ".join(f"{k} {float(v.detach()):.2f}" for k, v in losses.items()))
+            if time.monotonic() - saved > CHECKPOINT_S:
+                _save(state, config, seed, lessons, average, optimiser, number + 1)
+                saved = time.monotonic()
+    return average.eval()
+
+
+def _calibrate(lessons: Lessons, batches: Batches) -> None:
+    """Mean and spread of the spectra, from batches that training does not see."""
+    drawn = [batches.draw((1 << 29) + i) for i in range(N_CALIBRATION)]
+    spectra = torch.cat([log_spectra(b.noisy).flatten(0, 1) for b in drawn])
+    ear = lessons.pase.ear
+    ear.mean.copy_(spectra.mean(0))
+    ear.spread.copy_(spectra.std(0).clamp(min=0.5))
+
+
+def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+    """Batches first..last, the next one being made while one is learnt from."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming = pool.submit(batches.draw, first)
+        for number in range(first, last):
+            batch = upcoming.result()
+            if number + 1 < last:
+                upcoming = pool.submit(batches.draw, number + 1)
+            yield number, batch
+
+
+def _schedule(number: int, n_steps: int) -> float:
+    """Share of the learning rate: a short rise, then half a cosine down to 2 %."""
+    rise = min(1.0, (number + 1) / WARM_UP_STEPS)
+    return rise * (0.02 + 0.49 * (1.0 + math.cos(math.pi * number / n_steps)))
+
+
+def _average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for kept, fresh in zip(average.parameters(), net.parameters(), strict=True):
+            kept.lerp_(fresh, 1.0 - decay)
+
+
+# ------------------------------------------------------------------------------- resuming
+
+
+def _mark(config: TrainConfig, seed: int) -> Tensor:
+    text = json.dumps({**asdict(config), "seed": seed}, sort_keys=True)
+    return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+
+
+def _save(
+    path: Path,
+    config: TrainConfig,
+    seed: int,
+    lessons: Lessons,
+    average: Lessons,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    tensors = {f"net.{k}": v for k, v in lessons.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    tensors |= {"step": torch.tensor(step), "config": _mark(config, seed)}
+    write_tensors(path, tensors | optimiser_tensors(optimiser))
+
+
+def _resume(
+    path: Path,
+    config: TrainConfig,
+    seed: int,
+    lessons: Lessons,
+    average: Lessons,
+    optimiser: torch.optim.Optimizer,
+) -> int:
+    """The step to go on with, 0 without a state."""
+    if not path.exists():
+        return 0
+    tensors = read_tensors(path)
+    if not torch.equal(tensors["config"], _mark(config, seed)):
+        raise TalkheadError(f"{path}: from a training with other settings. Remove it to start anew")
+    for prefix, net in (("net.", lessons), ("average.", average)):
+        net.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+    load_optimiser(optimiser, tensors)
+    return int(tensors["step"])
+
+
+# ---------------------------------------------------------------------------- command line
+
+
+def phone_accuracy(lessons: Lessons, batches: Batches, n_batches: int) -> float:
+    """Share of labelled vectors whose phone is right, of batches [0, n_batches)."""
+    right = known = 0
+    for number in range(n_batches):
+        batch = batches.draw(number)
+        with torch.no_grad():
+            logits = lessons.pase.heard(batch.clean).logits
+        labelled = batch.labels != UNKNOWN
+        right += int((logits.argmax(-1) == batch.labels)[labelled].sum())
+        known += int(labelled.sum())
+    return right / max(1, known)
+
+
+def read_corpus(paths: Sequence[Path]) -> list[Shelf]:
+    """The shelves of files and of all *.safetensors in folders. Raises TalkheadError."""
+    files = [f for p in paths for f in (sorted(p.glob("*.safetensors")) if p.is_dir() else [p])]
+    if not files:
+        raise TalkheadError(f"{paths[0]}: no shelves here. Build the corpus first")
+    return [read_shelf(file) for file in files]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains, writes the weights and prints their entry for the manifest."""
+    options = _options().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    shelves = read_corpus(options.corpus)
+    config = without(replace(TrainConfig(), n_steps=options.steps), options.without or [])
+    progress = make_progress("bars")
+    start = time.monotonic()
+    state = options.output.with_suffix(".state")
+    lessons = train_pase(shelves, config, state, options.seed, progress)
+    write_pase(options.output, lessons.pase, lessons.contrast)
+    held_out = Batches(shelves, config.batches, config.augment, options.seed, "validation")
+    entry: dict[str, Any] = {
+        "sha256": sha256_of(options.output),
+        "bytes": options.output.stat().st_size,
+        "trained_on": [
+            {"what": s.source, "licence": s.licence, "attribution": s.attribution} for s in shelves
+        ],
+        "shippable": all(s.shippable for s in shelves),
+        "steps": config.n_steps,
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "figures": {"validation_phone_accuracy": round(phone_accuracy(lessons, held_out, 8), 4)},
+    }
+    print(json.dumps(entry, indent=2))
+    state.unlink(missing_ok=True)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", nargs="+", type=Path, help="shelves, or folders of them")
+    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--steps", type=int, default=TrainConfig().n_steps)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="for the nets; batches have their own"
+    )
+    parser.add_argument("--without", action="append", choices=PARTS, help="a part to leave out")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Training PASE: it learns, the same each time, also when it is interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from talkhead.encoder.pase import train
+from talkhead.encoder.pase.augment import AugmentConfig
+from talkhead.encoder.pase.batches import BatchConfig, Batches, sample_spans
+from talkhead.encoder.pase.corpus import (
+    LIPS_HEIGHT,
+    LIPS_WIDTH,
+    UNKNOWN,
+    Shelf,
+    Utterance,
+    make_shelf,
+    write_shelf,
+)
+from talkhead.encoder.pase.encoder import PaseEncoder
+from talkhead.encoder.pase.model import PaseConfig
+from talkhead.encoder.phonemes import PHONES, Phone
+from talkhead.errors import TalkheadError
+from talkhead.progress import SilentProgress
+
+TONES = {"AA": 500.0, "IY": 1500.0, "P": 3000.0, "SIL": 0.0}
+"""A language of four phones, each a tone."""
+
+
+def _utterance(random: np.random.Generator, split: str, sees: bool) -> Utterance:
+    phones, parts, at = [], [], 0.0
+    for label in random.choice(list(TONES), 20):
+        seconds = float(random.integers(4, 9)) * 0.02
+        times = np.arange(round(seconds * 16_000)) / 16_000
+        parts.append(0.1 * np.sin(2 * np.pi * TONES[label] * times))
+        phones.append(Phone(str(label), at, at + seconds))
+        at += seconds
+    waveform = np.concatenate(parts).astype(np.float32)
+    n_frames = -(-len(waveform) // 640)
+    moments = np.arange(n_frames) * 0.04
+    opening = np.array(
+        [any(p.label == "AA" and p.start_s <= s < p.end_s for p in phones) for s in moments]
+    )
+    lips = np.full((n_frames, LIPS_HEIGHT, LIPS_WIDTH), 180, np.uint8)
+    lips[:, 10:22, 10:38] -= (opening[:, None, None] * 120).astype(np.uint8)
+    mouth = np.zeros((n_frames, 3, 2), np.float32)
+    mouth[:, 0, 1] = opening * 0.1
+    seen = {"lips": lips, "mouth": mouth} if sees else {}
+    return Utterance(waveform, tuple(phones), "one", split, **seen)
+
+
+def _shelf(n: int, sees: bool, seed: int = 0, split: str = "train") -> Shelf:
+    random = np.random.default_rng(seed)
+    utterances = [_utterance(random, split, sees) for _ in range(n)]
+    return make_shelf(utterances, source="tones", licence="CC0", attribution="us", shippable=True)
+
+
+TINY = train.TrainConfig(
+    n_steps=6,
+    model=PaseConfig(width=16, hidden=24, layers=1, dim=16),
+    batches=BatchConfig(n_rows=6, n_seen=2, n_frames=25),
+)
+
+
+@pytest.fixture(scope="module")
+def shelves() -> list[Shelf]:
+    return [_shelf(20, sees=True), _shelf(20, sees=False, seed=1)]
+
+
+def _state(lessons: train.Lessons) -> dict[str, torch.Tensor]:
+    return lessons.state_dict()
+
+
+def test_it_learns_the_phones_of_tones(tmp_path: Path, shelves: list[Shelf]) -> None:
+    config = replace(TINY, n_steps=120, learning_rate=1e-2, averaging=0.95)
+    lessons = train.train_pase(shelves, config, tmp_path / "s.state", 0, SilentProgress())
+    unseen = [_shelf(6, sees=False, seed=9, split="validation")]
+    batches = Batches(unseen, config.batches, config.augment, 0, "validation")
+    assert train.phone_accuracy(lessons, batches, 3) > 0.75  # chance is about 0.3
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, shelves: list[Shelf]) -> None:
+    first, second, other = (
+        train.train_pase(shelves, TINY, tmp_path / f"{n}.state", seed, SilentProgress())
+        for n, seed in enumerate((0, 0, 1))
+    )
+    for name, value in _state(first).items():
+        assert torch.equal(value, _state(second)[name]), name
+    assert not torch.equal(first.pase.anchors, other.pase.anchors)
+
+
+def test_an_interrupted_training_ends_in_the_same_weights(
+    tmp_path: Path, shelves: list[Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train.train_pase(shelves, TINY, tmp_path / "a.state", 0, SilentProgress())
+    monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)
+    save, saved = train._save, []
+
+    def stop(*given: object) -> None:
+        save(*given)  # type: ignore[arg-type]
+        saved.append(given[-1])
+        if given[-1] == 3:
+            raise KeyboardInterrupt
+
+    state = tmp_path / "b.state"
+    monkeypatch.setattr(train, "_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_pase(shelves, TINY, state, 0, SilentProgress())
+    monkeypatch.setattr(train, "_save", save)
+    resumed = train.train_pase(shelves, TINY, state, 0, SilentProgress())
+    assert saved == [1, 2, 3]
+    for name, value in _state(whole).items():
+        assert torch.equal(value, _state(resumed)[name]), name
+    with pytest.raises(TalkheadError, match=r"other settings.*Remove"):
+        train.train_pase(shelves, TINY, state, 1, SilentProgress())
+
+
+@pytest.mark.parametrize("part", train.PARTS)
+def test_each_part_can_be_left_out(tmp_path: Path, shelves: list[Shelf], part: str) -> None:
+    config = replace(train.without(TINY, [part]), n_steps=1)
+    lessons = train.train_pase(shelves, config, tmp_path / "s.state", 0, SilentProgress())
+    batch = Batches(shelves, config.batches, config.augment, 0).draw(0)
+    losses = lessons.losses(batch, np.random.default_rng(0))
+    missing = {
+        "phones": {"phones", "visemes"}, "contrast": {"contrast"}, "anchors": set[str](),
+        "reconstruction": {"reconstruction"}, "vision": {"contrast"},
+    }[part]  # fmt: skip
+    assert set(losses) == {"phones", "visemes", "contrast", "reconstruction"} - missing
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_unknown_parts_are_told() -> None:
+    with pytest.raises(TalkheadError, match="'ears'"):
+        train.without(TINY, ["ears"])
+
+
+def test_a_corpus_without_pictures_is_enough(tmp_path: Path, shelves: list[Shelf]) -> None:
+    config = replace(TINY, n_steps=2)
+    lessons = train.train_pase(shelves[1:], config, tmp_path / "s.state", 0, SilentProgress())
+    assert lessons.restorer.mouth is None
+
+
+def test_a_corpus_of_test_utterances_only_is_refused() -> None:
+    with pytest.raises(TalkheadError, match="no training utterances"):
+        Batches([_shelf(20, sees=False, split="test")], TINY.batches, TINY.augment, 0)
+
+
+# ------------------------------------------------------------------------------- batches
+
+
+def test_labels_and_lips_follow_the_sound_at_every_speed(shelves: list[Shelf]) -> None:
+    """Where the sound is the open vowel's tone, its label says so and the mouth is open."""
+    config = replace(TINY.batches, speed=1.3)
+    batches = Batches(shelves, config, replace(AugmentConfig()), 0)
+    n_right = n_known = 0
+    for number in range(4):
+        batch = batches.draw(number)
+        clean = batch.clean[: len(batch.lips)].unfold(1, 320, 320)
+        loud = clean.square().mean(-1) > 1e-5
+        spoken = (batch.labels[: len(clean)] != PHONES.index("SIL")) & (
+            batch.labels[: len(clean)] != UNKNOWN
+        )
+        n_right += int((loud == spoken).sum())
+        n_known += loud.numel()
+        open_lips = batch.lips[:, :, 16, 24] < 0.5
+        open_mouth = batch.mouth[..., 1] > 0
+        assert torch.equal(open_lips, open_mouth)
+    assert n_right / n_known > 0.9  # half a label of time at the borders
+
+
+def test_batches_depend_on_seed_and_number_alone(shelves: list[Shelf]) -> None:
+    one, two = (Batches(shelves, TINY.batches, TINY.augment, 3) for _ in range(2))
+    one.draw(0)
+    torch.testing.assert_close(one.draw(5).noisy, two.draw(5).noisy, rtol=0, atol=0)
+    assert not torch.equal(one.draw(5).clean, one.draw(6).clean)
+
+
+def test_spans_cover_about_their_share() -> None:
+    hidden = sample_spans((200, 100), 0.2, 8, np.random.default_rng(0))
+    assert 0.1 < float(hidden.float().mean()) < 0.25
+
+
+# --------------------------------------------------------------------------- command line
+
+
+def test_the_command_writes_weights_that_an_encoder_reads(
+    tmp_path: Path,
+    shelves: list[Shelf],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_shelf(tmp_path / "tones.safetensors", shelves[0])
+    write_shelf(tmp_path / "held.safetensors", _shelf(20, sees=False, seed=5, split="validation"))
+    monkeypatch.setattr(train, "TrainConfig", lambda: TINY)
+    output = tmp_path / "out" / "pase.safetensors"
+    output.parent.mkdir()
+    train.main([str(tmp_path), "--output", str(output), "--steps", "2"])
+    assert '"validation_phone_accuracy"' in capsys.readouterr().out
+    features = PaseEncoder.from_file(output).encode(np.zeros(3200, np.float32))
+    assert features.values.shape == (10, TINY.model.dim)
+    assert not output.with_suffix(".state").exists()

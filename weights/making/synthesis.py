@@ -1,0 +1,187 @@
+"""Makes phone-timed speech as shelves of the corpus: flite.safetensors and espeak.safetensors.
+
+python weights/making/synthesis.py FOLDER [--minutes 80] [--test-minutes 8] [--only flite]
+    [--seed 1]
+python weights/making/synthesis.py --check    # times against pocketsphinx's, English only
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from difflib import SequenceMatcher
+from itertools import count
+from pathlib import Path
+
+import espeak_speech
+import flite_speech
+import numpy as np
+import sentences
+
+from talkhead.encoder.pase.corpus import Utterance, make_shelf, write_shelf
+from talkhead.encoder.phonemes import SILENCE, Phone, align_phones
+from talkhead.errors import TalkheadError
+from talkhead.types import SAMPLE_RATE
+
+VALIDATION_SHARE = 0.04
+TEST_SEED = 77
+ENGLISH = ("en-us", "en", "en-gb-scotland", "en-029")
+ENGLISH_SHARE = 0.25
+TERMS = "Synthetic speech; no terms: {} is free software and claims nothing in what it says"
+
+
+def test_texts(test_minutes: float) -> list[str]:
+    """The sentences of the test voices, said by no other voice of either program."""
+    return sentences.english(max(2, round(test_minutes * 17)), np.random.default_rng(TEST_SEED))
+
+
+def flite_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[Utterance]:
+    """Varied sentences of the training voices, then the same plain ones by each test voice."""
+    texts = test_texts(test_minutes)
+    yield from _until(minutes, _flite_training(set(texts), np.random.default_rng(seed)))
+    for voice in flite_speech.TEST_VOICES:
+        for text in texts:
+            yield replace(flite_speech.say(voice, text), split="test")
+
+
+def _flite_training(held_out: set[str], random: np.random.Generator) -> Iterator[Utterance]:
+    voices, shares = zip(*flite_speech.TRAINING_VOICES.items(), strict=True)
+    while True:
+        for text in sentences.english(100, random):
+            voice = str(random.choice(voices, p=shares))
+            if text not in held_out:
+                said = flite_speech.say_varied(voice, text, random)
+                yield replace(said, split=_split(random))
+
+
+def espeak_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[Utterance]:
+    """Sentences of all languages in turn, each by another voice and in another manner."""
+    texts = set(test_texts(test_minutes))
+    yield from _until(minutes, _espeak_training(texts, np.random.default_rng(seed)))
+
+
+def _espeak_training(held_out: set[str], random: np.random.Generator) -> Iterator[Utterance]:
+    engine = espeak_speech.Espeak()
+    languages = list(sentences.LANGUAGES)
+    for turn in count():
+        if random.random() < ENGLISH_SHARE:
+            language = str(random.choice(ENGLISH))
+            text = sentences.english(1, random)[0]
+        else:
+            language = languages[turn % len(languages)]
+            text = sentences.foreign(language, random)
+        if text in held_out:
+            continue
+        voice = f"{language}+{random.choice(espeak_speech.VARIANTS)}"
+        rate, pitch, reach = random.integers([125, 20, 20], [240, 81, 81])
+        manner = espeak_speech.Manner(int(rate), int(pitch), int(reach))
+        before, after = random.uniform(0.1, 0.5, 2)
+        said = espeak_speech.say(engine, voice, text, manner, (float(before), float(after)))
+        yield replace(said, speaker=f"espeak {voice}", split=_split(random))
+
+
+def _split(random: np.random.Generator) -> str:
+    return "validation" if random.random() < VALIDATION_SHARE else "train"
+
+
+def _until(minutes: float, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+    """Utterances until they last so long, with progress on stderr."""
+    done = 0.0
+    for number, utterance in enumerate(utterances):
+        yield utterance
+        done += len(utterance.waveform) / SAMPLE_RATE / 60.0
+        if number % 100 == 0:
+            print(f"{done:.1f} of {minutes:g} minutes", file=sys.stderr, flush=True)
+        if done >= minutes:
+            return
+
+
+def write(path: Path, utterances: Iterable[Utterance], program: str) -> None:
+    """The utterances as a shelf of that program's speech; says how many minutes of whom."""
+    shelf = make_shelf(
+        utterances,
+        source=f"synthetic speech by {program}",
+        licence="none needed",
+        attribution=TERMS.format(program),
+        shippable=True,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_shelf(path, shelf)
+    minutes = np.diff(shelf.starts) / (25 * 60.0)
+    groups = [name.split("+")[0] for name in shelf.names]
+    for group in dict.fromkeys(groups):
+        mine = np.array([groups[speaker] == group for speaker in shelf.speakers])
+        print(f"{path.name}: {group}: {minutes[mine].sum():.1f} minutes")
+    print(f"{path.name}: {minutes.sum():.1f} minutes, {len(shelf.names)} speakers")
+
+
+# -------------------------------------------------------------------------------- the check
+
+
+def boundary_errors(given: Iterable[Phone], heard: Iterable[Phone]) -> list[float]:
+    """By how many seconds each phone heard begins after the given one, where both agree."""
+    mine, other = ([p for p in phones if p.label != SILENCE] for phones in (given, heard))
+    matcher = SequenceMatcher(None, [p.label for p in mine], [p.label for p in other], False)
+    return [
+        other[match.b + i].start_s - mine[match.a + i].start_s
+        for match in matcher.get_matching_blocks()
+        for i in range(match.size)
+    ]
+
+
+def check(n: int = 15) -> None:
+    """Prints how far the times are from those of pocketsphinx's forced alignment."""
+    texts = [t for t in sentences.english(2 * n, np.random.default_rng(5)) if not _has_digit(t)]
+    engine = espeak_speech.Espeak()
+    voices = [*flite_speech.TRAINING_VOICES, *flite_speech.TEST_VOICES]
+    voices += ["en-us", "en-us+f3", "en-us+klatt4"]
+    for voice in voices:
+        errors: list[float] = []
+        n_refused = 0
+        for text in texts[:n]:
+            if voice.startswith("en"):
+                said = espeak_speech.say(engine, voice, text, espeak_speech.Manner(), (0.2, 0.2))
+            else:
+                said = flite_speech.say(voice, text)
+            try:
+                errors += boundary_errors(said.phones, align_phones(said.waveform, text))
+            except TalkheadError:  # it takes the voice for none that says this
+                n_refused += 1
+        values = 1000.0 * np.array(errors)
+        print(
+            f"{voice}: {len(values)} boundaries, pocketsphinx later by {np.median(values):.1f} ms "
+            f"(median), apart by {np.abs(values).mean():.1f} ms (mean); {n_refused} texts refused"
+        )
+
+
+def _has_digit(text: str) -> bool:
+    return any(letter.isdigit() for letter in text)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--minutes", type=float, default=80.0, help="of training speech, each")
+    parser.add_argument("--test-minutes", type=float, default=8.0, help="of each test voice")
+    parser.add_argument("--only", choices=("flite", "espeak"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args()
+    if given.check:
+        check()
+        return
+    if given.folder is None:
+        parser.error("say where the shelves go")
+    if given.only != "espeak":
+        speech = flite_speech_of(given.minutes, given.test_minutes, given.seed)
+        write(given.folder / "flite.safetensors", speech, "flite")
+    if given.only != "flite":
+        speech = espeak_speech_of(given.minutes, given.test_minutes, given.seed)
+        write(given.folder / "espeak.safetensors", speech, "espeak-ng")
+
+
+if __name__ == "__main__":
+    main()
