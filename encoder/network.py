@@ -17,7 +17,7 @@ class PredictorConfig:
     """How a predictor is built and fitted.
 
     layers: (kernel, dilation) of each block, kernels odd: together the view, see view_of.
-    n_members: nets whose mean counts, each holding out another block of the training part.
+    n_members: nets whose mean counts, each holding out another tenth of the training part.
     gain_std, noise_std: of the features' level and values, in natural log units and standard
     deviations. n_masks, mask_width: stretches of feature dimensions that are hidden.
     velocity_weight, gap_weight, jaw_weight: of the errors of lip motion, lip opening and jaw beside
@@ -48,7 +48,7 @@ class PredictorConfig:
 
 
 PRESETS = {
-    "preview": PredictorConfig(n_members=2, n_steps=300),
+    "preview": PredictorConfig(n_members=2),
     "standard": PredictorConfig(),
     "high": PredictorConfig(n_members=8),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +187,9 @@ class MotionPredictor:
         stored = {
             k.removeprefix("scaling."): v for k, v in tensors.items() if k.startswith("scaling.")
         }
-        known = {k: v.item() if v.ndim == 0 else v.numpy() for k, v in stored.items()}
+        known: dict[str, Any] = {
+            name: value.numpy() if value.ndim else value.item() for name, value in stored.items()
+        }
         scaling = Scaling(**known)
         members = []
         for index in range(config.n_members):

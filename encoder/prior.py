@@ -240,7 +240,7 @@ def _speaker(
         for first, stop in spans
     ]
     if random is not None:
-        factors = np.exp(random.uniform(*np.log(FORMANTS), len(sounds)))
+        factors = np.exp(random.uniform(np.log(FORMANTS[0]), np.log(FORMANTS[1]), len(sounds)))
         sounds = [change_formants(*pair) for pair in zip(sounds, factors.tolist(), strict=True)]
     loudness = measure_loudness(sounds)
     silent = silent_frames(loudness.energy_db)

@@ -112,13 +112,21 @@ def make_lesson(
     lips = moved_by(LIPS)
     lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
     gap = moved_by(tuple(top for top, _ in LIP_GAPS)) - moved_by(tuple(low for _, low in LIP_GAPS))
-    moved = np.linalg.norm(np.tensordot(targets[weights > 0], lips, 1), axis=-1)
-    lips, gap, jaw = (
-        aligned((points / moved.mean()).reshape(len(basis), -1))
-        for points in (lips, gap, moved_by(JAW_LINE))
+    typical = np.linalg.norm(np.tensordot(targets[weights > 0], lips, 1), axis=-1).mean()
+
+    def in_typical(points: Float32) -> Tensor:
+        return aligned((points / typical).reshape(len(basis), -1))
+
+    return Lesson(
+        vectors=aligned(vectors),
+        targets=aligned(targets),
+        weights=aligned(weights),
+        lips=in_typical(lips),
+        gap=in_typical(gap),
+        jaw=in_typical(moved_by(JAW_LINE)),
+        spread=aligned(spread),
+        view=view,
     )
-    learned = (aligned(array) for array in (vectors, targets, weights))
-    return Lesson(*learned, lips, gap, jaw, aligned(spread), view)
 
 
 def train_member(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.encoder.pase.augment import AugmentConfig, Augmenter
+from talkhead.encoder.pase.augment import AugmentConfig, Augmenter, change_speed
 from talkhead.encoder.pase.corpus import (
     LABELS_PER_FRAME,
     SAMPLES_PER_FRAME,
@@ -27,13 +27,17 @@ BABBLE_S = 6.0
 class BatchConfig:
     """n_rows, n_seen: stretches in a batch, and how many of them show lips; the others come from
     shelves without pictures where there are some. n_frames: their length. speed: up to how much
-    faster or slower. power: a shelf is drawn from by its hours to this."""
+    faster or slower; as_it_was: share left at their speed. power: a shelf is drawn from by its
+    hours to this. lip_shift: pixels that lip crops are off by; lip_light: contrast and brightness."""
 
     n_rows: int = 16
     n_seen: int = 4
     n_frames: int = 100
     speed: float = 1.15
+    as_it_was: float = 0.35
     power: float = 0.6
+    lip_shift: int = 2
+    lip_light: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,29 @@ class Batches:
         rows = seen + [self._stretch(others, random) for _ in range(self._config.n_rows - n_seen)]
         clean = np.stack([frames.sound(at) for frames, at in rows])
         labels = np.stack([frames.labels(at) for frames, at in rows])
-        lips = [frames.lips(at) for frames, at in seen]
+        lips = [self._other_light(frames.lips(at), random) for frames, at in seen]
         mouth = [frames.mouth(at) for frames, at in seen]
         return Batch(
             noisy=torch.from_numpy(self._augment(clean, random)),
             clean=torch.from_numpy(clean),
             labels=torch.from_numpy(labels.astype(np.int64)),
-            lips=torch.from_numpy(np.stack(lips)).float() / 255.0 if lips else torch.zeros(0),
+            lips=torch.from_numpy(np.stack(lips)) if lips else torch.zeros(0),
             mouth=torch.from_numpy(np.stack(mouth)) if mouth else torch.zeros(0),
         )
+
+    def _other_light(self, lips: UInt8, random: np.random.Generator) -> Float32:
+        """A stretch of lip crops [F, H, W] in 0 to 1 as of another face, camera and lamp.
+
+        Shifted, of other contrast and brightness, and grainy; alike in all frames.
+        """
+        reach, light = self._config.lip_shift, self._config.lip_light
+        down, right = (int(n) for n in random.integers(-reach, reach + 1, 2))
+        moved = np.roll(lips.astype(np.float32) / 255.0, (down, right), (1, 2))
+        contrast, brightness = np.exp(light * random.normal()), light * random.normal()
+        grain = 0.02 * random.random() * random.standard_normal(moved.shape)
+        middle = float(moved.mean())
+        changed = (moved - middle) * contrast + middle + brightness + grain
+        return np.asarray(np.clip(changed, 0.0, 1.0), np.float32)
 
     def _stretch(
         self, shelves: list[_Frames], random: np.random.Generator
@@ -103,6 +121,7 @@ class Batches:
         shares = np.array([len(frames) for frames in shelves], np.float64) ** self._config.power
         frames = shelves[int(random.choice(len(shelves), p=shares / shares.sum()))]
         speed = float(np.exp(random.uniform(-1.0, 1.0) * np.log(self._config.speed)))
+        speed = 1.0 if random.random() < self._config.as_it_was else speed
         n_source = int(np.ceil(self._config.n_frames * speed)) + 1
         first = int(random.integers(len(frames) - n_source))
         return frames, _Place(first, n_source, speed, self._config.n_frames)
@@ -153,9 +172,10 @@ class _Frames:
         """[n_frames * 640] in [-1, 1]."""
         frames = self._frames(place)
         samples = self.shelf.waveform.reshape(-1, SAMPLES_PER_FRAME)[frames].reshape(-1)
-        positions = place.positions(SAMPLES_PER_FRAME)
-        played = np.interp(positions, np.arange(len(samples)), samples)
-        return np.asarray(played / 32768.0, np.float32)
+        played = samples.astype(np.float32) / np.float32(32768.0)
+        if place.speed != 1.0:
+            played = change_speed(played, place.speed)
+        return played[: place.n_frames * SAMPLES_PER_FRAME]
 
     def labels(self, place: _Place) -> UInt8:
         """[n_frames * 2]."""

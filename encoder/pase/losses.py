@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from talkhead.audio import mel_filters
 from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN
 from talkhead.encoder.pase.model import N_FFT, Aligned
-from talkhead.encoder.phonemes import PHONES, VISEME_OF, VISEMES
+from talkhead.encoder.phonemes import PHONES, SILENCE, VISEME_OF, VISEMES
 from talkhead.types import SAMPLE_RATE
 
+SILENT = PHONES.index(SILENCE)
 N_MELS = 40
 MEL_FLOOR = 1e-5
 
@@ -78,10 +79,7 @@ class Contrast(nn.Module):
         """Loss of features [B, F, dim] of both sides; labels: [B, F] phones or UNKNOWN."""
         a, v = self.embeddings(heard, seen)
         sharp = self.sharpness.exp().clamp(max=50.0)
-        moments = torch.einsum("bfe,bge->bfg", a, v) * sharp
-        target = torch.arange(a.shape[1]).expand(a.shape[:2])
-        moment = F.cross_entropy(moments.transpose(1, 2), target)
-        moment = moment + F.cross_entropy(moments, target)
+        moment = _moments(torch.einsum("bfe,bge->bfg", a, v) * sharp, labels != SILENT)
         phones, a_phone = phone_means(a, labels)
         _, v_phone = phone_means(v, labels)
         if len(phones) < 2:
@@ -91,6 +89,18 @@ class Contrast(nn.Module):
         scores = F.normalize(a_phone, dim=-1) @ F.normalize(v_phone, dim=-1).T * sharp
         phone = F.cross_entropy(scores, alike) + F.cross_entropy(scores.T, alike)
         return 0.5 * (moment + phone)
+
+
+def _moments(scores: Tensor, spoken: Tensor) -> Tensor:
+    """How badly each spoken moment [B, F] finds itself on the other side, by scores [B, F, F].
+
+    In silence no moment can be told from the next; silent ones are only what others must not find.
+    """
+    if not bool(spoken.any()):
+        return scores.sum() * 0.0
+    target = torch.arange(scores.shape[1]).expand(scores.shape[:2])[spoken]
+    back = scores.transpose(1, 2)[spoken]
+    return F.cross_entropy(scores[spoken], target) + F.cross_entropy(back, target)
 
 
 def phone_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
