@@ -31,6 +31,7 @@ from talkhead.encoder.base import (
 )
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
+from talkhead.encoder.prior import shipped_prior
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
     MANIFEST_NAME,
@@ -209,7 +210,7 @@ def _fit_predictor(
     options: FitOptions,
     progress: Progress,
 ) -> MotionPredictor:
-    config = PREDICTOR_PRESETS[options.preset]
+    config, prior = PREDICTOR_PRESETS[options.preset], shipped_prior(options.ears)
     heard = f"{options.ears.name}-{options.ears.version}"
     stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
@@ -224,6 +225,7 @@ def _fit_predictor(
         config,
         options.seed,
         progress,
+        prior,
     )
     write_tensors(stored, predictor.tensors())
     return predictor

@@ -18,8 +18,8 @@ class PredictorConfig:
 
     layers: (kernel, dilation) of each block, kernels odd: together the view, see view_of.
     n_members: nets whose mean counts, each holding out another tenth of the training part.
-    gain_std, noise_std: of the features' level and values, in natural log units and standard
-    deviations. n_masks, mask_width: stretches of feature dimensions that are hidden.
+    gain_std, noise_std: of the features' level and values, in their mean and each one's standard
+    deviation. n_masks, mask_width: stretches of feature dimensions that are hidden.
     velocity_weight, gap_weight, jaw_weight: of the errors of lip motion, lip opening and jaw beside
     those of the lips' shape.
     """
@@ -33,7 +33,7 @@ class PredictorConfig:
     learning_rate: float = 6e-3
     weight_decay: float = 0.02
     dropout: float = 0.2
-    gain_std: float = 0.5
+    gain_std: float = 0.2
     noise_std: float = 0.3
     n_masks: int = 2
     mask_width: int = 12

@@ -24,11 +24,11 @@ from talkhead.encoder.network import (
 )
 from talkhead.encoder.prior import Prior
 from talkhead.encoder.training import (
-    LEAST_SPREAD,
     MOUTH_POINTS,
     SILENCE_WEIGHT,
     Lesson,
     alone,
+    feature_spread,
     heard_codes,
     lip_distance,
     make_lesson,
@@ -289,7 +289,7 @@ def _scaling(
         rate=features.rate,
         ahead=view.ahead,
         mean=heard.mean(0).astype(np.float32),
-        spread=(heard.std(0) + LEAST_SPREAD).astype(np.float32),
+        spread=feature_spread(heard),
         centre=mouth.mean(0).astype(np.float32),
         low=low.astype(np.float32),
         high=high.astype(np.float32),

@@ -26,10 +26,10 @@ from talkhead.encoder.network import PredictorConfig, TemporalNet, view_of
 from talkhead.encoder.pase.augment import change_formants
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, Shelf, read_shelf
 from talkhead.encoder.training import (
-    LEAST_SPREAD,
     MOUTH_POINTS,
     SILENCE_WEIGHT,
     alone,
+    feature_spread,
     make_lesson,
     train_member,
     vectors_per_frame,
@@ -38,7 +38,9 @@ from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Bool, Float32, Float64
+from talkhead.weights import resolve
 
+WEIGHTS = "prior.safetensors"
 N_COMPONENTS = 20
 """Components of the mouth space, as many as a person's mouth code has."""
 CONFIG = PredictorConfig(n_members=4, n_steps=2000, batch_size=8)
@@ -120,6 +122,15 @@ def read_prior(path: Path) -> Prior:
         raise TalkheadError(
             f"{path}: this is no prior of a predictor ({error}). Train it again"
         ) from error
+
+
+def shipped_prior(encoder: SpeechEncoder) -> Prior | None:
+    """The prior that comes with talkhead if it learned from this encoder's features, else None.
+
+    Raises PackageError when it is missing or damaged.
+    """
+    prior = read_prior(resolve(WEIGHTS))
+    return prior if prior.belongs_to(encoder) else None
 
 
 def _member(
@@ -252,7 +263,7 @@ def _speaker(
         vectors.append(heard[np.arange(n * per_frame).clip(max=len(heard) - 1)])
         weights.append((np.arange(n) > 0).astype(np.float32))
     values = np.concatenate(vectors).astype(np.float64)
-    spread = values.std(0) + LEAST_SPREAD
+    spread = feature_spread(values)
     mouth = np.concatenate([shelf.mouth[first:stop] for first, stop in spans])
     seen = np.isfinite(mouth).all((1, 2))
     weight = np.concatenate(weights) * np.where(silent[: len(seen)], SILENCE_WEIGHT, 1.0) * seen
@@ -261,7 +272,7 @@ def _speaker(
         vectors=((values - values.mean(0)) / spread).astype(np.float32),
         mouth=np.where(seen[:, None, None], mouth - mean, 0.0).astype(np.float32),
         weights=weight.astype(np.float32),
-        spread=spread.astype(np.float32),
+        spread=spread,
     )
 
 

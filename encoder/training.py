@@ -24,7 +24,7 @@ from talkhead.encoder.network import (
 )
 from talkhead.errors import TalkheadError
 from talkhead.face import JAW_LINE, LIPS
-from talkhead.types import FRAME_RATE, Float32
+from talkhead.types import FRAME_RATE, Float32, Float64
 
 MOUTH_POINTS = LIPS + JAW_LINE
 """Landmarks whose motion on screen counts, in the order of a lesson's basis."""
@@ -34,8 +34,9 @@ LIP_GAPS = ((13, 14), (82, 87), (312, 317))
 """Landmarks of the inner lips, upper and lower, whose distance is how far the mouth is open."""
 SILENCE_WEIGHT = 0.5
 """How much a frame counts in which nothing is said: the mouth may be doing anything."""
-LEAST_SPREAD = 0.5
-"""Added to the features' spread, so that dimensions that hardly vary are not blown up."""
+LEAST_SPREAD = 0.2
+"""Share of the features' mean spread that is added to each one's, so that dimensions that hardly
+vary are not blown up."""
 AVERAGING = 0.99
 """Decay, a step, of the running mean of the weights, which is what is kept."""
 WARM_UP_STEPS = 20
@@ -195,6 +196,12 @@ def _loss(
     )
 
 
+def feature_spread(values: Float64) -> Float32:
+    """What normalised features [n, D] are divided by, [D]."""
+    spread = values.std(0)
+    return np.asarray(spread + LEAST_SPREAD * spread.mean() + 1e-6, np.float32)
+
+
 def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean length of point offsets [..., F, P * 2], weights [..., F]."""
     squares = offsets.unflatten(-1, (-1, 2)).square().sum(-1)
@@ -214,7 +221,8 @@ def _altered(
 ) -> Tensor:
     """Features [B, T, D] at another level, with noise, and with stretches of dimensions hidden."""
     n, _, dim = vectors.shape
-    level = torch.randn(n, 1, 1, generator=generator) * config.gain_std / spread
+    typical = config.gain_std * spread.mean()
+    level = torch.randn(n, 1, 1, generator=generator) * typical / spread
     noise = torch.randn(vectors.shape, generator=generator) * config.noise_std
     return (vectors + level + noise) * _shown(n, dim, config, generator)[:, None]
 

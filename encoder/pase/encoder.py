@@ -64,7 +64,7 @@ class PaseEncoder:
 
     @property
     def dim(self) -> int:
-        return self.pase.config.dim
+        return self.pase.n_features
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
         """Features [ceil(n_samples / 320), dim] of a waveform [n_samples] at 16 kHz."""
@@ -86,11 +86,11 @@ class PaseEncoder:
 
     def audio_embedding(self, waveform: Float32) -> Float32:
         """Unit vectors [ceil(n_samples / 640), E], one a video frame, in the space that lips share."""
-        features = self.encode(waveform).values
+        features = self.encode(waveform).values[:, : self.pase.config.dim]
         padded = np.concatenate([features, features[-1:]])[: 2 * (-(-len(features) // 2))]
         frames = torch.from_numpy(padded).unflatten(0, (-1, 2)).mean(1)
         with torch.no_grad():
-            return _unit(self.contrast.heard(frames))
+            return _unit(self.contrast.heard(frames * self.pase.detail.spread[0]))
 
     def lip_embedding(self, lips: Float32) -> Float32:
         """Unit vectors [F, E] of lip crops [F, LIPS_HEIGHT, LIPS_WIDTH] in 0 to 1, in that space."""
@@ -148,7 +148,7 @@ class PaseStream:
     def _vectors(self) -> Float32:
         """What the spectra at hand give; those that later ones need stay."""
         n_inputs = max(0, (len(self._spectra) - 2 * MARGIN - 1) // STRIDE + 1)
-        n_out = len(self._pase.anchors) if self._gives_phones else self._pase.config.dim
+        n_out = len(self._pase.anchors) if self._gives_phones else self._pase.n_features
         if n_inputs == 0:
             return np.zeros((0, n_out), np.float32)
         inputs = self._pase.ear.inputs(
@@ -158,6 +158,6 @@ class PaseStream:
         hidden, self._state = self._pase.ear.listen(inputs, self._state)
         dropped = min(self._late, n_inputs)
         self._late -= dropped
-        aligned = self._pase.hear(hidden[:, dropped:], self._pase.anchors)
+        aligned = self._pase.vectors(inputs[:, dropped:], hidden[:, dropped:])
         result = aligned.logits.softmax(-1) if self._gives_phones else aligned.features
         return np.asarray(result[0].numpy())

@@ -47,8 +47,9 @@ STACK = 5
 class PaseConfig:
     """Sizes and parts.
 
-    width: of the convolutions. hidden, layers: of the GRU. dim: of features, anchors and embeddings.
-    has_anchors: without them the features are the GRU's own, and phones a plain linear layer.
+    width: of the convolutions. hidden, layers: of the GRU. dim: of what is aligned, of anchors and
+    embeddings. has_anchors: without them what is aligned is the GRU's own, and phones a plain linear
+    layer.
     """
 
     width: int = 192
@@ -76,10 +77,14 @@ def log_spectra(waveform: Tensor) -> Tensor:
     return torch.log(spectra.real.square() + spectra.imag.square() + POWER_FLOOR)
 
 
-def padded_samples(n_vectors: int) -> tuple[int, int]:
-    """Samples of silence before a waveform, and of it and silence in all, for n_vectors vectors."""
+def padded_spectra(waveform: Tensor) -> Tensor:
+    """Log powers [B, S, N_BINS] that the T vectors of waveforms [B, T * 320] need, with silence
+    before and after."""
+    n_vectors = waveform.shape[1] // (HOP_LENGTH * STRIDE)
     n_spectra = STRIDE * (n_vectors - 1 + DELAY) + 2 * MARGIN + 1
-    return MARGIN * HOP_LENGTH + N_FFT // 2, (n_spectra - 1) * HOP_LENGTH + N_FFT
+    before = MARGIN * HOP_LENGTH + N_FFT // 2
+    total = (n_spectra - 1) * HOP_LENGTH + N_FFT
+    return log_spectra(F.pad(waveform, (before, total - before - waveform.shape[1])))
 
 
 def vector_spectra(waveform: Tensor) -> Tensor:
@@ -188,6 +193,31 @@ class Aligner(nn.Module):
         return Aligned((1.0 - gate) * own + gate * said, logits)
 
 
+class Detail(nn.Module):
+    """What the aligned features leave out of the sound: the ear's inputs, beside them.
+
+    Both parts are scaled to a mean spread of 1 in speech, which is measured after training. mean:
+    [width] of the inputs. spread: [2] of the aligned features and of the inputs.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: PaseConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(config.width))
+        self.register_buffer("spread", torch.ones(2))
+
+    def fit(self, inputs: Tensor, aligned: Tensor) -> None:
+        """Measure inputs [N, width] and aligned features [N, dim]."""
+        self.mean.copy_(inputs.mean(0))
+        self.spread.copy_(torch.stack([aligned.std(0).mean(), inputs.std(0).mean()]))
+
+    def forward(self, inputs: Tensor, aligned: Tensor) -> Tensor:
+        """Features [..., dim + width] of inputs [..., width] and aligned features [..., dim]."""
+        return torch.cat([aligned / self.spread[0], (inputs - self.mean) / self.spread[1]], -1)
+
+
 class Pase(nn.Module):
     """All of PASE, as it is trained. anchors: [P, dim], one phoneme embedding each, in PHONES' order."""
 
@@ -197,16 +227,27 @@ class Pase(nn.Module):
         self.anchors = nn.Parameter(torch.randn(len(PHONES), config.dim))
         self.ear = Ear(config)
         self.hear = Aligner(config, config.hidden)
+        self.detail = Detail(config)
         self.eye = Eye(config.dim, config.dropout)
         self.see = Aligner(config, config.dim)
 
     def heard(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
         """Features [B, T, dim] and logits of waveforms [B, T * 320]: moment i is sample i * 320."""
-        n_vectors = waveform.shape[1] // (HOP_LENGTH * STRIDE)
-        before, total = padded_samples(n_vectors)
-        padded = F.pad(waveform, (before, total - before - waveform.shape[1]))
-        aligned: Aligned = self.hear(self.ear(log_spectra(padded), hidden_spans), self.anchors)
+        aligned: Aligned = self.hear(self.ear(padded_spectra(waveform), hidden_spans), self.anchors)
         return aligned
+
+    @property
+    def n_features(self) -> int:
+        """Values in a vector: what is said, and how."""
+        return self.config.dim + self.config.width
+
+    def vectors(self, inputs: Tensor, hidden: Tensor) -> Aligned:
+        """What an encoder gives, [B, T, n_features], and logits.
+
+        inputs: [B, T, width] of the ear, the newest heard. hidden: [B, T, hidden] that listen gave.
+        """
+        aligned = self.hear(hidden, self.anchors)
+        return Aligned(self.detail(inputs, aligned.features), aligned.logits)
 
     def seen(self, lips: Tensor) -> Aligned:
         """Features [B, F, dim] and logits of lip crops [B, F, H, W] in 0 to 1, 25 a second."""

@@ -4,7 +4,8 @@
 
 The same seed and machine give the same weights, also when a run is stopped and started again: the
 state is kept beside the output (FILE.state) every minute. --without leaves a part out, as the
-ablations of docs/pase.md do. Prints what the manifest of the weights holds.
+ablations of docs/pase.md do. On a terminal it shows the losses and the time left; in the end it
+prints what the manifest of the weights holds.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from talkhead.encoder.pase.model import (
     Pase,
     PaseConfig,
     log_spectra,
+    padded_spectra,
     vector_spectra,
 )
 from talkhead.encoder.pase.weights import write_pase
@@ -55,7 +57,8 @@ PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision")
 CHECKPOINT_S = 60.0
 WARM_UP_STEPS = 100
 MAX_GRADIENT = 1.0
-N_CALIBRATION = 4
+N_CALIBRATION = 6
+N_VALIDATION = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class TrainConfig:
     many vectors. absent_share: of stretches with lips, how many lose one side altogether.
     """
 
-    n_steps: int = 3000
+    n_steps: int = 2800
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     averaging: float = 0.998
@@ -177,13 +180,18 @@ class Lessons(nn.Module):
 
 
 def train_pase(
-    shelves: Sequence[Shelf], config: TrainConfig, state: Path, seed: int, progress: Progress
+    shelves: Sequence[Shelf],
+    config: TrainConfig,
+    state: Path,
+    seed: int,
+    progress: Progress,
+    corpus: Sequence[str] = (),
 ) -> Lessons:
     """Trained nets (the running mean of their weights), in evaluation mode.
 
     state: where training is kept every minute; a run that finds it goes on from there and ends in
-    the same weights. Raises TalkheadError for a corpus without training utterances and for a state
-    of another training.
+    the same weights. corpus: fingerprints of the shelves, so that it goes on with no others. Raises
+    TalkheadError for a corpus without training utterances and for a state of another training.
     """
     batches = Batches(shelves, config.batches, config.augment, seed)
     torch.manual_seed(seed)
@@ -196,7 +204,8 @@ def train_pase(
         weight_decay=config.weight_decay,
         betas=(0.9, 0.98),
     )
-    first = _resume(state, config, seed, lessons, average, optimiser)
+    mark = _mark(config, seed, corpus)
+    first = _resume(state, mark, lessons, average, optimiser)
     saved = time.monotonic()
     with progress.step("Training PASE", total=config.n_steps, done=first) as bar:
         for number, batch in _prefetched(batches, first, config.n_steps):
@@ -204,6 +213,8 @@ def train_pase(
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * _schedule(number, config.n_steps)
             losses = lessons.losses(batch, np.random.default_rng((seed, number, 1)))
+            if not losses:
+                raise TalkheadError("nothing is left to learn from. Leave fewer parts out")
             optimiser.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(lessons.parameters(), MAX_GRADIENT)
@@ -213,9 +224,22 @@ def train_pase(
             if number % 20 == 0:
                 bar.detail(" ".join(f"{k} {float(v.detach()):.2f}" for k, v in losses.items()))
             if time.monotonic() - saved > CHECKPOINT_S:
-                _save(state, config, seed, lessons, average, optimiser, number + 1)
+                _save(state, mark, lessons, average, optimiser, number + 1)
                 saved = time.monotonic()
-    return average.eval()
+    fit_detail(average.eval().pase, batches)
+    return average
+
+
+def fit_detail(pase: Pase, batches: Batches) -> None:
+    """Let the encoder's detail be that of batches which training does not see."""
+    inputs, aligned = [], []
+    for number in range(N_CALIBRATION):
+        clean = batches.draw((1 << 28) + number).clean
+        with torch.no_grad():
+            heard = pase.ear.inputs(padded_spectra(clean))
+            inputs.append(heard[:, DELAY:].flatten(0, 1))
+            aligned.append(pase.heard(clean).features.flatten(0, 1))
+    pase.detail.fit(torch.cat(inputs), torch.cat(aligned))
 
 
 def _calibrate(lessons: Lessons, batches: Batches) -> None:
@@ -253,15 +277,15 @@ def _average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
 # ------------------------------------------------------------------------------- resuming
 
 
-def _mark(config: TrainConfig, seed: int) -> Tensor:
-    text = json.dumps({**asdict(config), "seed": seed}, sort_keys=True)
+def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
+    """What a training is known by."""
+    text = json.dumps({**asdict(config), "seed": seed, "corpus": list(corpus)}, sort_keys=True)
     return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
 
 
 def _save(
     path: Path,
-    config: TrainConfig,
-    seed: int,
+    mark: Tensor,
     lessons: Lessons,
     average: Lessons,
     optimiser: torch.optim.Optimizer,
@@ -269,30 +293,33 @@ def _save(
 ) -> None:
     tensors = {f"net.{k}": v for k, v in lessons.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    tensors |= {"step": torch.tensor(step), "config": _mark(config, seed)}
+    tensors |= {"step": torch.tensor(step), "config": mark}
     write_tensors(path, tensors | optimiser_tensors(optimiser))
 
 
 def _resume(
     path: Path,
-    config: TrainConfig,
-    seed: int,
+    mark: Tensor,
     lessons: Lessons,
     average: Lessons,
     optimiser: torch.optim.Optimizer,
 ) -> int:
-    """The step to go on with, 0 without a state."""
+    """The step to go on with, 0 without a state. Raises TalkheadError for one of another training."""
     if not path.exists():
         return 0
     tensors = read_tensors(path)
-    if not torch.equal(tensors["config"], _mark(config, seed)):
-        raise TalkheadError(f"{path}: from a training with other settings. Remove it to start anew")
-    for prefix, net in (("net.", lessons), ("average.", average)):
-        net.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
-    load_optimiser(optimiser, tensors)
-    return int(tensors["step"])
+    try:
+        if not torch.equal(tensors["config"], mark):
+            raise ValueError("other settings, seed or corpus")
+        for prefix, net in (("net.", lessons), ("average.", average)):
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            net.load_state_dict(own)
+        load_optimiser(optimiser, tensors)
+        return int(tensors["step"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise TalkheadError(
+            f"{path}: the state of another training ({error}). Remove it to start anew"
+        ) from error
 
 
 # ---------------------------------------------------------------------------- command line
@@ -311,39 +338,58 @@ def phone_accuracy(lessons: Lessons, batches: Batches, n_batches: int) -> float:
     return right / max(1, known)
 
 
-def read_corpus(paths: Sequence[Path]) -> list[Shelf]:
-    """The shelves of files and of all *.safetensors in folders. Raises TalkheadError."""
+def shelf_files(paths: Sequence[Path]) -> list[Path]:
+    """Files, and all *.safetensors in folders. Raises TalkheadError when there are none."""
     files = [f for p in paths for f in (sorted(p.glob("*.safetensors")) if p.is_dir() else [p])]
     if not files:
         raise TalkheadError(f"{paths[0]}: no shelves here. Build the corpus first")
-    return [read_shelf(file) for file in files]
+    return files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, writes the weights and prints their entry for the manifest."""
+    """Trains, writes the weights and prints their entry for the manifest; exits 1 with one line of
+    what to do where that can't be done."""
     options = _options().parse_args(arguments)
+    try:
+        entry = _run(options)
+    except TalkheadError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(json.dumps(entry, indent=2))
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
-    shelves = read_corpus(options.corpus)
+    files = shelf_files(options.corpus)
+    shelves = [read_shelf(file) for file in files]
     config = without(replace(TrainConfig(), n_steps=options.steps), options.without or [])
-    progress = make_progress("bars")
-    start = time.monotonic()
-    state = options.output.with_suffix(".state")
-    lessons = train_pase(shelves, config, state, options.seed, progress)
+    held_out = _held_out(shelves, config, options.seed)
+    state = options.output.with_name(options.output.name + ".state")
+    corpus = [sha256_of(file) for file in files]
+    lessons = train_pase(shelves, config, state, options.seed, make_progress("bars"), corpus=corpus)
     write_pase(options.output, lessons.pase, lessons.contrast)
-    held_out = Batches(shelves, config.batches, config.augment, options.seed, "validation")
-    entry: dict[str, Any] = {
+    state.unlink(missing_ok=True)
+    accuracy = None if held_out is None else phone_accuracy(lessons, held_out, N_VALIDATION)
+    left_out = "".join(f" --without {part}" for part in options.without or [])
+    return {
         "sha256": sha256_of(options.output),
         "bytes": options.output.stat().st_size,
         "trained_on": [
-            {"what": s.source, "licence": s.licence, "attribution": s.attribution} for s in shelves
+            {"what": s.source, "licence": s.licence, "attribution": s.attribution, "sha256": [sha]}
+            for s, sha in zip(shelves, corpus, strict=True)
         ],
         "shippable": all(s.shippable for s in shelves),
-        "steps": config.n_steps,
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "figures": {"validation_phone_accuracy": round(phone_accuracy(lessons, held_out, 8), 4)},
+        "command": f"python -m talkhead.encoder.pase.train CORPUS --output {options.output.name} "
+        f"--steps {config.n_steps} --seed {options.seed}{left_out}",
+        "figures": {} if accuracy is None else {"validation_phone_accuracy": round(accuracy, 4)},
     }
-    print(json.dumps(entry, indent=2))
-    state.unlink(missing_ok=True)
+
+
+def _held_out(shelves: Sequence[Shelf], config: TrainConfig, seed: int) -> Batches | None:
+    """Batches of validation utterances; None of a corpus that has too few."""
+    try:
+        return Batches(shelves, config.batches, config.augment, seed, "validation")
+    except TalkheadError:
+        return None
 
 
 def _options() -> argparse.ArgumentParser:

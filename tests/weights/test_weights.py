@@ -13,7 +13,8 @@ from talkhead.errors import PackageError
 from talkhead.storage import sha256_of
 
 NAMES = sorted(weights.manifest())
-MAX_BYTES = 3_000_000
+MAX_BYTES = 20_000_000
+"""Of all files together."""
 
 
 @pytest.fixture
@@ -26,9 +27,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_files_are_whole_and_small(name: str) -> None:
+def test_shipped_files_are_whole(name: str) -> None:
     path = weights.resolve(name)
-    assert path.stat().st_size == weights.manifest()[name]["bytes"] <= MAX_BYTES
+    assert path.stat().st_size == weights.manifest()[name]["bytes"]
+
+
+def test_all_together_are_small() -> None:
+    assert sum(entry["bytes"] for entry in weights.manifest().values()) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -115,7 +115,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     assert saved == [1, 2, 3]
     for name, value in _state(whole).items():
         assert torch.equal(value, _state(resumed)[name]), name
-    with pytest.raises(TalkheadError, match=r"other settings.*Remove"):
+    with pytest.raises(TalkheadError, match=r"another training.*Remove"):
         train.train_pase(shelves, TINY, state, 1, SilentProgress())
 
 
