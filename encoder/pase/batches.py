@@ -54,6 +54,10 @@ class Batch:
     lips: Tensor
     mouth: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
 
 class Batches:
     """Draws batches from shelves' training utterances; batch k depends on the seed and k alone."""

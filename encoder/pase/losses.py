@@ -45,7 +45,7 @@ def viseme_loss(logits: Tensor, labels: Tensor) -> Tensor:
     known = labels != UNKNOWN
     if not bool(known.any()):
         return logits.sum() * 0.0
-    classes = viseme_classes()
+    classes = viseme_classes().to(logits.device)
     member = F.one_hot(classes, len(VISEMES)).to(logits)
     shares = logits[known].softmax(-1) @ member
     return F.nll_loss(torch.log(shares + 1e-6), classes[labels[known].long()])
@@ -98,7 +98,8 @@ def _moments(scores: Tensor, spoken: Tensor) -> Tensor:
     """
     if not bool(spoken.any()):
         return scores.sum() * 0.0
-    target = torch.arange(scores.shape[1]).expand(scores.shape[:2])[spoken]
+    places = torch.arange(scores.shape[1], device=scores.device)
+    target = places.expand(scores.shape[:2])[spoken]
     back = scores.transpose(1, 2)[spoken]
     return F.cross_entropy(scores[spoken], target) + F.cross_entropy(back, target)
 
@@ -113,8 +114,8 @@ def phone_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     number = changes.flatten().cumsum(0) - 1
     n = int(number[-1]) + 1
     flat = values.flatten(0, 1)
-    sums = torch.zeros(n, values.shape[-1], dtype=values.dtype).index_add(0, number, flat)
-    counts = torch.zeros(n, dtype=values.dtype).index_add(0, number, torch.ones_like(flat[:, 0]))
+    sums = flat.new_zeros(n, values.shape[-1]).index_add(0, number, flat)
+    counts = flat.new_zeros(n).index_add(0, number, torch.ones_like(flat[:, 0]))
     phones = labels.flatten()[changes.flatten()]
     known = phones != UNKNOWN
     return phones[known], (sums / counts[:, None])[known]
@@ -159,7 +160,7 @@ class Restorer(nn.Module):
 
 def clean_mel(spectra: Tensor) -> Tensor:
     """Log-mel energies [..., N_MELS] of log powers [..., N_BINS], about 0 in mean, 1 in spread."""
-    filters = torch.from_numpy(mel_filters(SAMPLE_RATE, N_FFT, N_MELS).copy())
+    filters = torch.from_numpy(mel_filters(SAMPLE_RATE, N_FFT, N_MELS).copy()).to(spectra.device)
     filters = filters / filters.sum(1, keepdim=True)
     return (torch.log(spectra.exp() @ filters.T + MEL_FLOOR) + 5.0) / 4.0
 

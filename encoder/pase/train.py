@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from talkhead.checkpoints import load_optimiser, optimiser_tensors
+from talkhead.device import resolve_device
 from talkhead.encoder.pase.augment import AugmentConfig
 from talkhead.encoder.pase.batches import Batch, BatchConfig, Batches, sample_spans
 from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN, Shelf, read_shelf
@@ -139,7 +140,9 @@ class Lessons(nn.Module):
         return loss + viseme_loss(seen.logits, labels)
 
     def _spans(self, shape: tuple[int, int], random: np.random.Generator) -> Tensor:
-        return sample_spans(shape, self.config.hidden_share, self.config.longest_span, random)
+        config = self.config
+        spans = sample_spans(shape, config.hidden_share, config.longest_span, random)
+        return spans.to(self.pase.anchors.device)
 
     def _restoration(
         self, heard: Aligned, seen: Aligned | None, batch: Batch, random: np.random.Generator
@@ -172,7 +175,8 @@ class Lessons(nn.Module):
         if seen is not None:
             for row in np.flatnonzero(random.random(len(heard)) < self.config.absent_share):
                 hides[int(random.integers(2))][row] = True
-        made, points = self.restorer(heard, seen, (hides[0], hides[1]))
+        sound, lips = (hidden.to(heard.device) for hidden in hides)
+        made, points = self.restorer(heard, seen, (sound, lips))
         loss: Tensor = (made - mel).abs().mean()
         if points is not None and mouth is not None:
             loss = loss + (points - mouth).abs().mean()
@@ -186,6 +190,7 @@ def train_pase(
     seed: int,
     progress: Progress,
     corpus: Sequence[str] = (),
+    device: torch.device | None = None,
 ) -> Lessons:
     """Trained nets (the running mean of their weights), in evaluation mode.
 
@@ -195,8 +200,10 @@ def train_pase(
     """
     batches = Batches(shelves, config.batches, config.augment, seed)
     torch.manual_seed(seed)
+    device = device or torch.device("cpu")
     lessons = Lessons(config, batches.n_points if config.sees else 0)
     _calibrate(lessons, batches)
+    lessons.to(device)
     average = copy.deepcopy(lessons)
     optimiser = torch.optim.AdamW(
         lessons.parameters(),
@@ -212,7 +219,7 @@ def train_pase(
             torch.manual_seed(seed * 1_000_003 + number)
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * _schedule(number, config.n_steps)
-            losses = lessons.losses(batch, np.random.default_rng((seed, number, 1)))
+            losses = lessons.losses(batch.to(device), np.random.default_rng((seed, number, 1)))
             if not losses:
                 raise TalkheadError("nothing is left to learn from. Leave fewer parts out")
             optimiser.zero_grad(set_to_none=True)
@@ -226,7 +233,7 @@ def train_pase(
             if time.monotonic() - saved > CHECKPOINT_S:
                 _save(state, mark, lessons, average, optimiser, number + 1)
                 saved = time.monotonic()
-    fit_detail(average.eval().pase, batches)
+    fit_detail(average.cpu().eval().pase, batches)
     return average
 
 
@@ -365,7 +372,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     held_out = _held_out(shelves, config, options.seed)
     state = options.output.with_name(options.output.name + ".state")
     corpus = [sha256_of(file) for file in files]
-    lessons = train_pase(shelves, config, state, options.seed, make_progress("bars"), corpus=corpus)
+    device, progress = resolve_device(options.device), make_progress("bars")
+    lessons = train_pase(shelves, config, state, options.seed, progress, corpus, device)
     write_pase(options.output, lessons.pase, lessons.contrast)
     state.unlink(missing_ok=True)
     accuracy = None if held_out is None else phone_accuracy(lessons, held_out, N_VALIDATION)
@@ -403,6 +411,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=1, help="for the nets; batches have their own"
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--without", action="append", choices=PARTS, help="a part to leave out")
     return parser
 
