@@ -66,6 +66,7 @@ from talkhead.encoder.network import PRESETS
 from talkhead.encoder.phonemes import Phone
 from talkhead.encoder.predictor import fit_predictor
 from talkhead.encoder.prior import Prior, read_prior
+from talkhead.encoder.training import feature_spread
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel, lip_aperture
 from talkhead.preprocess.headpose import track_head
@@ -280,7 +281,7 @@ def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float3
     inputs = np.concatenate(
         [padded[i : i + len(codes)] for i in range(2 * RIDGE_CONTEXT + 1)], axis=1
     )
-    inputs = (inputs - inputs[train].mean(0)) / (inputs[train].std(0) + 1e-6)
+    inputs = (inputs - inputs[train].mean(0)) / feature_spread(inputs[train])
     mean = codes[train].mean(0)
     gram = inputs[train].T @ inputs[train]
     gram += RIDGE * gram.shape[0] / 100 * np.eye(len(gram))
