@@ -299,7 +299,10 @@ def evaluate(
         typer.Option("--text", help="All that is said in the footage, or a file with it."),
     ] = None,
     language: Annotated[
-        str, typer.Option("--language", help="Of the speech; phonemes are recognised in en.")
+        str,
+        typer.Option(
+            "--language", help="Of the speech; in others than en, PASE hears the phonemes."
+        ),
     ] = "en",
     seconds: Annotated[
         float, typer.Option("--seconds", min=2.0, help="Judge at most so much.")
