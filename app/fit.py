@@ -19,7 +19,7 @@ from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.identities import Home, name_from_video
 from talkhead.app.idle import save_idle
-from talkhead.app.speak import VERSION, hear_footage
+from talkhead.app.speak import VERSION, hear_footage, levelled_footage
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
@@ -29,6 +29,7 @@ from talkhead.encoder.base import (
     SpeechEncoder,
     load_encoder,
 )
+from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
 from talkhead.encoder.prior import shipped_prior
@@ -210,7 +211,7 @@ def _fit_predictor(
     options: FitOptions,
     progress: Progress,
 ) -> MotionPredictor:
-    config, prior = PREDICTOR_PRESETS[options.preset], shipped_prior(options.ears)
+    config = PREDICTOR_PRESETS[options.preset]
     heard = f"{options.ears.name}-{options.ears.version}"
     stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
@@ -225,7 +226,8 @@ def _fit_predictor(
         config,
         options.seed,
         progress,
-        prior,
+        shipped_prior(options.ears, config),
+        hear_otherwise(options.ears, levelled_footage(dataset), options.seed),
     )
     write_tensors(stored, predictor.tensors())
     return predictor

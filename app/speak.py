@@ -145,11 +145,15 @@ def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
 
 
 def hear_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeatures:
-    """Features of a dataset's sound, as speech_codes would make them; held-out speech sets nothing."""
-    silent = dataset.tracks.silent
+    """Features of a dataset's sound, as speech_codes would make them."""
+    return encoder.encode(levelled_footage(dataset))
+
+
+def levelled_footage(dataset: IdentityDataset) -> Float32:
+    """A dataset's sound [n_samples] at the level encoders hear; held-out speech sets nothing."""
     powers = measure_loudness([dataset.waveform]).powers
-    gain = speech_gain(powers, silent | ~dataset.tracks.train)
-    return encoder.encode(dataset.waveform * np.float32(gain))
+    gain = speech_gain(powers, dataset.tracks.silent | ~dataset.tracks.train)
+    return dataset.waveform * np.float32(gain)
 
 
 def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, int, Float32], UInt8]:

@@ -62,6 +62,7 @@ from talkhead.audio import measure_loudness
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.base import load_encoder, speech_gain
+from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS
 from talkhead.encoder.phonemes import Phone
 from talkhead.encoder.predictor import fit_predictor
@@ -203,11 +204,11 @@ def _mouth_only(codes: Float32, face: FaceModel) -> Float32:
 # -------------------------------------------------------------------------------- systems
 
 
-def hear(dataset: IdentityDataset, encoder: str, train: Bool) -> SpeechFeatures:
-    """Features of a clip's sound, brought to the level of the speech that may be learned from."""
+def levelled(dataset: IdentityDataset, train: Bool) -> Float32:
+    """A clip's sound, brought to the level of the speech that may be learned from."""
     powers = measure_loudness([dataset.waveform]).powers
     gain = speech_gain(powers, dataset.tracks.silent | ~train)
-    return load_encoder(encoder).encode(dataset.waveform * np.float32(gain))
+    return dataset.waveform * np.float32(gain)
 
 
 def judge(
@@ -229,13 +230,15 @@ def judge(
         for row, codes in _cheap_codes(dataset, block):
             points[row].append(shown_points(dataset, block, codes))
         for system in systems:
-            features = hear(dataset, system.encoder, block.train)
+            encoder, sound = load_encoder(system.encoder), levelled(dataset, block.train)
+            features = encoder.encode(sound)
             codes = ridge_codes(features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
             for seed in range(n_seeds):
                 predictor = fit_predictor(
                     features, block.codes, block.train, dataset.tracks.silent, block.face,
                     PRESETS[preset], seed, SilentProgress(), priors[system],
+                    hear_otherwise(encoder, sound, seed),
                 )  # fmt: skip
                 codes = predictor.predict(features, dataset.tracks.silent, len(dataset))
                 shown = shown_points(dataset, block, codes[block.frames])

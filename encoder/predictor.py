@@ -6,7 +6,7 @@ so an hour of speech takes the memory of a minute, and pieces equal the whole bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -244,11 +244,13 @@ def fit_predictor(
     seed: int,
     progress: Progress,
     prior: Prior | None = None,
+    otherwise: Sequence[SpeechFeatures] = (),
 ) -> MotionPredictor:
     """A predictor of a person's mouth codes, from training frames alone.
 
     codes: [F, n_codes] tracked. train: [F] frames to learn from; nothing of the others is read.
     silent: [F] video frames without speech. prior: where the nets begin instead of at random.
+    otherwise: the same sound as it might have been, see `talkhead.encoder.hearings`.
     Raises TalkheadError when there is too little to learn from, and for a prior of another encoder.
     On a CPU the same seed gives the same predictor, bit for bit.
     """
@@ -259,7 +261,7 @@ def fit_predictor(
         )
     view = view_of(config, vectors_per_frame(features.rate), features.rate, features.lookahead_s)
     scaling = _scaling(features, codes, train, face, view)
-    lesson = _lesson(features, codes, train, silent, face, scaling, view)
+    lesson = _lesson((features, *otherwise), codes, train, silent, face, scaling, view)
     blocks = _blocks(train, config.n_members)
     members, timid = [], torch.zeros_like(lesson.targets)
     judged = torch.zeros(len(codes), dtype=torch.bool)
@@ -300,7 +302,7 @@ def _scaling(
 
 
 def _lesson(
-    features: SpeechFeatures,
+    hearings: Sequence[SpeechFeatures],
     codes: Float32,
     train: Bool,
     silent: Bool,
@@ -309,9 +311,10 @@ def _lesson(
     view: View,
 ) -> Lesson:
     n_frames, per_frame = len(codes), scaling.vectors_per_frame
-    vectors = np.zeros((n_frames * per_frame, len(scaling.mean)), np.float32)
-    used = _vectors_of(train, features)
-    vectors[used] = scaling.normalised(features.values[used])
+    vectors = np.zeros((len(hearings), n_frames * per_frame, len(scaling.mean)), np.float32)
+    for heard, features in zip(vectors, hearings, strict=True):
+        used = _vectors_of(train, features)
+        heard[used] = scaling.normalised(features.values[used])
     targets = np.zeros((n_frames, face.n_mouth), np.float32)
     targets[train] = codes[train, : face.n_mouth] - scaling.centre
     weights = np.zeros(n_frames, np.float32)

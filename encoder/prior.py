@@ -124,13 +124,15 @@ def read_prior(path: Path) -> Prior:
         ) from error
 
 
-def shipped_prior(encoder: SpeechEncoder) -> Prior | None:
-    """The prior that comes with talkhead if it learned from this encoder's features, else None.
+def shipped_prior(encoder: SpeechEncoder, config: PredictorConfig) -> Prior | None:
+    """The prior that comes with talkhead if it learned from this encoder's features and its nets are
+    of that shape, else None.
 
     Raises PackageError when it is missing or damaged.
     """
     prior = read_prior(resolve(WEIGHTS))
-    return prior if prior.belongs_to(encoder) else None
+    alike = (prior.config.width, prior.config.layers) == (config.width, config.layers)
+    return prior if alike and prior.belongs_to(encoder) else None
 
 
 def _member(
@@ -189,7 +191,7 @@ def train_prior(
     )
     spread = np.mean([part.spread for part in footage], axis=0)
     codes, basis = _components(mouth, weights > 0)
-    lesson = make_lesson(vectors, codes, weights, basis, spread, view)
+    lesson = make_lesson(vectors[None], codes, weights, basis, spread, view)
     members = []
     total = config.n_members * config.n_steps
     with progress.step("Learning the prior", total=total) as step, alone():

@@ -37,6 +37,8 @@ SILENCE_WEIGHT = 0.5
 LEAST_SPREAD = 0.2
 """Share of the features' mean spread that is added to each one's, so that dimensions that hardly
 vary are not blown up."""
+OTHERWISE_SHARE = 0.5
+"""Of the stretches, how many are learned from as they might have sounded."""
 AVERAGING = 0.99
 """Decay, a step, of the running mean of the weights, which is what is kept."""
 WARM_UP_STEPS = 20
@@ -49,7 +51,8 @@ LEAST_SHARE = 0.8
 class Lesson:
     """What there is to learn, F frames; of frames that may not be learned from all values are 0.
 
-    vectors: [F * per_frame, D] normalised features. targets: [F, K] mouth codes less their mean.
+    vectors: [V, F * per_frame, D] normalised features, of the sound as it is and as it might have been
+    (another voice, noise). targets: [F, K] mouth codes less their mean.
     weights: [F] how much a frame counts. lips, gap, jaw: [K, P * 2] what a unit of code moves on
     screen, x and y of P points (gap: of the upper lip against the lower), in units of the typical
     lip motion. spread: [D] of the features. view: of the nets that learn it.
@@ -66,7 +69,7 @@ class Lesson:
 
     @property
     def per_frame(self) -> int:
-        return len(self.vectors) // len(self.targets)
+        return self.vectors.shape[1] // len(self.targets)
 
     @cached_property
     def padded(self) -> Tensor:
@@ -182,7 +185,9 @@ def _loss(
 ) -> Tensor:
     """Mean error of lips and jaw and of the lips' velocity over stretches, a scalar."""
     frames = starts[:, None] + torch.arange(config.n_frames)
-    vectors = _altered(_heard(lesson, starts, config.n_frames), lesson.spread, config, generator)
+    vectors = _altered(
+        _heard(lesson, starts, config.n_frames, generator), lesson.spread, config, generator
+    )
     predicted = net(frame_inputs(vectors, lesson.per_frame)).transpose(1, 2)
     error = predicted - lesson.targets[frames]
     weight = weights[frames]
@@ -209,11 +214,21 @@ def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
     return (lengths * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def _heard(lesson: Lesson, starts: Tensor, n_frames: int) -> Tensor:
+def _heard(lesson: Lesson, starts: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
     """Features [B, T, D] of stretches of n_frames and what their view adds; 0 beyond the clip."""
     view, per_frame = lesson.view, lesson.per_frame
     length = (n_frames + view.behind + view.ahead) * per_frame
-    return lesson.padded[(starts * per_frame)[:, None] + torch.arange(length)]
+    moments = (starts * per_frame)[:, None] + torch.arange(length)
+    return lesson.padded[_hearings(lesson, len(starts), generator)[:, None], moments]
+
+
+def _hearings(lesson: Lesson, n: int, generator: torch.Generator) -> Tensor:
+    """Which of its V hearings each of n stretches is learned from: half of them the first."""
+    n_others = len(lesson.vectors) - 1
+    if n_others == 0:
+        return torch.zeros(n, dtype=torch.long)
+    others = torch.randint(1, n_others + 1, (n,), generator=generator)
+    return others * (torch.rand(n, generator=generator) < OTHERWISE_SHARE)
 
 
 def _altered(
@@ -239,5 +254,5 @@ def _shown(n: int, dim: int, config: PredictorConfig, generator: torch.Generator
 def heard_codes(lesson: Lesson, net: TemporalNet) -> Tensor:
     """What a net predicts of all frames of a lesson, [F, K]."""
     with torch.no_grad():
-        codes: Tensor = net(frame_inputs(lesson.padded[None], lesson.per_frame))[0].T
+        codes: Tensor = net(frame_inputs(lesson.padded[:1], lesson.per_frame))[0].T
     return codes

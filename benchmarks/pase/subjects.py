@@ -11,6 +11,7 @@ from benchmarks.posteriors import PosteriorEncoder
 from talkhead.audio import measure_loudness
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
+from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
 from talkhead.progress import SilentProgress
@@ -54,8 +55,13 @@ def load_embedder(weights: str) -> Embeds:
 
 def heard(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
     """Features of a waveform [n_samples] at the level of what is not silent [F]."""
+    return encoder.encode(levelled(waveform, silent))
+
+
+def levelled(waveform: Float32, silent: Bool) -> Float32:
+    """A waveform [n_samples] at the level of what is not silent [F]."""
     gain = speech_gain(measure_loudness([waveform]).powers, silent)
-    return encoder.encode(waveform * np.float32(gain))
+    return waveform * np.float32(gain)
 
 
 def fitted(
@@ -63,8 +69,8 @@ def fitted(
 ) -> MotionPredictor:
     """A predictor of a clip's person that has learned from a block's training frames."""
     silent = dataset.tracks.silent
-    features = heard(encoder, dataset.waveform, silent | ~block.train)
+    sound = levelled(dataset.waveform, silent | ~block.train)
     return fit_predictor(
-        features, block.codes, block.train, silent, block.face, PRESETS[preset], seed,
-        SilentProgress(),
+        encoder.encode(sound), block.codes, block.train, silent, block.face, PRESETS[preset], seed,
+        SilentProgress(), otherwise=hear_otherwise(encoder, sound, seed),
     )  # fmt: skip

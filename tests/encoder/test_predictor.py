@@ -287,3 +287,17 @@ def test_rates_off_the_frame_grid_are_refused(clip: Clip) -> None:
     odd = SpeechFeatures(clip.features.values, 40.0)
     with pytest.raises(TalkheadError, match="multiple of 25"):
         _fit(clip._replace(features=odd))
+
+
+def test_otherwise_heard_sound_is_borne(clip: Clip, predictor: MotionPredictor) -> None:
+    """Who has learnt from sound as it might have been does better on sound that is so."""
+    offset = np.random.default_rng(1).normal(size=DIM).astype(np.float32)
+    changed = SpeechFeatures(clip.features.values + 1.5 * offset, clip.features.rate)
+    taught = fit_predictor(*clip, SMALL, 0, SilentProgress(), otherwise=[changed])
+    test = ~clip.train
+
+    def error(one: MotionPredictor) -> float:
+        codes = one.predict(changed, clip.silent, len(clip.codes))
+        return float(np.square(codes[test, :N_MOUTH] - clip.codes[test, :N_MOUTH]).mean())
+
+    assert error(taught) < 0.8 * error(predictor)

@@ -97,7 +97,8 @@ def test_the_floor_lies_under_what_was_made_and_that_under_a_wrong_sentence(
 def test_what_could_not_be_measured_is_said(judged: EvaluateResult) -> None:
     left_out = " ".join(judged.report.left_out)
     assert "LPIPS" in left_out and "English" in left_out
-    assert take(judged, MADE).phonemes is None
+    found = take(judged, MADE).phonemes  # by PASE, and too few to count
+    assert found is None or found.closure_rate is None
 
 
 def test_the_report_is_one_file_with_a_video(judged: EvaluateResult) -> None:
