@@ -15,7 +15,7 @@ import torch
 from talkhead.app.evaluation.judge import SyncJudge, steady_maps, steady_points
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
 from talkhead.errors import FootageError
-from talkhead.face import JAW_LINE, LIPS
+from talkhead.face import LIPS, MOUTH_POINTS
 from talkhead.media import read_audio, read_frames
 from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, track_frames
 from talkhead.preprocess.sync import shift_waveform
@@ -26,7 +26,6 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, UInt
 INDEX = "index.jsonl"
 VALIDATION_SHARE = 0.1
 
-MOUTH_POINTS = LIPS + JAW_LINE
 CROP_SCALE = 0.02
 """Eye distances a pixel of a crop: 48 are 0.96, the mouth about half of it."""
 CROP_RISE = 0.06

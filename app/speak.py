@@ -18,7 +18,7 @@ from talkhead.audio import measure_loudness, silent_frames
 from talkhead.cameras import crop_intrinsics
 from talkhead.dataset import IdentityDataset, cut_crop
 from talkhead.device import resolve_device, set_threads
-from talkhead.encoder.base import SpeechEncoder, encode_chunks, load_encoder, speech_gain
+from talkhead.encoder.base import SpeechEncoder, encode_chunks, levelled, load_encoder, speech_gain
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor
 from talkhead.errors import TalkheadError
@@ -151,9 +151,7 @@ def hear_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeat
 
 def levelled_footage(dataset: IdentityDataset) -> Float32:
     """A dataset's sound [n_samples] at the level encoders hear; held-out speech sets nothing."""
-    powers = measure_loudness([dataset.waveform]).powers
-    gain = speech_gain(powers, dataset.tracks.silent | ~dataset.tracks.train)
-    return dataset.waveform * np.float32(gain)
+    return levelled(dataset.waveform, dataset.tracks.silent | ~dataset.tracks.train)
 
 
 def paste_frame_maker(renderer: Renderer, idle: IdleClip) -> Callable[[UInt8, int, Float32], UInt8]:

@@ -58,10 +58,9 @@ from talkhead.app.evaluation.figures import plain
 from talkhead.app.evaluation.lips import lip_figures
 from talkhead.app.evaluation.metrics import lmd
 from talkhead.app.evaluation.phonemes import phoneme_figures
-from talkhead.audio import measure_loudness
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.base import load_encoder, speech_gain
+from talkhead.encoder.base import levelled, load_encoder
 from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS
 from talkhead.encoder.phonemes import Phone
@@ -204,13 +203,6 @@ def _mouth_only(codes: Float32, face: FaceModel) -> Float32:
 # -------------------------------------------------------------------------------- systems
 
 
-def levelled(dataset: IdentityDataset, train: Bool) -> Float32:
-    """A clip's sound, brought to the level of the speech that may be learned from."""
-    powers = measure_loudness([dataset.waveform]).powers
-    gain = speech_gain(powers, dataset.tracks.silent | ~train)
-    return dataset.waveform * np.float32(gain)
-
-
 def judge(
     dataset: IdentityDataset,
     clip: Clip,
@@ -230,7 +222,10 @@ def judge(
         for row, codes in _cheap_codes(dataset, block):
             points[row].append(shown_points(dataset, block, codes))
         for system in systems:
-            encoder, sound = load_encoder(system.encoder), levelled(dataset, block.train)
+            encoder, sound = (
+                load_encoder(system.encoder),
+                levelled(dataset.waveform, dataset.tracks.silent | ~block.train),
+            )
             features = encoder.encode(sound)
             codes = ridge_codes(features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))

@@ -31,6 +31,8 @@ FACE_OVAL = (
 )  # fmt: skip
 JAW_LINE = FACE_OVAL[8:29]
 """The lower half of the oval, from the image's right ear (454) over the chin to the left (234)."""
+MOUTH_POINTS = LIPS + JAW_LINE
+"""What speech moves: the points that predictors and their prior are judged by, in this order."""
 LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 LEFT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from talkhead.audio import measure_loudness
 from talkhead.encoder.mel import MelEncoder
 from talkhead.encoder.mfcc import MfccEncoder
 from talkhead.encoder.pase.encoder import PaseEncoder
@@ -115,3 +116,9 @@ def speech_gain(powers: Float64, silent: Bool) -> float:
         return 1.0
     gain_db = SPEECH_LEVEL_DB - 10.0 * np.log10(spoken.mean())
     return float(10.0 ** (np.clip(gain_db, -MAX_GAIN_DB, MAX_GAIN_DB) / 20.0))
+
+
+def levelled(waveform: Float32, silent: Bool) -> Float32:
+    """A waveform [n_samples] at 16 kHz at the level encoders hear, by its frames not silent [F]."""
+    gain = speech_gain(measure_loudness([waveform]).powers, silent)
+    return np.asarray(waveform * np.float32(gain), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +129,12 @@ class _Block(nn.Module):
 def whole_view(layers: tuple[tuple[int, int], ...]) -> int:
     """How many frames besides its own a net of these layers sees."""
     return sum((kernel - 1) * dilation for kernel, dilation in layers)
+
+
+def rate_share(index: int, n_steps: int, warm_up_steps: int) -> float:
+    """Share of the learning rate at a step: a short rise, then half a cosine down to 2 %."""
+    rise = min(1.0, (index + 1) / warm_up_steps)
+    return rise * (0.02 + 0.49 * (1.0 + math.cos(math.pi * index / n_steps)))
 
 
 def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:

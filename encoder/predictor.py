@@ -24,7 +24,6 @@ from talkhead.encoder.network import (
 )
 from talkhead.encoder.prior import Prior
 from talkhead.encoder.training import (
-    MOUTH_POINTS,
     SILENCE_WEIGHT,
     Lesson,
     alone,
@@ -36,7 +35,7 @@ from talkhead.encoder.training import (
     vectors_per_frame,
 )
 from talkhead.errors import TalkheadError
-from talkhead.face import FaceModel
+from talkhead.face import MOUTH_POINTS, FaceModel
 from talkhead.progress import Progress
 from talkhead.types import Bool, Float32, Float64, Int, SpeechFeatures
 

@@ -26,7 +26,6 @@ from talkhead.encoder.network import PredictorConfig, TemporalNet, view_of
 from talkhead.encoder.pase.augment import change_formants
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, Shelf, read_shelf
 from talkhead.encoder.training import (
-    MOUTH_POINTS,
     SILENCE_WEIGHT,
     alone,
     feature_spread,
@@ -35,6 +34,7 @@ from talkhead.encoder.training import (
     vectors_per_frame,
 )
 from talkhead.errors import TalkheadError
+from talkhead.face import MOUTH_POINTS
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Bool, Float32, Float64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from talkhead.encoder.network import (
     View,
     average_into,
     frame_inputs,
+    rate_share,
 )
 from talkhead.errors import TalkheadError
-from talkhead.face import JAW_LINE, LIPS
+from talkhead.face import JAW_LINE, LIPS, MOUTH_POINTS
 from talkhead.types import FRAME_RATE, Float32, Float64
 
-MOUTH_POINTS = LIPS + JAW_LINE
-"""Landmarks whose motion on screen counts, in the order of a lesson's basis."""
 LIPS_CENTRED = 0.7
 """Share of the lips' common motion that is no error: their shape matters more than their place."""
 LIP_GAPS = ((13, 14), (82, 87), (312, 317))
@@ -151,7 +149,7 @@ def train_member(
     net.train()
     for index in range(config.n_steps):
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(index, config.n_steps)
+            group["lr"] = config.learning_rate * rate_share(index, config.n_steps, WARM_UP_STEPS)
         chosen = starts[torch.randint(len(starts), (config.batch_size,), generator=generator)]
         loss = _loss(lesson, weights, chosen, net, config, generator)
         optimiser.zero_grad()
@@ -167,12 +165,6 @@ def _starts(weights: Tensor, n_frames: int) -> Tensor:
     """First frames of the stretches that are learned from; all when none is good enough."""
     shares = (weights > 0).float().unfold(0, n_frames, 1).mean(-1)
     return torch.nonzero(shares >= min(LEAST_SHARE, float(shares.max()))).flatten()
-
-
-def _schedule(index: int, n_steps: int) -> float:
-    """Share of the learning rate: a short rise, then half a cosine down to 2 %."""
-    rise = min(1.0, (index + 1) / WARM_UP_STEPS)
-    return rise * (0.02 + 0.49 * (1.0 + math.cos(math.pi * index / n_steps)))
 
 
 def _loss(

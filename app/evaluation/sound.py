@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from talkhead.app.evaluation.judge import MAX_LAG
 from talkhead.app.evaluation.takes import Sound
-from talkhead.audio import measure_loudness, silence_of_video
-from talkhead.encoder.base import speech_gain
+from talkhead.audio import silence_of_video
+from talkhead.encoder.base import levelled
 from talkhead.encoder.pase.decode import decode_posteriors
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phonemes import Phone, align_phones, decode_phones, why_no_phones
@@ -65,9 +63,7 @@ def hear(
 
 def phones_of_pase(waveform: Float32, silent: Bool) -> list[Phone]:
     """The phones that PASE hears in a waveform [n] at 16 kHz; silent: [F] frames without speech."""
-    gain = speech_gain(measure_loudness([waveform]).powers, silent)
-    posteriors = PaseEncoder.shipped().phone_posteriors(waveform * np.float32(gain))
-    return decode_posteriors(posteriors)
+    return decode_posteriors(PaseEncoder.shipped().phone_posteriors(levelled(waveform, silent)))
 
 
 def excerpt(sound: Sound, first: int, n_frames: int) -> Sound:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-import numpy as np
-
 from benchmarks.lips import Block
 from benchmarks.posteriors import PosteriorEncoder
-from talkhead.audio import measure_loudness
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
+from talkhead.encoder.base import SpeechEncoder, levelled, load_encoder
 from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS
 from talkhead.encoder.predictor import MotionPredictor, fit_predictor
@@ -56,12 +53,6 @@ def load_embedder(weights: str) -> Embeds:
 def heard(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
     """Features of a waveform [n_samples] at the level of what is not silent [F]."""
     return encoder.encode(levelled(waveform, silent))
-
-
-def levelled(waveform: Float32, silent: Bool) -> Float32:
-    """A waveform [n_samples] at the level of what is not silent [F]."""
-    gain = speech_gain(measure_loudness([waveform]).powers, silent)
-    return waveform * np.float32(gain)
 
 
 def fitted(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from talkhead.checkpoints import load_optimiser, optimiser_tensors
 from talkhead.device import resolve_device
+from talkhead.encoder.network import average_into, rate_share
 from talkhead.encoder.pase.augment import AugmentConfig
 from talkhead.encoder.pase.batches import Batch, BatchConfig, Batches, sample_spans
 from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN, Shelf, read_shelf
@@ -218,7 +218,9 @@ def train_pase(
         for number, batch in _prefetched(batches, first, config.n_steps):
             torch.manual_seed(seed * 1_000_003 + number)
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _schedule(number, config.n_steps)
+                group["lr"] = config.learning_rate * rate_share(
+                    number, config.n_steps, WARM_UP_STEPS
+                )
             losses = lessons.losses(batch.to(device), np.random.default_rng((seed, number, 1)))
             if not losses:
                 raise TalkheadError("nothing is left to learn from. Leave fewer parts out")
@@ -226,7 +228,7 @@ def train_pase(
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(lessons.parameters(), MAX_GRADIENT)
             optimiser.step()
-            _average_into(average, lessons, min(config.averaging, (1 + number) / (10 + number)))
+            average_into(average, lessons, min(config.averaging, (1 + number) / (10 + number)))
             bar.advance()
             if number % 20 == 0:
                 bar.detail(" ".join(f"{k} {float(v.detach()):.2f}" for k, v in losses.items()))
@@ -267,18 +269,6 @@ def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, 
             if number + 1 < last:
                 upcoming = pool.submit(batches.draw, number + 1)
             yield number, batch
-
-
-def _schedule(number: int, n_steps: int) -> float:
-    """Share of the learning rate: a short rise, then half a cosine down to 2 %."""
-    rise = min(1.0, (number + 1) / WARM_UP_STEPS)
-    return rise * (0.02 + 0.49 * (1.0 + math.cos(math.pi * number / n_steps)))
-
-
-def _average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for kept, fresh in zip(average.parameters(), net.parameters(), strict=True):
-            kept.lerp_(fresh, 1.0 - decay)
 
 
 # ------------------------------------------------------------------------------- resuming
