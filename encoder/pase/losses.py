@@ -27,6 +27,7 @@ class LossWeights:
     visemes: float = 0.3
     contrast: float = 0.3
     reconstruction: float = 1.0
+    clearing: float = 0.5
 
 
 def phone_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -49,6 +50,12 @@ def viseme_loss(logits: Tensor, labels: Tensor) -> Tensor:
     member = F.one_hot(classes, len(VISEMES)).to(logits)
     shares = logits[known].softmax(-1) @ member
     return F.nll_loss(torch.log(shares + 1e-6), classes[labels[known].long()])
+
+
+def clearing_loss(cleared: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute error [B, T, width] of inputs cleared of noise, over how much clean ones vary."""
+    spread = clean.flatten(0, 1).std(0).mean().clamp(min=1e-3)
+    return (cleared - clean).abs().mean() / spread
 
 
 def viseme_classes() -> Tensor:

@@ -39,6 +39,9 @@ LOOKAHEAD_S = (
 ) / SAMPLE_RATE
 """How far past its moment a vector hears: half a window, both convolutions and the delay; 96 ms."""
 
+CLEAN_AT_FIRST = 2.0
+"""Before training, the logit by which inputs are taken as heard."""
+
 STACK = 5
 """Lip frames, centred, that the eye sees at a time."""
 
@@ -49,7 +52,7 @@ class PaseConfig:
 
     width: of the convolutions. hidden, layers: of the GRU. dim: of what is aligned, of anchors and
     embeddings. has_anchors: without them what is aligned is the GRU's own, and phones a plain linear
-    layer.
+    layer. clears: whether the detail is cleared of noise.
     """
 
     width: int = 192
@@ -57,6 +60,7 @@ class PaseConfig:
     layers: int = 2
     dim: int = 128
     has_anchors: bool = True
+    clears: bool = True
     dropout: float = 0.1
 
 
@@ -125,16 +129,18 @@ class Ear(nn.Module):
         hidden, state = self.gru(inputs, state)
         return hidden, state
 
-    def forward(self, spectra: Tensor, hidden_spans: Tensor | None = None) -> Tensor:
-        """Hidden vectors [B, T - DELAY, hidden], in time with their moments.
+    def forward(
+        self, spectra: Tensor, hidden_spans: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs [B, T - DELAY, width], the newest heard, and hidden vectors [B, T - DELAY, hidden],
+        in time with their moments.
 
-        hidden_spans: [B, T] bool, which inputs are replaced by the mask.
+        hidden_spans: [B, T] bool, which inputs the GRU hears as the mask.
         """
-        inputs = self.inputs(spectra)
+        inputs = heard = self.inputs(spectra)
         if hidden_spans is not None:
-            inputs = torch.where(hidden_spans[..., None], self.mask, inputs)
-        hidden: Tensor = self.listen(inputs)[0][:, DELAY:]
-        return hidden
+            heard = torch.where(hidden_spans[..., None], self.mask, inputs)
+        return inputs[:, DELAY:], self.listen(heard)[0][:, DELAY:]
 
 
 class Eye(nn.Module):
@@ -196,8 +202,10 @@ class Aligner(nn.Module):
 class Detail(nn.Module):
     """What the aligned features leave out of the sound: the ear's inputs, beside them.
 
-    Both parts are scaled to a mean spread of 1 in speech, which is measured after training. mean:
-    [width] of the inputs. spread: [2] of the aligned features and of the inputs.
+    Of each input the GRU knows how far it is speech, and what it would be without noise: a gate mixes
+    what was heard with what was to be expected. Both parts are scaled to a mean spread of 1 in
+    speech, which is measured after training. mean: [width] of the inputs. spread: [2] of the aligned
+    features and of the inputs.
     """
 
     mean: Tensor
@@ -205,6 +213,10 @@ class Detail(nn.Module):
 
     def __init__(self, config: PaseConfig) -> None:
         super().__init__()
+        self.expected = nn.Linear(config.hidden, config.width) if config.clears else None
+        self.gate = nn.Linear(config.hidden, config.width) if config.clears else None
+        if self.gate is not None:
+            nn.init.constant_(self.gate.bias, CLEAN_AT_FIRST)
         self.register_buffer("mean", torch.zeros(config.width))
         self.register_buffer("spread", torch.ones(2))
 
@@ -213,8 +225,14 @@ class Detail(nn.Module):
         self.mean.copy_(inputs.mean(0))
         self.spread.copy_(torch.stack([aligned.std(0).mean(), inputs.std(0).mean()]))
 
+    def cleared(self, inputs: Tensor, hidden: Tensor) -> Tensor:
+        """Inputs [..., width] as they would be without noise, by hidden vectors [..., hidden]."""
+        if self.gate is None or self.expected is None:
+            return inputs
+        return torch.lerp(self.expected(hidden), inputs, torch.sigmoid(self.gate(hidden)))
+
     def forward(self, inputs: Tensor, aligned: Tensor) -> Tensor:
-        """Features [..., dim + width] of inputs [..., width] and aligned features [..., dim]."""
+        """Features [..., dim + width] of cleared inputs [..., width] and aligned ones [..., dim]."""
         return torch.cat([aligned / self.spread[0], (inputs - self.mean) / self.spread[1]], -1)
 
 
@@ -233,7 +251,8 @@ class Pase(nn.Module):
 
     def heard(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
         """Features [B, T, dim] and logits of waveforms [B, T * 320]: moment i is sample i * 320."""
-        aligned: Aligned = self.hear(self.ear(padded_spectra(waveform), hidden_spans), self.anchors)
+        _, hidden = self.ear(padded_spectra(waveform), hidden_spans)
+        aligned: Aligned = self.hear(hidden, self.anchors)
         return aligned
 
     @property
@@ -247,7 +266,8 @@ class Pase(nn.Module):
         inputs: [B, T, width] of the ear, the newest heard. hidden: [B, T, hidden] that listen gave.
         """
         aligned = self.hear(hidden, self.anchors)
-        return Aligned(self.detail(inputs, aligned.features), aligned.logits)
+        cleared = self.detail.cleared(inputs, hidden)
+        return Aligned(self.detail(cleared, aligned.features), aligned.logits)
 
     def seen(self, lips: Tensor) -> Aligned:
         """Features [B, F, dim] and logits of lip crops [B, F, H, W] in 0 to 1, 25 a second."""

@@ -35,6 +35,7 @@ from talkhead.encoder.pase.losses import (
     LossWeights,
     Restorer,
     clean_mel,
+    clearing_loss,
     frame_features,
     phone_loss,
     viseme_loss,
@@ -53,7 +54,7 @@ from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, sha256_of, write_tensors
 
-PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision")
+PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing")
 """What --without can leave out."""
 CHECKPOINT_S = 60.0
 WARM_UP_STEPS = 100
@@ -96,7 +97,11 @@ def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
         weights = replace(weights, contrast=0.0)
     if "reconstruction" in parts:
         weights = replace(weights, reconstruction=0.0)
-    model = replace(config.model, has_anchors="anchors" not in parts)
+    if "clearing" in parts:
+        weights = replace(weights, clearing=0.0)
+    model = replace(
+        config.model, has_anchors="anchors" not in parts, clears="clearing" not in parts
+    )
     return replace(config, weights=weights, model=model, sees=config.sees and "vision" not in parts)
 
 
@@ -115,7 +120,8 @@ class Lessons(nn.Module):
         weights = self.config.weights
         n_rows, n_vectors = batch.labels.shape
         hidden = self._spans((n_rows, n_vectors + DELAY), random)
-        heard = self.pase.heard(batch.noisy, hidden)
+        inputs, vectors = self.pase.ear(padded_spectra(batch.noisy), hidden)
+        heard = self.pase.hear(vectors, self.pase.anchors)
         sees = self.config.sees and len(batch.lips) > 0
         seen = self.pase.seen(batch.lips) if sees else None
         losses: dict[str, Tensor] = {}
@@ -130,6 +136,12 @@ class Lessons(nn.Module):
         if weights.reconstruction:
             restored = self._restoration(heard, seen, batch, random)
             losses["reconstruction"] = weights.reconstruction * restored
+        if weights.clearing:
+            # The ear learns what to hear from the other losses: by this one it could go deaf.
+            cleared = self.pase.detail.cleared(inputs.detach(), vectors)
+            with torch.no_grad():
+                clean = self.pase.ear.inputs(padded_spectra(batch.clean))[:, DELAY:]
+            losses["clearing"] = weights.clearing * clearing_loss(cleared, clean)
         return losses
 
     def _viseme_loss(self, heard: Aligned, seen: Aligned | None, batch: Batch) -> Tensor:
@@ -245,9 +257,9 @@ def fit_detail(pase: Pase, batches: Batches) -> None:
     for number in range(N_CALIBRATION):
         clean = batches.draw((1 << 28) + number).clean
         with torch.no_grad():
-            heard = pase.ear.inputs(padded_spectra(clean))
-            inputs.append(heard[:, DELAY:].flatten(0, 1))
-            aligned.append(pase.heard(clean).features.flatten(0, 1))
+            heard, hidden = pase.ear(padded_spectra(clean))
+            inputs.append(pase.detail.cleared(heard, hidden).flatten(0, 1))
+            aligned.append(pase.hear(hidden, pase.anchors).features.flatten(0, 1))
     pase.detail.fit(torch.cat(inputs), torch.cat(aligned))
 
 
