@@ -31,10 +31,11 @@ from talkhead.encoder.base import (
 )
 from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
-from talkhead.encoder.predictor import MotionPredictor, fit_predictor
+from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
 from talkhead.encoder.prior import shipped_prior
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
+    FORMAT_VERSION,
     MANIFEST_NAME,
     EncoderPart,
     FittedPart,
@@ -200,7 +201,7 @@ def _fit_renderer(
 
 def _key(config: Any) -> str:
     """A config as 8 hex digits: work under other settings, or by another version, is not gone on with."""
-    text = json.dumps([__version__, config_to_json(config)], sort_keys=True)
+    text = json.dumps([__version__, FORMAT_VERSION, config_to_json(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -213,21 +214,24 @@ def _fit_predictor(
 ) -> MotionPredictor:
     config = PREDICTOR_PRESETS[options.preset]
     heard = f"{options.ears.name}-{options.ears.version}"
+    prior = shipped_prior(options.ears, config)
     stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
         return MotionPredictor.from_tensors(read_tensors(stored), config)
     tracks = dataset.tracks
     predictor = fit_predictor(
-        features,
-        tracks.codes,
-        tracks.train & tracks.usable,
-        tracks.silent,
-        dataset.face,
+        Footage(
+            features,
+            tracks.codes,
+            tracks.train & tracks.usable,
+            tracks.silent,
+            dataset.face,
+            hear_otherwise(options.ears, levelled_footage(dataset), options.seed),
+        ),
         config,
         options.seed,
         progress,
-        shipped_prior(options.ears, config),
-        hear_otherwise(options.ears, levelled_footage(dataset), options.seed),
+        prior,
     )
     write_tensors(stored, predictor.tensors())
     return predictor

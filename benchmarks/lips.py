@@ -47,6 +47,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.posteriors import Encoder, PosteriorEncoder, ablation_encoder
 from talkhead.app.evaluation.crossval import (
     contiguous_folds,
     fair_gain,
@@ -64,14 +65,14 @@ from talkhead.encoder.base import levelled, load_encoder
 from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS
 from talkhead.encoder.phonemes import Phone
-from talkhead.encoder.predictor import fit_predictor
+from talkhead.encoder.predictor import Footage, fit_predictors
 from talkhead.encoder.prior import Prior, read_prior
 from talkhead.encoder.training import feature_spread
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel, lip_aperture
 from talkhead.preprocess.headpose import track_head
 from talkhead.preprocess.motion import encode_motion, fit_face_model
-from talkhead.progress import SilentProgress
+from talkhead.progress import make_progress
 from talkhead.storage import make_folder, read_json, read_tensors, sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
@@ -206,47 +207,50 @@ def _mouth_only(codes: Float32, face: FaceModel) -> Float32:
 def judge(
     dataset: IdentityDataset,
     clip: Clip,
-    blocks: Iterator[Block],
+    blocks: Sequence[Block],
     systems: Sequence[System],
     preset: str,
     n_seeds: int,
+    cache: Path | None = None,
 ) -> tuple[Judged, Iterator[dict[str, Any]]]:
     """The errors of each row on a clip, and the rows' figures."""
     start = time.perf_counter()
     points: dict[Row, list[Float32]] = defaultdict(list)
     held_out: dict[System, list[float]] = defaultdict(list)
-    judged = []
-    priors = {s: _prior(s, clip) for s in systems}
     for block in blocks:
-        judged.append(block.frames)
         for row, codes in _cheap_codes(dataset, block):
             points[row].append(shown_points(dataset, block, codes))
-        for system in systems:
-            encoder, sound = (
-                load_encoder(system.encoder),
-                levelled(dataset.waveform, dataset.tracks.silent | ~block.train),
-            )
-            features = encoder.encode(sound)
-            codes = ridge_codes(features, block.codes, block.train)[block.frames]
+    for system in systems:
+        encoder, prior = ablation_encoder(system.encoder, cache), _prior(system, clip)
+        footages = [footage(dataset, block, encoder) for block in blocks]
+        for block, own in zip(blocks, footages, strict=True):
+            codes = ridge_codes(own.features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
-            for seed in range(n_seeds):
-                predictor = fit_predictor(
-                    features, block.codes, block.train, dataset.tracks.silent, block.face,
-                    PRESETS[preset], seed, SilentProgress(), priors[system],
-                    hear_otherwise(encoder, sound, seed),
-                )  # fmt: skip
-                codes = predictor.predict(features, dataset.tracks.silent, len(dataset))
+        for seed in range(n_seeds):
+            fitted = fit_predictors(footages, PRESETS[preset], seed, make_progress("bars"), prior)
+            for block, own, predictor in zip(blocks, footages, fitted, strict=True):
+                codes = predictor.predict(own.features, own.silent, len(dataset))
                 shown = shown_points(dataset, block, codes[block.frames])
                 points[Row("predictor", system, seed)].append(shown)
                 held_out[system].append(predictor.scaling.held_out)
-    frames = np.concatenate(judged)
+    frames = np.concatenate([block.frames for block in blocks])
     real = dataset.tracks.landmarks[frames, :, :2]
     made = {row: np.concatenate(parts) for row, parts in points.items()}
-    facts = {"n_frames": len(frames), "n_blocks": len(judged), "preset": preset}
+    facts = {"n_frames": len(frames), "n_blocks": len(blocks), "preset": preset}
     facts |= {"seconds": round(time.perf_counter() - start, 1)}
     errors = {row: np.asarray(lmd(shown, real), np.float64) for row, shown in made.items()}
     rows = _rows(dataset, clip, frames, made | {Row("real video"): real}, facts)
     return Judged(clip, errors, dict(held_out)), rows
+
+
+def footage(dataset: IdentityDataset, block: Block, encoder: Encoder) -> Footage:
+    """What a predictor may learn from for a block, as that encoder hears it."""
+    silent = dataset.tracks.silent
+    sound = levelled(dataset.waveform, silent | ~block.train)
+    # What pocketsphinx hears takes minutes, and it is no encoder that anybody could speak with.
+    is_quick = not isinstance(encoder, PosteriorEncoder)
+    otherwise = hear_otherwise(encoder, sound, 0) if is_quick else ()
+    return Footage(encoder.encode(sound), block.codes, block.train, silent, block.face, otherwise)
 
 
 def _prior(system: System, clip: Clip) -> Prior | None:
@@ -404,10 +408,10 @@ def main() -> None:
         dataset = IdentityDataset.load(clip.folder)
         if not given.folds and dataset.info.uses_all_frames:
             parser.error(f"{clip.folder}: no frames were held out. Pass --folds 11")
-        blocks = iter([held_out_block(dataset)])
+        blocks = [held_out_block(dataset)]
         if given.folds:
-            blocks = fold_blocks(dataset, given.folds, clip.sentence_frames, cache)
-        judged, rows = judge(dataset, clip, blocks, systems, given.preset, given.seeds)
+            blocks = list(fold_blocks(dataset, given.folds, clip.sentence_frames, cache))
+        judged, rows = judge(dataset, clip, blocks, systems, given.preset, given.seeds, cache)
         for row in (*rows, *compare(judged, systems)):
             print(json.dumps({"clip": dataset.info.video, **row}), flush=True)
         done.append(judged)

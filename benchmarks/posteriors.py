@@ -56,6 +56,9 @@ class PosteriorEncoder:
         return SpeechFeatures(smooth, self.rate, self.lookahead_s)
 
 
-def ablation_encoder(name: str, cache: Path | None = None) -> SpeechEncoder | PosteriorEncoder:
+Encoder = SpeechEncoder | PosteriorEncoder
+
+
+def ablation_encoder(name: str, cache: Path | None = None) -> Encoder:
     """An encoder of the registry, or one of ALLPHONE and WORDS. Raises TalkheadError."""
     return PosteriorEncoder(name, cache) if name in (ALLPHONE, WORDS) else load_encoder(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,26 +16,27 @@ from torch import Tensor
 
 from talkhead.encoder.network import (
     PredictorConfig,
-    TemporalNet,
+    TemporalNets,
     View,
     frame_inputs,
     view_of,
     whole_view,
 )
-from talkhead.encoder.prior import Prior
+from talkhead.encoder.prior import Prior, mouth_basis
 from talkhead.encoder.training import (
     SILENCE_WEIGHT,
     Lesson,
+    Task,
     alone,
     feature_spread,
     heard_codes,
     lip_distance,
     make_lesson,
-    train_member,
+    train_nets,
     vectors_per_frame,
 )
 from talkhead.errors import TalkheadError
-from talkhead.face import MOUTH_POINTS, FaceModel
+from talkhead.face import FaceModel
 from talkhead.progress import Progress
 from talkhead.types import Bool, Float32, Float64, Int, SpeechFeatures
 
@@ -100,7 +101,7 @@ class MotionPredictor:
 
     config: PredictorConfig
     scaling: Scaling
-    members: tuple[TemporalNet, ...]
+    nets: TemporalNets
 
     def predict(self, features: SpeechFeatures, silent: Bool, n_frames: int) -> Float32:
         """Motion codes [n_frames, n_codes], eyes at zero, at rest where the audio is silent.
@@ -167,16 +168,14 @@ class MotionPredictor:
         """Mouth codes [BLOCK, K] as if nothing were silent."""
         inputs = frame_inputs(torch.from_numpy(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
-            total = torch.stack([member(inputs)[0].T for member in self.members]).mean(0)
-        codes = self.scaling.centre + self.scaling.gain * total.numpy()
+            mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
+        codes = self.scaling.centre + self.scaling.gain * mean.numpy()
         return np.asarray(np.clip(codes, self.scaling.low, self.scaling.high), dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a package must keep."""
         scaling = {f"scaling.{k}": torch.tensor(v) for k, v in vars(self.scaling).items()}
-        for index, member in enumerate(self.members):
-            scaling |= {f"member{index}.{k}": v.clone() for k, v in member.state_dict().items()}
-        return scaling
+        return scaling | {f"nets.{k}": v.clone() for k, v in self.nets.state_dict().items()}
 
     @classmethod
     def from_tensors(
@@ -190,14 +189,11 @@ class MotionPredictor:
             name: value.numpy() if value.ndim else value.item() for name, value in stored.items()
         }
         scaling = Scaling(**known)
-        members = []
-        for index in range(config.n_members):
-            prefix = f"member{index}."
-            net = TemporalNet(config, scaling.n_inputs, len(scaling.centre), scaling.ahead)
-            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            net.load_state_dict(state)
-            members.append(net.eval())
-        return cls(config, scaling, tuple(members))
+        shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead, config.n_members)
+        nets = TemporalNets(config, *shape)
+        state = {k.removeprefix("nets."): v for k, v in tensors.items() if k.startswith("nets.")}
+        nets.load_state_dict(state)
+        return cls(config, scaling, nets.eval())
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:
@@ -233,58 +229,104 @@ def _filled(held: Float32, source: Iterator[Float32], n_wanted: int) -> Float32:
     return np.concatenate(parts) if parts else held
 
 
+@dataclass(frozen=True)
+class Footage:
+    """What a predictor learns from, F frames.
+
+    features: of the sound. codes: [F, n_codes] tracked. train: [F] frames to learn from; nothing of
+    the others is read. silent: [F] video frames without speech. otherwise: features of the same
+    sound as it might have been, see `talkhead.encoder.hearings`.
+    """
+
+    features: SpeechFeatures
+    codes: Float32
+    train: Bool
+    silent: Bool
+    face: FaceModel
+    otherwise: Sequence[SpeechFeatures] = ()
+
+
 def fit_predictor(
-    features: SpeechFeatures,
-    codes: Float32,
-    train: Bool,
-    silent: Bool,
-    face: FaceModel,
+    footage: Footage,
     config: PredictorConfig,
     seed: int,
     progress: Progress,
     prior: Prior | None = None,
-    otherwise: Sequence[SpeechFeatures] = (),
 ) -> MotionPredictor:
-    """A predictor of a person's mouth codes, from training frames alone.
+    """A predictor of a person's mouth codes.
 
-    codes: [F, n_codes] tracked. train: [F] frames to learn from; nothing of the others is read.
-    silent: [F] video frames without speech. prior: where the nets begin instead of at random.
-    otherwise: the same sound as it might have been, see `talkhead.encoder.hearings`.
-    Raises TalkheadError when there is too little to learn from, and for a prior of another encoder.
-    On a CPU the same seed gives the same predictor, bit for bit.
+    prior: where the nets begin instead of at random. Raises TalkheadError when there is too little to
+    learn from, and for a prior of another encoder. On a CPU the same seed gives the same predictor, bit
+    for bit.
     """
-    if train.sum() < LEAST_FRAMES:
+    return fit_predictors([footage], config, seed, progress, prior)[0]
+
+
+def fit_predictors(
+    footages: Sequence[Footage],
+    config: PredictorConfig,
+    seed: int,
+    progress: Progress,
+    prior: Prior | None = None,
+) -> list[MotionPredictor]:
+    """A predictor for each piece of footage, heard by one encoder, all fitted at once; else as
+    fit_predictor."""
+    pupils = [_pupil(footage, config) for footage in footages]
+    n_nets, first = config.n_members, pupils[0].scaling
+    shape = (first.n_inputs, len(first.centre), first.ahead)
+    tasks = [
+        Task(pupil.lesson, block, seed * 1000 + index)
+        for pupil in pupils
+        for index, block in enumerate(pupil.blocks)
+    ]
+    with progress.step("Learning the mouth", total=config.n_steps) as step, alone():
+        torch.manual_seed(seed)
+        nets = TemporalNets(config, *shape, n_nets=len(tasks))
+        if prior is not None:
+            prior.begin(nets, [mouth_basis(footage.face) for footage in footages])
+        nets = train_nets(tasks, nets, config, step.advance)
+        return [
+            _learned(pupil, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
+            for i, pupil in enumerate(pupils)
+        ]
+
+
+class _Pupil(NamedTuple):
+    """A predictor to be. blocks: what each of its nets leaves out, [F] bool."""
+
+    scaling: Scaling
+    lesson: Lesson
+    blocks: list[Tensor]
+
+
+def _pupil(footage: Footage, config: PredictorConfig) -> _Pupil:
+    if footage.train.sum() < LEAST_FRAMES:
         raise TalkheadError(
-            f"{train.sum()} frames of usable footage are too few to learn speech from; "
+            f"{footage.train.sum()} frames of usable footage are too few to learn speech from; "
             f"{LEAST_FRAMES} are needed. Record a longer video"
         )
+    features = footage.features
     view = view_of(config, vectors_per_frame(features.rate), features.rate, features.lookahead_s)
-    scaling = _scaling(features, codes, train, face, view)
-    lesson = _lesson((features, *otherwise), codes, train, silent, face, scaling, view)
-    blocks = _blocks(train, config.n_members)
-    members, timid = [], torch.zeros_like(lesson.targets)
-    judged = torch.zeros(len(codes), dtype=torch.bool)
-    total = config.n_members * config.n_steps
-    with progress.step("Learning the mouth", total=total) as step, alone():
-        for index, held_out in enumerate(blocks):
-            torch.manual_seed(seed * 1000 + index)
-            generator = torch.Generator().manual_seed(seed * 1000 + index)
-            net = TemporalNet(config, scaling.n_inputs, len(scaling.centre), scaling.ahead)
-            if prior is not None:
-                prior.begin(net, index, face.basis[: face.n_mouth, list(MOUTH_POINTS), :2])
-            member = train_member(lesson, held_out, net, config, generator, step.advance)
-            members.append(member)
-            timid[held_out] = heard_codes(lesson, member)[held_out]
-            judged |= held_out
-    gain, distance = _boldness(timid, lesson, judged)
-    return MotionPredictor(config, replace(scaling, gain=gain, held_out=distance), tuple(members))
+    scaling = _scaling(footage, view)
+    blocks = list(_blocks(footage.train, config.n_members))
+    return _Pupil(scaling, _lesson(footage, scaling, view), blocks)
 
 
-def _scaling(
-    features: SpeechFeatures, codes: Float32, train: Bool, face: FaceModel, view: View
-) -> Scaling:
-    heard = features.values[_vectors_of(train, features)].astype(np.float64)
-    mouth = codes[train, : face.n_mouth].astype(np.float64)
+def _learned(pupil: _Pupil, nets: TemporalNets, config: PredictorConfig) -> MotionPredictor:
+    """The predictor of trained nets, as bold as frames allow that they have not seen."""
+    timid = torch.zeros_like(pupil.lesson.targets)
+    judged = torch.zeros(len(timid), dtype=torch.bool)
+    for codes, held_out in zip(heard_codes(pupil.lesson, nets), pupil.blocks, strict=True):
+        timid[held_out] = codes[held_out]
+        judged |= held_out
+    gain, distance = _boldness(timid, pupil.lesson, judged)
+    return MotionPredictor(config, replace(pupil.scaling, gain=gain, held_out=distance), nets)
+
+
+def _scaling(footage: Footage, view: View) -> Scaling:
+    features, face = footage.features, footage.face
+    heard = features.values[_vectors_of(footage.train, features)].astype(np.float64)
+    mouth = footage.codes[footage.train, : face.n_mouth].astype(np.float64)
     low, high = np.percentile(mouth, RANGE_PERCENT, axis=0)
     return Scaling(
         rate=features.rate,
@@ -300,26 +342,19 @@ def _scaling(
     )
 
 
-def _lesson(
-    hearings: Sequence[SpeechFeatures],
-    codes: Float32,
-    train: Bool,
-    silent: Bool,
-    face: FaceModel,
-    scaling: Scaling,
-    view: View,
-) -> Lesson:
-    n_frames, per_frame = len(codes), scaling.vectors_per_frame
+def _lesson(footage: Footage, scaling: Scaling, view: View) -> Lesson:
+    hearings = (footage.features, *footage.otherwise)
+    n_frames, per_frame = len(footage.codes), scaling.vectors_per_frame
+    train, face = footage.train, footage.face
     vectors = np.zeros((len(hearings), n_frames * per_frame, len(scaling.mean)), np.float32)
     for heard, features in zip(vectors, hearings, strict=True):
         used = _vectors_of(train, features)
         heard[used] = scaling.normalised(features.values[used])
     targets = np.zeros((n_frames, face.n_mouth), np.float32)
-    targets[train] = codes[train, : face.n_mouth] - scaling.centre
+    targets[train] = footage.codes[train, : face.n_mouth] - scaling.centre
     weights = np.zeros(n_frames, np.float32)
-    weights[train] = np.where(silent[train], SILENCE_WEIGHT, 1.0)
-    basis = face.basis[: face.n_mouth, list(MOUTH_POINTS), :2]
-    return make_lesson(vectors, targets, weights, basis, scaling.spread, view)
+    weights[train] = np.where(footage.silent[train], SILENCE_WEIGHT, 1.0)
+    return make_lesson(vectors, targets, weights, mouth_basis(face), scaling.spread, view)
 
 
 def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
@@ -346,7 +381,7 @@ def _boldness(timid: Tensor, lesson: Lesson, judged: Tensor) -> tuple[float, flo
     """
     weights = lesson.weights * judged
     errors = [
-        float(lip_distance((gain * timid - lesson.targets) @ lesson.lips, weights))
+        float(lip_distance(((gain * timid - lesson.targets) @ lesson.lips)[None], weights[None]))
         for gain in GAINS
     ]
     allowed = (1.0 + GAIN_COST) * min(errors)

@@ -22,19 +22,20 @@ from torch import Tensor
 
 from talkhead.audio import measure_loudness, silent_frames
 from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
-from talkhead.encoder.network import PredictorConfig, TemporalNet, view_of
+from talkhead.encoder.network import PredictorConfig, TemporalNets, view_of
 from talkhead.encoder.pase.augment import change_formants
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, Shelf, read_shelf
 from talkhead.encoder.training import (
     SILENCE_WEIGHT,
+    Task,
     alone,
     feature_spread,
     make_lesson,
-    train_member,
+    train_nets,
     vectors_per_frame,
 )
 from talkhead.errors import TalkheadError
-from talkhead.face import MOUTH_POINTS
+from talkhead.face import MOUTH_POINTS, FaceModel
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Bool, Float32, Float64
@@ -67,27 +68,30 @@ class Prior:
     ahead: int
     config: PredictorConfig
     basis: Float32
-    members: tuple[TemporalNet, ...]
+    nets: TemporalNets
     sources: tuple[str, ...]
 
     def belongs_to(self, encoder: SpeechEncoder) -> bool:
         """Whether it learned from these very features."""
         return (self.encoder, self.version) == (encoder.name, encoder.version)
 
-    def begin(self, net: TemporalNet, index: int, basis: Float32) -> None:
-        """Let a person's net begin as the prior's net of that index, which counts in a circle.
+    def begin(self, nets: TemporalNets, bases: Sequence[Float32]) -> None:
+        """Let nets of some people, as many of each, begin as the prior's in turn.
 
-        basis: [K, P, 2] what the person's mouth codes move. Raises TalkheadError for a net that
-        hears other features or has another shape.
+        bases: [K, P, 2] what each person's mouth codes move. Raises TalkheadError for nets that hear
+        other features or have another shape.
         """
-        state = self.members[index % len(self.members)].state_dict()
-        codes = torch.from_numpy(carried_over(self.basis, basis))
-        state["last.weight"] = torch.einsum("pwi,pk->kwi", state["last.weight"], codes)
-        state["last.bias"] = state["last.bias"] @ codes
+        n_each = len(nets) // len(bases)
+        turn = torch.arange(n_each).remainder(len(self.nets)).repeat(len(bases))
+        state = {name: values[turn] for name, values in self.nets.state_dict().items()}
+        codes = torch.from_numpy(np.stack([carried_over(self.basis, basis) for basis in bases]))
+        codes = codes.repeat_interleave(n_each, 0)
         try:
-            if net.ahead != self.ahead:
-                raise ValueError(f"{net.ahead} frames ahead, not {self.ahead}")
-            net.load_state_dict(state)
+            if nets.ahead != self.ahead:
+                raise ValueError(f"{nets.ahead} frames ahead, not {self.ahead}")
+            for name in ("last.weight", "last.bias"):
+                state[name] = state[name] @ codes
+            nets.load_state_dict(state)
         except (RuntimeError, ValueError) as error:
             raise TalkheadError(
                 f"this prior was trained for the encoder {self.encoder} and does not fit these "
@@ -102,9 +106,7 @@ class Prior:
         text = json.dumps({**facts, "config": asdict(self.config)}).encode()
         stored = {"facts": torch.from_numpy(np.frombuffer(text, np.uint8).copy())}
         stored["basis"] = torch.from_numpy(self.basis)
-        for index, member in enumerate(self.members):
-            stored |= {f"member{index}.{k}": v.clone() for k, v in member.state_dict().items()}
-        return stored
+        return stored | {f"nets.{k}": v.clone() for k, v in self.nets.state_dict().items()}
 
 
 def read_prior(path: Path) -> Prior:
@@ -114,10 +116,11 @@ def read_prior(path: Path) -> Prior:
         facts = json.loads(bytes(tensors["facts"].numpy()))
         config = PredictorConfig(**facts.pop("config"))
         sources, basis = tuple(facts.pop("sources")), tensors["basis"].numpy()
-        members = tuple(
-            _member(tensors, index, config, facts["ahead"]) for index in range(config.n_members)
-        )
-        return Prior(config=config, basis=basis, members=members, sources=sources, **facts)
+        state = {k.removeprefix("nets."): v for k, v in tensors.items() if k.startswith("nets.")}
+        n_inputs = state["first.weight"].shape[1]
+        nets = TemporalNets(config, n_inputs, len(basis), facts["ahead"], config.n_members)
+        nets.load_state_dict(state)
+        return Prior(config=config, basis=basis, nets=nets.eval(), sources=sources, **facts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TalkheadError(
             f"{path}: this is no prior of a predictor ({error}). Train it again"
@@ -135,14 +138,9 @@ def shipped_prior(encoder: SpeechEncoder, config: PredictorConfig) -> Prior | No
     return prior if alike and prior.belongs_to(encoder) else None
 
 
-def _member(
-    tensors: dict[str, Tensor], index: int, config: PredictorConfig, ahead: int
-) -> TemporalNet:
-    prefix = f"member{index}."
-    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    net = TemporalNet(config, state["first.weight"].shape[1], len(tensors["basis"]), ahead)
-    net.load_state_dict(state)
-    return net.eval()
+def mouth_basis(face: FaceModel) -> Float32:
+    """What a unit of each mouth code moves the MOUTH_POINTS on screen, [K, P, 2] eye distances."""
+    return np.asarray(face.basis[: face.n_mouth, list(MOUTH_POINTS), :2])
 
 
 def carried_over(components: Float32, basis: Float32) -> Float32:
@@ -192,16 +190,13 @@ def train_prior(
     spread = np.mean([part.spread for part in footage], axis=0)
     codes, basis = _components(mouth, weights > 0)
     lesson = make_lesson(vectors[None], codes, weights, basis, spread, view)
-    members = []
-    total = config.n_members * config.n_steps
-    with progress.step("Learning the prior", total=total) as step, alone():
-        for index in range(config.n_members):
-            torch.manual_seed(seed * 1000 + index)
-            generator = torch.Generator().manual_seed(seed * 1000 + index)
-            n_inputs = vectors_per_frame(encoder.rate) * vectors.shape[1]
-            net = TemporalNet(config, n_inputs, len(basis), view.ahead)
-            nothing = torch.zeros(len(codes), dtype=torch.bool)
-            members.append(train_member(lesson, nothing, net, config, generator, step.advance))
+    nothing = torch.zeros(len(codes), dtype=torch.bool)
+    tasks = [Task(lesson, nothing, seed * 1000 + index) for index in range(config.n_members)]
+    n_inputs = vectors_per_frame(encoder.rate) * vectors.shape[1]
+    with progress.step("Learning the prior", total=config.n_steps) as step, alone():
+        torch.manual_seed(seed)
+        nets = TemporalNets(config, n_inputs, len(basis), view.ahead, config.n_members)
+        nets = train_nets(tasks, nets, config, step.advance)
     return Prior(
         encoder=encoder.name,
         version=encoder.version,
@@ -209,7 +204,7 @@ def train_prior(
         ahead=view.ahead,
         config=config,
         basis=basis,
-        members=tuple(members),
+        nets=nets,
         sources=tuple(f"{s.source} ({s.licence})" for s in shelves if len(s.mouth)),
     )
 

@@ -1,22 +1,23 @@
-"""How one net of a MotionPredictor learns: stretches of altered sound, errors as lips show them."""
+"""How the nets of MotionPredictors learn: stretches of altered sound, errors as lips show them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from talkhead.device import aligned
 from talkhead.encoder.network import (
     PredictorConfig,
-    TemporalNet,
+    TemporalNets,
     View,
     average_into,
     frame_inputs,
@@ -131,34 +132,73 @@ def make_lesson(
     )
 
 
-def train_member(
-    lesson: Lesson,
-    held_out: Tensor,
-    net: TemporalNet,
-    config: PredictorConfig,
-    generator: torch.Generator,
-    on_step: Callable[[], None],
-) -> TemporalNet:
-    """The net, trained on all frames of the lesson but held_out [F] bool, in evaluation mode."""
-    weights = lesson.weights * (~held_out)
-    starts = _starts(weights, config.n_frames)
-    average = copy.deepcopy(net)
+@dataclass(frozen=True)
+class Task:
+    """What one net learns: a lesson, but for the frames held out, [F] bool, from this seed on."""
+
+    lesson: Lesson
+    held_out: Tensor
+    seed: int
+
+
+def train_nets(
+    tasks: Sequence[Task], nets: TemporalNets, config: PredictorConfig, on_step: Callable[[], None]
+) -> TemporalNets:
+    """The nets, one a task, trained at once and in evaluation mode.
+
+    Lessons are alike in all but what is to be learned: dimensions and view.
+    """
+    pupils = [_Pupil(task, config) for task in tasks]
+    moves = _Moves(*(torch.stack([getattr(t.lesson, k) for t in tasks]) for k in _Moves._fields))
+    average = copy.deepcopy(nets)
     optimiser = torch.optim.AdamW(
-        net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        nets.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    net.train()
+    nets.train()
+    torch.manual_seed(tasks[0].seed)
     for index in range(config.n_steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * rate_share(index, config.n_steps, WARM_UP_STEPS)
-        chosen = starts[torch.randint(len(starts), (config.batch_size,), generator=generator)]
-        loss = _loss(lesson, weights, chosen, net, config, generator)
+        drawn = [pupil.stretches() for pupil in pupils]
+        inputs, targets, weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        loss = _losses(nets(inputs) - targets, weights, moves, config).sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(net.parameters(), MAX_GRADIENT)
+        _clip_gradients(nets)
         optimiser.step()
-        average_into(average, net, min(AVERAGING, (1 + index) / (10 + index)))
+        average_into(average, nets, min(AVERAGING, (1 + index) / (10 + index)))
         on_step()
     return average.eval()
+
+
+class _Moves(NamedTuple):
+    """What units of code move, of each net; as in Lesson."""
+
+    lips: Tensor
+    gap: Tensor
+    jaw: Tensor
+
+
+class _Pupil:
+    """Draws what one net learns from, step by step."""
+
+    def __init__(self, task: Task, config: PredictorConfig) -> None:
+        self._lesson, self._config = task.lesson, config
+        self._weights = task.lesson.weights * (~task.held_out)
+        self._starts = _starts(self._weights, config.n_frames)
+        self._generator = torch.Generator().manual_seed(task.seed)
+
+    def stretches(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame inputs [B, T + behind + ahead, D], codes [B, T, K] and weights [B, T] of some
+        stretches."""
+        lesson, config, generator = self._lesson, self._config, self._generator
+        index = torch.randint(len(self._starts), (config.batch_size,), generator=generator)
+        starts = self._starts[index]
+        heard = _heard(lesson, starts, config.n_frames, generator)
+        altered = _altered(heard, lesson.spread, config, generator)
+        frames = starts[:, None] + torch.arange(config.n_frames)
+        inputs = frame_inputs(altered, lesson.per_frame)
+        return inputs, lesson.targets[frames], self._weights[frames]
 
 
 def _starts(weights: Tensor, n_frames: int) -> Tensor:
@@ -167,30 +207,28 @@ def _starts(weights: Tensor, n_frames: int) -> Tensor:
     return torch.nonzero(shares >= min(LEAST_SHARE, float(shares.max()))).flatten()
 
 
-def _loss(
-    lesson: Lesson,
-    weights: Tensor,
-    starts: Tensor,
-    net: TemporalNet,
-    config: PredictorConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Mean error of lips and jaw and of the lips' velocity over stretches, a scalar."""
-    frames = starts[:, None] + torch.arange(config.n_frames)
-    vectors = _altered(
-        _heard(lesson, starts, config.n_frames, generator), lesson.spread, config, generator
-    )
-    predicted = net(frame_inputs(vectors, lesson.per_frame)).transpose(1, 2)
-    error = predicted - lesson.targets[frames]
-    weight = weights[frames]
-    lips = error @ lesson.lips
-    moved = (lips[:, 1:] - lips[:, :-1], weight[:, 1:] * weight[:, :-1])
+def _losses(error: Tensor, weight: Tensor, moves: _Moves, config: PredictorConfig) -> Tensor:
+    """Each net's mean error of lips and jaw and of the lips' velocity over stretches, [N].
+
+    error: [N, B, T, K] of codes. weight: [N, B, T].
+    """
+    lips, gap, jaw = (torch.einsum("nbtk,nkp->nbtp", error, move) for move in moves)
+    moved = (lips[:, :, 1:] - lips[:, :, :-1], weight[:, :, 1:] * weight[:, :, :-1])
     return (
         lip_distance(lips, weight)
-        + config.gap_weight * lip_distance(error @ lesson.gap, weight)
-        + config.jaw_weight * lip_distance(error @ lesson.jaw, weight)
+        + config.gap_weight * lip_distance(gap, weight)
+        + config.jaw_weight * lip_distance(jaw, weight)
         + config.velocity_weight * lip_distance(*moved)
     )
+
+
+def _clip_gradients(nets: TemporalNets) -> None:
+    """Each net's gradient at most MAX_GRADIENT long."""
+    gradients = [p.grad for p in nets.parameters() if p.grad is not None]
+    squares = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0)
+    shares = (MAX_GRADIENT / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(shares[:, None, None])
 
 
 def feature_spread(values: Float64) -> Float32:
@@ -200,10 +238,10 @@ def feature_spread(values: Float64) -> Float32:
 
 
 def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean length of point offsets [..., F, P * 2], weights [..., F]."""
+    """Weighted mean lengths [N] of point offsets [N, ..., F, P * 2], weights [N, ..., F]."""
     squares = offsets.unflatten(-1, (-1, 2)).square().sum(-1)
     lengths = torch.sqrt(squares + 1e-6).mean(-1)
-    return (lengths * weights).sum() / weights.sum().clamp(min=1e-6)
+    return (lengths * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1e-6)
 
 
 def _heard(lesson: Lesson, starts: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
@@ -243,8 +281,9 @@ def _shown(n: int, dim: int, config: PredictorConfig, generator: torch.Generator
     return ((index < first) | (index >= first + width)).all(1).float()
 
 
-def heard_codes(lesson: Lesson, net: TemporalNet) -> Tensor:
-    """What a net predicts of all frames of a lesson, [F, K]."""
+def heard_codes(lesson: Lesson, nets: TemporalNets) -> Tensor:
+    """What each of N nets predicts of all frames of a lesson, [N, F, K]."""
+    inputs = frame_inputs(lesson.padded[:1], lesson.per_frame)
     with torch.no_grad():
-        codes: Tensor = net(frame_inputs(lesson.padded[:1], lesson.per_frame))[0].T
+        codes: Tensor = nets(inputs.expand(len(nets), -1, -1, -1))[:, 0]
     return codes

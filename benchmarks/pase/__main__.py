@@ -71,9 +71,9 @@ def in_noise(given: argparse.Namespace) -> Rows:
         speakers = [u.waveform for u in read_split(given.speechocean, "test", N_BABBLE)]
     for folder in given.datasets:
         dataset = IdentityDataset.load(folder)
-        blocks = iter([held_out_block(dataset)])
+        blocks = [held_out_block(dataset)]
         if given.folds:
-            blocks = fold_blocks(dataset, given.folds, given.sentence_frames)
+            blocks = list(fold_blocks(dataset, given.folds, given.sentence_frames, given.cache))
         yield from noise(
             dataset, dataset.info.video, blocks, encoders, given.preset, given.seeds,
             noises(len(dataset.waveform), speakers), given.snr, given.floor,

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lips import Block, shown_points
+from benchmarks.lips import Block, footage, shown_points
 from benchmarks.pase.phones import share_over_groups
-from benchmarks.pase.subjects import Encoder, fitted, heard
+from benchmarks.pase.subjects import heard
+from benchmarks.posteriors import Encoder
 from talkhead.app.evaluation.figures import plain
 from talkhead.app.evaluation.metrics import lmd
 from talkhead.audio import measure_loudness, silence_of_video
 from talkhead.dataset import IdentityDataset
+from talkhead.encoder.network import PRESETS
+from talkhead.encoder.predictor import fit_predictors
+from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 
 CLEAN = "clean"
@@ -68,7 +72,7 @@ def noises(n_samples: int, speakers: Sequence[Float32], seed: int = 0) -> dict[s
 
 
 def noise(
-    dataset: IdentityDataset, name: str, blocks: Iterator[Block], encoders: Sequence[Encoder],
+    dataset: IdentityDataset, name: str, blocks: Sequence[Block], encoders: Sequence[Encoder],
     preset: str, n_seeds: int, added: Mapping[str, Float32], snr_db: float, floor: float | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Each encoder's LMD on clean and noisy sound, and the first encoder's growth over the others'.
@@ -80,19 +84,19 @@ def noise(
     sounds = {CLEAN: dataset.waveform}
     sounds |= {k: at_snr(dataset.waveform, v, snr_db, silent) for k, v in added.items()}
     errors: dict[tuple[str, str], list[Float64]] = defaultdict(list)
-    for block in blocks:
-        real = dataset.tracks.landmarks[block.frames, :, :2]
-        for encoder in encoders:
-            heard_as = {k: _as_spoken(encoder, sound, n_frames) for k, sound in sounds.items()}
-            runs: dict[str, list[Float64]] = defaultdict(list)
-            for seed in range(n_seeds):
-                predictor = fitted(dataset, block, encoder, preset, seed)
-                for kind, (features, quiet) in heard_as.items():
+    for encoder in encoders:
+        heard_as = {k: _as_spoken(encoder, sound, n_frames) for k, sound in sounds.items()}
+        footages = [footage(dataset, block, encoder) for block in blocks]
+        for seed in range(n_seeds):
+            fitted = fit_predictors(footages, PRESETS[preset], seed, SilentProgress())
+            for kind, (features, quiet) in heard_as.items():
+                found = []
+                for block, predictor in zip(blocks, fitted, strict=True):
                     codes = predictor.predict(features, quiet, n_frames)[block.frames]
-                    runs[kind].append(lmd(shown_points(dataset, block, codes), real))
-            for kind, fits in runs.items():
-                errors[encoder.name, kind].append(np.stack(fits))
-    joined = {key: np.concatenate(parts, axis=1) for key, parts in errors.items()}
+                    real = dataset.tracks.landmarks[block.frames, :, :2]
+                    found.append(lmd(shown_points(dataset, block, codes), real))
+                errors[encoder.name, kind].append(np.concatenate(found))
+    joined = {key: np.stack(seeds) for key, seeds in errors.items()}
     facts = {"benchmark": "noise", "clip": name, "snr_db": snr_db, "n_seeds": n_seeds}
     for row in growth(joined, [encoder.name for encoder in encoders], list(added), floor):
         yield plain({**facts, **row})

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from benchmarks.lips import Block
-from benchmarks.posteriors import PosteriorEncoder
-from talkhead.dataset import IdentityDataset
-from talkhead.encoder.base import SpeechEncoder, levelled, load_encoder
-from talkhead.encoder.hearings import hear_otherwise
-from talkhead.encoder.network import PRESETS
-from talkhead.encoder.predictor import MotionPredictor, fit_predictor
-from talkhead.progress import SilentProgress
+from benchmarks.posteriors import Encoder
+from talkhead.encoder.base import levelled, load_encoder
 from talkhead.types import Bool, Float32, SpeechFeatures
-
-Encoder = SpeechEncoder | PosteriorEncoder
 
 
 class HearsPhones(Protocol):
@@ -53,15 +45,3 @@ def load_embedder(weights: str) -> Embeds:
 def heard(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
     """Features of a waveform [n_samples] at the level of what is not silent [F]."""
     return encoder.encode(levelled(waveform, silent))
-
-
-def fitted(
-    dataset: IdentityDataset, block: Block, encoder: Encoder, preset: str, seed: int
-) -> MotionPredictor:
-    """A predictor of a clip's person that has learned from a block's training frames."""
-    silent = dataset.tracks.silent
-    sound = levelled(dataset.waveform, silent | ~block.train)
-    return fit_predictor(
-        encoder.encode(sound), block.codes, block.train, silent, block.face, PRESETS[preset], seed,
-        SilentProgress(), otherwise=hear_otherwise(encoder, sound, seed),
-    )  # fmt: skip

@@ -16,16 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.lips import Block, held_out_block
-from benchmarks.pase.subjects import Encoder, fitted, heard
+from benchmarks.lips import Block, footage, held_out_block
+from benchmarks.pase.subjects import Encoder, heard
 from talkhead.app.evaluation.metrics import correlation
 from talkhead.audio import silence_of_video
 from talkhead.dataset import IdentityDataset
+from talkhead.encoder.network import PRESETS
 from talkhead.encoder.phonemes import PHONES, SILENCE, Phone
-from talkhead.encoder.predictor import MotionPredictor
+from talkhead.encoder.predictor import MotionPredictor, fit_predictor
 from talkhead.errors import TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.media import read_audio
+from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Float64
 
 VOICES = ("slt", "rms")
@@ -133,9 +135,9 @@ def voices(
     """One row an encoder: correlations of the voices' apertures, a seed each, and their mean."""
     lines, block = [say(voice) for voice in VOICES], held_out_block(dataset)
     for encoder in encoders:
-        found = []
+        found, own = [], footage(dataset, block, encoder)
         for seed in range(n_seeds):
-            predictor = fitted(dataset, block, encoder, preset, seed)
+            predictor = fit_predictor(own, PRESETS[preset], seed, SilentProgress())
             tracks = [apertures(predictor, block, encoder, line.waveform) for line in lines]
             found.append(agreement(lines, tracks))
         yield {

@@ -129,9 +129,7 @@ class Ear(nn.Module):
         hidden, state = self.gru(inputs, state)
         return hidden, state
 
-    def forward(
-        self, spectra: Tensor, hidden_spans: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, spectra: Tensor, hidden_spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inputs [B, T - DELAY, width], the newest heard, and hidden vectors [B, T - DELAY, hidden],
         in time with their moments.
 

@@ -17,8 +17,10 @@ from talkhead.encoder.predictor import (
     CLOSING_FRAMES,
     SETTLING_FRAMES,
     STIRRING_FRAMES,
+    Footage,
     MotionPredictor,
     fit_predictor,
+    fit_predictors,
     rest_share,
 )
 from talkhead.encoder.training import vectors_per_frame
@@ -68,7 +70,7 @@ def _clip(n_frames: int = 500, seed: int = 0) -> Clip:
 
 
 def _fit(clip: Clip, seed: int = 0, config: PredictorConfig = SMALL) -> MotionPredictor:
-    return fit_predictor(*clip, config, seed, SilentProgress())
+    return fit_predictor(Footage(*clip), config, seed, SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,20 @@ def test_same_seed_same_predictor(clip: Clip) -> None:
     assert _same(_fit(clip, 0, brief), _fit(clip, 0, brief))
     assert torch.equal(state, torch.random.get_rng_state())
     assert not _same(_fit(clip, 0, brief), _fit(clip, 1, brief))
+
+
+def test_fitted_together_or_alone_they_are_alike(clip: Clip) -> None:
+    clips = [clip, _clip(seed=1)]
+    together = fit_predictors([Footage(*c) for c in clips], SMALL, 0, SilentProgress())
+    for own, other, predictor in zip(clips, clips[::-1], together, strict=True):
+        codes = predictor.predict(own.features, own.silent, len(own.codes))
+        train = own.codes[own.train, :N_MOUTH]
+        error = np.abs(codes[own.train, :N_MOUTH] - train).mean()
+        assert error < 0.8 * np.abs(train - train.mean(0)).mean()
+        moved = predictor.predict(other.features, other.silent, len(other.codes))
+        assert (
+            np.abs(moved[other.train, :N_MOUTH] - other.codes[other.train, :N_MOUTH]).mean() > error
+        )
 
 
 def test_frames_kept_back_are_not_used(clip: Clip) -> None:
@@ -293,7 +309,7 @@ def test_otherwise_heard_sound_is_borne(clip: Clip, predictor: MotionPredictor) 
     """Who has learnt from sound as it might have been does better on sound that is so."""
     offset = np.random.default_rng(1).normal(size=DIM).astype(np.float32)
     changed = SpeechFeatures(clip.features.values + 1.5 * offset, clip.features.rate)
-    taught = fit_predictor(*clip, SMALL, 0, SilentProgress(), otherwise=[changed])
+    taught = fit_predictor(Footage(*clip, [changed]), SMALL, 0, SilentProgress())
     test = ~clip.train
 
     def error(one: MotionPredictor) -> float:

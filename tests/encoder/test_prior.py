@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from talkhead.encoder.mel import MelEncoder
-from talkhead.encoder.network import PredictorConfig, TemporalNet
+from talkhead.encoder.network import PredictorConfig, TemporalNets
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, Shelf, Utterance, make_shelf
-from talkhead.encoder.predictor import MotionPredictor, fit_predictor
+from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
 from talkhead.encoder.prior import Prior, carried_over, read_prior, train_prior
 from talkhead.encoder.training import MOUTH_POINTS
 from talkhead.errors import TalkheadError
@@ -97,11 +97,12 @@ def test_a_code_that_hardly_moves_anything_stays_small() -> None:
 def test_a_net_begins_with_the_motion_of_the_prior(prior: Prior) -> None:
     face, _ = _person()
     moves = face.basis[:N_MOUTH, list(MOUTH_POINTS), :2]
-    net = TemporalNet(SMALL, 160, N_MOUTH, prior.ahead).eval()
-    prior.begin(net, 3, moves)
-    inputs = torch.randn(1, 160, 30, generator=torch.Generator().manual_seed(0))
+    nets = TemporalNets(SMALL, 160, N_MOUTH, prior.ahead, 4).eval()
+    prior.begin(nets, [moves[::-1].copy(), moves])
+    inputs = torch.randn(1, 1, 30, 160, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        own, general = net(inputs)[0].T.numpy(), prior.members[1](inputs)[0].T.numpy()
+        own = nets(inputs.expand(4, -1, -1, -1))[3, 0].numpy()
+        general = prior.nets(inputs.expand(2, -1, -1, -1))[1, 0].numpy()
     shown, wanted = (
         np.linalg.lstsq(MODES.reshape(2, -1).T, points.reshape(len(points), -1).T, rcond=None)[0]
         for points in (np.tensordot(own, moves, 1), np.tensordot(general, prior.basis, 1))
@@ -119,7 +120,7 @@ def test_the_same_seed_gives_the_same_prior(prior: Prior) -> None:
 def test_a_file_brings_it_back(prior: Prior, tmp_path: Path) -> None:
     write_tensors(tmp_path / "prior.safetensors", prior.tensors())
     again = read_prior(tmp_path / "prior.safetensors")
-    assert replace(again, basis=prior.basis, members=()) == replace(prior, members=())
+    assert replace(again, basis=prior.basis, nets=prior.nets) == prior
     ours, theirs = prior.tensors(), again.tensors()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert prior.sources == ("s (l)",)
@@ -131,7 +132,7 @@ def test_it_belongs_to_one_encoder(prior: Prior) -> None:
     assert not prior.belongs_to(MelEncoder(name="pase"))
 
 
-@pytest.mark.parametrize("lost", ["facts", "basis", "member1.first.weight"])
+@pytest.mark.parametrize("lost", ["facts", "basis", "nets.first.weight"])
 def test_damaged_files_are_refused(prior: Prior, tmp_path: Path, lost: str) -> None:
     tensors = prior.tensors()
     del tensors[lost]
@@ -153,10 +154,8 @@ def test_it_pays_on_little_footage(prior: Prior) -> None:
         return float(np.abs(found - targets)[~train, :N_MOUTH].mean())
 
     features = MelEncoder().encode(sound)
-    fits = [
-        fit_predictor(features, targets, train, silent, face, brief, 0, SilentProgress(), begun)
-        for begun in (None, prior)
-    ]
+    footage = Footage(features, targets, train, silent, face)
+    fits = [fit_predictor(footage, brief, 0, SilentProgress(), begun) for begun in (None, prior)]
     assert error(fits[1]) < 0.6 * error(fits[0])
 
 
@@ -169,7 +168,8 @@ def test_other_features_are_refused(prior: Prior) -> None:
         SpeechFeatures(np.ones((240, 80), np.float32), 50.0, lookahead_s=0.2),
     ):
         with pytest.raises(TalkheadError, match="prior was trained for the encoder mel"):
-            fit_predictor(features, codes, train, silent, face, SMALL, 0, SilentProgress(), prior)
+            footage = Footage(features, codes, train, silent, face)
+            fit_predictor(footage, SMALL, 0, SilentProgress(), prior)
 
 
 def test_shelves_without_mouths_are_refused() -> None:
