@@ -224,6 +224,11 @@ def _joined_utterances(
     footage = track_video(video, place.cache, place.progress)
     mouths = read_mouths(video, footage, steady_template(), place.progress)
     store = place.store(speaker)
+    if beyond := [s.start for s in sentences if s.start >= len(footage.seen)]:
+        raise FootageError(
+            f"{video}: the index has a sentence at {beyond[0] / FRAME_RATE:g} s, after the video's end. "
+            "Is it the index of these videos?"
+        )
     starts = [*(sentence.start for sentence in sentences), len(footage.seen)]
     spans = [(start, min(stop, len(footage.seen))) for start, stop in pairwise(starts)]
     aligner: Aligner | None = None

@@ -31,6 +31,7 @@ from talkhead.app.speak import hear_footage, load_ears, load_predictor, load_ren
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
+from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
@@ -101,7 +102,7 @@ def evaluate(
         check_sound(Path(audio))
     video, work = find_footage(store, package, video)
     set_threads()
-    dataset = preprocess(video, work / DATASET, PreprocessConfig(), progress)
+    dataset = preprocess(video, work / DATASET, PreprocessConfig(), progress, silence_of_video)
     subject = _subject(package, video, dataset, renderer, device, options)
     instruments, left_out = make_instruments()
     clip = Clip.of(dataset, subject.numbers, options)

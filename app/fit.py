@@ -33,6 +33,7 @@ from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
 from talkhead.encoder.prior import shipped_prior
+from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
     FORMAT_VERSION,
@@ -133,7 +134,7 @@ def fit(
     seed_everything(seed)
     set_threads()
     with clock.stage("preparing the footage"):
-        dataset = preprocess(video, work / DATASET, config, progress)
+        dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
     with clock.stage(f"fitting the {renderer} renderer, {preset}"):
         head = _fit_renderer(dataset, work, options, chosen_device, progress)
     with clock.stage("learning the mouth from the sound"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from talkhead import media
 from talkhead.app.composer import Composer, mask_window, paste_mask
 from talkhead.app.identities import Home
 from talkhead.app.idle import IdleClip, idle_frames, load_idle, ping_pong
-from talkhead.audio import measure_loudness, silent_frames
 from talkhead.cameras import crop_intrinsics
 from talkhead.dataset import IdentityDataset, cut_crop
 from talkhead.device import resolve_device, set_threads
-from talkhead.encoder.base import SpeechEncoder, encode_chunks, levelled, load_encoder, speech_gain
+from talkhead.encoder.base import SpeechEncoder, encode_chunks, levelled, load_encoder
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor
+from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import Progress, SilentProgress
@@ -135,13 +135,15 @@ def load_ears(package: IdentityPackage) -> SpeechEncoder:
 def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     """Motion codes [n_frames, K] of a sound file; n_frames = round(25 x seconds), at least 1."""
     encoder = load_ears(package)
-    loudness = measure_loudness(media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S))
-    silent = silent_frames(loudness.energy_db)
-    gain = np.float32(speech_gain(loudness.powers, silent))
-    n_frames = max(1, round(loudness.n_samples / SAMPLE_RATE * FRAME_RATE))
-    chunks = (gain * chunk for chunk in media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S))
-    features = encode_chunks(encoder, chunks)
-    return np.concatenate(list(load_predictor(package).predict_chunks(features, silent, n_frames)))
+
+    def chunks() -> Iterator[Float32]:
+        return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
+
+    speech = hear_speech(chunks)
+    n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
+    features = encode_chunks(encoder, (speech.gain * chunk for chunk in chunks()))
+    codes = load_predictor(package).predict_chunks(features, speech.silent, n_frames)
+    return np.concatenate(list(codes))
 
 
 def hear_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeatures:

@@ -210,15 +210,6 @@ def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = S
     return silent_frames(measure_loudness([waveform], rate, sample_rate).energy_db, rate)
 
 
-def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
-    """Which of a video's frames are without speech: [n_frames]; those past the sound's end are."""
-    silent = np.ones(n_frames, dtype=bool)
-    if len(waveform):
-        found = is_silence(waveform)[:n_frames]
-        silent[: len(found)] = found
-    return silent
-
-
 def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
     """Which video frames are without speech: [F] bool, of `Loudness.energy_db` [F].
 

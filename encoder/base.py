@@ -96,7 +96,11 @@ def load_encoder(name: str) -> SpeechEncoder:
 
 def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
     """Feature vectors [n, dim] of a waveform that comes in chunks [n_samples]."""
-    stream = encoder.stream()
+    return encode_stream(encoder.stream(), chunks)
+
+
+def encode_stream(stream: StreamingEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
+    """All vectors [n, dim] of a fresh stream that is given chunks [n_samples]."""
     for chunk in chunks:
         yield stream.push(chunk)
     yield stream.finish()

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from talkhead.audio import measure_loudness, resample, silent_frames
+from talkhead.audio import is_silence, measure_loudness, resample, silent_frames
+from talkhead.encoder import base
 from talkhead.encoder.base import SpeechEncoder, encode_chunks, speech_gain
 from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
@@ -64,9 +65,7 @@ def listen_chunks(encoder: SpeechEncoder, samples: Samples, sample_rate: int) ->
 
 def levelled(waveform: Float32) -> Float32:
     """A waveform [n_samples] at 16 kHz with its speech at SPEECH_LEVEL_DB, as encoders hear it."""
-    loudness = measure_loudness([waveform])
-    gain = speech_gain(loudness.powers, silent_frames(loudness.energy_db))
-    return np.asarray(waveform * np.float32(gain), np.float32)
+    return base.levelled(waveform, is_silence(waveform))
 
 
 def thinned(features: SpeechFeatures, rate: float) -> SpeechFeatures:

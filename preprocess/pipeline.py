@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.audio import silence_of_video
 from talkhead.cameras import default_intrinsics
 from talkhead.dataset import (
     FRAMES,
@@ -68,7 +67,7 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 7
+VERSION = 8
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK, CUT_CHUNK = 200, 50
 """Frames between checkpoints, of a tracker that streams and of cutting, which holds them: seconds."""
@@ -109,11 +108,16 @@ def probe_footage(video: Path) -> MediaInfo:
 
 
 def preprocess(
-    video: Path, folder: Path, config: PreprocessConfig, progress: Progress
+    video: Path,
+    folder: Path,
+    config: PreprocessConfig,
+    progress: Progress,
+    silence: Callable[[Float32, int], Bool],
 ) -> IdentityDataset:
     """The dataset of a video, made in `folder` or, as far as it is there already, read from it.
 
-    Raises MediaError for a video that can't be read, FootageError for one that can't work.
+    silence: tells of a waveform [n_samples] at 16 kHz in which of n_frames nobody speaks. Raises
+    MediaError for a video that can't be read, FootageError for one that can't work.
     """
     if (folder / "dataset.json").exists():
         return IdentityDataset.load(folder)
@@ -130,7 +134,7 @@ def preprocess(
     plan = plan_crops(
         tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
     )
-    silent = silence_of_video(waveform, len(tracking))
+    silent = silence(waveform, len(tracking))
     if silent[train].all():
         raise FootageError(
             f"{video}: no speech is heard. Lips are learned from speech: record a person speaking"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from talkhead.app.evaluation.judge import MAX_LAG
 from talkhead.app.evaluation.takes import Sound
-from talkhead.audio import silence_of_video
 from talkhead.encoder.base import levelled
 from talkhead.encoder.pase.decode import decode_posteriors
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phonemes import Phone, align_phones, decode_phones, why_no_phones
+from talkhead.encoder.silence import silence_of_video
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
 BY_PASE = "They are those that PASE hears, the ears that also move the lips"

@@ -15,10 +15,11 @@ from benchmarks.pase.subjects import heard
 from benchmarks.posteriors import Encoder
 from talkhead.app.evaluation.figures import plain
 from talkhead.app.evaluation.metrics import lmd
-from talkhead.audio import measure_loudness, silence_of_video
+from talkhead.audio import measure_loudness
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.network import PRESETS
 from talkhead.encoder.predictor import fit_predictors
+from talkhead.encoder.silence import silence_of_video
 from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 

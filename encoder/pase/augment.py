@@ -329,8 +329,8 @@ def change_formants(waveform: Float32, factor: float) -> Float32:
 def change_speed(waveform: Float32, factor: float) -> Float32:
     """The waveform [n] played factor times as fast, pitch and all: [round(n / factor)].
 
-    Sample i is the source's at i * factor, to half a sample; labels and lips must go along: see
-    speed_positions. Raises ValueError for a factor that is not above 0.
+    Sample i is the source's at i * factor, to half a sample; labels and lips must go along. Raises
+    ValueError for a factor that is not above 0.
     """
     if factor <= 0.0:
         raise ValueError("speed is a factor above 0")
@@ -340,14 +340,6 @@ def change_speed(waveform: Float32, factor: float) -> Float32:
     spectrum = scipy.fft.rfft(waveform.astype(np.float32), n_from)
     spectrum = spectrum[: n_fft // 2 + 1] * np.float32(n_fft / n_from)
     return np.asarray(scipy.fft.irfft(spectrum, n_fft)[:n_out], np.float32)
-
-
-def speed_positions(n_frames: int, factor: float) -> Float32:
-    """Where frame i of a sound changed by change_speed comes from, in frames of the source: [n].
-
-    The same at any frame rate whose frame 0 is second 0: round for labels, blend for lips.
-    """
-    return np.arange(n_frames, dtype=np.float32) * np.float32(factor)
 
 
 # ------------------------------------------------------------------------------------- parts

@@ -78,9 +78,13 @@ class PaseEncoder:
         """A fresh stream of one waveform."""
         return PaseStream(self.pase)
 
+    def phone_stream(self) -> PaseStream:
+        """A fresh stream that gives how likely each of PHONES is, [n, P]."""
+        return PaseStream(self.pase, gives_phones=True)
+
     def phone_posteriors(self, waveform: Float32) -> Float32:
         """How likely each of PHONES is at each moment i / 50 s, [ceil(n_samples / 320), P]."""
-        stream, size = PaseStream(self.pase, gives_phones=True), BLOCK_S * SAMPLE_RATE
+        stream, size = self.phone_stream(), BLOCK_S * SAMPLE_RATE
         parts = [stream.push(waveform[at : at + size]) for at in range(0, len(waveform), size)]
         return np.concatenate([*parts, stream.finish()])
 

@@ -4,8 +4,8 @@
 
 The same seed and machine give the same weights, also when a run is stopped and started again: the
 state is kept beside the output (FILE.state) every minute. --without leaves a part out, as the
-ablations of docs/pase.md do. On a terminal it shows the losses and the time left; in the end it
-prints what the manifest of the weights holds.
+ablations of docs/pase.md do. It shows the losses and the time left on a terminal, or as JSON lines; in
+the end it prints what the manifest of the weights holds.
 """
 
 from __future__ import annotations
@@ -374,7 +374,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     held_out = _held_out(shelves, config, options.seed)
     state = options.output.with_name(options.output.name + ".state")
     corpus = [sha256_of(file) for file in files]
-    device, progress = resolve_device(options.device), make_progress("bars")
+    device = resolve_device(options.device)
+    progress = make_progress("json" if options.json else "bars")
     lessons = train_pase(shelves, config, state, options.seed, progress, corpus, device)
     write_pase(options.output, lessons.pase, lessons.contrast)
     state.unlink(missing_ok=True)
@@ -414,6 +415,7 @@ def _options() -> argparse.ArgumentParser:
         "--threads", type=int, default=1, help="for the nets; batches have their own"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--json", action="store_true", help="progress as JSON lines, for log files")
     parser.add_argument("--without", action="append", choices=PARTS, help="a part to leave out")
     return parser
 

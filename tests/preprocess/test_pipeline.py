@@ -9,6 +9,7 @@ import pytest
 from scipy.io import wavfile
 
 from talkhead import media
+from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import FootageError
 from talkhead.preprocess.landmarks import FaceTracker
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
@@ -35,7 +36,9 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
         return None if frame.mean(dtype=np.float64) in blind else seen
 
     monkeypatch.setattr(FaceTracker, "track", blinking)
-    dataset = preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress())
+    dataset = preprocess(
+        clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video
+    )
     tracks = dataset.tracks
     assert not tracks.found[list(GAP)].any() and tracks.found.sum() == N_FRAMES - len(GAP)
     assert tracks.usable[list(GAP)].all()
@@ -52,4 +55,4 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
     frames = media.read_frames(PERSON, n_frames=N_FRAMES)
     media.write_video(clip, frames, audio_path=silence, crf=12)
     with pytest.raises(FootageError, match="no speech"):
-        preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress())
+        preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video)

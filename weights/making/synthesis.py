@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import count
@@ -20,11 +20,14 @@ import flite_speech
 import numpy as np
 import sentences
 
-from talkhead.encoder.pase.corpus import Utterance, make_shelf, write_shelf
+from talkhead.encoder.pase.corpus import Utterance
+from talkhead.encoder.pase.library import Harvest, Source, build_shelf, file_inputs
 from talkhead.encoder.phonemes import SILENCE, Phone, align_phones
 from talkhead.errors import TalkheadError
+from talkhead.progress import make_progress
 from talkhead.types import SAMPLE_RATE
 
+HERE = Path(__file__).parent
 VALIDATION_SHARE = 0.04
 TEST_SEED = 77
 ENGLISH = ("en-us", "en", "en-gb-scotland", "en-029")
@@ -98,23 +101,25 @@ def _until(minutes: float, utterances: Iterable[Utterance]) -> Iterator[Utteranc
             return
 
 
-def write(path: Path, utterances: Iterable[Utterance], program: str) -> None:
-    """The utterances as a shelf of that program's speech; says how many minutes of whom."""
-    shelf = make_shelf(
-        utterances,
-        source=f"synthetic speech by {program}",
+def source_of(
+    name: str, program: str, given: argparse.Namespace, speech: Callable[..., Iterator[Utterance]]
+) -> Source:
+    """That program's speech, as a shelf of the corpus."""
+    manner = (given.minutes, given.test_minutes, given.seed)
+
+    def harvest() -> Harvest:
+        utterances = list(speech(*manner))
+        return Harvest(utterances, len(utterances))
+
+    return Source(
+        name=name,
+        title=f"synthetic speech by {program}",
         licence="none needed",
         attribution=TERMS.format(program),
         shippable=True,
+        inputs={"minutes, of tests, seed": manner, "files": file_inputs(HERE.glob("*.*"), HERE)},
+        harvest=harvest,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_shelf(path, shelf)
-    minutes = np.diff(shelf.starts) / (25 * 60.0)
-    groups = [name.split("+")[0] for name in shelf.names]
-    for group in dict.fromkeys(groups):
-        mine = np.array([groups[speaker] == group for speaker in shelf.speakers])
-        print(f"{path.name}: {group}: {minutes[mine].sum():.1f} minutes")
-    print(f"{path.name}: {minutes.sum():.1f} minutes, {len(shelf.names)} speakers")
 
 
 # -------------------------------------------------------------------------------- the check
@@ -175,12 +180,13 @@ def main() -> None:
         return
     if given.folder is None:
         parser.error("say where the shelves go")
+    progress = make_progress("bars")
     if given.only != "espeak":
-        speech = flite_speech_of(given.minutes, given.test_minutes, given.seed)
-        write(given.folder / "flite.safetensors", speech, "flite")
+        build_shelf(given.folder, source_of("flite", "flite", given, flite_speech_of), progress)
     if given.only != "flite":
-        speech = espeak_speech_of(given.minutes, given.test_minutes, given.seed)
-        write(given.folder / "espeak.safetensors", speech, "espeak-ng")
+        build_shelf(
+            given.folder, source_of("espeak", "espeak-ng", given, espeak_speech_of), progress
+        )
 
 
 if __name__ == "__main__":

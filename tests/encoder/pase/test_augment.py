@@ -149,7 +149,7 @@ def test_speed_puts_moments_where_it_says(factor: float) -> None:
     for click in clicks:
         near = round(click / factor)
         peak = near - 20 + int(np.argmax(heard[near - 20 : near + 20]))
-        assert augment.speed_positions(len(heard), factor)[peak] == pytest.approx(click, abs=1.5)
+        assert peak * factor == pytest.approx(click, abs=1.5)
     with pytest.raises(ValueError, match="factor"):
         augment.change_speed(said, -1.0)
 

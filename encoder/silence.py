@@ -1,0 +1,69 @@
+"""Where nobody speaks, by how loud it is and by what PASE hears; and so how loud speech is.
+
+Loudness alone is exact where all is quiet but the speaker, and takes half of the speech for silence
+where noise or music goes on. PASE tells speech from music, but not to the frame where it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from talkhead.audio import measure_loudness, silent_frames
+from talkhead.encoder.base import encode_stream, speech_gain
+from talkhead.encoder.pase.encoder import PaseEncoder
+from talkhead.encoder.phonemes import PHONES, SILENCE
+from talkhead.types import FRAME_RATE, Bool, Float32
+
+WINDOW = 5
+"""Frames over which PASE's silence is averaged."""
+SURELY, HARDLY = 0.7, 0.3
+"""Above the first nobody speaks, however loud; below the second somebody does, however soft."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """silent: [F] video frames in which nobody speaks. gain: what brings speech to the level that
+    encoders hear (`speech_gain`). n_samples: of the sound, at 16 kHz."""
+
+    silent: Bool
+    gain: np.float32
+    n_samples: int
+
+
+def hear_speech(chunks: Callable[[], Iterable[Float32]]) -> Speech:
+    """Where speech is in a waveform at 16 kHz, and how loud. chunks: gives it from its beginning,
+    twice, in pieces [n]. Raises PackageError when PASE's weights are missing or damaged."""
+    loudness = measure_loudness(chunks())
+    quiet = silent_frames(loudness.energy_db)
+    if quiet.all():
+        return Speech(quiet, np.float32(1.0), loudness.n_samples)
+    gain = np.float32(speech_gain(loudness.powers, quiet))
+    speechless = _speechless((gain * chunk for chunk in chunks()), len(quiet))
+    silent = np.where(quiet, speechless > HARDLY, speechless > SURELY)
+    gain = np.float32(speech_gain(loudness.powers, silent))
+    return Speech(silent, gain, loudness.n_samples)
+
+
+def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
+    """In which of a video's frames nobody speaks: [n_frames]; those past the sound's end are among
+    them. waveform: [n_samples] at 16 kHz. Raises PackageError as `hear_speech`."""
+    silent = np.ones(n_frames, dtype=bool)
+    if len(waveform):
+        found = hear_speech(lambda: [waveform]).silent[:n_frames]
+        silent[: len(found)] = found
+    return silent
+
+
+def _speechless(chunks: Iterable[Float32], n_frames: int) -> Float32:
+    """How surely nobody speaks, [n_frames] in 0 to 1, of a waveform at the level encoders hear."""
+    ears, index = PaseEncoder.shipped(), PHONES.index(SILENCE)
+    heard = [phones[:, index] for phones in encode_stream(ears.phone_stream(), chunks)]
+    per_frame = round(ears.rate / FRAME_RATE)
+    values = np.concatenate(heard)
+    whole = np.pad(values, (0, max(0, n_frames * per_frame - len(values))), mode="edge")
+    frames = whole[: n_frames * per_frame].reshape(n_frames, per_frame).mean(1)
+    return np.asarray(uniform_filter1d(frames, WINDOW, mode="nearest"), np.float32)
