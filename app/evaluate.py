@@ -31,7 +31,7 @@ from talkhead.app.speak import hear_footage, load_ears, load_predictor, load_ren
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
-from talkhead.encoder.silence import silence_of_video
+from talkhead.encoder.silence import silence_of_video, silence_version
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
@@ -184,7 +184,7 @@ def find_footage(
             f"{name}: was fitted on all frames, there are none left to judge it on. "
             "Fit again without --use-all-frames, or compare videos with --pair"
         )
-    work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig()))
+    work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), silence_version()))
     if video is None and (work / SOURCE).is_file():
         video = read_json(work / SOURCE)["path"]
     if video is None or not Path(video).is_file():

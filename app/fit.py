@@ -33,7 +33,7 @@ from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
 from talkhead.encoder.prior import shipped_prior
-from talkhead.encoder.silence import silence_of_video
+from talkhead.encoder.silence import silence_of_video, silence_version
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
     FORMAT_VERSION,
@@ -128,7 +128,7 @@ def fit(
     _check_free(destination, video)
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
     digest = sha256_of(video)
-    work = make_folder(store.work_path(name, dataset_key(digest, config)))
+    work = make_folder(store.work_path(name, dataset_key(digest, config, silence_version())))
     write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": digest})
     clock = StageClock(work / STAGES)
     seed_everything(seed)
@@ -215,10 +215,10 @@ def _fit_predictor(
 ) -> MotionPredictor:
     config = PREDICTOR_PRESETS[options.preset]
     heard = f"{options.ears.name}-{options.ears.version}"
-    prior = shipped_prior(options.ears, config)
     stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
         return MotionPredictor.from_tensors(read_tensors(stored), config)
+    prior = shipped_prior(options.ears, config)
     tracks = dataset.tracks
     predictor = fit_predictor(
         Footage(

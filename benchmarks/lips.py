@@ -220,13 +220,16 @@ def judge(
     for block in blocks:
         for row, codes in _cheap_codes(dataset, block):
             points[row].append(shown_points(dataset, block, codes))
-    for system in systems:
-        encoder, prior = ablation_encoder(system.encoder, cache), _prior(system, clip)
-        footages = [footage(dataset, block, encoder) for block in blocks]
+    priors = [_prior(system, clip) for system in systems]
+    for system, prior in zip(systems, priors, strict=True):
+        encoder = ablation_encoder(system.encoder, cache)
+        footages = [footage(dataset, block, encoder, 0) for block in blocks]
         for block, own in zip(blocks, footages, strict=True):
             codes = ridge_codes(own.features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
         for seed in range(n_seeds):
+            if seed:
+                footages = [footage(dataset, block, encoder, seed) for block in blocks]
             fitted = fit_predictors(footages, PRESETS[preset], seed, make_progress("bars"), prior)
             for block, own, predictor in zip(blocks, footages, fitted, strict=True):
                 codes = predictor.predict(own.features, own.silent, len(dataset))
@@ -243,13 +246,13 @@ def judge(
     return Judged(clip, errors, dict(held_out)), rows
 
 
-def footage(dataset: IdentityDataset, block: Block, encoder: Encoder) -> Footage:
+def footage(dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int) -> Footage:
     """What a predictor may learn from for a block, as that encoder hears it."""
     silent = dataset.tracks.silent
     sound = levelled(dataset.waveform, silent | ~block.train)
     # What pocketsphinx hears takes minutes, and it is no encoder that anybody could speak with.
     is_quick = not isinstance(encoder, PosteriorEncoder)
-    otherwise = hear_otherwise(encoder, sound, 0) if is_quick else ()
+    otherwise = hear_otherwise(encoder, sound, seed) if is_quick else ()
     return Footage(encoder.encode(sound), block.codes, block.train, silent, block.face, otherwise)
 
 

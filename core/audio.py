@@ -226,7 +226,12 @@ def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
     if len(energy_db) == 0:
         return np.zeros(0, np.bool_)
     threshold = _speech_threshold_db(energy_db, rate)
-    sounding = _without_short_runs(energy_db > threshold, ceil(_SHORTEST_SOUND_S * rate), ends=True)
+    return without_short_runs(energy_db <= threshold, rate)
+
+
+def without_short_runs(silent: Bool, rate: float = FRAME_RATE) -> Bool:
+    """Silence [F] without sounds and silences so short that they are clicks and closures."""
+    sounding = _without_short_runs(~silent, ceil(_SHORTEST_SOUND_S * rate), ends=True)
     return _without_short_runs(~sounding, ceil(_SHORTEST_SILENCE_S * rate), ends=False)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.device import aligned
 from talkhead.encoder.network import (
     PredictorConfig,
     TemporalNets,
@@ -48,7 +49,7 @@ STIRRING_FRAMES = 4
 pauses people breathe with the mouth open, and they open it before the first sound."""
 CLOSING_FRAMES = 2
 """Frames over which the mouth goes to rest, and leaves it: STIRRING_FRAMES before speech it has left
-it, so to know speech LOOKAHEAD_S ahead is enough."""
+it."""
 GAINS = tuple(1.0 + 0.05 * step for step in range(9))
 GAIN_COST = 0.015
 """By how much the lips' error on held-out frames may grow for motion as large as the person's."""
@@ -166,7 +167,7 @@ class MotionPredictor:
 
     def _speaking(self, window: Float32) -> Float32:
         """Mouth codes [BLOCK, K] as if nothing were silent."""
-        inputs = frame_inputs(torch.from_numpy(window), self.scaling.vectors_per_frame)[None]
+        inputs = frame_inputs(aligned(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
             mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
         codes = self.scaling.centre + self.scaling.gain * mean.numpy()
@@ -271,13 +272,13 @@ def fit_predictors(
 ) -> list[MotionPredictor]:
     """A predictor for each piece of footage, heard by one encoder, all fitted at once; else as
     fit_predictor."""
-    pupils = [_pupil(footage, config) for footage in footages]
-    n_nets, first = config.n_members, pupils[0].scaling
+    drafts = [_draft(footage, config) for footage in footages]
+    n_nets, first = config.n_members, drafts[0].scaling
     shape = (first.n_inputs, len(first.centre), first.ahead)
     tasks = [
-        Task(pupil.lesson, block, seed * 1000 + index)
-        for pupil in pupils
-        for index, block in enumerate(pupil.blocks)
+        Task(draft.lesson, block, seed * 1000 + index)
+        for draft in drafts
+        for index, block in enumerate(draft.blocks)
     ]
     with progress.step("Learning the mouth", total=config.n_steps) as step, alone():
         torch.manual_seed(seed)
@@ -286,12 +287,12 @@ def fit_predictors(
             prior.begin(nets, [mouth_basis(footage.face) for footage in footages])
         nets = train_nets(tasks, nets, config, step.advance)
         return [
-            _learned(pupil, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
-            for i, pupil in enumerate(pupils)
+            _learned(draft, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
+            for i, draft in enumerate(drafts)
         ]
 
 
-class _Pupil(NamedTuple):
+class _Draft(NamedTuple):
     """A predictor to be. blocks: what each of its nets leaves out, [F] bool."""
 
     scaling: Scaling
@@ -299,7 +300,7 @@ class _Pupil(NamedTuple):
     blocks: list[Tensor]
 
 
-def _pupil(footage: Footage, config: PredictorConfig) -> _Pupil:
+def _draft(footage: Footage, config: PredictorConfig) -> _Draft:
     if footage.train.sum() < LEAST_FRAMES:
         raise TalkheadError(
             f"{footage.train.sum()} frames of usable footage are too few to learn speech from; "
@@ -309,18 +310,18 @@ def _pupil(footage: Footage, config: PredictorConfig) -> _Pupil:
     view = view_of(config, vectors_per_frame(features.rate), features.rate, features.lookahead_s)
     scaling = _scaling(footage, view)
     blocks = list(_blocks(footage.train, config.n_members))
-    return _Pupil(scaling, _lesson(footage, scaling, view), blocks)
+    return _Draft(scaling, _lesson(footage, scaling, view), blocks)
 
 
-def _learned(pupil: _Pupil, nets: TemporalNets, config: PredictorConfig) -> MotionPredictor:
+def _learned(draft: _Draft, nets: TemporalNets, config: PredictorConfig) -> MotionPredictor:
     """The predictor of trained nets, as bold as frames allow that they have not seen."""
-    timid = torch.zeros_like(pupil.lesson.targets)
+    timid = torch.zeros_like(draft.lesson.targets)
     judged = torch.zeros(len(timid), dtype=torch.bool)
-    for codes, held_out in zip(heard_codes(pupil.lesson, nets), pupil.blocks, strict=True):
+    for codes, held_out in zip(heard_codes(draft.lesson, nets), draft.blocks, strict=True):
         timid[held_out] = codes[held_out]
         judged |= held_out
-    gain, distance = _boldness(timid, pupil.lesson, judged)
-    return MotionPredictor(config, replace(pupil.scaling, gain=gain, held_out=distance), nets)
+    gain, distance = _boldness(timid, draft.lesson, judged)
+    return MotionPredictor(config, replace(draft.scaling, gain=gain, held_out=distance), nets)
 
 
 def _scaling(footage: Footage, view: View) -> Scaling:

@@ -158,7 +158,7 @@ def carried_over(components: Float32, basis: Float32) -> Float32:
 
 
 @dataclass(frozen=True)
-class Footage:
+class Speaker:
     """One speaker of a corpus, F frames: vectors [F * per_frame, D] normalised features, mouth
     [F, P, 2] less its mean, weights [F] how much a frame counts; spread [D] of the features."""
 
@@ -209,7 +209,7 @@ def train_prior(
     )
 
 
-def _footage(shelf: Shelf, encoder: SpeechEncoder, seed: int) -> Iterator[Footage]:
+def _footage(shelf: Shelf, encoder: SpeechEncoder, seed: int) -> Iterator[Speaker]:
     """Each speaker of a shelf's training part, in VOICES: everybody has a voice, a room and a face of
     their own."""
     if not len(shelf.mouth):
@@ -236,7 +236,7 @@ def _speaker(
     spans: list[tuple[int, int]],
     encoder: SpeechEncoder,
     random: np.random.Generator | None,
-) -> Footage:
+) -> Speaker:
     """Footage of utterances from frame to frame, of other formants where `random` draws them.
 
     The first frame of each counts nothing, so that no motion from one to the next is learned.
@@ -265,7 +265,7 @@ def _speaker(
     seen = np.isfinite(mouth).all((1, 2))
     weight = np.concatenate(weights) * np.where(silent[: len(seen)], SILENCE_WEIGHT, 1.0) * seen
     mean = mouth[seen].mean(0)
-    return Footage(
+    return Speaker(
         vectors=((values - values.mean(0)) / spread).astype(np.float32),
         mouth=np.where(seen[:, None, None], mouth - mean, 0.0).astype(np.float32),
         weights=weight.astype(np.float32),

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from talkhead.audio import measure_loudness, silent_frames
+from talkhead.audio import SPEECH_LEAST_DB, measure_loudness, silent_frames, without_short_runs
 from talkhead.encoder.base import encode_stream, speech_gain
-from talkhead.encoder.pase.encoder import PaseEncoder
+from talkhead.encoder.pase.encoder import BLOCK_S, PaseEncoder
 from talkhead.encoder.phonemes import PHONES, SILENCE
-from talkhead.types import FRAME_RATE, Bool, Float32
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
 WINDOW = 5
 """Frames over which PASE's silence is averaged."""
@@ -38,12 +38,14 @@ def hear_speech(chunks: Callable[[], Iterable[Float32]]) -> Speech:
     """Where speech is in a waveform at 16 kHz, and how loud. chunks: gives it from its beginning,
     twice, in pieces [n]. Raises PackageError when PASE's weights are missing or damaged."""
     loudness = measure_loudness(chunks())
+    if (loudness.energy_db <= SPEECH_LEAST_DB).all():
+        nothing = np.ones(len(loudness.energy_db), dtype=bool)
+        return Speech(nothing, np.float32(1.0), loudness.n_samples)
     quiet = silent_frames(loudness.energy_db)
-    if quiet.all():
-        return Speech(quiet, np.float32(1.0), loudness.n_samples)
-    gain = np.float32(speech_gain(loudness.powers, quiet))
+    # Where noise is as loud as speech, all seems quiet: PASE is asked all the same.
+    gain = np.float32(speech_gain(loudness.powers, quiet & ~quiet.all()))
     speechless = _speechless((gain * chunk for chunk in chunks()), len(quiet))
-    silent = np.where(quiet, speechless > HARDLY, speechless > SURELY)
+    silent = without_short_runs(np.where(quiet, speechless > HARDLY, speechless > SURELY))
     gain = np.float32(speech_gain(loudness.powers, silent))
     return Speech(silent, gain, loudness.n_samples)
 
@@ -58,10 +60,17 @@ def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
     return silent
 
 
+def silence_version() -> str:
+    """Another one where the same sound may be silent elsewhere. Raises PackageError as `hear_speech`."""
+    return PaseEncoder.shipped().version
+
+
 def _speechless(chunks: Iterable[Float32], n_frames: int) -> Float32:
     """How surely nobody speaks, [n_frames] in 0 to 1, of a waveform at the level encoders hear."""
     ears, index = PaseEncoder.shipped(), PHONES.index(SILENCE)
-    heard = [phones[:, index] for phones in encode_stream(ears.phone_stream(), chunks)]
+    size = BLOCK_S * SAMPLE_RATE
+    pieces = (chunk[at : at + size] for chunk in chunks for at in range(0, len(chunk), size))
+    heard = [phones[:, index].copy() for phones in encode_stream(ears.phone_stream(), pieces)]
     per_frame = round(ears.rate / FRAME_RATE)
     values = np.concatenate(heard)
     whole = np.pad(values, (0, max(0, n_frames * per_frame - len(values))), mode="edge")

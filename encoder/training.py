@@ -155,7 +155,6 @@ def train_nets(
         nets.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     nets.train()
-    torch.manual_seed(tasks[0].seed)
     for index in range(config.n_steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * rate_share(index, config.n_steps, WARM_UP_STEPS)

@@ -85,13 +85,14 @@ class PreprocessConfig:
     use_all_frames: bool = False
 
 
-def dataset_key(video_sha256: str, config: PreprocessConfig) -> str:
-    """What a prepared dataset depends on, as 16 hex digits: the video's content, settings, version.
+def dataset_key(video_sha256: str, config: PreprocessConfig, silence: str) -> str:
+    """What a prepared dataset depends on, as 16 hex digits: the video's content, settings, version,
+    and the version of what tells silence.
 
     min_face decides only whether there is a dataset.
     """
     settings = asdict(replace(config, min_face=0.0))
-    text = json.dumps([VERSION, video_sha256, settings], sort_keys=True)
+    text = json.dumps([VERSION, video_sha256, settings, silence], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -87,8 +87,8 @@ def noise(
     errors: dict[tuple[str, str], list[Float64]] = defaultdict(list)
     for encoder in encoders:
         heard_as = {k: _as_spoken(encoder, sound, n_frames) for k, sound in sounds.items()}
-        footages = [footage(dataset, block, encoder) for block in blocks]
         for seed in range(n_seeds):
+            footages = [footage(dataset, block, encoder, seed) for block in blocks]
             fitted = fit_predictors(footages, PRESETS[preset], seed, SilentProgress())
             for kind, (features, quiet) in heard_as.items():
                 found = []

@@ -135,8 +135,9 @@ def voices(
     """One row an encoder: correlations of the voices' apertures, a seed each, and their mean."""
     lines, block = [say(voice) for voice in VOICES], held_out_block(dataset)
     for encoder in encoders:
-        found, own = [], footage(dataset, block, encoder)
+        found = []
         for seed in range(n_seeds):
+            own = footage(dataset, block, encoder, seed)
             predictor = fit_predictor(own, PRESETS[preset], seed, SilentProgress())
             tracks = [apertures(predictor, block, encoder, line.waveform) for line in lines]
             found.append(agreement(lines, tracks))

@@ -137,7 +137,7 @@ class Lessons(nn.Module):
             restored = self._restoration(heard, seen, batch, random)
             losses["reconstruction"] = weights.reconstruction * restored
         if weights.clearing:
-            # The ear learns what to hear from the other losses: by this one it could go deaf.
+            # What is cleared must not become easier to clear by saying less.
             cleared = self.pase.detail.cleared(inputs.detach(), vectors)
             with torch.no_grad():
                 clean = self.pase.ear.inputs(padded_spectra(batch.clean))[:, DELAY:]

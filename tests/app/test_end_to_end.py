@@ -28,6 +28,7 @@ from talkhead.app import fit as fit_module
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.idle import load_idle, ping_pong
 from talkhead.app.speak import SpeakResult, load_predictor, speak, speech_codes
+from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.identity import IDLE_NAME, MANIFEST_NAME, IdentityPackage
@@ -551,7 +552,9 @@ def test_several_faces_work_and_are_told(
     told: list[str] = []
     progress = SilentProgress()
     monkeypatch.setattr(progress, "message", told.append)
-    dataset = preprocess(video, tmp_path / "dataset", PreprocessConfig(), progress)
+    dataset = preprocess(
+        video, tmp_path / "dataset", PreprocessConfig(), progress, silence_of_video
+    )
     assert dataset.info.n_faces == 2
     middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()
     assert middle < frames[0].shape[1] * 0.5

@@ -9,9 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import conv1d, gelu
 
 from talkhead.encoder.base import encoder_names, load_encoder
-from talkhead.encoder.network import LOOKAHEAD_S, PRESETS, PredictorConfig, view_of
+from talkhead.encoder.network import LOOKAHEAD_S, PRESETS, PredictorConfig, TemporalNets, view_of
 from talkhead.encoder.predictor import (
     BLOCK,
     CLOSING_FRAMES,
@@ -110,7 +113,7 @@ def test_same_seed_same_predictor(clip: Clip) -> None:
     assert not _same(_fit(clip, 0, brief), _fit(clip, 1, brief))
 
 
-def test_fitted_together_or_alone_they_are_alike(clip: Clip) -> None:
+def test_fitted_together_each_learns_its_own(clip: Clip) -> None:
     clips = [clip, _clip(seed=1)]
     together = fit_predictors([Footage(*c) for c in clips], SMALL, 0, SilentProgress())
     for own, other, predictor in zip(clips, clips[::-1], together, strict=True):
@@ -317,3 +320,35 @@ def test_otherwise_heard_sound_is_borne(clip: Clip, predictor: MotionPredictor) 
         return float(np.square(codes[test, :N_MOUTH] - clip.codes[test, :N_MOUTH]).mean())
 
     assert error(taught) < 0.8 * error(predictor)
+
+
+def test_a_person_s_nets_don_t_depend_on_the_others_footage(clip: Clip) -> None:
+    brief = replace(SMALL, n_steps=5)
+    mine, one, other = (Footage(*c) for c in (clip, _clip(seed=1), _clip(seed=2)))
+    fits = [fit_predictors([mine, there], brief, 0, SilentProgress())[0] for there in (one, other)]
+    assert _same(*fits)
+
+
+def test_nets_are_dilated_convolutions() -> None:
+    config = replace(SMALL, layers=((3, 2),), width=5)
+    nets = TemporalNets(config, 6, 4, ahead=1, n_nets=2).eval()
+    inputs = torch.randn(2, 3, 20, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        codes = nets(inputs)
+        for index in range(2):
+            own = nets.part(slice(index, index + 1))
+            spread, mix = own.get_submodule("blocks.0.spread"), own.get_submodule("blocks.0.mix")
+            hidden = gelu(_linear(inputs[index], own.first))
+            kernel = _weight(spread).unflatten(0, (3, 5)).permute(2, 1, 0)
+            taps = conv1d(hidden.transpose(1, 2), kernel, dilation=2).transpose(1, 2)
+            change = _linear(gelu(taps + spread.get_parameter("bias")[0]), mix)
+            # 1 of the block's 4 frames of view lies ahead, 3 behind.
+            torch.testing.assert_close(_linear(hidden[:, 3:19] + change, own.last), codes[index])
+
+
+def _weight(layer: Module) -> Tensor:
+    return layer.get_parameter("weight")[0]
+
+
+def _linear(values: Tensor, layer: Module) -> Tensor:
+    return values @ _weight(layer) + layer.get_parameter("bias")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from talkhead.encoder.pase.corpus import UNKNOWN
@@ -12,6 +13,7 @@ from talkhead.encoder.pase.losses import (
     Contrast,
     Restorer,
     clean_mel,
+    clearing_loss,
     phone_loss,
     phone_means,
     viseme_classes,
@@ -96,3 +98,11 @@ def test_clean_mel_of_white_noise_is_flat() -> None:
     torch.testing.assert_close(
         mel, torch.full((1, 2, N_MELS), (-3.0 + 5.0) / 4.0), atol=1e-3, rtol=0
     )
+
+
+def test_clearing_is_judged_by_how_much_clean_inputs_vary() -> None:
+    clean = torch.randn(2, 50, 8)
+    assert clearing_loss(clean, clean) == 0.0
+    noisy = clean + 0.5
+    torch.testing.assert_close(clearing_loss(7 * noisy, 7 * clean), clearing_loss(noisy, clean))
+    assert clearing_loss(noisy, clean) == pytest.approx(0.5 / clean.flatten(0, 1).std(0).mean())

@@ -12,7 +12,14 @@ from talkhead.audio import power_spectrogram
 from talkhead.encoder.pase import model
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
 from talkhead.encoder.pase.losses import Contrast
-from talkhead.encoder.pase.model import Aligner, Pase, PaseConfig, log_spectra, vector_spectra
+from talkhead.encoder.pase.model import (
+    Aligner,
+    Detail,
+    Pase,
+    PaseConfig,
+    log_spectra,
+    vector_spectra,
+)
 from talkhead.encoder.pase.weights import read_pase, write_pase
 from talkhead.encoder.phonemes import PHONES
 from talkhead.errors import PackageError, TalkheadError
@@ -125,3 +132,32 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(PackageError, match="damaged"):
         read_pase(path)
+
+
+@pytest.mark.parametrize(("logit", "trusted"), [(50.0, True), (-50.0, False)])
+def test_detail_is_what_was_heard_or_what_was_to_be_expected(logit: float, trusted: bool) -> None:
+    detail = Detail(PaseConfig())
+    assert detail.gate is not None and detail.expected is not None
+    torch.nn.init.zeros_(detail.gate.weight)
+    torch.nn.init.constant_(detail.gate.bias, logit)
+    inputs, hidden = torch.randn(2, 5, 192), torch.randn(2, 5, 256)
+    wanted = inputs if trusted else detail.expected(hidden)
+    torch.testing.assert_close(detail.cleared(inputs, hidden), wanted)
+
+
+def test_detail_need_not_be_cleared() -> None:
+    detail = Detail(PaseConfig(clears=False))
+    inputs = torch.randn(2, 5, 192)
+    assert detail.cleared(inputs, torch.randn(2, 5, 256)) is inputs
+    assert not list(detail.parameters())
+
+
+def test_the_ear_gives_inputs_as_heard_though_the_gru_hears_the_mask(pase: Pase) -> None:
+    spectra = torch.randn(1, 60, model.N_BINS)
+    inputs, hidden = pase.ear(spectra)
+    spans = torch.zeros(1, inputs.shape[1] + model.DELAY, dtype=torch.bool)
+    spans[:, 4:8] = True
+    with torch.no_grad():
+        masked_inputs, masked = pase.ear(spectra, spans)
+    torch.testing.assert_close(masked_inputs, inputs)
+    assert not torch.allclose(masked, hidden)
