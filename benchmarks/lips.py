@@ -2,6 +2,7 @@
 
     python -m benchmarks.lips CLIP... [--encoder pase[,PRIOR]] [--against mel[,PRIOR] mfcc ...]
                               [--folds 11] [--seeds 3] [--preset standard] [--cache FOLDER]
+                              [--no-ridge]
 
 A CLIP is a folder that preprocessing made, or a .json file that lists some:
     [{"folder": "work/anna/dataset", "floor_px": 0.32, "sentence_frames": 75, "phones": "anna.json",
@@ -212,6 +213,7 @@ def judge(
     preset: str,
     n_seeds: int,
     cache: Path | None = None,
+    ridge: bool = True,
 ) -> tuple[Judged, Iterator[dict[str, Any]]]:
     """The errors of each row on a clip, and the rows' figures."""
     start = time.perf_counter()
@@ -224,7 +226,7 @@ def judge(
     for system, prior in zip(systems, priors, strict=True):
         encoder = ablation_encoder(system.encoder, cache)
         footages = [footage(dataset, block, encoder, 0) for block in blocks]
-        for block, own in zip(blocks, footages, strict=True):
+        for block, own in zip(blocks, footages if ridge else [], strict=ridge):
             codes = ridge_codes(own.features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
         for seed in range(n_seeds):
@@ -287,10 +289,11 @@ def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float3
         [padded[i : i + len(codes)] for i in range(2 * RIDGE_CONTEXT + 1)], axis=1
     )
     inputs = (inputs - inputs[train].mean(0)) / feature_spread(inputs[train])
-    mean = codes[train].mean(0)
-    gram = inputs[train].T @ inputs[train]
-    gram += RIDGE * gram.shape[0] / 100 * np.eye(len(gram))
-    weights = np.linalg.solve(gram, inputs[train].T @ (codes[train] - mean))
+    mean, heard = codes[train].mean(0), inputs[train]
+    # The dual form: there are fewer frames than inputs.
+    gram = heard @ heard.T
+    gram += RIDGE * inputs.shape[1] / 100 * np.eye(len(gram))
+    weights = heard.T @ np.linalg.solve(gram, codes[train] - mean)
     return np.asarray(inputs @ weights + mean, dtype=np.float32)
 
 
@@ -402,6 +405,9 @@ def main() -> None:
         "--against", default=[], nargs="*", type=parse_system, help="others to compare with"
     )
     parser.add_argument("--preset", default="standard", choices=list(PRESETS))
+    parser.add_argument(
+        "--no-ridge", dest="ridge", action="store_false", help="leave the row out: it takes longest"
+    )
     parser.add_argument("--cache", type=Path, help="a folder that keeps what folds need")
     given = parser.parse_args()
     systems = list(dict.fromkeys([given.encoder, *given.against]))
@@ -414,7 +420,9 @@ def main() -> None:
         blocks = [held_out_block(dataset)]
         if given.folds:
             blocks = list(fold_blocks(dataset, given.folds, clip.sentence_frames, cache))
-        judged, rows = judge(dataset, clip, blocks, systems, given.preset, given.seeds, cache)
+        judged, rows = judge(
+            dataset, clip, blocks, systems, given.preset, given.seeds, cache, given.ridge
+        )
         for row in (*rows, *compare(judged, systems)):
             print(json.dumps({"clip": dataset.info.video, **row}), flush=True)
         done.append(judged)

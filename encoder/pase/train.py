@@ -71,7 +71,7 @@ class TrainConfig:
     many vectors. absent_share: of stretches with lips, how many lose one side altogether.
     """
 
-    n_steps: int = 2800
+    n_steps: int = 4000
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     averaging: float = 0.998

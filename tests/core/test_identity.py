@@ -74,7 +74,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (edit(lambda data: data.update(format_version=2)), "format version 2, this talkhead"),
+        (edit(lambda data: data.update(format_version=99)), "format version 99, this talkhead"),
         (edit(lambda data: data.pop("format_version")), "format version None"),
         (edit(lambda data: data.update(mood="good")), "mood"),
         (edit(lambda data: data["source"].update(mood="good")), "mood"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from talkhead.encoder.pase.corpus import SPLITS, UNKNOWN, Utterance, read_shelf
+from talkhead.encoder.pase.library import build_shelf, read_manifest
 from talkhead.encoder.phonemes import PHONES, SILENCE, Phone
+from talkhead.progress import SilentProgress
 from talkhead.types import SAMPLE_RATE, Float32
 
 sys.path.append(str(Path(__file__).parents[2] / "weights" / "making"))
@@ -216,10 +219,12 @@ def test_test_voices_say_the_same_unheard_texts(monkeypatch: pytest.MonkeyPatch)
 
 def test_shelf_of_espeak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(espeak_speech, "Espeak", FakeEspeak)
-    for name in ("a", "b"):
-        synthesis.write(tmp_path / name, synthesis.espeak_speech_of(2.0, 1.0, seed=5), "a program")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    shelf = read_shelf(tmp_path / "a")
+    given = argparse.Namespace(minutes=2.0, test_minutes=1.0, seed=5)
+    source = synthesis.source_of("own", "a program", given, synthesis.espeak_speech_of)
+    one, other = (build_shelf(tmp_path / name, source, SilentProgress()) for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()
+    assert read_manifest(tmp_path / "a")["own"]["splits"]["train"]["utterances"] > 0
+    shelf = read_shelf(one)
     assert shelf.shippable and "a program" in shelf.attribution
     assert 2.0 <= shelf.starts[-1] / 1500 < 2.2
     languages = {name.split("+")[0].removeprefix("espeak ") for name in shelf.names}
