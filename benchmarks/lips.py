@@ -392,7 +392,7 @@ def parse_system(text: str) -> System:
     return System(encoder, prior)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -409,7 +409,7 @@ def main() -> None:
         "--no-ridge", dest="ridge", action="store_false", help="leave the row out: it takes longest"
     )
     parser.add_argument("--cache", type=Path, help="a folder that keeps what folds need")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     systems = list(dict.fromkeys([given.encoder, *given.against]))
     cache = None if given.cache is None else make_folder(given.cache)
     done = []

@@ -1,0 +1,45 @@
+"""The ablation: each variant once, nothing twice, then the lips of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation
+
+
+def test_what_is_missing_is_trained_and_all_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+
+    def train(arguments: list[str]) -> None:
+        told.append(arguments)
+        Path(arguments[arguments.index("--output") + 1]).touch()
+
+    monkeypatch.setattr("talkhead.encoder.pase.train.main", train)
+    compared: list[list[str]] = []
+    monkeypatch.setattr("benchmarks.lips.main", compared.append)
+    (tmp_path / "gru-7-0.safetensors").touch()
+    command = [
+        "a.json",
+        "--corpus",
+        "c",
+        "--weights",
+        str(tmp_path),
+        "--steps",
+        "7",
+        "--folds",
+        "11",
+    ]
+    ablation.main(command)
+    ablation.main(command)
+    assert len(told) == len(ablation.VARIANTS) - 1
+    assert ["--without", "vision"] in [arguments[-2:] for arguments in told]
+    assert not any("gru" in arguments[2] for arguments in told)
+    first, again = compared
+    assert first == again
+    assert first[:3] == ["a.json", "--encoder", str(tmp_path / "full-7-0.safetensors")]
+    assert first[-4:] == ["mel", "mfcc", "--folds", "11"]
+    assert str(tmp_path / "no-anchors-7-0.safetensors") in first
