@@ -1,6 +1,6 @@
 """What PASE's parts are worth: the same small training without each, then the same predictors' lips.
 
-    python -m benchmarks.ablation CLIPS.json --corpus FOLDER --weights FOLDER [--steps 450]
+    python -m benchmarks.ablation CLIPS.json --corpus SHELF... --weights FOLDER [--steps 450]
                                   [--train-seeds 1] [options of benchmarks.lips]
 
 Weights that are there are not trained again, and a training that was stopped goes on. Beside PASE
@@ -26,7 +26,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 ACOUSTIC = ("mel", "mfcc")
 
 
-def trained(corpus: Path, weights: Path, steps: int, n_seeds: int) -> Iterator[Path]:
+def trained(corpus: Sequence[Path], weights: Path, steps: int, n_seeds: int) -> Iterator[Path]:
     """The weights of each variant and seed, made where they are missing."""
     for seed in range(n_seeds):
         for name, parts in VARIANTS.items():
@@ -34,7 +34,7 @@ def trained(corpus: Path, weights: Path, steps: int, n_seeds: int) -> Iterator[P
             if not path.exists():
                 left_out = [word for part in parts for word in ("--without", part)]
                 facts = ["--output", str(path), "--steps", str(steps), "--seed", str(seed)]
-                train.main([str(corpus), *facts, *left_out])
+                train.main([*map(str, corpus), *facts, *left_out])
             yield path
 
 
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("clips", nargs="+")
-    parser.add_argument("--corpus", type=Path, required=True, help="folder of shelves")
+    parser.add_argument(
+        "--corpus", nargs="+", type=Path, required=True, help="shelves, or folders of them"
+    )
     parser.add_argument("--weights", type=Path, required=True, help="folder for what is trained")
     parser.add_argument("--steps", type=int, default=450, help="of each training")
     parser.add_argument("--train-seeds", type=int, default=1)
