@@ -26,6 +26,7 @@ def test_what_is_missing_is_trained_and_all_are_compared(
         "a.json",
         "--corpus",
         "c",
+        "d",
         "--weights",
         str(tmp_path),
         "--steps",
@@ -37,7 +38,8 @@ def test_what_is_missing_is_trained_and_all_are_compared(
     ablation.main(command)
     assert len(told) == len(ablation.VARIANTS) - 1
     assert ["--without", "vision"] in [arguments[-2:] for arguments in told]
-    assert not any("gru" in arguments[2] for arguments in told)
+    assert not any("gru" in arguments[3] for arguments in told)
+    assert all(arguments[:2] == ["c", "d"] for arguments in told)
     first, again = compared
     assert first == again
     assert first[:3] == ["a.json", "--encoder", str(tmp_path / "full-7-0.safetensors")]
