@@ -271,7 +271,11 @@ def fit_predictors(
     prior: Prior | None = None,
 ) -> list[MotionPredictor]:
     """A predictor for each piece of footage, heard by one encoder, all fitted at once; else as
-    fit_predictor."""
+    fit_predictor.
+
+    None learns from another's footage. First weights and dropout are drawn for all together: fitted
+    with others, a predictor differs from one fitted alone as another seed's does.
+    """
     drafts = [_draft(footage, config) for footage in footages]
     n_nets, first = config.n_members, drafts[0].scaling
     shape = (first.n_inputs, len(first.centre), first.ahead)
