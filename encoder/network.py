@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,10 @@ def view_of(config: PredictorConfig, per_frame: int, rate: float, lookahead_s: f
     return View(whole - ahead, ahead)
 
 
+STORED = "nets."
+"""What the names of stored weights begin with."""
+
+
 class TemporalNets(nn.Module):
     """N nets at once: frame inputs [N, B, T + behind + ahead, D] -> codes [N, B, T, K].
 
@@ -118,6 +123,17 @@ class TemporalNets(nn.Module):
 
     def __len__(self) -> int:
         return len(self.first.weight)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights, as files keep them beside other things."""
+        return {STORED + name: value.clone() for name, value in self.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> TemporalNets:
+        """These nets with the weights of tensors(), in evaluation mode. Raises RuntimeError when some
+        are missing or of another shape."""
+        own = {k.removeprefix(STORED): v for k, v in tensors.items() if k.startswith(STORED)}
+        self.load_state_dict(own)
+        return self.eval()
 
     def part(self, chosen: slice) -> TemporalNets:
         """Some of the nets, with weights of their own."""

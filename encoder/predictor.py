@@ -176,7 +176,7 @@ class MotionPredictor:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a package must keep."""
         scaling = {f"scaling.{k}": torch.tensor(v) for k, v in vars(self.scaling).items()}
-        return scaling | {f"nets.{k}": v.clone() for k, v in self.nets.state_dict().items()}
+        return scaling | self.nets.tensors()
 
     @classmethod
     def from_tensors(
@@ -191,10 +191,7 @@ class MotionPredictor:
         }
         scaling = Scaling(**known)
         shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead, config.n_members)
-        nets = TemporalNets(config, *shape)
-        state = {k.removeprefix("nets."): v for k, v in tensors.items() if k.startswith("nets.")}
-        nets.load_state_dict(state)
-        return cls(config, scaling, nets.eval())
+        return cls(config, scaling, TemporalNets(config, *shape).load(tensors))
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:

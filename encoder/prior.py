@@ -22,7 +22,7 @@ from torch import Tensor
 
 from talkhead.audio import measure_loudness, silent_frames
 from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
-from talkhead.encoder.network import PredictorConfig, TemporalNets, view_of
+from talkhead.encoder.network import STORED, PredictorConfig, TemporalNets, view_of
 from talkhead.encoder.pase.augment import change_formants
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, Shelf, read_shelf
 from talkhead.encoder.training import (
@@ -106,7 +106,7 @@ class Prior:
         text = json.dumps({**facts, "config": asdict(self.config)}).encode()
         stored = {"facts": torch.from_numpy(np.frombuffer(text, np.uint8).copy())}
         stored["basis"] = torch.from_numpy(self.basis)
-        return stored | {f"nets.{k}": v.clone() for k, v in self.nets.state_dict().items()}
+        return stored | self.nets.tensors()
 
 
 def read_prior(path: Path) -> Prior:
@@ -116,11 +116,9 @@ def read_prior(path: Path) -> Prior:
         facts = json.loads(bytes(tensors["facts"].numpy()))
         config = PredictorConfig(**facts.pop("config"))
         sources, basis = tuple(facts.pop("sources")), tensors["basis"].numpy()
-        state = {k.removeprefix("nets."): v for k, v in tensors.items() if k.startswith("nets.")}
-        n_inputs = state["first.weight"].shape[1]
+        n_inputs = tensors[f"{STORED}first.weight"].shape[1]
         nets = TemporalNets(config, n_inputs, len(basis), facts["ahead"], config.n_members)
-        nets.load_state_dict(state)
-        return Prior(config=config, basis=basis, nets=nets.eval(), sources=sources, **facts)
+        return Prior(config=config, basis=basis, nets=nets.load(tensors), sources=sources, **facts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TalkheadError(
             f"{path}: this is no prior of a predictor ({error}). Train it again"
