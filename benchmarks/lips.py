@@ -41,7 +41,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,13 +225,15 @@ def judge(
     priors = [_prior(system, clip) for system in systems]
     for system, prior in zip(systems, priors, strict=True):
         encoder = ablation_encoder(system.encoder, cache)
-        footages = [footage(dataset, block, encoder, 0) for block in blocks]
-        for block, own in zip(blocks, footages if ridge else [], strict=ridge):
+        as_it_is = [heard_footage(dataset, block, encoder) for block in blocks]
+        for block, own in zip(blocks, as_it_is if ridge else [], strict=ridge):
             codes = ridge_codes(own.features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
         for seed in range(n_seeds):
-            if seed:
-                footages = [footage(dataset, block, encoder, seed) for block in blocks]
+            footages = [
+                replace(own, otherwise=_otherwise(dataset, block, encoder, seed))
+                for block, own in zip(blocks, as_it_is, strict=True)
+            ]
             fitted = fit_predictors(footages, PRESETS[preset], seed, make_progress("bars"), prior)
             for block, own, predictor in zip(blocks, footages, fitted, strict=True):
                 codes = predictor.predict(own.features, own.silent, len(dataset))
@@ -250,12 +252,27 @@ def judge(
 
 def footage(dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int) -> Footage:
     """What a predictor may learn from for a block, as that encoder hears it."""
-    silent = dataset.tracks.silent
-    sound = levelled(dataset.waveform, silent | ~block.train)
+    heard = heard_footage(dataset, block, encoder)
+    return replace(heard, otherwise=_otherwise(dataset, block, encoder, seed))
+
+
+def heard_footage(dataset: IdentityDataset, block: Block, encoder: Encoder) -> Footage:
+    """As footage, of the sound as it is alone: no seed changes that."""
+    features = encoder.encode(_sound(dataset, block))
+    return Footage(features, block.codes, block.train, dataset.tracks.silent, block.face)
+
+
+def _otherwise(
+    dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
+) -> Sequence[SpeechFeatures]:
     # What pocketsphinx hears takes minutes, and it is no encoder that anybody could speak with.
-    is_quick = not isinstance(encoder, PosteriorEncoder)
-    otherwise = hear_otherwise(encoder, sound, seed) if is_quick else ()
-    return Footage(encoder.encode(sound), block.codes, block.train, silent, block.face, otherwise)
+    if isinstance(encoder, PosteriorEncoder):
+        return ()
+    return hear_otherwise(encoder, _sound(dataset, block), seed)
+
+
+def _sound(dataset: IdentityDataset, block: Block) -> Float32:
+    return levelled(dataset.waveform, dataset.tracks.silent | ~block.train)
 
 
 def _prior(system: System, clip: Clip) -> Prior | None:
