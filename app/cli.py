@@ -171,7 +171,7 @@ def fit(
         Preset, typer.Option("--preset", help="How long to train; high is slowest and best.")
     ] = Preset.standard,
     renderer: Annotated[
-        str | None, typer.Option("--renderer", help="gaussian or warp. (default: the best one)")
+        str | None, typer.Option("--renderer", help="gaussian, nerf or warp. (default: gaussian)")
     ] = None,
     encoder: Annotated[
         str,

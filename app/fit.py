@@ -18,7 +18,7 @@ from talkhead.app.evaluation.pictures import write_sheet
 from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.identities import Home, name_from_video
-from talkhead.app.idle import save_idle
+from talkhead.app.idle import FACE, save_idle
 from talkhead.app.speak import VERSION, hear_footage, levelled_footage
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
@@ -193,7 +193,7 @@ def _fit_renderer(
 ) -> Renderer:
     kind = renderer_kind(options.renderer)
     presets = kind.presets()
-    config = presets[options.preset]
+    config = kind.for_device(presets[options.preset], device)
     checkpoint = work / f"{options.renderer}-{_key(config)}-{options.seed}.safetensors"
     return fit_renderer(
         kind, dataset, config, checkpoint, progress, seed=options.seed, device=device
@@ -282,6 +282,7 @@ def _package(
     with PackageWriter(destination) as writer:
         n_idle = save_idle(video, dataset, writer, progress)
         renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
+        kept = _keep_other_renderers(destination, options.renderer, writer)
         writer.add_tensors(renderer_file, head.tensors())
         writer.add_tensors(predictor_file, predictor.tensors())
         writer.add_file(QUALITY, dataset.path / QUALITY)
@@ -301,7 +302,10 @@ def _package(
             ),
             encoder=EncoderPart(options.encoder, {VERSION: options.ears.version}),
             predictor=FittedPart(predictor_file, asdict(predictor.config)),
-            renderers={options.renderer: FittedPart(renderer_file, config_to_json(head.config))},
+            renderers={
+                **kept,
+                options.renderer: FittedPart(renderer_file, config_to_json(head.config)),
+            },
             default_renderer=options.renderer,
             frame_width=info.width,
             frame_height=info.height,
@@ -312,3 +316,19 @@ def _package(
             details={USES_ALL: True} if dataset.info.uses_all_frames else {},
         )
         return writer.finish(manifest)
+
+
+def _keep_other_renderers(
+    destination: Path, fitted: str, writer: PackageWriter
+) -> dict[str, FittedPart]:
+    """What the package that is to be replaced has besides, if it still fits: of the same face model."""
+    try:
+        old = IdentityPackage.load(destination)
+    except PackageError:  # none, or damaged
+        return {}
+    if old.manifest.files.get(FACE) != sha256_of(writer.path(FACE)):
+        return {}
+    kept = {name: part for name, part in old.manifest.renderers.items() if name != fitted}
+    for part in kept.values():
+        writer.add_file(part.file, old.file(part.file))
+    return kept

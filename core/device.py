@@ -123,6 +123,11 @@ def _import_tinycudann() -> str:
     return ""
 
 
+def tinycudann_reason() -> str:
+    """Why tiny-cuda-nn can't be used here; empty when it can."""
+    return _probe("tiny-cuda-nn encodings", "tinycudann", _import_tinycudann).reason
+
+
 def installed_version(distribution: str) -> str:
     """The installed version of a distribution, empty when it is not installed."""
     try:

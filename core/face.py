@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.types import Float32
+from talkhead.types import Float32, Int
 
 # Indices into mediapipe's 478-point face mesh (468 of the surface, 10 of the irises).
 N_SURFACE = 468
@@ -38,6 +38,18 @@ RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 38
 LEFT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
 RIGHT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
 IRISES = tuple(range(N_SURFACE, N_LANDMARKS))
+
+
+def cap_triangles() -> Int:
+    """Triangles [18, 3] across the inner lips, zipped from corner to corner."""
+    lower, upper = list(INNER_LIPS[:11]), [INNER_LIPS[0], *INNER_LIPS[:9:-1]]
+    triangles = []
+    for i in range(10):
+        if i > 0:
+            triangles.append((lower[i], upper[i], lower[i + 1]))
+        if i < 9:
+            triangles.append((upper[i], upper[i + 1], lower[i + 1]))
+    return np.array(triangles, dtype=np.int64)
 
 
 N_BODY = 6
@@ -71,7 +83,7 @@ class FaceModel:
     template: Float32
     basis: Float32
     n_mouth: int
-    triangles: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    triangles: Int
     silence: Float32
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
@@ -70,14 +71,25 @@ class Renderer(Protocol):
     def after_step(self, step: int) -> None:
         """Called after each optimiser step."""
 
+    def take_less_memory(self) -> bool:
+        """Called when a GPU's memory ran out: do less at once; False where that is not possible."""
+
+
+def _any_device(config: Any, device: torch.device) -> Any:
+    return config
+
 
 @dataclass(frozen=True)
 class RendererKind:
-    """How to make a renderer: its class, its config class, its presets by name."""
+    """How to make a renderer: its class, its config class, its presets by name.
+
+    for_device: a config as it is best fitted on a device; what it makes runs on every one.
+    """
 
     renderer: Callable[[], type[Renderer]]
     config: Callable[[], type[Any]]
     presets: Callable[[], Mapping[str, Any]]
+    for_device: Callable[[Any, torch.device], Any] = _any_device
 
 
 def _warp() -> RendererKind:
@@ -94,7 +106,22 @@ def _gaussian() -> RendererKind:
     )
 
 
-RENDERERS: dict[str, Callable[[], RendererKind]] = {"gaussian": _gaussian, "warp": _warp}
+def _nerf() -> RendererKind:
+    from talkhead.renderers.nerf import config, model
+
+    return RendererKind(
+        lambda: model.NerfRenderer,
+        lambda: config.NerfConfig,
+        lambda: config.PRESETS,
+        model.for_device,
+    )
+
+
+RENDERERS: dict[str, Callable[[], RendererKind]] = {
+    "gaussian": _gaussian,
+    "nerf": _nerf,
+    "warp": _warp,
+}
 
 
 def renderer_names() -> list[str]:

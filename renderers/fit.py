@@ -93,9 +93,7 @@ def _optimise(
             share = _schedule(step / config.n_steps)
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * share
-            losses = renderer.losses(_to(batch, device), step)
-            optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            losses = _gradients(renderer, optimiser, _to(batch, device), step)
             optimiser.step()
             renderer.after_step(step)
             bar.advance()
@@ -106,6 +104,21 @@ def _optimise(
                 saved = time.monotonic()
     _save(renderer, optimiser, config.n_steps, checkpoint)
     return renderer
+
+
+def _gradients(
+    renderer: Renderer, optimiser: torch.optim.Optimizer, batch: TrainBatch, step: int
+) -> dict[str, Tensor]:
+    """The losses, with their gradients in place; again with less at once where memory runs out."""
+    while True:
+        optimiser.zero_grad(set_to_none=True)
+        try:
+            losses = renderer.losses(batch, step)
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            return losses
+        except torch.OutOfMemoryError:
+            if not renderer.take_less_memory():
+                raise
 
 
 def _schedule(done: float) -> float:

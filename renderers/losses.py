@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from talkhead.renderers.arithmetic import IN_ORDER
+from talkhead.renderers.base import TrainBatch
 from talkhead.types import Float32, Rendering
 
 WINDOW = 8
@@ -41,6 +42,18 @@ def photometric_loss(
         return l1, dssim
     image = rgb + (1.0 - alpha) * background
     return weighted_l1(image, target, weights), windowed_dssim(image, target, weights, offset)
+
+
+def backdrop(batch: TrainBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What stands behind the rendering, and the target, both [B, H, W, 3].
+
+    The person over a random colour, which keeps what should be solid from staying transparent; at the
+    uncertain rim of the mask the true image over the true background, which teaches the matte.
+    """
+    colour = torch.rand(3, generator=generator).to(batch.images.device)
+    background = torch.lerp(colour, batch.plates, batch.edges)
+    target = torch.lerp(background, batch.images, torch.maximum(batch.masks, batch.edges))
+    return background, target
 
 
 def weighted_l1(image: Tensor, target: Tensor, weights: Tensor) -> Tensor:

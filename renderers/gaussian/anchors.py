@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from talkhead.cameras import project
@@ -21,15 +20,16 @@ from talkhead.dataset import IdentityDataset
 from talkhead.face import (
     CHIN,
     FACE_OVAL,
-    INNER_LIPS,
     JAW_LINE,
     LEFT_EYE,
     LIPS,
     RIGHT_EYE,
     FaceModel,
     body_matrix,
+    cap_triangles,
     lip_aperture,
 )
+from talkhead.renderers.pose import body_frame
 from talkhead.types import Float32, Float64, Int, UInt8
 
 CHIN_POINTS = (CHIN, 148, 176, 377, 400, 175, 199, 200, 18, 83, 313)
@@ -38,18 +38,6 @@ LIP_DENSITY, EYE_DENSITY = 3.5, 2.5
 CAP_DEPTH, TEETH_DEPTH = 0.02, 0.06
 """How far behind the lips the cap and the teeth begin, world units."""
 N_COLOUR_FRAMES, N_REST_FRAMES = 12, 4
-
-
-def cap_triangles() -> Int:
-    """Triangles [18, 3] across the inner lips, zipped from corner to corner."""
-    lower, upper = list(INNER_LIPS[:11]), [INNER_LIPS[0], *INNER_LIPS[:9:-1]]
-    triangles = []
-    for i in range(10):
-        if i > 0:
-            triangles.append((lower[i], upper[i], lower[i + 1]))
-        if i < 9:
-            triangles.append((upper[i], upper[i + 1], lower[i + 1]))
-    return np.array(triangles, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -95,10 +83,7 @@ class Frames:
         gradients = _edges(corners) @ self.rest_inverse
         rigid = torch.eye(3, dtype=motion.dtype, device=motion.device).expand(n_images, 2, 3, 3)
         jaw = motion @ self.jaw
-        back, sway = viewmats[:, :3, :3].transpose(1, 2), body_matrix(motion)
-        body = back @ sway @ self.rest_view[:3, :3]
-        place = sway @ self.rest_view[:3, 3] - viewmats[:, :3, 3]
-        body_origin = (back @ place[..., None])[..., 0]
+        body, body_origin = body_frame(motion, viewmats, self.rest_view)
         moved = torch.stack([torch.zeros_like(jaw), jaw, body_origin], dim=1)
         return (
             torch.cat([gradients, rigid, body[:, None]], 1),
@@ -136,15 +121,6 @@ def open_mouth_vertices(dataset: IdentityDataset) -> Float32:
     aperture = lip_aperture(vertices)
     widest = aperture >= np.percentile(aperture, 95)
     return np.asarray(vertices[widest].mean(0), dtype=np.float32)
-
-
-def mean_view(dataset: IdentityDataset) -> Float64:
-    """The mean head pose [4, 4] of the training frames."""
-    views = dataset.tracks.viewmats[dataset.tracks.usable & dataset.tracks.train]
-    view = np.eye(4)
-    view[:3, :3] = Rotation.from_matrix(views[:, :3, :3]).mean().as_matrix()
-    view[:3, 3] = views[:, :3, 3].mean(0)
-    return view
 
 
 def seed_gaussians(

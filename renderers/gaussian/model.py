@@ -17,20 +17,14 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
-from talkhead.face import N_BODY
 from talkhead.renderers.base import TrainBatch
-from talkhead.renderers.gaussian.anchors import (
-    Frames,
-    mean_view,
-    open_mouth_vertices,
-    seed_gaussians,
-)
+from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
 from talkhead.renderers.gaussian.deform import deform
 from talkhead.renderers.gaussian.rasterizer import rasterize
-from talkhead.renderers.losses import photometric_loss, random_offset
+from talkhead.renderers.losses import backdrop, photometric_loss, random_offset
+from talkhead.renderers.pose import N_POSE, mean_view, pose_code, pose_statistics
 from talkhead.types import Rendering
 
-N_POSE = 6 + N_BODY
 N_CHANNELS = 7
 """Blended per Gaussian: place 3, colour 3, opacity logit 1."""
 
@@ -101,7 +95,7 @@ class GaussianRenderer:
         base = np.concatenate([seeds.local, seeds.colors, np.full((n, 1), 1.0, np.float32)], axis=1)
         shape = np.zeros((n, 6), np.float32)
         shape[:, :3] = np.log(seeds.size)[:, None]
-        mean, scale = _pose_statistics(dataset)
+        mean, scale = pose_statistics(dataset)
         state = {
             "index": torch.from_numpy(seeds.index.astype(np.int64)),
             "pose_mean": mean,
@@ -139,8 +133,8 @@ class GaussianRenderer:
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """What deltas listen to, [B, K + 12]: motion, and poses in standard deviations, clamped."""
-        pose = (_pose_vector(viewmats, motion) - self.pose_mean) / self.pose_scale
-        return torch.cat([motion, pose.clamp(-2.5, 2.5)], dim=1)
+        pose = pose_code(viewmats, motion, self.pose_mean, self.pose_scale)
+        return torch.cat([motion, pose], dim=1)
 
     def _render(
         self,
@@ -160,11 +154,7 @@ class GaussianRenderer:
         return Rendering(rgb, alpha)
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
-        """L1 and windowed D-SSIM against the person over a random colour, the rim over the plate.
-
-        The colour keeps what should be solid from staying transparent; at the uncertain rim of the
-        mask the true image over the true background teaches the matte.
-        """
+        """L1 and windowed D-SSIM against the person over a backdrop."""
         generator = torch.Generator().manual_seed(7919 * step + 17)
         code = self._code(batch.motion, batch.viewmats)
         noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
@@ -172,9 +162,7 @@ class GaussianRenderer:
         rendering = self._render(
             batch.motion, code + noise.to(code.device), batch.viewmats, batch.ks, size
         )
-        colour = torch.rand(3, generator=generator).to(code.device)
-        background = torch.lerp(colour, batch.plates, batch.edges)
-        target = torch.lerp(background, batch.images, torch.maximum(batch.masks, batch.edges))
+        background, target = backdrop(batch, generator)
         l1, dssim = photometric_loss(
             rendering, target, batch.weights, background, random_offset(generator)
         )
@@ -192,32 +180,11 @@ class GaussianRenderer:
     def after_step(self, step: int) -> None:
         """Nothing to do: sizes and opacities are kept in range by their form."""
 
+    def take_less_memory(self) -> bool:
+        """All of an image is drawn at once."""
+        return False
+
 
 def _channel_units(config: GaussianConfig) -> Tensor:
     """One step of each blended channel, [7]: channels of all units can share a tensor this way."""
     return torch.tensor([config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate])
-
-
-def _pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
-    """Head and body pose as smooth numbers [B, 12]: rotation, place in the image, log depth, body.
-
-    The rotation by its antisymmetric part, which for heads within 60 degrees is one-to-one.
-    """
-    r, t = viewmats[:, :3, :3], viewmats[:, :3, 3]
-    turn = torch.stack(
-        [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], dim=1
-    )
-    return torch.cat([turn, t[:, :2] / t[:, 2:], t[:, 2:].log(), motion[:, -N_BODY:]], dim=1)
-
-
-def _pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
-    """Mean and scale [12] of the training frames' pose vectors.
-
-    Never a scale so small that noise of tracking would look like motion.
-    """
-    usable = dataset.tracks.usable & dataset.tracks.train
-    tracks = dataset.tracks
-    vectors = _pose_vector(
-        torch.from_numpy(tracks.viewmats[usable]), torch.from_numpy(tracks.codes[usable])
-    )
-    return vectors.mean(0), vectors.std(0).clamp(min=0.003)

@@ -147,6 +147,10 @@ class WarpRenderer:
     def after_step(self, step: int) -> None:
         """Nothing is learnt."""
 
+    def take_less_memory(self) -> bool:
+        """All of an image is drawn at once."""
+        return False
+
 
 def warp_lookup(wanted: Float32, kept: Float32, size: tuple[int, int]) -> Float32:
     """Where each pixel of the wanted image comes from, [H, W, 2] x, y in the kept one.

@@ -30,6 +30,13 @@ from talkhead.types import Rendering
 
 SMALL: dict[str, dict[str, Any]] = {
     "gaussian": {"n_surface": 500, "n_cap": 40, "n_teeth": 20, "n_rest": 200, "n_steps": 12},
+    "nerf": {
+        "fine_unit": 0.03,
+        "blend_unit": 0.05,
+        "pose_unit": 0.1,
+        "n_steps": 150,
+        "n_patches": 32,
+    },
     "warp": {"n_exemplars": 12},
 }
 """What makes each renderer small; one without an entry is tested with its preview preset."""

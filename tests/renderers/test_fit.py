@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,10 +20,23 @@ from talkhead.renderers import fit as loop
 from talkhead.renderers.base import Renderer, RendererKind, renderer_kind
 from talkhead.renderers.fit import draw_frames, fit_renderer, make_batch
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
+from talkhead.renderers.nerf.config import NerfConfig
 from talkhead.storage import read_tensors
 
 KIND = renderer_kind("gaussian")
 CONFIG = GaussianConfig(n_surface=300, n_cap=30, n_teeth=10, n_rest=100, n_steps=40)
+SMALL: dict[str, Any] = {
+    "gaussian": CONFIG,
+    "nerf": NerfConfig(
+        fine_unit=0.08,
+        blend_unit=0.08,
+        pose_unit=0.2,
+        n_steps=40,
+        n_patches=32,
+        net_rate=0.01,
+        base_rate=0.03,
+    ),
+}
 
 
 class Stop(Exception):
@@ -53,10 +66,14 @@ class Watch(SilentProgress):
 
 
 def fit(
-    dataset: IdentityDataset, checkpoint: Path, seed: int = 0, stop_at: int | None = None
+    dataset: IdentityDataset,
+    checkpoint: Path,
+    seed: int = 0,
+    stop_at: int | None = None,
+    name: str = "gaussian",
 ) -> dict[str, Tensor]:
-    watch = Watch(stop_at)
-    return fit_renderer(KIND, dataset, CONFIG, checkpoint, watch, seed=seed).tensors()
+    kind, watch = renderer_kind(name), Watch(stop_at)
+    return fit_renderer(kind, dataset, SMALL[name], checkpoint, watch, seed=seed).tensors()
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -64,12 +81,21 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-@pytest.fixture(scope="module")
-def fitted(
-    head_dataset: IdentityDataset, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Tensor]:
+class Fitted(NamedTuple):
     """The tensors of an uninterrupted run with seed 0."""
-    return fit(head_dataset, tmp_path_factory.mktemp("fit") / "state.safetensors")
+
+    name: str
+    tensors: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def fitted(
+    request: pytest.FixtureRequest,
+    head_dataset: IdentityDataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Fitted:
+    checkpoint = tmp_path_factory.mktemp("fit") / "state.safetensors"
+    return Fitted(request.param, fit(head_dataset, checkpoint, name=request.param))
 
 
 def error(renderer: Renderer, dataset: IdentityDataset, frames: list[int]) -> float:
@@ -80,26 +106,26 @@ def error(renderer: Renderer, dataset: IdentityDataset, frames: list[int]) -> fl
 
 
 def test_the_loss_falls_on_seen_and_unseen_frames(
-    head_dataset: IdentityDataset, fitted: dict[str, Tensor]
+    head_dataset: IdentityDataset, fitted: Fitted
 ) -> None:
-    before = GaussianRenderer.from_dataset(head_dataset, CONFIG, 0)
-    after = GaussianRenderer.from_tensors(fitted, CONFIG)
+    config, renderer = SMALL[fitted.name], renderer_kind(fitted.name).renderer()
+    before = renderer.from_dataset(head_dataset, config, 0)
+    after = renderer.from_tensors(fitted.tensors, config)
     for frames in ([1, 9, 25], [37, 38, 39]):
         start = error(before, head_dataset, frames)
         assert error(after, head_dataset, frames) < 0.75 * start
 
 
-def test_same_seed_same_bits(
-    head_dataset: IdentityDataset, fitted: dict[str, Tensor], tmp_path: Path
-) -> None:
-    assert same(fit(head_dataset, tmp_path / "state.safetensors"), fitted)
-    assert not same(fit(head_dataset, tmp_path / "other.safetensors", seed=1), fitted)
+def test_same_seed_same_bits(head_dataset: IdentityDataset, fitted: Fitted, tmp_path: Path) -> None:
+    name, tensors = fitted
+    assert same(fit(head_dataset, tmp_path / "state.safetensors", name=name), tensors)
+    assert not same(fit(head_dataset, tmp_path / "other.safetensors", 1, name=name), tensors)
 
 
 @pytest.mark.parametrize("stop_at", [1, 23, 40])
 def test_an_interrupted_run_ends_in_the_same_renderer(
     head_dataset: IdentityDataset,
-    fitted: dict[str, Tensor],
+    fitted: Fitted,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stop_at: int,
@@ -108,9 +134,9 @@ def test_an_interrupted_run_ends_in_the_same_renderer(
     checkpoint = tmp_path / "state.safetensors"
     monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after every step
     with pytest.raises(Stop):
-        fit(head_dataset, checkpoint, stop_at=stop_at)
+        fit(head_dataset, checkpoint, stop_at=stop_at, name=fitted.name)
     assert checkpoint.exists() == (stop_at > 1)
-    assert same(fit(head_dataset, checkpoint), fitted)
+    assert same(fit(head_dataset, checkpoint, name=fitted.name), fitted.tensors)
 
 
 def test_it_goes_on_where_it_stopped(
@@ -130,7 +156,7 @@ def test_it_goes_on_where_it_stopped(
 
 
 def test_no_held_out_frame_is_read(
-    head_dataset: IdentityDataset, fitted: dict[str, Tensor], tmp_path: Path
+    head_dataset: IdentityDataset, fitted: Fitted, tmp_path: Path
 ) -> None:
     """Everything of the held-out frames is corrupted: the same renderer, bit for bit."""
     corrupted = tmp_path / "dataset"
@@ -151,8 +177,9 @@ def test_no_held_out_frame_is_read(
     origins[held_out] = -1000.0
     spoilt = type(tracks)(**{**vars(tracks), **changed, "origins": origins})
     IdentityDataset.save(corrupted, head_dataset.info, head_dataset.face, spoilt)
-    again = fit(IdentityDataset.load(corrupted), tmp_path / "state.safetensors")
-    assert same(again, fitted)
+    dataset = IdentityDataset.load(corrupted)
+    again = fit(dataset, tmp_path / "state.safetensors", name=fitted.name)
+    assert same(again, fitted.tensors)
 
 
 def test_what_is_multiplied_begins_at_64_bytes(

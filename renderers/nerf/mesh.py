@@ -1,0 +1,119 @@
+"""What each pixel meets of the posed face mesh: depth, displacement, which part of the face.
+
+A z-buffer over 870 triangles, once an image. It tells rays where the face is and where the point of
+the skin that they meet lies on the resting face; nothing here is differentiated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from talkhead.cameras import project
+from talkhead.face import FACE_OVAL, INNER_LIPS, N_SURFACE, OUTER_LIPS, cap_triangles
+from talkhead.types import Float32, Float64, Int, UInt8
+
+FACE, MOUTH, NEAR_LIPS, AT_BORDER = 1, 2, 4, 8
+"""Flags of what is met: skin; the opening between the lips; lips, behind which the mouth may show;
+the mesh's rim, beside which it ends."""
+
+
+@dataclass(frozen=True)
+class MeshHits:
+    """Of B images of H x W pixels.
+
+    depth: [B, H, W] along the camera's axis, world units, inf where no mesh is met. shift:
+    [B, H, W, 3] from the point that is met to where it lies on the template. flags: [B, H, W] 0 or
+    the sum of FACE, MOUTH, NEAR_LIPS, AT_BORDER.
+    """
+
+    depth: Float32
+    shift: Float32
+    flags: UInt8
+
+
+def flagged_triangles(surface: Int) -> tuple[Int, UInt8]:
+    """The mesh of surface triangles [T, 3] and the mouth's opening: triangles [T', 3], flags [T']."""
+    cap = cap_triangles()
+    flags = np.full(len(surface), FACE, np.uint8)
+    flags[np.isin(surface, INNER_LIPS + OUTER_LIPS).any(1)] |= NEAR_LIPS
+    flags[np.isin(surface, FACE_OVAL).any(1)] |= AT_BORDER
+    triangles = np.concatenate([surface, cap])
+    return triangles, np.concatenate([flags, np.full(len(cap), MOUTH, np.uint8)])
+
+
+def mesh_hits(
+    vertices: Float64,
+    template: Float64,
+    viewmats: Float64,
+    ks: Float64,
+    triangles: Int,
+    flags: UInt8,
+    size: tuple[int, int],
+) -> MeshHits:
+    """What pixels of images of `size` (height, width) meet of posed meshes.
+
+    vertices: [B, V, 3] head space. template: [V, 3]. viewmats: [B, 4, 4]. ks: [B, 3, 3].
+    triangles: [T, 3], flags: [T], of flagged_triangles.
+    """
+    n_images = len(vertices)
+    posed = vertices[:, :N_SURFACE]
+    pixels = project(posed, viewmats, ks)
+    depth = np.einsum("bvc,bc->bv", posed, viewmats[:, 2, :3]) + viewmats[:, None, 2, 3]
+    shifts = template[:N_SURFACE] - posed
+    found = MeshHits(
+        np.full((n_images, *size), np.inf, np.float32),
+        np.zeros((n_images, *size, 3), np.float32),
+        np.zeros((n_images, *size), np.uint8),
+    )
+    corners = np.concatenate([pixels, depth[..., None]], axis=2)[:, triangles]
+    _draw(
+        corners.astype(np.float32),
+        shifts[:, triangles].astype(np.float32),
+        flags,
+        found.depth,
+        found.shift,
+        found.flags,
+    )
+    return found
+
+
+@numba.njit(cache=True, parallel=True)
+def _draw(corners, shifts, kinds, depth, shift, flags):  # type: ignore[no-untyped-def]
+    """corners: [B, T, 3, 3] pixel x, y and depth. shifts: [B, T, 3, 3]."""
+    n_images, n_triangles = corners.shape[0], corners.shape[1]
+    height, width = depth.shape[1], depth.shape[2]
+    for b in numba.prange(n_images):
+        for t in range(n_triangles):
+            p = corners[b, t]
+            x0, y0, x1, y1, x2, y2 = p[0, 0], p[0, 1], p[1, 0], p[1, 1], p[2, 0], p[2, 1]
+            area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+            if abs(area) < 1e-9:
+                continue
+            top = max(0, int(np.ceil(min(y0, y1, y2) - 0.5)))
+            bottom = min(height - 1, int(np.floor(max(y0, y1, y2) - 0.5)))
+            left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
+            right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
+            for y in range(top, bottom + 1):
+                for x in range(left, right + 1):
+                    u, v = np.float32(x) + np.float32(0.5), np.float32(y) + np.float32(0.5)
+                    b1 = ((u - x0) * (y2 - y0) - (x2 - x0) * (v - y0)) / area
+                    b2 = ((x1 - x0) * (v - y0) - (u - x0) * (y1 - y0)) / area
+                    b0 = np.float32(1.0) - b1 - b2
+                    if b0 < 0 or b1 < 0 or b2 < 0:
+                        continue
+                    # 1 / depth is linear in the image, and so is what is divided by depth
+                    w0, w1, w2 = b0 / p[0, 2], b1 / p[1, 2], b2 / p[2, 2]
+                    z = np.float32(1.0) / (w0 + w1 + w2)
+                    if z >= depth[b, y, x]:
+                        continue
+                    depth[b, y, x] = z
+                    flags[b, y, x] = kinds[t]
+                    for c in range(3):
+                        shift[b, y, x, c] = z * (
+                            w0 * shifts[b, t, 0, c]
+                            + w1 * shifts[b, t, 1, c]
+                            + w2 * shifts[b, t, 2, c]
+                        )

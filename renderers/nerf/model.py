@@ -1,0 +1,226 @@
+"""The NeRF head: rays through the resting head, a field that listens to the code, compositing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from talkhead.dataset import IdentityDataset
+from talkhead.device import tinycudann_reason
+from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.losses import WINDOW, backdrop, photometric_loss
+from talkhead.renderers.nerf.config import NerfConfig
+from talkhead.renderers.nerf.field import Field
+from talkhead.renderers.nerf.hull import visual_hull
+from talkhead.renderers.nerf.marching import CELL, Occupancy, composite, march
+from talkhead.renderers.nerf.rays import OUTER_STEP, HeadSpace, Pieces, Rays
+from talkhead.renderers.pose import pose_code, pose_statistics
+from talkhead.types import Rendering
+
+DARK, TURN = 1e-3, 4
+"""Rays are followed so many steps at a time, and no further where less light comes through."""
+RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 18}
+"""On a CPU as many as leave the network's layers in its cache: three times as fast as all at once."""
+
+
+class NerfRenderer:
+    """A head as a radiance field. Parameters are plain tensors with requires_grad."""
+
+    name: ClassVar[str] = "nerf"
+
+    def __init__(self, space: HeadSpace, state: Mapping[str, Tensor], config: NerfConfig) -> None:
+        """state: n_mouth [1], pose_mean, pose_scale [12], occs [cells], and the field's parameters."""
+        self.config = config
+        self.space = space
+        self.n_mouth = int(state["n_mouth"][0])
+        self.pose_mean, self.pose_scale = state["pose_mean"], state["pose_scale"]
+        self.field = Field(space, self.n_mouth, state, config)
+        self.occupancy = Occupancy(space.box, state["occs"])
+        self.rays_at_once = RAYS_AT_ONCE.get(space.box.device.type, RAYS_AT_ONCE["cuda"])
+        self.n_patches = config.n_patches
+        self._seen_planes: list[Tensor] = []
+
+    @classmethod
+    def from_dataset(cls, dataset: IdentityDataset, config: NerfConfig, seed: int) -> NerfRenderer:
+        """A field that knows nothing yet, in the space that training frames need."""
+        space = HeadSpace.from_dataset(dataset)
+        mean, scale = pose_statistics(dataset)
+        occupancy = Occupancy(space.box)
+        occupancy.close(~visual_hull(dataset, space, occupancy.centres(), CELL))
+        generator = torch.Generator().manual_seed(seed)
+        state = {
+            "n_mouth": torch.tensor([dataset.face.n_mouth]),
+            "pose_mean": mean,
+            "pose_scale": scale,
+            "occs": occupancy.occs,
+            **Field.initial_state(dataset.face, space, config, generator),
+        }
+        return cls(space, state, config)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: NerfConfig) -> NerfRenderer:
+        """The renderer back from tensors(). Raises KeyError when one is missing."""
+        prefix = "space."
+        space = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        state = {k: t for k, t in tensors.items() if not k.startswith(prefix)}
+        return cls(HeadSpace.from_tensors(space), state, config)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that from_tensors needs, detached."""
+        return {
+            "n_mouth": torch.tensor([self.n_mouth]),
+            "pose_mean": self.pose_mean,
+            "pose_scale": self.pose_scale,
+            "occs": self.occupancy.occs,
+            **{name: t.detach() for name, t in self.field.parameters.items()},
+            **{f"space.{name}": t for name, t in self.space.tensors().items()},
+        }
+
+    def render(
+        self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
+    ) -> Rendering:
+        """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
+        n = len(motion)
+        planes = self.field.contract(self._code(motion, viewmats))
+        hits = self.space.hits(motion, viewmats, ks, (height, width))
+        grid = (torch.arange(m, device=motion.device) for m in (n, height, width))
+        pixels = torch.cartesian_prod(*grid).view(-1, 3)
+        made = []
+        first = 0
+        while first < len(pixels):
+            part = pixels[first : first + self.rays_at_once]
+            try:
+                rays = self.space.rays(hits, part, motion, viewmats, ks)
+                rgb, alpha, _ = self._follow(rays, planes, None)
+                made.append(torch.cat([rgb, alpha], dim=1))
+            except torch.OutOfMemoryError:
+                if not self.take_less_memory():
+                    raise
+                continue
+            first += len(part)
+        image = torch.cat(made).view(n, height, width, 4)
+        return Rendering(image[..., :3], image[..., 3:])
+
+    def take_less_memory(self) -> bool:
+        """Halve the rays that are followed at once; False where that would help no more."""
+        self.rays_at_once //= 2
+        self.n_patches = max(8, self.n_patches // 2)
+        torch.cuda.empty_cache()
+        return self.rays_at_once >= 256
+
+    def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
+        """What planes listen to, [B, K + 12]: motion and pose."""
+        pose = pose_code(viewmats, motion, self.pose_mean, self.pose_scale)
+        return torch.cat([motion, pose], dim=1)
+
+    def _follow(
+        self, rays: Rays, planes: list[Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Colours premultiplied [R, 3] and alphas [R, 1] of rays, and how much fog they pass (scalar).
+
+        Steps are jittered by a generator. Fog: sum of log(1 + 2 x^2) over the steps' optical depths x
+        (SNeRG, arXiv 2103.14645, eq. 8), which prefers one dense step to many thin ones.
+        """
+        fog = rays.origin.new_zeros(())
+        rgb = rays.origin.new_zeros(len(rays.origin), 3)
+        alpha = rays.origin.new_zeros(len(rays.origin), 1)
+        for pieces, first in _in_turns(rays.pieces):
+            last = min(first + TURN, pieces.n_steps)
+            bright = torch.nonzero(1.0 - alpha.detach()[pieces.ray, 0] > DARK)[:, 0]
+            part = pieces.of(bright, first, last)
+            jitter = None
+            if generator is not None:
+                jitter = torch.rand(len(bright), part.n_steps, generator=generator) - 0.5
+                jitter = jitter.to(rgb.device)
+            steps = march(rays, part, self.occupancy, jitter)
+            if len(steps.point) == 0:
+                continue
+            density, colour = self.field.look(steps.point, steps.image, planes)
+            fog = fog + torch.log1p(2.0 * (density * part.step) ** 2).sum()
+            rgb_here, alpha_here = composite(steps, density, colour)
+            through = (1.0 - alpha)[part.ray]
+            rgb = rgb.index_add(0, part.ray, through * rgb_here)
+            alpha = alpha.index_add(0, part.ray, through * alpha_here)
+        return rgb, alpha, fog
+
+    def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
+        """L1 and D-SSIM of patches, drawn where pixels count, against the person over a backdrop."""
+        generator = torch.Generator().manual_seed(7919 * step + 17)
+        background, target = backdrop(batch, generator)
+        code = self._code(batch.motion, batch.viewmats)
+        noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
+        planes = self.field.contract(code + noise.to(code.device))
+        self._seen_planes = [plane.detach() for plane in planes]
+        size = (batch.images.shape[1], batch.images.shape[2])
+        hits = self.space.hits(batch.motion, batch.viewmats, batch.ks, size)
+        pixels = draw_patches(batch.weights, self.n_patches, generator)
+        rays = self.space.rays(hits, pixels, batch.motion, batch.viewmats, batch.ks)
+        rgb, alpha, fog = self._follow(rays, planes, generator)
+        patches = Rendering(_patched(rgb), _patched(alpha))
+        b, y, x = pixels.unbind(1)
+        true, behind = (_patched(images[b, y, x]) for images in (target, background))
+        even = torch.ones_like(patches.alpha)
+        l1, dssim = photometric_loss(patches, true, even, behind, (0, 0))
+        share = self.config.dssim_weight
+        return {
+            "l1": (1.0 - share) * l1,
+            "dssim": share * dssim,
+            "fog": self.config.fog_weight / len(pixels) * fog,
+        }
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Planes, deltas and the network."""
+        return self.field.param_groups(self.config)
+
+    def after_step(self, step: int) -> None:
+        """Look anew where there is something, as the codes of this step have it."""
+        planes = self._seen_planes
+
+        def optical_depth(points: Tensor) -> Tensor:
+            image = torch.arange(len(points), device=points.device) % max(len(p) for p in planes)
+            density, _ = self.field.look(points, image, planes)
+            return density[:, None] * OUTER_STEP
+
+        self.occupancy.update(step, optical_depth)
+
+
+def for_device(config: NerfConfig, device: torch.device) -> NerfConfig:
+    """The config with the encoding that is best on a device.
+
+    A hash grid where tiny-cuda-nn runs it; else planes, which cost a tenth of the twin in torch.
+    """
+    if device.type == "cuda" and not tinycudann_reason():
+        return replace(config, encoding="hash")
+    return config
+
+
+def _in_turns(pieces: tuple[Pieces, ...]) -> Iterator[tuple[Pieces, int]]:
+    """Front to back, a few steps at a time: where to go on in which pieces."""
+    return ((one, first) for one in pieces for first in range(0, one.n_steps, TURN))
+
+
+def draw_patches(weights: Tensor, n_patches: int, generator: torch.Generator) -> Tensor:
+    """Pixels [n_patches * 64, 3] (image, row, column) of 8x8 patches.
+
+    weights: [B, H, W, 1]. A patch is drawn as often as its middle counts.
+    """
+    n_images, height, width = weights.shape[:3]
+    middle = torch.multinomial(
+        weights.flatten().cpu(), n_patches, replacement=True, generator=generator
+    )
+    image, row, column = torch.unravel_index(middle, (n_images, height, width))
+    row = (row - WINDOW // 2).clamp(0, height - WINDOW)
+    column = (column - WINDOW // 2).clamp(0, width - WINDOW)
+    corner = torch.stack([image, row, column], dim=1)
+    offsets = F.pad(torch.cartesian_prod(*[torch.arange(WINDOW)] * 2), (1, 0))
+    return (corner[:, None] + offsets).view(-1, 3).to(weights.device)
+
+
+def _patched(values: Tensor) -> Tensor:
+    """[n * 64, C] as images [n, 8, 8, C]."""
+    return values.view(-1, WINDOW, WINDOW, values.shape[1])
