@@ -55,7 +55,6 @@ class NerfConfig:
     n_patches: int = 64
     code_noise: float = 0.1
     dssim_weight: float = 0.2
-    fog_weight: float = 1e-3
     base_rate: float = 1e-2
     delta_rate: float = 1e-3
     net_rate: float = 2e-3

@@ -96,8 +96,7 @@ class NerfRenderer:
             part = pixels[first : first + self.rays_at_once]
             try:
                 rays = self.space.rays(hits, part, motion, viewmats, ks)
-                rgb, alpha, _ = self._follow(rays, planes, None)
-                made.append(torch.cat([rgb, alpha], dim=1))
+                made.append(torch.cat(self._follow(rays, planes, None), dim=1))
             except torch.OutOfMemoryError:
                 if not self.take_less_memory():
                     raise
@@ -120,13 +119,8 @@ class NerfRenderer:
 
     def _follow(
         self, rays: Rays, planes: list[Tensor], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Colours premultiplied [R, 3] and alphas [R, 1] of rays, and how much fog they pass (scalar).
-
-        Steps are jittered by a generator. Fog: sum of log(1 + 2 x^2) over the steps' optical depths x
-        (SNeRG, arXiv 2103.14645, eq. 8), which prefers one dense step to many thin ones.
-        """
-        fog = rays.origin.new_zeros(())
+    ) -> tuple[Tensor, Tensor]:
+        """Colours premultiplied [R, 3] and alphas [R, 1] of rays; steps are jittered by a generator."""
         rgb = rays.origin.new_zeros(len(rays.origin), 3)
         alpha = rays.origin.new_zeros(len(rays.origin), 1)
         for pieces, first in _in_turns(rays.pieces):
@@ -141,12 +135,11 @@ class NerfRenderer:
             if len(steps.point) == 0:
                 continue
             density, colour = self.field.look(steps.point, steps.image, planes)
-            fog = fog + torch.log1p(2.0 * (density * part.step) ** 2).sum()
             rgb_here, alpha_here = composite(steps, density, colour)
             through = (1.0 - alpha)[part.ray]
             rgb = rgb.index_add(0, part.ray, through * rgb_here)
             alpha = alpha.index_add(0, part.ray, through * alpha_here)
-        return rgb, alpha, fog
+        return rgb, alpha
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
         """L1 and D-SSIM of patches, drawn where pixels count, against the person over a backdrop."""
@@ -160,18 +153,14 @@ class NerfRenderer:
         hits = self.space.hits(batch.motion, batch.viewmats, batch.ks, size)
         pixels = draw_patches(batch.weights, self.n_patches, generator)
         rays = self.space.rays(hits, pixels, batch.motion, batch.viewmats, batch.ks)
-        rgb, alpha, fog = self._follow(rays, planes, generator)
+        rgb, alpha = self._follow(rays, planes, generator)
         patches = Rendering(_patched(rgb), _patched(alpha))
         b, y, x = pixels.unbind(1)
         true, behind = (_patched(images[b, y, x]) for images in (target, background))
         even = torch.ones_like(patches.alpha)
         l1, dssim = photometric_loss(patches, true, even, behind, (0, 0))
         share = self.config.dssim_weight
-        return {
-            "l1": (1.0 - share) * l1,
-            "dssim": share * dssim,
-            "fog": self.config.fog_weight / len(pixels) * fog,
-        }
+        return {"l1": (1.0 - share) * l1, "dssim": share * dssim}
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Planes, deltas and the network."""
