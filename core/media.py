@@ -15,6 +15,7 @@ import re
 import secrets
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -203,8 +204,9 @@ def read_frames(
     start_s: float = 0.0,
     n_frames: int | None = None,
     size: tuple[int, int] | None = None,
+    frame_rate: Fraction | int = FRAME_RATE,
 ) -> Generator[UInt8, None, None]:
-    """The pictures of a video at exactly FRAME_RATE, one at a time: [H, W, 3] uint8 RGB, upright.
+    """The pictures of a video at exactly frame_rate, one at a time: [H, W, 3] uint8 RGB, upright.
 
     start_s is rounded to a whole frame k; the frames are then those that a read from the beginning
     yields from its k-th on. n_frames limits their number; fewer come when the picture ends (none
@@ -219,17 +221,21 @@ def read_frames(
         raise MediaError(f"{path}: has no picture. Give a video of the person.")
     if start_s < 0 or (n_frames is not None and n_frames < 0):
         raise ValueError("start_s and n_frames must not be negative")
-    first = round(start_s * FRAME_RATE)
+    first = round(start_s * frame_rate)
     shape = size or (about.info.width, about.info.height)
-    return _frames(about, first, n_frames, shape)
+    return _frames(about, first, n_frames, shape, frame_rate)
 
 
 def _frames(
-    about: _Description, first: int, n_frames: int | None, size: tuple[int, int]
+    about: _Description,
+    first: int,
+    n_frames: int | None,
+    size: tuple[int, int],
+    rate: Fraction | int,
 ) -> Generator[UInt8, None, None]:
     if n_frames == 0:
         return
-    process = Process(_frames_graph(about, first, n_frames, size), read=True)
+    process = Process(_frames_graph(about, first, n_frames, size, rate), read=True)
     n_read = 0
     try:
         while True:
@@ -238,22 +244,26 @@ def _frames(
                 break
             n_read += 1
             yield frame
-        expected = round(about.info.duration_s * FRAME_RATE) - first
+        expected = round(about.info.duration_s * rate) - first
         expected = expected if n_frames is None else min(expected, n_frames)
-        _check_end(process, about.info, "picture", first, n_read, expected, FRAME_RATE)
+        _check_end(process, about.info, "picture", first, n_read, expected, rate)
     finally:
         process.stop()
 
 
 def _frames_graph(
-    about: _Description, first: int, n_frames: int | None, size: tuple[int, int]
+    about: _Description,
+    first: int,
+    n_frames: int | None,
+    size: tuple[int, int],
+    rate: Fraction | int,
 ) -> Any:
     """Seek to a key frame well before the start, and let the fps filter pick by time stamps.
 
     The key frame's picture is at or before the start, so that the picture shown at the start is
     always among those decoded, however long it lasts. Where seeking is vague, decode from second 0.
     """
-    start_s = first / FRAME_RATE
+    start_s = float(first / rate)
     options: dict[str, Any] = {"noaccurate_seek": None}
     if about.seeks and start_s > _SEEK_MARGIN_S:
         options["ss"] = start_s - _SEEK_MARGIN_S
@@ -261,7 +271,7 @@ def _frames_graph(
     if about.guessed_matrix:
         scaling["in_color_matrix"] = about.guessed_matrix
     picture = ffmpeg.input(file_url(about.info.path), **options)["V:0"]
-    picture = picture.filter("fps", fps=FRAME_RATE, start_time=start_s).filter("scale", **scaling)
+    picture = picture.filter("fps", fps=rate, start_time=start_s).filter("scale", **scaling)
     limit = {} if n_frames is None else {"frames:v": n_frames}
     return picture.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **limit)
 
@@ -278,7 +288,13 @@ def _fill(stream: IO[bytes], view: memoryview) -> int:
 
 
 def _check_end(
-    process: Process, info: MediaInfo, what: str, first: int, n_read: int, expected: int, rate: int
+    process: Process,
+    info: MediaInfo,
+    what: str,
+    first: int,
+    n_read: int,
+    expected: int,
+    rate: Fraction | int,
 ) -> None:
     """Raise MediaError if ffmpeg failed, or complained and came out short."""
     status, words = process.wait(), process.words()
@@ -288,7 +304,7 @@ def _check_end(
         if words:
             _log.warning("%s: ffmpeg says: %s", info.path, words)
         return
-    reached = (first + n_read) / rate
+    reached = float((first + n_read) / rate)
     raise MediaError(
         f"{info.path}: its {what} can't be read beyond {reached:.2f} s of {info.duration_s:.2f} s. "
         f"Copy or export the file again. ffmpeg says: {words or f'nothing (status {status})'}"
@@ -377,7 +393,7 @@ class VideoWriter:
             for frame in frames:
                 video.write(frame)
 
-    Frames come at FRAME_RATE, and their number decides the length: the sound of audio_path (any
+    Frames come at frame_rate, and their number decides the length: the sound of audio_path (any
     file that has some) begins at 0, is padded with silence or cut, and keeps its channels and its
     rate (or the next one that AAC knows, 96 kHz at most). Colours are tagged BT.709, limited
     range. An odd width or height gets its last column or row twice, as 4:2:0 needs even ones
@@ -403,8 +419,10 @@ class VideoWriter:
         keyframe_every: int | None = None,
         pixel_format: str = "yuv420p",
         tags: Mapping[str, str] | None = None,
+        frame_rate: Fraction | int = FRAME_RATE,
     ) -> None:
         self.path = Path(path)
+        self._rate = frame_rate
         self.n_frames = 0
         self._tags = _tag_options(tags or {})
         self._sound = None if audio_path is None else _sound_source(Path(audio_path))
@@ -474,7 +492,7 @@ class VideoWriter:
         self._shape = shape
         odd_height, odd_width = (shape[0] % 2, shape[1] % 2) if self._even else (0, 0)
         picture = ffmpeg.input(
-            "pipe:", f="rawvideo", pix_fmt="rgb24", framerate=FRAME_RATE,
+            "pipe:", f="rawvideo", pix_fmt="rgb24", framerate=self._rate,
             s=f"{shape[1] + odd_width}x{shape[0] + odd_height}",
         )  # fmt: skip
         picture = picture.filter(
@@ -506,7 +524,7 @@ class VideoWriter:
         (One run can't do it: ffmpeg's -shortest overshoots by up to ten seconds.)
         """
         silent, part = self._part, self._new_part()
-        length_s = self.n_frames / FRAME_RATE
+        length_s = float(self.n_frames / self._rate)
         rate = next((r for r in _AAC_RATES if r >= sound.audio_rate), _AAC_RATES[-1])
         track = ffmpeg.input(file_url(sound.path))["a:0"]
         track = track.filter("aresample", rate, **{"async": 1, "first_pts": 0})
@@ -549,7 +567,8 @@ def write_video(
 ) -> int:
     """The number of frames written to an mp4: `VideoWriter` (see there) for an iterable of frames.
 
-    frames: [H, W, 3] uint8 RGB each; encoding: crf, preset, keyframe_every, pixel_format.
+    frames: [H, W, 3] uint8 RGB each; encoding: crf, preset, keyframe_every, pixel_format,
+    frame_rate.
 
     Raises what `VideoWriter` raises.
     """
