@@ -7,7 +7,7 @@ the settings that end up in the stream's header are fixed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ class Codec:
     picture_suffix: str
     pixel_format: str
     options: Mapping[str, Any]
+    sound: Mapping[str, Any]
     alpha_format: str = ""
-    sound: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def alpha(self) -> bool:
@@ -60,6 +60,7 @@ CODECS: dict[str, Codec] = {
                 # Else x264 now and then writes other bytes for the same pictures.
                 "x264-params": "sync-lookahead=0",
             },
+            sound=_AAC,
         ),
         Codec(
             "hevc", "HEVC", (".mp4", ".mov", ".m4v"), ".mp4", "yuv420p",
@@ -68,6 +69,7 @@ CODECS: dict[str, Codec] = {
                 "x265-params": "open-gop=0:log-level=error",
                 "tag:v": "hvc1",  # what Apple's players ask for
             },
+            sound=_AAC,
         ),
         Codec(
             "av1", "AV1", (".mp4",), ".mp4", "yuv420p",
