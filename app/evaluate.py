@@ -27,7 +27,7 @@ from talkhead.app.evaluation.sound import Hearing, excerpt, hear
 from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
 from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
 from talkhead.app.identities import Home
-from talkhead.app.speak import hear_footage, load_ears, load_predictor, load_renderer
+from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads

@@ -19,7 +19,7 @@ from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.identities import Home, name_from_video
 from talkhead.app.idle import save_idle
-from talkhead.app.speak import VERSION, hear_footage, levelled_footage
+from talkhead.app.person import VERSION, hear_footage, levelled_footage
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
