@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,6 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from talkhead import __version__
+from talkhead.app import cli_dub
+from talkhead.app.printing import print_json
+from talkhead.app.printing import show as show_result
 from talkhead.errors import TalkheadError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _signal_behind(error: BaseException) -> BaseException | None:
 def _fail_interrupted(ctx: Any) -> NoReturn:
     resumes = " Run the same command again: it goes on where it stopped"
     _fail(
-        f"interrupted.{resumes if ctx.invoked_subcommand == 'fit' else ''}",
+        f"interrupted.{resumes if ctx.invoked_subcommand in ('fit', 'dub') else ''}",
         EXIT_INTERRUPTED,
     )
 
@@ -117,6 +118,7 @@ identities_app = typer.Typer(
     no_args_is_help=True, help="The people you have fitted: list, show, remove, export, import."
 )
 app.add_typer(identities_app, name="identities")
+cli_dub.add_commands(app)
 
 HomeOption = Annotated[
     Path | None,
@@ -225,7 +227,7 @@ def fit(
         progress=_progress(as_json, quiet),
         **chosen,
     )
-    _show(result, as_json)
+    show_result(result, as_json)
 
 
 @app.command()
@@ -272,7 +274,7 @@ def speak(
         home=home,
         progress=_progress(as_json, quiet),
     )
-    _show(result, as_json)
+    show_result(result, as_json)
 
 
 @app.command()
@@ -352,7 +354,7 @@ def evaluate(
             progress=progress,
         )
     if as_json:
-        _print_json({"report_path": str(result.report_path), **result.report.to_json()})
+        print_json({"report_path": str(result.report_path), **result.report.to_json()})
     else:
         print(f"{describe(result.report)}\n\nreport: {result.report_path}")
 
@@ -377,7 +379,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     print("Looking around; this takes some seconds, at the first time a minute.", file=sys.stderr)
     report = examination.examine(_home(home))
     if as_json:
-        _print_json(report.as_json())
+        print_json(report.as_json())
     else:
         print(examination.describe(report))
     if not report.ok:
@@ -390,7 +392,7 @@ def list_identities(home: HomeOption = None, as_json: JsonOption = False) -> Non
     store = _home(home)
     summaries = store.summaries()
     if as_json:
-        _print_json([dataclasses.asdict(summary) for summary in summaries])
+        print_json([dataclasses.asdict(summary) for summary in summaries])
         return
     if not summaries:
         print(f"None in {store.path} yet: talkhead fit --video person.mp4", file=sys.stderr)
@@ -411,7 +413,7 @@ def show(
 ) -> None:
     """All that is known of an identity, after checking that its files are undamaged."""
     package = _home(home).load(name)
-    _show(package.manifest, as_json)
+    show_result(package.manifest, as_json)
 
 
 @identities_app.command()
@@ -464,57 +466,6 @@ def _progress(as_json: bool, quiet: bool) -> Progress:
     if quiet:
         return make_progress("silent")
     return make_progress("json" if as_json else "bars")
-
-
-def _show(result: Any, as_json: bool) -> None:
-    """Print a dataclass: as JSON, or a line for each field that says something.
-
-    A field `summary` is what people read in place of `figures`.
-    """
-    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    summary = fields.pop("summary", "")
-    if as_json:
-        _print_json(fields)
-        return
-    if summary:
-        del fields["figures"]
-    print("\n".join([*_lines(fields), *(["", summary] if summary else [])]))
-
-
-def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Lines of name and value, nested ones indented; empty ones are left out."""
-    lines = []
-    for name, value in values.items():
-        label = indent + str(name).removesuffix("_path").replace("_", " ")
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = dataclasses.asdict(value)
-        if isinstance(value, Mapping):
-            nested = _lines(value, indent + "  ")
-            lines += [f"{label}:", *nested] if nested else []
-        elif value is not None and value != "" and value != () and value != []:
-            lines.append(f"{label}: {_text(value)}")
-    return lines
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and paths as JSON's types."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _end_politely(signum: int, frame: object) -> NoReturn:

@@ -186,6 +186,10 @@ class Home:
             self.latest_path.unlink(missing_ok=True)
         return folders
 
+    def is_under_way(self, name: str) -> bool:
+        """Whether somebody of that name is being fitted, or their fit was interrupted."""
+        return _NAME.fullmatch(name) is not None and bool(self._work_dirs(name))
+
     def _work_dirs(self, name: str) -> list[Path]:
         pattern = re.compile(re.escape(name) + r"-[0-9a-f]{12}")
         work = self.path / "work"

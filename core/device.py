@@ -156,10 +156,12 @@ def n_cores() -> int:
 
 
 def set_threads(n_threads: int | None = None) -> int:
-    """How many threads torch and numba now use: n_threads, else one for each usable core."""
+    """How many threads torch and numba now use: n_threads, else $OMP_NUM_THREADS, else one for each
+    usable core."""
     import numba
 
-    count = max(1, n_threads or n_cores())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    count = n_threads or (int(wanted) if wanted.isdecimal() else 0) or n_cores()
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(count)  # after numba, which sets OpenMP's threads when it starts
     return count
