@@ -15,9 +15,9 @@ from talkhead.app.dubbing.table import Row, Table, read_table
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
 from talkhead.app.identities import Home, name_from_video
 from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore, Task
-from talkhead.device import n_cores
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
+from talkhead.processors import n_cores
 from talkhead.progress import Style
 from talkhead.storage import file_errors, make_folder, read_json, sha256_of, write_bytes, write_json
 

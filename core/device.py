@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from talkhead.errors import TalkheadError
+from talkhead.processors import n_cores
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,6 @@ def aligned(array: Any) -> torch.Tensor:
     numerical reproducibility"), so what is fitted must not keep numpy's or a file's places.
     """
     return torch.as_tensor(array).clone(memory_format=torch.contiguous_format)
-
-
-def n_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def set_threads(n_threads: int | None = None) -> int:

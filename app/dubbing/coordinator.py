@@ -10,8 +10,8 @@ from typing import Protocol
 from talkhead.app.dubbing.attending import Ended, Event, job_state
 from talkhead.app.dubbing.board import Board
 from talkhead.app.jobs import DONE, FAILED, QUEUED, RUNNING, Job, JobStore
-from talkhead.device import n_cores
 from talkhead.errors import TalkheadError
+from talkhead.processors import n_cores
 
 LONGEST_NAP_S = 0.5
 LOOK_AGAIN_S = 1.0

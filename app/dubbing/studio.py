@@ -53,7 +53,9 @@ class Studio:
 
     def _say(self, task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
         from talkhead.app.lines import Line, render_line
+        from talkhead.device import set_threads
 
+        set_threads()
         person = self._person(task.identity, task.renderer or None)
         line = Line(
             audio=Path(task.audio),

@@ -145,14 +145,21 @@ def _work(pipe: Connection, place: Workplace, device: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def tell(event: Event) -> None:
+        try:
+            pipe.send(event)
+        except OSError:  # the coordinator is gone: whoever comes next goes on with the job
+            os._exit(1)
+
     store, perform = JobStore(place.store), make_studio(place.studio, place.home, device)
     while True:
         try:
             job_id, n_threads = pipe.recv()
         except (EOFError, OSError):
             return
-        use_threads(n_threads)
-        pipe.send(_attended(store, job_id, perform, place.most_tries, pipe.send))
+        os.environ["OMP_NUM_THREADS"] = str(n_threads)  # set_threads() keeps to it
+        tell(_attended(store, job_id, perform, place.most_tries, tell))
 
 
 def _attended(
@@ -182,11 +189,3 @@ def make_studio(name: str, home: Path, device: str) -> Perform:
     studio: Any = getattr(importlib.import_module(module), attribute)
     perform: Perform = studio(home, device)
     return perform
-
-
-def use_threads(n_threads: int) -> None:
-    """Have this process, and what it starts, use so many threads."""
-    from talkhead.device import set_threads
-
-    os.environ["OMP_NUM_THREADS"] = str(n_threads)  # for whoever calls set_threads() again
-    set_threads(n_threads)
