@@ -22,11 +22,15 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
     if not paths:
         raise MediaError(f"{output}: there are no segments to join")
     container = container_of(output)
-    with atomic_path(output) as part, atomic_path(output.with_suffix(".txt")) as listing:
-        listing.write_text("".join(f"file '{_quoted(path)}'\n" for path in paths), "utf-8")
-        source = ffmpeg.input(file_url(listing), f="concat", safe=0)["v:0"]
-        options = {"c": "copy", **container_options(container)}
-        run_to_end(source.output(file_url(part), f=container, **options), part)
+    with atomic_path(output) as part:
+        listing = part.with_suffix(".txt")
+        try:
+            listing.write_text("".join(f"file '{_quoted(path)}'\n" for path in paths), "utf-8")
+            source = ffmpeg.input(file_url(listing), f="concat", safe=0)["v:0"]
+            options = {"c": "copy", **container_options(container)}
+            run_to_end(source.output(file_url(part), f=container, **options), part)
+        finally:
+            listing.unlink(missing_ok=True)
 
 
 def _quoted(path: Path) -> str:
