@@ -29,6 +29,10 @@ from talkhead.identity import (
 )
 
 HOME_VARIABLE = "TALKHEAD_HOME"
+DATASET = "dataset"
+"""In a folder of work: the prepared footage."""
+USES_ALL = "use_all_frames"
+"""Key of a package's details: whether no frames were held out."""
 MAX_NAME_LENGTH = 64
 
 _NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME_LENGTH - 1}}}")

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from talkhead import __version__
+from talkhead import __version__, media
 from talkhead.app.output import OutputFacts, OutputOptions, check_options, finish_video, keeps_alpha
 from talkhead.app.person import Person, hear_line
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
+from talkhead.app.timeline import LONGER_S, SourceFootage, source_footage
 from talkhead.codecs import Codec
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME
@@ -57,11 +59,15 @@ WORK_VERSION = 1
 
 @dataclass(frozen=True)
 class Line:
-    """What is to be said and how it is shown. mode: "paste" or "head". output: the finished file."""
+    """What is to be said and how it is shown. mode: "paste" or "head". output: the finished file.
+
+    source: the footage that the person was fitted on, to keep its timeline; None: the idle clip.
+    """
 
     audio: Path
     output: Path
     mode: str = "paste"
+    source: Path | None = None
     options: OutputOptions = field(default_factory=OutputOptions)
 
 
@@ -75,8 +81,10 @@ def render_line(
     """
     codec = check_options(line.options, line.output, line.mode)
     _enter(work, person, line)
-    codes = _heard(person, line.audio, work, progress)
-    shot = _shot(person, line, codec, codes)
+    footage = _source(person, line, home, progress)
+    n_heard = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
+    codes = _heard(person, line.audio, n_heard, work, progress)
+    shot = _shot(person, line, codec, codes, footage)
     segments = Segments(work, codec, line.options)
     picture = segments.joined(segments.render(shot, progress))
     facts = OutputFacts(
@@ -124,27 +132,49 @@ def _made_of(person: Person, line: Line) -> dict[str, str]:
         "renderer": person.renderer_name,
         "audio": sha256_of(line.audio),
         "mode": line.mode,
+        "source": "" if line.source is None else sha256_of(line.source),
         "options": hashlib.sha256(options.encode()).hexdigest(),
         "segment": str(SEGMENT_FRAMES),
     }
 
 
-def _heard(person: Person, audio: Path, work: Path, progress: Progress) -> Float32:
-    """Motion codes [F, K], in a file of the work folder: memory holds what is looked at."""
+def _source(person: Person, line: Line, home: Path, progress: Progress) -> SourceFootage | None:
+    """The footage whose timeline the line keeps."""
+    if line.source is None:
+        return None
+    footage = source_footage(person.package, line.source, home, progress)
+    length_s = float(len(footage) / footage.frame_rate)
+    sound_s = media.probe(line.audio).duration_s
+    if sound_s > length_s + LONGER_S:
+        raise TalkheadError(
+            f"{line.audio}: lasts {sound_s:.2f} s, the video whose timeline is kept {length_s:.2f} s. "
+            "Shorten the sound, or leave out the timeline"
+        )
+    return footage
+
+
+def _heard(
+    person: Person, audio: Path, n_frames: int | None, work: Path, progress: Progress
+) -> Float32:
+    """Motion codes [F, K] at 25 a second, kept in the work folder. n_frames: None is the sound's."""
     path = work / CODES
     with progress.step("Listening", total=1) as step:
         if path.exists():
             step.skip("heard before")
         else:
-            codes = torch.from_numpy(hear_line(audio, person.ears, person.predictor))
+            codes = torch.from_numpy(hear_line(audio, person.ears, person.predictor, n_frames))
             write_tensors(path, {"codes": codes})
             step.advance()
     with file_errors(path), safe_open(path, framework="numpy") as file:
         return np.asarray(file.get_tensor("codes"), np.float32)
 
 
-def _shot(person: Person, line: Line, codec: Codec, codes: Float32) -> Shot:
+def _shot(
+    person: Person, line: Line, codec: Codec, codes: Float32, footage: SourceFootage | None
+) -> Shot:
     """The line's pictures, none of which is made yet."""
+    if footage is not None:
+        return PastedShot(person.renderer, footage, footage.codes(codes))
     if line.mode == "paste":
         return PastedShot(person.renderer, IdleFootage(person.idle), codes)
     if keeps_alpha(line.options, codec, line.mode):

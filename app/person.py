@@ -95,14 +95,20 @@ def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
     return hear_line(audio, load_ears(package), load_predictor(package))
 
 
-def hear_line(audio: Path, ears: SpeechEncoder, predictor: MotionPredictor) -> Float32:
-    """The same codes, by an encoder and a predictor that belong together."""
+def hear_line(
+    audio: Path, ears: SpeechEncoder, predictor: MotionPredictor, n_frames: int | None = None
+) -> Float32:
+    """The same codes, by an encoder and a predictor that belong together.
+
+    n_frames: how many; the mouth is at rest after the sound's end. None: as many as it lasts.
+    """
 
     def chunks() -> Iterator[Float32]:
         return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
 
     speech = hear_speech(chunks)
-    n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
+    if n_frames is None:
+        n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
     features = encode_chunks(ears, (speech.gain * chunk for chunk in chunks()))
     return np.concatenate(list(predictor.predict_chunks(features, speech.silent, n_frames)))
 

@@ -57,7 +57,7 @@ def speak(
         raise TalkheadError(f"there is no mode {mode!r}. Choose one of: {', '.join(MODES)}")
     if output is None:
         output = default_name(audio.stem, choose_codec(options.codec))
-    line = Line(audio, Path(output), mode, options)
+    line = Line(audio, Path(output), mode, options=options)
     check_output(line)
     set_threads()
     store = Home.locate(home)

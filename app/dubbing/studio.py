@@ -61,6 +61,7 @@ class Studio:
             audio=Path(task.audio),
             output=products / Path(task.output).name,
             mode=task.mode,
+            source=Path(task.video) if task.video else None,
             options=build_options(task.options),
         )
         n_frames, duration_s = render_line(person, line, work / "line", self._home.path, progress)
