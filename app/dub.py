@@ -128,6 +128,10 @@ def hire(
 ) -> Workforce:
     """Whoever does the jobs. Raises TalkheadError for a cluster that isn't there."""
     place = Workplace(home.path / "jobs", home.path, tries)
+    if cluster is not None:
+        from talkhead.app.dubbing.cluster import RayWorkers
+
+        return RayWorkers(place, cluster)
     n_open = sum(job.status in (QUEUED, RUNNING) for job in jobs)
     devices = _devices(device) if n_open else ["cpu"]
     return LocalWorkers(place, _shared_out(devices, workers, n_open))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SPEAKING = "Speaking"
 """The stage whose units are pictures."""
+ON_CLUSTER = "on the cluster"
+"""The stage of a job whose pictures nobody tells of before it has ended."""
 MOST_SHOWN = 16
 """Jobs under way that the table shows."""
 
@@ -46,7 +48,9 @@ class Tally:
                 self.n_frames += max(0, event.done - known)
             self.running[event.job_id] = event
         else:
-            self.running.pop(event.job_id, None)
+            before = self.running.pop(event.job_id, None)
+            if before is not None and before.stage == ON_CLUSTER:
+                self.n_frames += int(event.result.get("n_frames", 0))
 
     @property
     def elapsed_s(self) -> float:
