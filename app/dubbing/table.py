@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,12 @@ def build_options(values: Mapping[str, Any]) -> OutputOptions:
     return OutputOptions(**typed)
 
 
+@lru_cache(maxsize=1)
+def _renderers() -> tuple[str, ...]:
+    """Their names; those of other packages take a while to be found."""
+    return tuple(renderer_names())
+
+
 def _check(row: Row) -> None:
     """Raises TalkheadError for what can be said of one row alone."""
     if not row.identity and row.video is None:
@@ -294,7 +301,7 @@ def _check(row: Row) -> None:
         ("mode", row.mode, MODES),
         ("timeline", row.timeline, TIMELINES),
         ("preset", row.preset or PRESETS[0], PRESETS),
-        ("renderer", row.renderer or renderer_names()[0], renderer_names()),
+        ("renderer", row.renderer or _renderers()[0], _renderers()),
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
