@@ -32,17 +32,12 @@ def nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *_paths()]))
-        made = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "include_dashboard": False,
-                "node_ip_address": "127.0.0.1",
-            },
-        )
+        small = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+        head = {"num_cpus": 0, "include_dashboard": False, **small}
+        made = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(2):
-                made.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+                made.add_node(num_cpus=1, **small)
             yield made
         finally:
             ray.shutdown()
