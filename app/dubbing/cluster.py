@@ -22,6 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from talkhead import __version__
 from talkhead.app.dubbing.attending import (
     Ended,
@@ -361,10 +363,8 @@ def do_order(order: Order) -> Delivery:
 def _delivered(order: Order) -> Delivery:
     if _sees(order):
         return _at(order, Path(order.home), order.task, Path(order.work), Path(order.products))
-    base = (
-        Path(tempfile.gettempdir()) / f"talkhead-node-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    )
-    with tempfile.TemporaryDirectory(prefix="talkhead-job-", dir=make_folder(base)) as folder:
+    base = make_folder(user_cache_path("talkhead", appauthor=False) / "node")
+    with tempfile.TemporaryDirectory(prefix="job-", dir=base) as folder:
         work, products = make_folder(Path(folder) / "work"), make_folder(Path(folder) / "products")
         task = _localised(order, base, Path(folder) / "files")
         if task.kind == "fit":
