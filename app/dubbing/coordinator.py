@@ -9,7 +9,7 @@ from typing import Protocol
 
 from talkhead.app.dubbing.attending import Ended, Event, job_state
 from talkhead.app.dubbing.board import Board
-from talkhead.app.jobs import DONE, FAILED, QUEUED, RUNNING, Job, JobStore
+from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore
 from talkhead.errors import TalkheadError
 from talkhead.processors import n_cores
 
@@ -52,10 +52,14 @@ class Coordinator:
     def run(self, jobs: Iterable[Job]) -> None:
         """Have all the jobs end: done, set aside or cancelled. Raises TalkheadError on a full disk and
         whatever else stops them all; the next call goes on."""
-        jobs = list(jobs)
-        self._open = {job.id: job for job in jobs if job.status in (QUEUED, RUNNING)}
-        for job in self._open.values():
-            self._sort_in(job)
+        known = {job.id: job for job in jobs}
+        self._open = {k: job for k, job in known.items() if job.status in (QUEUED, RUNNING)}
+        for job in list(self._open.values()):
+            needed = known.get(job.task.needs)
+            if needed is not None and needed.status in (FAILED, CANCELLED):
+                self._unblock(job, needed, Ended(needed.id, needed.status, needed.reason))
+            else:
+                self._sort_in(job)
         try:
             while self._open:
                 self._hand_out()

@@ -260,6 +260,11 @@ def test_a_fit_that_fails_takes_its_lines_along(
     result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
     assert len(result.problems) == 3 and result.n_done == 0
     assert all("has no picture" in problem.reason for problem in result.problems)
+    with (tmp_path / "t.csv").open("a") as table:
+        table.write("no video.mp4,a.wav,3.mp4\n")
+    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
+    assert len(result.problems) == 4 and inline[-1].n_started == 0
+    assert "has no picture" in result.problems[-1].reason
 
 
 def test_rows_are_refused_before_anything_starts(
