@@ -18,8 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from itertools import repeat
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,25 @@ import torch
 from safetensors import safe_open
 
 from talkhead import __version__, media
-from talkhead.app.output import OutputFacts, OutputOptions, check_options, finish_video, keeps_alpha
+from talkhead.app.backgrounds import backgrounds_of
+from talkhead.app.output import (
+    NONE,
+    OutputFacts,
+    OutputOptions,
+    check_options,
+    finish_video,
+    keeps_alpha,
+    signer_of,
+)
 from talkhead.app.person import Person, hear_line
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
+from talkhead.app.subtitles import LineSubtitles, prepare_subtitles
 from talkhead.app.timeline import LONGER_S, SourceFootage, source_footage
 from talkhead.codecs import Codec
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME
 from talkhead.joining import join_segments
-from talkhead.media import VideoWriter
+from talkhead.media import Captions, VideoWriter, scaled_size
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
     file_errors,
@@ -53,7 +62,9 @@ from talkhead.types import FRAME_RATE, Float32
 SEGMENT_FRAMES = 30 * FRAME_RATE
 """Pictures in a segment: what a kill costs at most, 30 s of the line."""
 LINE, CODES = "line.json", "codes.safetensors"
-WORK_VERSION = 1
+LONGEST_NAME = 200
+"""A longer text is no path."""
+WORK_VERSION = 2
 """Raise it when the same line would be rendered otherwise."""
 
 
@@ -80,12 +91,17 @@ def render_line(
     home: where the signing key lies. Raises TalkheadError.
     """
     codec = check_options(line.options, line.output, line.mode)
+    if line.options.provenance:
+        signer_of(line.options, home)  # what is missing shows before the work, not after it
     _enter(work, person, line)
     footage = _source(person, line, home, progress)
     n_heard = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
     codes = _heard(person, line.audio, n_heard, work, progress)
     shot = _shot(person, line, codec, codes, footage)
-    segments = Segments(work, codec, line.options)
+    subtitles = _subtitled(line, shot, work, progress)
+    segments = Segments(
+        work, codec, line.options, None if subtitles is None else subtitles.captions
+    )
     picture = segments.joined(segments.render(shot, progress))
     facts = OutputFacts(
         person.name,
@@ -95,7 +111,8 @@ def render_line(
         person.package.manifest.consent,
         home,
     )
-    finish_video(picture, line.audio, line.output, line.options, facts)
+    srt = None if subtitles is None else subtitles.srt
+    finish_video(picture, line.audio, line.output, line.options, facts, srt)
     return len(shot), facts.length_s
 
 
@@ -126,6 +143,9 @@ def _held(path: Path) -> Any:
 def _made_of(person: Person, line: Line) -> dict[str, str]:
     """Everything that the pictures depend on."""
     options = json.dumps(asdict(line.options), sort_keys=True, default=str)
+    for named in (line.options.background, line.options.transcript):
+        if named is not None and len(named) <= LONGEST_NAME and Path(named).is_file():
+            options += sha256_of(Path(named))
     return {
         "talkhead": f"{__version__}-{WORK_VERSION}",
         "person": sha256_of(person.package.path / MANIFEST_NAME),
@@ -179,8 +199,24 @@ def _shot(
         return PastedShot(person.renderer, IdleFootage(person.idle), codes)
     if keeps_alpha(line.options, codec, line.mode):
         return HeadShot(person.renderer, person.idle, codes, None)
-    plate = own_background(person.idle)
-    return HeadShot(person.renderer, person.idle, codes, lambda first, after: repeat(plate))
+    behind = backgrounds_of(line.options.background, own_background(person.idle), len(codes))
+    return HeadShot(person.renderer, person.idle, codes, behind)
+
+
+def _subtitled(line: Line, shot: Shot, work: Path, progress: Progress) -> LineSubtitles | None:
+    """The line's subtitles, if any are wanted."""
+    if line.options.subtitles == NONE:
+        return None
+    width, height = shot.size
+    if line.options.height is not None:
+        width, height = scaled_size(width, height, line.options.height)
+    with progress.step("Subtitling", total=1) as step:
+        length_s = float(len(shot) / shot.frame_rate)
+        made = prepare_subtitles(line.audio, line.options, work, (width, height), length_s)
+        step.advance()
+    if made is not None and made.note:
+        progress.message(made.note)
+    return made
 
 
 @dataclass(frozen=True)
@@ -190,6 +226,7 @@ class Segments:
     work: Path
     codec: Codec
     options: OutputOptions
+    captions: Captions | None = None
 
     def render(self, shot: Shot, progress: Progress) -> list[Path]:
         """The files of all segments; those whose checkpoint is there are not made again."""
@@ -213,12 +250,18 @@ class Segments:
                 codec=self.codec.name,
                 frame_rate=shot.frame_rate,
                 height=self.options.height,
+                captions=self._captions(first, shot),
             ) as video,
         ):
             for image in images:
                 video.write(image)
                 step.advance()
         write_json(self._checkpoint(number), {"frames": [first, after], "state": shot.state})
+
+    def _captions(self, first: int, shot: Shot) -> Captions | None:
+        if self.captions is None:
+            return None
+        return replace(self.captions, start_s=float(first / shot.frame_rate))
 
     def joined(self, paths: list[Path]) -> Path:
         """One file with all pictures."""

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from talkhead import muxing
+from talkhead.app.backgrounds import ALPHA, check_background
+from talkhead.app.identities import Home
+from talkhead.app.provenance import Statement, embeds, sidecar_of, sign, why_no_provenance
 from talkhead.codecs import Codec, choose_codec
 from talkhead.errors import TalkheadError
-from talkhead.storage import atomic_path
+from talkhead.storage import atomic_path, file_errors, sync, write_bytes
 from talkhead.types import FRAME_RATE
 
-SUBTITLES = ("none", "burn", "track", "srt")
+if TYPE_CHECKING:
+    from talkhead.app.signing import Credentials
+
+NONE, BURN, TRACK, SRT = "none", "burn", "track", "srt"
+SUBTITLES = (NONE, BURN, TRACK, SRT)
+SOUND, SUBTITLE_FILE = "sound.wav", "subtitles.srt"
+"""Beside the images in a folder of them."""
 LEAST_HEIGHT, MOST_HEIGHT = 16, 8192
 LOUDNESS_LUFS = (-70.0, -5.0)
 TAGS = {
@@ -38,7 +50,7 @@ class OutputOptions:
     codec: str | None = None
     height: int | None = None
     background: str | None = None
-    subtitles: str = "none"
+    subtitles: str = NONE
     transcript: str | None = None
     language: str = "en"
     loudness: float | None = None
@@ -94,28 +106,46 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         raise TalkheadError(
             f"a background needs --mode head: {mode} keeps the person's own footage"
         )
-    if options.background == "alpha" and not codec.alpha:
+    if options.background is not None:
+        check_background(options.background)
+    if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(
             f"{codec.title} can't keep alpha. Choose prores, vp9 or png, or another background"
         )
-    if options.subtitles == "track" and codec.is_folder:
+    if codec.is_folder:
+        check_folder(output)
+    if codec.is_folder and options.subtitles == TRACK:
         raise TalkheadError(f"{codec.title} have no track for subtitles. Choose burn or srt")
     return codec
 
 
 def keeps_alpha(options: OutputOptions, codec: Codec, mode: str) -> bool:
     """Whether the pictures are transparent where the head is not."""
-    return mode == "head" and codec.alpha and options.background in (None, "alpha")
+    return mode == "head" and codec.alpha and options.background in (None, ALPHA)
 
 
 def finish_video(
-    picture: Path, audio: Path, output: Path, options: OutputOptions, facts: OutputFacts
+    picture: Path,
+    audio: Path,
+    output: Path,
+    options: OutputOptions,
+    facts: OutputFacts,
+    srt: Path | None = None,
 ) -> None:
     """Make output of a picture-only file and the sound: whole, or as it was before.
 
-    picture: made by VideoWriter with the codec of `check_options`. Raises TalkheadError.
+    picture: made by VideoWriter with the codec of `check_options`. srt: the line's subtitles, which
+    then lie beside output too. The sound is encoded once, from audio; what is signed is the finished
+    file. Raises TalkheadError.
     """
     codec = check_options(options, output, facts.mode)
+    seal = _Seal.of(output, options, facts)
+    if codec.is_folder:
+        _finish_folder(picture, audio, output, options, facts, seal, srt)
+        return
+    track = None
+    if srt is not None and options.subtitles == TRACK:
+        track = muxing.SubtitleTrack(srt, language_code(options.language))
     with atomic_path(output) as part:
         muxing.mux(
             picture,
@@ -123,11 +153,113 @@ def finish_video(
             codec,
             facts.length_s,
             sound=muxing.sound_source(audio),
-            tags=tags_of(facts),
+            subtitles=track,
+            tags=TAGS,
             loudness=options.loudness,
+        )
+        if srt is not None:
+            write_bytes(output.with_suffix(".srt"), srt.read_bytes())
+        if seal is not None:
+            seal.apply(part, output)
+        else:
+            sidecar_of(output).unlink(missing_ok=True)  # that of what was there before
+
+
+@dataclass(frozen=True)
+class _Seal:
+    """What a finished file is signed with."""
+
+    said: Statement
+    by: Credentials
+
+    @classmethod
+    def of(cls, output: Path, options: OutputOptions, facts: OutputFacts) -> _Seal | None:
+        """None where none is wanted. Raises TalkheadError where it can't be had."""
+        if not options.provenance:
+            return None
+        said = Statement(facts.identity, facts.mode, facts.consent)
+        return cls(said, signer_of(options, facts.home))
+
+    def apply(self, part: Path, output: Path) -> None:
+        """Sign part, which is going to be output; where it can't hold that, write the file beside."""
+        if embeds(output):
+            with atomic_path(part) as signed:
+                sign(part, signed, output.name, self.said, self.by)
+            return
+        with atomic_path(sidecar_of(output)) as manifest:
+            sign(part, manifest, output.name, self.said, self.by)
+
+
+def signer_of(options: OutputOptions, home: Path | None) -> Credentials:
+    """What outputs are signed with. Raises TalkheadError where that can't be had: check before work."""
+    if missing := why_no_provenance():
+        raise TalkheadError(missing)
+    from talkhead.app.signing import credentials  # needs what `why_no_provenance` looks for
+
+    return credentials(home or Home.locate().path, options.certificate, options.key)
+
+
+def _finish_folder(
+    picture: Path,
+    audio: Path,
+    output: Path,
+    options: OutputOptions,
+    facts: OutputFacts,
+    seal: _Seal | None,
+    srt: Path | None,
+) -> None:
+    """Make output a folder of images, sound.wav and subtitles.srt: whole, or as it was before."""
+    check_folder(output)
+    with (
+        file_errors(output),
+        tempfile.TemporaryDirectory(prefix=f".{output.name}.tmp-", dir=output.parent) as temporary,
+    ):
+        part = Path(temporary) / "images"
+        part.mkdir()
+        muxing.unpack_images(picture, part)
+        sound = muxing.sound_source(audio)
+        muxing.write_sound(part / SOUND, sound, facts.length_s, options.loudness)
+        if srt is not None:
+            write_bytes(part / SUBTITLE_FILE, srt.read_bytes())
+        for file in sorted(part.iterdir()):
+            if seal is not None and embeds(file):
+                seal.apply(file, file)
+            else:
+                sync(file)
+        if output.exists():
+            os.rename(output, Path(temporary) / "before")
+        os.rename(part, output)
+        sync(output.parent)
+
+
+def check_folder(output: Path) -> None:
+    """Raises TalkheadError where a folder holds other files than those that would be replaced."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise TalkheadError(f"{output}: is a file. Give the name of a folder for the images")
+    foreign = [f.name for f in output.iterdir() if not _OURS.fullmatch(f.name)]
+    if foreign:
+        raise TalkheadError(
+            f"{output}: holds other files ({sorted(foreign)[0]}). Give a new folder for the images"
         )
 
 
-def tags_of(facts: OutputFacts) -> Mapping[str, str]:
-    """The plain metadata of every output."""
-    return TAGS
+_OURS = re.compile(r"\d{6,}\.png|sound\.wav|subtitles\.srt")
+
+
+def language_code(language: str) -> str:
+    """ISO 639-2 of an ISO 639-1 code ("eng" of "en"); "und" for one that is not known here."""
+    if len(language) == 3:
+        return language
+    return _LANGUAGES.get(language.partition("-")[0].lower(), "und")
+
+
+_LANGUAGES = {
+    "ar": "ara", "bg": "bul", "bn": "ben", "cs": "ces", "da": "dan", "de": "deu", "el": "ell",
+    "en": "eng", "es": "spa", "et": "est", "fa": "fas", "fi": "fin", "fr": "fra", "he": "heb",
+    "hi": "hin", "hr": "hrv", "hu": "hun", "id": "ind", "it": "ita", "ja": "jpn", "ko": "kor",
+    "lt": "lit", "lv": "lav", "nl": "nld", "no": "nor", "pl": "pol", "pt": "por", "ro": "ron",
+    "ru": "rus", "sk": "slk", "sl": "slv", "sr": "srp", "sv": "swe", "th": "tha", "tr": "tur",
+    "uk": "ukr", "vi": "vie", "zh": "zho",
+}  # fmt: skip

@@ -11,6 +11,7 @@ from contextlib import closing
 from fractions import Fraction
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 
@@ -21,6 +22,8 @@ from talkhead.dataset import cut_crop
 from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
+BLEED_PX = (2.0, 8.0)
+"""How far the colours of a head go on outside it, one blur after the other."""
 State = list[float]
 """What pictures leave behind, empty at the start; JSON holds it exactly."""
 
@@ -47,6 +50,10 @@ class Shot(Protocol):
     def __len__(self) -> int: ...
     @property
     def frame_rate(self) -> Fraction: ...
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
         """The pictures first to after - 1, [H, W, 3 or 4]."""
 
@@ -78,6 +85,11 @@ class PastedShot:
     @property
     def frame_rate(self) -> Fraction:
         return self._footage.frame_rate
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._footage.clip.plate.shape[:2]
+        return width, height
 
     @property
     def state(self) -> State:
@@ -163,6 +175,10 @@ class HeadShot:
         ks = crop_intrinsics(clip.intrinsics, head_origin(clip)[None], clip.scale)
         self._ks = torch.from_numpy(ks).to(self._device)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._clip.crop_width, self._clip.crop_height
+
     def __len__(self) -> int:
         return len(self._codes)
 
@@ -195,8 +211,18 @@ def over(rgb: Float32, alpha: Float32, background: UInt8) -> UInt8:
 
 
 def transparent(rgb: Float32, alpha: Float32) -> UInt8:
-    """A rendering as RGBA [h, w, 4] that is not premultiplied."""
-    colour = rgb / np.maximum(alpha, 1.0 / 255.0)
+    """A rendering as RGBA [h, w, 4] that is not premultiplied.
+
+    The head's colours go on outside its edge: encoders that halve the colours' resolution would mix
+    black into the edge else, and scaling too.
+    """
+    whole = np.concatenate([rgb, alpha], axis=2)
+    for sigma in BLEED_PX:
+        wide = cv2.GaussianBlur(whole, (0, 0), sigma)
+        whole = whole + (1.0 - np.clip(whole[..., 3:], 0.0, 1.0)) * wide
+    colour = whole[..., :3] / np.maximum(whole[..., 3:], 1e-4)
+    inside = alpha > 0.5  # where the rendering's own colour is sure
+    colour = np.where(inside, rgb / np.maximum(alpha, 1e-4), colour)
     image = np.concatenate([colour, alpha], axis=2)
     return np.asarray(np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from talkhead.app.cues import Cue, SpokenWord, cues_of
+from talkhead.app.output import BURN, NONE, OutputOptions
 from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
-from talkhead.media import read_audio
+from talkhead.media import Captions, read_audio
 from talkhead.storage import write_bytes
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
@@ -118,6 +119,42 @@ def _read_text(path: Path) -> str:
         raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
     except OSError as error:
         raise TalkheadError(f"{path}: can't be read ({error.strerror})") from error
+
+
+# ---------------------------------------------------------------------------- for a line
+
+
+@dataclass(frozen=True)
+class LineSubtitles:
+    """The subtitles of a line in its work folder. captions: what is burned in; None: nothing is."""
+
+    srt: Path
+    captions: Captions | None
+    note: str = ""
+
+
+def prepare_subtitles(
+    audio: Path, options: OutputOptions, work: Path, size: tuple[int, int], length_s: float
+) -> LineSubtitles | None:
+    """The subtitles that options ask for, made or found in the work folder; None where none.
+
+    size: width, height of the finished pictures. length_s: of the line. Raises TalkheadError as
+    `subtitle` does, and where the font lacks letters that are to be burned in.
+    """
+    if options.subtitles == NONE:
+        return None
+    srt, note = work / "subtitles.srt", ""
+    if not srt.exists():
+        max_chars = line_chars(size) if options.subtitles == BURN else MAX_CHARS
+        made = subtitle(audio, options.transcript, options.language, max_chars)
+        cues = [replace(c, end_s=min(c.end_s, length_s)) for c in made.cues if c.start_s < length_s]
+        write_srt(srt, cues)
+        note = made.note
+    captions = None
+    if options.subtitles == BURN:
+        captions = Captions(work / "captions.ass", FONTS_DIR)
+        write_ass(captions.path, read_srt(srt) if srt.stat().st_size else (), size)
+    return LineSubtitles(srt, captions, note)
 
 
 # ---------------------------------------------------------------------------- when words are said

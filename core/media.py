@@ -24,7 +24,7 @@ from talkhead.errors import MediaError
 from talkhead.ffmpeg_program import PathLike, Process, ffmpeg_path, file_url, set_ffmpeg
 from talkhead.probing import Description, describe, exact_rate, probe, read_tags
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo, UInt8
-from talkhead.writing import SCALER_FLAGS, Captions, VideoWriter, write_video
+from talkhead.writing import SCALER_FLAGS, Captions, VideoWriter, scaled_size, write_video
 
 __all__ = [
     "Captions",
@@ -36,6 +36,7 @@ __all__ = [
     "read_audio_chunks",
     "read_frames",
     "read_tags",
+    "scaled_size",
     "set_ffmpeg",
     "write_video",
 ]
