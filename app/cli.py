@@ -15,14 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from talkhead import __version__
-from talkhead.app import cli_dub
+from talkhead.app import cli_dub, cli_speak, cli_verify
+from talkhead.app.cli_options import (
+    DeviceOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    make_progress_for,
+)
 from talkhead.app.printing import print_json
 from talkhead.app.printing import show as show_result
 from talkhead.errors import TalkheadError
 
 if TYPE_CHECKING:
     from talkhead.app.identities import Home
-    from talkhead.progress import Progress
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -34,13 +40,6 @@ class Preset(str, Enum):
     preview = "preview"
     standard = "standard"
     high = "high"
-
-
-class Mode(str, Enum):
-    """What speak renders."""
-
-    paste = "paste"
-    head = "head"
 
 
 class Commands(TyperGroup):
@@ -119,17 +118,8 @@ identities_app = typer.Typer(
 )
 app.add_typer(identities_app, name="identities")
 cli_dub.add_commands(app)
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the identities. (default: your data folder)"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes a GPU if there is one."),
-]
+cli_speak.add_commands(app)
+cli_verify.add_commands(app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -186,8 +176,14 @@ def fit(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")] = 0,
     consent: Annotated[
         str | None,
-        typer.Option("--consent", help="Who agreed to what; stored with the identity."),
+        typer.Option(
+            "--consent",
+            help="Who agreed to what; stored with the identity, and said in its videos.",
+        ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Don't ask for a statement of consent.")
+    ] = False,
     use_all_frames: Annotated[
         bool, typer.Option("--use-all-frames", help="Train on the held-out last 1/11 too.")
     ] = False,
@@ -212,6 +208,8 @@ def fit(
     """
     from talkhead.app.fit import fit as run
 
+    if consent is None and not yes and sys.stdin.isatty():
+        consent = _ask_consent()
     chosen = {} if renderer is None else {"renderer": renderer}
     result = run(
         video,
@@ -224,57 +222,20 @@ def fit(
         consent=consent,
         use_all_frames=use_all_frames,
         min_face=min_face,
-        progress=_progress(as_json, quiet),
+        progress=make_progress_for(as_json, quiet),
         **chosen,
     )
     show_result(result, as_json)
 
 
-@app.command()
-def speak(
-    audio: Annotated[
-        Path, typer.Option("--audio", help="What to say: any audio, or a video with sound.")
-    ],
-    identity: Annotated[
-        str | None,
-        typer.Option("--identity", help="A name or a folder. (default: the one fitted last)"),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The mp4 to write. (default: AUDIO.mp4)")
-    ] = None,
-    mode: Annotated[
-        Mode,
-        typer.Option(help="paste: into the person's own footage; head: the head alone."),
-    ] = Mode.paste,
-    renderer: Annotated[
-        str | None, typer.Option("--renderer", help="(default: the identity's own)")
-    ] = None,
-    device: DeviceOption = "auto",
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Let a fitted person say something: writes a lip-synced video, marked as synthetic.
-
-    [bold]Examples[/bold]
-
-      talkhead speak --audio line.wav
-
-      talkhead speak --audio podcast.m4a --identity anna -o anna-podcast.mp4
-    """
-    from talkhead.app.speak import speak as run
-
-    result = run(
-        audio,
-        identity=identity,
-        output=output,
-        mode=mode.value,
-        renderer=renderer,
-        device=device,
-        home=home,
-        progress=_progress(as_json, quiet),
+def _ask_consent() -> str | None:
+    """The statement that a person at the terminal types, if any."""
+    question = (
+        "Who is seen in the footage, and how did they agree to this? It is stored with the identity "
+        "and said in its videos (Enter: say nothing)"
     )
-    show_result(result, as_json)
+    answer = typer.prompt(question, default="", show_default=False, err=True)
+    return str(answer).strip() or None
 
 
 @app.command()
@@ -334,7 +295,7 @@ def evaluate(
     from talkhead.app.evaluation.report import describe
 
     options = evaluation.EvaluateOptions(_text_or_file(text), language, seconds)
-    progress = _progress(as_json, quiet)
+    progress = make_progress_for(as_json, quiet)
     if pair is not None:
         if name is not None or audio is not None or video is not None:
             raise typer.BadParameter(
@@ -457,15 +418,6 @@ def _home(path: Path | None) -> Home:
     from talkhead.app.identities import Home
 
     return Home.locate(path)
-
-
-def _progress(as_json: bool, quiet: bool) -> Progress:
-    """Progress on stderr: none when quiet, JSON lines beside a JSON result, else bars."""
-    from talkhead.progress import make_progress
-
-    if quiet:
-        return make_progress("silent")
-    return make_progress("json" if as_json else "bars")
 
 
 def _end_politely(signum: int, frame: object) -> NoReturn:
