@@ -89,7 +89,7 @@ def _cost(words: Sequence[SpokenWord], following: SpokenWord | None) -> float:
         if after.start_s - before.end_s > PAUSE_S:
             cost += 2.0
         if before.text.rstrip(_CLOSERS)[-1:] in _SENTENCE:
-            cost += 0.7
+            cost += 1.5
     return cost
 
 
@@ -129,7 +129,7 @@ def _break_at(words: Sequence[SpokenWord], max_chars: int) -> int | None:
             continue
         cost = abs(upper - lower) + 0.3 * max(0, upper - lower)
         if words[at - 1].text.rstrip(_CLOSERS)[-1:] in _SENTENCE + _CLAUSE:
-            cost -= 12
+            cost -= 16
         if cost < best:
             best, place = cost, at
     return place

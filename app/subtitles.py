@@ -182,7 +182,7 @@ def tokens_of(text: str) -> list[Token]:
             tokens.append(Token(f"{last.text}{' ' if spaced else ''}{match[1]}", last.spaced))
         else:
             tokens.append(Token(match[1], spaced))
-    return tokens
+    return tokens if any(c.isalnum() for c in text) else []
 
 
 def _aligned(waveform: Float32, tokens: Sequence[Token]) -> list[SpokenWord]:
