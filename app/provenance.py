@@ -8,8 +8,10 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,12 @@ SOURCE_TYPES = {
     "paste": "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia",
 }
 """What a file is, by mode; a mode that is not here is a composite as paste is."""
+APART_BYTES = 32_000_000
+"""Larger files are signed in a process of their own."""
+_SETTINGS = {
+    "builder": {"thumbnail": {"enabled": False}},
+    "core": {"backing_store_memory_threshold_in_mb": 4},  # larger ones go through a file
+}
 UNTRUSTED = "signingCredential.untrusted"
 
 
@@ -99,13 +107,20 @@ def sign(source: Path, signed: Path, title: str, said: Statement, by: Credential
 
     title: the finished file's name. Raises TalkheadError when that can't be done.
     """
+    if source.stat().st_size > APART_BYTES and sys.executable:
+        _sign_apart(source, signed, title, said, by)
+    else:
+        _sign_here(source, signed, title, said, by)
+
+
+def _sign_here(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
     c2pa = _c2pa()
     kind = EMBEDS.get(source.suffix.lower(), OTHER)
     try:
         info = c2pa.C2paSignerInfo(by.algorithm.encode(), by.chain, by.key, None)
+        settings = c2pa.Context.from_dict(_SETTINGS)
         with c2pa.Signer.from_info(info) as signer:
-            plain = c2pa.Context.from_dict({"builder": {"thumbnail": {"enabled": False}}})
-            builder = c2pa.Builder.from_json(json.dumps(manifest_of(title, said)), plain)
+            builder = c2pa.Builder.from_json(json.dumps(manifest_of(title, said)), settings)
             if kind == OTHER:
                 builder.set_no_embed()
             with source.open("rb") as whole, signed.open("w+b") as target:
@@ -118,6 +133,33 @@ def sign(source: Path, signed: Path, title: str, said: Statement, by: Credential
             f"{title}: could not be signed. Check certificate and key, or pass --no-provenance. "
             f"C2PA says: {words}"
         ) from error
+
+
+def _sign_apart(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
+    """Sign in a process of its own: C2PA takes up to 300 MB to look at a file, and keeps them."""
+    task = [str(source), str(signed), title, asdict(said), by.chain.decode(), by.key.decode()]
+    code = f"from {__name__} import sign_task; sign_task()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([*task, by.algorithm]).encode(),  # a pipe: others can read arguments
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace").strip() or f"status {done.returncode}"
+        raise TalkheadError(words.splitlines()[-1])
+
+
+def sign_task() -> None:
+    """Sign what standard input says; end with status 1 and one line where that can't be done."""
+    from talkhead.app.signing import Credentials
+
+    source, signed, title, said, chain, key, algorithm = json.load(sys.stdin)
+    by = Credentials(chain.encode(), key.encode(), algorithm)
+    try:
+        _sign_here(Path(source), Path(signed), title, Statement(**said), by)
+    except (TalkheadError, OSError) as error:
+        raise SystemExit(str(error)) from None
 
 
 def manifest_of(title: str, said: Statement) -> dict[str, Any]:

@@ -166,6 +166,19 @@ def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Creden
     assert "\n" not in str(error.value) and "--no-provenance" in str(error.value)
 
 
+def test_large_files_are_signed_in_a_process_of_their_own(
+    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "APART_BYTES", 100)
+    monkeypatch.setattr(provenance, "_sign_here", None)  # not in this one
+    for name in NAMES:
+        assert verify(signed(tmp_path, name, own)).claims["identity"] == "Anna"
+    wrong = Credentials(own.chain, own.key, "es512")
+    with pytest.raises(TalkheadError, match="could not be signed") as error:
+        signed(tmp_path, "b.mp4", wrong)
+    assert "\n" not in str(error.value)
+
+
 def test_without_c2pa_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
