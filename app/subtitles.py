@@ -17,7 +17,7 @@ from talkhead.app.output import BURN, NONE, OutputOptions
 from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
-from talkhead.media import Captions, read_audio
+from talkhead.media import Captions, read_audio, read_audio_chunks
 from talkhead.storage import write_bytes
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
@@ -68,15 +68,14 @@ def subtitle(
     tokens = tokens_of(text)
     if not tokens:
         raise TalkheadError("the transcript has no words. Give what is said, or no transcript")
-    waveform = read_audio(audio)
     reason = _why_not_aligned(language)
     if not reason:
         try:
-            return Subtitles(cues_of(_aligned(waveform, tokens), max_chars), ALIGNED)
+            return Subtitles(cues_of(_aligned(read_audio(audio), tokens), max_chars), ALIGNED)
         except TalkheadError as error:
             reason = str(error)
     note = f"subtitles: words are spread over the speech, so times are rough, because {reason}"
-    return Subtitles(cues_of(_spread(waveform, tokens), max_chars), SPREAD, note)
+    return Subtitles(cues_of(_spread(audio, tokens), max_chars), SPREAD, note)
 
 
 def _why_not_aligned(language: str) -> str:
@@ -224,10 +223,9 @@ def _between(
     return words
 
 
-def _spread(waveform: Float32, tokens: Sequence[Token]) -> list[SpokenWord]:
+def _spread(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
     """Tokens over the frames in which somebody speaks, each as long as it has letters."""
-    silent = hear_speech(lambda: [waveform]).silent
-    return spread_over(tokens, silent)
+    return spread_over(tokens, hear_speech(lambda: read_audio_chunks(audio)).silent)
 
 
 def spread_over(tokens: Sequence[Token], silent: Bool) -> list[SpokenWord]:
