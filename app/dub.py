@@ -17,7 +17,7 @@ from talkhead.app.identities import Home, name_from_video
 from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore, Task
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
-from talkhead.processors import n_cores
+from talkhead.processors import may_have_gpu, n_cores
 from talkhead.progress import Style
 from talkhead.storage import file_errors, make_folder, read_json, sha256_of, write_bytes, write_json
 
@@ -139,6 +139,8 @@ def hire(
 
 def _devices(device: str) -> list[str]:
     """Every GPU there is, or the device that was named."""
+    if device == "cpu" or (device == AUTO and not may_have_gpu()):
+        return ["cpu"]
     from talkhead.device import resolve_device
 
     chosen = resolve_device(device)

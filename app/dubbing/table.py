@@ -21,7 +21,6 @@ import yaml
 
 from talkhead.app.output import OutputOptions, check_options
 from talkhead.errors import MediaError, TalkheadError
-from talkhead.renderers.base import renderer_names
 from talkhead.storage import file_errors
 
 MODES = ("paste", "head")
@@ -283,7 +282,9 @@ def build_options(values: Mapping[str, Any]) -> OutputOptions:
 
 @lru_cache(maxsize=1)
 def _renderers() -> tuple[str, ...]:
-    """Their names; those of other packages take a while to be found."""
+    """Their names; torch comes along, which takes seconds, and those of other packages are looked for."""
+    from talkhead.renderers.base import renderer_names
+
     return tuple(renderer_names())
 
 
@@ -301,7 +302,7 @@ def _check(row: Row) -> None:
         ("mode", row.mode, MODES),
         ("timeline", row.timeline, TIMELINES),
         ("preset", row.preset or PRESETS[0], PRESETS),
-        ("renderer", row.renderer or _renderers()[0], _renderers()),
+        ("renderer", row.renderer, _renderers() if row.renderer else ("",)),
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
