@@ -6,7 +6,7 @@ its own track; one in between has its neighbours', interpolated.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +25,7 @@ from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
-from talkhead.probing import exact_rate
+from talkhead.probing import exact_rate, frame_times
 from talkhead.progress import Progress
 from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
@@ -107,13 +107,14 @@ def source_footage(
 
 def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> SourceFootage:
     """A video with the tracks of its dataset, brought to its own frame rate."""
-    rate = exact_rate(media.probe(video).frame_rate)
-    n_frames = max(1, round(len(dataset) * rate / FRAME_RATE))
+    rate, times = exact_rate(media.probe(video).frame_rate), frame_times(video)
+    n_frames = 1 + _slot(times[-1], rate)
     tracks, info = dataset.tracks, dataset.info
-    shown = shown_frames(n_frames, rate, len(dataset))
+    shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
     first = np.unique(shown, return_index=True)[1]  # of tracks of the same picture
     tracked = first[tracks.usable[first]]
-    at, own = shown[tracked].astype(np.float64), np.arange(n_frames, dtype=np.float64)
+    at = shown[tracked].astype(np.float64)
+    own = shown_pictures(times, rate, n_frames).astype(np.float64)
     near = _nearest(at, own)
     clip = SourceClip(
         path=video,
@@ -132,14 +133,19 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
     return SourceFootage(clip, rate, _surrounded(at, own, MAX_GAP * float(rate / FRAME_RATE)))
 
 
-def shown_frames(n_frames: int, rate: Fraction, n_dataset: int) -> Int:
-    """Which of n_frames at a rate each of the dataset's frames shows, [n_dataset], rising: the last one
-    whose time, rounded to 1/25 s, is not later (`media.read_frames`)."""
-    slots = np.array(
-        [int(j * FRAME_RATE / rate + Fraction(1, 2)) for j in range(n_frames)], dtype=np.int64
-    )
-    shown = np.searchsorted(slots, np.arange(n_dataset), side="right") - 1
-    return np.clip(shown, 0, n_frames - 1).astype(np.int64)
+def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> Int:
+    """Which of a video's pictures is shown at each of n_frames at a rate, rising, as
+    `media.read_frames` chooses: the last one whose time, in frames and rounded, is not later.
+
+    times: of the pictures, seconds.
+    """
+    slots = np.array([_slot(time, rate) for time in times], dtype=np.int64)
+    shown = np.searchsorted(slots, np.arange(n_frames), side="right") - 1
+    return np.clip(shown, 0, len(times) - 1).astype(np.int64)
+
+
+def _slot(time: Fraction, rate: Fraction) -> int:
+    return int(time * rate + Fraction(1, 2))
 
 
 def interpolated(values: Float32, at: Float64, wanted: Float64) -> Float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from tiny import PERSON
+from tiny import LINE, PERSON
 
 from talkhead import media
 from talkhead.app.fit import FitResult
@@ -19,11 +20,12 @@ from talkhead.app.timeline import (
     footage_of,
     interpolated,
     interpolated_poses,
-    shown_frames,
+    shown_pictures,
     source_footage,
 )
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
+from talkhead.probing import frame_times
 from talkhead.progress import SilentProgress
 
 
@@ -33,8 +35,35 @@ def test_which_frames_a_dataset_shows(rate: Fraction | int, tmp_path: Path) -> N
     n_frames, path = 40, tmp_path / "numbers.mov"
     frames = [np.full((16, 16, 3), 5 * number, np.uint8) for number in range(n_frames)]
     media.write_video(path, frames, codec="png", frame_rate=rate)
-    read = [round(float(frame.mean()) / 5) for frame in media.read_frames(path)]
-    assert shown_frames(n_frames, Fraction(rate), len(read)).tolist() == read
+    check_shown(path, Fraction(rate), 5)
+
+
+def check_shown(path: Path, rate: Fraction, step: int) -> None:
+    """That what is known of a video's times tells which pictures are read, at two rates."""
+    times = frame_times(path)
+    for wanted in (Fraction(25), rate):
+        frames = media.read_frames(path, frame_rate=wanted)
+        read = [round(float(frame.mean()) / step) for frame in frames]
+        assert shown_pictures(times, wanted, len(read)).tolist() == read
+
+
+def test_a_late_start_and_changing_rates(tmp_path: Path) -> None:
+    """Pictures from 0.08 s on, 30 a second, every seventh missing; beside sound from second 0."""
+    path = tmp_path / "late.mov"
+    frames = [np.full((16, 16, 3), 5 * number, np.uint8) for number in range(40)]
+    media.write_video(tmp_path / "numbers.mov", frames, codec="png", frame_rate=30)
+    ffmpeg = [media.ffmpeg_path(), "-v", "error", "-i", tmp_path / "numbers.mov", "-i", LINE]
+    drop = "select=mod(n\\,7),setpts=PTS+0.08/TB"
+    options = ["-vf", drop, "-fps_mode", "passthrough", "-c:v", "png", "-c:a", "pcm_s16le"]
+    subprocess.run([*map(str, ffmpeg), *options, "-t", "1.4", str(path)], check=True)
+    times = frame_times(path)
+    assert abs(float(times[0]) - (0.08 + 1 / 30)) < 1e-3 and len(times) == 34
+    for rate in (Fraction(25), Fraction(30)):
+        pictures = media.read_frames(path, frame_rate=rate)
+        read = [round(float(frame.mean()) / 5) for frame in pictures]
+        kept = [number for number in range(40) if number % 7]
+        shown = shown_pictures(times, rate, len(read))
+        assert [kept[place] for place in shown] == read
 
 
 def test_interpolation() -> None:
@@ -88,10 +117,10 @@ def test_another_frame_rate(fitted: FitResult, footage: Path, home: Path, tmp_pa
     frames = media.read_frames(footage, frame_rate=30)
     media.write_video(faster, frames, frame_rate=30)
     at_30 = footage_of(at_25.clip.dataset, faster, at_25.clip.face)
-    assert at_30.frame_rate == 30 and len(at_30) == round(len(at_25) * 30 / 25)
+    assert at_30.frame_rate == 30 and abs(len(at_30) - len(at_25) * 30 / 25) <= 1
     assert at_30.known.mean() > 0.9
     tracks = at_25.clip.dataset.tracks
-    shown = shown_frames(len(at_30), Fraction(30), len(tracks.usable))
+    shown = shown_pictures(frame_times(faster), Fraction(25), len(tracks.usable))
     usable = np.flatnonzero(tracks.usable)
     assert np.allclose(at_30.clip.codes[shown[usable]], tracks.codes[usable], atol=1e-6)
     assert np.allclose(at_30.clip.viewmats[shown[usable]], tracks.viewmats[usable], atol=1e-4)
