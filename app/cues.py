@@ -22,8 +22,8 @@ PAUSE_S = 0.6
 """A silence between words after which a new cue had better begin."""
 
 # ruff: noqa: RUF001
-_SENTENCE, _CLAUSE = ".?!…。？！;", ",:;–—-，、："
-_CLOSERS = "\"'”’»)]」』"
+SENTENCE, CLAUSE = ".?!…。？！;", ",:;–—-，、："
+CLOSERS = "\"'”’»)]」』"
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ def _fits(words: Sequence[SpokenWord], max_chars: int) -> bool:
 
 def _cost(words: Sequence[SpokenWord], following: SpokenWord | None) -> float:
     """How bad a cue is: it costs to be one, to end amid a sentence, to be brief, to hold a pause."""
-    last = words[-1].text.rstrip(_CLOSERS)[-1:]
+    last = words[-1].text.rstrip(CLOSERS)[-1:]
     pause_s = following.start_s - words[-1].end_s if following else MOST_S
     until_s = following.start_s if following else words[-1].end_s + LEAST_S
     cost = 1.0
-    if last not in _SENTENCE and following is not None:
-        cost += 0.8 if last in _CLAUSE else 2.0 - 1.2 * min(1.0, pause_s / PAUSE_S)
+    if last not in SENTENCE and following is not None:
+        cost += 0.8 if last in CLAUSE else 2.0 - 1.2 * min(1.0, pause_s / PAUSE_S)
     cost += 4.0 * max(0.0, LEAST_S - (until_s - words[0].start_s))
     for before, after in pairwise(words):
         if after.start_s - before.end_s > PAUSE_S:
             cost += 2.0
-        if before.text.rstrip(_CLOSERS)[-1:] in _SENTENCE:
+        if before.text.rstrip(CLOSERS)[-1:] in SENTENCE:
             cost += 1.5
     return cost
 
@@ -128,7 +128,7 @@ def _break_at(words: Sequence[SpokenWord], max_chars: int) -> int | None:
         if max(upper, lower) > max_chars:
             continue
         cost = abs(upper - lower) + 0.3 * max(0, upper - lower)
-        if words[at - 1].text.rstrip(_CLOSERS)[-1:] in _SENTENCE + _CLAUSE:
+        if words[at - 1].text.rstrip(CLOSERS)[-1:] in SENTENCE + CLAUSE:
             cost -= 16
         if cost < best:
             best, place = cost, at

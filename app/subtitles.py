@@ -14,12 +14,13 @@ from pathlib import Path
 
 from talkhead.app.cues import Cue, SpokenWord, cues_of
 from talkhead.app.output import BURN, NONE, OutputOptions
+from talkhead.app.spreading import Token, spread_over, tokens_of, weight_of
 from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
 from talkhead.media import Captions, read_audio, read_audio_chunks
 from talkhead.storage import write_bytes
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
+from talkhead.types import SAMPLE_RATE, Float32
 
 FONTS_DIR = Path(__file__).parent / "fonts"
 FONT = "Noto Sans"
@@ -159,31 +160,6 @@ def prepare_subtitles(
 # ---------------------------------------------------------------------------- when words are said
 
 
-@dataclass(frozen=True)
-class Token:
-    """A piece of a text that is kept whole, with its punctuation. spaced: a space is before it."""
-
-    text: str
-    spaced: bool = True
-
-
-_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0e7f"
-_TOKEN = re.compile(rf"\s*([{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+)")
-
-
-def tokens_of(text: str) -> list[Token]:
-    """The words of a text with their punctuation; in Chinese, Japanese and Thai its letters."""
-    tokens: list[Token] = []
-    for match in _TOKEN.finditer(text):
-        spaced = match[0] != match[1] or not tokens
-        if not any(c.isalnum() for c in match[1]) and tokens:  # a dash on its own, say
-            last = tokens.pop()
-            tokens.append(Token(f"{last.text}{' ' if spaced else ''}{match[1]}", last.spaced))
-        else:
-            tokens.append(Token(match[1], spaced))
-    return tokens if any(c.isalnum() for c in text) else []
-
-
 def _aligned(waveform: Float32, tokens: Sequence[Token]) -> list[SpokenWord]:
     """Tokens with the times of their words; those that can't be aligned lie between their neighbours.
 
@@ -207,46 +183,25 @@ def _between(
     while index < len(tokens):
         known = times[index]
         if known is not None:
-            words.append(_word(tokens[index], *known))
+            words.append(tokens[index].said(*known))
             at, index = known[1], index + 1
             continue
         after = next((i for i in range(index, len(tokens)) if times[i] is not None), len(tokens))
         following = times[after] if after < len(tokens) else None
         until = max(at, following[0] if following else length_s)
         gap = tokens[index:after]
-        total, done = sum(_weight(t) for t in gap), 0.0
+        total, done = sum(weight_of(t) for t in gap), 0.0
         for token in gap:
             start = at + (until - at) * done / total
-            done += _weight(token)
-            words.append(_word(token, start, at + (until - at) * done / total))
+            done += weight_of(token)
+            words.append(token.said(start, at + (until - at) * done / total))
         at, index = until, after
     return words
 
 
 def _spread(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
-    """Tokens over the frames in which somebody speaks, each as long as it has letters."""
+    """Tokens over the stretches in which somebody speaks."""
     return spread_over(tokens, hear_speech(lambda: read_audio_chunks(audio)).silent)
-
-
-def spread_over(tokens: Sequence[Token], silent: Bool) -> list[SpokenWord]:
-    """Tokens over the frames that are not silent, each as long as it has letters; over all where
-    all are. silent: [F] at FRAME_RATE."""
-    spoken = [i for i in range(len(silent)) if not silent[i]] or list(range(len(silent)))
-    total, done, words = sum(_weight(t) for t in tokens), 0.0, []
-    for token in tokens:
-        first = spoken[min(len(spoken) - 1, int(done / total * len(spoken)))]
-        done += _weight(token)
-        last = spoken[max(0, min(len(spoken), round(done / total * len(spoken))) - 1)]
-        words.append(_word(token, first / FRAME_RATE, max(first, last + 1) / FRAME_RATE))
-    return words
-
-
-def _weight(token: Token) -> float:
-    return float(max(1, sum(c.isalnum() for c in token.text)))
-
-
-def _word(token: Token, start_s: float, end_s: float) -> SpokenWord:
-    return SpokenWord(token.text, start_s, end_s, token.spaced)
 
 
 # ---------------------------------------------------------------------------- files

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkhead.app.cues import GAP_S, LEAST_S, MOST_S, Cue, SpokenWord, cues_of, width_of
-from talkhead.app.subtitles import spread_over, tokens_of
+from talkhead.app.spreading import spread_over, tokens_of
 
 
 def spoken(
@@ -93,3 +93,16 @@ def test_spread_words_lie_where_somebody_speaks() -> None:
     assert [(w.start_s, w.end_s) for w in words] == [(1, 2), (2, 3), (5, 6), (6, 7)]
     everywhere = spread_over(tokens_of("aa bb"), np.ones(50, bool))
     assert [(w.start_s, w.end_s) for w in everywhere] == [(0, 1), (1, 2)]
+
+
+def test_sentences_end_at_pauses_whatever_the_pace() -> None:
+    silent = np.ones(300, bool)
+    silent[0:60] = silent[75:150] = silent[175:280] = False  # 2.4 s, 3 s, 4.2 s
+    text = "Aaaa bbbb cccc dddd eeee. Ffff gggg hhhh iiii jjjj. Kkkk llll mmmm nnnn oooo pppp."
+    words = spread_over(tokens_of(text), silent)
+    starts = {word.text: word.start_s for word in words}
+    assert (starts["Aaaa"], starts["Ffff"], starts["Kkkk"]) == (0.0, 3.0, 7.0)
+    assert [word.text for word in words] == text.split()
+    assert words[-1].end_s == pytest.approx(11.2)
+    many = spread_over(tokens_of("one"), silent)  # fewer words than stretches
+    assert len(many) == 1
