@@ -17,7 +17,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=folder for the results)
-	$(VENV)/bin/talkhead fit --video samples/person.mp4 --name person --preset preview \
+	$(VENV)/bin/talkhead fit --video samples/person.mp4 --name person --preset preview --yes \
 	    --home $(DEMO)
 	$(VENV)/bin/talkhead speak --audio samples/line.wav --identity person --home $(DEMO) \
 	    --output $(DEMO)/line.mp4

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,11 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from talkhead import __version__
+from talkhead.app import cli_dub, cli_speak, cli_verify
+from talkhead.app.cli_options import (
+    DeviceOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    make_progress_for,
+)
+from talkhead.app.printing import print_json
+from talkhead.app.printing import show as show_result
 from talkhead.errors import TalkheadError
 
 if TYPE_CHECKING:
     from talkhead.app.identities import Home
-    from talkhead.progress import Progress
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -33,13 +40,6 @@ class Preset(str, Enum):
     preview = "preview"
     standard = "standard"
     high = "high"
-
-
-class Mode(str, Enum):
-    """What speak renders."""
-
-    paste = "paste"
-    head = "head"
 
 
 class Commands(TyperGroup):
@@ -73,7 +73,7 @@ def _signal_behind(error: BaseException) -> BaseException | None:
 def _fail_interrupted(ctx: Any) -> NoReturn:
     resumes = " Run the same command again: it goes on where it stopped"
     _fail(
-        f"interrupted.{resumes if ctx.invoked_subcommand == 'fit' else ''}",
+        f"interrupted.{resumes if ctx.invoked_subcommand in ('fit', 'dub') else ''}",
         EXIT_INTERRUPTED,
     )
 
@@ -117,17 +117,9 @@ identities_app = typer.Typer(
     no_args_is_help=True, help="The people you have fitted: list, show, remove, export, import."
 )
 app.add_typer(identities_app, name="identities")
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the identities. (default: your data folder)"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes a GPU if there is one."),
-]
+cli_dub.add_commands(app)
+cli_speak.add_commands(app)
+cli_verify.add_commands(app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -184,8 +176,14 @@ def fit(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")] = 0,
     consent: Annotated[
         str | None,
-        typer.Option("--consent", help="Who agreed to what; stored with the identity."),
+        typer.Option(
+            "--consent",
+            help="Who agreed to what; stored with the identity, and said in its videos.",
+        ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Don't ask for a statement of consent.")
+    ] = False,
     use_all_frames: Annotated[
         bool, typer.Option("--use-all-frames", help="Train on the held-out last 1/11 too.")
     ] = False,
@@ -210,6 +208,8 @@ def fit(
     """
     from talkhead.app.fit import fit as run
 
+    if consent is None and not yes and sys.stdin.isatty():
+        consent = _ask_consent()
     chosen = {} if renderer is None else {"renderer": renderer}
     result = run(
         video,
@@ -222,57 +222,20 @@ def fit(
         consent=consent,
         use_all_frames=use_all_frames,
         min_face=min_face,
-        progress=_progress(as_json, quiet),
+        progress=make_progress_for(as_json, quiet),
         **chosen,
     )
-    _show(result, as_json)
+    show_result(result, as_json)
 
 
-@app.command()
-def speak(
-    audio: Annotated[
-        Path, typer.Option("--audio", help="What to say: any audio, or a video with sound.")
-    ],
-    identity: Annotated[
-        str | None,
-        typer.Option("--identity", help="A name or a folder. (default: the one fitted last)"),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The mp4 to write. (default: AUDIO.mp4)")
-    ] = None,
-    mode: Annotated[
-        Mode,
-        typer.Option(help="paste: into the person's own footage; head: the head alone."),
-    ] = Mode.paste,
-    renderer: Annotated[
-        str | None, typer.Option("--renderer", help="(default: the identity's own)")
-    ] = None,
-    device: DeviceOption = "auto",
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Let a fitted person say something: writes a lip-synced video, marked as synthetic.
-
-    [bold]Examples[/bold]
-
-      talkhead speak --audio line.wav
-
-      talkhead speak --audio podcast.m4a --identity anna -o anna-podcast.mp4
-    """
-    from talkhead.app.speak import speak as run
-
-    result = run(
-        audio,
-        identity=identity,
-        output=output,
-        mode=mode.value,
-        renderer=renderer,
-        device=device,
-        home=home,
-        progress=_progress(as_json, quiet),
+def _ask_consent() -> str | None:
+    """The statement that a person at the terminal types, if any."""
+    question = (
+        "Who is seen in the footage, and how did they agree to this? It is stored with the identity "
+        "and said in its videos (Enter: say nothing)"
     )
-    _show(result, as_json)
+    answer = typer.prompt(question, default="", show_default=False, err=True)
+    return str(answer).strip() or None
 
 
 @app.command()
@@ -332,7 +295,7 @@ def evaluate(
     from talkhead.app.evaluation.report import describe
 
     options = evaluation.EvaluateOptions(_text_or_file(text), language, seconds)
-    progress = _progress(as_json, quiet)
+    progress = make_progress_for(as_json, quiet)
     if pair is not None:
         if name is not None or audio is not None or video is not None:
             raise typer.BadParameter(
@@ -352,7 +315,7 @@ def evaluate(
             progress=progress,
         )
     if as_json:
-        _print_json({"report_path": str(result.report_path), **result.report.to_json()})
+        print_json({"report_path": str(result.report_path), **result.report.to_json()})
     else:
         print(f"{describe(result.report)}\n\nreport: {result.report_path}")
 
@@ -377,7 +340,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     print("Looking around; this takes some seconds, at the first time a minute.", file=sys.stderr)
     report = examination.examine(_home(home))
     if as_json:
-        _print_json(report.as_json())
+        print_json(report.as_json())
     else:
         print(examination.describe(report))
     if not report.ok:
@@ -390,7 +353,7 @@ def list_identities(home: HomeOption = None, as_json: JsonOption = False) -> Non
     store = _home(home)
     summaries = store.summaries()
     if as_json:
-        _print_json([dataclasses.asdict(summary) for summary in summaries])
+        print_json([dataclasses.asdict(summary) for summary in summaries])
         return
     if not summaries:
         print(f"None in {store.path} yet: talkhead fit --video person.mp4", file=sys.stderr)
@@ -411,7 +374,7 @@ def show(
 ) -> None:
     """All that is known of an identity, after checking that its files are undamaged."""
     package = _home(home).load(name)
-    _show(package.manifest, as_json)
+    show_result(package.manifest, as_json)
 
 
 @identities_app.command()
@@ -455,66 +418,6 @@ def _home(path: Path | None) -> Home:
     from talkhead.app.identities import Home
 
     return Home.locate(path)
-
-
-def _progress(as_json: bool, quiet: bool) -> Progress:
-    """Progress on stderr: none when quiet, JSON lines beside a JSON result, else bars."""
-    from talkhead.progress import make_progress
-
-    if quiet:
-        return make_progress("silent")
-    return make_progress("json" if as_json else "bars")
-
-
-def _show(result: Any, as_json: bool) -> None:
-    """Print a dataclass: as JSON, or a line for each field that says something.
-
-    A field `summary` is what people read in place of `figures`.
-    """
-    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    summary = fields.pop("summary", "")
-    if as_json:
-        _print_json(fields)
-        return
-    if summary:
-        del fields["figures"]
-    print("\n".join([*_lines(fields), *(["", summary] if summary else [])]))
-
-
-def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Lines of name and value, nested ones indented; empty ones are left out."""
-    lines = []
-    for name, value in values.items():
-        label = indent + str(name).removesuffix("_path").replace("_", " ")
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = dataclasses.asdict(value)
-        if isinstance(value, Mapping):
-            nested = _lines(value, indent + "  ")
-            lines += [f"{label}:", *nested] if nested else []
-        elif value is not None and value != "" and value != () and value != []:
-            lines.append(f"{label}: {_text(value)}")
-    return lines
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and paths as JSON's types."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _end_politely(signum: int, frame: object) -> NoReturn:

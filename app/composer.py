@@ -93,6 +93,15 @@ class Composer:
         self._scale = scale
         self._gain: Float32 | None = None
 
+    @property
+    def gain(self) -> list[float]:
+        """The colour match as it is now, which the next frame starts from; empty before the first."""
+        return [] if self._gain is None else [float(value) for value in self._gain]
+
+    @gain.setter
+    def gain(self, gain: list[float]) -> None:
+        self._gain = np.array(gain, np.float32) if gain else None
+
     def paste(
         self,
         frame: UInt8,

@@ -35,6 +35,7 @@ PACKAGES = (
     "pocketsphinx",
     "tinycudann",
     "imageio-ffmpeg",
+    "c2pa-python",
     "safetensors",
 )
 OPTIONAL_PACKAGES = ("tinycudann", "pocketsphinx")

@@ -26,8 +26,8 @@ from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.evaluation.sound import Hearing, excerpt, hear
 from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
 from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
-from talkhead.app.identities import Home
-from talkhead.app.speak import hear_footage, load_ears, load_predictor, load_renderer
+from talkhead.app.identities import DATASET, USES_ALL, Home
+from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
@@ -40,10 +40,8 @@ from talkhead.samples import LINE_TEXT
 from talkhead.storage import read_json, sha256_of
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, MediaInfo
 
-DATASET, SOURCE, STAGES = "dataset", "source.json", "stages.json"
-"""In the work folder of a fit: the prepared footage, where it came from, what the stages took."""
-USES_ALL = "use_all_frames"
-"""Detail in the manifest of an identity that has seen every frame."""
+SOURCE, STAGES = "source.json", "stages.json"
+"""In the work folder of a fit: where the footage came from, what the stages took."""
 LINE_SECONDS = 20.0
 """As much of another line is judged at most."""
 

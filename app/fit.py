@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from talkhead import __version__, media
-from talkhead.app.evaluate import DATASET, SOURCE, STAGES, USES_ALL, report_brief
+from talkhead.app.evaluate import SOURCE, STAGES, report_brief
 from talkhead.app.evaluation.figures import Take, plain
 from talkhead.app.evaluation.identity import Subject
 from talkhead.app.evaluation.pictures import write_sheet
 from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
-from talkhead.app.identities import Home, name_from_video
+from talkhead.app.identities import DATASET, USES_ALL, Home, name_from_video
 from talkhead.app.idle import FACE, save_idle
-from talkhead.app.speak import VERSION, hear_footage, levelled_footage
+from talkhead.app.person import VERSION, hear_footage, levelled_footage
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads

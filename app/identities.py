@@ -29,6 +29,10 @@ from talkhead.identity import (
 )
 
 HOME_VARIABLE = "TALKHEAD_HOME"
+DATASET = "dataset"
+"""In a folder of work: the prepared footage."""
+USES_ALL = "use_all_frames"
+"""Key of a package's details: whether no frames were held out."""
 MAX_NAME_LENGTH = 64
 
 _NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME_LENGTH - 1}}}")
@@ -185,6 +189,10 @@ class Home:
         if was_latest:
             self.latest_path.unlink(missing_ok=True)
         return folders
+
+    def is_under_way(self, name: str) -> bool:
+        """Whether somebody of that name is being fitted, or their fit was interrupted."""
+        return _NAME.fullmatch(name) is not None and bool(self._work_dirs(name))
 
     def _work_dirs(self, name: str) -> list[Path]:
         pattern = re.compile(re.escape(name) + r"-[0-9a-f]{12}")

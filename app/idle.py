@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -179,34 +179,40 @@ def load_idle(package: IdentityPackage) -> IdleClip:
     )
 
 
-def ping_pong(n_clip: int, n_frames: int) -> Int:
-    """Which clip frame is shown at each of n_frames: forward, back, forward; no frame twice in a row.
+def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
+    """Which clip frame is shown at each of n_frames from frame first on: forward, back, forward; no
+    frame twice in a row.
 
     A clip of one frame stands still.
     """
     period = max(1, 2 * n_clip - 2)
-    place = np.arange(n_frames) % period
+    place = np.arange(first, first + n_frames) % period
     return np.where(place < n_clip, place, period - place)
 
 
-def idle_frames(path: Path, n_clip: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """The images of ping_pong(n_clip, n_frames), read with bounded memory."""
-    left = n_frames
+def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UInt8, None, None]:
+    """The images that ping_pong shows at frames first to after - 1, read with bounded memory."""
+    turn = 2 * n_clip - 2
+    place, left = first % max(1, turn), after - first
     while left > 0:
-        for run in (_forward(path, n_clip), _backward(path, n_clip)):
+        is_forward = place < n_clip
+        run = _forward(path, place, n_clip) if is_forward else _backward(path, turn - place)
+        with closing(run):
             for frame in islice(run, left):
                 yield frame
                 left -= 1
+        place = n_clip if is_forward else 0
 
 
-def _forward(path: Path, n_clip: int) -> Iterator[UInt8]:
-    with closing(media.read_frames(path, n_frames=n_clip)) as frames:
+def _forward(path: Path, first: int, n_clip: int) -> Generator[UInt8, None, None]:
+    n_frames = n_clip - first
+    with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
         yield from frames
 
 
-def _backward(path: Path, n_clip: int) -> Iterator[UInt8]:
-    """Frames n_clip - 2 .. 1, a chunk at a time."""
-    after = n_clip - 1
+def _backward(path: Path, last: int) -> Generator[UInt8, None, None]:
+    """Frames last .. 1, a chunk at a time."""
+    after = last + 1
     while after > 1:
         first = max(1, (after - 1) // REVERSE_CHUNK * REVERSE_CHUNK)
         source = media.read_frames(path, start_s=first / FRAME_RATE, n_frames=after - first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "evaluate_pair", "fit", "speak"]
+__all__ = ["dub", "evaluate", "evaluate_pair", "fit", "speak"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from talkhead.app.speak import speak
 
         return speak
+    if name == "dub":
+        from talkhead.app.dub import dub
+
+        return dub
     if name in ("evaluate", "evaluate_pair"):
         from talkhead.app import evaluate
 

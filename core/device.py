@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from talkhead.errors import TalkheadError
+from talkhead.processors import n_cores
 
 
 @dataclass(frozen=True)
@@ -153,18 +154,13 @@ def aligned(array: Any) -> torch.Tensor:
     return torch.as_tensor(array).clone(memory_format=torch.contiguous_format)
 
 
-def n_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def set_threads(n_threads: int | None = None) -> int:
-    """How many threads torch and numba now use: n_threads, else one for each usable core."""
+    """How many threads torch and numba now use: n_threads, else $OMP_NUM_THREADS, else one for each
+    usable core."""
     import numba
 
-    count = max(1, n_threads or n_cores())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    count = n_threads or (int(wanted) if wanted.isdecimal() else 0) or n_cores()
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(count)  # after numba, which sets OpenMP's threads when it starts
     return count

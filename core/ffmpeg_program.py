@@ -1,4 +1,4 @@
-"""Finding, starting and stopping the ffmpeg program; only `talkhead.media` uses it.
+"""Finding, starting and stopping the ffmpeg program, for `talkhead.media` and its parts.
 
 The program is the one that comes with imageio-ffmpeg; `set_ffmpeg` or the environment variable
 TALKHEAD_FFMPEG names another. ffprobe is never needed.

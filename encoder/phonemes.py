@@ -81,11 +81,21 @@ class Phone:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word, in lower case, from start_s to end_s, in seconds of the waveform."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
 class Fit:
-    """Phones of a piece and their acoustic score per frame of speech (0 is the best there is)."""
+    """Phones and words of a piece, and their acoustic score per frame of speech (0 is the best)."""
 
     phones: list[Phone]
     score: float
+    words: tuple[Word, ...] = ()
 
 
 def why_no_phones() -> str:
@@ -106,20 +116,41 @@ def align_phones(waveform: Float32, text: str) -> list[Phone]:
     that are not what the text says are left out, a gap in the list. Raises TalkheadError without
     pocketsphinx, for a text that can't be read aloud, and for one that is not what is said.
     """
+    fits = [_later(fit.phones, start) for start, _, fit in _fit_pieces(waveform, text) if fit]
+    return _tidied([phone for phones in fits for phone in phones])
+
+
+def align_words(waveform: Float32, text: str) -> list[Word | None]:
+    """When each of `words_of(text)` is said; None for those in stretches that don't fit.
+
+    waveform and text as align_phones takes them, which raises the same.
+    """
+    found: list[Word | None] = []
+    for start, part, fit in _fit_pieces(waveform, text):
+        fits = fit is not None and len(fit.words) == len(part)
+        found += _words_later(fit.words, start) if fit and fits else [None] * len(part)
+    return found
+
+
+def _fit_pieces(waveform: Float32, text: str) -> Iterator[tuple[int, list[str], Fit | None]]:
+    """First sample, words and fit of each piece; None where the words are not what is said.
+
+    Raises what align_phones does.
+    """
     check_waveform(waveform, "the sound")
     decoder = _decoder(lm=None)
     words = _known_words(text, decoder)
-    fits, spoken_s, fitting_s = [], 0.0, 0.0
+    pieces, spoken_s, fitting_s = [], 0.0, 0.0
     for start, end, part in _word_pieces(waveform, words, decoder):
         fit = _align(decoder, waveform[start:end], part)
         length_s = (end - start) / SAMPLE_RATE if part else 0.0
+        good = fit is not None and fit.score >= LEAST_SCORE
         spoken_s += length_s
-        if fit is not None and fit.score >= LEAST_SCORE:
-            fitting_s += length_s
-            fits += _later(fit.phones, start)
+        fitting_s += length_s if good else 0.0
+        pieces.append((start, part, fit if good else None))
     if fitting_s <= LEAST_SHARE * spoken_s:
         raise _misfit(text)
-    return _tidied(fits)
+    yield from pieces
 
 
 def decode_phones(waveform: Float32) -> list[Phone]:
@@ -142,6 +173,21 @@ def decode_phones(waveform: Float32) -> list[Phone]:
             heard = fit.phones if fit is not None and fits else _spell(speller, piece)
         phones += _later(heard, start)
     return _tidied(phones)
+
+
+def hear_words(waveform: Float32) -> list[Word]:
+    """The English words that are heard; on anything but clear, plain speech many are wrong.
+
+    waveform: [n_samples] at 16 kHz in [-1, 1]. Raises TalkheadError without pocketsphinx.
+    """
+    check_waveform(waveform, "the sound")
+    listener = _listener()
+    words: list[Word] = []
+    for start, end, silent in _quiet_pieces(waveform):
+        if not silent:
+            _run(listener, waveform[start:end])
+            words += _words_later(_segments(listener), start)
+    return words
 
 
 class Aligner:
@@ -233,9 +279,18 @@ def _run(decoder: Any, waveform: Float32) -> None:
 
 def _hear(listener: Any, waveform: Float32) -> list[str]:
     _run(listener, waveform)
+    return [word.text for word in _segments(listener)]
+
+
+def _segments(listener: Any) -> list[Word]:
+    """The words of what was recognised last."""
     if listener.hyp() is None:
         return []
-    return [_spelling(segment.word) for segment in listener.seg() if _is_word(segment.word)]
+    return [
+        Word(_spelling(s.word), s.start_frame * _STEP_S, (s.end_frame + 1) * _STEP_S)
+        for s in listener.seg()
+        if _is_word(s.word)
+    ]
 
 
 def _spell(speller: Any, waveform: Float32) -> list[Phone]:
@@ -261,18 +316,27 @@ def _align(decoder: Any, waveform: Float32, words: list[str]) -> Fit | None:
         _run(decoder, waveform)
     except RuntimeError:  # no path reached the end
         return None
-    found = [phone for word in decoder.get_alignment() for phone in word]
-    phones = [_phone(p.name, p.start, p.duration) for p in found]
-    spoken = [p for p, phone in zip(found, phones, strict=True) if phone.label != SILENCE]
-    n_frames = sum(p.duration for p in spoken)
-    score = sum(p.score for p in spoken) / n_frames if n_frames else -np.inf
-    return Fit(phones, float(score))
+    phones: list[Phone] = []
+    said: list[Word] = []
+    n_frames, score = 0, 0.0
+    for word in decoder.get_alignment():  # each is good only until the next one
+        for part in word:
+            phones.append(_phone(part.name, part.start, part.duration))
+            if phones[-1].label != SILENCE:
+                n_frames, score = n_frames + part.duration, score + part.score
+        if _is_word(word.name):
+            first, last = _boundary_s(word.start), _boundary_s(word.start + word.duration)
+            said.append(Word(_spelling(word.name), first, last))
+    return Fit(phones, score / n_frames if n_frames else -np.inf, tuple(said))
 
 
 def _phone(name: str, start: int, duration: int) -> Phone:
     label = name if name in VISEME_OF else SILENCE  # fillers: noise, breath, unknown speech
-    first, last = (n * _STEP_S + (CENTRE_S if n else 0.0) for n in (start, start + duration))
-    return Phone(label, first, last)
+    return Phone(label, _boundary_s(start), _boundary_s(start + duration))
+
+
+def _boundary_s(step: int) -> float:
+    return step * _STEP_S + (CENTRE_S if step else 0.0)
 
 
 def _is_word(name: str) -> bool:
@@ -345,6 +409,11 @@ def _later(phones: Iterable[Phone], n_samples: int) -> list[Phone]:
     return [Phone(p.label, p.start_s + by, p.end_s + by) for p in phones]
 
 
+def _words_later(words: Iterable[Word], n_samples: int) -> list[Word]:
+    by = n_samples / SAMPLE_RATE
+    return [Word(w.text, w.start_s + by, w.end_s + by) for w in words]
+
+
 def _tidied(phones: list[Phone]) -> list[Phone]:
     """Adjacent silences as one; stops that begin an utterance no longer than MAX_STOP_S."""
     tidy: list[Phone] = []
@@ -375,15 +444,20 @@ def _misfit(text: str) -> TalkheadError:
     )
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation and accents."""
+    plain = unicodedata.normalize("NFKD", text.replace("\u2019", "'").lower())
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    words = [word.strip("'") for word in re.split(r"[^\w']+|_", plain)]
+    return [word for word in words if word]
+
+
 def _known_words(text: str, decoder: Any) -> list[str]:
     """The text's words in lower case; those the dictionary lacks are added to the decoder.
 
     Raises TalkheadError for an empty text, numbers in digits, and other scripts than Latin.
     """
-    plain = unicodedata.normalize("NFKD", text.replace("\u2019", "'").lower())
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    words = [word.strip("'") for word in re.split(r"[^\w']+|_", plain)]
-    words = [word for word in words if word]
+    words = words_of(text)
     if not words:
         raise TalkheadError("the text has no words. Give what is said, or no text")
     for word in dict.fromkeys(words):

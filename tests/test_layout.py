@@ -23,7 +23,7 @@ FOLDERS = (*LEVELS, "tests", "benchmarks", "samples")
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 100
 # Of core/__init__'s __getattr__:
-LAZY_DOORS = {"talkhead.app", "talkhead.app.fit", "talkhead.app.speak"}
+LAZY_DOORS = {"talkhead.app", "talkhead.app.dub", "talkhead.app.fit", "talkhead.app.speak"}
 FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}
 
 

@@ -46,7 +46,8 @@ from talkhead.app.evaluation.takes import (
     worst_lips,
 )
 from talkhead.app.idle import clip_of, idle_frames, load_idle
-from talkhead.app.speak import paste_frame_maker, pasted_line, speech_codes
+from talkhead.app.person import speech_codes
+from talkhead.app.shots import Paster, pasted_line
 from talkhead.app.stages import peak_mib
 from talkhead.dataset import IdentityDataset
 from talkhead.identity import IdentityPackage
@@ -274,9 +275,9 @@ def pasted_frames(subject: Subject, codes: Float32) -> Iterator[UInt8]:
     numbers = subject.numbers
     first = int(numbers[0])
     clip = clip_of(subject.dataset, subject.video, slice(first, int(numbers[-1]) + 1))
-    make = paste_frame_maker(subject.head, clip)
+    paste = Paster(subject.head, clip)
     for frame, number, code in zip(frames_of(subject.video, numbers), numbers, codes, strict=True):
-        yield make(frame, int(number) - first, code)
+        yield paste(frame, int(number) - first, code)
 
 
 def judge_line(
@@ -306,7 +307,7 @@ def judge_line(
             sight = Sight.of_landmarks(landmarks)
             return make_take(name, kind, about, sight, None, numbers, sound, instruments.judge)
 
-        unchanged = idle_frames(idle.path, len(idle), len(codes))
+        unchanged = idle_frames(idle.path, len(idle), 0, len(codes))
         return (
             take(PASTED, "made", "the line as speak makes it", pasted_line(head, idle, codes)),
             take(UNCHANGED, "baseline", "the footage as it was, under this line", unchanged),

@@ -17,6 +17,7 @@ from talkhead.app import cli
 from talkhead.app import fit as fit_module
 from talkhead.app.evaluate import EvaluateOptions
 from talkhead.app.evaluation.figures import Report
+from talkhead.app.output import OutputOptions
 from talkhead.errors import FootageError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import BarProgress, JsonProgress, SilentProgress
@@ -117,9 +118,60 @@ def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatc
         "output": Path("out.mp4"),
         "mode": "head",
         "renderer": "warp",
+        "options": OutputOptions(),
         "device": "auto",
         "home": Path("h"),
     }
+
+
+def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--audio a.wav --codec vp9 --height 360 --background #00ff00 --subtitles burn"
+    more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
+    assert run(monkeypatch, "speak", *words.split(), *more.split()) == 0
+    assert speak.named["options"] == OutputOptions(
+        codec="vp9",
+        height=360,
+        background="#00ff00",
+        subtitles="burn",
+        transcript="line.txt",
+        language="de",
+        loudness=-16.0,
+        certificate=Path("c.pem"),
+        key=Path("k.pem"),
+    )
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--no-provenance") == 0
+    assert not speak.named["options"].provenance
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--subtitles", "above") == 2
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--loudness", "3") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "terminal", "consent"),
+    [
+        ([], True, "Anna, on paper"),
+        (["--yes"], True, None),
+        (["--consent", "Berta"], True, "Berta"),
+        ([], False, None),
+    ],
+)
+def test_only_an_interactive_fit_asks_for_consent(
+    fit: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    terminal: bool,
+    consent: str | None,
+) -> None:
+    asked: list[str] = []
+
+    def answer(question: str, **options: object) -> str:
+        asked.append(question)
+        return " Anna, on paper "
+
+    monkeypatch.setattr(cli.typer, "prompt", answer)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
+    assert run(monkeypatch, "fit", "--video", "a.mp4", *words) == 0
+    assert fit.named["consent"] == consent
+    assert len(asked) == (consent == "Anna, on paper")
 
 
 NOTHING_FOUND = Report("anna", {}, (), (), None, (), (), ("few frames",), ())

@@ -27,7 +27,8 @@ from talkhead import media
 from talkhead.app import fit as fit_module
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.idle import load_idle, ping_pong
-from talkhead.app.speak import SpeakResult, load_predictor, speak, speech_codes
+from talkhead.app.person import load_predictor, speech_codes
+from talkhead.app.speak import SpeakResult, speak
 from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture

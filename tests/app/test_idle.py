@@ -74,7 +74,7 @@ def test_idle_frames_are_the_clip_s_in_that_order(
     clip: Path, forward: list[UInt8], n_clip: int, n_frames: int
 ) -> None:
     numbers = ping_pong(n_clip, n_frames)
-    found = list(idle_frames(clip, n_clip, n_frames))
+    found = list(idle_frames(clip, n_clip, 0, n_frames))
     assert len(found) == n_frames
     for number, frame in zip(numbers, found, strict=True):
         assert np.array_equal(frame, forward[number])

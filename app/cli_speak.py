@@ -1,0 +1,187 @@
+"""The command that lets a person speak, and what its output may be."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkhead.app.cli_options import (
+    DeviceOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    make_progress_for,
+)
+from talkhead.app.printing import show
+
+PICTURE, SUBTITLES, SOUND, PROVENANCE = "Picture", "Subtitles", "Sound", "Provenance"
+"""Panels of the help."""
+
+
+class Mode(str, Enum):
+    """What speak renders."""
+
+    paste = "paste"
+    head = "head"
+
+
+class SubtitleKind(str, Enum):
+    """Where subtitles go."""
+
+    none = "none"
+    burn = "burn"
+    track = "track"
+    srt = "srt"
+
+
+CodecOption = Annotated[
+    str | None,
+    typer.Option(
+        "--codec",
+        help="h264, hevc or av1 (mp4); prores (mov), vp9 (webm) or png (a folder) keep alpha in "
+        "mode head. (default: what the output's name ends with)",
+        rich_help_panel=PICTURE,
+    ),
+]
+HeightOption = Annotated[
+    int | None,
+    typer.Option("--height", help="Pixels. (default: the source's)", rich_help_panel=PICTURE),
+]
+BackgroundOption = Annotated[
+    str | None,
+    typer.Option(
+        "--background",
+        help="Of mode head: a colour, an image, a video that loops, own, or alpha. "
+        "(default: alpha where the codec keeps it, else own)",
+        rich_help_panel=PICTURE,
+    ),
+]
+SubtitlesOption = Annotated[
+    SubtitleKind,
+    typer.Option(
+        "--subtitles",
+        help="Burned in, as a track, or as an .srt file alone, which lies beside the others too.",
+        rich_help_panel=SUBTITLES,
+    ),
+]
+TranscriptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--transcript",
+        help="What is said, or a file with it. (default: English is recognised, weakly)",
+        rich_help_panel=SUBTITLES,
+    ),
+]
+LanguageOption = Annotated[
+    str,
+    typer.Option(
+        "--language",
+        help="Of the speech: en, fr, zh ... Only English is aligned exactly.",
+        rich_help_panel=SUBTITLES,
+    ),
+]
+LoudnessOption = Annotated[
+    float | None,
+    typer.Option("--loudness", help="LUFS, say -16. (default: left alone)", rich_help_panel=SOUND),
+]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate",
+        help="PEM, to sign with. (default: one made on this machine)",
+        rich_help_panel=PROVENANCE,
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option("--key", help="PEM, the certificate's key.", rich_help_panel=PROVENANCE),
+]
+ProvenanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--provenance/--no-provenance",
+        help="Sign a statement (C2PA) that the file is synthetic, by what and when.",
+        rich_help_panel=PROVENANCE,
+    ),
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Let the command line have this command."""
+    app.command()(speak)
+
+
+def speak(
+    audio: Annotated[
+        Path, typer.Option("--audio", help="What to say: any audio, or a video with sound.")
+    ],
+    identity: Annotated[
+        str | None,
+        typer.Option("--identity", help="A name or a folder. (default: the one fitted last)"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write. (default: AUDIO.mp4)")
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="paste: into the person's own footage; head: the head alone."),
+    ] = Mode.paste,
+    renderer: Annotated[
+        str | None, typer.Option("--renderer", help="(default: the identity's own)")
+    ] = None,
+    codec: CodecOption = None,
+    height: HeightOption = None,
+    background: BackgroundOption = None,
+    subtitles: SubtitlesOption = SubtitleKind.none,
+    transcript: TranscriptOption = None,
+    language: LanguageOption = "en",
+    loudness: LoudnessOption = None,
+    provenance: ProvenanceOption = True,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a fitted person say something: writes a lip-synced video, marked as synthetic.
+
+    [bold]Examples[/bold]
+
+      talkhead speak --audio line.wav
+
+      talkhead speak --audio podcast.m4a --identity anna -o anna-podcast.mp4
+
+      talkhead speak --audio line.wav --subtitles burn --transcript line.txt
+
+      talkhead speak --audio line.wav --mode head -o line.mov
+    """
+    from talkhead.app.output import OutputOptions
+    from talkhead.app.speak import speak as run
+
+    result = run(
+        audio,
+        identity=identity,
+        output=output,
+        mode=mode.value,
+        renderer=renderer,
+        options=OutputOptions(
+            codec=codec,
+            height=height,
+            background=background,
+            subtitles=subtitles.value,
+            transcript=transcript,
+            language=language,
+            loudness=loudness,
+            provenance=provenance,
+            certificate=certificate,
+            key=key,
+        ),
+        device=device,
+        home=home,
+        progress=make_progress_for(as_json, quiet),
+    )
+    show(result, as_json)

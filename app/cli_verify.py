@@ -1,0 +1,46 @@
+"""The command that reads what a file says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkhead.app.cli_options import JsonOption
+from talkhead.app.printing import print_json
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Let the command line have this command."""
+    app.command()(verify)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A video, an image, or a folder of images.")],
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", help="PEM with the root certificates that you trust."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a file says of where it comes from, and whether it was changed since.
+
+    Reads the signed statement (C2PA) in the file, or in NAME.c2pa beside it, of talkhead or any other
+    tool. The exit code is 0 where it holds, and 1 where the file was changed or says nothing.
+
+    [bold]Examples[/bold]
+
+      talkhead verify line.mp4
+
+      talkhead verify line.mp4 --json
+    """
+    from talkhead.app import provenance
+
+    verdict = provenance.verify(file, trust)
+    if as_json:
+        print_json(verdict)
+    else:
+        print(provenance.describe(verdict))
+    if not verdict.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,317 @@
+"""A table of lines -> videos, many at once, however often it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talkhead.app.dubbing.board import Tally, clock, make_board
+from talkhead.app.dubbing.coordinator import Coordinator, Workforce
+from talkhead.app.dubbing.table import Row, Table, read_table
+from talkhead.app.dubbing.workers import LocalWorkers, Workplace
+from talkhead.app.identities import Home, name_from_video
+from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore, Task
+from talkhead.errors import PackageError, TalkheadError
+from talkhead.identity import MANIFEST_NAME, read_manifest
+from talkhead.processors import may_have_gpu, n_cores
+from talkhead.progress import Style
+from talkhead.storage import file_errors, make_folder, read_json, sha256_of, write_bytes, write_json
+
+AUTO = "auto"
+WORKER_BYTES = 1.2e9
+"""Memory that a worker takes on the CPU, for `--workers auto`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A line that was not dubbed."""
+
+    id: str
+    output: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DubResult:
+    """What became of a table. n_earlier: done by an earlier run. n_bad_rows: left out of the table.
+    problems: those set aside or cancelled. results_path: a JSON line for each job."""
+
+    n_jobs: int
+    n_done: int
+    n_earlier: int
+    n_bad_rows: int
+    n_frames: int
+    seconds: float
+    results_path: Path
+    problems: tuple[Problem, ...]
+
+    @property
+    def summary(self) -> str:
+        """The same, to be read."""
+        rate = self.n_frames / max(self.seconds, 1e-6)
+        lines = [
+            f"{self.n_done} of {self.n_jobs} done ({self.n_earlier} of them before), "
+            f"{len(self.problems)} not; {self.n_frames} frames in {clock(self.seconds)}, "
+            f"{rate:.1f} a second",
+            *(f"  {p.status}: {p.output or p.id}: {p.reason}" for p in self.problems),
+        ]
+        if any(problem.status == FAILED for problem in self.problems):
+            lines.append("To try those set aside again: talkhead jobs retry, then the same command")
+        return "\n".join([*lines, f"results: {self.results_path}"])
+
+
+def dub(
+    table: Path | str | None = None,
+    *,
+    workers: int | str = AUTO,
+    cluster: str | None = None,
+    home: Path | str | None = None,
+    device: str = AUTO,
+    skip_bad: bool = False,
+    tries: int = 3,
+    results: Path | None = None,
+    style: Style = "silent",
+) -> DubResult:
+    """Dub the lines of a table (see `read_table`), or without one, whatever is queued in the home.
+
+    workers: processes on this machine, "auto": one a GPU, or one a core. cluster: the address of a Ray
+    cluster that does the work instead, or "auto". tries: after so many failures a job is set aside.
+    results: by default beside the table. The same call goes on where an interrupted one stopped.
+    Raises TalkheadError for a table with wrong rows (unless skip_bad), and when nothing can go on.
+    """
+    store_home = Home.locate(home)
+    store = JobStore(store_home.path / "jobs")
+    store.prepare()
+    store.recover()
+    store.tidy()
+    read = None if table is None else read_table(Path(table), identity_check(store_home))
+    if read is not None and read.bad and not skip_bad:
+        raise read.refuse()
+    ids = None
+    if read is not None:
+        tasks = plan(read.rows, store_home)
+        store.add(tasks)
+        ids = [task.id for task in tasks]
+    jobs = _chosen(store, ids)
+    force = hire(jobs, store_home, workers, cluster, device, tries)
+    n_open = sum(job.status in (QUEUED, RUNNING) for job in jobs)
+    tally = Tally(len(jobs), sum(job.status == DONE for job in jobs), n_open)
+    board = make_board(style, tally)
+    try:
+        Coordinator(store, force, board).run(jobs)
+    finally:
+        board.close()
+    target = results or _results_path(store_home, read)
+    return report(_chosen(store, [job.id for job in jobs]), tally, read, target)
+
+
+def _chosen(store: JobStore, ids: Sequence[str] | None) -> list[Job]:
+    """The jobs of those ids; without any, those that are still to be done."""
+    if ids is None:
+        return store.jobs((QUEUED, RUNNING))
+    wanted = set(ids)
+    return [job for job in store.jobs() if job.id in wanted]
+
+
+def hire(
+    jobs: Iterable[Job],
+    home: Home,
+    workers: int | str,
+    cluster: str | None,
+    device: str,
+    tries: int,
+) -> Workforce:
+    """Whoever does the jobs. Raises TalkheadError for a cluster that isn't there."""
+    place = Workplace(home.path / "jobs", home.path, tries)
+    if cluster is not None:
+        from talkhead.app.dubbing.cluster import RayWorkers
+
+        return RayWorkers(place, cluster)
+    n_open = sum(job.status in (QUEUED, RUNNING) for job in jobs)
+    devices = _devices(device) if n_open else ["cpu"]
+    return LocalWorkers(place, _shared_out(devices, workers, n_open))
+
+
+def _devices(device: str) -> list[str]:
+    """Every GPU there is, or the device that was named."""
+    if device == "cpu" or (device == AUTO and not may_have_gpu()):
+        return ["cpu"]
+    from talkhead.device import resolve_device
+
+    chosen = resolve_device(device)
+    if device != AUTO or chosen.type == "cpu":
+        return [str(chosen)]
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+def _shared_out(devices: Sequence[str], workers: int | str, n_jobs: int) -> list[str]:
+    """The device of each worker."""
+    if workers == AUTO:
+        n_workers = len(devices) if devices[0] != "cpu" else _cpu_workers()
+    else:
+        n_workers = int(workers)
+    n_workers = max(1, min(n_workers, n_jobs))
+    return [devices[i % len(devices)] for i in range(n_workers)]
+
+
+def _cpu_workers() -> int:
+    """One a core, as far as the memory goes."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told here
+        return n_cores()
+    return max(1, min(n_cores(), int(free / WORKER_BYTES)))
+
+
+# ----------------------------------------------------------------------------- planning
+
+
+def identity_check(home: Home) -> Callable[[str], None]:
+    """A function that raises TalkheadError for an identity of home that can't be used now."""
+
+    def check(identity: str) -> None:
+        try:
+            home.resolve(identity)
+        except PackageError:
+            if home.is_under_way(identity):
+                raise TalkheadError(
+                    f"identity {identity}: is still being fitted, or its fit was interrupted. Wait "
+                    "for it, or run the same talkhead fit again"
+                ) from None
+            raise
+
+    return check
+
+
+def plan(rows: Iterable[Row], home: Home) -> list[Task]:
+    """The tasks of rows: a fit for each video whose person isn't known yet, and a line for each row."""
+    casting = Casting(home)
+    lines = [casting.line(row) for row in rows]
+    return [*casting.fits.values(), *lines]
+
+
+class Casting:
+    """Who speaks: the person of each video, by its content, fitted or to be fitted."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._known = dict(_sources(home))
+        self._sums = Checksums(home.path / "jobs" / "checksums.json")
+        self.fits: dict[str, Task] = {}
+
+    def line(self, row: Row) -> Task:
+        """The task of a row."""
+        fit = None if row.identity or row.video is None else self._fit(row, row.video)
+        name = row.identity or (fit.identity if fit else "")
+        return Task(
+            "line",
+            name,
+            audio=str(row.audio),
+            output=str(row.output),
+            video=str(row.video) if row.video is not None and row.timeline == "source" else "",
+            renderer=row.renderer,
+            mode=row.mode,
+            options=row.options,
+            needs=fit.id if fit is not None and fit.id in self.fits else "",
+        )
+
+    def _fit(self, row: Row, video: Path) -> Task:
+        """The fit of a video's person; it is among `fits` if it must still be made."""
+        digest = self._sums.of(video)
+        known = self._known.get(digest)
+        if known is not None:
+            return Task("fit", known)
+        name = self._free_name(video, digest)
+        task = Task("fit", name, video=str(video), renderer=row.renderer, preset=row.preset)
+        self._known[digest] = name
+        self.fits[task.id] = task
+        return task
+
+    def _free_name(self, video: Path, digest: str) -> str:
+        name = name_from_video(video)
+        taken = {*self._home.names(), *self._known.values()}
+        return name if name not in taken else f"{name[:50]}-{digest[:8]}"
+
+
+def _sources(home: Home) -> Iterator[tuple[str, str]]:
+    """The checksum of the footage of each identity, and its name."""
+    for name in home.names():
+        path = home.identity_dir(name)
+        try:
+            yield read_manifest(read_json(path / MANIFEST_NAME), path).source.sha256, name
+        except PackageError:  # damaged or of another version: fitted again
+            continue
+
+
+class Checksums:
+    """SHA-256 of files, kept in a file: large videos are read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._kept: dict[str, list[Any]] = read_json(path) if path.exists() else {}
+        except PackageError:
+            self._kept = {}
+
+    def of(self, path: Path) -> str:
+        """The file's checksum. Raises TalkheadError."""
+        with file_errors(path):
+            state = path.stat()
+        kept = self._kept.get(str(path))
+        if kept is None or kept[:2] != [state.st_size, state.st_mtime_ns]:
+            kept = [state.st_size, state.st_mtime_ns, sha256_of(path)]
+            self._kept[str(path)] = kept
+            write_json(self._path, self._kept)
+        return str(kept[2])
+
+
+# ---------------------------------------------------------------------------- reporting
+
+
+def _results_path(home: Home, table: Table | None) -> Path:
+    if table is None:
+        return home.path / "jobs" / "results.jsonl"
+    return table.path.with_suffix(".results.jsonl")
+
+
+def report(jobs: Sequence[Job], tally: Tally, table: Table | None, path: Path) -> DubResult:
+    """The result of a run, which is now also in a file."""
+    bad = () if table is None else table.bad
+    lines = [_line(job) for job in jobs]
+    lines += [{"status": "bad row", "line": one.line, "reason": one.reason} for one in bad]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    make_folder(path.absolute().parent)
+    write_bytes(path, text.encode())
+    ended = [job for job in jobs if job.status in (FAILED, CANCELLED)]
+    return DubResult(
+        n_jobs=len(jobs),
+        n_done=sum(job.status == DONE for job in jobs),
+        n_earlier=tally.n_earlier,
+        n_bad_rows=len(bad),
+        n_frames=tally.n_frames,
+        seconds=round(tally.elapsed_s, 2),
+        results_path=path,
+        problems=tuple(Problem(j.id, j.task.output, j.status, j.reason) for j in ended),
+    )
+
+
+def _line(job: Job) -> Mapping[str, Any]:
+    """A job in the results file."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "kind": job.task.kind,
+        "identity": job.task.identity,
+        "audio": job.task.audio,
+        "output": job.task.output,
+        "tries": job.tries,
+        "reason": job.reason,
+        **job.result,
+    }

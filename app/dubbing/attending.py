@@ -1,0 +1,246 @@
+"""One job from its claim to its end, by whoever works on it: a worker process, a cluster's driver."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from talkhead.app.jobs import CANCELLED, QUEUED, Job, JobStore, Task
+from talkhead.errors import TalkheadError
+from talkhead.progress import Progress, Step
+from talkhead.storage import (
+    file_errors,
+    make_folder,
+    read_json,
+    remove,
+    sync,
+    write_json,
+)
+
+FINISHED, MARKER = "finished", "finished.json"
+TELL_EVERY_S = 0.5
+LEAST_FREE_BYTES = 16 * 2**20
+"""A job that fails with less than this free has failed for want of space, whatever it said."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A worker has claimed a job."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """How far a job is in a stage; total 0: not known."""
+
+    job_id: str
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a job: its status is that of its file now; "" if it was not to be had.
+
+    halt: why nothing else can be done either, as on a full disk; "" else.
+    """
+
+    job_id: str
+    status: str = ""
+    reason: str = ""
+    retry_at: float = 0.0
+    result: Mapping[str, Any] = field(default_factory=dict)
+    halt: str = ""
+
+
+Event = Begun | Advanced | Ended
+
+
+class Perform(Protocol):
+    """Does a task. products: an empty folder for its finished files, the one named like the output
+    among them. work: keeps what an interrupted call has made. Returns what is to be remembered."""
+
+    def __call__(
+        self, task: Task, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]: ...
+
+
+class JobCancelledError(Exception):
+    """Somebody wants the job stopped."""
+
+
+class HaltError(TalkheadError):
+    """No job can go on: what was wrong is not the job's."""
+
+
+def attend(
+    store: JobStore,
+    job_id: str,
+    perform: Perform,
+    most_tries: int,
+    tell: Callable[[Event], None],
+) -> Ended:
+    """Claim a job, do it, put its files where they belong, and say so in its file.
+
+    At whatever moment the process is killed, the next call for this job goes on from there. Raises
+    TalkheadError when not even the job's file can be written.
+    """
+    with store.claim(job_id) as claim:
+        if claim is None:
+            return Ended(job_id)
+        tell(Begun(job_id))
+        progress = _ToldProgress(store, job_id, tell)
+        halt = ""
+        try:
+            claim.complete(_done(claim.job, store.work_path(job_id), perform, progress))
+        except JobCancelledError:
+            claim.cancel()
+        except Exception as error:  # whatever is wrong with one job, the others go on
+            if isinstance(error, HaltError) or _is_disk_full(error, store, claim.job):
+                claim.put_back()
+                halt = one_line(error)
+            else:
+                claim.fail(one_line(error), most_tries)
+        job = claim.job
+        return Ended(job_id, job.status, job.reason, job.retry_at, job.result, halt)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line; of one that nobody foresaw its kind, too."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TalkheadError) else f"{type(error).__name__}: {text}"
+
+
+def _done(job: Job, work: Path, perform: Perform, progress: Progress) -> Mapping[str, Any]:
+    """The result of a job whose files are now in place.
+
+    The marker is written when all files are finished: from then on nothing is made again, and what
+    has not been moved to its place yet is moved.
+    """
+    products, marker = work / FINISHED, work / MARKER
+    if not marker.exists():
+        start = time.perf_counter()
+        remove(products)
+        make_folder(products)
+        result = dict(perform(job.task, work, products, progress))
+        result["seconds"] = round(time.perf_counter() - start, 3)
+        write_json(marker, {"files": _names(products, Path(job.task.output)), "result": result})
+    held = read_json(marker)
+    for name in held["files"]:
+        publish(products / name, Path(job.task.output).parent / name)
+    return dict(held["result"])
+
+
+def _names(products: Path, output: Path) -> list[str]:
+    """The finished files, the output itself last: where it is, all is."""
+    names = sorted(entry.name for entry in products.iterdir() if not entry.name.startswith("."))
+    return sorted(names, key=lambda name: name == output.name)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Move a finished file or folder to its place, where it is whole or as before. One that has been
+    moved by an earlier call is fine. Raises TalkheadError."""
+    if not source.exists():
+        return
+    make_folder(target.parent)
+    with file_errors(target):
+        doomed = target.with_name(f".{target.name}.old")
+        if target.is_dir():
+            remove(doomed)
+            target.rename(doomed)
+        try:
+            source.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(source, target)
+        sync(target.parent)
+        remove(doomed)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Move between disks. The name on the way is always the same, so that a kill leaves one at most."""
+    temporary = target.with_name(f".{target.name}.new")
+    remove(temporary)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, temporary)
+        else:
+            shutil.copyfile(source, temporary)
+        sync(temporary)
+        temporary.replace(target)
+    finally:
+        remove(temporary)
+    remove(source)
+
+
+def _is_disk_full(error: BaseException, store: JobStore, job: Job) -> bool:
+    """Whether a job failed because there is no space where it works or where its output goes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        cause = cause.__cause__
+    folders = [store.path, *([Path(job.task.output).parent] if job.task.output else [])]
+    return any(f.is_dir() and shutil.disk_usage(f).free < LEAST_FREE_BYTES for f in folders)
+
+
+class _ToldProgress:
+    """Tells a coordinator now and then, and stops a job that was cancelled."""
+
+    def __init__(self, store: JobStore, job_id: str, tell: Callable[[Event], None]) -> None:
+        self._store, self._job_id, self._tell = store, job_id, tell
+        self._told = 0.0
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        """See Progress."""
+        self._told = 0.0
+        yield _ToldStep(self, name, total or 0, done)
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Tell, unless that was done just now."""
+        now = time.monotonic()
+        if now - self._told < TELL_EVERY_S and done != total:
+            return
+        self._told = now
+        if self._store.is_cancelling(self._job_id):
+            raise JobCancelledError
+        self._tell(Advanced(self._job_id, stage, done, total))
+
+
+class _ToldStep:
+    def __init__(self, progress: _ToldProgress, name: str, total: int, done: int) -> None:
+        self._progress, self._name, self._total, self._done = progress, name, total, done
+        self.advance(0)
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        self._progress.update(self._name, self._done, self._total)
+
+    def detail(self, text: str) -> None:
+        pass
+
+    def skip(self, reason: str) -> None:
+        pass
+
+
+def job_state(store: JobStore, job_id: str) -> Ended:
+    """What has become of a job that somebody else has, or had until it died."""
+    store.recover([job_id])
+    job = store.find(job_id)
+    if job is None:
+        return Ended(job_id, CANCELLED, "its file was removed")
+    retry_at = time.time() + 1.0 if job.status not in (QUEUED,) else job.retry_at
+    return Ended(job_id, job.status, job.reason, retry_at, job.result)

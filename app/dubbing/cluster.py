@@ -1,0 +1,427 @@
+"""Jobs on a Ray cluster: Ray says where, moves what is not on a shared disk, and sees nodes die.
+
+Each job is one task. Its claim stays with the driver, so that no lost node can lose or double it; what
+a node has made comes back through the object store, or lies in the shared home folder, where a task that
+Ray starts again elsewhere goes on from the last finished segment. Files are read where they are if a node
+sees them there, and taken from the object store if not.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from talkhead import __version__
+from talkhead.app.dubbing.attending import (
+    Ended,
+    Event,
+    HaltError,
+    JobCancelledError,
+    Perform,
+    attend,
+    one_line,
+)
+from talkhead.app.dubbing.board import ON_CLUSTER
+from talkhead.app.dubbing.workers import Workplace, make_studio
+from talkhead.app.identities import Home
+from talkhead.app.jobs import Job, JobStore, Task
+from talkhead.errors import TalkheadError
+from talkhead.identity import (
+    EXPORT_SUFFIX,
+    MANIFEST_NAME,
+    IdentityPackage,
+    export_package,
+    import_package,
+)
+from talkhead.progress import Progress, SilentProgress
+from talkhead.storage import make_folder, remove, sha256_of, write_bytes
+
+TOKEN = "shared-token"
+CONNECT_S = 5.0
+MOST_LOST = 4
+"""How often Ray starts a task again whose node was lost, before the job counts as failed."""
+LOOK_S = 2.0
+CLOSE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A file for a node: where it is, and its bytes in the object store for nodes that don't see it.
+
+    contents: a list with one reference, so that Ray moves the bytes only when somebody asks.
+    """
+
+    path: str
+    size: int
+    mtime_s: int
+    contents: list[Any]
+
+    @classmethod
+    def of(cls, path: Path) -> Parcel:
+        """The file of that path, put into the object store."""
+        import ray
+
+        state = path.stat()
+        return cls(str(path), state.st_size, int(state.st_mtime), [ray.put(path.read_bytes())])
+
+    def unpack(self, folder: Path) -> Path:
+        """The file: in its place if it is seen there, else in a folder."""
+        import ray
+
+        path = Path(self.path)
+        with suppress(OSError):
+            state = path.stat()
+            if (state.st_size, int(state.st_mtime)) == (self.size, self.mtime_s):
+                return path
+        target = make_folder(folder) / path.name
+        write_bytes(target, ray.get(self.contents[0]))
+        return target
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task for a node. package: the identity's export, None for a fit. digest: of the package.
+    files: those that the task reads. home, work, products: used where the node sees the token."""
+
+    version: str
+    studio: str
+    task: Task
+    token: str
+    home: str
+    work: str
+    products: str
+    package: Parcel | None
+    digest: str
+    files: Mapping[str, Parcel]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a node has made. files: relative names and contents, empty where the disk is shared."""
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[tuple[str, bytes], ...] = ()
+    error: str = ""
+    is_fatal: bool = False
+
+
+# ------------------------------------------------------------------------------ the driver
+
+
+class RayWorkers:
+    """A Ray cluster as a workforce. Raises TalkheadError when it isn't there or has another talkhead."""
+
+    def __init__(self, place: Workplace, address: str) -> None:
+        self._ray = connect(address)
+        self._place, self._store = place, JobStore(place.store)
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._threads: dict[str, threading.Thread] = {}
+        self._closing = threading.Event()
+        self._size, self._looked = 1, 0.0
+        self._sender = _Sender(place, self._closing)
+        check_versions()
+
+    @property
+    def size(self) -> int:
+        """As many as Ray has GPUs, or else cores, and some to wait for them."""
+        if time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            resources = self._ray.cluster_resources()
+            self._sender.on_gpu = resources.get("GPU", 0) >= 1
+            slots = int(resources.get("GPU" if self._sender.on_gpu else "CPU", 1))
+            self._size = slots + slots // 4 + 1
+        return self._size
+
+    def room(self) -> int:
+        """See Workforce."""
+        return max(0, self.size - len(self._threads))
+
+    def start(self, job: Job, n_threads: int) -> None:
+        """See Workforce; how many threads a task has is Ray's business."""
+        thread = threading.Thread(target=self._attend, args=(job.id,), daemon=True)
+        self._threads[job.id] = thread
+        thread.start()
+
+    def _attend(self, job_id: str) -> None:
+        place, tell = self._place, self._events.put
+        try:
+            tell(attend(self._store, job_id, self._sender, place.most_tries, tell))
+        except TalkheadError as error:  # the job's own file can't be written
+            tell(Ended(job_id, halt=str(error)))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """See Workforce."""
+        events: list[Event] = []
+        with suppress(queue.Empty):
+            events.append(self._events.get(timeout=timeout_s))
+            while True:
+                events.append(self._events.get_nowait())
+        for event in events:
+            if isinstance(event, Ended):
+                self._threads.pop(event.job_id, None)
+        return events
+
+    def close(self) -> None:
+        """See Workforce."""
+        self._closing.set()
+        deadline = time.monotonic() + CLOSE_S
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._ray.shutdown()
+
+
+class _Sender:
+    """A Perform that has tasks done by Ray."""
+
+    def __init__(self, place: Workplace, closing: threading.Event) -> None:
+        self._place, self._closing = place, closing
+        self.on_gpu = False
+        self._packages: dict[tuple[Path, int], tuple[Parcel, str]] = {}
+        self._lock = threading.Lock()
+        self._token = _token(place.home)
+
+    def __call__(
+        self, task: Task, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]:
+        """See Perform."""
+        import ray
+
+        needs = {"num_gpus": 1} if self.on_gpu else {"num_cpus": 1}
+        remote = ray.remote(do_order).options(max_retries=MOST_LOST, **needs)
+        delivery = self._awaited(remote.remote(self._order(task, work, products)), progress)
+        if delivery.error:
+            raise (HaltError if delivery.is_fatal else TalkheadError)(delivery.error)
+        for name, data in delivery.files:
+            make_folder((products / name).parent)
+            write_bytes(products / name, data)
+        if task.kind == "fit":
+            self._take_in(task, products)
+        return delivery.result
+
+    def _awaited(self, ref: Any, progress: Progress) -> Delivery:
+        import ray
+
+        try:
+            with progress.step(ON_CLUSTER, total=1) as step:
+                while not ray.wait([ref], timeout=0.5)[0]:
+                    if self._closing.is_set():
+                        raise HaltError("stopped")
+                    step.advance(0)
+            delivery: Delivery = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            if self._closing.is_set():
+                raise HaltError("stopped") from error
+            raise TalkheadError(f"the cluster could not do it: {_first_line(error)}") from error
+        except (HaltError, JobCancelledError):
+            ray.cancel(ref, force=True)
+            raise
+        return delivery
+
+    def _order(self, task: Task, work: Path, products: Path) -> Order:
+        package, digest = (None, "") if task.kind == "fit" else self._package(task.identity)
+        paths = [task.audio, task.video, *map(str, task.options.values())]
+        files = {path: Parcel.of(Path(path)) for path in paths if path and Path(path).is_file()}
+        place = self._place
+        return Order(
+            __version__, place.studio, task, self._token, str(place.home), str(work), str(products),
+            package, digest, files,
+        )  # fmt: skip
+
+    def _package(self, identity: str) -> tuple[Parcel, str]:
+        """An identity's export in the object store, put there once."""
+        path = Home(self._place.home).resolve(identity)
+        with self._lock:
+            key = (path, (path / MANIFEST_NAME).stat().st_mtime_ns)
+            if key not in self._packages:
+                with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
+                    export = Path(folder) / f"{path.name}{EXPORT_SUFFIX}"
+                    export_package(IdentityPackage.load(path), export)
+                    self._packages[key] = Parcel.of(export), sha256_of(path / MANIFEST_NAME)
+            return self._packages[key]
+
+    def _take_in(self, task: Task, products: Path) -> None:
+        """Have a package that a node has fitted among the home's."""
+        for export in products.glob(f"*{EXPORT_SUFFIX}"):
+            import_package(export, Home(self._place.home).identity_dir(task.identity))
+            remove(export)
+
+
+def _token(home: Path) -> str:
+    """A random word in the home folder: a node that reads it there sees the same disk."""
+    path = home / "jobs" / TOKEN
+    if not path.exists():
+        write_bytes(path, secrets.token_hex(16).encode())
+    return path.read_text()
+
+
+def connect(address: str) -> Any:
+    """Ray, connected to a cluster. Raises TalkheadError with what to do."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise TalkheadError(
+            "Ray is not installed. Install it here and on every machine of the cluster: "
+            "pip install 'talkhead[cluster]'"
+        ) from error
+    _check_reachable(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray raises many kinds: connection, version, value, runtime
+        raise TalkheadError(
+            f"cluster {address}: can't be joined ({_first_line(error)}). Start Ray on this machine, "
+            "too: ray start --address=HEAD:6379"
+        ) from error
+    return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raises TalkheadError where nobody answers; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not host or not port.isdecimal():
+        raise TalkheadError(f"cluster {address}: give HOST:PORT, as `ray start` prints it, or auto")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise TalkheadError(
+            f"cluster {address}: nobody answers there ({error.strerror or error}). Start it: "
+            "ray start --head"
+        ) from error
+
+
+def check_versions() -> None:
+    """Raises TalkheadError naming the nodes that have another talkhead, or none."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def installed() -> str:  # a nested function travels with its code: it must run without talkhead
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("talkhead")
+        except PackageNotFoundError:
+            return "none"
+
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(installed).options(num_cpus=0, scheduling_strategy=there)
+            asked[node["NodeManagerHostname"]] = task.remote()
+    found = {host: ray.get(ref) for host, ref in asked.items()}
+    wrong = [f"{host} has {version}" for host, version in found.items() if version != __version__]
+    if wrong:
+        raise TalkheadError(_other_version(", ".join(wrong)))
+
+
+def _other_version(who: str) -> str:
+    return (
+        f"the cluster's machines need the same talkhead as this one, {__version__}: {who}. "
+        "Install it there"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+# ------------------------------------------------------------------------------ on a node
+
+
+@lru_cache(maxsize=2)
+def _studio(name: str, home: Path) -> Perform:
+    return make_studio(name, home, "auto")
+
+
+def do_order(order: Order) -> Delivery:
+    """What Ray runs on a node. Errors come back as words: their classes may not exist elsewhere."""
+    if order.version != __version__:
+        who = f"{socket.gethostname()} has {__version__}"
+        return Delivery(error=f"{_other_version(who)} (this: {order.version})", is_fatal=True)
+    try:
+        return _delivered(order)
+    except Exception as error:  # whatever is wrong with one job, the others go on
+        return Delivery(error=f"{one_line(error)} (on {socket.gethostname()})")
+
+
+def _delivered(order: Order) -> Delivery:
+    if _sees(order):
+        return _at(order, Path(order.home), order.task, Path(order.work), Path(order.products))
+    base = make_folder(user_cache_path("talkhead", appauthor=False) / "node")
+    with tempfile.TemporaryDirectory(prefix="job-", dir=base) as folder:
+        work, products = make_folder(Path(folder) / "work"), make_folder(Path(folder) / "products")
+        task = _localised(order, base, Path(folder) / "files")
+        if task.kind == "fit":
+            made = _fitted(order, task, base / "fits" / task.id, work, products)
+        else:
+            made = _at(order, base, task, work, products)
+        files = [path for path in sorted(products.rglob("*")) if path.is_file()]
+        named = tuple((str(path.relative_to(products)), path.read_bytes()) for path in files)
+        return replace(made, files=named)
+
+
+def _fitted(order: Order, task: Task, home: Path, work: Path, products: Path) -> Delivery:
+    """A fit in a home of its own, which stays for whoever goes on with it, and the package's export."""
+    made = _at(order, home, task, work, products)
+    package = IdentityPackage.load(Home(home).identity_dir(task.identity))
+    export_package(package, products / f"{task.identity}{EXPORT_SUFFIX}")
+    return made
+
+
+def _at(order: Order, home: Path, task: Task, work: Path, products: Path) -> Delivery:
+    """The task done by a studio of that home, which stays for the next task of this process."""
+    return Delivery(dict(_studio(order.studio, home)(task, work, products, SilentProgress())))
+
+
+def _sees(order: Order) -> bool:
+    """Whether the driver's home folder is here, too, to read and to write."""
+    path = Path(order.home) / "jobs" / TOKEN
+    try:
+        return path.read_text() == order.token and os.access(order.products, os.W_OK)
+    except OSError:
+        return False
+
+
+def _localised(order: Order, home: Path, folder: Path) -> Task:
+    """The task with files and package that are on this machine."""
+    here = {
+        path: str(parcel.unpack(folder / str(number)))
+        for number, (path, parcel) in enumerate(order.files.items())
+    }
+    task = order.task
+    options = {name: here.get(str(value), value) for name, value in task.options.items()}
+    identity = task.identity
+    if order.package is not None:
+        identity = str(_installed(order.package, order.digest, home))
+    return replace(
+        task,
+        identity=identity,
+        audio=here.get(task.audio, task.audio),
+        video=here.get(task.video, task.video),
+        options=options,
+    )
+
+
+def _installed(package: Parcel, digest: str, home: Path) -> Path:
+    """The folder of an identity that is now on this machine, in a folder named by its content."""
+    path = make_folder(home / "packages" / digest[:16]) / Path(package.path).stem
+    if not (path / MANIFEST_NAME).is_file():
+        with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
+            import_package(package.unpack(Path(folder)), path)
+    return path

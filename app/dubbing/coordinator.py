@@ -1,0 +1,133 @@
+"""Gives jobs to whoever works, in order, until all have ended."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from talkhead.app.dubbing.attending import Ended, Event, job_state
+from talkhead.app.dubbing.board import Board
+from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore
+from talkhead.errors import TalkheadError
+from talkhead.processors import n_cores
+
+LONGEST_NAP_S = 0.5
+LOOK_AGAIN_S = 1.0
+"""How often a job is looked at that somebody else works on."""
+
+
+class Workforce(Protocol):
+    """Whoever does jobs: processes of this machine, or a cluster."""
+
+    @property
+    def size(self) -> int:
+        """How many jobs can be done at once."""
+
+    def room(self) -> int:
+        """How many more jobs can be started now."""
+
+    def start(self, job: Job, n_threads: int) -> None:
+        """Begin a job; there must be room."""
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What has happened since, after at most so many seconds. Raises TalkheadError when nothing
+        can be done any more."""
+
+    def close(self) -> None:
+        """End everything that goes on; jobs that were under way are queued again."""
+
+
+class Coordinator:
+    """Works off jobs of a store. A job that another coordinator has is waited for."""
+
+    def __init__(self, store: JobStore, workforce: Workforce, board: Board) -> None:
+        self._store, self._workforce, self._board = store, workforce, board
+        self._ready: list[tuple[bool, int, str]] = []  # fits first, then in order
+        self._later: list[tuple[float, str]] = []  # when to look again
+        self._blocked: dict[str, list[str]] = {}  # needed job -> those that need it
+        self._open: dict[str, Job] = {}
+
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Have all the jobs end: done, set aside or cancelled. Raises TalkheadError on a full disk and
+        whatever else stops them all; the next call goes on."""
+        known = {job.id: job for job in jobs}
+        self._open = {k: job for k, job in known.items() if job.status in (QUEUED, RUNNING)}
+        for job in list(self._open.values()):
+            needed = known.get(job.task.needs)
+            if needed is not None and needed.status in (FAILED, CANCELLED):
+                self._unblock(job, needed, Ended(needed.id, needed.status, needed.reason))
+            else:
+                self._sort_in(job)
+        try:
+            while self._open:
+                self._hand_out()
+                for event in self._workforce.wait(self._nap_s()):
+                    self._board.see(event)
+                    if isinstance(event, Ended):
+                        self._settle(event)
+                self._board.refresh()
+        finally:
+            self._workforce.close()
+            self._store.recover()
+
+    def _sort_in(self, job: Job) -> None:
+        """Put an open job where it waits: for another one, for its time, or for a worker."""
+        needed = job.task.needs
+        if needed in self._open:
+            self._blocked.setdefault(needed, []).append(job.id)
+        elif job.retry_at > time.time():
+            heapq.heappush(self._later, (job.retry_at, job.id))
+        else:
+            heapq.heappush(self._ready, (job.task.kind != "fit", job.order, job.id))
+
+    def _hand_out(self) -> None:
+        """Start as many jobs as there is room for."""
+        now = time.time()
+        while self._later and self._later[0][0] <= now:
+            job = self._open[heapq.heappop(self._later)[1]]
+            heapq.heappush(self._ready, (job.task.kind != "fit", job.order, job.id))
+        while self._ready and (room := self._workforce.room()):
+            job = self._open[heapq.heappop(self._ready)[2]]
+            n_busy = self._workforce.size - room
+            n_wanted = min(self._workforce.size, n_busy + 1 + len(self._ready))
+            self._workforce.start(job, max(1, n_cores() // n_wanted))
+
+    def _nap_s(self) -> float:
+        if not self._later:
+            return LONGEST_NAP_S
+        return min(LONGEST_NAP_S, max(0.01, self._later[0][0] - time.time()))
+
+    def _settle(self, ended: Ended) -> None:
+        """Take note of what became of a job."""
+        if ended.halt:
+            raise TalkheadError(_goes_on(ended.halt))
+        if not ended.status:
+            ended = job_state(self._store, ended.job_id)
+        job = self._open[ended.job_id]
+        if ended.status in (QUEUED, RUNNING):
+            heapq.heappush(self._later, (ended.retry_at, job.id))
+            self._board.delayed(job, ended)
+            return
+        del self._open[job.id]
+        self._board.ended(job, ended)
+        for blocked in self._blocked.pop(job.id, []):
+            self._unblock(self._open[blocked], job, ended)
+
+    def _unblock(self, blocked: Job, needed: Job, ended: Ended) -> None:
+        """A job that waited for another one can go on, or never."""
+        if ended.status == DONE:
+            self._sort_in(blocked)
+            return
+        reason = f"{needed.id} {ended.status}: {ended.reason}"
+        with self._store.hold(blocked) as claim:
+            if claim is not None:
+                claim.fail(reason, most_tries=1)
+        del self._open[blocked.id]
+        self._board.ended(blocked, Ended(blocked.id, FAILED, reason))
+
+
+def _goes_on(reason: str) -> str:
+    again = "run the same command again"
+    return reason if again in reason else f"{reason}. Then {again}: it goes on where it stopped"

@@ -1,0 +1,89 @@
+"""Where tasks are done: people stay loaded between their lines."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkhead.app.dubbing.table import build_options
+from talkhead.app.identities import Home
+from talkhead.app.jobs import Task
+from talkhead.identity import MANIFEST_NAME
+from talkhead.progress import Progress
+
+if TYPE_CHECKING:
+    from talkhead.app.person import Person
+
+MOST_PEOPLE = 4
+"""People kept loaded: 0.1 to 0.2 GB each."""
+
+
+class Studio:
+    """Does tasks with the identities of a home folder, on a device."""
+
+    def __init__(self, home: Path, device: str) -> None:
+        self._home, self._device = Home(home), device
+        self._people: OrderedDict[tuple[object, ...], Person] = OrderedDict()
+
+    def __call__(
+        self, task: Task, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]:
+        """See Perform."""
+        return (
+            self._fit(task, progress)
+            if task.kind == "fit"
+            else self._say(task, work, products, progress)
+        )
+
+    def _fit(self, task: Task, progress: Progress) -> Mapping[str, Any]:
+        from talkhead.app.fit import DEFAULT_RENDERER, fit
+
+        made = fit(
+            task.video,
+            name=task.identity,
+            preset=task.preset or "standard",
+            renderer=task.renderer or DEFAULT_RENDERER,
+            device=self._device,
+            home=self._home.path,
+            progress=progress,
+        )
+        return {"identity": made.name}
+
+    def _say(self, task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
+        from talkhead.app.lines import Line, render_line
+        from talkhead.device import set_threads
+
+        set_threads()
+        person = self._person(task.identity, task.renderer or None)
+        line = Line(
+            audio=Path(task.audio),
+            output=products / Path(task.output).name,
+            mode=task.mode,
+            source=Path(task.video) if task.video else None,
+            options=build_options(task.options),
+        )
+        n_frames, duration_s = render_line(person, line, work / "line", self._home.path, progress)
+        return {
+            "identity": person.name,
+            "renderer": person.renderer_name,
+            "n_frames": n_frames,
+            "duration_s": round(duration_s, 3),
+        }
+
+    def _person(self, identity: str, renderer: str | None) -> Person:
+        """The person, loaded and verified once and again only when the package was replaced."""
+        from talkhead.app.person import load_person
+        from talkhead.device import resolve_device
+
+        path = self._home.resolve(identity)
+        state = (path / MANIFEST_NAME).stat()
+        key = (path, renderer, state.st_mtime_ns, state.st_ino)
+        if key not in self._people:
+            device = resolve_device(self._device)
+            self._people[key] = load_person(self._home.load(identity), renderer, device)
+            while len(self._people) > MOST_PEOPLE:
+                self._people.popitem(last=False)
+        self._people.move_to_end(key)
+        return self._people[key]

@@ -1,0 +1,346 @@
+"""A table of lines to be dubbed -> tasks; every wrong row is found before anything starts.
+
+CSV with a header, JSON lines or a YAML list of mappings: the columns are those of `Row` and of
+OutputOptions. Paths are relative to the table's own folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from talkhead.app.output import OutputOptions, check_options
+from talkhead.errors import MediaError, TalkheadError
+from talkhead.storage import file_errors
+
+MODES = ("paste", "head")
+TIMELINES = ("idle", "source")
+PRESETS = ("preview", "standard", "high")
+SHOWN_ERRORS = 20
+"""So many wrong rows are named; of the others, the number."""
+
+Record = tuple[int, Mapping[str, Any]]
+"""The line on which a row begins, and its cells."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line to be dubbed. Paths are absolute.
+
+    identity: who speaks, or video: footage of who speaks, fitted first where need be. timeline:
+    "source" re-lips that video frame by frame, "idle" plays the identity's idle clip. preset: of the
+    fit.
+    """
+
+    line: int
+    audio: Path
+    output: Path
+    identity: str = ""
+    video: Path | None = None
+    timeline: str = "idle"
+    renderer: str = ""
+    mode: str = "paste"
+    preset: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can't be dubbed, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table holds."""
+
+    path: Path
+    rows: tuple[Row, ...]
+    bad: tuple[BadRow, ...]
+
+    def refuse(self) -> TalkheadError:
+        """The one error that names all wrong rows."""
+        shown = [f"line {bad.line}: {bad.reason}" for bad in self.bad[:SHOWN_ERRORS]]
+        more = len(self.bad) - len(shown)
+        rest = f"; and {more} more" if more else ""
+        return TalkheadError(
+            f"{self.path}: {len(self.bad)} of {len(self.bad) + len(self.rows)} rows can't be dubbed. "
+            f"{'; '.join(shown)}{rest}. Correct them, or pass --skip-bad to go on with the others"
+        )
+
+
+def read_table(path: Path, check_identity: Callable[[str], None]) -> Table:
+    """The rows of a table, the wrong ones apart.
+
+    check_identity: raises TalkheadError for an identity that can't be used. Raises TalkheadError when
+    the table itself can't be read.
+    """
+    rows: list[Row] = []
+    bad: list[BadRow] = []
+    checked: dict[str, str] = {}
+    for line, cells in _records(path):
+        try:
+            row = _row(line, cells, path.absolute().parent)
+            _check_identity(row.identity, check_identity, checked)
+            rows.append(row)
+        except TalkheadError as error:
+            bad.append(BadRow(line, str(error)))
+    clashes = _clashes(rows)
+    bad += [BadRow(row.line, clashes[row.line]) for row in rows if row.line in clashes]
+    good = [row for row in rows if row.line not in clashes]
+    if not rows and not bad:
+        raise TalkheadError(f"{path}: there is no row in it. Give one for each line to be dubbed")
+    return Table(path, tuple(good), tuple(sorted(bad, key=lambda one: one.line)))
+
+
+def _check_identity(identity: str, check: Callable[[str], None], checked: dict[str, str]) -> None:
+    """Raises TalkheadError; checked keeps what was found, as tables name few people often."""
+    if identity and identity not in checked:
+        try:
+            check(identity)
+            checked[identity] = ""
+        except TalkheadError as error:
+            checked[identity] = str(error)
+    if checked.get(identity):
+        raise TalkheadError(checked[identity])
+
+
+# ------------------------------------------------------------------------------ formats
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """The rows of a file, by its suffix. Raises TalkheadError."""
+    with file_errors(path):
+        data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
+    formats = {".csv": _csv_records, ".jsonl": _json_records, ".ndjson": _json_records,
+               ".yaml": _yaml_records, ".yml": _yaml_records}  # fmt: skip
+    if path.suffix.lower() not in formats:
+        raise TalkheadError(f"{path}: no table is called so. Give a .csv, .jsonl or .yaml file")
+    return formats[path.suffix.lower()](path, text)
+
+
+def _csv_records(path: Path, text: str) -> Iterator[Record]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    begun = 1
+    try:
+        for cells in reader:
+            line, begun = begun, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = _header(path, cells)
+            elif len(cells) > len(header):
+                yield line, {"": f"{len(cells)} cells, but the header has {len(header)}"}
+            else:
+                yield line, dict(zip(header, cells, strict=False))
+    except csv.Error as error:
+        raise TalkheadError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    names = [_column(cell) for cell in cells]
+    unknown = sorted(set(names) - set(COLUMNS))
+    if unknown or len(set(names)) != len(names):
+        what = f"there is no column {unknown[0]!r}" if unknown else "a column is there twice"
+        raise TalkheadError(f"{path}: line 1: {what}. There are: {', '.join(COLUMNS)}")
+    return names
+
+
+def _json_records(path: Path, text: str) -> Iterator[Record]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except ValueError as error:
+            yield number, {"": f"this is no JSON ({error})"}
+            continue
+        yield number, cells if isinstance(cells, dict) else {"": "this is no JSON object"}
+
+
+def _yaml_records(path: Path, text: str) -> Iterator[Record]:
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is not None and not isinstance(root, yaml.SequenceNode):
+            raise TalkheadError(f"{path}: give a list of rows, each beginning with '- '")
+        for node in root.value if root is not None else ():
+            cells = loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+            line = node.start_mark.line + 1
+            yield line, cells if isinstance(cells, dict) else {"": "this is no mapping"}
+    except yaml.YAMLError as error:
+        raise TalkheadError(f"{path}: this is no YAML: {' '.join(str(error).split())}") from error
+
+
+# --------------------------------------------------------------------------------- rows
+
+
+def _column(name: object) -> str:
+    return str(name).strip().lower().replace("-", "_").replace(" ", "_")
+
+
+OPTION_COLUMNS = {option.name: option for option in dataclasses.fields(OutputOptions)}
+OWN_COLUMNS = tuple(f.name for f in dataclasses.fields(Row) if f.name not in ("line", "options"))
+COLUMNS = (*OWN_COLUMNS, *OPTION_COLUMNS)
+
+
+def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
+    """The row of cells. Raises TalkheadError for what is wrong with it."""
+    if "" in cells:
+        raise TalkheadError(str(cells[""]))
+    given = {_column(name): _cell(value) for name, value in cells.items()}
+    given = {name: text for name, text in given.items() if text}
+    if unknown := sorted(set(given) - set(COLUMNS)):
+        raise TalkheadError(f"there is no column {unknown[0]!r}. There are: {', '.join(COLUMNS)}")
+    for name in ("audio", "output"):
+        if name not in given:
+            raise TalkheadError(f"{name} is missing")
+    row = Row(
+        line=line,
+        audio=_path(given["audio"], folder),
+        output=_path(given["output"], folder),
+        identity=given.get("identity", ""),
+        video=_path(given["video"], folder) if "video" in given else None,
+        timeline=given.get("timeline", "idle"),
+        renderer=given.get("renderer", ""),
+        mode=given.get("mode", "paste"),
+        preset=given.get("preset", ""),
+        options=_options(given, folder),
+    )
+    _check(row)
+    return row
+
+
+def _cell(value: Any) -> str:
+    """A cell as text: JSON and YAML know numbers, truth values and nothing, too."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        raise TalkheadError(f"{value!r} is neither text nor a number")
+    return str(value).strip()
+
+
+def _path(text: str, folder: Path) -> Path:
+    """The absolute path, relative to the table's folder."""
+    return Path(os.path.normpath(folder / Path(text).expanduser()))
+
+
+def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """What a row says of OutputOptions, as JSON's types."""
+    values: dict[str, Any] = {}
+    for name, option in OPTION_COLUMNS.items():
+        if name in given:
+            values[name] = _value(name, given[name], str(option.type), folder)
+    build_options(values)
+    return values
+
+
+def _value(name: str, text: str, kind: str, folder: Path) -> Any:
+    try:
+        if "bool" in kind:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+                text.lower()
+            ]
+        if "int" in kind:
+            return int(text)
+        if "float" in kind:
+            return float(text)
+    except (ValueError, KeyError):
+        raise TalkheadError(f"{name} {text!r}: is no {kind.split(' ')[0]}") from None
+    beside = _path(text, folder)
+    is_file = "Path" in kind or (name in ("background", "transcript") and beside.is_file())
+    return str(beside) if is_file else text
+
+
+def build_options(values: Mapping[str, Any]) -> OutputOptions:
+    """The options of a task. Raises TalkheadError for what can't be wanted."""
+    typed: dict[str, Any] = {
+        name: Path(value) if "Path" in str(OPTION_COLUMNS[name].type) else value
+        for name, value in values.items()
+    }
+    return OutputOptions(**typed)
+
+
+@lru_cache(maxsize=1)
+def _renderers() -> tuple[str, ...]:
+    """Their names; torch comes along, which takes seconds, and those of other packages are looked for."""
+    from talkhead.renderers.base import renderer_names
+
+    return tuple(renderer_names())
+
+
+def _check(row: Row) -> None:
+    """Raises TalkheadError for what can be said of one row alone."""
+    if not row.identity and row.video is None:
+        raise TalkheadError("identity or video is missing: who speaks?")
+    if row.identity and row.video is not None and row.timeline != "source":
+        raise TalkheadError(
+            "identity and video are both given. Give one, or timeline: source to keep the video's own"
+        )
+    if row.timeline == "source" and row.video is None:
+        raise TalkheadError("timeline source needs a video: which timeline?")
+    for name, value, choices in (
+        ("mode", row.mode, MODES),
+        ("timeline", row.timeline, TIMELINES),
+        ("preset", row.preset or PRESETS[0], PRESETS),
+        ("renderer", row.renderer, _renderers() if row.renderer else ("",)),
+    ):
+        if value not in choices:
+            raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
+    if row.timeline == "source" and row.mode != "paste":
+        raise TalkheadError(f"timeline source pastes into the video. Drop mode {row.mode}")
+    for path in (row.audio, row.video):
+        if path is not None:
+            _check_input(path)
+    try:
+        check_options(build_options(row.options), row.output, row.mode)
+    except MediaError as error:
+        raise TalkheadError(str(error)) from error
+
+
+def _check_input(path: Path) -> None:
+    if path.is_dir():
+        raise TalkheadError(f"{path}: is a folder. Give one file")
+    if not path.is_file():
+        raise TalkheadError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise TalkheadError(f"{path}: is empty (0 bytes)")
+
+
+def _clashes(rows: list[Row]) -> dict[int, str]:
+    """Which rows would write over another's output or over an input: line -> reason."""
+    clashes: dict[int, str] = {}
+    inputs = {_same(p): row.line for row in rows for p in (row.audio, row.video) if p is not None}
+    first: dict[str, int] = {}
+    for row in rows:
+        goal = _same(row.output)
+        if goal in inputs:
+            clashes[row.line] = f"{row.output}: is the input of line {inputs[goal]}. Choose another"
+        elif goal in first:
+            clashes[row.line] = f"{row.output}: line {first[goal]} writes this file, too"
+        first.setdefault(goal, row.line)
+    return clashes
+
+
+def _same(path: Path) -> str:
+    """Equal for paths of one file."""
+    return os.path.normcase(os.path.realpath(path))

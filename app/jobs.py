@@ -1,0 +1,420 @@
+"""Jobs on disk: each a small JSON file in the folder of its status. No daemon, no database.
+
+HOME/jobs/
+  queued/ running/ done/ failed/ cancelled/     ID.json each; a job is in exactly one of them
+  work/ID/                what a job that isn't done has made so far
+  locks/ID                held by whoever works on the job, gone with that process
+  cancelling/ID           somebody wants the running job stopped
+
+A job changes its status by one rename. Whoever works on it holds its lock, and the system ends the lock
+with the process: so a job in running/ whose lock is free belongs to nobody, and goes back to the queue.
+One output, one job: a job's id is made of where its output goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from talkhead import storage
+from talkhead.app.identities import name_from_video
+from talkhead.errors import PackageError
+from talkhead.locks import FileLock, is_locked
+
+STATUSES = ("queued", "running", "done", "failed", "cancelled")
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATUSES
+FORMAT = 1
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
+"""How long a job that failed waits before it is tried again: at first, doubled each time, at most."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a job is to do. Paths are absolute.
+
+    kind: "line", a line said, or "fit", a person learnt. identity: who, as a name or a package's
+    folder. output: the finished file; "" for a fit. video: the footage to fit, or the one whose
+    timeline a line keeps. preset: of a fit. options: of OutputOptions, those given. needs: the id of
+    the job that must be done before.
+    """
+
+    kind: str
+    identity: str
+    audio: str = ""
+    output: str = ""
+    video: str = ""
+    renderer: str = ""
+    mode: str = "paste"
+    preset: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs: str = ""
+
+    @property
+    def id(self) -> str:
+        """Of the output, readable: the same for every task with this output."""
+        goal = Path(self.output) if self.output else Path(self.identity)
+        digest = hashlib.sha256(f"{self.kind} {goal}".encode()).hexdigest()[:10]
+        prefix = "fit-" if self.kind == "fit" else ""
+        return f"{prefix}{name_from_video(goal)[:40]}-{digest}"
+
+    def fingerprint(self) -> str:
+        """Another one for another task, or when a file that it reads was replaced."""
+        files = [_file_state(path) for path in (self.audio, self.video) if path]
+        what = {name: value for name, value in asdict(self).items() if name != "needs"}
+        text = json.dumps([what, files], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _file_state(path: str) -> list[int]:
+    """Size and time of change; nothing for a file that isn't there."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return []
+    return [state.st_size, state.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task and how far it is. status: the folder it is in.
+
+    order: its place among others. made_of: the task's fingerprint. tries: how often it has failed.
+    retry_at: not to be tried again before, Unix time. reason: why it failed last. result: of a job
+    that is done, else empty.
+    """
+
+    id: str
+    status: str
+    task: Task
+    order: int
+    made_of: str
+    tries: int = 0
+    retry_at: float = 0.0
+    reason: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the job's file holds; the status is where it lies."""
+        return {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "status"}}
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of tasks that were added: counts."""
+
+    new: int = 0
+    changed: int = 0
+    kept: int = 0
+
+
+class JobStore:
+    """The jobs of one home folder. Any number of processes may work on them at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self) -> None:
+        """Make the folders. Raises TalkheadError where that can't be done."""
+        for name in (*STATUSES, "work", "locks", "cancelling", "temporary"):
+            storage.make_folder(self.path / name)
+
+    def work_path(self, job_id: str) -> Path:
+        """The folder of what a job has made so far."""
+        return self.path / "work" / job_id
+
+    # ------------------------------------------------------------------------ looking
+
+    def find(self, job_id: str) -> Job | None:
+        """The job of that id, if there is one and it can be read."""
+        for _ in range(2):  # it may move on while we look
+            for status in STATUSES:
+                job = self._read(status, job_id)
+                if job is not None:
+                    return job
+        return None
+
+    def jobs(self, statuses: Collection[str] = STATUSES) -> list[Job]:
+        """All jobs of those statuses in their order. Damaged files are left out."""
+        found: dict[str, Job] = {}
+        for status in STATUSES:  # the order in which a job moves on: a later one is the newer
+            if status in statuses:
+                for job_id in self._ids(status):
+                    job = self._read(status, job_id)
+                    if job is not None:
+                        found[job_id] = job
+        return sorted(found.values(), key=lambda job: (job.order, job.id))
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are of each status."""
+        return {status: sum(1 for _ in self._ids(status)) for status in STATUSES}
+
+    def _ids(self, status: str) -> Iterator[str]:
+        folder = self.path / status
+        if folder.is_dir():
+            with storage.file_errors(folder), os.scandir(folder) as entries:
+                names = [entry.name for entry in entries]
+            yield from (name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def _file(self, status: str, job_id: str) -> Path:
+        return self.path / status / f"{job_id}.json"
+
+    def _read(self, status: str, job_id: str) -> Job | None:
+        try:
+            data = json.loads(self._file(status, job_id).read_bytes())
+            if data.pop("format") != FORMAT:
+                return None
+            task = Task(**data.pop("task"))
+            return Job(task=task, status=status, **data)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None  # gone on, or torn by a power cut: whoever adds it again writes it anew
+
+    # ------------------------------------------------------------------------ adding
+
+    def add(self, tasks: Iterable[Task]) -> Added:
+        """Queue tasks that aren't there yet, and those whose job was of another task or lost its output.
+
+        Jobs that are running, done with their output, set aside or cancelled stay as they are. Raises
+        TalkheadError.
+        """
+        self.prepare()
+        known = {job.id: job for job in self.jobs()}
+        order = 1 + max((job.order for job in known.values()), default=0)
+        fresh: list[Job] = []
+        changed = kept = 0
+        for place, task in enumerate(tasks):
+            job = Job(task.id, QUEUED, task, order + place, task.fingerprint())
+            old = known.get(job.id)
+            if old is None:
+                fresh.append(job)
+            elif _is_settled(old, job):
+                kept += 1
+            else:
+                changed += self._replace(old, job)
+        self._write_all(fresh)
+        return Added(len(fresh), changed, kept)
+
+    def _replace(self, old: Job, job: Job) -> bool:
+        """Queue a job in place of an old one; not if that is being worked on just now."""
+        with self.hold(old) as claim:
+            if claim is None:
+                return False
+            storage.remove(self.work_path(old.id))
+            claim.move(job, QUEUED)
+        return True
+
+    def _write_all(self, jobs: list[Job]) -> None:
+        """Write the files of new jobs: many of them, so the disk is waited for once, not for each."""
+        token = secrets.token_hex(4)
+        named = [(self.path / "temporary" / f"{job.id}-{token}.json", job) for job in jobs]
+        with storage.file_errors(self.path):
+            for temporary, job in named:
+                temporary.write_bytes(_encoded(job))
+            if jobs and hasattr(os, "sync"):
+                os.sync()
+            for temporary, job in named:
+                os.replace(temporary, self._file(QUEUED, job.id))
+            storage.sync(self.path / QUEUED)
+
+    def write(self, job: Job) -> None:
+        """Have the job's file say what job says, whole or as before, where its status is."""
+        temporary = self.path / "temporary" / f"{job.id}-{secrets.token_hex(4)}.json"
+        target = self._file(job.status, job.id)
+        with storage.file_errors(target):
+            try:
+                temporary.write_bytes(_encoded(job))
+                storage.sync(temporary)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def rename(self, job_id: str, old: str, new: str) -> bool:
+        """Whether the job moved from one status to another; not if it wasn't there any more."""
+        target = self._file(new, job_id)
+        with storage.file_errors(target):
+            try:
+                os.rename(self._file(old, job_id), target)
+            except FileNotFoundError:
+                return False
+            storage.sync(target.parent)
+        return True
+
+    # ------------------------------------------------------------------------ working
+
+    @contextmanager
+    def claim(self, job_id: str) -> Iterator[Claim | None]:
+        """A block in which a queued job runs and is ours; None if it isn't to be had."""
+        job = self._read(QUEUED, job_id)
+        with self.hold(job) as claim:
+            if claim is not None:
+                claim.move(claim.job, RUNNING)
+            yield claim
+
+    @contextmanager
+    def hold(self, job: Job | None) -> Iterator[Claim | None]:
+        """A block in which nobody else changes a job; None while somebody works on it, or if it has
+        another status by now."""
+        lock = None if job is None else FileLock.take(self.path / "locks" / job.id)
+        if job is None or lock is None:
+            yield None
+            return
+        try:
+            now = self._read(job.status, job.id)
+            yield None if now is None else Claim(self, now)
+        finally:
+            lock.release()
+
+    def recover(self, ids: Collection[str] | None = None) -> list[str]:
+        """Queue the running jobs that nobody works on any more, all or of those ids; their ids."""
+        recovered = []
+        for job_id in self._ids(RUNNING) if ids is None else ids:
+            with self.hold(self._read(RUNNING, job_id)) as claim:
+                if claim is not None:
+                    claim.move(claim.job, DONE if claim.job.result else QUEUED)
+                    recovered.append(job_id)
+        return recovered
+
+    def tidy(self) -> None:
+        """Remove what is left of jobs that are done, and of processes that were killed."""
+        storage.remove_stale(self.path / "temporary", "")
+        for entry in self._entries("locks"):
+            is_locked(entry)  # removes it where it isn't
+        for entry in self._entries("work"):
+            job = self.find(entry.name)
+            if job is not None and job.status in (DONE, CANCELLED):
+                with self.hold(job) as claim:
+                    if claim is not None:
+                        storage.remove(entry)
+
+    def _entries(self, name: str) -> list[Path]:
+        folder = self.path / name
+        return list(folder.iterdir()) if folder.is_dir() else []
+
+    def retry(self, ids: Iterable[str]) -> list[str]:
+        """Queue set aside or cancelled jobs again, their failures forgotten; the ids of those queued."""
+        moved = []
+        for job_id in ids:
+            job = self.find(job_id)
+            if job is None or job.status not in (FAILED, CANCELLED):
+                continue
+            with self.hold(job) as claim:
+                if claim is not None:
+                    claim.move(replace(job, tries=0, retry_at=0.0), QUEUED)
+                    moved.append(job_id)
+        return moved
+
+    def cancel(self, ids: Iterable[str]) -> list[str]:
+        """Cancel queued, running and set-aside jobs; a running one stops within a second. Their ids."""
+        moved = []
+        for job_id in ids:
+            job = self.find(job_id)
+            if job is None or job.status in (DONE, CANCELLED):
+                continue
+            (self.path / "cancelling" / job_id).touch()
+            with self.hold(job) as claim:
+                if claim is not None:
+                    claim.cancel()
+            moved.append(job_id)
+        return moved
+
+    def is_cancelling(self, job_id: str) -> bool:
+        """Whether somebody wants the job stopped."""
+        return (self.path / "cancelling" / job_id).exists()
+
+
+def _is_settled(old: Job, new: Job) -> bool:
+    """Whether an old job needs nothing done for the new one with the same output."""
+    if old.status == RUNNING:
+        return True
+    is_made = old.task.output != "" and Path(old.task.output).exists() and bool(old.result)
+    return old.made_of == new.made_of and (old.status != DONE or is_made)
+
+
+def _encoded(job: Job) -> bytes:
+    return (json.dumps(job.to_json(), ensure_ascii=False, indent=1) + "\n").encode()
+
+
+class Claim:
+    """A job that this process holds the lock of, and what may be done with it."""
+
+    def __init__(self, store: JobStore, job: Job) -> None:
+        self.store, self.job = store, job
+
+    def move(self, job: Job, status: str) -> None:
+        """Have the file say what job says, then move it to a status.
+
+        Killed between the two, the job is still where it was, and still whole.
+        """
+        unmoved = replace(job, status=self.job.status)
+        if unmoved != self.job:
+            self.store.write(unmoved)
+        if self.job.status != status:
+            self.store.rename(job.id, self.job.status, status)
+        self.job = replace(job, status=status)
+
+    def complete(self, result: Mapping[str, Any]) -> None:
+        """The job is done; what it worked with goes. result must not be empty."""
+        self.move(replace(self.job, result=result, reason=""), DONE)
+        self._clear()
+
+    def fail(self, reason: str, most_tries: int) -> None:
+        """The job failed: it is tried again later, or set aside after most_tries."""
+        tries = self.job.tries + 1
+        wait_s = min(FIRST_WAIT_S * 2.0 ** (tries - 1), LONGEST_WAIT_S)
+        job = replace(self.job, tries=tries, reason=reason, retry_at=time.time() + wait_s)
+        self.move(job, FAILED if tries >= most_tries else QUEUED)
+
+    def put_back(self) -> None:
+        """Queue the job as if it had not been claimed."""
+        self.move(self.job, QUEUED)
+
+    def cancel(self) -> None:
+        """The job is not wanted any more."""
+        self.move(replace(self.job, reason="cancelled"), CANCELLED)
+        self._clear()
+
+    def _clear(self) -> None:
+        storage.remove(self.store.work_path(self.job.id))
+        storage.remove(self.store.path / "cancelling" / self.job.id)
+
+
+def choose_jobs(store: JobStore, ids: Collection[str], statuses: Collection[str]) -> list[Job]:
+    """The jobs of those ids, or beginnings of ids; without any, all of the statuses.
+
+    Raises PackageError naming an id that there is none of, or more than one.
+    """
+    everything = store.jobs()
+    if not ids:
+        return [job for job in everything if job.status in statuses]
+    chosen = []
+    for wanted in ids:
+        found = [job for job in everything if job.id == wanted] or [
+            job for job in everything if job.id.startswith(wanted)
+        ]
+        if len(found) != 1:
+            several = f"there are {len(found)} whose ids begin so" if found else "there is none"
+            raise PackageError(f"job {wanted}: {several}. `talkhead jobs list` shows their ids")
+        chosen += found
+    return chosen
+
+
+def release_dead(store: JobStore, job_id: str, reason: str, most_tries: int) -> Job | None:
+    """The job of a worker that died, queued again or set aside; None if it wasn't left running."""
+    job = store.find(job_id)
+    if job is None or job.status != RUNNING:
+        return None
+    with store.hold(job) as claim:
+        if claim is None:
+            return None
+        if claim.job.result:
+            claim.move(claim.job, DONE)
+        else:
+            claim.fail(reason, most_tries)
+        return claim.job

@@ -1,0 +1,123 @@
+"""A fitted person, loaded: who looks, who hears, and what their mouth does at a sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from talkhead import media
+from talkhead.app.idle import IdleClip, load_idle
+from talkhead.dataset import IdentityDataset
+from talkhead.encoder.base import SpeechEncoder, encode_chunks, levelled, load_encoder
+from talkhead.encoder.network import PredictorConfig
+from talkhead.encoder.predictor import MotionPredictor
+from talkhead.encoder.silence import hear_speech
+from talkhead.errors import TalkheadError
+from talkhead.identity import IdentityPackage
+from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
+
+CHUNK_S = 20.0
+VERSION = "version"
+"""Key of an encoder's version in a package."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Everything of a package that lines are made with, in memory."""
+
+    package: IdentityPackage
+    renderer_name: str
+    renderer: Renderer
+    idle: IdleClip
+    ears: SpeechEncoder
+    predictor: MotionPredictor
+
+    @property
+    def name(self) -> str:
+        return self.package.manifest.name
+
+
+def load_person(package: IdentityPackage, renderer: str | None, device: torch.device) -> Person:
+    """The person of a package with a renderer (None: the package's own) on a device.
+
+    Raises PackageError for a package without that renderer, TalkheadError as load_ears.
+    """
+    name, _ = package.renderer(renderer)
+    return Person(
+        package,
+        name,
+        load_renderer(package, name, device),
+        load_idle(package),
+        load_ears(package),
+        load_predictor(package),
+    )
+
+
+def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> Renderer:
+    """A package's renderer of that name on a device."""
+    name, part = package.renderer(name)
+    kind = renderer_kind(name)
+    config = config_from_json(kind.config(), part.config)
+    tensors = {key: t.to(device) for key, t in package.tensors(part.file).items()}
+    return kind.renderer().from_tensors(tensors, config)
+
+
+def load_predictor(package: IdentityPackage) -> MotionPredictor:
+    """A package's speech -> motion."""
+    part = package.manifest.predictor
+    config = config_from_json(PredictorConfig, part.config)
+    return MotionPredictor.from_tensors(package.tensors(part.file), config)
+
+
+def load_ears(package: IdentityPackage) -> SpeechEncoder:
+    """The encoder that a package's predictor was fitted with.
+
+    Raises TalkheadError when it is not here, or has other weights now.
+    """
+    part = package.manifest.encoder
+    encoder = load_encoder(part.name)
+    if part.config.get(VERSION, encoder.version) != encoder.version:
+        raise TalkheadError(
+            f"{package.manifest.name}: was fitted with other weights of the encoder {part.name}. "
+            "Run talkhead fit for this person again; the renderer is fitted anew only where it "
+            "is missing"
+        )
+    return encoder
+
+
+def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
+    """Motion codes [n_frames, K] of a sound file; n_frames = round(25 x seconds), at least 1."""
+    return hear_line(audio, load_ears(package), load_predictor(package))
+
+
+def hear_line(
+    audio: Path, ears: SpeechEncoder, predictor: MotionPredictor, n_frames: int | None = None
+) -> Float32:
+    """The same codes, by an encoder and a predictor that belong together.
+
+    n_frames: how many; the mouth is at rest after the sound's end. None: as many as it lasts.
+    """
+
+    def chunks() -> Iterator[Float32]:
+        return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
+
+    speech = hear_speech(chunks)
+    if n_frames is None:
+        n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
+    features = encode_chunks(ears, (speech.gain * chunk for chunk in chunks()))
+    return np.concatenate(list(predictor.predict_chunks(features, speech.silent, n_frames)))
+
+
+def hear_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeatures:
+    """Features of a dataset's sound, as speech_codes would make them."""
+    return encoder.encode(levelled_footage(dataset))
+
+
+def levelled_footage(dataset: IdentityDataset) -> Float32:
+    """A dataset's sound [n_samples] at the level encoders hear; held-out speech sets nothing."""
+    return levelled(dataset.waveform, dataset.tracks.silent | ~dataset.tracks.train)

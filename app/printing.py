@@ -1,0 +1,59 @@
+"""Results on stdout: as JSON, or as lines to be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def show(result: Any, as_json: bool) -> None:
+    """Print a dataclass: as JSON, or a line for each field that says something.
+
+    A field `summary` is what people read in place of `figures`.
+    """
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    summary = fields.pop("summary", "")
+    if as_json:
+        print_json(fields)
+        return
+    if summary:
+        del fields["figures"]
+    print("\n".join([*_lines(fields), *(["", summary] if summary else [])]))
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Lines of name and value, nested ones indented; empty ones are left out."""
+    lines = []
+    for name, value in values.items():
+        label = indent + str(name).removesuffix("_path").replace("_", " ")
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if isinstance(value, Mapping):
+            nested = _lines(value, indent + "  ")
+            lines += [f"{label}:", *nested] if nested else []
+        elif value is not None and value != "" and value != () and value != []:
+            lines.append(f"{label}: {_text(value)}")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and paths as JSON's types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,318 @@
+"""What a finished file says of itself: a signed C2PA manifest that it is synthetic, by what and when.
+
+Embedded where the container allows it (mp4, mov, png, wav), else in a file NAME.c2pa beside it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkhead import __version__
+from talkhead.errors import TalkheadError
+from talkhead.storage import file_errors
+
+if TYPE_CHECKING:
+    from talkhead.app.signing import Credentials
+
+EMBEDS = {
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".png": "image/png",
+    ".wav": "audio/wav",
+}  # fmt: skip
+OTHER = "application/octet-stream"
+SIDECAR_SUFFIX = ".c2pa"
+SYNTHESIS = "org.talkhead.synthesis"
+"""Label of the statement in a manifest that is talkhead's own."""
+SOURCE_TYPES = {
+    "head": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+    "paste": "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia",
+}
+"""What a file is, by mode; a mode that is not here is a composite as paste is."""
+APART_BYTES = 32_000_000
+"""Larger files are signed in a process of their own."""
+_SETTINGS = {
+    "builder": {"thumbnail": {"enabled": False}},
+    "core": {"backing_store_memory_threshold_in_mb": 4},  # larger ones go through a file
+}
+UNTRUSTED = "signingCredential.untrusted"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is said of a file. identity: who is seen; mode: how it was made; consent: what that person
+    agreed to, None where nothing was stored."""
+
+    identity: str
+    mode: str
+    consent: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a file's manifest says and whether it holds.
+
+    state: "valid", "tampered", "none". trusted: whether the signer is one that others know. where:
+    "embedded", "sidecar" or "". claims: what is said, by name. problems: C2PA's codes.
+    """
+
+    path: Path
+    state: str
+    trusted: bool
+    where: str
+    signer: str
+    tool: str
+    created: str
+    source_type: str
+    claims: Mapping[str, Any]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "valid"
+
+
+def why_no_provenance() -> str:
+    """Empty where manifests can be signed, else what is missing and what to do."""
+    try:
+        importlib.import_module("cryptography")
+        importlib.import_module("c2pa")
+    except (ImportError, OSError, RuntimeError) as error:
+        words = " ".join(str(error).split())
+        return (
+            f"files can't be signed: c2pa-python fails ({words}). Run: pip install c2pa-python, "
+            "or pass --no-provenance"
+        )
+    return ""
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the manifest of a file that can't hold one lies."""
+    return path.with_suffix(SIDECAR_SUFFIX)
+
+
+def embeds(path: Path) -> bool:
+    """Whether a file of that name holds its manifest itself."""
+    return path.suffix.lower() in EMBEDS
+
+
+def sign(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
+    """Write source with its manifest to signed; where source can't hold one, the manifest alone.
+
+    title: the finished file's name. Raises TalkheadError when that can't be done.
+    """
+    if source.stat().st_size > APART_BYTES and sys.executable:
+        _sign_apart(source, signed, title, said, by)
+    else:
+        _sign_here(source, signed, title, said, by)
+
+
+def _sign_here(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
+    c2pa = _c2pa()
+    kind = EMBEDS.get(source.suffix.lower(), OTHER)
+    try:
+        info = c2pa.C2paSignerInfo(by.algorithm.encode(), by.chain, by.key, None)
+        settings = c2pa.Context.from_dict(_SETTINGS)
+        with c2pa.Signer.from_info(info) as signer:
+            builder = c2pa.Builder.from_json(json.dumps(manifest_of(title, said)), settings)
+            if kind == OTHER:
+                builder.set_no_embed()
+            with source.open("rb") as whole, signed.open("w+b") as target:
+                manifest = builder.sign(signer, kind, whole, target)
+        if kind == OTHER:
+            signed.write_bytes(manifest)  # in place of a copy of source
+    except c2pa.C2paError as error:
+        words = " ".join(str(error).split())
+        raise TalkheadError(
+            f"{title}: could not be signed. Check certificate and key, or pass --no-provenance. "
+            f"C2PA says: {words}"
+        ) from error
+
+
+def _sign_apart(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
+    """Sign in a process of its own: C2PA takes up to 300 MB to look at a file, and keeps them."""
+    task = [str(source), str(signed), title, asdict(said), by.chain.decode(), by.key.decode()]
+    code = f"from {__name__} import sign_task; sign_task()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([*task, by.algorithm]).encode(),  # a pipe: others can read arguments
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace").strip() or f"status {done.returncode}"
+        raise TalkheadError(words.splitlines()[-1])
+
+
+def sign_task() -> None:
+    """Sign what standard input says; end with status 1 and one line where that can't be done."""
+    from talkhead.app.signing import Credentials
+
+    source, signed, title, said, chain, key, algorithm = json.load(sys.stdin)
+    by = Credentials(chain.encode(), key.encode(), algorithm)
+    try:
+        _sign_here(Path(source), Path(signed), title, Statement(**said), by)
+    except (TalkheadError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def manifest_of(title: str, said: Statement) -> dict[str, Any]:
+    """The manifest before it is signed, as c2pa takes it."""
+    tool = {"name": "talkhead", "version": __version__}
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    action = {
+        "action": "c2pa.created",
+        "digitalSourceType": SOURCE_TYPES.get(said.mode, SOURCE_TYPES["paste"]),
+        "softwareAgent": tool,
+        "when": now,
+    }
+    own = {
+        "synthetic": True,
+        "tool": f"talkhead {__version__}",
+        "when": now,
+        "identity": said.identity,
+        "mode": said.mode,
+        "consent": said.consent or "no statement was stored",
+    }
+    return {
+        "claim_generator_info": [tool],
+        "title": title,
+        "assertions": [
+            {"label": "c2pa.actions.v2", "data": {"actions": [action]}, "created": True},
+            {"label": SYNTHESIS, "data": own, "created": True},
+        ],
+    }
+
+
+def verify(path: Path, anchors: Path | None = None) -> Verdict:
+    """What the manifest in a file, or beside it, says, and whether file and manifest are unchanged.
+
+    path: a file, or a folder of images: the verdict is then that on the first one that fails, if any.
+    anchors: PEM certificates of the roots to trust. Raises TalkheadError when the file is not there,
+    the folder holds none, anchors can't be used, or c2pa is missing.
+    """
+    if path.is_dir():
+        return _verify_folder(path, anchors)
+    c2pa = _c2pa()
+    if not path.is_file():
+        raise TalkheadError(f"{path}: there is no such file. Check the path")
+    beside = sidecar_of(path)
+    aside = not embeds(path) and beside.is_file()
+    if not aside and not embeds(path):
+        return _no_manifest(path)
+    kind = EMBEDS.get(path.suffix.lower(), OTHER)
+    try:
+        with (
+            path.open("rb") as file,
+            c2pa.Reader(
+                kind, file, beside.read_bytes() if aside else None, _trusting(c2pa, anchors)
+            ) as reader,
+        ):
+            return _verdict(path, "sidecar" if aside else "embedded", json.loads(reader.json()))
+    except c2pa.C2paError.ManifestNotFound:
+        return _no_manifest(path)
+    except c2pa.C2paError as error:
+        words = " ".join(str(error).split())
+        return Verdict(path, "tampered", False, "", "", "", "", "", {}, (words,))
+
+
+def _trusting(c2pa: Any, anchors: Path | None) -> Any:
+    """The context of a reader that trusts these roots; None for one that trusts none."""
+    if anchors is None:
+        return None
+    with file_errors(anchors):
+        roots = anchors.read_text(encoding="utf-8", errors="replace")
+    try:
+        return c2pa.Context.from_dict(
+            {"trust": {"trust_anchors": roots}, "verify": {"verify_trust": True}}
+        )
+    except c2pa.C2paError as error:
+        raise TalkheadError(f"{anchors}: holds no certificates. Give a PEM file") from error
+
+
+def _verify_folder(folder: Path, anchors: Path | None) -> Verdict:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".png", ".wav"))
+    if not files:
+        raise TalkheadError(f"{folder}: holds no images. Give a file, or a folder that speak made")
+    verdicts = [verify(file, anchors) for file in files]
+    worst = next((verdict for verdict in verdicts if not verdict.ok), None)
+    return worst or replace(verdicts[0], path=folder, where=f"embedded in all {len(files)} files")
+
+
+def _no_manifest(path: Path) -> Verdict:
+    return Verdict(path, "none", False, "", "", "", "", "", {})
+
+
+def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
+    manifest = store["manifests"][store["active_manifest"]]
+    said = {a["label"]: a["data"] for a in manifest.get("assertions", [])}
+    actions = [
+        action
+        for label, data in said.items()
+        if label.startswith("c2pa.actions")
+        for action in data.get("actions", [])
+    ]
+    created: Mapping[str, Any] = next((a for a in actions if a.get("action") == "c2pa.created"), {})
+    signature = manifest.get("signature_info", {})
+    tools = manifest.get("claim_generator_info") or [{}]
+    results = store.get("validation_results", {}).get("activeManifest", {})
+    problems = tuple(failure["code"] for failure in results.get("failure", []))
+    state = store.get("validation_state")
+    return Verdict(
+        path=path,
+        state="valid" if state in ("Valid", "Trusted") else "tampered",
+        trusted=state == "Trusted",
+        where=where,
+        signer=", ".join(
+            str(signature[key]) for key in ("common_name", "issuer") if signature.get(key)
+        ),
+        tool=" ".join(str(tools[0].get(key, "")) for key in ("name", "version")).strip(),
+        created=str(created.get("when", signature.get("time", ""))),
+        source_type=str(created.get("digitalSourceType", "")).rpartition("/")[2],
+        claims=dict(said.get(SYNTHESIS, {})),
+        problems=tuple(code for code in problems if code != UNTRUSTED),
+    )
+
+
+def describe(verdict: Verdict) -> str:
+    """A verdict in words, a line each."""
+    if verdict.state == "none":
+        return (
+            f"{verdict.path}: carries no provenance: it says nothing of where it comes from. "
+            f"(A manifest beside it would be called {sidecar_of(verdict.path).name}.)"
+        )
+    if verdict.state == "tampered":
+        why = f" ({', '.join(verdict.problems)})" if verdict.problems else ""
+        head = f"{verdict.path}: CHANGED since it was signed{why}. Don't rely on what it says:"
+    else:
+        trust = "signer trusted" if verdict.trusted else "signer not trusted"
+        head = f"{verdict.path}: valid, {trust}: unchanged since it was signed. It says:"
+    lines = {
+        "what": _WORDS.get(verdict.source_type, verdict.source_type),
+        "made by": verdict.tool,
+        "when": verdict.created,
+        "who is seen": verdict.claims.get("identity", ""),
+        "mode": verdict.claims.get("mode", ""),
+        "consent": verdict.claims.get("consent", ""),
+        "signed by": verdict.signer,
+        "manifest": verdict.where,
+    }
+    return "\n".join([head, *(f"  {name}: {text}" for name, text in lines.items() if text)])
+
+
+_WORDS = {
+    "trainedAlgorithmicMedia": "synthetic, made by a trained model",
+    "compositeWithTrainedAlgorithmicMedia": "real footage with parts made by a trained model",
+}
+
+
+def _c2pa() -> Any:
+    if missing := why_no_provenance():
+        raise TalkheadError(missing)
+    return importlib.import_module("c2pa")

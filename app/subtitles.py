@@ -1,0 +1,311 @@
+"""Subtitles of a line: what is said when, in readable pieces, and the files that hold them.
+
+When each word is said comes from forced alignment where the text is known and English, else from
+spreading the text's words over the stretches in which somebody speaks; without a text English is
+recognised. docs/output.md says how good each is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from talkhead.app.cues import Cue, SpokenWord, cues_of
+from talkhead.app.output import BURN, NONE, OutputOptions
+from talkhead.app.spreading import Token, spread_over, tokens_of, weight_of
+from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
+from talkhead.encoder.silence import hear_speech
+from talkhead.errors import TalkheadError
+from talkhead.media import Captions, read_audio, read_audio_chunks
+from talkhead.storage import write_bytes
+from talkhead.types import SAMPLE_RATE, Float32
+
+FONTS_DIR = Path(__file__).parent / "fonts"
+FONT = "Noto Sans"
+COVERED = (
+    (0x20, 0x7E), (0xA0, 0x52F), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x2070, 0x209C),
+    (0x20A0, 0x20BF), (0x2100, 0x215F),
+)  # fmt: skip
+"""What the shipped font can write: Latin, Greek, Cyrillic, punctuation."""
+FONT_SHARE = 0.055
+"""Height of the letters' line over the shorter side of the picture."""
+LETTER_SHARE = 0.56
+"""Width of a bold letter over that, on average and a little more."""
+MAX_CHARS = 42
+LEAST_CHARS = 12
+ENGLISH = "en"
+SUBTITLE_FILES = (".srt", ".vtt")
+
+ALIGNED, SPREAD, RECOGNISED, GIVEN = "aligned", "spread", "recognised", "given"
+"""Where times come from."""
+
+
+@dataclass(frozen=True)
+class Subtitles:
+    """Cues in order, how their times were found (ALIGNED, ...), and what a reader should know of it."""
+
+    cues: tuple[Cue, ...]
+    source: str
+    note: str = ""
+
+
+def subtitle(
+    audio: Path, transcript: str | None, language: str, max_chars: int = MAX_CHARS
+) -> Subtitles:
+    """The subtitles of a sound file. transcript: what is said, or a file with it (.srt and .vtt
+    files keep their times); None: English is recognised. language: ISO 639-1.
+
+    Raises TalkheadError for another language without a transcript, for a transcript that is not
+    there or empty, and without pocketsphinx where there is no transcript.
+    """
+    path = _transcript_file(transcript)
+    if path is not None and path.suffix.lower() in SUBTITLE_FILES:
+        return Subtitles(read_srt(path), GIVEN)
+    text = transcript if path is None else _read_text(path)
+    if text is None:
+        return _recognised(audio, language, max_chars)
+    tokens = tokens_of(text)
+    if not tokens:
+        raise TalkheadError("the transcript has no words. Give what is said, or no transcript")
+    reason = _why_not_aligned(language)
+    if not reason:
+        try:
+            return Subtitles(cues_of(_aligned(read_audio(audio), tokens), max_chars), ALIGNED)
+        except TalkheadError as error:
+            reason = str(error)
+    note = f"subtitles: words are spread over the speech, so times are rough, because {reason}"
+    return Subtitles(cues_of(_spread(audio, tokens), max_chars), SPREAD, note)
+
+
+def _why_not_aligned(language: str) -> str:
+    if language != ENGLISH:
+        return f"only English can be aligned, not {language!r}"
+    return why_no_phones()
+
+
+def _recognised(audio: Path, language: str, max_chars: int) -> Subtitles:
+    if language != ENGLISH:
+        raise TalkheadError(
+            f"subtitles in {language!r} need the text: only English is recognised. Pass --transcript"
+        )
+    heard = hear_words(read_audio(audio))
+    note = (
+        "subtitles: recognised by a small model, so words are wrong here and there; read them over"
+    )
+    words = [SpokenWord(w.text, w.start_s, w.end_s) for w in heard]
+    return Subtitles(cues_of(words, max_chars), RECOGNISED, note)
+
+
+def _transcript_file(transcript: str | None) -> Path | None:
+    """The file that a transcript names; None where it is the text itself."""
+    if transcript is None or len(transcript) > 200 or "\n" in transcript:
+        return None
+    path = Path(transcript)
+    if path.is_file():
+        return path
+    if path.suffix.lower() in (".txt", *SUBTITLE_FILES) and " " not in transcript.strip():
+        raise TalkheadError(
+            f"{transcript}: there is no such file. Check the path, or give the text"
+        )
+    return None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
+    except OSError as error:
+        raise TalkheadError(f"{path}: can't be read ({error.strerror})") from error
+
+
+# ---------------------------------------------------------------------------- for a line
+
+
+@dataclass(frozen=True)
+class LineSubtitles:
+    """The subtitles of a line in its work folder. captions: what is burned in; None: nothing is."""
+
+    srt: Path
+    captions: Captions | None
+    note: str = ""
+
+
+def prepare_subtitles(
+    audio: Path, options: OutputOptions, work: Path, size: tuple[int, int], length_s: float
+) -> LineSubtitles | None:
+    """The subtitles that options ask for, made or found in the work folder; None where none.
+
+    size: width, height of the finished pictures. length_s: of the line. Raises TalkheadError as
+    `subtitle` does, and where the font lacks letters that are to be burned in.
+    """
+    if options.subtitles == NONE:
+        return None
+    srt, note = work / "subtitles.srt", ""
+    if not srt.exists():
+        max_chars = line_chars(size) if options.subtitles == BURN else MAX_CHARS
+        made = subtitle(audio, options.transcript, options.language, max_chars)
+        cues = [replace(c, end_s=min(c.end_s, length_s)) for c in made.cues if c.start_s < length_s]
+        write_srt(srt, cues)
+        note = made.note
+    captions = None
+    if options.subtitles == BURN:
+        captions = Captions(work / "captions.ass", FONTS_DIR)
+        write_ass(captions.path, read_srt(srt) if srt.stat().st_size else (), size)
+    return LineSubtitles(srt, captions, note)
+
+
+# ---------------------------------------------------------------------------- when words are said
+
+
+def _aligned(waveform: Float32, tokens: Sequence[Token]) -> list[SpokenWord]:
+    """Tokens with the times of their words; those that can't be aligned lie between their neighbours.
+
+    Raises TalkheadError when the text as a whole can't.
+    """
+    spoken = [[] if re.search(r"\d", t.text) else words_of(t.text) for t in tokens]
+    found = iter(align_words(waveform, " ".join(word for words in spoken for word in words)))
+    times: list[tuple[float, float] | None] = []
+    for words in spoken:
+        own = [word for word in (next(found) for _ in words) if word is not None]
+        times.append((own[0].start_s, own[-1].end_s) if own else None)
+    return _between(tokens, times, len(waveform) / SAMPLE_RATE)
+
+
+def _between(
+    tokens: Sequence[Token], times: Sequence[tuple[float, float] | None], length_s: float
+) -> list[SpokenWord]:
+    """All tokens with times: unknown ones share the gap between the known ones by their letters."""
+    words: list[SpokenWord] = []
+    at, index = 0.0, 0
+    while index < len(tokens):
+        known = times[index]
+        if known is not None:
+            words.append(tokens[index].said(*known))
+            at, index = known[1], index + 1
+            continue
+        after = next((i for i in range(index, len(tokens)) if times[i] is not None), len(tokens))
+        following = times[after] if after < len(tokens) else None
+        until = max(at, following[0] if following else length_s)
+        gap = tokens[index:after]
+        total, done = sum(weight_of(t) for t in gap), 0.0
+        for token in gap:
+            start = at + (until - at) * done / total
+            done += weight_of(token)
+            words.append(token.said(start, at + (until - at) * done / total))
+        at, index = until, after
+    return words
+
+
+def _spread(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
+    """Tokens over the stretches in which somebody speaks."""
+    return spread_over(tokens, hear_speech(lambda: read_audio_chunks(audio)).silent)
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def write_srt(path: Path, cues: Sequence[Cue]) -> None:
+    """Write cues as a SubRip file, whole or not at all. Raises TalkheadError."""
+    blocks = [
+        f"{number}\n{_clock(cue.start_s, ',', 3)} --> {_clock(cue.end_s, ',', 3)}\n{cue.text}\n"
+        for number, cue in enumerate(cues, 1)
+    ]
+    write_bytes(path, "\n".join(blocks).encode())
+
+
+_CUE = re.compile(
+    r"(?:(\d+):)?(\d+):(\d+)[.,](\d+)\s*-->\s*(?:(\d+):)?(\d+):(\d+)[.,](\d+)[^\n]*\n(.*?)(?:\n\s*\n|\Z)",
+    re.DOTALL,
+)
+
+
+def read_srt(path: Path) -> tuple[Cue, ...]:
+    """The cues of a SubRip or WebVTT file, without markup. Raises TalkheadError if there is none."""
+    text = _read_text(path).replace("\r\n", "\n")
+    cues = []
+    for found in _CUE.findall(text):
+        start, end = _seconds(*found[:4]), _seconds(*found[4:8])
+        words = re.sub(r"<[^>]*>|\{\\[^}]*\}", "", found[8]).strip()
+        if words and end > start:
+            cues.append(Cue(start, end, words))
+    if not cues:
+        raise TalkheadError(f"{path}: has no subtitles. Give a SubRip file, or the text alone")
+    return tuple(sorted(cues, key=lambda cue: cue.start_s))
+
+
+def _seconds(hours: str, minutes: str, seconds: str, fraction: str) -> float:
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction}")
+
+
+def _clock(time_s: float, point: str, digits: int) -> str:
+    """00:01:02,345."""
+    ticks = round(time_s * 10**digits)
+    seconds, fraction = divmod(ticks, 10**digits)
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{point}{fraction:0{digits}}"
+
+
+def line_chars(size: tuple[int, int]) -> int:
+    """How many characters of a burned line fit into pictures of (width, height)."""
+    letter = LETTER_SHARE * FONT_SHARE * min(size)
+    return max(LEAST_CHARS, min(MAX_CHARS, int(0.92 * size[0] / letter)))
+
+
+def check_letters(cues: Sequence[Cue]) -> None:
+    """Raises TalkheadError where the shipped font can't write what the cues say."""
+    letters = {c for cue in cues for c in cue.text if c != "\n"}
+    missing = sorted(c for c in letters if not any(a <= ord(c) <= b for a, b in COVERED))
+    if missing:
+        raise TalkheadError(
+            f"subtitles: the font that is burned in has no {' '.join(missing[:5])} (it writes Latin, "
+            "Greek and Cyrillic). Choose --subtitles track or srt, which players draw"
+        )
+
+
+_ASS = """[Script Info]
+ScriptType: v4.00+
+PlayResX: {width}
+PlayResY: {height}
+WrapStyle: 2
+ScaledBorderAndShadow: yes
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, OutlineColour, BackColour, Bold, BorderStyle, \
+Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default, {font}, {size:.1f}, &H00FFFFFF, &H00101010, &H80000000, -1, 1, \
+{outline:.2f}, {shadow:.2f}, 2, 0, 0, {margin}, 1
+
+[Events]
+Format: Layer, Start, End, Style, Text
+"""
+
+
+def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
+    """Write cues as they are burned into pictures of size (width, height). Raises TalkheadError,
+    also for letters that the shipped font has not."""
+    check_letters(cues)
+    line = FONT_SHARE * min(size)
+    head = _ASS.format(
+        width=size[0],
+        height=size[1],
+        font=FONT,
+        size=line * 1.36,  # what is called size is the font's whole height: 1.36 of its em
+        outline=line * 0.07,
+        shadow=line * 0.04,
+        margin=round(0.05 * size[1]),
+    )
+    events = [
+        f"Dialogue: 0,{_clock(c.start_s, '.', 2)[1:]},{_clock(c.end_s, '.', 2)[1:]},Default,"
+        f"{_ass_text(c.text)}\n"
+        for c in cues
+    ]
+    write_bytes(path, (head + "".join(events)).encode())
+
+
+def _ass_text(text: str) -> str:
+    r"""Text of which nothing is taken for markup: a word joiner parts the \ from what follows."""
+    safe = text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
+    return safe.replace("\n", "\\N")

@@ -1,0 +1,146 @@
+"""How finished videos are encoded: which codec fits which file, and with which settings.
+
+Segments of one codec and size can be joined by stream copy: every group of pictures is closed, and
+the settings that end up in the stream's header are fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talkhead.errors import MediaError
+
+DEFAULT = "h264"
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way to encode pictures.
+
+    suffixes: of the files it goes into, the usual one first; "" is a folder of images.
+    picture_suffix: of its picture-only files (`VideoWriter`), from which the output is made.
+    pixel_format, alpha_format: of opaque pictures and of ones with alpha ("" where it has none).
+    sound: how ffmpeg encodes the sound beside it.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    picture_suffix: str
+    pixel_format: str
+    options: Mapping[str, Any]
+    sound: Mapping[str, Any]
+    alpha_format: str = ""
+
+    @property
+    def alpha(self) -> bool:
+        """Whether it can keep transparency."""
+        return bool(self.alpha_format)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether its output is a folder of images, not a file."""
+        return self.suffixes == ("",)
+
+
+_AAC = {"c:a": "aac", "b:a": "192k"}
+_PCM = {"c:a": "pcm_s24le"}
+_OPUS = {"c:a": "libopus", "b:a": "128k"}
+
+CODECS: dict[str, Codec] = {
+    codec.name: codec
+    for codec in (
+        Codec(
+            "h264", "H.264", (".mp4", ".mov", ".m4v"), ".mp4", "yuv420p",
+            {
+                "c:v": "libx264", "crf": 18, "preset": "veryfast",
+                # Else x264 now and then writes other bytes for the same pictures.
+                "x264-params": "sync-lookahead=0",
+            },
+            sound=_AAC,
+        ),
+        Codec(
+            "hevc", "HEVC", (".mp4", ".mov", ".m4v"), ".mp4", "yuv420p",
+            {
+                "c:v": "libx265", "crf": 20, "preset": "veryfast",
+                "x265-params": "open-gop=0:log-level=error",
+                "tag:v": "hvc1",  # what Apple's players ask for
+            },
+            sound=_AAC,
+        ),
+        Codec(
+            "av1", "AV1", (".mp4",), ".mp4", "yuv420p",
+            {
+                "c:v": "libaom-av1", "crf": 26, "b:v": 0, "cpu-used": 8, "usage": "realtime",
+                "row-mt": 1, "lag-in-frames": 0, "g": 250,
+            },
+            sound=_AAC,
+        ),
+        Codec(
+            "prores", "ProRes 4444", (".mov",), ".mov", "yuv444p10le",
+            {"c:v": "prores_ks", "profile:v": "4444", "vendor": "apl0"},
+            alpha_format="yuva444p10le", sound=_PCM,
+        ),
+        Codec(
+            "vp9", "VP9", (".webm",), ".webm", "yuv420p",
+            {
+                "c:v": "libvpx-vp9", "crf": 24, "b:v": 0, "deadline": "good", "cpu-used": 5,
+                "row-mt": 1, "g": 250,
+                "auto-alt-ref": 0,  # else it can't encode alpha
+            },
+            alpha_format="yuva420p", sound=_OPUS,
+        ),
+        Codec(
+            "png", "PNG images", ("",), ".mov", "rgb24",
+            {"c:v": "png", "compression_level": 4, "pred": "mixed"},
+            alpha_format="rgba", sound=_PCM,
+        ),
+    )
+}  # fmt: skip
+"""All of them by name."""
+
+SUFFIX_CODECS = {".mp4": "h264", ".m4v": "h264", ".mov": "prores", ".webm": "vp9"}
+"""What a file's suffix means where no codec is named."""
+
+
+def choose_codec(name: str | None, output: Path | None = None) -> Codec:
+    """The codec of that name, else the one that the output's suffix means, else H.264.
+
+    output: where the finished video goes; None: not known yet, or picture files of any name.
+    Raises MediaError for an unknown name or suffix, and where codec and file don't fit.
+    """
+    if name is not None and name not in CODECS:
+        raise MediaError(f"there is no codec {name!r}. Choose one of: {', '.join(CODECS)}")
+    if output is None:
+        return CODECS[name or DEFAULT]
+    suffix = output.suffix.lower()
+    if name is None and suffix not in SUFFIX_CODECS:
+        raise MediaError(
+            f"{output}: no video is called so. End the name with {_list(SUFFIX_CODECS)}, "
+            "or name a codec: png writes a folder of images"
+        )
+    codec = CODECS[name or SUFFIX_CODECS[suffix]]
+    if codec.is_folder and suffix in SUFFIX_CODECS:
+        raise MediaError(
+            f"{output}: {codec.title} go into a folder. Give the name of one, without {suffix}"
+        )
+    if not codec.is_folder and suffix not in codec.suffixes:
+        raise MediaError(
+            f"{output}: {codec.title} doesn't go into such a file. "
+            f"End the name with {_list(codec.suffixes)}, or choose another codec"
+        )
+    return codec
+
+
+def default_name(stem: str, codec: Codec) -> Path:
+    """What an output is called by default: stem.mp4, or stem-frames for a folder of images."""
+    return Path(f"{stem}-frames" if codec.is_folder else f"{stem}{codec.suffixes[0]}")
+
+
+def _list(names: Any) -> str:
+    """ "a", "a or b", "a, b or c"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else str(last)

@@ -1,0 +1,38 @@
+"""Picture files of one kind, joined end to end without encoding them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ffmpeg
+
+from talkhead.errors import MediaError
+from talkhead.ffmpeg_program import file_url
+from talkhead.muxing import container_of, container_options, run_to_end
+from talkhead.storage import atomic_path
+
+
+def join_segments(paths: Sequence[Path], output: Path) -> None:
+    """Write to output the pictures of all the files, in order, each as it was encoded.
+
+    The files are VideoWriter's, of one codec, size, frame rate and alpha, without sound. Raises
+    MediaError when ffmpeg can't, TalkheadError when output can't be written.
+    """
+    if not paths:
+        raise MediaError(f"{output}: there are no segments to join")
+    container = container_of(output)
+    with atomic_path(output) as part:
+        listing = part.with_suffix(".txt")
+        try:
+            listing.write_text("".join(f"file '{_quoted(path)}'\n" for path in paths), "utf-8")
+            source = ffmpeg.input(file_url(listing), f="concat", safe=0)["v:0"]
+            options = {"c": "copy", **container_options(container)}
+            run_to_end(source.output(file_url(part), f=container, **options), part)
+        finally:
+            listing.unlink(missing_ok=True)
+
+
+def _quoted(path: Path) -> str:
+    """A path inside single quotes, in the language of ffmpeg's lists."""
+    return file_url(path).replace("'", "'\\''")

@@ -1,0 +1,96 @@
+"""What is behind the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from talkhead import media
+from talkhead.app.backgrounds import backgrounds_of, check_background, colour_of
+from talkhead.app.shots import over, transparent
+from talkhead.errors import TalkheadError
+from talkhead.types import UInt8
+
+OWN = np.full((24, 32, 3), 77, np.uint8)
+
+
+def grey(level: int, height: int = 48, width: int = 64) -> UInt8:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("text", "colour"),
+    [
+        ("#0f8", (0, 255, 136)),
+        ("#102030", (16, 32, 48)),
+        ("Navy", (0, 0, 128)),
+        ("chroma-green", (0, 177, 64)),
+        ("102030", None),
+        ("#12345", None),
+        ("navyish", None),
+    ],
+)
+def test_colours(text: str, colour: tuple[int, int, int] | None) -> None:
+    assert colour_of(text) == colour
+
+
+def test_own_and_colour_stand_still() -> None:
+    assert [p.mean() for p in backgrounds_of(None, OWN, 9)(2, 5)] == [77, 77, 77]
+    assert len(list(backgrounds_of("own", OWN, 9)(0, 9))) == 9
+    (picture,) = backgrounds_of("#102030", OWN, 9)(4, 5)
+    assert picture.shape == OWN.shape and picture[3, 3].tolist() == [16, 32, 48]
+
+
+def test_an_image_covers_and_keeps_its_middle(tmp_path: Path) -> None:
+    wide = np.zeros((48, 200, 3), np.uint8)
+    wide[:, 90:110] = (0, 0, 255)  # red in the middle; OpenCV's order
+    path = tmp_path / "it's ünder.png"
+    path.write_bytes(cv2.imencode(".png", wide)[1].tobytes())
+    (picture,) = backgrounds_of(str(path), OWN, 1)(0, 1)
+    assert picture.shape == OWN.shape
+    assert picture[12, 16].tolist() == [255, 0, 0] and not picture[:, :8].any()
+
+
+def test_a_video_loops_and_any_part_equals_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "loop.mp4"
+    media.write_video(path, [grey(20 + 20 * i) for i in range(7)], keyframe_every=3)
+    run = backgrounds_of(str(path), OWN, 40)
+    whole = list(run(0, 20))
+    shown = np.rint((np.array([p.mean() for p in whole]) - 20) / 20)
+    np.testing.assert_array_equal(shown, np.arange(20) % 7)
+    assert all(picture.shape == OWN.shape for picture in whole)
+    for first, after in ((5, 6), (6, 15), (13, 20)):
+        part = list(run(first, after))
+        assert all(np.array_equal(a, b) for a, b in zip(part, whole[first:after], strict=True))
+
+
+def test_what_is_no_background_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    (tmp_path / "bad.mp4").write_text("no video")
+    cases = {
+        "mauve": "neither a colour",
+        "bad.png": "no image that can be read",
+        "bad.mp4": "bad.mp4",
+    }
+    for name, words in cases.items():
+        text = str(tmp_path / name) if "." in name else name
+        with pytest.raises(TalkheadError) as error:
+            check_background(text)
+        assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_alpha_is_straight_and_colours_go_on_outside() -> None:
+    y, x = np.mgrid[:48, :48]
+    alpha = np.clip(12.5 - np.hypot(x - 24, y - 24), 0, 1).astype(np.float32)[..., None]
+    colour = np.array([0.8, 0.4, 0.2], np.float32)
+    image = transparent(colour * alpha, alpha)
+    assert np.abs(image[..., 3] - np.rint(255 * alpha[..., 0])).max() <= 1
+    near = np.hypot(x - 24, y - 24) < 24  # outside the head too
+    assert np.abs(image[near][:, :3] - 255 * colour).max() <= 2
+    back = np.full((48, 48, 3), 50, np.uint8)
+    direct = over(colour * alpha, alpha, back).astype(float)
+    share = image[..., 3:] / 255.0
+    assert np.abs(image[..., :3] * share + back * (1 - share) - direct).max() <= 1.5

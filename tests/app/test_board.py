@@ -1,0 +1,89 @@
+"""What a person sees of many jobs."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from talkhead.app.dubbing.attending import Advanced, Begun, Ended
+from talkhead.app.dubbing.board import Board, JsonBoard, LiveBoard, Tally, clock, make_board
+from talkhead.app.jobs import DONE, FAILED, QUEUED, Job, Task
+
+
+def make_job(number: int) -> Job:
+    task = Task("line", "anna", output=str(Path("/out") / f"{number}.mp4"))
+    return Job(f"job-{number}", QUEUED, task, number, "")
+
+
+def play(board: Board) -> None:
+    """Two jobs begin; one is done, one fails, waits, and is set aside."""
+    for event in (
+        Begun("job-0"),
+        Begun("job-1"),
+        Advanced("job-0", "Listening", 0, 1),
+        Advanced("job-0", "Speaking", 0, 50),
+        Advanced("job-0", "Speaking", 30, 50),
+        Advanced("job-1", "Speaking", 750, 1500),  # gone on with: 750 were there
+        Advanced("job-1", "Speaking", 770, 1500),
+        Advanced("job-0", "Speaking", 50, 50),
+    ):
+        board.see(event)
+        board.refresh()
+    done = Ended("job-0", DONE, result={"n_frames": 50})
+    board.see(done)
+    board.ended(make_job(0), done)
+    board.delayed(make_job(1), Ended("job-1", QUEUED, "no luck", time.time() + 4.0))
+    board.ended(make_job(1), Ended("job-1", FAILED, "no [red]luck"))
+
+
+def test_the_tally() -> None:
+    tally = Tally(5, n_earlier=2, n_open=3)
+    assert tally.left_s is None
+    play(Board(tally))
+    assert tally.n_frames == 70 and tally.ended == {DONE: 1, FAILED: 1}
+    assert set(tally.running) == {"job-1"} and tally.left_s is not None
+    assert clock(59.6) == "1:00" and clock(3725) == "1:02:05"
+
+
+def test_lines_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    board = LiveBoard(Tally(2, 0, 2), Console(file=stream, width=200))
+    play(board)
+    board.close()
+    assert stream.getvalue().splitlines() == [
+        "done      0.mp4",
+        "again in 4 s: job-1: no luck",
+        "failed    1.mp4: no [red]luck",
+    ]
+
+
+def test_a_table_on_a_terminal() -> None:
+    stream = io.StringIO()
+    board = LiveBoard(Tally(2, 0, 2), Console(file=stream, width=120, force_terminal=True))
+    play(board)
+    board._live.refresh()
+    board.close()
+    shown = stream.getvalue()
+    assert "job-1" in shown and "770/1500" in shown and "all jobs" in shown and "1/2" in shown
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    board = make_board("json", Tally(2, 0, 2))
+    assert isinstance(board, JsonBoard)
+    play(board)
+    board.close()
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [event["event"] for event in events] == ["progress", "job", "retry", "job"]
+    assert events[1] == {
+        "event": "job",
+        "id": "job-0",
+        "status": "done",
+        "output": "/out/0.mp4",
+        "reason": "",
+    }
+    assert type(make_board("silent", Tally(0, 0, 0))) is Board

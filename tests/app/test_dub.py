@@ -1,0 +1,489 @@
+"""Tables of lines: what is wrong is named before anything starts, and what is right is dubbed once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import InlineWorkers
+from tiny import LINE, make_tiny
+
+from talkhead import media
+from talkhead.app import cli, jobs
+from talkhead.app import dub as dub_module
+from talkhead.app.dub import DubResult, dub
+from talkhead.app.dubbing import attending
+from talkhead.app.dubbing.attending import attend, publish
+from talkhead.app.dubbing.studio import Studio
+from talkhead.app.dubbing.table import Table, read_table
+from talkhead.app.dubbing.workers import LocalWorkers, Workplace
+from talkhead.app.fit import FitResult
+from talkhead.app.jobs import DONE, FAILED, QUEUED, RUNNING, JobStore, Task
+from talkhead.errors import TalkheadError
+from talkhead.progress import Progress
+
+# -------------------------------------------------------------------------------- tables
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two lines of sound, a video, a place."""
+    for name in ("a.wav", "b b.wav", "who.mp4", "ünï.wav"):
+        (tmp_path / name).write_bytes(b"sound")
+    (tmp_path / "empty.wav").touch()
+    return tmp_path
+
+
+def read(path: Path, text: str, encoding: str = "utf-8") -> Table:
+    path.write_text(text, encoding=encoding)
+
+    def check(identity: str) -> None:
+        if identity != "anna":
+            raise TalkheadError(f"identity {identity}: there is none of this name")
+
+    return read_table(path, check)
+
+
+def test_three_formats_say_the_same(folder: Path) -> None:
+    cells = [
+        {"identity": "anna", "audio": "a.wav", "output": "out/1.mp4", "height": 360},
+        {"video": "who.mp4", "audio": "b b.wav", "output": "2.mp4", "timeline": "source"},
+        {"identity": "anna", "audio": "ünï.wav", "output": "ö 3.mp4", "provenance": False},
+    ]
+    csv = (
+        "\ufeffIdentity,video,audio,output,timeline,height,provenance\r\n"
+        "anna,,a.wav,out/1.mp4,,360,\r\n\r\n"
+        ',who.mp4,"b b.wav",2.mp4,source,,\r\n'
+        "anna,,ünï.wav,ö 3.mp4,,,no\r\n"
+    )
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in cells)
+    yaml = "\n".join(
+        "- " + "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in row.items()) for row in cells
+    )
+    tables = [
+        read(folder / "t.csv", csv),
+        read(folder / "t.jsonl", lines),
+        read(folder / "t.yaml", yaml),
+    ]
+    rows = [[replace(row, line=0) for row in table.rows] for table in tables]
+    assert rows[0] == rows[1] == rows[2] and not any(table.bad for table in tables)
+    first, second, third = rows[0]
+    assert first.output == folder / "out" / "1.mp4" and first.options == {"height": 360}
+    assert second.video == folder / "who.mp4" and second.timeline == "source"
+    assert third.audio == folder / "ünï.wav" and third.options == {"provenance": False}
+    assert [row.line for row in tables[0].rows] == [2, 4, 5]
+    assert [row.line for row in tables[1].rows] == [1, 2, 3]
+    assert [row.line for row in tables[2].rows] == [1, 5, 9]
+
+
+BAD_ROWS = {
+    "anna,,a.wav,": "output is missing",
+    "anna,,,1.mp4": "audio is missing",
+    ",,a.wav,1.mp4": "identity or video is missing",
+    "anna,who.mp4,a.wav,1.mp4": "both given",
+    "nobody,,a.wav,1.mp4": "there is none of this name",
+    "anna,,c.wav,1.mp4": "there is no such file",
+    "anna,,empty.wav,1.mp4": "is empty",
+    "anna,,.,1.mp4": "is a folder",
+    "anna,,a.wav,1.avi": "no video is called so",
+    "anna,,a.wav,a.wav": "no video is called so",
+    "anna,,a.wav,who.mp4,,,,": "is the input of line",
+    "anna,,a.wav,1.mp4,best": "mode 'best': unknown",
+    "anna,,a.wav,1.mp4,,film": "codec 'film'",
+    "anna,,a.wav,1.mp4,,,tall": "height 'tall': is no int",
+    "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not possible",
+    "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
+    "anna,,a.wav,1.mp4,,,,,x": "9 cells, but the header has 8",
+}
+
+
+@pytest.mark.parametrize("row", BAD_ROWS)
+def test_bad_rows(folder: Path, row: str) -> None:
+    text = "identity,video,audio,output,mode,codec,height,timeline\n"
+    table = read(folder / "t.csv", f"{text},who.mp4,a.wav,other.mp4,,,,\n{row}\n")
+    assert len(table.rows) == 1 and [bad.line for bad in table.bad] == [3]
+    assert BAD_ROWS[row] in table.bad[0].reason
+
+
+def test_all_bad_rows_are_named_in_one_line(folder: Path) -> None:
+    text = "identity,audio,output\nanna,c.wav,1.mp4\nanna,a.wav,2.mp4\nanna,a.wav,./2.mp4\n,a.wav,3.mp4\n"
+    message = str(read(folder / "t.csv", text).refuse())
+    assert "3 of 4 rows" in message and "--skip-bad" in message and "\n" not in message
+    assert "line 2: " in message and "line 4: " in message and "line 5: " in message
+    assert "line 3 writes this file, too" in message
+    many = "".join(f"anna,c.wav,{n}.mp4\n" for n in range(1000))
+    message = str(read(folder / "t.csv", f"identity,audio,output\n{many}").refuse())
+    assert "and 980 more" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("t.csv", "identity,sound,output\n", "line 1: there is no column 'sound'"),
+        ("t.csv", "audio,audio\n", "a column is there twice"),
+        ("t.csv", "", "there is no row in it"),
+        ("t.csv", 'audio,output\n"a.wav,1.mp4\n', "line 2"),
+        ("t.yaml", "a: [", "this is no YAML"),
+        ("t.yaml", "a: 1", "give a list of rows"),
+        ("t.txt", "", "no table is called so"),
+    ],
+)
+def test_tables_that_cannot_be_read(folder: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(TalkheadError) as caught:
+        read(folder / name, text)
+    assert words in str(caught.value) and str(folder / name) in str(caught.value)
+
+
+def test_json_lines_name_their_bad_lines(folder: Path) -> None:
+    good = json.dumps({"identity": "anna", "audio": "a.wav", "output": "1.mp4"})
+    table = read(folder / "t.jsonl", f'{good}\n\n{{"a"\n[1]\n{{"audio": ["a.wav"]}}\n')
+    assert [bad.line for bad in table.bad] == [3, 4, 5] and len(table.rows) == 1
+    with pytest.raises(TalkheadError, match="no text in UTF-8"):
+        read(folder / "t.csv", "audio,ä", encoding="latin-1")
+
+
+# ------------------------------------------------------------------------------- dubbing
+
+Dub = Callable[..., DubResult]
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlineWorkers]:
+    """Lets dub work in this process; the workforces that it hires."""
+    hired: list[InlineWorkers] = []
+    monkeypatch.setattr(jobs, "FIRST_WAIT_S", 0.01)
+
+    def hire(todo: Any, home: Any, workers: Any, cluster: Any, device: Any, tries: int) -> Any:
+        store = JobStore(home.path / "jobs")
+        hired.append(InlineWorkers(store, Studio(home.path, "cpu"), tries))
+        return hired[-1]
+
+    monkeypatch.setattr(dub_module, "hire", hire)
+    return hired
+
+
+def cut_line(path: Path, start_s: float, seconds: float) -> Path:
+    samples = media.read_audio(LINE)[round(start_s * 16_000) :][: round(seconds * 16_000)]
+    from scipy.io import wavfile
+
+    wavfile.write(path, 16_000, (samples * 32767).astype("<i2"))
+    return path
+
+
+def test_a_batch(
+    fitted: FitResult,
+    footage: Path,
+    home: Path,
+    tmp_path: Path,
+    inline: list[InlineWorkers],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two lines by name, one by the footage's content, one that can't be read; then again."""
+    monkeypatch.setattr("talkhead.app.fit.fit", None)  # the person is known
+    for number in range(2):
+        cut_line(tmp_path / f"line {number}.wav", number, 0.4)
+    shutil.copy(footage, tmp_path / "same content.mp4")
+    (tmp_path / "torn.wav").write_bytes(b"RIFF and nothing else")
+    table = tmp_path / "jobs.csv"
+    table.write_text(
+        "identity,video,audio,output\n"
+        f"{fitted.name},,line 0.wav,out/0.mp4\n"
+        ",same content.mp4,line 1.wav,out/ünï 1.mp4\n"
+        f"{fitted.name},,torn.wav,out/2.mp4\n"
+    )
+    result = dub(table, home=home, tries=2)
+    assert (result.n_jobs, result.n_done, result.n_earlier) == (3, 2, 0)
+    assert [(p.status, p.output) for p in result.problems] == [
+        (FAILED, str(tmp_path / "out/2.mp4"))
+    ]
+    assert "torn.wav" in result.problems[0].reason and "1 not" in result.summary
+    assert sum(1 for _ in media.read_frames(tmp_path / "out" / "ünï 1.mp4")) == 10
+    held = [json.loads(line) for line in result.results_path.read_text().splitlines()]
+    assert [line["status"] for line in held] == ["done", "done", "failed"]
+    assert held[0]["n_frames"] == 10 and held[1]["identity"] == fitted.name
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0.mp4", "ünï 1.mp4"]
+    again = dub(table, home=home)
+    assert (again.n_done, again.n_earlier, len(again.problems)) == (2, 2, 1)
+    assert inline[-1].n_started == 0
+    cut_line(tmp_path / "torn.wav", 2.0, 0.4)  # put right: tried again by itself
+    mended = dub(table, home=home)
+    assert (mended.n_done, mended.problems) == (3, ()) and inline[-1].n_started == 1
+    shutil.rmtree(home / "jobs")
+
+
+def test_a_video_is_fitted_once(
+    fitted: FitResult,
+    footage: Path,
+    tmp_path: Path,
+    inline: list[InlineWorkers],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many rows name it, and under whatever name; lines wait for it."""
+    make_tiny(monkeypatch)
+    home, fits = tmp_path / "home", []
+
+    def fit(video: str, **options: Any) -> FitResult:
+        fits.append(options["name"])
+        shutil.copytree(fitted.package_path, home / "identities" / options["name"])
+        return fitted
+
+    monkeypatch.setattr("talkhead.app.fit.fit", fit)
+    cut_line(tmp_path / "a.wav", 0.0, 0.2)
+    shutil.copy(footage, tmp_path / "copy.mp4")
+    table = tmp_path / "jobs.jsonl"
+    rows = [
+        {"video": str(footage), "audio": "a.wav", "output": "1.mp4", "preset": "preview"},
+        {"video": "copy.mp4", "audio": "a.wav", "output": "2.mp4"},
+    ]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    result = dub(table, home=home)
+    assert (result.n_jobs, result.n_done, fits) == (3, 3, ["Anna-B"])
+    assert (tmp_path / "1.mp4").exists() and (tmp_path / "2.mp4").exists()
+    assert dub(table, home=home).n_earlier == 2
+
+
+def test_a_fit_that_fails_takes_its_lines_along(
+    tmp_path: Path, inline: list[InlineWorkers]
+) -> None:
+    cut_line(tmp_path / "a.wav", 0.0, 0.2)
+    shutil.copy(tmp_path / "a.wav", tmp_path / "no video.mp4")
+    (tmp_path / "t.csv").write_text(
+        "video,audio,output\nno video.mp4,a.wav,1.mp4\nno video.mp4,a.wav,2.mp4\n"
+    )
+    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
+    assert len(result.problems) == 3 and result.n_done == 0
+    assert all("has no picture" in problem.reason for problem in result.problems)
+    with (tmp_path / "t.csv").open("a") as table:
+        table.write("no video.mp4,a.wav,3.mp4\n")
+    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
+    assert len(result.problems) == 4 and inline[-1].n_started == 0
+    assert "has no picture" in result.problems[-1].reason
+
+
+def test_rows_are_refused_before_anything_starts(
+    tmp_path: Path, add: Any, inline: list[InlineWorkers]
+) -> None:
+    home = tmp_path / "home"
+    add(home / "identities" / "anna")
+    (home / "work" / "berta-0123456789ab").mkdir(parents=True)
+    cut_line(tmp_path / "a.wav", 0.0, 0.2)
+    table = tmp_path / "t.csv"
+    table.write_text("identity,audio,output\nberta,a.wav,1.mp4\nclara,a.wav,2.mp4\n")
+    with pytest.raises(TalkheadError) as caught:
+        dub(table, home=home)
+    message = str(caught.value)
+    assert "berta: is still being fitted" in message and "clara: there is none" in message
+    assert not inline and not list((home / "jobs" / "queued").iterdir())
+    result = dub(table, home=home, skip_bad=True)
+    assert (result.n_bad_rows, result.n_jobs) == (2, 0)
+    assert "bad row" in result.results_path.read_text()
+
+
+# ---------------------------------------------------------------- one job, and its moments
+
+
+class Studios:
+    """A studio that writes two files, and fails as told."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.calls = error, 0
+
+    def __call__(
+        self, task: Task, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        (products / Path(task.output).name).write_text("video")
+        (products / Path(task.output).with_suffix(".srt").name).write_text("words")
+        return {"n_frames": 1}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JobStore:
+    store = JobStore(tmp_path / "jobs")
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    task = Task("line", "anna", audio=str(tmp_path / "a.wav"), output=str(tmp_path / "out/1.mp4"))
+    store.add([task])
+    return store
+
+
+def test_killed_between_finishing_and_telling(
+    store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made again: what was not moved yet is moved, and the file says so."""
+    job_id, studio = store.jobs()[0].id, Studios()
+
+    class Killed(BaseException):
+        pass
+
+    moved = []
+
+    def move(source: Path, target: Path) -> None:
+        if moved:
+            raise Killed
+        moved.append(target.name)
+        publish(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(attending, "publish", move)
+        attend(store, job_id, studio, 3, lambda event: None)
+    assert moved == ["1.srt"], "the output itself comes last"
+    state = (tmp_path / "out" / "1.srt").stat()
+    assert store.recover() == [job_id]
+    ended = attend(store, job_id, studio, 3, lambda event: None)
+    assert (ended.status, studio.calls) == (DONE, 1)
+    assert (tmp_path / "out" / "1.srt").stat() == state
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1.mp4", "1.srt"]
+
+
+def test_a_full_disk_stops_all_and_blames_nobody(store: JobStore, tmp_path: Path) -> None:
+    job_id = store.jobs()[0].id
+    full = TalkheadError("1.mp4: the disk is full. Free some space and run the same command again")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    board = dub_module.make_board("silent", dub_module.Tally(1, 0, 1))
+    with pytest.raises(TalkheadError, match=r"disk is full.*run the same command again$"):
+        dub_module.Coordinator(store, InlineWorkers(store, Studios(full)), board).run(store.jobs())
+    job = store.find(job_id)
+    assert job is not None and (job.status, job.tries) == (QUEUED, 0)
+
+
+def test_a_mistake_in_the_program_is_one_job_s(store: JobStore) -> None:
+    ended = attend(store, store.jobs()[0].id, Studios(KeyError("x")), 1, lambda event: None)
+    assert (ended.status, ended.reason) == (FAILED, "KeyError: 'x'")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("is_other_disk", [False, True])
+def test_publishing(
+    kind: str, is_other_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "new", tmp_path / "out" / "it"
+    for path, text in ((source, "new"), (target, "old")):
+        path.parent.mkdir(exist_ok=True)
+        if kind == "folder":
+            path.mkdir()
+            (path / f"{text}.png").write_text(text)
+        else:
+            path.write_text(text)
+    if is_other_disk:
+        rename = Path.replace
+
+        def refuse(self: Path, other: Path) -> Path:
+            if self.parent != other.parent:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            return rename(self, other)
+
+        monkeypatch.setattr(Path, "replace", refuse)
+    publish(source, target)
+    publish(source, target)  # has been moved: fine
+    assert [p.name for p in target.parent.iterdir()] == ["it"] and not source.exists()
+    held = (target / "new.png" if kind == "folder" else target).read_text()
+    assert held == "new"
+
+
+# ------------------------------------------------------------------------------- workers
+
+
+def test_spawned_workers(tmp_path: Path) -> None:
+    """Two at a time; one is killed under its job, which is done all the same."""
+    store = JobStore(tmp_path / "jobs")
+    tasks = []
+    for number in range(3):
+        audio = tmp_path / f"{number}.wav"
+        audio.write_bytes(b"%d" % number)
+        tasks.append(Task("line", "anna", audio=str(audio), output=str(tmp_path / f"{number}.mp4")))
+    store.add(tasks)
+    workers = LocalWorkers(Workplace(store.path, tmp_path, 3, "fakes:SlowStudio"), ["cpu", "cpu"])
+    killed: list[int] = []
+
+    class Killing(dub_module.LocalWorkers):
+        def wait(self, timeout_s: float) -> list[attending.Event]:
+            events = super().wait(timeout_s)
+            if not killed and any(isinstance(e, attending.Begun) for e in events):
+                worker = next(one for one in self._workers if one.job_id)
+                killed.append(worker.process.pid or 0)
+                worker.process.kill()
+            return events
+
+    workers = Killing(workers.place, workers.devices)
+    board = dub_module.make_board("silent", dub_module.Tally(3, 0, 3))
+    dub_module.Coordinator(store, workers, board).run(store.jobs())
+    assert killed and [job.status for job in store.jobs()] == [DONE] * 3
+    assert sum(job.tries for job in store.jobs()) == 1
+    assert [Path(task.output).read_bytes() for task in tasks] == [
+        b"said: 0",
+        b"said: 1",
+        b"said: 2",
+    ]
+    assert len({job.result["process"] for job in store.jobs()}) >= 2
+
+
+def test_workers_that_cannot_start(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = JobStore(tmp_path / "jobs")
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    store.add([Task("line", "anna", audio=str(tmp_path / "a.wav"), output=str(tmp_path / "1.mp4"))])
+    workers = LocalWorkers(Workplace(store.path, tmp_path, 9, "fakes:Nobody"), ["cpu"])
+    board = dub_module.make_board("silent", dub_module.Tally(1, 0, 1))
+    with pytest.raises(TalkheadError, match="workers ended before they had begun"):
+        dub_module.Coordinator(store, workers, board).run(store.jobs())
+    assert store.jobs()[0].status == QUEUED
+
+
+def test_cancelling_a_running_job(store: JobStore) -> None:
+    job_id = store.jobs()[0].id
+
+    def studio(task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
+        store.cancel([job_id])
+        with progress.step("Speaking", total=9) as step:
+            time.sleep(0.6)
+            step.advance()
+        raise AssertionError("went on")
+
+    assert attend(store, job_id, studio, 3, lambda event: None).status == "cancelled"
+    assert not store.work_path(job_id).exists()
+
+
+# ------------------------------------------------------------------------------ commands
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["talkhead", *words])
+    monkeypatch.setattr("signal.signal", lambda signum, handler: None)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+def test_the_jobs_commands(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id, home = store.jobs()[0].id, str(store.path.parent)
+    attend(store, job_id, Studios(TalkheadError("no luck")), 1, lambda event: None)
+    assert run(monkeypatch, "jobs", "list", "--home", home) == 0
+    out, err = capsys.readouterr()
+    assert "failed" in out and "no luck" in out and "1 failed" in err
+    assert run(monkeypatch, "jobs", "retry", "--home", home) == 0
+    assert f"queued {job_id}" in capsys.readouterr().out
+    assert run(monkeypatch, "jobs", "show", job_id[:4], "--home", home, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "queued"
+    assert run(monkeypatch, "jobs", "cancel", job_id, "--home", home) == 0
+    assert run(monkeypatch, "jobs", "list", "--status", "cancelled", "--home", home, "--json") == 0
+    assert json.loads(capsys.readouterr().out.partition("\n")[2])[0]["id"] == job_id
+    assert run(monkeypatch, "jobs", "list", "--status", "late", "--home", home) == 2
+    assert run(monkeypatch, "jobs", "show", "nobody", "--home", home) == 1
+    assert run(monkeypatch, "dub", "t.csv", "--workers", "none", "--home", home) == 2
+
+
+def test_store_with_nothing(tmp_path: Path, inline: list[InlineWorkers]) -> None:
+    """No table: whatever is queued, here nothing."""
+    result = dub(home=tmp_path / "home")
+    assert (result.n_jobs, result.n_done) == (0, 0)
+    assert JobStore(tmp_path / "home" / "jobs").counts()[RUNNING] == 0

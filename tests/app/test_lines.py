@@ -1,0 +1,172 @@
+"""Lines in segments: bitwise the frames of one piece, and a killed line goes on."""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import LINE
+
+from talkhead import media
+from talkhead.app import lines
+from talkhead.app.fit import FitResult
+from talkhead.app.lines import Line, render_line
+from talkhead.app.person import Person, load_person
+from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
+from talkhead.codecs import CODECS
+from talkhead.errors import TalkheadError
+from talkhead.identity import IdentityPackage
+from talkhead.joining import join_segments
+from talkhead.progress import SilentProgress, Step
+
+N_FRAMES, N_CLIP = 23, 9
+
+
+@pytest.fixture(scope="module")
+def person(fitted: FitResult) -> Person:
+    package = IdentityPackage.load(fitted.package_path)
+    return load_person(package, None, torch.device("cpu"))
+
+
+def make_shot(person: Person, mode: str) -> Shot:
+    """A line of random motion over a clip so short that it turns round and begins again."""
+    clip = person.idle
+    short = replace(clip, codes=clip.codes[:N_CLIP])
+    dice = np.random.default_rng(3)
+    codes = clip.codes[dice.integers(0, len(clip), N_FRAMES)]
+    if mode == "paste":
+        return PastedShot(person.renderer, IdleFootage(short), codes)
+    plate = own_background(clip)
+    return HeadShot(person.renderer, short, codes, lambda a, b: iter([plate] * (b - a)))
+
+
+@pytest.mark.parametrize("mode", ["paste", "head"])
+def test_segments_are_bitwise_the_whole(person: Person, mode: str) -> None:
+    whole = list(make_shot(person, mode).frames(0, N_FRAMES))
+    pieces: list[np.ndarray] = []
+    state = "[]"
+    for first, after in ((0, 5), (5, 6), (6, 17), (17, N_FRAMES)):
+        shot = make_shot(person, mode)  # as another process would
+        shot.state = json.loads(state)
+        pieces += shot.frames(first, after)
+        state = json.dumps(shot.state)
+    assert len(whole) == len(pieces) == N_FRAMES
+    assert all(np.array_equal(a, b) for a, b in zip(whole, pieces, strict=True))
+    if mode == "paste":
+        fresh = list(make_shot(person, mode).frames(6, 17))
+        assert not np.array_equal(fresh[0], whole[6]), "the state matters"
+
+
+class Kill(Exception):
+    """In the middle of a line."""
+
+
+class Counting(SilentProgress):
+    """Counts the frames that are made, and stops at one."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.made, self._stop_at = 0, stop_at
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        yield self if name == "Speaking" else super().step(name).__enter__()  # type: ignore[misc]
+
+    def advance(self, n: int = 1) -> None:
+        self.made += n
+        if self.made == self._stop_at:
+            raise Kill
+
+    def skip(self, reason: str) -> None:
+        pass
+
+    def detail(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    path = tmp_path / "line.wav"
+    samples = media.read_audio(LINE)[16_000 : 16_000 + 18_900]  # 29.5 frames
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def test_a_killed_line_goes_on_from_its_last_segment(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
+    line = Line(audio, tmp_path / "whole.mp4")
+    n_frames, seconds = render_line(person, line, tmp_path / "a", tmp_path, Counting())
+    assert (n_frames, seconds) == (30, 1.2)
+    again = replace(line, output=tmp_path / "resumed.mp4")
+    with pytest.raises(Kill):
+        render_line(person, again, tmp_path / "b", tmp_path, Counting(stop_at=24))
+    (tmp_path / "b" / "segment-00002.part-1234.mp4").write_bytes(b"what a kill leaves")
+    monkeypatch.setattr(lines, "hear_line", None)  # what was heard is kept
+    counting = Counting()
+    render_line(person, again, tmp_path / "b", tmp_path, counting)
+    assert counting.made == 10, "two of three segments were there"
+    first, second = (list(media.read_frames(p)) for p in (line.output, again.output))
+    assert len(first) == 30
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_picture_and_sound_end_together(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 7)
+    line = Line(audio, tmp_path / "it's a line.mp4")
+    work = tmp_path / "it's its work"
+    n_frames, _ = render_line(person, line, work, tmp_path, SilentProgress())
+    n_pictures = sum(1 for _ in media.read_frames(line.output))
+    n_samples = len(media.read_audio(line.output))
+    assert n_pictures == n_frames
+    assert abs(n_samples / 16_000 - n_pictures / 25) <= 1 / 25
+    assert abs(media.probe(line.output).duration_s - n_pictures / 25) <= 1 / 25
+
+
+def test_work_on_another_line_is_thrown_away(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
+    line, work = Line(audio, tmp_path / "out.mp4"), tmp_path / "work"
+    with pytest.raises(Kill):
+        render_line(person, line, work, tmp_path, Counting(stop_at=24))
+    counting = Counting()
+    render_line(person, replace(line, mode="head"), work, tmp_path, counting)
+    assert counting.made == 30
+    others = tmp_path / "photos"
+    others.mkdir()
+    (others / "me.jpg").write_bytes(b"a photo")
+    with pytest.raises(TalkheadError, match="holds files of others"):
+        render_line(person, line, others, tmp_path, SilentProgress())
+    assert (others / "me.jpg").exists()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_joining(name: str, tmp_path: Path) -> None:
+    """The pictures of the parts, in order, as they were encoded."""
+    codec, parts = CODECS[name], []
+    levels = (40, 120, 200)
+    for number, level in enumerate(levels):
+        path = tmp_path / f"part {number}'{codec.picture_suffix}"
+        frames = [np.full((64, 96, 3), level + i, np.uint8) for i in range(4)]
+        media.write_video(path, frames, codec=name, frame_rate=30)
+        parts.append(path)
+    joined = tmp_path / f"joined{codec.picture_suffix}"
+    join_segments(parts, joined)
+    found = [frame.mean() for frame in media.read_frames(joined, frame_rate=30)]
+    wanted = [level + i for level in levels for i in range(4)]
+    assert np.allclose(found, wanted, atol=6.0)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in [*parts, joined]}

@@ -1,0 +1,195 @@
+"""Finished files of every kind, made of tiny pictures and a second of sound."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io.wavfile
+
+from talkhead import media
+from talkhead.app import output as output_module
+from talkhead.app.cues import Cue
+from talkhead.app.output import OutputFacts, OutputOptions, check_options, finish_video, keeps_alpha
+from talkhead.app.provenance import sidecar_of, verify
+from talkhead.app.subtitles import write_srt
+from talkhead.codecs import CODECS
+from talkhead.errors import MediaError, TalkheadError
+from talkhead.ffmpeg_program import report
+
+N_FRAMES = 30
+
+
+@pytest.fixture(scope="module")
+def tone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of a soft tone, in stereo."""
+    path = tmp_path_factory.mktemp("sound") / "a tone.wav"
+    wave = 0.05 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
+    scipy.io.wavfile.write(path, 44100, np.stack([wave, wave], 1).astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> OutputFacts:
+    return OutputFacts(
+        "Anna", "head", N_FRAMES, consent="Yes.", home=tmp_path_factory.mktemp("home")
+    )
+
+
+def picture(folder: Path, codec: str) -> Path:
+    path = folder / f"picture{CODECS[codec].picture_suffix}"
+    frames = [np.full((32, 48, 3), 3 * i, np.uint8) for i in range(N_FRAMES)]
+    media.write_video(path, frames, codec=codec)
+    return path
+
+
+KINDS = [
+    ("line.mp4", "h264", "aac"),
+    ("it's ünder [a] 100% line.mp4", "hevc", "aac"),
+    ("line.mp4", "av1", "aac"),
+    ("line.mov", "prores", "pcm_s24le"),
+    ("line.webm", "vp9", "opus"),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "sound"), KINDS)
+def test_a_finished_file(
+    tmp_path: Path, tone: Path, facts: OutputFacts, name: str, codec: str, sound: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    output, srt = tmp_path / "out" / name, tmp_path / "cues.srt"
+    write_srt(srt, [Cue(0.1, 1.1, "Hello, world")])
+    options = OutputOptions(codec=codec, subtitles="track", transcript="Hello, world")
+    finish_video(picture(tmp_path, codec), tone, output, options, facts, srt)
+    info = media.probe(output)
+    assert (info.width, info.height, info.audio_channels) == (48, 32, 2)
+    assert info.duration_s == pytest.approx(N_FRAMES / 25, abs=0.02)
+    text = report("-i", f"file:{output}")
+    assert f"Audio: {sound}" in text and re.search(r"\(eng\): Subtitle: (mov_text|webvtt)", text)
+    assert len(list(media.read_frames(output))) == N_FRAMES
+    waveform = media.read_audio(output)
+    assert np.abs(waveform[1000:15000]).max() == pytest.approx(0.05, abs=0.01)
+    tags = {key.lower(): value for key, value in media.read_tags(output).items()}
+    assert "Synthetic" in tags["comment"]
+    verdict = verify(output)
+    assert verdict.ok and verdict.claims["consent"] == "Yes."
+    beside = {output.with_suffix(".srt").name}
+    beside |= {sidecar_of(output).name} if codec == "vp9" else set()
+    assert {p.name for p in output.parent.iterdir()} == {output.name, *beside}
+
+
+def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> None:
+    (tmp_path / "out").mkdir()
+    output, srt = tmp_path / "out" / "100%d it's ü", tmp_path / "cues.srt"
+    write_srt(srt, [Cue(0.1, 1.1, "Hello")])
+    options = OutputOptions(codec="png", subtitles="srt")
+    pictures = picture(tmp_path, "png")
+    for _ in range(2):  # the second replaces the first
+        finish_video(pictures, tone, output, options, facts, srt)
+        names = sorted(path.name for path in output.iterdir())
+        assert names[:2] == ["000001.png", "000002.png"] and len(names) == N_FRAMES + 2
+        assert names[-2:] == ["sound.wav", "subtitles.srt"]
+        assert [path.name for path in output.parent.iterdir()] == [output.name]
+    frame = cv2.imdecode(np.fromfile(output / "000010.png", np.uint8), cv2.IMREAD_COLOR)
+    assert frame.shape == (32, 48, 3) and (frame == 27).all()
+    assert media.probe(output / "sound.wav").duration_s == pytest.approx(1.2, abs=0.01)
+    assert verify(output).ok and verify(output).where == "embedded in all 31 files"
+    (output / "000003.png").write_bytes((output / "000004.png").read_bytes()[:-30] + bytes(30))
+    assert verify(output).path.name == "000003.png" and not verify(output).ok
+    (output / "holiday.jpg").touch()
+    with pytest.raises(TalkheadError, match=r"holds other files \(holiday.jpg\)"):
+        finish_video(pictures, tone, output, options, facts)
+    assert (output / "holiday.jpg").exists()
+
+
+def test_without_provenance_no_sidecar_of_before_stays(
+    tmp_path: Path, tone: Path, facts: OutputFacts
+) -> None:
+    output, pictures = tmp_path / "a.webm", picture(tmp_path, "vp9")
+    finish_video(pictures, tone, output, OutputOptions(), facts)
+    assert verify(output).ok
+    finish_video(pictures, tone, output, OutputOptions(provenance=False), facts)
+    assert verify(output).state == "none" and not sidecar_of(output).exists()
+    assert "Synthetic" in str(media.read_tags(output))
+
+
+def test_loudness_is_left_alone_or_set(tmp_path: Path, tone: Path, facts: OutputFacts) -> None:
+    pictures, plain = picture(tmp_path, "prores"), OutputOptions(provenance=False)
+    levels = []
+    for loudness in (None, -20.0, -30.0):
+        output = tmp_path / "a.mov"
+        finish_video(pictures, tone, output, replace(plain, loudness=loudness), facts)
+        levels.append(20 * np.log10(np.std(media.read_audio(output)[2000:14000])))
+    before = 20 * np.log10(np.std(media.read_audio(tone)[2000:14000]))
+    assert levels[0] == pytest.approx(before, abs=0.05)
+    assert levels[1] - levels[2] == pytest.approx(10, abs=0.5)
+    silence = tmp_path / "silence.wav"
+    scipy.io.wavfile.write(silence, 16000, np.zeros(16000, np.float32))
+    with pytest.raises(MediaError, match="is silent, so its loudness can't be set"):
+        finish_video(pictures, silence, tmp_path / "b.mov", replace(plain, loudness=-16), facts)
+    assert not (tmp_path / "b.mov").exists()
+
+
+def test_what_fails_leaves_what_was_there(
+    tmp_path: Path, tone: Path, facts: OutputFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = picture(tmp_path, "h264")
+    output = tmp_path / "line.mp4"
+    output.write_text("before")
+    names = sorted(path.name for path in tmp_path.iterdir())
+
+    def refuse(*given: Any) -> None:
+        raise TalkheadError("no")
+
+    monkeypatch.setattr(output_module, "sign", refuse)
+    with pytest.raises(TalkheadError):
+        finish_video(pictures, tone, output, OutputOptions(), facts)
+    monkeypatch.setattr(output_module, "why_no_provenance", lambda: "c2pa is missing")
+    with pytest.raises(TalkheadError, match="c2pa is missing"):
+        finish_video(pictures, tone, output, OutputOptions(), facts)
+    assert output.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"subtitles": "above"}, "no subtitles 'above'. Choose one of: none, burn, track, srt"),
+        ({"height": 4}, "a height of 4 pixels is not possible"),
+        ({"loudness": 3.0}, "a loudness of 3 LUFS is not possible"),
+        ({"certificate": Path("a.pem")}, "certificate and key belong together"),
+    ],
+)
+def test_options_that_cannot_be(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(TalkheadError) as error:
+        OutputOptions(**wrong)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "mode", "words"),
+    [
+        (OutputOptions(background="red"), "a.mp4", "paste", "needs --mode head"),
+        (OutputOptions(background="alpha"), "a.mov", "paste", "needs --mode head"),
+        (OutputOptions(background="alpha"), "a.mp4", "head", "H.264 can't keep alpha. Choose"),
+        (OutputOptions(background="mauve"), "a.mp4", "head", "neither a colour"),
+        (OutputOptions(codec="png", subtitles="track"), "a", "head", "have no track"),
+        (OutputOptions(codec="vp9"), "a.mp4", "paste", "End the name with .webm"),
+    ],
+)
+def test_what_does_not_fit(options: OutputOptions, name: str, mode: str, words: str) -> None:
+    with pytest.raises(TalkheadError) as error:
+        check_options(options, Path(name), mode)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_alpha_is_kept_in_mode_head_where_nothing_is_behind() -> None:
+    for name, codec in CODECS.items():
+        assert keeps_alpha(OutputOptions(), codec, "head") == (name in ("prores", "vp9", "png"))
+        assert not keeps_alpha(OutputOptions(), codec, "paste")
+        assert not keeps_alpha(OutputOptions(background="own"), codec, "head")

@@ -1,0 +1,215 @@
+"""What files say of themselves, and what verify says of them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talkhead import __version__, media
+from talkhead.app import cli, provenance, signing
+from talkhead.app.provenance import Statement, describe, sidecar_of, sign, verify
+from talkhead.app.signing import Credentials, credentials
+from talkhead.errors import TalkheadError
+
+x509 = pytest.importorskip("cryptography.x509")
+
+SAID = Statement("Anna", "paste", "Anna B., in writing, 3 May 2025")
+NAMES = ("line.mp4", "it's ünder a [line] 100%.mov", "line.webm")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
+    return credentials(tmp_path_factory.mktemp("home"), None, None)
+
+
+def video(path: Path) -> Path:
+    media.write_video(path, [np.full((32, 32, 3), level, np.uint8) for level in range(0, 200, 20)])
+    return path
+
+
+def signed(folder: Path, name: str, by: Credentials, said: Statement = SAID) -> Path:
+    """A signed video of that name."""
+    (folder / "raw").mkdir(exist_ok=True)
+    raw, path = video(folder / "raw" / name), folder / name
+    if provenance.embeds(path):
+        sign(raw, path, name, said, by)
+    else:
+        path.write_bytes(raw.read_bytes())
+        sign(raw, sidecar_of(path), name, said, by)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_signed_is_read_again(tmp_path: Path, own: Credentials, name: str) -> None:
+    path = signed(tmp_path, name, own)
+    verdict = verify(path)
+    assert verdict.ok and not verdict.trusted and not verdict.problems
+    assert verdict.where == ("sidecar" if name.endswith("webm") else "embedded")
+    assert verdict.tool == f"talkhead {__version__}"
+    assert verdict.source_type == "compositeWithTrainedAlgorithmicMedia"
+    assert verdict.claims["identity"] == "Anna" and verdict.claims["synthetic"] is True
+    assert verdict.claims["consent"] == SAID.consent
+    made = datetime.datetime.fromisoformat(verdict.created)
+    age = datetime.datetime.now(datetime.timezone.utc) - made
+    assert datetime.timedelta(seconds=-2) < age < datetime.timedelta(minutes=5)
+    text = describe(verdict)
+    assert "valid, signer not trusted" in text and "Anna B., in writing" in text
+    assert len(list(media.read_frames(path))) == 10  # it still plays
+
+
+def test_a_head_alone_is_all_synthetic(tmp_path: Path, own: Credentials) -> None:
+    verdict = verify(signed(tmp_path, "a.mp4", own, Statement("Anna", "head", None)))
+    assert verdict.source_type == "trainedAlgorithmicMedia"
+    assert verdict.claims["consent"] == "no statement was stored"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_changed_byte_is_noticed(tmp_path: Path, own: Credentials, name: str) -> None:
+    path = signed(tmp_path, name, own)
+    content = bytearray(path.read_bytes())
+    marker = b"mdat" if b"mdat" in content else b"webm"
+    content[content.index(marker) + 40] ^= 1
+    path.write_bytes(content)
+    verdict = verify(path)
+    assert verdict.state == "tampered" and not verdict.ok and verdict.problems
+    assert "CHANGED since it was signed" in describe(verdict)
+
+
+def test_a_damaged_manifest_is_noticed(tmp_path: Path, own: Credentials) -> None:
+    path = signed(tmp_path, "a.mp4", own)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"Anna B.", b"Anna C."))
+    assert verify(path).state == "tampered"
+    beside = sidecar_of(signed(tmp_path, "a.webm", own))
+    beside.write_bytes(beside.read_bytes()[:-100])
+    verdict = verify(tmp_path / "a.webm")
+    assert verdict.state == "tampered" and "\n" not in verdict.problems[0]
+
+
+def test_a_manifest_of_another_file_does_not_hold(tmp_path: Path, own: Credentials) -> None:
+    path = signed(tmp_path, "a.webm", own)
+    media.write_video(path, [np.zeros((32, 32, 3), np.uint8)] * 3)
+    assert verify(path).state == "tampered"
+
+
+def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.webm"):
+        verdict = verify(video(tmp_path / name))
+        assert verdict.state == "none" and not verdict.ok
+        assert "carries no provenance" in describe(verdict)
+    with pytest.raises(TalkheadError, match="there is no such file"):
+        verify(tmp_path / "gone.mp4")
+    with pytest.raises(TalkheadError, match="holds no images"):
+        verify(tmp_path)
+
+
+def test_the_own_key_is_private_and_made_once(tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+    first = credentials(home, None, None)
+    assert credentials(home, None, None) == first
+    folder = home / signing.SIGNING
+    assert sorted(path.name for path in folder.iterdir()) == ["chain.pem", "key.pem", "root.pem"]
+    assert [p.name for p in home.iterdir()] == [signing.SIGNING]
+    if os.name != "nt":
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    signer, root = x509.load_pem_x509_certificates(first.chain)
+    signer.verify_directly_issued_by(root)
+    assert signer.subject != root.subject and first.algorithm == "es256"
+
+
+def test_ones_own_certificate_and_whom_to_trust(tmp_path: Path) -> None:
+    files = signing._new_files()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    by = credentials(tmp_path / "home", tmp_path / signing.CHAIN, tmp_path / signing.KEY)
+    assert not (tmp_path / "home").exists()
+    path = signed(tmp_path, "a.mp4", by)
+    trusted = verify(path, tmp_path / signing.ROOT)
+    assert trusted.ok and trusted.trusted and "valid, signer trusted" in describe(trusted)
+    other = tmp_path / "other.pem"
+    other.write_bytes(signing._new_files()[signing.ROOT])
+    assert not verify(path, other).trusted
+
+
+def test_keys_that_cannot_sign(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        credentials(tmp_path / folder, None, None)
+    a, b = tmp_path / "a" / signing.SIGNING, tmp_path / "b" / signing.SIGNING
+    (tmp_path / "text.pem").write_text("hello")
+    cases = [
+        (a / "chain.pem", b / "key.pem", "is not the key of"),
+        (tmp_path / "text.pem", a / "key.pem", "holds no certificate"),
+        (a / "chain.pem", tmp_path / "text.pem", "holds no private key"),
+        (tmp_path / "gone.pem", a / "key.pem", "gone.pem: there is no such file"),
+    ]
+    for certificate, key, words in cases:
+        with pytest.raises(TalkheadError) as error:
+            credentials(tmp_path, certificate, key)
+        assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Credentials) -> None:
+    root = x509.load_pem_x509_certificates(own.chain)[1]
+    from cryptography.hazmat.primitives import serialization
+
+    alone = Credentials(root.public_bytes(serialization.Encoding.PEM), own.key, own.algorithm)
+    with pytest.raises(TalkheadError, match="could not be signed") as error:
+        signed(tmp_path, "a.mp4", alone)
+    assert "\n" not in str(error.value) and "--no-provenance" in str(error.value)
+
+
+def test_large_files_are_signed_in_a_process_of_their_own(
+    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "APART_BYTES", 100)
+    monkeypatch.setattr(provenance, "_sign_here", None)  # not in this one
+    for name in NAMES:
+        assert verify(signed(tmp_path, name, own)).claims["identity"] == "Anna"
+    wrong = Credentials(own.chain, own.key, "es512")
+    with pytest.raises(TalkheadError, match="could not be signed") as error:
+        signed(tmp_path, "b.mp4", wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_without_c2pa_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError("libc2pa is missing")
+
+    monkeypatch.setattr(provenance.importlib, "import_module", missing)
+    with pytest.raises(TalkheadError, match=r"pip install c2pa-python, or pass --no-provenance"):
+        verify(tmp_path / "a.mp4")
+
+
+def test_the_command(
+    tmp_path: Path,
+    own: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli.signal, "signal", lambda signum, handler: None)
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["talkhead", "verify", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(caught.value.code or 0), capsys.readouterr().out
+
+    path = signed(tmp_path, "a.mp4", own)
+    status, text = run(str(path))
+    assert status == 0 and "valid, signer not trusted" in text
+    status, text = run(str(path), "--json")
+    assert status == 0 and '"state": "valid"' in text and '"identity": "Anna"' in text
+    path.write_bytes(path.read_bytes().replace(b"Anna B.", b"Anna C."))
+    assert run(str(path))[0] == 1
+    status, text = run(str(tmp_path / "raw" / "a.mp4"), "--json")
+    assert status == 1 and '"state": "none"' in text
