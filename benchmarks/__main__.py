@@ -1,8 +1,10 @@
 """The README's figures: fit and speak as a person runs them, and the rasterizer alone.
 
-    python -m benchmarks [VIDEO ...] [--preset standard] [--audio samples/line.wav] [--seconds 60]
+    python -m benchmarks [VIDEO ...] [--preset standard] [--renderers gaussian nerf warp]
+                         [--audio samples/line.wav] [--seconds 60]
 
-Prints JSON lines. Each command runs in a process of its own, so that its peak memory is its own.
+Prints JSON lines. Each command runs in a process of its own, so that its peak memory is its own, and
+each renderer is fitted from nothing. processor_s: on a busy machine a better measure than seconds.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.io import wavfile
@@ -26,8 +29,16 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
-def run(arguments: list[str]) -> tuple[float, float, str]:
-    """Seconds, peak memory in MiB and stdout of a talkhead command."""
+class Cost(NamedTuple):
+    """Of a command: seconds, processor seconds of all its threads, peak memory in MiB."""
+
+    seconds: float
+    processor_s: float
+    peak_mib: int
+
+
+def run(arguments: list[str]) -> tuple[Cost, str]:
+    """The cost and the stdout of a talkhead command."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "talkhead.app.cli", *arguments], stdout=subprocess.PIPE, text=True
@@ -37,7 +48,9 @@ def run(arguments: list[str]) -> tuple[float, float, str]:
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise SystemExit(f"talkhead {' '.join(arguments)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024, output
+    seconds = round(time.perf_counter() - start, 1)
+    processor_s = round(usage.ru_utime + usage.ru_stime, 1)
+    return Cost(seconds, processor_s, round(usage.ru_maxrss / 1024)), output
 
 
 def line_of(audio: Path, seconds: float, folder: Path) -> Path:
@@ -49,19 +62,21 @@ def line_of(audio: Path, seconds: float, folder: Path) -> Path:
     return path
 
 
-def bench_fit(video: Path, preset: str, home: Path) -> dict[str, Any]:
-    """Time, memory and held-out figures of a fit."""
-    seconds, memory, output = run(
-        ["fit", "--video", str(video), "--preset", preset, "--home", str(home), "--quiet", "--json"]
-    )
-    figures = json.loads(output)["figures"]
+def bench_fit(video: Path, preset: str, renderer: str, home: Path) -> dict[str, Any]:
+    """Time, memory, size and held-out figures of a fit."""
+    what = ["--video", str(video), "--preset", preset, "--renderer", renderer]
+    cost, output = run(["fit", *what, "--home", str(home), "--quiet", "--json"])
+    result = json.loads(output)
+    figures = result["figures"]
+    size = (Path(result["package_path"]) / f"{renderer}.safetensors").stat().st_size
     tracked, pasted = figures["tracked codes"], figures["pasted, speech-driven"]
     return {
         "benchmark": "fit",
         "video": video.name,
         "preset": preset,
-        "seconds": round(seconds, 1),
-        "peak_mib": round(memory),
+        "renderer": renderer,
+        **cost._asdict(),
+        "head_mb": round(size / 1e6, 1),
         "psnr_face": tracked["images"]["psnr_face"]["mean"],
         "psnr_head": tracked["images"]["psnr_head"]["mean"],
         "psnr_mouth": tracked["images"]["psnr_mouth"]["mean"],
@@ -78,15 +93,14 @@ def bench_speak(audio: Path, seconds: float, home: Path, folder: Path) -> dict[s
     """Frames a second of a whole speak command, encoding included."""
     line = line_of(audio, seconds, folder)
     output = folder / "line.mp4"
-    taken, memory, _ = run(
+    cost, _ = run(
         ["speak", "--audio", str(line), "-o", str(output), "--home", str(home), "--quiet"]
     )
     return {
         "benchmark": "speak",
         "audio_s": seconds,
-        "seconds": round(taken, 1),
-        "frames_per_s": round(seconds * FRAME_RATE / taken, 1),
-        "peak_mib": round(memory),
+        **cost._asdict(),
+        "frames_per_s": round(seconds * FRAME_RATE / cost.seconds, 1),
     }
 
 
@@ -95,16 +109,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path, default=[SAMPLES / "person.mp4"])
     parser.add_argument("--preset", default="standard")
+    parser.add_argument("--renderers", nargs="+", default=["gaussian"])
     parser.add_argument("--audio", type=Path, default=SAMPLES / "line.wav")
     parser.add_argument("--seconds", type=float, nargs="*", default=[60.0])
     chosen = parser.parse_args()
-    for video in chosen.videos:
+    for video, renderer in product(chosen.videos, chosen.renderers):
         with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
             folder = Path(name)
-            print(json.dumps(bench_fit(video, chosen.preset, folder / "home")), flush=True)
+            fitted = bench_fit(video, chosen.preset, renderer, folder / "home")
+            print(json.dumps(fitted), flush=True)
             for seconds in chosen.seconds:
                 figures = bench_speak(chosen.audio, seconds, folder / "home", folder)
-                print(json.dumps({"video": video.name, **figures}), flush=True)
+                print(
+                    json.dumps({"video": video.name, "renderer": renderer, **figures}), flush=True
+                )
     subprocess.run([sys.executable, "-m", "benchmarks.rasterizer"], check=True)
 
 
