@@ -179,7 +179,7 @@ def bench_kills(home: Path, n_kills: int = 500) -> Mapping[str, Any]:
     from killing import run_with_kills
 
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
-        outcome = run_with_kills(Path(name) / "home", n_kills, n_kills, seed=1, chance=0.01)
+        outcome = run_with_kills(Path(name) / "home", n_kills, n_kills, seed=1, chance=0.02)
     return {"benchmark": "kills", **asdict(outcome), "seconds": round(outcome.seconds, 1)}
 
 

@@ -140,9 +140,12 @@ def run_with_kills(home: Path, n_jobs: int, n_kills: int, seed: int, chance: flo
         runs += 1
         coordinator = subprocess.Popen([sys.executable, __file__, str(home)])
         while coordinator.poll() is None:
-            time.sleep(dice.uniform(0.02, 0.3))
+            time.sleep(dice.uniform(0.02, 0.5))
             watch(home, seen)
-            victim = dice.choice([coordinator.pid, *children(coordinator.pid)])
+            workers = children(coordinator.pid)  # one that has none yet is hardly worth killing
+            if not workers and dice.random() < 0.9:
+                continue
+            victim = dice.choice([coordinator.pid, *workers])
             kind = "coordinator" if victim == coordinator.pid else "worker"
             if dice.random() < 0.5 and coordinator.poll() is None:
                 kill_other(victim, home, f"{kind} from outside")
@@ -151,7 +154,7 @@ def run_with_kills(home: Path, n_jobs: int, n_kills: int, seed: int, chance: flo
     watch(home, seen)
     check(store, home, n_jobs)
     lines = (home / KILLS).read_text().splitlines()
-    by = Counter(" ".join(line.split()[:2]) for line in lines)
+    by = dict(Counter(" ".join(line.split()[:2]) for line in lines))
     return Outcome(n_jobs, len(lines), runs, by, time.perf_counter() - start)
 
 
