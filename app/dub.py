@@ -13,7 +13,7 @@ from talkhead.app.dubbing.board import Tally, clock, make_board
 from talkhead.app.dubbing.coordinator import Coordinator, Workforce
 from talkhead.app.dubbing.table import Row, Table, read_table
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
-from talkhead.app.identities import Home, name_from_video
+from talkhead.app.identities import DEFAULT_RENDERER, Home, name_from_video
 from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore, Task
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
@@ -202,7 +202,7 @@ class Casting:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._known = dict(_sources(home))
+        self._known = dict(_people(home))
         self._sums = Checksums(home.path / "jobs" / "checksums.json")
         self.fits: dict[str, Task] = {}
 
@@ -216,38 +216,58 @@ class Casting:
             audio=str(row.audio),
             output=str(row.output),
             video=str(row.video) if row.video is not None and row.timeline == "source" else "",
-            renderer=row.renderer,
+            renderer=row.renderer or (fit.renderer if fit else ""),
             mode=row.mode,
             options=row.options,
             needs=fit.id if fit is not None and fit.id in self.fits else "",
         )
 
     def _fit(self, row: Row, video: Path) -> Task:
-        """The fit of a video's person; it is among `fits` if it must still be made."""
+        """The fit of a video's person and renderer; it is among `fits` if it must still be made."""
         digest = self._sums.of(video)
-        known = self._known.get(digest)
-        if known is not None:
-            return Task("fit", known)
-        name = self._free_name(video, digest)
-        task = Task("fit", name, video=str(video), renderer=row.renderer, preset=row.preset)
-        self._known[digest] = name
-        self.fits[task.id] = task
+        person = self._known.get(digest)
+        if person is None:
+            person = self._known[digest] = Person(self._free_name(video, digest), {})
+        renderer = row.renderer or next(iter(person.fits), DEFAULT_RENDERER)
+        if renderer in person.fits:
+            return person.fits[renderer]
+        before = [fit.id for fit in person.fits.values() if fit.id in self.fits]
+        task = Task(
+            "fit",
+            person.name,
+            video=str(video),
+            renderer=renderer,
+            preset=row.preset,
+            needs=before[-1] if before else "",  # two fits of one person, one after the other
+        )
+        person.fits[renderer] = self.fits[task.id] = task
         return task
 
     def _free_name(self, video: Path, digest: str) -> str:
         name = name_from_video(video)
-        taken = {*self._home.names(), *self._known.values()}
+        taken = {*self._home.names(), *(person.name for person in self._known.values())}
         return name if name not in taken else f"{name[:50]}-{digest[:8]}"
 
 
-def _sources(home: Home) -> Iterator[tuple[str, str]]:
-    """The checksum of the footage of each identity, and its name."""
+@dataclass(frozen=True)
+class Person:
+    """Who is in a video, and the fits of their renderers, done or to be done; first the default one."""
+
+    name: str
+    fits: dict[str, Task]
+
+
+def _people(home: Home) -> Iterator[tuple[str, Person]]:
+    """The checksum of the footage of each identity, and who it is."""
     for name in home.names():
         path = home.identity_dir(name)
         try:
-            yield read_manifest(read_json(path / MANIFEST_NAME), path).source.sha256, name
+            manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
         except PackageError:  # damaged or of another version: fitted again
             continue
+        renderers = dict.fromkeys([manifest.default_renderer, *manifest.renderers])
+        fits = {renderer: Task("fit", name, renderer=renderer) for renderer in renderers}
+        yield manifest.source.sha256, Person(name, fits)
 
 
 class Checksums:

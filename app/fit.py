@@ -17,7 +17,7 @@ from talkhead.app.evaluation.identity import Subject
 from talkhead.app.evaluation.pictures import write_sheet
 from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
-from talkhead.app.identities import DATASET, USES_ALL, Home, name_from_video
+from talkhead.app.identities import DATASET, DEFAULT_RENDERER, USES_ALL, Home, name_from_video
 from talkhead.app.idle import FACE, save_idle
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
 from talkhead.app.stages import StageClock
@@ -65,7 +65,6 @@ from talkhead.storage import (
 )
 from talkhead.types import SpeechFeatures
 
-DEFAULT_RENDERER = "gaussian"
 PRESETS = ("preview", "standard", "high")
 SHEET, QUALITY = "sheet.png", "quality.json"
 LEAST_HELD_OUT = 5

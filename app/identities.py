@@ -31,6 +31,7 @@ from talkhead.identity import (
 HOME_VARIABLE = "TALKHEAD_HOME"
 DATASET = "dataset"
 """In a folder of work: the prepared footage."""
+DEFAULT_RENDERER = "gaussian"
 USES_ALL = "use_all_frames"
 """Key of a package's details: whether no frames were held out."""
 MAX_NAME_LENGTH = 64

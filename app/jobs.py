@@ -59,9 +59,10 @@ class Task:
 
     @property
     def id(self) -> str:
-        """Of the output, readable: the same for every task with this output."""
+        """Of the output, readable: the same for every task with this output; of a fit, of who and how."""
         goal = Path(self.output) if self.output else Path(self.identity)
-        digest = hashlib.sha256(f"{self.kind} {goal}".encode()).hexdigest()[:10]
+        what = f"{self.kind} {self.renderer}".strip() if self.kind == "fit" else self.kind
+        digest = hashlib.sha256(f"{what} {goal}".encode()).hexdigest()[:10]
         prefix = "fit-" if self.kind == "fit" else ""
         return f"{prefix}{name_from_video(goal)[:40]}-{digest}"
 

@@ -38,7 +38,8 @@ class Studio:
         )
 
     def _fit(self, task: Task, progress: Progress) -> Mapping[str, Any]:
-        from talkhead.app.fit import DEFAULT_RENDERER, fit
+        from talkhead.app.fit import fit
+        from talkhead.app.identities import DEFAULT_RENDERER
 
         made = fit(
             task.video,

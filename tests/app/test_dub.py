@@ -18,13 +18,14 @@ from tiny import LINE, make_tiny
 from talkhead import media
 from talkhead.app import cli, jobs
 from talkhead.app import dub as dub_module
-from talkhead.app.dub import DubResult, dub
+from talkhead.app.dub import DubResult, dub, plan
 from talkhead.app.dubbing import attending
 from talkhead.app.dubbing.attending import attend, publish
 from talkhead.app.dubbing.studio import Studio
-from talkhead.app.dubbing.table import Table, read_table
+from talkhead.app.dubbing.table import Row, Table, read_table
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
 from talkhead.app.fit import FitResult
+from talkhead.app.identities import Home
 from talkhead.app.jobs import DONE, FAILED, QUEUED, RUNNING, JobStore, Task
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress
@@ -247,6 +248,27 @@ def test_a_video_is_fitted_once(
     assert (result.n_jobs, result.n_done, fits) == (3, 3, ["Anna-B"])
     assert (tmp_path / "1.mp4").exists() and (tmp_path / "2.mp4").exists()
     assert dub(table, home=home).n_earlier == 2
+
+
+def test_a_second_renderer_is_fitted_too(fitted: FitResult, footage: Path, tmp_path: Path) -> None:
+    """Of a person who is known, and of one who isn't: one fit after the other, never two at once."""
+    rows = [
+        Row(line=i, audio=tmp_path / "a.wav", output=tmp_path / f"{i}.mp4", video=footage,
+                  renderer=renderer)
+        for i, renderer in enumerate(("", "gaussian", "nerf", "nerf"))
+    ]  # fmt: skip
+    known, new = tmp_path / "known", tmp_path / "new"
+    shutil.copytree(fitted.package_path, known / "identities" / fitted.name)
+    for place in (known, new):
+        JobStore(place / "jobs").prepare()
+    fit, *lines = plan(rows, Home(known))
+    assert (fit.kind, fit.identity, fit.renderer, fit.needs) == ("fit", fitted.name, "nerf", "")
+    assert [line.renderer for line in lines] == ["gaussian", "gaussian", "nerf", "nerf"]
+    assert [line.needs for line in lines] == ["", "", fit.id, fit.id]
+    first, second, *lines = plan(rows, Home(new))
+    assert (first.renderer, first.needs) == ("gaussian", "")
+    assert (second.renderer, second.needs) == ("nerf", first.id) and first.id != second.id
+    assert [line.needs for line in lines] == [first.id] * 2 + [second.id] * 2
 
 
 def test_a_fit_that_fails_takes_its_lines_along(
