@@ -317,16 +317,25 @@ def check_versions() -> None:
         except PackageNotFoundError:
             return "none"
 
-    asked = {}
+    asked = []
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task = ray.remote(installed).options(num_cpus=0, scheduling_strategy=there)
-            asked[node["NodeManagerHostname"]] = task.remote()
-    found = {host: ray.get(ref) for host, ref in asked.items()}
-    wrong = [f"{host} has {version}" for host, version in found.items() if version != __version__]
+            asked.append((node["NodeManagerHostname"], task.remote()))
+    wrong = {}
+    for host, answer in asked:
+        try:
+            version_there = ray.get(answer)
+        except (
+            ray.exceptions.RayError
+        ):  # a node that has gone since it was listed does no jobs either
+            continue
+        if version_there != __version__:
+            wrong[host] = version_there
     if wrong:
-        raise TalkheadError(_other_version(", ".join(wrong)))
+        named = ", ".join(f"{host} has {version}" for host, version in wrong.items())
+        raise TalkheadError(_other_version(named))
 
 
 def _other_version(who: str) -> str:

@@ -102,7 +102,8 @@ class NerfRenderer:
                     raise
                 continue
             first += len(part)
-        image = torch.cat(made).view(n, height, width, 4)
+        # Sums of weights pass 1 by roundings.
+        image = torch.cat(made).view(n, height, width, 4).clamp(0.0, 1.0)
         return Rendering(image[..., :3], image[..., 3:])
 
     def take_less_memory(self) -> bool:
