@@ -281,7 +281,8 @@ def _package(
     with PackageWriter(destination) as writer:
         n_idle = save_idle(video, dataset, writer, progress)
         renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
-        kept = _keep_other_renderers(destination, options.renderer, writer)
+        old = _replaced(destination, writer)
+        kept = _keep_other_renderers(old, options.renderer, writer)
         writer.add_tensors(renderer_file, head.tensors())
         writer.add_tensors(predictor_file, predictor.tensors())
         writer.add_file(QUALITY, dataset.path / QUALITY)
@@ -305,27 +306,33 @@ def _package(
                 **kept,
                 options.renderer: FittedPart(renderer_file, config_to_json(head.config)),
             },
-            default_renderer=options.renderer,
+            default_renderer=old.manifest.default_renderer if old else options.renderer,
             frame_width=info.width,
             frame_height=info.height,
             n_frames=n_idle,
             av_offset_ms=dataset.info.av_offset_ms,
-            consent=options.consent,
+            consent=options.consent or (old.manifest.consent if old else None),
             figures=figures,
             details={USES_ALL: True} if dataset.info.uses_all_frames else {},
         )
         return writer.finish(manifest)
 
 
-def _keep_other_renderers(
-    destination: Path, fitted: str, writer: PackageWriter
-) -> dict[str, FittedPart]:
-    """What the package that is to be replaced has besides, if it still fits: of the same face model."""
+def _replaced(destination: Path, writer: PackageWriter) -> IdentityPackage | None:
+    """The package that is to be replaced, if what it holds besides still fits: of the same face model."""
     try:
         old = IdentityPackage.load(destination)
     except PackageError:  # none, or damaged
-        return {}
-    if old.manifest.files.get(FACE) != sha256_of(writer.path(FACE)):
+        return None
+    same = old.manifest.files.get(FACE) == sha256_of(writer.path(FACE))
+    return old if same else None
+
+
+def _keep_other_renderers(
+    old: IdentityPackage | None, fitted: str, writer: PackageWriter
+) -> dict[str, FittedPart]:
+    """The renderers of a replaced package but for the one fitted anew, copied to the new one."""
+    if old is None:
         return {}
     kept = {name: part for name, part in old.manifest.renderers.items() if name != fitted}
     for part in kept.values():

@@ -51,6 +51,7 @@ from talkhead.progress import Progress, Step
 from talkhead.storage import (
     file_errors,
     make_folder,
+    named_file,
     read_json,
     remove,
     sha256_of,
@@ -62,8 +63,6 @@ from talkhead.types import FRAME_RATE, Float32
 SEGMENT_FRAMES = 30 * FRAME_RATE
 """Pictures in a segment: what a kill costs at most, 30 s of the line."""
 LINE, CODES = "line.json", "codes.safetensors"
-LONGEST_NAME = 200
-"""A longer text is no path."""
 WORK_VERSION = 2
 """Raise it when the same line would be rendered otherwise."""
 
@@ -144,8 +143,8 @@ def _made_of(person: Person, line: Line) -> dict[str, str]:
     """Everything that the pictures depend on."""
     options = json.dumps(asdict(line.options), sort_keys=True, default=str)
     for named in (line.options.background, line.options.transcript):
-        if named is not None and len(named) <= LONGEST_NAME and Path(named).is_file():
-            options += sha256_of(Path(named))
+        if (path := named_file(named)) is not None:
+            options += sha256_of(path)
     return {
         "talkhead": f"{__version__}-{WORK_VERSION}",
         "person": sha256_of(person.package.path / MANIFEST_NAME),

@@ -16,7 +16,7 @@ from talkhead.app.identities import Home
 from talkhead.app.provenance import Statement, embeds, sidecar_of, sign, why_no_provenance
 from talkhead.codecs import Codec, choose_codec
 from talkhead.errors import TalkheadError
-from talkhead.storage import atomic_path, file_errors, sync, write_bytes
+from talkhead.storage import atomic_path, file_errors, named_file, sync, write_bytes
 from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
@@ -112,11 +112,23 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         raise TalkheadError(
             f"{codec.title} can't keep alpha. Choose prores, vp9 or png, or another background"
         )
+    transcript = named_file(options.transcript)
+    if options.subtitles != NONE and transcript is not None:
+        _check_not_written_over(transcript, output.with_suffix(".srt"))
     if codec.is_folder:
         check_folder(output)
     if codec.is_folder and options.subtitles == TRACK:
         raise TalkheadError(f"{codec.title} have no track for subtitles. Choose burn or srt")
     return codec
+
+
+def _check_not_written_over(transcript: Path, srt: Path) -> None:
+    """Raises TalkheadError where the subtitles beside an output would replace the transcript."""
+    if srt.exists() and srt.samefile(transcript):
+        raise TalkheadError(
+            f"{transcript}: the subtitles of this output would be written over it. Rename the "
+            "transcript, or choose another output"
+        )
 
 
 def keeps_alpha(options: OutputOptions, codec: Codec, mode: str) -> bool:
@@ -161,7 +173,7 @@ def finish_video(
             write_bytes(output.with_suffix(".srt"), srt.read_bytes())
         if seal is not None:
             seal.apply(part, output)
-        else:
+        elif not embeds(output):
             sidecar_of(output).unlink(missing_ok=True)  # that of what was there before
 
 

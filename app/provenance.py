@@ -138,7 +138,8 @@ def _sign_here(source: Path, signed: Path, title: str, said: Statement, by: Cred
 def _sign_apart(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
     """Sign in a process of its own: C2PA takes up to 300 MB to look at a file, and keeps them."""
     task = [str(source), str(signed), title, asdict(said), by.chain.decode(), by.key.decode()]
-    code = f"from {__name__} import sign_task; sign_task()"
+    # Nothing that lies in the current folder may be imported: this process is given the key.
+    code = f"import sys; sys.path.remove(''); from {__name__} import sign_task; sign_task()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps([*task, by.algorithm]).encode(),  # a pipe: others can read arguments

@@ -19,7 +19,7 @@ from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, wo
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
 from talkhead.media import Captions, read_audio, read_audio_chunks
-from talkhead.storage import write_bytes
+from talkhead.storage import named_file, write_bytes
 from talkhead.types import SAMPLE_RATE, Float32
 
 FONTS_DIR = Path(__file__).parent / "fonts"
@@ -100,12 +100,15 @@ def _recognised(audio: Path, language: str, max_chars: int) -> Subtitles:
 
 def _transcript_file(transcript: str | None) -> Path | None:
     """The file that a transcript names; None where it is the text itself."""
-    if transcript is None or len(transcript) > 200 or "\n" in transcript:
+    if transcript is None:
         return None
-    path = Path(transcript)
-    if path.is_file():
-        return path
-    if path.suffix.lower() in (".txt", *SUBTITLE_FILES) and " " not in transcript.strip():
+    found = named_file(transcript)
+    if found is not None:
+        return found
+    if (
+        Path(transcript).suffix.lower() in (".txt", *SUBTITLE_FILES)
+        and " " not in transcript.strip()
+    ):
         raise TalkheadError(
             f"{transcript}: there is no such file. Check the path, or give the text"
         )

@@ -169,6 +169,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def named_file(text: str | None) -> Path | None:
+    """The file that a text names; None where there is none, as when it is no path but says something."""
+    try:
+        return Path(text) if text and Path(text).is_file() else None
+    except (OSError, ValueError):  # longer than any name, or with characters that none has
+        return None
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, as 64 hex digits. Raises TalkheadError."""
     digest = hashlib.sha256()

@@ -154,6 +154,8 @@ def publish(source: Path, target: Path) -> None:
     with file_errors(target):
         doomed = target.with_name(f".{target.name}.old")
         if target.is_dir():
+            if not source.is_dir():
+                raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
             remove(doomed)
             target.rename(doomed)
         try:

@@ -47,7 +47,7 @@ from talkhead.identity import (
     import_package,
 )
 from talkhead.progress import Progress, SilentProgress
-from talkhead.storage import make_folder, remove, sha256_of, write_bytes
+from talkhead.storage import make_folder, named_file, remove, sha256_of, write_bytes
 
 TOKEN = "shared-token"
 CONNECT_S = 5.0
@@ -233,7 +233,7 @@ class _Sender:
     def _order(self, task: Task, work: Path, products: Path) -> Order:
         package, digest = (None, "") if task.kind == "fit" else self._package(task.identity)
         paths = [task.audio, task.video, *map(str, task.options.values())]
-        files = {path: Parcel.of(Path(path)) for path in paths if path and Path(path).is_file()}
+        files = {text: Parcel.of(path) for text in paths if (path := named_file(text)) is not None}
         place = self._place
         return Order(
             __version__, place.studio, task, self._token, str(place.home), str(work), str(products),

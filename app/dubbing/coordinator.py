@@ -54,12 +54,16 @@ class Coordinator:
         whatever else stops them all; the next call goes on."""
         known = {job.id: job for job in jobs}
         self._open = {k: job for k, job in known.items() if job.status in (QUEUED, RUNNING)}
-        for job in list(self._open.values()):
-            needed = known.get(job.task.needs)
-            if needed is not None and needed.status in (FAILED, CANCELLED):
-                self._unblock(job, needed, Ended(needed.id, needed.status, needed.reason))
-            else:
+        doomed = {
+            job.id: needed
+            for job in self._open.values()
+            if (needed := known.get(job.task.needs)) and needed.status in (FAILED, CANCELLED)
+        }
+        for job in self._open.values():
+            if job.id not in doomed:
                 self._sort_in(job)
+        for job_id, needed in doomed.items():
+            self._give_up(job_id, Ended(needed.id, needed.status, needed.reason))
         try:
             while self._open:
                 self._hand_out()
@@ -113,19 +117,24 @@ class Coordinator:
         del self._open[job.id]
         self._board.ended(job, ended)
         for blocked in self._blocked.pop(job.id, []):
-            self._unblock(self._open[blocked], job, ended)
+            if ended.status == DONE:
+                self._sort_in(self._open[blocked])
+            else:
+                self._give_up(blocked, ended)
 
-    def _unblock(self, blocked: Job, needed: Job, ended: Ended) -> None:
-        """A job that waited for another one can go on, or never."""
-        if ended.status == DONE:
-            self._sort_in(blocked)
+    def _give_up(self, blocked: str, ended: Ended) -> None:
+        """A job that waited for another one can never go on, nor can those that wait for it."""
+        job = self._open.pop(blocked, None)
+        if job is None:  # given up already, with one that it waited for
             return
-        reason = f"{needed.id} {ended.status}: {ended.reason}"
-        with self._store.hold(blocked) as claim:
+        reason = f"{ended.job_id} {ended.status}: {ended.reason}"
+        with self._store.hold(job) as claim:
             if claim is not None:
                 claim.fail(reason, most_tries=1)
-        del self._open[blocked.id]
-        self._board.ended(blocked, Ended(blocked.id, FAILED, reason))
+        failed = Ended(job.id, FAILED, reason)
+        self._board.ended(job, failed)
+        for waiting in self._blocked.pop(job.id, []):
+            self._give_up(waiting, failed)
 
 
 def _goes_on(reason: str) -> str:

@@ -21,7 +21,7 @@ import yaml
 
 from talkhead.app.output import OutputOptions, check_options
 from talkhead.errors import MediaError, TalkheadError
-from talkhead.storage import file_errors
+from talkhead.storage import file_errors, named_file
 
 MODES = ("paste", "head")
 TIMELINES = ("idle", "source")
@@ -266,9 +266,10 @@ def _value(name: str, text: str, kind: str, folder: Path) -> Any:
             return float(text)
     except (ValueError, KeyError):
         raise TalkheadError(f"{name} {text!r}: is no {kind.split(' ')[0]}") from None
-    beside = _path(text, folder)
-    is_file = "Path" in kind or (name in ("background", "transcript") and beside.is_file())
-    return str(beside) if is_file else text
+    if "Path" in kind:
+        return str(_path(text, folder))
+    beside = named_file(str(folder / text)) if name in ("background", "transcript") else None
+    return str(beside) if beside is not None else text
 
 
 def build_options(values: Mapping[str, Any]) -> OutputOptions:

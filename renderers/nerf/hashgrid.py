@@ -106,12 +106,16 @@ def native_encoding(config: HashConfig) -> Any | None:
     """tiny-cuda-nn's encoding as a module, or None, told once, where it can't be used."""
     reason = tinycudann_reason()
     if not reason:
-        import tinycudann
+        try:
+            import tinycudann
 
-        native = tinycudann.Encoding(3, _native_config(config), dtype=torch.float32)
-        if native.params.numel() == n_parameters(config):
-            return native
-        reason = "its table has another size"
+            native = tinycudann.Encoding(3, _native_config(config), dtype=torch.float32)
+        except Exception as error:  # a library that can be imported may still not run here
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            if native.params.numel() == n_parameters(config):
+                return native
+            reason = "its table has another size"
     _log.warning("tiny-cuda-nn is not used (%s): hash encoding in torch, slower", reason)
     return None
 

@@ -19,7 +19,9 @@ from talkhead.renderers.nerf.rays import Pieces, Rays
 
 CELL = 0.05
 """Edge of a cell of the occupancy grid, world units."""
-UPDATE_EVERY, DECAY, THRESHOLD, WARM_STEPS = 16, 0.85, 0.01, 512
+UPDATE_EVERY, DECAY, THRESHOLD = 16, 0.85, 0.01
+"""Steps between looks at the field; what is left of an old value at each; optical depth of a step below
+which a cell counts as empty."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,20 @@ class Occupancy:
         self._near = (near > 0) & (occs >= 0).view(near.shape)
 
     def update(self, step: int, optical_depth: Callable[[Tensor], Tensor]) -> None:
-        """Look at the field again, if it is time. optical_depth: of points [N, 3], [N, 1]."""
+        """Look at the field again, if it is time. optical_depth: of points [N, 3], [N, 1].
+
+        Each open cell once, at a place of its own. nerfacc's own update draws cells with repetition, and
+        which of two values stays is then a race of threads: not the same bits twice.
+        """
         if step % UPDATE_EVERY:
             return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step)
-            self._grid.update_every_n_steps(
-                step, optical_depth, THRESHOLD, DECAY, WARM_STEPS, UPDATE_EVERY
-            )
+        occs, grid = self._grid.occs, self._grid
+        cells = torch.nonzero(occs >= 0)[:, 0]
+        places = torch.rand(len(cells), 3, generator=torch.Generator().manual_seed(step))
+        points = self._low + (grid.grid_coords[cells] + places.to(occs.device)) / self._per_unit
+        with torch.no_grad():
+            seen = optical_depth(points)[:, 0]
+        grid.occs = occs.index_put((cells,), torch.maximum(occs[cells] * DECAY, seen))
         self._set()
 
     def holds(self, points: Tensor) -> Tensor:
@@ -100,7 +108,8 @@ def march(rays: Rays, pieces: Pieces, occupancy: Occupancy, jitter: Tensor | Non
     depth = pieces.start[:, None] + pieces.step * (place if jitter is None else place + jitter)
     origin, direction = rays.origin[pieces.ray] + pieces.shift, rays.direction[pieces.ray]
     points = origin[:, None] + depth[..., None] * direction[:, None]
-    chosen = occupancy.holds(points) & (depth > pieces.after[:, None])
+    y, (top, bottom) = points[..., 1], pieces.y_range
+    chosen = occupancy.holds(points) & (depth > pieces.after[:, None]) & (y >= top) & (y < bottom)
     slot = torch.nonzero(chosen.flatten())[:, 0]
     image = rays.image[pieces.ray][slot // pieces.n_steps]
     return Steps(points.reshape(-1, 3)[slot], image, slot, n, pieces.n_steps, pieces.step)
@@ -121,6 +130,6 @@ def composite(steps: Steps, density: Tensor, rgb: Tensor) -> tuple[Tensor, Tenso
     shape = (steps.n, steps.n_steps)
     dense = density.new_zeros(steps.n * steps.n_steps).index_put((steps.slot,), density)
     colour = rgb.new_zeros(steps.n * steps.n_steps, 3).index_put((steps.slot,), rgb)
-    begin = (torch.arange(steps.n_steps) * steps.step).expand(shape)
+    begin = (torch.arange(steps.n_steps, device=rgb.device) * steps.step).expand(shape)
     weights = render_weight_from_density(begin, begin + steps.step, dense.view(shape))[0]
     return accumulate_along_rays(weights, colour.view(*shape, 3)), accumulate_along_rays(weights)

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
-from talkhead.device import tinycudann_reason
 from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.losses import WINDOW, backdrop, photometric_loss
-from talkhead.renderers.nerf.config import NerfConfig
+from talkhead.renderers.nerf.config import HASH, NerfConfig
 from talkhead.renderers.nerf.field import Field
+from talkhead.renderers.nerf.hashgrid import native_encoding
 from talkhead.renderers.nerf.hull import visual_hull
 from talkhead.renderers.nerf.marching import CELL, Occupancy, composite, march
 from talkhead.renderers.nerf.rays import OUTER_STEP, HeadSpace, Pieces, Rays
@@ -87,6 +87,7 @@ class NerfRenderer:
         """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
         n = len(motion)
         planes = self.field.contract(self._code(motion, viewmats))
+        motion, viewmats = motion.detach(), viewmats.detach()  # geometry is not differentiated
         hits = self.space.hits(motion, viewmats, ks, (height, width))
         grid = (torch.arange(m, device=motion.device) for m in (n, height, width))
         pixels = torch.cartesian_prod(*grid).view(-1, 3)
@@ -184,7 +185,7 @@ def for_device(config: NerfConfig, device: torch.device) -> NerfConfig:
 
     A hash grid where tiny-cuda-nn runs it; else planes, which cost a tenth of the twin in torch.
     """
-    if device.type == "cuda" and not tinycudann_reason():
+    if device.type == "cuda" and native_encoding(HASH) is not None:
         return replace(config, encoding="hash")
     return config
 

@@ -10,7 +10,8 @@ above, the body's below, blended over the neck.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,8 @@ class Pieces:
     """Pieces of n rays, of the same number of steps each.
 
     ray: [n] which pixel. start: [n] depth of the first step. after: [n] depth before which nothing
-    is sampled. shift: [n, 3] added to points of head space.
+    is sampled. shift: [n, 3] added to points of head space. y_range: heights of the resting head between
+    which it is sampled: the mouth's own space is for what goes into the mouth, and only for that.
     """
 
     ray: Tensor
@@ -57,12 +59,14 @@ class Pieces:
     shift: Tensor
     step: float
     n_steps: int
+    y_range: tuple[float, float] = (-math.inf, math.inf)
 
     def of(self, chosen: Tensor, first: int, last: int) -> Pieces:
         """Steps first..last of the chosen ones [m]."""
         start = self.start[chosen] + first * self.step
         after, shift = self.after[chosen], self.shift[chosen]
-        return Pieces(self.ray[chosen], start, after, shift, self.step, last - first)
+        ray, n_steps = self.ray[chosen], last - first
+        return Pieces(ray, start, after, shift, self.step, n_steps, self.y_range)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,10 @@ class HeadSpace:
 
     def is_mouth(self, places: Tensor) -> Tensor:
         """Which places [N, 3] are of the space behind the lips, [N] bool."""
-        return places[:, 1] > self.box[1, 1] - 2.0 * MOUTH_HALF[1]
+        return places[:, 1] >= self._mouth_top()
+
+    def _mouth_top(self) -> float:
+        return float(self.box[1, 1]) - 2.0 * MOUTH_HALF[1]
 
     def posed(self, places: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
         """Where places [N, 3] beside the face are in head space, of one code [1, K], view [1, 4, 4]."""
@@ -179,7 +186,8 @@ class HeadSpace:
         origin = -(viewmats[:, None, :3, 3] @ back)[:, 0][image]
         lines, met = Lines(origin, direction, image), _at_pixels(hits, pixels)
         outside = self._outside(lines, met, motion, viewmats)
-        return Rays(*lines, (_shell(met), _into_mouth(met, self.mouth_shift), outside))
+        mouth = replace(_into_mouth(met, self.mouth_shift), y_range=(self._mouth_top(), math.inf))
+        return Rays(*lines, (_shell(met), mouth, outside))
 
     def _outside(self, lines: Lines, met: Met, motion: Tensor, viewmats: Tensor) -> Pieces:
         """The pieces beside the face, at the depth of the ears."""
@@ -194,7 +202,8 @@ class HeadSpace:
         share = self._body_share(rest[:, 1])[:, None]
         after = torch.where(met.flags[ray] > 0, met.depth[ray] + SHELL_END, 0.0)
         start = middle - OUTER_FRONT
-        return Pieces(ray, start, after, share * (rest - place), OUTER_STEP, N_OUTER)
+        above_mouth = (-math.inf, self._mouth_top())
+        return Pieces(ray, start, after, share * (rest - place), OUTER_STEP, N_OUTER, above_mouth)
 
 
 def _turn(vectors: Tensor, matrices: Tensor) -> Tensor:
@@ -205,8 +214,9 @@ def _turn(vectors: Tensor, matrices: Tensor) -> Tensor:
 def _at_pixels(hits: MeshHits, pixels: Tensor) -> Met:
     """What rays of pixels [R, 3] meet."""
     image, row, column = pixels.cpu().numpy().T
-    found = (hits.depth, hits.shift, hits.flags.astype(np.int64))
-    return Met(*(torch.from_numpy(a[image, row, column]).to(pixels.device) for a in found))
+    found = (a[image, row, column] for a in (hits.depth, hits.shift, hits.flags))
+    depth, shift, flags = (torch.from_numpy(a).to(pixels.device) for a in found)
+    return Met(depth, shift, flags.long())
 
 
 def _shell(met: Met) -> Pieces:

@@ -289,6 +289,21 @@ def test_a_fit_that_fails_takes_its_lines_along(
     assert "has no picture" in result.problems[-1].reason
 
 
+def test_so_does_a_chain_of_fits(tmp_path: Path, inline: list[InlineWorkers]) -> None:
+    """The second renderer's fit waits for the first, and its lines for it: all end, none hangs."""
+    cut_line(tmp_path / "a.wav", 0.0, 0.2)
+    shutil.copy(tmp_path / "a.wav", tmp_path / "no video.mp4")
+    head = "video,audio,output,renderer\nno video.mp4,a.wav,1.mp4,gaussian\n"
+    (tmp_path / "t.csv").write_text(head + "no video.mp4,a.wav,2.mp4,nerf\n")
+    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
+    assert len(result.problems) == 4 and inline[-1].n_started == 1
+    with (tmp_path / "t.csv").open("a") as table:
+        table.write("no video.mp4,a.wav,3.mp4,nerf\n")
+    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
+    assert len(result.problems) == 5 and inline[-1].n_started == 0
+    assert all("has no picture" in problem.reason for problem in result.problems)
+
+
 def test_rows_are_refused_before_anything_starts(
     tmp_path: Path, add: Any, inline: list[InlineWorkers]
 ) -> None:
@@ -510,3 +525,13 @@ def test_store_with_nothing(tmp_path: Path, inline: list[InlineWorkers]) -> None
     result = dub(home=tmp_path / "home")
     assert (result.n_jobs, result.n_done) == (0, 0)
     assert JobStore(tmp_path / "home" / "jobs").counts()[RUNNING] == 0
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
+    made, folder = tmp_path / "made.mp4", tmp_path / "line.mp4"
+    made.write_bytes(b"video")
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"dear")
+    with pytest.raises(TalkheadError, match="this is a folder"):
+        publish(made, folder)
+    assert (folder / "holiday.jpg").read_bytes() == b"dear" and made.exists()

@@ -193,3 +193,13 @@ def test_alpha_is_kept_in_mode_head_where_nothing_is_behind() -> None:
         assert keeps_alpha(OutputOptions(), codec, "head") == (name in ("prores", "vp9", "png"))
         assert not keeps_alpha(OutputOptions(), codec, "paste")
         assert not keeps_alpha(OutputOptions(background="own"), codec, "head")
+
+
+def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:
+    """One corrected by hand, whose output lies beside it under the same name."""
+    transcript = tmp_path / "line.srt"
+    transcript.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+    options = OutputOptions(subtitles="srt", transcript=str(transcript))
+    with pytest.raises(TalkheadError, match=r"line.srt: .* written over"):
+        check_options(options, tmp_path / "line.mp4", "paste")
+    check_options(options, tmp_path / "other.mp4", "paste")

@@ -41,7 +41,8 @@ def both(
 def test_the_other_head_stays(both: Path, fitted: FitResult) -> None:
     package = IdentityPackage.load(both / "identities" / fitted.name)
     assert sorted(package.manifest.renderers) == ["gaussian", "nerf"]
-    assert package.manifest.default_renderer == "nerf", "the one fitted last"
+    assert package.manifest.default_renderer == "gaussian", "the one fitted first"
+    assert package.manifest.consent == "Yes.", "it isn't asked for twice"
     before = read_tensors(fitted.package_path / "gaussian.safetensors")
     after = package.tensors("gaussian.safetensors")
     assert all((after[name] == tensor).all() for name, tensor in before.items())
@@ -56,10 +57,10 @@ def test_speaking_chooses(both: Path, tmp_path: Path) -> None:
     for renderer in ("nerf", "gaussian", None):
         output = tmp_path / f"{renderer}.mp4"
         result = speak(line, renderer=renderer, output=output, home=both, device="cpu")
-        assert result.renderer == (renderer or "nerf")
+        assert result.renderer == (renderer or "gaussian")
         with closing(media.read_frames(output)) as frames:
             shown[renderer] = np.stack(list(frames))
-    assert np.array_equal(shown[None], shown["nerf"])
+    assert np.array_equal(shown[None], shown["gaussian"])
     assert not np.array_equal(shown["gaussian"], shown["nerf"])
 
 

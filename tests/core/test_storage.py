@@ -113,3 +113,11 @@ def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     assert storage.sha256_of(path).startswith("ba7816bf8f01cfea")
+
+
+def test_texts_that_are_no_files(tmp_path: Path) -> None:
+    """What is said may be longer than any name, in bytes if not in characters."""
+    (tmp_path / "line.txt").write_text("Good morning.")
+    assert storage.named_file(str(tmp_path / "line.txt")) == tmp_path / "line.txt"
+    for text in (None, "", "好" * 100, "a\0b", "word " * 5000, str(tmp_path)):
+        assert storage.named_file(text) is None

@@ -392,6 +392,7 @@ def test_steps_skip_what_is_empty_and_what_comes_too_early() -> None:
     assert (depths < 0.0).all() and len(depths) == 2 * 4
     late = replace(pieces, after=torch.tensor([0.5, 5.0]))
     assert march(rays, late, occupancy, None).slot.tolist() == [2, 3]
+    assert len(march(rays, replace(pieces, y_range=(0.1, 1.0)), occupancy, None).point) == 0
     outside = replace(pieces, shift=torch.tensor([[5.0, 0.0, 0.0]]).repeat(2, 1))
     assert len(march(rays, outside, occupancy, None).point) == 0
 
@@ -409,6 +410,20 @@ def test_the_grid_forgets_what_is_not_there_and_finds_what_is() -> None:
     assert held[radius < 0.45].all() and not held[radius > 0.5 + 3 * CELL].any()
     again = Occupancy(BOX, occupancy.occs)
     assert torch.equal(again.holds(occupancy.centres()), held)
+
+
+def test_the_grid_is_looked_at_the_same_way_twice() -> None:
+    """Bit for bit, whatever the threads do, with values that differ within a cell."""
+    box = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
+
+    def rough(points: Tensor) -> Tensor:
+        return (points * 977.0).sin().prod(1, keepdim=True).abs()
+
+    grids = [Occupancy(box), Occupancy(box)]
+    for step in range(0, 64, 16):
+        for grid in grids:
+            grid.update(step, rough)
+    assert torch.equal(grids[0].occs, grids[1].occs)
 
 
 def test_the_hull_holds_the_head_and_not_the_background(
