@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from talkhead.app.cli_options import JsonOption
 from talkhead.app.printing import print_json, show
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of identities and jobs. (default: your data folder)"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 jobs_app = typer.Typer(
     no_args_is_help=True, help="What dub has done and has to do: list, show, retry, cancel."

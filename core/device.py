@@ -69,7 +69,7 @@ def backends() -> list[Backend]:
         _probe("numba CPU rasterizer", "numba", _import_numba, needs_cuda=False),
         _probe("gsplat CUDA rasterizer", "gsplat", _find_gsplat_kernels),
         _probe("nerfacc CUDA marching", "nerfacc", _find_nerfacc_kernels),
-        _probe("tiny-cuda-nn encodings", "tinycudann", _import_tinycudann),
+        _tinycudann(),
     ]
 
 
@@ -126,7 +126,11 @@ def _import_tinycudann() -> str:
 
 def tinycudann_reason() -> str:
     """Why tiny-cuda-nn can't be used here; empty when it can."""
-    return _probe("tiny-cuda-nn encodings", "tinycudann", _import_tinycudann).reason
+    return _tinycudann().reason
+
+
+def _tinycudann() -> Backend:
+    return _probe("tiny-cuda-nn encodings", "tinycudann", _import_tinycudann)
 
 
 def installed_version(distribution: str) -> str:

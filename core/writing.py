@@ -26,6 +26,7 @@ from talkhead.muxing import (
     write_failure,
 )
 from talkhead.probing import exact_rate
+from talkhead.storage import sync
 from talkhead.types import FRAME_RATE, UInt8
 
 SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -201,7 +202,7 @@ class VideoWriter:
             length_s = float(self.n_frames / self._rate)
             mux(silent, self._part, self._codec, length_s, sound=self._sound, tags=self._tags)
         try:
-            _flush(self._part)
+            sync(self._part)
             os.replace(self._part, self.path)
         except OSError as error:
             raise MediaError(f"{self.path}: can't be written ({error.strerror}).") from error
@@ -282,9 +283,3 @@ def _captioned(picture: Any, captions: Captions, *, with_alpha: bool) -> Any:
         settings["alpha"] = 1
     picture = picture.filter("ass", filename=os.path.abspath(captions.path), **settings)
     return picture.filter("setpts", f"PTS-{start_s:.6f}/TB") if start_s else picture
-
-
-def _flush(path: Path) -> None:
-    """Have the file's content on the disk before its name."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

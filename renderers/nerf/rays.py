@@ -11,7 +11,7 @@ above, the body's below, blended over the neck.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -186,8 +186,15 @@ class HeadSpace:
         origin = -(viewmats[:, None, :3, 3] @ back)[:, 0][image]
         lines, met = Lines(origin, direction, image), _at_pixels(hits, pixels)
         outside = self._outside(lines, met, motion, viewmats)
-        mouth = replace(_into_mouth(met, self.mouth_shift), y_range=(self._mouth_top(), math.inf))
-        return Rays(*lines, (_shell(met), mouth, outside))
+        return Rays(*lines, (_shell(met), self._into_mouth(met), outside))
+
+    def _into_mouth(self, met: Met) -> Pieces:
+        """The pieces between the lips, and behind them, from where the shell ends."""
+        ray = torch.nonzero(met.flags & (MOUTH | NEAR_LIPS))[:, 0]
+        start = met.depth[ray] - MOUTH_FRONT
+        after = torch.where(met.flags[ray] == MOUTH, start, met.depth[ray] + SHELL_END)
+        shift, below = self.mouth_shift.expand(len(ray), 3), (self._mouth_top(), math.inf)
+        return Pieces(ray, start, after, shift, MOUTH_STEP, N_MOUTH, below)
 
     def _outside(self, lines: Lines, met: Met, motion: Tensor, viewmats: Tensor) -> Pieces:
         """The pieces beside the face, at the depth of the ears."""
@@ -224,14 +231,6 @@ def _shell(met: Met) -> Pieces:
     ray = torch.nonzero(met.flags & FACE)[:, 0]
     start = met.depth[ray] - SHELL_FRONT
     return Pieces(ray, start, torch.zeros_like(start), met.shift[ray], SHELL_STEP, N_SHELL)
-
-
-def _into_mouth(met: Met, mouth_shift: Tensor) -> Pieces:
-    """The pieces between the lips, and behind them, from where the shell ends."""
-    ray = torch.nonzero(met.flags & (MOUTH | NEAR_LIPS))[:, 0]
-    start = met.depth[ray] - MOUTH_FRONT
-    after = torch.where(met.flags[ray] == MOUTH, start, met.depth[ray] + SHELL_END)
-    return Pieces(ray, start, after, mouth_shift.expand(len(ray), 3), MOUTH_STEP, N_MOUTH)
 
 
 def _seen(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float64]:
