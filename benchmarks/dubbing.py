@@ -193,16 +193,16 @@ def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Map
             line = line_of(SAMPLES / "line.wav", 60.0 * minute, Path(name))
             output = Path(name) / "long.mp4"
             words = ["speak", "--audio", str(line), "-o", str(output), "--home", str(home)]
-            seconds, memory, told = run([*words, "--quiet", "--json"])
+            cost, told = run([*words, "--quiet", "--json"])
             n_frames = json.loads(told)["n_frames"]
             n_samples = sum(len(chunk) for chunk in read_audio_chunks(output))
             results.append(
                 {
                     "benchmark": "long audio",
                     "audio_s": 60.0 * minute,
-                    "seconds": round(seconds, 1),
-                    "frames_per_s": round(n_frames / seconds, 1),
-                    "peak_mib": round(memory),
+                    "seconds": cost.seconds,
+                    "frames_per_s": round(n_frames / cost.seconds, 1),
+                    "peak_mib": cost.peak_mib,
                     "sound_minus_picture_s": round(n_samples / 16_000 - n_frames / FRAME_RATE, 4),
                     "container_s": probe(output).duration_s,
                 }
