@@ -25,8 +25,10 @@ from talkhead.storage import write_bytes
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
-REVERSE_CHUNK = 25
-"""Frames held at once while the clip plays backwards; it has a key frame as often."""
+KEYFRAME_EVERY = 25
+"""Frames of the clip from key frame to key frame."""
+REVERSE_BYTES = 64 << 20
+"""Of pictures held at once while the clip plays backwards, a second's at the least."""
 MASK_SHRINK = 4
 MAX_GAP = 5
 CRF = 14
@@ -132,7 +134,7 @@ def save_idle(
         with (
             closing(frames),
             media.VideoWriter(
-                writer.path(IDLE_NAME), crf=CRF, keyframe_every=REVERSE_CHUNK
+                writer.path(IDLE_NAME), crf=CRF, keyframe_every=KEYFRAME_EVERY
             ) as clip,
         ):
             for frame in frames:
@@ -211,12 +213,15 @@ def _forward(path: Path, first: int, n_clip: int) -> Generator[UInt8, None, None
 
 
 def _backward(path: Path, last: int) -> Generator[UInt8, None, None]:
-    """Frames last .. 1, a chunk at a time."""
+    """Frames last .. 1, a chunk at a time: whole runs from key frame to key frame."""
+    about = media.probe(path)
+    held = REVERSE_BYTES // (3 * about.width * about.height) // KEYFRAME_EVERY * KEYFRAME_EVERY
+    chunk = max(KEYFRAME_EVERY, held)
     after = last + 1
     while after > 1:
-        first = max(1, (after - 1) // REVERSE_CHUNK * REVERSE_CHUNK)
+        first = max(1, (after - 1) // chunk * chunk)
         source = media.read_frames(path, start_s=first / FRAME_RATE, n_frames=after - first)
         with closing(source):
-            chunk = list(source)
-        yield from reversed(chunk)
+            frames = list(source)
+        yield from reversed(frames)
         after = first

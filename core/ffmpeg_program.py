@@ -12,6 +12,7 @@ import queue
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -22,8 +23,14 @@ import imageio_ffmpeg
 
 from talkhead.errors import MediaError
 
+if sys.platform == "linux":
+    import fcntl
+
 QUEUED_FRAMES = 8
 """Frames that wait for the video encoder at most."""
+PIPE_BYTES = 1 << 20
+"""What a pipe may hold, the most that Linux lets anybody have; its default of 64 KiB is a twelfth of
+a picture of 512x512."""
 
 PathLike = str | os.PathLike[str]
 
@@ -83,6 +90,8 @@ class Process:
             )
         except OSError as error:
             raise MediaError(f"{command[0]}: could not be started ({error.strerror}).") from error
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            _widen(pipe)
         self._complaints: deque[str] = deque(maxlen=50)
         self._drain = threading.Thread(target=self._collect, daemon=True)
         self._drain.start()
@@ -122,6 +131,13 @@ class Process:
             if stream is not None:
                 with contextlib.suppress(OSError):  # of what was buffered for a program now gone
                     stream.close()
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let a pipe hold a picture, where the system can: both ends then work at the same time."""
+    if sys.platform == "linux" and pipe is not None:
+        with contextlib.suppress(OSError):  # beyond what this user may have: it stays as it is
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class Feeder:

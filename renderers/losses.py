@@ -150,7 +150,7 @@ def _dssim(
     return gradient, float(sums.sum() / total)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _l1_rows(rgb, alpha, target, weights, behind, scale, image, gradient, rows):  # type: ignore[no-untyped-def]
     n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
     for r in numba.prange(n_images * height):
@@ -167,7 +167,7 @@ def _l1_rows(rgb, alpha, target, weights, behind, scale, image, gradient, rows):
         rows[b, y] = total
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _dssim_rows(image, target, weights, top, left, columns, scale, gradient, sums):  # type: ignore[no-untyped-def]
     n_images, n_rows = sums.shape
     for r in numba.prange(n_images * n_rows):
@@ -217,7 +217,7 @@ def _window(image, target, b, y0, x0, c, scale, gradient):  # type: ignore[no-un
     return np.float32(0.5) * (np.float32(1.0) - ssim)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _mix(by_l1, by_dssim, d_l1, d_dssim, behind, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
     n_images, height, width = by_l1.shape[0], by_l1.shape[1], by_l1.shape[2]
     first, second = np.float32(d_l1), np.float32(d_dssim)

@@ -109,7 +109,7 @@ def _factor(shape, factor):  # type: ignore[no-untyped-def]
     factor[2, 2] = c
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _forward(gradients, origins, index, local, shape, means, covars):  # type: ignore[no-untyped-def]
     n_images, n = local.shape[0], local.shape[1]
     for g in numba.prange(n):
@@ -136,7 +136,7 @@ def _forward(gradients, origins, index, local, shape, means, covars):  # type: i
                     k += 1
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # type: ignore[no-untyped-def]
     n_images, n = d_means.shape[0], d_means.shape[1]
     for g in numba.prange(n):

@@ -42,7 +42,7 @@ _SCALE = np.float32(0.25)
 _RECORD = 9
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def depth_order(depth_bits: Any, boxes: Any) -> Any:
     """Indices of the visible Gaussians, nearest first, ties by index: uint32 [M].
 
@@ -81,7 +81,7 @@ def depth_order(depth_bits: Any, boxes: Any) -> Any:
     return order
 
 
-@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def gather(order: Any, geometry: Any, opacities: Any, colors: Any) -> Any:
     """The splats' records in depth order, float32 [M, 9]: x, y, a, b, c, opacity, red, green, blue.
 
@@ -103,7 +103,7 @@ def gather(order: Any, geometry: Any, opacities: Any, colors: Any) -> Any:
     return records
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def slot_starts(order: Any, boxes: Any) -> Any:
     """Where each splat's tiles start in the list of (splat, tile) slots: uint32 [M + 1]."""
     m = order.shape[0]
@@ -143,7 +143,7 @@ def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
         )
 
 
-@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def cover(
     order: Any, starts: Any, boxes: Any, geometry: Any, tiles_x: Any, n_tiles: Any, n_parts: Any
 ) -> Any:
@@ -194,7 +194,7 @@ def cover(
     return slot_tiles, slot_masks, counts
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, parallel=True, cache=True, error_model="numpy")
 def deal(starts: Any, slot_tiles: Any, slot_masks: Any, counts: Any) -> Any:
     """The tiles' lists in depth order: tile starts [T + 1], splat and mask of each entry [E].
 

@@ -126,7 +126,7 @@ def _alive(s: Any) -> Any:
     return alive
 
 
-@njit(fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _blend_items(
     items: Any,
     n: Any,
@@ -176,7 +176,7 @@ def _blend_items(
             s[base + lane + _TILE_AREA * _U3] += w * blue
 
 
-@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def _blend(
     tile_starts: Any,
     splats: Any,
@@ -212,7 +212,7 @@ def _blend(
             _finish_tile(s, left, top, rgb, alpha)
 
 
-@njit(fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _start_tile(s: Any, left: Any, top: Any, width: Any, height: Any) -> None:
     """Transmittance 1 inside the image and, as if finished, -1 outside; colors 0."""
     for p in range(_TILE_AREA):
@@ -224,7 +224,7 @@ def _start_tile(s: Any, left: Any, top: Any, width: Any, height: Any) -> None:
         s[p + _TILE_AREA * _U3] = _F0
 
 
-@njit(fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _finish_tile(s: Any, left: Any, top: Any, rgb: Any, alpha: Any) -> None:
     """Copies a tile's pixels, as far as they lie inside, to the image."""
     height, width = np.uint64(alpha.shape[0]), np.uint64(alpha.shape[1])
@@ -238,7 +238,7 @@ def _finish_tile(s: Any, left: Any, top: Any, rgb: Any, alpha: Any) -> None:
             rgb[top + dy, left + dx, _U2] = s[p + _TILE_AREA * _U3]
 
 
-@njit(fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: Any) -> Any:
     """One splat at one pixel: the gradient by its exponent; its weight times the pixel's gradients.
 
@@ -281,7 +281,7 @@ def _flush(s: Any, moments: Any, entry: Any) -> None:
         s[p] = _F0
 
 
-@njit(fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _blend_items_backward(
     items: Any,
     n: Any,
@@ -345,7 +345,7 @@ def _blend_items_backward(
             s[p + _U8 * _U8] += blue1 + blue2
 
 
-@njit(fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _start_tile_backward(
     s: Any, left: Any, top: Any, rgb: Any, alpha: Any, grad_rgb: Any, grad_alpha: Any
 ) -> None:
@@ -371,7 +371,7 @@ def _start_tile_backward(
             s[p + _TILE_AREA * _U4] = g_blue
 
 
-@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def _blend_backward(
     tile_starts: Any,
     splats: Any,
@@ -416,7 +416,7 @@ def _blend_backward(
     return moments
 
 
-@njit(fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def _sum_moments(order: Any, starts: Any, slot_entries: Any, moments: Any, n_all: Any) -> Any:
     """Each Gaussian's moments, the sum over its tiles: float32 [N, 9]; not set where culled."""
     sums = np.empty((n_all, _N_MOMENTS), np.float32)

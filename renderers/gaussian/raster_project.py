@@ -88,7 +88,7 @@ def _tile_range(centre: Any, radius: Any, size: Any, tiles: Any) -> Any:
     return np.int32(first) // np.int32(TILE_PX), np.int32(last) // np.int32(TILE_PX) + np.int32(1)
 
 
-@njit(fastmath=_SAFE_MATH, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=_SAFE_MATH, parallel=True, cache=True, error_model="numpy")
 def project(
     means: Any, covars: Any, opacities: Any, viewmat: Any, K: Any, size: Any, limits: Any
 ) -> Any:
@@ -170,7 +170,7 @@ def _write_covar_gradient(out: Any, g: Any, u: Any, v: Any) -> None:
             k += 1
 
 
-@njit(fastmath=_SAFE_MATH, parallel=True, cache=True, error_model="numpy")
+@njit(nogil=True, fastmath=_SAFE_MATH, parallel=True, cache=True, error_model="numpy")
 def project_backward(
     means: Any,
     covars: Any,

@@ -80,7 +80,7 @@ def mesh_hits(
     return found
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(nogil=True, cache=True, parallel=True)
 def _draw(corners, shifts, kinds, depth, shift, flags):  # type: ignore[no-untyped-def]
     """corners: [B, T, 3, 3] pixel x, y and depth. shifts: [B, T, 3, 3]."""
     n_images, n_triangles = corners.shape[0], corners.shape[1]

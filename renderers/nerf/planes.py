@@ -120,7 +120,7 @@ def _facts(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
     return points.numpy(), image.numpy(), spec.axes[0], spec.axes[1], low, nodes / (high - low)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _read(points, image, across, down, low, per_unit, plane, values, first):  # type: ignore[no-untyped-def]
     height, width, n_channels = plane.shape[1], plane.shape[2], plane.shape[3]
     for n in numba.prange(points.shape[0]):
@@ -139,7 +139,7 @@ def _read(points, image, across, down, low, per_unit, plane, values, first):  # 
             values[n, first + c] = w00 * p00[c] + w01 * p01[c] + w10 * p10[c] + w11 * p11[c]
 
 
-@numba.njit(cache=True, parallel=True, fastmath=IN_ORDER)
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _write(points, image, across, down, low, per_unit, d_values, first, gradient):  # type: ignore[no-untyped-def]
     height, width, n_channels = gradient.shape[1], gradient.shape[2], gradient.shape[3]
     for band in numba.prange(N_BANDS):

@@ -11,9 +11,11 @@ import pytest
 from fixtures_head import make_background
 
 from talkhead import media
+from talkhead.app import idle as idle_module
 from talkhead.app.idle import (
+    KEYFRAME_EVERY,
     MASK_SHRINK,
-    REVERSE_CHUNK,
+    REVERSE_BYTES,
     choose_frames,
     clip_of,
     idle_frames,
@@ -33,7 +35,7 @@ from talkhead.identity import (
 from talkhead.progress import SilentProgress
 from talkhead.types import UInt8
 
-N_CLIP = 2 * REVERSE_CHUNK + 7
+N_CLIP = 2 * KEYFRAME_EVERY + 7
 
 
 @pytest.mark.parametrize("n_clip", [2, 3, 7, 25, 26, 100])
@@ -55,7 +57,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of N_CLIP frames that all differ."""
     path = tmp_path_factory.mktemp("idle") / "idle.mp4"
     frames = (np.roll(make_background(48, 64), 3 * i, axis=1) // 2 + i for i in range(N_CLIP))
-    media.write_video(path, (f.astype(np.uint8) for f in frames), keyframe_every=REVERSE_CHUNK)
+    media.write_video(path, (f.astype(np.uint8) for f in frames), keyframe_every=KEYFRAME_EVERY)
     return path
 
 
@@ -66,13 +68,20 @@ def forward(clip: Path) -> list[UInt8]:
     return frames
 
 
+@pytest.mark.parametrize("held_bytes", [0, REVERSE_BYTES])
 @pytest.mark.parametrize(
     ("n_clip", "n_frames"),
     [(N_CLIP, 3 * N_CLIP), (26, 80), (27, 60), (2, 5), (1, 3), (N_CLIP, 10), (5, 0)],
 )
 def test_idle_frames_are_the_clip_s_in_that_order(
-    clip: Path, forward: list[UInt8], n_clip: int, n_frames: int
+    clip: Path,
+    forward: list[UInt8],
+    n_clip: int,
+    n_frames: int,
+    held_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(idle_module, "REVERSE_BYTES", held_bytes)
     numbers = ping_pong(n_clip, n_frames)
     found = list(idle_frames(clip, n_clip, 0, n_frames))
     assert len(found) == n_frames
