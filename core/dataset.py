@@ -185,8 +185,7 @@ class IdentityDataset:
 
     def crop_landmarks(self) -> Float32:
         """Landmarks [F, 478, 2] in crop pixels."""
-        shifted = self.tracks.landmarks[..., :2] - self.tracks.origins[:, None]
-        return np.asarray(shifted * self.info.scale, dtype=np.float32)
+        return crop_landmarks(self.tracks.landmarks, self.tracks.origins, self.info.scale)
 
     def plate_crop(self, frame: int) -> UInt8:
         """The background behind crop `frame`, [H, W, 3] uint8."""
@@ -197,6 +196,12 @@ class IdentityDataset:
             (info.crop_height, info.crop_width),
             info.scale,
         )
+
+
+def crop_landmarks(landmarks: Float32, origins: Float32, scale: float) -> Float32:
+    """Landmarks [F, 478, 2] in crop pixels, of landmarks [F, 478, 3] and crops' origins [F, 2] in source
+    pixels."""
+    return np.asarray((landmarks[..., :2] - origins[:, None]) * scale, dtype=np.float32)
 
 
 def cut_crop(

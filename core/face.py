@@ -52,6 +52,8 @@ def cap_triangles() -> Int:
     return np.array(triangles, dtype=np.int64)
 
 
+N_INNER = 3
+"""Components at the end of the mouth's that say what shows between the lips."""
 N_BODY = 6
 """Components of the body at the end of every motion code."""
 
@@ -74,8 +76,9 @@ class FaceModel:
     OpenCV axes, looking towards -z).
     basis: [K, 478, 3] vertex offsets per unit of code. The first n_mouth components move mouth and
     jaw, the next ones eyes and brows; they are scaled alike within a part, so that the first has
-    standard deviation 1 on the training frames. The last N_BODY move no vertex: they are the sway
-    of the body, see body_matrix.
+    standard deviation 1 on the training frames. Two kinds move no vertex: the last N_INNER of the
+    mouth's, which say what shows between the lips, and the last N_BODY, the sway of the body, see
+    body_matrix.
     triangles: [T, 3] of the surface, consistently wound.
     silence: [K] the code of this person's mouth at rest (eyes zero).
     """

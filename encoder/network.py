@@ -23,8 +23,8 @@ class PredictorConfig:
     n_members: nets whose mean counts, each holding out another tenth of the training part.
     gain_std, noise_std: of the features' level and values, in their mean and each one's standard
     deviation. n_masks, mask_width: stretches of feature dimensions that are hidden.
-    velocity_weight, gap_weight, jaw_weight: of the errors of lip motion, lip opening and jaw beside
-    those of the lips' shape.
+    velocity_weight, gap_weight, jaw_weight, inner_weight: of the errors of lip motion, lip opening, jaw
+    and what shows between the lips beside those of the lips' shape.
     """
 
     width: int = 64
@@ -43,6 +43,7 @@ class PredictorConfig:
     velocity_weight: float = 1.0
     gap_weight: float = 0.3
     jaw_weight: float = 0.15
+    inner_weight: float = 0.3
 
     def __post_init__(self) -> None:
         """JSON knows no tuples."""

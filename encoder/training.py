@@ -54,7 +54,8 @@ class Lesson:
     (another voice, noise). targets: [F, K] mouth codes less their mean.
     weights: [F] how much a frame counts. lips, gap, jaw: [K, P * 2] what a unit of code moves on
     screen, x and y of P points (gap: of the upper lip against the lower), in units of the typical
-    lip motion. spread: [D] of the features. view: of the nets that learn it.
+    lip motion. inner: [K] 1 where a code moves nothing: what shows between the lips. spread: [D] of the
+    features. view: of the nets that learn it.
     """
 
     vectors: Tensor
@@ -63,6 +64,7 @@ class Lesson:
     lips: Tensor
     gap: Tensor
     jaw: Tensor
+    inner: Tensor
     spread: Tensor
     view: View
 
@@ -127,6 +129,7 @@ def make_lesson(
         lips=in_typical(lips),
         gap=in_typical(gap),
         jaw=in_typical(moved_by(JAW_LINE)),
+        inner=aligned((~basis.any((1, 2))).astype(np.float32)),
         spread=aligned(spread),
         view=view,
     )
@@ -176,6 +179,7 @@ class _Moves(NamedTuple):
     lips: Tensor
     gap: Tensor
     jaw: Tensor
+    inner: Tensor
 
 
 class _Pupil:
@@ -207,17 +211,19 @@ def _starts(weights: Tensor, n_frames: int) -> Tensor:
 
 
 def _losses(error: Tensor, weight: Tensor, moves: _Moves, config: PredictorConfig) -> Tensor:
-    """Each net's mean error of lips and jaw and of the lips' velocity over stretches, [N].
+    """Each net's mean error of lips and jaw, of the lips' velocity and of what shows between them, [N].
 
     error: [N, B, T, K] of codes. weight: [N, B, T].
     """
-    lips, gap, jaw = (torch.einsum("nbtk,nkp->nbtp", error, move) for move in moves)
+    lips, gap, jaw = (torch.einsum("nbtk,nkp->nbtp", error, move) for move in moves[:3])
+    inner = error * moves.inner[:, None, None]
     moved = (lips[:, :, 1:] - lips[:, :, :-1], weight[:, :, 1:] * weight[:, :, :-1])
     return (
         lip_distance(lips, weight)
         + config.gap_weight * lip_distance(gap, weight)
         + config.jaw_weight * lip_distance(jaw, weight)
         + config.velocity_weight * lip_distance(*moved)
+        + config.inner_weight * _inner_distance(inner, weight)
     )
 
 
@@ -239,7 +245,15 @@ def feature_spread(values: Float64) -> Float32:
 def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean lengths [N] of point offsets [N, ..., F, P * 2], weights [N, ..., F]."""
     squares = offsets.unflatten(-1, (-1, 2)).square().sum(-1)
-    lengths = torch.sqrt(squares + 1e-6).mean(-1)
+    return _weighted(torch.sqrt(squares + 1e-6).mean(-1), weights)
+
+
+def _inner_distance(errors: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean lengths [N] of code errors [N, ..., F, K], weights [N, ..., F]."""
+    return _weighted(torch.sqrt(errors.square().sum(-1) + 1e-6), weights)
+
+
+def _weighted(lengths: Tensor, weights: Tensor) -> Tensor:
     return (lengths * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1e-6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from talkhead.face import (
@@ -12,6 +14,7 @@ from talkhead.face import (
     LEFT_EYE,
     LIPS,
     N_BODY,
+    N_INNER,
     N_SURFACE,
     NOSE_BOTTOM,
     OUTER_EYE_CORNERS,
@@ -71,6 +74,7 @@ def fit_face_model(
     basis = np.concatenate(
         [
             _regress(offsets * mouth_part[:, None], mouth),
+            np.zeros((N_INNER, *template.shape)),
             _regress(offsets * (1.0 - mouth_part)[:, None], eyes),
             np.zeros((N_BODY, *template.shape)),
         ]
@@ -78,13 +82,13 @@ def fit_face_model(
     model = FaceModel(
         template=template,
         basis=basis.astype(np.float32),
-        n_mouth=N_MOUTH,
+        n_mouth=N_MOUTH + N_INNER,
         triangles=_oriented(template, triangles),
-        silence=np.zeros(N_MOUTH + N_EYES + N_BODY, dtype=np.float32),
+        silence=np.zeros(len(basis), dtype=np.float32),
     )
     quiet = train & silent if (train & silent).sum() >= LEAST_QUIET else train
     rest = _closed_mouth(model, encode_motion(model, canonical[quiet]))
-    return FaceModel(model.template, model.basis, N_MOUTH, model.triangles, rest)
+    return replace(model, silence=rest)
 
 
 def _closed_mouth(model: FaceModel, codes: Float32) -> Float32:
@@ -119,7 +123,9 @@ def _regress(offsets: Float64, scores: Float64) -> Float64:
 
 
 def encode_motion(model: FaceModel, canonical: Float32) -> Float32:
-    """Motion codes [F, K] whose mesh lies nearest to canonical landmarks [F, 478, 3], body at zero.
+    """Motion codes [F, K] whose mesh lies nearest to canonical landmarks [F, 478, 3].
+
+    What moves no vertex, inner mouth and body, is zero.
 
     Weighted least squares over both parts at once; lips and lids count most, depth little.
     """

@@ -30,14 +30,16 @@ from talkhead.dataset import (
     IdentityDataset,
     ImageFile,
     Tracks,
+    crop_landmarks,
     cut_crop,
     train_frames,
 )
 from talkhead.errors import FootageError, TalkheadError
-from talkhead.face import N_BODY, OUTER_EYE_CORNERS, lip_aperture
+from talkhead.face import N_BODY, N_INNER, OUTER_EYE_CORNERS, lip_aperture
 from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
 from talkhead.preprocess.body import track_body
 from talkhead.preprocess.headpose import HeadTrack, track_head
+from talkhead.preprocess.inner_mouth import inner_mouth_codes
 from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, mesh_triangles, track_frames
 from talkhead.preprocess.motion import encode_motion, fit_face_model
 from talkhead.preprocess.quality import (
@@ -67,7 +69,7 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 8
+VERSION = 9
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK, CUT_CHUNK = 200, 50
 """Frames between checkpoints, of a tracker that streams and of cutting, which holds them: seconds."""
@@ -149,6 +151,9 @@ def preprocess(
     codes = encode_motion(face, head.canonical)
     frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
     masks = ImageFile(folder / MASKS, (plan.height, plan.width))
+    crop_points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
+    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
+    codes[:, inner] = inner_mouth_codes(frames, crop_points, usable, train)
     intrinsics = default_intrinsics(info.width, info.height)
     codes[:, -N_BODY:] = track_body(
         frames, masks, tracking.landmarks, usable, train, plan, intrinsics, progress

@@ -99,6 +99,17 @@ def test_learns_what_features_tell(clip: Clip, predictor: MotionPredictor) -> No
     assert share < 0.4
 
 
+def test_learns_what_shows_between_the_lips(clip: Clip) -> None:
+    """A code that moves no point is learned as the others are."""
+    basis = clip.face.basis.copy()
+    basis[N_MOUTH - 1] = 0.0
+    predictor = _fit(clip._replace(face=replace(clip.face, basis=basis)))
+    predicted = predictor.predict(clip.features, clip.silent, len(clip.codes))
+    target = clip.codes[:, N_MOUTH - 1]
+    error = (predicted[:, N_MOUTH - 1] - target)[~clip.train]
+    assert np.square(error).mean() < 0.7 * target[~clip.train].var()
+
+
 def test_eyes_stay_at_zero(clip: Clip, predictor: MotionPredictor) -> None:
     predicted = predictor.predict(clip.features, clip.silent, len(clip.codes))
     assert predicted.shape == clip.codes.shape and predicted.dtype == np.float32

@@ -7,7 +7,7 @@ import pytest
 from fixtures_head import make_codes, make_face
 
 from talkhead.dataset import train_frames
-from talkhead.face import INNER_LIPS, LIPS, N_BODY, FaceModel, lip_aperture
+from talkhead.face import INNER_LIPS, LIPS, N_BODY, N_INNER, FaceModel, lip_aperture
 from talkhead.preprocess.motion import (
     N_EYES,
     N_MOUTH,
@@ -55,7 +55,9 @@ def distances(model: FaceModel, canonical: Float32, points: tuple[int, ...]) -> 
 
 def test_codes_reproduce_landmarks_and_drop_noise(model: FaceModel) -> None:
     canonical, codes = make_canonical()
-    assert model.n_mouth == N_MOUTH and model.basis.shape == (N_MOUTH + N_EYES + N_BODY, 478, 3)
+    assert model.n_mouth == N_MOUTH + N_INNER
+    assert model.basis.shape == (model.n_mouth + N_EYES + N_BODY, 478, 3)
+    assert not model.basis[N_MOUTH : model.n_mouth].any()
     clean = make_face().vertices(codes)
     vertices = model.vertices(encode_motion(model, canonical))
     lips, inner = list(LIPS), list(INNER_LIPS)
@@ -88,7 +90,7 @@ def test_first_component_of_each_part_has_deviation_one(model: FaceModel) -> Non
     canonical, _ = make_canonical()
     codes = encode_motion(model, canonical[TRAIN])
     deviations = codes.std(0)
-    for part in (deviations[:N_MOUTH], deviations[N_MOUTH:]):
+    for part in (deviations[:N_MOUTH], deviations[N_MOUTH + N_INNER :]):
         assert part[0] == pytest.approx(1.0, rel=0.15)
         assert part.max() < 1.25
 

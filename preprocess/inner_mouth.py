@@ -1,0 +1,80 @@
+"""What shows between the lips: a few numbers a frame that the lips' shape doesn't tell.
+
+Teeth, tongue or darkness: mouths of one shape differ in it, and a head that hears only shapes learns
+their grey mean. The brightness of a small grid between the inner lips is reduced to its principal
+components, and fades out as the mouth closes.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from talkhead.dataset import ImageFile
+from talkhead.face import INNER_LIPS, N_INNER, lip_aperture
+from talkhead.types import Bool, Float32, Float64, UInt8
+
+LOWER = INNER_LIPS[:11]
+UPPER = (INNER_LIPS[0], *INNER_LIPS[:9:-1])
+"""From corner to corner."""
+ROWS, COLUMNS = 4, 9
+MARGIN = 0.12
+"""Share of the mouth's width at each corner that is too thin to look into."""
+SHUT, OPEN = 0.02, 0.07
+"""Apertures up to which nothing shows, and from which all of it counts."""
+
+
+def inner_mouth_codes(frames: ImageFile, landmarks: Float32, usable: Bool, train: Bool) -> Float32:
+    """Codes [F, N_INNER], zero where the mouth is shut; the first has deviation 1 in training.
+
+    frames: crops. landmarks: [F, 478, 2] crop pixels. usable, train: [F]; components are those of
+    usable training frames alone. All zero where the mouth never opens in them.
+    """
+    seen = np.stack(
+        [_brightness(frame, _grid(points)) for frame, points in zip(frames, landmarks, strict=True)]
+    )
+    weights = _openness(lip_aperture(landmarks))
+    learnt = usable & train & (weights > 0)
+    if learnt.sum() <= N_INNER:
+        return np.zeros((len(seen), N_INNER), np.float32)
+    mean = np.average(seen[learnt], axis=0, weights=weights[learnt])
+    shown = weights[:, None] * (seen - mean)
+    _, _, axes = np.linalg.svd(shown[usable & train], full_matrices=False)
+    codes = shown @ axes[:N_INNER].T
+    return np.asarray(codes / max(codes[usable & train, 0].std(), 1e-6), np.float32)
+
+
+def _openness(aperture: Float32) -> Float64:
+    share = np.clip((aperture.astype(np.float64) - SHUT) / (OPEN - SHUT), 0.0, 1.0)
+    return np.asarray(share * share * (3.0 - 2.0 * share))
+
+
+def _grid(points: Float32) -> Float32:
+    """Places [ROWS, COLUMNS, 2] between the inner lips of landmarks [478, 2]."""
+    along = np.linspace(MARGIN, 1.0 - MARGIN, COLUMNS) * (len(UPPER) - 1)
+    number, share = along.astype(int), (along % 1.0)[:, None]
+
+    def at(lip: tuple[int, ...]) -> Float32:
+        edge = points[list(lip)]
+        return np.asarray(edge[number] * (1.0 - share) + edge[number + 1] * share)
+
+    down = np.linspace(0.1, 0.9, ROWS)[:, None, None]
+    return np.asarray(at(UPPER) * (1.0 - down) + at(LOWER) * down, np.float32)
+
+
+def _brightness(image: UInt8, grid: Float32) -> Float64:
+    """Luma in [0, 1] at the grid's places, [ROWS * COLUMNS], smoothed by a part of their distance."""
+    left, top = np.maximum(np.floor(grid.reshape(-1, 2).min(0)).astype(int) - 4, 0)
+    right, bottom = np.ceil(grid.reshape(-1, 2).max(0)).astype(int) + 5
+    part = np.ascontiguousarray(image[top : max(bottom, top + 1), left : max(right, left + 1)])
+    if part.size == 0:  # the mouth lies outside the crop
+        return np.zeros(ROWS * COLUMNS)
+    sigma = max(0.6, 0.12 * float(np.linalg.norm(grid[0, -1] - grid[0, 0])) / (COLUMNS - 1))
+    grey = cv2.GaussianBlur(
+        cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), sigma
+    )
+    places = (grid - np.array([left, top]) - 0.5).astype(np.float32)
+    found = cv2.remap(
+        grey, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(found.ravel() / 255.0, np.float64)
