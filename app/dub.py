@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from talkhead.app.choices import DEFAULT_PRESET
 from talkhead.app.dubbing.board import Tally, clock, make_board
 from talkhead.app.dubbing.coordinator import Coordinator, Workforce
-from talkhead.app.dubbing.table import Row, Table, read_table
+from talkhead.app.dubbing.table import FindIdentity, Row, Table, read_table
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
-from talkhead.app.identities import DEFAULT_RENDERER, Home, name_from_video
-from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore, Task
+from talkhead.app.identities import DEFAULT_RENDERER, Home, name_from_video, state_of
+from talkhead.app.jobs import CANCELLED, DONE, FAILED, FIT, QUEUED, RUNNING, Job, JobStore, Task
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
 from talkhead.processors import may_have_gpu, n_cores
-from talkhead.progress import Style
+from talkhead.progress import Style, make_progress
 from talkhead.storage import file_errors, make_folder, read_json, sha256_of, write_bytes, write_json
 
 AUTO = "auto"
 WORKER_BYTES = 1.2e9
 """Memory that a worker takes on the CPU, for `--workers auto`."""
+MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class DubResult:
         ]
         if any(problem.status == FAILED for problem in self.problems):
             lines.append("To try those set aside again: talkhead jobs retry, then the same command")
+        if any(problem.status == CANCELLED for problem in self.problems):
+            lines.append(
+                "To dub one that was cancelled: talkhead jobs retry ID, then the same command"
+            )
         return "\n".join([*lines, f"results: {self.results_path}"])
 
 
@@ -89,13 +96,13 @@ def dub(
     store.prepare()
     store.recover()
     store.tidy()
-    read = None if table is None else read_table(Path(table), identity_check(store_home))
+    read = None if table is None else read_table(Path(table), identity_finder(store_home))
     if read is not None and read.bad and not skip_bad:
         raise read.refuse()
     ids = None
     if read is not None:
-        tasks = plan(read.rows, store_home)
-        store.add(tasks)
+        tasks = plan(read.rows, store_home, store.open_fits(), make_progress(style).message)
+        store.add(tasks, package_finder(store_home))
         ids = [task.id for task in tasks]
     jobs = _chosen(store, ids)
     force = hire(jobs, store_home, workers, cluster, device, tries)
@@ -163,46 +170,90 @@ def _shared_out(devices: Sequence[str], workers: int | str, n_jobs: int) -> list
 
 def _cpu_workers() -> int:
     """One a core, as far as the memory goes."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not told here
+    available = _available_bytes(MEMORY)
+    if available is None:
         return n_cores()
-    return max(1, min(n_cores(), int(free / WORKER_BYTES)))
+    return max(1, min(n_cores(), int(available / WORKER_BYTES)))
+
+
+def _available_bytes(path: Path) -> int | None:
+    """Memory that programs can still have, that of the system's caches too; None if it isn't told."""
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB$", path.read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
 # ----------------------------------------------------------------------------- planning
 
 
-def identity_check(home: Home) -> Callable[[str], None]:
-    """A function that raises TalkheadError for an identity of home that can't be used now."""
+def identity_finder(home: Home) -> FindIdentity:
+    """A function that gives the name of an identity of home, or the folder of one that lies elsewhere.
 
-    def check(identity: str) -> None:
+    It raises TalkheadError for one that can't be used now.
+    """
+
+    def find(text: str, path: Path) -> str:
+        if text in home.names():
+            return text
+        if home.is_under_way(text):
+            raise TalkheadError(
+                f"identity {text}: is still being fitted, or its fit was interrupted. Wait for it, or "
+                "run the same talkhead fit again"
+            )
+        found = home.resolve(path)
+        return found.name if found.parent == home.identities_dir else str(found)
+
+    return find
+
+
+def package_finder(home: Home) -> Callable[[Task], str]:
+    """A function that gives the state of the package that a line would be made with now (`state_of`);
+    "" where there is none that can be read."""
+
+    @cache
+    def state(identity: str, renderer: str) -> str:
         try:
-            home.resolve(identity)
+            path = home.resolve(identity)
+            return state_of(read_manifest(read_json(path / MANIFEST_NAME), path), renderer)
         except PackageError:
-            if home.is_under_way(identity):
-                raise TalkheadError(
-                    f"identity {identity}: is still being fitted, or its fit was interrupted. Wait "
-                    "for it, or run the same talkhead fit again"
-                ) from None
-            raise
+            return ""
 
-    return check
+    return lambda task: state(task.identity, task.renderer)
 
 
-def plan(rows: Iterable[Row], home: Home) -> list[Task]:
-    """The tasks of rows: a fit for each video whose person isn't known yet, and a line for each row."""
-    casting = Casting(home)
+def plan(
+    rows: Iterable[Row],
+    home: Home,
+    open_fits: Sequence[Task] = (),
+    tell: Callable[[str], None] = lambda note: None,
+) -> list[Task]:
+    """The tasks of rows: a fit for each video whose person isn't known yet, and a line for each row.
+
+    open_fits: asked for by other tables, and not made yet; those of whoever speaks here are among the
+    tasks, as lines have to wait for them. tell: is told of what is not done as a row says.
+    """
+    casting = Casting(home, open_fits, tell)
     lines = [casting.line(row) for row in rows]
-    return [*casting.fits.values(), *lines]
+    speaking = {line.identity for line in lines}
+    others = {fit.id: fit for fit in open_fits if fit.identity in speaking}
+    return [*{**others, **casting.fits}.values(), *lines]
 
 
 class Casting:
     """Who speaks: the person of each video, by its content, fitted or to be fitted."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._known = dict(_people(home))
+    def __init__(self, home: Home, open_fits: Sequence[Task], tell: Callable[[str], None]) -> None:
+        self._home, self._tell = home, tell
+        people = list(_people(home))
+        self._presets = {p.name: fit.preset for _, p in people for fit in p.fits.values()}
+        self._known = dict(people)
+        for task in open_fits:
+            person = self._known.setdefault(task.digest, Person(task.identity, {}))
+            person.fits.setdefault(task.renderer, task)
+        self._open = {task.id for task in open_fits}
+        self._noted: set[str] = set()
         self._sums = Checksums(home.path / "jobs" / "checksums.json")
         self.fits: dict[str, Task] = {}
 
@@ -210,6 +261,7 @@ class Casting:
         """The task of a row."""
         fit = None if row.identity or row.video is None else self._fit(row, row.video)
         name = row.identity or (fit.identity if fit else "")
+        self._note_preset(row, name, fit.preset if fit else self._presets.get(name, ""))
         return Task(
             "line",
             name,
@@ -229,17 +281,18 @@ class Casting:
         if person is None:
             person = self._known[digest] = Person(self._free_name(video, digest), {})
         renderer = row.renderer or next(iter(person.fits), DEFAULT_RENDERER)
-        if renderer in person.fits:
-            return person.fits[renderer]
-        before = [fit.id for fit in person.fits.values() if fit.id in self.fits]
+        known = person.fits.get(renderer)
+        if known is not None and known.id not in self._open:
+            return known
         task = Task(
-            "fit",
+            FIT,
             person.name,
             video=str(video),
+            digest=digest,
             renderer=renderer,
-            preset=row.preset,
-            needs=before[-1] if before else "",  # two fits of one person, one after the other
+            preset=row.preset or (known.preset if known else DEFAULT_PRESET),
         )
+        self._open.discard(task.id)  # what the first row says of it holds
         person.fits[renderer] = self.fits[task.id] = task
         return task
 
@@ -247,6 +300,17 @@ class Casting:
         name = name_from_video(video)
         taken = {*self._home.names(), *(person.name for person in self._known.values())}
         return name if name not in taken else f"{name[:50]}-{digest[:8]}"
+
+    def _note_preset(self, row: Row, name: str, preset: str) -> None:
+        """Tell, once of each person, that they are fitted otherwise than a row says."""
+        if row.preset in ("", preset) or name in self._noted:
+            return
+        self._noted.add(name)
+        self._tell(
+            f"line {row.line}: preset {row.preset} is not used: {name} is fitted "
+            f"{f'with {preset}' if preset else 'already'}. To fit them anew: talkhead fit "
+            f"--preset {row.preset}"
+        )
 
 
 @dataclass(frozen=True)
@@ -265,9 +329,10 @@ def _people(home: Home) -> Iterator[tuple[str, Person]]:
             manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
         except PackageError:  # damaged or of another version: fitted again
             continue
+        digest, preset = manifest.source.sha256, manifest.preset
         renderers = dict.fromkeys([manifest.default_renderer, *manifest.renderers])
-        fits = {renderer: Task("fit", name, renderer=renderer) for renderer in renderers}
-        yield manifest.source.sha256, Person(name, fits)
+        made = Task(FIT, name, digest=digest, preset=preset)
+        yield digest, Person(name, {one: replace(made, renderer=one) for one in renderers})
 
 
 class Checksums:

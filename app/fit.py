@@ -11,13 +11,22 @@ from typing import Any
 import torch
 
 from talkhead import __version__, media
+from talkhead.app.choices import DEFAULT_PRESET, PRESETS
 from talkhead.app.evaluate import SOURCE, STAGES, report_brief
 from talkhead.app.evaluation.figures import Take, plain
 from talkhead.app.evaluation.identity import Subject
 from talkhead.app.evaluation.pictures import write_sheet
 from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
-from talkhead.app.identities import DATASET, DEFAULT_RENDERER, USES_ALL, Home, name_from_video
+from talkhead.app.identities import (
+    DATASET,
+    DEFAULT_RENDERER,
+    QUALITY,
+    SHEET,
+    USES_ALL,
+    Home,
+    name_from_video,
+)
 from talkhead.app.idle import FACE, save_idle
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
 from talkhead.app.stages import StageClock
@@ -65,8 +74,6 @@ from talkhead.storage import (
 )
 from talkhead.types import SpeechFeatures
 
-PRESETS = ("preview", "standard", "high")
-SHEET, QUALITY = "sheet.png", "quality.json"
 LEAST_HELD_OUT = 5
 """Fewer usable held-out frames than this are not judged."""
 
@@ -100,7 +107,7 @@ def fit(
     video: Path | str,
     *,
     name: str | None = None,
-    preset: str = "standard",
+    preset: str = DEFAULT_PRESET,
     renderer: str = DEFAULT_RENDERER,
     encoder: str = DEFAULT_ENCODER,
     device: str = "auto",

@@ -10,6 +10,7 @@ HOME/
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import unicodedata
@@ -22,6 +23,7 @@ from talkhead.identity import (
     EXPORT_SUFFIX,
     MANIFEST_NAME,
     IdentityPackage,
+    Manifest,
     export_package,
     import_package,
     read_export_manifest,
@@ -34,6 +36,8 @@ DATASET = "dataset"
 DEFAULT_RENDERER = "gaussian"
 USES_ALL = "use_all_frames"
 """Key of a package's details: whether no frames were held out."""
+SHEET, QUALITY = "sheet.png", "quality.json"
+"""Files of a package that are there to be looked at."""
 MAX_NAME_LENGTH = 64
 
 _NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME_LENGTH - 1}}}")
@@ -223,6 +227,20 @@ class Home:
         package = import_package(path, self.identity_dir(name))
         self.remember(name)
         return package.path
+
+
+def state_of(manifest: Manifest, renderer: str = "") -> str:
+    """16 hex digits of all that a line takes from a package: others for a person who was fitted anew.
+
+    renderer: the line's, "": the package's own. A second head, which the line doesn't show, changes
+    nothing.
+    """
+    used = renderer or manifest.default_renderer
+    others = {part.file for name, part in manifest.renderers.items() if name != used}
+    unused = {*others, SHEET, QUALITY}
+    files = {name: digest for name, digest in manifest.files.items() if name not in unused}
+    text = json.dumps([used, manifest.consent, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_name(name: str) -> str:

@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,12 +28,20 @@ from talkhead import storage
 from talkhead.app.identities import name_from_video
 from talkhead.errors import PackageError
 from talkhead.locks import FileLock, is_locked
+from talkhead.storage import named_file
 
 STATUSES = ("queued", "running", "done", "failed", "cancelled")
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATUSES
 FORMAT = 1
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 """How long a job that failed waits before it is tried again: at first, doubled each time, at most."""
+FIT = "fit"
+FILE_OPTIONS = ("background", "transcript", "certificate", "key")
+"""Options that may name a file."""
+PACKAGE = "package"
+"""Key of a result: the state (`state_of`) of the identity package that the job was done with."""
+ADDING = "adding"
+"""The lock of whoever adds jobs."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Task:
 
     kind: "line", a line said, or "fit", a person learnt. identity: who, as a name or a package's
     folder. output: the finished file; "" for a fit. video: the footage to fit, or the one whose
-    timeline a line keeps. preset: of a fit. options: of OutputOptions, those given. needs: the id of
-    the job that must be done before.
+    timeline a line keeps. digest: SHA-256 of the footage to fit. preset: of a fit. options: of
+    OutputOptions, those given. needs: the id of the job that must be done before.
     """
 
     kind: str
@@ -51,6 +59,7 @@ class Task:
     audio: str = ""
     output: str = ""
     video: str = ""
+    digest: str = ""
     renderer: str = ""
     mode: str = "paste"
     preset: str = ""
@@ -59,22 +68,40 @@ class Task:
 
     @property
     def id(self) -> str:
-        """Of the output, readable: the same for every task with this output; of a fit, of who and how."""
-        goal = Path(self.output) if self.output else Path(self.identity)
-        what = f"{self.kind} {self.renderer}".strip() if self.kind == "fit" else self.kind
+        """Of the output, readable: the same for every task with this output; of a fit, of who, by their
+        footage, and how."""
+        is_fit = self.kind == FIT
+        goal = Path(self.identity if is_fit else self.output)
+        what = f"{FIT} {self.renderer} {self.digest}" if is_fit else self.kind
         digest = hashlib.sha256(f"{what} {goal}".encode()).hexdigest()[:10]
-        prefix = "fit-" if self.kind == "fit" else ""
-        return f"{prefix}{name_from_video(goal)[:40]}-{digest}"
+        return f"{_FIT_PREFIX if is_fit else ''}{name_from_video(goal)[:40]}-{digest}"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that it reads: sound, footage, and what its options name."""
+        return [
+            *(Path(path) for path in (self.audio, self.video) if path),
+            *named_files(self.options),
+        ]
 
     def fingerprint(self) -> str:
         """Another one for another task, or when a file that it reads was replaced."""
-        files = [_file_state(path) for path in (self.audio, self.video) if path]
+        files = [_file_state(path) for path in self.files]
         what = {name: value for name, value in asdict(self).items() if name != "needs"}
         text = json.dumps([what, files], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _file_state(path: str) -> list[int]:
+_FIT_PREFIX = f"{FIT}-"
+
+
+def named_files(options: Mapping[str, Any]) -> list[Path]:
+    """The files that a task's options name: a background, a transcript, what is signed with."""
+    found = (named_file(options.get(name)) for name in FILE_OPTIONS)
+    return [path for path in found if path is not None]
+
+
+def _file_state(path: Path) -> list[int]:
     """Size and time of change; nothing for a file that isn't there."""
     try:
         state = os.stat(path)
@@ -105,15 +132,6 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """What the job's file holds; the status is where it lies."""
         return {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "status"}}
-
-
-@dataclass(frozen=True)
-class Added:
-    """What became of tasks that were added: counts."""
-
-    new: int = 0
-    changed: int = 0
-    kept: int = 0
 
 
 class JobStore:
@@ -153,9 +171,15 @@ class JobStore:
                         found[job_id] = job
         return sorted(found.values(), key=lambda job: (job.order, job.id))
 
-    def counts(self) -> dict[str, int]:
-        """How many jobs there are of each status."""
-        return {status: sum(1 for _ in self._ids(status)) for status in STATUSES}
+    def open_fits(self) -> list[Task]:
+        """The fits that are still to be made, whichever table asked for them."""
+        found = (
+            self._read(status, job_id)
+            for status in (QUEUED, RUNNING)
+            for job_id in self._ids(status)
+            if job_id.startswith(_FIT_PREFIX)
+        )
+        return [job.task for job in found if job is not None and job.task.kind == FIT]
 
     def _ids(self, status: str) -> Iterator[str]:
         folder = self.path / status
@@ -179,37 +203,46 @@ class JobStore:
 
     # ------------------------------------------------------------------------ adding
 
-    def add(self, tasks: Iterable[Task]) -> Added:
-        """Queue tasks that aren't there yet, and those whose job was of another task or lost its output.
+    def add(
+        self, tasks: Iterable[Task], package_of: Callable[[Task], str] = lambda task: ""
+    ) -> None:
+        """Queue tasks that aren't there yet, and those whose job was of another task, has lost its
+        output, or was done with another package than it would be now.
 
-        Jobs that are running, done with their output, set aside or cancelled stay as they are. Raises
-        TalkheadError.
+        package_of: the state of the package that a task would be done with now, "" where there is
+        none yet. Jobs that are running, done with their output, set aside or cancelled stay as they
+        are. Raises TalkheadError.
         """
         self.prepare()
-        known = {job.id: job for job in self.jobs()}
-        order = 1 + max((job.order for job in known.values()), default=0)
-        fresh: list[Job] = []
-        changed = kept = 0
-        for place, task in enumerate(tasks):
-            job = Job(task.id, QUEUED, task, order + place, task.fingerprint())
-            old = known.get(job.id)
-            if old is None:
-                fresh.append(job)
-            elif _is_settled(old, job):
-                kept += 1
-            else:
-                changed += self._replace(old, job)
-        self._write_all(fresh)
-        return Added(len(fresh), changed, kept)
+        with self._adding():
+            known = {job.id: job for job in self.jobs()}
+            order = 1 + max((job.order for job in known.values()), default=0)
+            fresh: list[Job] = []
+            for place, task in enumerate(tasks):
+                job = Job(task.id, QUEUED, task, order + place, task.fingerprint())
+                old = known.get(job.id)
+                if old is None:
+                    fresh.append(job)
+                elif not _is_settled(old, job, package_of(task)):
+                    self._replace(old, job)
+            self._write_all(fresh)
 
-    def _replace(self, old: Job, job: Job) -> bool:
+    @contextmanager
+    def _adding(self) -> Iterator[None]:
+        """A block for one process at a time: two that add the same job at once would write it twice."""
+        while (lock := FileLock.take(self.path / "locks" / ADDING)) is None:
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _replace(self, old: Job, job: Job) -> None:
         """Queue a job in place of an old one; not if that is being worked on just now."""
         with self.hold(old) as claim:
-            if claim is None:
-                return False
-            storage.remove(self.work_path(old.id))
-            claim.move(job, QUEUED)
-        return True
+            if claim is not None:
+                storage.remove(self.work_path(old.id))
+                claim.queue(job)
 
     def _write_all(self, jobs: list[Job]) -> None:
         """Write the files of new jobs: many of them, so the disk is waited for once, not for each."""
@@ -307,7 +340,7 @@ class JobStore:
                 continue
             with self.hold(job) as claim:
                 if claim is not None:
-                    claim.move(replace(job, tries=0, retry_at=0.0), QUEUED)
+                    claim.queue(replace(job, tries=0, retry_at=0.0))
                     moved.append(job_id)
         return moved
 
@@ -330,12 +363,16 @@ class JobStore:
         return (self.path / "cancelling" / job_id).exists()
 
 
-def _is_settled(old: Job, new: Job) -> bool:
+def _is_settled(old: Job, new: Job, package: str) -> bool:
     """Whether an old job needs nothing done for the new one with the same output."""
     if old.status == RUNNING:
         return True
+    if old.made_of != new.made_of:
+        return False
+    if old.status != DONE:
+        return True
     is_made = old.task.output != "" and Path(old.task.output).exists() and bool(old.result)
-    return old.made_of == new.made_of and (old.status != DONE or is_made)
+    return is_made and package in ("", old.result.get(PACKAGE, package))
 
 
 def _encoded(job: Job) -> bytes:
@@ -360,6 +397,11 @@ class Claim:
             self.store.rename(job.id, self.job.status, status)
         self.job = replace(job, status=status)
 
+    def queue(self, job: Job) -> None:
+        """Have job done, as if nobody had ever wanted it stopped."""
+        self._unmark()
+        self.move(job, QUEUED)
+
     def complete(self, result: Mapping[str, Any]) -> None:
         """The job is done; what it worked with goes. result must not be empty."""
         self.move(replace(self.job, result=result, reason=""), DONE)
@@ -383,6 +425,9 @@ class Claim:
 
     def _clear(self) -> None:
         storage.remove(self.store.work_path(self.job.id))
+        self._unmark()
+
+    def _unmark(self) -> None:
         storage.remove(self.store.path / "cancelling" / self.job.id)
 
 

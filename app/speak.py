@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from talkhead.app.choices import MODES
 from talkhead.app.identities import Home
 from talkhead.app.lines import Line, render_line
 from talkhead.app.output import OutputOptions, check_options
@@ -17,8 +18,6 @@ from talkhead.device import resolve_device, set_threads
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import file_errors, remove, temporary_beside
-
-MODES = ("paste", "head")
 
 
 @dataclass(frozen=True)

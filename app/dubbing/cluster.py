@@ -3,7 +3,12 @@
 Each job is one task. Its claim stays with the driver, so that no lost node can lose or double it; what
 a node has made comes back through the object store, or lies in the shared home folder, where a task that
 Ray starts again elsewhere goes on from the last finished segment. Files are read where they are if a node
-sees them there, and taken from the object store if not.
+sees them there, and taken from the object store if not; but private keys are not sent.
+
+A node without that home folder keeps in its user's cache
+
+  packages/DIGEST/NAME    the people who speak, by their packages' content
+  fits/NAME-DIGEST/       a home for each person who is fitted, by their footage
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from talkhead.app.dubbing.attending import (
 from talkhead.app.dubbing.board import ON_CLUSTER
 from talkhead.app.dubbing.workers import Workplace, make_studio
 from talkhead.app.identities import Home
-from talkhead.app.jobs import Job, JobStore, Task
+from talkhead.app.jobs import FIT, Job, JobStore, Task
 from talkhead.errors import TalkheadError
 from talkhead.identity import (
     EXPORT_SUFFIX,
@@ -47,7 +52,7 @@ from talkhead.identity import (
     import_package,
 )
 from talkhead.progress import Progress, SilentProgress
-from talkhead.storage import make_folder, named_file, remove, sha256_of, write_bytes
+from talkhead.storage import make_folder, remove, sha256_of, write_bytes
 
 TOKEN = "shared-token"
 CONNECT_S = 5.0
@@ -55,6 +60,14 @@ MOST_LOST = 4
 """How often Ray starts a task again whose node was lost, before the job counts as failed."""
 LOOK_S = 2.0
 CLOSE_S = 20.0
+PRIVATE_KEY = "key"
+"""The option that names one."""
+KEPT_PARCELS = 64
+"""Files that stay in the object store for the next job that reads them."""
+KEPT_PACKAGES, KEPT_FITS = 32, 4
+"""What a node keeps: so many, and whatever was used not long ago."""
+LONGEST_JOB_S = 6 * 3600.0
+"""What was used since may still be in use."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +106,9 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Order:
-    """A task for a node. package: the identity's export, None for a fit. digest: of the package.
-    files: those that the task reads. home, work, products: used where the node sees the token."""
+    """A task for a node. package: the identity's export, None for one who is fitted anew. digest: of
+    the package. files: those that the task reads, by path. home, work, products: used where the node
+    sees the token."""
 
     version: str
     studio: str
@@ -190,6 +204,7 @@ class _Sender:
         self._place, self._closing = place, closing
         self.on_gpu = False
         self._packages: dict[tuple[Path, int], tuple[Parcel, str]] = {}
+        self._parcels = lru_cache(maxsize=KEPT_PARCELS)(_parcel_in_state)
         self._lock = threading.Lock()
         self._token = _token(place.home)
 
@@ -207,7 +222,7 @@ class _Sender:
         for name, data in delivery.files:
             make_folder((products / name).parent)
             write_bytes(products / name, data)
-        if task.kind == "fit":
+        if task.kind == FIT:
             self._take_in(task, products)
         return delivery.result
 
@@ -231,14 +246,23 @@ class _Sender:
         return delivery
 
     def _order(self, task: Task, work: Path, products: Path) -> Order:
-        package, digest = (None, "") if task.kind == "fit" else self._package(task.identity)
-        paths = [task.audio, task.video, *map(str, task.options.values())]
-        files = {text: Parcel.of(path) for text in paths if (path := named_file(text)) is not None}
-        place = self._place
+        place, secret = self._place, task.options.get(PRIVATE_KEY)
+        is_known = task.kind != FIT or task.identity in Home(place.home).names()
+        package, digest = self._package(task.identity) if is_known else (None, "")
+        files = {
+            str(path): self._parcel(path)
+            for path in task.files
+            if str(path) != secret and path.is_file()
+        }
         return Order(
             __version__, place.studio, task, self._token, str(place.home), str(work), str(products),
             package, digest, files,
         )  # fmt: skip
+
+    def _parcel(self, path: Path) -> Parcel:
+        """A file in the object store, put there once for many jobs."""
+        state = path.stat()
+        return self._parcels(path, state.st_size, state.st_mtime_ns)
 
     def _package(self, identity: str) -> tuple[Parcel, str]:
         """An identity's export in the object store, put there once."""
@@ -257,6 +281,11 @@ class _Sender:
         for export in products.glob(f"*{EXPORT_SUFFIX}"):
             import_package(export, Home(self._place.home).identity_dir(task.identity))
             remove(export)
+
+
+def _parcel_in_state(path: Path, size: int, mtime_ns: int) -> Parcel:
+    """Parcel.of(path), to be remembered until the file has another size or time."""
+    return Parcel.of(path)
 
 
 def _token(home: Path) -> str:
@@ -370,27 +399,66 @@ def do_order(order: Order) -> Delivery:
 
 
 def _delivered(order: Order) -> Delivery:
-    if _sees(order):
-        return _at(order, Path(order.home), order.task, Path(order.work), Path(order.products))
     base = make_folder(user_cache_path("talkhead", appauthor=False) / "node")
+    _tidy(base, "job-*", 0)  # of processes that were killed
     with tempfile.TemporaryDirectory(prefix="job-", dir=base) as folder:
+        task = _with_files(order, Path(folder) / "files")
+        if _sees(order):
+            return _at(order, Path(order.home), task, Path(order.work), Path(order.products))
         work, products = make_folder(Path(folder) / "work"), make_folder(Path(folder) / "products")
-        task = _localised(order, base, Path(folder) / "files")
-        if task.kind == "fit":
-            made = _fitted(order, task, base / "fits" / task.id, work, products)
-        else:
-            made = _at(order, base, task, work, products)
+        made = (_fitted if task.kind == FIT else _said)(order, task, base, work, products)
         files = [path for path in sorted(products.rglob("*")) if path.is_file()]
         named = tuple((str(path.relative_to(products)), path.read_bytes()) for path in files)
         return replace(made, files=named)
 
 
-def _fitted(order: Order, task: Task, home: Path, work: Path, products: Path) -> Delivery:
-    """A fit in a home of its own, which stays for whoever goes on with it, and the package's export."""
+def _said(order: Order, task: Task, base: Path, work: Path, products: Path) -> Delivery:
+    """A line of a person whose package was sent."""
+    assert order.package is not None
+    folder = _kept(base / "packages" / order.digest[:16], KEPT_PACKAGES)
+    path = folder / Path(order.package.path).stem
+    if not (path / MANIFEST_NAME).is_file():
+        _install(order.package, path)
+    return _at(order, base, replace(task, identity=str(path)), work, products)
+
+
+def _fitted(order: Order, task: Task, base: Path, work: Path, products: Path) -> Delivery:
+    """A fit in a home of its own, which stays for whoever goes on with it, and the package's export.
+
+    The other renderers of a person who is known were sent, and are in the export, too.
+    """
+    home = _kept(base / "fits" / f"{task.identity}-{task.digest[:16]}", KEPT_FITS)
+    path = Home(home).identity_dir(task.identity)
+    remove(path)
+    if order.package is not None:
+        _install(order.package, path)
     made = _at(order, home, task, work, products)
-    package = IdentityPackage.load(Home(home).identity_dir(task.identity))
-    export_package(package, products / f"{task.identity}{EXPORT_SUFFIX}")
+    export_package(IdentityPackage.load(path), products / f"{task.identity}{EXPORT_SUFFIX}")
     return made
+
+
+def _install(package: Parcel, path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
+        import_package(package.unpack(Path(folder)), path)
+
+
+def _kept(path: Path, n_kept: int) -> Path:
+    """A folder that is there now and is the newest of those beside it, of which n_kept stay."""
+    make_folder(path)
+    os.utime(path)
+    _tidy(path.parent, "*", n_kept)
+    return path
+
+
+def _tidy(folder: Path, pattern: str, n_kept: int) -> None:
+    """Remove what nobody can be using any more, but for the n_kept newest."""
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # others tidy up, too
+            found.append((time.time() - path.stat().st_mtime, path))
+    for age_s, path in sorted(found)[n_kept:]:
+        if age_s > LONGEST_JOB_S:
+            remove(path)
 
 
 def _at(order: Order, home: Path, task: Task, work: Path, products: Path) -> Delivery:
@@ -407,30 +475,22 @@ def _sees(order: Order) -> bool:
         return False
 
 
-def _localised(order: Order, home: Path, folder: Path) -> Task:
-    """The task with files and package that are on this machine."""
+def _with_files(order: Order, folder: Path) -> Task:
+    """The task with files that are on this machine, put into a folder where they aren't."""
+    task = order.task
+    secret = task.options.get(PRIVATE_KEY)
+    if secret is not None and not Path(secret).is_file():
+        raise TalkheadError(
+            f"{secret}: is not on this machine, and private keys are not sent through Ray. Put it in "
+            "the same place on every node, or leave out certificate and key"
+        )
     here = {
         path: str(parcel.unpack(folder / str(number)))
         for number, (path, parcel) in enumerate(order.files.items())
     }
-    task = order.task
-    options = {name: here.get(str(value), value) for name, value in task.options.items()}
-    identity = task.identity
-    if order.package is not None:
-        identity = str(_installed(order.package, order.digest, home))
     return replace(
         task,
-        identity=identity,
         audio=here.get(task.audio, task.audio),
         video=here.get(task.video, task.video),
-        options=options,
+        options={name: here.get(str(value), value) for name, value in task.options.items()},
     )
-
-
-def _installed(package: Parcel, digest: str, home: Path) -> Path:
-    """The folder of an identity that is now on this machine, in a folder named by its content."""
-    path = make_folder(home / "packages" / digest[:16]) / Path(package.path).stem
-    if not (path / MANIFEST_NAME).is_file():
-        with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
-            import_package(package.unpack(Path(folder)), path)
-    return path

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from talkhead.app.dubbing.attending import Ended, Event, job_state
 from talkhead.app.dubbing.board import Board
-from talkhead.app.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobStore
+from talkhead.app.jobs import CANCELLED, DONE, FAILED, FIT, QUEUED, RUNNING, Job, JobStore
 from talkhead.errors import TalkheadError
 from talkhead.processors import n_cores
 
@@ -40,20 +40,28 @@ class Workforce(Protocol):
 
 
 class Coordinator:
-    """Works off jobs of a store. A job that another coordinator has is waited for."""
+    """Works off jobs of a store. A job that another coordinator has is waited for.
+
+    A fit replaces the package that lines are made with: so a person's fits come first, one after the
+    other, and their lines after them, whichever renderer it is.
+    """
 
     def __init__(self, store: JobStore, workforce: Workforce, board: Board) -> None:
         self._store, self._workforce, self._board = store, workforce, board
         self._ready: list[tuple[bool, int, str]] = []  # fits first, then in order
         self._later: list[tuple[float, str]] = []  # when to look again
-        self._blocked: dict[str, list[str]] = {}  # needed job -> those that need it
+        self._blocked: dict[str, list[str]] = {}  # open job -> those that wait for its end
         self._open: dict[str, Job] = {}
+        self._fits: dict[str, list[str]] = {}  # person -> their open fits, in order
 
     def run(self, jobs: Iterable[Job]) -> None:
         """Have all the jobs end: done, set aside or cancelled. Raises TalkheadError on a full disk and
         whatever else stops them all; the next call goes on."""
         known = {job.id: job for job in jobs}
         self._open = {k: job for k, job in known.items() if job.status in (QUEUED, RUNNING)}
+        for job in self._open.values():
+            if job.task.kind == FIT:
+                self._fits.setdefault(job.task.identity, []).append(job.id)
         doomed = {
             job.id: needed
             for job in self._open.values()
@@ -63,7 +71,7 @@ class Coordinator:
             if job.id not in doomed:
                 self._sort_in(job)
         for job_id, needed in doomed.items():
-            self._give_up(job_id, Ended(needed.id, needed.status, needed.reason))
+            self._give_up(self._open[job_id], Ended(needed.id, needed.status, needed.reason))
         try:
             while self._open:
                 self._hand_out()
@@ -78,20 +86,27 @@ class Coordinator:
 
     def _sort_in(self, job: Job) -> None:
         """Put an open job where it waits: for another one, for its time, or for a worker."""
-        needed = job.task.needs
-        if needed in self._open:
-            self._blocked.setdefault(needed, []).append(job.id)
+        blocker = self._blocker(job)
+        if blocker:
+            self._blocked.setdefault(blocker, []).append(job.id)
         elif job.retry_at > time.time():
             heapq.heappush(self._later, (job.retry_at, job.id))
         else:
-            heapq.heappush(self._ready, (job.task.kind != "fit", job.order, job.id))
+            heapq.heappush(self._ready, (job.task.kind != FIT, job.order, job.id))
+
+    def _blocker(self, job: Job) -> str:
+        """The open job that must end before: the one that this needs, else its person's first fit."""
+        if job.task.needs in self._open:
+            return job.task.needs
+        first = next(iter(self._fits.get(job.task.identity, ())), job.id)
+        return "" if first == job.id else first
 
     def _hand_out(self) -> None:
         """Start as many jobs as there is room for."""
         now = time.time()
         while self._later and self._later[0][0] <= now:
             job = self._open[heapq.heappop(self._later)[1]]
-            heapq.heappush(self._ready, (job.task.kind != "fit", job.order, job.id))
+            heapq.heappush(self._ready, (job.task.kind != FIT, job.order, job.id))
         while self._ready and (room := self._workforce.room()):
             job = self._open[heapq.heappop(self._ready)[2]]
             n_busy = self._workforce.size - room
@@ -114,27 +129,28 @@ class Coordinator:
             heapq.heappush(self._later, (ended.retry_at, job.id))
             self._board.delayed(job, ended)
             return
-        del self._open[job.id]
-        self._board.ended(job, ended)
-        for blocked in self._blocked.pop(job.id, []):
-            if ended.status == DONE:
-                self._sort_in(self._open[blocked])
-            else:
-                self._give_up(blocked, ended)
+        self._end(job, ended)
 
-    def _give_up(self, blocked: str, ended: Ended) -> None:
-        """A job that waited for another one can never go on, nor can those that wait for it."""
-        job = self._open.pop(blocked, None)
-        if job is None:  # given up already, with one that it waited for
-            return
+    def _end(self, job: Job, ended: Ended) -> None:
+        """A job is open no more: what waited for it goes on, unless it needed what was not done."""
+        del self._open[job.id]
+        if job.task.kind == FIT:
+            self._fits[job.task.identity].remove(job.id)
+        self._board.ended(job, ended)
+        for waiting in self._blocked.pop(job.id, []):
+            blocked = self._open[waiting]
+            if ended.status != DONE and blocked.task.needs == job.id:
+                self._give_up(blocked, ended)
+            else:
+                self._sort_in(blocked)
+
+    def _give_up(self, job: Job, ended: Ended) -> None:
+        """A job that needed another one, which ended otherwise than done, can never go on."""
         reason = f"{ended.job_id} {ended.status}: {ended.reason}"
         with self._store.hold(job) as claim:
             if claim is not None:
                 claim.fail(reason, most_tries=1)
-        failed = Ended(job.id, FAILED, reason)
-        self._board.ended(job, failed)
-        for waiting in self._blocked.pop(job.id, []):
-            self._give_up(waiting, failed)
+        self._end(job, Ended(job.id, FAILED, reason))
 
 
 def _goes_on(reason: str) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkhead.app.choices import DEFAULT_PRESET
 from talkhead.app.dubbing.table import build_options
-from talkhead.app.identities import Home
-from talkhead.app.jobs import Task
+from talkhead.app.identities import DEFAULT_RENDERER, Home, state_of
+from talkhead.app.jobs import FIT, PACKAGE, Task
 from talkhead.identity import MANIFEST_NAME
 from talkhead.progress import Progress
 
@@ -33,18 +34,17 @@ class Studio:
         """See Perform."""
         return (
             self._fit(task, progress)
-            if task.kind == "fit"
+            if task.kind == FIT
             else self._say(task, work, products, progress)
         )
 
     def _fit(self, task: Task, progress: Progress) -> Mapping[str, Any]:
         from talkhead.app.fit import fit
-        from talkhead.app.identities import DEFAULT_RENDERER
 
         made = fit(
             task.video,
             name=task.identity,
-            preset=task.preset or "standard",
+            preset=task.preset or DEFAULT_PRESET,
             renderer=task.renderer or DEFAULT_RENDERER,
             device=self._device,
             home=self._home.path,
@@ -69,6 +69,7 @@ class Studio:
         return {
             "identity": person.name,
             "renderer": person.renderer_name,
+            PACKAGE: state_of(person.package.manifest, person.renderer_name),
             "n_frames": n_frames,
             "duration_s": round(duration_s, 3),
         }

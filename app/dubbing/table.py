@@ -13,33 +13,38 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from talkhead.app.output import OutputOptions, check_options
-from talkhead.errors import MediaError, TalkheadError
+from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
+from talkhead.app.jobs import named_files
+from talkhead.app.output import NONE, OutputOptions, check_options
+from talkhead.app.provenance import embeds, sidecar_of
+from talkhead.codecs import choose_codec
+from talkhead.errors import TalkheadError
 from talkhead.storage import file_errors, named_file
 
-MODES = ("paste", "head")
 TIMELINES = ("idle", "source")
-PRESETS = ("preview", "standard", "high")
 SHOWN_ERRORS = 20
 """So many wrong rows are named; of the others, the number."""
 
 Record = tuple[int, Mapping[str, Any]]
 """The line on which a row begins, and its cells."""
+FindIdentity = Callable[[str, Path], str]
+"""An identity as a cell has it, and the folder that it would be if it is a path -> the name or absolute
+folder. Raises TalkheadError for one that can't be used."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One line to be dubbed. Paths are absolute.
 
-    identity: who speaks, or video: footage of who speaks, fitted first where need be. timeline:
-    "source" re-lips that video frame by frame, "idle" plays the identity's idle clip. preset: of the
-    fit.
+    identity: who speaks, a name or a package's folder, or video: footage of who speaks, fitted first
+    where need be. timeline: "source" re-lips that video frame by frame, "idle" plays the identity's
+    idle clip. preset: of the fit.
     """
 
     line: int
@@ -52,6 +57,25 @@ class Row:
     mode: str = "paste"
     preset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that it reads."""
+        footage = [] if self.video is None else [self.video]
+        return [self.audio, *footage, *named_files(self.options)]
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The output, and the files that will lie beside it."""
+        options = build_options(self.options)
+        files = [self.output]
+        if choose_codec(options.codec, self.output).is_folder:
+            return files
+        if options.subtitles != NONE:
+            files.append(self.output.with_suffix(".srt"))
+        if options.provenance and not embeds(self.output):
+            files.append(sidecar_of(self.output))
+        return files
 
 
 @dataclass(frozen=True)
@@ -81,20 +105,16 @@ class Table:
         )
 
 
-def read_table(path: Path, check_identity: Callable[[str], None]) -> Table:
-    """The rows of a table, the wrong ones apart.
-
-    check_identity: raises TalkheadError for an identity that can't be used. Raises TalkheadError when
-    the table itself can't be read.
-    """
+def read_table(path: Path, find_identity: FindIdentity) -> Table:
+    """The rows of a table, the wrong ones apart. Raises TalkheadError when it can't be read."""
     rows: list[Row] = []
     bad: list[BadRow] = []
-    checked: dict[str, str] = {}
+    folder = path.absolute().parent
+    found = _found_once(find_identity, folder)
     for line, cells in _records(path):
         try:
-            row = _row(line, cells, path.absolute().parent)
-            _check_identity(row.identity, check_identity, checked)
-            rows.append(row)
+            row = _row(line, cells, folder)
+            rows.append(dataclasses.replace(row, identity=found(row.identity)))
         except TalkheadError as error:
             bad.append(BadRow(line, str(error)))
     clashes = _clashes(rows)
@@ -105,16 +125,23 @@ def read_table(path: Path, check_identity: Callable[[str], None]) -> Table:
     return Table(path, tuple(good), tuple(sorted(bad, key=lambda one: one.line)))
 
 
-def _check_identity(identity: str, check: Callable[[str], None], checked: dict[str, str]) -> None:
-    """Raises TalkheadError; checked keeps what was found, as tables name few people often."""
-    if identity and identity not in checked:
+def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
+    """find for the cells of a table in a folder: tables name few people, and often."""
+
+    @cache
+    def look(text: str) -> tuple[str, str]:
         try:
-            check(identity)
-            checked[identity] = ""
+            return find(text, _path(text, folder)), ""
         except TalkheadError as error:
-            checked[identity] = str(error)
-    if checked.get(identity):
-        raise TalkheadError(checked[identity])
+            return "", str(error)
+
+    def found(text: str) -> str:
+        identity, problem = look(text) if text else ("", "")
+        if problem:
+            raise TalkheadError(problem)
+        return identity
+
+    return found
 
 
 # ------------------------------------------------------------------------------ formats
@@ -240,8 +267,11 @@ def _cell(value: Any) -> str:
 
 
 def _path(text: str, folder: Path) -> Path:
-    """The absolute path, relative to the table's folder."""
-    return Path(os.path.normpath(folder / Path(text).expanduser()))
+    """The absolute path, relative to the table's folder. Raises TalkheadError."""
+    try:
+        return Path(os.path.normpath(folder / Path(text).expanduser()))
+    except RuntimeError as error:
+        raise TalkheadError(f"{text}: there is no such user") from error
 
 
 def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -302,20 +332,26 @@ def _check(row: Row) -> None:
     for name, value, choices in (
         ("mode", row.mode, MODES),
         ("timeline", row.timeline, TIMELINES),
-        ("preset", row.preset or PRESETS[0], PRESETS),
+        ("preset", row.preset or DEFAULT_PRESET, PRESETS),
         ("renderer", row.renderer, _renderers() if row.renderer else ("",)),
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
     if row.timeline == "source" and row.mode != "paste":
         raise TalkheadError(f"timeline source pastes into the video. Drop mode {row.mode}")
-    for path in (row.audio, row.video):
+    options = build_options(row.options)
+    for path in (row.audio, row.video, options.certificate, options.key):
         if path is not None:
             _check_input(path)
-    try:
-        check_options(build_options(row.options), row.output, row.mode)
-    except MediaError as error:
-        raise TalkheadError(str(error)) from error
+    _check_output(row, options)
+
+
+def _check_output(row: Row, options: OutputOptions) -> None:
+    if row.output.name.startswith("."):  # those in a job's folder belong to killed processes
+        raise TalkheadError(f"{row.output}: is a hidden name. Give one that begins with no dot")
+    codec = check_options(options, row.output, row.mode)
+    if row.output.is_dir() and not codec.is_folder:
+        raise TalkheadError(f"{row.output}: is a folder. Give the name of a file")
 
 
 def _check_input(path: Path) -> None:
@@ -328,17 +364,21 @@ def _check_input(path: Path) -> None:
 
 
 def _clashes(rows: list[Row]) -> dict[int, str]:
-    """Which rows would write over another's output or over an input: line -> reason."""
+    """Which rows would write over what another one writes, or over an input: line -> reason."""
     clashes: dict[int, str] = {}
-    inputs = {_same(p): row.line for row in rows for p in (row.audio, row.video) if p is not None}
-    first: dict[str, int] = {}
+    inputs = {_same(path): row.line for row in rows for path in row.inputs}
+    writers: dict[str, int] = {}
     for row in rows:
-        goal = _same(row.output)
-        if goal in inputs:
-            clashes[row.line] = f"{row.output}: is the input of line {inputs[goal]}. Choose another"
-        elif goal in first:
-            clashes[row.line] = f"{row.output}: line {first[goal]} writes this file, too"
-        first.setdefault(goal, row.line)
+        goals = {_same(path): path for path in row.outputs}
+        for goal, path in goals.items():
+            if goal in inputs:
+                clashes[row.line] = f"{path}: is the input of line {inputs[goal]}. Choose another"
+            elif goal in writers:
+                clashes[row.line] = f"{path}: line {writers[goal]} writes this file, too"
+            if row.line in clashes:
+                break
+        for goal in goals:
+            writers.setdefault(goal, row.line)
     return clashes
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from talkhead.app.dubbing.attending import Event, Perform, attend
-from talkhead.app.jobs import Job, JobStore, Task
+from talkhead.app.identities import Home
+from talkhead.app.jobs import FIT, Job, JobStore, Task
 from talkhead.errors import TalkheadError
+from talkhead.identity import FittedPart, IdentityPackage, PackageWriter
 from talkhead.progress import Progress
 
 
@@ -25,11 +28,26 @@ class SlowStudio:
     ) -> Mapping[str, Any]:
         """See Perform."""
         time.sleep(0.5)
+        if task.kind == FIT:
+            return fit_one_more(Home(self._home).identity_dir(task.identity), task.renderer)
         if task.mode == "fail":
             raise TalkheadError("this line can't be said")
         said = Path(task.audio).read_bytes()
         (products / Path(task.output).name).write_bytes(b"said: " + said)
         return {"n_frames": 10, "home": str(self._home), "process": os.getpid()}
+
+
+def fit_one_more(path: Path, renderer: str) -> Mapping[str, Any]:
+    """Have a package hold one more renderer, as a fit does."""
+    old = IdentityPackage.load(path)
+    with PackageWriter(path) as writer:
+        for name in old.manifest.files:
+            writer.add_file(name, old.file(name))
+        part = FittedPart(f"{renderer}.safetensors")
+        writer.path(part.file).write_bytes(b"a head")
+        renderers = {**old.manifest.renderers, renderer: part}
+        writer.finish(replace(old.manifest, renderers=renderers))
+    return {"identity": path.name}
 
 
 class InlineWorkers:

@@ -189,7 +189,7 @@ def watch(home: Path, seen: dict[str, tuple[int, int]]) -> None:
 def check(store: JobStore, home: Path, n_jobs: int) -> None:
     """Every job is done, once; nothing else is left."""
     folders = {name: {p.name for p in (store.path / name).iterdir()} for name in STATUSES}
-    assert len(folders.pop("done")) == n_jobs and not any(folders.values()), store.counts()
+    assert len(folders.pop("done")) == n_jobs and not any(folders.values()), folders
     assert len(list((home / "out").iterdir())) == n_jobs
     for job in store.jobs():
         assert job.result["n_frames"] == N_PARTS and job.reason == ""

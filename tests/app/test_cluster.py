@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ from talkhead.app.dubbing.board import Board, Tally
 from talkhead.app.dubbing.cluster import RayWorkers
 from talkhead.app.dubbing.coordinator import Coordinator
 from talkhead.app.dubbing.workers import Workplace
-from talkhead.app.jobs import DONE, FAILED, Job, JobStore, Task
+from talkhead.app.jobs import DONE, FAILED, FIT, Job, JobStore, Task
 from talkhead.errors import TalkheadError
+from talkhead.identity import IdentityPackage
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: loopback alone
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'talkhead[cluster]'")
@@ -105,6 +109,21 @@ def test_without_a_shared_disk(nodes: Any, store: JobStore) -> None:
     assert str(store.path.parent) not in homes, "it was done elsewhere"
 
 
+def test_a_second_renderer_joins_the_first(nodes: Any, store: JobStore) -> None:
+    """Without a shared disk: the package of one who is known goes to the fit, and comes back."""
+    for job in store.jobs():
+        (store.path / job.status / f"{job.id}.json").unlink()
+    video = store.path.parent / "anna.mp4"
+    video.write_bytes(b"footage")
+    store.add([Task(FIT, "anna", video=str(video), digest="0" * 64, renderer="nerf")])
+    workers = make_workers(nodes, store)
+    workers._sender._token = "of another disk"
+    Coordinator(store, workers, Board(Tally(0, 0, 0))).run(store.jobs())
+    assert [(job.status, job.reason) for job in store.jobs()] == [(DONE, "")]
+    package = IdentityPackage.load(store.path.parent / "identities" / "anna")
+    assert sorted(package.manifest.renderers) == ["nerf", "warp"]
+
+
 def test_a_lost_node_loses_no_job(nodes: Any, store: JobStore) -> None:
     """On a shared disk; one of two nodes goes while it works."""
     lost: list[Any] = []
@@ -129,6 +148,86 @@ def test_another_version(nodes: Any, store: JobStore, monkeypatch: pytest.Monkey
     order = cluster.Order("98.0", "", store.jobs()[0].task, "", "", "", "", None, "", {})
     delivery = cluster.do_order(order)
     assert delivery.is_fatal and "\n" not in delivery.error
+
+
+@dataclass(frozen=True)
+class Letter(cluster.Parcel):
+    """A parcel that needs no Ray."""
+
+    def unpack(self, folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        (folder / Path(self.path).name).write_bytes(self.contents[0])
+        return folder / Path(self.path).name
+
+
+def order_of(tmp_path: Path, task: Task, files: Mapping[str, cluster.Parcel]) -> cluster.Order:
+    """An order that finds the driver's home shared."""
+    (tmp_path / "products").mkdir()
+    (tmp_path / "jobs").mkdir(exist_ok=True)
+    (tmp_path / "jobs" / cluster.TOKEN).write_text("word")
+    paths = (str(tmp_path), str(tmp_path / "work"), str(tmp_path / "products"))
+    studio = "fakes:SlowStudio"
+    return cluster.Order(cluster.__version__, studio, task, "word", *paths, None, "", files)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_shared_home_and_sound_that_is_not(tmp_path: Path, own_cache: None) -> None:
+    """The sound comes by the object store all the same."""
+    task = Task("line", "anna", audio="/nowhere/a.wav", output="/out/1.mp4")
+    sound = Letter(task.audio, 5, 0, [b"sound"])
+    delivery = cluster.do_order(order_of(tmp_path, task, {task.audio: sound}))
+    assert delivery.error == "" and delivery.files == ()
+    assert (tmp_path / "products" / "1.mp4").read_bytes() == b"said: sound"
+
+
+def test_private_keys_stay(
+    tmp_path: Path, own_cache: None, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not sent, and a node without one says so; certificate and sound are sent once."""
+    add(tmp_path / "identities" / "anna")
+    files = [tmp_path / name for name in ("a.wav", "cert.pem", "key.pem")]
+    for path in files:
+        path.write_bytes(b"content")
+    sound, certificate, key = map(str, files)
+    options = {"certificate": certificate, "key": key, "height": 64}
+    task = Task("line", "anna", audio=sound, output="/out/1.mp4", options=options)
+    put: list[str] = []
+
+    def of(path: Path) -> cluster.Parcel:
+        put.append(path.name)
+        return Letter(str(path), 7, 0, [b"content"])
+
+    monkeypatch.setattr(cluster.Parcel, "of", of)
+    (tmp_path / "jobs").mkdir()
+    sender = cluster._Sender(Workplace(tmp_path / "jobs", tmp_path), threading.Event())
+    for _ in range(2):
+        order = sender._order(task, tmp_path, tmp_path)
+        assert sorted(order.files) == sorted([sound, certificate])
+    assert put == ["anna.talkhead", "a.wav", "cert.pem"]
+    Path(sound).write_bytes(b"another content")
+    sender._order(task, tmp_path, tmp_path)
+    assert put[3:] == ["a.wav"]
+    Path(key).unlink()
+    delivery = cluster.do_order(order_of(tmp_path, task, order.files))
+    assert "key.pem: is not on this machine, and private keys are not sent" in delivery.error
+
+
+def test_a_node_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:
+    long_ago = time.time() - 2 * cluster.LONGEST_JOB_S
+    for number in range(6):
+        path = tmp_path / f"old {number}"
+        path.mkdir()
+        os.utime(path, (long_ago + number, long_ago + number))
+    (tmp_path / "in use").mkdir()
+    cluster._kept(tmp_path / "old 0", 4)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["in use", "old 0", "old 4", "old 5"]
+    cluster._kept(tmp_path / "new", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in use", "new", "old 0"]
 
 
 def test_nobody_there() -> None:

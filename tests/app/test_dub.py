@@ -1,4 +1,4 @@
-"""Tables of lines: what is wrong is named before anything starts, and what is right is dubbed once."""
+"""Tables of lines are dubbed once, however often they are interrupted."""
 
 from __future__ import annotations
 
@@ -18,137 +18,17 @@ from tiny import LINE, make_tiny
 from talkhead import media
 from talkhead.app import cli, jobs
 from talkhead.app import dub as dub_module
-from talkhead.app.dub import DubResult, dub, plan
+from talkhead.app.dub import DubResult, dub
 from talkhead.app.dubbing import attending
 from talkhead.app.dubbing.attending import attend, publish
 from talkhead.app.dubbing.studio import Studio
-from talkhead.app.dubbing.table import Row, Table, read_table
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
 from talkhead.app.fit import FitResult
-from talkhead.app.identities import Home
-from talkhead.app.jobs import DONE, FAILED, QUEUED, RUNNING, JobStore, Task
+from talkhead.app.identities import SHEET
+from talkhead.app.jobs import DONE, FAILED, QUEUED, JobStore, Task
 from talkhead.errors import TalkheadError
+from talkhead.identity import IdentityPackage, PackageWriter
 from talkhead.progress import Progress
-
-# -------------------------------------------------------------------------------- tables
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two lines of sound, a video, a place."""
-    for name in ("a.wav", "b b.wav", "who.mp4", "ünï.wav"):
-        (tmp_path / name).write_bytes(b"sound")
-    (tmp_path / "empty.wav").touch()
-    return tmp_path
-
-
-def read(path: Path, text: str, encoding: str = "utf-8") -> Table:
-    path.write_text(text, encoding=encoding)
-
-    def check(identity: str) -> None:
-        if identity != "anna":
-            raise TalkheadError(f"identity {identity}: there is none of this name")
-
-    return read_table(path, check)
-
-
-def test_three_formats_say_the_same(folder: Path) -> None:
-    cells = [
-        {"identity": "anna", "audio": "a.wav", "output": "out/1.mp4", "height": 360},
-        {"video": "who.mp4", "audio": "b b.wav", "output": "2.mp4", "timeline": "source"},
-        {"identity": "anna", "audio": "ünï.wav", "output": "ö 3.mp4", "provenance": False},
-    ]
-    csv = (
-        "\ufeffIdentity,video,audio,output,timeline,height,provenance\r\n"
-        "anna,,a.wav,out/1.mp4,,360,\r\n\r\n"
-        ',who.mp4,"b b.wav",2.mp4,source,,\r\n'
-        "anna,,ünï.wav,ö 3.mp4,,,no\r\n"
-    )
-    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in cells)
-    yaml = "\n".join(
-        "- " + "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in row.items()) for row in cells
-    )
-    tables = [
-        read(folder / "t.csv", csv),
-        read(folder / "t.jsonl", lines),
-        read(folder / "t.yaml", yaml),
-    ]
-    rows = [[replace(row, line=0) for row in table.rows] for table in tables]
-    assert rows[0] == rows[1] == rows[2] and not any(table.bad for table in tables)
-    first, second, third = rows[0]
-    assert first.output == folder / "out" / "1.mp4" and first.options == {"height": 360}
-    assert second.video == folder / "who.mp4" and second.timeline == "source"
-    assert third.audio == folder / "ünï.wav" and third.options == {"provenance": False}
-    assert [row.line for row in tables[0].rows] == [2, 4, 5]
-    assert [row.line for row in tables[1].rows] == [1, 2, 3]
-    assert [row.line for row in tables[2].rows] == [1, 5, 9]
-
-
-BAD_ROWS = {
-    "anna,,a.wav,": "output is missing",
-    "anna,,,1.mp4": "audio is missing",
-    ",,a.wav,1.mp4": "identity or video is missing",
-    "anna,who.mp4,a.wav,1.mp4": "both given",
-    "nobody,,a.wav,1.mp4": "there is none of this name",
-    "anna,,c.wav,1.mp4": "there is no such file",
-    "anna,,empty.wav,1.mp4": "is empty",
-    "anna,,.,1.mp4": "is a folder",
-    "anna,,a.wav,1.avi": "no video is called so",
-    "anna,,a.wav,a.wav": "no video is called so",
-    "anna,,a.wav,who.mp4,,,,": "is the input of line",
-    "anna,,a.wav,1.mp4,best": "mode 'best': unknown",
-    "anna,,a.wav,1.mp4,,film": "codec 'film'",
-    "anna,,a.wav,1.mp4,,,tall": "height 'tall': is no int",
-    "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not possible",
-    "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
-    "anna,,a.wav,1.mp4,,,,,x": "9 cells, but the header has 8",
-}
-
-
-@pytest.mark.parametrize("row", BAD_ROWS)
-def test_bad_rows(folder: Path, row: str) -> None:
-    text = "identity,video,audio,output,mode,codec,height,timeline\n"
-    table = read(folder / "t.csv", f"{text},who.mp4,a.wav,other.mp4,,,,\n{row}\n")
-    assert len(table.rows) == 1 and [bad.line for bad in table.bad] == [3]
-    assert BAD_ROWS[row] in table.bad[0].reason
-
-
-def test_all_bad_rows_are_named_in_one_line(folder: Path) -> None:
-    text = "identity,audio,output\nanna,c.wav,1.mp4\nanna,a.wav,2.mp4\nanna,a.wav,./2.mp4\n,a.wav,3.mp4\n"
-    message = str(read(folder / "t.csv", text).refuse())
-    assert "3 of 4 rows" in message and "--skip-bad" in message and "\n" not in message
-    assert "line 2: " in message and "line 4: " in message and "line 5: " in message
-    assert "line 3 writes this file, too" in message
-    many = "".join(f"anna,c.wav,{n}.mp4\n" for n in range(1000))
-    message = str(read(folder / "t.csv", f"identity,audio,output\n{many}").refuse())
-    assert "and 980 more" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("t.csv", "identity,sound,output\n", "line 1: there is no column 'sound'"),
-        ("t.csv", "audio,audio\n", "a column is there twice"),
-        ("t.csv", "", "there is no row in it"),
-        ("t.csv", 'audio,output\n"a.wav,1.mp4\n', "line 2"),
-        ("t.yaml", "a: [", "this is no YAML"),
-        ("t.yaml", "a: 1", "give a list of rows"),
-        ("t.txt", "", "no table is called so"),
-    ],
-)
-def test_tables_that_cannot_be_read(folder: Path, name: str, text: str, words: str) -> None:
-    with pytest.raises(TalkheadError) as caught:
-        read(folder / name, text)
-    assert words in str(caught.value) and str(folder / name) in str(caught.value)
-
-
-def test_json_lines_name_their_bad_lines(folder: Path) -> None:
-    good = json.dumps({"identity": "anna", "audio": "a.wav", "output": "1.mp4"})
-    table = read(folder / "t.jsonl", f'{good}\n\n{{"a"\n[1]\n{{"audio": ["a.wav"]}}\n')
-    assert [bad.line for bad in table.bad] == [3, 4, 5] and len(table.rows) == 1
-    with pytest.raises(TalkheadError, match="no text in UTF-8"):
-        read(folder / "t.csv", "audio,ä", encoding="latin-1")
-
 
 # ------------------------------------------------------------------------------- dubbing
 
@@ -250,27 +130,6 @@ def test_a_video_is_fitted_once(
     assert dub(table, home=home).n_earlier == 2
 
 
-def test_a_second_renderer_is_fitted_too(fitted: FitResult, footage: Path, tmp_path: Path) -> None:
-    """Of a person who is known, and of one who isn't: one fit after the other, never two at once."""
-    rows = [
-        Row(line=i, audio=tmp_path / "a.wav", output=tmp_path / f"{i}.mp4", video=footage,
-                  renderer=renderer)
-        for i, renderer in enumerate(("", "gaussian", "nerf", "nerf"))
-    ]  # fmt: skip
-    known, new = tmp_path / "known", tmp_path / "new"
-    shutil.copytree(fitted.package_path, known / "identities" / fitted.name)
-    for place in (known, new):
-        JobStore(place / "jobs").prepare()
-    fit, *lines = plan(rows, Home(known))
-    assert (fit.kind, fit.identity, fit.renderer, fit.needs) == ("fit", fitted.name, "nerf", "")
-    assert [line.renderer for line in lines] == ["gaussian", "gaussian", "nerf", "nerf"]
-    assert [line.needs for line in lines] == ["", "", fit.id, fit.id]
-    first, second, *lines = plan(rows, Home(new))
-    assert (first.renderer, first.needs) == ("gaussian", "")
-    assert (second.renderer, second.needs) == ("nerf", first.id) and first.id != second.id
-    assert [line.needs for line in lines] == [first.id] * 2 + [second.id] * 2
-
-
 def test_a_fit_that_fails_takes_its_lines_along(
     tmp_path: Path, inline: list[InlineWorkers]
 ) -> None:
@@ -287,21 +146,6 @@ def test_a_fit_that_fails_takes_its_lines_along(
     result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
     assert len(result.problems) == 4 and inline[-1].n_started == 0
     assert "has no picture" in result.problems[-1].reason
-
-
-def test_so_does_a_chain_of_fits(tmp_path: Path, inline: list[InlineWorkers]) -> None:
-    """The second renderer's fit waits for the first, and its lines for it: all end, none hangs."""
-    cut_line(tmp_path / "a.wav", 0.0, 0.2)
-    shutil.copy(tmp_path / "a.wav", tmp_path / "no video.mp4")
-    head = "video,audio,output,renderer\nno video.mp4,a.wav,1.mp4,gaussian\n"
-    (tmp_path / "t.csv").write_text(head + "no video.mp4,a.wav,2.mp4,nerf\n")
-    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
-    assert len(result.problems) == 4 and inline[-1].n_started == 1
-    with (tmp_path / "t.csv").open("a") as table:
-        table.write("no video.mp4,a.wav,3.mp4,nerf\n")
-    result = dub(tmp_path / "t.csv", home=tmp_path / "home", tries=1)
-    assert len(result.problems) == 5 and inline[-1].n_started == 0
-    assert all("has no picture" in problem.reason for problem in result.problems)
 
 
 def test_rows_are_refused_before_anything_starts(
@@ -321,6 +165,71 @@ def test_rows_are_refused_before_anything_starts(
     result = dub(table, home=home, skip_bad=True)
     assert (result.n_bad_rows, result.n_jobs) == (2, 0)
     assert "bad row" in result.results_path.read_text()
+
+
+def test_what_is_dubbed_again(
+    fitted: FitResult, tmp_path: Path, inline: list[InlineWorkers]
+) -> None:
+    """A line whose person was fitted anew, or whose text was changed; no other."""
+    home = tmp_path / "home"
+    shutil.copytree(fitted.package_path, home / "identities" / "anna")
+    cut_line(tmp_path / "a.wav", 0.0, 0.2)
+    (tmp_path / "words.txt").write_text("There.")
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "identity,audio,output,subtitles,transcript,language\n"
+        "anna,a.wav,1.mp4,,,\nanna,a.wav,2.mp4,srt,words.txt,de\n"
+    )
+    assert dub(table, home=home).n_done == 2
+    assert (dub(table, home=home).n_earlier, inline[-1].n_started) == (2, 0)
+    (tmp_path / "words.txt").write_text("There again.")
+    assert (dub(table, home=home).n_earlier, inline[-1].n_started) == (1, 1)
+    refit(home / "identities" / "anna", SHEET)  # it is only looked at
+    assert dub(table, home=home).n_earlier == 2
+    refit(home / "identities" / "anna", "gaussian.safetensors")
+    result = dub(table, home=home)
+    assert (result.n_earlier, result.n_done, inline[-1].n_started) == (0, 2, 2)
+
+
+def refit(path: Path, changed: str) -> None:
+    """The package of a person fitted anew, which differs in one file."""
+    old = IdentityPackage.load(path)
+    with PackageWriter(path) as writer:
+        for name in old.manifest.files:
+            writer.add_file(name, old.file(name))
+        if changed.endswith(".png"):
+            writer.path(changed).write_bytes(b"another sheet")
+        else:
+            tensors = old.tensors(changed)
+            floats = {name: 0.9 * t for name, t in tensors.items() if t.is_floating_point()}
+            writer.add_tensors(changed, {**tensors, **floats})
+        writer.finish(replace(old.manifest, created=""))
+
+
+def test_cancelled_jobs_come_with_a_hint(tmp_path: Path, inline: list[InlineWorkers]) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    task = Task("line", "anna", audio=str(tmp_path / "a.wav"), output=str(tmp_path / "1.mp4"))
+    store = JobStore(tmp_path / "jobs")
+    store.add([task])
+    store.cancel([task.id])
+    tally = dub_module.Tally(1, 0, 0)
+    summary = dub_module.report(store.jobs(), tally, None, tmp_path / "r.jsonl").summary
+    assert "talkhead jobs retry ID" in summary and "set aside" not in summary
+
+
+def test_workers_fit_into_the_available_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system's caches hold counts as available."""
+    told = tmp_path / "meminfo"
+    monkeypatch.setattr(dub_module, "MEMORY", told)
+    monkeypatch.setattr(dub_module, "n_cores", lambda: 8)
+    told.write_text("MemFree:  100 kB\nMemAvailable:    3800000 kB\n")
+    assert dub_module._cpu_workers() == 3
+    told.write_text("MemAvailable: 12 kB\n")
+    assert dub_module._cpu_workers() == 1
+    told.unlink()
+    assert dub_module._cpu_workers() == 8
 
 
 # ---------------------------------------------------------------- one job, and its moments
@@ -524,7 +433,6 @@ def test_store_with_nothing(tmp_path: Path, inline: list[InlineWorkers]) -> None
     """No table: whatever is queued, here nothing."""
     result = dub(home=tmp_path / "home")
     assert (result.n_jobs, result.n_done) == (0, 0)
-    assert JobStore(tmp_path / "home" / "jobs").counts()[RUNNING] == 0
 
 
 def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +23,8 @@ from talkhead.app.jobs import (
     CANCELLED,
     DONE,
     FAILED,
+    FILE_OPTIONS,
+    PACKAGE,
     QUEUED,
     RUNNING,
     STATUSES,
@@ -49,11 +54,15 @@ def store(tmp_path: Path) -> JobStore:
     return store
 
 
+def n_jobs(store: JobStore, status: str) -> int:
+    return len(store.jobs((status,)))
+
+
 def test_a_job_goes_from_the_queue_to_done(store: JobStore, tmp_path: Path) -> None:
     task = make_task(tmp_path)
-    assert store.add([task]).new == 1
+    store.add([task])
     with store.claim(task.id) as claim:
-        assert claim is not None and store.counts()[RUNNING] == 1
+        assert claim is not None and n_jobs(store, RUNNING) == 1
         with store.claim(task.id) as second:
             assert second is None
         store.work_path(task.id).mkdir()
@@ -71,16 +80,85 @@ def test_adding_again_changes_only_what_changed(store: JobStore, tmp_path: Path)
             assert claim is not None
             claim.complete({"n_frames": 1})
         Path(task.output).write_bytes(b"video")
-    added = store.add(tasks)
-    assert (added.new, added.changed, added.kept) == (0, 0, 4)
+    store.add(tasks)
+    assert n_jobs(store, DONE) == 3 and n_jobs(store, QUEUED) == 1
     Path(tasks[0].output).unlink()  # the output is gone: dub it again
     Path(tasks[1].audio).write_bytes(b"another sound")  # the audio was replaced
     other = make_task(tmp_path, 3, mode="head")  # the row was edited
-    added = store.add([*tasks[:3], other])
-    assert (added.new, added.changed, added.kept) == (0, 3, 1)
-    assert store.counts()[QUEUED] == 3 and store.counts()[DONE] == 1
+    store.add([*tasks[:3], other])
+    assert n_jobs(store, QUEUED) == 3 and n_jobs(store, DONE) == 1
     held = store.find(other.id)
     assert held is not None and held.task.mode == "head"
+
+
+@pytest.mark.parametrize("option", FILE_OPTIONS)
+def test_a_file_that_an_option_names_was_replaced(
+    option: str, store: JobStore, tmp_path: Path
+) -> None:
+    named = tmp_path / "named"
+    named.write_bytes(b"one")
+    task = replace(make_task(tmp_path), options={option: str(named)})
+    before = task.fingerprint()
+    assert task.fingerprint() == before and named in task.files
+    named.write_bytes(b"another")
+    assert task.fingerprint() != before
+
+
+def test_another_package_than_a_job_was_done_with(store: JobStore, tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    store.add([task])
+    with store.claim(task.id) as claim:
+        assert claim is not None
+        claim.complete({"n_frames": 1, PACKAGE: "as it was"})
+    Path(task.output).write_bytes(b"video")
+    for state, n_queued in (("as it was", 0), ("", 0), ("fitted anew", 1)):
+        store.add([task], lambda task, state=state: state)
+        assert n_jobs(store, QUEUED) == n_queued, state
+
+
+def test_two_who_add_the_same_job(
+    store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second waits: else it would queue a job that the first one's worker has begun by then."""
+    task, looked = make_task(tmp_path), threading.Event()
+    other = JobStore(store.path)
+    look = JobStore.jobs
+
+    def slowly(self: JobStore, *given: Any) -> Any:
+        found = look(self, *given)
+        if self is other:
+            looked.set()
+            time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(JobStore, "jobs", slowly)
+    second = threading.Thread(target=other.add, args=([task],))
+    second.start()
+    assert looked.wait(5)
+    store.add([task])
+    with store.claim(task.id) as claim:
+        assert claim is not None
+        second.join()
+        assert n_jobs(store, RUNNING) == 1 and n_jobs(store, QUEUED) == 0
+
+
+@pytest.mark.parametrize("how", ["retry", "add"])
+def test_a_job_that_is_wanted_again_is_not_stopped(
+    how: str, store: JobStore, tmp_path: Path
+) -> None:
+    """It failed before it saw that it was cancelled: that wish is over."""
+    task = make_task(tmp_path)
+    store.add([task])
+    with store.claim(task.id) as claim:
+        assert claim is not None
+        store.cancel([task.id])
+        claim.fail("no luck", most_tries=1)
+    assert store.is_cancelling(task.id)
+    if how == "retry":
+        store.retry([task.id])
+    else:
+        store.add([replace(task, mode="head")])
+    assert n_jobs(store, QUEUED) == 1 and not store.is_cancelling(task.id)
 
 
 def test_a_failed_job_waits_longer_each_time_and_is_set_aside(
@@ -129,7 +207,7 @@ def test_cancelling(store: JobStore, tmp_path: Path) -> None:
         assert store.cancel([queued.id, running.id]) == [queued.id, running.id]
         assert store.is_cancelling(running.id) and not store.is_cancelling(queued.id)
         claim.cancel()
-    assert store.counts()[CANCELLED] == 2 and not store.is_cancelling(running.id)
+    assert n_jobs(store, CANCELLED) == 2 and not store.is_cancelling(running.id)
 
 
 def test_a_torn_file_is_written_anew(store: JobStore, tmp_path: Path) -> None:
@@ -137,7 +215,8 @@ def test_a_torn_file_is_written_anew(store: JobStore, tmp_path: Path) -> None:
     store.add([task])
     (store.path / QUEUED / f"{task.id}.json").write_bytes(b"")
     assert store.jobs() == []
-    assert store.add([task]).new == 1 and store.find(task.id) is not None
+    store.add([task])
+    assert store.find(task.id) is not None
 
 
 def test_choosing_by_the_beginning_of_an_id(store: JobStore, tmp_path: Path) -> None:
@@ -154,7 +233,7 @@ def test_unusual_names(store: JobStore, tmp_path: Path) -> None:
     """Spaces, unicode, quotes, a name of 200 letters: ids are file names, and differ."""
     names = ["a b.mp4", "ünï çödé.mp4", 'it\'s "it".mp4', f"{'x' * 200}.mp4", "…mp4", "A b.mp4"]
     tasks = [Task("line", "anna", output=str(tmp_path / name)) for name in names]
-    assert store.add(tasks).new == len(names)
+    store.add(tasks)
     assert [job.task for job in store.jobs()] == tasks
 
 

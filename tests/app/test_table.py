@@ -1,0 +1,178 @@
+"""Tables of lines: what is wrong is named before anything starts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkhead import media
+from talkhead.app.dubbing.table import Table, read_table
+from talkhead.errors import TalkheadError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two lines of sound, a video, a place."""
+    for name in ("a.wav", "b b.wav", "who.mp4", "ünï.wav", "said.srt", "key.pem"):
+        (tmp_path / name).write_bytes(b"sound")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "empty.wav").touch()
+    return tmp_path
+
+
+def read(path: Path, text: str, encoding: str = "utf-8") -> Table:
+    path.write_text(text, encoding=encoding)
+
+    def find(identity: str, place: Path) -> str:
+        if identity == "anna":
+            return identity
+        if place.name == "package":
+            return str(place)
+        raise TalkheadError(f"identity {identity}: there is none of this name")
+
+    return read_table(path, find)
+
+
+def test_three_formats_say_the_same(folder: Path) -> None:
+    cells = [
+        {"identity": "anna", "audio": "a.wav", "output": "out/1.mp4", "height": 360},
+        {"video": "who.mp4", "audio": "b b.wav", "output": "2.mp4", "timeline": "source"},
+        {"identity": "anna", "audio": "ünï.wav", "output": "ö 3.mp4", "provenance": False},
+    ]
+    csv = (
+        "\ufeffIdentity,video,audio,output,timeline,height,provenance\r\n"
+        "anna,,a.wav,out/1.mp4,,360,\r\n\r\n"
+        ',who.mp4,"b b.wav",2.mp4,source,,\r\n'
+        "anna,,ünï.wav,ö 3.mp4,,,no\r\n"
+    )
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in cells)
+    yaml = "\n".join(
+        "- " + "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in row.items()) for row in cells
+    )
+    tables = [
+        read(folder / "t.csv", csv),
+        read(folder / "t.jsonl", lines),
+        read(folder / "t.yaml", yaml),
+    ]
+    rows = [[replace(row, line=0) for row in table.rows] for table in tables]
+    assert rows[0] == rows[1] == rows[2] and not any(table.bad for table in tables)
+    first, second, third = rows[0]
+    assert first.output == folder / "out" / "1.mp4" and first.options == {"height": 360}
+    assert second.video == folder / "who.mp4" and second.timeline == "source"
+    assert third.audio == folder / "ünï.wav" and third.options == {"provenance": False}
+    assert [row.line for row in tables[0].rows] == [2, 4, 5]
+    assert [row.line for row in tables[1].rows] == [1, 2, 3]
+    assert [row.line for row in tables[2].rows] == [1, 5, 9]
+
+
+BAD_ROWS = {
+    "anna,,a.wav,": "output is missing",
+    "anna,,,1.mp4": "audio is missing",
+    ",,a.wav,1.mp4": "identity or video is missing",
+    "anna,who.mp4,a.wav,1.mp4": "both given",
+    "nobody,,a.wav,1.mp4": "there is none of this name",
+    "anna,,c.wav,1.mp4": "there is no such file",
+    "anna,,empty.wav,1.mp4": "is empty",
+    "anna,,.,1.mp4": "is a folder",
+    "anna,,a.wav,1.avi": "no video is called so",
+    "anna,,a.wav,a.wav": "no video is called so",
+    "anna,,a.wav,who.mp4,,,,": "is the input of line",
+    "anna,,a.wav,1.mp4,best": "mode 'best': unknown",
+    "anna,,a.wav,1.mp4,,film": "codec 'film'",
+    "anna,,a.wav,1.mp4,,,tall": "height 'tall': is no int",
+    "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not possible",
+    "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
+    "anna,,a.wav,.h.mp4": "is a hidden name",
+    "anna,,a.wav,folder.mp4": "folder.mp4: is a folder",
+    "anna,,a.wav,t.csv,,png": "t.csv: is a file",
+    "anna,,a.wav,1.mp4,,,,,x": "9 cells, but the header has 8",
+}
+
+
+@pytest.mark.parametrize("row", BAD_ROWS)
+def test_bad_rows(folder: Path, row: str) -> None:
+    text = "identity,video,audio,output,mode,codec,height,timeline\n"
+    table = read(folder / "t.csv", f"{text},who.mp4,a.wav,other.mp4,,,,\n{row}\n")
+    assert len(table.rows) == 1 and [bad.line for bad in table.bad] == [3]
+    assert BAD_ROWS[row] in table.bad[0].reason
+
+
+def test_all_bad_rows_are_named_in_one_line(folder: Path) -> None:
+    text = "identity,audio,output\nanna,c.wav,1.mp4\nanna,a.wav,2.mp4\nanna,a.wav,./2.mp4\n,a.wav,3.mp4\n"
+    message = str(read(folder / "t.csv", text).refuse())
+    assert "3 of 4 rows" in message and "--skip-bad" in message and "\n" not in message
+    assert "line 2: " in message and "line 4: " in message and "line 5: " in message
+    assert "line 3 writes this file, too" in message
+    many = "".join(f"anna,c.wav,{n}.mp4\n" for n in range(1000))
+    message = str(read(folder / "t.csv", f"identity,audio,output\n{many}").refuse())
+    assert "and 980 more" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("t.csv", "identity,sound,output\n", "line 1: there is no column 'sound'"),
+        ("t.csv", "audio,audio\n", "a column is there twice"),
+        ("t.csv", "", "there is no row in it"),
+        ("t.csv", 'audio,output\n"a.wav,1.mp4\n', "line 2"),
+        ("t.yaml", "a: [", "this is no YAML"),
+        ("t.yaml", "a: 1", "give a list of rows"),
+        ("t.txt", "", "no table is called so"),
+    ],
+)
+def test_tables_that_cannot_be_read(folder: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(TalkheadError) as caught:
+        read(folder / name, text)
+    assert words in str(caught.value) and str(folder / name) in str(caught.value)
+
+
+def test_json_lines_name_their_bad_lines(folder: Path) -> None:
+    good = json.dumps({"identity": "anna", "audio": "a.wav", "output": "1.mp4"})
+    table = read(folder / "t.jsonl", f'{good}\n\n{{"a"\n[1]\n{{"audio": ["a.wav"]}}\n')
+    assert [bad.line for bad in table.bad] == [3, 4, 5] and len(table.rows) == 1
+    with pytest.raises(TalkheadError, match="no text in UTF-8"):
+        read(folder / "t.csv", "audio,ä", encoding="latin-1")
+
+
+CLASHES = {
+    ("1.mp4", "srt", "said.srt", "said.mp4", "srt", ""): "said.srt: is the input of line 2",
+    ("1.mp4", "srt", "", "1.mov", "srt", ""): "1.srt: line 2 writes this file, too",
+    ("1.mp4", "srt", "", "1.mov", "none", ""): "",
+    ("1.webm", "none", "", "1.mp4", "none", ""): "",
+    ("1.mp4", "track", "", "1.webm", "burn", ""): "1.srt: line 2 writes this file, too",
+}
+
+
+@pytest.mark.parametrize("row", CLASHES)
+def test_nothing_is_written_over(folder: Path, row: tuple[str, ...]) -> None:
+    """Neither what another row reads, of whatever kind, nor what lies beside its output."""
+    columns = "identity,audio,output,subtitles,transcript\n"
+    first, second = ",".join(row[:3]), ",".join(row[3:])
+    table = read(folder / "t.csv", f"{columns}anna,a.wav,{first}\nanna,a.wav,{second}\n")
+    assert [bad.line for bad in table.bad] == ([3] if CLASHES[row] else [])
+    assert all(CLASHES[row] in bad.reason for bad in table.bad)
+
+
+def test_inputs_of_every_kind_are_kept(folder: Path) -> None:
+    """A background is one, and what is signed with; a key that isn't there is named."""
+    cells = {"identity": "anna", "audio": "a.wav"}
+    rows = [
+        {**cells, "output": "1.mp4", "mode": "head", "background": "behind.mp4"},
+        {**cells, "output": "behind.mp4"},
+        {**cells, "output": "2.mp4", "certificate": "key.pem", "key": "lost.pem"},
+    ]
+    media.write_video(folder / "behind.mp4", iter(np.zeros((2, 16, 16, 3), np.uint8)))
+    table = read(folder / "t.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [bad.line for bad in table.bad] == [2, 3] and len(table.rows) == 1
+    assert "is the input of line 1" in table.bad[0].reason
+    assert "lost.pem: there is no such file" in table.bad[1].reason
+    assert [path.name for path in table.rows[0].inputs] == ["a.wav", "behind.mp4"]
+
+
+def test_a_package_s_folder_counts_from_the_table_s(folder: Path) -> None:
+    table = read(folder / "t.csv", "identity,audio,output\nsub/../package,a.wav,1.mp4\n")
+    assert table.rows[0].identity == str(folder / "package")
