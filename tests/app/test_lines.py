@@ -146,12 +146,55 @@ def test_work_on_another_line_is_thrown_away(
     counting = Counting()
     render_line(person, replace(line, mode="head"), work, tmp_path, counting)
     assert counting.made == 30
-    others = tmp_path / "photos"
+
+
+def test_killed_while_others_work_is_thrown_away(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the new line nor the old one is misled by what is left."""
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
+    line, work = Line(audio, tmp_path / "out.mp4"), tmp_path / "work"
+    render_line(person, line, work, tmp_path, SilentProgress())
+
+    def die(path: Path) -> None:
+        path.unlink()
+        raise Kill
+
+    with monkeypatch.context() as patch, pytest.raises(Kill):
+        patch.setattr(lines, "remove", die)
+        render_line(person, replace(line, mode="head"), work, tmp_path, SilentProgress())
+    assert (work / lines.LINE).exists()
+    for again in (line, replace(line, mode="head")):
+        counting = Counting()
+        render_line(person, again, work, tmp_path, counting)
+        assert counting.made == 30
+
+
+@pytest.mark.parametrize("content", ['{"scene": 3}', "[1]", "no JSON", None])
+def test_folders_of_others_are_left_alone(
+    person: Person, audio: Path, tmp_path: Path, content: str | None
+) -> None:
+    others, line = tmp_path / "photos", Line(audio, tmp_path / "out.mp4")
     others.mkdir()
-    (others / "me.jpg").write_bytes(b"a photo")
+    (others / "picture.jpg").write_bytes(b"a photo")
+    if content is not None:
+        (others / "line.json").write_text(content)
+    before = sorted(path.name for path in others.iterdir())
     with pytest.raises(TalkheadError, match="holds files of others"):
         render_line(person, line, others, tmp_path, SilentProgress())
-    assert (others / "me.jpg").exists()
+    assert sorted(path.name for path in others.iterdir()) == before
+
+
+def test_what_others_put_into_the_work_folder_stays(
+    person: Person, audio: Path, tmp_path: Path
+) -> None:
+    line, work = Line(audio, tmp_path / "out.mp4"), tmp_path / "work"
+    render_line(person, line, work, tmp_path, SilentProgress())
+    (work / "notes.txt").write_text("dear diary")
+    (work / ".codes.tmp-12.safetensors").touch()
+    render_line(person, replace(line, mode="head"), work, tmp_path, SilentProgress())
+    assert (work / "notes.txt").exists()
+    assert not (work / ".codes.tmp-12.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", CODECS)
