@@ -102,6 +102,12 @@ def embeds(path: Path) -> bool:
     return path.suffix.lower() in EMBEDS
 
 
+def forget_sidecar(path: Path) -> None:
+    """Remove the manifest beside a file that has none, which is of another that was there before."""
+    if not path.is_dir() and not embeds(path):
+        sidecar_of(path).unlink(missing_ok=True)
+
+
 def sign(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
     """Write source with its manifest to signed; where source can't hold one, the manifest alone.
 
