@@ -112,7 +112,7 @@ def test_a_killed_line_goes_on_from_its_last_segment(
     again = replace(line, output=tmp_path / "resumed.mp4")
     with pytest.raises(Kill):
         render_line(person, again, tmp_path / "b", tmp_path, Counting(stop_at=24))
-    (tmp_path / "b" / "segment-00002.part-1234.mp4").write_bytes(b"what a kill leaves")
+    (tmp_path / "b" / ".segment-00002.tmp-1234.mp4").write_bytes(b"what a kill leaves")
     monkeypatch.setattr(lines, "hear_line", None)  # what was heard is kept
     counting = Counting()
     render_line(person, again, tmp_path / "b", tmp_path, counting)
