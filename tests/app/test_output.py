@@ -116,7 +116,7 @@ def test_without_provenance_no_sidecar_of_before_stays(
     finish_video(pictures, tone, output, OutputOptions(), facts)
     assert verify(output).ok
     finish_video(pictures, tone, output, OutputOptions(provenance=False), facts)
-    assert verify(output).state == "none" and not sidecar_of(output).exists()
+    assert verify(output).state == "unsupported" and not sidecar_of(output).exists()
     assert "Synthetic" in str(media.read_tags(output))
 
 
