@@ -112,6 +112,10 @@ def render_line(
     )
     srt = None if subtitles is None else subtitles.srt
     finish_video(picture, line.audio, line.output, line.options, facts, srt)
+    beside = line.output.with_suffix(".srt")
+    if subtitles is None and beside.exists() and not codec.is_folder:
+        # It may be the person's own, so it stays.
+        progress.message(f"{beside}: was there before, and players show it. Remove it if it is old")
     return len(shot), facts.length_s
 
 

@@ -154,8 +154,8 @@ def finish_video(
     """Make output of a picture-only file and the sound: whole, or as it was before.
 
     picture: made by VideoWriter with the codec of `check_options`. srt: the line's subtitles, which
-    then lie beside output too. The sound is encoded once, from audio; what is signed is the finished
-    file. Raises TalkheadError.
+    then lie beside output too; a file without any makes no track. The sound is encoded once, from
+    audio; what is signed is the finished file. Raises TalkheadError.
     """
     codec = check_options(options, output, facts.mode)
     seal = _Seal.of(output, options, facts)
@@ -163,7 +163,7 @@ def finish_video(
         _finish_folder(picture, audio, output, options, facts, seal, srt)
         return
     track = None
-    if srt is not None and options.subtitles == TRACK:
+    if srt is not None and options.subtitles == TRACK and srt.stat().st_size:
         track = muxing.SubtitleTrack(srt, language_code(options.language))
     with atomic_path(output) as part:
         muxing.mux(

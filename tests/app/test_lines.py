@@ -136,6 +136,25 @@ def test_picture_and_sound_end_together(
     assert abs(media.probe(line.output).duration_s - n_pictures / 25) <= 1 / 25
 
 
+def test_subtitles_of_before_are_told_of_and_stay(
+    person: Person, audio: Path, tmp_path: Path
+) -> None:
+    """They may be the person's own."""
+    told: list[str] = []
+
+    class Listening(SilentProgress):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    line, old = Line(audio, tmp_path / "out.mp4"), tmp_path / "out.srt"
+    render_line(person, line, tmp_path / "work", tmp_path, Listening())
+    assert not told
+    old.write_text("of before")
+    render_line(person, line, tmp_path / "work", tmp_path, Listening())
+    assert old.read_text() == "of before"
+    assert told == [f"{old}: was there before, and players show it. Remove it if it is old"]
+
+
 def test_work_on_another_line_is_thrown_away(
     person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,20 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
     assert (output / "holiday.jpg").exists()
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "h264"), ("a.webm", "vp9")])
+def test_no_subtitles_are_no_track(
+    tmp_path: Path, tone: Path, facts: OutputFacts, name: str, codec: str
+) -> None:
+    """Where nothing is said."""
+    output, srt = tmp_path / name, tmp_path / "cues.srt"
+    write_srt(srt, [])
+    options = OutputOptions(subtitles="track", provenance=False)
+    finish_video(picture(tmp_path, codec), tone, output, options, facts, srt)
+    assert len(list(media.read_frames(output))) == N_FRAMES
+    assert "Subtitle" not in report("-i", f"file:{output}")
+    assert output.with_suffix(".srt").read_bytes() == b""
+
+
 def test_without_provenance_no_sidecar_of_before_stays(
     tmp_path: Path, tone: Path, facts: OutputFacts
 ) -> None:
