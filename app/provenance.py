@@ -42,8 +42,8 @@ _SETTINGS = {
     "core": {"backing_store_memory_threshold_in_mb": 4},  # larger ones go through a file
 }
 UNTRUSTED = "signingCredential.untrusted"
-_OF_THE_SIGNER = ("signingCredential.", "timeStamp.", "claimSignature.outsideValidity")
-"""How C2PA's codes begin that say nothing against the file."""
+_OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity")
+"""How C2PA's codes begin that are about the signer's certificate, not the file."""
 
 VALID, REFUSED, TAMPERED = "valid", "refused", "tampered"
 NONE, UNSUPPORTED, DAMAGED = "none", "unsupported", "damaged"
