@@ -25,7 +25,7 @@ from talkhead.app.cli_options import (
 )
 from talkhead.app.printing import print_json
 from talkhead.app.printing import show as show_result
-from talkhead.errors import TalkheadError
+from talkhead.errors import TalkheadError, one_line
 
 if TYPE_CHECKING:
     from talkhead.app.identities import Home
@@ -81,7 +81,7 @@ def _fail_interrupted(ctx: Any) -> NoReturn:
 def _explain(error: Exception) -> str:
     """One line for an expected error; others are raised again."""
     if isinstance(error, TalkheadError):
-        return " ".join(str(error).split())
+        return one_line(error)
     if isinstance(error, MemoryError):
         return "not enough memory. Close other programs, or take a shorter or smaller video"
     if isinstance(error, ImportError):

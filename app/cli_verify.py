@@ -27,7 +27,8 @@ def verify(
     """Tell what a file says of where it comes from, and whether it was changed since.
 
     Reads the signed statement (C2PA) in the file, or in NAME.c2pa beside it, of talkhead or any other
-    tool. The exit code is 0 where it holds, and 1 where the file was changed or says nothing.
+    tool. The exit code is 0 where it holds, and 1 where it doesn't: the file was changed or is
+    damaged, the signer's certificate has expired, or nothing is said.
 
     [bold]Examples[/bold]
 

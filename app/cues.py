@@ -48,8 +48,10 @@ class SpokenWord:
 def cues_of(words: Sequence[SpokenWord], max_chars: int) -> tuple[Cue, ...]:
     """Words in readable cues of at most two lines of max_chars (a longer word has a line of its own).
 
-    Of all ways to cut them the cheapest (`_cost`) is taken.
+    Of all ways to cut them the cheapest (`_cost`) is taken. Of no words there are no cues.
     """
+    if not words:
+        return ()
     cheapest, begins = [0.0], [0]
     for end in range(1, len(words) + 1):
         best, begin = np.inf, end - 1

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -112,19 +112,33 @@ def render_line(
     )
     srt = None if subtitles is None else subtitles.srt
     finish_video(picture, line.audio, line.output, line.options, facts, srt)
+    beside = line.output.with_suffix(".srt")
+    if subtitles is None and beside.exists() and not codec.is_folder:
+        # It may be the person's own, so it stays.
+        progress.message(f"{beside}: was there before, and players show it. Remove it if it is old")
     return len(shot), facts.length_s
 
 
 def _enter(work: Path, person: Person, line: Line) -> None:
     """Have the work folder, and nothing in it of any other line."""
     made_of = _made_of(person, line)
-    if (work / LINE).exists() and _held(work / LINE) == made_of:
+    held = _held(work / LINE)
+    if held == made_of:
         return
-    if work.is_dir() and not (work / LINE).exists() and _names(work):
+    if _MARK not in held and work.is_dir() and _names(work):
         raise TalkheadError(f"{work}: holds files of others. Give a new or empty folder to work in")
-    remove(work)
     make_folder(work)
+    write_json(work / LINE, {_MARK: ""})  # killed from here on, it is still ours, and of no line
+    for entry in work.iterdir():
+        if entry.name != LINE and _OURS.fullmatch(entry.name):
+            remove(entry)
     write_json(work / LINE, made_of)
+
+
+_MARK = "talkhead"
+"""In line.json: says that the folder is one to work in."""
+_OURS = re.compile(r"\.?(line|codes|segment-\d{5}|picture|subtitles|captions)\..+")
+"""What lies in a work folder; with a dot before it what a kill left of it."""
 
 
 def _names(folder: Path) -> list[str]:
@@ -132,11 +146,13 @@ def _names(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
-def _held(path: Path) -> Any:
+def _held(path: Path) -> dict[str, str]:
+    """What the folder's file says; nothing where it is another program's, or not there."""
     try:
-        return read_json(path)
-    except PackageError:  # damaged: begin again
-        return None
+        held = read_json(path) if path.exists() else {}
+    except PackageError:
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def _made_of(person: Person, line: Line) -> dict[str, str]:
@@ -146,7 +162,7 @@ def _made_of(person: Person, line: Line) -> dict[str, str]:
         if (path := named_file(named)) is not None:
             options += sha256_of(path)
     return {
-        "talkhead": f"{__version__}-{WORK_VERSION}",
+        _MARK: f"{__version__}-{WORK_VERSION}",
         "person": sha256_of(person.package.path / MANIFEST_NAME),
         "renderer": person.renderer_name,
         "audio": sha256_of(line.audio),

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING
 from talkhead import muxing
 from talkhead.app.backgrounds import ALPHA, check_background
 from talkhead.app.identities import Home
-from talkhead.app.provenance import Statement, embeds, sidecar_of, sign, why_no_provenance
+from talkhead.app.provenance import (
+    Statement,
+    embeds,
+    forget_sidecar,
+    sidecar_of,
+    sign,
+    why_no_provenance,
+)
 from talkhead.codecs import Codec, choose_codec
 from talkhead.errors import TalkheadError
-from talkhead.storage import atomic_path, file_errors, named_file, sync, write_bytes
+from talkhead.storage import atomic_path, file_errors, named_file, set_aside, sync, write_bytes
 from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
@@ -147,8 +154,8 @@ def finish_video(
     """Make output of a picture-only file and the sound: whole, or as it was before.
 
     picture: made by VideoWriter with the codec of `check_options`. srt: the line's subtitles, which
-    then lie beside output too. The sound is encoded once, from audio; what is signed is the finished
-    file. Raises TalkheadError.
+    then lie beside output too; a file without any makes no track. The sound is encoded once, from
+    audio; what is signed is the finished file. Raises TalkheadError.
     """
     codec = check_options(options, output, facts.mode)
     seal = _Seal.of(output, options, facts)
@@ -156,7 +163,7 @@ def finish_video(
         _finish_folder(picture, audio, output, options, facts, seal, srt)
         return
     track = None
-    if srt is not None and options.subtitles == TRACK:
+    if srt is not None and options.subtitles == TRACK and srt.stat().st_size:
         track = muxing.SubtitleTrack(srt, language_code(options.language))
     with atomic_path(output) as part:
         muxing.mux(
@@ -173,8 +180,8 @@ def finish_video(
             write_bytes(output.with_suffix(".srt"), srt.read_bytes())
         if seal is not None:
             seal.apply(part, output)
-        elif not embeds(output):
-            sidecar_of(output).unlink(missing_ok=True)  # that of what was there before
+        else:
+            forget_sidecar(output)
 
 
 @dataclass(frozen=True)
@@ -238,10 +245,8 @@ def _finish_folder(
                 seal.apply(file, file)
             else:
                 sync(file)
-        if output.exists():
-            os.rename(output, Path(temporary) / "before")
-        os.rename(part, output)
-        sync(output.parent)
+        with set_aside(output, Path(temporary) / "before"):
+            os.rename(part, output)
 
 
 def check_folder(output: Path) -> None:

@@ -42,6 +42,11 @@ _SETTINGS = {
     "core": {"backing_store_memory_threshold_in_mb": 4},  # larger ones go through a file
 }
 UNTRUSTED = "signingCredential.untrusted"
+_OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity")
+"""How C2PA's codes begin that are about the signer's certificate, not the file."""
+
+VALID, REFUSED, TAMPERED = "valid", "refused", "tampered"
+NONE, UNSUPPORTED, DAMAGED = "none", "unsupported", "damaged"
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,11 @@ class Statement:
 class Verdict:
     """What a file's manifest says and whether it holds.
 
-    state: "valid", "tampered", "none". trusted: whether the signer is one that others know. where:
-    "embedded", "sidecar" or "". claims: what is said, by name. problems: C2PA's codes.
+    state: VALID; REFUSED, the file is unchanged, but the signer's certificate doesn't hold, as when
+    it has expired; TAMPERED, file or manifest was changed; NONE, there is no manifest; UNSUPPORTED,
+    C2PA knows none in such files, nor is one beside it; DAMAGED, file or manifest can't be read.
+    trusted: whether the signer is one that others know. where: "embedded", "sidecar" or "". claims:
+    what is said, by name. problems: C2PA's codes, or its words.
     """
 
     path: Path
@@ -75,7 +83,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        return self.state == "valid"
+        return self.state == VALID
 
 
 def why_no_provenance() -> str:
@@ -100,6 +108,12 @@ def sidecar_of(path: Path) -> Path:
 def embeds(path: Path) -> bool:
     """Whether a file of that name holds its manifest itself."""
     return path.suffix.lower() in EMBEDS
+
+
+def forget_sidecar(path: Path) -> None:
+    """Remove the manifest beside a file that has none, which is of another that was there before."""
+    if not path.is_dir() and not embeds(path):
+        sidecar_of(path).unlink(missing_ok=True)
 
 
 def sign(source: Path, signed: Path, title: str, said: Statement, by: Credentials) -> None:
@@ -203,24 +217,21 @@ def verify(path: Path, anchors: Path | None = None) -> Verdict:
     c2pa = _c2pa()
     if not path.is_file():
         raise TalkheadError(f"{path}: there is no such file. Check the path")
-    beside = sidecar_of(path)
-    aside = not embeds(path) and beside.is_file()
-    if not aside and not embeds(path):
-        return _no_manifest(path)
-    kind = EMBEDS.get(path.suffix.lower(), OTHER)
+    suffix, beside = path.suffix.lower().removeprefix("."), sidecar_of(path)
+    kind = suffix if suffix in c2pa.Reader.get_supported_mime_types() else OTHER
+    aside = kind == OTHER and beside.is_file()
+    trusting = _trusting(c2pa, anchors)
     try:
-        with (
-            path.open("rb") as file,
-            c2pa.Reader(
-                kind, file, beside.read_bytes() if aside else None, _trusting(c2pa, anchors)
-            ) as reader,
-        ):
-            return _verdict(path, "sidecar" if aside else "embedded", json.loads(reader.json()))
+        with file_errors(path), path.open("rb") as file:
+            manifest = beside.read_bytes() if aside else None
+            with c2pa.Reader(kind, file, manifest, trusting) as reader:
+                return _verdict(path, "sidecar" if aside else "embedded", json.loads(reader.json()))
     except c2pa.C2paError.ManifestNotFound:
-        return _no_manifest(path)
+        return _unsaid(path, NONE)
+    except c2pa.C2paError.NotSupported:
+        return _unsaid(path, UNSUPPORTED)
     except c2pa.C2paError as error:
-        words = " ".join(str(error).split())
-        return Verdict(path, "tampered", False, "", "", "", "", "", {}, (words,))
+        return _unsaid(path, DAMAGED, " ".join(str(error).split()))
 
 
 def _trusting(c2pa: Any, anchors: Path | None) -> Any:
@@ -246,8 +257,8 @@ def _verify_folder(folder: Path, anchors: Path | None) -> Verdict:
     return worst or replace(verdicts[0], path=folder, where=f"embedded in all {len(files)} files")
 
 
-def _no_manifest(path: Path) -> Verdict:
-    return Verdict(path, "none", False, "", "", "", "", "", {})
+def _unsaid(path: Path, state: str, *problems: str) -> Verdict:
+    return Verdict(path, state, False, "", "", "", "", "", {}, problems)
 
 
 def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
@@ -263,11 +274,12 @@ def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
     signature = manifest.get("signature_info", {})
     tools = manifest.get("claim_generator_info") or [{}]
     results = store.get("validation_results", {}).get("activeManifest", {})
-    problems = tuple(failure["code"] for failure in results.get("failure", []))
+    codes = [failure["code"] for failure in results.get("failure", [])]
+    problems = tuple(code for code in codes if code != UNTRUSTED)
     state = store.get("validation_state")
     return Verdict(
         path=path,
-        state="valid" if state in ("Valid", "Trusted") else "tampered",
+        state=VALID if state in ("Valid", "Trusted") else _state_of(problems),
         trusted=state == "Trusted",
         where=where,
         signer=", ".join(
@@ -277,23 +289,30 @@ def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
         created=str(created.get("when", signature.get("time", ""))),
         source_type=str(created.get("digitalSourceType", "")).rpartition("/")[2],
         claims=dict(said.get(SYNTHESIS, {})),
-        problems=tuple(code for code in problems if code != UNTRUSTED),
+        problems=problems,
     )
+
+
+def _state_of(problems: tuple[str, ...]) -> str:
+    """What these make of a manifest that C2PA finds invalid."""
+    of_signer = [code.startswith(_OF_THE_SIGNER) for code in problems]
+    return REFUSED if of_signer and all(of_signer) else TAMPERED
 
 
 def describe(verdict: Verdict) -> str:
     """A verdict in words, a line each."""
-    if verdict.state == "none":
-        return (
-            f"{verdict.path}: carries no provenance: it says nothing of where it comes from. "
-            f"(A manifest beside it would be called {sidecar_of(verdict.path).name}.)"
-        )
-    if verdict.state == "tampered":
-        why = f" ({', '.join(verdict.problems)})" if verdict.problems else ""
-        head = f"{verdict.path}: CHANGED since it was signed{why}. Don't rely on what it says:"
-    else:
-        trust = "signer trusted" if verdict.trusted else "signer not trusted"
-        head = f"{verdict.path}: valid, {trust}: unchanged since it was signed. It says:"
+    why = f" ({', '.join(verdict.problems)})" if verdict.problems else ""
+    beside, trust = sidecar_of(verdict.path).name, "" if verdict.trusted else "not "
+    head = {
+        VALID: f"valid, signer {trust}trusted: unchanged since it was signed. It says:",
+        REFUSED: f"unchanged since it was signed, but the signer's certificate doesn't hold{why}. "
+        "It says:",
+        TAMPERED: f"CHANGED since it was signed{why}. Don't rely on what it says:",
+        NONE: "carries no provenance: it says nothing of where it comes from.",
+        UNSUPPORTED: f"such files can't hold a C2PA manifest, and there is no {beside} beside it: "
+        "it says nothing of where it comes from.",
+        DAMAGED: f"can't be read: the file or its manifest is damaged{why}.",
+    }[verdict.state]
     lines = {
         "what": _WORDS.get(verdict.source_type, verdict.source_type),
         "made by": verdict.tool,
@@ -304,7 +323,8 @@ def describe(verdict: Verdict) -> str:
         "signed by": verdict.signer,
         "manifest": verdict.where,
     }
-    return "\n".join([head, *(f"  {name}: {text}" for name, text in lines.items() if text)])
+    said = [f"  {name}: {text}" for name, text in lines.items() if text]
+    return "\n".join([f"{verdict.path}: {head}", *said])
 
 
 _WORDS = {

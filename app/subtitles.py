@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from talkhead.app.cues import Cue, SpokenWord, cues_of
 from talkhead.app.output import BURN, NONE, OutputOptions
 from talkhead.app.spreading import Token, spread_over, tokens_of, weight_of
+from talkhead.audio import as_int16
 from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
-from talkhead.media import Captions, read_audio, read_audio_chunks
+from talkhead.media import Captions, read_audio_chunks
 from talkhead.storage import named_file, write_bytes
-from talkhead.types import SAMPLE_RATE, Float32
+from talkhead.types import SAMPLE_RATE
 
 FONTS_DIR = Path(__file__).parent / "fonts"
 FONT = "Noto Sans"
@@ -40,6 +43,7 @@ SUBTITLE_FILES = (".srt", ".vtt")
 
 ALIGNED, SPREAD, RECOGNISED, GIVEN = "aligned", "spread", "recognised", "given"
 """Where times come from."""
+NOTHING_SAID = "subtitles: there are none, for no words fall into the line"
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def subtitle(
     reason = _why_not_aligned(language)
     if not reason:
         try:
-            return Subtitles(cues_of(_aligned(read_audio(audio), tokens), max_chars), ALIGNED)
+            return Subtitles(cues_of(_aligned(audio, tokens), max_chars), ALIGNED)
         except TalkheadError as error:
             reason = str(error)
     note = f"subtitles: words are spread over the speech, so times are rough, because {reason}"
@@ -90,7 +94,7 @@ def _recognised(audio: Path, language: str, max_chars: int) -> Subtitles:
         raise TalkheadError(
             f"subtitles in {language!r} need the text: only English is recognised. Pass --transcript"
         )
-    heard = hear_words(read_audio(audio))
+    heard = hear_words(lambda: read_audio_chunks(audio))
     note = (
         "subtitles: recognised by a small model, so words are wrong here and there; read them over"
     )
@@ -152,7 +156,7 @@ def prepare_subtitles(
         made = subtitle(audio, options.transcript, options.language, max_chars)
         cues = [replace(c, end_s=min(c.end_s, length_s)) for c in made.cues if c.start_s < length_s]
         write_srt(srt, cues)
-        note = made.note
+        note = made.note if cues else NOTHING_SAID
     captions = None
     if options.subtitles == BURN:
         captions = Captions(work / "captions.ass", FONTS_DIR)
@@ -163,11 +167,15 @@ def prepare_subtitles(
 # ---------------------------------------------------------------------------- when words are said
 
 
-def _aligned(waveform: Float32, tokens: Sequence[Token]) -> list[SpokenWord]:
+def _aligned(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
     """Tokens with the times of their words; those that can't be aligned lie between their neighbours.
 
     Raises TalkheadError when the text as a whole can't.
     """
+    held = bytearray()  # an hour is 115 MB so, and never there twice
+    for chunk in read_audio_chunks(audio):
+        held += as_int16(chunk).data
+    waveform = np.frombuffer(held, np.int16)
     spoken = [[] if re.search(r"\d", t.text) else words_of(t.text) for t in tokens]
     found = iter(align_words(waveform, " ".join(word for words in spoken for word in words)))
     times: list[tuple[float, float] | None] = []

@@ -64,7 +64,7 @@ def line_of(audio: Path, seconds: float, folder: Path) -> Path:
 
 def bench_fit(video: Path, preset: str, renderer: str, home: Path) -> dict[str, Any]:
     """Time, memory, size and held-out figures of a fit."""
-    what = ["--video", str(video), "--preset", preset, "--renderer", renderer]
+    what = ["--video", str(video), "--preset", preset, "--renderer", renderer, "--yes"]
     cost, output = run(["fit", *what, "--home", str(home), "--quiet", "--json"])
     result = json.loads(output)
     figures = result["figures"]

@@ -19,7 +19,7 @@ import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 
 from talkhead.errors import TalkheadError
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, Int16
 
 POWER_FLOOR = 1e-10
 """Powers below this count as this: -100 dB of full scale."""
@@ -27,7 +27,7 @@ POWER_FLOOR = 1e-10
 _BLOCK = 4096  # spectra computed at a time, which bounds the memory
 
 
-def check_waveform(waveform: Float32, name: str, sample_rate: int = SAMPLE_RATE) -> None:
+def check_waveform(waveform: Float32 | Int16, name: str, sample_rate: int = SAMPLE_RATE) -> None:
     """Return if the waveform [n_samples] can be used.
 
     Raises TalkheadError if it is empty or holds a sample that is not a finite number; the message
@@ -37,13 +37,21 @@ def check_waveform(waveform: Float32, name: str, sample_rate: int = SAMPLE_RATE)
         raise ValueError(f"a waveform is [n_samples], not {waveform.shape}")
     if len(waveform) == 0:
         raise TalkheadError(f"{name}: the sound is empty. Give a recording with speech.")
-    bad = ~np.isfinite(waveform)
-    if bad.any():
-        first = int(np.argmax(bad))
+    good = np.isfinite(waveform)
+    if not good.all():
+        first = int(np.argmin(good))
         raise TalkheadError(
             f"{name}: sample {first} ({first / sample_rate:.3f} s) is not a number. "
             "Export the sound again."
         )
+
+
+def as_int16(waveform: Float32 | Int16) -> Int16:
+    """The waveform [n_samples] in samples of 16 bits; what is beyond full scale is clipped. One that
+    has such samples is returned as it is."""
+    if waveform.dtype == np.int16:
+        return np.asarray(waveform, np.int16)
+    return np.clip(np.rint(waveform * 32767.0), -32768, 32767).astype(np.int16)
 
 
 def resample(waveform: Float32, from_rate: int, to_rate: int) -> Float32:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
+UNFORESEEN_CHARS = 400
+"""What is told at most of an error that nobody foresaw: some bring their whole stack."""
+
 
 class TalkheadError(Exception):
     """Something the person can act on. The command line prints its one line and exits with 1."""
@@ -17,3 +22,11 @@ class FootageError(TalkheadError):
 
 class PackageError(TalkheadError):
     """An identity package or dataset that is missing, damaged or of another version."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line; of one that nobody foresaw its kind, too."""
+    if isinstance(error, TalkheadError):
+        return " ".join(str(error).split())
+    text = shorten(str(error), UNFORESEEN_CHARS, placeholder=" ...")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -121,7 +121,7 @@ class Process:
 
     def words(self) -> str:
         """What ffmpeg said, in one line."""
-        return one_line(self._complaints)
+        return telling_lines(self._complaints)
 
     def stop(self) -> None:
         """End the program at once, if it still runs, and free what it held."""
@@ -183,7 +183,7 @@ class Feeder:
 _UNTELLING = ("Error opening input file", "Error opening output file", "Conversion failed")
 
 
-def one_line(lines: Iterable[str]) -> str:
+def telling_lines(lines: Iterable[str]) -> str:
     """The last two telling lines, without repetitions and ffmpeg's addresses in brackets."""
     kept: list[str] = []
     for line in lines:

@@ -276,29 +276,15 @@ class PackageWriter:
             for path in self.folder.iterdir():
                 storage.sync(path)
             storage.sync(self.folder)
-            _move_into_place(self.folder, self.destination)
+            old = f".{self.destination.name}.old-{secrets.token_hex(4)}"
+            with storage.set_aside(self.destination, self.destination.with_name(old)):
+                os.replace(self.folder, self.destination)
         return IdentityPackage(self.destination, manifest)
 
 
 def _is_replaceable(path: Path) -> bool:
     """Whether a package may be put in the place of path: it is one, or an empty folder."""
     return path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
-
-
-def _move_into_place(folder: Path, destination: Path) -> None:
-    """Rename folder to destination; an older package is moved away first, and back on failure."""
-    old = destination.with_name(f".{destination.name}.old-{secrets.token_hex(4)}")
-    had_old = destination.exists()
-    if had_old:
-        os.replace(destination, old)
-    try:
-        os.replace(folder, destination)
-    except BaseException:
-        if had_old:
-            os.replace(old, destination)
-        raise
-    storage.sync(destination.parent)
-    storage.remove(old)
 
 
 def export_package(package: IdentityPackage, path: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from talkhead.codecs import Codec
 from talkhead.errors import MediaError
 from talkhead.ffmpeg_program import Process, file_url, report
 from talkhead.probing import probe
+from talkhead.storage import explain_os_error
 from talkhead.types import MediaInfo
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -166,9 +169,17 @@ def run_to_end(graph: Any, target: Path) -> None:
 
 
 def write_failure(path: Path, process: Process) -> MediaError:
-    """What to tell of a process that could not write path."""
+    """What to tell of a process that could not write path: the system's reason where ffmpeg names
+    it, which is then the error's cause, else ffmpeg's words."""
     status = process.wait()
     words = process.words() or f"nothing (status {status})"
-    return MediaError(
-        f"{path}: could not be written. Check the space on the disk. ffmpeg says: {words}"
-    )
+    for number in _REASONS:
+        if os.strerror(number) in words:
+            reason = OSError(number, os.strerror(number))
+            failure = MediaError(f"{path}: {explain_os_error(reason, path)}")
+            failure.__cause__ = reason
+            return failure
+    return MediaError(f"{path}: could not be written. ffmpeg says: {words}")
+
+
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)

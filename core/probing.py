@@ -10,7 +10,7 @@ from pathlib import Path
 import ffmpeg
 
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import PathLike, file_url, one_line, report, run
+from talkhead.ffmpeg_program import PathLike, file_url, report, run, telling_lines
 from talkhead.types import MediaInfo
 
 
@@ -94,7 +94,7 @@ def _parse_description(path: Path, text: str) -> Description:
     if "\nInput #0" not in "\n" + text or "\nInput #0, tty" in "\n" + text:
         raise MediaError(
             f"{path}: is no video or sound, or a damaged one. Check that it plays, or export it "
-            f"again. ffmpeg says: {one_line(text.splitlines())}"
+            f"again. ffmpeg says: {telling_lines(text.splitlines())}"
         )
     streams = _stream_blocks(text)
     video = next((s for s in streams if ": Video:" in s and "(attached pic)" not in s), "")

@@ -120,6 +120,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
+@contextmanager
+def set_aside(path: Path, aside: Path) -> Iterator[None]:
+    """A block that puts something new at path: a folder that is there waits under the name aside.
+
+    It is back when the block fails, and removed when it doesn't, also one that a killed call left.
+    """
+    if path.is_dir():
+        remove(aside)
+        os.replace(path, aside)
+    try:
+        yield
+    except BaseException:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        raise
+    sync(path.parent)
+    remove(aside)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write data to path, whole or not at all. Raises TalkheadError like atomic_path."""
     with atomic_path(path) as temporary:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +26,7 @@ from talkhead.muxing import (
     write_failure,
 )
 from talkhead.probing import exact_rate
-from talkhead.storage import sync
+from talkhead.storage import atomic_path
 from talkhead.types import FRAME_RATE, UInt8
 
 SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -63,13 +63,13 @@ class VideoWriter:
     like. crf, preset: in place of the codec's own, lower is better and bigger. keyframe_every:
     frames between key frames (250 unless given).
 
-    Everything is written to NAME.part-<random> in the same folder and renamed at the end;
-    leaving the block by an exception of any kind removes it. Encoding goes on in ffmpeg's own
+    Everything is written to a hidden file in the same folder (`storage.atomic_path`) and renamed at
+    the end; leaving the block by an exception of any kind removes it. Encoding goes on in ffmpeg's own
     process, fed from a thread, so that `write` waits only while 8 frames are queued.
 
-    Raises MediaError if codec and suffix don't fit, the folder is missing or can't be written, the
-    sound can't be read, the disk is full or no frame came; ValueError if frames aren't uint8
-    [H, W, 3 or 4] of one size, or for an unknown tag.
+    Raises TalkheadError if the folder is missing or can't be written; MediaError if codec and suffix
+    don't fit, the sound can't be read, the disk is full or no frame came; ValueError if frames aren't
+    uint8 [H, W, 3 or 4] of one size, or for an unknown tag.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class VideoWriter:
         self._shape: tuple[int, ...] | None = None
         self._process: Process | None = None
         self._feeder: Feeder | None = None
-        self._parts: list[Path] = []
+        self._block = self._opened()
 
     def __enter__(self) -> VideoWriter:
-        self._part = self._new_part()
+        self._block.__enter__()
         return self
 
     def __exit__(
@@ -109,11 +109,17 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
+        self._block.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """A block in which pictures may come, and after which they are a file."""
+        with atomic_path(self.path) as self._part:
+            try:
+                yield
                 self._finish()
-        finally:
-            self._clean_up()
+            finally:
+                self._stop()
 
     def write(self, frame: UInt8) -> None:
         """Queue one picture, [H, W, 3 or 4] uint8; it is copied and may be reused at once."""
@@ -147,19 +153,6 @@ class VideoWriter:
         alpha = channels == 4
         own = self._codec.alpha_format if alpha else self._codec.pixel_format
         return self._encoding.pixel_format or own
-
-    def _new_part(self) -> Path:
-        name = f"{self.path.stem}.part-{secrets.token_hex(4)}{self.path.suffix}"
-        part = self.path.with_name(name)
-        self._parts.append(part)
-        try:
-            part.open("xb").close()
-        except OSError as error:
-            raise MediaError(
-                f"{self.path}: can't be written ({error.strerror}). Choose a folder that exists "
-                "and may be written."
-            ) from error
-        return part
 
     def _start(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
@@ -198,26 +191,19 @@ class VideoWriter:
             raise self._failure()
         if self._sound is not None:
             # (One run can't do it: ffmpeg's -shortest overshoots by up to ten seconds.)
-            silent, self._part = self._part, self._new_part()
             length_s = float(self.n_frames / self._rate)
-            mux(silent, self._part, self._codec, length_s, sound=self._sound, tags=self._tags)
-        try:
-            sync(self._part)
-            os.replace(self._part, self.path)
-        except OSError as error:
-            raise MediaError(f"{self.path}: can't be written ({error.strerror}).") from error
+            with atomic_path(self._part) as whole:
+                mux(self._part, whole, self._codec, length_s, sound=self._sound, tags=self._tags)
 
     def _failure(self) -> MediaError:
         assert self._process is not None
         return write_failure(self.path, self._process)
 
-    def _clean_up(self) -> None:
+    def _stop(self) -> None:
         if self._process is not None:
             self._process.stop()
         if self._feeder is not None:
             self._feeder.abandon()
-        for part in self._parts:
-            part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

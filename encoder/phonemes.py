@@ -9,16 +9,16 @@ from __future__ import annotations
 import importlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.ndimage
 
-from talkhead.audio import check_waveform, measure_loudness, silent_frames
+from talkhead.audio import Loudness, as_int16, check_waveform, measure_loudness, silent_frames
 from talkhead.errors import TalkheadError
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16
 
 SILENCE = "SIL"
 
@@ -120,10 +120,11 @@ def align_phones(waveform: Float32, text: str) -> list[Phone]:
     return _tidied([phone for phones in fits for phone in phones])
 
 
-def align_words(waveform: Float32, text: str) -> list[Word | None]:
+def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
     """When each of `words_of(text)` is said; None for those in stretches that don't fit.
 
-    waveform and text as align_phones takes them, which raises the same.
+    waveform and text as align_phones takes them, which raises the same; the waveform also in samples
+    of 16 bits, which take half the memory.
     """
     found: list[Word | None] = []
     for start, part, fit in _fit_pieces(waveform, text):
@@ -132,7 +133,9 @@ def align_words(waveform: Float32, text: str) -> list[Word | None]:
     return found
 
 
-def _fit_pieces(waveform: Float32, text: str) -> Iterator[tuple[int, list[str], Fit | None]]:
+def _fit_pieces(
+    waveform: Float32 | Int16, text: str
+) -> Iterator[tuple[int, list[str], Fit | None]]:
     """First sample, words and fit of each piece; None where the words are not what is said.
 
     Raises what align_phones does.
@@ -175,17 +178,19 @@ def decode_phones(waveform: Float32) -> list[Phone]:
     return _tidied(phones)
 
 
-def hear_words(waveform: Float32) -> list[Word]:
+def hear_words(chunks: Callable[[], Iterable[Float32]]) -> list[Word]:
     """The English words that are heard; on anything but clear, plain speech many are wrong.
 
-    waveform: [n_samples] at 16 kHz in [-1, 1]. Raises TalkheadError without pocketsphinx.
+    chunks: gives the waveform, at 16 kHz in [-1, 1], from its beginning, twice, in pieces [n]: it is
+    never held whole. Raises TalkheadError without pocketsphinx.
     """
-    check_waveform(waveform, "the sound")
     listener = _listener()
+    spans = list(_quiet_spans(measure_loudness(chunks())))
+    pieces = _cut(chunks(), [end for _, end, _ in spans])
     words: list[Word] = []
-    for start, end, silent in _quiet_pieces(waveform):
+    for (start, _, silent), piece in zip(spans, pieces, strict=True):
         if not silent:
-            _run(listener, waveform[start:end])
+            _run(listener, piece)
             words += _words_later(_segments(listener), start)
     return words
 
@@ -270,10 +275,10 @@ def _speller(language_weight: float = 1.0) -> Any:
     return _decoder(lm=None, allphone=model, lw=language_weight)
 
 
-def _run(decoder: Any, waveform: Float32) -> None:
-    samples = np.clip(np.rint(waveform * 32767.0), -32768, 32767).astype("<i2")
+def _run(decoder: Any, waveform: Float32 | Int16) -> None:
     decoder.start_utt()
-    decoder.process_raw(samples.tobytes(), full_utt=True)
+    # Seen as bytes, not copied.
+    decoder.process_raw(as_int16(waveform).data.cast("B"), full_utt=True)
     decoder.end_utt()
 
 
@@ -303,7 +308,7 @@ def _spell(speller: Any, waveform: Float32) -> list[Phone]:
     ]
 
 
-def _align(decoder: Any, waveform: Float32, words: list[str]) -> Fit | None:
+def _align(decoder: Any, waveform: Float32 | Int16, words: list[str]) -> Fit | None:
     """The words' phones in a short waveform; None when they can't be fitted in at all."""
     if not words:
         return None
@@ -353,7 +358,12 @@ def _spelling(name: str) -> str:
 
 def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
     """Start, end and silence of pieces of at most MAX_PIECE_S, cut where it is quietest."""
-    energy = measure_loudness([waveform]).energy_db
+    return _quiet_spans(measure_loudness([waveform]))
+
+
+def _quiet_spans(loudness: Loudness) -> Iterator[tuple[int, int, bool]]:
+    """The same of a waveform of that loudness."""
+    energy = loudness.energy_db
     silent = silent_frames(energy)
     smooth = scipy.ndimage.uniform_filter1d(energy, _SMOOTH_FRAMES)
     most, per_frame = int(MAX_PIECE_S * FRAME_RATE), SAMPLE_RATE // FRAME_RATE
@@ -362,13 +372,23 @@ def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
         end = len(energy)
         if end - start > most:
             end = start + most // 2 + int(np.argmin(smooth[start + most // 2 : start + most]))
-        last = len(waveform) if end == len(energy) else end * per_frame
+        last = loudness.n_samples if end == len(energy) else end * per_frame
         yield start * per_frame, last, bool(silent[start:end].all())
         start = end
 
 
+def _cut(chunks: Iterable[Float32], ends: Iterable[int]) -> Iterator[Float32]:
+    """A waveform that comes in chunks, in pieces of which each ends before one of these samples."""
+    source, held, start = iter(chunks), np.zeros(0, np.float32), 0
+    for end in ends:
+        while len(held) < end - start:
+            held = np.concatenate([held, next(source)])
+        yield held[: end - start]
+        held, start = held[end - start :], end
+
+
 def _word_pieces(
-    waveform: Float32, words: list[str], decoder: Any
+    waveform: Float32 | Int16, words: list[str], decoder: Any
 ) -> Iterator[tuple[int, int, list[str]]]:
     """Start, end and words of pieces of about MAX_PIECE_S at most, cut between words.
 

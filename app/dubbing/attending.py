@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from talkhead.app.jobs import CANCELLED, QUEUED, Job, JobStore, Task
+from talkhead.app.provenance import forget_sidecar, sidecar_of
 from talkhead.errors import TalkheadError
+from talkhead.errors import one_line as one_line  # the cluster has it from here
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
     file_errors,
     make_folder,
     read_json,
     remove,
+    set_aside,
     sync,
     write_json,
 )
@@ -113,30 +116,41 @@ def attend(
         return Ended(job_id, job.status, job.reason, job.retry_at, job.result, halt)
 
 
-def one_line(error: BaseException) -> str:
-    """An error as one line; of one that nobody foresaw its kind, too."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, TalkheadError) else f"{type(error).__name__}: {text}"
-
-
 def _done(job: Job, work: Path, perform: Perform, progress: Progress) -> Mapping[str, Any]:
     """The result of a job whose files are now in place.
 
     The marker is written when all files are finished: from then on nothing is made again, and what
     has not been moved to its place yet is moved.
     """
-    products, marker = work / FINISHED, work / MARKER
-    if not marker.exists():
-        start = time.perf_counter()
-        remove(products)
-        make_folder(products)
-        result = dict(perform(job.task, work, products, progress))
-        result["seconds"] = round(time.perf_counter() - start, 3)
-        write_json(marker, {"files": _names(products, Path(job.task.output)), "result": result})
-    held = read_json(marker)
+    output = Path(job.task.output)
+    if not _is_made(work, output.parent):
+        _make(job.task, work, perform, progress)
+    held = read_json(work / MARKER)
     for name in held["files"]:
-        publish(products / name, Path(job.task.output).parent / name)
+        publish(work / FINISHED / name, output.parent / name)
+    if output.name and sidecar_of(output).name not in held["files"]:
+        forget_sidecar(output)
     return dict(held["result"])
+
+
+def _is_made(work: Path, folder: Path) -> bool:
+    """Whether all files are finished, and each of them is here still or in its place, the folder."""
+    if not (work / MARKER).exists():
+        return False
+    names = read_json(work / MARKER)["files"]
+    return all((work / FINISHED / name).exists() or (folder / name).exists() for name in names)
+
+
+def _make(task: Task, work: Path, perform: Perform, progress: Progress) -> None:
+    """Do the task; its marker says which files that made, and what is to be remembered."""
+    start = time.perf_counter()
+    products, marker = work / FINISHED, work / MARKER
+    remove(marker)  # before the files that it speaks of
+    remove(products)
+    make_folder(products)
+    result = dict(perform(task, work, products, progress))
+    result["seconds"] = round(time.perf_counter() - start, 3)
+    write_json(marker, {"files": _names(products, Path(task.output)), "result": result})
 
 
 def _names(products: Path, output: Path) -> list[str]:
@@ -147,29 +161,29 @@ def _names(products: Path, output: Path) -> list[str]:
 
 def publish(source: Path, target: Path) -> None:
     """Move a finished file or folder to its place, where it is whole or as before. One that has been
-    moved by an earlier call is fine. Raises TalkheadError."""
+    moved by an earlier call is fine. Raises TalkheadError, also where it is in neither place."""
+    aside = target.with_name(f".{target.name}.old")
     if not source.exists():
+        if not target.exists():
+            raise TalkheadError(f"{target}: was finished and is gone. Run the same command again")
+        remove(aside)  # the earlier call may have been killed just before that
         return
+    if target.is_dir() and not source.is_dir():
+        raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
     make_folder(target.parent)
-    with file_errors(target):
-        doomed = target.with_name(f".{target.name}.old")
-        if target.is_dir():
-            if not source.is_dir():
-                raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
-            remove(doomed)
-            target.rename(doomed)
-        try:
-            source.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy(source, target)
-        sync(target.parent)
-        remove(doomed)
+    with file_errors(target), set_aside(target, aside):
+        _move(source, target)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Move between disks. The name on the way is always the same, so that a kill leaves one at most."""
+def _move(source: Path, target: Path) -> None:
+    """Rename, or copy between disks. The name on the way is always the same, so that a kill leaves
+    one at most."""
+    try:
+        source.replace(target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
     temporary = target.with_name(f".{target.name}.new")
     remove(temporary)
     try:

@@ -44,6 +44,10 @@ def test_any_text_becomes_readable(seed: int, max_chars: int) -> None:
     check(cues_of(spoken(text, 0.28, pauses), max_chars), text, max_chars)
 
 
+def test_no_words_are_no_cues() -> None:
+    assert cues_of([], 42) == ()
+
+
 def test_cues_end_with_sentences() -> None:
     text = "This is the first sentence. And here is the second one, which is longer. Short end."
     cues = cues_of(spoken(text, 0.35), 42)

@@ -79,7 +79,7 @@ def test_what_fit_leaves(fitted: FitResult, home: Path, footage: Path) -> None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary and half-written files below a folder."""
-    marks = (".tmp-", ".part-", ".old-")
+    marks = (".tmp-", ".old-")
     return [path for path in folder.rglob("*") if any(mark in path.name for mark in marks)]
 
 

@@ -112,7 +112,7 @@ def test_a_killed_line_goes_on_from_its_last_segment(
     again = replace(line, output=tmp_path / "resumed.mp4")
     with pytest.raises(Kill):
         render_line(person, again, tmp_path / "b", tmp_path, Counting(stop_at=24))
-    (tmp_path / "b" / "segment-00002.part-1234.mp4").write_bytes(b"what a kill leaves")
+    (tmp_path / "b" / ".segment-00002.tmp-1234.mp4").write_bytes(b"what a kill leaves")
     monkeypatch.setattr(lines, "hear_line", None)  # what was heard is kept
     counting = Counting()
     render_line(person, again, tmp_path / "b", tmp_path, counting)
@@ -136,6 +136,25 @@ def test_picture_and_sound_end_together(
     assert abs(media.probe(line.output).duration_s - n_pictures / 25) <= 1 / 25
 
 
+def test_subtitles_of_before_are_told_of_and_stay(
+    person: Person, audio: Path, tmp_path: Path
+) -> None:
+    """They may be the person's own."""
+    told: list[str] = []
+
+    class Listening(SilentProgress):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    line, old = Line(audio, tmp_path / "out.mp4"), tmp_path / "out.srt"
+    render_line(person, line, tmp_path / "work", tmp_path, Listening())
+    assert not told
+    old.write_text("of before")
+    render_line(person, line, tmp_path / "work", tmp_path, Listening())
+    assert old.read_text() == "of before"
+    assert told == [f"{old}: was there before, and players show it. Remove it if it is old"]
+
+
 def test_work_on_another_line_is_thrown_away(
     person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,12 +165,55 @@ def test_work_on_another_line_is_thrown_away(
     counting = Counting()
     render_line(person, replace(line, mode="head"), work, tmp_path, counting)
     assert counting.made == 30
-    others = tmp_path / "photos"
+
+
+def test_killed_while_others_work_is_thrown_away(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the new line nor the old one is misled by what is left."""
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
+    line, work = Line(audio, tmp_path / "out.mp4"), tmp_path / "work"
+    render_line(person, line, work, tmp_path, SilentProgress())
+
+    def die(path: Path) -> None:
+        path.unlink()
+        raise Kill
+
+    with monkeypatch.context() as patch, pytest.raises(Kill):
+        patch.setattr(lines, "remove", die)
+        render_line(person, replace(line, mode="head"), work, tmp_path, SilentProgress())
+    assert (work / lines.LINE).exists()
+    for again in (line, replace(line, mode="head")):
+        counting = Counting()
+        render_line(person, again, work, tmp_path, counting)
+        assert counting.made == 30
+
+
+@pytest.mark.parametrize("content", ['{"scene": 3}', "[1]", "no JSON", None])
+def test_folders_of_others_are_left_alone(
+    person: Person, audio: Path, tmp_path: Path, content: str | None
+) -> None:
+    others, line = tmp_path / "photos", Line(audio, tmp_path / "out.mp4")
     others.mkdir()
-    (others / "me.jpg").write_bytes(b"a photo")
+    (others / "picture.jpg").write_bytes(b"a photo")
+    if content is not None:
+        (others / "line.json").write_text(content)
+    before = sorted(path.name for path in others.iterdir())
     with pytest.raises(TalkheadError, match="holds files of others"):
         render_line(person, line, others, tmp_path, SilentProgress())
-    assert (others / "me.jpg").exists()
+    assert sorted(path.name for path in others.iterdir()) == before
+
+
+def test_what_others_put_into_the_work_folder_stays(
+    person: Person, audio: Path, tmp_path: Path
+) -> None:
+    line, work = Line(audio, tmp_path / "out.mp4"), tmp_path / "work"
+    render_line(person, line, work, tmp_path, SilentProgress())
+    (work / "notes.txt").write_text("dear diary")
+    (work / ".codes.tmp-12.safetensors").touch()
+    render_line(person, replace(line, mode="head"), work, tmp_path, SilentProgress())
+    assert (work / "notes.txt").exists()
+    assert not (work / ".codes.tmp-12.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", CODECS)

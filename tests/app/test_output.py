@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +109,20 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
     assert (output / "holiday.jpg").exists()
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "h264"), ("a.webm", "vp9")])
+def test_no_subtitles_are_no_track(
+    tmp_path: Path, tone: Path, facts: OutputFacts, name: str, codec: str
+) -> None:
+    """Where nothing is said."""
+    output, srt = tmp_path / name, tmp_path / "cues.srt"
+    write_srt(srt, [])
+    options = OutputOptions(subtitles="track", provenance=False)
+    finish_video(picture(tmp_path, codec), tone, output, options, facts, srt)
+    assert len(list(media.read_frames(output))) == N_FRAMES
+    assert "Subtitle" not in report("-i", f"file:{output}")
+    assert output.with_suffix(".srt").read_bytes() == b""
+
+
 def test_without_provenance_no_sidecar_of_before_stays(
     tmp_path: Path, tone: Path, facts: OutputFacts
 ) -> None:
@@ -114,8 +130,31 @@ def test_without_provenance_no_sidecar_of_before_stays(
     finish_video(pictures, tone, output, OutputOptions(), facts)
     assert verify(output).ok
     finish_video(pictures, tone, output, OutputOptions(provenance=False), facts)
-    assert verify(output).state == "none" and not sidecar_of(output).exists()
+    assert verify(output).state == "unsupported" and not sidecar_of(output).exists()
     assert "Synthetic" in str(media.read_tags(output))
+
+
+def test_images_that_cannot_be_moved_leave_the_old_ones(
+    tmp_path: Path, tone: Path, facts: OutputFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, pictures = tmp_path / "out", picture(tmp_path, "png")
+    plain = OutputOptions(codec="png", provenance=False)
+    finish_video(pictures, tone, output, plain, facts)
+    (output / "000001.png").write_bytes(b"the old one")
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    rename = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if target == output:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(TalkheadError, match="the disk is full"):
+        finish_video(pictures, tone, output, plain, facts)
+    assert (output / "000001.png").read_bytes() == b"the old one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_loudness_is_left_alone_or_set(tmp_path: Path, tone: Path, facts: OutputFacts) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -90,7 +92,23 @@ def test_a_damaged_manifest_is_noticed(tmp_path: Path, own: Credentials) -> None
     beside = sidecar_of(signed(tmp_path, "a.webm", own))
     beside.write_bytes(beside.read_bytes()[:-100])
     verdict = verify(tmp_path / "a.webm")
-    assert verdict.state == "tampered" and "\n" not in verdict.problems[0]
+    assert verdict.state == "damaged" and "\n" not in verdict.problems[0]
+    beside.write_bytes(b"")
+    assert verify(tmp_path / "a.webm").state == "damaged"
+
+
+@pytest.mark.parametrize("n_bytes", [0, 300, -20])
+def test_a_video_cut_short_is_not_called_changed(
+    tmp_path: Path, own: Credentials, n_bytes: int
+) -> None:
+    """What it said can't be read any more, not even whether it said something."""
+    path = signed(tmp_path, "a.mp4", own)
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    verdict = verify(path)
+    assert verdict.state == ("tampered" if n_bytes < 0 else "damaged") and verdict.problems
+    assert ("can't be read: the file or its manifest is damaged" in describe(verdict)) == (
+        n_bytes >= 0
+    )
 
 
 def test_a_manifest_of_another_file_does_not_hold(tmp_path: Path, own: Credentials) -> None:
@@ -99,11 +117,65 @@ def test_a_manifest_of_another_file_does_not_hold(tmp_path: Path, own: Credentia
     assert verify(path).state == "tampered"
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "webp", "png", "tif"])
+def test_images_of_others(
+    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Unsigned ones carry nothing; what other tools have signed is read."""
+    plain, path = tmp_path / f"plain.{suffix}", tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(plain), np.full((32, 32, 3), 90, np.uint8))
+    assert verify(plain).state == "none" and "carries no provenance" in describe(verify(plain))
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "EMBEDS", {plain.suffix.lower(): suffix.lower()})
+        sign(plain, path, path.name, SAID, own)
+    assert verify(path).ok and verify(path).where == "embedded"
+    path.write_bytes(path.read_bytes().replace(b"Anna B.", b"Anna C."))
+    assert verify(path).state == "tampered"
+
+
+@pytest.mark.parametrize(
+    ("codes", "state"),
+    [
+        (["signingCredential.untrusted", "signingCredential.expired"], "refused"),
+        (["signingCredential.expired", "assertion.bmffHash.mismatch"], "tampered"),
+        (["signingCredential.untrusted"], "tampered"),  # for reasons that C2PA doesn't give
+    ],
+)
+def test_a_certificate_that_has_expired_is_no_change(
+    tmp_path: Path,
+    own: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+    codes: list[str],
+    state: str,
+) -> None:
+    c2pa = pytest.importorskip("c2pa")
+    path, read = signed(tmp_path, "a.mp4", own), c2pa.Reader.json
+
+    def later(reader: Any) -> str:
+        """What C2PA says of the file in years to come."""
+        store = json.loads(read(reader))
+        store["validation_state"] = "Invalid"
+        failures = store["validation_results"]["activeManifest"]["failure"]
+        failures[:] = [{"code": code} for code in codes]
+        return json.dumps(store)
+
+    monkeypatch.setattr(c2pa.Reader, "json", later)
+    verdict = verify(path)
+    assert verdict.state == state and not verdict.ok
+    assert verdict.claims["identity"] == "Anna"
+    words = "certificate doesn't hold (signingCredential.expired)"
+    assert (words in describe(verdict)) == (state == "refused")
+
+
 def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:
-    for name in ("a.mp4", "a.webm"):
-        verdict = verify(video(tmp_path / name))
-        assert verdict.state == "none" and not verdict.ok
-        assert "carries no provenance" in describe(verdict)
+    verdict = verify(video(tmp_path / "a.mp4"))
+    assert verdict.state == "none" and not verdict.ok
+    assert "carries no provenance" in describe(verdict)
+    for path in (video(tmp_path / "a.webm"), tmp_path / "a.txt", tmp_path / "nothing"):
+        path.touch()
+        verdict = verify(path)
+        assert verdict.state == "unsupported" and not verdict.ok
+        assert f"no {path.stem}.c2pa beside it" in describe(verdict)
     with pytest.raises(TalkheadError, match="there is no such file"):
         verify(tmp_path / "gone.mp4")
     with pytest.raises(TalkheadError, match="holds no images"):

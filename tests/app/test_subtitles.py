@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io.wavfile
 from tiny import LINE, SAMPLES
 
 from talkhead import media
@@ -176,6 +177,18 @@ def test_lines_are_as_wide_as_the_picture_allows() -> None:
     assert line_chars((1920, 1080)) == line_chars((854, 480)) == 42
     assert 24 <= line_chars((512, 512)) < 42
     assert line_chars((405, 720)) == line_chars((810, 1440))
+
+
+def test_where_nothing_is_said_there_are_none(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx")
+    silence = tmp_path / "silence.wav"
+    scipy.io.wavfile.write(silence, 16_000, np.zeros(16_000, np.float32))
+    made = prepare_subtitles(silence, OutputOptions(subtitles="burn"), tmp_path, (64, 64), 1.0)
+    assert made is not None and made.note == subtitles.NOTHING_SAID
+    assert made.srt.read_bytes() == b"" and made.captions is not None
+    media.write_video(
+        tmp_path / "a.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2, captions=made.captions
+    )
 
 
 def test_subtitles_of_a_line_are_made_once(tmp_path: Path) -> None:

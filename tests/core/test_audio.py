@@ -49,6 +49,12 @@ def test_check_waveform_refuses_empty_and_stereo() -> None:
         audio.check_waveform(np.zeros((10, 2), np.float32), "line.wav")
 
 
+def test_samples_of_16_bits() -> None:
+    samples = audio.as_int16(np.array([-2.0, -1.0, 0.0, 0.25 / 32767, 0.5, 1.5], np.float32))
+    assert samples.tolist() == [-32768, -32767, 0, 0, 16384, 32767]
+    assert audio.as_int16(samples) is samples
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
 def test_resample_keeps_tones_in_place(rate: int) -> None:
     there = audio.resample(tone(440, 1.0, rate), rate, RATE)

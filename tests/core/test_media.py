@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import ffmpeg as ffmpeg_graphs
 import numpy as np
 import pytest
 import scipy.io.wavfile
 
 from talkhead import media
-from talkhead.errors import MediaError
+from talkhead.errors import MediaError, TalkheadError
 from talkhead.ffmpeg_program import report
+from talkhead.muxing import run_to_end, write_failure
 from talkhead.types import Float32, UInt8
 
 RATE = 25
@@ -143,7 +147,7 @@ def test_names_that_look_like_options_or_protocols(
         assert len(list(media.read_frames(name, n_frames=2))) == 2
 
 
-def assert_one_line(error: pytest.ExceptionInfo[MediaError], *wanted: str) -> None:
+def assert_one_line(error: pytest.ExceptionInfo[TalkheadError], *wanted: str) -> None:
     text = str(error.value)
     assert "\n" not in text
     for part in wanted:
@@ -519,7 +523,7 @@ def test_an_interrupted_write_leaves_nothing(
 
     def frames() -> Iterator[UInt8]:
         yield from noise(5)
-        assert len(list(tmp_path.glob("out.part-*.mp4"))) == 1
+        assert len(list(tmp_path.glob(".out.tmp-*.mp4"))) == 1
         raise kind
 
     with pytest.raises(kind):
@@ -542,21 +546,44 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, clip: Path) -> None:
     silent = encode(tmp_path / "silent.mp4", noise(3))
     (tmp_path / "taken.mp4").mkdir()
     cases: list[tuple[str, list[UInt8], Path | None, str]] = [
-        ("missing/out.mp4", noise(2), None, "No such file or directory"),
-        ("silent.mp4/out.mp4", noise(2), None, "Not a directory"),
+        ("missing/out.mp4", noise(2), None, "missing does not exist. Create it first"),
+        ("silent.mp4/out.mp4", noise(2), None, "is a file, not a folder"),
         ("out.mp4", [], None, "no frame"),
         ("out.mp4", noise(2), silent, "has no sound"),
         ("out.mp4", noise(2), tmp_path / "nothing.wav", "no such file"),
-        ("taken.mp4", noise(2), None, "directory"),
+        ("taken.mp4", noise(2), None, "this is a folder"),
     ]
     for name, frames, sound, words in cases:
-        with pytest.raises(MediaError) as error:
+        with pytest.raises(TalkheadError) as error:
             media.write_video(tmp_path / name, frames, audio_path=sound)
         assert_one_line(error, words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["silent.mp4", "taken.mp4"]
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, clip: Path) -> None:
+    graph = ffmpeg_graphs.input(str(clip)).output("/dev/full", f="rawvideo")
+    with pytest.raises(MediaError) as error:
+        run_to_end(graph, tmp_path / "out.mp4")
+    assert_one_line(error, "out.mp4: the disk is full. Free some space")
+    assert isinstance(error.value.__cause__, OSError)
+    assert error.value.__cause__.errno == errno.ENOSPC
+    with pytest.raises(MediaError) as error:
+        run_to_end(ffmpeg_graphs.input(str(clip)).output(str(tmp_path), f="mp4"), tmp_path / "x")
+    assert_one_line(error, "could not be written. ffmpeg says: ", "Is a directory")
+    assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("out.mp4: Permission denied", "no permission. Choose a place that you may write to"),
+    ("", "could not be written. ffmpeg says: nothing (status 9)"),
+])  # fmt: skip
+def test_what_ffmpeg_says_of_a_failure(words: str, told: str) -> None:
+    process: Any = SimpleNamespace(wait=lambda: 9, words=lambda: words)
+    assert str(write_failure(Path("out.mp4"), process)) == f"out.mp4: {told}"
+
+
+def test_a_killed_ffmpeg_is_one_line(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     speckles = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3)).astype(np.uint8)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -566,5 +593,5 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
             media.write_video(tmp_path / "out.mp4", speckles)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert_one_line(error, "could not be written", "space on the disk")
+    assert_one_line(error, "could not be written. ffmpeg says:")
     assert not list(tmp_path.iterdir())

@@ -109,6 +109,20 @@ def test_leftovers_of_killed_runs_are_removed_but_not_those_of_running_ones(tmp_
     assert listing(tmp_path) == [running.name, "a.json"]
 
 
+def test_a_folder_set_aside_is_back_where_the_block_fails(tmp_path: Path) -> None:
+    path, aside = tmp_path / "it", tmp_path / ".it.old"
+    path.mkdir()
+    (path / "old").touch()
+    aside.mkdir()  # what a killed call left
+    with pytest.raises(KeyboardInterrupt), storage.set_aside(path, aside):
+        assert listing(tmp_path) == [".it.old"]
+        raise KeyboardInterrupt
+    assert listing(path) == ["old"] and listing(tmp_path) == ["it"]
+    with storage.set_aside(path, aside):
+        path.mkdir()
+    assert listing(path) == [] and listing(tmp_path) == ["it"]
+
+
 def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")

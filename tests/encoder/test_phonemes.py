@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import tracemalloc
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkhead.audio import is_silence
+from talkhead.audio import as_int16, is_silence
 from talkhead.encoder import phonemes
 from talkhead.encoder.phonemes import (
     MAX_PIECE_S,
@@ -21,8 +23,10 @@ from talkhead.encoder.phonemes import (
     VISEMES,
     Phone,
     align_phones,
+    align_words,
     decode_phones,
     guess_phones,
+    hear_words,
     spell_phones,
     why_no_phones,
 )
@@ -236,6 +240,33 @@ def test_phones_spelled_one_by_one(line: Float32) -> None:
     assert silence == [Phone(SILENCE, 0.0, 1.0)]
     (english,) = spell_phones([line], language_weight=20.0)
     assert len(spoken(english)) < len(spoken(first))
+
+
+@needs_sphinx
+def test_words_are_heard_in_chunks_as_in_one_piece(line: Float32) -> None:
+    whole = hear_words(lambda: [line])
+    assert {"people", "often", "believe", "move"} <= {word.text for word in whole}
+    assert hear_words(lambda: np.array_split(line, 7)) == whole
+    assert hear_words(lambda: [np.zeros(SAMPLE_RATE, np.float32)]) == []
+
+
+@needs_sphinx
+def test_words_are_aligned_in_16_bits_as_in_32(line: Float32) -> None:
+    assert align_words(as_int16(line), TRUTH["line_text"]) == align_words(line, TRUTH["line_text"])
+
+
+def test_memory_of_hearing_does_not_grow_with_the_length(
+    line: Float32, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_listener", "_run", "_segments"):  # what pocketsphinx does is not counted
+        monkeypatch.setattr(phonemes, name, lambda *given: [])
+    peaks = []
+    for minutes in (1, 4):
+        tracemalloc.start()
+        hear_words(lambda n=10 * minutes: itertools.repeat(line, n))  # type: ignore[misc]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] + 1e6
 
 
 @needs_sphinx
