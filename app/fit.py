@@ -64,6 +64,7 @@ from talkhead.preprocess.pipeline import (
 from talkhead.progress import Progress, SilentProgress
 from talkhead.renderers.base import Renderer, config_to_json, renderer_kind
 from talkhead.renderers.fit import fit_renderer
+from talkhead.renderers.packing import pack
 from talkhead.storage import (
     make_folder,
     read_json,
@@ -290,7 +291,7 @@ def _package(
         renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
         old = _replaced(destination, writer)
         kept = _keep_other_renderers(old, options.renderer, writer)
-        writer.add_tensors(renderer_file, head.tensors())
+        writer.add_tensors(renderer_file, pack(head.tensors(), head.steps()))
         writer.add_tensors(predictor_file, predictor.tensors())
         writer.add_file(QUALITY, dataset.path / QUALITY)
         if sheet is not None:

@@ -19,6 +19,7 @@ from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
+from talkhead.renderers.packing import unpack
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
 
 CHUNK_S = 20.0
@@ -63,7 +64,7 @@ def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> 
     name, part = package.renderer(name)
     kind = renderer_kind(name)
     config = config_from_json(kind.config(), part.config)
-    tensors = {key: t.to(device) for key, t in package.tensors(part.file).items()}
+    tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
     return kind.renderer().from_tensors(tensors, config)
 
 

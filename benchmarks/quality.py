@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from talkhead.app.evaluation.figures import FLOOR, MEAN, TRACKED, plain
 from talkhead.app.evaluation.identity import Subject
@@ -27,11 +28,12 @@ from talkhead.app.evaluation.metrics import mouth_box
 from talkhead.app.evaluation.scenes import CropScene, encoded, held_out_frames, rendered_crops
 from talkhead.app.evaluation.sheets import contact_sheet, mouth_sheet, spread
 from talkhead.app.evaluation.takes import Instruments, look, make_take, track
+from talkhead.app.person import load_renderer
 from talkhead.dataset import IdentityDataset
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import make_progress
-from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
+from talkhead.renderers.base import Renderer, renderer_kind
 from talkhead.storage import make_folder, read_tensors
 
 N_COLUMNS = 8
@@ -100,9 +102,7 @@ def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
     if options.package:
         package = IdentityPackage.load(source)
         name = options.renderer or package.manifest.default_renderer
-        part, kind = package.manifest.renderers[name], renderer_kind(name)
-        config = config_from_json(kind.config(), part.config)
-        return name, kind.renderer().from_tensors(read_tensors(package.file(part.file)), config)
+        return name, load_renderer(package, name, torch.device("cpu"))
     name = options.renderer or "gaussian"
     kind, stored = renderer_kind(name), read_tensors(source)
     model = {k.removeprefix("model."): t for k, t in stored.items() if k.startswith("model.")}

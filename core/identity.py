@@ -32,7 +32,7 @@ from talkhead.errors import PackageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "identity.json"
 IDLE_NAME = "idle.mp4"
 EXPORT_SUFFIX = ".talkhead"

@@ -57,6 +57,10 @@ class Renderer(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a package must keep, and all that resuming a fit needs of the model."""
 
+    def steps(self) -> dict[str, Tensor]:
+        """How coarsely a package may keep tensors(): steps that a tensor is rounded to, broadcast against
+        it, such that images lose less than 0.1 dB. What isn't named is kept exactly."""
+
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:

@@ -28,6 +28,11 @@ from talkhead.types import Rendering
 N_CHANNELS = 7
 """Blended per Gaussian: place 3, colour 3, opacity logit 1."""
 
+DELTA_STEP, BASE_STEP, SHAPE_STEP = 0.7, 0.25, 0.02
+"""What packages round to: deltas and base in steps of the learning rates (0.7 of a colour's is 0.9 of
+255, for a code at its usual size), shapes in log sizes."""
+LEAST_SPREAD = 0.1
+
 
 @dataclass(frozen=True)
 class GaussianConfig:
@@ -67,8 +72,8 @@ class GaussianRenderer:
     name: ClassVar[str] = "gaussian"
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
-        """state: index [N]; pose_mean, pose_scale [12]; base [N, 7]; shape [N, 6];
-        deltas [K + 12, N * 7].
+        """state: index [N]; pose_mean, pose_scale [12]; spread [K + 12] of the code in training;
+        base [N, 7]; shape [N, 6]; deltas [K + 12, N * 7].
 
         base and deltas count in steps of their channel's learning rate.
         """
@@ -76,6 +81,7 @@ class GaussianRenderer:
         self.frames = frames
         self.index = state["index"]
         self.pose_mean, self.pose_scale = state["pose_mean"], state["pose_scale"]
+        self.spread = state["spread"]
         self.base = state["base"].clone().requires_grad_()
         self.shape = state["shape"].clone().requires_grad_()
         self.deltas = state["deltas"].clone().requires_grad_()
@@ -96,10 +102,17 @@ class GaussianRenderer:
         shape = np.zeros((n, 6), np.float32)
         shape[:, :3] = np.log(seeds.size)[:, None]
         mean, scale = pose_statistics(dataset)
+        usable = dataset.tracks.usable & dataset.tracks.train
+        motion, views = (
+            torch.from_numpy(values[usable])
+            for values in (dataset.tracks.codes, dataset.tracks.viewmats)
+        )
+        code = torch.cat([motion, pose_code(views, motion, mean, scale)], dim=1)
         state = {
             "index": torch.from_numpy(seeds.index.astype(np.int64)),
             "pose_mean": mean,
             "pose_scale": scale,
+            "spread": code.square().mean(0).sqrt(),
             "base": torch.from_numpy(base) / _channel_units(config),
             "shape": torch.from_numpy(shape),
             "deltas": torch.zeros(n_codes + N_POSE, n * N_CHANNELS),
@@ -116,9 +129,17 @@ class GaussianRenderer:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that from_tensors needs, detached."""
-        names = ("index", "pose_mean", "pose_scale", "base", "shape", "deltas")
+        names = ("index", "pose_mean", "pose_scale", "spread", "base", "shape", "deltas")
         state = {name: getattr(self, name).detach() for name in names}
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
+
+    def steps(self) -> dict[str, Tensor]:
+        """Deltas of codes that vary little are kept the more coarsely."""
+        return {
+            "deltas": DELTA_STEP / self.spread.clamp(min=LEAST_SPREAD)[:, None],
+            "base": torch.tensor(BASE_STEP),
+            "shape": torch.tensor(SHAPE_STEP),
+        }
 
     def to(self, device: torch.device) -> GaussianRenderer:
         """The same renderer on another device."""

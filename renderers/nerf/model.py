@@ -81,6 +81,10 @@ class NerfRenderer:
             **{f"space.{name}": t for name, t in self.space.tensors().items()},
         }
 
+    def steps(self) -> dict[str, Tensor]:
+        """Nothing is rounded."""
+        return {}
+
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:

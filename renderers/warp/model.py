@@ -93,6 +93,10 @@ class WarpRenderer:
         """All that from_tensors needs."""
         return {**self._state, **{f"face.{k}": t for k, t in self.face.tensors().items()}}
 
+    def steps(self) -> dict[str, Tensor]:
+        """Nothing is rounded."""
+        return {}
+
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:

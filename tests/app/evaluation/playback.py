@@ -92,6 +92,9 @@ class PlaybackRenderer:
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
+    def steps(self) -> dict[str, Tensor]:
+        return {}
+
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
