@@ -37,6 +37,18 @@ class TrainBatch:
     weights: Tensor
 
 
+@dataclass(frozen=True)
+class RegionWeights:
+    """How much a pixel counts, by what it shows; `edge`: the uncertain rim of the mask."""
+
+    mouth: float = 3.0
+    eyes: float = 2.0
+    face: float = 1.0
+    person: float = 0.6
+    outside: float = 0.25
+    edge: float = 0.6
+
+
 class Renderer(Protocol):
     """One fitted identity. Code follows its tensors' device; nothing here chooses one."""
 
@@ -74,6 +86,9 @@ class Renderer(Protocol):
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step."""
+
+    def after_fit(self, batch: TrainBatch) -> None:
+        """Called once the last step is done, with training frames spread over the footage."""
 
     def take_less_memory(self) -> bool:
         """Called when a GPU's memory ran out: do less at once; False where that is not possible."""

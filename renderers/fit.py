@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,15 @@ from talkhead.dataset import IdentityDataset
 from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
-from talkhead.renderers.base import Renderer, RendererKind, TrainBatch
+from talkhead.renderers.base import RegionWeights, Renderer, RendererKind, TrainBatch
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Bool, Float32, Int, UInt8
 
 CHECKPOINT_S = 20.0
+N_SPREAD = 16
+"""Frames that a finished renderer is measured on."""
 WARM_SHARE, LAST_RATE = 0.1, 0.03
 """The learning rate stays for the first tenth, then falls as a cosine to this share."""
-
-
-@dataclass(frozen=True)
-class RegionWeights:
-    """How much a pixel counts, by what it shows; `edge`: the uncertain rim of the mask."""
-
-    mouth: float = 3.0
-    eyes: float = 2.0
-    face: float = 1.0
-    person: float = 0.6
-    outside: float = 0.25
-    edge: float = 0.6
 
 
 def fit_renderer(
@@ -102,6 +91,7 @@ def _optimise(
             if time.monotonic() - saved > CHECKPOINT_S:
                 _save(renderer, optimiser, step + 1, checkpoint)
                 saved = time.monotonic()
+    renderer.after_fit(_to(_spread_batch(dataset), device))
     _save(renderer, optimiser, config.n_steps, checkpoint)
     return renderer
 
@@ -187,6 +177,13 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
         edges=_flags([rim for _, rim in regions]),
         weights=torch.from_numpy(np.stack(weights))[..., None],
     )
+
+
+def _spread_batch(dataset: IdentityDataset) -> TrainBatch:
+    """N_SPREAD training frames, evenly spread."""
+    usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
+    frames = usable[np.linspace(0, len(usable) - 1, min(N_SPREAD, len(usable))).round().astype(int)]
+    return make_batch(dataset, dataset.crop_landmarks(), frames)
 
 
 def _flags(images: list[Bool]) -> Tensor:

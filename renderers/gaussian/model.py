@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
-from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.base import RegionWeights, TrainBatch
+from talkhead.renderers.detail import sharpened, wanted_amount
 from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
 from talkhead.renderers.gaussian.deform import deform
 from talkhead.renderers.gaussian.rasterizer import rasterize
 from talkhead.renderers.losses import backdrop, photometric_loss, random_offset
 from talkhead.renderers.pose import N_POSE, mean_view, pose_code, pose_statistics
+from talkhead.renderers.seen import SeenMouths
 from talkhead.types import Rendering
 
 N_CHANNELS = 7
@@ -73,7 +75,8 @@ class GaussianRenderer:
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
         """state: index [N]; pose_mean, pose_scale [12]; spread [K + 12] of the code in training;
-        base [N, 7]; shape [N, 6]; deltas [K + 12, N * 7].
+        seen_codes, seen_reach: of SeenMouths; detail [1]: how much of it is added; base [N, 7];
+        shape [N, 6]; deltas [K + 12, N * 7].
 
         base and deltas count in steps of their channel's learning rate.
         """
@@ -81,7 +84,8 @@ class GaussianRenderer:
         self.frames = frames
         self.index = state["index"]
         self.pose_mean, self.pose_scale = state["pose_mean"], state["pose_scale"]
-        self.spread = state["spread"]
+        self.spread, self.detail = state["spread"], state["detail"]
+        self.seen = SeenMouths(state["seen_codes"], state["seen_reach"])
         self.base = state["base"].clone().requires_grad_()
         self.shape = state["shape"].clone().requires_grad_()
         self.deltas = state["deltas"].clone().requires_grad_()
@@ -108,11 +112,15 @@ class GaussianRenderer:
             for values in (dataset.tracks.codes, dataset.tracks.viewmats)
         )
         code = torch.cat([motion, pose_code(views, motion, mean, scale)], dim=1)
+        seen = SeenMouths.from_dataset(dataset)
         state = {
             "index": torch.from_numpy(seeds.index.astype(np.int64)),
             "pose_mean": mean,
             "pose_scale": scale,
             "spread": code.square().mean(0).sqrt(),
+            "seen_codes": seen.codes,
+            "seen_reach": seen.reach,
+            "detail": torch.zeros(1),
             "base": torch.from_numpy(base) / _channel_units(config),
             "shape": torch.from_numpy(shape),
             "deltas": torch.zeros(n_codes + N_POSE, n * N_CHANNELS),
@@ -129,8 +137,9 @@ class GaussianRenderer:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that from_tensors needs, detached."""
-        names = ("index", "pose_mean", "pose_scale", "spread", "base", "shape", "deltas")
+        names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape", "deltas")
         state = {name: getattr(self, name).detach() for name in names}
+        state |= {f"seen_{name}": tensor for name, tensor in vars(self.seen).items()}
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
 
     def steps(self) -> dict[str, Tensor]:
@@ -150,7 +159,9 @@ class GaussianRenderer:
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
         """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
-        return self._render(motion, self._code(motion, viewmats), viewmats, ks, (height, width))
+        code = self._code(self.seen.drawn_near(motion), viewmats)
+        made = self._render(motion, code, viewmats, ks, (height, width))
+        return sharpened(made, self.detail)
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """What deltas listen to, [B, K + 12]: motion, and poses in standard deviations, clamped."""
@@ -200,6 +211,15 @@ class GaussianRenderer:
 
     def after_step(self, step: int) -> None:
         """Nothing to do: sizes and opacities are kept in range by their form."""
+
+    def after_fit(self, batch: TrainBatch) -> None:
+        """Measure how much of the finest detail is missing at the mouth."""
+        size = (batch.images.shape[1], batch.images.shape[2])
+        code = self._code(batch.motion, batch.viewmats)
+        with torch.no_grad():
+            made = self._render(batch.motion, code, batch.viewmats, batch.ks, size)
+            region = batch.weights[..., 0] >= RegionWeights().mouth
+            self.detail = wanted_amount(made, batch.images, region)
 
     def take_less_memory(self) -> bool:
         """All of an image is drawn at once."""

@@ -111,6 +111,9 @@ class NerfRenderer:
         image = torch.cat(made).view(n, height, width, 4).clamp(0.0, 1.0)
         return Rendering(image[..., :3], image[..., 3:])
 
+    def after_fit(self, batch: TrainBatch) -> None:
+        """Nothing is left to do."""
+
     def take_less_memory(self) -> bool:
         """Halve the rays that are followed at once; False where that would help no more."""
         self.rays_at_once //= 2

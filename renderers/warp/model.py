@@ -151,6 +151,9 @@ class WarpRenderer:
     def after_step(self, step: int) -> None:
         """Nothing is learnt."""
 
+    def after_fit(self, batch: TrainBatch) -> None:
+        """Nothing is left to do."""
+
     def take_less_memory(self) -> bool:
         """All of an image is drawn at once."""
         return False

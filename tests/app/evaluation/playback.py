@@ -111,6 +111,9 @@ class PlaybackRenderer:
     def param_groups(self) -> list[dict[str, Any]]:
         return []
 
+    def after_fit(self, batch: Any) -> None:
+        pass
+
     def after_step(self, step: int) -> None:
         pass
 

@@ -1,0 +1,62 @@
+"""Mouths that were never seen are drawn from those that were.
+
+Deltas are linear in the code: far from all training codes they add up to colours that no mouth has.
+There the code that deltas hear is drawn towards its neighbours in training; where the mesh goes it
+still says itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from talkhead.dataset import IdentityDataset
+
+MOST_CODES = 2000
+NEIGHBOURS = 20
+APART_FRAMES = 12
+"""Frames nearer in time than this are one moment: how far apart codes lie is told by others."""
+REACH_SHARES = (0.9, 0.99)
+BANDWIDTH = 0.5
+"""Of the neighbours' weights, over the distance to the nearest."""
+
+
+@dataclass(frozen=True)
+class SeenMouths:
+    """codes: [M, n] of training, the mouth components that move vertices. reach: [2] distances to the
+    nearest of them up to which a code is left as it is, and from which it is its neighbours'."""
+
+    codes: Tensor
+    reach: Tensor
+
+    @classmethod
+    def from_dataset(cls, dataset: IdentityDataset) -> SeenMouths:
+        """Mouths of the usable training frames."""
+        face, tracks = dataset.face, dataset.tracks
+        n_moving = int(face.basis[: face.n_mouth].any(axis=(1, 2)).sum())
+        frames = (tracks.usable & tracks.train).nonzero()[0]
+        frames = frames[:: -(-len(frames) // MOST_CODES)]
+        codes = torch.from_numpy(tracks.codes[frames, :n_moving].copy())
+        moments = torch.from_numpy(frames)
+        gaps = torch.cdist(codes, codes)
+        gaps[(moments[:, None] - moments).abs() < APART_FRAMES] = torch.inf
+        nearest = gaps.min(1).values
+        nearest = nearest[nearest.isfinite()]
+        if len(nearest) == 0:  # less than half a second of footage tells nothing
+            return cls(codes, torch.full((2,), torch.inf))
+        return cls(codes, torch.quantile(nearest, torch.tensor(REACH_SHARES)))
+
+    def drawn_near(self, motion: Tensor) -> Tensor:
+        """Motion codes [B, K], those with mouths far from all seen ones drawn towards these."""
+        n_moving = self.codes.shape[1]
+        mouth = motion[:, :n_moving]
+        found = torch.cdist(mouth, self.codes).topk(min(NEIGHBOURS, len(self.codes)), largest=False)
+        nearest = found.values[:, :1]
+        low, high = self.reach
+        share = ((nearest - low) / (high - low)).nan_to_num(0.0).clamp(0.0, 1.0)
+        share = share * share * (3.0 - 2.0 * share)
+        weights = torch.softmax(-0.5 * (found.values / (BANDWIDTH * nearest + 1e-6)) ** 2, dim=1)
+        around = (weights[..., None] * self.codes[found.indices]).sum(1)
+        return torch.cat([torch.lerp(mouth, around, share), motion[:, n_moving:]], dim=1)
