@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba
 import numpy as np
 
 from talkhead.face import JAW_LINE
+from talkhead.renderers.arithmetic import IN_ORDER
 from talkhead.types import Float32, UInt8
 
 UPPER_LINE = (116, 117, 118, 119, 195, 348, 347, 346, 345)
@@ -66,8 +68,16 @@ def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dty
 
 
 def _soften(mask: UInt8, sigma: float) -> Float32:
+    """The mask [H, W] in [0, 1] with a soft border; only where there is some of it is anything done."""
     sigma = max(sigma, 0.8)
-    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255.0, (0, 0), sigma), np.float32)
+    margin = int(np.ceil(4.0 * sigma)) + 1
+    left, top, width, height = cv2.boundingRect(mask)
+    rows = slice(max(0, top - margin), top + height + margin)
+    columns = slice(max(0, left - margin), left + width + margin)
+    soft = np.zeros(mask.shape, np.float32)
+    part = mask[rows, columns].astype(np.float32) / np.float32(255.0)
+    soft[rows, columns] = cv2.GaussianBlur(part, (0, 0), sigma)
+    return soft
 
 
 def mask_window(mask: Float32, margin: int = 4) -> Window:
@@ -124,14 +134,10 @@ class Composer:
         rows, columns, patch = self._in_source(
             patch, origin, window, (frame.shape[0], frame.shape[1])
         )
-        under = frame[rows, columns].astype(np.float32)
-        cover, share = np.clip(patch[..., 3:4], 0.0, 1.0), np.clip(patch[..., 4:5], 0.0, 1.0)
-        head = patch[..., :3] * np.float32(255.0)
-        gain = self._match(head, under, cover, share)
-        made = head * gain + (1.0 - cover) * self._plate[rows, columns]
+        gain = self._match(patch, frame[rows, columns])
         result = frame.copy()
-        blended = under + share * (made - under)
-        result[rows, columns] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
+        plate = self._plate[rows, columns]
+        _blend_rows(np.ascontiguousarray(patch), gain, plate, result[rows, columns])
         return result
 
     def _in_source(
@@ -164,18 +170,37 @@ class Composer:
         share = enlarged(patch[..., 4], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         return rows, columns, np.dstack([head, share])
 
-    def _match(self, head: Float32, under: Float32, alpha: Float32, mask: Float32) -> Float32:
+    def _match(self, patch: Float32, under: UInt8) -> Float32:
         """Gain [3] that brings the rendered cheeks to the brightness of the frame's, smoothed.
 
-        Compared in the upper third of the mask only: cheeks and nose don't move with speech.
+        patch: [h, w, 5] premultiplied colours, alpha, where to paste. under: [h, w, 3]. Compared in the
+        upper third only: cheeks and nose don't move with speech.
         """
-        inside = (mask[..., 0] > 0.5) & (alpha[..., 0] > 0.95)
-        inside[max(1, len(inside) // 3) :] = False
+        third = slice(0, max(1, len(patch) // 3))
+        head, under = patch[third], under[third]
+        inside = (head[..., 4] > 0.5) & (head[..., 3] > 0.95)
         if inside.sum() < 50:
             return np.ones(3, np.float32) if self._gain is None else self._gain
-        ratio = under[inside].mean(0) / np.maximum(head[inside].mean(0), 1.0)
+        own = 255.0 * head[inside][:, :3].mean(0)
+        ratio = under[inside].mean(0, dtype=np.float32) / np.maximum(own, 1.0)
         ratio = np.clip(ratio, 1.0 / MAX_GAIN, MAX_GAIN)
         if self._gain is not None:
             ratio = GAIN_MEMORY * self._gain + (1.0 - GAIN_MEMORY) * ratio
         self._gain = ratio.astype(np.float32)
         return self._gain
+
+
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
+def _blend_rows(patch, gain, plate, frame):  # type: ignore[no-untyped-def]
+    """Put a patch [h, w, 5] over a frame [h, w, 3] in place; the plate shows where the head is not."""
+    zero, one, white = np.float32(0.0), np.float32(1.0), np.float32(255.0)
+    for y in numba.prange(patch.shape[0]):
+        for x in range(patch.shape[1]):
+            share = min(max(patch[y, x, 4], zero), one)
+            if share > zero:
+                behind = one - min(max(patch[y, x, 3], zero), one)
+                for c in range(3):
+                    under = np.float32(frame[y, x, c])
+                    made = patch[y, x, c] * white * gain[c] + behind * plate[y, x, c]
+                    value = under + share * (made - under) + np.float32(0.5)
+                    frame[y, x, c] = np.uint8(min(max(value, zero), white))
