@@ -50,21 +50,21 @@ class GaussianConfig:
     n_cap: int = 430
     n_teeth: int = 500
     n_rest: int = 6_000
-    n_steps: int = 3_600
-    batch_size: int = 2
-    code_noise: float = 0.1
+    n_steps: int = 6_000
+    batch_size: int = 1
+    code_noise: float = 0.05
     dssim_weight: float = 0.2
     place_rate: float = 4e-4
-    shape_rate: float = 1e-2
+    shape_rate: float = 2e-2
     colour_rate: float = 5e-3
     opacity_rate: float = 3e-2
     delta_rate: float = 0.1
 
 
 PRESETS: Mapping[str, GaussianConfig] = {
-    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=900),
+    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_500),
     "standard": GaussianConfig(),
-    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=10_000),
+    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=16_000),
 }
 
 
