@@ -22,9 +22,9 @@ class TrainBatch:
     """Frames to learn from.
 
     motion: [B, K]. viewmats: [B, 4, 4]. ks: [B, 3, 3] of the crops. images: [B, H, W, 3] in
-    [0, 1]. plates: [B, H, W, 3] the background behind them. masks: [B, H, W, 1] person for sure,
-    in [0, 1]. edges: [B, H, W, 1] the uncertain rim of the mask, 0 or 1. weights: [B, H, W, 1] how
-    much a pixel counts.
+    [0, 1]. plates: [B, H, W, 3] the background behind them. masks: [B, H, W, 1] how opaque
+    the person is, in [0, 1]. edges: [B, H, W, 1] the rim where that isn't known, 0 or 1. weights:
+    [B, H, W, 1] how much a pixel counts.
     """
 
     motion: Tensor

@@ -20,6 +20,7 @@ from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
 from talkhead.renderers.base import RegionWeights, Renderer, RendererKind, TrainBatch
+from talkhead.renderers.matte import rim_matte
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Bool, Float32, Int, UInt8
 
@@ -160,21 +161,27 @@ def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
 
 def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> TrainBatch:
     """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels."""
-    images = [dataset.frames[i] for i in frames]
+    images = [dataset.frames[i].astype(np.float32) / 255.0 for i in frames]
+    plates = [dataset.plate_crop(i).astype(np.float32) / 255.0 for i in frames]
     regions = [mask_regions(dataset.masks[i]) for i in frames]
     weights = [
         weight_map(landmarks[i], inner, rim, RegionWeights())
         for i, (inner, rim) in zip(frames, regions, strict=True)
     ]
+    mattes = [
+        rim_matte(image, plate, *region)
+        for image, plate, region in zip(images, plates, regions, strict=True)
+    ]
+    unknown = [rim & ~known for (_, rim), (_, _, known) in zip(regions, mattes, strict=True)]
     tracks = dataset.tracks
     return TrainBatch(
         motion=aligned(tracks.codes[frames]),
         viewmats=aligned(tracks.viewmats[frames]),
         ks=aligned(dataset.crop_ks[frames]),
-        images=torch.from_numpy(np.stack(images)).float() / 255.0,
-        plates=torch.from_numpy(np.stack([dataset.plate_crop(i) for i in frames])).float() / 255.0,
-        masks=_flags([inner for inner, _ in regions]),
-        edges=_flags([rim for _, rim in regions]),
+        images=torch.from_numpy(np.stack(images)),
+        plates=torch.from_numpy(np.stack([behind for _, behind, _ in mattes])),
+        masks=torch.from_numpy(np.stack([alpha for alpha, _, _ in mattes]))[..., None],
+        edges=torch.from_numpy(np.stack(unknown).astype(np.float32))[..., None],
         weights=torch.from_numpy(np.stack(weights))[..., None],
     )
 
@@ -184,10 +191,6 @@ def _spread_batch(dataset: IdentityDataset) -> TrainBatch:
     usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
     frames = usable[np.linspace(0, len(usable) - 1, min(N_SPREAD, len(usable))).round().astype(int)]
     return make_batch(dataset, dataset.crop_landmarks(), frames)
-
-
-def _flags(images: list[Bool]) -> Tensor:
-    return torch.from_numpy(np.stack(images).astype(np.float32))[..., None]
 
 
 def mask_regions(mask: UInt8) -> tuple[Bool, Bool]:

@@ -47,12 +47,14 @@ def photometric_loss(
 def backdrop(batch: TrainBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """What stands behind the rendering, and the target, both [B, H, W, 3].
 
-    The person over a random colour, which keeps what should be solid from staying transparent; at the
-    uncertain rim of the mask the true image over the true background, which teaches the matte.
+    The person over a random colour, which keeps what should be solid from staying transparent and what
+    shines through from becoming solid; where opacities aren't known the true image over the true
+    background.
     """
     colour = torch.rand(3, generator=generator).to(batch.images.device)
     background = torch.lerp(colour, batch.plates, batch.edges)
-    target = torch.lerp(background, batch.images, torch.maximum(batch.masks, batch.edges))
+    person = batch.images + (1.0 - batch.masks) * (background - batch.plates)
+    target = torch.where(batch.masks > 0.0, person.clamp(0.0, 1.0), background)
     return background, target
 
 

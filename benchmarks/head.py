@@ -1,0 +1,167 @@
+"""What the quality of held-out frames doesn't tell of a head: other sentences, borders, speed, size.
+
+    python -m benchmarks.head DATASET --package ~/.local/share/talkhead/identities/anna
+
+DATASET is a folder that `fit` prepared (WORK/dataset). Prints JSON lines:
+
+another sentence   held-out heads say what is said half of the held-out end later: how far the lips and
+                   jaw that the tracker finds are from those that were asked for
+border             the idle clip says another stretch of itself: how much the pasted border flickers from
+                   frame to frame, over how much the same pixels of the clip do
+speed              milliseconds of a frame, medians: the whole crop, and pasting with all it takes
+size               bytes of the package's parts
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from talkhead import media
+from talkhead.app.composer import paste_mask
+from talkhead.app.evaluation.metrics import has_face, lmd
+from talkhead.app.evaluation.scenes import CropScene, held_out_frames, rendered_crops
+from talkhead.app.evaluation.takes import track
+from talkhead.app.idle import IDLE_NAME, IdleClip, load_idle
+from talkhead.app.person import load_renderer
+from talkhead.app.shots import Paster
+from talkhead.cameras import project
+from talkhead.dataset import IdentityDataset
+from talkhead.device import set_threads
+from talkhead.face import JAW_LINE
+from talkhead.identity import IdentityPackage
+from talkhead.preprocess.landmarks import FaceTracker
+from talkhead.renderers.base import Renderer
+from talkhead.types import Bool, Float32
+
+CHIN_LINE = JAW_LINE[5:-5]
+N_BORDER, N_TIMED = 150, 40
+RING = (0.05, 0.95)
+"""Of the mask, between which the border lies."""
+
+
+def another_sentence(renderer: Renderer, dataset: IdentityDataset) -> dict[str, Any]:
+    """Errors in source pixels of lips (centred) and jaw, against the mesh that was asked for."""
+    numbers, tracks, face = held_out_frames(dataset), dataset.tracks, dataset.face
+    codes = tracks.codes[numbers].copy()
+    codes[:, : face.n_mouth] = np.roll(codes[:, : face.n_mouth], len(codes) // 2, axis=0)
+    vertices = face.vertices(codes).astype(np.float64)
+    asked = project(vertices, tracks.viewmats[numbers].astype(np.float64), dataset.intrinsics)
+    scene = CropScene(dataset, numbers)
+    found = track(scene, rendered_crops(renderer, dataset, numbers, codes), FaceTracker)
+    seen = has_face(found)
+    jaw = np.linalg.norm((found - asked)[seen][:, list(CHIN_LINE)], axis=-1).mean(1)
+    lips = lmd(found[seen], asked[seen])
+    return {
+        "frames": int(seen.sum()),
+        "lmd_px": round(float(lips.mean()), 3),
+        "lmd_px_95": round(float(np.percentile(lips, 95)), 3),
+        "jaw_px": round(float(jaw.mean()), 3),
+    }
+
+
+def border(renderer: Renderer, idle: IdleClip) -> dict[str, Any]:
+    """Energy of the border's luma filtered by [1, -2, 1] / 4 over time, over that of the clip's."""
+    n = min(N_BORDER, len(idle))
+    codes = np.roll(idle.codes, len(idle) // 2, axis=0)
+    paster = Paster(renderer, idle)
+    rings: list[Bool] = []
+    real: list[Float32] = []
+    made: list[Float32] = []
+    with closing(media.read_frames(idle.path, n_frames=n)) as frames:
+        for number, frame in enumerate(frames):
+            rings.append(_ring(idle, number, codes[number]))
+            real.append(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32))
+            pasted = paster(frame, number, codes[number])
+            made.append(cv2.cvtColor(pasted, cv2.COLOR_RGB2GRAY).astype(np.float32))
+    energy = np.zeros(2)
+    for i in range(1, len(rings) - 1):
+        inside = rings[i - 1] & rings[i] & rings[i + 1]
+        for k, x in enumerate((made, real)):
+            energy[k] += np.square((x[i - 1] - 2 * x[i] + x[i + 1]) / 4)[inside].sum()
+    return {"frames": len(rings), "flicker_ratio": round(float(energy[0] / energy[1]), 3)}
+
+
+def _ring(idle: IdleClip, number: int, code: Float32) -> Bool:
+    """The border of what is pasted, [H, W] of the source."""
+    n_mouth, source = idle.face.n_mouth, idle.codes[number]
+    target = np.concatenate([code[:n_mouth], source[n_mouth:]])
+    before, after = idle.landmarks(number, np.stack([source, target]))
+    mask = paste_mask(before, after, (idle.crop_height, idle.crop_width))
+    left, top = idle.origins[number]
+    matrix = np.array([[1 / idle.scale, 0.0, left], [0.0, 1 / idle.scale, top]])
+    mask = cv2.warpAffine(mask, matrix, idle.plate.shape[1::-1])
+    return np.asarray((mask > RING[0]) & (mask < RING[1]))
+
+
+def speed(renderer: Renderer, dataset: IdentityDataset, idle: IdleClip) -> dict[str, Any]:
+    """Medians in milliseconds by the clock, with the threads that torch and numba have."""
+    info, tracks = dataset.info, dataset.tracks
+
+    def render(i: int) -> None:
+        arrays = (tracks.codes[[i]], tracks.viewmats[[i]], dataset.crop_ks[[i]])
+        with torch.no_grad():
+            renderer.render(*map(torch.from_numpy, arrays), info.crop_height, info.crop_width)
+
+    paster = Paster(renderer, idle)
+    with closing(media.read_frames(idle.path, n_frames=N_TIMED)) as frames:
+        held = list(frames)
+    return {
+        "threads": torch.get_num_threads(),
+        "crop": f"{info.crop_width}x{info.crop_height}",
+        "frame_ms": _median_ms(render, len(held)),
+        "pasted_ms": _median_ms(lambda i: paster(held[i], i, idle.codes[-1 - i]), len(held)),
+    }
+
+
+def _median_ms(call: Callable[[int], Any], n: int) -> float:
+    times: list[float] = []
+    call(0)
+    for i in range(n):
+        start = time.perf_counter()
+        call(i)
+        times.append(time.perf_counter() - start)
+    return round(1000.0 * float(np.median(times)), 1)
+
+
+def size(package: IdentityPackage, name: str) -> dict[str, Any]:
+    """Bytes."""
+    _, part = package.renderer(name)
+    whole = sum(path.stat().st_size for path in package.path.iterdir())
+    files = {"renderer": part.file, "idle_clip": IDLE_NAME}
+    return {k: package.file(file).stat().st_size for k, file in files.items()} | {"whole": whole}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.head", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--package", type=Path, required=True)
+    parser.add_argument("--renderer", help="its name; the package's default one")
+    chosen = parser.parse_args(arguments)
+    set_threads()
+    dataset, package = IdentityDataset.load(chosen.dataset), IdentityPackage.load(chosen.package)
+    name, _ = package.renderer(chosen.renderer)
+    renderer, idle = load_renderer(package, name, torch.device("cpu")), load_idle(package)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "speed": lambda: speed(renderer, dataset, idle),
+        "size": lambda: size(package, name),
+        "another sentence": lambda: another_sentence(renderer, dataset),
+        "border": lambda: border(renderer, idle),
+    }
+    for title, measure in parts.items():
+        print(json.dumps({"benchmark": title, "renderer": name, **measure()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
