@@ -66,7 +66,7 @@ def dub(
 
     Columns: audio, output, and who speaks: identity, or video (fitted first where need be). Further
     ones: timeline (source: re-lip that video, frame by frame), mode, renderer, preset, and the
-    options of speak: codec, height, background, subtitles, transcript, language, loudness, ...
+    options of speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ...
     Paths are relative to the table.
 
     [bold]Examples[/bold]

@@ -59,6 +59,35 @@ BackgroundOption = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+YawOption = Annotated[
+    float,
+    typer.Option(
+        "--yaw",
+        help="Of mode head: degrees that the head turns to the picture's right, as far as the "
+        "footage shows it. (default: as in the footage)",
+        show_default=False,
+        rich_help_panel=PICTURE,
+    ),
+]
+PitchOption = Annotated[
+    float,
+    typer.Option(
+        "--pitch",
+        help="Of mode head: degrees that the head turns up, likewise.",
+        show_default=False,
+        rich_help_panel=PICTURE,
+    ),
+]
+ZoomOption = Annotated[
+    float,
+    typer.Option(
+        "--zoom",
+        help="Of mode head: 1.2 shows the head larger, 0.9 smaller, where the footage shows "
+        "enough of the body.",
+        show_default=False,
+        rich_help_panel=PICTURE,
+    ),
+]
 SubtitlesOption = Annotated[
     SubtitleKind,
     typer.Option(
@@ -135,6 +164,9 @@ def speak(
     codec: CodecOption = None,
     height: HeightOption = None,
     background: BackgroundOption = None,
+    yaw: YawOption = 0.0,
+    pitch: PitchOption = 0.0,
+    zoom: ZoomOption = 1.0,
     subtitles: SubtitlesOption = SubtitleKind.none,
     transcript: TranscriptOption = None,
     language: LanguageOption = "en",
@@ -158,6 +190,8 @@ def speak(
       talkhead speak --audio line.wav --subtitles burn --transcript line.txt
 
       talkhead speak --audio line.wav --mode head -o line.mov
+
+      talkhead speak --audio line.wav --mode head --yaw 5 --zoom 1.2 --background beach.mp4
     """
     from talkhead.app.output import OutputOptions
     from talkhead.app.speak import speak as run
@@ -172,6 +206,9 @@ def speak(
             codec=codec,
             height=height,
             background=background,
+            yaw=yaw,
+            pitch=pitch,
+            zoom=zoom,
             subtitles=subtitles.value,
             transcript=transcript,
             language=language,

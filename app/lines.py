@@ -42,6 +42,7 @@ from talkhead.app.person import Person, hear_line
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
 from talkhead.app.subtitles import LineSubtitles, prepare_subtitles
 from talkhead.app.timeline import LONGER_S, SourceFootage, source_footage
+from talkhead.app.views import View, beyond_seen
 from talkhead.codecs import Codec
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME
@@ -96,7 +97,7 @@ def render_line(
     footage = _source(person, line, home, progress)
     n_heard = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
     codes = _heard(person, line.audio, n_heard, work, progress)
-    shot = _shot(person, line, codec, codes, footage)
+    shot = _shot(person, line, codec, codes, footage, progress)
     subtitles = _subtitled(line, shot, work, progress)
     segments = Segments(
         work, codec, line.options, None if subtitles is None else subtitles.captions
@@ -205,17 +206,25 @@ def _heard(
 
 
 def _shot(
-    person: Person, line: Line, codec: Codec, codes: Float32, footage: SourceFootage | None
+    person: Person,
+    line: Line,
+    codec: Codec,
+    codes: Float32,
+    footage: SourceFootage | None,
+    progress: Progress,
 ) -> Shot:
     """The line's pictures, none of which is made yet."""
     if footage is not None:
         return PastedShot(person.renderer, footage, footage.codes(codes))
     if line.mode == "paste":
         return PastedShot(person.renderer, IdleFootage(person.idle), codes)
-    if keeps_alpha(line.options, codec, line.mode):
-        return HeadShot(person.renderer, person.idle, codes, None)
-    behind = backgrounds_of(line.options.background, own_background(person.idle), len(codes))
-    return HeadShot(person.renderer, person.idle, codes, behind)
+    options, behind = line.options, None
+    view = View(options.yaw, options.pitch, options.zoom)
+    if not keeps_alpha(options, codec, line.mode):
+        behind = backgrounds_of(options.background, own_background(person.idle), len(codes))
+    if told := beyond_seen(person.idle, view):
+        progress.message(told)
+    return HeadShot(person.renderer, person.idle, codes, behind, view)
 
 
 def _subtitled(line: Line, shot: Shot, work: Path, progress: Progress) -> LineSubtitles | None:

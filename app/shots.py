@@ -17,7 +17,7 @@ import torch
 
 from talkhead.app.composer import Composer, mask_window, paste_mask
 from talkhead.app.idle import IdleClip, idle_frames, ping_pong
-from talkhead.cameras import crop_intrinsics
+from talkhead.app.views import AS_FILMED, View, head_camera, head_origin, turned_clip
 from talkhead.dataset import cut_crop
 from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
@@ -155,8 +155,9 @@ class Paster:
 class HeadShot:
     """Crops of the rendered head, which follows the idle clip's head motion. codes: [F, K].
 
-    backgrounds: gives the pictures [h, w, 3] behind the frames first to after - 1 of the line, of the
-    crop's size; None: the head alone, as RGBA that is not premultiplied.
+    view: what is changed of that, as far as the clip shows it. backgrounds: gives the pictures
+    [h, w, 3] behind the frames first to after - 1 of the line, of the crop's size; None: the head
+    alone, as RGBA that is not premultiplied.
     """
 
     frame_rate = Fraction(FRAME_RATE)
@@ -167,13 +168,13 @@ class HeadShot:
         clip: IdleClip,
         codes: Float32,
         backgrounds: Callable[[int, int], Iterator[UInt8]] | None,
+        view: View = AS_FILMED,
     ) -> None:
         self.state: State = []
-        self._renderer, self._clip, self._codes = renderer, clip, codes
+        self._renderer, self._clip, self._codes = renderer, turned_clip(clip, view), codes
         self._backgrounds = backgrounds
         self._device = device_of(renderer)
-        ks = crop_intrinsics(clip.intrinsics, head_origin(clip)[None], clip.scale)
-        self._ks = torch.from_numpy(ks).to(self._device)
+        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(self._device)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -225,11 +226,6 @@ def transparent(rgb: Float32, alpha: Float32) -> UInt8:
     colour = np.where(inside, rgb / np.maximum(alpha, 1e-4), colour)
     image = np.concatenate([colour, alpha], axis=2)
     return np.asarray(np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-
-
-def head_origin(clip: IdleClip) -> Float32:
-    """Left, top [2] in source pixels of the crop that head shots show."""
-    return np.asarray(np.median(clip.origins, axis=0).round(), np.float32)
 
 
 def own_background(clip: IdleClip) -> UInt8:

@@ -127,11 +127,15 @@ def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatc
 def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--audio a.wav --codec vp9 --height 360 --background #00ff00 --subtitles burn"
     more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
-    assert run(monkeypatch, "speak", *words.split(), *more.split()) == 0
+    head = "--yaw -5 --pitch 3 --zoom 1.2"
+    assert run(monkeypatch, "speak", *words.split(), *more.split(), *head.split()) == 0
     assert speak.named["options"] == OutputOptions(
         codec="vp9",
         height=360,
         background="#00ff00",
+        yaw=-5.0,
+        pitch=3.0,
+        zoom=1.2,
         subtitles="burn",
         transcript="line.txt",
         language="de",

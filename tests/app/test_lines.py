@@ -18,6 +18,7 @@ from talkhead import media
 from talkhead.app import lines
 from talkhead.app.fit import FitResult
 from talkhead.app.lines import Line, render_line
+from talkhead.app.output import OutputOptions
 from talkhead.app.person import Person, load_person
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
 from talkhead.codecs import CODECS
@@ -165,6 +166,27 @@ def test_work_on_another_line_is_thrown_away(
     counting = Counting()
     render_line(person, replace(line, mode="head"), work, tmp_path, counting)
     assert counting.made == 30
+
+
+def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(
+    person: Person, audio: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    line = Line(audio, tmp_path / "out.mp4", mode="head")
+    render_line(person, line, work, tmp_path, SilentProgress())
+    before = list(media.read_frames(line.output))
+    told: list[str] = []
+
+    class Listening(Counting):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    turned = replace(line, options=OutputOptions(yaw=40.0, zoom=1.2))
+    listening = Listening()
+    render_line(person, turned, work, tmp_path, listening)
+    assert listening.made == 30, "the pictures of before are not taken"
+    assert not np.array_equal(before[3], list(media.read_frames(line.output))[3])
+    assert len(told) == 1 and "the footage shows yaw" in told[0] and "40 was asked" in told[0]
 
 
 def test_killed_while_others_work_is_thrown_away(

@@ -200,6 +200,9 @@ def test_what_fails_leaves_what_was_there(
     [
         ({"subtitles": "above"}, "no subtitles 'above'. Choose one of: none, burn, track, srt"),
         ({"height": 4}, "a height of 4 pixels is not possible"),
+        ({"yaw": 50.0}, "a yaw of 50 degrees is not possible. Choose -45 to 45"),
+        ({"pitch": float("nan")}, "a pitch of nan degrees is not possible"),
+        ({"zoom": 0.1}, "a zoom of 0.1 is not possible. Choose 0.5 to 2"),
         ({"loudness": 3.0}, "a loudness of 3 LUFS is not possible"),
         ({"certificate": Path("a.pem")}, "certificate and key belong together"),
     ],
@@ -214,6 +217,8 @@ def test_options_that_cannot_be(wrong: dict[str, Any], words: str) -> None:
     ("options", "name", "mode", "words"),
     [
         (OutputOptions(background="red"), "a.mp4", "paste", "needs --mode head"),
+        (OutputOptions(yaw=1.0), "a.mp4", "paste", "yaw, pitch and zoom need --mode head"),
+        (OutputOptions(zoom=0.9), "a.mp4", "paste", "yaw, pitch and zoom need --mode head"),
         (OutputOptions(background="alpha"), "a.mov", "paste", "needs --mode head"),
         (OutputOptions(background="alpha"), "a.mp4", "head", "H.264 can't keep alpha. Choose"),
         (OutputOptions(background="mauve"), "a.mp4", "head", "neither a colour"),

@@ -173,6 +173,16 @@ def test_inputs_of_every_kind_are_kept(folder: Path) -> None:
     assert [path.name for path in table.rows[0].inputs] == ["a.wav", "behind.mp4"]
 
 
+def test_a_head_may_be_turned(folder: Path) -> None:
+    columns = "identity,audio,output,mode,yaw,zoom\n"
+    rows = (
+        "anna,a.wav,1.mp4,head,-4.5,1.2\nanna,a.wav,2.mp4,paste,3,\nanna,a.wav,3.mp4,head,left,\n"
+    )
+    table = read(folder / "t.csv", columns + rows)
+    assert table.rows[0].options == {"yaw": -4.5, "zoom": 1.2}
+    assert "need --mode head" in table.bad[0].reason and "yaw 'left'" in table.bad[1].reason
+
+
 def test_a_package_s_folder_counts_from_the_table_s(folder: Path) -> None:
     table = read(folder / "t.csv", "identity,audio,output\nsub/../package,a.wav,1.mp4\n")
     assert table.rows[0].identity == str(folder / "package")
