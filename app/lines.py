@@ -42,6 +42,7 @@ from talkhead.app.person import Person, hear_line
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
 from talkhead.app.subtitles import LineSubtitles, prepare_subtitles
 from talkhead.app.timeline import LONGER_S, SourceFootage, source_footage
+from talkhead.app.unseen import tell_unseen
 from talkhead.app.views import View, beyond_seen
 from talkhead.codecs import Codec
 from talkhead.errors import PackageError, TalkheadError
@@ -97,6 +98,8 @@ def render_line(
     footage = _source(person, line, home, progress)
     n_heard = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
     codes = _heard(person, line.audio, n_heard, work, progress)
+    if told := tell_unseen(codes, person.idle):
+        progress.message(told)
     shot = _shot(person, line, codec, codes, footage, progress)
     subtitles = _subtitled(line, shot, work, progress)
     segments = Segments(

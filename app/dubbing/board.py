@@ -21,6 +21,8 @@ SPEAKING = "Speaking"
 """The stage whose units are pictures."""
 ON_CLUSTER = "on the cluster"
 """The stage of a job whose pictures nobody tells of before it has ended."""
+NOTES = "notes"
+"""Key of a job's result: what there is to tell of a line that was made all the same."""
 MOST_SHOWN = 16
 """Jobs under way that the table shows."""
 
@@ -107,9 +109,9 @@ class JsonBoard(Board):
     def ended(self, job: Job, ended: Ended) -> None:
         """See Board."""
         super().ended(job, ended)
-        self._emit(
-            "job", id=job.id, status=ended.status, output=job.task.output, reason=ended.reason
-        )
+        notes = {NOTES: ended.result[NOTES]} if NOTES in ended.result else {}
+        said = {"output": job.task.output, "reason": ended.reason, **notes}
+        self._emit("job", id=job.id, status=ended.status, **said)
 
     def delayed(self, job: Job, ended: Ended) -> None:
         """See Board."""
@@ -160,8 +162,8 @@ class LiveBoard(Board):
         """See Board."""
         super().ended(job, ended)
         goal = Path(job.task.output or job.task.identity).name
-        why = f": {ended.reason}" if ended.status != DONE and ended.reason else ""
-        self._say(f"{ended.status:<9} {goal}{why}")
+        told = ended.result.get(NOTES, ()) if ended.status == DONE else [ended.reason]
+        self._say(": ".join([f"{ended.status:<9} {goal}", *filter(None, told)]))
 
     def delayed(self, job: Job, ended: Ended) -> None:
         """See Board."""

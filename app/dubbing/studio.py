@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkhead.app.choices import DEFAULT_PRESET
+from talkhead.app.dubbing.board import NOTES
 from talkhead.app.dubbing.table import build_options
 from talkhead.app.identities import DEFAULT_RENDERER, Home, state_of
 from talkhead.app.jobs import FIT, PACKAGE, Task
 from talkhead.identity import MANIFEST_NAME
-from talkhead.progress import Progress
+from talkhead.progress import Progress, Step
 
 if TYPE_CHECKING:
     from talkhead.app.person import Person
@@ -65,13 +67,15 @@ class Studio:
             source=Path(task.video) if task.video else None,
             options=build_options(task.options),
         )
-        n_frames, duration_s = render_line(person, line, work / "line", self._home.path, progress)
+        noted = _Noted(progress)
+        n_frames, duration_s = render_line(person, line, work / "line", self._home.path, noted)
         return {
             "identity": person.name,
             "renderer": person.renderer_name,
             PACKAGE: state_of(person.package.manifest, person.renderer_name),
             "n_frames": n_frames,
             "duration_s": round(duration_s, 3),
+            **({NOTES: noted.notes} if noted.notes else {}),
         }
 
     def _person(self, identity: str, renderer: str | None) -> Person:
@@ -89,3 +93,22 @@ class Studio:
                 self._people.popitem(last=False)
         self._people.move_to_end(key)
         return self._people[key]
+
+
+class _Noted:
+    """A progress that keeps its messages: who reads the results was not there to see them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.notes: list[str] = []
+
+    def step(
+        self, name: str, total: int | None = None, done: int = 0
+    ) -> AbstractContextManager[Step]:
+        """See Progress."""
+        return self._progress.step(name, total, done)
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        self.notes.append(text)
+        self._progress.message(text)

@@ -62,6 +62,21 @@ def test_lines_where_there_is_no_terminal() -> None:
     ]
 
 
+def test_what_there_is_to_tell_of_a_line_that_was_made(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream = io.StringIO()
+    done = Ended("job-0", DONE, result={"n_frames": 50, "notes": ["far", "little"]})
+    for board in (
+        LiveBoard(Tally(1, 0, 1), Console(file=stream, width=200)),
+        JsonBoard(Tally(1, 0, 1)),
+    ):
+        board.ended(make_job(0), done)
+        board.close()
+    assert stream.getvalue() == "done      0.mp4: far: little\n"
+    assert json.loads(capsys.readouterr().err)["notes"] == ["far", "little"]
+
+
 def test_a_table_on_a_terminal() -> None:
     stream = io.StringIO()
     board = LiveBoard(Tally(2, 0, 2), Console(file=stream, width=120, force_terminal=True))

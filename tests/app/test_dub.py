@@ -191,6 +191,17 @@ def test_what_is_dubbed_again(
     assert (result.n_earlier, result.n_done, inline[-1].n_started) == (0, 2, 2)
 
 
+def test_what_there_is_to_tell_of_a_line_is_in_the_results(
+    fitted: FitResult, home: Path, tmp_path: Path, inline: list[InlineWorkers]
+) -> None:
+    cut_line(tmp_path / "a.wav", 0.0, 0.2)
+    row = {"identity": fitted.name, "audio": "a.wav", "output": "1.mp4", "mode": "head", "yaw": 40}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    result = dub(tmp_path / "t.jsonl", home=home)
+    (told,) = json.loads(result.results_path.read_text())["notes"]
+    assert result.n_done == 1 and "the footage shows yaw" in told
+
+
 def refit(path: Path, changed: str) -> None:
     """The package of a person fitted anew, which differs in one file."""
     old = IdentityPackage.load(path)

@@ -189,6 +189,24 @@ def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(
     assert len(told) == 1 and "the footage shows yaw" in told[0] and "40 was asked" in told[0]
 
 
+def test_mouths_that_were_never_seen_are_told_of(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Listening(SilentProgress):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    far = np.full((30, person.idle.face.n_codes), 50.0, np.float32)
+    monkeypatch.setattr(lines, "hear_line", lambda *given: far)
+    render_line(person, Line(audio, tmp_path / "out.mp4"), tmp_path / "w", tmp_path, Listening())
+    assert told == [
+        "100 % of the line asks for mouths far from any in the footage (first at 0.0 s): "
+        "they may look wrong"
+    ]
+
+
 def test_killed_while_others_work_is_thrown_away(
     person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
