@@ -333,12 +333,19 @@ def _text_or_file(text: str | None) -> str | None:
 
 
 @app.command()
-def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Tell what is installed, what is usable and why not, and how fast this machine renders."""
+def doctor(
+    identity: Annotated[
+        str | None,
+        typer.Option("--identity", help="Whose speed is measured. (default: the one fitted last)"),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what is installed, what is usable and why not, and how fast this machine speaks."""
     from talkhead.app import doctor as examination
 
     print("Looking around; this takes some seconds, at the first time a minute.", file=sys.stderr)
-    report = examination.examine(_home(home))
+    report = examination.examine(_home(home), identity)
     if as_json:
         print_json(report.as_json())
     else:

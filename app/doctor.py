@@ -1,4 +1,4 @@
-"""What is installed here, what is usable and why not, and how fast this machine renders."""
+"""What is installed here, what is usable and why not, and how fast this machine renders and speaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from talkhead import __version__
 from talkhead.app.identities import Home
-from talkhead.errors import TalkheadError
+from talkhead.errors import TalkheadError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,8 @@ PACKAGES = (
 OPTIONAL_PACKAGES = ("tinycudann", "pocketsphinx")
 MIN_MEMORY_GIB = 4.0
 MIN_FREE_GIB = 2.0
+
+NO_TORCH = "PyTorch can't be imported"
 
 BENCH_GAUSSIANS = 15_000
 BENCH_SIZE_PX = 512
@@ -70,6 +72,21 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """A fitted person on this machine: pictures rendered and pasted a second, and how many times as
+    fast as real time a line is made, reading and encoding included.
+
+    `missing` says why it wasn't measured; empty when it was.
+    """
+
+    identity: str = ""
+    renderer: str = ""
+    frames_per_s: float = 0.0
+    real_time: float = 0.0
+    missing: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that doctor tells."""
 
@@ -77,6 +94,7 @@ class Report:
     checks: tuple[Check, ...]
     backends: tuple[Backend, ...]
     speed: Speed
+    pace: Pace
 
     @property
     def ok(self) -> bool:
@@ -88,8 +106,11 @@ class Report:
         return {"ok": self.ok, **dataclasses.asdict(self)}
 
 
-def examine(home: Home) -> Report:
-    """The state of this machine. Never raises for what is missing or broken: it is reported."""
+def examine(home: Home, identity: str | None = None) -> Report:
+    """The state of this machine, and the pace of an identity (None: the latest).
+
+    Never raises for what is missing or broken: it is reported.
+    """
     checks = (
         check_python(),
         check_system(),
@@ -105,7 +126,8 @@ def examine(home: Home) -> Report:
         _versions(),
         checks,
         _backends() if torch_works else (),
-        measure_speed() if torch_works else Speed(missing="PyTorch can't be imported"),
+        measure_speed() if torch_works else Speed(missing=NO_TORCH),
+        pace_of(home, identity) if torch_works else Pace(missing=NO_TORCH),
     )
 
 
@@ -260,6 +282,21 @@ def _synthetic_head() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return means, covars, opacities, colors, viewmats, Ks
 
 
+def pace_of(home: Home, identity: str | None) -> Pace:
+    """How fast an identity of a home speaks on the device that `speak` would take."""
+    try:
+        from talkhead.app.pace import measure_pace
+        from talkhead.app.person import load_person
+        from talkhead.device import resolve_device, set_threads
+
+        set_threads()
+        person = load_person(home.load(identity), None, resolve_device("auto"))
+        frames_per_s, real_time = measure_pace(person)
+    except Exception as error:  # a package, or a library it needs, can be broken in many ways
+        return Pace(identity or "", missing=one_line(error))
+    return Pace(person.name, person.renderer_name, round(frames_per_s, 1), round(real_time, 2))
+
+
 def describe(report: Report) -> str:
     """The report as text for a person."""
     lines = []
@@ -273,6 +310,7 @@ def describe(report: Report) -> str:
         lines.append(f"    {backend.name:<24} {backend.version:<8} {state}")
     lines += ["", "Speed of the CPU rasterizer"]
     lines.append(f"    {_describe_speed(report.speed)}")
+    lines += ["", "Speed of a fitted person", f"    {_describe_pace(report.pace)}"]
     lines += ["", "Packages"]
     for name, version in report.versions.items():
         absent = "not installed" + (" (optional)" if name in OPTIONAL_PACKAGES else "")
@@ -288,6 +326,15 @@ def _describe_speed(speed: Speed) -> str:
         f"{BENCH_GAUSSIANS} Gaussians at {BENCH_SIZE_PX}x{BENCH_SIZE_PX}: "
         f"{speed.render_ms:.1f} ms a frame ({1000 / speed.render_ms:.0f} frames a second), "
         f"{speed.train_ms:.1f} ms with gradients"
+    )
+
+
+def _describe_pace(pace: Pace) -> str:
+    if pace.missing:
+        return f"not measured: {pace.missing}"
+    return (
+        f"{pace.identity} ({pace.renderer}): renders {pace.frames_per_s:.0f} frames a second, "
+        f"speaks about {pace.real_time:.1f} times real time"
     )
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from talkhead.app import doctor
+from talkhead.app import doctor, pace
+from talkhead.app.fit import FitResult
 from talkhead.app.identities import Home
 from talkhead.device import Backend
 
@@ -17,7 +19,8 @@ BACKENDS = (Backend("gsplat CUDA rasterizer", False, "no CUDA", "1.5.3"),)
 
 def report(*checks: doctor.Check) -> doctor.Report:
     versions = {"talkhead": "1", "torch": "", "tinycudann": ""}
-    return doctor.Report(versions, checks, BACKENDS, doctor.Speed(10.0, 30.0))
+    pace = doctor.Pace("anna", "gaussian", 58.2, 2.34)
+    return doctor.Report(versions, checks, BACKENDS, doctor.Speed(10.0, 30.0), pace)
 
 
 def test_a_report_names_what_is_missing_and_what_brings_it() -> None:
@@ -27,6 +30,7 @@ def test_a_report_names_what_is_missing_and_what_brings_it() -> None:
     assert "Run: bring it" in text
     assert "not usable: no CUDA" in text
     assert "10.0 ms a frame (100 frames a second), 30.0 ms with gradients" in text
+    assert "anna (gaussian): renders 58 frames a second, speaks about 2.3 times real time" in text
     assert "Something is missing" in text
     assert "Everything that is needed is here" in doctor.describe(report(GOOD))
 
@@ -35,6 +39,7 @@ def test_a_report_is_json() -> None:
     data = json.loads(json.dumps(report(GOOD, BAD).as_json()))
     assert data["ok"] is False
     assert data["checks"][1]["remedy"] == "Run: bring it"
+    assert data["pace"]["real_time"] == 2.34
     assert data["backends"][0]["reason"] == "no CUDA"
 
 
@@ -63,6 +68,31 @@ def test_the_home_need_not_exist_but_must_be_writable(
     check = doctor.check_home(home)
     assert not check.ok
     assert "--home" in check.remedy
+
+
+def test_the_pace_of_a_fitted_person(
+    fitted: FitResult, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for identity in (None, fitted.name):
+        made = doctor.pace_of(Home(home), identity)
+        assert (made.identity, made.renderer, made.missing) == (fitted.name, "gaussian", "")
+        assert made.frames_per_s > 1.0 and made.real_time > 0.01
+        monkeypatch.setattr(pace, "MOST_S", 0.0)  # one frame must do
+    monkeypatch.setattr(pace, "hear_line", None)
+    broken = doctor.pace_of(Home(home), None)
+    assert broken.missing.startswith("TypeError") and broken.frames_per_s == 0.0
+
+
+def test_where_there_is_no_pace_it_says_why(fitted: FitResult, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert "There are none" in doctor.pace_of(home, None).missing
+    assert "identity berta: there is none" in doctor.pace_of(home, "berta").missing
+    shutil.copytree(fitted.package_path, home.identities_dir / "anna")
+    with (home.identities_dir / "anna" / "gaussian.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    damaged = doctor.pace_of(home, "anna")
+    assert "gaussian.safetensors" in damaged.missing
+    assert doctor.describe(replace(report(GOOD), pace=damaged)).count("not measured") == 1
 
 
 @pytest.mark.parametrize(
