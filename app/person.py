@@ -16,7 +16,7 @@ from talkhead.encoder.base import SpeechEncoder, encode_chunks, levelled, load_e
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor
 from talkhead.encoder.silence import hear_speech
-from talkhead.errors import TalkheadError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
 from talkhead.renderers.packing import unpack
@@ -60,12 +60,20 @@ def load_person(package: IdentityPackage, renderer: str | None, device: torch.de
 
 
 def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> Renderer:
-    """A package's renderer of that name on a device."""
+    """A package's renderer of that name on a device.
+
+    Raises PackageError for one that is damaged, or of another version of its renderer.
+    """
     name, part = package.renderer(name)
     kind = renderer_kind(name)
     config = config_from_json(kind.config(), part.config)
     tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
-    return kind.renderer().from_tensors(tensors, config)
+    try:
+        return kind.renderer().from_tensors(tensors, config)
+    except KeyError as error:
+        raise PackageError(
+            f"{package.path}: its {name} head lacks {error}, as heads of another version do. Fit again"
+        ) from error
 
 
 def load_predictor(package: IdentityPackage) -> MotionPredictor:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import LINE, make_tiny
 
 from talkhead import media
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.idle import FACE
+from talkhead.app.person import load_renderer
 from talkhead.app.speak import speak
+from talkhead.errors import PackageError
 from talkhead.identity import IdentityPackage, PackageWriter
 from talkhead.renderers.nerf import config
 from talkhead.storage import read_tensors
@@ -46,6 +49,14 @@ def test_the_other_head_stays(both: Path, fitted: FitResult) -> None:
     before = read_tensors(fitted.package_path / "gaussian.safetensors")
     after = package.tensors("gaussian.safetensors")
     assert all((after[name] == tensor).all() for name, tensor in before.items())
+
+
+def test_a_head_of_another_version_is_told(both: Path, fitted: FitResult) -> None:
+    """One that lacks what this version keeps."""
+    package = IdentityPackage.load(both / "identities" / fitted.name)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PackageError, match="Fit again"):
+        patch.setattr(IdentityPackage, "tensors", lambda *_: {"base": torch.zeros(1, 7)})
+        load_renderer(package, "gaussian", torch.device("cpu"))
 
 
 def test_speaking_chooses(both: Path, tmp_path: Path) -> None:
