@@ -128,10 +128,11 @@ def _enter(work: Path, person: Person, line: Line) -> None:
     if _MARK not in held and work.is_dir() and _names(work):
         raise TalkheadError(f"{work}: holds files of others. Give a new or empty folder to work in")
     make_folder(work)
-    write_json(work / LINE, {_MARK: ""})  # killed from here on, it is still ours, and of no line
-    for entry in work.iterdir():
-        if entry.name != LINE and _OURS.fullmatch(entry.name):
-            remove(entry)
+    old = [entry for entry in work.iterdir() if entry.name != LINE and _OURS.fullmatch(entry.name)]
+    if old:  # killed from here on, the folder is still ours, and of no line
+        write_json(work / LINE, {_MARK: ""})
+    for entry in old:
+        remove(entry)
     write_json(work / LINE, made_of)
 
 
