@@ -26,6 +26,7 @@ from talkhead.app.cli_options import (
 from talkhead.app.printing import print_json
 from talkhead.app.printing import show as show_result
 from talkhead.errors import TalkheadError, one_line
+from talkhead.storage import named_file, read_text
 
 if TYPE_CHECKING:
     from talkhead.app.identities import Home
@@ -322,14 +323,12 @@ def evaluate(
 
 def _text_or_file(text: str | None) -> str | None:
     """What is said: the text itself, or what is in the file of that name."""
-    if text is None or len(text) > 200 or not Path(text).is_file():
-        if text is not None and " " not in text.strip() and Path(text).suffix:
-            raise TalkheadError(f"{text}: there is no such file. Check the path, or give the text")
-        return text
-    try:
-        return Path(text).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise TalkheadError(f"{text}: is no text in UTF-8. Save it as such") from error
+    path = named_file(text)
+    if path is not None:
+        return read_text(path)
+    if text is not None and " " not in text.strip() and Path(text).suffix:
+        raise TalkheadError(f"{text}: there is no such file. Check the path, or give the text")
+    return text
 
 
 @app.command()

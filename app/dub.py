@@ -235,7 +235,10 @@ def plan(
     tasks, as lines have to wait for them. tell: is told of what is not done as a row says.
     """
     casting = Casting(home, open_fits, tell)
-    lines = [casting.line(row) for row in rows]
+    try:
+        lines = [casting.line(row) for row in rows]
+    finally:
+        casting.sums.save()  # also of a call that breaks off: large videos are not read in vain
     speaking = {line.identity for line in lines}
     others = {fit.id: fit for fit in open_fits if fit.identity in speaking}
     return [*{**others, **casting.fits}.values(), *lines]
@@ -254,7 +257,7 @@ class Casting:
             person.fits.setdefault(task.renderer, task)
         self._open = {task.id for task in open_fits}
         self._noted: set[str] = set()
-        self._sums = Checksums(home.path / "jobs" / "checksums.json")
+        self.sums = Checksums(home.path / "jobs" / "checksums.json")
         self.fits: dict[str, Task] = {}
 
     def line(self, row: Row) -> Task:
@@ -276,7 +279,7 @@ class Casting:
 
     def _fit(self, row: Row, video: Path) -> Task:
         """The fit of a video's person and renderer; it is among `fits` if it must still be made."""
-        digest = self._sums.of(video)
+        digest = self.sums.of(video)
         person = self._known.get(digest)
         if person is None:
             person = self._known[digest] = Person(self._free_name(video, digest), {})
@@ -336,10 +339,10 @@ def _people(home: Home) -> Iterator[tuple[str, Person]]:
 
 
 class Checksums:
-    """SHA-256 of files, kept in a file: large videos are read once."""
+    """SHA-256 of files, kept in a file once saved: large videos are read once."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._is_saved = path, True
         try:
             self._kept: dict[str, list[Any]] = read_json(path) if path.exists() else {}
         except PackageError:
@@ -352,9 +355,14 @@ class Checksums:
         kept = self._kept.get(str(path))
         if kept is None or kept[:2] != [state.st_size, state.st_mtime_ns]:
             kept = [state.st_size, state.st_mtime_ns, sha256_of(path)]
-            self._kept[str(path)] = kept
-            write_json(self._path, self._kept)
+            self._kept[str(path)], self._is_saved = kept, False
         return str(kept[2])
+
+    def save(self) -> None:
+        """Write the file if there is something new. Raises TalkheadError."""
+        if not self._is_saved:
+            write_json(self._path, self._kept)
+            self._is_saved = True
 
 
 # ---------------------------------------------------------------------------- reporting

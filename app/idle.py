@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -193,33 +193,35 @@ def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
 
 
 def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UInt8, None, None]:
-    """The images that ping_pong shows at frames first to after - 1, read with bounded memory."""
-    turn = 2 * n_clip - 2
-    place, left = first % max(1, turn), after - first
+    """The images that ping_pong shows at frames first to after - 1, read with bounded memory.
+
+    No more are read: of a line of 5 s, those beyond would be a tenth of what reading costs.
+    """
+    turn = max(1, 2 * n_clip - 2)
+    place, left = first % turn, after - first
     while left > 0:
         is_forward = place < n_clip
-        run = _forward(path, place, n_clip) if is_forward else _backward(path, turn - place)
-        with closing(run):
-            for frame in islice(run, left):
-                yield frame
-                left -= 1
-        place = n_clip if is_forward else 0
+        n_frames = min(left, (n_clip if is_forward else turn) - place)
+        if is_forward:
+            yield from _forward(path, place, n_frames)
+        else:
+            yield from _backward(path, turn - place, n_frames)
+        place, left = (place + n_frames) % turn, left - n_frames
 
 
-def _forward(path: Path, first: int, n_clip: int) -> Generator[UInt8, None, None]:
-    n_frames = n_clip - first
+def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
     with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
         yield from frames
 
 
-def _backward(path: Path, last: int) -> Generator[UInt8, None, None]:
-    """Frames last .. 1, a chunk at a time: whole runs from key frame to key frame."""
+def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, None]:
+    """Frames last, last - 1, ..., a chunk at a time: whole runs from key frame to key frame."""
     about = media.probe(path)
     held = REVERSE_BYTES // (3 * about.width * about.height) // KEYFRAME_EVERY * KEYFRAME_EVERY
     chunk = max(KEYFRAME_EVERY, held)
-    after = last + 1
-    while after > 1:
-        first = max(1, (after - 1) // chunk * chunk)
+    after, least = last + 1, last + 1 - n_frames
+    while after > least:
+        first = max(least, (after - 1) // chunk * chunk)
         source = media.read_frames(path, start_s=first / FRAME_RATE, n_frames=after - first)
         with closing(source):
             frames = list(source)

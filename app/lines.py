@@ -37,6 +37,7 @@ from talkhead.app.output import (
     finish_video,
     keeps_alpha,
     signer_of,
+    srt_of,
 )
 from talkhead.app.person import Person, hear_line
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
@@ -116,7 +117,7 @@ def render_line(
     )
     srt = None if subtitles is None else subtitles.srt
     finish_video(picture, line.audio, line.output, line.options, facts, srt)
-    beside = line.output.with_suffix(".srt")
+    beside = srt_of(line.output)
     if subtitles is None and beside.exists() and not codec.is_folder:
         # It may be the person's own, so it stays.
         progress.message(f"{beside}: was there before, and players show it. Remove it if it is old")
@@ -132,10 +133,11 @@ def _enter(work: Path, person: Person, line: Line) -> None:
     if _MARK not in held and work.is_dir() and _names(work):
         raise TalkheadError(f"{work}: holds files of others. Give a new or empty folder to work in")
     make_folder(work)
-    write_json(work / LINE, {_MARK: ""})  # killed from here on, it is still ours, and of no line
-    for entry in work.iterdir():
-        if entry.name != LINE and _OURS.fullmatch(entry.name):
-            remove(entry)
+    old = [entry for entry in work.iterdir() if entry.name != LINE and _OURS.fullmatch(entry.name)]
+    if old:  # killed from here on, the folder is still ours, and of no line
+        write_json(work / LINE, {_MARK: ""})
+    for entry in old:
+        remove(entry)
     write_json(work / LINE, made_of)
 
 

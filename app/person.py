@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from talkhead.renderers.packing import unpack
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
 
 CHUNK_S = 20.0
+KEPT_S = 120.0
+"""A sound of at most so long is decoded once and kept, 8 MB; a longer one is decoded each time."""
 VERSION = "version"
 """Key of an encoder's version in a package."""
 
@@ -111,15 +113,24 @@ def hear_line(
 
     n_frames: how many; the mouth is at rest after the sound's end. None: as many as it lasts.
     """
-
-    def chunks() -> Iterator[Float32]:
-        return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
-
+    chunks = _sound(audio)
     speech = hear_speech(chunks)
     if n_frames is None:
         n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
     features = encode_chunks(ears, (speech.gain * chunk for chunk in chunks()))
     return np.concatenate(list(predictor.predict_chunks(features, speech.silent, n_frames)))
+
+
+def _sound(audio: Path) -> Callable[[], Iterable[Float32]]:
+    """What gives a sound from its beginning, in chunks [n], as often as it is called."""
+
+    def read() -> Iterable[Float32]:
+        return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
+
+    if media.probe(audio).duration_s > KEPT_S:
+        return read
+    kept = list(read())
+    return lambda: kept
 
 
 def hear_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeatures:

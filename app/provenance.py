@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -37,7 +38,10 @@ SOURCE_TYPES = {
 """What a file is, by mode; a mode that is not here is a composite as paste is."""
 APART_BYTES = 32_000_000
 """Larger files are signed in a process of their own."""
+_OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
+"""Whoever made a file must not see, by a manifest on the net, that and where it is looked at."""
 _SETTINGS = {
+    "verify": _OFFLINE,
     "builder": {"thumbnail": {"enabled": False}},
     "core": {"backing_store_memory_threshold_in_mb": 4},  # larger ones go through a file
 }
@@ -46,7 +50,7 @@ _OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity")
 """How C2PA's codes begin that are about the signer's certificate, not the file."""
 
 VALID, REFUSED, TAMPERED = "valid", "refused", "tampered"
-NONE, UNSUPPORTED, DAMAGED = "none", "unsupported", "damaged"
+NONE, UNSUPPORTED, DAMAGED, REMOTE = "none", "unsupported", "damaged", "remote"
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Verdict:
 
     state: VALID; REFUSED, the file is unchanged, but the signer's certificate doesn't hold, as when
     it has expired; TAMPERED, file or manifest was changed; NONE, there is no manifest; UNSUPPORTED,
-    C2PA knows none in such files, nor is one beside it; DAMAGED, file or manifest can't be read.
+    C2PA knows none in such files, nor is one beside it; DAMAGED, file or manifest can't be read;
+    REMOTE, the manifest lies on the net, whence none is fetched: problems has its address.
     trusted: whether the signer is one that others know. where: "embedded", "sidecar" or "". claims:
     what is said, by name. problems: C2PA's codes, or its words.
     """
@@ -220,29 +225,35 @@ def verify(path: Path, anchors: Path | None = None) -> Verdict:
     suffix, beside = path.suffix.lower().removeprefix("."), sidecar_of(path)
     kind = suffix if suffix in c2pa.Reader.get_supported_mime_types() else OTHER
     aside = kind == OTHER and beside.is_file()
-    trusting = _trusting(c2pa, anchors)
+    context = _context(c2pa, anchors)
     try:
         with file_errors(path), path.open("rb") as file:
             manifest = beside.read_bytes() if aside else None
-            with c2pa.Reader(kind, file, manifest, trusting) as reader:
+            with c2pa.Reader(kind, file, manifest, context) as reader:
                 return _verdict(path, "sidecar" if aside else "embedded", json.loads(reader.json()))
     except c2pa.C2paError.ManifestNotFound:
         return _unsaid(path, NONE)
     except c2pa.C2paError.NotSupported:
         return _unsaid(path, UNSUPPORTED)
     except c2pa.C2paError as error:
-        return _unsaid(path, DAMAGED, " ".join(str(error).split()))
+        words = " ".join(str(error).split())
+        remote = _REMOTE.search(words)
+        return _unsaid(path, REMOTE, remote[1]) if remote else _unsaid(path, DAMAGED, words)
 
 
-def _trusting(c2pa: Any, anchors: Path | None) -> Any:
-    """The context of a reader that trusts these roots; None for one that trusts none."""
+_REMOTE = re.compile(r"must fetch remote manifests from url (\S+)")
+"""How C2PA says that it would fetch one: it has no error of its own for that."""
+
+
+def _context(c2pa: Any, anchors: Path | None) -> Any:
+    """The context of a reader that stays off the net, and trusts these roots if there are any."""
     if anchors is None:
-        return None
+        return c2pa.Context.from_dict({"verify": _OFFLINE})
     with file_errors(anchors):
         roots = anchors.read_text(encoding="utf-8", errors="replace")
     try:
         return c2pa.Context.from_dict(
-            {"trust": {"trust_anchors": roots}, "verify": {"verify_trust": True}}
+            {"trust": {"trust_anchors": roots}, "verify": {**_OFFLINE, "verify_trust": True}}
         )
     except c2pa.C2paError as error:
         raise TalkheadError(f"{anchors}: holds no certificates. Give a PEM file") from error
@@ -311,6 +322,8 @@ def describe(verdict: Verdict) -> str:
         NONE: "carries no provenance: it says nothing of where it comes from.",
         UNSUPPORTED: f"such files can't hold a C2PA manifest, and there is no {beside} beside it: "
         "it says nothing of where it comes from.",
+        REMOTE: f"its manifest lies on the net{why}, and nothing is fetched from there: what it says "
+        "isn't known.",
         DAMAGED: f"can't be read: the file or its manifest is damaged{why}.",
     }[verdict.state]
     lines = {

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from talkhead.app.cues import Cue, SpokenWord, cues_of
-from talkhead.app.output import BURN, NONE, OutputOptions
+from talkhead.app.output import BURN, NONE, SUBTITLE_FILES, OutputOptions, transcript_file
 from talkhead.app.spreading import Token, spread_over, tokens_of, weight_of
 from talkhead.audio import as_int16
 from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
 from talkhead.media import Captions, read_audio_chunks
-from talkhead.storage import named_file, write_bytes
+from talkhead.storage import read_text, write_bytes
 from talkhead.types import SAMPLE_RATE
 
 FONTS_DIR = Path(__file__).parent / "fonts"
@@ -39,7 +39,6 @@ LETTER_SHARE = 0.56
 MAX_CHARS = 42
 LEAST_CHARS = 12
 ENGLISH = "en"
-SUBTITLE_FILES = (".srt", ".vtt")
 
 ALIGNED, SPREAD, RECOGNISED, GIVEN = "aligned", "spread", "recognised", "given"
 """Where times come from."""
@@ -64,10 +63,10 @@ def subtitle(
     Raises TalkheadError for another language without a transcript, for a transcript that is not
     there or empty, and without pocketsphinx where there is no transcript.
     """
-    path = _transcript_file(transcript)
+    path = transcript_file(transcript)
     if path is not None and path.suffix.lower() in SUBTITLE_FILES:
         return Subtitles(read_srt(path), GIVEN)
-    text = transcript if path is None else _read_text(path)
+    text = transcript if path is None else read_text(path)
     if text is None:
         return _recognised(audio, language, max_chars)
     tokens = tokens_of(text)
@@ -100,32 +99,6 @@ def _recognised(audio: Path, language: str, max_chars: int) -> Subtitles:
     )
     words = [SpokenWord(w.text, w.start_s, w.end_s) for w in heard]
     return Subtitles(cues_of(words, max_chars), RECOGNISED, note)
-
-
-def _transcript_file(transcript: str | None) -> Path | None:
-    """The file that a transcript names; None where it is the text itself."""
-    if transcript is None:
-        return None
-    found = named_file(transcript)
-    if found is not None:
-        return found
-    if (
-        Path(transcript).suffix.lower() in (".txt", *SUBTITLE_FILES)
-        and " " not in transcript.strip()
-    ):
-        raise TalkheadError(
-            f"{transcript}: there is no such file. Check the path, or give the text"
-        )
-    return None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
-    except OSError as error:
-        raise TalkheadError(f"{path}: can't be read ({error.strerror})") from error
 
 
 # ---------------------------------------------------------------------------- for a line
@@ -235,7 +208,7 @@ _CUE = re.compile(
 
 def read_srt(path: Path) -> tuple[Cue, ...]:
     """The cues of a SubRip or WebVTT file, without markup. Raises TalkheadError if there is none."""
-    text = _read_text(path).replace("\r\n", "\n")
+    text = read_text(path)
     cues = []
     for found in _CUE.findall(text):
         start, end = _seconds(*found[:4]), _seconds(*found[4:8])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import ffmpeg
 
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import PathLike, file_url, report, run, telling_lines
+from talkhead.ffmpeg_program import PathLike, ffmpeg_path, file_url, report, run, telling_lines
 from talkhead.types import MediaInfo
+
+KEPT = 64
+"""Files whose description is kept until they change: a line's sound is asked for four times."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,15 @@ def describe(path: Path) -> Description:
         raise MediaError(f"{path}: is a folder. Give one video or sound file.")
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: is empty (0 bytes). Copy or record it again.")
+    state = path.stat()
+    return _described(
+        path, ffmpeg_path(), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+    )
+
+
+@lru_cache(KEPT)
+def _described(path: Path, *state: object) -> Description:
+    """The description of a file in that state, by that ffmpeg."""
     return _parse_description(path, report("-i", file_url(path)))
 
 

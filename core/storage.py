@@ -188,6 +188,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, its lines ended by newlines; a byte order mark is none of it.
+
+    Raises TalkheadError when it can't be read or is in another encoding.
+    """
+    try:
+        with file_errors(path):
+            return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
+
+
 def named_file(text: str | None) -> Path | None:
     """The file that a text names; None where there is none, as when it is no path but says something."""
     try:

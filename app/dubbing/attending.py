@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 from talkhead.app.jobs import CANCELLED, QUEUED, Job, JobStore, Task
 from talkhead.app.provenance import forget_sidecar, sidecar_of
-from talkhead.errors import TalkheadError
-from talkhead.errors import one_line as one_line  # the cluster has it from here
+from talkhead.errors import TalkheadError, one_line
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
     file_errors,

@@ -37,13 +37,12 @@ from talkhead.app.dubbing.attending import (
     JobCancelledError,
     Perform,
     attend,
-    one_line,
 )
 from talkhead.app.dubbing.board import ON_CLUSTER
 from talkhead.app.dubbing.workers import Workplace, make_studio
 from talkhead.app.identities import Home
 from talkhead.app.jobs import FIT, Job, JobStore, Task
-from talkhead.errors import TalkheadError
+from talkhead.errors import TalkheadError, one_line
 from talkhead.identity import (
     EXPORT_SUFFIX,
     MANIFEST_NAME,
@@ -239,7 +238,7 @@ class _Sender:
         except ray.exceptions.RayError as error:
             if self._closing.is_set():
                 raise HaltError("stopped") from error
-            raise TalkheadError(f"the cluster could not do it: {_first_line(error)}") from error
+            raise TalkheadError(f"the cluster could not do it: {one_line(error)}") from error
         except (HaltError, JobCancelledError):
             ray.cancel(ref, force=True)
             raise
@@ -311,7 +310,7 @@ def connect(address: str) -> Any:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises many kinds: connection, version, value, runtime
         raise TalkheadError(
-            f"cluster {address}: can't be joined ({_first_line(error)}). Start Ray on this machine, "
+            f"cluster {address}: can't be joined ({one_line(error)}). Start Ray on this machine, "
             "too: ray start --address=HEAD:6379"
         ) from error
     return ray
@@ -372,11 +371,6 @@ def _other_version(who: str) -> str:
         f"the cluster's machines need the same talkhead as this one, {__version__}: {who}. "
         "Install it there"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 # ------------------------------------------------------------------------------ on a node

@@ -21,15 +21,15 @@ import yaml
 
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
 from talkhead.app.jobs import named_files
-from talkhead.app.output import NONE, OutputOptions, check_options
-from talkhead.app.provenance import embeds, sidecar_of
-from talkhead.codecs import choose_codec
-from talkhead.errors import TalkheadError
-from talkhead.storage import file_errors, named_file
+from talkhead.app.output import OutputOptions, check_options, files_of
+from talkhead.errors import TalkheadError, one_line
+from talkhead.storage import explain_os_error, named_file, read_text
 
 TIMELINES = ("idle", "source")
 SHOWN_ERRORS = 20
 """So many wrong rows are named; of the others, the number."""
+SHOWN_CHARS = 200
+"""So much is shown of a path that is too long."""
 
 Record = tuple[int, Mapping[str, Any]]
 """The line on which a row begins, and its cells."""
@@ -67,15 +67,7 @@ class Row:
     @property
     def outputs(self) -> list[Path]:
         """The output, and the files that will lie beside it."""
-        options = build_options(self.options)
-        files = [self.output]
-        if choose_codec(options.codec, self.output).is_folder:
-            return files
-        if options.subtitles != NONE:
-            files.append(self.output.with_suffix(".srt"))
-        if options.provenance and not embeds(self.output):
-            files.append(sidecar_of(self.output))
-        return files
+        return files_of(self.output, build_options(self.options))
 
 
 @dataclass(frozen=True)
@@ -117,12 +109,20 @@ def read_table(path: Path, find_identity: FindIdentity) -> Table:
             rows.append(dataclasses.replace(row, identity=found(row.identity)))
         except TalkheadError as error:
             bad.append(BadRow(line, str(error)))
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            bad.append(BadRow(line, _why_not(error)))
     clashes = _clashes(rows)
     bad += [BadRow(row.line, clashes[row.line]) for row in rows if row.line in clashes]
     good = [row for row in rows if row.line not in clashes]
     if not rows and not bad:
         raise TalkheadError(f"{path}: there is no row in it. Give one for each line to be dubbed")
     return Table(path, tuple(good), tuple(sorted(bad, key=lambda one: one.line)))
+
+
+def _why_not(error: OSError) -> str:
+    path = Path(error.filename)
+    name = str(path) if len(str(path)) <= SHOWN_CHARS else f"{str(path)[:SHOWN_CHARS]}..."
+    return f"{name}: {explain_os_error(error, path)}"
 
 
 def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
@@ -149,12 +149,7 @@ def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
 
 def _records(path: Path) -> Iterator[Record]:
     """The rows of a file, by its suffix. Raises TalkheadError."""
-    with file_errors(path):
-        data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
+    text = read_text(path)
     formats = {".csv": _csv_records, ".jsonl": _json_records, ".ndjson": _json_records,
                ".yaml": _yaml_records, ".yml": _yaml_records}  # fmt: skip
     if path.suffix.lower() not in formats:
@@ -213,7 +208,7 @@ def _yaml_records(path: Path, text: str) -> Iterator[Record]:
             line = node.start_mark.line + 1
             yield line, cells if isinstance(cells, dict) else {"": "this is no mapping"}
     except yaml.YAMLError as error:
-        raise TalkheadError(f"{path}: this is no YAML: {' '.join(str(error).split())}") from error
+        raise TalkheadError(f"{path}: this is no YAML: {one_line(error)}") from error
 
 
 # --------------------------------------------------------------------------------- rows

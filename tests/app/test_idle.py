@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -87,6 +89,39 @@ def test_idle_frames_are_the_clip_s_in_that_order(
     assert len(found) == n_frames
     for number, frame in zip(numbers, found, strict=True):
         assert np.array_equal(frame, forward[number])
+
+
+@pytest.mark.parametrize("held_bytes", [0, REVERSE_BYTES])
+@pytest.mark.parametrize(
+    ("first", "after", "n_read"),
+    [
+        (0, 10, 10),
+        (50, 70, 20),  # over the turn
+        (N_CLIP + 2, N_CLIP + 9, 7),  # backwards
+        (2 * N_CLIP - 8, 2 * N_CLIP + 1, 9),  # and forwards again
+    ],
+)
+def test_no_more_is_read_than_is_shown(
+    clip: Path,
+    forward: list[UInt8],
+    first: int,
+    after: int,
+    n_read: int,
+    held_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(idle_module, "REVERSE_BYTES", held_bytes)
+    asked: list[int] = []
+
+    def noted(path: Path, *, start_s: float, n_frames: int) -> Generator[UInt8, None, None]:
+        asked.append(n_frames)
+        return media.read_frames(path, start_s=start_s, n_frames=n_frames)
+
+    monkeypatch.setattr(idle_module, "media", SimpleNamespace(read_frames=noted, probe=media.probe))
+    found = list(idle_frames(clip, N_CLIP, first, after))
+    numbers = ping_pong(N_CLIP, after - first, first)
+    assert sum(asked) == n_read == len(found)
+    assert all(np.array_equal(forward[n], f) for n, f in zip(numbers, found, strict=True))
 
 
 # ---------------------------------------------------------------------------- from a dataset

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ from tiny import LINE
 
 from talkhead import media
 from talkhead.app import lines
+from talkhead.app import person as person_module
 from talkhead.app.fit import FitResult
 from talkhead.app.lines import Line, render_line
 from talkhead.app.output import OutputOptions
-from talkhead.app.person import Person, load_person
+from talkhead.app.person import Person, hear_line, load_person
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
 from talkhead.codecs import CODECS
 from talkhead.errors import TalkheadError
@@ -121,6 +124,35 @@ def test_a_killed_line_goes_on_from_its_last_segment(
     first, second = (list(media.read_frames(p)) for p in (line.output, again.output))
     assert len(first) == 30
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_line_starts_few_programs(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short job's price: each program costs as much as half a picture, or more."""
+    media.probe(person.idle.path)  # known from the line before
+    started: list[str] = []
+    start = subprocess.Popen.__init__
+
+    def noted(self: subprocess.Popen[bytes], command: list[str], **options: Any) -> None:
+        started.append(" ".join(command))
+        start(self, command, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", noted)
+    line = Line(audio, tmp_path / "line.mp4")
+    render_line(person, line, tmp_path / "work", tmp_path, SilentProgress())
+    wanted = ["-i file:", "f32le", f"file:{person.idle.path}", "segment-00000", ".line.tmp-"]
+    assert len(started) == len(wanted), started
+    for part, command in zip(wanted, started, strict=True):
+        assert part in command
+
+
+def test_a_long_sound_is_decoded_each_time_and_heard_alike(
+    person: Person, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = hear_line(audio, person.ears, person.predictor)
+    monkeypatch.setattr(person_module, "KEPT_S", 0.0)
+    assert np.array_equal(hear_line(audio, person.ears, person.predictor), kept)
 
 
 def test_picture_and_sound_end_together(

@@ -17,7 +17,14 @@ import scipy.io.wavfile
 from talkhead import media
 from talkhead.app import output as output_module
 from talkhead.app.cues import Cue
-from talkhead.app.output import OutputFacts, OutputOptions, check_options, finish_video, keeps_alpha
+from talkhead.app.output import (
+    OutputFacts,
+    OutputOptions,
+    check_options,
+    files_of,
+    finish_video,
+    keeps_alpha,
+)
 from talkhead.app.provenance import sidecar_of, verify
 from talkhead.app.subtitles import write_srt
 from talkhead.codecs import CODECS
@@ -83,6 +90,7 @@ def test_a_finished_file(
     beside = {output.with_suffix(".srt").name}
     beside |= {sidecar_of(output).name} if codec == "vp9" else set()
     assert {p.name for p in output.parent.iterdir()} == {output.name, *beside}
+    assert set(output.parent.iterdir()) == set(files_of(output, options))
 
 
 def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> None:
@@ -96,7 +104,7 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
         names = sorted(path.name for path in output.iterdir())
         assert names[:2] == ["000001.png", "000002.png"] and len(names) == N_FRAMES + 2
         assert names[-2:] == ["sound.wav", "subtitles.srt"]
-        assert [path.name for path in output.parent.iterdir()] == [output.name]
+        assert list(output.parent.iterdir()) == [output] == files_of(output, options)
     frame = cv2.imdecode(np.fromfile(output / "000010.png", np.uint8), cv2.IMREAD_COLOR)
     assert frame.shape == (32, 48, 3) and (frame == 27).all()
     assert media.probe(output / "sound.wav").duration_s == pytest.approx(1.2, abs=0.01)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from talkhead.app import dub
 from talkhead.app.dub import identity_finder, package_finder, plan
 from talkhead.app.dubbing.attending import Ended, Event
 from talkhead.app.dubbing.board import Board, Tally
@@ -18,7 +19,8 @@ from talkhead.app.dubbing.table import Row
 from talkhead.app.fit import FitResult
 from talkhead.app.identities import Home
 from talkhead.app.jobs import DONE, FAILED, FIT, Job, JobStore, Task
-from talkhead.errors import PackageError
+from talkhead.errors import PackageError, TalkheadError
+from talkhead.storage import write_json
 
 PERSON_DIGEST = "0" * 64
 """Of the footage of the small package."""
@@ -64,6 +66,27 @@ def test_a_second_renderer_of_one_who_is_known(
     fit, *lines = plan(rows, place)
     assert (fit.kind, fit.identity, fit.renderer) == (FIT, fitted.name, "nerf")
     assert [(line.renderer, line.needs) for line in lines] == [("gaussian", ""), ("nerf", fit.id)]
+
+
+def test_footage_is_read_once_and_that_is_noted_once(
+    place: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a call that breaks off."""
+    written: list[Path] = []
+
+    def noted(path: Path, value: Any) -> None:
+        written.append(path)
+        write_json(path, value)
+
+    monkeypatch.setattr(dub, "write_json", noted)
+    videos = [footage_of(tmp_path / name, name.encode()) for name in "abc"]
+    rows = [row_of(tmp_path, i, video=video) for i, video in enumerate(videos)]
+    with pytest.raises(TalkheadError, match="no such file"):
+        plan([*rows, row_of(tmp_path, 9, video=tmp_path / "lost.mp4")], place)
+    assert len(written) == 1
+    monkeypatch.setattr(dub, "sha256_of", None)  # all of them are known
+    assert len(plan(rows, place)) == 6
+    assert len(written) == 1
 
 
 def test_two_people_of_one_name_are_kept_apart(place: Home, tmp_path: Path) -> None:

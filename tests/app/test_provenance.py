@@ -7,6 +7,8 @@ import json
 import os
 import stat
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,45 @@ def test_a_certificate_that_has_expired_is_no_change(
     assert verdict.claims["identity"] == "Anna"
     words = "certificate doesn't hold (signingCredential.expired)"
     assert (words in describe(verdict)) == (state == "refused")
+
+
+def test_nothing_is_fetched_from_the_net(tmp_path: Path, own: Credentials) -> None:
+    """A file may say that its manifest lies on a server, which would learn who looks at it."""
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/manifest"
+        path = signed_afar(video(tmp_path / "raw.mp4"), tmp_path / "a.mp4", address, own)
+        (tmp_path / "root.pem").write_bytes(own.chain)
+        for anchors in (None, tmp_path / "root.pem"):
+            verdict = verify(path, anchors)
+            assert verdict.state == "remote" and verdict.problems == (address,)
+        server.shutdown()
+    assert not asked
+    assert f"lies on the net ({address})" in describe(verdict)
+
+
+def signed_afar(raw: Path, path: Path, address: str, by: Credentials) -> Path:
+    """A video that says where on the net its manifest is."""
+    c2pa = pytest.importorskip("c2pa")
+    settings = c2pa.Context.from_dict({})
+    builder = c2pa.Builder.from_json(json.dumps(provenance.manifest_of("a", SAID)), settings)
+    builder.set_no_embed()
+    builder.set_remote_url(address)
+    info = c2pa.C2paSignerInfo(by.algorithm.encode(), by.chain, by.key, None)
+    with (
+        c2pa.Signer.from_info(info) as signer,
+        raw.open("rb") as source,
+        path.open("w+b") as target,
+    ):
+        builder.sign(signer, "video/mp4", source, target)
+    return path
 
 
 def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:

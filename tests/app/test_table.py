@@ -88,6 +88,9 @@ BAD_ROWS = {
     "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
     "anna,,a.wav,.h.mp4": "is a hidden name",
     "anna,,a.wav,folder.mp4": "folder.mp4: is a folder",
+    f"anna,,{'a' * 300},1.mp4": "aaa...: file name too long",
+    f"anna,{'v' * 300},a.wav,1.mp4,,,,source": "vvv...: file name too long",
+    f"anna,,a.wav,{'o' * 300}.mp4": "ooo...: file name too long",
     "anna,,a.wav,t.csv,,png": "t.csv: is a file",
     "anna,,a.wav,1.mp4,,,,,x": "9 cells, but the header has 8",
 }
@@ -181,6 +184,15 @@ def test_a_head_may_be_turned(folder: Path) -> None:
     table = read(folder / "t.csv", columns + rows)
     assert table.rows[0].options == {"yaw": -4.5, "zoom": 1.2}
     assert "need --mode head" in table.bad[0].reason and "yaw 'left'" in table.bad[1].reason
+
+
+def test_a_transcript_that_is_not_there_is_told_before_anything_starts(folder: Path) -> None:
+    cells = "anna,a.wav,1.mp4,srt"
+    text = f"identity,audio,output,subtitles,transcript\n{cells},said.srt\n{cells},lost.txt\n"
+    table = read(folder / "t.csv", f"{text}{cells},It is all said in lost.txt\n")
+    assert [bad.line for bad in table.bad] == [3, 4]
+    assert "lost.txt: there is no such file" in table.bad[0].reason
+    assert "writes this file, too" in table.bad[1].reason, "a text is none that is looked for"
 
 
 def test_a_package_s_folder_counts_from_the_table_s(folder: Path) -> None:

@@ -129,6 +129,17 @@ def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     assert storage.sha256_of(path).startswith("ba7816bf8f01cfea")
 
 
+def test_texts_have_no_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffÄ\r\nb\rc\n".encode())
+    assert storage.read_text(path) == "Ä\nb\nc\n"
+    path.write_bytes("Ä".encode("latin-1"))
+    with pytest.raises(TalkheadError, match=r"a\.txt: is no text in UTF-8"):
+        storage.read_text(path)
+    with pytest.raises(TalkheadError, match=r"b\.txt: there is no such file"):
+        storage.read_text(tmp_path / "b.txt")
+
+
 def test_texts_that_are_no_files(tmp_path: Path) -> None:
     """What is said may be longer than any name, in bytes if not in characters."""
     (tmp_path / "line.txt").write_text("Good morning.")
