@@ -228,21 +228,6 @@ def test_a_flood_of_complaints_does_not_block(
     assert_one_line(error, "beyond 0.00 s", "ffmpeg says: bad thing 19998; bad thing 19999")
 
 
-def test_a_file_is_described_once_until_it_changes(
-    tmp_path: Path, started: list[subprocess.Popen[bytes]]
-) -> None:
-    path = wav(tmp_path / "a.wav", np.zeros(800), 8000)
-    assert [media.probe(path).audio_rate, media.probe(path).audio_rate] == [8000, 8000]
-    assert len(started) == 1
-    other = wav(tmp_path / "b.wav", np.zeros(800), 16000)  # just as large
-    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
-    other.replace(path)
-    assert media.probe(path).audio_rate == 16000
-    for _ in range(2):
-        with pytest.raises(MediaError, match="no such file"):
-            media.probe(other)
-
-
 # ---------------------------------------------------------------------------- frames
 
 
