@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import scipy.io.wavfile
 
+from talkhead import probing
 from talkhead.errors import MediaError
+from talkhead.ffmpeg_program import report
 from talkhead.probing import probe
 
 
@@ -23,17 +23,16 @@ def wav(path: Path, rate: int) -> Path:
 def test_a_file_is_described_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[Any] = []
-    start = subprocess.Popen.__init__
+    asked: list[tuple[str, ...]] = []
 
-    def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
-        started.append(args)
-        start(self, *args, **kwargs)
+    def counted(*arguments: str) -> str:
+        asked.append(arguments)
+        return report(*arguments)
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", recorded)
+    monkeypatch.setattr(probing, "report", counted)
     path = wav(tmp_path / "a.wav", 8000)
     assert [probe(path).audio_rate, probe(path).audio_rate] == [8000, 8000]
-    assert len(started) == 1
+    assert len(asked) == 1
     other = wav(tmp_path / "b.wav", 16000)  # just as large
     os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     other.replace(path)
