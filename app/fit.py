@@ -256,7 +256,7 @@ def _subject(
     features: SpeechFeatures,
 ) -> Subject | None:
     """What is judged on the held-out frames; None where too few were held out."""
-    if (~dataset.tracks.train & dataset.tracks.usable).sum() < LEAST_HELD_OUT:
+    if (~dataset.tracks.train & dataset.tracks.clear).sum() < LEAST_HELD_OUT:
         return None
     spoken = predictor.predict(features, dataset.tracks.silent, len(dataset))
     return Subject(video, dataset, head, spoken, held_out_frames(dataset))

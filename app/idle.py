@@ -84,11 +84,13 @@ class IdleClip:
 
 
 def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
-    """First and after-last frame of the longest usable run of training frames, at most a minute.
+    """First and after-last frame of the longest clear run of training frames, at most a minute.
 
-    Gaps of a few frames don't end a run: their poses are filled in from their neighbours.
+    Gaps of a few frames don't end a run: their poses are filled in from their neighbours. Frames with
+    something before the face do: a mouth would be pasted over it.
     """
-    usable = _without_gaps(dataset.tracks.usable & dataset.tracks.train)
+    tracks = dataset.tracks
+    usable = _without_gaps(tracks.clear & tracks.train) & ~tracks.hidden.any(1)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
     runs = edges.reshape(-1, 2)
     first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]

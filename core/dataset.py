@@ -20,13 +20,17 @@ import torch
 
 from talkhead.cameras import crop_intrinsics, default_intrinsics
 from talkhead.errors import PackageError
-from talkhead.face import FaceModel
+from talkhead.face import FACE_OVAL, FaceModel
 from talkhead.storage import file_errors, read_json, read_tensors, write_json, write_tensors
-from talkhead.types import Bool, Float32, Float64, UInt8
+from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
-FORMAT = 1
+FORMAT = 2
 FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
 TEST_SHARE = 1 / 11
+HIDDEN_MARGIN = 0.04
+"""What stands before the face is widened by this share of the face's width..."""
+HIDDEN_MARGIN_PX = 8
+"""...and by so many pixels: no window in which structure is compared sees it."""
 
 
 def train_frames(n_frames: int, use_all: bool = False) -> Bool:
@@ -63,8 +67,9 @@ class Tracks:
     """Per-frame results, F frames.
 
     landmarks: [F, 478, 3] source pixels. found, usable, train, silent: [F] bool (seen in the very
-    frame; good enough to learn from; outside the test block; no speech). viewmats: [F, 4, 4].
-    residual_px: [F]. codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
+    frame; good enough to learn from; outside the test block; no speech). hidden: [F, T] bool,
+    triangles of the face that something stands before. viewmats: [F, 4, 4]. residual_px: [F].
+    codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
     """
 
     landmarks: Float32
@@ -72,10 +77,16 @@ class Tracks:
     usable: Bool
     train: Bool
     silent: Bool
+    hidden: Bool
     viewmats: Float32
     residual_px: Float32
     codes: Float32
     origins: Float32
+
+    @property
+    def clear(self) -> Bool:
+        """Usable frames [F] in which nothing stands before the face."""
+        return self.usable & ~self.hidden.any(1)
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,14 @@ class IdentityDataset:
         """Landmarks [F, 478, 2] in crop pixels."""
         return crop_landmarks(self.tracks.landmarks, self.tracks.origins, self.info.scale)
 
+    def hidden_area(self, frame: int) -> Bool:
+        """Where something may stand before the person in crop `frame`, [H, W]."""
+        points = crop_landmarks(
+            self.tracks.landmarks[[frame]], self.tracks.origins[[frame]], self.info.scale
+        )
+        triangles = self.face.triangles[self.tracks.hidden[frame]]
+        return hidden_area(points[0], triangles, (self.info.crop_height, self.info.crop_width))
+
     def plate_crop(self, frame: int) -> UInt8:
         """The background behind crop `frame`, [H, W, 3] uint8."""
         info = self.info
@@ -202,6 +221,30 @@ def crop_landmarks(landmarks: Float32, origins: Float32, scale: float) -> Float3
     """Landmarks [F, 478, 2] in crop pixels, of landmarks [F, 478, 3] and crops' origins [F, 2] in source
     pixels."""
     return np.asarray((landmarks[..., :2] - origins[:, None]) * scale, dtype=np.float32)
+
+
+def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
+    """Where what stands before triangles [n, 3] of a face may be in an image, [H, W], with a margin.
+
+    points: [478, 2] landmarks in pixels. size: height, width. An arm goes on beside the face: a pixel
+    there belongs with the nearest one of the face.
+    """
+    area, outside = np.zeros(size, np.uint8), np.ones(size, np.uint8)
+    if not len(triangles):
+        return area > 0
+    for corners in points[triangles].round().astype(np.int32):
+        cv2.fillConvexPoly(area, corners, 1)
+    oval = points[list(FACE_OVAL)].round().astype(np.int32)
+    cv2.fillPoly(outside, [oval], 0)
+    outside[area > 0] = 0
+    _, nearest = cv2.distanceTransformWithLabels(
+        outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    is_hidden = np.zeros(int(nearest.max()) + 1, np.uint8)
+    is_hidden[nearest[outside == 0]] = area[outside == 0]
+    margin = HIDDEN_MARGIN_PX + round(HIDDEN_MARGIN * float(np.ptp(oval[:, 0])))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
+    return np.asarray(cv2.dilate(is_hidden[nearest], kernel) > 0)
 
 
 def cut_crop(

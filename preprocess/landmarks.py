@@ -110,10 +110,14 @@ def _prominence(face: Float32, width: int, height: int) -> float:
 
 def track_frames(tracker: FaceTracker, frames: Iterable[UInt8]) -> Tracking:
     """Landmarks of frames; those without the face are zero and not found."""
-    tracked = [tracker.track(frame) for frame in frames]
+    return as_tracking([tracker.track(frame) for frame in frames])
+
+
+def as_tracking(faces: list[Float32 | None]) -> Tracking:
+    """Faces frame by frame as a Tracking; None is zero and not found."""
     empty = np.zeros((N_LANDMARKS, 3), dtype=np.float32)
-    landmarks = np.array([empty if face is None else face for face in tracked], dtype=np.float32)
-    found = np.array([face is not None for face in tracked], dtype=bool)
+    landmarks = np.array([empty if face is None else face for face in faces], dtype=np.float32)
+    found = np.array([face is not None for face in faces], dtype=bool)
     return Tracking(landmarks.reshape(-1, N_LANDMARKS, 3), found)
 
 

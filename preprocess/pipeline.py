@@ -40,13 +40,25 @@ from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
 from talkhead.preprocess.body import track_body
 from talkhead.preprocess.headpose import HeadTrack, track_head
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
-from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, mesh_triangles, track_frames
+from talkhead.preprocess.landmarks import (
+    FaceTracker,
+    as_tracking,
+    bridge_gaps,
+    mesh_triangles,
+    track_frames,
+)
 from talkhead.preprocess.motion import encode_motion, fit_face_model
+from talkhead.preprocess.occlusion import (
+    face_colours,
+    head_posture,
+    hidden_triangles,
+    mouth_hidden,
+)
 from talkhead.preprocess.quality import (
     check_footage,
     check_learnt,
     report_quality,
-    usable_frames,
+    well_tracked,
 )
 from talkhead.preprocess.segmentation import CropPlan, PersonSegmenter, plan_crops
 from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
@@ -69,7 +81,7 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 9
+VERSION = 10
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK, CUT_CHUNK = 200, 50
 """Frames between checkpoints, of a tracker that streams and of cutting, which holds them: seconds."""
@@ -127,13 +139,16 @@ def preprocess(
     info = probe_footage(video)
     make_folder(folder)
     waveform = media.read_audio(video, SAMPLE_RATE)
-    tracking, n_faces = _track(video, info, folder, config, progress)
+    tracking, colours, n_faces = _track(video, info, folder, config, progress)
     tracking, covered = bridge_gaps(tracking)
     offset, head = _align(tracking, covered, waveform, folder, info, config, progress)
     waveform = shift_waveform(waveform, offset.corrected_ms)
-    usable = usable_frames(tracking, covered, head.poses)
     train = train_frames(len(tracking), config.use_all_frames)
-    check_learnt(usable & train, str(video))
+    hidden = _hidden(colours, tracking, head, train)
+    usable = well_tracked(tracking, covered, head.poses)
+    usable &= ~mouth_hidden(hidden, head.template, mesh_triangles())
+    clear = usable & ~hidden.any(1)
+    check_learnt(clear & train, str(video))
     plan = plan_crops(
         tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
     )
@@ -144,10 +159,14 @@ def preprocess(
         )
     _check_space(folder, plan, len(tracking))
     _cut(video, plan, len(tracking), folder, progress)
-    moving = _background(video, plan, usable & train, folder, info, progress)
-    _write_quality(tracking, covered, head, n_faces, offset, moving, folder, progress)
+    moving = _background(video, plan, clear & train, folder, info, progress)
+    notes = _notes(moving, offset)
+    report = report_quality(tracking, covered, head.poses, usable, hidden.any(1), n_faces, notes)
+    write_json(folder / "quality.json", report.to_json())
+    for warning in report.warnings:
+        progress.message(warning)
     write_tensors(folder / WAVEFORM, {"waveform": torch.from_numpy(waveform)})
-    face = fit_face_model(head.template, head.canonical, train & usable, silent, mesh_triangles())
+    face = fit_face_model(head.template, head.canonical, train & clear, silent, mesh_triangles())
     codes = encode_motion(face, head.canonical)
     frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
     masks = ImageFile(folder / MASKS, (plan.height, plan.width))
@@ -156,7 +175,7 @@ def preprocess(
     codes[:, inner] = inner_mouth_codes(frames, crop_points, usable, train)
     intrinsics = default_intrinsics(info.width, info.height)
     codes[:, -N_BODY:] = track_body(
-        frames, masks, tracking.landmarks, usable, train, plan, intrinsics, progress
+        frames, masks, tracking.landmarks, clear, train, plan, intrinsics, progress
     )
     tracks = Tracks(
         landmarks=tracking.landmarks,
@@ -164,6 +183,7 @@ def preprocess(
         usable=usable,
         train=train,
         silent=silent,
+        hidden=hidden,
         viewmats=head.poses.viewmats,
         residual_px=head.poses.residual_px,
         codes=codes,
@@ -191,23 +211,24 @@ def preprocess(
 
 def _track(
     video: Path, info: MediaInfo, folder: Path, config: PreprocessConfig, progress: Progress
-) -> tuple[Tracking, int]:
-    """Landmarks of every frame and the most faces seen at once; chunk by chunk, resumable."""
+) -> tuple[Tracking, UInt8, int]:
+    """Landmarks and colours of every face and the most faces at once; chunk by chunk, resumable."""
     done = folder / "tracking.safetensors"
     total = max(1, round(info.duration_s * FRAME_RATE))
     if not done.exists():
         parts = _tracked_chunks(video, folder, total, progress)
-        landmarks = torch.cat([part["landmarks"] for part in parts])
-        found = torch.cat([part["found"] for part in parts])
+        tracks = {
+            name: torch.cat([part[name] for part in parts])
+            for name in ("landmarks", "found", "colours")
+        }
         most = torch.stack([part["n_faces"] for part in parts]).max()
-        tracks = {"landmarks": landmarks, "found": found, "n_faces": most}
-        write_tensors(done, tracks)
+        write_tensors(done, {**tracks, "n_faces": most})
         for leftover in folder.glob("tracking.part*.safetensors"):
             leftover.unlink()
     stored = read_tensors(done)
     tracking = Tracking(stored["landmarks"].numpy(), stored["found"].numpy())
     check_footage(tracking, config.min_face, str(video))
-    return tracking, int(stored["n_faces"])
+    return tracking, stored["colours"].numpy(), int(stored["n_faces"])
 
 
 def _tracked_chunks(
@@ -241,17 +262,19 @@ def _track_chunk(
     """
     tracker = FaceTracker(_last_face(parts))
     track_frames(tracker, previous)
-
-    def passing() -> Iterator[UInt8]:
-        for frame in islice(frames, TRACK_CHUNK):
-            previous.append(frame)
-            yield frame
-
-    tracking = track_frames(tracker, passing())
+    triangles = mesh_triangles()
+    faces, colours = [], np.zeros((TRACK_CHUNK, *triangles.shape), np.uint8)
+    for i, frame in enumerate(islice(frames, TRACK_CHUNK)):
+        previous.append(frame)
+        faces.append(face := tracker.track(frame))
+        if face is not None:
+            colours[i] = face_colours(frame, face, triangles)
+    tracking = as_tracking(faces)
     tracker.close()
     return {
         "landmarks": torch.from_numpy(tracking.landmarks),
         "found": torch.from_numpy(tracking.found),
+        "colours": torch.from_numpy(colours[: len(faces)]),
         "n_faces": torch.tensor(tracker.most_faces),
     }
 
@@ -288,6 +311,14 @@ def _align(
         write_json(folder / "sync.json", asdict(offset))
         step.advance()
     return offset, head
+
+
+def _hidden(colours: UInt8, tracking: Tracking, head: HeadTrack, train: Bool) -> Bool:
+    """Triangles of the face that something stands before, [F, T]."""
+    posture = head_posture(head.poses.viewmats, lip_measures(head.canonical))
+    return hidden_triangles(
+        colours, posture, tracking.found, train, head.template, mesh_triangles()
+    )
 
 
 def lip_measures(points: Float32) -> Float32:
@@ -383,16 +414,8 @@ def _spread_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UI
     return whole
 
 
-def _write_quality(
-    tracking: Tracking,
-    covered: Bool,
-    head: HeadTrack,
-    n_faces: int,
-    offset: AvOffset,
-    moving: bool,
-    folder: Path,
-    progress: Progress,
-) -> None:
+def _notes(moving: bool, offset: AvOffset) -> list[str]:
+    """What is to be told of background and sound."""
     warnings = []
     if moving:
         warnings.append("the camera moves: the background behind the head is approximate")
@@ -400,7 +423,4 @@ def _write_quality(
         warnings.append("the audio-video offset could not be established and was left alone")
     elif offset.corrected_ms:
         warnings.append(f"the sound was {offset.corrected_ms:.0f} ms late; corrected")
-    report = report_quality(tracking, covered, head.poses, n_faces, warnings)
-    write_json(folder / "quality.json", report.to_json())
-    for warning in report.warnings:
-        progress.message(warning)
+    return warnings

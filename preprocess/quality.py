@@ -31,6 +31,7 @@ class QualityReport:
     head_turn_deg: float
     lip_range: float
     no_face: list[list[int]]
+    hidden: list[list[int]]
     badly_tracked: list[list[int]]
     turned_away: list[list[int]]
     warnings: list[str]
@@ -71,8 +72,8 @@ def eye_distance(landmarks: Float32) -> float:
     return float(np.median(np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=-1)))
 
 
-def usable_frames(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
-    """Frames [F] good enough to learn from: tracked, well, and not turned away."""
+def well_tracked(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
+    """Frames [F] whose face was tracked, well, and is not turned away."""
     limit = MAX_RESIDUAL * eye_distance(tracking.landmarks[covered])
     return covered & (poses.residual_px <= limit) & (head_turn(poses) <= MAX_TURN_DEG)
 
@@ -94,15 +95,28 @@ def head_turn(poses: HeadPoses) -> Float32:
 
 
 def report_quality(
-    tracking: Tracking, covered: Bool, poses: HeadPoses, n_faces: int, warnings: list[str]
+    tracking: Tracking,
+    covered: Bool,
+    poses: HeadPoses,
+    usable: Bool,
+    hidden: Bool,
+    n_faces: int,
+    warnings: list[str],
 ) -> QualityReport:
-    """The report on a tracked clip."""
-    usable = usable_frames(tracking, covered, poses)
+    """The report on a tracked clip.
+
+    usable: [F] frames that are learnt from. hidden: [F] frames with something before the face.
+    """
     distance = eye_distance(tracking.landmarks[covered])
     aperture = lip_aperture(tracking.landmarks[usable])
     turn = head_turn(poses)
     lip_range = float(np.percentile(aperture, 95) - np.percentile(aperture, 5))
     notes = list(warnings)
+    if hidden.any():
+        notes.append(
+            f"something passes before the face in {int(hidden.sum())} of {len(tracking)} frames: "
+            f"it is not learnt, and {int((hidden & ~usable).sum())} of them are left out"
+        )
     if n_faces > 1:
         notes.append(
             f"{n_faces} faces were seen; the largest, most central one of the start is followed"
@@ -120,7 +134,10 @@ def report_quality(
         head_turn_deg=round(float(np.percentile(turn[covered], 95)), 1),
         lip_range=round(lip_range, 3),
         no_face=_ranges(~covered),
-        badly_tracked=_ranges(covered & ~usable & (turn <= MAX_TURN_DEG)),
+        hidden=_ranges(hidden),
+        badly_tracked=_ranges(
+            covered & ~well_tracked(tracking, covered, poses) & (turn <= MAX_TURN_DEG)
+        ),
         turned_away=_ranges(covered & (turn > MAX_TURN_DEG)),
         warnings=notes,
     )

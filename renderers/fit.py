@@ -160,12 +160,15 @@ def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
 
 
 def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> TrainBatch:
-    """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels."""
+    """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels.
+
+    What stands before the person counts nothing.
+    """
     images = [dataset.frames[i].astype(np.float32) / 255.0 for i in frames]
     plates = [dataset.plate_crop(i).astype(np.float32) / 255.0 for i in frames]
     regions = [mask_regions(dataset.masks[i]) for i in frames]
     weights = [
-        weight_map(landmarks[i], inner, rim, RegionWeights())
+        weight_map(landmarks[i], inner, rim, RegionWeights()) * ~dataset.hidden_area(i)
         for i, (inner, rim) in zip(frames, regions, strict=True)
     ]
     mattes = [
@@ -188,8 +191,8 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
 
 def _spread_batch(dataset: IdentityDataset) -> TrainBatch:
     """N_SPREAD training frames, evenly spread."""
-    usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
-    frames = usable[np.linspace(0, len(usable) - 1, min(N_SPREAD, len(usable))).round().astype(int)]
+    clear = np.flatnonzero(dataset.tracks.clear & dataset.tracks.train)
+    frames = clear[np.linspace(0, len(clear) - 1, min(N_SPREAD, len(clear))).round().astype(int)]
     return make_batch(dataset, dataset.crop_landmarks(), frames)
 
 

@@ -64,8 +64,8 @@ class WarpRenderer:
 
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset, config: WarpConfig, seed: int) -> WarpRenderer:
-        """Training frames that cover the range of codes and poses, farthest first."""
-        usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
+        """Clear training frames that cover the range of codes and poses, farthest first."""
+        usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.train)
         places = _places(
             dataset.tracks.codes[usable], dataset.tracks.viewmats[usable], dataset.face.n_mouth
         )

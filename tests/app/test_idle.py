@@ -140,6 +140,17 @@ def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDatase
         assert choose_frames(with_usable(head_dataset, list(range(*gap)))) == run
 
 
+@pytest.mark.parametrize("frames", [[10], [9, 10, 11]])
+def test_nothing_before_the_face_is_kept(head_dataset: IdentityDataset, frames: list[int]) -> None:
+    """However short: gaps of the tracker are closed, these aren't."""
+    hidden = head_dataset.tracks.hidden.copy()
+    hidden[frames, 0] = True
+    spoilt = replace(head_dataset, tracks=replace(head_dataset.tracks, hidden=hidden))
+    run = frames[-1] + 1, int(head_dataset.tracks.train.sum())
+    assert choose_frames(spoilt) == run
+    assert choose_frames(with_usable(spoilt, [frames[0] - 1, frames[-1] + 1])) == run
+
+
 def test_a_short_gap_ends_no_run(head_dataset: IdentityDataset) -> None:
     n_train = int(head_dataset.tracks.train.sum())
     assert choose_frames(with_usable(head_dataset, [5, 6, 20, 21, 22])) == (0, n_train)

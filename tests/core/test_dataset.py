@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,16 @@ import numpy as np
 import pytest
 
 from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset, ImageFile, cut_crop, train_frames
+from talkhead.dataset import (
+    HIDDEN_MARGIN_PX,
+    IdentityDataset,
+    ImageFile,
+    cut_crop,
+    hidden_area,
+    train_frames,
+)
 from talkhead.errors import PackageError
+from talkhead.face import CHIN, OUTER_EYE_CORNERS
 from talkhead.types import UInt8
 
 
@@ -132,3 +141,44 @@ def test_plate_crop_is_the_background_of_the_frame(head_dataset: IdentityDataset
         plate, image = head_dataset.plate_crop(frame), head_dataset.frames[frame]
         assert outside.sum() > 50
         assert np.abs(plate[outside].astype(int) - image[outside]).max() <= 6  # drawn with a blur
+
+
+def with_hidden(dataset: IdentityDataset, frame: int, triangles: list[int]) -> IdentityDataset:
+    hidden = dataset.tracks.hidden.copy()
+    hidden[frame, triangles] = True
+    return replace(dataset, tracks=replace(dataset.tracks, hidden=hidden))
+
+
+def test_clear_frames_are_usable_with_nothing_before_the_face(
+    head_dataset: IdentityDataset,
+) -> None:
+    dataset = with_hidden(head_dataset, 5, [3])
+    dataset.tracks.usable[:] = True
+    assert np.flatnonzero(~dataset.tracks.clear).tolist() == [5]
+    usable = np.arange(len(dataset)) != 7
+    tracks = replace(dataset.tracks, usable=usable)
+    assert np.flatnonzero(~tracks.clear).tolist() == [5, 7]
+
+
+def test_what_hides_the_chin_hides_the_neck_below(head_dataset: IdentityDataset) -> None:
+    face = head_dataset.face
+    chin = np.flatnonzero((face.triangles == CHIN).any(1)).tolist()
+    dataset = with_hidden(head_dataset, 5, chin)
+    assert not dataset.hidden_area(4).any()
+    area, points = dataset.hidden_area(5), dataset.crop_landmarks()[5]
+    for corners in points[face.triangles[chin]]:
+        column, row = corners.mean(0).astype(int)
+        assert area[row - HIDDEN_MARGIN_PX : row + HIDDEN_MARGIN_PX + 1, column].all()
+    column, row = points[CHIN].astype(int)
+    assert area[row:, column].all(), "down to the edge"
+    eyes = points[list(OUTER_EYE_CORNERS)].astype(int)
+    assert not area[eyes[:, 1], eyes[:, 0]].any() and not area[0].any()
+
+
+def test_no_triangles_hide_nothing_and_faces_may_lie_outside(
+    head_dataset: IdentityDataset,
+) -> None:
+    points, triangles = head_dataset.crop_landmarks()[0], head_dataset.face.triangles
+    assert not hidden_area(points, triangles[:0], (128, 96)).any()
+    assert hidden_area(points, triangles, (128, 96)).all()
+    assert hidden_area(points + 1000.0, triangles, (128, 96)).shape == (128, 96)

@@ -15,7 +15,7 @@ from talkhead.preprocess.quality import (
     eye_distance,
     head_turn,
     report_quality,
-    usable_frames,
+    well_tracked,
 )
 from talkhead.types import HeadPoses, Tracking
 
@@ -83,7 +83,7 @@ def test_too_few_frames_to_learn_from() -> None:
     tracking, poses = make_tracking(300), make_head_poses(300)
     aside = Rotation.from_euler("y", 60, degrees=True).as_matrix()
     poses.viewmats[80:, :3, :3] = aside
-    usable = usable_frames(tracking, np.ones(300, dtype=bool), poses)
+    usable = well_tracked(tracking, np.ones(300, dtype=bool), poses)
     with pytest.raises(FootageError, match=r"^person.mp4: only 80 of 300 frames .* turned away"):
         check_learnt(usable, "person.mp4")
     usable[:100] = True
@@ -105,7 +105,7 @@ def test_head_turn() -> None:
     assert found.tolist() == pytest.approx([0, 30, 50, 0], abs=0.1)
 
 
-def test_usable_frames_and_their_ranges() -> None:
+def test_well_tracked_frames_and_their_ranges() -> None:
     tracking, poses = make_tracking(300), make_head_poses(300)
     covered = np.ones(300, dtype=bool)
     covered[20:30] = False
@@ -113,22 +113,27 @@ def test_usable_frames_and_their_ranges() -> None:
     poses.residual_px[299] = 40.0
     aside = Rotation.from_euler("y", 60, degrees=True).as_matrix()
     poses.viewmats[200:221, :3, :3] = aside
-    usable = usable_frames(tracking, covered, poses)
+    usable = well_tracked(tracking, covered, poses)
     assert int(usable.sum()) == 300 - 10 - 6 - 21
     assert not usable[[20, 29, 100, 104, 200, 220, 299]].any()
-    report = report_quality(tracking, covered, poses, 1, [])
+    hidden = np.isin(np.arange(300), [50, 51, 52, 250])
+    usable[50:53] = False
+    report = report_quality(tracking, covered, poses, usable, hidden, 1, [])
     assert report.no_face == [[20, 29]]
+    assert report.hidden == [[50, 52], [250, 250]]
+    assert "before the face in 4 of 300 frames" in report.warnings[0]
+    assert "3 of them are left out" in report.warnings[0]
     assert report.badly_tracked == [[100, 104], [299, 299]]
     assert report.turned_away == [[200, 220]]
-    assert (report.n_frames, report.n_usable) == (300, 263)
+    assert (report.n_frames, report.n_usable) == (300, 260)
 
 
 def test_report_warns_and_stays_calm() -> None:
     tracking, poses, covered = make_tracking(600), make_head_poses(600), np.ones(600, dtype=bool)
-    calm = report_quality(tracking, covered, poses, 1, [])
+    calm = report_quality(tracking, covered, poses, covered, ~covered, 1, [])
     assert calm.warnings == [] and calm.no_face == []
     assert calm.eye_distance_px == pytest.approx(768 / 4.6, rel=0.05)
-    loud = report_quality(tracking, covered, poses, 3, ["the camera moves"])
+    loud = report_quality(tracking, covered, poses, covered, ~covered, 3, ["the camera moves"])
     assert loud.warnings[0] == "the camera moves"
     assert any("3 faces were seen" in warning for warning in loud.warnings)
 
@@ -139,5 +144,6 @@ def test_a_still_mouth_and_little_footage_are_told() -> None:
     )
     landmarks = make_landmarks(still, make_poses(200), default_intrinsics(640, 480))
     tracking, covered = Tracking(landmarks, np.ones(200, dtype=bool)), np.ones(200, dtype=bool)
-    notes = " ".join(report_quality(tracking, covered, make_head_poses(), 1, []).warnings)
+    report = report_quality(tracking, covered, make_head_poses(), covered, ~covered, 1, [])
+    notes = " ".join(report.warnings)
     assert "hardly moves" in notes and "under 20 s" in notes

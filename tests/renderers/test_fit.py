@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -255,3 +257,31 @@ def test_batches_hold_what_the_dataset_holds(head_dataset: IdentityDataset) -> N
     chin = head_dataset.crop_landmarks()[4, 199].astype(int)
     weights = batch.weights[0, ..., 0]
     assert weights[lips[1], lips[0]] > weights[chin[1], chin[0]] > weights[2, 2] > 0
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_what_stands_before_the_face_teaches_nothing(
+    head_dataset: IdentityDataset, name: str
+) -> None:
+    """Whatever is there, the loss and its gradient are the same."""
+    tracks, face = head_dataset.tracks, head_dataset.face
+    lower = face.template[face.triangles].mean(1)[:, 1] > 0.6
+    hidden = tracks.hidden.copy()
+    hidden[4] = lower
+    dataset = replace(head_dataset, tracks=replace(tracks, hidden=hidden))
+    batch = make_batch(dataset, dataset.crop_landmarks(), np.array([4]))
+    area = dataset.hidden_area(4)
+    assert area.any() and not batch.weights[0, ..., 0][area].any()
+    assert (batch.weights[0, ..., 0][~area] > 0).all()
+    behind = cv2.erode(area.astype(np.uint8), np.ones((17, 17), np.uint8)) > 0
+    assert behind.sum() > 500
+    other = replace(batch, images=batch.images.clone())
+    other.images[0][torch.from_numpy(behind)] = torch.tensor([0.9, 0.1, 0.9])
+    results = []
+    for shown in (batch, other):
+        renderer = renderer_kind(name).renderer().from_dataset(dataset, SMALL[name], 0)
+        torch.stack(list(renderer.losses(shown, 0).values())).sum().backward()
+        results.append([p.grad for group in renderer.param_groups() for p in group["params"]])
+    assert any(gradient is not None and gradient.any() for gradient in results[0])
+    for first, second in zip(*results, strict=True):
+        assert (first is None and second is None) or torch.allclose(first, second, atol=1e-7)

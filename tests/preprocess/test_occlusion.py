@@ -1,0 +1,164 @@
+"""Things before the face are told from blinks, light, fringes and what always is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fixtures_head import make_face, make_poses
+from scipy.ndimage import binary_dilation
+
+from talkhead.face import LEFT_BROW, LEFT_EYE, N_LANDMARKS, NOSE_BOTTOM, RIGHT_EYE
+from talkhead.preprocess.occlusion import (
+    AROUND_FRAMES,
+    face_colours,
+    head_posture,
+    hidden_triangles,
+    learn_usual,
+    mouth_hidden,
+)
+from talkhead.types import Bool, Float32, Float64, UInt8
+
+N_FRAMES = 300
+FACE = make_face()
+CENTRES = FACE.template[FACE.triangles].mean(1)
+MOUTH = np.linalg.norm(CENTRES[:, :2] - np.array([0.1, 0.7]), axis=1) < 0.3
+HELD = slice(100, 110)
+
+
+def make_posture() -> Float64:
+    lips = np.random.default_rng(1).normal(0.0, 0.1, (N_FRAMES, 3)).astype(np.float32)
+    return head_posture(make_poses(N_FRAMES).astype(np.float32), lips)
+
+
+def make_colours(posture: Float64) -> UInt8:
+    """A face shaded as it turns, under light that changes from half to one and a half."""
+    rng = np.random.default_rng(0)
+    base = rng.uniform(60, 160, (1, len(FACE.triangles), 3))
+    shade = 1.0 + 2.0 * posture[:, 1, None] * CENTRES[:, 0]
+    light = 1.0 + 0.5 * np.sin(np.arange(N_FRAMES) / 20)
+    noise = rng.normal(0.0, 1.0, (N_FRAMES, len(FACE.triangles), 3))
+    seen = base * shade[..., None] * light[:, None, None] + noise
+    return np.clip(seen, 0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def posture() -> Float64:
+    return make_posture()
+
+
+@pytest.fixture
+def colours(posture: Float64) -> UInt8:
+    return make_colours(posture)
+
+
+def hidden(colours: UInt8, posture: Float64, found: Bool | None = None) -> Bool:
+    every = np.ones(len(colours), dtype=bool)
+    found = every if found is None else found
+    return hidden_triangles(colours, posture, found, every, FACE.template, FACE.triangles)
+
+
+def test_light_and_shading_hide_nothing(colours: UInt8, posture: Float64) -> None:
+    assert not hidden(colours, posture).any()
+
+
+@pytest.mark.parametrize("colour", [(30, 30, 32), (225, 225, 220), (110, 110, 110)])
+def test_a_thing_before_the_mouth(
+    colours: UInt8, posture: Float64, colour: tuple[int, int, int]
+) -> None:
+    colours[HELD, MOUTH] = colour
+    found = hidden(colours, posture)
+    around = np.zeros(N_FRAMES, dtype=bool)
+    around[HELD.start - AROUND_FRAMES : HELD.stop + AROUND_FRAMES] = True
+    assert np.array_equal(found.any(1), around)
+    assert found[HELD][:, MOUTH].mean() > 0.8
+    far = np.linalg.norm(CENTRES[:, :2] - np.array([0.1, 0.7]), axis=1) > 0.6
+    assert not found[:, far].any()
+    assert np.array_equal(mouth_hidden(found, FACE.template, FACE.triangles), around)
+
+
+def test_what_comes_again_and_again_is_no_face(colours: UInt8, posture: Float64) -> None:
+    """A fifth of the clip."""
+    often = np.arange(N_FRAMES) // 20 % 5 == 1
+    colours[np.ix_(often, MOUTH)] = (30, 30, 32)
+    found = hidden(colours, posture)
+    assert found[often].any(1).all()
+    assert not found[~binary_dilation(often, np.ones(2 * AROUND_FRAMES + 1))].any()
+
+
+def test_what_is_always_there_belongs_to_the_face(colours: UInt8, posture: Float64) -> None:
+    """A beard, and glasses."""
+    colours[:, MOUTH] //= 4
+    colours[:, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 20
+    assert not hidden(colours, posture).any()
+
+
+def test_blinks_and_fringes_are_left_alone(colours: UInt8, posture: Float64) -> None:
+    colours[HELD, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 90
+    above_brows = CENTRES[:, 1] < FACE.template[list(LEFT_BROW), 1].min() - 0.25
+    colours[50:60, above_brows] = 20
+    assert not hidden(colours, posture).any()
+
+
+def test_a_few_strange_triangles_are_noise(colours: UInt8, posture: Float64) -> None:
+    colours[HELD, ::25] = 0
+    assert not hidden(colours, posture).any()
+
+
+def test_frames_without_a_face_are_hidden_with_their_neighbours(
+    colours: UInt8, posture: Float64
+) -> None:
+    found = np.ones(N_FRAMES, dtype=bool)
+    found[104:107] = found[200:203] = False
+    colours[~found] = 0
+    colours[HELD, MOUTH] = (30, 30, 32)
+    seen = hidden(colours, posture, found)
+    assert seen[104:107].any(1).all() and not seen[190:].any()
+
+
+def test_held_out_frames_say_nothing_of_what_is_usual(colours: UInt8, posture: Float64) -> None:
+    train = np.arange(N_FRAMES) < 270
+    every = np.ones(N_FRAMES, dtype=bool)
+    before = hidden_triangles(colours, posture, every, train, FACE.template, FACE.triangles)
+    colours[273:] = np.random.default_rng(2).integers(0, 256, colours[273:].shape)
+    after = hidden_triangles(colours, posture, every, train, FACE.template, FACE.triangles)
+    assert np.array_equal(before[:270], after[:270])
+
+
+def test_the_usual_look_follows_posture(colours: UInt8, posture: Float64) -> None:
+    """Half the clip explains the other half to its noise; without postures it doesn't."""
+    knowing = learn_usual(colours[::2], posture[::2])
+    ignorant = learn_usual(colours[::2], np.zeros_like(posture[::2]))
+    assert knowing.strangeness(colours[1::2], posture[1::2]).mean() < 1.0
+    assert knowing.spread.mean() < 0.7 * ignorant.spread.mean()
+
+
+def test_only_what_is_below_the_nose_hides_the_mouth() -> None:
+    flags = np.zeros((3, len(FACE.triangles)), dtype=bool)
+    flags[1, CENTRES[:, 1].argmin()] = True
+    flags[2, CENTRES[:, 1].argmax()] = True
+    assert mouth_hidden(flags, FACE.template, FACE.triangles).tolist() == [False, False, True]
+    assert CENTRES[:, 1].max() > FACE.template[NOSE_BOTTOM, 1]
+
+
+def gradient_face(scale: float, shift: float) -> tuple[UInt8, Float32]:
+    """A picture whose red grows to the right and green downwards, and a face in it."""
+    y, x = np.mgrid[:400, :400]
+    frame = np.stack([x // 2, y // 2, np.full_like(x, 7)], axis=-1).astype(np.uint8)
+    landmarks = np.zeros((N_LANDMARKS, 3), np.float32)
+    landmarks[:, :2] = FACE.template[:, :2] * scale + shift
+    return frame, landmarks
+
+
+@pytest.mark.parametrize("scale", [60.0, 150.0])
+def test_colours_are_those_at_the_triangles(scale: float) -> None:
+    frame, landmarks = gradient_face(scale, 180.0)
+    places = landmarks[FACE.triangles, :2].mean(1)
+    seen = face_colours(frame, landmarks, FACE.triangles)
+    assert np.abs(seen[:, :2] - places / 2).max() < 2.0 and (seen[:, 2] == 7).all()
+
+
+@pytest.mark.parametrize("shift", [-1000.0, 0.0, 390.0, 2000.0])
+def test_faces_beyond_the_picture_take_its_edge(shift: float) -> None:
+    frame, landmarks = gradient_face(100.0, shift)
+    seen = face_colours(frame, landmarks, FACE.triangles)
+    assert seen.shape == (len(FACE.triangles), 3) and (seen[:, 2] == 7).all()
