@@ -66,7 +66,7 @@ from talkhead.types import FRAME_RATE, Float32
 SEGMENT_FRAMES = 30 * FRAME_RATE
 """Pictures in a segment: what a kill costs at most, 30 s of the line."""
 LINE, CODES = "line.json", "codes.safetensors"
-WORK_VERSION = 2
+WORK_VERSION = 3
 """Raise it when the same line would be rendered otherwise."""
 
 

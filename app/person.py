@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> 
     name, part = package.renderer(name)
     kind = renderer_kind(name)
     config = config_from_json(kind.config(), part.config)
-    tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
     try:
+        tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
         return kind.renderer().from_tensors(tensors, config)
     except KeyError as error:
         raise PackageError(
@@ -124,12 +125,15 @@ def hear_line(
 def _sound(audio: Path) -> Callable[[], Iterable[Float32]]:
     """What gives a sound from its beginning, in chunks [n], as often as it is called."""
 
-    def read() -> Iterable[Float32]:
+    def read() -> Generator[Float32, None, None]:
         return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
 
-    if media.probe(audio).duration_s > KEPT_S:
-        return read
-    kept = list(read())
+    kept: list[Float32] = []
+    with closing(read()) as chunks:
+        for chunk in chunks:
+            kept.append(chunk)
+            if len(kept) * CHUNK_S > KEPT_S:
+                return read
     return lambda: kept
 
 

@@ -112,7 +112,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
     first = np.unique(shown, return_index=True)[1]  # of tracks of the same picture
-    tracked = first[tracks.usable[first]]
+    tracked = first[tracks.clear[first]]  # nothing is pasted over a hand
     at = shown[tracked].astype(np.float64)
     own = shown_pictures(times, rate, n_frames).astype(np.float64)
     near = _nearest(at, own)

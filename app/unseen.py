@@ -1,6 +1,6 @@
-"""Whether a line asks for mouths that the footage doesn't show: far from them all, heads break.
+"""Whether a line asks for mouths that the idle clip doesn't show: far from all, heads break.
 
-What is far is measured by the footage itself: how far its own mouths lie from the nearest one of
+What is far is measured by the clip itself: how far its own mouths lie from the nearest one of
 another moment.
 """
 
@@ -27,7 +27,7 @@ def tell_unseen(codes: Float32, clip: IdleClip) -> str:
     if unseen.mean() <= TOLD_SHARE:
         return ""
     return (
-        f"{100 * unseen.mean():.0f} % of the line asks for mouths far from any in the footage "
+        f"{100 * unseen.mean():.0f} % of the line asks for mouths far from any in the idle clip "
         f"(first at {unseen.argmax() / FRAME_RATE:.1f} s): they may look wrong"
     )
 
@@ -36,10 +36,11 @@ def unseen_mouths(codes: Float32, clip: IdleClip) -> Bool:
     """Which of codes [F, K] have a mouth that lies far from every one of the clip's, [F]."""
     if len(clip) < LEAST_FRAMES:
         return np.zeros(len(codes), bool)
-    seen = clip.codes[:, : clip.face.n_mouth]
+    n_moving = int(clip.face.basis[: clip.face.n_mouth].any(axis=(1, 2)).sum())
+    seen = clip.codes[:, :n_moving]
     apart = _distances(seen, seen, moments=np.arange(len(seen)))
     limit = MARGIN * np.percentile(apart, USUAL_PERCENT)
-    return _distances(codes[:, : clip.face.n_mouth], seen) > limit
+    return _distances(codes[:, :n_moving], seen) > limit
 
 
 def _distances(mouths: Float32, seen: Float32, moments: Int | None = None) -> Float32:

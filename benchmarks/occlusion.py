@@ -138,7 +138,7 @@ def detect(tracked: Tracked, size: tuple[int, int]) -> Found:
     found, train = tracked.found, train_frames(len(tracked.found))
     intrinsics = default_intrinsics(size[1], size[0])
     head = track_head(tracked.landmarks, found, found & train, intrinsics)
-    posture = head_posture(head.poses.viewmats, lip_measures(head.canonical))
+    posture = head_posture(head.poses.viewmats, lip_measures(head.canonical), found & train)
     triangles = mesh_triangles()
     hidden = hidden_triangles(tracked.colours, posture, found, train, head.template, triangles)
     return Found(hidden, mouth_hidden(hidden, head.template, triangles))

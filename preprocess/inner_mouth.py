@@ -25,7 +25,8 @@ SHUT, OPEN = 0.02, 0.07
 
 
 def inner_mouth_codes(frames: ImageFile, landmarks: Float32, usable: Bool, train: Bool) -> Float32:
-    """Codes [F, N_INNER], zero where the mouth is shut; the first has deviation 1 in training.
+    """Codes [F, N_INNER], zero where the mouth is shut or not tracked; the first has deviation 1 in
+    training.
 
     frames: crops. landmarks: [F, 478, 2] crop pixels. usable, train: [F]; components are those of
     usable training frames alone. All zero where the mouth never opens in them.
@@ -33,7 +34,9 @@ def inner_mouth_codes(frames: ImageFile, landmarks: Float32, usable: Bool, train
     seen = np.stack(
         [_brightness(frame, _grid(points)) for frame, points in zip(frames, landmarks, strict=True)]
     )
-    weights = _openness(lip_aperture(landmarks))
+    tracked = landmarks.any(axis=(1, 2))
+    weights = np.zeros(len(seen))
+    weights[tracked] = _openness(lip_aperture(landmarks[tracked]))
     learnt = usable & train & (weights > 0)
     if learnt.sum() <= N_INNER:
         return np.zeros((len(seen), N_INNER), np.float32)

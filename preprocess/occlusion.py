@@ -83,15 +83,15 @@ def face_colours(frame: UInt8, landmarks: Float32, triangles: Int) -> UInt8:
     return np.asarray(seen.mean(1).round(), np.uint8)
 
 
-def head_posture(viewmats: Float32, lips: Float32) -> Float64:
+def head_posture(viewmats: Float32, lips: Float32, learnt: Bool) -> Float64:
     """What a face's shading follows, [F, 6 + L]: direction, place, depth, and measures [F, L] of lips.
 
-    viewmats: [F, 4, 4].
+    viewmats: [F, 4, 4]. learnt: [F] frames whose mean direction the others count from.
     """
     turns = Rotation.from_matrix(viewmats[:, :3, :3].astype(np.float64))
     place = viewmats[:, :3, 3].astype(np.float64)
     parts = (
-        (turns * turns.mean().inv()).as_rotvec(),
+        (turns * turns[learnt].mean().inv()).as_rotvec(),
         place[:, :2] / place[:, 2:],
         np.log(place[:, 2:]),
     )

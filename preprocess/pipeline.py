@@ -315,7 +315,8 @@ def _align(
 
 def _hidden(colours: UInt8, tracking: Tracking, head: HeadTrack, train: Bool) -> Bool:
     """Triangles of the face that something stands before, [F, T]."""
-    posture = head_posture(head.poses.viewmats, lip_measures(head.canonical))
+    learnt = tracking.found & train
+    posture = head_posture(head.poses.viewmats, lip_measures(head.canonical), learnt)
     return hidden_triangles(
         colours, posture, tracking.found, train, head.template, mesh_triangles()
     )

@@ -31,7 +31,7 @@ def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
 
     At the rim, and where something shows through, nothing changes: there would be a halo.
     """
-    if rendering.rgb.device.type != "cpu":
+    if rendering.rgb.device.type != "cpu" or rendering.rgb.requires_grad:
         return sharpened_torch(rendering, amount)
     rgb, alpha = rendering.rgb.contiguous().numpy(), rendering.alpha.contiguous().numpy()
     result = np.empty_like(rgb)
@@ -40,7 +40,7 @@ def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
 
 
 def sharpened_torch(rendering: Rendering, amount: Tensor) -> Rendering:
-    """The same as sharpened, in plain torch."""
+    """The same as sharpened, in plain torch, differentiable."""
     both = torch.cat([rendering.rgb, rendering.alpha], dim=3)
     soft = _blurred(both)
     inside = ((soft[..., 3:] - OPAQUE) / (1.0 - OPAQUE)).clamp(0.0, 1.0)

@@ -92,6 +92,7 @@ def _optimise(
             if time.monotonic() - saved > CHECKPOINT_S:
                 _save(renderer, optimiser, step + 1, checkpoint)
                 saved = time.monotonic()
+    _save(renderer, optimiser, config.n_steps, checkpoint)
     renderer.after_fit(_to(_spread_batch(dataset), device))
     _save(renderer, optimiser, config.n_steps, checkpoint)
     return renderer

@@ -62,12 +62,12 @@ def _unpacked(stored: Mapping[str, Tensor], name: str, dtype: str, shape: list[i
 
 
 def _smallest_whole(values: Tensor) -> Tensor:
-    """Whole numbers in the smallest type that holds them. Raises ValueError beyond 16 bits."""
+    """Whole numbers in the smallest type that holds them. Raises ValueError beyond 32 bits."""
     most = float(values.abs().max()) if values.numel() else 0.0
-    for kind in (torch.int8, torch.int16):
+    for kind in (torch.int8, torch.int16, torch.int32):
         if most <= torch.iinfo(kind).max:
             return values.to(kind)
-    raise ValueError(f"{most:g} steps: the step is too small to keep this in 16 bits")
+    raise ValueError(f"{most:g} steps: the step is too small to keep this in 32 bits")
 
 
 def _bytes(data: bytes) -> Tensor:

@@ -217,9 +217,13 @@ class GaussianRenderer:
         size = (batch.images.shape[1], batch.images.shape[2])
         code = self._code(batch.motion, batch.viewmats)
         with torch.no_grad():
-            made = self._render(batch.motion, code, batch.viewmats, batch.ks, size)
+            made = [  # one at a time, as in fitting
+                self._render(batch.motion[i], code[i], batch.viewmats[i], batch.ks[i], size)
+                for i in torch.arange(len(code)).split(1)
+            ]
             region = batch.weights[..., 0] >= RegionWeights().mouth
-            self.detail = wanted_amount(made, batch.images, region)
+            rgb, alpha = (torch.cat([getattr(m, k) for m in made]) for k in ("rgb", "alpha"))
+            self.detail = wanted_amount(Rendering(rgb, alpha), batch.images, region)
 
     def take_less_memory(self) -> bool:
         """All of an image is drawn at once."""

@@ -234,7 +234,7 @@ def test_mouths_that_were_never_seen_are_told_of(
     monkeypatch.setattr(lines, "hear_line", lambda *given: far)
     render_line(person, Line(audio, tmp_path / "out.mp4"), tmp_path / "w", tmp_path, Listening())
     assert told == [
-        "100 % of the line asks for mouths far from any in the footage (first at 0.0 s): "
+        "100 % of the line asks for mouths far from any in the idle clip (first at 0.0 s): "
         "they may look wrong"
     ]
 

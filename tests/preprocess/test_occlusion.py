@@ -7,6 +7,7 @@ import pytest
 from fixtures_head import make_face, make_poses
 from scipy.ndimage import binary_dilation
 
+from talkhead.dataset import train_frames
 from talkhead.face import LEFT_BROW, LEFT_EYE, N_LANDMARKS, NOSE_BOTTOM, RIGHT_EYE
 from talkhead.preprocess.occlusion import (
     AROUND_FRAMES,
@@ -27,7 +28,17 @@ HELD = slice(100, 110)
 
 def make_posture() -> Float64:
     lips = np.random.default_rng(1).normal(0.0, 0.1, (N_FRAMES, 3)).astype(np.float32)
-    return head_posture(make_poses(N_FRAMES).astype(np.float32), lips)
+    return head_posture(make_poses(N_FRAMES).astype(np.float32), lips, train_frames(N_FRAMES))
+
+
+def test_postures_count_from_what_may_be_learnt_from() -> None:
+    """Other held-out poses leave those of the training frames as they are."""
+    train, views = train_frames(N_FRAMES), make_poses(N_FRAMES).astype(np.float32)
+    lips = np.zeros((N_FRAMES, 3), np.float32)
+    other = views.copy()
+    other[~train] = views[0]
+    first, second = (head_posture(v, lips, train)[train] for v in (views, other))
+    assert np.array_equal(first, second)
 
 
 def make_colours(posture: Float64) -> UInt8:

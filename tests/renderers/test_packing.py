@@ -23,13 +23,15 @@ def test_what_has_no_step_comes_back_exactly() -> None:
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
 
 
-@pytest.mark.parametrize("size", [1.0, 300.0])
+@pytest.mark.parametrize("size", [1.0, 300.0, 3e4])
 def test_rounding_stays_within_half_a_step(size: float) -> None:
     deltas = size * torch.randn(6, 50, generator=torch.Generator().manual_seed(1))
     steps = torch.linspace(0.1, 0.6, 6)[:, None]
     found = unpack(pack({"deltas": deltas}, {"deltas": steps}))["deltas"]
     assert found.dtype == torch.float32
-    assert ((found - deltas).abs() <= 0.5001 * steps).all() and not torch.equal(found, deltas)
+    assert ((found - deltas).abs() <= 0.5001 * steps + 1e-6 * size).all() and not torch.equal(
+        found, deltas
+    )
 
 
 def test_small_numbers_take_little() -> None:
@@ -45,7 +47,7 @@ def test_tensors_never_packed_pass() -> None:
 
 def test_too_small_a_step_and_damage_are_told() -> None:
     with pytest.raises(ValueError, match="too small"):
-        pack({"deltas": torch.tensor([1e6])}, {"deltas": torch.tensor(0.1)})
+        pack({"deltas": torch.tensor([1e9])}, {"deltas": torch.tensor(0.1)})
     packed = pack({"deltas": torch.ones(4)}, {})
     for name in ("deltas", CONTENTS):
         broken = dict(packed)
