@@ -41,6 +41,13 @@ def train_frames(n_frames: int, use_all: bool = False) -> Bool:
     return train
 
 
+def spread_frames(allowed: Bool, n: int) -> Int:
+    """The numbers of n of the allowed frames [F], or of all if they are fewer, evenly spread."""
+    frames = np.flatnonzero(allowed)
+    places = np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int)
+    return np.asarray(frames[places], np.int64)
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """Facts of a dataset.
@@ -152,7 +159,7 @@ class IdentityDataset:
 
     @classmethod
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
-        """Write everything but the flat arrays, dataset.json last."""
+        """Write everything but flat arrays, waveform and plate; dataset.json last."""
         write_tensors(path / "face.safetensors", face.tensors())
         arrays = {k: torch.from_numpy(np.array(v)) for k, v in vars(tracks).items()}
         write_tensors(path / "tracks.safetensors", arrays)

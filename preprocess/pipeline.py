@@ -32,6 +32,7 @@ from talkhead.dataset import (
     Tracks,
     crop_landmarks,
     cut_crop,
+    spread_frames,
     train_frames,
 )
 from talkhead.errors import FootageError, TalkheadError
@@ -263,7 +264,7 @@ def _track_chunk(
     tracker = FaceTracker(_last_face(parts))
     track_frames(tracker, previous)
     triangles = mesh_triangles()
-    faces, colours = [], np.zeros((TRACK_CHUNK, *triangles.shape), np.uint8)
+    faces, colours = [], np.zeros((TRACK_CHUNK, len(triangles), 3), np.uint8)
     for i, frame in enumerate(islice(frames, TRACK_CHUNK)):
         previous.append(frame)
         faces.append(face := tracker.track(frame))
@@ -380,10 +381,7 @@ def _background(
     if not facts.exists():
         with progress.step("Background behind the person", total=1) as step:
             masks = ImageFile(folder / MASKS, (plan.height, plan.width))
-            chosen = np.flatnonzero(usable)
-            chosen = chosen[
-                np.linspace(0, len(chosen) - 1, min(MAX_SAMPLES, len(chosen))).round().astype(int)
-            ]
+            chosen = spread_frames(usable, MAX_SAMPLES)
             images = list(_pick(video, set(chosen.tolist())))
             spread = [_spread_mask(masks[i], plan, i, info) for i in chosen]
             plate = clean_plate(images, spread)

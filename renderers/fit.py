@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from talkhead.checkpoints import load_optimiser, optimiser_tensors
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, spread_frames
 from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
@@ -192,8 +192,7 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
 
 def _spread_batch(dataset: IdentityDataset) -> TrainBatch:
     """N_SPREAD training frames, evenly spread."""
-    clear = np.flatnonzero(dataset.tracks.clear & dataset.tracks.train)
-    frames = clear[np.linspace(0, len(clear) - 1, min(N_SPREAD, len(clear))).round().astype(int)]
+    frames = spread_frames(dataset.tracks.clear & dataset.tracks.train, N_SPREAD)
     return make_batch(dataset, dataset.crop_landmarks(), frames)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, spread_frames
 from talkhead.face import (
     CHIN,
     FACE_OVAL,
@@ -287,8 +287,7 @@ def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Floa
 
 def _spread_frames(dataset: IdentityDataset, n: int) -> Int:
     """n usable training frames, evenly spread."""
-    usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
-    return usable[np.linspace(0, len(usable) - 1, min(n, len(usable))).round().astype(int)]
+    return spread_frames(dataset.tracks.usable & dataset.tracks.train, n)
 
 
 def _colours(dataset: IdentityDataset, places: Float64) -> Float32:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, spread_frames
 from talkhead.renderers.nerf.rays import HeadSpace
 
 N_FRAMES = 24
@@ -26,8 +26,7 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reac
     reach: world units by which masks are widened: half a cell and what tracking errs.
     """
     tracks, info = dataset.tracks, dataset.info
-    usable = np.flatnonzero(tracks.usable & tracks.train)
-    chosen = usable[np.linspace(0, len(usable) - 1, min(N_FRAMES, len(usable))).round().astype(int)]
+    chosen = spread_frames(tracks.usable & tracks.train, N_FRAMES)
     seen, inside = np.zeros(len(places)), np.zeros(len(places))
     for i in chosen:
         view = torch.from_numpy(tracks.viewmats[i : i + 1])

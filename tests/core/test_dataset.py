@@ -18,6 +18,7 @@ from talkhead.dataset import (
     ImageFile,
     cut_crop,
     hidden_area,
+    spread_frames,
     train_frames,
 )
 from talkhead.errors import PackageError
@@ -30,6 +31,13 @@ def picture() -> UInt8:
     """Smooth, every pixel told from its neighbours: [40, 60, 3]."""
     y, x = np.mgrid[:40, :60]
     return np.stack([4 * x, 6 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
+
+
+def test_spread_frames_are_allowed_and_reach_both_ends() -> None:
+    allowed = np.arange(50) % 3 == 1
+    assert spread_frames(allowed, 3).tolist() == [1, 25, 49]
+    assert spread_frames(allowed, 100).tolist() == np.flatnonzero(allowed).tolist()
+    assert spread_frames(~np.ones(5, bool), 4).tolist() == []
 
 
 def test_crop_inside_is_the_slice(picture: UInt8) -> None:
