@@ -26,15 +26,16 @@ from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.evaluation.sound import Hearing, excerpt, hear
 from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
 from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
-from talkhead.app.identities import DATASET, USES_ALL, Home
+from talkhead.app.identities import USES_ALL, Home
 from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
+from talkhead.app.prepare import prepare
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
-from talkhead.encoder.silence import silence_of_video, silence_version
+from talkhead.encoder.silence import silence_version
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import IdentityPackage
-from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
+from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress, SilentProgress
 from talkhead.samples import LINE_TEXT
 from talkhead.storage import read_json, sha256_of
@@ -100,7 +101,7 @@ def evaluate(
         check_sound(Path(audio))
     video, work = find_footage(store, package, video)
     set_threads()
-    dataset = preprocess(video, work / DATASET, PreprocessConfig(), progress, silence_of_video)
+    dataset = prepare(video, work, PreprocessConfig(), progress)
     subject = _subject(package, video, dataset, renderer, device, options)
     instruments, left_out = make_instruments()
     clip = Clip.of(dataset, subject.numbers, options)

@@ -19,7 +19,6 @@ from talkhead.app.evaluation.pictures import write_sheet
 from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.identities import (
-    DATASET,
     DEFAULT_RENDERER,
     QUALITY,
     SHEET,
@@ -29,6 +28,7 @@ from talkhead.app.identities import (
 )
 from talkhead.app.idle import FACE, save_idle
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
+from talkhead.app.prepare import prepare
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
@@ -42,7 +42,7 @@ from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
 from talkhead.encoder.prior import shipped_prior
-from talkhead.encoder.silence import silence_of_video, silence_version
+from talkhead.encoder.silence import silence_version
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
     FORMAT_VERSION,
@@ -58,7 +58,6 @@ from talkhead.identity import (
 from talkhead.preprocess.pipeline import (
     PreprocessConfig,
     dataset_key,
-    preprocess,
     probe_footage,
 )
 from talkhead.progress import Progress, SilentProgress
@@ -141,7 +140,7 @@ def fit(
     seed_everything(seed)
     set_threads()
     with clock.stage("preparing the footage"):
-        dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
+        dataset = prepare(video, work, config, progress, chosen_device)
     with clock.stage(f"fitting the {renderer} renderer, {preset}"):
         head = _fit_renderer(dataset, work, options, chosen_device, progress)
     with clock.stage("learning the mouth from the sound"):

@@ -17,14 +17,15 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead import media
-from talkhead.app.identities import DATASET, USES_ALL, Home
+from talkhead.app.identities import USES_ALL, Home
 from talkhead.app.idle import MAX_GAP, IdleClip
+from talkhead.app.prepare import prepare
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.silence import silence_of_video, silence_version
+from talkhead.encoder.silence import silence_version
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
 from talkhead.identity import IdentityPackage
-from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
+from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.probing import exact_rate, frame_times
 from talkhead.progress import Progress
 from talkhead.storage import sha256_of
@@ -101,7 +102,7 @@ def source_footage(
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
     key = dataset_key(digest, config, silence_version())
     work = Home(home).work_path(manifest.name, key)
-    dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
+    dataset = prepare(video, work, config, progress)
     return footage_of(dataset, video, FaceModel.from_tensors(package.tensors("face.safetensors")))
 
 

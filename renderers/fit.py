@@ -40,11 +40,12 @@ def fit_renderer(
     *,
     seed: int = 0,
     device: torch.device | None = None,
+    title: str = "Fitting the renderer",
 ) -> Renderer:
     """A renderer fitted on the dataset's training frames.
 
     checkpoint: where the state is kept every 20 s; a run that finds one goes on from it and ends
-    in the same renderer. Batches and noise depend on seed and step alone.
+    in the same renderer. Batches and noise depend on seed and step alone. title: of the progress.
     """
     device = device or torch.device("cpu")
     cls = kind.renderer()
@@ -56,7 +57,7 @@ def fit_renderer(
     renderer = cls.from_tensors({k: aligned(t).to(device) for k, t in model.items()}, config)
     if not renderer.param_groups():
         return renderer
-    return _optimise(renderer, dataset, config, state, checkpoint, progress, seed, device)
+    return _optimise(renderer, dataset, config, state, checkpoint, progress, title, seed, device)
 
 
 def _optimise(
@@ -66,6 +67,7 @@ def _optimise(
     state: dict[str, Tensor] | None,
     checkpoint: Path,
     progress: Progress,
+    title: str,
     seed: int,
     device: torch.device,
 ) -> Renderer:
@@ -78,7 +80,7 @@ def _optimise(
         load_optimiser(optimiser, state)
     batches = _prefetched(dataset, config.batch_size, seed, first, config.n_steps)
     saved = time.monotonic()
-    with progress.step("Fitting the renderer", total=config.n_steps, done=first) as bar:
+    with progress.step(title, total=config.n_steps, done=first) as bar:
         for step, batch in zip(range(first, config.n_steps), batches, strict=False):
             share = _schedule(step / config.n_steps)
             for group, rate in zip(optimiser.param_groups, rates, strict=True):

@@ -28,8 +28,8 @@ def deform(
 ) -> tuple[Tensor, Tensor]:
     """World means [B, N, 3] and covariances [B, N, 6] (upper triangle) of carried Gaussians.
 
-    gradients: [B, M, 3, 3] and origins: [B, M, 3] of the frames, not differentiated. index: [N]
-    the frame of each Gaussian. local: [B, N, 3]. shape: [N, 6] s_0, s_1, s_2, n_10, n_20, n_21.
+    gradients: [B, M, 3, 3] and origins: [B, M, 3] of the frames. index: [N] the frame of each
+    Gaussian. local: [B, N, 3]. shape: [N, 6] s_0, s_1, s_2, n_10, n_20, n_21.
     """
     if local.device.type == "cpu":
         means, covars = _Deform.apply(gradients, origins, index, local, shape)  # type: ignore[no-untyped-call]
@@ -92,7 +92,24 @@ class _Deform(torch.autograd.Function):
             d_local.numpy(),
             d_shape.numpy(),
         )
-        return None, None, None, d_local, d_shape
+        d_gradients = d_origins = None
+        if any(ctx.needs_input_grad[:2]):  # when motion is refined, not in fitting
+            d_gradients = torch.empty_like(gradients)
+            d_origins = gradients.new_empty(gradients.shape[:3])
+            order = torch.argsort(index, stable=True)
+            starts = torch.searchsorted(index[order], torch.arange(gradients.shape[1] + 1))
+            _backward_frames(
+                gradients.numpy(),
+                order.numpy(),
+                starts.numpy(),
+                local.detach().numpy(),
+                shape.detach().numpy(),
+                d_means.contiguous().numpy(),
+                d_covars.contiguous().numpy(),
+                d_gradients.numpy(),
+                d_origins.numpy(),
+            )
+        return d_gradients, d_origins, None, d_local, d_shape
 
 
 @numba.njit(cache=True, inline="always")
@@ -174,3 +191,36 @@ def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # 
         d_shape[g, 3] = d_factor[1, 0] * factor[1, 1]
         d_shape[g, 4] = d_factor[2, 0] * factor[2, 2]
         d_shape[g, 5] = d_factor[2, 1] * factor[2, 2]
+
+
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
+def _backward_frames(  # type: ignore[no-untyped-def]
+    gradients, order, starts, local, shape, d_means, d_covars, d_gradients, d_origins
+):
+    """Gradients by the frames: a frame's Gaussians are order[starts[m]:starts[m + 1]]."""
+    n_images, n_frames = gradients.shape[0], gradients.shape[1]
+    for m in numba.prange(n_frames):
+        factor = np.empty((3, 3), np.float32)
+        d_carried = np.empty((3, 3), np.float32)
+        for b in range(n_images):
+            f = gradients[b, m]
+            d_gradients[b, m, :, :] = np.float32(0.0)
+            d_origins[b, m, :] = np.float32(0.0)
+            for g in order[starts[m] : starts[m + 1]]:
+                _factor(shape[g], factor)
+                dm, dc, p = d_means[b, g], d_covars[b, g], local[b, g]
+                for j in range(3):
+                    c0 = f[0, 0] * factor[0, j] + f[0, 1] * factor[1, j] + f[0, 2] * factor[2, j]
+                    c1 = f[1, 0] * factor[0, j] + f[1, 1] * factor[1, j] + f[1, 2] * factor[2, j]
+                    c2 = f[2, 0] * factor[0, j] + f[2, 1] * factor[1, j] + f[2, 2] * factor[2, j]
+                    d_carried[0, j] = 2.0 * dc[0] * c0 + dc[1] * c1 + dc[2] * c2
+                    d_carried[1, j] = dc[1] * c0 + 2.0 * dc[3] * c1 + dc[4] * c2
+                    d_carried[2, j] = dc[2] * c0 + dc[4] * c1 + 2.0 * dc[5] * c2
+                for i in range(3):
+                    d_origins[b, m, i] += dm[i]
+                    for j in range(3):
+                        d_gradients[b, m, i, j] += dm[i] * p[j] + (
+                            d_carried[i, 0] * factor[j, 0]
+                            + d_carried[i, 1] * factor[j, 1]
+                            + d_carried[i, 2] * factor[j, 2]
+                        )

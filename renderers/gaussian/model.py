@@ -163,6 +163,26 @@ class GaussianRenderer:
         made = self._render(motion, code, viewmats, ks, (height, width))
         return sharpened(made, self.detail)
 
+    def draw(
+        self, motion: Tensor, viewmats: Tensor, ks: Tensor, size: tuple[int, int]
+    ) -> Rendering:
+        """render() with nothing done to codes or images, differentiable by the motion."""
+        return self._render(motion, self._code(motion, viewmats), viewmats, ks, size)
+
+    def places(self, motion: Tensor, viewmats: Tensor) -> Tensor:
+        """Where the Gaussians are in head space, [B, N, 3]."""
+        return self._placed(motion, self._code(motion, viewmats), viewmats)[0]
+
+    def part(self, chosen: Tensor) -> GaussianRenderer:
+        """A head of some of the Gaussians, [n] indices; not to be fitted."""
+        state = self.tensors()
+        deltas = state["deltas"].reshape(len(state["deltas"]), -1, N_CHANNELS)[:, chosen]
+        state |= {name: state[name][chosen] for name in ("index", "base", "shape")}
+        head = self.from_tensors({**state, "deltas": deltas.flatten(1)}, self.config)
+        for tensor in (head.base, head.shape, head.deltas):
+            tensor.requires_grad_(False)
+        return head
+
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """What deltas listen to, [B, K + 12]: motion, and poses in standard deviations, clamped."""
         pose = pose_code(viewmats, motion, self.pose_mean, self.pose_scale)
@@ -176,14 +196,20 @@ class GaussianRenderer:
         ks: Tensor,
         size: tuple[int, int],
     ) -> Rendering:
+        means, covars, opacities, colours = self._placed(motion, code, viewmats)
+        rgb, alpha = rasterize(means, covars, opacities, colours, viewmats, ks, *size)
+        return Rendering(rgb, alpha)
+
+    def _placed(
+        self, motion: Tensor, code: Tensor, viewmats: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Means [B, N, 3], covariances [B, N, 6], opacities [B, N], colours [B, N, 3]."""
         change = (code @ self.deltas).reshape(len(code), -1, N_CHANNELS)
         blended = (self.base + change) * self.units
         gradients, origins = self.frames.pose(motion, viewmats)
         local, colours, logits = blended.split([3, 3, 1], dim=-1)
         means, covars = deform(gradients, origins, self.index, local.contiguous(), self.shape)
-        opacities = torch.sigmoid(logits[..., 0])
-        rgb, alpha = rasterize(means, covars, opacities, colours.contiguous(), viewmats, ks, *size)
-        return Rendering(rgb, alpha)
+        return means, covars, torch.sigmoid(logits[..., 0]), colours.contiguous()
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
         """L1 and windowed D-SSIM against the person over a backdrop."""

@@ -33,28 +33,39 @@ def test_kernel_is_its_twin() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gradients_are_the_twin_s(seed: int) -> None:
-    """Of a random weighting of all outputs, by place and shape."""
+    """Of a random weighting of all outputs, by what carries and by place and shape."""
     gradients, origins, index, local, shape = make_inputs(seed=seed)
     generator = torch.Generator().manual_seed(seed + 10)
     weights = [torch.randn(N_IMAGES, N, n, generator=generator) for n in (3, 6)]
     results = []
     for function in (deform, deform_torch):
-        place, form = local.clone().requires_grad_(), shape.clone().requires_grad_()
-        outputs = function(gradients, origins, index, place, form)
+        leaves = [t.clone().requires_grad_() for t in (gradients, origins, local, shape)]
+        outputs = function(*leaves[:2], index, *leaves[2:])
         sum((w * out).sum() for w, out in zip(weights, outputs, strict=True)).backward()
-        results.append((place.grad, form.grad))
+        results.append([leaf.grad for leaf in leaves])
     for kernel, twin in zip(*results, strict=True):
         assert kernel is not None and twin is not None
         assert torch.allclose(kernel, twin, rtol=1e-4, atol=1e-5)
         assert twin.abs().min(0).values.max() > 0
 
 
+def test_a_frame_that_carries_nothing_has_no_gradient() -> None:
+    gradients, origins, index, local, shape = make_inputs()
+    index = index.clamp(min=1)
+    gradients.requires_grad_()
+    deform(gradients, origins, index, local, shape)[0].sum().backward()
+    assert gradients.grad is not None
+    assert torch.equal(gradients.grad[:, 0], torch.zeros(N_IMAGES, 3, 3))
+    assert gradients.grad[:, 1:].abs().amax((0, 2, 3)).min() > 0
+
+
 def test_twin_s_gradients_by_finite_differences() -> None:
     gradients, origins, index, local, shape = make_inputs(torch.float64)
     index = index[:6]
-    arguments = (local[:, :6].clone().requires_grad_(), shape[:6].clone().requires_grad_())
+    leaves = (gradients, origins, local[:, :6], shape[:6])
+    arguments = tuple(leaf.clone().requires_grad_() for leaf in leaves)
     assert torch.autograd.gradcheck(
-        lambda place, form: deform_torch(gradients, origins, index, place, form), arguments
+        lambda turn, origin, place, form: deform_torch(turn, origin, index, place, form), arguments
     )
 
 
