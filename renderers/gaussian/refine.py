@@ -1,10 +1,10 @@
 """Motion codes that put the rendered mouth where the image has it: analysis by synthesis.
 
 Landmarks are a fraction of a pixel off, frame by frame, and their finer components mostly noise. A quick
-head, fitted to the codes as tracked, knows better: its mouth is brought onto each frame's by Gauss-Newton
-steps from the tracked code. The Hessian is that of a few training frames for all (after the constant
-one of Baker & Matthews, "Lucas-Kanade 20 years on", 2004, section 3.2), and a prior keeps what the
-pixels don't tell as it was tracked.
+head, fitted to the codes as tracked, knows better: its mouth is brought onto each frame's by a
+Gauss-Newton step from the tracked code; a second one gains nothing. The Hessian is that of a few
+training frames for all (after the constant one of Baker & Matthews, "Lucas-Kanade 20 years on", 2004,
+section 3.2), and a prior keeps what the pixels don't tell as it was tracked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from talkhead.types import Float32, Int
 
 PRIOR = 5e-5
 """Weight of a code's squared change, in training deviations, against the pixels' mean squared error."""
-N_STEPS = 2
 N_PROBED = 20
 PROBE = 0.25
 """Training frames whose Hessians are averaged; how far codes are moved for it, in deviations."""
@@ -128,19 +127,15 @@ class _Fitting:
 
     def refined(self, frame: int) -> Float32:
         """The code [K] of a frame, refined; as it was where that shows the mouth no better."""
-        mouth = self.mouth(frame)
-        change = best = torch.zeros_like(self.spread)
-        least = float("inf")
-        for step in range(N_STEPS + 1):
-            change = change.detach().requires_grad_()
-            cost = mouth.loss(self.render(mouth, change)) + 0.5 * PRIOR * change.square().sum()
-            if float(cost.detach()) < least:
-                least, best = float(cost.detach()), change.detach()
-            if step < N_STEPS:
-                (slope,) = torch.autograd.grad(cost, change)
-                change = change - self.solver @ slope
+        mouth, still = self.mouth(frame), torch.zeros_like(self.spread).requires_grad_()
+        cost = mouth.loss(self.render(mouth, still))
+        (slope,) = torch.autograd.grad(cost, still)
+        change = -self.solver @ slope
+        with torch.no_grad():
+            after = mouth.loss(self.render(mouth, change)) + 0.5 * PRIOR * change.square().sum()
         code = self.dataset.tracks.codes[frame].copy()
-        code[: len(best)] += (best * self.spread).cpu().numpy()
+        if float(after) < float(cost.detach()):
+            code[: len(change)] += (change * self.spread).cpu().numpy()
         return code
 
 

@@ -65,7 +65,7 @@ def test_codes_go_where_the_images_have_the_mouth(
 ) -> None:
     refined = refine_motion(head, mistracked, SilentProgress())
     before, after = (error(codes, true_codes) for codes in (mistracked.tracks.codes, refined))
-    assert (after < 0.35 * before).all(), (before, after)
+    assert (after < 0.5 * before).all(), (before, after)
 
 
 def test_right_codes_stay(
