@@ -17,10 +17,11 @@ from talkhead.renderers.fit import fit_renderer
 from talkhead.renderers.gaussian.model import PRESETS, GaussianRenderer
 from talkhead.renderers.gaussian.refine import refine_motion
 from talkhead.storage import read_tensors, write_tensors
-from talkhead.types import Float32
 
 VERSION = 1
 """Raise it when the same dataset would get other codes."""
+MOTION = ("codes", "viewmats")
+"""Of the tracks, what is refined."""
 HEAD_STEPS = 400
 """Of a preview's head, which is enough to refine motion with."""
 
@@ -32,25 +33,26 @@ def prepare(
     progress: Progress,
     device: torch.device | None = None,
 ) -> IdentityDataset:
-    """The dataset of a video, its motion codes refined; what is there already in `work` is read.
+    """The dataset of a video, its motion refined; what is there already in `work` is read.
 
-    Every renderer and the predictor learn the same codes, whatever they are refined with. Raises
+    Every renderer and the predictor learn the same motion, whatever it is refined with. Raises
     MediaError and FootageError like preprocess.
     """
     dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
     stored = work / f"motion-{VERSION}.safetensors"
     if not stored.exists():
         checkpoint = work / f"motion-head-{VERSION}.safetensors"
-        codes = _refined(dataset, checkpoint, progress, device or torch.device("cpu"))
-        write_tensors(stored, {"codes": torch.from_numpy(codes)})
+        tracks = _refined(dataset, checkpoint, progress, device or torch.device("cpu")).tracks
+        motion = {name: torch.from_numpy(getattr(tracks, name)) for name in MOTION}
+        write_tensors(stored, motion)
         checkpoint.unlink()
-    codes = read_tensors(stored)["codes"].numpy()
-    return replace(dataset, tracks=replace(dataset.tracks, codes=codes))
+    kept = {name: tensor.numpy() for name, tensor in read_tensors(stored).items()}
+    return replace(dataset, tracks=replace(dataset.tracks, **kept))
 
 
 def _refined(
     dataset: IdentityDataset, checkpoint: Path, progress: Progress, device: torch.device
-) -> Float32:
+) -> IdentityDataset:
     preset = PRESETS["preview"]
     quick = replace(preset, n_steps=min(HEAD_STEPS, preset.n_steps))
     kind, title = renderer_kind(GaussianRenderer.name), "Fitting a quick head"

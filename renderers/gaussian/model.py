@@ -164,10 +164,18 @@ class GaussianRenderer:
         return sharpened(made, self.detail)
 
     def draw(
-        self, motion: Tensor, viewmats: Tensor, ks: Tensor, size: tuple[int, int]
+        self,
+        motion: Tensor,
+        viewmats: Tensor,
+        ks: Tensor,
+        size: tuple[int, int],
+        twist: Tensor | None = None,
     ) -> Rendering:
-        """render() with nothing done to codes or images, differentiable by the motion."""
-        return self._render(motion, self._code(motion, viewmats), viewmats, ks, size)
+        """render() with nothing done to codes or images, differentiable by motion and twist.
+
+        twist: [6] of twist_matrix, how the head has moved from where viewmats have it.
+        """
+        return self._render(motion, self._code(motion, viewmats), viewmats, ks, size, twist)
 
     def places(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """Where the Gaussians are in head space, [B, N, 3]."""
@@ -195,18 +203,21 @@ class GaussianRenderer:
         viewmats: Tensor,
         ks: Tensor,
         size: tuple[int, int],
+        twist: Tensor | None = None,
     ) -> Rendering:
-        means, covars, opacities, colours = self._placed(motion, code, viewmats)
+        means, covars, opacities, colours = self._placed(motion, code, viewmats, twist)
         rgb, alpha = rasterize(means, covars, opacities, colours, viewmats, ks, *size)
         return Rendering(rgb, alpha)
 
     def _placed(
-        self, motion: Tensor, code: Tensor, viewmats: Tensor
+        self, motion: Tensor, code: Tensor, viewmats: Tensor, twist: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Means [B, N, 3], covariances [B, N, 6], opacities [B, N], colours [B, N, 3]."""
         change = (code @ self.deltas).reshape(len(code), -1, N_CHANNELS)
         blended = (self.base + change) * self.units
         gradients, origins = self.frames.pose(motion, viewmats)
+        if twist is not None:
+            gradients, origins = _twisted(gradients, origins, twist_matrix(twist))
         local, colours, logits = blended.split([3, 3, 1], dim=-1)
         means, covars = deform(gradients, origins, self.index, local.contiguous(), self.shape)
         return means, covars, torch.sigmoid(logits[..., 0]), colours.contiguous()
@@ -254,6 +265,23 @@ class GaussianRenderer:
     def take_less_memory(self) -> bool:
         """All of an image is drawn at once."""
         return False
+
+
+def twist_matrix(twist: Tensor) -> Tensor:
+    """The rigid motion [4, 4] of a rotation vector and a shift, [6]."""
+    (x, y, z), zero = twist[:3], torch.zeros_like(twist[0])
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    top = torch.cat([torch.linalg.matrix_exp(cross), twist[3:, None]], dim=1)
+    return torch.cat([top, top.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
+
+
+def _twisted(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames moved rigidly but for the last, the body's, which is not on the head."""
+    turn, shift = matrix[:3, :3], matrix[:3, 3]
+    return (
+        torch.cat([turn @ gradients[:, :-1], gradients[:, -1:]], dim=1),
+        torch.cat([origins[:, :-1] @ turn.T + shift, origins[:, -1:]], dim=1),
+    )
 
 
 def _channel_units(config: GaussianConfig) -> Tensor:

@@ -1,171 +1,256 @@
-"""Motion codes that put the rendered mouth where the image has it: analysis by synthesis.
+"""Motion that puts the rendered face where the image has it: analysis by synthesis.
 
 Landmarks are a fraction of a pixel off, frame by frame, and their finer components mostly noise. A quick
-head, fitted to the codes as tracked, knows better: its mouth is brought onto each frame's by a
-Gauss-Newton step from the tracked code; a second one gains nothing. The Hessian is that of a few
-training frames for all (after the constant one of Baker & Matthews, "Lucas-Kanade 20 years on", 2004,
-section 3.2), and a prior keeps what the pixels don't tell as it was tracked.
+head, fitted to the motion as tracked, knows better. Each frame's face is brought onto the image by a
+Gauss-Newton step from the tracked motion, first head and eyes, then the mouth; a second step gains
+nothing. The Hessian is that of a few training frames for all (after the constant one of Baker &
+Matthews, "Lucas-Kanade 20 years on", 2004, section 3.2), and a prior keeps what the pixels don't tell
+as it was tracked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset, spread_frames
-from talkhead.face import OUTER_LIPS
+from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
 from talkhead.progress import Progress
-from talkhead.renderers.gaussian.model import GaussianRenderer
-from talkhead.types import Float32, Int
+from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
+from talkhead.types import Float32, Int, UInt8
 
 PRIOR = 5e-5
-"""Weight of a code's squared change, in training deviations, against the pixels' mean squared error."""
+"""Weight of a squared change, in its units, against the pixels' mean squared error."""
+TWIST_UNITS = (0.012, 0.012, 0.012, 0.006, 0.006, 0.012)
+"""By how much head poses may be off: radians, and eye distances, of which depth is the least certain."""
+LEAST_SPREAD = 0.02
+"""The unit of a component is its deviation in training, but never less than this."""
 N_PROBED = 20
 PROBE = 0.25
-"""Training frames whose Hessians are averaged; how far codes are moved for it, in deviations."""
-LEAST_SPREAD = 0.02
-WINDOW_MARGIN = 0.4
+"""Training frames whose Hessians are averaged; how far each unknown is moved for it, in units."""
+MOUTH_MARGIN = 0.4
 """Of the mouth's width, around the lips: the chin and the folds beside the mouth tell of its shape."""
 SPLAT_MARGIN_PX = 12
 
 
 def refine_motion(
     renderer: GaussianRenderer, dataset: IdentityDataset, progress: Progress
-) -> Float32:
-    """The motion codes [F, K] of a dataset, refined where the face is tracked; only mouths change.
+) -> IdentityDataset:
+    """The dataset with refined codes and head poses in its tracks, where the face is tracked.
 
     renderer: fitted on the dataset's training frames. Held-out frames are tracked with it like
     the others: it has not learnt from them.
     """
-    fitting = _Fitting.of(renderer, dataset)
-    codes = dataset.tracks.codes.copy()
-    frames = np.flatnonzero(dataset.tracks.usable)
+    tracks, parts = dataset.tracks, (_Face(dataset), _Mouth(dataset))
+    fittings = [_Fitting.of(renderer, part) for part in parts]
+    codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
+    frames = np.flatnonzero(tracks.usable)
     with progress.step("Refining the motion", total=len(frames)) as bar:
         for frame in frames:
-            codes[frame] = fitting.refined(int(frame))
+            for fitting in fittings:
+                motion = fitting.refined(int(frame), codes[frame], viewmats[frame])
+                codes[frame], viewmats[frame] = motion
             bar.advance()
-    return codes
+    return replace(dataset, tracks=replace(tracks, codes=codes, viewmats=viewmats))
+
+
+# ------------------------------------------------------------- what is looked at
 
 
 @dataclass(frozen=True)
-class _Mouth:
-    """A frame's mouth: code [1, K], camera, image [h, w, 3] in [0, 1], weights [h, w, 1] of mean 1."""
+class _Look:
+    """A part of a frame. k: [1, 3, 3] its camera. image: [h, w, 3] in [0, 1]. weights: [h, w, 1] of
+    mean 1."""
 
-    code: Tensor
-    viewmat: Tensor
     k: Tensor
     image: Tensor
     weights: Tensor
 
-    def loss(self, rendered: Tensor) -> Tensor:
-        """Half the mean squared error of an image [h, w, 3]."""
-        return 0.5 * (self.weights * (rendered - self.image).square()).mean()
+
+class _Part:
+    """A part of the face. components: of the code, that it tells. turns: whether it tells the head's
+    pose, too. step: pixels of the crop per pixel that is looked at."""
+
+    components: slice
+    turns: bool
+    step: int
+
+    def __init__(self, dataset: IdentityDataset) -> None:
+        self.dataset, self.landmarks = dataset, dataset.crop_landmarks()
+
+    def area(self, frame: int) -> UInt8:
+        """What of the crop is looked at, [H, W], 0 or 255."""
+        raise NotImplementedError
+
+    def look(self, frame: int) -> _Look:
+        """The smallest window with all of the area."""
+        dataset, step = self.dataset, self.step
+        area = cv2.min(self.area(frame), dataset.masks[frame])
+        if dataset.tracks.hidden[frame].any():
+            area[dataset.hidden_area(frame)] = 0
+        left, top, width, height = cv2.boundingRect(area)
+        size = (max(width // step, 1), max(height // step, 1))
+        window = (slice(top, top + step * size[1]), slice(left, left + step * size[0]))
+        image, weights = (
+            cv2.resize(full[window], size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+            for full in (dataset.frames[frame], area)
+        )
+        k = dataset.crop_ks[frame].copy()
+        k[:2, 2] -= (left, top)
+        k[:2] /= step
+        weights /= max(float(weights.mean()), 1e-3)
+        return _Look(*map(torch.from_numpy, (k[None], image, weights[..., None])))
+
+    def _hull(self, frame: int, points: tuple[int, ...], value: int, area: UInt8) -> None:
+        cv2.fillPoly(area, [self.landmarks[frame, list(points)].round().astype(np.int32)], value)
+
+    def _empty(self) -> UInt8:
+        return np.zeros((self.dataset.info.crop_height, self.dataset.info.crop_width), np.uint8)
+
+    def _fill_mouth(self, frame: int, value: int, area: UInt8) -> None:
+        lips = self.landmarks[frame, list(OUTER_LIPS)]
+        margin = MOUTH_MARGIN * np.ptp(lips[:, 0])
+        left, top = np.maximum(np.floor(lips.min(0) - margin).astype(int), 0)
+        right, bottom = np.maximum(np.ceil(lips.max(0) + margin).astype(int), 0)
+        area[top:bottom, left:right] = value
+
+
+class _Face(_Part):
+    """The face without the mouth, at half its size: the head's pose, eyes and brows."""
+
+    turns, step = True, 2
+
+    def __init__(self, dataset: IdentityDataset) -> None:
+        super().__init__(dataset)
+        self.components = slice(dataset.face.n_mouth, dataset.face.n_codes - N_BODY)
+
+    def area(self, frame: int) -> UInt8:
+        area = self._empty()
+        self._hull(frame, FACE_OVAL, 255, area)
+        area = np.asarray(cv2.erode(area, np.ones((5, 5), np.uint8)), np.uint8)
+        self._fill_mouth(frame, 0, area)
+        return area
+
+
+class _Mouth(_Part):
+    """The mouth, chin and the folds beside it."""
+
+    turns, step = False, 1
+
+    def __init__(self, dataset: IdentityDataset) -> None:
+        super().__init__(dataset)
+        self.components = slice(0, dataset.face.n_mouth)
+
+    def area(self, frame: int) -> UInt8:
+        area = self._empty()
+        self._fill_mouth(frame, 255, area)
+        return area
+
+
+# --------------------------------------------------------------------- how it is fitted
 
 
 @dataclass(frozen=True)
 class _Fitting:
-    """renderer: the Gaussians near the mouth. spread: [n_mouth] the unit of a change. solver: [n_mouth,
-    n_mouth] the inverse of Hessian and prior."""
+    """renderer: the Gaussians near the part. units: [P] of the unknowns, components of the code and the
+    head's twist. solver: [P, P] the inverse of Hessian and prior."""
 
     renderer: GaussianRenderer
-    dataset: IdentityDataset
-    landmarks: Float32
-    spread: Tensor
+    part: _Part
+    units: Tensor
     solver: Tensor
 
     @classmethod
-    def of(cls, renderer: GaussianRenderer, dataset: IdentityDataset) -> _Fitting:
-        tracks, n_mouth = dataset.tracks, dataset.face.n_mouth
-        device, landmarks = renderer.base.device, dataset.crop_landmarks()
+    def of(cls, renderer: GaussianRenderer, part: _Part) -> _Fitting:
+        tracks, device = part.dataset.tracks, renderer.base.device
         learnt = tracks.clear & tracks.train
         probed = spread_frames(learnt, N_PROBED)
-        spread = torch.from_numpy(tracks.codes[learnt, :n_mouth].std(0)).clamp(min=LEAST_SPREAD)
-        near = renderer.part(_near_mouths(renderer, dataset, landmarks, probed))
-        fitting = cls(near, dataset, landmarks, spread.to(device), torch.eye(n_mouth).to(device))
+        units = torch.from_numpy(tracks.codes[learnt, part.components].std(0)).clamp(LEAST_SPREAD)
+        if part.turns:
+            units = torch.cat([units, torch.tensor(TWIST_UNITS)])
+        near = renderer.part(_near(renderer, part, probed))
+        unknowns = torch.eye(len(units), device=device)
+        fitting = cls(near, part, units.to(device), unknowns)
         with torch.no_grad():
-            hessian = torch.stack([fitting.hessian(int(i)) for i in probed]).mean(0)
-        prior = PRIOR * torch.eye(n_mouth, device=device)
-        return cls(near, dataset, landmarks, fitting.spread, torch.linalg.inv(hessian + prior))
+            hessian = torch.stack([fitting.hessian(int(frame)) for frame in probed]).mean(0)
+        return replace(fitting, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
 
-    def mouth(self, frame: int) -> _Mouth:
-        dataset, device = self.dataset, self.spread.device
-        rows, columns = _window(self.landmarks[frame], dataset)
-        weights = dataset.masks[frame][rows, columns].astype(np.float32) / np.float32(255.0)
-        if dataset.tracks.hidden[frame].any():
-            weights *= ~dataset.hidden_area(frame)[rows, columns]
-        k = dataset.crop_ks[frame].copy()
-        k[:2, 2] -= (columns.start, rows.start)
-        image = dataset.frames[frame][rows, columns].astype(np.float32) / np.float32(255.0)
-        arrays = (dataset.tracks.codes[frame], dataset.tracks.viewmats[frame], k)
-        code, viewmat, camera = (torch.from_numpy(array[None]).to(device) for array in arrays)
-        weights /= max(float(weights.mean()), 1e-3)
-        shown, counted = (torch.from_numpy(a).to(device) for a in (image, weights[..., None]))
-        return _Mouth(code, viewmat, camera, shown, counted)
+    def motion(self, code: Float32, viewmat: Float32) -> tuple[Tensor, Tensor]:
+        """A code [1, K] and a pose [1, 4, 4] on the renderer's device."""
+        first, second = (torch.from_numpy(a[None].copy()) for a in (code, viewmat))
+        return first.to(self.units.device), second.to(self.units.device)
 
-    def render(self, mouth: _Mouth, change: Tensor) -> Tensor:
-        """The image [h, w, 3] of a mouth whose code is changed by `change` [n_mouth] deviations."""
-        moved = (change * self.spread)[None]
-        code = mouth.code + torch.nn.functional.pad(moved, (0, mouth.code.shape[1] - len(change)))
-        size = (mouth.image.shape[0], mouth.image.shape[1])
-        return self.renderer.draw(code, mouth.viewmat, mouth.k, size).rgb[0]
+    def look(self, frame: int) -> _Look:
+        return _Look(**{k: v.to(self.units.device) for k, v in vars(self.part.look(frame)).items()})
+
+    def split(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What a change [P] adds to the code's components, and the twist."""
+        moved = change * self.units
+        return (moved[:-6], moved[-6:]) if self.part.turns else (moved, None)
+
+    def render(self, look: _Look, motion: tuple[Tensor, Tensor], change: Tensor) -> Tensor:
+        """The image [h, w, 3] of a motion that is changed by `change` [P]."""
+        (code, viewmat), (added, twist) = motion, self.split(change)
+        chosen = self.part.components
+        sides = (chosen.start, code.shape[1] - chosen.stop)
+        code = code + torch.nn.functional.pad(added, sides)
+        size = (look.image.shape[0], look.image.shape[1])
+        return self.renderer.draw(code, viewmat, look.k, size, twist).rgb[0]
 
     def hessian(self, frame: int) -> Tensor:
-        """Of the loss by a change, as Gauss-Newton has it, [n_mouth, n_mouth]."""
-        mouth, probes = self.mouth(frame), PROBE * torch.eye(len(self.spread))
-        still = self.render(mouth, torch.zeros_like(self.spread))
-        scale = mouth.weights.sqrt() / PROBE
+        """Of the loss by a change, as Gauss-Newton has it, [P, P]."""
+        tracks, look = self.part.dataset.tracks, self.look(frame)
+        motion = self.motion(tracks.codes[frame], tracks.viewmats[frame])
+        still = self.render(look, motion, torch.zeros_like(self.units))
+        scale = look.weights.sqrt() / PROBE
+        probes = PROBE * torch.eye(len(self.units)).to(self.units)
         slopes = torch.stack(
-            [
-                (scale * (self.render(mouth, probe) - still)).flatten()
-                for probe in probes.to(self.spread)
-            ]
+            [(scale * (self.render(look, motion, p) - still)).flatten() for p in probes]
         )
         return slopes @ slopes.T / slopes.shape[1]
 
-    def refined(self, frame: int) -> Float32:
-        """The code [K] of a frame, refined; as it was where that shows the mouth no better."""
-        mouth, still = self.mouth(frame), torch.zeros_like(self.spread).requires_grad_()
-        cost = mouth.loss(self.render(mouth, still))
+    def refined(self, frame: int, code: Float32, viewmat: Float32) -> tuple[Float32, Float32]:
+        """Code [K] and pose [4, 4] refined; as they were where that shows the part no better."""
+        look, motion = self.look(frame), self.motion(code, viewmat)
+        still = torch.zeros_like(self.units).requires_grad_()
+        cost = _loss(look, self.render(look, motion, still))
         (slope,) = torch.autograd.grad(cost, still)
-        change = -self.solver @ slope
         with torch.no_grad():
-            after = mouth.loss(self.render(mouth, change)) + 0.5 * PRIOR * change.square().sum()
-        code = self.dataset.tracks.codes[frame].copy()
-        if float(after) < float(cost.detach()):
-            code[: len(change)] += (change * self.spread).cpu().numpy()
-        return code
+            change = -self.solver @ slope
+            after = _loss(look, self.render(look, motion, change))
+            after += 0.5 * PRIOR * change.square().sum()
+            if float(after) >= float(cost):
+                return code, viewmat
+            added, twist = self.split(change)
+            code = code.copy()
+            code[self.part.components] += added.cpu().numpy()
+            if twist is not None:
+                viewmat = (motion[1][0] @ twist_matrix(twist)).cpu().numpy()
+        return code, viewmat
 
 
-def _window(landmarks: Float32, dataset: IdentityDataset) -> tuple[slice, slice]:
-    """Rows and columns of the crop around a mouth: landmarks [478, 2] crop pixels."""
-    lips = landmarks[list(OUTER_LIPS)]
-    low, high = lips.min(0), lips.max(0)
-    margin = WINDOW_MARGIN * (high - low)[0]
-    left, top = np.maximum(np.floor(low - margin).astype(int), 0)
-    right, bottom = np.ceil(high + margin).astype(int)
-    info = dataset.info
-    rows = slice(min(top, info.crop_height - 1), min(max(bottom, top + 1), info.crop_height))
-    return rows, slice(min(left, info.crop_width - 1), min(max(right, left + 1), info.crop_width))
+def _loss(look: _Look, rendered: Tensor) -> Tensor:
+    """Half the mean squared error of an image [h, w, 3]."""
+    return 0.5 * (look.weights * (rendered - look.image).square()).mean()
 
 
-def _near_mouths(
-    renderer: GaussianRenderer, dataset: IdentityDataset, landmarks: Float32, frames: Int
-) -> Tensor:
-    """Which Gaussians lie in the mouth's window, or next to it, in any of the frames, [n] rising."""
-    near = torch.zeros(len(renderer.index), dtype=torch.bool, device=renderer.base.device)
+def _near(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
+    """Which Gaussians lie in what is looked at, or next to it, in any of the frames, [n] rising."""
+    tracks, device = part.dataset.tracks, renderer.base.device
+    near = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
     for frame in frames:
-        arrays = (dataset.tracks.codes, dataset.tracks.viewmats, dataset.crop_ks)
-        code, view, k = (torch.from_numpy(a[frame : frame + 1]).to(near.device) for a in arrays)
+        look = part.look(int(frame))
+        code, view = (torch.from_numpy(a[[frame]]) for a in (tracks.codes, tracks.viewmats))
         with torch.no_grad():
-            places = renderer.places(code, view)[0]
-        camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ k[0].T
-        rows, columns = _window(landmarks[frame], dataset)
-        inside = torch.ones_like(near)
-        for axis, span in ((0, columns), (1, rows)):
+            places = renderer.places(code.to(device), view.to(device))[0].cpu()
+        camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ look.k[0].T
+        inside = torch.ones(len(places), dtype=torch.bool)
+        for axis, size in ((0, look.image.shape[1]), (1, look.image.shape[0])):
             pixel = camera[:, axis] / camera[:, 2]
-            inside &= (pixel > span.start - SPLAT_MARGIN_PX) & (pixel < span.stop + SPLAT_MARGIN_PX)
-        near |= inside
+            inside &= (pixel > -SPLAT_MARGIN_PX) & (pixel < size + SPLAT_MARGIN_PX)
+        near |= inside.to(device)
     return near.nonzero()[:, 0]
