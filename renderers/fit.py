@@ -19,6 +19,7 @@ from talkhead.dataset import IdentityDataset, spread_frames
 from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
+from talkhead.renderers.adam import Adam
 from talkhead.renderers.base import RegionWeights, Renderer, RendererKind, TrainBatch
 from talkhead.renderers.matte import rim_matte
 from talkhead.storage import read_tensors, write_tensors
@@ -71,7 +72,7 @@ def _optimise(
 ) -> Renderer:
     groups = renderer.param_groups()
     rates = [group["lr"] for group in groups]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    optimiser = Adam(groups)
     first = 0
     if state is not None:
         first = int(state["step"])
