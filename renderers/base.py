@@ -82,7 +82,7 @@ class Renderer(Protocol):
         """Scalars whose sum is to be minimised."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameters with their learning rates, as torch.optim takes them; empty: nothing to fit."""
+        """Parameters with their learning rates, as adam.Adam takes them; empty: nothing to fit."""
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step."""

@@ -19,6 +19,7 @@ from talkhead.dataset import IdentityDataset, spread_frames
 from talkhead.device import aligned
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.progress import Progress
+from talkhead.renderers.adam import Adam
 from talkhead.renderers.base import RegionWeights, Renderer, RendererKind, TrainBatch
 from talkhead.renderers.matte import rim_matte
 from talkhead.storage import read_tensors, write_tensors
@@ -73,7 +74,7 @@ def _optimise(
 ) -> Renderer:
     groups = renderer.param_groups()
     rates = [group["lr"] for group in groups]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    optimiser = Adam(groups)
     first = 0
     if state is not None:
         first = int(state["step"])
@@ -167,8 +168,8 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
 
     What stands before the person counts nothing.
     """
-    images = [dataset.frames[i].astype(np.float32) / 255.0 for i in frames]
-    plates = [dataset.plate_crop(i).astype(np.float32) / 255.0 for i in frames]
+    images = [_unit_range(dataset.frames[i]) for i in frames]
+    plates = [_unit_range(dataset.plate_crop(i)) for i in frames]
     regions = [mask_regions(dataset.masks[i]) for i in frames]
     weights = [
         weight_map(landmarks[i], inner, rim, RegionWeights()) * ~dataset.hidden_area(i)
@@ -207,23 +208,29 @@ def mask_regions(mask: UInt8) -> tuple[Bool, Bool]:
 
 def weight_map(landmarks: Float32, inner: Bool, rim: Bool, regions: RegionWeights) -> Float32:
     """Pixel weights [H, W]: landmarks [478, 2] crop pixels, the regions of the mask [H, W]."""
-    weights = np.where(inner, regions.person, regions.outside).astype(np.float32)
-    weights[rim] = regions.edge
-    face = _hull(landmarks[list(FACE_OVAL)], inner.shape, 1.0)
-    weights[(face > 0) & inner] = regions.face
+    r = regions
+    weights = np.zeros(256, np.float32)
+    weights[:6] = r.outside, r.person, r.edge, r.face, r.eyes, r.mouth
+    shown = inner.view(np.uint8) + 2 * rim.view(np.uint8)  # which of `weights`
+    face = np.zeros_like(shown)
+    _fill_hull(face, landmarks[list(FACE_OVAL)], 1.0, 2)
+    shown += face * inner
     for eye in (LEFT_EYE, RIGHT_EYE):
-        weights[_hull(landmarks[list(eye)], inner.shape, 1.6) > 0] = regions.eyes
-    weights[_hull(landmarks[list(OUTER_LIPS)], inner.shape, 1.35) > 0] = regions.mouth
-    return weights
+        _fill_hull(shown, landmarks[list(eye)], 1.6, 4)
+    _fill_hull(shown, landmarks[list(OUTER_LIPS)], 1.35, 5)
+    return np.asarray(cv2.LUT(shown, weights), np.float32)
 
 
-def _hull(points: Float32, shape: tuple[int, ...], enlarge: float) -> UInt8:
-    """A filled polygon, enlarged about its middle, as 0/1 [H, W]."""
+def _fill_hull(image: UInt8, points: Float32, enlarge: float, value: int) -> None:
+    """Writes value where the points' hull, enlarged about its middle, lies in an image [H, W]."""
     middle = points.mean(0)
     corners = ((points - middle) * enlarge + middle).round().astype(np.int32)
-    image = np.zeros(shape[:2], np.uint8)
-    cv2.fillConvexPoly(image, cv2.convexHull(corners), 1)
-    return image
+    cv2.fillConvexPoly(image, cv2.convexHull(corners), value)
+
+
+def _unit_range(image: UInt8) -> Float32:
+    """An image in [0, 1]."""
+    return np.divide(image, np.float32(255.0), dtype=np.float32)
 
 
 def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:

@@ -9,8 +9,10 @@ from B to F. Without it a renderer may learn the rim opaque, in the background's
 from __future__ import annotations
 
 import cv2
+import numba
 import numpy as np
 
+from talkhead.renderers.arithmetic import AS_WRITTEN
 from talkhead.types import Bool, Float32
 
 COARSE = 4
@@ -35,17 +37,9 @@ def rim_matte(
     if not rim.any():
         return alpha, behind, known
     small = [_coarse(picture) for picture in (image, plate)]
-    person, n_person = _mean_near(small[0], _coarse(inner.astype(np.float32)), rim)
-    nobody = _coarse((~(inner | rim)).astype(np.float32))
-    offset, n_nobody = _mean_near(small[0] - small[1], nobody, rim)
-    pixels, back = image[rim], np.clip(plate[rim] + offset, 0.0, 1.0)
-    axis = person - back
-    contrast = np.square(axis).sum(-1)
-    share = ((pixels - back) * axis).sum(-1) / np.maximum(contrast, 1e-6)
-    sure = (np.minimum(n_person, n_nobody) > LEAST_SHARE) & (contrast > LEAST_CONTRAST**2)
-    alpha[rim] = np.where(sure, np.clip(share, 0.0, 1.0), 1.0)
-    behind[rim] = np.where(sure[:, None], back, plate[rim])
-    known[rim] = sure
+    person = _near(small[0], _coarse(inner.astype(np.float32)), rim.shape)
+    offset = _near(small[0] - small[1], _coarse((~(inner | rim)).astype(np.float32)), rim.shape)
+    _unmix(image, plate, rim, person, offset, alpha, behind, known)
     return alpha, behind, known
 
 
@@ -55,10 +49,34 @@ def _coarse(image: Float32) -> Float32:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _mean_near(values: Float32, share: Float32, wanted: Bool) -> tuple[Float32, Float32]:
-    """The mean [n, 3] of coarse values [h, w, 3] near each wanted pixel [H, W] among those that lie
-    wholly where share [h, w] is 1, and how many they are [n], of all there."""
+def _near(values: Float32, share: Float32, shape: tuple[int, ...]) -> Float32:
+    """Near each pixel of an image of `shape`, [H, W, 4]: the sum of the coarse values [h, w, 3] among
+    those that lie wholly where share [h, w] is 1, and their number, over that of all there."""
     flags = (share > 0.999).astype(np.float32)
     both = np.dstack([values * flags[..., None], flags])
-    near = cv2.resize(cv2.blur(both, (REACH, REACH)), wanted.shape[::-1])[wanted]
-    return near[:, :3] / np.maximum(near[:, 3:], 1e-6), near[:, 3]
+    return np.asarray(cv2.resize(cv2.blur(both, (REACH, REACH)), shape[::-1]), np.float32)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _unmix(image, plate, rim, person, offset, alpha, behind, known):  # type: ignore[no-untyped-def]
+    """Writes the rim's pixels; person, offset: what `_near` says of the person and of image - plate."""
+    zero, one = np.float32(0.0), np.float32(1.0)
+    least, tiny = np.float32(LEAST_SHARE), np.float32(1e-6)
+    least_contrast = np.float32(LEAST_CONTRAST**2)
+    back = np.empty(3, np.float32)
+    for y in range(rim.shape[0]):
+        for x in range(rim.shape[1]):
+            if not rim[y, x]:
+                continue
+            n_person, n_nobody = max(person[y, x, 3], tiny), max(offset[y, x, 3], tiny)
+            along, contrast = zero, zero
+            for c in range(3):
+                back[c] = min(max(plate[y, x, c] + offset[y, x, c] / n_nobody, zero), one)
+                axis = person[y, x, c] / n_person - back[c]
+                along += (image[y, x, c] - back[c]) * axis
+                contrast += axis * axis
+            known[y, x] = min(n_person, n_nobody) > least and contrast > least_contrast
+            if known[y, x]:
+                alpha[y, x] = min(max(along / contrast, zero), one)
+                for c in range(3):
+                    behind[y, x, c] = back[c]

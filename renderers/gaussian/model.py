@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
+from talkhead.renderers.adam import Blendshapes
 from talkhead.renderers.base import RegionWeights, TrainBatch
 from talkhead.renderers.detail import sharpened, wanted_amount
 from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
@@ -89,6 +90,7 @@ class GaussianRenderer:
         self.base = state["base"].clone().requires_grad_()
         self.shape = state["shape"].clone().requires_grad_()
         self.deltas = state["deltas"].clone().requires_grad_()
+        self.blendshapes = Blendshapes(self.deltas)
         self.units = _channel_units(config).to(self.base.device)
 
     @classmethod
@@ -213,7 +215,7 @@ class GaussianRenderer:
         self, motion: Tensor, code: Tensor, viewmats: Tensor, twist: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Means [B, N, 3], covariances [B, N, 6], opacities [B, N], colours [B, N, 3]."""
-        change = (code @ self.deltas).reshape(len(code), -1, N_CHANNELS)
+        change = self.blendshapes(code).reshape(len(code), -1, N_CHANNELS)
         blended = (self.base + change) * self.units
         gradients, origins = self.frames.pose(motion, viewmats)
         if twist is not None:
@@ -243,7 +245,11 @@ class GaussianRenderer:
         return [
             {"params": [self.base], "lr": 1.0},
             {"params": [self.shape], "lr": self.config.shape_rate},
-            {"params": [self.deltas], "lr": self.config.delta_rate},
+            {
+                "params": [self.deltas],
+                "lr": self.config.delta_rate,
+                "blendshapes": self.blendshapes,
+            },
         ]
 
     def after_step(self, step: int) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from talkhead.renderers.arithmetic import IN_ORDER
+from talkhead.renderers.arithmetic import AS_WRITTEN, IN_ORDER, fma, wide
 from talkhead.renderers.gaussian.raster_bin import (
     cover,
     deal,
@@ -71,7 +71,6 @@ _N_MOMENTS = 9
 
 _F0 = np.float32(0.0)
 _F1 = np.float32(1.0)
-_F2 = np.float32(2.0)
 _HALF = np.float32(0.5)
 # Larger x is below the alpha floor at any opacity: ln(255) / 8 = 0.6927.
 _X_MAX = np.float32(0.7)
@@ -126,7 +125,7 @@ def _alive(s: Any) -> Any:
     return alive
 
 
-@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _blend_items(
     items: Any,
     n: Any,
@@ -143,6 +142,7 @@ def _blend_items(
     s [4 * 256]: transmittance, then red, green, blue of the tile's pixels, block by block. A
     finished pixel has its transmittance negated: every later splat falls under the stop as well.
     """
+    wide()
     floor, cap, stop = blending[_U0], blending[_U1], blending[_U2]
     for k in range(n):
         item = np.uint64(items[k])
@@ -157,10 +157,10 @@ def _blend_items(
         for lane in range(_U16):
             dx = dx0 + np.float32(lane & _U3)
             dy = dy0 + np.float32(lane >> _U2)
-            u = a * dx + b * dy
+            u = fma(b, dy, a * dx)
             v = c * dy
-            x = min(u * u + v * v, _X_MAX)
-            e = _F1 + x * (_E1 + x * (_E2 + x * (_E3 + x * (_E4 + x * _E5))))
+            x = min(fma(u, u, v * v), _X_MAX)
+            e = fma(x, fma(x, fma(x, fma(x, fma(x, _E5, _E4), _E3), _E2), _E1), _F1)
             e = e * e
             e = e * e
             alpha = opacity * (e * e)
@@ -171,9 +171,10 @@ def _blend_items(
             finished = rest <= stop
             w = _F0 if finished else w
             s[base + lane] = -abs(t) if finished else rest
-            s[base + lane + _TILE_AREA] += w * red
-            s[base + lane + _TILE_AREA * _U2] += w * green
-            s[base + lane + _TILE_AREA * _U3] += w * blue
+            p = base + lane + _TILE_AREA
+            s[p] = fma(w, red, s[p])
+            s[p + _TILE_AREA] = fma(w, green, s[p + _TILE_AREA])
+            s[p + _TILE_AREA * _U2] = fma(w, blue, s[p + _TILE_AREA * _U2])
 
 
 @njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
@@ -238,7 +239,7 @@ def _finish_tile(s: Any, left: Any, top: Any, rgb: Any, alpha: Any) -> None:
             rgb[top + dy, left + dx, _U2] = s[p + _TILE_AREA * _U3]
 
 
-@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: Any) -> Any:
     """One splat at one pixel: the gradient by its exponent; its weight times the pixel's gradients.
 
@@ -246,7 +247,7 @@ def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: 
     """
     floor, cap, stop = blending
     red, green, blue = color
-    e = _F1 + x * (_E1 + x * (_E2 + x * (_E3 + x * (_E4 + x * _E5))))
+    e = fma(x, fma(x, fma(x, fma(x, fma(x, _E5, _E4), _E3), _E2), _E1), _F1)
     e = e * e
     e = e * e
     full = opacity * (e * e)
@@ -260,7 +261,7 @@ def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: 
     w_red = w * s[p + _TILE_AREA * _U2]
     w_green = w * s[p + _TILE_AREA * _U3]
     w_blue = w * s[p + _TILE_AREA * _U4]
-    own = red * w_red + green * w_green + blue * w_blue
+    own = fma(blue, w_blue, fma(green, w_green, red * w_red))
     later = s[p + _TILE_AREA] - own
     s[p + _TILE_AREA] = later
     # Nothing was added to a finished pixel, and where the cap holds the exponent doesn't matter.
@@ -273,15 +274,17 @@ def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: 
 def _flush(s: Any, moments: Any, entry: Any) -> None:
     """Writes an entry's moments, the sums over the lanes, and clears these."""
     for k in range(_U9):
-        total = _F0
+        p = _SUMS + (k << _U4)
         for lane in range(_U8):
-            total += s[_SUMS + (k << _U3) + lane]
-        moments[entry, k] = total
-    for p in range(_SUMS, _SUMS + _U9 * _U8):
+            s[p + lane] += s[p + lane + _U8]
+        for lane in range(_U4):
+            s[p + lane] += s[p + lane + _U4]
+        moments[entry, k] = (s[p] + s[p + _U1]) + (s[p + _U2] + s[p + _U3])
+    for p in range(_SUMS, _SUMS + _U9 * _U16):
         s[p] = _F0
 
 
-@njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+@njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _blend_items_backward(
     items: Any,
     n: Any,
@@ -296,10 +299,11 @@ def _blend_items_backward(
 ) -> None:
     """Writes the moments of the entries that have items.
 
-    s [5 * 256 + 9 * 8]: transmittance; what the later splats still add to the loss; gradients by
-    red, green, blue; sums of each moment over the current entry's blocks in 8 lanes, which are
-    added up only when the entry ends. A lane has two pixels of a block, two rows apart.
+    s [5 * 256 + 9 * 16]: transmittance; what the later splats still add to the loss; gradients by
+    red, green, blue; sums of each moment over the current entry's blocks, lane by lane, which are
+    added up only when the entry ends.
     """
+    wide()
     thresholds = blending[_U0], blending[_U1], blending[_U2]
     previous = first + (np.uint64(items[_U0]) >> _U4)
     items[n] = _ITEMS  # an entry past the last, so that the last one is flushed too
@@ -319,30 +323,24 @@ def _blend_items_backward(
         opacity = records[j, _U5]
         color = records[j, _U6], records[j, _U7], records[j, _U8]
         base = block << _U4
-        for lane in range(_U8):
+        for lane in range(_U16):
             dx = dx0 + np.float32(lane & _U3)
-            dy1 = dy0 + np.float32(lane >> _U2)
-            dy2 = dy1 + _F2
-            u, v = a * dx + b * dy1, c * dy1
-            x = min(u * u + v * v, _X_MAX)
-            s1, red1, green1, blue1 = _pixel_backward(s, base + lane, x, opacity, color, thresholds)
-            u, v = a * dx + b * dy2, c * dy2
-            x = min(u * u + v * v, _X_MAX)
-            s2, red2, green2, blue2 = _pixel_backward(
-                s, base + lane + _U8, x, opacity, color, thresholds
-            )
+            dy = dy0 + np.float32(lane >> _U2)
+            u = fma(b, dy, a * dx)
+            v = c * dy
+            x = min(fma(u, u, v * v), _X_MAX)
+            slope, red, green, blue = _pixel_backward(s, base + lane, x, opacity, color, thresholds)
             p = _SUMS + lane
-            sx = (s1 + s2) * dx
-            sy1, sy2 = s1 * dy1, s2 * dy2
-            s[p] += s1 + s2
-            s[p + _U8] += sx
-            s[p + _U8 * _U2] += sy1 + sy2
-            s[p + _U8 * _U3] += sx * dx
-            s[p + _U8 * _U4] += (sy1 + sy2) * dx
-            s[p + _U8 * _U5] += sy1 * dy1 + sy2 * dy2
-            s[p + _U8 * _U6] += red1 + red2
-            s[p + _U8 * _U7] += green1 + green2
-            s[p + _U8 * _U8] += blue1 + blue2
+            sx, sy = slope * dx, slope * dy
+            s[p] += slope
+            s[p + _U16] += sx
+            s[p + _U16 * _U2] += sy
+            s[p + _U16 * _U3] = fma(sx, dx, s[p + _U16 * _U3])
+            s[p + _U16 * _U4] = fma(sx, dy, s[p + _U16 * _U4])
+            s[p + _U16 * _U5] = fma(sy, dy, s[p + _U16 * _U5])
+            s[p + _U16 * _U6] += red
+            s[p + _U16 * _U7] += green
+            s[p + _U16 * _U8] += blue
 
 
 @njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
@@ -393,7 +391,7 @@ def _blend_backward(
     n_tiles = np.uint64(tile_starts.shape[0] - 1)
     moments = np.empty((splats.shape[0], _N_MOMENTS), np.float32)
     for strand in prange(_STRANDS):
-        s = np.zeros(_SUMS + _U9 * _U8, np.float32)
+        s = np.zeros(_SUMS + _U9 * _U16, np.float32)
         items = np.empty(_ITEMS + _U1, np.uint16)
         for tile in range(np.uint64(strand), n_tiles, np.uint64(_STRANDS)):
             left, top = (tile % tiles_x) << _U4, (tile // tiles_x) << _U4
