@@ -18,8 +18,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead import media
 from talkhead.app.identities import DATASET, USES_ALL, Home
-from talkhead.app.idle import MAX_GAP, IdleClip
-from talkhead.dataset import IdentityDataset
+from talkhead.app.idle import IdleClip
+from talkhead.dataset import MAX_GAP, IdentityDataset
 from talkhead.encoder.silence import silence_of_video, silence_version
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
@@ -44,7 +44,7 @@ class SourceClip(IdleClip):
 
     def mask(self, frame: int) -> Float32:
         """See IdleClip."""
-        return self.dataset.masks[self.nearest[frame]].astype(np.float32) / np.float32(255.0)
+        return self.dataset.person(self.nearest[frame])
 
 
 @dataclass(frozen=True)
