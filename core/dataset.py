@@ -219,7 +219,9 @@ class IdentityDataset:
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
         """Write everything but flat arrays, waveform and plate; dataset.json last."""
         write_tensors(path / "face.safetensors", face.tensors())
-        arrays = {k: torch.from_numpy(np.require(v, None, ["C", "W"])) for k, v in vars(tracks).items()}
+        arrays = {
+            k: torch.from_numpy(np.require(v, None, ["C", "W"])) for k, v in vars(tracks).items()
+        }
         write_tensors(path / "tracks.safetensors", arrays)
         write_json(path / "dataset.json", {"format": FORMAT, **asdict(info)})
 
