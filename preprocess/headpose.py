@@ -34,7 +34,7 @@ SMOOTH_DEPTH = 4.0
 """Standard deviations, in frames, of the zero-phase smoothing. Depth is the least certain."""
 MOST_SHAPING = 6000
 """Frames that template and face model are made of: more tell nothing new, and take memory."""
-PART = 2000
+PART = 250
 """Frames whose landmarks are held in double precision at once."""
 
 
