@@ -115,8 +115,7 @@ class _Files:
 
     def looks(self) -> Float64:
         """Rows [n, N_PLACES + ROW] of the frames that are done."""
-        rows = [row.view(np.float64) for row in self._looks]
-        return np.array(rows).reshape(-1, N_PLACES + ROW)
+        return np.fromfile(self._looks.path, np.float64).reshape(-1, N_PLACES + ROW)
 
 
 def check_space(folder: Path, cut: Cut) -> None:
