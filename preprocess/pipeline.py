@@ -135,8 +135,19 @@ def preprocess(
     silence: tells of a waveform [n_samples] at 16 kHz in which of n_frames nobody speaks. Raises
     MediaError for a video that can't be read, FootageError for one that can't work.
     """
-    if (folder / "dataset.json").exists():
-        return IdentityDataset.load(folder)
+    if not (folder / "dataset.json").exists():
+        _prepare(video, folder, config, progress, silence)
+    return IdentityDataset.load(folder)
+
+
+def _prepare(
+    video: Path,
+    folder: Path,
+    config: PreprocessConfig,
+    progress: Progress,
+    silence: Callable[[Float32, int], Bool],
+) -> None:
+    """Make what the dataset lacks, and write it down."""
     info = probe_footage(video)
     make_folder(folder)
     motion = _motion(video, info, folder, config, progress, silence)
@@ -168,7 +179,6 @@ def preprocess(
         uses_all_frames=config.use_all_frames,
     )
     IdentityDataset.save(folder, facts, motion.face, _tracks(motion, kept, looks))
-    return IdentityDataset.load(folder)
 
 
 @dataclass(frozen=True)
