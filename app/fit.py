@@ -255,9 +255,10 @@ def _subject(
     features: SpeechFeatures,
 ) -> Subject | None:
     """What is judged on the held-out frames; None where too few were held out."""
-    if (~dataset.tracks.train & dataset.tracks.clear).sum() < LEAST_HELD_OUT:
+    tracks = dataset.tracks
+    if (~tracks.train & tracks.kept & tracks.clear).sum() < LEAST_HELD_OUT:
         return None
-    spoken = predictor.predict(features, dataset.tracks.silent, len(dataset))
+    spoken = predictor.predict(features, tracks.silent, len(dataset))
     return Subject(video, dataset, head, spoken, held_out_frames(dataset))
 
 

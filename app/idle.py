@@ -7,7 +7,6 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -16,21 +15,19 @@ import torch
 
 from talkhead import media
 from talkhead.cameras import crop_intrinsics, default_intrinsics, project
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, enlarged_mask, longest_run, shrunk_mask
 from talkhead.errors import PackageError
 from talkhead.face import FaceModel
 from talkhead.identity import IDLE_NAME, IdentityPackage, PackageWriter
 from talkhead.progress import Progress
 from talkhead.storage import write_bytes
-from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
+from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
 KEYFRAME_EVERY = 25
 """Frames of the clip from key frame to key frame."""
 REVERSE_BYTES = 64 << 20
 """Of pictures held at once while the clip plays backwards, a second's at the least."""
-MASK_SHRINK = 4
-MAX_GAP = 5
 CRF = 14
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
@@ -72,9 +69,7 @@ class IdleClip:
 
     def mask(self, frame: int) -> Float32:
         """The person mask [H, W] of a crop, in [0, 1]."""
-        small = self.masks[frame].astype(np.float32) / 255.0
-        size = (self.crop_width, self.crop_height)
-        return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        return enlarged_mask(self.masks[frame], (self.crop_height, self.crop_width))
 
     def landmarks(self, frame: int, codes: Float32) -> Float32:
         """Mesh vertices [n, 478, 2] in crop pixels of codes [n, K] in the pose of a frame."""
@@ -86,39 +81,24 @@ class IdleClip:
 def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
     """First and after-last frame of the longest clear run of training frames, at most a minute.
 
-    Gaps of a few frames don't end a run: their poses are filled in from their neighbours. Frames with
-    something before the face do: a mouth would be pasted over it.
+    Frames with something before the face end a run: a mouth would be pasted over it. So do frames
+    whose mask was not kept.
     """
     tracks = dataset.tracks
-    usable = _without_gaps(tracks.clear & tracks.train) & ~tracks.hidden.any(1)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
-    runs = edges.reshape(-1, 2)
-    first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]
-    return int(first), int(min(after, first + MAX_FRAMES))
-
-
-def _without_gaps(usable: Bool) -> Bool:
-    """Flags [F] with gaps of at most MAX_GAP frames closed."""
-    closed = usable.copy()
-    for before, after in pairwise(np.flatnonzero(usable)):
-        if after - before <= MAX_GAP + 1:
-            closed[before:after] = True
-    return closed
+    never = tracks.hidden.any(1) | ~tracks.kept
+    return longest_run(tracks.clear & tracks.train, never, MAX_FRAMES)
 
 
 def clip_of(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
     """A run of a dataset's frames as a clip; its images are those of `video` from the run's first."""
     info, tracks = dataset.info, dataset.tracks
-    small = (info.crop_width // MASK_SHRINK, info.crop_height // MASK_SHRINK)
-    whole = (dataset.masks[i] for i in range(len(dataset))[part])
-    shrunk = [cv2.resize(m, small, interpolation=cv2.INTER_AREA) for m in whole]
     return IdleClip(
         path=video,
         face=dataset.face,
         codes=tracks.codes[part],
         viewmats=tracks.viewmats[part],
         origins=tracks.origins[part],
-        masks=np.stack(shrunk),
+        masks=np.stack([shrunk_mask(dataset.masks[i]) for i in range(len(dataset))[part]]),
         plate=dataset.plate,
         crop_height=info.crop_height,
         crop_width=info.crop_width,

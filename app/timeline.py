@@ -18,9 +18,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead import media
 from talkhead.app.identities import USES_ALL, Home
-from talkhead.app.idle import MAX_GAP, IdleClip
+from talkhead.app.idle import IdleClip
 from talkhead.app.prepare import prepare
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import MAX_GAP, IdentityDataset
 from talkhead.encoder.silence import silence_version
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
@@ -45,7 +45,7 @@ class SourceClip(IdleClip):
 
     def mask(self, frame: int) -> Float32:
         """See IdleClip."""
-        return self.dataset.masks[self.nearest[frame]].astype(np.float32) / np.float32(255.0)
+        return self.dataset.person(self.nearest[frame])
 
 
 @dataclass(frozen=True)

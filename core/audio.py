@@ -8,9 +8,10 @@ belongs to second 0, and video frame i to value i at 25 a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil, gcd
 
 import numpy as np
@@ -162,6 +163,7 @@ SPEECH_ABOVE_FLOOR_DB = 8.0
 SPEECH_BELOW_PEAK_DB = 35.0
 SPEECH_LEAST_DB = -75.0
 _HUM_HZ = 100.0
+_PIECE_FRAMES = 1500
 _PEAK_S = 0.2
 _SHORTEST_SILENCE_S = 0.2
 _SHORTEST_SOUND_S = 0.08
@@ -191,9 +193,7 @@ def measure_loudness(
     state: Float64 | None = None
     total = 0
     sums = np.zeros((3, 0))  # high-passed squares, squares, counts
-    for chunk in chunks:
-        if len(chunk) == 0:
-            continue
+    for chunk in _pieces(chunks, rate, sample_rate):
         if state is None:  # as if the first sample had always been there
             state = chunk[0] * scipy.signal.sosfilt_zi(high_pass)
         filtered, state = scipy.signal.sosfilt(high_pass, chunk, zi=state)
@@ -211,6 +211,14 @@ def measure_loudness(
     powers = sums[:2, :n_frames] / np.maximum(sums[2, :n_frames], 1.0)
     energy_db = 10.0 * np.log10(np.maximum(powers[0], POWER_FLOOR))
     return Loudness(energy_db.astype(np.float32), powers[1], total)
+
+
+def _pieces(chunks: Iterable[Float32], rate: float, sample_rate: int) -> Iterator[Float32]:
+    """The chunks that are not empty, long ones cut between two frames: squares take memory."""
+    first, step = round(sample_rate / rate / 2), round(_PIECE_FRAMES * sample_rate / rate)
+    for chunk in chunks:
+        edges = [0, *range(first + step, len(chunk), step), len(chunk)]
+        yield from (chunk[start:end] for start, end in pairwise(edges) if end > start)
 
 
 def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:

@@ -1,7 +1,8 @@
 """IdentityDataset on disk: what preprocessing makes of a video and the other stages fit.
 
 A folder of dataset.json, safetensors for per-frame tracks, and plain files of images that are read
-one by one, so that memory does not grow with the clip.
+one by one, so that memory does not grow with the clip. Of long footage only some images are kept;
+tracks are those of every frame.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,12 @@ from talkhead.face import FACE_OVAL, FaceModel
 from talkhead.storage import file_errors, read_json, read_tensors, write_json, write_tensors
 from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
-FORMAT = 2
+FORMAT = 3
 FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
+SMALL_MASKS = "small_masks.u8"
+MASK_SHRINK = 4
+MAX_GAP = 5
+"""Frames in a row whose pose their neighbours tell."""
 TEST_SHARE = 1 / 11
 HIDDEN_MARGIN = 0.04
 """What stands before the face is widened by this share of the face's width..."""
@@ -46,6 +52,41 @@ def spread_frames(allowed: Bool, n: int) -> Int:
     frames = np.flatnonzero(allowed)
     places = np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int)
     return np.asarray(frames[places], np.int64)
+
+
+def farthest_first(places: Float32, known: Bool, n: int) -> Int:
+    """Up to n rows of places [N, D], each the farthest from those before it and from all that are
+    known [N] already (Gonzalez 1985), in the order they were found. One is known at least."""
+    nearest = np.full(len(places), np.inf, np.float32)
+    apart = np.empty_like(places)
+
+    def see(row: int) -> None:
+        np.square(np.subtract(places, places[row], out=apart), out=apart)
+        np.minimum(nearest, apart.sum(1), out=nearest)
+
+    for row in np.flatnonzero(known):
+        see(row)
+    found: list[int] = []
+    while len(found) < n and nearest.any():
+        found.append(int(nearest.argmax()))
+        see(found[-1])
+    return np.array(found, np.int64)
+
+
+def longest_run(good: Bool, never: Bool, most: int) -> tuple[int, int]:
+    """First and after-last frame of the longest run of good frames [F], cut after `most` of them.
+
+    Gaps of a few frames don't end a run: what they lack is filled in from their neighbours. Frames
+    of `never` [F] do.
+    """
+    closed = good.copy()
+    for before, after in pairwise(np.flatnonzero(good)):
+        if after - before <= MAX_GAP + 1:
+            closed[before:after] = True
+    inside = np.concatenate([[False], closed & ~never, [False]])
+    runs = np.flatnonzero(np.diff(inside.astype(np.int8))).reshape(-1, 2)
+    first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]
+    return int(first), int(min(after, first + most))
 
 
 @dataclass(frozen=True)
@@ -73,10 +114,10 @@ class DatasetInfo:
 class Tracks:
     """Per-frame results, F frames.
 
-    landmarks: [F, 478, 3] source pixels. found, usable, train, silent: [F] bool (seen in the very
-    frame; good enough to learn from; outside the test block; no speech). hidden: [F, T] bool,
-    triangles of the face that something stands before. viewmats: [F, 4, 4]. residual_px: [F].
-    codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
+    landmarks: [F, 478, 3] source pixels. found, usable, train, silent, kept: [F] bool (seen in the
+    very frame; good enough to learn from; outside the test block; no speech; there are images).
+    hidden: [F, T] bool, triangles of the face that something stands before. viewmats: [F, 4, 4].
+    residual_px: [F]. codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
     """
 
     landmarks: Float32
@@ -84,6 +125,7 @@ class Tracks:
     usable: Bool
     train: Bool
     silent: Bool
+    kept: Bool
     hidden: Bool
     viewmats: Float32
     residual_px: Float32
@@ -95,16 +137,24 @@ class Tracks:
         """Usable frames [F] in which nothing stands before the face."""
         return self.usable & ~self.hidden.any(1)
 
+    @property
+    def learnt(self) -> Bool:
+        """Usable training frames [F] that there are images of: what a renderer learns from."""
+        return self.usable & self.train & self.kept
+
 
 @dataclass(frozen=True)
 class ImageFile:
     """Images of one shape, one after the other, as a plain file of uint8.
 
     They are read when indexed and appended as they come, so memory does not grow with the clip.
+    numbers: [N] of the frames that they are of, rising; None: 0, 1, 2 and so on. An image is
+    indexed by its frame; length and order are the file's.
     """
 
     path: Path
     shape: tuple[int, ...]
+    numbers: Int | None = None
 
     @property
     def image_bytes(self) -> int:
@@ -114,15 +164,23 @@ class ImageFile:
         return self.path.stat().st_size // self.image_bytes if self.path.exists() else 0
 
     def __getitem__(self, index: int | np.integer[Any]) -> UInt8:
-        """Image `index` of `shape`. Raises IndexError beyond the end."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.path}: image {index} of {len(self)}")
-        offset = int(index) * self.image_bytes
+        """The image of frame `index`, of `shape`. Raises IndexError where there is none."""
+        place = int(index)
+        if self.numbers is not None:
+            place = int(np.searchsorted(self.numbers, index))
+            if place == len(self.numbers) or self.numbers[place] != index:
+                raise IndexError(f"{self.path}: the image of frame {index} was not kept")
+        if not 0 <= place < len(self):
+            raise IndexError(f"{self.path}: image {place} of {len(self)}")
+        return self._read(place)
+
+    def _read(self, place: int) -> UInt8:
+        offset = place * self.image_bytes
         flat = np.fromfile(self.path, np.uint8, self.image_bytes, offset=offset)
         return flat.reshape(self.shape)
 
     def __iter__(self) -> Iterator[UInt8]:
-        return (self[i] for i in range(len(self)))
+        return (self._read(place) for place in range(len(self)))
 
     def truncate(self, n: int) -> None:
         """Keep the first n images. Raises TalkheadError."""
@@ -161,7 +219,9 @@ class IdentityDataset:
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
         """Write everything but flat arrays, waveform and plate; dataset.json last."""
         write_tensors(path / "face.safetensors", face.tensors())
-        arrays = {k: torch.from_numpy(np.array(v)) for k, v in vars(tracks).items()}
+        arrays = {
+            k: torch.from_numpy(np.require(v, None, ["C", "W"])) for k, v in vars(tracks).items()
+        }
         write_tensors(path / "tracks.safetensors", arrays)
         write_json(path / "dataset.json", {"format": FORMAT, **asdict(info)})
 
@@ -170,13 +230,27 @@ class IdentityDataset:
 
     @cached_property
     def frames(self) -> ImageFile:
-        """Head crops [F, H, W, 3] uint8 RGB."""
-        return ImageFile(self.path / FRAMES, (self.info.crop_height, self.info.crop_width, 3))
+        """Head crops [H, W, 3] uint8 RGB of the kept frames."""
+        return self._images(FRAMES, 3)
 
     @cached_property
     def masks(self) -> ImageFile:
-        """Person masks of the crops [F, H, W] uint8, 255 = person."""
-        return ImageFile(self.path / MASKS, (self.info.crop_height, self.info.crop_width))
+        """Person masks of the crops [H, W] uint8, 255 = person, of the kept frames."""
+        return self._images(MASKS)
+
+    def _images(self, name: str, *channels: int) -> ImageFile:
+        shape = (self.info.crop_height, self.info.crop_width, *channels)
+        return ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.kept))
+
+    def person(self, frame: int | np.integer[Any]) -> Float32:
+        """The person mask [H, W] of any frame's crop, in [0, 1].
+
+        Where not all masks are kept it comes from one of a quarter of the size.
+        """
+        if self.tracks.kept.all():
+            return self.masks[frame].astype(np.float32) / np.float32(255.0)
+        size = (self.info.crop_height, self.info.crop_width)
+        return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)
 
     @cached_property
     def plate(self) -> UInt8:
@@ -228,6 +302,23 @@ def crop_landmarks(landmarks: Float32, origins: Float32, scale: float) -> Float3
     """Landmarks [F, 478, 2] in crop pixels, of landmarks [F, 478, 3] and crops' origins [F, 2] in source
     pixels."""
     return np.asarray((landmarks[..., :2] - origins[:, None]) * scale, dtype=np.float32)
+
+
+def small_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the small mask of a crop of height and width `size`."""
+    return size[0] // MASK_SHRINK, size[1] // MASK_SHRINK
+
+
+def shrunk_mask(mask: UInt8) -> UInt8:
+    """A person mask [H, W] at a quarter of its size."""
+    height, width = small_size((mask.shape[0], mask.shape[1]))
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def enlarged_mask(small: UInt8, size: tuple[int, int]) -> Float32:
+    """A shrunk mask as one of height and width `size` again, in [0, 1]."""
+    values = small.astype(np.float32) / 255.0
+    return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:

@@ -169,9 +169,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Metadata is left out on purpose: its order in the file is not fixed.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
-    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+    with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+        temporary.chmod(mode)  # save_file lets nobody else read it
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -348,10 +348,11 @@ def _lesson(footage: Footage, scaling: Scaling, view: View) -> Lesson:
     hearings = (footage.features, *footage.otherwise)
     n_frames, per_frame = len(footage.codes), scaling.vectors_per_frame
     train, face = footage.train, footage.face
-    vectors = np.zeros((len(hearings), n_frames * per_frame, len(scaling.mean)), np.float32)
-    for heard, features in zip(vectors, hearings, strict=True):
+    n_vectors = (view.behind + n_frames + view.ahead) * per_frame
+    vectors = torch.zeros(len(hearings), n_vectors, len(scaling.mean))
+    for heard, features in zip(vectors.numpy(), hearings, strict=True):
         used = _vectors_of(train, features)
-        heard[used] = scaling.normalised(features.values[used])
+        heard[used + view.behind * per_frame] = scaling.normalised(features.values[used])
     targets = np.zeros((n_frames, face.n_mouth), np.float32)
     targets[train] = footage.codes[train, : face.n_mouth] - scaling.centre
     weights = np.zeros(n_frames, np.float32)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from talkhead.audio import measure_loudness, silent_frames
+from talkhead.device import aligned
 from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
 from talkhead.encoder.network import STORED, PredictorConfig, TemporalNets, view_of
 from talkhead.encoder.pase.augment import change_formants
@@ -180,17 +181,20 @@ def train_prior(
     footage = [part for shelf in shelves for part in _footage(shelf, encoder, seed)]
     if not footage:
         raise TalkheadError("no shelf holds mouths to learn from. Build a corpus with pictures")
-    view = view_of(config, vectors_per_frame(encoder.rate), encoder.rate, encoder.lookahead_s)
+    n_vectors = vectors_per_frame(encoder.rate)
+    view = view_of(config, n_vectors, encoder.rate, encoder.lookahead_s)
     mouth, vectors, weights = (
         np.concatenate([getattr(part, name) for part in footage])
         for name in ("mouth", "vectors", "weights")
     )
     spread = np.mean([part.spread for part in footage], axis=0)
     codes, basis = _components(mouth, weights > 0)
-    lesson = make_lesson(vectors[None], codes, weights, basis, spread, view)
+    margins = (view.behind * n_vectors, view.ahead * n_vectors)
+    padded = np.pad(vectors[None], ((0, 0), margins, (0, 0)))
+    lesson = make_lesson(aligned(padded), codes, weights, basis, spread, view)
     nothing = torch.zeros(len(codes), dtype=torch.bool)
     tasks = [Task(lesson, nothing, seed * 1000 + index) for index in range(config.n_members)]
-    n_inputs = vectors_per_frame(encoder.rate) * vectors.shape[1]
+    n_inputs = n_vectors * vectors.shape[1]
     with progress.step("Learning the prior", total=config.n_steps) as step, alone():
         torch.manual_seed(seed)
         nets = TemporalNets(config, n_inputs, len(basis), view.ahead, config.n_members)

@@ -6,12 +6,10 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.device import aligned
@@ -44,14 +42,17 @@ WARM_UP_STEPS = 20
 MAX_GRADIENT = 2.0
 LEAST_SHARE = 0.8
 """A stretch is learned from if so many of its frames may be."""
+HEARD_AT_ONCE = 6000
+"""Frames that nets predict at once when all of a lesson is asked for: they take memory."""
 
 
 @dataclass(frozen=True)
 class Lesson:
     """What there is to learn, F frames; of frames that may not be learned from all values are 0.
 
-    vectors: [V, F * per_frame, D] normalised features, of the sound as it is and as it might have been
-    (another voice, noise). targets: [F, K] mouth codes less their mean.
+    vectors: [V, (behind + F + ahead) * per_frame, D] normalised features, 0 before and after for as far
+    as nets see, of the sound as it is and as it might have been (another voice, noise).
+    targets: [F, K] mouth codes less their mean.
     weights: [F] how much a frame counts. lips, gap, jaw: [K, P * 2] what a unit of code moves on
     screen, x and y of P points (gap: of the upper lip against the lower), in units of the typical
     lip motion. inner: [K] 1 where a code moves nothing: what shows between the lips. spread: [D] of the
@@ -70,13 +71,7 @@ class Lesson:
 
     @property
     def per_frame(self) -> int:
-        return self.vectors.shape[1] // len(self.targets)
-
-    @cached_property
-    def padded(self) -> Tensor:
-        """The features with 0 before and after for as far as nets see."""
-        before, after = (n * self.per_frame for n in (self.view.behind, self.view.ahead))
-        return F.pad(self.vectors, (0, 0, before, after))
+        return self.vectors.shape[1] // (self.view.behind + len(self.targets) + self.view.ahead)
 
 
 def vectors_per_frame(rate: float) -> int:
@@ -102,14 +97,17 @@ def alone() -> Iterator[None]:
 
 
 def make_lesson(
-    vectors: Float32,
+    vectors: Tensor,
     targets: Float32,
     weights: Float32,
     basis: Float32,
     spread: Float32,
     view: View,
 ) -> Lesson:
-    """The lesson of mouth codes that move the MOUTH_POINTS by basis [K, P, 2]; else as in Lesson."""
+    """The lesson of mouth codes that move the MOUTH_POINTS by basis [K, P, 2]; else as in Lesson.
+
+    vectors: in torch's own memory, see `aligned`; they aren't copied.
+    """
 
     def moved_by(points: tuple[int, ...]) -> Float32:
         return basis[:, [MOUTH_POINTS.index(point) for point in points]]
@@ -123,7 +121,7 @@ def make_lesson(
         return aligned((points / typical).reshape(len(basis), -1))
 
     return Lesson(
-        vectors=aligned(vectors),
+        vectors=vectors,
         targets=aligned(targets),
         weights=aligned(weights),
         lips=in_typical(lips),
@@ -262,7 +260,7 @@ def _heard(lesson: Lesson, starts: Tensor, n_frames: int, generator: torch.Gener
     view, per_frame = lesson.view, lesson.per_frame
     length = (n_frames + view.behind + view.ahead) * per_frame
     moments = (starts * per_frame)[:, None] + torch.arange(length)
-    return lesson.padded[_hearings(lesson, len(starts), generator)[:, None], moments]
+    return lesson.vectors[_hearings(lesson, len(starts), generator)[:, None], moments]
 
 
 def _hearings(lesson: Lesson, n: int, generator: torch.Generator) -> Tensor:
@@ -296,7 +294,11 @@ def _shown(n: int, dim: int, config: PredictorConfig, generator: torch.Generator
 
 def heard_codes(lesson: Lesson, nets: TemporalNets) -> Tensor:
     """What each of N nets predicts of all frames of a lesson, [N, F, K]."""
-    inputs = frame_inputs(lesson.padded[:1], lesson.per_frame)
+    inputs = frame_inputs(lesson.vectors[:1], lesson.per_frame).expand(len(nets), -1, -1, -1)
+    around = lesson.view.behind + lesson.view.ahead
     with torch.no_grad():
-        codes: Tensor = nets(inputs.expand(len(nets), -1, -1, -1))[:, 0]
-    return codes
+        parts = [
+            nets(inputs[:, :, start : start + HEARD_AT_ONCE + around])[:, 0]
+            for start in range(0, len(lesson.targets), HEARD_AT_ONCE)
+        ]
+    return torch.cat(parts, dim=1)

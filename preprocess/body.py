@@ -11,56 +11,67 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from talkhead.dataset import ImageFile
 from talkhead.face import CHIN, JAW_LINE, N_BODY
 from talkhead.preprocess.segmentation import CropPlan
-from talkhead.progress import Progress
-from talkhead.types import Bool, Float32, Float64, Int, UInt8
+from talkhead.types import Bool, Float32, Float64, UInt8
 
 MAX_CORNERS = 150
 MIN_INLIERS = 12
 MAX_BACK_ERROR_PX = 1.0
 SMOOTH_FRAMES = 0.7
+ROW = 1 + N_BODY + 2
 
 
-def track_body(
-    frames: ImageFile,
-    masks: ImageFile,
-    landmarks: Float32,
-    usable: Bool,
-    train: Bool,
-    plan: CropPlan,
-    intrinsics: Float64,
-    progress: Progress,
-) -> Float32:
-    """Body codes [F, 6], see talkhead.face.body_matrix.
+class BodyTracker:
+    """Follows the body from one frame's crop into the others, as they come."""
 
-    frames, masks: the crops. landmarks: [F, 478, 3] source pixels. usable, train: [F]. intrinsics:
-    [3, 3] of the source. Zero where the region shows too few corners to follow.
-    """
-    n = len(frames)
-    reference = _middle(np.flatnonzero(usable & train))
-    grey = _grey(frames[reference])
-    corners = _corners(grey, masks[reference], landmarks[reference], plan, reference)
-    codes = np.zeros((n, N_BODY))
-    if len(corners) < MIN_INLIERS:
-        return codes.astype(np.float32)
-    start = _to_source(corners, plan, reference)
-    known = np.zeros(n, dtype=bool)
-    shift = np.zeros(2)
-    with progress.step("Following the body", total=n) as step:
-        for i in range(n):
-            ends, found = _follow(grey, _grey(frames[i]), corners, plan, reference, i, shift)
-            matrix = _affine(start[found], _to_source(ends, plan, i)[found], intrinsics)
+    def __init__(
+        self,
+        crop: UInt8,
+        mask: UInt8,
+        landmarks: Float32,
+        frame: int,
+        plan: CropPlan,
+        intrinsics: Float64,
+    ) -> None:
+        """crop, mask, landmarks [478, 3] in source pixels: of the frame that is followed. intrinsics:
+        [3, 3] of the source."""
+        self._grey, self._frame, self._plan, self._intrinsics = _grey(crop), frame, plan, intrinsics
+        self._corners = _corners(self._grey, mask, landmarks, plan, frame)
+        self._start = _to_source(self._corners, plan, frame)
+        self._shift = np.zeros(2)
+
+    def go_on(self, row: Float64) -> None:
+        """Look for the body where it was found last, by the last row."""
+        self._shift = row[-2:]
+
+    def follow(self, crop: UInt8, frame: int) -> Float64:
+        """A row [ROW] for body_codes: whether the body was found, its affine map less the identity,
+        and where it was found last; zero where it shows too few corners to follow."""
+        row = np.zeros(ROW)
+        if len(self._corners) >= MIN_INLIERS:
+            ends, found = self._find(_grey(crop), frame)
+            matrix = _affine(self._start[found], ends[found], self._intrinsics)
             if matrix is not None:
-                known[i], codes[i] = True, (matrix - np.eye(2, 3)).ravel()
-                shift = np.median((_to_source(ends, plan, i) - start)[found], axis=0)
-            step.advance()
-    return _smooth(codes, known).astype(np.float32)
+                row[0], row[1:-2] = 1.0, (matrix - np.eye(2, 3)).ravel()
+                self._shift = np.median((ends - self._start)[found], axis=0)
+            row[-2:] = self._shift
+        return row
+
+    def _find(self, grey: UInt8, frame: int) -> tuple[Float64, Bool]:
+        """Where the corners are [n, 2], source pixels, and which came back to where they began."""
+        plan, corners = self._plan, self._corners
+        moved = (self._shift + plan.origins[self._frame] - plan.origins[frame]) * plan.scale
+        guess = (corners + moved).astype(np.float32)
+        ends, ok = _flow(self._grey, grey, corners, guess)
+        back, ok_back = _flow(grey, self._grey, ends, corners)
+        near = np.linalg.norm(back - corners, axis=1) < MAX_BACK_ERROR_PX
+        return _to_source(ends, plan, frame), ok & ok_back & near
 
 
-def _middle(frames: Int) -> int:
-    return int(frames[len(frames) // 2])
+def body_codes(rows: Float64) -> Float32:
+    """Body codes [F, 6], see talkhead.face.body_matrix, of rows [F, ROW] of all frames."""
+    return _smooth(rows[:, 1:-2], rows[:, 0] > 0).astype(np.float32)
 
 
 def _grey(image: UInt8) -> UInt8:
@@ -83,24 +94,6 @@ def _corners(grey: UInt8, mask: UInt8, landmarks: Float32, plan: CropPlan, frame
 
 def _to_source(points: Float32, plan: CropPlan, frame: int) -> Float64:
     return points.astype(np.float64) / plan.scale + plan.origins[frame]
-
-
-def _follow(
-    grey: UInt8,
-    other: UInt8,
-    corners: Float32,
-    plan: CropPlan,
-    reference: int,
-    frame: int,
-    shift: Float64,
-) -> tuple[Float32, Bool]:
-    """Where the corners are in another crop [n, 2], and which came back to where they began."""
-    moved = (shift + plan.origins[reference] - plan.origins[frame]) * plan.scale
-    guess = (corners + moved).astype(np.float32)
-    ends, ok = _flow(grey, other, corners, guess)
-    back, ok_back = _flow(other, grey, ends, corners)
-    near = np.linalg.norm(back - corners, axis=1) < MAX_BACK_ERROR_PX
-    return ends, ok & ok_back & near
 
 
 def _flow(first: UInt8, second: UInt8, points: Float32, guess: Float32) -> tuple[Float32, Bool]:

@@ -6,6 +6,7 @@ stable points (forehead, temples, nose bridge, cheekbones) by Gauss-Newton on al
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from talkhead.cameras import project
+from talkhead.dataset import spread_frames
 from talkhead.face import (
     CHIN,
     FOREHEAD,
@@ -30,6 +32,10 @@ SMOOTH_ROTATION = 1.0
 SMOOTH_SIDEWAYS = 0.7
 SMOOTH_DEPTH = 4.0
 """Standard deviations, in frames, of the zero-phase smoothing. Depth is the least certain."""
+MOST_SHAPING = 6000
+"""Frames that template and face model are made of: more tell nothing new, and take memory."""
+PART = 250
+"""Frames whose landmarks are held in double precision at once."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +55,34 @@ def track_head(landmarks: Float32, usable: Bool, train: Bool, intrinsics: Float6
     interpolated pose of their neighbours.
     """
     index = np.flatnonzero(usable)
-    points = landmarks[index].astype(np.float64)
-    in_train = train[index]
-    template = _upright(_mean_shape(points, in_train))
+    points, in_train = landmarks[index], train[index]
+    shaping = spread_frames(in_train, MOST_SHAPING)
+    shapes = points[shaping].astype(np.float64)
+    template = _upright(_mean_shape(shapes))
     weights = _stable_weights(template)
-    viewmats = _initial_poses(template, points, weights, intrinsics)
+    viewmats = np.concatenate(
+        [
+            _initial_poses(template, points[part].astype(np.float64), weights, intrinsics)
+            for part in _parts(len(points))
+        ]
+    )
     for _ in range(3):
         viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
-        canonical = canonicalise(points, viewmats, template, weights, intrinsics)
-        template = _upright(np.median(canonical[in_train], axis=0))
-        weights = _reweighted(weights, canonical[in_train])
+        canonical = canonicalise(shapes, viewmats[shaping], template, weights, intrinsics)
+        template = _upright(np.median(canonical, axis=0))
+        weights = _reweighted(weights, canonical)
     viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
     viewmats = smooth_poses(viewmats, index, in_train)
-    canonical = canonicalise(points, viewmats, template, weights, intrinsics)
-    residual = _residual(template, points, weights, viewmats, intrinsics)
-    return _spread(template, viewmats, residual, canonical, index, len(landmarks))
+    return _track(template, weights, points, viewmats, _nearest(index, len(landmarks)), intrinsics)
 
 
-def _mean_shape(points: Float64, train: Bool) -> Float64:
-    """Generalised Procrustes mean [V, 3] of at most 300 training frames (px scale)."""
-    chosen = points[train]
-    chosen = chosen[:: max(1, len(chosen) // 300)]
+def _parts(n_frames: int) -> Iterator[slice]:
+    return (slice(start, start + PART) for start in range(0, n_frames, PART))
+
+
+def _mean_shape(points: Float64) -> Float64:
+    """Generalised Procrustes mean [V, 3] of at most 300 of the frames (px scale)."""
+    chosen = points[:: max(1, len(points) // 300)]
     mean = chosen[0]
     for _ in range(4):
         weights = _stable_weights(_upright(mean))
@@ -150,7 +163,7 @@ def _initial_poses(
 
 def fit_poses(
     template: Float64,
-    pixels: Float64,
+    pixels: Float32 | Float64,
     weights: Float64,
     viewmats: Float64,
     intrinsics: Float64,
@@ -164,10 +177,10 @@ def fit_poses(
     used = np.flatnonzero(weights)
     points, w = template[used], weights[used]
     result = viewmats.copy()
-    for start in range(0, len(pixels), 2000):
-        part = slice(start, start + 2000)
+    for part in _parts(len(pixels)):
+        seen = pixels[part][:, used].astype(np.float64)
         for _ in range(n_iterations):
-            result[part] = _gauss_newton(points, pixels[part][:, used], w, result[part], intrinsics)
+            result[part] = _gauss_newton(points, seen, w, result[part], intrinsics)
     return result
 
 
@@ -246,18 +259,28 @@ def _residual(
     return np.asarray(np.linalg.norm(error, axis=-1) @ weights / weights.sum())
 
 
-def _spread(
-    template: Float64,
-    viewmats: Float64,
-    residual: Float64,
-    canonical: Float64,
-    index: Int,
-    n_frames: int,
-) -> HeadTrack:
-    """Results of the usable frames laid out over all frames, holes filled by the nearest."""
+def _nearest(index: Int, n_frames: int) -> Int:
+    """Which of the usable frames, in places of index, is nearest to each of all frames [F]."""
     frames = np.arange(n_frames)
     after = np.searchsorted(index, frames).clip(0, len(index) - 1)
     before = (after - 1).clip(0)
-    back = np.where(frames - index[before] <= index[after] - frames, before, after)
-    poses = HeadPoses(viewmats[back].astype(np.float32), residual[back].astype(np.float32))
-    return HeadTrack(template.astype(np.float32), poses, canonical[back].astype(np.float32))
+    return np.where(frames - index[before] <= index[after] - frames, before, after)
+
+
+def _track(
+    template: Float64,
+    weights: Float64,
+    points: Float32,
+    viewmats: Float64,
+    back: Int,
+    intrinsics: Float64,
+) -> HeadTrack:
+    """The track of frames that take after usable frame back [F] each, of poses and landmarks."""
+    canonical = np.empty((len(back), *points.shape[1:]), np.float32)
+    residual = np.empty(len(back), np.float32)
+    for part in _parts(len(back)):
+        seen, views = points[back[part]].astype(np.float64), viewmats[back[part]]
+        canonical[part] = canonicalise(seen, views, template, weights, intrinsics)
+        residual[part] = _residual(template, seen, weights, views, intrinsics)
+    poses = HeadPoses(viewmats[back].astype(np.float32), residual)
+    return HeadTrack(template.astype(np.float32), poses, canonical)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from talkhead.dataset import ImageFile
 from talkhead.face import INNER_LIPS, N_INNER, lip_aperture
 from talkhead.types import Bool, Float32, Float64, UInt8
 
@@ -18,22 +17,21 @@ LOWER = INNER_LIPS[:11]
 UPPER = (INNER_LIPS[0], *INNER_LIPS[:9:-1])
 """From corner to corner."""
 ROWS, COLUMNS = 4, 9
+N_PLACES = ROWS * COLUMNS
 MARGIN = 0.12
 """Share of the mouth's width at each corner that is too thin to look into."""
 SHUT, OPEN = 0.02, 0.07
 """Apertures up to which nothing shows, and from which all of it counts."""
 
 
-def inner_mouth_codes(frames: ImageFile, landmarks: Float32, usable: Bool, train: Bool) -> Float32:
+def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bool) -> Float32:
     """Codes [F, N_INNER], zero where the mouth is shut or not tracked; the first has deviation 1 in
     training.
 
-    frames: crops. landmarks: [F, 478, 2] crop pixels. usable, train: [F]; components are those of
-    usable training frames alone. All zero where the mouth never opens in them.
+    seen: [F, N_PLACES] of mouth_brightness. landmarks: [F, 478, 2] crop pixels. usable, train: [F];
+    components are those of usable training frames alone. All zero where the mouth never opens in
+    them.
     """
-    seen = np.stack(
-        [_brightness(frame, _grid(points)) for frame, points in zip(frames, landmarks, strict=True)]
-    )
     tracked = landmarks.any(axis=(1, 2))
     weights = np.zeros(len(seen))
     weights[tracked] = _openness(lip_aperture(landmarks[tracked]))
@@ -65,13 +63,17 @@ def _grid(points: Float32) -> Float32:
     return np.asarray(at(UPPER) * (1.0 - down) + at(LOWER) * down, np.float32)
 
 
-def _brightness(image: UInt8, grid: Float32) -> Float64:
-    """Luma in [0, 1] at the grid's places, [ROWS * COLUMNS], smoothed by a part of their distance."""
+def mouth_brightness(image: UInt8, landmarks: Float32) -> Float64:
+    """Luma in [0, 1] between the lips of landmarks [478, 2] in a crop, [N_PLACES].
+
+    It is smoothed by a part of the places' distance; zero where the mouth lies outside the crop.
+    """
+    grid = _grid(landmarks)
     left, top = np.maximum(np.floor(grid.reshape(-1, 2).min(0)).astype(int) - 4, 0)
     right, bottom = np.ceil(grid.reshape(-1, 2).max(0)).astype(int) + 5
     part = np.ascontiguousarray(image[top : max(bottom, top + 1), left : max(right, left + 1)])
-    if part.size == 0:  # the mouth lies outside the crop
-        return np.zeros(ROWS * COLUMNS)
+    if part.size == 0:
+        return np.zeros(N_PLACES)
     sigma = max(0.6, 0.12 * float(np.linalg.norm(grid[0, -1] - grid[0, 0])) / (COLUMNS - 1))
     grey = cv2.GaussianBlur(
         cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), sigma

@@ -32,6 +32,8 @@ CLOSED_PERCENT = 30
 """Of the silent frames, those with the mouth most closed are the person at rest."""
 DEPTH_WEIGHT = 0.4
 """Tracked depth is several times noisier than x and y."""
+PART = 6000
+"""Frames that are encoded at once."""
 
 
 def mouth_weights(template: Float32) -> Float64:
@@ -67,7 +69,7 @@ def fit_face_model(
 
     template: [478, 3]. canonical: [F, 478, 3]. train, silent: [F]. triangles: [T, 3].
     """
-    offsets = (canonical - template)[train].astype(np.float64)
+    offsets = (canonical[train] - template).astype(np.float64)
     mouth_part = mouth_weights(template)
     mouth = _components(offsets, _mouth_importance(template), N_MOUTH)
     eyes = _components(offsets, _eye_importance(template), N_EYES)
@@ -132,11 +134,14 @@ def encode_motion(model: FaceModel, canonical: Float32) -> Float32:
     importance = _mouth_importance(model.template) + _eye_importance(model.template) + 0.02
     weights = (importance[:, None] * np.array([1.0, 1.0, DEPTH_WEIGHT])).reshape(-1)
     basis = model.basis[:-N_BODY].reshape(model.n_codes - N_BODY, -1).astype(np.float64) * weights
-    target = (canonical - model.template).reshape(len(canonical), -1) * weights
     gram = basis @ basis.T
     gram += 1e-4 * np.diag(np.diag(gram)) + 1e-9 * np.trace(gram) * np.eye(len(gram))
-    codes = np.linalg.solve(gram, basis @ target.T).T.astype(np.float32)
-    return np.pad(codes, ((0, 0), (0, N_BODY)))
+    codes = np.zeros((len(canonical), model.n_codes), np.float32)
+    for start in range(0, len(canonical), PART):
+        part = slice(start, start + PART)
+        target = (canonical[part] - model.template).reshape(-1, basis.shape[1]) * weights
+        codes[part, :-N_BODY] = np.linalg.solve(gram, basis @ target.T).T
+    return codes
 
 
 def _oriented(template: Float32, triangles: Int) -> Int:

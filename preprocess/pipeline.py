@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,7 +22,6 @@ import torch
 from talkhead import media
 from talkhead.cameras import default_intrinsics
 from talkhead.dataset import (
-    FRAMES,
     MASKS,
     WAVEFORM,
     DatasetInfo,
@@ -31,15 +29,15 @@ from talkhead.dataset import (
     ImageFile,
     Tracks,
     crop_landmarks,
-    cut_crop,
     spread_frames,
     train_frames,
 )
-from talkhead.errors import FootageError, TalkheadError
-from talkhead.face import N_BODY, N_INNER, OUTER_EYE_CORNERS, lip_aperture
+from talkhead.errors import FootageError
+from talkhead.face import N_BODY, N_INNER, OUTER_EYE_CORNERS, FaceModel, lip_aperture
 from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
-from talkhead.preprocess.body import track_body
-from talkhead.preprocess.headpose import HeadTrack, track_head
+from talkhead.preprocess.body import body_codes
+from talkhead.preprocess.cutting import Cut, Looks, check_space, cut_heads
+from talkhead.preprocess.headpose import MOST_SHAPING, HeadTrack, track_head
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
 from talkhead.preprocess.landmarks import (
     FaceTracker,
@@ -49,6 +47,7 @@ from talkhead.preprocess.landmarks import (
     track_frames,
 )
 from talkhead.preprocess.motion import encode_motion, fit_face_model
+from talkhead.preprocess.novelty import MOST_FRAMES, choose_kept, frame_places
 from talkhead.preprocess.occlusion import (
     face_colours,
     head_posture,
@@ -61,7 +60,7 @@ from talkhead.preprocess.quality import (
     report_quality,
     well_tracked,
 )
-from talkhead.preprocess.segmentation import CropPlan, PersonSegmenter, plan_crops
+from talkhead.preprocess.segmentation import CropPlan, plan_crops
 from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
 from talkhead.progress import Progress
 from talkhead.storage import (
@@ -77,15 +76,16 @@ from talkhead.types import (
     SAMPLE_RATE,
     Bool,
     Float32,
+    HeadPoses,
     MediaInfo,
     Tracking,
     UInt8,
 )
 
-VERSION = 10
+VERSION = 11
 """Raise it when the same video would give another dataset."""
-TRACK_CHUNK, CUT_CHUNK = 200, 50
-"""Frames between checkpoints, of a tracker that streams and of cutting, which holds them: seconds."""
+TRACK_CHUNK = 200
+"""Frames between checkpoints of the tracker: seconds."""
 WARM_UP = 5
 """Frames the tracker sees before a chunk, so that results don't depend on where it was resumed."""
 
@@ -135,10 +135,89 @@ def preprocess(
     silence: tells of a waveform [n_samples] at 16 kHz in which of n_frames nobody speaks. Raises
     MediaError for a video that can't be read, FootageError for one that can't work.
     """
-    if (folder / "dataset.json").exists():
-        return IdentityDataset.load(folder)
+    if not (folder / "dataset.json").exists():
+        _prepare(video, folder, config, progress, silence)
+    return IdentityDataset.load(folder)
+
+
+def _prepare(
+    video: Path,
+    folder: Path,
+    config: PreprocessConfig,
+    progress: Progress,
+    silence: Callable[[Float32, int], Bool],
+) -> None:
+    """Make what the dataset lacks, and write it down."""
     info = probe_footage(video)
     make_folder(folder)
+    motion = _motion(video, info, folder, config, progress, silence)
+    learnt = motion.clear & motion.train
+    kept = _kept(motion, folder, progress)
+    cut = Cut(
+        video,
+        motion.plan,
+        motion.tracking.landmarks,
+        kept,
+        _middle(learnt),
+        default_intrinsics(info.width, info.height),
+    )
+    check_space(folder, cut)
+    looks = cut_heads(folder, cut, progress)
+    moving = _background(cut, learnt, folder, info, progress)
+    _report(motion, moving, folder, progress)
+    facts = DatasetInfo(
+        video=video.name,
+        n_frames=len(kept),
+        width=info.width,
+        height=info.height,
+        crop_width=motion.plan.width,
+        crop_height=motion.plan.height,
+        scale=motion.plan.scale,
+        av_offset_ms=motion.offset.corrected_ms,
+        n_faces=motion.n_faces,
+        moving_camera=moving,
+        uses_all_frames=config.use_all_frames,
+    )
+    IdentityDataset.save(folder, facts, motion.face, _tracks(motion, kept, looks))
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """What landmarks, their colours and the sound tell of a clip, before images are looked at again.
+
+    covered, usable, train, silent: [F]. hidden: [F, T]. codes: [F, K] without inner mouth and body.
+    """
+
+    tracking: Tracking
+    covered: Bool
+    poses: HeadPoses
+    hidden: Bool
+    usable: Bool
+    train: Bool
+    silent: Bool
+    face: FaceModel
+    codes: Float32
+    plan: CropPlan
+    offset: AvOffset
+    n_faces: int
+
+    @property
+    def clear(self) -> Bool:
+        return self.usable & ~self.hidden.any(1)
+
+
+# ------------------------------------------------------------------------------- steps
+
+
+def _motion(
+    video: Path,
+    info: MediaInfo,
+    folder: Path,
+    config: PreprocessConfig,
+    progress: Progress,
+    silence: Callable[[Float32, int], Bool],
+) -> _Motion:
+    """The clip's motion; writes its sound, in sync, too."""
     waveform = media.read_audio(video, SAMPLE_RATE)
     tracking, colours, n_faces = _track(video, info, folder, config, progress)
     tracking, covered = bridge_gaps(tracking)
@@ -148,8 +227,8 @@ def preprocess(
     hidden = _hidden(colours, tracking, head, train)
     usable = well_tracked(tracking, covered, head.poses)
     usable &= ~mouth_hidden(hidden, head.template, mesh_triangles())
-    clear = usable & ~hidden.any(1)
-    check_learnt(clear & train, str(video))
+    learnt = usable & ~hidden.any(1) & train
+    check_learnt(learnt, str(video))
     plan = plan_crops(
         tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
     )
@@ -158,56 +237,74 @@ def preprocess(
         raise FootageError(
             f"{video}: no speech is heard. Lips are learned from speech: record a person speaking"
         )
-    _check_space(folder, plan, len(tracking))
-    _cut(video, plan, len(tracking), folder, progress)
-    moving = _background(video, plan, clear & train, folder, info, progress)
-    notes = _notes(moving, offset)
-    report = report_quality(tracking, covered, head.poses, usable, hidden.any(1), n_faces, notes)
-    write_json(folder / "quality.json", report.to_json())
-    for warning in report.warnings:
-        progress.message(warning)
     write_tensors(folder / WAVEFORM, {"waveform": torch.from_numpy(waveform)})
-    face = fit_face_model(head.template, head.canonical, train & clear, silent, mesh_triangles())
+    shaping = np.isin(np.arange(len(learnt)), spread_frames(learnt, MOST_SHAPING))
+    face = fit_face_model(head.template, head.canonical, shaping, silent, mesh_triangles())
     codes = encode_motion(face, head.canonical)
-    frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
-    masks = ImageFile(folder / MASKS, (plan.height, plan.width))
-    crop_points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
-    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
-    codes[:, inner] = inner_mouth_codes(frames, crop_points, usable, train)
-    intrinsics = default_intrinsics(info.width, info.height)
-    codes[:, -N_BODY:] = track_body(
-        frames, masks, tracking.landmarks, clear, train, plan, intrinsics, progress
+    return _Motion(
+        tracking,
+        covered,
+        head.poses,
+        hidden,
+        usable,
+        train,
+        silent,
+        face,
+        codes,
+        plan,
+        offset,
+        n_faces,
     )
-    tracks = Tracks(
+
+
+def _kept(motion: _Motion, folder: Path, progress: Progress) -> Bool:
+    """Which frames [F] are kept as images; of long footage written down, for a run that goes on."""
+    n_frames, stored = len(motion.train), folder / "kept.safetensors"
+    if n_frames <= MOST_FRAMES:
+        return np.ones(n_frames, dtype=bool)
+    if not stored.exists():
+        learnt = motion.clear & motion.train
+        with progress.step("Choosing frames", total=1) as step:
+            places = frame_places(motion.codes, motion.poses.viewmats, learnt)
+            hidden = motion.hidden.any(1)
+            kept = choose_kept(places, motion.clear, motion.train, hidden, MOST_FRAMES)
+            write_tensors(stored, {"kept": torch.from_numpy(kept)})
+            step.advance()
+    kept = read_tensors(stored)["kept"].numpy()
+    n_learnt = int((kept & motion.train & motion.usable).sum())
+    progress.message(
+        f"Long footage: {n_learnt:,} of {n_frames:,} frames teach the picture, chosen for new "
+        "mouths and poses; all teach the speech"
+    )
+    return kept
+
+
+def _tracks(motion: _Motion, kept: Bool, looks: Looks) -> Tracks:
+    """The tracks, with codes of inner mouth and body."""
+    face, tracking, plan = motion.face, motion.tracking, motion.plan
+    codes = motion.codes.copy()
+    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
+    points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
+    codes[:, inner] = inner_mouth_codes(looks.mouth, points, motion.usable, motion.train)
+    codes[:, -N_BODY:] = body_codes(looks.body)
+    return Tracks(
         landmarks=tracking.landmarks,
         found=tracking.found,
-        usable=usable,
-        train=train,
-        silent=silent,
-        hidden=hidden,
-        viewmats=head.poses.viewmats,
-        residual_px=head.poses.residual_px,
+        usable=motion.usable,
+        train=motion.train,
+        silent=motion.silent,
+        kept=kept,
+        hidden=motion.hidden,
+        viewmats=motion.poses.viewmats,
+        residual_px=motion.poses.residual_px,
         codes=codes,
         origins=plan.origins,
     )
-    facts = DatasetInfo(
-        video=video.name,
-        n_frames=len(tracking),
-        width=info.width,
-        height=info.height,
-        crop_width=plan.width,
-        crop_height=plan.height,
-        scale=plan.scale,
-        av_offset_ms=offset.corrected_ms,
-        n_faces=n_faces,
-        moving_camera=moving,
-        uses_all_frames=config.use_all_frames,
-    )
-    IdentityDataset.save(folder, facts, face, tracks)
-    return IdentityDataset.load(folder)
 
 
-# ------------------------------------------------------------------------------- steps
+def _middle(flags: Bool) -> int:
+    frames = np.flatnonzero(flags)
+    return int(frames[len(frames) // 2])
 
 
 def _track(
@@ -218,12 +315,14 @@ def _track(
     total = max(1, round(info.duration_s * FRAME_RATE))
     if not done.exists():
         parts = _tracked_chunks(video, folder, total, progress)
+        most = torch.stack([part["n_faces"] for part in parts]).max()
+        # Popped, so that long footage's tracks are in memory once.
         tracks = {
-            name: torch.cat([part[name] for part in parts])
+            name: torch.cat([part.pop(name) for part in parts])
             for name in ("landmarks", "found", "colours")
         }
-        most = torch.stack([part["n_faces"] for part in parts]).max()
         write_tensors(done, {**tracks, "n_faces": most})
+        del tracks
         for leftover in folder.glob("tracking.part*.safetensors"):
             leftover.unlink()
     stored = read_tensors(done)
@@ -332,58 +431,16 @@ def lip_measures(points: Float32) -> Float32:
     return np.stack([lip_aperture(points), width, lower], axis=1).astype(np.float32)
 
 
-def _check_space(folder: Path, plan: CropPlan, n_frames: int) -> None:
-    """Raises TalkheadError before the work when crops and masks won't fit on the disk."""
-    missing = 4 * plan.height * plan.width * n_frames
-    for name in (FRAMES, MASKS):
-        missing -= (folder / name).stat().st_size if (folder / name).exists() else 0
-    free = shutil.disk_usage(folder).free
-    if missing > free:
-        raise TalkheadError(
-            f"{folder}: the footage takes {missing / 2**30:.1f} GiB of work space and "
-            f"{free / 2**30:.1f} are free. Free some, or pass --home DIR on another disk"
-        )
-
-
-def _cut(video: Path, plan: CropPlan, n_frames: int, folder: Path, progress: Progress) -> None:
-    """The files of crops and masks, chunk by chunk, resumable."""
-    frames = ImageFile(folder / FRAMES, (plan.height, plan.width, 3))
-    masks = ImageFile(folder / MASKS, (plan.height, plan.width))
-    done = min(len(frames), len(masks)) // CUT_CHUNK * CUT_CHUNK
-    if min(len(frames), len(masks)) == n_frames:
-        return
-    frames.truncate(done)
-    masks.truncate(done)
-    segmenter = PersonSegmenter()
-    with progress.step("Cutting out the head", total=n_frames, done=done) as step:
-        source = media.read_frames(video, start_s=done / FRAME_RATE, n_frames=n_frames - done)
-        with closing(source):
-            numbered = enumerate(source, start=done)
-            while chunk := list(islice(numbered, CUT_CHUNK)):
-                crops = [
-                    cut_crop(frame, plan.origins[i], (plan.height, plan.width), plan.scale)
-                    for i, frame in chunk
-                ]
-                found = []
-                for crop in crops:
-                    found.append(segmenter.mask(crop))
-                    step.advance()
-                frames.append(crops)
-                masks.append(found)
-    segmenter.close()
-
-
-def _background(
-    video: Path, plan: CropPlan, usable: Bool, folder: Path, info: MediaInfo, progress: Progress
-) -> bool:
+def _background(cut: Cut, usable: Bool, folder: Path, info: MediaInfo, progress: Progress) -> bool:
     """plate.png, and whether the camera moved."""
     target, facts = folder / "plate.png", folder / "plate.json"
     if not facts.exists():
         with progress.step("Background behind the person", total=1) as step:
-            masks = ImageFile(folder / MASKS, (plan.height, plan.width))
-            chosen = spread_frames(usable, MAX_SAMPLES)
-            images = list(_pick(video, set(chosen.tolist())))
-            spread = [_spread_mask(masks[i], plan, i, info) for i in chosen]
+            size = (cut.plan.height, cut.plan.width)
+            masks = ImageFile(folder / MASKS, size, np.flatnonzero(cut.kept))
+            chosen = spread_frames(usable & cut.kept, MAX_SAMPLES)
+            images = list(_pick(cut.video, set(chosen.tolist())))
+            spread = [_spread_mask(masks[i], cut.plan, i, info) for i in chosen]
             plate = clean_plate(images, spread)
             _, png = cv2.imencode(".png", plate.image[..., ::-1])
             write_bytes(target, png.tobytes())
@@ -411,6 +468,22 @@ def _spread_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UI
         rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
     ]
     return whole
+
+
+def _report(motion: _Motion, moving: bool, folder: Path, progress: Progress) -> None:
+    """quality.json, its warnings told."""
+    report = report_quality(
+        motion.tracking,
+        motion.covered,
+        motion.poses,
+        motion.usable,
+        motion.hidden.any(1),
+        motion.n_faces,
+        _notes(moving, motion.offset),
+    )
+    write_json(folder / "quality.json", report.to_json())
+    for warning in report.warnings:
+        progress.message(warning)
 
 
 def _notes(moving: bool, offset: AvOffset) -> list[str]:

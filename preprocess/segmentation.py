@@ -41,7 +41,7 @@ def plan_crops(
     landmarks: [F, 478, 3] source pixels. usable: [F]. frame_size: height, width of the source.
     max_height: crops taller than this are scaled down, never up.
     """
-    oval = landmarks[usable][:, list(FACE_OVAL), :2]
+    oval = landmarks[:, list(FACE_OVAL), :2][usable]
     low, high = oval.min(1), oval.max(1)
     face_width, face_height = np.median(high - low, axis=0)
     middle = _filled((low + high) / 2, usable)

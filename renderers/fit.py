@@ -139,7 +139,7 @@ def _prefetched(
     dataset: IdentityDataset, size: int, seed: int, first: int, last: int
 ) -> Iterator[TrainBatch]:
     """Batches of steps first..last, the next one being made while one is used."""
-    usable = np.flatnonzero(dataset.tracks.usable & dataset.tracks.train)
+    usable = np.flatnonzero(dataset.tracks.learnt)
     landmarks = dataset.crop_landmarks()
 
     def make(step: int) -> TrainBatch:
@@ -195,7 +195,7 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
 
 def _spread_batch(dataset: IdentityDataset) -> TrainBatch:
     """N_SPREAD training frames, evenly spread."""
-    frames = spread_frames(dataset.tracks.clear & dataset.tracks.train, N_SPREAD)
+    frames = spread_frames(dataset.tracks.clear & dataset.tracks.learnt, N_SPREAD)
     return make_batch(dataset, dataset.crop_landmarks(), frames)
 
 

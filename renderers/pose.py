@@ -33,7 +33,7 @@ def pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
 
     Never a scale so small that noise of tracking would look like motion.
     """
-    usable = dataset.tracks.usable & dataset.tracks.train
+    usable = dataset.tracks.learnt
     tracks = dataset.tracks
     vectors = pose_vector(
         torch.from_numpy(tracks.viewmats[usable]), torch.from_numpy(tracks.codes[usable])
@@ -48,7 +48,7 @@ def pose_code(viewmats: Tensor, motion: Tensor, mean: Tensor, scale: Tensor) -> 
 
 def mean_view(dataset: IdentityDataset) -> Float64:
     """The mean head pose [4, 4] of the training frames."""
-    views = dataset.tracks.viewmats[dataset.tracks.usable & dataset.tracks.train]
+    views = dataset.tracks.viewmats[dataset.tracks.learnt]
     view = np.eye(4)
     view[:3, :3] = Rotation.from_matrix(views[:, :3, :3]).mean().as_matrix()
     view[:3, 3] = views[:, :3, 3].mean(0)

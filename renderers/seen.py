@@ -36,7 +36,7 @@ class SeenMouths:
         """Mouths of the usable training frames."""
         face, tracks = dataset.face, dataset.tracks
         n_moving = int(face.basis[: face.n_mouth].any(axis=(1, 2)).sum())
-        frames = (tracks.usable & tracks.train).nonzero()[0]
+        frames = tracks.learnt.nonzero()[0]
         frames = frames[:: -(-len(frames) // MOST_CODES)]
         codes = torch.from_numpy(tracks.codes[frames, :n_moving].copy())
         moments = torch.from_numpy(frames)

@@ -263,6 +263,7 @@ def make_dataset(
         usable=flags.copy(),
         train=train_frames(n_frames),
         silent=~flags,
+        kept=flags.copy(),
         hidden=np.zeros((n_frames, len(face.triangles)), dtype=bool),
         viewmats=viewmats.astype(np.float32),
         residual_px=np.zeros(n_frames, np.float32),

@@ -138,15 +138,16 @@ def frames_of(video: Path, numbers: Int) -> Generator[UInt8, None, None]:
 
 
 def held_out_frames(dataset: IdentityDataset) -> Int:
-    """The numbers of the test frames that can be judged: well tracked, the face clear, the mouth
-    inside the crop.
+    """The numbers of the test frames that can be judged: kept, well tracked, the face clear, the
+    mouth inside the crop.
 
     Raises TalkheadError when all frames were for training, or none can be judged.
     """
     tracks, info = dataset.tracks, dataset.info
     if tracks.train.all():
         raise TalkheadError(f"{info.video}: no frames were held out. Fit without --use-all-frames")
-    frames = np.flatnonzero(~tracks.train & tracks.clear & tracks.landmarks.any((1, 2)))
+    tested = ~tracks.train & tracks.kept & tracks.clear
+    frames = np.flatnonzero(tested & tracks.landmarks.any((1, 2)))
     size = (info.crop_height, info.crop_width)
     points = dataset.crop_landmarks()
     kept = [f for f in frames if mouth_box(points[f]).clipped(*size).area]

@@ -116,7 +116,7 @@ class Seeds:
 
 def open_mouth_vertices(dataset: IdentityDataset) -> Float32:
     """The mean mesh [478, 3] of the training frames in which the mouth is open widest."""
-    usable = dataset.tracks.usable & dataset.tracks.train
+    usable = dataset.tracks.learnt
     vertices = dataset.face.vertices(dataset.tracks.codes[usable])
     aperture = lip_aperture(vertices)
     widest = aperture >= np.percentile(aperture, 95)
@@ -287,7 +287,7 @@ def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Floa
 
 def _spread_frames(dataset: IdentityDataset, n: int) -> Int:
     """n usable training frames, evenly spread."""
-    return spread_frames(dataset.tracks.usable & dataset.tracks.train, n)
+    return spread_frames(dataset.tracks.learnt, n)
 
 
 def _colours(dataset: IdentityDataset, places: Float64) -> Float32:

@@ -108,7 +108,7 @@ class GaussianRenderer:
         shape = np.zeros((n, 6), np.float32)
         shape[:, :3] = np.log(seeds.size)[:, None]
         mean, scale = pose_statistics(dataset)
-        usable = dataset.tracks.usable & dataset.tracks.train
+        usable = dataset.tracks.learnt
         motion, views = (
             torch.from_numpy(values[usable])
             for values in (dataset.tracks.codes, dataset.tracks.viewmats)

@@ -40,7 +40,8 @@ SPLAT_MARGIN_PX = 12
 def refine_motion(
     renderer: GaussianRenderer, dataset: IdentityDataset, progress: Progress
 ) -> IdentityDataset:
-    """The dataset with refined codes and head poses in its tracks, where the face is tracked.
+    """The dataset with refined codes and head poses in its tracks, where the face is tracked
+    and the image was kept.
 
     renderer: fitted on the dataset's training frames. Held-out frames are tracked with it like
     the others: it has not learnt from them.
@@ -48,7 +49,7 @@ def refine_motion(
     tracks, parts = dataset.tracks, (_Face(dataset), _Mouth(dataset))
     fittings = [_Fitting.of(renderer, part) for part in parts]
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
-    frames = np.flatnonzero(tracks.usable)
+    frames = np.flatnonzero(tracks.usable & tracks.kept)
     with progress.step("Refining the motion", total=len(frames)) as bar:
         for frame in frames:
             for fitting in fittings:
@@ -167,7 +168,7 @@ class _Fitting:
     @classmethod
     def of(cls, renderer: GaussianRenderer, part: _Part) -> _Fitting:
         tracks, device = part.dataset.tracks, renderer.base.device
-        learnt = tracks.clear & tracks.train
+        learnt = tracks.clear & tracks.learnt
         probed = spread_frames(learnt, N_PROBED)
         units = torch.from_numpy(tracks.codes[learnt, part.components].std(0)).clamp(LEAST_SPREAD)
         if part.turns:

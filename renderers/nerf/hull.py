@@ -26,7 +26,7 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reac
     reach: world units by which masks are widened: half a cell and what tracking errs.
     """
     tracks, info = dataset.tracks, dataset.info
-    chosen = spread_frames(tracks.usable & tracks.train, N_FRAMES)
+    chosen = spread_frames(tracks.learnt, N_FRAMES)
     seen, inside = np.zeros(len(places)), np.zeros(len(places))
     for i in chosen:
         view = torch.from_numpy(tracks.viewmats[i : i + 1])

@@ -236,7 +236,7 @@ def _shell(met: Met) -> Pieces:
 def _seen(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float64]:
     """The least and the largest corner [3] of what training frames show of the resting head."""
     tracks, info = dataset.tracks, dataset.info
-    usable = np.flatnonzero(tracks.usable & tracks.train)
+    usable = np.flatnonzero(tracks.learnt)
     template = dataset.face.template.astype(np.float64)
     ears = template[[127, 356], 2].mean()
     corners = np.array([[0, 0], [info.crop_width, 0], [0, info.crop_height],

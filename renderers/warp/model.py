@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, farthest_first
 from talkhead.face import N_SURFACE, FaceModel
 from talkhead.renderers.base import TrainBatch
 from talkhead.types import Float32, Int, Rendering, UInt8
@@ -65,7 +65,7 @@ class WarpRenderer:
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset, config: WarpConfig, seed: int) -> WarpRenderer:
         """Clear training frames that cover the range of codes and poses, farthest first."""
-        usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.train)
+        usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.learnt)
         places = _places(
             dataset.tracks.codes[usable], dataset.tracks.viewmats[usable], dataset.face.n_mouth
         )
@@ -199,14 +199,10 @@ def _places(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
 
 
 def _farthest(places: Float32, n: int, seed: int) -> Int:
-    """Up to n rows, each the farthest from those before it (Gonzalez 1985), in rising order."""
+    """Up to n rows, each the farthest from those before it, in rising order."""
     first = int(np.random.default_rng(seed).integers(len(places)))
-    chosen = [first]
-    distance = ((places - places[first]) ** 2).sum(1)
-    while len(chosen) < min(n, len(places)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((places - places[chosen[-1]]) ** 2).sum(1))
-    return np.sort(np.array(chosen, dtype=np.int64))
+    known = np.arange(len(places)) == first
+    return np.sort(np.append(farthest_first(places, known, n - 1), first))
 
 
 def _ends(parts: list[UInt8]) -> Int:

@@ -16,7 +16,6 @@ from talkhead import media
 from talkhead.app import idle as idle_module
 from talkhead.app.idle import (
     KEYFRAME_EVERY,
-    MASK_SHRINK,
     REVERSE_BYTES,
     choose_frames,
     clip_of,
@@ -25,7 +24,7 @@ from talkhead.app.idle import (
     ping_pong,
     save_idle,
 )
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, small_size
 from talkhead.identity import (
     EncoderPart,
     FittedPart,
@@ -213,7 +212,7 @@ def test_saved_and_loaded(
     for name in ("codes", "viewmats", "origins", "masks", "plate"):
         assert np.array_equal(getattr(idle, name), getattr(kept, name)), name
     assert (idle.crop_height, idle.crop_width, idle.scale) == (128, 96, 1.0)
-    assert idle.masks.shape[1:] == (128 // MASK_SHRINK, 96 // MASK_SHRINK)
+    assert idle.masks.shape[1:] == small_size((128, 96))
     assert np.array_equal(idle.face.basis, kept.face.basis)
 
 

@@ -10,14 +10,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fixtures_head import make_dataset
 
 from talkhead.cameras import project
 from talkhead.dataset import (
     HIDDEN_MARGIN_PX,
+    SMALL_MASKS,
     IdentityDataset,
     ImageFile,
     cut_crop,
+    farthest_first,
     hidden_area,
+    shrunk_mask,
+    small_size,
     spread_frames,
     train_frames,
 )
@@ -190,3 +195,35 @@ def test_no_triangles_hide_nothing_and_faces_may_lie_outside(
     assert not hidden_area(points, triangles[:0], (128, 96)).any()
     assert hidden_area(points, triangles, (128, 96)).all()
     assert hidden_area(points + 1000.0, triangles, (128, 96)).shape == (128, 96)
+
+
+def test_farthest_first_is_the_farthest_from_all_that_is_known() -> None:
+    places = np.array([[0.0], [1.0], [10.0], [6.0], [10.0]], np.float32)
+    known = np.array([True, False, False, False, False])
+    assert farthest_first(places, known, 2).tolist() == [2, 3]
+    assert farthest_first(places, known, 9).tolist() == [2, 3, 1], "nothing twice"
+
+
+def test_images_that_were_not_kept_are_asked_for_in_vain(tmp_path: Path) -> None:
+    file = ImageFile(tmp_path / "images.u8", (2, 3), np.array([4, 7, 9]))
+    images = [np.full((2, 3), value, np.uint8) for value in (40, 70, 90)]
+    file.append(images)
+    assert len(file) == 3 and [int(image[0, 0]) for image in file] == [40, 70, 90]
+    assert np.array_equal(file[7], images[1]) and np.array_equal(file[np.int64(9)], images[2])
+    for missing in (0, 5, 10, -1):
+        with pytest.raises(IndexError, match=f"frame {missing} was not kept"):
+            file[missing]
+
+
+def test_small_masks_stand_in_for_those_not_kept(tmp_path: Path) -> None:
+    """All frames of long footage have a mask; kept ones have their image, too."""
+    dataset = make_dataset(tmp_path / "short", 12)
+    masks = [mask.copy() for mask in dataset.masks]
+    assert np.array_equal(dataset.person(5), masks[5].astype(np.float32) / np.float32(255))
+    kept = np.arange(12) % 2 == 0
+    long = replace(dataset, tracks=replace(dataset.tracks, kept=kept))
+    small = ImageFile(long.path / SMALL_MASKS, small_size(masks[0].shape))
+    small.append([shrunk_mask(mask) for mask in masks])
+    for frame in (4, 5):
+        assert np.abs(long.person(frame) - masks[frame] / 255.0).mean() < 0.05  # hard edges
+    assert long.tracks.learnt.sum() == (dataset.tracks.train & kept).sum()

@@ -363,3 +363,15 @@ def _weight(layer: Module) -> Tensor:
 
 def _linear(values: Tensor, layer: Module) -> Tensor:
     return values @ _weight(layer) + layer.get_parameter("bias")[0]
+
+
+def test_long_footage_is_heard_in_parts(
+    clip: Clip, predictor: MotionPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where nets are judged on all of it: they are the same, and so is the judgement."""
+    monkeypatch.setattr("talkhead.encoder.training.HEARD_AT_ONCE", 64)
+    again = _fit(clip)
+    assert again.scaling.held_out == pytest.approx(predictor.scaling.held_out, rel=1e-4)
+    assert again.scaling.gain == predictor.scaling.gain
+    for name, values in predictor.nets.tensors().items():
+        assert torch.equal(again.nets.tensors()[name], values), name

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
 
 from talkhead.cameras import default_intrinsics
-from talkhead.dataset import ImageFile
 from talkhead.face import CHIN, FOREHEAD, JAW_LINE, N_BODY, body_matrix
-from talkhead.preprocess.body import track_body
+from talkhead.preprocess.body import BodyTracker, body_codes
 from talkhead.preprocess.segmentation import CropPlan
-from talkhead.progress import SilentProgress
-from talkhead.types import Float32, Float64
+from talkhead.types import Float32, Float64, UInt8
 
 N, HEIGHT, WIDTH = 15, 160, 200
 INTRINSICS = default_intrinsics(WIDTH, HEIGHT)
@@ -37,31 +33,35 @@ def sways() -> list[Float64]:
     return maps
 
 
-def write(folder: Path, textured: bool) -> tuple[ImageFile, ImageFile]:
+def crops(textured: bool) -> list[UInt8]:
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     if not textured:
         texture[:] = 90
     base = cv2.resize(texture, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    frames = ImageFile(folder / "frames.u8", (HEIGHT, WIDTH, 3))
-    masks = ImageFile(folder / "masks.u8", (HEIGHT, WIDTH))
+    images = []
     for matrix in sways():
         pixels = INTRINSICS @ matrix @ np.linalg.inv(INTRINSICS)
-        warped = cv2.warpPerspective(base, pixels, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
-        frames.append([warped])
-        masks.append([np.full((HEIGHT, WIDTH), 255, np.uint8)])
-    return frames, masks
+        images.append(
+            cv2.warpPerspective(base, pixels, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+        )
+    return images
 
 
-def run(folder: Path, textured: bool) -> Float32:
-    frames, masks = write(folder, textured)
+def tracker(images: list[UInt8]) -> BodyTracker:
     plan = CropPlan(np.zeros((N, 2), np.float32), HEIGHT, WIDTH, 1.0)
-    every = np.ones(N, dtype=bool)
-    return track_body(frames, masks, landmarks(), every, every, plan, INTRINSICS, SilentProgress())
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    return BodyTracker(images[N // 2], mask, landmarks()[0], N // 2, plan, INTRINSICS)
 
 
-def test_a_known_sway_is_found(tmp_path: Path) -> None:
-    codes = run(tmp_path, textured=True)
+def run(textured: bool) -> Float32:
+    images = crops(textured)
+    body = tracker(images)
+    return body_codes(np.array([body.follow(image, i) for i, image in enumerate(images)]))
+
+
+def test_a_known_sway_is_found() -> None:
+    codes = run(textured=True)
     assert codes.shape == (N, N_BODY)
     found = body_matrix(torch.from_numpy(codes).double()).numpy()
     corners = np.array([[x, y, 1.0] for x in (-0.3, 0.3) for y in (0.0, 0.3)])
@@ -71,5 +71,15 @@ def test_a_known_sway_is_found(tmp_path: Path) -> None:
     assert np.abs((np.eye(3) - np.stack(sways()))[inner] @ corners.T).max() * INTRINSICS[0, 0] > 4
 
 
-def test_a_plain_shirt_stands_still(tmp_path: Path) -> None:
-    assert (run(tmp_path, textured=False) == 0).all()
+def test_a_plain_shirt_stands_still() -> None:
+    assert (run(textured=False) == 0).all()
+
+
+def test_a_tracker_that_goes_on_finds_the_same() -> None:
+    images = crops(textured=True)
+    whole = tracker(images)
+    rows = [whole.follow(image, i) for i, image in enumerate(images)]
+    rest = tracker(images)
+    rest.go_on(rows[4])
+    again = [rest.follow(images[i], i) for i in range(5, N)]
+    assert np.array_equal(again, rows[5:])

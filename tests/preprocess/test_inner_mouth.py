@@ -9,7 +9,7 @@ from fixtures_head import make_codes, make_face, make_landmarks, make_poses
 
 from talkhead.cameras import default_intrinsics
 from talkhead.face import INNER_LIPS, N_INNER, lip_aperture
-from talkhead.preprocess.inner_mouth import SHUT, inner_mouth_codes
+from talkhead.preprocess.inner_mouth import SHUT, inner_mouth_codes, mouth_brightness
 from talkhead.types import Bool, Float32, Float64, UInt8
 
 N = 120
@@ -36,7 +36,8 @@ def make_mouths(scale: int = 1) -> tuple[list[UInt8], Float32, Float64]:
 
 
 def codes_of(images: list[UInt8], points: Float32, train: Bool = TRAIN) -> Float32:
-    return inner_mouth_codes(images, points, USABLE, train)  # type: ignore[arg-type]
+    seen = [mouth_brightness(image, place) for image, place in zip(images, points, strict=True)]
+    return inner_mouth_codes(np.stack(seen), points, USABLE, train)
 
 
 def test_bright_and_dark_mouths_are_told_apart() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +12,15 @@ import pytest
 from scipy.io import wavfile
 
 from talkhead import media
+from talkhead.dataset import IdentityDataset
 from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import FootageError
+from talkhead.preprocess import pipeline
+from talkhead.preprocess.cutting import CHUNK
 from talkhead.preprocess.landmarks import FaceTracker
 from talkhead.preprocess.occlusion import AROUND_FRAMES
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
-from talkhead.progress import SilentProgress
+from talkhead.progress import SilentProgress, Step
 from talkhead.storage import read_json
 from talkhead.types import Float32, UInt8
 
@@ -85,3 +91,102 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
     media.write_video(clip, frames, audio_path=silence, crf=12)
     with pytest.raises(FootageError, match="no speech"):
         preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video)
+
+
+# --------------------------------------------------------------------------- long footage
+
+MOST = 80
+
+
+class Telling(SilentProgress):
+    """Keeps the messages; fails in the middle of cutting if it is told to."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.messages = fails, list[str]()
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        with super().step(name, total, done) as step:
+            yield FailingStep(step) if self.fails and name == "Cutting out the head" else step
+
+
+class FailingStep:
+    """Is interrupted in its second chunk."""
+
+    def __init__(self, step: Step) -> None:
+        self._step, self._left = step, CHUNK + 20
+
+    def advance(self, n: int = 1) -> None:
+        self._left -= n
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+    def detail(self, text: str) -> None:
+        self._step.detail(text)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("footage") / "clip.mp4"
+    media.write_video(path, media.read_frames(PERSON, n_frames=N_FRAMES), audio_path=PERSON)
+    return path
+
+
+@pytest.fixture(scope="module")
+def short(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
+    """The clip as footage that keeps all frames."""
+    work = tmp_path_factory.mktemp("short") / "work"
+    return preprocess(clip, work, PreprocessConfig(), SilentProgress(), silence_of_video)
+
+
+def tracked(short: IdentityDataset, folder: Path) -> Path:
+    """A work folder in which the face is tracked already."""
+    folder.mkdir()
+    shutil.copy(short.path / "tracking.safetensors", folder)
+    return folder
+
+
+def test_long_footage_keeps_some_images_and_all_tracks(
+    clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that are kept are those of short footage; so are all tracks."""
+    monkeypatch.setattr(pipeline, "MOST_FRAMES", MOST)
+    progress = Telling()
+    work = tracked(short, tmp_path / "work")
+    long = preprocess(clip, work, PreprocessConfig(), progress, silence_of_video)
+    kept = long.tracks.kept
+    assert kept.sum() == len(long.frames) == len(long.masks) == MOST < N_FRAMES
+    assert kept[~long.tracks.train].all(), "a held-out end this short is kept whole"
+    for frame in np.flatnonzero(kept)[::7]:
+        assert np.array_equal(long.frames[frame], short.frames[frame])
+        assert np.array_equal(long.masks[frame], short.masks[frame])
+    for name, values in vars(short.tracks).items():
+        assert name == "kept" or np.array_equal(getattr(long.tracks, name), values), name
+    gone = int(np.flatnonzero(~kept)[0])
+    with pytest.raises(IndexError, match=f"frame {gone} was not kept"):
+        long.frames[gone]
+    assert np.abs(long.person(gone) - short.person(gone)).mean() < 0.02
+    n_learnt = int(long.tracks.learnt.sum())
+    assert any(f"{n_learnt} of {N_FRAMES} frames teach the picture" in m for m in progress.messages)
+
+
+def test_cutting_goes_on_where_it_was_stopped(
+    clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a chunk was half written; the files are those of a run that was not stopped."""
+    monkeypatch.setattr(pipeline, "MOST_FRAMES", MOST)
+    config = PreprocessConfig()
+    whole = tracked(short, tmp_path / "whole")
+    preprocess(clip, whole, config, SilentProgress(), silence_of_video)
+    stopped = tracked(short, tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(clip, stopped, config, Telling(fails=True), silence_of_video)
+    with (stopped / "masks.u8").open("ab") as file:
+        file.write(b"half an image")
+    assert (stopped / "looks.f64").stat().st_size < (whole / "looks.f64").stat().st_size
+    preprocess(clip, stopped, config, SilentProgress(), silence_of_video)
+    for path in whole.iterdir():
+        assert path.read_bytes() == (stopped / path.name).read_bytes(), path.name

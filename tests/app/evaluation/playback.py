@@ -53,6 +53,7 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
         usable=yes.copy(),
         train=train_frames(N_FRAMES),
         silent=~yes,
+        kept=yes.copy(),
         hidden=np.zeros((N_FRAMES, 1), dtype=bool),
         viewmats=np.tile(np.eye(4, dtype=np.float32), (N_FRAMES, 1, 1)),
         residual_px=np.zeros(N_FRAMES, np.float32),
