@@ -51,7 +51,7 @@ class GaussianConfig:
     n_cap: int = 430
     n_teeth: int = 500
     n_rest: int = 6_000
-    n_steps: int = 6_000
+    n_steps: int = 4_000
     batch_size: int = 1
     code_noise: float = 0.05
     dssim_weight: float = 0.2
@@ -63,9 +63,9 @@ class GaussianConfig:
 
 
 PRESETS: Mapping[str, GaussianConfig] = {
-    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_500),
+    "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_000),
     "standard": GaussianConfig(),
-    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=16_000),
+    "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=12_000),
 }
 
 
