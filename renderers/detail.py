@@ -24,6 +24,8 @@ MOST = 1.0
 OPAQUE = 0.9
 """From this mean opacity around a pixel on it counts as inside."""
 LUMA = (0.299, 0.587, 0.114)
+_SIDE, _MIDDLE, _OPAQUE = np.float32(SIDE), np.float32(MIDDLE), np.float32(OPAQUE)
+_ZERO, _ONE, _U2 = np.float32(0.0), np.float32(1.0), np.uint64(2)
 
 
 def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
@@ -35,7 +37,9 @@ def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
         return sharpened_torch(rendering, amount)
     rgb, alpha = rendering.rgb.contiguous().numpy(), rendering.alpha.contiguous().numpy()
     result = np.empty_like(rgb)
-    _sharpen_rows(rgb, alpha, np.float32(amount.item()), result)
+    rows = (len(rgb), rgb.shape[1], -1)
+    flat = (array.reshape(rows) for array in (rgb, alpha, result))
+    _sharpen_rows(*flat, np.float32(amount.item()))
     return Rendering(torch.from_numpy(result), rendering.alpha)
 
 
@@ -87,28 +91,35 @@ def _blurred(images: Tensor) -> Tensor:
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
-def _sharpen_rows(rgb, alpha, amount, result):  # type: ignore[no-untyped-def]
-    n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
-    side, middle, zero, one = np.float32(SIDE), np.float32(MIDDLE), np.float32(0.0), np.float32(1.0)
-    opaque = np.float32(OPAQUE)
+def _sharpen_rows(rgb, alpha, result, amount):  # type: ignore[no-untyped-def]
+    """rgb, result: [B, H, 3 W]. alpha: [B, H, W]."""
+    n_images, height, width = alpha.shape
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
         up, down = max(y - 1, 0), min(y + 1, height - 1)
-        column = np.empty((width + 2, 4), np.float32)
+        soft = _softened(rgb[b, up], rgb[b, y], rgb[b, down], 3)
+        cover = _softened(alpha[b, up], alpha[b, y], alpha[b, down], 1)
+        shares = np.empty((2, 3 * width), np.float32)  # of each number; how opaque it is
         for x in range(width):
-            for c in range(3):
-                column[x + 1, c] = middle * rgb[b, y, x, c] + side * (
-                    rgb[b, up, x, c] + rgb[b, down, x, c]
-                )
-            column[x + 1, 3] = middle * alpha[b, y, x, 0] + side * (
-                alpha[b, up, x, 0] + alpha[b, down, x, 0]
-            )
-        column[0], column[width + 1] = column[1], column[width]
-        for x in range(width):
-            cover = middle * column[x + 1, 3] + side * (column[x, 3] + column[x + 2, 3])
-            share = amount * min(max((cover - opaque) / (one - opaque), zero), one)
-            for c in range(3):
-                soft = middle * column[x + 1, c] + side * (column[x, c] + column[x + 2, c])
-                value = rgb[b, y, x, c]
-                value += share * (value - soft)
-                result[b, y, x, c] = min(max(value, zero), alpha[b, y, x, 0])
+            inside = (cover[x] - _OPAQUE) / (_ONE - _OPAQUE)
+            for k in range(np.uint64(3 * x), np.uint64(3 * x + 3)):
+                shares[0, k] = amount * min(max(inside, _ZERO), _ONE)
+                shares[1, k] = alpha[b, y, x]
+        for k in range(np.uint64(3 * width)):
+            value = rgb[b, y, k]
+            value += shares[0, k] * (value - soft[k])
+            result[b, y, k] = min(max(value, _ZERO), shares[1, k])
+
+
+@numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+def _softened(above, row, below, n_channels):  # type: ignore[no-untyped-def]
+    """What a row [W * channels] between two others becomes by the blur."""
+    n, step = np.uint64(len(row)), np.uint64(n_channels)
+    soft, padded = np.empty(n, np.float32), np.empty(n + _U2 * step, np.float32)
+    for k in range(n):
+        padded[step + k] = _MIDDLE * row[k] + _SIDE * (above[k] + below[k])
+    for k in range(step):
+        padded[k], padded[n + step + k] = padded[step + k], padded[n + k]
+    for k in range(n):
+        soft[k] = _MIDDLE * padded[k + step] + _SIDE * (padded[k] + padded[k + _U2 * step])
+    return soft

@@ -19,6 +19,10 @@ from talkhead.types import Float32, Rendering
 
 WINDOW = 8
 C1, C2 = 0.01**2, 0.03**2
+_C1, _C2 = np.float32(C1), np.float32(C2)
+_U8 = np.uint64(WINDOW)
+_HALF, _TWO = np.float32(0.5), np.float32(2.0)
+_MEAN = np.float32(1.0 / WINDOW**2)
 
 
 def photometric_loss(
@@ -51,7 +55,17 @@ def backdrop(batch: TrainBatch, generator: torch.Generator) -> tuple[Tensor, Ten
     shines through from becoming solid; where opacities aren't known the true image over the true
     background.
     """
-    colour = torch.rand(3, generator=generator).to(batch.images.device)
+    colour = torch.rand(3, generator=generator)
+    if batch.images.device.type != "cpu":
+        return backdrop_torch(batch, colour.to(batch.images.device))
+    background, target = torch.empty_like(batch.images), torch.empty_like(batch.images)
+    inputs = (batch.images, batch.plates, batch.masks, batch.edges, colour, background, target)
+    _backdrop_rows(*(tensor.numpy() for tensor in inputs))
+    return background, target
+
+
+def backdrop_torch(batch: TrainBatch, colour: Tensor) -> tuple[Tensor, Tensor]:
+    """The same as backdrop, in plain torch; colour [3]."""
     background = torch.lerp(colour, batch.plates, batch.edges)
     person = batch.images + (1.0 - batch.masks) * (background - batch.plates)
     target = torch.where(batch.masks > 0.0, person.clamp(0.0, 1.0), background)
@@ -112,29 +126,30 @@ class _Photometric(torch.autograd.Function):
         offset: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
         inputs = (rgb, alpha, target, weights, background)
-        arrays = [t.detach().contiguous().numpy() for t in inputs]
-        image, by_l1, l1 = _l1(*arrays)
-        by_dssim, dssim = _dssim(image, arrays[2], arrays[3], offset)
-        ctx.by_l1, ctx.by_dssim, ctx.background = by_l1, by_dssim, arrays[4]
+        ctx.arrays = [t.detach().contiguous().numpy() for t in inputs]
+        ctx.image, ctx.l1_scale, l1 = _l1(*ctx.arrays)
+        ctx.by_dssim, dssim = _dssim(ctx.image, ctx.arrays[2], ctx.arrays[3], offset)
         return rgb.new_tensor(l1), rgb.new_tensor(dssim)
 
     @staticmethod
     def backward(ctx: Any, d_l1: Tensor, d_dssim: Tensor) -> Any:  # type: ignore[override]
-        d_rgb = np.empty_like(ctx.by_l1)
+        _, _, target, weights, behind = ctx.arrays
+        d_rgb = np.empty_like(ctx.image)
         d_alpha = np.empty((*d_rgb.shape[:3], 1), np.float32)
-        _mix(ctx.by_l1, ctx.by_dssim, float(d_l1), float(d_dssim), ctx.background, d_rgb, d_alpha)
+        shares = np.array([float(d_l1) * ctx.l1_scale, float(d_dssim)], np.float32)
+        _mix(ctx.image, target, weights, behind, ctx.by_dssim, shares, d_rgb, d_alpha)
         return torch.from_numpy(d_rgb), torch.from_numpy(d_alpha), None, None, None, None
 
 
 def _l1(
     rgb: Float32, alpha: Float32, target: Float32, weights: Float32, behind: Float32
-) -> tuple[Float32, Float32, float]:
-    """The image over what is behind it, the gradient of the weighted L1 by it, the L1."""
-    image, gradient = np.empty_like(rgb), np.empty_like(rgb)
-    total = 3.0 * float(weights.sum(dtype=np.float64)) + 1e-8
+) -> tuple[Float32, float, float]:
+    """The image over what is behind it, 1 / the sum of the weights of all numbers, the weighted L1."""
+    image = np.empty_like(rgb)
+    scale = 1.0 / (3.0 * float(weights.sum(dtype=np.float64)) + 1e-8)
     rows = np.zeros(rgb.shape[:2])
-    _l1_rows(rgb, alpha, target, weights, behind, np.float32(1.0 / total), image, gradient, rows)
-    return image, gradient, float(rows.sum() / total)
+    _l1_rows(rgb, alpha, target, weights, behind, image, rows)
+    return image, scale, float(rows.sum() * scale)
 
 
 def _dssim(
@@ -148,87 +163,144 @@ def _dssim(
     total = 3.0 * float(inside.sum(dtype=np.float64)) / WINDOW**2 + 1e-8
     gradient = np.zeros_like(image)
     sums = np.zeros((n_images, rows))
-    _dssim_rows(image, target, weights, top, left, columns, np.float32(1 / total), gradient, sums)
+    flat = (a.reshape(n_images, height, 3 * width) for a in (image, target, gradient))
+    _dssim_rows(*flat, weights, (top, left, columns), np.float32(1 / total), sums)
     return gradient, float(sums.sum() / total)
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _l1_rows(rgb, alpha, target, weights, behind, scale, image, gradient, rows):  # type: ignore[no-untyped-def]
+def _backdrop_rows(images, plates, masks, edges, colour, background, target):  # type: ignore[no-untyped-def]
+    n_images, height, width = images.shape[0], images.shape[1], images.shape[2]
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for r in numba.prange(n_images * height):
+        b, y = r // height, r % height
+        for x in range(width):
+            mask, edge = masks[b, y, x, 0], edges[b, y, x, 0]
+            for c in range(3):
+                plate = plates[b, y, x, c]
+                behind = colour[c] + edge * (plate - colour[c])
+                person = images[b, y, x, c] + (one - mask) * (behind - plate)
+                background[b, y, x, c] = behind
+                target[b, y, x, c] = min(max(person, zero), one) if mask > zero else behind
+
+
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
+def _l1_rows(rgb, alpha, target, weights, behind, image, rows):  # type: ignore[no-untyped-def]
     n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
         total = np.float32(0.0)
         for x in range(width):
-            w, rest = weights[b, y, x, 0], np.float32(1.0) - alpha[b, y, x, 0]
+            rest, error = np.float32(1.0) - alpha[b, y, x, 0], np.float32(0.0)
             for c in range(3):
                 value = rgb[b, y, x, c] + rest * behind[b, y, x, c]
-                error = value - target[b, y, x, c]
                 image[b, y, x, c] = value
-                total += w * abs(error)
-                gradient[b, y, x, c] = w * scale * np.sign(error)
+                error += abs(value - target[b, y, x, c])
+            total += weights[b, y, x, 0] * error
         rows[b, y] = total
 
 
-@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _dssim_rows(image, target, weights, top, left, columns, scale, gradient, sums):  # type: ignore[no-untyped-def]
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
+def _dssim_rows(image, target, gradient, weights, grid, scale, sums):  # type: ignore[no-untyped-def]
+    """image, target, gradient: [B, H, 3 W]. grid: top, left and number of columns of the windows.
+
+    A row of windows at a time: every third number is of the same channel, 24 are a row of a window.
+    """
     n_images, n_rows = sums.shape
+    top, left, columns = grid
     for r in numba.prange(n_images * n_rows):
-        b, row = r // n_rows, r % n_rows
-        y0 = top + row * 8
+        b, y = r // n_rows, top + 8 * (r % n_rows)
+        place = np.uint64(y), np.uint64(3 * left)
+        lanes = np.zeros((6, 24 * columns), np.float32)
+        _share(weights[b, :, :, 0], y, left, lanes)
+        _moments(image[b], target[b], place, lanes)
+        sums[b, r % n_rows] = _ssim_slopes(lanes, scale)
+        _slopes_of_pixels(image[b], target[b], place, lanes, gradient[b])
+
+
+@numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+def _share(weights, top, left, lanes):  # type: ignore[no-untyped-def]
+    """Writes the windows' mean weights to lanes [5]."""
+    for k in range(0, lanes.shape[1], 24):
         total = np.float32(0.0)
-        for column in range(columns):
-            x0 = left + column * 8
-            share = np.float32(0.0)
-            for y in range(y0, y0 + 8):
-                for x in range(x0, x0 + 8):
-                    share += weights[b, y, x, 0]
-            share /= np.float32(64.0)
-            for c in range(3):
-                total += share * _window(image, target, b, y0, x0, c, share * scale, gradient)
-        sums[b, row] = total
+        for y in range(top, top + 8):
+            for x in range(left + k // 3, left + k // 3 + 8):
+                total += weights[y, x]
+        lanes[5, k : k + 24] = total * _MEAN
 
 
-@numba.njit(fastmath=IN_ORDER, inline="always")
-def _window(image, target, b, y0, x0, c, scale, gradient):  # type: ignore[no-untyped-def]
-    n = np.float32(1.0 / 64.0)
-    mx, my = np.float32(0.0), np.float32(0.0)
-    for y in range(y0, y0 + 8):
-        for x in range(x0, x0 + 8):
-            mx += image[b, y, x, c]
-            my += target[b, y, x, c]
-    mx, my = mx * n, my * n
-    vx, vy, cov = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for y in range(y0, y0 + 8):
-        for x in range(x0, x0 + 8):
-            dx, dy = image[b, y, x, c] - mx, target[b, y, x, c] - my
-            vx += dx * dx
-            vy += dy * dy
-            cov += dx * dy
-    vx, vy, cov = vx * n, vy * n, cov * n
-    c1, c2 = np.float32(0.0001), np.float32(0.0009)
-    a1, a2 = 2 * mx * my + c1, 2 * cov + c2
-    b1, b2 = mx * mx + my * my + c1, vx + vy + c2
-    ssim = a1 * a2 / (b1 * b2)
-    k = np.float32(-0.5) * scale * n
-    by_mean = k * (2 * my * a2 / (b1 * b2) - ssim * 2 * mx / b1)
-    by_var, by_cov = k * (-2 * ssim / b2), k * (2 * a1 / (b1 * b2))
-    for y in range(y0, y0 + 8):
-        for x in range(x0, x0 + 8):
-            dx, dy = image[b, y, x, c] - mx, target[b, y, x, c] - my
-            gradient[b, y, x, c] = by_mean + by_var * dx + by_cov * dy
-    return np.float32(0.5) * (np.float32(1.0) - ssim)
+@numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+def _moments(image, target, place, lanes):  # type: ignore[no-untyped-def]
+    """Writes the windows' means, variances and covariances to lanes [0:5].
+
+    place: where the first window begins in images [H, 3 W], unsigned: indices that might be negative
+    prevent vector code.
+    """
+    top, left = place
+    for y in range(top, top + _U8):
+        for k in range(np.uint64(lanes.shape[1])):
+            lanes[0, k] += image[y, left + k]
+            lanes[1, k] += target[y, left + k]
+    _average(lanes[0:2])
+    for y in range(top, top + _U8):
+        for k in range(np.uint64(lanes.shape[1])):
+            dx, dy = image[y, left + k] - lanes[0, k], target[y, left + k] - lanes[1, k]
+            lanes[2, k] += dx * dx
+            lanes[3, k] += dy * dy
+            lanes[4, k] += dx * dy
+    _average(lanes[2:5])
+
+
+@numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+def _average(lanes):  # type: ignore[no-untyped-def]
+    """Writes a channel's mean over its window to all its lanes, which hold sums over rows."""
+    for i in range(lanes.shape[0]):
+        for first in range(0, lanes.shape[1], 24):
+            for c in range(first, first + 3):
+                total = np.float32(0.0)
+                for k in range(c, c + 24, 3):
+                    total += lanes[i, k]
+                for k in range(c, c + 24, 3):
+                    lanes[i, k] = total * _MEAN
+
+
+@numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+def _ssim_slopes(lanes, scale):  # type: ignore[no-untyped-def]
+    """The sum over windows and channels of share (1 - SSIM) / 2. Writes its slopes by mean, variance
+    and covariance, scaled, over lanes [2:5]."""
+    total = np.float32(0.0)
+    for k in range(np.uint64(lanes.shape[1])):
+        mx, my, vx, vy, cov = lanes[0, k], lanes[1, k], lanes[2, k], lanes[3, k], lanes[4, k]
+        a1, a2 = _TWO * mx * my + _C1, _TWO * cov + _C2
+        b1, b2 = mx * mx + my * my + _C1, vx + vy + _C2
+        ssim = a1 * a2 / (b1 * b2)
+        by_ssim = -_HALF * scale * lanes[5, k] * _MEAN
+        lanes[2, k] = by_ssim * _TWO * (my * a2 / (b1 * b2) - ssim * mx / b1)
+        lanes[3, k] = -by_ssim * _TWO * ssim / b2
+        lanes[4, k] = by_ssim * _TWO * a1 / (b1 * b2)
+        total += _HALF * lanes[5, k] * (np.float32(1.0) - ssim)
+    return total / np.float32(WINDOW)  # each stands in as many lanes
+
+
+@numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
+def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no-untyped-def]
+    top, left = place
+    for y in range(top, top + _U8):
+        for k in range(np.uint64(lanes.shape[1])):
+            dx, dy = image[y, left + k] - lanes[0, k], target[y, left + k] - lanes[1, k]
+            gradient[y, left + k] = lanes[2, k] + lanes[3, k] * dx + lanes[4, k] * dy
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _mix(by_l1, by_dssim, d_l1, d_dssim, behind, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
-    n_images, height, width = by_l1.shape[0], by_l1.shape[1], by_l1.shape[2]
-    first, second = np.float32(d_l1), np.float32(d_dssim)
+def _mix(image, target, weights, behind, by_dssim, shares, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
+    n_images, height, width = image.shape[0], image.shape[1], image.shape[2]
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
         for x in range(width):
-            total = np.float32(0.0)
+            by_error, total = shares[0] * weights[b, y, x, 0], np.float32(0.0)
             for c in range(3):
-                value = first * by_l1[b, y, x, c] + second * by_dssim[b, y, x, c]
+                error = image[b, y, x, c] - target[b, y, x, c]
+                value = by_error * np.sign(error) + shares[1] * by_dssim[b, y, x, c]
                 d_rgb[b, y, x, c] = value
                 total -= value * behind[b, y, x, c]
             d_alpha[b, y, x, 0] = total

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from talkhead.renderers.losses import photometric_loss, weighted_l1, windowed_dssim
+from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.losses import (
+    backdrop,
+    backdrop_torch,
+    photometric_loss,
+    weighted_l1,
+    windowed_dssim,
+)
 from talkhead.types import Rendering
 
 
@@ -41,3 +48,16 @@ def test_equal_images_cost_nothing(scene) -> None:  # type: ignore[no-untyped-de
     l1, dssim = photometric_loss(rendering, image, weights, background, (0, 0))
     assert float(l1.detach()) == pytest.approx(0.0, abs=1e-6)
     assert float(dssim.detach()) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_backdrop_kernel_equals_twin() -> None:
+    generator = torch.Generator().manual_seed(5)
+    images, plates = (torch.rand(2, 29, 37, 3, generator=generator) for _ in range(2))
+    masks = (2.0 * torch.rand(2, 29, 37, 1, generator=generator) - 0.5).clamp(0.0, 1.0)
+    edges = (torch.rand(2, 29, 37, 1, generator=generator) > 0.8).float()
+    nothing = torch.zeros(2, 1)
+    batch = TrainBatch(nothing, nothing, nothing, images, plates, masks, edges, weights=masks)
+    colour = torch.rand(3, generator=torch.Generator().manual_seed(9))
+    expected = backdrop_torch(batch, colour)
+    for one, other in zip(backdrop(batch, torch.Generator().manual_seed(9)), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-6)
