@@ -1,0 +1,47 @@
+"""What every command begins with: a dataset whose motion was refined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import make_tiny
+
+from talkhead.app import prepare as module
+from talkhead.app.identities import DATASET
+from talkhead.app.prepare import prepare
+from talkhead.dataset import IdentityDataset
+from talkhead.preprocess.pipeline import PreprocessConfig
+from talkhead.progress import SilentProgress
+
+
+@pytest.fixture(scope="module")
+def work(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def prepared(footage: Path, work: Path) -> IdentityDataset:
+    with pytest.MonkeyPatch.context() as patch:
+        make_tiny(patch)
+        return prepare(footage, work, PreprocessConfig(), SilentProgress())
+
+
+def test_motion_is_refined_and_all_else_as_tracked(prepared: IdentityDataset, work: Path) -> None:
+    tracked = IdentityDataset.load(work / DATASET).tracks
+    for name, values in vars(tracked).items():
+        same = np.array_equal(values, getattr(prepared.tracks, name))
+        assert same == (name not in module.MOTION), name
+    moved = np.abs(prepared.tracks.codes - tracked.codes)[tracked.usable]
+    assert 0.0 < moved.mean() < 0.3 * tracked.codes[tracked.usable].std()
+
+
+def test_it_is_done_once(
+    prepared: IdentityDataset, footage: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "fit_renderer", None)
+    again = prepare(footage, work, PreprocessConfig(), SilentProgress())
+    for name in module.MOTION:
+        assert np.array_equal(getattr(again.tracks, name), getattr(prepared.tracks, name))
+    assert not list(work.glob("motion-head*"))
