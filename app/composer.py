@@ -20,7 +20,7 @@ from talkhead.types import Float32, UInt8
 
 UPPER_LINE = (116, 117, 118, 119, 195, 348, 347, 346, 345)
 """Across both cheeks and the nose, from the image's left to its right: above it nothing is pasted."""
-NECK_SHARE = 0.035
+NECK_SHARE = 0.03
 """Height of the neck strip over the face's height."""
 FEATHER_SHARE = 0.010
 """Standard deviation of the mask's soft border over the face's height: 2.5 px on 267."""
