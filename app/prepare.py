@@ -39,13 +39,26 @@ def prepare(
     MediaError and FootageError like preprocess.
     """
     dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
-    stored = work / f"motion-{VERSION}.safetensors"
+    stored = _motion_file(work)
     if not stored.exists():
         checkpoint = work / f"motion-head-{VERSION}.safetensors"
         tracks = _refined(dataset, checkpoint, progress, device or torch.device("cpu")).tracks
         motion = {name: torch.from_numpy(getattr(tracks, name)) for name in MOTION}
         write_tensors(stored, motion)
         checkpoint.unlink()
+    return _with_motion(dataset, stored)
+
+
+def prepared(work: Path) -> IdentityDataset:
+    """What prepare has left in a folder of work. Raises TalkheadError when something is missing."""
+    return _with_motion(IdentityDataset.load(work / DATASET), _motion_file(work))
+
+
+def _motion_file(work: Path) -> Path:
+    return work / f"motion-{VERSION}.safetensors"
+
+
+def _with_motion(dataset: IdentityDataset, stored: Path) -> IdentityDataset:
     kept = {name: tensor.numpy() for name, tensor in read_tensors(stored).items()}
     return replace(dataset, tracks=replace(dataset.tracks, **kept))
 

@@ -1,8 +1,8 @@
 """What the quality of held-out frames doesn't tell of a head: other sentences, borders, speed, size.
 
-    python -m benchmarks.head DATASET --package ~/.local/share/talkhead/identities/anna
+    python -m benchmarks.head WORK --package ~/.local/share/talkhead/identities/anna
 
-DATASET is a folder that `fit` prepared (WORK/dataset). Prints JSON lines:
+WORK is the folder of a fit, in work/ of the home folder. Prints JSON lines:
 
 another sentence   held-out heads say what is said half of the held-out end later: how far the lips and
                    jaw that the tracker finds are from those that were asked for
@@ -33,6 +33,7 @@ from talkhead.app.evaluation.scenes import CropScene, held_out_frames, rendered_
 from talkhead.app.evaluation.takes import track
 from talkhead.app.idle import IDLE_NAME, IdleClip, load_idle
 from talkhead.app.person import load_renderer
+from talkhead.app.prepare import prepared
 from talkhead.app.shots import Paster
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
@@ -145,12 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.head", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("work", type=Path)
     parser.add_argument("--package", type=Path, required=True)
     parser.add_argument("--renderer", help="its name; the package's default one")
     chosen = parser.parse_args(arguments)
     set_threads()
-    dataset, package = IdentityDataset.load(chosen.dataset), IdentityPackage.load(chosen.package)
+    dataset, package = prepared(chosen.work), IdentityPackage.load(chosen.package)
     name, _ = package.renderer(chosen.renderer)
     renderer, idle = load_renderer(package, name, torch.device("cpu")), load_idle(package)
     parts: dict[str, Callable[[], dict[str, Any]]] = {

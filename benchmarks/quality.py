@@ -1,9 +1,9 @@
 """Held-out figures of fitted renderers as JSON lines, and sheets to look at.
 
-    python -m benchmarks.quality DATASET --checkpoint renderer.safetensors --preset standard
-    python -m benchmarks.quality DATASET --package ~/.local/share/talkhead/identities/anna
+    python -m benchmarks.quality WORK --checkpoint renderer.safetensors --preset standard
+    python -m benchmarks.quality WORK --package ~/.local/share/talkhead/identities/anna
 
-DATASET is a folder that `fit` prepared (WORK/dataset). With several, give as many checkpoints or
+WORK is the folder of a fit, in work/ of the home folder. With several, give as many checkpoints or
 packages, in the same order. Each line is one row: the tracked codes, and with --mean-mouth the
 mean mouth of the training frames under the same poses, the baseline that knows no speech.
 """
@@ -29,7 +29,7 @@ from talkhead.app.evaluation.scenes import CropScene, encoded, held_out_frames, 
 from talkhead.app.evaluation.sheets import contact_sheet, mouth_sheet, spread
 from talkhead.app.evaluation.takes import Instruments, look, make_take, track
 from talkhead.app.person import load_renderer
-from talkhead.dataset import IdentityDataset
+from talkhead.app.prepare import prepared
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import make_progress
@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; the process's exit status."""
     options = _parser().parse_args(arguments)
     sources = options.package or options.checkpoint
-    if len(sources) != len(options.datasets):
-        raise SystemExit("give one --checkpoint or --package for each dataset, in their order")
+    if len(sources) != len(options.works):
+        raise SystemExit("give one --checkpoint or --package for each WORK, in their order")
     try:
-        for folder, source in zip(options.datasets, sources, strict=True):
+        for folder, source in zip(options.works, sources, strict=True):
             _report(folder, source, options)
     except TalkheadError as error:
         print(error, file=sys.stderr)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET")
+    parser.add_argument("works", nargs="+", type=Path, metavar="WORK")
     made = parser.add_mutually_exclusive_group(required=True)
     made.add_argument("--checkpoint", action="append", type=Path, help="of fit_renderer")
     made.add_argument("--package", action="append", type=Path, help="an identity package")
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
-    dataset = IdentityDataset.load(folder)
+    dataset = prepared(folder)
     name, renderer = _load(source, options)
     numbers = held_out_frames(dataset)
     subject = Subject(Path(), dataset, renderer, dataset.tracks.codes, numbers)

@@ -11,6 +11,7 @@ from tiny import make_tiny
 from talkhead.app import prepare as module
 from talkhead.app.identities import DATASET
 from talkhead.app.prepare import prepare
+from talkhead.app.prepare import prepared as read_prepared
 from talkhead.dataset import IdentityDataset
 from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import SilentProgress
@@ -41,7 +42,10 @@ def test_it_is_done_once(
     prepared: IdentityDataset, footage: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "fit_renderer", None)
-    again = prepare(footage, work, PreprocessConfig(), SilentProgress())
-    for name in module.MOTION:
-        assert np.array_equal(getattr(again.tracks, name), getattr(prepared.tracks, name))
+    for again in (
+        prepare(footage, work, PreprocessConfig(), SilentProgress()),
+        read_prepared(work),
+    ):
+        for name in module.MOTION:
+            assert np.array_equal(getattr(again.tracks, name), getattr(prepared.tracks, name))
     assert not list(work.glob("motion-head*"))
