@@ -31,18 +31,19 @@ from talkhead.app.composer import paste_mask
 from talkhead.app.evaluation.metrics import has_face, lmd
 from talkhead.app.evaluation.scenes import CropScene, held_out_frames, rendered_crops
 from talkhead.app.evaluation.takes import track
+from talkhead.app.identities import DATASET
 from talkhead.app.idle import IDLE_NAME, IdleClip, load_idle
 from talkhead.app.person import load_renderer
 from talkhead.app.prepare import prepared
 from talkhead.app.shots import Paster
 from talkhead.cameras import project
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, Tracks
 from talkhead.device import set_threads
 from talkhead.face import JAW_LINE
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.landmarks import FaceTracker
 from talkhead.renderers.base import Renderer
-from talkhead.types import Bool, Float32
+from talkhead.types import Bool, Float32, Int
 
 CHIN_LINE = JAW_LINE[5:-5]
 N_BORDER, N_TIMED = 150, 40
@@ -50,13 +51,18 @@ RING = (0.05, 0.95)
 """Of the mask, between which the border lies."""
 
 
-def another_sentence(renderer: Renderer, dataset: IdentityDataset) -> dict[str, Any]:
-    """Errors in source pixels of lips (centred) and jaw, against the mesh that was asked for."""
-    numbers, tracks, face = held_out_frames(dataset), dataset.tracks, dataset.face
-    codes = tracks.codes[numbers].copy()
-    codes[:, : face.n_mouth] = np.roll(codes[:, : face.n_mouth], len(codes) // 2, axis=0)
-    vertices = face.vertices(codes).astype(np.float64)
-    asked = project(vertices, tracks.viewmats[numbers].astype(np.float64), dataset.intrinsics)
+def another_sentence(
+    renderer: Renderer, dataset: IdentityDataset, tracked: Tracks
+) -> dict[str, Any]:
+    """Errors in source pixels of lips (centred) and jaw, against the mesh that was asked for.
+
+    tracked: the dataset's tracks before they were refined, whose mesh is where the tracker sees the
+    face: refined ones lie where the pixels are, and the tracker is not of one mind with them.
+    """
+    numbers, face = held_out_frames(dataset), dataset.face
+    codes = _other_mouths(dataset.tracks, numbers, face.n_mouth)
+    vertices = face.vertices(_other_mouths(tracked, numbers, face.n_mouth)).astype(np.float64)
+    asked = project(vertices, tracked.viewmats[numbers].astype(np.float64), dataset.intrinsics)
     scene = CropScene(dataset, numbers)
     found = track(scene, rendered_crops(renderer, dataset, numbers, codes), FaceTracker)
     seen = has_face(found)
@@ -68,6 +74,13 @@ def another_sentence(renderer: Renderer, dataset: IdentityDataset) -> dict[str, 
         "lmd_px_95": round(float(np.percentile(lips, 95)), 3),
         "jaw_px": round(float(jaw.mean()), 3),
     }
+
+
+def _other_mouths(tracks: Tracks, numbers: Int, n_mouth: int) -> Float32:
+    """Codes [N, K] of frames, with the mouths of half of them later."""
+    codes = tracks.codes[numbers].copy()
+    codes[:, :n_mouth] = np.roll(codes[:, :n_mouth], len(codes) // 2, axis=0)
+    return codes
 
 
 def border(renderer: Renderer, idle: IdleClip) -> dict[str, Any]:
@@ -152,12 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     set_threads()
     dataset, package = prepared(chosen.work), IdentityPackage.load(chosen.package)
+    tracked = IdentityDataset.load(chosen.work / DATASET).tracks
     name, _ = package.renderer(chosen.renderer)
     renderer, idle = load_renderer(package, name, torch.device("cpu")), load_idle(package)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "speed": lambda: speed(renderer, dataset, idle),
         "size": lambda: size(package, name),
-        "another sentence": lambda: another_sentence(renderer, dataset),
+        "another sentence": lambda: another_sentence(renderer, dataset, tracked),
         "border": lambda: border(renderer, idle),
     }
     for title, measure in parts.items():
