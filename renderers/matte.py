@@ -3,7 +3,8 @@
 A rim pixel is a mixture I = a F + (1 - a) B of the person's colour F and the background's B. Both are
 known from nearby: F is the mean of what is person for sure, B the plate, brought to the colours
 that the background has near the person in this very frame. So a is where I lies on the line
-from B to F. Without it a renderer may learn the rim opaque, in the background's colours.
+from B to F, if it lies near it: dark hair among skin is no mixture of skin and a dark background.
+Without it a renderer may learn the rim opaque, in the background's colours.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ REACH = 11
 LEAST_SHARE = 0.005
 LEAST_CONTRAST = 0.15
 """Distance of F and B in RGB from which the line between them has a direction to trust."""
+MOST_BESIDE = 0.5
+"""How far I may lie from the stretch between them, over its length, and be taken for a mixture."""
 
 
 def rim_matte(
@@ -62,8 +65,8 @@ def _unmix(image, plate, rim, person, offset, alpha, behind, known):  # type: ig
     """Writes the rim's pixels; person, offset: what `_near` says of the person and of image - plate."""
     zero, one = np.float32(0.0), np.float32(1.0)
     least, tiny = np.float32(LEAST_SHARE), np.float32(1e-6)
-    least_contrast = np.float32(LEAST_CONTRAST**2)
-    back = np.empty(3, np.float32)
+    least_contrast, beside = np.float32(LEAST_CONTRAST**2), np.float32(MOST_BESIDE**2)
+    back, axis = np.empty(3, np.float32), np.empty(3, np.float32)
     for y in range(rim.shape[0]):
         for x in range(rim.shape[1]):
             if not rim[y, x]:
@@ -72,11 +75,16 @@ def _unmix(image, plate, rim, person, offset, alpha, behind, known):  # type: ig
             along, contrast = zero, zero
             for c in range(3):
                 back[c] = min(max(plate[y, x, c] + offset[y, x, c] / n_nobody, zero), one)
-                axis = person[y, x, c] / n_person - back[c]
-                along += (image[y, x, c] - back[c]) * axis
-                contrast += axis * axis
-            known[y, x] = min(n_person, n_nobody) > least and contrast > least_contrast
+                axis[c] = person[y, x, c] / n_person - back[c]
+                along += (image[y, x, c] - back[c]) * axis[c]
+                contrast += axis[c] * axis[c]
+            if min(n_person, n_nobody) <= least or contrast <= least_contrast:
+                continue
+            share, off = min(max(along / contrast, zero), one), zero
+            for c in range(3):
+                off += (image[y, x, c] - back[c] - share * axis[c]) ** 2
+            known[y, x] = off <= beside * contrast
             if known[y, x]:
-                alpha[y, x] = min(max(along / contrast, zero), one)
+                alpha[y, x] = share
                 for c in range(3):
                     behind[y, x, c] = back[c]

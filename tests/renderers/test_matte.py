@@ -50,6 +50,21 @@ def test_like_before_like_is_not_known() -> None:
     assert not known.any() and (alpha[rim] == 1).all() and np.array_equal(behind, plate)
 
 
+def test_what_is_neither_nor_between_them_is_not_known() -> None:
+    """Dark hair around skin, before leaves of a brightness between them: hair is not transparent."""
+    image, plate, true, inner, rim = scene()
+    leaves, skin, hair = (
+        np.array(c, np.float32) for c in ((0.25, 0.3, 0.2), (0.6, 0.4, 0.3), 0.08)
+    )
+    image[:], plate[:] = leaves, leaves
+    image[inner] = skin
+    image[rim & (true > 0.5)] = hair
+    alpha, _, known = rim_matte(image, plate, inner, rim)
+    is_hair = rim & (true > 0.5)
+    assert not known[is_hair].any() and (alpha[is_hair] == 1).all()
+    assert known[rim & ~is_hair].all() and alpha[rim & ~is_hair].max() < 0.02
+
+
 @pytest.mark.parametrize("filled", [False, True])
 def test_nobody_or_nothing_else_in_the_picture(filled: bool) -> None:
     image, plate, _, inner, _ = scene()
