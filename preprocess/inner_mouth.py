@@ -32,7 +32,7 @@ def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bo
     components are those of usable training frames alone. All zero where the mouth never opens in
     them.
     """
-    tracked = landmarks.any(axis=(1, 2))
+    tracked = np.ptp(landmarks, axis=1).any(1)  # where there is no face all points are one
     weights = np.zeros(len(seen))
     weights[tracked] = _openness(lip_aperture(landmarks[tracked]))
     learnt = usable & train & (weights > 0)
