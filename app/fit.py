@@ -28,7 +28,7 @@ from talkhead.app.identities import (
 )
 from talkhead.app.idle import FACE, save_idle
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
-from talkhead.app.prepare import prepare
+from talkhead.app.prepare import motion_version, prepare
 from talkhead.app.stages import StageClock
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
@@ -140,7 +140,8 @@ def fit(
     seed_everything(seed)
     set_threads()
     with clock.stage("preparing the footage"):
-        dataset = prepare(video, work, config, progress, chosen_device)
+        on_cpu = chosen_device if chosen_device.type == "cpu" else None
+        dataset = prepare(video, work, config, progress, on_cpu)
     with clock.stage(f"fitting the {renderer} renderer, {preset}"):
         head = _fit_renderer(dataset, work, options, chosen_device, progress)
     with clock.stage("learning the mouth from the sound"):
@@ -208,7 +209,8 @@ def _fit_renderer(
 
 def _key(config: Any) -> str:
     """A config as 8 hex digits: work under other settings, or by another version, is not gone on with."""
-    text = json.dumps([__version__, FORMAT_VERSION, config_to_json(config)], sort_keys=True)
+    state = [__version__, FORMAT_VERSION, motion_version(), config_to_json(config)]
+    text = json.dumps(state, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

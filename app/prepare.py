@@ -9,21 +9,22 @@ import torch
 
 from talkhead.app.identities import DATASET
 from talkhead.dataset import IdentityDataset
+from talkhead.device import resolve_device
 from talkhead.encoder.silence import silence_of_video
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import Progress
+from talkhead.renderers import fit as fitting
 from talkhead.renderers.base import renderer_kind
-from talkhead.renderers.fit import fit_renderer
-from talkhead.renderers.gaussian.model import PRESETS, GaussianRenderer
+from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.refine import refine_motion
 from talkhead.storage import read_tensors, write_tensors
 
-VERSION = 1
-"""Raise it when the same dataset would get other codes."""
+VERSION = 2
+"""Raise it when the same dataset would get other motion; so does the version of fitting heads."""
 MOTION = ("codes", "viewmats")
 """Of the tracks, what is refined."""
-HEAD_STEPS = 400
-"""Of a preview's head, which is enough to refine motion with."""
+QUICK = GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=400)
+"""The head that motion is refined with."""
 
 
 def prepare(
@@ -35,17 +36,18 @@ def prepare(
 ) -> IdentityDataset:
     """The dataset of a video, its motion refined; what is there already in `work` is read.
 
-    Every renderer and the predictor learn the same motion, whatever it is refined with. Raises
-    MediaError and FootageError like preprocess.
+    Every renderer and the predictor learn the same motion, whatever it is refined with. device: to
+    refine it on; by default a GPU that gsplat can draw on, else the CPU. Raises MediaError and
+    FootageError like preprocess.
     """
     dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
     stored = _motion_file(work)
+    checkpoint = stored.with_name(f"head-of-{stored.name}")
     if not stored.exists():
-        checkpoint = work / f"motion-head-{VERSION}.safetensors"
-        tracks = _refined(dataset, checkpoint, progress, device or torch.device("cpu")).tracks
+        tracks = _refined(dataset, checkpoint, progress, device or resolve_device("auto")).tracks
         motion = {name: torch.from_numpy(getattr(tracks, name)) for name in MOTION}
         write_tensors(stored, motion)
-        checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     return _with_motion(dataset, stored)
 
 
@@ -54,8 +56,13 @@ def prepared(work: Path) -> IdentityDataset:
     return _with_motion(IdentityDataset.load(work / DATASET), _motion_file(work))
 
 
+def motion_version() -> str:
+    """What refined motion depends on besides the footage: work on other motion is not gone on with."""
+    return f"{VERSION}.{fitting.VERSION}"
+
+
 def _motion_file(work: Path) -> Path:
-    return work / f"motion-{VERSION}.safetensors"
+    return work / f"motion-{motion_version()}.safetensors"
 
 
 def _with_motion(dataset: IdentityDataset, stored: Path) -> IdentityDataset:
@@ -66,9 +73,9 @@ def _with_motion(dataset: IdentityDataset, stored: Path) -> IdentityDataset:
 def _refined(
     dataset: IdentityDataset, checkpoint: Path, progress: Progress, device: torch.device
 ) -> IdentityDataset:
-    preset = PRESETS["preview"]
-    quick = replace(preset, n_steps=min(HEAD_STEPS, preset.n_steps))
     kind, title = renderer_kind(GaussianRenderer.name), "Fitting a quick head"
-    head = fit_renderer(kind, dataset, quick, checkpoint, progress, device=device, title=title)
+    head = fitting.fit_renderer(
+        kind, dataset, QUICK, checkpoint, progress, device=device, title=title
+    )
     assert isinstance(head, GaussianRenderer)
     return refine_motion(head, dataset, progress)

@@ -25,6 +25,8 @@ from talkhead.renderers.matte import rim_matte
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Bool, Float32, Int, UInt8
 
+VERSION = 2
+"""Raise it when the same dataset and config would give another head."""
 CHECKPOINT_S = 20.0
 N_SPREAD = 16
 """Frames that a finished renderer is measured on."""

@@ -29,6 +29,8 @@ TWIST_UNITS = (0.012, 0.012, 0.012, 0.006, 0.006, 0.012)
 """By how much head poses may be off: radians, and eye distances, of which depth is the least certain."""
 LEAST_SPREAD = 0.02
 """The unit of a component is its deviation in training, but never less than this."""
+MOST_UNITS = 3.0
+"""No unknown is taken to be farther off than this: the largest on our clips is two."""
 N_PROBED = 20
 PROBE = 0.25
 """Training frames whose Hessians are averaged; how far each unknown is moved for it, in units."""
@@ -46,7 +48,8 @@ def refine_motion(
     renderer: fitted on the dataset's training frames. Held-out frames are tracked with it like
     the others: it has not learnt from them.
     """
-    tracks, parts = dataset.tracks, (_Face(dataset), _Mouth(dataset))
+    tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
+    parts = (_Face(dataset, landmarks), _Mouth(dataset, landmarks))
     fittings = [_Fitting.of(renderer, part) for part in parts]
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
     frames = np.flatnonzero(tracks.usable & tracks.kept)
@@ -80,8 +83,9 @@ class _Part:
     turns: bool
     step: int
 
-    def __init__(self, dataset: IdentityDataset) -> None:
-        self.dataset, self.landmarks = dataset, dataset.crop_landmarks()
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        """landmarks: [F, 478, 2] crop pixels."""
+        self.dataset, self.landmarks = dataset, landmarks
 
     def area(self, frame: int) -> UInt8:
         """What of the crop is looked at, [H, W], 0 or 255."""
@@ -125,8 +129,8 @@ class _Face(_Part):
 
     turns, step = True, 2
 
-    def __init__(self, dataset: IdentityDataset) -> None:
-        super().__init__(dataset)
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        super().__init__(dataset, landmarks)
         self.components = slice(dataset.face.n_mouth, dataset.face.n_codes - N_BODY)
 
     def area(self, frame: int) -> UInt8:
@@ -142,8 +146,8 @@ class _Mouth(_Part):
 
     turns, step = False, 1
 
-    def __init__(self, dataset: IdentityDataset) -> None:
-        super().__init__(dataset)
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        super().__init__(dataset, landmarks)
         self.components = slice(0, dataset.face.n_mouth)
 
     def area(self, frame: int) -> UInt8:
@@ -221,7 +225,7 @@ class _Fitting:
         cost = _loss(look, self.render(look, motion, still))
         (slope,) = torch.autograd.grad(cost, still)
         with torch.no_grad():
-            change = -self.solver @ slope
+            change = (-self.solver @ slope).clamp(-MOST_UNITS, MOST_UNITS)
             after = _loss(look, self.render(look, motion, change))
             after += 0.5 * PRIOR * change.square().sum()
             if float(after) >= float(cost):

@@ -9,10 +9,12 @@ import pytest
 from tiny import make_tiny
 
 from talkhead.app import prepare as module
+from talkhead.app.fit import _key
 from talkhead.app.identities import DATASET
 from talkhead.app.prepare import prepare
 from talkhead.app.prepare import prepared as read_prepared
 from talkhead.dataset import IdentityDataset
+from talkhead.errors import TalkheadError
 from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import SilentProgress
 
@@ -41,11 +43,24 @@ def test_motion_is_refined_and_all_else_as_tracked(prepared: IdentityDataset, wo
 def test_it_is_done_once(
     prepared: IdentityDataset, footage: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "fit_renderer", None)
+    monkeypatch.setattr(module.fitting, "fit_renderer", None)
     for again in (
         prepare(footage, work, PreprocessConfig(), SilentProgress()),
         read_prepared(work),
     ):
         for name in module.MOTION:
             assert np.array_equal(getattr(again.tracks, name), getattr(prepared.tracks, name))
-    assert not list(work.glob("motion-head*"))
+    assert not list(work.glob("head-of-*"))
+
+
+def test_other_versions_are_refined_anew_and_fitted_anew(
+    prepared: IdentityDataset, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _key(module.QUICK)
+    for place in (module, module.fitting):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, "VERSION", place.VERSION + 1)
+            assert _key(module.QUICK) != before
+            with pytest.raises(TalkheadError, match="no such file"):
+                read_prepared(work)
+    assert _key(module.QUICK) == before

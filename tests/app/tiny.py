@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from talkhead.app import prepare
 from talkhead.encoder import network
 from talkhead.renderers.gaussian import model
 
@@ -21,4 +22,5 @@ TINY_PREDICTOR = network.PredictorConfig(width=16, n_members=2, n_steps=40)
 def make_tiny(patch: pytest.MonkeyPatch) -> None:
     """Let preview be a fit of seconds."""
     patch.setitem(model.PRESETS, "preview", TINY_HEAD)
+    patch.setattr(prepare, "QUICK", TINY_HEAD)
     patch.setitem(network.PRESETS, "preview", TINY_PREDICTOR)

@@ -150,6 +150,37 @@ def test_what_stands_before_the_face_is_not_followed(
     assert np.allclose(results[0], results[1], atol=1e-6)
 
 
+def test_a_twisted_head_is_one_seen_from_elsewhere(
+    head: GaussianRenderer, footage: IdentityDataset
+) -> None:
+    """The head has no deltas: only its frames tell poses apart. The body stays in both."""
+    info, tracks = footage.info, footage.tracks
+    codes = tracks.codes[[4]].copy()
+    codes[:, -N_BODY:] = 0.03
+    motion, view, k = map(torch.from_numpy, (codes, tracks.viewmats[[4]], footage.crop_ks[[4]]))
+    twist, size = (
+        torch.tensor([0.02, -0.03, 0.01, 0.02, -0.01, 0.05]),
+        (info.crop_height, info.crop_width),
+    )
+    with torch.no_grad():
+        still = head.draw(motion, view, k, size).rgb
+        twisted = head.draw(motion, view, k, size, twist).rgb
+        seen = head.draw(motion, view @ twist_matrix(twist), k, size).rgb
+    assert (twisted - seen).abs().mean() < 1e-4 < 0.01 < (twisted - still).abs().mean()
+
+
+def test_a_face_outside_the_crop_stays_as_it_was_tracked(
+    head: GaussianRenderer, mistracked: IdentityDataset
+) -> None:
+    landmarks = mistracked.tracks.landmarks.copy()
+    landmarks[5] += 1000.0
+    landmarks[6, :, 0] -= 0.4 * np.ptp(landmarks[6, :, 0]) + landmarks[6, :, 0].min()  # cut
+    made = refine_motion(head, with_tracks(mistracked, landmarks=landmarks), SilentProgress())
+    assert np.array_equal(made.tracks.codes[5], mistracked.tracks.codes[5])
+    assert np.array_equal(made.tracks.viewmats[5], mistracked.tracks.viewmats[5])
+    assert np.isfinite(made.tracks.codes).all() and np.isfinite(made.tracks.viewmats).all()
+
+
 def test_same_input_same_bits(head: GaussianRenderer, mistracked: IdentityDataset) -> None:
     first, second = (refined(head, mistracked) for _ in range(2))
     assert np.array_equal(first, second)
