@@ -19,7 +19,7 @@ from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.refine import refine_motion
 from talkhead.storage import read_tensors, write_tensors
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same dataset would get other motion; so does the version of fitting heads."""
 MOTION = ("codes", "viewmats")
 """Of the tracks, what is refined."""

@@ -1,11 +1,11 @@
 """Motion that puts the rendered face where the image has it: analysis by synthesis.
 
-Landmarks are a fraction of a pixel off, frame by frame, and their finer components mostly noise. A quick
-head, fitted to the motion as tracked, knows better. Each frame's face is brought onto the image by a
-Gauss-Newton step from the tracked motion, first head and eyes, then the mouth; a second step gains
-nothing. The Hessian is that of a few training frames for all (after the constant one of Baker &
-Matthews, "Lucas-Kanade 20 years on", 2004, section 3.2), and a prior keeps what the pixels don't tell
-as it was tracked.
+Landmarks are a fraction of a pixel off, frame by frame, and their finer components mostly noise. A
+quick head, fitted to the motion as tracked, knows better. Each frame is brought onto the image by a
+Gauss-Newton step from the tracked motion, first head and eyes, then the mouth, then the body; a second
+step gains nothing. The Hessian is that of a few training frames for all (after the constant one of
+Baker & Matthews, "Lucas-Kanade 20 years on", 2004, section 3.2), and a prior keeps what the pixels
+don't tell as it was tracked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset, spread_frames
-from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
+from talkhead.face import CHIN, FACE_OVAL, FOREHEAD, JAW_LINE, N_BODY, OUTER_LIPS
 from talkhead.progress import Progress
 from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
 from talkhead.types import Float32, Int, UInt8
@@ -27,6 +27,8 @@ PRIOR = 5e-5
 """Weight of a squared change, in its units, against the pixels' mean squared error."""
 TWIST_UNITS = (0.012, 0.012, 0.012, 0.006, 0.006, 0.012)
 """By how much head poses may be off: radians, and eye distances, of which depth is the least certain."""
+BODY_UNITS = 2 * (0.004, 0.004, 0.001)
+"""By how much the body's matrix may be off: less than a pixel."""
 LEAST_SPREAD = 0.02
 """The unit of a component is its deviation in training, but never less than this."""
 MOST_UNITS = 3.0
@@ -36,6 +38,8 @@ PROBE = 0.25
 """Training frames whose Hessians are averaged; how far each unknown is moved for it, in units."""
 MOUTH_MARGIN = 0.4
 """Of the mouth's width, around the lips: the chin and the folds beside the mouth tell of its shape."""
+CHIN_MARGIN = 0.06
+"""Of the face's height, by which what is looked at of the body lies under the jaw."""
 SPLAT_MARGIN_PX = 12
 
 
@@ -49,7 +53,7 @@ def refine_motion(
     the others: it has not learnt from them.
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
-    parts = (_Face(dataset, landmarks), _Mouth(dataset, landmarks))
+    parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
     fittings = [_Fitting.of(renderer, part) for part in parts]
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
     frames = np.flatnonzero(tracks.usable & tracks.kept)
@@ -86,6 +90,13 @@ class _Part:
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
         """landmarks: [F, 478, 2] crop pixels."""
         self.dataset, self.landmarks = dataset, landmarks
+
+    def units(self) -> Tensor:
+        """Of the unknowns, [P]: the components' deviations in training, and those of poses."""
+        tracks = self.dataset.tracks
+        learnt = tracks.clear & tracks.learnt
+        units = torch.from_numpy(tracks.codes[learnt, self.components].std(0)).clamp(LEAST_SPREAD)
+        return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.turns else units
 
     def area(self, frame: int) -> UInt8:
         """What of the crop is looked at, [H, W], 0 or 255."""
@@ -141,6 +152,29 @@ class _Face(_Part):
         return area
 
 
+class _Body(_Part):
+    """Neck and clothes, well under the jaw, at half their size: how the body stands."""
+
+    turns, step = False, 2
+
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        super().__init__(dataset, landmarks)
+        self.components = slice(dataset.face.n_codes - N_BODY, dataset.face.n_codes)
+
+    def units(self) -> Tensor:
+        return torch.tensor(BODY_UNITS)
+
+    def area(self, frame: int) -> UInt8:
+        area, points = self._empty(), self.landmarks[frame]
+        jaw = points[list(JAW_LINE)]
+        area[max(int(jaw[:, 1].mean()), 0) :] = 255
+        margin = CHIN_MARGIN * float(points[CHIN, 1] - points[FOREHEAD, 1])
+        head = np.concatenate([jaw + np.array([0.0, margin]), jaw * np.array([1.0, 0.0])])
+        cv2.fillConvexPoly(area, cv2.convexHull(head.round().astype(np.int32)), 0)
+        person = cv2.erode(self.dataset.masks[frame], np.ones((5, 5), np.uint8))
+        return np.asarray(cv2.min(area, person), np.uint8)
+
+
 class _Mouth(_Part):
     """The mouth, chin and the folds beside it."""
 
@@ -172,11 +206,7 @@ class _Fitting:
     @classmethod
     def of(cls, renderer: GaussianRenderer, part: _Part) -> _Fitting:
         tracks, device = part.dataset.tracks, renderer.base.device
-        learnt = tracks.clear & tracks.learnt
-        probed = spread_frames(learnt, N_PROBED)
-        units = torch.from_numpy(tracks.codes[learnt, part.components].std(0)).clamp(LEAST_SPREAD)
-        if part.turns:
-            units = torch.cat([units, torch.tensor(TWIST_UNITS)])
+        probed, units = spread_frames(tracks.clear & tracks.learnt, N_PROBED), part.units()
         near = renderer.part(_near(renderer, part, probed))
         unknowns = torch.eye(len(units), device=device)
         fitting = cls(near, part, units.to(device), unknowns)

@@ -111,6 +111,17 @@ def test_poses_go_where_the_images_have_the_head(
     assert np.allclose(found[:, :3, :3] @ found[:, :3, :3].transpose(0, 2, 1), np.eye(3), atol=1e-5)
 
 
+def test_bodies_go_where_the_images_have_them(
+    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+) -> None:
+    """Off by half a pixel to the side: a part of the way, for a bare neck says little."""
+    off = true_codes.copy()
+    off[:, -N_BODY + 2] += np.where(np.arange(len(off)) % 2, 0.002, -0.002)
+    found = refined(head, with_tracks(mistracked, codes=off))
+    before, after = (np.abs(c - true_codes)[:, -N_BODY + 2].mean() for c in (off, found))
+    assert after < 0.9 * before, (before, after)
+
+
 def test_right_motion_stays(
     head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
 ) -> None:
@@ -120,14 +131,13 @@ def test_right_motion_stays(
     assert np.abs(made.viewmats - right.tracks.viewmats).max() < 0.01
 
 
-def test_bodies_and_frames_that_are_not_tracked_stay(
+def test_frames_that_are_not_tracked_stay(
     head: GaussianRenderer, mistracked: IdentityDataset
 ) -> None:
     tracked = mistracked.tracks
     usable = tracked.usable.copy()
     usable[[3, 7]] = False
     made = refine_motion(head, with_tracks(mistracked, usable=usable), SilentProgress()).tracks
-    assert np.array_equal(made.codes[:, -N_BODY:], tracked.codes[:, -N_BODY:])
     for name in ("codes", "viewmats"):
         new, old = getattr(made, name), getattr(tracked, name)
         assert np.array_equal(new[[3, 7]], old[[3, 7]])
