@@ -41,8 +41,7 @@ def draw_regions(home: Path, target: Path) -> None:
     """Head, neck strip and mouth interior, and beside them what is pasted when the mouth closes."""
     idle = load_idle(Home.locate(home).load())
     number = int(np.argmax(idle.codes[:, 0] ** 2))
-    frames = idle_frames(idle.path, len(idle), number + 1)
-    whole = [frame for frame in frames][-1]
+    [whole] = idle_frames(idle.path, len(idle), number, number + 1)
     size = (idle.crop_height, idle.crop_width)
     crop = cut_crop(whole, idle.origins[number], size, idle.scale)
     rest = np.where(np.arange(idle.codes.shape[1]) < idle.face.n_mouth, idle.face.silence, 0)
