@@ -22,7 +22,7 @@ import torch
 
 from talkhead.cameras import crop_intrinsics, default_intrinsics
 from talkhead.errors import PackageError
-from talkhead.face import FACE_OVAL, FaceModel
+from talkhead.face import CHIN, FACE_OVAL, FOREHEAD, JAW_LINE, FaceModel
 from talkhead.storage import file_errors, read_json, read_tensors, write_json, write_tensors
 from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
@@ -33,6 +33,8 @@ MASK_SHRINK = 4
 MAX_GAP = 5
 """Frames in a row whose pose their neighbours tell."""
 TEST_SHARE = 1 / 11
+JAW_MARGIN = 0.06
+"""Share of the face's height by which the body begins under the jaw."""
 HIDDEN_MARGIN = 0.04
 """What stands before the face is widened by this share of the face's width..."""
 HIDDEN_MARGIN_PX = 8
@@ -343,6 +345,19 @@ def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
     margin = HIDDEN_MARGIN_PX + round(HIDDEN_MARGIN * float(np.ptp(oval[:, 0])))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     return np.asarray(cv2.dilate(is_hidden[nearest], kernel) > 0)
+
+
+def body_area(points: Float32, size: tuple[int, int]) -> UInt8:
+    """Where neck and clothes may be in an image, [H, W], 0 or 255: well under the jaw, people or not.
+
+    points: [478, 2] landmarks in pixels. size: height, width.
+    """
+    area, jaw = np.zeros(size, np.uint8), points[list(JAW_LINE)]
+    area[max(int(jaw[:, 1].mean()), 0) :] = 255
+    margin = JAW_MARGIN * float(points[CHIN, 1] - points[FOREHEAD, 1])
+    head = np.concatenate([jaw + np.array([0, margin]), jaw * np.array([1, 0])])
+    cv2.fillConvexPoly(area, cv2.convexHull(head.round().astype(np.int32)), 0)
+    return area
 
 
 def cut_crop(

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from talkhead.face import CHIN, JAW_LINE, N_BODY
+from talkhead.dataset import body_area
+from talkhead.face import N_BODY
 from talkhead.preprocess.segmentation import CropPlan
 from talkhead.types import Bool, Float32, Float64, UInt8
 
@@ -81,13 +82,8 @@ def _grey(image: UInt8) -> UInt8:
 def _corners(grey: UInt8, mask: UInt8, landmarks: Float32, plan: CropPlan, frame: int) -> Float32:
     """Corners [n, 2] in crop pixels on the person, well below the jaw."""
     points = (landmarks[:, :2] - plan.origins[frame]) * plan.scale
-    jaw = points[list(JAW_LINE)]
-    region = (cv2.erode(mask, np.ones((9, 9), np.uint8)) > 200).astype(np.uint8)
-    margin = 0.06 * float(points[CHIN, 1] - points[10, 1])
-    lowered, raised = jaw + np.array([0, margin]), jaw * np.array([1, 0])
-    hull = np.concatenate([lowered, raised]).round().astype(np.int32)
-    cv2.fillConvexPoly(region, cv2.convexHull(hull), 0)
-    region[: int(np.clip(jaw[:, 1].mean(), 0, len(region)))] = 0
+    person = (cv2.erode(mask, np.ones((9, 9), np.uint8)) > 200).astype(np.uint8)
+    region = cv2.min(body_area(points, (mask.shape[0], mask.shape[1])), person)
     found = cv2.goodFeaturesToTrack(grey, MAX_CORNERS, 0.01, 5, mask=region)
     return np.zeros((0, 2), np.float32) if found is None else found[:, 0].astype(np.float32)
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.dataset import IdentityDataset, spread_frames
-from talkhead.face import CHIN, FACE_OVAL, FOREHEAD, JAW_LINE, N_BODY, OUTER_LIPS
+from talkhead.dataset import IdentityDataset, body_area, spread_frames
+from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
 from talkhead.progress import Progress
 from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
 from talkhead.types import Float32, Int, UInt8
@@ -38,8 +38,6 @@ PROBE = 0.25
 """Training frames whose Hessians are averaged; how far each unknown is moved for it, in units."""
 MOUTH_MARGIN = 0.4
 """Of the mouth's width, around the lips: the chin and the folds beside the mouth tell of its shape."""
-CHIN_MARGIN = 0.06
-"""Of the face's height, by which what is looked at of the body lies under the jaw."""
 SPLAT_MARGIN_PX = 12
 
 
@@ -121,9 +119,6 @@ class _Part:
         weights /= max(float(weights.mean()), 1e-3)
         return _Look(*map(torch.from_numpy, (k[None], image, weights[..., None])))
 
-    def _hull(self, frame: int, points: tuple[int, ...], value: int, area: UInt8) -> None:
-        cv2.fillPoly(area, [self.landmarks[frame, list(points)].round().astype(np.int32)], value)
-
     def _empty(self) -> UInt8:
         return np.zeros((self.dataset.info.crop_height, self.dataset.info.crop_width), np.uint8)
 
@@ -146,7 +141,8 @@ class _Face(_Part):
 
     def area(self, frame: int) -> UInt8:
         area = self._empty()
-        self._hull(frame, FACE_OVAL, 255, area)
+        oval = self.landmarks[frame, list(FACE_OVAL)].round().astype(np.int32)
+        cv2.fillPoly(area, [oval], 255)
         area = np.asarray(cv2.erode(area, np.ones((5, 5), np.uint8)), np.uint8)
         self._fill_mouth(frame, 0, area)
         return area
@@ -165,13 +161,9 @@ class _Body(_Part):
         return torch.tensor(BODY_UNITS)
 
     def area(self, frame: int) -> UInt8:
-        area, points = self._empty(), self.landmarks[frame]
-        jaw = points[list(JAW_LINE)]
-        area[max(int(jaw[:, 1].mean()), 0) :] = 255
-        margin = CHIN_MARGIN * float(points[CHIN, 1] - points[FOREHEAD, 1])
-        head = np.concatenate([jaw + np.array([0.0, margin]), jaw * np.array([1.0, 0.0])])
-        cv2.fillConvexPoly(area, cv2.convexHull(head.round().astype(np.int32)), 0)
-        person = cv2.erode(self.dataset.masks[frame], np.ones((5, 5), np.uint8))
+        mask = self.dataset.masks[frame]
+        area = body_area(self.landmarks[frame], (mask.shape[0], mask.shape[1]))
+        person = cv2.erode(mask, np.ones((5, 5), np.uint8))
         return np.asarray(cv2.min(area, person), np.uint8)
 
 
