@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -263,6 +263,10 @@ class _Seal:
         said = Statement(facts.identity, facts.mode, facts.consent)
         return cls(said, signer_of(options, facts.home))
 
+    def in_folder(self, n_files: int) -> _Seal:
+        """What n_files files that belong together are signed with."""
+        return replace(self, said=self.said.in_folder(n_files))
+
     def apply(self, part: Path, output: Path) -> None:
         """Sign part, which is going to be output; where it can't hold that, write the file beside."""
         if embeds(output):
@@ -304,9 +308,11 @@ def _finish_folder(
         muxing.write_sound(part / SOUND, sound, facts.length_s, options.loudness)
         if srt is not None:
             write_bytes(part / SUBTITLE_FILE, srt.read_bytes())
-        for file in sorted(part.iterdir()):
-            if seal is not None and embeds(file):
-                seal.apply(file, file)
+        files = sorted(part.iterdir())
+        each = None if seal is None else seal.in_folder(sum(map(embeds, files)))
+        for file in files:
+            if each is not None and embeds(file):
+                each.apply(file, file)
             else:
                 sync(file)
         with set_aside(output, Path(temporary) / "before"):

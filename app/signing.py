@@ -27,7 +27,9 @@ SIGNING = "signing"
 """Folder of a home with the own key."""
 KEY, CHAIN, ROOT = "key.pem", "chain.pem", "root.pem"
 VALID_DAYS = 3650
-ORGANISATION = "talkhead on this machine"
+ORGANIZATION = "talkhead, a local key"
+OLD_ORGANIZATION = "talkhead on this machine"
+"""As older keys are called: on any other machine than their own that reads as if it were this one."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,18 @@ def credentials(home: Path, certificate: Path | None, key: Path | None) -> Crede
     if not folder.is_dir():
         _make(folder)
     return _read(folder / CHAIN, folder / KEY)
+
+
+def own_root(home: Path) -> Path | None:
+    """The certificate of a home's own root; None where none was made yet."""
+    root = home / SIGNING / ROOT
+    return root if root.is_file() else None
+
+
+def name_of_signer(common_name: str | None, organization: str | None) -> str:
+    """What a certificate calls its owner."""
+    names = (common_name, ORGANIZATION if organization == OLD_ORGANIZATION else organization)
+    return ", ".join(name for name in names if name)
 
 
 def _read(certificate: Path, key: Path) -> Credentials:
@@ -153,7 +167,7 @@ def _name(common: str) -> x509.Name:
     return x509.Name(
         [
             x509.NameAttribute(NameOID.COMMON_NAME, common),
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANISATION),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
         ]
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -250,6 +251,165 @@ def test_ones_own_certificate_and_whom_to_trust(tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     other.write_bytes(signing._new_files()[signing.ROOT])
     assert not verify(path, other).trusted
+
+
+def test_a_signer_that_is_not_trusted_fails_where_roots_are_given(
+    tmp_path: Path, own: Credentials
+) -> None:
+    path, other = signed(tmp_path, "a.mp4", own), tmp_path / "other.pem"
+    other.write_bytes(signing._new_files()[signing.ROOT])
+    verdict = verify(path, other)
+    assert verdict.state == "untrusted" and not verdict.ok and not verdict.trusted
+    assert "the signer is none that you trust" in describe(verdict)
+    path.write_bytes(path.read_bytes().replace(b"Anna B.", b"Anna C."))
+    assert verify(path, other).state == "tampered"
+
+
+def test_the_own_key_is_told_from_local_keys_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its root, not by its name: everybody's local key is called the same."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    path = signed(tmp_path, "a.mp4", credentials(here, None, None))
+    monkeypatch.setattr(signing, "ORGANIZATION", signing.OLD_ORGANIZATION)  # an older version's
+    other = signed(tmp_path, "b.mp4", credentials(there, None, None))
+    monkeypatch.undo()
+    for file, home, local in ((path, here, True), (other, here, False), (other, there, True)):
+        verdict = verify(file, home=home)
+        assert verdict.ok and verdict.local == local and not verdict.trusted
+        text = describe(verdict)
+        assert ("valid, signed with this machine's own key" in text) == local
+        assert ("nobody vouches for it" in text) != local
+        assert ("this machine" in text) == local and "this machine" not in verdict.signer
+        strict = verify(file, there / signing.SIGNING / signing.ROOT, home)
+        assert strict.trusted == (file == other) and strict.ok == strict.trusted
+        assert strict.local == (file == path)
+
+
+def images(folder: Path, by: Credentials, n: int = 4, said: Statement = SAID) -> Path:
+    """A folder of n signed images, as speak makes it."""
+    (folder / "raw").mkdir(parents=True)
+    each = said.in_folder(n)
+    for number in range(1, n + 1):
+        name = f"{number:06d}.png"
+        cv2.imwrite(str(folder / "raw" / name), np.full((8, 8, 3), number, np.uint8))
+        sign(folder / "raw" / name, folder / name, name, each, by)
+    shutil.rmtree(folder / "raw")
+    return folder
+
+
+def test_a_whole_folder(tmp_path: Path, own: Credentials) -> None:
+    folder = images(tmp_path / "a", own)
+    (folder / "subtitles.srt").write_text("1")
+    (folder / "b.png").mkdir()
+    verdict = verify(folder)
+    assert verdict.ok and verdict.path == folder and verdict.where == "embedded in all 4 files"
+    assert verdict.unsigned == ("b.png", "subtitles.srt")
+    assert "not signed: b.png, subtitles.srt" in describe(verdict)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("remove the first", "missing: 000001.png; 4 files were signed, 3 are there"),
+        ("remove the last", "4 files were signed, 3 are there"),
+        ("swap two", "signed under another name: 000002.png, 000003.png"),
+        ("add a copy", "signed under another name: 000005.png; 4 files were signed, 5 are there"),
+        ("add another's", "of another folder: 000005.png; 4 files were signed, 5 are there"),
+        ("replace one", "signed by somebody else: 000001.png; of another folder: 000001.png"),
+    ],
+)
+def test_a_folder_in_which_files_were_moved(
+    tmp_path: Path, own: Credentials, change: str, words: str
+) -> None:
+    """Each file is as it was signed, and the folder isn't."""
+    folder, others = images(tmp_path / "a", own), images(tmp_path / "b", own, 5)
+    first, second, third, last = sorted(folder.iterdir())
+    if change == "remove the first":
+        first.unlink()
+    elif change == "remove the last":
+        last.unlink()
+    elif change == "swap two":
+        second.rename(folder / "x")
+        third.rename(second)
+        (folder / "x").rename(third)
+    elif change == "add a copy":
+        shutil.copy(second, folder / "000005.png")
+    elif change == "add another's":
+        shutil.copy(others / "000005.png", folder)
+    else:
+        stranger = images(tmp_path / "c", credentials(tmp_path / "home", None, None))
+        shutil.copy(stranger / first.name, folder)
+    verdict = verify(folder)
+    assert verdict.state == "rearranged" and not verdict.ok
+    assert "; ".join(verdict.problems) == words
+    assert "CHANGED since it was signed: its files are as they were signed" in describe(verdict)
+
+
+def test_in_a_folder_the_least_trusted_signer_decides(tmp_path: Path, own: Credentials) -> None:
+    folder, stranger = images(tmp_path / "a", own), credentials(tmp_path / "home", None, None)
+    root, other = tmp_path / "root.pem", tmp_path / "home" / signing.SIGNING / signing.ROOT
+    root.write_bytes(own.chain)
+    assert verify(folder, root).trusted
+    shutil.copy(images(tmp_path / "b", stranger) / "000003.png", folder)
+    verdict = verify(folder, root)
+    assert verdict.state == "untrusted" and verdict.path.name == "000003.png" and not verdict.ok
+    both = tmp_path / "both.pem"
+    both.write_bytes(root.read_bytes() + other.read_bytes())
+    assert verify(folder, both).state == "rearranged"
+    assert not verify(folder, home=tmp_path / "home").local
+
+
+def test_a_folder_that_an_older_version_signed(tmp_path: Path, own: Credentials) -> None:
+    """Its files don't say how many they are: gaps show, and what can't be known is told."""
+    folder = images(tmp_path / "a", own)
+    for path in sorted(folder.iterdir()):
+        raw = tmp_path / path.name
+        cv2.imwrite(str(raw), np.zeros((8, 8, 3), np.uint8))
+        sign(raw, path, path.name, SAID, own)
+    verdict = verify(folder)
+    assert verdict.ok and "whether the last are missing isn't known" in verdict.where
+    (folder / "000002.png").unlink()
+    assert verify(folder).problems == ("missing: 000002.png",)
+
+
+def test_images_of_others_need_not_belong_together(tmp_path: Path, own: Credentials) -> None:
+    folder = images(tmp_path / "a", own)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        by = own if number else credentials(tmp_path / "home", None, None)
+        resigned(path, {"title": "Holiday"}, by)
+    verdict = verify(folder)
+    assert verdict.ok and not verdict.claims and verdict.signer.count("local key") == 1
+
+
+def resigned(path: Path, manifest: dict[str, Any], by: Credentials) -> None:
+    """Write an image that holds this manifest alone."""
+    c2pa = pytest.importorskip("c2pa")
+    raw, source_type = path.with_name("raw"), provenance.SOURCE_TYPES["head"]
+    action = {"action": "c2pa.created", "digitalSourceType": source_type}
+    made = {"label": "c2pa.actions.v2", "data": {"actions": [action]}}
+    manifest = {**manifest, "assertions": [made, *manifest.get("assertions", [])]}
+    cv2.imwrite(f"{raw}.png", np.zeros((8, 8, 3), np.uint8))
+    info = c2pa.C2paSignerInfo(by.algorithm.encode(), by.chain, by.key, None)
+    builder = c2pa.Builder.from_json(json.dumps(manifest), c2pa.Context.from_dict({}))
+    with (
+        c2pa.Signer.from_info(info) as signer,
+        raw.with_suffix(".png").open("rb") as source,
+        path.open("w+b") as target,
+    ):
+        builder.sign(signer, "image/png", source, target)
+    raw.with_suffix(".png").unlink()
+
+
+@pytest.mark.parametrize("data", [["a"], "text", {"identity": ["a"] * 9, "files": {"a": "b"}}])
+def test_statements_of_other_shapes_are_left_out(
+    tmp_path: Path, own: Credentials, data: Any
+) -> None:
+    """Whoever made a file decides what its assertions hold."""
+    path = tmp_path / "a.png"
+    resigned(path, {"assertions": [{"label": provenance.SYNTHESIS, "data": data}]}, own)
+    verdict = verify(path)
+    assert verdict.ok and verdict.claims == {} and describe(verdict)
 
 
 def test_keys_that_cannot_sign(tmp_path: Path) -> None:
