@@ -86,6 +86,7 @@ class Process:
                 stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if read else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                env=_environment(),
                 start_new_session=True,  # Ctrl-C is ours to handle: we end ffmpeg, and tidy up
             )
         except OSError as error:
@@ -131,6 +132,15 @@ class Process:
             if stream is not None:
                 with contextlib.suppress(OSError):  # of what was buffered for a program now gone
                     stream.close()
+
+
+def _environment() -> dict[str, str]:
+    """The variables that ffmpeg is started with.
+
+    The program of imageio-ffmpeg is linked statically and crashes when it loads the system's
+    character converters, as it does for the name of every MPEG-TS service: it shall find none.
+    """
+    return {**os.environ, "GCONV_PATH": os.devnull}
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
@@ -200,7 +210,13 @@ def report(*arguments: str) -> str:
     """
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", *arguments]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            env=_environment(),
+        )
     except OSError as error:
         raise MediaError(f"{command[0]}: could not be started ({error.strerror}).") from error
     crash = f"\nit crashed (signal {-done.returncode})" if done.returncode < 0 else ""
@@ -215,8 +231,3 @@ def run(graph: Any) -> tuple[int, bytes, str]:
         return process.wait(), output, process.words()
     finally:
         process.stop()
-
-
-def file_url(path: PathLike) -> str:
-    """The path such that ffmpeg takes it for a file whatever it is called (`-x`, `a:b.mp4`)."""
-    return "file:" + os.path.abspath(path)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import ffmpeg
-
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import file_url
+from talkhead.inputs import file_url, list_input
 from talkhead.muxing import container_of, container_options, run_to_end
 from talkhead.storage import atomic_path
 
@@ -17,7 +15,7 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
     """Write to output the pictures of all the files, in order, each as it was encoded.
 
     The files are VideoWriter's, of one codec, size, frame rate and alpha, without sound. Raises
-    MediaError when ffmpeg can't, TalkheadError when output can't be written.
+    MediaError when ffmpeg can't or finds one damaged, TalkheadError when output can't be written.
     """
     if not paths:
         raise MediaError(f"{output}: there are no segments to join")
@@ -26,9 +24,10 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
         listing = part.with_suffix(".txt")
         try:
             listing.write_text("".join(f"file '{_quoted(path)}'\n" for path in paths), "utf-8")
-            source = ffmpeg.input(file_url(listing), f="concat", safe=0)["v:0"]
+            source = list_input(listing)["v:0"]
             options = {"c": "copy", **container_options(container)}
-            run_to_end(source.output(file_url(part), f=container, **options), part)
+            # Strict: of a segment that can't be read ffmpeg complains, leaves it out and succeeds.
+            run_to_end(source.output(file_url(part), f=container, **options), part, strict=True)
         finally:
             listing.unlink(missing_ok=True)
 

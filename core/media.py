@@ -17,11 +17,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
-import ffmpeg
 import numpy as np
 
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import PathLike, Process, ffmpeg_path, file_url, set_ffmpeg
+from talkhead.ffmpeg_program import PathLike, Process, ffmpeg_path, set_ffmpeg
+from talkhead.inputs import media_input
 from talkhead.probing import Description, describe, exact_rate, probe, read_tags
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo, UInt8
 from talkhead.writing import SCALER_FLAGS, Captions, VideoWriter, scaled_size, write_video
@@ -111,7 +111,7 @@ def _frames_graph(
     scaling: dict[str, Any] = {"w": size[0], "h": size[1], "flags": SCALER_FLAGS}
     if about.guessed_matrix:
         scaling["in_color_matrix"] = about.guessed_matrix
-    picture = ffmpeg.input(file_url(about.info.path), **options)["V:0"]
+    picture = media_input(about.info.path, **options)["V:0"]
     picture = picture.filter("fps", fps=str(rate), start_time=start_s).filter("scale", **scaling)
     limit = {} if n_frames is None else {"frames:v": n_frames}
     return picture.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **limit)
@@ -199,7 +199,7 @@ def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, 
 
 def _sound_graph(info: MediaInfo, rate: int) -> Any:
     """Sound from second 0 on: gaps and a late start become silence; a mono mix never overdrives."""
-    sound = ffmpeg.input(file_url(info.path))["a:0"]
+    sound = media_input(info.path)["a:0"]
     sound = sound.filter("aresample", rate, **{"async": 1, "first_pts": 0, "rematrix_maxval": 1})
     sound = sound.filter("aformat", sample_fmts="flt", channel_layouts="mono")
     return sound.output("pipe:", f="f32le")

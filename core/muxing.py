@@ -15,7 +15,8 @@ import ffmpeg
 
 from talkhead.codecs import Codec
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import Process, file_url, report
+from talkhead.ffmpeg_program import Process, report
+from talkhead.inputs import file_url, media_input, subtitle_input
 from talkhead.probing import probe
 from talkhead.storage import explain_os_error
 from talkhead.types import MediaInfo
@@ -67,12 +68,12 @@ def mux(
     that mp4 hasn't.
     """
     container = container_of(part)
-    streams, options = [ffmpeg.input(file_url(picture))["v:0"]], {"c:v": "copy"}
+    streams, options = [media_input(picture)["v:0"]], {"c:v": "copy"}
     if sound is not None:
         streams.append(sound_track(sound, codec, length_s, loudness))
         options |= dict(codec.sound)
     if subtitles is not None:
-        streams.append(ffmpeg.input(file_url(subtitles.path))["s:0"])
+        streams.append(subtitle_input(subtitles.path)["s:0"])
         options |= {
             "c:s": _SUBTITLE_CODECS[container],
             "metadata:s:s:0": f"language={subtitles.language}",
@@ -93,7 +94,7 @@ def unpack_images(picture: Path, folder: Path) -> None:
     Raises MediaError when ffmpeg can't.
     """
     pattern = file_url(folder).replace("%", "%%") + "/%06d.png"
-    stream = ffmpeg.input(file_url(picture))["v:0"]
+    stream = media_input(picture)["v:0"]
     run_to_end(stream.output(pattern, f="image2", **{"c:v": "copy"}), folder)
 
 
@@ -127,7 +128,7 @@ def sound_track(sound: MediaInfo, codec: Codec, length_s: float, loudness: float
 
 
 def _fitted(sound: MediaInfo, rate: int, length_s: float, loudness: float | None) -> Any:
-    track = ffmpeg.input(file_url(sound.path))["a:0"]
+    track = media_input(sound.path)["a:0"]
     if loudness is not None:
         track = track.filter("loudnorm", **_loudness_settings(sound, loudness))
     track = track.filter("aresample", rate, **{"async": 1, "first_pts": 0})
@@ -140,7 +141,7 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
     Where one gain would clip, ffmpeg changes the gain over time instead.
     """
     wanted = {"I": loudness, "TP": _TRUE_PEAK_DB, "LRA": _LOUDNESS_RANGE}
-    track = ffmpeg.input(file_url(sound.path))["a:0"]
+    track = media_input(sound.path)["a:0"]
     graph = track.filter("loudnorm", print_format="json", **wanted).output("pipe:", f="null")
     text = report(*ffmpeg.get_args(graph))
     found = re.search(r"\{[^{}]*\"input_i\"[^{}]*\}", text)
@@ -158,11 +159,11 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_to_end(graph: Any, target: Path) -> None:
-    """Run ffmpeg to its end. Raises MediaError naming target when it fails."""
+def run_to_end(graph: Any, target: Path, *, strict: bool = False) -> None:
+    """Run ffmpeg to its end. Raises MediaError naming target when it fails; strict: or complains."""
     process = Process(graph)
     try:
-        if process.wait():
+        if process.wait() or (strict and process.words()):
             raise write_failure(target, process)
     finally:
         process.stop()

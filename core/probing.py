@@ -11,7 +11,8 @@ from pathlib import Path
 import ffmpeg
 
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import PathLike, ffmpeg_path, file_url, report, run, telling_lines
+from talkhead.ffmpeg_program import PathLike, ffmpeg_path, report, run, telling_lines
+from talkhead.inputs import media_arguments, media_input, refused_format
 from talkhead.types import MediaInfo
 
 KEPT = 64
@@ -49,7 +50,7 @@ def read_tags(path: PathLike) -> dict[str, str]:
     Raises MediaError as `probe` does.
     """
     probe(path)
-    status, output, words = run(ffmpeg.input(file_url(path)).output("pipe:", f="ffmetadata"))
+    status, output, words = run(media_input(path).output("pipe:", f="ffmetadata"))
     if status:
         raise MediaError(f"{path}: its tags can't be read. ffmpeg says: {words}")
     tags: dict[str, str] = {}
@@ -70,7 +71,7 @@ def frame_times(path: PathLike) -> list[Fraction]:
 
     Raises MediaError when the file can't be read or says no times.
     """
-    source = ffmpeg.input(file_url(path))["V:0"]
+    source = media_input(path)["V:0"]
     status, output, words = run(source.output("pipe:", f="framecrc", c="copy"))
     text = output.decode("ascii", "replace")
     base = re.search(r"^#tb 0: (\d+)/(\d+)", text, re.MULTILINE)
@@ -100,11 +101,16 @@ def describe(path: Path) -> Description:
 @lru_cache(KEPT)
 def _described(path: Path, *state: object) -> Description:
     """The description of a file in that state, by that ffmpeg."""
-    return _parse_description(path, report("-i", file_url(path)))
+    return _parse_description(path, report(*media_arguments(path)))
 
 
 def _parse_description(path: Path, text: str) -> Description:
-    if "\nInput #0" not in "\n" + text or "\nInput #0, tty" in "\n" + text:
+    if (found := refused_format(text)) is not None:
+        raise MediaError(
+            f"{path}: is no video or sound that can be used, but a file of the kind {found}. "
+            "Convert it to MP4 or WAV"
+        )
+    if "\nInput #0" not in "\n" + text:
         raise MediaError(
             f"{path}: is no video or sound, or a damaged one. Check that it plays, or export it "
             f"again. ffmpeg says: {telling_lines(text.splitlines())}"
@@ -177,7 +183,7 @@ def _sound_format(path: Path, audio: str) -> tuple[int, int]:
 def _duration_s(path: Path, text: str) -> float:
     stated = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", text)
     if not stated:  # browsers' recordings don't say: walk through the packets
-        graph = ffmpeg.input(file_url(path)).output("pipe:", f="null", c="copy", map=0)
+        graph = media_input(path).output("pipe:", f="null", c="copy", map=0)
         times = re.findall(r"time=(\d+):(\d\d):(\d\d\.\d+)", report(*ffmpeg.get_args(graph)))
         hours, minutes, seconds = times[-1] if times else ("0", "0", "0")
     else:

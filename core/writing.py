@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import ffmpeg
 import numpy as np
 
 from talkhead.codecs import Codec, choose_codec
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import Feeder, PathLike, Process, file_url
+from talkhead.ffmpeg_program import Feeder, PathLike, Process
+from talkhead.inputs import fed_input, file_url
 from talkhead.muxing import (
     container_of,
     container_options,
@@ -157,11 +157,8 @@ class VideoWriter:
     def _start(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         rows, columns = self._odd(shape)
-        picture = ffmpeg.input(
-            "pipe:", f="rawvideo", pix_fmt="rgba" if shape[2] == 4 else "rgb24",
-            framerate=str(self._rate), s=f"{shape[1] + columns}x{shape[0] + rows}",
-        )  # fmt: skip
-        picture = self._filtered(picture, shape)
+        size, colors = (shape[1] + columns, shape[0] + rows), "rgba" if shape[2] == 4 else "rgb24"
+        picture = self._filtered(fed_input(size, self._rate, colors), shape)
         options = dict(self._codec.options) | self._encoding.options(self._codec)
         options |= {"pix_fmt": self._pixel_format(shape[2])}
         if not options["pix_fmt"].startswith("rgb"):
