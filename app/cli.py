@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import signal
 import sys
+import traceback
 from enum import Enum
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -23,14 +26,18 @@ from talkhead.app.cli_options import (
     QuietOption,
     make_progress_for,
 )
-from talkhead.app.printing import print_json
+from talkhead.app.printing import print_json, print_line, print_lines
 from talkhead.app.printing import show as show_result
 from talkhead.errors import TalkheadError, one_line
 from talkhead.storage import named_file, read_text
+from talkhead.terminal import printable
 
 if TYPE_CHECKING:
     from talkhead.app.identities import Home
 
+UsageError: type[Any] = typer.BadParameter.__bases__[
+    0
+]  # click's, of which typer has one of its own
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -57,6 +64,9 @@ class Commands(TyperGroup):
             if isinstance(signalled, KeyboardInterrupt):
                 _fail_interrupted(ctx)
             raise signalled or error from None
+        except UsageError as error:
+            error.message = printable(error.message)  # names of files are arguments, too
+            raise
         except (TalkheadError, ImportError, OSError, MemoryError) as error:
             if ctx.params.get("debug"):
                 raise
@@ -102,7 +112,7 @@ def _explain(error: Exception) -> str:
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:
-    print(f"talkhead: {message}", file=sys.stderr)
+    print_line(f"talkhead: {message}", sys.stderr)
     raise SystemExit(status)
 
 
@@ -125,7 +135,7 @@ cli_verify.add_commands(app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"talkhead {__version__}")
+        print_line(f"talkhead {__version__}")
         raise typer.Exit
 
 
@@ -318,7 +328,8 @@ def evaluate(
     if as_json:
         print_json({"report_path": str(result.report_path), **result.report.to_json()})
     else:
-        print(f"{describe(result.report)}\n\nreport: {result.report_path}")
+        print_lines(f"{describe(result.report)}\n")
+        print_line(f"report: {result.report_path}")
 
 
 def _text_or_file(text: str | None) -> str | None:
@@ -343,12 +354,12 @@ def doctor(
     """Tell what is installed, what is usable and why not, and how fast this machine speaks."""
     from talkhead.app import doctor as examination
 
-    print("Looking around; this takes some seconds, at the first time a minute.", file=sys.stderr)
+    print_line("Looking around; this takes some seconds, at the first time a minute.", sys.stderr)
     report = examination.examine(_home(home), identity)
     if as_json:
         print_json(report.as_json())
     else:
-        print(examination.describe(report))
+        print_lines(examination.describe(report))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -362,11 +373,11 @@ def list_identities(home: HomeOption = None, as_json: JsonOption = False) -> Non
         print_json([dataclasses.asdict(summary) for summary in summaries])
         return
     if not summaries:
-        print(f"None in {store.path} yet: talkhead fit --video person.mp4", file=sys.stderr)
+        print_line(f"None in {store.path} yet: talkhead fit --video person.mp4", sys.stderr)
     for one in summaries:
         state = one.problem or f"{one.preset}, {', '.join(one.renderers)}, {one.created}"
         mark = "*" if one.is_latest else " "
-        print(f"{mark} {one.name:<24} {one.size_bytes / 2**20:6.1f} MiB  {state}")
+        print_line(f"{mark} {one.name:<24} {one.size_bytes / 2**20:6.1f} MiB  {state}")
 
 
 NameArgument = Annotated[str, typer.Argument(help="The identity's name.")]
@@ -392,9 +403,9 @@ def remove(
     """Delete an identity and the half-done work of its name."""
     store = _home(home)
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Delete {name} for good?", abort=True, err=True)
+        typer.confirm(f"Delete {printable(name)} for good?", abort=True, err=True)
     for folder in store.remove(name):
-        print(f"removed {folder}")
+        print_line(f"removed {folder}")
 
 
 @identities_app.command()
@@ -406,7 +417,7 @@ def export(
     home: HomeOption = None,
 ) -> None:
     """Pack an identity into one file, to take elsewhere."""
-    print(_home(home).export(name, output))
+    print_line(str(_home(home).export(name, output)))
 
 
 @identities_app.command("import")
@@ -417,7 +428,7 @@ def import_identity(
     home: HomeOption = None,
 ) -> None:
     """Unpack an exported identity, which is then the one that speak takes by default."""
-    print(_home(home).import_(file, name, replace=replace))
+    print_line(str(_home(home).import_(file, name, replace=replace)))
 
 
 def _home(path: Path | None) -> Home:
@@ -431,14 +442,26 @@ def _end_politely(signum: int, frame: object) -> NoReturn:
     raise SystemExit(EXIT_TERMINATED)
 
 
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Of what --debug lets through or nobody foresaw: its words may be those of a file, too."""
+    for part in traceback.format_exception(kind, error, trace):
+        print_lines(part.removesuffix("\n"), sys.stderr)
+
+
 def main() -> None:
     """Run the command line and exit: 0 done, 1 told what was wrong, 2 usage, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
     signal.signal(signal.SIGTERM, _end_politely)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not all can write any letter
     try:
         app(prog_name="talkhead")
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
+    finally:
+        sys.excepthook = _print_traceback  # typer has put one of its own there
 
 
 if __name__ == "__main__":

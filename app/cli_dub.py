@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from talkhead.app.cli_options import JsonOption
-from talkhead.app.printing import print_json, show
+from talkhead.app.printing import print_json, print_line, print_lines, show
 
 if TYPE_CHECKING:
     from talkhead.app.jobs import Job, JobStore
@@ -96,7 +96,7 @@ def dub(
     if as_json:
         print_json(result)
     else:
-        print(result.summary)
+        print_lines(result.summary)
     if result.problems or result.n_bad_rows:
         raise typer.Exit(1)
 
@@ -127,11 +127,10 @@ def list_jobs(
         print_json([dataclasses.asdict(job) for job in jobs])
         return
     for job in jobs:
-        print(
-            f"{job.status:<9} {job.id}  {job.task.output}{f'  {job.reason}' if job.reason else ''}"
-        )
+        reason = f"  {job.reason}" if job.reason else ""
+        print_line(f"{job.status:<9} {job.id}  {job.task.output}{reason}")
     counts = {name: sum(job.status == name for job in jobs) for name in STATUSES}
-    print(", ".join(f"{n} {name}" for name, n in counts.items()), file=sys.stderr)
+    print_line(", ".join(f"{n} {name}" for name, n in counts.items()), sys.stderr)
 
 
 @jobs_app.command("show")
@@ -151,7 +150,7 @@ def retry_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
 
     store = _store(home)
     moved = store.retry([job.id for job in _choose(store, ids or [], (FAILED,))])
-    print("\n".join(f"queued {job_id}" for job_id in moved) or "nothing to try again")
+    print_lines("\n".join(f"queued {job_id}" for job_id in moved) or "nothing to try again")
 
 
 @jobs_app.command("cancel")
@@ -161,7 +160,7 @@ def cancel_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
 
     store = _store(home)
     moved = store.cancel([job.id for job in _choose(store, ids or [], (QUEUED, RUNNING))])
-    print("\n".join(f"cancelled {job_id}" for job_id in moved) or "nothing to cancel")
+    print_lines("\n".join(f"cancelled {job_id}" for job_id in moved) or "nothing to cancel")
 
 
 def _store(home: Path | None) -> JobStore:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from talkhead.app.cli_options import HomeOption, JsonOption
-from talkhead.app.printing import print_json
+from talkhead.app.printing import print_json, print_lines
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,6 +46,6 @@ def verify(
     if as_json:
         print_json(verdict)
     else:
-        print(provenance.describe(verdict))
+        print_lines(provenance.describe(verdict))
     if not verdict.ok:
         raise typer.Exit(1)

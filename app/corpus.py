@@ -36,6 +36,7 @@ from talkhead.app.footage import (
     steady_template,
     track_video,
 )
+from talkhead.app.printing import print_json, print_line
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, Utterance
 from talkhead.encoder.pase.library import Harvest, Source, build_shelf, file_inputs, read_manifest
 from talkhead.encoder.pase.speech import (
@@ -353,10 +354,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = build_shelf(options.output, _source(options, place), progress)
         entry = read_manifest(options.output)[path.stem]
     except TalkheadError as error:
-        print(f"corpus: {error}", file=sys.stderr)
+        print_line(f"corpus: {error}", sys.stderr)
         return 1
     entry = {key: value for key, value in entry.items() if key not in ("inputs", "sha256")}
-    print(json.dumps(entry, indent=2, ensure_ascii=False))
+    print_json(entry)
     return 0
 
 

@@ -22,6 +22,7 @@ from talkhead.identity import MANIFEST_NAME, read_manifest
 from talkhead.processors import may_have_gpu, n_cores
 from talkhead.progress import Style, make_progress
 from talkhead.storage import file_errors, make_folder, read_json, sha256_of, write_bytes, write_json
+from talkhead.terminal import printable, printable_json
 
 AUTO = "auto"
 WORKER_BYTES = 1.2e9
@@ -69,7 +70,8 @@ class DubResult:
             lines.append(
                 "To dub one that was cancelled: talkhead jobs retry ID, then the same command"
             )
-        return "\n".join([*lines, f"results: {self.results_path}"])
+        lines.append(f"results: {self.results_path}")
+        return "\n".join(map(printable, lines))
 
 
 def dub(
@@ -379,7 +381,7 @@ def report(jobs: Sequence[Job], tally: Tally, table: Table | None, path: Path) -
     bad = () if table is None else table.bad
     lines = [_line(job) for job in jobs]
     lines += [{"status": "bad row", "line": one.line, "reason": one.reason} for one in bad]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(f"{printable_json(json.dumps(line, ensure_ascii=False))}\n" for line in lines)
     make_folder(path.absolute().parent)
     write_bytes(path, text.encode())
     ended = [job for job in jobs if job.status in (FAILED, CANCELLED)]

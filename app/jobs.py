@@ -29,6 +29,7 @@ from talkhead.app.identities import name_from_video
 from talkhead.errors import PackageError
 from talkhead.locks import FileLock, is_locked
 from talkhead.storage import named_file
+from talkhead.terminal import printable_json
 
 STATUSES = ("queued", "running", "done", "failed", "cancelled")
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATUSES
@@ -73,7 +74,7 @@ class Task:
         is_fit = self.kind == FIT
         goal = Path(self.identity if is_fit else self.output)
         what = f"{FIT} {self.renderer} {self.digest}" if is_fit else self.kind
-        digest = hashlib.sha256(f"{what} {goal}".encode()).hexdigest()[:10]
+        digest = _digest(f"{what} {goal}")[:10]
         return f"{_FIT_PREFIX if is_fit else ''}{name_from_video(goal)[:40]}-{digest}"
 
     @property
@@ -89,7 +90,12 @@ class Task:
         files = [_file_state(path) for path in self.files]
         what = {name: value for name, value in asdict(self).items() if name != "needs"}
         text = json.dumps([what, files], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(text)[:16]
+
+
+def _digest(text: str) -> str:
+    """SHA-256 of a text; names of files that are no UTF-8 have lone surrogates."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 _FIT_PREFIX = f"{FIT}-"
@@ -376,7 +382,8 @@ def _is_settled(old: Job, new: Job, package: str) -> bool:
 
 
 def _encoded(job: Job) -> bytes:
-    return (json.dumps(job.to_json(), ensure_ascii=False, indent=1) + "\n").encode()
+    text = json.dumps(job.to_json(), ensure_ascii=False, indent=1)
+    return f"{printable_json(text)}\n".encode()
 
 
 class Claim:

@@ -1,11 +1,26 @@
-"""Results on stdout: as JSON, or as lines to be read."""
+"""Results on stdout: as JSON, or as lines to be read. Everything that a command prints goes by here,
+or by `talkhead.progress`: what comes from a file must not act on the terminal."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
+
+from talkhead.terminal import printable, printable_json
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """Print one line, whatever text holds. stream: stdout unless given."""
+    print(printable(text), file=stream, flush=True)
+
+
+def print_lines(text: str, stream: TextIO | None = None) -> None:
+    """Print text of several lines. What its values hold was made `printable` as the lines were joined,
+    or holds no line ends."""
+    for line in text.split("\n"):
+        print_line(line, stream)
 
 
 def show(result: Any, as_json: bool) -> None:
@@ -20,7 +35,10 @@ def show(result: Any, as_json: bool) -> None:
         return
     if summary:
         del fields["figures"]
-    print("\n".join([*_lines(fields), *(["", summary] if summary else [])]))
+    for line in _lines(fields):
+        print_line(line)
+    if summary:
+        print_lines(f"\n{summary}")
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -49,7 +67,8 @@ def _text(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    """Print a value as JSON."""
+    print(printable_json(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from talkhead import __version__
 from talkhead.app.identities import Home
 from talkhead.errors import TalkheadError
 from talkhead.storage import file_errors
+from talkhead.terminal import printable
 
 if TYPE_CHECKING:
     from talkhead.app.signing import Credentials
@@ -59,6 +60,7 @@ REARRANGED = "rearranged"
 NONE, UNSUPPORTED, DAMAGED, REMOTE = "none", "unsupported", "damaged", "remote"
 SIGNED_SUFFIXES = (".png", ".wav")
 """Of the files in a folder of images that are signed."""
+SHOWN_CHARS = 2000
 MOST_NAMED = 5
 """So many files are named in one problem; of the others, the number."""
 
@@ -500,7 +502,7 @@ def _state_of(problems: tuple[str, ...]) -> str:
 
 def describe(verdict: Verdict) -> str:
     """A verdict in words, a line each."""
-    why = f" ({'; '.join(verdict.problems)})" if verdict.problems else ""
+    why = f" ({_shortened('; '.join(verdict.problems))})" if verdict.problems else ""
     beside = sidecar_of(verdict.path).name
     head = {
         VALID: f"valid, {_standing(verdict)}: unchanged since it was signed. It says:",
@@ -528,8 +530,13 @@ def describe(verdict: Verdict) -> str:
         "manifest": verdict.where,
         "not signed": _listed(verdict.unsigned),
     }
-    said = [f"  {name}: {text}" for name, text in lines.items() if text]
-    return "\n".join([f"{verdict.path}: {head}", *said])
+    said = [f"  {name}: {_shortened(str(text))}" for name, text in lines.items() if text]
+    return "\n".join(printable(line) for line in [f"{verdict.path}: {head}", *said])
+
+
+def _shortened(text: str) -> str:
+    """What is shown of a claim: there may be megabytes of it."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} ..."
 
 
 def _standing(verdict: Verdict) -> str:

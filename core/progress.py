@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
+from talkhead.terminal import printable, printable_json
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
@@ -96,7 +98,8 @@ class JsonProgress:
     def emit(self, event: str, **values: Any) -> None:
         """Write one line."""
         stream = self._stream or sys.stderr
-        stream.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        line = json.dumps({"event": event, **values}, ensure_ascii=False)
+        stream.write(printable_json(line) + "\n")
         stream.flush()
 
     @contextmanager
@@ -166,19 +169,20 @@ class BarProgress:
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
         bars = self._open()
-        step = _BarStep(bars, bars.add_task(name, total=total, completed=done, detail=""))
+        task = bars.add_task(_plain(name), total=total, completed=done, detail="")
+        step = _BarStep(bars, task)
         try:
             yield step
             step.finish()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            step.detail("[yellow]interrupted" if interrupted else "[red]failed")
+            step.show("[yellow]interrupted" if interrupted else "[red]failed")
             raise
         finally:
             self._close()
 
     def message(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(printable(text), markup=False, highlight=False)
 
     def _open(self) -> RichBars:
         """The bars on the screen; those of steps that have ended stay above them as text."""
@@ -204,7 +208,11 @@ class _BarStep:
         self._bars.advance(self._task, n)
 
     def detail(self, text: str) -> None:
-        self._bars.update(self._task, detail=text)
+        self.show(_plain(text))
+
+    def show(self, markup: str) -> None:
+        """Show text beside the bar, with rich's markup."""
+        self._bars.update(self._task, detail=markup)
 
     def skip(self, reason: str) -> None:
         self.detail(reason)
@@ -214,6 +222,13 @@ class _BarStep:
         task = self._bars.tasks[self._bars.task_ids.index(self._task)]
         total = task.total if task.total is not None else max(task.completed, 1)
         self._bars.update(self._task, total=total, completed=total)
+
+
+def _plain(text: str) -> str:
+    """Text that only shows, and in which nothing is markup."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def _make_bars(console: Console) -> RichBars:

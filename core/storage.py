@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkhead.errors import PackageError, TalkheadError
+from talkhead.terminal import printable_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,10 +149,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write value as indented JSON, whole or not at all. Raises TalkheadError like atomic_path.
 
-    NaN and infinity are not JSON: ValueError.
+    Characters that would act where the file is shown are escaped, and lone surrogates, as names of
+    files that are no UTF-8 have. NaN and infinity are not JSON: ValueError.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, f"{printable_json(text)}\n".encode())
 
 
 def read_json(path: Path) -> Any:

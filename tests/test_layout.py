@@ -191,3 +191,19 @@ def test_renderers_and_encoders_import_without_mediapipe() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "talkhead.renderers.gaussian.rasterizer" in done.stdout
+
+
+PRINTERS = {"app/printing.py", "core/progress.py"}
+
+
+def prints(code: str) -> bool:
+    """Whether code prints by itself."""
+    calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    return any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
+
+
+def test_only_what_escapes_prints() -> None:
+    """Text of files must not act on the terminal: `app/printing.py` and `core/progress.py` see to it."""
+    assert prints("def f():\n    print(1)") and not prints("print_line(1)")
+    paths = [p for p in shipped("core", "preprocess", "renderers", "app") if prints(p.read_text())]
+    assert {path.relative_to(ROOT).as_posix() for path in paths} <= PRINTERS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from talkhead.app.dubbing.attending import Advanced, Begun, Ended, Event
 from talkhead.app.jobs import DONE, FAILED, Job
-from talkhead.progress import Style
+from talkhead.progress import JsonProgress, Style
+from talkhead.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -134,9 +134,7 @@ class JsonBoard(Board):
             )
 
     def _emit(self, event: str, **values: Any) -> None:
-        print(
-            json.dumps({"event": event, **values}, ensure_ascii=False), file=sys.stderr, flush=True
-        )
+        JsonProgress(sys.stderr).emit(event, **values)
 
 
 class LiveBoard(Board):
@@ -176,17 +174,19 @@ class LiveBoard(Board):
             self._live.stop()
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> RenderableType:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         tally = self.tally
         table = Table.grid(padding=(0, 2))
         for event in list(tally.running.values())[:MOST_SHOWN]:
             bar = ProgressBar(event.total or 1, event.done, width=24)
-            table.add_row(event.job_id, event.stage, bar, f"{event.done}/{event.total}")
+            names = (Text(printable(name)) for name in (event.job_id, event.stage))
+            table.add_row(*names, bar, f"{event.done}/{event.total}")
         n_done = tally.n_earlier + tally.ended[DONE]
         whole = ProgressBar(tally.n_jobs or 1, n_done, width=24)
         table.add_row("[bold]all jobs", _about(tally), whole, f"{n_done}/{tally.n_jobs}")

@@ -11,7 +11,6 @@ on. Prints what the manifest of the weights holds: sizes, fingerprint, figures.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from talkhead.app.evaluation.judge import (
     steady_points,
 )
 from talkhead.app.footage import Footage, Span, read_footage
+from talkhead.app.printing import print_json
 from talkhead.device import seed_everything
 from talkhead.errors import FootageError
 from talkhead.face import OUTER_EYE_CORNERS
@@ -459,7 +459,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "validation": figures(net, clips, validation=True),
         "figures": figures(net, unseen, validation=False),
     }
-    print(json.dumps({options.output.name: entry}, indent=2))
+    print_json({options.output.name: entry})
 
 
 def _options() -> argparse.ArgumentParser:
