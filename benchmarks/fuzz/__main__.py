@@ -1,0 +1,121 @@
+"""Damaged and hostile inputs for every command that reads a file.
+
+    python -m benchmarks.fuzz --cases N [--seed S] [--kinds KIND ...] [--keep DIR]
+    python -m benchmarks.fuzz --replay SEED:CASE [--keep DIR]
+    python -m benchmarks.fuzz --plain              each kind's valid files: they must be accepted
+
+Prints a JSON line for each case and a last one that sums up; ends with status 1 when there was a fault.
+A case depends on its seed and number alone, whichever kinds are asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fuzz.kinds import SUITE
+from benchmarks.fuzz.supervisor import Supervisor, supervised
+from benchmarks.fuzz.trial import FAULTS, Suite
+from benchmarks.fuzz.worker import Case, Ended, as_json, draw_kind
+
+NAME = "benchmarks.fuzz.kinds:SUITE"
+PLAIN_TIMES = 4
+
+
+def cases_of(suite: Suite, seed: int, kinds: Sequence[str]) -> Iterator[Case]:
+    """The cases of a seed that are of some kinds, of any where none is named."""
+    number = 0
+    while True:
+        case = Case(seed, number)
+        if not kinds or draw_kind(suite, case.rng()).name in kinds:
+            yield case
+        number += 1
+
+
+class Tally:
+    """What came of the cases so far."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._outcomes: dict[str, Counter[str]] = {}
+        self.n_cases = self.n_faults = 0
+        self._slowest, self._largest = 0.0, 0.0
+
+    def add(self, ended: Ended) -> None:
+        """Count a case."""
+        self.n_cases += 1
+        self.n_faults += ended.outcome in FAULTS
+        self._outcomes.setdefault(ended.kind, Counter())[ended.outcome] += 1
+        self._slowest = max(self._slowest, ended.seconds)
+        self._largest = max(self._largest, ended.peak_mib)
+
+    def summary(self, n_workers: int) -> dict[str, Any]:
+        """All of it."""
+        seconds = time.monotonic() - self._start
+        return {
+            "summary": {kind: dict(count) for kind, count in sorted(self._outcomes.items())},
+            "cases": self.n_cases,
+            "kinds": len(self._outcomes),
+            "faults": self.n_faults,
+            "seconds": round(seconds, 1),
+            "cases_per_s": round(self.n_cases / max(seconds, 1e-9), 2),
+            "slowest_s": self._slowest,
+            "largest_mib": self._largest,
+            "workers": n_workers,
+        }
+
+
+def run_cases(supervisor: Supervisor, cases: Iterator[Case], n_cases: int) -> Tally:
+    """Run the next cases; a line for each on stdout."""
+    supervisor.start()
+    tally = Tally()
+    for _, case in zip(range(n_cases), cases, strict=False):
+        ended = supervisor.run(case)
+        tally.add(ended)
+        line = as_json(case, ended)
+        if ended.outcome in FAULTS and (kept := supervisor.keep(case)) is not None:
+            line["kept"] = str(kept)
+        print(json.dumps(line), flush=True)
+    return tally
+
+
+def plain_cases(suite: Suite, seed: int) -> list[Case]:
+    """Each kind's valid files, some times."""
+    return [Case(seed, n, kind.name) for kind in suite.kinds for n in range(PLAIN_TIMES)]
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    names = [kind.name for kind in SUITE.kinds]
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=[], choices=names, metavar="KIND",
+                        help=", ".join(names))  # fmt: skip
+    parser.add_argument("--replay", metavar="SEED:CASE", help="run one case again")
+    parser.add_argument("--plain", action="store_true", help="damage nothing")
+    parser.add_argument("--keep", type=Path, help="copy the folders of faulty cases there")
+    chosen = parser.parse_args()
+    cases, n_cases = cases_of(SUITE, chosen.seed, chosen.kinds), chosen.cases
+    if chosen.replay:
+        seed, _, number = chosen.replay.partition(":")
+        cases, n_cases = iter([Case(int(seed), int(number))]), 1
+    elif chosen.plain:
+        plain = [c for c in plain_cases(SUITE, chosen.seed)
+                 if not chosen.kinds or c.plain in chosen.kinds]  # fmt: skip
+        cases, n_cases = iter(plain), len(plain)
+    with supervised(NAME, chosen.keep) as supervisor:
+        tally = run_cases(supervisor, cases, n_cases)
+        print(json.dumps(tally.summary(supervisor.n_workers)), flush=True)
+    sys.exit(1 if tally.n_faults else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""The kinds of input: for each, which file is damaged and which command then reads it."""
+
+from __future__ import annotations
+
+from benchmarks.fuzz import bases, patches
+from benchmarks.fuzz.kinds import arguments, media, packages, signed, stores, tables
+from benchmarks.fuzz.trial import Suite
+
+SUITE = Suite(
+    (
+        *media.KINDS,
+        *packages.KINDS,
+        *tables.KINDS,
+        *signed.KINDS,
+        *stores.KINDS,
+        *arguments.KINDS,
+    ),
+    bases.build,
+    patches.patch,
+    patches.begin_case,
+)
+"""All of them, in the order from which a case's kind is drawn."""

@@ -1,0 +1,128 @@
+"""Files that talkhead keeps between commands: jobs, lines and fits that were interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.fuzz.bases import WORDS
+from benchmarks.fuzz.kinds.common import check_video, command, home, output, read_home, sound
+from benchmarks.fuzz.mutations import raw, tensors, trees
+from benchmarks.fuzz.trial import Kind, Setting, Trial
+
+STATUSES = ("queued", "running", "done", "failed")
+
+
+def jobs(setting: Setting) -> Trial:
+    """The job store: listed, shown, tried again, cancelled, worked off."""
+    where = home(setting)
+    shutil.copytree(setting.bases / "jobs", where / "jobs")
+    sound(setting)
+    (setting.folder / "out").mkdir()
+    files = sorted((where / "jobs").glob("*/*.json"))
+    for path in files:
+        path.write_text(path.read_text().replace("/case/", f"{setting.folder}/"))
+    path = setting.rng.choice(files)
+    setting.note(f"a job that is {path.parent.name}")
+    path.write_bytes(setting.damage(path.read_bytes(), trees.mutate))
+    if setting.chance(0.15):
+        (where / "jobs" / "checksums.json").write_bytes(
+            setting.damage(b'{"a": [1, 2]}', trees.mutate)
+        )
+    if setting.chance(0.1):
+        path.unlink()
+        path.symlink_to(setting.rng.choice(("/dev/zero", "/dev/null", str(path))))
+        setting.note("a link")
+    arguments = setting.rng.choice(
+        (["jobs", "list"], ["jobs", "list", "--json"], ["jobs", "show", path.stem],
+         ["jobs", "show", path.stem, "--json"], ["jobs", "retry"], ["jobs", "cancel"],
+         ["jobs", "cancel", path.stem], ["dub", "--quiet"], ["dub", "--quiet", "--json"])
+    )  # fmt: skip
+    return Trial(lambda: command(*arguments, "--home", where), changes=("home/jobs/*", "out/*"))
+
+
+def line(setting: Setting) -> Trial:
+    """The folder of work of an interrupted line, with which it goes on."""
+    work, target = setting.folder / "line", output(setting)
+    shutil.copytree(setting.bases / "line", work)
+    path = setting.rng.choice(sorted(work.iterdir()))
+    setting.note(path.name)
+    mutate: Callable[..., raw.Mutated] = raw.mutate
+    if path.suffix in (".json", ".safetensors"):
+        mutate = trees.mutate if path.suffix == ".json" else tensors.mutate
+    path.write_bytes(setting.damage(path.read_bytes(), mutate))
+    return Trial(
+        lambda: _go_on(setting, target, work),
+        changes=("line/*",),
+        products=("out/*",),
+        check=lambda: check_video(target),
+    )
+
+
+def _go_on(setting: Setting, target: Path, work: Path) -> None:
+    from talkhead.app.output import OutputOptions
+    from talkhead.app.speak import speak
+
+    options = OutputOptions(subtitles="srt", transcript=WORDS, language="de", provenance=False)
+    made = speak(setting.bases / "line.wav", output=target, options=options, device="cpu",
+                 home=read_home(setting), renderer="warp", work=work)  # fmt: skip
+    assert made.n_frames == 10, f"{made.n_frames} frames"
+
+
+def dataset(setting: Setting) -> Trial:
+    """The folder of work of a fit: what was prepared, the checkpoint, the predictor."""
+    work = setting.folder / "work"
+    shutil.copytree(setting.bases / "work", work)
+    path = setting.rng.choice(sorted(p for p in work.rglob("*") if p.is_file()))
+    setting.note(str(path.relative_to(work)))
+    mutate: Callable[..., raw.Mutated] = raw.mutate
+    if path.suffix in (".json", ".safetensors"):
+        mutate = trees.mutate if path.suffix == ".json" else tensors.mutate
+    path.write_bytes(setting.damage(path.read_bytes(), mutate))
+    return Trial(lambda: _resume(work), changes=("work/*",))
+
+
+def _resume(work: Path) -> None:
+    """What a fit does with what it finds."""
+    from benchmarks.fuzz import people
+    from talkhead.app.evaluation.scenes import held_out_frames
+    from talkhead.app.prepare import prepared
+    from talkhead.app.stages import StageClock, read_stages
+    from talkhead.encoder.predictor import MotionPredictor
+    from talkhead.progress import SilentProgress
+    from talkhead.renderers.base import renderer_kind
+    from talkhead.renderers.fit import fit_renderer
+    from talkhead.storage import read_tensors
+
+    read_stages(work / "stages.json")
+    with StageClock(work / "stages.json").stage("packing"):
+        found = prepared(work)
+        kind, config = renderer_kind("gaussian"), people.small_config("gaussian")
+        fit_renderer(kind, found, config, work / "gaussian.safetensors", SilentProgress())
+        MotionPredictor.from_tensors(read_tensors(work / "predictor.safetensors"), people.PREDICTOR)
+        held_out_frames(found)
+
+
+def ears(setting: Setting) -> Trial:
+    """Weights of one's own for the encoder."""
+    data = setting.damage(setting.base("ears.safetensors"), tensors.mutate)
+    path = setting.place("in/ears.safetensors", data)
+    return Trial(lambda: _listen(path))
+
+
+def _listen(path: Path) -> None:
+    import numpy as np
+
+    from talkhead.encoder.base import load_encoder
+
+    heard = load_encoder(str(path)).encode(np.full(6_000, 0.1, np.float32))
+    assert len(heard.values) == 19, "another number of features"
+
+
+KINDS = (
+    Kind("jobs", jobs),
+    Kind("line", line),
+    Kind("dataset", dataset),
+    Kind("ears", ears, 0.5),
+)

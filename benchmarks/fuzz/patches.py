@@ -1,0 +1,139 @@
+"""What the worker's copy of talkhead does otherwise, so that a case takes a second and not a day.
+
+Segments are short, so that a short line has several. What is legally long (an hour of sound, footage of
+minutes) is cut off when enough of it was read. `dub` does its jobs at once, in the worker itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fuzz.trial import EnoughError
+
+MOST_TRACKED, MOST_SPOKEN, MOST_SOUND_S, MOST_FRAMES = 40, 60, 300.0, 400
+"""Frames tracked and spoken, seconds of sound and pictures read, after which a case has seen enough."""
+SEGMENT_FRAMES = 5
+
+
+class _Counter:
+    """Counts in a case what may be many."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, float] | None = None  # before the first case
+
+    def add(self, what: str, n: float, most: float) -> None:
+        """Count n more. Raises EnoughError beyond the most."""
+        if self.done is None:
+            return
+        self.done[what] = self.done.get(what, 0.0) + n
+        if self.done[what] > most:
+            raise EnoughError(f"{what}: far enough")
+
+
+COUNTER = _Counter()
+
+
+def begin_case() -> None:
+    """Count from nothing."""
+    COUNTER.done = {}
+
+
+def patch() -> None:
+    """Ready this process."""
+    from talkhead import media
+    from talkhead.app import dub, lines
+    from talkhead.preprocess.landmarks import FaceTracker
+
+    lines.SEGMENT_FRAMES = SEGMENT_FRAMES
+    _count_calls(FaceTracker, "track", "frames tracked", MOST_TRACKED)
+    _count_items(media, "_frames", "pictures read", lambda picture: 1, MOST_FRAMES)
+    _count_items(media, "_chunks", "seconds of sound", _seconds, MOST_SOUND_S)
+    _count_calls(media.VideoWriter, "write", "pictures written", MOST_SPOKEN)
+    dub.hire = _hire
+    FaceTracker().close()  # what is loaded with it starts programs, which is no case's doing
+
+
+def _seconds(chunk: Any) -> float:
+    return len(chunk) / 16_000
+
+
+def _count_calls(owner: Any, name: str, what: str, most: float) -> None:
+    """Have each call of a method counted."""
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def counted(*given: Any, **named: Any) -> Any:
+        COUNTER.add(what, 1, most)
+        return method(*given, **named)
+
+    setattr(owner, name, counted)
+
+
+def _count_items(
+    owner: Any, name: str, what: str, size: Callable[[Any], float], most: float
+) -> None:
+    """Have what a generator function yields counted."""
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def counted(*given: Any, **named: Any) -> Generator[Any, None, None]:
+        source = function(*given, **named)
+        try:
+            for item in source:
+                COUNTER.add(what, size(item), most)
+                yield item
+        finally:
+            source.close()
+
+    setattr(owner, name, counted)
+
+
+# --------------------------------------------------------------------------------- dub
+
+
+def _hire(jobs: Any, home: Any, *others: object) -> Any:
+    from talkhead.app.jobs import JobStore
+
+    return InlineWorkers(JobStore(home.path / "jobs"))
+
+
+class InlineWorkers:
+    """Does each job at once: says in its output what it was."""
+
+    size = 1
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._events: list[Any] = []
+
+    def room(self) -> int:
+        """See Workforce."""
+        return 0 if self._events else 1
+
+    def start(self, job: Any, n_threads: int) -> None:
+        """See Workforce."""
+        from talkhead.app.dubbing.attending import attend
+
+        tell = self._events.append
+        tell(attend(self._store, job.id, _perform, 1, tell))
+
+    def wait(self, timeout_s: float) -> list[Any]:
+        """See Workforce."""
+        if not self._events:
+            time.sleep(min(timeout_s, 0.05))
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """See Workforce."""
+
+
+def _perform(task: Any, work: Path, products: Path, progress: Any) -> Mapping[str, Any]:
+    """Write an output as a studio would; see Perform."""
+    if task.output:
+        (products / Path(task.output).name).write_bytes(b"said")
+    return {"n_frames": 10}

@@ -1,0 +1,180 @@
+"""The fuzz suite sees what no command may do; and its cases are drawn alike each time."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from benchmarks.fuzz.__main__ import cases_of
+from benchmarks.fuzz.judging import terminal_faults
+from benchmarks.fuzz.kinds import SUITE
+from benchmarks.fuzz.mutations import playlists, raw, tensors, texts, trees, zips
+from benchmarks.fuzz.supervisor import Supervisor, supervised
+from benchmarks.fuzz.traps import Traps
+from benchmarks.fuzz.trial import DONE, REFUSED, USAGE
+from benchmarks.fuzz.worker import Case, draw_kind
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux only")
+
+OUTCOMES = {
+    "works": DONE,
+    "exits": DONE,
+    "refuses": REFUSED,
+    "refuses what is valid": "valid refused",
+    "usage": USAGE,
+    "real command": DONE,
+    "enough": DONE,
+    "raises": "traceback",
+    "odd status": "traceback",
+    "silent": "traceback",
+    "printed trace": "traceback",
+    "no memory": "memory",
+    "told no memory": "memory",
+    "hangs": "hang",
+    "dies": "signal",
+    "leaves": "half-written",
+    "leaves in a folder of its own": "half-written",
+    "writes elsewhere": "half-written",
+    "changes its input": "half-written",
+    "writes where it may": DONE,
+    "leaves an output though it fails": "half-written",
+    "makes an output": DONE,
+    "bad output": "traceback",
+    "escapes": "terminal",
+    "escapes below Python": "terminal",
+    "forges": "terminal",
+    "no text": "terminal",
+    "surrogate": "traceback",
+    "connects": "network",
+    "child connects": "network",
+    "looks up": "traceback",
+    "reads a canary": "trap",
+    "changes a base": "trap",
+    "writes outside": "traceback",
+    "starts a program": "program",
+    "accepts": "accepted",
+    "broken": "broken case",
+}
+"""What the suite makes of cases that do what no command may do, and of some that do nothing wrong."""
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Supervisor]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        with supervised("faulty_kinds:SUITE", most_s=3.0, most_mib=500) as supervisor:
+            yield supervisor
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_what_no_command_may_do_is_seen(watched: Supervisor, name: str) -> None:
+    ended = watched.run(Case(0, 0, name), again=False)
+    assert (ended.kind, ended.outcome) == (name, OUTCOMES[name]), ended.message
+
+
+@needs_linux
+def test_memory_is_bounded(watched: Supervisor) -> None:
+    ended = watched.run(Case(0, 0, "grows"))
+    assert ended.outcome == "memory" and ended.peak_mib > 500
+
+
+def test_after_a_fault_the_next_case_is_judged_alone(watched: Supervisor) -> None:
+    for name in ("dies", "works", "leaves", "works", "changes a base"):
+        ended = watched.run(Case(0, 0, name), again=False)
+        assert ended.outcome == OUTCOMES[name], ended.message
+
+
+def test_terminal_faults() -> None:
+    assert terminal_faults("é \u2013 ok\n\tline\n".encode()) == []
+    for bad in ("\x1b[2J", "\r", "\x00", "\x7f", "\x9b31m", "\u202e", "\u2028"):
+        assert terminal_faults(f"a{bad}b".encode()), repr(bad)
+
+
+# ------------------------------------------------------------------------------- drawing
+
+
+def test_a_case_depends_on_seed_and_number_alone() -> None:
+    """Whichever kinds are asked for, a number is the same case; asked for alone, none is skipped."""
+    every = {c.number: draw_kind(SUITE, c.rng()).name for c in islice(cases_of(SUITE, 7, ()), 200)}
+    chosen = list(islice(cases_of(SUITE, 7, ("table", "verify")), 20))
+    assert [c.number for c in chosen] == [n for n, k in every.items() if k in ("table", "verify")][
+        :20
+    ]
+    assert len(set(every.values())) == len(SUITE.kinds) >= 10
+
+
+SOUND = b"RIFF" + bytes(4) + b"WAVEfmt " + bytes(range(200)) + b"data" + bytes(400)
+PNG = raw.png_of([(b"IHDR", bytes(13)), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")])
+TREE = json.dumps({"a": 1, "b": [1.5, "text", None], "c": {"d": True}}).encode()
+TENSORS = safetensors.numpy.save({"a": np.zeros((3, 4), np.float32), "b": np.arange(5)})
+ZIP = zips.archive_of({"identity.json": b"{}", "idle.mp4": b"clip", "x.safetensors": b"y"})
+MUTATIONS: dict[str, tuple[Callable[..., raw.Mutated], bytes]] = {
+    "raw": (raw.mutate, SOUND),
+    "png": (raw.mutate_png, PNG),
+    "texts": (texts.mutate, b"1\n00:00:00,000 --> 00:00:01,000\nPeople often say\n"),
+    "trees": (trees.mutate, TREE),
+    "tensors": (tensors.mutate, TENSORS),
+    "zips": (zips.mutate, ZIP),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutations_are_drawn_alike_and_damage(name: str) -> None:
+    mutate, data = MUTATIONS[name]
+    first = [mutate(data, Random(seed)) for seed in range(150)]
+    assert first == [mutate(data, Random(seed)) for seed in range(150)]
+    assert all(isinstance(changed, bytes) and what for changed, what in first)
+    assert sum(changed != data for changed, _ in first) > 130
+    assert len({changed for changed, _ in first}) > 60
+
+
+def test_tensors_read_and_write_back() -> None:
+    assert safetensors.numpy.load(tensors.write(tensors.read(TENSORS)))["b"].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+def test_most_damaged_tensors_are_files_in_order() -> None:
+    """What is checked is then the program's own reading, not that of the library."""
+    read = 0
+    for seed in range(200):
+        changed, _ = tensors.mutate(TENSORS, Random(seed))
+        try:
+            safetensors.numpy.load(changed)
+        except Exception:
+            continue
+        read += 1
+    assert 80 < read < 190
+
+
+def test_zeros_unpack_to_that_many() -> None:
+    for count in (0, 5, 1 << 20, (3 << 20) + 17):
+        assert zlib.decompress(raw.zeros(count)) == bytes(count)
+
+
+def test_archives_hold_what_they_are_made_of() -> None:
+    assert zips.members(ZIP) == {
+        "identity.json": b"{}", "idle.mp4": b"clip", "x.safetensors": b"y"
+    }  # fmt: skip
+    assert zipfile.is_zipfile(Path(__file__)) is False
+
+
+def test_playlists_name_a_trap(tmp_path: Path) -> None:
+    traps = Traps(4567, tmp_path / "canaries")
+    made = [playlists.make(Random(seed), traps)[0].decode() for seed in range(200)]
+    assert all("127.0.0.1" in text or str(traps.folder.name) in text for text in made)
+    assert any("ffconcat" in text for text in made) and any("MPD" in text for text in made)
