@@ -76,11 +76,14 @@ def _state(lessons: train.Lessons) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_the_phones_of_tones(tmp_path: Path, shelves: list[Shelf]) -> None:
-    config = replace(TINY, n_steps=120, learning_rate=1e-2, averaging=0.95)
+    """From undamaged sound, where accuracy has stopped rising at the last step, so that the order in
+    which sums are rounded can't decide: 0.98 and more with every seed and kernel tried."""
+    clean = replace(TINY.augment, clean_share=1.0)
+    config = replace(TINY, n_steps=160, learning_rate=1e-2, averaging=0.95, augment=clean)
     lessons = train.train_pase(shelves, config, tmp_path / "s.state", 0, SilentProgress())
     unseen = [_shelf(6, sees=False, seed=9, split="validation")]
     batches = Batches(unseen, config.batches, config.augment, 0, "validation")
-    assert train.phone_accuracy(lessons, batches, 3) > 0.75  # chance is about 0.3
+    assert train.phone_accuracy(lessons, batches, 3) > 0.9  # chance is about 0.3
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path, shelves: list[Shelf]) -> None:
