@@ -1,7 +1,9 @@
 # talkhead. `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+# The first that runs of the Pythons that talkhead is made for; what is tested most comes first.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
+    $$name -c '' 2>/dev/null && { echo $$name; break; }; done)
+VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 SOURCES := core preprocess encoder renderers app weights
@@ -11,7 +13,7 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl demo test lint types bench wheel-test clean
+.PHONY: help venv libgl demo test test-short lint types bench wheel-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +29,12 @@ demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=fol
 
 test: venv  ## set up and run the tests, in one process
 	$(VENV)/bin/python -m pytest
+
+SHORT := tests/test_layout.py tests/core tests/preprocess/test_landmarks.py \
+    tests/preprocess/test_segmentation.py tests/preprocess/test_pipeline.py tests/encoder/test_encoders.py \
+    tests/renderers/test_contract.py tests/renderers/gaussian tests/app/test_end_to_end.py tests/app/test_cli.py
+test-short: venv  ## set up and run what tells most about a Python: tracking, fit and speak of the sample
+	$(VENV)/bin/python -m pytest $(SHORT)
 
 venv: $(STAMP) libgl  ## set up .venv with everything in it
 
@@ -79,4 +87,4 @@ wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, i
 	cd build/wheel-test && venv/bin/talkhead --help >/dev/null && venv/bin/python -c "$$IMPORT_ALL"
 
 clean:  ## remove everything that was made here, .venv included
-	rm -rf build dist *.egg-info .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
+	rm -rf build dist *.egg-info .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
