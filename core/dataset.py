@@ -26,7 +26,7 @@ from talkhead.face import CHIN, FACE_OVAL, FOREHEAD, JAW_LINE, FaceModel
 from talkhead.storage import file_errors, read_json, read_tensors, write_json, write_tensors
 from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
-FORMAT = 3
+FORMAT = 4
 FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
 SMALL_MASKS = "small_masks.u8"
 MASK_SHRINK = 4
@@ -116,13 +116,15 @@ class DatasetInfo:
 class Tracks:
     """Per-frame results, F frames.
 
-    landmarks: [F, 478, 3] source pixels. found, usable, train, silent, kept: [F] bool (seen in the
-    very frame; good enough to learn from; outside the test block; no speech; there are images).
+    landmarks: [F, 478, 3] source pixels. blendshapes: [F, 52], see Tracking. found, usable, train,
+    silent, kept: [F] bool (seen in the very frame; good enough to learn from; outside the test block;
+    no speech; there are images).
     hidden: [F, T] bool, triangles of the face that something stands before. viewmats: [F, 4, 4].
     residual_px: [F]. codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
     """
 
     landmarks: Float32
+    blendshapes: Float32
     found: Bool
     usable: Bool
     train: Bool

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-import re
+import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from talkhead.face import N_LANDMARKS, N_SURFACE
+from talkhead.face import N_BLENDSHAPES, N_LANDMARKS, N_SURFACE
 from talkhead.types import Bool, Float32, Int, Tracking, UInt8
+from talkhead.weights import resolve
 
+MODEL = "face_landmarker.task"
 MAX_FACES = 3
+"""Faces that are looked for. At least 2: a landmarker of one face smooths landmarks over time, which
+flattens lips."""
 MAX_JUMP = 0.6
-"""A face whose centre moved by more than this share of its size is another face."""
+"""A face whose center moved by more than this share of its size is another face."""
 FORGET_FRAMES = 25
 """A face that was gone for longer may come back anywhere: the most prominent one is taken."""
 BRIDGE_FRAMES = 5
@@ -38,63 +42,101 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def mesh_triangles() -> Int:
-    """Triangles [852, 3] of the face mesh; the wheel has them only as a text of edge triples."""
-    from mediapipe.python.solutions import face_mesh_connections
+    """Triangles [852, 3] of the face mesh, which mediapipe lists as triples of edges."""
+    from mediapipe.tasks.python.vision import FaceLandmarksConnections
 
-    source = inspect.getsource(face_mesh_connections)
-    body = source.split("FACEMESH_TESSELATION", 1)[1]
-    edges = np.array(re.findall(r"\((\d+),\s*(\d+)\)", body), dtype=np.int64)
-    first_edges = edges.reshape(-1, 3, 2)
-    return np.ascontiguousarray(first_edges[:, :, 0])
+    edges = FaceLandmarksConnections.FACE_LANDMARKS_TESSELATION
+    return np.array([edge.start for edge in edges], dtype=np.int64).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class TrackedFace:
+    """One face in one frame.
+
+    landmarks: [478, 3] in pixels of the frame. blendshapes: [52] in [0, 1], in the order of
+    `talkhead.face.BLENDSHAPES`.
+    """
+
+    landmarks: Float32
+    blendshapes: Float32
 
 
 class FaceTracker:
-    """Follows one face: the largest and most central at first, then the nearest to the last."""
+    """Follows one face: the largest and most central at first, then the nearest to the last.
+
+    Landmarks of a frame depend on this frame alone; the frames before only say whose face it is.
+    """
 
     def __init__(self, last: Float32 | None = None) -> None:
-        """last: landmarks [478, 3] of the face to follow, None to choose one."""
-        import mediapipe as mp
+        """Load the landmarker.
 
+        Args:
+            last: Landmarks [478, 3] of the face to follow, None to choose one.
+        """
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_buffer=resolve(MODEL).read_bytes()),
+            running_mode=vision.RunningMode.IMAGE,
+            num_faces=MAX_FACES,
+            output_face_blendshapes=True,
+        )
         with quiet_stderr():
-            self._mesh: Any = mp.solutions.face_mesh.FaceMesh(
-                static_image_mode=False, max_num_faces=MAX_FACES, refine_landmarks=True
-            )
+            self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
+        # At the latest before the interpreter takes mediapipe apart, which would print a traceback.
+        self._closing = weakref.finalize(self, self._landmarker.close)
         self._last = last
         self._missed = 0
-        self._started = False
         self.most_faces = 0
 
     def track(self, frame: UInt8) -> Float32 | None:
         """Landmarks [478, 3] in pixels of a frame [H, W, 3] uint8 RGB, None without the face."""
+        face = self.follow(frame)
+        return None if face is None else face.landmarks
+
+    def follow(self, frame: UInt8) -> TrackedFace | None:
+        """The face in a frame [H, W, 3] uint8 RGB, None where it is not seen."""
         height, width = frame.shape[:2]
-        with contextlib.nullcontext() if self._started else quiet_stderr():
-            found = self._mesh.process(frame).multi_face_landmarks or []
-        self._started = self._started or bool(found)  # the mesh model loads with the first face
-        faces = [_pixels(face, width, height) for face in found]
+        faces = _faces(self._landmarker.detect(as_image(frame)), width, height)
         self.most_faces = max(self.most_faces, len(faces))
         face = self._choose(faces, width, height)
         self._missed = 0 if face is not None else self._missed + 1
         if face is not None or self._missed > FORGET_FRAMES:
-            self._last = face
+            self._last = None if face is None else face.landmarks
         return face
 
-    def _choose(self, faces: list[Float32], width: int, height: int) -> Float32 | None:
+    def _choose(self, faces: list[TrackedFace], width: int, height: int) -> TrackedFace | None:
         if not faces:
             return None
         if self._last is None:
-            return max(faces, key=lambda face: _prominence(face, width, height))
+            return max(faces, key=lambda face: _prominence(face.landmarks, width, height))
         last = self._last
         size = float(np.ptp(last[:, 0]))
-        nearest = min(faces, key=lambda face: _distance(face, last))
-        return nearest if _distance(nearest, last) < MAX_JUMP * size else None
+        nearest = min(faces, key=lambda face: _distance(face.landmarks, last))
+        return nearest if _distance(nearest.landmarks, last) < MAX_JUMP * size else None
 
     def close(self) -> None:
-        self._mesh.close()
+        """Free the landmarker."""
+        self._closing()
 
 
-def _pixels(face: Any, width: int, height: int) -> Float32:
-    normalised = np.array([(p.x, p.y, p.z) for p in face.landmark], dtype=np.float32)
-    return normalised * np.array([width, height, width], dtype=np.float32)
+def as_image(frame: UInt8) -> Any:
+    """A frame [H, W, 3] uint8 RGB as mediapipe's image."""
+    import mediapipe as mp
+
+    return mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
+
+
+def _faces(found: Any, width: int, height: int) -> list[TrackedFace]:
+    """What the landmarker found in an image of this size."""
+    scale = np.array([width, height, width], dtype=np.float32)
+    return [
+        TrackedFace(
+            np.array([(p.x, p.y, p.z) for p in points], dtype=np.float32) * scale,
+            np.array([category.score for category in scores], dtype=np.float32),
+        )
+        for points, scores in zip(found.face_landmarks, found.face_blendshapes, strict=True)
+    ]
 
 
 def _distance(face: Float32, other: Float32) -> float:
@@ -110,15 +152,18 @@ def _prominence(face: Float32, width: int, height: int) -> float:
 
 def track_frames(tracker: FaceTracker, frames: Iterable[UInt8]) -> Tracking:
     """Landmarks of frames; those without the face are zero and not found."""
-    return as_tracking([tracker.track(frame) for frame in frames])
+    return as_tracking([tracker.follow(frame) for frame in frames])
 
 
-def as_tracking(faces: list[Float32 | None]) -> Tracking:
+def as_tracking(faces: list[TrackedFace | None]) -> Tracking:
     """Faces frame by frame as a Tracking; None is zero and not found."""
-    empty = np.zeros((N_LANDMARKS, 3), dtype=np.float32)
-    landmarks = np.array([empty if face is None else face for face in faces], dtype=np.float32)
+    landmarks = np.zeros((len(faces), N_LANDMARKS, 3), dtype=np.float32)
+    blendshapes = np.zeros((len(faces), N_BLENDSHAPES), dtype=np.float32)
+    for i, face in enumerate(faces):
+        if face is not None:
+            landmarks[i], blendshapes[i] = face.landmarks, face.blendshapes
     found = np.array([face is not None for face in faces], dtype=bool)
-    return Tracking(landmarks.reshape(-1, N_LANDMARKS, 3), found)
+    return Tracking(landmarks, blendshapes, found)
 
 
 def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
@@ -127,12 +172,13 @@ def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
     if not found.any():
         return tracking, found.copy()
     known = np.flatnonzero(found)
-    landmarks = tracking.landmarks.copy()
+    tracks = tracking.landmarks.copy(), tracking.blendshapes.copy()
     covered = found.copy()
     for before, after in pairwise(known):
         if 1 < after - before <= BRIDGE_FRAMES + 1:
             share = (np.arange(before + 1, after) - before) / (after - before)
-            span = landmarks[after] - landmarks[before]
-            landmarks[before + 1 : after] = landmarks[before] + share[:, None, None] * span
+            for track in tracks:
+                spread = share.reshape(-1, *[1] * (track.ndim - 1))
+                track[before + 1 : after] = track[before] + spread * (track[after] - track[before])
             covered[before + 1 : after] = True
-    return Tracking(landmarks, found), covered
+    return Tracking(*tracks, found), covered

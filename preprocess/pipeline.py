@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -44,7 +43,6 @@ from talkhead.preprocess.landmarks import (
     as_tracking,
     bridge_gaps,
     mesh_triangles,
-    track_frames,
 )
 from talkhead.preprocess.motion import encode_motion, fit_face_model
 from talkhead.preprocess.novelty import MOST_FRAMES, choose_kept, frame_places
@@ -82,12 +80,10 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 11
+VERSION = 12
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK = 200
 """Frames between checkpoints of the tracker: seconds."""
-WARM_UP = 5
-"""Frames the tracker sees before a chunk, so that results don't depend on where it was resumed."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +285,7 @@ def _tracks(motion: _Motion, kept: Bool, looks: Looks) -> Tracks:
     codes[:, -N_BODY:] = body_codes(looks.body)
     return Tracks(
         landmarks=tracking.landmarks,
+        blendshapes=tracking.blendshapes,
         found=tracking.found,
         usable=motion.usable,
         train=motion.train,
@@ -319,14 +316,16 @@ def _track(
         # Popped, so that long footage's tracks are in memory once.
         tracks = {
             name: torch.cat([part.pop(name) for part in parts])
-            for name in ("landmarks", "found", "colours")
+            for name in ("landmarks", "blendshapes", "found", "colours")
         }
         write_tensors(done, {**tracks, "n_faces": most})
         del tracks
         for leftover in folder.glob("tracking.part*.safetensors"):
             leftover.unlink()
     stored = read_tensors(done)
-    tracking = Tracking(stored["landmarks"].numpy(), stored["found"].numpy())
+    tracking = Tracking(
+        stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
+    )
     check_footage(tracking, config.min_face, str(video))
     return tracking, stored["colours"].numpy(), int(stored["n_faces"])
 
@@ -341,11 +340,9 @@ def _tracked_chunks(
     if parts and len(parts[-1]["found"]) < TRACK_CHUNK:
         return parts
     with progress.step("Tracking the face", total=total, done=done) as step:
-        lead = min(WARM_UP, done)
-        frames = media.read_frames(video, start_s=(done - lead) / FRAME_RATE)
+        frames = media.read_frames(video, start_s=done / FRAME_RATE)
         with closing(frames):
-            previous = deque(islice(frames, lead), maxlen=WARM_UP)
-            while len((part := _track_chunk(previous, frames, parts))["found"]):
+            while len((part := _track_chunk(frames, parts))["found"]):
                 parts.append(part)
                 name = f"tracking.part{len(parts) - 1:05d}.safetensors"
                 write_tensors(folder / name, part)
@@ -354,25 +351,21 @@ def _tracked_chunks(
 
 
 def _track_chunk(
-    previous: deque[UInt8], frames: Iterator[UInt8], parts: list[dict[str, torch.Tensor]]
+    frames: Iterator[UInt8], parts: list[dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """Tracks of the next TRACK_CHUNK frames; leaves the last few frames in `previous`.
-
-    The tracker begins with the frames before, following the face that the parts before followed.
-    """
+    """Tracks of the next TRACK_CHUNK frames, of the face that the parts before followed."""
     tracker = FaceTracker(_last_face(parts))
-    track_frames(tracker, previous)
     triangles = mesh_triangles()
     faces, colours = [], np.zeros((TRACK_CHUNK, len(triangles), 3), np.uint8)
     for i, frame in enumerate(islice(frames, TRACK_CHUNK)):
-        previous.append(frame)
-        faces.append(face := tracker.track(frame))
+        faces.append(face := tracker.follow(frame))
         if face is not None:
-            colours[i] = face_colours(frame, face, triangles)
+            colours[i] = face_colours(frame, face.landmarks, triangles)
     tracking = as_tracking(faces)
     tracker.close()
     return {
         "landmarks": torch.from_numpy(tracking.landmarks),
+        "blendshapes": torch.from_numpy(tracking.blendshapes),
         "found": torch.from_numpy(tracking.found),
         "colours": torch.from_numpy(colours[: len(faces)]),
         "n_faces": torch.tensor(tracker.most_faces),

@@ -7,6 +7,7 @@ neck a strip of the person below it, the mouth interior the inner lips.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from talkhead.face import FACE_OVAL
+from talkhead.preprocess.landmarks import as_image, quiet_stderr
 from talkhead.types import Bool, Float32, UInt8
+from talkhead.weights import resolve
 
+MODEL = "selfie_segmentation.tflite"
 MARGIN_SIDE, MARGIN_TOP, MARGIN_BOTTOM = 0.30, 0.58, 0.26
 """Room around the face oval, in shares of its width (side) and height (top, bottom)."""
 FOLLOW_FRAMES = 8.0
@@ -73,22 +77,26 @@ class PersonSegmenter:
     """Person masks by mediapipe's selfie model, edges drawn to the image by a guided filter."""
 
     def __init__(self) -> None:
-        import mediapipe as mp
+        """Load the segmenter."""
+        from mediapipe.tasks.python import BaseOptions, vision
 
-        from talkhead.preprocess.landmarks import quiet_stderr
-
+        options = vision.ImageSegmenterOptions(
+            base_options=BaseOptions(model_asset_buffer=resolve(MODEL).read_bytes()),
+            running_mode=vision.RunningMode.IMAGE,
+            output_confidence_masks=True,
+            output_category_mask=False,
+        )
         with quiet_stderr():
-            self._model: Any = mp.solutions.selfie_segmentation.SelfieSegmentation(
-                model_selection=0
-            )
-            self._model.process(np.zeros((64, 64, 3), dtype=np.uint8))
+            self._model: Any = vision.ImageSegmenter.create_from_options(options)
+        self._closing = weakref.finalize(self, self._model.close)  # as FaceTracker's
 
     def mask(self, crop: UInt8) -> UInt8:
         """Person mask [H, W] uint8, 255 = person, of a crop [H, W, 3] uint8 RGB."""
-        rough = self._model.process(crop).segmentation_mask
+        person = self._model.segment(as_image(crop)).confidence_masks[0]
+        rough = person.numpy_view().squeeze(-1)  # memory of `person`, which has to outlive it
         radius = max(2, round(len(crop) / 80))
         fine = cv2.ximgproc.guidedFilter(crop, rough, radius, 100.0, scale=0.5)
         return np.asarray(np.clip(fine * 255.0 + 0.5, 0, 255).astype(np.uint8))
 
     def close(self) -> None:
-        self._model.close()
+        self._closing()

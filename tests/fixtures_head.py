@@ -32,6 +32,7 @@ from talkhead.face import (
     INNER_LIPS,
     LEFT_BROW,
     LEFT_EYE,
+    N_BLENDSHAPES,
     N_BODY,
     N_LANDMARKS,
     N_SURFACE,
@@ -259,6 +260,7 @@ def make_dataset(
     flags: Bool = np.ones(n_frames, dtype=bool)
     tracks = Tracks(
         landmarks=landmarks,
+        blendshapes=np.zeros((n_frames, N_BLENDSHAPES), np.float32),
         found=flags,
         usable=flags.copy(),
         train=train_frames(n_frames),

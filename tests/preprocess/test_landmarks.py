@@ -1,8 +1,9 @@
-"""Which face is followed, and which gaps are bridged; the tracker itself is not asked."""
+"""Which face is followed, which gaps are bridged, and what is asked of mediapipe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,39 +11,42 @@ import numpy as np
 import pytest
 from fixtures_head import make_face
 
-from talkhead.face import N_LANDMARKS
+from talkhead.face import BLENDSHAPES, N_BLENDSHAPES, N_LANDMARKS, lip_aperture
+from talkhead.media import read_frames
 from talkhead.preprocess.landmarks import (
     BRIDGE_FRAMES,
     FORGET_FRAMES,
     FaceTracker,
+    as_tracking,
     bridge_gaps,
     mesh_triangles,
     track_frames,
 )
+from talkhead.preprocess.segmentation import PersonSegmenter
 from talkhead.types import Float32, Tracking
+
+PERSON = Path(__file__).parents[2] / "samples" / "person.mp4"
 
 WIDTH, HEIGHT = 640, 360
 FRAME = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+SCORES = np.linspace(0, 1, N_BLENDSHAPES, dtype=np.float32)
 
 
-class FakeMesh:
+class FakeLandmarker:
     """Gives the faces it was told to, one list a frame, in mediapipe's form."""
 
     def __init__(self, script: Sequence[Sequence[Float32]]) -> None:
         self.script = iter(script)
 
-    def process(self, frame: Any) -> Any:
+    def detect(self, image: Any) -> Any:
         faces = [_normalised(face) for face in next(self.script)]
-        return SimpleNamespace(multi_face_landmarks=faces or None)
-
-    def close(self) -> None:
-        pass
+        scores = [[SimpleNamespace(score=score) for score in SCORES] for _ in faces]
+        return SimpleNamespace(face_landmarks=faces, face_blendshapes=scores)
 
 
 def _normalised(face: Float32) -> Any:
     size = np.array([WIDTH, HEIGHT, WIDTH])
-    points = [SimpleNamespace(x=x, y=y, z=z) for x, y, z in face / size]
-    return SimpleNamespace(landmark=points)
+    return [SimpleNamespace(x=x, y=y, z=z) for x, y, z in face / size]
 
 
 def face_at(x: float, y: float, eye_distance: float) -> Float32:
@@ -53,9 +57,8 @@ def face_at(x: float, y: float, eye_distance: float) -> Float32:
 
 def follow(*script: Sequence[Float32]) -> tuple[Tracking, FaceTracker]:
     tracker = FaceTracker.__new__(FaceTracker)  # without mediapipe
-    tracker._mesh, tracker._last, tracker._started, tracker.most_faces, tracker._missed = (
-        FakeMesh(script), None, False, 0, 0,
-    )  # fmt: skip
+    tracker._landmarker, tracker._last = FakeLandmarker(script), None
+    tracker.most_faces = tracker._missed = 0
     return track_frames(tracker, [FRAME] * len(script)), tracker
 
 
@@ -65,7 +68,8 @@ def test_pixels_and_found() -> None:
     assert tracking.found.tolist() == [True, False, True] and tracker.most_faces == 1
     assert np.allclose(tracking.landmarks[0], face, atol=1e-2)
     assert not tracking.landmarks[1].any()
-    assert tracking.landmarks.dtype == np.float32
+    assert tracking.landmarks.dtype == tracking.blendshapes.dtype == np.float32
+    assert np.array_equal(tracking.blendshapes[0], SCORES) and not tracking.blendshapes[1].any()
 
 
 def test_the_largest_is_chosen() -> None:
@@ -118,7 +122,9 @@ def tracking_with_gap(n_missing: int) -> Tracking:
     found = np.ones(n_frames, dtype=bool)
     found[10 : 10 + n_missing] = False
     landmarks[~found] = 0.0
-    return Tracking(landmarks.astype(np.float32), found)
+    blendshapes = np.repeat(np.linspace(0, 1, n_frames, dtype=np.float32)[:, None], 52, axis=1)
+    blendshapes[~found] = 0.0
+    return Tracking(landmarks.astype(np.float32), blendshapes, found)
 
 
 @pytest.mark.parametrize("n_missing", [1, 2, BRIDGE_FRAMES])
@@ -130,6 +136,7 @@ def test_short_gaps_are_bridged(n_missing: int) -> None:
     assert np.allclose(steps, np.array([2, 1, 0.5]), atol=1e-3), "evenly, as it moved"
     assert np.array_equal(bridged.found, tracking.found), "seen and bridged stay apart"
     assert bridged.landmarks.dtype == np.float32
+    assert np.allclose(bridged.blendshapes[:, 7], np.linspace(0, 1, len(bridged)), atol=1e-6)
 
 
 def test_long_gaps_and_ends_stay() -> None:
@@ -149,8 +156,39 @@ def test_bridging_leaves_its_input_alone() -> None:
 
 
 def test_no_face_at_all_has_no_gaps() -> None:
-    nothing = Tracking(np.zeros((5, N_LANDMARKS, 3), np.float32), np.zeros(5, dtype=bool))
+    nothing = as_tracking([None] * 5)
     assert not bridge_gaps(nothing)[1].any()
+
+
+# ---------------------------------------------------------------------------- mediapipe
+
+
+def test_a_frame_s_landmarks_do_not_depend_on_the_frames_before() -> None:
+    """A landmarker that smooths over time flattens quick lips."""
+    frames = list(read_frames(PERSON, n_frames=40))[::4]
+    in_order = track_frames(FaceTracker(), frames)
+    alone = [FaceTracker().track(frame) for frame in frames]
+    assert in_order.found.all()
+    assert np.array_equal(in_order.landmarks, np.array(alone))
+
+
+def test_blendshapes_follow_the_mouth() -> None:
+    """The names belong to the values: jawOpen rises and falls with the tracked opening."""
+    frames = list(read_frames(PERSON, n_frames=100))[::2]
+    tracking = track_frames(FaceTracker(), frames)
+    opening = lip_aperture(tracking.landmarks)
+    follows = [np.corrcoef(opening, values)[0, 1] for values in tracking.blendshapes.T[1:]]
+    assert follows[BLENDSHAPES.index("jawOpen") - 1] > 0.7
+    assert tracking.blendshapes.min() >= 0 and tracking.blendshapes.max() <= 1
+
+
+def test_mediapipe_s_log_does_not_reach_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    tracker, segmenter = FaceTracker(), PersonSegmenter()
+    tracker.track(FRAME)
+    segmenter.mask(FRAME)
+    tracker.close()
+    segmenter.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_mesh_triangles_cover_the_surface() -> None:

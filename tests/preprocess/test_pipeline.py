@@ -17,12 +17,12 @@ from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import FootageError
 from talkhead.preprocess import pipeline
 from talkhead.preprocess.cutting import CHUNK
-from talkhead.preprocess.landmarks import FaceTracker
+from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress, Step
 from talkhead.storage import read_json
-from talkhead.types import Float32, UInt8
+from talkhead.types import UInt8
 
 PERSON = Path(__file__).parents[2] / "samples" / "person.mp4"
 N_FRAMES = 130
@@ -37,13 +37,13 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
     media.write_video(clip, frames, audio_path=PERSON, crf=12)
     lost = [frame.mean(dtype=np.float64) for frame in media.read_frames(clip)]
     blind = {lost[i] for i in GAP}
-    track = FaceTracker.track
+    follow = FaceTracker.follow
 
-    def blinking(self: FaceTracker, frame: UInt8) -> Float32 | None:
-        seen = track(self, frame)
+    def blinking(self: FaceTracker, frame: UInt8) -> TrackedFace | None:
+        seen = follow(self, frame)
         return None if frame.mean(dtype=np.float64) in blind else seen
 
-    monkeypatch.setattr(FaceTracker, "track", blinking)
+    monkeypatch.setattr(FaceTracker, "follow", blinking)
     dataset = preprocess(
         clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video
     )

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from talkhead.cameras import default_intrinsics
 from talkhead.errors import FootageError
+from talkhead.face import N_BLENDSHAPES
 from talkhead.preprocess.quality import (
     check_footage,
     check_learnt,
@@ -27,7 +28,8 @@ def make_tracking(n_frames: int = 200, n_found: int | None = None, size: float =
     landmarks = make_landmarks(vertices, make_poses(n_frames), intrinsics) * size
     found = np.arange(n_frames) < (n_frames if n_found is None else n_found)
     landmarks[~found] = 0.0
-    return Tracking(landmarks.astype(np.float32), found)
+    blendshapes = np.zeros((len(found), N_BLENDSHAPES), np.float32)
+    return Tracking(landmarks.astype(np.float32), blendshapes, found)
 
 
 def make_head_poses(n_frames: int = 200) -> HeadPoses:
@@ -143,7 +145,8 @@ def test_a_still_mouth_and_little_footage_are_told() -> None:
         make_face().vertices(np.zeros((200, make_face().n_codes), np.float32)).astype(np.float64)
     )
     landmarks = make_landmarks(still, make_poses(200), default_intrinsics(640, 480))
-    tracking, covered = Tracking(landmarks, np.ones(200, dtype=bool)), np.ones(200, dtype=bool)
+    covered = np.ones(200, dtype=bool)
+    tracking = Tracking(landmarks, np.zeros((200, N_BLENDSHAPES), np.float32), covered)
     report = report_quality(tracking, covered, make_head_poses(), covered, ~covered, 1, [])
     notes = " ".join(report.warnings)
     assert "hardly moves" in notes and "under 20 s" in notes

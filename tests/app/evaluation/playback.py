@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import FRAMES, MASKS, DatasetInfo, IdentityDataset, Tracks, train_frames
-from talkhead.face import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS, FaceModel
+from talkhead.face import INNER_LIPS, N_BLENDSHAPES, OUTER_EYE_CORNERS, OUTER_LIPS, FaceModel
 from talkhead.types import Float32, Rendering, UInt8
 
 N_FRAMES, HEIGHT, WIDTH, SOURCE = 66, 80, 64, 120
@@ -49,6 +49,7 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
     yes = np.ones(N_FRAMES, bool)
     tracks = Tracks(
         landmarks=landmarks,
+        blendshapes=np.zeros((N_FRAMES, N_BLENDSHAPES), np.float32),
         found=yes,
         usable=yes.copy(),
         train=train_frames(N_FRAMES),
