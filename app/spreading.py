@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from talkhead.app.cues import CLAUSE, CLOSERS, SENTENCE, SpokenWord
-from talkhead.types import FRAME_RATE, Bool, Float64
+from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 DIGIT_LETTERS = 5
 LEAST_PAUSE_S = 0.12
@@ -99,8 +99,9 @@ def _dealt(tokens: Sequence[Token], stretches: Sequence[tuple[float, float]]) ->
     marks = np.array([_mark(token) for token in tokens])
     unheard = np.concatenate([[0.0], np.cumsum(marks == 2)])  # sentences that ended so far
     pauses = [after[0] - before[1] for before, after in pairwise(stretches)]
-    cost, before = np.zeros(1), np.zeros(1, int)
-    choices: list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]], Float64]] = []
+    cost: Float64 = np.zeros(1)
+    before: Int = np.zeros(1, np.int64)
+    choices: list[tuple[Int, Float64]] = []
     for number, (length, even) in enumerate(zip(lengths, np.cumsum(lengths), strict=True)):
         last = number == len(lengths) - 1
         ends = np.array([len(tokens)]) if last else _near(said, even)

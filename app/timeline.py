@@ -81,7 +81,7 @@ class SourceFootage:
 
     def codes(self, spoken: Float32) -> Float32:
         """Motion codes [F, K] at the footage's frames, of those at 25 a second."""
-        at = np.arange(len(self)) * float(FRAME_RATE / self.frame_rate)
+        at = np.arange(len(self), dtype=np.float64) * float(FRAME_RATE / self.frame_rate)
         return interpolated(spoken, np.arange(len(spoken), dtype=np.float64), at)
 
 

@@ -62,7 +62,7 @@ def farthest_first(places: Float32, known: Bool, n: int) -> Int:
     nearest = np.full(len(places), np.inf, np.float32)
     apart = np.empty_like(places)
 
-    def see(row: int) -> None:
+    def see(row: int | np.integer[Any]) -> None:
         np.square(np.subtract(places, places[row], out=apart), out=apart)
         np.minimum(nearest, apart.sum(1), out=nearest)
 

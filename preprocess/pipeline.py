@@ -262,7 +262,7 @@ def _kept(motion: _Motion, folder: Path, progress: Progress) -> Bool:
         learnt = motion.clear & motion.train
         with progress.step("Choosing frames", total=1) as step:
             places = frame_places(motion.codes, motion.poses.viewmats, learnt)
-            hidden = motion.hidden.any(1)
+            hidden = np.asarray(motion.hidden.any(1))
             kept = choose_kept(places, motion.clear, motion.train, hidden, MOST_FRAMES)
             write_tensors(stored, {"kept": torch.from_numpy(kept)})
             step.advance()
@@ -470,7 +470,7 @@ def _report(motion: _Motion, moving: bool, folder: Path, progress: Progress) -> 
         motion.covered,
         motion.poses,
         motion.usable,
-        motion.hidden.any(1),
+        np.asarray(motion.hidden.any(1)),
         motion.n_faces,
         _notes(moving, motion.offset),
     )

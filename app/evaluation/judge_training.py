@@ -187,9 +187,10 @@ class Windows:
         )
         first = start + random.uniform(0, slack - (n_sound - 1) * tempo)
         lag = int(random.integers(len(LAGS)))
-        frames = first + np.arange(n_sound) * tempo
+        frames = first + np.arange(n_sound, dtype=np.float64) * tempo
         middle = VECTORS // 2
-        vectors = VECTORS * frames[:, None] + middle + (np.arange(VECTORS) - middle) * tempo
+        within = np.arange(VECTORS, dtype=np.float64) - middle
+        vectors = VECTORS * frames[:, None] + middle + within * tempo
         lips = _between(clip.points, frames[lag : lag + n_frames])
         return lips, _between(clip.mel.reshape(-1, N_MELS), vectors), lag
 

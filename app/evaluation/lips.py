@@ -89,7 +89,7 @@ def aperture_lag_ms(made: Values, real: Values, frames: Int, max_lag: int = 10) 
     """
     if not len(frames):
         return math.nan
-    lags = np.arange(-max_lag, max_lag + 1)
+    lags = range(-max_lag, max_lag + 1)
     ours, theirs = (_dense(values, frames, max_lag) for values in (made, real))
     scores = np.array([_lagged_correlation(ours, theirs, lag) for lag in lags])
     if not (scores >= LEAST_CORRELATION).any():

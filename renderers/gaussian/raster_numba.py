@@ -280,8 +280,8 @@ def _flush(s: Any, moments: Any, entry: Any) -> None:
         for lane in range(_U4):
             s[p + lane] += s[p + lane + _U4]
         moments[entry, k] = (s[p] + s[p + _U1]) + (s[p + _U2] + s[p + _U3])
-    for p in range(_SUMS, _SUMS + _U9 * _U16):
-        s[p] = _F0
+    for place in range(_SUMS, _SUMS + _U9 * _U16):
+        s[place] = _F0
 
 
 @njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")

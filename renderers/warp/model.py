@@ -19,6 +19,7 @@ from torch import Tensor
 
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset, farthest_first
+from talkhead.errors import PackageError
 from talkhead.face import N_SURFACE, FaceModel
 from talkhead.renderers.base import TrainBatch
 from talkhead.types import Float32, Int, Rendering, UInt8
@@ -137,7 +138,10 @@ class WarpRenderer:
             ends = self._state["ends"][:, column].tolist()
             start = ends[number - 1] if number else 0
             data = self._state[name][start : ends[number]].cpu().numpy()
-            parts.append(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            if image is None:
+                raise PackageError(f"exemplar {number} of the head is damaged. Fit it again")
+            parts.append(image)
         return np.dstack([parts[0][..., ::-1], parts[1]])
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
