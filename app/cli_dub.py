@@ -69,6 +69,10 @@ def dub(
     options of speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ...
     Paths are relative to the table.
 
+    The exit code is 0 when every row is dubbed, now or before; 1 when some are not: rows that were
+    left out with --skip-bad, lines set aside or cancelled, or a table that can't be read. Without
+    --skip-bad nothing starts while a row is wrong.
+
     [bold]Examples[/bold]
 
       talkhead dub lines.csv
@@ -97,7 +101,7 @@ def dub(
         print_json(result)
     else:
         print_lines(result.summary)
-    if result.problems or result.n_bad_rows:
+    if not result.is_whole:
         raise typer.Exit(1)
 
 

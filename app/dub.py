@@ -13,7 +13,7 @@ from typing import Any
 from talkhead.app.choices import DEFAULT_PRESET
 from talkhead.app.dubbing.board import Tally, clock, make_board
 from talkhead.app.dubbing.coordinator import Coordinator, Workforce
-from talkhead.app.dubbing.table import FindIdentity, Row, Table, read_table
+from talkhead.app.dubbing.table import SHOWN_ERRORS, BadRow, FindIdentity, Row, Table, read_table
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
 from talkhead.app.identities import DEFAULT_RENDERER, Home, name_from_video, state_of
 from talkhead.app.jobs import CANCELLED, DONE, FAILED, FIT, QUEUED, RUNNING, Job, JobStore, Task
@@ -42,8 +42,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class DubResult:
-    """What became of a table. n_earlier: done by an earlier run. n_bad_rows: left out of the table.
-    problems: those set aside or cancelled. results_path: a JSON line for each job."""
+    """What became of a table. n_jobs: lines and fits. n_earlier: done by an earlier run. n_bad_rows:
+    left out of the table. problems: those set aside or cancelled. results_path: a JSON line for each
+    job and each row left out. bad_rows: why rows were."""
 
     n_jobs: int
     n_done: int
@@ -53,17 +54,27 @@ class DubResult:
     seconds: float
     results_path: Path
     problems: tuple[Problem, ...]
+    bad_rows: tuple[BadRow, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that was asked for is done."""
+        return not self.problems and not self.n_bad_rows
 
     @property
     def summary(self) -> str:
         """The same, to be read."""
         rate = self.n_frames / max(self.seconds, 1e-6)
+        skipped = f", {self.n_bad_rows} skipped" if self.n_bad_rows else ""
         lines = [
-            f"{self.n_done} of {self.n_jobs} done ({self.n_earlier} of them before), "
-            f"{len(self.problems)} not; {self.n_frames} frames in {clock(self.seconds)}, "
+            f"{self.n_done} of {self.n_jobs + self.n_bad_rows} done ({self.n_earlier} of them before), "
+            f"{len(self.problems)} not{skipped}; {self.n_frames} frames in {clock(self.seconds)}, "
             f"{rate:.1f} a second",
             *(f"  {p.status}: {p.output or p.id}: {p.reason}" for p in self.problems),
+            *(f"  skipped: row on line {b.line}: {b.reason}" for b in self.bad_rows[:SHOWN_ERRORS]),
         ]
+        if (more := len(self.bad_rows) - SHOWN_ERRORS) > 0:
+            lines.append(f"  skipped: {more} more rows, which the results name")
         if any(problem.status == FAILED for problem in self.problems):
             lines.append("To try those set aside again: talkhead jobs retry, then the same command")
         if any(problem.status == CANCELLED for problem in self.problems):
@@ -394,6 +405,7 @@ def report(jobs: Sequence[Job], tally: Tally, table: Table | None, path: Path) -
         seconds=round(tally.elapsed_s, 2),
         results_path=path,
         problems=tuple(Problem(j.id, j.task.output, j.status, j.reason) for j in ended),
+        bad_rows=tuple(bad),
     )
 
 

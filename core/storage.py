@@ -20,6 +20,8 @@ from talkhead.terminal import printable_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_TEXT_BYTES = 64 << 20
+"""What is read of a text at most, unless its reader says less."""
 STALE_S = 3600.0
 """A temporary file untouched for so long belongs to a process that was killed."""
 
@@ -193,16 +195,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> str:
     """The text of a file in UTF-8, its lines ended by newlines; a byte order mark is none of it.
 
-    Raises TalkheadError when it can't be read or is in another encoding.
+    Raises TalkheadError when it can't be read, is longer than most_bytes or in another encoding.
     """
+    with file_errors(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
+            raise TalkheadError(f"{path}: is no ordinary file. Give the name of one")
+        with path.open("rb") as stream:
+            data = stream.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise TalkheadError(
+            f"{path}: has more than {most_bytes / 2**20:g} MiB, the most that is read of such a text"
+        )
     try:
-        with file_errors(path):
-            return path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def named_file(text: str | None) -> Path | None:

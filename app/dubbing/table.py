@@ -6,33 +6,29 @@ OutputOptions. Paths are relative to the table's own folder.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
+from talkhead.app.dubbing.formats import STAND_IN, column_name, records
 from talkhead.app.jobs import named_files
 from talkhead.app.output import OutputOptions, check_options, files_of
-from talkhead.errors import TalkheadError, one_line
-from talkhead.storage import explain_os_error, named_file, read_text
+from talkhead.errors import TalkheadError
+from talkhead.storage import explain_os_error, named_file
 
 TIMELINES = ("idle", "source")
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 SHOWN_ERRORS = 20
 """So many wrong rows are named; of the others, the number."""
-SHOWN_CHARS = 200
-"""So much is shown of a path that is too long."""
+SHOWN_CHARS, SHOWN_REASON = 200, 600
+"""So much is shown of a path that is too long, and of what is wrong with a row."""
 
-Record = tuple[int, Mapping[str, Any]]
-"""The line on which a row begins, and its cells."""
 FindIdentity = Callable[[str, Path], str]
 """An identity as a cell has it, and the folder that it would be if it is a path -> the name or absolute
 folder. Raises TalkheadError for one that can't be used."""
@@ -103,12 +99,12 @@ def read_table(path: Path, find_identity: FindIdentity) -> Table:
     bad: list[BadRow] = []
     folder = path.absolute().parent
     found = _found_once(find_identity, folder)
-    for line, cells in _records(path):
+    for line, cells in records(path, COLUMNS):
         try:
             row = _row(line, cells, folder)
             rows.append(dataclasses.replace(row, identity=found(row.identity)))
         except TalkheadError as error:
-            bad.append(BadRow(line, str(error)))
+            bad.append(BadRow(line, _shortened(" ".join(str(error).split()), SHOWN_REASON)))
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             bad.append(BadRow(line, _why_not(error)))
     clashes = _clashes(rows)
@@ -121,8 +117,11 @@ def read_table(path: Path, find_identity: FindIdentity) -> Table:
 
 def _why_not(error: OSError) -> str:
     path = Path(error.filename)
-    name = str(path) if len(str(path)) <= SHOWN_CHARS else f"{str(path)[:SHOWN_CHARS]}..."
-    return f"{name}: {explain_os_error(error, path)}"
+    return f"{_shortened(str(path), SHOWN_CHARS)}: {explain_os_error(error, path)}"
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
@@ -144,78 +143,7 @@ def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
     return found
 
 
-# ------------------------------------------------------------------------------ formats
-
-
-def _records(path: Path) -> Iterator[Record]:
-    """The rows of a file, by its suffix. Raises TalkheadError."""
-    text = read_text(path)
-    formats = {".csv": _csv_records, ".jsonl": _json_records, ".ndjson": _json_records,
-               ".yaml": _yaml_records, ".yml": _yaml_records}  # fmt: skip
-    if path.suffix.lower() not in formats:
-        raise TalkheadError(f"{path}: no table is called so. Give a .csv, .jsonl or .yaml file")
-    return formats[path.suffix.lower()](path, text)
-
-
-def _csv_records(path: Path, text: str) -> Iterator[Record]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    begun = 1
-    try:
-        for cells in reader:
-            line, begun = begun, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
-            if header is None:
-                header = _header(path, cells)
-            elif len(cells) > len(header):
-                yield line, {"": f"{len(cells)} cells, but the header has {len(header)}"}
-            else:
-                yield line, dict(zip(header, cells, strict=False))
-    except csv.Error as error:
-        raise TalkheadError(f"{path}: line {reader.line_num}: {error}") from error
-
-
-def _header(path: Path, cells: list[str]) -> list[str]:
-    names = [_column(cell) for cell in cells]
-    unknown = sorted(set(names) - set(COLUMNS))
-    if unknown or len(set(names)) != len(names):
-        what = f"there is no column {unknown[0]!r}" if unknown else "a column is there twice"
-        raise TalkheadError(f"{path}: line 1: {what}. There are: {', '.join(COLUMNS)}")
-    return names
-
-
-def _json_records(path: Path, text: str) -> Iterator[Record]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except ValueError as error:
-            yield number, {"": f"this is no JSON ({error})"}
-            continue
-        yield number, cells if isinstance(cells, dict) else {"": "this is no JSON object"}
-
-
-def _yaml_records(path: Path, text: str) -> Iterator[Record]:
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if root is not None and not isinstance(root, yaml.SequenceNode):
-            raise TalkheadError(f"{path}: give a list of rows, each beginning with '- '")
-        for node in root.value if root is not None else ():
-            cells = loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
-            line = node.start_mark.line + 1
-            yield line, cells if isinstance(cells, dict) else {"": "this is no mapping"}
-    except yaml.YAMLError as error:
-        raise TalkheadError(f"{path}: this is no YAML: {one_line(error)}") from error
-
-
 # --------------------------------------------------------------------------------- rows
-
-
-def _column(name: object) -> str:
-    return str(name).strip().lower().replace("-", "_").replace(" ", "_")
 
 
 OPTION_COLUMNS = {option.name: option for option in dataclasses.fields(OutputOptions)}
@@ -227,7 +155,7 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     """The row of cells. Raises TalkheadError for what is wrong with it."""
     if "" in cells:
         raise TalkheadError(str(cells[""]))
-    given = {_column(name): _cell(value) for name, value in cells.items()}
+    given = {column_name(name): _cell(name, value) for name, value in cells.items()}
     given = {name: text for name, text in given.items() if text}
     if unknown := sorted(set(given) - set(COLUMNS)):
         raise TalkheadError(f"there is no column {unknown[0]!r}. There are: {', '.join(COLUMNS)}")
@@ -250,15 +178,24 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     return row
 
 
-def _cell(value: Any) -> str:
-    """A cell as text: JSON and YAML know numbers, truth values and nothing, too."""
+def _cell(name: str, value: Any) -> str:
+    """A cell as text: JSON knows numbers, truth values and nothing, too."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int | float):
-        raise TalkheadError(f"{value!r} is neither text nor a number")
-    return str(value).strip()
+        raise TalkheadError(f"{name}: is neither text nor a number")
+    text = str(value).strip()
+    if _IMPOSSIBLE.search(text):
+        raise TalkheadError(
+            f"{name}: holds a character that can't be in a table: a NUL, half of a surrogate pair, or "
+            "in YAML a control character"
+        )
+    return text
+
+
+_IMPOSSIBLE = re.compile(f"[\\0\ud800-\udfff{STAND_IN}]")
 
 
 def _path(text: str, folder: Path) -> Path:
@@ -282,9 +219,7 @@ def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
 def _value(name: str, text: str, kind: str, folder: Path) -> Any:
     try:
         if "bool" in kind:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
-                text.lower()
-            ]
+            return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
         if "int" in kind:
             return int(text)
         if "float" in kind:

@@ -149,7 +149,11 @@ def test_a_fit_that_fails_takes_its_lines_along(
 
 
 def test_rows_are_refused_before_anything_starts(
-    tmp_path: Path, add: Any, inline: list[InlineWorkers]
+    tmp_path: Path,
+    add: Any,
+    inline: list[InlineWorkers],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     home = tmp_path / "home"
     add(home / "identities" / "anna")
@@ -165,6 +169,17 @@ def test_rows_are_refused_before_anything_starts(
     result = dub(table, home=home, skip_bad=True)
     assert (result.n_bad_rows, result.n_jobs) == (2, 0)
     assert "bad row" in result.results_path.read_text()
+    assert [row.line for row in result.bad_rows] == [2, 3] and not result.is_whole
+    first, second, third, *_ = result.summary.split("\n")
+    assert first.startswith("0 of 2 done (0 of them before), 0 not, 2 skipped; ")
+    assert second.startswith("  skipped: row on line 2: identity berta: is still being fitted")
+    assert third.startswith("  skipped: row on line 3: identity ") and "there is none" in third
+    many = replace(result, n_bad_rows=30, bad_rows=result.bad_rows * 15)
+    assert "skipped: 10 more rows, which the results name" in many.summary
+    assert run(monkeypatch, "dub", str(table), "--home", str(home)) == 1
+    assert capsys.readouterr().out == "", "nothing has started"
+    assert run(monkeypatch, "dub", str(table), "--home", str(home), "--skip-bad") == 1
+    assert "0 not, 2 skipped" in capsys.readouterr().out
 
 
 def test_what_is_dubbed_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from talkhead import media
+from talkhead.app.dubbing import formats
 from talkhead.app.dubbing.table import Table, read_table
 from talkhead.errors import TalkheadError
 
@@ -139,6 +141,148 @@ def test_json_lines_name_their_bad_lines(folder: Path) -> None:
     assert [bad.line for bad in table.bad] == [3, 4, 5] and len(table.rows) == 1
     with pytest.raises(TalkheadError, match="no text in UTF-8"):
         read(folder / "t.csv", "audio,ä", encoding="latin-1")
+
+
+YAML = """- &first
+  identity: anna
+  audio: a.wav
+  output: 1.mp4
+- {<<: *first, output: 2.mp4}
+"""
+BAD_YAML = {
+    "- {<<: *first, output: 3.mp4, height: !!int abc}": "height 'abc': is no int",
+    "- {<<: *first, output: 3.mp4, height: 2026-11-29}": "height '2026-11-29': is no int",
+    "- {<<: *first, output: 3.mp4, height: 2026-99-99}": "height '2026-99-99': is no int",
+    "- {<<: *first, output: !!timestamp abc}": "abc: no video is called so",
+    '- {<<: *first, output: "3\\0.mp4"}': "output: holds a character that can't be",
+    '- {<<: *first, output: "3\\ud800.mp4"}': "output: holds a character that can't be",
+    "- {<<: *first, output: 3\0.mp4}": "output: holds a character that can't be",
+    "- {<<: *first, output: 3\x1b.mp4}": "output: holds a character that can't be",
+    "- {<<: *first, output: !!python/object:os.system x}": "python/object:os.system is no kind of",
+    "- {<<: *first, output: !x 3.mp4}": "output: !x is no kind of cell",
+    "- {<<: *first, output: [3.mp4]}": "output: is neither text nor a number",
+    f"- {{<<: *first, output: {'[' * 99}{']' * 99}}}": "output: is neither text nor a number",
+    "- {<<: *first, output: *nothing}": "*nothing stands for no cell before it",
+    "- {<<: *first, output: *first}": "*first stands for no cell before it",
+    "- &self {<<: *self, output: 3.mp4}": "'<<' takes the anchor of an earlier row",
+    "- {<<: [*first, x], output: 3.mp4}": "'<<' takes the anchor of an earlier row",
+    "- {<<: {audio: a.wav}, output: 3.mp4}": "'<<' takes the anchor of an earlier row",
+    "- {[a, b]: c}": "a column's name is no text",
+    "- {? {a: b} : c}": "a column's name is no text",
+    "- [a, b]": "this is no mapping",
+    "- 3": "this is no mapping",
+    "- {" + "".join(f"a{n}: b, " for n in range(101)) + "}": "has more than 100 cells",
+    f"- {{{'a' * 1000}: b}}": "...",
+}
+
+
+@pytest.mark.parametrize("row", BAD_YAML)
+def test_a_bad_row_of_yaml_is_one_row(folder: Path, row: str) -> None:
+    table = read(folder / "t.yaml", f"{YAML}{row}\n- {{<<: *first, output: 4.mp4}}\n")
+    assert [row.output.name for row in table.rows] == ["1.mp4", "2.mp4", "4.mp4"]
+    assert [bad.line for bad in table.bad] == [6]
+    reason = table.bad[0].reason
+    assert BAD_YAML[row] in reason and "\n" not in reason and len(reason) < 700
+
+
+def test_cells_of_yaml_are_text_as_it_is_written(folder: Path) -> None:
+    row = "- {<<: *first, output: 2026-11-29.mp4, transcript: 12:30, language: no, height: ~, %s}\n"
+    table = read(
+        folder / "t.yaml", YAML + row % "provenance: off" + "- {<<: [*first], output: b.mp4}"
+    )
+    assert not table.bad and table.rows[2].output.name == "2026-11-29.mp4"
+    options = {"transcript": "12:30", "language": "no", "provenance": False}
+    assert table.rows[2].options == options
+
+
+def test_yaml_takes_no_more_than_its_length(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Aliases of aliases would be 10^9 cells; nothing is built of them."""
+    laughs = "- &a0 [lol]\n" + "".join(
+        f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+    )
+    laughs += "- {audio: *a9, output: [*a9]}\n"
+    assert len(laughs) < 640
+    table = read(folder / "t.yaml", YAML + laughs)
+    assert len(table.rows) == 2 and len(table.bad) == 11
+    merged = "- &b0 {a: b}\n" + "".join(
+        f"- &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}\n" for n in range(1, 10)
+    )
+    assert {bad.reason[:24] for bad in read(folder / "t.yaml", YAML + merged).bad} == {
+        "there is no column 'a'. "
+    }
+    for text, words in {
+        f"- {'[' * 200}": "brackets in brackets",
+        YAML + "--- a\n": "several documents",
+        "a: b": "give a list of rows",
+    }.items():
+        with pytest.raises(TalkheadError, match=words):
+            read(folder / "t.yaml", text)
+    assert len(read(folder / "t.yaml", "- " * 3000).bad) == 1
+    monkeypatch.setattr(formats, "MOST_INNER", 50)
+    with pytest.raises(TalkheadError, match=r"line 1: cells can't hold lists"):
+        read(folder / "t.yaml", "- [" + "a, " * 60 + "]")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.yaml"])
+def test_a_table_may_only_be_so_large(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"identity": "anna", "audio": "a.wav", "output": "1.mp4"}
+    text = {
+        "t.csv": "identity,audio,output\n" + "anna,a.wav,1.mp4\n" * 4,
+        "t.jsonl": f"{json.dumps(row)}\n" * 4,
+        "t.yaml": "- {identity: anna, audio: a.wav, output: 1.mp4}\n" * 4,
+    }[name]
+    assert read(folder / name, text).rows
+    with monkeypatch.context() as patch, pytest.raises(TalkheadError, match="more than 3 rows"):
+        patch.setattr(formats, "MOST_ROWS", 3)
+        read(folder / name, text)
+    monkeypatch.setattr(formats, "MOST_BYTES", {f".{name[2:]}": len(text) - 1})
+    with pytest.raises(TalkheadError, match="MiB, the most that is read"):
+        read(folder / name, text)
+
+
+def test_a_table_that_is_no_file_is_not_waited_for(folder: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(folder / "pipe.csv")
+    with pytest.raises(TalkheadError, match="is no ordinary file"):
+        read_table(folder / "pipe.csv", lambda text, place: text)
+
+
+BAD_JSON = {
+    f'{{"a": {"[" * 100000}': "nested too deep",
+    '{"audio": "a.wav", "output": "1\\u0000.mp4"}': "output: holds a character",
+    '{"audio": "a.wav", "output": "1\\udcff.mp4"}': "output: holds a character",
+    '{"audio": {"a": "b"}, "output": "1.mp4"}': "audio: is neither text nor a number",
+    f'{{"audio": {"9" * 5000}}}': "this is no JSON",
+    f'{{"{"a" * 100000}": 1}}': "there is no column 'aaa",
+}
+
+
+@pytest.mark.parametrize("row", BAD_JSON)
+def test_a_bad_row_of_json_is_one_row(folder: Path, row: str) -> None:
+    good = '{"identity": "anna", "audio": "a.wav", "output": "%s.mp4"}\n'
+    table = read(folder / "t.jsonl", f"{good % 1}{row}\n{good % 2}")
+    assert len(table.rows) == 2 and [bad.line for bad in table.bad] == [2]
+    assert BAD_JSON[row] in table.bad[0].reason and len(table.bad[0].reason) < 700
+
+
+BAD_CSV = {
+    'anna,a.wav,"1".mp4': "this is no CSV",
+    "anna,a.wav,1\0.mp4": "output: holds a character",
+    f"anna,a.wav,{'1' * 200_000}.mp4": "this is no CSV",
+}
+
+
+@pytest.mark.parametrize("row", BAD_CSV)
+def test_a_bad_row_of_csv_is_one_row(folder: Path, row: str) -> None:
+    text = f"identity,audio,output\nanna,a.wav,1.mp4\n{row}\nanna,a.wav,2.mp4\n"
+    table = read(folder / "t.csv", text)
+    assert len(table.rows) == 2 and [bad.line for bad in table.bad] == [3]
+    assert BAD_CSV[row] in table.bad[0].reason
+    with pytest.raises(TalkheadError, match="line 3: unexpected end of data"):
+        read(folder / "t.csv", 'identity,audio,output\nanna,a.wav,1.mp4\nanna,a.wav,"2.mp4\n,,\n')
 
 
 CLASHES = {
