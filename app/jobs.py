@@ -280,7 +280,7 @@ class JobStore:
         target = self._file(new, job_id)
         with storage.file_errors(target):
             try:
-                os.rename(self._file(old, job_id), target)
+                os.replace(self._file(old, job_id), target)
             except FileNotFoundError:
                 return False
             storage.sync(target.parent)

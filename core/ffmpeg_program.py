@@ -32,6 +32,8 @@ PIPE_BYTES = 1 << 20
 """What a pipe may hold, the most that Linux lets anybody have; its default of 64 KiB is a twelfth of
 a picture of 512x512."""
 
+_NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows has it alone
+
 PathLike = str | os.PathLike[str]
 
 _chosen_ffmpeg: str | None = None
@@ -87,7 +89,9 @@ class Process:
                 stdout=subprocess.PIPE if read else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=_environment(),
-                start_new_session=True,  # Ctrl-C is ours to handle: we end ffmpeg, and tidy up
+                # Ctrl-C is ours to handle: we end ffmpeg, and tidy up.
+                start_new_session=True,
+                creationflags=_NEW_GROUP,
             )
         except OSError as error:
             raise MediaError(f"{command[0]}: could not be started ({error.strerror}).") from error
