@@ -25,6 +25,8 @@ INNER_LIPS = (
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191,
 )  # fmt: skip
 LIPS = OUTER_LIPS + INNER_LIPS
+LIP_PAIRS = ((13, 14), (82, 87), (312, 317))
+"""Upper and lower points of the middle of the inner lips."""
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
@@ -141,7 +143,7 @@ def lip_aperture(points: Float32) -> Float32:
     points: [F, 478, 2 or 3] landmarks or vertices, any one unit. Mean of the three middle pairs,
     which is steadier than one.
     """
-    gaps = [points[:, top] - points[:, low] for top, low in ((13, 14), (82, 87), (312, 317))]
+    gaps = [points[:, top] - points[:, low] for top, low in LIP_PAIRS]
     gap = np.mean([np.linalg.norm(g[..., :2], axis=-1) for g in gaps], axis=0)
     left, right = OUTER_EYE_CORNERS
     return np.asarray(gap / np.linalg.norm(points[:, left, :2] - points[:, right, :2], axis=-1))
