@@ -170,11 +170,13 @@ def _check_not_written_over(transcript: Path, srt: Path) -> None:
 def transcript_file(transcript: str | None) -> Path | None:
     """The file that a transcript names; None where it is the text itself, or there is none.
 
-    Raises TalkheadError where it names one that is not there.
+    Raises TalkheadError where it names one that is not there, or is no text that can be written.
     """
     found = named_file(transcript)
     if found is not None or transcript is None:
         return found
+    if any("\ud800" <= c <= "\udfff" for c in transcript):
+        raise TalkheadError("the transcript is no text in UTF-8. Give it as such, or in a file")
     if Path(transcript).suffix.lower() in TEXT_FILES and " " not in transcript.strip():
         raise TalkheadError(
             f"{transcript}: there is no such file. Check the path, or give the text"
@@ -337,8 +339,8 @@ _OURS = re.compile(r"\d{6,}\.png|sound\.wav|subtitles\.srt")
 
 def language_code(language: str) -> str:
     """ISO 639-2 of an ISO 639-1 code ("eng" of "en"); "und" for one that is not known here."""
-    if len(language) == 3:
-        return language
+    if len(language) == 3 and language.isascii() and language.isalpha():
+        return language.lower()
     return _LANGUAGES.get(language.partition("-")[0].lower(), "und")
 
 

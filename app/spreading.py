@@ -15,9 +15,13 @@ from itertools import pairwise
 import numpy as np
 
 from talkhead.app.cues import CLAUSE, CLOSERS, SENTENCE, SpokenWord
+from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 DIGIT_LETTERS = 5
+MOST_LETTERS, MOST_LETTERS_PER_S = 300, 60
+"""So much of a text at least, and per second of its sound, is taken for what is said: the fastest
+speakers reach half of that."""
 LEAST_PAUSE_S = 0.12
 """A shorter silence is a closed mouth within a word."""
 WINDOW_S = 20.0
@@ -46,15 +50,18 @@ _TOKEN = re.compile(rf"\s*([{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+)")
 
 def tokens_of(text: str) -> list[Token]:
     """The words of a text with their punctuation; in Chinese, Japanese and Thai its letters."""
-    tokens: list[Token] = []
-    for match in _TOKEN.finditer(text):
+    if not any(c.isalnum() for c in text):
+        return []
+    tokens: list[tuple[list[str], bool]] = []
+    for match in _TOKEN.finditer(
+        text.rstrip()
+    ):  # else the spaces at its end are gone through often
         spaced = match[0] != match[1] or not tokens
         if not any(c.isalnum() for c in match[1]) and tokens:  # a dash on its own, say
-            last = tokens.pop()
-            tokens.append(Token(f"{last.text}{' ' if spaced else ''}{match[1]}", last.spaced))
+            tokens[-1][0].append(f"{' ' if spaced else ''}{match[1]}")
         else:
-            tokens.append(Token(match[1], spaced))
-    return tokens if any(c.isalnum() for c in text) else []
+            tokens.append(([match[1]], spaced))
+    return [Token("".join(pieces), spaced) for pieces, spaced in tokens]
 
 
 def weight_of(token: Token) -> float:
@@ -62,8 +69,21 @@ def weight_of(token: Token) -> float:
     return float(max(1, sum(DIGIT_LETTERS if c.isdigit() else c.isalnum() for c in token.text)))
 
 
+def check_pace(tokens: Sequence[Token], length_s: float) -> None:
+    """Raises TalkheadError where nobody can say so much in that time: it is not the sound's text."""
+    letters = sum(map(weight_of, tokens))
+    if letters > MOST_LETTERS + MOST_LETTERS_PER_S * length_s:
+        raise TalkheadError(
+            f"the transcript has {len(tokens)} words, which nobody says in {length_s:.1f} s. Give what "
+            "is said in this sound alone"
+        )
+
+
 def spread_over(tokens: Sequence[Token], silent: Bool) -> list[SpokenWord]:
-    """Tokens over the frames that are not silent; over all where all are. silent: [F] at FRAME_RATE."""
+    """Tokens over the frames that are not silent; over all where all are. silent: [F] at FRAME_RATE.
+
+    Its memory grows with the square of what is said in 40 s: see `check_pace`.
+    """
     stretches = _stretches(silent)
     ends = _dealt(tokens, stretches)
     words: list[SpokenWord] = []

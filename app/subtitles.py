@@ -8,20 +8,22 @@ recognised. docs/output.md says how good each is.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from talkhead.app.cues import Cue, SpokenWord, cues_of
 from talkhead.app.output import BURN, NONE, SUBTITLE_FILES, OutputOptions, transcript_file
-from talkhead.app.spreading import Token, spread_over, tokens_of, weight_of
+from talkhead.app.spreading import Token, check_pace, spread_over, tokens_of, weight_of
 from talkhead.audio import as_int16
 from talkhead.encoder.phonemes import align_words, hear_words, why_no_phones, words_of
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import TalkheadError
-from talkhead.media import Captions, read_audio_chunks
+from talkhead.media import Captions, probe, read_audio_chunks
 from talkhead.storage import read_text, write_bytes
 from talkhead.types import SAMPLE_RATE
 
@@ -36,6 +38,13 @@ FONT_SHARE = 0.055
 """Height of the letters' line over the shorter side of the picture."""
 LETTER_SHARE = 0.56
 """Width of a bold letter over that, on average and a little more."""
+MOST_TEXT_BYTES, MOST_SUBTITLE_BYTES = 1 << 20, 4 << 20
+"""Of a transcript, 20 hours of speech, and of a file of its subtitles."""
+MOST_WORD_LETTERS = 60
+MOST_HOURS = 100
+"""The hours of a subtitle's time have two digits."""
+MOST_CUE_CHARS, MOST_AT_ONCE = 1000, 8
+"""Of one subtitle in a file, and how many may be burned in at one moment: drawing takes that long."""
 MAX_CHARS = 42
 LEAST_CHARS = 12
 ENGLISH = "en"
@@ -66,12 +75,17 @@ def subtitle(
     path = transcript_file(transcript)
     if path is not None and path.suffix.lower() in SUBTITLE_FILES:
         return Subtitles(read_srt(path), GIVEN)
-    text = transcript if path is None else read_text(path)
+    text = transcript if path is None else read_text(path, MOST_TEXT_BYTES)
     if text is None:
         return _recognised(audio, language, max_chars)
-    tokens = tokens_of(text)
+    if len(text) > MOST_TEXT_BYTES:
+        raise TalkheadError("the transcript is longer than any speech. Give what is said")
+    tokens = tokens_of(_shown(text))
     if not tokens:
         raise TalkheadError("the transcript has no words. Give what is said, or no transcript")
+    if (longest := max(len(token.text) for token in tokens)) > MOST_CUE_CHARS:
+        raise TalkheadError(f"the transcript has a word of {longest} characters. Give what is said")
+    check_pace(tokens, probe(audio).duration_s)
     reason = _why_not_aligned(language)
     if not reason:
         try:
@@ -149,13 +163,17 @@ def _aligned(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
     for chunk in read_audio_chunks(audio):
         held += as_int16(chunk).data
     waveform = np.frombuffer(held, np.int16)
-    spoken = [[] if re.search(r"\d", t.text) else words_of(t.text) for t in tokens]
+    spoken = [[] if _NOT_SPELT.search(t.text) else words_of(t.text) for t in tokens]
     found = iter(align_words(waveform, " ".join(word for words in spoken for word in words)))
     times: list[tuple[float, float] | None] = []
     for words in spoken:
         own = [word for word in (next(found) for _ in words) if word is not None]
         times.append((own[0].start_s, own[-1].end_s) if own else None)
     return _between(tokens, times, len(waveform) / SAMPLE_RATE)
+
+
+_NOT_SPELT = re.compile(rf"\d|[^\W\d_]{{{MOST_WORD_LETTERS + 1}}}")
+"""What is in no word that can be aligned: digits, and more letters than words have."""
 
 
 def _between(
@@ -200,19 +218,32 @@ def write_srt(path: Path, cues: Sequence[Cue]) -> None:
     write_bytes(path, "\n".join(blocks).encode())
 
 
-_CUE = re.compile(
-    r"(?:(\d+):)?(\d+):(\d+)[.,](\d+)\s*-->\s*(?:(\d+):)?(\d+):(\d+)[.,](\d+)[^\n]*\n(.*?)(?:\n\s*\n|\Z)",
-    re.DOTALL,
-)
+_TIME = r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,9})[.,](\d{1,9})"
+_TIMES = re.compile(rf"(?<![\d:.,]){_TIME}\s{{0,99}}-->\s{{0,99}}{_TIME}(?!\d)", re.ASCII)
+_ENDLESS = re.compile(r"\d{10}", re.ASCII)
+_MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 
 
 def read_srt(path: Path) -> tuple[Cue, ...]:
-    """The cues of a SubRip or WebVTT file, without markup. Raises TalkheadError if there is none."""
-    text = read_text(path)
+    """The cues of a SubRip or WebVTT file, without markup. Raises TalkheadError if there is none, for
+    times beyond MOST_HOURS and for cues that nobody could read."""
     cues = []
-    for found in _CUE.findall(text):
-        start, end = _seconds(*found[:4]), _seconds(*found[4:8])
-        words = re.sub(r"<[^>]*>|\{\\[^}]*\}", "", found[8]).strip()
+    lines = iter(enumerate(read_text(path, MOST_SUBTITLE_BYTES).split("\n"), 1))
+    for number, line in lines:
+        if "-->" not in line:
+            continue
+        found = _TIMES.search(line)
+        if found is None and not _ENDLESS.search(line):
+            continue
+        start, end = (0.0, np.inf) if found is None else _times(found)
+        text = "\n".join(takewhile(str.strip, (held for _, held in lines)))
+        words = _shown(_MARKUP.sub("", text)).strip()
+        if end > MOST_HOURS * 3600:
+            raise TalkheadError(f"{path}: line {number}: no time is beyond {MOST_HOURS} hours")
+        if len(words) > MOST_CUE_CHARS:
+            raise TalkheadError(
+                f"{path}: line {number}: a subtitle of {len(words)} characters. Cut it into several"
+            )
         if words and end > start:
             cues.append(Cue(start, end, words))
     if not cues:
@@ -220,8 +251,19 @@ def read_srt(path: Path) -> tuple[Cue, ...]:
     return tuple(sorted(cues, key=lambda cue: cue.start_s))
 
 
-def _seconds(hours: str, minutes: str, seconds: str, fraction: str) -> float:
+def _times(found: re.Match[str]) -> tuple[float, float]:
+    """Start and end of a cue in seconds."""
+    return _seconds(*found.groups()[:4]), _seconds(*found.groups()[4:])
+
+
+def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
     return int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction}")
+
+
+def _shown(text: str) -> str:
+    """Text without control characters, which mean nothing in a subtitle; a tab is a space."""
+    plain = text.replace("\t", " ")
+    return "".join(c for c in plain if c == "\n" or unicodedata.category(c) != "Cc")
 
 
 def _clock(time_s: float, point: str, digits: int) -> str:
@@ -249,6 +291,19 @@ def check_letters(cues: Sequence[Cue]) -> None:
         )
 
 
+def _check_at_once(cues: Sequence[Cue]) -> None:
+    """Raises TalkheadError where more cues than a picture holds are shown at one moment."""
+    ends: list[float] = []
+    for cue in sorted(cues, key=lambda cue: cue.start_s):
+        ends = [end for end in ends if end > cue.start_s]
+        ends.append(cue.end_s)
+        if len(ends) > MOST_AT_ONCE:
+            raise TalkheadError(
+                f"subtitles: more than {MOST_AT_ONCE} are shown at {cue.start_s:.1f} s. Let them follow "
+                "each other, or choose --subtitles track or srt"
+            )
+
+
 _ASS = """[Script Info]
 ScriptType: v4.00+
 PlayResX: {width}
@@ -271,6 +326,7 @@ def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
     """Write cues as they are burned into pictures of size (width, height). Raises TalkheadError,
     also for letters that the shipped font has not."""
     check_letters(cues)
+    _check_at_once(cues)
     line = FONT_SHARE * min(size)
     head = _ASS.format(
         width=size[0],
@@ -282,7 +338,7 @@ def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
         margin=round(0.05 * size[1]),
     )
     events = [
-        f"Dialogue: 0,{_clock(c.start_s, '.', 2)[1:]},{_clock(c.end_s, '.', 2)[1:]},Default,"
+        f"Dialogue: 0,{_clock(c.start_s, '.', 2)},{_clock(c.end_s, '.', 2)},Default,"
         f"{_ass_text(c.text)}\n"
         for c in cues
     ]

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from talkhead.app import cues as cues_module
 from talkhead.app.cues import GAP_S, LEAST_S, MOST_S, Cue, SpokenWord, cues_of, width_of
 from talkhead.app.spreading import spread_over, tokens_of
 
@@ -77,6 +78,21 @@ def test_a_word_longer_than_a_line_stays_whole() -> None:
     text = "a " + "x" * 50 + " b"
     cues = cues_of(spoken(text), 42)
     assert " ".join(cue.text for cue in cues) == text
+
+
+@pytest.mark.parametrize("text", ["a" + " " * 400_000, " " * 400_000, "a" + " -" * 300_000])
+def test_tokens_take_no_more_than_their_text(text: str) -> None:
+    """A pattern that tried each space as a beginning would need hours for these."""
+    tokens = tokens_of(text)
+    assert [token.text for token in tokens] == ([text.rstrip()] if "a" in text else [])
+
+
+def test_no_word_is_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of single letters would take as long again to cut, if every run of them were."""
+    measured: list[str] = []
+    monkeypatch.setattr(cues_module, "width_of", lambda text: measured.append(text) or len(text))
+    words = [SpokenWord("a", i * 0.1, i * 0.1 + 0.1) for i in range(500)]
+    assert sum(cue.text.count("a") for cue in cues_of(words, 42)) == len(measured) == 500
 
 
 def test_tokens_keep_punctuation_and_split_chinese() -> None:

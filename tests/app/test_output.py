@@ -247,6 +247,14 @@ def test_alpha_is_kept_in_mode_head_where_nothing_is_behind() -> None:
         assert not keeps_alpha(OutputOptions(background="own"), codec, "head")
 
 
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [("en", "eng"), ("pt-BR", "por"), ("FRA", "fra"), ("e\nn", "und"), ("%%%", "und")],
+)
+def test_codes_of_languages(language: str, code: str) -> None:
+    assert output_module.language_code(language) == code
+
+
 def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:
     """One corrected by hand, whose output lies beside it under the same name."""
     transcript = tmp_path / "line.srt"

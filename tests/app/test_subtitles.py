@@ -110,6 +110,88 @@ def test_srt_there_and_back(tmp_path: Path) -> None:
         read_srt(web)
 
 
+@pytest.mark.parametrize("junk", ["1", "<", "{\\", "0:0.0 ", " -->", "<i", "1:", "\n "])
+def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> None:
+    """A pattern that tried each character as a beginning would need hours for these."""
+    path, good = tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n"
+    path.write_text(f"{junk * 300_000}\n\n{good}{junk * 300_000}")
+    assert read_srt(path)[0] == Cue(1.0, 2.0, "Hello")
+    path.write_text(f"1\n00:00:01,000 --> 00:00:02,000\n{junk * 300_000}\n\n{good}")
+    if junk == "\n ":  # a blank line, where a subtitle ends
+        assert read_srt(path)[-1] == Cue(1.0, 2.0, "Hello")
+        return
+    with pytest.raises(TalkheadError, match=r"line 2: a subtitle of \d+ characters"):
+        read_srt(path)
+
+
+@pytest.mark.parametrize("time", ["100:00:00,001", f"{'9' * 400}:00:00,000", "0:0:400000.0"])
+def test_absurd_times_are_told(tmp_path: Path, time: str) -> None:
+    path = tmp_path / "a.srt"
+    path.write_text(f"1\n00:00:01,000 --> {time}\nHello\n")
+    with pytest.raises(TalkheadError, match="line 2: no time is beyond 100 hours"):
+        read_srt(path)
+    path.write_text(f"1\n{time} --> 00:00:01,000\nHello\n")
+    with pytest.raises(TalkheadError):
+        read_srt(path)
+
+
+def test_late_subtitles_keep_their_hours(tmp_path: Path) -> None:
+    late = Cue(36_001.5, 36_002.0, "Hello")
+    write_srt(tmp_path / "a.srt", (late,))
+    assert read_srt(tmp_path / "a.srt") == (late,)
+    write_ass(tmp_path / "a.ass", (late,), (64, 64))
+    assert "Dialogue: 0,10:00:01.50,10:00:02.00," in (tmp_path / "a.ass").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Hello \udcff", "is no text in UTF-8"),
+        ("so " * 5000, "5000 words, which nobody says in 6.0 s"),
+        ("x" * 1001, "a word of 1001 characters"),
+        ("a" + " " * (1 << 20), "longer than any speech"),
+    ],
+)
+def test_texts_that_nobody_says(text: str, words: str) -> None:
+    for language in ("en", "fr"):
+        with pytest.raises(TalkheadError, match=words):
+            subtitle(LINE, text, language)
+
+
+def test_a_transcript_that_is_too_long_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a" * ((1 << 20) + 1))
+    with pytest.raises(TalkheadError, match="has more than 1 MiB"):
+        subtitle(LINE, str(path), "fr")
+
+
+def test_control_characters_are_no_part_of_a_subtitle(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("He\x07llo\x1b[2J\twor\x00ld")
+    assert subtitle(LINE, str(text), "fr").cues[0].text == "Hello[2J world"
+    srt = tmp_path / "a.srt"
+    srt.write_text("1\n00:00:01,000 --> 00:00:02,000\nHe\x07llo\x00\nthere\n")
+    assert read_srt(srt)[0].text == "Hello\nthere"
+
+
+def test_a_subtitle_cannot_add_lines_to_the_file_it_is_drawn_from(tmp_path: Path) -> None:
+    text = "a\nDialogue: 0,0:00:00.00,0:00:09.00,Default,forged\n\n[Fonts]\n{\\fs99}"
+    write_ass(tmp_path / "a.ass", (Cue(0, 1, text),), (64, 64))
+    written = (tmp_path / "a.ass").read_text()
+    assert sum(line.startswith("Dialogue:") for line in written.splitlines()) == 1
+    assert not any(line.startswith("[Fonts]") for line in written.splitlines())
+    assert "\\{" in written and "{\\fs99}" not in written
+    with pytest.raises(TalkheadError, match="has no"):
+        write_ass(tmp_path / "a.ass", (Cue(0, 1, "a\rDialogue: 0"),), (64, 64))
+
+
+def test_only_so_many_are_burned_in_at_once(tmp_path: Path) -> None:
+    cues = [Cue(float(n), 20.0, "a") for n in range(9)]
+    write_ass(tmp_path / "a.ass", cues[1:], (64, 64))
+    with pytest.raises(TalkheadError, match=r"more than 8 are shown at 8\.0 s"):
+        write_ass(tmp_path / "a.ass", cues, (64, 64))
+
+
 def burned(folder: Path, cues: tuple[Cue, ...], start_s: float, channels: int = 3) -> UInt8:
     """Frames [3, 64, 96, channels] of 40 ms from start_s on, with cues burned into grey ones."""
     folder.mkdir(exist_ok=True)
