@@ -180,12 +180,19 @@ def _signed(folder: Path, home: Home) -> None:
 
 def _line(folder: Path, home: Home) -> None:
     """The folder of work of a line that was interrupted in its last segment."""
-    work, output = folder / "line", folder / "line.mp4"
+    work, made = folder / "line", folder / "made"
+    made.mkdir()
     options = OutputOptions(subtitles="srt", transcript=WORDS, language="de", provenance=False)
-    speak(folder / "line.wav", output=output, options=options, device="cpu", home=home.path,
-          renderer="warp", work=work)  # fmt: skip
-    output.unlink()
-    output.with_suffix(".srt").unlink()
+    speak(
+        folder / "line.wav",
+        output=made / "line.mp4",
+        options=options,
+        device="cpu",
+        home=home.path,
+        renderer="warp",
+        work=work,
+    )
+    shutil.rmtree(made)
 
 
 def _jobs(folder: Path, home: Home) -> None:
