@@ -37,6 +37,8 @@ PLAIN_SHARE = 0.02
 """Of the cases, those in which nothing is damaged: what is valid must be accepted."""
 SHOWN_CHARS = 400
 MOST_READ = 1 << 22
+TIDY_MIB = 1200
+"""After a case that held more, what refers to itself is freed at once."""
 _NO_MEMORY = "not enough memory"
 _STATUS = {None: DONE, 0: DONE, 1: REFUSED, 2: USAGE}
 
@@ -184,7 +186,8 @@ class Runner:
             if faults:
                 outcome = faults[0].partition(":")[0]
                 message = "; ".join(faults)[:1500] + f" | {message}"
-        gc.collect()
+        if peak > TIDY_MIB:  # else it costs as much as the case
+            gc.collect()
         return Ended(kind, mutation, outcome, round(seconds, 3), peak, message)
 
     def _incidents(self, said: bytes, setting: Setting) -> list[str]:

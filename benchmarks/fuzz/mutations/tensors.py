@@ -21,6 +21,8 @@ NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "
 PACKED = "packed"
 """The tensor that says what packed ones hold."""
 BOMB_BYTES = 1 << 32
+LARGEST = 1 << 26
+"""Bytes of a tensor that the suite itself makes."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ def _mutate_tensor(stored: dict[str, Stored], rng: Random) -> str:
     """Change one tensor; what was done."""
     name = rng.choice(sorted(stored))
     one = stored[name]
-    if PACKED in stored and rng.random() < 0.7:
-        return _mutate_packed(stored, rng)
+    contents = _contents(stored)
+    if contents and rng.random() < 0.7:
+        return _mutate_packed(stored, contents, rng)
     how = rng.choice(("values", "values", "values", "shape", "shape", "type", "drop", "rename",
                       "more", "other"))  # fmt: skip
     if how == "values":
@@ -157,7 +160,7 @@ def _reshaped(one: Stored, rng: Random) -> Stored:
         shape[axis] = {"more": shape[axis] + rng.choice((1, 2, 1000)), "less": shape[axis] // 2,
                        "none": 0}[how]  # fmt: skip
     size = int(np.prod(shape)) * WIDTHS[one.dtype]
-    if size > 1 << 26:
+    if size > LARGEST:
         return one
     return Stored(one.dtype, tuple(shape), _sized(one.data, size))
 
@@ -175,10 +178,26 @@ def _retyped(one: Stored, rng: Random) -> Stored:
 # ------------------------------------------------------------------------------- packed
 
 
-def _mutate_packed(stored: dict[str, Stored], rng: Random) -> str:
+def _contents(stored: dict[str, Stored]) -> dict[str, Any]:
+    """What the packed tensors are said to hold; nothing where none are, or are damaged already."""
+    try:
+        contents: dict[str, Any] = json.loads(stored[PACKED].data)
+        for name, about in contents.items():
+            size = int(np.prod(about["shape"])) * np.dtype(about["dtype"]).itemsize
+            if not 0 <= size < LARGEST:
+                return {}
+            if len(zlib.decompressobj().decompress(stored[name].data, size + 1)) != size:
+                return {}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        return {}
+    except zlib.error:
+        return {}
+    return contents
+
+
+def _mutate_packed(stored: dict[str, Stored], contents: dict[str, Any], rng: Random) -> str:
     """Change what is packed: the list of contents, or what a tensor unpacks to."""
-    contents = json.loads(stored[PACKED].data)
-    if rng.random() < 0.3 or not contents:
+    if rng.random() < 0.3:
         text, what = trees.mutate(stored[PACKED].data, rng)
         stored[PACKED] = _bytes(text)
         return f"{PACKED}: {what}"
