@@ -26,7 +26,7 @@ from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
-from talkhead.probing import exact_rate, frame_times
+from talkhead.probing import frame_times, own_rate
 from talkhead.progress import Progress
 from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
@@ -108,7 +108,7 @@ def source_footage(
 
 def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> SourceFootage:
     """A video with the tracks of its dataset, brought to its own frame rate."""
-    rate, times = exact_rate(media.probe(video).frame_rate), frame_times(video)
+    rate, times = own_rate(video), frame_times(video)
     n_frames = 1 + _slot(times[-1], rate)
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))

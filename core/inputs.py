@@ -28,6 +28,8 @@ SOUND_FORMATS = (
 MEDIA_FORMATS = (*PICTURE_FORMATS, *SOUND_FORMATS)
 """ffmpeg's names of the kinds of file that a person may bring. None of them makes ffmpeg open
 another file: hls, dash, concat, sdp, image2 and the like are left out for that."""
+MOST_PIXELS = 8192 * 4320
+"""Of a picture: 8K in both of its formats."""
 SEGMENT_FORMATS = ("mov", "mp4", "matroska", "webm")
 """What `joining` joins: files that `writing` has written."""
 
@@ -39,13 +41,13 @@ def file_url(path: PathLike) -> str:
 
 def media_input(path: PathLike, **options: Any) -> Any:
     """A video or sound file that somebody brought, as ffmpeg's input."""
-    return ffmpeg.input(file_url(path), **_allowed("file", *MEDIA_FORMATS), **options)
+    return ffmpeg.input(file_url(path), **_MEDIA, **options)
 
 
 def media_arguments(path: PathLike) -> list[str]:
     """The same input as arguments of a command that has no output."""
-    pairs = _allowed("file", *MEDIA_FORMATS).items()
-    return [*(word for name, value in pairs for word in (f"-{name}", value)), "-i", file_url(path)]
+    options = [word for name, value in _MEDIA.items() for word in (f"-{name}", str(value))]
+    return [*options, "-i", file_url(path)]
 
 
 def list_input(path: PathLike) -> Any:
@@ -75,3 +77,7 @@ def refused_format(words: str) -> str | None:
 
 def _allowed(protocol: str, *formats: str) -> dict[str, str]:
     return {"protocol_whitelist": protocol, "format_whitelist": ",".join(formats)}
+
+
+# The limit of pixels holds for pictures whose size changes on the way, too.
+_MEDIA: dict[str, Any] = {**_allowed("file", *MEDIA_FORMATS), "max_pixels": MOST_PIXELS}

@@ -12,17 +12,26 @@ the picture with its first frame, the sound with silence.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from talkhead.errors import MediaError
 from talkhead.ffmpeg_program import PathLike, Process, ffmpeg_path, set_ffmpeg
 from talkhead.inputs import media_input
-from talkhead.probing import Description, describe, exact_rate, probe, read_tags
+from talkhead.probing import (
+    MOST_DURATION_S,
+    Description,
+    check_duration,
+    describe,
+    exact_rate,
+    probe,
+    read_tags,
+)
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo, UInt8
 from talkhead.writing import SCALER_FLAGS, Captions, VideoWriter, scaled_size, write_video
 
@@ -44,6 +53,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _SEEK_MARGIN_S = 1.0  # seek to a key frame at least this long before the wanted moment
+_BEYOND_S = 60.0  # read beyond the longest duration, so that too long a file shows
 _SHORTFALL_S = 0.5  # a stream that ffmpeg complained of may end this much before the stated end
 
 
@@ -80,14 +90,16 @@ def _frames(
 ) -> Generator[UInt8, None, None]:
     if n_frames == 0:
         return
-    process = Process(_frames_graph(about, first, n_frames, size, rate), read=True)
+    graph = _frames_graph(about, first, n_frames, size, rate)
+    process = Process(graph, read=True, skipped_s=float(first / rate))
     n_read = 0
     try:
         while True:
             frame = np.empty((size[1], size[0], 3), np.uint8)
-            if _fill(process.stdout, frame.data.cast("B")) < frame.size:
+            if process.fill(frame.data.cast("B")) < frame.size:
                 break
             n_read += 1
+            check_duration(about.info.path, float((first + n_read) / rate))
             yield frame
         expected = round(about.info.duration_s * rate) - first
         expected = expected if n_frames is None else min(expected, n_frames)
@@ -115,17 +127,6 @@ def _frames_graph(
     picture = picture.filter("fps", fps=str(rate), start_time=start_s).filter("scale", **scaling)
     limit = {} if n_frames is None else {"frames:v": n_frames}
     return picture.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **limit)
-
-
-def _fill(stream: IO[bytes], view: memoryview) -> int:
-    """Bytes read into the view: its length, or fewer at the stream's end."""
-    n_read = 0
-    while n_read < len(view):
-        got = stream.readinto(view[n_read:])  # type: ignore[attr-defined]
-        if not got:
-            break
-        n_read += got
-    return n_read
 
 
 def _check_end(
@@ -160,7 +161,13 @@ def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
     Raises MediaError if the file can't be read, has no sound or an empty one, or holds a sample
     that is not a number.
     """
-    return np.concatenate(list(read_audio_chunks(path, sample_rate)))
+    chunks = deque(read_audio_chunks(path, sample_rate))
+    samples, n_done = np.empty(sum(map(len, chunks)), np.float32), 0
+    while chunks:  # each goes as it is copied: hours of sound are in memory once
+        chunk = chunks.popleft()
+        samples[n_done : n_done + len(chunk)] = chunk
+        n_done += len(chunk)
+    return samples
 
 
 def read_audio_chunks(
@@ -180,14 +187,14 @@ def read_audio_chunks(
 
 
 def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, None]:
-    process = Process(_sound_graph(info, rate), read=True)
     n_read = 0
+    process = Process(_sound_graph(info, rate), read=True)
     try:
-        while raw := process.stdout.read(4 * chunk):
-            samples = np.frombuffer(raw[: len(raw) // 4 * 4], "<f4").astype(np.float32)
+        for samples in _samples(process, chunk):
             if not np.isfinite(samples).all():
                 raise _not_a_number(info)
             n_read += len(samples)
+            check_duration(info.path, n_read / rate)
             yield np.clip(samples, -1.0, 1.0)
         expected = round(info.duration_s * rate)
         _check_end(process, info, "sound", 0, n_read, expected, rate)
@@ -197,9 +204,23 @@ def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, 
         process.stop()
 
 
+def _samples(process: Process, chunk: int) -> Iterator[Float32]:
+    """What a process of _sound_graph makes, [chunk] at a time, the last one shorter."""
+    while True:
+        samples = np.empty(chunk, "<f4")
+        n_bytes = process.fill(samples.data.cast("B"))
+        if n_bytes >= 4:
+            yield samples[: n_bytes // 4].astype(np.float32, copy=False)
+        if n_bytes < 4 * chunk:
+            return
+
+
 def _sound_graph(info: MediaInfo, rate: int) -> Any:
-    """Sound from second 0 on: gaps and a late start become silence; a mono mix never overdrives."""
-    sound = media_input(info.path)["a:0"]
+    """Sound from second 0 on: gaps and a late start become silence; a mono mix never overdrives.
+
+    A gap is filled at once, in memory: what would come after more than can be read is left out.
+    """
+    sound = media_input(info.path)["a:0"].filter("atrim", end=MOST_DURATION_S + _BEYOND_S)
     sound = sound.filter("aresample", rate, **{"async": 1, "first_pts": 0, "rematrix_maxval": 1})
     sound = sound.filter("aformat", sample_fmts="flt", channel_layouts="mono")
     return sound.output("pipe:", f="f32le")
@@ -210,8 +231,8 @@ def _not_a_number(info: MediaInfo) -> MediaError:
     process = Process(_sound_graph(info, info.audio_rate), read=True)
     n_good = 0
     try:
-        while raw := process.stdout.read(1 << 20):
-            good = np.isfinite(np.frombuffer(raw[: len(raw) // 4 * 4], "<f4"))
+        for samples in _samples(process, 1 << 18):
+            good = np.isfinite(samples)
             if not good.all():
                 n_good += int(np.argmin(good))
                 break

@@ -15,7 +15,7 @@ import ffmpeg
 
 from talkhead.codecs import Codec
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import Process, report
+from talkhead.ffmpeg_program import Process, report, telling_lines
 from talkhead.inputs import file_url, media_input, subtitle_input
 from talkhead.probing import probe
 from talkhead.storage import explain_os_error
@@ -143,11 +143,12 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
     wanted = {"I": loudness, "TP": _TRUE_PEAK_DB, "LRA": _LOUDNESS_RANGE}
     track = media_input(sound.path)["a:0"]
     graph = track.filter("loudnorm", print_format="json", **wanted).output("pipe:", f="null")
-    text = report(*ffmpeg.get_args(graph))
+    text = report(*ffmpeg.get_args(graph), beyond_s=sound.duration_s)
     found = re.search(r"\{[^{}]*\"input_i\"[^{}]*\}", text)
     if not found:
         raise MediaError(
-            f"{sound.path}: its loudness can't be measured. ffmpeg says: {text[-200:]}"
+            f"{sound.path}: its loudness can't be measured. ffmpeg says: "
+            f"{telling_lines(text.splitlines())}"
         )
     measured = json.loads(found[0])
     if measured["input_i"] == "-inf":
@@ -161,9 +162,9 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
 
 def run_to_end(graph: Any, target: Path, *, strict: bool = False) -> None:
     """Run ffmpeg to its end. Raises MediaError naming target when it fails; strict: or complains."""
-    process = Process(graph)
+    process = Process(graph, told=True)
     try:
-        if process.wait() or (strict and process.words()):
+        if process.finish() or (strict and process.words()):
             raise write_failure(target, process)
     finally:
         process.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -11,12 +12,19 @@ from pathlib import Path
 import ffmpeg
 
 from talkhead.errors import MediaError
-from talkhead.ffmpeg_program import PathLike, ffmpeg_path, report, run, telling_lines
-from talkhead.inputs import media_arguments, media_input, refused_format
+from talkhead.ffmpeg_program import LEAST_BYTES_S, PathLike, ffmpeg_path, report, run, telling_lines
+from talkhead.inputs import MOST_PIXELS, media_arguments, media_input, refused_format
+from talkhead.storage import file_errors
 from talkhead.types import MediaInfo
 
 KEPT = 64
 """Files whose description is kept until they change: a line's sound is asked for four times."""
+MOST_DURATION_S = 4 * 3600.0
+MOST_SIDE_PX = 8192
+LEAST_SAMPLE_RATE, MOST_SAMPLE_RATE = 4_000, 768_000
+MOST_CHANNELS = 64
+MOST_FRAME_RATE = 240
+"""Pictures a second at which a video's own frame rate is kept; `media` reads faster ones, too."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,9 @@ _DISCARDED = 0x4
 def frame_times(path: PathLike) -> list[Fraction]:
     """When each picture of a video begins, seconds on the clock of `media`, rising. Nothing is decoded.
 
-    Raises MediaError when the file can't be read or says no times.
+    Raises MediaError as `probe` does, and when the file says no times.
     """
+    probe(path)
     source = media_input(path)["V:0"]
     status, output, words = run(source.output("pipe:", f="framecrc", c="copy"))
     text = output.decode("ascii", "replace")
@@ -86,13 +95,16 @@ def frame_times(path: PathLike) -> list[Fraction]:
 
 def describe(path: Path) -> Description:
     """What `probe` says, and how to read the picture. Raises MediaError as `probe` does."""
-    if not path.exists():
-        raise MediaError(f"{path}: there is no such file. Check the path.")
-    if path.is_dir():
+    with file_errors(path):
+        if not path.exists():
+            raise MediaError(f"{path}: there is no such file. Check the path.")
+        state = path.stat()
+    if stat.S_ISDIR(state.st_mode):
         raise MediaError(f"{path}: is a folder. Give one video or sound file.")
-    if path.is_file() and path.stat().st_size == 0:
+    if not stat.S_ISREG(state.st_mode):
+        raise MediaError(f"{path}: is a pipe or a device. Save what it gives to a file first.")
+    if state.st_size == 0:
         raise MediaError(f"{path}: is empty (0 bytes). Copy or record it again.")
-    state = path.stat()
     return _described(
         path, ffmpeg_path(), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
     )
@@ -126,8 +138,40 @@ def _parse_description(path: Path, text: str) -> Description:
     frame_rate = _frame_rate(video)
     duration_s = _duration_s(path, text)
     info = MediaInfo(path, duration_s, width, height, frame_rate, rotation, rate, channels)
+    _check_limits(info)
     seeks = re.search(r"^Input #0, (mov|matroska)", text, flags=re.MULTILINE) is not None
     return Description(info, _guessed_matrix(video), seeks)
+
+
+def _check_limits(info: MediaInfo) -> None:
+    """Raises MediaError where a file holds more than can be worked with."""
+    width, height = info.width, info.height
+    if max(width, height) > MOST_SIDE_PX or width * height > MOST_PIXELS:
+        raise MediaError(
+            f"{info.path}: pictures of {width}x{height} are too large: at most {MOST_SIDE_PX} pixels "
+            f"a side and {MOST_PIXELS / 1e6:.0f} million in all are read. Scale them down"
+        )
+    rate, channels = info.audio_rate, info.audio_channels
+    if rate and not LEAST_SAMPLE_RATE <= rate <= MOST_SAMPLE_RATE:
+        raise MediaError(
+            f"{info.path}: its sound has {rate:,} samples a second; {LEAST_SAMPLE_RATE:,} to "
+            f"{MOST_SAMPLE_RATE:,} can be read. Export it with 48,000"
+        )
+    if channels > MOST_CHANNELS:
+        raise MediaError(
+            f"{info.path}: its sound has {channels} channels; at most {MOST_CHANNELS} are read. "
+            "Export it with one or two"
+        )
+    check_duration(info.path, info.duration_s)
+
+
+def check_duration(path: Path, duration_s: float) -> None:
+    """Raises MediaError for a file that lasts longer than can be worked with."""
+    if duration_s > MOST_DURATION_S:
+        raise MediaError(
+            f"{path}: lasts longer than {MOST_DURATION_S / 3600:.0f} hours ({duration_s / 3600:,.1f}); "
+            "longer ones are not read. Cut it into parts"
+        )
 
 
 def _stream_blocks(text: str) -> list[str]:
@@ -143,13 +187,19 @@ def _rotation(video: str) -> int:
 
 
 def _displayed_size(path: Path, video: str, rotation: int) -> tuple[int, int]:
+    line = video.splitlines()[0].strip()
     size = re.search(r", (\d+)x(\d+)\b", video)
     if not size:
-        raise MediaError(f"{path}: its picture has no size. ffmpeg says: {video.splitlines()[0]}")
+        raise MediaError(
+            f"{path}: its picture has no size, or one of more than {MOST_PIXELS / 1e6:.0f} million "
+            f"pixels. ffmpeg says: {line}"
+        )
     width, height = int(size[1]), int(size[2])
-    aspects = re.findall(r"\bSAR (\d+):(\d+)", video.splitlines()[0])
+    aspects = re.findall(r"\bSAR (\d+):(\d+)", line)
     if aspects and all(map(int, aspects[-1])):
         width = round(width * int(aspects[-1][0]) / int(aspects[-1][1]))
+    if not width or not height:
+        raise MediaError(f"{path}: its picture is {width}x{height} pixels. ffmpeg says: {line}")
     return (height, width) if rotation in (90, 270) else (width, height)
 
 
@@ -181,14 +231,28 @@ def _sound_format(path: Path, audio: str) -> tuple[int, int]:
 
 
 def _duration_s(path: Path, text: str) -> float:
-    stated = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", text)
+    stated = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", text, re.MULTILINE)
     if not stated:  # browsers' recordings don't say: walk through the packets
+        beyond_s = path.stat().st_size / LEAST_BYTES_S
         graph = media_input(path).output("pipe:", f="null", c="copy", map=0)
-        times = re.findall(r"time=(\d+):(\d\d):(\d\d\.\d+)", report(*ffmpeg.get_args(graph)))
+        times = re.findall(
+            r"time=(\d+):(\d\d):(\d\d\.\d+)", report(*ffmpeg.get_args(graph), beyond_s=beyond_s)
+        )
         hours, minutes, seconds = times[-1] if times else ("0", "0", "0")
     else:
         hours, minutes, seconds = stated.groups()
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def own_rate(path: PathLike) -> Fraction:
+    """A video's own frame rate, to be kept. Raises MediaError as `probe` does, and for one that can't."""
+    rate = probe(path).frame_rate
+    if not 1.0 <= rate <= MOST_FRAME_RATE:
+        raise MediaError(
+            f"{path}: {rate:g} pictures a second can't be kept; 1 to {MOST_FRAME_RATE} can. "
+            "Convert it to a usual frame rate"
+        )
+    return exact_rate(rate)
 
 
 def exact_rate(frame_rate: float | Fraction) -> Fraction:

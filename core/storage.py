@@ -225,8 +225,11 @@ def named_file(text: str | None) -> Path | None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, as 64 hex digits. Raises TalkheadError."""
+    """The SHA-256 of a file's content, as 64 hex digits. Raises TalkheadError, also for a pipe or a
+    device, which may have no end."""
     digest = hashlib.sha256()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TalkheadError(f"{path}: is a pipe or a device. Save what it gives to a file first")
     with file_errors(path), path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

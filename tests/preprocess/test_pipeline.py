@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from talkhead.preprocess import pipeline
 from talkhead.preprocess.cutting import CHUNK
 from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
-from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
+from talkhead.preprocess.pipeline import PreprocessConfig, preprocess, probe_footage
 from talkhead.progress import SilentProgress, Step
 from talkhead.storage import read_json
 from talkhead.types import UInt8
@@ -91,6 +92,30 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
     media.write_video(clip, frames, audio_path=silence, crf=12)
     with pytest.raises(FootageError, match="no speech"):
         preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"width": 0}, "has no picture"),
+        ({"audio_rate": 0}, "has no sound"),
+        ({"duration_s": 7300.0}, "lasts 2.0 hours; at most 2 are used. Cut out a part"),
+        ({"frame_rate": 2.0}, "has 2 pictures a second; 5 are needed"),
+        ({"duration_s": 3700.0, "width": 3840, "height": 2160}, None),
+        ({"frame_rate": 0.0}, None),
+    ],
+)
+def test_what_can_be_footage(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, float], words: str | None
+) -> None:
+    info = replace(media.probe(PERSON), **facts)
+    monkeypatch.setattr(media, "probe", lambda video: info)
+    if words is None:
+        assert probe_footage(PERSON) == info
+        return
+    with pytest.raises(FootageError) as error:
+        probe_footage(PERSON)
+    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 # --------------------------------------------------------------------------- long footage
