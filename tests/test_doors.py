@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("core", "weights", "preprocess", "encoder", "renderers", "app", "benchmarks")
+FOLDERS = ("core", "weights", "preprocess", "encoder", "renderers", "app")
 MAKING = "making"
 """Folders of scripts that made what is shipped; they are no packages."""
 
