@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
@@ -11,8 +12,8 @@ from benchmarks.fuzz.mutations.hostile import FORGED
 
 State = tuple[int, int, int]
 """Kind, size and time of change of a file."""
-LEFTOVERS = (".tmp-", ".old-", ".old", ".new", ".part")
-"""What names of files have in them that only a killed process may leave."""
+LEFTOVERS = re.compile(r"\..+\.(tmp-.*|old(-.*)?|new)|.*/temporary/.*", re.DOTALL)
+"""What only a killed process may leave."""
 _BIDIRECTIONAL = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _ALLOWED = "\n\t"
 
@@ -52,7 +53,8 @@ def leftovers(folder: Path, before: Mapping[str, State]) -> list[str]:
     found = []
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        if name not in before and any(mark in path.name for mark in LEFTOVERS):
+        is_left = LEFTOVERS.fullmatch(path.name) or LEFTOVERS.fullmatch(name)
+        if name not in before and is_left:
             found.append(f"{name} was left")
     return found
 

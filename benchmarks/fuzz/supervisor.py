@@ -132,7 +132,7 @@ class Supervisor:
             message = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self.stop()
         kind, mutation = begun.kind, begun.mutation
-        return Ended(kind, mutation, outcome, round(seconds, 3), round(peak, 1), message)
+        return Ended(kind, mutation, outcome, round(seconds, 3), 0.0, round(peak, 1), message)
 
     def stop(self) -> None:
         """End the worker and what it started."""

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -76,12 +76,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a case. peak_mib: the most memory that the worker itself held meanwhile."""
+    """What came of a case. processor_s: of the worker and what it started, the making of the case too.
+    peak_mib: the most memory that one of them held."""
 
     kind: str
     mutation: str
     outcome: str
     seconds: float
+    processor_s: float
     peak_mib: float
     message: str
 
@@ -146,7 +148,7 @@ class Runner:
 
     def run(self, case: Case, pipe: Connection) -> Ended:
         """Make a case, run it, judge it."""
-        rng = case.rng()
+        rng, spent = case.rng(), processor_s()
         kind = draw_kind(self._suite, rng)
         if case.plain:
             kind = next(k for k in self._suite.kinds if k.name == case.plain)
@@ -159,10 +161,11 @@ class Runner:
             trial = kind.make(setting)
         except Exception:
             words = traceback.format_exc()[-1500:]
-            return Ended(kind.name, "; ".join(setting.said), "broken case", 0.0, 0.0, words)
+            return Ended(kind.name, "; ".join(setting.said), "broken case", 0.0, 0.0, 0.0, words)
         mutation = "; ".join(setting.said) or "nothing"
         pipe.send(Begun(kind.name, mutation))
-        return self._judged(kind.name, mutation, trial, setting)
+        ended = self._judged(kind.name, mutation, trial, setting)
+        return replace(ended, processor_s=round(processor_s() - spent, 3))
 
     def _judged(self, kind: str, mutation: str, trial: Trial, setting: Setting) -> Ended:
         before, outside = judging.snapshot(setting.folder), self._outside()
@@ -188,7 +191,7 @@ class Runner:
                 message = "; ".join(faults)[:1500] + f" | {message}"
         if peak > TIDY_MIB:  # else it costs as much as the case
             gc.collect()
-        return Ended(kind, mutation, outcome, round(seconds, 3), peak, message)
+        return Ended(kind, mutation, outcome, round(seconds, 3), 0.0, peak, message)
 
     def _incidents(self, said: bytes, setting: Setting) -> list[str]:
         faults = [f"terminal: {fault}" for fault in judging.terminal_faults(said)]
@@ -310,6 +313,11 @@ def _restored(folder: Path) -> Iterator[None]:
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)
+
+
+def processor_s() -> float:
+    """Processor seconds of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def reset_peak() -> None:

@@ -91,6 +91,8 @@ DOES: dict[str, Any] = {
     "dies": lambda s: lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "leaves": lambda s: lambda: _write(s, "out/.line.tmp-1234.mp4"),
     "leaves in a folder of its own": lambda s: lambda: _write(s, "free/.line.tmp-1234.mp4"),
+    "leaves a job": lambda s: lambda: _write(s, "free/temporary/x.json"),
+    "leaves parts": lambda s: lambda: _write(s, "free/tracking.part00000.safetensors"),
     "writes elsewhere": lambda s: lambda: _write(s, "in/x"),
     "changes its input": lambda s: lambda: _write(s, "in/given.txt", "changed"),
     "writes where it may": lambda s: lambda: _write(s, "free/x"),

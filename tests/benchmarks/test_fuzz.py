@@ -44,6 +44,8 @@ OUTCOMES = {
     "dies": "signal",
     "leaves": "half-written",
     "leaves in a folder of its own": "half-written",
+    "leaves a job": "half-written",
+    "leaves parts": DONE,
     "writes elsewhere": "half-written",
     "changes its input": "half-written",
     "writes where it may": DONE,
