@@ -30,6 +30,7 @@ from talkhead.app.idle import FACE, save_idle
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
 from talkhead.app.prepare import motion_version, prepare
 from talkhead.app.stages import StageClock
+from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
 from talkhead.encoder.base import (
@@ -61,10 +62,11 @@ from talkhead.preprocess.pipeline import (
     probe_footage,
 )
 from talkhead.progress import Progress, SilentProgress
-from talkhead.renderers.base import Renderer, config_to_json, renderer_kind
-from talkhead.renderers.fit import fit_renderer
+from talkhead.renderers.base import Renderer, renderer_kind
+from talkhead.renderers.fit import ADVICE, fit_renderer
 from talkhead.renderers.packing import pack
 from talkhead.storage import (
+    content_errors,
     make_folder,
     read_json,
     read_tensors,
@@ -209,7 +211,7 @@ def _fit_renderer(
 
 def _key(config: Any) -> str:
     """A config as 8 hex digits: work under other settings, or by another version, is not gone on with."""
-    state = [__version__, FORMAT_VERSION, motion_version(), config_to_json(config)]
+    state = [__version__, FORMAT_VERSION, motion_version(), to_json(config)]
     text = json.dumps(state, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -225,7 +227,8 @@ def _fit_predictor(
     heard = f"{options.ears.name}-{options.ears.version}"
     stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
     if stored.exists():
-        return MotionPredictor.from_tensors(read_tensors(stored), config)
+        with content_errors(stored, ADVICE):
+            return MotionPredictor.from_tensors(read_tensors(stored), config)
     prior = shipped_prior(options.ears, config)
     tracks = dataset.tracks
     predictor = fit_predictor(
@@ -314,7 +317,7 @@ def _package(
             predictor=FittedPart(predictor_file, asdict(predictor.config)),
             renderers={
                 **kept,
-                options.renderer: FittedPart(renderer_file, config_to_json(head.config)),
+                options.renderer: FittedPart(renderer_file, to_json(head.config)),
             },
             default_renderer=old.manifest.default_renderer if old else options.renderer,
             frame_width=info.width,

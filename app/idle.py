@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,24 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.cameras import crop_intrinsics, default_intrinsics, project
-from talkhead.dataset import IdentityDataset, enlarged_mask, longest_run, shrunk_mask
+from talkhead.cameras import crop_intrinsics, default_intrinsics, project, view_fault
+from talkhead.dataset import (
+    LEAST_SCALE,
+    MOST_CROP_PX,
+    MOST_SIDE_PX,
+    IdentityDataset,
+    check_crops,
+    enlarged_mask,
+    longest_run,
+    shrunk_mask,
+    small_size,
+)
 from talkhead.errors import PackageError
-from talkhead.face import FaceModel
-from talkhead.identity import IDLE_NAME, IdentityPackage, PackageWriter
+from talkhead.face import CODES, MOST_CODE, WORLD, FaceModel
+from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
 from talkhead.progress import Progress
-from talkhead.storage import write_bytes
+from talkhead.storage import ContentError, inflate, write_bytes
+from talkhead.tensors import Size, TensorSpec, check_tensors
 from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
@@ -32,6 +44,18 @@ CRF = 14
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
 PLATE = "plate.png"
+MOST_MASK_BYTES = 256 << 20
+"""Of all masks together, in memory; those of a minute of 576 lines have 30 MB."""
+FRAMES = Size("F", 1, MAX_FRAMES)
+TENSORS = {
+    "codes": TensorSpec((FRAMES, CODES), least=-MOST_CODE, most=MOST_CODE),
+    "viewmats": TensorSpec((FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
+    "origins": TensorSpec((FRAMES, 2), least=-MOST_SIDE_PX, most=MOST_SIDE_PX),
+    "masks": TensorSpec((Size("B", 1, MOST_MASK_BYTES),), torch.uint8),
+    "size": TensorSpec((5,), torch.int64, least=1, most=MOST_CROP_PX),
+    "scale": TensorSpec((1,), torch.float64, least=LEAST_SCALE, most=1.0),
+}
+"""Of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks."""
 
 
 @dataclass(frozen=True)
@@ -142,25 +166,56 @@ def save_idle(
 
 
 def load_idle(package: IdentityPackage) -> IdleClip:
-    """The idle clip of a package. Raises PackageError when a part is missing."""
-    tracks = package.tensors(TRACKS)
-    height, width, *shape = (int(n) for n in tracks["size"])
-    masks = np.frombuffer(zlib.decompress(tracks["masks"].numpy().tobytes()), dtype=np.uint8)
-    plate = cv2.imread(str(package.file(PLATE)), cv2.IMREAD_COLOR)
-    if plate is None:
-        raise PackageError(f"{package.path}: {PLATE} is damaged. Fit this identity again")
+    """The idle clip of a package. Raises PackageError when a part is missing or damaged."""
+    face = load_face(package)
+    plate = _plate(package)
+    with package.content_errors(TRACKS):
+        tracks = package.tensors(TRACKS)
+        check_tensors(tracks, TENSORS, {CODES.name: face.n_codes})
+        height, width, *shape = (int(n) for n in tracks["size"])
+        if tuple(shape) != (len(tracks["codes"]), *small_size((height, width))):
+            raise ContentError(f"the tensor size says masks of {shape}, which are no crops' masks")
+        origins, scale = tracks["origins"].numpy(), float(tracks["scale"][0])
+        check_crops(origins, (height, width), scale, (plate.shape[0], plate.shape[1]))
+        masks = _unpacked_masks(tracks["masks"].numpy().tobytes(), tuple(shape))
     return IdleClip(
         path=package.file(IDLE_NAME),
-        face=FaceModel.from_tensors(package.tensors(FACE)),
+        face=face,
         codes=tracks["codes"].numpy(),
         viewmats=tracks["viewmats"].numpy(),
-        origins=tracks["origins"].numpy(),
-        masks=masks.reshape(shape),
-        plate=np.ascontiguousarray(plate[..., ::-1]),
+        origins=origins,
+        masks=masks,
+        plate=plate,
         crop_height=height,
         crop_width=width,
-        scale=float(tracks["scale"][0]),
+        scale=scale,
     )
+
+
+def load_face(package: IdentityPackage) -> FaceModel:
+    """The face model of a package. Raises PackageError when it is missing or damaged."""
+    with package.content_errors(FACE):
+        return FaceModel.from_tensors(package.tensors(FACE))
+
+
+def _plate(package: IdentityPackage) -> UInt8:
+    """The background of a package, of the size that its manifest says."""
+    path, manifest = package.file(PLATE), package.manifest
+    plate = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if plate is None or plate.shape[:2] != (manifest.frame_height, manifest.frame_width):
+        raise PackageError(f"{path}: damaged, or of another size than the clip. {REMEDY}")
+    return np.ascontiguousarray(plate[..., ::-1])
+
+
+def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:
+    """Masks of a shape that zlib has compressed. Raises ContentError."""
+    n_bytes = prod(shape)
+    if n_bytes > MOST_MASK_BYTES:
+        raise ContentError(f"masks of {n_bytes:,} bytes, where {MOST_MASK_BYTES:,} are allowed")
+    try:
+        return np.frombuffer(inflate(packed, n_bytes), dtype=np.uint8).reshape(shape)
+    except ValueError as error:
+        raise ContentError(f"the tensor masks is damaged: {error}") from error
 
 
 def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:

@@ -12,20 +12,22 @@ import torch
 
 from talkhead import media
 from talkhead.app.idle import IdleClip, load_idle
+from talkhead.config import from_json
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.base import SpeechEncoder, encode_chunks, levelled, load_encoder
 from talkhead.encoder.network import PredictorConfig
 from talkhead.encoder.predictor import MotionPredictor
 from talkhead.encoder.silence import hear_speech
 from talkhead.errors import PackageError, TalkheadError
-from talkhead.identity import IdentityPackage
-from talkhead.renderers.base import Renderer, config_from_json, renderer_kind
+from talkhead.identity import MANIFEST_NAME, REMEDY, IdentityPackage
+from talkhead.renderers.base import Renderer, renderer_kind
 from talkhead.renderers.packing import unpack
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
 
 CHUNK_S = 20.0
 KEPT_S = 120.0
 """A sound of at most so long is decoded once and kept, 8 MB; a longer one is decoded each time."""
+HEAD_ADVICE = "This head is damaged, or of another version of talkhead. Fit again"
 VERSION = "version"
 """Key of an encoder's version in a package."""
 
@@ -49,10 +51,11 @@ class Person:
 def load_person(package: IdentityPackage, renderer: str | None, device: torch.device) -> Person:
     """The person of a package with a renderer (None: the package's own) on a device.
 
-    Raises PackageError for a package without that renderer, TalkheadError as load_ears.
+    Raises PackageError for a package without that renderer, or whose parts are damaged or don't belong
+    together, TalkheadError as load_ears.
     """
     name, _ = package.renderer(renderer)
-    return Person(
+    person = Person(
         package,
         name,
         load_renderer(package, name, device),
@@ -60,6 +63,15 @@ def load_person(package: IdentityPackage, renderer: str | None, device: torch.de
         load_ears(package),
         load_predictor(package),
     )
+    n_codes = {
+        "head": person.renderer.n_codes,
+        "face": person.idle.face.n_codes,
+        "predictor": len(person.predictor.scaling.rest),
+    }
+    if len(set(n_codes.values())) > 1:
+        told = ", ".join(f"{n} in the {part}" for part, n in n_codes.items())
+        raise PackageError(f"{package.path}: motion codes of {told}. {REMEDY}")
+    return person
 
 
 def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> Renderer:
@@ -69,21 +81,20 @@ def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> 
     """
     name, part = package.renderer(name)
     kind = renderer_kind(name)
-    config = config_from_json(kind.config(), part.config)
-    try:
+    with package.content_errors(MANIFEST_NAME):
+        config = from_json(kind.config(), part.config)
+    with package.content_errors(part.file, HEAD_ADVICE):
         tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
         return kind.renderer().from_tensors(tensors, config)
-    except KeyError as error:
-        raise PackageError(
-            f"{package.path}: its {name} head lacks {error}, as heads of another version do. Fit again"
-        ) from error
 
 
 def load_predictor(package: IdentityPackage) -> MotionPredictor:
     """A package's speech -> motion."""
     part = package.manifest.predictor
-    config = config_from_json(PredictorConfig, part.config)
-    return MotionPredictor.from_tensors(package.tensors(part.file), config)
+    with package.content_errors(MANIFEST_NAME):
+        config = from_json(PredictorConfig, part.config)
+    with package.content_errors(part.file):
+        return MotionPredictor.from_tensors(package.tensors(part.file), config)
 
 
 def load_ears(package: IdentityPackage) -> SpeechEncoder:

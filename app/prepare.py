@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 
 from talkhead.app.identities import DATASET
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import ALL_FRAMES, TENSORS, IdentityDataset
 from talkhead.device import resolve_device
 from talkhead.encoder.silence import silence_of_video
+from talkhead.face import CODES
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import Progress
 from talkhead.renderers import fit as fitting
 from talkhead.renderers.base import renderer_kind
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.refine import refine_motion
-from talkhead.storage import read_tensors, write_tensors
+from talkhead.storage import write_tensors
+from talkhead.tensors import read_checked
 
 VERSION = 3
 """Raise it when the same dataset would get other motion; so does the version of fitting heads."""
@@ -66,7 +68,10 @@ def _motion_file(work: Path) -> Path:
 
 
 def _with_motion(dataset: IdentityDataset, stored: Path) -> IdentityDataset:
-    kept = {name: tensor.numpy() for name, tensor in read_tensors(stored).items()}
+    specs = {name: TENSORS[name] for name in MOTION}
+    sizes = {ALL_FRAMES.name: len(dataset), CODES.name: dataset.face.n_codes}
+    tensors = read_checked(stored, specs, fitting.ADVICE, sizes)
+    kept = {name: tensor.numpy() for name, tensor in tensors.items()}
     return replace(dataset, tracks=replace(dataset.tracks, **kept))
 
 

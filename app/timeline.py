@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead import media
 from talkhead.app.identities import USES_ALL, Home
-from talkhead.app.idle import IdleClip
+from talkhead.app.idle import IdleClip, load_face
 from talkhead.app.prepare import prepare
 from talkhead.dataset import MAX_GAP, IdentityDataset
 from talkhead.encoder.silence import silence_version
@@ -103,7 +103,7 @@ def source_footage(
     key = dataset_key(digest, config, silence_version())
     work = Home(home).work_path(manifest.name, key)
     dataset = prepare(video, work, config, progress)
-    return footage_of(dataset, video, FaceModel.from_tensors(package.tensors("face.safetensors")))
+    return footage_of(dataset, video, load_face(package))
 
 
 def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> SourceFootage:

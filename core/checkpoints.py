@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from talkhead.tensors import TensorSpec, check_tensors
+
 PREFIX = "optimiser."
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -23,10 +25,20 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the moments of optimiser_tensors back; a parameter without any begins afresh."""
+    """Put the moments of optimiser_tensors back; a parameter without any begins afresh.
+
+    Raises ContentError for moments of another shape than their parameter's.
+    """
     for i, parameter in enumerate(_parameters(optimiser)):
         names = {name: f"{PREFIX}{i}.{name}" for name in MOMENTS}
         if names["step"] in tensors:
+            like = TensorSpec(tuple(parameter.shape), parameter.dtype)
+            specs = {
+                names["exp_avg"]: like,
+                names["exp_avg_sq"]: like,
+                names["step"]: TensorSpec(()),
+            }
+            check_tensors({k: t for k, t in tensors.items() if k in specs}, specs)
             optimiser.state[parameter] = {
                 name: tensors[key].to(parameter.device) for name, key in names.items()
             }

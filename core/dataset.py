@@ -8,8 +8,8 @@ tracks are those of every frame.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import prod
@@ -19,17 +19,49 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
-from talkhead.cameras import crop_intrinsics, default_intrinsics
+from talkhead.cameras import MOST_PX, crop_intrinsics, default_intrinsics, view_fault
+from talkhead.config import from_json, limits
 from talkhead.errors import PackageError
-from talkhead.face import CHIN, FACE_OVAL, FOREHEAD, JAW_LINE, FaceModel
-from talkhead.storage import file_errors, read_json, read_tensors, write_json, write_tensors
-from talkhead.types import Bool, Float32, Float64, Int, UInt8
+from talkhead.face import (
+    CHIN,
+    CODES,
+    FACE_OVAL,
+    FOREHEAD,
+    JAW_LINE,
+    MOST_CODE,
+    N_BLENDSHAPES,
+    N_LANDMARKS,
+    TRIANGLES,
+    WORLD,
+    FaceModel,
+)
+from talkhead.storage import (
+    ContentError,
+    content_errors,
+    file_errors,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from talkhead.tensors import Size, TensorSpec, check_tensors, read_checked
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 FORMAT = 4
 FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
 SMALL_MASKS = "small_masks.u8"
 MASK_SHRINK = 4
+MOST_SIDE_PX = 16_384
+"""Of a source image."""
+MOST_CROP_PX = 4096
+"""Of a crop's sides; preprocessing makes them 576 high at most."""
+LEAST_SCALE = 1 / 64
+"""Crop pixels per source pixel."""
+MOST_FRAMES = 24 * 60 * 60 * FRAME_RATE
+"""Of a dataset."""
+ADVICE = "Remove this folder and run the same talkhead fit again"
 MAX_GAP = 5
 """Frames in a row whose pose their neighbours tell."""
 TEST_SHARE = 1 / 11
@@ -100,16 +132,21 @@ class DatasetInfo:
     """
 
     video: str
-    n_frames: int
-    width: int
-    height: int
-    crop_width: int
-    crop_height: int
-    scale: float
-    av_offset_ms: float
-    n_faces: int
+    n_frames: int = field(metadata=limits(1, MOST_FRAMES))
+    width: int = field(metadata=limits(1, MOST_SIDE_PX))
+    height: int = field(metadata=limits(1, MOST_SIDE_PX))
+    crop_width: int = field(metadata=limits(1, MOST_CROP_PX))
+    crop_height: int = field(metadata=limits(1, MOST_CROP_PX))
+    scale: float = field(metadata=limits(LEAST_SCALE, 1.0))
+    av_offset_ms: float = field(metadata=limits(-1e6, 1e6))
+    n_faces: int = field(metadata=limits(0, 1000))
     moving_camera: bool
     uses_all_frames: bool
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of the stored frames."""
+        return self.crop_height, self.crop_width
 
 
 @dataclass(frozen=True)
@@ -145,6 +182,26 @@ class Tracks:
     def learnt(self) -> Bool:
         """Usable training frames [F] that there are images of: what a renderer learns from."""
         return self.usable & self.train & self.kept
+
+
+ALL_FRAMES = Size("F", 1, MOST_FRAMES)
+FLAGS = TensorSpec((ALL_FRAMES,), torch.bool)
+TENSORS = {
+    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), least=-MOST_PX, most=MOST_PX),
+    "blendshapes": TensorSpec((ALL_FRAMES, N_BLENDSHAPES), least=-0.01, most=1.01),
+    "found": FLAGS,
+    "usable": FLAGS,
+    "train": FLAGS,
+    "silent": FLAGS,
+    "kept": FLAGS,
+    "hidden": TensorSpec((ALL_FRAMES, TRIANGLES), torch.bool),
+    "viewmats": TensorSpec((ALL_FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
+    "residual_px": TensorSpec((ALL_FRAMES,), is_finite=False),
+    "codes": TensorSpec((ALL_FRAMES, CODES), least=-MOST_CODE, most=MOST_CODE),
+    "origins": TensorSpec((ALL_FRAMES, 2), least=-MOST_SIDE_PX, most=MOST_SIDE_PX),
+}
+"""Of Tracks."""
+WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
 
 
 @dataclass(frozen=True)
@@ -211,13 +268,18 @@ class IdentityDataset:
 
     @classmethod
     def load(cls, path: Path) -> IdentityDataset:
-        """The dataset in a folder. Raises PackageError when it is missing or of another version."""
+        """The dataset in a folder. Raises PackageError when it is missing, damaged or of another
+        version."""
         stored = read_json(path / "dataset.json")
-        if stored.pop("format", None) != FORMAT:
+        if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
             raise PackageError(f"{path}: a dataset of another version. Run fit again")
-        tracks = {k: t.numpy() for k, t in read_tensors(path / "tracks.safetensors").items()}
-        face = FaceModel.from_tensors(read_tensors(path / "face.safetensors"))
-        return cls(path, DatasetInfo(**stored), face, Tracks(**tracks))
+        with content_errors(path / "dataset.json", ADVICE):
+            info = from_json(DatasetInfo, stored)
+        with content_errors(path / "face.safetensors", ADVICE):
+            face = FaceModel.from_tensors(read_tensors(path / "face.safetensors"))
+        with content_errors(path / "tracks.safetensors", ADVICE):
+            tracks = _checked_tracks(read_tensors(path / "tracks.safetensors"), info, face)
+        return cls(path, info, face, tracks)
 
     @classmethod
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
@@ -243,8 +305,12 @@ class IdentityDataset:
         return self._images(MASKS)
 
     def _images(self, name: str, *channels: int) -> ImageFile:
-        shape = (self.info.crop_height, self.info.crop_width, *channels)
-        return ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.kept))
+        shape = (*self.info.crop_size, *channels)
+        images = ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.kept))
+        n_kept = int(self.tracks.kept.sum())
+        if len(images) != n_kept:
+            raise PackageError(f"{images.path}: holds {len(images)} images, not {n_kept}. {ADVICE}")
+        return images
 
     def person(self, frame: int | np.integer[Any]) -> Float32:
         """The person mask [H, W] of any frame's crop, in [0, 1].
@@ -253,7 +319,7 @@ class IdentityDataset:
         """
         if self.tracks.kept.all():
             return self.masks[frame].astype(np.float32) / np.float32(255.0)
-        size = (self.info.crop_height, self.info.crop_width)
+        size = self.info.crop_size
         return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)
 
     @cached_property
@@ -267,7 +333,8 @@ class IdentityDataset:
     @cached_property
     def waveform(self) -> Float32:
         """The clip's sound [n_samples], 16 kHz, in sync with the frames."""
-        return np.asarray(read_tensors(self.path / WAVEFORM)["waveform"].numpy(), np.float32)
+        stored = read_checked(self.path / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
+        return np.asarray(stored["waveform"].numpy())
 
     @cached_property
     def intrinsics(self) -> Float64:
@@ -289,7 +356,7 @@ class IdentityDataset:
             self.tracks.landmarks[[frame]], self.tracks.origins[[frame]], self.info.scale
         )
         triangles = self.face.triangles[self.tracks.hidden[frame]]
-        return hidden_area(points[0], triangles, (self.info.crop_height, self.info.crop_width))
+        return hidden_area(points[0], triangles, self.info.crop_size)
 
     def plate_crop(self, frame: int) -> UInt8:
         """The background behind crop `frame`, [H, W, 3] uint8."""
@@ -297,9 +364,39 @@ class IdentityDataset:
         return cut_crop(
             self.plate,
             self.tracks.origins[frame],
-            (info.crop_height, info.crop_width),
+            info.crop_size,
             info.scale,
         )
+
+
+def _checked_tracks(tensors: Mapping[str, Tensor], info: DatasetInfo, face: FaceModel) -> Tracks:
+    """The tracks that tensors hold. Raises ContentError."""
+    sizes = {
+        ALL_FRAMES.name: info.n_frames,
+        CODES.name: face.n_codes,
+        TRIANGLES.name: len(face.triangles),
+    }
+    check_tensors(tensors, TENSORS, sizes)
+    tracks = Tracks(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    check_crops(tracks.origins, info.crop_size, info.scale, (info.height, info.width))
+    return tracks
+
+
+def check_crops(
+    origins: Float32, size: tuple[int, int], scale: float, source: tuple[int, int]
+) -> None:
+    """Raises ContentError unless crops show some of the source, and none is larger than twice as large.
+
+    origins: [F, 2] left, top in source pixels. size: height, width of crops, source: of the source.
+    """
+    extent = np.array(size[::-1]) / scale
+    limits = np.array(source[::-1])
+    if (extent > 2 * limits).any():
+        raise ContentError(
+            f"crops of {extent.round().tolist()} source pixels do not fit the images"
+        )
+    if (origins <= -extent).any() or (origins >= limits).any():
+        raise ContentError("the tensor origins holds places of crops outside of the images")
 
 
 def crop_landmarks(landmarks: Float32, origins: Float32, scale: float) -> Float32:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.storage import ContentError
+from talkhead.tensors import Size, TensorSpec, check_tensors
 from talkhead.types import Float32, Int
 
 # Indices into mediapipe's 478-point face mesh (468 of the surface, 10 of the irises).
@@ -85,6 +88,25 @@ def body_matrix(codes: Tensor) -> Tensor:
     return rows + torch.eye(3, dtype=codes.dtype, device=codes.device)
 
 
+MOST_CODES = 256
+"""Components of a motion code at most; people have about 35."""
+MOST_TRIANGLES = 4096
+WORLD = 1000.0
+"""No coordinate of a head is farther from its middle, in eye distances."""
+CODES, TRIANGLES = Size("K", N_BODY + 1, MOST_CODES), Size("T", 1, MOST_TRIANGLES)
+TEMPLATE_SPEC = TensorSpec((N_LANDMARKS, 3), least=-WORLD, most=WORLD)
+BASIS_SPEC = TensorSpec((CODES, N_LANDMARKS, 3), least=-WORLD, most=WORLD)
+MOST_CODE = 1e4
+"""No component of a motion code is larger, in standard deviations."""
+TENSORS = {
+    "template": TEMPLATE_SPEC,
+    "basis": BASIS_SPEC,
+    "triangles": TensorSpec((TRIANGLES, 3), torch.int32, index_of=N_SURFACE),
+    "silence": TensorSpec((CODES,), least=-MOST_CODE, most=MOST_CODE),
+    "n_mouth": TensorSpec((1,), torch.int32, least=1, most=MOST_CODES),
+}
+
+
 @dataclass(frozen=True)
 class FaceModel:
     """A person's face mesh, linear in the motion code: vertices = template + code @ basis.
@@ -126,14 +148,24 @@ class FaceModel:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> FaceModel:
-        """The model back from tensors(). Raises KeyError when one is missing."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FaceModel:
+        """The model back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        check_tensors(tensors, TENSORS)
+        check_n_mouth(int(tensors["n_mouth"][0]), len(tensors["basis"]))
         return cls(
             template=tensors["template"].numpy(),
             basis=tensors["basis"].numpy(),
             n_mouth=int(tensors["n_mouth"][0]),
             triangles=tensors["triangles"].numpy().astype(np.int64),
             silence=tensors["silence"].numpy(),
+        )
+
+
+def check_n_mouth(n_mouth: int, n_codes: int) -> None:
+    """Raises ContentError where n_mouth components of the mouth and the body's don't fit into a code."""
+    if not 1 <= n_mouth <= n_codes - N_BODY:
+        raise ContentError(
+            f"the tensor n_mouth holds {n_mouth}, where 1 to {n_codes - N_BODY} is allowed"
         )
 
 

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,6 +36,11 @@ FORMAT_VERSION = 3
 MANIFEST_NAME = "identity.json"
 IDLE_NAME = "idle.mp4"
 EXPORT_SUFFIX = ".talkhead"
+REMEDY = "Import or fit this identity again"
+"""What to do about a damaged package."""
+
+MOST_TENSOR_BYTES = 512 << 20
+"""Of one safetensors file of a package; the largest head has 35 MB."""
 
 JsonObject = Mapping[str, Any]
 """Whatever JSON holds; the component that wrote it reads it into its own config."""
@@ -130,9 +135,9 @@ class IdentityPackage:
         for name, digest in self.manifest.files.items():
             file_path = self.path / name
             if not file_path.is_file():
-                raise PackageError(f"{self.path}: {name} is missing. {_REMEDY}")
+                raise PackageError(f"{self.path}: {name} is missing. {REMEDY}")
             if storage.sha256_of(file_path) != digest:
-                raise PackageError(f"{self.path}: {name} was changed or damaged. {_REMEDY}")
+                raise PackageError(f"{self.path}: {name} was changed or damaged. {REMEDY}")
 
     def file(self, name: str) -> Path:
         """Where the package's file of that name is. Raises PackageError when it has none."""
@@ -142,7 +147,11 @@ class IdentityPackage:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file of the package. Raises PackageError."""
-        return storage.read_tensors(self.file(name))
+        return storage.read_tensors(self.file(name), MOST_TENSOR_BYTES)
+
+    def content_errors(self, name: str, advice: str = REMEDY) -> AbstractContextManager[None]:
+        """A block that reads the package's file of that name: errors in it name it and say what to do."""
+        return storage.content_errors(self.path / name, advice)
 
     def renderer(self, name: str | None = None) -> tuple[str, FittedPart]:
         """The name and part of a fitted renderer, by default the default one.
@@ -156,9 +165,6 @@ class IdentityPackage:
                 f"{', '.join(sorted(self.manifest.renderers))}. Pass one of these, or fit again"
             )
         return name, self.manifest.renderers[name]
-
-
-_REMEDY = "Import or fit this identity again"
 
 
 def read_manifest(data: Any, path: Path) -> Manifest:

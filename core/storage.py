@@ -6,10 +6,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,29 @@ MOST_TEXT_BYTES = 64 << 20
 """What is read of a text at most, unless its reader says less."""
 STALE_S = 3600.0
 """A temporary file untouched for so long belongs to a process that was killed."""
+MOST_JSON_BYTES = 32 << 20
+"""Of a JSON file: in memory it takes 20 times as much at worst."""
+MOST_JSON_DEPTH = 64
+"""Lists and objects in each other; what talkhead writes has 6."""
+MOST_SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+MOST_TENSOR_BYTES = 8 << 30
+"""Of a safetensors file: the tracks of hours of footage, a corpus."""
+MOST_HEADER_BYTES = 1 << 20
+"""Of a safetensors file's list of tensors; a checkpoint's has 20 kB."""
+
+
+class ContentError(PackageError):
+    """Content that is not what its reader needs. The reader does not know which file it is from."""
+
+
+@contextmanager
+def content_errors(path: Path, advice: str) -> Iterator[None]:
+    """A block that makes something of what the file at path holds: errors name it and say what to do."""
+    try:
+        yield
+    except ContentError as error:
+        raise PackageError(f"{path}: {error}. {advice}") from error
 
 
 @contextmanager
@@ -45,6 +71,8 @@ def explain_os_error(error: OSError, path: Path) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return "the disk is full. Free some space and run the same command again"
+        case errno.EFBIG:
+            return "the file is larger than the disk or your limit allows. Choose another place"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return "no permission. Choose a place that you may write to"
         case errno.ENOENT if not path.parent.is_dir():
@@ -159,13 +187,80 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises TalkheadError when it can't be read or is no JSON."""
-    with file_errors(path):
-        data = path.read_bytes()
+    """The value in a JSON file. Raises TalkheadError when it can't be read, PackageError for no JSON."""
     try:
-        return json.loads(data)
+        return decode_json(read_bytes(path, MOST_JSON_BYTES))
     except ValueError as error:
         raise PackageError(f"{path}: damaged, this is no JSON ({error})") from error
+
+
+def decode_json(data: bytes | str) -> Any:
+    """The value of JSON text; every JSON that talkhead reads goes through here.
+
+    Raises ValueError, and nothing else, for what is no JSON, longer than MOST_JSON_BYTES or nested deeper
+    than MOST_JSON_DEPTH. NaN and infinity are no JSON.
+    """
+    if len(data) > MOST_JSON_BYTES:
+        raise ValueError(f"more than {MOST_JSON_BYTES >> 20} MiB")
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MOST_JSON_DEPTH}") from None
+    level = [value]
+    for _ in range(MOST_JSON_DEPTH):
+        level = [inner for outer in level for inner in _inner(outer)]
+    if any(isinstance(deep, dict | list) for deep in level):
+        raise ValueError(f"nested deeper than {MOST_JSON_DEPTH}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value from a file as an error shows it: short, control characters as escapes."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "..."
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    """What is directly inside a list or object."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of an ordinary file. Raises TalkheadError, PackageError for more than `most` bytes."""
+    with file_errors(path):
+        state = path.stat()
+        if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+            # Reading a pipe or a device might never end.
+            raise TalkheadError(f"{path}: is no ordinary file. Give the name of one")
+        with path.open("rb") as stream:
+            data = stream.read(most + 1) if state.st_size <= most else None
+    if data is None or len(data) > most:
+        raise PackageError(
+            f"{path}: has more than {most / 2**20:g} MiB, the most that is read of such a file"
+        )
+    return data
+
+
+def inflate(data: bytes, n_bytes: int) -> bytes:
+    """What zlib compressed, which must be n_bytes; no more than these are ever made.
+
+    Raises ValueError where it isn't.
+    """
+    stream = zlib.decompressobj()
+    try:
+        made = stream.decompress(data, n_bytes) if n_bytes else b""
+        rest = stream.decompress(stream.unconsumed_tail or (b"" if n_bytes else data), 1)
+    except zlib.error as error:
+        raise ValueError(f"not what zlib wrote ({error})") from error
+    if len(made) != n_bytes or rest or stream.unused_data or not stream.eof:
+        raise ValueError(f"compressed data that is not the {n_bytes:,} bytes it should be")
+    return made
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -173,25 +268,53 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Metadata is left out on purpose: its order in the file is not fixed.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
         mode = temporary.stat().st_mode
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+        stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        try:
+            save_file(stored, temporary)
+        except SafetensorError as error:
+            raise _os_error(error) from error
         temporary.chmod(mode)  # save_file lets nobody else read it
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises TalkheadError, PackageError."""
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How Rust names the number of a system's error."""
+
+
+def _os_error(error: Exception) -> OSError:
+    """What the system said in an error of safetensors, which has no kind of its own for it."""
+    found = _OS_ERROR.search(str(error))
+    if found is None:
+        return OSError(f"could not be written ({error})")
+    return OSError(int(found[1]), os.strerror(int(found[1])))
+
+
+_MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RuntimeError, AssertionError)
+"""What safetensors.torch raises for shapes and types that its own check lets pass."""
+
+
+def read_tensors(path: Path, most_bytes: int = MOST_TENSOR_BYTES) -> dict[str, Tensor]:
+    """The tensors of a safetensors file of at most so many bytes, on the CPU.
+
+    Raises TalkheadError when it can't be read, PackageError when it is none or too large.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    with file_errors(path):
-        data = path.read_bytes()
+    data = read_bytes(path, most_bytes)
+    if int.from_bytes(data[:8], "little") > MOST_HEADER_BYTES:
+        raise PackageError(
+            f"{path}: damaged, this is no safetensors file (its header is too large)"
+        )
     try:
         tensors: dict[str, Tensor] = load(data)
-    except SafetensorError as error:
-        raise PackageError(f"{path}: damaged, this is no safetensors file ({error})") from error
+    except (SafetensorError, *_MALFORMED) as error:
+        reason = ascii(str(error)[:200])
+        raise PackageError(f"{path}: damaged, this is no safetensors file ({reason})") from error
     return tensors
 
 
@@ -200,15 +323,7 @@ def read_text(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> str:
 
     Raises TalkheadError when it can't be read, is longer than most_bytes or in another encoding.
     """
-    with file_errors(path):
-        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
-            raise TalkheadError(f"{path}: is no ordinary file. Give the name of one")
-        with path.open("rb") as stream:
-            data = stream.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise TalkheadError(
-            f"{path}: has more than {most_bytes / 2**20:g} MiB, the most that is read of such a text"
-        )
+    data = read_bytes(path, most_bytes)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talkhead.config import bounded
 from talkhead.errors import TalkheadError
+from talkhead.storage import ContentError
+from talkhead.tensors import TensorSpec, module_specs
 from talkhead.types import FRAME_RATE
 
 
@@ -27,23 +30,23 @@ class PredictorConfig:
     and what shows between the lips beside those of the lips' shape.
     """
 
-    width: int = 64
-    layers: tuple[tuple[int, int], ...] = ((5, 1), (3, 2), (3, 3))
-    n_members: int = 4
-    n_steps: int = 500
-    batch_size: int = 4
-    n_frames: int = 50
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.02
-    dropout: float = 0.2
-    gain_std: float = 0.2
-    noise_std: float = 0.3
-    n_masks: int = 2
-    mask_width: int = 12
-    velocity_weight: float = 1.0
-    gap_weight: float = 0.3
-    jaw_weight: float = 0.15
-    inner_weight: float = 0.3
+    width: int = bounded(64, 1, 256)
+    layers: tuple[tuple[int, int], ...] = bounded(((5, 1), (3, 2), (3, 3)), 1, 32, most_items=8)
+    n_members: int = bounded(4, 1, 16)
+    n_steps: int = bounded(500, 1, 100_000)
+    batch_size: int = bounded(4, 1, 256)
+    n_frames: int = bounded(50, 1, 1000)
+    learning_rate: float = bounded(6e-3, 1e-8, 1.0)
+    weight_decay: float = bounded(0.02, 0.0, 1.0)
+    dropout: float = bounded(0.2, 0.0, 0.99)
+    gain_std: float = bounded(0.2, 0.0, 10.0)
+    noise_std: float = bounded(0.3, 0.0, 10.0)
+    n_masks: int = bounded(2, 0, 100)
+    mask_width: int = bounded(12, 0, 4096)
+    velocity_weight: float = bounded(1.0, 0.0, 100.0)
+    gap_weight: float = bounded(0.3, 0.0, 100.0)
+    jaw_weight: float = bounded(0.15, 0.0, 100.0)
+    inner_weight: float = bounded(0.3, 0.0, 100.0)
 
     def __post_init__(self) -> None:
         """JSON knows no tuples."""
@@ -130,8 +133,7 @@ class TemporalNets(nn.Module):
         return {STORED + name: value.clone() for name, value in self.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> TemporalNets:
-        """These nets with the weights of tensors(), in evaluation mode. Raises RuntimeError when some
-        are missing or of another shape."""
+        """These nets with the weights of tensors(), as net_specs has them; in evaluation mode."""
         own = {k.removeprefix(STORED): v for k, v in tensors.items() if k.startswith(STORED)}
         self.load_state_dict(own)
         return self.eval()
@@ -142,6 +144,23 @@ class TemporalNets(nn.Module):
         for name, values in self.named_parameters():
             some.get_parameter(name).data = values.data[chosen].clone()
         return some
+
+
+MOST_VIEW = 250
+"""Frames besides its own that a stored net may see: what it predicts at once takes memory."""
+
+
+def net_specs(
+    config: PredictorConfig, n_inputs: int, n_outputs: int, ahead: int
+) -> dict[str, TensorSpec]:
+    """What the weights of a config's members must be, as tensors() names them. Raises ContentError."""
+    if not ahead <= whole_view(config.layers) <= MOST_VIEW:
+        raise ContentError(
+            f"the nets see {whole_view(config.layers)} frames, where {ahead} to {MOST_VIEW} is allowed"
+        )
+    return module_specs(
+        lambda: TemporalNets(config, n_inputs, n_outputs, ahead, config.n_members), STORED
+    )
 
 
 class _Layers(nn.Module):

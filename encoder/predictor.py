@@ -16,15 +16,19 @@ from torch import Tensor
 
 from talkhead.device import aligned
 from talkhead.encoder.network import (
+    MOST_VIEW,
+    STORED,
     PredictorConfig,
     TemporalNets,
     View,
     frame_inputs,
+    net_specs,
     view_of,
     whole_view,
 )
 from talkhead.encoder.prior import Prior, mouth_basis
 from talkhead.encoder.training import (
+    LEAST_DIVISOR,
     SILENCE_WEIGHT,
     Lesson,
     Task,
@@ -37,9 +41,11 @@ from talkhead.encoder.training import (
     vectors_per_frame,
 )
 from talkhead.errors import TalkheadError
-from talkhead.face import FaceModel
+from talkhead.face import MOST_CODE, MOST_CODES, FaceModel
 from talkhead.progress import Progress
-from talkhead.types import Bool, Float32, Float64, Int, SpeechFeatures
+from talkhead.storage import ContentError
+from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
 BLOCK = 250
 """Frames predicted at a time."""
@@ -58,6 +64,27 @@ HELD_OUT = 0.1
 LEAST_FRAMES = 100
 RANGE_PERCENT = (0.2, 99.8)
 """Percentiles of the training codes that predicted codes stay between."""
+
+
+MOST_RATE = 1000.0
+"""Feature vectors a second."""
+MOST_GAIN = 10.0
+FEATURES = Size("D", 1, 4096)
+MOUTH_CODES, ALL_CODES = Size("K", 1, MOST_CODES), Size("R", 1, MOST_CODES)
+SCALING = "scaling."
+"""What the names of a Scaling's tensors begin with."""
+SCALING_TENSORS = {
+    "rate": TensorSpec((), least=FRAME_RATE, most=MOST_RATE),
+    "ahead": TensorSpec((), torch.int64, least=0, most=MOST_VIEW),
+    "mean": TensorSpec((FEATURES,)),
+    "spread": TensorSpec((FEATURES,), least=LEAST_DIVISOR / 2),
+    "centre": TensorSpec((MOUTH_CODES,), least=-MOST_CODE, most=MOST_CODE),
+    "low": TensorSpec((MOUTH_CODES,), least=-MOST_CODE, most=MOST_CODE),
+    "high": TensorSpec((MOUTH_CODES,), least=-MOST_CODE, most=MOST_CODE),
+    "rest": TensorSpec((ALL_CODES,), least=-MOST_CODE, most=MOST_CODE),
+    "gain": TensorSpec((), least=0.0, most=MOST_GAIN),
+    "held_out": TensorSpec((), least=0.0, is_finite=False),
+}
 
 
 @dataclass(frozen=True)
@@ -175,23 +202,34 @@ class MotionPredictor:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a package must keep."""
-        scaling = {f"scaling.{k}": torch.tensor(v) for k, v in vars(self.scaling).items()}
+        scaling = {SCALING + k: torch.tensor(v) for k, v in vars(self.scaling).items()}
         return scaling | self.nets.tensors()
 
     @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], config: PredictorConfig
     ) -> MotionPredictor:
-        """A predictor back from tensors(). Raises KeyError when one is missing."""
-        stored = {
-            k.removeprefix("scaling."): v for k, v in tensors.items() if k.startswith("scaling.")
-        }
-        known: dict[str, Any] = {
-            name: value.numpy() if value.ndim else value.item() for name, value in stored.items()
-        }
-        scaling = Scaling(**known)
-        shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead, config.n_members)
-        return cls(config, scaling, TemporalNets(config, *shape).load(tensors))
+        """A predictor back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        scaling = _scaling_of({k: t for k, t in tensors.items() if not k.startswith(STORED)})
+        shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead)
+        nets = {k: t for k, t in tensors.items() if k.startswith(STORED)}
+        check_tensors(nets, net_specs(config, *shape))
+        return cls(config, scaling, TemporalNets(config, *shape, config.n_members).load(nets))
+
+
+def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
+    """The scaling that a predictor keeps under names of SCALING. Raises ContentError."""
+    sizes = check_tensors(tensors, prefixed(SCALING_TENSORS, SCALING))
+    if sizes[MOUTH_CODES.name] > sizes[ALL_CODES.name]:
+        raise ContentError("the mouth has more components than the whole motion code")
+    known: dict[str, Any] = {
+        name: value.numpy() if value.ndim else value.item()
+        for name, value in within(tensors, SCALING).items()
+    }
+    scaling = Scaling(**known)
+    if scaling.rate % FRAME_RATE:
+        raise ContentError(f"features at {scaling.rate:g} a second, no multiple of {FRAME_RATE}")
+    return scaling
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:

@@ -11,9 +11,8 @@ shelves, encoder and seed give the same file.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,17 @@ import torch
 from torch import Tensor
 
 from talkhead.audio import measure_loudness, silent_frames
+from talkhead.config import from_json, limits, to_json
 from talkhead.device import aligned
 from talkhead.encoder.base import SpeechEncoder, load_encoder, speech_gain
-from talkhead.encoder.network import STORED, PredictorConfig, TemporalNets, view_of
+from talkhead.encoder.network import (
+    MOST_VIEW,
+    STORED,
+    PredictorConfig,
+    TemporalNets,
+    net_specs,
+    view_of,
+)
 from talkhead.encoder.pase.augment import change_formants
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, Shelf, read_shelf
 from talkhead.encoder.training import (
@@ -36,13 +43,16 @@ from talkhead.encoder.training import (
     vectors_per_frame,
 )
 from talkhead.errors import TalkheadError
-from talkhead.face import MOUTH_POINTS, FaceModel
+from talkhead.face import MOST_CODES, MOUTH_POINTS, FaceModel
 from talkhead.progress import Progress, make_progress
-from talkhead.storage import read_tensors, write_tensors
-from talkhead.types import Bool, Float32, Float64
+from talkhead.storage import content_errors, read_tensors, write_tensors
+from talkhead.tensors import Size, TensorSpec, check_tensors, json_in, json_tensor
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 from talkhead.weights import resolve
 
 WEIGHTS = "prior.safetensors"
+FACTS, FIRST = "facts", f"{STORED}first.weight"
+INPUTS, OUTPUTS = Size("inputs", 1, 1 << 16), Size("components", 1, MOST_CODES)
 N_COMPONENTS = 20
 """Components of the mouth space, as many as a person's mouth code has."""
 CONFIG = PredictorConfig(n_members=4, n_steps=2000, batch_size=8)
@@ -101,29 +111,40 @@ class Prior:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a file must keep."""
-        facts = {
-            name: getattr(self, name) for name in ("encoder", "version", "rate", "ahead", "sources")
-        }
-        text = json.dumps({**facts, "config": asdict(self.config)}).encode()
-        stored = {"facts": torch.from_numpy(np.frombuffer(text, np.uint8).copy())}
+        facts = {one.name: getattr(self, one.name) for one in fields(_Facts)}
+        stored = {FACTS: json_tensor({**facts, "config": to_json(self.config)})}
         stored["basis"] = torch.from_numpy(self.basis)
         return stored | self.nets.tensors()
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of a Prior beside its tensors."""
+
+    encoder: str
+    version: str
+    rate: float = field(metadata=limits(FRAME_RATE, 1000.0))
+    ahead: int = field(metadata=limits(0, MOST_VIEW))
+    sources: tuple[str, ...]
+    config: PredictorConfig
 
 
 def read_prior(path: Path) -> Prior:
     """The prior in a file. Raises TalkheadError naming the file when it is none or damaged."""
     tensors = read_tensors(path)
-    try:
-        facts = json.loads(bytes(tensors["facts"].numpy()))
-        config = PredictorConfig(**facts.pop("config"))
-        sources, basis = tuple(facts.pop("sources")), tensors["basis"].numpy()
-        n_inputs = tensors[f"{STORED}first.weight"].shape[1]
-        nets = TemporalNets(config, n_inputs, len(basis), facts["ahead"], config.n_members)
-        return Prior(config=config, basis=basis, nets=nets.load(tensors), sources=sources, **facts)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TalkheadError(
-            f"{path}: this is no prior of a predictor ({error}). Train it again"
-        ) from error
+    with content_errors(path, "This is no prior of a predictor, or a damaged one: train it again"):
+        facts = from_json(_Facts, json_in(tensors, FACTS))
+        del tensors[FACTS]
+        config = facts.config
+        known = {
+            "basis": TensorSpec((OUTPUTS, len(MOUTH_POINTS), 2)),
+            FIRST: TensorSpec((config.n_members, INPUTS, config.width)),
+        }
+        sizes = check_tensors({k: t for k, t in tensors.items() if k in known}, known)
+        shape = (sizes[INPUTS.name], sizes[OUTPUTS.name], facts.ahead)
+        check_tensors(tensors, known | net_specs(config, *shape))
+    nets = TemporalNets(config, *shape, config.n_members).load(tensors)
+    return Prior(basis=tensors["basis"].numpy(), nets=nets, **vars(facts))
 
 
 def shipped_prior(encoder: SpeechEncoder, config: PredictorConfig) -> Prior | None:

@@ -34,6 +34,8 @@ SILENCE_WEIGHT = 0.5
 LEAST_SPREAD = 0.2
 """Share of the features' mean spread that is added to each one's, so that dimensions that hardly
 vary are not blown up."""
+LEAST_DIVISOR = 1e-6
+"""Nothing is divided by less, whatever the features are."""
 OTHERWISE_SHARE = 0.5
 """Of the stretches, how many are learned from as they might have sounded."""
 AVERAGING = 0.99
@@ -237,7 +239,7 @@ def _clip_gradients(nets: TemporalNets) -> None:
 def feature_spread(values: Float64) -> Float32:
     """What normalised features [n, D] are divided by, [D]."""
     spread = values.std(0)
-    return np.asarray(spread + LEAST_SPREAD * spread.mean() + 1e-6, np.float32)
+    return np.asarray(spread + LEAST_SPREAD * spread.mean() + LEAST_DIVISOR, np.float32)
 
 
 def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:

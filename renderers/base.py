@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -64,7 +64,14 @@ class Renderer(Protocol):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Any) -> Renderer:
-        """A fitted renderer back from tensors()."""
+        """A fitted renderer back from tensors().
+
+        Raises ContentError for a missing, extra or malformed one: packages come from strangers.
+        """
+
+    @property
+    def n_codes(self) -> int:
+        """Components of the motion codes that it renders."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a package must keep, and all that resuming a fit needs of the model."""
@@ -159,20 +166,3 @@ def renderer_kind(name: str) -> RendererKind:
     raise TalkheadError(
         f"there is no renderer {name!r}. Choose one of: {', '.join(renderer_names())}"
     )
-
-
-Config = TypeVar("Config")
-
-
-def config_from_json(kind: type[Config], data: Mapping[str, Any]) -> Config:
-    """A config dataclass from JSON. Raises TalkheadError for an unknown key."""
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = set(data) - known
-    if unknown:
-        raise TalkheadError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
-    return kind(**data)
-
-
-def config_to_json(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON holds it."""
-    return asdict(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from talkhead.progress import Progress
 from talkhead.renderers.adam import Adam
 from talkhead.renderers.base import RegionWeights, Renderer, RendererKind, TrainBatch
 from talkhead.renderers.matte import rim_matte
-from talkhead.storage import read_tensors, write_tensors
+from talkhead.storage import content_errors, read_tensors, write_tensors
+from talkhead.tensors import TensorSpec, check_tensors, within
 from talkhead.types import Bool, Float32, Int, UInt8
 
 VERSION = 2
 """Raise it when the same dataset and config would give another head."""
 CHECKPOINT_S = 20.0
+MODEL = "model."
+"""What the names of a renderer's tensors begin with in a checkpoint."""
+ADVICE = "Remove this file and run the same command again"
 N_SPREAD = 16
 """Frames that a finished renderer is measured on."""
 WARM_SHARE, LAST_RATE = 0.1, 0.03
@@ -53,11 +57,11 @@ def fit_renderer(
     device = device or torch.device("cpu")
     cls = kind.renderer()
     state = read_tensors(checkpoint) if checkpoint.exists() else None
-    if state is None:
-        model = cls.from_dataset(dataset, config, seed).tensors()
-    else:
-        model = {k.removeprefix("model."): t for k, t in state.items() if k.startswith("model.")}
-    renderer = cls.from_tensors({k: aligned(t).to(device) for k, t in model.items()}, config)
+    model = (
+        cls.from_dataset(dataset, config, seed).tensors() if state is None else within(state, MODEL)
+    )
+    with content_errors(checkpoint, ADVICE):
+        renderer = cls.from_tensors({k: aligned(t).to(device) for k, t in model.items()}, config)
     if not renderer.param_groups():
         return renderer
     return _optimise(renderer, dataset, config, state, checkpoint, progress, title, seed, device)
@@ -79,8 +83,9 @@ def _optimise(
     optimiser = Adam(groups)
     first = 0
     if state is not None:
-        first = int(state["step"])
-        load_optimiser(optimiser, state)
+        with content_errors(checkpoint, ADVICE):
+            first = _step_of(state, config.n_steps)
+            load_optimiser(optimiser, state)
     batches = _prefetched(dataset, config.batch_size, seed, first, config.n_steps)
     saved = time.monotonic()
     with progress.step(title, total=config.n_steps, done=first) as bar:
@@ -101,6 +106,13 @@ def _optimise(
     renderer.after_fit(_to(_spread_batch(dataset), device))
     _save(renderer, optimiser, config.n_steps, checkpoint)
     return renderer
+
+
+def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
+    """The step that a checkpoint goes on with. Raises ContentError."""
+    spec = {"step": TensorSpec((), torch.int64, least=0, most=n_steps)}
+    check_tensors({k: t for k, t in state.items() if k in spec}, spec)
+    return int(state["step"])
 
 
 def _gradients(
@@ -128,7 +140,7 @@ def _schedule(done: float) -> float:
 def _save(
     renderer: Renderer, optimiser: torch.optim.Optimizer, step: int, checkpoint: Path
 ) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in renderer.tensors().items()}
+    tensors = {MODEL + name: tensor for name, tensor in renderer.tensors().items()}
     write_tensors(
         checkpoint, {**tensors, **optimiser_tensors(optimiser), "step": torch.tensor(step)}
     )

@@ -6,19 +6,27 @@ them to a tenth of what they were.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.errors import PackageError
+from talkhead.config import choices, from_json, limits
+from talkhead.storage import ContentError, inflate, shown
+from talkhead.tensors import json_in, json_tensor
 
 CONTENTS = "packed"
 """Names what is packed beside it: dtype and shape of each, as JSON."""
 LEVEL = 9
+MOST_BYTES = 512 << 20
+"""Of all tensors of a head unpacked; the largest have 35 MB."""
+MOST_AXES = 8
+DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<f2", "<f4", "<f8")
+"""Names of dtypes that may be packed: those that torch has, and no objects."""
 
 
 def pack(tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,32 +41,73 @@ def pack(tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str
         if name in steps:
             step = steps[name].detach().cpu()
             values = _smallest_whole((values / step).round())
-            packed[f"{name}.step"] = step.float().contiguous()
+            packed[_step_name(name)] = step.float().contiguous()
         array = values.contiguous().numpy()
         packed[name] = _bytes(zlib.compress(array.tobytes(), LEVEL))
         contents[name] = {"dtype": array.dtype.str, "shape": list(array.shape)}
-    return packed | {CONTENTS: _bytes(json.dumps(contents).encode())}
+    return packed | {CONTENTS: json_tensor(contents)}
 
 
 def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of `pack`; tensors that were never packed as they are.
 
-    Raises PackageError where they are damaged.
+    What a file says of their sizes is bounded before anything is made of it. Raises ContentError where
+    they are damaged, too large or more than said.
     """
     if CONTENTS not in stored:
         return dict(stored)
+    contents = json_in(stored, CONTENTS)
+    if not isinstance(contents, dict):
+        raise ContentError(f"the tensor {CONTENTS} lists no tensors")
+    packed = {name: from_json(_Packed, about) for name, about in contents.items()}
+    steps = {step for name in packed if (step := _step_name(name)) in stored}
+    for name in stored:
+        if name not in {CONTENTS, *packed, *steps}:
+            raise ContentError(f"the tensor {shown(name)} does not belong here")
+    n_bytes = sum(about.n_bytes for about in packed.values())
+    if n_bytes > MOST_BYTES:
+        raise ContentError(f"tensors of {n_bytes:,} bytes, where {MOST_BYTES:,} are allowed")
+    return {name: _unpacked(stored, name, about) for name, about in packed.items()}
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A packed tensor: numpy's name of its dtype, and its shape."""
+
+    dtype: str = field(metadata=choices(*DTYPES))
+    shape: tuple[int, ...] = field(metadata=limits(0, MOST_BYTES, most_items=MOST_AXES))
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in memory: rounded ones become float32."""
+        return max(4, np.dtype(self.dtype).itemsize) * prod(self.shape)
+
+
+def _unpacked(stored: Mapping[str, Tensor], name: str, about: _Packed) -> Tensor:
+    if name not in stored or stored[name].dtype != torch.uint8 or stored[name].ndim != 1:
+        raise ContentError(f"the tensor {shown(name)} is missing or damaged")
+    n_bytes = np.dtype(about.dtype).itemsize * prod(about.shape)
     try:
-        contents = json.loads(bytes(stored[CONTENTS].numpy()))
-        return {name: _unpacked(stored, name, **about) for name, about in contents.items()}
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise PackageError(f"a fitted renderer is damaged ({error}). Fit again") from error
+        raw = inflate(stored[name].numpy().tobytes(), n_bytes)
+    except ValueError as error:
+        raise ContentError(f"the tensor {shown(name)} is damaged: {error}") from error
+    tensor = torch.from_numpy(np.frombuffer(bytearray(raw), about.dtype).reshape(about.shape))
+    step = stored.get(_step_name(name))
+    return tensor if step is None else tensor.float() * _step_for(tensor, step, name)
 
 
-def _unpacked(stored: Mapping[str, Tensor], name: str, dtype: str, shape: list[int]) -> Tensor:
-    raw = bytearray(zlib.decompress(stored[name].numpy().tobytes()))
-    tensor = torch.from_numpy(np.frombuffer(raw, dtype).reshape(shape))
-    step = stored.get(f"{name}.step")
-    return tensor if step is None else tensor.float() * step
+def _step_name(name: str) -> str:
+    return f"{name}.step"
+
+
+def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
+    """The step, if it is one that broadcasts against the tensor. Raises ContentError."""
+    fits = step.ndim <= tensor.ndim and all(
+        n in (1, m) for n, m in zip(reversed(step.shape), reversed(tensor.shape), strict=False)
+    )
+    if step.dtype != torch.float32 or not fits or not step.isfinite().all():
+        raise ContentError(f"the tensor {shown(_step_name(name))} is no step of {shown(name)}")
+    return step
 
 
 def _smallest_whole(values: Tensor) -> Tensor:

@@ -7,13 +7,24 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from talkhead.cameras import view_fault
 from talkhead.dataset import IdentityDataset
-from talkhead.face import N_BODY, body_matrix
+from talkhead.face import N_BODY, WORLD, body_matrix
+from talkhead.tensors import TensorSpec
 from talkhead.types import Float64
 
 N_POSE = 6 + N_BODY
 POSE_RANGE = 2.5
 """Poses count up to so many standard deviations from their mean: beyond them nothing was seen."""
+LEAST_SCALE = 0.003
+"""Never a scale so small that noise of tracking would look like motion."""
+POSE_TENSORS = {
+    "pose_mean": TensorSpec((N_POSE,)),
+    "pose_scale": TensorSpec((N_POSE,), least=LEAST_SCALE / 2),
+}
+"""What renderers keep of pose_statistics."""
+VIEW_SPEC = TensorSpec((4, 4), least=-WORLD, most=WORLD, fault=view_fault)
+"""A head pose."""
 
 
 def pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
@@ -29,16 +40,13 @@ def pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
 
 
 def pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
-    """Mean and scale [12] of the training frames' pose vectors.
-
-    Never a scale so small that noise of tracking would look like motion.
-    """
+    """Mean and scale [12] of the training frames' pose vectors, the latter LEAST_SCALE at least."""
     usable = dataset.tracks.learnt
     tracks = dataset.tracks
     vectors = pose_vector(
         torch.from_numpy(tracks.viewmats[usable]), torch.from_numpy(tracks.codes[usable])
     )
-    return vectors.mean(0), vectors.std(0).clamp(min=0.003)
+    return vectors.mean(0), vectors.std(0).clamp(min=LEAST_SCALE)
 
 
 def pose_code(viewmats: Tensor, motion: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -7,12 +7,17 @@ still says itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
+from talkhead.face import CODES, N_BODY
+from talkhead.face import MOST_CODES as LONGEST_CODE
+from talkhead.storage import ContentError
+from talkhead.tensors import Size, TensorSpec
 
 MOST_CODES = 2000
 NEIGHBOURS = 20
@@ -21,6 +26,20 @@ APART_FRAMES = 12
 REACH_SHARES = (0.9, 0.99)
 BANDWIDTH = 0.5
 """Of the neighbours' weights, over the distance to the nearest."""
+MOVING = Size("M", 0, LONGEST_CODE)
+TENSORS = {
+    "codes": TensorSpec((Size("S", 1, MOST_CODES), MOVING)),
+    "reach": TensorSpec((2,), least=0.0, is_finite=False),
+}
+
+
+def check_moving(sizes: Mapping[str, int]) -> None:
+    """Raises ContentError where the codes of TENSORS, of these sizes, are longer than a mouth's."""
+    n_moving, most = sizes[MOVING.name], sizes[CODES.name] - N_BODY
+    if n_moving > most:
+        raise ContentError(
+            f"the seen mouths have {n_moving} components, where {most} at most are allowed"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from torch.nn import functional
 from talkhead.app.evaluation.figures import OffsetEvidence, SyncFigures
 from talkhead.app.evaluation.metrics import Points
 from talkhead.audio import log_mel, mel_context
-from talkhead.errors import PackageError
 from talkhead.face import LIPS, N_LANDMARKS
 from talkhead.preprocess.sync import peak_index
-from talkhead.storage import read_tensors
+from talkhead.tensors import module_specs, read_checked
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
 from talkhead.weights import manifest, resolve
 
 WEIGHTS = "judge.safetensors"
+ADVICE = "These are weights of another version of the judge, or damaged: reinstall talkhead"
 MAX_LAG = 15
 LAGS = tuple(range(-MAX_LAG, MAX_LAG + 1))
 FRAME_MS = 1000.0 / FRAME_RATE
@@ -201,13 +201,9 @@ class SyncJudge:
         Raises PackageError when the weights are missing, damaged or of another version.
         """
         path = path or resolve(WEIGHTS)
+        tensors = read_checked(path, module_specs(JudgeNet), ADVICE)
         net = JudgeNet()
-        try:
-            net.load_state_dict(read_tensors(path))
-        except RuntimeError as error:
-            raise PackageError(
-                f"{path}: weights of another version of the judge. Reinstall talkhead"
-            ) from error
+        net.load_state_dict(tensors)
         return cls(net.eval())
 
     def judge(self, waveform: Float32, landmarks: Points, seen: Bool) -> SyncFigures:

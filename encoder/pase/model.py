@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talkhead.config import bounded
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
 from talkhead.encoder.phonemes import PHONES
 from talkhead.types import SAMPLE_RATE
@@ -55,13 +56,13 @@ class PaseConfig:
     layer. clears: whether the detail is cleared of noise.
     """
 
-    width: int = 192
-    hidden: int = 256
-    layers: int = 2
-    dim: int = 128
+    width: int = bounded(192, 1, 1024)
+    hidden: int = bounded(256, 1, 1024)
+    layers: int = bounded(2, 1, 8)
+    dim: int = bounded(128, 1, 1024)
     has_anchors: bool = True
     clears: bool = True
-    dropout: float = 0.1
+    dropout: float = bounded(0.1, 0.0, 0.99)
 
 
 class Aligned(NamedTuple):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from talkhead.config import from_json, to_json
 from talkhead.encoder.pase.losses import Contrast
 from talkhead.encoder.pase.model import Pase, PaseConfig
-from talkhead.errors import PackageError
-from talkhead.storage import read_tensors, write_tensors
+from talkhead.storage import content_errors, read_tensors, write_tensors
+from talkhead.tensors import check_tensors, json_in, json_tensor, module_specs, within
 
 CONFIG = "config"
 CONTRAST = "contrast."
@@ -20,8 +16,7 @@ CONTRAST = "contrast."
 
 def write_pase(path: Path, pase: Pase, contrast: Contrast) -> None:
     """Everything that hears and sees. Raises TalkheadError where it can't be written."""
-    text = json.dumps(asdict(pase.config), sort_keys=True).encode()
-    tensors = {CONFIG: torch.from_numpy(np.frombuffer(text, np.uint8).copy())}
+    tensors = {CONFIG: json_tensor(dict(sorted(to_json(pase.config).items())))}
     tensors |= pase.state_dict()
     tensors |= {CONTRAST + name: value for name, value in contrast.state_dict().items()}
     write_tensors(path, tensors)
@@ -30,12 +25,12 @@ def write_pase(path: Path, pase: Pase, contrast: Contrast) -> None:
 def read_pase(path: Path) -> tuple[Pase, Contrast]:
     """The nets back, in evaluation mode. Raises PackageError for a file that is none or damaged."""
     tensors = read_tensors(path)
-    try:
-        config = PaseConfig(**json.loads(bytes(tensors.pop(CONFIG).numpy())))
-        pase, contrast = Pase(config), Contrast(config.dim)
-        seen = {k.removeprefix(CONTRAST): v for k, v in tensors.items() if k.startswith(CONTRAST)}
-        contrast.load_state_dict(seen)
-        pase.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(CONTRAST)})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise PackageError(f"{path}: these are no weights of PASE ({error})") from error
+    with content_errors(path, "These are no weights of PASE, or damaged ones: train them again"):
+        config = from_json(PaseConfig, json_in(tensors, CONFIG))
+        del tensors[CONFIG]
+        specs = module_specs(lambda: Pase(config))
+        check_tensors(tensors, specs | module_specs(lambda: Contrast(config.dim), CONTRAST))
+    pase, contrast = Pase(config), Contrast(config.dim)
+    contrast.load_state_dict(within(tensors, CONTRAST))
+    pase.load_state_dict({name: tensors[name] for name in specs})
     return pase.eval(), contrast.eval()

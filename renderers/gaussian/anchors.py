@@ -18,18 +18,24 @@ from torch import Tensor
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset, spread_frames
 from talkhead.face import (
+    BASIS_SPEC,
     CHIN,
+    CODES,
     FACE_OVAL,
     JAW_LINE,
     LEFT_EYE,
     LIPS,
+    N_LANDMARKS,
     RIGHT_EYE,
+    TEMPLATE_SPEC,
+    TRIANGLES,
     FaceModel,
     body_matrix,
     cap_triangles,
     lip_aperture,
 )
-from talkhead.renderers.pose import body_frame
+from talkhead.renderers.pose import VIEW_SPEC, body_frame
+from talkhead.tensors import TensorSpec
 from talkhead.types import Float32, Float64, Int, UInt8
 
 CHIN_POINTS = (CHIN, 148, 176, 377, 400, 175, 199, 200, 18, 83, 313)
@@ -38,6 +44,18 @@ LIP_DENSITY, EYE_DENSITY = 3.5, 2.5
 CAP_DEPTH, TEETH_DEPTH = 0.02, 0.06
 """How far behind the lips the cap and the teeth begin, world units."""
 N_COLOUR_FRAMES, N_REST_FRAMES = 12, 4
+
+
+N_RIGID = 3
+"""Frames that are no triangles: skull, jaw, body."""
+FRAME_TENSORS = {
+    "triangles": TensorSpec((TRIANGLES, 3), torch.int64, index_of=N_LANDMARKS),
+    "rest_inverse": TensorSpec((TRIANGLES, 3, 3)),
+    "template": TEMPLATE_SPEC,
+    "basis": BASIS_SPEC,
+    "jaw": TensorSpec((CODES, 3)),
+    "rest_view": VIEW_SPEC,
+}
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,39 @@ section 3), FlashAvatar (arXiv 2312.02214, section 3).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset
+from talkhead.face import CODES, TRIANGLES
+from talkhead.renderers import seen
 from talkhead.renderers.adam import Blendshapes
 from talkhead.renderers.base import RegionWeights, TrainBatch
 from talkhead.renderers.detail import sharpened, wanted_amount
-from talkhead.renderers.gaussian.anchors import Frames, open_mouth_vertices, seed_gaussians
+from talkhead.renderers.gaussian.anchors import (
+    FRAME_TENSORS,
+    N_RIGID,
+    Frames,
+    open_mouth_vertices,
+    seed_gaussians,
+)
 from talkhead.renderers.gaussian.deform import deform
 from talkhead.renderers.gaussian.rasterizer import rasterize
 from talkhead.renderers.losses import backdrop, photometric_loss, random_offset
-from talkhead.renderers.pose import N_POSE, mean_view, pose_code, pose_statistics
+from talkhead.renderers.pose import (
+    N_POSE,
+    POSE_TENSORS,
+    mean_view,
+    pose_code,
+    pose_statistics,
+)
 from talkhead.renderers.seen import SeenMouths
+from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
 N_CHANNELS = 7
@@ -47,25 +63,41 @@ class GaussianConfig:
     that of a delta over that of its channel.
     """
 
-    n_surface: int = 11_000
-    n_cap: int = 430
-    n_teeth: int = 500
-    n_rest: int = 6_000
-    n_steps: int = 4_000
-    batch_size: int = 1
-    code_noise: float = 0.05
-    dssim_weight: float = 0.2
-    place_rate: float = 4e-4
-    shape_rate: float = 2e-2
-    colour_rate: float = 5e-3
-    opacity_rate: float = 3e-2
-    delta_rate: float = 0.1
+    n_surface: int = bounded(11_000, 1, 60_000)
+    n_cap: int = bounded(430, 0, 10_000)
+    n_teeth: int = bounded(500, 0, 10_000)
+    n_rest: int = bounded(6_000, 0, 20_000)
+    n_steps: int = bounded(4_000, 0, 1_000_000)
+    batch_size: int = bounded(1, 1, 64)
+    code_noise: float = bounded(0.05, 0.0, 10.0)
+    dssim_weight: float = bounded(0.2, 0.0, 1.0)
+    place_rate: float = bounded(4e-4, 1e-8, 1.0)
+    shape_rate: float = bounded(2e-2, 1e-8, 1.0)
+    colour_rate: float = bounded(5e-3, 1e-8, 1.0)
+    opacity_rate: float = bounded(3e-2, 1e-8, 1.0)
+    delta_rate: float = bounded(0.1, 1e-8, 10.0)
 
 
 PRESETS: Mapping[str, GaussianConfig] = {
     "preview": GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=1_000),
     "standard": GaussianConfig(),
     "high": GaussianConfig(n_surface=16_000, n_rest=7_000, n_steps=12_000),
+}
+
+
+MOST_GAUSSIANS = 100_000
+"""What a config may ask for at most, all kinds together."""
+GAUSSIANS = Size("N", 1, MOST_GAUSSIANS)
+TENSORS = {
+    **prefixed(FRAME_TENSORS, "frames."),
+    **POSE_TENSORS,
+    **prefixed(seen.TENSORS, "seen_"),
+    "index": TensorSpec((GAUSSIANS,), torch.int64, index_of=TRIANGLES + N_RIGID),
+    "spread": TensorSpec((CODES + N_POSE,), least=0.0),
+    "detail": TensorSpec((1,)),
+    "base": TensorSpec((GAUSSIANS, N_CHANNELS)),
+    "shape": TensorSpec((GAUSSIANS, 6)),
+    "deltas": TensorSpec((CODES + N_POSE, GAUSSIANS * N_CHANNELS)),
 }
 
 
@@ -133,9 +165,16 @@ class GaussianRenderer:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], config: GaussianConfig
     ) -> GaussianRenderer:
-        """The renderer back from tensors(). Raises KeyError when one is missing."""
-        frames = Frames(**{f.name: tensors[f"frames.{f.name}"] for f in fields(Frames)})
+        """The renderer back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        sizes = check_tensors(tensors, TENSORS)
+        seen.check_moving(sizes)
+        frames = Frames(**within(tensors, "frames."))
         return cls(frames, {k: t for k, t in tensors.items() if "." not in k}, config)
+
+    @property
+    def n_codes(self) -> int:
+        """Components of the motion codes that it renders."""
+        return len(self.frames.basis)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that from_tensors needs, detached."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
+from talkhead.errors import TalkheadError
 from talkhead.renderers.arithmetic import AS_WRITTEN, IN_ORDER, fma, wide
 from talkhead.renderers.gaussian.raster_bin import (
     cover,
@@ -66,6 +67,8 @@ _STRETCH = np.uint64(64)
 _ITEMS = np.uint64(64 * 16)
 # Tiles are dealt to this many strands in turn; prime, so that no strand is a column of the image.
 _STRANDS = 61
+# Pairs of a splat and a tile: about a gigabyte. A head of 20 thousand Gaussians has less than a million.
+MOST_SLOTS = 1 << 26
 # Columns of a gradient record: the nine moments that project_backward takes.
 _N_MOMENTS = 9
 
@@ -472,6 +475,7 @@ def _bin(scene: Scene, height: int, width: int) -> Lists:
     geometry, depths, boxes = project(
         scene.means, scene.covars, scene.opacities, scene.viewmat, scene.K, size, _LIMITS
     )
+    _check_slots(boxes)
     order = depth_order(depths.view(np.uint32), boxes)
     records = gather(order, geometry, scene.opacities, scene.colors)
     starts = slot_starts(order, boxes)
@@ -487,6 +491,17 @@ def _bin(scene: Scene, height: int, width: int) -> Lists:
     )
     tile_starts, splats, masks, slot_entries = deal(starts, slot_tiles, slot_masks, counts)
     return Lists(boxes, order, records, starts, slot_entries, tile_starts, splats, masks)
+
+
+def _check_slots(boxes: npt.NDArray[np.int32]) -> None:
+    """Raises TalkheadError for splats that together reach so many tiles that memory would run out."""
+    sizes = boxes[:, 1::2].astype(np.int64) - boxes[:, ::2]
+    n_slots = int(sizes.prod(1).sum())
+    if n_slots > MOST_SLOTS:
+        raise TalkheadError(
+            f"the Gaussians of this head reach {n_slots:,} tiles of the picture, where {MOST_SLOTS:,} "
+            "are allowed: it is damaged, or the picture too large. Fit again, or choose a smaller height"
+        )
 
 
 def render(scene: Scene, rgb: FloatArray, alpha: FloatArray) -> Lists:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from talkhead.config import bounded, one_of
+
 ENCODINGS = ("planes", "hash")
 
 
@@ -42,22 +44,22 @@ class NerfConfig:
     Adam.
     """
 
-    encoding: str = "planes"
-    fine_unit: float = 0.01
-    blend_unit: float = 0.016
-    pose_unit: float = 0.03
-    n_front: int = 16
-    n_side: int = 8
-    n_blend: int = 8
-    n_hidden: int = 64
-    n_steps: int = 9_000
-    batch_size: int = 2
-    n_patches: int = 64
-    code_noise: float = 0.1
-    dssim_weight: float = 0.2
-    base_rate: float = 1e-2
-    delta_rate: float = 1e-3
-    net_rate: float = 2e-3
+    encoding: str = one_of("planes", *ENCODINGS)
+    fine_unit: float = bounded(0.01, 0.002, 1.0)
+    blend_unit: float = bounded(0.016, 0.002, 1.0)
+    pose_unit: float = bounded(0.03, 0.002, 1.0)
+    n_front: int = bounded(16, 1, 128)
+    n_side: int = bounded(8, 1, 128)
+    n_blend: int = bounded(8, 1, 128)
+    n_hidden: int = bounded(64, 1, 1024)
+    n_steps: int = bounded(9_000, 0, 1_000_000)
+    batch_size: int = bounded(2, 1, 64)
+    n_patches: int = bounded(64, 1, 4096)
+    code_noise: float = bounded(0.1, 0.0, 10.0)
+    dssim_weight: float = bounded(0.2, 0.0, 1.0)
+    base_rate: float = bounded(1e-2, 1e-8, 1.0)
+    delta_rate: float = bounded(1e-3, 1e-8, 1.0)
+    net_rate: float = bounded(2e-3, 1e-8, 1.0)
 
 
 PRESETS: Mapping[str, NerfConfig] = {

@@ -23,6 +23,7 @@ from talkhead.renderers.nerf.hashgrid import HashGrid, n_parameters
 from talkhead.renderers.nerf.planes import PlaneSpec, sample_planes
 from talkhead.renderers.nerf.rays import MOUTH_HALF, HeadSpace
 from talkhead.renderers.pose import N_POSE
+from talkhead.tensors import TensorSpec
 
 MAX_LOG_DENSITY = 7.0
 FIRST_LOG_DENSITY = 1.5
@@ -143,6 +144,12 @@ class Field:
 
     def _layer(self, number: int) -> tuple[Tensor, Tensor]:
         return self.parameters[f"weight.{number}"], self.parameters[f"bias.{number}"]
+
+
+def tensor_specs(space: HeadSpace, n_mouth: int, config: NerfConfig) -> dict[str, TensorSpec]:
+    """What the parameters of a field must be."""
+    shapes = _shapes(plane_specs(space, n_mouth, config), config)
+    return {name: TensorSpec(shape) for name, shape in shapes}
 
 
 def _shapes(specs: tuple[PlaneSpec, ...], config: NerfConfig) -> list[tuple[str, tuple[int, ...]]]:

@@ -24,6 +24,10 @@ UPDATE_EVERY, DECAY, THRESHOLD = 16, 0.85, 0.01
 which a cell counts as empty."""
 
 
+MOST_CELLS = 1 << 23
+"""Of the occupancy grid; a head has less than a million."""
+
+
 @dataclass(frozen=True)
 class Steps:
     """Where n pieces of `n_steps` are sampled: point [N, 3], image [N], slot [N] in [n * n_steps]."""
@@ -36,13 +40,17 @@ class Steps:
     step: float
 
 
+def grid_resolution(box: Tensor) -> Tensor:
+    """Cells of the occupancy grid of a box [2, 3] along each axis, [3] int32 on the CPU."""
+    return ((box[1] - box[0]).cpu() / CELL).ceil().int().clamp(min=2)
+
+
 class Occupancy:
     """Where in the resting head there may be something."""
 
     def __init__(self, box: Tensor, occs: Tensor | None = None) -> None:
         """box: [2, 3]. occs: [cells] of `occs` before; None: everywhere."""
-        extent = (box[1] - box[0]).cpu()
-        resolution = (extent / CELL).ceil().int().clamp(min=2)
+        resolution = grid_resolution(box)
         self._grid = OccGridEstimator(box.flatten().tolist(), resolution).to(box.device)
         self._low = box[0]
         self._per_unit = self._grid.resolution / (box[1] - box[0])

@@ -11,21 +11,42 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
+from talkhead.face import MOST_CODES, check_n_mouth
 from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.losses import WINDOW, backdrop, photometric_loss
 from talkhead.renderers.nerf.config import HASH, NerfConfig
-from talkhead.renderers.nerf.field import Field
+from talkhead.renderers.nerf.field import Field, tensor_specs
 from talkhead.renderers.nerf.hashgrid import native_encoding
 from talkhead.renderers.nerf.hull import visual_hull
-from talkhead.renderers.nerf.marching import CELL, Occupancy, composite, march
+from talkhead.renderers.nerf.marching import (
+    CELL,
+    MOST_CELLS,
+    Occupancy,
+    composite,
+    grid_resolution,
+    march,
+)
 from talkhead.renderers.nerf.rays import OUTER_STEP, HeadSpace, Pieces, Rays
-from talkhead.renderers.pose import pose_code, pose_statistics
+from talkhead.renderers.nerf.rays import TENSORS as SPACE_TENSORS
+from talkhead.renderers.pose import POSE_TENSORS, pose_code, pose_statistics
+from talkhead.storage import ContentError
+from talkhead.tensors import TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
 DARK, TURN = 1e-3, 4
 """Rays are followed so many steps at a time, and no further where less light comes through."""
 RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 18}
 """On a CPU as many as leave the network's layers in its cache: three times as fast as all at once."""
+
+
+SPACE = "space."
+"""What the names of HeadSpace's tensors begin with."""
+TENSORS = {
+    **prefixed(SPACE_TENSORS, SPACE),
+    **POSE_TENSORS,
+    "n_mouth": TensorSpec((1,), torch.int64, least=1, most=MOST_CODES),
+}
+"""Those that tell what the others must be: the occupancy grid and the field's parameters."""
 
 
 class NerfRenderer:
@@ -64,11 +85,15 @@ class NerfRenderer:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: NerfConfig) -> NerfRenderer:
-        """The renderer back from tensors(). Raises KeyError when one is missing."""
-        prefix = "space."
-        space = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-        state = {k: t for k, t in tensors.items() if not k.startswith(prefix)}
-        return cls(HeadSpace.from_tensors(space), state, config)
+        """The renderer back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        space = _checked_space(tensors, config)
+        state = {k: t for k, t in tensors.items() if not k.startswith(SPACE)}
+        return cls(space, state, config)
+
+    @property
+    def n_codes(self) -> int:
+        """Components of the motion codes that it renders."""
+        return len(self.space.basis)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that from_tensors needs, detached."""
@@ -78,7 +103,7 @@ class NerfRenderer:
             "pose_scale": self.pose_scale,
             "occs": self.occupancy.occs,
             **{name: t.detach() for name, t in self.field.parameters.items()},
-            **{f"space.{name}": t for name, t in self.space.tensors().items()},
+            **{SPACE + name: t for name, t in self.space.tensors().items()},
         }
 
     def steps(self) -> dict[str, Tensor]:
@@ -185,6 +210,22 @@ class NerfRenderer:
             return density[:, None] * OUTER_STEP
 
         self.occupancy.update(step, optical_depth)
+
+
+def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpace:
+    """The space of tensors that are all as they must be. Raises ContentError."""
+    check_tensors({k: t for k, t in tensors.items() if k in TENSORS}, TENSORS)
+    space, n_mouth = HeadSpace(**within(tensors, SPACE)), int(tensors["n_mouth"][0])
+    check_n_mouth(n_mouth, len(space.basis))
+    cells = int(grid_resolution(space.box).prod())
+    if cells > MOST_CELLS:
+        raise ContentError(
+            f"the tensor space.box spans {cells:,} cells, where {MOST_CELLS:,} at most are allowed"
+        )
+    others = {k: t for k, t in tensors.items() if k not in TENSORS}
+    occupancy = TensorSpec((cells,), least=-1.0)
+    check_tensors(others, {"occs": occupancy, **tensor_specs(space, n_mouth, config)})
+    return space
 
 
 def for_device(config: NerfConfig, device: torch.device) -> NerfConfig:

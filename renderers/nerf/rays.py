@@ -11,7 +11,7 @@ above, the body's below, blended over the neck.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
-from talkhead.face import CHIN, INNER_LIPS
+from talkhead.face import (
+    BASIS_SPEC,
+    CHIN,
+    INNER_LIPS,
+    N_SURFACE,
+    TEMPLATE_SPEC,
+    TRIANGLES,
+    WORLD,
+)
 from talkhead.renderers.nerf.mesh import (
     AT_BORDER,
     FACE,
@@ -29,7 +37,8 @@ from talkhead.renderers.nerf.mesh import (
     flagged_triangles,
     mesh_hits,
 )
-from talkhead.renderers.pose import body_frame, mean_view
+from talkhead.renderers.pose import VIEW_SPEC, body_frame, mean_view
+from talkhead.tensors import TensorSpec
 from talkhead.types import Float64
 
 SHELL_FRONT, SHELL_STEP, N_SHELL = 0.045, 0.03, 4
@@ -96,6 +105,27 @@ class Met(NamedTuple):
     flags: Tensor
 
 
+def _box_fault(box: Tensor) -> str:
+    """What is wrong with the least and the largest corner [2, 3] of a space, "" where nothing is."""
+    extent = box[1] - box[0]
+    if ((extent > 0.0) & (extent <= MOST_EXTENT)).all():
+        return ""
+    return f"spans {extent.tolist()}, where more than 0 and at most {MOST_EXTENT:g} is needed"
+
+
+MOST_EXTENT = 100.0
+"""Of the box along each axis, eye distances; a head with its surroundings has 10."""
+TENSORS = {
+    "template": TEMPLATE_SPEC,
+    "basis": BASIS_SPEC,
+    "triangles": TensorSpec((TRIANGLES, 3), torch.int64, index_of=N_SURFACE),
+    "flags": TensorSpec((TRIANGLES,), torch.uint8, most=FACE + MOUTH + NEAR_LIPS + AT_BORDER),
+    "rest_view": VIEW_SPEC,
+    "box": TensorSpec((2, 3), least=-WORLD, most=WORLD, fault=_box_fault),
+    "mouth_shift": TensorSpec((3,), least=-WORLD, most=WORLD),
+}
+
+
 @dataclass(frozen=True)
 class HeadSpace:
     """The resting head, as tensors.
@@ -131,11 +161,6 @@ class HeadSpace:
             box=torch.from_numpy(np.stack([low, high])).float(),
             mouth_shift=torch.from_numpy(shift).float(),
         )
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> HeadSpace:
-        """The space back from tensors(). Raises KeyError when one is missing."""
-        return cls(**{f.name: tensors[f.name] for f in fields(cls)})
 
     def tensors(self) -> dict[str, Tensor]:
         return dict(vars(self))

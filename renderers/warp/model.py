@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.cameras import project
+from talkhead.cameras import MOST_PX, project, view_fault
+from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset, farthest_first
 from talkhead.errors import PackageError
-from talkhead.face import N_SURFACE, FaceModel
+from talkhead.face import CODES, MOST_CODE, N_SURFACE, WORLD, FaceModel
 from talkhead.renderers.base import TrainBatch
+from talkhead.storage import ContentError
+from talkhead.tensors import Size, TensorSpec, check_tensors, within
 from talkhead.types import Float32, Int, Rendering, UInt8
 
 STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
@@ -36,8 +39,8 @@ POSE_SHARE = 4.0
 class WarpConfig:
     """n_exemplars: frames kept. jpeg_quality: of their images."""
 
-    n_exemplars: int = 200
-    jpeg_quality: int = 95
+    n_exemplars: int = bounded(200, 1, 2000)
+    jpeg_quality: int = bounded(95, 1, 100)
 
 
 PRESETS: Mapping[str, WarpConfig] = {
@@ -45,6 +48,22 @@ PRESETS: Mapping[str, WarpConfig] = {
     "standard": WarpConfig(),
     "high": WarpConfig(n_exemplars=400),
 }
+
+
+MOST_IMAGE_BYTES = 256 << 20
+"""Of all exemplars' images together; 400 of 512x512 have 30 MB."""
+EXEMPLARS = Size("N", 1, 2000)
+TENSORS = {
+    "images": TensorSpec((Size("B", 1, MOST_IMAGE_BYTES),), torch.uint8),
+    "masks": TensorSpec((Size("C", 1, MOST_IMAGE_BYTES),), torch.uint8),
+    "ends": TensorSpec((EXEMPLARS, 2), torch.int64, least=1, most=MOST_IMAGE_BYTES),
+    "codes": TensorSpec((EXEMPLARS, CODES), least=-MOST_CODE, most=MOST_CODE),
+    "viewmats": TensorSpec((EXEMPLARS, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
+    "ks": TensorSpec((EXEMPLARS, 3, 3), least=-MOST_PX, most=MOST_PX),
+}
+"""All but those of the face model."""
+FACE = "face."
+"""What the names of the face model's tensors begin with."""
 
 
 class WarpRenderer:
@@ -85,14 +104,24 @@ class WarpRenderer:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: WarpConfig) -> WarpRenderer:
-        """The renderer back from tensors(). Raises KeyError when one is missing."""
-        face = {k.removeprefix("face."): t.cpu() for k, t in tensors.items() if "." in k}
-        state = {k: t for k, t in tensors.items() if "." not in k}
-        return cls(FaceModel.from_tensors(face), state, config)
+        """The renderer back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        face = FaceModel.from_tensors({k: t.cpu() for k, t in within(tensors, FACE).items()})
+        state = {k: t for k, t in tensors.items() if not k.startswith(FACE)}
+        check_tensors(state, TENSORS, {CODES.name: face.n_codes})
+        for column, name in enumerate(("images", "masks")):
+            ends = torch.cat([torch.zeros(1, dtype=torch.int64), state["ends"][:, column].cpu()])
+            if not (ends.diff() > 0).all() or ends[-1] != len(state[name]):
+                raise ContentError(f"the tensor ends does not divide {name} into images")
+        return cls(face, state, config)
+
+    @property
+    def n_codes(self) -> int:
+        """Components of the motion codes that it renders."""
+        return self.face.n_codes
 
     def tensors(self) -> dict[str, Tensor]:
         """All that from_tensors needs."""
-        return {**self._state, **{f"face.{k}": t for k, t in self.face.tensors().items()}}
+        return {**self._state, **{FACE + k: t for k, t in self.face.tensors().items()}}
 
     def steps(self) -> dict[str, Tensor]:
         """Nothing is rounded."""

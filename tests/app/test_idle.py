@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from fixtures_damage import accepted
 from fixtures_head import make_background
+from torch import Tensor
 
 from talkhead import media
 from talkhead.app import idle as idle_module
 from talkhead.app.idle import (
+    FACE,
     KEYFRAME_EVERY,
     REVERSE_BYTES,
+    TRACKS,
     choose_frames,
     clip_of,
     idle_frames,
@@ -25,6 +31,7 @@ from talkhead.app.idle import (
     save_idle,
 )
 from talkhead.dataset import IdentityDataset, small_size
+from talkhead.errors import PackageError
 from talkhead.identity import (
     EncoderPart,
     FittedPart,
@@ -214,6 +221,57 @@ def test_saved_and_loaded(
     assert (idle.crop_height, idle.crop_width, idle.scale) == (128, 96, 1.0)
     assert idle.masks.shape[1:] == small_size((128, 96))
     assert np.array_equal(idle.face.basis, kept.face.basis)
+
+
+@pytest.mark.parametrize("file", [TRACKS, FACE])
+def test_damaged_parts_are_refused(
+    saved: tuple[IdentityPackage, Path], monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    package, _ = saved
+    stored = {name: package.tensors(name) for name in (TRACKS, FACE)}
+
+    def load(damaged: Mapping[str, Tensor]) -> object:
+        held = {**stored, file: damaged}
+        monkeypatch.setattr(IdentityPackage, "tensors", lambda _, name: held[name])
+        return load_idle(package)
+
+    free = {("triangles", "longer 0"), ("triangles", "shorter 0")}  # any number of triangles
+    assert accepted(stored[file], load) == (free if file == FACE else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("size", [128, 96, 33, 1024, 1024], "which are no crops' masks"),
+        ("size", [112, 96, 33, 28, 24], "is not the 22,176 bytes it should be"),
+        ("scale", [0.02], "do not fit the images"),
+        ("origins", [[-4000.0, 3.0]] * 33, "crops outside of the images"),
+        ("viewmats", [[[0.0] * 4] * 4] * 33, "holds what is no head pose"),
+    ],
+)
+def test_tracks_that_contradict_each_other_are_refused(
+    saved: tuple[IdentityPackage, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    values: list[Any],
+    message: str,
+) -> None:
+    package, _ = saved
+    stored = {file: package.tensors(file) for file in (TRACKS, FACE)}
+    assert len(stored[TRACKS]["codes"]) == 33
+    stored[TRACKS][name] = torch.tensor(values, dtype=stored[TRACKS][name].dtype)
+    monkeypatch.setattr(IdentityPackage, "tensors", lambda _, name: stored[name])
+    with pytest.raises(PackageError, match=f"idle\\.safetensors: .*{message}.*Import or fit"):
+        load_idle(package)
+
+
+def test_no_more_is_unpacked_than_a_clip_may_have(
+    saved: tuple[IdentityPackage, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_module, "MOST_MASK_BYTES", 33 * 32 * 24 - 1)
+    monkeypatch.setattr(idle_module, "inflate", lambda *_: pytest.fail("unpacked all the same"))
+    with pytest.raises(PackageError, match="masks of 25,344 bytes, where 25,343 are allowed"):
+        load_idle(saved[0])
 
 
 def test_the_clip_s_pictures_are_the_video_s(

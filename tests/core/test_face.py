@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures_damage import accepted
 from fixtures_head import make_codes, make_face
 
 from talkhead import face as names
+from talkhead.errors import PackageError
 from talkhead.face import FaceModel, lip_aperture
 from talkhead.storage import read_tensors, write_tensors
 
@@ -40,8 +42,15 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
 def test_missing_tensor() -> None:
     tensors = make_face().tensors()
     del tensors["basis"]
-    with pytest.raises(KeyError):
+    with pytest.raises(PackageError, match="basis"):
         FaceModel.from_tensors(tensors)
+
+
+def test_damaged_tensors_are_refused() -> None:
+    assert accepted(make_face().tensors(), FaceModel.from_tensors) == {
+        ("triangles", "longer 0"),  # any number of triangles
+        ("triangles", "shorter 0"),
+    }
 
 
 def test_lip_aperture_by_hand() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from fixtures_damage import accepted
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import conv1d, gelu
 
+from talkhead.config import from_json, to_json
 from talkhead.encoder.base import encoder_names, load_encoder
 from talkhead.encoder.network import LOOKAHEAD_S, PRESETS, PredictorConfig, TemporalNets, view_of
 from talkhead.encoder.predictor import (
@@ -27,7 +31,7 @@ from talkhead.encoder.predictor import (
     rest_share,
 )
 from talkhead.encoder.training import vectors_per_frame
-from talkhead.errors import TalkheadError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import N_LANDMARKS, FaceModel, lip_aperture
 from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Bool, Float32, SpeechFeatures
@@ -161,9 +165,43 @@ def test_tensors_bring_it_back(clip: Clip, predictor: MotionPredictor) -> None:
     np.testing.assert_array_equal(before, after)
 
 
+def test_damaged_tensors_are_refused(predictor: MotionPredictor) -> None:
+    load = partial(MotionPredictor.from_tensors, config=predictor.config)
+    assert accepted(predictor.tensors(), load) == {
+        ("scaling.rest", "longer 0"),  # eyes and brows may have any number of components
+        ("scaling.rest", "shorter 0"),
+        ("scaling.held_out", "holds nan"),  # a figure, with which nothing is computed
+        ("scaling.held_out", "holds inf"),
+    }
+
+
 def test_a_config_from_json_equals_the_config() -> None:
     layers = [list(layer) for layer in SMALL.layers]
     assert replace(SMALL, layers=layers) == SMALL  # type: ignore[arg-type]
+    assert from_json(PredictorConfig, json.loads(json.dumps(to_json(SMALL)))) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"width": 100_000}, "width is 100000, where 1 to 256 is allowed"),
+        ({"n_members": 10**9}, "n_members is 1000000000"),
+        ({"width": True}, "width is True, where a whole number is needed"),
+        ({"layers": [[3, 1]] * 9}, "layers is .*at most 8 of them"),
+        ({"layers": [[3, 10**6]]}, "layers is .*where 1 to 32 is allowed"),
+        ({"layers": [[3, 1, 1]]}, r"layers is \[3, 1, 1\], where a list of 2 is needed"),
+        ({"layers": "31"}, "layers is '31', where a list is needed"),
+    ],
+)
+def test_a_config_may_not_be_as_large_as_it_likes(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        from_json(PredictorConfig, given)
+
+
+def test_nets_that_see_too_far_are_refused_before_they_are_made(predictor: MotionPredictor) -> None:
+    far = replace(predictor.config, layers=((32, 32),))
+    with pytest.raises(PackageError, match="the nets see 992 frames"):
+        MotionPredictor.from_tensors(predictor.tensors(), far)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

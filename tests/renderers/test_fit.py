@@ -178,8 +178,7 @@ def test_no_held_out_frame_is_read(
     origins = tracks.origins.copy()
     origins[held_out] = -1000.0
     spoilt = type(tracks)(**{**vars(tracks), **changed, "origins": origins})
-    IdentityDataset.save(corrupted, head_dataset.info, head_dataset.face, spoilt)
-    dataset = IdentityDataset.load(corrupted)
+    dataset = replace(head_dataset, path=corrupted, tracks=spoilt)
     again = fit(dataset, tmp_path / "state.safetensors", name=fitted.name)
     assert same(again, fitted.tensors)
 

@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 
 from talkhead.dataset import FRAMES, MASKS, DatasetInfo, IdentityDataset, Tracks, train_frames
-from talkhead.face import INNER_LIPS, N_BLENDSHAPES, OUTER_EYE_CORNERS, OUTER_LIPS, FaceModel
+from talkhead.face import (
+    INNER_LIPS,
+    N_BLENDSHAPES,
+    N_BODY,
+    OUTER_EYE_CORNERS,
+    OUTER_LIPS,
+    FaceModel,
+)
 from talkhead.types import Float32, Rendering, UInt8
 
 N_FRAMES, HEIGHT, WIDTH, SOURCE = 66, 80, 64, 120
 LEFT, TOP = 30, 70  # the crop reaches 30 px below the source image
-N_CODES = 2
+N_CODES = 1 + N_BODY
 
 
 def make_landmarks() -> Float32:
@@ -34,6 +41,13 @@ def make_landmarks() -> Float32:
     points[:, list(OUTER_EYE_CORNERS), 1] = TOP + 20
     points[:, list(OUTER_EYE_CORNERS), 0] = [LEFT + 15, LEFT + 49]
     return points
+
+
+def before_the_camera() -> Float32:
+    """A head pose [4, 4]."""
+    view = np.eye(4, dtype=np.float32)
+    view[2, 3] = 1.0
+    return view
 
 
 def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
@@ -56,13 +70,13 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
         silent=~yes,
         kept=yes.copy(),
         hidden=np.zeros((N_FRAMES, 1), dtype=bool),
-        viewmats=np.tile(np.eye(4, dtype=np.float32), (N_FRAMES, 1, 1)),
+        viewmats=np.tile(before_the_camera(), (N_FRAMES, 1, 1)),
         residual_px=np.zeros(N_FRAMES, np.float32),
-        codes=np.stack([np.arange(N_FRAMES), np.zeros(N_FRAMES)], 1).astype(np.float32),
+        codes=np.pad(np.arange(N_FRAMES, dtype=np.float32)[:, None], ((0, 0), (0, N_BODY))),
         origins=origins,
     )
     size = (SOURCE, SOURCE, WIDTH, HEIGHT)
-    info = DatasetInfo("clip.mp4", N_FRAMES, *size, scale, None, 1, False, False)
+    info = DatasetInfo("clip.mp4", N_FRAMES, *size, scale, 0.0, 1, False, False)
     face = FaceModel(
         template=np.zeros((478, 3), np.float32),
         basis=np.zeros((N_CODES, 478, 3), np.float32),

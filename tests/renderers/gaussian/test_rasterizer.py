@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import TalkheadError
+from talkhead.renderers.gaussian import raster_numba
 from talkhead.renderers.gaussian.raster_constants import ALPHA_FLOOR, MIN_TRANSMITTANCE
 from talkhead.renderers.gaussian.raster_reference import rasterize_reference
 from talkhead.renderers.gaussian.rasterizer import backends, rasterize
@@ -360,3 +361,18 @@ def test_misuse_is_told() -> None:
         rasterize(*scene.splats, *camera, backend="opengl")
     with pytest.raises(TalkheadError, match="gsplat"):
         rasterize(*scene.splats, *camera, backend="gsplat")
+
+
+def test_splats_that_cover_all_a_thousand_times_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A damaged head may fill every tile with every Gaussian: told before the lists are made."""
+    means = torch.zeros(1, 50, 3) + torch.tensor([0.0, 0.0, 3.0])
+    covars = torch.tensor([100.0, 0, 0, 100.0, 0, 100.0]).expand(1, 50, 6).contiguous()
+    opacities, colours = torch.full((1, 50), 0.9), torch.full((1, 50, 3), 0.5)
+    ks = torch.tensor([[[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]])
+    scene = (means, covars, opacities, colours, torch.eye(4)[None], ks, 64, 64)
+    assert rasterize(*scene)[0].isfinite().all()
+    monkeypatch.setattr(raster_numba, "MOST_SLOTS", 799)
+    with pytest.raises(TalkheadError, match="reach 800 tiles of the picture"):
+        rasterize(*scene)
