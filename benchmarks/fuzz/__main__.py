@@ -1,7 +1,7 @@
 """Damaged and hostile inputs for every command that reads a file.
 
     python -m benchmarks.fuzz --cases N [--seed S] [--kinds KIND ...] [--keep DIR]
-    python -m benchmarks.fuzz --replay SEED:CASE [--keep DIR]
+    python -m benchmarks.fuzz --replay SEED:CASE ... [--keep DIR]
     python -m benchmarks.fuzz --plain              each kind's valid files: they must be accepted
 
 Prints a JSON line for each case and a last one that sums up; ends with status 1 when there was a fault.
@@ -36,6 +36,12 @@ def cases_of(suite: Suite, seed: int, kinds: Sequence[str]) -> Iterator[Case]:
         if not kinds or draw_kind(suite, case.rng()).name in kinds:
             yield case
         number += 1
+
+
+def named_case(text: str) -> Case:
+    """The case that "SEED:CASE" names."""
+    seed, _, number = text.partition(":")
+    return Case(int(seed), int(number))
 
 
 class Tally:
@@ -99,14 +105,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", default=[], choices=names, metavar="KIND",
                         help=", ".join(names))  # fmt: skip
-    parser.add_argument("--replay", metavar="SEED:CASE", help="run one case again")
+    parser.add_argument("--replay", nargs="+", type=named_case, metavar="SEED:CASE",
+                        help="run these cases again")  # fmt: skip
     parser.add_argument("--plain", action="store_true", help="damage nothing")
     parser.add_argument("--keep", type=Path, help="copy the folders of faulty cases there")
     chosen = parser.parse_args()
     cases, n_cases = cases_of(SUITE, chosen.seed, chosen.kinds), chosen.cases
     if chosen.replay:
-        seed, _, number = chosen.replay.partition(":")
-        cases, n_cases = iter([Case(int(seed), int(number))]), 1
+        cases, n_cases = iter(chosen.replay), len(chosen.replay)
     elif chosen.plain:
         plain = [c for c in plain_cases(SUITE, chosen.seed)
                  if not chosen.kinds or c.plain in chosen.kinds]  # fmt: skip
