@@ -16,6 +16,7 @@ from talkhead.app.identities import QUALITY, SHEET, Home
 from talkhead.app.idle import save_idle
 from talkhead.app.person import VERSION
 from talkhead.app.prepare import MOTION
+from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.base import load_encoder
 from talkhead.encoder.network import PredictorConfig, TemporalNets, view_of
@@ -29,7 +30,7 @@ from talkhead.identity import (
     SourceVideo,
 )
 from talkhead.progress import SilentProgress
-from talkhead.renderers.base import config_to_json, renderer_kind
+from talkhead.renderers.base import renderer_kind
 from talkhead.renderers.packing import pack
 from talkhead.storage import write_json, write_tensors
 from talkhead.types import UInt8
@@ -143,7 +144,7 @@ def _add_head(name: str, dataset: IdentityDataset, writer: PackageWriter) -> Fit
     head = renderer_kind(name).renderer().from_dataset(dataset, config, 0)
     file = f"{name}.safetensors"
     writer.add_tensors(file, pack(head.tensors(), head.steps()))
-    return FittedPart(file, config_to_json(config))
+    return FittedPart(file, to_json(config))
 
 
 def make_work(work: Path, dataset: IdentityDataset) -> None:
