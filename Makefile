@@ -71,20 +71,14 @@ types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages ar
 bench: venv  ## the README's figures as JSON lines
 	$(VENV)/bin/python -m benchmarks
 
-define IMPORT_ALL
-import importlib, pkgutil, talkhead
-names = [m.name for m in pkgutil.walk_packages(talkhead.__path__, "talkhead.")]
-print(len([importlib.import_module(name) for name in names]), "modules of", talkhead.__file__)
-endef
-export IMPORT_ALL
-
-wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, import it elsewhere
+wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, fit and speak with it elsewhere
 	rm -rf build/wheel-test build/lib build/bdist.*  # setuptools would pack stale files of build/lib
 	$(PIP) wheel --no-deps --wheel-dir build/wheel-test .
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/python -m pip --disable-pip-version-check install -q \
 	    -c constraints.txt build/wheel-test/talkhead-*.whl
-	cd build/wheel-test && venv/bin/talkhead --help >/dev/null && venv/bin/python -c "$$IMPORT_ALL"
+	cd build/wheel-test && venv/bin/python $(CURDIR)/tests/installed.py \
+	    $(CURDIR)/samples/person.mp4 $(CURDIR)/samples/line.wav
 
 clean:  ## remove everything that was made here, .venv included
 	rm -rf build dist *.egg-info .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)

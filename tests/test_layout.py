@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,14 +46,41 @@ def module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
+def setuptools_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
+    return settings["setuptools"]
+
+
 def test_pyproject_lists_exactly_the_packages_of_the_tree() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    settings = setuptools_settings()
     folders = {path.parent.relative_to(ROOT).as_posix() for path in shipped(*LEVELS)}
     folders.add("samples")  # for the line of speech in it
     found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
     assert settings["package-dir"] == found
     assert sorted(settings["packages"]) == sorted(found)
     assert [f for f in sorted(folders) if not (ROOT / f / "__init__.py").is_file()] == []
+
+
+NOT_PACKED = {MAKING, "__pycache__", "README.md"}
+"""Folders and files beside the code that a wheel does without."""
+
+
+def test_pyproject_packs_all_data_files() -> None:
+    settings = setuptools_settings()
+    found = {
+        path.relative_to(ROOT)
+        for folder in LEVELS
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix != ".py" and not NOT_PACKED & {*path.parts}
+    }
+    covered = {
+        path.relative_to(ROOT)
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / settings["package-dir"][package]).glob(pattern)
+    }
+    assert sorted(found - covered) == []
+    assert Path("core/py.typed") in covered
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
