@@ -1,0 +1,112 @@
+"""Which addresses talkhead's commands reach for: none but this machine's own.
+
+    python -m benchmarks.network [--seconds N] [--keep FOLDER]
+
+Fits the first seconds of the sample person, lets them speak, verifies what was made and evaluates, and
+then gives speak and fit playlists that name a server, each under strace (Linux; apt-get install strace).
+A JSON line for each command: its exit status, how many calls it made to reach an address, and those to
+addresses that are not loopback. Exits 1 where there is one, or where a command does not end as it must:
+well on good inputs, with one line on playlists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from talkhead import media
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+CALLS = "connect,sendto,sendmsg,sendmmsg"
+_CALL = re.compile(r"\b(?:connect|sendto|sendmsg|sendmmsg)\(")
+_ADDRESS = re.compile(r'sin_addr=inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)"')
+HOSTILE = {
+    "dash.mp4": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT5S"><Period><AdaptationSet mimeType="video/mp4"><Representation '
+    'id="1" bandwidth="1"><BaseURL>http://192.0.2.1/x.mp4</BaseURL></Representation></AdaptationSet>'
+    "</Period></MPD>",
+    "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://192.0.2.1/x.ts\n#EXT-X-ENDLIST\n",
+    "concat.wav": "ffconcat version 1.0\nfile http://192.0.2.1/x.wav\n",
+}
+"""Playlists by name; the address is one of those that are reserved for documentation."""
+
+
+def outside(lines: Iterable[str]) -> tuple[int, list[str]]:
+    """How many of strace's lines are calls to reach something, and those that name an address which
+    is neither loopback nor unspecified."""
+    n_calls, found = 0, []
+    for line in lines:
+        if _CALL.search(line) is None:
+            continue
+        n_calls += 1
+        for four, six in ((m[1], m[2]) for m in _ADDRESS.finditer(line)):
+            address = ipaddress.ip_address(four or six)
+            if not (address.is_loopback or address.is_unspecified):
+                found.append(line.strip())
+    return n_calls, found
+
+
+def traced(command: list[str], folder: Path) -> dict[str, Any]:
+    """What a talkhead command reached for, it and all that it started."""
+    log = folder / "strace.log"
+    strace = ["strace", "-f", "-qq", "-s", "64", "-e", f"trace={CALLS}", "-o", str(log)]
+    talkhead = [sys.executable, "-m", "talkhead.app.cli", *command]
+    done = subprocess.run([*strace, *talkhead], capture_output=True, text=True, cwd=folder)
+    with log.open(errors="replace") as lines:
+        n_calls, found = outside(lines)
+    return {"command": command[:3], "status": done.returncode, "calls": n_calls, "outside": found}
+
+
+def commands(folder: Path, seconds: int) -> Iterator[tuple[int, list[str]]]:
+    """The exit status that each command must have, in this order: on what is good, then on playlists."""
+    person, line = SAMPLES / "person.mp4", SAMPLES / "line.wav"
+    with closing(media.read_frames(person, n_frames=seconds * 25)) as frames:
+        media.write_video(folder / "short.mp4", frames, audio_path=person)
+    home = ["--home", str(folder / "home")]
+    yield (
+        0,
+        ["fit", "--video", "short.mp4", "--name", "short", "--preset", "preview", "--yes", *home],
+    )
+    yield 0, ["speak", "--audio", str(line), "--identity", "short", "--output", "line.mp4", *home]
+    yield 0, ["verify", "line.mp4", *home]
+    yield 0, ["evaluate", "short", *home]
+    for name, text in HOSTILE.items():
+        (folder / name).write_text(text)
+        yield 1, ["fit", "--video", name, "--name", "other", "--yes", *home]
+        yield 1, ["speak", "--audio", name, "--identity", "short", "--output", "no.mp4", *home]
+        yield 1, ["verify", name, *home]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=8, help="of the sample person's footage")
+    parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
+    options = parser.parse_args()
+    if shutil.which("strace") is None:
+        raise SystemExit("error: strace is not here. Install it: apt-get install strace")
+    folder = options.keep or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    ok = True
+    try:
+        for status, command in commands(folder, options.seconds):
+            row = traced(command, folder)
+            ok = ok and row["status"] == status and not row["outside"]
+            print(json.dumps(row), flush=True)
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    raise SystemExit(0 if ok else 1)
+
+
+if __name__ == "__main__":
+    main()
