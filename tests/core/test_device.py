@@ -97,11 +97,14 @@ def test_a_seed_repeats_every_generator() -> None:
     assert draw() == draw()
 
 
-def test_threads() -> None:
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:
         assert device.set_threads(1) == 1
         assert torch.get_num_threads() == 1
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert device.set_threads() == torch.get_num_threads() == 3
+        monkeypatch.delenv("OMP_NUM_THREADS")
         assert device.set_threads() == device.n_cores() >= 1
     finally:
         torch.set_num_threads(before)
