@@ -13,13 +13,17 @@ import numpy as np
 
 from talkhead import media
 from talkhead.errors import MediaError, TalkheadError
+from talkhead.images import kind_of_file, read_image
 from talkhead.types import FRAME_RATE, UInt8
 
 Backgrounds = Callable[[int, int], Iterator[UInt8]]
 """first, after -> the pictures [h, w, 3] behind the frames first to after - 1 of a line."""
 
 OWN, ALPHA = "own", "alpha"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
+"""Of files that are images or nothing; other files may be images or videos."""
+MOST_MISFIT = 16.0
+"""What covers a picture is at most so many times as large, before it is cut."""
 COLOURS = {
     "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080",
     "silver": "#c0c0c0", "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500",
@@ -41,8 +45,8 @@ def check_background(text: str) -> None:
             f"background {text!r}: neither a colour (a name, or #rrggbb), nor own, nor alpha, nor "
             "an image or video that is there"
         )
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        _read_image(path)
+    if _is_image(path):
+        read_image(path)
     elif not media.probe(path).has_video:
         raise MediaError(f"{path}: has no picture. Give an image, a video or a colour")
 
@@ -60,8 +64,8 @@ def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
     if colour is not None:
         return _still(np.full_like(own, colour))
     path, size = Path(text), (own.shape[1], own.shape[0])
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _still(_covering(_read_image(path), size))
+    if _is_image(path):
+        return _still(_covering(path, read_image(path), size))
     return _looping(path, size, n_frames)
 
 
@@ -81,11 +85,7 @@ def _still(picture: UInt8) -> Backgrounds:
 
 def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
     info = media.probe(path)
-    scale = max(size[0] / info.width, size[1] / info.height)
-    cover = (
-        max(size[0], round(info.width * scale)),
-        max(size[1], round(info.height * scale)),
-    )
+    cover = _cover(path, (info.width, info.height), size)
     with closing(media.read_frames(path, n_frames=n_needed, size=(2, 2))) as frames:
         n_loop = sum(1 for _ in frames)
     if n_loop == 0:
@@ -106,21 +106,32 @@ def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
     return run
 
 
-def _read_image(path: Path) -> UInt8:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None:
-        raise MediaError(f"{path}: is no image that can be read. Export it as PNG or JPEG")
-    return np.ascontiguousarray(picture[..., ::-1]).astype(np.uint8)
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or kind_of_file(path) is not None
 
 
-def _covering(picture: UInt8, size: tuple[int, int]) -> UInt8:
+def _covering(path: Path, picture: UInt8, size: tuple[int, int]) -> UInt8:
     """An image scaled to cover (width, height), cut to it around its middle."""
     height, width = picture.shape[:2]
-    scale = max(size[0] / width, size[1] / height)
-    cover = max(size[0], round(width * scale)), max(size[1], round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    cover = _cover(path, (width, height), size)
+    shrinks = width > size[0] and height > size[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return _cut(np.asarray(cv2.resize(picture, cover, interpolation=how), np.uint8), size)
+
+
+def _cover(path: Path, own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The size to which what has its own size (width, height) is brought, to cover another size.
+
+    Raises MediaError where the shapes are too far apart.
+    """
+    scale = max(size[0] / own[0], size[1] / own[1])
+    cover = max(size[0], round(own[0] * scale)), max(size[1], round(own[1] * scale))
+    if cover[0] * cover[1] > MOST_MISFIT * size[0] * size[1]:
+        raise MediaError(
+            f"{path}: {own[0]}x{own[1]} is too far from the shape of the video, {size[0]}x{size[1]}. "
+            "Cut it to a similar shape"
+        )
+    return cover
 
 
 def _cut(picture: UInt8, size: tuple[int, int]) -> UInt8:

@@ -27,9 +27,10 @@ from talkhead.dataset import (
     shrunk_mask,
     small_size,
 )
-from talkhead.errors import PackageError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import CODES, MOST_CODE, WORLD, FaceModel
 from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
+from talkhead.images import PNG, read_image
 from talkhead.progress import Progress
 from talkhead.storage import ContentError, inflate, write_bytes
 from talkhead.tensors import Size, TensorSpec, check_tensors
@@ -201,10 +202,12 @@ def load_face(package: IdentityPackage) -> FaceModel:
 def _plate(package: IdentityPackage) -> UInt8:
     """The background of a package, of the size that its manifest says."""
     path, manifest = package.file(PLATE), package.manifest
-    plate = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if plate is None or plate.shape[:2] != (manifest.frame_height, manifest.frame_width):
-        raise PackageError(f"{path}: damaged, or of another size than the clip. {REMEDY}")
-    return np.ascontiguousarray(plate[..., ::-1])
+    try:
+        return read_image(path, (PNG,), (manifest.frame_width, manifest.frame_height))
+    except TalkheadError as error:
+        raise PackageError(
+            f"{path}: damaged, or of another size than the clip. {REMEDY}"
+        ) from error
 
 
 def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from talkhead.cameras import MOST_PX, crop_intrinsics, default_intrinsics, view_fault
 from talkhead.config import from_json, limits
-from talkhead.errors import PackageError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import (
     CHIN,
     CODES,
@@ -37,6 +37,7 @@ from talkhead.face import (
     WORLD,
     FaceModel,
 )
+from talkhead.images import PNG, read_image
 from talkhead.storage import (
     ContentError,
     content_errors,
@@ -325,10 +326,11 @@ class IdentityDataset:
     @cached_property
     def plate(self) -> UInt8:
         """Background [height, width, 3] uint8 RGB at source size, filled in where never seen."""
-        image = cv2.imread(str(self.path / "plate.png"), cv2.IMREAD_COLOR)
-        if image is None:
-            raise PackageError(f"{self.path / 'plate.png'}: missing or damaged. Run fit again")
-        return np.ascontiguousarray(image[..., ::-1])
+        path = self.path / "plate.png"
+        try:
+            return read_image(path, (PNG,), (self.info.width, self.info.height))
+        except TalkheadError as error:
+            raise PackageError(f"{path}: missing or damaged. Run fit again") from error
 
     @cached_property
     def waveform(self) -> Float32:

@@ -13,7 +13,7 @@ FOLDERS = ("core", "weights", "preprocess", "encoder", "renderers", "app")
 MAKING = "making"
 """Folders of scripts that made what is shipped; they are no packages."""
 
-INPUTS, PROGRAM = "core/inputs.py", "core/ffmpeg_program.py"
+INPUTS, PROGRAM, IMAGES = "core/inputs.py", "core/ffmpeg_program.py", "core/images.py"
 DOORS = {
     # An input of ffmpeg, which carries what ffmpeg may open for it.
     "ffmpeg.input": {INPUTS},
@@ -24,6 +24,11 @@ DOORS = {
     # The program: started in one place, asked for its version in another, a description's key.
     "imageio_ffmpeg.get_ffmpeg_exe": {PROGRAM},
     "ffmpeg_path": {PROGRAM, "app/doctor.py", "core/probing.py"},
+    # Still images, whose kind and size are looked at first.
+    "cv2.imdecode": {IMAGES},
+    "cv2.imread": set(),
+    "cv2.imreadmulti": set(),
+    "cv2.imdecodemulti": set(),
     "cv2.VideoCapture": set(),
     "cv2.VideoWriter": set(),
 }
@@ -75,6 +80,8 @@ def test_every_file_goes_through_its_door() -> None:
     ("subprocess.run([media.ffmpeg_path(), '-v'])", True),
     ("report('-i', path)", True),
     ("cv2.VideoCapture('a.mp4')", True),
+    ("cv2.imread('a.png')", True),
+    ("cv2.imdecode(data, 1)", True),
     ("import soundfile", True),
     ("from PIL import Image", True),
     ("media_input('a.mp4')", False),

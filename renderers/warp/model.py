@@ -20,8 +20,9 @@ from torch import Tensor
 from talkhead.cameras import MOST_PX, project, view_fault
 from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset, farthest_first
-from talkhead.errors import PackageError
+from talkhead.errors import MediaError, PackageError
 from talkhead.face import CODES, MOST_CODE, N_SURFACE, WORLD, FaceModel
+from talkhead.images import JPEG, decode_image
 from talkhead.renderers.base import TrainBatch
 from talkhead.storage import ContentError
 from talkhead.tensors import Size, TensorSpec, check_tensors, within
@@ -167,10 +168,13 @@ class WarpRenderer:
             ends = self._state["ends"][:, column].tolist()
             start = ends[number - 1] if number else 0
             data = self._state[name][start : ends[number]].cpu().numpy()
-            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-            if image is None:
-                raise PackageError(f"exemplar {number} of the head is damaged. Fit it again")
-            parts.append(image)
+            try:
+                part = decode_image(data.tobytes(), name, (JPEG,), cv2.IMREAD_UNCHANGED)
+            except MediaError as error:
+                raise PackageError(
+                    f"exemplar {number} of the head is damaged. Fit it again"
+                ) from error
+            parts.append(part)
         return np.dstack([parts[0][..., ::-1], parts[1]])
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:

@@ -54,6 +54,28 @@ def test_an_image_covers_and_keeps_its_middle(tmp_path: Path) -> None:
     assert picture[12, 16].tolist() == [255, 0, 0] and not picture[:, :8].any()
 
 
+def test_an_image_is_told_by_its_content(tmp_path: Path) -> None:
+    """An image of another kind than its name says, and one that is none of those that are read."""
+    data = cv2.imencode(".png", grey(90))[1].tobytes()
+    for name in ("photo.jpg", "photo", "photo.mp4"):
+        (tmp_path / name).write_bytes(data)
+        (picture,) = backgrounds_of(str(tmp_path / name), OWN, 1)(0, 1)
+        assert picture.mean() == 90
+    (tmp_path / "photo.png").write_bytes(cv2.imencode(".jp2", grey(90))[1].tobytes())
+    with pytest.raises(TalkheadError, match=r"no image that can be read\. Export it as PNG, JPEG"):
+        check_background(str(tmp_path / "photo.png"))
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_line_is_no_background(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Enlarged until it covers the picture, it would take any amount of memory."""
+    (tmp_path / "line.png").write_bytes(cv2.imencode(".png", grey(90, *size))[1].tobytes())
+    media.write_video(tmp_path / "line.mkv.mp4", [grey(90, 2 * size[0], 2 * size[1])])
+    for name in ("line.png", "line.mkv.mp4"):
+        with pytest.raises(TalkheadError, match="is too far from the shape of the video, 32x24"):
+            backgrounds_of(str(tmp_path / name), OWN, 9)
+
+
 def test_a_video_loops_and_any_part_equals_the_whole(tmp_path: Path) -> None:
     path = tmp_path / "loop.mp4"
     media.write_video(path, [grey(20 + 20 * i) for i in range(7)], keyframe_every=3)
