@@ -202,6 +202,13 @@ def fit(
         float,
         typer.Option("--min-face", min=0.0, max=1.0, help="Share of frames that need a face."),
     ] = 0.8,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Where another process fits an identity of this name: wait for it, or refuse.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -233,6 +240,7 @@ def fit(
         consent=consent,
         use_all_frames=use_all_frames,
         min_face=min_face,
+        wait=wait,
         progress=make_progress_for(as_json, quiet),
         **chosen,
     )

@@ -28,7 +28,7 @@ from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
 from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
 from talkhead.app.identities import USES_ALL, Home
 from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
-from talkhead.app.prepare import prepare
+from talkhead.app.prepare import prepare_locked
 from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
@@ -101,7 +101,8 @@ def evaluate(
         check_sound(Path(audio))
     video, work = find_footage(store, package, video)
     set_threads()
-    dataset = prepare(video, work, PreprocessConfig(), progress)
+    name = package.manifest.name
+    dataset = prepare_locked(store, name, video, work, PreprocessConfig(), progress)
     subject = _subject(package, video, dataset, renderer, device, options)
     instruments, left_out = make_instruments()
     clip = Clip.of(dataset, subject.numbers, options)

@@ -27,6 +27,7 @@ from talkhead.app.identities import (
     name_from_video,
 )
 from talkhead.app.idle import FACE, save_idle
+from talkhead.app.locking import lock_identity
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
 from talkhead.app.prepare import motion_version, prepare
 from talkhead.app.stages import StageClock
@@ -118,12 +119,14 @@ def fit(
     consent: str | None = None,
     use_all_frames: bool = False,
     min_face: float = 0.8,
+    wait: bool = True,
     progress: Progress | None = None,
 ) -> FitResult:
     """An identity learnt from a video, stored in the home folder under `name`.
 
     The same call goes on where an interrupted one stopped. Figures come from the last 1/11 of the
-    frames, which are not learnt from unless use_all_frames. Raises TalkheadError with what to do.
+    frames, which are not learnt from unless use_all_frames. wait: while another process fits an
+    identity of this name. Raises TalkheadError with what to do.
     """
     video, progress = Path(video), progress or SilentProgress()
     if encoder.endswith(WEIGHTS_SUFFIX):
@@ -132,20 +135,34 @@ def fit(
     _check(video, options)
     store, chosen_device = Home.locate(home), resolve_device(device)
     name = name or name_from_video(video)
+    config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
+    with lock_identity(store, name, progress, wait=wait):
+        return _fit(video, store, name, options, config, chosen_device, progress)
+
+
+def _fit(
+    video: Path,
+    store: Home,
+    name: str,
+    options: FitOptions,
+    config: PreprocessConfig,
+    device: torch.device,
+    progress: Progress,
+) -> FitResult:
+    """See fit; the identity's lock is held."""
     destination = store.identity_dir(name)
     _check_free(destination, video)
-    config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
     digest = sha256_of(video)
     work = make_folder(store.work_path(name, dataset_key(digest, config, silence_version())))
     write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": digest})
     clock = StageClock(work / STAGES)
-    seed_everything(seed)
+    seed_everything(options.seed)
     set_threads()
     with clock.stage("preparing the footage"):
-        on_cpu = chosen_device if chosen_device.type == "cpu" else None
+        on_cpu = device if device.type == "cpu" else None
         dataset = prepare(video, work, config, progress, on_cpu)
-    with clock.stage(f"fitting the {renderer} renderer, {preset}"):
-        head = _fit_renderer(dataset, work, options, chosen_device, progress)
+    with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
+        head = _fit_renderer(dataset, work, options, device, progress)
     with clock.stage("learning the mouth from the sound"):
         features = hear_footage(dataset, options.ears)
         predictor = _fit_predictor(dataset, features, work, options, progress)
@@ -153,7 +170,7 @@ def fit(
         subject = _subject(video, dataset, head, predictor, features)
         brief, sheet = None, None
         if subject is not None:
-            brief = report_brief(subject, preset, work, store.report_path(name), progress)
+            brief = report_brief(subject, options.preset, work, store.report_path(name), progress)
             sheet = write_sheet(subject, work / SHEET)
     figures = {} if brief is None else {take.name: _figures(take) for take in brief.report.takes}
     with clock.stage("packing"):

@@ -4,6 +4,7 @@ HOME/
   identities/NAME/        packages
   work/NAME-<hash>/       datasets and checkpoints of `fit`, from which it resumes
   reports/NAME/           what `fit` and `evaluate` wrote to be read
+  locks/NAME.lock         held by the process that fits or removes NAME, gone with it
   latest.json             who was fitted or imported last
 """
 
@@ -14,6 +15,8 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from talkhead.identity import (
     read_export_manifest,
     read_manifest,
 )
+from talkhead.locks import Holder, held
 
 HOME_VARIABLE = "TALKHEAD_HOME"
 DATASET = "dataset"
@@ -93,6 +97,17 @@ class Home:
         digest = hashlib.sha256(key.encode()).hexdigest()[:12]
         return self.path / "work" / f"{check_name(name)}-{digest}"
 
+    @contextmanager
+    def lock(self, name: str, busy: Callable[[Holder], None]) -> Iterator[None]:
+        """A block in which this process alone changes what there is of name.
+
+        busy: see `talkhead.locks.held`.
+        """
+        path = self.path / "locks" / f"{check_name(name)}.lock"
+        storage.make_folder(path.parent)
+        with held(path, busy):
+            yield
+
     def report_path(self, name: str) -> Path:
         """The folder of the report on an identity, which need not be there."""
         return self.path / "reports" / check_name(name)
@@ -130,9 +145,9 @@ class Home:
         """The identity fitted or imported last; the only one when that one is gone; else None."""
         names = self.names()
         if self.latest_path.is_file():
-            held = storage.read_json(self.latest_path)
-            if isinstance(held, dict) and held.get("name") in names:
-                return str(held["name"])
+            said = storage.read_json(self.latest_path)
+            if isinstance(said, dict) and said.get("name") in names:
+                return str(said["name"])
         return names[0] if len(names) == 1 else None
 
     def remember(self, name: str) -> None:
@@ -178,10 +193,15 @@ class Home:
     def remove(self, name: str) -> list[Path]:
         """The folders that are now gone: the package, the half-done work and the report.
 
-        Raises PackageError when there is none, TalkheadError without permission.
+        Raises PackageError when there is none, TalkheadError without permission or while a process
+        fits the person.
         """
         if name not in self.names():
             raise PackageError(f"identity {name}: there is none of this name. {self._choices()}")
+        with self.lock(name, refuse_busy(name)):
+            return self._remove(name)
+
+    def _remove(self, name: str) -> list[Path]:
         was_latest = self.latest() == name
         report = self.report_path(name)
         reports = [report] if report.is_dir() else []
@@ -224,9 +244,21 @@ class Home:
             raise PackageError(
                 f"identity {name}: there is one already. Pass --name OTHER, or --replace"
             )
-        package = import_package(path, self.identity_dir(name))
+        with self.lock(name, refuse_busy(name)):
+            package = import_package(path, self.identity_dir(name))
         self.remember(name)
         return package.path
+
+
+def refuse_busy(name: str) -> Callable[[Holder], None]:
+    """What `Home.lock` calls so as not to wait: it raises TalkheadError saying who has name."""
+
+    def refuse(holder: Holder) -> None:
+        raise TalkheadError(
+            f"{name}: {holder} works on this identity. Wait until it has ended, or end it"
+        )
+
+    return refuse
 
 
 def state_of(manifest: Manifest, renderer: str = "") -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from talkhead.app.identities import DATASET
+from talkhead.app.identities import DATASET, Home
+from talkhead.app.locking import lock_identity
 from talkhead.dataset import ALL_FRAMES, TENSORS, IdentityDataset
 from talkhead.device import resolve_device
 from talkhead.encoder.silence import silence_of_video
+from talkhead.errors import PackageError
 from talkhead.face import CODES
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import Progress
@@ -18,7 +21,7 @@ from talkhead.renderers import fit as fitting
 from talkhead.renderers.base import renderer_kind
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.refine import refine_motion
-from talkhead.storage import write_tensors
+from talkhead.storage import remove, write_tensors
 from talkhead.tensors import read_checked
 
 VERSION = 3
@@ -36,15 +39,47 @@ def prepare(
     progress: Progress,
     device: torch.device | None = None,
 ) -> IdentityDataset:
-    """The dataset of a video, its motion refined; what is there already in `work` is read.
+    """The dataset of a video, its motion refined; what is there already in `work` is read, and made
+    anew where it is damaged.
 
-    Every renderer and the predictor learn the same motion, whatever it is refined with. device: to
-    refine it on; by default a GPU that gsplat can draw on, else the CPU. Raises MediaError and
-    FootageError like preprocess.
+    Nobody else may write to `work` meanwhile (see prepare_locked). Every renderer and the predictor
+    learn the same motion, whatever it is refined with. device: to refine it on; by default a GPU that
+    gsplat can draw on, else the CPU. Raises MediaError and FootageError like preprocess.
     """
-    dataset = preprocess(video, work / DATASET, config, progress, silence_of_video)
-    stored = _motion_file(work)
-    checkpoint = stored.with_name(f"head-of-{stored.name}")
+    try:
+        return _prepare(video, work, config, progress, device)
+    except PackageError as error:
+        if not str(error).startswith(str(work)):  # other files are at fault: shipped weights, say
+            raise
+        damaged = str(error).partition(": ")[0]
+        progress.message(f"{damaged}: is damaged; this footage is prepared anew")
+    remove(work / DATASET)
+    _motion_file(work).unlink(missing_ok=True)
+    _checkpoint(work).unlink(missing_ok=True)
+    return _prepare(video, work, config, progress, device)
+
+
+def prepare_locked(
+    home: Home, name: str, video: Path, work: Path, config: PreprocessConfig, progress: Progress
+) -> IdentityDataset:
+    """The same for those who don't hold the lock of the identity that `work` belongs to: it is taken
+    where something has to be made."""
+    if _motion_file(work).exists():
+        with suppress(PackageError):
+            return prepared(work)
+    with lock_identity(home, name, progress):
+        return prepare(video, work, config, progress)
+
+
+def _prepare(
+    video: Path,
+    work: Path,
+    config: PreprocessConfig,
+    progress: Progress,
+    device: torch.device | None,
+) -> IdentityDataset:
+    dataset = _opened(preprocess(video, work / DATASET, config, progress, silence_of_video))
+    stored, checkpoint = _motion_file(work), _checkpoint(work)
     if not stored.exists():
         tracks = _refined(dataset, checkpoint, progress, device or resolve_device("auto")).tracks
         motion = {name: torch.from_numpy(getattr(tracks, name)) for name in MOTION}
@@ -55,7 +90,13 @@ def prepare(
 
 def prepared(work: Path) -> IdentityDataset:
     """What prepare has left in a folder of work. Raises TalkheadError when something is missing."""
-    return _with_motion(IdentityDataset.load(work / DATASET), _motion_file(work))
+    return _with_motion(_opened(IdentityDataset.load(work / DATASET)), _motion_file(work))
+
+
+def _opened(dataset: IdentityDataset) -> IdentityDataset:
+    """The dataset, whose images are all there. Raises PackageError where that is not so."""
+    _ = dataset.frames, dataset.masks, dataset.plate
+    return dataset
 
 
 def motion_version() -> str:
@@ -65,6 +106,11 @@ def motion_version() -> str:
 
 def _motion_file(work: Path) -> Path:
     return work / f"motion-{motion_version()}.safetensors"
+
+
+def _checkpoint(work: Path) -> Path:
+    """Of the head that motion is refined with."""
+    return work / f"head-of-{_motion_file(work).name}"
 
 
 def _with_motion(dataset: IdentityDataset, stored: Path) -> IdentityDataset:

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from talkhead import media
 from talkhead.app.identities import USES_ALL, Home
 from talkhead.app.idle import IdleClip, load_face
-from talkhead.app.prepare import prepare
+from talkhead.app.prepare import prepare_locked
 from talkhead.dataset import MAX_GAP, IdentityDataset
 from talkhead.encoder.silence import silence_version
 from talkhead.errors import TalkheadError
@@ -101,8 +101,9 @@ def source_footage(
         )
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
     key = dataset_key(digest, config, silence_version())
-    work = Home(home).work_path(manifest.name, key)
-    dataset = prepare(video, work, config, progress)
+    store = Home(home)
+    work = store.work_path(manifest.name, key)
+    dataset = prepare_locked(store, manifest.name, video, work, config, progress)
     return footage_of(dataset, video, load_face(package))
 
 

@@ -91,11 +91,19 @@ class _Files:
         return whole - sum(len(file) * file.image_bytes for file in (*self._images, *self._every))
 
     def n_done(self) -> int:
-        """How many frames are done: all, or whole chunks."""
+        """How many frames are done: all, or whole chunks; none where there are more than can be."""
+        if self._is_overlong():
+            return 0
         n_images = min(len(file) for file in self._images)
         ends = np.append(np.flatnonzero(self._kept), len(self._kept))
         done = min(int(ends[min(n_images, len(ends) - 1)]), *(len(file) for file in self._every))
         return done if done == len(self._kept) else done // CHUNK * CHUNK
+
+    def _is_overlong(self) -> bool:
+        """Whether files hold more than all frames, as where two processes have written to them."""
+        most = [int(self._kept.sum())] * len(self._images) + [len(self._kept)] * len(self._every)
+        files = (*self._images, *self._every)
+        return any(len(file) > n for file, n in zip(files, most, strict=True))
 
     def truncate(self, n_frames: int) -> None:
         """Keep what is of the first n_frames."""

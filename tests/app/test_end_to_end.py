@@ -11,8 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from processes import package_files, start_fit, wait_for
 from tiny import LINE, SECONDS, make_tiny
 
 from talkhead import media
@@ -101,14 +100,6 @@ def differences(first: Path, second: Path) -> dict[str, float]:
     return apart
 
 
-def package_files(path: Path) -> dict[str, str]:
-    """What is in a package: names and checksums, without the manifest's date."""
-    files = {p.name: sha256_of(p) for p in path.iterdir() if p.name != MANIFEST_NAME}
-    manifest = json.loads((path / MANIFEST_NAME).read_text())
-    del manifest["created"]
-    return {**files, MANIFEST_NAME: json.dumps(manifest, sort_keys=True)}
-
-
 def test_fitting_again_goes_on_from_what_there_is(
     fitted: FitResult, home: Path, footage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,54 +134,23 @@ def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> 
     assert package_files(fitted.package_path) == before
 
 
-KILLED = """
-import signal
-import sys
-import pytest
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit its being ignored
-sys.path.insert(0, {tests!r})
-import tiny
-from talkhead.app import cli
-patch = pytest.MonkeyPatch()
-tiny.make_tiny(patch)
-patch.setattr("talkhead.renderers.fit.CHECKPOINT_S", 0.2)
-sys.argv = ["talkhead", "fit", "--video", {video!r}, "--home", {home!r}, "--preset", "preview",
-            "--consent", "Yes.", "--device", "cpu", "--quiet"]
-cli.main()
-"""
-
-
-def start_fit(video: Path, home: Path) -> subprocess.Popen[str]:
-    script = KILLED.format(tests=str(Path(__file__).parent), video=str(video), home=str(home))
-    return subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for(home: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    """Until a file of that name is there."""
-    while not list(home.rglob(pattern)):
-        assert process.poll() is None, f"ended before {pattern}: {process.stderr.read()}"  # type: ignore[union-attr]
-        time.sleep(0.02)
-
-
 def test_killed_and_interrupted_it_ends_in_the_same_package(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
     """kill -9 while tracking, Ctrl-C while training, and then to the end."""
-    first = start_fit(footage, tmp_path)
+    first = start_fit(footage, tmp_path, "--quiet")
     wait_for(tmp_path, "tracking.part00000.safetensors", first)
     first.kill()
     first.communicate()
     assert not list(tmp_path.glob("identities/*"))
-    second = start_fit(footage, tmp_path)
+    second = start_fit(footage, tmp_path, "--quiet")
     wait_for(tmp_path, "gaussian-*.safetensors", second)
     second.send_signal(signal.SIGINT)
     _, words = second.communicate()
     assert second.returncode == 130, words
     assert "it goes on where it stopped" in words and "Traceback" not in words
     assert not list(tmp_path.glob("identities/*"))
-    third = start_fit(footage, tmp_path)
+    third = start_fit(footage, tmp_path, "--quiet")
     _, words = third.communicate()
     assert third.returncode == 0, words
     package = tmp_path / "identities" / fitted.name
