@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import repeat
@@ -12,39 +11,23 @@ import cv2
 import numpy as np
 
 from talkhead import media
-from talkhead.errors import MediaError, TalkheadError
+from talkhead.app.choices import IMAGE_SUFFIXES, OWN, background_file, colour_of
+from talkhead.errors import MediaError
 from talkhead.images import kind_of_file, read_image
 from talkhead.types import FRAME_RATE, UInt8
 
 Backgrounds = Callable[[int, int], Iterator[UInt8]]
 """first, after -> the pictures [h, w, 3] behind the frames first to after - 1 of a line."""
 
-OWN, ALPHA = "own", "alpha"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
-"""Of files that are images or nothing; other files may be images or videos."""
 MOST_MISFIT = 16.0
 """What covers a picture is at most so many times as large, before it is cut."""
-COLOURS = {
-    "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080",
-    "silver": "#c0c0c0", "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500",
-    "yellow": "#ffff00", "olive": "#808000", "lime": "#00ff00", "green": "#008000",
-    "teal": "#008080", "cyan": "#00ffff", "blue": "#0000ff", "navy": "#000080",
-    "purple": "#800080", "magenta": "#ff00ff", "pink": "#ffc0cb", "brown": "#a52a2a",
-    "beige": "#f5f5dc", "chroma-green": "#00b140", "chroma-blue": "#0047bb",
-}  # fmt: skip
-"""Names of CSS, and the two that keyers expect."""
 
 
 def check_background(text: str) -> None:
     """Raises TalkheadError for what is no background."""
-    if text in (OWN, ALPHA) or colour_of(text) is not None:
+    path = background_file(text)
+    if path is None:
         return
-    path = Path(text)
-    if not path.is_file():
-        raise TalkheadError(
-            f"background {text!r}: neither a colour (a name, or #rrggbb), nor own, nor alpha, nor "
-            "an image or video that is there"
-        )
     if _is_image(path):
         read_image(path)
     elif not media.probe(path).has_video:
@@ -67,16 +50,6 @@ def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
     if _is_image(path):
         return _still(_covering(path, read_image(path), size))
     return _looping(path, size, n_frames)
-
-
-def colour_of(text: str) -> tuple[int, int, int] | None:
-    """Red, green, blue of a name of COLOURS, #rgb or #rrggbb; None for anything else."""
-    found = re.fullmatch(r"#?([0-9a-f]{3}|[0-9a-f]{6})", COLOURS.get(text.lower(), text.lower()))
-    if not found or not (text.startswith("#") or text.lower() in COLOURS):
-        return None
-    digits = found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
-    red, green, blue = (int(digits[i : i + 2], 16) for i in (0, 2, 4))
-    return red, green, blue
 
 
 def _still(picture: UInt8) -> Backgrounds:

@@ -19,11 +19,13 @@ from typer.core import TyperGroup
 
 from talkhead import __version__
 from talkhead.app import cli_dub, cli_speak, cli_verify
+from talkhead.app.choices import MOST_SEED
 from talkhead.app.cli_options import (
     DeviceOption,
     HomeOption,
     JsonOption,
     QuietOption,
+    loading,
     make_progress_for,
 )
 from talkhead.app.printing import print_json, print_line, print_lines
@@ -65,12 +67,17 @@ class Commands(TyperGroup):
                 _fail_interrupted(ctx)
             raise signalled or error from None
         except UsageError as error:
-            error.message = printable(error.message)  # names of files are arguments, too
+            error.message = printable(_plain(error.message))  # names of files are arguments, too
             raise
         except (TalkheadError, ImportError, OSError, MemoryError) as error:
             if ctx.params.get("debug"):
                 raise
             _fail(_explain(error))
+
+
+def _plain(message: str) -> str:
+    """What is wrong with an option, without the words of the library that checks types for typer."""
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")
 
 
 def _signal_behind(error: BaseException) -> BaseException | None:
@@ -184,7 +191,9 @@ def fit(
     ] = "pase",
     device: DeviceOption = "auto",
     home: HomeOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Same seed, same result.")
+    ] = 0,
     consent: Annotated[
         str | None,
         typer.Option(
@@ -224,24 +233,25 @@ def fit(
 
       talkhead fit --video anna.mp4 --consent "Anna B., in writing, 3 May 2025"
     """
-    from talkhead.app.fit import fit as run
+    from talkhead.app import checks
 
+    chosen: dict[str, Any] = {"preset": preset.value, "encoder": encoder, "device": device}
+    chosen |= {"home": home, "seed": seed, "min_face": min_face}
+    if renderer is not None:
+        chosen["renderer"] = renderer
+    checks.check_fit(video, name, **chosen)
     if consent is None and not yes and sys.stdin.isatty():
         consent = _ask_consent()
-    chosen = {} if renderer is None else {"renderer": renderer}
+    progress = make_progress_for(as_json, quiet)
+    with loading(progress):
+        from talkhead.app.fit import fit as run
     result = run(
         video,
         name=name,
-        preset=preset.value,
-        encoder=encoder,
-        device=device,
-        home=home,
-        seed=seed,
         consent=consent,
         use_all_frames=use_all_frames,
-        min_face=min_face,
         wait=wait,
-        progress=make_progress_for(as_json, quiet),
+        progress=progress,
         **chosen,
     )
     show_result(result, as_json)
@@ -310,16 +320,23 @@ def evaluate(
 
       talkhead evaluate --pair real.mp4 made.mp4
     """
-    from talkhead.app import evaluate as evaluation
-    from talkhead.app.evaluation.report import describe
+    from talkhead.app import checks
 
-    options = evaluation.EvaluateOptions(_text_or_file(text), language, seconds)
+    text = _text_or_file(text)
+    if pair is None:
+        checks.check_evaluate(
+            name, audio, video, report, renderer=renderer, device=device, home=home
+        )
+    elif name is not None or audio is not None or video is not None:
+        raise typer.BadParameter("--pair takes two videos and neither NAME, --audio nor --video")
+    else:
+        checks.check_pair(*pair, report)
     progress = make_progress_for(as_json, quiet)
+    with loading(progress):
+        from talkhead.app import evaluate as evaluation
+        from talkhead.app.evaluation.report import describe
+    options = evaluation.EvaluateOptions(text, language, seconds)
     if pair is not None:
-        if name is not None or audio is not None or video is not None:
-            raise typer.BadParameter(
-                "--pair takes two videos and neither NAME, --audio nor --video"
-            )
         result = evaluation.evaluate_pair(*pair, report=report, options=options, progress=progress)
     else:
         result = evaluation.evaluate(

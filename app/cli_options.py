@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,3 +32,14 @@ def make_progress_for(as_json: bool, quiet: bool) -> Progress:
     if quiet:
         return make_progress("silent")
     return make_progress("json" if as_json else "bars")
+
+
+@contextmanager
+def loading(progress: Progress) -> Iterator[None]:
+    """A block that imports PyTorch: a step shows that something goes on meanwhile, it takes seconds."""
+    if "torch" in sys.modules:
+        yield
+        return
+    with progress.step("Loading PyTorch", total=1) as step:
+        yield
+        step.advance()

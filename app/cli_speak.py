@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from talkhead.app.cli_options import (
     HomeOption,
     JsonOption,
     QuietOption,
+    loading,
     make_progress_for,
 )
 from talkhead.app.printing import show
@@ -193,32 +194,29 @@ def speak(
 
       talkhead speak --audio line.wav --mode head --yaw 5 --zoom 1.2 --background beach.mp4
     """
+    from talkhead.app import checks
     from talkhead.app.output import OutputOptions
-    from talkhead.app.speak import speak as run
 
-    result = run(
-        audio,
-        identity=identity,
-        output=output,
-        mode=mode.value,
-        renderer=renderer,
-        options=OutputOptions(
-            codec=codec,
-            height=height,
-            background=background,
-            yaw=yaw,
-            pitch=pitch,
-            zoom=zoom,
-            subtitles=subtitles.value,
-            transcript=transcript,
-            language=language,
-            loudness=loudness,
-            provenance=provenance,
-            certificate=certificate,
-            key=key,
-        ),
-        device=device,
-        home=home,
-        progress=make_progress_for(as_json, quiet),
+    options = OutputOptions(
+        codec=codec,
+        height=height,
+        background=background,
+        yaw=yaw,
+        pitch=pitch,
+        zoom=zoom,
+        subtitles=subtitles.value,
+        transcript=transcript,
+        language=language,
+        loudness=loudness,
+        provenance=provenance,
+        certificate=certificate,
+        key=key,
     )
+    chosen: dict[str, Any] = {"identity": identity, "mode": mode.value, "renderer": renderer}
+    chosen |= {"options": options, "device": device, "home": home}
+    checks.check_speak(audio, output, **chosen)
+    progress = make_progress_for(as_json, quiet)
+    with loading(progress):
+        from talkhead.app.speak import speak as run
+    result = run(audio, output=output, progress=progress, **chosen)
     show(result, as_json)

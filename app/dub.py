@@ -19,7 +19,7 @@ from talkhead.app.identities import DEFAULT_RENDERER, Home, name_from_video, sta
 from talkhead.app.jobs import CANCELLED, DONE, FAILED, FIT, QUEUED, RUNNING, Job, JobStore, Task
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
-from talkhead.processors import may_have_gpu, n_cores
+from talkhead.processors import check_device, may_have_gpu, n_cores
 from talkhead.progress import Style, make_progress
 from talkhead.storage import file_errors, make_folder, read_json, sha256_of, write_bytes, write_json
 from talkhead.terminal import printable, printable_json
@@ -104,6 +104,7 @@ def dub(
     results: by default beside the table. The same call goes on where an interrupted one stopped.
     Raises TalkheadError for a table with wrong rows (unless skip_bad), and when nothing can go on.
     """
+    check_device(device)
     store_home = Home.locate(home)
     store = JobStore(store_home.path / "jobs")
     store.prepare()

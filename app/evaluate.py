@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from talkhead import media
+from talkhead.app.checks import check_evaluate, check_report
 from talkhead.app.evaluation.crossval import few_frames
 from talkhead.app.evaluation.figures import MADE, PASTED, REAL, SPOKEN, Report, Take
 from talkhead.app.evaluation.identity import Judged, Subject, judge_identity, judge_line
@@ -33,7 +34,7 @@ from talkhead.app.stages import read_stages
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
 from talkhead.encoder.silence import silence_version
-from talkhead.errors import MediaError, TalkheadError
+from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress, SilentProgress
@@ -96,9 +97,9 @@ def evaluate(
     store = Home.locate(home)
     package = store.load(identity)
     folder = Path(report) if report is not None else store.report_path(package.manifest.name)
-    check_folder(folder)
-    if audio is not None:
-        check_sound(Path(audio))
+    audio = None if audio is None else Path(audio)
+    video = None if video is None else Path(video)
+    check_evaluate(identity, audio, video, folder, renderer=renderer, device=device, home=home)
     video, work = find_footage(store, package, video)
     set_threads()
     name = package.manifest.name
@@ -316,18 +317,6 @@ def _beginning(path: Path, seconds: float) -> Float32:
     return next(media.read_audio_chunks(path, SAMPLE_RATE, seconds), np.zeros(0, np.float32))
 
 
-def check_folder(folder: Path) -> None:
-    """Raises TalkheadError, before the work, for a report's folder that can't be one."""
-    if folder.exists() and not folder.is_dir():
-        raise TalkheadError(f"{folder}: this is a file. Give a folder for the report")
-
-
-def check_sound(path: Path) -> None:
-    """Raises MediaError for a file that has no sound."""
-    if not media.probe(path).has_audio:
-        raise MediaError(f"{path}: has no sound. Give a recording of speech")
-
-
 @contextmanager
 def _line(audio: Path | str | None) -> Iterator[Path]:
     """The sound file of another line: the given one, or the sample's."""
@@ -366,7 +355,7 @@ def evaluate_pair(
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
     set_threads()
     folder = Path(report) if report is not None else Path(f"{made.stem}-report")
-    check_folder(folder)
+    check_report(folder)
     pair = align(real, made, options.n_frames)
     hearings = tuple(_hear_video(info, pair.n_frames, options) for info in (pair.real, pair.made))
     instruments, left_out = make_instruments()

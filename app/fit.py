@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from talkhead import __version__, media
-from talkhead.app.choices import DEFAULT_PRESET, PRESETS
+from talkhead.app.checks import check_fit
+from talkhead.app.choices import DEFAULT_PRESET, WEIGHTS_SUFFIX
 from talkhead.app.evaluate import SOURCE, STAGES, report_brief
 from talkhead.app.evaluation.figures import Take, plain
 from talkhead.app.evaluation.identity import Subject
@@ -34,12 +35,7 @@ from talkhead.app.stages import StageClock
 from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
-from talkhead.encoder.base import (
-    DEFAULT_ENCODER,
-    WEIGHTS_SUFFIX,
-    SpeechEncoder,
-    load_encoder,
-)
+from talkhead.encoder.base import DEFAULT_ENCODER, SpeechEncoder, load_encoder
 from talkhead.encoder.hearings import hear_otherwise
 from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
@@ -57,11 +53,7 @@ from talkhead.identity import (
     SourceVideo,
     read_manifest,
 )
-from talkhead.preprocess.pipeline import (
-    PreprocessConfig,
-    dataset_key,
-    probe_footage,
-)
+from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress, SilentProgress
 from talkhead.renderers.base import Renderer, renderer_kind
 from talkhead.renderers.fit import ADVICE, fit_renderer
@@ -131,8 +123,18 @@ def fit(
     video, progress = Path(video), progress or SilentProgress()
     if encoder.endswith(WEIGHTS_SUFFIX):
         encoder = str(Path(encoder).resolve())  # where speak will look for it
+    check_fit(
+        video,
+        name,
+        preset=preset,
+        renderer=renderer,
+        encoder=encoder,
+        device=device,
+        seed=seed,
+        min_face=min_face,
+        home=home,
+    )
     options = FitOptions(preset, renderer, encoder, load_encoder(encoder), seed, consent)
-    _check(video, options)
     store, chosen_device = Home.locate(home), resolve_device(device)
     name = name or name_from_video(video)
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
@@ -182,16 +184,6 @@ def _fit(
     report = None if brief is None else brief.report_path
     summary = "" if brief is None else describe(brief.report)
     return FitResult(name, package.path, path, report, figures, summary)
-
-
-def _check(video: Path, options: FitOptions) -> None:
-    """Raises TalkheadError for what can be said before any work."""
-    if options.preset not in PRESETS:
-        raise TalkheadError(
-            f"there is no preset {options.preset!r}. Choose one of: {', '.join(PRESETS)}"
-        )
-    renderer_kind(options.renderer)
-    probe_footage(video)
 
 
 def _check_free(destination: Path, video: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talkhead import muxing
-from talkhead.app.backgrounds import ALPHA, check_background
+from talkhead.app.choices import ALPHA, background_file
 from talkhead.app.identities import Home
 from talkhead.app.provenance import (
     Statement,
@@ -142,7 +142,9 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         raise TalkheadError(
             f"yaw, pitch and zoom need --mode head: {mode} keeps the head of the person's own footage"
         )
-    if options.background is not None:
+    if options.background is not None and background_file(options.background) is not None:
+        from talkhead.app.backgrounds import check_background  # needs OpenCV, which takes its time
+
         check_background(options.background)
     if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(

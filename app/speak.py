@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from talkhead.app.choices import MODES
+from talkhead.app.checks import check_speak
 from talkhead.app.identities import Home
 from talkhead.app.lines import Line, render_line
-from talkhead.app.output import OutputOptions, check_options
+from talkhead.app.output import OutputOptions
 from talkhead.app.person import load_person
-from talkhead.codecs import choose_codec, default_name
 from talkhead.device import resolve_device, set_threads
-from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, SilentProgress
-from talkhead.storage import file_errors, remove, temporary_beside
+from talkhead.storage import remove, temporary_beside
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,17 @@ def speak(
     default a hidden one beside the output, which goes. Raises TalkheadError with what to do about it.
     """
     audio, progress, options = Path(audio), progress or SilentProgress(), options or OutputOptions()
-    if mode not in MODES:
-        raise TalkheadError(f"there is no mode {mode!r}. Choose one of: {', '.join(MODES)}")
-    if output is None:
-        output = default_name(audio.stem, choose_codec(options.codec))
-    line = Line(audio, Path(output), mode, options=options)
-    check_output(line)
+    output = check_speak(
+        audio,
+        None if output is None else Path(output),
+        identity=identity,
+        mode=mode,
+        renderer=renderer,
+        options=options,
+        device=device,
+        home=home,
+    )
+    line = Line(audio, output, mode, options=options)
     set_threads()
     store = Home.locate(home)
     person = load_person(store.load(identity), renderer, resolve_device(device))
@@ -77,17 +79,3 @@ def _folder(work: Path | None, output: Path) -> Iterator[Path]:
         yield folder
     finally:
         remove(folder)
-
-
-def check_output(line: Line) -> None:
-    """Raises TalkheadError before the work when the output can't be written."""
-    output = line.output
-    if not output.absolute().parent.is_dir():
-        raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
-    if output.is_dir() and not choose_codec(line.options.codec).is_folder:
-        raise TalkheadError(f"{output}: this is a folder. Give the name of a file")
-    if output.exists() and line.audio.exists() and output.samefile(line.audio):
-        raise TalkheadError(f"{output}: this is the input. Choose another output")
-    check_options(line.options, output, line.mode)
-    with file_errors(output), tempfile.TemporaryFile(dir=output.absolute().parent):
-        pass  # a missing permission shows before the work, not after it

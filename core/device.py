@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from talkhead.errors import TalkheadError
-from talkhead.processors import n_cores
+from talkhead.processors import check_device, n_cores
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,11 @@ def resolve_device(device: str) -> torch.device:
 
     Raises TalkheadError for another word and for a CUDA device that isn't there.
     """
+    check_device(device)
     if device == "auto":
         usable = torch.cuda.is_available() and not _find_gsplat_kernels()
         return torch.device("cuda" if usable else "cpu")
     kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (":" in device and not index.isdecimal()):
-        raise TalkheadError(f"device {device}: unknown. Give auto, cpu, cuda or cuda:0")
     if kind == "cuda":
         _check_cuda(device, int(index or 0))
     return torch.device(device)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import ffmpeg
 
-from talkhead.errors import MediaError
+from talkhead.errors import FootageError, MediaError
 from talkhead.ffmpeg_program import LEAST_BYTES_S, PathLike, ffmpeg_path, report, run, telling_lines
 from talkhead.inputs import MOST_PIXELS, media_arguments, media_input, refused_format
 from talkhead.storage import file_errors
 from talkhead.types import MediaInfo
 
+MOST_FOOTAGE_S = 2 * 3600.0
+LEAST_FRAME_RATE = 5.0
+"""Pictures a second, on average, that show how lips move."""
 KEPT = 64
 """Files whose description is kept until they change: a line's sound is asked for four times."""
 MOST_DURATION_S = 4 * 3600.0
@@ -46,6 +49,29 @@ def probe(path: PathLike) -> MediaInfo:
     Raises MediaError if the path is missing, a folder, empty, damaged or no media file.
     """
     return describe(Path(path)).info
+
+
+def probe_footage(video: Path) -> MediaInfo:
+    """What a video of a person holds. Raises MediaError, and FootageError for one that can't work:
+    without picture or sound, too long, or with too few pictures."""
+    info = probe(video)
+    if not info.has_video:
+        raise FootageError(f"{video}: has no picture. Give a video of the person")
+    if not info.has_audio:
+        raise FootageError(
+            f"{video}: has no sound. Lips are learned from speech: record with sound"
+        )
+    if info.duration_s > MOST_FOOTAGE_S:
+        raise FootageError(
+            f"{video}: lasts {info.duration_s / 3600:.1f} hours; at most {MOST_FOOTAGE_S / 3600:.0f} "
+            "are used. Cut out a part: some minutes are enough"
+        )
+    if 0.0 < info.frame_rate < LEAST_FRAME_RATE:
+        raise FootageError(
+            f"{video}: has {info.frame_rate:g} pictures a second; {LEAST_FRAME_RATE:g} are needed to "
+            "see lips move. Record it with 25 or more"
+        )
+    return info
 
 
 _TAG = re.compile(r"^((?:\\.|[^\\=\n;])+)=((?:\\.|[^\\\n])*)$", re.MULTILINE | re.DOTALL)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
+
+from talkhead.errors import TalkheadError
 
 
 def n_cores() -> int:
@@ -17,3 +20,9 @@ def n_cores() -> int:
 def may_have_gpu() -> bool:
     """Whether there is an NVIDIA driver, so that torch is worth asking."""
     return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+
+
+def check_device(device: str) -> None:
+    """Raises TalkheadError for what is no device: neither auto nor cpu, cuda or cuda:1."""
+    if not re.fullmatch(r"auto|cpu(:\d+)?|cuda(:\d+)?", device, re.ASCII):
+        raise TalkheadError(f"device {device}: unknown. Give auto, cpu, cuda or cuda:0")

@@ -9,20 +9,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
-Int16 = npt.NDArray[np.int16]
-Bool = npt.NDArray[np.bool_]
-Int = npt.NDArray[np.int64]
+    Float32 = npt.NDArray[np.float32]
+    Float64 = npt.NDArray[np.float64]
+    UInt8 = npt.NDArray[np.uint8]
+    Int16 = npt.NDArray[np.int16]
+    Bool = npt.NDArray[np.bool_]
+    Int = npt.NDArray[np.int64]
+else:
+    _ARRAYS = {
+        "Float32": "float32",
+        "Float64": "float64",
+        "UInt8": "uint8",
+        "Int16": "int16",
+        "Bool": "bool_",
+        "Int": "int64",
+    }
+
+    def __getattr__(name: str) -> Any:
+        """The array types, made on first use: what is wrong with a command is told without numpy."""
+        if name not in _ARRAYS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import numpy as np
+        import numpy.typing as npt
+
+        return globals().setdefault(name, npt.NDArray[getattr(np, _ARRAYS[name])])
+
 
 FRAME_RATE = 25
 """Frames a second of everything between the reader and the writer."""

@@ -60,6 +60,7 @@ from talkhead.preprocess.quality import (
 )
 from talkhead.preprocess.segmentation import CropPlan, plan_crops
 from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
+from talkhead.probing import probe_footage
 from talkhead.progress import Progress
 from talkhead.storage import (
     make_folder,
@@ -84,9 +85,6 @@ VERSION = 12
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK = 200
 """Frames between checkpoints of the tracker: seconds."""
-MOST_FOOTAGE_S = 2 * 3600.0
-LEAST_FRAME_RATE = 5.0
-"""Pictures a second, on average, that show how lips move."""
 
 
 @dataclass(frozen=True)
@@ -108,29 +106,6 @@ def dataset_key(video_sha256: str, config: PreprocessConfig, silence: str) -> st
     settings = asdict(replace(config, min_face=0.0))
     text = json.dumps([VERSION, video_sha256, settings, silence], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def probe_footage(video: Path) -> MediaInfo:
-    """What a video of a person holds. Raises MediaError, and FootageError for one that can't work:
-    without picture or sound, too long, or with too few pictures."""
-    info = media.probe(video)
-    if not info.has_video:
-        raise FootageError(f"{video}: has no picture. Give a video of the person")
-    if not info.has_audio:
-        raise FootageError(
-            f"{video}: has no sound. Lips are learned from speech: record with sound"
-        )
-    if info.duration_s > MOST_FOOTAGE_S:
-        raise FootageError(
-            f"{video}: lasts {info.duration_s / 3600:.1f} hours; at most {MOST_FOOTAGE_S / 3600:.0f} "
-            "are used. Cut out a part: some minutes are enough"
-        )
-    if 0.0 < info.frame_rate < LEAST_FRAME_RATE:
-        raise FootageError(
-            f"{video}: has {info.frame_rate:g} pictures a second; {LEAST_FRAME_RATE:g} are needed to "
-            "see lips move. Record it with 25 or more"
-        )
-    return info
 
 
 def preprocess(

@@ -35,6 +35,12 @@ def head_dataset(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
     return make_dataset(tmp_path_factory.mktemp("head") / "dataset")
 
 
+@pytest.fixture(scope="session")
+def write_package() -> Callable[[Path], IdentityPackage]:
+    """The same function as `add`, for fixtures of a wider scope."""
+    return write_small_package
+
+
 @pytest.fixture
 def add() -> Callable[[Path], IdentityPackage]:
     """A function that writes a small identity package to a folder, named like it."""

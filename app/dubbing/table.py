@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
+from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS, renderer_names
 from talkhead.app.dubbing.formats import STAND_IN, column_name, records
 from talkhead.app.jobs import named_files
 from talkhead.app.output import OutputOptions, check_options, files_of
@@ -241,14 +241,6 @@ def build_options(values: Mapping[str, Any]) -> OutputOptions:
     return OutputOptions(**typed)
 
 
-@lru_cache(maxsize=1)
-def _renderers() -> tuple[str, ...]:
-    """Their names; torch comes along, which takes seconds, and those of other packages are looked for."""
-    from talkhead.renderers.base import renderer_names
-
-    return tuple(renderer_names())
-
-
 def _check(row: Row) -> None:
     """Raises TalkheadError for what can be said of one row alone."""
     if not row.identity and row.video is None:
@@ -263,7 +255,7 @@ def _check(row: Row) -> None:
         ("mode", row.mode, MODES),
         ("timeline", row.timeline, TIMELINES),
         ("preset", row.preset or DEFAULT_PRESET, PRESETS),
-        ("renderer", row.renderer, _renderers() if row.renderer else ("",)),
+        ("renderer", row.renderer, renderer_names() if row.renderer else ("",)),
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from talkhead import __version__
-from talkhead.app import cli
+from talkhead.app import checks, cli
 from talkhead.app import fit as fit_module
 from talkhead.app.evaluate import EvaluateOptions
 from talkhead.app.evaluation.figures import Report
@@ -51,6 +51,7 @@ class Stage:
 def install(name: str, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage, module = Stage(), ModuleType(f"talkhead.app.{name}")
     setattr(module, name, stage)
+    monkeypatch.setattr(checks, f"check_{name}", lambda *given, **named: None)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return stage
 
@@ -82,7 +83,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--video a.mp4 --name anna --preset high --renderer warp --encoder mel --device cpu"
-    more = "--home h --seed 3 --use-all-frames --min-face 0.1 --quiet"
+    more = "--home h --seed 3 --use-all-frames --min-face 0.1 --no-wait --quiet"
     assert run(monkeypatch, "fit", *words.split(), *more.split(), "--consent", "Yes.") == 0
     assert fit.given == (Path("a.mp4"),)
     assert isinstance(fit.named.pop("progress"), SilentProgress)
@@ -97,6 +98,7 @@ def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -
         "consent": "Yes.",
         "use_all_frames": True,
         "min_face": 0.1,
+        "wait": False,
     }
     assert type(fit.named["preset"]) is str
 
@@ -211,6 +213,8 @@ class Evaluation(ModuleType):
 def evaluation(monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     module = Evaluation("talkhead.app.evaluate")
     monkeypatch.setattr("talkhead.app.evaluate", module)
+    for name in ("check_evaluate", "check_pair"):
+        monkeypatch.setattr(checks, name, lambda *given, **named: None)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
@@ -445,6 +449,7 @@ def test_a_signal_inside_a_compiled_kernel(
             raise SystemError("CPUDispatcher returned a result with an exception set") from inner
 
     monkeypatch.setattr(fit_module, "fit", interrupted)
+    monkeypatch.setattr(checks, "check_fit", lambda *given, **named: None)
     monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4", "--quiet"])
     with pytest.raises(SystemExit) as caught:
         cli.main()

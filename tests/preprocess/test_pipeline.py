@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from talkhead import media
+from talkhead import media, probing
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.silence import silence_of_video
 from talkhead.errors import FootageError
@@ -20,7 +20,8 @@ from talkhead.preprocess import pipeline
 from talkhead.preprocess.cutting import CHUNK
 from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
-from talkhead.preprocess.pipeline import PreprocessConfig, preprocess, probe_footage
+from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
+from talkhead.probing import probe_footage
 from talkhead.progress import SilentProgress, Step
 from talkhead.storage import read_json
 from talkhead.types import UInt8
@@ -109,7 +110,7 @@ def test_what_can_be_footage(
     monkeypatch: pytest.MonkeyPatch, facts: dict[str, float], words: str | None
 ) -> None:
     info = replace(media.probe(PERSON), **facts)
-    monkeypatch.setattr(media, "probe", lambda video: info)
+    monkeypatch.setattr(probing, "probe", lambda video: info)
     if words is None:
         assert probe_footage(PERSON) == info
         return

@@ -1,0 +1,151 @@
+"""What can be refused of a command at once, before PyTorch and the like are imported.
+
+`fit`, `speak` and `evaluate` ask the same of what they are called with from Python.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from talkhead.app.choices import (
+    DEFAULT_PRESET,
+    MODES,
+    MOST_SEED,
+    PRESETS,
+    check_choice,
+    check_encoder,
+    check_renderer,
+)
+from talkhead.app.identities import Home, name_from_video
+from talkhead.app.output import OutputOptions, check_options
+from talkhead.codecs import choose_codec, default_name
+from talkhead.errors import MediaError, TalkheadError
+from talkhead.identity import MANIFEST_NAME, IdentityPackage, read_manifest
+from talkhead.probing import probe, probe_footage
+from talkhead.processors import check_device
+from talkhead.storage import file_errors, read_json
+
+
+def check_fit(
+    video: Path,
+    name: str | None = None,
+    *,
+    preset: str = DEFAULT_PRESET,
+    renderer: str | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    min_face: float = 0.0,
+    home: Path | str | None = None,
+) -> None:
+    """Raises TalkheadError for what `fit` could not work with, as far as that is told in no time."""
+    check_choice("preset", preset, PRESETS)
+    if renderer is not None:
+        check_renderer(renderer)
+    if encoder is not None:
+        check_encoder(encoder)
+    check_device(device)
+    if not 0 <= seed <= MOST_SEED:
+        raise TalkheadError(f"a seed of {seed} is not possible. Choose 0 to {MOST_SEED}")
+    if not 0.0 <= min_face <= 1.0:
+        raise TalkheadError(f"{min_face:g} is no share of frames that need a face. Choose 0 to 1")
+    probe_footage(video)
+    Home.locate(home).identity_dir(name or name_from_video(video))
+
+
+def check_speak(
+    audio: Path,
+    output: Path | None,
+    *,
+    identity: str | Path | None = None,
+    mode: str = "paste",
+    renderer: str | None = None,
+    options: OutputOptions,
+    device: str = "auto",
+    home: Path | str | None = None,
+) -> Path:
+    """The file that `speak` is to write. Raises TalkheadError for what it could not work with."""
+    check_choice("mode", mode, MODES)
+    check_device(device)
+    if output is None:
+        output = default_name(audio.stem, choose_codec(options.codec))
+    _check_output(output, audio, options, mode)
+    check_sound(audio)
+    for file in (options.certificate, options.key):
+        if file is not None:
+            check_file(file)
+    check_identity(identity, renderer, home)
+    return output
+
+
+def check_evaluate(
+    identity: str | Path | None,
+    audio: Path | None,
+    video: Path | None,
+    report: Path | None,
+    *,
+    renderer: str | None = None,
+    device: str = "auto",
+    home: Path | str | None = None,
+) -> None:
+    """Raises TalkheadError for what `evaluate` could not work with."""
+    check_device(device)
+    if audio is not None:
+        check_sound(audio)
+    if video is not None:
+        check_file(video)
+    if report is not None:
+        check_report(report)
+    check_identity(identity, renderer, home)
+
+
+def check_pair(real: Path, made: Path, report: Path | None) -> None:
+    """Raises TalkheadError for what `evaluate_pair` could not work with."""
+    for video in (real, made):
+        if not probe(video).has_video:
+            raise MediaError(f"{video}: has no picture. Give a video of a face")
+    if report is not None:
+        check_report(report)
+
+
+def check_identity(
+    identity: str | Path | None, renderer: str | None, home: Path | str | None
+) -> None:
+    """Raises PackageError for an identity that is not there, or has no such renderer."""
+    path = Home.locate(home).resolve(identity)
+    manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
+    IdentityPackage(path, manifest).renderer(renderer)
+
+
+def check_file(path: Path) -> None:
+    """Raises TalkheadError where there is no such file."""
+    if path.is_dir():
+        raise TalkheadError(f"{path}: this is a folder. Give the name of a file")
+    if not path.exists():
+        raise TalkheadError(f"{path}: there is no such file. Check the path")
+
+
+def check_sound(path: Path) -> None:
+    """Raises MediaError for a file that has no sound."""
+    if not probe(path).has_audio:
+        raise MediaError(f"{path}: has no sound. Give a recording of speech")
+
+
+def check_report(folder: Path) -> None:
+    """Raises TalkheadError for a report's folder that can't be one."""
+    if folder.exists() and not folder.is_dir():
+        raise TalkheadError(f"{folder}: this is a file. Give a folder for the report")
+
+
+def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) -> None:
+    """Raises TalkheadError when the output can't be written, or is not as its options want it."""
+    if not output.absolute().parent.is_dir():
+        raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
+    if output.is_dir() and not choose_codec(options.codec).is_folder:
+        raise TalkheadError(f"{output}: this is a folder. Give the name of a file")
+    if output.exists() and audio.exists() and output.samefile(audio):
+        raise TalkheadError(f"{output}: this is the input. Choose another output")
+    check_options(options, output, mode)
+    with file_errors(output), tempfile.TemporaryFile(dir=output.absolute().parent):
+        pass  # a missing permission shows before the work, not after it
