@@ -37,7 +37,7 @@ from talkhead.app.output import (
     finish_video,
     keeps_alpha,
     signer_of,
-    srt_of,
+    tell_old_subtitles,
 )
 from talkhead.app.person import Person, hear_line
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
@@ -117,10 +117,8 @@ def render_line(
     )
     srt = None if subtitles is None else subtitles.srt
     finish_video(picture, line.audio, line.output, line.options, facts, srt)
-    beside = srt_of(line.output)
-    if subtitles is None and beside.exists() and not codec.is_folder:
-        # It may be the person's own, so it stays.
-        progress.message(f"{beside}: was there before, and players show it. Remove it if it is old")
+    if subtitles is None:
+        tell_old_subtitles(line.output, progress)
     return len(shot), facts.length_s
 
 

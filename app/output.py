@@ -28,6 +28,7 @@ from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
     from talkhead.app.signing import Credentials
+    from talkhead.progress import Progress
 
 NONE, BURN, TRACK, SRT = "none", "burn", "track", "srt"
 SUBTITLES = (NONE, BURN, TRACK, SRT)
@@ -189,6 +190,14 @@ def transcript_file(transcript: str | None) -> Path | None:
 def srt_of(output: Path) -> Path:
     """Where the subtitles of an output lie that is a file."""
     return output.with_suffix(".srt")
+
+
+def tell_old_subtitles(output: Path, progress: Progress) -> None:
+    """Tell of subtitles beside an output that was made without any. They may be the person's own, so
+    they stay."""
+    beside = srt_of(output)
+    if beside.exists() and not output.is_dir():
+        progress.message(f"{beside}: was there before, and players show it. Remove it if it is old")
 
 
 def files_of(output: Path, options: OutputOptions) -> list[Path]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from talkhead.app.checks import check_speak
 from talkhead.app.identities import Home
 from talkhead.app.lines import Line, render_line
-from talkhead.app.output import OutputOptions
+from talkhead.app.output import OutputOptions, srt_of, tell_old_subtitles
 from talkhead.app.person import load_person
+from talkhead.app.publishing import publish_all
+from talkhead.app.scratch import scratch_folder
 from talkhead.device import resolve_device, set_threads
 from talkhead.progress import Progress, SilentProgress
-from talkhead.storage import remove, temporary_beside
+from talkhead.storage import make_folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def speak(
     identity: a name, a package's folder, or None for the one fitted last. output: by default named
     as the audio, in the current folder. mode: "paste" into the person's own footage, or "head" alone.
     work: a folder to work in, which stays: the same call goes on there where it was interrupted; by
-    default a hidden one beside the output, which goes. Raises TalkheadError with what to do about it.
+    default one in the home folder, which goes. Raises TalkheadError with what to do about it.
     """
     audio, progress, options = Path(audio), progress or SilentProgress(), options or OutputOptions()
     output = check_speak(
@@ -59,23 +59,16 @@ def speak(
         device=device,
         home=home,
     )
-    line = Line(audio, output, mode, options=options)
     set_threads()
     store = Home.locate(home)
     person = load_person(store.load(identity), renderer, resolve_device(device))
-    with _folder(work, line.output) as folder:
-        n_frames, duration_s = render_line(person, line, folder, store.path, progress)
-    return SpeakResult(line.output, person.name, person.renderer_name, n_frames, duration_s)
-
-
-@contextmanager
-def _folder(work: Path | None, output: Path) -> Iterator[Path]:
-    """work, or else a folder beside output that is removed at the end."""
-    if work is not None:
-        yield work
-        return
-    folder = temporary_beside(output)
-    try:
-        yield folder
-    finally:
-        remove(folder)
+    with scratch_folder(store) as scratch:  # not beside output: a kill leaves the person's pictures
+        products = make_folder(scratch / "finished")
+        line = Line(audio, products / output.name, mode, options=options)
+        n_frames, duration_s = render_line(
+            person, line, work or scratch / "line", store.path, progress
+        )
+        if not srt_of(line.output).exists():
+            tell_old_subtitles(output, progress)
+        publish_all(products, output)
+    return SpeakResult(output, person.name, person.renderer_name, n_frames, duration_s)

@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from talkhead.app.jobs import CANCELLED, QUEUED, Job, JobStore, Task
-from talkhead.app.provenance import forget_sidecar, sidecar_of
+from talkhead.app.publishing import forget_old_sidecar, product_names, publish
 from talkhead.errors import TalkheadError, one_line
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
-    file_errors,
     make_folder,
     read_json,
     remove,
-    set_aside,
-    sync,
     write_json,
 )
 
@@ -127,8 +124,8 @@ def _done(job: Job, work: Path, perform: Perform, progress: Progress) -> Mapping
     held = read_json(work / MARKER)
     for name in held["files"]:
         publish(work / FINISHED / name, output.parent / name)
-    if output.name and sidecar_of(output).name not in held["files"]:
-        forget_sidecar(output)
+    if output.name:
+        forget_old_sidecar(output, held["files"])
     return dict(held["result"])
 
 
@@ -149,52 +146,7 @@ def _make(task: Task, work: Path, perform: Perform, progress: Progress) -> None:
     make_folder(products)
     result = dict(perform(task, work, products, progress))
     result["seconds"] = round(time.perf_counter() - start, 3)
-    write_json(marker, {"files": _names(products, Path(task.output)), "result": result})
-
-
-def _names(products: Path, output: Path) -> list[str]:
-    """The finished files, the output itself last: where it is, all is."""
-    names = sorted(entry.name for entry in products.iterdir() if not entry.name.startswith("."))
-    return sorted(names, key=lambda name: name == output.name)
-
-
-def publish(source: Path, target: Path) -> None:
-    """Move a finished file or folder to its place, where it is whole or as before. One that has been
-    moved by an earlier call is fine. Raises TalkheadError, also where it is in neither place."""
-    aside = target.with_name(f".{target.name}.old")
-    if not source.exists():
-        if not target.exists():
-            raise TalkheadError(f"{target}: was finished and is gone. Run the same command again")
-        remove(aside)  # the earlier call may have been killed just before that
-        return
-    if target.is_dir() and not source.is_dir():
-        raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
-    make_folder(target.parent)
-    with file_errors(target), set_aside(target, aside):
-        _move(source, target)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Rename, or copy between disks. The name on the way is always the same, so that a kill leaves
-    one at most."""
-    try:
-        source.replace(target)
-        return
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    temporary = target.with_name(f".{target.name}.new")
-    remove(temporary)
-    try:
-        if source.is_dir():
-            shutil.copytree(source, temporary)
-        else:
-            shutil.copyfile(source, temporary)
-        sync(temporary)
-        temporary.replace(target)
-    finally:
-        remove(temporary)
-    remove(source)
+    write_json(marker, {"files": product_names(products, Path(task.output)), "result": result})
 
 
 def _is_disk_full(error: BaseException, store: JobStore, job: Job) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from talkhead.app.dubbing.attending import attend, publish
+from talkhead.app.dubbing.attending import attend
 from talkhead.app.jobs import DONE, Claim, JobStore, Task
+from talkhead.app.publishing import publish
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress
 

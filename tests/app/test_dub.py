@@ -20,12 +20,13 @@ from talkhead.app import cli, jobs
 from talkhead.app import dub as dub_module
 from talkhead.app.dub import DubResult, dub
 from talkhead.app.dubbing import attending
-from talkhead.app.dubbing.attending import attend, publish
+from talkhead.app.dubbing.attending import attend
 from talkhead.app.dubbing.studio import Studio
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
 from talkhead.app.fit import FitResult
 from talkhead.app.identities import SHEET
 from talkhead.app.jobs import DONE, FAILED, QUEUED, JobStore, Task
+from talkhead.app.publishing import publish
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage, PackageWriter
 from talkhead.progress import Progress

@@ -1,0 +1,71 @@
+"""Finished files to where they belong: made in a folder of their own, then moved, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from talkhead.app.provenance import forget_sidecar, sidecar_of
+from talkhead.errors import TalkheadError
+from talkhead.storage import file_errors, make_folder, remove, set_aside, sync
+
+
+def publish_all(products: Path, output: Path) -> None:
+    """Move the files of a folder beside output, which is one of them. Raises TalkheadError."""
+    names = product_names(products, output)
+    for name in names:
+        publish(products / name, output.parent / name)
+    forget_old_sidecar(output, names)
+
+
+def forget_old_sidecar(output: Path, names: Collection[str]) -> None:
+    """Remove the manifest beside output unless it is among the names of the new files."""
+    if sidecar_of(output).name not in names:
+        forget_sidecar(output)
+
+
+def product_names(products: Path, output: Path) -> list[str]:
+    """The finished files, the output itself last: where it is, all is."""
+    names = sorted(entry.name for entry in products.iterdir() if not entry.name.startswith("."))
+    return sorted(names, key=lambda name: name == output.name)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Move a finished file or folder to its place, where it is whole or as before. One that has been
+    moved by an earlier call is fine. Raises TalkheadError, also where it is in neither place."""
+    aside = target.with_name(f".{target.name}.old")
+    if not source.exists():
+        if not target.exists():
+            raise TalkheadError(f"{target}: was finished and is gone. Run the same command again")
+        remove(aside)  # the earlier call may have been killed just before that
+        return
+    if target.is_dir() and not source.is_dir():
+        raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
+    make_folder(target.parent)
+    with file_errors(target), set_aside(target, aside):
+        _move(source, target)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, or copy between disks. The name on the way is always the same, so that a kill leaves
+    one at most."""
+    try:
+        source.replace(target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    temporary = target.with_name(f".{target.name}.new")
+    remove(temporary)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, temporary)
+        else:
+            shutil.copyfile(source, temporary)
+        sync(temporary)
+        temporary.replace(target)
+    finally:
+        remove(temporary)
+    remove(source)
