@@ -17,8 +17,9 @@ from talkhead.app.choices import (
     check_encoder,
     check_renderer,
 )
-from talkhead.app.identities import Home, name_from_video
+from talkhead.app.identities import name_from_video
 from talkhead.app.output import OutputOptions, check_options
+from talkhead.app.scratch import open_home
 from talkhead.codecs import choose_codec, default_name
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, IdentityPackage, read_manifest
@@ -51,7 +52,7 @@ def check_fit(
     if not 0.0 <= min_face <= 1.0:
         raise TalkheadError(f"{min_face:g} is no share of frames that need a face. Choose 0 to 1")
     probe_footage(video)
-    Home.locate(home).identity_dir(name or name_from_video(video))
+    open_home(home).identity_dir(name or name_from_video(video))
 
 
 def check_speak(
@@ -113,7 +114,7 @@ def check_identity(
     identity: str | Path | None, renderer: str | None, home: Path | str | None
 ) -> None:
     """Raises PackageError for an identity that is not there, or has no such renderer."""
-    path = Home.locate(home).resolve(identity)
+    path = open_home(home).resolve(identity)
     manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
     IdentityPackage(path, manifest).renderer(renderer)
 

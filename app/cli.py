@@ -425,12 +425,17 @@ def remove(
     home: HomeOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete an identity and the half-done work of its name."""
+    """Delete an identity, finished or not: all pictures and work of its name, its jobs and results.
+
+    Videos that it has spoken in, and the footage, are yours and stay where they are.
+    """
+    from talkhead.app.removal import remove_identity
+
     store = _home(home)
     if not yes and sys.stdin.isatty():
         typer.confirm(f"Delete {printable(name)} for good?", abort=True, err=True)
-    for folder in store.remove(name):
-        print_line(f"removed {folder}")
+    for line in remove_identity(store, name).lines():
+        print_line(line)
 
 
 @identities_app.command()
@@ -457,9 +462,9 @@ def import_identity(
 
 
 def _home(path: Path | None) -> Home:
-    from talkhead.app.identities import Home
+    from talkhead.app.scratch import open_home
 
-    return Home.locate(path)
+    return open_home(path)
 
 
 def _end_politely(signum: int, frame: object) -> NoReturn:

@@ -168,10 +168,10 @@ def cancel_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
 
 
 def _store(home: Path | None) -> JobStore:
-    from talkhead.app.identities import Home
     from talkhead.app.jobs import JobStore
+    from talkhead.app.scratch import open_home
 
-    return JobStore(Home.locate(home).path / "jobs")
+    return JobStore(open_home(home).path / "jobs")
 
 
 def _choose(store: JobStore, ids: list[str], statuses: tuple[str, ...]) -> list[Job]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from talkhead.app.dubbing.table import SHOWN_ERRORS, BadRow, FindIdentity, Row, 
 from talkhead.app.dubbing.workers import LocalWorkers, Workplace
 from talkhead.app.identities import DEFAULT_RENDERER, Home, name_from_video, state_of
 from talkhead.app.jobs import CANCELLED, DONE, FAILED, FIT, QUEUED, RUNNING, Job, JobStore, Task
+from talkhead.app.scratch import open_home
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
 from talkhead.processors import check_device, may_have_gpu, n_cores
@@ -105,7 +106,7 @@ def dub(
     Raises TalkheadError for a table with wrong rows (unless skip_bad), and when nothing can go on.
     """
     check_device(device)
-    store_home = Home.locate(home)
+    store_home = open_home(home)
     store = JobStore(store_home.path / "jobs")
     store.prepare()
     store.recover()
@@ -127,7 +128,7 @@ def dub(
         Coordinator(store, force, board).run(jobs)
     finally:
         board.close()
-    target = results or _results_path(store_home, read)
+    target = results or results_path(store_home, read)
     return report(_chosen(store, [job.id for job in jobs]), tally, read, target)
 
 
@@ -271,7 +272,7 @@ class Casting:
             person.fits.setdefault(task.renderer, task)
         self._open = {task.id for task in open_fits}
         self._noted: set[str] = set()
-        self.sums = Checksums(home.path / "jobs" / "checksums.json")
+        self.sums = Checksums.of_home(home)
         self.fits: dict[str, Task] = {}
 
     def line(self, row: Row) -> Task:
@@ -362,6 +363,20 @@ class Checksums:
         except PackageError:
             self._kept = {}
 
+    @classmethod
+    def of_home(cls, home: Home) -> Checksums:
+        """Those that are kept in a home folder."""
+        return cls(home.path / "jobs" / "checksums.json")
+
+    def forget(self, digests: Collection[str]) -> list[str]:
+        """The paths of the files with those checksums, which are now kept no more."""
+        paths = [path for path, kept in self._kept.items() if kept[-1] in digests]
+        for path in paths:
+            del self._kept[path]
+        self._is_saved = self._is_saved and not paths
+        self.save()
+        return paths
+
     def of(self, path: Path) -> str:
         """The file's checksum. Raises TalkheadError."""
         with file_errors(path):
@@ -382,7 +397,8 @@ class Checksums:
 # ---------------------------------------------------------------------------- reporting
 
 
-def _results_path(home: Home, table: Table | None) -> Path:
+def results_path(home: Home, table: Table | None = None) -> Path:
+    """Where the results of a table are told, or of what was queued in a home."""
     if table is None:
         return home.path / "jobs" / "results.jsonl"
     return table.path.with_suffix(".results.jsonl")

@@ -27,7 +27,7 @@ from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.evaluation.sound import Hearing, excerpt, hear
 from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
 from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
-from talkhead.app.identities import USES_ALL, Home
+from talkhead.app.identities import SOURCE, USES_ALL, Home
 from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
 from talkhead.app.prepare import prepare_locked
 from talkhead.app.stages import read_stages
@@ -42,8 +42,8 @@ from talkhead.samples import LINE_TEXT
 from talkhead.storage import read_json, sha256_of
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, MediaInfo
 
-SOURCE, STAGES = "source.json", "stages.json"
-"""In the work folder of a fit: where the footage came from, what the stages took."""
+STAGES = "stages.json"
+"""In the work folder of a fit: what the stages took."""
 LINE_SECONDS = 20.0
 """As much of another line is judged at most."""
 

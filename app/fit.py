@@ -13,7 +13,7 @@ import torch
 from talkhead import __version__, media
 from talkhead.app.checks import check_fit
 from talkhead.app.choices import DEFAULT_PRESET, WEIGHTS_SUFFIX
-from talkhead.app.evaluate import SOURCE, STAGES, report_brief
+from talkhead.app.evaluate import STAGES, report_brief
 from talkhead.app.evaluation.figures import Take, plain
 from talkhead.app.evaluation.identity import Subject
 from talkhead.app.evaluation.pictures import write_sheet
@@ -23,6 +23,7 @@ from talkhead.app.identities import (
     DEFAULT_RENDERER,
     QUALITY,
     SHEET,
+    SOURCE,
     USES_ALL,
     Home,
     name_from_video,

@@ -5,6 +5,7 @@ HOME/
   work/NAME-<hash>/       datasets and checkpoints of `fit`, from which it resumes
   reports/NAME/           what `fit` and `evaluate` wrote to be read
   locks/NAME.lock         held by the process that fits or removes NAME, gone with it
+  scratch/                folders of commands that are at work (`talkhead.app.scratch`)
   latest.json             who was fitted or imported last
 """
 
@@ -14,9 +15,11 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +35,11 @@ from talkhead.identity import (
     read_export_manifest,
     read_manifest,
 )
-from talkhead.locks import Holder, held
+from talkhead.locks import Holder, held, holder_of, is_locked
 
 HOME_VARIABLE = "TALKHEAD_HOME"
-DATASET = "dataset"
-"""In a folder of work: the prepared footage."""
+DATASET, SOURCE = "dataset", "source.json"
+"""In a folder of work: the prepared footage, and where the video is."""
 DEFAULT_RENDERER = "gaussian"
 USES_ALL = "use_all_frames"
 """Key of a package's details: whether no frames were held out."""
@@ -45,11 +48,15 @@ SHEET, QUALITY = "sheet.png", "quality.json"
 MAX_NAME_LENGTH = 64
 
 _NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME_LENGTH - 1}}}")
+_WORK = re.compile(rf"({_NAME.pattern})-[0-9a-f]{{12}}")
 
 
 @dataclass(frozen=True)
 class IdentitySummary:
-    """One line of the list. `problem` says why the package can't be used; empty when it can."""
+    """One line of the list. `problem` says why the package can't be used; empty when it can.
+
+    is_finished: whether there is a package; else path and size_bytes are of the work of its fit.
+    """
 
     name: str
     path: Path
@@ -59,6 +66,7 @@ class IdentitySummary:
     size_bytes: int
     is_latest: bool
     problem: str
+    is_finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,10 +111,13 @@ class Home:
 
         busy: see `talkhead.locks.held`.
         """
-        path = self.path / "locks" / f"{check_name(name)}.lock"
+        path = self._lock_path(name)
         storage.make_folder(path.parent)
         with held(path, busy):
             yield
+
+    def _lock_path(self, name: str) -> Path:
+        return self.path / "locks" / f"{check_name(name)}.lock"
 
     def report_path(self, name: str) -> Path:
         """The folder of the report on an identity, which need not be there."""
@@ -124,10 +135,46 @@ class Home:
             if not folder.name.startswith(".") and (folder / MANIFEST_NAME).is_file()
         ]
 
+    def unfinished(self) -> list[str]:
+        """The names that there is only work of, sorted: their fit goes on or was interrupted."""
+        found = {match[1] for folder in self._works() if (match := _WORK.fullmatch(folder.name))}
+        return sorted(found - set(self.names()))
+
     def summaries(self) -> list[IdentitySummary]:
-        """A line for each identity, sorted by name; damaged ones say so."""
+        """A line for each identity, sorted by name; damaged and unfinished ones say so."""
         latest = self.latest()
-        return [self._summary(name, is_latest=name == latest) for name in self.names()]
+        whole = [self._summary(name, is_latest=name == latest) for name in self.names()]
+        parts = [self._unfinished_summary(name) for name in self.unfinished()]
+        return sorted([*whole, *parts], key=lambda summary: summary.name)
+
+    def _unfinished_summary(self, name: str) -> IdentitySummary:
+        works = self._work_dirs(name)
+        size = sum(_size_of(folder) for folder in works)
+        lock = self._lock_path(name)
+        holder = holder_of(lock) if is_locked(lock) else None
+        problem = f"{holder} works on it" if holder else f"not finished; {self._go_on(name)}"
+        return IdentitySummary(name, works[0], "", "", (), size, False, problem, is_finished=False)
+
+    def _go_on(self, name: str) -> str:
+        """What to type to finish a fit, or to be rid of it."""
+        videos = [path for path, _ in self.sources(name) if path]
+        video = shlex.quote(videos[0]) if videos else "VIDEO"
+        return (
+            f"to go on: talkhead fit --video {video} --name {name}, to drop it: talkhead identities "
+            f"remove {name}"
+        )
+
+    def sources(self, name: str) -> list[tuple[str, str]]:
+        """Path and SHA-256 of each video that there is work on under a name; "" where unknown."""
+        found = []
+        for folder in self._work_dirs(name):
+            try:
+                said = storage.read_json(folder / SOURCE)
+            except TalkheadError:  # none yet, or damaged
+                continue
+            if isinstance(said, dict):
+                found.append((str(said.get("path", "")), str(said.get("sha256", ""))))
+        return found
 
     def _summary(self, name: str, *, is_latest: bool) -> IdentitySummary:
         path = self.identities_dir / name
@@ -169,6 +216,9 @@ class Home:
             return path
         if path.is_file() and path.suffix == EXPORT_SUFFIX:
             raise PackageError(f"{path}: import it first: talkhead identities import {path}")
+        if str(identity) in self.unfinished():
+            name = str(identity)
+            raise PackageError(f"identity {name}: its fit has not finished; {self._go_on(name)}")
         raise PackageError(f"identity {identity}: there is none of this name. {self._choices()}")
 
     def _resolve_latest(self) -> Path:
@@ -191,39 +241,54 @@ class Home:
         return IdentityPackage.load(self.resolve(identity))
 
     def remove(self, name: str) -> list[Path]:
-        """The folders that are now gone: the package, the half-done work and the report.
+        """The folders that are now gone: the package, the work, finished or not, and the report.
 
         Raises PackageError when there is none, TalkheadError without permission or while a process
-        fits the person.
+        works on the identity.
         """
-        if name not in self.names():
+        if not self.has(name):
             raise PackageError(f"identity {name}: there is none of this name. {self._choices()}")
         with self.lock(name, refuse_busy(name)):
-            return self._remove(name)
-
-    def _remove(self, name: str) -> list[Path]:
-        was_latest = self.latest() == name
-        report = self.report_path(name)
-        reports = [report] if report.is_dir() else []
-        folders = [self.identities_dir / name, *self._work_dirs(name), *reports]
-        for folder in folders:
-            with storage.file_errors(folder):
-                doomed = storage.temporary_beside(folder)  # it is there or not, never half
-                os.replace(folder, doomed)
-            storage.remove(doomed)
-        if was_latest:
-            self.latest_path.unlink(missing_ok=True)
+            was_latest = self.latest() == name
+            folders = self._folders(name)
+            for folder in folders:
+                doomed = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
+                with storage.file_errors(folder):
+                    os.replace(folder, doomed)  # it is there or not, never half
+                _remove_whole(doomed)
+            for left in self._leftovers(name):
+                _remove_whole(left)
+            if was_latest:
+                self.latest_path.unlink(missing_ok=True)
         return folders
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name: a package, work or a report."""
+        return _NAME.fullmatch(name) is not None and bool(self._folders(name))
+
+    def _folders(self, name: str) -> list[Path]:
+        """What there is of a name. A package may be damaged beyond being listed."""
+        whole = [self.identities_dir / name, *self._work_dirs(name), self.report_path(name)]
+        return [folder for folder in whole if folder.is_dir()]
+
+    def _leftovers(self, name: str) -> list[Path]:
+        """What killed processes left of a name's folders."""
+        pattern = re.compile(rf"\.{re.escape(name)}(-[0-9a-f]{{12}})?\.(tmp|old)-[0-9a-f]+")
+        places = (self.identities_dir, self.path / "work", self.path / "reports")
+        entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
+        return [entry for entry in entries if pattern.fullmatch(entry.name)]
 
     def is_under_way(self, name: str) -> bool:
         """Whether somebody of that name is being fitted, or their fit was interrupted."""
         return _NAME.fullmatch(name) is not None and bool(self._work_dirs(name))
 
     def _work_dirs(self, name: str) -> list[Path]:
-        pattern = re.compile(re.escape(name) + r"-[0-9a-f]{12}")
+        matches = ((folder, _WORK.fullmatch(folder.name)) for folder in self._works())
+        return [folder for folder, match in matches if match and match[1] == name]
+
+    def _works(self) -> list[Path]:
         work = self.path / "work"
-        folders = sorted(work.iterdir()) if work.is_dir() else []
-        return [folder for folder in folders if pattern.fullmatch(folder.name)]
+        return sorted(work.iterdir()) if work.is_dir() else []
 
     def export(self, identity: str | Path | None, path: Path | None = None) -> Path:
         """The one file, by default NAME.talkhead here, that now holds the identity.
@@ -259,6 +324,24 @@ def refuse_busy(name: str) -> Callable[[Holder], None]:
         )
 
     return refuse
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files below a folder, which may be written to meanwhile."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _remove_whole(folder: Path) -> None:
+    """Remove a folder. Raises TalkheadError where something of it stays."""
+    storage.remove(folder)
+    if folder.exists():
+        raise TalkheadError(
+            f"{folder}: can't be removed whole. Remove it yourself: it holds pictures of the person"
+        )
 
 
 def state_of(manifest: Manifest, renderer: str = "") -> str:

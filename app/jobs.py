@@ -19,14 +19,14 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from talkhead import storage
 from talkhead.app.identities import name_from_video
-from talkhead.errors import PackageError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.locks import FileLock, is_locked
 from talkhead.storage import named_file
 from talkhead.terminal import printable_json
@@ -363,6 +363,23 @@ class JobStore:
                     claim.cancel()
             moved.append(job_id)
         return moved
+
+    @contextmanager
+    def removing(self, jobs: Collection[Job]) -> Iterator[None]:
+        """A block at whose end jobs are gone with all that they left. Raises TalkheadError, before the
+        block, for one that somebody works on."""
+        with ExitStack() as stack:
+            for job in jobs:
+                if stack.enter_context(self.hold(job)) is None:
+                    raise TalkheadError(
+                        f"job {job.id}: somebody works on it. Wait for it, or stop it: talkhead jobs "
+                        f"cancel {job.id}"
+                    )
+            yield
+            for job in jobs:
+                self._file(job.status, job.id).unlink(missing_ok=True)
+                storage.remove(self.work_path(job.id))
+                storage.remove(self.path / "cancelling" / job.id)
 
     def is_cancelling(self, job_id: str) -> bool:
         """Whether somebody wants the job stopped."""
