@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import io
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -211,6 +212,12 @@ def fit(
         float,
         typer.Option("--min-face", min=0.0, max=1.0, help="Share of frames that need a face."),
     ] = 0.8,
+    speech_check: Annotated[
+        bool,
+        typer.Option(
+            "--speech-check/--no-speech-check", help="Refuse footage in which nobody speaks."
+        ),
+    ] = True,
     wait: Annotated[
         bool,
         typer.Option(
@@ -234,6 +241,7 @@ def fit(
       talkhead fit --video anna.mp4 --consent "Anna B., in writing, 3 May 2025"
     """
     from talkhead.app import checks
+    from talkhead.app.identities import name_from_video
 
     chosen: dict[str, Any] = {"preset": preset.value, "encoder": encoder, "device": device}
     chosen |= {"home": home, "seed": seed, "min_face": min_face}
@@ -250,11 +258,18 @@ def fit(
         name=name,
         consent=consent,
         use_all_frames=use_all_frames,
+        check_speech=speech_check,
         wait=wait,
         progress=progress,
         **chosen,
     )
     show_result(result, as_json)
+    if not quiet and not as_json:
+        elsewhere = f" --home {shlex.quote(str(home))}" if home is not None else ""
+        name = name or name_from_video(video)
+        print_line(
+            f"\nNext: talkhead speak --audio LINE.wav --identity {name}{elsewhere}", sys.stderr
+        )
 
 
 def _ask_consent() -> str | None:

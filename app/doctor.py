@@ -207,7 +207,9 @@ def check_home(home: Home) -> Check:
     """Whether the home folder can be written and has room."""
     existing = next(path for path in (home.path, *home.path.parents) if path.exists())
     free_gib = shutil.disk_usage(existing).free / 2**30
-    found = f"{home.path}, {free_gib:.1f} GiB free, {len(home.names())} identities"
+    n_people = len(home.names())
+    people = f"{n_people} {'identity' if n_people == 1 else 'identities'}"
+    found = f"{home.path}, {free_gib:.1f} GiB free, {people}"
     if not os.access(existing, os.W_OK):
         return Check("Home", False, f"{found}, no permission", "Choose another one: --home DIR")
     return Check("Home", free_gib >= MIN_FREE_GIB, found, f"Free {MIN_FREE_GIB:g} GiB")

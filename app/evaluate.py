@@ -27,6 +27,7 @@ from talkhead.app.evaluation.scenes import held_out_frames
 from talkhead.app.evaluation.sound import Hearing, excerpt, hear
 from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
 from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
+from talkhead.app.footage_checks import little_speech
 from talkhead.app.identities import SOURCE, USES_ALL, Home
 from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
 from talkhead.app.prepare import prepare_locked
@@ -124,7 +125,9 @@ def evaluate(
         rankings=rankings(judged.takes, SPOKEN),
         stages=(*read_stages(work / STAGES), *judged.stages),
         warnings=_warnings(
-            few_frames(len(subject.numbers)), _known(video.name, package.manifest.source.sha256)
+            few_frames(len(subject.numbers)),
+            _speech_learnt(dataset),
+            _known(video.name, package.manifest.source.sha256),
         ),
         left_out=(*left_out, *clip.hearing.left_out),
     )
@@ -147,10 +150,15 @@ def report_brief(
         offset=None,
         rankings=rankings(judged.takes, PASTED),
         stages=(*read_stages(work / STAGES), *judged.stages),
-        warnings=_warnings(few_frames(len(subject.numbers))),
+        warnings=_warnings(few_frames(len(subject.numbers)), _speech_learnt(subject.dataset)),
         left_out=(f"the whole report: talkhead evaluate {folder.name}", *left_out),
     )
     return EvaluateResult(_write(result, subject, judged, folder), result)
+
+
+def _speech_learnt(dataset: IdentityDataset) -> str:
+    """A warning where lips were learnt from little speech."""
+    return little_speech(float((~dataset.tracks.silent & dataset.tracks.train).sum() / FRAME_RATE))
 
 
 def _known(name: str, sha256: str) -> str:

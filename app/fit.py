@@ -19,6 +19,8 @@ from talkhead.app.evaluation.identity import Subject
 from talkhead.app.evaluation.pictures import write_sheet
 from talkhead.app.evaluation.report import describe
 from talkhead.app.evaluation.scenes import held_out_frames
+from talkhead.app.footage_checks import LISTENING, explained
+from talkhead.app.footage_checks import check_speech as listen_for_speech
 from talkhead.app.identities import (
     DEFAULT_RENDERER,
     QUALITY,
@@ -31,7 +33,7 @@ from talkhead.app.identities import (
 from talkhead.app.idle import FACE, save_idle
 from talkhead.app.locking import lock_identity
 from talkhead.app.person import VERSION, hear_footage, levelled_footage
-from talkhead.app.prepare import motion_version, prepare
+from talkhead.app.prepare import is_prepared, motion_version, prepare
 from talkhead.app.stages import StageClock
 from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
@@ -42,7 +44,7 @@ from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
 from talkhead.encoder.prior import shipped_prior
 from talkhead.encoder.silence import silence_version
-from talkhead.errors import PackageError, TalkheadError
+from talkhead.errors import FootageError, PackageError, TalkheadError
 from talkhead.identity import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -55,7 +57,7 @@ from talkhead.identity import (
     read_manifest,
 )
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
-from talkhead.progress import Progress, SilentProgress
+from talkhead.progress import NumberedProgress, Progress, SilentProgress
 from talkhead.renderers.base import Renderer, renderer_kind
 from talkhead.renderers.fit import ADVICE, fit_renderer
 from talkhead.renderers.packing import pack
@@ -70,6 +72,20 @@ from talkhead.storage import (
 )
 from talkhead.types import SpeechFeatures
 
+STEPS = (
+    LISTENING,
+    "Tracking the face",
+    "Head poses and audio-video offset",
+    "Cutting out the head",
+    "Background behind the person",
+    "Fitting a quick head",
+    "Refining the motion",
+    "Fitting the renderer",
+    "Learning the mouth",
+    "Measuring held-out frames",
+    "Keeping the idle clip",
+)
+"""What a fit does, in order, under the names that progress is told; long footage has one step more."""
 LEAST_HELD_OUT = 5
 """Fewer usable held-out frames than this are not judged."""
 
@@ -84,6 +100,7 @@ class FitOptions:
     ears: SpeechEncoder
     seed: int
     consent: str | None
+    check_speech: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,14 +129,16 @@ def fit(
     consent: str | None = None,
     use_all_frames: bool = False,
     min_face: float = 0.8,
+    check_speech: bool = True,
     wait: bool = True,
     progress: Progress | None = None,
 ) -> FitResult:
     """An identity learnt from a video, stored in the home folder under `name`.
 
     The same call goes on where an interrupted one stopped. Figures come from the last 1/11 of the
-    frames, which are not learnt from unless use_all_frames. wait: while another process fits an
-    identity of this name. Raises TalkheadError with what to do.
+    frames, which are not learnt from unless use_all_frames. check_speech: refuse footage in which
+    hardly anything is said. wait: while another process fits an identity of this name. Raises
+    TalkheadError with what to do.
     """
     video, progress = Path(video), progress or SilentProgress()
     if encoder.endswith(WEIGHTS_SUFFIX):
@@ -135,7 +154,9 @@ def fit(
         min_face=min_face,
         home=home,
     )
-    options = FitOptions(preset, renderer, encoder, load_encoder(encoder), seed, consent)
+    ears = load_encoder(encoder)
+    options = FitOptions(preset, renderer, encoder, ears, seed, consent, check_speech)
+    progress = NumberedProgress(progress, STEPS)
     store, chosen_device = Home.locate(home), resolve_device(device)
     name = name or name_from_video(video)
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
@@ -156,14 +177,20 @@ def _fit(
     destination = store.identity_dir(name)
     _check_free(destination, video)
     digest = sha256_of(video)
-    work = make_folder(store.work_path(name, dataset_key(digest, config, silence_version())))
+    work = store.work_path(name, dataset_key(digest, config, silence_version()))
+    if not is_prepared(work):
+        listen_for_speech(video, progress, required=options.check_speech)
+    make_folder(work)
     write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": digest})
     clock = StageClock(work / STAGES)
     seed_everything(options.seed)
     set_threads()
     with clock.stage("preparing the footage"):
         on_cpu = device if device.type == "cpu" else None
-        dataset = prepare(video, work, config, progress, on_cpu)
+        try:
+            dataset = prepare(video, work, config, progress, on_cpu)
+        except FootageError as error:
+            raise explained(error, video) from error
     with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
         head = _fit_renderer(dataset, work, options, device, progress)
     with clock.stage("learning the mouth from the sound"):

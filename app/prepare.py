@@ -64,7 +64,7 @@ def prepare_locked(
 ) -> IdentityDataset:
     """The same for those who don't hold the lock of the identity that `work` belongs to: it is taken
     where something has to be made."""
-    if _motion_file(work).exists():
+    if is_prepared(work):
         with suppress(PackageError):
             return prepared(work)
     with lock_identity(home, name, progress):
@@ -86,6 +86,11 @@ def _prepare(
         write_tensors(stored, motion)
     checkpoint.unlink(missing_ok=True)
     return _with_motion(dataset, stored)
+
+
+def is_prepared(work: Path) -> bool:
+    """Whether nothing is left to be made in a folder of work."""
+    return _motion_file(work).exists()
 
 
 def prepared(work: Path) -> IdentityDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +14,23 @@ from talkhead.app.person import load_person
 from talkhead.app.publishing import publish_all
 from talkhead.app.scratch import scratch_folder
 from talkhead.device import resolve_device, set_threads
+from talkhead.identity import Manifest
+from talkhead.probing import probe
 from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import make_folder
+from talkhead.types import FRAME_RATE
 
 
 @dataclass(frozen=True)
 class SpeakResult:
-    """The video that was made."""
+    """The video that was made. picture: its size and frame rate, and where they come from."""
 
     output_path: Path
     identity: str
     renderer: str
     n_frames: int
     duration_s: float
+    picture: str = ""
 
 
 def speak(
@@ -70,5 +75,32 @@ def speak(
         )
         if not srt_of(line.output).exists():
             tell_old_subtitles(output, progress)
+        picture = _picture(line, person.package.manifest)
         publish_all(products, output)
-    return SpeakResult(output, person.name, person.renderer_name, n_frames, duration_s)
+    return SpeakResult(output, person.name, person.renderer_name, n_frames, duration_s, picture)
+
+
+def _picture(line: Line, manifest: Manifest) -> str:
+    """Size and frame rate of a finished line, and why they are these."""
+    width, height = _size(line.output)
+    source = manifest.source
+    if line.mode == "head":
+        size = f"the head alone, cut out of {source.width}x{source.height}"
+    else:
+        size = f"as the footage, {source.width}x{source.height}"
+    if line.options.height is not None:
+        size += f", scaled to the height of {line.options.height}"
+    rate = f"{FRAME_RATE} frames a second, as all that is made"
+    if round(source.frame_rate, 2) != FRAME_RATE:
+        rate += f"; the footage has {source.frame_rate:.4g}"
+    return f"{width}x{height} ({size}), {rate}"
+
+
+def _size(output: Path) -> tuple[int, int]:
+    """Width and height of a finished video, or of a folder of PNG images."""
+    if not output.is_dir():
+        info = probe(output)
+        return info.width, info.height
+    with next(output.glob("*.png")).open("rb") as image:
+        width, height = struct.unpack(">16x2I", image.read(24))  # PNG specification, 11.2.2
+    return width, height

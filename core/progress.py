@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
@@ -58,6 +58,28 @@ def make_progress(style: Style) -> Progress:
     if style == "bars":
         return BarProgress()
     return JsonProgress() if style == "json" else SilentProgress()
+
+
+class NumberedProgress:
+    """Another progress whose steps say which of a known number they are: "4 of 10: Cutting ...".
+
+    names: of the steps that are to come, in order. A step of another name bears no number.
+    """
+
+    def __init__(self, progress: Progress, names: Sequence[str]) -> None:
+        self._progress, self._names = progress, names
+
+    def step(
+        self, name: str, total: int | None = None, done: int = 0
+    ) -> AbstractContextManager[Step]:
+        """See Progress."""
+        if name in self._names:
+            name = f"{self._names.index(name) + 1} of {len(self._names)}: {name}"
+        return self._progress.step(name, total, done)
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        self._progress.message(text)
 
 
 class SilentProgress:
@@ -241,7 +263,7 @@ def _make_bars(console: Console) -> RichBars:
     )
 
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<38}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),

@@ -53,21 +53,23 @@ def content_errors(path: Path, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
+def file_errors(path: Path, *, made: bool = False) -> Iterator[None]:
     """Turn the operating system's errors inside the block into one clear TalkheadError on path.
 
-    An error on a file in another folder is reported under that file's own name.
+    An error on a file in another folder is reported under that file's own name. made: path is to be
+    made, so it is no news that it is not there.
     """
     try:
         yield
     except OSError as error:
         named = isinstance(error.filename, str) and Path(error.filename).parent != path.parent
         blamed = Path(error.filename) if named else path
-        raise TalkheadError(f"{blamed}: {explain_os_error(error, blamed)}") from error
+        raise TalkheadError(f"{blamed}: {explain_os_error(error, blamed, made=made)}") from error
 
 
-def explain_os_error(error: OSError, path: Path) -> str:
-    """What went wrong with path and what to do about it, as one line without the path."""
+def explain_os_error(error: OSError, path: Path, *, made: bool = False) -> str:
+    """What went wrong with path and what to do about it, as one line without the path. made: it was to
+    be made."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return "the disk is full. Free some space and run the same command again"
@@ -77,6 +79,8 @@ def explain_os_error(error: OSError, path: Path) -> str:
             return "no permission. Choose a place that you may write to"
         case errno.ENOENT if not path.parent.is_dir():
             return f"the folder {path.parent} does not exist. Create it first"
+        case errno.ENOENT if made:
+            return "can't be made here. Choose another place"
         case errno.ENOENT:
             return "there is no such file"
         case errno.ENOTDIR | errno.EEXIST if not path.parent.is_dir():
@@ -88,7 +92,7 @@ def explain_os_error(error: OSError, path: Path) -> str:
 
 def make_folder(path: Path) -> Path:
     """path, now an existing folder. Raises TalkheadError when it can't be made."""
-    with file_errors(path):
+    with file_errors(path, made=True):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -137,7 +141,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary file is removed and path stays as it was. Raises TalkheadError on a full disk, a
     missing folder or a missing permission.
     """
-    with file_errors(path):
+    with file_errors(path, made=True):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         temporary = temporary_beside(path)

@@ -24,8 +24,9 @@ Numbers = npt.NDArray[np.floating[Any]]
 CONFIDENCE = 0.95
 LEAST_BLOCKS = 4
 """Blocks that an interval is given for: from fewer it would be guesswork."""
-FEW_FRAMES = 10 * FRAME_RATE
-"""A figure on fewer frames comes with a warning; see few_frames."""
+FEW_FRAMES, LEAST_FRAMES = 10 * FRAME_RATE, 2 * FRAME_RATE
+"""A figure on fewer frames than the first comes with a warning, see few_frames; fewer than the second
+are too few for a verdict."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,11 @@ def few_frames(n_frames: int) -> str:
     """A warning for figures on fewer than FEW_FRAMES test frames, "" for enough."""
     if n_frames >= FEW_FRAMES:
         return ""
+    if n_frames < LEAST_FRAMES:
+        return (
+            f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few, too short to judge: the "
+            "figures are chance. Record half a minute or more, of which the last 1/11 is judged"
+        )
     return (
         f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few: small differences are "
         "chance. Record longer, or compare predictors over folds"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from talkhead.app.evaluation.crossval import LEAST_FRAMES
 from talkhead.app.evaluation.figures import (
     MEAN,
     MEASURES,
@@ -74,8 +75,11 @@ class Scene:
 
 
 def verdicts(report: Report) -> tuple[Verdict, ...]:
-    """What can be said of the judged take, in a fixed order; empty where nothing was measured."""
+    """What can be said of the judged take, in a fixed order; empty where nothing was measured, or on
+    too few frames."""
     scene = Scene.of(report)
+    if scene.made is not None and 0 < len(scene.made.aperture) < LEAST_FRAMES:
+        return ()
     found = [verdict for rule in RULES if (verdict := rule(scene)) is not None]
     failed = {ranking.measure for ranking in report.rankings if ranking.holds is False}
     return tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from tiny import PERSON, SECONDS, make_tiny
 
 from talkhead import media
 from talkhead.app.fit import FitResult, fit
+from talkhead.progress import SilentProgress, Step
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +29,35 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("people")
 
 
+class Steps(SilentProgress):
+    """Keeps the names of steps."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def step(
+        self, name: str, total: int | None = None, done: int = 0
+    ) -> AbstractContextManager[Step]:
+        self.names.append(name)
+        return super().step(name, total, done)
+
+
 @pytest.fixture(scope="session")
-def fitted(footage: Path, home: Path) -> FitResult:
+def fit_steps() -> Steps:
+    """What the fit of `fitted` has shown."""
+    return Steps()
+
+
+@pytest.fixture(scope="session")
+def fitted(footage: Path, home: Path, fit_steps: Steps) -> FitResult:
     """The person, fitted with seed 0."""
     with pytest.MonkeyPatch.context() as patch:
         make_tiny(patch)
-        return fit(footage, preset="preview", home=home, consent="Yes.", device="cpu")
+        return fit(
+            footage,
+            preset="preview",
+            home=home,
+            consent="Yes.",
+            device="cpu",
+            progress=fit_steps,
+        )

@@ -83,7 +83,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--video a.mp4 --name anna --preset high --renderer warp --encoder mel --device cpu"
-    more = "--home h --seed 3 --use-all-frames --min-face 0.1 --no-wait --quiet"
+    more = "--home h --seed 3 --use-all-frames --min-face 0.1 --no-wait --no-speech-check --quiet"
     assert run(monkeypatch, "fit", *words.split(), *more.split(), "--consent", "Yes.") == 0
     assert fit.given == (Path("a.mp4"),)
     assert isinstance(fit.named.pop("progress"), SilentProgress)
@@ -98,6 +98,7 @@ def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -
         "consent": "Yes.",
         "use_all_frames": True,
         "min_face": 0.1,
+        "check_speech": False,
         "wait": False,
     }
     assert type(fit.named["preset"]) is str
@@ -286,6 +287,19 @@ def test_results_go_to_stdout(
         "figures": {"psnr_db": 33.123456, "note": None},
         "n_frames": 250,
     }
+
+
+def test_the_end_of_a_fit_says_what_to_type_next(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit.error is None
+    words = ("fit", "--video", "Anna B.mp4", "--home", "my people")
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().err.endswith(
+        "Next: talkhead speak --audio LINE.wav --identity Anna-B --home 'my people'\n"
+    )
+    assert run(monkeypatch, *words, "--quiet") == 0
+    assert "Next" not in capsys.readouterr().err
 
 
 def test_an_error_is_one_line(

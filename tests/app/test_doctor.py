@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,3 +113,12 @@ def test_the_command_that_brings_libgl(
     error = ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
     assert words in str(doctor.library_error(error))
     assert doctor.library_error(ImportError("No module named x")) is None
+
+
+def test_one_identity_is_no_identities(
+    tmp_path: Path, write_package: Callable[..., object]
+) -> None:
+    home = Home(tmp_path)
+    assert doctor.check_home(home).found.endswith("0 identities")
+    write_package(home.identity_dir("anna"))
+    assert doctor.check_home(home).found.endswith("1 identity")

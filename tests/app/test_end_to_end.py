@@ -14,6 +14,7 @@ import subprocess
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,6 +75,18 @@ def test_what_fit_leaves(fitted: FitResult, home: Path, footage: Path) -> None:
     assert manifest.source.sha256 == sha256_of(footage)
     assert json.loads((home / "latest.json").read_text()) == {"name": "Anna-B"}
     assert not leftovers(home)
+
+
+def test_every_stage_says_its_number(fitted: FitResult, fit_steps: Any) -> None:
+    steps = fit_module.STEPS
+    assert fit_steps.names == [f"{n} of {len(steps)}: {name}" for n, name in enumerate(steps, 1)]
+
+
+def test_a_short_fit_says_what_it_is_worth(fitted: FitResult) -> None:
+    """Half a second of held-out frames is no ground for verdicts."""
+    assert "too short to judge" in fitted.summary and "enough for a first try" in fitted.summary
+    for word in ("good  ", "middling  ", "bad  "):
+        assert not any(line.startswith(word) for line in fitted.summary.splitlines())
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -229,11 +242,13 @@ def test_the_video_s_own_soundtrack(fitted: FitResult, home: Path, footage: Path
     assert max(changed) > 0.2, "the mouth is not the footage's"
 
 
-def test_the_head_alone(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+def test_the_head_alone(package: IdentityPackage, home: Path, tmp_path: Path) -> None:
     audio = write_wav(tmp_path / "a.wav", media.read_audio(LINE)[:8_000])
-    say(audio, home, tmp_path / "head.mp4", mode="head")
-    idle = load_idle(IdentityPackage.load(fitted.package_path))
-    made = media.probe(tmp_path / "head.mp4")
+    result = say(audio, home, tmp_path / "head.mp4", mode="head")
+    idle = load_idle(package)
+    made, source = media.probe(tmp_path / "head.mp4"), package.manifest.source
+    assert result.picture.startswith(f"{made.width}x{made.height} (the head alone, cut out of ")
+    assert f"{source.width}x{source.height}), 25 frames a second" in result.picture
     assert made.height - idle.crop_height in (0, 1) and made.width - idle.crop_width in (0, 1)
 
 
@@ -295,6 +310,15 @@ def refuses(tmp_path: Path) -> Iterator[Callable[..., None]]:
 def grey_frames(n_frames: int) -> Iterator[np.ndarray]:
     y, x = np.mgrid[:120, :160].astype(np.uint8)
     return (np.stack([x + i, y, x // 2], axis=-1).astype(np.uint8) for i in range(n_frames))
+
+
+def test_no_speech(refuses: Callable[..., None], tmp_path: Path) -> None:
+    """Refused before the work begins."""
+    random, video = np.random.default_rng(0), tmp_path / "noise.mp4"
+    audio = write_wav(tmp_path / "noise.wav", 0.1 * random.standard_normal(4 * 16_000))
+    media.write_video(video, grey_frames(100), audio_path=audio)
+    refuses(video, FootageError, "noise.mp4", "hardly any speech", "--no-speech-check")
+    refuses(video, FootageError, "no face was found", check_speech=False)
 
 
 def test_no_face(refuses: Callable[..., None], tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from tiny import make_tiny
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.identities import DATASET, Home
 from talkhead.app.locking import lock_identity
+from talkhead.app.prepare import prepare
 from talkhead.errors import TalkheadError
 from talkhead.locks import Holder
+from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import SilentProgress
 
 
@@ -88,7 +90,7 @@ def test_an_image_too_many_or_no_background_is_found(
     progress = SilentProgress()
     monkeypatch.setattr(progress, "message", told.append)
     make_tiny(monkeypatch)
-    fit(footage, preset="preview", home=tmp_path, device="cpu", progress=progress)
+    prepare(footage, dataset.parent, PreprocessConfig(), progress)
     assert any("frames.u8: is damaged; this footage is prepared anew" in line for line in told)
     assert (dataset / "frames.u8").stat().st_size == size
 

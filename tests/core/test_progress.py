@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from talkhead.progress import BarProgress, JsonProgress, Progress, SilentProgress, make_progress
+from talkhead.progress import (
+    BarProgress,
+    JsonProgress,
+    NumberedProgress,
+    Progress,
+    SilentProgress,
+    make_progress,
+)
 
 
 class Clock:
@@ -127,3 +134,13 @@ def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
         assert captured.out == ""
         assert "One" in captured.err
         assert "hello" in captured.err
+
+
+def test_steps_say_which_of_how_many_they_are() -> None:
+    stream = io.StringIO()
+    progress = NumberedProgress(JsonProgress(stream), ["Tracking", "Cutting", "Fitting"])
+    with progress.step("Cutting", total=2, done=1), progress.step("Waiting"):
+        progress.message("half done")
+    told = [event.get("step") or event["text"] for event in events(stream)]
+    assert told == ["2 of 3: Cutting", "Waiting", "half done", "Waiting", "2 of 3: Cutting"]
+    assert events(stream)[0] == {"event": "start", "step": "2 of 3: Cutting", "total": 2, "done": 1}

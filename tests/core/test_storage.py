@@ -146,3 +146,20 @@ def test_texts_that_are_no_files(tmp_path: Path) -> None:
     assert storage.named_file(str(tmp_path / "line.txt")) == tmp_path / "line.txt"
     for text in (None, "", "好" * 100, "a\0b", "word " * 5000, str(tmp_path)):
         assert storage.named_file(text) is None
+
+
+def test_what_cannot_be_made_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As below /proc, whose folders are there and take nothing."""
+
+    def refuse(self: Path, *given: object, **named: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
+    for make in (storage.make_folder, lambda path: storage.write_bytes(path, b"")):
+        with pytest.raises(TalkheadError, match=r"new: can't be made here\. Choose another place"):
+            make(tmp_path / "new")
+    with pytest.raises(TalkheadError, match="there is no such file"):
+        storage.read_json(tmp_path / "new")

@@ -10,6 +10,7 @@ from scipy.signal import lfilter
 
 from talkhead.app.evaluation.crossval import (
     FEW_FRAMES,
+    LEAST_FRAMES,
     Interval,
     contiguous_folds,
     fair_gain,
@@ -148,6 +149,8 @@ def test_fair_gain_by_hand() -> None:
 def test_few_frames_are_said() -> None:
     assert few_frames(45).startswith("45 test frames (1.8 s) are few")
     assert few_frames(FEW_FRAMES) == ""
+    assert "too short to judge" in few_frames(LEAST_FRAMES - 1)
+    assert "too short to judge" not in few_frames(LEAST_FRAMES)
 
 
 def test_mean_gain_counts_each_clip_alike() -> None:

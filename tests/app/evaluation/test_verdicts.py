@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from talkhead.app.evaluation.crossval import LEAST_FRAMES
 from talkhead.app.evaluation.figures import (
     FLOOR,
     MADE,
@@ -211,3 +212,10 @@ def test_the_headline_counts_and_points_at_the_worst() -> None:
     worst = first_look(found)
     assert worst is not None and worst.about == "Steadiness"
     assert first_look([v for v in found if v.level == "good"]) is None
+
+
+def test_too_few_frames_are_no_ground_for_a_verdict() -> None:
+    made = Take(SPOKEN, "made", "", lips=lips(), images=images())
+    for n_frames, judged in ((LEAST_FRAMES - 1, False), (LEAST_FRAMES, True)):
+        short = replace(made, aperture=(0.1,) * n_frames)
+        assert bool(verdicts(report(short))) is judged

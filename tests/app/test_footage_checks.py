@@ -1,0 +1,110 @@
+"""Footage that can't work is refused before it is prepared, and little speech is told of."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import LINE
+
+from talkhead import media
+from talkhead.app import footage_checks
+from talkhead.app.footage_checks import check_speech, explained, little_speech
+from talkhead.encoder.silence import speech_seconds
+from talkhead.errors import FootageError
+from talkhead.progress import SilentProgress
+from talkhead.types import SAMPLE_RATE, Float32
+
+SECONDS = 8
+
+
+def noise(kind: str) -> Float32:
+    """Sound without speech, as loud as speech."""
+    random, times = np.random.default_rng(0), np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
+    if kind == "hum":
+        return (0.1 * np.sin(2 * np.pi * 50 * times)).astype(np.float32)
+    rates = np.fft.rfftfreq(len(times), 1 / SAMPLE_RATE)
+    rates[0] = rates[1]
+    spectrum = np.fft.rfft(random.standard_normal(len(times))) / rates**0.5
+    pink = np.fft.irfft(spectrum, len(times))
+    pink = 0.1 * pink / pink.std()
+    if kind == "bursts":
+        pink *= np.repeat(random.random(SECONDS * 5) > 0.5, SAMPLE_RATE // 5)
+    return pink.astype(np.float32)
+
+
+def write(path: Path, waveform: Float32) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+class Told(SilentProgress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.mark.parametrize("kind", ["pink", "hum", "bursts"])
+def test_footage_without_speech_is_refused(tmp_path: Path, kind: str) -> None:
+    path, told = write(tmp_path / "noise.wav", noise(kind)), Told()
+    with pytest.raises(FootageError, match=r"hardly any speech is heard.*--no-speech-check"):
+        check_speech(path, told)
+    assert not told.messages
+    check_speech(path, told, required=False)
+    assert "Hardly any speech" in told.messages[0]
+
+
+def test_speech_in_noise_is_speech(tmp_path: Path) -> None:
+    line = media.read_audio(LINE)
+    pink = noise("pink")[: len(line)]
+    mixed = line + pink * line.std() / pink.std()
+    assert speech_seconds(mixed.astype(np.float32)) > 0.6 * len(line) / SAMPLE_RATE
+    check_speech(write(tmp_path / "mixed.wav", mixed), SilentProgress())
+
+
+def test_little_speech_is_told_of_and_enough_ends_the_listening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, told = media.read_audio(LINE), Told()
+    check_speech(LINE, told)
+    assert len(told.messages) == 1 and "enough for a first try" in told.messages[0]
+    monkeypatch.setattr(footage_checks, "ENOUGH_S", 10.0)
+    monkeypatch.setattr(footage_checks, "CHUNK_S", 4.0)
+    heard: list[int] = []
+
+    def counted(waveform: Float32) -> float:
+        heard.append(len(waveform))
+        return 3.5
+
+    monkeypatch.setattr(footage_checks, "speech_seconds", counted)
+    long = write(tmp_path / "long.wav", np.tile(line, 4))
+    check_speech(long, told)
+    assert len(told.messages) == 1 and len(heard) == 3
+    assert little_speech(10.0) == "" and "9 s of speech" in little_speech(9.0)
+
+
+def test_silence_is_no_speech(tmp_path: Path) -> None:
+    assert speech_seconds(np.zeros(SAMPLE_RATE, np.float32)) == 0.0
+    assert speech_seconds(np.zeros(1, np.float32)) == 0.0
+
+
+def test_a_refusal_says_when_the_person_is_only_upside_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, video = FootageError("no face"), tmp_path / "a.mp4"
+    monkeypatch.setattr(footage_checks, "is_upside_down", lambda video: False)
+    assert explained(error, video) is error
+    monkeypatch.setattr(footage_checks, "is_upside_down", lambda video: True)
+    words = str(explained(error, video))
+    assert "a.mp4: the person is upside down" in words
+    assert "ffmpeg -i a.mp4 -vf hflip,vflip a-turned.mp4" in words
