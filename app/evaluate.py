@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from talkhead import media
+from talkhead.app.arrays import path_of
 from talkhead.app.checks import check_evaluate, check_report
 from talkhead.app.evaluation.crossval import few_frames
 from talkhead.app.evaluation.figures import MADE, PASTED, REAL, SPOKEN, Report, Take
@@ -45,6 +46,7 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, MediaInfo
 
 STAGES = "stages.json"
 """In the work folder of a fit: what the stages took."""
+FILE_REMEDY = "Write arrays to a file first"
 LINE_SECONDS = 20.0
 """As much of another line is judged at most."""
 
@@ -98,8 +100,8 @@ def evaluate(
     store = Home.locate(home)
     package = store.load(identity)
     folder = Path(report) if report is not None else store.report_path(package.manifest.name)
-    audio = None if audio is None else Path(audio)
-    video = None if video is None else Path(video)
+    audio = None if audio is None else path_of(audio, "audio", FILE_REMEDY)
+    video = None if video is None else path_of(video, "video", FILE_REMEDY)
     check_evaluate(identity, audio, video, folder, renderer=renderer, device=device, home=home)
     video, work = find_footage(store, package, video)
     set_threads()
@@ -359,7 +361,7 @@ def evaluate_pair(
     report: the folder to write to, by default MADE-report here. Raises TalkheadError where they
     can't be compared, with what to do about it.
     """
-    real, made = Path(real), Path(made)
+    real, made = path_of(real, "real", FILE_REMEDY), path_of(made, "made", FILE_REMEDY)
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
     set_threads()
     folder = Path(report) if report is not None else Path(f"{made.stem}-report")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from talkhead import __version__, media
+from talkhead.app.arrays import path_of
 from talkhead.app.checks import check_fit
 from talkhead.app.choices import DEFAULT_PRESET, WEIGHTS_SUFFIX
 from talkhead.app.evaluate import STAGES, report_brief
@@ -86,6 +87,7 @@ STEPS = (
     "Keeping the idle clip",
 )
 """What a fit does, in order, under the names that progress is told; long footage has one step more."""
+VIDEO_REMEDY = "Frames as arrays: write them with talkhead.media.write_video first"
 LEAST_HELD_OUT = 5
 """Fewer usable held-out frames than this are not judged."""
 
@@ -140,7 +142,7 @@ def fit(
     hardly anything is said. wait: while another process fits an identity of this name. Raises
     TalkheadError with what to do.
     """
-    video, progress = Path(video), progress or SilentProgress()
+    video, progress = path_of(video, "video", VIDEO_REMEDY), progress or SilentProgress()
     if encoder.endswith(WEIGHTS_SUFFIX):
         encoder = str(Path(encoder).resolve())  # where speak will look for it
     check_fit(
