@@ -204,7 +204,7 @@ class BarProgress:
             self._close()
 
     def message(self, text: str) -> None:
-        self._console.print(printable(text), markup=False, highlight=False)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _open(self) -> RichBars:
         """The bars on the screen; those of steps that have ended stay above them as text."""

@@ -144,3 +144,9 @@ def test_steps_say_which_of_how_many_they_are() -> None:
     told = [event.get("step") or event["text"] for event in events(stream)]
     assert told == ["2 of 3: Cutting", "Waiting", "half done", "Waiting", "2 of 3: Cutting"]
     assert events(stream)[0] == {"event": "start", "step": "2 of 3: Cutting", "total": 2, "done": 1}
+
+
+def test_a_long_message_stays_one_line() -> None:
+    progress, stream = bars(terminal=False)
+    progress.message("word " * 50)
+    assert stream.getvalue().count("\n") == 1
