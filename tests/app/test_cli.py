@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -13,14 +14,14 @@ from typing import Any
 import pytest
 
 from talkhead import __version__
-from talkhead.app import checks, cli
+from talkhead.app import checks, cli, cli_speak
 from talkhead.app import fit as fit_module
 from talkhead.app.evaluate import EvaluateOptions
 from talkhead.app.evaluation.figures import Report
 from talkhead.app.output import OutputOptions
 from talkhead.errors import FootageError
 from talkhead.identity import IdentityPackage
-from talkhead.progress import BarProgress, JsonProgress, SilentProgress
+from talkhead.progress import BarProgress, JsonProgress, Progress, SilentProgress
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,31 @@ def test_results_go_to_stdout(
         "figures": {"psnr_db": 33.123456, "note": None},
         "n_frames": 250,
     }
+
+
+def test_what_loads_for_seconds_says_so_first(
+    fit: Stage,
+    speak: Stage,
+    evaluation: Evaluation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before any of it is imported."""
+    seen: list[bool] = []
+
+    @contextmanager
+    def note(progress: Progress) -> Iterator[None]:
+        seen.append(not (fit.given or speak.given or evaluation.called))
+        yield
+
+    for module, words in (
+        (cli, ["fit", "--video", "a.mp4"]),
+        (cli_speak, ["speak", "--audio", "a.wav"]),
+        (cli, ["evaluate", "anna"]),
+    ):
+        monkeypatch.setattr(module, "loading", note)
+        fit.given = speak.given = ()
+        assert run(monkeypatch, *words) == 0
+    assert seen == [True] * 3
 
 
 def test_the_end_of_a_fit_says_what_to_type_next(
