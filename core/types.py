@@ -76,7 +76,7 @@ class Tracking:
     """Face landmarks of a clip.
 
     landmarks: [F, 478, 3] float32, x and y in pixels of the source image, z in the same scale,
-    smaller is nearer (mediapipe's face mesh with irises). Values of frames without a face are
+    smaller is nearer (mediapipe's face landmarks with irises). Values of frames without a face are
     interpolated over short gaps, else zero.
     blendshapes: [F, 52] float32 in [0, 1], expression coefficients in the order of
     `talkhead.face.BLENDSHAPES`; without a face as landmarks.
