@@ -90,6 +90,11 @@ def odd_file(setting: Setting, name: str) -> tuple[Path, bool]:
     return path, True
 
 
+def placed_or_odd(setting: Setting, name: str, data: bytes) -> Path:
+    """An input of the case; now and then something else in its place, a pipe or a device."""
+    return odd_file(setting, name)[0] if setting.chance(0.04) else setting.place(f"in/{name}", data)
+
+
 def fitted(setting: Setting) -> Path:
     """The person's package."""
     return setting.bases / "home" / "identities" / people.NAME

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from benchmarks.fuzz import people
 from benchmarks.fuzz.bases import ARCHIVE
-from benchmarks.fuzz.kinds.common import check_video, command, fitted, home, output, sound
+from benchmarks.fuzz.kinds.common import (
+    check_video,
+    command,
+    fitted,
+    home,
+    output,
+    placed_or_odd,
+    sound,
+)
 from benchmarks.fuzz.kinds.common import quietly as style
 from benchmarks.fuzz.mutations import playlists, raw, tensors, trees, zips
 from benchmarks.fuzz.trial import Kind, Setting, Trial
@@ -163,7 +171,7 @@ def _lose(setting: Setting, folder: Path) -> None:
     if how == "folder":
         path.mkdir()
     elif how == "link":
-        path.symlink_to(setting.traps.text)
+        path.symlink_to(setting.bases / "words.txt")
     elif how == "device":
         path.symlink_to("/dev/zero")
     setting.note(f"{path.name}: {how}")
@@ -173,7 +181,8 @@ def archive(setting: Setting) -> Trial:
     """An exported file: import, and speak where that is accepted."""
     data = setting.base(ARCHIVE)
     data = setting.damage(data, zips.mutate if setting.rng.random() < 0.6 else _repacked)
-    file, where = setting.place("in/bea.talkhead", data), setting.folder / "home"
+    where = setting.folder / "home"
+    file = placed_or_odd(setting, "bea.talkhead", data)
     name = ["--name", "bea"] if setting.rng.random() < 0.5 else []
     line, target = sound(setting), output(setting)
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.fuzz.bases import SIGNED
-from benchmarks.fuzz.kinds.common import command, odd_file
+from benchmarks.fuzz.kinds.common import command, odd_file, placed_or_odd
 from benchmarks.fuzz.mutations import hostile, raw, texts
 from benchmarks.fuzz.trial import DONE, REFUSED, Kind, Setting, Trial
 from talkhead.app.signing import CHAIN, KEY, ROOT
@@ -108,7 +108,7 @@ def trust(setting: Setting) -> Trial:
         chain = setting.damage(chain, _pem)
     else:
         key = setting.damage(key, _pem)
-    files = setting.place("in/chain.pem", chain), setting.place("in/key.pem", key)
+    files = placed_or_odd(setting, "chain.pem", chain), placed_or_odd(setting, "key.pem", key)
     return Trial(lambda: _sign(setting, *files), (DONE, REFUSED), products=("out/*",))
 
 

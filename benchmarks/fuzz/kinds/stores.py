@@ -7,7 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.fuzz.bases import WORDS
-from benchmarks.fuzz.kinds.common import check_video, command, home, output, read_home, sound
+from benchmarks.fuzz.kinds.common import (
+    check_video,
+    command,
+    home,
+    output,
+    placed_or_odd,
+    read_home,
+    sound,
+)
 from benchmarks.fuzz.mutations import raw, tensors, trees
 from benchmarks.fuzz.trial import Kind, Setting, Trial
 
@@ -107,7 +115,7 @@ def _resume(work: Path) -> None:
 def ears(setting: Setting) -> Trial:
     """Weights of one's own for the encoder."""
     data = setting.damage(setting.base("ears.safetensors"), tensors.mutate)
-    path = setting.place("in/ears.safetensors", data)
+    path = placed_or_odd(setting, "ears.safetensors", data)
     return Trial(lambda: _listen(path))
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.fuzz.bases import TABLES, TEXTS
-from benchmarks.fuzz.kinds.common import check_video, command, home, output, sound, speak_arguments
+from benchmarks.fuzz.kinds.common import (
+    check_video,
+    command,
+    home,
+    output,
+    placed_or_odd,
+    sound,
+    speak_arguments,
+)
 from benchmarks.fuzz.mutations import hostile, texts, trees
 from benchmarks.fuzz.trial import Kind, Setting, Trial
 
@@ -50,7 +58,7 @@ def table(setting: Setting) -> Trial:
     (setting.folder / "out").mkdir()
     name = setting.rng.choice(sorted(TABLES))
     setting.note(name)
-    path = setting.place(f"in/{name}", _table(setting, name))
+    path = placed_or_odd(setting, name, _table(setting, name))
     more = setting.rng.choice(([], [], ["--skip-bad"], ["--json"], ["--skip-bad", "--json"]))
     arguments = ["dub", path, "--home", where, "--device", "cpu", "--workers", "1", "--quiet"]
     return Trial(lambda: command(*arguments, *more), changes=("*",))
@@ -79,7 +87,7 @@ def subtitles(setting: Setting) -> Trial:
     setting.note(name)
     data = setting.damage(setting.base(name), texts.mutate, SUBTITLE_LINES)
     called = setting.rng.choice(sorted(TEXTS)) if setting.chance(0.1) else name
-    path, line = setting.place(f"in/{called}", data), sound(setting)
+    path, line = placed_or_odd(setting, called, data), sound(setting)
     language = setting.rng.choice(LANGUAGES)
     how = setting.rng.choice(("srt", "burn", "burn", "track"))
     if setting.rng.random() < 0.25:
