@@ -6,7 +6,8 @@ Pictures are made in segments, each a file in the line's work folder with a chec
       line.json               what the line is made of; work on anything else is thrown away
       codes.safetensors       the motion, heard once
       segment-00000.mp4       pictures as encoded
-      segment-00000.json      the state after them; it is written last, and makes the segment count
+      segment-00000.json      the state after them and the file's checksum; it is written last, and
+                            makes the segment count
       picture.mp4             all of them, joined without encoding again
 
 The sound is encoded once, at the end.
@@ -22,10 +23,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from talkhead import __version__, media
 from talkhead.app.backgrounds import backgrounds_of
@@ -40,22 +41,23 @@ from talkhead.app.output import (
     tell_old_subtitles,
 )
 from talkhead.app.person import Person, hear_line
-from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
+from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, State, own_background
 from talkhead.app.subtitles import LineSubtitles, prepare_subtitles
 from talkhead.app.timeline import LONGER_S, SourceFootage, source_footage
 from talkhead.app.unseen import tell_unseen
 from talkhead.app.views import View, beyond_seen
 from talkhead.codecs import Codec
-from talkhead.errors import PackageError, TalkheadError
+from talkhead.errors import MediaError, PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME
 from talkhead.joining import join_segments
 from talkhead.media import Captions, VideoWriter, scaled_size
+from talkhead.probing import frame_times
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
-    file_errors,
     make_folder,
     named_file,
     read_json,
+    read_tensors,
     remove,
     sha256_of,
     write_json,
@@ -106,7 +108,7 @@ def render_line(
     segments = Segments(
         work, codec, line.options, None if subtitles is None else subtitles.captions
     )
-    picture = segments.joined(segments.render(shot, progress))
+    picture = segments.joined(segments.render(shot, progress), len(shot))
     facts = OutputFacts(
         person.name,
         line.mode,
@@ -198,14 +200,25 @@ def _heard(
     """Motion codes [F, K] at 25 a second, kept in the work folder. n_frames: None is the sound's."""
     path = work / CODES
     with progress.step("Listening", total=1) as step:
-        if path.exists():
+        kept = _kept_codes(path)
+        if kept is not None:
             step.skip("heard before")
-        else:
-            codes = torch.from_numpy(hear_line(audio, person.ears, person.predictor, n_frames))
-            write_tensors(path, {"codes": codes})
-            step.advance()
-    with file_errors(path), safe_open(path, framework="numpy") as file:
-        return np.asarray(file.get_tensor("codes"), np.float32)
+            return kept
+        codes = hear_line(audio, person.ears, person.predictor, n_frames).astype(np.float32)
+        write_tensors(path, {"codes": torch.from_numpy(codes)})
+        step.advance()
+    return codes
+
+
+def _kept_codes(path: Path) -> Float32 | None:
+    """Motion codes that were heard before; None where they weren't, or the file is damaged."""
+    try:
+        held = read_tensors(path).get("codes") if path.exists() else None
+    except PackageError:
+        return None
+    if held is None or held.dtype != torch.float32 or held.ndim != 2:
+        return None
+    return held.numpy() if bool(held.isfinite().all()) else None
 
 
 def _shot(
@@ -256,46 +269,63 @@ class Segments:
     captions: Captions | None = None
 
     def render(self, shot: Shot, progress: Progress) -> list[Path]:
-        """The files of all segments; those whose checkpoint is there are not made again."""
+        """The files of all segments; those that are there as their checkpoints say are not made again."""
         spans = list(segment_spans(len(shot)))
-        done = 0
-        while done < len(spans) and self._checkpoint(done).exists():
-            done += 1
-        if done:
-            shot.state = read_json(self._checkpoint(done - 1))["state"]
-        n_done = spans[done][0] if done < len(spans) else len(shot)
-        with progress.step("Speaking", total=len(shot), done=n_done) as step:
-            for number in range(done, len(spans)):
-                self._render(shot, number, *spans[number], step)
+        kept = [self._kept(number, span) for number, span in enumerate(spans)]
+        n_kept = sum(after - first for (first, after), one in zip(spans, kept, strict=True) if one)
+        with progress.step("Speaking", total=len(shot), done=n_kept) as step:
+            state: State = []
+            for number, (span, one) in enumerate(zip(spans, kept, strict=True)):
+                if number:
+                    shot.state = state
+                state = one.state if one else self._render(shot, number, span, len(spans), step)
         return [self._path(number) for number in range(len(spans))]
 
-    def _render(self, shot: Shot, number: int, first: int, after: int, step: Step) -> None:
+    def _kept(self, number: int, span: tuple[int, int]) -> _Checkpoint | None:
+        """The checkpoint of a segment that an earlier call has made; None where there is none, or the
+        file beside it is not the one that was made."""
+        checkpoint = _Checkpoint.read(self._checkpoint(number))
+        path = self._path(number)
+        if checkpoint is None or checkpoint.frames != span or not path.is_file():
+            return None
+        return checkpoint if sha256_of(path) == checkpoint.sha256 else None
+
+    def _render(
+        self, shot: Shot, number: int, span: tuple[int, int], n_segments: int, step: Step
+    ) -> State:
+        """What the segment leaves behind, once it and its checkpoint are there."""
+        path = self._path(number)
         with (
-            closing(shot.frames(first, after)) as images,
+            closing(shot.frames(*span)) as images,
             VideoWriter(
-                self._path(number),
+                path,
                 codec=self.codec.name,
                 frame_rate=shot.frame_rate,
                 height=self.options.height,
-                captions=self._captions(first, shot),
+                captions=self._captions(span[0], shot),
             ) as video,
         ):
             for image in images:
                 video.write(image)
                 step.advance()
-        write_json(self._checkpoint(number), {"frames": [first, after], "state": shot.state})
+        if n_segments > 1:  # one alone is what the finished file is made of, and is looked at there
+            _check_length(path, span[1] - span[0])
+        made = _Checkpoint(span, shot.state, sha256_of(path))
+        write_json(self._checkpoint(number), made.to_json())
+        return made.state
 
     def _captions(self, first: int, shot: Shot) -> Captions | None:
         if self.captions is None:
             return None
         return replace(self.captions, start_s=float(first / shot.frame_rate))
 
-    def joined(self, paths: list[Path]) -> Path:
-        """One file with all pictures."""
+    def joined(self, paths: list[Path], n_frames: int) -> Path:
+        """One file with all pictures. Raises MediaError where they are not n_frames."""
         if len(paths) == 1:
             return paths[0]
         joined = self.work / f"picture{self.codec.picture_suffix}"
         join_segments(paths, joined)
+        _check_length(joined, n_frames)
         return joined
 
     def _path(self, number: int) -> Path:
@@ -303,6 +333,42 @@ class Segments:
 
     def _checkpoint(self, number: int) -> Path:
         return self.work / f"segment-{number:05d}.json"
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What is known of a segment that is made: its first and after-last frame, what its pictures leave
+    behind, the checksum of its file."""
+
+    frames: tuple[int, int]
+    state: State
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def read(cls, path: Path) -> _Checkpoint | None:
+        """The one in a file; None where there is none, or none that this version has written."""
+        try:
+            held = read_json(path) if path.exists() else None
+        except PackageError:
+            return None
+        match held:
+            case {"frames": [int(first), int(after)], "state": [*state], "sha256": str(digest)}:
+                if all(isinstance(value, int | float) for value in state):
+                    return cls((first, after), [float(value) for value in state], digest)
+        return None
+
+
+def _check_length(path: Path, n_frames: int) -> None:
+    """Raises MediaError where a file that was just made hasn't that many pictures."""
+    n_found = len(frame_times(path))
+    if n_found != n_frames:
+        raise MediaError(
+            f"{path}: has {n_found} of {n_frames} pictures. Check the disk, and run the same command "
+            "again"
+        )
 
 
 def segment_spans(n_frames: int) -> Iterator[tuple[int, int]]:

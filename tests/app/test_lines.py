@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +25,10 @@ from talkhead.app.output import OutputOptions
 from talkhead.app.person import Person, hear_line, load_person
 from talkhead.app.shots import HeadShot, IdleFootage, PastedShot, Shot, own_background
 from talkhead.codecs import CODECS
-from talkhead.errors import TalkheadError
+from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.joining import join_segments
+from talkhead.probing import frame_times
 from talkhead.progress import SilentProgress, Step
 
 N_FRAMES, N_CLIP = 23, 9
@@ -124,6 +125,47 @@ def test_a_killed_line_goes_on_from_its_last_segment(
     first, second = (list(media.read_frames(p)) for p in (line.output, again.output))
     assert len(first) == 30
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
+    "a byte": ("segment-00001.mp4", lambda content: content[:-9] + b"x" + content[-8:], 20),
+    "the first": ("segment-00000.mp4", lambda content: content[:-9] + b"x" + content[-8:], 20),
+    "cut short": ("segment-00001.mp4", lambda content: content[:-900], 20),
+    "empty": ("segment-00001.mp4", lambda content: b"", 20),
+    "no record": ("segment-00001.json", lambda content: content[:20], 20),
+    "of an older version": ("segment-00001.json", lambda content: b'{"state": [1, 2]}', 20),
+    "what was heard": ("codes.safetensors", lambda content: content[:-5], 10),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_made_again(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """And nothing else."""
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
+    line, work = Line(audio, tmp_path / "out.mp4"), tmp_path / "work"
+    render_line(person, line, tmp_path / "whole", tmp_path, SilentProgress())
+    whole = [frame.tobytes() for frame in media.read_frames(line.output)]
+    with pytest.raises(Kill):
+        render_line(person, line, work, tmp_path, Counting(stop_at=24))
+    name, change, n_made = DAMAGES[damage]
+    (work / name).write_bytes(change((work / name).read_bytes()))
+    counting = Counting()
+    render_line(person, line, work, tmp_path, counting)
+    assert counting.made == n_made
+    assert [frame.tobytes() for frame in media.read_frames(line.output)] == whole
+
+
+def test_pictures_that_are_missing_after_joining_are_told(
+    person: Person, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
+    monkeypatch.setattr(lines, "join_segments", lambda paths, out: join_segments(paths[1:], out))
+    output = tmp_path / "out.mp4"
+    with pytest.raises(MediaError, match="has 20 of 30 pictures"):
+        render_line(person, Line(audio, output), tmp_path / "work", tmp_path, SilentProgress())
+    assert not output.exists()
 
 
 def test_a_line_starts_few_programs(
@@ -303,4 +345,5 @@ def test_joining(name: str, tmp_path: Path) -> None:
     found = [frame.mean() for frame in media.read_frames(joined, frame_rate=30)]
     wanted = [level + i for level in levels for i in range(4)]
     assert np.allclose(found, wanted, atol=6.0)
+    assert len(frame_times(joined)) == len(wanted)
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in [*parts, joined]}
