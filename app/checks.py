@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from talkhead.app.choices import (
@@ -18,11 +21,13 @@ from talkhead.app.choices import (
     check_renderer,
 )
 from talkhead.app.identities import name_from_video
-from talkhead.app.output import OutputOptions, check_options
+from talkhead.app.jobs import named_files
+from talkhead.app.output import OutputOptions, check_options, check_subtitles_free, files_of
 from talkhead.app.scratch import open_home
 from talkhead.codecs import choose_codec, default_name
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, IdentityPackage, read_manifest
+from talkhead.inputs import file_url
 from talkhead.probing import probe, probe_footage
 from talkhead.processors import check_device
 from talkhead.storage import file_errors, read_json
@@ -145,8 +150,25 @@ def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) 
         raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
     if output.is_dir() and not choose_codec(options.codec).is_folder:
         raise TalkheadError(f"{output}: this is a folder. Give the name of a file")
-    if output.exists() and audio.exists() and output.samefile(audio):
-        raise TalkheadError(f"{output}: this is the input. Choose another output")
+    file_url(output)  # a name that ffmpeg can't take
+    inputs = (audio, *named_files(asdict(options)))
+    _check_kept(inputs, [output])
     check_options(options, output, mode)
+    _check_kept(inputs, files_of(output, options))
+    check_subtitles_free(output, options)
     with file_errors(output), tempfile.TemporaryFile(dir=output.absolute().parent):
         pass  # a missing permission shows before the work, not after it
+
+
+def _check_kept(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raises TalkheadError where one of the files that are written would replace an input, or be the
+    folder that it lies in."""
+    for path, output in itertools.product(inputs, outputs):
+        if not (output.exists() and path.exists()):
+            continue
+        if output.samefile(path):
+            raise TalkheadError(f"{output}: this is the input. Choose another output")
+        if output.is_dir() and output.resolve() in path.resolve().parents:
+            raise TalkheadError(
+                f"{output}: the input {path.name} lies in it. Choose another output"
+            )

@@ -16,7 +16,8 @@ MODES = ("paste", "head")
 PRESETS = ("preview", "standard", "high")
 """How long a person is learnt."""
 DEFAULT_PRESET = "standard"
-MOST_SEED = 2**63 - 1
+MOST_SEED = 2**32 - 1
+"""The largest that every generator of random numbers here takes; some get a thousand times it."""
 RENDERERS, RENDERER_PLUGINS = ("gaussian", "nerf", "warp"), "talkhead.renderers"
 """Those that come along, and where other packages name theirs (`talkhead.renderers.base`)."""
 ENCODERS, ENCODER_PLUGINS = ("mel", "mfcc", "pase"), "talkhead.encoders"

@@ -113,6 +113,14 @@ LanguageOption = Annotated[
         rich_help_panel=SUBTITLES,
     ),
 ]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace an .srt file that lies beside the output and was not made with it.",
+        rich_help_panel=SUBTITLES,
+    ),
+]
 LoudnessOption = Annotated[
     float | None,
     typer.Option("--loudness", help="LUFS, say -16. (default: left alone)", rich_help_panel=SOUND),
@@ -171,6 +179,7 @@ def speak(
     subtitles: SubtitlesOption = SubtitleKind.none,
     transcript: TranscriptOption = None,
     language: LanguageOption = "en",
+    overwrite: OverwriteOption = False,
     loudness: LoudnessOption = None,
     provenance: ProvenanceOption = True,
     certificate: CertificateOption = None,
@@ -207,6 +216,7 @@ def speak(
         subtitles=subtitles.value,
         transcript=transcript,
         language=language,
+        overwrite=overwrite,
         loudness=loudness,
         provenance=provenance,
         certificate=certificate,

@@ -57,7 +57,8 @@ class OutputOptions:
     head is turned to the picture's right, and up; zoom: factor of its size; all three as far as the
     footage shows it. subtitles: of SUBTITLES; where there are any, an .srt file lies beside the
     output too. transcript: what is said, or a file with it; None: English is recognised. language:
-    of the speech, ISO 639-1. loudness: LUFS; None leaves it alone. provenance: whether a signed
+    of the speech, ISO 639-1. overwrite: replace an .srt file beside the output that was not made with
+    it. loudness: LUFS; None leaves it alone. provenance: whether a signed
     statement of what the file is goes with it; certificate, key: PEM files to sign with; None:
     talkhead's own, made on this machine.
     """
@@ -71,6 +72,7 @@ class OutputOptions:
     subtitles: str = NONE
     transcript: str | None = None
     language: str = "en"
+    overwrite: bool = False
     loudness: float | None = None
     provenance: bool = True
     certificate: Path | None = None
@@ -200,6 +202,25 @@ def tell_old_subtitles(output: Path, progress: Progress) -> None:
         progress.message(f"{beside}: was there before, and players show it. Remove it if it is old")
 
 
+def check_subtitles_free(output: Path, options: OutputOptions) -> None:
+    """Raises TalkheadError where an .srt file beside an output would be replaced that was not made with
+    it: somebody's own, or corrected since."""
+    srt = srt_of(output)
+    if options.overwrite or srt not in files_of(output, options)[1:] or not srt.exists():
+        return
+    if not output.exists() or srt.stat().st_mtime_ns > output.stat().st_mtime_ns:
+        raise TalkheadError(
+            f"{srt}: was there before, or was changed since it was made. Rename it, choose another "
+            "output, or pass --overwrite"
+        )
+
+
+def mark_as_made_with(srt: Path, output: Path) -> None:
+    """Give subtitles the time of the output that they belong to: see `check_subtitles_free`."""
+    made = output.stat().st_mtime_ns
+    os.utime(srt, ns=(made, made))
+
+
 def files_of(output: Path, options: OutputOptions) -> list[Path]:
     """What `finish_video` writes where it finds words: the output itself, then what lies beside it.
 
@@ -259,6 +280,8 @@ def finish_video(
             seal.apply(part, output)
         else:
             forget_sidecar(output)
+        if srt is not None:
+            mark_as_made_with(srt_of(output), part)
 
 
 @dataclass(frozen=True)

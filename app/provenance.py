@@ -213,6 +213,11 @@ def sign_task() -> None:
         raise SystemExit(str(error)) from None
 
 
+def _encodable(text: str) -> str:
+    """Text for C2PA, which takes no names of files that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 _FOLDER, _N_FILES = "folder", "files"
 """Keys of talkhead's statement on a file that is one of a folder."""
 
@@ -231,15 +236,15 @@ def manifest_of(title: str, said: Statement) -> dict[str, Any]:
         "synthetic": True,
         "tool": f"talkhead {__version__}",
         "when": now,
-        "identity": said.identity,
+        "identity": _encodable(said.identity),
         "mode": said.mode,
-        "consent": said.consent or "no statement was stored",
+        "consent": _encodable(said.consent or "no statement was stored"),
     }
     if said.folder:
         own |= {_FOLDER: said.folder, _N_FILES: said.n_files}
     return {
         "claim_generator_info": [tool],
-        "title": title,
+        "title": _encodable(title),
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": [action]}, "created": True},
             {"label": SYNTHESIS, "data": own, "created": True},

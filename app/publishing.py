@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from talkhead.app.output import mark_as_made_with, srt_of
 from talkhead.app.provenance import forget_sidecar, sidecar_of
 from talkhead.errors import TalkheadError
 from talkhead.storage import file_errors, make_folder, remove, set_aside, sync
@@ -17,13 +18,16 @@ def publish_all(products: Path, output: Path) -> None:
     names = product_names(products, output)
     for name in names:
         publish(products / name, output.parent / name)
-    forget_old_sidecar(output, names)
+    settle(output, names)
 
 
-def forget_old_sidecar(output: Path, names: Collection[str]) -> None:
-    """Remove the manifest beside output unless it is among the names of the new files."""
+def settle(output: Path, names: Collection[str]) -> None:
+    """What is left once files of these names are in place: the manifest beside output goes unless it
+    is among them, and subtitles get the time of the output that they were made with."""
     if sidecar_of(output).name not in names:
         forget_sidecar(output)
+    if srt_of(output).name in names:
+        mark_as_made_with(srt_of(output), output)
 
 
 def product_names(products: Path, output: Path) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ffmpeg
 
+from talkhead.errors import MediaError
 from talkhead.ffmpeg_program import PathLike
 
 PICTURE_FORMATS = (
@@ -35,8 +36,16 @@ SEGMENT_FORMATS = ("mov", "mp4", "matroska", "webm")
 
 
 def file_url(path: PathLike) -> str:
-    """The path such that ffmpeg takes it for a file whatever it is called (`-x`, `a:b.mp4`)."""
-    return "file:" + os.path.abspath(path)
+    """The path such that ffmpeg takes it for a file whatever it is called (`-x`, `a:b.mp4`).
+
+    Raises MediaError for a name that is no UTF-8: ffmpeg's graphs of filters can't hold it.
+    """
+    url = "file:" + os.path.abspath(path)
+    try:
+        url.encode()
+    except UnicodeEncodeError as error:
+        raise MediaError(f"{path}: the path is no UTF-8. Rename the file or its folder") from error
+    return url
 
 
 def media_input(path: PathLike, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
     with atomic_path(output) as part:
         listing = part.with_suffix(".txt")
         try:
-            listing.write_text("".join(f"file '{_quoted(path)}'\n" for path in paths), "utf-8")
+            names = [_quoted(os.path.relpath(path, listing.parent)) for path in paths]
+            listing.write_text("".join(f"file '{name}'\n" for name in names), "utf-8")
             source = list_input(listing)["v:0"]
             options = {"c": "copy", **container_options(container)}
             # Strict: of a segment that can't be read ffmpeg complains, leaves it out and succeeds.
@@ -32,6 +34,7 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
             listing.unlink(missing_ok=True)
 
 
-def _quoted(path: Path) -> str:
-    """A path inside single quotes, in the language of ffmpeg's lists."""
-    return file_url(path).replace("'", "'\\''")
+def _quoted(path: str) -> str:
+    """A relative path inside single quotes, in the language of ffmpeg's lists. They have no way to write
+    the end of a line, which a folder's name may have: so the folder of the list is left out."""
+    return f"./{path}".replace("'", "'\\''")

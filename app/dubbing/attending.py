@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from talkhead.app.dubbing.table import build_options
 from talkhead.app.jobs import CANCELLED, QUEUED, Job, JobStore, Task
-from talkhead.app.publishing import forget_old_sidecar, product_names, publish
+from talkhead.app.output import check_subtitles_free
+from talkhead.app.publishing import product_names, publish, settle
 from talkhead.errors import TalkheadError, one_line
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
@@ -120,12 +122,14 @@ def _done(job: Job, work: Path, perform: Perform, progress: Progress) -> Mapping
     """
     output = Path(job.task.output)
     if not _is_made(work, output.parent):
+        if output.name:
+            check_subtitles_free(output, build_options(job.task.options))
         _make(job.task, work, perform, progress)
     held = read_json(work / MARKER)
     for name in held["files"]:
         publish(work / FINISHED / name, output.parent / name)
     if output.name:
-        forget_old_sidecar(output, held["files"])
+        settle(output, held["files"])
     return dict(held["result"])
 
 

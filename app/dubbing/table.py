@@ -289,12 +289,15 @@ def _clashes(rows: list[Row]) -> dict[int, str]:
     """Which rows would write over what another one writes, or over an input: line -> reason."""
     clashes: dict[int, str] = {}
     inputs = {_same(path): row.line for row in rows for path in row.inputs}
+    holding = {str(folder): line for path, line in inputs.items() for folder in Path(path).parents}
     writers: dict[str, int] = {}
     for row in rows:
         goals = {_same(path): path for path in row.outputs}
         for goal, path in goals.items():
             if goal in inputs:
                 clashes[row.line] = f"{path}: is the input of line {inputs[goal]}. Choose another"
+            elif goal in holding:
+                clashes[row.line] = f"{path}: an input of line {holding[goal]} lies in it"
             elif goal in writers:
                 clashes[row.line] = f"{path}: line {writers[goal]} writes this file, too"
             if row.line in clashes:

@@ -18,8 +18,9 @@ from talkhead.app import checks, cli, cli_speak
 from talkhead.app import fit as fit_module
 from talkhead.app.evaluate import EvaluateOptions
 from talkhead.app.evaluation.figures import Report
+from talkhead.app.fit import fit as fit_of_this_version
 from talkhead.app.output import OutputOptions
-from talkhead.errors import FootageError
+from talkhead.errors import FootageError, TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import BarProgress, JsonProgress, Progress, SilentProgress
 
@@ -103,6 +104,15 @@ def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -
         "wait": False,
     }
     assert type(fit.named["preset"]) is str
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "9" * 40])
+def test_seeds_that_no_generator_takes_are_refused(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, seed: str
+) -> None:
+    assert run(monkeypatch, "fit", "--video", "a.mp4", f"--seed={seed}") == 2 and not fit.named
+    with pytest.raises(TalkheadError, match=f"a seed of {seed} is not possible. Choose 0 to"):
+        fit_of_this_version("a.mp4", seed=int(seed))
 
 
 def test_the_defaults_of_fit_are_its_own(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,7 +333,8 @@ def test_what_others_put_into_the_work_folder_stays(
 @pytest.mark.parametrize("name", CODECS)
 def test_joining(name: str, tmp_path: Path) -> None:
     """The pictures of the parts, in order, as they were encoded."""
-    codec, parts = CODECS[name], []
+    codec, parts, tmp_path = CODECS[name], [], tmp_path / "it's a\nfile 'x' \\"
+    tmp_path.mkdir()
     levels = (40, 120, 200)
     for number, level in enumerate(levels):
         path = tmp_path / f"part {number}'{codec.picture_suffix}"

@@ -21,6 +21,7 @@ from talkhead.app.output import (
     OutputFacts,
     OutputOptions,
     check_options,
+    check_subtitles_free,
     files_of,
     finish_video,
     keeps_alpha,
@@ -253,6 +254,63 @@ def test_alpha_is_kept_in_mode_head_where_nothing_is_behind() -> None:
 )
 def test_codes_of_languages(language: str, code: str) -> None:
     assert output_module.language_code(language) == code
+
+
+def test_subtitles_of_others_are_not_replaced(
+    tmp_path: Path, tone: Path, facts: OutputFacts
+) -> None:
+    """Those that were made with the output are; not what was there before, or was corrected since."""
+    (tmp_path / "out").mkdir()
+    output, cues = tmp_path / "out" / "line.mp4", tmp_path / "cues.srt"
+    write_srt(cues, [Cue(0.1, 1.1, "Hello")])
+    srt = output.with_suffix(".srt")
+    for options in (
+        OutputOptions(subtitles="srt"),
+        OutputOptions(subtitles="burn", provenance=False),
+    ):
+        srt.write_text("by hand")
+        with pytest.raises(TalkheadError, match=r"line\.srt: was there before.* --overwrite"):
+            check_subtitles_free(output, options)
+        check_subtitles_free(output, replace(options, overwrite=True))
+        check_subtitles_free(output, OutputOptions())
+        for _ in range(2):
+            finish_video(picture(tmp_path, "h264"), tone, output, options, facts, cues)
+            check_subtitles_free(output, options)
+        corrected = output.stat().st_mtime_ns + 1_000_000_000
+        os.utime(srt, ns=(corrected, corrected))
+        with pytest.raises(TalkheadError, match=r"or was changed since it was made"):
+            check_subtitles_free(output, options)
+        output.unlink()
+
+
+ODD_NAMES = [
+    "-y.mp4", "a\nb.mp4", "%03d.mp4", "pipe:1.mp4", "http:x.mp4", "'\"\\;|&$(x).mp4", "concat:a|b.mp4",
+    "x" * 200 + ".mp4", "\u202egnp.mp4", "[0:v],null;.mp4", " .mp4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_names(tmp_path: Path, tone: Path, facts: OutputFacts, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    output, cues = tmp_path / "out" / name, tmp_path / "cues.srt"
+    write_srt(cues, [Cue(0.1, 1.1, "Hello")])
+    options = OutputOptions(subtitles="track")
+    finish_video(picture(tmp_path, "h264"), tone, output, options, facts, cues)
+    assert set(output.parent.iterdir()) == {output, output.with_suffix(".srt")}
+    assert verify(output).ok and len(list(media.read_frames(output))) == N_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x" * 250 + ".mp4", "name too long"), (os.fsdecode(b"caf\xe9.mp4"), "the path is no UTF-8")],
+)
+def test_names_that_can_not_be_are_told(
+    tmp_path: Path, tone: Path, facts: OutputFacts, name: str, words: str
+) -> None:
+    pictures = picture(tmp_path, "h264")
+    with pytest.raises(TalkheadError, match=words):
+        finish_video(pictures, tone, tmp_path / name, OutputOptions(), facts)
+    assert list(tmp_path.iterdir()) == [pictures]
 
 
 def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_what_is_signed_is_read_again(tmp_path: Path, own: Credentials, name: st
     assert len(list(media.read_frames(path))) == 10  # it still plays
 
 
+def test_names_that_are_no_utf_8_can_be_signed(tmp_path: Path, own: Credentials) -> None:
+    raw, title = video(tmp_path / "raw.mp4"), os.fsdecode(b"caf\xe9.mp4")
+    sign(raw, tmp_path / "a.mp4", title, Statement("Anna", "paste", "Yes\udcff."), own)
+    verdict = verify(tmp_path / "a.mp4")
+    assert verdict.ok and verdict.claims["consent"] == r"Yes\udcff."
+    assert verdict.title == r"caf\udce9.mp4" or sys.platform != "linux"
+
+
 def test_a_head_alone_is_all_synthetic(tmp_path: Path, own: Credentials) -> None:
     verdict = verify(signed(tmp_path, "a.mp4", own, Statement("Anna", "head", None)))
     assert verdict.source_type == "trainedAlgorithmicMedia"

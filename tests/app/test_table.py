@@ -304,6 +304,14 @@ def test_nothing_is_written_over(folder: Path, row: tuple[str, ...]) -> None:
     assert all(CLASHES[row] in bad.reason for bad in table.bad)
 
 
+def test_a_folder_of_images_replaces_no_input_in_it(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "sound.wav").write_bytes(b"sound")
+    columns = "identity,audio,output,codec\n"
+    table = read(folder / "t.csv", f"{columns}anna,a.wav,out,png\nanna,out/sound.wav,2.mp4,\n")
+    assert [bad.line for bad in table.bad] == [2] and "line 3 lies in it" in table.bad[0].reason
+
+
 def test_inputs_of_every_kind_are_kept(folder: Path) -> None:
     """A background is one, and what is signed with; a key that isn't there is named."""
     cells = {"identity": "anna", "audio": "a.wav"}
