@@ -76,7 +76,7 @@ from talkhead.types import SpeechFeatures
 STEPS = (
     LISTENING,
     "Tracking the face",
-    "Head poses and audio-video offset",
+    "Head poses and sound offset",
     "Cutting out the head",
     "Background behind the person",
     "Fitting a quick head",

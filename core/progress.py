@@ -263,7 +263,7 @@ def _make_bars(console: Console) -> RichBars:
     )
 
     columns = (
-        TextColumn("{task.description:<38}"),
+        TextColumn("{task.description:<36}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),

@@ -380,7 +380,7 @@ def _align(
     progress: Progress,
 ) -> tuple[AvOffset, HeadTrack]:
     """The sound's offset, and head poses with canonical landmarks of the covered frames [F]."""
-    with progress.step("Head poses and audio-video offset", total=2) as step:
+    with progress.step("Head poses and sound offset", total=2) as step:
         train = train_frames(len(tracking), config.use_all_frames)
         check_learnt(covered & train, info.path.name)
         intrinsics = default_intrinsics(info.width, info.height)
