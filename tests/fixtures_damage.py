@@ -48,9 +48,11 @@ def _changed(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         return
     if tensor.is_floating_point():
         values: list[float] = [torch.nan, torch.inf, -torch.inf]
+    elif tensor.dtype == torch.uint8:  # no value is another one than before for certain
+        yield "other byte", _with_last(tensor, 255 - int(tensor.view(-1)[-1]))
+        return
     else:
-        most = torch.iinfo(tensor.dtype).max
-        values = [most] if tensor.dtype == torch.uint8 else [-1, most]
+        values = [-1, torch.iinfo(tensor.dtype).max]
     for value in values:
         yield f"holds {value}", _with_last(tensor, value)
 
