@@ -30,9 +30,9 @@ demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=fol
 test: venv  ## set up and run the tests, in one process
 	$(VENV)/bin/python -m pytest
 
-SHORT := tests/test_layout.py tests/core tests/preprocess/test_landmarks.py \
-    tests/preprocess/test_segmentation.py tests/preprocess/test_pipeline.py tests/encoder/test_encoders.py \
-    tests/renderers/test_contract.py tests/renderers/gaussian tests/app/test_end_to_end.py tests/app/test_cli.py
+SHORT := tests/test_layout.py tests/test_portability.py tests/core tests/preprocess/test_landmarks.py \
+    tests/preprocess/test_segmentation.py tests/encoder/test_encoders.py tests/renderers/gaussian \
+    tests/app/test_end_to_end.py tests/app/test_cli.py
 test-short: venv  ## set up and run what tells most about a Python: tracking, fit and speak of the sample
 	$(VENV)/bin/python -m pytest $(SHORT)
 

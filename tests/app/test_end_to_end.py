@@ -224,9 +224,11 @@ def test_any_sound(fitted: FitResult, home: Path, tmp_path: Path, ending: str) -
     assert np.corrcoef(before[:n], after[:n])[0, 1] > 0.95, "the given sound, unshifted"
 
 
-def test_the_video_s_own_soundtrack(fitted: FitResult, home: Path, footage: Path) -> None:
+def test_the_video_s_own_soundtrack(
+    fitted: FitResult, home: Path, footage: Path, tmp_path: Path
+) -> None:
     """Longer than the idle clip: it turns round. What isn't mouth stays the person's own footage."""
-    output = home.parent / "own.mp4"
+    output = tmp_path / "own.mp4"
     result = say(footage, home, output)
     idle = load_idle(IdentityPackage.load(fitted.package_path))
     numbers = ping_pong(len(idle), result.n_frames)
