@@ -40,7 +40,9 @@ MAX_FRAMES = 60 * FRAME_RATE
 KEYFRAME_EVERY = 25
 """Frames of the clip from key frame to key frame."""
 REVERSE_BYTES = 64 << 20
-"""Of pictures held at once while the clip plays backwards, a second's at the least."""
+"""Of pictures held at once while the clip plays backwards, a second's at the least..."""
+MOST_REVERSE_BYTES = 1 << 30
+"""...but no more than this, although pictures before them are then decoded again and again."""
 CRF = 14
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
@@ -257,8 +259,9 @@ def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, No
 def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, None]:
     """Frames last, last - 1, ..., a chunk at a time: whole runs from key frame to key frame."""
     about = media.probe(path)
-    held = REVERSE_BYTES // (3 * about.width * about.height) // KEYFRAME_EVERY * KEYFRAME_EVERY
-    chunk = max(KEYFRAME_EVERY, held)
+    frame_bytes = 3 * about.width * about.height
+    held = REVERSE_BYTES // frame_bytes // KEYFRAME_EVERY * KEYFRAME_EVERY
+    chunk = max(1, min(KEYFRAME_EVERY, MOST_REVERSE_BYTES // frame_bytes), held)
     after, least = last + 1, last + 1 - n_frames
     while after > least:
         first = max(least, (after - 1) // chunk * chunk)

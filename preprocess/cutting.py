@@ -126,9 +126,13 @@ class _Files:
         return np.fromfile(self._looks.path, np.float64).reshape(-1, N_PLACES + ROW)
 
 
-def check_space(folder: Path, cut: Cut) -> None:
-    """Raises TalkheadError before the work when crops and masks won't fit on the disk."""
-    missing, free = _Files(folder, cut).missing_bytes(), shutil.disk_usage(folder).free
+def check_space(folder: Path, cut: Cut, besides: int = 0) -> None:
+    """Raises TalkheadError before the work when crops and masks won't fit on the disk.
+
+    besides: bytes that are needed for a while, and not for them.
+    """
+    missing = _Files(folder, cut).missing_bytes() + besides
+    free = shutil.disk_usage(folder).free
     if missing > free:
         raise TalkheadError(
             f"{folder}: the footage takes {missing / 2**30:.1f} GiB of work space and "

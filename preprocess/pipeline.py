@@ -33,7 +33,7 @@ from talkhead.dataset import (
 )
 from talkhead.errors import FootageError
 from talkhead.face import N_BODY, N_INNER, OUTER_EYE_CORNERS, FaceModel, lip_aperture
-from talkhead.preprocess.background import MAX_SAMPLES, clean_plate
+from talkhead.preprocess.background import MAX_SAMPLES, clean_plate, disk_bytes
 from talkhead.preprocess.body import body_codes
 from talkhead.preprocess.cutting import Cut, Looks, check_space, cut_heads
 from talkhead.preprocess.headpose import MOST_SHAPING, HeadTrack, track_head
@@ -63,6 +63,7 @@ from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
 from talkhead.probing import probe_footage
 from talkhead.progress import Progress
 from talkhead.storage import (
+    file_errors,
     make_folder,
     read_json,
     read_tensors,
@@ -146,7 +147,7 @@ def _prepare(
         _middle(learnt),
         default_intrinsics(info.width, info.height),
     )
-    check_space(folder, cut)
+    check_space(folder, cut, disk_bytes(info.height, info.width))
     looks = cut_heads(folder, cut, progress)
     moving = _background(cut, learnt, folder, info, progress)
     _report(motion, moving, folder, progress)
@@ -421,9 +422,10 @@ def _background(cut: Cut, usable: Bool, folder: Path, info: MediaInfo, progress:
             size = (cut.plan.height, cut.plan.width)
             masks = ImageFile(folder / MASKS, size, np.flatnonzero(cut.kept))
             chosen = spread_frames(usable & cut.kept, MAX_SAMPLES)
-            images = list(_pick(cut.video, set(chosen.tolist())))
-            spread = [_spread_mask(masks[i], cut.plan, i, info) for i in chosen]
-            plate = clean_plate(images, spread)
+            images = _pick(cut.video, set(chosen.tolist()))
+            spread = (_spread_mask(masks[i], cut.plan, i, info) for i in chosen)
+            with file_errors(target):
+                plate = clean_plate(images, spread, folder)
             _, png = cv2.imencode(".png", plate.image[..., ::-1])
             write_bytes(target, png.tobytes())
             write_json(facts, {"moving": plate.moving, "seen": float(plate.seen.mean())})

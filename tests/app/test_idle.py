@@ -139,6 +139,25 @@ def with_usable(dataset: IdentityDataset, unusable: list[int]) -> IdentityDatase
     return replace(dataset, tracks=replace(dataset.tracks, usable=usable))
 
 
+@pytest.mark.parametrize("n_held", [1, 4])
+def test_large_pictures_play_backwards_a_few_at_a_time(
+    clip: Path, forward: list[UInt8], n_held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_module, "REVERSE_BYTES", 0)
+    monkeypatch.setattr(idle_module, "MOST_REVERSE_BYTES", n_held * forward[0].nbytes)
+    asked: list[int] = []
+
+    def noted(path: Path, *, start_s: float, n_frames: int) -> Generator[UInt8, None, None]:
+        asked.append(n_frames)
+        return media.read_frames(path, start_s=start_s, n_frames=n_frames)
+
+    monkeypatch.setattr(idle_module, "media", SimpleNamespace(read_frames=noted, probe=media.probe))
+    found = list(idle_frames(clip, N_CLIP, N_CLIP, N_CLIP + 9))
+    assert max(asked) <= n_held and len(found) == 9
+    for number, frame in zip(ping_pong(N_CLIP, 9, N_CLIP), found, strict=True):
+        assert np.array_equal(frame, forward[number])
+
+
 def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDataset) -> None:
     n_train = int(head_dataset.tracks.train.sum())
     assert choose_frames(head_dataset) == (0, n_train)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
+from talkhead.preprocess import background
 from talkhead.preprocess.background import SEEN_AT_LEAST, clean_plate
 from talkhead.types import UInt8
 
@@ -75,6 +80,35 @@ def test_flickering_light_is_no_moving_camera() -> None:
     for i, frame in enumerate(frames):
         frame[:] = np.clip(frame * (1.0 + 0.06 * (-1) ** i), 0, 255)
     assert not clean_plate(frames, masks).moving
+
+
+def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same plate, in memory that doesn't grow with the images."""
+    frames, masks, _ = make_scene(30, sweep=60)
+    wanted = clean_plate(frames, masks)
+    n_copies = 20
+    monkeypatch.setattr(background, "HELD_BYTES", 100_000)
+
+    def large(images: list[UInt8]) -> Iterator[UInt8]:
+        return (np.concatenate([image] * n_copies) for image in images)
+
+    tracemalloc.start()
+    try:
+        plate = clean_plate(large(frames), large(masks), tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * sum(n_copies * frame.nbytes for frame in frames)
+    for number in range(n_copies):  # apart from what is filled in, which knows its neighbors
+        part = slice(number * HEIGHT, (number + 1) * HEIGHT)
+        assert np.array_equal(plate.seen[part], wanted.seen)
+        assert np.array_equal(plate.image[part][wanted.seen], wanted.image[wanted.seen])
+    assert not list(tmp_path.iterdir())
+
+
+def test_disk_that_is_needed() -> None:
+    assert background.disk_bytes(720, 1280) == 0
+    assert background.disk_bytes(2160, 3840) == 60 * 2160 * 3840 * 4
 
 
 def test_a_person_who_hides_everything() -> None:
