@@ -19,7 +19,6 @@ from talkhead.cameras import crop_intrinsics, default_intrinsics, project, view_
 from talkhead.dataset import (
     LEAST_SCALE,
     MOST_CROP_PX,
-    MOST_SIDE_PX,
     IdentityDataset,
     check_crops,
     enlarged_mask,
@@ -34,7 +33,7 @@ from talkhead.images import PNG, read_image
 from talkhead.progress import Progress
 from talkhead.storage import ContentError, inflate, write_bytes
 from talkhead.tensors import Size, TensorSpec, check_tensors
-from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
+from talkhead.types import FRAME_RATE, MOST_SIDE_PX, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
 KEYFRAME_EVERY = 25

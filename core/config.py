@@ -14,9 +14,10 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from talkhead.storage import ContentError, shown
+from talkhead.storage import ContentError, content_errors, read_json, shown
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
@@ -79,6 +80,16 @@ def from_json(kind: type[Config], data: Any) -> Config:
         if name not in data and one.default is MISSING and one.default_factory is MISSING:
             raise ContentError(f"{name} is missing")
     return kind(**{name: _value(name, value, *known[name]) for name, value in data.items()})
+
+
+def read_object(path: Path, kind: type[Config], advice: str) -> Config:
+    """The dataclass that a JSON file holds.
+
+    Raises TalkheadError where it can't be read, PackageError naming the file, what is wrong in it and
+    what to do (advice) where it holds another object or none.
+    """
+    with content_errors(path, advice):
+        return from_json(kind, read_json(path))
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from talkhead.face import (
 from talkhead.images import PNG, read_image
 from talkhead.storage import (
     ContentError,
+    check_format,
     content_errors,
     file_errors,
     read_json,
@@ -48,14 +49,12 @@ from talkhead.storage import (
     write_tensors,
 )
 from talkhead.tensors import Size, TensorSpec, check_tensors, read_checked
-from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
+from talkhead.types import FRAME_RATE, MOST_SIDE_PX, Bool, Float32, Float64, Int, UInt8
 
 FORMAT = 4
 FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
 SMALL_MASKS = "small_masks.u8"
 MASK_SHRINK = 4
-MOST_SIDE_PX = 16_384
-"""Of a source image."""
 MOST_CROP_PX = 4096
 """Of a crop's sides; preprocessing makes them 576 high at most."""
 LEAST_SCALE = 1 / 64
@@ -272,8 +271,8 @@ class IdentityDataset:
         """The dataset in a folder. Raises PackageError when it is missing, damaged or of another
         version."""
         stored = read_json(path / "dataset.json")
-        if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
-            raise PackageError(f"{path}: a dataset of another version. Run fit again")
+        version = stored.pop("format", None) if isinstance(stored, dict) else None
+        check_format(path, "a dataset", version, FORMAT, ADVICE)
         with content_errors(path / "dataset.json", ADVICE):
             info = from_json(DatasetInfo, stored)
         with content_errors(path / "face.safetensors", ADVICE):

@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import secrets
 import shutil
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,7 +27,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from talkhead import __version__, storage
+from talkhead.config import from_json, limits
 from talkhead.errors import PackageError
+from talkhead.storage import ContentError, check_format, decode_json, shown
+from talkhead.terminal import printable
+from talkhead.types import MOST_SIDE_PX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +45,18 @@ REMEDY = "Import or fit this identity again"
 
 MOST_TENSOR_BYTES = 512 << 20
 """Of one safetensors file of a package; the largest head has 35 MB."""
+MOST_FILES = 64
+"""Of a package."""
+MOST_PACKAGE_BYTES = (2 << 30) - 1
+"""Of an exported file, as much as a zip of the old kind holds; a clip of a minute in 4K has a tenth."""
+MOST_MANIFEST_BYTES = 4 << 20
+MOST_CLIP_FRAMES = 1 << 20
+LOCAL_HEADER_BYTES = 30
+"""Of what stands in a zip before each file, without name and extra field."""
+END, END_MARK = struct.Struct("<4s4H2LH"), b"PK\5\6"
+"""The last record of a zip without a comment: its sixth number is the length of the list of files."""
+MOST_LIST_BYTES = 64 << 10
+"""Of the list of files at the end of a zip: 100 names of 100 characters have 15 kB."""
 
 JsonObject = Mapping[str, Any]
 """Whatever JSON holds; the component that wrote it reads it into its own config."""
@@ -71,10 +87,10 @@ class SourceVideo:
 
     name: str
     sha256: str
-    duration_s: float
-    width: int
-    height: int
-    frame_rate: float
+    duration_s: float = field(metadata=limits(0.0, 1e9))
+    width: int = field(metadata=limits(0, MOST_SIDE_PX))
+    height: int = field(metadata=limits(0, MOST_SIDE_PX))
+    frame_rate: float = field(metadata=limits(0.0, 1e6))
 
 
 @dataclass(frozen=True)
@@ -89,9 +105,9 @@ class Manifest:
     predictor: FittedPart
     renderers: Mapping[str, FittedPart]
     default_renderer: str
-    frame_width: int  # of the idle clip and the output
-    frame_height: int
-    n_frames: int  # of the idle clip
+    frame_width: int = field(metadata=limits(1, MOST_SIDE_PX))  # of the idle clip and the output
+    frame_height: int = field(metadata=limits(1, MOST_SIDE_PX))
+    n_frames: int = field(metadata=limits(1, MOST_CLIP_FRAMES))  # of the idle clip
     av_offset_ms: float = 0.0  # how late the sound was in the footage; already corrected
     consent: str | None = None
     figures: JsonObject = field(default_factory=dict)  # on the held-out frames
@@ -173,45 +189,34 @@ def read_manifest(data: Any, path: Path) -> Manifest:
     Raises PackageError for another format version, unknown, missing or wrong fields.
     """
     version = data.get("format_version") if isinstance(data, dict) else None
-    if version != FORMAT_VERSION:
-        raise PackageError(
-            f"{path}: identity package of format version {version}, this talkhead "
-            f"{__version__} reads version {FORMAT_VERSION}. Fit this identity again"
-        )
+    check_format(path, "identity package", version, FORMAT_VERSION, "Fit this identity again")
     try:
-        manifest = _build_manifest(data)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise PackageError(f"{path}: {MANIFEST_NAME} is damaged: {error}") from error
-    return manifest
-
-
-def _build_manifest(data: dict[str, Any]) -> Manifest:
-    """The manifest of a dict; one of Python's own errors when it doesn't fit."""
-    parts = dict(data)
-    parts["source"] = SourceVideo(**data["source"])
-    parts["encoder"] = EncoderPart(**data["encoder"])
-    parts["predictor"] = FittedPart(**data["predictor"])
-    parts["renderers"] = {name: FittedPart(**part) for name, part in data["renderers"].items()}
-    manifest = Manifest(**parts)  # unknown and missing fields raise TypeError
-    _check_manifest(manifest)
+        manifest = from_json(Manifest, data)
+        _check_manifest(manifest)
+    except (ContentError, ValueError) as error:
+        raise PackageError(f"{path}: {MANIFEST_NAME} is damaged: {error}. {REMEDY}") from error
     return manifest
 
 
 def _check_manifest(manifest: Manifest) -> None:
     """ValueError when the manifest contradicts itself or names files outside the package."""
+    if len(manifest.files) > MOST_FILES:
+        raise ValueError(f"it lists {len(manifest.files)} files, where {MOST_FILES} are allowed")
     for name in manifest.files:
         check_file_name(name)
     missing = manifest.needed_files() - set(manifest.files)
     if missing:
         raise ValueError(f"no checksum for {', '.join(sorted(missing))}")
     if manifest.default_renderer not in manifest.renderers:
-        raise ValueError(f"the default renderer {manifest.default_renderer} is not in it")
+        raise ValueError(
+            f"the default renderer {printable(manifest.default_renderer)} is not in it"
+        )
 
 
 def check_file_name(name: str) -> None:
     """ValueError for anything but a plain file name: no folders, nothing hidden."""
     if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
-        raise ValueError(f"{name!r} is no name for a file of a package")
+        raise ValueError(f"{shown(name)} is no name for a file of a package")
 
 
 class PackageWriter:
@@ -335,30 +340,82 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip at path; whatever is wrong with it inside the block becomes a PackageError."""
     try:
         with storage.file_errors(path):
+            _check_end(path)
             archive = zipfile.ZipFile(path)
         with archive:
             yield archive
-    except (zipfile.BadZipFile, EOFError, UnicodeDecodeError) as error:
-        raise PackageError(f"{path}: no exported identity, or a damaged one ({error})") from error
+    except _BAD_ZIP as error:
+        reason = shown(str(error))
+        raise PackageError(
+            f"{path}: no exported identity, or a damaged one ({reason}). Export the identity again"
+        ) from error
+
+
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    EOFError,
+    UnicodeDecodeError,  # a name that says it is UTF-8 and isn't
+    NotImplementedError,  # a version or a method that zipfile doesn't know
+    OverflowError,
+    struct.error,
+)
+
+
+def _check_end(path: Path) -> None:
+    """Raises PackageError, BadZipFile unless a file ends as an export does, with a short list of files.
+
+    zipfile would read a list of any length into memory.
+    """
+    storage.check_ordinary(path)
+    size = path.stat().st_size
+    if size > MOST_PACKAGE_BYTES:
+        raise PackageError(
+            f"{path}: has more than {MOST_PACKAGE_BYTES >> 30} GiB, too much for an export"
+        )
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - END.size))
+        end = stream.read(END.size)
+    if len(end) < END.size or not end.startswith(END_MARK):
+        raise zipfile.BadZipFile("the list of its files is missing")
+    n_bytes = END.unpack(end)[5]
+    if n_bytes > MOST_LIST_BYTES:
+        raise zipfile.BadZipFile(f"a list of files of {n_bytes} bytes")
 
 
 def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     """The manifest of an opened export whose members are exactly the manifest's files."""
     members = archive.infolist()
     names = {member.filename for member in members}
-    plain = all(m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & 1 for m in members)
-    if MANIFEST_NAME not in names or len(names) != len(members) or not plain:
+    if MANIFEST_NAME not in names or len(names) != len(members) or not _is_export(members, path):
         raise PackageError(
             f"{path}: no exported identity. Make one with `talkhead identities export`"
         )
+    if archive.getinfo(MANIFEST_NAME).file_size > MOST_MANIFEST_BYTES:
+        raise PackageError(f"{path}: {MANIFEST_NAME} in it is damaged (too large)")
     try:
-        data = json.loads(archive.read(MANIFEST_NAME))
+        data = decode_json(archive.read(MANIFEST_NAME))
     except ValueError as error:
         raise PackageError(f"{path}: {MANIFEST_NAME} in it is damaged ({error})") from error
     manifest = read_manifest(data, path)
     if names != {MANIFEST_NAME, *manifest.files}:
         raise PackageError(f"{path}: its files are not those that its {MANIFEST_NAME} lists")
     return manifest
+
+
+def _is_export(members: Sequence[zipfile.ZipInfo], path: Path) -> bool:
+    """Whether the members of an archive are as export_package writes them: few, neither compressed nor
+    encrypted, and none of them with bytes that another has, too, which would make much of little."""
+    if len(members) > MOST_FILES + 1:
+        return False
+    end = path.stat().st_size
+    for member in sorted(members, key=lambda one: one.header_offset, reverse=True):
+        stored = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+        size = LOCAL_HEADER_BYTES + len(member.filename.encode()) + member.file_size
+        fits = 0 <= member.header_offset <= end - size
+        if not stored or member.file_size != member.compress_size or not fits:
+            return False
+        end = member.header_offset
+    return True
 
 
 def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:

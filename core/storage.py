@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkhead import __version__
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.terminal import printable_json
 
@@ -198,6 +199,20 @@ def read_json(path: Path) -> Any:
         raise PackageError(f"{path}: damaged, this is no JSON ({error})") from error
 
 
+def check_format(path: Path, what: str, version: Any, known: int, advice: str) -> None:
+    """Raises PackageError unless a file of some kind (what) is of the format version that is known.
+
+    advice: what to do about one that an older talkhead wrote.
+    """
+    if type(version) is int and version == known:
+        return
+    is_newer = type(version) is int and version > known
+    raise PackageError(
+        f"{path}: {what} of format version {shown(version)}, this talkhead {__version__} reads version "
+        f"{known}. {'Upgrade talkhead' if is_newer else advice}"
+    )
+
+
 def decode_json(data: bytes | str) -> Any:
     """The value of JSON text; every JSON that talkhead reads goes through here.
 
@@ -213,6 +228,8 @@ def decode_json(data: bytes | str) -> Any:
     level = [value]
     for _ in range(MOST_JSON_DEPTH):
         level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return value
     if any(isinstance(deep, dict | list) for deep in level):
         raise ValueError(f"nested deeper than {MOST_JSON_DEPTH}")
     return value
@@ -235,15 +252,20 @@ def _inner(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
+def check_ordinary(path: Path) -> None:
+    """Raises TalkheadError for a pipe or a device, of which reading might never end; OSError where there
+    is nothing."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise TalkheadError(f"{path}: is no ordinary file. Give the name of one")
+
+
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of an ordinary file. Raises TalkheadError, PackageError for more than `most` bytes."""
     with file_errors(path):
-        state = path.stat()
-        if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-            # Reading a pipe or a device might never end.
-            raise TalkheadError(f"{path}: is no ordinary file. Give the name of one")
+        check_ordinary(path)
         with path.open("rb") as stream:
-            data = stream.read(most + 1) if state.st_size <= most else None
+            data = stream.read(most + 1) if path.stat().st_size <= most else None
     if data is None or len(data) > most:
         raise PackageError(
             f"{path}: has more than {most / 2**20:g} MiB, the most that is read of such a file"

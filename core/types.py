@@ -45,6 +45,9 @@ else:
 FRAME_RATE = 25
 """Frames a second of everything between the reader and the writer."""
 
+MOST_SIDE_PX = 16_384
+"""Of a source image's sides."""
+
 SAMPLE_RATE = 16_000
 """Samples a second of the waveforms that encoders hear."""
 

@@ -100,9 +100,17 @@ def test_round_trip(head_dataset: IdentityDataset, tmp_path: Path) -> None:
 def test_another_version(head_dataset: IdentityDataset, tmp_path: Path) -> None:
     shutil.copytree(head_dataset.path, tmp_path / "copy")
     stored = json.loads((tmp_path / "copy" / "dataset.json").read_text())
-    for version in (stored["format"] + 1, None):
+    known = stored["format"]
+    for version, advice in (
+        (known + 1, "Upgrade talkhead"),
+        (known - 1, "Remove this folder and run the same talkhead fit again"),
+        (None, "Remove this folder"),
+        ("4", "Remove this folder"),
+        (True, "Remove this folder"),
+    ):
         (tmp_path / "copy" / "dataset.json").write_text(json.dumps({**stored, "format": version}))
-        with pytest.raises(PackageError, match="another version"):
+        message = rf"a dataset of format version {version!r}, this .* version {known}\. {advice}"
+        with pytest.raises(PackageError, match=message):
             IdentityDataset.load(tmp_path / "copy")
 
 

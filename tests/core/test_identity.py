@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from talkhead import storage
-from talkhead.errors import PackageError
+from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import (
     EncoderPart,
     FittedPart,
@@ -75,7 +76,17 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]
     ("change", "message"),
     [
         (edit(lambda data: data.update(format_version=99)), "format version 99, this talkhead"),
+        (edit(lambda data: data.update(format_version=99)), r"reads version 3\. Upgrade talkhead$"),
+        (edit(lambda data: data.update(format_version=2)), r"version 3\. Fit this identity again$"),
         (edit(lambda data: data.pop("format_version")), "format version None"),
+        (edit(lambda data: data.update(frame_width=10**6)), "frame_width is 1000000, where 1 to"),
+        (edit(lambda data: data.update(n_frames="9")), "n_frames is '9', where a whole number"),
+        (edit(lambda data: data.update(consent=["yes"])), "consent is .* where text is needed"),
+        (edit(lambda data: data.update(name="\x1b[2J", preset=3)), "preset is 3"),
+        (
+            edit(lambda data: data["files"].update({f"f{i}": "0" for i in range(99)})),
+            "lists 102 files",
+        ),
         (edit(lambda data: data.update(mood="good")), "mood"),
         (edit(lambda data: data["source"].update(mood="good")), "mood"),
         (edit(lambda data: data.pop("seed")), "seed"),
@@ -187,6 +198,104 @@ def test_import_refuses_what_was_tampered_with(add: Add, tmp_path: Path) -> None
             import_package(bad, tmp_path / "home" / "berta")
     assert listing(tmp_path) == ["anna", "anna.talkhead", "bad.talkhead", "home"]
     assert listing(tmp_path / "home") == []
+
+
+def test_any_byte_of_a_zip_may_be_wrong(add: Add, tmp_path: Path) -> None:
+    """Offsets, sizes, names, methods: each byte but those of the files' own contents."""
+    package = add(tmp_path / "anna")
+    export = export_package(package, tmp_path / "anna.talkhead").read_bytes()
+    lists, bad = export.index(b"PK\1\2"), tmp_path / "bad.talkhead"
+    headers = [i for i in range(lists) if export.startswith(b"PK\3\4", i)]
+    places = {*range(lists, len(export)), *(i + k for i in headers for k in range(45))}
+    n_refused = 0
+    for place in sorted(places):
+        byte = export[place]
+        wrong = bytes([0xFF if place % 2 and byte != 0xFF else byte ^ 0x01])
+        bad.write_bytes(export[:place] + wrong + export[place + 1 :])
+        try:
+            imported = import_package(bad, tmp_path / "home" / "berta")
+        except PackageError as error:
+            assert str(error).startswith(str(bad)) and str(error).isprintable()
+            assert not (tmp_path / "home" / "berta").exists()
+            n_refused += 1
+        else:  # a date, say: what came out is the same
+            assert imported.manifest.files == package.manifest.files
+            shutil.rmtree(imported.path)
+    assert n_refused > len(places) / 3
+
+
+def zip_of(path: Path, *members: tuple[zipfile.ZipInfo, bytes], comment: bytes = b"") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in members:
+            archive.writestr(info, data)
+        archive.comment = comment
+    return path
+
+
+def test_files_that_share_their_bytes_are_refused(add: Add, tmp_path: Path) -> None:
+    """A zip bomb of entries that overlap: the list says each is as large as the whole."""
+    export = export_package(add(tmp_path / "anna"), tmp_path / "anna.talkhead").read_bytes()
+    data = bytearray(export)
+    first = data.index(b"PK\1\2")
+    second = data.index(b"PK\1\2", first + 4)
+    data[second + 42 : second + 46] = data[first + 42 : first + 46]
+    (tmp_path / "bad.talkhead").write_bytes(data)
+    with pytest.raises(PackageError, match=r"bad\.talkhead: no exported identity"):
+        import_package(tmp_path / "bad.talkhead", tmp_path / "berta")
+
+
+def test_a_long_list_of_files_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = (zipfile.ZipInfo(f"{i:06}") for i in range(2000))
+    path = zip_of(tmp_path / "many.talkhead", *((name, b"") for name in names))
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("read all the same"))
+    with pytest.raises(PackageError, match="a list of files of 104000 bytes"):
+        import_package(path, tmp_path / "berta")
+
+
+def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
+    """100 MB of nothing in 100 kB."""
+    info = zipfile.ZipInfo("identity.json")
+    info.compress_type = zipfile.ZIP_DEFLATED
+    path = zip_of(tmp_path / "bomb.talkhead", (info, b" " * 100_000_000))
+    with pytest.raises(PackageError, match="no exported identity"):
+        read_export_manifest(path)
+    path = zip_of(tmp_path / "large.talkhead", (zipfile.ZipInfo("identity.json"), b" " * 5_000_000))
+    with pytest.raises(PackageError, match="damaged \\(too large\\)"):
+        read_export_manifest(path)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """One that says it is UTF-8 and isn't; one of control characters."""
+    path = zip_of(tmp_path / "a.talkhead", (zipfile.ZipInfo("ä.json"), b"{}"))
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    with pytest.raises(
+        PackageError, match=r"a\.talkhead: no exported identity, or a damaged"
+    ) as caught:
+        read_export_manifest(path)
+    assert str(caught.value).isprintable()
+    path = zip_of(tmp_path / "b.talkhead", (zipfile.ZipInfo("\x1b[2J"), b""), comment=b"hello")
+    with pytest.raises(PackageError, match=r"b\.talkhead: no exported identity"):
+        read_export_manifest(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_export(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TalkheadError, match="pipe: is no ordinary file"):
+        read_export_manifest(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": 1e999}', "\xff", "[1, 2]", "null", '"x"', ""]
+)
+def test_import_refuses_any_other_json(add: Add, tmp_path: Path, text: str) -> None:
+    export = export_package(add(tmp_path / "anna"), tmp_path / "anna.talkhead")
+    bad = rewrite(export, tmp_path / "bad.talkhead", {"identity.json": text.encode("latin-1")})
+    with pytest.raises(PackageError, match=r"bad\.talkhead: ") as caught:
+        import_package(bad, tmp_path / "berta")
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("n_bytes", [0, 10, -1, -200])
