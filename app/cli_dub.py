@@ -126,7 +126,13 @@ def list_jobs(
         raise typer.BadParameter(
             f"there is no status {unknown[0]}; there are {', '.join(STATUSES)}"
         )
-    jobs = _store(home).jobs(status or STATUSES)
+    store = _store(home)
+    jobs = store.jobs(status or STATUSES)
+    for path in store.damaged():
+        print_line(
+            f"{path}: damaged, this is no job. Remove it, and run the same talkhead dub again",
+            sys.stderr,
+        )
     if as_json:
         print_json([dataclasses.asdict(job) for job in jobs])
         return

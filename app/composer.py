@@ -110,7 +110,7 @@ class Composer:
 
     @gain.setter
     def gain(self, gain: list[float]) -> None:
-        self._gain = np.array(gain, np.float32) if gain else None
+        self._gain = np.array(gain, np.float32) if len(gain) == 3 else None
 
     def paste(
         self,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +48,7 @@ from talkhead.encoder.pase.speech import (
 from talkhead.encoder.phonemes import SILENCE, Aligner, Fit, Phone, align_phones, decode_phones
 from talkhead.errors import FootageError, TalkheadError
 from talkhead.progress import Progress, make_progress
-from talkhead.storage import file_errors
+from talkhead.storage import decode_json, file_errors
 from talkhead.types import FRAME_RATE, Float32
 
 LEAST_GRID_SCORE = -30.0
@@ -183,7 +182,7 @@ def read_sentences(path: Path) -> dict[str, list[Sentence]]:
     sentences: dict[str, list[Sentence]] = {}
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = decode_json(line)
             words = [str(word) for _, _, word in entry["words"]]
             text = " ".join(LETTERS.get(w, w) for w in words if w not in ("sp", "sil"))
             start = round(float(entry["start"]) * FRAME_RATE)

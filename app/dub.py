@@ -359,9 +359,10 @@ class Checksums:
     def __init__(self, path: Path) -> None:
         self._path, self._is_saved = path, True
         try:
-            self._kept: dict[str, list[Any]] = read_json(path) if path.exists() else {}
+            held = read_json(path) if path.exists() else {}
         except PackageError:
-            self._kept = {}
+            held = {}
+        self._kept: dict[str, Any] = held if isinstance(held, dict) else {}
 
     @classmethod
     def of_home(cls, home: Home) -> Checksums:
@@ -381,11 +382,12 @@ class Checksums:
         """The file's checksum. Raises TalkheadError."""
         with file_errors(path):
             state = path.stat()
-        kept = self._kept.get(str(path))
-        if kept is None or kept[:2] != [state.st_size, state.st_mtime_ns]:
-            kept = [state.st_size, state.st_mtime_ns, sha256_of(path)]
-            self._kept[str(path)], self._is_saved = kept, False
-        return str(kept[2])
+        known = self._kept.get(str(path))
+        now = [state.st_size, state.st_mtime_ns]
+        if not (isinstance(known, list) and len(known) == 3 and known[:2] == now):
+            known = [*now, sha256_of(path)]
+            self._kept[str(path)], self._is_saved = known, False
+        return str(known[2])
 
     def save(self) -> None:
         """Write the file if there is something new. Raises TalkheadError."""

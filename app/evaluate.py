@@ -33,6 +33,7 @@ from talkhead.app.identities import SOURCE, USES_ALL, Home
 from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
 from talkhead.app.prepare import prepare_locked
 from talkhead.app.stages import read_stages
+from talkhead.config import read_object
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
 from talkhead.encoder.silence import silence_version
@@ -41,7 +42,7 @@ from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress, SilentProgress
 from talkhead.samples import LINE_TEXT
-from talkhead.storage import read_json, sha256_of
+from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, MediaInfo
 
 STAGES = "stages.json"
@@ -197,7 +198,7 @@ def find_footage(
         )
     work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), silence_version()))
     if video is None and (work / SOURCE).is_file():
-        video = read_json(work / SOURCE)["path"]
+        video = Path(read_object(work / SOURCE, _Source, "Give the footage with --video").path)
     if video is None or not Path(video).is_file():
         raise TalkheadError(
             f"{name}: the footage that it was fitted on, {source.name}, is not where it was. "
@@ -209,6 +210,14 @@ def find_footage(
             f"{source.duration_s:.1f} s. Give that one with --video"
         )
     return Path(video), work
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What SOURCE says of the footage of a folder of work."""
+
+    path: str
+    sha256: str
 
 
 def _subject(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,14 +12,17 @@ import numpy as np
 import torch
 
 from talkhead.app.evaluation.judge import SyncJudge, steady_maps, steady_points
+from talkhead.cameras import MOST_PX
+from talkhead.dataset import ALL_FRAMES, FLAGS, WAVEFORM_TENSORS
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
 from talkhead.errors import FootageError
-from talkhead.face import LIPS, MOUTH_POINTS
+from talkhead.face import LIPS, MOUTH_POINTS, N_LANDMARKS
 from talkhead.media import read_audio, read_frames
 from talkhead.preprocess.landmarks import FaceTracker, bridge_gaps, track_frames
 from talkhead.preprocess.sync import shift_waveform
 from talkhead.progress import Progress
-from talkhead.storage import file_errors, make_folder, read_tensors, sha256_of, write_tensors
+from talkhead.storage import decode_json, file_errors, make_folder, sha256_of, write_tensors
+from talkhead.tensors import TensorSpec, read_checked
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, UInt8
 
 INDEX = "index.jsonl"
@@ -30,6 +32,13 @@ CROP_SCALE = 0.02
 """Eye distances a pixel of a crop: 48 are 0.96, the mouth about half of it."""
 CROP_RISE = 0.06
 """How far the middle of the lips lies above the middle of a crop, in eye distances: jaws fall."""
+
+TENSORS = {
+    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 2), least=-MOST_PX, most=MOST_PX),
+    "seen": FLAGS,
+    **WAVEFORM_TENSORS,
+}
+"""What the cache holds of a video."""
 
 Span = tuple[int, int]
 """Start and stop of frames that belong together: one take, a face in each."""
@@ -109,7 +118,8 @@ def track_video(video: Path, cache: Path, progress: Progress, late_ms: float = 0
             "waveform": torch.from_numpy(read_audio(video)),
         }
         write_tensors(stored, tensors)
-    tracked = {name: tensor.numpy() for name, tensor in read_tensors(stored).items()}
+    tensors = read_checked(stored, TENSORS, "Remove this file and run the same command again")
+    tracked = {name: tensor.numpy() for name, tensor in tensors.items()}
     waveform = shift_waveform(tracked["waveform"], late_ms)
     n_frames = min(len(tracked["seen"]), len(waveform) * FRAME_RATE // SAMPLE_RATE)
     return Footage(
@@ -135,7 +145,7 @@ def read_joins(path: Path) -> dict[str, list[int]]:
         with file_errors(path):
             lines = path.read_text(encoding="utf-8").splitlines()
         for line in lines:
-            take = json.loads(line)
+            take = decode_json(line)
             starts.setdefault(take["file"], []).append(round(take["start"] * FRAME_RATE))
     except (ValueError, KeyError, TypeError) as error:
         raise FootageError(

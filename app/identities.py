@@ -192,7 +192,10 @@ class Home:
         """The identity fitted or imported last; the only one when that one is gone; else None."""
         names = self.names()
         if self.latest_path.is_file():
-            said = storage.read_json(self.latest_path)
+            try:
+                said = storage.read_json(self.latest_path)
+            except PackageError:  # damaged: it says nobody, until somebody is fitted or imported
+                said = None
             if isinstance(said, dict) and said.get("name") in names:
                 return str(said["name"])
         return names[0] if len(names) == 1 else None

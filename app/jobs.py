@@ -26,6 +26,7 @@ from typing import Any
 
 from talkhead import storage
 from talkhead.app.identities import name_from_video
+from talkhead.config import bounded, from_json
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.locks import FileLock, is_locked
 from talkhead.storage import named_file
@@ -34,6 +35,8 @@ from talkhead.terminal import printable_json
 STATUSES = ("queued", "running", "done", "failed", "cancelled")
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATUSES
 FORMAT = 1
+OLDER_ADVICE = "Remove it, and run the same talkhead dub again"
+MOST_JOB_BYTES = 1 << 20
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 """How long a job that failed waits before it is tried again: at first, doubled each time, at most."""
 FIT = "fit"
@@ -130,8 +133,8 @@ class Job:
     task: Task
     order: int
     made_of: str
-    tries: int = 0
-    retry_at: float = 0.0
+    tries: int = bounded(0, 0, 1_000_000)
+    retry_at: float = bounded(0.0, 0.0, 1e12)
     reason: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
 
@@ -198,14 +201,30 @@ class JobStore:
         return self.path / status / f"{job_id}.json"
 
     def _read(self, status: str, job_id: str) -> Job | None:
+        """The job in a file, None where it has gone on, or was torn by a power cut: whoever adds it again
+        writes it anew. Raises PackageError for one of another version."""
+        path = self._file(status, job_id)
         try:
-            data = json.loads(self._file(status, job_id).read_bytes())
-            if data.pop("format") != FORMAT:
-                return None
-            task = Task(**data.pop("task"))
-            return Job(task=task, status=status, **data)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None  # gone on, or torn by a power cut: whoever adds it again writes it anew
+            data = storage.decode_json(storage.read_bytes(path, MOST_JOB_BYTES))
+        except (TalkheadError, ValueError):
+            return None
+        if not isinstance(data, dict) or type(version := data.pop("format", None)) is not int:
+            return None
+        storage.check_format(path, "a job", version, FORMAT, OLDER_ADVICE)
+        try:
+            job = from_json(Job, {**data, "status": status})
+        except storage.ContentError:
+            return None
+        return job if job.id == job_id else None
+
+    def damaged(self) -> list[Path]:
+        """Files that hold no job, and that nothing is done with."""
+        files = [self._file(status, job_id) for status in STATUSES for job_id in self._ids(status)]
+        return [
+            path
+            for path in files
+            if self._read(path.parent.name, path.stem) is None and path.exists()
+        ]
 
     # ------------------------------------------------------------------------ adding
 

@@ -23,7 +23,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +46,11 @@ from talkhead.app.timeline import LONGER_S, SourceFootage, source_footage
 from talkhead.app.unseen import tell_unseen
 from talkhead.app.views import View, beyond_seen
 from talkhead.codecs import Codec
+from talkhead.config import read_object
+from talkhead.dataset import ALL_FRAMES
 from talkhead.errors import MediaError, PackageError, TalkheadError
+from talkhead.face import CODES as N_CODES
+from talkhead.face import MOST_CODE
 from talkhead.identity import MANIFEST_NAME
 from talkhead.joining import join_segments
 from talkhead.media import Captions, VideoWriter, scaled_size
@@ -57,12 +60,12 @@ from talkhead.storage import (
     make_folder,
     named_file,
     read_json,
-    read_tensors,
     remove,
     sha256_of,
     write_json,
     write_tensors,
 )
+from talkhead.tensors import TensorSpec, read_checked
 from talkhead.types import FRAME_RATE, Float32
 
 SEGMENT_FRAMES = 30 * FRAME_RATE
@@ -153,12 +156,19 @@ def _names(folder: Path) -> list[str]:
 
 
 def _held(path: Path) -> dict[str, str]:
-    """What the folder's file says; nothing where it is another program's, or not there."""
+    """What the folder's file says; nothing where it is another program's, or not there.
+
+    One that is damaged, in a folder that holds motion we heard and nothing but ours, is ours of no line.
+    """
     try:
         held = read_json(path) if path.exists() else {}
     except PackageError:
-        return {}
-    return held if isinstance(held, dict) else {}
+        held = None
+    if isinstance(held, dict):
+        return held
+    names = _names(path.parent)
+    is_ours = CODES in names and all(_OURS.fullmatch(name) for name in names)
+    return {_MARK: ""} if is_ours else {}
 
 
 def _made_of(person: Person, line: Line) -> dict[str, str]:
@@ -200,7 +210,7 @@ def _heard(
     """Motion codes [F, K] at 25 a second, kept in the work folder. n_frames: None is the sound's."""
     path = work / CODES
     with progress.step("Listening", total=1) as step:
-        kept = _kept_codes(path)
+        kept = _kept_codes(path, person.idle.face.n_codes, n_frames)
         if kept is not None:
             step.skip("heard before")
             return kept
@@ -210,15 +220,14 @@ def _heard(
     return codes
 
 
-def _kept_codes(path: Path) -> Float32 | None:
+def _kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 | None:
     """Motion codes that were heard before; None where they weren't, or the file is damaged."""
+    sizes = {N_CODES.name: n_codes, **({} if n_frames is None else {ALL_FRAMES.name: n_frames})}
+    specs = {"codes": TensorSpec((ALL_FRAMES, N_CODES), least=-MOST_CODE, most=MOST_CODE)}
     try:
-        held = read_tensors(path).get("codes") if path.exists() else None
+        return read_checked(path, specs, "", sizes)["codes"].numpy() if path.exists() else None
     except PackageError:
         return None
-    if held is None or held.dtype != torch.float32 or held.ndim != 2:
-        return None
-    return held.numpy() if bool(held.isfinite().all()) else None
 
 
 def _shot(
@@ -278,7 +287,9 @@ class Segments:
             for number, (span, one) in enumerate(zip(spans, kept, strict=True)):
                 if number:
                     shot.state = state
-                state = one.state if one else self._render(shot, number, span, len(spans), step)
+                state = (
+                    list(one.state) if one else self._render(shot, number, span, len(spans), step)
+                )
         return [self._path(number) for number in range(len(spans))]
 
     def _kept(self, number: int, span: tuple[int, int]) -> _Checkpoint | None:
@@ -310,9 +321,9 @@ class Segments:
                 step.advance()
         if n_segments > 1:  # one alone is what the finished file is made of, and is looked at there
             _check_length(path, span[1] - span[0])
-        made = _Checkpoint(span, shot.state, sha256_of(path))
-        write_json(self._checkpoint(number), made.to_json())
-        return made.state
+        made = _Checkpoint(span, tuple(shot.state), sha256_of(path))
+        write_json(self._checkpoint(number), asdict(made))
+        return shot.state
 
     def _captions(self, first: int, shot: Shot) -> Captions | None:
         if self.captions is None:
@@ -341,24 +352,16 @@ class _Checkpoint:
     behind, the checksum of its file."""
 
     frames: tuple[int, int]
-    state: State
+    state: tuple[float, ...]
     sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def read(cls, path: Path) -> _Checkpoint | None:
         """The one in a file; None where there is none, or none that this version has written."""
         try:
-            held = read_json(path) if path.exists() else None
+            return read_object(path, cls, "") if path.exists() else None
         except PackageError:
             return None
-        match held:
-            case {"frames": [int(first), int(after)], "state": [*state], "sha256": str(digest)}:
-                if all(isinstance(value, int | float) for value in state):
-                    return cls((first, after), [float(value) for value in state], digest)
-        return None
 
 
 def _check_length(path: Path, n_frames: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from talkhead.app.identities import Home
 from talkhead.app.jobs import FIT, Job, JobStore
 from talkhead.errors import TalkheadError
 from talkhead.identity import MANIFEST_NAME, read_manifest
-from talkhead.storage import read_json, read_text, write_bytes
+from talkhead.storage import decode_json, read_json, read_text, write_bytes
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _remove_results(path: Path, names: Collection[str]) -> int:
 
 def _is_about(line: str, names: Collection[str]) -> bool:
     try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
+        said = decode_json(line)
+    except ValueError:
         return False
-    return isinstance(said, dict) and (said.get("identity") in names or said.get("id") in names)
+    return isinstance(said, dict) and any(str(said.get(key)) in names for key in ("identity", "id"))

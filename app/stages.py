@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from talkhead.app.evaluation.figures import Stage
+from talkhead.config import read_object
 from talkhead.errors import PackageError
-from talkhead.storage import read_json, write_json
+from talkhead.storage import write_json
 
 
 class StageClock:
@@ -25,7 +25,7 @@ class StageClock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stages = {stage.name: stage for stage in read_stages(path)}
-        self._cut = set(_read(path).get("interrupted", []))
+        self._cut = set(_read(path).interrupted)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -47,18 +47,22 @@ class StageClock:
 
 def read_stages(path: Path) -> tuple[Stage, ...]:
     """What the stages took; nothing where the file is missing or damaged."""
-    try:
-        return tuple(Stage(**stage) for stage in _read(path).get("stages", []))
-    except TypeError:
-        return ()
+    return _read(path).stages
 
 
-def _read(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Held:
+    """What the file holds: the stages, and the names of those that were interrupted."""
+
+    stages: tuple[Stage, ...] = ()
+    interrupted: tuple[str, ...] = ()
+
+
+def _read(path: Path) -> _Held:
     try:
-        held = read_json(path) if path.exists() else {}
+        return read_object(path, _Held, "") if path.exists() else _Held()
     except PackageError:
-        return {}
-    return held if isinstance(held, dict) else {}
+        return _Held()
 
 
 def peak_mib() -> float:

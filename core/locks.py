@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from talkhead.config import bounded, from_json
 from talkhead.errors import TalkheadError
-from talkhead.storage import file_errors
+from talkhead.storage import ContentError, decode_json, file_errors
 
 if sys.platform == "win32":
     import msvcrt
@@ -36,7 +37,7 @@ class Holder:
 
     pid: int = 0
     host: str = ""
-    since: float = 0.0
+    since: float = bounded(0.0, 0.0, 1e11)
 
     def __str__(self) -> str:
         """As part of a sentence: "process 123 since 14:03 on 2 May"."""
@@ -103,8 +104,12 @@ def holder_of(path: Path) -> Holder:
     """Who holds the lock on path, by their own words."""
     try:
         with path.open("rb") as file:
-            return Holder(**json.loads(file.read(MOST_NOTE_BYTES)))
-    except (OSError, ValueError, TypeError):  # it has not said so yet, or the lock is free by now
+            return from_json(Holder, decode_json(file.read(MOST_NOTE_BYTES)))
+    except (
+        OSError,
+        ValueError,
+        ContentError,
+    ):  # it has not said so yet, or the lock is free by now
         return Holder()
 
 

@@ -20,8 +20,12 @@ import torch
 
 from talkhead import media
 from talkhead.cameras import default_intrinsics
+from talkhead.config import read_object
 from talkhead.dataset import (
+    ADVICE,
+    ALL_FRAMES,
     MASKS,
+    TENSORS,
     WAVEFORM,
     DatasetInfo,
     IdentityDataset,
@@ -62,15 +66,8 @@ from talkhead.preprocess.segmentation import CropPlan, plan_crops
 from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
 from talkhead.probing import probe_footage
 from talkhead.progress import Progress
-from talkhead.storage import (
-    file_errors,
-    make_folder,
-    read_json,
-    read_tensors,
-    write_bytes,
-    write_json,
-    write_tensors,
-)
+from talkhead.storage import file_errors, make_folder, write_bytes, write_json, write_tensors
+from talkhead.tensors import Size, TensorSpec, read_checked
 from talkhead.types import (
     FRAME_RATE,
     SAMPLE_RATE,
@@ -86,6 +83,12 @@ VERSION = 12
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK = 200
 """Frames between checkpoints of the tracker: seconds."""
+TRACKING_TENSORS = {
+    **{name: TENSORS[name] for name in ("landmarks", "blendshapes", "found")},
+    "colours": TensorSpec((ALL_FRAMES, Size("triangles"), 3), torch.uint8),
+    "n_faces": TensorSpec((), torch.int64, least=0),
+}
+"""What the tracker keeps of a video, and of each chunk of it."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,8 @@ def _kept(motion: _Motion, folder: Path, progress: Progress) -> Bool:
             kept = choose_kept(places, motion.clear, motion.train, hidden, MOST_FRAMES)
             write_tensors(stored, {"kept": torch.from_numpy(kept)})
             step.advance()
-    kept = read_tensors(stored)["kept"].numpy()
+    flags = {"kept": TensorSpec((n_frames,), torch.bool)}
+    kept = read_checked(stored, flags, ADVICE)["kept"].numpy()
     n_learnt = int((kept & motion.train & motion.usable).sum())
     progress.message(
         f"Long footage: {n_learnt:,} of {n_frames:,} frames teach the picture, chosen for new "
@@ -312,7 +316,7 @@ def _track(
         del tracks
         for leftover in folder.glob("tracking.part*.safetensors"):
             leftover.unlink()
-    stored = read_tensors(done)
+    stored = read_checked(done, TRACKING_TENSORS, ADVICE)
     tracking = Tracking(
         stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
     )
@@ -325,7 +329,7 @@ def _tracked_chunks(
 ) -> list[dict[str, torch.Tensor]]:
     parts: list[dict[str, torch.Tensor]] = []
     while (path := folder / f"tracking.part{len(parts):05d}.safetensors").exists():
-        parts.append(read_tensors(path))
+        parts.append(read_checked(path, TRACKING_TENSORS, ADVICE))
     done = sum(len(part["found"]) for part in parts)
     if parts and len(parts[-1]["found"]) < TRACK_CHUNK:
         return parts
@@ -430,7 +434,15 @@ def _background(cut: Cut, usable: Bool, folder: Path, info: MediaInfo, progress:
             write_bytes(target, png.tobytes())
             write_json(facts, {"moving": plate.moving, "seen": float(plate.seen.mean())})
             step.advance()
-    return bool(read_json(facts)["moving"])
+    return read_object(facts, _PlateFacts, ADVICE).moving
+
+
+@dataclass(frozen=True)
+class _PlateFacts:
+    """What is kept of a plate beside its image: whether the camera moved, the share that was seen."""
+
+    moving: bool
+    seen: float
 
 
 def _pick(video: Path, wanted: set[int]) -> Iterator[UInt8]:

@@ -15,12 +15,14 @@ from talkhead.app.dubbing.table import build_options
 from talkhead.app.jobs import CANCELLED, QUEUED, Job, JobStore, Task
 from talkhead.app.output import check_subtitles_free
 from talkhead.app.publishing import product_names, publish, settle
-from talkhead.errors import TalkheadError, one_line
+from talkhead.config import read_object
+from talkhead.errors import PackageError, TalkheadError, one_line
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
+    ContentError,
     make_folder,
-    read_json,
     remove,
+    shown,
     write_json,
 )
 
@@ -125,19 +127,35 @@ def _done(job: Job, work: Path, perform: Perform, progress: Progress) -> Mapping
         if output.name:
             check_subtitles_free(output, build_options(job.task.options))
         _make(job.task, work, perform, progress)
-    held = read_json(work / MARKER)
-    for name in held["files"]:
+    made = read_object(work / MARKER, _Made, "Remove it, and run the same command again")
+    for name in made.files:
         publish(work / FINISHED / name, output.parent / name)
     if output.name:
-        settle(output, held["files"])
-    return dict(held["result"])
+        settle(output, made.files)
+    return dict(made.result)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a marker says: the finished files, plain names, and what is to be remembered of the job."""
+
+    files: tuple[str, ...]
+    result: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if name in ("", ".", "..") or Path(name).name != name:
+                raise ContentError(f"{shown(name)} is no name of a finished file")
 
 
 def _is_made(work: Path, folder: Path) -> bool:
     """Whether all files are finished, and each of them is here still or in its place, the folder."""
     if not (work / MARKER).exists():
         return False
-    names = read_json(work / MARKER)["files"]
+    try:
+        names = read_object(work / MARKER, _Made, "").files
+    except PackageError:
+        return False
     return all((work / FINISHED / name).exists() or (folder / name).exists() for name in names)
 
 

@@ -6,7 +6,6 @@ of a moment are found by arithmetic: frame f is samples f * 640 on, labels 2 f a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import torch
 
 from talkhead.encoder.phonemes import PHONES, Phone
 from talkhead.errors import TalkheadError
-from talkhead.storage import read_tensors, write_tensors
+from talkhead.storage import ContentError, read_tensors, write_tensors
+from talkhead.tensors import json_in, json_tensor
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, Int16, UInt8
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
@@ -150,19 +150,18 @@ def write_shelf(path: Path, shelf: Shelf) -> None:
     """The shelf as one safetensors file. Raises TalkheadError where it can't be written."""
     tensors = {name: torch.from_numpy(getattr(shelf, name)) for name in ARRAYS}
     facts = {name: value for name, value in vars(shelf).items() if name not in ARRAYS}
-    text = np.frombuffer(json.dumps(facts).encode(), np.uint8).copy()
-    write_tensors(path, tensors | {"facts": torch.from_numpy(text)})
+    write_tensors(path, tensors | {"facts": json_tensor(facts)})
 
 
 def read_shelf(path: Path) -> Shelf:
     """The shelf back. Raises TalkheadError naming the file when it is none or damaged."""
     tensors = read_tensors(path)
     try:
-        facts: dict[str, Any] = json.loads(bytes(tensors["facts"].numpy()))
+        facts: dict[str, Any] = json_in(tensors, "facts")
         facts["names"] = tuple(facts["names"])
         facts |= {name: tensors[name].numpy() for name in ARRAYS}
         return Shelf(**facts)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ContentError, KeyError, TypeError, ValueError) as error:
         raise TalkheadError(
             f"{path}: this is no shelf of a corpus ({error}). Build the corpus again"
         ) from error

@@ -19,7 +19,7 @@ from talkhead.encoder.phonemes import Aligner, Fit, Phone
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.progress import Progress
-from talkhead.storage import file_errors, make_folder
+from talkhead.storage import decode_json, file_errors, make_folder
 
 INDEX = "index.jsonl"
 MAX_UTTERANCE_S = 20.0
@@ -61,7 +61,7 @@ def read_speechocean(folder: Path) -> list[Spoken]:
     spoken = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = decode_json(line)
             words = tuple(" ".join(word) for word in entry["phones"])
             spoken.append(
                 Spoken(
@@ -130,7 +130,7 @@ class AlignmentStore:
                 path.write_text(whole, encoding="utf-8")
         try:
             for line in whole.splitlines():
-                entry = json.loads(line)
+                entry = decode_json(line)
                 fit = None if entry["score"] is None else _read_fit(entry)
                 self._fits[entry["name"], entry["words"]] = fit
         except (ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from talkhead.app.dubbing.attending import attend
+from talkhead.app.dubbing.attending import FINISHED, MARKER, attend
 from talkhead.app.jobs import DONE, Claim, JobStore, Task
 from talkhead.app.publishing import publish
 from talkhead.errors import TalkheadError
@@ -85,6 +85,23 @@ def test_what_was_finished_and_is_gone_is_made_again(
     store.recover()
     assert attend(store, job_id, scribe, 3, lambda event: None).status == DONE
     assert scribe.calls == 2 and (tmp_path / "1.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["", "[" * 100_000, "[]", '{"files": [1], "result": {}}', '{"files": ["../out.mp4"], "result": {}}',
+     '{"files": ["/etc/passwd"], "result": {}}', '{"files": [".."], "result": {}}'],
+)  # fmt: skip
+def test_a_damaged_marker_is_none(tmp_path: Path, marker: str) -> None:
+    """Nothing is moved by the names in it; the job is done again."""
+    store, perform = one_job(tmp_path, "out.mp4"), Scribe()
+    (job,) = store.jobs()
+    work = store.work_path(job.id)
+    (work / FINISHED).mkdir(parents=True)
+    (work / MARKER).write_text(marker)
+    ended = attend(store, job.id, perform, 3, lambda event: None)
+    assert ended.status == DONE and perform.calls == 1
+    assert (tmp_path / "out.mp4").read_text() == "video"
 
 
 @pytest.mark.parametrize(("name", "stays"), [("1.webm", False), ("1.mp4", True)])

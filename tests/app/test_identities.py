@@ -64,6 +64,30 @@ def test_the_default_is_the_latest_one(home: Home, add: Add) -> None:
     assert [s.is_latest for s in home.summaries()] == [False, True]
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 100_000, b"\xff\xfe", b'{"name": ["anna"]}', b"[3]"]
+)
+def test_a_damaged_file_of_the_latest_says_nobody(home: Home, add: Add, content: bytes) -> None:
+    for name in ("anna", "berta"):
+        add(home.identities_dir / name)
+    home.latest_path.write_bytes(content)
+    assert home.latest() is None
+    assert [one.name for one in home.summaries()] == ["anna", "berta"]
+    with pytest.raises(PackageError, match=r"which identity\? There are: anna, berta"):
+        home.resolve()
+    home.remember("anna")
+    assert home.latest() == "anna"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 100_000, b"\xff\xfe", b"[3]", b'{"format_version": 3}']
+)
+def test_a_damaged_manifest_is_a_line_of_the_list(home: Home, add: Add, content: bytes) -> None:
+    (add(home.identities_dir / "anna").path / "identity.json").write_bytes(content)
+    (summary,) = home.summaries()
+    assert "anna" in summary.problem and summary.problem.isprintable()
+
+
 def test_removal_takes_the_work_along_but_nobody_elses(home: Home, add: Add) -> None:
     add(home.identity_dir("anna"))
     add(home.identity_dir("anna-b"))

@@ -219,6 +219,68 @@ def test_a_torn_file_is_written_anew(store: JobStore, tmp_path: Path) -> None:
     assert store.find(task.id) is not None
 
 
+DAMAGED = [
+    b"",
+    b"{",
+    b"[" * 100_000,
+    b"\xff\xfe{}",
+    b"null",
+    b"[1]",
+    b'{"format": "1"}',
+    b'{"format": true}',
+    b'{"format": 1}',
+    b'{"format": NaN}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_file_that_holds_no_job_is_left_out_and_named(
+    store: JobStore, tmp_path: Path, content: bytes
+) -> None:
+    good, bad = make_task(tmp_path, 1), make_task(tmp_path, 2)
+    store.add([good, bad])
+    path = store.path / QUEUED / f"{bad.id}.json"
+    path.write_bytes(content)
+    assert [job.id for job in store.jobs()] == [good.id]
+    assert store.find(bad.id) is None and store.damaged() == [path]
+    store.add([bad])
+    assert n_jobs(store, QUEUED) == 2 and not store.damaged()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("order", "first"), ("tries", -1), ("retry_at", 1e300), ("result", [1]), ("made_of", None),
+     ("id", "another"), ("task", {"kind": 1, "identity": "x"}), ("mood", "good")],
+)  # fmt: skip
+def test_a_job_of_other_types_is_none(
+    store: JobStore, tmp_path: Path, name: str, value: Any
+) -> None:
+    task = make_task(tmp_path)
+    store.add([task])
+    path = store.path / QUEUED / f"{task.id}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    assert store.jobs() == [] and store.damaged() == [path]
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [(2, "Upgrade talkhead"), (0, "Remove it, and run")]
+)
+def test_a_job_of_another_version_is_refused(
+    store: JobStore, tmp_path: Path, version: int, advice: str
+) -> None:
+    """It is not taken for none, and written over."""
+    task = make_task(tmp_path)
+    store.add([task])
+    path = store.path / QUEUED / f"{task.id}.json"
+    held = {**json.loads(path.read_text()), "format": version, "of": "another day"}
+    path.write_text(json.dumps(held))
+    message = rf"\.json: a job of format version {version}, this .* reads version 1\. {advice}"
+    for use in (store.jobs, lambda: store.add([task]), lambda: store.find(task.id)):
+        with pytest.raises(PackageError, match=message):
+            use()
+    assert json.loads(path.read_text()) == held
+
+
 def test_choosing_by_the_beginning_of_an_id(store: JobStore, tmp_path: Path) -> None:
     tasks = [make_task(tmp_path, number) for number in range(3)]
     store.add(tasks)

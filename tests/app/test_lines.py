@@ -134,6 +134,12 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
     "empty": ("segment-00001.mp4", lambda content: b"", 20),
     "no record": ("segment-00001.json", lambda content: content[:20], 20),
     "of an older version": ("segment-00001.json", lambda content: b'{"state": [1, 2]}', 20),
+    "too deep": ("segment-00001.json", lambda content: b'{"state": ' + b"[" * 9000, 20),
+    "no numbers": ("segment-00001.json", lambda content: content.replace(b"[", b'["x", '), 20),
+    "no record of the line": ("line.json", lambda content: b"", 30),
+    "a record too deep": ("line.json", lambda content: b"[" * 100_000, 30),
+    "a record that is no text": ("line.json", lambda content: b"\xff\xfe", 30),
+    "another record": ("line.json", lambda content: b'"talkhead"', 30),
     "what was heard": ("codes.safetensors", lambda content: content[:-5], 10),
 }
 
@@ -155,6 +161,18 @@ def test_what_is_damaged_is_made_again(
     render_line(person, line, work, tmp_path, counting)
     assert counting.made == n_made
     assert [frame.tobytes() for frame in media.read_frames(line.output)] == whole
+
+
+def test_a_damaged_record_in_a_folder_of_others_is_left_alone(
+    person: Person, audio: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "theirs"
+    work.mkdir()
+    (work / "line.json").write_bytes(b"[" * 100_000)
+    (work / "diary.txt").write_text("dear diary")
+    with pytest.raises(TalkheadError, match="theirs: holds files of others"):
+        render_line(person, Line(audio, tmp_path / "out.mp4"), work, tmp_path, SilentProgress())
+    assert sorted(path.name for path in work.iterdir()) == ["diary.txt", "line.json"]
 
 
 def test_pictures_that_are_missing_after_joining_are_told(

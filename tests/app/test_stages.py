@@ -45,10 +45,24 @@ def test_a_stage_that_is_run_again_keeps_its_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", '{"stages": [{"name": 1}]}', '{"stages": [1]}', "[1]"]
+    "content",
+    [
+        "",
+        "{",
+        '{"stages": [{"name": 1}]}',
+        '{"stages": [1]}',
+        "[1]",
+        "[" * 100_000,
+        '{"stages": 5}',
+        '{"stages": [{"name": "a", "seconds": "x", "peak_mib": 1}]}',
+        '{"stages": [], "interrupted": [[]]}',
+    ],
 )
 def test_a_damaged_file_is_no_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "stages.json"
     path.write_text(content)
     assert read_stages(path) == ()
+    with StageClock(path).stage("training"):
+        pass
+    assert [stage.name for stage in read_stages(path)] == ["training"]
     assert read_stages(tmp_path / "none.json") == ()
