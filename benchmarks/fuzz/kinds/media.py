@@ -62,7 +62,7 @@ def _codes(path: Path, setting: Setting) -> None:
 def video(setting: Setting) -> Trial:
     """fit as far as tracking, a video's sound spoken, pictures from anywhere in it."""
     path, refused = _medium(setting, tuple(VIDEOS))
-    how = setting.rng.choice(("fit", "fit", "sound", "pictures", "pictures"))
+    how = setting.rng.choice(("fit", "fit", "sound", "pictures", "pictures", "pair"))
     if how == "fit":
         arguments = ["fit", "--video", path, "--home", setting.folder / "home", "--yes",
                      "--preset", "preview", "--encoder", "mel", "--device", "cpu",
@@ -70,6 +70,10 @@ def video(setting: Setting) -> Trial:
         return Trial(
             lambda: command(*arguments), (REFUSED,), refused, changes=("home/work/*", "home/*lock*")
         )
+    if how == "pair":
+        other = setting.place("in/real.mp4", setting.base("clip.mp4"))
+        two = setting.rng.choice(([path, other], [other, path]))
+        return Trial(lambda: command("evaluate", "--pair", *two), (REFUSED,), refused)
     if how == "sound":
         target = output(setting)
         arguments = speak_arguments(setting, path, target, "--renderer", "warp")
