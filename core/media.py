@@ -53,6 +53,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _SEEK_MARGIN_S = 1.0  # seek to a key frame at least this long before the wanted moment
+_LARGE_PIXELS = 4096 * 2304
+_LARGE_THREADS = 2  # that decode larger pictures: each of them holds some, of 50 MB and more
 _BEYOND_S = 60.0  # read beyond the longest duration, so that too long a file shows
 _SHORTFALL_S = 0.5  # a stream that ffmpeg complained of may end this much before the stated end
 
@@ -120,6 +122,8 @@ def _frames_graph(
     options: dict[str, Any] = {"noaccurate_seek": None}
     if about.seeks and start_s > _SEEK_MARGIN_S:
         options["ss"] = start_s - _SEEK_MARGIN_S
+    if about.info.width * about.info.height > _LARGE_PIXELS:
+        options["threads"] = _LARGE_THREADS
     scaling: dict[str, Any] = {"w": size[0], "h": size[1], "flags": SCALER_FLAGS}
     if about.guessed_matrix:
         scaling["in_color_matrix"] = about.guessed_matrix
