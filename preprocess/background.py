@@ -15,8 +15,9 @@ from talkhead.types import Bool, Float32, UInt8
 
 MAX_SAMPLES = 60
 SEEN_AT_LEAST = 3
-PERSON_BELOW = 10
-"""A pixel is background where the mask (0..255) is below this."""
+PERSON_BELOW = 38
+"""A pixel is background where the mask (0..255) is below this: masks leave a haze around people, in which
+nothing is seen of them."""
 HELD_BYTES = 256 << 20
 """Of images that are held in memory: 60 of 1280x720 are 166 MB, 60 of 4K would be 1.5 GB."""
 BAND = 16

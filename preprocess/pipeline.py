@@ -79,7 +79,7 @@ from talkhead.types import (
     UInt8,
 )
 
-VERSION = 12
+VERSION = 13
 """Raise it when the same video would give another dataset."""
 TRACK_CHUNK = 200
 """Frames between checkpoints of the tracker: seconds."""

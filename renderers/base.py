@@ -22,18 +22,15 @@ class TrainBatch:
     """Frames to learn from.
 
     motion: [B, K]. viewmats: [B, 4, 4]. ks: [B, 3, 3] of the crops. images: [B, H, W, 3] in
-    [0, 1]. plates: [B, H, W, 3] the background behind them. masks: [B, H, W, 1] how opaque
-    the person is, in [0, 1]. edges: [B, H, W, 1] the rim where that isn't known, 0 or 1. weights:
-    [B, H, W, 1] how much a pixel counts.
+    [0, 1], the person alone, premultiplied by masks: [B, H, W, 1] how opaque they are, in [0, 1].
+    weights: [B, H, W, 1] how much a pixel counts.
     """
 
     motion: Tensor
     viewmats: Tensor
     ks: Tensor
     images: Tensor
-    plates: Tensor
     masks: Tensor
-    edges: Tensor
     weights: Tensor
 
 

@@ -26,7 +26,7 @@ from talkhead.storage import content_errors, read_tensors, write_tensors
 from talkhead.tensors import TensorSpec, check_tensors, within
 from talkhead.types import Bool, Float32, Int, UInt8
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same dataset and config would give another head."""
 CHECKPOINT_S = 20.0
 MODEL = "model."
@@ -183,26 +183,23 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
     What stands before the person counts nothing.
     """
     images = [_unit_range(dataset.frames[i]) for i in frames]
-    plates = [_unit_range(dataset.plate_crop(i)) for i in frames]
-    regions = [mask_regions(dataset.masks[i]) for i in frames]
+    masks = [dataset.masks[i] for i in frames]
+    regions = [mask_regions(mask) for mask in masks]
     weights = [
         weight_map(landmarks[i], inner, rim, RegionWeights()) * ~dataset.hidden_area(i)
         for i, (inner, rim) in zip(frames, regions, strict=True)
     ]
     mattes = [
-        rim_matte(image, plate, *region)
-        for image, plate, region in zip(images, plates, regions, strict=True)
+        rim_matte(image, mask, *region)
+        for image, mask, region in zip(images, masks, regions, strict=True)
     ]
-    unknown = [rim & ~known for (_, rim), (_, _, known) in zip(regions, mattes, strict=True)]
     tracks = dataset.tracks
     return TrainBatch(
         motion=aligned(tracks.codes[frames]),
         viewmats=aligned(tracks.viewmats[frames]),
         ks=aligned(dataset.crop_ks[frames]),
-        images=torch.from_numpy(np.stack(images)),
-        plates=torch.from_numpy(np.stack([behind for _, behind, _ in mattes])),
-        masks=torch.from_numpy(np.stack([alpha for alpha, _, _ in mattes]))[..., None],
-        edges=torch.from_numpy(np.stack(unknown).astype(np.float32))[..., None],
+        images=torch.from_numpy(np.stack([person for _, person in mattes])),
+        masks=torch.from_numpy(np.stack([alpha for alpha, _ in mattes]))[..., None],
         weights=torch.from_numpy(np.stack(weights))[..., None],
     )
 

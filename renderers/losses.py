@@ -51,25 +51,12 @@ def photometric_loss(
 def backdrop(batch: TrainBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """What stands behind the rendering, and the target, both [B, H, W, 3].
 
-    The person over a random colour, which keeps what should be solid from staying transparent and what
-    shines through from becoming solid; where opacities aren't known the true image over the true
-    background.
+    The person over a random color, which keeps what should be solid from staying transparent and what
+    shines through from becoming solid.
     """
-    colour = torch.rand(3, generator=generator)
-    if batch.images.device.type != "cpu":
-        return backdrop_torch(batch, colour.to(batch.images.device))
-    background, target = torch.empty_like(batch.images), torch.empty_like(batch.images)
-    inputs = (batch.images, batch.plates, batch.masks, batch.edges, colour, background, target)
-    _backdrop_rows(*(tensor.numpy() for tensor in inputs))
-    return background, target
-
-
-def backdrop_torch(batch: TrainBatch, colour: Tensor) -> tuple[Tensor, Tensor]:
-    """The same as backdrop, in plain torch; colour [3]."""
-    background = torch.lerp(colour, batch.plates, batch.edges)
-    person = batch.images + (1.0 - batch.masks) * (background - batch.plates)
-    target = torch.where(batch.masks > 0.0, person.clamp(0.0, 1.0), background)
-    return background, target
+    color = torch.rand(3, generator=generator).to(batch.images.device)
+    background = color.expand_as(batch.images).contiguous()
+    return background, torch.addcmul(batch.images, 1.0 - batch.masks, background)
 
 
 def weighted_l1(image: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -166,22 +153,6 @@ def _dssim(
     flat = (a.reshape(n_images, height, 3 * width) for a in (image, target, gradient))
     _dssim_rows(*flat, weights, (top, left, columns), np.float32(1 / total), sums)
     return gradient, float(sums.sum() / total)
-
-
-@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _backdrop_rows(images, plates, masks, edges, colour, background, target):  # type: ignore[no-untyped-def]
-    n_images, height, width = images.shape[0], images.shape[1], images.shape[2]
-    zero, one = np.float32(0.0), np.float32(1.0)
-    for r in numba.prange(n_images * height):
-        b, y = r // height, r % height
-        for x in range(width):
-            mask, edge = masks[b, y, x, 0], edges[b, y, x, 0]
-            for c in range(3):
-                plate = plates[b, y, x, c]
-                behind = colour[c] + edge * (plate - colour[c])
-                person = images[b, y, x, c] + (one - mask) * (behind - plate)
-                background[b, y, x, c] = behind
-                target[b, y, x, c] = min(max(person, zero), one) if mask > zero else behind
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)

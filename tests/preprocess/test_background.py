@@ -69,6 +69,14 @@ def test_pixels_never_seen_are_marked_and_filled() -> None:
     assert np.abs(plate.image[plate.seen].astype(int) - world[plate.seen]).max() <= 5
 
 
+def test_a_mask_s_haze_hides_nothing() -> None:
+    frames, masks, world = make_scene(30, sweep=4)
+    hazy = [np.maximum(mask, 30) for mask in masks]
+    plate = clean_plate(frames, hazy)
+    assert np.array_equal(plate.seen, clean_plate(frames, masks).seen) and plate.seen.mean() > 0.7
+    assert np.abs(plate.image[plate.seen].astype(int) - world[plate.seen]).max() <= 5
+
+
 @pytest.mark.parametrize(("drift", "moving"), [(0.0, False), (3.0, True)])
 def test_a_moving_camera_is_told(drift: float, moving: bool) -> None:
     frames, masks, _ = make_scene(30, sweep=40, drift=drift)

@@ -246,11 +246,13 @@ def test_batches_hold_what_the_dataset_holds(head_dataset: IdentityDataset) -> N
     frames = np.array([4, 30])
     batch = make_batch(head_dataset, head_dataset.crop_landmarks(), frames)
     for i, frame in enumerate(frames):
-        assert torch.equal(batch.images[i], torch.from_numpy(head_dataset.frames[frame]) / 255.0)
+        image, solid = torch.from_numpy(head_dataset.frames[frame]) / 255.0, batch.masks[i] == 1
+        torch.testing.assert_close(batch.images[i] * solid, image * solid)
+        assert 0.3 < solid.float().mean() < 1
         assert torch.equal(batch.motion[i], torch.from_numpy(head_dataset.tracks.codes[frame]))
-    for image in (batch.images, batch.plates, batch.masks, batch.edges):
+    for image in (batch.images, batch.masks):
         assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1
-    assert (batch.masks[batch.edges > 0] == 1).all()
+    assert (batch.images <= batch.masks + 1e-6).all(), "premultiplied"
     assert ((batch.masks > 0.05) & (batch.masks < 0.95)).any()
     lips = head_dataset.crop_landmarks()[4, [13, 14]].mean(0).astype(int)
     chin = head_dataset.crop_landmarks()[4, 199].astype(int)
