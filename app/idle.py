@@ -26,7 +26,7 @@ from talkhead.dataset import (
     shrunk_mask,
     small_size,
 )
-from talkhead.errors import PackageError, TalkheadError
+from talkhead.errors import MediaError, PackageError, TalkheadError
 from talkhead.face import CODES, MOST_CODE, WORLD, FaceModel
 from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
 from talkhead.images import PNG, read_image
@@ -43,6 +43,8 @@ REVERSE_BYTES = 64 << 20
 MOST_REVERSE_BYTES = 1 << 30
 """...but no more than this, although pictures before them are then decoded again and again."""
 CRF = 14
+FARTHEST = 4
+"""Times the crop's longer side: no landmark is taken to be farther away, whatever codes say."""
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
 PLATE = "plate.png"
@@ -101,7 +103,10 @@ class IdleClip:
         """Mesh vertices [n, 478, 2] in crop pixels of codes [n, K] in the pose of a frame."""
         vertices = self.face.vertices(codes).astype(np.float64)
         views = np.repeat(self.viewmats[frame : frame + 1].astype(np.float64), len(codes), axis=0)
-        return project(vertices, views, self.crop_ks[frame].astype(np.float64)).astype(np.float32)
+        with np.errstate(all="ignore"):  # of codes that put the face behind the camera
+            points = project(vertices, views, self.crop_ks[frame].astype(np.float64))
+        reach = FARTHEST * max(self.crop_height, self.crop_width)
+        return np.clip(np.nan_to_num(points), -reach, reach).astype(np.float32)
 
 
 def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
@@ -171,9 +176,11 @@ def load_idle(package: IdentityPackage) -> IdleClip:
     """The idle clip of a package. Raises PackageError when a part is missing or damaged."""
     face = load_face(package)
     plate = _plate(package)
+    _check_video(package)
     with package.content_errors(TRACKS):
         tracks = package.tensors(TRACKS)
-        check_tensors(tracks, TENSORS, {CODES.name: face.n_codes})
+        sizes = {CODES.name: face.n_codes, FRAMES.name: package.manifest.n_frames}
+        check_tensors(tracks, TENSORS, sizes)
         height, width, *shape = (int(n) for n in tracks["size"])
         if tuple(shape) != (len(tracks["codes"]), *small_size((height, width))):
             raise ContentError(f"the tensor size says masks of {shape}, which are no crops' masks")
@@ -209,6 +216,20 @@ def _plate(package: IdentityPackage) -> UInt8:
         raise PackageError(
             f"{path}: damaged, or of another size than the clip. {REMEDY}"
         ) from error
+
+
+def _check_video(package: IdentityPackage) -> None:
+    """Raises PackageError where a package's clip is none, or of another size than its manifest says."""
+    path, manifest = package.file(IDLE_NAME), package.manifest
+    try:
+        info = media.probe(path)
+    except MediaError as error:
+        raise PackageError(f"{error}. {REMEDY}") from error
+    if (info.width, info.height) != (manifest.frame_width, manifest.frame_height):
+        raise PackageError(
+            f"{path}: has pictures of {info.width}x{info.height}, not of "
+            f"{manifest.frame_width}x{manifest.frame_height}. {REMEDY}"
+        )
 
 
 def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:
@@ -251,8 +272,17 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
 
 
 def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
+    """Frames first, first + 1, ... Raises MediaError where there are fewer than the tracks say."""
+    n_found = 0
     with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
-        yield from frames
+        for frame in frames:
+            n_found += 1
+            yield frame
+    if n_found < n_frames:
+        raise MediaError(
+            f"{path}: has only {first + n_found} pictures, at least {first + n_frames} are needed. "
+            f"{REMEDY}"
+        )
 
 
 def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, None]:
@@ -264,8 +294,5 @@ def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, No
     after, least = last + 1, last + 1 - n_frames
     while after > least:
         first = max(least, (after - 1) // chunk * chunk)
-        source = media.read_frames(path, start_s=first / FRAME_RATE, n_frames=after - first)
-        with closing(source):
-            frames = list(source)
-        yield from reversed(frames)
+        yield from reversed(list(_forward(path, first, after - first)))
         after = first

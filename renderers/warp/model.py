@@ -30,6 +30,8 @@ from talkhead.types import Float32, Int, Rendering, UInt8
 
 STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
 GRID_PX = 8
+N_DECODED = 64
+"""Exemplars whose images are kept as pixels."""
 BEND_SHARE = 0.045
 """Reach of a vertex's displacement over the distance of the outer eye corners."""
 POSE_SHARE = 4.0
@@ -53,6 +55,8 @@ PRESETS: Mapping[str, WarpConfig] = {
 
 MOST_IMAGE_BYTES = 256 << 20
 """Of all exemplars' images together; 400 of 512x512 have 30 MB."""
+MOST_EXEMPLAR_PIXELS = 1 << 21
+"""Of one image: several are kept decoded."""
 EXEMPLARS = Size("N", 1, 2000)
 TENSORS = {
     "images": TensorSpec((Size("B", 1, MOST_IMAGE_BYTES),), torch.uint8),
@@ -81,7 +85,7 @@ class WarpRenderer:
         self._codes = state["codes"].cpu().numpy()
         self._viewmats = state["viewmats"].cpu().numpy().astype(np.float64)
         self._ks = state["ks"].cpu().numpy().astype(np.float64)
-        self._decode = lru_cache(maxsize=64)(self._decode_uncached)
+        self._decode = lru_cache(maxsize=N_DECODED)(self._decode_uncached)
 
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset, config: WarpConfig, seed: int) -> WarpRenderer:
@@ -163,19 +167,20 @@ class WarpRenderer:
 
     def _decode_uncached(self, number: int) -> UInt8:
         """Image and mask [H, W, 4] of an exemplar."""
+        flags = {"images": cv2.IMREAD_COLOR, "masks": cv2.IMREAD_GRAYSCALE}
         parts = []
-        for column, name in enumerate(("images", "masks")):
+        for column, (name, flag) in enumerate(flags.items()):
             ends = self._state["ends"][:, column].tolist()
             start = ends[number - 1] if number else 0
             data = self._state[name][start : ends[number]].cpu().numpy()
             try:
-                part = decode_image(data.tobytes(), name, (JPEG,), cv2.IMREAD_UNCHANGED)
+                parts.append(decode_image(data.tobytes(), name, (JPEG,), flag))
             except MediaError as error:
-                raise PackageError(
-                    f"exemplar {number} of the head is damaged. Fit it again"
-                ) from error
-            parts.append(part)
-        return np.dstack([parts[0][..., ::-1], parts[1]])
+                raise _damaged(number) from error
+        image, mask = parts
+        if image.shape[:2] != mask.shape or mask.size > MOST_EXEMPLAR_PIXELS:
+            raise _damaged(number)
+        return np.dstack([image[..., ::-1], mask])
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
         """Nothing is learnt."""
@@ -194,6 +199,10 @@ class WarpRenderer:
     def take_less_memory(self) -> bool:
         """All of an image is drawn at once."""
         return False
+
+
+def _damaged(number: int) -> PackageError:
+    return PackageError(f"exemplar {number} of the head is damaged. Fit it again")
 
 
 def warp_lookup(wanted: Float32, kept: Float32, size: tuple[int, int]) -> Float32:

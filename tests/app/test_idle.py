@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from talkhead.app.idle import (
     save_idle,
 )
 from talkhead.dataset import IdentityDataset, small_size
-from talkhead.errors import PackageError
+from talkhead.errors import MediaError, PackageError
 from talkhead.identity import (
     EncoderPart,
     FittedPart,
@@ -282,6 +283,44 @@ def test_tracks_that_contradict_each_other_are_refused(
     monkeypatch.setattr(IdentityPackage, "tensors", lambda _, name: stored[name])
     with pytest.raises(PackageError, match=f"idle\\.safetensors: .*{message}.*Import or fit"):
         load_idle(package)
+
+
+def test_a_clip_that_is_shorter_than_its_tracks_is_told(clip: Path) -> None:
+    """One was cut, its checksum made anew: forwards and backwards."""
+    for first, after in ((N_CLIP - 3, N_CLIP + 9), (N_CLIP + 12, N_CLIP + 20), (0, 2 * N_CLIP)):
+        with pytest.raises(MediaError, match=r"idle\.mp4: has only .* pictures.*Import or fit"):
+            list(idle_frames(clip, N_CLIP + 10, first, after))
+
+
+@pytest.mark.parametrize("content", [b"", b"<MPD/>", b"#EXTM3U"])
+def test_a_clip_that_is_none_is_told(
+    saved: tuple[IdentityPackage, Path], tmp_path: Path, content: bytes
+) -> None:
+    package = replace(saved[0], path=shutil.copytree(saved[0].path, tmp_path / "anna"))
+    package.file("idle.mp4").write_bytes(content)
+    with pytest.raises(PackageError, match=r"idle\.mp4: .*Import or fit this identity again"):
+        load_idle(package)
+
+
+def test_a_clip_of_another_size_is_told(
+    saved: tuple[IdentityPackage, Path], clip: Path, tmp_path: Path
+) -> None:
+    package = replace(saved[0], path=shutil.copytree(saved[0].path, tmp_path / "anna"))
+    shutil.copyfile(clip, package.file("idle.mp4"))
+    with pytest.raises(PackageError, match=r"idle\.mp4: has pictures of 64x48, not of 160x160"):
+        load_idle(package)
+
+
+def test_landmarks_stay_near_whatever_codes_say(saved: tuple[IdentityPackage, Path]) -> None:
+    """What is drawn of them would take for ever, or no number would be left."""
+    idle = load_idle(saved[0])
+    codes = np.full((3, idle.face.n_codes), 1e4, np.float32)
+    codes[1] *= -1.0
+    codes[2] = np.float32(3e38)
+    points = idle.landmarks(0, codes)
+    assert np.isfinite(points).all() and np.abs(points).max() <= 4 * 128
+    usual = idle.landmarks(0, idle.codes[:1])
+    assert (np.abs(usual) < 300).all() and np.ptp(usual) > 30
 
 
 def test_no_more_is_unpacked_than_a_clip_may_have(
