@@ -2,7 +2,7 @@
 
 # The first that runs of the Pythons that talkhead is made for; what is tested most comes first.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
-    $$name -c '' 2>/dev/null && { echo $$name; break; }; done)
+    $$name -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$name; break; }; done)
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
@@ -39,7 +39,7 @@ test-short: venv  ## set up and run what tells most about a Python: tracking, fi
 venv: $(STAMP) libgl  ## set up .venv with everything in it
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "There is no Python here: install Python 3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "There is no Python 3.10 or newer here: install Python 3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
