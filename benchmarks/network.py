@@ -56,15 +56,23 @@ def outside(lines: Iterable[str]) -> tuple[int, list[str]]:
     return n_calls, found
 
 
-def traced(command: list[str], folder: Path) -> dict[str, Any]:
-    """What a talkhead command reached for, it and all that it started."""
+def traced(command: list[str], folder: Path, module: str = "talkhead.app.cli") -> dict[str, Any]:
+    """What a module's command reached for, it and all that it started."""
     log = folder / "strace.log"
     strace = ["strace", "-f", "-qq", "-s", "64", "-e", f"trace={CALLS}", "-o", str(log)]
-    talkhead = [sys.executable, "-m", "talkhead.app.cli", *command]
-    done = subprocess.run([*strace, *talkhead], capture_output=True, text=True, cwd=folder)
+    program = [sys.executable, "-m", module, *command]
+    done = subprocess.run([*strace, *program], capture_output=True, text=True, cwd=folder)
     with log.open(errors="replace") as lines:
         n_calls, found = outside(lines)
     return {"command": command[:3], "status": done.returncode, "calls": n_calls, "outside": found}
+
+
+def sees_calls(folder: Path) -> bool:
+    """Whether strace tells of a call that is certainly made: to a port of this machine."""
+    (folder / "control.py").write_text(
+        "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
+    )
+    return traced([], folder, "control")["calls"] == 1
 
 
 def commands(folder: Path, seconds: int) -> Iterator[tuple[int, list[str]]]:
@@ -96,8 +104,12 @@ def main() -> None:
         raise SystemExit("error: strace is not here. Install it: apt-get install strace")
     folder = options.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    ok = True
     try:
+        if not sees_calls(folder):
+            raise SystemExit(
+                "error: strace tells of no calls here, not even of those that are made"
+            )
+        ok = True
         for status, command in commands(folder, options.seconds):
             row = traced(command, folder)
             ok = ok and row["status"] == status and not row["outside"]
