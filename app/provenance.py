@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from talkhead import __version__
 from talkhead.app.identities import Home
 from talkhead.errors import TalkheadError
-from talkhead.storage import file_errors
+from talkhead.storage import file_errors, read_bytes
 from talkhead.terminal import printable
 
 if TYPE_CHECKING:
@@ -329,8 +329,9 @@ _REMOTE = re.compile(r"must fetch remote manifests from url (\S+)")
 
 def _context(c2pa: Any, anchors: Path) -> Any:
     """The context of a reader that stays off the net, and trusts these roots."""
-    with file_errors(anchors):
-        roots = anchors.read_text(encoding="utf-8", errors="replace")
+    from talkhead.app.signing import MOST_PEM_BYTES
+
+    roots = read_bytes(anchors, MOST_PEM_BYTES).decode("utf-8", "replace")
     try:
         return c2pa.Context.from_dict(
             {"trust": {"trust_anchors": roots}, "verify": {**_OFFLINE, "verify_trust": True}}
@@ -449,7 +450,8 @@ def _unsaid(path: Path, state: str, *problems: str) -> Verdict:
 def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
     from talkhead.app.signing import name_of_signer
 
-    manifest = store["manifests"][store["active_manifest"]]
+    # Nothing where it is so damaged that C2PA leaves it out.
+    manifest = _mapping(_mapping(store.get("manifests")).get(store.get("active_manifest")))
     said = {str(a.get("label")): a.get("data") for a in manifest.get("assertions", [])}
     created = _created(said)
     signature = _mapping(manifest.get("signature_info"))
@@ -460,7 +462,7 @@ def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
     state = store.get("validation_state")
     return Verdict(
         path=path,
-        state=VALID if state in ("Valid", "Trusted") else _state_of(problems),
+        state=VALID if manifest and state in ("Valid", "Trusted") else _state_of(problems),
         trusted=state == "Trusted",
         where=where,
         signer=name_of_signer(signature.get("common_name"), signature.get("issuer")),

@@ -21,12 +21,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from talkhead.errors import TalkheadError
-from talkhead.storage import file_errors, make_folder
+from talkhead.storage import file_errors, make_folder, read_bytes
 
 SIGNING = "signing"
 """Folder of a home with the own key."""
 KEY, CHAIN, ROOT = "key.pem", "chain.pem", "root.pem"
 VALID_DAYS = 3650
+MOST_PEM_BYTES = 1 << 20
+"""Of a file with certificates or a key: the roots of a whole system are a quarter of it."""
 ORGANIZATION = "talkhead, a local key"
 OLD_ORGANIZATION = "talkhead on this machine"
 """As older keys are called: on any other machine than their own that reads as if it were this one."""
@@ -68,10 +70,7 @@ def name_of_signer(common_name: str | None, organization: str | None) -> str:
 
 
 def _read(certificate: Path, key: Path) -> Credentials:
-    with file_errors(certificate):
-        chain = certificate.read_bytes()
-    with file_errors(key):
-        secret = key.read_bytes()
+    chain, secret = (read_bytes(path, MOST_PEM_BYTES) for path in (certificate, key))
     try:
         signer = x509.load_pem_x509_certificates(chain)[0]
     except ValueError as error:

@@ -100,6 +100,9 @@ def test_a_damaged_manifest_is_noticed(tmp_path: Path, own: Credentials) -> None
     content = path.read_bytes()
     path.write_bytes(content.replace(b"Anna B.", b"Anna C."))
     assert verify(path).state == "tampered"
+    path.write_bytes(content.replace(b"Anna B.", b"Anna \xff\xff"))  # C2PA then gives no manifest
+    verdict = verify(path)
+    assert verdict.state == "tampered" and not verdict.claims and verdict.problems
     beside = sidecar_of(signed(tmp_path, "a.webm", own))
     beside.write_bytes(beside.read_bytes()[:-100])
     verdict = verify(tmp_path / "a.webm")
@@ -435,6 +438,22 @@ def test_keys_that_cannot_sign(tmp_path: Path) -> None:
         with pytest.raises(TalkheadError) as error:
             credentials(tmp_path, certificate, key)
         assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_certificates_and_keys_are_ordinary_files(tmp_path: Path, own: Credentials) -> None:
+    """Of others reading might never end."""
+    pipe, chain = tmp_path / "pipe.pem", tmp_path / "chain.pem"
+    os.mkfifo(pipe)
+    chain.write_bytes(own.chain)
+    path = signed(tmp_path, "a.mp4", own)
+    for call in (
+        lambda: credentials(tmp_path, pipe, chain),
+        lambda: credentials(tmp_path, chain, pipe),
+        lambda: verify(path, pipe),
+    ):
+        with pytest.raises(TalkheadError, match=r"pipe\.pem: is no ordinary file"):
+            call()
 
 
 def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Credentials) -> None:
