@@ -451,7 +451,7 @@ def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
     from talkhead.app.signing import name_of_signer
 
     # Nothing where it is so damaged that C2PA leaves it out.
-    manifest = _mapping(_mapping(store.get("manifests")).get(store.get("active_manifest")))
+    manifest = _mapping(_mapping(store.get("manifests")).get(str(store.get("active_manifest"))))
     said = {str(a.get("label")): a.get("data") for a in manifest.get("assertions", [])}
     created = _created(said)
     signature = _mapping(manifest.get("signature_info"))
