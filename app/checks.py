@@ -20,7 +20,7 @@ from talkhead.app.choices import (
     check_encoder,
     check_renderer,
 )
-from talkhead.app.identities import name_from_video
+from talkhead.app.identities import Home, name_from_video
 from talkhead.app.jobs import named_files
 from talkhead.app.output import OutputOptions, check_options, check_subtitles_free, files_of
 from talkhead.app.scratch import open_home
@@ -77,6 +77,8 @@ def check_speak(
     if output is None:
         output = default_name(audio.stem, choose_codec(options.codec))
     _check_output(output, audio, options, mode)
+    if Home.locate(home).is_own(output):
+        raise TalkheadError(f"{output}: lies where talkhead keeps its own. Choose another output")
     check_sound(audio)
     for file in (options.certificate, options.key):
         if file is not None:

@@ -29,7 +29,7 @@ from talkhead.app.cli_options import (
     loading,
     make_progress_for,
 )
-from talkhead.app.printing import print_json, print_line, print_lines
+from talkhead.app.printing import LineHandler, print_json, print_line, print_lines
 from talkhead.app.printing import show as show_result
 from talkhead.errors import TalkheadError, one_line
 from talkhead.storage import named_file, read_text
@@ -499,6 +499,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 told what was wrong, 2 usage, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
     signal.signal(signal.SIGTERM, _end_politely)
+    LineHandler.install()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not all can write any letter
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,9 +112,14 @@ def dub(
     store.prepare()
     store.recover()
     store.tidy()
-    read = None if table is None else read_table(Path(table), identity_finder(store_home))
+    read = None
+    if table is not None:
+        read = read_table(Path(table), identity_finder(store_home), store_home.is_own)
     if read is not None and read.bad and not skip_bad:
         raise read.refuse()
+    target = results or results_path(store_home, read)
+    if read is not None:
+        _check_kept(read, target)
     ids = None
     if read is not None:
         tasks = plan(read.rows, store_home, store.open_fits(), make_progress(style).message)
@@ -128,8 +134,14 @@ def dub(
         Coordinator(store, force, board).run(jobs)
     finally:
         board.close()
-    target = results or results_path(store_home, read)
     return report(_chosen(store, [job.id for job in jobs]), tally, read, target)
+
+
+def _check_kept(table: Table, results: Path) -> None:
+    """Raises TalkheadError where the results would be written over the table, or over what it names."""
+    files = [path for row in table.rows for path in (*row.inputs, *row.outputs)]
+    if os.path.realpath(results) in {os.path.realpath(path) for path in (table.path, *files)}:
+        raise TalkheadError(f"{results}: the results would replace it. Give --results another name")
 
 
 def _chosen(store: JobStore, ids: Sequence[str] | None) -> list[Job]:
@@ -362,7 +374,12 @@ class Checksums:
             held = read_json(path) if path.exists() else {}
         except PackageError:
             held = {}
-        self._kept: dict[str, Any] = held if isinstance(held, dict) else {}
+        items = held.items() if isinstance(held, dict) else ()
+        self._kept: dict[str, list[Any]] = {
+            name: kept
+            for name, kept in items
+            if isinstance(kept, list) and [type(value) for value in kept] == [int, int, str]
+        }
 
     @classmethod
     def of_home(cls, home: Home) -> Checksums:

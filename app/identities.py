@@ -38,6 +38,8 @@ from talkhead.identity import (
 from talkhead.locks import Holder, held, holder_of, is_locked
 
 HOME_VARIABLE = "TALKHEAD_HOME"
+OWN_FOLDERS = ("identities", "jobs", "locks", "reports", "scratch", "signing", "work")
+"""Of a home folder, where only talkhead writes."""
 DATASET, SOURCE = "dataset", "source.json"
 """In a folder of work: the prepared footage, and where the video is."""
 DEFAULT_RENDERER = "gaussian"
@@ -80,10 +82,16 @@ class Home:
         """The home at path, else at $TALKHEAD_HOME, else in the user's data folder."""
         chosen = path or os.environ.get(HOME_VARIABLE)
         if chosen:
-            return cls(Path(chosen).expanduser().absolute())
+            return cls(storage.expanded(chosen).absolute())
         from platformdirs import user_data_path
 
         return cls(user_data_path("talkhead", appauthor=False))
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a path lies where only talkhead writes: no output goes there."""
+        real = Path(os.path.realpath(path))
+        own = {Path(os.path.realpath(self.path / name)) for name in OWN_FOLDERS}
+        return not own.isdisjoint({real, *real.parents})
 
     @property
     def identities_dir(self) -> Path:
@@ -214,7 +222,7 @@ class Home:
             return self._resolve_latest()
         if str(identity) in self.names():
             return self.identities_dir / str(identity)
-        path = Path(identity).expanduser()
+        path = storage.expanded(identity)
         if (path / MANIFEST_NAME).is_file():
             return path
         if path.is_file() and path.suffix == EXPORT_SUFFIX:

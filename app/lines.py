@@ -5,6 +5,7 @@ Pictures are made in segments, each a file in the line's work folder with a chec
     work/
       line.json               what the line is made of; work on anything else is thrown away
       codes.safetensors       the motion, heard once
+      codes.json              the checksum of that file
       segment-00000.mp4       pictures as encoded
       segment-00000.json      the state after them and the file's checksum; it is written last, and
                             makes the segment count
@@ -70,7 +71,7 @@ from talkhead.types import FRAME_RATE, Float32
 
 SEGMENT_FRAMES = 30 * FRAME_RATE
 """Pictures in a segment: what a kill costs at most, 30 s of the line."""
-LINE, CODES = "line.json", "codes.safetensors"
+LINE, CODES, HEARD = "line.json", "codes.safetensors", "codes.json"
 WORK_VERSION = 3
 """Raise it when the same line would be rendered otherwise."""
 
@@ -216,16 +217,20 @@ def _heard(
             return kept
         codes = hear_line(audio, person.ears, person.predictor, n_frames).astype(np.float32)
         write_tensors(path, {"codes": torch.from_numpy(codes)})
+        write_json(work / HEARD, {"sha256": sha256_of(path)})
         step.advance()
     return codes
 
 
 def _kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 | None:
-    """Motion codes that were heard before; None where they weren't, or the file is damaged."""
+    """Motion codes that were heard before; None where they weren't, or the file is not as it was made."""
+    record = _held(path.with_name(HEARD))
+    if not path.is_file() or record.get("sha256") != sha256_of(path):
+        return None
     sizes = {N_CODES.name: n_codes, **({} if n_frames is None else {ALL_FRAMES.name: n_frames})}
     specs = {"codes": TensorSpec((ALL_FRAMES, N_CODES), least=-MOST_CODE, most=MOST_CODE)}
     try:
-        return read_checked(path, specs, "", sizes)["codes"].numpy() if path.exists() else None
+        return read_checked(path, specs, "", sizes)["codes"].numpy()
     except PackageError:
         return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -14,6 +16,19 @@ from talkhead.terminal import printable, printable_json
 def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print one line, whatever text holds. stream: stdout unless given."""
     print(printable(text), file=stream, flush=True)
+
+
+class LineHandler(logging.Handler):
+    """Warnings of talkhead's modules on stderr, a line each: ffmpeg's words, say, and a file's name."""
+
+    @classmethod
+    def install(cls) -> None:
+        """Let this process have it: without a handler logging would print them as they are."""
+        logging.getLogger("talkhead").handlers[:] = [cls()]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a warning."""
+        print_line(f"talkhead: {record.getMessage()}", sys.stderr)
 
 
 def print_lines(text: str, stream: TextIO | None = None) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from talkhead import __version__
 from talkhead.app.identities import Home
 from talkhead.errors import TalkheadError
-from talkhead.storage import file_errors, read_bytes
+from talkhead.storage import decode_json, file_errors, read_bytes
 from talkhead.terminal import printable
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ NONE, UNSUPPORTED, DAMAGED, REMOTE = "none", "unsupported", "damaged", "remote"
 SIGNED_SUFFIXES = (".png", ".wav")
 """Of the files in a folder of images that are signed."""
 SHOWN_CHARS = 2000
+MOST_MANIFEST_BYTES = 64 << 20
+"""Of a manifest beside a file; talkhead's have 20 kB."""
 MOST_NAMED = 5
 """So many files are named in one problem; of the others, the number."""
 
@@ -189,9 +191,9 @@ def _sign_apart(source: Path, signed: Path, title: str, said: Statement, by: Cre
     """Sign in a process of its own: C2PA takes up to 300 MB to look at a file, and keeps them."""
     task = [str(source), str(signed), title, asdict(said), by.chain.decode(), by.key.decode()]
     # Nothing that lies in the current folder may be imported: this process is given the key.
-    code = f"import sys; sys.path.remove(''); from {__name__} import sign_task; sign_task()"
+    code = f"import sys; sys.path = [p for p in sys.path if p]; from {__name__} import sign_task"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"{code}; sign_task()"],
         input=json.dumps([*task, by.algorithm]).encode(),  # a pipe: others can read arguments
         capture_output=True,
         check=False,
@@ -309,10 +311,12 @@ class _Reader:
         aside = kind == OTHER and beside.is_file()
         try:
             with file_errors(path), path.open("rb") as file:
-                manifest = beside.read_bytes() if aside else None
+                manifest = read_bytes(beside, MOST_MANIFEST_BYTES) if aside else None
                 with c2pa.Reader(kind, file, manifest, context) as reader:
-                    store = json.loads(reader.json())
-                    return _verdict(path, "sidecar" if aside else "embedded", store)
+                    store = decode_json(reader.json())
+                return _verdict(path, "sidecar" if aside else "embedded", store)
+        except ValueError as error:  # nested too deep, say
+            return _unsaid(path, DAMAGED, str(error))
         except c2pa.C2paError.ManifestNotFound:
             return _unsaid(path, NONE)
         except c2pa.C2paError.NotSupported:

@@ -27,8 +27,8 @@ SIGNING = "signing"
 """Folder of a home with the own key."""
 KEY, CHAIN, ROOT = "key.pem", "chain.pem", "root.pem"
 VALID_DAYS = 3650
-MOST_PEM_BYTES = 1 << 20
-"""Of a file with certificates or a key: the roots of a whole system are a quarter of it."""
+MOST_PEM_BYTES = 4 << 20
+"""Of a file of certificates or a key: all roots that browsers know take 0.2 MiB."""
 ORGANIZATION = "talkhead, a local key"
 OLD_ORGANIZATION = "talkhead on this machine"
 """As older keys are called: on any other machine than their own that reads as if it were this one."""

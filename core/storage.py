@@ -357,6 +357,14 @@ def read_text(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def expanded(path: Path | str) -> Path:
+    """A path in which ~ is a user's folder. Raises TalkheadError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise TalkheadError(f"{path}: there is no such user. Give the whole path") from error
+
+
 def named_file(text: str | None) -> Path | None:
     """The file that a text names; None where there is none, as when it is no path but says something."""
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from talkhead.errors import TalkheadError, one_line
-from talkhead.storage import read_text
+from talkhead.storage import decode_json, read_text
 
 MOST_BYTES = {".csv": 64 << 20, ".jsonl": 64 << 20, ".ndjson": 64 << 20, ".yaml": 2 << 20,
               ".yml": 2 << 20}  # fmt: skip
@@ -107,10 +106,9 @@ def _json_records(text: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            why = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            yield number, _unreadable(f"this is no JSON ({why})")
+            cells = decode_json(line)
+        except ValueError as error:
+            yield number, _unreadable(f"this is no JSON ({error})")
             continue
         yield number, cells if isinstance(cells, dict) else _unreadable("this is no JSON object")
 

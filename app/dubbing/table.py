@@ -20,7 +20,7 @@ from talkhead.app.dubbing.formats import STAND_IN, column_name, records
 from talkhead.app.jobs import named_files
 from talkhead.app.output import OutputOptions, check_options, files_of
 from talkhead.errors import TalkheadError
-from talkhead.storage import explain_os_error, named_file
+from talkhead.storage import expanded, explain_os_error, named_file
 
 TIMELINES = ("idle", "source")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -93,8 +93,13 @@ class Table:
         )
 
 
-def read_table(path: Path, find_identity: FindIdentity) -> Table:
-    """The rows of a table, the wrong ones apart. Raises TalkheadError when it can't be read."""
+def read_table(
+    path: Path, find_identity: FindIdentity, is_taken: Callable[[Path], bool] = lambda output: False
+) -> Table:
+    """The rows of a table, the wrong ones apart. is_taken: whether an output lies where none may.
+
+    Raises TalkheadError when it can't be read.
+    """
     rows: list[Row] = []
     bad: list[BadRow] = []
     folder = path.absolute().parent
@@ -102,6 +107,8 @@ def read_table(path: Path, find_identity: FindIdentity) -> Table:
     for line, cells in records(path, COLUMNS):
         try:
             row = _row(line, cells, folder)
+            if is_taken(row.output):
+                raise TalkheadError(f"{row.output}: lies where talkhead keeps its own")
             rows.append(dataclasses.replace(row, identity=found(row.identity)))
         except TalkheadError as error:
             bad.append(BadRow(line, _shortened(" ".join(str(error).split()), SHOWN_REASON)))
@@ -200,10 +207,7 @@ _IMPOSSIBLE = re.compile(f"[\\0\ud800-\udfff{STAND_IN}]")
 
 def _path(text: str, folder: Path) -> Path:
     """The absolute path, relative to the table's folder. Raises TalkheadError."""
-    try:
-        return Path(os.path.normpath(folder / Path(text).expanduser()))
-    except RuntimeError as error:
-        raise TalkheadError(f"{text}: there is no such user") from error
+    return Path(os.path.normpath(folder / expanded(text)))
 
 
 def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from talkhead.app.dubbing.attending import Ended, Event, Perform, attend
 from talkhead.app.jobs import Job, JobStore, release_dead
+from talkhead.app.printing import LineHandler
 from talkhead.errors import TalkheadError
 
 STUDIO = "talkhead.app.dubbing.studio:Studio"
@@ -144,6 +145,7 @@ def _work(pipe: Connection, place: Workplace, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's: it ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
+    LineHandler.install()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def tell(event: Event) -> None:

@@ -183,6 +183,32 @@ def test_rows_are_refused_before_anything_starts(
     assert "0 not, 2 skipped" in capsys.readouterr().out
 
 
+def test_results_replace_neither_the_table_nor_what_it_names(
+    tmp_path: Path, add: Any, inline: list[InlineWorkers]
+) -> None:
+    home, sound, table = tmp_path / "home", tmp_path / "a.wav", tmp_path / "t.csv"
+    add(home / "identities" / "anna")
+    cut_line(sound, 0.0, 0.2)
+    table.write_text("identity,audio,output\nanna,a.wav,1.mp4\n")
+    for results in (table, sound, tmp_path / "1.mp4"):
+        with pytest.raises(TalkheadError, match="the results would replace it"):
+            dub(table, home=home, results=results)
+    assert not inline and not list((home / "jobs" / "queued").iterdir())
+    table.write_text("identity,audio,output\nanna,a.wav,home/identities/anna/idle.mp4\n")
+    with pytest.raises(
+        TalkheadError, match=r"line 2: .*idle.mp4: lies where talkhead keeps its own"
+    ):
+        dub(table, home=home)
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"a": 1, "b": [], "c": [1, 2, null]}', "no JSON"])
+def test_checksums_that_are_damaged_are_made_again(tmp_path: Path, text: str) -> None:
+    (tmp_path / "kept.json").write_text(text)
+    sums = dub_module.Checksums(tmp_path / "kept.json")
+    assert sums.forget([""]) == []
+    assert len(sums.of(tmp_path / "kept.json")) == 64
+
+
 def test_what_is_dubbed_again(
     fitted: FitResult, tmp_path: Path, inline: list[InlineWorkers]
 ) -> None:

@@ -28,6 +28,13 @@ def test_where_the_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(tmp_path.iterdir()) == []  # looking creates nothing
 
 
+def test_a_user_that_is_not_there_is_told(home: Home) -> None:
+    with pytest.raises(TalkheadError, match="there is no such user"):
+        home.resolve("~nobody-at-all/anna")
+    with pytest.raises(TalkheadError, match="there is no such user"):
+        Home.locate("~nobody-at-all")
+
+
 def test_an_empty_home_says_how_to_begin(home: Home) -> None:
     assert home.names() == []
     assert home.summaries() == []

@@ -141,6 +141,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
     "a record that is no text": ("line.json", lambda content: b"\xff\xfe", 30),
     "another record": ("line.json", lambda content: b'"talkhead"', 30),
     "what was heard": ("codes.safetensors", lambda content: content[:-5], 10),
+    "one value": ("codes.safetensors", lambda content: content[:-4] + bytes(4), 10),
 }
 
 

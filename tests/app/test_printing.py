@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from talkhead.app.dubbing.attending import Advanced, Begun, Ended
 from talkhead.app.dubbing.board import NOTES, Board, JsonBoard, LiveBoard, Tally
 from talkhead.app.identities import Home, IdentitySummary
 from talkhead.app.jobs import DONE, FAILED, QUEUED, Job, JobStore, Task
-from talkhead.app.printing import print_json, print_line, print_lines, show
+from talkhead.app.printing import LineHandler, print_json, print_line, print_lines, show
 from talkhead.app.provenance import VALID, Verdict, describe
 from talkhead.errors import TalkheadError
 from talkhead.progress import BarProgress, JsonProgress
@@ -59,6 +60,19 @@ def test_usage_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert run(monkeypatch, "verify", "a.mp4", EVIL.replace("\n", "")) == 2
     text = capsys.readouterr().err
     assert r"\x1b[2J" in text and "\x1b[2J" not in text and "\x9b" not in text
+
+
+def test_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a damaged video, say, in ffmpeg's words."""
+    logger = logging.getLogger("talkhead")
+    before = list(logger.handlers)
+    try:
+        LineHandler.install()
+        LineHandler.install()
+        logging.getLogger("talkhead.media").warning("%s: ffmpeg says: %s", EVIL, EVIL)
+    finally:
+        logger.handlers[:] = before
+    check(capsys.readouterr().err, 1)
 
 
 def test_tracebacks(tmp_path: Path) -> None:

@@ -440,20 +440,31 @@ def test_keys_that_cannot_sign(tmp_path: Path) -> None:
         assert words in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
-def test_certificates_and_keys_are_ordinary_files(tmp_path: Path, own: Credentials) -> None:
-    """Of others reading might never end."""
-    pipe, chain = tmp_path / "pipe.pem", tmp_path / "chain.pem"
+def test_files_that_have_no_end_are_not_read(
+    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    pipe, path = tmp_path / "pipe", signed(tmp_path, "a.webm", own)
     os.mkfifo(pipe)
-    chain.write_bytes(own.chain)
+    for certificate, key in ((pipe, sidecar_of(path)), (sidecar_of(path), pipe)):
+        with pytest.raises(TalkheadError, match="pipe: is no ordinary file"):
+            credentials(tmp_path, certificate, key)
+    with pytest.raises(TalkheadError, match="pipe: is no ordinary file"):
+        verify(path, pipe)
+    assert verify(path).ok
+    monkeypatch.setattr(provenance, "MOST_MANIFEST_BYTES", 100)
+    with pytest.raises(TalkheadError, match=r"a.c2pa: has more than"):
+        verify(path)
+
+
+def test_a_manifest_nested_too_deep_is_damaged(
+    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c2pa = pytest.importorskip("c2pa")
     path = signed(tmp_path, "a.mp4", own)
-    for call in (
-        lambda: credentials(tmp_path, pipe, chain),
-        lambda: credentials(tmp_path, chain, pipe),
-        lambda: verify(path, pipe),
-    ):
-        with pytest.raises(TalkheadError, match=r"pipe\.pem: is no ordinary file"):
-            call()
+    monkeypatch.setattr(c2pa.Reader, "json", lambda reader: "[" * 100_000)
+    assert verify(path).state == "damaged" and "nested deeper" in describe(verify(path))
 
 
 def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Credentials) -> None:
@@ -466,9 +477,11 @@ def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Creden
     assert "\n" not in str(error.value) and "--no-provenance" in str(error.value)
 
 
+@pytest.mark.parametrize("safe_path", ["", "1"])
 def test_large_files_are_signed_in_a_process_of_their_own(
-    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch, safe_path: str
 ) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", safe_path)  # then the current folder is left out already
     monkeypatch.setattr(provenance, "APART_BYTES", 100)
     monkeypatch.setattr(provenance, "_sign_here", None)  # not in this one
     for name in NAMES:

@@ -49,6 +49,20 @@ def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
     assert "line.wav: is no video or sound" in refusal(audio, output)
 
 
+@pytest.mark.parametrize("name", ["identities/anna/idle.mp4", "jobs/a.mp4", "signing/a.mp4"])
+def test_nothing_is_written_where_talkhead_keeps_its_own(
+    tmp_path: Path, audio: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home = tmp_path / "home"
+    output = home / name
+    output.parent.mkdir(parents=True)
+    monkeypatch.setenv("TALKHEAD_HOME", str(home))
+    assert "lies where talkhead keeps its own" in refusal(audio, output)
+    (tmp_path / "link").symlink_to(output.parent)
+    assert "lies where talkhead keeps its own" in refusal(audio, tmp_path / "link" / "b.mp4")
+    assert "is no video or sound" in refusal(audio, home / "line.mp4")
+
+
 def test_a_folder_of_images_is_not_replaced_with_the_sound_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

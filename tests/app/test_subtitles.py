@@ -205,7 +205,12 @@ def burned(folder: Path, cues: tuple[Cue, ...], start_s: float, channels: int = 
     return np.stack(list(media.read_frames(path)))
 
 
-@pytest.mark.parametrize("name", ["plain", "it's a [test], 100% ü: #1; \\o=o"])
+ODD_FOLDERS = [
+    "plain", "it's a [test], 100% ü: #1; \\o=o", "a\nb", "',drawtext=text=x", "\\'\\", "%{pts};[in]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_FOLDERS)
 def test_burning_in_changes_pixels_while_the_cue_lasts(tmp_path: Path, name: str) -> None:
     cues = (Cue(1.0, 10.06, "Ελλάδα Ж"),)
     before, during = burned(tmp_path / name, cues, 0.9), burned(tmp_path / name, cues, 10.0)
