@@ -105,7 +105,7 @@ def lip_shape() -> list[list[float]]:
     return [[math.cos(i), 0.4 * math.sin(i)] for i in range(40)]
 
 
-def take(name: str, kind: str, n_frames: int = 30) -> Take:
+def take(name: str, kind: str, n_frames: int = 60) -> Take:
     return Take(
         name,
         kind,  # type: ignore[arg-type]
