@@ -23,7 +23,7 @@ TakeKind = Literal["real", "floor", "made", "baseline"]
 judged; baseline: what it must beat."""
 
 # Names of takes, by which others find them.
-REAL, FLOOR = "real", "re-encoded"
+REAL, FLOOR = "real", "re-encoded original"
 TRACKED, PASTED_TRACKED = "tracked codes", "pasted, tracked codes"
 SPOKEN, PASTED = "speech-driven", "pasted, speech-driven"
 MADE = "made"
@@ -155,6 +155,20 @@ class SyncNetFigures:
 
 
 @dataclass(frozen=True)
+class CutoutFigures:
+    """How well the head alone is cut out for another background; see cutout. Shares of a strip on
+    either side of the person's outline.
+
+    see_through: of the strip inside, what a new background shows through. scraps: of the strip
+    outside, what comes along.
+    """
+
+    n_frames: int
+    see_through: Summary
+    scraps: Summary
+
+
+@dataclass(frozen=True)
 class Take:
     """One rendition of the test frames, or of a line of other sound (which has no real images)."""
 
@@ -169,6 +183,7 @@ class Take:
     visemes: tuple[VisemeRow, ...] = ()
     aperture: tuple[float, ...] = ()  # [F] lip opening over the eyes' distance, NaN without a face
     lmd_px: tuple[float, ...] = ()  # [F], NaN without a face
+    cutout: CutoutFigures | None = None
 
 
 @dataclass(frozen=True)
@@ -326,6 +341,22 @@ MEASURES: tuple[Measure, ...] = (
         "more",
         2,
         "is the mouth's detail where the real one has it",
+    ),
+    Measure(
+        "cutout.see_through.mean",
+        "see-through",
+        "",
+        "less",
+        3,
+        "share of the person just inside the outline that a new background shows through",
+    ),
+    Measure(
+        "cutout.scraps.mean",
+        "scraps",
+        "",
+        "less",
+        3,
+        "share of the surroundings just outside the outline that come along",
     ),
     Measure(
         "lips.lmd_px.mean",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from talkhead.app.evaluation.baselines import mean_mouth, wrong_sentence
+from talkhead.app.evaluation.cutout import cutout_figures
 from talkhead.app.evaluation.figures import (
     FLOOR,
     MEAN,
@@ -182,8 +183,13 @@ class _Bench:
             floor = self._look(FLOOR, self.crops, encoded(self.crops, Path(folder)))
         takes = [
             self._with_syncnet(self._real(), self.frames.real, real_frames),
-            self._take(FLOOR, "floor", "the real frames after x264 at CRF 23", floor),
-            self._rendered(TRACKED, "made", "true motion: the renderer's ceiling", subject.tracked),
+            self._take(
+                FLOOR,
+                "floor",
+                "the real frames after x264 at CRF 23: the best that any method can get",
+                floor,
+            ),
+            self._tracked(),
             self._rendered(SPOKEN, "made", "motion from the sound, over the background", spoken),
             self._pasted(
                 PASTED_TRACKED, "true motion, in the footage", subject.tracked, real_frames
@@ -205,7 +211,7 @@ class _Bench:
         learnt = tracks.landmarks[subject.another_stretch(), :, :2]
         takes = [
             self._real(),
-            self._rendered(TRACKED, "made", "true motion: the renderer's ceiling", subject.tracked),
+            self._tracked(),
             self._pasted(PASTED, "what speak makes: sound, in the footage", spoken, real_frames),
             self._borrowed(
                 MEAN,
@@ -230,6 +236,13 @@ class _Bench:
         return self._take(
             name, kind, about, self._look(name, self.crops, self.rendering.timed(images))
         )
+
+    def _tracked(self) -> Take:
+        """The head under true motion, with what is said of its outline."""
+        subject, codes = self.subject, self.subject.tracked
+        take = self._rendered(TRACKED, "made", "true motion: the renderer's ceiling", codes)
+        cutout = cutout_figures(subject.head, subject.dataset, subject.numbers, codes)
+        return replace(take, cutout=cutout)
 
     def _pasted(self, name: str, about: str, codes: Float32, real: Float32) -> Take:
         images = self.pasting.timed(pasted_frames(self.subject, codes))

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.io import wavfile
 
 from talkhead import media
+from talkhead.app.evaluation.cutout import cutout_rows
 from talkhead.app.evaluation.identity import Judged, Subject, pasted_frames
 from talkhead.app.evaluation.metrics import Box, face_box, mouth_box
 from talkhead.app.evaluation.pair import JudgedPair, Pair, fitted_frames
@@ -57,7 +58,13 @@ def _identity_sheets(subject: Subject, places: Int) -> tuple[Sheet, ...]:
         (label, [_cut(image, box) for image, box in zip(images, boxes, strict=True)])
         for label, images in rows
     ]
-    return (Sheet("Heads", rows, captions), Sheet("Mouths", mouths, captions))
+    tracked = subject.part(places).tracked
+    alone = cutout_rows(subject.head, subject.dataset, numbers, tracked)
+    return (
+        Sheet("Heads", rows, captions),
+        Sheet("The head alone, over a color of its own", alone, captions),
+        Sheet("Mouths", mouths, captions),
+    )
 
 
 def head_rows(subject: Subject, places: Int) -> list[tuple[str, list[UInt8]]]:

@@ -47,14 +47,16 @@ N_STYLES = 6
 NOTHING = "\N{EN DASH}"
 GROUPS = {
     "Images": ("images",),
+    "Outline of the head alone": ("cutout",),
     "Lips": ("lips",),
     "Phonemes": ("phonemes",),
     "Sync": ("sync", "syncnet"),
 }
-KINDS = {"real": "real", "floor": "floor", "made": "made", "baseline": "baselines"}
+KINDS = {"real": "real", "floor": "best case", "made": "made", "baseline": "baselines"}
 ARROWS = {"more": "\N{UPWARDS ARROW}", "less": "\N{DOWNWARDS ARROW}", "real": "\N{ALMOST EQUAL TO}"}
 NOTES = (
     Measure("images.n_frames", "frames", "", "real", 0, "frames with images compared"),
+    Measure("cutout.n_frames", "frames", "", "real", 0, "frames whose outline was looked at"),
     Measure("lips.n_tracked", "tracked", "", "real", 0, "frames with a face in real and made"),
     Measure("lips.n_lost", "lost", "", "real", 0, "frames with a face in the real one only"),
     Measure("lips.n_silent", "silent", "", "real", 0, "frames in which nothing is said"),
@@ -142,9 +144,12 @@ def describe(report: Report) -> str:
     if columns:
         lines += [*_text_table(report.takes, columns), ""]
     width = max((len(v.about) for v in found), default=0)
-    lines += [f"{v.level:<8}  {v.about:<{width}}  {v.text}" for v in found] + [""] * bool(found)
+    for verdict in found:
+        lines.append(f"{verdict.level:<8}  {verdict.about:<{width}}  {verdict.text}")
+        lines += [f"{'':<{10 + width}}  To do: {verdict.advice}"] * bool(verdict.advice)
+    lines += [""] * bool(found)
     lines += [f"Warning: {warning}" for warning in report.warnings]
-    lines += [f"Left out: {what}" for what in report.left_out]
+    lines += [f"Left out: {what}" for what in _left_out(report)]
     weakest = first_look(found)
     if weakest is not None:
         where = SECTIONS.get(weakest.look, SECTIONS["figures"])
@@ -152,6 +157,14 @@ def describe(report: Report) -> str:
     elif found:
         lines.append(f"Nothing stands out. Watch the video in {HTML} all the same.")
     return "\n".join(lines).rstrip()
+
+
+def _left_out(report: Report) -> tuple[str, ...]:
+    """What the report lacks, and why."""
+    heard = [take.sync.n_frames for take in report.takes if take.sync is not None]
+    if not heard or any(heard):
+        return report.left_out
+    return (*report.left_out, "Judge, sync: the sound is too short to hear whether lips fit it")
 
 
 def _text_table(takes: Sequence[Take], columns: Sequence[Measure]) -> list[str]:
@@ -205,7 +218,7 @@ def _render(report: Report, pictures: Pictures) -> str:
         "cross": _tables(report.cross),
         "offset": _offset(report),
         "stages": report.stages,
-        "left_out": [*report.left_out, *refusal],
+        "left_out": [*_left_out(report), *refusal],
     }
     return page.render(
         report=report,
@@ -268,7 +281,7 @@ def _tables(takes: Sequence[Take]) -> list[Table]:
         )
         columns = tuple(m for m in every if any(m.of(take) is not None for take in takes))
         notes = [m for m in notes if any(m.of(take) is not None for take in takes)]
-        if not columns and not notes:
+        if not columns and not any(m.of(take) for m in notes for take in takes):
             continue
         best = {m.key: _best(m, takes) for m in columns}
         blocks = []
@@ -371,7 +384,7 @@ def _time_plot(
 
 def _judge(takes: Sequence[Take], styles: Mapping[str, str]) -> list[tuple[Take, Markup]]:
     """The judge's score over lags, one plot a take, with the lag that it found."""
-    known = [(take, take.sync) for take in takes if take.sync is not None]
+    known = [(take, take.sync) for take in takes if take.sync is not None and take.sync.n_frames]
     curves = [Curve(t.name, styles[t.name], sync.lags_ms, sync.scores) for t, sync in known]
     plots = []
     for (take, sync), curve in zip(known, curves, strict=True):

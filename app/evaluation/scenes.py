@@ -158,10 +158,11 @@ def held_out_frames(dataset: IdentityDataset) -> Int:
     return np.array(kept, dtype=np.int64)
 
 
-def rendered_crops(
+def rendered_heads(
     renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
-) -> Iterator[UInt8]:
-    """Renderings of frames over the background plate under the true head pose, [H, W, 3] uint8.
+) -> Iterator[tuple[Float32, Float32]]:
+    """The heads of frames alone under the true head pose: color [H, W, 3], premultiplied, and opacity
+    [H, W, 1].
 
     motion: [N, K] codes, one for each of the frames.
     """
@@ -173,9 +174,19 @@ def rendered_crops(
         codes, viewmats, ks = (torch.from_numpy(array).float().to(device) for array in arrays)
         with torch.no_grad():
             rendering = renderer.render(codes, viewmats, ks, info.crop_height, info.crop_width)
-        rgb, alpha = rendering.rgb.cpu().numpy(), rendering.alpha.cpu().numpy()
-        for frame, colour, cover in zip(batch, rgb, alpha, strict=True):
-            yield composite(colour, cover, dataset.plate_crop(frame))
+        yield from zip(rendering.rgb.cpu().numpy(), rendering.alpha.cpu().numpy(), strict=True)
+
+
+def rendered_crops(
+    renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
+) -> Iterator[UInt8]:
+    """Renderings of frames over the background plate under the true head pose, [H, W, 3] uint8.
+
+    motion: [N, K] codes, one for each of the frames.
+    """
+    heads = rendered_heads(renderer, dataset, frames, motion)
+    for frame, (rgb, alpha) in zip(frames, heads, strict=True):
+        yield composite(rgb, alpha, dataset.plate_crop(frame))
 
 
 def composite(rgb: Float32, alpha: Float32, background: UInt8) -> UInt8:

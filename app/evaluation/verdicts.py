@@ -1,18 +1,19 @@
 """What the figures say in plain words, by fixed rules: each verdict names its measure and limits.
 
 The limits are the project's own: small predictors of motion from speech go 0.25 to 0.6 of the way
-from the mean mouth to the floor, a head under tracked motion about 0.7; good begins where a viewer
-stops to notice. A measure that was not taken gives no verdict.
+from the mean mouth to the re-encoded original, a head under tracked motion about 0.7; good begins
+where a viewer stops to notice. A measure that was not taken gives no verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from talkhead.app.evaluation.crossval import LEAST_FRAMES
 from talkhead.app.evaluation.figures import (
+    MADE,
     MEAN,
     MEASURES,
     PASTED,
@@ -27,14 +28,23 @@ from talkhead.types import FRAME_RATE
 Level = Literal["good", "middling", "bad"]
 LEVELS: tuple[Level, ...] = ("good", "middling", "bad")
 FRAME_MS = 1000 / FRAME_RATE
+CUTOUT_LIMITS = {"cutout.see_through.mean": (0.04, 0.08), "cutout.scraps.mean": (0.01, 0.025)}
+"""Shares of the strips at the outline up to which a cut-out is good, and from which it is bad. Heads
+that had lost their hair had 0.11 and 0.027, some with scraps only 0.018 and 0.021; whole ones have
+0.02 and 0.002 at most."""
+CUTOUT_FAULTS = {
+    "cutout.see_through.mean": "over another background parts of the person are missing",
+    "cutout.scraps.mean": "parts of the old background come along",
+}
 _MEASURE = {measure.key: measure for measure in MEASURES}
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One finding. about: what of. rule: the figures and limits that it follows from. measure: key
-    of the measure it rests on. look: the part of the report that shows why. doubtful: this very
-    measure does not tell real, right and wrong apart on this clip."""
+    of the measure it rests on. look: the part of the report that shows why. advice: what to do about
+    it, "" where it is good. doubtful: this very measure does not tell real, right and wrong apart on
+    this clip."""
 
     about: str
     level: Level
@@ -42,6 +52,7 @@ class Verdict:
     rule: str
     measure: str
     look: str
+    advice: str = ""
     doubtful: bool = False
 
 
@@ -75,19 +86,28 @@ class Scene:
 
 
 def verdicts(report: Report) -> tuple[Verdict, ...]:
-    """What can be said of the judged take, in a fixed order; empty where nothing was measured, or on
-    too few frames."""
+    """What can be said of the judged take, in a fixed order; empty where nothing was measured. On too
+    few frames nothing is said of speech, only of the head's outline."""
     scene = Scene.of(report)
-    if scene.made is not None and 0 < len(scene.made.aperture) < LEAST_FRAMES:
-        return ()
-    found = [verdict for rule in RULES if (verdict := rule(scene)) is not None]
+    few = scene.made is not None and 0 < len(scene.made.aperture) < LEAST_FRAMES
+    rules = (_cutout,) if few else RULES
+    found = [verdict for rule in rules if (verdict := rule(scene)) is not None]
     failed = {ranking.measure for ranking in report.rankings if ranking.holds is False}
     return tuple(
-        Verdict(v.about, v.level, v.text, v.rule, v.measure, v.look, doubtful=True)
-        if failed & {v.measure, _MEASURE[v.measure].label}
-        else v
+        replace(
+            v,
+            advice=_advice(v, scene),
+            doubtful=bool(failed & {v.measure, _MEASURE[v.measure].label}),
+        )
         for v in found
     )
+
+
+def _advice(verdict: Verdict, scene: Scene) -> str:
+    """What to do about a verdict; nothing of one that is good, or of another system's video."""
+    if verdict.level == "good" or scene.made is None or scene.made.name == MADE:
+        return ""
+    return verdict.advice or ADVICE[verdict.about]
 
 
 def headline(found: Sequence[Verdict]) -> str:
@@ -110,28 +130,28 @@ def first_look(found: Sequence[Verdict]) -> Verdict | None:
 def _shapes(scene: Scene) -> Verdict | None:
     key = "lips.lmd_px.mean"
     lmd, floor, mean = (_value(t, key) for t in (scene.made, scene.floor, scene.mean_mouth))
-    ceiling, floor = "the real mouth" if floor is None else "the floor", floor or 0.0
+    best, floor = "the real mouth" if floor is None else "the re-encoded original", floor or 0.0
     if lmd is None or mean is None or mean <= floor:
         return None
     share = (mean - lmd) / (mean - floor)
     level = _more(share, 0.6, 0.3)
     text = {
-        "good": "near the ceiling",
+        "good": "near the best that can be had",
         "middling": "they follow the speech, with differences that can be seen",
         "bad": "little better than a mouth that never moves",
     }[level]
-    text += f": {100 * share:.0f} % of the way from the mean mouth to {ceiling}."
+    text += f": {100 * share:.0f} % of the way from the mean mouth to {best}."
     text = "worse than a mouth that never moves." if share < 0 else text
-    tracked = _value(scene.tracked, key)
-    rule = f"{_given(scene.made, key)}, {ceiling} {floor:.2f}, mean mouth {mean:.2f}"
+    tracked, advice = _value(scene.tracked, key), ""
+    rule = f"{_given(scene.made, key)}, {best} {floor:.2f}, mean mouth {mean:.2f}"
     if tracked is not None and scene.made is not scene.tracked and level != "good":
         part = (tracked - floor) / (lmd - floor)
         whose = "mostly the renderer" if part > 0.6 else "mostly the speech"
         text += f" At fault: {whose if abs(part - 0.5) > 0.1 else 'renderer and speech alike'}."
         rule += f", tracked {tracked:.2f}"
-    return Verdict(
-        "Mouth shapes", level, text, f"{rule}; good from 60 %, bad below 30 %", key, "lmd"
-    )
+        advice = ADVICE["Picture of the head"] if part > 0.6 else ""
+    rule += "; good from 60 %, bad below 30 %"
+    return Verdict("Mouth shapes", level, text, rule, key, "lmd", advice)
 
 
 def _timing(scene: Scene) -> Verdict | None:
@@ -251,6 +271,25 @@ def _detail(scene: Scene) -> Verdict | None:
     return Verdict("Detail of the mouth", level, f"{text}.", rule, key, "sheets")
 
 
+def _cutout(scene: Scene) -> Verdict | None:
+    """By what is missing and by what comes along, the worse of the two."""
+    values = {key: _value(scene.tracked, key) for key in CUTOUT_LIMITS}
+    levels = {
+        key: _less(value, *CUTOUT_LIMITS[key]) for key, value in values.items() if value is not None
+    }
+    if len(levels) < len(values):
+        return None
+    faults = [CUTOUT_FAULTS[key] for key, level in levels.items() if level != "good"]
+    text = " and ".join(faults) if faults else "whole, with nothing of the old background around it"
+    rule = ", ".join(
+        f"{_MEASURE[key].label} {values[key]:.3f} (good to {good:g}, bad beyond {bad:g})"
+        for key, (good, bad) in CUTOUT_LIMITS.items()
+    )
+    level = _worst(*levels.values())
+    key = next(key for key, own in levels.items() if own == level)
+    return Verdict("Cut-out of the head", level, f"{text}.", f"{TRACKED}: {rule}", key, "sheets")
+
+
 def _trembling(scene: Scene) -> Verdict | None:
     key = "lips.jitter_ratio"
     jitter = _value(scene.made, key)
@@ -263,8 +302,37 @@ def _trembling(scene: Scene) -> Verdict | None:
 
 
 RULES: tuple[Callable[[Scene], Verdict | None], ...] = (
-    _shapes, _timing, _range, _closures, _silence, _sync, _face, _detail, _trembling,
+    _shapes, _timing, _range, _closures, _silence, _sync, _face, _detail, _cutout, _trembling,
 )  # fmt: skip
+
+
+MORE_SPEECH = "record more speech, a minute or two, clearly spoken"
+ADVICE = {
+    "Mouth shapes": f"{MORE_SPEECH}, with the mouth in plain view.",
+    "Timing of the lips": (
+        "see in talkhead evaluate whether the footage's own sound is late (Offset of the clip), and "
+        f"{MORE_SPEECH}."
+    ),
+    "Size of the motion": f"{MORE_SPEECH}: what was seldom seen is learnt timidly.",
+    "Closed lips": f"{MORE_SPEECH}, with nothing before the lips, or fit with --preset high.",
+    "Silence": "record where it is quiet, with some pauses in which the mouth rests.",
+    "Lips and sound": "record picture and sound with one device, and more speech.",
+    "Picture of the head": (
+        "fit with --preset standard or high; record in even light with a camera that stands still."
+    ),
+    "Picture of the mouth": (
+        "fit with --preset standard or high; record in even light with a camera that stands still."
+    ),
+    "Detail of the mouth": (
+        "fit with --preset standard or high; record in focus, the face at least 200 px high."
+    ),
+    "Cut-out of the head": (
+        "record before a plain background of a color that hair, skin and clothes don't have, or keep "
+        "to --mode paste, which needs no outline."
+    ),
+    "Steadiness": "record in more light, which makes less noise, with a camera that stands still.",
+}
+"""What to do where a verdict is not good, by what it is of."""
 
 
 # ----------------------------------------------------------------------------- helpers

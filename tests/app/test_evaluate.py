@@ -47,8 +47,11 @@ def test_evaluating_it(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     names = [stage.name for stage in result.report.stages]
     assert {"rendering heads", "pasting into the footage", "packing"} <= set(names)
     assert any("test frames" in warning for warning in result.report.warnings)
+    assert tracked.cutout is not None and tracked.cutout.n_frames > 0
+    assert tracked.cutout.see_through.mean < 0.5 and tracked.cutout.scraps.mean < 0.5
     page = result.report_path.read_text()
     assert "data:video/mp4;base64," in page and fitted.name in page
+    assert "The head alone" in page and "Cut-out of the head" in page
 
 
 def test_only_the_first_seconds_of_the_held_out_end(

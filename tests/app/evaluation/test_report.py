@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from talkhead.app.evaluation import report as report_module
+from talkhead.app.evaluation.crossval import LEAST_FRAMES
 from talkhead.app.evaluation.figures import (
     FLOOR,
     MEAN,
@@ -23,6 +24,7 @@ from talkhead.app.evaluation.figures import (
     REAL,
     SPOKEN,
     TRACKED,
+    CutoutFigures,
     ImageFigures,
     LipFigures,
     OffsetEvidence,
@@ -50,6 +52,7 @@ from talkhead.app.evaluation.report import (
     take_styles,
     write_report,
 )
+from talkhead.app.evaluation.verdicts import ADVICE
 from talkhead.errors import TalkheadError
 from talkhead.types import UInt8
 
@@ -122,6 +125,7 @@ def take(name: str, kind: str, n_frames: int = 60) -> Take:
         (VisemeRow("p b m", 17, *(number() for _ in range(5)), lip_shape(), lip_shape()),),
         tuple(number() / 50 for _ in range(n_frames)),
         tuple(number() for _ in range(n_frames)),
+        CutoutFigures(19, summary(), summary()),
     )
 
 
@@ -284,9 +288,45 @@ def test_undefined_everywhere_still_makes_a_page(tmp_path: Path) -> None:
         stages=(Stage("s", nan, nan),),
     )
     page = Page(html_of(report, Pictures(), tmp_path))
-    assert page.having("id") == ["figures", "rankings", "visemes", "offset", "stages"]
+    assert page.having("id") == ["rankings", "visemes", "offset", "stages", "left_out"]
     assert not re.search(r"\b(nan|inf|None)\b", " ".join(page.texts), re.IGNORECASE)
     assert describe(report)
+
+
+def test_a_judge_that_heard_too_little_is_left_out_with_a_sentence(tmp_path: Path) -> None:
+    """No empty plots, no table of nothing."""
+    deaf = replace(FULL, cross=(), takes=tuple(_unheard(t) for t in FULL.takes), left_out=())
+    page = Page(html_of(deaf, Pictures(), tmp_path))
+    assert "judge" not in page.having("id") and "Sync" not in page.texts
+    assert any("too short to hear whether lips fit" in text for text in page.texts)
+    assert "too short to hear whether lips fit" in describe(deaf)
+    whole = Page(html_of(FULL, Pictures(), tmp_path))
+    assert "judge" in whole.having("id")
+    assert not any("too short to hear" in text for text in whole.texts)
+
+
+def _unheard(take: Take) -> Take:
+    lags = [-40.0, 0.0, 40.0]
+    return replace(take, sync=SyncFigures(None, math.nan, 0, lags, [0.0] * 3), syncnet=None)
+
+
+def test_no_word_is_of_the_makers_own(pictures: Pictures, tmp_path: Path) -> None:
+    """The best that can be had was once called the floor, and read as the worst."""
+    page = Page(html_of(FULL, pictures, tmp_path / "out"))
+    shown = " ".join([*page.texts, *page.having("title"), *page.having("alt"), describe(FULL)])
+    assert "floor" not in shown
+    assert "re-encoded original" in shown and "the best that any method can get" in shown
+
+
+def test_what_is_not_good_says_what_to_do(tmp_path: Path) -> None:
+    lips = FULL.takes[3].lips
+    assert lips is not None
+    enough = (0.1,) * LEAST_FRAMES
+    made = (replace(FULL.takes[3], lips=replace(lips, jitter_ratio=1.5), aperture=enough),)
+    page = Page(html_of(replace(EMPTY, takes=made), Pictures(), tmp_path))
+    advice = ADVICE["Steadiness"]
+    assert f"What to do: {advice}" in page.texts
+    assert f"To do: {advice}" in describe(replace(EMPTY, takes=made))
 
 
 def test_names_are_escaped(pictures: Pictures, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from talkhead.app.evaluation.figures import (
     REAL,
     SPOKEN,
     TRACKED,
+    CutoutFigures,
     ImageFigures,
     LipFigures,
     PhonemeFigures,
@@ -78,8 +79,8 @@ def spoken(**parts: object) -> Take:
 @pytest.mark.parametrize(
     ("lmd", "level", "share", "words"),
     [
-        (0.4, "good", "95 %", "near the ceiling"),
-        (1.1, "good", "60 %", "near the ceiling"),
+        (0.4, "good", "95 %", "near the best"),
+        (1.1, "good", "60 %", "near the best"),
         (1.3, "middling", "50 %", "follow the speech"),
         (2.1, "bad", "10 %", "little better"),
         (2.5, "bad", "never moves.", "worse than"),
@@ -91,7 +92,13 @@ def test_mouth_shapes_by_the_place_between_floor_and_mean_mouth(
     verdict = judged(spoken(lips=lips(lmd)))["Mouth shapes"]
     assert verdict.level == level
     assert share in verdict.text and words in verdict.text
-    for figure in (f"LMD {lmd:.2f} px", "the floor 0.30", "mean mouth 2.30", "60 %", "30 %"):
+    for figure in (
+        f"LMD {lmd:.2f} px",
+        "the re-encoded original 0.30",
+        "mean mouth 2.30",
+        "60 %",
+        "30 %",
+    ):
         assert figure in verdict.rule
 
 
@@ -158,6 +165,59 @@ def test_rules(about: str, parts: dict[str, object], level: str, words: str) -> 
     assert verdict.level == level
     assert words in verdict.text
     assert "good" in verdict.rule and "bad" in verdict.rule
+
+
+@pytest.mark.parametrize(
+    ("see_through", "scraps", "level", "words"),
+    [
+        (0.022, 0.001, "good", "whole"),  # the head of a ten-second clip, hair before books
+        (0.007, 0.002, "good", "whole"),
+        (0.106, 0.027, "bad", "missing"),  # the same clips as they were when hair was cut away
+        (0.018, 0.021, "middling", "come along"),
+        (0.060, 0.005, "middling", "missing"),
+        (0.010, 0.200, "bad", "come along"),
+    ],
+)
+def test_the_head_alone_is_judged_by_its_outline(
+    see_through: float, scraps: float, level: str, words: str
+) -> None:
+    figures = CutoutFigures(20, same(see_through), same(scraps))
+    tracked = Take(TRACKED, "made", "", cutout=figures)
+    verdict = judged(spoken(), tracked)["Cut-out of the head"]
+    assert verdict.level == level and words in verdict.text
+    for text in (f"see-through {see_through:.3f}", f"scraps {scraps:.3f}", "good", "bad"):
+        assert text in verdict.rule
+    assert ("plain background" in verdict.advice) is (level != "good")
+
+
+def test_an_outline_is_judged_however_few_the_frames() -> None:
+    """A fault of the picture shows in any of them."""
+    made = replace(spoken(lips=lips()), aperture=(0.1,) * 23)
+    figures = CutoutFigures(23, same(0.106), same(0.027))
+    found = judged(made, Take(TRACKED, "made", "", cutout=figures))
+    assert [(v.about, v.level) for v in found.values()] == [("Cut-out of the head", "bad")]
+
+
+def test_whatever_is_not_good_says_what_to_do_unless_another_system_made_it() -> None:
+    poor = lips(
+        2.1, aperture_correlation=0.2, aperture_spread=0.0, silence_leak=0.5, jitter_ratio=4.0
+    )
+    parts = {"images": images(20.0, 0.3), "phonemes": phonemes(0.6), "sync": sync(200.0)}
+    made = spoken(lips=poor, **parts)
+    tracked = Take(TRACKED, "made", "", images=images(20.0, 0.3), lips=lips(0.5))
+    tracked = replace(tracked, cutout=CutoutFigures(20, same(0.5), same(0.5)))
+    found = judged(made, tracked)
+    assert len(found) == 10 and {v.level for v in found.values()} == {"bad"}
+    for verdict in found.values():
+        assert verdict.advice.endswith(".") and len(verdict.advice) > 20
+    assert all(not v.advice for v in judged(spoken(lips=lips())).values() if v.level == "good")
+    assert all(not v.advice for v in judged(replace(made, name=MADE)).values())
+
+
+@pytest.mark.parametrize(("tracked", "words"), [(1.3, "--preset"), (0.4, "speech")])
+def test_advice_on_mouth_shapes_goes_to_what_is_at_fault(tracked: float, words: str) -> None:
+    renderer = Take(TRACKED, "made", "", lips=lips(tracked))
+    assert words in judged(spoken(lips=lips(1.4)), renderer)["Mouth shapes"].advice
 
 
 def test_the_real_video_is_the_yardstick_of_silence_and_sync() -> None:
