@@ -251,7 +251,7 @@ def test_a_table_that_is_no_file_is_not_waited_for(folder: Path) -> None:
 
 
 BAD_JSON = {
-    f'{{"a": {"[" * 100000}': "nested too deep",
+    f'{{"a": {"[" * 100000}': "nested deeper than",
     '{"audio": "a.wav", "output": "1\\u0000.mp4"}': "output: holds a character",
     '{"audio": "a.wav", "output": "1\\udcff.mp4"}': "output: holds a character",
     '{"audio": {"a": "b"}, "output": "1.mp4"}': "audio: is neither text nor a number",
