@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 OF_OS = """
     O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK WNOHANG chown fchmod fchown fork forkpty getegid geteuid
     getgid getloadavg getpgid getuid killpg lchown mkfifo nice openpty posix_fadvise posix_fallocate
-    posix_spawn sched_getaffinity sched_setaffinity setpgid setsid statvfs sync sysconf sysconf_names
+    sched_getaffinity sched_setaffinity setpgid setsid statvfs sync sysconf sysconf_names
     uname wait3 wait4
 """
 OF_SIGNAL = """
@@ -68,6 +69,8 @@ def remove_posix() -> None:
     sys.modules["msvcrt"] = locking
     sys.meta_path.insert(0, Refusal())
     sys.platform = "win32"
+    # From Python 3.12 on the real one asks Windows itself.
+    shutil.which = lambda name, *_: name if os.path.isfile(name) else None
 
 
 def use(sound: Path, folder: Path) -> None:
