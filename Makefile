@@ -6,7 +6,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
-SOURCES := core preprocess encoder renderers app weights
+SOURCES := talkhead preprocess encoder renderers app weights
 STAGES := preprocess encoder renderers app weights
 DEMO := demo
 
@@ -30,9 +30,9 @@ demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=fol
 test: venv  ## set up and run the tests, in one process
 	$(VENV)/bin/python -m pytest
 
-SHORT := tests/test_layout.py tests/test_portability.py tests/core tests/preprocess/test_landmarks.py \
-    tests/preprocess/test_segmentation.py tests/encoder/test_encoders.py tests/renderers/gaussian \
-    tests/app/test_end_to_end.py tests/app/test_cli.py
+SHORT := tests/test_layout.py tests/test_portability.py tests/talkhead tests/preprocess/test_landmarks.py \
+    tests/preprocess/test_person_mask.py tests/encoder/test_encoders.py tests/renderers/gaussian \
+    tests/app/test_end_to_end.py tests/app/cli/test_cli.py
 test-short: venv  ## set up and run what tells most about a Python: tracking, fit and speak of the sample
 	$(VENV)/bin/python -m pytest $(SHORT)
 
@@ -63,7 +63,7 @@ lint: $(STAMP)  ## ruff: rules and format
 types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages are imported
 	rm -rf build/typing
 	mkdir -p build/typing/talkhead
-	ln -s $(CURDIR)/core/*.py $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/
+	ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/
 	mkdir build/typing/talkhead/samples && ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
@@ -77,7 +77,7 @@ wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, f
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/python -m pip --disable-pip-version-check install -q \
 	    -c constraints.txt build/wheel-test/talkhead-*.whl
-	cd build/wheel-test && venv/bin/python $(CURDIR)/tests/installed.py \
+	cd build/wheel-test && venv/bin/python $(CURDIR)/tests/helpers/installed.py \
 	    $(CURDIR)/samples/person.mp4 $(CURDIR)/samples/line.wav
 
 clean:  ## remove everything that was made here, .venv included

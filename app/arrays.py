@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     """A file with sound, or a waveform [n] or [n, channels] with its samples a second: integers of 16
     bits, or floats in [-1, 1]."""
 
-LEAST_RATE, MOST_RATE = 4_000, 384_000
+MIN_RATE, MAX_RATE = 4_000, 384_000
 """Samples a second of a waveform."""
 
 
@@ -38,10 +38,10 @@ def sound_path(sound: Sound, folder: Path | None) -> Path:
     if len(sound) != 2:
         raise TalkheadError("audio: give a pair (waveform, sample_rate), or the path of a file")
     waveform, rate = np.asarray(sound[0]), sound[1]
-    if not isinstance(rate, int | np.integer) or not LEAST_RATE <= rate <= MOST_RATE:
+    if not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:
         raise TalkheadError(
             f"audio: a rate of {rate!r} samples a second is not possible. Give (waveform, "
-            f"sample_rate) with {LEAST_RATE} to {MOST_RATE}"
+            f"sample_rate) with {MIN_RATE} to {MAX_RATE}"
         )
     if waveform.ndim not in (1, 2) or waveform.size == 0 or waveform.shape[-1] == 0:
         raise TalkheadError(

@@ -13,24 +13,26 @@ from pathlib import Path
 
 from talkhead.app.choices import (
     DEFAULT_PRESET,
+    MAX_SEED,
     MODES,
-    MOST_SEED,
     PRESETS,
     check_choice,
     check_encoder,
     check_renderer,
 )
-from talkhead.app.identities import Home, name_from_video
-from talkhead.app.jobs import named_files
-from talkhead.app.output import OutputOptions, check_options, check_subtitles_free, files_of
-from talkhead.app.scratch import open_home
-from talkhead.codecs import choose_codec, default_name
+from talkhead.app.dubbing.job_store import named_files
+from talkhead.app.home.identities import Home, name_from_video
+from talkhead.app.home.scratch import open_home
+from talkhead.app.output.finalize import check_subtitles_free, output_files
+from talkhead.app.request import OutputOptions, check_options
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, IdentityPackage, read_manifest
-from talkhead.inputs import file_url
-from talkhead.probing import probe, probe_footage
+from talkhead.media import probe
+from talkhead.media.codecs import choose_codec, default_name
+from talkhead.media.inputs import file_url
+from talkhead.media.probing import probe_footage
 from talkhead.processors import check_device
-from talkhead.storage import file_errors, read_json
+from talkhead.storage import read_json, translate_os_errors
 
 
 def check_fit(
@@ -52,8 +54,8 @@ def check_fit(
     if encoder is not None:
         check_encoder(encoder)
     check_device(device)
-    if not 0 <= seed <= MOST_SEED:
-        raise TalkheadError(f"a seed of {seed} is not possible. Choose 0 to {MOST_SEED}")
+    if not 0 <= seed <= MAX_SEED:
+        raise TalkheadError(f"a seed of {seed} is not possible. Choose 0 to {MAX_SEED}")
     if not 0.0 <= min_face <= 1.0:
         raise TalkheadError(f"{min_face:g} is no share of frames that need a face. Choose 0 to 1")
     probe_footage(video)
@@ -156,9 +158,9 @@ def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) 
     inputs = (audio, *named_files(asdict(options)))
     _check_kept(inputs, [output])
     check_options(options, output, mode)
-    _check_kept(inputs, files_of(output, options))
+    _check_kept(inputs, output_files(output, options))
     check_subtitles_free(output, options)
-    with file_errors(output), tempfile.TemporaryFile(dir=output.absolute().parent):
+    with translate_os_errors(output), tempfile.TemporaryFile(dir=output.absolute().parent):
         pass  # a missing permission shows before the work, not after it
 
 

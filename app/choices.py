@@ -9,14 +9,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from talkhead.errors import TalkheadError
-from talkhead.storage import named_file
+from talkhead.storage import existing_file
 
 MODES = ("paste", "head")
 """How a line is shown: pasted into the person's own footage, or the head alone."""
 PRESETS = ("preview", "standard", "high")
 """How long a person is learnt."""
 DEFAULT_PRESET = "standard"
-MOST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 """The largest that every generator of random numbers here takes; some get a thousand times it."""
 RENDERERS, RENDERER_PLUGINS = ("gaussian", "nerf", "warp"), "talkhead.renderers"
 """Those that come along, and where other packages name theirs (`talkhead.renderers.base`)."""
@@ -27,7 +27,7 @@ WEIGHTS_SUFFIX = ".safetensors"
 OWN, ALPHA = "own", "alpha"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
 """Of files that are images or nothing; other files may be images or videos."""
-COLOURS = {
+COLORS = {
     "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080",
     "silver": "#c0c0c0", "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500",
     "yellow": "#ffff00", "olive": "#808000", "lime": "#00ff00", "green": "#008000",
@@ -77,9 +77,9 @@ def background_file(text: str) -> Path | None:
 
     Raises TalkheadError for what is none of them.
     """
-    if text in (OWN, ALPHA) or colour_of(text) is not None:
+    if text in (OWN, ALPHA) or parse_color(text) is not None:
         return None
-    path = named_file(text)
+    path = existing_file(text)
     if path is None:
         raise TalkheadError(
             f"background {text!r}: neither a colour (a name, or #rrggbb), nor own, nor alpha, nor "
@@ -88,10 +88,10 @@ def background_file(text: str) -> Path | None:
     return path
 
 
-def colour_of(text: str) -> tuple[int, int, int] | None:
+def parse_color(text: str) -> tuple[int, int, int] | None:
     """Red, green, blue of a name of COLOURS, #rgb or #rrggbb; None for anything else."""
-    found = re.fullmatch(r"#?([0-9a-f]{3}|[0-9a-f]{6})", COLOURS.get(text.lower(), text.lower()))
-    if not found or not (text.startswith("#") or text.lower() in COLOURS):
+    found = re.fullmatch(r"#?([0-9a-f]{3}|[0-9a-f]{6})", COLORS.get(text.lower(), text.lower()))
+    if not found or not (text.startswith("#") or text.lower() in COLORS):
         return None
     digits = found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
     red, green, blue = (int(digits[i : i + 2], 16) for i in (0, 2, 4))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talkhead import __version__
-from talkhead.app.identities import Home
+from talkhead.app.home.identities import Home
 from talkhead.errors import TalkheadError, one_line
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def check_ffmpeg() -> Check:
     """The ffmpeg program and its version."""
     remedy = "Reinstall imageio-ffmpeg, or name a program: --ffmpeg PATH"
     try:
-        from talkhead.ffmpeg_program import ffmpeg_path
+        from talkhead.media.process import ffmpeg_path
 
         path = ffmpeg_path()
         done = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
@@ -287,13 +287,13 @@ def _synthetic_head() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
 def pace_of(home: Home, identity: str | None) -> Pace:
     """How fast an identity of a home speaks on the device that `speak` would take."""
     try:
-        from talkhead.app.pace import measure_pace
-        from talkhead.app.person import load_person
+        from talkhead.app.avatar import load_avatar
+        from talkhead.app.speed_test import measure_speed_of_avatar
         from talkhead.device import resolve_device, set_threads
 
         set_threads()
-        person = load_person(home.load(identity), None, resolve_device("auto"))
-        frames_per_s, real_time = measure_pace(person)
+        person = load_avatar(home.load(identity), None, resolve_device("auto"))
+        frames_per_s, real_time = measure_speed_of_avatar(person)
     except Exception as error:  # a package, or a library it needs, can be broken in many ways
         return Pace(identity or "", missing=one_line(error))
     return Pace(person.name, person.renderer_name, round(frames_per_s, 1), round(real_time, 2))

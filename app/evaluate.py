@@ -13,40 +13,46 @@ import numpy as np
 
 from talkhead import media
 from talkhead.app.arrays import path_of
+from talkhead.app.avatar import encode_footage, load_encoder_for, load_predictor, load_renderer
 from talkhead.app.checks import check_evaluate, check_report
-from talkhead.app.evaluation.crossval import few_frames
-from talkhead.app.evaluation.figures import MADE, PASTED, REAL, SPOKEN, Report, Take
-from talkhead.app.evaluation.identity import Judged, Subject, judge_identity, judge_line
-from talkhead.app.evaluation.judge import MAX_LAG, SyncJudge, judge_accuracy, judge_has_seen
-from talkhead.app.evaluation.offset import clip_offset
-from talkhead.app.evaluation.pair import Pair, align, judge_pair
-from talkhead.app.evaluation.perceptual import Perceptual, why_no_lpips
-from talkhead.app.evaluation.pictures import identity_pictures, pair_pictures, write_wav
-from talkhead.app.evaluation.ranking import rankings
-from talkhead.app.evaluation.report import write_report
-from talkhead.app.evaluation.scenes import held_out_frames
-from talkhead.app.evaluation.sound import Hearing, excerpt, hear
-from talkhead.app.evaluation.syncnet import load_syncnet, why_no_syncnet
-from talkhead.app.evaluation.takes import Instruments, Sight, Sound, make_take
+from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
+from talkhead.app.evaluation.cross_validation import few_frames
+from talkhead.app.evaluation.evaluate_identity import (
+    Clip,
+    EvaluateOptions,
+    EvaluationTarget,
+    IdentityEvaluation,
+    measure_identity,
+    measure_line,
+)
+from talkhead.app.evaluation.evaluate_pair import Pair, align, measure_pair
+from talkhead.app.evaluation.measure_validity import rankings
+from talkhead.app.evaluation.measures.av_offset import clip_offset
+from talkhead.app.evaluation.measures.lpips import Perceptual, lpips_unavailable_reason
+from talkhead.app.evaluation.measures.sync_model import (
+    SyncModel,
+    sync_model_accuracy,
+    was_trained_on,
+)
+from talkhead.app.evaluation.measures.syncnet import load_syncnet, syncnet_unavailable_reason
+from talkhead.app.evaluation.reference import held_out_frames
+from talkhead.app.evaluation.report.html import write_report
+from talkhead.app.evaluation.report.images import identity_pictures, pair_pictures, write_wav
+from talkhead.app.evaluation.results import MADE, PASTED, SPOKEN, Report, Variant
+from talkhead.app.evaluation.variant import MeasurementTools
 from talkhead.app.footage_checks import little_speech
-from talkhead.app.identities import SOURCE, USES_ALL, Home
-from talkhead.app.person import hear_footage, load_ears, load_predictor, load_renderer
-from talkhead.app.prepare import prepare_locked
-from talkhead.app.stages import read_stages
-from talkhead.config import read_object
+from talkhead.app.home.identities import Home
+from talkhead.app.workspace import STAGES, find_footage, prepare_locked
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
-from talkhead.encoder.silence import silence_version
-from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
-from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
+from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import Progress, SilentProgress
 from talkhead.samples import LINE_TEXT
+from talkhead.stage_timer import read_stages
 from talkhead.storage import sha256_of
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, MediaInfo
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo
 
-STAGES = "stages.json"
-"""In the work folder of a fit: what the stages took."""
 FILE_REMEDY = "Write arrays to a file first"
 LINE_SECONDS = 20.0
 """As much of another line is judged at most."""
@@ -58,24 +64,6 @@ class EvaluateResult:
 
     report_path: Path
     report: Report
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What is known of the footage's speech, and how much of it is judged.
-
-    text: all that is said; None: not known. language: "en" or another. seconds: judged at most, and
-    looked at for the clip's own offset.
-    """
-
-    text: str | None = None
-    language: str = "en"
-    seconds: float = 120.0
-
-    @property
-    def n_frames(self) -> int:
-        """The most frames that are judged."""
-        return int(self.seconds * FRAME_RATE)
 
 
 def evaluate(
@@ -109,9 +97,9 @@ def evaluate(
     name = package.manifest.name
     dataset = prepare_locked(store, name, video, work, PreprocessConfig(), progress)
     subject = _subject(package, video, dataset, renderer, device, options)
-    instruments, left_out = make_instruments()
+    instruments, left_out = make_tools()
     clip = Clip.of(dataset, subject.numbers, options)
-    judged = judge_identity(subject, clip.sound_of(subject), instruments, progress)
+    judged = measure_identity(subject, clip.sound_of(subject), instruments, progress)
     cross, words = _cross(package, subject, audio, instruments, options.language, progress)
     result = Report(
         title=f"{package.manifest.name}: how good is it?",
@@ -138,13 +126,13 @@ def evaluate(
 
 
 def report_brief(
-    subject: Subject, preset: str, work: Path, folder: Path, progress: Progress
+    subject: EvaluationTarget, preset: str, work: Path, folder: Path, progress: Progress
 ) -> EvaluateResult:
     """The report that `fit` ends with: without phonemes, other lines and what else takes long."""
-    instruments, left_out = make_instruments()
+    instruments, left_out = make_tools()
     options = EvaluateOptions()
     clip = Clip.of(subject.dataset, subject.numbers, options, phones=False)
-    judged = judge_identity(subject, clip.sound_of(subject), instruments, progress, brief=True)
+    judged = measure_identity(subject, clip.sound_of(subject), instruments, progress, brief=True)
     result = Report(
         title=f"{folder.name}: the fit in brief",
         facts=_facts(subject, preset),
@@ -165,7 +153,7 @@ def _speech_learnt(dataset: IdentityDataset) -> str:
 
 
 def _known(name: str, sha256: str) -> str:
-    if not judge_has_seen(sha256):
+    if not was_trained_on(sha256):
         return ""
     return f"{name}: the audio-visual judge was trained on it; its words on it are no evidence"
 
@@ -174,50 +162,14 @@ def _warnings(*lines: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _write(result: Report, subject: Subject, judged: Judged, folder: Path) -> Path:
+def _write(
+    result: Report, subject: EvaluationTarget, judged: IdentityEvaluation, folder: Path
+) -> Path:
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch:
         return write_report(result, identity_pictures(subject, judged, Path(scratch)), folder)
 
 
 # --------------------------------------------------------------------------- the identity
-
-
-def find_footage(
-    store: Home, package: IdentityPackage, video: Path | str | None
-) -> tuple[Path, Path]:
-    """The video that a package was fitted on, and the folder of the work on it.
-
-    Raises TalkheadError where the package has seen all of it, or where it is not known or another.
-    """
-    manifest = package.manifest
-    name, source = manifest.name, manifest.source
-    if manifest.details.get(USES_ALL):
-        raise TalkheadError(
-            f"{name}: was fitted on all frames, there are none left to judge it on. "
-            "Fit again without --use-all-frames, or compare videos with --pair"
-        )
-    work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), silence_version()))
-    if video is None and (work / SOURCE).is_file():
-        video = Path(read_object(work / SOURCE, _Source, "Give the footage with --video").path)
-    if video is None or not Path(video).is_file():
-        raise TalkheadError(
-            f"{name}: the footage that it was fitted on, {source.name}, is not where it was. "
-            f"Give it: talkhead evaluate {name} --video FILE"
-        )
-    if sha256_of(Path(video)) != source.sha256:
-        raise TalkheadError(
-            f"{video}: is not the footage that {name} was fitted on, {source.name} of "
-            f"{source.duration_s:.1f} s. Give that one with --video"
-        )
-    return Path(video), work
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What SOURCE says of the footage of a folder of work."""
-
-    path: str
-    sha256: str
 
 
 def _subject(
@@ -227,10 +179,10 @@ def _subject(
     renderer: str | None,
     device: str,
     options: EvaluateOptions,
-) -> Subject:
+) -> EvaluationTarget:
     name, _ = package.renderer(renderer)
-    features = hear_footage(dataset, load_ears(package))
-    return Subject(
+    features = encode_footage(dataset, load_encoder_for(package))
+    return EvaluationTarget(
         video=video,
         dataset=dataset,
         head=load_renderer(package, name, resolve_device(device)),
@@ -239,7 +191,7 @@ def _subject(
     )
 
 
-def _facts(subject: Subject, preset: str) -> dict[str, str]:
+def _facts(subject: EvaluationTarget, preset: str) -> dict[str, str]:
     info, numbers = subject.dataset.info, subject.numbers
     return {
         "footage": f"{info.video}, {info.width}x{info.height}, {len(subject.dataset) / FRAME_RATE:.1f} s",
@@ -253,7 +205,7 @@ def _facts(subject: Subject, preset: str) -> dict[str, str]:
 
 def _judge_words() -> str:
     """How well the judge finds known shifts of real video that it never saw."""
-    share = judge_accuracy()
+    share = sync_model_accuracy()
     return (
         f"finds {share['grid_45']:.0%} of known shifts within a frame in 1.8 s of a speaker it knows, "
         f"{share['other_71s_45']:.0%} and {share['other_50s_45']:.0%} of two that it never saw, "
@@ -261,73 +213,24 @@ def _judge_words() -> str:
     )
 
 
-@dataclass(frozen=True)
-class Clip:
-    """The part of a dataset that is looked at. first: its first frame's number. landmarks:
-    [n, 478, 2] source pixels, NaN without a face."""
-
-    first: int
-    waveform: Float32
-    landmarks: Float32
-    hearing: Hearing
-
-    @classmethod
-    def of(
-        cls, dataset: IdentityDataset, numbers: Int, options: EvaluateOptions, phones: bool = True
-    ) -> Clip:
-        """options.seconds of a dataset that hold the judged frames with what the judge needs around
-        them; all of it when its text is given."""
-        first, stop = 0, len(dataset)
-        if not options.text:
-            first = max(0, min(int(numbers[0]) - MAX_LAG, stop - options.n_frames))
-            stop = min(stop, max(first + options.n_frames, int(numbers[-1]) + 1 + MAX_LAG))
-        start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first, stop))
-        waveform, tracks = dataset.waveform[start:end], dataset.tracks
-        found = tracks.found[first:stop, None, None]
-        landmarks = np.where(found, tracks.landmarks[first:stop, :, :2], np.nan)
-        hearing = hear(
-            waveform,
-            len(landmarks),
-            text=options.text,
-            language=options.language,
-            silent=tracks.silent[first:stop],
-            phones=phones,
-        )
-        return cls(first, waveform, landmarks.astype(np.float32), hearing)
-
-    def own_take(self, instruments: Instruments) -> Take:
-        """The footage under its own sound: what another line's takes are read against."""
-        sight, numbers = Sight.of_landmarks(self.landmarks), np.arange(len(self.landmarks))
-        about = "the footage under its own sound"
-        sound, judge = self.hearing.sound, instruments.judge
-        return make_take(REAL, "real", about, sight, None, numbers, sound, judge)
-
-    def sound_of(self, subject: Subject) -> Sound | None:
-        """What is heard during a subject's frames."""
-        if self.hearing.sound is None:
-            return None
-        start, end = int(subject.numbers[0]), int(subject.numbers[-1]) + 1
-        return excerpt(self.hearing.sound, start - self.first, end - start)
-
-
 def _cross(
     package: IdentityPackage,
-    subject: Subject,
+    subject: EvaluationTarget,
     audio: Path | str | None,
-    instruments: Instruments,
+    instruments: MeasurementTools,
     language: str,
     progress: Progress,
-) -> tuple[tuple[Take, ...], dict[str, str]]:
+) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Takes of another line, and what line it is. audio: None is the sample's, whose text is known."""
     text, language = (LINE_TEXT, "en") if audio is None else (None, language)
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch, _line(audio) as path:
         waveform = _beginning(path, LINE_SECONDS)
         beginning = write_wav(Path(scratch) / "line.wav", waveform)
         n_frames = round(len(waveform) / SAMPLE_RATE * FRAME_RATE)
-        heard = hear(waveform, n_frames, text=text, language=language)
+        heard = analyze_audio(waveform, n_frames, text=text, language=language)
         if heard.sound is None:
             return (), {"another line": f"{path.name}: no speech is heard in it"}
-        takes = judge_line(package, subject.head, beginning, heard.sound, instruments, progress)
+        takes = measure_line(package, subject.head, beginning, heard.sound, instruments, progress)
     return takes, {"another line": f"{path.name}, its first {n_frames / FRAME_RATE:.1f} s"}
 
 
@@ -346,12 +249,12 @@ def _line(audio: Path | str | None) -> Iterator[Path]:
         yield path
 
 
-def make_instruments() -> tuple[Instruments, tuple[str, ...]]:
+def make_tools() -> tuple[MeasurementTools, tuple[str, ...]]:
     """What measures, and a line for each measure that can't be taken here."""
-    missing = why_no_lpips()
+    missing = lpips_unavailable_reason()
     perceptual = None if missing else Perceptual.load()
-    left_out = _warnings(missing, why_no_syncnet())
-    return Instruments(SyncJudge.load(), perceptual, load_syncnet()), left_out
+    left_out = _warnings(missing, syncnet_unavailable_reason())
+    return MeasurementTools(SyncModel.load(), perceptual, load_syncnet()), left_out
 
 
 # ------------------------------------------------------------------------------- pairs
@@ -377,9 +280,9 @@ def evaluate_pair(
     check_report(folder)
     pair = align(real, made, options.n_frames)
     hearings = tuple(_hear_video(info, pair.n_frames, options) for info in (pair.real, pair.made))
-    instruments, left_out = make_instruments()
+    instruments, left_out = make_tools()
     sounds = (hearings[0].sound, hearings[1].sound)
-    judged = judge_pair(pair, sounds, instruments, progress)
+    judged = measure_pair(pair, sounds, instruments, progress)
     sound = sounds[0]
     offset = None
     if sound is not None:
@@ -402,17 +305,17 @@ def evaluate_pair(
         return EvaluateResult(write_report(result, pictures, folder), result)
 
 
-def _hear_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> Hearing:
+def _hear_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> AudioAnalysis:
     """What is heard in a video's first n_frames; with its text, all of it must be heard."""
     if not info.has_audio:
-        return Hearing(None, (f"{info.path.name}: phonemes and sync: it has no sound",))
+        return AudioAnalysis(None, (f"{info.path.name}: phonemes and sync: it has no sound",))
     name, language = info.path.name, options.language
     if options.text is None:
         waveform = _beginning(info.path, n_frames / FRAME_RATE)
-        return hear(waveform, n_frames, language=language, name=name)
+        return analyze_audio(waveform, n_frames, language=language, name=name)
     waveform = media.read_audio(info.path, SAMPLE_RATE)
     n_heard = max(n_frames, len(waveform) * FRAME_RATE // SAMPLE_RATE)
-    heard = hear(waveform, n_heard, text=options.text, language=language, name=name)
+    heard = analyze_audio(waveform, n_heard, text=options.text, language=language, name=name)
     return heard if heard.sound is None else replace(heard, sound=excerpt(heard.sound, 0, n_frames))
 
 

@@ -12,17 +12,19 @@ import torch
 
 from talkhead import __version__, media
 from talkhead.app.arrays import path_of
+from talkhead.app.avatar import VERSION, encode_footage, normalized_footage_audio
 from talkhead.app.checks import check_fit
 from talkhead.app.choices import DEFAULT_PRESET, WEIGHTS_SUFFIX
-from talkhead.app.evaluate import STAGES, report_brief
-from talkhead.app.evaluation.figures import Take, plain
-from talkhead.app.evaluation.identity import Subject
-from talkhead.app.evaluation.pictures import write_sheet
-from talkhead.app.evaluation.report import describe
-from talkhead.app.evaluation.scenes import held_out_frames
+from talkhead.app.composer.idle_clip import FACE, save_idle
+from talkhead.app.evaluate import report_brief
+from talkhead.app.evaluation.evaluate_identity import EvaluationTarget
+from talkhead.app.evaluation.reference import held_out_frames
+from talkhead.app.evaluation.report.html import describe
+from talkhead.app.evaluation.report.images import write_sheet
+from talkhead.app.evaluation.results import Variant, plain
 from talkhead.app.footage_checks import LISTENING, explained
 from talkhead.app.footage_checks import check_speech as listen_for_speech
-from talkhead.app.identities import (
+from talkhead.app.home.identities import (
     DEFAULT_RENDERER,
     QUALITY,
     SHEET,
@@ -31,20 +33,18 @@ from talkhead.app.identities import (
     Home,
     name_from_video,
 )
-from talkhead.app.idle import FACE, save_idle
-from talkhead.app.locking import lock_identity
-from talkhead.app.person import VERSION, hear_footage, levelled_footage
-from talkhead.app.prepare import is_prepared, motion_version, prepare
-from talkhead.app.stages import StageClock
+from talkhead.app.home.locking import lock_identity
+from talkhead.app.workspace import STAGES, is_prepared, motion_version, prepare
 from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, seed_everything, set_threads
-from talkhead.encoder.base import DEFAULT_ENCODER, SpeechEncoder, load_encoder
-from talkhead.encoder.hearings import hear_otherwise
-from talkhead.encoder.network import PRESETS as PREDICTOR_PRESETS
-from talkhead.encoder.predictor import Footage, MotionPredictor, fit_predictor
-from talkhead.encoder.prior import shipped_prior
-from talkhead.encoder.silence import silence_version
+from talkhead.encoder.base import SpeechEncoder
+from talkhead.encoder.predictor.augmented import augmented_features
+from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingData, fit_predictor
+from talkhead.encoder.predictor.network import PRESETS as PREDICTOR_PRESETS
+from talkhead.encoder.predictor.prior import shipped_prior
+from talkhead.encoder.registry import DEFAULT_ENCODER, load_encoder
+from talkhead.encoder.vad import silence_version
 from talkhead.errors import FootageError, PackageError, TalkheadError
 from talkhead.identity import (
     FORMAT_VERSION,
@@ -59,9 +59,11 @@ from talkhead.identity import (
 )
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import NumberedProgress, Progress, SilentProgress
-from talkhead.renderers.base import Renderer, renderer_kind
-from talkhead.renderers.fit import ADVICE, fit_renderer
-from talkhead.renderers.packing import pack
+from talkhead.renderers.base import Renderer
+from talkhead.renderers.quantization import pack
+from talkhead.renderers.registry import get_renderer
+from talkhead.renderers.trainer import ADVICE, fit_renderer
+from talkhead.stage_timer import StageClock
 from talkhead.storage import (
     content_errors,
     make_folder,
@@ -88,7 +90,7 @@ STEPS = (
 )
 """What a fit does, in order, under the names that progress is told; long footage has one step more."""
 VIDEO_REMEDY = "Frames as arrays: write them with talkhead.media.write_video first"
-LEAST_HELD_OUT = 5
+MIN_HELD_OUT = 5
 """Fewer usable held-out frames than this are not judged."""
 
 
@@ -196,7 +198,7 @@ def _fit(
     with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
         head = _fit_renderer(dataset, work, options, device, progress)
     with clock.stage("learning the mouth from the sound"):
-        features = hear_footage(dataset, options.ears)
+        features = encode_footage(dataset, options.ears)
         predictor = _fit_predictor(dataset, features, work, options, progress)
     with clock.stage("measuring held-out frames"):
         subject = _subject(video, dataset, head, predictor, features)
@@ -239,7 +241,7 @@ def _fit_renderer(
     device: torch.device,
     progress: Progress,
 ) -> Renderer:
-    kind = renderer_kind(options.renderer)
+    kind = get_renderer(options.renderer)
     presets = kind.presets()
     config = kind.for_device(presets[options.preset], device)
     checkpoint = work / f"{options.renderer}-{_key(config)}-{options.seed}.safetensors"
@@ -271,13 +273,13 @@ def _fit_predictor(
     prior = shipped_prior(options.ears, config)
     tracks = dataset.tracks
     predictor = fit_predictor(
-        Footage(
+        PredictorTrainingData(
             features,
             tracks.codes,
             tracks.train & tracks.usable,
             tracks.silent,
             dataset.face,
-            hear_otherwise(options.ears, levelled_footage(dataset), options.seed),
+            augmented_features(options.ears, normalized_footage_audio(dataset), options.seed),
         ),
         config,
         options.seed,
@@ -297,16 +299,16 @@ def _subject(
     head: Renderer,
     predictor: MotionPredictor,
     features: SpeechFeatures,
-) -> Subject | None:
+) -> EvaluationTarget | None:
     """What is judged on the held-out frames; None where too few were held out."""
     tracks = dataset.tracks
-    if (~tracks.train & tracks.kept & tracks.clear).sum() < LEAST_HELD_OUT:
+    if (~tracks.train & tracks.kept & tracks.clear).sum() < MIN_HELD_OUT:
         return None
     spoken = predictor.predict(features, tracks.silent, len(dataset))
-    return Subject(video, dataset, head, spoken, held_out_frames(dataset))
+    return EvaluationTarget(video, dataset, head, spoken, held_out_frames(dataset))
 
 
-def _figures(take: Take) -> dict[str, Any]:
+def _figures(take: Variant) -> dict[str, Any]:
     """What a manifest keeps of a take."""
     kept = {"images": take.images, "lips": take.lips, "sync": take.sync}
     figures = {key: plain(asdict(value)) for key, value in kept.items() if value is not None}

@@ -7,7 +7,7 @@ from math import ceil
 from pathlib import Path
 
 from talkhead import media
-from talkhead.encoder.silence import speech_seconds
+from talkhead.encoder.vad import speech_seconds
 from talkhead.errors import FootageError
 from talkhead.preprocess.orientation import is_upside_down
 from talkhead.progress import Progress
@@ -15,7 +15,7 @@ from talkhead.types import SAMPLE_RATE
 
 LISTENING = "Listening for speech"
 CHUNK_S = 30.0
-LEAST_SHARE = 0.15
+MIN_FRACTION = 0.15
 """Footage with speech in less of it is refused: noise and music reach a tenth."""
 ENOUGH_S = 20.0
 """With less speech than this a person is told what to expect."""
@@ -35,9 +35,9 @@ def check_speech(video: Path, progress: Progress, *, required: bool = True) -> N
             heard_s += len(chunk) / SAMPLE_RATE
             spoken_s += speech_seconds(chunk)
             step.advance()
-            if spoken_s >= max(ENOUGH_S, LEAST_SHARE * heard_s):
+            if spoken_s >= max(ENOUGH_S, MIN_FRACTION * heard_s):
                 return
-    if spoken_s < LEAST_SHARE * heard_s:
+    if spoken_s < MIN_FRACTION * heard_s:
         if required:
             raise FootageError(
                 f"{video}: hardly any speech is heard, {spoken_s:.0f} s in {heard_s:.0f} s. Lips are "

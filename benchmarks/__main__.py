@@ -41,7 +41,9 @@ def run(arguments: list[str]) -> tuple[Cost, str]:
     """The cost and the stdout of a talkhead command."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "talkhead.app.cli", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "talkhead.app.cli.main", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     output = process.stdout.read()

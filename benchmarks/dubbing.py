@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import SAMPLES, line_of, run
-from talkhead.app.jobs import JobStore, Task
+from talkhead.app.dubbing.job_store import JobStore, Task
 from talkhead.processors import n_cores
 from talkhead.types import FRAME_RATE
 
 LINE_S = 5.0
-KILL_TESTS = Path(__file__).parents[1] / "tests" / "app"
+HELPERS = Path(__file__).parents[1] / "tests" / "helpers"
 
 
 def table_of(folder: Path, identity: str, audio: Path, n_jobs: int) -> Path:
@@ -96,7 +96,7 @@ def side_by_side(commands: list[list[str]], environment: Mapping[str, str]) -> t
     start = time.perf_counter()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "talkhead.app.cli", *command],
+            [sys.executable, "-m", "talkhead.app.cli.main", *command],
             env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
         )
@@ -145,9 +145,9 @@ def bench_startup(home: Path) -> Mapping[str, Any]:
     after_last_frame_s: encoding's end, joining, sound, tags, signature.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    from talkhead.app.dubbing.studio import Studio
+    from talkhead.app.dubbing.task_runner import TaskRunner
 
-    studio, figures = Studio(home, "cpu"), []
+    studio, figures = TaskRunner(home, "cpu"), []
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
         audio = line_of(SAMPLES / "line.wav", LINE_S, Path(name))
         for number in range(10):
@@ -175,7 +175,7 @@ def bench_startup(home: Path) -> Mapping[str, Any]:
 
 def bench_kills(home: Path, n_kills: int = 500) -> Mapping[str, Any]:
     """Small jobs with a cheap render under random kills: each must be done, once."""
-    sys.path.insert(0, str(KILL_TESTS))
+    sys.path.insert(0, str(HELPERS))
     from killing import run_with_kills
 
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
@@ -185,7 +185,7 @@ def bench_kills(home: Path, n_kills: int = 500) -> Mapping[str, Any]:
 
 def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Mapping[str, Any]]:
     """Peak memory of speak, and how far apart picture and sound end."""
-    from talkhead.media import probe, read_audio_chunks
+    from talkhead.media.reader import probe, read_audio_chunks
 
     results = []
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
@@ -212,9 +212,9 @@ def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Map
 
 def bench_store(home: Path, n_jobs: int = 10_000) -> Mapping[str, Any]:
     """Reading a table of so many lines, adding them, listing, and adding them again."""
-    from talkhead.app.dub import plan
+    from talkhead.app.dubbing.planner import plan
     from talkhead.app.dubbing.table import read_table
-    from talkhead.app.identities import Home
+    from talkhead.app.home.identities import Home
 
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
         folder = Path(name)

@@ -27,15 +27,15 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.app.composer import paste_mask
-from talkhead.app.evaluation.metrics import has_face, lmd
-from talkhead.app.evaluation.scenes import CropScene, held_out_frames, rendered_crops
-from talkhead.app.evaluation.takes import track
-from talkhead.app.identities import DATASET
-from talkhead.app.idle import IDLE_NAME, IdleClip, load_idle
-from talkhead.app.person import load_renderer
-from talkhead.app.prepare import prepared
-from talkhead.app.shots import Paster
+from talkhead.app.avatar import load_renderer
+from talkhead.app.composer.frames import Compositor
+from talkhead.app.composer.idle_clip import IDLE_NAME, IdleClip, load_idle
+from talkhead.app.composer.paste import paste_mask
+from talkhead.app.evaluation.measures.image import has_face, lmd
+from talkhead.app.evaluation.reference import CropReference, held_out_frames, rendered_crops
+from talkhead.app.evaluation.variant import track
+from talkhead.app.home.identities import DATASET
+from talkhead.app.workspace import prepared
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset, Tracks
 from talkhead.device import set_threads
@@ -63,7 +63,7 @@ def another_sentence(
     codes = _other_mouths(dataset.tracks, numbers, face.n_mouth)
     vertices = face.vertices(_other_mouths(tracked, numbers, face.n_mouth)).astype(np.float64)
     asked = project(vertices, tracked.viewmats[numbers].astype(np.float64), dataset.intrinsics)
-    scene = CropScene(dataset, numbers)
+    scene = CropReference(dataset, numbers)
     found = track(scene, rendered_crops(renderer, dataset, numbers, codes), FaceTracker)
     seen = has_face(found)
     jaw = np.linalg.norm((found - asked)[seen][:, list(CHIN_LINE)], axis=-1).mean(1)
@@ -87,7 +87,7 @@ def border(renderer: Renderer, idle: IdleClip) -> dict[str, Any]:
     """Energy of the border's luma filtered by [1, -2, 1] / 4 over time, over that of the clip's."""
     n = min(N_BORDER, len(idle))
     codes = np.roll(idle.codes, len(idle) // 2, axis=0)
-    paster = Paster(renderer, idle)
+    paster = Compositor(renderer, idle)
     rings: list[Bool] = []
     real: list[Float32] = []
     made: list[Float32] = []
@@ -126,7 +126,7 @@ def speed(renderer: Renderer, dataset: IdentityDataset, idle: IdleClip) -> dict[
         with torch.no_grad():
             renderer.render(*map(torch.from_numpy, arrays), info.crop_height, info.crop_width)
 
-    paster = Paster(renderer, idle)
+    paster = Compositor(renderer, idle)
     with closing(media.read_frames(idle.path, n_frames=N_TIMED)) as frames:
         held = list(frames)
     return {

@@ -49,30 +49,31 @@ import numpy as np
 import torch
 
 from benchmarks.posteriors import Encoder, PosteriorEncoder, ablation_encoder
-from talkhead.app.evaluation.crossval import (
+from talkhead.app.evaluation.cross_validation import (
     contiguous_folds,
     fair_gain,
     few_frames,
     mean_gain_bootstrap,
     paired_block_bootstrap,
 )
-from talkhead.app.evaluation.figures import plain
-from talkhead.app.evaluation.lips import lip_figures
-from talkhead.app.evaluation.metrics import lmd
-from talkhead.app.evaluation.phonemes import phoneme_figures
+from talkhead.app.evaluation.measures.image import lmd
+from talkhead.app.evaluation.measures.lips import lip_metrics
+from talkhead.app.evaluation.measures.phonemes import phoneme_metrics
+from talkhead.app.evaluation.results import plain
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.base import levelled, load_encoder
-from talkhead.encoder.hearings import hear_otherwise
-from talkhead.encoder.network import PRESETS
-from talkhead.encoder.phonemes import Phone
-from talkhead.encoder.predictor import Footage, fit_predictors
-from talkhead.encoder.prior import Prior, read_prior
-from talkhead.encoder.training import feature_spread
+from talkhead.encoder.base import normalize_level
+from talkhead.encoder.phones import Phone
+from talkhead.encoder.predictor.augmented import augmented_features
+from talkhead.encoder.predictor.model import PredictorTrainingData, fit_predictors
+from talkhead.encoder.predictor.network import PRESETS
+from talkhead.encoder.predictor.prior import Prior, read_prior
+from talkhead.encoder.predictor.training import feature_spread
+from talkhead.encoder.registry import load_encoder
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel, lip_aperture
-from talkhead.preprocess.headpose import track_head
-from talkhead.preprocess.motion import encode_motion, fit_face_model
+from talkhead.preprocess.head_pose import track_head
+from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
 from talkhead.progress import make_progress
 from talkhead.storage import make_folder, read_json, read_tensors, sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
@@ -123,7 +124,7 @@ class Block:
 
 
 @dataclass
-class Judged:
+class IdentityEvaluation:
     """Errors of a clip, in px: of each row [N]. held_out: of each system, its predictors' own errors
     on frames of the training blocks."""
 
@@ -214,7 +215,7 @@ def judge(
     n_seeds: int,
     cache: Path | None = None,
     ridge: bool = True,
-) -> tuple[Judged, Iterator[dict[str, Any]]]:
+) -> tuple[IdentityEvaluation, Iterator[dict[str, Any]]]:
     """The errors of each row on a clip, and the rows' figures."""
     start = time.perf_counter()
     points: dict[Row, list[Float32]] = defaultdict(list)
@@ -247,19 +248,25 @@ def judge(
     facts |= {"seconds": round(time.perf_counter() - start, 1)}
     errors = {row: np.asarray(lmd(shown, real), np.float64) for row, shown in made.items()}
     rows = _rows(dataset, clip, frames, made | {Row("real video"): real}, facts)
-    return Judged(clip, errors, dict(held_out)), rows
+    return IdentityEvaluation(clip, errors, dict(held_out)), rows
 
 
-def footage(dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int) -> Footage:
+def footage(
+    dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
+) -> PredictorTrainingData:
     """What a predictor may learn from for a block, as that encoder hears it."""
     heard = heard_footage(dataset, block, encoder)
     return replace(heard, otherwise=_otherwise(dataset, block, encoder, seed))
 
 
-def heard_footage(dataset: IdentityDataset, block: Block, encoder: Encoder) -> Footage:
+def heard_footage(
+    dataset: IdentityDataset, block: Block, encoder: Encoder
+) -> PredictorTrainingData:
     """As footage, of the sound as it is alone: no seed changes that."""
     features = encoder.encode(_sound(dataset, block))
-    return Footage(features, block.codes, block.train, dataset.tracks.silent, block.face)
+    return PredictorTrainingData(
+        features, block.codes, block.train, dataset.tracks.silent, block.face
+    )
 
 
 def _otherwise(
@@ -268,11 +275,11 @@ def _otherwise(
     # What pocketsphinx hears takes minutes, and it is no encoder that anybody could speak with.
     if isinstance(encoder, PosteriorEncoder):
         return ()
-    return hear_otherwise(encoder, _sound(dataset, block), seed)
+    return augmented_features(encoder, _sound(dataset, block), seed)
 
 
 def _sound(dataset: IdentityDataset, block: Block) -> Float32:
-    return levelled(dataset.waveform, dataset.tracks.silent | ~block.train)
+    return normalize_level(dataset.waveform, dataset.tracks.silent | ~block.train)
 
 
 def _prior(system: System, clip: Clip) -> Prior | None:
@@ -283,7 +290,7 @@ def _prior(system: System, clip: Clip) -> Prior | None:
     if not prior.belongs_to(load_encoder(system.encoder)):
         raise TalkheadError(
             f"{system.prior}: a prior of the encoder {prior.encoder} {prior.version}, not of "
-            f"{system.encoder}. Train one: python -m talkhead.encoder.prior"
+            f"{system.encoder}. Train one: python -m talkhead.encoder.predictor.prior"
         )
     return prior
 
@@ -335,11 +342,11 @@ def _rows(
     real, silent = made[Row("real video")], dataset.tracks.silent[frames]
     phones = None if clip.phones is None else [Phone(*phone) for phone in read_json(clip.phones)]
     for row, shown in made.items():
-        figures = asdict(lip_figures(frames, shown, real, silent=silent))
+        figures = asdict(lip_metrics(frames, shown, real, silent=silent))
         if phones is not None:
             aperture = np.full(len(dataset), np.nan, np.float32)
             aperture[frames] = lip_aperture(shown)
-            figures |= asdict(phoneme_figures(phones, aperture))
+            figures |= asdict(phoneme_metrics(phones, aperture))
         yield {"row": row.name, **_heard(row), **facts, **plain(figures)}
 
 
@@ -348,7 +355,7 @@ def _heard(row: Row) -> dict[str, Any]:
     return known | ({"seed": row.seed} if row.seed >= 0 else {})
 
 
-def compare(judged: Judged, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
+def compare(judged: IdentityEvaluation, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
     """On one clip: each system's predictor beside the mean mouth, and the first beside the others."""
     mean_mouth = judged.errors[Row("mean mouth")]
     pairs = [(str(s), judged.of(s), "mean mouth", mean_mouth) for s in systems]
@@ -365,7 +372,7 @@ def compare(judged: Judged, systems: Sequence[System]) -> Iterator[dict[str, Any
 
 
 def compare_over_clips(
-    clips: Sequence[Judged], systems: Sequence[System]
+    clips: Sequence[IdentityEvaluation], systems: Sequence[System]
 ) -> Iterator[dict[str, Any]]:
     """Over all clips with a floor, each alike: the mean fair gain and its interval."""
     known = [(clip, clip.clip.floor_px) for clip in clips if clip.clip.floor_px is not None]

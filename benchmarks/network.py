@@ -56,7 +56,9 @@ def outside(lines: Iterable[str]) -> tuple[int, list[str]]:
     return n_calls, found
 
 
-def traced(command: list[str], folder: Path, module: str = "talkhead.app.cli") -> dict[str, Any]:
+def traced(
+    command: list[str], folder: Path, module: str = "talkhead.app.cli.main"
+) -> dict[str, Any]:
     """What a module's command reached for, it and all that it started."""
     log = folder / "strace.log"
     strace = ["strace", "-f", "-qq", "-s", "64", "-e", f"trace={CALLS}", "-o", str(log)]

@@ -4,7 +4,7 @@
 
 A clip is tracked twice: as it is, where whatever is found is a false alarm, and with things drawn
 before the face, which come, stay and go. A frame counts as hidden where a thing covers more than
-LEAST_SHOWN of the face; pixels are those of the face. --sheets: pictures of what was found.
+MIN_SHOWN of the face; pixels are those of the face. --sheets: pictures of what was found.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 
 from talkhead import media
 from talkhead.cameras import default_intrinsics
-from talkhead.dataset import hidden_area, train_frames
+from talkhead.crops import hidden_area
 from talkhead.face import FACE_OVAL, LIPS, NOSE_BOTTOM
-from talkhead.preprocess.headpose import track_head
+from talkhead.frame_selection import train_frames
+from talkhead.preprocess.head_pose import track_head
 from talkhead.preprocess.landmarks import FaceTracker, mesh_triangles
 from talkhead.preprocess.occlusion import (
-    face_colours,
+    face_colors,
     head_posture,
     hidden_triangles,
     mouth_hidden,
@@ -34,7 +35,7 @@ from talkhead.preprocess.occlusion import (
 from talkhead.preprocess.pipeline import lip_measures
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
-LEAST_SHOWN = 0.05
+MIN_SHOWN = 0.05
 EVERY, STAYS, COMES = 100, 20, 8
 """Frames from thing to thing, that it stays, that it takes to come and to go."""
 KINDS = ("hand", "microphone", "cup")
@@ -49,7 +50,7 @@ class Tracked:
     """landmarks: [F, 478, 3]. colours: [F, T, 3]. found: [F]."""
 
     landmarks: Float32
-    colours: UInt8
+    colors: UInt8
     found: Bool
 
 
@@ -64,18 +65,18 @@ class Found:
 def track(frames: Iterator[UInt8]) -> Tracked:
     """Landmarks and colours of frames, as preprocessing takes them."""
     tracker, triangles = FaceTracker(), mesh_triangles()
-    landmarks, colours, found = [], [], []
+    landmarks, colors, found = [], [], []
     for frame in frames:
         face = tracker.track(frame)
         found.append(face is not None)
         landmarks.append(np.zeros((478, 3), np.float32) if face is None else face)
-        colours.append(
+        colors.append(
             np.zeros((len(triangles), 3), np.uint8)
             if face is None
-            else face_colours(frame, face, triangles)
+            else face_colors(frame, face, triangles)
         )
     tracker.close()
-    return Tracked(np.stack(landmarks), np.stack(colours), np.array(found))
+    return Tracked(np.stack(landmarks), np.stack(colors), np.array(found))
 
 
 def pasted(frame: UInt8, number: int, clean: Tracked) -> tuple[UInt8, Bool]:
@@ -88,9 +89,9 @@ def pasted(frame: UInt8, number: int, clean: Tracked) -> tuple[UInt8, Bool]:
     width = float(np.ptp(points[list(FACE_OVAL), 0]))
     x, y = PLACES[(event + event // 3) % len(PLACES)]
     middle = points[list(LIPS)].mean(0) + width * np.array([x, y + 1.6 * away])
-    skin = np.median(clean.colours[number], axis=0) * TONES[event // 3 % 3]
-    colour, alpha = draw(KINDS[event % 3], frame.shape[:2], middle, width, skin)
-    mixed = frame + alpha[..., None] * (colour - frame)
+    skin = np.median(clean.colors[number], axis=0) * TONES[event // 3 % 3]
+    color, alpha = draw(KINDS[event % 3], frame.shape[:2], middle, width, skin)
+    mixed = frame + alpha[..., None] * (color - frame)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), alpha > 0.5
 
 
@@ -140,7 +141,7 @@ def detect(tracked: Tracked, size: tuple[int, int]) -> Found:
     head = track_head(tracked.landmarks, found, found & train, intrinsics)
     posture = head_posture(head.poses.viewmats, lip_measures(head.canonical), found & train)
     triangles = mesh_triangles()
-    hidden = hidden_triangles(tracked.colours, posture, found, train, head.template, triangles)
+    hidden = hidden_triangles(tracked.colors, posture, found, train, head.template, triangles)
     return Found(hidden, mouth_hidden(hidden, head.template, triangles))
 
 
@@ -181,7 +182,7 @@ def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
         counts += (area & covered).sum(), covered.sum(), area.sum()
         if sheets and number % EVERY in (COMES, COMES + STAYS // 2):
             write_picture(sheets / f"{video.stem}-{number:05d}.png", video, number, clean, area)
-    flagged, true = found.hidden.any(1), share > LEAST_SHOWN
+    flagged, true = found.hidden.any(1), share > MIN_SHOWN
     return {
         "benchmark": "occlusion",
         "video": video.name,
@@ -189,7 +190,7 @@ def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
         "false_alarms": round(float(alarms.mean()), 4),
         "n_hidden": int(true.sum()),
         "frame_recall": round(float(flagged[true].mean()), 3),
-        "mouth_recall": round(float(found.mouth[mouth > LEAST_SHOWN / 2].mean()), 3),
+        "mouth_recall": round(float(found.mouth[mouth > MIN_SHOWN / 2].mean()), 3),
         "frame_precision": round(float((share[flagged] > 0).mean()), 3),
         "pixel_recall": round(float(counts[0] / counts[1]), 3),
         "pixel_precision": round(float(counts[0] / counts[2]), 3),

@@ -14,9 +14,11 @@ import numpy as np
 import scipy.ndimage
 
 from benchmarks.pase.sphinx import sphinx_phones
-from talkhead.encoder.base import SpeechEncoder, load_encoder
+from talkhead.encoder.base import SpeechEncoder
+from talkhead.encoder.forced_alignment import phones_unavailable_reason
 from talkhead.encoder.pase.corpus import UNKNOWN, label_frames
-from talkhead.encoder.phonemes import PHONES, SILENCE, why_no_phones
+from talkhead.encoder.phones import PHONES, SILENCE
+from talkhead.encoder.registry import load_encoder
 from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
@@ -42,7 +44,7 @@ class PosteriorEncoder:
     dim: int = len(PHONES)
 
     def __post_init__(self) -> None:
-        if missing := why_no_phones():
+        if missing := phones_unavailable_reason():
             raise TalkheadError(missing)
 
     def encode(self, waveform: Float32) -> SpeechFeatures:

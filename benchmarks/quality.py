@@ -22,18 +22,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkhead.app.evaluation.figures import FLOOR, MEAN, TRACKED, plain
-from talkhead.app.evaluation.identity import Subject
-from talkhead.app.evaluation.metrics import mouth_box
-from talkhead.app.evaluation.scenes import CropScene, encoded, held_out_frames, rendered_crops
-from talkhead.app.evaluation.sheets import contact_sheet, mouth_sheet, spread
-from talkhead.app.evaluation.takes import Instruments, look, make_take, track
-from talkhead.app.person import load_renderer
-from talkhead.app.prepare import prepared
+from talkhead.app.avatar import load_renderer
+from talkhead.app.evaluation.evaluate_identity import EvaluationTarget
+from talkhead.app.evaluation.measures.image import mouth_box
+from talkhead.app.evaluation.reference import (
+    CropReference,
+    encoded,
+    held_out_frames,
+    rendered_crops,
+)
+from talkhead.app.evaluation.report.contact_sheets import contact_sheet, mouth_sheet, spread
+from talkhead.app.evaluation.results import FLOOR, MEAN, TRACKED, plain
+from talkhead.app.evaluation.variant import MeasurementTools, look, make_variant, track
+from talkhead.app.workspace import prepared
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import make_progress
-from talkhead.renderers.base import Renderer, renderer_kind
+from talkhead.renderers.base import Renderer
+from talkhead.renderers.registry import get_renderer
 from talkhead.storage import make_folder, read_tensors
 
 N_COLUMNS = 8
@@ -73,8 +79,8 @@ def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
     dataset = prepared(folder)
     name, renderer = _load(source, options)
     numbers = held_out_frames(dataset)
-    subject = Subject(Path(), dataset, renderer, dataset.tracks.codes, numbers)
-    scene, instruments = CropScene(dataset, numbers), Instruments()
+    subject = EvaluationTarget(Path(), dataset, renderer, dataset.tracks.codes, numbers)
+    scene, instruments = CropReference(dataset, numbers), MeasurementTools()
     rows = {TRACKED: rendered_crops(renderer, dataset, numbers, subject.tracked)}
     if options.mean_mouth:
         rows[MEAN] = rendered_crops(renderer, dataset, numbers, subject.mean_mouths())
@@ -85,7 +91,7 @@ def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
             real = track(scene, scene.real(), instruments.tracker)
             for row, images in rows.items():
                 sight = look(scene, images, instruments, bar)
-                take = make_take(row, "made", "", sight, real, numbers, None, None)
+                take = make_variant(row, "made", "", sight, real, numbers, None, None)
                 facts = {"benchmark": "quality", "video": dataset.info.video, "renderer": name}
                 figures = {"images": take.images, "lips": take.lips}
                 print(json.dumps({**facts, "row": row, **_plain(figures)}), flush=True)
@@ -104,12 +110,12 @@ def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
         name = options.renderer or package.manifest.default_renderer
         return name, load_renderer(package, name, torch.device("cpu"))
     name = options.renderer or "gaussian"
-    kind, stored = renderer_kind(name), read_tensors(source)
+    kind, stored = get_renderer(name), read_tensors(source)
     model = {k.removeprefix("model."): t for k, t in stored.items() if k.startswith("model.")}
     return name, kind.renderer().from_tensors(model or stored, kind.presets()[options.preset])
 
 
-def _write_sheets(subject: Subject, stem: Path) -> None:
+def _write_sheets(subject: EvaluationTarget, stem: Path) -> None:
     part = subject.part(np.array(spread(len(subject.numbers), N_COLUMNS)))
     dataset, numbers = part.dataset, part.numbers
     real = [dataset.frames[number] for number in numbers]

@@ -1,6 +1,6 @@
 """On how many reports of reference clips each measure puts real > right > wrong sentence.
 
-    python -m benchmarks.rankings REPORT.json... > app/evaluation/rankings.json
+    python -m benchmarks.rankings REPORT.json... > app/evaluation/measure_validity.json
 
 Writes {measure's key: [reports in which it held, reports in which it could be taken]}.
 """
@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from talkhead.app.evaluation.figures import MEASURES
+from talkhead.app.evaluation.measures.registry import MEASURES
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from talkhead.app.composer import paste_mask
-from talkhead.app.evaluation.metrics import head_mask
-from talkhead.app.identities import Home
-from talkhead.app.idle import idle_frames, load_idle
-from talkhead.dataset import cut_crop
+from talkhead.app.composer.idle_clip import idle_frames, load_idle
+from talkhead.app.composer.paste import paste_mask
+from talkhead.app.evaluation.measures.image import head_mask
+from talkhead.app.home.identities import Home
+from talkhead.crops import cut_crop
 from talkhead.face import INNER_LIPS
 from talkhead.types import UInt8
 
@@ -31,10 +31,10 @@ def shrink_sheet(sheet: Path, target: Path) -> None:
     cv2.imwrite(str(target), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
-def tint(image: UInt8, mask: UInt8, colour: tuple[int, int, int]) -> UInt8:
+def tint(image: UInt8, mask: UInt8, color: tuple[int, int, int]) -> UInt8:
     """An image with the pixels of a mask drawn towards a colour."""
     share = (mask > 127).astype(np.float32)[..., None] * 0.45
-    return (image * (1 - share) + np.array(colour) * share).astype(np.uint8)
+    return (image * (1 - share) + np.array(color) * share).astype(np.uint8)
 
 
 def draw_regions(home: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     """load_encoder, without the cost of PyTorch for those who want phones alone."""
     if name == "load_encoder":
-        from talkhead.encoder.base import load_encoder
+        from talkhead.encoder.registry import load_encoder
 
         return load_encoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import entry_points
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from talkhead.audio import measure_loudness
-from talkhead.encoder.mel import MelEncoder
-from talkhead.encoder.mfcc import MfccEncoder
-from talkhead.encoder.pase.encoder import PaseEncoder
-from talkhead.errors import TalkheadError
 from talkhead.types import Bool, Float32, Float64, SpeechFeatures
-
-ENTRY_POINTS = "talkhead.encoders"
 
 SPEECH_LEVEL_DB = -23.0
 """Level, in dB of full scale, that `speech_gain` brings speech to."""
@@ -61,39 +53,6 @@ class SpeechEncoder(Protocol):
         """A fresh stream of one waveform."""
 
 
-ENCODERS: dict[str, Callable[[], SpeechEncoder]] = {
-    "pase": PaseEncoder.shipped,
-    "mel": MelEncoder,
-    "mfcc": MfccEncoder,
-}
-DEFAULT_ENCODER = "pase"
-WEIGHTS_SUFFIX = ".safetensors"
-
-
-def encoder_names() -> list[str]:
-    """Every encoder that can be asked for, those of other packages included."""
-    return sorted({*ENCODERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
-
-
-def load_encoder(name: str) -> SpeechEncoder:
-    """The encoder of that name, or PASE with the weights in that .safetensors file.
-
-    Raises TalkheadError naming those there are, PackageError for missing or damaged weights.
-    """
-    if name in ENCODERS:
-        return ENCODERS[name]()
-    if name.endswith(WEIGHTS_SUFFIX):
-        return PaseEncoder.from_file(Path(name))
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            encoder: SpeechEncoder = entry.load()()
-            return encoder
-    raise TalkheadError(
-        f"there is no encoder {name!r}. Choose one of: {', '.join(encoder_names())}, "
-        f"or pass a {WEIGHTS_SUFFIX} file of your own weights of PASE"
-    )
-
-
 def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
     """Feature vectors [n, dim] of a waveform that comes in chunks [n_samples]."""
     return encode_stream(encoder.stream(), chunks)
@@ -122,7 +81,7 @@ def speech_gain(powers: Float64, silent: Bool) -> float:
     return float(10.0 ** (np.clip(gain_db, -MAX_GAIN_DB, MAX_GAIN_DB) / 20.0))
 
 
-def levelled(waveform: Float32, silent: Bool) -> Float32:
+def normalize_level(waveform: Float32, silent: Bool) -> Float32:
     """A waveform [n_samples] at 16 kHz at the level encoders hear, by its frames not silent [F]."""
     gain = speech_gain(measure_loudness([waveform]).powers, silent)
     return np.asarray(waveform * np.float32(gain), np.float32)

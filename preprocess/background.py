@@ -140,10 +140,10 @@ def _inpaint(image: UInt8, seen: Bool) -> UInt8:
     height, width = seen.shape
     small_size = (max(1, width // 4), max(1, height // 4))
     weight = cv2.resize(seen.astype(np.float32), small_size, interpolation=cv2.INTER_AREA)
-    colour = image.astype(np.float32)
-    colour *= seen[..., None]
-    colour = cv2.resize(colour, small_size, interpolation=cv2.INTER_AREA)
-    filled = _push_pull(colour, weight)
+    color = image.astype(np.float32)
+    color *= seen[..., None]
+    color = cv2.resize(color, small_size, interpolation=cv2.INTER_AREA)
+    filled = _push_pull(color, weight)
     large = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
     large += np.float32(0.5)  # in place: these are the largest arrays there are
     np.clip(large, 0, 255, out=large)
@@ -151,19 +151,19 @@ def _inpaint(image: UInt8, seen: Bool) -> UInt8:
 
 
 def _push_pull(
-    colour: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    color: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Premultiplied colours [h, w, 3] with weights [h, w] -> colours everywhere, coarse to fine."""
     height, width = weight.shape
     if min(height, width) <= 2:
-        mean = colour.reshape(-1, 3).sum(0) / max(float(weight.sum()), 1e-6)
-        coarse = np.broadcast_to(mean, colour.shape).astype(np.float32)
+        mean = color.reshape(-1, 3).sum(0) / max(float(weight.sum()), 1e-6)
+        coarse = np.broadcast_to(mean, color.shape).astype(np.float32)
     else:
         half = ((width + 1) // 2, (height + 1) // 2)
         small = _push_pull(
-            cv2.resize(colour, half, interpolation=cv2.INTER_AREA),
+            cv2.resize(color, half, interpolation=cv2.INTER_AREA),
             cv2.resize(weight, half, interpolation=cv2.INTER_AREA),
         )
         coarse = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(colour + coarse * (1.0 - weight[..., None]), dtype=np.float32)
+    return np.asarray(color + coarse * (1.0 - weight[..., None]), dtype=np.float32)

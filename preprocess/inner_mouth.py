@@ -75,11 +75,11 @@ def mouth_brightness(image: UInt8, landmarks: Float32) -> Float64:
     if part.size == 0:
         return np.zeros(N_PLACES)
     sigma = max(0.6, 0.12 * float(np.linalg.norm(grid[0, -1] - grid[0, 0])) / (COLUMNS - 1))
-    grey = cv2.GaussianBlur(
+    gray = cv2.GaussianBlur(
         cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), sigma
     )
     places = (grid - np.array([left, top]) - 0.5).astype(np.float32)
     found = cv2.remap(
-        grey, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        gray, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(found.ravel() / 255.0, np.float64)

@@ -27,7 +27,7 @@ MAX_LEARNT = 600
 N_ROUNDS = 8
 OUTLIER = 4.0
 """In deviations: what strays farther has no say in what is usual, and counts as no more than this."""
-LEAST_SPREAD = 0.03
+MIN_SPREAD = 0.03
 """No colour is more certain than this, as a logarithm."""
 REACH = 0.15
 """Standard deviation of a neighbourhood, in distances of the outer eye corners."""
@@ -40,7 +40,7 @@ CHUNK = 500
 
 
 @dataclass(frozen=True)
-class Usual:
+class ColorModel:
     """What a face looks like: log colours [T, 3] linear in posture, and how they stray.
 
     middle, unit, low, high: [D] of postures. slopes: [1 + D, T * 3]. spread: [T * 3].
@@ -53,16 +53,16 @@ class Usual:
     slopes: Float64
     spread: Float64
 
-    def strangeness(self, colours: UInt8, posture: Float64) -> Float64:
+    def deviation(self, colors: UInt8, posture: Float64) -> Float64:
         """How far triangles [F, T] stray, in deviations, at most OUTLIER."""
-        seen = _log(colours)
+        seen = _log(colors)
         within = (np.clip(posture, self.low, self.high) - self.middle) / self.unit
         stray = seen - _terms(within) @ self.slopes
-        far = ((stray - _gain(stray)) / self.spread).reshape(colours.shape)
+        far = ((stray - _gain(stray)) / self.spread).reshape(colors.shape)
         return np.asarray(np.minimum(np.sqrt(np.square(far).mean(-1)), OUTLIER))
 
 
-def face_colours(frame: UInt8, landmarks: Float32, triangles: Int) -> UInt8:
+def face_colors(frame: UInt8, landmarks: Float32, triangles: Int) -> UInt8:
     """Mean colour [T, 3] of each triangle [T, 3] of a face in a frame [H, W, 3].
 
     landmarks: [478, 3] pixels. What lies outside of the frame repeats its edge.
@@ -99,24 +99,24 @@ def head_posture(viewmats: Float32, lips: Float32, learnt: Bool) -> Float64:
 
 
 def hidden_triangles(
-    colours: UInt8, posture: Float64, found: Bool, train: Bool, template: Float32, triangles: Int
+    colors: UInt8, posture: Float64, found: Bool, train: Bool, template: Float32, triangles: Int
 ) -> Bool:
     """Which triangles of the face something stands before, [F, T].
 
-    colours: [F, T, 3] of face_colours. posture: [F, D]. found, train: [F] frames in which the face was
+    colours: [F, T, 3] of face_colors. posture: [F, D]. found, train: [F] frames in which the face was
     seen; what is usual is learnt from those that are both. template: [478, 3]. triangles: [T, 3].
     """
     learnt = np.flatnonzero(found & train)
     learnt = learnt[np.linspace(0, len(learnt) - 1, min(MAX_LEARNT, len(learnt))).astype(int)]
-    usual = learn_usual(colours[learnt], posture[learnt])
+    usual = fit_color_model(colors[learnt], posture[learnt])
     near = _neighbourhoods(template, triangles)
     # A fringe moves, too: what covers the forehead alone is taken for hair.
     brows = template[list(LEFT_BROW + RIGHT_BROW), 1].min()
-    below_hair = _centres(template, triangles)[:, 1] > brows
-    most, inside = np.zeros(len(found)), np.zeros(colours.shape[:2], dtype=bool)
+    below_hair = _centers(template, triangles)[:, 1] > brows
+    most, inside = np.zeros(len(found)), np.zeros(colors.shape[:2], dtype=bool)
     for start in range(0, len(found), CHUNK):
         part = slice(start, start + CHUNK)
-        strange = usual.strangeness(colours[part], posture[part]) @ near
+        strange = usual.deviation(colors[part], posture[part]) @ near
         most[part] = strange[:, below_hair].max(1) * found[part]
         inside[part] = strange > np.maximum(INSIDE, EDGE * most[part, None])
     hidden = binary_propagation(most > SURE, mask=most > LIKELY)
@@ -126,13 +126,13 @@ def hidden_triangles(
 
 def mouth_hidden(hidden: Bool, template: Float32, triangles: Int) -> Bool:
     """In which frames [F] something stands before the face below the nose, of hidden [F, T]."""
-    below = _centres(template, triangles)[:, 1] > template[NOSE_BOTTOM, 1]
+    below = _centers(template, triangles)[:, 1] > template[NOSE_BOTTOM, 1]
     return np.asarray(hidden[:, below].any(1))
 
 
-def learn_usual(colours: UInt8, posture: Float64) -> Usual:
+def fit_color_model(colors: UInt8, posture: Float64) -> ColorModel:
     """What colours [F, T, 3] are at postures [F, D]: least squares, again without what strays far."""
-    seen = _log(colours)
+    seen = _log(colors)
     low, high = np.quantile(posture, [0.02, 0.98], axis=0)
     middle, unit = posture.mean(0), posture.std(0) + 1e-9
     terms = _terms((np.clip(posture, low, high) - middle) / unit)
@@ -142,12 +142,12 @@ def learn_usual(colours: UInt8, posture: Float64) -> Usual:
         slopes = _weighted_fit(terms, seen - gain, _trust(seen - gain - usual))
         usual = terms @ slopes
     stray = seen - usual - _gain(seen - usual)
-    return Usual(middle, unit, low, high, slopes, _spread(stray, LEAST_SPREAD))
+    return ColorModel(middle, unit, low, high, slopes, _spread(stray, MIN_SPREAD))
 
 
-def _log(colours: UInt8) -> Float64:
+def _log(colors: UInt8) -> Float64:
     """Logarithms [F, T * 3]: exposure and white balance become sums."""
-    return np.log(colours.reshape(len(colours), -1) + DARK)
+    return np.log(colors.reshape(len(colors), -1) + DARK)
 
 
 def _gain(stray: Float64) -> Float64:
@@ -180,7 +180,7 @@ def _weighted_fit(terms: Float64, values: Float64, weights: Float64) -> Float64:
     return np.linalg.solve(normal, ((weights * values).T @ terms)[..., None])[..., 0].T
 
 
-def _centres(template: Float32, triangles: Int) -> Float64:
+def _centers(template: Float32, triangles: Int) -> Float64:
     return template[triangles].mean(1).astype(np.float64)
 
 

@@ -13,7 +13,7 @@ from talkhead.preprocess.landmarks import FaceTracker
 from talkhead.types import UInt8
 
 N_LOOKS = 12
-LEAST_SEEN, LEAST_GAIN = 10, 2
+MIN_SEEN, MIN_GAIN = 10, 2
 """Of the looks at turned frames, so many must show a face, and so many more than those as they are."""
 
 
@@ -26,7 +26,7 @@ def is_upside_down(video: Path) -> bool:
     for frame in _spread(video):
         as_they_are += _has_face(frame)
         turned += _has_face(np.ascontiguousarray(frame[::-1, ::-1]))
-    return turned >= LEAST_SEEN and turned >= as_they_are + LEAST_GAIN
+    return turned >= MIN_SEEN and turned >= as_they_are + MIN_GAIN
 
 
 def _spread(video: Path) -> Iterator[UInt8]:

@@ -21,6 +21,7 @@ import torch
 from talkhead import media
 from talkhead.cameras import default_intrinsics
 from talkhead.config import read_object
+from talkhead.crops import crop_landmarks
 from talkhead.dataset import (
     ADVICE,
     ALL_FRAMES,
@@ -31,16 +32,17 @@ from talkhead.dataset import (
     IdentityDataset,
     ImageFile,
     Tracks,
-    crop_landmarks,
-    spread_frames,
-    train_frames,
 )
 from talkhead.errors import FootageError
 from talkhead.face import N_BODY, N_INNER, OUTER_EYE_CORNERS, FaceModel, lip_aperture
+from talkhead.frame_selection import spread_frames, train_frames
+from talkhead.media.probing import probe_footage
+from talkhead.preprocess.av_sync import AvOffset, measure_offset, shift_waveform
 from talkhead.preprocess.background import MAX_SAMPLES, clean_plate, disk_bytes
-from talkhead.preprocess.body import body_codes
-from talkhead.preprocess.cutting import Cut, Looks, check_space, cut_heads
-from talkhead.preprocess.headpose import MOST_SHAPING, HeadTrack, track_head
+from talkhead.preprocess.body_motion import body_codes
+from talkhead.preprocess.frame_selection import MAX_FRAMES, choose_kept, frame_places
+from talkhead.preprocess.head_crops import CropJob, FrameFeatures, check_space, write_head_crops
+from talkhead.preprocess.head_pose import MAX_SHAPING, HeadTrack, track_head
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
 from talkhead.preprocess.landmarks import (
     FaceTracker,
@@ -48,25 +50,28 @@ from talkhead.preprocess.landmarks import (
     bridge_gaps,
     mesh_triangles,
 )
-from talkhead.preprocess.motion import encode_motion, fit_face_model
-from talkhead.preprocess.novelty import MOST_FRAMES, choose_kept, frame_places
+from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
 from talkhead.preprocess.occlusion import (
-    face_colours,
+    face_colors,
     head_posture,
     hidden_triangles,
     mouth_hidden,
 )
+from talkhead.preprocess.person_mask import CropPlan, plan_crops
 from talkhead.preprocess.quality import (
     check_footage,
     check_learnt,
     report_quality,
     well_tracked,
 )
-from talkhead.preprocess.segmentation import CropPlan, plan_crops
-from talkhead.preprocess.sync import AvOffset, measure_offset, shift_waveform
-from talkhead.probing import probe_footage
 from talkhead.progress import Progress
-from talkhead.storage import file_errors, make_folder, write_bytes, write_json, write_tensors
+from talkhead.storage import (
+    make_folder,
+    translate_os_errors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from talkhead.tensors import Size, TensorSpec, read_checked
 from talkhead.types import (
     FRAME_RATE,
@@ -142,7 +147,7 @@ def _prepare(
     motion = _motion(video, info, folder, config, progress, silence)
     learnt = motion.clear & motion.train
     kept = _kept(motion, folder, progress)
-    cut = Cut(
+    cut = CropJob(
         video,
         motion.plan,
         motion.tracking.landmarks,
@@ -151,7 +156,7 @@ def _prepare(
         default_intrinsics(info.width, info.height),
     )
     check_space(folder, cut, disk_bytes(info.height, info.width))
-    looks = cut_heads(folder, cut, progress)
+    looks = write_head_crops(folder, cut, progress)
     moving = _background(cut, learnt, folder, info, progress)
     _report(motion, moving, folder, progress)
     facts = DatasetInfo(
@@ -208,12 +213,12 @@ def _motion(
 ) -> _Motion:
     """The clip's motion; writes its sound, in sync, too."""
     waveform = media.read_audio(video, SAMPLE_RATE)
-    tracking, colours, n_faces = _track(video, info, folder, config, progress)
+    tracking, colors, n_faces = _track(video, info, folder, config, progress)
     tracking, covered = bridge_gaps(tracking)
     offset, head = _align(tracking, covered, waveform, folder, info, config, progress)
     waveform = shift_waveform(waveform, offset.corrected_ms)
     train = train_frames(len(tracking), config.use_all_frames)
-    hidden = _hidden(colours, tracking, head, train)
+    hidden = _hidden(colors, tracking, head, train)
     usable = well_tracked(tracking, covered, head.poses)
     usable &= ~mouth_hidden(hidden, head.template, mesh_triangles())
     learnt = usable & ~hidden.any(1) & train
@@ -227,7 +232,7 @@ def _motion(
             f"{video}: no speech is heard. Lips are learned from speech: record a person speaking"
         )
     write_tensors(folder / WAVEFORM, {"waveform": torch.from_numpy(waveform)})
-    shaping = np.isin(np.arange(len(learnt)), spread_frames(learnt, MOST_SHAPING))
+    shaping = np.isin(np.arange(len(learnt)), spread_frames(learnt, MAX_SHAPING))
     face = fit_face_model(head.template, head.canonical, shaping, silent, mesh_triangles())
     codes = encode_motion(face, head.canonical)
     return _Motion(
@@ -249,14 +254,14 @@ def _motion(
 def _kept(motion: _Motion, folder: Path, progress: Progress) -> Bool:
     """Which frames [F] are kept as images; of long footage written down, for a run that goes on."""
     n_frames, stored = len(motion.train), folder / "kept.safetensors"
-    if n_frames <= MOST_FRAMES:
+    if n_frames <= MAX_FRAMES:
         return np.ones(n_frames, dtype=bool)
     if not stored.exists():
         learnt = motion.clear & motion.train
         with progress.step("Choosing frames", total=1) as step:
             places = frame_places(motion.codes, motion.poses.viewmats, learnt)
             hidden = np.asarray(motion.hidden.any(1))
-            kept = choose_kept(places, motion.clear, motion.train, hidden, MOST_FRAMES)
+            kept = choose_kept(places, motion.clear, motion.train, hidden, MAX_FRAMES)
             write_tensors(stored, {"kept": torch.from_numpy(kept)})
             step.advance()
     flags = {"kept": TensorSpec((n_frames,), torch.bool)}
@@ -269,7 +274,7 @@ def _kept(motion: _Motion, folder: Path, progress: Progress) -> Bool:
     return kept
 
 
-def _tracks(motion: _Motion, kept: Bool, looks: Looks) -> Tracks:
+def _tracks(motion: _Motion, kept: Bool, looks: FrameFeatures) -> Tracks:
     """The tracks, with codes of inner mouth and body."""
     face, tracking, plan = motion.face, motion.tracking, motion.plan
     codes = motion.codes.copy()
@@ -350,18 +355,18 @@ def _track_chunk(
     """Tracks of the next TRACK_CHUNK frames, of the face that the parts before followed."""
     tracker = FaceTracker(_last_face(parts))
     triangles = mesh_triangles()
-    faces, colours = [], np.zeros((TRACK_CHUNK, len(triangles), 3), np.uint8)
+    faces, colors = [], np.zeros((TRACK_CHUNK, len(triangles), 3), np.uint8)
     for i, frame in enumerate(islice(frames, TRACK_CHUNK)):
         faces.append(face := tracker.follow(frame))
         if face is not None:
-            colours[i] = face_colours(frame, face.landmarks, triangles)
+            colors[i] = face_colors(frame, face.landmarks, triangles)
     tracking = as_tracking(faces)
     tracker.close()
     return {
         "landmarks": torch.from_numpy(tracking.landmarks),
         "blendshapes": torch.from_numpy(tracking.blendshapes),
         "found": torch.from_numpy(tracking.found),
-        "colours": torch.from_numpy(colours[: len(faces)]),
+        "colours": torch.from_numpy(colors[: len(faces)]),
         "n_faces": torch.tensor(tracker.most_faces),
     }
 
@@ -400,13 +405,11 @@ def _align(
     return offset, head
 
 
-def _hidden(colours: UInt8, tracking: Tracking, head: HeadTrack, train: Bool) -> Bool:
+def _hidden(colors: UInt8, tracking: Tracking, head: HeadTrack, train: Bool) -> Bool:
     """Triangles of the face that something stands before, [F, T]."""
     learnt = tracking.found & train
     posture = head_posture(head.poses.viewmats, lip_measures(head.canonical), learnt)
-    return hidden_triangles(
-        colours, posture, tracking.found, train, head.template, mesh_triangles()
-    )
+    return hidden_triangles(colors, posture, tracking.found, train, head.template, mesh_triangles())
 
 
 def lip_measures(points: Float32) -> Float32:
@@ -418,7 +421,9 @@ def lip_measures(points: Float32) -> Float32:
     return np.stack([lip_aperture(points), width, lower], axis=1).astype(np.float32)
 
 
-def _background(cut: Cut, usable: Bool, folder: Path, info: MediaInfo, progress: Progress) -> bool:
+def _background(
+    cut: CropJob, usable: Bool, folder: Path, info: MediaInfo, progress: Progress
+) -> bool:
     """plate.png, and whether the camera moved."""
     target, facts = folder / "plate.png", folder / "plate.json"
     if not facts.exists():
@@ -428,7 +433,7 @@ def _background(cut: Cut, usable: Bool, folder: Path, info: MediaInfo, progress:
             chosen = spread_frames(usable & cut.kept, MAX_SAMPLES)
             images = _pick(cut.video, set(chosen.tolist()))
             spread = (_spread_mask(masks[i], cut.plan, i, info) for i in chosen)
-            with file_errors(target):
+            with translate_os_errors(target):
                 plate = clean_plate(images, spread, folder)
             _, png = cv2.imencode(".png", plate.image[..., ::-1])
             write_bytes(target, png.tobytes())

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
-from talkhead.errors import TalkheadError
 from talkhead.types import Rendering
-
-ENTRY_POINTS = "talkhead.renderers"
 
 
 @dataclass(frozen=True)
@@ -91,75 +86,8 @@ class Renderer(Protocol):
     def after_step(self, step: int) -> None:
         """Called after each optimiser step."""
 
-    def after_fit(self, batch: TrainBatch) -> None:
+    def finalize(self, batch: TrainBatch) -> None:
         """Called once the last step is done, with training frames spread over the footage."""
 
-    def take_less_memory(self) -> bool:
+    def reduce_memory(self) -> bool:
         """Called when a GPU's memory ran out: do less at once; False where that is not possible."""
-
-
-def _any_device(config: Any, device: torch.device) -> Any:
-    return config
-
-
-@dataclass(frozen=True)
-class RendererKind:
-    """How to make a renderer: its class, its config class, its presets by name.
-
-    for_device: a config as it is best fitted on a device; what it makes runs on every one.
-    """
-
-    renderer: Callable[[], type[Renderer]]
-    config: Callable[[], type[Any]]
-    presets: Callable[[], Mapping[str, Any]]
-    for_device: Callable[[Any, torch.device], Any] = _any_device
-
-
-def _warp() -> RendererKind:
-    from talkhead.renderers.warp import model
-
-    return RendererKind(lambda: model.WarpRenderer, lambda: model.WarpConfig, lambda: model.PRESETS)
-
-
-def _gaussian() -> RendererKind:
-    from talkhead.renderers.gaussian import model
-
-    return RendererKind(
-        lambda: model.GaussianRenderer, lambda: model.GaussianConfig, lambda: model.PRESETS
-    )
-
-
-def _nerf() -> RendererKind:
-    from talkhead.renderers.nerf import config, model
-
-    return RendererKind(
-        lambda: model.NerfRenderer,
-        lambda: config.NerfConfig,
-        lambda: config.PRESETS,
-        model.for_device,
-    )
-
-
-RENDERERS: dict[str, Callable[[], RendererKind]] = {
-    "gaussian": _gaussian,
-    "nerf": _nerf,
-    "warp": _warp,
-}
-
-
-def renderer_names() -> list[str]:
-    """Every renderer that can be asked for, those of other packages included."""
-    return sorted({*RENDERERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
-
-
-def renderer_kind(name: str) -> RendererKind:
-    """The renderer of that name. Raises TalkheadError naming those there are."""
-    if name in RENDERERS:
-        return RENDERERS[name]()
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            kind: RendererKind = entry.load()()
-            return kind
-    raise TalkheadError(
-        f"there is no renderer {name!r}. Choose one of: {', '.join(renderer_names())}"
-    )

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.renderers.arithmetic import IN_ORDER
 from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.fastmath import IN_ORDER
 from talkhead.types import Float32, Rendering
 
 WINDOW = 8

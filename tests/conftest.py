@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import pytest
 import torch
-from fixtures_head import make_dataset
+from synthetic_head import make_dataset
 
 from talkhead.dataset import IdentityDataset
 from talkhead.identity import (

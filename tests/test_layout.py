@@ -19,36 +19,30 @@ else:
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("preprocess", "encoder", "renderers", "app", "weights")
-LEVELS = {"core": 0, "weights": 1, "preprocess": 2, "encoder": 2, "renderers": 2, "app": 3}
+LEVELS = {"talkhead": 0, "weights": 1, "preprocess": 2, "encoder": 2, "renderers": 2, "app": 3}
 FOLDERS = (*LEVELS, "tests", "benchmarks", "samples")
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 100
-# Of core/__init__, which imports them for type checkers alone:
+# Of talkhead/__init__, which imports them for type checkers alone:
 LAZY_DOORS = {
     "talkhead.app.dub",
     "talkhead.app.evaluate",
     "talkhead.app.fit",
-    "talkhead.app.output",
+    "talkhead.app.evaluation.evaluate_identity",
+    "talkhead.app.request",
     "talkhead.app.speak",
 }
 FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}
-
-
-MAKING = "making"
-"""Folders of scripts that made what is shipped; they are no packages."""
 
 
 def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-def shipped(*folders: str) -> list[Path]:
-    return [path for path in sources(*folders) if MAKING not in path.parts]
-
-
 def module_name(path: Path) -> str:
     parts = [*path.relative_to(ROOT).with_suffix("").parts]
-    parts[0] = "talkhead" if parts[0] == "core" else f"talkhead.{parts[0]}"
+    if parts[0] != "talkhead":
+        parts.insert(0, "talkhead")
     return ".".join(parts).removesuffix(".__init__")
 
 
@@ -59,7 +53,7 @@ def setuptools_settings() -> dict[str, Any]:
 
 def test_pyproject_lists_exactly_the_packages_of_the_tree() -> None:
     settings = setuptools_settings()
-    folders = {path.parent.relative_to(ROOT).as_posix() for path in shipped(*LEVELS)}
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(*LEVELS)}
     folders.add("samples")  # for the line of speech in it
     found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
     assert settings["package-dir"] == found
@@ -67,7 +61,7 @@ def test_pyproject_lists_exactly_the_packages_of_the_tree() -> None:
     assert [f for f in sorted(folders) if not (ROOT / f / "__init__.py").is_file()] == []
 
 
-NOT_PACKED = {MAKING, "__pycache__", "README.md"}
+NOT_PACKED = {"__pycache__", "README.md"}
 """Folders and files beside the code that a wheel does without."""
 
 
@@ -86,7 +80,7 @@ def test_pyproject_packs_all_data_files() -> None:
         for path in (ROOT / settings["package-dir"][package]).glob(pattern)
     }
     assert sorted(found - covered) == []
-    assert Path("core/py.typed") in covered
+    assert Path("talkhead/py.typed") in covered
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -105,7 +99,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def stage_of(module: str) -> str:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in STAGES else "core"
+    return parts[1] if len(parts) > 1 and parts[1] in STAGES else "talkhead"
 
 
 def wrong_imports(module: str, code: str) -> list[str]:
@@ -126,7 +120,7 @@ def wrong_imports(module: str, code: str) -> list[str]:
 
 
 def test_imports_run_one_way() -> None:
-    wrong = [w for path in shipped(*LEVELS) for w in wrong_imports(module_name(path), read(path))]
+    wrong = [w for path in sources(*LEVELS) for w in wrong_imports(module_name(path), read(path))]
     assert wrong == []
 
 
@@ -142,7 +136,7 @@ def test_imports_run_one_way() -> None:
         ("talkhead.weights", "import talkhead.encoder.mel", True),
         ("talkhead.dataset", "from talkhead.app.fit import fit", True),
         ("talkhead", "if TYPE_CHECKING:\n    from talkhead.app.fit import fit", False),
-        ("talkhead", "if TYPE_CHECKING:\n    from talkhead.app.lines import Line", True),
+        ("talkhead", "if TYPE_CHECKING:\n    from talkhead.app.resume import Line", True),
         ("talkhead", "if not TYPE_CHECKING:\n    from talkhead.app.fit import fit", True),
         ("talkhead", "def __getattr__(n):\n    from talkhead.app.fit import fit", True),
         ("talkhead", "from talkhead.app.fit import fit", True),
@@ -231,7 +225,7 @@ def test_renderers_and_encoders_import_without_mediapipe() -> None:
     assert "talkhead.renderers.gaussian.rasterizer" in done.stdout
 
 
-PRINTERS = {"app/printing.py", "core/progress.py"}
+PRINTERS = {"app/cli/console.py", "talkhead/progress.py"}
 
 
 def prints(code: str) -> bool:
@@ -241,7 +235,9 @@ def prints(code: str) -> bool:
 
 
 def test_only_what_escapes_prints() -> None:
-    """Text of files must not act on the terminal: `app/printing.py` and `core/progress.py` see to it."""
+    """Text from files is escaped: only app/cli/console.py and talkhead/progress.py print."""
     assert prints("def f():\n    print(1)") and not prints("print_line(1)")
-    paths = [p for p in shipped("core", "preprocess", "renderers", "app") if prints(p.read_text())]
+    paths = [
+        p for p in sources("talkhead", "preprocess", "renderers", "app") if prints(p.read_text())
+    ]
     assert {path.relative_to(ROOT).as_posix() for path in paths} <= PRINTERS

@@ -11,7 +11,12 @@ HERE = Path(__file__).parent
 
 def test_it_works_without_the_modules_and_functions_of_posix(tmp_path: Path) -> None:
     sound = HERE.parent / "samples" / "line.wav"
-    command = [sys.executable, str(HERE / "without_posix.py"), str(sound), str(tmp_path)]
+    command = [
+        sys.executable,
+        str(HERE / "helpers" / "without_posix.py"),
+        str(sound),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 100  # modules

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS, renderer_names
-from talkhead.app.dubbing.formats import STAND_IN, column_name, records
-from talkhead.app.jobs import named_files
-from talkhead.app.output import OutputOptions, check_options, files_of
+from talkhead.app.dubbing.job_store import named_files
+from talkhead.app.dubbing.table_formats import STAND_IN, column_name, records
+from talkhead.app.output.finalize import output_files
+from talkhead.app.request import OutputOptions, check_options
 from talkhead.errors import TalkheadError
-from talkhead.storage import expanded, explain_os_error, named_file
+from talkhead.storage import existing_file, expanded, explain_os_error
 
 TIMELINES = ("idle", "source")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -63,7 +64,7 @@ class Row:
     @property
     def outputs(self) -> list[Path]:
         """The output, and the files that will lie beside it."""
-        return files_of(self.output, build_options(self.options))
+        return output_files(self.output, build_options(self.options))
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def _value(name: str, text: str, kind: str, folder: Path) -> Any:
         raise TalkheadError(f"{name} {text!r}: is no {kind.split(' ')[0]}") from None
     if "Path" in kind:
         return str(_path(text, folder))
-    beside = named_file(str(folder / text)) if name in ("background", "transcript") else None
+    beside = existing_file(str(folder / text)) if name in ("background", "transcript") else None
     return str(beside) if beside is not None else text
 
 

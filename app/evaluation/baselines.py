@@ -24,7 +24,7 @@ def mean_mouth(real: Float32, source: Float32) -> Float32:
     return _placed(np.nanmean(_shapes(source), axis=0, keepdims=True), real)
 
 
-def wrong_sentence(real: Float32, source: Float32) -> Float32:
+def mismatched_speech(real: Float32, source: Float32) -> Float32:
     """Landmarks [N, 478, 2] that move as the source's [N, 478, 2] do."""
     return _placed(_shapes(source), real)
 

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.fuzz.kinds import SUITE
 from benchmarks.fuzz.supervisor import Supervisor, supervised
 from benchmarks.fuzz.trial import FAULTS, Suite
-from benchmarks.fuzz.worker import Case, Ended, as_json, draw_kind
+from benchmarks.fuzz.worker import Case, JobFinished, as_json, draw_kind
 
 NAME = "benchmarks.fuzz.kinds:SUITE"
 PLAIN_TIMES = 4
@@ -44,7 +44,7 @@ def named_case(text: str) -> Case:
     return Case(int(seed), int(number))
 
 
-class Tally:
+class ProgressStats:
     """What came of the cases so far."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Tally:
         self.n_cases = self.n_faults = 0
         self._slowest, self._largest = 0.0, 0.0
 
-    def add(self, ended: Ended) -> None:
+    def add(self, ended: JobFinished) -> None:
         """Count a case."""
         self.n_cases += 1
         self.n_faults += ended.outcome in FAULTS
@@ -77,10 +77,10 @@ class Tally:
         }
 
 
-def run_cases(supervisor: Supervisor, cases: Iterator[Case], n_cases: int) -> Tally:
+def run_cases(supervisor: Supervisor, cases: Iterator[Case], n_cases: int) -> ProgressStats:
     """Run the next cases; a line for each on stdout."""
     supervisor.start()
-    tally = Tally()
+    tally = ProgressStats()
     for _, case in zip(range(n_cases), cases, strict=False):
         ended = supervisor.run(case)
         tally.add(ended)

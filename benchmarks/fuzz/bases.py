@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.fuzz import people
 from benchmarks.fuzz.traps import Traps
 from talkhead import media
-from talkhead.app.identities import Home
-from talkhead.app.jobs import JobStore, Task
-from talkhead.app.output import OutputOptions
-from talkhead.app.provenance import Statement, sidecar_of, sign
-from talkhead.app.signing import CHAIN, KEY, ROOT, SIGNING, credentials
+from talkhead.app.dubbing.job_store import JobStore, Task
+from talkhead.app.home.identities import Home
+from talkhead.app.output.provenance import Statement, sidecar_of, sign
+from talkhead.app.output.signing_keys import CHAIN, KEY, ROOT, SIGNING, credentials
+from talkhead.app.request import OutputOptions
 from talkhead.app.speak import speak
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.fuzz.trial import EnoughError
 
-MOST_TRACKED, MOST_SPOKEN, MOST_SOUND_S, MOST_FRAMES = 40, 60, 300.0, 400
+MAX_TRACKED, MAX_SPOKEN, MAX_SOUND_S, MAX_FRAMES = 40, 60, 300.0, 400
 """Frames tracked and spoken, seconds of sound and pictures read, after which a case has seen enough."""
 SEGMENT_FRAMES = 5
 
@@ -45,15 +45,16 @@ def begin_case() -> None:
 def patch() -> None:
     """Ready this process."""
     from talkhead import media
-    from talkhead.app import dub, lines
+    from talkhead.app import dub
+    from talkhead.app import resume as lines
     from talkhead.preprocess.landmarks import FaceTracker
 
     lines.SEGMENT_FRAMES = SEGMENT_FRAMES
-    _count_calls(FaceTracker, "track", "frames tracked", MOST_TRACKED)
-    _count_items(media, "_frames", "pictures read", lambda picture: 1, MOST_FRAMES)
-    _count_items(media, "_chunks", "seconds of sound", _seconds, MOST_SOUND_S)
-    _count_calls(media.VideoWriter, "write", "pictures written", MOST_SPOKEN)
-    dub.hire = _hire
+    _count_calls(FaceTracker, "track", "frames tracked", MAX_TRACKED)
+    _count_items(media, "_frames", "pictures read", lambda picture: 1, MAX_FRAMES)
+    _count_items(media, "_chunks", "seconds of sound", _seconds, MAX_SOUND_S)
+    _count_calls(media.VideoWriter, "write", "pictures written", MAX_SPOKEN)
+    dub.make_pool = _start_worker
     FaceTracker().close()  # what is loaded with it starts programs, which is no case's doing
 
 
@@ -95,8 +96,8 @@ def _count_items(
 # --------------------------------------------------------------------------------- dub
 
 
-def _hire(jobs: Any, home: Any, *others: object) -> Any:
-    from talkhead.app.jobs import JobStore
+def _start_worker(jobs: Any, home: Any, *others: object) -> Any:
+    from talkhead.app.dubbing.job_store import JobStore
 
     return InlineWorkers(JobStore(home.path / "jobs"))
 
@@ -116,10 +117,10 @@ class InlineWorkers:
 
     def start(self, job: Any, n_threads: int) -> None:
         """See Workforce."""
-        from talkhead.app.dubbing.attending import attend
+        from talkhead.app.dubbing.job_runner import run_job
 
         tell = self._events.append
-        tell(attend(self._store, job.id, _perform, 1, tell))
+        tell(run_job(self._store, job.id, _perform, 1, tell))
 
     def wait(self, timeout_s: float) -> list[Any]:
         """See Workforce."""

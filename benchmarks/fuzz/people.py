@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.app.identities import QUALITY, SHEET, Home
-from talkhead.app.idle import save_idle
-from talkhead.app.person import VERSION
-from talkhead.app.prepare import MOTION
+from talkhead.app.avatar import VERSION
+from talkhead.app.composer.idle_clip import save_idle
+from talkhead.app.home.identities import QUALITY, SHEET, Home
+from talkhead.app.workspace import MOTION
 from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.base import load_encoder
-from talkhead.encoder.network import PredictorConfig, TemporalNets, view_of
-from talkhead.encoder.predictor import MotionPredictor, Scaling
+from talkhead.encoder.predictor.model import MotionPredictor, Scaling
+from talkhead.encoder.predictor.network import PredictorConfig, TemporalNets, receptive_field_of
+from talkhead.encoder.registry import load_encoder
 from talkhead.identity import (
     EncoderPart,
     FittedPart,
@@ -30,12 +30,12 @@ from talkhead.identity import (
     SourceVideo,
 )
 from talkhead.progress import SilentProgress
-from talkhead.renderers.base import renderer_kind
-from talkhead.renderers.packing import pack
+from talkhead.renderers.quantization import pack
+from talkhead.renderers.registry import get_renderer
 from talkhead.storage import write_json, write_tensors
 from talkhead.types import UInt8
 
-TESTS = Path(__file__).parents[2] / "tests"
+HELPERS = Path(__file__).parents[2] / "tests" / "helpers"
 NAME, ENCODER = "anna", "mel"
 N_FRAMES, PRESET = 24, "preview"
 SMALL: dict[str, dict[str, Any]] = {
@@ -55,33 +55,33 @@ PREDICTOR = PredictorConfig(width=8, layers=((3, 1),), n_members=2, n_steps=2)
 
 def small_config(renderer: str) -> Any:
     """The config of a renderer that is fitted in no time."""
-    return replace(renderer_kind(renderer).presets()[PRESET], **SMALL[renderer])
+    return replace(get_renderer(renderer).presets()[PRESET], **SMALL[renderer])
 
 
 def make_dataset(folder: Path) -> IdentityDataset:
     """The drawn head as a dataset."""
-    if str(TESTS) not in sys.path:
-        sys.path.insert(0, str(TESTS))
-    import fixtures_head
+    if str(HELPERS) not in sys.path:
+        sys.path.insert(0, str(HELPERS))
+    import synthetic_head
 
-    dataset: IdentityDataset = fixtures_head.make_dataset(folder, n_frames=N_FRAMES)
+    dataset: IdentityDataset = synthetic_head.make_dataset(folder, n_frames=N_FRAMES)
     write_json(folder / QUALITY, {"warnings": []})
     return dataset
 
 
 def footage_of(dataset: IdentityDataset) -> list[UInt8]:
     """The whole pictures that the dataset's crops are of."""
-    import fixtures_head
+    import synthetic_head
 
     points = dataset.tracks.landmarks[..., :2].astype(np.float64)
-    return [fixtures_head.draw_head(dataset.face, p, dataset.plate)[0] for p in points]
+    return [synthetic_head.draw_head(dataset.face, p, dataset.plate)[0] for p in points]
 
 
 def make_predictor(dataset: IdentityDataset) -> MotionPredictor:
     """A predictor that has learnt nothing."""
     ears, face = load_encoder(ENCODER), dataset.face
     per_frame = round(ears.rate / 25)
-    view = view_of(PREDICTOR, per_frame, ears.rate, ears.lookahead_s)
+    view = receptive_field_of(PREDICTOR, per_frame, ears.rate, ears.lookahead_s)
     mouth = dataset.tracks.codes[:, : face.n_mouth]
     scaling = Scaling(
         rate=ears.rate,
@@ -141,7 +141,7 @@ def make_person(home: Home, dataset: IdentityDataset, work: Path) -> IdentityPac
 
 def _add_head(name: str, dataset: IdentityDataset, writer: PackageWriter) -> FittedPart:
     config = small_config(name)
-    head = renderer_kind(name).renderer().from_dataset(dataset, config, 0)
+    head = get_renderer(name).renderer().from_dataset(dataset, config, 0)
     file = f"{name}.safetensors"
     writer.add_tensors(file, pack(head.tensors(), head.steps()))
     return FittedPart(file, to_json(config))
@@ -149,12 +149,12 @@ def _add_head(name: str, dataset: IdentityDataset, writer: PackageWriter) -> Fit
 
 def make_work(work: Path, dataset: IdentityDataset) -> None:
     """What `prepare` and a fit of the Gaussian head have left in a folder of work."""
-    from talkhead.app.prepare import motion_version
-    from talkhead.renderers.fit import fit_renderer
+    from talkhead.app.workspace import motion_version
+    from talkhead.renderers.trainer import fit_renderer
 
     motion = {name: torch.from_numpy(getattr(dataset.tracks, name)) for name in MOTION}
     write_tensors(work / f"motion-{motion_version()}.safetensors", motion)
-    kind, config = renderer_kind("gaussian"), small_config("gaussian")
+    kind, config = get_renderer("gaussian"), small_config("gaussian")
     fit_renderer(kind, dataset, config, work / "gaussian.safetensors", SilentProgress())
     write_tensors(work / "predictor.safetensors", make_predictor(dataset).tensors())
     stage = {"name": "packing", "seconds": 1.0, "peak_mib": 100.0}

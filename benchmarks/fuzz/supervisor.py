@@ -17,10 +17,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmarks.fuzz.traps import Listener
-from benchmarks.fuzz.worker import CASE, Begun, Case, Ended, Place, work
+from benchmarks.fuzz.worker import CASE, Case, JobFinished, JobStarted, Place, work
 
-MOST_S = 60.0
-MOST_MIB = 3 * 1024
+MAX_S = 60.0
+MAX_MIB = 3 * 1024
 START_S = 600.0
 """How long a worker may take to begin: on a fresh machine the kernels are compiled first."""
 REST_MIB = 1600
@@ -36,8 +36,8 @@ class Supervisor:
         place: Place,
         listener: Listener,
         kept: Path | None = None,
-        most_s: float = MOST_S,
-        most_mib: float = MOST_MIB,
+        most_s: float = MAX_S,
+        most_mib: float = MAX_MIB,
     ) -> None:
         self._place, self._listener, self._kept = place, listener, kept
         self._most_s, self._most_mib = most_s, most_mib
@@ -64,7 +64,7 @@ class Supervisor:
             self.stop()
             raise RuntimeError("the worker did not start: see its words above")
 
-    def run(self, case: Case, again: bool = True) -> Ended:
+    def run(self, case: Case, again: bool = True) -> JobFinished:
         """What comes of a case. again: one that hangs is tried a second time, for the machine may be
         busy."""
         self.start()
@@ -89,14 +89,14 @@ class Supervisor:
         shutil.copytree(source, target, symlinks=True, ignore=_special)
         return target
 
-    def _watched(self, case: Case) -> Ended:
+    def _watched(self, case: Case) -> JobFinished:
         assert self._pipe is not None and self._process is not None
-        begun, start, peak = Begun("", ""), time.monotonic(), 0.0
+        begun, start, peak = JobStarted("", ""), time.monotonic(), 0.0
         while True:
             with suppress(EOFError, OSError):
                 if self._pipe.poll(_POLL_S):
                     told = self._pipe.recv()
-                    if isinstance(told, Ended):
+                    if isinstance(told, JobFinished):
                         return self._closed(told, peak)
                     begun, start = told, time.monotonic()
                     continue
@@ -110,7 +110,7 @@ class Supervisor:
             if not self._process.is_alive():
                 return self._broken(begun, "signal", seconds, max(own, peak))
 
-    def _closed(self, ended: Ended, peak: float) -> Ended:
+    def _closed(self, ended: JobFinished, peak: float) -> JobFinished:
         """A case that the worker has judged; it may have grown too large meanwhile, or for another."""
         assert self._process is not None
         most = max(peak, ended.peak_mib)
@@ -120,7 +120,7 @@ class Supervisor:
             self.stop()
         return replace(ended, peak_mib=round(most, 1))
 
-    def _broken(self, begun: Begun, outcome: str, seconds: float, peak: float) -> Ended:
+    def _broken(self, begun: JobStarted, outcome: str, seconds: float, peak: float) -> JobFinished:
         """A case that ended the worker, or for which it has to be ended."""
         assert self._process is not None
         message = {"memory": f"{peak:.0f} MiB", "hang": f"more than {self._most_s:g} s"}.get(
@@ -132,7 +132,7 @@ class Supervisor:
             message = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self.stop()
         kind, mutation = begun.kind, begun.mutation
-        return Ended(kind, mutation, outcome, round(seconds, 3), 0.0, round(peak, 1), message)
+        return JobFinished(kind, mutation, outcome, round(seconds, 3), 0.0, round(peak, 1), message)
 
     def stop(self) -> None:
         """End the worker and what it started."""

@@ -33,10 +33,10 @@ from benchmarks.fuzz.trial import (
 
 BASES, CASE, CANARIES, TEMPORARY = "bases", "case", "canaries", "temporary"
 OUT, ERR = "said.out", "said.err"
-PLAIN_SHARE = 0.02
+PLAIN_FRACTION = 0.02
 """Of the cases, those in which nothing is damaged: what is valid must be accepted."""
 SHOWN_CHARS = 400
-MOST_READ = 1 << 22
+MAX_READ = 1 << 22
 TIDY_MIB = 1200
 """After a case that held more, what refers to itself is freed at once."""
 _NO_MEMORY = "not enough memory"
@@ -75,7 +75,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobFinished:
     """What came of a case. processor_s: of the worker and what it started, the making of the case too.
     peak_mib: the most memory that one of them held."""
 
@@ -89,7 +89,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Begun:
+class JobStarted:
     """A case runs from now on."""
 
     kind: str
@@ -146,7 +146,7 @@ class Runner:
         self._place, self._suite = place, suite
         self._guard = Guard(place.root)
 
-    def run(self, case: Case, pipe: Connection) -> Ended:
+    def run(self, case: Case, pipe: Connection) -> JobFinished:
         """Make a case, run it, judge it."""
         rng, spent = case.rng(), processor_s()
         kind = draw_kind(self._suite, rng)
@@ -155,19 +155,21 @@ class Runner:
         folder = self._place.root / CASE
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        plain = bool(case.plain) or rng.random() < PLAIN_SHARE
+        plain = bool(case.plain) or rng.random() < PLAIN_FRACTION
         setting = Setting(rng, folder, self._place.root / BASES, self._place.traps, plain)
         try:
             trial = kind.make(setting)
         except Exception:
             words = traceback.format_exc()[-1500:]
-            return Ended(kind.name, "; ".join(setting.said), "broken case", 0.0, 0.0, 0.0, words)
+            return JobFinished(
+                kind.name, "; ".join(setting.said), "broken case", 0.0, 0.0, 0.0, words
+            )
         mutation = "; ".join(setting.said) or "nothing"
-        pipe.send(Begun(kind.name, mutation))
+        pipe.send(JobStarted(kind.name, mutation))
         ended = self._judged(kind.name, mutation, trial, setting)
         return replace(ended, processor_s=round(processor_s() - spent, 3))
 
-    def _judged(self, kind: str, mutation: str, trial: Trial, setting: Setting) -> Ended:
+    def _judged(self, kind: str, mutation: str, trial: Trial, setting: Setting) -> JobFinished:
         before, outside = judging.snapshot(setting.folder), self._outside()
         setting.traps.arm()
         self._suite.begin()
@@ -191,7 +193,7 @@ class Runner:
                 message = "; ".join(faults)[:1500] + f" | {message}"
         if peak > TIDY_MIB:  # else it costs as much as the case
             gc.collect()
-        return Ended(kind, mutation, outcome, round(seconds, 3), 0.0, peak, message)
+        return JobFinished(kind, mutation, outcome, round(seconds, 3), 0.0, peak, message)
 
     def _incidents(self, said: bytes, setting: Setting) -> list[str]:
         faults = [f"terminal: {fault}" for fault in judging.terminal_faults(said)]
@@ -241,7 +243,7 @@ class Runner:
         parts = []
         for name in (OUT, ERR):
             with (self._place.root / name).open("rb") as file:
-                parts.append(file.read(MOST_READ))
+                parts.append(file.read(MAX_READ))
         return b"".join(parts)
 
 
@@ -335,6 +337,6 @@ def peak_mib() -> float:
     return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
 
 
-def as_json(case: Case, ended: Ended) -> dict[str, Any]:
+def as_json(case: Case, ended: JobFinished) -> dict[str, Any]:
     """A case as a line of the report."""
     return {"seed": case.seed, "case": case.number, **vars(ended)}

@@ -32,8 +32,8 @@ from benchmarks.pase.subjects import load_embedder, load_hearer
 from benchmarks.pase.voices import voices
 from benchmarks.posteriors import ablation_encoder
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.network import PRESETS
-from talkhead.encoder.pase.corpus import read_shelf
+from talkhead.encoder.pase.corpus import read_shard
+from talkhead.encoder.predictor.network import PRESETS
 from talkhead.errors import TalkheadError
 
 Rows = Iterator[dict[str, Any]]
@@ -84,7 +84,7 @@ def offsets(given: argparse.Namespace) -> Rows:
     """Retrieval of the true offset."""
     embeds = load_embedder(given.weights)
     if given.grid:
-        takes = shelf_takes(read_shelf(given.grid), "validation")
+        takes = shelf_takes(read_shard(given.grid), "validation")
         yield from retrieval("GRID validation", takes, embeds)
     if given.video:
         takes = video_takes(given.video, given.cache or Path("build/tracks"), given.late_ms)

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkhead.encoder.base import load_encoder
-from talkhead.encoder.listening import listen_chunks
+from talkhead.encoder.extract import extract_chunks
+from talkhead.encoder.registry import load_encoder
 from talkhead.types import FRAME_RATE, Float32
 
 CHUNK_FRAMES = 1
@@ -99,7 +99,7 @@ def long_recording(name: str, hours: float) -> dict[str, Any]:
     minute = (_speechlike(60 * rate) * 32_767).clip(-32_768, 32_767).astype(np.int16)
     samples = np.tile(minute, round(hours * 60))
     before = peak_mib()
-    n_vectors = sum(map(len, listen_chunks(encoder, samples, rate)))
+    n_vectors = sum(map(len, extract_chunks(encoder, samples, rate)))
     grown = {"mib_with_recording": round(before), "mib_listening": round(peak_mib())}
     return {"hours": hours, "n_vectors": n_vectors, **grown}
 

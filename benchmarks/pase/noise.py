@@ -13,13 +13,13 @@ from benchmarks.lips import Block, footage, shown_points
 from benchmarks.pase.phones import share_over_groups
 from benchmarks.pase.subjects import heard
 from benchmarks.posteriors import Encoder
-from talkhead.app.evaluation.figures import plain
-from talkhead.app.evaluation.metrics import lmd
+from talkhead.app.evaluation.measures.image import lmd
+from talkhead.app.evaluation.results import plain
 from talkhead.audio import measure_loudness
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.network import PRESETS
-from talkhead.encoder.predictor import fit_predictors
-from talkhead.encoder.silence import silence_of_video
+from talkhead.encoder.predictor.model import fit_predictors
+from talkhead.encoder.predictor.network import PRESETS
+from talkhead.encoder.vad import silence_of_video
 from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 

@@ -17,20 +17,21 @@ import numpy as np
 
 from benchmarks.pase.sphinx import sphinx_phones
 from benchmarks.pase.subjects import HearsPhones
-from talkhead.app.evaluation.crossval import Interval
-from talkhead.encoder.listening import levelled
+from talkhead.app.evaluation.cross_validation import Interval
+from talkhead.encoder.extract import normalize_level
+from talkhead.encoder.forced_alignment import align_phones
 from talkhead.encoder.pase.corpus import (
     LABEL_RATE,
     SAMPLES_PER_FRAME,
     SPLITS,
     UNKNOWN,
-    Shelf,
+    CorpusShard,
     label_frames,
-    read_shelf,
+    read_shard,
 )
 from talkhead.encoder.pase.decode import decode_posteriors, greedy_labels
 from talkhead.encoder.pase.speech import read_speechocean
-from talkhead.encoder.phonemes import PHONES, SILENCE, VISEME_OF, VISEMES, Phone, align_phones
+from talkhead.encoder.phones import PHONES, SILENCE, VISEME_OF, VISEMES, Phone
 from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32, Int, UInt8
 
@@ -60,7 +61,7 @@ def read_split(folder: Path, split: str, n_most: int | None = None) -> list[Read
     return [
         Read(
             one.speaker,
-            levelled(read_audio(one.path)),
+            normalize_level(read_audio(one.path)),
             [phone.rstrip("012") for word in one.words for phone in word.split()],
         )
         for one in spoken
@@ -158,7 +159,7 @@ class Labelled(NamedTuple):
     labels: UInt8
 
 
-def shelf_utterances(shelf: Shelf, split: str, n_most: int | None = None) -> list[Labelled]:
+def shelf_utterances(shelf: CorpusShard, split: str, n_most: int | None = None) -> list[Labelled]:
     """The utterances of a shelf's split, grouped each by itself; n_most evenly spaced ones."""
     chosen = np.flatnonzero(shelf.splits == SPLITS.index(split))
     if n_most is not None and n_most < len(chosen):
@@ -167,7 +168,7 @@ def shelf_utterances(shelf: Shelf, split: str, n_most: int | None = None) -> lis
     for index in chosen:
         first, stop = shelf.starts[index : index + 2]
         samples = shelf.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
-        waveform = levelled(samples.astype(np.float32) / np.float32(32767.0))
+        waveform = normalize_level(samples.astype(np.float32) / np.float32(32767.0))
         found.append(Labelled(str(index), waveform, shelf.labels[first * 2 : stop * 2]))
     return found
 
@@ -177,7 +178,7 @@ def read_ljspeech(folder: Path) -> list[Labelled]:
     found = []
     for line in (folder / "metadata.csv").read_text(encoding="utf-8").splitlines():
         name, _, text = line.split("|")
-        waveform = levelled(read_audio(folder / f"{name}.flac"))
+        waveform = normalize_level(read_audio(folder / f"{name}.flac"))
         n_labels = len(waveform) * LABEL_RATE // SAMPLE_RATE
         phones = align_phones(waveform, text)
         found.append(Labelled(name, waveform, label_frames(phones, n_labels)))
@@ -239,5 +240,5 @@ def shelf_moments(
     n_most: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The rows of one shelf's split."""
-    utterances = shelf_utterances(read_shelf(path), split, n_most)
+    utterances = shelf_utterances(read_shard(path), split, n_most)
     return moments(f"{path.stem} {split}", utterances, hearer, ways, cache)

@@ -16,9 +16,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from benchmarks.pase.phones import share_over_groups
 from benchmarks.pase.subjects import Embeds
-from talkhead.app.footage import find_takes, read_mouths, steady_template, track_video
-from talkhead.encoder.listening import levelled
-from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, Shelf
+from talkhead.app.training.tracked_video import (
+    find_takes,
+    read_mouths,
+    steady_template,
+    track_video,
+)
+from talkhead.encoder.extract import normalize_level
+from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, CorpusShard
 from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
 
@@ -29,7 +34,7 @@ GROUP = 5 * FRAME_RATE
 """Windows that begin within as many frames of each other are drawn together for the interval."""
 
 
-class Take(NamedTuple):
+class Variant(NamedTuple):
     """A stretch with a face: name, waveform [n_samples] from its first frame on, lips [F, h, w]."""
 
     name: str
@@ -37,7 +42,7 @@ class Take(NamedTuple):
     lips: UInt8
 
 
-def shelf_takes(shelf: Shelf, split: str) -> list[Take]:
+def shelf_takes(shelf: CorpusShard, split: str) -> list[Variant]:
     """The utterances of a shelf's split. Raises ValueError for a shelf without lips."""
     if not shelf.has_lips:
         raise ValueError(f"{shelf.source} has no lips")
@@ -45,18 +50,18 @@ def shelf_takes(shelf: Shelf, split: str) -> list[Take]:
     for index in np.flatnonzero(shelf.splits == SPLITS.index(split)):
         first, stop = shelf.starts[index : index + 2]
         samples = shelf.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
-        waveform = levelled(samples.astype(np.float32) / np.float32(32767.0))
-        found.append(Take(str(index), waveform, shelf.lips[first:stop]))
+        waveform = normalize_level(samples.astype(np.float32) / np.float32(32767.0))
+        found.append(Variant(str(index), waveform, shelf.lips[first:stop]))
     return found
 
 
-def video_takes(video: Path, cache: Path, late_ms: float = 0.0) -> list[Take]:
+def video_takes(video: Path, cache: Path, late_ms: float = 0.0) -> list[Variant]:
     """The stretches of a video in which a face is seen. late_ms: by how much its sound is late."""
     footage = track_video(video, cache, SilentProgress(), late_ms)
     mouths = read_mouths(video, footage, steady_template(), SilentProgress())
-    sound = levelled(footage.waveform)
+    sound = normalize_level(footage.waveform)
     return [
-        Take(
+        Variant(
             f"{video.stem} {start}",
             sound[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME],
             mouths.lips[start:stop],
@@ -86,7 +91,7 @@ def _window_scores(seen: Float32, heard: Float32, n_frames: int, lag: int) -> Fl
     return np.asarray(sliding_window_view(products, WINDOW).mean(1))
 
 
-def retrieval(data: str, takes: Sequence[Take], embeds: Embeds) -> Iterator[dict[str, Any]]:
+def retrieval(data: str, takes: Sequence[Variant], embeds: Embeds) -> Iterator[dict[str, Any]]:
     """One row: shares of windows whose best offset is the true one, and within a frame of it."""
     lags: list[int] = []
     groups: list[str] = []

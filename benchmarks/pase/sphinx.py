@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from talkhead.encoder.phonemes import Phone, decode_phones, spell_phones
+from talkhead.encoder.forced_alignment import decode_phones, spell_phones
+from talkhead.encoder.phones import Phone
 from talkhead.types import Float32
 
 WAYS = ("allphone", "words")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 from benchmarks.posteriors import Encoder
-from talkhead.encoder.base import levelled, load_encoder
+from talkhead.encoder.base import normalize_level
+from talkhead.encoder.registry import load_encoder
 from talkhead.types import Bool, Float32, SpeechFeatures
 
 
@@ -44,4 +45,4 @@ def load_embedder(weights: str) -> Embeds:
 
 def heard(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
     """Features of a waveform [n_samples] at the level of what is not silent [F]."""
-    return encoder.encode(levelled(waveform, silent))
+    return encoder.encode(normalize_level(waveform, silent))

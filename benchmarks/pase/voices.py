@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.lips import Block, footage, held_out_block
 from benchmarks.pase.subjects import Encoder, heard
-from talkhead.app.evaluation.metrics import correlation
+from talkhead.app.evaluation.measures.image import correlation
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.network import PRESETS
-from talkhead.encoder.phonemes import PHONES, SILENCE, Phone
-from talkhead.encoder.predictor import MotionPredictor, fit_predictor
-from talkhead.encoder.silence import silence_of_video
+from talkhead.encoder.phones import PHONES, SILENCE, Phone
+from talkhead.encoder.predictor.model import MotionPredictor, fit_predictor
+from talkhead.encoder.predictor.network import PRESETS
+from talkhead.encoder.vad import silence_of_video
 from talkhead.errors import TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.media import read_audio

@@ -15,7 +15,7 @@ import scipy.fft
 
 from talkhead.types import SAMPLE_RATE, Float32
 
-LEAST_POWER = 1e-7
+MIN_POWER = 1e-7
 """Mean square below which a waveform counts as silence: noise then takes a level of its own."""
 TAIL = 800
 """Zeros after a waveform before its spectrum is shaped, so that its end doesn't reach its start."""
@@ -55,7 +55,7 @@ class Augmenter:
 
     def __init__(self, config: AugmentConfig, babble: Sequence[Float32] = ()) -> None:
         self.config = config
-        self.babble = [piece for piece in babble if _power(piece) >= LEAST_POWER]
+        self.babble = [piece for piece in babble if _power(piece) >= MIN_POWER]
 
     def __call__(self, waveforms: Float32, random: np.random.Generator) -> Float32:
         """The waveforms [B, N] at 16 kHz, damaged, in [-1, 1]; the same for the same `random`."""
@@ -89,7 +89,7 @@ class Augmenter:
         kind = random.choice(3, p=(0.4, 0.4, 0.2) if self.babble else (0.0, 0.7, 0.3))
         if kind == 0:
             return crowd(self.babble, n, int(random.integers(3, 8)), random)
-        return coloured_noise(n, random) if kind == 1 else music(n, random)
+        return colored_noise(n, random) if kind == 1 else music(n, random)
 
 
 # ---------------------------------------------------------------------------------- noises
@@ -101,7 +101,7 @@ def add_noise(waveform: Float32, noise: Float32, snr_db: float) -> Float32:
     To silence noise is added at -30 dB of full scale less snr_db. Noise of zeros adds nothing.
     """
     power = _power(waveform)
-    reference = power if power >= LEAST_POWER else 1e-3
+    reference = power if power >= MIN_POWER else 1e-3
     wanted = reference * 10.0 ** (-snr_db / 10.0)
     gain = np.sqrt(wanted / max(_power(noise), 1e-20))
     return np.asarray(waveform + np.float32(gain) * noise, np.float32)
@@ -115,7 +115,7 @@ def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Ge
         if len(piece) > n:
             start = int(random.integers(len(piece) - n + 1))
             piece = piece[start : start + n]
-            piece = piece / np.sqrt(_power(piece) + LEAST_POWER)
+            piece = piece / np.sqrt(_power(piece) + MIN_POWER)
         else:  # around and around from a random moment
             piece = piece / np.sqrt(_power(piece))
             piece = np.resize(np.roll(piece, int(random.integers(len(piece)))), n)
@@ -123,7 +123,7 @@ def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Ge
     return total
 
 
-def coloured_noise(n: int, random: np.random.Generator) -> Float32:
+def colored_noise(n: int, random: np.random.Generator) -> Float32:
     """Noise [n] with power falling as frequency ** -slope, slope 0 to 2, that slowly swells."""
     n_fft = scipy.fft.next_fast_len(n, real=True)
     spectrum = random.standard_normal(n_fft + 2, dtype=np.float32).view(np.complex64)
@@ -258,7 +258,7 @@ def random_codec(waveform: Float32, random: np.random.Generator) -> Float32:
     if kind == 1:
         return hold(waveform, int(random.integers(2, 5)))
     if kind == 2:
-        return quantise(waveform, int(random.integers(5, 10)))
+        return quantize(waveform, int(random.integers(5, 10)))
     return spectral_holes(waveform, random.uniform(25.0, 50.0), random.uniform(0.3, 1.0))
 
 
@@ -278,7 +278,7 @@ def hold(waveform: Float32, step: int) -> Float32:
     return np.asarray(kept[np.minimum(nearest, len(kept) - 1)], np.float32)
 
 
-def quantise(waveform: Float32, n_bits: int) -> Float32:
+def quantize(waveform: Float32, n_bits: int) -> Float32:
     """The waveform in 2 ** n_bits even steps from peak to peak."""
     step = np.float32(max(float(np.abs(waveform).max()), 1e-6) / 2 ** (n_bits - 1))
     return np.asarray(np.rint(waveform / step) * step, np.float32)

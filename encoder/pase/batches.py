@@ -14,7 +14,7 @@ from talkhead.encoder.pase.corpus import (
     LABELS_PER_FRAME,
     SAMPLES_PER_FRAME,
     SPLITS,
-    Shelf,
+    CorpusShard,
 )
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, Float32, Int, UInt8
@@ -64,7 +64,7 @@ class Batches:
 
     def __init__(
         self,
-        shelves: Sequence[Shelf],
+        shelves: Sequence[CorpusShard],
         config: BatchConfig,
         augment: AugmentConfig,
         seed: int,
@@ -159,7 +159,7 @@ class _Place:
 class _Frames:
     """The frames of one split of a shelf, end to end."""
 
-    def __init__(self, shelf: Shelf, split: str) -> None:
+    def __init__(self, shelf: CorpusShard, split: str) -> None:
         chosen = np.flatnonzero(shelf.splits == SPLITS.index(split))
         spans = [np.arange(shelf.starts[u], shelf.starts[u + 1]) for u in chosen]
         self.shelf = shelf
@@ -203,7 +203,7 @@ class _Frames:
         return np.asarray(self._frames(place)[nearest])
 
 
-def _mouths(shelf: Shelf, frames: Int) -> tuple[Float32, float]:
+def _mouths(shelf: CorpusShard, frames: Int) -> tuple[Float32, float]:
     """Each speaker's mean mouth [N, P, 2], and how far points typically move from it."""
     if not shelf.has_lips or len(frames) == 0:
         return np.zeros((len(shelf.names), 0, 2), np.float32), 1.0

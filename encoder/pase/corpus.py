@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from talkhead.encoder.phonemes import PHONES, Phone
+from talkhead.encoder.phones import PHONES, Phone
 from talkhead.errors import TalkheadError
 from talkhead.storage import ContentError, read_tensors, write_tensors
 from talkhead.tensors import json_in, json_tensor
@@ -47,7 +47,7 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class CorpusShard:
     """Utterances of one source, end to end, F frames.
 
     waveform: [F * 640] int16. labels: [F * 2] index into PHONES or UNKNOWN, of moments 20 ms apart.
@@ -79,14 +79,14 @@ class Shelf:
         return len(self.lips) > 0
 
 
-def make_shelf(
+def make_shard(
     utterances: Iterable[Utterance],
     *,
     source: str,
     licence: str,
     attribution: str,
     shippable: bool,
-) -> Shelf:
+) -> CorpusShard:
     """The utterances end to end, each padded with zeros to whole frames.
 
     Raises TalkheadError when there are none, ValueError when some have lips and others don't.
@@ -113,7 +113,7 @@ def make_shelf(
         if utterance.lips is not None and utterance.mouth is not None:
             lips.append(_of_length(utterance.lips, n))
             mouth.append(_of_length(utterance.mouth, n))
-    return Shelf(
+    return CorpusShard(
         waveform=waveform,
         labels=labels,
         starts=starts,
@@ -146,21 +146,21 @@ def _of_length(values: np.ndarray, n: int) -> np.ndarray:  # type: ignore[type-a
 ARRAYS = ("waveform", "labels", "starts", "speakers", "splits", "lips", "mouth")
 
 
-def write_shelf(path: Path, shelf: Shelf) -> None:
+def write_shard(path: Path, shelf: CorpusShard) -> None:
     """The shelf as one safetensors file. Raises TalkheadError where it can't be written."""
     tensors = {name: torch.from_numpy(getattr(shelf, name)) for name in ARRAYS}
     facts = {name: value for name, value in vars(shelf).items() if name not in ARRAYS}
     write_tensors(path, tensors | {"facts": json_tensor(facts)})
 
 
-def read_shelf(path: Path) -> Shelf:
+def read_shard(path: Path) -> CorpusShard:
     """The shelf back. Raises TalkheadError naming the file when it is none or damaged."""
     tensors = read_tensors(path)
     try:
         facts: dict[str, Any] = json_in(tensors, "facts")
         facts["names"] = tuple(facts["names"])
         facts |= {name: tensors[name].numpy() for name in ARRAYS}
-        return Shelf(**facts)
+        return CorpusShard(**facts)
     except (ContentError, KeyError, TypeError, ValueError) as error:
         raise TalkheadError(
             f"{path}: this is no shelf of a corpus ({error}). Build the corpus again"

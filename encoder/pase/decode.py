@@ -10,17 +10,17 @@ from __future__ import annotations
 import numpy as np
 import scipy.ndimage
 
-from talkhead.encoder.phonemes import PHONES, SILENCE, Phone
+from talkhead.encoder.phones import PHONES, SILENCE, Phone
 from talkhead.types import Float32, Int
 
 POSTERIOR_RATE = 50
-LEAST_VECTORS = 2
+MIN_VECTORS = 2
 """A phone lasts 40 ms or more."""
-LEAST_SILENCE_VECTORS = 3
+MIN_SILENCE_VECTORS = 3
 CHANGE_COST = 2.0
 """Natural logarithm that a new phone must gain: e^-2 is how likely a phone ends after 20 ms, which
 makes a typical one last 150 ms."""
-LEAST_PROBABILITY = 1e-4
+MIN_PROBABILITY = 1e-4
 
 _SILENT = PHONES.index(SILENCE)
 
@@ -58,10 +58,10 @@ def viterbi_labels(posteriors: Float32, change_cost: float = CHANGE_COST) -> Int
 
     The first and the last phone may be shorter than the rest: the sound may have been cut there.
     """
-    logs = np.log(np.maximum(posteriors.astype(np.float64), LEAST_PROBABILITY))
+    logs = np.log(np.maximum(posteriors.astype(np.float64), MIN_PROBABILITY))
     n, n_phones = logs.shape
-    last = np.full(n_phones, LEAST_VECTORS - 1)
-    last[_SILENT] = LEAST_SILENCE_VECTORS - 1
+    last = np.full(n_phones, MIN_VECTORS - 1)
+    last[_SILENT] = MIN_SILENCE_VECTORS - 1
     n_states, every = int(last.max()) + 1, np.arange(n_phones)
     score = np.repeat(logs[0][:, None], n_states, axis=1)
     # Where a state was come from: 0 the one before it (or, in the last, itself), else a new phone.

@@ -24,7 +24,7 @@ from talkhead.encoder.pase.model import (
     log_spectra,
 )
 from talkhead.encoder.pase.weights import read_pase
-from talkhead.storage import file_errors, sha256_of
+from talkhead.storage import sha256_of, translate_os_errors
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 from talkhead.weights import resolve
 
@@ -58,7 +58,7 @@ class PaseEncoder:
     @classmethod
     def from_file(cls, path: Path) -> PaseEncoder:
         """An encoder of one's own weights. Raises TalkheadError, PackageError."""
-        with file_errors(path):
+        with translate_os_errors(path):
             stamp = path.stat()
         return cls(*_nets(path, stamp.st_mtime_ns, stamp.st_size))
 
@@ -159,7 +159,7 @@ class PaseStream:
             self._spectra[: STRIDE * (n_inputs - 1) + 2 * MARGIN + 1][None]
         )
         self._spectra = self._spectra[STRIDE * n_inputs :]
-        hidden, self._state = self._pase.ear.listen(inputs, self._state)
+        hidden, self._state = self._pase.ear.extract_features(inputs, self._state)
         dropped = min(self._late, n_inputs)
         self._late -= dropped
         aligned = self._pase.vectors(inputs[:, dropped:], hidden[:, dropped:])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from talkhead.audio import mel_filters
 from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN
 from talkhead.encoder.pase.model import N_FFT, Aligned
-from talkhead.encoder.phonemes import PHONES, SILENCE, VISEME_OF, VISEMES
+from talkhead.encoder.phones import PHONES, SILENCE, VISEME_OF, VISEMES
 from talkhead.types import SAMPLE_RATE
 
 SILENT = PHONES.index(SILENCE)
@@ -52,7 +52,7 @@ def viseme_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(torch.log(shares + 1e-6), classes[labels[known].long()])
 
 
-def clearing_loss(cleared: Tensor, clean: Tensor) -> Tensor:
+def denoising_loss(cleared: Tensor, clean: Tensor) -> Tensor:
     """Mean absolute error [B, T, width] of inputs cleared of noise, over how much clean ones vary."""
     spread = clean.flatten(0, 1).std(0).mean().clamp(min=1e-3)
     return (cleared - clean).abs().mean() / spread

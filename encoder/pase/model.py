@@ -3,7 +3,7 @@
 After "PASE: Phoneme-Aware Speech Encoder" (arXiv 2504.05803), as far as it says: STFT magnitudes and
 a GRU hear (section 3, audio branch), a CNN over stacked lip frames sees, both are aligned with
 learned phoneme embeddings by cross-attention, and what is masked of one is predicted from the rest.
-Sizes, look-ahead and the gate are ours. Only `Ear` and `Aligner` are needed to speak.
+Sizes, look-ahead and the gate are ours. Only `AudioBranch` and `PhonemeAttention` are needed to speak.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from talkhead.config import bounded
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
-from talkhead.encoder.phonemes import PHONES
+from talkhead.encoder.phones import PHONES
 from talkhead.types import SAMPLE_RATE
 
 N_FFT = 512
@@ -98,7 +98,7 @@ def vector_spectra(waveform: Tensor) -> Tensor:
     return log_spectra(padded)[:, : waveform.shape[1] // HOP_LENGTH : STRIDE]
 
 
-class Ear(nn.Module):
+class AudioBranch(nn.Module):
     """Log spectra [B, S, N_BINS] -> hidden vectors [B, T, hidden], strictly in time's order.
 
     mean, spread: [N_BINS] of the log spectra, set before training.
@@ -125,7 +125,9 @@ class Ear(nn.Module):
         hidden = F.gelu(self.second(F.gelu(self.first(normal.transpose(1, 2)))))
         return hidden.transpose(1, 2)
 
-    def listen(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def extract_features(
+        self, inputs: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Hidden vectors [B, T, hidden] DELAY vectors late, and the GRU's state after them."""
         hidden, state = self.gru(inputs, state)
         return hidden, state
@@ -139,10 +141,10 @@ class Ear(nn.Module):
         inputs = heard = self.inputs(spectra)
         if hidden_spans is not None:
             heard = torch.where(hidden_spans[..., None], self.mask, inputs)
-        return inputs[:, DELAY:], self.listen(heard)[0][:, DELAY:]
+        return inputs[:, DELAY:], self.extract_features(heard)[0][:, DELAY:]
 
 
-class Eye(nn.Module):
+class VisualBranch(nn.Module):
     """Lip crops [B, T, H, W] in 0 to 1 -> hidden vectors [B, T, hidden], STACK frames at a time."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
@@ -172,7 +174,7 @@ class Eye(nn.Module):
         return seen.reshape(n, n_frames, -1)
 
 
-class Aligner(nn.Module):
+class PhonemeAttention(nn.Module):
     """Hidden vectors -> features that lean on phoneme anchors, by cross-attention.
 
     The hidden vector asks, the anchors are keys and (through a linear layer) values: attention
@@ -198,7 +200,7 @@ class Aligner(nn.Module):
         return Aligned((1.0 - gate) * own + gate * said, logits)
 
 
-class Detail(nn.Module):
+class AcousticFeatures(nn.Module):
     """What the aligned features leave out of the sound: the ear's inputs, beside them.
 
     Of each input the GRU knows how far it is speech, and what it would be without noise: a gate mixes
@@ -242,11 +244,11 @@ class Pase(nn.Module):
         super().__init__()
         self.config = config
         self.anchors = nn.Parameter(torch.randn(len(PHONES), config.dim))
-        self.ear = Ear(config)
-        self.hear = Aligner(config, config.hidden)
-        self.detail = Detail(config)
-        self.eye = Eye(config.dim, config.dropout)
-        self.see = Aligner(config, config.dim)
+        self.ear = AudioBranch(config)
+        self.hear = PhonemeAttention(config, config.hidden)
+        self.detail = AcousticFeatures(config)
+        self.eye = VisualBranch(config.dim, config.dropout)
+        self.see = PhonemeAttention(config, config.dim)
 
     def heard(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
         """Features [B, T, dim] and logits of waveforms [B, T * 320]: moment i is sample i * 320."""

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from talkhead.encoder.forced_alignment import Alignment, ForcedAligner
 from talkhead.encoder.pase.corpus import Utterance
-from talkhead.encoder.phonemes import Aligner, Fit, Phone
+from talkhead.encoder.phones import Phone
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.progress import Progress
-from talkhead.storage import decode_json, file_errors, make_folder
+from talkhead.storage import decode_json, make_folder, translate_os_errors
 
 INDEX = "index.jsonl"
 MAX_UTTERANCE_S = 20.0
 """Longer ones are left out: the memory of an alignment grows with the square of the length."""
-LEAST_SPEECHOCEAN_SCORE = -28.0
+MIN_SPEECHOCEAN_SCORE = -28.0
 """Acoustic score per frame of speech below which an utterance is left out. docs/corpus.md."""
 VALIDATION_EVERY = 10
 """One in so many of the speakers given for training is for validation."""
@@ -56,7 +57,7 @@ def read_speechocean(folder: Path) -> list[Spoken]:
     of "train" becomes "validation". Raises TalkheadError naming the line that can't be read.
     """
     path = folder / INDEX
-    with file_errors(path):
+    with translate_os_errors(path):
         lines = path.read_text(encoding="utf-8").splitlines()
     spoken = []
     for number, line in enumerate(lines, 1):
@@ -92,7 +93,7 @@ def _with_validation(spoken: Sequence[Spoken]) -> list[Spoken]:
 
 def align_spoken(
     spoken: Sequence[Spoken], store: AlignmentStore, progress: Progress, limit: int | None = None
-) -> dict[str, Fit | None]:
+) -> dict[str, Alignment | None]:
     """The phones of each utterance by its name; None where the words can't be fitted in.
 
     limit: how many to have at most, of an order that mixes the speakers. Raises TalkheadError.
@@ -103,7 +104,7 @@ def align_spoken(
     with progress.step("Aligning speech", len(mixed), done=len(mixed) - len(left)) as step:
         if not left:
             step.skip("up to date")
-        aligner = Aligner() if left else None
+        aligner = ForcedAligner() if left else None
         for one in left:
             assert aligner is not None
             fit = aligner.fit_pronounced(read_audio(one.path), one.words)
@@ -121,9 +122,9 @@ class AlignmentStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fits: dict[tuple[str, str], Fit | None] = {}
+        self._fits: dict[tuple[str, str], Alignment | None] = {}
         make_folder(path.parent)
-        with file_errors(path):
+        with translate_os_errors(path):
             text = path.read_text(encoding="utf-8") if path.exists() else ""
             whole = text[: text.rfind("\n") + 1]
             if len(whole) < len(text):
@@ -139,10 +140,10 @@ class AlignmentStore:
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key in self._fits
 
-    def __getitem__(self, key: tuple[str, str]) -> Fit | None:
+    def __getitem__(self, key: tuple[str, str]) -> Alignment | None:
         return self._fits[key]
 
-    def add(self, name: str, words: str, fit: Fit | None) -> None:
+    def add(self, name: str, words: str, fit: Alignment | None) -> None:
         """Keep a fit, or that there is none."""
         phones = (
             []
@@ -152,16 +153,16 @@ class AlignmentStore:
         score = None if fit is None else round(fit.score, 3)
         entry = {"name": name, "words": words, "phones": phones, "score": score}
         self._fits[name, words] = fit
-        with file_errors(self._path), self._path.open("a", encoding="utf-8") as lines:
+        with translate_os_errors(self._path), self._path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry, separators=(",", ":")) + "\n")
 
 
-def _read_fit(entry: Mapping[str, Any]) -> Fit:
-    return Fit([Phone(*phone) for phone in entry["phones"]], float(entry["score"]))
+def _read_fit(entry: Mapping[str, Any]) -> Alignment:
+    return Alignment([Phone(*phone) for phone in entry["phones"]], float(entry["score"]))
 
 
 def fitting_utterances(
-    spoken: Iterable[Spoken], fits: Mapping[str, Fit | None], least_score: float
+    spoken: Iterable[Spoken], fits: Mapping[str, Alignment | None], least_score: float
 ) -> Iterator[Utterance]:
     """Those whose words fit what is heard, with their sound."""
     for one in spoken:

@@ -24,18 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkhead.checkpoints import load_optimiser, optimiser_tensors
+from talkhead.checkpoints import load_optimizer, optimizer_tensors
 from talkhead.device import resolve_device
-from talkhead.encoder.network import average_into, rate_share
 from talkhead.encoder.pase.augment import AugmentConfig
 from talkhead.encoder.pase.batches import Batch, BatchConfig, Batches, sample_spans
-from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN, Shelf, read_shelf
+from talkhead.encoder.pase.corpus import LABELS_PER_FRAME, UNKNOWN, CorpusShard, read_shard
 from talkhead.encoder.pase.losses import (
     Contrast,
     LossWeights,
     Restorer,
     clean_mel,
-    clearing_loss,
+    denoising_loss,
     frame_features,
     phone_loss,
     viseme_loss,
@@ -50,6 +49,7 @@ from talkhead.encoder.pase.model import (
     vector_spectra,
 )
 from talkhead.encoder.pase.weights import write_pase
+from talkhead.encoder.predictor.network import average_into, rate_share
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, sha256_of, write_tensors
@@ -105,7 +105,7 @@ def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
     return replace(config, weights=weights, model=model, sees=config.sees and "vision" not in parts)
 
 
-class Lessons(nn.Module):
+class PaseObjective(nn.Module):
     """PASE and what only its training needs."""
 
     def __init__(self, config: TrainConfig, n_points: int) -> None:
@@ -141,7 +141,7 @@ class Lessons(nn.Module):
             cleared = self.pase.detail.cleared(inputs.detach(), vectors)
             with torch.no_grad():
                 clean = self.pase.ear.inputs(padded_spectra(batch.clean))[:, DELAY:]
-            losses["clearing"] = weights.clearing * clearing_loss(cleared, clean)
+            losses["clearing"] = weights.clearing * denoising_loss(cleared, clean)
         return losses
 
     def _viseme_loss(self, heard: Aligned, seen: Aligned | None, batch: Batch) -> Tensor:
@@ -196,14 +196,14 @@ class Lessons(nn.Module):
 
 
 def train_pase(
-    shelves: Sequence[Shelf],
+    shelves: Sequence[CorpusShard],
     config: TrainConfig,
     state: Path,
     seed: int,
     progress: Progress,
     corpus: Sequence[str] = (),
     device: torch.device | None = None,
-) -> Lessons:
+) -> PaseObjective:
     """Trained nets (the running mean of their weights), in evaluation mode.
 
     state: where training is kept every minute; a run that finds it goes on from there and ends in
@@ -213,39 +213,39 @@ def train_pase(
     batches = Batches(shelves, config.batches, config.augment, seed)
     torch.manual_seed(seed)
     device = device or torch.device("cpu")
-    lessons = Lessons(config, batches.n_points if config.sees else 0)
+    lessons = PaseObjective(config, batches.n_points if config.sees else 0)
     _calibrate(lessons, batches)
     lessons.to(device)
     average = copy.deepcopy(lessons)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         lessons.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         betas=(0.9, 0.98),
     )
     mark = _mark(config, seed, corpus)
-    first = _resume(state, mark, lessons, average, optimiser)
+    first = _resume(state, mark, lessons, average, optimizer)
     saved = time.monotonic()
     with progress.step("Training PASE", total=config.n_steps, done=first) as bar:
         for number, batch in _prefetched(batches, first, config.n_steps):
             torch.manual_seed(seed * 1_000_003 + number)
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * rate_share(
                     number, config.n_steps, WARM_UP_STEPS
                 )
             losses = lessons.losses(batch.to(device), np.random.default_rng((seed, number, 1)))
             if not losses:
                 raise TalkheadError("nothing is left to learn from. Leave fewer parts out")
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(lessons.parameters(), MAX_GRADIENT)
-            optimiser.step()
+            optimizer.step()
             average_into(average, lessons, min(config.averaging, (1 + number) / (10 + number)))
             bar.advance()
             if number % 20 == 0:
                 bar.detail(" ".join(f"{k} {float(v.detach()):.2f}" for k, v in losses.items()))
             if time.monotonic() - saved > CHECKPOINT_S:
-                _save(state, mark, lessons, average, optimiser, number + 1)
+                _save(state, mark, lessons, average, optimizer, number + 1)
                 saved = time.monotonic()
     fit_detail(average.cpu().eval().pase, batches)
     return average
@@ -263,7 +263,7 @@ def fit_detail(pase: Pase, batches: Batches) -> None:
     pase.detail.fit(torch.cat(inputs), torch.cat(aligned))
 
 
-def _calibrate(lessons: Lessons, batches: Batches) -> None:
+def _calibrate(lessons: PaseObjective, batches: Batches) -> None:
     """Mean and spread of the spectra, from batches that training does not see."""
     drawn = [batches.draw((1 << 29) + i) for i in range(N_CALIBRATION)]
     spectra = torch.cat([log_spectra(b.noisy).flatten(0, 1) for b in drawn])
@@ -295,23 +295,23 @@ def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
 def _save(
     path: Path,
     mark: Tensor,
-    lessons: Lessons,
-    average: Lessons,
-    optimiser: torch.optim.Optimizer,
+    lessons: PaseObjective,
+    average: PaseObjective,
+    optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
     tensors = {f"net.{k}": v for k, v in lessons.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "config": mark}
-    write_tensors(path, tensors | optimiser_tensors(optimiser))
+    write_tensors(path, tensors | optimizer_tensors(optimizer))
 
 
 def _resume(
     path: Path,
     mark: Tensor,
-    lessons: Lessons,
-    average: Lessons,
-    optimiser: torch.optim.Optimizer,
+    lessons: PaseObjective,
+    average: PaseObjective,
+    optimizer: torch.optim.Optimizer,
 ) -> int:
     """The step to go on with, 0 without a state. Raises TalkheadError for one of another training."""
     if not path.exists():
@@ -323,7 +323,7 @@ def _resume(
         for prefix, net in (("net.", lessons), ("average.", average)):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             net.load_state_dict(own)
-        load_optimiser(optimiser, tensors)
+        load_optimizer(optimizer, tensors)
         return int(tensors["step"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise TalkheadError(
@@ -334,7 +334,7 @@ def _resume(
 # ---------------------------------------------------------------------------- command line
 
 
-def phone_accuracy(lessons: Lessons, batches: Batches, n_batches: int) -> float:
+def phone_accuracy(lessons: PaseObjective, batches: Batches, n_batches: int) -> float:
     """Share of labelled vectors whose phone is right, of batches [0, n_batches)."""
     right = known = 0
     for number in range(n_batches):
@@ -347,7 +347,7 @@ def phone_accuracy(lessons: Lessons, batches: Batches, n_batches: int) -> float:
     return right / max(1, known)
 
 
-def shelf_files(paths: Sequence[Path]) -> list[Path]:
+def shard_files(paths: Sequence[Path]) -> list[Path]:
     """Files, and all *.safetensors in folders. Raises TalkheadError when there are none."""
     files = [f for p in paths for f in (sorted(p.glob("*.safetensors")) if p.is_dir() else [p])]
     if not files:
@@ -368,8 +368,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
-    files = shelf_files(options.corpus)
-    shelves = [read_shelf(file) for file in files]
+    files = shard_files(options.corpus)
+    shelves = [read_shard(file) for file in files]
     config = without(replace(TrainConfig(), n_steps=options.steps), options.without or [])
     held_out = _held_out(shelves, config, options.seed)
     state = options.output.with_name(options.output.name + ".state")
@@ -395,7 +395,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _held_out(shelves: Sequence[Shelf], config: TrainConfig, seed: int) -> Batches | None:
+def _held_out(shelves: Sequence[CorpusShard], config: TrainConfig, seed: int) -> Batches | None:
     """Batches of validation utterances; None of a corpus that has too few."""
     try:
         return Batches(shelves, config.batches, config.augment, seed, "validation")

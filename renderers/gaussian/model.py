@@ -19,28 +19,28 @@ from torch import Tensor
 from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset
 from talkhead.face import CODES, TRIANGLES
-from talkhead.renderers import seen
-from talkhead.renderers.adam import Blendshapes
+from talkhead.renderers import code_projection as seen
 from talkhead.renderers.base import RegionWeights, TrainBatch
-from talkhead.renderers.detail import sharpened, wanted_amount
-from talkhead.renderers.gaussian.anchors import (
+from talkhead.renderers.code_projection import CodeProjector
+from talkhead.renderers.gaussian.initialization import (
     FRAME_TENSORS,
     N_RIGID,
     Frames,
     open_mouth_vertices,
     seed_gaussians,
 )
-from talkhead.renderers.gaussian.deform import deform
 from talkhead.renderers.gaussian.rasterizer import rasterize
+from talkhead.renderers.gaussian.skinning import deform
 from talkhead.renderers.losses import backdrop, photometric_loss, random_offset
-from talkhead.renderers.pose import (
+from talkhead.renderers.optimizer import Blendshapes
+from talkhead.renderers.pose_features import (
     N_POSE,
     POSE_TENSORS,
     mean_view,
     pose_code,
     pose_statistics,
 )
-from talkhead.renderers.seen import SeenMouths
+from talkhead.renderers.sharpening import sharpened, wanted_amount
 from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
@@ -50,7 +50,7 @@ N_CHANNELS = 7
 DELTA_STEP, BASE_STEP, SHAPE_STEP = 0.7, 0.25, 0.02
 """What packages round to: deltas and base in steps of the learning rates (0.7 of a colour's is 0.9 of
 255, for a code at its usual size), shapes in log sizes."""
-LEAST_SPREAD = 0.1
+MIN_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ PRESETS: Mapping[str, GaussianConfig] = {
 }
 
 
-MOST_GAUSSIANS = 100_000
+MAX_GAUSSIANS = 100_000
 """What a config may ask for at most, all kinds together."""
-GAUSSIANS = Size("N", 1, MOST_GAUSSIANS)
+GAUSSIANS = Size("N", 1, MAX_GAUSSIANS)
 TENSORS = {
     **prefixed(FRAME_TENSORS, "frames."),
     **POSE_TENSORS,
@@ -108,7 +108,7 @@ class GaussianRenderer:
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
         """state: index [N]; pose_mean, pose_scale [12]; spread [K + 12] of the code in training;
-        seen_codes, seen_reach: of SeenMouths; detail [1]: how much of it is added; base [N, 7];
+        seen_codes, seen_reach: of CodeProjector; detail [1]: how much of it is added; base [N, 7];
         shape [N, 6]; deltas [K + 12, N * 7].
 
         base and deltas count in steps of their channel's learning rate.
@@ -118,7 +118,7 @@ class GaussianRenderer:
         self.index = state["index"]
         self.pose_mean, self.pose_scale = state["pose_mean"], state["pose_scale"]
         self.spread, self.detail = state["spread"], state["detail"]
-        self.seen = SeenMouths(state["seen_codes"], state["seen_reach"])
+        self.seen = CodeProjector(state["seen_codes"], state["seen_reach"])
         self.base = state["base"].clone().requires_grad_()
         self.shape = state["shape"].clone().requires_grad_()
         self.deltas = state["deltas"].clone().requires_grad_()
@@ -146,7 +146,7 @@ class GaussianRenderer:
             for values in (dataset.tracks.codes, dataset.tracks.viewmats)
         )
         code = torch.cat([motion, pose_code(views, motion, mean, scale)], dim=1)
-        seen = SeenMouths.from_dataset(dataset)
+        seen = CodeProjector.from_dataset(dataset)
         state = {
             "index": torch.from_numpy(seeds.index.astype(np.int64)),
             "pose_mean": mean,
@@ -186,7 +186,7 @@ class GaussianRenderer:
     def steps(self) -> dict[str, Tensor]:
         """Deltas of codes that vary little are kept the more coarsely."""
         return {
-            "deltas": DELTA_STEP / self.spread.clamp(min=LEAST_SPREAD)[:, None],
+            "deltas": DELTA_STEP / self.spread.clamp(min=MIN_SPREAD)[:, None],
             "base": torch.tensor(BASE_STEP),
             "shape": torch.tensor(SHAPE_STEP),
         }
@@ -200,7 +200,7 @@ class GaussianRenderer:
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
         """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
-        code = self._code(self.seen.drawn_near(motion), viewmats)
+        code = self._code(self.seen.project(motion), viewmats)
         made = self._render(motion, code, viewmats, ks, (height, width))
         return sharpened(made, self.detail)
 
@@ -246,8 +246,8 @@ class GaussianRenderer:
         size: tuple[int, int],
         twist: Tensor | None = None,
     ) -> Rendering:
-        means, covars, opacities, colours = self._placed(motion, code, viewmats, twist)
-        rgb, alpha = rasterize(means, covars, opacities, colours, viewmats, ks, *size)
+        means, covars, opacities, colors = self._placed(motion, code, viewmats, twist)
+        rgb, alpha = rasterize(means, covars, opacities, colors, viewmats, ks, *size)
         return Rendering(rgb, alpha)
 
     def _placed(
@@ -259,9 +259,9 @@ class GaussianRenderer:
         gradients, origins = self.frames.pose(motion, viewmats)
         if twist is not None:
             gradients, origins = _twisted(gradients, origins, twist_matrix(twist))
-        local, colours, logits = blended.split([3, 3, 1], dim=-1)
+        local, colors, logits = blended.split([3, 3, 1], dim=-1)
         means, covars = deform(gradients, origins, self.index, local.contiguous(), self.shape)
-        return means, covars, torch.sigmoid(logits[..., 0]), colours.contiguous()
+        return means, covars, torch.sigmoid(logits[..., 0]), colors.contiguous()
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
         """L1 and windowed D-SSIM against the person over a backdrop."""
@@ -294,7 +294,7 @@ class GaussianRenderer:
     def after_step(self, step: int) -> None:
         """Nothing to do: sizes and opacities are kept in range by their form."""
 
-    def after_fit(self, batch: TrainBatch) -> None:
+    def finalize(self, batch: TrainBatch) -> None:
         """Measure how much of the finest detail is missing at the mouth."""
         size = (batch.images.shape[1], batch.images.shape[2])
         code = self._code(batch.motion, batch.viewmats)
@@ -307,7 +307,7 @@ class GaussianRenderer:
             rgb, alpha = (torch.cat([getattr(m, k) for m in made]) for k in ("rgb", "alpha"))
             self.detail = wanted_amount(Rendering(rgb, alpha), batch.images, region)
 
-    def take_less_memory(self) -> bool:
+    def reduce_memory(self) -> bool:
         """All of an image is drawn at once."""
         return False
 

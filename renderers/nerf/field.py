@@ -19,10 +19,10 @@ from torch import Tensor
 
 from talkhead.face import INNER_LIPS, LEFT_BROW, LEFT_EYE, N_BODY, RIGHT_BROW, RIGHT_EYE, FaceModel
 from talkhead.renderers.nerf.config import HASH, NerfConfig
-from talkhead.renderers.nerf.hashgrid import HashGrid, n_parameters
+from talkhead.renderers.nerf.hash_grid import HashGrid, n_parameters
 from talkhead.renderers.nerf.planes import PlaneSpec, sample_planes
 from talkhead.renderers.nerf.rays import MOUTH_HALF, HeadSpace
-from talkhead.renderers.pose import N_POSE
+from talkhead.renderers.pose_features import N_POSE
 from talkhead.tensors import TensorSpec
 
 MAX_LOG_DENSITY = 7.0

@@ -11,16 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
-from talkhead.face import MOST_CODES, check_n_mouth
+from talkhead.face import MAX_CODES, check_n_mouth
 from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.losses import WINDOW, backdrop, photometric_loss
 from talkhead.renderers.nerf.config import HASH, NerfConfig
 from talkhead.renderers.nerf.field import Field, tensor_specs
-from talkhead.renderers.nerf.hashgrid import native_encoding
-from talkhead.renderers.nerf.hull import visual_hull
-from talkhead.renderers.nerf.marching import (
+from talkhead.renderers.nerf.hash_grid import native_encoding
+from talkhead.renderers.nerf.ray_marching import (
     CELL,
-    MOST_CELLS,
+    MAX_CELLS,
     Occupancy,
     composite,
     grid_resolution,
@@ -28,7 +27,8 @@ from talkhead.renderers.nerf.marching import (
 )
 from talkhead.renderers.nerf.rays import OUTER_STEP, HeadSpace, Pieces, Rays
 from talkhead.renderers.nerf.rays import TENSORS as SPACE_TENSORS
-from talkhead.renderers.pose import POSE_TENSORS, pose_code, pose_statistics
+from talkhead.renderers.nerf.visual_hull import visual_hull
+from talkhead.renderers.pose_features import POSE_TENSORS, pose_code, pose_statistics
 from talkhead.storage import ContentError
 from talkhead.tensors import TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
@@ -44,7 +44,7 @@ SPACE = "space."
 TENSORS = {
     **prefixed(SPACE_TENSORS, SPACE),
     **POSE_TENSORS,
-    "n_mouth": TensorSpec((1,), torch.int64, least=1, most=MOST_CODES),
+    "n_mouth": TensorSpec((1,), torch.int64, least=1, most=MAX_CODES),
 }
 """Those that tell what the others must be: the occupancy grid and the field's parameters."""
 
@@ -72,7 +72,7 @@ class NerfRenderer:
         space = HeadSpace.from_dataset(dataset)
         mean, scale = pose_statistics(dataset)
         occupancy = Occupancy(space.box)
-        occupancy.close(~visual_hull(dataset, space, occupancy.centres(), CELL))
+        occupancy.close(~visual_hull(dataset, space, occupancy.centers(), CELL))
         generator = torch.Generator().manual_seed(seed)
         state = {
             "n_mouth": torch.tensor([dataset.face.n_mouth]),
@@ -128,7 +128,7 @@ class NerfRenderer:
                 rays = self.space.rays(hits, part, motion, viewmats, ks)
                 made.append(torch.cat(self._follow(rays, planes, None), dim=1))
             except torch.OutOfMemoryError:
-                if not self.take_less_memory():
+                if not self.reduce_memory():
                     raise
                 continue
             first += len(part)
@@ -136,10 +136,10 @@ class NerfRenderer:
         image = torch.cat(made).view(n, height, width, 4).clamp(0.0, 1.0)
         return Rendering(image[..., :3], image[..., 3:])
 
-    def after_fit(self, batch: TrainBatch) -> None:
+    def finalize(self, batch: TrainBatch) -> None:
         """Nothing is left to do."""
 
-    def take_less_memory(self) -> bool:
+    def reduce_memory(self) -> bool:
         """Halve the rays that are followed at once; False where that would help no more."""
         self.rays_at_once //= 2
         self.n_patches = max(8, self.n_patches // 2)
@@ -168,8 +168,8 @@ class NerfRenderer:
             steps = march(rays, part, self.occupancy, jitter)
             if len(steps.point) == 0:
                 continue
-            density, colour = self.field.look(steps.point, steps.image, planes)
-            rgb_here, alpha_here = composite(steps, density, colour)
+            density, color = self.field.look(steps.point, steps.image, planes)
+            rgb_here, alpha_here = composite(steps, density, color)
             through = (1.0 - alpha)[part.ray]
             rgb = rgb.index_add(0, part.ray, through * rgb_here)
             alpha = alpha.index_add(0, part.ray, through * alpha_here)
@@ -218,9 +218,9 @@ def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpa
     space, n_mouth = HeadSpace(**within(tensors, SPACE)), int(tensors["n_mouth"][0])
     check_n_mouth(n_mouth, len(space.basis))
     cells = int(grid_resolution(space.box).prod())
-    if cells > MOST_CELLS:
+    if cells > MAX_CELLS:
         raise ContentError(
-            f"the tensor space.box spans {cells:,} cells, where {MOST_CELLS:,} at most are allowed"
+            f"the tensor space.box spans {cells:,} cells, where {MAX_CELLS:,} at most are allowed"
         )
     others = {k: t for k, t in tensors.items() if k not in TENSORS}
     occupancy = TensorSpec((cells,), least=-1.0)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkhead.renderers.arithmetic import IN_ORDER
+from talkhead.renderers.fastmath import IN_ORDER
 
 N_BANDS = 4
 """Rows of a plane go to this many writers in turn, whatever the number of threads: the same sums."""

@@ -28,7 +28,7 @@ from talkhead.face import (
     TRIANGLES,
     WORLD,
 )
-from talkhead.renderers.nerf.mesh import (
+from talkhead.renderers.nerf.mesh_raster import (
     AT_BORDER,
     FACE,
     MOUTH,
@@ -37,7 +37,7 @@ from talkhead.renderers.nerf.mesh import (
     flagged_triangles,
     mesh_hits,
 )
-from talkhead.renderers.pose import VIEW_SPEC, body_frame, mean_view
+from talkhead.renderers.pose_features import VIEW_SPEC, body_frame, mean_view
 from talkhead.tensors import TensorSpec
 from talkhead.types import Float64
 
@@ -108,12 +108,12 @@ class Met(NamedTuple):
 def _box_fault(box: Tensor) -> str:
     """What is wrong with the least and the largest corner [2, 3] of a space, "" where nothing is."""
     extent = box[1] - box[0]
-    if ((extent > 0.0) & (extent <= MOST_EXTENT)).all():
+    if ((extent > 0.0) & (extent <= MAX_EXTENT)).all():
         return ""
-    return f"spans {extent.tolist()}, where more than 0 and at most {MOST_EXTENT:g} is needed"
+    return f"spans {extent.tolist()}, where more than 0 and at most {MAX_EXTENT:g} is needed"
 
 
-MOST_EXTENT = 100.0
+MAX_EXTENT = 100.0
 """Of the box along each axis, eye distances; a head with its surroundings has 10."""
 TENSORS = {
     "template": TEMPLATE_SPEC,

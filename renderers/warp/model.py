@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.cameras import MOST_PX, project, view_fault
+from talkhead.cameras import MAX_PX, project, view_fault
 from talkhead.config import bounded
-from talkhead.dataset import IdentityDataset, farthest_first
+from talkhead.dataset import IdentityDataset
 from talkhead.errors import MediaError, PackageError
-from talkhead.face import CODES, MOST_CODE, N_SURFACE, WORLD, FaceModel
+from talkhead.face import CODES, MAX_CODE, N_SURFACE, WORLD, FaceModel
+from talkhead.frame_selection import farthest_first
 from talkhead.images import JPEG, decode_image
 from talkhead.renderers.base import TrainBatch
 from talkhead.storage import ContentError
@@ -32,9 +33,9 @@ STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
 GRID_PX = 8
 N_DECODED = 64
 """Exemplars whose images are kept as pixels."""
-BEND_SHARE = 0.045
+BEND_FRACTION = 0.045
 """Reach of a vertex's displacement over the distance of the outer eye corners."""
-POSE_SHARE = 4.0
+POSE_FRACTION = 4.0
 """How much a radian of head turn counts against a unit of code, choosing a frame."""
 
 
@@ -53,18 +54,18 @@ PRESETS: Mapping[str, WarpConfig] = {
 }
 
 
-MOST_IMAGE_BYTES = 256 << 20
+MAX_IMAGE_BYTES = 256 << 20
 """Of all exemplars' images together; 400 of 512x512 have 30 MB."""
-MOST_EXEMPLAR_PIXELS = 1 << 21
+MAX_EXEMPLAR_PIXELS = 1 << 21
 """Of one image: several are kept decoded."""
 EXEMPLARS = Size("N", 1, 2000)
 TENSORS = {
-    "images": TensorSpec((Size("B", 1, MOST_IMAGE_BYTES),), torch.uint8),
-    "masks": TensorSpec((Size("C", 1, MOST_IMAGE_BYTES),), torch.uint8),
-    "ends": TensorSpec((EXEMPLARS, 2), torch.int64, least=1, most=MOST_IMAGE_BYTES),
-    "codes": TensorSpec((EXEMPLARS, CODES), least=-MOST_CODE, most=MOST_CODE),
+    "images": TensorSpec((Size("B", 1, MAX_IMAGE_BYTES),), torch.uint8),
+    "masks": TensorSpec((Size("C", 1, MAX_IMAGE_BYTES),), torch.uint8),
+    "ends": TensorSpec((EXEMPLARS, 2), torch.int64, least=1, most=MAX_IMAGE_BYTES),
+    "codes": TensorSpec((EXEMPLARS, CODES), least=-MAX_CODE, most=MAX_CODE),
     "viewmats": TensorSpec((EXEMPLARS, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
-    "ks": TensorSpec((EXEMPLARS, 3, 3), least=-MOST_PX, most=MOST_PX),
+    "ks": TensorSpec((EXEMPLARS, 3, 3), least=-MAX_PX, most=MAX_PX),
 }
 """All but those of the face model."""
 FACE = "face."
@@ -178,7 +179,7 @@ class WarpRenderer:
             except MediaError as error:
                 raise _damaged(number) from error
         image, mask = parts
-        if image.shape[:2] != mask.shape or mask.size > MOST_EXEMPLAR_PIXELS:
+        if image.shape[:2] != mask.shape or mask.size > MAX_EXEMPLAR_PIXELS:
             raise _damaged(number)
         return np.dstack([image[..., ::-1], mask])
 
@@ -193,10 +194,10 @@ class WarpRenderer:
     def after_step(self, step: int) -> None:
         """Nothing is learnt."""
 
-    def after_fit(self, batch: TrainBatch) -> None:
+    def finalize(self, batch: TrainBatch) -> None:
         """Nothing is left to do."""
 
-    def take_less_memory(self) -> bool:
+    def reduce_memory(self) -> bool:
         """All of an image is drawn at once."""
         return False
 
@@ -214,7 +215,7 @@ def warp_lookup(wanted: Float32, kept: Float32, size: tuple[int, int]) -> Float3
     design = np.concatenate([wanted, np.ones((n, 1), np.float32)], axis=1)
     affine = np.linalg.lstsq(design, kept, rcond=None)[0].astype(np.float32)
     rest = kept - design @ affine
-    reach = BEND_SHARE * np.linalg.norm(wanted[33] - wanted[263])
+    reach = BEND_FRACTION * np.linalg.norm(wanted[33] - wanted[263])
     rows, columns = (np.arange(0, length + GRID_PX, GRID_PX, dtype=np.float32) for length in size)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
     bend = _shepard(grid.reshape(-1, 2), wanted, rest, float(reach)).reshape(grid.shape)
@@ -240,7 +241,7 @@ def _shepard(points: Float32, at: Float32, values: Float32, reach: float) -> Flo
 
 def _places(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
     """Where frames lie for the choice of an exemplar, [N, n_mouth + 2]: mouth code, yaw and pitch."""
-    turn = POSE_SHARE * viewmats[:, :2, 2]
+    turn = POSE_FRACTION * viewmats[:, :2, 2]
     return np.concatenate([codes[:, :n_mouth], turn], axis=1).astype(np.float32)
 
 

@@ -110,7 +110,7 @@ def _with_silence(phones: Sequence[Phone], length_s: float) -> list[Phone]:
     return full
 
 
-def normalised(speech: Speech) -> Speech:
+def normalized(speech: Speech) -> Speech:
     """The same speech with its loudest sample at PEAK."""
     gain = PEAK / float(np.abs(speech.waveform).max())
     return Speech((speech.waveform * gain).astype(np.float32), speech.phones)
@@ -118,13 +118,13 @@ def normalised(speech: Speech) -> Speech:
 
 def clip_speech() -> Speech:
     """The sound of person.mp4."""
-    return normalised(joined(CLIP, CLIP_LENGTH_S))
+    return normalized(joined(CLIP, CLIP_LENGTH_S))
 
 
 def line_speech() -> Speech:
     """The sound of line.wav."""
     said = say(LINE)
-    return normalised(joined([(0.0, LINE)], len(said.waveform) / SAMPLE_RATE))
+    return normalized(joined([(0.0, LINE)], len(said.waveform) / SAMPLE_RATE))
 
 
 def loudness(

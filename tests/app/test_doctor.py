@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from talkhead.app import doctor, pace
+from talkhead.app import doctor
+from talkhead.app import speed_test as pace
 from talkhead.app.fit import FitResult
-from talkhead.app.identities import Home
+from talkhead.app.home.identities import Home
 from talkhead.device import Backend
 
 GOOD = doctor.Check("Python", True, "3.11.7")
@@ -78,8 +79,8 @@ def test_the_pace_of_a_fitted_person(
         made = doctor.pace_of(Home(home), identity)
         assert (made.identity, made.renderer, made.missing) == (fitted.name, "gaussian", "")
         assert made.frames_per_s > 1.0 and made.real_time > 0.01
-        monkeypatch.setattr(pace, "MOST_S", 0.0)  # one frame must do
-    monkeypatch.setattr(pace, "hear_line", None)
+        monkeypatch.setattr(pace, "MAX_S", 0.0)  # one frame must do
+    monkeypatch.setattr(pace, "predict_motion", None)
     broken = doctor.pace_of(Home(home), None)
     assert broken.missing.startswith("TypeError") and broken.frames_per_s == 0.0
 

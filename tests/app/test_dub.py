@@ -16,17 +16,19 @@ from fakes import InlineWorkers
 from tiny import LINE, make_tiny
 
 from talkhead import media
-from talkhead.app import cli, jobs
 from talkhead.app import dub as dub_module
+from talkhead.app.cli import main as cli
 from talkhead.app.dub import DubResult, dub
-from talkhead.app.dubbing import attending
-from talkhead.app.dubbing.attending import attend
-from talkhead.app.dubbing.studio import Studio
-from talkhead.app.dubbing.workers import LocalWorkers, Workplace
+from talkhead.app.dubbing import job_runner as attending
+from talkhead.app.dubbing import job_store as jobs
+from talkhead.app.dubbing.job_runner import run_job
+from talkhead.app.dubbing.job_store import DONE, FAILED, QUEUED, JobStore, Task
+from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig
+from talkhead.app.dubbing.planner import Checksums
+from talkhead.app.dubbing.task_runner import TaskRunner
 from talkhead.app.fit import FitResult
-from talkhead.app.identities import SHEET
-from talkhead.app.jobs import DONE, FAILED, QUEUED, JobStore, Task
-from talkhead.app.publishing import publish
+from talkhead.app.home.identities import SHEET
+from talkhead.app.output.publish import publish
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage, PackageWriter
 from talkhead.progress import Progress
@@ -42,12 +44,12 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlineWorkers]:
     hired: list[InlineWorkers] = []
     monkeypatch.setattr(jobs, "FIRST_WAIT_S", 0.01)
 
-    def hire(todo: Any, home: Any, workers: Any, cluster: Any, device: Any, tries: int) -> Any:
+    def make_pool(todo: Any, home: Any, workers: Any, cluster: Any, device: Any, tries: int) -> Any:
         store = JobStore(home.path / "jobs")
-        hired.append(InlineWorkers(store, Studio(home.path, "cpu"), tries))
+        hired.append(InlineWorkers(store, TaskRunner(home.path, "cpu"), tries))
         return hired[-1]
 
-    monkeypatch.setattr(dub_module, "hire", hire)
+    monkeypatch.setattr(dub_module, "make_pool", make_pool)
     return hired
 
 
@@ -204,7 +206,7 @@ def test_results_replace_neither_the_table_nor_what_it_names(
 @pytest.mark.parametrize("text", ["[1]", '{"a": 1, "b": [], "c": [1, 2, null]}', "no JSON"])
 def test_checksums_that_are_damaged_are_made_again(tmp_path: Path, text: str) -> None:
     (tmp_path / "kept.json").write_text(text)
-    sums = dub_module.Checksums(tmp_path / "kept.json")
+    sums = Checksums(tmp_path / "kept.json")
     assert sums.forget([""]) == []
     assert len(sums.of(tmp_path / "kept.json")) == 64
 
@@ -265,7 +267,7 @@ def test_cancelled_jobs_come_with_a_hint(tmp_path: Path, inline: list[InlineWork
     store = JobStore(tmp_path / "jobs")
     store.add([task])
     store.cancel([task.id])
-    tally = dub_module.Tally(1, 0, 0)
+    tally = dub_module.ProgressStats(1, 0, 0)
     summary = dub_module.report(store.jobs(), tally, None, tmp_path / "r.jsonl").summary
     assert "talkhead jobs retry ID" in summary and "set aside" not in summary
 
@@ -333,11 +335,11 @@ def test_killed_between_finishing_and_telling(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(attending, "publish", move)
-        attend(store, job_id, studio, 3, lambda event: None)
+        run_job(store, job_id, studio, 3, lambda event: None)
     assert moved == ["1.srt"], "the output itself comes last"
     state = (tmp_path / "out" / "1.srt").stat()
     assert store.recover() == [job_id]
-    ended = attend(store, job_id, studio, 3, lambda event: None)
+    ended = run_job(store, job_id, studio, 3, lambda event: None)
     assert (ended.status, studio.calls) == (DONE, 1)
     assert (tmp_path / "out" / "1.srt").stat() == state
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1.mp4", "1.srt"]
@@ -347,15 +349,15 @@ def test_a_full_disk_stops_all_and_blames_nobody(store: JobStore, tmp_path: Path
     job_id = store.jobs()[0].id
     full = TalkheadError("1.mp4: the disk is full. Free some space and run the same command again")
     full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    board = dub_module.make_board("silent", dub_module.Tally(1, 0, 1))
+    board = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
     with pytest.raises(TalkheadError, match=r"disk is full.*run the same command again$"):
-        dub_module.Coordinator(store, InlineWorkers(store, Studios(full)), board).run(store.jobs())
+        dub_module.Scheduler(store, InlineWorkers(store, Studios(full)), board).run(store.jobs())
     job = store.find(job_id)
     assert job is not None and (job.status, job.tries) == (QUEUED, 0)
 
 
 def test_a_mistake_in_the_program_is_one_job_s(store: JobStore) -> None:
-    ended = attend(store, store.jobs()[0].id, Studios(KeyError("x")), 1, lambda event: None)
+    ended = run_job(store, store.jobs()[0].id, Studios(KeyError("x")), 1, lambda event: None)
     assert (ended.status, ended.reason) == (FAILED, "KeyError: 'x'")
 
 
@@ -400,13 +402,13 @@ def test_spawned_workers(tmp_path: Path) -> None:
         audio.write_bytes(b"%d" % number)
         tasks.append(Task("line", "anna", audio=str(audio), output=str(tmp_path / f"{number}.mp4")))
     store.add(tasks)
-    workers = LocalWorkers(Workplace(store.path, tmp_path, 3, "fakes:SlowStudio"), ["cpu", "cpu"])
+    workers = LocalPool(WorkerConfig(store.path, tmp_path, 3, "fakes:SlowStudio"), ["cpu", "cpu"])
     killed: list[int] = []
 
-    class Killing(dub_module.LocalWorkers):
+    class Killing(dub_module.LocalPool):
         def wait(self, timeout_s: float) -> list[attending.Event]:
             events = super().wait(timeout_s)
-            begun = {event.job_id for event in events if isinstance(event, attending.Begun)}
+            begun = {event.job_id for event in events if isinstance(event, attending.JobStarted)}
             for worker in self._workers:
                 if not killed and worker.job_id in begun:
                     killed.append(worker.process.pid or 0)
@@ -414,8 +416,8 @@ def test_spawned_workers(tmp_path: Path) -> None:
             return events
 
     workers = Killing(workers.place, workers.devices)
-    board = dub_module.make_board("silent", dub_module.Tally(3, 0, 3))
-    dub_module.Coordinator(store, workers, board).run(store.jobs())
+    board = dub_module.make_progress_view("silent", dub_module.ProgressStats(3, 0, 3))
+    dub_module.Scheduler(store, workers, board).run(store.jobs())
     assert killed and [job.status for job in store.jobs()] == [DONE] * 3
     assert sum(job.tries for job in store.jobs()) <= 1  # none if it was done just before
     assert [Path(task.output).read_bytes() for task in tasks] == [
@@ -430,10 +432,10 @@ def test_workers_that_cannot_start(tmp_path: Path, capfd: pytest.CaptureFixture[
     store = JobStore(tmp_path / "jobs")
     (tmp_path / "a.wav").write_bytes(b"sound")
     store.add([Task("line", "anna", audio=str(tmp_path / "a.wav"), output=str(tmp_path / "1.mp4"))])
-    workers = LocalWorkers(Workplace(store.path, tmp_path, 9, "fakes:Nobody"), ["cpu"])
-    board = dub_module.make_board("silent", dub_module.Tally(1, 0, 1))
+    workers = LocalPool(WorkerConfig(store.path, tmp_path, 9, "fakes:Nobody"), ["cpu"])
+    board = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
     with pytest.raises(TalkheadError, match="workers ended before they had begun"):
-        dub_module.Coordinator(store, workers, board).run(store.jobs())
+        dub_module.Scheduler(store, workers, board).run(store.jobs())
     assert store.jobs()[0].status == QUEUED
 
 
@@ -447,7 +449,7 @@ def test_cancelling_a_running_job(store: JobStore) -> None:
             step.advance()
         raise AssertionError("went on")
 
-    assert attend(store, job_id, studio, 3, lambda event: None).status == "cancelled"
+    assert run_job(store, job_id, studio, 3, lambda event: None).status == "cancelled"
     assert not store.work_path(job_id).exists()
 
 
@@ -466,7 +468,7 @@ def test_the_jobs_commands(
     store: JobStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job_id, home = store.jobs()[0].id, str(store.path.parent)
-    attend(store, job_id, Studios(TalkheadError("no luck")), 1, lambda event: None)
+    run_job(store, job_id, Studios(TalkheadError("no luck")), 1, lambda event: None)
     assert run(monkeypatch, "jobs", "list", "--home", home) == 0
     out, err = capsys.readouterr()
     assert "failed" in out and "no luck" in out and "1 failed" in err

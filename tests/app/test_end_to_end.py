@@ -25,11 +25,11 @@ from tiny import LINE, SECONDS, make_tiny
 
 from talkhead import media
 from talkhead.app import fit as fit_module
+from talkhead.app.avatar import load_predictor, speech_codes
+from talkhead.app.composer.idle_clip import load_idle, ping_pong
 from talkhead.app.fit import FitResult, fit
-from talkhead.app.idle import load_idle, ping_pong
-from talkhead.app.person import load_predictor, speech_codes
 from talkhead.app.speak import SpeakResult, speak
-from talkhead.encoder.silence import silence_of_video
+from talkhead.encoder.vad import silence_of_video
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.identity import IDLE_NAME, MANIFEST_NAME, IdentityPackage

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from talkhead import media
-from talkhead.app.evaluate import EvaluateOptions, evaluate, find_footage
-from talkhead.app.evaluation.identity import Subject
-from talkhead.app.evaluation.takes import Sound
+from talkhead.app.evaluate import evaluate
+from talkhead.app.evaluation.evaluate_identity import EvaluateOptions, EvaluationTarget
+from talkhead.app.evaluation.variant import AudioContext
 from talkhead.app.fit import FitResult
-from talkhead.app.identities import Home
+from talkhead.app.home.identities import Home
+from talkhead.app.workspace import find_footage
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 
@@ -59,13 +60,13 @@ def test_only_the_first_seconds_of_the_held_out_end(
 ) -> None:
     subject = None
 
-    def stop(given: Subject, sound: Sound, *rest: object) -> None:
+    def stop(given: EvaluationTarget, sound: AudioContext, *rest: object) -> None:
         nonlocal subject
         subject = given
         assert len(sound.silent) == given.numbers[-1] - given.numbers[0] + 1
         raise TalkheadError("enough")
 
-    monkeypatch.setattr("talkhead.app.evaluate.judge_identity", stop)
+    monkeypatch.setattr("talkhead.app.evaluate.measure_identity", stop)
     options = EvaluateOptions(seconds=0.4, language="xx")
     with pytest.raises(TalkheadError, match="enough"):
         evaluate(fitted.name, home=home, report=tmp_path / "r", options=options)
@@ -78,7 +79,7 @@ def test_only_the_first_seconds_of_the_held_out_end(
 def test_what_cannot_work_is_said_before_the_work(
     fitted: FitResult, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talkhead.app.evaluate.judge_identity", None)
+    monkeypatch.setattr("talkhead.app.evaluate.measure_identity", None)
     (tmp_path / "file").touch()
     for given, words in (
         ({"audio": tmp_path / "none.wav"}, "no such file"),

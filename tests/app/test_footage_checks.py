@@ -12,7 +12,7 @@ from tiny import LINE
 from talkhead import media
 from talkhead.app import footage_checks
 from talkhead.app.footage_checks import check_speech, explained, little_speech
-from talkhead.encoder.silence import speech_seconds
+from talkhead.encoder.vad import speech_seconds
 from talkhead.errors import FootageError
 from talkhead.progress import SilentProgress
 from talkhead.types import SAMPLE_RATE, Float32

@@ -10,17 +10,17 @@ import torch
 from tiny import LINE, make_tiny
 
 from talkhead import media
+from talkhead.app.avatar import load_avatar
+from talkhead.app.composer.idle_clip import choose_frames, load_idle
+from talkhead.app.composer.source_clip import source_footage
 from talkhead.app.evaluate import evaluate
 from talkhead.app.fit import FitResult, fit
-from talkhead.app.idle import choose_frames, load_idle
-from talkhead.app.lines import Line, render_line
-from talkhead.app.person import load_person
-from talkhead.app.speak import speak
-from talkhead.app.timeline import source_footage
+from talkhead.app.request import RenderRequest
+from talkhead.app.speak import render_video, speak
 from talkhead.dataset import IdentityDataset
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess import pipeline
-from talkhead.preprocess.novelty import BLOCK_SHARE
+from talkhead.preprocess.frame_selection import BLOCK_FRACTION
 from talkhead.progress import SilentProgress
 from talkhead.renderers.warp.model import WarpConfig, WarpRenderer
 
@@ -36,7 +36,7 @@ def long_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def long_fit(footage: Path, long_home: Path) -> FitResult:
     with pytest.MonkeyPatch.context() as patch:
         make_tiny(patch)
-        patch.setattr(pipeline, "MOST_FRAMES", MOST)
+        patch.setattr(pipeline, "MAX_FRAMES", MOST)
         return fit(footage, preset="preview", home=long_home, consent="Yes.", device="cpu")
 
 
@@ -48,7 +48,7 @@ def dataset(long_fit: FitResult, long_home: Path) -> IdentityDataset:
 
 def test_the_idle_clip_is_kept_whole(long_fit: FitResult, dataset: IdentityDataset) -> None:
     first, after = choose_frames(dataset)
-    assert after - first >= MOST // BLOCK_SHARE
+    assert after - first >= MOST // BLOCK_FRACTION
     assert dataset.tracks.kept[first:after].all() and dataset.tracks.kept.sum() == MOST
     assert len(load_idle(IdentityPackage.load(long_fit.package_path))) == after - first
 
@@ -69,11 +69,11 @@ def test_it_speaks(
     """Also in the timeline of its footage, most of whose images were not kept."""
     made = speak(LINE, output=tmp_path / "line.mp4", home=long_home, device="cpu")
     assert made.n_frames == sum(1 for _ in media.read_frames(made.output_path))
-    person = load_person(IdentityPackage.load(long_fit.package_path), None, torch.device("cpu"))
-    line = Line(footage, tmp_path / "again.mp4", source=footage)
+    person = load_avatar(IdentityPackage.load(long_fit.package_path), None, torch.device("cpu"))
+    line = RenderRequest(footage, tmp_path / "again.mp4", source=footage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("talkhead.preprocess.pipeline.FaceTracker", None)  # what fit left is used
-        render_line(person, line, tmp_path / "work", long_home, SilentProgress())
+        render_video(person, line, tmp_path / "work", long_home, SilentProgress())
         known = source_footage(person.package, footage, long_home, SilentProgress()).known
     gone = np.flatnonzero(known & ~dataset.tracks.kept)
     frames = (list(media.read_frames(path)) for path in (footage, line.output))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from talkhead.app.checks import check_speak
-from talkhead.app.output import OutputOptions
+from talkhead.app.request import OutputOptions
 from talkhead.app.speak import speak
 from talkhead.errors import TalkheadError
 

@@ -13,9 +13,9 @@ import torch
 from tiny import LINE, make_tiny
 
 from talkhead import media
+from talkhead.app.avatar import load_renderer
+from talkhead.app.composer.idle_clip import FACE
 from talkhead.app.fit import FitResult, fit
-from talkhead.app.idle import FACE
-from talkhead.app.person import load_renderer
 from talkhead.app.speak import speak
 from talkhead.errors import PackageError
 from talkhead.identity import IdentityPackage, PackageWriter

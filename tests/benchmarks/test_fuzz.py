@@ -14,6 +14,7 @@ from random import Random
 import numpy as np
 import pytest
 import safetensors.numpy
+from paths import HELPERS
 
 from benchmarks.fuzz.__main__ import cases_of
 from benchmarks.fuzz.judging import terminal_faults
@@ -73,7 +74,7 @@ OUTCOMES = {
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Supervisor]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
+        patch.syspath_prepend(str(HELPERS))
         with supervised("faulty_kinds:SUITE", most_s=3.0, most_mib=500) as supervisor:
             yield supervisor
 

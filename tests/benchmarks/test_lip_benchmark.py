@@ -9,11 +9,11 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from fixtures_head import make_dataset
+from synthetic_head import make_dataset
 
 from benchmarks import lips
 from benchmarks.lips import Clip, Row, System
-from talkhead.encoder.network import PRESETS, PredictorConfig
+from talkhead.encoder.predictor.network import PRESETS, PredictorConfig
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
 SMALL = PredictorConfig(width=8, layers=((3, 1),), n_members=2, n_steps=3, n_frames=10, n_masks=0)

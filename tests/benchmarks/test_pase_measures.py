@@ -15,9 +15,9 @@ from scipy.io import wavfile
 from benchmarks import posteriors
 from benchmarks.pase import noise, phones, retrieval, sphinx, voices
 from talkhead.audio import is_silence
-from talkhead.encoder import phonemes
-from talkhead.encoder.pase.corpus import UNKNOWN, Utterance, label_frames, make_shelf, write_shelf
-from talkhead.encoder.phonemes import PHONES, SILENCE, Phone
+from talkhead.encoder import forced_alignment as phonemes
+from talkhead.encoder.pase.corpus import UNKNOWN, Utterance, label_frames, make_shard, write_shard
+from talkhead.encoder.phones import PHONES, SILENCE, Phone
 from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32
 
@@ -150,8 +150,8 @@ def test_shares_of_moments() -> None:
 
 def test_frames_of_a_shelf(tmp_path: Path) -> None:
     given = [Utterance(_sound(), tuple(SPOKEN), f"v{i}", "test" if i else "train") for i in (0, 1)]
-    shelf = make_shelf(given, source="s", licence="l", attribution="a", shippable=True)
-    write_shelf(tmp_path / "flite.safetensors", shelf)
+    shelf = make_shard(given, source="s", licence="l", attribution="a", shippable=True)
+    write_shard(tmp_path / "flite.safetensors", shelf)
     path = tmp_path / "flite.safetensors"
     (likeliest, viterbi) = phones.shelf_moments(path, "test", Oracle(SPOKEN), [], None)
     assert likeliest["data"] == "flite test"
@@ -188,7 +188,7 @@ def test_what_was_heard_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_posteriors_of_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
     _counted(monkeypatch)
-    monkeypatch.setattr(posteriors, "why_no_phones", lambda: "")
+    monkeypatch.setattr(posteriors, "phones_unavailable_reason", lambda: "")
     encoder = posteriors.ablation_encoder(posteriors.ALLPHONE)
     features = encoder.encode(_sound()[:15_999])
     assert features.values.shape == (50, 40)
@@ -276,8 +276,8 @@ def test_noise_is_so_far_below_the_speech(snr_db: float) -> None:
 
 
 def test_colours() -> None:
-    for colour, slope_db in ((noise.white, 3.0), (noise.pink, 0.0)):
-        power = np.abs(np.fft.rfft(colour(64_000, 0))) ** 2
+    for color, slope_db in ((noise.white, 3.0), (noise.pink, 0.0)):
+        power = np.abs(np.fft.rfft(color(64_000, 0))) ** 2
         frequencies = np.fft.rfftfreq(64_000, 1 / SAMPLE_RATE)
         octaves = [power[(frequencies >= f) & (frequencies < 2 * f)].sum() for f in (500, 2000)]
         assert 10 * np.log10(octaves[1] / octaves[0]) / 2 == pytest.approx(slope_db, abs=0.4)
@@ -343,7 +343,7 @@ class Matching:
 def test_shares_of_windows() -> None:
     lips = np.random.default_rng(0).integers(0, 255, (90, 4, 4)).astype(np.uint8)
     spoken = lips.reshape(90, 16).astype(np.float32) / 255 - 0.5
-    take = retrieval.Take("t", np.zeros(90 * 640, np.float32), lips)
+    take = retrieval.Variant("t", np.zeros(90 * 640, np.float32), lips)
     (row,) = retrieval.retrieval("d", [take], Matching(spoken))
     assert row["exact"]["mean"] == row["within_a_frame"]["mean"] == 1.0
     assert row["n_windows"] == 8
@@ -354,6 +354,6 @@ def test_shares_of_windows() -> None:
 
 def test_shelves_without_lips_are_refused() -> None:
     given = [Utterance(_sound(), tuple(SPOKEN), "v", "test")]
-    shelf = make_shelf(given, source="s", licence="l", attribution="a", shippable=True)
+    shelf = make_shard(given, source="s", licence="l", attribution="a", shippable=True)
     with pytest.raises(ValueError, match="no lips"):
         retrieval.shelf_takes(shelf, "test")

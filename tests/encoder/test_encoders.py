@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from talkhead.encoder import mel
-from talkhead.encoder.base import (
-    SPEECH_LEVEL_DB,
-    SpeechEncoder,
-    encode_chunks,
-    encoder_names,
-    load_encoder,
-    speech_gain,
-)
+from talkhead.encoder.base import SPEECH_LEVEL_DB, SpeechEncoder, encode_chunks, speech_gain
+from talkhead.encoder.registry import encoder_names, load_encoder
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 

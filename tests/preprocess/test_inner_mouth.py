@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from fixtures_head import make_codes, make_face, make_landmarks, make_poses
+from synthetic_head import make_codes, make_face, make_landmarks, make_poses
 
 from talkhead.cameras import default_intrinsics
 from talkhead.face import INNER_LIPS, N_INNER, lip_aperture

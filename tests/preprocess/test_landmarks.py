@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from fixtures_head import make_face
+from paths import PERSON
+from synthetic_head import make_face
 
 from talkhead.face import BLENDSHAPES, N_BLENDSHAPES, N_LANDMARKS, lip_aperture
 from talkhead.media import read_frames
@@ -22,10 +22,8 @@ from talkhead.preprocess.landmarks import (
     mesh_triangles,
     track_frames,
 )
-from talkhead.preprocess.segmentation import PersonSegmenter
+from talkhead.preprocess.person_mask import PersonSegmenter
 from talkhead.types import Float32, Tracking
-
-PERSON = Path(__file__).parents[2] / "samples" / "person.mp4"
 
 WIDTH, HEIGHT = 640, 360
 FRAME = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

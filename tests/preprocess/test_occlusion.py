@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fixtures_head import make_face, make_poses
 from scipy.ndimage import binary_dilation
+from synthetic_head import make_face, make_poses
 
-from talkhead.dataset import train_frames
 from talkhead.face import LEFT_BROW, LEFT_EYE, N_LANDMARKS, NOSE_BOTTOM, RIGHT_EYE
+from talkhead.frame_selection import train_frames
 from talkhead.preprocess.occlusion import (
     AROUND_FRAMES,
-    face_colours,
+    face_colors,
+    fit_color_model,
     head_posture,
     hidden_triangles,
-    learn_usual,
     mouth_hidden,
 )
 from talkhead.types import Bool, Float32, Float64, UInt8
@@ -58,26 +58,26 @@ def posture() -> Float64:
 
 
 @pytest.fixture
-def colours(posture: Float64) -> UInt8:
+def colors(posture: Float64) -> UInt8:
     return make_colours(posture)
 
 
-def hidden(colours: UInt8, posture: Float64, found: Bool | None = None) -> Bool:
-    every = np.ones(len(colours), dtype=bool)
+def hidden(colors: UInt8, posture: Float64, found: Bool | None = None) -> Bool:
+    every = np.ones(len(colors), dtype=bool)
     found = every if found is None else found
-    return hidden_triangles(colours, posture, found, every, FACE.template, FACE.triangles)
+    return hidden_triangles(colors, posture, found, every, FACE.template, FACE.triangles)
 
 
-def test_light_and_shading_hide_nothing(colours: UInt8, posture: Float64) -> None:
-    assert not hidden(colours, posture).any()
+def test_light_and_shading_hide_nothing(colors: UInt8, posture: Float64) -> None:
+    assert not hidden(colors, posture).any()
 
 
-@pytest.mark.parametrize("colour", [(30, 30, 32), (225, 225, 220), (110, 110, 110)])
+@pytest.mark.parametrize("color", [(30, 30, 32), (225, 225, 220), (110, 110, 110)])
 def test_a_thing_before_the_mouth(
-    colours: UInt8, posture: Float64, colour: tuple[int, int, int]
+    colors: UInt8, posture: Float64, color: tuple[int, int, int]
 ) -> None:
-    colours[HELD, MOUTH] = colour
-    found = hidden(colours, posture)
+    colors[HELD, MOUTH] = color
+    found = hidden(colors, posture)
     around = np.zeros(N_FRAMES, dtype=bool)
     around[HELD.start - AROUND_FRAMES : HELD.stop + AROUND_FRAMES] = True
     assert np.array_equal(found.any(1), around)
@@ -87,59 +87,59 @@ def test_a_thing_before_the_mouth(
     assert np.array_equal(mouth_hidden(found, FACE.template, FACE.triangles), around)
 
 
-def test_what_comes_again_and_again_is_no_face(colours: UInt8, posture: Float64) -> None:
+def test_what_comes_again_and_again_is_no_face(colors: UInt8, posture: Float64) -> None:
     """A fifth of the clip."""
     often = np.arange(N_FRAMES) // 20 % 5 == 1
-    colours[np.ix_(often, MOUTH)] = (30, 30, 32)
-    found = hidden(colours, posture)
+    colors[np.ix_(often, MOUTH)] = (30, 30, 32)
+    found = hidden(colors, posture)
     assert found[often].any(1).all()
     assert not found[~binary_dilation(often, np.ones(2 * AROUND_FRAMES + 1))].any()
 
 
-def test_what_is_always_there_belongs_to_the_face(colours: UInt8, posture: Float64) -> None:
+def test_what_is_always_there_belongs_to_the_face(colors: UInt8, posture: Float64) -> None:
     """A beard, and glasses."""
-    colours[:, MOUTH] //= 4
-    colours[:, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 20
-    assert not hidden(colours, posture).any()
+    colors[:, MOUTH] //= 4
+    colors[:, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 20
+    assert not hidden(colors, posture).any()
 
 
-def test_blinks_and_fringes_are_left_alone(colours: UInt8, posture: Float64) -> None:
-    colours[HELD, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 90
+def test_blinks_and_fringes_are_left_alone(colors: UInt8, posture: Float64) -> None:
+    colors[HELD, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 90
     above_brows = CENTRES[:, 1] < FACE.template[list(LEFT_BROW), 1].min() - 0.25
-    colours[50:60, above_brows] = 20
-    assert not hidden(colours, posture).any()
+    colors[50:60, above_brows] = 20
+    assert not hidden(colors, posture).any()
 
 
-def test_a_few_strange_triangles_are_noise(colours: UInt8, posture: Float64) -> None:
-    colours[HELD, ::25] = 0
-    assert not hidden(colours, posture).any()
+def test_a_few_strange_triangles_are_noise(colors: UInt8, posture: Float64) -> None:
+    colors[HELD, ::25] = 0
+    assert not hidden(colors, posture).any()
 
 
 def test_frames_without_a_face_are_hidden_with_their_neighbours(
-    colours: UInt8, posture: Float64
+    colors: UInt8, posture: Float64
 ) -> None:
     found = np.ones(N_FRAMES, dtype=bool)
     found[104:107] = found[200:203] = False
-    colours[~found] = 0
-    colours[HELD, MOUTH] = (30, 30, 32)
-    seen = hidden(colours, posture, found)
+    colors[~found] = 0
+    colors[HELD, MOUTH] = (30, 30, 32)
+    seen = hidden(colors, posture, found)
     assert seen[104:107].any(1).all() and not seen[190:].any()
 
 
-def test_held_out_frames_say_nothing_of_what_is_usual(colours: UInt8, posture: Float64) -> None:
+def test_held_out_frames_say_nothing_of_what_is_usual(colors: UInt8, posture: Float64) -> None:
     train = np.arange(N_FRAMES) < 270
     every = np.ones(N_FRAMES, dtype=bool)
-    before = hidden_triangles(colours, posture, every, train, FACE.template, FACE.triangles)
-    colours[273:] = np.random.default_rng(2).integers(0, 256, colours[273:].shape)
-    after = hidden_triangles(colours, posture, every, train, FACE.template, FACE.triangles)
+    before = hidden_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
+    colors[273:] = np.random.default_rng(2).integers(0, 256, colors[273:].shape)
+    after = hidden_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
     assert np.array_equal(before[:270], after[:270])
 
 
-def test_the_usual_look_follows_posture(colours: UInt8, posture: Float64) -> None:
+def test_the_usual_look_follows_posture(colors: UInt8, posture: Float64) -> None:
     """Half the clip explains the other half to its noise; without postures it doesn't."""
-    knowing = learn_usual(colours[::2], posture[::2])
-    ignorant = learn_usual(colours[::2], np.zeros_like(posture[::2]))
-    assert knowing.strangeness(colours[1::2], posture[1::2]).mean() < 1.0
+    knowing = fit_color_model(colors[::2], posture[::2])
+    ignorant = fit_color_model(colors[::2], np.zeros_like(posture[::2]))
+    assert knowing.deviation(colors[1::2], posture[1::2]).mean() < 1.0
     assert knowing.spread.mean() < 0.7 * ignorant.spread.mean()
 
 
@@ -164,12 +164,12 @@ def gradient_face(scale: float, shift: float) -> tuple[UInt8, Float32]:
 def test_colours_are_those_at_the_triangles(scale: float) -> None:
     frame, landmarks = gradient_face(scale, 180.0)
     places = landmarks[FACE.triangles, :2].mean(1)
-    seen = face_colours(frame, landmarks, FACE.triangles)
+    seen = face_colors(frame, landmarks, FACE.triangles)
     assert np.abs(seen[:, :2] - places / 2).max() < 2.0 and (seen[:, 2] == 7).all()
 
 
 @pytest.mark.parametrize("shift", [-1000.0, 0.0, 390.0, 2000.0])
 def test_faces_beyond_the_picture_take_its_edge(shift: float) -> None:
     frame, landmarks = gradient_face(100.0, shift)
-    seen = face_colours(frame, landmarks, FACE.triangles)
+    seen = face_colors(frame, landmarks, FACE.triangles)
     assert seen.shape == (len(FACE.triangles), 3) and (seen[:, 2] == 7).all()

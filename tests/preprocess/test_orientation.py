@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import PERSON
 
 from talkhead import media
 from talkhead.preprocess.orientation import is_upside_down
-
-PERSON = Path(__file__).parents[2] / "samples" / "person.mp4"
 
 
 def test_a_hanging_person_is_recognized(tmp_path: Path) -> None:

@@ -10,23 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import PERSON
 from scipy.io import wavfile
 
-from talkhead import media, probing
+from talkhead import media
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.silence import silence_of_video
+from talkhead.encoder.vad import silence_of_video
 from talkhead.errors import FootageError
+from talkhead.media import probing
+from talkhead.media.probing import probe_footage
 from talkhead.preprocess import pipeline
-from talkhead.preprocess.cutting import CHUNK
+from talkhead.preprocess.head_crops import CHUNK
 from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
-from talkhead.probing import probe_footage
 from talkhead.progress import SilentProgress, Step
 from talkhead.storage import read_json
 from talkhead.types import UInt8
 
-PERSON = Path(__file__).parents[2] / "samples" / "person.mp4"
 N_FRAMES = 130
 GAP = range(40, 43)
 HELD = range(60, 68)
@@ -179,7 +180,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames that are kept are those of short footage; so are all tracks."""
-    monkeypatch.setattr(pipeline, "MOST_FRAMES", MOST)
+    monkeypatch.setattr(pipeline, "MAX_FRAMES", MOST)
     progress = Telling()
     work = tracked(short, tmp_path / "work")
     long = preprocess(clip, work, PreprocessConfig(), progress, silence_of_video)
@@ -203,7 +204,7 @@ def test_cutting_goes_on_where_it_was_stopped(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a chunk was half written; the files are those of a run that was not stopped."""
-    monkeypatch.setattr(pipeline, "MOST_FRAMES", MOST)
+    monkeypatch.setattr(pipeline, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")
     preprocess(clip, whole, config, SilentProgress(), silence_of_video)

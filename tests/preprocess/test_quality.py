@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fixtures_head import make_codes, make_face, make_landmarks, make_poses
 from scipy.spatial.transform import Rotation
+from synthetic_head import make_codes, make_face, make_landmarks, make_poses
 
 from talkhead.cameras import default_intrinsics
 from talkhead.errors import FootageError

@@ -12,22 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures_damage import accepted, damages
+from damage import accepted, damages
 from torch import Tensor
 
 from talkhead.config import from_json, to_json
 from talkhead.dataset import IdentityDataset
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
-from talkhead.renderers.base import (
-    RENDERERS,
-    Renderer,
-    RendererKind,
-    renderer_kind,
-    renderer_names,
-)
-from talkhead.renderers.fit import fit_renderer, make_batch
-from talkhead.renderers.packing import pack, unpack
+from talkhead.renderers.base import Renderer
+from talkhead.renderers.batches import make_batch
+from talkhead.renderers.quantization import pack, unpack
+from talkhead.renderers.registry import RENDERERS, RendererSpec, get_renderer, renderer_names
+from talkhead.renderers.trainer import fit_renderer
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Rendering
 
@@ -50,7 +46,7 @@ SIZE = (128, 96)
 class Fitted:
     """A renderer fitted on the synthetic head."""
 
-    kind: RendererKind
+    kind: RendererSpec
     config: Any
     renderer: Renderer
     dataset: IdentityDataset
@@ -73,7 +69,7 @@ def fitted(
     head_dataset: IdentityDataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Fitted:
-    kind = renderer_kind(request.param)
+    kind = get_renderer(request.param)
     config = replace(kind.presets()["preview"], **SMALL.get(request.param, {}))
     checkpoint = tmp_path_factory.mktemp(request.param) / "state.safetensors"
     renderer = fit_renderer(kind, head_dataset, config, checkpoint, SilentProgress())
@@ -258,6 +254,6 @@ def test_presets(fitted: Fitted) -> None:
 def test_names() -> None:
     assert set(RENDERERS) <= set(renderer_names())
     for name in RENDERERS:
-        assert renderer_kind(name).renderer().name == name
+        assert get_renderer(name).renderer().name == name
     with pytest.raises(TalkheadError, match=r"no renderer 'nerv'.*gaussian.*warp"):
-        renderer_kind("nerv")
+        get_renderer("nerv")

@@ -19,7 +19,7 @@ SPOKEN_FRAMES = round(25 * SOUND_S)
 
 def command(*arguments: object) -> None:
     """Run the command line in this process."""
-    from talkhead.app.cli import app
+    from talkhead.app.cli.main import app
 
     app([str(argument) for argument in arguments], prog_name="talkhead")
 

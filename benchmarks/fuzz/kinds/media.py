@@ -53,8 +53,8 @@ def audio(setting: Setting) -> Trial:
 
 def _codes(path: Path, setting: Setting) -> None:
     """What speak begins with."""
-    from talkhead.app.identities import Home
-    from talkhead.app.person import speech_codes
+    from talkhead.app.avatar import speech_codes
+    from talkhead.app.home.identities import Home
 
     speech_codes(path, Home(read_home(setting)).load())
 
@@ -89,7 +89,7 @@ def video(setting: Setting) -> Trial:
 
 def _pictures(path: Path, start_s: float, n_frames: int | None) -> None:
     from talkhead import media
-    from talkhead.probing import frame_times
+    from talkhead.media.probing import frame_times
 
     media.probe(path)
     with closing(media.read_frames(path, start_s=start_s, n_frames=n_frames)) as frames:
@@ -136,7 +136,7 @@ def _behind(path: Path) -> None:
     """The first pictures behind a head."""
     import numpy as np
 
-    from talkhead.app.backgrounds import backgrounds_of
+    from talkhead.app.composer.backgrounds import backgrounds_of
 
     own = np.zeros((96, 72, 3), np.uint8)
     pictures = list(backgrounds_of(str(path), own, 12)(2, 8))

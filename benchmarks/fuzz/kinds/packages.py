@@ -77,9 +77,9 @@ def _drawn(where: Path, renderer: str) -> None:
     """A picture of the head in the pose of a frame."""
     import torch
 
-    from talkhead.app.identities import Home
-    from talkhead.app.idle import load_idle
-    from talkhead.app.person import load_renderer
+    from talkhead.app.avatar import load_renderer
+    from talkhead.app.composer.idle_clip import load_idle
+    from talkhead.app.home.identities import Home
 
     package = Home(where).load()
     clip = load_idle(package)
@@ -103,8 +103,8 @@ def predictor(setting: Setting) -> Trial:
 def _heard(where: Path, line: Path) -> None:
     import numpy as np
 
-    from talkhead.app.identities import Home
-    from talkhead.app.person import speech_codes
+    from talkhead.app.avatar import speech_codes
+    from talkhead.app.home.identities import Home
 
     codes = speech_codes(line, Home(where).load())
     assert np.isfinite(codes).all(), "codes that are no numbers"

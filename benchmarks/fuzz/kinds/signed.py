@@ -9,7 +9,7 @@ from benchmarks.fuzz.bases import SIGNED
 from benchmarks.fuzz.kinds.common import command, odd_file, placed_or_odd
 from benchmarks.fuzz.mutations import hostile, raw, texts
 from benchmarks.fuzz.trial import DONE, REFUSED, Kind, Setting, Trial
-from talkhead.app.signing import CHAIN, KEY, ROOT
+from talkhead.app.output.signing_keys import CHAIN, KEY, ROOT
 
 WORDS = (b"talkhead", b"anna", b"paste", b"Yes.", b"c2pa.created", b"signer", b"synthetic")
 """Words of a manifest."""
@@ -59,8 +59,8 @@ def _hostile(setting: Setting) -> Trial:
     """A manifest that is valid and says hostile things, or that lies on the net."""
     import c2pa
 
-    from talkhead.app.provenance import Statement, manifest_of
-    from talkhead.app.signing import credentials
+    from talkhead.app.output.provenance import Statement, manifest_of
+    from talkhead.app.output.signing_keys import credentials
 
     name = setting.rng.choice(("picture.png", "line.wav", "clip.mp4"))
     by = credentials(setting.bases / "home", None, None)
@@ -125,8 +125,8 @@ def _pem(data: bytes, rng: object) -> raw.Mutated:
 
 def _sign(setting: Setting, certificate: Path, key: Path) -> None:
     """Sign a picture as an output is."""
-    from talkhead.app.provenance import Statement, sign
-    from talkhead.app.signing import credentials
+    from talkhead.app.output.provenance import Statement, sign
+    from talkhead.app.output.signing_keys import credentials
     from talkhead.storage import atomic_path
 
     by = credentials(setting.folder / "home", certificate, key)

@@ -69,7 +69,7 @@ def line(setting: Setting) -> Trial:
 
 
 def _go_on(setting: Setting, target: Path, work: Path) -> None:
-    from talkhead.app.output import OutputOptions
+    from talkhead.app.request import OutputOptions
     from talkhead.app.speak import speak
 
     options = OutputOptions(subtitles="srt", transcript=WORDS, language="de", provenance=False)
@@ -94,19 +94,19 @@ def dataset(setting: Setting) -> Trial:
 def _resume(work: Path) -> None:
     """What a fit does with what it finds."""
     from benchmarks.fuzz import people
-    from talkhead.app.evaluation.scenes import held_out_frames
-    from talkhead.app.prepare import prepared
-    from talkhead.app.stages import StageClock, read_stages
-    from talkhead.encoder.predictor import MotionPredictor
+    from talkhead.app.evaluation.reference import held_out_frames
+    from talkhead.app.workspace import prepared
+    from talkhead.encoder.predictor.model import MotionPredictor
     from talkhead.progress import SilentProgress
-    from talkhead.renderers.base import renderer_kind
-    from talkhead.renderers.fit import fit_renderer
+    from talkhead.renderers.registry import get_renderer
+    from talkhead.renderers.trainer import fit_renderer
+    from talkhead.stage_timer import StageClock, read_stages
     from talkhead.storage import read_tensors
 
     read_stages(work / "stages.json")
     with StageClock(work / "stages.json").stage("packing"):
         found = prepared(work)
-        kind, config = renderer_kind("gaussian"), people.small_config("gaussian")
+        kind, config = get_renderer("gaussian"), people.small_config("gaussian")
         fit_renderer(kind, found, config, work / "gaussian.safetensors", SilentProgress())
         MotionPredictor.from_tensors(read_tensors(work / "predictor.safetensors"), people.PREDICTOR)
         held_out_frames(found)
@@ -122,7 +122,7 @@ def ears(setting: Setting) -> Trial:
 def _listen(path: Path) -> None:
     import numpy as np
 
-    from talkhead.encoder.base import load_encoder
+    from talkhead.encoder.registry import load_encoder
 
     heard = load_encoder(str(path)).encode(np.full(6_000, 0.1, np.float32))
     assert len(heard.values) == 19, "another number of features"

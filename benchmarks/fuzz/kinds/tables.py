@@ -107,8 +107,8 @@ def _subtitled(line: Path, transcript: Path, how: str, language: str, target: Pa
     import numpy as np
 
     from talkhead import media
-    from talkhead.app.output import OutputOptions
-    from talkhead.app.subtitles import prepare_subtitles
+    from talkhead.app.output.subtitles import prepare_subtitles
+    from talkhead.app.request import OutputOptions
 
     options = OutputOptions(subtitles=how, transcript=str(transcript), language=language)
     made = prepare_subtitles(line, options, target.parent, (96, 64), 2.0)
@@ -134,7 +134,7 @@ def transcript(setting: Setting) -> Trial:
 
 
 def _cues(line: Path, words: str, language: str) -> None:
-    from talkhead.app.subtitles import subtitle
+    from talkhead.app.output.subtitles import subtitle
 
     made = subtitle(line, words, language)
     assert all(cue.end_s >= cue.start_s >= 0 for cue in made.cues), (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from talkhead.app.evaluation.baselines import half_turned, mean_mouth, wrong_sentence
-from talkhead.app.evaluation.metrics import lmd
+from talkhead.app.evaluation.baselines import half_turned, mean_mouth, mismatched_speech
+from talkhead.app.evaluation.measures.image import lmd
 from talkhead.types import Float32
 
 
@@ -24,7 +24,7 @@ def moved(points: Float32, angle: float, scale: float, shift: tuple[float, float
 def test_the_same_motion_on_a_moved_face_is_the_moved_motion() -> None:
     source = faces(4)
     real = moved(source, 0.3, 1.7, (40.0, -12.0))
-    np.testing.assert_allclose(wrong_sentence(real, source), real, atol=1e-3)
+    np.testing.assert_allclose(mismatched_speech(real, source), real, atol=1e-3)
 
 
 def test_a_mean_mouth_stands_still() -> None:

@@ -56,9 +56,9 @@ DAMAGES: dict[str, Callable[[Float32], Float32]] = {
     "held at 8 kHz": lambda w: augment.hold(w, 2),
     "held at 5.3 kHz": lambda w: augment.hold(w, 3),
     "held at 4 kHz": lambda w: augment.hold(w, 4),
-    "coarse": lambda w: augment.quantise(w, 5),
+    "coarse": lambda w: augment.quantize(w, 5),
     "holes": lambda w: augment.spectral_holes(w, 25.0, 1.0),
-    "coloured noise": lambda w: augment.add_noise(w, augment.coloured_noise(N, rng()), 0.0),
+    "coloured noise": lambda w: augment.add_noise(w, augment.colored_noise(N, rng()), 0.0),
     "music": lambda w: augment.add_noise(w, augment.music(N, rng()), 0.0),
     "unchanged speed": lambda w: augment.change_speed(w, 1.0),
 }
@@ -84,7 +84,7 @@ def test_noise_has_the_asked_level(snr_db: float, kind: str) -> None:
     said = voice()
     noise = {
         "crowd": lambda: augment.crowd([voice(1), voice(2, 5000)], N, 4, rng()),
-        "colour": lambda: augment.coloured_noise(N, rng()),
+        "colour": lambda: augment.colored_noise(N, rng()),
         "music": lambda: augment.music(N, rng()),
     }[kind]()
     rest = augment.add_noise(said, noise, snr_db) - said
@@ -93,7 +93,7 @@ def test_noise_has_the_asked_level(snr_db: float, kind: str) -> None:
 
 
 def test_noise_in_silence_is_finite() -> None:
-    noisy = augment.add_noise(np.zeros(N, np.float32), augment.coloured_noise(N, rng()), 0.0)
+    noisy = augment.add_noise(np.zeros(N, np.float32), augment.colored_noise(N, rng()), 0.0)
     assert np.sqrt(np.mean(np.square(noisy))) == pytest.approx(10 ** (-30 / 20), rel=1e-3)
 
 
@@ -156,7 +156,7 @@ def test_speed_puts_moments_where_it_says(factor: float) -> None:
 
 def test_codecs_are_as_coarse_as_they_say() -> None:
     said = voice()
-    assert len(np.unique(augment.quantise(said, 5))) <= 2**5 + 1
+    assert len(np.unique(augment.quantize(said, 5))) <= 2**5 + 1
     assert len(np.unique(augment.mu_law(said, 5))) <= 2**5
     np.testing.assert_allclose(augment.mu_law(said, 16), said, atol=1e-3)
     held = augment.hold(said, 4)

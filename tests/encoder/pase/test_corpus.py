@@ -14,14 +14,14 @@ from talkhead.encoder.pase.corpus import (
     LIPS_WIDTH,
     SAMPLES_PER_FRAME,
     UNKNOWN,
-    Shelf,
+    CorpusShard,
     Utterance,
     label_frames,
-    make_shelf,
-    read_shelf,
-    write_shelf,
+    make_shard,
+    read_shard,
+    write_shard,
 )
-from talkhead.encoder.phonemes import PHONES, SILENCE, Phone
+from talkhead.encoder.phones import PHONES, SILENCE, Phone
 from talkhead.errors import TalkheadError
 from talkhead.storage import read_tensors, write_tensors
 
@@ -41,8 +41,8 @@ def utterance(n_samples: int, level: float, speaker: str = "a", frames: int = 0)
     )
 
 
-def shelf_of(*utterances: Utterance) -> Shelf:
-    return make_shelf(
+def shelf_of(*utterances: Utterance) -> CorpusShard:
+    return make_shard(
         utterances, source="test", licence="CC0", attribution="nobody", shippable=True
     )
 
@@ -105,8 +105,8 @@ def test_phones_that_meet_on_a_label_leave_no_gap() -> None:
 def test_a_shelf_comes_back_from_the_disk(tmp_path: Path) -> None:
     split = replace(utterance(1000, 0.1, "\u00e9", frames=2), split="test")
     shelf = shelf_of(utterance(700, 0.2, frames=2), split)
-    write_shelf(tmp_path / "s.safetensors", shelf)
-    back = read_shelf(tmp_path / "s.safetensors")
+    write_shard(tmp_path / "s.safetensors", shelf)
+    back = read_shard(tmp_path / "s.safetensors")
     for name, value in vars(shelf).items():
         assert np.array_equal(getattr(back, name), value), name
     assert back.splits.tolist() == [0, 2] and back.names == ("a", "\u00e9")
@@ -115,8 +115,8 @@ def test_a_shelf_comes_back_from_the_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost", ["facts", "labels"])
 def test_a_damaged_shelf_is_named(tmp_path: Path, lost: str) -> None:
     path = tmp_path / "s.safetensors"
-    write_shelf(path, shelf_of(utterance(700, 0.2)))
+    write_shard(path, shelf_of(utterance(700, 0.2)))
     tensors = read_tensors(path)
     write_tensors(path, {name: value for name, value in tensors.items() if name != lost})
     with pytest.raises(TalkheadError, match=r"s\.safetensors: this is no shelf"):
-        read_shelf(path)
+        read_shard(path)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from talkhead.encoder.pase.decode import (
-    LEAST_SILENCE_VECTORS,
-    LEAST_VECTORS,
+    MIN_SILENCE_VECTORS,
+    MIN_VECTORS,
     decode_posteriors,
     greedy_labels,
     viterbi_labels,
 )
-from talkhead.encoder.phonemes import PHONES, SILENCE
+from talkhead.encoder.phones import PHONES, SILENCE
 from talkhead.types import Float32
 
 SILENT = PHONES.index(SILENCE)
@@ -56,9 +56,7 @@ def test_phones_last_their_least_duration() -> None:
     values = random.dirichlet(np.full(40, 0.05), size=400).astype(np.float32)
     lasting = [(k, len(list(run))) for k, run in groupby(viterbi_labels(values, 0.0))]
     assert len(lasting) > 60
-    assert all(
-        n >= (LEAST_SILENCE_VECTORS if k == SILENT else LEAST_VECTORS) for k, n in lasting[1:-1]
-    )
+    assert all(n >= (MIN_SILENCE_VECTORS if k == SILENT else MIN_VECTORS) for k, n in lasting[1:-1])
 
 
 def test_the_path_is_the_best_there_is() -> None:
@@ -72,7 +70,7 @@ def test_the_path_is_the_best_there_is() -> None:
 
         def score(labels: tuple[int, ...], logs: Float32 = logs, cost: float = cost) -> float:
             lasting = [(k, len(list(run))) for k, run in groupby(labels)]
-            least = [LEAST_SILENCE_VECTORS if k == SILENT else LEAST_VECTORS for k, _ in lasting]
+            least = [MIN_SILENCE_VECTORS if k == SILENT else MIN_VECTORS for k, _ in lasting]
             inner = zip(lasting[1:-1], least[1:-1], strict=True)
             if any(n < fewest for (_, n), fewest in inner):
                 return -np.inf

@@ -13,14 +13,14 @@ from talkhead.encoder.pase.losses import (
     Contrast,
     Restorer,
     clean_mel,
-    clearing_loss,
+    denoising_loss,
     phone_loss,
     phone_means,
     viseme_classes,
     viseme_loss,
 )
 from talkhead.encoder.pase.model import N_BINS
-from talkhead.encoder.phonemes import PHONES, VISEMES
+from talkhead.encoder.phones import PHONES, VISEMES
 
 
 def test_phone_loss_of_no_idea_is_the_logarithm_of_how_many_there_are() -> None:
@@ -102,7 +102,7 @@ def test_clean_mel_of_white_noise_is_flat() -> None:
 
 def test_clearing_is_judged_by_how_much_clean_inputs_vary() -> None:
     clean = torch.randn(2, 50, 8)
-    assert clearing_loss(clean, clean) == 0.0
+    assert denoising_loss(clean, clean) == 0.0
     noisy = clean + 0.5
-    torch.testing.assert_close(clearing_loss(7 * noisy, 7 * clean), clearing_loss(noisy, clean))
-    assert clearing_loss(noisy, clean) == pytest.approx(0.5 / clean.flatten(0, 1).std(0).mean())
+    torch.testing.assert_close(denoising_loss(7 * noisy, 7 * clean), denoising_loss(noisy, clean))
+    assert denoising_loss(noisy, clean) == pytest.approx(0.5 / clean.flatten(0, 1).std(0).mean())

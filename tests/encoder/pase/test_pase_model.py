@@ -13,15 +13,15 @@ from talkhead.encoder.pase import model
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
 from talkhead.encoder.pase.losses import Contrast
 from talkhead.encoder.pase.model import (
-    Aligner,
-    Detail,
+    AcousticFeatures,
     Pase,
     PaseConfig,
+    PhonemeAttention,
     log_spectra,
     vector_spectra,
 )
 from talkhead.encoder.pase.weights import read_pase, write_pase
-from talkhead.encoder.phonemes import PHONES
+from talkhead.encoder.phones import PHONES
 from talkhead.errors import PackageError, TalkheadError
 
 SMALL = PaseConfig(width=12, hidden=16, layers=2, dim=8)
@@ -86,7 +86,7 @@ def test_attention_to_one_anchor_gives_its_value() -> None:
     """A query that is a multiple of one of orthogonal anchors attends to that anchor alone."""
     torch.manual_seed(0)
     config = PaseConfig(width=4, hidden=64, layers=1, dim=64)
-    aligner = Aligner(config, 64)
+    aligner = PhonemeAttention(config, 64)
     anchors = torch.linalg.qr(torch.randn(64, 64))[0][: len(PHONES)]
     with torch.no_grad():
         aligner.query.weight.copy_(torch.eye(64))
@@ -99,7 +99,7 @@ def test_attention_to_one_anchor_gives_its_value() -> None:
 
 
 def test_without_anchors_phones_come_from_a_linear_layer() -> None:
-    aligner = Aligner(PaseConfig(dim=8, has_anchors=False), 16)
+    aligner = PhonemeAttention(PaseConfig(dim=8, has_anchors=False), 16)
     hidden, anchors = torch.randn(1, 5, 16), torch.randn(len(PHONES), 8)
     first, second = aligner(hidden, anchors), aligner(hidden, anchors + 1.0)
     torch.testing.assert_close(first.features, second.features)
@@ -136,7 +136,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("logit", "trusted"), [(50.0, True), (-50.0, False)])
 def test_detail_is_what_was_heard_or_what_was_to_be_expected(logit: float, trusted: bool) -> None:
-    detail = Detail(PaseConfig())
+    detail = AcousticFeatures(PaseConfig())
     assert detail.gate is not None and detail.expected is not None
     torch.nn.init.zeros_(detail.gate.weight)
     torch.nn.init.constant_(detail.gate.bias, logit)
@@ -146,7 +146,7 @@ def test_detail_is_what_was_heard_or_what_was_to_be_expected(logit: float, trust
 
 
 def test_detail_need_not_be_cleared() -> None:
-    detail = Detail(PaseConfig(clears=False))
+    detail = AcousticFeatures(PaseConfig(clears=False))
     inputs = torch.randn(2, 5, 192)
     assert detail.cleared(inputs, torch.randn(2, 5, 256)) is inputs
     assert not list(detail.parameters())

@@ -7,25 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import SAMPLES
 
+from talkhead.encoder.forced_alignment import Alignment, ForcedAligner, phones_unavailable_reason
 from talkhead.encoder.pase import speech
 from talkhead.encoder.pase.speech import (
-    LEAST_SPEECHOCEAN_SCORE,
+    MIN_SPEECHOCEAN_SCORE,
     AlignmentStore,
     Spoken,
     align_spoken,
     fitting_utterances,
     read_speechocean,
 )
-from talkhead.encoder.phonemes import SILENCE, Aligner, Fit, Phone, why_no_phones
+from talkhead.encoder.phones import SILENCE, Phone
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.progress import SilentProgress
 
-SAMPLES = Path(__file__).parents[3] / "samples"
 LINE = SAMPLES / "line.wav"
 TRUTH = json.loads((SAMPLES / "truth.json").read_text())
-needs_sphinx = pytest.mark.skipif(bool(why_no_phones()), reason=why_no_phones() or "usable")
+needs_sphinx = pytest.mark.skipif(
+    bool(phones_unavailable_reason()), reason=phones_unavailable_reason() or "usable"
+)
 
 
 def entry(speaker: int, split: str, number: int = 0) -> str:
@@ -79,7 +82,7 @@ def test_no_index(tmp_path: Path) -> None:
 def test_alignments_come_back_and_a_cut_off_line_does_not(tmp_path: Path) -> None:
     """As after a run that was killed while it wrote."""
     path = tmp_path / "deep" / "a.jsonl"
-    fit = Fit([Phone("P", 0.1, 0.25), Phone("AA", 0.25, 0.5)], -12.5)
+    fit = Alignment([Phone("P", 0.1, 0.25), Phone("AA", 0.25, 0.5)], -12.5)
     store = AlignmentStore(path)
     store.add("a", "P AA", fit)
     store.add("b", "P", None)
@@ -106,11 +109,11 @@ def test_what_was_aligned_is_not_aligned_again(
     class Counting:
         seen = 0
 
-        def fit_pronounced(self, waveform: object, words: tuple[str, ...]) -> Fit | None:
+        def fit_pronounced(self, waveform: object, words: tuple[str, ...]) -> Alignment | None:
             Counting.seen += 1
-            return Fit([Phone("P", 0.0, 1.0)], -10.0 * len(words))
+            return Alignment([Phone("P", 0.0, 1.0)], -10.0 * len(words))
 
-    monkeypatch.setattr(speech, "Aligner", Counting)
+    monkeypatch.setattr(speech, "ForcedAligner", Counting)
     spoken = [Spoken(f"{i}", LINE, ("P",) * (1 + i), "s", "train", 6.0) for i in range(5)]
     too_long = Spoken("long", LINE, ("P",), "s", "train", 60.0)
     for limit, seen in ((2, 2), (None, 5), (None, 5)):
@@ -130,8 +133,8 @@ def test_pronunciations_are_found_where_they_are_spoken() -> None:
     """Without any dictionary: the synthesiser's own phones, as one word a phone group."""
     true = spoken_line()
     words = [" ".join(p for p, _, _ in true[i : i + 3]) for i in range(0, len(true), 3)]
-    fit = Aligner().fit_pronounced(read_audio(LINE), words)
-    assert fit is not None and fit.score > LEAST_SPEECHOCEAN_SCORE
+    fit = ForcedAligner().fit_pronounced(read_audio(LINE), words)
+    assert fit is not None and fit.score > MIN_SPEECHOCEAN_SCORE
     found = [p for p in fit.phones if p.label != SILENCE]
     assert [p.label for p in found] == [p for p, _, _ in true]
     errors = np.abs([p.start_s - start for p, (_, start, _) in zip(found, true, strict=True)])
@@ -141,24 +144,24 @@ def test_pronunciations_are_found_where_they_are_spoken() -> None:
 @needs_sphinx
 def test_wrong_pronunciations_score_below_the_limit() -> None:
     """The right phones in the opposite order, and one aligner for both."""
-    aligner, waveform = Aligner(), read_audio(LINE)
+    aligner, waveform = ForcedAligner(), read_audio(LINE)
     phones = [p for p, _, _ in spoken_line()]
     right = aligner.fit_pronounced(waveform, [" ".join(phones)])
     wrong = aligner.fit_pronounced(waveform, [" ".join(reversed(phones))])
-    assert right is not None and right.score > LEAST_SPEECHOCEAN_SCORE
-    assert wrong is None or wrong.score < LEAST_SPEECHOCEAN_SCORE
+    assert right is not None and right.score > MIN_SPEECHOCEAN_SCORE
+    assert wrong is None or wrong.score < MIN_SPEECHOCEAN_SCORE
 
 
 @needs_sphinx
 def test_what_is_no_pronunciation() -> None:
     for word in ("", "HELLO", "P Q"):
         with pytest.raises(TalkheadError, match="is no pronunciation"):
-            Aligner().fit_pronounced(read_audio(LINE), [word])
+            ForcedAligner().fit_pronounced(read_audio(LINE), [word])
 
 
 @needs_sphinx
 def test_stress_digits_do_not_count() -> None:
-    aligner, waveform = Aligner(), read_audio(LINE)
+    aligner, waveform = ForcedAligner(), read_audio(LINE)
     plain = [" ".join(p for p, _, _ in spoken_line())]
     stressed = [" ".join(f"{p}1" if p[0] in "AEIOU" else p for p in plain[0].split())]
     assert aligner.fit_pronounced(waveform, plain) == aligner.fit_pronounced(waveform, stressed)

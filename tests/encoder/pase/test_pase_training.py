@@ -16,14 +16,14 @@ from talkhead.encoder.pase.corpus import (
     LIPS_HEIGHT,
     LIPS_WIDTH,
     UNKNOWN,
-    Shelf,
+    CorpusShard,
     Utterance,
-    make_shelf,
-    write_shelf,
+    make_shard,
+    write_shard,
 )
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.pase.model import PaseConfig
-from talkhead.encoder.phonemes import PHONES, Phone
+from talkhead.encoder.phones import PHONES, Phone
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
 
@@ -53,10 +53,10 @@ def _utterance(random: np.random.Generator, split: str, sees: bool) -> Utterance
     return Utterance(waveform, tuple(phones), "one", split, **seen)
 
 
-def _shelf(n: int, sees: bool, seed: int = 0, split: str = "train") -> Shelf:
+def _shelf(n: int, sees: bool, seed: int = 0, split: str = "train") -> CorpusShard:
     random = np.random.default_rng(seed)
     utterances = [_utterance(random, split, sees) for _ in range(n)]
-    return make_shelf(utterances, source="tones", licence="CC0", attribution="us", shippable=True)
+    return make_shard(utterances, source="tones", licence="CC0", attribution="us", shippable=True)
 
 
 TINY = train.TrainConfig(
@@ -67,15 +67,15 @@ TINY = train.TrainConfig(
 
 
 @pytest.fixture(scope="module")
-def shelves() -> list[Shelf]:
+def shelves() -> list[CorpusShard]:
     return [_shelf(20, sees=True), _shelf(20, sees=False, seed=1)]
 
 
-def _state(lessons: train.Lessons) -> dict[str, torch.Tensor]:
+def _state(lessons: train.PaseObjective) -> dict[str, torch.Tensor]:
     return lessons.state_dict()
 
 
-def test_it_learns_the_phones_of_tones(tmp_path: Path, shelves: list[Shelf]) -> None:
+def test_it_learns_the_phones_of_tones(tmp_path: Path, shelves: list[CorpusShard]) -> None:
     """From undamaged sound, where accuracy has stopped rising at the last step, so that the order in
     which sums are rounded can't decide: 0.98 and more with every seed and kernel tried."""
     clean = replace(TINY.augment, clean_share=1.0)
@@ -86,7 +86,7 @@ def test_it_learns_the_phones_of_tones(tmp_path: Path, shelves: list[Shelf]) -> 
     assert train.phone_accuracy(lessons, batches, 3) > 0.9  # chance is about 0.3
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path, shelves: list[Shelf]) -> None:
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, shelves: list[CorpusShard]) -> None:
     first, second, other = (
         train.train_pase(shelves, TINY, tmp_path / f"{n}.state", seed, SilentProgress())
         for n, seed in enumerate((0, 0, 1))
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, shelves: list[Shel
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(
-    tmp_path: Path, shelves: list[Shelf], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shelves: list[CorpusShard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train.train_pase(shelves, TINY, tmp_path / "a.state", 0, SilentProgress())
     monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)
@@ -123,7 +123,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(
 
 
 @pytest.mark.parametrize("part", train.PARTS)
-def test_each_part_can_be_left_out(tmp_path: Path, shelves: list[Shelf], part: str) -> None:
+def test_each_part_can_be_left_out(tmp_path: Path, shelves: list[CorpusShard], part: str) -> None:
     config = replace(train.without(TINY, [part]), n_steps=1)
     lessons = train.train_pase(shelves, config, tmp_path / "s.state", 0, SilentProgress())
     batch = Batches(shelves, config.batches, config.augment, 0).draw(0)
@@ -142,7 +142,7 @@ def test_unknown_parts_are_told() -> None:
         train.without(TINY, ["ears"])
 
 
-def test_a_corpus_without_pictures_is_enough(tmp_path: Path, shelves: list[Shelf]) -> None:
+def test_a_corpus_without_pictures_is_enough(tmp_path: Path, shelves: list[CorpusShard]) -> None:
     config = replace(TINY, n_steps=2)
     lessons = train.train_pase(shelves[1:], config, tmp_path / "s.state", 0, SilentProgress())
     assert lessons.restorer.mouth is None
@@ -156,7 +156,7 @@ def test_a_corpus_of_test_utterances_only_is_refused() -> None:
 # ------------------------------------------------------------------------------- batches
 
 
-def test_labels_and_lips_follow_the_sound_at_every_speed(shelves: list[Shelf]) -> None:
+def test_labels_and_lips_follow_the_sound_at_every_speed(shelves: list[CorpusShard]) -> None:
     """Where the sound is the open vowel's tone, its label says so and the mouth is open."""
     config = replace(TINY.batches, speed=1.3)
     batches = Batches(shelves, config, replace(AugmentConfig()), 0)
@@ -176,7 +176,7 @@ def test_labels_and_lips_follow_the_sound_at_every_speed(shelves: list[Shelf]) -
     assert n_right / n_known > 0.9  # half a label of time at the borders
 
 
-def test_batches_depend_on_seed_and_number_alone(shelves: list[Shelf]) -> None:
+def test_batches_depend_on_seed_and_number_alone(shelves: list[CorpusShard]) -> None:
     one, two = (Batches(shelves, TINY.batches, TINY.augment, 3) for _ in range(2))
     one.draw(0)
     torch.testing.assert_close(one.draw(5).noisy, two.draw(5).noisy, rtol=0, atol=0)
@@ -193,12 +193,12 @@ def test_spans_cover_about_their_share() -> None:
 
 def test_the_command_writes_weights_that_an_encoder_reads(
     tmp_path: Path,
-    shelves: list[Shelf],
+    shelves: list[CorpusShard],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_shelf(tmp_path / "tones.safetensors", shelves[0])
-    write_shelf(tmp_path / "held.safetensors", _shelf(20, sees=False, seed=5, split="validation"))
+    write_shard(tmp_path / "tones.safetensors", shelves[0])
+    write_shard(tmp_path / "held.safetensors", _shelf(20, sees=False, seed=5, split="validation"))
     monkeypatch.setattr(train, "TrainConfig", lambda: TINY)
     output = tmp_path / "out" / "pase.safetensors"
     output.parent.mkdir()

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import TalkheadError
-from talkhead.renderers.gaussian import raster_numba
-from talkhead.renderers.gaussian.raster_constants import ALPHA_FLOOR, MIN_TRANSMITTANCE
-from talkhead.renderers.gaussian.raster_reference import rasterize_reference
 from talkhead.renderers.gaussian.rasterizer import backends, rasterize
+from talkhead.renderers.gaussian.rasterizer import cpu as raster_numba
+from talkhead.renderers.gaussian.rasterizer.constants import ALPHA_FLOOR, MIN_TRANSMITTANCE
+from talkhead.renderers.gaussian.rasterizer.reference import rasterize_reference
 
 
 @dataclass(frozen=True)
-class Scene:
+class SplatInputs:
     """Gaussians and one camera, float32."""
 
     means: Tensor
@@ -39,7 +39,7 @@ def make_scene(
     scale: float = 0.2,
     opacity: tuple[float, float] = (0.0, 1.0),
     z: tuple[float, float] = (2.0, 8.0),
-) -> Scene:
+) -> SplatInputs:
     """Random elongated Gaussians before a turned camera, some of them outside the image."""
     g = torch.Generator().manual_seed(seed)
     height, width = size
@@ -54,7 +54,7 @@ def make_scene(
     viewmat[:3, :3], viewmat[:3, 3] = rotation, translation
     axes = torch.randn(n, 3, 3, generator=g) * scale * torch.rand(n, 1, 3, generator=g)
     full = (axes @ axes.transpose(1, 2)).reshape(n, 9)
-    return Scene(
+    return SplatInputs(
         means=(in_camera - translation) @ rotation,
         covars=full[:, [0, 1, 2, 4, 5, 8]].contiguous(),
         opacities=opacity[0] + (opacity[1] - opacity[0]) * torch.rand(n, generator=g),
@@ -66,7 +66,7 @@ def make_scene(
     )
 
 
-def render(scene: Scene, *splats: Tensor) -> tuple[Tensor, Tensor]:
+def render(scene: SplatInputs, *splats: Tensor) -> tuple[Tensor, Tensor]:
     """rgb [H, W, 3], alpha [H, W, 1] by the CPU kernels."""
     rgb, alpha = rasterize(
         *(splats or scene.splats),
@@ -78,7 +78,7 @@ def render(scene: Scene, *splats: Tensor) -> tuple[Tensor, Tensor]:
     return rgb[0], alpha[0]
 
 
-def oracle(scene: Scene, *splats: Tensor, nudge: float = 0.0) -> tuple[Tensor, Tensor]:
+def oracle(scene: SplatInputs, *splats: Tensor, nudge: float = 0.0) -> tuple[Tensor, Tensor]:
     """rgb, alpha by the oracle in float64; `nudge` moves its thresholds, relatively."""
     return rasterize_reference(
         *(splats or [tensor.double() for tensor in scene.splats]),
@@ -91,7 +91,7 @@ def oracle(scene: Scene, *splats: Tensor, nudge: float = 0.0) -> tuple[Tensor, T
     )
 
 
-def decided(scene: Scene) -> Tensor:
+def decided(scene: SplatInputs) -> Tensor:
     """Pixels [H, W] in which no threshold is so near that rounding in float32 decides."""
     images = [torch.cat(oracle(scene, nudge=nudge), dim=-1) for nudge in (-2e-4, 2e-4)]
     return (images[0] - images[1]).abs().amax(-1) < 1e-9
@@ -143,7 +143,7 @@ def test_opaque_stack_reaches_the_stop() -> None:
 
 
 @pytest.mark.parametrize("scene", [make_scene(0), make_scene(40, z=(-8.0, -1.0))])
-def test_nothing_in_view_is_transparent(scene: Scene) -> None:
+def test_nothing_in_view_is_transparent(scene: SplatInputs) -> None:
     splats = [tensor.clone().requires_grad_() for tensor in scene.splats]
     rgb, alpha = render(scene, *splats)
     assert rgb.shape == (scene.height, scene.width, 3)
@@ -165,7 +165,7 @@ def test_splats_that_are_not_numbers_are_left_out() -> None:
     assert torch.equal(render(scene, *broken)[0], render(scene, *(t[good] for t in broken))[0])
 
 
-def weights(scene: Scene) -> tuple[Tensor, Tensor]:
+def weights(scene: SplatInputs) -> tuple[Tensor, Tensor]:
     """Random gradients of a loss by rgb and alpha, zero where rounding decides; float64."""
     g = torch.Generator().manual_seed(99)
     sure = decided(scene)[..., None]
@@ -174,14 +174,14 @@ def weights(scene: Scene) -> tuple[Tensor, Tensor]:
     return rgb * sure, alpha * sure
 
 
-def oracle_loss(scene: Scene, splats: list[Tensor]) -> Tensor:
+def oracle_loss(scene: SplatInputs, splats: list[Tensor]) -> Tensor:
     """A scalar that depends on every pixel of the oracle's image."""
     rgb, alpha = oracle(scene, *splats)
     rgb_weight, alpha_weight = weights(scene)
     return (rgb * rgb_weight).sum() + (alpha * alpha_weight).sum()
 
 
-def kernel_gradients(scene: Scene) -> list[Tensor]:
+def kernel_gradients(scene: SplatInputs) -> list[Tensor]:
     """The kernels' gradients by means, covars, opacities, colors of the loss above."""
     splats = [tensor.clone().requires_grad_() for tensor in scene.splats]
     rgb, alpha = render(scene, *splats)
@@ -222,7 +222,7 @@ def test_gradients_are_finite_differences(name: str, which: int) -> None:
     assert error.abs() < 1e-4 * gradient.norm() * direction.norm()
 
 
-def stacked(scenes: list[Scene]) -> tuple[list[Tensor], Tensor, Tensor]:
+def stacked(scenes: list[SplatInputs]) -> tuple[list[Tensor], Tensor, Tensor]:
     """Splats [B, N, ...], viewmats [B, 4, 4] and Ks [B, 3, 3] of scenes of one size."""
     splats = [torch.stack(tensors) for tensors in zip(*(s.splats for s in scenes), strict=True)]
     return splats, torch.stack([s.viewmat for s in scenes]), torch.stack([s.K for s in scenes])
@@ -369,10 +369,10 @@ def test_splats_that_cover_all_a_thousand_times_are_refused(
     """A damaged head may fill every tile with every Gaussian: told before the lists are made."""
     means = torch.zeros(1, 50, 3) + torch.tensor([0.0, 0.0, 3.0])
     covars = torch.tensor([100.0, 0, 0, 100.0, 0, 100.0]).expand(1, 50, 6).contiguous()
-    opacities, colours = torch.full((1, 50), 0.9), torch.full((1, 50, 3), 0.5)
+    opacities, colors = torch.full((1, 50), 0.9), torch.full((1, 50, 3), 0.5)
     ks = torch.tensor([[[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]])
-    scene = (means, covars, opacities, colours, torch.eye(4)[None], ks, 64, 64)
+    scene = (means, covars, opacities, colors, torch.eye(4)[None], ks, 64, 64)
     assert rasterize(*scene)[0].isfinite().all()
-    monkeypatch.setattr(raster_numba, "MOST_SLOTS", 799)
+    monkeypatch.setattr(raster_numba, "MAX_SLOTS", 799)
     with pytest.raises(TalkheadError, match="reach 800 tiles of the picture"):
         rasterize(*scene)

@@ -16,15 +16,15 @@ from talkhead import device
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
 from talkhead.face import CHIN, FACE_OVAL, N_SURFACE
-from talkhead.renderers.nerf import hashgrid
+from talkhead.renderers.nerf import hash_grid as hashgrid
 from talkhead.renderers.nerf.config import HashConfig, NerfConfig
-from talkhead.renderers.nerf.hashgrid import HashGrid, encode, n_parameters
-from talkhead.renderers.nerf.hull import visual_hull
-from talkhead.renderers.nerf.marching import CELL, Occupancy, composite, march
-from talkhead.renderers.nerf.mesh import AT_BORDER, FACE, MOUTH
+from talkhead.renderers.nerf.hash_grid import HashGrid, encode, n_parameters
+from talkhead.renderers.nerf.mesh_raster import AT_BORDER, FACE, MOUTH
 from talkhead.renderers.nerf.model import NerfRenderer, draw_patches, for_device
 from talkhead.renderers.nerf.planes import PlaneSpec, sample_planes, sample_planes_torch
+from talkhead.renderers.nerf.ray_marching import CELL, Occupancy, composite, march
 from talkhead.renderers.nerf.rays import HeadSpace, Pieces, Rays
+from talkhead.renderers.nerf.visual_hull import visual_hull
 
 SIZE = (128, 96)
 SPECS = (
@@ -200,7 +200,7 @@ def clean_native() -> Any:
 @pytest.mark.usefixtures("clean_native")
 def test_tinycudann_gets_our_table_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tinycudann", fake_tinycudann())
-    monkeypatch.setattr(hashgrid, "tinycudann_reason", lambda: "")
+    monkeypatch.setattr(hashgrid, "tinycudann_unavailable_reason", lambda: "")
     native = hashgrid.native_encoding(HASH)
     assert native is not None
     table = torch.randn(n_parameters(HASH)).requires_grad_()
@@ -216,7 +216,7 @@ def test_a_tinycudann_of_another_layout_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tinycudann", fake_tinycudann(n_extra=8))
-    monkeypatch.setattr(hashgrid, "tinycudann_reason", lambda: "")
+    monkeypatch.setattr(hashgrid, "tinycudann_unavailable_reason", lambda: "")
     assert hashgrid.native_encoding(HASH) is None
     assert "another size" in caplog.text
 
@@ -372,7 +372,7 @@ def test_compositing_is_beer_and_lambert() -> None:
     generator = torch.Generator().manual_seed(0)
     density = 3.0 * torch.rand(len(steps.point), generator=generator)
     rgb = torch.rand(len(steps.point), 3, generator=generator)
-    colour, alpha = composite(steps, density, rgb)
+    color, alpha = composite(steps, density, rgb)
     for ray in range(3):
         light, total = 1.0, np.zeros(3)
         for slot, d, c in zip(steps.slot.tolist(), density, rgb, strict=True):
@@ -380,14 +380,14 @@ def test_compositing_is_beer_and_lambert() -> None:
                 kept = math.exp(-float(d) * 0.25)
                 total += light * (1.0 - kept) * c.numpy()
                 light *= kept
-        assert np.allclose(colour[ray], total, atol=1e-5)
+        assert np.allclose(color[ray], total, atol=1e-5)
         assert float(alpha[ray]) == pytest.approx(1.0 - light, abs=1e-5)
 
 
 def test_steps_skip_what_is_empty_and_what_comes_too_early() -> None:
     rays, pieces = straight_rays(2)
     occupancy = Occupancy(BOX)
-    occupancy.close(occupancy.centres()[:, 2] > 0.0)
+    occupancy.close(occupancy.centers()[:, 2] > 0.0)
     depths = march(rays, pieces, occupancy, None).point[:, 2]
     assert (depths < 0.0).all() and len(depths) == 2 * 4
     late = replace(pieces, after=torch.tensor([0.5, 5.0]))
@@ -405,11 +405,11 @@ def test_the_grid_forgets_what_is_not_there_and_finds_what_is() -> None:
 
     for step in range(0, 1200, 16):
         occupancy.update(step, ball)
-    radius = occupancy.centres().norm(dim=1)
-    held = occupancy.holds(occupancy.centres())
+    radius = occupancy.centers().norm(dim=1)
+    held = occupancy.holds(occupancy.centers())
     assert held[radius < 0.45].all() and not held[radius > 0.5 + 3 * CELL].any()
     again = Occupancy(BOX, occupancy.occs)
-    assert torch.equal(again.holds(occupancy.centres()), held)
+    assert torch.equal(again.holds(occupancy.centers()), held)
 
 
 def test_the_grid_is_looked_at_the_same_way_twice() -> None:

@@ -1,0 +1,36 @@
+"""`talkhead doctor`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from talkhead.app.cli.console import print_json, print_line, print_lines
+from talkhead.app.cli.identities import _home
+from talkhead.app.cli.options import (
+    HomeOption,
+    JsonOption,
+)
+
+
+def doctor(
+    identity: Annotated[
+        str | None,
+        typer.Option("--identity", help="Whose speed is measured. (default: the one fitted last)"),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what is installed, what is usable and why not, and how fast this machine speaks."""
+    from talkhead.app import doctor as examination
+
+    print_line("Looking around; this takes some seconds, at the first time a minute.", sys.stderr)
+    report = examination.examine(_home(home), identity)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_lines(examination.describe(report))
+    if not report.ok:
+        raise typer.Exit(1)

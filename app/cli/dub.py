@@ -1,0 +1,85 @@
+"""The commands on many lines: dub, and jobs list, show, retry, cancel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkhead.app.cli.console import print_json, print_lines
+from talkhead.app.cli.options import HomeOption, JsonOption
+
+
+def dub(
+    table: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="JOBS", help=".csv, .jsonl or .yaml. (default: whatever is still queued)"
+        ),
+    ] = None,
+    workers: Annotated[
+        str, typer.Option("--workers", help="Processes; auto is one a GPU, or one a core.")
+    ] = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="Work on a Ray cluster: its address, or auto."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out wrong rows, and dub the others.")
+    ] = False,
+    tries: Annotated[
+        int, typer.Option("--tries", min=1, help="Set a job aside after so many failures.")
+    ] = 3,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Where to write them. (default: JOBS.results.jsonl)"),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes all GPUs.")
+    ] = "auto",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Dub many lines, of many people: a table in, videos out. Interrupted, it goes on where it was.
+
+    Columns: audio, output, and who speaks: identity, or video (fitted first where need be). Further
+    ones: timeline (source: re-lip that video, frame by frame), mode, renderer, preset, and the
+    options of speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ...
+    Paths are relative to the table.
+
+    The exit code is 0 when every row is dubbed, now or before; 1 when some are not: rows that were
+    left out with --skip-bad, lines set aside or cancelled, or a table that can't be read. Without
+    --skip-bad nothing starts while a row is wrong.
+
+    [bold]Examples[/bold]
+
+      talkhead dub lines.csv
+
+      talkhead dub lines.yaml --workers 2 --skip-bad
+
+      talkhead dub lines.jsonl --cluster 10.0.0.5:6379
+    """
+    from talkhead.app.dub import AUTO
+    from talkhead.app.dub import dub as run
+
+    if workers != AUTO and not (workers.isdecimal() and int(workers) > 0):
+        raise typer.BadParameter("--workers is a number from 1 on, or auto")
+    result = run(
+        table,
+        workers=workers if workers == AUTO else int(workers),
+        cluster=cluster,
+        home=home,
+        device=device,
+        skip_bad=skip_bad,
+        tries=tries,
+        results=results,
+        style="silent" if quiet else "json" if as_json else "bars",
+    )
+    if as_json:
+        print_json(result)
+    else:
+        print_lines(result.summary)
+    if not result.is_whole:
+        raise typer.Exit(1)

@@ -1,0 +1,120 @@
+"""`talkhead evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkhead.app.cli.console import print_json, print_line, print_lines
+from talkhead.app.cli.options import (
+    DeviceOption,
+    HomeOption,
+    JsonOption,
+    QuietOption,
+    loading,
+    make_progress_for,
+)
+from talkhead.errors import TalkheadError
+from talkhead.storage import existing_file, read_text
+
+
+def evaluate(
+    name: Annotated[
+        str | None, typer.Argument(help="The identity. (default: the one fitted last)")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="Another line to say. (default: the sample's)")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Folder for report.html. (default: in the data folder)"),
+    ] = None,
+    pair: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--pair", help="Judge any two videos instead: the real one, the made one."),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", help="The footage, if it is not where fit found it.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="All that is said in the footage, or a file with it."),
+    ] = None,
+    language: Annotated[
+        str,
+        typer.Option(
+            "--language", help="Of the speech; in others than en, PASE hears the phonemes."
+        ),
+    ] = "en",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=2.0, help="Judge at most so much.")
+    ] = 120.0,
+    renderer: Annotated[
+        str | None, typer.Option("--renderer", help="(default: the identity's own)")
+    ] = None,
+    device: DeviceOption = "auto",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Tell how good an identity is: figures on footage it never saw, and a report to read.
+
+    The last 1/11 of the footage is rendered from the true motion and from its sound, compared with
+    the real frames, and put beside baselines. report.html is one file: open it in a browser.
+
+    [bold]Examples[/bold]
+
+      talkhead evaluate anna
+
+      talkhead evaluate anna --audio other.wav --report anna-report
+
+      talkhead evaluate --pair real.mp4 made.mp4
+    """
+    from talkhead.app import checks
+
+    text = _text_or_file(text)
+    if pair is None:
+        checks.check_evaluate(
+            name, audio, video, report, renderer=renderer, device=device, home=home
+        )
+    elif name is not None or audio is not None or video is not None:
+        raise typer.BadParameter("--pair takes two videos and neither NAME, --audio nor --video")
+    else:
+        checks.check_pair(*pair, report)
+    progress = make_progress_for(as_json, quiet)
+    with loading(progress):
+        from talkhead.app import evaluate as evaluation
+        from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
+        from talkhead.app.evaluation.report.html import describe
+    options = EvaluateOptions(text, language, seconds)
+    if pair is not None:
+        result = evaluation.evaluate_pair(*pair, report=report, options=options, progress=progress)
+    else:
+        result = evaluation.evaluate(
+            name,
+            audio=audio,
+            video=video,
+            report=report,
+            renderer=renderer,
+            device=device,
+            home=home,
+            options=options,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"report_path": str(result.report_path), **result.report.to_json()})
+    else:
+        print_lines(f"{describe(result.report)}\n")
+        print_line(f"report: {result.report_path}")
+
+
+def _text_or_file(text: str | None) -> str | None:
+    """What is said: the text itself, or what is in the file of that name."""
+    path = existing_file(text)
+    if path is not None:
+        return read_text(path)
+    if text is not None and " " not in text.strip() and Path(text).suffix:
+        raise TalkheadError(f"{text}: there is no such file. Check the path, or give the text")
+    return text

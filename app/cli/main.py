@@ -1,0 +1,183 @@
+"""The command line: parses, calls one function, prints its result on stdout."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from talkhead import __version__
+from talkhead.app.cli.console import LineHandler, print_line, print_lines
+from talkhead.app.cli.doctor import doctor
+from talkhead.app.cli.dub import dub
+from talkhead.app.cli.evaluate import evaluate
+from talkhead.app.cli.fit import fit
+from talkhead.app.cli.identities import identities_app
+from talkhead.app.cli.jobs import jobs_app
+from talkhead.app.cli.speak import speak
+from talkhead.app.cli.verify import verify
+from talkhead.errors import TalkheadError, one_line
+from talkhead.terminal import printable
+
+UsageError: type[Any] = typer.BadParameter.__bases__[
+    0
+]  # click's, of which typer has one of its own
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Commands(TyperGroup):
+    """The commands, with every expected error turned into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. --debug lets errors through with their traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail_interrupted(ctx)
+        except SystemError as error:
+            signalled = _signal_behind(error)
+            if isinstance(signalled, KeyboardInterrupt):
+                _fail_interrupted(ctx)
+            raise signalled or error from None
+        except UsageError as error:
+            error.message = printable(_plain(error.message))  # names of files are arguments, too
+            raise
+        except (TalkheadError, ImportError, OSError, MemoryError) as error:
+            if ctx.params.get("debug"):
+                raise
+            _fail(_explain(error))
+
+
+def _plain(message: str) -> str:
+    """What is wrong with an option, without the words of the library that checks types for typer."""
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _signal_behind(error: BaseException) -> BaseException | None:
+    """What a signal raised inside a numba kernel: it comes as the cause of some SystemErrors."""
+    cause: BaseException | None = error
+    while isinstance(cause, SystemError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, KeyboardInterrupt | SystemExit) else None
+
+
+def _fail_interrupted(ctx: Any) -> NoReturn:
+    resumes = " Run the same command again: it goes on where it stopped"
+    _fail(
+        f"interrupted.{resumes if ctx.invoked_subcommand in ('fit', 'dub') else ''}",
+        EXIT_INTERRUPTED,
+    )
+
+
+def _explain(error: Exception) -> str:
+    """One line for an expected error; others are raised again."""
+    if isinstance(error, TalkheadError):
+        return one_line(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory. Close other programs, or take a shorter or smaller video"
+    if isinstance(error, ImportError):
+        from talkhead.app.doctor import library_error
+
+        explained = library_error(error)
+        if explained is None:
+            raise error
+        return str(explained)
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        from talkhead.storage import explain_os_error
+
+        return f"{error.filename}: {explain_os_error(error, Path(error.filename))}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror or error}. Free some space and run the same command again"
+    raise error
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    print_line(f"talkhead: {message}", sys.stderr)
+    raise SystemExit(status)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (fit, speak, dub, evaluate, verify, doctor):
+    app.command()(command)
+app.add_typer(identities_app, name="identities")
+app.add_typer(jobs_app, name="jobs")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print_line(f"talkhead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def talkhead(
+    debug: Annotated[bool, typer.Option("--debug", help="Show errors with traceback.")] = False,
+    ffmpeg: Annotated[
+        Path | None, typer.Option("--ffmpeg", help="Use this ffmpeg program, not the built-in one.")
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """From a minute of footage of a person, a head that says anything in sync.
+
+    [bold]Start here[/bold]
+
+      talkhead fit   --video person.mp4    once per person, some minutes
+      talkhead speak --audio line.wav      as often as you like: makes line.mp4
+
+    The video should show one face, frontal and near, that speaks for half a minute or more.
+    `talkhead COMMAND --help` tells more about each command.
+    """
+    if ffmpeg is not None:
+        os.environ["TALKHEAD_FFMPEG"] = str(ffmpeg)
+
+
+def _end_politely(signum: int, frame: object) -> NoReturn:
+    """A kill, like Ctrl-C, lets blocks tidy up what is half-written."""
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Of what --debug lets through or nobody foresaw: its words may be those of a file, too."""
+    for part in traceback.format_exception(kind, error, trace):
+        print_lines(part.removesuffix("\n"), sys.stderr)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 told what was wrong, 2 usage, 130 interrupted."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
+    signal.signal(signal.SIGTERM, _end_politely)
+    LineHandler.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not all can write any letter
+    try:
+        app(prog_name="talkhead")
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    finally:
+        sys.excepthook = _print_traceback  # typer has put one of its own there
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Motion codes -> finished frames: the rendered head pasted into footage, or alone."""

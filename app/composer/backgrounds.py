@@ -1,0 +1,112 @@
+"""What is behind the head in mode head: a colour, an image, a looping video, or the person's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from talkhead import media
+from talkhead.app.choices import IMAGE_SUFFIXES, OWN, background_file, parse_color
+from talkhead.errors import MediaError
+from talkhead.images import kind_of_file, read_image
+from talkhead.types import FRAME_RATE, UInt8
+
+Backgrounds = Callable[[int, int], Iterator[UInt8]]
+"""first, after -> the pictures [h, w, 3] behind the frames first to after - 1 of a line."""
+
+MAX_MISFIT = 16.0
+"""What covers a picture is at most so many times as large, before it is cut."""
+
+
+def check_background(text: str) -> None:
+    """Raises TalkheadError for what is no background."""
+    path = background_file(text)
+    if path is None:
+        return
+    if _is_image(path):
+        read_image(path)
+    elif not media.probe(path).has_video:
+        raise MediaError(f"{path}: has no picture. Give an image, a video or a colour")
+
+
+def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
+    """The backgrounds that text asks for, a colour, an image, a video, or None or "own".
+
+    own: [h, w, 3], the person's own background; all are of its size: what has another shape is
+    enlarged to cover it and cut. n_frames: how many are needed at most. Raises TalkheadError.
+    """
+    if text is None or text == OWN:
+        return _still(own)
+    check_background(text)
+    color = parse_color(text)
+    if color is not None:
+        return _still(np.full_like(own, color))
+    path, size = Path(text), (own.shape[1], own.shape[0])
+    if _is_image(path):
+        return _still(_covering(path, read_image(path), size))
+    return _looping(path, size, n_frames)
+
+
+def _still(picture: UInt8) -> Backgrounds:
+    return lambda first, after: repeat(picture, after - first)
+
+
+def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
+    info = media.probe(path)
+    cover = _cover(path, (info.width, info.height), size)
+    with closing(media.read_frames(path, n_frames=n_needed, size=(2, 2))) as frames:
+        n_loop = sum(1 for _ in frames)
+    if n_loop == 0:
+        raise MediaError(f"{path}: has no picture that can be read. Export it again")
+
+    def run(first: int, after: int) -> Iterator[UInt8]:
+        while first < after:
+            start = first % n_loop
+            count = min(n_loop - start, after - first)
+            source = media.read_frames(path, start_s=start / FRAME_RATE, n_frames=count, size=cover)
+            with closing(source):
+                for frame in source:
+                    yield _cut(frame, size)
+                    first, count = first + 1, count - 1
+            if count:
+                raise MediaError(f"{path}: can't be read to its end. Export it again")
+
+    return run
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or kind_of_file(path) is not None
+
+
+def _covering(path: Path, picture: UInt8, size: tuple[int, int]) -> UInt8:
+    """An image scaled to cover (width, height), cut to it around its middle."""
+    height, width = picture.shape[:2]
+    cover = _cover(path, (width, height), size)
+    shrinks = width > size[0] and height > size[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return _cut(np.asarray(cv2.resize(picture, cover, interpolation=how), np.uint8), size)
+
+
+def _cover(path: Path, own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The size to which what has its own size (width, height) is brought, to cover another size.
+
+    Raises MediaError where the shapes are too far apart.
+    """
+    scale = max(size[0] / own[0], size[1] / own[1])
+    cover = max(size[0], round(own[0] * scale)), max(size[1], round(own[1] * scale))
+    if cover[0] * cover[1] > MAX_MISFIT * size[0] * size[1]:
+        raise MediaError(
+            f"{path}: {own[0]}x{own[1]} is too far from the shape of the video, {size[0]}x{size[1]}. "
+            "Cut it to a similar shape"
+        )
+    return cover
+
+
+def _cut(picture: UInt8, size: tuple[int, int]) -> UInt8:
+    top, left = (picture.shape[0] - size[1]) // 2, (picture.shape[1] - size[0]) // 2
+    return picture[top : top + size[1], left : left + size[0]]

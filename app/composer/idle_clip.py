@@ -1,0 +1,291 @@
+"""The idle clip: the person's own footage that speaking is pasted into, and its tracks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from talkhead import media
+from talkhead.cameras import crop_intrinsics, default_intrinsics, project, view_fault
+from talkhead.crops import enlarged_mask, shrunk_mask, small_size
+from talkhead.dataset import MAX_CROP_PX, MIN_SCALE, IdentityDataset, check_crops
+from talkhead.errors import MediaError, PackageError, TalkheadError
+from talkhead.face import CODES, MAX_CODE, WORLD, FaceModel
+from talkhead.frame_selection import longest_run
+from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
+from talkhead.images import PNG, read_image
+from talkhead.progress import Progress
+from talkhead.storage import ContentError, inflate, write_bytes
+from talkhead.tensors import Size, TensorSpec, check_tensors
+from talkhead.types import FRAME_RATE, MAX_SIDE_PX, Float32, Float64, Int, UInt8
+
+MAX_FRAMES = 60 * FRAME_RATE
+KEYFRAME_EVERY = 25
+"""Frames of the clip from key frame to key frame."""
+REVERSE_BYTES = 64 << 20
+"""Of pictures held at once while the clip plays backwards, a second's at the least..."""
+MAX_REVERSE_BYTES = 1 << 30
+"""...but no more than this, although pictures before them are then decoded again and again."""
+CRF = 14
+FARTHEST = 4
+"""Times the crop's longer side: no landmark is taken to be farther away, whatever codes say."""
+TRACKS = "idle.safetensors"
+FACE = "face.safetensors"
+PLATE = "plate.png"
+MAX_MASK_BYTES = 256 << 20
+"""Of all masks together, in memory; those of a minute of 576 lines have 30 MB."""
+FRAMES = Size("F", 1, MAX_FRAMES)
+TENSORS = {
+    "codes": TensorSpec((FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
+    "viewmats": TensorSpec((FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
+    "origins": TensorSpec((FRAMES, 2), least=-MAX_SIDE_PX, most=MAX_SIDE_PX),
+    "masks": TensorSpec((Size("B", 1, MAX_MASK_BYTES),), torch.uint8),
+    "size": TensorSpec((5,), torch.int64, least=1, most=MAX_CROP_PX),
+    "scale": TensorSpec((1,), torch.float64, least=MIN_SCALE, most=1.0),
+}
+"""Of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks."""
+
+
+@dataclass(frozen=True)
+class IdleClip:
+    """Footage with its tracks, F frames.
+
+    codes: [F, K]. viewmats: [F, 4, 4]. origins: [F, 2] of the crops, source pixels. masks: [F, h, w]
+    uint8, person, a quarter of the crop's size. plate: [H, W, 3] uint8 background. crop_height,
+    crop_width in crop pixels; scale: crop pixels per source pixel.
+    """
+
+    path: Path
+    face: FaceModel
+    codes: Float32
+    viewmats: Float32
+    origins: Float32
+    masks: UInt8
+    plate: UInt8
+    crop_height: int
+    crop_width: int
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def intrinsics(self) -> Float64:
+        """K [3, 3] of the source image."""
+        return default_intrinsics(self.plate.shape[1], self.plate.shape[0])
+
+    @cached_property
+    def crop_ks(self) -> Float32:
+        """K [F, 3, 3] of the crops."""
+        return crop_intrinsics(self.intrinsics, self.origins, self.scale)
+
+    def mask(self, frame: int) -> Float32:
+        """The person mask [H, W] of a crop, in [0, 1]."""
+        return enlarged_mask(self.masks[frame], (self.crop_height, self.crop_width))
+
+    def landmarks(self, frame: int, codes: Float32) -> Float32:
+        """Mesh vertices [n, 478, 2] in crop pixels of codes [n, K] in the pose of a frame."""
+        vertices = self.face.vertices(codes).astype(np.float64)
+        views = np.repeat(self.viewmats[frame : frame + 1].astype(np.float64), len(codes), axis=0)
+        with np.errstate(all="ignore"):  # of codes that put the face behind the camera
+            points = project(vertices, views, self.crop_ks[frame].astype(np.float64))
+        reach = FARTHEST * max(self.crop_height, self.crop_width)
+        return np.clip(np.nan_to_num(points), -reach, reach).astype(np.float32)
+
+
+def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
+    """First and after-last frame of the longest clear run of training frames, at most a minute.
+
+    Frames with something before the face end a run: a mouth would be pasted over it. So do frames
+    whose mask was not kept.
+    """
+    tracks = dataset.tracks
+    never = tracks.hidden.any(1) | ~tracks.kept
+    return longest_run(tracks.clear & tracks.train, never, MAX_FRAMES)
+
+
+def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
+    """A run of a dataset's frames as a clip; its images are those of `video` from the run's first."""
+    info, tracks = dataset.info, dataset.tracks
+    return IdleClip(
+        path=video,
+        face=dataset.face,
+        codes=tracks.codes[part],
+        viewmats=tracks.viewmats[part],
+        origins=tracks.origins[part],
+        masks=np.stack([shrunk_mask(dataset.masks[i]) for i in range(len(dataset))[part]]),
+        plate=dataset.plate,
+        crop_height=info.crop_height,
+        crop_width=info.crop_width,
+        scale=info.scale,
+    )
+
+
+def save_idle(
+    video: Path, dataset: IdentityDataset, writer: PackageWriter, progress: Progress
+) -> int:
+    """Write idle clip, tracks, face model and plate into a package; the clip's frame count."""
+    first, after = choose_frames(dataset)
+    with progress.step("Keeping the idle clip", total=after - first) as step:
+        frames = media.read_frames(video, start_s=first / FRAME_RATE, n_frames=after - first)
+        with (
+            closing(frames),
+            media.VideoWriter(
+                writer.path(IDLE_NAME), crf=CRF, keyframe_every=KEYFRAME_EVERY
+            ) as clip,
+        ):
+            for frame in frames:
+                clip.write(frame)
+                step.advance()
+    kept = make_clip(dataset, video, slice(first, after))
+    packed = np.frombuffer(zlib.compress(kept.masks.tobytes(), 6), dtype=np.uint8)
+    writer.add_tensors(
+        TRACKS,
+        {
+            "codes": torch.from_numpy(kept.codes.copy()),
+            "viewmats": torch.from_numpy(kept.viewmats.copy()),
+            "origins": torch.from_numpy(kept.origins.copy()),
+            "masks": torch.from_numpy(packed.copy()),
+            "size": torch.tensor([kept.crop_height, kept.crop_width, *kept.masks.shape]),
+            "scale": torch.tensor([kept.scale], dtype=torch.float64),
+        },
+    )
+    writer.add_tensors(FACE, dataset.face.tensors())
+    _, png = cv2.imencode(".png", dataset.plate[..., ::-1])
+    write_bytes(writer.path(PLATE), png.tobytes())
+    return after - first
+
+
+def load_idle(package: IdentityPackage) -> IdleClip:
+    """The idle clip of a package. Raises PackageError when a part is missing or damaged."""
+    face = load_face(package)
+    plate = _plate(package)
+    _check_video(package)
+    with package.content_errors(TRACKS):
+        tracks = package.tensors(TRACKS)
+        sizes = {CODES.name: face.n_codes, FRAMES.name: package.manifest.n_frames}
+        check_tensors(tracks, TENSORS, sizes)
+        height, width, *shape = (int(n) for n in tracks["size"])
+        if tuple(shape) != (len(tracks["codes"]), *small_size((height, width))):
+            raise ContentError(f"the tensor size says masks of {shape}, which are no crops' masks")
+        origins, scale = tracks["origins"].numpy(), float(tracks["scale"][0])
+        check_crops(origins, (height, width), scale, (plate.shape[0], plate.shape[1]))
+        masks = _unpacked_masks(tracks["masks"].numpy().tobytes(), tuple(shape))
+    return IdleClip(
+        path=package.file(IDLE_NAME),
+        face=face,
+        codes=tracks["codes"].numpy(),
+        viewmats=tracks["viewmats"].numpy(),
+        origins=origins,
+        masks=masks,
+        plate=plate,
+        crop_height=height,
+        crop_width=width,
+        scale=scale,
+    )
+
+
+def load_face(package: IdentityPackage) -> FaceModel:
+    """The face model of a package. Raises PackageError when it is missing or damaged."""
+    with package.content_errors(FACE):
+        return FaceModel.from_tensors(package.tensors(FACE))
+
+
+def _plate(package: IdentityPackage) -> UInt8:
+    """The background of a package, of the size that its manifest says."""
+    path, manifest = package.file(PLATE), package.manifest
+    try:
+        return read_image(path, (PNG,), (manifest.frame_width, manifest.frame_height))
+    except TalkheadError as error:
+        raise PackageError(
+            f"{path}: damaged, or of another size than the clip. {REMEDY}"
+        ) from error
+
+
+def _check_video(package: IdentityPackage) -> None:
+    """Raises PackageError where a package's clip is none, or of another size than its manifest says."""
+    path, manifest = package.file(IDLE_NAME), package.manifest
+    try:
+        info = media.probe(path)
+    except MediaError as error:
+        raise PackageError(f"{error}. {REMEDY}") from error
+    if (info.width, info.height) != (manifest.frame_width, manifest.frame_height):
+        raise PackageError(
+            f"{path}: has pictures of {info.width}x{info.height}, not of "
+            f"{manifest.frame_width}x{manifest.frame_height}. {REMEDY}"
+        )
+
+
+def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:
+    """Masks of a shape that zlib has compressed. Raises ContentError."""
+    n_bytes = prod(shape)
+    if n_bytes > MAX_MASK_BYTES:
+        raise ContentError(f"masks of {n_bytes:,} bytes, where {MAX_MASK_BYTES:,} are allowed")
+    try:
+        return np.frombuffer(inflate(packed, n_bytes), dtype=np.uint8).reshape(shape)
+    except ValueError as error:
+        raise ContentError(f"the tensor masks is damaged: {error}") from error
+
+
+def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
+    """Which clip frame is shown at each of n_frames from frame first on: forward, back, forward; no
+    frame twice in a row.
+
+    A clip of one frame stands still.
+    """
+    period = max(1, 2 * n_clip - 2)
+    place = np.arange(first, first + n_frames) % period
+    return np.where(place < n_clip, place, period - place)
+
+
+def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UInt8, None, None]:
+    """The images that ping_pong shows at frames first to after - 1, read with bounded memory.
+
+    No more are read: of a line of 5 s, those beyond would be a tenth of what reading costs.
+    """
+    turn = max(1, 2 * n_clip - 2)
+    place, left = first % turn, after - first
+    while left > 0:
+        is_forward = place < n_clip
+        n_frames = min(left, (n_clip if is_forward else turn) - place)
+        if is_forward:
+            yield from _forward(path, place, n_frames)
+        else:
+            yield from _backward(path, turn - place, n_frames)
+        place, left = (place + n_frames) % turn, left - n_frames
+
+
+def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
+    """Frames first, first + 1, ... Raises MediaError where there are fewer than the tracks say."""
+    n_found = 0
+    with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
+        for frame in frames:
+            n_found += 1
+            yield frame
+    if n_found < n_frames:
+        raise MediaError(
+            f"{path}: has only {first + n_found} pictures, at least {first + n_frames} are needed. "
+            f"{REMEDY}"
+        )
+
+
+def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, None]:
+    """Frames last, last - 1, ..., a chunk at a time: whole runs from key frame to key frame."""
+    about = media.probe(path)
+    frame_bytes = 3 * about.width * about.height
+    held = REVERSE_BYTES // frame_bytes // KEYFRAME_EVERY * KEYFRAME_EVERY
+    chunk = max(1, min(KEYFRAME_EVERY, MAX_REVERSE_BYTES // frame_bytes), held)
+    after, least = last + 1, last + 1 - n_frames
+    while after > least:
+        first = max(least, (after - 1) // chunk * chunk)
+        yield from reversed(list(_forward(path, first, after - first)))
+        after = first

@@ -1,0 +1,206 @@
+"""Rendered lower faces pasted into the person's own frames.
+
+What is pasted: the lower face down to the jaw line and a strip of neck under it, over the union of
+the jaw as it was in the source frame and as it is now, so that neither an old open jaw (a second
+chin) nor a new one shows a border. Where the head no longer is, the background plate shows.
+docs/composer.md has a picture of the masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+
+from talkhead.face import JAW_LINE
+from talkhead.renderers.fastmath import IN_ORDER
+from talkhead.types import Float32, UInt8
+
+UPPER_LINE = (116, 117, 118, 119, 195, 348, 347, 346, 345)
+"""Across both cheeks and the nose, from the image's left to its right: above it nothing is pasted."""
+NECK_FRACTION = 0.03
+"""Height of the neck strip over the face's height."""
+FEATHER_FRACTION = 0.010
+"""Standard deviation of the mask's soft border over the face's height: 2.5 px on 267."""
+SUBPIXEL_BITS = 4
+MAX_GAIN = 1.12
+GAIN_MEMORY = 0.9
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a crop, in crop pixels: rows top..bottom, columns left..right."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
+    """Where to paste, [H, W] in [0, 1], of crop landmarks [478, 2] before and after.
+
+    size: height, width of the crop.
+    """
+    height = float(np.linalg.norm(source[10] - source[152]))
+    mask = np.zeros(size, np.uint8)
+    for points in (source, target):
+        outline = _outline(points, NECK_FRACTION * height)
+        cv2.fillPoly(mask, [outline], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+    return _soften(mask, FEATHER_FRACTION * height)
+
+
+def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """The polygon of lower face and neck strip; the strip fades out towards the ears."""
+    jaw = points[list(JAW_LINE)].copy()
+    low, high = jaw[:, 1].min(), jaw[:, 1].max()
+    share = np.clip((jaw[:, 1] - low) / max(high - low, 1e-6), 0.0, 1.0)
+    jaw[:, 1] += neck * share
+    upper = points[list(UPPER_LINE)]
+    # Landmarks have pixel centres at +0.5, OpenCV at 0; subpixel corners keep the edge from jumping.
+    return np.rint((np.concatenate([jaw, upper]) - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
+
+
+def _soften(mask: UInt8, sigma: float) -> Float32:
+    """The mask [H, W] in [0, 1] with a soft border; only where there is some of it is anything done."""
+    sigma = max(sigma, 0.8)
+    margin = int(np.ceil(4.0 * sigma)) + 1
+    left, top, width, height = cv2.boundingRect(mask)
+    rows = slice(max(0, top - margin), top + height + margin)
+    columns = slice(max(0, left - margin), left + width + margin)
+    soft = np.zeros(mask.shape, np.float32)
+    part = mask[rows, columns].astype(np.float32) / np.float32(255.0)
+    soft[rows, columns] = cv2.GaussianBlur(part, (0, 0), sigma)
+    return soft
+
+
+def mask_window(mask: Float32, margin: int = 4) -> Window:
+    """The smallest window that holds all of a mask [H, W], with a margin."""
+    rows, columns = np.flatnonzero(mask.max(1) > 0.002), np.flatnonzero(mask.max(0) > 0.002)
+    if len(rows) == 0:
+        return Window(0, 1, 0, 1)
+    height, width = mask.shape
+    return Window(
+        max(0, int(rows[0]) - margin),
+        min(height, int(rows[-1]) + 1 + margin),
+        max(0, int(columns[0]) - margin),
+        min(width, int(columns[-1]) + 1 + margin),
+    )
+
+
+class CropPaster:
+    """Pastes renderings into frames of one clip; keeps the colour match steady from frame to frame."""
+
+    def __init__(self, plate: UInt8, scale: float) -> None:
+        """plate: [H, W, 3] background at source size. scale: crop pixels per source pixel."""
+        self._plate = plate.astype(np.float32)
+        self._scale = scale
+        self._gain: Float32 | None = None
+
+    @property
+    def gain(self) -> list[float]:
+        """The colour match as it is now, which the next frame starts from; empty before the first."""
+        return [] if self._gain is None else [float(value) for value in self._gain]
+
+    @gain.setter
+    def gain(self, gain: list[float]) -> None:
+        self._gain = np.array(gain, np.float32) if len(gain) == 3 else None
+
+    def paste(
+        self,
+        frame: UInt8,
+        origin: Float32,
+        window: Window,
+        rgb: Float32,
+        alpha: Float32,
+        mask: Float32,
+        person: Float32,
+    ) -> UInt8:
+        """The frame [H, W, 3] with the rendering pasted in; the frame itself is left as it was.
+
+        origin: left, top of the crop in the frame. window: the part of the crop that was rendered.
+        rgb: [h, w, 3] premultiplied, alpha: [h, w, 1], of the window. mask: [h, w] where to paste,
+        person: [h, w] the person in the source frame, both of the window.
+        """
+        covered = np.maximum(person, alpha[..., 0])
+        mask = mask * cv2.dilate(np.clip(2.0 * covered, 0.0, 1.0), np.ones((3, 3), np.uint8))
+        patch = np.concatenate([rgb, alpha, mask[..., None]], axis=2)
+        rows, columns, patch = self._in_source(
+            patch, origin, window, (frame.shape[0], frame.shape[1])
+        )
+        gain = self._match(patch, frame[rows, columns])
+        result = frame.copy()
+        plate = self._plate[rows, columns]
+        _blend_rows(np.ascontiguousarray(patch), gain, plate, result[rows, columns])
+        return result
+
+    def _in_source(
+        self, patch: Float32, origin: Float32, window: Window, size: tuple[int, int]
+    ) -> tuple[slice, slice, Float32]:
+        """A patch [h, w, 5] of the crop in source pixels, and which rows and columns it covers.
+
+        What lies outside the frame is cut.
+        """
+        scale = self._scale
+        left, top = origin[0] + window.left / scale, origin[1] + window.top / scale
+        right, bottom = origin[0] + window.right / scale, origin[1] + window.bottom / scale
+        rows = slice(max(0, int(np.floor(top))), min(size[0], int(np.ceil(bottom))))
+        columns = slice(max(0, int(np.floor(left))), min(size[1], int(np.ceil(right))))
+        if scale == 1.0:
+            first, start = rows.start - round(top), columns.start - round(left)
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            return rows, columns, patch[first : first + height, start : start + width]
+        # Pixel centres lie at +0.5 in both images.
+        shift_x = (columns.start + 0.5 - left) * scale - 0.5
+        shift_y = (rows.start + 0.5 - top) * scale - 0.5
+        matrix = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
+        shape = (columns.stop - columns.start, rows.stop - rows.start)
+
+        def enlarged(part: Float32, how: int, border: int) -> Float32:
+            flags = how | cv2.WARP_INVERSE_MAP
+            return cv2.warpAffine(part, matrix, shape, flags=flags, borderMode=border)
+
+        head = enlarged(patch[..., :4], cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        share = enlarged(patch[..., 4], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        return rows, columns, np.dstack([head, share])
+
+    def _match(self, patch: Float32, under: UInt8) -> Float32:
+        """Gain [3] that brings the rendered cheeks to the brightness of the frame's, smoothed.
+
+        patch: [h, w, 5] premultiplied colours, alpha, where to paste. under: [h, w, 3]. Compared in the
+        upper third only: cheeks and nose don't move with speech.
+        """
+        third = slice(0, max(1, len(patch) // 3))
+        head, under = patch[third], under[third]
+        inside = (head[..., 4] > 0.5) & (head[..., 3] > 0.95)
+        if inside.sum() < 50:
+            return np.ones(3, np.float32) if self._gain is None else self._gain
+        own = 255.0 * head[inside][:, :3].mean(0)
+        ratio = under[inside].mean(0, dtype=np.float32) / np.maximum(own, 1.0)
+        ratio = np.clip(ratio, 1.0 / MAX_GAIN, MAX_GAIN)
+        if self._gain is not None:
+            ratio = GAIN_MEMORY * self._gain + (1.0 - GAIN_MEMORY) * ratio
+        self._gain = ratio.astype(np.float32)
+        return self._gain
+
+
+@numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
+def _blend_rows(patch, gain, plate, frame):  # type: ignore[no-untyped-def]
+    """Put a patch [h, w, 5] over a frame [h, w, 3] in place; the plate shows where the head is not."""
+    zero, one, white = np.float32(0.0), np.float32(1.0), np.float32(255.0)
+    for y in numba.prange(patch.shape[0]):
+        for x in range(patch.shape[1]):
+            share = min(max(patch[y, x, 4], zero), one)
+            if share > zero:
+                behind = one - min(max(patch[y, x, 3], zero), one)
+                for c in range(3):
+                    under = np.float32(frame[y, x, c])
+                    made = patch[y, x, c] * white * gain[c] + behind * plate[y, x, c]
+                    value = under + share * (made - under) + np.float32(0.5)
+                    frame[y, x, c] = np.uint8(min(max(value, zero), white))

@@ -1,0 +1,1 @@
+"""The folder of identities: what is in it, and who may change it."""

@@ -1,0 +1,1 @@
+"""Frames and sound -> a finished file, with subtitles and signed provenance."""

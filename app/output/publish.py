@@ -1,0 +1,76 @@
+"""Finished files to where they belong: made in a folder of their own, then moved, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from talkhead.app.output.finalize import mark_as_made_with
+from talkhead.app.output.provenance import forget_sidecar, sidecar_of
+from talkhead.app.request import srt_path
+from talkhead.errors import TalkheadError
+from talkhead.storage import make_folder, remove, replace_directory, sync, translate_os_errors
+
+
+def publish_all(products: Path, output: Path) -> None:
+    """Move the files of a folder beside output, which is one of them. Raises TalkheadError."""
+    names = product_names(products, output)
+    for name in names:
+        publish(products / name, output.parent / name)
+    settle(output, names)
+
+
+def settle(output: Path, names: Collection[str]) -> None:
+    """What is left once files of these names are in place: the manifest beside output goes unless it
+    is among them, and subtitles get the time of the output that they were made with."""
+    if sidecar_of(output).name not in names:
+        forget_sidecar(output)
+    if srt_path(output).name in names:
+        mark_as_made_with(srt_path(output), output)
+
+
+def product_names(products: Path, output: Path) -> list[str]:
+    """The finished files, the output itself last: where it is, all is."""
+    names = sorted(entry.name for entry in products.iterdir() if not entry.name.startswith("."))
+    return sorted(names, key=lambda name: name == output.name)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Move a finished file or folder to its place, where it is whole or as before. One that has been
+    moved by an earlier call is fine. Raises TalkheadError, also where it is in neither place."""
+    aside = target.with_name(f".{target.name}.old")
+    if not source.exists():
+        if not target.exists():
+            raise TalkheadError(f"{target}: was finished and is gone. Run the same command again")
+        remove(aside)  # the earlier call may have been killed just before that
+        return
+    if target.is_dir() and not source.is_dir():
+        raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
+    make_folder(target.parent)
+    with translate_os_errors(target), replace_directory(target, aside):
+        _move(source, target)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, or copy between disks. The name on the way is always the same, so that a kill leaves
+    one at most."""
+    try:
+        source.replace(target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    temporary = target.with_name(f".{target.name}.new")
+    remove(temporary)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, temporary)
+        else:
+            shutil.copyfile(source, temporary)
+        sync(temporary)
+        temporary.replace(target)
+    finally:
+        remove(temporary)
+    remove(source)

@@ -1,0 +1,70 @@
+"""How fast a fitted person speaks on this machine, found out in a few seconds."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from talkhead import media
+from talkhead.app.avatar import Avatar, predict_motion
+from talkhead.app.composer.frames import Compositor, IdleFootage, PasteFrameRenderer
+from talkhead.types import FRAME_RATE, Float32
+
+MAX_FRAMES = 3 * FRAME_RATE
+MAX_S = 4.0
+"""Slow heads are measured on fewer frames."""
+Item = TypeVar("Item")
+
+
+def measure_speed_of_avatar(person: Avatar) -> tuple[float, float]:
+    """Frames a second of rendering and pasting alone, and seconds of video made in a second: of
+    listening, reading the footage, rendering and encoding; what is loaded once doesn't count."""
+    with as_file(files("talkhead.samples") / "line.wav") as line:
+        start = time.perf_counter()
+        codes = predict_motion(line, person.ears, person.predictor)
+        heard_s = (time.perf_counter() - start) / len(codes)
+    made_s = _made_s(person, codes)
+    return 1.0 / _pasted_s(person, codes), 1.0 / (FRAME_RATE * (heard_s + made_s))
+
+
+def _pasted_s(person: Avatar, codes: Float32) -> float:
+    """Median seconds of a frame in memory."""
+    paste, footage = Compositor(person.renderer, person.idle), IdleFootage(person.idle)
+    with closing(footage.frames(0, 1)) as frames:
+        frame = next(frames)
+    times = [time.perf_counter()]
+    for place in _for_a_while(range(min(MAX_FRAMES, len(codes)))):
+        paste(frame, footage.track_index(place), codes[place])
+        times.append(time.perf_counter())
+    return float(np.median(np.diff(times)))
+
+
+def _made_s(person: Avatar, codes: Float32) -> float:
+    """Seconds of a frame of a finished video, its beginning and end included."""
+    shot = PasteFrameRenderer(person.renderer, IdleFootage(person.idle), codes)
+    start, n_made = time.perf_counter(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        with (
+            closing(shot.frames(0, min(MAX_FRAMES, len(codes)))) as images,
+            media.VideoWriter(Path(folder) / "line.mp4") as video,
+        ):
+            for image in _for_a_while(images):
+                video.write(image)
+                n_made += 1
+        return (time.perf_counter() - start) / n_made
+
+
+def _for_a_while(items: Iterable[Item]) -> Iterator[Item]:
+    """The items that MAX_S suffice for, one at the least."""
+    start = time.perf_counter()
+    for item in items:
+        yield item
+        if time.perf_counter() - start > MAX_S:
+            return

@@ -1,0 +1,1 @@
+"""Training and data preparation of the shipped weights."""

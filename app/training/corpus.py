@@ -1,0 +1,420 @@
+"""Builds the corpus that PASE learns from: natural speech and footage with what is said in it.
+
+    python -m talkhead.app.training.corpus speech FOLDER --output DIR
+    python -m talkhead.app.training.corpus grid FOLDER --output DIR
+    python -m talkhead.app.training.corpus footage FOLDER --name NAME --licence TERMS --output DIR
+
+speech: speechocean762 with its index.jsonl. grid: videos of joined sentences, whose index.jsonl says
+where each begins and its words. footage: your own videos of one person, each NAME.mp4 with its text
+in NAME.txt. Each makes one shelf of the corpus, DIR/NAME.safetensors, and its entry in
+DIR/corpus.json; tracking and alignments are kept in DIR/work, and a run that is stopped continues
+where it was. docs/corpus.md tells what is in the shelves and how well the phones fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from talkhead.app.cli.console import print_json, print_line
+from talkhead.app.training.tracked_video import (
+    INDEX,
+    VALIDATION_FRACTION,
+    Mouths,
+    Span,
+    TrackedVideo,
+    find_takes,
+    find_videos,
+    read_mouths,
+    steady_template,
+    track_video,
+)
+from talkhead.encoder.forced_alignment import Alignment, ForcedAligner, align_phones, decode_phones
+from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, Utterance
+from talkhead.encoder.pase.corpus_store import (
+    ShardContents,
+    Source,
+    build_shard,
+    file_inputs,
+    read_manifest,
+)
+from talkhead.encoder.pase.speech import (
+    MIN_SPEECHOCEAN_SCORE,
+    AlignmentStore,
+    align_spoken,
+    fitting_utterances,
+    read_speechocean,
+)
+from talkhead.encoder.phones import SILENCE, Phone
+from talkhead.errors import FootageError, TalkheadError
+from talkhead.progress import Progress, make_progress
+from talkhead.storage import decode_json, translate_os_errors
+from talkhead.types import FRAME_RATE, Float32
+
+MIN_GRID_SCORE = -30.0
+"""As MIN_SPEECHOCEAN_SCORE, for GRID. docs/corpus.md."""
+LETTERS = {"a": "ay", "z": "zed"}
+"""Letters of GRID's sentences that the dictionary would not say as its British speakers do."""
+MIN_UTTERANCE_S = 1.0
+MAX_UTTERANCE_S = 12.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are kept. work: tracked videos and alignments."""
+
+    output: Path
+    cache: Path
+    progress: Progress
+
+    def store(self, name: str) -> AlignmentStore:
+        """The alignments of a source."""
+        return AlignmentStore(self.output / "work" / f"{name}.aligned.jsonl")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A take of a video and its words. start: first frame. text: what is said until the next."""
+
+    start: int
+    text: str
+
+
+# -------------------------------------------------------------------------------- sources
+
+
+def speechocean(folder: Path, place: Place, name: str = "speechocean") -> Source:
+    """The natural speech of many speakers. Raises TalkheadError when its index can't be read."""
+    spoken = read_speechocean(folder)
+
+    def harvest() -> ShardContents:
+        fits = align_spoken(spoken, place.store("speechocean762"), place.progress)
+        return ShardContents(fitting_utterances(spoken, fits, MIN_SPEECHOCEAN_SCORE), len(spoken))
+
+    return Source(
+        name,
+        "speechocean762",
+        "CC BY 4.0",
+        "speechocean762 (Zhang et al. 2021, Interspeech), Xiaomi and SpeechOcean, openslr.org/101",
+        True,
+        {**file_inputs([folder / INDEX], folder), "least_score": MIN_SPEECHOCEAN_SCORE},
+        harvest,
+    )
+
+
+def grid(folder: Path, place: Place, name: str = "grid") -> Source:
+    """One speaker's sentences of the GRID corpus, joined. Raises TalkheadError."""
+    sentences = read_sentences(folder / INDEX)
+    videos = [video for video in find_videos(folder) if video.name in sentences]
+    n_given = sum(len(sentences[video.name]) for video in videos)
+
+    def harvest() -> ShardContents:
+        utterances = [
+            utterance
+            for video in videos
+            for utterance in _joined_utterances(video, sentences[video.name], place, name)
+        ]
+        return ShardContents(_last_for_validation(utterances, n_given), n_given)
+
+    return Source(
+        name,
+        "GRID, speaker 1",
+        "CC BY 4.0",
+        "GRID (Cooke, Barker, Cunningham and Shao 2006, JASA 120:2421), spandh.dcs.shef.ac.uk",
+        True,
+        {**file_inputs([folder / INDEX, *videos], folder), "least_score": MIN_GRID_SCORE},
+        harvest,
+    )
+
+
+def own_footage(
+    path: Path,
+    place: Place,
+    name: str,
+    *,
+    licence: str,
+    attribution: str = "",
+    shippable: bool = False,
+    late_ms: Mapping[str, float] | None = None,
+    texts: Path | None = None,
+    recognize: bool = False,
+) -> Source:
+    """Videos of one person, each with its text beside it.
+
+    late_ms: by how much the sound of a video is late, by its stem. texts: folder of the texts, else
+    they lie beside the videos. recognize: recognize what is said in
+    videos that have no text. Raises TalkheadError when there is no video, or one without a text.
+    """
+    videos = find_videos(path)
+    said = {v.stem: read_text((texts or v.parent) / f"{v.stem}.txt", recognize) for v in videos}
+    late = dict(late_ms or {})
+    unknown = sorted(set(late) - set(said))
+    if unknown:
+        raise FootageError(f"{path}: no video {unknown[0]}.mp4 whose sound could be late")
+
+    def harvest() -> ShardContents:
+        footage = [
+            track_video(video, place.cache, place.progress, late.get(video.stem, 0.0))
+            for video in videos
+        ]
+        given = list(_own_utterances(videos, footage, said, place, name))
+        return ShardContents(given, len(given))
+
+    return Source(
+        name,
+        f"footage of {name}",
+        licence,
+        attribution,
+        shippable,
+        {"files": file_inputs(videos, videos[0].parent), "texts": said, "late": late},
+        harvest,
+    )
+
+
+def read_sentences(path: Path) -> dict[str, list[Sentence]]:
+    """The sentences of each video of an index of joined takes.
+
+    A line: {"file": NAME, "start": SECONDS, "words": [[first second, last second, word], ...]}, in
+    which the words "sp" and "sil" are silence. Raises FootageError naming the line.
+    """
+    with translate_os_errors(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    sentences: dict[str, list[Sentence]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = decode_json(line)
+            words = [str(word) for _, _, word in entry["words"]]
+            text = " ".join(LETTERS.get(w, w) for w in words if w not in ("sp", "sil"))
+            start = round(float(entry["start"]) * FRAME_RATE)
+            sentences.setdefault(str(entry["file"]), []).append(Sentence(start, text))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FootageError(
+                f'{path}: line {number} must be {{"file": NAME, "start": SECONDS, "words": '
+                f"[[SECONDS, SECONDS, WORD], ...]}} ({error})"
+            ) from error
+    return {name: sorted(one, key=lambda s: s.start) for name, one in sentences.items()}
+
+
+def read_text(path: Path, recognize: bool = False) -> str:
+    """What is said in a video, from the text file of its name; empty if it is to be listened to.
+
+    Raises FootageError when there is no text, TalkheadError when it can't be read.
+    """
+    if not path.exists() and recognize:
+        return ""
+    if not path.exists():
+        raise FootageError(
+            f"{path}: there is no such text. Write what is said in the video, word by word, or "
+            "give --recognize to have it recognized, which is far less reliable"
+        )
+    with translate_os_errors(path):
+        try:
+            return path.read_text(encoding="utf-8")
+        except ValueError as error:
+            raise FootageError(f"{path}: this is no text in UTF-8. Save it as such") from error
+
+
+# ----------------------------------------------------------------------------- utterances
+
+
+def _joined_utterances(
+    video: Path, sentences: Sequence[Sentence], place: Place, speaker: str
+) -> Iterator[Utterance]:
+    """Each sentence of a video whose words fit and whose face is always seen."""
+    footage = track_video(video, place.cache, place.progress)
+    mouths = read_mouths(video, footage, steady_template(), place.progress)
+    store = place.store(speaker)
+    if beyond := [s.start for s in sentences if s.start >= len(footage.seen)]:
+        raise FootageError(
+            f"{video}: the index has a sentence at {beyond[0] / FRAME_RATE:g} s, after the video's end. "
+            "Is it the index of these videos?"
+        )
+    starts = [*(sentence.start for sentence in sentences), len(footage.seen)]
+    spans = [(start, min(stop, len(footage.seen))) for start, stop in pairwise(starts)]
+    aligner: ForcedAligner | None = None
+    with place.progress.step(f"Aligning {video.name}", len(sentences)) as step:
+        for sentence, (start, stop) in zip(sentences, spans, strict=True):
+            key = (f"{video.name}:{start}", sentence.text)
+            if key not in store:
+                aligner = aligner or ForcedAligner()
+                store.add(*key, aligner.fit_text(_sound(footage, (start, stop)), sentence.text))
+            fit = store[key]
+            step.advance()
+            if fit is not None and fit.score >= MIN_GRID_SCORE and footage.seen[start:stop].all():
+                yield _utterance(footage, mouths, (start, stop), fit.phones, speaker)
+
+
+def _own_utterances(
+    videos: Sequence[Path],
+    footage: Sequence[TrackedVideo],
+    said: Mapping[str, str],
+    place: Place,
+    speaker: str,
+) -> Iterator[Utterance]:
+    """Videos in pieces with a face, cut in pauses; the last tenth of it all for validation."""
+    template, store = steady_template(), place.store(speaker)
+    held = round((1 - VALIDATION_FRACTION) * sum(len(one.seen) for one in footage))
+    for video, one in zip(videos, footage, strict=True):
+        mouths = read_mouths(video, one, template, place.progress)
+        phones = _phones(video, one, said[video.stem], store, place.progress)
+        for take in find_takes(one.seen, [min(max(held, 0), len(one.seen))]):
+            split = "validation" if take[0] >= held else "train"
+            for span in cut_in_pauses(take, phones):
+                if span[1] - span[0] >= MIN_UTTERANCE_S * FRAME_RATE:
+                    own = _earlier(phones, span[0] / FRAME_RATE)
+                    yield _utterance(one, mouths, span, own, speaker, split)
+        held -= len(one.seen)
+
+
+def _phones(
+    video: Path, footage: TrackedVideo, text: str, store: AlignmentStore, progress: Progress
+) -> list[Phone]:
+    """What is said in a video, kept by its sound and its text. Raises TalkheadError naming it."""
+    digest = hashlib.sha256(footage.waveform.tobytes()).hexdigest()[:12]
+    key = (f"{video.stem}-{digest}", text)
+    if key not in store:
+        with progress.step(f"Aligning {video.name}"):
+            try:
+                sound = footage.waveform
+                phones = align_phones(sound, text) if text else decode_phones(sound)
+            except TalkheadError as error:
+                raise TalkheadError(f"{video}: {error}") from error
+        store.add(*key, Alignment(phones, 0.0))
+    fit = store[key]
+    return fit.phones if fit is not None else []
+
+
+def cut_in_pauses(take: Span, phones: Sequence[Phone]) -> Iterator[Span]:
+    """The take in parts of at most MAX_UTTERANCE_S, cut in the longest silence that allows it, or
+    in the middle where there is none."""
+    start, stop = take
+    most = round(MAX_UTTERANCE_S * FRAME_RATE)
+    least = round(MIN_UTTERANCE_S * FRAME_RATE)
+    while stop - start > most:
+        pauses = [
+            (p.end_s - p.start_s, round((p.start_s + p.end_s) / 2 * FRAME_RATE))
+            for p in phones
+            if p.label == SILENCE
+        ]
+        inside = [p for p in pauses if start + least <= p[1] <= min(start + most, stop - least)]
+        cut = max(inside)[1] if inside else min(start + most, (start + stop) // 2)
+        yield start, cut
+        start = cut
+    yield start, stop
+
+
+def _utterance(
+    footage: TrackedVideo,
+    mouths: Mouths,
+    span: Span,
+    phones: Sequence[Phone],
+    speaker: str,
+    split: str = "train",
+) -> Utterance:
+    """A span of a video. phones: in seconds of the span."""
+    return Utterance(
+        _sound(footage, span),
+        tuple(phones),
+        speaker,
+        split,
+        mouths.lips[slice(*span)],
+        mouths.points[slice(*span)],
+    )
+
+
+def _sound(footage: TrackedVideo, span: Span) -> Float32:
+    return footage.waveform[span[0] * SAMPLES_PER_FRAME : span[1] * SAMPLES_PER_FRAME]
+
+
+def _earlier(phones: Sequence[Phone], by_s: float) -> list[Phone]:
+    return [Phone(p.label, p.start_s - by_s, p.end_s - by_s) for p in phones]
+
+
+def _last_for_validation(utterances: Sequence[Utterance], n_given: int) -> list[Utterance]:
+    """The last of n_given sentences set aside, those that were rejected counted to the first."""
+    n_held = round(VALIDATION_FRACTION * n_given)
+    first = max(0, len(utterances) - n_held)
+    return [
+        replace(one, split="validation" if number >= first else "train")
+        for number, one in enumerate(utterances)
+    ]
+
+
+# -------------------------------------------------------------------------------- command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds a shelf; 1 when it can't be, with the reason on stderr."""
+    options = _options().parse_args(arguments)
+    torch.set_num_threads(1)
+    progress = make_progress(options.progress)
+    place = Place(options.output, options.cache or options.output / "work" / "tracked", progress)
+    try:
+        path = build_shard(options.output, _source(options, place), progress)
+        entry = read_manifest(options.output)[path.stem]
+    except TalkheadError as error:
+        print_line(f"corpus: {error}", sys.stderr)
+        return 1
+    entry = {key: value for key, value in entry.items() if key not in ("inputs", "sha256")}
+    print_json(entry)
+    return 0
+
+
+def _source(options: argparse.Namespace, place: Place) -> Source:
+    if options.kind == "speech":
+        return speechocean(options.folder, place, options.name or "speechocean")
+    if options.kind == "grid":
+        return grid(options.folder, place, options.name or "grid")
+    return own_footage(
+        options.folder,
+        place,
+        options.name,
+        texts=options.texts,
+        licence=options.licence,
+        attribution=options.attribution,
+        shippable=options.shippable,
+        late_ms=dict(options.late),
+        recognize=options.recognize,
+    )
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="corpus", description=(__doc__ or "").split("\n")[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    speech = kinds.add_parser("speech", help="speechocean762")
+    joined = kinds.add_parser("grid", help="joined sentences with an index.jsonl")
+    own = kinds.add_parser("footage", help="your own videos of one person, with texts")
+    for one in (speech, joined, own):
+        one.add_argument("folder", type=Path, help="where it is; of footage also a single video")
+        one.add_argument("--output", type=Path, required=True, help="folder of the corpus")
+        one.add_argument("--cache", type=Path, help="folder of tracked videos")
+        one.add_argument("--name", required=one is own, help="of the shelf and the speaker")
+        one.add_argument("--progress", choices=("bars", "json", "silent"), default="bars")
+    own.add_argument("--licence", required=True, help="the terms that the footage is under")
+    own.add_argument("--attribution", default="", help="who is to be named")
+    own.add_argument("--shippable", action="store_true", help="weights of it may be passed on")
+    own.add_argument("--texts", type=Path, help="folder of the texts; else beside the videos")
+    own.add_argument("--recognize", action="store_true", help="recognize what has no text")
+    own.add_argument(
+        "--late", action="append", default=[], type=_late, metavar="NAME=MS",
+        help="a video whose sound is late",
+    )  # fmt: skip
+    return parser
+
+
+def _late(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f'"{text}" is not NAME=MS')
+    return name, float(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

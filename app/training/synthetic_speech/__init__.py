@@ -1,0 +1,1 @@
+"""Synthetic speech with known phone times, on which PASE is trained."""

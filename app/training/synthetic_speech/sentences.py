@@ -1,0 +1,60 @@
+"""What the programs say: English sentences from templates, and stocks of other languages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+TEXTS = json.loads((Path(__file__).parent / "texts.json").read_text(encoding="utf-8"))
+LANGUAGES: dict[str, list[str]] = TEXTS["languages"]
+"""Everyday sentences with many of each language's sounds."""
+
+OWN_FRACTION, PLAIN_FRACTION = 0.1, 0.3
+"""How often a whole sentence of the stock is said: in English, in other languages."""
+
+
+def english(n: int, random: np.random.Generator) -> list[str]:
+    """n different English sentences: templates filled, and some of the stock, each once."""
+    own = list(TEXTS["english"])
+    random.shuffle(own)
+    said: dict[str, None] = {}
+    while len(said) < n:
+        text = own.pop() if own and random.random() < OWN_FRACTION else _filled(random)
+        said[text[0].upper() + text[1:]] = None
+    return list(said)
+
+
+def _filled(random: np.random.Generator) -> str:
+    def pick(words: list[str], count: int) -> list[str]:
+        return [words[int(i)] for i in random.choice(len(words), count, replace=False)]
+
+    words = {kind: TEXTS[kind].split() for kind in ("names", "nouns", "adjectives", "verbs")}
+    name, name2 = pick(words["names"], 2)
+    noun, noun2, noun3 = pick(words["nouns"], 3)
+    adj, adj2, adj3 = pick(words["adjectives"], 3)
+    template: str = pick(TEXTS["templates"], 1)[0]
+    return template.format(
+        **{"name": name, "name2": name2, "noun": noun, "noun2": noun2, "noun3": noun3},
+        **{"adj": adj, "adj2": adj2, "adj3": adj3, "verb": pick(words["verbs"], 1)[0]},
+        place=pick(TEXTS["places"], 1)[0],
+        time=pick(TEXTS["times"], 1)[0],
+        number=int(random.integers(2, 10_000)),
+    )
+
+
+def foreign(language: str, random: np.random.Generator) -> str:
+    """A text of one of LANGUAGES: a sentence, or its words in any order and a number.
+
+    Chinese, which has no spaces, is shuffled by its parts between commas. Engines spell numbers.
+    """
+    stock = LANGUAGES[language]
+    if random.random() < PLAIN_FRACTION:
+        return stock[int(random.integers(len(stock)))]
+    spaced = language != "cmn"
+    parts = " ".join(stock).split() if spaced else ",".join(stock).replace("。", "").split(",")
+    words = ["".join(c for c in part if c not in ",.?!;:¿»«،؟।") for part in parts]
+    chosen = [words[int(i)] for i in random.integers(0, len(words), 7 if spaced else 2)]
+    chosen.insert(int(random.integers(len(chosen))), str(int(random.integers(1, 10_000))))
+    return (" " if spaced else ",").join(chosen) + "."

@@ -1,0 +1,1 @@
+"""Speech features -> motion codes of one person."""

@@ -1,0 +1,285 @@
+"""Motion that puts the rendered face where the image has it: analysis by synthesis.
+
+Landmarks are a fraction of a pixel off, frame by frame, and their finer components mostly noise. A
+quick head, fitted to the motion as tracked, knows better. Each frame is brought onto the image by a
+Gauss-Newton step from the tracked motion, first head and eyes, then the mouth, then the body; a second
+step gains nothing. The Hessian is that of a few training frames for all (after the constant one of
+Baker & Matthews, "Lucas-Kanade 20 years on", 2004, section 3.2), and a prior keeps what the pixels
+don't tell as it was tracked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.crops import body_area
+from talkhead.dataset import IdentityDataset
+from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
+from talkhead.frame_selection import spread_frames
+from talkhead.progress import Progress
+from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
+from talkhead.types import Float32, Int, UInt8
+
+PRIOR = 5e-5
+"""Weight of a squared change, in its units, against the pixels' mean squared error."""
+TWIST_UNITS = (0.012, 0.012, 0.012, 0.006, 0.006, 0.012)
+"""By how much head poses may be off: radians, and eye distances, of which depth is the least certain."""
+BODY_UNITS = 2 * (0.004, 0.004, 0.001)
+"""By how much the body's matrix may be off: less than a pixel."""
+MIN_SPREAD = 0.02
+"""The unit of a component is its deviation in training, but never less than this."""
+MAX_UNITS = 3.0
+"""No unknown is taken to be farther off than this: the largest on our clips is two."""
+N_PROBED = 20
+PROBE = 0.25
+"""Training frames whose Hessians are averaged; how far each unknown is moved for it, in units."""
+MOUTH_MARGIN = 0.4
+"""Of the mouth's width, around the lips: the chin and the folds beside the mouth tell of its shape."""
+SPLAT_MARGIN_PX = 12
+
+
+def refine_motion(
+    renderer: GaussianRenderer, dataset: IdentityDataset, progress: Progress
+) -> IdentityDataset:
+    """The dataset with refined codes and head poses in its tracks, where the face is tracked
+    and the image was kept.
+
+    renderer: fitted on the dataset's training frames. Held-out frames are tracked with it like
+    the others: it has not learnt from them.
+    """
+    tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
+    parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
+    fittings = [_Fitting.of(renderer, part) for part in parts]
+    codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
+    frames = np.flatnonzero(tracks.usable & tracks.kept)
+    with progress.step("Refining the motion", total=len(frames)) as bar:
+        for frame in frames:
+            for fitting in fittings:
+                motion = fitting.refined(int(frame), codes[frame], viewmats[frame])
+                codes[frame], viewmats[frame] = motion
+            bar.advance()
+    return replace(dataset, tracks=replace(tracks, codes=codes, viewmats=viewmats))
+
+
+# ------------------------------------------------------------- what is looked at
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A part of a frame. k: [1, 3, 3] its camera. image: [h, w, 3] in [0, 1]. weights: [h, w, 1] of
+    mean 1."""
+
+    k: Tensor
+    image: Tensor
+    weights: Tensor
+
+
+class _Part:
+    """A part of the face. components: of the code, that it tells. turns: whether it tells the head's
+    pose, too. step: pixels of the crop per pixel that is looked at."""
+
+    components: slice
+    turns: bool
+    step: int
+
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        """landmarks: [F, 478, 2] crop pixels."""
+        self.dataset, self.landmarks = dataset, landmarks
+
+    def units(self) -> Tensor:
+        """Of the unknowns, [P]: the components' deviations in training, and those of poses."""
+        tracks = self.dataset.tracks
+        learnt = tracks.clear & tracks.learnt
+        units = torch.from_numpy(tracks.codes[learnt, self.components].std(0)).clamp(MIN_SPREAD)
+        return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.turns else units
+
+    def area(self, frame: int) -> UInt8:
+        """What of the crop is looked at, [H, W], 0 or 255."""
+        raise NotImplementedError
+
+    def look(self, frame: int) -> _Look:
+        """The smallest window with all of the area."""
+        dataset, step = self.dataset, self.step
+        area = cv2.min(self.area(frame), dataset.masks[frame])
+        if dataset.tracks.hidden[frame].any():
+            area[dataset.hidden_area(frame)] = 0
+        left, top, width, height = cv2.boundingRect(area)
+        size = (max(width // step, 1), max(height // step, 1))
+        window = (slice(top, top + step * size[1]), slice(left, left + step * size[0]))
+        image, weights = (
+            cv2.resize(full[window], size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+            for full in (dataset.frames[frame], area)
+        )
+        k = dataset.crop_ks[frame].copy()
+        k[:2, 2] -= (left, top)
+        k[:2] /= step
+        weights /= max(float(weights.mean()), 1e-3)
+        return _Look(*map(torch.from_numpy, (k[None], image, weights[..., None])))
+
+    def _empty(self) -> UInt8:
+        return np.zeros((self.dataset.info.crop_height, self.dataset.info.crop_width), np.uint8)
+
+    def _fill_mouth(self, frame: int, value: int, area: UInt8) -> None:
+        lips = self.landmarks[frame, list(OUTER_LIPS)]
+        margin = MOUTH_MARGIN * np.ptp(lips[:, 0])
+        left, top = np.maximum(np.floor(lips.min(0) - margin).astype(int), 0)
+        right, bottom = np.maximum(np.ceil(lips.max(0) + margin).astype(int), 0)
+        area[top:bottom, left:right] = value
+
+
+class _Face(_Part):
+    """The face without the mouth, at half its size: the head's pose, eyes and brows."""
+
+    turns, step = True, 2
+
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        super().__init__(dataset, landmarks)
+        self.components = slice(dataset.face.n_mouth, dataset.face.n_codes - N_BODY)
+
+    def area(self, frame: int) -> UInt8:
+        area = self._empty()
+        oval = self.landmarks[frame, list(FACE_OVAL)].round().astype(np.int32)
+        cv2.fillPoly(area, [oval], 255)
+        area = np.asarray(cv2.erode(area, np.ones((5, 5), np.uint8)), np.uint8)
+        self._fill_mouth(frame, 0, area)
+        return area
+
+
+class _Body(_Part):
+    """Neck and clothes, well under the jaw, at half their size: how the body stands."""
+
+    turns, step = False, 2
+
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        super().__init__(dataset, landmarks)
+        self.components = slice(dataset.face.n_codes - N_BODY, dataset.face.n_codes)
+
+    def units(self) -> Tensor:
+        return torch.tensor(BODY_UNITS)
+
+    def area(self, frame: int) -> UInt8:
+        mask = self.dataset.masks[frame]
+        area = body_area(self.landmarks[frame], (mask.shape[0], mask.shape[1]))
+        person = cv2.erode(mask, np.ones((5, 5), np.uint8))
+        return np.asarray(cv2.min(area, person), np.uint8)
+
+
+class _Mouth(_Part):
+    """The mouth, chin and the folds beside it."""
+
+    turns, step = False, 1
+
+    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        super().__init__(dataset, landmarks)
+        self.components = slice(0, dataset.face.n_mouth)
+
+    def area(self, frame: int) -> UInt8:
+        area = self._empty()
+        self._fill_mouth(frame, 255, area)
+        return area
+
+
+# --------------------------------------------------------------------- how it is fitted
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """renderer: the Gaussians near the part. units: [P] of the unknowns, components of the code and the
+    head's twist. solver: [P, P] the inverse of Hessian and prior."""
+
+    renderer: GaussianRenderer
+    part: _Part
+    units: Tensor
+    solver: Tensor
+
+    @classmethod
+    def of(cls, renderer: GaussianRenderer, part: _Part) -> _Fitting:
+        tracks, device = part.dataset.tracks, renderer.base.device
+        probed, units = spread_frames(tracks.clear & tracks.learnt, N_PROBED), part.units()
+        near = renderer.part(_near(renderer, part, probed))
+        unknowns = torch.eye(len(units), device=device)
+        fitting = cls(near, part, units.to(device), unknowns)
+        with torch.no_grad():
+            hessian = torch.stack([fitting.hessian(int(frame)) for frame in probed]).mean(0)
+        return replace(fitting, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
+
+    def motion(self, code: Float32, viewmat: Float32) -> tuple[Tensor, Tensor]:
+        """A code [1, K] and a pose [1, 4, 4] on the renderer's device."""
+        first, second = (torch.from_numpy(a[None].copy()) for a in (code, viewmat))
+        return first.to(self.units.device), second.to(self.units.device)
+
+    def look(self, frame: int) -> _Look:
+        return _Look(**{k: v.to(self.units.device) for k, v in vars(self.part.look(frame)).items()})
+
+    def split(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What a change [P] adds to the code's components, and the twist."""
+        moved = change * self.units
+        return (moved[:-6], moved[-6:]) if self.part.turns else (moved, None)
+
+    def render(self, look: _Look, motion: tuple[Tensor, Tensor], change: Tensor) -> Tensor:
+        """The image [h, w, 3] of a motion that is changed by `change` [P]."""
+        (code, viewmat), (added, twist) = motion, self.split(change)
+        chosen = self.part.components
+        sides = (chosen.start, code.shape[1] - chosen.stop)
+        code = code + torch.nn.functional.pad(added, sides)
+        size = (look.image.shape[0], look.image.shape[1])
+        return self.renderer.draw(code, viewmat, look.k, size, twist).rgb[0]
+
+    def hessian(self, frame: int) -> Tensor:
+        """Of the loss by a change, as Gauss-Newton has it, [P, P]."""
+        tracks, look = self.part.dataset.tracks, self.look(frame)
+        motion = self.motion(tracks.codes[frame], tracks.viewmats[frame])
+        still = self.render(look, motion, torch.zeros_like(self.units))
+        scale = look.weights.sqrt() / PROBE
+        probes = PROBE * torch.eye(len(self.units)).to(self.units)
+        slopes = torch.stack(
+            [(scale * (self.render(look, motion, p) - still)).flatten() for p in probes]
+        )
+        return slopes @ slopes.T / slopes.shape[1]
+
+    def refined(self, frame: int, code: Float32, viewmat: Float32) -> tuple[Float32, Float32]:
+        """Code [K] and pose [4, 4] refined; as they were where that shows the part no better."""
+        look, motion = self.look(frame), self.motion(code, viewmat)
+        still = torch.zeros_like(self.units).requires_grad_()
+        cost = _loss(look, self.render(look, motion, still))
+        (slope,) = torch.autograd.grad(cost, still)
+        with torch.no_grad():
+            change = (-self.solver @ slope).clamp(-MAX_UNITS, MAX_UNITS)
+            after = _loss(look, self.render(look, motion, change))
+            after += 0.5 * PRIOR * change.square().sum()
+            if float(after) >= float(cost):
+                return code, viewmat
+            added, twist = self.split(change)
+            code = code.copy()
+            code[self.part.components] += added.cpu().numpy()
+            if twist is not None:
+                viewmat = (motion[1][0] @ twist_matrix(twist)).cpu().numpy()
+        return code, viewmat
+
+
+def _loss(look: _Look, rendered: Tensor) -> Tensor:
+    """Half the mean squared error of an image [h, w, 3]."""
+    return 0.5 * (look.weights * (rendered - look.image).square()).mean()
+
+
+def _near(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
+    """Which Gaussians lie in what is looked at, or next to it, in any of the frames, [n] rising."""
+    tracks, device = part.dataset.tracks, renderer.base.device
+    near = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
+    for frame in frames:
+        look = part.look(int(frame))
+        code, view = (torch.from_numpy(a[[frame]]) for a in (tracks.codes, tracks.viewmats))
+        with torch.no_grad():
+            places = renderer.places(code.to(device), view.to(device))[0].cpu()
+        camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ look.k[0].T
+        inside = torch.ones(len(places), dtype=torch.bool)
+        for axis, size in ((0, look.image.shape[1]), (1, look.image.shape[0])):
+            pixel = camera[:, axis] / camera[:, 2]
+            inside &= (pixel > -SPLAT_MARGIN_PX) & (pixel < size + SPLAT_MARGIN_PX)
+        near |= inside.to(device)
+    return near.nonzero()[:, 0]

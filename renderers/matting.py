@@ -1,0 +1,158 @@
+"""How opaque the person is at the uncertain rim of the mask, and in which colors.
+
+A rim pixel is a mixture I = a F + (1 - a) B of the person's color F and the background's B. Both are
+estimated from the same image: weighted means of what is the person, or the background, nearby.
+The mask gives a first opacity. Where F and B lie far apart, measured in how much both vary along the
+line between them, the place of I on that line corrects it: the two estimates are averaged, weighted
+by their certainty. So a plain studio decides against a mask that is too large, and dark hair before
+dark books, among bright skin, stays as opaque as the mask says.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numba
+import numpy as np
+
+from talkhead.renderers.fastmath import AS_WRITTEN
+from talkhead.types import Bool, Float32, UInt8
+
+COARSE = 4
+"""Means of the neighborhood are taken of images so many times smaller."""
+REACHES = (3, 7, 15)
+"""Sides of the squares, in coarse pixels, that F and B are averaged over."""
+FARTHER = 0.1
+"""How much less a larger square counts than the one before it: the nearest colors decide."""
+LEVELS = (0.15, 0.85)
+"""Masks below are taken for nothing, masks above for all: segmentation leaves a haze around people."""
+EDGE = 7
+"""Side of the square that person and background are narrowed by for F and B, pixels: masks are often a
+little too large, or too small."""
+NOISE = 0.06
+"""Deviation of F and B at the least, in RGB."""
+MASK_CERTAINTY = 400.0
+"""Certainty of the mask's opacity; that of the colors' is the cube of contrast^2 / variance."""
+MIN_FRACTION = 0.001
+"""Share of a neighborhood that must be person, and background, for its mean to be taken."""
+N_MOMENTS = 10
+"""The mean of RGB, of its six products, and the share."""
+
+
+def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Float32, Float32]:
+    """Opacities [H, W] in [0, 1], and the person alone [H, W, 3], premultiplied by them.
+
+    image: [H, W, 3] in [0, 1]. mask: [H, W], 255 = person. inner: [H, W] the person for sure; rim:
+    [H, W] what may be either. Opacities are 1 inside and 0 outside of the rim.
+    """
+    believed = np.where(rim, _leveled(mask), inner).astype(np.float32)
+    alpha, person = believed.copy(), image * inner[..., None]
+    if not rim.any():
+        return alpha, person
+    small, edge = _coarse(image), np.ones((EDGE, EDGE), np.uint8)
+    front, back = (
+        _moments(small, np.asarray(cv2.erode(share, edge), np.float32))
+        for share in (believed, np.float32(1.0) - believed)
+    )
+    _unmix(image, believed, rim, front, back, alpha, person)
+    return alpha, person
+
+
+def _leveled(mask: UInt8) -> Float32:
+    """The mask [H, W] in [0, 1], steepened (a smooth step between LEVELS)."""
+    low, high = LEVELS
+    share = (np.arange(256, dtype=np.float32) / 255.0 - low) / (high - low)
+    share = np.clip(share, 0.0, 1.0)
+    return np.asarray(cv2.LUT(mask, share * share * (3.0 - 2.0 * share)), np.float32)
+
+
+def _coarse(image: Float32) -> Float32:
+    height, width = image.shape[:2]
+    size = (-(-width // COARSE), -(-height // COARSE))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _moments(small: Float32, share: Float32) -> Float32:
+    """Near each coarse pixel [h, w, N_MOMENTS]: means of RGB and of rr, gg, bb, rg, gb, br, weighted by
+    the cube of a share [H, W], and the mean weight. small: [h, w, 3]."""
+    weights = _coarse(share * share * share)
+    squares, products = small * small, small * small[..., [1, 2, 0]]
+    values = np.concatenate([small, squares, products, np.ones_like(small[..., :1])], axis=2)
+    values *= weights[..., None]
+    total, factor = np.zeros_like(values), 1.0
+    for reach in REACHES:
+        total += np.float32(factor) * cv2.blur(values, (reach, reach))
+        factor *= FARTHER
+    total[..., :-1] /= np.maximum(total[..., -1:], np.float32(1e-9))
+    return total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no-untyped-def]
+    """Writes the rim's pixels of alpha and person. believed: opacities by the mask; front, back: the
+    moments of person and background."""
+    zero, one = np.float32(0.0), np.float32(1.0)
+    noise, sure = np.float32(NOISE**2), np.float32(MASK_CERTAINTY)
+    least, tiny = np.float32(MIN_FRACTION), np.float32(1e-6)
+    near, far = np.empty(N_MOMENTS, np.float32), np.empty(N_MOMENTS, np.float32)
+    axis = np.empty(3, np.float32)
+    for y in range(rim.shape[0]):
+        for x in range(rim.shape[1]):
+            if not rim[y, x]:
+                continue
+            _look_up(front, y, x, near)
+            _look_up(back, y, x, far)
+            share, certainty = believed[y, x], zero
+            if near[9] > least and far[9] > least:
+                along, contrast = zero, tiny
+                for c in range(3):
+                    axis[c] = near[c] - far[c]
+                    along += (image[y, x, c] - far[c]) * axis[c]
+                    contrast += axis[c] * axis[c]
+                place, beside = min(max(along / contrast, zero), one), zero
+                for c in range(3):
+                    beside += (image[y, x, c] - far[c] - place * axis[c]) ** 2
+                spread, rest = _spread(near, axis, contrast)
+                spread_far, rest_far = _spread(far, axis, contrast)
+                # What lies beside the line is no mixture, unless F and B vary in that direction.
+                variance = noise + spread + spread_far
+                variance += beside * beside / (noise + rest + rest_far)
+                certainty = (contrast / variance) ** 3
+                share = (certainty * place + sure * share) / (certainty + sure)
+            alpha[y, x] = share
+            for c in range(3):
+                behind = far[c] if far[9] > least else image[y, x, c]
+                own = image[y, x, c] - (one - share) * behind
+                person[y, x, c] = min(max(own, zero), share)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _look_up(moments, y, x, found):  # type: ignore[no-untyped-def]
+    """Writes the moments at a pixel, between coarse ones."""
+    height, width = moments.shape[0], moments.shape[1]
+    half, step = np.float32(0.5), np.float32(COARSE)
+    row = min(max((np.float32(y) + half) / step - half, np.float32(0.0)), np.float32(height - 1))
+    column = min(max((np.float32(x) + half) / step - half, np.float32(0.0)), np.float32(width - 1))
+    top, left = int(row), int(column)
+    below, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    down, across = row - np.float32(top), column - np.float32(left)
+    for k in range(N_MOMENTS):
+        upper = moments[top, left, k] + across * (moments[top, right, k] - moments[top, left, k])
+        lower = moments[below, left, k]
+        lower += across * (moments[below, right, k] - moments[below, left, k])
+        found[k] = upper + down * (lower - upper)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _spread(moments, axis, contrast):  # type: ignore[no-untyped-def]
+    """The variance of colors along an axis of squared length `contrast`, and across it."""
+    zero = np.float32(0.0)
+    along, total = zero, zero
+    for c in range(3):
+        d = (c + 1) % 3
+        variance = moments[3 + c] - moments[c] * moments[c]
+        covariance = moments[6 + c] - moments[c] * moments[d]
+        along += axis[c] * axis[c] * variance
+        along += np.float32(2.0) * axis[c] * axis[d] * covariance
+        total += variance
+    along = max(along / contrast, zero)
+    return along, max(total - along, zero)

@@ -1,0 +1,142 @@
+"""Adam, with a step of its own for blendshapes, whose gradient is an outer product.
+
+Blendshapes [K, M] are most of a head's parameters. Their gradient by one image is its code [K] times the
+gradient by what was blended [M]: on the CPU it is never written out, the step makes it as it goes
+(numba) and memory sees parameters and moments once. Elsewhere it is torch's Adam throughout.
+Source: Kingma and Ba, "Adam", 2015, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.renderers.fastmath import AS_WRITTEN, fma, wide
+
+BETAS, EPSILON = (0.9, 0.99), 1e-15
+BLOCK = 2048
+"""Columns that a thread takes at a time: what all rows share of the gradient stays in its cache."""
+
+
+class Blendshapes:
+    """Parameters [K, M] that codes are multiplied with.
+
+    factors: what the gradient is the sum of since it was last cleared, pairs of codes [B, K] and
+    gradients by their products [B, M]; where they are kept, the parameters' own `grad` is None.
+    """
+
+    def __init__(self, deltas: Tensor) -> None:
+        self.deltas = deltas
+        self.factors: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, code: Tensor) -> Tensor:
+        """code [B, K] @ deltas, [B, M]."""
+        learnt = self.deltas.requires_grad and torch.is_grad_enabled()
+        if self.deltas.device.type != "cpu" or not learnt:
+            return code @ self.deltas
+        product: Tensor = _Product.apply(code, self.deltas, self.factors)  # type: ignore[no-untyped-call]
+        return product
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, deltas: Tensor, factors: list[Any]) -> Tensor:
+        ctx.save_for_backward(code, deltas)
+        ctx.factors = factors
+        return code @ deltas
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        code, deltas = ctx.saved_tensors
+        ctx.factors.append((code.detach(), gradient.contiguous()))
+        return gradient @ deltas.T if ctx.needs_input_grad[0] else None, None, None
+
+
+class Adam(torch.optim.Adam):
+    """torch's Adam; groups may name the `blendshapes` that their one parameter is the deltas of."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, betas=BETAS, eps=EPSILON, fused=True)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears all gradients, kept in factors or not."""
+        super().zero_grad(set_to_none)
+        for group in self._blended():
+            group["blendshapes"].factors.clear()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of every parameter that has a gradient."""
+        super().step()
+        for group in self._blended():
+            if group["blendshapes"].factors:
+                self._step_blended(group)
+
+    def _blended(self) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if "blendshapes" in group]
+
+    def _step_blended(self, group: dict[str, Any]) -> None:
+        deltas, codes, gradients = _joined(group["blendshapes"])
+        state = self.state[deltas]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(deltas) for _ in range(2))
+        state["step"] += 1
+        n = float(state["step"])
+        rate = group["lr"] / (1.0 - BETAS[0] ** n)
+        spread = (1.0 - BETAS[1] ** n) ** -0.5
+        numbers = np.array([*BETAS, EPSILON, rate, spread], np.float32)
+        moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
+        _step(deltas.detach().numpy(), *moments, codes.numpy(), gradients.numpy(), numbers)
+
+
+def _joined(blendshapes: Blendshapes) -> tuple[Tensor, Tensor, Tensor]:
+    """The deltas, and all codes and gradients of their factors, one below the other."""
+    codes, gradients = zip(*blendshapes.factors, strict=True)
+    return blendshapes.deltas, torch.cat(codes), torch.cat(gradients)
+
+
+@numba.njit(nogil=True, parallel=True, cache=True, error_model="numpy")
+def _step(values, first, second, codes, gradients, numbers):  # type: ignore[no-untyped-def]
+    n_rows, n_columns = values.shape
+    for block in numba.prange((n_columns + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        end = min(start + BLOCK, n_columns)
+        gradient = np.empty(end - start, np.float32)
+        for row in range(n_rows):
+            _outer(codes[:, row], gradients[:, start:end], gradient)
+            _step_row(
+                values[row, start:end],
+                first[row, start:end],
+                second[row, start:end],
+                gradient,
+                numbers,
+            )
+
+
+@numba.njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _outer(codes, gradients, total):  # type: ignore[no-untyped-def]
+    """Writes the sum over images of code times gradient."""
+    for j in range(total.shape[0]):
+        total[j] = codes[0] * gradients[0, j]
+    for image in range(1, codes.shape[0]):
+        for j in range(total.shape[0]):
+            total[j] = fma(codes[image], gradients[image, j], total[j])
+
+
+@numba.njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _step_row(values, first, second, gradient, numbers):  # type: ignore[no-untyped-def]
+    """numbers: both betas, epsilon, the rate and 1 / the root of the squares' mean, bias corrected."""
+    wide()
+    beta1, beta2, epsilon, rate, spread = numbers
+    rest1, rest2 = np.float32(1.0) - beta1, np.float32(1.0) - beta2
+    for j in range(values.shape[0]):
+        g = gradient[j]
+        m = fma(rest1, g - first[j], first[j])
+        v = fma(rest2 * g, g, beta2 * second[j])
+        first[j] = m
+        second[j] = v
+        values[j] -= rate * m / fma(np.sqrt(v), spread, epsilon)

@@ -1,0 +1,123 @@
+"""Fitted tensors as packages keep them: rounded as coarsely as images allow, then compressed.
+
+Rounded to whole steps the blendshapes of a head are small numbers, most of them near zero: zlib takes
+them to a tenth of what they were.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.config import choices, from_json, limits
+from talkhead.storage import ContentError, inflate, shown
+from talkhead.tensors import json_in, json_tensor
+
+CONTENTS = "packed"
+"""Names what is packed beside it: dtype and shape of each, as JSON."""
+LEVEL = 9
+MAX_BYTES = 512 << 20
+"""Of all tensors of a head unpacked; the largest have 35 MB."""
+MAX_AXES = 8
+DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<f2", "<f4", "<f8")
+"""Names of dtypes that may be packed: those that torch has, and no objects."""
+
+
+def pack(tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, as bytes [n] uint8 each.
+
+    steps: of tensors that are kept as whole multiples of a step (broadcast against the tensor); the
+    others are kept exactly.
+    """
+    packed, contents = {}, {}
+    for name, tensor in tensors.items():
+        values = tensor.detach().cpu()
+        if name in steps:
+            step = steps[name].detach().cpu()
+            values = _smallest_whole((values / step).round())
+            packed[_step_name(name)] = step.float().contiguous()
+        array = values.contiguous().numpy()
+        packed[name] = _bytes(zlib.compress(array.tobytes(), LEVEL))
+        contents[name] = {"dtype": array.dtype.str, "shape": list(array.shape)}
+    return packed | {CONTENTS: json_tensor(contents)}
+
+
+def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `pack`; tensors that were never packed as they are.
+
+    What a file says of their sizes is bounded before anything is made of it. Raises ContentError where
+    they are damaged, too large or more than said.
+    """
+    if CONTENTS not in stored:
+        return dict(stored)
+    contents = json_in(stored, CONTENTS)
+    if not isinstance(contents, dict):
+        raise ContentError(f"the tensor {CONTENTS} lists no tensors")
+    packed = {name: from_json(_Packed, about) for name, about in contents.items()}
+    steps = {step for name in packed if (step := _step_name(name)) in stored}
+    for name in stored:
+        if name not in {CONTENTS, *packed, *steps}:
+            raise ContentError(f"the tensor {shown(name)} does not belong here")
+    n_bytes = sum(about.n_bytes for about in packed.values())
+    if n_bytes > MAX_BYTES:
+        raise ContentError(f"tensors of {n_bytes:,} bytes, where {MAX_BYTES:,} are allowed")
+    return {name: _unpacked(stored, name, about) for name, about in packed.items()}
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A packed tensor: numpy's name of its dtype, and its shape."""
+
+    dtype: str = field(metadata=choices(*DTYPES))
+    shape: tuple[int, ...] = field(metadata=limits(0, MAX_BYTES, most_items=MAX_AXES))
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in memory: rounded ones become float32."""
+        return max(4, np.dtype(self.dtype).itemsize) * prod(self.shape)
+
+
+def _unpacked(stored: Mapping[str, Tensor], name: str, about: _Packed) -> Tensor:
+    if name not in stored or stored[name].dtype != torch.uint8 or stored[name].ndim != 1:
+        raise ContentError(f"the tensor {shown(name)} is missing or damaged")
+    n_bytes = np.dtype(about.dtype).itemsize * prod(about.shape)
+    try:
+        raw = inflate(stored[name].numpy().tobytes(), n_bytes)
+    except ValueError as error:
+        raise ContentError(f"the tensor {shown(name)} is damaged: {error}") from error
+    tensor = torch.from_numpy(np.frombuffer(bytearray(raw), about.dtype).reshape(about.shape))
+    step = stored.get(_step_name(name))
+    return tensor if step is None else tensor.float() * _step_for(tensor, step, name)
+
+
+def _step_name(name: str) -> str:
+    return f"{name}.step"
+
+
+def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
+    """The step, if it is one that broadcasts against the tensor. Raises ContentError."""
+    fits = step.ndim <= tensor.ndim and all(
+        n in (1, m) for n, m in zip(reversed(step.shape), reversed(tensor.shape), strict=False)
+    )
+    if step.dtype != torch.float32 or not fits or not step.isfinite().all():
+        raise ContentError(f"the tensor {shown(_step_name(name))} is no step of {shown(name)}")
+    return step
+
+
+def _smallest_whole(values: Tensor) -> Tensor:
+    """Whole numbers in the smallest type that holds them. Raises ValueError beyond 32 bits."""
+    most = float(values.abs().max()) if values.numel() else 0.0
+    for kind in (torch.int8, torch.int16, torch.int32):
+        if most <= torch.iinfo(kind).max:
+            return values.to(kind)
+    raise ValueError(f"{most:g} steps: the step is too small to keep this in 32 bits")
+
+
+def _bytes(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))

@@ -1,0 +1,335 @@
+"""IdentityDataset on disk: what preprocessing makes of a video and the other stages fit.
+
+A folder of dataset.json, safetensors for per-frame tracks, and plain files of images that are read
+one by one, so that memory does not grow with the clip. Of long footage only some images are kept;
+tracks are those of every frame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.cameras import MAX_PX, crop_intrinsics, default_intrinsics, view_fault
+from talkhead.config import from_json, limits
+from talkhead.crops import crop_landmarks, cut_crop, enlarged_mask, hidden_area, small_size
+from talkhead.errors import PackageError, TalkheadError
+from talkhead.face import (
+    CODES,
+    MAX_CODE,
+    N_BLENDSHAPES,
+    N_LANDMARKS,
+    TRIANGLES,
+    WORLD,
+    FaceModel,
+)
+from talkhead.images import PNG, read_image
+from talkhead.storage import (
+    ContentError,
+    check_format,
+    content_errors,
+    read_json,
+    read_tensors,
+    translate_os_errors,
+    write_json,
+    write_tensors,
+)
+from talkhead.tensors import Size, TensorSpec, check_tensors, read_checked
+from talkhead.types import FRAME_RATE, MAX_SIDE_PX, Bool, Float32, Float64, Int, UInt8
+
+FORMAT = 4
+FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
+SMALL_MASKS = "small_masks.u8"
+MAX_CROP_PX = 4096
+"""Of a crop's sides; preprocessing makes them 576 high at most."""
+MIN_SCALE = 1 / 64
+"""Crop pixels per source pixel."""
+MAX_FRAMES = 24 * 60 * 60 * FRAME_RATE
+"""Of a dataset."""
+ADVICE = "Remove this folder and run the same talkhead fit again"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts of a dataset.
+
+    width, height: the source's displayed size. crop_width, crop_height: of the stored frames.
+    scale: crop pixels per source pixel. av_offset_ms: by how much late sound was shifted.
+    """
+
+    video: str
+    n_frames: int = field(metadata=limits(1, MAX_FRAMES))
+    width: int = field(metadata=limits(1, MAX_SIDE_PX))
+    height: int = field(metadata=limits(1, MAX_SIDE_PX))
+    crop_width: int = field(metadata=limits(1, MAX_CROP_PX))
+    crop_height: int = field(metadata=limits(1, MAX_CROP_PX))
+    scale: float = field(metadata=limits(MIN_SCALE, 1.0))
+    av_offset_ms: float = field(metadata=limits(-1e6, 1e6))
+    n_faces: int = field(metadata=limits(0, 1000))
+    moving_camera: bool
+    uses_all_frames: bool
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of the stored frames."""
+        return self.crop_height, self.crop_width
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Per-frame results, F frames.
+
+    landmarks: [F, 478, 3] source pixels. blendshapes: [F, 52], see Tracking. found, usable, train,
+    silent, kept: [F] bool (seen in the very frame; good enough to learn from; outside the test block;
+    no speech; there are images).
+    hidden: [F, T] bool, triangles of the face that something stands before. viewmats: [F, 4, 4].
+    residual_px: [F]. codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
+    """
+
+    landmarks: Float32
+    blendshapes: Float32
+    found: Bool
+    usable: Bool
+    train: Bool
+    silent: Bool
+    kept: Bool
+    hidden: Bool
+    viewmats: Float32
+    residual_px: Float32
+    codes: Float32
+    origins: Float32
+
+    @property
+    def clear(self) -> Bool:
+        """Usable frames [F] in which nothing stands before the face."""
+        return self.usable & ~self.hidden.any(1)
+
+    @property
+    def learnt(self) -> Bool:
+        """Usable training frames [F] that there are images of: what a renderer learns from."""
+        return self.usable & self.train & self.kept
+
+
+ALL_FRAMES = Size("F", 1, MAX_FRAMES)
+FLAGS = TensorSpec((ALL_FRAMES,), torch.bool)
+TENSORS = {
+    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), least=-MAX_PX, most=MAX_PX),
+    "blendshapes": TensorSpec((ALL_FRAMES, N_BLENDSHAPES), least=-0.01, most=1.01),
+    "found": FLAGS,
+    "usable": FLAGS,
+    "train": FLAGS,
+    "silent": FLAGS,
+    "kept": FLAGS,
+    "hidden": TensorSpec((ALL_FRAMES, TRIANGLES), torch.bool),
+    "viewmats": TensorSpec((ALL_FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
+    "residual_px": TensorSpec((ALL_FRAMES,), is_finite=False),
+    "codes": TensorSpec((ALL_FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
+    "origins": TensorSpec((ALL_FRAMES, 2), least=-MAX_SIDE_PX, most=MAX_SIDE_PX),
+}
+"""Of Tracks."""
+WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """Images of one shape, one after the other, as a plain file of uint8.
+
+    They are read when indexed and appended as they come, so memory does not grow with the clip.
+    numbers: [N] of the frames that they are of, rising; None: 0, 1, 2 and so on. An image is
+    indexed by its frame; length and order are the file's.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    numbers: Int | None = None
+
+    @property
+    def image_bytes(self) -> int:
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // self.image_bytes if self.path.exists() else 0
+
+    def __getitem__(self, index: int | np.integer[Any]) -> UInt8:
+        """The image of frame `index`, of `shape`. Raises IndexError where there is none."""
+        place = int(index)
+        if self.numbers is not None:
+            place = int(np.searchsorted(self.numbers, index))
+            if place == len(self.numbers) or self.numbers[place] != index:
+                raise IndexError(f"{self.path}: the image of frame {index} was not kept")
+        if not 0 <= place < len(self):
+            raise IndexError(f"{self.path}: image {place} of {len(self)}")
+        return self._read(place)
+
+    def _read(self, place: int) -> UInt8:
+        offset = place * self.image_bytes
+        flat = np.fromfile(self.path, np.uint8, self.image_bytes, offset=offset)
+        return flat.reshape(self.shape)
+
+    def __iter__(self) -> Iterator[UInt8]:
+        return (self._read(place) for place in range(len(self)))
+
+    def truncate(self, n: int) -> None:
+        """Keep the first n images. Raises TalkheadError."""
+        with translate_os_errors(self.path), open(self.path, "ab") as file:
+            file.truncate(n * self.image_bytes)
+
+    def append(self, images: Iterable[UInt8]) -> None:
+        """Write images behind the last one, and have them on the disk. Raises TalkheadError."""
+        with translate_os_errors(self.path), open(self.path, "ab") as file:
+            for image in images:
+                file.write(np.ascontiguousarray(image).data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class IdentityDataset:
+    """A prepared clip. Images stay on disk until they are indexed."""
+
+    path: Path
+    info: DatasetInfo
+    face: FaceModel
+    tracks: Tracks
+
+    @classmethod
+    def load(cls, path: Path) -> IdentityDataset:
+        """The dataset in a folder. Raises PackageError when it is missing, damaged or of another
+        version."""
+        stored = read_json(path / "dataset.json")
+        version = stored.pop("format", None) if isinstance(stored, dict) else None
+        check_format(path, "a dataset", version, FORMAT, ADVICE)
+        with content_errors(path / "dataset.json", ADVICE):
+            info = from_json(DatasetInfo, stored)
+        with content_errors(path / "face.safetensors", ADVICE):
+            face = FaceModel.from_tensors(read_tensors(path / "face.safetensors"))
+        with content_errors(path / "tracks.safetensors", ADVICE):
+            tracks = _checked_tracks(read_tensors(path / "tracks.safetensors"), info, face)
+        return cls(path, info, face, tracks)
+
+    @classmethod
+    def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
+        """Write everything but flat arrays, waveform and plate; dataset.json last."""
+        write_tensors(path / "face.safetensors", face.tensors())
+        arrays = {
+            k: torch.from_numpy(np.require(v, None, ["C", "W"])) for k, v in vars(tracks).items()
+        }
+        write_tensors(path / "tracks.safetensors", arrays)
+        write_json(path / "dataset.json", {"format": FORMAT, **asdict(info)})
+
+    def __len__(self) -> int:
+        return self.info.n_frames
+
+    @cached_property
+    def frames(self) -> ImageFile:
+        """Head crops [H, W, 3] uint8 RGB of the kept frames."""
+        return self._images(FRAMES, 3)
+
+    @cached_property
+    def masks(self) -> ImageFile:
+        """Person masks of the crops [H, W] uint8, 255 = person, of the kept frames."""
+        return self._images(MASKS)
+
+    def _images(self, name: str, *channels: int) -> ImageFile:
+        shape = (*self.info.crop_size, *channels)
+        images = ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.kept))
+        n_kept = int(self.tracks.kept.sum())
+        if len(images) != n_kept:
+            raise PackageError(f"{images.path}: holds {len(images)} images, not {n_kept}. {ADVICE}")
+        return images
+
+    def person(self, frame: int | np.integer[Any]) -> Float32:
+        """The person mask [H, W] of any frame's crop, in [0, 1].
+
+        Where not all masks are kept it comes from one of a quarter of the size.
+        """
+        if self.tracks.kept.all():
+            return self.masks[frame].astype(np.float32) / np.float32(255.0)
+        size = self.info.crop_size
+        return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)
+
+    @cached_property
+    def plate(self) -> UInt8:
+        """Background [height, width, 3] uint8 RGB at source size, filled in where never seen."""
+        path = self.path / "plate.png"
+        try:
+            return read_image(path, (PNG,), (self.info.width, self.info.height))
+        except TalkheadError as error:
+            raise PackageError(f"{path}: missing or damaged. Run fit again") from error
+
+    @cached_property
+    def waveform(self) -> Float32:
+        """The clip's sound [n_samples], 16 kHz, in sync with the frames."""
+        stored = read_checked(self.path / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
+        return np.asarray(stored["waveform"].numpy())
+
+    @cached_property
+    def intrinsics(self) -> Float64:
+        """K [3, 3] of the source image."""
+        return default_intrinsics(self.info.width, self.info.height)
+
+    @cached_property
+    def crop_ks(self) -> Float32:
+        """K [F, 3, 3] of each crop."""
+        return crop_intrinsics(self.intrinsics, self.tracks.origins, self.info.scale)
+
+    def crop_landmarks(self) -> Float32:
+        """Landmarks [F, 478, 2] in crop pixels."""
+        return crop_landmarks(self.tracks.landmarks, self.tracks.origins, self.info.scale)
+
+    def hidden_area(self, frame: int) -> Bool:
+        """Where something may stand before the person in crop `frame`, [H, W]."""
+        points = crop_landmarks(
+            self.tracks.landmarks[[frame]], self.tracks.origins[[frame]], self.info.scale
+        )
+        triangles = self.face.triangles[self.tracks.hidden[frame]]
+        return hidden_area(points[0], triangles, self.info.crop_size)
+
+    def plate_crop(self, frame: int) -> UInt8:
+        """The background behind crop `frame`, [H, W, 3] uint8."""
+        info = self.info
+        return cut_crop(
+            self.plate,
+            self.tracks.origins[frame],
+            info.crop_size,
+            info.scale,
+        )
+
+
+def _checked_tracks(tensors: Mapping[str, Tensor], info: DatasetInfo, face: FaceModel) -> Tracks:
+    """The tracks that tensors hold. Raises ContentError."""
+    sizes = {
+        ALL_FRAMES.name: info.n_frames,
+        CODES.name: face.n_codes,
+        TRIANGLES.name: len(face.triangles),
+    }
+    check_tensors(tensors, TENSORS, sizes)
+    tracks = Tracks(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    check_crops(tracks.origins, info.crop_size, info.scale, (info.height, info.width))
+    return tracks
+
+
+def check_crops(
+    origins: Float32, size: tuple[int, int], scale: float, source: tuple[int, int]
+) -> None:
+    """Raises ContentError unless crops show some of the source, and none is larger than twice as large.
+
+    origins: [F, 2] left, top in source pixels. size: height, width of crops, source: of the source.
+    """
+    extent = np.array(size[::-1]) / scale
+    limits = np.array(source[::-1])
+    if (extent > 2 * limits).any():
+        raise ContentError(
+            f"crops of {extent.round().tolist()} source pixels do not fit the images"
+        )
+    if (origins <= -extent).any() or (origins >= limits).any():
+        raise ContentError("the tensor origins holds places of crops outside of the images")

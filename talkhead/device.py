@@ -1,0 +1,169 @@
+"""Which device computes, which accelerated backends are usable and why not, seeds, threads."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from talkhead.errors import TalkheadError
+from talkhead.processors import check_device, n_cores
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An accelerated backend: whether it is usable here, and if not, why."""
+
+    name: str
+    usable: bool
+    reason: str  # empty when usable
+    version: str  # empty when not installed
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device of "auto", "cpu", "cuda" or "cuda:1".
+
+    auto takes CUDA where there is any that gsplat can draw on, else the CPU.
+
+    Raises TalkheadError for another word and for a CUDA device that isn't there.
+    """
+    check_device(device)
+    if device == "auto":
+        usable = torch.cuda.is_available() and not _find_gsplat_kernels()
+        return torch.device("cuda" if usable else "cpu")
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        _check_cuda(device, int(index or 0))
+    return torch.device(device)
+
+
+def _check_cuda(device: str, index: int) -> None:
+    """Raises TalkheadError when there is no CUDA device of that number."""
+    if not torch.cuda.is_available():
+        raise TalkheadError(f"device {device}: {no_cuda_reason()}. Pass --device cpu")
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise TalkheadError(f"device {device}: this machine has {count} CUDA device(s), from 0")
+
+
+def no_cuda_reason() -> str:
+    """Why torch sees no CUDA device."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return "torch finds no CUDA device"
+
+
+def backends() -> list[Backend]:
+    """Every accelerated backend, usable or not. Never raises and never starts a long build."""
+    return [
+        _probe("numba CPU rasterizer", "numba", _import_numba, needs_cuda=False),
+        _probe("gsplat CUDA rasterizer", "gsplat", _find_gsplat_kernels),
+        _probe("nerfacc CUDA marching", "nerfacc", _find_nerfacc_kernels),
+        _tinycudann(),
+    ]
+
+
+def _probe(
+    name: str, distribution: str, check: Callable[[], str], *, needs_cuda: bool = True
+) -> Backend:
+    """The backend's state. CUDA is asked for first: imports of CUDA libraries fail in many ways."""
+    version = installed_version(distribution)
+    if not version:
+        return Backend(name, False, "not installed", "")
+    if needs_cuda and not torch.cuda.is_available():
+        return Backend(name, False, no_cuda_reason(), version)
+    try:
+        reason = check()
+    except Exception as error:  # a broken CUDA library raises OSError, RuntimeError, ...
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Backend(name, not reason, reason, version)
+
+
+def _import_numba() -> str:
+    importlib.import_module("numba")
+    return ""
+
+
+def _find_gsplat_kernels() -> str:
+    return _find_kernels("gsplat.csrc")
+
+
+def _find_nerfacc_kernels() -> str:
+    return _find_kernels("nerfacc.csrc")
+
+
+def _find_kernels(module: str) -> str:
+    """Why a library's CUDA kernels are neither built nor buildable; empty when they are."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        if not _has_nvcc():
+            return "its kernels are not built, and there is no nvcc to build them at first use"
+    return ""
+
+
+def _has_nvcc() -> bool:
+    """Whether torch's extension builder would find CUDA's compiler."""
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    found = any(home and (Path(home) / "bin" / "nvcc").is_file() for home in homes)
+    return found or shutil.which("nvcc") is not None
+
+
+def _import_tinycudann() -> str:
+    importlib.import_module("tinycudann")
+    return ""
+
+
+def tinycudann_unavailable_reason() -> str:
+    """Why tiny-cuda-nn can't be used here; empty when it can."""
+    return _tinycudann().reason
+
+
+def _tinycudann() -> Backend:
+    return _probe("tiny-cuda-nn encodings", "tinycudann", _import_tinycudann)
+
+
+def installed_version(distribution: str) -> str:
+    """The installed version of a distribution, empty when it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """A CPU generator seeded with seed; Python's, numpy's and torch's own are seeded too."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def aligned(array: Any) -> torch.Tensor:
+    """A copy of an array or tensor in memory of torch's own, which begins at 64 bytes.
+
+    The last bit of a matrix product can depend on where its factors lie (MKL's "conditional
+    numerical reproducibility"), so what is fitted must not keep numpy's or a file's places.
+    """
+    return torch.as_tensor(array).clone(memory_format=torch.contiguous_format)
+
+
+def set_threads(n_threads: int | None = None) -> int:
+    """How many threads torch and numba now use: n_threads, else $OMP_NUM_THREADS, else one for each
+    usable core."""
+    import numba
+
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    count = n_threads or (int(wanted) if wanted.isdecimal() else 0) or n_cores()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)  # after numba, which sets OpenMP's threads when it starts
+    return count

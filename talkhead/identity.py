@@ -1,0 +1,423 @@
+"""IdentityPackage: a fitted person on disk, as a folder of safetensors, JSON and an idle clip.
+
+    anna/
+      identity.json              Manifest: what it is, how it was made, a sha256 of every other file
+      gaussian.safetensors ...   whatever the parts of the manifest name
+      idle.mp4
+
+`PackageWriter` makes one, whole or not at all. `export_package` turns one into a single file and
+`import_package` back into a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import secrets
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from talkhead import __version__, storage
+from talkhead.config import from_json, limits
+from talkhead.errors import PackageError
+from talkhead.storage import ContentError, check_format, decode_json, shown
+from talkhead.terminal import printable
+from talkhead.types import MAX_SIDE_PX
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 3
+MANIFEST_NAME = "identity.json"
+IDLE_NAME = "idle.mp4"
+EXPORT_SUFFIX = ".talkhead"
+REMEDY = "Import or fit this identity again"
+"""What to do about a damaged package."""
+
+MAX_TENSOR_BYTES = 512 << 20
+"""Of one safetensors file of a package; the largest head has 35 MB."""
+MAX_FILES = 64
+"""Of a package."""
+MAX_PACKAGE_BYTES = (2 << 30) - 1
+"""Of an exported file, as much as a zip of the old kind holds; a clip of a minute in 4K has a tenth."""
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_CLIP_FRAMES = 1 << 20
+LOCAL_HEADER_BYTES = 30
+"""Of what stands in a zip before each file, without name and extra field."""
+END, END_MARK = struct.Struct("<4s4H2LH"), b"PK\5\6"
+"""The last record of a zip without a comment: its sixth number is the length of the list of files."""
+MAX_LIST_BYTES = 64 << 10
+"""Of the list of files at the end of a zip: 100 names of 100 characters have 15 kB."""
+
+JsonObject = Mapping[str, Any]
+"""Whatever JSON holds; the component that wrote it reads it into its own config."""
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every member, so that exports are reproducible
+
+
+@dataclass(frozen=True)
+class FittedPart:
+    """A fitted component: its tensors' file in the package and its config."""
+
+    file: str
+    config: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EncoderPart:
+    """The speech encoder that the motion predictor was fitted on."""
+
+    name: str
+    config: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """The footage that the person was fitted on. Sizes in pixels as displayed."""
+
+    name: str
+    sha256: str
+    duration_s: float = field(metadata=limits(0.0, 1e9))
+    width: int = field(metadata=limits(0, MAX_SIDE_PX))
+    height: int = field(metadata=limits(0, MAX_SIDE_PX))
+    frame_rate: float = field(metadata=limits(0.0, 1e6))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """identity.json. `files`, `created` and the versions are filled in by PackageWriter."""
+
+    name: str
+    seed: int
+    preset: str
+    source: SourceVideo
+    encoder: EncoderPart
+    predictor: FittedPart
+    renderers: Mapping[str, FittedPart]
+    default_renderer: str
+    frame_width: int = field(metadata=limits(1, MAX_SIDE_PX))  # of the idle clip and the output
+    frame_height: int = field(metadata=limits(1, MAX_SIDE_PX))
+    n_frames: int = field(metadata=limits(1, MAX_CLIP_FRAMES))  # of the idle clip
+    av_offset_ms: float = 0.0  # how late the sound was in the footage; already corrected
+    consent: str | None = None
+    figures: JsonObject = field(default_factory=dict)  # on the held-out frames
+    details: JsonObject = field(default_factory=dict)  # what else `speak` needs to know
+    files: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
+    created: str = ""
+    talkhead_version: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def needed_files(self) -> set[str]:
+        """The files that the manifest's parts name, which must be among `files`."""
+        return {IDLE_NAME, self.predictor.file} | {part.file for part in self.renderers.values()}
+
+
+@dataclass(frozen=True)
+class IdentityPackage:
+    """A package folder whose files were all found and unchanged when it was loaded."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: Path) -> IdentityPackage:
+        """The package in folder path, verified.
+
+        Raises PackageError when it is none, of another format version, or has a missing or
+        changed file.
+        """
+        if not (path / MANIFEST_NAME).is_file():
+            raise PackageError(
+                f"{path}: no identity package, there is no {MANIFEST_NAME} in it. "
+                "`talkhead identities list` shows those that you have"
+            )
+        data = storage.read_json(path / MANIFEST_NAME)
+        package = cls(path, read_manifest(data, path))
+        package.verify()
+        return package
+
+    def verify(self) -> None:
+        """Raises PackageError when a file of the package is missing or changed."""
+        for name, digest in self.manifest.files.items():
+            file_path = self.path / name
+            if not file_path.is_file():
+                raise PackageError(f"{self.path}: {name} is missing. {REMEDY}")
+            if storage.sha256_of(file_path) != digest:
+                raise PackageError(f"{self.path}: {name} was changed or damaged. {REMEDY}")
+
+    def file(self, name: str) -> Path:
+        """Where the package's file of that name is. Raises PackageError when it has none."""
+        if name not in self.manifest.files:
+            raise PackageError(f"{self.path}: there is no {name} in this identity package")
+        return self.path / name
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file of the package. Raises PackageError."""
+        return storage.read_tensors(self.file(name), MAX_TENSOR_BYTES)
+
+    def content_errors(self, name: str, advice: str = REMEDY) -> AbstractContextManager[None]:
+        """A block that reads the package's file of that name: errors in it name it and say what to do."""
+        return storage.content_errors(self.path / name, advice)
+
+    def renderer(self, name: str | None = None) -> tuple[str, FittedPart]:
+        """The name and part of a fitted renderer, by default the default one.
+
+        Raises PackageError when the package was fitted without it.
+        """
+        name = name or self.manifest.default_renderer
+        if name not in self.manifest.renderers:
+            raise PackageError(
+                f"{self.path}: fitted without the renderer {name}; it has "
+                f"{', '.join(sorted(self.manifest.renderers))}. Pass one of these, or fit again"
+            )
+        return name, self.manifest.renderers[name]
+
+
+def read_manifest(data: Any, path: Path) -> Manifest:
+    """The manifest of parsed JSON; path names it in errors.
+
+    Raises PackageError for another format version, unknown, missing or wrong fields.
+    """
+    version = data.get("format_version") if isinstance(data, dict) else None
+    check_format(path, "identity package", version, FORMAT_VERSION, "Fit this identity again")
+    try:
+        manifest = from_json(Manifest, data)
+        _check_manifest(manifest)
+    except (ContentError, ValueError) as error:
+        raise PackageError(f"{path}: {MANIFEST_NAME} is damaged: {error}. {REMEDY}") from error
+    return manifest
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    """ValueError when the manifest contradicts itself or names files outside the package."""
+    if len(manifest.files) > MAX_FILES:
+        raise ValueError(f"it lists {len(manifest.files)} files, where {MAX_FILES} are allowed")
+    for name in manifest.files:
+        check_file_name(name)
+    missing = manifest.needed_files() - set(manifest.files)
+    if missing:
+        raise ValueError(f"no checksum for {', '.join(sorted(missing))}")
+    if manifest.default_renderer not in manifest.renderers:
+        raise ValueError(
+            f"the default renderer {printable(manifest.default_renderer)} is not in it"
+        )
+
+
+def check_file_name(name: str) -> None:
+    """ValueError for anything but a plain file name: no folders, nothing hidden."""
+    if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
+        raise ValueError(f"{shown(name)} is no name for a file of a package")
+
+
+class PackageWriter:
+    """Collects the files of a package beside its destination and puts it there in one move.
+
+        with PackageWriter(home / "anna") as writer:
+            writer.add_tensors("gaussian.safetensors", renderer.tensors())
+            writer.add_file("idle.mp4", clip_path)
+            package = writer.finish(manifest)
+
+    Leaving the block without `finish`, or by an exception, leaves nothing behind and an existing
+    package untouched.
+    """
+
+    def __init__(self, destination: Path) -> None:
+        """Raises PackageError when destination holds something that is no package."""
+        if destination.exists() and not _is_replaceable(destination):
+            raise PackageError(f"{destination}: holds something else. Choose another name")
+        if destination.exists():
+            storage.remove_stale(destination.parent, f".{destination.name}.old-")
+        self.destination = destination
+        self.folder = storage.temp_path_for(destination)
+
+    def __enter__(self) -> PackageWriter:
+        storage.make_folder(self.destination.parent)
+        storage.make_folder(self.folder)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        storage.remove(self.folder)
+
+    def path(self, name: str) -> Path:
+        """Where to write the file of that name oneself. ValueError when name is no file name."""
+        check_file_name(name)
+        return self.folder / name
+
+    def add_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors as a file of the package. Raises TalkheadError on a full disk."""
+        storage.write_tensors(self.path(name), tensors)
+
+    def add_file(self, name: str, source: Path) -> None:
+        """Copy a file into the package. Raises TalkheadError."""
+        with storage.translate_os_errors(source):
+            shutil.copyfile(source, self.path(name))
+
+    def finish(self, manifest: Manifest) -> IdentityPackage:
+        """The finished package at its destination, in the place of an older one.
+
+        Checksums, versions and the date are filled in. Raises TalkheadError on a full disk,
+        ValueError when the manifest names files that were not added.
+        """
+        created = manifest.created or datetime.now(timezone.utc).isoformat(timespec="seconds")
+        files = {p.name: storage.sha256_of(p) for p in sorted(self.folder.iterdir())}
+        manifest = dataclasses.replace(
+            manifest,
+            files=files,
+            created=created,
+            talkhead_version=manifest.talkhead_version or __version__,
+        )
+        _check_manifest(manifest)
+        storage.write_json(self.folder / MANIFEST_NAME, dataclasses.asdict(manifest))
+        with storage.translate_os_errors(self.destination):
+            for path in self.folder.iterdir():
+                storage.sync(path)
+            storage.sync(self.folder)
+            old = f".{self.destination.name}.old-{secrets.token_hex(4)}"
+            with storage.replace_directory(self.destination, self.destination.with_name(old)):
+                os.replace(self.folder, self.destination)
+        return IdentityPackage(self.destination, manifest)
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a package may be put in the place of path: it is one, or an empty folder."""
+    return path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
+
+
+def export_package(package: IdentityPackage, path: Path) -> Path:
+    """The package as one file at path: a zip without compression, the same bytes every time.
+
+    Raises TalkheadError like storage.atomic_path.
+    """
+    with storage.atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name in [MANIFEST_NAME, *sorted(package.manifest.files)]:
+            member = zipfile.ZipInfo(name, _EPOCH)
+            member.external_attr = 0o644 << 16
+            member.file_size = (package.path / name).stat().st_size
+            with (package.path / name).open("rb") as source, archive.open(member, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    return path
+
+
+def import_package(path: Path, destination: Path) -> IdentityPackage:
+    """The package of an exported file, unpacked to the folder destination and verified.
+
+    It takes the folder's name. Nothing outside destination is written, whatever names the file
+    holds. Raises PackageError when path is no export, damaged, or destination is something else.
+    """
+    with _open_archive(path) as archive, PackageWriter(destination) as writer:
+        manifest = _read_archive_manifest(archive, path)
+        for name, digest in manifest.files.items():
+            with storage.translate_os_errors(destination):
+                _extract(archive, name, writer.path(name))
+            if storage.sha256_of(writer.path(name)) != digest:
+                raise PackageError(f"{path}: {name} is damaged. Export the identity again")
+        return writer.finish(dataclasses.replace(manifest, name=destination.name))
+
+
+def read_export_manifest(path: Path) -> Manifest:
+    """The manifest of an exported file, without unpacking it. Raises PackageError."""
+    with _open_archive(path) as archive:
+        return _read_archive_manifest(archive, path)
+
+
+@contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The zip at path; whatever is wrong with it inside the block becomes a PackageError."""
+    try:
+        with storage.translate_os_errors(path):
+            _check_end(path)
+            archive = zipfile.ZipFile(path)
+        with archive:
+            yield archive
+    except _BAD_ZIP as error:
+        reason = shown(str(error))
+        raise PackageError(
+            f"{path}: no exported identity, or a damaged one ({reason}). Export the identity again"
+        ) from error
+
+
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    EOFError,
+    UnicodeDecodeError,  # a name that says it is UTF-8 and isn't
+    NotImplementedError,  # a version or a method that zipfile doesn't know
+    OverflowError,
+    struct.error,
+)
+
+
+def _check_end(path: Path) -> None:
+    """Raises PackageError, BadZipFile unless a file ends as an export does, with a short list of files.
+
+    zipfile would read a list of any length into memory.
+    """
+    storage.check_ordinary(path)
+    size = path.stat().st_size
+    if size > MAX_PACKAGE_BYTES:
+        raise PackageError(
+            f"{path}: has more than {MAX_PACKAGE_BYTES >> 30} GiB, too much for an export"
+        )
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - END.size))
+        end = stream.read(END.size)
+    if len(end) < END.size or not end.startswith(END_MARK):
+        raise zipfile.BadZipFile("the list of its files is missing")
+    n_bytes = END.unpack(end)[5]
+    if n_bytes > MAX_LIST_BYTES:
+        raise zipfile.BadZipFile(f"a list of files of {n_bytes} bytes")
+
+
+def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
+    """The manifest of an opened export whose members are exactly the manifest's files."""
+    members = archive.infolist()
+    names = {member.filename for member in members}
+    if MANIFEST_NAME not in names or len(names) != len(members) or not _is_export(members, path):
+        raise PackageError(
+            f"{path}: no exported identity. Make one with `talkhead identities export`"
+        )
+    if archive.getinfo(MANIFEST_NAME).file_size > MAX_MANIFEST_BYTES:
+        raise PackageError(f"{path}: {MANIFEST_NAME} in it is damaged (too large)")
+    try:
+        data = decode_json(archive.read(MANIFEST_NAME))
+    except ValueError as error:
+        raise PackageError(f"{path}: {MANIFEST_NAME} in it is damaged ({error})") from error
+    manifest = read_manifest(data, path)
+    if names != {MANIFEST_NAME, *manifest.files}:
+        raise PackageError(f"{path}: its files are not those that its {MANIFEST_NAME} lists")
+    return manifest
+
+
+def _is_export(members: Sequence[zipfile.ZipInfo], path: Path) -> bool:
+    """Whether the members of an archive are as export_package writes them: few, neither compressed nor
+    encrypted, and none of them with bytes that another has, too, which would make much of little."""
+    if len(members) > MAX_FILES + 1:
+        return False
+    end = path.stat().st_size
+    for member in sorted(members, key=lambda one: one.header_offset, reverse=True):
+        stored = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+        size = LOCAL_HEADER_BYTES + len(member.filename.encode()) + member.file_size
+        fits = 0 <= member.header_offset <= end - size
+        if not stored or member.file_size != member.compress_size or not fits:
+            return False
+        end = member.header_offset
+    return True
+
+
+def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    with archive.open(name) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)

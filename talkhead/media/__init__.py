@@ -1,0 +1,47 @@
+"""Video and sound files in and out: the only package that runs ffmpeg.
+
+`inputs` decides what ffmpeg may open, `process` runs it, `probing` describes files, `reader` and `writer`
+turn files into arrays and arrays into files, `mux` joins pictures with sound, `codecs` lists the formats.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from talkhead.lazy import lazy_attributes
+
+__all__ = [
+    "Captions",
+    "VideoWriter",
+    "exact_rate",
+    "ffmpeg_path",
+    "probe",
+    "read_audio",
+    "read_audio_chunks",
+    "read_frames",
+    "read_tags",
+    "scaled_size",
+    "set_ffmpeg",
+    "write_video",
+]
+
+if TYPE_CHECKING:
+    from talkhead.media.probing import exact_rate, probe, read_tags
+    from talkhead.media.process import ffmpeg_path, set_ffmpeg
+    from talkhead.media.reader import read_audio, read_audio_chunks, read_frames
+    from talkhead.media.writer import Captions, VideoWriter, scaled_size, write_video
+else:
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "talkhead.media.process": ("ffmpeg_path", "set_ffmpeg"),
+            "talkhead.media.probing": ("exact_rate", "probe", "read_tags"),
+            "talkhead.media.reader": ("read_audio", "read_audio_chunks", "read_frames"),
+            "talkhead.media.writer": ("Captions", "VideoWriter", "scaled_size", "write_video"),
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    """Names of the module, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,230 @@
+"""Read the frames and the sound of video files with ffmpeg.
+
+Time is the file's own: second 0 is the earliest moment of any of its streams, for picture and sound
+alike. Reading turns whatever frame rate there is, constant or not, into exactly FRAME_RATE (or
+another that is asked for) by time stamps: frame i shows the picture that is nearest to second
+i / FRAME_RATE from before (up to half a frame from after it). A stream that begins late is filled:
+the picture with its first frame, the sound with silence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkhead.errors import MediaError
+from talkhead.media.inputs import media_input
+from talkhead.media.probing import (
+    MAX_DURATION_S,
+    Description,
+    check_duration,
+    describe,
+    exact_rate,
+)
+from talkhead.media.process import PathLike, Process
+from talkhead.media.writer import SCALER_FLAGS
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo, UInt8
+
+_log = logging.getLogger(__name__)
+
+_SEEK_MARGIN_S = 1.0  # seek to a key frame at least this long before the wanted moment
+_LARGE_PIXELS = 4096 * 2304
+_LARGE_THREADS = 2  # that decode larger pictures: each of them holds some, of 50 MB and more
+_BEYOND_S = 60.0  # read beyond the longest duration, so that too long a file shows
+_SHORTFALL_S = 0.5  # a stream that ffmpeg complained of may end this much before the stated end
+
+
+def read_frames(
+    path: PathLike,
+    *,
+    start_s: float = 0.0,
+    n_frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    frame_rate: float | Fraction = FRAME_RATE,
+) -> Generator[UInt8, None, None]:
+    """The pictures of a video at exactly frame_rate, one at a time: [H, W, 3] uint8 RGB, upright.
+
+    start_s is rounded to a whole frame k; the frames are then those that a read from the beginning
+    yields from its k-th on. n_frames limits their number; fewer come when the picture ends (none
+    from a start beyond its end). size (width, height) scales; without it, the displayed size.
+    Each array is new and the caller's own. Closing the generator ends ffmpeg.
+
+    Raises MediaError at once if the file can't be read or has no picture, and while iterating if
+    the picture can't be decoded or, being damaged, ends more than 0.5 s too early.
+    """
+    about = describe(Path(path))
+    if not about.info.has_video:
+        raise MediaError(f"{path}: has no picture. Give a video of the person.")
+    if start_s < 0 or (n_frames is not None and n_frames < 0):
+        raise ValueError("start_s and n_frames must not be negative")
+    rate = exact_rate(frame_rate)
+    shape = size or (about.info.width, about.info.height)
+    return _frames(about, round(start_s * rate), n_frames, shape, rate)
+
+
+def _frames(
+    about: Description, first: int, n_frames: int | None, size: tuple[int, int], rate: Fraction
+) -> Generator[UInt8, None, None]:
+    if n_frames == 0:
+        return
+    graph = _frames_graph(about, first, n_frames, size, rate)
+    process = Process(graph, read=True, skipped_s=float(first / rate))
+    n_read = 0
+    try:
+        while True:
+            frame = np.empty((size[1], size[0], 3), np.uint8)
+            if process.fill(frame.data.cast("B")) < frame.size:
+                break
+            n_read += 1
+            check_duration(about.info.path, float((first + n_read) / rate))
+            yield frame
+        expected = round(about.info.duration_s * rate) - first
+        expected = expected if n_frames is None else min(expected, n_frames)
+        _check_end(process, about.info, "picture", first, n_read, expected, float(rate))
+    finally:
+        process.stop()
+
+
+def _frames_graph(
+    about: Description, first: int, n_frames: int | None, size: tuple[int, int], rate: Fraction
+) -> Any:
+    """Seek to a key frame well before the start, and let the fps filter pick by time stamps.
+
+    The key frame's picture is at or before the start, so that the picture shown at the start is
+    always among those decoded, however long it lasts. Where seeking is vague, decode from second 0.
+    """
+    start_s = float(first / rate)
+    options: dict[str, Any] = {"noaccurate_seek": None}
+    if about.seeks and start_s > _SEEK_MARGIN_S:
+        options["ss"] = start_s - _SEEK_MARGIN_S
+    if about.info.width * about.info.height > _LARGE_PIXELS:
+        options["threads"] = _LARGE_THREADS
+    scaling: dict[str, Any] = {"w": size[0], "h": size[1], "flags": SCALER_FLAGS}
+    if about.guessed_matrix:
+        scaling["in_color_matrix"] = about.guessed_matrix
+    picture = media_input(about.info.path, **options)["V:0"]
+    picture = picture.filter("fps", fps=str(rate), start_time=start_s).filter("scale", **scaling)
+    limit = {} if n_frames is None else {"frames:v": n_frames}
+    return picture.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **limit)
+
+
+def _check_end(
+    process: Process,
+    info: MediaInfo,
+    what: str,
+    first: int,
+    n_read: int,
+    expected: int,
+    rate: float,
+) -> None:
+    """Raise MediaError if ffmpeg failed, or complained and came out short."""
+    status, words = process.wait(), process.words()
+    missing = expected - n_read
+    cut = missing > 0 and (n_read == 0 or (words and missing > _SHORTFALL_S * rate))
+    if status == 0 and not cut:
+        if words:
+            _log.warning("%s: ffmpeg says: %s", info.path, words)
+        return
+    reached = (first + n_read) / rate
+    raise MediaError(
+        f"{info.path}: its {what} can't be read beyond {reached:.2f} s of {info.duration_s:.2f} s. "
+        f"Copy or export the file again. ffmpeg says: {words or f'nothing (status {status})'}"
+    )
+
+
+def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
+    """The sound of a file as one channel: [n_samples] float32 in [-1, 1], sample 0 at second 0.
+
+    Channels are averaged; samples beyond full scale are clipped.
+
+    Raises MediaError if the file can't be read, has no sound or an empty one, or holds a sample
+    that is not a number.
+    """
+    chunks = deque(read_audio_chunks(path, sample_rate))
+    samples, n_done = np.empty(sum(map(len, chunks)), np.float32), 0
+    while chunks:  # each goes as it is copied: hours of sound are in memory once
+        chunk = chunks.popleft()
+        samples[n_done : n_done + len(chunk)] = chunk
+        n_done += len(chunk)
+    return samples
+
+
+def read_audio_chunks(
+    path: PathLike, sample_rate: int = SAMPLE_RATE, chunk_s: float = 30.0
+) -> Generator[Float32, None, None]:
+    """What `read_audio` yields, in pieces of chunk_s seconds (the last one shorter).
+
+    Raises MediaError as `read_audio` does, at once or while iterating.
+    """
+    about = describe(Path(path)).info
+    if not about.has_audio:
+        raise MediaError(f"{path}: has no sound. Give a file with speech.")
+    chunk = round(chunk_s * sample_rate)
+    if chunk < 1:
+        raise ValueError("chunk_s must hold a sample or more")
+    return _chunks(about, sample_rate, chunk)
+
+
+def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, None]:
+    n_read = 0
+    process = Process(_sound_graph(info, rate), read=True)
+    try:
+        for samples in _samples(process, chunk):
+            if not np.isfinite(samples).all():
+                raise _not_a_number(info)
+            n_read += len(samples)
+            check_duration(info.path, n_read / rate)
+            yield np.clip(samples, -1.0, 1.0)
+        expected = round(info.duration_s * rate)
+        _check_end(process, info, "sound", 0, n_read, expected, rate)
+        if n_read == 0:
+            raise MediaError(f"{info.path}: its sound is empty. Give a file with speech.")
+    finally:
+        process.stop()
+
+
+def _samples(process: Process, chunk: int) -> Iterator[Float32]:
+    """What a process of _sound_graph makes, [chunk] at a time, the last one shorter."""
+    while True:
+        samples = np.empty(chunk, "<f4")
+        n_bytes = process.fill(samples.data.cast("B"))
+        if n_bytes >= 4:
+            yield samples[: n_bytes // 4].astype(np.float32, copy=False)
+        if n_bytes < 4 * chunk:
+            return
+
+
+def _sound_graph(info: MediaInfo, rate: int) -> Any:
+    """Sound from second 0 on: gaps and a late start become silence; a mono mix never overdrives.
+
+    A gap is filled at once, in memory: what would come after more than can be read is left out.
+    """
+    sound = media_input(info.path)["a:0"].filter("atrim", end=MAX_DURATION_S + _BEYOND_S)
+    sound = sound.filter("aresample", rate, **{"async": 1, "first_pts": 0, "rematrix_maxval": 1})
+    sound = sound.filter("aformat", sample_fmts="flt", channel_layouts="mono")
+    return sound.output("pipe:", f="f32le")
+
+
+def _not_a_number(info: MediaInfo) -> MediaError:
+    """The error that names the first bad sample, counted at the file's own rate."""
+    process = Process(_sound_graph(info, info.audio_rate), read=True)
+    n_good = 0
+    try:
+        for samples in _samples(process, 1 << 18):
+            good = np.isfinite(samples)
+            if not good.all():
+                n_good += int(np.argmin(good))
+                break
+            n_good += len(good)
+    finally:
+        process.stop()
+    moment = n_good / info.audio_rate
+    return MediaError(
+        f"{info.path}: sample {n_good} ({moment:.3f} s) is not a number. Export the sound again."
+    )

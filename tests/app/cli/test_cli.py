@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from talkhead import __version__
+from talkhead.app import checks
+from talkhead.app import fit as fit_module
+from talkhead.app.cli import evaluate as cli_evaluate
+from talkhead.app.cli import fit as cli_fit
+from talkhead.app.cli import main as cli
+from talkhead.app.cli import speak as cli_speak
+from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
+from talkhead.app.evaluation.results import Report
+from talkhead.app.fit import fit as fit_of_this_version
+from talkhead.app.request import OutputOptions
+from talkhead.errors import FootageError, TalkheadError
+from talkhead.identity import IdentityPackage
+from talkhead.progress import BarProgress, JsonProgress, Progress, SilentProgress
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a fake fit or speak gives back."""
+
+    output_path: Path = Path("line.mp4")
+    figures: dict[str, Any] = field(default_factory=lambda: {"psnr_db": 33.123456, "note": None})
+    n_frames: int = 250
+
+
+class Stage:
+    """A function that notes how it was called, and raises when told to."""
+
+    def __init__(self) -> None:
+        self.given: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = {}
+        self.error: BaseException | None = None
+        self.result: Any = Result()
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.given, self.named = given, named
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def install(name: str, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    stage, module = Stage(), ModuleType(f"talkhead.app.{name}")
+    setattr(module, name, stage)
+    monkeypatch.setattr(checks, f"check_{name}", lambda *given, **named: None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return stage
+
+
+@pytest.fixture
+def fit(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return install("fit", monkeypatch)
+
+
+@pytest.fixture
+def speak(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return install("speak", monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda signum, handler: None)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit status of the command line."""
+    monkeypatch.setattr(sys, "argv", ["talkhead", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    code = caught.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--video a.mp4 --name anna --preset high --renderer warp --encoder mel --device cpu"
+    more = "--home h --seed 3 --use-all-frames --min-face 0.1 --no-wait --no-speech-check --quiet"
+    assert run(monkeypatch, "fit", *words.split(), *more.split(), "--consent", "Yes.") == 0
+    assert fit.given == (Path("a.mp4"),)
+    assert isinstance(fit.named.pop("progress"), SilentProgress)
+    assert fit.named == {
+        "name": "anna",
+        "preset": "high",
+        "renderer": "warp",
+        "encoder": "mel",
+        "device": "cpu",
+        "home": Path("h"),
+        "seed": 3,
+        "consent": "Yes.",
+        "use_all_frames": True,
+        "min_face": 0.1,
+        "check_speech": False,
+        "wait": False,
+    }
+    assert type(fit.named["preset"]) is str
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "9" * 40])
+def test_seeds_that_no_generator_takes_are_refused(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, seed: str
+) -> None:
+    assert run(monkeypatch, "fit", "--video", "a.mp4", f"--seed={seed}") == 2 and not fit.named
+    with pytest.raises(TalkheadError, match=f"a seed of {seed} is not possible. Choose 0 to"):
+        fit_of_this_version("a.mp4", seed=int(seed))
+
+
+def test_the_defaults_of_fit_are_its_own(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 0
+    assert isinstance(fit.named["progress"], BarProgress)
+    assert fit.named["name"] is None
+    assert "renderer" not in fit.named
+
+
+def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--audio a.wav --identity anna -o out.mp4 --mode head --renderer warp --home h --json"
+    assert run(monkeypatch, "speak", *words.split()) == 0
+    assert speak.given == (Path("a.wav"),)
+    assert isinstance(speak.named.pop("progress"), JsonProgress)
+    assert speak.named == {
+        "identity": "anna",
+        "output": Path("out.mp4"),
+        "mode": "head",
+        "renderer": "warp",
+        "options": OutputOptions(),
+        "device": "auto",
+        "home": Path("h"),
+    }
+
+
+def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--audio a.wav --codec vp9 --height 360 --background #00ff00 --subtitles burn"
+    more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
+    head = "--yaw -5 --pitch 3 --zoom 1.2"
+    assert run(monkeypatch, "speak", *words.split(), *more.split(), *head.split()) == 0
+    assert speak.named["options"] == OutputOptions(
+        codec="vp9",
+        height=360,
+        background="#00ff00",
+        yaw=-5.0,
+        pitch=3.0,
+        zoom=1.2,
+        subtitles="burn",
+        transcript="line.txt",
+        language="de",
+        loudness=-16.0,
+        certificate=Path("c.pem"),
+        key=Path("k.pem"),
+    )
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--no-provenance") == 0
+    assert not speak.named["options"].provenance
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--subtitles", "above") == 2
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--loudness", "3") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "terminal", "consent"),
+    [
+        ([], True, "Anna, on paper"),
+        (["--yes"], True, None),
+        (["--consent", "Berta"], True, "Berta"),
+        ([], False, None),
+    ],
+)
+def test_only_an_interactive_fit_asks_for_consent(
+    fit: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    terminal: bool,
+    consent: str | None,
+) -> None:
+    asked: list[str] = []
+
+    def answer(question: str, **options: object) -> str:
+        asked.append(question)
+        return " Anna, on paper "
+
+    monkeypatch.setattr(cli.typer, "prompt", answer)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
+    assert run(monkeypatch, "fit", "--video", "a.mp4", *words) == 0
+    assert fit.named["consent"] == consent
+    assert len(asked) == (consent == "Anna, on paper")
+
+
+NOTHING_FOUND = Report("anna", {}, (), (), None, (), (), ("few frames",), ())
+
+
+@dataclass(frozen=True)
+class IdentityEvaluation:
+    """What a fake evaluation gives back."""
+
+    report_path: Path = Path("report.html")
+    report: Report = NOTHING_FOUND
+
+
+class Evaluation(ModuleType):
+    """A fake talkhead.app.evaluate."""
+
+    EvaluateOptions = EvaluateOptions
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.called: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def evaluate(self, *given: Any, **named: Any) -> IdentityEvaluation:
+        self.called.append(("evaluate", given, named))
+        return IdentityEvaluation()
+
+    def evaluate_pair(self, *given: Any, **named: Any) -> IdentityEvaluation:
+        self.called.append(("pair", given, named))
+        return IdentityEvaluation()
+
+
+@pytest.fixture
+def evaluation(monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    module = Evaluation("talkhead.app.evaluate")
+    monkeypatch.setattr("talkhead.app.evaluate", module)
+    for name in ("check_evaluate", "check_pair"):
+        monkeypatch.setattr(checks, name, lambda *given, **named: None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_evaluate_passes_everything_on(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = tmp_path / "said.txt"
+    text.write_text("What was said.")
+    words = f"anna --audio a.wav --report out --video v.mp4 --text {text} --language fr"
+    more = "--seconds 30 --renderer warp --device cpu --home h --quiet"
+    assert run(monkeypatch, "evaluate", *words.split(), *more.split()) == 0
+    ((name, given, named),) = evaluation.called
+    assert (name, given) == ("evaluate", ("anna",))
+    assert isinstance(named.pop("progress"), SilentProgress)
+    assert named == {
+        "audio": Path("a.wav"),
+        "video": Path("v.mp4"),
+        "report": Path("out"),
+        "renderer": "warp",
+        "device": "cpu",
+        "home": Path("h"),
+        "options": EvaluateOptions("What was said.", "fr", 30.0),
+    }
+
+
+def test_evaluate_compares_a_pair(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "evaluate", "--pair", "a.mp4", "b.mp4", "--json") == 0
+    assert evaluation.called[0][:2] == ("pair", (Path("a.mp4"), Path("b.mp4")))
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["report_path"] == "report.html" and shown["warnings"] == ["few frames"]
+    assert run(monkeypatch, "evaluate", "anna", "--pair", "a.mp4", "b.mp4") == 2
+    assert "neither NAME" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate") == 0
+    shown = capsys.readouterr().out
+    assert "few frames" in shown and shown.rstrip().endswith("report: report.html")
+
+
+def test_the_summary_stands_in_for_figures(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True)
+    class Fitted:
+        name: str = "anna"
+        figures: dict[str, Any] = field(default_factory=lambda: {"psnr_db": 33.1})
+        summary: str = "All is well."
+
+    monkeypatch.setattr(fit, "result", Fitted())
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 0
+    assert capsys.readouterr().out == "name: anna\n\nAll is well.\n"
+    assert run(monkeypatch, "fit", "--video", "a.mp4", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {"name": "anna", "figures": {"psnr_db": 33.1}}
+
+
+@pytest.mark.usefixtures("speak")
+def test_results_go_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "speak", "--audio", "a.wav") == 0
+    assert capsys.readouterr().out == (
+        "output: line.mp4\nfigures:\n  psnr db: 33.12\nn frames: 250\n"
+    )
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output_path": "line.mp4",
+        "figures": {"psnr_db": 33.123456, "note": None},
+        "n_frames": 250,
+    }
+
+
+def test_what_loads_for_seconds_says_so_first(
+    fit: Stage,
+    speak: Stage,
+    evaluation: Evaluation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before any of it is imported."""
+    seen: list[bool] = []
+
+    @contextmanager
+    def note(progress: Progress) -> Iterator[None]:
+        seen.append(not (fit.given or speak.given or evaluation.called))
+        yield
+
+    for module, words in (
+        (cli_fit, ["fit", "--video", "a.mp4"]),
+        (cli_speak, ["speak", "--audio", "a.wav"]),
+        (cli_evaluate, ["evaluate", "anna"]),
+    ):
+        monkeypatch.setattr(module, "loading", note)
+        fit.given = speak.given = ()
+        assert run(monkeypatch, *words) == 0
+    assert seen == [True] * 3
+
+
+def test_the_end_of_a_fit_says_what_to_type_next(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit.error is None
+    words = ("fit", "--video", "Anna B.mp4", "--home", "my people")
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "",
+        "Next: talkhead speak --audio LINE.wav --identity Anna-B --home 'my people'",
+    ]
+    assert run(monkeypatch, *words, "--quiet") == 0
+    assert "Next" not in capsys.readouterr().err
+
+
+def test_an_error_is_one_line(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit.error = FootageError("a.mp4: no face.\nRecord with the face in view.")
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 1
+    captured = capsys.readouterr()
+    assert captured.err == "talkhead: a.mp4: no face. Record with the face in view.\n"
+    assert captured.out == ""
+    monkeypatch.setattr(sys, "argv", ["talkhead", "--debug", "fit", "--video", "a.mp4"])
+    with pytest.raises(FootageError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), "/tmp/x: the disk is full"),
+        (MemoryError(), "not enough memory"),
+        (
+            ImportError("libGL.so.1: cannot open shared object file: No such file or directory"),
+            "OpenCV lacks a library of the system (libGL.so.1",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(
+    fit: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    words: str,
+) -> None:
+    fit.error = error
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"talkhead: {words}")
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ImportError("no module x"), ZeroDivisionError(), OSError(5)])
+def test_faults_of_the_program_keep_their_traceback(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    fit.error = error
+    monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_an_interrupted_fit_says_that_it_resumes(
+    fit: Stage,
+    speak: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fit.error = speak.error = KeyboardInterrupt()
+    assert run(monkeypatch, "fit", "--video", "a.mp4") == 130
+    assert "Run the same command again: it goes on" in capsys.readouterr().err
+    assert run(monkeypatch, "speak", "--audio", "a.wav") == 130
+    assert capsys.readouterr().err == "talkhead: interrupted.\n"
+
+
+@pytest.mark.usefixtures("fit")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit"],
+        ["fit", "--video", "a.mp4", "--preset", "best"],
+        ["fit", "--video", "a.mp4", "--min-face", "2"],
+        ["fit", "--video", "a.mp4", "--colour", "red"],
+        ["sing"],
+        ["identities", "remove"],
+    ],
+)
+def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    assert run(monkeypatch, *words) == 2
+
+
+def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["fit"], ["speak"]):
+        assert run(monkeypatch, *words, "--help") == 0
+        text = capsys.readouterr().out
+        assert "talkhead fit --video anna.mp4" in text or "talkhead speak --audio line.wav" in text
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"talkhead {__version__}\n"
+
+
+def test_ffmpeg_is_handed_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALKHEAD_FFMPEG", "")
+    assert run(monkeypatch, "--ffmpeg", "my-ffmpeg", "speak", "--audio", "a.wav") == 0
+    assert cli.os.environ["TALKHEAD_FFMPEG"] == "my-ffmpeg"
+    assert speak.given
+
+
+def test_identities_of_an_empty_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "identities", "list") == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "talkhead fit --video" in captured.err
+    assert run(monkeypatch, "identities", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert run(monkeypatch, "identities", "show", "anna") == 1
+    assert "identity anna: there is none" in capsys.readouterr().err
+    assert run(monkeypatch, "identities", "export", "anna") == 1
+    assert run(monkeypatch, "identities", "import", "anna.talkhead") == 1
+    assert "anna.talkhead: there is no such file" in capsys.readouterr().err
+
+
+def test_the_life_of_an_identity(
+    tmp_path: Path,
+    add: Callable[[Path], IdentityPackage],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add(tmp_path / "identities" / "anna")
+    export, home = str(tmp_path / "anna.talkhead"), f"--home={tmp_path}"
+    assert run(monkeypatch, "identities", "export", "anna", "-o", export, home) == 0
+    assert capsys.readouterr().out == f"{export}\n"
+    assert run(monkeypatch, "identities", "import", export, home) == 1
+    assert "Pass --name OTHER, or --replace" in capsys.readouterr().err
+    assert run(monkeypatch, "identities", "import", export, "--name", "berta", home) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'identities' / 'berta'}\n"
+    assert run(monkeypatch, "identities", "list", home) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["anna", "0.0"], ["*", "berta"]]
+    assert run(monkeypatch, "identities", "show", home, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["source"]["frame_rate"] == 29.97
+    assert run(monkeypatch, "identities", "show", "anna", home) == 0
+    assert "  warp:\n    file: warp.safetensors\n" in capsys.readouterr().out
+    assert run(monkeypatch, "identities", "remove", "anna", "--yes", home) == 0
+    assert not (tmp_path / "identities" / "anna").exists()
+
+
+def test_importing_the_command_line_is_light() -> None:
+    heavy = {"torch", "numpy", "scipy", "numba", "cv2", "mediapipe"}
+    code = f"import sys, talkhead.app.cli.main; print({heavy!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("signalled", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)]
+)
+def test_a_signal_inside_a_compiled_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    signalled: BaseException,
+    status: int,
+) -> None:
+    """numba wraps what the signal raised into a SystemError."""
+
+    def interrupted(video: Path, **options: object) -> None:
+        try:
+            raise SystemError(
+                "_numba_unpickle returned a result with an exception set"
+            ) from signalled
+        except SystemError as inner:
+            raise SystemError("CPUDispatcher returned a result with an exception set") from inner
+
+    monkeypatch.setattr(fit_module, "fit", interrupted)
+    monkeypatch.setattr(checks, "check_fit", lambda *given, **named: None)
+    monkeypatch.setattr(sys, "argv", ["talkhead", "fit", "--video", "a.mp4", "--quiet"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == status
+    assert ("goes on where it stopped" in capsys.readouterr().err) == (status == 130)

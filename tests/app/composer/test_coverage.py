@@ -1,0 +1,98 @@
+"""Mouths far from any in the footage are found and told of, and others are not."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_head import N_CODES, N_MOUTH, make_codes, make_face
+
+from talkhead.app.composer import coverage as unseen
+from talkhead.app.composer.coverage import MIN_FRAMES, coverage_warning, uncovered_mouths
+from talkhead.app.composer.idle_clip import IdleClip
+from talkhead.types import Float32
+
+
+def make_clip(codes: Float32) -> IdleClip:
+    n = len(codes)
+    return IdleClip(
+        path=Path("idle.mp4"),
+        face=make_face(),
+        codes=codes,
+        viewmats=np.tile(np.eye(4, dtype=np.float32), (n, 1, 1)),
+        origins=np.zeros((n, 2), np.float32),
+        masks=np.zeros((n, 1, 1), np.uint8),
+        plate=np.zeros((4, 4, 3), np.uint8),
+        crop_height=4,
+        crop_width=4,
+        scale=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def clip() -> IdleClip:
+    return make_clip(make_codes(1000))
+
+
+def test_other_moments_of_the_same_person_are_nothing_to_tell(clip: IdleClip) -> None:
+    assert coverage_warning(make_codes(1500)[1000:], clip) == ""
+    assert coverage_warning(clip.codes, clip) == ""
+
+
+def test_far_mouths_are_counted_from_the_first(clip: IdleClip) -> None:
+    codes = clip.codes[:500].copy()
+    codes[100:160, 0] += 20.0
+    assert np.flatnonzero(uncovered_mouths(codes, clip)).tolist() == list(range(100, 160))
+    assert coverage_warning(codes, clip) == (
+        "12 % of the line asks for mouths far from any in the idle clip (first at 4.0 s): "
+        "they may look wrong"
+    )
+
+
+def test_a_few_frames_are_not_worth_a_word(clip: IdleClip) -> None:
+    codes = clip.codes[:500].copy()
+    codes[100:110, 0] += 20.0
+    assert uncovered_mouths(codes, clip).sum() == 10
+    assert coverage_warning(codes, clip) == ""
+
+
+def test_eyes_and_body_don_t_count(clip: IdleClip) -> None:
+    codes = clip.codes[:500].copy()
+    codes[:, N_MOUTH:] += 20.0
+    assert not uncovered_mouths(codes, clip).any()
+
+
+def test_a_slow_clip_doesn_t_measure_itself_by_the_frames_beside() -> None:
+    """A mouth that moves steadily on lies NEIGHBOURS + 1 steps from the nearest other moment."""
+    codes = np.zeros((200, N_CODES), np.float32)
+    codes[:, 0] = 0.1 * np.arange(200)
+    limit = 0.1 * (unseen.NEIGHBOURS + 1) * unseen.MARGIN
+    line = np.zeros((2, N_CODES), np.float32)
+    line[:, 0] = codes[-1, 0] + np.array([0.95, 1.05]) * limit
+    assert uncovered_mouths(line, make_clip(codes)).tolist() == [False, True]
+
+
+def test_a_clip_too_short_to_tell_tells_nothing() -> None:
+    short = make_clip(make_codes(MIN_FRAMES - 1))
+    assert coverage_warning(make_codes(50) + 30.0, short) == ""
+
+
+def test_blocks_find_what_one_comparison_finds(
+    clip: IdleClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = 1.7 * make_codes(700, seed=5)
+    whole = uncovered_mouths(codes, clip)
+    assert 0 < whole.sum() < len(whole)
+    monkeypatch.setattr(unseen, "BLOCK", 64)
+    assert np.array_equal(uncovered_mouths(codes, clip), whole)
+
+
+def test_an_hour_takes_little_memory(clip: IdleClip) -> None:
+    codes = np.tile(clip.codes, (90, 1))
+    tracemalloc.start()
+    uncovered_mouths(codes, clip)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6

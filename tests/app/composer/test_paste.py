@@ -1,0 +1,270 @@
+"""Pasting: where, with which colours, and that everything else stays as it was."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from synthetic_head import make_background
+
+from talkhead.app.composer.paste import MAX_GAIN, CropPaster, Window, mask_window, paste_mask
+from talkhead.dataset import IdentityDataset
+from talkhead.face import (
+    CHIN,
+    LEFT_BROW,
+    LEFT_EYE,
+    LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+from talkhead.types import Float32, UInt8
+
+SIZE = (128, 96)
+HEIGHT, WIDTH = 150, 130
+ORIGIN = np.array([12, 9], np.float32)
+
+
+@pytest.fixture(scope="module")
+def mouths(head_dataset: IdentityDataset) -> tuple[Float32, Float32]:
+    """Crop landmarks [478, 2] of one pose with the mouth closed and wide open."""
+    codes = np.zeros((2, head_dataset.face.n_codes), np.float32)
+    codes[:, 0] = (-0.3, 2.5)
+    vertices = head_dataset.face.vertices(codes)
+    flat = vertices[..., :2] * np.float32(42.0) + np.array([47.0, 52.0], np.float32)
+    return flat[0], flat[1]
+
+
+@pytest.fixture
+def frame() -> UInt8:
+    return make_background(HEIGHT, WIDTH)
+
+
+def at(mask: Float32, points: Float32) -> Float32:
+    columns, rows = points.round().astype(int).T
+    return mask[rows, columns]
+
+
+# ---------------------------------------------------------------------------- the mask
+
+
+def test_the_mask_holds_both_mouths_and_jaws_but_no_eyes(mouths: tuple[Float32, Float32]) -> None:
+    closed, opened = mouths
+    for source, target in ((closed, opened), (opened, closed)):
+        mask = paste_mask(source, target, SIZE)
+        assert mask.shape == SIZE and mask.dtype == np.float32
+        assert mask.min() >= 0.0 and mask.max() <= 1.0
+        for points in (source, target):
+            assert at(mask, points[list(LIPS)]).min() > 0.99
+            assert at(mask, points[[CHIN]])[0] > 0.9, "neither chin shows a border"
+            upper = points[list(LEFT_EYE + RIGHT_EYE + LEFT_BROW + RIGHT_BROW)]
+            assert at(mask, upper).max() < 0.002
+    reverse = paste_mask(opened, closed, SIZE)
+    assert np.abs(paste_mask(closed, opened, SIZE) - reverse).mean() < 0.01
+
+
+def test_the_mask_of_both_covers_the_mask_of_each(mouths: tuple[Float32, Float32]) -> None:
+    closed, opened = mouths
+    both = paste_mask(closed, opened, SIZE)
+    for one in mouths:
+        solid = cv2.erode(paste_mask(one, one, SIZE), np.ones((3, 3), np.uint8)) > 0.9
+        assert both[solid].min() > 0.8
+    assert both.sum() > paste_mask(closed, closed, SIZE).sum() + 5, "the open jaw reaches farther"
+
+
+def test_the_mask_is_feathered(mouths: tuple[Float32, Float32]) -> None:
+    mask = paste_mask(*mouths, SIZE)
+    steps = np.abs(np.diff(mask, axis=0)).max(), np.abs(np.diff(mask, axis=1)).max()
+    assert max(steps) < 0.6 and ((mask > 0.05) & (mask < 0.95)).sum() > 100
+
+
+def test_the_window_holds_the_mask(mouths: tuple[Float32, Float32]) -> None:
+    mask = paste_mask(*mouths, SIZE)
+    window = mask_window(mask)
+    outside = mask.copy()
+    outside[window.slices] = 0.0
+    assert outside.max() <= 0.002 and mask[window.slices].max() == mask.max()
+    assert window.bottom <= SIZE[0] and window.right <= SIZE[1]
+
+
+def test_a_face_beyond_the_crop(mouths: tuple[Float32, Float32]) -> None:
+    """Half outside: cut at the edge; wholly outside: an empty mask and a window for it."""
+    half = paste_mask(mouths[0] + 40, mouths[1] + 40, SIZE)
+    window = mask_window(half)
+    assert (window.bottom, window.right) == SIZE
+    gone = paste_mask(mouths[0] + 500, mouths[1] + 500, SIZE)
+    assert not gone.any()
+    empty = mask_window(gone)
+    assert empty.bottom > empty.top and empty.right > empty.left
+
+
+# ------------------------------------------------------------------------------ pasting
+
+
+def paste(
+    composer: CropPaster,
+    frame: UInt8,
+    rgb: Float32,
+    alpha: float | Float32 = 1.0,
+    mask: Float32 | None = None,
+    window: Window | None = None,
+    origin: Float32 = ORIGIN,
+) -> UInt8:
+    """A rendering [h, w, 3] of a window pasted; the person everywhere."""
+    window = window or Window(0, rgb.shape[0], 0, rgb.shape[1])
+    cover = np.broadcast_to(np.float32(alpha), rgb.shape[:2])[..., None].astype(np.float32)
+    mask = np.ones(rgb.shape[:2], np.float32) if mask is None else mask
+    person = np.ones(rgb.shape[:2], np.float32)
+    return composer.paste(frame, origin, window, rgb * cover, cover, mask, person)
+
+
+def crop_of(frame: UInt8, height: int = 100, width: int = 90) -> Float32:
+    left, top = ORIGIN.astype(int)
+    return frame[top : top + height, left : left + width].astype(np.float32) / 255.0
+
+
+def soft_mask(height: int = 100, width: int = 90) -> Float32:
+    mask = np.zeros((height, width), np.float32)
+    mask[30:70, 20:60] = 1.0
+    return cv2.GaussianBlur(mask, (0, 0), 2.0) * (cv2.dilate(mask, np.ones((9, 9))) > 0)
+
+
+def test_the_frame_s_own_colours_change_nothing(frame: UInt8) -> None:
+    before = frame.copy()
+    result = paste(CropPaster(np.zeros_like(frame), 1.0), frame, crop_of(frame), mask=soft_mask())
+    assert np.abs(result.astype(int) - frame).max() <= 1
+    assert np.array_equal(frame, before), "the frame itself is left as it was"
+
+
+def test_where_the_mask_is_zero_nothing_changes(frame: UInt8) -> None:
+    """Not by a bit, however wrong the rendering is."""
+    mask = soft_mask()
+    wrong = np.random.default_rng(0).random((100, 90, 3), dtype=np.float32)
+    result = paste(CropPaster(255 - frame, 1.0), frame, wrong, alpha=0.7, mask=mask)
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[9:109, 12:102] = mask > 0
+    assert np.array_equal(result[~inside], frame[~inside])
+    assert (result[inside] != frame[inside]).any(-1).mean() > 0.8
+
+
+def test_blending_by_hand(frame: UInt8) -> None:
+    """frame + mask (rendering over the plate - frame); too transparent to match colours by."""
+    mask, plate = soft_mask(), 255 - frame
+    color = np.full((100, 90, 3), 0.4, np.float32)
+    result = paste(CropPaster(plate, 1.0), frame, color, alpha=0.75, mask=mask)
+    part = (slice(9, 109), slice(12, 102))
+    made = 255 * 0.75 * color + 0.25 * plate[part]
+    expected = frame[part] + mask[..., None] * (made - frame[part])
+    assert np.abs(result[part].astype(np.float32) - expected).max() <= 0.51
+
+
+def test_where_the_head_is_no_more_the_background_shows(frame: UInt8) -> None:
+    """An old open jaw: in the source the person, in the rendering nothing."""
+    plate = np.full_like(frame, 77)
+    alpha = np.ones((100, 90), np.float32)
+    alpha[60:] = 0.0
+    result = paste(CropPaster(plate, 1.0), frame, crop_of(frame), alpha=alpha)
+    assert (result[9 + 60 : 109, 12:102] == 77).all()
+    assert np.abs(result[9 : 9 + 58, 12:102].astype(int) - frame[9 : 9 + 58, 12:102]).max() <= 1
+
+
+def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
+    """A slightly wrong background plate must not shine up beside the neck."""
+    window = Window(0, 100, 0, 90)
+    nothing, zeros = np.zeros((100, 90, 1), np.float32), np.zeros((100, 90, 3), np.float32)
+    person = np.zeros((100, 90), np.float32)
+    person[:, :30] = 1.0
+    composer, mask = CropPaster(255 - frame, 1.0), np.ones((100, 90), np.float32)
+    result = composer.paste(frame, ORIGIN, window, zeros, nothing, mask, person)
+    beside = (slice(9, 109), slice(12 + 32, 102))
+    assert np.array_equal(result[beside], frame[beside])
+    assert np.array_equal(result[9:109, 12:41], (255 - frame)[9:109, 12:41])
+
+
+@pytest.mark.parametrize("shift", [(-25, 0), (60, 0), (0, -30), (0, 80), (-25, -30), (60, 80)])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_at_the_edges_as_in_a_larger_frame(
+    frame: UInt8, shift: tuple[int, int], scale: float
+) -> None:
+    """What reaches beyond the frame is cut; what is inside is as if there were no edge."""
+    margin = 128
+    spread = ((margin, margin), (margin, margin), (0, 0))
+    large, large_plate = (np.pad(a, spread, mode="edge") for a in (frame, 255 - frame))
+    rgb = np.random.default_rng(0).random((100, 90, 3)).astype(np.float32)
+    rgb = cv2.GaussianBlur(rgb, (0, 0), 2.0)
+    origin, mask = np.array(shift, np.float32), soft_mask()
+    small = paste(CropPaster(255 - frame, scale), frame, rgb, 0.8, mask, origin=origin)
+    whole = paste(CropPaster(large_plate, scale), large, rgb, 0.8, mask, origin=origin + margin)
+    assert small.shape == frame.shape
+    inner = whole[margin : margin + HEIGHT, margin : margin + WIDTH]
+    assert np.abs(small.astype(int) - inner).max() <= 1
+    assert (small != frame).any()
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75])
+def test_scaled_crops_land_where_they_were_cut(scale: float) -> None:
+    """Frame -> crop -> pasted back: no shift, and bits untouched away from the mask."""
+    frame = make_background(300, 260)
+    origin, size = np.array([24, 16], np.float32), (120, 96)
+    source = frame[16 : 16 + round(120 / scale), 24 : 24 + round(96 / scale)]
+    rgb = cv2.resize(source, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    mask = np.zeros(size, np.float32)
+    mask[40:100, 20:70] = 1.0
+    mask = cv2.GaussianBlur(mask, (9, 9), 2.0)
+    window = mask_window(mask)
+    result = paste(
+        CropPaster(np.zeros_like(frame), scale),
+        frame,
+        rgb[window.slices],
+        mask=mask[window.slices],
+        window=window,
+        origin=origin,
+    )
+    assert np.abs(result.astype(int) - frame).mean() < 0.15
+    assert np.abs(result.astype(int) - frame).max() <= 5
+    touched = np.zeros((300, 260), np.uint8)
+    near = cv2.dilate((mask > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    enlarged = cv2.resize(near, source.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    touched[16 : 16 + source.shape[0], 24 : 24 + source.shape[1]] = enlarged
+    assert np.array_equal(result[touched == 0], frame[touched == 0])
+
+
+# ------------------------------------------------------------------------------ colours
+
+
+def flat(value: float) -> UInt8:
+    return np.full((HEIGHT, WIDTH, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize("factor", [0.93, 1.06])
+def test_brightness_is_matched(factor: float) -> None:
+    frame = flat(150)
+    result = paste(CropPaster(flat(0), 1.0), frame, crop_of(frame) * np.float32(factor))
+    assert np.abs(result.astype(int) - frame).max() <= 1
+
+
+def test_matching_has_a_limit() -> None:
+    frame = flat(150)
+    result = paste(CropPaster(flat(0), 1.0), frame, crop_of(frame) * np.float32(0.5))
+    assert result[50, 50].tolist() == pytest.approx([75 * MAX_GAIN] * 3, abs=1)
+
+
+def test_only_cheeks_are_compared() -> None:
+    """A mouth that is open now, dark in the lower part, makes nothing else brighter."""
+    frame = flat(150)
+    rgb = crop_of(frame)
+    rgb[50:] *= np.float32(0.3)
+    result = paste(CropPaster(flat(0), 1.0), frame, rgb)
+    assert np.abs(result[10:55, 20:80].astype(int) - 150).max() <= 1
+    assert result[90, 50, 0] == pytest.approx(45, abs=1)
+
+
+def test_the_match_is_steady_from_frame_to_frame() -> None:
+    """A flickering rendering doesn't make the gain flicker as much."""
+    frame, composer = flat(150), CropPaster(flat(0), 1.0)
+    paste(composer, frame, crop_of(frame))
+    result = paste(composer, frame, crop_of(frame) * np.float32(0.95))
+    change = 150 - float(result[50, 50, 0])
+    assert 0.7 * 7.5 < change < 7.6, "most of a sudden change is left as it is"
+    for _ in range(60):
+        result = paste(composer, frame, crop_of(frame) * np.float32(0.95))
+    assert abs(int(result[50, 50, 0]) - 150) <= 1, "a lasting one is matched"

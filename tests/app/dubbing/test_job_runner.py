@@ -1,0 +1,113 @@
+"""Finished files on the way to their places: whatever happens there, none is lost, none is stale."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talkhead.app.dubbing.job_runner import FINISHED, MARKER, run_job
+from talkhead.app.dubbing.job_store import DONE, Claim, JobStore, Task
+from talkhead.app.output.publish import publish
+from talkhead.errors import TalkheadError
+from talkhead.progress import Progress
+
+
+class Scribe:
+    """Writes the output, and counts how often."""
+
+    calls = 0
+
+    def __call__(
+        self, task: Task, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]:
+        self.calls += 1
+        (products / Path(task.output).name).write_text("video")
+        return {"n_frames": 1}
+
+
+def one_job(folder: Path, name: str) -> JobStore:
+    store = JobStore(folder / "jobs")
+    store.add([Task("line", "anna", output=str(folder / name))])
+    return store
+
+
+def test_what_a_killed_move_left_goes(tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    (tmp_path / ".it.old").mkdir()
+    publish(tmp_path / "new", tmp_path / "it")
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
+
+
+def test_what_is_nowhere_was_not_moved(tmp_path: Path) -> None:
+    with pytest.raises(TalkheadError, match=r"it: was finished and is gone"):
+        publish(tmp_path / "new", tmp_path / "it")
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "new", tmp_path / "it"
+    for folder in (source, target):
+        folder.mkdir()
+    (target / "old.png").touch()
+
+    def refuse(self: Path, other: Path) -> Path:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(TalkheadError, match="no permission"):
+        publish(source, target)
+    assert (target / "old.png").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it", "new"]
+
+
+def test_what_was_finished_and_is_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the job's file says "done", and then somebody removes the output."""
+    store, scribe = one_job(tmp_path, "1.mp4"), Scribe()
+    job_id = store.jobs()[0].id
+
+    class Killed(BaseException):
+        pass
+
+    def die(claim: Claim, result: Mapping[str, Any]) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Claim, "complete", die)
+        run_job(store, job_id, scribe, 3, lambda event: None)
+    (tmp_path / "1.mp4").unlink()
+    store.recover()
+    assert run_job(store, job_id, scribe, 3, lambda event: None).status == DONE
+    assert scribe.calls == 2 and (tmp_path / "1.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["", "[" * 100_000, "[]", '{"files": [1], "result": {}}', '{"files": ["../out.mp4"], "result": {}}',
+     '{"files": ["/etc/passwd"], "result": {}}', '{"files": [".."], "result": {}}'],
+)  # fmt: skip
+def test_a_damaged_marker_is_none(tmp_path: Path, marker: str) -> None:
+    """Nothing is moved by the names in it; the job is done again."""
+    store, perform = one_job(tmp_path, "out.mp4"), Scribe()
+    (job,) = store.jobs()
+    work = store.work_path(job.id)
+    (work / FINISHED).mkdir(parents=True)
+    (work / MARKER).write_text(marker)
+    ended = run_job(store, job.id, perform, 3, lambda event: None)
+    assert ended.status == DONE and perform.calls == 1
+    assert (tmp_path / "out.mp4").read_text() == "video"
+
+
+@pytest.mark.parametrize(("name", "stays"), [("1.webm", False), ("1.mp4", True)])
+def test_the_manifest_of_an_earlier_output_goes(tmp_path: Path, name: str, stays: bool) -> None:
+    """It lies beside videos that can't hold it; the one beside an .mp4 is another file's."""
+    (tmp_path / "1.c2pa").write_text("of before")
+    store = one_job(tmp_path, name)
+    assert run_job(store, store.jobs()[0].id, Scribe(), 3, lambda event: None).status == DONE
+    assert (tmp_path / "1.c2pa").exists() == stays

@@ -1,0 +1,32 @@
+"""Figures as JSON, and summaries."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+
+from talkhead.app.evaluation.measures.registry import MEASURES
+from talkhead.app.evaluation.results import Variant, VisemeRow, plain, summarize
+
+
+def test_figures_are_json_whatever_numbers_they_are_made_of() -> None:
+    row = VisemeRow("p", np.int64(3), np.float32(0.5), math.nan, math.inf, 0.1, 0.2, [[1.0]], [])
+    stored = json.loads(json.dumps(plain(vars(row)), allow_nan=False))
+    assert stored["n_frames"] == 3 and stored["real_aperture"] == 0.5
+    assert stored["made_aperture"] is None and stored["real_width"] is None
+    assert plain({"a": (0.123456, True, "x", None)}) == {"a": [0.1235, True, "x", None]}
+
+
+def test_summaries_put_the_tail_where_it_is_worst() -> None:
+    values = np.arange(101.0)
+    assert summarize(values).tail == 5
+    assert summarize(values, less_is_better=True).tail == 95
+    assert summarize([1.0, np.nan, 3.0]).mean == 2
+    assert math.isnan(summarize([]).mean)
+
+
+def test_what_a_take_does_not_have_is_none() -> None:
+    take = Variant("made", "made", "")
+    assert all(measure.of(take) is None for measure in MEASURES)

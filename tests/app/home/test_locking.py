@@ -1,0 +1,142 @@
+"""Two processes that want the same identity at the same time."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from processes import package_files, start, start_fit, wait_for
+from tiny import make_tiny
+
+from talkhead.app.fit import FitResult, fit
+from talkhead.app.home.identities import DATASET, Home
+from talkhead.app.home.locking import lock_identity
+from talkhead.app.workspace import prepare
+from talkhead.errors import TalkheadError
+from talkhead.locks import Holder
+from talkhead.preprocess.pipeline import PreprocessConfig
+from talkhead.progress import SilentProgress
+
+
+def test_the_second_fit_waits_and_a_killed_one_is_no_obstacle(
+    fitted: FitResult, footage: Path, tmp_path: Path
+) -> None:
+    """Both write to the same work: without a lock it ends in images that belong to no frame."""
+    first = start_fit(footage, tmp_path)
+    wait_for(tmp_path, "tracking.part00000.safetensors", first)
+    second = start_fit(footage, tmp_path)
+    third = start_fit(footage, tmp_path, "--no-wait")
+    fourth = start("identities", "remove", fitted.name, "--home", tmp_path, "--yes")
+    try:
+        for other in (third, fourth):
+            _, words = other.communicate()
+            assert other.returncode == 1, words
+            assert f"{fitted.name}: process {first.pid} since" in words and "Wait until" in words
+        assert second.stderr is not None
+        told = second.stderr.readline()
+        assert f"process {first.pid} since" in told and "waiting for it to end" in told
+        assert second.poll() is None and first.poll() is None
+        first.kill()
+        _, words = second.communicate()
+    finally:
+        end(first, second)
+    assert second.returncode == 0, words
+    package = tmp_path / "identities" / fitted.name
+    assert package_files(package) == package_files(fitted.package_path)
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def end(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_work_that_two_fits_have_ruined_is_made_anew(
+    fitted: FitResult,
+    home: Path,
+    footage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As fits without locks left it: every frame twice, and no dataset.json yet."""
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    dataset = next(tmp_path.glob(f"work/*/{DATASET}"))
+    (dataset / "dataset.json").unlink()
+    for name in ("frames.u8", "masks.u8", "looks.f64"):
+        whole = (dataset / name).read_bytes()
+        (dataset / name).write_bytes(whole + whole)
+    make_tiny(monkeypatch)
+    again = fit(footage, preset="preview", home=tmp_path, consent="Yes.", device="cpu")
+    assert package_files(again.package_path) == package_files(fitted.package_path)
+
+
+def test_an_image_too_many_or_no_background_is_found(
+    fitted: FitResult,
+    home: Path,
+    footage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    dataset = next(tmp_path.glob(f"work/*/{DATASET}"))
+    size = (dataset / "frames.u8").stat().st_size
+    with (dataset / "frames.u8").open("ab") as file:
+        file.truncate(size // 2)
+    (dataset / "plate.png").write_bytes(b"")
+    told: list[str] = []
+    progress = SilentProgress()
+    monkeypatch.setattr(progress, "message", told.append)
+    make_tiny(monkeypatch)
+    prepare(footage, dataset.parent, PreprocessConfig(), progress)
+    assert any("frames.u8: is damaged; this footage is prepared anew" in line for line in told)
+    assert (dataset / "frames.u8").stat().st_size == size
+
+
+def test_the_same_process_does_not_get_it_twice(tmp_path: Path) -> None:
+    home, progress = Home(tmp_path), SilentProgress()
+    with lock_identity(home, "anna", progress):
+        with (
+            pytest.raises(
+                TalkheadError, match=r"anna: process \d+ since .* Wait until it has ended"
+            ),
+            lock_identity(home, "anna", progress, wait=False),
+        ):
+            raise AssertionError("two at once")
+        with lock_identity(home, "berta", progress, wait=False):
+            pass
+    with lock_identity(home, "anna", progress, wait=False):
+        pass
+
+
+def test_who_waits_says_so_once_and_may_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step goes on meanwhile: it is there that a worker sees that its job was cancelled."""
+    home, progress, told = Home(tmp_path), SilentProgress(), list[str]()
+    monkeypatch.setattr(progress, "message", told.append)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("talkhead.locks.time.sleep", nap)
+    with lock_identity(home, "anna", progress), pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+        with lock_identity(home, "anna", progress):
+            raise AssertionError("two at once")
+    assert len(told) == 1 and "waiting for it to end" in told[0]
+
+
+def test_removal_waits_for_nobody(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.work_path("anna", "key").mkdir(parents=True)
+
+    def fail(holder: Holder) -> None:
+        raise AssertionError(holder)
+
+    with home.lock("anna", fail), pytest.raises(TalkheadError, match=r"anna: process \d+ since"):
+        home.remove("anna")

@@ -1,0 +1,24 @@
+"""A fit so small that seconds suffice: what is tested is that the path holds, not how good it is."""
+
+from __future__ import annotations
+
+import pytest
+from paths import SAMPLES
+
+from talkhead.app import workspace as prepare
+from talkhead.encoder.predictor import network
+from talkhead.renderers.gaussian import model
+
+PERSON, LINE = SAMPLES / "person.mp4", SAMPLES / "line.wav"
+SECONDS = 6
+TINY_HEAD = model.GaussianConfig(
+    n_surface=700, n_cap=40, n_teeth=20, n_rest=200, n_steps=60, batch_size=1
+)
+TINY_PREDICTOR = network.PredictorConfig(width=16, n_members=2, n_steps=40)
+
+
+def make_tiny(patch: pytest.MonkeyPatch) -> None:
+    """Let preview be a fit of seconds."""
+    patch.setitem(model.PRESETS, "preview", TINY_HEAD)
+    patch.setattr(prepare, "QUICK", TINY_HEAD)
+    patch.setitem(network.PRESETS, "preview", TINY_PREDICTOR)

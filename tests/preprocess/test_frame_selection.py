@@ -1,0 +1,79 @@
+"""Which frames of long footage are kept: two runs without a gap, and what had not been seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from talkhead.frame_selection import train_frames
+from talkhead.preprocess.frame_selection import BLOCK_FRACTION, choose_kept, frame_places
+from talkhead.types import Bool, Float32
+
+N, MOST = 2200, 400
+BLOCK = MOST // BLOCK_FRACTION
+ODD, HIDDEN = 1500, 700
+
+
+@pytest.fixture(scope="module")
+def places() -> Float32:
+    """A few mouths said again and again, and one frame like no other."""
+    rng = np.random.default_rng(0)
+    mouths = rng.normal(size=(30, 8))[rng.integers(30, size=N)]
+    mouths += 0.01 * rng.normal(size=mouths.shape)
+    mouths[ODD] += 5.0
+    return mouths.astype(np.float32)
+
+
+def flags() -> tuple[Bool, Bool, Bool]:
+    """Clear, train, hidden: the longest run without anything hidden begins after HIDDEN."""
+    hidden = np.zeros(N, dtype=bool)
+    hidden[HIDDEN] = hidden[:HIDDEN:50] = True
+    clear = ~hidden
+    clear[1600:1603] = False  # badly tracked, in the middle of the run: too short to end it
+    clear[2000:2050] = False
+    return clear, train_frames(N), hidden
+
+
+def test_short_footage_keeps_all(places: Float32) -> None:
+    clear, train, hidden = flags()
+    assert choose_kept(places[:MOST], clear[:MOST], train[:MOST], hidden[:MOST], MOST).all()
+
+
+def test_what_is_new_is_kept_and_never_too_much(places: Float32) -> None:
+    clear, train, hidden = flags()
+    clear[ODD + 1] = False
+    places = places.copy()
+    places[ODD + 1] += 9.0  # odder still, but not to be learnt
+    kept = choose_kept(places, clear, train, hidden, MOST)
+    assert kept.sum() == MOST and kept[ODD]
+    run = slice(HIDDEN + 1, HIDDEN + 1 + BLOCK)
+    assert kept[run].all(), "the idle clip's run"
+    rest = kept & train
+    rest[run] = False
+    assert clear[rest].all() and not kept[ODD + 1]
+
+
+def test_every_mouth_is_kept_once_there_is_room(places: Float32) -> None:
+    clear, train, hidden = flags()
+    kept = choose_kept(places, clear, train, hidden, MOST)
+    apart = np.linalg.norm(places[:, None] - places[None, kept & train], axis=-1).min(1)
+    assert apart[clear & train].max() < 0.1
+
+
+def test_the_clearest_part_of_the_held_out_end(places: Float32) -> None:
+    clear, train, hidden = flags()
+    kept = np.flatnonzero(choose_kept(places, clear, train, hidden, MOST) & ~train)
+    assert len(kept) == BLOCK and np.ptp(kept) == BLOCK - 1, "without a gap"
+    assert kept[0] == 2050, "after the frames that can't be judged"
+    every = np.ones(N, dtype=bool)
+    assert choose_kept(places, clear, every, hidden, MOST).sum() == MOST
+
+
+def test_places_tell_mouths_and_poses() -> None:
+    codes, viewmats = np.zeros((3, 5), np.float32), np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
+    viewmats[:, 2, 3] = 5.0
+    codes[1, 0], viewmats[2, 0, 3] = 1.0, 1.0
+    places = frame_places(codes, viewmats, np.ones(3, dtype=bool))
+    assert places.dtype == np.float32 and places.shape == (3, 11)
+    assert np.linalg.norm(places[0] - places[1]) == pytest.approx(1.0)
+    assert np.linalg.norm(places[0] - places[2]) == pytest.approx(0.8)

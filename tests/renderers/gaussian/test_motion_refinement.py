@@ -1,0 +1,203 @@
+"""Refined motion: codes and poses go back to where the images have the face, and nothing else changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from synthetic_head import make_dataset
+
+from talkhead.dataset import IdentityDataset
+from talkhead.face import N_BODY
+from talkhead.progress import SilentProgress
+from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer, twist_matrix
+from talkhead.renderers.gaussian.motion_refinement import refine_motion
+from talkhead.types import Float32, UInt8
+
+CONFIG = GaussianConfig(n_surface=1500, n_cap=60, n_teeth=30, n_rest=200)
+NOISE = 0.3
+JAW, WIDTH = 0, 1
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
+    """The synthetic head, large enough for a fraction of a pixel to show."""
+    return make_dataset(tmp_path_factory.mktemp("large"), n_frames=22, size=(256, 192))
+
+
+@pytest.fixture(scope="module")
+def head(footage: IdentityDataset) -> GaussianRenderer:
+    """The synthetic head with freckles: skin without any tells little of where it is."""
+    head = GaussianRenderer.from_dataset(footage, CONFIG, seed=0)
+    freckles = torch.randn(len(head.base), 1, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        head.base[:, 3:6] += 0.25 * freckles / head.units[3:6]
+    return head
+
+
+def drawn(head: GaussianRenderer, dataset: IdentityDataset) -> list[UInt8]:
+    """What the head shows at the dataset's codes, in black surroundings."""
+    info, tracks = dataset.info, dataset.tracks
+    images = []
+    for i in range(len(dataset)):
+        arrays = (tracks.codes[[i]], tracks.viewmats[[i]], dataset.crop_ks[[i]])
+        with torch.no_grad():
+            made = head.draw(*map(torch.from_numpy, arrays), (info.crop_height, info.crop_width))
+        images.append((made.rgb[0].clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy())
+    return images
+
+
+@pytest.fixture(scope="module")
+def true_codes(footage: IdentityDataset) -> Float32:
+    return footage.tracks.codes
+
+
+@pytest.fixture()
+def mistracked(head: GaussianRenderer, footage: IdentityDataset) -> IdentityDataset:
+    """The head's own images, with codes of which mouths are off."""
+    noise = np.random.default_rng(1).normal(0.0, NOISE, footage.tracks.codes.shape)
+    noise[:, footage.face.n_mouth :] = 0.0
+    codes = (footage.tracks.codes + noise).astype(np.float32)
+    dataset = replace(footage, tracks=replace(footage.tracks, codes=codes))
+    dataset.__dict__["frames"] = drawn(head, footage)
+    dataset.__dict__["masks"] = [
+        np.full(frame.shape[:2], 255, np.uint8) for frame in dataset.frames
+    ]
+    return dataset
+
+
+def with_tracks(dataset: IdentityDataset, **tracks: Any) -> IdentityDataset:
+    """The same images with other tracks."""
+    other = replace(dataset, tracks=replace(dataset.tracks, **tracks))
+    other.__dict__.update(frames=list(dataset.frames), masks=dataset.masks)
+    return other
+
+
+def refined(head: GaussianRenderer, dataset: IdentityDataset) -> Float32:
+    """The codes that come out."""
+    return refine_motion(head, dataset, SilentProgress()).tracks.codes
+
+
+def error(codes: Float32, true: Float32) -> Float32:
+    """Root mean square of jaw and width, [2]."""
+    return np.asarray(np.sqrt(np.square(codes - true)[:, [JAW, WIDTH]].mean(0)))
+
+
+def test_codes_go_where_the_images_have_the_mouth(
+    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+) -> None:
+    before, after = (
+        error(codes, true_codes) for codes in (mistracked.tracks.codes, refined(head, mistracked))
+    )
+    assert (after < 0.5 * before).all(), (before, after)
+
+
+def test_poses_go_where_the_images_have_the_head(
+    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+) -> None:
+    """By a pixel aside, which is what the face's middle is then off."""
+    true = mistracked.tracks.viewmats
+    off = true.copy()
+    off[:, 0, 3] += np.where(np.arange(len(off)) % 2, 0.01, -0.01)
+    dataset = with_tracks(mistracked, codes=true_codes, viewmats=off)
+    found = refine_motion(head, dataset, SilentProgress()).tracks.viewmats
+    middle = np.array([0.0, 0.2, -0.5, 1.0])
+    before, after = (np.abs((views - true) @ middle)[:, 0].mean() for views in (off, found))
+    assert after < 0.6 * before, (before, after)
+    assert np.allclose(found[:, :3, :3] @ found[:, :3, :3].transpose(0, 2, 1), np.eye(3), atol=1e-5)
+
+
+def test_bodies_go_where_the_images_have_them(
+    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+) -> None:
+    """Off by half a pixel to the side: a part of the way, for a bare neck says little."""
+    off = true_codes.copy()
+    off[:, -N_BODY + 2] += np.where(np.arange(len(off)) % 2, 0.002, -0.002)
+    found = refined(head, with_tracks(mistracked, codes=off))
+    before, after = (np.abs(c - true_codes)[:, -N_BODY + 2].mean() for c in (off, found))
+    assert after < 0.9 * before, (before, after)
+
+
+def test_right_motion_stays(
+    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+) -> None:
+    right = with_tracks(mistracked, codes=true_codes)
+    made = refine_motion(head, right, SilentProgress()).tracks
+    assert error(made.codes, true_codes).max() < 0.05
+    assert np.abs(made.viewmats - right.tracks.viewmats).max() < 0.01
+
+
+def test_frames_that_are_not_tracked_stay(
+    head: GaussianRenderer, mistracked: IdentityDataset
+) -> None:
+    tracked = mistracked.tracks
+    usable = tracked.usable.copy()
+    usable[[3, 7]] = False
+    made = refine_motion(head, with_tracks(mistracked, usable=usable), SilentProgress()).tracks
+    for name in ("codes", "viewmats"):
+        new, old = getattr(made, name), getattr(tracked, name)
+        assert np.array_equal(new[[3, 7]], old[[3, 7]])
+        assert (new[usable] != old[usable]).reshape(usable.sum(), -1).any(1).mean() > 0.9
+
+
+def test_what_stands_before_the_face_is_not_followed(
+    head: GaussianRenderer, mistracked: IdentityDataset
+) -> None:
+    frame = int(np.flatnonzero(mistracked.tracks.clear)[5])
+    hidden = mistracked.tracks.hidden.copy()
+    hidden[frame] = True
+    dataset = with_tracks(mistracked, hidden=hidden)
+    results = []
+    for shade in (0, 255):
+        image = mistracked.frames[frame].copy()
+        image[dataset.hidden_area(frame)] = shade
+        dataset.frames[frame] = image
+        results.append(refined(head, dataset)[frame])
+    assert np.allclose(results[0], results[1], atol=1e-6)
+
+
+def test_a_twisted_head_is_one_seen_from_elsewhere(
+    head: GaussianRenderer, footage: IdentityDataset
+) -> None:
+    """The head has no deltas: only its frames tell poses apart. The body stays in both."""
+    info, tracks = footage.info, footage.tracks
+    codes = tracks.codes[[4]].copy()
+    codes[:, -N_BODY:] = 0.03
+    motion, view, k = map(torch.from_numpy, (codes, tracks.viewmats[[4]], footage.crop_ks[[4]]))
+    twist, size = (
+        torch.tensor([0.02, -0.03, 0.01, 0.02, -0.01, 0.05]),
+        (info.crop_height, info.crop_width),
+    )
+    with torch.no_grad():
+        still = head.draw(motion, view, k, size).rgb
+        twisted = head.draw(motion, view, k, size, twist).rgb
+        seen = head.draw(motion, view @ twist_matrix(twist), k, size).rgb
+    assert (twisted - seen).abs().mean() < 1e-4 < 0.01 < (twisted - still).abs().mean()
+
+
+def test_a_face_outside_the_crop_stays_as_it_was_tracked(
+    head: GaussianRenderer, mistracked: IdentityDataset
+) -> None:
+    landmarks = mistracked.tracks.landmarks.copy()
+    landmarks[5] += 1000.0
+    landmarks[6, :, 0] -= 0.4 * np.ptp(landmarks[6, :, 0]) + landmarks[6, :, 0].min()  # cut
+    made = refine_motion(head, with_tracks(mistracked, landmarks=landmarks), SilentProgress())
+    assert np.array_equal(made.tracks.codes[5], mistracked.tracks.codes[5])
+    assert np.array_equal(made.tracks.viewmats[5], mistracked.tracks.viewmats[5])
+    assert np.isfinite(made.tracks.codes).all() and np.isfinite(made.tracks.viewmats).all()
+
+
+def test_same_input_same_bits(head: GaussianRenderer, mistracked: IdentityDataset) -> None:
+    first, second = (refined(head, mistracked) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_twists_are_rigid_motions() -> None:
+    turn, shift = [0.3, -0.5, 0.2], [1.0, 2.0, 3.0]
+    matrix = twist_matrix(torch.tensor([*turn, *shift])).numpy()
+    assert np.allclose(matrix[:3, :3], Rotation.from_rotvec(turn).as_matrix(), atol=1e-6)
+    assert np.allclose(matrix[:, 3], [*shift, 1.0]) and np.allclose(matrix[3, :3], 0.0)

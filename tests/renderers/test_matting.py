@@ -1,0 +1,117 @@
+"""The rim's opacities: those of the mask, corrected where person and background clearly differ."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.batches import mask_regions
+from talkhead.renderers.losses import backdrop
+from talkhead.renderers.matting import rim_matte
+from talkhead.types import Float32, UInt8
+
+SIZE = (120, 160)
+SKIN, HAIR = np.array([0.75, 0.5, 0.4], np.float32), np.array([0.12, 0.09, 0.08], np.float32)
+BLUE = np.array([0.1, 0.4, 0.95], np.float32)
+BOOKS = np.array([0.22, 0.12, 0.1], np.float32)
+
+
+def disc(radius: float, softness: float) -> Float32:
+    """A disc with a soft edge, [H, W] in [0, 1]."""
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
+    distance = np.hypot(rows - 60, columns - 80)
+    return np.clip((radius - distance) / softness + 0.5, 0.0, 1.0).astype(np.float32)
+
+
+def portrait(behind: Float32, texture: float = 0.0) -> Float32:
+    """A head of skin with a ring of hair, 42 px in radius, before a color or stripes of it."""
+    columns = np.arange(SIZE[1], dtype=np.float32)
+    stripes = (1.0 + texture * np.sin(columns / 3))[None, :, None]
+    face, head = disc(30, 2)[..., None], disc(42, 2)[..., None]
+    person = face * SKIN + (1 - face) * HAIR
+    image = head * person + (1 - head) * behind * stripes
+    return np.asarray(np.clip(image, 0, 1), np.float32)
+
+
+def as_mask(share: Float32) -> UInt8:
+    return np.asarray(share * 255 + 0.5).astype(np.uint8)
+
+
+def matte(image: Float32, mask: UInt8) -> tuple[Float32, Float32]:
+    return rim_matte(image, mask, *mask_regions(mask))
+
+
+def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
+    """Before a plain studio: otherwise the head gets a rim in the studio's color."""
+    image, true = portrait(BLUE), disc(42, 2)
+    mask = as_mask(disc(45, 3))
+    alpha, person = matte(image, mask)
+    off = np.abs(mask / np.float32(255) - true).mean()
+    assert np.abs(alpha - true).mean() < 0.4 * off
+    around = (true > 0.02) & (true < 0.98) | (disc(50, 1) > 0.5) & (true < 0.02)
+    over_black, blue = person[around], image[around]
+    assert over_black[:, 2].mean() < 0.25 * blue[:, 2].mean(), "hardly any blue is left"
+
+
+@pytest.mark.parametrize("texture", [0.0, 0.5])
+def test_dark_hair_before_dark_books_stays_where_the_mask_is_unsure(texture: float) -> None:
+    """It lies nearer to the background's color than to the face's, and is no mixture of them."""
+    image, head = portrait(BOOKS, texture), disc(42, 2)
+    unsure = np.maximum(disc(30, 2), 0.7 * head)  # of the face for sure, of the hair nearly
+    alpha, person = matte(image, as_mask(unsure))
+    hair = (disc(30, 2) == 0) & (disc(39, 1) == 1)
+    assert alpha[hair].mean() > 0.75 and np.percentile(alpha[hair], 5) > 0.6
+    assert np.abs(person[hair] - alpha[hair][:, None] * HAIR).mean() < 0.03
+
+
+def test_the_mask_s_haze_is_no_person() -> None:
+    """Nothing of the books around the head comes along."""
+    image, head = portrait(BOOKS, 0.5), disc(42, 2)
+    alpha, person = matte(image, as_mask(np.maximum(head, 0.12 * disc(55, 4))))
+    beyond = (disc(46, 1) == 0) & (disc(53, 1) == 1)
+    assert alpha[beyond].max() < 0.1 and person[beyond].max() < 0.05
+
+
+def test_like_before_like_is_as_the_mask_says() -> None:
+    image = portrait(HAIR)
+    mask = as_mask(disc(40, 6))
+    alpha, person = matte(image, mask)
+    inner, rim = mask_regions(mask)
+    assert (alpha[inner] == 1).all() and not alpha[~(inner | rim)].any()
+    assert np.array_equal(person[inner], image[inner]) and not person[~(inner | rim)].any()
+    assert np.abs(alpha - mask / 255)[rim].max() < 0.25, "steepened, not moved"
+    assert abs(float((alpha - mask / 255)[rim].mean())) < 0.02
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_nobody_or_nothing_else_in_the_picture(value: int) -> None:
+    image = portrait(BLUE)
+    alpha, person = matte(image, np.full(SIZE, value, np.uint8))
+    assert np.isfinite(person).all() and np.isfinite(alpha).all()
+    assert alpha.min() == alpha.max() and (value == 128 or alpha.max() == value / 255)
+
+
+def test_colors_are_those_of_a_picture_over_nothing() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((*SIZE, 3), np.float32)
+    alpha, person = matte(image, as_mask(cv2.blur(disc(40, 1), (25, 25))))
+    assert ((alpha >= 0) & (alpha <= 1)).all()
+    assert (person >= 0).all() and (person <= alpha[..., None] + 1e-6).all()
+
+
+def test_the_target_is_the_person_over_the_backdrop() -> None:
+    """No color of the true background is left in it."""
+    image, true = portrait(BLUE), disc(42, 2)[..., None]
+    alpha, person = matte(image, as_mask(true[..., 0]))
+    images, masks = (torch.from_numpy(a)[None] for a in (person, alpha[..., None]))
+    nothing = torch.zeros(1, 1)
+    batch = TrainBatch(nothing, nothing, nothing, images, masks, weights=masks)
+    background, target = backdrop(batch, torch.Generator().manual_seed(0))
+    behind = background[0].numpy()
+    assert (behind == behind[0, 0]).all() and not np.allclose(behind[0, 0], BLUE, atol=0.1)
+    wanted = (image - (1 - true) * BLUE) + (1 - true) * behind
+    assert np.abs(target[0].numpy() - wanted).mean() < 0.01
+    assert cv2.norm(target[0].numpy(), wanted, cv2.NORM_INF) < 0.3
