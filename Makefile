@@ -13,7 +13,7 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl demo test test-short lint types bench wheel-test clean
+.PHONY: help venv libgl demo test test-short lint types docs bench wheel-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,13 +60,24 @@ lint: $(STAMP)  ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# The packages lie in several folders: a tree of links laid out as they are imported.
+TREE = rm -rf build/typing && mkdir -p build/typing/talkhead/samples && \
+    ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/ && \
+    ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
+
 types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages are imported
-	rm -rf build/typing
-	mkdir -p build/typing/talkhead
-	ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/
-	mkdir build/typing/talkhead/samples && ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
+	$(TREE)
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
+
+docs: $(VENV)/.docs  ## build the documentation into site/ and check that its pages load nothing external
+	$(TREE)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	$(VENV)/bin/python docs/check_site.py site
+
+$(VENV)/.docs: $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	touch $@
 
 bench: venv  ## the README's figures as JSON lines
 	$(VENV)/bin/python -m benchmarks
@@ -81,4 +92,4 @@ wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, f
 	    $(CURDIR)/samples/person.mp4 $(CURDIR)/samples/line.wav
 
 clean:  ## remove everything that was made here, .venv included
-	rm -rf build dist *.egg-info .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
+	rm -rf build dist site *.egg-info .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
