@@ -1,0 +1,109 @@
+"""Make the animation of the README from the fitted sample person: real footage beside the spoken line.
+
+    make demo && .venv/bin/python docs/moving_picture.py demo
+
+Reads demo/line.mp4 and samples/person.mp4, both of them synthetic, and writes docs/demo.webp. With
+`--placeholder` it writes a gray picture of the same shape instead, until the animation is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from talkhead import media
+from talkhead.types import FRAME_RATE, UInt8
+
+ROOT = Path(__file__).parents[1]
+PERSON, TARGET = ROOT / "samples" / "person.mp4", ROOT / "docs" / "demo.webp"
+MAX_SECONDS = 6.0
+HEIGHT = 360
+"""Pixels of each half."""
+GAP = 8
+"""Pixels between the halves."""
+MAX_BYTES = 1_500_000
+QUALITIES = (80, 70, 60, 50, 40, 30, 20)
+"""WebP qualities, tried in this order until the file is small enough."""
+
+
+def read_half(video: Path, n_frames: int) -> list[UInt8]:
+    """Read the first frames of a video, scaled to HEIGHT and an even width, as [H, W, 3] RGB."""
+    info = media.probe(video)
+    width = round(info.width / info.height * HEIGHT / 2) * 2
+    frames = media.read_frames(video, n_frames=n_frames, size=(width, HEIGHT))
+    with closing(frames):
+        return list(frames)
+
+
+def join_halves(left: list[UInt8], right: list[UInt8]) -> list[UInt8]:
+    """Put frames side by side, as many as both have, on white."""
+    gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
+    return [np.hstack([one, gap, other]) for one, other in zip(left, right, strict=False)]
+
+
+def write_animation(frames: list[UInt8], target: Path, max_bytes: int = MAX_BYTES) -> int:
+    """Write frames [H, W, 3] RGB as a looping WebP animation.
+
+    Args:
+        frames: at least one.
+        target: the file, replaced only by a complete one.
+        max_bytes: the highest quality is chosen that stays within it.
+
+    Returns:
+        The quality that was chosen.
+
+    Raises:
+        ValueError: if not even the lowest quality is small enough.
+    """
+    animation = cv2.Animation()
+    animation.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGRA) for frame in frames]
+    animation.durations = np.full(len(frames), round(1000 / FRAME_RATE))
+    temporary = target.with_name(f".{target.name}")  # the suffix decides the format
+    try:
+        for quality in QUALITIES:
+            cv2.imwriteanimation(str(temporary), animation, [cv2.IMWRITE_WEBP_QUALITY, quality])
+            if temporary.stat().st_size <= max_bytes:
+                os.replace(temporary, target)
+                return quality
+    finally:
+        temporary.unlink(missing_ok=True)
+    raise ValueError(f"{target}: more than {max_bytes} bytes at the lowest quality; show less")
+
+
+def placeholder() -> list[UInt8]:
+    """Return one gray frame [H, W, 3] of the animation's shape that says what is missing."""
+    frame = np.full((HEIGHT, 2 * HEIGHT + GAP, 3), 225, np.uint8)
+    frame[:, HEIGHT : HEIGHT + GAP] = 255
+    cv2.putText(
+        frame, "make demo", (40, HEIGHT // 2), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (110, 110, 110), 2
+    )
+    return [frame]
+
+
+def main() -> None:
+    """Read the arguments and write the animation."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("demo", type=Path, nargs="?", help="the folder that `make demo` made")
+    parser.add_argument("--placeholder", action="store_true", help="write a gray picture")
+    parser.add_argument("--output", type=Path, default=TARGET, help="default: docs/demo.webp")
+    arguments = parser.parse_args()
+    if arguments.placeholder:
+        frames = placeholder()
+    elif arguments.demo is None:
+        parser.error("name the folder that `make demo` made, or pass --placeholder")
+    else:
+        n_frames = int(MAX_SECONDS * FRAME_RATE)
+        right = read_half(arguments.demo / "line.mp4", n_frames)
+        frames = join_halves(read_half(PERSON, len(right)), right)
+    quality = write_animation(frames, arguments.output)
+    n_bytes = arguments.output.stat().st_size
+    print(f"{arguments.output}: {len(frames)} frames, {n_bytes:,} bytes, quality {quality}")
+
+
+if __name__ == "__main__":
+    main()
