@@ -1,0 +1,1 @@
+"""Mechanical figures of a checkout of talkhead: language, docstrings, structure, README."""
