@@ -13,12 +13,12 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl demo test test-short lint types docs bench wheel-test clean
+.PHONY: help venv libgl demo test test-short lint types ide docs bench wheel-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: venv  ## set up, fit the sample person and let them speak a line (DEMO=folder for the results)
+demo: venv  ## set up, fit the sample person and make them speak a line (DEMO=folder for the results)
 	$(VENV)/bin/talkhead fit --video samples/person.mp4 --name person --preset preview --yes \
 	    --home $(DEMO)
 	$(VENV)/bin/talkhead speak --audio samples/line.wav --identity person --home $(DEMO) \
@@ -33,7 +33,7 @@ test: venv  ## set up and run the tests, in one process
 SHORT := tests/test_layout.py tests/test_portability.py tests/talkhead tests/preprocess/test_landmarks.py \
     tests/preprocess/test_person_mask.py tests/encoder/test_encoders.py tests/renderers/gaussian \
     tests/app/test_end_to_end.py tests/app/cli/test_cli.py
-test-short: venv  ## set up and run what tells most about a Python: tracking, fit and speak of the sample
+test-short: venv  ## set up and run a short selection for another Python version: tracking, fit and speak of the sample
 	$(VENV)/bin/python -m pytest $(SHORT)
 
 venv: $(STAMP) libgl  ## set up .venv with everything in it
@@ -60,7 +60,7 @@ lint: $(STAMP)  ## ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# The packages lie in several folders: a tree of links laid out as they are imported.
+# A tree of links to the packages, laid out as they are imported, for tools that do not run Python.
 TREE = rm -rf build/typing && mkdir -p build/typing/talkhead/samples && \
     ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/ && \
     ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
@@ -69,6 +69,9 @@ types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages ar
 	$(TREE)
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
+
+ide: $(STAMP)  ## let editors resolve `talkhead.*`: makes the tree of links that pyproject.toml points Pyright to
+	$(TREE)
 
 docs: $(VENV)/.docs  ## build the documentation into site/ and check that its pages load nothing external
 	$(TREE)
