@@ -20,11 +20,10 @@ from talkhead.app.choices import (
     check_encoder,
     check_renderer,
 )
-from talkhead.app.dubbing.job_store import named_files
 from talkhead.app.home.identities import Home, name_from_video
 from talkhead.app.home.scratch import open_home
 from talkhead.app.output.finalize import check_subtitles_free, output_files
-from talkhead.app.request import OutputOptions, check_options
+from talkhead.app.request import OutputOptions, check_options, named_files
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, IdentityPackage, read_manifest
 from talkhead.media import probe

@@ -1,76 +1,313 @@
-"""What a line is made of, and the options of its output."""
+"""Requests: the options of `fit` and `speak`, and the checks that need neither footage nor a model.
+
+Each option of an output is declared once, as a field of `OutputOptions` with `option()`. The command
+line, the columns of `dub`, the files that a job reads and the resume key are derived from that
+declaration. docs/extending/option.md has the recipe.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from talkhead.app.choices import ALPHA, background_file
 from talkhead.errors import TalkheadError
 from talkhead.media.codecs import Codec, choose_codec
-from talkhead.storage import (
-    existing_file,
-)
+from talkhead.storage import existing_file
 
 NONE, BURN, TRACK, SRT = "none", "burn", "track", "srt"
-
-
 SUBTITLES = (NONE, BURN, TRACK, SRT)
-
-
 MIN_HEIGHT, MAX_HEIGHT = 16, 8192
-
-
 MAX_TURN_DEG = 45.0
-
-
 MIN_ZOOM, MAX_ZOOM = 0.5, 2.0
-
-
 LOUDNESS_LUFS = (-70.0, -5.0)
-
-
 SUBTITLE_FILES = (".srt", ".vtt")
-
-
 TEXT_FILES = (".txt", *SUBTITLE_FILES)
-"""How files end that a transcript may name; the former have times."""
+"""Suffixes of the files that a transcript may name. Those of SUBTITLE_FILES contain times."""
+PICTURE_PANEL, SUBTITLES_PANEL = "Picture", "Subtitles"
+SOUND_PANEL, PROVENANCE_PANEL = "Sound", "Provenance"
+"""Panels of `talkhead speak --help`."""
+
+# ------------------------------------------------------------------ declarations of options
+
+
+@dataclass(frozen=True)
+class Option:
+    """The declaration of one option, as it is used outside of `OutputOptions`.
+
+    Attributes:
+        flag: Flag on the command line; of a switch "--on/--off".
+        help: Help text.
+        panel: Panel of the help in which it is listed.
+        choices: The values that are accepted; empty: any of its type.
+        names_file: True if a value may be the path of a file that is read.
+        in_frames: True if the frames depend on the content of the file that it names.
+        secret: True if the file that it names must not leave the machine.
+        show_default: True if the help shows the default value.
+        name: Name of the field; a column of `dub`.
+        kind: bool, int, float, str or Path.
+        annotation: The field's own annotation, such as `str | None`.
+        default: Default value.
+    """
+
+    flag: str
+    help: str
+    panel: str
+    choices: tuple[str, ...] = ()
+    names_file: bool = False
+    in_frames: bool = False
+    secret: bool = False
+    show_default: bool = True
+    name: str = ""
+    kind: type = str
+    annotation: Any = str
+    default: Any = None
+
+
+_DECLARATION = "option"
+"""Key of an Option in the metadata of a field."""
+
+
+def option(flag: str, help: str, panel: str, **more: Any) -> Mapping[str, Option]:
+    """Declare an option: the metadata of a field of `OutputOptions`.
+
+    Args:
+        flag: See Option.
+        help: See Option.
+        panel: See Option.
+        **more: Further attributes of Option: choices, names_file, in_frames, secret, show_default.
+
+    Returns:
+        Metadata for `dataclasses.field`.
+    """
+    return {_DECLARATION: Option(flag, help, panel, **more)}
+
+
+def declared_options() -> Mapping[str, Option]:
+    """List the options of an output.
+
+    Returns:
+        The options by name, in the order of the fields of `OutputOptions`.
+    """
+    return _declared(OutputOptions)
+
+
+@cache
+def _declared(cls: type[OutputOptions]) -> Mapping[str, Option]:
+    hints, found = get_type_hints(cls), {}
+    for one in dataclasses.fields(cls):
+        hint = hints[one.name]
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+        found[one.name] = dataclasses.replace(
+            one.metadata[_DECLARATION],
+            name=one.name,
+            kind=kinds[0],
+            annotation=hint,
+            default=one.default,
+        )
+    return found
+
+
+def named_files(values: Mapping[str, Any]) -> list[Path]:
+    """List the existing files that options name.
+
+    Args:
+        values: Values of options by name; those that are not given are left out or None.
+
+    Returns:
+        Paths, in the order of declaration.
+    """
+    names = [name for name, one in declared_options().items() if one.names_file]
+    found = (existing_file(values.get(name)) for name in names)
+    return [path for path in found if path is not None]
+
+
+def secret_files(values: Mapping[str, Any]) -> list[Path]:
+    """List the files named by options that must not leave the machine, whether they exist or not.
+
+    Args:
+        values: Values of options by name.
+
+    Returns:
+        Paths, in the order of declaration.
+    """
+    names = [name for name, one in declared_options().items() if one.secret]
+    return [Path(values[name]) for name in names if values.get(name) is not None]
+
+
+def frame_files(options: OutputOptions) -> list[Path]:
+    """List the existing files named by options whose content the frames depend on.
+
+    Args:
+        options: Options of an output.
+
+    Returns:
+        Paths, in the order of declaration.
+    """
+    chosen = (one for one in declared_options().values() if one.names_file and one.in_frames)
+    found = (existing_file(getattr(options, one.name)) for one in chosen)
+    return [path for path in found if path is not None]
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is wanted of a finished file.
+    """Options of a finished file.
 
-    codec: of `codecs.CODECS`; None: what the output's suffix means. height: pixels; None: the
-    source's. background: of mode head: None (transparent where the codec can, else the person's
-    own), "own", "alpha", a colour, an image or a video. yaw, pitch: of mode head: degrees that the
-    head is turned to the picture's right, and up; zoom: factor of its size; all three as far as the
-    footage shows it. subtitles: of SUBTITLES; where there are any, an .srt file lies beside the
-    output too. transcript: what is said, or a file with it; None: English is recognised. language:
-    of the speech, ISO 639-1. overwrite: replace an .srt file beside the output that was not made with
-    it. loudness: LUFS; None leaves it alone. provenance: whether a signed
-    statement of what the file is goes with it; certificate, key: PEM files to sign with; None:
-    talkhead's own, made on this machine.
+    Attributes:
+        codec: Name of a codec of `talkhead.media.codecs.CODECS`. None: the one that the output's
+            suffix stands for.
+        height: Height in pixels, 16 to 8192. None: the source's.
+        background: Background in mode "head": "own", "alpha", a color, an image or a video. None:
+            transparent where the codec supports it, otherwise the person's own.
+        yaw: Turn of the head to the right of the picture in mode "head", in degrees, limited to
+            what the footage shows.
+        pitch: Upward turn of the head in mode "head", in degrees, limited likewise.
+        zoom: Scale of the head in mode "head", 0.5 to 2.
+        subtitles: "none", "burn", "track" or "srt". With any but "none", an .srt file is written
+            beside the output, too.
+        transcript: The spoken text, or the path of a file with it. None: English is recognized.
+        language: Language of the speech, ISO 639-1.
+        overwrite: Replace an .srt file beside the output that was not made with it.
+        loudness: Integrated loudness in LUFS. None: unchanged.
+        provenance: Sign the file with a C2PA manifest that states that it is synthetic.
+        certificate: PEM file with the certificate to sign with. None: a local one, made on first
+            use.
+        key: PEM file with the certificate's private key.
+
+    Raises:
+        TalkheadError: A value is out of range, or only one of certificate and key is given.
     """
 
-    codec: str | None = None
-    height: int | None = None
-    background: str | None = None
-    yaw: float = 0.0
-    pitch: float = 0.0
-    zoom: float = 1.0
-    subtitles: str = NONE
-    transcript: str | None = None
-    language: str = "en"
-    overwrite: bool = False
-    loudness: float | None = None
-    provenance: bool = True
-    certificate: Path | None = None
-    key: Path | None = None
+    codec: str | None = field(
+        default=None,
+        metadata=option(
+            "--codec",
+            "h264, hevc or av1 (mp4); prores (mov), vp9 (webm) or png (a folder) keep alpha in mode "
+            "head. (default: from the output's suffix)",
+            PICTURE_PANEL,
+        ),
+    )
+    height: int | None = field(
+        default=None,
+        metadata=option("--height", "Height in pixels. (default: the source's)", PICTURE_PANEL),
+    )
+    background: str | None = field(
+        default=None,
+        metadata=option(
+            "--background",
+            "Mode head: a color, an image, a video that loops, own, or alpha. "
+            "(default: alpha if the codec supports it, else own)",
+            PICTURE_PANEL,
+            names_file=True,
+            in_frames=True,
+        ),
+    )
+    yaw: float = field(
+        default=0.0,
+        metadata=option(
+            "--yaw",
+            "Mode head: degrees to turn the head to the right of the picture, as far as the footage "
+            "shows it. (default: as in the footage)",
+            PICTURE_PANEL,
+            show_default=False,
+        ),
+    )
+    pitch: float = field(
+        default=0.0,
+        metadata=option(
+            "--pitch",
+            "Mode head: degrees to turn the head up, as far as the footage shows it.",
+            PICTURE_PANEL,
+            show_default=False,
+        ),
+    )
+    zoom: float = field(
+        default=1.0,
+        metadata=option(
+            "--zoom",
+            "Mode head: 1.2 shows the head larger, 0.9 smaller, if the footage shows enough of the body.",
+            PICTURE_PANEL,
+            show_default=False,
+        ),
+    )
+    subtitles: str = field(
+        default=NONE,
+        metadata=option(
+            "--subtitles",
+            "Burned in, as a track, or as an .srt file only, which is also written with the others.",
+            SUBTITLES_PANEL,
+            choices=SUBTITLES,
+        ),
+    )
+    transcript: str | None = field(
+        default=None,
+        metadata=option(
+            "--transcript",
+            "The spoken text, or a file with it. (default: English is recognized, with errors)",
+            SUBTITLES_PANEL,
+            names_file=True,
+            in_frames=True,
+        ),
+    )
+    language: str = field(
+        default="en",
+        metadata=option(
+            "--language",
+            "Language of the speech: en, fr, zh ... Only English is aligned exactly.",
+            SUBTITLES_PANEL,
+        ),
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata=option(
+            "--overwrite",
+            "Replace an .srt file beside the output that was not made with it.",
+            SUBTITLES_PANEL,
+        ),
+    )
+    loudness: float | None = field(
+        default=None,
+        metadata=option("--loudness", "LUFS, for example -16. (default: unchanged)", SOUND_PANEL),
+    )
+    provenance: bool = field(
+        default=True,
+        metadata=option(
+            "--provenance/--no-provenance",
+            "Sign a C2PA manifest that says that the file is synthetic, which tool made it, and when.",
+            PROVENANCE_PANEL,
+        ),
+    )
+    certificate: Path | None = field(
+        default=None,
+        metadata=option(
+            "--certificate",
+            "PEM file to sign with. (default: one made on this machine)",
+            PROVENANCE_PANEL,
+            names_file=True,
+        ),
+    )
+    key: Path | None = field(
+        default=None,
+        metadata=option(
+            "--key",
+            "PEM file with the certificate's private key.",
+            PROVENANCE_PANEL,
+            names_file=True,
+            secret=True,
+        ),
+    )
 
     def __post_init__(self) -> None:
-        """Raises TalkheadError for what can't be wanted."""
+        """Check the values.
+
+        Raises:
+            TalkheadError: A value is out of range, or only one of certificate and key is given.
+        """
         if self.subtitles not in SUBTITLES:
             raise TalkheadError(
                 f"there are no subtitles {self.subtitles!r}. Choose one of: {', '.join(SUBTITLES)}"
@@ -101,7 +338,7 @@ class OutputOptions:
 
     @property
     def moves_the_head(self) -> bool:
-        """Whether the head is to be shown otherwise than the footage does."""
+        """True if the head is turned or scaled."""
         return (self.yaw, self.pitch, self.zoom) != (0.0, 0.0, 1.0)
 
 

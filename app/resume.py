@@ -30,7 +30,7 @@ from talkhead.app.composer.frames import (
     FrameRenderer,
     State,
 )
-from talkhead.app.request import OutputOptions, RenderRequest
+from talkhead.app.request import OutputOptions, RenderRequest, frame_files
 from talkhead.config import read_object
 from talkhead.dataset import ALL_FRAMES
 from talkhead.errors import MediaError, PackageError, TalkheadError
@@ -43,7 +43,6 @@ from talkhead.media.mux import join_segments
 from talkhead.media.probing import frame_times
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
-    existing_file,
     make_folder,
     read_json,
     remove,
@@ -62,7 +61,7 @@ WORK_VERSION = 3
 
 def _enter(work: Path, person: Avatar, line: RenderRequest) -> None:
     """Have the work folder, and nothing in it of any other line."""
-    made_of = _made_of(person, line)
+    made_of = resume_key(person, line)
     held = _held(work / LINE)
     if held == made_of:
         return
@@ -104,12 +103,11 @@ def _held(path: Path) -> dict[str, str]:
     return {_MARK: ""} if is_ours else {}
 
 
-def _made_of(person: Avatar, line: RenderRequest) -> dict[str, str]:
+def resume_key(person: Avatar, line: RenderRequest) -> dict[str, str]:
     """Everything that the pictures depend on."""
     options = json.dumps(asdict(line.options), sort_keys=True, default=str)
-    for named in (line.options.background, line.options.transcript):
-        if (path := existing_file(named)) is not None:
-            options += sha256_of(path)
+    for path in frame_files(line.options):
+        options += sha256_of(path)
     return {
         _MARK: f"{__version__}-{WORK_VERSION}",
         "person": sha256_of(person.package.path / MANIFEST_NAME),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from talkhead.app.request import Option, declared_options
 
 if TYPE_CHECKING:
     from talkhead.progress import Progress
@@ -43,3 +48,52 @@ def loading(progress: Progress) -> Iterator[None]:
     with progress.step("Loading PyTorch", total=1) as step:
         yield
         step.advance()
+
+
+def with_output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `OutputOptions`.
+
+    Args:
+        command: A function with a parameter **values, which gets the value of each option by name.
+
+    Returns:
+        The command with a signature that typer reads: the options take the place of **values.
+    """
+    options = declared_options()
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [one for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    added = [_parameter(one) for one in options.values()]
+
+    @functools.wraps(command)
+    def run(*given: Any, **named: Any) -> None:
+        values = {name: _plain(named.pop(name)) for name in options if name in named}
+        command(*given, **named, **values)
+
+    run.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in [*kept, *added]}
+    return run
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """Make the parameter of a command for an option."""
+    annotation, default = option.annotation, option.default
+    if option.choices:
+        choices = Enum(f"{option.name}_choices", {one: one for one in option.choices}, type=str)  # type: ignore[misc]
+        annotation, default = choices, choices(default)
+    described = typer.Option(
+        option.flag,
+        help=option.help,
+        rich_help_panel=option.panel,
+        show_default=option.show_default,
+    )
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[annotation, described],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return the value of a choice, and any other value as it is."""
+    return value.value if isinstance(value, Enum) else value

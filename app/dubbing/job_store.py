@@ -26,10 +26,10 @@ from typing import Any
 
 from talkhead import storage
 from talkhead.app.home.identities import name_from_video
+from talkhead.app.request import named_files
 from talkhead.config import bounded, from_json
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.locks import FileLock, is_locked
-from talkhead.storage import existing_file
 from talkhead.terminal import printable_json
 
 STATUSES = ("queued", "running", "done", "failed", "cancelled")
@@ -40,8 +40,6 @@ MAX_JOB_BYTES = 1 << 20
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 """How long a job that failed waits before it is tried again: at first, doubled each time, at most."""
 FIT = "fit"
-FILE_OPTIONS = ("background", "transcript", "certificate", "key")
-"""Options that may name a file."""
 PACKAGE = "package"
 """Key of a result: the `package_fingerprint` of the identity package that the job used."""
 ADDING = "adding"
@@ -102,12 +100,6 @@ def _digest(text: str) -> str:
 
 
 _FIT_PREFIX = f"{FIT}-"
-
-
-def named_files(options: Mapping[str, Any]) -> list[Path]:
-    """The files that a task's options name: a background, a transcript, what is signed with."""
-    found = (existing_file(options.get(name)) for name in FILE_OPTIONS)
-    return [path for path in found if path is not None]
 
 
 def _file_state(path: Path) -> list[int]:

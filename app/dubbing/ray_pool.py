@@ -36,6 +36,7 @@ from talkhead.app.dubbing.job_store import FIT, Job, JobStore, Task
 from talkhead.app.dubbing.local_pool import WorkerConfig, make_task_runner
 from talkhead.app.dubbing.progress_view import ON_CLUSTER
 from talkhead.app.home.identities import Home
+from talkhead.app.request import secret_files
 from talkhead.errors import TalkheadError, one_line
 from talkhead.identity import (
     EXPORT_SUFFIX,
@@ -53,8 +54,6 @@ MAX_LOST = 4
 """How often Ray starts a task again whose node was lost, before the job counts as failed."""
 LOOK_S = 2.0
 CLOSE_S = 20.0
-PRIVATE_KEY = "key"
-"""The option that names one."""
 KEPT_PARCELS = 64
 """Files that stay in the object store for the next job that reads them."""
 KEPT_PACKAGES, KEPT_FITS = 32, 4
@@ -239,13 +238,13 @@ class _RayRunner:
         return delivery
 
     def _order(self, task: Task, work: Path, products: Path) -> RemoteTask:
-        place, secret = self._place, task.options.get(PRIVATE_KEY)
+        place, secret = self._place, secret_files(task.options)
         is_known = task.kind != FIT or task.identity in Home(place.home).names()
         package, digest = self._package(task.identity) if is_known else (None, "")
         files = {
             str(path): self._parcel(path)
             for path in task.files
-            if str(path) != secret and path.is_file()
+            if path not in secret and path.is_file()
         }
         return RemoteTask(
             __version__, place.studio, task, self._token, str(place.home), str(work), str(products),
@@ -466,12 +465,12 @@ def _sees(order: RemoteTask) -> bool:
 def _with_files(order: RemoteTask, folder: Path) -> Task:
     """The task with files that are on this machine, put into a folder where they aren't."""
     task = order.task
-    secret = task.options.get(PRIVATE_KEY)
-    if secret is not None and not Path(secret).is_file():
-        raise TalkheadError(
-            f"{secret}: is not on this machine, and private keys are not sent through Ray. Put it in "
-            "the same place on every node, or leave out certificate and key"
-        )
+    for secret in secret_files(task.options):
+        if not secret.is_file():
+            raise TalkheadError(
+                f"{secret}: is not on this machine, and private keys are not sent through Ray. Put it "
+                "in the same place on every node, or leave out certificate and key"
+            )
     here = {
         path: str(parcel.unpack(folder / str(number)))
         for number, (path, parcel) in enumerate(order.files.items())

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from talkhead.app import request
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS, renderer_names
-from talkhead.app.dubbing.job_store import named_files
 from talkhead.app.dubbing.table_formats import STAND_IN, column_name, records
 from talkhead.app.output.finalize import output_files
-from talkhead.app.request import OutputOptions, check_options
+from talkhead.app.request import Option, OutputOptions, check_options, declared_options, named_files
 from talkhead.errors import TalkheadError
 from talkhead.storage import existing_file, expanded, explain_os_error
 
@@ -105,7 +105,7 @@ def read_table(
     bad: list[BadRow] = []
     folder = path.absolute().parent
     found = _found_once(find_identity, folder)
-    for line, cells in records(path, COLUMNS):
+    for line, cells in records(path, columns()):
         try:
             row = _row(line, cells, folder)
             if is_taken(row.output):
@@ -154,9 +154,12 @@ def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
 # --------------------------------------------------------------------------------- rows
 
 
-OPTION_COLUMNS = {option.name: option for option in dataclasses.fields(OutputOptions)}
 OWN_COLUMNS = tuple(f.name for f in dataclasses.fields(Row) if f.name not in ("line", "options"))
-COLUMNS = (*OWN_COLUMNS, *OPTION_COLUMNS)
+
+
+def columns() -> tuple[str, ...]:
+    """The names of all columns: those of a row, then the options of an output."""
+    return (*OWN_COLUMNS, *declared_options())
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
@@ -165,8 +168,8 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
         raise TalkheadError(str(cells[""]))
     given = {column_name(name): _cell(name, value) for name, value in cells.items()}
     given = {name: text for name, text in given.items() if text}
-    if unknown := sorted(set(given) - set(COLUMNS)):
-        raise TalkheadError(f"there is no column {unknown[0]!r}. There are: {', '.join(COLUMNS)}")
+    if unknown := sorted(set(given) - set(columns())):
+        raise TalkheadError(f"there is no column {unknown[0]!r}. There are: {', '.join(columns())}")
     for name in ("audio", "output"):
         if name not in given:
             raise TalkheadError(f"{name} is missing")
@@ -214,36 +217,36 @@ def _path(text: str, folder: Path) -> Path:
 def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """What a row says of OutputOptions, as JSON's types."""
     values: dict[str, Any] = {}
-    for name, option in OPTION_COLUMNS.items():
+    for name, option in declared_options().items():
         if name in given:
-            values[name] = _value(name, given[name], str(option.type), folder)
+            values[name] = _value(option, given[name], folder)
     build_options(values)
     return values
 
 
-def _value(name: str, text: str, kind: str, folder: Path) -> Any:
+def _value(option: Option, text: str, folder: Path) -> Any:
+    """A cell of the column of an option as a value of its type, as JSON holds it."""
     try:
-        if "bool" in kind:
+        if option.kind is bool:
             return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
-        if "int" in kind:
-            return int(text)
-        if "float" in kind:
-            return float(text)
+        if option.kind in (int, float):
+            return option.kind(text)
     except (ValueError, KeyError):
-        raise TalkheadError(f"{name} {text!r}: is no {kind.split(' ')[0]}") from None
-    if "Path" in kind:
+        kind = option.kind.__name__
+        raise TalkheadError(f"{option.name} {text!r}: is no {kind}") from None
+    if option.kind is Path:
         return str(_path(text, folder))
-    beside = existing_file(str(folder / text)) if name in ("background", "transcript") else None
+    beside = existing_file(str(folder / text)) if option.names_file else None
     return str(beside) if beside is not None else text
 
 
 def build_options(values: Mapping[str, Any]) -> OutputOptions:
     """The options of a task. Raises TalkheadError for what can't be wanted."""
+    options = declared_options()
     typed: dict[str, Any] = {
-        name: Path(value) if "Path" in str(OPTION_COLUMNS[name].type) else value
-        for name, value in values.items()
+        name: Path(value) if options[name].kind is Path else value for name, value in values.items()
     }
-    return OutputOptions(**typed)
+    return request.OutputOptions(**typed)
 
 
 def _check(row: Row) -> None:

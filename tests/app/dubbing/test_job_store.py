@@ -23,7 +23,6 @@ from talkhead.app.dubbing.job_store import (
     CANCELLED,
     DONE,
     FAILED,
-    FILE_OPTIONS,
     PACKAGE,
     QUEUED,
     RUNNING,
@@ -34,6 +33,7 @@ from talkhead.app.dubbing.job_store import (
     choose_jobs,
     release_orphans,
 )
+from talkhead.app.request import declared_options
 from talkhead.errors import PackageError
 from talkhead.locks import FileLock, is_locked
 
@@ -91,7 +91,7 @@ def test_adding_again_changes_only_what_changed(store: JobStore, tmp_path: Path)
     assert held is not None and held.task.mode == "head"
 
 
-@pytest.mark.parametrize("option", FILE_OPTIONS)
+@pytest.mark.parametrize("option", [o.name for o in declared_options().values() if o.names_file])
 def test_a_file_that_an_option_names_was_replaced(
     option: str, store: JobStore, tmp_path: Path
 ) -> None:
