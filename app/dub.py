@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talkhead.app.dubbing.job_store import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    Job,
-    JobStore,
-)
+from talkhead.app.dubbing.job import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig
 from talkhead.app.dubbing.planner import identity_finder, package_finder, plan
 from talkhead.app.dubbing.progress_view import ProgressStats, clock, make_progress_view

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import SAMPLES, line_of, run
-from talkhead.app.dubbing.job_store import JobStore, Task
+from talkhead.app.dubbing.job import Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.processors import n_cores
 from talkhead.types import FRAME_RATE
 

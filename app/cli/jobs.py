@@ -13,7 +13,8 @@ from talkhead.app.cli.console import print_json, print_line, print_lines, show
 from talkhead.app.cli.options import HomeOption, JsonOption
 
 if TYPE_CHECKING:
-    from talkhead.app.dubbing.job_store import Job, JobStore
+    from talkhead.app.dubbing.job import Job
+    from talkhead.app.dubbing.job_store import JobStore
 
 jobs_app = typer.Typer(
     no_args_is_help=True, help="What dub has done and has to do: list, show, retry, cancel."
@@ -35,7 +36,7 @@ def list_jobs(
     as_json: JsonOption = False,
 ) -> None:
     """The jobs that there are, and why those set aside failed."""
-    from talkhead.app.dubbing.job_store import STATUSES
+    from talkhead.app.dubbing.job import STATUSES
 
     if unknown := sorted(set(status or ()) - set(STATUSES)):
         raise typer.BadParameter(
@@ -71,7 +72,7 @@ def show_job(
 @jobs_app.command("retry")
 def retry_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
     """Queue jobs again that were set aside or cancelled; without an ID, all that were set aside."""
-    from talkhead.app.dubbing.job_store import FAILED
+    from talkhead.app.dubbing.job import FAILED
 
     store = _store(home)
     moved = store.retry([job.id for job in _choose(store, ids or [], (FAILED,))])
@@ -81,7 +82,7 @@ def retry_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
 @jobs_app.command("cancel")
 def cancel_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
     """Cancel jobs, running ones too; without an ID, all that are queued or running."""
-    from talkhead.app.dubbing.job_store import QUEUED, RUNNING
+    from talkhead.app.dubbing.job import QUEUED, RUNNING
 
     store = _store(home)
     moved = store.cancel([job.id for job in _choose(store, ids or [], (QUEUED, RUNNING))])

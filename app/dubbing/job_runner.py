@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from talkhead.app.dubbing.events import Event, JobFinished, JobProgressed, JobStarted
-from talkhead.app.dubbing.job_store import CANCELLED, QUEUED, Job, JobStore, Task
+from talkhead.app.dubbing.job import CANCELLED, DONE, QUEUED, RUNNING, Job, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.table import build_options
 from talkhead.app.output.finalize import check_subtitles_free
 from talkhead.app.output.publish import product_names, publish, settle
@@ -54,7 +55,7 @@ def run_job(
     store: JobStore,
     job_id: str,
     perform: RunTask,
-    most_tries: int,
+    max_tries: int,
     tell: Callable[[Event], None],
 ) -> JobFinished:
     """Claim a job, do it, put its files where they belong, and say so in its file.
@@ -77,7 +78,7 @@ def run_job(
                 claim.requeue()
                 halt = one_line(error)
             else:
-                claim.fail(one_line(error), most_tries)
+                claim.fail(one_line(error), max_tries)
         job = claim.job
         return JobFinished(job_id, job.status, job.reason, job.retry_at, job.result, halt)
 
@@ -199,3 +200,31 @@ def job_state(store: JobStore, job_id: str) -> JobFinished:
         return JobFinished(job_id, CANCELLED, "its file was removed")
     retry_at = time.time() + 1.0 if job.status not in (QUEUED,) else job.retry_at
     return JobFinished(job_id, job.status, job.reason, retry_at, job.result)
+
+
+def fail_orphan(store: JobStore, job_id: str, reason: str, max_tries: int) -> Job | None:
+    """Record the failure of a job whose worker process died.
+
+    Args:
+        store: The store.
+        job_id: ID of the job.
+        reason: What happened to the worker.
+        max_tries: Number of failures after which the job is marked as failed.
+
+    Returns:
+        The job in its new state, or None if it was not left running.
+
+    Raises:
+        TalkheadError: If the job's file cannot be read, written or moved.
+    """
+    job = store.find(job_id)
+    if job is None or job.status != RUNNING:
+        return None
+    with store.hold(job) as claim:
+        if claim is None:
+            return None
+        if claim.job.result:
+            claim.move(claim.job, DONE)
+        else:
+            claim.fail(reason, max_tries)
+        return claim.job

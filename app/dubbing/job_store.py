@@ -1,160 +1,101 @@
-"""Jobs on disk: each a small JSON file in the folder of its status. No daemon, no database.
+"""Jobs on disk: one small JSON file per job, in the folder of its status. No daemon, no database.
 
 HOME/jobs/
-  queued/ running/ done/ failed/ cancelled/     ID.json each; a job is in exactly one of them
-  work/ID/                what a job that isn't done has made so far
-  locks/ID                held by whoever works on the job, gone with that process
-  cancelling/ID           somebody wants the running job stopped
+  queued/ running/ done/ failed/ cancelled/     ID.json; a job is in exactly one of these folders
+  work/ID/                intermediate files of a job that is not done
+  locks/ID                lock of the process that runs the job; released when that process ends
+  cancelling/ID           request to stop the running job
 
-A job changes its status by one rename. Whoever works on it holds its lock, and the system ends the lock
-with the process: so a job in running/ whose lock is free belongs to nobody, and goes back to the queue.
-One output, one job: a job's id is made of where its output goes.
+A job changes status with a single rename. The process that runs it holds its lock, which the operating
+system releases when the process ends: a job in running/ whose lock is free has no owner and is queued
+again. Each output has one job: the job's ID is derived from the output path.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from talkhead import storage
-from talkhead.app.home.identities import name_from_video
-from talkhead.app.request import named_files
-from talkhead.config import bounded, from_json
+from talkhead.app.dubbing.job import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    FIT,
+    FIT_PREFIX,
+    FORMAT,
+    PACKAGE,
+    QUEUED,
+    RUNNING,
+    STATUSES,
+    Job,
+    Task,
+)
+from talkhead.config import from_json
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.locks import FileLock, is_locked
 from talkhead.terminal import printable_json
 
-STATUSES = ("queued", "running", "done", "failed", "cancelled")
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATUSES
-FORMAT = 1
 OLDER_ADVICE = "Remove it, and run the same talkhead dub again"
 MAX_JOB_BYTES = 1 << 20
-FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
-"""How long a job that failed waits before it is tried again: at first, doubled each time, at most."""
-FIT = "fit"
-PACKAGE = "package"
-"""Key of a result: the `package_fingerprint` of the identity package that the job used."""
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 2.0, 300.0
+"""Delay before a failed job is retried: after the first failure, doubled after each, up to a maximum."""
 ADDING = "adding"
-"""The lock of whoever adds jobs."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a job is to do. Paths are absolute.
-
-    kind: "line", a line said, or "fit", a person learnt. identity: who, as a name or a package's
-    folder. output: the finished file; "" for a fit. video: the footage to fit, or the one whose
-    timeline a line keeps. digest: SHA-256 of the footage to fit. preset: of a fit. options: of
-    OutputOptions, those given. needs: the id of the job that must be done before.
-    """
-
-    kind: str
-    identity: str
-    audio: str = ""
-    output: str = ""
-    video: str = ""
-    digest: str = ""
-    renderer: str = ""
-    mode: str = "paste"
-    preset: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    needs: str = ""
-
-    @property
-    def id(self) -> str:
-        """Of the output, readable: the same for every task with this output; of a fit, of who, by their
-        footage, and how."""
-        is_fit = self.kind == FIT
-        goal = Path(self.identity if is_fit else self.output)
-        what = f"{FIT} {self.renderer} {self.digest}" if is_fit else self.kind
-        digest = _digest(f"{what} {goal}")[:10]
-        return f"{_FIT_PREFIX if is_fit else ''}{name_from_video(goal)[:40]}-{digest}"
-
-    @property
-    def files(self) -> list[Path]:
-        """The files that it reads: sound, footage, and what its options name."""
-        return [
-            *(Path(path) for path in (self.audio, self.video) if path),
-            *named_files(self.options),
-        ]
-
-    def fingerprint(self) -> str:
-        """Another one for another task, or when a file that it reads was replaced."""
-        files = [_file_state(path) for path in self.files]
-        what = {name: value for name, value in asdict(self).items() if name != "needs"}
-        text = json.dumps([what, files], sort_keys=True, ensure_ascii=False)
-        return _digest(text)[:16]
-
-
-def _digest(text: str) -> str:
-    """SHA-256 of a text; names of files that are no UTF-8 have lone surrogates."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-_FIT_PREFIX = f"{FIT}-"
-
-
-def _file_state(path: Path) -> list[int]:
-    """Size and time of change; nothing for a file that isn't there."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return []
-    return [state.st_size, state.st_mtime_ns]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task and how far it is. status: the folder it is in.
-
-    order: its place among others. made_of: the task's fingerprint. tries: how often it has failed.
-    retry_at: not to be tried again before, Unix time. reason: why it failed last. result: of a job
-    that is done, else empty.
-    """
-
-    id: str
-    status: str
-    task: Task
-    order: int
-    made_of: str
-    tries: int = bounded(0, 0, 1_000_000)
-    retry_at: float = bounded(0.0, 0.0, 1e12)
-    reason: str = ""
-    result: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """What the job's file holds; the status is where it lies."""
-        return {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "status"}}
+"""Name of the lock held while jobs are added."""
 
 
 class JobStore:
-    """The jobs of one home folder. Any number of processes may work on them at once."""
+    """The jobs of one home folder. Any number of processes can use it at once.
+
+    Args:
+        path: The folder of the jobs.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def prepare(self) -> None:
-        """Make the folders. Raises TalkheadError where that can't be done."""
+        """Create the folders.
+
+        Raises:
+            TalkheadError: If a folder cannot be created.
+        """
         for name in (*STATUSES, "work", "locks", "cancelling", "temporary"):
             storage.make_folder(self.path / name)
 
     def work_path(self, job_id: str) -> Path:
-        """The folder of what a job has made so far."""
+        """Return the folder of a job's intermediate files.
+
+        Args:
+            job_id: ID of the job.
+
+        Returns:
+            The folder, which need not exist.
+        """
         return self.path / "work" / job_id
 
-    # ------------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------------ reading
 
     def find(self, job_id: str) -> Job | None:
-        """The job of that id, if there is one and it can be read."""
-        for _ in range(2):  # it may move on while we look
+        """Find a job by its ID.
+
+        Args:
+            job_id: ID of the job.
+
+        Returns:
+            The job, or None if there is none that can be read.
+
+        Raises:
+            PackageError: If the job's file has another format version.
+        """
+        for _ in range(2):  # its status may change during the search
             for status in STATUSES:
                 job = self._read(status, job_id)
                 if job is not None:
@@ -162,9 +103,19 @@ class JobStore:
         return None
 
     def jobs(self, statuses: Collection[str] = STATUSES) -> list[Job]:
-        """All jobs of those statuses in their order. Damaged files are left out."""
+        """List jobs in queue order. Damaged files are skipped.
+
+        Args:
+            statuses: The statuses to include.
+
+        Returns:
+            The jobs.
+
+        Raises:
+            PackageError: If a job's file has another format version.
+        """
         found: dict[str, Job] = {}
-        for status in STATUSES:  # the order in which a job moves on: a later one is the newer
+        for status in STATUSES:  # in the order of a job's life: a later status is the newer one
             if status in statuses:
                 for job_id in self._ids(status):
                     job = self._read(status, job_id)
@@ -173,12 +124,19 @@ class JobStore:
         return sorted(found.values(), key=lambda job: (job.order, job.id))
 
     def open_fits(self) -> list[Task]:
-        """The fits that are still to be made, whichever table asked for them."""
+        """List the tasks of fits that are queued or running, of all tables.
+
+        Returns:
+            The tasks.
+
+        Raises:
+            PackageError: If a job's file has another format version.
+        """
         found = (
             self._read(status, job_id)
             for status in (QUEUED, RUNNING)
             for job_id in self._ids(status)
-            if job_id.startswith(_FIT_PREFIX)
+            if job_id.startswith(FIT_PREFIX)
         )
         return [job.task for job in found if job is not None and job.task.kind == FIT]
 
@@ -193,8 +151,8 @@ class JobStore:
         return self.path / status / f"{job_id}.json"
 
     def _read(self, status: str, job_id: str) -> Job | None:
-        """The job in a file, None where it has gone on, or was torn by a power cut: whoever adds it again
-        writes it anew. Raises PackageError for one of another version."""
+        """Read a job's file. Return None if it is missing or damaged; adding the job again rewrites it.
+        Raise PackageError for another format version."""
         path = self._file(status, job_id)
         try:
             data = storage.decode_json(storage.read_bytes(path, MAX_JOB_BYTES))
@@ -210,7 +168,11 @@ class JobStore:
         return job if job.id == job_id else None
 
     def damaged(self) -> list[Path]:
-        """Files that hold no job, and that nothing is done with."""
+        """List the files that contain no valid job. They are ignored everywhere else.
+
+        Returns:
+            Their paths.
+        """
         files = [self._file(status, job_id) for status in STATUSES for job_id in self._ids(status)]
         return [
             path
@@ -223,30 +185,37 @@ class JobStore:
     def add(
         self, tasks: Iterable[Task], package_of: Callable[[Task], str] = lambda task: ""
     ) -> None:
-        """Queue tasks that aren't there yet, and those whose job was of another task, has lost its
-        output, or was done with another package than it would be now.
+        """Queue new tasks, and tasks whose existing job is out of date.
 
-        package_of: the state of the package that a task would be done with now, "" where there is
-        none yet. Jobs that are running, done with their output, set aside or cancelled stay as they
-        are. Raises TalkheadError.
+        A job is out of date if its task or an input file has changed, if it is done and its output is
+        missing, or if it used another package than it would use now. Other jobs are left as they are,
+        whether running, done, failed or cancelled.
+
+        Args:
+            tasks: The tasks.
+            package_of: Function from a task to the fingerprint of the package that it would use now;
+                "" if there is none yet.
+
+        Raises:
+            TalkheadError: If the files cannot be written.
         """
         self.prepare()
         with self._adding():
             known = {job.id: job for job in self.jobs()}
             order = 1 + max((job.order for job in known.values()), default=0)
-            fresh: list[Job] = []
-            for place, task in enumerate(tasks):
-                job = Job(task.id, QUEUED, task, order + place, task.fingerprint())
+            new: list[Job] = []
+            for position, task in enumerate(tasks):
+                job = Job(task.id, QUEUED, task, order + position, task.fingerprint())
                 old = known.get(job.id)
                 if old is None:
-                    fresh.append(job)
-                elif not _is_settled(old, job, package_of(task)):
+                    new.append(job)
+                elif not _is_current(old, job, package_of(task)):
                     self._replace(old, job)
-            self._write_all(fresh)
+            self._write_all(new)
 
     @contextmanager
     def _adding(self) -> Iterator[None]:
-        """A block for one process at a time: two that add the same job at once would write it twice."""
+        """Hold the lock for adding: two processes that add the same job at once would write it twice."""
         while (lock := FileLock.take(self.path / "locks" / ADDING)) is None:
             time.sleep(0.02)
         try:
@@ -255,14 +224,14 @@ class JobStore:
             lock.release()
 
     def _replace(self, old: Job, job: Job) -> None:
-        """Queue a job in place of an old one; not if that is being worked on just now."""
+        """Replace an old job by a queued one, unless the old one is running at this moment."""
         with self.hold(old) as claim:
             if claim is not None:
                 storage.remove(self.work_path(old.id))
                 claim.queue(job)
 
     def _write_all(self, jobs: list[Job]) -> None:
-        """Write the files of new jobs: many of them, so the disk is waited for once, not for each."""
+        """Write the files of new jobs. They can be many, so they share one sync to disk."""
         token = secrets.token_hex(4)
         named = [(self.path / "temporary" / f"{job.id}-{token}.json", job) for job in jobs]
         with storage.translate_os_errors(self.path):
@@ -275,7 +244,14 @@ class JobStore:
             storage.sync(self.path / QUEUED)
 
     def write(self, job: Job) -> None:
-        """Have the job's file say what job says, whole or as before, where its status is."""
+        """Write a job's file atomically into the folder of its status.
+
+        Args:
+            job: The job.
+
+        Raises:
+            TalkheadError: If the file cannot be written.
+        """
         temporary = self.path / "temporary" / f"{job.id}-{secrets.token_hex(4)}.json"
         target = self._file(job.status, job.id)
         with storage.translate_os_errors(target):
@@ -287,7 +263,19 @@ class JobStore:
                 temporary.unlink(missing_ok=True)
 
     def rename(self, job_id: str, old: str, new: str) -> bool:
-        """Whether the job moved from one status to another; not if it wasn't there any more."""
+        """Move a job's file from one status to another.
+
+        Args:
+            job_id: ID of the job.
+            old: Its present status.
+            new: Its new status.
+
+        Returns:
+            False if the job no longer had the old status.
+
+        Raises:
+            TalkheadError: If the file cannot be moved.
+        """
         target = self._file(new, job_id)
         with storage.translate_os_errors(target):
             try:
@@ -297,11 +285,21 @@ class JobStore:
             storage.sync(target.parent)
         return True
 
-    # ------------------------------------------------------------------------ working
+    # ----------------------------------------------------------------------- claiming
 
     @contextmanager
     def claim(self, job_id: str) -> Iterator[Claim | None]:
-        """A block in which a queued job runs and is ours; None if it isn't to be had."""
+        """Claim a queued job for the duration of a `with` block and mark it as running.
+
+        Args:
+            job_id: ID of the job.
+
+        Yields:
+            The claim, or None if the job is not available.
+
+        Raises:
+            TalkheadError: If the job's file cannot be read or moved.
+        """
         job = self._read(QUEUED, job_id)
         with self.hold(job) as claim:
             if claim is not None:
@@ -310,8 +308,17 @@ class JobStore:
 
     @contextmanager
     def hold(self, job: Job | None) -> Iterator[Claim | None]:
-        """A block in which nobody else changes a job; None while somebody works on it, or if it has
-        another status by now."""
+        """Lock a job for the duration of a `with` block.
+
+        Args:
+            job: The job; None is never available.
+
+        Yields:
+            The claim, or None if another process holds the job or its status has changed.
+
+        Raises:
+            TalkheadError: If the lock cannot be created.
+        """
         lock = None if job is None else FileLock.take(self.path / "locks" / job.id)
         if job is None or lock is None:
             yield None
@@ -323,7 +330,17 @@ class JobStore:
             lock.release()
 
     def recover(self, ids: Collection[str] | None = None) -> list[str]:
-        """Queue the running jobs that nobody works on any more, all or of those ids; their ids."""
+        """Queue running jobs whose process has ended.
+
+        Args:
+            ids: IDs of the jobs to check; None checks all.
+
+        Returns:
+            The IDs of the jobs that were moved.
+
+        Raises:
+            TalkheadError: If a job's file cannot be read or moved.
+        """
         recovered = []
         for job_id in self._ids(RUNNING) if ids is None else ids:
             with self.hold(self._read(RUNNING, job_id)) as claim:
@@ -333,10 +350,10 @@ class JobStore:
         return recovered
 
     def tidy(self) -> None:
-        """Remove what is left of jobs that are done, and of processes that were killed."""
+        """Remove leftovers of finished jobs and of killed processes."""
         storage.remove_stale(self.path / "temporary", "")
         for entry in self._entries("locks"):
-            is_locked(entry)  # removes it where it isn't
+            is_locked(entry)  # removes the file of a lock that is free
         for entry in self._entries("work"):
             job = self.find(entry.name)
             if job is not None and job.status in (DONE, CANCELLED):
@@ -349,7 +366,17 @@ class JobStore:
         return list(folder.iterdir()) if folder.is_dir() else []
 
     def retry(self, ids: Iterable[str]) -> list[str]:
-        """Queue set aside or cancelled jobs again, their failures forgotten; the ids of those queued."""
+        """Queue failed or cancelled jobs again and reset their failures.
+
+        Args:
+            ids: IDs of jobs.
+
+        Returns:
+            The IDs of the jobs that were queued.
+
+        Raises:
+            TalkheadError: If a job's file cannot be read or moved.
+        """
         moved = []
         for job_id in ids:
             job = self.find(job_id)
@@ -362,7 +389,17 @@ class JobStore:
         return moved
 
     def cancel(self, ids: Iterable[str]) -> list[str]:
-        """Cancel queued, running and set-aside jobs; a running one stops within a second. Their ids."""
+        """Cancel queued, running and failed jobs. A running job stops within a second.
+
+        Args:
+            ids: IDs of jobs.
+
+        Returns:
+            The IDs of the jobs that were cancelled or will be.
+
+        Raises:
+            TalkheadError: If a job's file cannot be read or moved.
+        """
         moved = []
         for job_id in ids:
             job = self.find(job_id)
@@ -377,13 +414,22 @@ class JobStore:
 
     @contextmanager
     def removing(self, jobs: Collection[Job]) -> Iterator[None]:
-        """A block at whose end jobs are gone with all that they left. Raises TalkheadError, before the
-        block, for one that somebody works on."""
+        """Lock jobs for the duration of a `with` block and remove them and their files at its end.
+
+        Args:
+            jobs: The jobs.
+
+        Yields:
+            None.
+
+        Raises:
+            TalkheadError: Before the block, if one of the jobs is running.
+        """
         with ExitStack() as stack:
             for job in jobs:
                 if stack.enter_context(self.hold(job)) is None:
                     raise TalkheadError(
-                        f"job {job.id}: somebody works on it. Wait for it, or stop it: talkhead jobs "
+                        f"job {job.id}: is running. Wait until it ends, or stop it: talkhead jobs "
                         f"cancel {job.id}"
                     )
             yield
@@ -393,20 +439,27 @@ class JobStore:
                 storage.remove(self.path / "cancelling" / job.id)
 
     def is_cancelling(self, job_id: str) -> bool:
-        """Whether somebody wants the job stopped."""
+        """Check whether a running job was asked to stop.
+
+        Args:
+            job_id: ID of the job.
+
+        Returns:
+            True if it was.
+        """
         return (self.path / "cancelling" / job_id).exists()
 
 
-def _is_settled(old: Job, new: Job, package: str) -> bool:
-    """Whether an old job needs nothing done for the new one with the same output."""
+def _is_current(old: Job, new: Job, package: str) -> bool:
+    """Check whether an existing job already covers a new one with the same output."""
     if old.status == RUNNING:
         return True
     if old.made_of != new.made_of:
         return False
     if old.status != DONE:
         return True
-    is_made = old.task.output != "" and Path(old.task.output).exists() and bool(old.result)
-    return is_made and package in ("", old.result.get(PACKAGE, package))
+    has_output = old.task.output != "" and Path(old.task.output).exists() and bool(old.result)
+    return has_output and package in ("", old.result.get(PACKAGE, package))
 
 
 def _encoded(job: Job) -> bytes:
@@ -415,15 +468,27 @@ def _encoded(job: Job) -> bytes:
 
 
 class Claim:
-    """A job that this process holds the lock of, and what may be done with it."""
+    """A job whose lock this process holds, with the operations that change it.
+
+    Args:
+        store: The job's store.
+        job: The job.
+    """
 
     def __init__(self, store: JobStore, job: Job) -> None:
         self.store, self.job = store, job
 
     def move(self, job: Job, status: str) -> None:
-        """Have the file say what job says, then move it to a status.
+        """Write the job's file, then move it to a status.
 
-        Killed between the two, the job is still where it was, and still whole.
+        If the process is killed between the two, the job keeps its status and its file is complete.
+
+        Args:
+            job: The job with its new values.
+            status: Its new status.
+
+        Raises:
+            TalkheadError: If the file cannot be written or moved.
         """
         unmoved = replace(job, status=self.job.status)
         if unmoved != self.job:
@@ -433,43 +498,82 @@ class Claim:
         self.job = replace(job, status=status)
 
     def queue(self, job: Job) -> None:
-        """Have job done, as if nobody had ever wanted it stopped."""
-        self._unmark()
+        """Queue the job and withdraw any request to stop it.
+
+        Args:
+            job: The job with its new values.
+
+        Raises:
+            TalkheadError: If the file cannot be written or moved.
+        """
+        self._clear_stop_request()
         self.move(job, QUEUED)
 
     def complete(self, result: Mapping[str, Any]) -> None:
-        """The job is done; what it worked with goes. result must not be empty."""
+        """Mark the job as done and remove its intermediate files.
+
+        Args:
+            result: The values to record. They must not be empty.
+
+        Raises:
+            TalkheadError: If the file cannot be written or moved.
+        """
         self.move(replace(self.job, result=result, reason=""), DONE)
         self._clear()
 
-    def fail(self, reason: str, most_tries: int) -> None:
-        """The job failed: it is tried again later, or set aside after most_tries."""
+    def fail(self, reason: str, max_tries: int) -> None:
+        """Record a failure: queue the job for a retry, or mark it as failed.
+
+        Args:
+            reason: What went wrong, in one line.
+            max_tries: Number of failures after which the job is marked as failed.
+
+        Raises:
+            TalkheadError: If the file cannot be written or moved.
+        """
         tries = self.job.tries + 1
-        wait_s = min(FIRST_WAIT_S * 2.0 ** (tries - 1), LONGEST_WAIT_S)
+        wait_s = min(INITIAL_BACKOFF_S * 2.0 ** (tries - 1), MAX_BACKOFF_S)
         job = replace(self.job, tries=tries, reason=reason, retry_at=time.time() + wait_s)
-        self.move(job, FAILED if tries >= most_tries else QUEUED)
+        self.move(job, FAILED if tries >= max_tries else QUEUED)
 
     def requeue(self) -> None:
-        """Queue the job as if it had not been claimed."""
+        """Queue the job again without counting a failure.
+
+        Raises:
+            TalkheadError: If the file cannot be moved.
+        """
         self.move(self.job, QUEUED)
 
     def cancel(self) -> None:
-        """The job is not wanted any more."""
+        """Mark the job as cancelled and remove its intermediate files.
+
+        Raises:
+            TalkheadError: If the file cannot be written or moved.
+        """
         self.move(replace(self.job, reason="cancelled"), CANCELLED)
         self._clear()
 
     def _clear(self) -> None:
         storage.remove(self.store.work_path(self.job.id))
-        self._unmark()
+        self._clear_stop_request()
 
-    def _unmark(self) -> None:
+    def _clear_stop_request(self) -> None:
         storage.remove(self.store.path / "cancelling" / self.job.id)
 
 
 def choose_jobs(store: JobStore, ids: Collection[str], statuses: Collection[str]) -> list[Job]:
-    """The jobs of those ids, or beginnings of ids; without any, all of the statuses.
+    """Select jobs by ID or unique prefix.
 
-    Raises PackageError naming an id that there is none of, or more than one.
+    Args:
+        store: The store.
+        ids: IDs or prefixes; if empty, all jobs of the statuses are selected.
+        statuses: Statuses that apply if no IDs are given.
+
+    Returns:
+        The jobs.
+
+    Raises:
+        PackageError: If an ID or prefix matches no job, or more than one.
     """
     everything = store.jobs()
     if not ids:
@@ -480,22 +584,7 @@ def choose_jobs(store: JobStore, ids: Collection[str], statuses: Collection[str]
             job for job in everything if job.id.startswith(wanted)
         ]
         if len(found) != 1:
-            several = f"there are {len(found)} whose ids begin so" if found else "there is none"
-            raise PackageError(f"job {wanted}: {several}. `talkhead jobs list` shows their ids")
+            problem = f"matches {len(found)} jobs" if found else "matches no job"
+            raise PackageError(f"job {wanted}: {problem}. `talkhead jobs list` shows the IDs")
         chosen += found
     return chosen
-
-
-def release_orphans(store: JobStore, job_id: str, reason: str, most_tries: int) -> Job | None:
-    """The job of a worker that died, queued again or set aside; None if it wasn't left running."""
-    job = store.find(job_id)
-    if job is None or job.status != RUNNING:
-        return None
-    with store.hold(job) as claim:
-        if claim is None:
-            return None
-        if claim.job.result:
-            claim.move(claim.job, DONE)
-        else:
-            claim.fail(reason, most_tries)
-        return claim.job

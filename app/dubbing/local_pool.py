@@ -1,4 +1,4 @@
-"""Workers of one machine: spawned processes (mediapipe hangs after a fork), a pipe to each."""
+"""Run jobs in worker processes on this machine. They are spawned: mediapipe hangs after a fork."""
 
 from __future__ import annotations
 
@@ -17,23 +17,31 @@ from typing import Any
 
 from talkhead.app.cli.console import LineHandler
 from talkhead.app.dubbing.events import Event, JobFinished
-from talkhead.app.dubbing.job_runner import RunTask, run_job
-from talkhead.app.dubbing.job_store import Job, JobStore, release_orphans
+from talkhead.app.dubbing.job import Job
+from talkhead.app.dubbing.job_runner import RunTask, fail_orphan, run_job
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.errors import TalkheadError
 
-STUDIO = "talkhead.app.dubbing.task_runner:Studio"
+TASK_RUNNER = "talkhead.app.dubbing.task_runner:TaskRunner"
 MAX_EARLY_DEATHS = 3
-"""Workers that end one after the other without having done anything: something is wrong for all."""
+"""Number of workers in a row that may die before their first event; more indicate a common cause."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker needs to know. studio: "module:name" of what makes a Perform of home and device."""
+    """Configuration of the workers of a pool.
+
+    Attributes:
+        store: Folder of the job store.
+        home: The home folder.
+        max_tries: Number of failures after which a job is marked as failed.
+        task_runner: "module:name" of a function or class that makes a RunTask of home folder and device.
+    """
 
     store: Path
     home: Path
-    most_tries: int = 3
-    studio: str = STUDIO
+    max_tries: int = 3
+    task_runner: str = TASK_RUNNER
 
 
 @dataclass
@@ -47,28 +55,38 @@ class _Worker:
 
 @dataclass
 class LocalPool:
-    """Processes that do jobs, one for each of the devices."""
+    """A worker pool with one process per device; see WorkerPool.
 
-    place: WorkerConfig
+    Attributes:
+        config: Configuration of the workers.
+        devices: The device of each worker; a device can occur several times.
+    """
+
+    config: WorkerConfig
     devices: list[str]
     _workers: list[_Worker] = field(default_factory=list)
     _early_deaths: int = 0
 
     @property
     def size(self) -> int:
-        """How many jobs can be done at once."""
+        """Number of jobs that can run at once."""
         return len(self.devices)
 
     def room(self) -> int:
-        """How many more jobs can be started now."""
+        """Return how many more jobs can be started; see WorkerPool."""
         return self.size - sum(1 for worker in self._workers if worker.job_id)
 
     def start(self, job: Job, n_threads: int) -> None:
-        """Give a job to a worker that has none; there must be room."""
+        """Start a job in an idle worker; see WorkerPool.
+
+        Args:
+            job: The job.
+            n_threads: Number of threads for the job.
+        """
         idle = next((worker for worker in self._workers if not worker.job_id), None)
         worker = idle or self._start_worker()
         worker.job_id = job.id
-        with suppress(OSError):  # it died just now; wait() will see
+        with suppress(OSError):  # it has just died; wait() handles that
             worker.pipe.send((job.id, n_threads))
 
     def _start_worker(self) -> _Worker:
@@ -79,7 +97,10 @@ class LocalPool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=_work, args=(theirs, self.place, free[0]), name="talkhead worker", daemon=True
+            target=_run_worker,
+            args=(theirs, self.config, free[0]),
+            name="talkhead worker",
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -88,8 +109,17 @@ class LocalPool:
         return worker
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """What workers have told since, after at most so many seconds. Raises TalkheadError when they
-        die as fast as they start."""
+        """Wait for events; see WorkerPool.
+
+        Args:
+            timeout_s: Maximum time to wait in seconds.
+
+        Returns:
+            The events.
+
+        Raises:
+            TalkheadError: If workers repeatedly die right after their start.
+        """
         by_pipe = {worker.pipe: worker for worker in self._workers}
         events: list[Event] = []
         for pipe in wait(list(by_pipe), timeout_s):
@@ -106,7 +136,7 @@ class LocalPool:
         return events
 
     def _handle_death(self, worker: _Worker) -> list[Event]:
-        """What becomes of the job of a worker that died."""
+        """Remove a worker that died and record the failure of its job."""
         worker.process.join()
         self._workers.remove(worker)
         worker.pipe.close()
@@ -116,20 +146,20 @@ class LocalPool:
             self._early_deaths += 1
         if self._early_deaths >= MAX_EARLY_DEATHS:
             raise TalkheadError(
-                f"{self._early_deaths} workers ended before they had begun ({how}). `talkhead doctor` "
-                "tells what is wrong here; with too little memory, pass a smaller --workers"
+                f"{self._early_deaths} workers died on startup ({how}). Run `talkhead doctor` to check "
+                "this machine; if memory is short, pass a smaller --workers"
             )
         if not worker.job_id:
             return []
-        store = JobStore(self.place.store)
-        reason = f"its worker ended ({how}), for want of memory perhaps"
-        job = release_orphans(store, worker.job_id, reason, self.place.most_tries)
+        store = JobStore(self.config.store)
+        reason = f"its worker died ({how}), possibly out of memory"
+        job = fail_orphan(store, worker.job_id, reason, self.config.max_tries)
         if job is None:
             return [JobFinished(worker.job_id)]
         return [JobFinished(job.id, job.status, job.reason, job.retry_at, job.result)]
 
     def close(self) -> None:
-        """End all workers; what they were doing is gone on with the next time."""
+        """Kill all workers; their jobs are resumed by the next run."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -138,48 +168,51 @@ class LocalPool:
         self._workers.clear()
 
 
-# ------------------------------------------------------------------------ in the worker
+# ---------------------------------------------------------------- in the worker process
 
 
-def _work(pipe: Connection, place: WorkerConfig, device: str) -> None:
-    """Do jobs until the coordinator is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's: it ends us
+def _run_worker(pipe: Connection, config: WorkerConfig, device: str) -> None:
+    """Run jobs until the coordinator is gone."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the coordinator handles Ctrl-C and ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads sleep
     LineHandler.install()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         try:
             pipe.send(event)
-        except OSError:  # the coordinator is gone: whoever comes next goes on with the job
+        except OSError:  # the coordinator is gone; the next run resumes the job
             os._exit(1)
 
-    store, perform = JobStore(place.store), make_task_runner(place.studio, place.home, device)
+    store = JobStore(config.store)
+    run_task = make_task_runner(config.task_runner, config.home, device)
     while True:
         try:
             job_id, n_threads = pipe.recv()
         except (EOFError, OSError):
             return
-        os.environ["OMP_NUM_THREADS"] = str(n_threads)  # set_threads() keeps to it
-        tell(_run_reporting(store, job_id, perform, place.most_tries, tell))
+        os.environ["OMP_NUM_THREADS"] = str(n_threads)  # read by set_threads()
+        emit(_run_reporting(store, job_id, run_task, config.max_tries, emit))
 
 
 def _run_reporting(
     store: JobStore,
     job_id: str,
-    perform: RunTask,
-    most_tries: int,
-    tell: Callable[[Event], None],
+    run_task: RunTask,
+    max_tries: int,
+    emit: Callable[[Event], None],
 ) -> JobFinished:
     try:
-        return run_job(store, job_id, perform, most_tries, tell)
-    except TalkheadError as error:  # the job's own file can't be written: no job could go on
+        return run_job(store, job_id, run_task, max_tries, emit)
+    except TalkheadError as error:  # the job's own file cannot be written: no job can run
         return JobFinished(job_id, halt=str(error))
 
 
 def _end_with_parent() -> None:
-    """End at once when the coordinator is gone, however it went."""
+    """End this process as soon as the coordinator has ended for any reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -187,8 +220,17 @@ def _end_with_parent() -> None:
 
 
 def make_task_runner(name: str, home: Path, device: str) -> RunTask:
-    """What "module:name" makes of a home and a device."""
+    """Make the task runner of a worker.
+
+    Args:
+        name: "module:name" of a function or class that makes a RunTask.
+        home: The home folder.
+        device: Device that the runner uses.
+
+    Returns:
+        The task runner.
+    """
     module, _, attribute = name.partition(":")
-    studio: Any = getattr(importlib.import_module(module), attribute)
-    perform: RunTask = studio(home, device)
-    return perform
+    factory: Any = getattr(importlib.import_module(module), attribute)
+    run_task: RunTask = factory(home, device)
+    return run_task

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.choices import DEFAULT_PRESET
-from talkhead.app.dubbing.job_store import (
-    FIT,
-    Task,
-)
+from talkhead.app.dubbing.job import FIT, Task
 from talkhead.app.dubbing.table import FindIdentity, Row
 from talkhead.app.home.identities import (
     DEFAULT_RENDERER,

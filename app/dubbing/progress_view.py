@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkhead.app.dubbing.events import Event, JobFinished, JobProgressed, JobStarted
-from talkhead.app.dubbing.job_store import DONE, FAILED, Job
+from talkhead.app.dubbing.job import DONE, FAILED, Job
 from talkhead.progress import JsonProgress, Style
 from talkhead.terminal import printable
 

@@ -1,14 +1,14 @@
-"""Jobs on a Ray cluster: Ray says where, moves what is not on a shared disk, and sees nodes die.
+"""Run jobs on a Ray cluster: scheduling, transfer of files that are not on a shared disk, node failure.
 
-Each job is one task. Its claim stays with the driver, so that no lost node can lose or double it; what
-a node has made comes back through the object store, or lies in the shared home folder, where a task that
-Ray starts again elsewhere goes on from the last finished segment. Files are read where they are if a node
-sees them there, and taken from the object store if not; but private keys are not sent.
+Each job is one Ray task. The driver keeps the claim, so a lost node can neither lose nor duplicate a job.
+Results return through the object store, or are written to the shared home folder, where a task that Ray
+restarts on another node resumes after the last finished segment. A node reads files in place if it can
+access them there, and from the object store otherwise. Private keys are never sent.
 
-A node without that home folder keeps in its user's cache
+A node that does not share the home folder caches, in the user's cache folder:
 
-  packages/DIGEST/NAME    the people who speak, by their packages' content
-  fits/NAME-DIGEST/       a home for each person who is fitted, by their footage
+  packages/DIGEST/NAME    packages of the identities that speak, by the digest of their manifest
+  fits/NAME-DIGEST/       a home folder for each identity that is fitted, by the digest of its footage
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from platformdirs import user_cache_path
 
 from talkhead import __version__
 from talkhead.app.dubbing.events import Event, JobFinished
+from talkhead.app.dubbing.job import FIT, Job, Task
 from talkhead.app.dubbing.job_runner import HaltError, JobCancelledError, RunTask, run_job
-from talkhead.app.dubbing.job_store import FIT, Job, JobStore, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.local_pool import WorkerConfig, make_task_runner
 from talkhead.app.dubbing.progress_view import ON_CLUSTER
 from talkhead.app.home.identities import Home
@@ -49,24 +50,28 @@ from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import make_folder, remove, sha256_of, write_bytes
 
 TOKEN = "shared-token"
-CONNECT_S = 5.0
-MAX_LOST = 4
-"""How often Ray starts a task again whose node was lost, before the job counts as failed."""
-LOOK_S = 2.0
-CLOSE_S = 20.0
-KEPT_PARCELS = 64
-"""Files that stay in the object store for the next job that reads them."""
+CONNECT_TIMEOUT_S = 5.0
+MAX_NODE_FAILURES = 4
+"""Number of restarts after the loss of a node before the job counts as failed."""
+RESOURCE_POLL_S = 2.0
+SHUTDOWN_TIMEOUT_S = 20.0
+KEPT_PAYLOADS = 64
+"""Number of input files kept in the object store for later jobs."""
 KEPT_PACKAGES, KEPT_FITS = 32, 4
-"""What a node keeps: so many, and whatever was used not long ago."""
-LONGEST_JOB_S = 6 * 3600.0
-"""What was used since may still be in use."""
+"""Number of packages and fits in a node's cache; recently used ones are kept in addition."""
+MAX_JOB_S = 6 * 3600.0
+"""Upper bound for the duration of a job; files used more recently may still be in use."""
 
 
 @dataclass(frozen=True)
 class FilePayload:
-    """A file for a node: where it is, and its bytes in the object store for nodes that don't see it.
+    """A file for a node, with a copy in the object store for nodes that cannot access it.
 
-    contents: a list with one reference, so that Ray moves the bytes only when somebody asks.
+    Attributes:
+        path: Path of the file on the driver.
+        size: Its size in bytes.
+        mtime_s: Its modification time in seconds.
+        contents: List of one object reference. In a list, Ray transfers the bytes only on request.
     """
 
     path: str
@@ -76,14 +81,28 @@ class FilePayload:
 
     @classmethod
     def of(cls, path: Path) -> FilePayload:
-        """The file of that path, put into the object store."""
+        """Put a file into the object store.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The payload.
+        """
         import ray
 
         state = path.stat()
         return cls(str(path), state.st_size, int(state.st_mtime), [ray.put(path.read_bytes())])
 
     def unpack(self, folder: Path) -> Path:
-        """The file: in its place if it is seen there, else in a folder."""
+        """Make the file available on this machine.
+
+        Args:
+            folder: Folder for the file if it is not accessible in its place.
+
+        Returns:
+            Path of the file: its own, or the copy in `folder`.
+        """
         import ray
 
         path = Path(self.path)
@@ -98,12 +117,23 @@ class FilePayload:
 
 @dataclass(frozen=True)
 class RemoteTask:
-    """A task for a node. package: the identity's export, None for one who is fitted anew. digest: of
-    the package. files: those that the task reads, by path. home, work, products: used where the node
-    sees the token."""
+    """A task for a node.
+
+    Attributes:
+        version: Version of talkhead on the driver.
+        task_runner: See WorkerConfig.
+        task: The task.
+        token: Content of the token file in the home folder; a node that reads the same shares the disk.
+        home: The home folder, used if the disk is shared.
+        work: Folder for intermediate files, used if the disk is shared.
+        products: Folder for finished files, used if the disk is shared.
+        package: The exported identity; None if the fit creates it.
+        digest: SHA-256 of the package's manifest.
+        files: The input files by path.
+    """
 
     version: str
-    studio: str
+    task_runner: str
     task: Task
     token: str
     home: str
@@ -116,7 +146,14 @@ class RemoteTask:
 
 @dataclass(frozen=True)
 class RemoteResult:
-    """What a node has made. files: relative names and contents, empty where the disk is shared."""
+    """Outcome of a task on a node.
+
+    Attributes:
+        result: The values to record for the job.
+        files: Relative names and contents of the finished files; empty if the disk is shared.
+        error: Reason of the failure; "" on success.
+        is_fatal: True if no other task can succeed either.
+    """
 
     result: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[tuple[str, bytes], ...] = ()
@@ -128,48 +165,68 @@ class RemoteResult:
 
 
 class RayPool:
-    """A Ray cluster as a workforce. Raises TalkheadError when it isn't there or has another talkhead."""
+    """A worker pool that runs jobs on a Ray cluster; see WorkerPool.
 
-    def __init__(self, place: WorkerConfig, address: str) -> None:
+    Args:
+        config: Configuration of the workers.
+        address: "HOST:PORT" of the cluster, "auto" or "local".
+
+    Raises:
+        TalkheadError: If the cluster cannot be reached or runs another version of talkhead.
+    """
+
+    def __init__(self, config: WorkerConfig, address: str) -> None:
         self._ray = connect(address)
-        self._place, self._store = place, JobStore(place.store)
+        self._config, self._store = config, JobStore(config.store)
         self._events: queue.Queue[Event] = queue.Queue()
         self._threads: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
-        self._size, self._looked = 1, 0.0
-        self._sender = _RayRunner(place, self._closing)
+        self._size, self._polled = 1, 0.0
+        self._runner = _RayRunner(config, self._closing)
         check_versions()
 
     @property
     def size(self) -> int:
-        """As many as Ray has GPUs, or else cores, and some to wait for them."""
-        if time.monotonic() - self._looked > LOOK_S:
-            self._looked = time.monotonic()
+        """Number of GPUs of the cluster, or else of cores, plus some jobs that wait in Ray's queue."""
+        if time.monotonic() - self._polled > RESOURCE_POLL_S:
+            self._polled = time.monotonic()
             resources = self._ray.cluster_resources()
-            self._sender.on_gpu = resources.get("GPU", 0) >= 1
-            slots = int(resources.get("GPU" if self._sender.on_gpu else "CPU", 1))
+            self._runner.on_gpu = resources.get("GPU", 0) >= 1
+            slots = int(resources.get("GPU" if self._runner.on_gpu else "CPU", 1))
             self._size = slots + slots // 4 + 1
         return self._size
 
     def room(self) -> int:
-        """See Workforce."""
+        """Return how many more jobs can be started; see WorkerPool."""
         return max(0, self.size - len(self._threads))
 
     def start(self, job: Job, n_threads: int) -> None:
-        """See Workforce; how many threads a task has is Ray's business."""
+        """Start a job; see WorkerPool.
+
+        Args:
+            job: The job.
+            n_threads: Ignored: Ray limits the threads of a task.
+        """
         thread = threading.Thread(target=self._run_job, args=(job.id,), daemon=True)
         self._threads[job.id] = thread
         thread.start()
 
     def _run_job(self, job_id: str) -> None:
-        place, tell = self._place, self._events.put
+        emit, max_tries = self._events.put, self._config.max_tries
         try:
-            tell(run_job(self._store, job_id, self._sender, place.most_tries, tell))
-        except TalkheadError as error:  # the job's own file can't be written
-            tell(JobFinished(job_id, halt=str(error)))
+            emit(run_job(self._store, job_id, self._runner, max_tries, emit))
+        except TalkheadError as error:  # the job's own file cannot be written
+            emit(JobFinished(job_id, halt=str(error)))
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """See Workforce."""
+        """Wait for events; see WorkerPool.
+
+        Args:
+            timeout_s: Maximum time to wait in seconds.
+
+        Returns:
+            The events.
+        """
         events: list[Event] = []
         with suppress(queue.Empty):
             events.append(self._events.get(timeout=timeout_s))
@@ -181,44 +238,45 @@ class RayPool:
         return events
 
     def close(self) -> None:
-        """See Workforce."""
+        """Stop all jobs and disconnect from Ray; see WorkerPool."""
         self._closing.set()
-        deadline = time.monotonic() + CLOSE_S
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
         for thread in self._threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
         self._ray.shutdown()
 
 
 class _RayRunner:
-    """A Perform that has tasks done by Ray."""
+    """A RunTask that runs tasks on Ray."""
 
-    def __init__(self, place: WorkerConfig, closing: threading.Event) -> None:
-        self._place, self._closing = place, closing
+    def __init__(self, config: WorkerConfig, closing: threading.Event) -> None:
+        self._config, self._closing = config, closing
         self.on_gpu = False
         self._packages: dict[tuple[Path, int], tuple[FilePayload, str]] = {}
-        self._parcels = lru_cache(maxsize=KEPT_PARCELS)(_parcel_in_state)
+        self._payloads = lru_cache(maxsize=KEPT_PAYLOADS)(_make_payload)
         self._lock = threading.Lock()
-        self._token = _token(place.home)
+        self._token = _shared_token(config.home)
 
     def __call__(
         self, task: Task, work: Path, products: Path, progress: Progress
     ) -> Mapping[str, Any]:
-        """See Perform."""
+        """Run a task; see RunTask."""
         import ray
 
-        needs = {"num_gpus": 1} if self.on_gpu else {"num_cpus": 1}
-        remote = ray.remote(run_remote_task).options(max_retries=MAX_LOST, **needs)
-        delivery = self._awaited(remote.remote(self._order(task, work, products)), progress)
-        if delivery.error:
-            raise (HaltError if delivery.is_fatal else TalkheadError)(delivery.error)
-        for name, data in delivery.files:
+        resources = {"num_gpus": 1} if self.on_gpu else {"num_cpus": 1}
+        remote = ray.remote(run_remote_task).options(max_retries=MAX_NODE_FAILURES, **resources)
+        remote_task = self._make_remote_task(task, work, products)
+        remote_result = self._wait_for(remote.remote(remote_task), progress)
+        if remote_result.error:
+            raise (HaltError if remote_result.is_fatal else TalkheadError)(remote_result.error)
+        for name, data in remote_result.files:
             make_folder((products / name).parent)
             write_bytes(products / name, data)
         if task.kind == FIT:
-            self._take_in(task, products)
-        return delivery.result
+            self._import_fit(task, products)
+        return remote_result.result
 
-    def _awaited(self, ref: Any, progress: Progress) -> RemoteResult:
+    def _wait_for(self, ref: Any, progress: Progress) -> RemoteResult:
         import ray
 
         try:
@@ -227,38 +285,46 @@ class _RayRunner:
                     if self._closing.is_set():
                         raise HaltError("stopped")
                     step.advance(0)
-            delivery: RemoteResult = ray.get(ref)
+            remote_result: RemoteResult = ray.get(ref)
         except ray.exceptions.RayError as error:
             if self._closing.is_set():
                 raise HaltError("stopped") from error
-            raise TalkheadError(f"the cluster could not do it: {one_line(error)}") from error
+            raise TalkheadError(f"the cluster could not run it: {one_line(error)}") from error
         except (HaltError, JobCancelledError):
             ray.cancel(ref, force=True)
             raise
-        return delivery
+        return remote_result
 
-    def _order(self, task: Task, work: Path, products: Path) -> RemoteTask:
-        place, secret = self._place, secret_files(task.options)
-        is_known = task.kind != FIT or task.identity in Home(place.home).names()
+    def _make_remote_task(self, task: Task, work: Path, products: Path) -> RemoteTask:
+        config, private_keys = self._config, secret_files(task.options)
+        is_known = task.kind != FIT or task.identity in Home(config.home).names()
         package, digest = self._package(task.identity) if is_known else (None, "")
         files = {
-            str(path): self._parcel(path)
+            str(path): self._payload(path)
             for path in task.files
-            if path not in secret and path.is_file()
+            if path not in private_keys and path.is_file()
         }
         return RemoteTask(
-            __version__, place.studio, task, self._token, str(place.home), str(work), str(products),
-            package, digest, files,
-        )  # fmt: skip
+            version=__version__,
+            task_runner=config.task_runner,
+            task=task,
+            token=self._token,
+            home=str(config.home),
+            work=str(work),
+            products=str(products),
+            package=package,
+            digest=digest,
+            files=files,
+        )
 
-    def _parcel(self, path: Path) -> FilePayload:
-        """A file in the object store, put there once for many jobs."""
+    def _payload(self, path: Path) -> FilePayload:
+        """Put a file into the object store, once for all jobs that read it."""
         state = path.stat()
-        return self._parcels(path, state.st_size, state.st_mtime_ns)
+        return self._payloads(path, state.st_size, state.st_mtime_ns)
 
     def _package(self, identity: str) -> tuple[FilePayload, str]:
-        """An identity's export in the object store, put there once."""
-        path = Home(self._place.home).resolve(identity)
+        """Put an identity's export into the object store, once. Return it and its digest."""
+        path = Home(self._config.home).resolve(identity)
         with self._lock:
             key = (path, (path / MANIFEST_NAME).stat().st_mtime_ns)
             if key not in self._packages:
@@ -268,20 +334,20 @@ class _RayRunner:
                     self._packages[key] = FilePayload.of(export), sha256_of(path / MANIFEST_NAME)
             return self._packages[key]
 
-    def _take_in(self, task: Task, products: Path) -> None:
-        """Have a package that a node has fitted among the home's."""
+    def _import_fit(self, task: Task, products: Path) -> None:
+        """Import a package that a node has fitted into the home folder."""
         for export in products.glob(f"*{EXPORT_SUFFIX}"):
-            import_package(export, Home(self._place.home).identity_dir(task.identity))
+            import_package(export, Home(self._config.home).identity_dir(task.identity))
             remove(export)
 
 
-def _parcel_in_state(path: Path, size: int, mtime_ns: int) -> FilePayload:
-    """Parcel.of(path), to be remembered until the file has another size or time."""
+def _make_payload(path: Path, size: int, mtime_ns: int) -> FilePayload:
+    """Make a payload. Size and time are keys of a cache, which must not outlive a change of the file."""
     return FilePayload.of(path)
 
 
-def _token(home: Path) -> str:
-    """A random word in the home folder: a node that reads it there sees the same disk."""
+def _shared_token(home: Path) -> str:
+    """Return the random token in the home folder: a node that reads the same token shares the disk."""
     path = home / "jobs" / TOKEN
     if not path.exists():
         write_bytes(path, secrets.token_hex(16).encode())
@@ -289,7 +355,17 @@ def _token(home: Path) -> str:
 
 
 def connect(address: str) -> Any:
-    """Ray, connected to a cluster. Raises TalkheadError with what to do."""
+    """Connect to a Ray cluster.
+
+    Args:
+        address: "HOST:PORT" of the cluster, "auto" or "local".
+
+    Returns:
+        The ray module, connected.
+
+    Raises:
+        TalkheadError: If Ray is not installed or the cluster cannot be joined.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -301,36 +377,40 @@ def connect(address: str) -> Any:
     _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # Ray raises many kinds: connection, version, value, runtime
+    except Exception as error:  # Ray raises various errors: connection, version, value, runtime
         raise TalkheadError(
-            f"cluster {address}: can't be joined ({one_line(error)}). Start Ray on this machine, "
-            "too: ray start --address=HEAD:6379"
+            f"cluster {address}: cannot be joined ({one_line(error)}). Start Ray on this machine as "
+            "well: ray start --address=HEAD:6379"
         ) from error
     return ray
 
 
 def _check_reachable(address: str) -> None:
-    """Raises TalkheadError where nobody answers; Ray itself would try for minutes."""
+    """Raise TalkheadError if nothing listens at the address; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address in ("auto", "local"):
         return
     if not host or not port.isdecimal():
         raise TalkheadError(f"cluster {address}: give HOST:PORT, as `ray start` prints it, or auto")
     try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TalkheadError(
-            f"cluster {address}: nobody answers there ({error.strerror or error}). Start it: "
+            f"cluster {address}: does not respond ({error.strerror or error}). Start it: "
             "ray start --head"
         ) from error
 
 
 def check_versions() -> None:
-    """Raises TalkheadError naming the nodes that have another talkhead, or none."""
+    """Check that all nodes of the connected cluster run this version of talkhead.
+
+    Raises:
+        TalkheadError: If a node has another version or none. It names the nodes.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def installed() -> str:  # a nested function travels with its code: it must run without talkhead
+    def installed() -> str:  # nested, so that it is sent by value and runs without talkhead
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -338,30 +418,28 @@ def check_versions() -> None:
         except PackageNotFoundError:
             return "none"
 
-    asked = []
+    pending = []
     for node in ray.nodes():
         if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(installed).options(num_cpus=0, scheduling_strategy=there)
-            asked.append((node["NodeManagerHostname"], task.remote()))
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(installed).options(num_cpus=0, scheduling_strategy=strategy)
+            pending.append((node["NodeManagerHostname"], task.remote()))
     wrong = {}
-    for host, answer in asked:
+    for host, reference in pending:
         try:
-            version_there = ray.get(answer)
-        except (
-            ray.exceptions.RayError
-        ):  # a node that has gone since it was listed does no jobs either
+            remote_version = ray.get(reference)
+        except ray.exceptions.RayError:  # a node that was lost since it was listed runs no jobs
             continue
-        if version_there != __version__:
-            wrong[host] = version_there
+        if remote_version != __version__:
+            wrong[host] = remote_version
     if wrong:
         named = ", ".join(f"{host} has {version}" for host, version in wrong.items())
-        raise TalkheadError(_other_version(named))
+        raise TalkheadError(_version_mismatch(named))
 
 
-def _other_version(who: str) -> str:
+def _version_mismatch(found: str) -> str:
     return (
-        f"the cluster's machines need the same talkhead as this one, {__version__}: {who}. "
+        f"all machines of the cluster need talkhead {__version__}, as on this one: {found}. "
         "Install it there"
     )
 
@@ -370,58 +448,78 @@ def _other_version(who: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _studio(name: str, home: Path) -> RunTask:
+def _task_runner(name: str, home: Path) -> RunTask:
     return make_task_runner(name, home, "auto")
 
 
-def run_remote_task(order: RemoteTask) -> RemoteResult:
-    """What Ray runs on a node. Errors come back as words: their classes may not exist elsewhere."""
-    if order.version != __version__:
-        who = f"{socket.gethostname()} has {__version__}"
-        return RemoteResult(error=f"{_other_version(who)} (this: {order.version})", is_fatal=True)
+def run_remote_task(remote_task: RemoteTask) -> RemoteResult:
+    """Run a task on a node. Ray calls this function there.
+
+    Args:
+        remote_task: The task.
+
+    Returns:
+        The outcome. Errors are returned as text, as their classes need not exist on the driver.
+    """
+    if remote_task.version != __version__:
+        found = f"{socket.gethostname()} has {__version__}"
+        error = f"{_version_mismatch(found)} (driver: {remote_task.version})"
+        return RemoteResult(error=error, is_fatal=True)
     try:
-        return _delivered(order)
-    except Exception as error:  # whatever is wrong with one job, the others go on
+        return _run_in_folder(remote_task)
+    except Exception as error:  # an error in one job must not stop the others
         return RemoteResult(error=f"{one_line(error)} (on {socket.gethostname()})")
 
 
-def _delivered(order: RemoteTask) -> RemoteResult:
+def _run_in_folder(remote_task: RemoteTask) -> RemoteResult:
     base = make_folder(user_cache_path("talkhead", appauthor=False) / "node")
-    _tidy(base, "job-*", 0)  # of processes that were killed
+    _remove_unused(base, "job-*", 0)  # leftovers of killed processes
     with tempfile.TemporaryDirectory(prefix="job-", dir=base) as folder:
-        task = _with_files(order, Path(folder) / "files")
-        if _sees(order):
-            return _at(order, Path(order.home), task, Path(order.work), Path(order.products))
+        task = _with_files(remote_task, Path(folder) / "files")
+        if _shares_home(remote_task):
+            return _run_task(
+                remote_task,
+                Path(remote_task.home),
+                task,
+                Path(remote_task.work),
+                Path(remote_task.products),
+            )
         work, products = make_folder(Path(folder) / "work"), make_folder(Path(folder) / "products")
-        made = (_fitted if task.kind == FIT else _said)(order, task, base, work, products)
+        run = _run_fit if task.kind == FIT else _run_speak
+        outcome = run(remote_task, task, base, work, products)
         files = [path for path in sorted(products.rglob("*")) if path.is_file()]
-        named = tuple((str(path.relative_to(products)), path.read_bytes()) for path in files)
-        return replace(made, files=named)
+        contents = tuple((str(path.relative_to(products)), path.read_bytes()) for path in files)
+        return replace(outcome, files=contents)
 
 
-def _said(order: RemoteTask, task: Task, base: Path, work: Path, products: Path) -> RemoteResult:
-    """A line of a person whose package was sent."""
-    assert order.package is not None
-    folder = _kept(base / "packages" / order.digest[:16], KEPT_PACKAGES)
-    path = folder / Path(order.package.path).stem
+def _run_speak(
+    remote_task: RemoteTask, task: Task, base: Path, work: Path, products: Path
+) -> RemoteResult:
+    """Render a video with an identity whose package was sent."""
+    assert remote_task.package is not None
+    folder = _touch_cached(base / "packages" / remote_task.digest[:16], KEPT_PACKAGES)
+    path = folder / Path(remote_task.package.path).stem
     if not (path / MANIFEST_NAME).is_file():
-        _install(order.package, path)
-    return _at(order, base, replace(task, identity=str(path)), work, products)
+        _install(remote_task.package, path)
+    return _run_task(remote_task, base, replace(task, identity=str(path)), work, products)
 
 
-def _fitted(order: RemoteTask, task: Task, base: Path, work: Path, products: Path) -> RemoteResult:
-    """A fit in a home of its own, which stays for whoever goes on with it, and the package's export.
+def _run_fit(
+    remote_task: RemoteTask, task: Task, base: Path, work: Path, products: Path
+) -> RemoteResult:
+    """Fit an identity in a home folder of its own and export its package.
 
-    The other renderers of a person who is known were sent, and are in the export, too.
+    The folder is kept, so that an interrupted fit can be resumed. The other renderers of an identity that
+    exists were sent and are part of the export.
     """
-    home = _kept(base / "fits" / f"{task.identity}-{task.digest[:16]}", KEPT_FITS)
+    home = _touch_cached(base / "fits" / f"{task.identity}-{task.digest[:16]}", KEPT_FITS)
     path = Home(home).identity_dir(task.identity)
     remove(path)
-    if order.package is not None:
-        _install(order.package, path)
-    made = _at(order, home, task, work, products)
+    if remote_task.package is not None:
+        _install(remote_task.package, path)
+    outcome = _run_task(remote_task, home, task, work, products)
     export_package(IdentityPackage.load(path), products / f"{task.identity}{EXPORT_SUFFIX}")
-    return made
+    return outcome
 
 
 def _install(package: FilePayload, path: Path) -> None:
@@ -429,55 +527,58 @@ def _install(package: FilePayload, path: Path) -> None:
         import_package(package.unpack(Path(folder)), path)
 
 
-def _kept(path: Path, n_kept: int) -> Path:
-    """A folder that is there now and is the newest of those beside it, of which n_kept stay."""
+def _touch_cached(path: Path, n_kept: int) -> Path:
+    """Create or touch a folder in a cache and remove its unused siblings, except the n_kept newest."""
     make_folder(path)
     os.utime(path)
-    _tidy(path.parent, "*", n_kept)
+    _remove_unused(path.parent, "*", n_kept)
     return path
 
 
-def _tidy(folder: Path, pattern: str, n_kept: int) -> None:
-    """Remove what nobody can be using any more, but for the n_kept newest."""
+def _remove_unused(folder: Path, pattern: str, n_kept: int) -> None:
+    """Remove files that no job can be using any more, except the n_kept newest."""
     found = []
     for path in folder.glob(pattern):
-        with suppress(FileNotFoundError):  # others tidy up, too
+        with suppress(FileNotFoundError):  # removed by another process meanwhile
             found.append((time.time() - path.stat().st_mtime, path))
     for age_s, path in sorted(found)[n_kept:]:
-        if age_s > LONGEST_JOB_S:
+        if age_s > MAX_JOB_S:
             remove(path)
 
 
-def _at(order: RemoteTask, home: Path, task: Task, work: Path, products: Path) -> RemoteResult:
-    """The task done by a studio of that home, which stays for the next task of this process."""
-    return RemoteResult(dict(_studio(order.studio, home)(task, work, products, SilentProgress())))
+def _run_task(
+    remote_task: RemoteTask, home: Path, task: Task, work: Path, products: Path
+) -> RemoteResult:
+    """Run the task with the task runner of a home folder, which is cached for this process."""
+    run_task = _task_runner(remote_task.task_runner, home)
+    return RemoteResult(dict(run_task(task, work, products, SilentProgress())))
 
 
-def _sees(order: RemoteTask) -> bool:
-    """Whether the driver's home folder is here, too, to read and to write."""
-    path = Path(order.home) / "jobs" / TOKEN
+def _shares_home(remote_task: RemoteTask) -> bool:
+    """Check whether this machine can read and write the driver's home folder."""
+    path = Path(remote_task.home) / "jobs" / TOKEN
     try:
-        return path.read_text() == order.token and os.access(order.products, os.W_OK)
+        return path.read_text() == remote_task.token and os.access(remote_task.products, os.W_OK)
     except OSError:
         return False
 
 
-def _with_files(order: RemoteTask, folder: Path) -> Task:
-    """The task with files that are on this machine, put into a folder where they aren't."""
-    task = order.task
-    for secret in secret_files(task.options):
-        if not secret.is_file():
+def _with_files(remote_task: RemoteTask, folder: Path) -> Task:
+    """Replace the task's input files by paths on this machine, unpacking missing ones into a folder."""
+    task = remote_task.task
+    for private_key in secret_files(task.options):
+        if not private_key.is_file():
             raise TalkheadError(
-                f"{secret}: is not on this machine, and private keys are not sent through Ray. Put it "
-                "in the same place on every node, or leave out certificate and key"
+                f"{private_key}: is not on this machine, and private keys are not sent through Ray. "
+                "Copy it to the same path on every node, or leave out certificate and key"
             )
-    here = {
-        path: str(parcel.unpack(folder / str(number)))
-        for number, (path, parcel) in enumerate(order.files.items())
+    local = {
+        path: str(payload.unpack(folder / str(number)))
+        for number, (path, payload) in enumerate(remote_task.files.items())
     }
     return replace(
         task,
-        audio=here.get(task.audio, task.audio),
-        video=here.get(task.video, task.video),
-        options={name: here.get(str(value), value) for name, value in task.options.items()},
+        audio=local.get(task.audio, task.audio),
+        video=local.get(task.video, task.video),
+        options={name: local.get(str(value), value) for name, value in task.options.items()},
     )

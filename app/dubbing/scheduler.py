@@ -8,17 +8,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from talkhead.app.dubbing.events import Event, JobFinished
+from talkhead.app.dubbing.job import CANCELLED, DONE, FAILED, FIT, QUEUED, RUNNING, Job
 from talkhead.app.dubbing.job_runner import job_state
-from talkhead.app.dubbing.job_store import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    FIT,
-    QUEUED,
-    RUNNING,
-    Job,
-    JobStore,
-)
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.progress_view import ProgressView
 from talkhead.errors import TalkheadError
 from talkhead.processors import n_cores
@@ -159,7 +151,7 @@ class Scheduler:
         reason = f"{ended.job_id} {ended.status}: {ended.reason}"
         with self._store.hold(job) as claim:
             if claim is not None:
-                claim.fail(reason, most_tries=1)
+                claim.fail(reason, max_tries=1)
         self._end(job, JobFinished(job.id, FAILED, reason))
 
 

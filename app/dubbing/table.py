@@ -1,7 +1,7 @@
-"""A table of lines to be dubbed -> tasks; every wrong row is found before anything starts.
+"""Read and validate the table of videos to dub. All invalid rows are found before any work starts.
 
-CSV with a header, JSON lines or a YAML list of mappings: the columns are those of `Row` and of
-OutputOptions. Paths are relative to the table's own folder.
+A table is CSV with a header, JSON lines or a YAML list of mappings. Its columns are the fields of `Row`
+and of OutputOptions. Paths are relative to the folder of the table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from talkhead.app import request
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS, renderer_names
-from talkhead.app.dubbing.table_formats import STAND_IN, column_name, records
+from talkhead.app.dubbing.table_formats import PLACEHOLDER, column_name, records
 from talkhead.app.output.finalize import output_files
 from talkhead.app.request import Option, OutputOptions, check_options, declared_options, named_files
 from talkhead.errors import TalkheadError
@@ -26,22 +26,30 @@ from talkhead.storage import existing_file, expanded, explain_os_error
 TIMELINES = ("idle", "source")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 SHOWN_ERRORS = 20
-"""So many wrong rows are named; of the others, the number."""
+"""Number of invalid rows that an error lists; the others are only counted."""
 SHOWN_CHARS, SHOWN_REASON = 200, 600
-"""So much is shown of a path that is too long, and of what is wrong with a row."""
+"""Length to which a path and the reason for rejecting a row are shortened in messages."""
 
 FindIdentity = Callable[[str, Path], str]
-"""An identity as a cell has it, and the folder that it would be if it is a path -> the name or absolute
-folder. Raises TalkheadError for one that can't be used."""
+"""Function from the text of a cell, and the folder that it denotes if it is a path, to the identity's
+name or absolute folder. It raises TalkheadError if the identity cannot be used."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line to be dubbed. Paths are absolute.
+    """One video to dub. Paths are absolute; "" stands for a value that is not set.
 
-    identity: who speaks, a name or a package's folder, or video: footage of who speaks, fitted first
-    where need be. timeline: "source" re-lips that video frame by frame, "idle" plays the identity's
-    idle clip. preset: of the fit.
+    Attributes:
+        line: Line of the table on which the row begins.
+        audio: The speech.
+        output: The video to write.
+        identity: Name of the identity that speaks, or the folder of its package.
+        video: Footage of the person who speaks; fitted first if necessary.
+        timeline: "source" re-lips `video` frame by frame, "idle" uses the identity's idle clip.
+        renderer: Name of the renderer.
+        mode: Mode of `speak`.
+        preset: Preset of the fit.
+        options: The fields of OutputOptions that the row sets, as JSON values.
     """
 
     line: int
@@ -57,19 +65,24 @@ class Row:
 
     @property
     def inputs(self) -> list[Path]:
-        """The files that it reads."""
+        """The files that the row reads."""
         footage = [] if self.video is None else [self.video]
         return [self.audio, *footage, *named_files(self.options)]
 
     @property
     def outputs(self) -> list[Path]:
-        """The output, and the files that will lie beside it."""
+        """The output and the files that are written beside it."""
         return output_files(self.output, build_options(self.options))
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that can't be dubbed, and why."""
+    """A row that cannot be dubbed.
+
+    Attributes:
+        line: Line of the table on which the row begins.
+        reason: The problem, in one line.
+    """
 
     line: int
     reason: str
@@ -77,78 +90,101 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Table:
-    """What a table holds."""
+    """A table that was read.
+
+    Attributes:
+        path: The file.
+        rows: The valid rows.
+        bad: The invalid rows.
+    """
 
     path: Path
     rows: tuple[Row, ...]
     bad: tuple[BadRow, ...]
 
     def refuse(self) -> TalkheadError:
-        """The one error that names all wrong rows."""
+        """Make the error that names the invalid rows.
+
+        Returns:
+            The error, to be raised by the caller.
+        """
         shown = [f"line {bad.line}: {bad.reason}" for bad in self.bad[:SHOWN_ERRORS]]
         more = len(self.bad) - len(shown)
         rest = f"; and {more} more" if more else ""
         return TalkheadError(
-            f"{self.path}: {len(self.bad)} of {len(self.bad) + len(self.rows)} rows can't be dubbed. "
-            f"{'; '.join(shown)}{rest}. Correct them, or pass --skip-bad to go on with the others"
+            f"{self.path}: {len(self.bad)} of {len(self.bad) + len(self.rows)} rows cannot be dubbed. "
+            f"{'; '.join(shown)}{rest}. Correct them, or pass --skip-bad to dub the others"
         )
 
 
 def read_table(
-    path: Path, find_identity: FindIdentity, is_taken: Callable[[Path], bool] = lambda output: False
+    path: Path,
+    find_identity: FindIdentity,
+    is_reserved: Callable[[Path], bool] = lambda output: False,
 ) -> Table:
-    """The rows of a table, the wrong ones apart. is_taken: whether an output lies where none may.
+    """Read and validate a table.
 
-    Raises TalkheadError when it can't be read.
+    Args:
+        path: A .csv, .jsonl, .ndjson, .yaml or .yml file.
+        find_identity: See FindIdentity.
+        is_reserved: Predicate for outputs inside folders that talkhead manages.
+
+    Returns:
+        The valid and the invalid rows.
+
+    Raises:
+        TalkheadError: If the table cannot be read or has no rows.
     """
     rows: list[Row] = []
     bad: list[BadRow] = []
     folder = path.absolute().parent
-    found = _found_once(find_identity, folder)
+    resolve = _cached_finder(find_identity, folder)
     for line, cells in records(path, columns()):
         try:
             row = _row(line, cells, folder)
-            if is_taken(row.output):
-                raise TalkheadError(f"{row.output}: lies where talkhead keeps its own")
-            rows.append(dataclasses.replace(row, identity=found(row.identity)))
+            if is_reserved(row.output):
+                raise TalkheadError(
+                    f"{row.output}: is inside a folder that talkhead manages. Choose another output"
+                )
+            rows.append(dataclasses.replace(row, identity=resolve(row.identity)))
         except TalkheadError as error:
-            bad.append(BadRow(line, _shortened(" ".join(str(error).split()), SHOWN_REASON)))
-        except OSError as error:  # a name that is too long, a folder that may not be looked into
-            bad.append(BadRow(line, _why_not(error)))
+            bad.append(BadRow(line, _shorten(" ".join(str(error).split()), SHOWN_REASON)))
+        except OSError as error:  # a name that is too long, a folder without permission
+            bad.append(BadRow(line, _os_error_reason(error)))
     clashes = _clashes(rows)
     bad += [BadRow(row.line, clashes[row.line]) for row in rows if row.line in clashes]
     good = [row for row in rows if row.line not in clashes]
     if not rows and not bad:
-        raise TalkheadError(f"{path}: there is no row in it. Give one for each line to be dubbed")
+        raise TalkheadError(f"{path}: contains no rows. Add one for each video to dub")
     return Table(path, tuple(good), tuple(sorted(bad, key=lambda one: one.line)))
 
 
-def _why_not(error: OSError) -> str:
+def _os_error_reason(error: OSError) -> str:
     path = Path(error.filename)
-    return f"{_shortened(str(path), SHOWN_CHARS)}: {explain_os_error(error, path)}"
+    return f"{_shorten(str(path), SHOWN_CHARS)}: {explain_os_error(error, path)}"
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+def _shorten(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else f"{text[:max_chars]}..."
 
 
-def _found_once(find: FindIdentity, folder: Path) -> Callable[[str], str]:
-    """find for the cells of a table in a folder: tables name few people, and often."""
+def _cached_finder(find: FindIdentity, folder: Path) -> Callable[[str], str]:
+    """Cache `find` for the cells of a table: tables repeat a few identities many times."""
 
     @cache
-    def look(text: str) -> tuple[str, str]:
+    def look_up(text: str) -> tuple[str, str]:
         try:
             return find(text, _path(text, folder)), ""
         except TalkheadError as error:
             return "", str(error)
 
-    def found(text: str) -> str:
-        identity, problem = look(text) if text else ("", "")
+    def resolve(text: str) -> str:
+        identity, problem = look_up(text) if text else ("", "")
         if problem:
             raise TalkheadError(problem)
         return identity
 
-    return found
+    return resolve
 
 
 # --------------------------------------------------------------------------------- rows
@@ -158,18 +194,20 @@ OWN_COLUMNS = tuple(f.name for f in dataclasses.fields(Row) if f.name not in ("l
 
 
 def columns() -> tuple[str, ...]:
-    """The names of all columns: those of a row, then the options of an output."""
+    """List the names of all columns: the fields of a row, then the output options."""
     return (*OWN_COLUMNS, *declared_options())
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
-    """The row of cells. Raises TalkheadError for what is wrong with it."""
+    """Make a row of its cells. Raise TalkheadError if it is invalid."""
     if "" in cells:
         raise TalkheadError(str(cells[""]))
     given = {column_name(name): _cell(name, value) for name, value in cells.items()}
     given = {name: text for name, text in given.items() if text}
     if unknown := sorted(set(given) - set(columns())):
-        raise TalkheadError(f"there is no column {unknown[0]!r}. There are: {', '.join(columns())}")
+        raise TalkheadError(
+            f"unknown column {unknown[0]!r}. The columns are: {', '.join(columns())}"
+        )
     for name in ("audio", "output"):
         if name not in given:
             raise TalkheadError(f"{name} is missing")
@@ -190,32 +228,32 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
 
 
 def _cell(name: str, value: Any) -> str:
-    """A cell as text: JSON knows numbers, truth values and nothing, too."""
+    """Return a cell as text. JSON cells can also be numbers, booleans or null."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int | float):
-        raise TalkheadError(f"{name}: is neither text nor a number")
+        raise TalkheadError(f"{name}: must be text or a number")
     text = str(value).strip()
-    if _IMPOSSIBLE.search(text):
+    if _INVALID_CHARS.search(text):
         raise TalkheadError(
-            f"{name}: holds a character that can't be in a table: a NUL, half of a surrogate pair, or "
-            "in YAML a control character"
+            f"{name}: contains an invalid character: NUL, an unpaired surrogate, or in YAML a control "
+            "character"
         )
     return text
 
 
-_IMPOSSIBLE = re.compile(f"[\\0\ud800-\udfff{STAND_IN}]")
+_INVALID_CHARS = re.compile(f"[\\0\ud800-\udfff{PLACEHOLDER}]")
 
 
 def _path(text: str, folder: Path) -> Path:
-    """The absolute path, relative to the table's folder. Raises TalkheadError."""
+    """Make a path relative to the table's folder absolute. Raise TalkheadError for an unknown user."""
     return Path(os.path.normpath(folder / expanded(text)))
 
 
 def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """What a row says of OutputOptions, as JSON's types."""
+    """Collect the fields of OutputOptions that a row sets, as JSON values."""
     values: dict[str, Any] = {}
     for name, option in declared_options().items():
         if name in given:
@@ -225,23 +263,36 @@ def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
 
 
 def _value(option: Option, text: str, folder: Path) -> Any:
-    """A cell of the column of an option as a value of its type, as JSON holds it."""
+    """Convert a cell of an option's column to the JSON value of the option's type."""
     try:
         if option.kind is bool:
             return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
         if option.kind in (int, float):
             return option.kind(text)
     except (ValueError, KeyError):
-        kind = option.kind.__name__
-        raise TalkheadError(f"{option.name} {text!r}: is no {kind}") from None
+        expected = _EXPECTED[option.kind]
+        raise TalkheadError(f"{option.name} {text!r}: expected {expected}") from None
     if option.kind is Path:
         return str(_path(text, folder))
     beside = existing_file(str(folder / text)) if option.names_file else None
     return str(beside) if beside is not None else text
 
 
+_EXPECTED = {bool: "true or false", int: "an integer", float: "a number"}
+
+
 def build_options(values: Mapping[str, Any]) -> OutputOptions:
-    """The options of a task. Raises TalkheadError for what can't be wanted."""
+    """Make the options of a task.
+
+    Args:
+        values: Fields of OutputOptions as JSON values.
+
+    Returns:
+        The options.
+
+    Raises:
+        TalkheadError: If a value is invalid.
+    """
     options = declared_options()
     typed: dict[str, Any] = {
         name: Path(value) if options[name].kind is Path else value for name, value in values.items()
@@ -250,15 +301,15 @@ def build_options(values: Mapping[str, Any]) -> OutputOptions:
 
 
 def _check(row: Row) -> None:
-    """Raises TalkheadError for what can be said of one row alone."""
+    """Raise TalkheadError if a row is invalid by itself."""
     if not row.identity and row.video is None:
-        raise TalkheadError("identity or video is missing: who speaks?")
+        raise TalkheadError("identity or video is missing. Give one of them")
     if row.identity and row.video is not None and row.timeline != "source":
         raise TalkheadError(
-            "identity and video are both given. Give one, or timeline: source to keep the video's own"
+            "identity and video are both given. Give one, or set timeline to source to re-lip the video"
         )
     if row.timeline == "source" and row.video is None:
-        raise TalkheadError("timeline source needs a video: which timeline?")
+        raise TalkheadError("timeline source needs a video. Give one")
     for name, value, choices in (
         ("mode", row.mode, MODES),
         ("timeline", row.timeline, TIMELINES),
@@ -268,7 +319,7 @@ def _check(row: Row) -> None:
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
     if row.timeline == "source" and row.mode != "paste":
-        raise TalkheadError(f"timeline source pastes into the video. Drop mode {row.mode}")
+        raise TalkheadError(f"timeline source needs mode paste, not {row.mode}")
     options = build_options(row.options)
     for path in (row.audio, row.video, options.certificate, options.key):
         if path is not None:
@@ -277,8 +328,8 @@ def _check(row: Row) -> None:
 
 
 def _check_output(row: Row, options: OutputOptions) -> None:
-    if row.output.name.startswith("."):  # those in a job's folder belong to killed processes
-        raise TalkheadError(f"{row.output}: is a hidden name. Give one that begins with no dot")
+    if row.output.name.startswith("."):  # hidden files in an output folder are temporary files
+        raise TalkheadError(f"{row.output}: is hidden. Give a name that does not begin with a dot")
     codec = check_options(options, row.output, row.mode)
     if row.output.is_dir() and not codec.is_folder:
         raise TalkheadError(f"{row.output}: is a folder. Give the name of a file")
@@ -288,33 +339,37 @@ def _check_input(path: Path) -> None:
     if path.is_dir():
         raise TalkheadError(f"{path}: is a folder. Give one file")
     if not path.is_file():
-        raise TalkheadError(f"{path}: there is no such file")
+        raise TalkheadError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise TalkheadError(f"{path}: is empty (0 bytes)")
 
 
 def _clashes(rows: list[Row]) -> dict[int, str]:
-    """Which rows would write over what another one writes, or over an input: line -> reason."""
+    """Map the lines of rows that would overwrite an input, or the output of another row, to reasons."""
     clashes: dict[int, str] = {}
-    inputs = {_same(path): row.line for row in rows for path in row.inputs}
-    holding = {str(folder): line for path, line in inputs.items() for folder in Path(path).parents}
+    inputs = {_normalized(path): row.line for row in rows for path in row.inputs}
+    input_folders = {
+        str(folder): line for path, line in inputs.items() for folder in Path(path).parents
+    }
     writers: dict[str, int] = {}
     for row in rows:
-        goals = {_same(path): path for path in row.outputs}
-        for goal, path in goals.items():
-            if goal in inputs:
-                clashes[row.line] = f"{path}: is the input of line {inputs[goal]}. Choose another"
-            elif goal in holding:
-                clashes[row.line] = f"{path}: an input of line {holding[goal]} lies in it"
-            elif goal in writers:
-                clashes[row.line] = f"{path}: line {writers[goal]} writes this file, too"
+        targets = {_normalized(path): path for path in row.outputs}
+        for target, path in targets.items():
+            if target in inputs:
+                clashes[row.line] = (
+                    f"{path}: is an input of line {inputs[target]}. Choose another output"
+                )
+            elif target in input_folders:
+                clashes[row.line] = f"{path}: contains an input of line {input_folders[target]}"
+            elif target in writers:
+                clashes[row.line] = f"{path}: is also written by line {writers[target]}"
             if row.line in clashes:
                 break
-        for goal in goals:
-            writers.setdefault(goal, row.line)
+        for target in targets:
+            writers.setdefault(target, row.line)
     return clashes
 
 
-def _same(path: Path) -> str:
-    """Equal for paths of one file."""
+def _normalized(path: Path) -> str:
+    """Normalize a path: equal results denote the same file."""
     return os.path.normcase(os.path.realpath(path))

@@ -1,7 +1,7 @@
-"""The files that a table may be: CSV with a header, JSON lines, a YAML list of mappings.
+"""File formats of tables: CSV with a header, JSON lines, a YAML list of mappings.
 
-Whoever wrote a file decides what is in it. So a cell is text, or what JSON knows; a row that can't be
-read is a row all the same, whose one cell "" says why; and time and memory grow with the file's length.
+Tables are untrusted input. A cell is text or a JSON value; a row that cannot be read is returned as a row
+whose only cell, "", contains the reason; and time and memory grow linearly with the length of the file.
 """
 
 from __future__ import annotations
@@ -20,30 +20,51 @@ from talkhead.storage import decode_json, read_text
 
 MAX_BYTES = {".csv": 64 << 20, ".jsonl": 64 << 20, ".ndjson": 64 << 20, ".yaml": 2 << 20,
               ".yml": 2 << 20}  # fmt: skip
-"""Of a table, by its suffix; YAML takes some seconds a megabyte."""
+"""Maximum size of a table by file extension; parsing YAML takes a few seconds per megabyte."""
 MAX_ROWS = 200_000
 MAX_CELLS = 100
-"""In a row of YAML; there are not so many columns."""
+"""Maximum number of cells in a row of YAML; there are fewer columns."""
 MAX_INNER = 100_000
-"""Values within cells of YAML, which can hold none: such rows are named, a file of them is refused."""
+"""Maximum number of values nested in cells of a YAML file. Each such row is invalid; a file with more is
+rejected."""
 MAX_NESTED = 100
-"""How deep brackets may stand in brackets; the time that YAML takes grows with it."""
+"""Maximum nesting depth of brackets in YAML; parsing time grows with it."""
 
 Record = tuple[int, Mapping[str, Any]]
-"""The line on which a row begins, and its cells; a cell "" says why the row can't be read."""
+"""The line on which a row begins, and its cells; a cell "" is the reason why the row cannot be read."""
 
 
 def column_name(name: object) -> str:
-    """A column as it is called here, however it is written."""
+    """Normalize the name of a column.
+
+    Args:
+        name: The name in the table, in any case, with spaces, hyphens or underscores.
+
+    Returns:
+        The name in lower case with underscores.
+    """
     return str(name).strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
-    """The rows of a file, by its suffix. Raises TalkheadError where it is none of these, is too large,
-    has a header with other columns, or can't be read from some line on."""
+    """Read the rows of a table in the format of its file extension.
+
+    Args:
+        path: The file.
+        columns: Names of the known columns.
+
+    Yields:
+        The rows.
+
+    Raises:
+        TalkheadError: If the file extension is unsupported, the file is too large, the header has unknown
+            columns, or the rest of the file cannot be read.
+    """
     suffix = path.suffix.lower()
     if suffix not in MAX_BYTES:
-        raise TalkheadError(f"{path}: no table is called so. Give a .csv, .jsonl or .yaml file")
+        raise TalkheadError(
+            f"{path}: unsupported file extension. Give a .csv, .jsonl or .yaml file"
+        )
     text = read_text(path, MAX_BYTES[suffix])
     if suffix == ".csv":
         found = _csv_records(path, text, columns)
@@ -51,12 +72,14 @@ def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
         found = _yaml_records(path, text) if suffix in (".yaml", ".yml") else _json_records(text)
     for number, record in enumerate(found):
         if number == MAX_ROWS:
-            raise TalkheadError(f"{path}: has more than {MAX_ROWS} rows. Make several tables of it")
+            raise TalkheadError(
+                f"{path}: has more than {MAX_ROWS} rows. Split it into several tables"
+            )
         yield record
 
 
-STAND_IN = "\U0001ffff"
-"""In place of characters that a format doesn't let through; it means nothing, and no cell may have it."""
+PLACEHOLDER = "\U0001ffff"
+"""Replaces characters that a parser rejects. It is an unassigned character, invalid in any cell."""
 
 
 def _unreadable(reason: str) -> Mapping[str, str]:
@@ -64,22 +87,22 @@ def _unreadable(reason: str) -> Mapping[str, str]:
 
 
 def _csv_records(path: Path, text: str, columns: Collection[str]) -> Iterator[Record]:
-    # (Python 3.10 breaks off at a NUL.)
-    reader = csv.reader(io.StringIO(text.replace("\0", STAND_IN), newline=""), strict=True)
+    # The csv module of Python 3.10 fails at NUL.
+    reader = csv.reader(io.StringIO(text.replace("\0", PLACEHOLDER), newline=""), strict=True)
     header: list[str] | None = None
-    begun = 1
+    row_start = 1
     while True:
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            if header is None or "end of data" in str(error):  # a quote that nothing closes
-                raise TalkheadError(f"{path}: line {begun}: {error}") from error
-            yield begun, _unreadable(f"this is no CSV ({error})")
-            begun = reader.line_num + 1
+            if header is None or "end of data" in str(error):  # an unclosed quotation mark
+                raise TalkheadError(f"{path}: line {row_start}: {error}") from error
+            yield row_start, _unreadable(f"invalid CSV ({error})")
+            row_start = reader.line_num + 1
             continue
-        line, begun = begun, reader.line_num + 1
+        line, row_start = row_start, reader.line_num + 1
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
@@ -94,8 +117,8 @@ def _header(path: Path, cells: list[str], columns: Collection[str]) -> list[str]
     names = [column_name(cell) for cell in cells]
     unknown = sorted(set(names) - set(columns))
     if unknown or len(set(names)) != len(names):
-        what = f"there is no column {unknown[0]!r}" if unknown else "a column is there twice"
-        raise TalkheadError(f"{path}: line 1: {what}. There are: {', '.join(columns)}")
+        problem = f"unknown column {unknown[0]!r}" if unknown else "a column appears twice"
+        raise TalkheadError(f"{path}: line 1: {problem}. The columns are: {', '.join(columns)}")
     return names
 
 
@@ -106,45 +129,45 @@ def _json_records(text: str) -> Iterator[Record]:
         try:
             cells = decode_json(line)
         except ValueError as error:
-            yield number, _unreadable(f"this is no JSON ({error})")
+            yield number, _unreadable(f"invalid JSON ({error})")
             continue
-        yield number, cells if isinstance(cells, dict) else _unreadable("this is no JSON object")
+        yield number, cells if isinstance(cells, dict) else _unreadable("not a JSON object")
 
 
 # ---------------------------------------------------------------------------------- YAML
 
 
 class _Loader(yaml.SafeLoader):
-    """Brackets in brackets only so deep."""
+    """A YAML loader with a limit on nested brackets."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         """See yaml.scanner.Scanner."""
         if self.flow_level >= MAX_NESTED:
             raise yaml.scanner.ScannerError(
-                None, None, f"more than {MAX_NESTED} brackets in brackets", self.get_mark()
+                None, None, f"brackets are nested more than {MAX_NESTED} deep", self.get_mark()
             )
         super().fetch_flow_collection_start(TokenClass)  # type: ignore[no-untyped-call]
 
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML lets nobody write."""
+"""Characters that YAML does not allow."""
 
 
 def _yaml_records(path: Path, text: str) -> Iterator[Record]:
-    rows = _YamlRows(path, _Loader(_UNPRINTABLE.sub(STAND_IN, text)))
+    rows = _YamlRows(path, _Loader(_UNPRINTABLE.sub(PLACEHOLDER, text)))
     try:
         yield from rows.read()
     except yaml.YAMLError as error:
-        raise TalkheadError(f"{path}: this is no YAML: {one_line(error)}") from error
+        raise TalkheadError(f"{path}: invalid YAML: {one_line(error)}") from error
 
 
 class _RowError(Exception):
-    """Why a row of YAML can't be read."""
+    """The reason why a row of YAML cannot be read."""
 
 
 class _YamlRows:
-    """Reads a list of mappings from the events of a parser, one after the other: nothing is built of
-    what a row can't hold, and an alias stands for a cell or for the cells of a row."""
+    """Reads a list of mappings from the events of a parser, one at a time. Nothing is built from values
+    that a row cannot contain, and an alias refers to a cell or to the cells of a row."""
 
     def __init__(self, path: Path, loader: _Loader) -> None:
         self._path, self._loader = path, loader
@@ -155,8 +178,8 @@ class _YamlRows:
         return self._loader.get_event()  # type: ignore[no-untyped-call]
 
     def read(self) -> Iterator[Record]:
-        """The rows. Raises TalkheadError where there is no list of them, YAMLError."""
-        self._next()  # the stream's start
+        """Yield the rows. Raise TalkheadError if the file is not a list, YAMLError if it is not YAML."""
+        self._next()  # start of the stream
         if isinstance(self._next(), yaml.StreamEndEvent):
             return
         root = self._next()
@@ -164,18 +187,20 @@ class _YamlRows:
             return
         if not isinstance(root, yaml.SequenceStartEvent):
             while not isinstance(self._next(), yaml.StreamEndEvent):
-                pass  # it is no YAML, perhaps: that is said first
-            raise TalkheadError(f"{self._path}: give a list of rows, each beginning with '- '")
+                pass  # invalid YAML raises here and takes precedence
+            raise TalkheadError(f"{self._path}: expected a list of rows, each beginning with '- '")
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             yield event.start_mark.line + 1, self._row(event)
-        self._next()  # the document's end
+        self._next()  # end of the document
         if not isinstance(self._next(), yaml.StreamEndEvent):
-            raise TalkheadError(f"{self._path}: holds several documents. Give one list of rows")
+            raise TalkheadError(
+                f"{self._path}: contains several documents. Give a single list of rows"
+            )
 
     def _row(self, event: Any) -> Mapping[str, Any]:
         if not isinstance(event, yaml.MappingStartEvent):
             self._skip(event)
-            return _unreadable("this is no mapping")
+            return _unreadable("not a mapping")
         cells: dict[str, str] = {}
         problem = ""
         while not isinstance(key := self._next(), yaml.MappingEndEvent):
@@ -188,11 +213,11 @@ class _YamlRows:
         return _unreadable(problem) if problem else cells
 
     def _add(self, cells: dict[str, str], key: Any) -> None:
-        """Read a key's value, and add both to the cells of a row. Raises _RowError after all is read."""
+        """Read a key's value and add both to the cells of a row. Raise _RowError once all is read."""
         if not isinstance(key, yaml.ScalarEvent):
             self._skip(key)
             self._skip(self._next())
-            raise _RowError("a column's name is no text")
+            raise _RowError("a column name is not text")
         value = self._next()
         if key.value == "<<" and key.implicit[0]:
             for merged in self._merged(value):
@@ -204,43 +229,43 @@ class _YamlRows:
             raise _RowError(f"has more than {MAX_CELLS} cells")
 
     def _merged(self, value: Any) -> list[dict[str, str]]:
-        """The cells of the rows that an alias, or a list of aliases, stands for."""
+        """Return the cells of the rows that an alias, or a list of aliases, refers to."""
         inner = [value] if not isinstance(value, yaml.CollectionStartEvent) else self._inside(value)
         found = [self._anchored(one) for one in inner]
         rows = [cells for cells in found if isinstance(cells, dict)]
         if not isinstance(value, yaml.MappingStartEvent) and len(rows) == len(found) <= MAX_CELLS:
             return rows
-        raise _RowError("'<<' takes the anchor of an earlier row, as *name")
+        raise _RowError("'<<' needs an alias of an earlier row, such as *name")
 
     def _anchored(self, event: Any) -> str | dict[str, str] | None:
-        """What an alias stands for."""
+        """Return the value that an alias refers to."""
         return self._anchors.get(event.anchor) if isinstance(event, yaml.AliasEvent) else None
 
     def _text(self, name: str, value: Any) -> str:
-        """The text of a cell."""
+        """Return the text of a cell."""
         if isinstance(value, yaml.AliasEvent):
             text = self._anchored(value)
             if not isinstance(text, str):
-                raise _RowError(f"{name}: *{value.anchor} stands for no cell before it")
+                raise _RowError(f"{name}: *{value.anchor} refers to no earlier cell")
             return text
         if not isinstance(value, yaml.ScalarEvent):
             self._skip(value)
-            raise _RowError(f"{name}: is neither text nor a number")
+            raise _RowError(f"{name}: must be text or a number")
         if value.tag not in _TAGS:
-            raise _RowError(f"{name}: {value.tag} is no kind of cell")
+            raise _RowError(f"{name}: {value.tag} is not a supported type")
         text = _text_of(value)
         if value.anchor is not None:
             self._anchors[value.anchor] = text
         return text
 
     def _skip(self, event: Any) -> None:
-        """Read to the end of a value that has begun."""
+        """Read to the end of a value whose first event was read."""
         if isinstance(event, yaml.CollectionStartEvent):
             self._inside(event)
 
     def _inside(self, start: Any) -> list[Any]:
-        """What is in a list or a mapping, which is read to its end; no more than tells that it is
-        too much."""
+        """Read a list or a mapping to its end. Return its events, limited to the number that shows that
+        there are too many."""
         events: list[Any] = []
         depth = 1
         while True:
@@ -254,7 +279,9 @@ class _YamlRows:
             self._n_inner += 1
             if self._n_inner > MAX_INNER:
                 line = start.start_mark.line + 1
-                raise TalkheadError(f"{self._path}: line {line}: cells can't hold lists. Give text")
+                raise TalkheadError(
+                    f"{self._path}: line {line}: cells cannot contain lists. Give text"
+                )
 
 
 _TAGS = {None, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null",
@@ -262,7 +289,7 @@ _TAGS = {None, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float",
 
 
 def _text_of(event: Any) -> str:
-    """A scalar as it is written; nothing for what says that there is nothing."""
+    """Return a scalar as it is written, or "" for null."""
     is_plain = event.style is None and event.tag is None
     text = str(event.value)
     return "" if is_plain and text in ("~", "null", "Null", "NULL") else text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkhead.app.choices import DEFAULT_PRESET
-from talkhead.app.dubbing.job_store import FIT, PACKAGE, Task
+from talkhead.app.dubbing.job import FIT, PACKAGE, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
 from talkhead.app.home.identities import DEFAULT_RENDERER, Home, package_fingerprint

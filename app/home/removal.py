@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talkhead.app.dub import results_path
-from talkhead.app.dubbing.job_store import FIT, Job, JobStore
+from talkhead.app.dubbing.job import FIT, Job
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.planner import Checksums
 from talkhead.app.home.identities import Home
 from talkhead.errors import TalkheadError

@@ -13,7 +13,8 @@ import numpy as np
 from benchmarks.fuzz import people
 from benchmarks.fuzz.traps import Traps
 from talkhead import media
-from talkhead.app.dubbing.job_store import JobStore, Task
+from talkhead.app.dubbing.job import Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.home.identities import Home
 from talkhead.app.output.provenance import Statement, sidecar_of, sign
 from talkhead.app.output.signing_keys import CHAIN, KEY, ROOT, SIGNING, credentials

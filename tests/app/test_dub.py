@@ -21,9 +21,10 @@ from talkhead.app.cli import main as cli
 from talkhead.app.dub import DubResult, dub
 from talkhead.app.dubbing import job_runner as attending
 from talkhead.app.dubbing import job_store as jobs
+from talkhead.app.dubbing.job import DONE, FAILED, QUEUED, Task
 from talkhead.app.dubbing.job_runner import run_job
-from talkhead.app.dubbing.job_store import DONE, FAILED, QUEUED, JobStore, Task
-from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig
+from talkhead.app.dubbing.job_store import JobStore
+from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig, make_task_runner
 from talkhead.app.dubbing.planner import Checksums
 from talkhead.app.dubbing.task_runner import TaskRunner
 from talkhead.app.fit import FitResult
@@ -42,7 +43,7 @@ Dub = Callable[..., DubResult]
 def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlineWorkers]:
     """Lets dub work in this process; the workforces that it hires."""
     hired: list[InlineWorkers] = []
-    monkeypatch.setattr(jobs, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(jobs, "INITIAL_BACKOFF_S", 0.01)
 
     def make_pool(todo: Any, home: Any, workers: Any, cluster: Any, device: Any, tries: int) -> Any:
         store = JobStore(home.path / "jobs")
@@ -59,6 +60,11 @@ def cut_line(path: Path, start_s: float, seconds: float) -> Path:
 
     wavfile.write(path, 16_000, (samples * 32767).astype("<i2"))
     return path
+
+
+def test_the_default_task_runner(tmp_path: Path) -> None:
+    config = WorkerConfig(tmp_path / "jobs", tmp_path)
+    assert isinstance(make_task_runner(config.task_runner, tmp_path, "cpu"), TaskRunner)
 
 
 def test_a_batch(
@@ -198,7 +204,7 @@ def test_results_replace_neither_the_table_nor_what_it_names(
     assert not inline and not list((home / "jobs" / "queued").iterdir())
     table.write_text("identity,audio,output\nanna,a.wav,home/identities/anna/idle.mp4\n")
     with pytest.raises(
-        TalkheadError, match=r"line 2: .*idle.mp4: lies where talkhead keeps its own"
+        TalkheadError, match=r"line 2: .*idle.mp4: is inside a folder that talkhead manages"
     ):
         dub(table, home=home)
 
@@ -402,7 +408,9 @@ def test_spawned_workers(tmp_path: Path) -> None:
         audio.write_bytes(b"%d" % number)
         tasks.append(Task("line", "anna", audio=str(audio), output=str(tmp_path / f"{number}.mp4")))
     store.add(tasks)
-    workers = LocalPool(WorkerConfig(store.path, tmp_path, 3, "fakes:SlowStudio"), ["cpu", "cpu"])
+    workers = LocalPool(
+        WorkerConfig(store.path, tmp_path, 3, "fakes:SlowTaskRunner"), ["cpu", "cpu"]
+    )
     killed: list[int] = []
 
     class Killing(dub_module.LocalPool):
@@ -415,15 +423,15 @@ def test_spawned_workers(tmp_path: Path) -> None:
                     worker.process.kill()
             return events
 
-    workers = Killing(workers.place, workers.devices)
+    workers = Killing(workers.config, workers.devices)
     board = dub_module.make_progress_view("silent", dub_module.ProgressStats(3, 0, 3))
     dub_module.Scheduler(store, workers, board).run(store.jobs())
     assert killed and [job.status for job in store.jobs()] == [DONE] * 3
     assert sum(job.tries for job in store.jobs()) <= 1  # none if it was done just before
     assert [Path(task.output).read_bytes() for task in tasks] == [
-        b"said: 0",
-        b"said: 1",
-        b"said: 2",
+        b"audio: 0",
+        b"audio: 1",
+        b"audio: 2",
     ]
     assert len({job.result["process"] for job in store.jobs()}) >= 2
 
@@ -432,9 +440,9 @@ def test_workers_that_cannot_start(tmp_path: Path, capfd: pytest.CaptureFixture[
     store = JobStore(tmp_path / "jobs")
     (tmp_path / "a.wav").write_bytes(b"sound")
     store.add([Task("line", "anna", audio=str(tmp_path / "a.wav"), output=str(tmp_path / "1.mp4"))])
-    workers = LocalPool(WorkerConfig(store.path, tmp_path, 9, "fakes:Nobody"), ["cpu"])
+    workers = LocalPool(WorkerConfig(store.path, tmp_path, 9, "fakes:MissingName"), ["cpu"])
     board = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
-    with pytest.raises(TalkheadError, match="workers ended before they had begun"):
+    with pytest.raises(TalkheadError, match="3 workers died on startup"):
         dub_module.Scheduler(store, workers, board).run(store.jobs())
     assert store.jobs()[0].status == QUEUED
 

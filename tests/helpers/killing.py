@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.dubbing import job_store as jobs
-from talkhead.app.dubbing.job_store import STATUSES, JobStore, Task
+from talkhead.app.dubbing.job import STATUSES, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig
 from talkhead.app.dubbing.progress_view import ProgressStats, ProgressView
 from talkhead.app.dubbing.scheduler import Scheduler
@@ -49,7 +50,7 @@ def expected(audio: Path) -> bytes:
     return b"".join(part * (PART_BYTES // len(part)) for _ in range(N_PARTS))
 
 
-class FakeStudio:
+class FakeTaskRunner:
     """Writes an output in parts, each checkpointed, killing itself now and then."""
 
     def __init__(self, home: Path, device: str) -> None:
@@ -58,7 +59,7 @@ class FakeStudio:
     def __call__(
         self, task: Task, work: Path, products: Path, progress: Progress
     ) -> Mapping[str, Any]:
-        """See Perform."""
+        """See RunTask."""
         whole, parts = expected(Path(task.audio)), work / "parts"
         parts.mkdir(exist_ok=True)
         size = len(whole) // N_PARTS
@@ -80,7 +81,7 @@ def be_mortal(home: Path, kind: str) -> None:
     """Let this process kill itself around some of its writes, as often as home/chance says."""
     chance = float((home / "chance").read_text())
     dice = random.Random(f"{(home / 'seed').read_text()}-{kind}-{os.getpid()}-{time.time_ns()}")
-    jobs.FIRST_WAIT_S, jobs.LONGEST_WAIT_S = 0.01, 0.05
+    jobs.INITIAL_BACKOFF_S, jobs.MAX_BACKOFF_S = 0.01, 0.05
 
     def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*given: Any, **named: Any) -> Any:
@@ -205,7 +206,7 @@ def coordinate(home: Path) -> None:
     store.prepare()
     store.recover()
     store.tidy()
-    place = WorkerConfig(store.path, home, MAX_TRIES, "killing:FakeStudio")
+    place = WorkerConfig(store.path, home, MAX_TRIES, "killing:FakeTaskRunner")
     unfinished = store.jobs()
     board = ProgressView(ProgressStats(len(unfinished), 0, len(unfinished)))
     Scheduler(store, LocalPool(place, ["cpu"] * 2), board).run(unfinished)

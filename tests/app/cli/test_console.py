@@ -20,7 +20,8 @@ from talkhead.app.cli import main as cli
 from talkhead.app.cli.console import LineHandler, print_json, print_line, print_lines, show
 from talkhead.app.dub import DubResult, Problem
 from talkhead.app.dubbing.events import JobFinished, JobProgressed, JobStarted
-from talkhead.app.dubbing.job_store import DONE, FAILED, QUEUED, Job, JobStore, Task
+from talkhead.app.dubbing.job import DONE, FAILED, QUEUED, Job, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.progress_view import (
     NOTES,
     JsonProgressView,

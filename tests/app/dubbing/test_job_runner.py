@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from talkhead.app.dubbing.job import DONE, Task
 from talkhead.app.dubbing.job_runner import FINISHED, MARKER, run_job
-from talkhead.app.dubbing.job_store import DONE, Claim, JobStore, Task
+from talkhead.app.dubbing.job_store import Claim, JobStore
 from talkhead.app.output.publish import publish
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from killing import run_with_kills
 
-from talkhead.app.dubbing.job_store import (
+from talkhead.app.dubbing.job import (
     CANCELLED,
     DONE,
     FAILED,
@@ -27,12 +27,10 @@ from talkhead.app.dubbing.job_store import (
     QUEUED,
     RUNNING,
     STATUSES,
-    Claim,
-    JobStore,
     Task,
-    choose_jobs,
-    release_orphans,
 )
+from talkhead.app.dubbing.job_runner import fail_orphan
+from talkhead.app.dubbing.job_store import Claim, JobStore, choose_jobs
 from talkhead.app.request import declared_options
 from talkhead.errors import PackageError
 from talkhead.locks import FileLock, is_locked
@@ -152,7 +150,7 @@ def test_a_job_that_is_wanted_again_is_not_stopped(
     with store.claim(task.id) as claim:
         assert claim is not None
         store.cancel([task.id])
-        claim.fail("no luck", most_tries=1)
+        claim.fail("no luck", max_tries=1)
     assert store.is_cancelling(task.id)
     if how == "retry":
         store.retry([task.id])
@@ -170,7 +168,7 @@ def test_a_failed_job_waits_longer_each_time_and_is_set_aside(
     for _ in range(3):
         with store.claim(task.id) as claim:
             assert claim is not None
-            claim.fail("no luck", most_tries=3)
+            claim.fail("no luck", max_tries=3)
             waits.append(claim.job.retry_at - time.time())
     job = store.find(task.id)
     assert job is not None and (job.status, job.reason, job.tries) == (FAILED, "no luck", 3)
@@ -195,7 +193,7 @@ def test_what_dead_processes_leave(store: JobStore, tmp_path: Path) -> None:
     lock.release()
     found = {job.id: job.status for job in store.jobs()}
     assert found == {first.id: QUEUED, second.id: DONE, alive.id: RUNNING}
-    dead = release_orphans(store, alive.id, "killed", most_tries=1)
+    dead = fail_orphan(store, alive.id, "killed", max_tries=1)
     assert dead is not None and dead.status == FAILED and dead.reason == "killed"
 
 
@@ -285,9 +283,9 @@ def test_choosing_by_the_beginning_of_an_id(store: JobStore, tmp_path: Path) -> 
     tasks = [make_task(tmp_path, number) for number in range(3)]
     store.add(tasks)
     assert [job.id for job in choose_jobs(store, [tasks[1].id[:7]], ())] == [tasks[1].id]
-    with pytest.raises(PackageError, match="there are 3 whose ids begin so"):
+    with pytest.raises(PackageError, match="job out: matches 3 jobs"):
         choose_jobs(store, ["out"], ())
-    with pytest.raises(PackageError, match="there is none"):
+    with pytest.raises(PackageError, match="job nobody: matches no job"):
         choose_jobs(store, ["nobody"], ())
 
 
@@ -338,7 +336,7 @@ class StoreMachine(RuleBasedStateMachine):
             Path(claim.job.task.output).write_bytes(b"video")
             claim.complete({"n_frames": 1})
         elif how == "fail":
-            claim.fail("no luck", most_tries=2)
+            claim.fail("no luck", max_tries=2)
         elif how == "put back":
             claim.requeue()
         elif how == "cancel":

@@ -12,7 +12,8 @@ import pytest
 
 from talkhead.app.dubbing import planner
 from talkhead.app.dubbing.events import Event, JobFinished
-from talkhead.app.dubbing.job_store import DONE, FAILED, FIT, Job, JobStore, Task
+from talkhead.app.dubbing.job import DONE, FAILED, FIT, Job, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.planner import identity_finder, package_finder, plan
 from talkhead.app.dubbing.progress_view import ProgressStats, ProgressView
 from talkhead.app.dubbing.scheduler import Scheduler

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from talkhead.app.dubbing.events import JobFinished, JobProgressed, JobStarted
-from talkhead.app.dubbing.job_store import DONE, FAILED, QUEUED, Job, Task
+from talkhead.app.dubbing.job import DONE, FAILED, QUEUED, Job, Task
 from talkhead.app.dubbing.progress_view import (
     JsonProgressView,
     LiveProgressView,

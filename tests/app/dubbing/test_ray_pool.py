@@ -15,7 +15,8 @@ from paths import HELPERS
 
 from talkhead.app.dubbing import ray_pool as cluster
 from talkhead.app.dubbing.events import JobFinished
-from talkhead.app.dubbing.job_store import DONE, FAILED, FIT, Job, JobStore, Task
+from talkhead.app.dubbing.job import DONE, FAILED, FIT, Job, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.local_pool import WorkerConfig
 from talkhead.app.dubbing.progress_view import ProgressStats, ProgressView
 from talkhead.app.dubbing.ray_pool import RayPool
@@ -70,8 +71,8 @@ def store(tmp_path: Path, add: Any) -> JobStore:
 
 
 def make_workers(nodes: Any, store: JobStore) -> RayPool:
-    place = WorkerConfig(store.path, store.path.parent, 3, "fakes:SlowStudio")
-    return RayPool(place, nodes.address)
+    config = WorkerConfig(store.path, store.path.parent, 3, "fakes:SlowTaskRunner")
+    return RayPool(config, nodes.address)
 
 
 class Watching(ProgressView):
@@ -89,7 +90,7 @@ class Watching(ProgressView):
 def check_outputs(store: JobStore) -> None:
     for job in store.jobs():
         assert job.status == DONE, job
-        assert Path(job.task.output).read_bytes() == b"said: " + Path(job.task.audio).read_bytes()
+        assert Path(job.task.output).read_bytes() == b"audio: " + Path(job.task.audio).read_bytes()
 
 
 def test_without_a_shared_disk(nodes: Any, store: JobStore) -> None:
@@ -98,11 +99,11 @@ def test_without_a_shared_disk(nodes: Any, store: JobStore) -> None:
     task = Task(**{**vars(bad.task), "mode": "fail", "output": bad.task.output + ".mp4"})
     store.add([task])
     workers = make_workers(nodes, store)
-    workers._sender._token = "of another disk"
+    workers._runner._token = "of another disk"
     Scheduler(store, workers, ProgressView(ProgressStats(0, 0, 0))).run(store.jobs())
     failed = [job for job in store.jobs() if job.status == FAILED]
     assert [job.id for job in failed] == [task.id]
-    assert "this line can't be said (on " in failed[0].reason and failed[0].tries == 3
+    assert "this job fails (on " in failed[0].reason and failed[0].tries == 3
     store.cancel([task.id])
     (store.path / "cancelled" / f"{task.id}.json").unlink()
     check_outputs(store)
@@ -118,7 +119,7 @@ def test_a_second_renderer_joins_the_first(nodes: Any, store: JobStore) -> None:
     video.write_bytes(b"footage")
     store.add([Task(FIT, "anna", video=str(video), digest="0" * 64, renderer="nerf")])
     workers = make_workers(nodes, store)
-    workers._sender._token = "of another disk"
+    workers._runner._token = "of another disk"
     Scheduler(store, workers, ProgressView(ProgressStats(0, 0, 0))).run(store.jobs())
     assert [(job.status, job.reason) for job in store.jobs()] == [(DONE, "")]
     package = IdentityPackage.load(store.path.parent / "identities" / "anna")
@@ -144,16 +145,16 @@ def test_a_lost_node_loses_no_job(nodes: Any, store: JobStore) -> None:
 
 def test_another_version(nodes: Any, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "__version__", "99.0")
-    with pytest.raises(TalkheadError, match=r"need the same talkhead as this one, 99.0: .* has 0"):
+    with pytest.raises(TalkheadError, match=r"need talkhead 99.0, as on this one: .* has 0"):
         make_workers(nodes, store)
-    order = cluster.RemoteTask("98.0", "", store.jobs()[0].task, "", "", "", "", None, "", {})
-    delivery = cluster.run_remote_task(order)
-    assert delivery.is_fatal and "\n" not in delivery.error
+    task = cluster.RemoteTask("98.0", "", store.jobs()[0].task, "", "", "", "", None, "", {})
+    result = cluster.run_remote_task(task)
+    assert result.is_fatal and "\n" not in result.error
 
 
 @dataclass(frozen=True)
-class Letter(cluster.FilePayload):
-    """A parcel that needs no Ray."""
+class LocalPayload(cluster.FilePayload):
+    """A payload that needs no Ray."""
 
     def unpack(self, folder: Path) -> Path:
         folder.mkdir(parents=True)
@@ -161,16 +162,16 @@ class Letter(cluster.FilePayload):
         return folder / Path(self.path).name
 
 
-def order_of(
+def remote_task_of(
     tmp_path: Path, task: Task, files: Mapping[str, cluster.FilePayload]
 ) -> cluster.RemoteTask:
-    """An order that finds the driver's home shared."""
+    """A task that finds the driver's home folder shared."""
     (tmp_path / "products").mkdir()
     (tmp_path / "jobs").mkdir(exist_ok=True)
     (tmp_path / "jobs" / cluster.TOKEN).write_text("word")
     paths = (str(tmp_path), str(tmp_path / "work"), str(tmp_path / "products"))
-    studio = "fakes:SlowStudio"
-    return cluster.RemoteTask(cluster.__version__, studio, task, "word", *paths, None, "", files)
+    runner = "fakes:SlowTaskRunner"
+    return cluster.RemoteTask(cluster.__version__, runner, task, "word", *paths, None, "", files)
 
 
 @pytest.fixture
@@ -181,10 +182,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_shared_home_and_sound_that_is_not(tmp_path: Path, own_cache: None) -> None:
     """The sound comes by the object store all the same."""
     task = Task("line", "anna", audio="/nowhere/a.wav", output="/out/1.mp4")
-    sound = Letter(task.audio, 5, 0, [b"sound"])
-    delivery = cluster.run_remote_task(order_of(tmp_path, task, {task.audio: sound}))
-    assert delivery.error == "" and delivery.files == ()
-    assert (tmp_path / "products" / "1.mp4").read_bytes() == b"said: sound"
+    sound = LocalPayload(task.audio, 5, 0, [b"sound"])
+    result = cluster.run_remote_task(remote_task_of(tmp_path, task, {task.audio: sound}))
+    assert result.error == "" and result.files == ()
+    assert (tmp_path / "products" / "1.mp4").read_bytes() == b"audio: sound"
 
 
 def test_private_keys_stay(
@@ -202,39 +203,39 @@ def test_private_keys_stay(
 
     def of(path: Path) -> cluster.FilePayload:
         put.append(path.name)
-        return Letter(str(path), 7, 0, [b"content"])
+        return LocalPayload(str(path), 7, 0, [b"content"])
 
     monkeypatch.setattr(cluster.FilePayload, "of", of)
     (tmp_path / "jobs").mkdir()
-    sender = cluster._RayRunner(WorkerConfig(tmp_path / "jobs", tmp_path), threading.Event())
+    runner = cluster._RayRunner(WorkerConfig(tmp_path / "jobs", tmp_path), threading.Event())
     for _ in range(2):
-        order = sender._order(task, tmp_path, tmp_path)
-        assert sorted(order.files) == sorted([sound, certificate])
+        remote = runner._make_remote_task(task, tmp_path, tmp_path)
+        assert sorted(remote.files) == sorted([sound, certificate])
     assert put == ["anna.talkhead", "a.wav", "cert.pem"]
     Path(sound).write_bytes(b"another content")
-    sender._order(task, tmp_path, tmp_path)
+    runner._make_remote_task(task, tmp_path, tmp_path)
     assert put[3:] == ["a.wav"]
     Path(key).unlink()
-    delivery = cluster.run_remote_task(order_of(tmp_path, task, order.files))
-    assert "key.pem: is not on this machine, and private keys are not sent" in delivery.error
+    result = cluster.run_remote_task(remote_task_of(tmp_path, task, remote.files))
+    assert "key.pem: is not on this machine, and private keys are not sent" in result.error
 
 
 def test_a_node_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:
-    long_ago = time.time() - 2 * cluster.LONGEST_JOB_S
+    long_ago = time.time() - 2 * cluster.MAX_JOB_S
     for number in range(6):
         path = tmp_path / f"old {number}"
         path.mkdir()
         os.utime(path, (long_ago + number, long_ago + number))
     (tmp_path / "in use").mkdir()
-    cluster._kept(tmp_path / "old 0", 4)
+    cluster._touch_cached(tmp_path / "old 0", 4)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["in use", "old 0", "old 4", "old 5"]
-    cluster._kept(tmp_path / "new", 1)
+    cluster._touch_cached(tmp_path / "new", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in use", "new", "old 0"]
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(TalkheadError, match=r"cluster 127.0.0.1:1: nobody answers there"):
+    with pytest.raises(TalkheadError, match=r"cluster 127.0.0.1:1: does not respond"):
         cluster.connect("127.0.0.1:1")
     with pytest.raises(TalkheadError, match=r"cluster nowhere: give HOST:PORT"):
         cluster.connect("nowhere")

@@ -11,7 +11,8 @@ import pytest
 
 from talkhead.app.cli import main as cli
 from talkhead.app.dub import results_path
-from talkhead.app.dubbing.job_store import FIT, JobStore, Task
+from talkhead.app.dubbing.job import FIT, Task
+from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.planner import Checksums
 from talkhead.app.home.identities import SOURCE, Home
 from talkhead.app.home.removal import remove_identity
@@ -127,7 +128,7 @@ def test_a_job_that_goes_on_keeps_everything(home: Home, add: Add, tmp_path: Pat
     (job,) = store.jobs()
     with (
         store.claim(job.id),
-        pytest.raises(TalkheadError, match=rf"{job.id}: somebody works on it.*jobs cancel"),
+        pytest.raises(TalkheadError, match=rf"{job.id}: is running.*jobs cancel"),
     ):
         remove_identity(home, "anna")
     assert home.names() == ["anna"] and store.find(job.id) is not None
