@@ -38,7 +38,7 @@ test-short: venv  ## set up and run a short selection for another Python version
 
 venv: $(STAMP) libgl  ## set up .venv with everything in it
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "There is no Python 3.10 or newer here: install Python 3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e '.[dev]'

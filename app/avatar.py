@@ -82,12 +82,12 @@ def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> 
     Raises PackageError for one that is damaged, or of another version of its renderer.
     """
     name, part = package.renderer(name)
-    kind = get_renderer(name)
+    renderer_class = get_renderer(name)
     with package.content_errors(MANIFEST_NAME):
-        config = from_json(kind.config(), part.config)
+        config = from_json(renderer_class.config_class, part.config)
     with package.content_errors(part.file, HEAD_ADVICE):
         tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
-        return kind.renderer().from_tensors(tensors, config)
+        return renderer_class.from_tensors(tensors, config)
 
 
 def load_predictor(package: IdentityPackage) -> MotionPredictor:

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from talkhead.errors import TalkheadError
+from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file
 
 MODES = ("paste", "head")
@@ -18,10 +19,8 @@ PRESETS = ("preview", "standard", "high")
 DEFAULT_PRESET = "standard"
 MAX_SEED = 2**32 - 1
 """The largest that every generator of random numbers here takes; some get a thousand times it."""
-RENDERERS, RENDERER_PLUGINS = ("gaussian", "nerf", "warp"), "talkhead.renderers"
-"""Those that come along, and where other packages name theirs (`talkhead.renderers.base`)."""
 ENCODERS, ENCODER_PLUGINS = ("mel", "mfcc", "pase"), "talkhead.encoders"
-"""The same of encoders (`talkhead.encoder.base`)."""
+"""The included encoders, and the entry points of other packages (`talkhead.encoder.registry`)."""
 WEIGHTS_SUFFIX = ".safetensors"
 """How a file of own weights of PASE ends, which is an encoder, too."""
 OWN, ALPHA = "own", "alpha"
@@ -60,11 +59,6 @@ def check_encoder(name: str) -> None:
         return
     more = f", or pass a {WEIGHTS_SUFFIX} file of your own weights of PASE"
     check_choice("encoder", name, _with_plugins(ENCODERS, ENCODER_PLUGINS), more)
-
-
-def renderer_names() -> tuple[str, ...]:
-    """Every renderer that can be asked for, those of other packages included."""
-    return _with_plugins(RENDERERS, RENDERER_PLUGINS)
 
 
 @cache

@@ -241,12 +241,11 @@ def _fit_renderer(
     device: torch.device,
     progress: Progress,
 ) -> Renderer:
-    kind = get_renderer(options.renderer)
-    presets = kind.presets()
-    config = kind.for_device(presets[options.preset], device)
+    renderer_class = get_renderer(options.renderer)
+    config = renderer_class.config_for_device(renderer_class.presets[options.preset], device)
     checkpoint = work / f"{options.renderer}-{_key(config)}-{options.seed}.safetensors"
     return fit_renderer(
-        kind, dataset, config, checkpoint, progress, seed=options.seed, device=device
+        renderer_class, dataset, config, checkpoint, progress, seed=options.seed, device=device
     )
 
 
@@ -337,7 +336,7 @@ def _package(
         renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
         old = _replaced(destination, writer)
         kept = _keep_other_renderers(old, options.renderer, writer)
-        writer.add_tensors(renderer_file, pack(head.tensors(), head.steps()))
+        writer.add_tensors(renderer_file, pack(head.tensors(), head.quantization_steps()))
         writer.add_tensors(predictor_file, predictor.tensors())
         writer.add_file(QUALITY, dataset.path / QUALITY)
         if sheet is not None:

@@ -22,7 +22,6 @@ from talkhead.progress import Progress
 from talkhead.renderers import trainer as fitting
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
-from talkhead.renderers.registry import get_renderer
 from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
@@ -131,9 +130,9 @@ def _with_motion(dataset: IdentityDataset, stored: Path) -> IdentityDataset:
 def _refined(
     dataset: IdentityDataset, checkpoint: Path, progress: Progress, device: torch.device
 ) -> IdentityDataset:
-    kind, title = get_renderer(GaussianRenderer.name), "Fitting a quick head"
+    title = "Fitting a quick head"
     head = fitting.fit_renderer(
-        kind, dataset, QUICK, checkpoint, progress, device=device, title=title
+        GaussianRenderer, dataset, QUICK, checkpoint, progress, device=device, title=title
     )
     assert isinstance(head, GaussianRenderer)
     return refine_motion(head, dataset, progress)

@@ -112,7 +112,7 @@ def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
     name = options.renderer or "gaussian"
     kind, stored = get_renderer(name), read_tensors(source)
     model = {k.removeprefix("model."): t for k, t in stored.items() if k.startswith("model.")}
-    return name, kind.renderer().from_tensors(model or stored, kind.presets()[options.preset])
+    return name, kind.from_tensors(model or stored, kind.presets[options.preset])
 
 
 def _write_sheets(subject: EvaluationTarget, stem: Path) -> None:

@@ -54,7 +54,7 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
     )
 
 
-def _spread_batch(dataset: IdentityDataset) -> TrainBatch:
+def spread_batch(dataset: IdentityDataset) -> TrainBatch:
     """N_SPREAD training frames, evenly spread."""
     frames = spread_frames(dataset.tracks.clear & dataset.tracks.learnt, N_SPREAD)
     return make_batch(dataset, dataset.crop_landmarks(), frames)
@@ -92,9 +92,3 @@ def _fill_hull(image: UInt8, points: Float32, enlarge: float, value: int) -> Non
 def _unit_range(image: UInt8) -> Float32:
     """An image in [0, 1]."""
     return np.divide(image, np.float32(255.0), dtype=np.float32)
-
-
-def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    if device.type == "cpu":
-        return batch
-    return TrainBatch(**{k: v.to(device, non_blocking=True) for k, v in vars(batch).items()})

@@ -1,82 +1,57 @@
-"""The renderers by name."""
+"""The registry of renderers. Importing it imports no renderer, and not torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Any
-
-import torch
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from talkhead.errors import TalkheadError
-from talkhead.renderers.base import Renderer
 
-ENTRY_POINTS = "talkhead.renderers"
+if TYPE_CHECKING:
+    from talkhead.renderers.base import Renderer
 
-
-def _any_device(config: Any, device: torch.device) -> Any:
-    return config
-
-
-@dataclass(frozen=True)
-class RendererSpec:
-    """How to make a renderer: its class, its config class, its presets by name.
-
-    for_device: a config as it is best fitted on a device; what it makes runs on every one.
-    """
-
-    renderer: Callable[[], type[Renderer]]
-    config: Callable[[], type[Any]]
-    presets: Callable[[], Mapping[str, Any]]
-    for_device: Callable[[Any, torch.device], Any] = _any_device
-
-
-def _warp() -> RendererSpec:
-    from talkhead.renderers.warp import model
-
-    return RendererSpec(lambda: model.WarpRenderer, lambda: model.WarpConfig, lambda: model.PRESETS)
-
-
-def _gaussian() -> RendererSpec:
-    from talkhead.renderers.gaussian import model
-
-    return RendererSpec(
-        lambda: model.GaussianRenderer, lambda: model.GaussianConfig, lambda: model.PRESETS
-    )
-
-
-def _nerf() -> RendererSpec:
-    from talkhead.renderers.nerf import config, model
-
-    return RendererSpec(
-        lambda: model.NerfRenderer,
-        lambda: config.NerfConfig,
-        lambda: config.PRESETS,
-        model.for_device,
-    )
-
-
-RENDERERS: dict[str, Callable[[], RendererSpec]] = {
-    "gaussian": _gaussian,
-    "nerf": _nerf,
-    "warp": _warp,
+RENDERERS = {
+    "gaussian": "talkhead.renderers.gaussian.model:GaussianRenderer",
+    "nerf": "talkhead.renderers.nerf.model:NerfRenderer",
+    "warp": "talkhead.renderers.warp.model:WarpRenderer",
 }
+"""The included renderers: name, module and class."""
+ENTRY_POINTS = "talkhead.renderers"
+"""The group of entry points with which other packages add renderers. Each names a class."""
 
 
 def renderer_names() -> list[str]:
-    """Every renderer that can be asked for, those of other packages included."""
-    return sorted({*RENDERERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+    """Return the names of all renderers, those of other packages included, sorted."""
+    return sorted({*RENDERERS, *_plugins()})
 
 
-def get_renderer(name: str) -> RendererSpec:
-    """The renderer of that name. Raises TalkheadError naming those there are."""
+def get_renderer(name: str) -> type[Renderer]:
+    """Import a renderer.
+
+    Args:
+        name: One of renderer_names().
+
+    Returns:
+        The renderer's class.
+
+    Raises:
+        TalkheadError: If no renderer has that name. The message lists those that exist.
+    """
     if name in RENDERERS:
-        return RENDERERS[name]()
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            kind: RendererSpec = entry.load()()
-            return kind
-    raise TalkheadError(
-        f"there is no renderer {name!r}. Choose one of: {', '.join(renderer_names())}"
-    )
+        module, _, class_name = RENDERERS[name].partition(":")
+        renderer: type[Renderer] = getattr(import_module(module), class_name)
+    elif name in _plugins():
+        renderer = _plugins()[name].load()
+    else:
+        raise TalkheadError(
+            f"there is no renderer {name!r}. Choose one of: {', '.join(renderer_names())}"
+        )
+    return renderer
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    """Return the entry points of other packages by name."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}

@@ -1,4 +1,4 @@
-"""The only optimisation loop for renderers: batches, schedule, checkpoints."""
+"""The training loop of all renderers: batches, learning rates, checkpoints."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from torch import Tensor
 from talkhead.checkpoints import load_optimizer, optimizer_tensors
 from talkhead.dataset import IdentityDataset
 from talkhead.device import aligned
-from talkhead.progress import Progress
-from talkhead.renderers.base import Renderer, TrainBatch
-from talkhead.renderers.batches import _spread_batch, _to, draw_frames, make_batch
+from talkhead.progress import Progress, Step
+from talkhead.renderers.base import Renderer, TrainBatch, TrainConfig
+from talkhead.renderers.batches import draw_frames, make_batch, spread_batch
 from talkhead.renderers.optimizer import Adam
-from talkhead.renderers.registry import RendererSpec
 from talkhead.storage import content_errors, read_tensors, write_tensors
 from talkhead.tensors import TensorSpec, check_tensors, within
 
 VERSION = 3
-"""Raise it when the same dataset and config would give another head."""
+"""Raised when the same dataset and config give another renderer than before."""
 CHECKPOINT_S = 20.0
 MODEL = "model."
-"""What the names of a renderer's tensors begin with in a checkpoint."""
+"""Prefix of the renderer's tensors in a checkpoint."""
 ADVICE = "Remove this file and run the same command again"
 WARM_FRACTION, LAST_RATE = 0.1, 0.03
-"""The learning rate stays for the first tenth, then falls as a cosine to this share."""
+"""The learning rate is constant for the first tenth of the steps, then decays as a cosine to this
+fraction."""
 
 
 def fit_renderer(
-    kind: RendererSpec,
+    renderer_class: type[Renderer],
     dataset: IdentityDataset,
     config: Any,
     checkpoint: Path,
@@ -45,67 +45,89 @@ def fit_renderer(
     device: torch.device | None = None,
     title: str = "Fitting the renderer",
 ) -> Renderer:
-    """A renderer fitted on the dataset's training frames.
+    """Fit a renderer on the training frames of a dataset.
 
-    checkpoint: where the state is kept every 20 s; a run that finds one goes on from it and ends
-    in the same renderer. Batches and noise depend on seed and step alone. title: of the progress.
+    Batches and noise depend on seed and step alone, so an interrupted fit that is resumed ends in the
+    same renderer, bit for bit.
+
+    Args:
+        renderer_class: The class of the renderer, as get_renderer returns it.
+        dataset: The person's footage.
+        config: An instance of renderer_class.config_class.
+        checkpoint: A file in which the state is saved every 20 s and at the end. If it exists, the fit
+            resumes from it.
+        progress: Shows the steps and the loss.
+        seed: Seeds initialization and batches.
+        device: Where to fit; None for the CPU.
+        title: Title of the progress.
+
+    Returns:
+        The fitted renderer, on the device.
+
+    Raises:
+        TalkheadError: If the checkpoint cannot be read or written.
+        PackageError: If the checkpoint does not hold such a renderer.
+        TypeError: If the renderer has parameters and config is no TrainConfig.
     """
     device = device or torch.device("cpu")
-    cls = kind.renderer()
     state = read_tensors(checkpoint) if checkpoint.exists() else None
-    model = (
-        cls.from_dataset(dataset, config, seed).tensors() if state is None else within(state, MODEL)
-    )
+    if state is None:
+        model = renderer_class.from_dataset(dataset, config, seed).tensors()
+    else:
+        model = within(state, MODEL)
     with content_errors(checkpoint, ADVICE):
-        renderer = cls.from_tensors({k: aligned(t).to(device) for k, t in model.items()}, config)
-    if not renderer.param_groups():
-        return renderer
-    return _optimize(renderer, dataset, config, state, checkpoint, progress, title, seed, device)
-
-
-def _optimize(
-    renderer: Renderer,
-    dataset: IdentityDataset,
-    config: Any,
-    state: dict[str, Tensor] | None,
-    checkpoint: Path,
-    progress: Progress,
-    title: str,
-    seed: int,
-    device: torch.device,
-) -> Renderer:
+        renderer = renderer_class.from_tensors(
+            {k: aligned(t).to(device) for k, t in model.items()}, config
+        )
     groups = renderer.param_groups()
-    rates = [group["lr"] for group in groups]
-    optimizer = Adam(groups)
-    first = 0
+    if not groups:
+        return renderer
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"{type(config).__name__} must derive from TrainConfig")
+    optimizer, first = Adam(groups), 0
     if state is not None:
         with content_errors(checkpoint, ADVICE):
             first = _step_of(state, config.n_steps)
             load_optimizer(optimizer, state)
     batches = _prefetched(dataset, config.batch_size, seed, first, config.n_steps)
-    saved = time.monotonic()
     with progress.step(title, total=config.n_steps, done=first) as bar:
-        for step, batch in zip(range(first, config.n_steps), batches, strict=False):
-            share = _schedule(step / config.n_steps)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * share
-            losses = _gradients(renderer, optimizer, _to(batch, device), step)
-            optimizer.step()
-            renderer.after_step(step)
-            bar.advance()
-            if step % 50 == 0:
-                bar.detail(f"loss {sum(float(value.detach()) for value in losses.values()):.4f}")
-            if time.monotonic() - saved > CHECKPOINT_S:
-                _save(renderer, optimizer, step + 1, checkpoint)
-                saved = time.monotonic()
+        steps = range(first, config.n_steps)
+        for step in _optimize(renderer, optimizer, batches, steps, bar, device):
+            _save(renderer, optimizer, step, checkpoint)
     _save(renderer, optimizer, config.n_steps, checkpoint)
-    renderer.finalize(_to(_spread_batch(dataset), device))
+    renderer.finalize(spread_batch(dataset).to(device))
     _save(renderer, optimizer, config.n_steps, checkpoint)
     return renderer
 
 
+def _optimize(
+    renderer: Renderer,
+    optimizer: Adam,
+    batches: Iterator[TrainBatch],
+    steps: range,
+    bar: Step,
+    device: torch.device,
+) -> Iterator[int]:
+    """Make optimizer steps, and yield the number of steps done whenever a checkpoint is due."""
+    rates = [group["lr"] for group in renderer.param_groups()]
+    saved = time.monotonic()
+    for step, batch in zip(steps, batches, strict=False):
+        fraction = _schedule(step / steps.stop)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * fraction
+        losses = _gradients(renderer, optimizer, batch.to(device), step)
+        optimizer.step()
+        renderer.after_step(step)
+        bar.advance()
+        if step % 50 == 0:
+            bar.detail(f"loss {sum(float(value.detach()) for value in losses.values()):.4f}")
+        if time.monotonic() - saved > CHECKPOINT_S:
+            yield step + 1
+            saved = time.monotonic()
+
+
 def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
-    """The step that a checkpoint goes on with. Raises ContentError."""
+    """Return the step from which a checkpoint resumes. Raises ContentError."""
     spec = {"step": TensorSpec((), torch.int64, least=0, most=n_steps)}
     check_tensors({k: t for k, t in state.items() if k in spec}, spec)
     return int(state["step"])
@@ -114,7 +136,7 @@ def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
 def _gradients(
     renderer: Renderer, optimizer: torch.optim.Optimizer, batch: TrainBatch, step: int
 ) -> dict[str, Tensor]:
-    """The losses, with their gradients in place; again with less at once where memory runs out."""
+    """Compute losses and gradients; if memory runs out, repeat with less at a time."""
     while True:
         optimizer.zero_grad(set_to_none=True)
         try:
@@ -127,6 +149,7 @@ def _gradients(
 
 
 def _schedule(done: float) -> float:
+    """Return the fraction of the learning rate after a fraction of the steps is done."""
     if done < WARM_FRACTION:
         return 1.0
     phase = (done - WARM_FRACTION) / (1.0 - WARM_FRACTION)
@@ -136,6 +159,7 @@ def _schedule(done: float) -> float:
 def _save(
     renderer: Renderer, optimizer: torch.optim.Optimizer, step: int, checkpoint: Path
 ) -> None:
+    """Write a checkpoint from which step is the next one."""
     tensors = {MODEL + name: tensor for name, tensor in renderer.tensors().items()}
     write_tensors(
         checkpoint, {**tensors, **optimizer_tensors(optimizer), "step": torch.tensor(step)}
@@ -148,7 +172,7 @@ def _save(
 def _prefetched(
     dataset: IdentityDataset, size: int, seed: int, first: int, last: int
 ) -> Iterator[TrainBatch]:
-    """Batches of steps first..last, the next one being made while one is used."""
+    """Yield the batches of steps first..last; the next one is made while one is used."""
     usable = np.flatnonzero(dataset.tracks.learnt)
     landmarks = dataset.crop_landmarks()
 

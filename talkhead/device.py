@@ -38,7 +38,7 @@ def resolve_device(device: str) -> torch.device:
     """
     check_device(device)
     if device == "auto":
-        usable = torch.cuda.is_available() and not _find_gsplat_kernels()
+        usable = torch.cuda.is_available() and not gsplat_unavailable_reason()
         return torch.device("cuda" if usable else "cpu")
     kind, _, index = device.partition(":")
     if kind == "cuda":
@@ -66,7 +66,7 @@ def backends() -> list[Backend]:
     """Every accelerated backend, usable or not. Never raises and never starts a long build."""
     return [
         _probe("numba CPU rasterizer", "numba", _import_numba, needs_cuda=False),
-        _probe("gsplat CUDA rasterizer", "gsplat", _find_gsplat_kernels),
+        _gsplat(),
         _probe("nerfacc CUDA marching", "nerfacc", _find_nerfacc_kernels),
         _tinycudann(),
     ]
@@ -121,6 +121,15 @@ def _has_nvcc() -> bool:
 def _import_tinycudann() -> str:
     importlib.import_module("tinycudann")
     return ""
+
+
+def gsplat_unavailable_reason() -> str:
+    """Return why gsplat cannot rasterize here; empty if it can."""
+    return _gsplat().reason
+
+
+def _gsplat() -> Backend:
+    return _probe("gsplat CUDA rasterizer", "gsplat", _find_gsplat_kernels)
 
 
 def tinycudann_unavailable_reason() -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -46,19 +46,36 @@ def module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-def setuptools_settings() -> dict[str, Any]:
-    settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
-    return settings["setuptools"]
+def setup_packages(root: Path) -> dict[str, str]:
+    """The packages that setup.py finds in a checkout and the folders they come from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        settings = runpy.run_path(str(ROOT / "setup.py"))
+    folders = settings["FOLDERS"]
+    assert len(settings["PACKAGES"]) == len({*settings["PACKAGES"]})
+    found = {}
+    for package in settings["PACKAGES"]:
+        top = max((name for name in folders if f"{package}.".startswith(f"{name}.")), key=len)
+        found[package] = folders[top] + package.removeprefix(top).replace(".", "/")
+    return found
 
 
-def test_pyproject_lists_exactly_the_packages_of_the_tree() -> None:
-    settings = setuptools_settings()
+def test_setup_finds_exactly_the_packages_of_the_tree() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(*LEVELS)}
     folders.add("samples")  # for the line of speech in it
-    found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
-    assert settings["package-dir"] == found
-    assert sorted(settings["packages"]) == sorted(found)
     assert [f for f in sorted(folders) if not (ROOT / f / "__init__.py").is_file()] == []
+    found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
+    assert setup_packages(ROOT) == found
+
+
+def test_setup_finds_a_new_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "renderers" / "new" / "inner"
+    folder.mkdir(parents=True)
+    for path in (folder, folder.parent, folder.parent.parent):
+        (path / "__init__.py").touch()
+    found = setup_packages(tmp_path)
+    assert found["talkhead.renderers.new"] == "renderers/new"
+    assert found["talkhead.renderers.new.inner"] == "renderers/new/inner"
 
 
 NOT_PACKED = {"__pycache__", "README.md"}
@@ -66,7 +83,8 @@ NOT_PACKED = {"__pycache__", "README.md"}
 
 
 def test_pyproject_packs_all_data_files() -> None:
-    settings = setuptools_settings()
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    package_folders = setup_packages(ROOT)
     found = {
         path.relative_to(ROOT)
         for folder in LEVELS
@@ -77,7 +95,7 @@ def test_pyproject_packs_all_data_files() -> None:
         path.relative_to(ROOT)
         for package, patterns in settings["package-data"].items()
         for pattern in patterns
-        for path in (ROOT / settings["package-dir"][package]).glob(pattern)
+        for path in (ROOT / package_folders[package]).glob(pattern)
     }
     assert sorted(found - covered) == []
     assert Path("talkhead/py.typed") in covered

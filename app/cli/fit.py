@@ -21,6 +21,7 @@ from talkhead.app.cli.options import (
     loading,
     make_progress_for,
 )
+from talkhead.renderers.registry import RENDERERS
 
 
 class Preset(str, Enum):
@@ -40,7 +41,8 @@ def fit(
         Preset, typer.Option("--preset", help="How long to train; high is slowest and best.")
     ] = Preset.standard,
     renderer: Annotated[
-        str | None, typer.Option("--renderer", help="gaussian, nerf or warp. (default: gaussian)")
+        str | None,
+        typer.Option("--renderer", help=f"{', '.join(RENDERERS)}. (default: gaussian)"),
     ] = None,
     encoder: Annotated[
         str,

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app import request
-from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS, renderer_names
+from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
 from talkhead.app.dubbing.table_formats import PLACEHOLDER, column_name, records
 from talkhead.app.output.finalize import output_files
 from talkhead.app.request import Option, OutputOptions, check_options, declared_options, named_files
 from talkhead.errors import TalkheadError
+from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file, expanded, explain_os_error
 
 TIMELINES = ("idle", "source")

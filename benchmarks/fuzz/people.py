@@ -55,7 +55,7 @@ PREDICTOR = PredictorConfig(width=8, layers=((3, 1),), n_members=2, n_steps=2)
 
 def small_config(renderer: str) -> Any:
     """The config of a renderer that is fitted in no time."""
-    return replace(get_renderer(renderer).presets()[PRESET], **SMALL[renderer])
+    return replace(get_renderer(renderer).presets[PRESET], **SMALL[renderer])
 
 
 def make_dataset(folder: Path) -> IdentityDataset:
@@ -141,9 +141,9 @@ def make_person(home: Home, dataset: IdentityDataset, work: Path) -> IdentityPac
 
 def _add_head(name: str, dataset: IdentityDataset, writer: PackageWriter) -> FittedPart:
     config = small_config(name)
-    head = get_renderer(name).renderer().from_dataset(dataset, config, 0)
+    head = get_renderer(name).from_dataset(dataset, config, 0)
     file = f"{name}.safetensors"
-    writer.add_tensors(file, pack(head.tensors(), head.steps()))
+    writer.add_tensors(file, pack(head.tensors(), head.quantization_steps()))
     return FittedPart(file, to_json(config))
 
 

@@ -20,7 +20,7 @@ from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset
 from talkhead.face import CODES, TRIANGLES
 from talkhead.renderers import code_projection as seen
-from talkhead.renderers.base import RegionWeights, TrainBatch
+from talkhead.renderers.base import RegionWeights, RendererBase, TrainBatch, TrainConfig
 from talkhead.renderers.code_projection import CodeProjector
 from talkhead.renderers.gaussian.initialization import (
     FRAME_TENSORS,
@@ -54,7 +54,7 @@ MIN_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
-class GaussianConfig:
+class GaussianConfig(TrainConfig):
     """How many Gaussians, how they learn.
 
     code_noise: standard deviation of what is added to the code in training (its first component
@@ -101,10 +101,15 @@ TENSORS = {
 }
 
 
-class GaussianRenderer:
+class GaussianRenderer(RendererBase):
     """A head of Gaussians. Parameters are plain tensors with requires_grad."""
 
     name: ClassVar[str] = "gaussian"
+    config_class: ClassVar[type[GaussianConfig]] = GaussianConfig
+    presets: ClassVar[Mapping[str, GaussianConfig]] = PRESETS
+    test_config: ClassVar[GaussianConfig] = GaussianConfig(
+        n_surface=500, n_cap=40, n_teeth=20, n_rest=200, n_steps=12
+    )
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
         """state: index [N]; pose_mean, pose_scale [12]; spread [K + 12] of the code in training;
@@ -183,7 +188,7 @@ class GaussianRenderer:
         state |= {f"seen_{name}": tensor for name, tensor in vars(self.seen).items()}
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
 
-    def steps(self) -> dict[str, Tensor]:
+    def quantization_steps(self) -> dict[str, Tensor]:
         """Deltas of codes that vary little are kept the more coarsely."""
         return {
             "deltas": DELTA_STEP / self.spread.clamp(min=MIN_SPREAD)[:, None],
@@ -291,9 +296,6 @@ class GaussianRenderer:
             },
         ]
 
-    def after_step(self, step: int) -> None:
-        """Nothing to do: sizes and opacities are kept in range by their form."""
-
     def finalize(self, batch: TrainBatch) -> None:
         """Measure how much of the finest detail is missing at the mouth."""
         size = (batch.images.shape[1], batch.images.shape[2])
@@ -306,10 +308,6 @@ class GaussianRenderer:
             region = batch.weights[..., 0] >= RegionWeights().mouth
             rgb, alpha = (torch.cat([getattr(m, k) for m in made]) for k in ("rgb", "alpha"))
             self.detail = wanted_amount(Rendering(rgb, alpha), batch.images, region)
-
-    def reduce_memory(self) -> bool:
-        """All of an image is drawn at once."""
-        return False
 
 
 def twist_matrix(twist: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from talkhead.config import bounded, one_of
+from talkhead.renderers.base import TrainConfig
 
 ENCODINGS = ("planes", "hash")
 
@@ -34,7 +35,7 @@ HASH = HashConfig()
 
 
 @dataclass(frozen=True)
-class NerfConfig:
+class NerfConfig(TrainConfig):
     """How fine the field is, how it learns.
 
     encoding: of the features that don't move: "planes", or "hash", which is slow without

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
 from talkhead.face import MAX_CODES, check_n_mouth
-from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.base import RendererBase, TrainBatch
 from talkhead.renderers.losses import WINDOW, backdrop, photometric_loss
-from talkhead.renderers.nerf.config import HASH, NerfConfig
+from talkhead.renderers.nerf.config import HASH, PRESETS, NerfConfig
 from talkhead.renderers.nerf.field import Field, tensor_specs
 from talkhead.renderers.nerf.hash_grid import native_encoding
 from talkhead.renderers.nerf.ray_marching import (
@@ -49,10 +49,15 @@ TENSORS = {
 """Those that tell what the others must be: the occupancy grid and the field's parameters."""
 
 
-class NerfRenderer:
+class NerfRenderer(RendererBase):
     """A head as a radiance field. Parameters are plain tensors with requires_grad."""
 
     name: ClassVar[str] = "nerf"
+    config_class: ClassVar[type[NerfConfig]] = NerfConfig
+    presets: ClassVar[Mapping[str, NerfConfig]] = PRESETS
+    test_config: ClassVar[NerfConfig] = NerfConfig(
+        fine_unit=0.03, blend_unit=0.05, pose_unit=0.1, n_steps=150, n_patches=32
+    )
 
     def __init__(self, space: HeadSpace, state: Mapping[str, Tensor], config: NerfConfig) -> None:
         """state: n_mouth [1], pose_mean, pose_scale [12], occs [cells], and the field's parameters."""
@@ -106,10 +111,6 @@ class NerfRenderer:
             **{SPACE + name: t for name, t in self.space.tensors().items()},
         }
 
-    def steps(self) -> dict[str, Tensor]:
-        """Nothing is rounded."""
-        return {}
-
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
@@ -136,15 +137,28 @@ class NerfRenderer:
         image = torch.cat(made).view(n, height, width, 4).clamp(0.0, 1.0)
         return Rendering(image[..., :3], image[..., 3:])
 
-    def finalize(self, batch: TrainBatch) -> None:
-        """Nothing is left to do."""
-
     def reduce_memory(self) -> bool:
         """Halve the rays that are followed at once; False where that would help no more."""
         self.rays_at_once //= 2
         self.n_patches = max(8, self.n_patches // 2)
         torch.cuda.empty_cache()
         return self.rays_at_once >= 256
+
+    @classmethod
+    def config_for_device(cls, config: NerfConfig, device: torch.device) -> NerfConfig:
+        """Choose the encoding that is faster on a device.
+
+        Args:
+            config: A preset.
+            device: The device of the fit.
+
+        Returns:
+            The config with the hash grid where tiny-cuda-nn runs it. Elsewhere planes are kept: they
+            cost a tenth of the hash grid in torch.
+        """
+        if device.type == "cuda" and native_encoding(HASH) is not None:
+            return replace(config, encoding="hash")
+        return config
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """What planes listen to, [B, K + 12]: motion and pose."""
@@ -226,16 +240,6 @@ def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpa
     occupancy = TensorSpec((cells,), least=-1.0)
     check_tensors(others, {"occs": occupancy, **tensor_specs(space, n_mouth, config)})
     return space
-
-
-def for_device(config: NerfConfig, device: torch.device) -> NerfConfig:
-    """The config with the encoding that is best on a device.
-
-    A hash grid where tiny-cuda-nn runs it; else planes, which cost a tenth of the twin in torch.
-    """
-    if device.type == "cuda" and native_encoding(HASH) is not None:
-        return replace(config, encoding="hash")
-    return config
 
 
 def _in_turns(pieces: tuple[Pieces, ...]) -> Iterator[tuple[Pieces, int]]:

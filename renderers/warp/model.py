@@ -24,7 +24,7 @@ from talkhead.errors import MediaError, PackageError
 from talkhead.face import CODES, MAX_CODE, N_SURFACE, WORLD, FaceModel
 from talkhead.frame_selection import farthest_first
 from talkhead.images import JPEG, decode_image
-from talkhead.renderers.base import TrainBatch
+from talkhead.renderers.base import RendererBase
 from talkhead.storage import ContentError
 from talkhead.tensors import Size, TensorSpec, check_tensors, within
 from talkhead.types import Float32, Int, Rendering, UInt8
@@ -72,10 +72,13 @@ FACE = "face."
 """What the names of the face model's tensors begin with."""
 
 
-class WarpRenderer:
+class WarpRenderer(RendererBase):
     """Exemplar frames and the face model that warps them."""
 
     name: ClassVar[str] = "warp"
+    config_class: ClassVar[type[WarpConfig]] = WarpConfig
+    presets: ClassVar[Mapping[str, WarpConfig]] = PRESETS
+    test_config: ClassVar[WarpConfig] = WarpConfig(n_exemplars=12)
 
     def __init__(self, face: FaceModel, state: Mapping[str, Tensor], config: WarpConfig) -> None:
         """state: images, masks: concatenated JPEGs, ends [N, 2] of each; codes [N, K],
@@ -129,10 +132,6 @@ class WarpRenderer:
         """All that from_tensors needs."""
         return {**self._state, **{FACE + k: t for k, t in self.face.tensors().items()}}
 
-    def steps(self) -> dict[str, Tensor]:
-        """Nothing is rounded."""
-        return {}
-
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
@@ -182,24 +181,6 @@ class WarpRenderer:
         if image.shape[:2] != mask.shape or mask.size > MAX_EXEMPLAR_PIXELS:
             raise _damaged(number)
         return np.dstack([image[..., ::-1], mask])
-
-    def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
-        """Nothing is learnt."""
-        return {}
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Nothing is learnt."""
-        return []
-
-    def after_step(self, step: int) -> None:
-        """Nothing is learnt."""
-
-    def finalize(self, batch: TrainBatch) -> None:
-        """Nothing is left to do."""
-
-    def reduce_memory(self) -> bool:
-        """All of an image is drawn at once."""
-        return False
 
 
 def _damaged(number: int) -> PackageError:

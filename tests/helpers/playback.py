@@ -110,7 +110,7 @@ class PlaybackRenderer:
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
-    def steps(self) -> dict[str, Tensor]:
+    def quantization_steps(self) -> dict[str, Tensor]:
         return {}
 
     def render(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from damage import accepted, damages
+from paths import ROOT
 from torch import Tensor
 
 from talkhead.config import from_json, to_json
@@ -22,31 +26,20 @@ from talkhead.progress import SilentProgress
 from talkhead.renderers.base import Renderer
 from talkhead.renderers.batches import make_batch
 from talkhead.renderers.quantization import pack, unpack
-from talkhead.renderers.registry import RENDERERS, RendererSpec, get_renderer, renderer_names
+from talkhead.renderers.registry import RENDERERS, get_renderer, renderer_names
 from talkhead.renderers.trainer import fit_renderer
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import Rendering
 
-SMALL: dict[str, dict[str, Any]] = {
-    "gaussian": {"n_surface": 500, "n_cap": 40, "n_teeth": 20, "n_rest": 200, "n_steps": 12},
-    "nerf": {
-        "fine_unit": 0.03,
-        "blend_unit": 0.05,
-        "pose_unit": 0.1,
-        "n_steps": 150,
-        "n_patches": 32,
-    },
-    "warp": {"n_exemplars": 12},
-}
-"""What makes each renderer small; one without an entry is tested with its preview preset."""
 SIZE = (128, 96)
+RECIPE = ROOT / "docs" / "extending" / "renderer.md"
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A renderer fitted on the synthetic head."""
 
-    kind: RendererSpec
+    kind: type[Renderer]
     config: Any
     renderer: Renderer
     dataset: IdentityDataset
@@ -63,14 +56,36 @@ class Fitted:
             return (renderer or self.renderer).render(*cameras, *size)
 
 
-@pytest.fixture(scope="module", params=sorted(RENDERERS))
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The renderer of the documentation, added as the documentation says."""
+    code, line = re.findall(r"```python\n(.*?)```", RECIPE.read_text("utf-8"), re.DOTALL)[:2]
+    folder = tmp_path_factory.mktemp("recipe") / "flat"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""The flat head."""\n', "utf-8")
+    (folder / "model.py").write_text(code, "utf-8")
+    registry: dict[str, Any] = {}
+    exec(line, registry)
+    added = {name: path for name, path in registry["RENDERERS"].items() if name not in RENDERERS}
+    assert added.keys() == {"flat"} and registry["RENDERERS"].items() >= RENDERERS.items()
+    with pytest.MonkeyPatch.context() as patch:
+        package = importlib.import_module("talkhead.renderers")
+        patch.setattr(package, "__path__", [*package.__path__, str(folder.parent)])
+        patch.setitem(RENDERERS, "flat", added["flat"])
+        yield
+        for name in ("talkhead.renderers.flat.model", "talkhead.renderers.flat"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module", params=[*sorted(RENDERERS), "flat"])
 def fitted(
+    recipe: None,
     request: pytest.FixtureRequest,
     head_dataset: IdentityDataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Fitted:
     kind = get_renderer(request.param)
-    config = replace(kind.presets()["preview"], **SMALL.get(request.param, {}))
+    config = kind.test_config or kind.presets["preview"]
     checkpoint = tmp_path_factory.mktemp(request.param) / "state.safetensors"
     renderer = fit_renderer(kind, head_dataset, config, checkpoint, SilentProgress())
     return Fitted(kind, config, renderer, head_dataset)
@@ -157,8 +172,8 @@ def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
 
 def test_packed_it_renders_as_before(fitted: Fitted) -> None:
     """Within what 0.1 dB are at 30 dB: an error 16 dB under the rendering's own."""
-    packed = unpack(pack(fitted.renderer.tensors(), fitted.renderer.steps()))
-    again = fitted.kind.renderer().from_tensors(packed, fitted.config)
+    packed = unpack(pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps()))
+    again = fitted.kind.from_tensors(packed, fitted.config)
     first, second = fitted.render([2, 17]), fitted.render([2, 17], renderer=again)
     error = (first.rgb - second.rgb).square().mean()
     assert 10 * torch.log10(1 / (error + 1e-12)) > 46
@@ -177,8 +192,8 @@ def test_tensors_round_trip(fitted: Fitted, tmp_path: Path) -> None:
     tensors = fitted.renderer.tensors()
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in tensors.values())
     write_tensors(tmp_path / "head.safetensors", tensors)
-    config = from_json(fitted.kind.config(), json.loads(json.dumps(to_json(fitted.config))))
-    back = fitted.kind.renderer().from_tensors(read_tensors(tmp_path / "head.safetensors"), config)
+    config = from_json(fitted.kind.config_class, json.loads(json.dumps(to_json(fitted.config))))
+    back = fitted.kind.from_tensors(read_tensors(tmp_path / "head.safetensors"), config)
     first, second = fitted.render([11, 12]), fitted.render([11, 12], renderer=back)
     assert torch.equal(first.rgb, second.rgb) and torch.equal(first.alpha, second.alpha)
     again = back.tensors()
@@ -207,7 +222,7 @@ MAY_DIFFER = {
 
 def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
     """Each one missing, of another dtype, rank or size, not finite, out of range; and one more."""
-    load = partial(fitted.kind.renderer().from_tensors, config=fitted.config)
+    load = partial(fitted.kind.from_tensors, config=fitted.config)
     tensors = fitted.renderer.tensors()
     assert accepted(tensors, load) == MAY_DIFFER.get(fitted.renderer.name, set())
     for name, kind, damaged in damages(tensors):
@@ -220,17 +235,19 @@ def test_damaged_packed_tensors_are_refused(fitted: Fitted) -> None:
     """As packages keep them; what unpacks is checked like any other."""
 
     def load(tensors: Mapping[str, Tensor]) -> Renderer:
-        return fitted.kind.renderer().from_tensors(unpack(tensors), fitted.config)
+        return fitted.kind.from_tensors(unpack(tensors), fitted.config)
 
-    packed = pack(fitted.renderer.tensors(), fitted.renderer.steps())
-    scalars = {name for name, step in fitted.renderer.steps().items() if step.ndim == 0}
+    packed = pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps())
+    scalars = {
+        name for name, step in fitted.renderer.quantization_steps().items() if step.ndim == 0
+    }
     assert accepted(packed, load) == {(f"{name}.step", "rank") for name in scalars}
 
 
 def test_config_round_trip_and_unknown_keys(fitted: Fitted) -> None:
-    kind = fitted.kind.config()
+    kind = fitted.kind.config_class
     assert is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    for preset in fitted.kind.presets().values():
+    for preset in fitted.kind.presets.values():
         assert from_json(kind, json.loads(json.dumps(to_json(preset)))) == preset
     known = fields(kind)[0].name
     with pytest.raises(TalkheadError, match="n_wings"):
@@ -239,7 +256,7 @@ def test_config_round_trip_and_unknown_keys(fitted: Fitted) -> None:
 
 def test_configs_have_bounds(fitted: Fitted) -> None:
     """No number of a config may be as large as a file likes, or nothing a number is."""
-    kind = fitted.kind.config()
+    kind = fitted.kind.config_class
     for field in fields(kind):
         if isinstance(field.default, int | float):
             for value in (10**12, -(10**12), float("nan"), "9", None, [1]):
@@ -248,12 +265,12 @@ def test_configs_have_bounds(fitted: Fitted) -> None:
 
 
 def test_presets(fitted: Fitted) -> None:
-    assert set(fitted.kind.presets()) >= {"preview", "standard", "high"}
+    assert set(fitted.kind.presets) >= {"preview", "standard", "high"}
 
 
 def test_names() -> None:
     assert set(RENDERERS) <= set(renderer_names())
     for name in RENDERERS:
-        assert get_renderer(name).renderer().name == name
+        assert get_renderer(name).name == name
     with pytest.raises(TalkheadError, match=r"no renderer 'nerv'.*gaussian.*warp"):
         get_renderer("nerv")

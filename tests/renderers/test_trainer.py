@@ -23,7 +23,7 @@ from talkhead.renderers.base import Renderer
 from talkhead.renderers.batches import draw_frames, make_batch
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.nerf.config import NerfConfig
-from talkhead.renderers.registry import RendererSpec, get_renderer
+from talkhead.renderers.registry import get_renderer
 from talkhead.renderers.trainer import fit_renderer
 from talkhead.storage import read_tensors
 
@@ -112,7 +112,7 @@ def error(renderer: Renderer, dataset: IdentityDataset, frames: list[int]) -> fl
 def test_the_loss_falls_on_seen_and_unseen_frames(
     head_dataset: IdentityDataset, fitted: Fitted
 ) -> None:
-    config, renderer = SMALL[fitted.name], get_renderer(fitted.name).renderer()
+    config, renderer = SMALL[fitted.name], get_renderer(fitted.name)
     before = renderer.from_dataset(head_dataset, config, 0)
     after = renderer.from_tensors(fitted.tensors, config)
     for frames in ([1, 9, 25], [37, 38, 39]):
@@ -238,8 +238,8 @@ def test_draws_are_shuffled_epochs() -> None:
 
 
 def test_nothing_to_fit_leaves_no_checkpoint(head_dataset: IdentityDataset, tmp_path: Path) -> None:
-    kind: RendererSpec = get_renderer("warp")
-    config = kind.presets()["preview"]
+    kind = get_renderer("warp")
+    config = kind.presets["preview"]
     fit_renderer(kind, head_dataset, config, tmp_path / "state.safetensors", SilentProgress())
     assert not list(tmp_path.iterdir())
 
@@ -282,7 +282,7 @@ def test_what_stands_before_the_face_teaches_nothing(
     other.images[0][torch.from_numpy(behind)] = torch.tensor([0.9, 0.1, 0.9])
     results = []
     for shown in (batch, other):
-        renderer = get_renderer(name).renderer().from_dataset(dataset, SMALL[name], 0)
+        renderer = get_renderer(name).from_dataset(dataset, SMALL[name], 0)
         torch.stack(list(renderer.losses(shown, 0).values())).sum().backward()
         results.append([p.grad for group in renderer.param_groups() for p in group["params"]])
     assert any(gradient is not None and gradient.any() for gradient in results[0])

@@ -1,6 +1,6 @@
 """The one rasterizer interface: 3-D Gaussians to images, on the CPU (numba) or CUDA (gsplat)."""
 
-from dataclasses import dataclass
+import functools
 from typing import Any, Final
 
 import numpy as np
@@ -8,29 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from talkhead.device import gsplat_unavailable_reason
 from talkhead.errors import TalkheadError
 from talkhead.renderers.gaussian.rasterizer import cpu as raster_numba
 from talkhead.renderers.gaussian.rasterizer import cuda as raster_gsplat
 
 BACKENDS: Final = ("numba", "gsplat")
-
-
-@dataclass(frozen=True)
-class BackendStatus:
-    """Whether a rasterizer backend is usable on this machine, and if not, why."""
-
-    name: str
-    usable: bool
-    reason: str
-
-
-def backends() -> list[BackendStatus]:
-    """The status of every rasterizer backend on this machine."""
-    missing = raster_gsplat.gsplat_unavailable_reason()
-    return [
-        BackendStatus("numba", True, "CPU"),
-        BackendStatus("gsplat", missing is None, missing or "CUDA"),
-    ]
 
 
 def rasterize(
@@ -78,10 +61,13 @@ def rasterize(
         return images
     if not means.is_cuda:
         raise TalkheadError("backend gsplat: the tensors are on the CPU. Use numba, or a GPU")
-    reason = raster_gsplat.gsplat_unavailable_reason()
-    if reason is not None:
+    reason = _gsplat_unavailable_reason()
+    if reason:
         raise TalkheadError(f"backend gsplat: {reason}. Run with --device cpu")
     return raster_gsplat.rasterize_gsplat(*splats, *cameras, height, width)
+
+
+_gsplat_unavailable_reason = functools.cache(gsplat_unavailable_reason)
 
 
 def _with_batch(tensor: Tensor, n_dims: int) -> Tensor:

@@ -1,10 +1,5 @@
 """The CUDA rasterizer: gsplat, called so that its images are those of the CPU's kernels."""
 
-import functools
-import importlib.util
-import shutil
-
-import torch
 from torch import Tensor
 
 from talkhead.renderers.gaussian.rasterizer.constants import BLUR_PX2, FAR_PLANE, NEAR_PLANE
@@ -66,18 +61,3 @@ def rasterize_gsplat(
         rgb.reshape(n_images, height, width, 3),
         alpha.reshape(n_images, height, width, 1),
     )
-
-
-@functools.cache
-def gsplat_unavailable_reason() -> str | None:
-    """Why gsplat cannot rasterize here, or None if it can. Builds nothing."""
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    try:
-        built = importlib.util.find_spec("gsplat.csrc") is not None
-        from torch.utils.cpp_extension import CUDA_HOME
-    except Exception as error:  # broken CUDA installations raise OSError, RuntimeError and others
-        return f"gsplat cannot be imported: {type(error).__name__}: {error}"
-    if not built and CUDA_HOME is None and shutil.which("nvcc") is None:
-        return "gsplat's kernels are not built, and there is no nvcc to build them at first use"
-    return None

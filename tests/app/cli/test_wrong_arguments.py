@@ -20,7 +20,6 @@ from talkhead.encoder import registry as encoders
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import SilentProgress
-from talkhead.renderers import registry as renderers
 
 HEAVY = ("torch", "numpy", "scipy", "numba", "cv2", "mediapipe")
 # Words of the command line, the exit code, and what is said. The folder has: anna, an identity;
@@ -162,8 +161,6 @@ def test_it_is_refused_at_once(
 
 
 def test_the_names_known_without_torch_are_all_there_are() -> None:
-    assert set(choices.RENDERERS) == set(renderers.RENDERERS)
-    assert choices.RENDERER_PLUGINS == renderers.ENTRY_POINTS
     assert set(choices.ENCODERS) == set(encoders.ENCODERS)
     assert choices.ENCODER_PLUGINS == encoders.ENTRY_POINTS
     assert choices.WEIGHTS_SUFFIX == encoders.WEIGHTS_SUFFIX

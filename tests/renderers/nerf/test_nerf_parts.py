@@ -20,7 +20,7 @@ from talkhead.renderers.nerf import hash_grid as hashgrid
 from talkhead.renderers.nerf.config import HashConfig, NerfConfig
 from talkhead.renderers.nerf.hash_grid import HashGrid, encode, n_parameters
 from talkhead.renderers.nerf.mesh_raster import AT_BORDER, FACE, MOUTH
-from talkhead.renderers.nerf.model import NerfRenderer, draw_patches, for_device
+from talkhead.renderers.nerf.model import NerfRenderer, draw_patches
 from talkhead.renderers.nerf.planes import PlaneSpec, sample_planes, sample_planes_torch
 from talkhead.renderers.nerf.ray_marching import CELL, Occupancy, composite, march
 from talkhead.renderers.nerf.rays import HeadSpace, Pieces, Rays
@@ -234,11 +234,11 @@ def test_a_broken_tinycudann_is_told_once_and_replaced(
     assert hashgrid.native_encoding(HASH) is None
     assert hashgrid.native_encoding(HASH) is None
     assert caplog.text.count("libcuda.so.1") == 1
-    assert for_device(NerfConfig(), torch.device("cuda")).encoding == "planes"
+    assert NerfRenderer.config_for_device(NerfConfig(), torch.device("cuda")).encoding == "planes"
 
 
 def test_without_cuda_planes_are_chosen() -> None:
-    assert for_device(NerfConfig(), torch.device("cpu")) == NerfConfig()
+    assert NerfRenderer.config_for_device(NerfConfig(), torch.device("cpu")) == NerfConfig()
 
 
 def test_places_outside_the_box_are_those_of_its_rim() -> None:

@@ -1,0 +1,23 @@
+"""The list of packages. All other metadata is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+FOLDERS = {
+    "talkhead": "talkhead",
+    "talkhead.preprocess": "preprocess",
+    "talkhead.encoder": "encoder",
+    "talkhead.renderers": "renderers",
+    "talkhead.app": "app",
+    "talkhead.weights": "weights",
+    "talkhead.samples": "samples",
+}
+"""The folder of each package that has one at the root of the repository."""
+PACKAGES = [
+    ".".join([package, *inner])
+    for package, folder in FOLDERS.items()
+    for inner in [[], *([name] for name in find_packages(folder))]
+]
+"""These packages and all that are in them: a new folder with an __init__.py needs no entry."""
+
+if __name__ == "__main__":
+    setup(packages=PACKAGES, package_dir=FOLDERS)
