@@ -92,11 +92,11 @@ def evaluate(
     audio = None if audio is None else path_of(audio, "audio", FILE_REMEDY)
     video = None if video is None else path_of(video, "video", FILE_REMEDY)
     check_evaluate(identity, audio, video, folder, renderer=renderer, device=device, home=home)
-    video, work = find_footage(store, package, video)
+    footage, work = find_footage(store, package, video)
     set_threads()
     name = package.manifest.name
-    dataset = prepare_locked(store, name, video, work, PreprocessConfig(), progress)
-    subject = _subject(package, video, dataset, renderer, device, options)
+    dataset = prepare_locked(store, name, footage, work, PreprocessConfig(), progress)
+    subject = _subject(package, footage.path, dataset, renderer, device, options)
     instruments, left_out = make_tools()
     clip = Clip.of(dataset, subject.numbers, options)
     judged = measure_identity(subject, clip.sound_of(subject), instruments, progress)
@@ -118,7 +118,7 @@ def evaluate(
         warnings=_warnings(
             few_frames(len(subject.numbers)),
             _speech_learnt(dataset),
-            _known(video.name, package.manifest.source.sha256),
+            _known(footage.path.name, footage.sha256),
         ),
         left_out=(*left_out, *clip.hearing.left_out),
     )

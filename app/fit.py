@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from talkhead import __version__, media
+from talkhead import __version__
 from talkhead.app.arrays import path_of
 from talkhead.app.avatar import VERSION, encode_footage, normalized_footage_audio
 from talkhead.app.checks import check_fit
@@ -46,6 +44,7 @@ from talkhead.encoder.predictor.prior import shipped_prior
 from talkhead.encoder.registry import DEFAULT_ENCODER, load_encoder
 from talkhead.encoder.vad import silence_version
 from talkhead.errors import FootageError, PackageError, TalkheadError
+from talkhead.footage import Footage
 from talkhead.identity import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -66,6 +65,7 @@ from talkhead.renderers.trainer import ADVICE, fit_renderer
 from talkhead.stage_timer import StageClock
 from talkhead.storage import (
     content_errors,
+    fingerprint,
     make_folder,
     read_json,
     read_tensors,
@@ -78,7 +78,8 @@ from talkhead.types import SpeechFeatures
 STEPS = (
     LISTENING,
     "Tracking the face",
-    "Head poses and sound offset",
+    "Estimating head poses",
+    "Measuring the audio offset",
     "Cutting out the head",
     "Background behind the person",
     "Fitting a quick head",
@@ -165,11 +166,11 @@ def fit(
     name = name or name_from_video(video)
     config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
     with lock_identity(store, name, progress, wait=wait):
-        return _fit(video, store, name, options, config, chosen_device, progress)
+        return _fit(Footage.open(video), store, name, options, config, chosen_device, progress)
 
 
 def _fit(
-    video: Path,
+    footage: Footage,
     store: Home,
     name: str,
     options: FitOptions,
@@ -178,21 +179,20 @@ def _fit(
     progress: Progress,
 ) -> FitResult:
     """See fit; the identity's lock is held."""
-    destination = store.identity_dir(name)
-    _check_free(destination, video)
-    digest = sha256_of(video)
-    work = store.work_path(name, dataset_key(digest, config, silence_version()))
+    destination, video = store.identity_dir(name), footage.path
+    _check_free(destination, footage)
+    work = store.work_path(name, dataset_key(footage.sha256, config, silence_version()))
     if not is_prepared(work):
         listen_for_speech(video, progress, required=options.check_speech)
     make_folder(work)
-    write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": digest})
+    write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": footage.sha256})
     clock = StageClock(work / STAGES)
     seed_everything(options.seed)
     set_threads()
     with clock.stage("preparing the footage"):
         on_cpu = device if device.type == "cpu" else None
         try:
-            dataset = prepare(video, work, config, progress, on_cpu)
+            dataset = prepare(footage, work, config, progress, on_cpu)
         except FootageError as error:
             raise explained(error, video) from error
     with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
@@ -209,7 +209,7 @@ def _fit(
     figures = {} if brief is None else {take.name: _figures(take) for take in brief.report.takes}
     with clock.stage("packing"):
         package = _package(
-            video, dataset, head, predictor, figures, sheet, destination, options, progress
+            footage, dataset, head, predictor, figures, sheet, destination, options, progress
         )
     store.remember(name)
     path = package.file(SHEET) if sheet is not None else None
@@ -218,7 +218,7 @@ def _fit(
     return FitResult(name, package.path, path, report, figures, summary)
 
 
-def _check_free(destination: Path, video: Path) -> None:
+def _check_free(destination: Path, footage: Footage) -> None:
     """Raises TalkheadError when the name belongs to a person fitted from another video."""
     manifest_path = destination / MANIFEST_NAME
     if not manifest_path.is_file():
@@ -227,7 +227,7 @@ def _check_free(destination: Path, video: Path) -> None:
         source = read_manifest(read_json(manifest_path), destination).source
     except PackageError:  # damaged or of another version: fitting again is the remedy
         return
-    if source.sha256 != sha256_of(video):
+    if source.sha256 != footage.sha256:
         raise TalkheadError(
             f"{destination.name}: an identity of this name was fitted from another video, "
             f"{source.name}. Pass --name, or remove it: talkhead identities remove {destination.name}"
@@ -252,8 +252,7 @@ def _fit_renderer(
 def _key(config: Any) -> str:
     """A config as 8 hex digits: work under other settings, or by another version, is not gone on with."""
     state = [__version__, FORMAT_VERSION, motion_version(), to_json(config)]
-    text = json.dumps(state, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return fingerprint(state)[:8]
 
 
 def _fit_predictor(
@@ -320,7 +319,7 @@ def _figures(take: Variant) -> dict[str, Any]:
 
 
 def _package(
-    video: Path,
+    footage: Footage,
     dataset: IdentityDataset,
     head: Renderer,
     predictor: MotionPredictor,
@@ -330,7 +329,7 @@ def _package(
     options: FitOptions,
     progress: Progress,
 ) -> IdentityPackage:
-    info = media.probe(video)
+    video, info = footage.path, footage.info
     with PackageWriter(destination) as writer:
         n_idle = save_idle(video, dataset, writer, progress)
         renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
@@ -347,7 +346,7 @@ def _package(
             preset=options.preset,
             source=SourceVideo(
                 video.name,
-                sha256_of(video),
+                footage.sha256,
                 info.duration_s,
                 info.width,
                 info.height,

@@ -16,7 +16,6 @@ The sound is encoded once, at the end.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ from talkhead.media.mux import join_segments
 from talkhead.media.probing import frame_times
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
+    fingerprint_of_text,
     make_folder,
     read_json,
     remove,
@@ -115,7 +115,7 @@ def resume_key(person: Avatar, line: RenderRequest) -> dict[str, str]:
         "audio": sha256_of(line.audio),
         "mode": line.mode,
         "source": "" if line.source is None else sha256_of(line.source),
-        "options": hashlib.sha256(options.encode()).hexdigest(),
+        "options": fingerprint_of_text(options),
         "segment": str(SEGMENT_FRAMES),
     }
 

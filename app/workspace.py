@@ -16,13 +16,14 @@ from talkhead.device import resolve_device
 from talkhead.encoder.vad import silence_of_video, silence_version
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import CODES
+from talkhead.footage import Footage
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
 from talkhead.progress import Progress
 from talkhead.renderers import trainer as fitting
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
-from talkhead.storage import remove, sha256_of, write_tensors
+from talkhead.storage import remove, write_tensors
 from talkhead.tensors import read_checked
 
 VERSION = 3
@@ -34,7 +35,7 @@ QUICK = GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=400)
 
 
 def prepare(
-    video: Path,
+    footage: Footage,
     work: Path,
     config: PreprocessConfig,
     progress: Progress,
@@ -48,7 +49,7 @@ def prepare(
     gsplat can draw on, else the CPU. Raises MediaError and FootageError like preprocess.
     """
     try:
-        return _prepare(video, work, config, progress, device)
+        return _prepare(footage, work, config, progress, device)
     except PackageError as error:
         if not str(error).startswith(str(work)):  # other files are at fault: shipped weights, say
             raise
@@ -57,11 +58,16 @@ def prepare(
     remove(work / DATASET)
     _motion_file(work).unlink(missing_ok=True)
     _checkpoint(work).unlink(missing_ok=True)
-    return _prepare(video, work, config, progress, device)
+    return _prepare(footage, work, config, progress, device)
 
 
 def prepare_locked(
-    home: Home, name: str, video: Path, work: Path, config: PreprocessConfig, progress: Progress
+    home: Home,
+    name: str,
+    footage: Footage,
+    work: Path,
+    config: PreprocessConfig,
+    progress: Progress,
 ) -> IdentityDataset:
     """The same for those who don't hold the lock of the identity that `work` belongs to: it is taken
     where something has to be made."""
@@ -69,17 +75,17 @@ def prepare_locked(
         with suppress(PackageError):
             return prepared(work)
     with lock_identity(home, name, progress):
-        return prepare(video, work, config, progress)
+        return prepare(footage, work, config, progress)
 
 
 def _prepare(
-    video: Path,
+    footage: Footage,
     work: Path,
     config: PreprocessConfig,
     progress: Progress,
     device: torch.device | None,
 ) -> IdentityDataset:
-    dataset = _opened(preprocess(video, work / DATASET, config, progress, silence_of_video))
+    dataset = _opened(preprocess(footage, work / DATASET, config, progress, silence_of_video))
     stored, checkpoint = _motion_file(work), _checkpoint(work)
     if not stored.exists():
         tracks = _refined(dataset, checkpoint, progress, device or resolve_device("auto")).tracks
@@ -152,7 +158,7 @@ class SourceRecord:
 
 def find_footage(
     store: Home, package: IdentityPackage, video: Path | str | None
-) -> tuple[Path, Path]:
+) -> tuple[Footage, Path]:
     """The video that a package was fitted on, and the folder of the work on it.
 
     Raises TalkheadError where the package has seen all of it, or where it is not known or another.
@@ -172,9 +178,10 @@ def find_footage(
             f"{name}: the footage that it was fitted on, {source.name}, is not where it was. "
             f"Give it: talkhead evaluate {name} --video FILE"
         )
-    if sha256_of(Path(video)) != source.sha256:
+    footage = Footage.open(Path(video))
+    if footage.sha256 != source.sha256:
         raise TalkheadError(
             f"{video}: is not the footage that {name} was fitted on, {source.name} of "
             f"{source.duration_s:.1f} s. Give that one with --video"
         )
-    return Path(video), work
+    return footage, work

@@ -24,6 +24,7 @@ from talkhead.cameras import default_intrinsics
 from talkhead.crops import hidden_area
 from talkhead.face import FACE_OVAL, LIPS, NOSE_BOTTOM
 from talkhead.frame_selection import train_frames
+from talkhead.preprocess.av_sync import lip_measures
 from talkhead.preprocess.head_pose import track_head
 from talkhead.preprocess.landmarks import FaceTracker, mesh_triangles
 from talkhead.preprocess.occlusion import (
@@ -32,7 +33,6 @@ from talkhead.preprocess.occlusion import (
     hidden_triangles,
     mouth_hidden,
 )
-from talkhead.preprocess.pipeline import lip_measures
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
 MIN_SHOWN = 0.05

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from talkhead.audio import log_mel
+from talkhead.face import OUTER_EYE_CORNERS, lip_aperture
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
 
 MAX_LAG = 10
@@ -43,7 +44,7 @@ class AvOffset:
 
     offset_ms: float | None
     corrected_ms: float
-    scores: list[float]
+    scores: tuple[float, ...]
     control: float
 
 
@@ -66,7 +67,8 @@ def measure_offset(waveform: Float32, lips: Float32, usable: Bool) -> AvOffset:
     offset = lag * 1000.0 / FRAME_RATE - LIPS_LEAD_MS if sure and lag is not None else None
     late = offset is not None and abs(offset) > IN_SYNC_FRAMES * 1000.0 / FRAME_RATE
     corrected = offset if late and offset is not None else 0.0
-    return AvOffset(offset, corrected, [round(float(s), 4) for s in scores], round(control, 4))
+    rounded = tuple(round(float(score), 4) for score in scores)
+    return AvOffset(offset, corrected, rounded, round(control, 4))
 
 
 def shift_waveform(waveform: Float32, late_ms: float) -> Float32:
@@ -75,6 +77,22 @@ def shift_waveform(waveform: Float32, late_ms: float) -> Float32:
     if n >= 0:
         return np.concatenate([waveform[n:], np.zeros(min(n, len(waveform)), np.float32)])
     return np.concatenate([np.zeros(-n, np.float32), waveform])[: len(waveform)]
+
+
+def lip_measures(points: Float32) -> Float32:
+    """Return aperture, width and height of the lower lip, in distances of the outer eye corners.
+
+    Args:
+        points: [F, 478, 2 or 3] landmarks, any unit.
+
+    Returns:
+        [F, 3].
+    """
+    left, right = OUTER_EYE_CORNERS
+    size = np.linalg.norm(points[:, left, :2] - points[:, right, :2], axis=-1)
+    width = np.linalg.norm(points[:, 61, :2] - points[:, 291, :2], axis=-1) / size
+    lower = (points[:, 17, 1] - points[:, 4, 1]) / size
+    return np.stack([lip_aperture(points), width, lower], axis=1).astype(np.float32)
 
 
 def _lags() -> range:

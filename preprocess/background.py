@@ -1,34 +1,53 @@
-"""The clean plate: what is behind the person, per-pixel median over the frames that show it."""
+"""Estimate the clean plate: the background without the person.
+
+Each pixel is the median over those of a few dozen frames in which the person does not cover it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from typing import IO
 
 import cv2
 import numpy as np
 
-from talkhead.types import Bool, Float32, UInt8
+from talkhead.config import read_object
+from talkhead.dataset import ADVICE, MASKS, ImageFile
+from talkhead.preprocess.head_crops import SAMPLES, CropJob
+from talkhead.preprocess.person_mask import CropPlan
+from talkhead.storage import translate_os_errors, write_bytes, write_json
+from talkhead.types import Bool, Float32, MediaInfo, UInt8
+
+PLATE, PLATE_FACTS = "plate.png", "plate.json"
 
 MAX_SAMPLES = 60
+"""Frames that the plate is made of."""
 SEEN_AT_LEAST = 3
+"""Frames that must show the background at a pixel; fewer, and it is filled in."""
 PERSON_BELOW = 38
-"""A pixel is background where the mask (0..255) is below this: masks leave a haze around people, in which
-nothing is seen of them."""
+"""A pixel is background where the mask (0..255) is below this: masks leave a haze around people that does
+not show them."""
 HELD_BYTES = 256 << 20
-"""Of images that are held in memory: 60 of 1280x720 are 166 MB, 60 of 4K would be 1.5 GB."""
+"""Stacks up to this size are in memory, larger ones on the disk: 60 masks of 4K are 500 MB."""
 BAND = 16
-"""Rows that are worked on at a time."""
+"""Rows that are processed at a time."""
 MOVING_ABOVE = 12.0
-"""A plate that differs by more than this (median, of 255) between the clip's halves moved."""
+"""The camera counts as moving if plates of the two halves of the clip differ by more (median, of 255)."""
 
 
 @dataclass(frozen=True)
 class Plate:
-    """image: [H, W, 3] uint8. seen: [H, W] bool, False where inpainted. moving: bool."""
+    """A clean plate.
+
+    Attributes:
+        image: [H, W, 3] uint8 RGB.
+        seen: [H, W] bool, False where the image was filled in.
+        moving: The camera moves.
+    """
 
     image: UInt8
     seen: Bool
@@ -36,13 +55,26 @@ class Plate:
 
 
 class ImageStack:
-    """Images of one shape, held in memory while they are small, else in a file without a name.
+    """Images of one shape, of which bands of rows are read.
 
-    Whole images are put in one after the other; bands of rows of all of them are taken out.
+    They are held in memory while they are small, else in an unnamed temporary file.
     """
 
-    def __init__(self, images: Iterable[UInt8], folder: Path | None = None) -> None:
-        """folder: where the file lies. Raises OSError when that can't be written."""
+    def __init__(self, images: Iterable[UInt8] | ImageFile, folder: Path | None = None) -> None:
+        """Store the images.
+
+        Args:
+            images: [H, W, ...] uint8 each, one after the other. An `ImageFile` is read in place.
+            folder: Where a temporary file may be made; None for that of the system.
+
+        Raises:
+            OSError: The temporary file cannot be written.
+        """
+        self._file: IO[bytes]
+        if isinstance(images, ImageFile):
+            self._file = images.path.open("rb")
+            self._n, self._shape = len(images), images.shape
+            return
         where = None if folder is None else str(folder)
         self._file = SpooledTemporaryFile(HELD_BYTES, dir=where)  # noqa: SIM115
         self._n, self._shape = 0, (0, 0)
@@ -62,11 +94,20 @@ class ImageStack:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image."""
+        """The shape of one image."""
         return self._shape
 
     def rows(self, first: int, after: int, images: range) -> UInt8:
-        """Rows first to after - 1 of some of the images, [n, h, W, ...]."""
+        """Read rows first to after - 1 of n of the images.
+
+        Args:
+            first: The first row.
+            after: The row after the last one.
+            images: Numbers of the images.
+
+        Returns:
+            [n, after - first, W, ...] uint8.
+        """
         row_bytes = prod(self._shape[1:])
         parts = []
         for number in images:
@@ -77,19 +118,34 @@ class ImageStack:
 
 
 def disk_bytes(height: int, width: int) -> int:
-    """What `clean_plate` writes to the disk, at the most, of images of a size."""
-    parts = (MAX_SAMPLES * height * width * channels for channels in (3, 1))
-    return sum(part for part in parts if part > HELD_BYTES)
+    """Return the most bytes that `clean_plate` writes to the disk for the masks of its frames.
+
+    Args:
+        height: Height of the source, pixels.
+        width: Width of the source, pixels.
+
+    Returns:
+        Bytes; 0 while the masks fit in memory.
+    """
+    n_bytes = MAX_SAMPLES * height * width
+    return n_bytes if n_bytes > HELD_BYTES else 0
 
 
 def clean_plate(
-    frames: Iterable[UInt8], masks: Iterable[UInt8], folder: Path | None = None
+    frames: Iterable[UInt8] | ImageFile, masks: Iterable[UInt8], folder: Path | None = None
 ) -> Plate:
-    """The background of a clip.
+    """Estimate the background of a clip.
 
-    frames: a few dozen whole images [H, W, 3], one after the other. masks: their person masks
-    [H, W], 255 = person or unknown (outside of where the mask was computed). folder: for what is too
-    large to be held in memory. Raises OSError when it can't be written there.
+    Args:
+        frames: A few dozen whole images [H, W, 3] uint8 RGB, one after the other.
+        masks: Their person masks [H, W] uint8, 255 = person or unknown (where no mask was computed).
+        folder: Where large stacks are held on the disk; None for the system's temporary folder.
+
+    Returns:
+        The plate, of the size of the frames.
+
+    Raises:
+        OSError: The folder cannot be written to.
     """
     with ImageStack(frames, folder) as stack, ImageStack(masks, folder) as people:
         half = len(stack) // 2
@@ -98,8 +154,78 @@ def clean_plate(
     return Plate(_inpaint(image, seen), seen, moving)
 
 
+@dataclass(frozen=True)
+class PlateFacts:
+    """Facts about a plate that are stored beside its image.
+
+    Attributes:
+        moving: The camera moves.
+        seen: Fraction of the pixels at which the background was seen.
+    """
+
+    moving: bool
+    seen: float
+
+
+def write_plate(folder: Path, job: CropJob) -> None:
+    """Make the clean plate of the frames that were sampled while crops were cut.
+
+    Writes plate.png, then plate.json with its facts, and removes the sampled frames.
+
+    Args:
+        folder: Folder of the dataset, with person masks and sampled frames.
+        job: The crops that were cut.
+
+    Raises:
+        TalkheadError: The folder cannot be written to.
+    """
+    info, chosen = job.footage.info, np.flatnonzero(job.sampled)
+    size = (job.plan.height, job.plan.width)
+    images = ImageFile(folder / SAMPLES, (info.height, info.width, 3), chosen)
+    masks = ImageFile(folder / MASKS, size, np.flatnonzero(job.kept))
+    whole_masks = (_whole_mask(masks[i], job.plan, int(i), info) for i in chosen)
+    with translate_os_errors(folder / PLATE):
+        plate = clean_plate(images, whole_masks, folder)
+    _, png = cv2.imencode(".png", plate.image[..., ::-1])
+    write_bytes(folder / PLATE, png.tobytes())
+    facts = PlateFacts(moving=plate.moving, seen=float(plate.seen.mean()))
+    write_json(folder / PLATE_FACTS, asdict(facts))
+    images.path.unlink()
+
+
+def read_plate_facts(folder: Path) -> PlateFacts:
+    """Read the facts that `write_plate` has stored.
+
+    Args:
+        folder: Folder of the dataset.
+
+    Returns:
+        The facts.
+
+    Raises:
+        PackageError: The file is damaged.
+    """
+    return read_object(folder / PLATE_FACTS, PlateFacts, ADVICE)
+
+
+def _whole_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UInt8:
+    """Return a crop's mask [h, w], dilated, in the whole image [H, W]; unknown (255) outside the crop."""
+    whole = np.full((info.height, info.width), 255, dtype=np.uint8)
+    height, width = (round(n / plan.scale) for n in (plan.height, plan.width))
+    large = cv2.dilate(mask, np.ones((7, 7), np.uint8))
+    if large.shape != (height, width):
+        large = cv2.resize(large, (width, height), interpolation=cv2.INTER_LINEAR)
+    left, top = (int(n) for n in plan.origins[frame])
+    rows = slice(max(0, top), min(info.height, top + height))
+    columns = slice(max(0, left), min(info.width, left + width))
+    whole[rows, columns] = large[
+        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    ]
+    return whole
+
+
 def _masked_median(stack: ImageStack, people: ImageStack, images: range) -> tuple[UInt8, Bool]:
-    """Median [H, W, 3] over some images where a pixel is background, and where there were enough."""
+    """Return the median [H, W, 3] of background pixels, and [H, W] where there are enough of them."""
     height, width = stack.shape[:2]
     image, seen = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.bool_)
     for first in range(0, height, BAND):
@@ -122,6 +248,7 @@ def _median_row(pixels: UInt8, background: Bool) -> Float32:
 
 
 def _moved(stack: ImageStack, people: ImageStack, half: int) -> bool:
+    """Return True if the backgrounds of the first `half` images and of the others differ."""
     first, first_seen = _masked_median(stack, people, range(half))
     last, last_seen = _masked_median(stack, people, range(half, len(stack)))
     both = first_seen & last_seen
@@ -132,7 +259,7 @@ def _moved(stack: ImageStack, people: ImageStack, half: int) -> bool:
 
 
 def _inpaint(image: UInt8, seen: Bool) -> UInt8:
-    """Unseen pixels filled smoothly from the seen ones (a quarter of the size, then enlarged)."""
+    """Fill pixels of [H, W, 3] that are not seen [H, W] smoothly, at a quarter of the size."""
     if seen.all():
         return image
     if not seen.any():
@@ -154,7 +281,7 @@ def _push_pull(
     color: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Premultiplied colours [h, w, 3] with weights [h, w] -> colours everywhere, coarse to fine."""
+    """Turn premultiplied colors [h, w, 3] with weights [h, w] into colors everywhere, coarse to fine."""
     height, width = weight.shape
     if min(height, width) <= 2:
         mean = color.reshape(-1, 3).sum(0) / max(float(weight.sum()), 1e-6)

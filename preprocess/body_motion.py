@@ -42,8 +42,12 @@ class BodyTracker:
         self._start = _to_source(self._corners, plan, frame)
         self._shift = np.zeros(2)
 
-    def go_on(self, row: Float64) -> None:
-        """Look for the body where it was found last, by the last row."""
+    def resume(self, row: Float64) -> None:
+        """Search first where the body was found last.
+
+        Args:
+            row: [ROW] of `follow`, of the frame before the next one.
+        """
         self._shift = row[-2:]
 
     def follow(self, crop: UInt8, frame: int) -> Float64:

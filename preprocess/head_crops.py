@@ -1,15 +1,15 @@
-"""Crops and masks of the kept frames onto the disk, and of every frame what no later step could see.
+"""Write head crops and person masks; extract per-frame features of mouth and body on the way.
 
-Frames go by once. What codes need of their images, the brightness between the lips and how the body
-stands, is taken then, so that images which teach nothing new need not be kept.
+The video is decoded once. The brightness between the lips and the position of the body, which motion
+codes need of every frame, are measured during this pass, so that frames that add nothing new need not be
+stored. So are the whole frames of which the clean plate is made.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -19,21 +19,28 @@ from talkhead import media
 from talkhead.crops import crop_landmarks, cut_crop, shrunk_mask, small_size
 from talkhead.dataset import FRAMES, MASKS, SMALL_MASKS, ImageFile
 from talkhead.errors import TalkheadError
+from talkhead.footage import Footage
 from talkhead.preprocess.body_motion import ROW, BodyTracker
 from talkhead.preprocess.inner_mouth import N_PLACES, mouth_brightness
 from talkhead.preprocess.person_mask import CropPlan, PersonSegmenter
 from talkhead.progress import Progress, Step
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
-LOOKS = "looks.f64"
+FEATURES = "looks.f64"
+SAMPLES = "plate_samples.u8"
+"""Whole frames for the clean plate; removed once it is made."""
 CHUNK = 50
-"""Frames between checkpoints, whose crops are held: seconds."""
+"""Frames between checkpoints, whose crops are in memory; a few seconds of work."""
 
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What the crops tell of every frame. mouth: [F, N_PLACES], see mouth_brightness. body: [F, ROW],
-    see BodyTracker."""
+    """Features of every frame.
+
+    Attributes:
+        mouth: [F, N_PLACES] brightness between the lips, see `mouth_brightness`.
+        body: [F, ROW] position of the body, see `BodyTracker.follow`.
+    """
 
     mouth: Float64
     body: Float64
@@ -41,89 +48,140 @@ class FrameFeatures:
 
 @dataclass(frozen=True)
 class CropJob:
-    """What is to be cut of a video, F frames.
+    """Everything that cutting the crops of a video with F frames needs.
 
-    landmarks: [F, 478, 3] source pixels. kept: [F] frames whose images are. reference: the frame that
-    the body is followed from. intrinsics: [3, 3] of the source.
+    Attributes:
+        footage: The video.
+        plan: Position and size of the crops.
+        landmarks: [F, 478, 3] in source pixels.
+        kept: [F] frames whose crop and mask are stored.
+        sampled: [F] frames that are stored whole, for the clean plate.
+        reference: Frame from which the body is followed into the others.
+        intrinsics: [3, 3] of the source.
     """
 
-    video: Path
+    footage: Footage
     plan: CropPlan
     landmarks: Float32
     kept: Bool
+    sampled: Bool
     reference: int
     intrinsics: Float64
 
     def crop(self, image: UInt8, frame: int) -> UInt8:
-        """The crop of a frame's image."""
+        """Cut the crop out of a whole image.
+
+        Args:
+            image: [height, width, 3] uint8, a frame of the source.
+            frame: Its number.
+
+        Returns:
+            [H, W, 3] uint8.
+        """
         plan = self.plan
         return cut_crop(image, plan.origins[frame], (plan.height, plan.width), plan.scale)
 
     def points(self, frame: int) -> Float32:
-        """Landmarks [478, 2] in a frame's crop."""
+        """Return the landmarks of a frame in pixels of its crop.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            [478, 2].
+        """
         part = slice(frame, frame + 1)
         return crop_landmarks(self.landmarks[part], self.plan.origins[part], self.plan.scale)[0]
 
 
-class _Files:
-    """The files that cutting appends to, frame by frame."""
+@dataclass
+class _Chunk:
+    """Images and features of up to CHUNK frames, before they are written."""
 
-    def __init__(self, folder: Path, cut: CropJob) -> None:
-        size = (cut.plan.height, cut.plan.width)
-        self._kept = cut.kept
-        self._images = (ImageFile(folder / FRAMES, (*size, 3)), ImageFile(folder / MASKS, size))
-        self._small = ImageFile(folder / SMALL_MASKS, small_size(size))
-        self._looks = ImageFile(folder / LOOKS, (8 * (N_PLACES + ROW),))
-        self._every = (self._looks,) if cut.kept.all() else (self._looks, self._small)
+    crops: list[UInt8] = field(default_factory=list)
+    masks: list[UInt8] = field(default_factory=list)
+    small_masks: list[UInt8] = field(default_factory=list)
+    features: list[Float64] = field(default_factory=list)
+
+
+class _CropFiles:
+    """The files that grow frame by frame while crops are cut."""
+
+    def __init__(self, folder: Path, job: CropJob) -> None:
+        size = (job.plan.height, job.plan.width)
+        source = (job.footage.info.height, job.footage.info.width)
+        every = np.ones(len(job.kept), dtype=bool)
+        self._features = ImageFile(folder / FEATURES, (8 * (N_PLACES + ROW),))
+        small = ImageFile(folder / SMALL_MASKS, small_size(size))
+        self._samples = ImageFile(folder / SAMPLES, (*source, 3))
+        # Each file with the frames [F] that have an entry in it.
+        self._files = {
+            "crops": (ImageFile(folder / FRAMES, (*size, 3)), job.kept),
+            "masks": (ImageFile(folder / MASKS, size), job.kept),
+            "features": (self._features, every),
+        }
+        if not job.kept.all():
+            self._files["small_masks"] = (small, every)
+        if job.sampled.any():
+            self._files["samples"] = (self._samples, job.sampled)
+        self._n_frames = len(job.kept)
 
     def missing_bytes(self) -> int:
-        """What is still to be written."""
-        whole = sum(file.image_bytes * int(self._kept.sum()) for file in self._images)
-        whole += sum(file.image_bytes * len(self._kept) for file in self._every)
-        return whole - sum(len(file) * file.image_bytes for file in (*self._images, *self._every))
+        """Return how many bytes are still to be written."""
+        files = self._files.values()
+        whole = sum(file.image_bytes * int(frames.sum()) for file, frames in files)
+        return whole - sum(len(file) * file.image_bytes for file, _ in files)
 
     def n_done(self) -> int:
-        """How many frames are done: all, or whole chunks; none where there are more than can be."""
-        if self._is_overlong():
+        """Return how many frames are done: all, or whole chunks; 0 where a file is too long."""
+        files = self._files.values()
+        # As after two processes have written to the same files.
+        if any(len(file) > frames.sum() for file, frames in files):
             return 0
-        n_images = min(len(file) for file in self._images)
-        ends = np.append(np.flatnonzero(self._kept), len(self._kept))
-        done = min(int(ends[min(n_images, len(ends) - 1)]), *(len(file) for file in self._every))
-        return done if done == len(self._kept) else done // CHUNK * CHUNK
+        done = min(self._n_done(file, frames) for file, frames in files)
+        return done if done == self._n_frames else done // CHUNK * CHUNK
 
-    def _is_overlong(self) -> bool:
-        """Whether files hold more than all frames, as where two processes have written to them."""
-        most = [int(self._kept.sum())] * len(self._images) + [len(self._kept)] * len(self._every)
-        files = (*self._images, *self._every)
-        return any(len(file) > n for file, n in zip(files, most, strict=True))
+    def _n_done(self, file: ImageFile, frames: Bool) -> int:
+        """The number of frames before the first one whose entry is missing in a file."""
+        ends = np.append(np.flatnonzero(frames), self._n_frames)
+        return int(ends[min(len(file), len(ends) - 1)])
 
     def truncate(self, n_frames: int) -> None:
-        """Keep what is of the first n_frames."""
-        for file in self._images:
-            file.truncate(int(self._kept[:n_frames].sum()))
-        for file in self._every:
-            file.truncate(n_frames)
+        """Remove the entries of all but the first n_frames."""
+        for file, frames in self._files.values():
+            file.truncate(int(frames[:n_frames].sum()))
 
-    def append(
-        self, crops: Sequence[UInt8], masks: Sequence[UInt8], small: Sequence[UInt8], looks: Float64
-    ) -> None:
-        """Write a chunk: crops and masks of the kept frames, small masks and looks of all."""
-        for file, images in zip(self._images, (crops, masks), strict=True):
-            file.append(images)
-        for file, rows in zip(self._every, (looks.view(np.uint8), small), strict=False):
-            file.append(rows)
+    def append_sample(self, image: UInt8) -> None:
+        """Write a whole frame [height, width, 3] at once: a chunk of them could be large."""
+        self._samples.append([image])
 
-    def looks(self) -> Float64:
-        """Rows [n, N_PLACES + ROW] of the frames that are done."""
-        return np.fromfile(self._looks.path, np.float64).reshape(-1, N_PLACES + ROW)
+    def append(self, chunk: _Chunk) -> None:
+        """Write a chunk to the disk."""
+        rows = np.array(chunk.features).view(np.uint8)
+        images = {"crops": chunk.crops, "masks": chunk.masks, "small_masks": chunk.small_masks}
+        for name, (file, _) in self._files.items():
+            if name == "features":
+                file.append(rows)
+            elif name in images:
+                file.append(images[name])
+
+    def features(self) -> Float64:
+        """Read the features [n, N_PLACES + ROW] of the frames that are done."""
+        return np.fromfile(self._features.path, np.float64).reshape(-1, N_PLACES + ROW)
 
 
-def check_space(folder: Path, cut: CropJob, besides: int = 0) -> None:
-    """Raises TalkheadError before the work when crops and masks won't fit on the disk.
+def check_space(folder: Path, job: CropJob, extra_bytes: int = 0) -> None:
+    """Check, before the work, that crops and masks will fit on the disk.
 
-    besides: bytes that are needed for a while, and not for them.
+    Args:
+        folder: Folder of the dataset.
+        job: What will be cut.
+        extra_bytes: Temporary space that is needed besides.
+
+    Raises:
+        TalkheadError: Too little space is free.
     """
-    missing = _Files(folder, cut).missing_bytes() + besides
+    missing = _CropFiles(folder, job).missing_bytes() + extra_bytes
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise TalkheadError(
@@ -132,52 +190,77 @@ def check_space(folder: Path, cut: CropJob, besides: int = 0) -> None:
         )
 
 
-def write_head_crops(folder: Path, cut: CropJob, progress: Progress) -> FrameFeatures:
-    """What is seen in the frames; their files, chunk by chunk, resumable."""
-    files = _Files(folder, cut)
-    done, n_frames = files.n_done(), len(cut.kept)
+def write_head_crops(folder: Path, job: CropJob, progress: Progress) -> None:
+    """Write the files of a job chunk by chunk; resumes after the last whole chunk.
+
+    Args:
+        folder: Folder of the dataset.
+        job: What to cut.
+        progress: Where the step is shown.
+
+    Raises:
+        MediaError: The video cannot be decoded.
+        TalkheadError: A file cannot be written.
+    """
+    files = _CropFiles(folder, job)
+    done, n_frames = files.n_done(), len(job.kept)
     if done < n_frames:
         files.truncate(done)
         with progress.step("Cutting out the head", total=n_frames, done=done) as step:
-            _cut_rest(cut, files, done, step)
-    looks = files.looks()
-    return FrameFeatures(looks[:, :N_PLACES], looks[:, N_PLACES:])
+            _cut_rest(job, files, done, step)
 
 
-def _cut_rest(cut: CropJob, files: _Files, done: int, step: Step) -> None:
+def read_features(folder: Path) -> FrameFeatures:
+    """Read the features that `write_head_crops` has written.
+
+    Args:
+        folder: Folder of the dataset.
+
+    Returns:
+        Features of all frames.
+    """
+    rows = np.fromfile(folder / FEATURES, np.float64).reshape(-1, N_PLACES + ROW)
+    return FrameFeatures(rows[:, :N_PLACES], rows[:, N_PLACES:])
+
+
+def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     """Cut the frames from number `done` on."""
     segmenter = PersonSegmenter()
-    body = _body_tracker(cut, segmenter)
+    body = _body_tracker(job, segmenter)
     if done:
-        body.go_on(files.looks()[-1])
-    keeps_all = bool(cut.kept.all())
-    source = media.read_frames(cut.video, start_s=done / FRAME_RATE, n_frames=len(cut.kept) - done)
+        body.resume(files.features()[-1])
+    keeps_all = bool(job.kept.all())
+    n_left = len(job.kept) - done
+    source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)
     with closing(source):
         numbered = enumerate(source, start=done)
-        while done < len(cut.kept):
-            crops, masks, small, looks = [], [], [], []
+        while done < len(job.kept):
+            chunk = _Chunk()
             for frame, image in islice(numbered, CHUNK):
-                crop = cut.crop(image, frame)
+                crop = job.crop(image, frame)
                 mask = segmenter.mask(crop)
-                seen = mouth_brightness(crop, cut.points(frame)), body.follow(crop, frame)
-                looks.append(np.concatenate(seen))
+                row = mouth_brightness(crop, job.points(frame)), body.follow(crop, frame)
+                chunk.features.append(np.concatenate(row))
                 if not keeps_all:
-                    small.append(shrunk_mask(mask))
-                if cut.kept[frame]:
-                    crops.append(crop)
-                    masks.append(mask)
+                    chunk.small_masks.append(shrunk_mask(mask))
+                if job.kept[frame]:
+                    chunk.crops.append(crop)
+                    chunk.masks.append(mask)
+                if job.sampled[frame]:
+                    files.append_sample(image)
                 step.advance()
-            if not looks:
+            if not chunk.features:
                 break
-            files.append(crops, masks, small, np.array(looks))
-            done += len(looks)
+            files.append(chunk)
+            done += len(chunk.features)
     segmenter.close()
 
 
-def _body_tracker(cut: CropJob, segmenter: PersonSegmenter) -> BodyTracker:
-    frame = cut.reference
-    source = media.read_frames(cut.video, start_s=frame / FRAME_RATE, n_frames=1)
+def _body_tracker(job: CropJob, segmenter: PersonSegmenter) -> BodyTracker:
+    """A tracker that follows the body of the reference frame."""
+    frame = job.reference
+    source = media.read_frames(job.footage.path, start_s=frame / FRAME_RATE, n_frames=1)
     with closing(source):
-        crop = cut.crop(next(source), frame)
+        crop = job.crop(next(source), frame)
     mask = segmenter.mask(crop)
-    return BodyTracker(crop, mask, cut.landmarks[frame], frame, cut.plan, cut.intrinsics)
+    return BodyTracker(crop, mask, job.landmarks[frame], frame, job.plan, job.intrinsics)

@@ -1,20 +1,17 @@
-"""person.mp4 -> IdentityDataset: an ordered list of steps, each skipped if its artefact is there.
+"""person.mp4 -> IdentityDataset: the steps in `STEPS`, each skipped if its artefact is there.
 
-The folder belongs to one video (by content) and one PreprocessConfig; whoever calls keys it by
-`dataset_key`. Long steps write what they have every few seconds and go on from there.
+The dataset's folder belongs to one video, by content, and one configuration: callers name it by
+`dataset_key`. Steps read what they need from the artefacts of earlier ones through `PipelineRun`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
-import cv2
 import numpy as np
 import torch
 
@@ -25,38 +22,40 @@ from talkhead.crops import crop_landmarks
 from talkhead.dataset import (
     ADVICE,
     ALL_FRAMES,
-    MASKS,
     TENSORS,
     WAVEFORM,
+    WAVEFORM_TENSORS,
     DatasetInfo,
     IdentityDataset,
-    ImageFile,
     Tracks,
 )
 from talkhead.errors import FootageError
-from talkhead.face import N_BODY, N_INNER, OUTER_EYE_CORNERS, FaceModel, lip_aperture
+from talkhead.face import N_BODY, N_INNER, N_LANDMARKS, TEMPLATE_SPEC, FaceModel
+from talkhead.footage import Footage
 from talkhead.frame_selection import spread_frames, train_frames
-from talkhead.media.probing import probe_footage
-from talkhead.preprocess.av_sync import AvOffset, measure_offset, shift_waveform
-from talkhead.preprocess.background import MAX_SAMPLES, clean_plate, disk_bytes
+from talkhead.preprocess.av_sync import AvOffset, lip_measures, measure_offset, shift_waveform
+from talkhead.preprocess.background import (
+    MAX_SAMPLES,
+    PLATE_FACTS,
+    disk_bytes,
+    read_plate_facts,
+    write_plate,
+)
 from talkhead.preprocess.body_motion import body_codes
 from talkhead.preprocess.frame_selection import MAX_FRAMES, choose_kept, frame_places
-from talkhead.preprocess.head_crops import CropJob, FrameFeatures, check_space, write_head_crops
-from talkhead.preprocess.head_pose import MAX_SHAPING, HeadTrack, track_head
+from talkhead.preprocess.head_crops import (
+    FEATURES,
+    SAMPLES,
+    CropJob,
+    check_space,
+    read_features,
+    write_head_crops,
+)
+from talkhead.preprocess.head_pose import MAX_SHAPING, track_head
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
-from talkhead.preprocess.landmarks import (
-    FaceTracker,
-    as_tracking,
-    bridge_gaps,
-    mesh_triangles,
-)
+from talkhead.preprocess.landmarks import bridge_gaps, mesh_triangles
 from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
-from talkhead.preprocess.occlusion import (
-    face_colors,
-    head_posture,
-    hidden_triangles,
-    mouth_hidden,
-)
+from talkhead.preprocess.occlusion import head_posture, hidden_triangles, mouth_hidden
 from talkhead.preprocess.person_mask import CropPlan, plan_crops
 from talkhead.preprocess.quality import (
     check_footage,
@@ -64,436 +63,484 @@ from talkhead.preprocess.quality import (
     report_quality,
     well_tracked,
 )
+from talkhead.preprocess.tracking import TRACKING, TRACKING_TENSORS, track_video
 from talkhead.progress import Progress
 from talkhead.storage import (
+    content_errors,
+    fingerprint,
     make_folder,
-    translate_os_errors,
-    write_bytes,
+    read_tensors,
     write_json,
     write_tensors,
 )
-from talkhead.tensors import Size, TensorSpec, read_checked
-from talkhead.types import (
-    FRAME_RATE,
-    SAMPLE_RATE,
-    Bool,
-    Float32,
-    HeadPoses,
-    MediaInfo,
-    Tracking,
-    UInt8,
-)
+from talkhead.tensors import TensorSpec, read_checked
+from talkhead.types import SAMPLE_RATE, Bool, Float32, HeadPoses, Tracking, UInt8
 
-VERSION = 13
-"""Raise it when the same video would give another dataset."""
-TRACK_CHUNK = 200
-"""Frames between checkpoints of the tracker: seconds."""
-TRACKING_TENSORS = {
-    **{name: TENSORS[name] for name in ("landmarks", "blendshapes", "found")},
-    "colours": TensorSpec((ALL_FRAMES, Size("triangles"), 3), torch.uint8),
-    "n_faces": TensorSpec((), torch.int64, least=0),
+SilenceDetector: TypeAlias = Callable[[Float32, int], Bool]
+"""Takes a waveform [n_samples] at 16 kHz and n_frames; returns the frames [n_frames] without speech."""
+
+SOUND = "sound.safetensors"
+HEAD_POSE, CANONICAL = "head_pose.safetensors", "canonical.safetensors"
+OFFSET = "sync.json"
+OCCLUSION = "occlusion.safetensors"
+FACE, CODES = "face.safetensors", "motion_codes.safetensors"
+KEPT = "kept.safetensors"
+QUALITY = "quality.json"
+DATASET = "dataset.json"
+TEMPORARY = (SOUND, HEAD_POSE, CANONICAL, OCCLUSION, CODES, SAMPLES)
+"""Artefacts that only later steps read; removed once there is a dataset."""
+
+CANONICAL_TENSORS = {"canonical": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), is_finite=False)}
+HEAD_POSE_TENSORS = {
+    "viewmats": TENSORS["viewmats"],
+    "residual_px": TENSORS["residual_px"],
+    "lips": TensorSpec((ALL_FRAMES, 3), is_finite=False),
+    "template": TEMPLATE_SPEC,
 }
-"""What the tracker keeps of a video, and of each chunk of it."""
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """max_crop_height: taller head crops are scaled down to this, pixels. min_face: the share of
-    frames that must show a face. use_all_frames: let the held-out end shape the model, too."""
+    """Settings of preprocessing.
+
+    Attributes:
+        max_crop_height: Taller head crops are scaled down to this height, pixels.
+        min_face: Fraction of the frames that must show a face, 0 to 1.
+        use_all_frames: Train on the held-out frames, too.
+    """
 
     max_crop_height: int = 576
     min_face: float = 0.8
     use_all_frames: bool = False
 
 
-def dataset_key(video_sha256: str, config: PreprocessConfig, silence: str) -> str:
-    """What a prepared dataset depends on, as 16 hex digits: the video's content, settings, version,
-    and the version of what tells silence.
+@dataclass
+class PipelineRun:
+    """Inputs of one run, and the results of its steps, read from their artefacts when first needed.
 
-    min_face decides only whether there is a dataset.
-    """
-    settings = asdict(replace(config, min_face=0.0))
-    text = json.dumps([VERSION, video_sha256, settings, silence], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    F frames, T triangles of the face mesh, K components of a motion code.
 
-
-def preprocess(
-    video: Path,
-    folder: Path,
-    config: PreprocessConfig,
-    progress: Progress,
-    silence: Callable[[Float32, int], Bool],
-) -> IdentityDataset:
-    """The dataset of a video, made in `folder` or, as far as it is there already, read from it.
-
-    silence: tells of a waveform [n_samples] at 16 kHz in which of n_frames nobody speaks. Raises
-    MediaError for a video that can't be read, FootageError for one that can't work.
-    """
-    if not (folder / "dataset.json").exists():
-        _prepare(video, folder, config, progress, silence)
-    return IdentityDataset.load(folder)
-
-
-def _prepare(
-    video: Path,
-    folder: Path,
-    config: PreprocessConfig,
-    progress: Progress,
-    silence: Callable[[Float32, int], Bool],
-) -> None:
-    """Make what the dataset lacks, and write it down."""
-    info = probe_footage(video)
-    make_folder(folder)
-    motion = _motion(video, info, folder, config, progress, silence)
-    learnt = motion.clear & motion.train
-    kept = _kept(motion, folder, progress)
-    cut = CropJob(
-        video,
-        motion.plan,
-        motion.tracking.landmarks,
-        kept,
-        _middle(learnt),
-        default_intrinsics(info.width, info.height),
-    )
-    check_space(folder, cut, disk_bytes(info.height, info.width))
-    looks = write_head_crops(folder, cut, progress)
-    moving = _background(cut, learnt, folder, info, progress)
-    _report(motion, moving, folder, progress)
-    facts = DatasetInfo(
-        video=video.name,
-        n_frames=len(kept),
-        width=info.width,
-        height=info.height,
-        crop_width=motion.plan.width,
-        crop_height=motion.plan.height,
-        scale=motion.plan.scale,
-        av_offset_ms=motion.offset.corrected_ms,
-        n_faces=motion.n_faces,
-        moving_camera=moving,
-        uses_all_frames=config.use_all_frames,
-    )
-    IdentityDataset.save(folder, facts, motion.face, _tracks(motion, kept, looks))
-
-
-@dataclass(frozen=True)
-class _Motion:
-    """What landmarks, their colours and the sound tell of a clip, before images are looked at again.
-
-    covered, usable, train, silent: [F]. hidden: [F, T]. codes: [F, K] without inner mouth and body.
+    Attributes:
+        footage: The video.
+        folder: Folder of the dataset.
+        config: Settings.
+        progress: Where steps are shown.
+        detect_silence: Finds the frames without speech.
     """
 
-    tracking: Tracking
-    covered: Bool
-    poses: HeadPoses
-    hidden: Bool
-    usable: Bool
-    train: Bool
-    silent: Bool
-    face: FaceModel
-    codes: Float32
-    plan: CropPlan
-    offset: AvOffset
-    n_faces: int
+    footage: Footage
+    folder: Path
+    config: PreprocessConfig
+    progress: Progress
+    detect_silence: SilenceDetector
+
+    @cached_property
+    def _tracked(self) -> tuple[Tracking, Bool, int, UInt8 | None]:
+        """Bridged tracking, covered frames [F], number of faces and, for occlusion, colors [F, T, 3]."""
+        stored = read_checked(self.folder / TRACKING, TRACKING_TENSORS, ADVICE)
+        tracking = Tracking(
+            stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
+        )
+        # Not at the step that tracks: min_face may be another one when a run is resumed.
+        check_footage(tracking, self.config.min_face, str(self.footage.path))
+        # Colors of long footage are large and needed by one step alone.
+        is_needed = not (self.folder / OCCLUSION).exists()
+        colors = stored["colours"].numpy() if is_needed else None
+        return (*bridge_gaps(tracking), int(stored["n_faces"]), colors)
+
+    @property
+    def tracking(self) -> Tracking:
+        """Landmarks and blendshapes, short gaps interpolated."""
+        return self._tracked[0]
+
+    @property
+    def covered(self) -> Bool:
+        """Frames [F] that have landmarks."""
+        return self._tracked[1]
+
+    @property
+    def n_faces(self) -> int:
+        """The largest number of faces in one frame."""
+        return self._tracked[2]
+
+    def take_colors(self) -> UInt8:
+        """Return the colors [F, T, 3] of the mesh triangles, which are then no longer held."""
+        *others, colors = self._tracked
+        assert colors is not None
+        self.__dict__["_tracked"] = (*others, None)
+        return colors
+
+    @cached_property
+    def train(self) -> Bool:
+        """Frames [F] that are not held out."""
+        return train_frames(len(self.tracking), self.config.use_all_frames)
+
+    @cached_property
+    def _head_pose(self) -> dict[str, torch.Tensor]:
+        return read_checked(self.folder / HEAD_POSE, HEAD_POSE_TENSORS, ADVICE)
+
+    @property
+    def template(self) -> Float32:
+        """Mean face [478, 3] in world units."""
+        return np.asarray(self._head_pose["template"].numpy())
+
+    @property
+    def poses(self) -> HeadPoses:
+        """Rigid head pose of every frame."""
+        stored = self._head_pose
+        return HeadPoses(stored["viewmats"].numpy(), stored["residual_px"].numpy())
+
+    @property
+    def lips(self) -> Float32:
+        """`lip_measures` [F, 3] of the canonical landmarks."""
+        return np.asarray(self._head_pose["lips"].numpy())
+
+    @cached_property
+    def offset(self) -> AvOffset:
+        """How late the audio is."""
+        return read_object(self.folder / OFFSET, AvOffset, ADVICE)
+
+    @cached_property
+    def hidden(self) -> Bool:
+        """Triangles [F, T] of the face that something covers."""
+        specs = {"hidden": TENSORS["hidden"]}
+        return np.asarray(read_checked(self.folder / OCCLUSION, specs, ADVICE)["hidden"].numpy())
+
+    @cached_property
+    def usable(self) -> Bool:
+        """Frames [F] whose face is well tracked and whose mouth is visible."""
+        usable = well_tracked(self.tracking, self.covered, self.poses)
+        return usable & ~mouth_hidden(self.hidden, self.template, mesh_triangles())
 
     @property
     def clear(self) -> Bool:
+        """Usable frames [F] in which nothing covers the face."""
         return self.usable & ~self.hidden.any(1)
 
+    @property
+    def learned(self) -> Bool:
+        """Clear training frames [F]."""
+        return self.clear & self.train
 
-# ------------------------------------------------------------------------------- steps
+    @cached_property
+    def plan(self) -> CropPlan:
+        """Position and size of the head crops."""
+        info = self.footage.info
+        size = (info.height, info.width)
+        return plan_crops(self.tracking.landmarks, self.covered, size, self.config.max_crop_height)
 
+    @cached_property
+    def face(self) -> FaceModel:
+        """The person's face model."""
+        path = self.folder / FACE
+        with content_errors(path, ADVICE):
+            return FaceModel.from_tensors(read_tensors(path))
 
-def _motion(
-    video: Path,
-    info: MediaInfo,
-    folder: Path,
-    config: PreprocessConfig,
-    progress: Progress,
-    silence: Callable[[Float32, int], Bool],
-) -> _Motion:
-    """The clip's motion; writes its sound, in sync, too."""
-    waveform = media.read_audio(video, SAMPLE_RATE)
-    tracking, colors, n_faces = _track(video, info, folder, config, progress)
-    tracking, covered = bridge_gaps(tracking)
-    offset, head = _align(tracking, covered, waveform, folder, info, config, progress)
-    waveform = shift_waveform(waveform, offset.corrected_ms)
-    train = train_frames(len(tracking), config.use_all_frames)
-    hidden = _hidden(colors, tracking, head, train)
-    usable = well_tracked(tracking, covered, head.poses)
-    usable &= ~mouth_hidden(hidden, head.template, mesh_triangles())
-    learnt = usable & ~hidden.any(1) & train
-    check_learnt(learnt, str(video))
-    plan = plan_crops(
-        tracking.landmarks, covered, (info.height, info.width), config.max_crop_height
-    )
-    silent = silence(waveform, len(tracking))
-    if silent[train].all():
-        raise FootageError(
-            f"{video}: no speech is heard. Lips are learned from speech: record a person speaking"
+    @cached_property
+    def _codes(self) -> dict[str, torch.Tensor]:
+        specs = {name: TENSORS[name] for name in ("codes", "silent")}
+        return read_checked(self.folder / CODES, specs, ADVICE)
+
+    @property
+    def codes(self) -> Float32:
+        """Motion codes [F, K], without inner mouth and body."""
+        return np.asarray(self._codes["codes"].numpy())
+
+    @property
+    def silent(self) -> Bool:
+        """Frames [F] in which nobody speaks."""
+        return np.asarray(self._codes["silent"].numpy())
+
+    @cached_property
+    def kept(self) -> Bool:
+        """Frames [F] whose images are stored: all of short footage."""
+        n_frames = len(self.train)
+        if n_frames <= MAX_FRAMES:
+            return np.ones(n_frames, dtype=bool)
+        specs = {"kept": TensorSpec((n_frames,), torch.bool)}
+        return np.asarray(read_checked(self.folder / KEPT, specs, ADVICE)["kept"].numpy())
+
+    @cached_property
+    def crop_job(self) -> CropJob:
+        """What `write_head_crops` cuts."""
+        info, learned = self.footage.info, self.learned
+        sampled = np.zeros(len(learned), dtype=bool)
+        if not (self.folder / PLATE_FACTS).exists():
+            sampled[spread_frames(learned & self.kept, MAX_SAMPLES)] = True
+        frames = np.flatnonzero(learned)
+        return CropJob(
+            footage=self.footage,
+            plan=self.plan,
+            landmarks=self.tracking.landmarks,
+            kept=self.kept,
+            sampled=sampled,
+            reference=int(frames[len(frames) // 2]),
+            intrinsics=default_intrinsics(info.width, info.height),
         )
-    write_tensors(folder / WAVEFORM, {"waveform": torch.from_numpy(waveform)})
-    shaping = np.isin(np.arange(len(learnt)), spread_frames(learnt, MAX_SHAPING))
-    face = fit_face_model(head.template, head.canonical, shaping, silent, mesh_triangles())
-    codes = encode_motion(face, head.canonical)
-    return _Motion(
-        tracking,
-        covered,
-        head.poses,
-        hidden,
-        usable,
-        train,
-        silent,
-        face,
-        codes,
-        plan,
-        offset,
-        n_faces,
+
+
+# --------------------------------------------------------------------------------- steps
+
+
+def read_sound(run: PipelineRun) -> None:
+    """Decode the audio, first of all: damaged audio is then found before minutes of tracking."""
+    waveform = media.read_audio(run.footage.path, SAMPLE_RATE)
+    write_tensors(run.folder / SOUND, {"waveform": torch.from_numpy(waveform)})
+
+
+def track_face(run: PipelineRun) -> None:
+    """Track the landmarks of one face, and the colors of its triangles."""
+    track_video(run.footage, run.folder, run.progress)
+
+
+def estimate_head_pose(run: PipelineRun) -> None:
+    """Fit the face template and the rigid pose of every frame; remove the pose from the landmarks."""
+    with run.progress.step("Estimating head poses", total=1) as step:
+        train, covered, info = run.train, run.covered, run.footage.info
+        check_learnt(covered & train, run.footage.path.name)
+        intrinsics = default_intrinsics(info.width, info.height)
+        head = track_head(run.tracking.landmarks, covered, train & covered, intrinsics)
+        canonical = {"canonical": torch.from_numpy(head.canonical)}
+        write_tensors(run.folder / CANONICAL, canonical)
+        poses = {
+            "viewmats": torch.from_numpy(head.poses.viewmats),
+            "residual_px": torch.from_numpy(head.poses.residual_px),
+            "lips": torch.from_numpy(lip_measures(head.canonical)),
+            "template": torch.from_numpy(head.template),
+        }
+        write_tensors(run.folder / HEAD_POSE, poses)
+        step.advance()
+
+
+def synchronize_audio(run: PipelineRun) -> None:
+    """Measure how late the audio is, and shift it."""
+    with run.progress.step("Measuring the audio offset", total=1) as step:
+        # The held-out frames, which are the last ones, do not affect the offset.
+        n_train = int(run.train.sum())
+        stored = read_checked(run.folder / SOUND, WAVEFORM_TENSORS, ADVICE)
+        waveform = np.asarray(stored["waveform"].numpy())
+        offset = measure_offset(waveform, run.lips[:n_train], run.covered[:n_train])
+        write_json(run.folder / OFFSET, asdict(offset))
+        shifted = torch.from_numpy(shift_waveform(waveform, offset.corrected_ms))
+        write_tensors(run.folder / WAVEFORM, {"waveform": shifted})
+        step.advance()
+
+
+def detect_occlusion(run: PipelineRun) -> None:
+    """Find the triangles of the face that something covers."""
+    found, train, triangles = run.tracking.found, run.train, mesh_triangles()
+    posture = head_posture(run.poses.viewmats, run.lips, found & train)
+    hidden = hidden_triangles(run.take_colors(), posture, found, train, run.template, triangles)
+    write_tensors(run.folder / OCCLUSION, {"hidden": torch.from_numpy(hidden)})
+
+
+def encode_face_motion(run: PipelineRun) -> None:
+    """Detect silence, fit the face model and encode the motion of every frame."""
+    video, learned = str(run.footage.path), run.learned
+    check_learnt(learned, video)
+    stored = read_checked(run.folder / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
+    silent = run.detect_silence(np.asarray(stored["waveform"].numpy()), len(learned))
+    if silent[run.train].all():
+        raise FootageError(
+            f"{video}: no speech was detected. Lips are learned from speech: record a person speaking"
+        )
+    stored = read_checked(run.folder / CANONICAL, CANONICAL_TENSORS, ADVICE)
+    canonical = np.asarray(stored["canonical"].numpy())
+    shaping = np.isin(np.arange(len(learned)), spread_frames(learned, MAX_SHAPING))
+    face = fit_face_model(run.template, canonical, shaping, silent, mesh_triangles())
+    write_tensors(run.folder / FACE, face.tensors())
+    codes = {"codes": encode_motion(face, canonical), "silent": np.asarray(silent)}
+    write_tensors(run.folder / CODES, {k: torch.from_numpy(v) for k, v in codes.items()})
+
+
+def select_frames(run: PipelineRun) -> None:
+    """Choose the frames of long footage whose images are stored."""
+    if len(run.train) <= MAX_FRAMES:
+        return
+    with run.progress.step("Choosing frames", total=1) as step:
+        places = frame_places(run.codes, run.poses.viewmats, run.learned)
+        hidden = np.asarray(run.hidden.any(1))
+        kept = choose_kept(places, run.clear, run.train, hidden, MAX_FRAMES)
+        write_tensors(run.folder / KEPT, {"kept": torch.from_numpy(kept)})
+        step.advance()
+
+
+def cut_heads(run: PipelineRun) -> None:
+    """Write head crops, person masks and per-frame features; resumes where it stopped."""
+    info, kept = run.footage.info, run.kept
+    if not kept.all():
+        n_learned = int((kept & run.train & run.usable).sum())
+        run.progress.message(
+            f"Long footage: the renderer is trained on {n_learned:,} of {len(kept):,} frames, "
+            "chosen for new mouths and poses; the motion predictor is trained on all"
+        )
+    check_space(run.folder, run.crop_job, disk_bytes(info.height, info.width))
+    write_head_crops(run.folder, run.crop_job, run.progress)
+
+
+def estimate_background(run: PipelineRun) -> None:
+    """Estimate the clean plate."""
+    with run.progress.step("Background behind the person", total=1) as step:
+        write_plate(run.folder, run.crop_job)
+        step.advance()
+
+
+def assess_quality(run: PipelineRun) -> None:
+    """Report which frames are unusable and why."""
+    warnings = []
+    if read_plate_facts(run.folder).moving:
+        warnings.append("the camera moves: the background behind the head is approximate")
+    if run.offset.offset_ms is None:
+        warnings.append("the audio-video offset could not be measured and was not corrected")
+    elif run.offset.corrected_ms:
+        warnings.append(f"the audio was {run.offset.corrected_ms:.0f} ms late; corrected")
+    report = report_quality(
+        run.tracking,
+        run.covered,
+        run.poses,
+        run.usable,
+        np.asarray(run.hidden.any(1)),
+        run.n_faces,
+        warnings,
     )
+    write_json(run.folder / QUALITY, report.to_json())
+    for warning in report.warnings:
+        run.progress.message(warning)
 
 
-def _kept(motion: _Motion, folder: Path, progress: Progress) -> Bool:
-    """Which frames [F] are kept as images; of long footage written down, for a run that goes on."""
-    n_frames, stored = len(motion.train), folder / "kept.safetensors"
-    if n_frames <= MAX_FRAMES:
-        return np.ones(n_frames, dtype=bool)
-    if not stored.exists():
-        learnt = motion.clear & motion.train
-        with progress.step("Choosing frames", total=1) as step:
-            places = frame_places(motion.codes, motion.poses.viewmats, learnt)
-            hidden = np.asarray(motion.hidden.any(1))
-            kept = choose_kept(places, motion.clear, motion.train, hidden, MAX_FRAMES)
-            write_tensors(stored, {"kept": torch.from_numpy(kept)})
-            step.advance()
-    flags = {"kept": TensorSpec((n_frames,), torch.bool)}
-    kept = read_checked(stored, flags, ADVICE)["kept"].numpy()
-    n_learnt = int((kept & motion.train & motion.usable).sum())
-    progress.message(
-        f"Long footage: {n_learnt:,} of {n_frames:,} frames teach the picture, chosen for new "
-        "mouths and poses; all teach the speech"
-    )
-    return kept
-
-
-def _tracks(motion: _Motion, kept: Bool, looks: FrameFeatures) -> Tracks:
-    """The tracks, with codes of inner mouth and body."""
-    face, tracking, plan = motion.face, motion.tracking, motion.plan
-    codes = motion.codes.copy()
-    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
+def write_dataset(run: PipelineRun) -> None:
+    """Add the codes of inner mouth and body, and write the dataset."""
+    face, tracking, plan, info = run.face, run.tracking, run.plan, run.footage.info
+    features, codes = read_features(run.folder), run.codes.copy()
     points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
-    codes[:, inner] = inner_mouth_codes(looks.mouth, points, motion.usable, motion.train)
-    codes[:, -N_BODY:] = body_codes(looks.body)
-    return Tracks(
+    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
+    codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train)
+    codes[:, -N_BODY:] = body_codes(features.body)
+    tracks = Tracks(
         landmarks=tracking.landmarks,
         blendshapes=tracking.blendshapes,
         found=tracking.found,
-        usable=motion.usable,
-        train=motion.train,
-        silent=motion.silent,
-        kept=kept,
-        hidden=motion.hidden,
-        viewmats=motion.poses.viewmats,
-        residual_px=motion.poses.residual_px,
+        usable=run.usable,
+        train=run.train,
+        silent=run.silent,
+        kept=run.kept,
+        hidden=run.hidden,
+        viewmats=run.poses.viewmats,
+        residual_px=run.poses.residual_px,
         codes=codes,
         origins=plan.origins,
     )
-
-
-def _middle(flags: Bool) -> int:
-    frames = np.flatnonzero(flags)
-    return int(frames[len(frames) // 2])
-
-
-def _track(
-    video: Path, info: MediaInfo, folder: Path, config: PreprocessConfig, progress: Progress
-) -> tuple[Tracking, UInt8, int]:
-    """Landmarks and colours of every face and the most faces at once; chunk by chunk, resumable."""
-    done = folder / "tracking.safetensors"
-    total = max(1, round(info.duration_s * FRAME_RATE))
-    if not done.exists():
-        parts = _tracked_chunks(video, folder, total, progress)
-        most = torch.stack([part["n_faces"] for part in parts]).max()
-        # Popped, so that long footage's tracks are in memory once.
-        tracks = {
-            name: torch.cat([part.pop(name) for part in parts])
-            for name in ("landmarks", "blendshapes", "found", "colours")
-        }
-        write_tensors(done, {**tracks, "n_faces": most})
-        del tracks
-        for leftover in folder.glob("tracking.part*.safetensors"):
-            leftover.unlink()
-    stored = read_checked(done, TRACKING_TENSORS, ADVICE)
-    tracking = Tracking(
-        stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
+    facts = DatasetInfo(
+        video=run.footage.path.name,
+        n_frames=len(run.kept),
+        width=info.width,
+        height=info.height,
+        crop_width=plan.width,
+        crop_height=plan.height,
+        scale=plan.scale,
+        av_offset_ms=run.offset.corrected_ms,
+        n_faces=run.n_faces,
+        moving_camera=read_plate_facts(run.folder).moving,
+        uses_all_frames=run.config.use_all_frames,
     )
-    check_footage(tracking, config.min_face, str(video))
-    return tracking, stored["colours"].numpy(), int(stored["n_faces"])
+    IdentityDataset.save(run.folder, facts, face, tracks)
 
 
-def _tracked_chunks(
-    video: Path, folder: Path, total: int, progress: Progress
-) -> list[dict[str, torch.Tensor]]:
-    parts: list[dict[str, torch.Tensor]] = []
-    while (path := folder / f"tracking.part{len(parts):05d}.safetensors").exists():
-        parts.append(read_checked(path, TRACKING_TENSORS, ADVICE))
-    done = sum(len(part["found"]) for part in parts)
-    if parts and len(parts[-1]["found"]) < TRACK_CHUNK:
-        return parts
-    with progress.step("Tracking the face", total=total, done=done) as step:
-        frames = media.read_frames(video, start_s=done / FRAME_RATE)
-        with closing(frames):
-            while len((part := _track_chunk(frames, parts))["found"]):
-                parts.append(part)
-                name = f"tracking.part{len(parts) - 1:05d}.safetensors"
-                write_tensors(folder / name, part)
-                step.advance(len(part["found"]))
-    return parts
-
-
-def _track_chunk(
-    frames: Iterator[UInt8], parts: list[dict[str, torch.Tensor]]
-) -> dict[str, torch.Tensor]:
-    """Tracks of the next TRACK_CHUNK frames, of the face that the parts before followed."""
-    tracker = FaceTracker(_last_face(parts))
-    triangles = mesh_triangles()
-    faces, colors = [], np.zeros((TRACK_CHUNK, len(triangles), 3), np.uint8)
-    for i, frame in enumerate(islice(frames, TRACK_CHUNK)):
-        faces.append(face := tracker.follow(frame))
-        if face is not None:
-            colors[i] = face_colors(frame, face.landmarks, triangles)
-    tracking = as_tracking(faces)
-    tracker.close()
-    return {
-        "landmarks": torch.from_numpy(tracking.landmarks),
-        "blendshapes": torch.from_numpy(tracking.blendshapes),
-        "found": torch.from_numpy(tracking.found),
-        "colours": torch.from_numpy(colors[: len(faces)]),
-        "n_faces": torch.tensor(tracker.most_faces),
-    }
-
-
-def _last_face(parts: list[dict[str, torch.Tensor]]) -> Float32 | None:
-    """The last landmarks [478, 3] that were found in the parts, None without any."""
-    for part in reversed(parts):
-        found = part["found"].numpy()
-        if found.any():
-            return np.asarray(part["landmarks"][int(np.flatnonzero(found)[-1])].numpy())
-    return None
-
-
-def _align(
-    tracking: Tracking,
-    covered: Bool,
-    waveform: Float32,
-    folder: Path,
-    info: MediaInfo,
-    config: PreprocessConfig,
-    progress: Progress,
-) -> tuple[AvOffset, HeadTrack]:
-    """The sound's offset, and head poses with canonical landmarks of the covered frames [F]."""
-    with progress.step("Head poses and sound offset", total=2) as step:
-        train = train_frames(len(tracking), config.use_all_frames)
-        check_learnt(covered & train, info.path.name)
-        intrinsics = default_intrinsics(info.width, info.height)
-        head = track_head(tracking.landmarks, covered, train & covered, intrinsics)
-        step.advance()
-        # The held-out end stays out of the offset, too.
-        n_train = int(train.sum())
-        lips = lip_measures(head.canonical[:n_train])
-        offset = measure_offset(waveform, lips, covered[:n_train])
-        write_json(folder / "sync.json", asdict(offset))
-        step.advance()
-    return offset, head
-
-
-def _hidden(colors: UInt8, tracking: Tracking, head: HeadTrack, train: Bool) -> Bool:
-    """Triangles of the face that something stands before, [F, T]."""
-    learnt = tracking.found & train
-    posture = head_posture(head.poses.viewmats, lip_measures(head.canonical), learnt)
-    return hidden_triangles(colors, posture, tracking.found, train, head.template, mesh_triangles())
-
-
-def lip_measures(points: Float32) -> Float32:
-    """Aperture, width and lower-lip height of lips [F, 3], points [F, 478, 2 or 3]."""
-    left, right = OUTER_EYE_CORNERS
-    size = np.linalg.norm(points[:, left, :2] - points[:, right, :2], axis=-1)
-    width = np.linalg.norm(points[:, 61, :2] - points[:, 291, :2], axis=-1) / size
-    lower = (points[:, 17, 1] - points[:, 4, 1]) / size
-    return np.stack([lip_aperture(points), width, lower], axis=1).astype(np.float32)
-
-
-def _background(
-    cut: CropJob, usable: Bool, folder: Path, info: MediaInfo, progress: Progress
-) -> bool:
-    """plate.png, and whether the camera moved."""
-    target, facts = folder / "plate.png", folder / "plate.json"
-    if not facts.exists():
-        with progress.step("Background behind the person", total=1) as step:
-            size = (cut.plan.height, cut.plan.width)
-            masks = ImageFile(folder / MASKS, size, np.flatnonzero(cut.kept))
-            chosen = spread_frames(usable & cut.kept, MAX_SAMPLES)
-            images = _pick(cut.video, set(chosen.tolist()))
-            spread = (_spread_mask(masks[i], cut.plan, i, info) for i in chosen)
-            with translate_os_errors(target):
-                plate = clean_plate(images, spread, folder)
-            _, png = cv2.imencode(".png", plate.image[..., ::-1])
-            write_bytes(target, png.tobytes())
-            write_json(facts, {"moving": plate.moving, "seen": float(plate.seen.mean())})
-            step.advance()
-    return read_object(facts, _PlateFacts, ADVICE).moving
+# ------------------------------------------------------------------------------ pipeline
 
 
 @dataclass(frozen=True)
-class _PlateFacts:
-    """What is kept of a plate beside its image: whether the camera moved, the share that was seen."""
+class PipelineStep:
+    """One step of preprocessing.
 
-    moving: bool
-    seen: float
+    Attributes:
+        name: Name of the step.
+        artefact: File in the dataset's folder that the step writes last.
+        run: Makes the artefact.
+        version: To be raised when the step would write something else for the same video.
+        resumes: The artefact grows while the step runs, which continues it or finds it complete.
+    """
 
+    name: str
+    artefact: str
+    run: Callable[[PipelineRun], None]
+    version: int = 1
+    resumes: bool = False
 
-def _pick(video: Path, wanted: set[int]) -> Iterator[UInt8]:
-    with closing(media.read_frames(video, n_frames=max(wanted) + 1)) as frames:
-        yield from (frame for index, frame in enumerate(frames) if index in wanted)
+    def is_done(self, folder: Path) -> bool:
+        """Return True if the step can be skipped.
 
-
-def _spread_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UInt8:
-    """A crop's mask, dilated, laid into the whole image; outside of the crop unknown (255)."""
-    whole = np.full((info.height, info.width), 255, dtype=np.uint8)
-    height, width = (round(n / plan.scale) for n in (plan.height, plan.width))
-    large = cv2.dilate(mask, np.ones((7, 7), np.uint8))
-    if large.shape != (height, width):
-        large = cv2.resize(large, (width, height), interpolation=cv2.INTER_LINEAR)
-    left, top = (int(n) for n in plan.origins[frame])
-    rows = slice(max(0, top), min(info.height, top + height))
-    columns = slice(max(0, left), min(info.width, left + width))
-    whole[rows, columns] = large[
-        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-    ]
-    return whole
+        Args:
+            folder: Folder of the dataset.
+        """
+        return not self.resumes and (folder / self.artefact).exists()
 
 
-def _report(motion: _Motion, moving: bool, folder: Path, progress: Progress) -> None:
-    """quality.json, its warnings told."""
-    report = report_quality(
-        motion.tracking,
-        motion.covered,
-        motion.poses,
-        motion.usable,
-        np.asarray(motion.hidden.any(1)),
-        motion.n_faces,
-        _notes(moving, motion.offset),
-    )
-    write_json(folder / "quality.json", report.to_json())
-    for warning in report.warnings:
-        progress.message(warning)
+STEPS = (
+    PipelineStep("sound", SOUND, read_sound),
+    PipelineStep("face tracking", TRACKING, track_face),
+    PipelineStep("head pose", HEAD_POSE, estimate_head_pose),
+    PipelineStep("audio offset", WAVEFORM, synchronize_audio),
+    PipelineStep("occlusion", OCCLUSION, detect_occlusion),
+    PipelineStep("motion codes", CODES, encode_face_motion),
+    PipelineStep("frame selection", KEPT, select_frames),
+    PipelineStep("head crops", FEATURES, cut_heads, resumes=True),
+    PipelineStep("background", PLATE_FACTS, estimate_background),
+    PipelineStep("quality", QUALITY, assess_quality),
+    PipelineStep("dataset", DATASET, write_dataset),
+)
+DATASET_VERSION = 2 + sum(step.version for step in STEPS)
+"""Grows with the version of any step. 2 was its value when steps got versions of their own."""
 
 
-def _notes(moving: bool, offset: AvOffset) -> list[str]:
-    """What is to be told of background and sound."""
-    warnings = []
-    if moving:
-        warnings.append("the camera moves: the background behind the head is approximate")
-    if offset.offset_ms is None:
-        warnings.append("the audio-video offset could not be established and was left alone")
-    elif offset.corrected_ms:
-        warnings.append(f"the sound was {offset.corrected_ms:.0f} ms late; corrected")
-    return warnings
+def dataset_key(video_sha256: str, config: PreprocessConfig, silence: str) -> str:
+    """Return the key of everything that the content of a dataset depends on.
+
+    min_face is left out: it decides only whether there is a dataset.
+
+    Args:
+        video_sha256: Checksum of the video.
+        config: Settings.
+        silence: Version of the silence detector.
+
+    Returns:
+        16 hex digits.
+    """
+    settings = asdict(replace(config, min_face=0.0))
+    return fingerprint([DATASET_VERSION, video_sha256, settings, silence])[:16]
+
+
+def preprocess(
+    footage: Footage,
+    folder: Path,
+    config: PreprocessConfig,
+    progress: Progress,
+    detect_silence: SilenceDetector,
+) -> IdentityDataset:
+    """Make the dataset of a video in a folder; steps whose artefact is already there are skipped.
+
+    Args:
+        footage: The video.
+        folder: Folder of the dataset, named by `dataset_key`.
+        config: Settings.
+        progress: Where steps are shown.
+        detect_silence: Finds the frames without speech.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        MediaError: The video cannot be decoded.
+        FootageError: The video is unsuitable: too few frames show a face, or nobody speaks.
+        PackageError: An artefact is damaged.
+        TalkheadError: The disk is full or not writable.
+    """
+    if not (folder / DATASET).exists():
+        make_folder(folder)
+        run = PipelineRun(footage, folder, config, progress, detect_silence)
+        for step in STEPS:
+            if not step.is_done(folder):
+                step.run(run)
+        for name in TEMPORARY:
+            (folder / name).unlink(missing_ok=True)
+    return IdentityDataset.load(folder)

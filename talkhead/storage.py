@@ -373,6 +373,38 @@ def existing_file(text: str | None) -> Path | None:
         return None
 
 
+def fingerprint(value: Any, *, ensure_ascii: bool = True) -> str:
+    """Return a checksum of a JSON value, which is the same for equal values.
+
+    Callers that use it in names of folders and files take its first digits.
+
+    Args:
+        value: Anything that JSON can hold; the order of keys has no effect.
+        ensure_ascii: Hash characters beyond ASCII as escapes rather than as UTF-8. It selects one of two
+            checksums that stored names depend on.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        TypeError: The value cannot be represented in JSON.
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=ensure_ascii)
+    return fingerprint_of_text(text)
+
+
+def fingerprint_of_text(text: str) -> str:
+    """Return the SHA-256 of a text.
+
+    Args:
+        text: Any text; names of files that are not UTF-8 contain lone surrogates.
+
+    Returns:
+        64 hex digits.
+    """
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, as 64 hex digits. Raises TalkheadError, also for a pipe or a
     device, which may have no end."""

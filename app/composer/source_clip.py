@@ -24,12 +24,12 @@ from talkhead.dataset import IdentityDataset
 from talkhead.encoder.vad import silence_version
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
+from talkhead.footage import Footage
 from talkhead.frame_selection import MAX_GAP
 from talkhead.identity import IdentityPackage
 from talkhead.media.probing import frame_times, own_rate
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress
-from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 LONGER_S = 0.2
@@ -93,18 +93,18 @@ def source_footage(
 
     Raises TalkheadError when the person was fitted on another video.
     """
-    manifest, digest = package.manifest, sha256_of(video)
-    if digest != manifest.source.sha256:
+    manifest, footage = package.manifest, Footage.open(video)
+    if footage.sha256 != manifest.source.sha256:
         raise TalkheadError(
             f"{video}: {manifest.name} was fitted on another video, {manifest.source.name}. The "
             "timeline can be kept of the video that a person was fitted on: leave out the identity "
             "to have this one fitted"
         )
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
-    key = dataset_key(digest, config, silence_version())
+    key = dataset_key(footage.sha256, config, silence_version())
     store = Home(home)
     work = store.work_path(manifest.name, key)
-    dataset = prepare_locked(store, manifest.name, video, work, config, progress)
+    dataset = prepare_locked(store, manifest.name, footage, work, config, progress)
     return footage_of(dataset, video, load_face(package))
 
 

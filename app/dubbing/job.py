@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -62,7 +60,7 @@ class Task:
         is_fit = self.kind == FIT
         goal = Path(self.identity if is_fit else self.output)
         what = f"{FIT} {self.renderer} {self.digest}" if is_fit else self.kind
-        digest = _digest(f"{what} {goal}")[:10]
+        digest = fingerprint_of_text(f"{what} {goal}")[:10]
         return f"{FIT_PREFIX if is_fit else ''}{name_from_video(goal)[:40]}-{digest}"
 
     @property
@@ -81,13 +79,7 @@ class Task:
         """
         files = [_file_state(path) for path in self.files]
         what = {name: value for name, value in asdict(self).items() if name != "needs"}
-        text = json.dumps([what, files], sort_keys=True, ensure_ascii=False)
-        return _digest(text)[:16]
-
-
-def _digest(text: str) -> str:
-    """Return the SHA-256 of a text. File names that are not UTF-8 contain lone surrogates."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return fingerprint([what, files], ensure_ascii=False)[:16]
 
 
 def _file_state(path: Path) -> list[int]:

@@ -11,8 +11,6 @@ HOME/
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import secrets
@@ -110,7 +108,7 @@ class Home:
 
         key holds whatever makes work reusable: the video's checksum and the settings.
         """
-        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        digest = storage.fingerprint_of_text(key)[:12]
         return self.path / "work" / f"{check_name(name)}-{digest}"
 
     @contextmanager
@@ -365,8 +363,7 @@ def package_fingerprint(manifest: Manifest, renderer: str = "") -> str:
     others = {part.file for name, part in manifest.renderers.items() if name != used}
     unused = {*others, SHEET, QUALITY}
     files = {name: digest for name, digest in manifest.files.items() if name not in unused}
-    text = json.dumps([used, manifest.consent, files], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return storage.fingerprint([used, manifest.consent, files])[:16]
 
 
 def check_name(name: str) -> str:

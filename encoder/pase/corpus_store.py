@@ -6,8 +6,6 @@ out. A shelf that was made of the same inputs is not made again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,14 @@ from talkhead.encoder.pase.corpus import (
 )
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress
-from talkhead.storage import make_folder, read_json, sha256_of, translate_os_errors, write_json
+from talkhead.storage import (
+    fingerprint,
+    make_folder,
+    read_json,
+    sha256_of,
+    translate_os_errors,
+    write_json,
+)
 from talkhead.types import FRAME_RATE
 
 MANIFEST = "corpus.json"
@@ -72,7 +77,8 @@ def build_shard(folder: Path, source: Source, progress: Progress) -> Path:
             "version": VERSION,
             "terms": [source.title, source.licence, source.attribution, source.shippable],
             "inputs": source.inputs,
-        }
+        },
+        ensure_ascii=False,
     )
     with progress.step(f"Shelf {source.name}") as step:
         if path.exists() and manifest.get(source.name, {}).get("inputs") == inputs:
@@ -133,12 +139,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         return dict(read_json(path)["shelves"])
     except (KeyError, TypeError, ValueError) as error:
         raise TalkheadError(f"{path}: damaged ({error}). Remove it and build again") from error
-
-
-def fingerprint(value: Any) -> str:
-    """The same for equal values, as JSON has them."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_inputs(paths: Iterable[Path], root: Path) -> dict[str, str]:

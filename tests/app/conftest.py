@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
+from media_counts import MediaCounts
 from tiny import PERSON, SECONDS, make_tiny
 
 from talkhead import media
@@ -49,10 +50,17 @@ def fit_steps() -> Steps:
 
 
 @pytest.fixture(scope="session")
-def fitted(footage: Path, home: Path, fit_steps: Steps) -> FitResult:
+def fit_counts(footage: Path) -> MediaCounts:
+    """How often the fit of `fitted` has accessed the footage."""
+    return MediaCounts(footage)
+
+
+@pytest.fixture(scope="session")
+def fitted(footage: Path, home: Path, fit_steps: Steps, fit_counts: MediaCounts) -> FitResult:
     """The person, fitted with seed 0."""
     with pytest.MonkeyPatch.context() as patch:
         make_tiny(patch)
+        fit_counts.patch(patch)
         return fit(
             footage,
             preset="preview",

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from media_counts import MediaCounts
 from processes import package_files, start_fit, wait_for
 from tiny import LINE, SECONDS, make_tiny
 
@@ -32,6 +33,7 @@ from talkhead.app.speak import SpeakResult, speak
 from talkhead.encoder.vad import silence_of_video
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture
+from talkhead.footage import Footage
 from talkhead.identity import IDLE_NAME, MANIFEST_NAME, IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress
@@ -82,6 +84,24 @@ def test_every_stage_says_its_number(fitted: FitResult, fit_steps: Any) -> None:
     assert fit_steps.names == [f"{n} of {len(steps)}: {name}" for n, name in enumerate(steps, 1)]
 
 
+def test_the_footage_is_read_no_more_than_needed(
+    fitted: FitResult, fit_counts: MediaCounts
+) -> None:
+    """Hashed and probed once, decoded whole twice: to track the face, and to cut the crops.
+
+    Besides, the report reads the held-out end, and the idle clip a run of training frames.
+    """
+    n_frames, held_out = SECONDS * 25, round(SECONDS * 25 * 10 / 11)
+    whole = [read for read in fit_counts.decoded if read == (0, n_frames)]
+    parts = [(first, n) for first, n in fit_counts.decoded if first >= held_out]
+    idle = [(first, n) for first, n in fit_counts.decoded if first < held_out and 1 < n < n_frames]
+    single = [(first, n) for first, n in fit_counts.decoded if first < held_out and n == 1]
+    assert fit_counts.n_hashed == 1 and fit_counts.n_described <= 1
+    assert fit_counts.n_probed <= 3
+    assert (len(whole), len(idle), len(single), len(parts)) == (2, 1, 1, 6)
+    assert len(fit_counts.decoded) == 10 and fit_counts.n_sound == 2
+
+
 def test_a_short_fit_says_what_it_is_worth(fitted: FitResult) -> None:
     """Half a second of held-out frames is no ground for verdicts, but on the head's outline."""
     assert "too short to judge" in fitted.summary and "enough for a first try" in fitted.summary
@@ -120,7 +140,7 @@ def test_fitting_again_goes_on_from_what_there_is(
     """Nothing is tracked or trained again; the package is the same, though it was damaged."""
     make_tiny(monkeypatch)
     before = package_files(fitted.package_path)
-    monkeypatch.setattr("talkhead.preprocess.pipeline.FaceTracker", None)
+    monkeypatch.setattr("talkhead.preprocess.tracking.FaceTracker", None)
     monkeypatch.setattr(model.GaussianRenderer, "losses", None)
     monkeypatch.setattr(fit_module, "fit_predictor", None)
     assert fitted.sheet_path is not None
@@ -541,7 +561,7 @@ def test_several_faces_work_and_are_told(
     progress = SilentProgress()
     monkeypatch.setattr(progress, "message", told.append)
     dataset = preprocess(
-        video, tmp_path / "dataset", PreprocessConfig(), progress, silence_of_video
+        Footage.open(video), tmp_path / "dataset", PreprocessConfig(), progress, silence_of_video
     )
     assert dataset.info.n_faces == 2
     middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()

@@ -102,7 +102,7 @@ def test_footage_that_is_gone_or_another(
         with pytest.raises(TalkheadError, match=r"other\.mp4: is not the footage"):
             evaluate(fitted.name, home=home, video=other)
         package = IdentityPackage.load(fitted.package_path)
-        assert find_footage(Home.locate(home), package, moved)[0] == moved
+        assert find_footage(Home.locate(home), package, moved)[0].path == moved
     finally:
         moved.rename(footage)
 

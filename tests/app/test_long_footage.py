@@ -72,7 +72,7 @@ def test_it_speaks(
     person = load_avatar(IdentityPackage.load(long_fit.package_path), None, torch.device("cpu"))
     line = RenderRequest(footage, tmp_path / "again.mp4", source=footage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("talkhead.preprocess.pipeline.FaceTracker", None)  # what fit left is used
+        patch.setattr("talkhead.preprocess.tracking.FaceTracker", None)  # what fit left is used
         render_video(person, line, tmp_path / "work", long_home, SilentProgress())
         known = source_footage(person.package, footage, long_home, SilentProgress()).known
     gone = np.flatnonzero(known & ~dataset.tracks.kept)

@@ -15,6 +15,7 @@ from talkhead.app.workspace import prepare
 from talkhead.app.workspace import prepared as read_prepared
 from talkhead.dataset import IdentityDataset
 from talkhead.errors import TalkheadError
+from talkhead.footage import Footage
 from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import SilentProgress
 
@@ -28,7 +29,7 @@ def work(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(footage: Path, work: Path) -> IdentityDataset:
     with pytest.MonkeyPatch.context() as patch:
         make_tiny(patch)
-        return prepare(footage, work, PreprocessConfig(), SilentProgress())
+        return prepare(Footage.open(footage), work, PreprocessConfig(), SilentProgress())
 
 
 def test_motion_is_refined_and_all_else_as_tracked(prepared: IdentityDataset, work: Path) -> None:
@@ -45,7 +46,7 @@ def test_it_is_done_once(
 ) -> None:
     monkeypatch.setattr(module.fitting, "fit_renderer", None)
     for again in (
-        prepare(footage, work, PreprocessConfig(), SilentProgress()),
+        prepare(Footage.open(footage), work, PreprocessConfig(), SilentProgress()),
         read_prepared(work),
     ):
         for name in module.MOTION:

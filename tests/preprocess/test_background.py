@@ -116,7 +116,7 @@ def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.M
 
 def test_disk_that_is_needed() -> None:
     assert background.disk_bytes(720, 1280) == 0
-    assert background.disk_bytes(2160, 3840) == 60 * 2160 * 3840 * 4
+    assert background.disk_bytes(2160, 3840) == 60 * 2160 * 3840
 
 
 def test_a_person_who_hides_everything() -> None:

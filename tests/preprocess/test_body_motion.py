@@ -80,6 +80,6 @@ def test_a_tracker_that_goes_on_finds_the_same() -> None:
     whole = tracker(images)
     rows = [whole.follow(image, i) for i, image in enumerate(images)]
     rest = tracker(images)
-    rest.go_on(rows[4])
+    rest.resume(rows[4])
     again = [rest.follow(images[i], i) for i in range(5, N)]
     assert np.array_equal(again, rows[5:])

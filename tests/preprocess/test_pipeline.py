@@ -17,6 +17,7 @@ from talkhead import media
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.vad import silence_of_video
 from talkhead.errors import FootageError
+from talkhead.footage import Footage
 from talkhead.media import probing
 from talkhead.media.probing import probe_footage
 from talkhead.preprocess import pipeline
@@ -48,7 +49,11 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(FaceTracker, "follow", blinking)
     dataset = preprocess(
-        clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video
+        Footage.open(clip),
+        tmp_path / "work",
+        PreprocessConfig(),
+        SilentProgress(),
+        silence_of_video,
     )
     tracks = dataset.tracks
     assert not tracks.found[list(GAP)].any() and tracks.found.sum() == N_FRAMES - len(GAP)
@@ -75,7 +80,11 @@ def test_a_cup_before_the_mouth_is_never_learnt(tmp_path: Path) -> None:
         )
     media.write_video(clip, frames, audio_path=PERSON, crf=12)
     dataset = preprocess(
-        clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video
+        Footage.open(clip),
+        tmp_path / "work",
+        PreprocessConfig(),
+        SilentProgress(),
+        silence_of_video,
     )
     tracks = dataset.tracks
     assert not tracks.usable[list(HELD)].any() and not tracks.clear[list(HELD)].any()
@@ -93,7 +102,13 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
     frames = media.read_frames(PERSON, n_frames=N_FRAMES)
     media.write_video(clip, frames, audio_path=silence, crf=12)
     with pytest.raises(FootageError, match="no speech"):
-        preprocess(clip, tmp_path / "work", PreprocessConfig(), SilentProgress(), silence_of_video)
+        preprocess(
+            Footage.open(clip),
+            tmp_path / "work",
+            PreprocessConfig(),
+            SilentProgress(),
+            silence_of_video,
+        )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +181,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
     """The clip as footage that keeps all frames."""
     work = tmp_path_factory.mktemp("short") / "work"
-    return preprocess(clip, work, PreprocessConfig(), SilentProgress(), silence_of_video)
+    return preprocess(
+        Footage.open(clip), work, PreprocessConfig(), SilentProgress(), silence_of_video
+    )
 
 
 def tracked(short: IdentityDataset, folder: Path) -> Path:
@@ -183,7 +200,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     monkeypatch.setattr(pipeline, "MAX_FRAMES", MOST)
     progress = Telling()
     work = tracked(short, tmp_path / "work")
-    long = preprocess(clip, work, PreprocessConfig(), progress, silence_of_video)
+    long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silence_of_video)
     kept = long.tracks.kept
     assert kept.sum() == len(long.frames) == len(long.masks) == MOST < N_FRAMES
     assert kept[~long.tracks.train].all(), "a held-out end this short is kept whole"
@@ -197,7 +214,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
         long.frames[gone]
     assert np.abs(long.person(gone) - short.person(gone)).mean() < 0.02
     n_learnt = int(long.tracks.learnt.sum())
-    assert any(f"{n_learnt} of {N_FRAMES} frames teach the picture" in m for m in progress.messages)
+    assert any(f"trained on {n_learnt} of {N_FRAMES} frames" in m for m in progress.messages)
 
 
 def test_cutting_goes_on_where_it_was_stopped(
@@ -207,13 +224,13 @@ def test_cutting_goes_on_where_it_was_stopped(
     monkeypatch.setattr(pipeline, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")
-    preprocess(clip, whole, config, SilentProgress(), silence_of_video)
+    preprocess(Footage.open(clip), whole, config, SilentProgress(), silence_of_video)
     stopped = tracked(short, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        preprocess(clip, stopped, config, Telling(fails=True), silence_of_video)
+        preprocess(Footage.open(clip), stopped, config, Telling(fails=True), silence_of_video)
     with (stopped / "masks.u8").open("ab") as file:
         file.write(b"half an image")
     assert (stopped / "looks.f64").stat().st_size < (whole / "looks.f64").stat().st_size
-    preprocess(clip, stopped, config, SilentProgress(), silence_of_video)
+    preprocess(Footage.open(clip), stopped, config, SilentProgress(), silence_of_video)
     for path in whole.iterdir():
         assert path.read_bytes() == (stopped / path.name).read_bytes(), path.name

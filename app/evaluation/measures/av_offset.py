@@ -12,8 +12,7 @@ from talkhead.app.evaluation.measures.sync_model import SyncModel
 from talkhead.app.evaluation.results import OffsetEvidence, OffsetMetrics
 from talkhead.encoder.phones import Phone
 from talkhead.face import lip_aperture
-from talkhead.preprocess.av_sync import LIPS_LEAD_MS, MAX_LAG, measure_offset
-from talkhead.preprocess.pipeline import lip_measures
+from talkhead.preprocess.av_sync import LIPS_LEAD_MS, MAX_LAG, lip_measures, measure_offset
 from talkhead.types import FRAME_RATE, Bool, Float32
 
 AGREE_MS = 1000.0 / FRAME_RATE
@@ -59,5 +58,5 @@ def _by_energies(waveform: Float32, landmarks: Float32, seen: Bool) -> OffsetEvi
         best,
         found.control,
         lags,
-        found.scores,
+        list(found.scores),
     )

@@ -15,6 +15,7 @@ from talkhead.app.home.identities import DATASET, Home
 from talkhead.app.home.locking import lock_identity
 from talkhead.app.workspace import prepare
 from talkhead.errors import TalkheadError
+from talkhead.footage import Footage
 from talkhead.locks import Holder
 from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import SilentProgress
@@ -90,7 +91,7 @@ def test_an_image_too_many_or_no_background_is_found(
     progress = SilentProgress()
     monkeypatch.setattr(progress, "message", told.append)
     make_tiny(monkeypatch)
-    prepare(footage, dataset.parent, PreprocessConfig(), progress)
+    prepare(Footage.open(footage), dataset.parent, PreprocessConfig(), progress)
     assert any("frames.u8: is damaged; this footage is prepared anew" in line for line in told)
     assert (dataset / "frames.u8").stat().st_size == size
 
