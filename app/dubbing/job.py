@@ -11,6 +11,7 @@ from typing import Any
 from talkhead.app.home.identities import name_from_video
 from talkhead.app.request import named_files
 from talkhead.config import bounded
+from talkhead.storage import fingerprint, fingerprint_of_text
 
 STATUSES = ("queued", "running", "done", "failed", "cancelled")
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATUSES
