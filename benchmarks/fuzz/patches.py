@@ -46,13 +46,14 @@ def patch() -> None:
     """Ready this process."""
     from talkhead import media
     from talkhead.app import dub
-    from talkhead.app import resume as lines
+    from talkhead.app import resume
+    from talkhead.media import reader
     from talkhead.preprocess.landmarks import FaceTracker
 
-    lines.SEGMENT_FRAMES = SEGMENT_FRAMES
+    resume.SEGMENT_FRAMES = SEGMENT_FRAMES
     _count_calls(FaceTracker, "track", "frames tracked", MAX_TRACKED)
-    _count_items(media, "_frames", "pictures read", lambda picture: 1, MAX_FRAMES)
-    _count_items(media, "_chunks", "seconds of sound", _seconds, MAX_SOUND_S)
+    _count_items(reader, "_frames", "pictures read", lambda picture: 1, MAX_FRAMES)
+    _count_items(reader, "_chunks", "seconds of sound", _seconds, MAX_SOUND_S)
     _count_calls(media.VideoWriter, "write", "pictures written", MAX_SPOKEN)
     dub.make_pool = _start_worker
     FaceTracker().close()  # what is loaded with it starts programs, which is no case's doing

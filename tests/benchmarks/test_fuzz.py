@@ -16,14 +16,14 @@ import pytest
 import safetensors.numpy
 from paths import HELPERS
 
-from benchmarks.fuzz.__main__ import cases_of
+from benchmarks.fuzz.__main__ import NAME, PLAIN_TIMES, cases_of, plain_cases
 from benchmarks.fuzz.judging import terminal_faults
 from benchmarks.fuzz.kinds import SUITE
 from benchmarks.fuzz.mutations import playlists, raw, tensors, texts, trees, zips
 from benchmarks.fuzz.supervisor import Supervisor, supervised
 from benchmarks.fuzz.traps import Traps
-from benchmarks.fuzz.trial import DONE, REFUSED, USAGE
-from benchmarks.fuzz.worker import Case, draw_kind
+from benchmarks.fuzz.trial import DONE, FAULTS, REFUSED, USAGE
+from benchmarks.fuzz.worker import Case, JobFinished, draw_kind
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux only")
 
@@ -101,6 +101,45 @@ def test_terminal_faults() -> None:
     assert terminal_faults("é \u2013 ok\n\tline\n".encode()) == []
     for bad in ("\x1b[2J", "\r", "\x00", "\x7f", "\x9b31m", "\u202e", "\u2028"):
         assert terminal_faults(f"a{bad}b".encode()), repr(bad)
+
+
+# ------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Supervisor]:
+    """The worker of the real suite. It starts once: making the valid files takes seconds."""
+    with supervised(NAME) as supervisor:
+        yield supervisor
+
+
+def _replay(case: Case, finished: JobFinished) -> str:
+    """The case as --replay takes it, and its result."""
+    name = case.plain or finished.kind
+    return (
+        f"{case.seed}:{case.number} {name}: {finished.outcome}, {finished.mutation} | "
+        f"{finished.message}"
+    )
+
+
+def test_no_fault_in_300_cases_of_all_kinds(commands: Supervisor) -> None:
+    """Seed 15. About two minutes: the commands themselves read the damaged files."""
+    finished = {c: commands.run(c) for c in islice(cases_of(SUITE, 15, ()), 300)}
+    faults = [_replay(c, f) for c, f in finished.items() if f.outcome in FAULTS]
+    assert not faults, "\n".join(faults)
+    assert {f.kind for f in finished.values()} == {kind.name for kind in SUITE.kinds}
+    # Neither is everything refused, nor everything read: damage is real, and not absurd.
+    outcomes = [f.outcome for f in finished.values()]
+    assert min(outcomes.count(DONE), outcomes.count(REFUSED)) > 30
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in SUITE.kinds])
+def test_valid_files_are_accepted(commands: Supervisor, kind: str) -> None:
+    cases = [case for case in plain_cases(SUITE, 0) if case.plain == kind]
+    finished = {case: commands.run(case) for case in cases}
+    faults = [_replay(c, f) for c, f in finished.items() if f.outcome in FAULTS]
+    assert not faults, "\n".join(faults)
+    assert len(finished) == PLAIN_TIMES
 
 
 # ------------------------------------------------------------------------------- drawing
