@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from talkhead.encoder.registry import WEIGHTS_SUFFIX, encoder_names
 from talkhead.errors import TalkheadError
 from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file
@@ -19,10 +18,6 @@ PRESETS = ("preview", "standard", "high")
 DEFAULT_PRESET = "standard"
 MAX_SEED = 2**32 - 1
 """The largest that every generator of random numbers here takes; some get a thousand times it."""
-ENCODERS, ENCODER_PLUGINS = ("mel", "mfcc", "pase"), "talkhead.encoders"
-"""The included encoders, and the entry points of other packages (`talkhead.encoder.registry`)."""
-WEIGHTS_SUFFIX = ".safetensors"
-"""How a file of own weights of PASE ends, which is an encoder, too."""
 OWN, ALPHA = "own", "alpha"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
 """Of files that are images or nothing; other files may be images or videos."""
@@ -58,12 +53,7 @@ def check_encoder(name: str) -> None:
             raise TalkheadError(f"{name}: there is no such file. Check the path")
         return
     more = f", or pass a {WEIGHTS_SUFFIX} file of your own weights of PASE"
-    check_choice("encoder", name, _with_plugins(ENCODERS, ENCODER_PLUGINS), more)
-
-
-@cache
-def _with_plugins(names: Iterable[str], group: str) -> tuple[str, ...]:
-    return tuple(sorted({*names, *(entry.name for entry in entry_points(group=group))}))
+    check_choice("encoder", name, encoder_names(), more)
 
 
 def background_file(text: str) -> Path | None:

@@ -12,7 +12,7 @@ from talkhead import __version__
 from talkhead.app.arrays import path_of
 from talkhead.app.avatar import VERSION, encode_footage, normalized_footage_audio
 from talkhead.app.checks import check_fit
-from talkhead.app.choices import DEFAULT_PRESET, WEIGHTS_SUFFIX
+from talkhead.app.choices import DEFAULT_PRESET
 from talkhead.app.composer.idle_clip import FACE, save_idle
 from talkhead.app.evaluate import report_brief
 from talkhead.app.evaluation.evaluate_identity import EvaluationTarget
@@ -41,7 +41,7 @@ from talkhead.encoder.predictor.augmented import augmented_features
 from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingData, fit_predictor
 from talkhead.encoder.predictor.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor.prior import shipped_prior
-from talkhead.encoder.registry import DEFAULT_ENCODER, load_encoder
+from talkhead.encoder.registry import DEFAULT_ENCODER, WEIGHTS_SUFFIX, load_encoder
 from talkhead.encoder.vad import silence_version
 from talkhead.errors import FootageError, PackageError, TalkheadError
 from talkhead.footage import Footage

@@ -1,6 +1,6 @@
 """What PASE's parts are worth: the same small training without each, then the same predictors' lips.
 
-    python -m benchmarks.ablation CLIPS.json --corpus SHELF... --weights FOLDER [--steps 450]
+    python -m benchmarks.ablation CLIPS.json --corpus SHARD... --weights FOLDER [--steps 450]
                                   [--train-seeds 1] [options of benchmarks.lips]
 
 Weights that are there are not trained again, and a training that was stopped goes on. Beside PASE
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("clips", nargs="+")
     parser.add_argument(
-        "--corpus", nargs="+", type=Path, required=True, help="shelves, or folders of them"
+        "--corpus", nargs="+", type=Path, required=True, help="shards, or folders of them"
     )
     parser.add_argument("--weights", type=Path, required=True, help="folder for what is trained")
     parser.add_argument("--steps", type=int, default=450, help="of each training")

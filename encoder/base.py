@@ -1,4 +1,13 @@
-"""What every speech encoder is: a frozen ear; waveform in, feature vectors out, also in chunks."""
+"""Interface of speech encoders: a waveform to feature vectors, at once or in chunks.
+
+An encoder drives the lips and nothing else. Two things do not depend on the encoder that is chosen:
+
+* Voice activity detection (`talkhead.encoder.vad`), which puts the mouth to rest in silence, always
+  uses PASE. So PASE's weights are needed with every encoder.
+* Only an encoder for which a prior was trained gives a person's predictor one to start from
+  (`talkhead.encoder.predictor.prior`). With any other encoder the predictor starts from random
+  weights.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +16,135 @@ from typing import Protocol
 
 import numpy as np
 
-from talkhead.audio import measure_loudness
+from talkhead.audio import is_silence, measure_loudness
 from talkhead.types import Bool, Float32, Float64, SpeechFeatures
 
 SPEECH_LEVEL_DB = -23.0
 """Level, in dB of full scale, that `speech_gain` brings speech to."""
 MAX_GAIN_DB = 40.0
+"""Largest change of level, in dB, up or down."""
 
 
 class StreamingEncoder(Protocol):
-    """One waveform's features, chunk by chunk: together the same values as in one piece."""
+    """Encodes one waveform chunk by chunk: together the same values as in one piece."""
 
     def push(self, waveform: Float32) -> Float32:
-        """The vectors [n, dim] that are certain after these further samples [n_samples]."""
+        """Encode the next samples.
+
+        Args:
+            waveform: [n_samples] float32 in [-1, 1], following those of the last call.
+
+        Returns:
+            The feature vectors that no later sample can change and that were not returned yet,
+            [n, dim].
+        """
 
     def finish(self) -> Float32:
-        """The vectors [n, dim] that were waiting for samples; there are no more."""
+        """End the waveform.
+
+        Returns:
+            The feature vectors that were still waiting for samples, [n, dim].
+        """
 
 
 class SpeechEncoder(Protocol):
-    """Hears speech; nothing in it is fitted to a person.
+    """A frozen model that turns speech into feature vectors; nothing in it is fitted to a person.
 
-    rate: feature vectors a second, a multiple of FRAME_RATE. dim: values in a vector.
-    lookahead_s: how far past its moment a vector hears. version: tells encoders of one name apart
-    whose features differ; what was fitted on the one can't be used with the other.
+    Attributes:
+        name: The name it is registered by.
+        version: Identifies the features. A predictor can only be used with the name and version
+            that it was fitted with.
+        sample_rate: Samples per second of the waveforms that it takes.
+        rate: Feature vectors per second, a multiple of FRAME_RATE. Vector i describes the moment
+            i / rate.
+        dim: Values in a vector.
+        lookahead_s: Seconds after its moment up to which a vector depends on the waveform.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name it is registered by."""
+
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Version of its features."""
+
     @property
-    def sample_rate(self) -> int: ...
+    def sample_rate(self) -> int:
+        """Samples per second of its waveforms."""
+
     @property
-    def rate(self) -> float: ...
+    def rate(self) -> float:
+        """Feature vectors per second."""
+
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Values in a feature vector."""
+
     @property
-    def lookahead_s(self) -> float: ...
+    def lookahead_s(self) -> float:
+        """Seconds of audio after its moment that a vector depends on."""
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
-        """Features [F, dim] of a waveform [n_samples], F = ceil(n_samples * rate / sample_rate)."""
+        """Encode a whole waveform.
+
+        Args:
+            waveform: [n_samples] float32 in [-1, 1] at `sample_rate`, with speech at
+                SPEECH_LEVEL_DB.
+
+        Returns:
+            Features whose values are [F, dim], F = ceil(n_samples * rate / sample_rate).
+        """
 
     def stream(self) -> StreamingEncoder:
-        """A fresh stream of one waveform."""
+        """Begin a new waveform that comes in chunks.
+
+        Returns:
+            A stream without samples.
+        """
 
 
 def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
-    """Feature vectors [n, dim] of a waveform that comes in chunks [n_samples]."""
+    """Encode a waveform that comes in chunks.
+
+    Args:
+        encoder: The encoder.
+        chunks: Consecutive samples, each chunk [n_samples] in [-1, 1] at the encoder's sample rate.
+
+    Yields:
+        Feature vectors [n, dim]; concatenated, they are those of the whole waveform.
+    """
     return encode_stream(encoder.stream(), chunks)
 
 
 def encode_stream(stream: StreamingEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
-    """All vectors [n, dim] of a fresh stream that is given chunks [n_samples]."""
+    """Run a stream over a waveform that comes in chunks.
+
+    Args:
+        stream: A stream without samples.
+        chunks: Consecutive samples, each chunk [n_samples] in [-1, 1].
+
+    Yields:
+        Vectors [n, dim]; concatenated, they are those of the whole waveform.
+    """
     for chunk in chunks:
         yield stream.push(chunk)
     yield stream.finish()
 
 
 def speech_gain(powers: Float64, silent: Bool) -> float:
-    """The factor that brings speech to SPEECH_LEVEL_DB, at most MAX_GAIN_DB up or down.
+    """Compute the factor that brings speech to SPEECH_LEVEL_DB.
 
-    powers: [F] mean square of each video frame's samples (`talkhead.audio.measure_loudness`).
-    silent: [F] those without speech; the factor is 1 where all are. Encoders hear waveforms at this
-    level, in fitting and in speaking, so that a quiet recording moves the mouth as far as a loud
-    one.
+    In fitting and in speaking, encoders get waveforms at this level, so a quiet recording moves the
+    mouth as far as a loud one.
+
+    Args:
+        powers: Mean square of the samples of each video frame, [F]
+            (`talkhead.audio.measure_loudness`).
+        silent: Frames without speech, [F]. Their level does not matter.
+
+    Returns:
+        Factor on the samples, between -MAX_GAIN_DB and MAX_GAIN_DB; 1 if no frame has speech.
     """
     n_frames = min(len(silent), len(powers))
     spoken = powers[:n_frames][~silent[:n_frames]]
@@ -81,7 +154,16 @@ def speech_gain(powers: Float64, silent: Bool) -> float:
     return float(10.0 ** (np.clip(gain_db, -MAX_GAIN_DB, MAX_GAIN_DB) / 20.0))
 
 
-def normalize_level(waveform: Float32, silent: Bool) -> Float32:
-    """A waveform [n_samples] at 16 kHz at the level encoders hear, by its frames not silent [F]."""
+def normalize_level(waveform: Float32, silent: Bool | None = None) -> Float32:
+    """Bring the speech of a waveform to SPEECH_LEVEL_DB.
+
+    Args:
+        waveform: [n_samples] in [-1, 1] at 16 kHz.
+        silent: Video frames without speech, [F]; None to detect them by loudness alone.
+
+    Returns:
+        The waveform times a factor (`speech_gain`), [n_samples].
+    """
+    silent = is_silence(waveform) if silent is None else silent
     gain = speech_gain(measure_loudness([waveform]).powers, silent)
     return np.asarray(waveform * np.float32(gain), np.float32)

@@ -1,11 +1,11 @@
-"""Any recording -> speech features, for encoders that are used alone.
+"""Speech features of any recording, for encoders that are used without the rest of talkhead.
 
     samples, rate = soundfile.read("anna.wav")
-    features = listen(load_encoder("mel"), samples, rate)   # values [F, D], 50 a second
+    features = extract_features(load_encoder("mel"), samples, rate)   # values [F, D], 50 per second
 
-Sound is taken at any rate from 8 to 192 kHz, with any number of channels, in floats or integers. It
-is mixed, resampled and brought to the level that encoders are used to. It is read in pieces, twice, so
-besides the given array (which may be a memory map) the memory of a minute does.
+Audio may have any sample rate from 8 to 192 kHz, any number of channels, and float or integer
+samples. It is mixed, resampled and brought to the level that encoders expect. It is read in pieces,
+twice, so besides the given array (which may be a memory map) the memory of a minute suffices.
 """
 
 from __future__ import annotations
@@ -17,32 +17,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from talkhead.audio import is_silence, measure_loudness, resample, silent_frames
-from talkhead.encoder import base
+from talkhead.audio import measure_loudness, resample, silent_frames
 from talkhead.encoder.base import SpeechEncoder, encode_chunks, speech_gain
 from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
 Samples = npt.NDArray[Any]
 """[n_samples] or [n_samples, channels], as soundfile and scipy.io.wavfile give it: floats in [-1, 1],
-or signed integers or uint8 over their whole range."""
+or signed integers or uint8 over their whole range.
+"""
 
 RATES = (8_000, 192_000)
+"""Lowest and highest sample rate, in Hz."""
 MAX_CHANNELS = 64
 PIECE_S = 20.0
+"""Seconds of audio that are processed at a time."""
 LOUDEST = 16.0
-"""Floats beyond this are integers that were not divided; below it, they are clipped."""
+"""Floats beyond this are taken for integers that were not divided by full scale; smaller ones are
+clipped.
+"""
 _TAPS = 10  # of scipy's resample_poly: half its filter, in samples of the lower rate
 
 
 def extract_features(
     encoder: SpeechEncoder, samples: Samples, sample_rate: int, *, rate: float | None = None
 ) -> SpeechFeatures:
-    """What an encoder hears in a recording: values [F, dim], F = ceil(seconds * rate).
+    """Encode a recording.
 
-    samples: see Samples. rate: vectors a second, the encoder's or a whole part of it, for instance
-    25; None is the encoder's. Raises TalkheadError for sound that can't be used, naming the first sample
-    that is not a number, and for rates that can't be had.
+    Args:
+        encoder: The encoder.
+        samples: The recording, [n_samples] or [n_samples, channels] (`Samples`).
+        sample_rate: Its samples per second, 8000 to 192000.
+        rate: Feature vectors per second: the encoder's divided by a whole number, for instance 25.
+            None for the encoder's.
+
+    Returns:
+        Features whose values are [F, dim], F = ceil(seconds * rate).
+
+    Raises:
+        TalkheadError: For audio that cannot be used, naming the first sample that is not a number,
+            and for an impossible rate.
     """
     values = np.concatenate(list(extract_chunks(encoder, samples, sample_rate)))
     features = SpeechFeatures(values, encoder.rate, encoder.lookahead_s)
@@ -50,9 +64,18 @@ def extract_features(
 
 
 def extract_chunks(encoder: SpeechEncoder, samples: Samples, sample_rate: int) -> Iterator[Float32]:
-    """The same vectors piece by piece, [n, dim], at the encoder's rate: for hours of sound.
+    """Encode a recording piece by piece, for hours of audio.
 
-    Raises TalkheadError as `extract_features` does, at the first piece.
+    Args:
+        encoder: The encoder.
+        samples: The recording, [n_samples] or [n_samples, channels] (`Samples`).
+        sample_rate: Its samples per second, 8000 to 192000.
+
+    Yields:
+        Feature vectors [n, dim] at the encoder's rate; concatenated, those of `extract_features`.
+
+    Raises:
+        TalkheadError: For audio that cannot be used, when the piece with the fault is reached.
     """
     _check(samples, sample_rate)
     loudness = measure_loudness(
@@ -63,22 +86,27 @@ def extract_chunks(encoder: SpeechEncoder, samples: Samples, sample_rate: int) -
     yield from encode_chunks(encoder, (piece * gain for piece in pieces))
 
 
-def normalize_level(waveform: Float32) -> Float32:
-    """A waveform [n_samples] at 16 kHz with its speech at SPEECH_LEVEL_DB, as encoders hear it."""
-    return base.normalize_level(waveform, is_silence(waveform))
-
-
 def downsample(features: SpeechFeatures, rate: float) -> SpeechFeatures:
-    """Features at a lower rate, each the mean of those around its moment, weighted by nearness.
+    """Reduce the rate of features.
 
-    The weights are a triangle that is 0 one new step away; at the ends, those that exist count. Raises
-    TalkheadError unless the features' rate is a multiple of the new one.
+    Each new vector is the mean of those around its moment, weighted by a triangle that is 0 one new
+    step away. At the ends, only existing vectors count.
+
+    Args:
+        features: Features whose values are [F, D].
+        rate: The new rate: the old one divided by a whole number.
+
+    Returns:
+        Features at that rate, whose look-ahead is longer by what the mean adds.
+
+    Raises:
+        TalkheadError: If the features' rate is not a multiple of the new one.
     """
-    step = round(features.rate / rate) if rate > 0 else 0
+    step = round(features.rate / rate) if rate > 0 else 0  # old vectors per new one
     if step < 1 or abs(step * rate - features.rate) > 1e-6:
         raise TalkheadError(
-            f"{rate:g} vectors a second can't be had of {features.rate:g}. Ask for "
-            f"{features.rate:g} or a whole part of it, for instance {features.rate / 2:g}"
+            f"features at {features.rate:g} vectors per second cannot be reduced to {rate:g}. Pass "
+            f"{features.rate:g} divided by a whole number, for instance {features.rate / 2:g}"
         )
     n = ceil(len(features) / step)
     total, weights = np.zeros((n, features.values.shape[1])), np.zeros((n, 1))
@@ -93,30 +121,35 @@ def downsample(features: SpeechFeatures, rate: float) -> SpeechFeatures:
 
 
 def _check(samples: Samples, sample_rate: int) -> None:
+    """Refuse samples [n_samples] or [n_samples, channels] that no encoder can use.
+
+    Raises:
+        TalkheadError: For another shape or type, an empty array, or an impossible sample rate.
+    """
     if samples.ndim not in (1, 2):
         raise TalkheadError(
-            f"sound of shape {samples.shape}: give [n_samples] or [n_samples, channels]"
+            f"audio of shape {samples.shape}: pass [n_samples] or [n_samples, channels]"
         )
     if samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS:
         raise TalkheadError(
-            f"sound of shape {samples.shape} has {samples.shape[1]} channels. Give "
-            "[n_samples, channels]; turn [channels, n_samples] over with .T"
+            f"audio of shape {samples.shape} has {samples.shape[1]} channels. Pass "
+            "[n_samples, channels]; transpose [channels, n_samples] with .T"
         )
     if len(samples) == 0:
-        raise TalkheadError("the sound is empty. Give a recording with speech.")
+        raise TalkheadError("the audio is empty. Pass a recording with speech")
     if samples.dtype.kind not in "fi" and samples.dtype != np.uint8:
         raise TalkheadError(
-            f"samples of type {samples.dtype}: give floats in [-1, 1] or signed integers"
+            f"samples of type {samples.dtype}: pass floats in [-1, 1] or signed integers"
         )
     if not RATES[0] <= sample_rate <= RATES[1] or sample_rate != int(sample_rate):
         raise TalkheadError(
-            f"a sample rate of {sample_rate} Hz: {RATES[0]} to {RATES[1]}, a whole number, is needed. "
-            "Resample the sound, or give the rate that it has"
+            f"a sample rate of {sample_rate} Hz: a whole number from {RATES[0]} to {RATES[1]} is needed. "
+            "Resample the audio, or pass its actual rate"
         )
 
 
 def _resampled(samples: Samples, from_rate: int, to_rate: int) -> Iterator[Float32]:
-    """One channel at another rate, [n] in [-1, 1], piece by piece: the same as in one piece."""
+    """Resample to one channel, [n] in [-1, 1], piece by piece: the same values as in one piece."""
     common = gcd(int(from_rate), to_rate)
     up, down = to_rate // common, int(from_rate) // common
     size = max(1, round(PIECE_S * from_rate / down)) * down
@@ -131,7 +164,11 @@ def _resampled(samples: Samples, from_rate: int, to_rate: int) -> Iterator[Float
 
 
 def _mixed(samples: Samples, first: int, stop: int, rate: int) -> Float32:
-    """Samples first to stop as one channel in [-1, 1]: the mean of the channels."""
+    """Mean over the channels, [stop - first] in [-1, 1], of some samples.
+
+    Raises:
+        TalkheadError: For a sample that is not a number or beyond LOUDEST.
+    """
     piece = samples[first:stop]
     if piece.dtype.kind in "iu":
         span = np.float32(2.0 ** (8 * piece.dtype.itemsize - 1))
@@ -146,9 +183,10 @@ def _mixed(samples: Samples, first: int, stop: int, rate: int) -> Float32:
 
 
 def _bad_sample(value: float, index: int, channel: int, rate: int) -> TalkheadError:
+    """Error for a sample that is not a number or out of range."""
     where = f"sample {index} ({index / rate:.3f} s, channel {channel})"
     if np.isfinite(value):
         return TalkheadError(
-            f"{where} is {value:g}; floats are in [-1, 1]. Divide by the full scale, or give integers"
+            f"{where} is {value:g}; floats are in [-1, 1]. Divide by the full scale, or pass integers"
         )
-    return TalkheadError(f"{where} is not a number. Export the sound again")
+    return TalkheadError(f"{where} is not a number. Export the audio again")

@@ -24,9 +24,10 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16
 MAX_PIECE_S = 15.0
 """Sound is heard in pieces of half this length or more, cut where it is quietest."""
 MIN_SCORE = -31.0
-"""Acoustic score per frame of speech below which a text is not what is said. In pieces of 7 s and
-more right texts score -10 to -25 (with noise at 10 dB to -31, accents below that), wrong ones -31 at
-best and -48 in the middle."""
+"""Acoustic score per frame of speech below which a text is not what is said. In pieces of 7 s and more
+right texts score -10 to -25 (with noise at 10 dB to -31, accents below that), wrong ones -31 at
+best and -48 in the middle.
+"""
 MIN_HEARD_SCORE = -22.0
 """The same for recognised words, which are fitted to the sound and hence score higher when wrong:
 clear English -12 to -21, most speech in other languages -22 to -29."""
@@ -36,7 +37,8 @@ MAX_STOP_S = 0.15
 """The closure of a stop that begins an utterance can't be told from the silence before it."""
 CENTER_S = 0.0078
 """A vector of pocketsphinx hears 25.6 ms from i / 100 s on, so the boundary between two of them lies
-half a window less half a step later."""
+half a window less half a step later.
+"""
 
 _STEP_S = 0.01
 _STOPS = {"P", "B", "T", "D", "K", "G"}
@@ -77,8 +79,8 @@ def align_phones(waveform: Float32, text: str) -> list[Phone]:
 def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
     """When each of `words_of(text)` is said; None for those in stretches that don't fit.
 
-    waveform and text as align_phones takes them, which raises the same; the waveform also in samples
-    of 16 bits, which take half the memory.
+    waveform and text as align_phones takes them, which raises the same; the waveform also in
+    samples of 16 bits, which take half the memory.
     """
     found: list[Word | None] = []
     for start, part, fit in _fit_pieces(waveform, text):
@@ -114,8 +116,8 @@ def decode_phones(waveform: Float32) -> list[Phone]:
     """The phones that are heard, with silences, when no text is known.
 
     waveform: [n_samples] at 16 kHz in [-1, 1], speech, English if possible. Each piece of it is
-    recognised as words, which are then aligned; where no English words fit (MIN_HEARD_SCORE) it
-    is decoded phone by phone, which is far less reliable. Raises TalkheadError without pocketsphinx.
+    recognised as words, which are then aligned; where no English words fit (MIN_HEARD_SCORE) it is
+    decoded phone by phone, which is far less reliable. Raises TalkheadError without pocketsphinx.
     """
     check_waveform(waveform, "the sound")
     aligner, listener, speller = _decoder(lm=None), _listener(), _speller()
@@ -135,8 +137,8 @@ def decode_phones(waveform: Float32) -> list[Phone]:
 def recognize_words(chunks: Callable[[], Iterable[Float32]]) -> list[Word]:
     """The English words that are heard; on anything but clear, plain speech many are wrong.
 
-    chunks: gives the waveform, at 16 kHz in [-1, 1], from its beginning, twice, in pieces [n]: it is
-    never held whole. Raises TalkheadError without pocketsphinx.
+    chunks: gives the waveform, at 16 kHz in [-1, 1], from its beginning, twice, in pieces [n]: it
+    is never held whole. Raises TalkheadError without pocketsphinx.
     """
     listener = _listener()
     spans = list(_quiet_spans(measure_loudness(chunks())))
@@ -189,9 +191,9 @@ def spell_phones(
 ) -> Iterator[list[Phone]]:
     """The phones that are heard in each waveform one by one, with silences: no words are sought.
 
-    waveforms: each [n_samples] at 16 kHz in [-1, 1]. language_weight: how much it counts which phones
-    follow each other in English. Less reliable on English than `decode_phones`. Raises TalkheadError
-    without pocketsphinx.
+    waveforms: each [n_samples] at 16 kHz in [-1, 1]. language_weight: how much it counts which
+    phones follow each other in English. Less reliable on English than `decode_phones`. Raises
+    TalkheadError without pocketsphinx.
     """
     speller = _speller(language_weight)
     for waveform in waveforms:

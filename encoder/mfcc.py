@@ -1,8 +1,9 @@
-"""The classical baseline: mel-frequency cepstral coefficients and how they change, 50 a second.
+"""Classical baseline: mel-frequency cepstral coefficients and their differences.
 
-Davis and Mermelstein (1980, IEEE TASSP 28(4)): the cosine transform of log-mel energies, of which the
-first coefficients hold the shape of the vocal tract and the later ones the pitch. Their first and
-second differences are the regression of Furui (1986, IEEE TASSP 34(1)) over two vectors to either side.
+Davis and Mermelstein (1980, IEEE TASSP 28(4)): the cosine transform of log-mel energies, of which
+the first coefficients describe the shape of the vocal tract and the later ones the pitch. The first
+and second differences are the regression of Furui (1986, IEEE TASSP 34(1)) over two vectors to
+either side.
 """
 
 from __future__ import annotations
@@ -19,14 +20,25 @@ N_COEFFICIENTS = 13
 REACH = 2
 """Vectors to either side that a difference is taken over."""
 SCALES = (1.0, 2.5, 6.0)
-"""Of coefficients, differences and second differences: so that they vary alike in speech."""
+"""Factors on coefficients, differences and second differences that give them a similar spread in
+speech.
+"""
 _CONTEXT = 2 * REACH
 _SLOPE = np.arange(-REACH, REACH + 1) / np.sum(np.arange(-REACH, REACH + 1) ** 2)
 
 
 @dataclass(frozen=True)
 class MfccEncoder:
-    """13 coefficients, of log-mel energies as `MelEncoder` hears them, and both differences."""
+    """Cepstral coefficients of `MelEncoder`'s energies, with first and second differences.
+
+    Attributes:
+        name: The name it is registered by.
+        version: Version of the features.
+        sample_rate: Samples per second of its waveforms.
+        rate: Vectors per second.
+        dim: Values in a vector: 3 * 13.
+        lookahead_s: Half a window, and the vectors that both differences need.
+    """
 
     name: str = "mfcc"
     version: str = "1"
@@ -36,18 +48,25 @@ class MfccEncoder:
     lookahead_s: float = (N_FFT / 2 + _CONTEXT * HOP_LENGTH) / SAMPLE_RATE
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
-        """Features [ceil(n_samples / HOP_LENGTH), 39] of a waveform [n_samples]."""
+        """Encode a waveform.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+        Returns:
+            Features whose values are [ceil(n_samples / HOP_LENGTH), 39].
+        """
         cepstra = _cepstra(MelEncoder().encode(waveform).values)
         vectors = _with_differences(_extended(cepstra, before=True, after=True))
         return SpeechFeatures(vectors, self.rate, self.lookahead_s)
 
     def stream(self) -> MfccStream:
-        """A fresh stream of one waveform."""
+        """Begin a new waveform that comes in chunks."""
         return MfccStream()
 
 
 def _cepstra(energies: Float32) -> Float32:
-    """[F, N_COEFFICIENTS] of log-mel energies [F, M]: DCT-II, orthonormal."""
+    """Cepstral coefficients [F, N_COEFFICIENTS] of log-mel energies [F, M]: orthonormal DCT-II."""
     if len(energies) == 0:
         return np.zeros((0, N_COEFFICIENTS), np.float32)
     coefficients = scipy.fft.dct(energies, type=2, norm="ortho", axis=1)[:, :N_COEFFICIENTS]
@@ -55,13 +74,15 @@ def _cepstra(energies: Float32) -> Float32:
 
 
 def _extended(cepstra: Float32, *, before: bool, after: bool) -> Float32:
-    """With the first vector _CONTEXT times more before them, and the last one after them."""
+    """Repeat the first vector of [F, D] _CONTEXT times before them, and the last one after them."""
     margins = (before * _CONTEXT, after * _CONTEXT)
     return np.pad(cepstra, (margins, (0, 0)), mode="edge") if len(cepstra) else cepstra
 
 
 def _with_differences(cepstra: Float32) -> Float32:
-    """[n, 39] of the n vectors of [n + 2 * _CONTEXT, 13] that have _CONTEXT others to both sides."""
+    """Vectors [n, 39] of coefficients [n + 2 * _CONTEXT, 13], of which the outer ones are context
+    only.
+    """
     if len(cepstra) <= 2 * _CONTEXT:
         return np.zeros((0, N_COEFFICIENTS * len(SCALES)), np.float32)
     first = _slopes(cepstra)
@@ -71,31 +92,43 @@ def _with_differences(cepstra: Float32) -> Float32:
 
 
 def _slopes(values: Float32) -> Float32:
-    """How values [n + 2 * REACH, D] change a step, [n, D]."""
+    """Change per step, [n, D], of values [n + 2 * REACH, D]."""
     n = len(values) - 2 * REACH
     return np.asarray(sum(w * values[i : i + n] for i, w in enumerate(_SLOPE)), np.float32)
 
 
 class MfccStream:
-    """Keeps the coefficients that coming vectors still need."""
+    """Stream of MfccEncoder: keeps the coefficients that later vectors still need."""
 
     def __init__(self) -> None:
         self._mel = MelStream()
         self._cepstra = np.zeros((0, N_COEFFICIENTS), np.float32)
-        self._begun = False
+        self._has_begun = False
 
     def push(self, waveform: Float32) -> Float32:
-        """The vectors [n, 39] whose surroundings are complete after these samples."""
+        """Encode the next samples.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+        Returns:
+            The vectors whose context is complete now, [n, 39].
+        """
         return self._more(_cepstra(self._mel.push(waveform)), last=False)
 
     def finish(self) -> Float32:
-        """The last vectors [n, 39], as if the last coefficients stayed as they are."""
+        """End the waveform.
+
+        Returns:
+            The last vectors, [n, 39], as if the last coefficients stayed as they are.
+        """
         return self._more(_cepstra(self._mel.finish()), last=True)
 
     def _more(self, cepstra: Float32, *, last: bool) -> Float32:
-        if not self._begun:
+        """Vectors [n, 39] that further coefficients [m, 13] complete."""
+        if not self._has_begun:
             cepstra = _extended(cepstra, before=True, after=False)
-            self._begun = len(cepstra) > 0
+            self._has_begun = len(cepstra) > 0
         held = np.concatenate([self._cepstra, cepstra])
         vectors = _with_differences(_extended(held, before=False, after=last))
         self._cepstra = held[len(vectors) :]

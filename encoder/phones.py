@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SILENCE = "SIL"
+"""The label of silence."""
 
 
 VISEMES: dict[str, tuple[str, ...]] = {
@@ -23,10 +24,11 @@ VISEMES: dict[str, tuple[str, ...]] = {
     "ER": ("ER",),
     SILENCE: (SILENCE,),
 }
-"""Phones that look alike. The map of Lee and Yook (2002, PRICAI, Audio-to-Visual Conversion Using
-Hidden Markov Models) as listed by Cappelletta and Harte (2012, ICPRAM, Phoneme-to-Viseme Mapping for
-Visual Speech Recognition). Jeffers and Barley's of 1971 puts AA and IY, the most open and the most
-spread vowel, into one class."""
+"""Phones that look alike on the lips. The map of Lee and Yook (2002, PRICAI, Audio-to-Visual
+Conversion Using Hidden Markov Models) as listed by Cappelletta and Harte (2012, ICPRAM,
+Phoneme-to-Viseme Mapping for Visual Speech Recognition). That of Jeffers and Barley (1971) puts AA
+and IY, the most open and the most spread vowel, into one class.
+"""
 
 
 VISEME_OF = {phone: viseme for viseme, phones in VISEMES.items() for phone in phones}
@@ -39,7 +41,13 @@ PHONES = tuple(VISEME_OF)
 
 @dataclass(frozen=True)
 class Phone:
-    """A phone of PHONES from start_s to end_s, in seconds of the waveform."""
+    """A phone with its time.
+
+    Attributes:
+        label: One of PHONES.
+        start_s: Where it begins, in seconds of the waveform.
+        end_s: Where it ends.
+    """
 
     label: str
     start_s: float
@@ -48,7 +56,13 @@ class Phone:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, in lower case, from start_s to end_s, in seconds of the waveform."""
+    """A word with its time.
+
+    Attributes:
+        text: The word, in lower case.
+        start_s: Where it begins, in seconds of the waveform.
+        end_s: Where it ends.
+    """
 
     text: str
     start_s: float

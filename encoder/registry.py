@@ -1,52 +1,67 @@
-"""The speech encoders by name."""
+"""The speech encoders by name. Listing names does not import an encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from talkhead.encoder.base import SpeechEncoder
-from talkhead.encoder.mel import MelEncoder
-from talkhead.encoder.mfcc import MfccEncoder
-from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.errors import TalkheadError
 
-ENTRY_POINTS = "talkhead.encoders"
+if TYPE_CHECKING:
+    from talkhead.encoder.base import SpeechEncoder
 
-
-ENCODERS: dict[str, Callable[[], SpeechEncoder]] = {
-    "pase": PaseEncoder.shipped,
-    "mel": MelEncoder,
-    "mfcc": MfccEncoder,
+ENCODERS = {
+    "pase": "talkhead.encoder.pase.encoder:PaseEncoder.shipped",
+    "mel": "talkhead.encoder.mel:MelEncoder",
+    "mfcc": "talkhead.encoder.mfcc:MfccEncoder",
 }
-
-
+"""For each name the module and what in it makes the encoder, called without arguments."""
 DEFAULT_ENCODER = "pase"
-
-
+ENTRY_POINTS = "talkhead.encoders"
+"""Group of entry points by which other packages add encoders."""
 WEIGHTS_SUFFIX = ".safetensors"
+"""Suffix of a file of weights for PASE, which can be given in place of a name."""
 
 
 def encoder_names() -> list[str]:
-    """Every encoder that can be asked for, those of other packages included."""
+    """List the names of all encoders, those of other packages included.
+
+    Returns:
+        Names in alphabetical order.
+    """
     return sorted({*ENCODERS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
 
 
 def load_encoder(name: str) -> SpeechEncoder:
-    """The encoder of that name, or PASE with the weights in that .safetensors file.
+    """Load an encoder.
 
-    Raises TalkheadError naming those there are, PackageError for missing or damaged weights.
+    Args:
+        name: One of `encoder_names`, or the path of a .safetensors file with weights for PASE.
+
+    Returns:
+        The encoder, ready for use.
+
+    Raises:
+        TalkheadError: For an unknown name; the message lists the known ones.
+        PackageError: If weights are missing or damaged.
     """
     if name in ENCODERS:
-        return ENCODERS[name]()
+        return _make(EntryPoint(name, ENCODERS[name], ENTRY_POINTS))
     if name.endswith(WEIGHTS_SUFFIX):
+        from talkhead.encoder.pase.encoder import PaseEncoder
+
         return PaseEncoder.from_file(Path(name))
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
-            encoder: SpeechEncoder = entry.load()()
-            return encoder
+            return _make(entry)
     raise TalkheadError(
         f"there is no encoder {name!r}. Choose one of: {', '.join(encoder_names())}, "
         f"or pass a {WEIGHTS_SUFFIX} file of your own weights of PASE"
     )
+
+
+def _make(entry: EntryPoint) -> SpeechEncoder:
+    """Import what an entry point names and call it."""
+    encoder: SpeechEncoder = entry.load()()
+    return encoder

@@ -1,7 +1,8 @@
-"""Where nobody speaks, by how loud it is and by what PASE hears; and so how loud speech is.
+"""Voice activity detection from loudness and PASE's silence posterior, and the level of speech.
 
-Loudness alone is exact where all is quiet but the speaker, and takes half of the speech for silence
-where noise or music goes on. PASE tells speech from music, but not to the frame where it ends.
+Loudness alone is exact where only the speaker is audible, but takes half of the speech for silence
+where there is noise or music. PASE distinguishes speech from music, but does not find the exact
+frame where it ends. PASE is used here whichever encoder drives the lips.
 """
 
 from __future__ import annotations
@@ -25,15 +26,22 @@ from talkhead.encoder.phones import PHONES, SILENCE
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
 WINDOW = 5
-"""Frames over which PASE's silence is averaged."""
-SURELY, HARDLY = 0.7, 0.3
-"""Above the first nobody speaks, however loud; below the second somebody does, however soft."""
+"""Frames over which PASE's silence posterior is averaged."""
+MIN_SILENCE_POSTERIOR, MAX_SPEECH_POSTERIOR = 0.7, 0.3
+"""Silence posteriors: above the first a frame has no speech, however loud; below the second it has,
+however soft.
+"""
 
 
 @dataclass(frozen=True)
 class Speech:
-    """silent: [F] video frames in which nobody speaks. gain: what brings speech to the level that
-    encoders hear (`speech_gain`). n_samples: of the sound, at 16 kHz."""
+    """Frames with speech in a waveform, and its level.
+
+    Attributes:
+        silent: Video frames without speech, [F].
+        gain: Factor that brings speech to the level that encoders expect (`speech_gain`).
+        n_samples: Length of the waveform at 16 kHz.
+    """
 
     silent: Bool
     gain: np.float32
@@ -41,35 +49,66 @@ class Speech:
 
 
 def detect_speech(chunks: Callable[[], Iterable[Float32]]) -> Speech:
-    """Where speech is in a waveform at 16 kHz, and how loud. chunks: gives it from its beginning,
-    twice, in pieces [n]. Raises PackageError when PASE's weights are missing or damaged."""
+    """Detect speech in a waveform and measure its level.
+
+    Args:
+        chunks: Returns the waveform at 16 kHz from its beginning, in chunks [n]. Called twice.
+
+    Returns:
+        Frames without speech and the gain.
+
+    Raises:
+        PackageError: If PASE's weights are missing or damaged.
+    """
     loudness = measure_loudness(chunks())
     if (loudness.energy_db <= SPEECH_LEAST_DB).all():
         nothing = np.ones(len(loudness.energy_db), dtype=bool)
         return Speech(nothing, np.float32(1.0), loudness.n_samples)
     quiet = silent_frames(loudness.energy_db)
-    speechless = _ask_pase(chunks, loudness, quiet)
-    silent = without_short_runs(np.where(quiet, speechless > HARDLY, speechless > SURELY))
+    posteriors = _silence_posteriors(chunks, loudness, quiet)
+    silent = without_short_runs(
+        np.where(quiet, posteriors > MAX_SPEECH_POSTERIOR, posteriors > MIN_SILENCE_POSTERIOR)
+    )
     gain = np.float32(speech_gain(loudness.powers, silent))
     return Speech(silent, gain, loudness.n_samples)
 
 
 def speech_seconds(waveform: Float32) -> float:
-    """Seconds of a waveform [n_samples] at 16 kHz in which PASE is sure that somebody speaks.
+    """Measure for how long PASE is certain that someone speaks.
 
-    Of noise and music it is sure in less than a tenth, of speech in two thirds and more. Raises
-    PackageError as `detect_speech`.
+    In noise and music that is less than a tenth of the time, in speech two thirds and more.
+
+    Args:
+        waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        PackageError: If PASE's weights are missing or damaged.
     """
     loudness = measure_loudness([waveform])
     if (loudness.energy_db <= SPEECH_LEAST_DB).all():
         return 0.0
-    speechless = _ask_pase(lambda: [waveform], loudness, silent_frames(loudness.energy_db))
-    return float((speechless < HARDLY).sum() / FRAME_RATE)
+    quiet = silent_frames(loudness.energy_db)
+    posteriors = _silence_posteriors(lambda: [waveform], loudness, quiet)
+    return float((posteriors < MAX_SPEECH_POSTERIOR).sum() / FRAME_RATE)
 
 
 def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
-    """In which of a video's frames nobody speaks: [n_frames]; those past the sound's end are among
-    them. waveform: [n_samples] at 16 kHz. Raises PackageError as `detect_speech`."""
+    """Find the frames of a video in which no one speaks.
+
+    Args:
+        waveform: Its audio, [n_samples] in [-1, 1] at 16 kHz.
+        n_frames: The number of its frames.
+
+    Returns:
+        True for frames without speech, [n_frames]; frames after the end of the audio are among
+        them.
+
+    Raises:
+        PackageError: If PASE's weights are missing or damaged.
+    """
     silent = np.ones(n_frames, dtype=bool)
     if len(waveform):
         found = detect_speech(lambda: [waveform]).silent[:n_frames]
@@ -78,29 +117,31 @@ def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
 
 
 def silence_version() -> str:
-    """Version of the speech detection: another version may find other frames silent.
+    """Version of the detection: another version may find speech in other frames.
 
     Raises:
-        PackageError: as `detect_speech`.
+        PackageError: If PASE's weights are missing or damaged.
     """
     return PaseEncoder.shipped().version
 
 
-def _ask_pase(chunks: Callable[[], Iterable[Float32]], loudness: Loudness, quiet: Bool) -> Float32:
-    """How surely nobody speaks, [F] in 0 to 1, in a waveform of that loudness; quiet: [F]."""
-    # Where noise is as loud as speech, all seems quiet: PASE is asked all the same.
+def _silence_posteriors(
+    chunks: Callable[[], Iterable[Float32]], loudness: Loudness, quiet: Bool
+) -> Float32:
+    """Probability of silence in each video frame, [F], of a waveform; quiet: soft frames, [F]."""
+    # Where noise is as loud as speech, all frames are soft; then the level is that of all.
     gain = np.float32(speech_gain(loudness.powers, quiet & ~quiet.all()))
-    return _speechless((gain * chunk for chunk in chunks()), len(quiet))
+    return _smoothed_posteriors((gain * chunk for chunk in chunks()), len(quiet))
 
 
-def _speechless(chunks: Iterable[Float32], n_frames: int) -> Float32:
-    """How surely nobody speaks, [n_frames] in 0 to 1, of a waveform at the level encoders hear."""
-    ears, index = PaseEncoder.shipped(), PHONES.index(SILENCE)
+def _smoothed_posteriors(chunks: Iterable[Float32], n_frames: int) -> Float32:
+    """Probability of silence in each video frame, [n_frames], of chunks [n] at the level of speech."""
+    encoder, index = PaseEncoder.shipped(), PHONES.index(SILENCE)
     size = BLOCK_S * SAMPLE_RATE
     pieces = (chunk[at : at + size] for chunk in chunks for at in range(0, len(chunk), size))
-    heard = [phones[:, index].copy() for phones in encode_stream(ears.phone_stream(), pieces)]
-    per_frame = round(ears.rate / FRAME_RATE)
-    values = np.concatenate(heard)
+    posteriors = encode_stream(encoder.phone_stream(), pieces)
+    per_frame = round(encoder.rate / FRAME_RATE)
+    values = np.concatenate([phones[:, index].copy() for phones in posteriors])  # [F * per_frame]
     whole = np.pad(values, (0, max(0, n_frames * per_frame - len(values))), mode="edge")
     frames = whole[: n_frames * per_frame].reshape(n_frames, per_frame).mean(1)
     return np.asarray(uniform_filter1d(frames, WINDOW, mode="nearest"), np.float32)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from talkhead.app.choices import MAX_SEED
+from talkhead.app.choices import MAX_SEED, RENDERERS
 from talkhead.app.cli.console import print_line
 from talkhead.app.cli.console import show as show_result
 from talkhead.app.cli.options import (
@@ -21,6 +21,7 @@ from talkhead.app.cli.options import (
     loading,
     make_progress_for,
 )
+from talkhead.encoder.registry import ENCODERS, WEIGHTS_SUFFIX
 from talkhead.renderers.registry import RENDERERS
 
 
@@ -47,7 +48,8 @@ def fit(
     encoder: Annotated[
         str,
         typer.Option(
-            "--encoder", help="Which ears: pase, mel, mfcc, or a file of your own weights."
+            "--encoder",
+            help=f"Speech encoder: {', '.join(ENCODERS)}, or a {WEIGHTS_SUFFIX} file of weights.",
         ),
     ] = "pase",
     device: DeviceOption = "auto",

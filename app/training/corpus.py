@@ -6,9 +6,9 @@
 
 speech: speechocean762 with its index.jsonl. grid: videos of joined sentences, whose index.jsonl says
 where each begins and its words. footage: your own videos of one person, each NAME.mp4 with its text
-in NAME.txt. Each makes one shelf of the corpus, DIR/NAME.safetensors, and its entry in
+in NAME.txt. Each makes one shard of the corpus, DIR/NAME.safetensors, and its entry in
 DIR/corpus.json; tracking and alignments are kept in DIR/work, and a run that is stopped continues
-where it was. docs/corpus.md tells what is in the shelves and how well the phones fit.
+where it was. docs/corpus.md tells what is in the shards and how well the phones fit.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def speechocean(folder: Path, place: Place, name: str = "speechocean") -> Source
     """The natural speech of many speakers. Raises TalkheadError when its index can't be read."""
     spoken = read_speechocean(folder)
 
-    def harvest() -> ShardContents:
+    def read() -> ShardContents:
         fits = align_spoken(spoken, place.store("speechocean762"), place.progress)
         return ShardContents(fitting_utterances(spoken, fits, MIN_SPEECHOCEAN_SCORE), len(spoken))
 
@@ -105,7 +105,7 @@ def speechocean(folder: Path, place: Place, name: str = "speechocean") -> Source
         "speechocean762 (Zhang et al. 2021, Interspeech), Xiaomi and SpeechOcean, openslr.org/101",
         True,
         {**file_inputs([folder / INDEX], folder), "least_score": MIN_SPEECHOCEAN_SCORE},
-        harvest,
+        read,
     )
 
 
@@ -115,7 +115,7 @@ def grid(folder: Path, place: Place, name: str = "grid") -> Source:
     videos = [video for video in find_videos(folder) if video.name in sentences]
     n_given = sum(len(sentences[video.name]) for video in videos)
 
-    def harvest() -> ShardContents:
+    def read() -> ShardContents:
         utterances = [
             utterance
             for video in videos
@@ -130,7 +130,7 @@ def grid(folder: Path, place: Place, name: str = "grid") -> Source:
         "GRID (Cooke, Barker, Cunningham and Shao 2006, JASA 120:2421), spandh.dcs.shef.ac.uk",
         True,
         {**file_inputs([folder / INDEX, *videos], folder), "least_score": MIN_GRID_SCORE},
-        harvest,
+        read,
     )
 
 
@@ -159,7 +159,7 @@ def own_footage(
     if unknown:
         raise FootageError(f"{path}: no video {unknown[0]}.mp4 whose sound could be late")
 
-    def harvest() -> ShardContents:
+    def read() -> ShardContents:
         footage = [
             track_video(video, place.cache, place.progress, late.get(video.stem, 0.0))
             for video in videos
@@ -174,7 +174,7 @@ def own_footage(
         attribution,
         shippable,
         {"files": file_inputs(videos, videos[0].parent), "texts": said, "late": late},
-        harvest,
+        read,
     )
 
 
@@ -351,7 +351,7 @@ def _last_for_validation(utterances: Sequence[Utterance], n_given: int) -> list[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds a shelf; 1 when it can't be, with the reason on stderr."""
+    """Builds a shard; 1 when it can't be, with the reason on stderr."""
     options = _options().parse_args(arguments)
     torch.set_num_threads(1)
     progress = make_progress(options.progress)
@@ -395,7 +395,7 @@ def _options() -> argparse.ArgumentParser:
         one.add_argument("folder", type=Path, help="where it is; of footage also a single video")
         one.add_argument("--output", type=Path, required=True, help="folder of the corpus")
         one.add_argument("--cache", type=Path, help="folder of tracked videos")
-        one.add_argument("--name", required=one is own, help="of the shelf and the speaker")
+        one.add_argument("--name", required=one is own, help="of the shard and the speaker")
         one.add_argument("--progress", choices=("bars", "json", "silent"), default="bars")
     own.add_argument("--licence", required=True, help="the terms that the footage is under")
     own.add_argument("--attribution", default="", help="who is to be named")

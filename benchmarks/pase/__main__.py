@@ -1,15 +1,15 @@
 """What PASE is held to, besides lips over folds (benchmarks.lips): JSON lines.
 
-    python -m benchmarks.pase phones [--speechocean FOLDER] [--flite SHELF] [--grid SHELF]
+    python -m benchmarks.pase phones [--speechocean FOLDER] [--flite SHARD] [--grid SHARD]
                                      [--ljspeech FOLDER] [--weights pase] [--sphinx allphone words]
     python -m benchmarks.pase voices DATASET... [--encoders pase mel] [--seeds 3]
     python -m benchmarks.pase noise DATASET... --speechocean FOLDER [--encoders pase mel] [--snr 5]
                                      [--folds 11] [--sentence-frames 75] [--floor PX]
-    python -m benchmarks.pase retrieval [--grid SHELF] [--video VIDEO --late-ms MS] [--weights pase]
+    python -m benchmarks.pase retrieval [--grid SHARD] [--video VIDEO --late-ms MS] [--weights pase]
     python -m benchmarks.pase cost [--encoders pase mel] [--seconds 600] [--hours 3]
 
 docs/pase.md says how each figure is defined. --weights takes a path, too. DATASET is a folder that
-preprocessing made, SHELF a file of the corpus. --cache keeps what pocketsphinx heard.
+preprocessing made, SHARD a file of the corpus. --cache keeps what pocketsphinx heard.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 from benchmarks.lips import fold_blocks, held_out_block
 from benchmarks.pase.cost import cost
 from benchmarks.pase.noise import noise, noises
-from benchmarks.pase.phones import moments, read_ljspeech, read_split, shelf_moments, speechocean
-from benchmarks.pase.retrieval import retrieval, shelf_takes, video_takes
+from benchmarks.pase.phones import moments, read_ljspeech, read_split, shard_moments, speechocean
+from benchmarks.pase.retrieval import retrieval, shard_takes, video_takes
 from benchmarks.pase.sphinx import WAYS
 from benchmarks.pase.subjects import load_embedder, load_hearer
 from benchmarks.pase.voices import voices
@@ -48,9 +48,9 @@ def phones(given: argparse.Namespace) -> Rows:
     if given.speechocean:
         yield from speechocean(given.speechocean, *shared, given.most)
     if given.flite:
-        yield from shelf_moments(given.flite, "test", *shared, given.most)
+        yield from shard_moments(given.flite, "test", *shared, given.most)
     if given.grid:
-        yield from shelf_moments(given.grid, "validation", *shared, given.most)
+        yield from shard_moments(given.grid, "validation", *shared, given.most)
     if given.ljspeech:
         yield from moments("ljspeech", read_ljspeech(given.ljspeech), *shared)
 
@@ -84,7 +84,7 @@ def offsets(given: argparse.Namespace) -> Rows:
     """Retrieval of the true offset."""
     embeds = load_embedder(given.weights)
     if given.grid:
-        takes = shelf_takes(read_shard(given.grid), "validation")
+        takes = shard_takes(read_shard(given.grid), "validation")
         yield from retrieval("GRID validation", takes, embeds)
     if given.video:
         takes = video_takes(given.video, given.cache or Path("build/tracks"), given.late_ms)
@@ -116,14 +116,14 @@ def parser() -> argparse.ArgumentParser:
         made[name].add_argument("--speechocean", type=Path, help="folder of speechocean762")
     for name in ("phones", "retrieval"):
         made[name].add_argument("--weights", default="pase", help='PASE\'s; "" for none')
-        made[name].add_argument("--grid", type=Path, help="GRID's shelf")
+        made[name].add_argument("--grid", type=Path, help="GRID's shard")
     for name in ("voices", "noise", "cost"):
         made[name].add_argument("--encoders", nargs="+", default=["pase", "mel"])
     for name in ("voices", "noise"):
         made[name].add_argument("datasets", nargs="+", type=Path)
         made[name].add_argument("--seeds", type=int, default=3)
         made[name].add_argument("--preset", default="standard", choices=list(PRESETS))
-    made["phones"].add_argument("--flite", type=Path, help="the synthetic voices' shelf")
+    made["phones"].add_argument("--flite", type=Path, help="the synthetic voices' shard")
     made["phones"].add_argument("--ljspeech", type=Path, help="folder with metadata.csv")
     made["phones"].add_argument("--sphinx", nargs="*", default=["allphone"], choices=WAYS)
     made["phones"].add_argument("--most", type=int, help="utterances of each, evenly spaced")

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.pase.sphinx import sphinx_phones
 from benchmarks.pase.subjects import HearsPhones
 from talkhead.app.evaluation.cross_validation import Interval
-from talkhead.encoder.extract import normalize_level
+from talkhead.encoder.base import normalize_level
 from talkhead.encoder.forced_alignment import align_phones
 from talkhead.encoder.pase.corpus import (
     LABEL_RATE,
@@ -159,17 +159,17 @@ class Labelled(NamedTuple):
     labels: UInt8
 
 
-def shelf_utterances(shelf: CorpusShard, split: str, n_most: int | None = None) -> list[Labelled]:
-    """The utterances of a shelf's split, grouped each by itself; n_most evenly spaced ones."""
-    chosen = np.flatnonzero(shelf.splits == SPLITS.index(split))
+def shard_utterances(shard: CorpusShard, split: str, n_most: int | None = None) -> list[Labelled]:
+    """The utterances of a shard's split, grouped each by itself; n_most evenly spaced ones."""
+    chosen = np.flatnonzero(shard.splits == SPLITS.index(split))
     if n_most is not None and n_most < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, n_most).astype(int)]
     found = []
     for index in chosen:
-        first, stop = shelf.starts[index : index + 2]
-        samples = shelf.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+        first, stop = shard.starts[index : index + 2]
+        samples = shard.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
         waveform = normalize_level(samples.astype(np.float32) / np.float32(32767.0))
-        found.append(Labelled(str(index), waveform, shelf.labels[first * 2 : stop * 2]))
+        found.append(Labelled(str(index), waveform, shard.labels[first * 2 : stop * 2]))
     return found
 
 
@@ -235,10 +235,10 @@ def _filled(phones: Sequence[Phone], n_labels: int) -> Int:
     return labels
 
 
-def shelf_moments(
+def shard_moments(
     path: Path, split: str, hearer: HearsPhones | None, ways: Sequence[str], cache: Path | None,
     n_most: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """The rows of one shelf's split."""
-    utterances = shelf_utterances(read_shard(path), split, n_most)
+    """The rows of one shard's split."""
+    utterances = shard_utterances(read_shard(path), split, n_most)
     return moments(f"{path.stem} {split}", utterances, hearer, ways, cache)

@@ -22,7 +22,7 @@ from talkhead.app.training.tracked_video import (
     steady_template,
     track_video,
 )
-from talkhead.encoder.extract import normalize_level
+from talkhead.encoder.base import normalize_level
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, CorpusShard
 from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Float32, Float64, Int, UInt8
@@ -42,16 +42,16 @@ class Variant(NamedTuple):
     lips: UInt8
 
 
-def shelf_takes(shelf: CorpusShard, split: str) -> list[Variant]:
-    """The utterances of a shelf's split. Raises ValueError for a shelf without lips."""
-    if not shelf.has_lips:
-        raise ValueError(f"{shelf.source} has no lips")
+def shard_takes(shard: CorpusShard, split: str) -> list[Variant]:
+    """The utterances of a shard's split. Raises ValueError for a shard without lips."""
+    if not shard.has_lips:
+        raise ValueError(f"{shard.source} has no lips")
     found = []
-    for index in np.flatnonzero(shelf.splits == SPLITS.index(split)):
-        first, stop = shelf.starts[index : index + 2]
-        samples = shelf.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+    for index in np.flatnonzero(shard.splits == SPLITS.index(split)):
+        first, stop = shard.starts[index : index + 2]
+        samples = shard.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
         waveform = normalize_level(samples.astype(np.float32) / np.float32(32767.0))
-        found.append(Variant(str(index), waveform, shelf.lips[first:stop]))
+        found.append(Variant(str(index), waveform, shard.lips[first:stop]))
     return found
 
 

@@ -1,7 +1,7 @@
-"""Training waveforms as other rooms, microphones, lines and crowds would have them.
+"""Augmentation of training waveforms: other voices, rooms, microphones, codecs, noise.
 
-No damage shifts a sound in time: filters are zero-phase, echoes follow a direct path at sample 0, so
-that labels and lips stay where they are. Speed alone moves them, and says where to.
+No effect shifts a sound in time: filters are zero-phase and echoes follow a direct path at sample
+0, so that labels and lips stay valid. Only a change of speed moves them, by a known factor.
 """
 
 from __future__ import annotations
@@ -16,20 +16,32 @@ import scipy.fft
 from talkhead.types import SAMPLE_RATE, Float32
 
 MIN_POWER = 1e-7
-"""Mean square below which a waveform counts as silence: noise then takes a level of its own."""
+"""Mean square below which a waveform counts as silence: noise then has a fixed level."""
 TAIL = 800
-"""Zeros after a waveform before its spectrum is shaped, so that its end doesn't reach its start."""
+"""Zeros after a waveform before its spectrum is shaped, so that its end does not wrap into its start."""
 FRAME, HOP = 512, 256
-"""Samples of the short spectra that are damaged or warped."""
+"""Window and hop, in samples, of the short-time spectra."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How often and how hard waveforms are damaged.
+    """Probabilities and strengths of the effects.
 
-    clean_share: of the rows that stay as they are; the other shares are of the rest. Ranges are
-    (least, most) and drawn evenly, rt60_s and formants by their logarithm. direct_db: power of the
-    direct sound over the echoes. formants: factor of the formants' frequencies. gain_db: at the end.
+    Ranges are (least, most), drawn uniformly; rt60_s and formants by their logarithm.
+
+    Attributes:
+        clean_share: Share of the rows that are not changed. The other shares refer to the rest.
+        noise_share: Share with additive noise.
+        snr_db: Signal-to-noise ratio.
+        reverb_share: Share with reverberation.
+        rt60_s: Time in which it decays by 60 dB.
+        direct_db: Power of the direct sound over the echoes.
+        formant_share: Share with moved formants.
+        formants: Factor on their frequencies.
+        band_share: Share with a filter.
+        clip_share: Share that is clipped.
+        codec_share: Share with an effect of a codec.
+        gain_db: Gain at the end.
     """
 
     clean_share: float = 0.15
@@ -47,21 +59,33 @@ class AugmentConfig:
 
 
 class Augmenter:
-    """Damages batches of waveforms by chance.
-
-    babble: waveforms [n] at 16 kHz in [-1, 1] of which several are summed to a crowd; without any
-    the noises are of the other kinds.
-    """
+    """Applies random effects to batches of waveforms."""
 
     def __init__(self, config: AugmentConfig, babble: Sequence[Float32] = ()) -> None:
+        """Set up the effects.
+
+        Args:
+            config: Their probabilities and strengths.
+            babble: Waveforms [n] in [-1, 1] at 16 kHz, several of which are mixed to babble noise.
+                Without any, only noise of other kinds is used.
+        """
         self.config = config
         self.babble = [piece for piece in babble if _power(piece) >= MIN_POWER]
 
     def __call__(self, waveforms: Float32, random: np.random.Generator) -> Float32:
-        """The waveforms [B, N] at 16 kHz, damaged, in [-1, 1]; the same for the same `random`."""
+        """Augment each row.
+
+        Args:
+            waveforms: [B, N] in [-1, 1] at 16 kHz.
+            random: Draws the effects; equal generators give equal results.
+
+        Returns:
+            [B, N] in [-1, 1].
+        """
         return np.stack([self._damaged(row, random) for row in waveforms])
 
     def _damaged(self, waveform: Float32, random: np.random.Generator) -> Float32:
+        """One row [N] with random effects."""
         config = self.config
         if random.random() < config.clean_share:
             return np.array(waveform, np.float32)
@@ -86,6 +110,7 @@ class Augmenter:
         return np.asarray(waveform * np.float32(gain / max(1.0, peak)), np.float32)
 
     def _noise(self, n: int, random: np.random.Generator) -> Float32:
+        """Random noise [n] of any kind."""
         kind = random.choice(3, p=(0.4, 0.4, 0.2) if self.babble else (0.0, 0.7, 0.3))
         if kind == 0:
             return crowd(self.babble, n, int(random.integers(3, 8)), random)
@@ -96,9 +121,15 @@ class Augmenter:
 
 
 def add_noise(waveform: Float32, noise: Float32, snr_db: float) -> Float32:
-    """The waveform plus noise [n_samples] of a mean power snr_db below its own, not limited.
+    """Add noise at a signal-to-noise ratio; the sum is not limited.
 
-    To silence noise is added at -30 dB of full scale less snr_db. Noise of zeros adds nothing.
+    Args:
+        waveform: [n_samples]. To silence, noise is added at -30 dB of full scale minus snr_db.
+        noise: [n_samples]; zeros add nothing.
+        snr_db: By how much the noise's mean power is below that of the waveform.
+
+    Returns:
+        [n_samples].
     """
     power = _power(waveform)
     reference = power if power >= MIN_POWER else 1e-3
@@ -108,7 +139,17 @@ def add_noise(waveform: Float32, noise: Float32, snr_db: float) -> Float32:
 
 
 def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Generator) -> Float32:
-    """Several people at once: [n], the sum of n_voices random stretches made equally loud +-3 dB."""
+    """Mix babble noise: random stretches of several voices, equally loud up to 3 dB.
+
+    Args:
+        babble: Waveforms [m] of single voices. Short ones are repeated.
+        n: Samples of the result.
+        n_voices: Stretches that are summed.
+        random: Draws the stretches.
+
+    Returns:
+        [n].
+    """
     total = np.zeros(n, np.float32)
     for _ in range(n_voices):
         piece = babble[int(random.integers(len(babble)))]
@@ -116,7 +157,7 @@ def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Ge
             start = int(random.integers(len(piece) - n + 1))
             piece = piece[start : start + n]
             piece = piece / np.sqrt(_power(piece) + MIN_POWER)
-        else:  # around and around from a random moment
+        else:  # repeated, from a random moment on
             piece = piece / np.sqrt(_power(piece))
             piece = np.resize(np.roll(piece, int(random.integers(len(piece)))), n)
         total += piece * np.float32(10.0 ** (random.uniform(-3.0, 3.0) / 20.0))
@@ -124,7 +165,15 @@ def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Ge
 
 
 def colored_noise(n: int, random: np.random.Generator) -> Float32:
-    """Noise [n] with power falling as frequency ** -slope, slope 0 to 2, that slowly swells."""
+    """Draw noise whose power falls as frequency ** -slope, slope 0 to 2, with slow changes of level.
+
+    Args:
+        n: Samples.
+        random: Draws slope and noise.
+
+    Returns:
+        [n].
+    """
     n_fft = scipy.fft.next_fast_len(n, real=True)
     spectrum = random.standard_normal(n_fft + 2, dtype=np.float32).view(np.complex64)
     spectrum = spectrum[: n_fft // 2 + 1]
@@ -136,7 +185,7 @@ def colored_noise(n: int, random: np.random.Generator) -> Float32:
 
 
 def _swell(n: int, rate: float, random: np.random.Generator) -> Float32:
-    """A gain [n] that wanders by some dB, rate times a second."""
+    """A gain [n] that changes randomly by some dB, `rate` times per second."""
     n_knots = int(n / SAMPLE_RATE * rate) + 3
     decibels = random.standard_normal(n_knots) * random.uniform(0.0, 6.0)
     gains = 10.0 ** (np.clip(decibels, -12.0, 12.0) / 20.0)
@@ -145,18 +194,31 @@ def _swell(n: int, rate: float, random: np.random.Generator) -> Float32:
 
 
 def music(n: int, random: np.random.Generator) -> Float32:
-    """Music-like tones [n]: chords of three notes with harmonics, each struck and dying away."""
+    """Draw tones that resemble music.
+
+    Chords of three notes with harmonics, each with attack and decay.
+
+    Args:
+        n: Samples.
+        random: Draws chords and timbre.
+
+    Returns:
+        [n].
+    """
     table = _timbre(random)
+    # Random roots and major or minor thirds: frequencies [3, n_chords].
     length = int(random.uniform(0.15, 0.8) * SAMPLE_RATE)
     n_chords = n // length + 2
     roots = 110.0 * 2.0 ** (random.integers(0, 25, n_chords) / 12.0)
     third = np.where(random.random(n_chords) < 0.5, 3, 4)
     chords = roots * 2.0 ** (np.stack([0 * third, third, 0 * third + 7]) / 12.0)
+    # Each sample's chord, and an envelope that decays from its start.
     at = np.arange(n) + int(random.integers(length))
     chord, since = at // length, (at % length).astype(np.float32)
     decay_s = random.uniform(0.05, 0.8)
     envelope = np.exp(since * np.float32(-1.0 / (decay_s * SAMPLE_RATE)))
     envelope *= np.minimum(1.0, since / np.float32(0.01 * SAMPLE_RATE))
+    # Read the table at the three notes' speeds.
     step = (chords * (len(table) / SAMPLE_RATE)).astype(np.float32)
     tones = sum(table[(note[chord] * since).astype(np.int32) % len(table)] for note in step)
     return np.asarray(tones * envelope, np.float32)
@@ -176,12 +238,22 @@ def _timbre(random: np.random.Generator) -> Float32:
 def reverberate(
     waveform: Float32, rt60_s: float, direct_db: float, random: np.random.Generator
 ) -> Float32:
-    """The waveform [n_samples] as a room returns it: a direct path at sample 0, then echoes.
+    """Add the reverberation of a room: a direct path at sample 0, then echoes.
 
-    The echoes are noise that loses 60 dB in rt60_s, as Polack's model of late reverberation has it
-    (1988, La transmission de l'energie sonore dans les salles), from 2 to 10 ms on, and 1.5 dB
-    darker per kHz in the end. direct_db: power of the direct path over that of all echoes.
+    The echoes are noise that decays exponentially, after Polack's model of late reverberation
+    (1988, La transmission de l'energie sonore dans les salles). They begin after 2 to 10 ms, and
+    lose 1.5 dB per kHz at the end.
+
+    Args:
+        waveform: [n_samples].
+        rt60_s: Time in which the echoes decay by 60 dB.
+        direct_db: Power of the direct path over that of all echoes.
+        random: Draws the echoes.
+
+    Returns:
+        [n_samples].
     """
+    # Noise that decays by 60 dB, and whose upper half fades towards the end.
     n_echoes = max(2, int(rt60_s * SAMPLE_RATE))
     first = int(random.uniform(0.002, 0.01) * SAMPLE_RATE)
     times = np.arange(n_echoes, dtype=np.float32) / np.float32(rt60_s * SAMPLE_RATE)
@@ -189,6 +261,7 @@ def reverberate(
     echoes *= np.exp(np.float32(-np.log(1e3)) * times)
     echoes[1:] = (1.0 - 0.3 * times[1:]) * echoes[1:] + 0.3 * times[1:] * echoes[:-1]
     echoes *= np.float32(10.0 ** (-direct_db / 20.0) / np.sqrt(np.sum(np.square(echoes))))
+    # Convolve with the direct path, a pause, and the echoes.
     response = np.concatenate([[1.0], np.zeros(first, np.float32), echoes]).astype(np.float32)
     n = len(waveform)
     n_fft = scipy.fft.next_fast_len(n + len(response), real=True)
@@ -198,7 +271,15 @@ def reverberate(
 
 
 def shape_spectrum(waveform: Float32, gain_at: Callable[[Float32], Float32]) -> Float32:
-    """The waveform [n_samples] with gain_at(frequencies in Hz) applied, zero-phase."""
+    """Filter with zero phase.
+
+    Args:
+        waveform: [n_samples] at 16 kHz.
+        gain_at: Gives the gain at frequencies [n] in Hz.
+
+    Returns:
+        [n_samples].
+    """
     n = len(waveform)
     n_fft = scipy.fft.next_fast_len(n + TAIL, real=True)
     spectrum = scipy.fft.rfft(waveform.astype(np.float32), n_fft)
@@ -209,7 +290,16 @@ def shape_spectrum(waveform: Float32, gain_at: Callable[[Float32], Float32]) -> 
 
 
 def band(low_hz: float, high_hz: float, order: int = 6) -> Callable[[Float32], Float32]:
-    """The gain of a Butterworth band of that order, low_hz 0 for a low-pass."""
+    """Make the gain of a Butterworth band-pass.
+
+    Args:
+        low_hz: Lower cut-off; 0 for a low-pass.
+        high_hz: Upper cut-off.
+        order: Order of the filter.
+
+    Returns:
+        A function of frequencies [n] in Hz that returns gains [n].
+    """
 
     def gain_at(frequencies: Float32) -> Float32:
         gain = 1.0 / np.sqrt(1.0 + (frequencies / high_hz) ** (2 * order))
@@ -222,7 +312,14 @@ def band(low_hz: float, high_hz: float, order: int = 6) -> Callable[[Float32], F
 
 
 def tilt(decibels: float) -> Callable[[Float32], Float32]:
-    """A gain that rises by so many dB from 125 Hz to 8 kHz, 0 dB at 1 kHz."""
+    """Make a gain that rises linearly over octaves, 0 dB at 1 kHz.
+
+    Args:
+        decibels: Rise from 125 Hz to 8 kHz.
+
+    Returns:
+        A function of frequencies [n] in Hz that returns gains [n].
+    """
 
     def gain_at(frequencies: Float32) -> Float32:
         octaves = np.log2(np.maximum(frequencies, 62.5) / 1000.0)
@@ -232,7 +329,16 @@ def tilt(decibels: float) -> Callable[[Float32], Float32]:
 
 
 def random_band(random: np.random.Generator) -> Callable[[Float32], Float32]:
-    """A telephone's band, a low-pass at 2 to 7 kHz, or a tilt of at most 15 dB either way."""
+    """Draw a filter.
+
+    A telephone's band, a low-pass at 2 to 7 kHz, or a tilt of at most 15 dB either way.
+
+    Args:
+        random: Draws it.
+
+    Returns:
+        A function of frequencies [n] in Hz that returns gains [n].
+    """
     kind = int(random.integers(3))
     if kind == 0:
         return band(300.0, 3400.0, int(random.integers(3, 9)))
@@ -242,7 +348,15 @@ def random_band(random: np.random.Generator) -> Callable[[Float32], Float32]:
 
 
 def clip(waveform: Float32, level: float) -> Float32:
-    """The waveform cut off at a share of its peak."""
+    """Clip a waveform.
+
+    Args:
+        waveform: [n_samples].
+        level: Limit, as a share of its peak.
+
+    Returns:
+        [n_samples].
+    """
     limit = np.float32(level * np.abs(waveform).max())
     return np.asarray(np.clip(waveform, -limit, limit), np.float32)
 
@@ -251,7 +365,15 @@ def clip(waveform: Float32, level: float) -> Float32:
 
 
 def random_codec(waveform: Float32, random: np.random.Generator) -> Float32:
-    """One of the four codec-like damages below, its strength by chance."""
+    """Apply one of the four codec effects, at a random strength.
+
+    Args:
+        waveform: [n_samples].
+        random: Draws effect and strength.
+
+    Returns:
+        [n_samples].
+    """
     kind = int(random.integers(4))
     if kind == 0:
         return mu_law(waveform, int(random.integers(5, 9)))
@@ -263,7 +385,15 @@ def random_codec(waveform: Float32, random: np.random.Generator) -> Float32:
 
 
 def mu_law(waveform: Float32, n_bits: int) -> Float32:
-    """The waveform after mu-law companding (ITU-T G.711's curve, mu 255) to n_bits, peak to peak."""
+    """Quantize with mu-law companding (the curve of ITU-T G.711, mu 255).
+
+    Args:
+        waveform: [n_samples].
+        n_bits: Bits from peak to peak.
+
+    Returns:
+        [n_samples].
+    """
     peak = np.float32(max(float(np.abs(waveform).max()), 1e-6))
     curved = np.log1p(np.abs(waveform) * (255.0 / peak)) * np.float32(1.0 / np.log(256.0))
     n_levels = np.float32(2 ** (n_bits - 1) - 1)
@@ -272,23 +402,44 @@ def mu_law(waveform: Float32, n_bits: int) -> Float32:
 
 
 def hold(waveform: Float32, step: int) -> Float32:
-    """Each step-th sample held, from half a step before to half a step after, unfiltered."""
+    """Repeat each step-th sample, from half a step before it to half a step after, unfiltered.
+
+    Args:
+        waveform: [n_samples].
+        step: Samples per kept one.
+
+    Returns:
+        [n_samples].
+    """
     nearest = (np.arange(len(waveform)) + step // 2) // step
     kept = waveform[::step]
     return np.asarray(kept[np.minimum(nearest, len(kept) - 1)], np.float32)
 
 
 def quantize(waveform: Float32, n_bits: int) -> Float32:
-    """The waveform in 2 ** n_bits even steps from peak to peak."""
+    """Quantize linearly.
+
+    Args:
+        waveform: [n_samples].
+        n_bits: Bits from peak to peak.
+
+    Returns:
+        [n_samples].
+    """
     step = np.float32(max(float(np.abs(waveform).max()), 1e-6) / 2 ** (n_bits - 1))
     return np.asarray(np.rint(waveform / step) * step, np.float32)
 
 
 def spectral_holes(waveform: Float32, depth_db: float, threshold: float) -> Float32:
-    """What a coder with few bits leaves: holes where the spectrum is weak.
+    """Remove the weak parts of the spectrum, as coders at low bit rates do.
 
-    Bins more than depth_db below their frame's strongest vanish, and those below `threshold` of the
-    mean magnitude of the 8 bins about them: a coder's bits go where they are heard.
+    Args:
+        waveform: [n_samples].
+        depth_db: Bins that are more than this below the strongest of their frame are set to 0.
+        threshold: So are bins below this share of the mean magnitude of the 8 bins around them.
+
+    Returns:
+        [n_samples].
     """
     spectra = _short_spectra(waveform)
     magnitudes = np.abs(spectra[:, :-1])
@@ -306,19 +457,31 @@ def spectral_holes(waveform: Float32, depth_db: float, threshold: float) -> Floa
 
 
 def change_formants(waveform: Float32, factor: float) -> Float32:
-    """The waveform [n_samples] with its formants' frequencies times factor; pitch and time stay.
+    """Multiply the frequencies of the formants; pitch and timing stay.
 
     The spectral envelope (the first 30 cepstral coefficients of 32 ms) is stretched, as vocal tract
-    length perturbation does to features: Jaitly and Hinton (2013, ICML workshop on deep learning for
-    audio). Raises ValueError for a factor that is not above 0.
+    length perturbation does to features: Jaitly and Hinton (2013, ICML workshop on deep learning
+    for audio).
+
+    Args:
+        waveform: [n_samples] at 16 kHz.
+        factor: On the frequencies, above 0.
+
+    Returns:
+        [n_samples].
+
+    Raises:
+        ValueError: If the factor is not above 0.
     """
     if factor <= 0.0:
-        raise ValueError("formants are moved by a factor above 0")
-    spectra = _short_spectra(waveform)
+        raise ValueError(f"a formant factor of {factor:g}: it must be above 0")
+    spectra = _short_spectra(waveform)  # [F, FRAME // 2 + 1]
+    # Log envelopes: the slow variations of the log spectra over frequency.
     logarithms = np.log(np.maximum(np.abs(spectra), 1e-5))
     cepstra = scipy.fft.irfft(logarithms, axis=1)
     cepstra[:, 31:-30] = 0.0
     envelopes = scipy.fft.rfft(cepstra, axis=1).real
+    # Read each envelope at frequency / factor, and apply the difference.
     at = np.minimum(np.arange(FRAME // 2 + 1) / factor, FRAME // 2 - 1e-3)
     low, part = at.astype(np.int64), (at % 1.0).astype(np.float32)
     moved = envelopes[:, low] * (1.0 - part) + envelopes[:, low + 1] * part
@@ -327,13 +490,21 @@ def change_formants(waveform: Float32, factor: float) -> Float32:
 
 
 def change_speed(waveform: Float32, factor: float) -> Float32:
-    """The waveform [n] played factor times as fast, pitch and all: [round(n / factor)].
+    """Play faster or slower, which also changes the pitch.
 
-    Sample i is the source's at i * factor, to half a sample; labels and lips must go along. Raises
-    ValueError for a factor that is not above 0.
+    Args:
+        waveform: [n].
+        factor: On the speed, above 0.
+
+    Returns:
+        [round(n / factor)]. Sample i is the source's at i * factor, to half a sample; the times of
+        labels and lips change accordingly.
+
+    Raises:
+        ValueError: If the factor is not above 0.
     """
     if factor <= 0.0:
-        raise ValueError("speed is a factor above 0")
+        raise ValueError(f"a speed factor of {factor:g}: it must be above 0")
     n_out = round(len(waveform) / factor)
     n_fft = scipy.fft.next_fast_len(n_out + TAIL, real=True)
     n_from = round(n_fft * factor)
@@ -346,12 +517,14 @@ def change_speed(waveform: Float32, factor: float) -> Float32:
 
 
 def _power(waveform: Float32) -> float:
+    """Mean square of a waveform [n], a scalar."""
     return float(np.dot(waveform, waveform)) / max(1, len(waveform))
 
 
 def _between(
     limits: tuple[float, float], random: np.random.Generator, *, logarithmic: bool = False
 ) -> float:
+    """Draw a number within limits."""
     if logarithmic:
         return float(np.exp(random.uniform(*np.log(limits))))
     return float(random.uniform(*limits))
@@ -359,13 +532,14 @@ def _between(
 
 @lru_cache(maxsize=1)
 def _window() -> Float32:
-    """Half a sine: its square, half overlapped, adds up to 1."""
+    """Half a period of a sine [FRAME]: its squares, half overlapped, add up to 1."""
     window = np.sin((np.arange(FRAME) + 0.5) * (np.pi / FRAME)).astype(np.float32)
     window.setflags(write=False)
     return window
 
 
 def _short_spectra(waveform: Float32) -> np.ndarray:  # type: ignore[type-arg]
+    """Windowed spectra [F, FRAME // 2 + 1] of a waveform [n], HOP samples apart."""
     n_frames = -(-len(waveform) // HOP) + 1
     padded = np.zeros((n_frames + 1) * HOP, np.float32)
     padded[HOP : HOP + len(waveform)] = waveform
@@ -374,6 +548,7 @@ def _short_spectra(waveform: Float32) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def _overlapped(spectra: np.ndarray, n: int) -> Float32:  # type: ignore[type-arg]
+    """Inverse of _short_spectra: waveform [n] of spectra [F, FRAME // 2 + 1]."""
     pieces = scipy.fft.irfft(spectra, axis=1) * _window()
     total = np.zeros((len(pieces) + 1, HOP), np.float32)
     total[:-1] += pieces[:, :HOP]

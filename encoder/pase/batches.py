@@ -1,4 +1,4 @@
-"""Batches of the corpus: stretches of speech, some with lips, at other speeds and damaged."""
+"""Training batches of the corpus: stretches of speech, some with lips, at other speeds and augmented."""
 
 from __future__ import annotations
 
@@ -20,15 +20,25 @@ from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, Float32, Int, UInt8
 
 N_BABBLE = 400
+"""Stretches of speech that babble noise is made of."""
 BABBLE_S = 6.0
+"""Their length in seconds."""
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """n_rows, n_seen: stretches in a batch, and how many of them show lips; the others come from
-    shelves without pictures where there are some. n_frames: their length. speed: up to how much
-    faster or slower; as_it_was: share left at their speed. power: a shelf is drawn from by its
-    hours to this. lip_shift: pixels that lip crops are off by; lip_light: contrast and brightness."""
+    """Settings of the batches.
+
+    Attributes:
+        n_rows: Stretches in a batch.
+        n_seen: Those of them with lips. The others come from shards without lips, if there are any.
+        n_frames: Video frames in a stretch.
+        speed: Largest factor by which a stretch is made faster or slower.
+        as_it_was: Share of the stretches whose speed is not changed.
+        power: A shard is drawn from in proportion to its length to this power.
+        lip_shift: Largest shift of lip crops, in pixels.
+        lip_light: Standard deviation of changes of contrast and brightness.
+    """
 
     n_rows: int = 16
     n_seen: int = 4
@@ -44,8 +54,12 @@ class BatchConfig:
 class Batch:
     """B stretches of F frames; the first S of them with lips.
 
-    noisy, clean: [B, F * 640] waveforms. labels: [B, F * 2]. lips: [S, F, H, W] in 0 to 1. mouth:
-    [S, F, 2 P] offsets of the speaker's mean mouth, in units of the typical one.
+    Attributes:
+        noisy: Augmented waveforms, [B, F * 640].
+        clean: The waveforms before that, [B, F * 640].
+        labels: Indices into PHONES or UNKNOWN, [B, F * 2].
+        lips: Lip crops, [S, F, H, W] in [0, 1].
+        mouth: Offsets from the speaker's mean mouth, [S, F, 2 P], in units of the typical offset.
     """
 
     noisy: Tensor
@@ -55,43 +69,68 @@ class Batch:
     mouth: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Copy the batch to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            A batch on it.
+        """
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 class Batches:
-    """Draws batches from shelves' training utterances; batch k depends on the seed and k alone."""
+    """Draws batches of the utterances of a split; batch k depends on the seed and k alone."""
 
     def __init__(
         self,
-        shelves: Sequence[CorpusShard],
+        shards: Sequence[CorpusShard],
         config: BatchConfig,
         augment: AugmentConfig,
         seed: int,
         split: str = "train",
     ) -> None:
-        """Raises TalkheadError when no shelf has utterances of that split."""
+        """Collect the utterances.
+
+        Args:
+            shards: The corpus.
+            config: Settings of the batches.
+            augment: Settings of the augmentation.
+            seed: Determines all batches.
+            split: One of SPLITS.
+
+        Raises:
+            TalkheadError: If no shard has enough utterances of that split.
+        """
         self._config, self._seed = config, seed
-        self._shelves = [_Frames(shelf, split) for shelf in shelves]
-        self._shelves = [frames for frames in self._shelves if len(frames) > 2 * config.n_frames]
-        if not self._shelves:
+        self._shards = [_Frames(shard, split) for shard in shards]
+        self._shards = [frames for frames in self._shards if len(frames) > 2 * config.n_frames]
+        if not self._shards:
             raise TalkheadError("the corpus has no training utterances. Build it first")
-        self._seen = [frames for frames in self._shelves if frames.shelf.has_lips]
-        self._unseen = [frames for frames in self._shelves if not frames.shelf.has_lips]
+        self._with_lips = [frames for frames in self._shards if frames.shard.has_lips]
+        self._without_lips = [frames for frames in self._shards if not frames.shard.has_lips]
         babble = list(self._babble(np.random.default_rng((seed, 1 << 30))))
         self._augment = Augmenter(augment, babble)
 
     @property
     def n_points(self) -> int:
-        """Points of a mouth, 0 when nobody is seen."""
-        return self._seen[0].shelf.mouth.shape[1] if self._seen else 0
+        """Points of a mouth; 0 without lips."""
+        return self._with_lips[0].shard.mouth.shape[1] if self._with_lips else 0
 
     def draw(self, number: int) -> Batch:
-        """The batch of that number."""
+        """Draw a batch.
+
+        Args:
+            number: Its number, 0 or more.
+
+        Returns:
+            The batch.
+        """
         random = np.random.default_rng((self._seed, number))
-        n_seen = self._config.n_seen if self._seen else 0
-        seen = [self._stretch(self._seen, random) for _ in range(n_seen)]
-        others = self._unseen or self._seen
+        n_seen = self._config.n_seen if self._with_lips else 0
+        seen = [self._stretch(self._with_lips, random) for _ in range(n_seen)]
+        others = self._without_lips or self._with_lips
         rows = seen + [self._stretch(others, random) for _ in range(self._config.n_rows - n_seen)]
         clean = np.stack([frames.sound(at) for frames, at in rows])
         labels = np.stack([frames.labels(at) for frames, at in rows])
@@ -106,9 +145,9 @@ class Batches:
         )
 
     def _other_light(self, lips: UInt8, random: np.random.Generator) -> Float32:
-        """A stretch of lip crops [F, H, W] in 0 to 1 as of another face, camera and lamp.
+        """Change lip crops [F, H, W] like another camera and lamp; returns values in [0, 1].
 
-        Shifted, of other contrast and brightness, and grainy; alike in all frames.
+        Shift, contrast and brightness are the same in all frames; noise is not.
         """
         reach, light = self._config.lip_shift, self._config.lip_light
         down, right = (int(n) for n in random.integers(-reach, reach + 1, 2))
@@ -120,10 +159,11 @@ class Batches:
         return np.asarray(np.clip(changed, 0.0, 1.0), np.float32)
 
     def _stretch(
-        self, shelves: list[_Frames], random: np.random.Generator
+        self, shards: list[_Frames], random: np.random.Generator
     ) -> tuple[_Frames, _Place]:
-        shares = np.array([len(frames) for frames in shelves], np.float64) ** self._config.power
-        frames = shelves[int(random.choice(len(shelves), p=shares / shares.sum()))]
+        """Draw a stretch from some shards."""
+        shares = np.array([len(frames) for frames in shards], np.float64) ** self._config.power
+        frames = shards[int(random.choice(len(shards), p=shares / shares.sum()))]
         speed = float(np.exp(random.uniform(-1.0, 1.0) * np.log(self._config.speed)))
         speed = 1.0 if random.random() < self._config.as_it_was else speed
         n_source = int(np.ceil(self._config.n_frames * speed)) + 1
@@ -131,11 +171,12 @@ class Batches:
         return frames, _Place(first, n_source, speed, self._config.n_frames)
 
     def _babble(self, random: np.random.Generator) -> list[Float32]:
+        """Draw stretches [n] of single speakers, of which babble noise is mixed."""
         n_frames = int(BABBLE_S * FRAME_RATE)
         config = BatchConfig(n_frames=n_frames, speed=1.0)
         places = []
         for _ in range(N_BABBLE):
-            frames = self._shelves[int(random.integers(len(self._shelves)))]
+            frames = self._shards[int(random.integers(len(self._shards)))]
             first = int(random.integers(max(1, len(frames) - n_frames - 1)))
             n = min(n_frames, len(frames) - first - 1)
             places.append(frames.sound(_Place(first, n + 1, config.speed, n)))
@@ -144,7 +185,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Place:
-    """n_source frames from the first on, played so much faster that n_frames come out."""
+    """Source frames from `first` on, played `speed` times as fast, so that n_frames result."""
 
     first: int
     n_source: int
@@ -152,73 +193,87 @@ class _Place:
     n_frames: int
 
     def positions(self, rate: int) -> Float32:
-        """Where in the source each of n_frames * rate moments lies, in source moments."""
+        """Positions of n_frames * rate moments in the source, [n_frames * rate], in moments of the
+        source.
+        """
         return np.arange(self.n_frames * rate) * self.speed
 
 
 class _Frames:
-    """The frames of one split of a shelf, end to end."""
+    """The frames of one split of a shard, end to end."""
 
-    def __init__(self, shelf: CorpusShard, split: str) -> None:
-        chosen = np.flatnonzero(shelf.splits == SPLITS.index(split))
-        spans = [np.arange(shelf.starts[u], shelf.starts[u + 1]) for u in chosen]
-        self.shelf = shelf
+    def __init__(self, shard: CorpusShard, split: str) -> None:
+        chosen = np.flatnonzero(shard.splits == SPLITS.index(split))
+        spans = [np.arange(shard.starts[u], shard.starts[u + 1]) for u in chosen]
+        self.shard = shard
         self._index: Int = np.concatenate(spans) if spans else np.zeros(0, np.int64)
-        self._means, self._typical = _mouths(shelf, self._index)
+        self._means, self._typical = _mouths(shard, self._index)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def _frames(self, place: _Place) -> Int:
+        """Frames of the shard [n_source] that a stretch is made of."""
         return self._index[place.first : place.first + place.n_source]
 
     def sound(self, place: _Place) -> Float32:
-        """[n_frames * 640] in [-1, 1]."""
+        """Waveform [n_frames * 640] in [-1, 1]."""
         frames = self._frames(place)
-        samples = self.shelf.waveform.reshape(-1, SAMPLES_PER_FRAME)[frames].reshape(-1)
+        samples = self.shard.waveform.reshape(-1, SAMPLES_PER_FRAME)[frames].reshape(-1)
         played = samples.astype(np.float32) / np.float32(32768.0)
         if place.speed != 1.0:
             played = change_speed(played, place.speed)
         return played[: place.n_frames * SAMPLES_PER_FRAME]
 
     def labels(self, place: _Place) -> UInt8:
-        """[n_frames * 2]."""
-        labels = self.shelf.labels.reshape(-1, LABELS_PER_FRAME)[self._frames(place)].reshape(-1)
+        """Labels [n_frames * 2], each the nearest one of the source."""
+        labels = self.shard.labels.reshape(-1, LABELS_PER_FRAME)[self._frames(place)].reshape(-1)
         nearest = np.rint(place.positions(LABELS_PER_FRAME)).astype(np.int64)
         return np.asarray(labels[nearest])
 
     def lips(self, place: _Place) -> UInt8:
-        """[n_frames, H, W]."""
-        return np.asarray(self.shelf.lips[self._nearest(place)])
+        """Lip crops [n_frames, H, W], each the nearest one of the source."""
+        return np.asarray(self.shard.lips[self._nearest(place)])
 
     def mouth(self, place: _Place) -> Float32:
-        """[n_frames, 2 P]."""
+        """Mouth offsets [n_frames, 2 P], each the nearest one of the source."""
         frames = self._nearest(place)
-        speaker = np.searchsorted(self.shelf.starts, frames, "right") - 1
-        moved = self.shelf.mouth[frames] - self._means[self.shelf.speakers[speaker]]
+        speaker = np.searchsorted(self.shard.starts, frames, "right") - 1
+        moved = self.shard.mouth[frames] - self._means[self.shard.speakers[speaker]]
         return np.asarray(moved.reshape(len(frames), -1) / self._typical, np.float32)
 
     def _nearest(self, place: _Place) -> Int:
+        """Frames of the shard [n_frames] that are nearest to those of a stretch."""
         nearest = np.rint(place.positions(1)).astype(np.int64)
         return np.asarray(self._frames(place)[nearest])
 
 
-def _mouths(shelf: CorpusShard, frames: Int) -> tuple[Float32, float]:
-    """Each speaker's mean mouth [N, P, 2], and how far points typically move from it."""
-    if not shelf.has_lips or len(frames) == 0:
-        return np.zeros((len(shelf.names), 0, 2), np.float32), 1.0
-    speakers = shelf.speakers[np.searchsorted(shelf.starts, frames, "right") - 1]
-    means = np.zeros((len(shelf.names), *shelf.mouth.shape[1:]), np.float32)
+def _mouths(shard: CorpusShard, frames: Int) -> tuple[Float32, float]:
+    """Mean mouth of each speaker, [N, P, 2], and the root mean square offset of points from it."""
+    if not shard.has_lips or len(frames) == 0:
+        return np.zeros((len(shard.names), 0, 2), np.float32), 1.0
+    speakers = shard.speakers[np.searchsorted(shard.starts, frames, "right") - 1]
+    means = np.zeros((len(shard.names), *shard.mouth.shape[1:]), np.float32)
     for speaker in np.unique(speakers):
-        means[speaker] = shelf.mouth[frames[speakers == speaker]].mean(0)
-    moved = shelf.mouth[frames] - means[speakers]
+        means[speaker] = shard.mouth[frames[speakers == speaker]].mean(0)
+    moved = shard.mouth[frames] - means[speakers]
     return means, float(np.sqrt(np.square(moved).mean()))
 
 
 def sample_spans(
     shape: tuple[int, int], share: float, longest: int, random: np.random.Generator
 ) -> Tensor:
-    """Random spans of 1 to `longest` that cover about a share of each row, [B, T] bool."""
+    """Draw random spans of 1 to `longest` in each row.
+
+    Args:
+        shape: Rows and their length.
+        share: Share of each row that spans cover together, about: they may overlap.
+        longest: Length of the longest span.
+        random: Draws the spans.
+
+    Returns:
+        True within spans, [B, T].
+    """
     n_rows, length = shape
     hidden = np.zeros(shape, dtype=bool)
     n_spans = round(share * length / ((1 + longest) / 2))

@@ -1,7 +1,7 @@
-"""The corpus that PASE learns from: shelves of utterances, one safetensors file a source.
+"""The training corpus of PASE: shards of utterances, one safetensors file per source.
 
-A shelf keeps its utterances end to end on a grid of video frames, so that sound, phones and lips
-of a moment are found by arithmetic: frame f is samples f * 640 on, labels 2 f and 2 f + 1, lips f.
+A shard keeps its utterances end to end on a grid of video frames, so that sound, phones and lips of
+a moment are found by arithmetic: frame f begins at sample f * 640 and has labels 2 f and 2 f + 1.
 """
 
 from __future__ import annotations
@@ -21,21 +21,30 @@ from talkhead.tensors import json_in, json_tensor
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, Int16, UInt8
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+"""Samples of a video frame, at 16 kHz."""
 LABELS_PER_FRAME = 2
+"""Phone labels of a video frame."""
 LABEL_RATE = FRAME_RATE * LABELS_PER_FRAME
+"""Phone labels per second."""
 UNKNOWN = 255
-"""The label of a moment whose phone nobody knows: no part of any phone loss."""
+"""Label of a moment whose phone is unknown; phone losses ignore it."""
 LIPS_HEIGHT, LIPS_WIDTH = 32, 48
+"""Pixels of a lip crop."""
 SPLITS = ("train", "validation", "test")
+"""Names of the splits, in the order of `CorpusShard.splits`."""
 
 
 @dataclass(frozen=True)
 class Utterance:
     """One stretch of one speaker.
 
-    waveform: [n_samples] at 16 kHz in [-1, 1]. phones: in order, with silences; gaps are unknown.
-    lips: [F, LIPS_HEIGHT, LIPS_WIDTH] grey crops, mouth: [F, P, 2] points in eye distances as on a
-    face that holds still, at 25 a second from second 0; both None without a picture.
+    Attributes:
+        waveform: [n_samples] in [-1, 1] at 16 kHz.
+        phones: Phones in order, with silences. A gap is unknown.
+        speaker: Name of the speaker.
+        split: One of SPLITS.
+        lips: Gray lip crops, [F, LIPS_HEIGHT, LIPS_WIDTH], 25 per second; None without video.
+        mouth: Mouth points without head motion, [F, P, 2], in eye distances; None without video.
     """
 
     waveform: Float32
@@ -50,11 +59,19 @@ class Utterance:
 class CorpusShard:
     """Utterances of one source, end to end, F frames.
 
-    waveform: [F * 640] int16. labels: [F * 2] index into PHONES or UNKNOWN, of moments 20 ms apart.
-    starts: [U + 1] first frame of each utterance, and F. speakers: [U] index into names. splits: [U]
-    index into SPLITS. names: of the speakers. lips: [F, LIPS_HEIGHT, LIPS_WIDTH] and mouth [F, P, 2],
-    or [0, ...] for a source without pictures. source: what it is. licence, attribution: its terms.
-    shippable: whether weights that learnt from it may be shipped.
+    Attributes:
+        waveform: [F * 640] int16 at 16 kHz.
+        labels: Indices into PHONES or UNKNOWN, [F * 2], of moments 20 ms apart.
+        starts: First frame of each utterance, and F, [U + 1].
+        speakers: Indices into names, [U].
+        splits: Indices into SPLITS, [U].
+        lips: Gray lip crops, [F, LIPS_HEIGHT, LIPS_WIDTH]; [0, ...] for a source without video.
+        mouth: Mouth points, [F, P, 2], in eye distances; [0, ...] without video.
+        names: Names of the speakers.
+        source: Description of the source.
+        licence: Its license.
+        attribution: Whom to name as author.
+        shippable: True if weights that were trained on it may be distributed.
     """
 
     waveform: Int16
@@ -72,10 +89,12 @@ class CorpusShard:
 
     @property
     def n_utterances(self) -> int:
+        """The number of utterances."""
         return len(self.speakers)
 
     @property
     def has_lips(self) -> bool:
+        """True for a source with video."""
         return len(self.lips) > 0
 
 
@@ -87,15 +106,27 @@ def make_shard(
     attribution: str,
     shippable: bool,
 ) -> CorpusShard:
-    """The utterances end to end, each padded with zeros to whole frames.
+    """Put utterances end to end, each padded with zeros to whole frames.
 
-    Raises TalkheadError when there are none, ValueError when some have lips and others don't.
+    Args:
+        utterances: The utterances, all with lips or none.
+        source: Description of the source.
+        licence: Its license.
+        attribution: Whom to name as author.
+        shippable: True if weights that were trained on it may be distributed.
+
+    Returns:
+        The shard.
+
+    Raises:
+        TalkheadError: If there are no utterances.
+        ValueError: If only some have lips.
     """
     given = list(utterances)
     if not given:
         raise TalkheadError(f"{source}: no utterance could be used. Check the folder's content")
     if len({u.lips is None for u in given}) > 1:
-        raise ValueError("all utterances of a shelf have lips, or none")
+        raise ValueError("all utterances of a shard have lips, or none")
     counts = [-(-len(u.waveform) // SAMPLES_PER_FRAME) for u in given]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     waveform = np.zeros(starts[-1] * SAMPLES_PER_FRAME, np.int16)
@@ -130,7 +161,15 @@ def make_shard(
 
 
 def label_frames(phones: Sequence[Phone], n_labels: int) -> UInt8:
-    """The phone at each moment i / 50 s, [n_labels] indices into PHONES, UNKNOWN in gaps."""
+    """Sample phones at the moments i / 50 s.
+
+    Args:
+        phones: Phones with times.
+        n_labels: The number of moments.
+
+    Returns:
+        Indices into PHONES, UNKNOWN in gaps, [n_labels].
+    """
     labels = np.full(n_labels, UNKNOWN, np.uint8)
     for phone in phones:
         first, last = (int(np.ceil(s * LABEL_RATE - 1e-6)) for s in (phone.start_s, phone.end_s))
@@ -139,22 +178,41 @@ def label_frames(phones: Sequence[Phone], n_labels: int) -> UInt8:
 
 
 def _of_length(values: np.ndarray, n: int) -> np.ndarray:  # type: ignore[type-arg]
-    """The first n values, the last one repeated where they end."""
+    """The first n of some values [m, ...], with the last one repeated if m < n."""
     return np.asarray(values[np.arange(n).clip(max=len(values) - 1)])
 
 
 ARRAYS = ("waveform", "labels", "starts", "speakers", "splits", "lips", "mouth")
+"""Fields of CorpusShard that are stored as tensors."""
 
 
-def write_shard(path: Path, shelf: CorpusShard) -> None:
-    """The shelf as one safetensors file. Raises TalkheadError where it can't be written."""
-    tensors = {name: torch.from_numpy(getattr(shelf, name)) for name in ARRAYS}
-    facts = {name: value for name, value in vars(shelf).items() if name not in ARRAYS}
+def write_shard(path: Path, shard: CorpusShard) -> None:
+    """Write a shard as a safetensors file.
+
+    Args:
+        path: The file.
+        shard: The shard.
+
+    Raises:
+        TalkheadError: If the file cannot be written.
+    """
+    tensors = {name: torch.from_numpy(getattr(shard, name)) for name in ARRAYS}
+    facts = {name: value for name, value in vars(shard).items() if name not in ARRAYS}
     write_tensors(path, tensors | {"facts": json_tensor(facts)})
 
 
 def read_shard(path: Path) -> CorpusShard:
-    """The shelf back. Raises TalkheadError naming the file when it is none or damaged."""
+    """Read a shard.
+
+    Args:
+        path: A file of `write_shard`.
+
+    Returns:
+        The shard.
+
+    Raises:
+        TalkheadError: If the file is not a shard, or damaged.
+    """
     tensors = read_tensors(path)
     try:
         facts: dict[str, Any] = json_in(tensors, "facts")
@@ -163,5 +221,5 @@ def read_shard(path: Path) -> CorpusShard:
         return CorpusShard(**facts)
     except (ContentError, KeyError, TypeError, ValueError) as error:
         raise TalkheadError(
-            f"{path}: this is no shelf of a corpus ({error}). Build the corpus again"
+            f"{path}: this is not a shard of a corpus ({error}). Build the corpus again"
         ) from error

@@ -1,7 +1,7 @@
-"""A corpus on disk: a folder of shelves, and a manifest that says what they are and how they came.
+"""A corpus on disk: a folder of shards, and a manifest that describes each and its origin.
 
-Each source is a shelf of its own, so that a person or a licence can be left out by leaving a file
-out. A shelf that was made of the same inputs is not made again.
+Each source is a shard of its own, so that a person or a license can be excluded by leaving a file
+out. A shard that was made of the same inputs is not made again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,17 @@ from talkhead.types import FRAME_RATE
 
 MANIFEST = "corpus.json"
 VERSION = 1
-"""Raised when shelves are made otherwise: those of before are made again."""
+"""Increased when shards are made differently: earlier ones are then made again."""
 
 
 @dataclass(frozen=True)
 class ShardContents:
-    """What a source gave. n_given: utterances it had, of which some were rejected."""
+    """The usable utterances of a source.
+
+    Attributes:
+        utterances: Those that were not rejected.
+        n_given: The number of all its utterances.
+    """
 
     utterances: Iterable[Utterance]
     n_given: int
@@ -49,11 +54,16 @@ class ShardContents:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a shelf comes from.
+    """Description of a shard and how to make it.
 
-    name: of the shelf's file. title: what it is. licence, attribution, shippable: see Shelf.
-    inputs: all that the shelf depends on, as JSON has it. harvest: makes the utterances; called
-    only when the inputs have changed.
+    Attributes:
+        name: Name of the shard's file, without suffix.
+        title: Description of the source.
+        licence: Its license.
+        attribution: Whom to name as author.
+        shippable: True if weights that were trained on it may be distributed.
+        inputs: Everything that the shard depends on, as JSON values.
+        read: Reads the utterances; only called if the inputs have changed.
     """
 
     name: str
@@ -62,13 +72,22 @@ class Source:
     attribution: str
     shippable: bool
     inputs: Mapping[str, Any]
-    harvest: Callable[[], ShardContents]
+    read: Callable[[], ShardContents]
 
 
 def build_shard(folder: Path, source: Source, progress: Progress) -> Path:
-    """The file of the source's shelf, made unless it is up to date; its entry in the manifest.
+    """Make a source's shard unless it is up to date, and its entry in the manifest.
 
-    Raises TalkheadError when no utterance could be used or a file can't be read or written.
+    Args:
+        folder: Of the corpus.
+        source: The source.
+        progress: Shows the step.
+
+    Returns:
+        The shard's file.
+
+    Raises:
+        TalkheadError: If there is no usable utterance, or a file cannot be read or written.
     """
     path = make_folder(folder) / f"{source.name}.safetensors"
     manifest = read_manifest(folder)
@@ -80,57 +99,72 @@ def build_shard(folder: Path, source: Source, progress: Progress) -> Path:
         },
         ensure_ascii=False,
     )
-    with progress.step(f"Shelf {source.name}") as step:
+    with progress.step(f"Shard {source.name}") as step:
         if path.exists() and manifest.get(source.name, {}).get("inputs") == inputs:
             step.skip("up to date")
             return path
-        harvest = source.harvest()
-        shelf = make_shard(
-            harvest.utterances,
+        contents = source.read()
+        shard = make_shard(
+            contents.utterances,
             source=source.title,
             licence=source.licence,
             attribution=source.attribution,
             shippable=source.shippable,
         )
-        write_shard(path, shelf)
+        write_shard(path, shard)
     facts = {"file": path.name, "sha256": sha256_of(path), "inputs": inputs}
-    manifest[source.name] = facts | describe_shard(shelf, harvest.n_given)
+    manifest[source.name] = facts | describe_shard(shard, contents.n_given)
     write_json(folder / MANIFEST, {"shelves": dict(sorted(manifest.items()))})
     return path
 
 
-def describe_shard(shelf: CorpusShard, n_given: int) -> dict[str, Any]:
-    """What the manifest says of a shelf. rejected: share of the n_given utterances left out.
-    labelled: share of the moments whose phone is known. hours and utterances by split."""
-    lengths = np.diff(shelf.starts) / FRAME_RATE / 3600
+def describe_shard(shard: CorpusShard, n_given: int) -> dict[str, Any]:
+    """Describe a shard for the manifest.
+
+    Args:
+        shard: The shard.
+        n_given: The number of the source's utterances before rejection.
+
+    Returns:
+        Source, terms, hours, speakers and utterances by split; `rejected` is the share of the
+        utterances that were left out, `labelled` that of the moments whose phone is known.
+    """
+    lengths = np.diff(shard.starts) / FRAME_RATE / 3600
     by_split = {
         name: {
-            "utterances": int((shelf.splits == i).sum()),
-            "speakers": len(np.unique(shelf.speakers[shelf.splits == i])),
-            "hours": round(float(lengths[shelf.splits == i].sum()), 4),
+            "utterances": int((shard.splits == i).sum()),
+            "speakers": len(np.unique(shard.speakers[shard.splits == i])),
+            "hours": round(float(lengths[shard.splits == i].sum()), 4),
         }
         for i, name in enumerate(SPLITS)
     }
     return {
-        "source": shelf.source,
-        "licence": shelf.licence,
-        "attribution": shelf.attribution,
-        "shippable": shelf.shippable,
-        "audio_visual": shelf.has_lips,
-        "utterances": shelf.n_utterances,
-        "speakers": len(shelf.names),
-        "hours": round(len(shelf.waveform) / SAMPLES_PER_FRAME / FRAME_RATE / 3600, 4),
+        "source": shard.source,
+        "licence": shard.licence,
+        "attribution": shard.attribution,
+        "shippable": shard.shippable,
+        "audio_visual": shard.has_lips,
+        "utterances": shard.n_utterances,
+        "speakers": len(shard.names),
+        "hours": round(len(shard.waveform) / SAMPLES_PER_FRAME / FRAME_RATE / 3600, 4),
         "given": n_given,
-        "rejected": round(1 - shelf.n_utterances / max(n_given, 1), 4),
-        "labelled": round(float((shelf.labels != UNKNOWN).mean()), 4),
+        "rejected": round(1 - shard.n_utterances / max(n_given, 1), 4),
+        "labelled": round(float((shard.labels != UNKNOWN).mean()), 4),
         "splits": by_split,
     }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The entries of a corpus by the names of its shelves; none where there is no corpus yet.
+    """Read a corpus's manifest.
 
-    Raises TalkheadError naming a manifest that can't be read.
+    Args:
+        folder: Of the corpus.
+
+    Returns:
+        An entry for each shard's name; none where there is no corpus yet.
+
+    Raises:
+        TalkheadError: If the manifest cannot be read.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -142,7 +176,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def file_inputs(paths: Iterable[Path], root: Path) -> dict[str, str]:
-    """What of files goes into a fingerprint: of text its contents, of all else names and sizes."""
+    """Describe files for a fingerprint.
+
+    Args:
+        paths: The files.
+        root: Folder that their names are relative to.
+
+    Returns:
+        For each name the SHA-256 of a text file, and the size of another.
+
+    Raises:
+        TalkheadError: If a file cannot be read.
+    """
     facts = {}
     for path in sorted(paths):
         with translate_os_errors(path):

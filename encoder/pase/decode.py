@@ -1,7 +1,7 @@
-"""Phones in time from posteriors: the likeliest sequence in which no phone is over in a blink.
+"""Phones with times from posteriors, by Viterbi decoding with a least duration per phone.
 
 A hidden Markov model: every phone is a chain of states that takes its least duration, the last of
-which may go on; then any other phone may follow. Viterbi's algorithm finds the best path (Rabiner
+which may repeat; then any other phone may follow. Viterbi's algorithm finds the best path (Rabiner
 1989, A Tutorial on Hidden Markov Models, Proc. IEEE 77(2), section III B).
 """
 
@@ -14,30 +14,48 @@ from talkhead.encoder.phones import PHONES, SILENCE, Phone
 from talkhead.types import Float32, Int
 
 POSTERIOR_RATE = 50
+"""Posteriors per second."""
 MIN_VECTORS = 2
-"""A phone lasts 40 ms or more."""
+"""Least duration of a phone: 40 ms."""
 MIN_SILENCE_VECTORS = 3
+"""Least duration of silence: 60 ms."""
 CHANGE_COST = 2.0
-"""Natural logarithm that a new phone must gain: e^-2 is how likely a phone ends after 20 ms, which
-makes a typical one last 150 ms."""
+"""Negative log probability of a change of phone: e^-2 that a phone ends within 20 ms, so a typical one
+lasts 150 ms.
+"""
 MIN_PROBABILITY = 1e-4
+"""Posteriors are not taken for smaller than this."""
 
 _SILENT = PHONES.index(SILENCE)
 
 
 def greedy_labels(posteriors: Float32, width: int = 1) -> Int:
-    """The likeliest phone of each moment, [F] indices into PHONES, of posteriors [F, 40] that are
-    averaged over width of them."""
+    """Find the most likely phone of each moment by itself.
+
+    Args:
+        posteriors: [F, 40] probabilities in the order of PHONES.
+        width: Moments over which they are averaged first.
+
+    Returns:
+        Indices into PHONES, [F].
+    """
     smooth = scipy.ndimage.uniform_filter1d(posteriors, width, axis=0, mode="nearest")
     return np.asarray(smooth.argmax(1), np.int64)
 
 
 def decode_posteriors(posteriors: Float32, change_cost: float = CHANGE_COST) -> list[Phone]:
-    """The phones of a waveform, in order, without gaps, with silences.
+    """Find the phones of a waveform with their times.
 
-    posteriors: [F, 40] probabilities in the order of PHONES, of the moments i / 50 s; a phone begins
-    half a moment before its first and ends half a moment after its last, within the sound: from
-    0 s to F / 50 s. Raises ValueError for another shape.
+    Args:
+        posteriors: [F, 40] probabilities in the order of PHONES, of the moments i / 50 s.
+        change_cost: Negative log probability of a change of phone.
+
+    Returns:
+        Phones in order, without gaps, silences included, from 0 s to F / 50 s. A phone begins half
+        a moment before its first one and ends half a moment after its last one, within the audio.
+
+    Raises:
+        ValueError: For posteriors of another shape.
     """
     if posteriors.ndim != 2 or posteriors.shape[1] != len(PHONES):
         raise ValueError(f"posteriors are [F, {len(PHONES)}], not {posteriors.shape}")
@@ -54,25 +72,34 @@ def decode_posteriors(posteriors: Float32, change_cost: float = CHANGE_COST) -> 
 
 
 def viterbi_labels(posteriors: Float32, change_cost: float = CHANGE_COST) -> Int:
-    """The best path's phone at each moment, [F] indices into PHONES.
+    """Find the phone of each moment on the best path.
 
-    The first and the last phone may be shorter than the rest: the sound may have been cut there.
+    The first and the last phone may be shorter than others: the audio may have been cut there.
+
+    Args:
+        posteriors: [F, 40] probabilities in the order of PHONES.
+        change_cost: Negative log probability of a change of phone.
+
+    Returns:
+        Indices into PHONES, [F].
     """
     logs = np.log(np.maximum(posteriors.astype(np.float64), MIN_PROBABILITY))
     n, n_phones = logs.shape
     last = np.full(n_phones, MIN_VECTORS - 1)
     last[_SILENT] = MIN_SILENCE_VECTORS - 1
     n_states, every = int(last.max()) + 1, np.arange(n_phones)
+    # Best log probability of a path that ends in a state of a phone now, [P, S]; it may begin in any.
     score = np.repeat(logs[0][:, None], n_states, axis=1)
-    # Where a state was come from: 0 the one before it (or, in the last, itself), else a new phone.
-    stayed = np.zeros((n, n_phones), dtype=bool)
-    parents = np.zeros(n, np.int64)
+    # Enough to trace a path back: states but the last come from the one before, first ones from a phone.
+    stayed = np.zeros((n, n_phones), dtype=bool)  # a last state came from itself
+    parents = np.zeros(n, np.int64)  # the phone that a new one comes from
     for t in range(1, n):
         ends = score[every, last]
         parents[t] = int(ends.argmax())
         before = score[every, last - 1]
         stayed[t] = ends >= before
         new = ends[parents[t]] - change_cost
+        # Move every path on by one state; a new phone may begin.
         score[:, 1:] = score[:, :-1]
         score[every, last] = np.maximum(ends, before)
         score[:, 0] = new
@@ -81,7 +108,17 @@ def viterbi_labels(posteriors: Float32, change_cost: float = CHANGE_COST) -> Int
 
 
 def _path(score: np.ndarray, stayed: np.ndarray, parents: Int, last: Int) -> Int:  # type: ignore[type-arg]
-    """Back from the best last state to the first."""
+    """Trace the best path back from its last state.
+
+    Args:
+        score: Of each phone's states at the last moment, [P, S].
+        stayed: Whether a phone's last state came from itself, [F, P].
+        parents: The phone from which a new one may come at each moment, [F].
+        last: Index of each phone's last state, [P].
+
+    Returns:
+        Indices into PHONES, [F].
+    """
     score = np.where(np.arange(score.shape[1]) <= last[:, None], score, -np.inf)
     phone, state = np.unravel_index(int(score.argmax()), score.shape)
     labels = np.zeros(len(stayed), np.int64)

@@ -1,4 +1,4 @@
-"""PASE as a speech encoder: waveform in, phoneme-aware features out, 50 vectors a second."""
+"""PASE as a speech encoder: a waveform to phoneme-aware features, 50 vectors per second."""
 
 from __future__ import annotations
 
@@ -31,14 +31,21 @@ from talkhead.weights import resolve
 WEIGHTS = "pase.safetensors"
 VERSION_DIGITS = 16
 BLOCK_S = 20
-"""Seconds of sound that are heard at a time, which bounds the memory."""
+"""Seconds of audio that are encoded at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
 class PaseEncoder:
-    """Features in which a phone and its mouth shape correspond (arXiv 2504.05803).
+    """Features that bring a phone and its mouth shape close to each other (arXiv 2504.05803).
 
-    Frozen, and deaf to what comes more than lookahead_s later.
+    Attributes:
+        pase: The model.
+        contrast: The layers that map audio and lips to one space.
+        version: First digits of the SHA-256 of the weights.
+        name: The name it is registered by.
+        sample_rate: Samples per second of its waveforms.
+        rate: Vectors per second.
+        lookahead_s: Seconds after its moment that a vector depends on.
     """
 
     pase: Pase
@@ -51,23 +58,45 @@ class PaseEncoder:
 
     @classmethod
     def shipped(cls) -> PaseEncoder:
-        """The encoder that comes with talkhead. Raises PackageError when its weights are missing or
-        damaged."""
+        """Load the encoder that comes with talkhead.
+
+        Raises:
+            PackageError: If its weights are missing or damaged.
+        """
         return cls.from_file(resolve(WEIGHTS))
 
     @classmethod
     def from_file(cls, path: Path) -> PaseEncoder:
-        """An encoder of one's own weights. Raises TalkheadError, PackageError."""
+        """Load an encoder with other weights.
+
+        Args:
+            path: A .safetensors file that `talkhead.encoder.pase.train` wrote.
+
+        Returns:
+            The encoder. A file that was loaded before is only read again if it has changed.
+
+        Raises:
+            TalkheadError: If the file cannot be read.
+            PackageError: If it does not have weights of PASE.
+        """
         with translate_os_errors(path):
             stamp = path.stat()
         return cls(*_nets(path, stamp.st_mtime_ns, stamp.st_size))
 
     @property
     def dim(self) -> int:
+        """Values in a vector."""
         return self.pase.n_features
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
-        """Features [ceil(n_samples / 320), dim] of a waveform [n_samples] at 16 kHz."""
+        """Encode a waveform.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+        Returns:
+            Features whose values are [ceil(n_samples / 320), dim].
+        """
         stream, size = self.stream(), BLOCK_S * SAMPLE_RATE
         parts = [stream.push(waveform[at : at + size]) for at in range(0, len(waveform), size)]
         return SpeechFeatures(
@@ -75,69 +104,112 @@ class PaseEncoder:
         )
 
     def stream(self) -> PaseStream:
-        """A fresh stream of one waveform."""
+        """Begin a new waveform that comes in chunks."""
         return PaseStream(self.pase)
 
     def phone_stream(self) -> PaseStream:
-        """A fresh stream that gives how likely each of PHONES is, [n, P]."""
+        """Begin a new waveform whose phone posteriors, [n, P] in the order of PHONES, come in chunks."""
         return PaseStream(self.pase, gives_phones=True)
 
     def phone_posteriors(self, waveform: Float32) -> Float32:
-        """How likely each of PHONES is at each moment i / 50 s, [ceil(n_samples / 320), P]."""
+        """Compute the probability of each phone.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+        Returns:
+            [ceil(n_samples / 320), P] in the order of PHONES, of the moments i / 50 s.
+        """
         stream, size = self.phone_stream(), BLOCK_S * SAMPLE_RATE
         parts = [stream.push(waveform[at : at + size]) for at in range(0, len(waveform), size)]
         return np.concatenate([*parts, stream.finish()])
 
     def audio_embedding(self, waveform: Float32) -> Float32:
-        """Unit vectors [ceil(n_samples / 640), E], one a video frame, in the space that lips share."""
+        """Embed audio in the space that it shares with lips.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+        Returns:
+            Unit vectors [ceil(n_samples / 640), E], one per video frame.
+        """
         features = self.encode(waveform).values[:, : self.pase.config.dim]
         padded = np.concatenate([features, features[-1:]])[: 2 * (-(-len(features) // 2))]
-        frames = torch.from_numpy(padded).unflatten(0, (-1, 2)).mean(1)
+        frames = torch.from_numpy(padded).unflatten(0, (-1, 2)).mean(1)  # [F, config.dim]
         with torch.no_grad():
+            # Features are aligned ones over their spread: undo that.
             return _unit(self.contrast.heard(frames * self.pase.detail.spread[0]))
 
     def lip_embedding(self, lips: Float32) -> Float32:
-        """Unit vectors [F, E] of lip crops [F, LIPS_HEIGHT, LIPS_WIDTH] in 0 to 1, in that space."""
+        """Embed lips in the space that they share with audio.
+
+        Args:
+            lips: Lip crops [F, LIPS_HEIGHT, LIPS_WIDTH] in [0, 1].
+
+        Returns:
+            Unit vectors, [F, E].
+        """
         with torch.no_grad():
-            features = self.pase.seen(torch.from_numpy(np.asarray(lips, np.float32))[None]).features
-            return _unit(self.contrast.seen(features[0]))
+            crops = torch.from_numpy(np.asarray(lips, np.float32))[None]
+            return _unit(self.contrast.seen(self.pase.encode_lips(crops).features[0]))
 
 
 def _unit(vectors: Tensor) -> Float32:
+    """Vectors [..., E] at length 1."""
     return np.asarray(torch.nn.functional.normalize(vectors, dim=-1).numpy())
 
 
 @lru_cache(maxsize=4)
 def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[Pase, Contrast, str]:
-    """Nets of a file and its fingerprint, read again only when it has changed."""
+    """Models of a file and its version, read again only when the file has changed."""
     return *read_pase(path), sha256_of(path)[:VERSION_DIGITS]
 
 
 class PaseStream:
-    """Keeps the samples and inputs that coming vectors still need, and the GRU's state."""
+    """Stream of PaseEncoder: keeps the samples and spectra that later vectors need, and the GRU's
+    state.
+    """
 
     def __init__(self, pase: Pase, gives_phones: bool = False) -> None:
+        """Begin without samples.
+
+        Args:
+            pase: The model.
+            gives_phones: True for phone posteriors, False for features.
+        """
         self._pase, self._gives_phones = pase, gives_phones
-        # Silence, as training puts it before every stretch.
+        # Silence, as before every stretch in training.
         self._samples = np.zeros(MARGIN * HOP_LENGTH + N_FFT // 2, np.float32)
         self._spectra = torch.zeros(0, N_BINS)
         self._state: Tensor | None = None
-        self._late = DELAY
-        self._n_heard = self._n_given = 0
+        self._n_late = DELAY  # vectors still to be dropped
+        self._n_samples = self._n_returned = 0
 
     def push(self, waveform: Float32) -> Float32:
-        """The vectors [n, dim] that are certain after these samples [n_samples]."""
-        self._n_heard += len(waveform)
-        return self._given(np.asarray(waveform, np.float32))
+        """Encode the next samples.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+
+        Returns:
+            The vectors that no later sample can change, [n, dim] or [n, P].
+        """
+        self._n_samples += len(waveform)
+        return self._encode(np.asarray(waveform, np.float32))
 
     def finish(self) -> Float32:
-        """The last vectors [n, dim], with silence beyond the waveform's end."""
-        n_vectors = -(-self._n_heard // (HOP_LENGTH * STRIDE))
-        silence = np.zeros(N_FFT + HOP_LENGTH * STRIDE * (DELAY + MARGIN), np.float32)
-        n_left = n_vectors - self._n_given
-        return self._given(silence)[: max(0, n_left)]
+        """End the waveform.
 
-    def _given(self, waveform: Float32) -> Float32:
+        Returns:
+            The last vectors, [n, dim] or [n, P], with silence beyond the waveform's end.
+        """
+        n_vectors = -(-self._n_samples // (HOP_LENGTH * STRIDE))
+        silence = np.zeros(N_FFT + HOP_LENGTH * STRIDE * (DELAY + MARGIN), np.float32)
+        n_left = n_vectors - self._n_returned
+        return self._encode(silence)[: max(0, n_left)]
+
+    def _encode(self, waveform: Float32) -> Float32:
+        """Vectors [n, dim] or [n, P] that further samples [n_samples] complete."""
         self._samples = np.concatenate([self._samples, waveform])
         n_spectra = max(0, (len(self._samples) - N_FFT) // HOP_LENGTH + 1)
         with torch.no_grad():
@@ -146,11 +218,11 @@ class PaseStream:
                 self._spectra = torch.cat([self._spectra, fresh])
                 self._samples = self._samples[n_spectra * HOP_LENGTH :]
             vectors = self._vectors()
-        self._n_given += len(vectors)
+        self._n_returned += len(vectors)
         return vectors
 
     def _vectors(self) -> Float32:
-        """What the spectra at hand give; those that later ones need stay."""
+        """Vectors [n, dim] or [n, P] of the spectra so far; spectra that later ones need are kept."""
         n_inputs = max(0, (len(self._spectra) - 2 * MARGIN - 1) // STRIDE + 1)
         n_out = len(self._pase.anchors) if self._gives_phones else self._pase.n_features
         if n_inputs == 0:
@@ -160,8 +232,8 @@ class PaseStream:
         )
         self._spectra = self._spectra[STRIDE * n_inputs :]
         hidden, self._state = self._pase.ear.extract_features(inputs, self._state)
-        dropped = min(self._late, n_inputs)
-        self._late -= dropped
+        dropped = min(self._n_late, n_inputs)
+        self._n_late -= dropped
         aligned = self._pase.vectors(inputs[:, dropped:], hidden[:, dropped:])
         result = aligned.logits.softmax(-1) if self._gives_phones else aligned.features
         return np.asarray(result[0].numpy())

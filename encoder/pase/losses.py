@@ -1,4 +1,4 @@
-"""What PASE learns from: phones, audio-visual contrast, and prediction of what is hidden."""
+"""Training losses of PASE: phones, audio-visual contrast, and reconstruction of masked audio and lips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ MEL_FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each part counts; 0 leaves it out (the ablations of docs/pase.md)."""
+    """Weights of the losses; 0 disables one (the ablations of docs/pase.md).
+
+    Attributes:
+        phones: Of `phone_loss`.
+        visemes: Of `viseme_loss`.
+        contrast: Of `Contrast`.
+        reconstruction: Of the errors of `Restorer`.
+        clearing: Of `denoising_loss`.
+    """
 
     phones: float = 1.0
     visemes: float = 0.3
@@ -31,7 +39,15 @@ class LossWeights:
 
 
 def phone_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of phone logits [B, T, P] against labels [B, T], unknown ones left out."""
+    """Cross-entropy of phones, with label smoothing.
+
+    Args:
+        logits: Of phones, [B, T, P].
+        labels: Indices into PHONES or UNKNOWN, [B, T]. Unknown ones are ignored.
+
+    Returns:
+        A scalar; 0 without known labels.
+    """
     known = labels != UNKNOWN
     if not bool(known.any()):
         return logits.sum() * 0.0
@@ -39,69 +55,115 @@ def phone_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def viseme_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of visemes, each as likely as its phones together: what lips can tell.
+    """Cross-entropy of visemes, whose probabilities are the sums over their phones.
 
-    logits: [B, T, P] of phones. labels: [B, T] phones or UNKNOWN.
+    Args:
+        logits: Of phones, [B, T, P].
+        labels: Indices into PHONES or UNKNOWN, [B, T]. Unknown ones are ignored.
+
+    Returns:
+        A scalar; 0 without known labels.
     """
     known = labels != UNKNOWN
     if not bool(known.any()):
         return logits.sum() * 0.0
     classes = viseme_classes().to(logits.device)
     member = F.one_hot(classes, len(VISEMES)).to(logits)
-    shares = logits[known].softmax(-1) @ member
-    return F.nll_loss(torch.log(shares + 1e-6), classes[labels[known].long()])
+    probabilities = logits[known].softmax(-1) @ member  # [N, number of visemes]
+    return F.nll_loss(torch.log(probabilities + 1e-6), classes[labels[known].long()])
 
 
-def denoising_loss(cleared: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute error [B, T, width] of inputs cleared of noise, over how much clean ones vary."""
+def denoising_loss(denoised: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute error of denoised inputs, relative to the spread of clean ones.
+
+    Args:
+        denoised: Inputs of noisy audio after denoising, [B, T, width].
+        clean: Inputs of the same audio without noise, [B, T, width].
+
+    Returns:
+        A scalar.
+    """
     spread = clean.flatten(0, 1).std(0).mean().clamp(min=1e-3)
-    return (cleared - clean).abs().mean() / spread
+    return (denoised - clean).abs().mean() / spread
 
 
 def viseme_classes() -> Tensor:
-    """The viseme of each phone, [P] indices into VISEMES."""
+    """List the viseme of each phone.
+
+    Returns:
+        Indices into VISEMES, [P].
+    """
     order = list(VISEMES)
     return torch.tensor([order.index(VISEME_OF[phone]) for phone in PHONES])
 
 
 class Contrast(nn.Module):
-    """Audio-visual contrast: of phones, whose frames meet whoever says them, and of moments.
+    """Audio-visual contrastive loss over phones and over moments.
 
-    Features of either side are mapped to unit vectors in one space; similarities over a learned
-    temperature are held against who belongs together (supervised contrast: Khosla et al. 2020,
-    equation 2; moments: van den Oord et al. 2018, equation 4), in both directions.
+    Features of both modalities are mapped to unit vectors in one space. Their similarities, times a
+    learned sharpness, are compared with what belongs together, in both directions: for phones, all
+    frames of the same phone by any speaker (supervised contrast: Khosla et al. 2020, equation 2);
+    for moments, the same moment (van den Oord et al. 2018, equation 4).
+
+    Attributes:
+        sharpness: Logarithm of the factor on similarities.
     """
 
     def __init__(self, dim: int, n_embedding: int = 64) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            dim: Values in a feature vector.
+            n_embedding: Values in a unit vector.
+        """
         super().__init__()
         self.heard = nn.Linear(dim, n_embedding)
         self.seen = nn.Linear(dim, n_embedding)
         self.sharpness = nn.Parameter(torch.tensor(2.3))
 
-    def embeddings(self, heard: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors [B, F, E] of features a frame, both [B, F, dim]."""
-        return F.normalize(self.heard(heard), dim=-1), F.normalize(self.seen(seen), dim=-1)
+    def embeddings(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Map both modalities to the common space.
 
-    def forward(self, heard: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
-        """Loss of features [B, F, dim] of both sides; labels: [B, F] phones or UNKNOWN."""
-        a, v = self.embeddings(heard, seen)
+        Args:
+            audio: Features per video frame, [B, F, dim].
+            visual: Features per video frame, [B, F, dim].
+
+        Returns:
+            Unit vectors of both, [B, F, E].
+        """
+        return F.normalize(self.heard(audio), dim=-1), F.normalize(self.seen(visual), dim=-1)
+
+    def forward(self, audio: Tensor, visual: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            audio: Features per video frame, [B, F, dim].
+            visual: Features per video frame, [B, F, dim].
+            labels: Phones of the frames, indices into PHONES or UNKNOWN, [B, F].
+
+        Returns:
+            A scalar.
+        """
+        a, v = self.embeddings(audio, visual)
         sharp = self.sharpness.exp().clamp(max=50.0)
+        # Moments: each frame against all frames of its own stretch.
         moment = _moments(torch.einsum("bfe,bge->bfg", a, v) * sharp, labels != SILENT)
+        # Phones: each phone of the batch against all of them.
         phones, a_phone = phone_means(a, labels)
         _, v_phone = phone_means(v, labels)
         if len(phones) < 2:
             return 0.5 * moment
-        alike = (phones[:, None] == phones[None]).to(a)
-        alike = alike / alike.sum(1, keepdim=True)
-        scores = F.normalize(a_phone, dim=-1) @ F.normalize(v_phone, dim=-1).T * sharp
-        phone = F.cross_entropy(scores, alike) + F.cross_entropy(scores.T, alike)
+        same = (phones[:, None] == phones[None]).to(a)
+        same = same / same.sum(1, keepdim=True)
+        scores = F.normalize(a_phone, dim=-1) @ F.normalize(v_phone, dim=-1).T * sharp  # [N, N]
+        phone = F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)
         return 0.5 * (moment + phone)
 
 
 def _moments(scores: Tensor, spoken: Tensor) -> Tensor:
-    """How badly each spoken moment [B, F] finds itself on the other side, by scores [B, F, F].
+    """Cross-entropy of finding each spoken moment [B, F] in the other modality, by scores [B, F, F].
 
-    In silence no moment can be told from the next; silent ones are only what others must not find.
+    Moments of silence all look the same: they are candidates, but none is searched for.
     """
     if not bool(spoken.any()):
         return scores.sum() * 0.0
@@ -112,14 +174,22 @@ def _moments(scores: Tensor, spoken: Tensor) -> Tensor:
 
 
 def phone_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Each spoken phone, [N], and the mean of its frames' values, [N, E].
+    """Average values over each phone.
 
-    values: [B, F, E]. labels: [B, F]; runs of one label are one phone, UNKNOWN is none.
+    Args:
+        values: [B, F, E].
+        labels: Indices into PHONES or UNKNOWN, [B, F]. A run of equal labels is one phone, except
+            UNKNOWN.
+
+    Returns:
+        The label of each phone, [N], and the mean of its frames' values, [N, E].
     """
+    # Number the runs of equal labels through the batch.
     changes = torch.ones_like(labels, dtype=torch.bool)
     changes[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    number = changes.flatten().cumsum(0) - 1
+    number = changes.flatten().cumsum(0) - 1  # [B * F]
     n = int(number[-1]) + 1
+    # Average over each run, and drop those whose phone is unknown.
     flat = values.flatten(0, 1)
     sums = flat.new_zeros(n, values.shape[-1]).index_add(0, number, flat)
     counts = flat.new_zeros(n).index_add(0, number, torch.ones_like(flat[:, 0]))
@@ -129,12 +199,25 @@ def phone_means(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Restorer(nn.Module):
-    """Predicts clean sound and lips from features of which spans or a whole side are hidden.
+    """Predicts clean audio and lips from features with masked spans or a missing modality.
 
-    It sees both ways in time; it is left behind after training.
+    It is bidirectional in time and only used in training.
+
+    Attributes:
+        absent: Replaces masked audio and lips, [2, dim].
+        gru: Bidirectional GRU over both.
+        mel: Predicts log-mel energies.
+        mouth: Predicts mouth points; None without points.
     """
 
     def __init__(self, dim: int, n_points: int, hidden: int = 96) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            dim: Values in a feature vector.
+            n_points: Points of a mouth; 0 for a corpus without video.
+            hidden: Size of the GRU's state, in each direction.
+        """
         super().__init__()
         self.absent = nn.Parameter(torch.zeros(2, dim))
         self.heard = nn.Linear(LABELS_PER_FRAME * dim, dim)
@@ -144,35 +227,63 @@ class Restorer(nn.Module):
         self.mouth_heard = nn.Linear(dim, 2 * n_points) if n_points else None
 
     def forward(
-        self, heard: Tensor, seen: Tensor | None, hides: tuple[Tensor, Tensor]
+        self, audio: Tensor, visual: Tensor | None, masks: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        """Log-mel energies [B, F * 2, N_MELS] and mouth points [B, F, 2 P] (None without points).
+        """Predict what is masked.
 
-        heard: [B, F * 2, dim]. seen: [B, F, dim] or None. hides: of sound and of lips, [B, F] bool.
+        Args:
+            audio: Audio features, [B, F * 2, dim].
+            visual: Visual features, [B, F, dim], or None.
+            masks: Masked frames of audio and of lips, [B, F] bool each.
+
+        Returns:
+            Log-mel energies [B, F * 2, N_MELS], and mouth points [B, F, 2 P] or None without
+            points.
         """
-        n, n_vectors, _ = heard.shape
-        sound = self.heard(heard.reshape(n, n_vectors // LABELS_PER_FRAME, -1))
-        sound = torch.where(hides[0][..., None], self.absent[0], sound)
+        n, n_vectors, _ = audio.shape
+        sound = self.heard(audio.reshape(n, n_vectors // LABELS_PER_FRAME, -1))  # [B, F, dim]
+        sound = torch.where(masks[0][..., None], self.absent[0], sound)
         lips = self.absent[1].expand_as(sound)
-        if seen is not None:
-            lips = torch.where(hides[1][..., None], lips, seen)
-        hidden, _ = self.gru(torch.cat([sound, lips], -1))
+        if visual is not None:
+            lips = torch.where(masks[1][..., None], lips, visual)
+        hidden, _ = self.gru(torch.cat([sound, lips], -1))  # [B, F, 2 * hidden]
         mel = self.mel(hidden).reshape(n, n_vectors, N_MELS)
         return mel, None if self.mouth is None else self.mouth(hidden)
 
-    def lips_of(self, heard: Tensor) -> Tensor | None:
-        """Mouth points [B, F, 2 P] from the features of one frame's sound alone, [B, F, dim]."""
-        return None if self.mouth_heard is None else self.mouth_heard(heard)
+    def mouth_of_audio(self, audio: Tensor) -> Tensor | None:
+        """Predict mouth points from the audio of one frame alone.
+
+        Args:
+            audio: Audio features per video frame, [B, F, dim].
+
+        Returns:
+            Mouth points, [B, F, 2 P], or None without points.
+        """
+        return None if self.mouth_heard is None else self.mouth_heard(audio)
 
 
 def clean_mel(spectra: Tensor) -> Tensor:
-    """Log-mel energies [..., N_MELS] of log powers [..., N_BINS], about 0 in mean, 1 in spread."""
+    """Compute log-mel energies as prediction targets, with mean about 0 and spread about 1.
+
+    Args:
+        spectra: Log power spectra, [..., N_BINS].
+
+    Returns:
+        [..., N_MELS].
+    """
     filters = torch.from_numpy(mel_filters(SAMPLE_RATE, N_FFT, N_MELS).copy()).to(spectra.device)
     filters = filters / filters.sum(1, keepdim=True)
     return (torch.log(spectra.exp() @ filters.T + MEL_FLOOR) + 5.0) / 4.0
 
 
 def frame_features(aligned: Aligned) -> Tensor:
-    """A video frame's audio features [B, F, dim]: the mean of its vectors."""
+    """Average the audio features of each video frame.
+
+    Args:
+        aligned: Features [B, F * 2, dim] and logits.
+
+    Returns:
+        [B, F, dim].
+    """
     features = aligned.features
     return features.unflatten(1, (-1, LABELS_PER_FRAME)).mean(2)

@@ -1,9 +1,10 @@
-"""PASE's nets: an ear, an eye, and the phoneme anchors on which the two meet.
+"""PASE model: audio branch, visual branch, and the phoneme embeddings that both share.
 
-After "PASE: Phoneme-Aware Speech Encoder" (arXiv 2504.05803), as far as it says: STFT magnitudes and
-a GRU hear (section 3, audio branch), a CNN over stacked lip frames sees, both are aligned with
-learned phoneme embeddings by cross-attention, and what is masked of one is predicted from the rest.
-Sizes, look-ahead and the gate are ours. Only `AudioBranch` and `PhonemeAttention` are needed to speak.
+After "PASE: Phoneme-Aware Speech Encoder" (arXiv 2504.05803), as far as it gives details: a GRU
+over STFT magnitudes encodes audio (section 3, audio branch), a CNN over stacked lip frames encodes
+video, both are aligned with learned phoneme embeddings ("anchors") by cross-attention, and masked
+parts of one are predicted from the rest. Sizes, look-ahead and the gate are ours. Only
+`AudioBranch`, `PhonemeAttention` and `AcousticFeatures` are needed to speak.
 """
 
 from __future__ import annotations
@@ -24,36 +25,47 @@ N_FFT = 512
 HOP_LENGTH = 160
 N_BINS = N_FFT // 2 + 1
 STRIDE = 2
-"""Spectra a vector: 100 a second become 50."""
+"""Spectra per feature vector: 100 per second become 50."""
 RATE = SAMPLE_RATE / HOP_LENGTH / STRIDE
+"""Feature vectors per second."""
 POWER_FLOOR = 1e-5
-"""Added to powers before the logarithm: with speech at its usual level, a quiet room is near it."""
+"""Added to powers before the logarithm; about the power of a quiet room when speech is at its usual
+level.
+"""
 
 FIRST_REACH, SECOND_REACH = 2, 1
-"""How far the two convolutions see to either side, in spectra and in vectors."""
+"""Reach of the two convolutions to either side, in spectra and in vectors."""
 DELAY = 2
-"""Vectors that the GRU hears on before it answers."""
+"""Vectors by which the GRU's output is late."""
 MARGIN = STRIDE * SECOND_REACH + FIRST_REACH
-"""Spectra of silence that are put before a waveform."""
+"""Spectra of silence that precede a waveform."""
 LOOKAHEAD_S = (
     N_FFT / 2 + HOP_LENGTH * (FIRST_REACH + STRIDE * (SECOND_REACH + DELAY))
 ) / SAMPLE_RATE
-"""How far past its moment a vector hears: half a window, both convolutions and the delay; 96 ms."""
+"""Seconds after its moment that a vector depends on: half a window, both convolutions and the delay;
+96 ms.
+"""
 
-CLEAN_AT_FIRST = 2.0
-"""Before training, the logit by which inputs are taken as heard."""
+INITIAL_GATE_LOGIT = 2.0
+"""Before training, the logit of the share of an input that is used as it is."""
 
 STACK = 5
-"""Lip frames, centred, that the eye sees at a time."""
+"""Consecutive lip frames, centered, that the visual branch takes at a time."""
 
 
 @dataclass(frozen=True)
 class PaseConfig:
-    """Sizes and parts.
+    """Sizes and parts of the model.
 
-    width: of the convolutions. hidden, layers: of the GRU. dim: of what is aligned, of anchors and
-    embeddings. has_anchors: without them what is aligned is the GRU's own, and phones a plain linear
-    layer. clears: whether the detail is cleared of noise.
+    Attributes:
+        width: Channels of the convolutions.
+        hidden: Size of the GRU's state.
+        layers: Layers of the GRU.
+        dim: Size of aligned features, anchors and embeddings.
+        has_anchors: False for an ablation in which features are a linear map of the GRU's output,
+            and phones one of the features.
+        clears: True to denoise the acoustic features.
+        dropout: Between the GRU's layers and in the visual branch.
     """
 
     width: int = bounded(192, 1, 1024)
@@ -66,16 +78,25 @@ class PaseConfig:
 
 
 class Aligned(NamedTuple):
-    """Features [B, T, dim] and phone logits [B, T, P]."""
+    """Features and phone probabilities of one modality.
+
+    Attributes:
+        features: [B, T, dim].
+        logits: Of the phones, [B, T, P].
+    """
 
     features: Tensor
     logits: Tensor
 
 
 def log_spectra(waveform: Tensor) -> Tensor:
-    """Log powers [B, S, N_BINS] of waveforms [B, n_samples], S = 1 + (n_samples - N_FFT) // 160.
+    """Compute log power spectra, with a periodic Hann window and no padding.
 
-    Hann window (periodic), no padding. n_samples: at least N_FFT.
+    Args:
+        waveform: [B, n_samples], at least N_FFT samples.
+
+    Returns:
+        Natural logarithms of powers, [B, S, N_BINS], S = 1 + (n_samples - N_FFT) // HOP_LENGTH.
     """
     window = torch.hann_window(N_FFT, device=waveform.device, dtype=waveform.dtype)
     spectra = torch.fft.rfft(waveform.unfold(-1, N_FFT, HOP_LENGTH) * window)
@@ -83,8 +104,14 @@ def log_spectra(waveform: Tensor) -> Tensor:
 
 
 def padded_spectra(waveform: Tensor) -> Tensor:
-    """Log powers [B, S, N_BINS] that the T vectors of waveforms [B, T * 320] need, with silence
-    before and after."""
+    """Compute all log spectra that a waveform's vectors depend on, with silence around it.
+
+    Args:
+        waveform: [B, T * 320].
+
+    Returns:
+        [B, S, N_BINS], S = STRIDE * (T - 1 + DELAY) + 2 * MARGIN + 1.
+    """
     n_vectors = waveform.shape[1] // (HOP_LENGTH * STRIDE)
     n_spectra = STRIDE * (n_vectors - 1 + DELAY) + 2 * MARGIN + 1
     before = MARGIN * HOP_LENGTH + N_FFT // 2
@@ -93,21 +120,35 @@ def padded_spectra(waveform: Tensor) -> Tensor:
 
 
 def vector_spectra(waveform: Tensor) -> Tensor:
-    """The log powers [B, T, N_BINS] about each vector's moment, of waveforms [B, T * 320]."""
+    """Compute the log spectrum at each vector's moment.
+
+    Args:
+        waveform: [B, T * 320].
+
+    Returns:
+        [B, T, N_BINS].
+    """
     padded = F.pad(waveform, (N_FFT // 2, N_FFT // 2))
     return log_spectra(padded)[:, : waveform.shape[1] // HOP_LENGTH : STRIDE]
 
 
 class AudioBranch(nn.Module):
-    """Log spectra [B, S, N_BINS] -> hidden vectors [B, T, hidden], strictly in time's order.
+    """Causal encoder of log spectra [B, S, N_BINS] into hidden vectors [B, T, hidden].
 
-    mean, spread: [N_BINS] of the log spectra, set before training.
+    Attributes:
+        mean: Mean of the log spectra, [N_BINS], set before training.
+        spread: Their standard deviation, [N_BINS].
     """
 
     mean: Tensor
     spread: Tensor
 
     def __init__(self, config: PaseConfig) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            config: Sizes.
+        """
         super().__init__()
         self.register_buffer("mean", torch.zeros(N_BINS))
         self.register_buffer("spread", torch.ones(N_BINS))
@@ -120,7 +161,14 @@ class AudioBranch(nn.Module):
         )
 
     def inputs(self, spectra: Tensor) -> Tensor:
-        """What the GRU hears, [B, T, width], T = (S - 2 * MARGIN - 1) // STRIDE + 1."""
+        """Run the convolutions.
+
+        Args:
+            spectra: [B, S, N_BINS].
+
+        Returns:
+            Inputs of the GRU, [B, T, width], T = (S - 2 * MARGIN - 1) // STRIDE + 1.
+        """
         normal = (spectra - self.mean) / self.spread
         hidden = F.gelu(self.second(F.gelu(self.first(normal.transpose(1, 2)))))
         return hidden.transpose(1, 2)
@@ -128,26 +176,47 @@ class AudioBranch(nn.Module):
     def extract_features(
         self, inputs: Tensor, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Hidden vectors [B, T, hidden] DELAY vectors late, and the GRU's state after them."""
+        """Run the GRU.
+
+        Args:
+            inputs: [B, T, width].
+            state: The GRU's state [layers, B, hidden] after earlier inputs; None at the beginning.
+
+        Returns:
+            Hidden vectors [B, T, hidden], DELAY vectors late, and the state after them.
+        """
         hidden, state = self.gru(inputs, state)
         return hidden, state
 
     def forward(self, spectra: Tensor, hidden_spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs [B, T - DELAY, width], the newest heard, and hidden vectors [B, T - DELAY, hidden],
-        in time with their moments.
+        """Encode spectra.
 
-        hidden_spans: [B, T] bool, which inputs the GRU hears as the mask.
+        Args:
+            spectra: [B, S, N_BINS] as of `padded_spectra`.
+            hidden_spans: Inputs that are replaced by the mask, [B, T] bool.
+
+        Returns:
+            Inputs [B, T - DELAY, width], the first DELAY dropped, and hidden vectors
+            [B, T - DELAY, hidden] of the moments before: entry i of both is used for moment i.
         """
-        inputs = heard = self.inputs(spectra)
+        inputs = masked = self.inputs(spectra)
         if hidden_spans is not None:
-            heard = torch.where(hidden_spans[..., None], self.mask, inputs)
-        return inputs[:, DELAY:], self.extract_features(heard)[0][:, DELAY:]
+            masked = torch.where(hidden_spans[..., None], self.mask, inputs)
+        return inputs[:, DELAY:], self.extract_features(masked)[0][:, DELAY:]
 
 
 class VisualBranch(nn.Module):
-    """Lip crops [B, T, H, W] in 0 to 1 -> hidden vectors [B, T, hidden], STACK frames at a time."""
+    """CNN over lip crops [B, T, H, W] in [0, 1] -> hidden vectors [B, T, hidden], STACK frames at a
+    time.
+    """
 
     def __init__(self, hidden: int, dropout: float) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            hidden: Values in a hidden vector.
+            dropout: Dropped share of the CNN's outputs.
+        """
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(STACK, 16, 5, stride=2, padding=2), nn.GELU(),
@@ -158,30 +227,47 @@ class VisualBranch(nn.Module):
         )  # fmt: skip
 
     def forward(self, lips: Tensor) -> Tensor:
+        """Encode lip crops.
+
+        Args:
+            lips: [B, T, LIPS_HEIGHT, LIPS_WIDTH] in [0, 1].
+
+        Returns:
+            Hidden vectors, [B, T, hidden].
+        """
         n, n_frames = lips.shape[:2]
         reach = STACK // 2
-        steady = lips - lips.mean((1, 2, 3), keepdim=True)
+        # Subtract the mean brightness of the stretch: lamps and skins differ.
+        level = lips - lips.mean((1, 2, 3), keepdim=True)
+        # Repeat the first and the last frame, so that every frame has neighbors.
         padded = torch.cat(
             [
-                steady[:, :1].expand(-1, reach, -1, -1),
-                steady,
-                steady[:, -1:].expand(-1, reach, -1, -1),
+                level[:, :1].expand(-1, reach, -1, -1),
+                level,
+                level[:, -1:].expand(-1, reach, -1, -1),
             ],
             dim=1,
         )
-        stacks = padded.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)
-        seen: Tensor = self.layers(4.0 * stacks.reshape(n * n_frames, STACK, *lips.shape[2:]))
-        return seen.reshape(n, n_frames, -1)
+        stacks = padded.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)  # [B, T, STACK, H, W]
+        hidden: Tensor = self.layers(4.0 * stacks.reshape(n * n_frames, STACK, *lips.shape[2:]))
+        return hidden.reshape(n, n_frames, -1)
 
 
 class PhonemeAttention(nn.Module):
-    """Hidden vectors -> features that lean on phoneme anchors, by cross-attention.
+    """Aligns hidden vectors with the phoneme anchors by cross-attention.
 
-    The hidden vector asks, the anchors are keys and (through a linear layer) values: attention
-    weights are phone probabilities. A gate mixes what was said (the values) with how (the vector).
+    The hidden vector is the query; the anchors are keys and, through a linear layer, values. The
+    attention weights are phone probabilities. A gate mixes the phone (the values) with its
+    articulation (the hidden vector).
     """
 
     def __init__(self, config: PaseConfig, hidden: int) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            config: Sizes.
+            hidden: Values in a hidden vector.
+        """
         super().__init__()
         self.query = nn.Linear(hidden, config.dim)
         self.own = nn.Linear(hidden, config.dim)
@@ -190,57 +276,108 @@ class PhonemeAttention(nn.Module):
         self.plain = None if config.has_anchors else nn.Linear(config.dim, len(PHONES))
 
     def forward(self, hidden: Tensor, anchors: Tensor) -> Aligned:
-        """Features and logits of hidden vectors [B, T, hidden]; anchors: [P, dim]."""
+        """Align hidden vectors.
+
+        Args:
+            hidden: [B, T, hidden].
+            anchors: [P, dim].
+
+        Returns:
+            Features [B, T, dim] and phone logits [B, T, P].
+        """
         own = self.own(hidden)
         if self.plain is not None:
             return Aligned(own, self.plain(own))
-        logits = self.query(hidden) @ anchors.T * anchors.shape[1] ** -0.5
-        said = logits.softmax(-1) @ self.values(anchors)
-        gate = torch.sigmoid(self.gate(torch.cat([own, said], -1)))
-        return Aligned((1.0 - gate) * own + gate * said, logits)
+        logits = self.query(hidden) @ anchors.T * anchors.shape[1] ** -0.5  # [B, T, P]
+        phone = logits.softmax(-1) @ self.values(anchors)  # [B, T, dim]
+        gate = torch.sigmoid(self.gate(torch.cat([own, phone], -1)))
+        return Aligned((1.0 - gate) * own + gate * phone, logits)
 
 
 class AcousticFeatures(nn.Module):
-    """What the aligned features leave out of the sound: the ear's inputs, beside them.
+    """Adds the acoustic detail that aligned features lack: the denoised inputs of the GRU.
 
-    Of each input the GRU knows how far it is speech, and what it would be without noise: a gate mixes
-    what was heard with what was to be expected. Both parts are scaled to a mean spread of 1 in
-    speech, which is measured after training. mean: [width] of the inputs. spread: [2] of the aligned
-    features and of the inputs.
+    From each hidden vector, a linear layer predicts the input without noise, and a gate how far the
+    actual input is used instead. Both parts are scaled to a mean spread of 1 in speech, measured
+    after training.
+
+    Attributes:
+        mean: Mean of the inputs, [width].
+        spread: Of the aligned features and of the inputs, [2].
     """
 
     mean: Tensor
     spread: Tensor
 
     def __init__(self, config: PaseConfig) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            config: Sizes; `clears` for the layers that denoise.
+        """
         super().__init__()
         self.expected = nn.Linear(config.hidden, config.width) if config.clears else None
         self.gate = nn.Linear(config.hidden, config.width) if config.clears else None
         if self.gate is not None:
-            nn.init.constant_(self.gate.bias, CLEAN_AT_FIRST)
+            nn.init.constant_(self.gate.bias, INITIAL_GATE_LOGIT)
         self.register_buffer("mean", torch.zeros(config.width))
         self.register_buffer("spread", torch.ones(2))
 
     def fit(self, inputs: Tensor, aligned: Tensor) -> None:
-        """Measure inputs [N, width] and aligned features [N, dim]."""
+        """Measure mean and spread.
+
+        Args:
+            inputs: [N, width].
+            aligned: Aligned features, [N, dim].
+        """
         self.mean.copy_(inputs.mean(0))
         self.spread.copy_(torch.stack([aligned.std(0).mean(), inputs.std(0).mean()]))
 
-    def cleared(self, inputs: Tensor, hidden: Tensor) -> Tensor:
-        """Inputs [..., width] as they would be without noise, by hidden vectors [..., hidden]."""
+    def denoise(self, inputs: Tensor, hidden: Tensor) -> Tensor:
+        """Remove noise from inputs.
+
+        Args:
+            inputs: [..., width].
+            hidden: Hidden vectors of the same moments, [..., hidden].
+
+        Returns:
+            [..., width]; the inputs themselves without `clears`.
+        """
         if self.gate is None or self.expected is None:
             return inputs
         return torch.lerp(self.expected(hidden), inputs, torch.sigmoid(self.gate(hidden)))
 
     def forward(self, inputs: Tensor, aligned: Tensor) -> Tensor:
-        """Features [..., dim + width] of cleared inputs [..., width] and aligned ones [..., dim]."""
+        """Combine both parts.
+
+        Args:
+            inputs: Denoised inputs, [..., width].
+            aligned: Aligned features, [..., dim].
+
+        Returns:
+            [..., dim + width].
+        """
         return torch.cat([aligned / self.spread[0], (inputs - self.mean) / self.spread[1]], -1)
 
 
 class Pase(nn.Module):
-    """All of PASE, as it is trained. anchors: [P, dim], one phoneme embedding each, in PHONES' order."""
+    """The whole model, as it is trained.
+
+    `ear` and `eye` are the audio and the visual branch, `hear` and `see` their alignment with the
+    anchors. Stored weights have these names.
+
+    Attributes:
+        config: Sizes and parts.
+        anchors: A phoneme embedding for each of PHONES, [P, dim].
+        detail: The acoustic features.
+    """
 
     def __init__(self, config: PaseConfig) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            config: Sizes and parts.
+        """
         super().__init__()
         self.config = config
         self.anchors = nn.Parameter(torch.randn(len(PHONES), config.dim))
@@ -250,27 +387,47 @@ class Pase(nn.Module):
         self.eye = VisualBranch(config.dim, config.dropout)
         self.see = PhonemeAttention(config, config.dim)
 
-    def heard(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
-        """Features [B, T, dim] and logits of waveforms [B, T * 320]: moment i is sample i * 320."""
+    def encode_audio(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
+        """Encode audio.
+
+        Args:
+            waveform: [B, T * 320] in [-1, 1] at 16 kHz; moment i is sample i * 320.
+            hidden_spans: Inputs that are masked, [B, T + DELAY] bool.
+
+        Returns:
+            Features [B, T, dim] and phone logits [B, T, P].
+        """
         _, hidden = self.ear(padded_spectra(waveform), hidden_spans)
         aligned: Aligned = self.hear(hidden, self.anchors)
         return aligned
 
     @property
     def n_features(self) -> int:
-        """Values in a vector: what is said, and how."""
+        """Values in an encoder's vector: aligned features and acoustic ones."""
         return self.config.dim + self.config.width
 
     def vectors(self, inputs: Tensor, hidden: Tensor) -> Aligned:
-        """What an encoder gives, [B, T, n_features], and logits.
+        """Compute an encoder's vectors.
 
-        inputs: [B, T, width] of the ear, the newest heard. hidden: [B, T, hidden] that listen gave.
+        Args:
+            inputs: Of the audio branch, [B, T, width].
+            hidden: Hidden vectors of the same moments, [B, T, hidden].
+
+        Returns:
+            Features [B, T, n_features] and phone logits [B, T, P].
         """
         aligned = self.hear(hidden, self.anchors)
-        cleared = self.detail.cleared(inputs, hidden)
-        return Aligned(self.detail(cleared, aligned.features), aligned.logits)
+        denoised = self.detail.denoise(inputs, hidden)
+        return Aligned(self.detail(denoised, aligned.features), aligned.logits)
 
-    def seen(self, lips: Tensor) -> Aligned:
-        """Features [B, F, dim] and logits of lip crops [B, F, H, W] in 0 to 1, 25 a second."""
+    def encode_lips(self, lips: Tensor) -> Aligned:
+        """Encode video.
+
+        Args:
+            lips: Lip crops, [B, F, LIPS_HEIGHT, LIPS_WIDTH] in [0, 1], 25 per second.
+
+        Returns:
+            Features [B, F, dim] and phone logits [B, F, P].
+        """
         aligned: Aligned = self.see(self.eye(lips), self.anchors)
         return aligned

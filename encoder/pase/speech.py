@@ -1,7 +1,7 @@
-"""Recorded speech whose words are known, aligned: where each phone of a corpus is.
+"""Recorded speech with known words, aligned: the time of each phone of a corpus.
 
-Alignment is slow (a tenth of the sound's length) and kept: a line of JSON per utterance, appended as
-it goes, so that a run that is stopped continues where it was.
+Alignment is slow (a tenth of the audio's length), so results are kept: one line of JSON per
+utterance, appended as they come, from which an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,25 @@ from talkhead.storage import decode_json, make_folder, translate_os_errors
 
 INDEX = "index.jsonl"
 MAX_UTTERANCE_S = 20.0
-"""Longer ones are left out: the memory of an alignment grows with the square of the length."""
+"""Longer utterances are left out: the memory of an alignment grows with the square of the length."""
 MIN_SPEECHOCEAN_SCORE = -28.0
 """Acoustic score per frame of speech below which an utterance is left out. docs/corpus.md."""
 VALIDATION_EVERY = 10
-"""One in so many of the speakers given for training is for validation."""
+"""One in this number of training speakers is used for validation."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """An utterance before it is aligned. name: unique in its source. words: each word's phones,
-    "K AO L"."""
+    """An utterance before it is aligned.
+
+    Attributes:
+        name: Unique name in its source.
+        path: The audio file.
+        words: Phones of each word, "K AO L".
+        speaker: Name of the speaker.
+        split: One of SPLITS.
+        seconds: Its length.
+    """
 
     name: str
     path: Path
@@ -50,11 +58,17 @@ class Spoken:
 
 
 def read_speechocean(folder: Path) -> list[Spoken]:
-    """The utterances of speechocean762 (Zhang et al. 2021, Interspeech) with reference phones.
+    """List the utterances of speechocean762 (Zhang et al. 2021, Interspeech) with reference phones.
 
-    folder: index.jsonl, one utterance a line: {"file", "speaker", "split": "train" or "test",
-    "seconds", "phones": a list of ARPAbet phones for each word}. Every VALIDATION_EVERY-th speaker
-    of "train" becomes "validation". Raises TalkheadError naming the line that can't be read.
+    Args:
+        folder: Has index.jsonl with one utterance per line: {"file", "speaker", "split": "train" or
+            "test", "seconds", "phones": a list of ARPAbet phones for each word}.
+
+    Returns:
+        The utterances. Every VALIDATION_EVERY-th speaker of "train" becomes "validation".
+
+    Raises:
+        TalkheadError: For a line that cannot be read, which is named.
     """
     path = folder / INDEX
     with translate_os_errors(path):
@@ -76,13 +90,14 @@ def read_speechocean(folder: Path) -> list[Spoken]:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise TalkheadError(
-                f"{path}: line {number} is no utterance of speechocean762 ({error}). "
-                "Get the corpus again"
+                f"{path}: line {number} is not an utterance of speechocean762 ({error}). "
+                "Download the corpus again"
             ) from error
     return _with_validation(spoken)
 
 
 def _with_validation(spoken: Sequence[Spoken]) -> list[Spoken]:
+    """The utterances, with some of the training speakers moved to validation."""
     speakers = sorted({one.speaker for one in spoken if one.split == "train"})
     held = set(speakers[VALIDATION_EVERY - 1 :: VALIDATION_EVERY])
     return [
@@ -94,9 +109,19 @@ def _with_validation(spoken: Sequence[Spoken]) -> list[Spoken]:
 def align_spoken(
     spoken: Sequence[Spoken], store: AlignmentStore, progress: Progress, limit: int | None = None
 ) -> dict[str, Alignment | None]:
-    """The phones of each utterance by its name; None where the words can't be fitted in.
+    """Align utterances with their words, using stored results.
 
-    limit: how many to have at most, of an order that mixes the speakers. Raises TalkheadError.
+    Args:
+        spoken: The utterances.
+        store: Results so far; new ones are added.
+        progress: Shows the utterances.
+        limit: Largest number of utterances, taken from a shuffled list; None for all.
+
+    Returns:
+        The alignment of each utterance by its name; None where the words do not fit at all.
+
+    Raises:
+        TalkheadError: If pocketsphinx is missing or a file cannot be read or written.
     """
     mixed = [spoken[i] for i in np.random.default_rng(0).permutation(len(spoken))]
     mixed = [one for one in mixed if one.seconds <= MAX_UTTERANCE_S][:limit]
@@ -114,13 +139,20 @@ def align_spoken(
 
 
 class AlignmentStore:
-    """Alignments by the utterance's name and its words, in a file of JSON lines that grows.
+    """Alignments by an utterance's name and words, in a growing file of JSON lines.
 
-    A changed text is another one. A last line that was cut off is left out. Raises TalkheadError
-    naming the file when it can't be read or written or is damaged.
+    A changed text is another key. An incomplete last line is dropped.
     """
 
     def __init__(self, path: Path) -> None:
+        """Open or create the file.
+
+        Args:
+            path: The file.
+
+        Raises:
+            TalkheadError: If it cannot be read or written, or is damaged.
+        """
         self._path = path
         self._fits: dict[tuple[str, str], Alignment | None] = {}
         make_folder(path.parent)
@@ -144,7 +176,16 @@ class AlignmentStore:
         return self._fits[key]
 
     def add(self, name: str, words: str, fit: Alignment | None) -> None:
-        """Keep a fit, or that there is none."""
+        """Store a result.
+
+        Args:
+            name: Name of the utterance.
+            words: Its text.
+            fit: The alignment; None if the words do not fit.
+
+        Raises:
+            TalkheadError: If the file cannot be written.
+        """
         phones = (
             []
             if fit is None
@@ -164,7 +205,19 @@ def _read_fit(entry: Mapping[str, Any]) -> Alignment:
 def fitting_utterances(
     spoken: Iterable[Spoken], fits: Mapping[str, Alignment | None], least_score: float
 ) -> Iterator[Utterance]:
-    """Those whose words fit what is heard, with their sound."""
+    """Select the utterances whose words fit the audio.
+
+    Args:
+        spoken: The utterances.
+        fits: Their alignments by name.
+        least_score: Smallest acoustic score per frame of speech.
+
+    Yields:
+        The utterances with waveform and phones.
+
+    Raises:
+        TalkheadError: If an audio file cannot be read.
+    """
     for one in spoken:
         fit = fits.get(one.name)
         if fit is not None and fit.score >= least_score:

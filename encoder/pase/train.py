@@ -1,11 +1,11 @@
-"""Trains PASE from nothing on the shelves of a corpus.
+"""Train PASE from scratch on the shards of a corpus.
 
-    python -m talkhead.encoder.pase.train CORPUS_FOLDER_OR_SHELF... --output FILE
+    python -m talkhead.encoder.pase.train CORPUS_FOLDER_OR_SHARD... --output FILE
 
-The same seed and machine give the same weights, also when a run is stopped and started again: the
-state is kept beside the output (FILE.state) every minute. --without leaves a part out, as the
-ablations of docs/pase.md do. It shows the losses and the time left on a terminal, or as JSON lines; in
-the end it prints what the manifest of the weights holds.
+The same seed and machine give the same weights, also if a run is stopped and started again: the
+state is saved beside the output (FILE.state) every minute. --without leaves a part out, as in the
+ablations of docs/pase.md. Losses and the time left are shown on a terminal, or as JSON lines; at
+the end the entry for the manifest of the weights is printed.
 """
 
 from __future__ import annotations
@@ -55,20 +55,34 @@ from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, sha256_of, write_tensors
 
 PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing")
-"""What --without can leave out."""
+"""Parts that --without can leave out."""
 CHECKPOINT_S = 60.0
+"""Seconds between two savings of the state."""
 WARM_UP_STEPS = 100
 MAX_GRADIENT = 1.0
 N_CALIBRATION = 6
+"""Batches that spectra and acoustic features are measured on."""
 N_VALIDATION = 8
+"""Batches of validation utterances that accuracy is measured on."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How PASE is trained.
+    """Settings of a training run.
 
-    hidden_share, longest_span: of the GRU's inputs, how many are masked, in spans of at most so
-    many vectors. absent_share: of stretches with lips, how many lose one side altogether.
+    Attributes:
+        n_steps: Steps of the optimizer.
+        learning_rate: Its largest value.
+        weight_decay: Of AdamW.
+        averaging: Decay per step of the running mean of the weights, which is what is kept.
+        hidden_share: Share of the GRU's inputs that are masked.
+        longest_span: Vectors in the longest masked span.
+        absent_share: Share of the stretches with lips in which one modality is masked altogether.
+        model: Sizes and parts of the model.
+        batches: Settings of the batches.
+        weights: Weights of the losses.
+        augment: Settings of the augmentation.
+        sees: False to ignore lips.
     """
 
     n_steps: int = 4000
@@ -86,7 +100,18 @@ class TrainConfig:
 
 
 def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
-    """The configuration with these of PARTS left out. Raises TalkheadError for unknown ones."""
+    """Leave parts out of a configuration.
+
+    Args:
+        config: The configuration.
+        parts: Any of PARTS.
+
+    Returns:
+        The configuration without them.
+
+    Raises:
+        TalkheadError: For an unknown part.
+    """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise TalkheadError(f"there is no part {unknown[0]!r}. Choose of: {', '.join(PARTS)}")
@@ -106,9 +131,22 @@ def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
 
 
 class PaseObjective(nn.Module):
-    """PASE and what only its training needs."""
+    """PASE together with the layers that only its training needs.
+
+    Attributes:
+        config: Settings of the run.
+        pase: The model.
+        contrast: Audio-visual contrastive loss.
+        restorer: Predicts what is masked.
+    """
 
     def __init__(self, config: TrainConfig, n_points: int) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            config: Settings of the run.
+            n_points: Points of a mouth; 0 for a corpus without lips.
+        """
         super().__init__()
         self.config = config
         self.pase = Pase(config.model)
@@ -116,87 +154,106 @@ class PaseObjective(nn.Module):
         self.restorer = Restorer(config.model.dim, n_points)
 
     def losses(self, batch: Batch, random: np.random.Generator) -> dict[str, Tensor]:
-        """Each part's loss, weighted."""
+        """Compute the losses of a batch.
+
+        Args:
+            batch: The batch.
+            random: Draws what is masked.
+
+        Returns:
+            Each loss times its weight, a scalar, by the names of LossWeights.
+        """
         weights = self.config.weights
         n_rows, n_vectors = batch.labels.shape
         hidden = self._spans((n_rows, n_vectors + DELAY), random)
         inputs, vectors = self.pase.ear(padded_spectra(batch.noisy), hidden)
-        heard = self.pase.hear(vectors, self.pase.anchors)
+        audio = self.pase.hear(vectors, self.pase.anchors)
         sees = self.config.sees and len(batch.lips) > 0
-        seen = self.pase.seen(batch.lips) if sees else None
+        visual = self.pase.encode_lips(batch.lips) if sees else None
         losses: dict[str, Tensor] = {}
         if weights.phones:
-            losses["phones"] = weights.phones * phone_loss(heard.logits, batch.labels)
+            losses["phones"] = weights.phones * phone_loss(audio.logits, batch.labels)
         if weights.visemes:
-            losses["visemes"] = weights.visemes * self._viseme_loss(heard, seen, batch)
-        if seen is not None and weights.contrast:
-            own = frame_features(heard)[: len(seen.features)]
+            losses["visemes"] = weights.visemes * self._viseme_loss(audio, visual, batch)
+        if visual is not None and weights.contrast:
+            own = frame_features(audio)[: len(visual.features)]
             labels = batch.labels[: len(own), ::LABELS_PER_FRAME]
-            losses["contrast"] = weights.contrast * self.contrast(own, seen.features, labels)
+            losses["contrast"] = weights.contrast * self.contrast(own, visual.features, labels)
         if weights.reconstruction:
-            restored = self._restoration(heard, seen, batch, random)
+            restored = self._restoration(audio, visual, batch, random)
             losses["reconstruction"] = weights.reconstruction * restored
         if weights.clearing:
-            # What is cleared must not become easier to clear by saying less.
-            cleared = self.pase.detail.cleared(inputs.detach(), vectors)
+            # Detached: else the inputs could become easier to denoise by carrying less information.
+            denoised = self.pase.detail.denoise(inputs.detach(), vectors)
             with torch.no_grad():
                 clean = self.pase.ear.inputs(padded_spectra(batch.clean))[:, DELAY:]
-            losses["clearing"] = weights.clearing * denoising_loss(cleared, clean)
+            losses["clearing"] = weights.clearing * denoising_loss(denoised, clean)
         return losses
 
-    def _viseme_loss(self, heard: Aligned, seen: Aligned | None, batch: Batch) -> Tensor:
-        loss = viseme_loss(heard.logits, batch.labels)
-        if seen is None:
+    def _viseme_loss(self, audio: Aligned, visual: Aligned | None, batch: Batch) -> Tensor:
+        """Viseme loss of audio and, where there are lips, of lips: a scalar."""
+        loss = viseme_loss(audio.logits, batch.labels)
+        if visual is None:
             return loss
-        labels = batch.labels[: len(seen.logits), ::LABELS_PER_FRAME]
-        return loss + viseme_loss(seen.logits, labels)
+        labels = batch.labels[: len(visual.logits), ::LABELS_PER_FRAME]
+        return loss + viseme_loss(visual.logits, labels)
 
     def _spans(self, shape: tuple[int, int], random: np.random.Generator) -> Tensor:
+        """Masked inputs of the GRU, bool of a shape [B, T]."""
         config = self.config
         spans = sample_spans(shape, config.hidden_share, config.longest_span, random)
         return spans.to(self.pase.anchors.device)
 
     def _restoration(
-        self, heard: Aligned, seen: Aligned | None, batch: Batch, random: np.random.Generator
+        self, audio: Aligned, visual: Aligned | None, batch: Batch, random: np.random.Generator
     ) -> Tensor:
-        """Errors of clean sound and lips that are predicted from what is left of them."""
-        n_seen = 0 if seen is None else len(seen.features)
+        """Errors, a scalar, of clean audio and lips that are predicted from masked features."""
+        n_seen = 0 if visual is None else len(visual.features)
         target = clean_mel(vector_spectra(batch.clean))
-        loss = self._restored(heard.features[n_seen:], None, target[n_seen:], None, random)
-        if seen is None:
+        loss = self._restored(audio.features[n_seen:], None, target[n_seen:], None, random)
+        if visual is None:
             return loss
-        own = heard.features[:n_seen]
-        both = self._restored(own, seen.features, target[:n_seen], batch.mouth, random)
-        direct = self.restorer.lips_of(frame_features(heard)[:n_seen])
+        own = audio.features[:n_seen]
+        both = self._restored(own, visual.features, target[:n_seen], batch.mouth, random)
+        direct = self.restorer.mouth_of_audio(frame_features(audio)[:n_seen])
         if direct is not None:
             both = both + (direct - batch.mouth).abs().mean()
         return loss + both
 
     def _restored(
         self,
-        heard: Tensor,
-        seen: Tensor | None,
+        audio: Tensor,
+        visual: Tensor | None,
         mel: Tensor,
         mouth: Tensor | None,
         random: np.random.Generator,
     ) -> Tensor:
-        if len(heard) == 0:
-            return heard.sum()
-        shape = (len(heard), heard.shape[1] // LABELS_PER_FRAME)
-        hides = [sample_spans(shape, 0.2, 8, random) for _ in range(2)]
-        if seen is not None:
-            for row in np.flatnonzero(random.random(len(heard)) < self.config.absent_share):
-                hides[int(random.integers(2))][row] = True
-        sound, lips = (hidden.to(heard.device) for hidden in hides)
-        made, points = self.restorer(heard, seen, (sound, lips))
-        loss: Tensor = (made - mel).abs().mean()
+        """Errors, a scalar, of rows that all have lips or none.
+
+        Args:
+            audio: Audio features [B, F * 2, dim].
+            visual: Visual features [B, F, dim], or None.
+            mel: Target energies [B, F * 2, N_MELS].
+            mouth: Target points [B, F, 2 P], or None.
+            random: Draws what is masked.
+        """
+        if len(audio) == 0:
+            return audio.sum()
+        shape = (len(audio), audio.shape[1] // LABELS_PER_FRAME)
+        masks = [sample_spans(shape, 0.2, 8, random) for _ in range(2)]
+        if visual is not None:
+            for row in np.flatnonzero(random.random(len(audio)) < self.config.absent_share):
+                masks[int(random.integers(2))][row] = True
+        sound, lips = (mask.to(audio.device) for mask in masks)
+        predicted, points = self.restorer(audio, visual, (sound, lips))
+        loss: Tensor = (predicted - mel).abs().mean()
         if points is not None and mouth is not None:
             loss = loss + (points - mouth).abs().mean()
         return loss
 
 
 def train_pase(
-    shelves: Sequence[CorpusShard],
+    shards: Sequence[CorpusShard],
     config: TrainConfig,
     state: Path,
     seed: int,
@@ -204,27 +261,40 @@ def train_pase(
     corpus: Sequence[str] = (),
     device: torch.device | None = None,
 ) -> PaseObjective:
-    """Trained nets (the running mean of their weights), in evaluation mode.
+    """Train a model.
 
-    state: where training is kept every minute; a run that finds it goes on from there and ends in
-    the same weights. corpus: fingerprints of the shelves, so that it goes on with no others. Raises
-    TalkheadError for a corpus without training utterances and for a state of another training.
+    Args:
+        shards: The corpus.
+        config: Settings of the run.
+        state: File in which the state is saved every minute. A run that finds it resumes there and
+            ends with the same weights.
+        seed: Determines weights, batches and masks.
+        progress: Shows the steps.
+        corpus: Fingerprints of the shards; a state of other shards is refused.
+        device: Where to train; None for the CPU.
+
+    Returns:
+        The running mean of the weights, on the CPU and in evaluation mode.
+
+    Raises:
+        TalkheadError: For a corpus without training utterances, a state of another run, and a
+            configuration without any loss.
     """
-    batches = Batches(shelves, config.batches, config.augment, seed)
+    batches = Batches(shards, config.batches, config.augment, seed)
     torch.manual_seed(seed)
     device = device or torch.device("cpu")
-    lessons = PaseObjective(config, batches.n_points if config.sees else 0)
-    _calibrate(lessons, batches)
-    lessons.to(device)
-    average = copy.deepcopy(lessons)
+    objective = PaseObjective(config, batches.n_points if config.sees else 0)
+    _calibrate(objective, batches)
+    objective.to(device)
+    average = copy.deepcopy(objective)
     optimizer = torch.optim.AdamW(
-        lessons.parameters(),
+        objective.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         betas=(0.9, 0.98),
     )
     mark = _mark(config, seed, corpus)
-    first = _resume(state, mark, lessons, average, optimizer)
+    first = _resume(state, mark, objective, average, optimizer)
     saved = time.monotonic()
     with progress.step("Training PASE", total=config.n_steps, done=first) as bar:
         for number, batch in _prefetched(batches, first, config.n_steps):
@@ -233,47 +303,52 @@ def train_pase(
                 group["lr"] = config.learning_rate * rate_share(
                     number, config.n_steps, WARM_UP_STEPS
                 )
-            losses = lessons.losses(batch.to(device), np.random.default_rng((seed, number, 1)))
+            losses = objective.losses(batch.to(device), np.random.default_rng((seed, number, 1)))
             if not losses:
-                raise TalkheadError("nothing is left to learn from. Leave fewer parts out")
+                raise TalkheadError("no loss is left to train on. Leave fewer parts out")
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(lessons.parameters(), MAX_GRADIENT)
+            nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT)
             optimizer.step()
-            average_into(average, lessons, min(config.averaging, (1 + number) / (10 + number)))
+            average_into(average, objective, min(config.averaging, (1 + number) / (10 + number)))
             bar.advance()
             if number % 20 == 0:
                 bar.detail(" ".join(f"{k} {float(v.detach()):.2f}" for k, v in losses.items()))
             if time.monotonic() - saved > CHECKPOINT_S:
-                _save(state, mark, lessons, average, optimizer, number + 1)
+                _save(state, mark, objective, average, optimizer, number + 1)
                 saved = time.monotonic()
     fit_detail(average.cpu().eval().pase, batches)
     return average
 
 
 def fit_detail(pase: Pase, batches: Batches) -> None:
-    """Let the encoder's detail be that of batches which training does not see."""
+    """Measure the acoustic features of a trained model on batches that are not used for training.
+
+    Args:
+        pase: The model; its `detail` is changed.
+        batches: The training batches.
+    """
     inputs, aligned = [], []
     for number in range(N_CALIBRATION):
         clean = batches.draw((1 << 28) + number).clean
         with torch.no_grad():
-            heard, hidden = pase.ear(padded_spectra(clean))
-            inputs.append(pase.detail.cleared(heard, hidden).flatten(0, 1))
+            noisy, hidden = pase.ear(padded_spectra(clean))
+            inputs.append(pase.detail.denoise(noisy, hidden).flatten(0, 1))
             aligned.append(pase.hear(hidden, pase.anchors).features.flatten(0, 1))
     pase.detail.fit(torch.cat(inputs), torch.cat(aligned))
 
 
-def _calibrate(lessons: PaseObjective, batches: Batches) -> None:
-    """Mean and spread of the spectra, from batches that training does not see."""
+def _calibrate(objective: PaseObjective, batches: Batches) -> None:
+    """Set mean and spread of the spectra, from batches that are not used for training."""
     drawn = [batches.draw((1 << 29) + i) for i in range(N_CALIBRATION)]
     spectra = torch.cat([log_spectra(b.noisy).flatten(0, 1) for b in drawn])
-    ear = lessons.pase.ear
+    ear = objective.pase.ear
     ear.mean.copy_(spectra.mean(0))
     ear.spread.copy_(spectra.std(0).clamp(min=0.5))
 
 
 def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-    """Batches first..last, the next one being made while one is learnt from."""
+    """Batches first to last - 1 with their numbers; the next one is drawn while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         upcoming = pool.submit(batches.draw, first)
         for number in range(first, last):
@@ -287,7 +362,7 @@ def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, 
 
 
 def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
-    """What a training is known by."""
+    """Identify a run by its settings, as a uint8 tensor of JSON."""
     text = json.dumps({**asdict(config), "seed": seed, "corpus": list(corpus)}, sort_keys=True)
     return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
 
@@ -295,12 +370,13 @@ def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
 def _save(
     path: Path,
     mark: Tensor,
-    lessons: PaseObjective,
+    objective: PaseObjective,
     average: PaseObjective,
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
-    tensors = {f"net.{k}": v for k, v in lessons.state_dict().items()}
+    """Save everything that a run needs to resume at a step."""
+    tensors = {f"net.{k}": v for k, v in objective.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "config": mark}
     write_tensors(path, tensors | optimizer_tensors(optimizer))
@@ -309,38 +385,54 @@ def _save(
 def _resume(
     path: Path,
     mark: Tensor,
-    lessons: PaseObjective,
+    objective: PaseObjective,
     average: PaseObjective,
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """The step to go on with, 0 without a state. Raises TalkheadError for one of another training."""
+    """Load a saved state.
+
+    Returns:
+        The next step; 0 without a state.
+
+    Raises:
+        TalkheadError: For a state of another run.
+    """
     if not path.exists():
         return 0
     tensors = read_tensors(path)
     try:
         if not torch.equal(tensors["config"], mark):
             raise ValueError("other settings, seed or corpus")
-        for prefix, net in (("net.", lessons), ("average.", average)):
+        for prefix, net in (("net.", objective), ("average.", average)):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             net.load_state_dict(own)
         load_optimizer(optimizer, tensors)
         return int(tensors["step"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise TalkheadError(
-            f"{path}: the state of another training ({error}). Remove it to start anew"
+            f"{path}: the state of another training run ({error}). Remove it to start from scratch"
         ) from error
 
 
 # ---------------------------------------------------------------------------- command line
 
 
-def phone_accuracy(lessons: PaseObjective, batches: Batches, n_batches: int) -> float:
-    """Share of labelled vectors whose phone is right, of batches [0, n_batches)."""
+def phone_accuracy(objective: PaseObjective, batches: Batches, n_batches: int) -> float:
+    """Measure how often the most likely phone is the labeled one, on clean audio.
+
+    Args:
+        objective: A trained model.
+        batches: Batches, of which 0 to n_batches - 1 are used.
+        n_batches: Their number.
+
+    Returns:
+        Share of the labeled vectors, 0 to 1.
+    """
     right = known = 0
     for number in range(n_batches):
         batch = batches.draw(number)
         with torch.no_grad():
-            logits = lessons.pase.heard(batch.clean).logits
+            logits = objective.pase.encode_audio(batch.clean).logits
         labelled = batch.labels != UNKNOWN
         right += int((logits.argmax(-1) == batch.labels)[labelled].sum())
         known += int(labelled.sum())
@@ -348,16 +440,32 @@ def phone_accuracy(lessons: PaseObjective, batches: Batches, n_batches: int) -> 
 
 
 def shard_files(paths: Sequence[Path]) -> list[Path]:
-    """Files, and all *.safetensors in folders. Raises TalkheadError when there are none."""
+    """Find shards.
+
+    Args:
+        paths: Files, and folders whose *.safetensors are taken.
+
+    Returns:
+        The files.
+
+    Raises:
+        TalkheadError: If there are none.
+    """
     files = [f for p in paths for f in (sorted(p.glob("*.safetensors")) if p.is_dir() else [p])]
     if not files:
-        raise TalkheadError(f"{paths[0]}: no shelves here. Build the corpus first")
+        raise TalkheadError(f"{paths[0]}: no shards here. Build the corpus first")
     return files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, writes the weights and prints their entry for the manifest; exits 1 with one line of
-    what to do where that can't be done."""
+    """Train, write the weights and print their entry for the manifest.
+
+    Args:
+        arguments: Of the command line; None for those of the process.
+
+    Raises:
+        SystemExit: With a message, if the training is impossible.
+    """
     options = _options().parse_args(arguments)
     try:
         entry = _run(options)
@@ -367,38 +475,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train as the options say; returns the manifest's entry."""
     torch.set_num_threads(options.threads)
     files = shard_files(options.corpus)
-    shelves = [read_shard(file) for file in files]
+    shards = [read_shard(file) for file in files]
     config = without(replace(TrainConfig(), n_steps=options.steps), options.without or [])
-    held_out = _held_out(shelves, config, options.seed)
+    held_out = _held_out(shards, config, options.seed)
     state = options.output.with_name(options.output.name + ".state")
     corpus = [sha256_of(file) for file in files]
     device = resolve_device(options.device)
     progress = make_progress("json" if options.json else "bars")
-    lessons = train_pase(shelves, config, state, options.seed, progress, corpus, device)
-    write_pase(options.output, lessons.pase, lessons.contrast)
+    objective = train_pase(shards, config, state, options.seed, progress, corpus, device)
+    write_pase(options.output, objective.pase, objective.contrast)
     state.unlink(missing_ok=True)
-    accuracy = None if held_out is None else phone_accuracy(lessons, held_out, N_VALIDATION)
+    accuracy = None if held_out is None else phone_accuracy(objective, held_out, N_VALIDATION)
     left_out = "".join(f" --without {part}" for part in options.without or [])
     return {
         "sha256": sha256_of(options.output),
         "bytes": options.output.stat().st_size,
         "trained_on": [
             {"what": s.source, "licence": s.licence, "attribution": s.attribution, "sha256": [sha]}
-            for s, sha in zip(shelves, corpus, strict=True)
+            for s, sha in zip(shards, corpus, strict=True)
         ],
-        "shippable": all(s.shippable for s in shelves),
+        "shippable": all(s.shippable for s in shards),
         "command": f"python -m talkhead.encoder.pase.train CORPUS --output {options.output.name} "
         f"--steps {config.n_steps} --seed {options.seed}{left_out}",
         "figures": {} if accuracy is None else {"validation_phone_accuracy": round(accuracy, 4)},
     }
 
 
-def _held_out(shelves: Sequence[CorpusShard], config: TrainConfig, seed: int) -> Batches | None:
-    """Batches of validation utterances; None of a corpus that has too few."""
+def _held_out(shards: Sequence[CorpusShard], config: TrainConfig, seed: int) -> Batches | None:
+    """Batches of validation utterances; None for a corpus that has too few."""
     try:
-        return Batches(shelves, config.batches, config.augment, seed, "validation")
+        return Batches(shards, config.batches, config.augment, seed, "validation")
     except TalkheadError:
         return None
 
@@ -407,12 +516,12 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpus", nargs="+", type=Path, help="shelves, or folders of them")
+    parser.add_argument("corpus", nargs="+", type=Path, help="shards, or folders of them")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--steps", type=int, default=TrainConfig().n_steps)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--threads", type=int, default=1, help="for the nets; batches have their own"
+        "--threads", type=int, default=1, help="of the model; batches have one of their own"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", action="store_true", help="progress as JSON lines, for log files")

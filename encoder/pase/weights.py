@@ -1,4 +1,4 @@
-"""PASE's weights on disk: one safetensors file with the sizes inside."""
+"""PASE's weights on disk: one safetensors file that includes the model's sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ CONTRAST = "contrast."
 
 
 def write_pase(path: Path, pase: Pase, contrast: Contrast) -> None:
-    """Everything that hears and sees. Raises TalkheadError where it can't be written."""
+    """Write a model's weights.
+
+    Args:
+        path: The file.
+        pase: The model.
+        contrast: The layers that map both modalities to one space.
+
+    Raises:
+        TalkheadError: If the file cannot be written.
+    """
     tensors = {CONFIG: json_tensor(dict(sorted(to_json(pase.config).items())))}
     tensors |= pase.state_dict()
     tensors |= {CONTRAST + name: value for name, value in contrast.state_dict().items()}
@@ -23,9 +32,21 @@ def write_pase(path: Path, pase: Pase, contrast: Contrast) -> None:
 
 
 def read_pase(path: Path) -> tuple[Pase, Contrast]:
-    """The nets back, in evaluation mode. Raises PackageError for a file that is none or damaged."""
+    """Read a model's weights.
+
+    Args:
+        path: A file of `write_pase`.
+
+    Returns:
+        The model and its contrast, in evaluation mode.
+
+    Raises:
+        PackageError: If the file is not one of these, or damaged.
+    """
     tensors = read_tensors(path)
-    with content_errors(path, "These are no weights of PASE, or damaged ones: train them again"):
+    with content_errors(
+        path, "These are not weights of PASE, or they are damaged: train them again"
+    ):
         config = from_json(PaseConfig, json_in(tensors, CONFIG))
         del tensors[CONFIG]
         specs = module_specs(lambda: Pase(config))

@@ -1,11 +1,11 @@
 """What mouths do when speech is heard, learned from other people: where a person's predictor begins.
 
-    python -m talkhead.encoder.predictor.prior SHELF... --encoder NAME --output FILE [--seed 0]
+    python -m talkhead.encoder.predictor.prior SHARD... --encoder NAME --output FILE [--seed 0]
 
-Shelves are files of a corpus with pictures (`talkhead.encoder.pase.corpus`). A prior belongs to one
+Shards are files of a corpus with pictures (`talkhead.encoder.pase.corpus`). A prior belongs to one
 encoder. It moves a mouth that is nobody's: points in eye distances on a face that holds still; least
 squares carry it over into a person's mouth codes. It takes minutes on one core, and the same
-shelves, encoder and seed give the same file.
+shards, encoder and seed give the same file.
 """
 
 from __future__ import annotations
@@ -190,19 +190,19 @@ class Speaker:
 
 
 def train_prior(
-    shelves: Sequence[CorpusShard],
+    shards: Sequence[CorpusShard],
     encoder: SpeechEncoder,
     config: PredictorConfig,
     seed: int,
     progress: Progress,
 ) -> Prior:
-    """A prior for that encoder from the training part of shelves with pictures.
+    """A prior for that encoder from the training part of shards with pictures.
 
-    Raises TalkheadError when no shelf has any, or their points are not the MOUTH_POINTS.
+    Raises TalkheadError when no shard has any, or their points are not the MOUTH_POINTS.
     """
-    footage = [part for shelf in shelves for part in _footage(shelf, encoder, seed)]
+    footage = [part for shard in shards for part in _footage(shard, encoder, seed)]
     if not footage:
-        raise TalkheadError("no shelf holds mouths to learn from. Build a corpus with pictures")
+        raise TalkheadError("no shard holds mouths to learn from. Build a corpus with pictures")
     n_vectors = vectors_per_frame(encoder.rate)
     view = receptive_field_of(config, n_vectors, encoder.rate, encoder.lookahead_s)
     mouth, vectors, weights = (
@@ -229,34 +229,34 @@ def train_prior(
         config=config,
         basis=basis,
         nets=nets,
-        sources=tuple(f"{s.source} ({s.licence})" for s in shelves if len(s.mouth)),
+        sources=tuple(f"{s.source} ({s.licence})" for s in shards if len(s.mouth)),
     )
 
 
-def _footage(shelf: CorpusShard, encoder: SpeechEncoder, seed: int) -> Iterator[Speaker]:
-    """Each speaker of a shelf's training part, in VOICES: everybody has a voice, a room and a face of
+def _footage(shard: CorpusShard, encoder: SpeechEncoder, seed: int) -> Iterator[Speaker]:
+    """Each speaker of a shard's training part, in VOICES: everybody has a voice, a room and a face of
     their own."""
-    if not len(shelf.mouth):
+    if not len(shard.mouth):
         return
-    if shelf.mouth.shape[1:] != (len(MOUTH_POINTS), 2):
+    if shard.mouth.shape[1:] != (len(MOUTH_POINTS), 2):
         raise TalkheadError(
-            f"{shelf.source}: mouths of {shelf.mouth.shape[1]} points, not {len(MOUTH_POINTS)}. "
+            f"{shard.source}: mouths of {shard.mouth.shape[1]} points, not {len(MOUTH_POINTS)}. "
             "Build the corpus again"
         )
-    learned = shelf.splits == SPLITS.index("train")
-    for speaker in np.unique(shelf.speakers[learned]):
+    learned = shard.splits == SPLITS.index("train")
+    for speaker in np.unique(shard.speakers[learned]):
         spans = [
-            (shelf.starts[i], shelf.starts[i + 1])
-            for i in np.flatnonzero(learned & (shelf.speakers == speaker))
+            (shard.starts[i], shard.starts[i + 1])
+            for i in np.flatnonzero(learned & (shard.speakers == speaker))
         ]
         random = np.random.default_rng(seed)
-        yield _speaker(shelf, spans, encoder, None)
+        yield _speaker(shard, spans, encoder, None)
         for _ in range(VOICES - 1):
-            yield _speaker(shelf, spans, encoder, random)
+            yield _speaker(shard, spans, encoder, random)
 
 
 def _speaker(
-    shelf: CorpusShard,
+    shard: CorpusShard,
     spans: list[tuple[int, int]],
     encoder: SpeechEncoder,
     random: np.random.Generator | None,
@@ -267,7 +267,7 @@ def _speaker(
     """
     per_frame = vectors_per_frame(encoder.rate)
     sounds = [
-        shelf.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME].astype(np.float32)
+        shard.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME].astype(np.float32)
         / 32767.0
         for first, stop in spans
     ]
@@ -285,7 +285,7 @@ def _speaker(
         weights.append((np.arange(n) > 0).astype(np.float32))
     values = np.concatenate(vectors).astype(np.float64)
     spread = feature_spread(values)
-    mouth = np.concatenate([shelf.mouth[first:stop] for first, stop in spans])
+    mouth = np.concatenate([shard.mouth[first:stop] for first, stop in spans])
     seen = np.isfinite(mouth).all((1, 2))
     weight = np.concatenate(weights) * np.where(silent[: len(seen)], SILENCE_WEIGHT, 1.0) * seen
     mean = mouth[seen].mean(0)
@@ -314,14 +314,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("shelves", nargs="+", type=Path, help="files of a corpus with pictures")
+    parser.add_argument("shards", nargs="+", type=Path, help="files of a corpus with pictures")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    shelves = [read_shard(path) for path in given.shelves]
+    shards = [read_shard(path) for path in given.shards]
     encoder = load_encoder(given.encoder)
-    prior = train_prior(shelves, encoder, CONFIG, given.seed, make_progress("bars"))
+    prior = train_prior(shards, encoder, CONFIG, given.seed, make_progress("bars"))
     write_tensors(given.output, prior.tensors())
 
 

@@ -148,12 +148,12 @@ def test_shares_of_moments() -> None:
     assert row["phones_spoken"]["mean"] == pytest.approx(10 / 20)
 
 
-def test_frames_of_a_shelf(tmp_path: Path) -> None:
+def test_frames_of_a_shard(tmp_path: Path) -> None:
     given = [Utterance(_sound(), tuple(SPOKEN), f"v{i}", "test" if i else "train") for i in (0, 1)]
-    shelf = make_shard(given, source="s", licence="l", attribution="a", shippable=True)
-    write_shard(tmp_path / "flite.safetensors", shelf)
+    shard = make_shard(given, source="s", licence="l", attribution="a", shippable=True)
+    write_shard(tmp_path / "flite.safetensors", shard)
     path = tmp_path / "flite.safetensors"
-    (likeliest, viterbi) = phones.shelf_moments(path, "test", Oracle(SPOKEN), [], None)
+    (likeliest, viterbi) = phones.shard_moments(path, "test", Oracle(SPOKEN), [], None)
     assert likeliest["data"] == "flite test"
     assert likeliest["n_utterances"] == 1
     assert likeliest["phones"]["mean"] == viterbi["phones_spoken"]["mean"] == 1.0
@@ -352,8 +352,8 @@ def test_shares_of_windows() -> None:
     assert row["median_lag"] == 1.0
 
 
-def test_shelves_without_lips_are_refused() -> None:
+def test_shards_without_lips_are_refused() -> None:
     given = [Utterance(_sound(), tuple(SPOKEN), "v", "test")]
-    shelf = make_shard(given, source="s", licence="l", attribution="a", shippable=True)
+    shard = make_shard(given, source="s", licence="l", attribution="a", shippable=True)
     with pytest.raises(ValueError, match="no lips"):
-        retrieval.shelf_takes(shelf, "test")
+        retrieval.shard_takes(shard, "test")

@@ -1,15 +1,30 @@
-"""What every registered encoder keeps to."""
+"""The contract of every registered encoder, and how one is added."""
 
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import pytest
+from paths import ROOT
+from typer.testing import CliRunner
 
-from talkhead.encoder import mel
-from talkhead.encoder.base import SPEECH_LEVEL_DB, SpeechEncoder, encode_chunks, speech_gain
+from talkhead.app.choices import check_encoder
+from talkhead.app.cli.main import app
+from talkhead.audio import is_silence
+from talkhead.encoder import mel, registry
+from talkhead.encoder.base import (
+    SPEECH_LEVEL_DB,
+    SpeechEncoder,
+    encode_chunks,
+    normalize_level,
+    speech_gain,
+)
 from talkhead.encoder.registry import encoder_names, load_encoder
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
@@ -71,7 +86,7 @@ def test_a_stream_lags_by_its_lookahead(encoder: SpeechEncoder) -> None:
     assert n_given + len(stream.finish()) == 2 * encoder.rate
 
 
-def test_the_future_beyond_the_lookahead_is_not_heard(encoder: SpeechEncoder) -> None:
+def test_vectors_do_not_depend_on_the_future_beyond_the_lookahead(encoder: SpeechEncoder) -> None:
     sound = _sound(32_000)
     other = np.concatenate([sound[:16_000], _sound(16_000, seed=1)])
     n_same = int((1.0 - encoder.lookahead_s) * encoder.rate)
@@ -88,19 +103,19 @@ def test_twenty_milliseconds(encoder: SpeechEncoder) -> None:
 
 
 def test_silence_is_finite_and_settles(encoder: SpeechEncoder) -> None:
-    """An ear that remembers may take seconds to come to rest."""
+    """A recurrent encoder may take seconds to reach its final values."""
     values = encoder.encode(np.zeros(6 * encoder.sample_rate, np.float32)).values
     assert np.isfinite(values).all()
     last = values[-int(encoder.rate) - 10 : -10]
     assert np.ptp(last, axis=0).mean() < 0.02
 
 
-def test_unknown_names_are_told_the_known() -> None:
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(TalkheadError, match=r"'parrot'.*mel"):
         load_encoder("parrot")
 
 
-def test_mel_hears_a_tone_in_its_band_at_its_time() -> None:
+def test_mel_shows_a_tone_in_its_band_at_its_time() -> None:
     times = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     tone = np.where(times > 0.5, 0.1 * np.sin(2 * np.pi * 1000.0 * times), 0.0)
     values = load_encoder("mel").encode(tone.astype(np.float32)).values
@@ -120,3 +135,70 @@ def test_speech_gain_leaves_silence_alone() -> None:
     assert speech_gain(np.full(10, 0.1), np.ones(10, dtype=bool)) == 1.0
     assert speech_gain(np.zeros(10), np.zeros(10, dtype=bool)) == 1.0
     assert speech_gain(np.zeros(0), np.zeros(0, dtype=bool)) == 1.0
+
+
+def test_level_without_given_silence_is_that_of_loud_frames() -> None:
+    sound = np.concatenate([_sound(32_000), np.zeros(16_000, np.float32)])
+    by_loudness = normalize_level(sound)
+    np.testing.assert_array_equal(by_loudness, normalize_level(sound, is_silence(sound)))
+    assert is_silence(sound).any() and not np.array_equal(by_loudness, sound)
+
+
+# ------------------------------------------------------------------------ adding an encoder
+
+RECIPE = ROOT / "docs" / "extending" / "encoder.md"
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> SpeechEncoder:
+    """The encoder of the recipe: its one file, and its one line of ENCODERS."""
+    file, line = PYTHON_BLOCK.findall(RECIPE.read_text("utf-8"))
+    module = ModuleType("talkhead.encoder.energy")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(file, vars(module))
+    documented: dict[str, dict[str, str]] = {}
+    exec(line, documented)
+    (name,) = documented["ENCODERS"].keys() - registry.ENCODERS.keys()
+    assert {k: v for k, v in documented["ENCODERS"].items() if k != name} == registry.ENCODERS
+    monkeypatch.setitem(registry.ENCODERS, name, documented["ENCODERS"][name])
+    return load_encoder(name)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_facts,
+        test_same_sound_same_features,
+        test_a_stream_lags_by_its_lookahead,
+        test_vectors_do_not_depend_on_the_future_beyond_the_lookahead,
+        test_twenty_milliseconds,
+        test_silence_is_finite_and_settles,
+    ],
+)
+def test_an_encoder_is_one_file_and_one_line(added: SpeechEncoder, check: object) -> None:
+    assert callable(check)
+    check(added)
+    test_shape_type_and_rate(added, 40_321)
+    test_chunks_equal_the_whole(added, 1000)
+
+
+def test_an_added_encoder_is_known_to_the_command_line(added: SpeechEncoder) -> None:
+    check_encoder(added.name)
+    with pytest.raises(TalkheadError, match=added.name):
+        check_encoder("parrot")
+
+
+def test_help_lists_the_encoders() -> None:
+    shown = CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "100"}).output
+    words = " ".join(shown.replace("│", " ").split())
+    assert f"Speech encoder: {', '.join(registry.ENCODERS)}, or a .safetensors file" in words
+
+
+def test_names_are_known_without_importing_an_encoder() -> None:
+    code = "import sys; from talkhead.encoder.registry import encoder_names; encoder_names(); "
+    code += "print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert "talkhead.encoder.registry" in loaded
+    assert not {"numpy", "torch", "talkhead.encoder.mel"} & loaded

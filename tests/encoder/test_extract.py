@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from talkhead.audio import resample
-from talkhead.encoder import extract as listening
-from talkhead.encoder.base import SPEECH_LEVEL_DB, SpeechEncoder
-from talkhead.encoder.extract import downsample, extract_chunks, extract_features, normalize_level
+from talkhead.encoder import extract
+from talkhead.encoder.base import SPEECH_LEVEL_DB, SpeechEncoder, normalize_level
+from talkhead.encoder.extract import downsample, extract_chunks, extract_features
 from talkhead.encoder.registry import encoder_names, load_encoder
 from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
@@ -39,7 +39,7 @@ def _speech(seconds: float, rate: int = SAMPLE_RATE, seed: int = 0) -> Float32:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_every_sample_rate_is_heard_alike(encoder: SpeechEncoder, rate: int) -> None:
+def test_every_sample_rate_gives_the_same_features(encoder: SpeechEncoder, rate: int) -> None:
     given = extract_features(encoder, _speech(1.0, rate), rate)
     usual = encoder.encode(normalize_level(_speech(1.0)))
     assert given.values.shape == (encoder.rate, encoder.dim)
@@ -119,7 +119,7 @@ def test_empty_sound_is_refused(encoder: SpeechEncoder) -> None:
 def test_pieces_are_the_whole(encoder: SpeechEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = _speech(3.3, 44_100)
     whole = extract_features(encoder, sound, 44_100).values
-    monkeypatch.setattr(listening, "PIECE_S", 0.3)
+    monkeypatch.setattr(extract, "PIECE_S", 0.3)
     pieces = list(extract_chunks(encoder, sound, 44_100))
     assert len(pieces) > 8
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=1e-3)
@@ -133,9 +133,9 @@ def test_pieces_are_the_whole(encoder: SpeechEncoder, monkeypatch: pytest.Monkey
 def test_resampling_in_pieces_is_resampling(
     rate: int, n_extra: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "PIECE_S", 0.01)
+    monkeypatch.setattr(extract, "PIECE_S", 0.01)
     sound = _speech(1.0, rate)[: rate // 3 + n_extra]
-    pieces = list(listening._resampled(sound, rate, SAMPLE_RATE))
+    pieces = list(extract._resampled(sound, rate, SAMPLE_RATE))
     assert len(pieces) > 5
     whole = resample(sound, rate, SAMPLE_RATE)
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=1e-6)
@@ -149,7 +149,7 @@ def test_speech_is_brought_to_its_level() -> None:
 
 
 def test_memory_does_not_grow_with_the_length() -> None:
-    """What is held besides the given sound; the vectors go away as they come."""
+    """Memory besides the given sound; the vectors are not kept."""
     peaks = []
     for minutes in (1, 4):
         sound = np.tile((_speech(5.0, 8_000) * 32767).astype(np.int16), minutes * 12)
@@ -164,12 +164,12 @@ def test_memory_does_not_grow_with_the_length() -> None:
 @pytest.mark.parametrize(
     ("samples", "rate", "problem"),
     [
-        (np.zeros((2, 4, 8)), 16_000, "give .n_samples. or .n_samples, channels."),
-        (np.zeros((2, 48_000)), 48_000, "48000 channels.*turn .channels, n_samples. over"),
+        (np.zeros((2, 4, 8)), 16_000, "pass .n_samples. or .n_samples, channels."),
+        (np.zeros((2, 48_000)), 48_000, "48000 channels.*transpose .channels, n_samples. with"),
         (np.zeros((800, 0)), 48_000, "0 channels"),
         (np.zeros(800, complex), 16_000, "complex128"),
         (np.zeros(800, np.uint16), 16_000, "uint16"),
-        (np.zeros(800), 7_999, "7999 Hz: 8000 to 192000"),
+        (np.zeros(800), 7_999, "7999 Hz: a whole number from 8000 to 192000"),
         (np.zeros(800), 192_001, "192001 Hz"),
         (np.zeros(800), 44_100.5, "44100.5 Hz"),
         (np.full(800, 12_345.0), 16_000, "sample 0 .* is 12345; floats are in"),
@@ -183,7 +183,7 @@ def test_what_is_no_sound_is_explained(samples: Any, rate: Any, problem: str) ->
 def test_unsigned_bytes_are_centred() -> None:
     sound = _speech(0.5)
     given = np.round(sound * 127 + 128).astype(np.uint8)
-    mixed = listening._mixed(given, 0, len(given), SAMPLE_RATE)
+    mixed = extract._mixed(given, 0, len(given), SAMPLE_RATE)
     assert np.abs(mixed - sound).max() < 0.01
 
 
@@ -212,7 +212,7 @@ def test_thinning_weighs_by_nearness() -> None:
     np.testing.assert_allclose(thin, [0, 0.25, 0.25, 0, 0], atol=1e-6)
 
 
-def test_listening_at_the_frame_rate() -> None:
+def test_features_at_the_frame_rate() -> None:
     features = extract_features(load_encoder("mel"), _speech(1.0), SAMPLE_RATE, rate=25)
     assert features.values.shape == (25, 80)
     assert features.lookahead_s == pytest.approx(0.016 + 0.02)  # a vector later has a say
@@ -220,5 +220,7 @@ def test_listening_at_the_frame_rate() -> None:
 
 @pytest.mark.parametrize("rate", [0, -25, 30, 100])
 def test_rates_that_cannot_be_had(rate: float) -> None:
-    with pytest.raises(TalkheadError, match=r"can't be had of 50\. Ask for 50 or a whole part"):
+    with pytest.raises(
+        TalkheadError, match=r"at 50 vectors per second cannot be reduced to .* Pass 50 divided by"
+    ):
         downsample(SpeechFeatures(np.zeros((4, 2), np.float32), 50.0), rate)

@@ -1,4 +1,4 @@
-"""The classical baseline: its arithmetic, and that it hears what it should."""
+"""The classical baseline: its arithmetic, and the sounds that it must distinguish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silence: where nobody speaks, quiet or not."""
+"""Voice activity detection, in quiet and in noise."""
 
 from __future__ import annotations
 

@@ -105,10 +105,10 @@ def _until(minutes: float, utterances: Iterable[Utterance]) -> Iterator[Utteranc
 def source_of(
     name: str, program: str, given: argparse.Namespace, speech: Callable[..., Iterator[Utterance]]
 ) -> Source:
-    """That program's speech, as a shelf of the corpus."""
+    """That program's speech, as a shard of the corpus."""
     manner = (given.minutes, given.test_minutes, given.seed)
 
-    def harvest() -> ShardContents:
+    def read() -> ShardContents:
         utterances = list(speech(*manner))
         return ShardContents(utterances, len(utterances))
 
@@ -119,7 +119,7 @@ def source_of(
         attribution=TERMS.format(program),
         shippable=True,
         inputs={"minutes, of tests, seed": manner, "files": file_inputs(HERE.glob("*.*"), HERE)},
-        harvest=harvest,
+        read=read,
     )
 
 
@@ -180,7 +180,7 @@ def main() -> None:
         check()
         return
     if given.folder is None:
-        parser.error("say where the shelves go")
+        parser.error("say where the shards go")
     progress = make_progress("bars")
     if given.only != "espeak":
         build_shard(given.folder, source_of("flite", "flite", given, flite_speech_of), progress)

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 from tiny import LINE, PERSON
 
-from talkhead.app import choices
 from talkhead.app.checks import check_fit
 from talkhead.app.choices import MAX_SEED
 from talkhead.app.cli import options as cli_options
-from talkhead.encoder import registry as encoders
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import SilentProgress
@@ -158,12 +156,6 @@ def test_it_is_refused_at_once(
     assert said in plain and "Traceback" not in plain
     assert "Value error" not in plain and "Input should" not in plain
     assert imported == []
-
-
-def test_the_names_known_without_torch_are_all_there_are() -> None:
-    assert set(choices.ENCODERS) == set(encoders.ENCODERS)
-    assert choices.ENCODER_PLUGINS == encoders.ENTRY_POINTS
-    assert choices.WEIGHTS_SUFFIX == encoders.WEIGHTS_SUFFIX
 
 
 @pytest.mark.parametrize(

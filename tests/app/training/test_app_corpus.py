@@ -1,4 +1,4 @@
-"""Building shelves by command: joined sentences, and one's own footage with its text."""
+"""Building shards by command: joined sentences, and one's own footage with its text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run(folder: Path, clip: Path, *options: str) -> int:
 
 
 @needs_sphinx
-def test_ones_own_footage_becomes_a_shelf(
+def test_ones_own_footage_becomes_a_shard(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sound, phones and pictures of each moment lie side by side; the last tenth is held back; a
@@ -86,27 +86,27 @@ def test_ones_own_footage_becomes_a_shelf(
     options += ["--texts", str(texts)]
     assert run(tmp_path, clip, *options) == 0
     entry = json.loads(capsys.readouterr().out)
-    shelf = read_shard(tmp_path / "robert.safetensors")
+    shard = read_shard(tmp_path / "robert.safetensors")
     assert entry["audio_visual"] and not entry["shippable"] and entry["licence"] == "CC0"
-    assert shelf.starts[-1] == len(shelf.lips) == len(shelf.mouth) == N_FRAMES
-    assert shelf.mouth.shape[1:] == (len(MOUTH_POINTS), 2)
-    held = shelf.starts[:-1][shelf.splits == 1]
-    assert held.tolist() == [279] and (shelf.splits != 2).all()
+    assert shard.starts[-1] == len(shard.lips) == len(shard.mouth) == N_FRAMES
+    assert shard.mouth.shape[1:] == (len(MOUTH_POINTS), 2)
+    held = shard.starts[:-1][shard.splits == 1]
+    assert held.tolist() == [279] and (shard.splits != 2).all()
     sound = read_audio(PERSON)[: 640 * N_FRAMES]
-    assert np.abs(shelf.waveform / 32767 - sound).max() < 1e-4
+    assert np.abs(shard.waveform / 32767 - sound).max() < 1e-4
     labels = {"pau": SILENCE, "ax": "AH"}
     true = [
         (labels.get(p["phone"], p["phone"].upper()), (p["start_s"] + p["end_s"]) / 2)
         for p in TRUTH["phones"]
         if p["end_s"] < 11.0 and p["phone"] != "pau"
     ]
-    right = [shelf.labels[round(middle * 50)] == PHONES.index(name) for name, middle in true]
+    right = [shard.labels[round(middle * 50)] == PHONES.index(name) for name, middle in true]
     assert np.mean(right) > 0.75
     monkeypatch.setattr(building, "align_phones", None)
     before = (tmp_path / "robert.safetensors").stat().st_mtime_ns
     assert run(tmp_path, clip, *options) == 0
     assert (tmp_path / "robert.safetensors").stat().st_mtime_ns == before
-    # Another term makes another shelf, of the alignment that was kept.
+    # Another term makes another shard, of the alignment that was kept.
     assert run(tmp_path, clip, *options, "--shippable") == 0
     assert read_manifest(tmp_path)["robert"]["shippable"] is True
 
@@ -159,11 +159,11 @@ def test_joined_sentences_whose_words_fit(clip: Path, tmp_path: Path) -> None:
     ]
     (folder / "index.jsonl").write_text("\n".join(json.dumps(line) for line in index))
     assert run(tmp_path, clip, "grid", str(folder)) == 0
-    shelf = read_shard(tmp_path / "grid.safetensors")
+    shard = read_shard(tmp_path / "grid.safetensors")
     entry = read_manifest(tmp_path)["grid"]
     assert (entry["given"], entry["utterances"], entry["rejected"]) == (2, 1, 0.5)
-    assert shelf.starts.tolist() == [0, 50] and shelf.names == ("grid",)
-    assert (shelf.labels == UNKNOWN).mean() < 0.1
+    assert shard.starts.tolist() == [0, 50] and shard.names == ("grid",)
+    assert (shard.labels == UNKNOWN).mean() < 0.1
 
 
 def test_sentences_are_read_with_letters_by_name(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_foreign_texts(language: str) -> None:
     assert {c for text in texts for c in text} <= stock | set("0123456789 .,")
 
 
-# ------------------------------------------------------------------------------------ shelves
+# ------------------------------------------------------------------------------------ shards
 
 
 def fake_say(voice: str, text: str, *_: object) -> Utterance:
@@ -209,20 +209,20 @@ def test_test_voices_say_the_same_unheard_texts(monkeypatch: pytest.MonkeyPatch)
     assert {u.split for u in said} == set(SPLITS)
 
 
-def test_shelf_of_espeak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_shard_of_espeak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(espeak, "Espeak", FakeEspeak)
     given = argparse.Namespace(minutes=2.0, test_minutes=1.0, seed=5)
     source = build.source_of("own", "a program", given, build.espeak_speech_of)
     one, other = (build_shard(tmp_path / name, source, SilentProgress()) for name in ("a", "b"))
     assert one.read_bytes() == other.read_bytes()
     assert read_manifest(tmp_path / "a")["own"]["splits"]["train"]["utterances"] > 0
-    shelf = read_shard(one)
-    assert shelf.shippable and "a program" in shelf.attribution
-    assert 2.0 <= shelf.starts[-1] / 1500 < 2.2
-    languages = {name.split("+")[0].removeprefix("espeak ") for name in shelf.names}
+    shard = read_shard(one)
+    assert shard.shippable and "a program" in shard.attribution
+    assert 2.0 <= shard.starts[-1] / 1500 < 2.2
+    languages = {name.split("+")[0].removeprefix("espeak ") for name in shard.names}
     assert len(languages & set(sentences.LANGUAGES)) > 10 and languages & set(build.ENGLISH)
-    assert shelf.labels[0] == PHONES.index(SILENCE)
-    assert {PHONES.index("M"), PHONES.index("AA")} <= set(shelf.labels) - {UNKNOWN}
+    assert shard.labels[0] == PHONES.index(SILENCE)
+    assert {PHONES.index("M"), PHONES.index("AA")} <= set(shard.labels) - {UNKNOWN}
 
 
 def test_no_program_says_a_test_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Shelves: sound, labels and lips of one moment lie at one place, and come back from the disk."""
+"""Shards: sound, labels and lips of one moment are found together, and can be read back."""
 
 from __future__ import annotations
 
@@ -41,42 +41,42 @@ def utterance(n_samples: int, level: float, speaker: str = "a", frames: int = 0)
     )
 
 
-def shelf_of(*utterances: Utterance) -> CorpusShard:
+def shard_of(*utterances: Utterance) -> CorpusShard:
     return make_shard(
-        utterances, source="test", licence="CC0", attribution="nobody", shippable=True
+        utterances, source="test", licence="CC0", attribution="unknown", shippable=True
     )
 
 
 def test_utterances_lie_end_to_end_on_whole_frames() -> None:
     """The second one begins on a frame; what pads the first one is silence of unknown phone."""
-    shelf = shelf_of(utterance(SAMPLES_PER_FRAME * 2 + 1, 0.5, "b"), utterance(640, -1.0))
-    assert shelf.starts.tolist() == [0, 3, 4]
-    assert shelf.waveform[: 2 * SAMPLES_PER_FRAME + 1].tolist() == [16384] * 1281
-    assert not shelf.waveform[1281 : 3 * SAMPLES_PER_FRAME].any()
-    assert shelf.waveform[3 * SAMPLES_PER_FRAME :].tolist() == [-32767] * 640
-    assert [shelf.names[i] for i in shelf.speakers] == ["b", "a"]
-    known = shelf.labels == PHONES.index("P")
+    shard = shard_of(utterance(SAMPLES_PER_FRAME * 2 + 1, 0.5, "b"), utterance(640, -1.0))
+    assert shard.starts.tolist() == [0, 3, 4]
+    assert shard.waveform[: 2 * SAMPLES_PER_FRAME + 1].tolist() == [16384] * 1281
+    assert not shard.waveform[1281 : 3 * SAMPLES_PER_FRAME].any()
+    assert shard.waveform[3 * SAMPLES_PER_FRAME :].tolist() == [-32767] * 640
+    assert [shard.names[i] for i in shard.speakers] == ["b", "a"]
+    known = shard.labels == PHONES.index("P")
     assert known.tolist() == [True] * 5 + [False] + [True] * 2
-    assert shelf.labels[5] == UNKNOWN and not shelf.has_lips
+    assert shard.labels[5] == UNKNOWN and not shard.has_lips
 
 
 def test_lips_lie_beside_their_sound() -> None:
     """Too long a picture is cut, too short a one holds its last frame."""
-    shelf = shelf_of(utterance(3 * 640, 0, frames=5), utterance(4 * 640, 0, frames=2))
-    assert shelf.lips[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 1, 1]
-    assert shelf.mouth[:, 1, 1].tolist() == [0, 1, 2, 0, 1, 1, 1]
-    assert len(shelf.labels) == LABELS_PER_FRAME * len(shelf.lips) == 14
+    shard = shard_of(utterance(3 * 640, 0, frames=5), utterance(4 * 640, 0, frames=2))
+    assert shard.lips[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 1, 1]
+    assert shard.mouth[:, 1, 1].tolist() == [0, 1, 2, 0, 1, 1, 1]
+    assert len(shard.labels) == LABELS_PER_FRAME * len(shard.lips) == 14
     with pytest.raises(ValueError, match="all utterances"):
-        shelf_of(utterance(640, 0, frames=1), utterance(640, 0))
+        shard_of(utterance(640, 0, frames=1), utterance(640, 0))
 
 
 def test_loud_sound_is_clipped_and_does_not_wrap() -> None:
-    assert shelf_of(utterance(640, 1.5)).waveform.min() == 32767
+    assert shard_of(utterance(640, 1.5)).waveform.min() == 32767
 
 
 def test_no_utterance_at_all() -> None:
     with pytest.raises(TalkheadError, match="no utterance"):
-        shelf_of()
+        shard_of()
 
 
 def test_labels_are_of_the_phone_at_their_moment() -> None:
@@ -102,21 +102,21 @@ def test_phones_that_meet_on_a_label_leave_no_gap() -> None:
     assert labels.tolist() == [*expected, UNKNOWN]
 
 
-def test_a_shelf_comes_back_from_the_disk(tmp_path: Path) -> None:
+def test_a_shard_comes_back_from_the_disk(tmp_path: Path) -> None:
     split = replace(utterance(1000, 0.1, "\u00e9", frames=2), split="test")
-    shelf = shelf_of(utterance(700, 0.2, frames=2), split)
-    write_shard(tmp_path / "s.safetensors", shelf)
+    shard = shard_of(utterance(700, 0.2, frames=2), split)
+    write_shard(tmp_path / "s.safetensors", shard)
     back = read_shard(tmp_path / "s.safetensors")
-    for name, value in vars(shelf).items():
+    for name, value in vars(shard).items():
         assert np.array_equal(getattr(back, name), value), name
     assert back.splits.tolist() == [0, 2] and back.names == ("a", "\u00e9")
 
 
 @pytest.mark.parametrize("lost", ["facts", "labels"])
-def test_a_damaged_shelf_is_named(tmp_path: Path, lost: str) -> None:
+def test_a_damaged_shard_is_named(tmp_path: Path, lost: str) -> None:
     path = tmp_path / "s.safetensors"
-    write_shard(path, shelf_of(utterance(700, 0.2)))
+    write_shard(path, shard_of(utterance(700, 0.2)))
     tensors = read_tensors(path)
     write_tensors(path, {name: value for name, value in tensors.items() if name != lost})
-    with pytest.raises(TalkheadError, match=r"s\.safetensors: this is no shelf"):
+    with pytest.raises(TalkheadError, match=r"s\.safetensors: this is not a shard"):
         read_shard(path)

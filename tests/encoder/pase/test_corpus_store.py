@@ -1,4 +1,4 @@
-"""The folder of a corpus: shelves are made once, again when their inputs change, and described."""
+"""The folder of a corpus: shards are made once, again when their inputs change, and described."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from talkhead.storage import sha256_of
 
 
 def source(name: str, inputs: Mapping[str, Any], calls: list[str], licence: str = "CC0") -> Source:
-    """Two utterances of 2 s of four given; half of each is labelled. calls: grows when harvested."""
+    """Two utterances of 2 s of four given; half of each is labelled. calls: grows when they are read."""
 
-    def harvest() -> ShardContents:
+    def read() -> ShardContents:
         calls.append(name)
         sound = np.zeros(32000, np.float32)
         made = [
@@ -36,10 +36,10 @@ def source(name: str, inputs: Mapping[str, Any], calls: list[str], licence: str 
         ]
         return ShardContents(iter(made), 4)
 
-    return Source(name, f"source {name}", licence, "A. N. Other", False, inputs, harvest)
+    return Source(name, f"source {name}", licence, "A. N. Other", False, inputs, read)
 
 
-def test_a_shelf_is_made_again_only_when_its_inputs_change(tmp_path: Path) -> None:
+def test_a_shard_is_made_again_only_when_its_inputs_change(tmp_path: Path) -> None:
     calls: list[str] = []
     for inputs, licence in (({"a": 1}, "CC0"), ({"a": 1}, "CC0"), ({"a": 2}, "CC0")):
         path = build_shard(tmp_path, source("one", inputs, calls, licence), SilentProgress())

@@ -48,7 +48,7 @@ def test_a_vector_hears_to_its_look_ahead_and_no_further(pase: Pase) -> None:
     """The gradient of one vector reaches exactly LOOKAHEAD_S past its moment."""
     waveform = _noise(16_000).requires_grad_()
     number = 20
-    pase.heard(waveform).features[0, number].sum().backward()
+    pase.encode_audio(waveform).features[0, number].sum().backward()
     assert waveform.grad is not None
     heard = torch.nonzero(waveform.grad[0]).flatten()
     last_s = (int(heard.max()) + 1) / 16_000 - number / model.RATE
@@ -57,8 +57,8 @@ def test_a_vector_hears_to_its_look_ahead_and_no_further(pase: Pase) -> None:
 
 def test_vectors_and_frames_are_counted_as_the_corpus_counts(pase: Pase) -> None:
     with torch.no_grad():
-        heard = pase.heard(_noise(640 * 7))
-        seen = pase.seen(torch.rand(1, 7, LIPS_HEIGHT, LIPS_WIDTH))
+        heard = pase.encode_audio(_noise(640 * 7))
+        seen = pase.encode_lips(torch.rand(1, 7, LIPS_HEIGHT, LIPS_WIDTH))
     assert heard.features.shape == (1, 14, SMALL.dim)
     assert heard.logits.shape == (1, 14, len(PHONES))
     assert seen.features.shape == (1, 7, SMALL.dim)
@@ -69,7 +69,7 @@ def test_the_eye_sees_a_stack_of_frames(pase: Pase) -> None:
     other = lips.clone()
     other[0, 7] = other[0, 7].flip(0)  # the mean over time stays as it was
     with torch.no_grad():
-        changed = (pase.seen(lips).features - pase.seen(other).features)[0].abs().amax(1) > 1e-6
+        changed = (pase.encode_lips(lips).features - pase.encode_lips(other).features)[0].abs().amax(1) > 1e-6
     assert torch.nonzero(changed).flatten().tolist() == [5, 6, 7, 8, 9]
 
 
@@ -77,8 +77,8 @@ def test_a_mask_takes_the_place_of_what_is_heard(pase: Pase) -> None:
     n_vectors = 50
     hidden = torch.ones(1, n_vectors + model.DELAY, dtype=torch.bool)
     with torch.no_grad():
-        one = pase.heard(_noise(16_000, 1), hidden).features
-        two = pase.heard(_noise(16_000, 2), hidden).features
+        one = pase.encode_audio(_noise(16_000, 1), hidden).features
+        two = pase.encode_audio(_noise(16_000, 2), hidden).features
     torch.testing.assert_close(one, two)
 
 
@@ -120,7 +120,7 @@ def test_weights_round_trip(tmp_path: Path, pase: Pase) -> None:
     assert back.config == SMALL
     with torch.no_grad():
         torch.testing.assert_close(
-            back.heard(_noise(3200)).features, pase.heard(_noise(3200)).features, rtol=0, atol=0
+            back.encode_audio(_noise(3200)).features, pase.encode_audio(_noise(3200)).features, rtol=0, atol=0
         )
     torch.testing.assert_close(meeting.seen.weight, contrast.seen.weight)
 
@@ -142,13 +142,13 @@ def test_detail_is_what_was_heard_or_what_was_to_be_expected(logit: float, trust
     torch.nn.init.constant_(detail.gate.bias, logit)
     inputs, hidden = torch.randn(2, 5, 192), torch.randn(2, 5, 256)
     wanted = inputs if trusted else detail.expected(hidden)
-    torch.testing.assert_close(detail.cleared(inputs, hidden), wanted)
+    torch.testing.assert_close(detail.denoise(inputs, hidden), wanted)
 
 
 def test_detail_need_not_be_cleared() -> None:
     detail = AcousticFeatures(PaseConfig(clears=False))
     inputs = torch.randn(2, 5, 192)
-    assert detail.cleared(inputs, torch.randn(2, 5, 256)) is inputs
+    assert detail.denoise(inputs, torch.randn(2, 5, 256)) is inputs
     assert not list(detail.parameters())
 
 

@@ -67,7 +67,7 @@ def test_some_speakers_of_training_are_for_validation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["{", "3", '{"file": "a"}', '{"file": "a", "phones": 3}'])
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "index.jsonl").write_text(entry(0, "train") + "\n" + line)
-    with pytest.raises(TalkheadError, match="line 2 is no utterance"):
+    with pytest.raises(TalkheadError, match="line 2 is not an utterance"):
         read_speechocean(tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
 def test_what_was_aligned_is_not_aligned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that was stopped after two of five goes on with the other three."""
+    """A run that was stopped after two of five resumes with the other three."""
 
     class Counting:
         seen = 0

@@ -44,7 +44,7 @@ def _speech(n_frames: int, seed: int) -> tuple[Float32, Float32]:
     return sound.astype(np.float32), levels.astype(np.float32)
 
 
-def _shelf(mouths: bool = True) -> CorpusShard:
+def _shard(mouths: bool = True) -> CorpusShard:
     utterances = []
     for index in range(12):
         sound, levels = _speech(75, index)
@@ -76,7 +76,7 @@ def _person() -> tuple[FaceModel, Float32]:
 
 @pytest.fixture(scope="module")
 def prior() -> Prior:
-    return train_prior([_shelf()], MelEncoder(), SMALL, 0, SilentProgress())
+    return train_prior([_shard()], MelEncoder(), SMALL, 0, SilentProgress())
 
 
 def test_codes_are_carried_over_into_another_basis() -> None:
@@ -111,7 +111,7 @@ def test_a_net_begins_with_the_motion_of_the_prior(prior: Prior) -> None:
 
 
 def test_the_same_seed_gives_the_same_prior(prior: Prior) -> None:
-    again = train_prior([_shelf()], MelEncoder(), SMALL, 0, SilentProgress()).tensors()
+    again = train_prior([_shard()], MelEncoder(), SMALL, 0, SilentProgress()).tensors()
     ours = prior.tensors()
     assert ours.keys() == again.keys()
     assert all(torch.equal(value, again[name]) for name, value in ours.items())
@@ -172,18 +172,18 @@ def test_other_features_are_refused(prior: Prior) -> None:
             fit_predictor(footage, SMALL, 0, SilentProgress(), prior)
 
 
-def test_shelves_without_mouths_are_refused() -> None:
-    with pytest.raises(TalkheadError, match="no shelf holds mouths"):
-        train_prior([_shelf(mouths=False)], MelEncoder(), SMALL, 0, SilentProgress())
-    odd = replace(_shelf(), mouth=np.zeros((900, 40, 2), np.float32))
+def test_shards_without_mouths_are_refused() -> None:
+    with pytest.raises(TalkheadError, match="no shard holds mouths"):
+        train_prior([_shard(mouths=False)], MelEncoder(), SMALL, 0, SilentProgress())
+    odd = replace(_shard(), mouth=np.zeros((900, 40, 2), np.float32))
     with pytest.raises(TalkheadError, match="mouths of 40 points"):
         train_prior([odd], MelEncoder(), SMALL, 0, SilentProgress())
 
 
 def test_only_the_training_part_is_learned_from(prior: Prior) -> None:
-    shelf = _shelf()
-    mouth, waveform = shelf.mouth.copy(), shelf.waveform.copy()
+    shard = _shard()
+    mouth, waveform = shard.mouth.copy(), shard.waveform.copy()
     mouth[-75:], waveform[-75 * SAMPLES_PER_FRAME :] = np.nan, 0
-    spoilt = replace(shelf, mouth=mouth, waveform=waveform)
+    spoilt = replace(shard, mouth=mouth, waveform=waveform)
     again = train_prior([spoilt], MelEncoder(), SMALL, 0, SilentProgress()).tensors()
     assert all(torch.equal(value, again[name]) for name, value in prior.tensors().items())
