@@ -45,8 +45,7 @@ def begin_case() -> None:
 def patch() -> None:
     """Ready this process."""
     from talkhead import media
-    from talkhead.app import dub
-    from talkhead.app import resume
+    from talkhead.app import dub, resume
     from talkhead.media import reader
     from talkhead.preprocess.landmarks import FaceTracker
 
