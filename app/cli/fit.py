@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from talkhead.app.choices import MAX_SEED, RENDERERS
+from talkhead.app.choices import MAX_SEED
 from talkhead.app.cli.console import print_line
 from talkhead.app.cli.console import show as show_result
 from talkhead.app.cli.options import (
