@@ -9,6 +9,7 @@ from talkhead.lazy import lazy_attributes
 
 __version__ = "0.1.0"
 __all__ = [
+    "DubOptions",
     "DubResult",
     "EvaluateOptions",
     "EvaluateResult",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:  # for editors and type checkers; when run, see __getattr__
-    from talkhead.app.dub import DubResult, dub
+    from talkhead.app.dub import DubOptions, DubResult, dub
     from talkhead.app.evaluate import EvaluateResult, evaluate, evaluate_pair
     from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
     from talkhead.app.fit import FitResult, fit
@@ -38,7 +39,7 @@ else:
     __getattr__ = lazy_attributes(
         __name__,
         {
-            "talkhead.app.dub": ("DubResult", "dub"),
+            "talkhead.app.dub": ("DubOptions", "DubResult", "dub"),
             "talkhead.app.evaluate": ("EvaluateResult", "evaluate", "evaluate_pair"),
             "talkhead.app.evaluation.evaluate_identity": ("EvaluateOptions",),
             "talkhead.app.fit": ("FitResult", "fit"),

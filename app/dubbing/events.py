@@ -1,4 +1,4 @@
-"""What a worker reports of its job."""
+"""Events that a worker emits while it runs a job."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JobStarted:
-    """A worker has claimed a job."""
+    """A worker has claimed a job.
+
+    Attributes:
+        job_id: ID of the job.
+    """
 
     job_id: str
 
 
 @dataclass(frozen=True)
 class JobProgressed:
-    """How far a job is in a stage; total 0: not known."""
+    """Progress of a job within a stage.
+
+    Attributes:
+        job_id: ID of the job.
+        stage: Name of the stage.
+        done: Number of units that are done.
+        total: Number of units of the stage; 0 if unknown.
+    """
 
     job_id: str
     stage: str
@@ -26,9 +37,15 @@ class JobProgressed:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """What became of a job: its status is that of its file now; "" if it was not to be had.
+    """Outcome of an attempt to run a job.
 
-    halt: why nothing else can be done either, as on a full disk; "" else.
+    Attributes:
+        job_id: ID of the job.
+        status: Status of the job after the attempt; "" if the job could not be claimed.
+        reason: Reason of the last failure.
+        retry_at: Unix time before which the job is not retried.
+        result: Values recorded for a job that is done.
+        halt: Reason why no other job can run either, such as a full disk; "" otherwise.
     """
 
     job_id: str

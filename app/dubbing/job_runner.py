@@ -1,4 +1,4 @@
-"""One job from its claim to its end, by whoever works on it: a worker process, a cluster's driver."""
+"""Run one job: claim it, execute its task, publish its files, record the outcome."""
 
 from __future__ import annotations
 
@@ -31,49 +31,72 @@ from talkhead.storage import (
 FINISHED, MARKER = "finished", "finished.json"
 PROGRESS_INTERVAL_S = 0.5
 MIN_FREE_BYTES = 16 * 2**20
-"""A job that fails with less than this free has failed for want of space, whatever it said."""
+"""A failure with less free disk space than this is attributed to the full disk."""
 
 
 class RunTask(Protocol):
-    """Does a task. products: an empty folder for its finished files, the one named like the output
-    among them. work: keeps what an interrupted call has made. Returns what is to be remembered."""
+    """Function that executes a task."""
 
     def __call__(
         self, task: Task, work: Path, products: Path, progress: Progress
-    ) -> Mapping[str, Any]: ...
+    ) -> Mapping[str, Any]:
+        """Execute a task.
+
+        Args:
+            task: The task.
+            work: Folder for intermediate files. It is kept if the call is interrupted.
+            products: Empty folder for the finished files, one of them named like the output.
+            progress: Receiver of the task's progress.
+
+        Returns:
+            Values to record for the job.
+        """
 
 
 class JobCancelledError(Exception):
-    """Somebody wants the job stopped."""
+    """The job was cancelled while it was running."""
 
 
 class HaltError(TalkheadError):
-    """No job can go on: what was wrong is not the job's."""
+    """No job can run, for a reason that is not specific to one job."""
 
 
 def run_job(
     store: JobStore,
     job_id: str,
-    perform: RunTask,
+    run_task: RunTask,
     max_tries: int,
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
 ) -> JobFinished:
-    """Claim a job, do it, put its files where they belong, and say so in its file.
+    """Claim a job, execute its task, move the files to their final places and update the job's file.
 
-    At whatever moment the process is killed, the next call for this job goes on from there. Raises
-    TalkheadError when not even the job's file can be written.
+    If the process is killed at any moment, the next call for this job resumes there.
+
+    Args:
+        store: The job store.
+        job_id: ID of the job.
+        run_task: Function that executes the task.
+        max_tries: Number of failures after which the job is marked as failed.
+        emit: Function that receives JobStarted and JobProgressed events.
+
+    Returns:
+        The outcome. Errors of the task are recorded in it and in the job's file.
+
+    Raises:
+        TalkheadError: If the job's file cannot be written.
     """
     with store.claim(job_id) as claim:
         if claim is None:
             return JobFinished(job_id)
-        tell(JobStarted(job_id))
-        progress = _ToldProgress(store, job_id, tell)
+        emit(JobStarted(job_id))
+        progress = _EventProgress(store, job_id, emit)
         halt = ""
         try:
-            claim.complete(_done(claim.job, store.work_path(job_id), perform, progress))
+            result = _complete(claim.job, store.work_path(job_id), run_task, progress)
+            claim.complete(result)
         except JobCancelledError:
             claim.cancel()
-        except Exception as error:  # whatever is wrong with one job, the others go on
+        except Exception as error:  # an error in one job must not stop the others
             if isinstance(error, HaltError) or _is_disk_full(error, store, claim.job):
                 claim.requeue()
                 halt = one_line(error)
@@ -83,28 +106,28 @@ def run_job(
         return JobFinished(job_id, job.status, job.reason, job.retry_at, job.result, halt)
 
 
-def _done(job: Job, work: Path, perform: RunTask, progress: Progress) -> Mapping[str, Any]:
-    """The result of a job whose files are now in place.
+def _complete(job: Job, work: Path, run_task: RunTask, progress: Progress) -> Mapping[str, Any]:
+    """Produce a job's files, move them to their final places and return the values to record.
 
-    The marker is written when all files are finished: from then on nothing is made again, and what
-    has not been moved to its place yet is moved.
+    The marker is written once all files are finished. From then on the task is not executed again; only
+    files that have not been moved yet are moved.
     """
     output = Path(job.task.output)
-    if not _is_made(work, output.parent):
+    if not _has_products(work, output.parent):
         if output.name:
             check_subtitles_free(output, build_options(job.task.options))
-        _make(job.task, work, perform, progress)
-    made = read_object(work / MARKER, _Made, "Remove it, and run the same command again")
-    for name in made.files:
+        _execute(job.task, work, run_task, progress)
+    marker = read_object(work / MARKER, _Marker, "Remove it, and run the same command again")
+    for name in marker.files:
         publish(work / FINISHED / name, output.parent / name)
     if output.name:
-        settle(output, made.files)
-    return dict(made.result)
+        settle(output, marker.files)
+    return dict(marker.result)
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What a marker says: the finished files, plain names, and what is to be remembered of the job."""
+class _Marker:
+    """Content of a marker: plain names of the finished files, and the values to record for the job."""
 
     files: tuple[str, ...]
     result: Mapping[str, Any]
@@ -112,34 +135,34 @@ class _Made:
     def __post_init__(self) -> None:
         for name in self.files:
             if name in ("", ".", "..") or Path(name).name != name:
-                raise ContentError(f"{shown(name)} is no name of a finished file")
+                raise ContentError(f"{shown(name)} is not a plain file name")
 
 
-def _is_made(work: Path, folder: Path) -> bool:
-    """Whether all files are finished, and each of them is here still or in its place, the folder."""
+def _has_products(work: Path, folder: Path) -> bool:
+    """Check that all files are finished and that each is still in `work` or already in `folder`."""
     if not (work / MARKER).exists():
         return False
     try:
-        names = read_object(work / MARKER, _Made, "").files
+        names = read_object(work / MARKER, _Marker, "").files
     except PackageError:
         return False
     return all((work / FINISHED / name).exists() or (folder / name).exists() for name in names)
 
 
-def _make(task: Task, work: Path, perform: RunTask, progress: Progress) -> None:
-    """Do the task; its marker says which files that made, and what is to be remembered."""
+def _execute(task: Task, work: Path, run_task: RunTask, progress: Progress) -> None:
+    """Execute the task, then write a marker with its files and the values to record."""
     start = time.perf_counter()
     products, marker = work / FINISHED, work / MARKER
-    remove(marker)  # before the files that it speaks of
+    remove(marker)  # before the files that it names
     remove(products)
     make_folder(products)
-    result = dict(perform(task, work, products, progress))
+    result = dict(run_task(task, work, products, progress))
     result["seconds"] = round(time.perf_counter() - start, 3)
     write_json(marker, {"files": product_names(products, Path(task.output)), "result": result})
 
 
 def _is_disk_full(error: BaseException, store: JobStore, job: Job) -> bool:
-    """Whether a job failed because there is no space where it works or where its output goes."""
+    """Check whether a job failed because the disk of the store or of the output is full."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -149,35 +172,35 @@ def _is_disk_full(error: BaseException, store: JobStore, job: Job) -> bool:
     return any(f.is_dir() and shutil.disk_usage(f).free < MIN_FREE_BYTES for f in folders)
 
 
-class _ToldProgress:
-    """Tells a coordinator now and then, and stops a job that was cancelled."""
+class _EventProgress:
+    """Progress that emits an event at intervals, and stops a job that was cancelled."""
 
-    def __init__(self, store: JobStore, job_id: str, tell: Callable[[Event], None]) -> None:
-        self._store, self._job_id, self._tell = store, job_id, tell
-        self._told = 0.0
+    def __init__(self, store: JobStore, job_id: str, emit: Callable[[Event], None]) -> None:
+        self._store, self._job_id, self._emit = store, job_id, emit
+        self._emitted = 0.0
 
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
         """See Progress."""
-        self._told = 0.0
-        yield _ToldStep(self, name, total or 0, done)
+        self._emitted = 0.0
+        yield _EventStep(self, name, total or 0, done)
 
     def message(self, text: str) -> None:
         """See Progress."""
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """Tell, unless that was done just now."""
+        """Emit an event unless the last one is too recent."""
         now = time.monotonic()
-        if now - self._told < PROGRESS_INTERVAL_S and done != total:
+        if now - self._emitted < PROGRESS_INTERVAL_S and done != total:
             return
-        self._told = now
+        self._emitted = now
         if self._store.is_cancelling(self._job_id):
             raise JobCancelledError
-        self._tell(JobProgressed(self._job_id, stage, done, total))
+        self._emit(JobProgressed(self._job_id, stage, done, total))
 
 
-class _ToldStep:
-    def __init__(self, progress: _ToldProgress, name: str, total: int, done: int) -> None:
+class _EventStep:
+    def __init__(self, progress: _EventProgress, name: str, total: int, done: int) -> None:
         self._progress, self._name, self._total, self._done = progress, name, total, done
         self.advance(0)
 
@@ -193,7 +216,18 @@ class _ToldStep:
 
 
 def job_state(store: JobStore, job_id: str) -> JobFinished:
-    """What has become of a job that somebody else has, or had until it died."""
+    """Look up the state of a job that another process claimed. Queue it again if that process died.
+
+    Args:
+        store: The job store.
+        job_id: ID of the job.
+
+    Returns:
+        The state; a job whose file was removed counts as cancelled.
+
+    Raises:
+        TalkheadError: If the job's file cannot be read or moved.
+    """
     store.recover([job_id])
     job = store.find(job_id)
     if job is None:

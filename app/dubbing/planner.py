@@ -1,4 +1,4 @@
-"""Rows of a table -> tasks: which identity each needs, and which must be fitted first."""
+"""Plan the tasks of a table: the identity that each row needs, and the identities to fit first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.choices import DEFAULT_PRESET
-from talkhead.app.dubbing.job import FIT, Task
+from talkhead.app.dubbing.job import FIT, SPEAK, Task
 from talkhead.app.dubbing.table import FindIdentity, Row
 from talkhead.app.home.identities import (
     DEFAULT_RENDERER,
@@ -23,9 +23,14 @@ from talkhead.storage import read_json, sha256_of, translate_os_errors, write_js
 
 
 def identity_finder(home: Home) -> FindIdentity:
-    """A function that gives the name of an identity of home, or the folder of one that lies elsewhere.
+    """Make a function that resolves the identities of a table; see FindIdentity.
 
-    It raises TalkheadError for one that can't be used now.
+    Args:
+        home: The home folder.
+
+    Returns:
+        A function that returns the name of an identity in the home folder, or the folder of a package
+        elsewhere. It raises TalkheadError if the identity cannot be used now.
     """
 
     def find(text: str, path: Path) -> str:
@@ -33,8 +38,8 @@ def identity_finder(home: Home) -> FindIdentity:
             return text
         if home.is_under_way(text):
             raise TalkheadError(
-                f"identity {text}: is still being fitted, or its fit was interrupted. Wait for it, or "
-                "run the same talkhead fit again"
+                f"identity {text}: is still being fitted, or its fit was interrupted. Wait until it "
+                "ends, or run the same talkhead fit again"
             )
         found = home.resolve(path)
         return found.name if found.parent == home.identities_dir else str(found)
@@ -43,11 +48,17 @@ def identity_finder(home: Home) -> FindIdentity:
 
 
 def package_finder(home: Home) -> Callable[[Task], str]:
-    """A function from a task to the `package_fingerprint` of the package it would use now; "" where no
-    package can be read."""
+    """Make a function that fingerprints the package that a task would use now.
+
+    Args:
+        home: The home folder.
+
+    Returns:
+        A function from a task to the `package_fingerprint`; "" if no package can be read.
+    """
 
     @cache
-    def state(identity: str, renderer: str) -> str:
+    def fingerprint(identity: str, renderer: str) -> str:
         try:
             path = home.resolve(identity)
             return package_fingerprint(
@@ -56,53 +67,85 @@ def package_finder(home: Home) -> Callable[[Task], str]:
         except PackageError:
             return ""
 
-    return lambda task: state(task.identity, task.renderer)
+    return lambda task: fingerprint(task.identity, task.renderer)
 
 
 def plan(
     rows: Iterable[Row],
     home: Home,
     open_fits: Sequence[Task] = (),
-    tell: Callable[[str], None] = lambda note: None,
+    notify: Callable[[str], None] = lambda note: None,
 ) -> list[Task]:
-    """The tasks of rows: a fit for each video whose person isn't known yet, and a line for each row.
+    """Plan the tasks of rows: a fit for each video of an unknown person, and a rendering for each row.
 
-    open_fits: asked for by other tables, and not made yet; those of whoever speaks here are among the
-    tasks, as lines have to wait for them. tell: is told of what is not done as a row says.
+    Args:
+        rows: The rows.
+        home: The home folder.
+        open_fits: Unfinished fits of other tables. Those of identities that speak here are among the
+            returned tasks, as rendering has to wait for them.
+        notify: Function that receives a message for each setting of a row that has no effect.
+
+    Returns:
+        The tasks, fits first.
+
+    Raises:
+        TalkheadError: If a video cannot be read.
     """
-    casting = IdentityPlanner(home, open_fits, tell)
+    planner = IdentityPlanner(home, open_fits, notify)
     try:
-        lines = [casting.line(row) for row in rows]
+        tasks = [planner.plan_row(row) for row in rows]
     finally:
-        casting.sums.save()  # also of a call that breaks off: large videos are not read in vain
-    speaking = {line.identity for line in lines}
+        planner.checksums.save()  # after an error, too: large videos need not be read again
+    speaking = {task.identity for task in tasks}
     others = {fit.id: fit for fit in open_fits if fit.identity in speaking}
-    return [*{**others, **casting.fits}.values(), *lines]
+    return [*{**others, **planner.fits}.values(), *tasks]
 
 
 class IdentityPlanner:
-    """Who speaks: the person of each video, by its content, fitted or to be fitted."""
+    """Finds the identity of each row and the fits that are needed. Videos are recognized by content.
 
-    def __init__(self, home: Home, open_fits: Sequence[Task], tell: Callable[[str], None]) -> None:
-        self._home, self._tell = home, tell
-        people = list(_people(home))
-        self._presets = {p.name: fit.preset for _, p in people for fit in p.fits.values()}
-        self._known = dict(people)
+    Args:
+        home: The home folder.
+        open_fits: Unfinished fits of other tables.
+        notify: Function that receives a message for each setting of a row that has no effect.
+
+    Attributes:
+        checksums: Checksums of the videos.
+        fits: The fits that the rows need, by ID.
+    """
+
+    def __init__(
+        self, home: Home, open_fits: Sequence[Task], notify: Callable[[str], None]
+    ) -> None:
+        self._home, self._notify = home, notify
+        identities = list(_known_identities(home))
+        self._presets = {i.name: fit.preset for _, i in identities for fit in i.fits.values()}
+        self._known = dict(identities)
         for task in open_fits:
-            person = self._known.setdefault(task.digest, KnownIdentity(task.identity, {}))
-            person.fits.setdefault(task.renderer, task)
+            known = self._known.setdefault(task.digest, KnownIdentity(task.identity, {}))
+            known.fits.setdefault(task.renderer, task)
         self._open = {task.id for task in open_fits}
-        self._noted: set[str] = set()
-        self.sums = Checksums.of_home(home)
+        self._notified: set[str] = set()
+        self.checksums = Checksums.of_home(home)
         self.fits: dict[str, Task] = {}
 
-    def line(self, row: Row) -> Task:
-        """The task of a row."""
+    def plan_row(self, row: Row) -> Task:
+        """Plan the task of a row and add its fit to `fits` if one is needed.
+
+        Args:
+            row: The row.
+
+        Returns:
+            The task.
+
+        Raises:
+            TalkheadError: If the row's video cannot be read.
+        """
         fit = None if row.identity or row.video is None else self._fit(row, row.video)
         name = row.identity or (fit.identity if fit else "")
         self._note_preset(row, name, fit.preset if fit else self._presets.get(name, ""))
         return Task(
-            "line",
+            SPEAK,
             name,
             audio=str(row.audio),
             output=str(row.output),
@@ -114,54 +157,59 @@ class IdentityPlanner:
         )
 
     def _fit(self, row: Row, video: Path) -> Task:
-        """The fit of a video's person and renderer; it is among `fits` if it must still be made."""
-        digest = self.sums.of(video)
-        person = self._known.get(digest)
-        if person is None:
-            person = self._known[digest] = KnownIdentity(self._free_name(video, digest), {})
-        renderer = row.renderer or next(iter(person.fits), DEFAULT_RENDERER)
-        known = person.fits.get(renderer)
+        """Return the fit of a video and renderer. Add it to `fits` if it is not done."""
+        digest = self.checksums.of(video)
+        identity = self._known.get(digest)
+        if identity is None:
+            identity = self._known[digest] = KnownIdentity(self._free_name(video, digest), {})
+        renderer = row.renderer or next(iter(identity.fits), DEFAULT_RENDERER)
+        known = identity.fits.get(renderer)
         if known is not None and known.id not in self._open:
             return known
         task = Task(
             FIT,
-            person.name,
+            identity.name,
             video=str(video),
             digest=digest,
             renderer=renderer,
             preset=row.preset or (known.preset if known else DEFAULT_PRESET),
         )
-        self._open.discard(task.id)  # what the first row says of it holds
-        person.fits[renderer] = self.fits[task.id] = task
+        self._open.discard(task.id)  # the first row determines its settings
+        identity.fits[renderer] = self.fits[task.id] = task
         return task
 
     def _free_name(self, video: Path, digest: str) -> str:
         name = name_from_video(video)
-        taken = {*self._home.names(), *(person.name for person in self._known.values())}
+        taken = {*self._home.names(), *(identity.name for identity in self._known.values())}
         return name if name not in taken else f"{name[:50]}-{digest[:8]}"
 
     def _note_preset(self, row: Row, name: str, preset: str) -> None:
-        """Tell, once of each person, that they are fitted otherwise than a row says."""
-        if row.preset in ("", preset) or name in self._noted:
+        """Notify, once per identity, that a row asks for another preset than the identity has."""
+        if row.preset in ("", preset) or name in self._notified:
             return
-        self._noted.add(name)
-        self._tell(
+        self._notified.add(name)
+        self._notify(
             f"line {row.line}: preset {row.preset} is not used: {name} is fitted "
-            f"{f'with {preset}' if preset else 'already'}. To fit them anew: talkhead fit "
+            f"{f'with {preset}' if preset else 'already'}. To fit it again: talkhead fit "
             f"--preset {row.preset}"
         )
 
 
 @dataclass(frozen=True)
 class KnownIdentity:
-    """Who is in a video, and the fits of their renderers, done or to be done; first the default one."""
+    """The identity of a video.
+
+    Attributes:
+        name: Its name.
+        fits: Its fits by renderer, done or not; the default renderer comes first.
+    """
 
     name: str
     fits: dict[str, Task]
 
 
-def _people(home: Home) -> Iterator[tuple[str, KnownIdentity]]:
-    """The checksum of the footage of each identity, and who it is."""
+def _known_identities(home: Home) -> Iterator[tuple[str, KnownIdentity]]:
+    """Yield each identity with the checksum of its footage."""
     for name in home.names():
         path = home.identity_dir(name)
         try:
@@ -170,53 +218,88 @@ def _people(home: Home) -> Iterator[tuple[str, KnownIdentity]]:
             continue
         digest, preset = manifest.source.sha256, manifest.preset
         renderers = dict.fromkeys([manifest.default_renderer, *manifest.renderers])
-        made = Task(FIT, name, digest=digest, preset=preset)
-        yield digest, KnownIdentity(name, {one: replace(made, renderer=one) for one in renderers})
+        fit = Task(FIT, name, digest=digest, preset=preset)
+        yield digest, KnownIdentity(name, {one: replace(fit, renderer=one) for one in renderers})
 
 
 class Checksums:
-    """SHA-256 of files, kept in a file once saved: large videos are read once."""
+    """Cache of the SHA-256 of files, stored in a JSON file, so that large videos are read only once.
+
+    Args:
+        path: The JSON file. It need not exist; damaged entries are ignored.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._is_saved = path, True
         try:
-            held = read_json(path) if path.exists() else {}
+            stored = read_json(path) if path.exists() else {}
         except PackageError:
-            held = {}
-        items = held.items() if isinstance(held, dict) else ()
-        self._kept: dict[str, list[Any]] = {
-            name: kept
-            for name, kept in items
-            if isinstance(kept, list) and [type(value) for value in kept] == [int, int, str]
+            stored = {}
+        items = stored.items() if isinstance(stored, dict) else ()
+        self._entries: dict[str, list[Any]] = {
+            name: entry
+            for name, entry in items
+            if isinstance(entry, list) and [type(value) for value in entry] == [int, int, str]
         }
 
     @classmethod
     def of_home(cls, home: Home) -> Checksums:
-        """Those that are kept in a home folder."""
+        """Open the checksums of a home folder.
+
+        Args:
+            home: The home folder.
+
+        Returns:
+            The checksums.
+        """
         return cls(home.path / "jobs" / "checksums.json")
 
     def forget(self, digests: Collection[str]) -> list[str]:
-        """The paths of the files with those checksums, which are now kept no more."""
-        paths = [path for path, kept in self._kept.items() if kept[-1] in digests]
+        """Remove checksums and save.
+
+        Args:
+            digests: The checksums to remove.
+
+        Returns:
+            Paths of the files that had them.
+
+        Raises:
+            TalkheadError: If the JSON file cannot be written.
+        """
+        paths = [path for path, entry in self._entries.items() if entry[-1] in digests]
         for path in paths:
-            del self._kept[path]
+            del self._entries[path]
         self._is_saved = self._is_saved and not paths
         self.save()
         return paths
 
     def of(self, path: Path) -> str:
-        """The file's checksum. Raises TalkheadError."""
+        """Return the checksum of a file. It is computed only if the file is new or has changed.
+
+        Args:
+            path: The file.
+
+        Returns:
+            64 hexadecimal digits.
+
+        Raises:
+            TalkheadError: If the file cannot be read.
+        """
         with translate_os_errors(path):
             state = path.stat()
-        known = self._kept.get(str(path))
+        known = self._entries.get(str(path))
         now = [state.st_size, state.st_mtime_ns]
         if not (isinstance(known, list) and len(known) == 3 and known[:2] == now):
             known = [*now, sha256_of(path)]
-            self._kept[str(path)], self._is_saved = known, False
+            self._entries[str(path)], self._is_saved = known, False
         return str(known[2])
 
     def save(self) -> None:
-        """Write the file if there is something new. Raises TalkheadError."""
+        """Write the JSON file if an entry has changed.
+
+        Raises:
+            TalkheadError: If it cannot be written.
+        """
         if not self._is_saved:
-            write_json(self._path, self._kept)
+            write_json(self._path, self._entries)
             self._is_saved = True

@@ -1,13 +1,13 @@
-"""What a person sees of many jobs: a live table, a line for each end, JSON lines, or nothing."""
+"""Progress display of many jobs: a live table, one line per finished job, JSON lines, or nothing."""
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from talkhead.app.dubbing.events import Event, JobFinished, JobProgressed, JobStarted
 from talkhead.app.dubbing.job import DONE, FAILED, Job
@@ -18,18 +18,28 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 SPEAKING = "Speaking"
-"""The stage whose units are pictures."""
+"""The stage whose units are frames; see talkhead.app.resume."""
 ON_CLUSTER = "on the cluster"
-"""The stage of a job whose pictures nobody tells of before it has ended."""
+"""The stage of a job on a cluster, which reports its frames only at the end."""
 NOTES = "notes"
-"""Key of a job's result: what there is to tell of a line that was made all the same."""
+"""Key in the result of a job: messages about a video that was rendered nevertheless."""
 MAX_SHOWN = 16
-"""Jobs under way that the table shows."""
+"""Maximum number of running jobs in the table."""
 
 
 @dataclass
 class ProgressStats:
-    """What has become of n_jobs so far; n_earlier were done before this run, n_open were still to do."""
+    """Counters of a run.
+
+    Attributes:
+        n_jobs: Number of jobs.
+        n_earlier: Number of jobs that were done before the run.
+        n_open: Number of jobs that were queued or running at its start.
+        ended: Number of jobs that ended during the run, by status.
+        n_frames: Number of frames rendered during the run.
+        running: Latest progress of each running job, by ID.
+        started: Start of the run, in seconds of the monotonic clock.
+    """
 
     n_jobs: int
     n_earlier: int
@@ -39,8 +49,12 @@ class ProgressStats:
     running: dict[str, JobProgressed] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
-    def see(self, event: Event) -> None:
-        """Take note of an event."""
+    def handle(self, event: Event) -> None:
+        """Update the counters.
+
+        Args:
+            event: An event of a worker.
+        """
         if isinstance(event, JobStarted):
             self.running[event.job_id] = JobProgressed(event.job_id, "starting", 0, 0)
         elif isinstance(event, JobProgressed):
@@ -56,92 +70,134 @@ class ProgressStats:
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since the start."""
         return max(1e-6, time.monotonic() - self.started)
 
     @property
     def frames_per_s(self) -> float:
+        """Mean rate of rendering over all workers."""
         return self.n_frames / self.elapsed_s
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the end if all goes on like this; None before the first job has ended."""
+        """Estimated seconds until the end; None before the first job has ended."""
         n_ended = sum(self.ended.values())
         if not n_ended:
             return None
-        n_begun = sum(
+        n_partial = sum(
             e.done / e.total for e in self.running.values() if e.stage == SPEAKING and e.total
         )
-        n_left = self.n_open - n_ended - n_begun
-        return max(0.0, n_left) * self.elapsed_s / (n_ended + n_begun)
+        n_left = self.n_open - n_ended - n_partial
+        return max(0.0, n_left) * self.elapsed_s / (n_ended + n_partial)
 
 
 class ProgressView:
-    """Shows nothing, and keeps the tally."""
+    """Base class of the displays. It updates the counters and shows nothing.
 
-    def __init__(self, tally: ProgressStats) -> None:
-        self.tally = tally
+    Args:
+        stats: Counters of the run.
+    """
 
-    def see(self, event: Event) -> None:
-        """Something happened."""
-        self.tally.see(event)
+    def __init__(self, stats: ProgressStats) -> None:
+        self.stats = stats
 
-    def ended(self, job: Job, ended: JobFinished) -> None:
-        """A job is done, set aside or cancelled."""
-        self.tally.ended[ended.status] += 1
+    def handle(self, event: Event) -> None:
+        """Update the counters.
 
-    def delayed(self, job: Job, ended: JobFinished) -> None:
-        """A job failed, and is tried again later."""
+        Args:
+            event: An event of a worker.
+        """
+        self.stats.handle(event)
+
+    def job_finished(self, job: Job, event: JobFinished) -> None:
+        """Show that a job is done, failed or cancelled.
+
+        Args:
+            job: The job as it was before the attempt.
+            event: The outcome.
+        """
+        self.stats.ended[event.status] += 1
+
+    def job_delayed(self, job: Job, event: JobFinished) -> None:
+        """Show that a job failed and will be retried.
+
+        Args:
+            job: The job as it was before the attempt.
+            event: The outcome.
+        """
 
     def refresh(self) -> None:
-        """Show what is known now."""
+        """Show the current counters."""
 
     def close(self) -> None:
-        """Leave the screen as it is."""
+        """End the display."""
 
 
 class JsonProgressView(ProgressView):
-    """JSON lines on stderr: one for each end, one a second for the whole."""
+    """JSON lines on stderr: one per finished or delayed job, and one per second for the whole run.
 
-    def __init__(self, tally: ProgressStats) -> None:
-        super().__init__(tally)
-        self._told = 0.0
+    The events "job", "retry" and "progress" are part of the protocol of JsonProgress, which writes them.
 
-    def ended(self, job: Job, ended: JobFinished) -> None:
-        """See Board."""
-        super().ended(job, ended)
-        notes = {NOTES: ended.result[NOTES]} if NOTES in ended.result else {}
-        said = {"output": job.task.output, "reason": ended.reason, **notes}
-        self._emit("job", id=job.id, status=ended.status, **said)
+    Args:
+        stats: Counters of the run.
+        progress: Writer of the lines.
+    """
 
-    def delayed(self, job: Job, ended: JobFinished) -> None:
-        """See Board."""
-        self._emit("retry", id=job.id, reason=ended.reason, wait_s=_wait_s(ended))
+    def __init__(self, stats: ProgressStats, progress: JsonProgress | None = None) -> None:
+        super().__init__(stats)
+        self._progress = progress or JsonProgress()
+        self._refreshed = -math.inf
+
+    def job_finished(self, job: Job, event: JobFinished) -> None:
+        """Write a "job" event; see ProgressView.
+
+        Args:
+            job: The job as it was before the attempt.
+            event: The outcome.
+        """
+        super().job_finished(job, event)
+        values = {"output": job.task.output, "reason": event.reason}
+        if NOTES in event.result:
+            values[NOTES] = event.result[NOTES]
+        self._progress.emit("job", id=job.id, status=event.status, **values)
+
+    def job_delayed(self, job: Job, event: JobFinished) -> None:
+        """Write a "retry" event; see ProgressView.
+
+        Args:
+            job: The job as it was before the attempt.
+            event: The outcome.
+        """
+        self._progress.emit("retry", id=job.id, reason=event.reason, wait_s=_wait_s(event))
 
     def refresh(self) -> None:
-        """See Board."""
-        now = time.monotonic()
-        if now - self._told >= 1.0:
-            self._told = now
-            tally = self.tally
-            self._emit(
-                "progress",
-                jobs=tally.n_jobs,
-                done=tally.n_earlier + tally.ended[DONE],
-                failed=tally.ended[FAILED],
-                running=len(tally.running),
-                frames_per_s=round(tally.frames_per_s, 1),
-                left_s=None if tally.left_s is None else round(tally.left_s, 1),
-            )
-
-    def _emit(self, event: str, **values: Any) -> None:
-        JsonProgress(sys.stderr).emit(event, **values)
+        """Write a "progress" event, at most one per second."""
+        now = self._progress.clock()
+        if now - self._refreshed < self._progress.interval_s:
+            return
+        self._refreshed = now
+        stats = self.stats
+        self._progress.emit(
+            "progress",
+            jobs=stats.n_jobs,
+            done=stats.n_earlier + stats.ended[DONE],
+            failed=stats.ended[FAILED],
+            running=len(stats.running),
+            frames_per_s=round(stats.frames_per_s, 1),
+            left_s=None if stats.left_s is None else round(stats.left_s, 1),
+        )
 
 
 class LiveProgressView(ProgressView):
-    """A table on the terminal; where stderr is none, a line for each job that ends."""
+    """A live table on the terminal, or one line per finished job if stderr is not a terminal.
 
-    def __init__(self, tally: ProgressStats, console: Console | None = None) -> None:
-        super().__init__(tally)
+    Args:
+        stats: Counters of the run.
+        console: Console to write to; stderr by default.
+    """
+
+    def __init__(self, stats: ProgressStats, console: Console | None = None) -> None:
+        super().__init__(stats)
         from rich.console import Console
         from rich.live import Live
 
@@ -156,24 +212,34 @@ class LiveProgressView(ProgressView):
         if self._console.is_terminal:
             self._live.start()
 
-    def ended(self, job: Job, ended: JobFinished) -> None:
-        """See Board."""
-        super().ended(job, ended)
-        goal = Path(job.task.output or job.task.identity).name
-        told = ended.result.get(NOTES, ()) if ended.status == DONE else [ended.reason]
-        self._say(": ".join([f"{ended.status:<9} {goal}", *filter(None, told)]))
+    def job_finished(self, job: Job, event: JobFinished) -> None:
+        """Print a line; see ProgressView.
 
-    def delayed(self, job: Job, ended: JobFinished) -> None:
-        """See Board."""
-        if ended.reason:
-            self._say(f"again in {_wait_s(ended):.0f} s: {job.id}: {ended.reason}")
+        Args:
+            job: The job as it was before the attempt.
+            event: The outcome.
+        """
+        super().job_finished(job, event)
+        name = Path(job.task.output or job.task.identity).name
+        details = event.result.get(NOTES, ()) if event.status == DONE else [event.reason]
+        self._print(": ".join([f"{event.status:<9} {name}", *filter(None, details)]))
+
+    def job_delayed(self, job: Job, event: JobFinished) -> None:
+        """Print a line if the job failed; see ProgressView.
+
+        Args:
+            job: The job as it was before the attempt.
+            event: The outcome.
+        """
+        if event.reason:
+            self._print(f"retry in {_wait_s(event):.0f} s: {job.id}: {event.reason}")
 
     def close(self) -> None:
-        """See Board."""
+        """Remove the table from the terminal."""
         if self._live.is_started:
             self._live.stop()
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> RenderableType:
@@ -181,37 +247,52 @@ class LiveProgressView(ProgressView):
         from rich.table import Table
         from rich.text import Text
 
-        tally = self.tally
+        stats = self.stats
         table = Table.grid(padding=(0, 2))
-        for event in list(tally.running.values())[:MAX_SHOWN]:
+        for event in list(stats.running.values())[:MAX_SHOWN]:
             bar = ProgressBar(event.total or 1, event.done, width=24)
             names = (Text(printable(name)) for name in (event.job_id, event.stage))
             table.add_row(*names, bar, f"{event.done}/{event.total}")
-        n_done = tally.n_earlier + tally.ended[DONE]
-        whole = ProgressBar(tally.n_jobs or 1, n_done, width=24)
-        table.add_row("[bold]all jobs", _about(tally), whole, f"{n_done}/{tally.n_jobs}")
+        n_done = stats.n_earlier + stats.ended[DONE]
+        whole = ProgressBar(stats.n_jobs or 1, n_done, width=24)
+        table.add_row("[bold]all jobs", _summary(stats), whole, f"{n_done}/{stats.n_jobs}")
         return table
 
 
-def _about(tally: ProgressStats) -> str:
-    left = "" if tally.left_s is None else f", {clock(tally.left_s)} left"
-    failed = f", {tally.ended[FAILED]} set aside" if tally.ended[FAILED] else ""
-    return f"{tally.frames_per_s:.0f} frames/s{left}{failed}"
+def _summary(stats: ProgressStats) -> str:
+    left = "" if stats.left_s is None else f", {clock(stats.left_s)} left"
+    failed = f", {stats.ended[FAILED]} failed" if stats.ended[FAILED] else ""
+    return f"{stats.frames_per_s:.0f} frames/s{left}{failed}"
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds as people write them."""
+    """Format a duration.
+
+    Args:
+        seconds: The duration.
+
+    Returns:
+        "M:SS" or "H:MM:SS".
+    """
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _wait_s(ended: JobFinished) -> float:
-    return round(max(0.0, ended.retry_at - time.time()), 1)
+def _wait_s(event: JobFinished) -> float:
+    return round(max(0.0, event.retry_at - time.time()), 1)
 
 
-def make_progress_view(style: Style, tally: ProgressStats) -> ProgressView:
-    """The board of that style."""
+def make_progress_view(style: Style, stats: ProgressStats) -> ProgressView:
+    """Make the display of a style.
+
+    Args:
+        style: "bars", "json" or "silent".
+        stats: Counters of the run.
+
+    Returns:
+        The display.
+    """
     if style == "bars":
-        return LiveProgressView(tally)
-    return JsonProgressView(tally) if style == "json" else ProgressView(tally)
+        return LiveProgressView(stats)
+    return JsonProgressView(stats) if style == "json" else ProgressView(stats)

@@ -1,4 +1,4 @@
-"""Gives jobs to whoever works, in order, until all have ended."""
+"""Schedule jobs on a worker pool until all have finished."""
 
 from __future__ import annotations
 
@@ -15,146 +15,172 @@ from talkhead.app.dubbing.progress_view import ProgressView
 from talkhead.errors import TalkheadError
 from talkhead.processors import n_cores
 
-LONGEST_NAP_S = 0.5
-LOOK_AGAIN_S = 1.0
-"""How often a job is looked at that somebody else works on."""
+MAX_WAIT_S = 0.5
+"""Maximum time to wait for events before the progress view is refreshed."""
 
 
 class WorkerPool(Protocol):
-    """Whoever does jobs: processes of this machine, or a cluster."""
+    """A set of workers that run jobs: processes of this machine, or a cluster."""
 
     @property
     def size(self) -> int:
-        """How many jobs can be done at once."""
+        """Number of jobs that can run at once."""
 
     def room(self) -> int:
-        """How many more jobs can be started now."""
+        """Return how many more jobs can be started now."""
 
     def start(self, job: Job, n_threads: int) -> None:
-        """Begin a job; there must be room."""
+        """Start a job. There must be room for it.
+
+        Args:
+            job: The job.
+            n_threads: Number of threads that the job should use.
+        """
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """What has happened since, after at most so many seconds. Raises TalkheadError when nothing
-        can be done any more."""
+        """Wait for events.
+
+        Args:
+            timeout_s: Maximum time to wait in seconds.
+
+        Returns:
+            The events since the last call.
+
+        Raises:
+            TalkheadError: If no job can run any more.
+        """
 
     def close(self) -> None:
-        """End everything that goes on; jobs that were under way are queued again."""
+        """Stop all workers. Jobs that were running are queued again."""
 
 
 class Scheduler:
-    """Works off jobs of a store. A job that another coordinator has is waited for.
+    """Runs jobs of a store on a worker pool. It waits for jobs that another coordinator runs.
 
-    A fit replaces the package that lines are made with: so a person's fits come first, one after the
-    other, and their lines after them, whichever renderer it is.
+    A fit replaces the package that videos are rendered with. So the fits of an identity run first, one at
+    a time, and its videos after them, whichever renderer they use.
+
+    Args:
+        store: The job store.
+        pool: The workers.
+        view: Receiver of progress.
     """
 
-    def __init__(self, store: JobStore, workforce: WorkerPool, board: ProgressView) -> None:
-        self._store, self._workforce, self._board = store, workforce, board
-        self._ready: list[tuple[bool, int, str]] = []  # fits first, then in order
-        self._later: list[tuple[float, str]] = []  # when to look again
-        self._blocked: dict[str, list[str]] = {}  # open job -> those that wait for its end
+    def __init__(self, store: JobStore, pool: WorkerPool, view: ProgressView) -> None:
+        self._store, self._pool, self._view = store, pool, view
+        self._ready: list[tuple[bool, int, str]] = []  # heap: fits first, then in queue order
+        self._delayed: list[tuple[float, str]] = []  # heap: time of the next attempt, job ID
+        self._blocked: dict[str, list[str]] = {}  # ID of an open job -> jobs that wait for it
         self._open: dict[str, Job] = {}
-        self._fits: dict[str, list[str]] = {}  # person -> their open fits, in order
+        self._fits: dict[str, list[str]] = {}  # identity -> its open fits, in order
 
     def run(self, jobs: Iterable[Job]) -> None:
-        """Have all the jobs end: done, set aside or cancelled. Raises TalkheadError on a full disk and
-        whatever else stops them all; the next call goes on."""
+        """Run jobs until each is done, failed or cancelled.
+
+        Args:
+            jobs: The jobs. Those that are not queued or running are left as they are.
+
+        Raises:
+            TalkheadError: If no job can run any more, as on a full disk. The next call resumes.
+        """
         known = {job.id: job for job in jobs}
         self._open = {k: job for k, job in known.items() if job.status in (QUEUED, RUNNING)}
         for job in self._open.values():
             if job.task.kind == FIT:
                 self._fits.setdefault(job.task.identity, []).append(job.id)
-        doomed = {
+        unreachable = {
             job.id: needed
             for job in self._open.values()
             if (needed := known.get(job.task.needs)) and needed.status in (FAILED, CANCELLED)
         }
         for job in self._open.values():
-            if job.id not in doomed:
-                self._sort_in(job)
-        for job_id, needed in doomed.items():
-            self._give_up(self._open[job_id], JobFinished(needed.id, needed.status, needed.reason))
+            if job.id not in unreachable:
+                self._schedule(job)
+        for job_id, needed in unreachable.items():
+            self._fail_dependent(
+                self._open[job_id], JobFinished(needed.id, needed.status, needed.reason)
+            )
         try:
             while self._open:
-                self._hand_out()
-                for event in self._workforce.wait(self._nap_s()):
-                    self._board.see(event)
+                self._start_jobs()
+                for event in self._pool.wait(self._wait_time_s()):
+                    self._view.handle(event)
                     if isinstance(event, JobFinished):
-                        self._settle(event)
-                self._board.refresh()
+                        self._handle_finished(event)
+                self._view.refresh()
         finally:
-            self._workforce.close()
+            self._pool.close()
             self._store.recover()
 
-    def _sort_in(self, job: Job) -> None:
-        """Put an open job where it waits: for another one, for its time, or for a worker."""
+    def _schedule(self, job: Job) -> None:
+        """Put an open job where it waits: for another job, for its retry time, or for a worker."""
         blocker = self._blocker(job)
         if blocker:
             self._blocked.setdefault(blocker, []).append(job.id)
         elif job.retry_at > time.time():
-            heapq.heappush(self._later, (job.retry_at, job.id))
+            heapq.heappush(self._delayed, (job.retry_at, job.id))
         else:
             heapq.heappush(self._ready, (job.task.kind != FIT, job.order, job.id))
 
     def _blocker(self, job: Job) -> str:
-        """The open job that must end before: the one that this needs, else its person's first fit."""
+        """Return the open job that must finish first: the needed one, else the identity's first fit."""
         if job.task.needs in self._open:
             return job.task.needs
         first = next(iter(self._fits.get(job.task.identity, ())), job.id)
         return "" if first == job.id else first
 
-    def _hand_out(self) -> None:
-        """Start as many jobs as there is room for."""
+    def _start_jobs(self) -> None:
+        """Start as many jobs as the pool has room for."""
         now = time.time()
-        while self._later and self._later[0][0] <= now:
-            job = self._open[heapq.heappop(self._later)[1]]
+        while self._delayed and self._delayed[0][0] <= now:
+            job = self._open[heapq.heappop(self._delayed)[1]]
             heapq.heappush(self._ready, (job.task.kind != FIT, job.order, job.id))
-        while self._ready and (room := self._workforce.room()):
+        while self._ready and (room := self._pool.room()):
             job = self._open[heapq.heappop(self._ready)[2]]
-            n_busy = self._workforce.size - room
-            n_wanted = min(self._workforce.size, n_busy + 1 + len(self._ready))
-            self._workforce.start(job, max(1, n_cores() // n_wanted))
+            n_busy = self._pool.size - room
+            n_wanted = min(self._pool.size, n_busy + 1 + len(self._ready))
+            self._pool.start(job, max(1, n_cores() // n_wanted))
 
-    def _nap_s(self) -> float:
-        if not self._later:
-            return LONGEST_NAP_S
-        return min(LONGEST_NAP_S, max(0.01, self._later[0][0] - time.time()))
+    def _wait_time_s(self) -> float:
+        if not self._delayed:
+            return MAX_WAIT_S
+        return min(MAX_WAIT_S, max(0.01, self._delayed[0][0] - time.time()))
 
-    def _settle(self, ended: JobFinished) -> None:
-        """Take note of what became of a job."""
-        if ended.halt:
-            raise TalkheadError(_goes_on(ended.halt))
-        if not ended.status:
-            ended = job_state(self._store, ended.job_id)
-        job = self._open[ended.job_id]
-        if ended.status in (QUEUED, RUNNING):
-            heapq.heappush(self._later, (ended.retry_at, job.id))
-            self._board.delayed(job, ended)
+    def _handle_finished(self, event: JobFinished) -> None:
+        """Close, delay or reschedule a job whose attempt has finished."""
+        if event.halt:
+            raise TalkheadError(_with_resume_hint(event.halt))
+        if not event.status:
+            event = job_state(self._store, event.job_id)
+        job = self._open[event.job_id]
+        if event.status in (QUEUED, RUNNING):
+            heapq.heappush(self._delayed, (event.retry_at, job.id))
+            self._view.job_delayed(job, event)
             return
-        self._end(job, ended)
+        self._close(job, event)
 
-    def _end(self, job: Job, ended: JobFinished) -> None:
-        """A job is open no more: what waited for it goes on, unless it needed what was not done."""
+    def _close(self, job: Job, event: JobFinished) -> None:
+        """Close a job. Jobs that waited for it are scheduled, or fail if they needed its result."""
         del self._open[job.id]
         if job.task.kind == FIT:
             self._fits[job.task.identity].remove(job.id)
-        self._board.ended(job, ended)
+        self._view.job_finished(job, event)
         for waiting in self._blocked.pop(job.id, []):
             blocked = self._open[waiting]
-            if ended.status != DONE and blocked.task.needs == job.id:
-                self._give_up(blocked, ended)
+            if event.status != DONE and blocked.task.needs == job.id:
+                self._fail_dependent(blocked, event)
             else:
-                self._sort_in(blocked)
+                self._schedule(blocked)
 
-    def _give_up(self, job: Job, ended: JobFinished) -> None:
-        """A job that needed another one, which ended otherwise than done, can never go on."""
-        reason = f"{ended.job_id} {ended.status}: {ended.reason}"
+    def _fail_dependent(self, job: Job, event: JobFinished) -> None:
+        """Fail a job that needs another one which was not done."""
+        reason = f"{event.job_id} {event.status}: {event.reason}"
         with self._store.hold(job) as claim:
             if claim is not None:
                 claim.fail(reason, max_tries=1)
-        self._end(job, JobFinished(job.id, FAILED, reason))
+        self._close(job, JobFinished(job.id, FAILED, reason))
 
 
-def _goes_on(reason: str) -> str:
-    again = "run the same command again"
-    return reason if again in reason else f"{reason}. Then {again}: it goes on where it stopped"
+def _with_resume_hint(reason: str) -> str:
+    hint = "run the same command again"
+    return reason if hint in reason else f"{reason}. Then {hint} to resume"

@@ -1,4 +1,4 @@
-"""Where tasks are done: people stay loaded between their lines."""
+"""Execute dubbing tasks in a worker process. Loaded identities are cached between tasks."""
 
 from __future__ import annotations
 
@@ -19,31 +19,44 @@ from talkhead.progress import Progress, Step
 if TYPE_CHECKING:
     from talkhead.app.avatar import Avatar
 
-MAX_PEOPLE = 4
-"""People kept loaded: 0.1 to 0.2 GB each."""
+MAX_AVATARS = 4
+"""Number of identities kept in memory: 0.1 to 0.2 GB each."""
 
 
 class TaskRunner:
-    """Does tasks with the identities of a home folder, on a device."""
+    """Executes tasks with the identities of a home folder; see RunTask.
+
+    Args:
+        home: The home folder.
+        device: Device for rendering and fitting.
+    """
 
     def __init__(self, home: Path, device: str) -> None:
         self._home, self._device = Home(home), device
-        self._people: OrderedDict[tuple[object, ...], Avatar] = OrderedDict()
+        self._avatars: OrderedDict[tuple[object, ...], Avatar] = OrderedDict()
 
     def __call__(
         self, task: Task, work: Path, products: Path, progress: Progress
     ) -> Mapping[str, Any]:
-        """See Perform."""
-        return (
-            self._fit(task, progress)
-            if task.kind == FIT
-            else self._say(task, work, products, progress)
-        )
+        """Execute a task; see RunTask.
+
+        Args:
+            task: The task.
+            work: Folder for intermediate files.
+            products: Folder for the finished files.
+            progress: Receiver of the task's progress.
+
+        Returns:
+            Values to record for the job.
+        """
+        if task.kind == FIT:
+            return self._fit(task, progress)
+        return self._speak(task, work, products, progress)
 
     def _fit(self, task: Task, progress: Progress) -> Mapping[str, Any]:
         from talkhead.app.fit import fit
 
-        made = fit(
+        fitted = fit(
             task.video,
             name=task.identity,
             preset=task.preset or DEFAULT_PRESET,
@@ -52,56 +65,60 @@ class TaskRunner:
             home=self._home.path,
             progress=progress,
         )
-        return {"identity": made.name}
+        return {"identity": fitted.name}
 
-    def _say(self, task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
+    def _speak(
+        self, task: Task, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]:
         from talkhead.app.request import RenderRequest
         from talkhead.app.speak import render_video
         from talkhead.device import set_threads
 
         set_threads()
-        person = self._person(task.identity, task.renderer or None)
-        line = RenderRequest(
+        avatar = self._avatar(task.identity, task.renderer or None)
+        request = RenderRequest(
             audio=Path(task.audio),
             output=products / Path(task.output).name,
             mode=task.mode,
             source=Path(task.video) if task.video else None,
             options=build_options(task.options),
         )
-        noted = _Noted(progress)
-        n_frames, duration_s = render_video(person, line, work / "line", self._home.path, noted)
+        recorder = _MessageRecorder(progress)
+        n_frames, duration_s = render_video(
+            avatar, request, work / "line", self._home.path, recorder
+        )
         return {
-            "identity": person.name,
-            "renderer": person.renderer_name,
-            PACKAGE: package_fingerprint(person.package.manifest, person.renderer_name),
+            "identity": avatar.name,
+            "renderer": avatar.renderer_name,
+            PACKAGE: package_fingerprint(avatar.package.manifest, avatar.renderer_name),
             "n_frames": n_frames,
             "duration_s": round(duration_s, 3),
-            **({NOTES: noted.notes} if noted.notes else {}),
+            **({NOTES: recorder.messages} if recorder.messages else {}),
         }
 
-    def _person(self, identity: str, renderer: str | None) -> Avatar:
-        """The person, loaded and verified once and again only when the package was replaced."""
+    def _avatar(self, identity: str, renderer: str | None) -> Avatar:
+        """Load and verify an identity, or return it from the cache unless its package was replaced."""
         from talkhead.app.avatar import load_avatar
         from talkhead.device import resolve_device
 
         path = self._home.resolve(identity)
         state = (path / MANIFEST_NAME).stat()
         key = (path, renderer, state.st_mtime_ns, state.st_ino)
-        if key not in self._people:
+        if key not in self._avatars:
             device = resolve_device(self._device)
-            self._people[key] = load_avatar(self._home.load(identity), renderer, device)
-            while len(self._people) > MAX_PEOPLE:
-                self._people.popitem(last=False)
-        self._people.move_to_end(key)
-        return self._people[key]
+            self._avatars[key] = load_avatar(self._home.load(identity), renderer, device)
+            while len(self._avatars) > MAX_AVATARS:
+                self._avatars.popitem(last=False)
+        self._avatars.move_to_end(key)
+        return self._avatars[key]
 
 
-class _Noted:
-    """A progress that keeps its messages: who reads the results was not there to see them."""
+class _MessageRecorder:
+    """Progress that records its messages, so that they appear in the results."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self.notes: list[str] = []
+        self.messages: list[str] = []
 
     def step(
         self, name: str, total: int | None = None, done: int = 0
@@ -111,5 +128,5 @@ class _Noted:
 
     def message(self, text: str) -> None:
         """See Progress."""
-        self.notes.append(text)
+        self.messages.append(text)
         self._progress.message(text)

@@ -1,7 +1,8 @@
-"""Tables of lines are dubbed once, however often they are interrupted."""
+"""Batch dubbing: each row is rendered once, even if the run is interrupted."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -18,9 +19,8 @@ from tiny import LINE, make_tiny
 from talkhead import media
 from talkhead.app import dub as dub_module
 from talkhead.app.cli import main as cli
-from talkhead.app.dub import DubResult, dub
-from talkhead.app.dubbing import job_runner as attending
-from talkhead.app.dubbing import job_store as jobs
+from talkhead.app.dub import DubKeywords, DubOptions, DubResult, dub
+from talkhead.app.dubbing import job_runner, job_store
 from talkhead.app.dubbing.job import DONE, FAILED, QUEUED, Task
 from talkhead.app.dubbing.job_runner import run_job
 from talkhead.app.dubbing.job_store import JobStore
@@ -41,17 +41,17 @@ Dub = Callable[..., DubResult]
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlineWorkers]:
-    """Lets dub work in this process; the workforces that it hires."""
-    hired: list[InlineWorkers] = []
-    monkeypatch.setattr(jobs, "INITIAL_BACKOFF_S", 0.01)
+    """Make dub run its jobs in this process. Returns the pools that it makes."""
+    pools: list[InlineWorkers] = []
+    monkeypatch.setattr(job_store, "INITIAL_BACKOFF_S", 0.01)
 
-    def make_pool(todo: Any, home: Any, workers: Any, cluster: Any, device: Any, tries: int) -> Any:
+    def make_pool(todo: Any, home: Any, options: DubOptions) -> Any:
         store = JobStore(home.path / "jobs")
-        hired.append(InlineWorkers(store, TaskRunner(home.path, "cpu"), tries))
-        return hired[-1]
+        pools.append(InlineWorkers(store, TaskRunner(home.path, "cpu"), options.tries))
+        return pools[-1]
 
     monkeypatch.setattr(dub_module, "make_pool", make_pool)
-    return hired
+    return pools
 
 
 def cut_line(path: Path, start_s: float, seconds: float) -> Path:
@@ -60,6 +60,15 @@ def cut_line(path: Path, start_s: float, seconds: float) -> Path:
 
     wavfile.write(path, 16_000, (samples * 32767).astype("<i2"))
     return path
+
+
+def test_the_keywords_are_the_options() -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(DubOptions)}
+    assert {
+        name: kind.__forward_arg__ for name, kind in DubKeywords.__annotations__.items()
+    } == fields
+    with pytest.raises(TypeError, match="worker"):
+        dub(worker=2)  # type: ignore[call-arg]
 
 
 def test_the_default_task_runner(tmp_path: Path) -> None:
@@ -75,8 +84,8 @@ def test_a_batch(
     inline: list[InlineWorkers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two lines by name, one by the footage's content, one that can't be read; then again."""
-    monkeypatch.setattr("talkhead.app.fit.fit", None)  # the person is known
+    """Two rows by name, one by the content of the footage, one unreadable; then a second run."""
+    monkeypatch.setattr("talkhead.app.fit.fit", None)  # the identity exists
     for number in range(2):
         cut_line(tmp_path / f"line {number}.wav", number, 0.4)
     shutil.copy(footage, tmp_path / "same content.mp4")
@@ -93,7 +102,7 @@ def test_a_batch(
     assert [(p.status, p.output) for p in result.problems] == [
         (FAILED, str(tmp_path / "out/2.mp4"))
     ]
-    assert "torn.wav" in result.problems[0].reason and "1 not" in result.summary
+    assert "torn.wav" in result.problems[0].reason and "1 not done" in result.summary
     assert sum(1 for _ in media.read_frames(tmp_path / "out" / "ünï 1.mp4")) == 10
     held = [json.loads(line) for line in result.results_path.read_text().splitlines()]
     assert [line["status"] for line in held] == ["done", "done", "failed"]
@@ -102,9 +111,9 @@ def test_a_batch(
     again = dub(table, home=home)
     assert (again.n_done, again.n_earlier, len(again.problems)) == (2, 2, 1)
     assert inline[-1].n_started == 0
-    cut_line(tmp_path / "torn.wav", 2.0, 0.4)  # put right: tried again by itself
-    mended = dub(table, home=home)
-    assert (mended.n_done, mended.problems) == (3, ()) and inline[-1].n_started == 1
+    cut_line(tmp_path / "torn.wav", 2.0, 0.4)  # repaired: retried without a command
+    repaired = dub(table, home=home)
+    assert (repaired.n_done, repaired.problems) == (3, ()) and inline[-1].n_started == 1
     shutil.rmtree(home / "jobs")
 
 
@@ -115,7 +124,7 @@ def test_a_video_is_fitted_once(
     inline: list[InlineWorkers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However many rows name it, and under whatever name; lines wait for it."""
+    """Once for all rows and names of the file; the rows wait for the fit."""
     make_tiny(monkeypatch)
     home, fits = tmp_path / "home", []
 
@@ -139,9 +148,7 @@ def test_a_video_is_fitted_once(
     assert dub(table, home=home).n_earlier == 2
 
 
-def test_a_fit_that_fails_takes_its_lines_along(
-    tmp_path: Path, inline: list[InlineWorkers]
-) -> None:
+def test_a_failed_fit_fails_its_rows(tmp_path: Path, inline: list[InlineWorkers]) -> None:
     cut_line(tmp_path / "a.wav", 0.0, 0.2)
     shutil.copy(tmp_path / "a.wav", tmp_path / "no video.mp4")
     (tmp_path / "t.csv").write_text(
@@ -180,18 +187,18 @@ def test_rows_are_refused_before_anything_starts(
     assert "bad row" in result.results_path.read_text()
     assert [row.line for row in result.bad_rows] == [2, 3] and not result.is_whole
     first, second, third, *_ = result.summary.split("\n")
-    assert first.startswith("0 of 2 done (0 of them before), 0 not, 2 skipped; ")
+    assert first.startswith("0 of 2 done (0 earlier), 0 not done, 2 skipped; ")
     assert second.startswith("  skipped: row on line 2: identity berta: is still being fitted")
     assert third.startswith("  skipped: row on line 3: identity ") and "there is none" in third
     many = replace(result, n_bad_rows=30, bad_rows=result.bad_rows * 15)
-    assert "skipped: 10 more rows, which the results name" in many.summary
+    assert "skipped: 10 more rows, listed in the results" in many.summary
     assert run(monkeypatch, "dub", str(table), "--home", str(home)) == 1
     assert capsys.readouterr().out == "", "nothing has started"
     assert run(monkeypatch, "dub", str(table), "--home", str(home), "--skip-bad") == 1
-    assert "0 not, 2 skipped" in capsys.readouterr().out
+    assert "0 not done, 2 skipped" in capsys.readouterr().out
 
 
-def test_results_replace_neither_the_table_nor_what_it_names(
+def test_results_overwrite_no_file_of_the_table(
     tmp_path: Path, add: Any, inline: list[InlineWorkers]
 ) -> None:
     home, sound, table = tmp_path / "home", tmp_path / "a.wav", tmp_path / "t.csv"
@@ -199,7 +206,7 @@ def test_results_replace_neither_the_table_nor_what_it_names(
     cut_line(sound, 0.0, 0.2)
     table.write_text("identity,audio,output\nanna,a.wav,1.mp4\n")
     for results in (table, sound, tmp_path / "1.mp4"):
-        with pytest.raises(TalkheadError, match="the results would replace it"):
+        with pytest.raises(TalkheadError, match="would be overwritten by the results"):
             dub(table, home=home, results=results)
     assert not inline and not list((home / "jobs" / "queued").iterdir())
     table.write_text("identity,audio,output\nanna,a.wav,home/identities/anna/idle.mp4\n")
@@ -210,17 +217,17 @@ def test_results_replace_neither_the_table_nor_what_it_names(
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"a": 1, "b": [], "c": [1, 2, null]}', "no JSON"])
-def test_checksums_that_are_damaged_are_made_again(tmp_path: Path, text: str) -> None:
+def test_damaged_checksums_are_computed_again(tmp_path: Path, text: str) -> None:
     (tmp_path / "kept.json").write_text(text)
     sums = Checksums(tmp_path / "kept.json")
     assert sums.forget([""]) == []
     assert len(sums.of(tmp_path / "kept.json")) == 64
 
 
-def test_what_is_dubbed_again(
+def test_changed_rows_are_dubbed_again(
     fitted: FitResult, tmp_path: Path, inline: list[InlineWorkers]
 ) -> None:
-    """A line whose person was fitted anew, or whose text was changed; no other."""
+    """Rows whose package or transcript has changed; no others."""
     home = tmp_path / "home"
     shutil.copytree(fitted.package_path, home / "identities" / "anna")
     cut_line(tmp_path / "a.wav", 0.0, 0.2)
@@ -234,26 +241,26 @@ def test_what_is_dubbed_again(
     assert (dub(table, home=home).n_earlier, inline[-1].n_started) == (2, 0)
     (tmp_path / "words.txt").write_text("There again.")
     assert (dub(table, home=home).n_earlier, inline[-1].n_started) == (1, 1)
-    refit(home / "identities" / "anna", SHEET)  # it is only looked at
+    refit(home / "identities" / "anna", SHEET)  # not used for rendering
     assert dub(table, home=home).n_earlier == 2
     refit(home / "identities" / "anna", "gaussian.safetensors")
     result = dub(table, home=home)
     assert (result.n_earlier, result.n_done, inline[-1].n_started) == (0, 2, 2)
 
 
-def test_what_there_is_to_tell_of_a_line_is_in_the_results(
+def test_messages_about_a_row_are_in_the_results(
     fitted: FitResult, home: Path, tmp_path: Path, inline: list[InlineWorkers]
 ) -> None:
     cut_line(tmp_path / "a.wav", 0.0, 0.2)
     row = {"identity": fitted.name, "audio": "a.wav", "output": "1.mp4", "mode": "head", "yaw": 40}
     (tmp_path / "t.jsonl").write_text(json.dumps(row))
     result = dub(tmp_path / "t.jsonl", home=home)
-    (told,) = json.loads(result.results_path.read_text())["notes"]
-    assert result.n_done == 1 and "the footage shows yaw" in told
+    (message,) = json.loads(result.results_path.read_text())["notes"]
+    assert result.n_done == 1 and "the footage shows yaw" in message
 
 
 def refit(path: Path, changed: str) -> None:
-    """The package of a person fitted anew, which differs in one file."""
+    """Replace a package by one that differs in one file, as a new fit does."""
     old = IdentityPackage.load(path)
     with PackageWriter(path) as writer:
         for name in old.manifest.files:
@@ -273,31 +280,31 @@ def test_cancelled_jobs_come_with_a_hint(tmp_path: Path, inline: list[InlineWork
     store = JobStore(tmp_path / "jobs")
     store.add([task])
     store.cancel([task.id])
-    tally = dub_module.ProgressStats(1, 0, 0)
-    summary = dub_module.report(store.jobs(), tally, None, tmp_path / "r.jsonl").summary
-    assert "talkhead jobs retry ID" in summary and "set aside" not in summary
+    stats = dub_module.ProgressStats(1, 0, 0)
+    summary = dub_module.report(store.jobs(), stats, None, tmp_path / "r.jsonl").summary
+    assert "talkhead jobs retry ID" in summary and "failed jobs" not in summary
 
 
 def test_workers_fit_into_the_available_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the system's caches hold counts as available."""
-    told = tmp_path / "meminfo"
-    monkeypatch.setattr(dub_module, "MEMORY", told)
+    """The system's caches count as available."""
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(dub_module, "MEMORY", meminfo)
     monkeypatch.setattr(dub_module, "n_cores", lambda: 8)
-    told.write_text("MemFree:  100 kB\nMemAvailable:    3800000 kB\n")
+    meminfo.write_text("MemFree:  100 kB\nMemAvailable:    3800000 kB\n")
     assert dub_module._cpu_workers() == 3
-    told.write_text("MemAvailable: 12 kB\n")
+    meminfo.write_text("MemAvailable: 12 kB\n")
     assert dub_module._cpu_workers() == 1
-    told.unlink()
+    meminfo.unlink()
     assert dub_module._cpu_workers() == 8
 
 
-# ---------------------------------------------------------------- one job, and its moments
+# ------------------------------------------------------------------------------- one job
 
 
-class Studios:
-    """A studio that writes two files, and fails as told."""
+class FakeTaskRunner:
+    """Writes two files, or raises an error."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.calls = error, 0
@@ -322,11 +329,11 @@ def store(tmp_path: Path) -> JobStore:
     return store
 
 
-def test_killed_between_finishing_and_telling(
+def test_killed_between_finishing_and_recording(
     store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is made again: what was not moved yet is moved, and the file says so."""
-    job_id, studio = store.jobs()[0].id, Studios()
+    """The task is not executed again: the remaining files are moved and the job is marked as done."""
+    job_id, runner = store.jobs()[0].id, FakeTaskRunner()
 
     class Killed(BaseException):
         pass
@@ -340,31 +347,33 @@ def test_killed_between_finishing_and_telling(
         publish(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(attending, "publish", move)
-        run_job(store, job_id, studio, 3, lambda event: None)
+        patch.setattr(job_runner, "publish", move)
+        run_job(store, job_id, runner, 3, lambda event: None)
     assert moved == ["1.srt"], "the output itself comes last"
     state = (tmp_path / "out" / "1.srt").stat()
     assert store.recover() == [job_id]
-    ended = run_job(store, job_id, studio, 3, lambda event: None)
-    assert (ended.status, studio.calls) == (DONE, 1)
+    event = run_job(store, job_id, runner, 3, lambda event: None)
+    assert (event.status, runner.calls) == (DONE, 1)
     assert (tmp_path / "out" / "1.srt").stat() == state
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1.mp4", "1.srt"]
 
 
-def test_a_full_disk_stops_all_and_blames_nobody(store: JobStore, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_without_failures(store: JobStore, tmp_path: Path) -> None:
     job_id = store.jobs()[0].id
     full = TalkheadError("1.mp4: the disk is full. Free some space and run the same command again")
     full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    board = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
+    view = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
     with pytest.raises(TalkheadError, match=r"disk is full.*run the same command again$"):
-        dub_module.Scheduler(store, InlineWorkers(store, Studios(full)), board).run(store.jobs())
+        dub_module.Scheduler(store, InlineWorkers(store, FakeTaskRunner(full)), view).run(
+            store.jobs()
+        )
     job = store.find(job_id)
     assert job is not None and (job.status, job.tries) == (QUEUED, 0)
 
 
-def test_a_mistake_in_the_program_is_one_job_s(store: JobStore) -> None:
-    ended = run_job(store, store.jobs()[0].id, Studios(KeyError("x")), 1, lambda event: None)
-    assert (ended.status, ended.reason) == (FAILED, "KeyError: 'x'")
+def test_an_unexpected_error_fails_one_job(store: JobStore) -> None:
+    event = run_job(store, store.jobs()[0].id, FakeTaskRunner(KeyError("x")), 1, lambda event: None)
+    assert (event.status, event.reason) == (FAILED, "KeyError: 'x'")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -390,7 +399,7 @@ def test_publishing(
 
         monkeypatch.setattr(Path, "replace", refuse)
     publish(source, target)
-    publish(source, target)  # has been moved: fine
+    publish(source, target)  # already moved: no error
     assert [p.name for p in target.parent.iterdir()] == ["it"] and not source.exists()
     held = (target / "new.png" if kind == "folder" else target).read_text()
     assert held == "new"
@@ -400,7 +409,7 @@ def test_publishing(
 
 
 def test_spawned_workers(tmp_path: Path) -> None:
-    """Two at a time; one is killed under its job, which is done all the same."""
+    """Two at a time; one is killed while it runs a job, which is done nevertheless."""
     store = JobStore(tmp_path / "jobs")
     tasks = []
     for number in range(3):
@@ -414,20 +423,20 @@ def test_spawned_workers(tmp_path: Path) -> None:
     killed: list[int] = []
 
     class Killing(dub_module.LocalPool):
-        def wait(self, timeout_s: float) -> list[attending.Event]:
+        def wait(self, timeout_s: float) -> list[job_runner.Event]:
             events = super().wait(timeout_s)
-            begun = {event.job_id for event in events if isinstance(event, attending.JobStarted)}
+            started = {event.job_id for event in events if isinstance(event, job_runner.JobStarted)}
             for worker in self._workers:
-                if not killed and worker.job_id in begun:
+                if not killed and worker.job_id in started:
                     killed.append(worker.process.pid or 0)
                     worker.process.kill()
             return events
 
     workers = Killing(workers.config, workers.devices)
-    board = dub_module.make_progress_view("silent", dub_module.ProgressStats(3, 0, 3))
-    dub_module.Scheduler(store, workers, board).run(store.jobs())
+    view = dub_module.make_progress_view("silent", dub_module.ProgressStats(3, 0, 3))
+    dub_module.Scheduler(store, workers, view).run(store.jobs())
     assert killed and [job.status for job in store.jobs()] == [DONE] * 3
-    assert sum(job.tries for job in store.jobs()) <= 1  # none if it was done just before
+    assert sum(job.tries for job in store.jobs()) <= 1  # none if the job was done just before
     assert [Path(task.output).read_bytes() for task in tasks] == [
         b"audio: 0",
         b"audio: 1",
@@ -441,23 +450,23 @@ def test_workers_that_cannot_start(tmp_path: Path, capfd: pytest.CaptureFixture[
     (tmp_path / "a.wav").write_bytes(b"sound")
     store.add([Task("line", "anna", audio=str(tmp_path / "a.wav"), output=str(tmp_path / "1.mp4"))])
     workers = LocalPool(WorkerConfig(store.path, tmp_path, 9, "fakes:MissingName"), ["cpu"])
-    board = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
+    view = dub_module.make_progress_view("silent", dub_module.ProgressStats(1, 0, 1))
     with pytest.raises(TalkheadError, match="3 workers died on startup"):
-        dub_module.Scheduler(store, workers, board).run(store.jobs())
+        dub_module.Scheduler(store, workers, view).run(store.jobs())
     assert store.jobs()[0].status == QUEUED
 
 
 def test_cancelling_a_running_job(store: JobStore) -> None:
     job_id = store.jobs()[0].id
 
-    def studio(task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
+    def run_task(task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
         store.cancel([job_id])
         with progress.step("Speaking", total=9) as step:
             time.sleep(0.6)
             step.advance()
-        raise AssertionError("went on")
+        raise AssertionError("not stopped")
 
-    assert run_job(store, job_id, studio, 3, lambda event: None).status == "cancelled"
+    assert run_job(store, job_id, run_task, 3, lambda event: None).status == "cancelled"
     assert not store.work_path(job_id).exists()
 
 
@@ -476,7 +485,7 @@ def test_the_jobs_commands(
     store: JobStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job_id, home = store.jobs()[0].id, str(store.path.parent)
-    run_job(store, job_id, Studios(TalkheadError("no luck")), 1, lambda event: None)
+    run_job(store, job_id, FakeTaskRunner(TalkheadError("no luck")), 1, lambda event: None)
     assert run(monkeypatch, "jobs", "list", "--home", home) == 0
     out, err = capsys.readouterr()
     assert "failed" in out and "no luck" in out and "1 failed" in err
@@ -488,17 +497,17 @@ def test_the_jobs_commands(
     assert run(monkeypatch, "jobs", "list", "--status", "cancelled", "--home", home, "--json") == 0
     assert json.loads(capsys.readouterr().out.partition("\n")[2])[0]["id"] == job_id
     assert run(monkeypatch, "jobs", "list", "--status", "late", "--home", home) == 2
-    assert run(monkeypatch, "jobs", "show", "nobody", "--home", home) == 1
+    assert run(monkeypatch, "jobs", "show", "unknown", "--home", home) == 1
     assert run(monkeypatch, "dub", "t.csv", "--workers", "none", "--home", home) == 2
 
 
-def test_store_with_nothing(tmp_path: Path, inline: list[InlineWorkers]) -> None:
-    """No table: whatever is queued, here nothing."""
+def test_an_empty_store(tmp_path: Path, inline: list[InlineWorkers]) -> None:
+    """Without a table the queued jobs run; here there are none."""
     result = dub(home=tmp_path / "home")
     assert (result.n_jobs, result.n_done) == (0, 0)
 
 
-def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
+def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     made, folder = tmp_path / "made.mp4", tmp_path / "line.mp4"
     made.write_bytes(b"video")
     folder.mkdir()

@@ -1,7 +1,7 @@
-"""Jobs whose workers and coordinator are killed at random: what the kill test and its benchmark run.
+"""Run jobs while workers and coordinator are killed at random, for the kill test and its benchmark.
 
-Two kinds of kills: from outside at any time, and by the process itself right before or after one of the
-calls that change what is on the disk. Run as a program, this is a coordinator with a fake render.
+Two kinds of kills: from outside at any time, and by the process itself right before or after a call that
+changes files. Run as a program, this module is a coordinator with a fake renderer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talkhead.app.dubbing import job_store as jobs
+from talkhead.app.dubbing import job_store
 from talkhead.app.dubbing.job import STATUSES, Task
 from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig
@@ -35,7 +35,7 @@ MAX_TRIES = 10**6
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run with kills came to. runs: coordinators started. by: kills of each kind."""
+    """Outcome of a run with kills. runs: number of coordinators started. by: kills by kind."""
 
     n_done: int
     n_kills: int
@@ -45,13 +45,13 @@ class Outcome:
 
 
 def expected(audio: Path) -> bytes:
-    """The output of the fake render."""
+    """The output of the fake renderer."""
     part = hashlib.sha256(audio.read_bytes()).digest()
     return b"".join(part * (PART_BYTES // len(part)) for _ in range(N_PARTS))
 
 
 class FakeTaskRunner:
-    """Writes an output in parts, each checkpointed, killing itself now and then."""
+    """Writes an output in parts, each a checkpoint, and sometimes kills itself."""
 
     def __init__(self, home: Path, device: str) -> None:
         be_mortal(home, "worker")
@@ -78,10 +78,10 @@ class FakeTaskRunner:
 
 
 def be_mortal(home: Path, kind: str) -> None:
-    """Let this process kill itself around some of its writes, as often as home/chance says."""
+    """Make this process kill itself around its writes with the probability in home/chance."""
     chance = float((home / "chance").read_text())
     dice = random.Random(f"{(home / 'seed').read_text()}-{kind}-{os.getpid()}-{time.time_ns()}")
-    jobs.INITIAL_BACKOFF_S, jobs.MAX_BACKOFF_S = 0.01, 0.05
+    job_store.INITIAL_BACKOFF_S, job_store.MAX_BACKOFF_S = 0.01, 0.05
 
     def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*given: Any, **named: Any) -> Any:
@@ -99,7 +99,7 @@ def be_mortal(home: Path, kind: str) -> None:
 
 
 def kill(pid: int, home: Path, how: str) -> None:
-    """Kill a process unless enough have been; the kill is counted first."""
+    """Kill a process unless the maximum number is reached. The kill is recorded first."""
     path = home / KILLS
     if path.stat().st_size >= 64 * int((home / "most").read_text()):
         return
@@ -113,7 +113,7 @@ OPEN = os.open
 
 
 def prepare(home: Path, n_jobs: int, n_kills: int, seed: int, chance: float) -> JobStore:
-    """A store with jobs, whose audio is a few random bytes."""
+    """Make a store of jobs whose audio files are random bytes."""
     (home / "out").mkdir(parents=True)
     values = {"chance": chance, "seed": seed, "most": n_kills}
     for name, value in values.items():
@@ -132,7 +132,7 @@ def prepare(home: Path, n_jobs: int, n_kills: int, seed: int, chance: float) -> 
 
 
 def run_with_kills(home: Path, n_jobs: int, n_kills: int, seed: int, chance: float) -> Outcome:
-    """Work off jobs while n_kills processes are killed. AssertionError where something goes wrong."""
+    """Run jobs while n_kills processes are killed. Raises AssertionError if an output is wrong."""
     store = prepare(home, n_jobs, n_kills, seed, chance)
     dice = random.Random(seed)
     seen: dict[str, tuple[int, int]] = {}
@@ -143,7 +143,7 @@ def run_with_kills(home: Path, n_jobs: int, n_kills: int, seed: int, chance: flo
         while coordinator.poll() is None:
             time.sleep(dice.uniform(0.02, 0.5))
             watch(home, seen)
-            workers = children(coordinator.pid)  # one that has none yet is hardly worth killing
+            workers = children(coordinator.pid)  # a coordinator without workers is rarely killed
             if not workers and dice.random() < 0.9:
                 continue
             victim = dice.choice([coordinator.pid, *workers])
@@ -165,7 +165,7 @@ def kill_other(pid: int, home: Path, how: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The workers that a coordinator has started and that still run."""
+    """The running workers of a coordinator."""
     try:
         found = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return [n for n in found if b"spawn_main" in Path(f"/proc/{n}/cmdline").read_bytes()]
@@ -174,7 +174,7 @@ def children(pid: int) -> list[int]:
 
 
 def watch(home: Path, seen: dict[str, tuple[int, int]]) -> None:
-    """An output that is there is whole, and is never written again."""
+    """Check that every output is complete and is never written again."""
     for path in (home / "out").iterdir():
         if path.name.startswith("."):
             continue
@@ -188,7 +188,7 @@ def watch(home: Path, seen: dict[str, tuple[int, int]]) -> None:
 
 
 def check(store: JobStore, home: Path, n_jobs: int) -> None:
-    """Every job is done, once; nothing else is left."""
+    """Check that every job is done, once, and that no other files are left."""
     folders = {name: {p.name for p in (store.path / name).iterdir()} for name in STATUSES}
     assert len(folders.pop("done")) == n_jobs and not any(folders.values()), folders
     assert len(list((home / "out").iterdir())) == n_jobs
@@ -200,16 +200,16 @@ def check(store: JobStore, home: Path, n_jobs: int) -> None:
 
 
 def coordinate(home: Path) -> None:
-    """Work off the jobs of a home, two at a time."""
+    """Run the jobs of a home folder, two at a time."""
     be_mortal(home, "coordinator")
     store = JobStore(home / "jobs")
     store.prepare()
     store.recover()
     store.tidy()
-    place = WorkerConfig(store.path, home, MAX_TRIES, "killing:FakeTaskRunner")
+    config = WorkerConfig(store.path, home, MAX_TRIES, "killing:FakeTaskRunner")
     unfinished = store.jobs()
-    board = ProgressView(ProgressStats(len(unfinished), 0, len(unfinished)))
-    Scheduler(store, LocalPool(place, ["cpu"] * 2), board).run(unfinished)
+    view = ProgressView(ProgressStats(len(unfinished), 0, len(unfinished)))
+    Scheduler(store, LocalPool(config, ["cpu"] * 2), view).run(unfinished)
 
 
 if __name__ == "__main__":

@@ -189,17 +189,17 @@ def test_progress() -> None:
     check(stream.getvalue(), 1, AS_JSON)
 
 
-def test_the_board_of_many_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_display_of_many_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=300, _environ={})
     job = Job(f"id{EVIL}", QUEUED, Task("line", "anna", output=f"/out/{EVIL}"), 0, "")
 
-    def play(board: ProgressView) -> None:
-        board.see(JobStarted(job.id))
-        board.see(JobProgressed(job.id, EVIL, 1, 2))
-        board.ended(job, JobFinished(job.id, DONE, result={NOTES: [EVIL]}))
-        board.delayed(job, JobFinished(job.id, QUEUED, EVIL, time.time() + 4.0))
-        board.ended(job, JobFinished(job.id, FAILED, EVIL))
+    def play(view: ProgressView) -> None:
+        view.handle(JobStarted(job.id))
+        view.handle(JobProgressed(job.id, EVIL, 1, 2))
+        view.job_finished(job, JobFinished(job.id, DONE, result={NOTES: [EVIL]}))
+        view.job_delayed(job, JobFinished(job.id, QUEUED, EVIL, time.time() + 4.0))
+        view.job_finished(job, JobFinished(job.id, FAILED, EVIL))
 
     live = LiveProgressView(ProgressStats(3, 0, 3), console)
     play(live)

@@ -1,4 +1,4 @@
-"""Finished files on the way to their places: whatever happens there, none is lost, none is stale."""
+"""Publishing finished files: none is lost and none is stale, even after a kill."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from talkhead.errors import TalkheadError
 from talkhead.progress import Progress
 
 
-class Scribe:
-    """Writes the output, and counts how often."""
+class CountingTaskRunner:
+    """Writes the output and counts the calls."""
 
     calls = 0
 
@@ -36,14 +36,14 @@ def one_job(folder: Path, name: str) -> JobStore:
     return store
 
 
-def test_what_a_killed_move_left_goes(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_move_are_removed(tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
     (tmp_path / ".it.old").mkdir()
     publish(tmp_path / "new", tmp_path / "it")
     assert [path.name for path in tmp_path.iterdir()] == ["it"]
 
 
-def test_what_is_nowhere_was_not_moved(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TalkheadError, match=r"it: was finished and is gone"):
         publish(tmp_path / "new", tmp_path / "it")
 
@@ -66,11 +66,11 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["it", "new"]
 
 
-def test_what_was_finished_and_is_gone_is_made_again(
+def test_a_missing_output_is_produced_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before the job's file says "done", and then somebody removes the output."""
-    store, scribe = one_job(tmp_path, "1.mp4"), Scribe()
+    """The process is killed before it records the job as done, then the output is removed."""
+    store, runner = one_job(tmp_path, "1.mp4"), CountingTaskRunner()
     job_id = store.jobs()[0].id
 
     class Killed(BaseException):
@@ -81,11 +81,11 @@ def test_what_was_finished_and_is_gone_is_made_again(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Claim, "complete", die)
-        run_job(store, job_id, scribe, 3, lambda event: None)
+        run_job(store, job_id, runner, 3, lambda event: None)
     (tmp_path / "1.mp4").unlink()
     store.recover()
-    assert run_job(store, job_id, scribe, 3, lambda event: None).status == DONE
-    assert scribe.calls == 2 and (tmp_path / "1.mp4").exists()
+    assert run_job(store, job_id, runner, 3, lambda event: None).status == DONE
+    assert runner.calls == 2 and (tmp_path / "1.mp4").exists()
 
 
 @pytest.mark.parametrize(
@@ -93,22 +93,27 @@ def test_what_was_finished_and_is_gone_is_made_again(
     ["", "[" * 100_000, "[]", '{"files": [1], "result": {}}', '{"files": ["../out.mp4"], "result": {}}',
      '{"files": ["/etc/passwd"], "result": {}}', '{"files": [".."], "result": {}}'],
 )  # fmt: skip
-def test_a_damaged_marker_is_none(tmp_path: Path, marker: str) -> None:
-    """Nothing is moved by the names in it; the job is done again."""
-    store, perform = one_job(tmp_path, "out.mp4"), Scribe()
+def test_a_damaged_marker_is_ignored(tmp_path: Path, marker: str) -> None:
+    """No file is moved by the names in it; the task is executed again."""
+    store, runner = one_job(tmp_path, "out.mp4"), CountingTaskRunner()
     (job,) = store.jobs()
     work = store.work_path(job.id)
     (work / FINISHED).mkdir(parents=True)
     (work / MARKER).write_text(marker)
-    ended = run_job(store, job.id, perform, 3, lambda event: None)
-    assert ended.status == DONE and perform.calls == 1
+    event = run_job(store, job.id, runner, 3, lambda event: None)
+    assert event.status == DONE and runner.calls == 1
     assert (tmp_path / "out.mp4").read_text() == "video"
 
 
 @pytest.mark.parametrize(("name", "stays"), [("1.webm", False), ("1.mp4", True)])
-def test_the_manifest_of_an_earlier_output_goes(tmp_path: Path, name: str, stays: bool) -> None:
-    """It lies beside videos that can't hold it; the one beside an .mp4 is another file's."""
+def test_the_manifest_of_an_earlier_output_is_removed(
+    tmp_path: Path, name: str, stays: bool
+) -> None:
+    """Manifests are beside videos that cannot embed them; one beside an .mp4 belongs to another file."""
     (tmp_path / "1.c2pa").write_text("of before")
     store = one_job(tmp_path, name)
-    assert run_job(store, store.jobs()[0].id, Scribe(), 3, lambda event: None).status == DONE
+    assert (
+        run_job(store, store.jobs()[0].id, CountingTaskRunner(), 3, lambda event: None).status
+        == DONE
+    )
     assert (tmp_path / "1.c2pa").exists() == stays

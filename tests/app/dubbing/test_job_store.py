@@ -1,4 +1,4 @@
-"""The job store: a job is in one place, whatever is done to it and whoever is killed."""
+"""The job store: a job is in exactly one place after any operation and any kill."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def n_jobs(store: JobStore, status: str) -> int:
     return len(store.jobs((status,)))
 
 
-def test_a_job_goes_from_the_queue_to_done(store: JobStore, tmp_path: Path) -> None:
+def test_a_job_is_claimed_and_completed(store: JobStore, tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store.add([task])
     with store.claim(task.id) as claim:
@@ -80,9 +80,9 @@ def test_adding_again_changes_only_what_changed(store: JobStore, tmp_path: Path)
         Path(task.output).write_bytes(b"video")
     store.add(tasks)
     assert n_jobs(store, DONE) == 3 and n_jobs(store, QUEUED) == 1
-    Path(tasks[0].output).unlink()  # the output is gone: dub it again
-    Path(tasks[1].audio).write_bytes(b"another sound")  # the audio was replaced
-    other = make_task(tmp_path, 3, mode="head")  # the row was edited
+    Path(tasks[0].output).unlink()  # a missing output
+    Path(tasks[1].audio).write_bytes(b"another sound")  # a changed input
+    other = make_task(tmp_path, 3, mode="head")  # a changed row
     store.add([*tasks[:3], other])
     assert n_jobs(store, QUEUED) == 3 and n_jobs(store, DONE) == 1
     held = store.find(other.id)
@@ -90,7 +90,7 @@ def test_adding_again_changes_only_what_changed(store: JobStore, tmp_path: Path)
 
 
 @pytest.mark.parametrize("option", [o.name for o in declared_options().values() if o.names_file])
-def test_a_file_that_an_option_names_was_replaced(
+def test_the_fingerprint_covers_files_of_options(
     option: str, store: JobStore, tmp_path: Path
 ) -> None:
     named = tmp_path / "named"
@@ -102,37 +102,37 @@ def test_a_file_that_an_option_names_was_replaced(
     assert task.fingerprint() != before
 
 
-def test_another_package_than_a_job_was_done_with(store: JobStore, tmp_path: Path) -> None:
+def test_a_changed_package_queues_the_job_again(store: JobStore, tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store.add([task])
     with store.claim(task.id) as claim:
         assert claim is not None
         claim.complete({"n_frames": 1, PACKAGE: "as it was"})
     Path(task.output).write_bytes(b"video")
-    for state, n_queued in (("as it was", 0), ("", 0), ("fitted anew", 1)):
+    for state, n_queued in (("as it was", 0), ("", 0), ("fitted again", 1)):
         store.add([task], lambda task, state=state: state)
         assert n_jobs(store, QUEUED) == n_queued, state
 
 
-def test_two_who_add_the_same_job(
+def test_two_processes_add_the_same_job(
     store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second waits: else it would queue a job that the first one's worker has begun by then."""
-    task, looked = make_task(tmp_path), threading.Event()
+    """The second waits: otherwise it would queue a job that a worker of the first has started."""
+    task, listed = make_task(tmp_path), threading.Event()
     other = JobStore(store.path)
-    look = JobStore.jobs
+    list_jobs = JobStore.jobs
 
     def slowly(self: JobStore, *given: Any) -> Any:
-        found = look(self, *given)
+        found = list_jobs(self, *given)
         if self is other:
-            looked.set()
+            listed.set()
             time.sleep(0.2)
         return found
 
     monkeypatch.setattr(JobStore, "jobs", slowly)
     second = threading.Thread(target=other.add, args=([task],))
     second.start()
-    assert looked.wait(5)
+    assert listed.wait(5)
     store.add([task])
     with store.claim(task.id) as claim:
         assert claim is not None
@@ -141,10 +141,8 @@ def test_two_who_add_the_same_job(
 
 
 @pytest.mark.parametrize("how", ["retry", "add"])
-def test_a_job_that_is_wanted_again_is_not_stopped(
-    how: str, store: JobStore, tmp_path: Path
-) -> None:
-    """It failed before it saw that it was cancelled: that wish is over."""
+def test_queueing_again_withdraws_a_stop_request(how: str, store: JobStore, tmp_path: Path) -> None:
+    """The job failed before it noticed that it was cancelled."""
     task = make_task(tmp_path)
     store.add([task])
     with store.claim(task.id) as claim:
@@ -159,9 +157,7 @@ def test_a_job_that_is_wanted_again_is_not_stopped(
     assert n_jobs(store, QUEUED) == 1 and not store.is_cancelling(task.id)
 
 
-def test_a_failed_job_waits_longer_each_time_and_is_set_aside(
-    store: JobStore, tmp_path: Path
-) -> None:
+def test_the_delay_doubles_until_the_job_has_failed(store: JobStore, tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store.add([task])
     waits = []
@@ -178,8 +174,8 @@ def test_a_failed_job_waits_longer_each_time_and_is_set_aside(
     assert job is not None and (job.status, job.tries, job.retry_at) == (QUEUED, 0, 0.0)
 
 
-def test_what_dead_processes_leave(store: JobStore, tmp_path: Path) -> None:
-    """Running without a lock: queued again, or done when the file says so already."""
+def test_jobs_of_dead_processes(store: JobStore, tmp_path: Path) -> None:
+    """Running without a lock: queued again, or done if the result is in the file."""
     first, second, alive = (make_task(tmp_path, number) for number in range(3))
     store.add([first, second, alive])
     for task in (first, second, alive):
@@ -208,7 +204,7 @@ def test_cancelling(store: JobStore, tmp_path: Path) -> None:
     assert n_jobs(store, CANCELLED) == 2 and not store.is_cancelling(running.id)
 
 
-def test_a_torn_file_is_written_anew(store: JobStore, tmp_path: Path) -> None:
+def test_a_truncated_file_is_rewritten(store: JobStore, tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store.add([task])
     (store.path / QUEUED / f"{task.id}.json").write_bytes(b"")
@@ -232,7 +228,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_file_that_holds_no_job_is_left_out_and_named(
+def test_an_invalid_file_is_skipped_and_reported(
     store: JobStore, tmp_path: Path, content: bytes
 ) -> None:
     good, bad = make_task(tmp_path, 1), make_task(tmp_path, 2)
@@ -250,7 +246,7 @@ def test_a_file_that_holds_no_job_is_left_out_and_named(
     [("order", "first"), ("tries", -1), ("retry_at", 1e300), ("result", [1]), ("made_of", None),
      ("id", "another"), ("task", {"kind": 1, "identity": "x"}), ("mood", "good")],
 )  # fmt: skip
-def test_a_job_of_other_types_is_none(
+def test_a_job_with_values_of_other_types_is_invalid(
     store: JobStore, tmp_path: Path, name: str, value: Any
 ) -> None:
     task = make_task(tmp_path)
@@ -266,7 +262,7 @@ def test_a_job_of_other_types_is_none(
 def test_a_job_of_another_version_is_refused(
     store: JobStore, tmp_path: Path, version: int, advice: str
 ) -> None:
-    """It is not taken for none, and written over."""
+    """It is not treated as missing and overwritten."""
     task = make_task(tmp_path)
     store.add([task])
     path = store.path / QUEUED / f"{task.id}.json"
@@ -279,18 +275,18 @@ def test_a_job_of_another_version_is_refused(
     assert json.loads(path.read_text()) == held
 
 
-def test_choosing_by_the_beginning_of_an_id(store: JobStore, tmp_path: Path) -> None:
+def test_choosing_jobs_by_prefix(store: JobStore, tmp_path: Path) -> None:
     tasks = [make_task(tmp_path, number) for number in range(3)]
     store.add(tasks)
     assert [job.id for job in choose_jobs(store, [tasks[1].id[:7]], ())] == [tasks[1].id]
     with pytest.raises(PackageError, match="job out: matches 3 jobs"):
         choose_jobs(store, ["out"], ())
-    with pytest.raises(PackageError, match="job nobody: matches no job"):
-        choose_jobs(store, ["nobody"], ())
+    with pytest.raises(PackageError, match="job unknown: matches no job"):
+        choose_jobs(store, ["unknown"], ())
 
 
 def test_unusual_names(store: JobStore, tmp_path: Path) -> None:
-    """Spaces, unicode, quotes, a name of 200 letters: ids are file names, and differ."""
+    """Spaces, Unicode, quotes, a name of 200 letters: IDs are distinct file names."""
     names = ["a b.mp4", "ünï çödé.mp4", 'it\'s "it".mp4', f"{'x' * 200}.mp4", "…mp4", "A b.mp4"]
     tasks = [Task("line", "anna", output=str(tmp_path / name)) for name in names]
     store.add(tasks)
@@ -298,7 +294,7 @@ def test_unusual_names(store: JobStore, tmp_path: Path) -> None:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Any order of calls and of deaths between the two writes of a move."""
+    """Any order of calls, and of kills between the two writes of a move."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -328,7 +324,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(
         data=st.data(),
-        how=st.sampled_from(["complete", "fail", "put back", "cancel", "die", "torn"]),
+        how=st.sampled_from(["complete", "fail", "requeue", "cancel", "die", "torn"]),
     )
     def end(self, data: st.DataObject, how: str) -> None:
         stack, claim = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
@@ -337,11 +333,11 @@ class StoreMachine(RuleBasedStateMachine):
             claim.complete({"n_frames": 1})
         elif how == "fail":
             claim.fail("no luck", max_tries=2)
-        elif how == "put back":
+        elif how == "requeue":
             claim.requeue()
         elif how == "cancel":
             claim.cancel()
-        elif how == "torn":  # dies between writing that it is done and moving
+        elif how == "torn":  # killed between writing the result and moving the file
             self.store.write(type(claim.job)(**{**vars(claim.job), "result": {"n_frames": 1}}))
         stack.close()
 
@@ -349,7 +345,7 @@ class StoreMachine(RuleBasedStateMachine):
     def recover(self) -> None:
         self.store.recover()
         running = {job.id for job in self.store.jobs((RUNNING,))}
-        assert running == set(self.held), "what runs is what somebody holds"
+        assert running == set(self.held), "running jobs are those whose lock is held"
 
     @rule()
     def add(self) -> None:
@@ -372,7 +368,7 @@ TestStoreMachine.settings = settings(max_examples=25, stateful_step_count=20, de
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds workers by /proc")
 def test_kills(tmp_path: Path) -> None:
-    """Workers and coordinator killed from outside and around their writes: all is done, once."""
+    """Workers and coordinator are killed from outside and around their writes: each job is done once."""
     outcome = run_with_kills(tmp_path / "home", n_jobs=12, n_kills=14, seed=7, chance=0.02)
     assert outcome.n_done == 12 and outcome.n_kills >= 3, outcome
 

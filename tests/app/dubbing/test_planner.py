@@ -1,4 +1,4 @@
-"""Who is fitted, and what waits for whom."""
+"""Planning of fits, and the order in which jobs run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def footage_of(folder: Path, content: bytes) -> Path:
 
 
 def test_renderers_of_one_person(place: Home, tmp_path: Path) -> None:
-    """A fit for each, of one name; lines need their own renderer's."""
+    """One fit per renderer with the same name; each row needs the fit of its renderer."""
     video = footage_of(tmp_path / "a", b"anna")
     renderers = ("", "gaussian", "nerf", "nerf")
     rows = [row_of(tmp_path, i, video=video, renderer=r) for i, r in enumerate(renderers)]
@@ -59,7 +59,7 @@ def test_renderers_of_one_person(place: Home, tmp_path: Path) -> None:
     assert [line.needs for line in lines] == [first.id] * 2 + [second.id] * 2
 
 
-def test_a_second_renderer_of_one_who_is_known(
+def test_a_second_renderer_of_an_existing_identity(
     fitted: FitResult, footage: Path, place: Home, tmp_path: Path
 ) -> None:
     shutil.copytree(fitted.package_path, place.identities_dir / fitted.name)
@@ -69,17 +69,17 @@ def test_a_second_renderer_of_one_who_is_known(
     assert [(line.renderer, line.needs) for line in lines] == [("gaussian", ""), ("nerf", fit.id)]
 
 
-def test_footage_is_read_once_and_that_is_noted_once(
+def test_footage_is_read_once_and_checksums_are_saved_once(
     place: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also by a call that breaks off."""
+    """After an error, too."""
     written: list[Path] = []
 
-    def noted(path: Path, value: Any) -> None:
+    def record(path: Path, value: Any) -> None:
         written.append(path)
         write_json(path, value)
 
-    monkeypatch.setattr(planner, "write_json", noted)
+    monkeypatch.setattr(planner, "write_json", record)
     videos = [footage_of(tmp_path / name, name.encode()) for name in "abc"]
     rows = [row_of(tmp_path, i, video=video) for i, video in enumerate(videos)]
     with pytest.raises(TalkheadError, match="no such file"):
@@ -90,8 +90,8 @@ def test_footage_is_read_once_and_that_is_noted_once(
     assert len(written) == 1
 
 
-def test_two_people_of_one_name_are_kept_apart(place: Home, tmp_path: Path) -> None:
-    """In one table or in two, of which the first is not done."""
+def test_videos_of_one_name_make_two_identities(place: Home, tmp_path: Path) -> None:
+    """In one table, or in two while the first is not done."""
     anna, other = footage_of(tmp_path / "a", b"anna"), footage_of(tmp_path / "b", b"another")
     first, _ = plan([row_of(tmp_path, 1, video=anna)], place)
     second, _ = plan([row_of(tmp_path, 2, video=other)], place)
@@ -104,8 +104,8 @@ def test_two_people_of_one_name_are_kept_apart(place: Home, tmp_path: Path) -> N
     assert (again.id, line.identity, line.needs) == (first.id, "Anna", first.id)
 
 
-def test_fits_of_other_tables_are_waited_for(place: Home, tmp_path: Path, add: Any) -> None:
-    """Those of whoever speaks: a fit replaces the package."""
+def test_rows_wait_for_fits_of_other_tables(place: Home, tmp_path: Path, add: Any) -> None:
+    """For those of their identity: a fit replaces the package."""
     add(place.identities_dir / "anna")
     mine = Task(FIT, "anna", video="/v.mp4", digest=PERSON_DIGEST, renderer="nerf")
     foreign = Task(FIT, "berta", video="/w.mp4", digest="1" * 64, renderer="nerf")
@@ -114,8 +114,8 @@ def test_fits_of_other_tables_are_waited_for(place: Home, tmp_path: Path, add: A
     assert tasks[0] == mine and [task.kind for task in tasks] == [FIT, "line"]
 
 
-def test_a_preset_that_is_not_used_is_told(place: Home, tmp_path: Path, add: Any) -> None:
-    """Of one who is fitted otherwise; once."""
+def test_unused_presets_are_reported(place: Home, tmp_path: Path, add: Any) -> None:
+    """Once per identity with another preset."""
     add(place.identities_dir / "anna")
     video = footage_of(tmp_path / "a", b"anna")
     rows = [
@@ -126,14 +126,14 @@ def test_a_preset_that_is_not_used_is_told(place: Home, tmp_path: Path, add: Any
         row_of(tmp_path, 5, video=video, preset="standard"),
     ]
     notes: list[str] = []
-    tasks = plan(rows, place, tell=notes.append)
+    tasks = plan(rows, place, notify=notes.append)
     assert tasks[0].preset == "preview"
     assert [note.partition(":")[0] for note in notes] == ["line 2", "line 5"]
     assert "preset high is not used: anna is fitted with preview" in notes[0]
 
 
-def test_where_an_identity_is_looked_for(place: Home, tmp_path: Path, add: Any) -> None:
-    """A name goes before a folder; a folder of the home is a name."""
+def test_resolution_of_identities(place: Home, tmp_path: Path, add: Any) -> None:
+    """Names take precedence over folders; a folder of the home is a name."""
     add(place.identities_dir / "anna")
     add(tmp_path / "anna")
     add(tmp_path / "berta")
@@ -145,19 +145,19 @@ def test_where_an_identity_is_looked_for(place: Home, tmp_path: Path, add: Any) 
         find("clara", tmp_path / "clara")
 
 
-def test_the_state_of_a_package(place: Home, add: Any) -> None:
+def test_the_fingerprint_of_a_package(place: Home, add: Any) -> None:
     add(place.identities_dir / "anna")
-    state = package_finder(place)
-    assert state(Task("line", "anna")) == state(Task("line", "anna", renderer="warp")) != ""
-    assert state(Task("line", "nobody")) == ""
+    find = package_finder(place)
+    assert find(Task("line", "anna")) == find(Task("line", "anna", renderer="warp")) != ""
+    assert find(Task("line", "unknown")) == ""
 
 
-# ------------------------------------------------------------------- what waits for whom
+# ---------------------------------------------------------------------- order of jobs
 
 
 @dataclass
 class Workers:
-    """Five at once; a job ends when somebody waits, one at a time, in the order of their starts."""
+    """A pool of five; each call of wait() finishes one job, in the order of their starts."""
 
     store: JobStore
     failing: tuple[str, ...] = ()
@@ -189,14 +189,14 @@ class Workers:
 
 
 def run(store: JobStore, failing: tuple[str, ...] = ()) -> Mapping[str, list[str]]:
-    """Which jobs were started, and what was running then."""
+    """Run the jobs. Returns the started jobs, each with those that were running then."""
     workers = Workers(store, failing)
     Scheduler(store, workers, ProgressView(ProgressStats(0, 0, 0))).run(store.jobs())
     return workers.started_with
 
 
 def tasks_of(name: str) -> list[Task]:
-    """Two fits, and a line by each renderer and by the default one."""
+    """Two fits, and a rendering with each renderer and with the default one."""
     fits = [Task(FIT, name, digest=name, renderer=renderer) for renderer in ("gaussian", "nerf")]
     needs = {"gaussian": fits[0].id, "nerf": fits[1].id, "": ""}
     lines = [
@@ -206,7 +206,7 @@ def tasks_of(name: str) -> list[Task]:
     return [*lines, *fits]
 
 
-def test_while_somebody_is_fitted_nothing_else_is_done_with_them(store: JobStore) -> None:
+def test_a_fit_blocks_all_other_jobs_of_its_identity(store: JobStore) -> None:
     anna, berta = tasks_of("anna"), tasks_of("berta")
     store.add([*anna, *berta])
     started = run(store)
@@ -217,11 +217,11 @@ def test_while_somebody_is_fitted_nothing_else_is_done_with_them(store: JobStore
         *lines, first, second = (task.id for task in tasks)
         assert not own & {*started[first], *started[second]}
         assert order.index(first) < order.index(second) < min(map(order.index, lines))
-    assert started[order[1]] == [order[0]], "two people are fitted at once"
+    assert started[order[1]] == [order[0]], "two identities are fitted at once"
 
 
-def test_a_fit_that_fails_takes_only_its_own_lines_along(store: JobStore) -> None:
-    """Those of another renderer, and of the default one, are done."""
+def test_a_failed_fit_fails_only_its_own_renderings(store: JobStore) -> None:
+    """Renderings with another renderer, and with the default one, are done."""
     gaussian, nerf, default, first, second = tasks_of("anna")
     store.add([gaussian, nerf, default, first, second])
     started = run(store, failing=(first.id,))
@@ -230,7 +230,7 @@ def test_a_fit_that_fails_takes_only_its_own_lines_along(store: JobStore) -> Non
     assert {status[task.id] for task in (second, nerf, default)} == {DONE}
     assert gaussian.id not in started
     store.add([replace(gaussian, output="/anna/later.mp4")])
-    assert run(store) == {}, "what needs a fit that failed earlier is not begun"
+    assert run(store) == {}, "jobs that need a fit that failed earlier are not started"
 
 
 @pytest.fixture

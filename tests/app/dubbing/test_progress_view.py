@@ -1,4 +1,4 @@
-"""What a person sees of many jobs."""
+"""Progress display of many jobs."""
 
 from __future__ import annotations
 
@@ -27,80 +27,80 @@ def make_job(number: int) -> Job:
     return Job(f"job-{number}", QUEUED, task, number, "")
 
 
-def play(board: ProgressView) -> None:
-    """Two jobs begin; one is done, one fails, waits, and is set aside."""
+def play(view: ProgressView) -> None:
+    """Two jobs start; one is done, one fails, is delayed and fails again."""
     for event in (
         JobStarted("job-0"),
         JobStarted("job-1"),
         JobProgressed("job-0", "Listening", 0, 1),
         JobProgressed("job-0", "Speaking", 0, 50),
         JobProgressed("job-0", "Speaking", 30, 50),
-        JobProgressed("job-1", "Speaking", 750, 1500),  # gone on with: 750 were there
+        JobProgressed("job-1", "Speaking", 750, 1500),  # resumed: 750 are done
         JobProgressed("job-1", "Speaking", 770, 1500),
         JobProgressed("job-0", "Speaking", 50, 50),
     ):
-        board.see(event)
-        board.refresh()
+        view.handle(event)
+        view.refresh()
     done = JobFinished("job-0", DONE, result={"n_frames": 50})
-    board.see(done)
-    board.ended(make_job(0), done)
-    board.delayed(make_job(1), JobFinished("job-1", QUEUED, "no luck", time.time() + 4.0))
-    board.ended(make_job(1), JobFinished("job-1", FAILED, "no [red]luck"))
+    view.handle(done)
+    view.job_finished(make_job(0), done)
+    view.job_delayed(make_job(1), JobFinished("job-1", QUEUED, "no luck", time.time() + 4.0))
+    view.job_finished(make_job(1), JobFinished("job-1", FAILED, "no [red]luck"))
 
 
-def test_the_tally() -> None:
-    tally = ProgressStats(5, n_earlier=2, n_open=3)
-    assert tally.left_s is None
-    play(ProgressView(tally))
-    assert tally.n_frames == 70 and tally.ended == {DONE: 1, FAILED: 1}
-    assert set(tally.running) == {"job-1"} and tally.left_s is not None
+def test_the_counters() -> None:
+    stats = ProgressStats(5, n_earlier=2, n_open=3)
+    assert stats.left_s is None
+    play(ProgressView(stats))
+    assert stats.n_frames == 70 and stats.ended == {DONE: 1, FAILED: 1}
+    assert set(stats.running) == {"job-1"} and stats.left_s is not None
     assert clock(59.6) == "1:00" and clock(3725) == "1:02:05"
 
 
-def test_lines_where_there_is_no_terminal() -> None:
+def test_lines_without_a_terminal() -> None:
     stream = io.StringIO()
-    board = LiveProgressView(ProgressStats(2, 0, 2), Console(file=stream, width=200))
-    play(board)
-    board.close()
+    view = LiveProgressView(ProgressStats(2, 0, 2), Console(file=stream, width=200))
+    play(view)
+    view.close()
     assert stream.getvalue().splitlines() == [
         "done      0.mp4",
-        "again in 4 s: job-1: no luck",
+        "retry in 4 s: job-1: no luck",
         "failed    1.mp4: no [red]luck",
     ]
 
 
-def test_what_there_is_to_tell_of_a_line_that_was_made(
+def test_messages_of_jobs_that_are_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stream = io.StringIO()
     done = JobFinished("job-0", DONE, result={"n_frames": 50, "notes": ["far", "little"]})
-    for board in (
+    for view in (
         LiveProgressView(ProgressStats(1, 0, 1), Console(file=stream, width=200)),
         JsonProgressView(ProgressStats(1, 0, 1)),
     ):
-        board.ended(make_job(0), done)
-        board.close()
+        view.job_finished(make_job(0), done)
+        view.close()
     assert stream.getvalue() == "done      0.mp4: far: little\n"
     assert json.loads(capsys.readouterr().err)["notes"] == ["far", "little"]
 
 
 def test_a_table_on_a_terminal() -> None:
     stream = io.StringIO()
-    board = LiveProgressView(
+    view = LiveProgressView(
         ProgressStats(2, 0, 2), Console(file=stream, width=120, force_terminal=True)
     )
-    play(board)
-    board._live.refresh()
-    board.close()
+    play(view)
+    view._live.refresh()
+    view.close()
     shown = stream.getvalue()
     assert "job-1" in shown and "770/1500" in shown and "all jobs" in shown and "1/2" in shown
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    board = make_progress_view("json", ProgressStats(2, 0, 2))
-    assert isinstance(board, JsonProgressView)
-    play(board)
-    board.close()
+    view = make_progress_view("json", ProgressStats(2, 0, 2))
+    assert isinstance(view, JsonProgressView)
+    play(view)
+    view.close()
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [event["event"] for event in events] == ["progress", "job", "retry", "job"]
     assert events[1] == {

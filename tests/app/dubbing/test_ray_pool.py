@@ -32,7 +32,7 @@ N_JOBS = 5
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster whose head does no work, with two nodes of a core each."""
+    """A cluster whose head runs no jobs, with two nodes of one core each."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -76,15 +76,15 @@ def make_workers(nodes: Any, store: JobStore) -> RayPool:
 
 
 class Watching(ProgressView):
-    """Calls a function when a job has ended."""
+    """Calls a function when a job has finished."""
 
     def __init__(self, n_jobs: int, then: Any) -> None:
         super().__init__(ProgressStats(n_jobs, 0, n_jobs))
         self._then = then
 
-    def ended(self, job: Job, ended: JobFinished) -> None:
-        super().ended(job, ended)
-        self._then(sum(self.tally.ended.values()))
+    def job_finished(self, job: Job, event: JobFinished) -> None:
+        super().job_finished(job, event)
+        self._then(sum(self.stats.ended.values()))
 
 
 def check_outputs(store: JobStore) -> None:
@@ -94,7 +94,7 @@ def check_outputs(store: JobStore) -> None:
 
 
 def test_without_a_shared_disk(nodes: Any, store: JobStore) -> None:
-    """Sound and package go out, videos come back; a job that can't be done is set aside."""
+    """Audio and package are sent, videos are returned; a job that raises is marked as failed."""
     bad = store.jobs()[0]
     task = Task(**{**vars(bad.task), "mode": "fail", "output": bad.task.output + ".mp4"})
     store.add([task])
@@ -108,11 +108,11 @@ def test_without_a_shared_disk(nodes: Any, store: JobStore) -> None:
     (store.path / "cancelled" / f"{task.id}.json").unlink()
     check_outputs(store)
     homes = {job.result["home"] for job in store.jobs()}
-    assert str(store.path.parent) not in homes, "it was done elsewhere"
+    assert str(store.path.parent) not in homes, "the jobs ran in another home"
 
 
 def test_a_second_renderer_joins_the_first(nodes: Any, store: JobStore) -> None:
-    """Without a shared disk: the package of one who is known goes to the fit, and comes back."""
+    """Without a shared disk: the package of an existing identity is sent to the fit and returned."""
     for job in store.jobs():
         (store.path / job.status / f"{job.id}.json").unlink()
     video = store.path.parent / "anna.mp4"
@@ -127,7 +127,7 @@ def test_a_second_renderer_joins_the_first(nodes: Any, store: JobStore) -> None:
 
 
 def test_a_lost_node_loses_no_job(nodes: Any, store: JobStore) -> None:
-    """On a shared disk; one of two nodes goes while it works."""
+    """With a shared disk; one of two nodes is removed while it runs a job."""
     lost: list[Any] = []
 
     def lose(n_ended: int) -> None:
@@ -179,8 +179,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_a_shared_home_and_sound_that_is_not(tmp_path: Path, own_cache: None) -> None:
-    """The sound comes by the object store all the same."""
+def test_a_shared_home_with_audio_elsewhere(tmp_path: Path, own_cache: None) -> None:
+    """The audio is sent through the object store nevertheless."""
     task = Task("line", "anna", audio="/nowhere/a.wav", output="/out/1.mp4")
     sound = LocalPayload(task.audio, 5, 0, [b"sound"])
     result = cluster.run_remote_task(remote_task_of(tmp_path, task, {task.audio: sound}))
@@ -188,10 +188,10 @@ def test_a_shared_home_and_sound_that_is_not(tmp_path: Path, own_cache: None) ->
     assert (tmp_path / "products" / "1.mp4").read_bytes() == b"audio: sound"
 
 
-def test_private_keys_stay(
+def test_private_keys_are_not_sent(
     tmp_path: Path, own_cache: None, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are not sent, and a node without one says so; certificate and sound are sent once."""
+    """A node without the key reports that; certificate and audio are sent once."""
     add(tmp_path / "identities" / "anna")
     files = [tmp_path / name for name in ("a.wav", "cert.pem", "key.pem")]
     for path in files:
@@ -220,7 +220,7 @@ def test_private_keys_stay(
     assert "key.pem: is not on this machine, and private keys are not sent" in result.error
 
 
-def test_a_node_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:
+def test_a_node_keeps_the_newest_and_recently_used_folders(tmp_path: Path) -> None:
     long_ago = time.time() - 2 * cluster.MAX_JOB_S
     for number in range(6):
         path = tmp_path / f"old {number}"
@@ -234,7 +234,7 @@ def test_a_node_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in use", "new", "old 0"]
 
 
-def test_nobody_there() -> None:
+def test_no_cluster_at_the_address() -> None:
     with pytest.raises(TalkheadError, match=r"cluster 127.0.0.1:1: does not respond"):
         cluster.connect("127.0.0.1:1")
     with pytest.raises(TalkheadError, match=r"cluster nowhere: give HOST:PORT"):

@@ -1,4 +1,4 @@
-"""Tables of lines: what is wrong is named before anything starts."""
+"""Tables: problems are reported before any work starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talkhead.errors import TalkheadError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two lines of sound, a video, a place."""
+    """Audio files, a video, a folder."""
     for name in ("a.wav", "b b.wav", "who.mp4", "ünï.wav", "said.srt", "key.pem"):
         (tmp_path / name).write_bytes(b"sound")
     (tmp_path / "folder.mp4").mkdir()
@@ -177,7 +177,7 @@ BAD_YAML = {
 
 
 @pytest.mark.parametrize("row", BAD_YAML)
-def test_a_bad_row_of_yaml_is_one_row(folder: Path, row: str) -> None:
+def test_an_invalid_row_of_yaml_affects_only_itself(folder: Path, row: str) -> None:
     table = read(folder / "t.yaml", f"{YAML}{row}\n- {{<<: *first, output: 4.mp4}}\n")
     assert [row.output.name for row in table.rows] == ["1.mp4", "2.mp4", "4.mp4"]
     assert [bad.line for bad in table.bad] == [6]
@@ -185,7 +185,7 @@ def test_a_bad_row_of_yaml_is_one_row(folder: Path, row: str) -> None:
     assert BAD_YAML[row] in reason and "\n" not in reason and len(reason) < 700
 
 
-def test_cells_of_yaml_are_text_as_it_is_written(folder: Path) -> None:
+def test_yaml_cells_are_text_as_written(folder: Path) -> None:
     row = "- {<<: *first, output: 2026-11-29.mp4, transcript: 12:30, language: no, height: ~, %s}\n"
     table = read(
         folder / "t.yaml", YAML + row % "provenance: off" + "- {<<: [*first], output: b.mp4}"
@@ -195,8 +195,8 @@ def test_cells_of_yaml_are_text_as_it_is_written(folder: Path) -> None:
     assert table.rows[2].options == options
 
 
-def test_yaml_takes_no_more_than_its_length(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Aliases of aliases would be 10^9 cells; nothing is built of them."""
+def test_yaml_needs_linear_time_and_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Aliases of aliases would expand to 10^9 cells; they are not expanded."""
     laughs = "- &a0 [lol]\n" + "".join(
         f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
     )
@@ -224,9 +224,7 @@ def test_yaml_takes_no_more_than_its_length(folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.yaml"])
-def test_a_table_may_only_be_so_large(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_size_limits(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"identity": "anna", "audio": "a.wav", "output": "1.mp4"}
     text = {
         "t.csv": "identity,audio,output\n" + "anna,a.wav,1.mp4\n" * 4,
@@ -242,7 +240,7 @@ def test_a_table_may_only_be_so_large(
         read(folder / name, text)
 
 
-def test_a_table_that_is_no_file_is_not_waited_for(folder: Path) -> None:
+def test_a_named_pipe_is_refused(folder: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no named pipes here")
     os.mkfifo(folder / "pipe.csv")
@@ -261,7 +259,7 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("row", BAD_JSON)
-def test_a_bad_row_of_json_is_one_row(folder: Path, row: str) -> None:
+def test_an_invalid_row_of_json_affects_only_itself(folder: Path, row: str) -> None:
     good = '{"identity": "anna", "audio": "a.wav", "output": "%s.mp4"}\n'
     table = read(folder / "t.jsonl", f"{good % 1}{row}\n{good % 2}")
     assert len(table.rows) == 2 and [bad.line for bad in table.bad] == [2]
@@ -276,7 +274,7 @@ BAD_CSV = {
 
 
 @pytest.mark.parametrize("row", BAD_CSV)
-def test_a_bad_row_of_csv_is_one_row(folder: Path, row: str) -> None:
+def test_an_invalid_row_of_csv_affects_only_itself(folder: Path, row: str) -> None:
     text = f"identity,audio,output\nanna,a.wav,1.mp4\n{row}\nanna,a.wav,2.mp4\n"
     table = read(folder / "t.csv", text)
     assert len(table.rows) == 2 and [bad.line for bad in table.bad] == [3]
@@ -295,8 +293,8 @@ CLASHES = {
 
 
 @pytest.mark.parametrize("row", CLASHES)
-def test_nothing_is_written_over(folder: Path, row: tuple[str, ...]) -> None:
-    """Neither what another row reads, of whatever kind, nor what lies beside its output."""
+def test_no_file_is_overwritten(folder: Path, row: tuple[str, ...]) -> None:
+    """Neither inputs of other rows, of any kind, nor files beside their outputs."""
     columns = "identity,audio,output,subtitles,transcript\n"
     first, second = ",".join(row[:3]), ",".join(row[3:])
     table = read(folder / "t.csv", f"{columns}anna,a.wav,{first}\nanna,a.wav,{second}\n")
@@ -314,8 +312,8 @@ def test_a_folder_of_images_replaces_no_input_in_it(folder: Path) -> None:
     ].reason
 
 
-def test_inputs_of_every_kind_are_kept(folder: Path) -> None:
-    """A background is one, and what is signed with; a key that isn't there is named."""
+def test_inputs_of_every_kind_are_protected(folder: Path) -> None:
+    """Backgrounds, certificates and keys are inputs; a missing key is reported."""
     cells = {"identity": "anna", "audio": "a.wav"}
     rows = [
         {**cells, "output": "1.mp4", "mode": "head", "background": "behind.mp4"},
@@ -330,7 +328,7 @@ def test_inputs_of_every_kind_are_kept(folder: Path) -> None:
     assert [path.name for path in table.rows[0].inputs] == ["a.wav", "behind.mp4"]
 
 
-def test_a_head_may_be_turned(folder: Path) -> None:
+def test_view_options(folder: Path) -> None:
     columns = "identity,audio,output,mode,yaw,zoom\n"
     rows = (
         "anna,a.wav,1.mp4,head,-4.5,1.2\nanna,a.wav,2.mp4,paste,3,\nanna,a.wav,3.mp4,head,left,\n"
@@ -340,15 +338,15 @@ def test_a_head_may_be_turned(folder: Path) -> None:
     assert "need --mode head" in table.bad[0].reason and "yaw 'left'" in table.bad[1].reason
 
 
-def test_a_transcript_that_is_not_there_is_told_before_anything_starts(folder: Path) -> None:
+def test_a_missing_transcript_is_reported(folder: Path) -> None:
     cells = "anna,a.wav,1.mp4,srt"
     text = f"identity,audio,output,subtitles,transcript\n{cells},said.srt\n{cells},lost.txt\n"
     table = read(folder / "t.csv", f"{text}{cells},It is all said in lost.txt\n")
     assert [bad.line for bad in table.bad] == [3, 4]
     assert "lost.txt: there is no such file" in table.bad[0].reason
-    assert "is also written by line" in table.bad[1].reason, "a text is none that is looked for"
+    assert "is also written by line" in table.bad[1].reason, "a text is not looked up as a file"
 
 
-def test_a_package_s_folder_counts_from_the_table_s(folder: Path) -> None:
+def test_package_folders_are_relative_to_the_table(folder: Path) -> None:
     table = read(folder / "t.csv", "identity,audio,output\nsub/../package,a.wav,1.mp4\n")
     assert table.rows[0].identity == str(folder / "package")
