@@ -1,1 +1,1 @@
-"""Motion code and head pose -> image: renderers that are fitted per identity."""
+"""Renderers: models, fitted per person, that turn motion code and head pose into an image."""

@@ -1,4 +1,4 @@
-"""Training batches: which frames, and their pixels, masks and weights."""
+"""Training batches: the choice of frames, and their pixels, masks and weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from talkhead.renderers.matting import rim_matte
 from talkhead.types import Bool, Float32, Int, UInt8
 
 N_SPREAD = 16
-"""Frames that a finished renderer is measured on."""
+"""Number of frames that `Renderer.finalize` gets."""
 
 
 def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
-    """The frames of a step: shuffled epochs, so that each frame is seen equally often."""
+    """Choose the frames of a step from shuffled epochs, so that each is used equally often.
+
+    Args:
+        usable: [n], the frames to choose from.
+        size: Frames per step.
+        seed: Seed of the fit.
+        step: Number of the step.
+
+    Returns:
+        [size] of the frames. They depend on the arguments alone, so that a fit can resume at any
+        step.
+    """
+    # Draws are numbered through all epochs; this step has those from start on.
     start = step * size
     epochs = range(start // len(usable), (start + size - 1) // len(usable) + 1)
     order = np.concatenate([np.random.default_rng((seed, e)).permutation(usable) for e in epochs])
@@ -28,9 +40,15 @@ def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
 
 
 def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> TrainBatch:
-    """Frames of a dataset as a batch; landmarks [F, 478, 2] in crop pixels.
+    """Load frames of a dataset as a batch.
 
-    What stands before the person counts nothing.
+    Args:
+        dataset: The person's footage.
+        landmarks: [F, 478, 2], landmarks of all frames in crop pixels.
+        frames: [B], indices of frames.
+
+    Returns:
+        The batch, on the CPU. Pixels in which something occludes the person have weight 0.
     """
     images = [_unit_range(dataset.frames[i]) for i in frames]
     masks = [dataset.masks[i] for i in frames]
@@ -55,24 +73,48 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
 
 
 def spread_batch(dataset: IdentityDataset) -> TrainBatch:
-    """N_SPREAD training frames, evenly spread."""
+    """Load N_SPREAD training frames, evenly spread over the footage.
+
+    Args:
+        dataset: The person's footage.
+
+    Returns:
+        The batch, on the CPU.
+    """
     frames = spread_frames(dataset.tracks.clear & dataset.tracks.learnt, N_SPREAD)
     return make_batch(dataset, dataset.crop_landmarks(), frames)
 
 
 def mask_regions(mask: UInt8) -> tuple[Bool, Bool]:
-    """The person for sure, and the rim that may be either, of a mask [H, W]: two [H, W] bool."""
+    """Split a mask into its certain inside and its uncertain rim.
+
+    Args:
+        mask: [H, W], 255 where the person is.
+
+    Returns:
+        inner and rim, both [H, W]: pixels that certainly show the person, and pixels that may not.
+    """
     inner = cv2.erode(mask, np.ones((7, 7), np.uint8)) > 230
     outer = cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 25
     return inner, outer & ~inner
 
 
 def weight_map(landmarks: Float32, inner: Bool, rim: Bool, regions: RegionWeights) -> Float32:
-    """Pixel weights [H, W]: landmarks [478, 2] crop pixels, the regions of the mask [H, W]."""
+    """Weight each pixel by the region that it shows.
+
+    Args:
+        landmarks: [478, 2], crop pixels.
+        inner: [H, W], pixels that certainly show the person.
+        rim: [H, W], pixels that may show the person or the background.
+        regions: Weight of each region.
+
+    Returns:
+        Weights [H, W].
+    """
     r = regions
     weights = np.zeros(256, np.float32)
     weights[:6] = r.outside, r.person, r.edge, r.face, r.eyes, r.mouth
-    shown = inner.view(np.uint8) + 2 * rim.view(np.uint8)  # which of `weights`
+    shown = inner.view(np.uint8) + 2 * rim.view(np.uint8)  # [H, W], indices into `weights`
     face = np.zeros_like(shown)
     _fill_hull(face, landmarks[list(FACE_OVAL)], 1.0, 2)
     shown += face * inner
@@ -83,12 +125,14 @@ def weight_map(landmarks: Float32, inner: Bool, rim: Bool, regions: RegionWeight
 
 
 def _fill_hull(image: UInt8, points: Float32, enlarge: float, value: int) -> None:
-    """Writes value where the points' hull, enlarged about its middle, lies in an image [H, W]."""
+    """Write value into an image [H, W] inside the convex hull of points [n, 2], enlarged about their
+    mean.
+    """
     middle = points.mean(0)
     corners = ((points - middle) * enlarge + middle).round().astype(np.int32)
     cv2.fillConvexPoly(image, cv2.convexHull(corners), value)
 
 
 def _unit_range(image: UInt8) -> Float32:
-    """An image in [0, 1]."""
+    """Convert an image [H, W, 3] to [0, 1]."""
     return np.divide(image, np.float32(255.0), dtype=np.float32)

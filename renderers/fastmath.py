@@ -1,9 +1,9 @@
-"""How numba's kernels may rearrange arithmetic, so that every process computes the same bits.
+"""Sets of fastmath flags for numba kernels, chosen so that every process computes the same bits.
 
-numba optimises a parallel kernel once in the process that compiles it, and once more in what it
-keeps in its cache. Sums that may be reordered ("reassoc" of LLVM's fast-math flags) can then differ
-in their last bit between the first process and all later ones, and a fit that goes on in another
-process would not end in the same package.
+numba optimizes a parallel kernel once in the process that compiles it, and once more for its cache.
+Sums that may be reordered ("reassoc" of LLVM's fast-math flags) can then differ in their last bit
+between the first process and all later ones, and a fit that is resumed by another process would not
+end in the same package.
 """
 
 from __future__ import annotations
@@ -14,19 +14,30 @@ from numba import types
 from numba.extending import intrinsic
 
 IN_ORDER = {"nnan", "ninf", "nsz", "arcp", "contract"}
-"""fastmath without reordered sums."""
+"""All fastmath flags except the one that lets sums be reordered."""
 
 IN_ORDER_WITH_NAN = {"nsz", "arcp", "contract"}
-"""The same where values that are no numbers must behave as such."""
+"""The same for code that must treat NaN and infinity as IEEE 754 does."""
 
 AS_WRITTEN = {"nnan", "ninf", "nsz"}
-"""Neither fused sums nor reciprocals: which ones are made depends on how the code around is compiled and
-on the width of vectors. `fma` says what is fused."""
+"""Neither fused multiply-adds nor reciprocals, because whether the compiler makes them depends on the
+surrounding code and on the width of vectors. `fma` states what is fused.
+"""
 
 
 @intrinsic  # type: ignore[misc]
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a b + c of float32, rounded once."""
+    """Compute a b + c, rounded once.
+
+    Args:
+        typing_context: Given by numba.
+        a: float32 scalar.
+        b: float32 scalar.
+        c: float32 scalar.
+
+    Returns:
+        float32 scalar.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fma(*args)
@@ -36,10 +47,16 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def wide(typing_context: Any) -> Any:
-    """Has the function that calls this made of vectors as wide as there are, apart from its caller.
+    """Compile the function that calls this with the widest vectors, and not inlined.
 
-    LLVM halves them where there is AVX-512; and an inner loop within a large kernel has too few
-    registers.
+    LLVM prefers vectors of half the width where there is AVX-512, and an inner loop that is inlined
+    into a large kernel has too few registers.
+
+    Args:
+        typing_context: Given by numba.
+
+    Returns:
+        Nothing, in the compiled code.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,7 +1,7 @@
 """The photometric loss of a rendered head: weighted L1 and windowed D-SSIM over a background.
 
-`photometric_loss` is one pass of numba kernels on the CPU, value and gradient together, and plain
-torch elsewhere; the torch form is its twin.
+On the CPU, `photometric_loss` computes value and gradient in one pass of numba kernels; elsewhere
+it is plain torch, which is the reference for the kernels.
 """
 
 from __future__ import annotations
@@ -32,11 +32,18 @@ def photometric_loss(
     background: Tensor,
     offset: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """L1 and D-SSIM, two scalars, of a rendering put over a background, against a target.
+    """Compare a rendering over a background with a target.
 
-    target, background: [B, H, W, 3] in [0, 1]. weights: [B, H, W, 1].
-    offset: where the grid of SSIM windows begins, 0..7 each; drawn anew each step it stands for
-    all positions.
+    Args:
+        rendering: rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1].
+        target: [B, H, W, 3] in [0, 1].
+        weights: [B, H, W, 1], weight of each pixel.
+        background: [B, H, W, 3] in [0, 1].
+        offset: Top and left pixel at which the grid of SSIM windows begins, 0 to 7 each. Drawn at
+            random in each step, it stands for all positions.
+
+    Returns:
+        L1 and D-SSIM, two scalars.
     """
     rgb, alpha = rendering.rgb, rendering.alpha
     if rgb.device.type == "cpu":
@@ -49,10 +56,17 @@ def photometric_loss(
 
 
 def backdrop(batch: TrainBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What stands behind the rendering, and the target, both [B, H, W, 3].
+    """Put the person over a random color.
 
-    The person over a random color, which keeps what should be solid from staying transparent and what
-    shines through from becoming solid.
+    This keeps what should be opaque from becoming transparent, and what should be transparent from
+    becoming opaque.
+
+    Args:
+        batch: Training frames.
+        generator: Draws the color.
+
+    Returns:
+        The background, and the target over it, both [B, H, W, 3].
     """
     color = torch.rand(3, generator=generator).to(batch.images.device)
     background = color.expand_as(batch.images).contiguous()
@@ -60,17 +74,35 @@ def backdrop(batch: TrainBatch, generator: torch.Generator) -> tuple[Tensor, Ten
 
 
 def weighted_l1(image: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean absolute error of images [B, H, W, 3], weighted by [B, H, W, 1]; scalar."""
+    """Compute the mean absolute error, weighted by pixel.
+
+    Args:
+        image: [B, H, W, 3].
+        target: [B, H, W, 3].
+        weights: [B, H, W, 1].
+
+    Returns:
+        A scalar.
+    """
     return ((image - target).abs() * weights).sum() / (3.0 * weights.sum() + 1e-8)
 
 
 def windowed_dssim(
     image: Tensor, target: Tensor, weights: Tensor, offset: tuple[int, int]
 ) -> Tensor:
-    """(1 - SSIM) / 2 over disjoint 8x8 windows, weighted by their mean weight; scalar.
+    """Compute (1 - SSIM) / 2 over disjoint 8x8 windows, weighted by their mean weight.
 
-    image, target: [B, H, W, 3] in [0, 1]. weights: [B, H, W, 1]. SSIM: Wang et al. 2004, eq. 13,
-    with a box instead of the Gaussian window.
+    SSIM as in Wang et al., "Image quality assessment", 2004, equation 13, with a box in place of
+    the Gaussian window.
+
+    Args:
+        image: [B, H, W, 3] in [0, 1].
+        target: [B, H, W, 3] in [0, 1].
+        weights: [B, H, W, 1].
+        offset: Top and left pixel at which the grid of windows begins.
+
+    Returns:
+        A scalar.
     """
     x, y, w = (_windows(t, offset) for t in (image, target, weights))
     mean_x, mean_y = x.mean((2, 4), keepdim=True), y.mean((2, 4), keepdim=True)
@@ -85,7 +117,7 @@ def windowed_dssim(
 
 
 def _windows(images: Tensor, offset: tuple[int, int]) -> Tensor:
-    """[B, H, W, C] -> [B, h, 8, w, 8, C]."""
+    """Cut images [B, H, W, C] into windows [B, h, 8, w, 8, C]."""
     top, left = offset
     rows = (images.shape[1] - top) // WINDOW
     columns = (images.shape[2] - left) // WINDOW
@@ -94,13 +126,20 @@ def _windows(images: Tensor, offset: tuple[int, int]) -> Tensor:
 
 
 def random_offset(generator: torch.Generator) -> tuple[int, int]:
-    """A window grid's origin, 0..7 each."""
+    """Draw the origin of a grid of windows.
+
+    Args:
+        generator: Draws it.
+
+    Returns:
+        Top and left, 0 to 7 each.
+    """
     top, left = torch.randint(0, WINDOW, (2,), generator=generator).tolist()
     return int(top), int(left)
 
 
 class _Photometric(torch.autograd.Function):
-    """The two losses with their gradients by the image, found in the forward pass."""
+    """Both losses, with their gradients by the image computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -112,6 +151,7 @@ class _Photometric(torch.autograd.Function):
         background: Tensor,
         offset: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
+        """Return L1 and D-SSIM, scalars; the arguments are those of photometric_loss."""
         inputs = (rgb, alpha, target, weights, background)
         ctx.arrays = [t.detach().contiguous().numpy() for t in inputs]
         ctx.image, ctx.l1_scale, l1 = _l1(*ctx.arrays)
@@ -120,6 +160,7 @@ class _Photometric(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_l1: Tensor, d_dssim: Tensor) -> Any:  # type: ignore[override]
+        """Return the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1]."""
         _, _, target, weights, behind = ctx.arrays
         d_rgb = np.empty_like(ctx.image)
         d_alpha = np.empty((*d_rgb.shape[:3], 1), np.float32)
@@ -131,7 +172,10 @@ class _Photometric(torch.autograd.Function):
 def _l1(
     rgb: Float32, alpha: Float32, target: Float32, weights: Float32, behind: Float32
 ) -> tuple[Float32, float, float]:
-    """The image over what is behind it, 1 / the sum of the weights of all numbers, the weighted L1."""
+    """Composite the image over the background and compute the weighted L1.
+
+    Returns the composite [B, H, W, 3], 1 / the sum of the weights over all values, and the loss.
+    """
     image = np.empty_like(rgb)
     scale = 1.0 / (3.0 * float(weights.sum(dtype=np.float64)) + 1e-8)
     rows = np.zeros(rgb.shape[:2])
@@ -142,7 +186,7 @@ def _l1(
 def _dssim(
     image: Float32, target: Float32, weights: Float32, offset: tuple[int, int]
 ) -> tuple[Float32, float]:
-    """The gradient of the windowed D-SSIM by the image, the D-SSIM."""
+    """Return the gradient of the windowed D-SSIM by the image [B, H, W, 3], and the D-SSIM."""
     top, left = offset
     n_images, height, width = image.shape[:3]
     rows, columns = (height - top) // WINDOW, (width - left) // WINDOW
@@ -157,6 +201,7 @@ def _dssim(
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _l1_rows(rgb, alpha, target, weights, behind, image, rows):  # type: ignore[no-untyped-def]
+    """Write the composite [B, H, W, 3], and the weighted sum of absolute errors of each row [B, H]."""
     n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
@@ -173,9 +218,10 @@ def _l1_rows(rgb, alpha, target, weights, behind, image, rows):  # type: ignore[
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
 def _dssim_rows(image, target, gradient, weights, grid, scale, sums):  # type: ignore[no-untyped-def]
-    """image, target, gradient: [B, H, 3 W]. grid: top, left and number of columns of the windows.
+    """Write the gradient [B, H, 3 W] and the sum of each row of windows.
 
-    A row of windows at a time: every third number is of the same channel, 24 are a row of a window.
+    A row of windows is processed at a time: every third value is of the same channel, and 24 values
+    are a row of a window. grid: top, left and number of columns of the windows.
     """
     n_images, n_rows = sums.shape
     top, left, columns = grid
@@ -191,7 +237,7 @@ def _dssim_rows(image, target, gradient, weights, grid, scale, sums):  # type: i
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _share(weights, top, left, lanes):  # type: ignore[no-untyped-def]
-    """Writes the windows' mean weights to lanes [5]."""
+    """Write the windows' mean weights to lanes [5]."""
     for k in range(0, lanes.shape[1], 24):
         total = np.float32(0.0)
         for y in range(top, top + 8):
@@ -202,10 +248,10 @@ def _share(weights, top, left, lanes):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _moments(image, target, place, lanes):  # type: ignore[no-untyped-def]
-    """Writes the windows' means, variances and covariances to lanes [0:5].
+    """Write the windows' means, variances and covariances to lanes [0:5].
 
-    place: where the first window begins in images [H, 3 W], unsigned: indices that might be negative
-    prevent vector code.
+    place: row and column at which the first window begins in images [H, 3 W]. They are unsigned,
+    because indices that may be negative prevent vectorization.
     """
     top, left = place
     for y in range(top, top + _U8):
@@ -224,7 +270,7 @@ def _moments(image, target, place, lanes):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _average(lanes):  # type: ignore[no-untyped-def]
-    """Writes a channel's mean over its window to all its lanes, which hold sums over rows."""
+    """Replace each lane, which holds a sum over rows, by the mean of its channel over its window."""
     for i in range(lanes.shape[0]):
         for first in range(0, lanes.shape[1], 24):
             for c in range(first, first + 3):
@@ -237,8 +283,10 @@ def _average(lanes):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _ssim_slopes(lanes, scale):  # type: ignore[no-untyped-def]
-    """The sum over windows and channels of share (1 - SSIM) / 2. Writes its slopes by mean, variance
-    and covariance, scaled, over lanes [2:5]."""
+    """Return the weighted sum over windows and channels of (1 - SSIM) / 2.
+
+    Overwrites lanes [2:5] with the scaled derivatives by mean, variance and covariance.
+    """
     total = np.float32(0.0)
     for k in range(np.uint64(lanes.shape[1])):
         mx, my, vx, vy, cov = lanes[0, k], lanes[1, k], lanes[2, k], lanes[3, k], lanes[4, k]
@@ -250,11 +298,12 @@ def _ssim_slopes(lanes, scale):  # type: ignore[no-untyped-def]
         lanes[3, k] = -by_ssim * _TWO * ssim / b2
         lanes[4, k] = by_ssim * _TWO * a1 / (b1 * b2)
         total += _HALF * lanes[5, k] * (np.float32(1.0) - ssim)
-    return total / np.float32(WINDOW)  # each stands in as many lanes
+    return total / np.float32(WINDOW)  # each window has as many lanes per channel
 
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no-untyped-def]
+    """Write the gradient by each pixel, given the derivatives by the moments of its window."""
     top, left = place
     for y in range(top, top + _U8):
         for k in range(np.uint64(lanes.shape[1])):
@@ -264,6 +313,9 @@ def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _mix(image, target, weights, behind, by_dssim, shares, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
+    """Write the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1]. shares: factors of the L1's and
+    of the D-SSIM's.
+    """
     n_images, height, width = image.shape[0], image.shape[1], image.shape[2]
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height

@@ -1,11 +1,12 @@
-"""How opaque the person is at the uncertain rim of the mask, and in which colors.
+"""Opacity and color of the person at the uncertain rim of the mask.
 
-A rim pixel is a mixture I = a F + (1 - a) B of the person's color F and the background's B. Both are
-estimated from the same image: weighted means of what is the person, or the background, nearby.
-The mask gives a first opacity. Where F and B lie far apart, measured in how much both vary along the
-line between them, the place of I on that line corrects it: the two estimates are averaged, weighted
-by their certainty. So a plain studio decides against a mask that is too large, and dark hair before
-dark books, among bright skin, stays as opaque as the mask says.
+A rim pixel is a mixture I = a F + (1 - a) B of the person's color F and the background's color B.
+Both are estimated from the same image, as weighted means of the person, or of the background,
+nearby. The mask gives a first opacity. Where F and B differ by much, compared with how much both
+vary along the line between them, the position of I on that line corrects it: the two estimates are
+averaged, weighted by their certainty. In front of a plain background, this corrects a mask that is
+too large. Dark hair in front of dark books, with bright skin nearby, stays as opaque as the mask
+says.
 """
 
 from __future__ import annotations
@@ -18,31 +19,41 @@ from talkhead.renderers.fastmath import AS_WRITTEN
 from talkhead.types import Bool, Float32, UInt8
 
 COARSE = 4
-"""Means of the neighborhood are taken of images so many times smaller."""
+"""Factor by which images are reduced before means of a neighborhood are computed."""
 REACHES = (3, 7, 15)
-"""Sides of the squares, in coarse pixels, that F and B are averaged over."""
+"""Sides of the squares, in coarse pixels, over which F and B are averaged."""
 FARTHER = 0.1
-"""How much less a larger square counts than the one before it: the nearest colors decide."""
+"""Weight of a square relative to the next smaller one: the nearest colors decide."""
 LEVELS = (0.15, 0.85)
-"""Masks below are taken for nothing, masks above for all: segmentation leaves a haze around people."""
+"""Mask values below the first count as background, above the second as person: segmentation leaves a
+haze around people.
+"""
 EDGE = 7
-"""Side of the square that person and background are narrowed by for F and B, pixels: masks are often a
-little too large, or too small."""
+"""Side of the square by which person and background are eroded before F and B are estimated, pixels:
+masks are often a little too large or too small.
+"""
 NOISE = 0.06
-"""Deviation of F and B at the least, in RGB."""
+"""Minimum standard deviation of F and B, in RGB."""
 MASK_CERTAINTY = 400.0
-"""Certainty of the mask's opacity; that of the colors' is the cube of contrast^2 / variance."""
+"""Certainty of the mask's opacity. That of the colors is the cube of contrast^2 / variance."""
 MIN_FRACTION = 0.001
-"""Share of a neighborhood that must be person, and background, for its mean to be taken."""
+"""Minimum fraction of a neighborhood that must be person, or background, for its mean to be used."""
 N_MOMENTS = 10
-"""The mean of RGB, of its six products, and the share."""
+"""The means of RGB, those of its six products, and the fraction."""
 
 
 def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Float32, Float32]:
-    """Opacities [H, W] in [0, 1], and the person alone [H, W, 3], premultiplied by them.
+    """Estimate opacity and color at the rim of a mask.
 
-    image: [H, W, 3] in [0, 1]. mask: [H, W], 255 = person. inner: [H, W] the person for sure; rim:
-    [H, W] what may be either. Opacities are 1 inside and 0 outside of the rim.
+    Args:
+        image: [H, W, 3] in [0, 1].
+        mask: [H, W], 255 where the person is.
+        inner: [H, W], pixels that certainly show the person.
+        rim: [H, W], pixels that may show the person or the background.
+
+    Returns:
+        Opacities [H, W] in [0, 1], which are 1 inside and 0 outside of the rim, and the image of
+        the person alone [H, W, 3], premultiplied by them.
     """
     believed = np.where(rim, _leveled(mask), inner).astype(np.float32)
     alpha, person = believed.copy(), image * inner[..., None]
@@ -58,7 +69,7 @@ def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Floa
 
 
 def _leveled(mask: UInt8) -> Float32:
-    """The mask [H, W] in [0, 1], steepened (a smooth step between LEVELS)."""
+    """Convert a mask [H, W] to [0, 1] with a smooth step between LEVELS."""
     low, high = LEVELS
     share = (np.arange(256, dtype=np.float32) / 255.0 - low) / (high - low)
     share = np.clip(share, 0.0, 1.0)
@@ -66,14 +77,23 @@ def _leveled(mask: UInt8) -> Float32:
 
 
 def _coarse(image: Float32) -> Float32:
+    """Reduce an image [H, W, ...] by COARSE, averaging."""
     height, width = image.shape[:2]
     size = (-(-width // COARSE), -(-height // COARSE))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _moments(small: Float32, share: Float32) -> Float32:
-    """Near each coarse pixel [h, w, N_MOMENTS]: means of RGB and of rr, gg, bb, rg, gb, br, weighted by
-    the cube of a share [H, W], and the mean weight. small: [h, w, 3]."""
+    """Compute weighted means around each coarse pixel.
+
+    Args:
+        small: [h, w, 3], the reduced image.
+        share: [H, W] in [0, 1], the fraction of person or background in each pixel. Its cube is the
+            weight.
+
+    Returns:
+        [h, w, N_MOMENTS]: means of RGB and of rr, gg, bb, rg, gb, br, and the mean weight.
+    """
     weights = _coarse(share * share * share)
     squares, products = small * small, small * small[..., [1, 2, 0]]
     values = np.concatenate([small, squares, products, np.ones_like(small[..., :1])], axis=2)
@@ -88,8 +108,17 @@ def _moments(small: Float32, share: Float32) -> Float32:
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no-untyped-def]
-    """Writes the rim's pixels of alpha and person. believed: opacities by the mask; front, back: the
-    moments of person and background."""
+    """Write the rim's pixels of alpha and person.
+
+    Args:
+        image: [H, W, 3], the frame.
+        believed: [H, W], opacities by the mask.
+        rim: [H, W], the pixels to write.
+        front: [h, w, N_MOMENTS], moments of the person.
+        back: [h, w, N_MOMENTS], moments of the background.
+        alpha: [H, W], written.
+        person: [H, W, 3], written.
+    """
     zero, one = np.float32(0.0), np.float32(1.0)
     noise, sure = np.float32(NOISE**2), np.float32(MASK_CERTAINTY)
     least, tiny = np.float32(MIN_FRACTION), np.float32(1e-6)
@@ -103,6 +132,7 @@ def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no
             _look_up(back, y, x, far)
             share, certainty = believed[y, x], zero
             if near[9] > least and far[9] > least:
+                # Project the pixel onto the line from B to F: place in [0, 1] is the opacity.
                 along, contrast = zero, tiny
                 for c in range(3):
                     axis[c] = near[c] - far[c]
@@ -113,11 +143,13 @@ def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no
                     beside += (image[y, x, c] - far[c] - place * axis[c]) ** 2
                 spread, rest = _spread(near, axis, contrast)
                 spread_far, rest_far = _spread(far, axis, contrast)
-                # What lies beside the line is no mixture, unless F and B vary in that direction.
+                # The distance from the line adds to the variance, unless F and B vary across it.
                 variance = noise + spread + spread_far
                 variance += beside * beside / (noise + rest + rest_far)
+                # Average both estimates of the opacity, weighted by their certainty.
                 certainty = (contrast / variance) ** 3
                 share = (certainty * place + sure * share) / (certainty + sure)
+            # The person's part of the pixel: I - (1 - a) B, premultiplied.
             alpha[y, x] = share
             for c in range(3):
                 behind = far[c] if far[9] > least else image[y, x, c]
@@ -127,7 +159,7 @@ def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _look_up(moments, y, x, found):  # type: ignore[no-untyped-def]
-    """Writes the moments at a pixel, between coarse ones."""
+    """Interpolate the moments [h, w, N_MOMENTS] bilinearly at a pixel, into found [N_MOMENTS]."""
     height, width = moments.shape[0], moments.shape[1]
     half, step = np.float32(0.5), np.float32(COARSE)
     row = min(max((np.float32(y) + half) / step - half, np.float32(0.0)), np.float32(height - 1))
@@ -144,7 +176,7 @@ def _look_up(moments, y, x, found):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _spread(moments, axis, contrast):  # type: ignore[no-untyped-def]
-    """The variance of colors along an axis of squared length `contrast`, and across it."""
+    """Return the variance of colors along an axis [3] of squared length `contrast`, and across it."""
     zero = np.float32(0.0)
     along, total = zero, zero
     for c in range(3):

@@ -1,9 +1,9 @@
-"""Adam, with a step of its own for blendshapes, whose gradient is an outer product.
+"""Adam, with a separate step for blendshapes, whose gradient is an outer product.
 
-Blendshapes [K, M] are most of a head's parameters. Their gradient by one image is its code [K] times the
-gradient by what was blended [M]: on the CPU it is never written out, the step makes it as it goes
-(numba) and memory sees parameters and moments once. Elsewhere it is torch's Adam throughout.
-Source: Kingma and Ba, "Adam", 2015, algorithm 1.
+Blendshapes [K, M] are most of a renderer's parameters. Their gradient from one image is its code
+[K] times the gradient [M] with respect to the blended values. On the CPU it is never stored: the
+step (numba) computes it as it proceeds, and parameters and moments pass through memory once. On
+other devices everything is torch's Adam. Source: Kingma and Ba, "Adam", 2015, algorithm 1.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from talkhead.renderers.fastmath import AS_WRITTEN, fma, wide
 
 BETAS, EPSILON = (0.9, 0.99), 1e-15
 BLOCK = 2048
-"""Columns that a thread takes at a time: what all rows share of the gradient stays in its cache."""
+"""Columns that a thread processes at a time, so that the part of the gradient that all rows share
+stays in its cache.
+"""
 
 
 class Blendshapes:
-    """Parameters [K, M] that codes are multiplied with.
+    """Parameters [K, M] that motion codes are multiplied with.
 
-    factors: what the gradient is the sum of since it was last cleared, pairs of codes [B, K] and
-    gradients by their products [B, M]; where they are kept, the parameters' own `grad` is None.
+    Attributes:
+        deltas: [K, M], the parameters.
+        factors: Pairs of codes [B, K] and gradients [B, M] whose products sum to the gradient since
+            it was last cleared. Where they are used, the parameters' own `grad` is None.
     """
 
     def __init__(self, deltas: Tensor) -> None:
@@ -34,51 +38,69 @@ class Blendshapes:
         self.factors: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, code: Tensor) -> Tensor:
-        """code [B, K] @ deltas, [B, M]."""
-        learnt = self.deltas.requires_grad and torch.is_grad_enabled()
-        if self.deltas.device.type != "cpu" or not learnt:
+        """Multiply codes [B, K] with the deltas, differentiably; returns [B, M]."""
+        is_trained = self.deltas.requires_grad and torch.is_grad_enabled()
+        if self.deltas.device.type != "cpu" or not is_trained:
             return code @ self.deltas
         product: Tensor = _Product.apply(code, self.deltas, self.factors)  # type: ignore[no-untyped-call]
         return product
 
 
 class _Product(torch.autograd.Function):
+    """The product of codes and deltas, which stores the factors of the deltas' gradient."""
+
     @staticmethod
     def forward(ctx: Any, code: Tensor, deltas: Tensor, factors: list[Any]) -> Tensor:
+        """Return code [B, K] @ deltas [K, M]."""
         ctx.save_for_backward(code, deltas)
         ctx.factors = factors
         return code @ deltas
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        """Store the factors of the deltas' gradient; return the codes' gradient [B, K]."""
         code, deltas = ctx.saved_tensors
         ctx.factors.append((code.detach(), gradient.contiguous()))
         return gradient @ deltas.T if ctx.needs_input_grad[0] else None, None, None
 
 
 class Adam(torch.optim.Adam):
-    """torch's Adam; groups may name the `blendshapes` that their one parameter is the deltas of."""
+    """Adam of torch, for groups of which some hold blendshapes.
+
+    A group with a key "blendshapes" has one parameter, the deltas of the Blendshapes under that
+    key.
+    """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, betas=BETAS, eps=EPSILON, fused=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears all gradients, kept in factors or not."""
+        """Clear all gradients, including those stored as factors.
+
+        Args:
+            set_to_none: As in torch.
+        """
         super().zero_grad(set_to_none)
         for group in self._blended():
             group["blendshapes"].factors.clear()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: Not supported.
+        """
         super().step()
         for group in self._blended():
             if group["blendshapes"].factors:
                 self._step_blended(group)
 
     def _blended(self) -> list[dict[str, Any]]:
+        """Return the groups that hold blendshapes."""
         return [group for group in self.param_groups if "blendshapes" in group]
 
     def _step_blended(self, group: dict[str, Any]) -> None:
+        """Update the deltas of a group from their factors."""
         deltas, codes, gradients = _joined(group["blendshapes"])
         state = self.state[deltas]
         if not state:
@@ -94,13 +116,17 @@ class Adam(torch.optim.Adam):
 
 
 def _joined(blendshapes: Blendshapes) -> tuple[Tensor, Tensor, Tensor]:
-    """The deltas, and all codes and gradients of their factors, one below the other."""
+    """Return the deltas [K, M], and the codes [B, K] and gradients [B, M] of all their factors."""
     codes, gradients = zip(*blendshapes.factors, strict=True)
     return blendshapes.deltas, torch.cat(codes), torch.cat(gradients)
 
 
 @numba.njit(nogil=True, parallel=True, cache=True, error_model="numpy")
 def _step(values, first, second, codes, gradients, numbers):  # type: ignore[no-untyped-def]
+    """Update values [K, M] and both moments [K, M] from codes [B, K] and gradients [B, M].
+
+    numbers is described in _step_row.
+    """
     n_rows, n_columns = values.shape
     for block in numba.prange((n_columns + BLOCK - 1) // BLOCK):
         start = block * BLOCK
@@ -119,7 +145,7 @@ def _step(values, first, second, codes, gradients, numbers):  # type: ignore[no-
 
 @numba.njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _outer(codes, gradients, total):  # type: ignore[no-untyped-def]
-    """Writes the sum over images of code times gradient."""
+    """Write the sum over images of code [B] times gradient [B, m] to total [m]."""
     for j in range(total.shape[0]):
         total[j] = codes[0] * gradients[0, j]
     for image in range(1, codes.shape[0]):
@@ -129,7 +155,11 @@ def _outer(codes, gradients, total):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _step_row(values, first, second, gradient, numbers):  # type: ignore[no-untyped-def]
-    """numbers: both betas, epsilon, the rate and 1 / the root of the squares' mean, bias corrected."""
+    """Update a part of a row and its moments.
+
+    numbers: both betas, epsilon, the learning rate divided by the first moment's bias correction,
+    and 1 / the root of the second moment's.
+    """
     wide()
     beta1, beta2, epsilon, rate, spread = numbers
     rest1, rest2 = np.float32(1.0) - beta1, np.float32(1.0) - beta2

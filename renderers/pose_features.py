@@ -1,4 +1,4 @@
-"""How head and body stand, as renderers hear it: smooth numbers, their spread, where the body is."""
+"""Head and body pose as features that renderers are conditioned on, and the motion of the body."""
 
 from __future__ import annotations
 
@@ -15,22 +15,31 @@ from talkhead.types import Float64
 
 N_POSE = 6 + N_BODY
 POSE_RANGE = 2.5
-"""Poses count up to so many standard deviations from their mean: beyond them nothing was seen."""
+"""Features are clamped to this many standard deviations from their mean: beyond, there is no training
+data.
+"""
 MIN_SCALE = 0.003
-"""Never a scale so small that noise of tracking would look like motion."""
+"""Minimum standard deviation, so that tracking noise is not taken for motion."""
 POSE_TENSORS = {
     "pose_mean": TensorSpec((N_POSE,)),
     "pose_scale": TensorSpec((N_POSE,), least=MIN_SCALE / 2),
 }
-"""What renderers keep of pose_statistics."""
+"""The result of pose_statistics as renderers store it."""
 VIEW_SPEC = TensorSpec((4, 4), least=-WORLD, most=WORLD, fault=view_fault)
 """A head pose."""
 
 
 def pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
-    """Head and body pose as smooth numbers [B, 12]: rotation, place in the image, log depth, body.
+    """Describe head and body pose by smooth numbers.
 
-    The rotation by its antisymmetric part, which for heads within 60 degrees is one-to-one.
+    Args:
+        viewmats: [B, 4, 4], world to camera.
+        motion: [B, K], motion codes; the last components are the body's.
+
+    Returns:
+        [B, 12]: rotation (3), position in the image (2), logarithm of depth (1), body (6). The
+        rotation is given by its antisymmetric part, which is one-to-one for heads turned by less
+        than 60 degrees.
     """
     r, t = viewmats[:, :3, :3], viewmats[:, :3, 3]
     turn = torch.stack(
@@ -40,7 +49,14 @@ def pose_vector(viewmats: Tensor, motion: Tensor) -> Tensor:
 
 
 def pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
-    """Mean and scale [12] of the training frames' pose vectors, the latter MIN_SCALE at least."""
+    """Compute mean and standard deviation of the pose vectors of the training frames.
+
+    Args:
+        dataset: The person's footage.
+
+    Returns:
+        mean and scale, both [12]. The scale is at least MIN_SCALE.
+    """
     usable = dataset.tracks.learnt
     tracks = dataset.tracks
     vectors = pose_vector(
@@ -50,12 +66,29 @@ def pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
 
 
 def pose_code(viewmats: Tensor, motion: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Poses [B, 12] in standard deviations, clamped; mean, scale [12] of pose_statistics."""
+    """Normalize poses.
+
+    Args:
+        viewmats: [B, 4, 4], world to camera.
+        motion: [B, K], motion codes.
+        mean: [12], of pose_statistics.
+        scale: [12], of pose_statistics.
+
+    Returns:
+        [B, 12], pose vectors in standard deviations, clamped to POSE_RANGE.
+    """
     return ((pose_vector(viewmats, motion) - mean) / scale).clamp(-POSE_RANGE, POSE_RANGE)
 
 
 def mean_view(dataset: IdentityDataset) -> Float64:
-    """The mean head pose [4, 4] of the training frames."""
+    """Average the head poses of the training frames.
+
+    Args:
+        dataset: The person's footage.
+
+    Returns:
+        View matrix [4, 4].
+    """
     views = dataset.tracks.viewmats[dataset.tracks.learnt]
     view = np.eye(4)
     view[:3, :3] = Rotation.from_matrix(views[:, :3, :3]).mean().as_matrix()
@@ -64,9 +97,15 @@ def mean_view(dataset: IdentityDataset) -> Float64:
 
 
 def body_frame(motion: Tensor, viewmats: Tensor, rest_view: Tensor) -> tuple[Tensor, Tensor]:
-    """The body in head space: gradients F [B, 3, 3] and origins o [B, 3], x = F x_rest + o.
+    """Express the body's motion in head space: x = F x_rest + o.
 
-    rest_view: [4, 4] the head pose in which body and head coincide (mean_view).
+    Args:
+        motion: [B, K], motion codes.
+        viewmats: [B, 4, 4], head poses.
+        rest_view: [4, 4], the head pose in which body and head coincide (mean_view).
+
+    Returns:
+        Gradients F [B, 3, 3] and origins o [B, 3].
     """
     back, sway = viewmats[:, :3, :3].transpose(1, 2), body_matrix(motion)
     gradient = back @ sway @ rest_view[:3, :3]

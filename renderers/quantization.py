@@ -1,7 +1,7 @@
-"""Fitted tensors as packages keep them: rounded as coarsely as images allow, then compressed.
+"""Compression of a fitted model's tensors for packages: rounding, then zlib.
 
-Rounded to whole steps the blendshapes of a head are small numbers, most of them near zero: zlib takes
-them to a tenth of what they were.
+Rounded to multiples of a step, the blendshapes of a head are small integers, most of them near
+zero, which zlib compresses to a tenth of their size.
 """
 
 from __future__ import annotations
@@ -20,20 +20,28 @@ from talkhead.storage import ContentError, inflate, shown
 from talkhead.tensors import json_in, json_tensor
 
 CONTENTS = "packed"
-"""Names what is packed beside it: dtype and shape of each, as JSON."""
+"""Name of the tensor that lists dtype and shape of each packed tensor, as JSON."""
 LEVEL = 9
 MAX_BYTES = 512 << 20
-"""Of all tensors of a head unpacked; the largest have 35 MB."""
+"""Maximum size of all tensors of a renderer, unpacked; the largest have 35 MB."""
 MAX_AXES = 8
 DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<f2", "<f4", "<f8")
-"""Names of dtypes that may be packed: those that torch has, and no objects."""
+"""numpy's names of the dtypes that may be packed: those that torch has too, and no objects."""
 
 
 def pack(tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, as bytes [n] uint8 each.
+    """Compress tensors.
 
-    steps: of tensors that are kept as whole multiples of a step (broadcast against the tensor); the
-    others are kept exactly.
+    Args:
+        tensors: Tensors by name.
+        steps: Steps by name, broadcast against the tensors of these names, which are rounded to
+            multiples of them. Other tensors are stored exactly.
+
+    Returns:
+        Bytes [n] uint8 by name, steps, and the list of contents.
+
+    Raises:
+        ValueError: If a step is so small that a multiple does not fit into 32 bits.
     """
     packed, contents = {}, {}
     for name, tensor in tensors.items():
@@ -49,10 +57,18 @@ def pack(tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str
 
 
 def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `pack`; tensors that were never packed as they are.
+    """Restore the tensors that `pack` compressed.
 
-    What a file says of their sizes is bounded before anything is made of it. Raises ContentError where
-    they are damaged, too large or more than said.
+    Args:
+        stored: What pack returned, or tensors that were never packed. The sizes that a file
+            declares are checked before anything is allocated.
+
+    Returns:
+        Tensors by name. Tensors that were never packed are returned as they are.
+
+    Raises:
+        ContentError: If a tensor is damaged, larger than declared or not declared, or if all
+            together exceed MAX_BYTES.
     """
     if CONTENTS not in stored:
         return dict(stored)
@@ -66,24 +82,30 @@ def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ContentError(f"the tensor {shown(name)} does not belong here")
     n_bytes = sum(about.n_bytes for about in packed.values())
     if n_bytes > MAX_BYTES:
-        raise ContentError(f"tensors of {n_bytes:,} bytes, where {MAX_BYTES:,} are allowed")
+        raise ContentError(f"tensors of {n_bytes:,} bytes, where {MAX_BYTES:,} at most are allowed")
     return {name: _unpacked(stored, name, about) for name, about in packed.items()}
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A packed tensor: numpy's name of its dtype, and its shape."""
+    """A packed tensor.
+
+    Attributes:
+        dtype: numpy's name of its dtype.
+        shape: Its shape.
+    """
 
     dtype: str = field(metadata=choices(*DTYPES))
     shape: tuple[int, ...] = field(metadata=limits(0, MAX_BYTES, most_items=MAX_AXES))
 
     @property
     def n_bytes(self) -> int:
-        """What it takes in memory: rounded ones become float32."""
+        """Bytes that it takes in memory: rounded tensors become float32."""
         return max(4, np.dtype(self.dtype).itemsize) * prod(self.shape)
 
 
 def _unpacked(stored: Mapping[str, Tensor], name: str, about: _Packed) -> Tensor:
+    """Restore one tensor of the declared shape. Raises ContentError."""
     if name not in stored or stored[name].dtype != torch.uint8 or stored[name].ndim != 1:
         raise ContentError(f"the tensor {shown(name)} is missing or damaged")
     n_bytes = np.dtype(about.dtype).itemsize * prod(about.shape)
@@ -97,11 +119,12 @@ def _unpacked(stored: Mapping[str, Tensor], name: str, about: _Packed) -> Tensor
 
 
 def _step_name(name: str) -> str:
+    """Return the name under which the step of a tensor is stored."""
     return f"{name}.step"
 
 
 def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
-    """The step, if it is one that broadcasts against the tensor. Raises ContentError."""
+    """Return the step if its shape broadcasts against that of the tensor. Raises ContentError."""
     fits = step.ndim <= tensor.ndim and all(
         n in (1, m) for n, m in zip(reversed(step.shape), reversed(tensor.shape), strict=False)
     )
@@ -111,13 +134,16 @@ def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
 
 
 def _smallest_whole(values: Tensor) -> Tensor:
-    """Whole numbers in the smallest type that holds them. Raises ValueError beyond 32 bits."""
+    """Convert integers of any shape to the smallest type that holds them. Raises ValueError beyond 32
+    bits.
+    """
     most = float(values.abs().max()) if values.numel() else 0.0
     for kind in (torch.int8, torch.int16, torch.int32):
         if most <= torch.iinfo(kind).max:
             return values.to(kind)
-    raise ValueError(f"{most:g} steps: the step is too small to keep this in 32 bits")
+    raise ValueError(f"{most:g} steps: the step is too small for 32-bit integers")
 
 
 def _bytes(data: bytes) -> Tensor:
+    """Return bytes as a tensor [n] uint8."""
     return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))

@@ -1,7 +1,7 @@
-"""As much fine detail as the person's own footage has.
+"""Sharpening of renderings to the level of detail of the person's footage.
 
-A head fitted on tracks that are a fraction of a pixel off shows a mean, which is soft. What is left of
-the finest detail is raised until it is as strong as in the footage; how much that takes is
+A model fitted to tracks that are a fraction of a pixel off renders an average, which is soft. What
+is left of the finest detail is amplified until it is as strong as in the footage. The amount is
 measured on training frames.
 """
 
@@ -17,21 +17,30 @@ from talkhead.renderers.fastmath import IN_ORDER
 from talkhead.types import Rendering
 
 SIDE, MIDDLE = 0.21, 0.58
-"""A blur of 0.7 px, three taps each way."""
+"""A blur of 0.7 px: three taps along each axis."""
 WANTED = 0.8
-"""Of the true frames' variance of the Laplacian: more would be their noise."""
+"""Aim for the variance of the Laplacian, relative to that of the real frames: more would reproduce
+their noise.
+"""
 MOST = 1.0
 OPAQUE = 0.9
-"""From this mean opacity around a pixel on it counts as inside."""
+"""Mean opacity around a pixel from which it counts as inside."""
 LUMA = (0.299, 0.587, 0.114)
 _SIDE, _MIDDLE, _OPAQUE = np.float32(SIDE), np.float32(MIDDLE), np.float32(OPAQUE)
 _ZERO, _ONE, _U2 = np.float32(0.0), np.float32(1.0), np.uint64(2)
 
 
 def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
-    """A rendering whose finest detail is raised by a share of `amount`, inside the head alone.
+    """Amplify the finest detail of a rendering inside the head.
 
-    At the rim, and where something shows through, nothing changes: there would be a halo.
+    At the rim, and where something shines through, nothing changes, to avoid halos.
+
+    Args:
+        rendering: rgb [B, H, W, 3] and alpha [B, H, W, 1].
+        amount: [1], the factor of the detail that is added; 0 changes nothing.
+
+    Returns:
+        The sharpened rendering. Not differentiable in rgb on the CPU unless rgb requires gradients.
     """
     if rendering.rgb.device.type != "cpu" or rendering.rgb.requires_grad:
         return sharpened_torch(rendering, amount)
@@ -44,7 +53,15 @@ def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
 
 
 def sharpened_torch(rendering: Rendering, amount: Tensor) -> Rendering:
-    """The same as sharpened, in plain torch, differentiable."""
+    """Compute the same as sharpened in plain torch, differentiably.
+
+    Args:
+        rendering: rgb [B, H, W, 3] and alpha [B, H, W, 1].
+        amount: [1], the factor of the detail that is added.
+
+    Returns:
+        The sharpened rendering.
+    """
     both = torch.cat([rendering.rgb, rendering.alpha], dim=3)
     soft = _blurred(both)
     inside = ((soft[..., 3:] - OPAQUE) / (1.0 - OPAQUE)).clamp(0.0, 1.0)
@@ -53,15 +70,22 @@ def sharpened_torch(rendering: Rendering, amount: Tensor) -> Rendering:
 
 
 def wanted_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Tensor:
-    """The amount, [1], that makes renderings as detailed as true images in a region.
+    """Find the amount that makes renderings as detailed as the real images.
 
-    images: [B, H, W, 3] in [0, 1]. region: [B, H, W] bool. The Laplacian's variance is a quadratic
-    of the amount.
+    Args:
+        rendering: rgb [B, H, W, 3] and alpha [B, H, W, 1], not sharpened.
+        images: [B, H, W, 3] in [0, 1], the real images.
+        region: [B, H, W] bool, the pixels that are compared.
+
+    Returns:
+        The amount [1], in [0, MOST]. The variance of the Laplacian is a quadratic function of it,
+        whose root it is.
     """
     rest = _luma(rendering.rgb - _blurred(rendering.rgb))
     own, fine, true = (
         _laplacian(luma)[region] for luma in (_luma(rendering.rgb), rest, _luma(images))
     )
+    # var(own + amount * fine) = wanted, as a amount^2 + 2 b amount + c = 0.
     own, fine = own - own.mean(), fine - fine.mean()
     wanted = WANTED * (true - true.mean()).square().mean()
     c, b, a = own.square().mean() - wanted, (own * fine).mean(), fine.square().mean()
@@ -72,18 +96,19 @@ def wanted_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Tenso
 
 
 def _luma(images: Tensor) -> Tensor:
+    """Return the luma [B, H, W] of images [B, H, W, 3]."""
     return images @ torch.tensor(LUMA, device=images.device)
 
 
 def _laplacian(images: Tensor) -> Tensor:
-    """The 4-neighbour Laplacian of images [B, H, W]."""
+    """Return the 4-neighbor Laplacian of images [B, H, W]."""
     x = F.pad(images, (1, 1, 1, 1), mode="replicate")
     around = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
     return around - 4.0 * images
 
 
 def _blurred(images: Tensor) -> Tensor:
-    """Images [B, H, W, C], softened; beyond the borders they go on as they end."""
+    """Blur images [B, H, W, C]; their borders are replicated."""
     rows = torch.cat([images[:, :1], images, images[:, -1:]], dim=1)
     x = MIDDLE * images + SIDE * (rows[:, :-2] + rows[:, 2:])
     columns = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
@@ -92,14 +117,14 @@ def _blurred(images: Tensor) -> Tensor:
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
 def _sharpen_rows(rgb, alpha, result, amount):  # type: ignore[no-untyped-def]
-    """rgb, result: [B, H, 3 W]. alpha: [B, H, W]."""
+    """Sharpen rgb [B, H, 3 W] into result, given alpha [B, H, W]."""
     n_images, height, width = alpha.shape
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
         up, down = max(y - 1, 0), min(y + 1, height - 1)
         soft = _softened(rgb[b, up], rgb[b, y], rgb[b, down], 3)
         cover = _softened(alpha[b, up], alpha[b, y], alpha[b, down], 1)
-        shares = np.empty((2, 3 * width), np.float32)  # of each number; how opaque it is
+        shares = np.empty((2, 3 * width), np.float32)  # of each value: amount, opacity
         for x in range(width):
             inside = (cover[x] - _OPAQUE) / (_ONE - _OPAQUE)
             for k in range(np.uint64(3 * x), np.uint64(3 * x + 3)):
@@ -113,7 +138,7 @@ def _sharpen_rows(rgb, alpha, result, amount):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _softened(above, row, below, n_channels):  # type: ignore[no-untyped-def]
-    """What a row [W * channels] between two others becomes by the blur."""
+    """Return the blurred row [W * channels], given the rows above and below it."""
     n, step = np.uint64(len(row)), np.uint64(n_channels)
     soft, padded = np.empty(n, np.float32), np.empty(n + _U2 * step, np.float32)
     for k in range(n):

@@ -1,1 +1,1 @@
-"""The 3DGS head and its rasterizers."""
+"""The Gaussian head: 3-D Gaussian splatting with blendshapes on the tracked face mesh."""

@@ -1,9 +1,9 @@
-"""Where Gaussians start: frames on the tracked mesh, a lip cap, teeth, and the rigid rest.
+"""Initialization of the Gaussians: moving frames, and where in them the Gaussians start.
 
-Frames, in this order: every triangle of the face surface, the triangles of a cap across the inner
-lips, the skull (rigid), the jaw (moves as the chin does), the body (moves in the image as the code
-says, whatever the head does). Each has a rest pose; what moves is the origin o and the deformation
-gradient F (deform.py).
+The frames are, in this order: each triangle of the face surface, the triangles of a cap across the
+inner lips, the skull (rigid), the jaw (moves with the chin), and the body (moves in the image as
+the code says, independently of the head). Each has a rest pose. Its motion is given by its origin o
+and its deformation gradient F (skinning.py).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from talkhead.tensors import TensorSpec
 from talkhead.types import Float32, Float64, Int, UInt8
 
 CHIN_POINTS = (CHIN, 148, 176, 377, 400, 175, 199, 200, 18, 83, 313)
-"""Vertices over the bone of the chin: their mean displacement is the jaw's."""
+"""Vertices over the bone of the chin. Their mean displacement is that of the jaw."""
 LIP_DENSITY, EYE_DENSITY = 3.5, 2.5
 CAP_DEPTH, TEETH_DEPTH = 0.02, 0.06
-"""How far behind the lips the cap and the teeth begin, world units."""
+"""Depth behind the lips at which the cap and the teeth begin, world units."""
 N_COLOR_FRAMES, N_REST_FRAMES = 12, 4
 
 
 N_RIGID = 3
-"""Frames that are no triangles: skull, jaw, body."""
+"""Number of frames that are no triangles: skull, jaw, body."""
 FRAME_TENSORS = {
     "triangles": TensorSpec((TRIANGLES, 3), torch.int64, index_of=N_LANDMARKS),
     "rest_inverse": TensorSpec((TRIANGLES, 3, 3)),
@@ -63,9 +63,13 @@ FRAME_TENSORS = {
 class Frames:
     """The moving frames, as torch tensors on one device.
 
-    triangles: [T, 3] vertex indices of surface and cap. rest_inverse: [T, 3, 3] inverse rest edges.
-    template: [478, 3], basis: [K, 478, 3] of the face. jaw: [K, 3] jaw displacement per unit code.
-    rest_view: [4, 4] the mean head pose, in which body and skull coincide.
+    Attributes:
+        triangles: [T, 3], vertex indices of surface and cap.
+        rest_inverse: [T, 3, 3], inverse edge frames at rest.
+        template: [478, 3], the face at rest.
+        basis: [K, 478, 3], displacement of its vertices per unit of the code.
+        jaw: [K, 3], displacement of the jaw per unit of the code.
+        rest_view: [4, 4], the mean head pose, in which body and skull coincide.
     """
 
     triangles: Tensor
@@ -77,7 +81,17 @@ class Frames:
 
     @classmethod
     def from_face(cls, face: FaceModel, open_mouth: Float32, rest_view: Float64) -> Frames:
-        """Frames of a face; the cap's rest is taken from an open mouth [478, 3], else it is flat."""
+        """Create the frames of a face.
+
+        Args:
+            face: The face model.
+            open_mouth: [478, 3], a mesh with open mouth, in which the cap is at rest: that of a
+                closed one is flat.
+            rest_view: [4, 4], the mean head pose.
+
+        Returns:
+            The frames, on the CPU.
+        """
         cap = cap_triangles()
         rest = np.concatenate([face.template[face.triangles], open_mouth[cap]])
         inverse = np.linalg.inv(_edges(torch.from_numpy(rest).double()).numpy())
@@ -91,19 +105,30 @@ class Frames:
         )
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return the fields by name."""
         return dict(vars(self))
 
     def pose(self, motion: Tensor, viewmats: Tensor) -> tuple[Tensor, Tensor]:
-        """Deformation gradients [B, M, 3, 3] and origins [B, M, 3] of codes [B, K], poses [B, 4, 4]."""
+        """Compute the motion of the frames.
+
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], head poses.
+
+        Returns:
+            Deformation gradients [B, M, 3, 3] and origins [B, M, 3].
+        """
+        # Triangles: edge frames of the displaced mesh, relative to those at rest.
         n_images, (n_codes, n_vertices, _) = len(motion), self.basis.shape
         flat = motion @ self.basis.reshape(n_codes, -1)
         vertices = self.template + flat.reshape(n_images, n_vertices, 3)
-        corners = vertices[:, self.triangles]
+        corners = vertices[:, self.triangles]  # [B, T, 3, 3]
         gradients = _edges(corners) @ self.rest_inverse
+        # Skull and jaw move without deforming; the body moves on its own.
         rigid = torch.eye(3, dtype=motion.dtype, device=motion.device).expand(n_images, 2, 3, 3)
         jaw = motion @ self.jaw
         body, body_origin = body_frame(motion, viewmats, self.rest_view)
-        moved = torch.stack([torch.zeros_like(jaw), jaw, body_origin], dim=1)
+        moved = torch.stack([torch.zeros_like(jaw), jaw, body_origin], dim=1)  # [B, 3, 3]
         return (
             torch.cat([gradients, rigid, body[:, None]], 1),
             torch.cat([corners[:, :, 0], moved], 1),
@@ -111,13 +136,14 @@ class Frames:
 
 
 def _edges(corners: Tensor) -> Tensor:
-    """Edge frames [..., 3, 3]: two edges and the normal, scaled to their length, as columns.
+    """Build edge frames [..., 3, 3] from corners [..., 3, 3]: two edges and the scaled normal, as
+    columns.
 
-    corners: [..., 3, 3]. A little is added to the normal's length, so that the frame of a closed
+    The normal's length is that of the edges. A little is added to it, so that the frame of a closed
     lip cap is thin but not singular.
     """
     first, second = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
-    normal = torch.linalg.cross(first, second)
+    normal = torch.linalg.cross(first, second)  # length: twice the triangle's area
     doubled_area = normal.norm(dim=-1, keepdim=True)
     unit = normal / (doubled_area + 1e-12)
     return torch.stack([first, second, unit * (doubled_area.sqrt() + 1e-3)], dim=-1)
@@ -125,7 +151,14 @@ def _edges(corners: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Gaussians at rest: index [N] frame, local [N, 3], size [N] (standard deviation), colors [N, 3]."""
+    """The Gaussians at rest.
+
+    Attributes:
+        index: [N], frame of each.
+        local: [N, 3], position in the frame.
+        size: [N], standard deviation, world units.
+        colors: [N, 3], RGB in [0, 1].
+    """
 
     index: Int
     local: Float32
@@ -134,7 +167,14 @@ class Seeds:
 
 
 def open_mouth_vertices(dataset: IdentityDataset) -> Float32:
-    """The mean mesh [478, 3] of the training frames in which the mouth is open widest."""
+    """Average the mesh of the training frames in which the mouth is open widest.
+
+    Args:
+        dataset: The person's footage.
+
+    Returns:
+        Vertices [478, 3].
+    """
     usable = dataset.tracks.learnt
     vertices = dataset.face.vertices(dataset.tracks.codes[usable])
     aperture = lip_aperture(vertices)
@@ -149,7 +189,19 @@ def seed_gaussians(
     counts: tuple[int, int, int, int],
     rng: np.random.Generator,
 ) -> Seeds:
-    """Gaussians over face, lip cap, teeth (each jaw) and the rest of the person, in numbers `counts`."""
+    """Distribute Gaussians over face, lip cap, teeth and the rest of the person.
+
+    Args:
+        dataset: The person's footage.
+        open_mouth: [478, 3], a mesh with open mouth.
+        rest_view: [4, 4], the mean head pose.
+        counts: Numbers of Gaussians on the surface, on the cap, on the teeth of each jaw, and
+            elsewhere.
+        rng: Draws their positions.
+
+    Returns:
+        The Gaussians, colored from training frames.
+    """
     face = dataset.face
     n_surface, n_cap, n_teeth, n_rest = counts
     template = face.template.astype(np.float64)
@@ -165,6 +217,7 @@ def seed_gaussians(
         _teeth(open_mouth, 14, skull + 1, n_teeth, rng, dataset),
         *_rest_of_person(dataset, rest_view, skull, n_rest, rng),
     ]
+    # Colors that are not known yet are looked up where the Gaussians project to.
     index, local, size, colors = (np.concatenate(column) for column in zip(*parts, strict=True))
     places = colors[:, :3]
     known = np.isfinite(colors[:, 3:]).all(1)
@@ -175,17 +228,25 @@ def seed_gaussians(
 
 
 Part = tuple[Int, Float64, Float64, Float64]
-"""index [n], local [n, 3], size [n], place in template space and colour, NaN if unknown [n, 6]."""
+"""index [n], local [n, 3], size [n]; position in template space and color, NaN if unknown, [n, 6]."""
 
 
 def _uncolored(places: Float64) -> Float64:
+    """Append unknown colors to positions [n, 3]: [n, 6]."""
     return np.concatenate([places, np.full_like(places, np.nan)], axis=1)
 
 
 def _density(template: Float64, triangles: Int) -> Float64:
-    centers = template[triangles].mean(1)
+    """Return the relative density of Gaussians in each triangle [T]: higher near lips and eyes.
+
+    Args:
+        template: [V, 3], vertices.
+        triangles: [T, 3], vertex indices.
+    """
+    centers = template[triangles].mean(1)  # [T, 3]
 
     def near(points: tuple[int, ...]) -> Float64:
+        """Return 1 at the vertices, falling to 0 with the distance from them, [T]."""
         gaps = np.linalg.norm(centers[:, None] - template[None, list(points)], axis=-1).min(1)
         return np.asarray(np.exp(-((gaps / 0.12) ** 2)))
 
@@ -201,17 +262,30 @@ def _on_triangles(
     rng: np.random.Generator,
     density: Float64 | None,
 ) -> Part:
-    corners = vertices[triangles]
+    """Distribute n Gaussians over triangles.
+
+    Args:
+        vertices: [V, 3], the mesh.
+        triangles: [T, 3], vertex indices.
+        first_frame: Frame of the first triangle.
+        n: Number of Gaussians.
+        rng: Draws their positions.
+        density: [T], relative density; None for a uniform one.
+    """
+    # Choose triangles in proportion to area and density.
+    corners = vertices[triangles]  # [T, 3, 3]
     area = 0.5 * np.linalg.norm(
         np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1
     )
     weight = area * (1.0 if density is None else density)
     chosen = _systematic(weight / weight.sum(), n, rng)
+    # A uniform point of each: fold the unit square's upper half onto the lower one.
     square = rng.random((2, n, 1))
     share = np.where(square.sum(0) > 1, 1 - square, square)
     picked = corners[chosen]
     edges = picked[:, 1:] - picked[:, :1]
-    local: Float64 = share[0] * edges[:, 0] + share[1] * edges[:, 1]
+    local: Float64 = share[0] * edges[:, 0] + share[1] * edges[:, 1]  # [n, 3]
+    # The standard deviation follows from the area that each Gaussian has to cover.
     per_gaussian = weight.sum() / n / (weight / area)[chosen]
     size = 0.6 * np.sqrt(per_gaussian)
     index: Int = chosen + first_frame
@@ -219,7 +293,10 @@ def _on_triangles(
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
-    """n indices drawn by systematic resampling: each as often as its share says, within one."""
+    """Draw n indices by systematic resampling from probabilities [T].
+
+    Each index is drawn as often as its probability says, within one. Returns [n].
+    """
     edges = np.cumsum(share)
     return np.minimum(np.searchsorted(edges, (np.arange(n) + rng.random()) / n), len(share) - 1)
 
@@ -232,15 +309,25 @@ def _teeth(
     rng: np.random.Generator,
     dataset: IdentityDataset,
 ) -> Part:
-    """A row of teeth behind the edge of one lip, curved like a dental arch."""
+    """Distribute n Gaussians over a row of teeth behind the edge of one lip, curved like a dental
+    arch.
+
+    Args:
+        open_mouth: [478, 3], a mesh with open mouth.
+        edge: Vertex in the middle of the lip's edge.
+        frame: The frame that carries the teeth.
+        n: Number of Gaussians.
+        rng: Draws their positions.
+        dataset: The person's footage.
+    """
     left, right = open_mouth[78].astype(np.float64), open_mouth[308].astype(np.float64)
     lip = open_mouth[edge].astype(np.float64)
     half = 0.42 * np.linalg.norm(right - left)
     side = rng.uniform(-1.0, 1.0, n)
     height = rng.uniform(-0.09, 0.09, n)
-    depth = TEETH_DEPTH + 0.10 * side**2
+    depth = TEETH_DEPTH + 0.10 * side**2  # the arch recedes towards its ends
     places = lip + np.stack([side * half, height, depth], axis=1)
-    # A jaw frame is at rest where the code is zero; the open mouth has carried the chin down.
+    # The jaw's frame is at rest where the code is zero, but the open mouth has lowered the chin.
     jaw_shift = np.zeros(3)
     if edge == 14:
         chin = list(CHIN_POINTS)
@@ -253,14 +340,23 @@ def _teeth(
 def _rest_of_person(
     dataset: IdentityDataset, rest_view: Float64, skull: int, n: int, rng: np.random.Generator
 ) -> list[Part]:
-    """Hair and ears on the skull, neck and clothes on the body: pixels of a few training frames.
+    """Place Gaussians at pixels of a few training frames: hair and ears on the skull, neck and clothes
+    on the body.
 
-    More of them where the image has detail; put at the depth of the ears.
+    There are more of them where the image has detail. All are put at the depth of the ears.
+
+    Args:
+        dataset: The person's footage.
+        rest_view: [4, 4], the mean head pose.
+        skull: The frame of the skull.
+        n: Number of Gaussians.
+        rng: Draws their positions.
     """
     chosen = _spread_frames(dataset, N_REST_FRAMES)
     landmarks = dataset.crop_landmarks()
     parts: list[Part] = []
     for frame_id, share in zip(chosen, np.array_split(np.arange(n), len(chosen)), strict=True):
+        # Sampling density: detail inside the person's mask, but not inside the face.
         image = dataset.frames[frame_id]
         chance = _detail(image) * (dataset.masks[frame_id] > 127)
         oval = landmarks[frame_id, list(FACE_OVAL)].round().astype(np.int32)
@@ -269,13 +365,16 @@ def _rest_of_person(
         total = chance.sum()
         if total == 0:
             continue
+        # Draw pixels, jittered within the pixel, and their points in camera space.
         picked = _systematic(chance.ravel() / total, len(share), rng)
         rows, columns = np.unravel_index(picked, chance.shape)
         pixels = np.stack([columns, rows], 1) + rng.random((len(share), 2))
         view, k = dataset.tracks.viewmats[frame_id].astype(np.float64), dataset.crop_ks[frame_id]
         camera = _unproject(dataset, view, k.astype(np.float64), pixels)
-        pixel = camera[:, 2] / k[0, 0]
+        # The standard deviation follows from the number of pixels that each Gaussian covers.
+        pixel = camera[:, 2] / k[0, 0]  # world units per pixel
         size = 0.6 * pixel * np.sqrt(total / n / chance[rows, columns])
+        # Position in head space for the skull; with the frame's body motion undone for the body.
         places = (camera - view[:3, 3]) @ view[:3, :3]
         on_body = rows > landmarks[frame_id, JAW_LINE, 1].mean()
         code = torch.from_numpy(dataset.tracks.codes[frame_id : frame_id + 1]).double()
@@ -289,7 +388,7 @@ def _rest_of_person(
 
 
 def _detail(image: UInt8) -> Float64:
-    """How much detail is around each pixel [H, W], 0.25 where there is none."""
+    """Measure the detail around each pixel of an image [H, W, 3]: [H, W], 0.25 where there is none."""
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
     slope = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     slope = cv2.GaussianBlur(slope, (0, 0), 1.5)
@@ -297,7 +396,14 @@ def _detail(image: UInt8) -> Float64:
 
 
 def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Float64) -> Float64:
-    """Camera-space points [n, 3] behind crop pixels [n, 2], at the depth of the ears."""
+    """Return the points [n, 3] in camera space behind crop pixels [n, 2], at the depth of the ears.
+
+    Args:
+        dataset: The person's footage.
+        view: [4, 4], world to camera.
+        k: [3, 3], intrinsics of the crop.
+        pixels: [n, 2], x and y.
+    """
     ears = dataset.face.template[[127, 356]].mean(0)
     depth = (view[:3, :3] @ ears + view[:3, 3])[2]
     rays = (pixels - k[:2, 2]) / k[0, 0] * depth
@@ -305,12 +411,12 @@ def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Floa
 
 
 def _spread_frames(dataset: IdentityDataset, n: int) -> Int:
-    """n usable training frames, evenly spread."""
+    """Choose up to n training frames, evenly spread, [n]."""
     return spread_frames(dataset.tracks.learnt, n)
 
 
 def _colors(dataset: IdentityDataset, places: Float64) -> Float32:
-    """Median colour [n, 3] at the projected places over a few frames."""
+    """Return the median color [n, 3] of a few frames at the projections of positions [n, 3]."""
     chosen = _spread_frames(dataset, N_COLOR_FRAMES)
     info = dataset.info
     samples = []

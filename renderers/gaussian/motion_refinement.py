@@ -1,11 +1,11 @@
-"""Motion that puts the rendered face where the image has it: analysis by synthesis.
+"""Motion refinement: correct tracked codes and poses by aligning a rendered head with each frame.
 
-Landmarks are a fraction of a pixel off, frame by frame, and their finer components mostly noise. A
-quick head, fitted to the motion as tracked, knows better. Each frame is brought onto the image by a
-Gauss-Newton step from the tracked motion, first head and eyes, then the mouth, then the body; a second
-step gains nothing. The Hessian is that of a few training frames for all (after the constant one of
-Baker & Matthews, "Lucas-Kanade 20 years on", 2004, section 3.2), and a prior keeps what the pixels
-don't tell as it was tracked.
+Landmarks are a fraction of a pixel off in each frame, and their finer components are mostly noise.
+A quick head, fitted to the motion as tracked, allows a more precise alignment. From the tracked
+motion, each frame is aligned by one Gauss-Newton step, first for head pose and eyes, then for the
+mouth, then for the body; a second step gains nothing. The Hessian is averaged over a few training
+frames and used for all (after the constant Hessian of Baker and Matthews, "Lucas-Kanade 20 years
+on", 2004, section 3.2). A prior keeps the tracked value where the pixels do not determine it.
 """
 
 from __future__ import annotations
@@ -26,31 +26,39 @@ from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
 from talkhead.types import Float32, Int, UInt8
 
 PRIOR = 5e-5
-"""Weight of a squared change, in its units, against the pixels' mean squared error."""
+"""Weight of a squared change, in its units, relative to the pixels' mean squared error."""
 TWIST_UNITS = (0.012, 0.012, 0.012, 0.006, 0.006, 0.012)
-"""By how much head poses may be off: radians, and eye distances, of which depth is the least certain."""
+"""Expected error of head poses: radians, and world units, of which depth is the least certain."""
 BODY_UNITS = 2 * (0.004, 0.004, 0.001)
-"""By how much the body's matrix may be off: less than a pixel."""
+"""Expected error of the body's matrix: less than a pixel."""
 MIN_SPREAD = 0.02
-"""The unit of a component is its deviation in training, but never less than this."""
+"""The unit of a component is its standard deviation in training, but at least this."""
 MAX_UNITS = 3.0
-"""No unknown is taken to be farther off than this: the largest on our clips is two."""
+"""Maximum change of an unknown, in units; the largest on our clips is two."""
 N_PROBED = 20
 PROBE = 0.25
-"""Training frames whose Hessians are averaged; how far each unknown is moved for it, in units."""
+"""Step of the finite differences from which the Hessian is computed, in units."""
 MOUTH_MARGIN = 0.4
-"""Of the mouth's width, around the lips: the chin and the folds beside the mouth tell of its shape."""
+"""Margin around the lips, relative to the mouth's width: chin and folds beside the mouth also show its
+shape.
+"""
 SPLAT_MARGIN_PX = 12
 
 
 def refine_motion(
     renderer: GaussianRenderer, dataset: IdentityDataset, progress: Progress
 ) -> IdentityDataset:
-    """The dataset with refined codes and head poses in its tracks, where the face is tracked
-    and the image was kept.
+    """Refine codes and head poses of a dataset.
 
-    renderer: fitted on the dataset's training frames. Held-out frames are tracked with it like
-    the others: it has not learnt from them.
+    Args:
+        renderer: A renderer fitted on the dataset's training frames. Held-out frames are aligned
+            with it as well: it was not trained on them.
+        dataset: The person's footage.
+        progress: Shows the frames.
+
+    Returns:
+        The dataset with refined codes and view matrices, in frames that are tracked and whose image
+        is stored.
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
     parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
@@ -66,13 +74,18 @@ def refine_motion(
     return replace(dataset, tracks=replace(tracks, codes=codes, viewmats=viewmats))
 
 
-# ------------------------------------------------------------- what is looked at
+# ------------------------------------------------------------- parts of the image
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A part of a frame. k: [1, 3, 3] its camera. image: [h, w, 3] in [0, 1]. weights: [h, w, 1] of
-    mean 1."""
+    """A part of a frame.
+
+    Attributes:
+        k: [1, 3, 3], its camera.
+        image: [h, w, 3] in [0, 1].
+        weights: [h, w, 1], weights of the pixels with mean 1.
+    """
 
     k: Tensor
     image: Tensor
@@ -80,34 +93,41 @@ class _Look:
 
 
 class _Part:
-    """A part of the face. components: of the code, that it tells. turns: whether it tells the head's
-    pose, too. step: pixels of the crop per pixel that is looked at."""
+    """A part of the image that determines a part of the motion.
+
+    Attributes:
+        components: The components of the code that are refined.
+        turns: True if the head pose is refined, too.
+        step: Crop pixels per pixel that is compared.
+    """
 
     components: slice
     turns: bool
     step: int
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
-        """landmarks: [F, 478, 2] crop pixels."""
+        """Choose the components. landmarks: [F, 478, 2], crop pixels."""
         self.dataset, self.landmarks = dataset, landmarks
 
     def units(self) -> Tensor:
-        """Of the unknowns, [P]: the components' deviations in training, and those of poses."""
+        """Return the unit of each unknown, [P]: standard deviation in training, or expected error."""
         tracks = self.dataset.tracks
         learnt = tracks.clear & tracks.learnt
         units = torch.from_numpy(tracks.codes[learnt, self.components].std(0)).clamp(MIN_SPREAD)
         return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.turns else units
 
     def area(self, frame: int) -> UInt8:
-        """What of the crop is looked at, [H, W], 0 or 255."""
+        """Return the area of the crop that is compared, [H, W], 0 or 255."""
         raise NotImplementedError
 
     def look(self, frame: int) -> _Look:
-        """The smallest window with all of the area."""
+        """Cut the smallest window that holds the area out of a frame."""
+        # The area, inside the person and without occluders.
         dataset, step = self.dataset, self.step
         area = cv2.min(self.area(frame), dataset.masks[frame])
         if dataset.tracks.hidden[frame].any():
             area[dataset.hidden_area(frame)] = 0
+        # Its bounding box, reduced by `step`.
         left, top, width, height = cv2.boundingRect(area)
         size = (max(width // step, 1), max(height // step, 1))
         window = (slice(top, top + step * size[1]), slice(left, left + step * size[0]))
@@ -115,6 +135,7 @@ class _Part:
             cv2.resize(full[window], size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
             for full in (dataset.frames[frame], area)
         )
+        # The camera of the window.
         k = dataset.crop_ks[frame].copy()
         k[:2, 2] -= (left, top)
         k[:2] /= step
@@ -122,9 +143,11 @@ class _Part:
         return _Look(*map(torch.from_numpy, (k[None], image, weights[..., None])))
 
     def _empty(self) -> UInt8:
+        """Return an empty area [H, W]."""
         return np.zeros((self.dataset.info.crop_height, self.dataset.info.crop_width), np.uint8)
 
     def _fill_mouth(self, frame: int, value: int, area: UInt8) -> None:
+        """Write value into the area [H, W] around the mouth."""
         lips = self.landmarks[frame, list(OUTER_LIPS)]
         margin = MOUTH_MARGIN * np.ptp(lips[:, 0])
         left, top = np.maximum(np.floor(lips.min(0) - margin).astype(int), 0)
@@ -133,15 +156,17 @@ class _Part:
 
 
 class _Face(_Part):
-    """The face without the mouth, at half its size: the head's pose, eyes and brows."""
+    """The face without the mouth, at half its size: head pose, eyes and brows."""
 
     turns, step = True, 2
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        """Choose the components. landmarks: [F, 478, 2], crop pixels."""
         super().__init__(dataset, landmarks)
         self.components = slice(dataset.face.n_mouth, dataset.face.n_codes - N_BODY)
 
     def area(self, frame: int) -> UInt8:
+        """Return the face's oval without the mouth, [H, W]."""
         area = self._empty()
         oval = self.landmarks[frame, list(FACE_OVAL)].round().astype(np.int32)
         cv2.fillPoly(area, [oval], 255)
@@ -151,18 +176,21 @@ class _Face(_Part):
 
 
 class _Body(_Part):
-    """Neck and clothes, well under the jaw, at half their size: how the body stands."""
+    """Neck and clothes, well below the jaw, at half their size: the position of the body."""
 
     turns, step = False, 2
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        """Choose the components. landmarks: [F, 478, 2], crop pixels."""
         super().__init__(dataset, landmarks)
         self.components = slice(dataset.face.n_codes - N_BODY, dataset.face.n_codes)
 
     def units(self) -> Tensor:
+        """Return the expected errors of the body's matrix, [6]."""
         return torch.tensor(BODY_UNITS)
 
     def area(self, frame: int) -> UInt8:
+        """Return the person below the jaw, [H, W]."""
         mask = self.dataset.masks[frame]
         area = body_area(self.landmarks[frame], (mask.shape[0], mask.shape[1]))
         person = cv2.erode(mask, np.ones((5, 5), np.uint8))
@@ -170,27 +198,35 @@ class _Body(_Part):
 
 
 class _Mouth(_Part):
-    """The mouth, chin and the folds beside it."""
+    """The mouth, the chin and the folds beside it."""
 
     turns, step = False, 1
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+        """Choose the components. landmarks: [F, 478, 2], crop pixels."""
         super().__init__(dataset, landmarks)
         self.components = slice(0, dataset.face.n_mouth)
 
     def area(self, frame: int) -> UInt8:
+        """Return the surroundings of the mouth, [H, W]."""
         area = self._empty()
         self._fill_mouth(frame, 255, area)
         return area
 
 
-# --------------------------------------------------------------------- how it is fitted
+# --------------------------------------------------------------------- alignment
 
 
 @dataclass(frozen=True)
 class _Fitting:
-    """renderer: the Gaussians near the part. units: [P] of the unknowns, components of the code and the
-    head's twist. solver: [P, P] the inverse of Hessian and prior."""
+    """The alignment of one part.
+
+    Attributes:
+        renderer: The Gaussians near the part.
+        part: The part.
+        units: [P], units of the unknowns: components of the code and, last, the head's twist.
+        solver: [P, P], the inverse of Hessian and prior.
+    """
 
     renderer: GaussianRenderer
     part: _Part
@@ -199,6 +235,7 @@ class _Fitting:
 
     @classmethod
     def of(cls, renderer: GaussianRenderer, part: _Part) -> _Fitting:
+        """Prepare the alignment of a part: select its Gaussians and average its Hessian."""
         tracks, device = part.dataset.tracks, renderer.base.device
         probed, units = spread_frames(tracks.clear & tracks.learnt, N_PROBED), part.units()
         near = renderer.part(_near(renderer, part, probed))
@@ -209,20 +246,23 @@ class _Fitting:
         return replace(fitting, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
 
     def motion(self, code: Float32, viewmat: Float32) -> tuple[Tensor, Tensor]:
-        """A code [1, K] and a pose [1, 4, 4] on the renderer's device."""
+        """Return a code [1, K] and a pose [1, 4, 4] on the renderer's device."""
         first, second = (torch.from_numpy(a[None].copy()) for a in (code, viewmat))
         return first.to(self.units.device), second.to(self.units.device)
 
     def look(self, frame: int) -> _Look:
+        """Cut the part out of a frame, on the renderer's device."""
         return _Look(**{k: v.to(self.units.device) for k, v in vars(self.part.look(frame)).items()})
 
     def split(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What a change [P] adds to the code's components, and the twist."""
+        """Convert a change [P] to what is added to the code's components, [n], and the twist [6], if
+        any.
+        """
         moved = change * self.units
         return (moved[:-6], moved[-6:]) if self.part.turns else (moved, None)
 
     def render(self, look: _Look, motion: tuple[Tensor, Tensor], change: Tensor) -> Tensor:
-        """The image [h, w, 3] of a motion that is changed by `change` [P]."""
+        """Render the part [h, w, 3] with a motion changed by `change` [P]."""
         (code, viewmat), (added, twist) = motion, self.split(change)
         chosen = self.part.components
         sides = (chosen.start, code.shape[1] - chosen.stop)
@@ -231,7 +271,8 @@ class _Fitting:
         return self.renderer.draw(code, viewmat, look.k, size, twist).rgb[0]
 
     def hessian(self, frame: int) -> Tensor:
-        """Of the loss by a change, as Gauss-Newton has it, [P, P]."""
+        """Compute the Gauss-Newton Hessian [P, P] of a frame's loss by finite differences."""
+        # Derivative of the residuals by each unknown, [P, h * w * 3].
         tracks, look = self.part.dataset.tracks, self.look(frame)
         motion = self.motion(tracks.codes[frame], tracks.viewmats[frame])
         still = self.render(look, motion, torch.zeros_like(self.units))
@@ -243,12 +284,14 @@ class _Fitting:
         return slopes @ slopes.T / slopes.shape[1]
 
     def refined(self, frame: int, code: Float32, viewmat: Float32) -> tuple[Float32, Float32]:
-        """Code [K] and pose [4, 4] refined; as they were where that shows the part no better."""
+        """Return the refined code [K] and pose [4, 4], or the given ones if the loss does not fall."""
+        # The loss and its gradient [P] at the tracked motion.
         look, motion = self.look(frame), self.motion(code, viewmat)
         still = torch.zeros_like(self.units).requires_grad_()
         cost = _loss(look, self.render(look, motion, still))
         (slope,) = torch.autograd.grad(cost, still)
         with torch.no_grad():
+            # One Gauss-Newton step, which is kept only if the loss falls.
             change = (-self.solver @ slope).clamp(-MAX_UNITS, MAX_UNITS)
             after = _loss(look, self.render(look, motion, change))
             after += 0.5 * PRIOR * change.square().sum()
@@ -263,17 +306,20 @@ class _Fitting:
 
 
 def _loss(look: _Look, rendered: Tensor) -> Tensor:
-    """Half the mean squared error of an image [h, w, 3]."""
+    """Return half the weighted mean squared error of an image [h, w, 3], a scalar."""
     return 0.5 * (look.weights * (rendered - look.image).square()).mean()
 
 
 def _near(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
-    """Which Gaussians lie in what is looked at, or next to it, in any of the frames, [n] rising."""
+    """Return the indices [n] of the Gaussians that project into or next to the part in any of frames
+    [f].
+    """
     tracks, device = part.dataset.tracks, renderer.base.device
     near = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
     for frame in frames:
         look = part.look(int(frame))
         code, view = (torch.from_numpy(a[[frame]]) for a in (tracks.codes, tracks.viewmats))
+        # Project the means and compare them with the window.
         with torch.no_grad():
             places = renderer.places(code.to(device), view.to(device))[0].cpu()
         camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ look.k[0].T

@@ -1,11 +1,14 @@
-"""Gaussians carried by moving frames: a torch form for any device, a numba twin for the CPU.
+"""Deformation of Gaussians by the moving frames they are attached to: torch for any device, numba for
+the CPU.
 
-A Gaussian lives at `local` in a frame (origin o, deformation gradient F) with the shape factor L:
+A Gaussian is defined by `local`, its position in a frame with origin o and deformation gradient F,
+and by the shape factor L:
 
     mean = o + F local,   covariance = F L L^T F^T
 
-so that it moves, turns and stretches with its triangle. L is lower triangular with
-L_ii = exp(s_i) and L_ij = exp(s_i) n_ij, which keeps the six numbers unconstrained and of one size.
+so that it moves, rotates and stretches with its triangle. L is lower triangular with L_ii =
+exp(s_i) and L_ij = exp(s_i) n_ij, so that the six numbers are unconstrained and of similar
+magnitude.
 """
 
 from __future__ import annotations
@@ -26,10 +29,17 @@ UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 def deform(
     gradients: Tensor, origins: Tensor, index: Tensor, local: Tensor, shape: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """World means [B, N, 3] and covariances [B, N, 6] (upper triangle) of carried Gaussians.
+    """Compute world-space means and covariances of Gaussians.
 
-    gradients: [B, M, 3, 3] and origins: [B, M, 3] of the frames. index: [N] the frame of each
-    Gaussian. local: [B, N, 3]. shape: [N, 6] s_0, s_1, s_2, n_10, n_20, n_21.
+    Args:
+        gradients: [B, M, 3, 3], deformation gradients of the frames.
+        origins: [B, M, 3], origins of the frames.
+        index: [N], frame of each Gaussian.
+        local: [B, N, 3], position of each Gaussian in its frame.
+        shape: [N, 6], s_0, s_1, s_2, n_10, n_20, n_21.
+
+    Returns:
+        Means [B, N, 3] and covariances [B, N, 6], the upper triangle in the order UPPER.
     """
     if local.device.type == "cpu":
         means, covars = _Deform.apply(gradients, origins, index, local, shape)  # type: ignore[no-untyped-call]
@@ -40,16 +50,34 @@ def deform(
 def deform_torch(
     gradients: Tensor, origins: Tensor, index: Tensor, local: Tensor, shape: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same as deform, in plain torch."""
-    carried = gradients[:, index]
+    """Compute the same as deform in plain torch.
+
+    Args:
+        gradients: [B, M, 3, 3], deformation gradients of the frames.
+        origins: [B, M, 3], origins of the frames.
+        index: [N], frame of each Gaussian.
+        local: [B, N, 3], position of each Gaussian in its frame.
+        shape: [N, 6], shape parameters.
+
+    Returns:
+        Means [B, N, 3] and covariances [B, N, 6].
+    """
+    carried = gradients[:, index]  # F of each Gaussian, [B, N, 3, 3]
     means = origins[:, index] + (carried @ local[..., None])[..., 0]
-    factor = carried @ shape_factor(shape)
+    factor = carried @ shape_factor(shape)  # F L, [B, N, 3, 3]
     covariance = factor @ factor.transpose(-1, -2)
     return means, torch.stack([covariance[..., i, j] for i, j in UPPER], dim=-1)
 
 
 def shape_factor(shape: Tensor) -> Tensor:
-    """L [N, 3, 3] of shapes [N, 6]."""
+    """Compute the shape factors L.
+
+    Args:
+        shape: [N, 6], s_0, s_1, s_2, n_10, n_20, n_21.
+
+    Returns:
+        Lower triangular matrices [N, 3, 3].
+    """
     scale = shape[:, :3].exp()
     zero, one = torch.zeros_like(shape[:, 0]), torch.ones_like(shape[:, 0])
     rows = [
@@ -61,10 +89,13 @@ def shape_factor(shape: Tensor) -> Tensor:
 
 
 class _Deform(torch.autograd.Function):
+    """The numba kernels as a differentiable function."""
+
     @staticmethod
     def forward(
         ctx: Any, gradients: Tensor, origins: Tensor, index: Tensor, local: Tensor, shape: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Return means [B, N, 3] and covariances [B, N, 6]; the arguments are those of deform."""
         ctx.save_for_backward(gradients, index, local, shape)
         means = torch.empty_like(local)
         covars = local.new_empty((*local.shape[:2], 6))
@@ -81,6 +112,9 @@ class _Deform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_means: Tensor, d_covars: Tensor) -> Any:  # type: ignore[override]
+        """Return the gradients by gradients [B, M, 3, 3], origins [B, M, 3], local [B, N, 3] and shape
+        [N, 6].
+        """
         gradients, index, local, shape = ctx.saved_tensors
         d_local, d_shape = torch.empty_like(local), torch.empty_like(shape)
         _backward(
@@ -93,7 +127,8 @@ class _Deform(torch.autograd.Function):
             d_shape.numpy(),
         )
         d_gradients = d_origins = None
-        if any(ctx.needs_input_grad[:2]):  # when motion is refined, not in fitting
+        if any(ctx.needs_input_grad[:2]):  # during motion refinement, not while fitting
+            # Sort the Gaussians by frame, so that one thread sums each frame's gradient.
             d_gradients = torch.empty_like(gradients)
             d_origins = gradients.new_empty(gradients.shape[:3])
             order = torch.argsort(index, stable=True)
@@ -114,6 +149,7 @@ class _Deform(torch.autograd.Function):
 
 @numba.njit(cache=True, inline="always")
 def _factor(shape, factor):  # type: ignore[no-untyped-def]
+    """Write the shape factor L [3, 3] of a shape [6]."""
     a, b, c = np.exp(shape[0]), np.exp(shape[1]), np.exp(shape[2])
     factor[0, 0] = a
     factor[0, 1] = 0.0
@@ -128,6 +164,7 @@ def _factor(shape, factor):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _forward(gradients, origins, index, local, shape, means, covars):  # type: ignore[no-untyped-def]
+    """Write means [B, N, 3] and covars [B, N, 6]; the other arguments are those of deform."""
     n_images, n = local.shape[0], local.shape[1]
     for g in numba.prange(n):
         factor = np.empty((3, 3), np.float32)
@@ -135,6 +172,7 @@ def _forward(gradients, origins, index, local, shape, means, covars):  # type: i
         _factor(shape[g], factor)
         m = index[g]
         for b in range(n_images):
+            # mean = o + F local; carried = F L.
             f, p = gradients[b, m], local[b, g]
             for i in range(3):
                 means[b, g, i] = origins[b, m, i] + f[i, 0] * p[0] + f[i, 1] * p[1] + f[i, 2] * p[2]
@@ -142,6 +180,7 @@ def _forward(gradients, origins, index, local, shape, means, covars):  # type: i
                     carried[i, j] = (
                         f[i, 0] * factor[0, j] + f[i, 1] * factor[1, j] + f[i, 2] * factor[2, j]
                     )
+            # covariance = (F L) (F L)^T, upper triangle.
             k = 0
             for i in range(3):
                 for j in range(i, 3):
@@ -155,6 +194,7 @@ def _forward(gradients, origins, index, local, shape, means, covars):  # type: i
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # type: ignore[no-untyped-def]
+    """Write the gradients d_local [B, N, 3] and d_shape [N, 6]."""
     n_images, n = d_means.shape[0], d_means.shape[1]
     for g in numba.prange(n):
         factor = np.empty((3, 3), np.float32)
@@ -164,6 +204,7 @@ def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # 
         _factor(shape[g], factor)
         m = index[g]
         for b in range(n_images):
+            # d local = F^T d mean; recompute F L.
             f, dm, dc = gradients[b, m], d_means[b, g], d_covars[b, g]
             for i in range(3):
                 d_local[b, g, i] = f[0, i] * dm[0] + f[1, i] * dm[1] + f[2, i] * dm[2]
@@ -171,11 +212,13 @@ def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # 
                     carried[i, j] = (
                         f[i, 0] * factor[0, j] + f[i, 1] * factor[1, j] + f[i, 2] * factor[2, j]
                     )
+            # d (F L) = (D + D^T) F L, where D holds d covariance in its upper triangle.
             for j in range(3):
                 c0, c1, c2 = carried[0, j], carried[1, j], carried[2, j]
                 d_carried[0, j] = 2.0 * dc[0] * c0 + dc[1] * c1 + dc[2] * c2
                 d_carried[1, j] = dc[1] * c0 + 2.0 * dc[3] * c1 + dc[4] * c2
                 d_carried[2, j] = dc[2] * c0 + dc[4] * c1 + 2.0 * dc[5] * c2
+            # d L = F^T d (F L), lower triangle, summed over the images.
             for i in range(3):
                 for j in range(i + 1):
                     d_factor[i, j] += (
@@ -183,6 +226,7 @@ def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # 
                         + f[1, i] * d_carried[1, j]
                         + f[2, i] * d_carried[2, j]
                     )
+        # Row i of L is exp(s_i) times (n_i0, ..., 1): d s_i is the row's product with itself.
         for i in range(3):
             total = np.float32(0.0)
             for j in range(i + 1):
@@ -197,7 +241,10 @@ def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # 
 def _backward_frames(  # type: ignore[no-untyped-def]
     gradients, order, starts, local, shape, d_means, d_covars, d_gradients, d_origins
 ):
-    """Gradients by the frames: a frame's Gaussians are order[starts[m]:starts[m + 1]]."""
+    """Write the gradients by the frames, d_gradients [B, M, 3, 3] and d_origins [B, M, 3].
+
+    The Gaussians of frame m are order[starts[m]:starts[m + 1]].
+    """
     n_images, n_frames = gradients.shape[0], gradients.shape[1]
     for m in numba.prange(n_frames):
         factor = np.empty((3, 3), np.float32)
@@ -209,6 +256,7 @@ def _backward_frames(  # type: ignore[no-untyped-def]
             for g in order[starts[m] : starts[m + 1]]:
                 _factor(shape[g], factor)
                 dm, dc, p = d_means[b, g], d_covars[b, g], local[b, g]
+                # F L, and d (F L) as in _backward.
                 for j in range(3):
                     c0 = f[0, 0] * factor[0, j] + f[0, 1] * factor[1, j] + f[0, 2] * factor[2, j]
                     c1 = f[1, 0] * factor[0, j] + f[1, 1] * factor[1, j] + f[1, 2] * factor[2, j]
@@ -216,6 +264,7 @@ def _backward_frames(  # type: ignore[no-untyped-def]
                     d_carried[0, j] = 2.0 * dc[0] * c0 + dc[1] * c1 + dc[2] * c2
                     d_carried[1, j] = dc[1] * c0 + 2.0 * dc[3] * c1 + dc[4] * c2
                     d_carried[2, j] = dc[2] * c0 + dc[4] * c1 + 2.0 * dc[5] * c2
+                # d o = d mean; d F = d mean local^T + d (F L) L^T.
                 for i in range(3):
                     d_origins[b, m, i] += dm[i]
                     for j in range(3):

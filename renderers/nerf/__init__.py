@@ -1,1 +1,1 @@
-"""The NeRF head: a radiance field in the space of the resting head, carried by the tracked mesh."""
+"""The NeRF head: a radiance field of the head at rest that is conditioned on the motion code."""

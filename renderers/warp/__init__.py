@@ -1,1 +1,1 @@
-"""The baseline: own frames, warped."""
+"""The warp baseline: the person's own frames, warped to the target mouth."""

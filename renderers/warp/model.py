@@ -1,8 +1,9 @@
-"""The cheap baseline: the person's own frame of nearest motion code, warped to the wanted mouth.
+"""The warp baseline: the person's own frame of nearest motion code, warped to the target mouth.
 
-Nothing is trained. A few hundred training frames are kept; rendering takes the one whose code and
-pose lie nearest, moves it by the affine map between the two meshes and bends it by what is left
-at the vertices, interpolated by normalised Gaussian weights (Shepard 1968).
+Nothing is trained. A few hundred training frames are stored. To render, the one nearest in code and
+pose is mapped by the affine map between the two meshes; what is left at the vertices is
+interpolated by normalized Gaussian weights (Shepard, "A two-dimensional interpolation function for
+irregularly-spaced data", 1968) and added.
 """
 
 from __future__ import annotations
@@ -32,16 +33,21 @@ from talkhead.types import Float32, Int, Rendering, UInt8
 STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
 GRID_PX = 8
 N_DECODED = 64
-"""Exemplars whose images are kept as pixels."""
+"""Number of exemplars that are cached decoded."""
 BEND_FRACTION = 0.045
-"""Reach of a vertex's displacement over the distance of the outer eye corners."""
+"""Standard deviation of the weight of a vertex, relative to the distance of the outer eye corners."""
 POSE_FRACTION = 4.0
-"""How much a radian of head turn counts against a unit of code, choosing a frame."""
+"""Weight of a radian of head rotation against a unit of the code when the nearest frame is chosen."""
 
 
 @dataclass(frozen=True)
 class WarpConfig:
-    """n_exemplars: frames kept. jpeg_quality: of their images."""
+    """Settings of the warp baseline.
+
+    Attributes:
+        n_exemplars: Number of frames that are stored.
+        jpeg_quality: JPEG quality of their images.
+    """
 
     n_exemplars: int = bounded(200, 1, 2000)
     jpeg_quality: int = bounded(95, 1, 100)
@@ -55,9 +61,9 @@ PRESETS: Mapping[str, WarpConfig] = {
 
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Of all exemplars' images together; 400 of 512x512 have 30 MB."""
+"""Maximum size of all exemplars' images together; 400 of 512x512 take 30 MB."""
 MAX_EXEMPLAR_PIXELS = 1 << 21
-"""Of one image: several are kept decoded."""
+"""Maximum size of one image: several are cached decoded."""
 EXEMPLARS = Size("N", 1, 2000)
 TENSORS = {
     "images": TensorSpec((Size("B", 1, MAX_IMAGE_BYTES),), torch.uint8),
@@ -67,13 +73,13 @@ TENSORS = {
     "viewmats": TensorSpec((EXEMPLARS, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
     "ks": TensorSpec((EXEMPLARS, 3, 3), least=-MAX_PX, most=MAX_PX),
 }
-"""All but those of the face model."""
+"""The tensors apart from those of the face model."""
 FACE = "face."
-"""What the names of the face model's tensors begin with."""
+"""Prefix of the names of the face model's tensors."""
 
 
 class WarpRenderer(RendererBase):
-    """Exemplar frames and the face model that warps them."""
+    """Exemplar frames and the face model by which they are warped."""
 
     name: ClassVar[str] = "warp"
     config_class: ClassVar[type[WarpConfig]] = WarpConfig
@@ -81,8 +87,14 @@ class WarpRenderer(RendererBase):
     test_config: ClassVar[WarpConfig] = WarpConfig(n_exemplars=12)
 
     def __init__(self, face: FaceModel, state: Mapping[str, Tensor], config: WarpConfig) -> None:
-        """state: images, masks: concatenated JPEGs, ends [N, 2] of each; codes [N, K],
-        viewmats [N, 4, 4], ks [N, 3, 3]."""
+        """Create a renderer from its state.
+
+        Args:
+            face: The face model.
+            state: images and masks: concatenated JPEGs, uint8; ends [N, 2]: where each of them
+                ends; codes [N, K]; viewmats [N, 4, 4]; ks [N, 3, 3].
+            config: The settings.
+        """
         self.config = config
         self.face = face
         self._state = {name: state[name] for name in STATE}
@@ -93,7 +105,17 @@ class WarpRenderer(RendererBase):
 
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset, config: WarpConfig, seed: int) -> WarpRenderer:
-        """Clear training frames that cover the range of codes and poses, farthest first."""
+        """Choose unoccluded training frames that cover the range of codes and poses.
+
+        Args:
+            dataset: The person's footage.
+            config: The settings.
+            seed: Chooses the first frame. Each further one is the farthest from those already
+                chosen.
+
+        Returns:
+            The finished renderer.
+        """
         usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.learnt)
         places = _places(
             dataset.tracks.codes[usable], dataset.tracks.viewmats[usable], dataset.face.n_mouth
@@ -113,7 +135,18 @@ class WarpRenderer(RendererBase):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: WarpConfig) -> WarpRenderer:
-        """The renderer back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        """Restore a renderer.
+
+        Args:
+            tensors: What tensors() returned.
+            config: The settings.
+
+        Returns:
+            The renderer.
+
+        Raises:
+            ContentError: If a tensor is missing, unknown or malformed.
+        """
         face = FaceModel.from_tensors({k: t.cpu() for k, t in within(tensors, FACE).items()})
         state = {k: t for k, t in tensors.items() if not k.startswith(FACE)}
         check_tensors(state, TENSORS, {CODES.name: face.n_codes})
@@ -129,13 +162,27 @@ class WarpRenderer(RendererBase):
         return self.face.n_codes
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that from_tensors needs."""
+        """Return the exemplars and the face model."""
         return {**self._state, **{FACE + k: t for k, t in self.face.tensors().items()}}
 
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
-        """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
+        """Render images on the CPU.
+
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], world to camera.
+            ks: [B, 3, 3], intrinsics, pixels.
+            height: Height of the images, pixels.
+            width: Width of the images, pixels.
+
+        Returns:
+            rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1], on the device of motion.
+
+        Raises:
+            PackageError: If an exemplar's image is damaged.
+        """
         codes, views, cameras = (t.detach().cpu().numpy() for t in (motion, viewmats, ks))
         made = [
             self._render_one(code, view.astype(np.float64), k.astype(np.float64), (height, width))
@@ -146,7 +193,10 @@ class WarpRenderer(RendererBase):
         return Rendering(images[..., :3] * alpha, alpha)
 
     def _render_one(self, code: Float32, view: Any, k: Any, size: tuple[int, int]) -> Float32:
-        """rgb and alpha [H, W, 4] in [0, 1]."""
+        """Render one image, rgb and alpha [H, W, 4] in [0, 1], of a code [K], view [4, 4] and
+        intrinsics [3, 3].
+        """
+        # Choose the exemplar and project the mesh into both images, [V, 2].
         number = self._nearest(code, view)
         wanted = self._vertices(code, view, k)
         kept = self._vertices(self._codes[number], self._viewmats[number], self._ks[number])
@@ -157,16 +207,18 @@ class WarpRenderer(RendererBase):
         return np.asarray(image, np.float32) / np.float32(255.0)
 
     def _nearest(self, code: Float32, view: Any) -> int:
+        """Return the index of the exemplar nearest to a code [K] and view [4, 4]."""
         kept = _places(self._codes, self._viewmats, self.face.n_mouth)
         wanted = _places(code[None], view[None], self.face.n_mouth)
         return int(((kept - wanted) ** 2).sum(1).argmin())
 
     def _vertices(self, code: Float32, view: Any, k: Any) -> Float32:
+        """Project the face's vertices of a code [K] to pixels [V, 2]."""
         vertices = self.face.vertices(code[None]).astype(np.float64)
         return project(vertices, view[None], k)[0, :N_SURFACE].astype(np.float32)
 
     def _decode_uncached(self, number: int) -> UInt8:
-        """Image and mask [H, W, 4] of an exemplar."""
+        """Decode image and mask [H, W, 4] of an exemplar. Raises PackageError."""
         flags = {"images": cv2.IMREAD_COLOR, "masks": cv2.IMREAD_GRAYSCALE}
         parts = []
         for column, (name, flag) in enumerate(flags.items()):
@@ -184,18 +236,27 @@ class WarpRenderer(RendererBase):
 
 
 def _damaged(number: int) -> PackageError:
-    return PackageError(f"exemplar {number} of the head is damaged. Fit it again")
+    """Make the error for an exemplar whose image is damaged."""
+    return PackageError(f"image {number} of the warp renderer is damaged. Fit the renderer again")
 
 
 def warp_lookup(wanted: Float32, kept: Float32, size: tuple[int, int]) -> Float32:
-    """Where each pixel of the wanted image comes from, [H, W, 2] x, y in the kept one.
+    """Compute from where in the source image each pixel of the target image is taken.
 
-    wanted, kept: [V, 2] the same vertices in either image, pixels with centres at +0.5.
+    Args:
+        wanted: [V, 2], vertices in the target image, pixels with centers at +0.5.
+        kept: [V, 2], the same vertices in the source image.
+        size: Height and width of the target image.
+
+    Returns:
+        [H, W, 2], x and y in the source image, with pixel centers at integers as cv2.remap expects.
     """
+    # The affine map that fits the vertices best, and what it leaves.
     n = len(wanted)
     design = np.concatenate([wanted, np.ones((n, 1), np.float32)], axis=1)
     affine = np.linalg.lstsq(design, kept, rcond=None)[0].astype(np.float32)
-    rest = kept - design @ affine
+    rest = kept - design @ affine  # [V, 2]
+    # Interpolate the rest on a coarse grid, and the grid to all pixels.
     reach = BEND_FRACTION * np.linalg.norm(wanted[33] - wanted[263])
     rows, columns = (np.arange(0, length + GRID_PX, GRID_PX, dtype=np.float32) for length in size)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
@@ -208,35 +269,44 @@ def warp_lookup(wanted: Float32, kept: Float32, size: tuple[int, int]) -> Float3
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
+    # Map every pixel's center: affine part, rest, and cv2's convention of pixel centers.
     x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5)
     pixels = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
     return np.asarray(pixels @ affine + dense - 0.5, dtype=np.float32)
 
 
 def _shepard(points: Float32, at: Float32, values: Float32, reach: float) -> Float32:
-    """Values [n, 2] at points [n, 2] from those at scattered places, fading to zero away from them."""
+    """Interpolate values [V, 2], given at positions [V, 2], at points [n, 2]; they fade to zero far
+    from all positions.
+    """
     distance = ((points[:, None] - at[None]) ** 2).sum(-1)
     weights = np.exp(-distance / (2.0 * reach**2))
     return np.asarray(weights @ values / (weights.sum(1, keepdims=True) + 0.05), np.float32)
 
 
 def _places(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
-    """Where frames lie for the choice of an exemplar, [N, n_mouth + 2]: mouth code, yaw and pitch."""
+    """Return the coordinates [N, n_mouth + 2] in which exemplars are compared: mouth code, yaw and
+    pitch.
+    """
     turn = POSE_FRACTION * viewmats[:, :2, 2]
     return np.concatenate([codes[:, :n_mouth], turn], axis=1).astype(np.float32)
 
 
 def _farthest(places: Float32, n: int, seed: int) -> Int:
-    """Up to n rows, each the farthest from those before it, in rising order."""
+    """Return the indices of up to n rows of places [N, d], each the farthest from those before it,
+    sorted.
+    """
     first = int(np.random.default_rng(seed).integers(len(places)))
     known = np.arange(len(places)) == first
     return np.sort(np.append(farthest_first(places, known, n - 1), first))
 
 
 def _ends(parts: list[UInt8]) -> Int:
+    """Return where each of several arrays of bytes ends in their concatenation, [N]."""
     return np.cumsum([len(part) for part in parts], dtype=np.int64)
 
 
 def _jpeg(image: UInt8, quality: int) -> UInt8:
+    """Encode an image, [H, W] or [H, W, 3], as bytes [n]."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.reshape(-1)
