@@ -236,19 +236,18 @@ def measure_speed() -> Speed:
     """How fast the CPU rasterizer draws a synthetic head."""
     try:
         from talkhead.renderers.gaussian.rasterizer import rasterize
+        from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
     except ImportError as error:
         return Speed(missing=f"the rasterizer can't be imported: {error}")
     scene = _synthetic_head()
+    cameras = Cameras(*scene[4:], BENCH_SIZE_PX, BENCH_SIZE_PX)
 
     def render() -> None:
-        rasterize(*scene, BENCH_SIZE_PX, BENCH_SIZE_PX)
+        rasterize(*scene[:4], cameras)
 
     def train() -> None:
         means, covars, opacities, colors = (t.clone().requires_grad_() for t in scene[:4])
-        viewmats, Ks = scene[4:]
-        rgb, alpha = rasterize(
-            means, covars, opacities, colors, viewmats, Ks, BENCH_SIZE_PX, BENCH_SIZE_PX
-        )
+        rgb, alpha = rasterize(means, covars, opacities, colors, cameras)
         (rgb.sum() + alpha.sum()).backward()
 
     return Speed(_median_ms(render), _median_ms(train))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from talkhead.renderers.gaussian.rasterizer import rasterize
+from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,16 @@ def measure(case: Case, reps: int) -> Iterator[dict[str, object]]:
     """The results for one case: rendering alone, and rendering with the gradients."""
     *splats, viewmats, Ks = make_head(case)
     size = case.size_px
-    rgb, alpha = rasterize(*splats, viewmats, Ks, size, size)
+    cameras = Cameras(viewmats, Ks, size, size)
+    rgb, alpha = rasterize(*splats, cameras)
     grad_rgb, grad_alpha = torch.randn_like(rgb), torch.randn_like(alpha)
     trained = [tensor.clone().requires_grad_() for tensor in splats]
 
     def forward() -> None:
-        rasterize(*splats, viewmats, Ks, size, size)
+        rasterize(*splats, cameras)
 
     def forward_backward() -> None:
-        images = rasterize(*trained, viewmats, Ks, size, size)
+        images = rasterize(*trained, cameras)
         torch.autograd.grad(images, trained, (grad_rgb, grad_alpha))
 
     for name, function in (("forward", forward), ("forward+backward", forward_backward)):

@@ -136,11 +136,10 @@ class Frames:
 
 
 def _edges(corners: Tensor) -> Tensor:
-    """Build edge frames [..., 3, 3] from corners [..., 3, 3]: two edges and the scaled normal, as
-    columns.
+    """Build edge frames [..., 3, 3] from the corners [..., 3, 3] of triangles.
 
-    The normal's length is that of the edges. A little is added to it, so that the frame of a closed
-    lip cap is thin but not singular.
+    Columns are two edges and the normal, whose length is the square root of twice the area. A
+    little is added to it, so that the frame of a closed lip cap is thin but not singular.
     """
     first, second = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
     normal = torch.linalg.cross(first, second)  # length: twice the triangle's area

@@ -1,9 +1,9 @@
-"""The 3DGS head: reduced Gaussian blendshapes on a tracked mesh.
+"""The Gaussian head: reduced blendshapes of 3-D Gaussians on the tracked mesh.
 
-A Gaussian's place, colour and opacity are `base + sum_k code_k delta_k`; frames on the mesh carry
-place and shape (deform.py). The code is the motion code and, for what the head's turning changes
-in neck and shading, the head pose relative to its mean. Sources: RGBAvatar (arXiv 2503.12886,
-section 3), FlashAvatar (arXiv 2312.02214, section 3).
+Position, color and opacity of a Gaussian are `base + sum_k code_k delta_k`; frames on the mesh
+carry its position and shape (skinning.py). The code is the motion code and, for what the rotation
+of the head changes in neck and shading, the head pose relative to its mean. Sources: RGBAvatar
+(arXiv 2503.12886, section 3), FlashAvatar (arXiv 2312.02214, section 3).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from talkhead.renderers.gaussian.initialization import (
     seed_gaussians,
 )
 from talkhead.renderers.gaussian.rasterizer import rasterize
+from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
 from talkhead.renderers.gaussian.skinning import deform
 from talkhead.renderers.losses import backdrop, photometric_loss, random_offset
 from talkhead.renderers.optimizer import Blendshapes
@@ -45,22 +46,34 @@ from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
 N_CHANNELS = 7
-"""Blended per Gaussian: place 3, colour 3, opacity logit 1."""
+"""Blended values of a Gaussian: position 3, color 3, opacity logit 1."""
 
 DELTA_STEP, BASE_STEP, SHAPE_STEP = 0.7, 0.25, 0.02
-"""What packages round to: deltas and base in steps of the learning rates (0.7 of a colour's is 0.9 of
-255, for a code at its usual size), shapes in log sizes."""
+"""Quantization steps. Those of deltas and base are in units of their learning rates (0.7 of a color's
+is 0.9 / 255 for a code at its usual magnitude), that of shapes is in log sizes.
+"""
 MIN_SPREAD = 0.1
+"""Minimum standard deviation of a code component when its deltas are quantized."""
 
 
 @dataclass(frozen=True)
 class GaussianConfig(TrainConfig):
-    """How many Gaussians, how they learn.
+    """Settings of the Gaussian head.
 
-    code_noise: standard deviation of what is added to the code in training (its first component
-    has 1), so that codes never seen render cleanly and small components are learned smoothly.
-    *_rate: step sizes of Adam, for world units, log sizes, colours, opacity logits; delta_rate:
-    that of a delta over that of its channel.
+    Attributes:
+        n_surface: Gaussians on the face surface.
+        n_cap: Gaussians on the cap between the lips.
+        n_teeth: Gaussians on the teeth of each jaw.
+        n_rest: Gaussians elsewhere: hair, ears, neck, clothes.
+        code_noise: Standard deviation of the noise that is added to the code in training, whose
+            first component has 1. It makes unseen codes render cleanly and small components change
+            the image smoothly.
+        dssim_weight: Weight of D-SSIM; that of L1 is the rest to 1.
+        place_rate: Learning rate of positions, world units.
+        shape_rate: Learning rate of shapes, log sizes.
+        colour_rate: Learning rate of colors.
+        opacity_rate: Learning rate of opacity logits.
+        delta_rate: Learning rate of a delta, relative to that of its channel.
     """
 
     n_surface: int = bounded(11_000, 1, 60_000)
@@ -86,7 +99,7 @@ PRESETS: Mapping[str, GaussianConfig] = {
 
 
 MAX_GAUSSIANS = 100_000
-"""What a config may ask for at most, all kinds together."""
+"""Maximum number of Gaussians of a renderer."""
 GAUSSIANS = Size("N", 1, MAX_GAUSSIANS)
 TENSORS = {
     **prefixed(FRAME_TENSORS, "frames."),
@@ -102,7 +115,7 @@ TENSORS = {
 
 
 class GaussianRenderer(RendererBase):
-    """A head of Gaussians. Parameters are plain tensors with requires_grad."""
+    """A head of Gaussians. Its parameters are plain tensors with requires_grad."""
 
     name: ClassVar[str] = "gaussian"
     config_class: ClassVar[type[GaussianConfig]] = GaussianConfig
@@ -112,11 +125,15 @@ class GaussianRenderer(RendererBase):
     )
 
     def __init__(self, frames: Frames, state: Mapping[str, Tensor], config: GaussianConfig) -> None:
-        """state: index [N]; pose_mean, pose_scale [12]; spread [K + 12] of the code in training;
-        seen_codes, seen_reach: of CodeProjector; detail [1]: how much of it is added; base [N, 7];
-        shape [N, 6]; deltas [K + 12, N * 7].
+        """Create a renderer from its state.
 
-        base and deltas count in steps of their channel's learning rate.
+        Args:
+            frames: The moving frames.
+            state: index [N], frame of each Gaussian; pose_mean and pose_scale [12]; spread [K +
+                12], standard deviation of the code in training; seen_codes and seen_reach of
+                CodeProjector; detail [1], amount of sharpening; base [N, 7]; shape [N, 6]; deltas
+                [K + 12, N * 7]. base and deltas are in units of their channel's learning rate.
+            config: The settings.
         """
         self.config = config
         self.frames = frames
@@ -134,7 +151,17 @@ class GaussianRenderer(RendererBase):
     def from_dataset(
         cls, dataset: IdentityDataset, config: GaussianConfig, seed: int
     ) -> GaussianRenderer:
-        """Gaussians spread over the tracked head, coloured from training frames."""
+        """Distribute Gaussians over the tracked head, colored from training frames.
+
+        Args:
+            dataset: The person's footage.
+            config: The settings.
+            seed: Seeds the positions.
+
+        Returns:
+            A renderer whose deltas are zero.
+        """
+        # The Gaussians at rest.
         rng = np.random.default_rng(seed)
         open_mouth = open_mouth_vertices(dataset)
         counts = (config.n_surface, config.n_cap, config.n_teeth, config.n_rest)
@@ -144,13 +171,14 @@ class GaussianRenderer(RendererBase):
         base = np.concatenate([seeds.local, seeds.colors, np.full((n, 1), 1.0, np.float32)], axis=1)
         shape = np.zeros((n, 6), np.float32)
         shape[:, :3] = np.log(seeds.size)[:, None]
+        # Statistics of the codes in training.
         mean, scale = pose_statistics(dataset)
         usable = dataset.tracks.learnt
         motion, views = (
             torch.from_numpy(values[usable])
             for values in (dataset.tracks.codes, dataset.tracks.viewmats)
         )
-        code = torch.cat([motion, pose_code(views, motion, mean, scale)], dim=1)
+        code = torch.cat([motion, pose_code(views, motion, mean, scale)], dim=1)  # [F, K + 12]
         seen = CodeProjector.from_dataset(dataset)
         state = {
             "index": torch.from_numpy(seeds.index.astype(np.int64)),
@@ -170,7 +198,18 @@ class GaussianRenderer(RendererBase):
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], config: GaussianConfig
     ) -> GaussianRenderer:
-        """The renderer back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        """Restore a renderer.
+
+        Args:
+            tensors: What tensors() returned.
+            config: The settings.
+
+        Returns:
+            The renderer, on the device of the tensors.
+
+        Raises:
+            ContentError: If a tensor is missing, unknown or malformed.
+        """
         sizes = check_tensors(tensors, TENSORS)
         seen.check_moving(sizes)
         frames = Frames(**within(tensors, "frames."))
@@ -182,14 +221,16 @@ class GaussianRenderer(RendererBase):
         return len(self.frames.basis)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that from_tensors needs, detached."""
+        """Return everything that from_tensors needs, detached."""
         names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape", "deltas")
         state = {name: getattr(self, name).detach() for name in names}
         state |= {f"seen_{name}": tensor for name, tensor in vars(self.seen).items()}
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
 
     def quantization_steps(self) -> dict[str, Tensor]:
-        """Deltas of codes that vary little are kept the more coarsely."""
+        """Return steps for deltas, base and shape; those of a component that varies little are
+        coarser.
+        """
         return {
             "deltas": DELTA_STEP / self.spread.clamp(min=MIN_SPREAD)[:, None],
             "base": torch.tensor(BASE_STEP),
@@ -197,14 +238,32 @@ class GaussianRenderer(RendererBase):
         }
 
     def to(self, device: torch.device) -> GaussianRenderer:
-        """The same renderer on another device."""
+        """Copy the renderer to another device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The copy.
+        """
         moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         return GaussianRenderer.from_tensors(moved, self.config)
 
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
-        """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
+        """Render images, sharpened, with codes projected onto the range of training.
+
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], world to camera.
+            ks: [B, 3, 3], intrinsics, pixels.
+            height: Height of the images, pixels.
+            width: Width of the images, pixels.
+
+        Returns:
+            rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1].
+        """
         code = self._code(self.seen.project(motion), viewmats)
         made = self._render(motion, code, viewmats, ks, (height, width))
         return sharpened(made, self.detail)
@@ -217,18 +276,42 @@ class GaussianRenderer(RendererBase):
         size: tuple[int, int],
         twist: Tensor | None = None,
     ) -> Rendering:
-        """render() with nothing done to codes or images, differentiable by motion and twist.
+        """Render without changing codes or images, differentiably in motion and twist.
 
-        twist: [6] of twist_matrix, how the head has moved from where viewmats have it.
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], world to camera.
+            ks: [B, 3, 3], intrinsics, pixels.
+            size: Height and width of the images, pixels.
+            twist: [6], a rigid motion of the head relative to viewmats (twist_matrix); None for
+                none.
+
+        Returns:
+            rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1].
         """
         return self._render(motion, self._code(motion, viewmats), viewmats, ks, size, twist)
 
     def places(self, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """Where the Gaussians are in head space, [B, N, 3]."""
+        """Compute the means of the Gaussians in head space.
+
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], head poses.
+
+        Returns:
+            Means [B, N, 3].
+        """
         return self._placed(motion, self._code(motion, viewmats), viewmats)[0]
 
     def part(self, chosen: Tensor) -> GaussianRenderer:
-        """A head of some of the Gaussians, [n] indices; not to be fitted."""
+        """Make a renderer of some of the Gaussians, which cannot be trained.
+
+        Args:
+            chosen: [n], their indices.
+
+        Returns:
+            The renderer.
+        """
         state = self.tensors()
         deltas = state["deltas"].reshape(len(state["deltas"]), -1, N_CHANNELS)[:, chosen]
         state |= {name: state[name][chosen] for name in ("index", "base", "shape")}
@@ -238,7 +321,7 @@ class GaussianRenderer(RendererBase):
         return head
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """What deltas listen to, [B, K + 12]: motion, and poses in standard deviations, clamped."""
+        """Return the code that weights the deltas, [B, K + 12]: motion and normalized pose."""
         pose = pose_code(viewmats, motion, self.pose_mean, self.pose_scale)
         return torch.cat([motion, pose], dim=1)
 
@@ -251,16 +334,22 @@ class GaussianRenderer(RendererBase):
         size: tuple[int, int],
         twist: Tensor | None = None,
     ) -> Rendering:
+        """Render motion codes [B, K] whose deltas are weighted by a code [B, K + 12]."""
         means, covars, opacities, colors = self._placed(motion, code, viewmats, twist)
-        rgb, alpha = rasterize(means, covars, opacities, colors, viewmats, ks, *size)
+        rgb, alpha = rasterize(means, covars, opacities, colors, Cameras(viewmats, ks, *size))
         return Rendering(rgb, alpha)
 
     def _placed(
         self, motion: Tensor, code: Tensor, viewmats: Tensor, twist: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Means [B, N, 3], covariances [B, N, 6], opacities [B, N], colours [B, N, 3]."""
+        """Compute the Gaussians of each image.
+
+        Returns means [B, N, 3], covariances [B, N, 6], opacities [B, N] and colors [B, N, 3].
+        """
+        # Blend in units of the learning rates, [B, N, 7].
         change = self.blendshapes(code).reshape(len(code), -1, N_CHANNELS)
         blended = (self.base + change) * self.units
+        # Move the Gaussians with their frames.
         gradients, origins = self.frames.pose(motion, viewmats)
         if twist is not None:
             gradients, origins = _twisted(gradients, origins, twist_matrix(twist))
@@ -269,7 +358,15 @@ class GaussianRenderer(RendererBase):
         return means, covars, torch.sigmoid(logits[..., 0]), colors.contiguous()
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
-        """L1 and windowed D-SSIM against the person over a backdrop."""
+        """Compute L1 and windowed D-SSIM against the person over a random background.
+
+        Args:
+            batch: Training frames.
+            step: Seeds noise, background and windows.
+
+        Returns:
+            The scalars "l1" and "dssim", weighted.
+        """
         generator = torch.Generator().manual_seed(7919 * step + 17)
         code = self._code(batch.motion, batch.viewmats)
         noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
@@ -285,7 +382,7 @@ class GaussianRenderer(RendererBase):
         return {"l1": (1.0 - share) * l1, "dssim": share * dssim}
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Base, shape and deltas."""
+        """Return base, shape and deltas."""
         return [
             {"params": [self.base], "lr": 1.0},
             {"params": [self.shape], "lr": self.config.shape_rate},
@@ -297,11 +394,15 @@ class GaussianRenderer(RendererBase):
         ]
 
     def finalize(self, batch: TrainBatch) -> None:
-        """Measure how much of the finest detail is missing at the mouth."""
+        """Measure how much the finest detail at the mouth must be amplified.
+
+        Args:
+            batch: Training frames spread over the footage.
+        """
         size = (batch.images.shape[1], batch.images.shape[2])
         code = self._code(batch.motion, batch.viewmats)
         with torch.no_grad():
-            made = [  # one at a time, as in fitting
+            made = [  # one at a time, as in training
                 self._render(batch.motion[i], code[i], batch.viewmats[i], batch.ks[i], size)
                 for i in torch.arange(len(code)).split(1)
             ]
@@ -311,7 +412,14 @@ class GaussianRenderer(RendererBase):
 
 
 def twist_matrix(twist: Tensor) -> Tensor:
-    """The rigid motion [4, 4] of a rotation vector and a shift, [6]."""
+    """Convert a twist to a rigid motion.
+
+    Args:
+        twist: [6], rotation vector and translation.
+
+    Returns:
+        Matrix [4, 4].
+    """
     (x, y, z), zero = twist[:3], torch.zeros_like(twist[0])
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
     top = torch.cat([torch.linalg.matrix_exp(cross), twist[3:, None]], dim=1)
@@ -319,7 +427,9 @@ def twist_matrix(twist: Tensor) -> Tensor:
 
 
 def _twisted(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames moved rigidly but for the last, the body's, which is not on the head."""
+    """Move gradients [B, M, 3, 3] and origins [B, M, 3] rigidly, except for the last frame, the
+    body's.
+    """
     turn, shift = matrix[:3, :3], matrix[:3, 3]
     return (
         torch.cat([turn @ gradients[:, :-1], gradients[:, -1:]], dim=1),
@@ -328,5 +438,8 @@ def _twisted(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor
 
 
 def _channel_units(config: GaussianConfig) -> Tensor:
-    """One step of each blended channel, [7]: channels of all units can share a tensor this way."""
+    """Return the learning rate of each blended channel, [7].
+
+    In units of these, channels of different quantities can share a tensor and a learning rate.
+    """
     return torch.tensor([config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate])

@@ -1,14 +1,15 @@
-"""Projection of 3-D Gaussians to image-space splats, and its hand-written backward (numba, CPU).
+"""Projection of 3-D Gaussians to splats in the image, and its hand-written backward (numba, CPU).
 
 The affine (EWA) approximation of a perspective camera: Zwicker et al., "EWA Splatting", 2001,
 section 4; as used by Kerbl et al., "3D Gaussian Splatting", 2023, section 4, and in gsplat's
-conventions. The kernels here call none of another file: numba's cache would not see a change there.
+conventions. The kernels here call none of another file: numba's cache would not notice a change
+there.
 
-A splat is stored as `geometry` [6]: image position x, y (px); a, b, c; cut. With the offset
-(dx, dy) of a pixel centre from the position, u = a dx + b dy and v = c dy, the exponent is
-(u^2 + v^2) / 2, never negative whatever the rounding; the splat reaches its alpha floor where
-u^2 + v^2 = cut. a, b, c are the Cholesky factor of the inverse covariance:
-c = 1 / sqrt(yy), a = sqrt(yy / det), b = -a xy / yy.
+A splat is stored as `geometry` [6]: position in the image x, y (px); a, b, c; cut. With the offset
+(dx, dy) of a pixel center from the position, u = a dx + b dy and v = c dy, the exponent is (u^2 +
+v^2) / 2, which is never negative, however it is rounded. The splat reaches its alpha floor where
+u^2 + v^2 = cut. a, b, c are the Cholesky factor of the inverse covariance: c = 1 / sqrt(yy), a =
+sqrt(yy / det), b = -a xy / yy.
 """
 
 from typing import Any
@@ -21,20 +22,22 @@ from talkhead.renderers.fastmath import IN_ORDER_WITH_NAN
 TILE_PX = 16
 """Side of a tile, px."""
 
-# A NaN in the input must fail the culling tests instead of passing them.
+# A NaN in the input must fail the culling tests.
 _SAFE_MATH = IN_ORDER_WITH_NAN
 
 _F0 = np.float32(0.0)
 _F1 = np.float32(1.0)
 _F2 = np.float32(2.0)
 _HALF = np.float32(0.5)
-# The cut is widened by this before a box is drawn, so that rounding never loses a pixel.
+# Added to the cut before the box is computed, so that rounding never loses a pixel.
 _CUT_SLACK = np.float32(1e-3)
 
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _camera(viewmat: Any, K: Any, mean: Any, width: Any, height: Any, margin: Any) -> Any:
-    """Camera-space centre x, y, z, the Jacobian's x, y and whether each of these was clamped."""
+    """Return the center x, y, z in camera space, the Jacobian's x, y, and whether each of these was
+    clamped.
+    """
     x = viewmat[0, 0] * mean[0] + viewmat[0, 1] * mean[1] + viewmat[0, 2] * mean[2] + viewmat[0, 3]
     y = viewmat[1, 0] * mean[0] + viewmat[1, 1] * mean[1] + viewmat[1, 2] * mean[2] + viewmat[1, 3]
     z = viewmat[2, 0] * mean[0] + viewmat[2, 1] * mean[1] + viewmat[2, 2] * mean[2] + viewmat[2, 3]
@@ -53,7 +56,9 @@ def _camera(viewmat: Any, K: Any, mean: Any, width: Any, height: Any, margin: An
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _affine(viewmat: Any, K: Any, tx: Any, ty: Any, z: Any) -> Any:
-    """The two rows of Jacobian x rotation: d(image position) / d(world position), px per unit."""
+    """Return the two rows of Jacobian times rotation: d(image position) / d(world position), px per
+    unit.
+    """
     jxx = K[0, 0] / z
     jyy = K[1, 1] / z
     jxz = -jxx * tx / z
@@ -70,7 +75,7 @@ def _affine(viewmat: Any, K: Any, tx: Any, ty: Any, z: Any) -> Any:
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _symmetric_times(covar: Any, x: Any, y: Any, z: Any) -> Any:
-    """The product of a covariance (xx, xy, xz, yy, yz, zz) with a vector."""
+    """Multiply a covariance (xx, xy, xz, yy, yz, zz) with a vector."""
     return (
         covar[0] * x + covar[1] * y + covar[2] * z,
         covar[1] * x + covar[3] * y + covar[4] * z,
@@ -80,7 +85,9 @@ def _symmetric_times(covar: Any, x: Any, y: Any, z: Any) -> Any:
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _tile_range(centre: Any, radius: Any, size: Any, tiles: Any) -> Any:
-    """First tile and one past the last whose pixel centres lie within `radius` of `centre`, px."""
+    """Return the first tile, and one past the last, whose pixel centers are within `radius` of
+    `centre`, px.
+    """
     first = np.ceil(max(centre - radius - _HALF, _F0))
     last = np.floor(min(centre + radius - _HALF, size - _F1))
     if not first <= last:
@@ -92,12 +99,20 @@ def _tile_range(centre: Any, radius: Any, size: Any, tiles: Any) -> Any:
 def project(
     means: Any, covars: Any, opacities: Any, viewmat: Any, K: Any, size: Any, limits: Any
 ) -> Any:
-    """Image-space splats of one image: geometry [N, 6], depths [N], tile boxes [N, 4].
+    """Project Gaussians to splats in one image.
 
-    means [N, 3] and covars [N, 6] in world space, opacities [N] in [0, 1], viewmat [4, 4],
-    K [3, 3], size float32 [2] (width, height, px), limits float32 [5] (blur, alpha floor, near,
-    far, field-of-view margin).
-    A box is (x0, x1, y0, y1), in tiles, half open; all zero where the Gaussian is culled.
+    Args:
+        means: [N, 3], world space.
+        covars: [N, 6], world space.
+        opacities: [N] in [0, 1].
+        viewmat: [4, 4], world to camera.
+        K: [3, 3], intrinsics, px.
+        size: float32 [2], width and height, px.
+        limits: float32 [5], blur, alpha floor, near plane, far plane, field-of-view margin.
+
+    Returns:
+        geometry [N, 6], depths [N] and boxes [N, 4]. A box is (x0, x1, y0, y1) in tiles, half open;
+        all zero where the Gaussian is culled.
     """
     n = means.shape[0]
     width, height = size[0], size[1]
@@ -108,6 +123,7 @@ def project(
     depths = np.empty(n, np.float32)
     boxes = np.empty((n, 4), np.int32)
     for i in prange(n):
+        # Covariance in the image: J W Sigma W^T J^T + blur.
         x, y, z, tx, ty, _, _ = _camera(viewmat, K, means[i], width, height, margin)
         ux, uy, uz, vx, vy, vz = _affine(viewmat, K, tx, ty, z)
         sux, suy, suz = _symmetric_times(covars[i], ux, uy, uz)
@@ -117,6 +133,7 @@ def project(
         yy = vx * svx + vy * svy + vz * svz + blur
         det = xx * yy - xy * xy
         x0 = x1 = y0 = y1 = np.int32(0)
+        # Cull; else store the splat and the tiles of its bounding box.
         if z > near and z < far and opacities[i] >= floor and det > _F0 and xx > _F0 and yy > _F0:
             cut = _F2 * np.log(opacities[i] / floor) + _CUT_SLACK
             image_x = K[0, 0] * x / z + K[0, 2]
@@ -141,7 +158,10 @@ def project(
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _covariance_gradient(moments: Any, xx: Any, xy: Any, yy: Any) -> Any:
-    """Gradient by the projected covariance's xx, xy, yy from that by its inverse: -P X P."""
+    """Convert the gradient by the inverse covariance to that by the covariance's xx, xy, yy: -P X P.
+
+    Also returns the gradient by the position in the image, x and y.
+    """
     det = xx * yy - xy * xy
     pxx, pxy, pyy = yy / det, -xy / det, xx / det
     gxx, gxy, gyy = _HALF * moments[3], _HALF * moments[4], _HALF * moments[5]
@@ -160,7 +180,7 @@ def _covariance_gradient(moments: Any, xx: Any, xy: Any, yy: Any) -> Any:
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _write_covar_gradient(out: Any, g: Any, u: Any, v: Any) -> None:
-    """Writes the gradient by xx, xy, xz, yy, yz, zz of the world-space covariance."""
+    """Write the gradient by xx, xy, xz, yy, yz, zz of the world-space covariance."""
     k = 0
     for i in range(3):
         for j in range(i, 3):
@@ -186,12 +206,24 @@ def project_backward(
     grad_opacities: Any,
     grad_colors: Any,
 ) -> None:
-    """Writes the gradients by means, covars, opacities, colors of one image.
+    """Write the gradients of one image by means, covars, opacities and colors; zero where culled.
 
-    moments [N, 9]: sums over the splat's pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with s
-    the gradient by the exponent and (dx, dy) the pixel's offset from the splat, and of the gradient
-    by the splat's three colors. The other inputs are those of `project`, boxes its result. Culled
-    Gaussians get zero.
+    Args:
+        means: [N, 3], as in project.
+        covars: [N, 6], as in project.
+        opacities: [N], as in project.
+        viewmat: [4, 4], as in project.
+        K: [3, 3], as in project.
+        size: [2], as in project.
+        limits: [5], as in project.
+        boxes: [N, 4], returned by project.
+        moments: [N, 9], sums over the splat's pixels: of s, s dx, s dy, s dx^2, s dx dy, s dy^2,
+            where s is the gradient by the exponent and (dx, dy) the pixel's offset from the splat,
+            and of the gradients by the splat's three colors.
+        grad_means: [N, 3], written.
+        grad_covars: [N, 6], written.
+        grad_opacities: [N], written.
+        grad_colors: [N, 3], written.
     """
     width, height = size[0], size[1]
     for i in prange(means.shape[0]):
@@ -212,7 +244,7 @@ def project_backward(
         yy = vx * svx + vy * svy + vz * svz + limits[0]
         gxx, gxy, gyy, g_image_x, g_image_y = _covariance_gradient(moments[i], xx, xy, yy)
         _write_covar_gradient(grad_covars[i], (gxx, gxy, gyy), (ux, uy, uz), (vx, vy, vz))
-        # By the rows of the affine map, then by the four non-zero elements of the Jacobian.
+        # Gradients by the rows of the affine map, then by the Jacobian's four non-zero elements.
         gux, guy, guz = (
             _F2 * gxx * sux + gxy * svx,
             _F2 * gxx * suy + gxy * svy,
@@ -227,6 +259,7 @@ def project_backward(
         g_jxz = gux * viewmat[2, 0] + guy * viewmat[2, 1] + guz * viewmat[2, 2]
         g_jyy = gvx * viewmat[1, 0] + gvy * viewmat[1, 1] + gvz * viewmat[1, 2]
         g_jyz = gvx * viewmat[2, 0] + gvy * viewmat[2, 1] + gvz * viewmat[2, 2]
+        # Gradient by the center in camera space: through its projection and through the Jacobian.
         jxx, jyy = K[0, 0] / z, K[1, 1] / z
         gx = jxx * g_image_x
         gy = jyy * g_image_y
@@ -236,6 +269,7 @@ def project_backward(
         gz += (_F1 if clamped_y else _F2) * jyy * ty / (z * z) * g_jyz
         gx -= _F0 if clamped_x else jxx / z * g_jxz
         gy -= _F0 if clamped_y else jyy / z * g_jyz
+        # Rotate it back to world space.
         for k in range(3):
             grad_means[i, k] = viewmat[0, k] * gx + viewmat[1, k] * gy + viewmat[2, k] * gz
             grad_colors[i, k] = moments[i, 6 + k]

@@ -1,12 +1,12 @@
-"""Dealing of splats to tiles: the sort by depth, block masks and the tiles' lists (numba, CPU).
+"""Assignment of splats to tiles: the sort by depth, block masks and the tiles' lists (numba, CPU).
 
 An image is cut into tiles of 16 x 16 pixels and each tile into 16 blocks of 4 x 4. Splats are
-sorted by depth once, then dealt to the tiles by a counting sort that keeps this order. A pair of a
-splat and a tile of its box is a slot; where the splat's ellipse reaches any block, the slot gets an
-entry in the tile's list, with a 16-bit mask of these blocks (bit 4 * row + column).
+sorted by depth once, then distributed to the tiles by a counting sort that keeps this order. A pair
+of a splat and a tile of its box is a slot. Where the splat's ellipse reaches any block, the slot
+gets an entry in the tile's list, with a 16-bit mask of these blocks (bit 4 * row + column).
 
-The kernels here call none of another file: numba's cache would not see a change there. Indices are
-unsigned, because signed ones are tested for being negative.
+The kernels here call none of another file: numba's cache would not notice a change there. Indices
+are unsigned, because signed ones are tested for being negative.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ _F4 = np.float32(4.0)
 _F64 = np.float32(64.0)
 _HALF = np.float32(0.5)
 _NOWHERE = np.float32(-1e9)
-# u^2 + v^2 of a record is scaled by the square of this: exp(-(u^2 + v^2) / 2) is then exp(-x)^8.
+# u^2 + v^2 of a record is scaled by the square of this, so that exp(-(u^2 + v^2) / 2) = exp(-x)^8.
 _SCALE = np.float32(0.25)
 # Columns of a splat's record.
 _RECORD = 9
@@ -44,15 +44,23 @@ _RECORD = 9
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def depth_order(depth_bits: Any, boxes: Any) -> Any:
-    """Indices of the visible Gaussians, nearest first, ties by index: uint32 [M].
+    """Sort the visible Gaussians by depth, nearest first, ties by index.
 
-    Radix sort of the bit pattern, which orders positive floats, in three passes of 11 bits; a pass
-    in which all keys agree is skipped (the exponent, mostly).
+    Radix sort of the bit pattern, which orders positive floats, in three passes of 11 bits. A pass
+    in which all keys agree is skipped, which mostly happens for the exponent.
+
+    Args:
+        depth_bits: [N], depths reinterpreted as uint32.
+        boxes: [N, 4], returned by project; empty ones are not visible.
+
+    Returns:
+        Indices, uint32 [M].
     """
     n_all = depth_bits.shape[0]
     counts = np.zeros((3, 2048), np.uint32)
     order = np.empty(n_all, np.uint32)
     m = 0
+    # Select the visible Gaussians and count the digits of their keys.
     for i in range(n_all):
         if boxes[i, 1] > boxes[i, 0]:
             order[m] = i
@@ -67,6 +75,7 @@ def depth_order(depth_bits: Any, boxes: Any) -> Any:
         shift = np.uint32(11 * digit)
         if m == 0 or counts[digit, (depth_bits[order[0]] >> shift) & np.uint32(2047)] == m:
             continue
+        # Turn counts into starts, then distribute the indices to the buckets.
         total = np.uint32(0)
         for k in range(2048):
             count = counts[digit, k]
@@ -83,9 +92,17 @@ def depth_order(depth_bits: Any, boxes: Any) -> Any:
 
 @njit(nogil=True, fastmath=IN_ORDER, parallel=True, cache=True, error_model="numpy")
 def gather(order: Any, geometry: Any, opacities: Any, colors: Any) -> Any:
-    """The splats' records in depth order, float32 [M, 9]: x, y, a, b, c, opacity, red, green, blue.
+    """Collect the splats' records in depth order.
 
-    a, b, c are those of raster_project, scaled for the blending's exponential.
+    Args:
+        order: [M], returned by depth_order.
+        geometry: [N, 6], returned by project.
+        opacities: [N] in [0, 1].
+        colors: [N, 3].
+
+    Returns:
+        float32 [M, 9]: x, y, a, b, c, opacity, red, green, blue. a, b, c are those of
+        cpu_project.py, scaled for the exponential of the blending.
     """
     m = order.shape[0]
     records = np.empty((m, _RECORD), np.float32)
@@ -105,7 +122,15 @@ def gather(order: Any, geometry: Any, opacities: Any, colors: Any) -> Any:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def slot_starts(order: Any, boxes: Any) -> Any:
-    """Where each splat's tiles start in the list of (splat, tile) slots: uint32 [M + 1]."""
+    """Compute where the tiles of each splat start in the list of (splat, tile) slots.
+
+    Args:
+        order: [M], returned by depth_order.
+        boxes: [N, 4], returned by project.
+
+    Returns:
+        uint32 [M + 1].
+    """
     m = order.shape[0]
     starts = np.empty(m + 1, np.uint32)
     starts[0] = 0
@@ -118,15 +143,17 @@ def slot_starts(order: Any, boxes: Any) -> Any:
 
 @njit(fastmath=IN_ORDER, error_model="numpy", inline="always")
 def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
-    """Writes which blocks an ellipse reaches in 8 block rows: uint32 [8], bit k is the k-th block.
+    """Write the blocks that an ellipse reaches in 8 rows of blocks: uint32 [8], bit k is the k-th
+    block.
 
     ellipse: x, y, b / a, 1 / a, c^2, cut, radius (half its height), tip (the height, from the
-    centre, at which it is rightmost; by symmetry it is leftmost at the opposite point). top, left:
-    where the first block begins, px; 16 blocks are looked at. No branches: all rows at once.
+    center, at which it is rightmost; by symmetry it is leftmost at the opposite point). top, left:
+    where the first block begins, px; 16 blocks are tested. There are no branches, so that all rows
+    are computed at once.
     """
     x, y, shear, width, c2, cut, radius, tip = ellipse
     for row in range(_U8):
-        # The row's pixel centres span [low, high] around the centre, within the ellipse.
+        # The row's pixel centers span [low, high] relative to the splat, within the ellipse.
         top_row = top + np.float32(row << _U2) + _HALF - y
         low = max(top_row, -radius)
         high = min(top_row + _F3, radius)
@@ -136,7 +163,7 @@ def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
         reach = x - left - _HALF - np.sqrt(max(cut - c2 * dy * dy, _F0)) * width - shear * dy
         right = right if low <= high else _NOWHERE
         first = np.int32(min(max(np.ceil(reach), _F0), _F64)) >> _I2
-        # Floor by truncation: what is left of the window ends at block 0.
+        # Floor by truncation: an end left of the window becomes block 0.
         last = np.int32(min(max(right + _F4, _F0), _F64)) >> _I2
         bits[row] = (np.uint32(1) << np.uint32(max(first, last))) - (
             np.uint32(1) << np.uint32(first)
@@ -147,9 +174,22 @@ def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
 def cover(
     order: Any, starts: Any, boxes: Any, geometry: Any, tiles_x: Any, n_tiles: Any, n_parts: Any
 ) -> Any:
-    """The tile and block mask of each slot: uint32 [S], uint16 [S]; each tile's entries by part.
+    """Compute the tile and the block mask of each slot.
 
-    A part is a stretch of the depth order that one thread works through: counts [parts, tiles].
+    The depth order is split into parts, each of which is processed by one thread.
+
+    Args:
+        order: [M], returned by depth_order.
+        starts: [M + 1], returned by slot_starts.
+        boxes: [N, 4], returned by project.
+        geometry: [N, 6], returned by project.
+        tiles_x: Tiles in a row of the image.
+        n_tiles: Tiles of the image.
+        n_parts: Number of parts.
+
+    Returns:
+        Tiles, uint32 [S], block masks, uint16 [S], and the number of entries of each part in each
+        tile, [n_parts, n_tiles].
     """
     m = order.shape[0]
     counts = np.zeros((n_parts, n_tiles), np.uint32)
@@ -167,7 +207,7 @@ def cover(
             start = np.uint64(starts[j])
             x0, x1 = np.uint64(boxes[i, _U0]), np.uint64(boxes[i, _U1])
             y0, y1 = np.uint64(boxes[i, _U2]), np.uint64(boxes[i, _U3])
-            # Windows of 2 rows of 4 tiles: most splats need but one.
+            # Windows of 2 rows of 4 tiles: most splats need only one.
             for top in range(y0, y1, _U2):
                 for left in range(x0, x1, _U4):
                     _row_bits(ellipse, np.float32(top << _U4), np.float32(left << _U4), bits)
@@ -196,12 +236,21 @@ def cover(
 
 @njit(nogil=True, parallel=True, cache=True, error_model="numpy")
 def deal(starts: Any, slot_tiles: Any, slot_masks: Any, counts: Any) -> Any:
-    """The tiles' lists in depth order: tile starts [T + 1], splat and mask of each entry [E].
+    """Make the tiles' lists, in depth order.
 
-    The last result is the entry of each slot [S], or the number of entries where it has none.
+    Args:
+        starts: [M + 1], returned by slot_starts.
+        slot_tiles: [S], returned by cover.
+        slot_masks: [S], returned by cover.
+        counts: [n_parts, n_tiles], returned by cover; overwritten.
+
+    Returns:
+        Tile starts [T + 1], splat [E] and mask [E] of each entry, and the entry of each slot [S],
+        which is the number of entries where it has none.
     """
     n_parts, n_tiles = counts.shape
     m = starts.shape[0] - 1
+    # Turn counts into the position at which each part writes in each tile's list.
     tile_starts = np.empty(n_tiles + 1, np.uint32)
     total = np.uint32(0)
     for k in range(n_tiles):
@@ -214,6 +263,7 @@ def deal(starts: Any, slot_tiles: Any, slot_masks: Any, counts: Any) -> Any:
     splats = np.empty(total, np.uint32)
     masks = np.empty(total, np.uint16)
     slot_entries = np.empty(slot_tiles.shape[0], np.uint32)
+    # Write the entries, each part its own, in depth order.
     for part in prange(n_parts):
         cursors = counts[part]
         for j in range(np.uint64(m * part // n_parts), np.uint64(m * (part + 1) // n_parts)):

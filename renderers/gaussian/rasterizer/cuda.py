@@ -1,32 +1,35 @@
-"""The CUDA rasterizer: gsplat, called so that its images are those of the CPU's kernels."""
+"""The CUDA rasterizer: gsplat, with the settings under which it renders what the CPU kernels do."""
 
 from torch import Tensor
 
+from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
 from talkhead.renderers.gaussian.rasterizer.constants import BLUR_PX2, FAR_PLANE, NEAR_PLANE
 
-# Rows of a full 3 x 3 matrix from (xx, xy, xz, yy, yz, zz).
+# The elements of a full 3 x 3 matrix, row by row, in (xx, xy, xz, yy, yz, zz).
 _FULL = (0, 1, 2, 1, 3, 4, 2, 4, 5)
 
 
 def rasterize_gsplat(
-    means: Tensor,
-    covars: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    height: int,
-    width: int,
+    means: Tensor, covars: Tensor, opacities: Tensor, colors: Tensor, cameras: Cameras
 ) -> tuple[Tensor, Tensor]:
-    """rgb [B, H, W, 3] premultiplied by alpha, alpha [B, H, W, 1], by gsplat on a CUDA device.
+    """Render images with gsplat. All tensors are float32 on one CUDA device.
 
-    means: [S, N, 3], covars: [S, N, 6], opacities: [S, N], colors: [S, N, 3]; S is B (each image
-    its own Gaussians) or 1 (all share them), for each of the four on its own. viewmats: [B, 4, 4].
-    Ks: [B, 3, 3]. All float32 on one CUDA device.
+    S is B, if each image has its own Gaussians, or 1, if all share them, for each of the four separately.
+
+    Args:
+        means: [S, N, 3], world units.
+        covars: [S, N, 6], world units squared.
+        opacities: [S, N], in [0, 1].
+        colors: [S, N, 3], RGB.
+        cameras: The cameras of B images.
+
+    Returns:
+        rgb [B, H, W, 3], premultiplied by alpha, and alpha [B, H, W, 1].
     """
-    # Imported here: on a machine without CUDA nothing needs gsplat, nor the seconds it takes.
+    # Imported here: nothing else needs gsplat, and importing it takes seconds.
     from gsplat import rasterization
 
+    viewmats, Ks, height, width = cameras.viewmats, cameras.Ks, cameras.height, cameras.width
     n_images = len(viewmats)
     splats = (means, covars[..., _FULL].unflatten(-1, (3, 3)), opacities, colors)
     if all(len(tensor) == 1 for tensor in splats):
@@ -51,7 +54,7 @@ def rasterize_gsplat(
         near_plane=NEAR_PLANE,
         far_plane=FAR_PLANE,
         eps2d=BLUR_PX2,
-        # Packed results save memory where cameras see a fraction of a scene; a head is seen whole.
+        # Packing saves memory if cameras see a part of a scene, but a head is fully visible.
         packed=False,
         backgrounds=None,
         rasterize_mode="classic",

@@ -10,6 +10,7 @@ from torch import Tensor
 from talkhead.errors import TalkheadError
 from talkhead.renderers.gaussian.rasterizer import cpu as raster_numba
 from talkhead.renderers.gaussian.rasterizer import rasterize
+from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
 from talkhead.renderers.gaussian.rasterizer.constants import ALPHA_FLOOR, MIN_TRANSMITTANCE
 from talkhead.renderers.gaussian.rasterizer.reference import rasterize_reference
 
@@ -70,10 +71,7 @@ def render(scene: SplatInputs, *splats: Tensor) -> tuple[Tensor, Tensor]:
     """rgb [H, W, 3], alpha [H, W, 1] by the CPU kernels."""
     rgb, alpha = rasterize(
         *(splats or scene.splats),
-        scene.viewmat[None],
-        scene.K[None],
-        scene.height,
-        scene.width,
+        Cameras(scene.viewmat[None], scene.K[None], scene.height, scene.width),
     )
     return rgb[0], alpha[0]
 
@@ -82,10 +80,7 @@ def oracle(scene: SplatInputs, *splats: Tensor, nudge: float = 0.0) -> tuple[Ten
     """rgb, alpha by the oracle in float64; `nudge` moves its thresholds, relatively."""
     return rasterize_reference(
         *(splats or [tensor.double() for tensor in scene.splats]),
-        scene.viewmat.double(),
-        scene.K.double(),
-        scene.height,
-        scene.width,
+        Cameras(scene.viewmat.double()[None], scene.K.double()[None], scene.height, scene.width),
         alpha_floor=ALPHA_FLOOR * (1 + nudge),
         min_transmittance=MIN_TRANSMITTANCE * (1 + nudge),
     )
@@ -133,10 +128,7 @@ def test_opaque_stack_reaches_the_stop() -> None:
     assert (1 - alpha).min() > MIN_TRANSMITTANCE * 0.99
     endless = rasterize_reference(
         *(tensor.double() for tensor in scene.splats),
-        scene.viewmat.double(),
-        scene.K.double(),
-        scene.height,
-        scene.width,
+        Cameras(scene.viewmat.double()[None], scene.K.double()[None], scene.height, scene.width),
         min_transmittance=0.0,
     )[1]
     assert (1 - endless).min() < MIN_TRANSMITTANCE / 10
@@ -232,7 +224,7 @@ def test_batch_is_its_images_one_by_one() -> None:
     scenes = [make_scene(seed=seed) for seed in range(3)]
     splats, viewmats, Ks = stacked(scenes)
     splats = [tensor.requires_grad_() for tensor in splats]
-    rgb, alpha = rasterize(*splats, viewmats, Ks, scenes[0].height, scenes[0].width)
+    rgb, alpha = rasterize(*splats, Cameras(viewmats, Ks, scenes[0].height, scenes[0].width))
     (rgb * rgb).sum().backward()
     for image, scene in enumerate(scenes):
         alone = [tensor.clone().requires_grad_() for tensor in scene.splats]
@@ -254,7 +246,7 @@ def test_shared_input_is_its_copies(shared: int) -> None:
     images = []
     for tensor in (one, copies):
         splats[shared] = tensor
-        images.append(rasterize(*splats, viewmats, Ks, *size)[0])
+        images.append(rasterize(*splats, Cameras(viewmats, Ks, *size))[0])
         (images[-1] ** 2).sum().backward()
     assert torch.equal(images[0], images[1])
     assert one.grad is not None and copies.grad is not None
@@ -344,17 +336,17 @@ def test_inputs_need_not_be_contiguous_or_float32() -> None:
 
 def test_misuse_is_told() -> None:
     scene = make_scene(5)
-    camera = scene.viewmat[None], scene.K[None], 8, 8
+    camera = Cameras(scene.viewmat[None], scene.K[None], 8, 8)
     with pytest.raises(ValueError, match="covars"):
-        rasterize(scene.means, scene.covars[:, :3], scene.opacities, scene.colors, *camera)
+        rasterize(scene.means, scene.covars[:, :3], scene.opacities, scene.colors, camera)
     with pytest.raises(ValueError, match="opacities"):
-        rasterize(scene.means, scene.covars, scene.opacities[:4], scene.colors, *camera)
+        rasterize(scene.means, scene.covars, scene.opacities[:4], scene.colors, camera)
     with pytest.raises(ValueError, match="Ks"):
-        rasterize(*scene.splats, scene.viewmat[None], scene.K, 8, 8)
+        rasterize(*scene.splats, Cameras(scene.viewmat[None], scene.K, 8, 8))
     with pytest.raises(ValueError, match="opengl"):
-        rasterize(*scene.splats, *camera, backend="opengl")
+        rasterize(*scene.splats, camera, backend="opengl")
     with pytest.raises(TalkheadError, match="gsplat"):
-        rasterize(*scene.splats, *camera, backend="gsplat")
+        rasterize(*scene.splats, camera, backend="gsplat")
 
 
 def test_splats_that_cover_all_a_thousand_times_are_refused(
@@ -365,8 +357,9 @@ def test_splats_that_cover_all_a_thousand_times_are_refused(
     covars = torch.tensor([100.0, 0, 0, 100.0, 0, 100.0]).expand(1, 50, 6).contiguous()
     opacities, colors = torch.full((1, 50), 0.9), torch.full((1, 50, 3), 0.5)
     ks = torch.tensor([[[64.0, 0, 32], [0, 64, 32], [0, 0, 1]]])
-    scene = (means, covars, opacities, colors, torch.eye(4)[None], ks, 64, 64)
+    cameras = Cameras(torch.eye(4)[None], ks, 64, 64)
+    scene = (means, covars, opacities, colors, cameras)
     assert rasterize(*scene)[0].isfinite().all()
     monkeypatch.setattr(raster_numba, "MAX_SLOTS", 799)
-    with pytest.raises(TalkheadError, match="reach 800 tiles of the picture"):
+    with pytest.raises(TalkheadError, match="cover 800 tiles of the image"):
         rasterize(*scene)
