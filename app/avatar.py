@@ -1,4 +1,4 @@
-"""A fitted person, loaded: who looks, who hears, and what their mouth does at a sound."""
+"""Avatars: fitted identities loaded for inference, and motion prediction from audio."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 
 from talkhead import media
 from talkhead.app.composer.idle_clip import IdleClip, load_idle
+from talkhead.app.home.identities import Home
 from talkhead.config import from_json
 from talkhead.dataset import IdentityDataset
+from talkhead.device import resolve_device, set_threads
 from talkhead.encoder.base import SpeechEncoder, encode_chunks, normalize_level
 from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.network import PredictorConfig
@@ -28,36 +30,81 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
 
 CHUNK_S = 20.0
 MAX_BUFFERED_S = 120.0
-"""A sound of at most so long is decoded once and kept, 8 MB; a longer one is decoded each time."""
-HEAD_ADVICE = "This head is damaged, or of another version of talkhead. Fit again"
-VERSION = "version"
-"""Key of an encoder's version in a package."""
+"""Audio up to this length is decoded once and kept, 8 MB; longer audio is decoded for each pass."""
+RENDERER_ADVICE = "This renderer is damaged, or of another version of talkhead. Fit again"
+ENCODER_VERSION_KEY = "version"
+"""Key of an encoder's version in the manifest of a package."""
 
 
 @dataclass(frozen=True)
 class Avatar:
-    """Everything of a package that lines are made with, in memory."""
+    """A fitted identity, loaded: everything that rendering needs.
+
+    Attributes:
+        package: The package that it was loaded from.
+        renderer_name: Name of the renderer.
+        renderer: Renders motion codes.
+        idle: The person's own footage that the mouth is pasted into.
+        encoder: Turns audio into features.
+        predictor: Turns features into motion codes.
+    """
 
     package: IdentityPackage
     renderer_name: str
     renderer: Renderer
     idle: IdleClip
-    ears: SpeechEncoder
+    encoder: SpeechEncoder
     predictor: MotionPredictor
 
     @property
     def name(self) -> str:
+        """Name of the identity."""
         return self.package.manifest.name
 
 
-def load_avatar(package: IdentityPackage, renderer: str | None, device: torch.device) -> Avatar:
-    """The person of a package with a renderer (None: the package's own) on a device.
+def load_identity(
+    identity: str | Path | None = None,
+    *,
+    renderer: str | None = None,
+    device: str = "auto",
+    home: Path | str | None = None,
+) -> Avatar:
+    """Load a fitted identity, to be passed to `speak` and `speak_frames` any number of times.
 
-    Raises PackageError for a package without that renderer, or whose parts are damaged or don't belong
-    together, TalkheadError as load_encoder_for.
+    Args:
+        identity: Name of an identity, or folder of a package. None: the identity fitted last.
+        renderer: Name of a fitted renderer. None: the identity's own.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
+
+    Returns:
+        The loaded identity.
+
+    Raises:
+        PackageError: There is no such identity or renderer, or the package is damaged.
+        TalkheadError: The device is not usable, or the encoder has other weights now.
+    """
+    set_threads()
+    return load_avatar(Home.locate(home).load(identity), renderer, resolve_device(device))
+
+
+def load_avatar(package: IdentityPackage, renderer: str | None, device: torch.device) -> Avatar:
+    """Load the parts of a package.
+
+    Args:
+        package: A verified package.
+        renderer: Name of a fitted renderer. None: the package's own.
+        device: Where to render.
+
+    Returns:
+        The loaded identity.
+
+    Raises:
+        PackageError: There is no such renderer, or parts are damaged or do not belong together.
+        TalkheadError: The encoder is not available, or has other weights now.
     """
     name, _ = package.renderer(renderer)
-    person = Avatar(
+    avatar = Avatar(
         package,
         name,
         load_renderer(package, name, device),
@@ -66,32 +113,51 @@ def load_avatar(package: IdentityPackage, renderer: str | None, device: torch.de
         load_predictor(package),
     )
     n_codes = {
-        "head": person.renderer.n_codes,
-        "face": person.idle.face.n_codes,
-        "predictor": len(person.predictor.scaling.rest),
+        "renderer": avatar.renderer.n_codes,
+        "face": avatar.idle.face.n_codes,
+        "predictor": len(avatar.predictor.scaling.rest),
     }
     if len(set(n_codes.values())) > 1:
-        told = ", ".join(f"{n} in the {part}" for part, n in n_codes.items())
-        raise PackageError(f"{package.path}: motion codes of {told}. {REMEDY}")
-    return person
+        sizes = ", ".join(f"{n} in the {part}" for part, n in n_codes.items())
+        raise PackageError(f"{package.path}: motion codes of {sizes}. {REMEDY}")
+    return avatar
 
 
 def load_renderer(package: IdentityPackage, name: str, device: torch.device) -> Renderer:
-    """A package's renderer of that name on a device.
+    """Load a renderer of a package.
 
-    Raises PackageError for one that is damaged, or of another version of its renderer.
+    Args:
+        package: A verified package.
+        name: Name of the renderer.
+        device: Where to render.
+
+    Returns:
+        The renderer.
+
+    Raises:
+        PackageError: There is no such renderer, or it is damaged or of another version.
     """
     name, part = package.renderer(name)
     renderer_class = get_renderer(name)
     with package.content_errors(MANIFEST_NAME):
         config = from_json(renderer_class.config_class, part.config)
-    with package.content_errors(part.file, HEAD_ADVICE):
+    with package.content_errors(part.file, RENDERER_ADVICE):
         tensors = {key: t.to(device) for key, t in unpack(package.tensors(part.file)).items()}
         return renderer_class.from_tensors(tensors, config)
 
 
 def load_predictor(package: IdentityPackage) -> MotionPredictor:
-    """A package's speech -> motion."""
+    """Load the motion predictor of a package.
+
+    Args:
+        package: A verified package.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        PackageError: It is damaged.
+    """
     part = package.manifest.predictor
     with package.content_errors(MANIFEST_NAME):
         config = from_json(PredictorConfig, part.config)
@@ -100,43 +166,71 @@ def load_predictor(package: IdentityPackage) -> MotionPredictor:
 
 
 def load_encoder_for(package: IdentityPackage) -> SpeechEncoder:
-    """The encoder that a package's predictor was fitted with.
+    """Load the encoder that a package's predictor was fitted with.
 
-    Raises TalkheadError when it is not here, or has other weights now.
+    Args:
+        package: A verified package.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        TalkheadError: The encoder is not available, or has other weights now.
     """
     part = package.manifest.encoder
     encoder = load_encoder(part.name)
-    if part.config.get(VERSION, encoder.version) != encoder.version:
+    if part.config.get(ENCODER_VERSION_KEY, encoder.version) != encoder.version:
         raise TalkheadError(
             f"{package.manifest.name}: was fitted with other weights of the encoder {part.name}. "
-            "Run talkhead fit for this person again; the renderer is fitted anew only where it "
-            "is missing"
+            "Run talkhead fit for this person again; a renderer that is there is not fitted again"
         )
     return encoder
 
 
 def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
-    """Motion codes [n_frames, K] of a sound file; n_frames = round(25 x seconds), at least 1."""
+    """Predict the motion codes of an audio file with the encoder and predictor of a package.
+
+    Args:
+        audio: File with audio.
+        package: A verified package.
+
+    Returns:
+        Motion codes [n_frames, K] at 25 per second; n_frames is round(25 * seconds), at least 1.
+
+    Raises:
+        TalkheadError: The audio, the encoder or the predictor cannot be loaded.
+    """
     return predict_motion(audio, load_encoder_for(package), load_predictor(package))
 
 
 def predict_motion(
-    audio: Path, ears: SpeechEncoder, predictor: MotionPredictor, n_frames: int | None = None
+    audio: Path, encoder: SpeechEncoder, predictor: MotionPredictor, n_frames: int | None = None
 ) -> Float32:
-    """The same codes, by an encoder and a predictor that belong together.
+    """Predict the motion codes of an audio file.
 
-    n_frames: how many; the mouth is at rest after the sound's end. None: as many as it lasts.
+    Args:
+        audio: File with audio.
+        encoder: The encoder that the predictor was fitted with.
+        predictor: Motion predictor.
+        n_frames: Number of frames; the mouth is at rest after the end of the audio. None: as many
+            as the audio lasts.
+
+    Returns:
+        Motion codes [n_frames, K] at 25 per second.
+
+    Raises:
+        MediaError: The audio cannot be read.
     """
-    chunks = _sound(audio)
+    chunks = _audio_chunks(audio)
     speech = detect_speech(chunks)
     if n_frames is None:
         n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
-    features = encode_chunks(ears, (speech.gain * chunk for chunk in chunks()))
+    features = encode_chunks(encoder, (speech.gain * chunk for chunk in chunks()))
     return np.concatenate(list(predictor.predict_chunks(features, speech.silent, n_frames)))
 
 
-def _sound(audio: Path) -> Callable[[], Iterable[Float32]]:
-    """What gives a sound from its beginning, in chunks [n], as often as it is called."""
+def _audio_chunks(audio: Path) -> Callable[[], Iterable[Float32]]:
+    """Return a function that gives the audio from its start, in chunks [n], each time it is called."""
 
     def read() -> Generator[Float32, None, None]:
         return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)
@@ -151,10 +245,25 @@ def _sound(audio: Path) -> Callable[[], Iterable[Float32]]:
 
 
 def encode_footage(dataset: IdentityDataset, encoder: SpeechEncoder) -> SpeechFeatures:
-    """Features of a dataset's sound, as speech_codes would make them."""
+    """Encode the audio of footage.
+
+    Args:
+        dataset: The prepared footage.
+        encoder: Speech encoder.
+
+    Returns:
+        The features that `predict_motion` would compute.
+    """
     return encoder.encode(normalized_footage_audio(dataset))
 
 
 def normalized_footage_audio(dataset: IdentityDataset) -> Float32:
-    """A dataset's sound [n_samples] at the level encoders hear; held-out speech sets nothing."""
+    """Bring the audio of footage to the level that encoders expect.
+
+    Args:
+        dataset: The prepared footage. The level is measured on speech of training frames only.
+
+    Returns:
+        Waveform [n_samples].
+    """
     return normalize_level(dataset.waveform, dataset.tracks.silent | ~dataset.tracks.train)

@@ -11,15 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from talkhead.app.choices import (
-    DEFAULT_PRESET,
-    MAX_SEED,
-    MODES,
-    PRESETS,
-    check_choice,
-    check_encoder,
-    check_renderer,
-)
+from talkhead.app.choices import MODES, check_choice
 from talkhead.app.home.identities import Home, name_from_video
 from talkhead.app.home.scratch import open_home
 from talkhead.app.output.finalize import check_subtitles_free, output_files
@@ -38,25 +30,21 @@ def check_fit(
     video: Path,
     name: str | None = None,
     *,
-    preset: str = DEFAULT_PRESET,
-    renderer: str | None = None,
-    encoder: str | None = None,
     device: str = "auto",
-    seed: int = 0,
-    min_face: float = 0.0,
     home: Path | str | None = None,
 ) -> None:
-    """Raises TalkheadError for what `fit` could not work with, as far as that is told in no time."""
-    check_choice("preset", preset, PRESETS)
-    if renderer is not None:
-        check_renderer(renderer)
-    if encoder is not None:
-        check_encoder(encoder)
+    """Check what `fit` was called with, as far as that takes no time. `FitOptions` checks the rest.
+
+    Args:
+        video: Footage of the person.
+        name: Name of the identity. None: made from the name of the video.
+        device: Device to fit on.
+        home: Folder of the identities.
+
+    Raises:
+        TalkheadError: The video, the name or the device is not usable.
+    """
     check_device(device)
-    if not 0 <= seed <= MAX_SEED:
-        raise TalkheadError(f"a seed of {seed} is not possible. Choose 0 to {MAX_SEED}")
-    if not 0.0 <= min_face <= 1.0:
-        raise TalkheadError(f"{min_face:g} is no share of frames that need a face. Choose 0 to 1")
     probe_footage(video)
     open_home(home).identity_dir(name or name_from_video(video))
 

@@ -16,6 +16,7 @@ MODES = ("paste", "head")
 PRESETS = ("preview", "standard", "high")
 """How long a person is learnt."""
 DEFAULT_PRESET = "standard"
+DEFAULT_RENDERER = "gaussian"
 MAX_SEED = 2**32 - 1
 """The largest that every generator of random numbers here takes; some get a thousand times it."""
 OWN, ALPHA = "own", "alpha"

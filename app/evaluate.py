@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from talkhead import media
-from talkhead.app.arrays import path_of
 from talkhead.app.avatar import encode_footage, load_encoder_for, load_predictor, load_renderer
 from talkhead.app.checks import check_evaluate, check_report
 from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
@@ -42,6 +41,7 @@ from talkhead.app.evaluation.results import MADE, PASTED, SPOKEN, Report, Varian
 from talkhead.app.evaluation.variant import MeasurementTools
 from talkhead.app.footage_checks import little_speech
 from talkhead.app.home.identities import Home
+from talkhead.app.request import path_of
 from talkhead.app.workspace import STAGES, find_footage, prepare_locked
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads

@@ -1,18 +1,16 @@
-"""Footage of a person -> an identity package."""
+"""Fit an identity to footage of a person."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from talkhead import __version__
-from talkhead.app.arrays import path_of
-from talkhead.app.avatar import VERSION, encode_footage, normalized_footage_audio
+from talkhead.app.avatar import ENCODER_VERSION_KEY, encode_footage, normalized_footage_audio
 from talkhead.app.checks import check_fit
-from talkhead.app.choices import DEFAULT_PRESET
 from talkhead.app.composer.idle_clip import FACE, save_idle
 from talkhead.app.evaluate import report_brief
 from talkhead.app.evaluation.evaluate_identity import EvaluationTarget
@@ -20,10 +18,8 @@ from talkhead.app.evaluation.reference import held_out_frames
 from talkhead.app.evaluation.report.html import describe
 from talkhead.app.evaluation.report.images import write_sheet
 from talkhead.app.evaluation.results import Variant, plain
-from talkhead.app.footage_checks import LISTENING, explained
-from talkhead.app.footage_checks import check_speech as listen_for_speech
+from talkhead.app.footage_checks import CHECKING_SPEECH, check_speech, explained
 from talkhead.app.home.identities import (
-    DEFAULT_RENDERER,
     QUALITY,
     SHEET,
     SOURCE,
@@ -32,6 +28,8 @@ from talkhead.app.home.identities import (
     name_from_video,
 )
 from talkhead.app.home.locking import lock_identity
+from talkhead.app.options import FitOptions, fit_options
+from talkhead.app.request import path_of
 from talkhead.app.workspace import STAGES, is_prepared, motion_version, prepare
 from talkhead.config import to_json
 from talkhead.dataset import IdentityDataset
@@ -41,7 +39,7 @@ from talkhead.encoder.predictor.augmented import augmented_features
 from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingData, fit_predictor
 from talkhead.encoder.predictor.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor.prior import shipped_prior
-from talkhead.encoder.registry import DEFAULT_ENCODER, WEIGHTS_SUFFIX, load_encoder
+from talkhead.encoder.registry import WEIGHTS_SUFFIX, load_encoder
 from talkhead.encoder.vad import silence_version
 from talkhead.errors import FootageError, PackageError, TalkheadError
 from talkhead.footage import Footage
@@ -75,8 +73,13 @@ from talkhead.storage import (
 )
 from talkhead.types import SpeechFeatures
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from talkhead.app.options import FitKeywords
+
 STEPS = (
-    LISTENING,
+    CHECKING_SPEECH,
     "Tracking the face",
     "Estimating head poses",
     "Measuring the audio offset",
@@ -89,29 +92,24 @@ STEPS = (
     "Measuring held-out frames",
     "Keeping the idle clip",
 )
-"""What a fit does, in order, under the names that progress is told; long footage has one step more."""
+"""Names of the progress steps of a fit, in order; long footage has one step more."""
 VIDEO_REMEDY = "Frames as arrays: write them with talkhead.media.write_video first"
 MIN_HELD_OUT = 5
-"""Fewer usable held-out frames than this are not judged."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How a person is fitted; see fit. encoder: name or file of ears."""
-
-    preset: str
-    renderer: str
-    encoder: str
-    ears: SpeechEncoder
-    seed: int
-    consent: str | None
-    check_speech: bool = True
+"""With fewer usable held-out frames than this, nothing is evaluated."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted identity. figures: of each take of the held-out frames, see docs/measures.md.
-    summary: the same in brief, to be read; "" where no frames were held out."""
+    """The result of `fit`.
+
+    Attributes:
+        name: Name of the identity.
+        package_path: Folder of the package.
+        sheet_path: Contact sheet of held-out frames. None if there are none.
+        report_path: Brief report. None if there are no held-out frames.
+        figures: Metrics of each variant of the held-out frames; docs/measures.md explains them.
+        summary: The same as text; "" if there are no held-out frames.
+    """
 
     name: str
     package_path: Path
@@ -125,189 +123,248 @@ def fit(
     video: Path | str,
     *,
     name: str | None = None,
-    preset: str = DEFAULT_PRESET,
-    renderer: str = DEFAULT_RENDERER,
-    encoder: str = DEFAULT_ENCODER,
+    options: FitOptions | None = None,
     device: str = "auto",
     home: Path | str | None = None,
-    seed: int = 0,
-    consent: str | None = None,
-    use_all_frames: bool = False,
-    min_face: float = 0.8,
-    check_speech: bool = True,
-    wait: bool = True,
     progress: Progress | None = None,
+    **settings: Unpack[FitKeywords],
 ) -> FitResult:
-    """An identity learnt from a video, stored in the home folder under `name`.
+    """Fit an identity to a video of a person, and store it in the home folder.
 
-    The same call goes on where an interrupted one stopped. Figures come from the last 1/11 of the
-    frames, which are not learnt from unless use_all_frames. check_speech: refuse footage in which
-    hardly anything is said. wait: while another process fits an identity of this name. Raises
-    TalkheadError with what to do.
+    An interrupted fit resumes when the same call is repeated. The metrics come from the last 1/11 of
+    the frames, on which nothing is trained unless `use_all_frames` is set.
+
+    Args:
+        video: Video of the person, with audio.
+        name: Name of the identity. None: made from the name of the video.
+        options: Options of the fit. None: the defaults.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
+        progress: Receives the progress. None: nothing is shown.
+        **settings: Any field of `FitOptions`, in place of `options`: preset, renderer, encoder, seed,
+            consent, use_all_frames, min_face, check_speech, wait.
+
+    Returns:
+        The name of the identity, where it is stored, and its metrics.
+
+    Raises:
+        FootageError: The footage is not usable.
+        TalkheadError: The fit cannot be carried out. The message says what to change.
     """
     video, progress = path_of(video, "video", VIDEO_REMEDY), progress or SilentProgress()
-    if encoder.endswith(WEIGHTS_SUFFIX):
-        encoder = str(Path(encoder).resolve())  # where speak will look for it
-    check_fit(
-        video,
-        name,
-        preset=preset,
-        renderer=renderer,
-        encoder=encoder,
-        device=device,
-        seed=seed,
-        min_face=min_face,
-        home=home,
+    options = fit_options(options, settings)
+    check_fit(video, name, device=device, home=home)
+    if options.encoder.endswith(WEIGHTS_SUFFIX):  # as an absolute path, so that speak finds it
+        options = replace(options, encoder=str(Path(options.encoder).resolve()))
+    fitting = _Fit(
+        name or name_from_video(video),
+        Home.locate(home),
+        options,
+        load_encoder(options.encoder),
+        resolve_device(device),
+        NumberedProgress(progress, STEPS),
     )
-    ears = load_encoder(encoder)
-    options = FitOptions(preset, renderer, encoder, ears, seed, consent, check_speech)
-    progress = NumberedProgress(progress, STEPS)
-    store, chosen_device = Home.locate(home), resolve_device(device)
-    name = name or name_from_video(video)
-    config = PreprocessConfig(min_face=min_face, use_all_frames=use_all_frames)
-    with lock_identity(store, name, progress, wait=wait):
-        return _fit(Footage.open(video), store, name, options, config, chosen_device, progress)
+    with lock_identity(fitting.home, fitting.name, fitting.progress, wait=options.wait):
+        return fitting.run(Footage.open(video))
 
 
-def _fit(
-    footage: Footage,
-    store: Home,
-    name: str,
-    options: FitOptions,
-    config: PreprocessConfig,
-    device: torch.device,
-    progress: Progress,
-) -> FitResult:
-    """See fit; the identity's lock is held."""
-    destination, video = store.identity_dir(name), footage.path
-    _check_free(destination, footage)
-    work = store.work_path(name, dataset_key(footage.sha256, config, silence_version()))
-    if not is_prepared(work):
-        listen_for_speech(video, progress, required=options.check_speech)
-    make_folder(work)
-    write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": footage.sha256})
-    clock = StageClock(work / STAGES)
-    seed_everything(options.seed)
-    set_threads()
-    with clock.stage("preparing the footage"):
-        on_cpu = device if device.type == "cpu" else None
+@dataclass(frozen=True)
+class _Fit:
+    """A fit whose identity is locked."""
+
+    name: str
+    home: Home
+    options: FitOptions
+    encoder: SpeechEncoder
+    device: torch.device
+    progress: Progress
+
+    def run(self, footage: Footage) -> FitResult:
+        """Fit the identity, or resume an interrupted fit."""
+        video, options, progress = footage.path, self.options, self.progress
+        self._check_free(footage)
+        config = PreprocessConfig(min_face=options.min_face, use_all_frames=options.use_all_frames)
+        work = self.home.work_path(
+            self.name, dataset_key(footage.sha256, config, silence_version())
+        )
+        if not is_prepared(work):
+            check_speech(video, progress, required=options.check_speech)
+        make_folder(work)
+        write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": footage.sha256})
+        clock = StageClock(work / STAGES)
+        seed_everything(options.seed)
+        set_threads()
+        with clock.stage("preparing the footage"):
+            dataset = self._prepare(footage, work, config)
+        with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
+            renderer = self._fit_renderer(dataset, work)
+        with clock.stage("learning the mouth from the sound"):
+            features = encode_footage(dataset, self.encoder)
+            predictor = self._fit_predictor(dataset, features, work)
+        with clock.stage("measuring held-out frames"):
+            target = _evaluation_target(video, dataset, renderer, predictor, features)
+            brief, sheet = None, None
+            if target is not None:
+                folder = self.home.report_path(self.name)
+                brief = report_brief(target, options.preset, work, folder, progress)
+                sheet = write_sheet(target, work / SHEET)
+        figures = (
+            {} if brief is None else {take.name: _figures(take) for take in brief.report.takes}
+        )
+        with clock.stage("packing"):
+            fitted = _Fitted(renderer, predictor, figures, sheet)
+            package = self._package(footage, dataset, fitted)
+        self.home.remember(self.name)
+        path = package.file(SHEET) if sheet is not None else None
+        report = None if brief is None else brief.report_path
+        summary = "" if brief is None else describe(brief.report)
+        return FitResult(self.name, package.path, path, report, figures, summary)
+
+    def _check_free(self, footage: Footage) -> None:
+        """Raises TalkheadError if the name belongs to an identity fitted from another video."""
+        destination = self.home.identity_dir(self.name)
+        manifest_path = destination / MANIFEST_NAME
+        if not manifest_path.is_file():
+            return
         try:
-            dataset = prepare(footage, work, config, progress, on_cpu)
+            source = read_manifest(read_json(manifest_path), destination).source
+        except PackageError:  # damaged or of another version: fitting again is the remedy
+            return
+        if source.sha256 != footage.sha256:
+            raise TalkheadError(
+                f"{self.name}: an identity of this name was fitted from another video, "
+                f"{source.name}. Pass --name, or remove it: talkhead identities remove {self.name}"
+            )
+
+    def _prepare(self, footage: Footage, work: Path, config: PreprocessConfig) -> IdentityDataset:
+        """Preprocess the footage and refine its motion. Raises FootageError."""
+        on_cpu = self.device if self.device.type == "cpu" else None
+        try:
+            return prepare(footage, work, config, self.progress, on_cpu)
         except FootageError as error:
-            raise explained(error, video) from error
-    with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
-        head = _fit_renderer(dataset, work, options, device, progress)
-    with clock.stage("learning the mouth from the sound"):
-        features = encode_footage(dataset, options.ears)
-        predictor = _fit_predictor(dataset, features, work, options, progress)
-    with clock.stage("measuring held-out frames"):
-        subject = _subject(video, dataset, head, predictor, features)
-        brief, sheet = None, None
-        if subject is not None:
-            brief = report_brief(subject, options.preset, work, store.report_path(name), progress)
-            sheet = write_sheet(subject, work / SHEET)
-    figures = {} if brief is None else {take.name: _figures(take) for take in brief.report.takes}
-    with clock.stage("packing"):
-        package = _package(
-            footage, dataset, head, predictor, figures, sheet, destination, options, progress
-        )
-    store.remember(name)
-    path = package.file(SHEET) if sheet is not None else None
-    report = None if brief is None else brief.report_path
-    summary = "" if brief is None else describe(brief.report)
-    return FitResult(name, package.path, path, report, figures, summary)
+            raise explained(error, footage.path) from error
 
-
-def _check_free(destination: Path, footage: Footage) -> None:
-    """Raises TalkheadError when the name belongs to a person fitted from another video."""
-    manifest_path = destination / MANIFEST_NAME
-    if not manifest_path.is_file():
-        return
-    try:
-        source = read_manifest(read_json(manifest_path), destination).source
-    except PackageError:  # damaged or of another version: fitting again is the remedy
-        return
-    if source.sha256 != footage.sha256:
-        raise TalkheadError(
-            f"{destination.name}: an identity of this name was fitted from another video, "
-            f"{source.name}. Pass --name, or remove it: talkhead identities remove {destination.name}"
+    def _fit_renderer(self, dataset: IdentityDataset, work: Path) -> Renderer:
+        renderer_class, seed = get_renderer(self.options.renderer), self.options.seed
+        preset = renderer_class.presets[self.options.preset]
+        config = renderer_class.config_for_device(preset, self.device)
+        checkpoint = work / f"{self.options.renderer}-{_key(config)}-{seed}.safetensors"
+        return fit_renderer(
+            renderer_class,
+            dataset,
+            config,
+            checkpoint,
+            self.progress,
+            seed=seed,
+            device=self.device,
         )
 
-
-def _fit_renderer(
-    dataset: IdentityDataset,
-    work: Path,
-    options: FitOptions,
-    device: torch.device,
-    progress: Progress,
-) -> Renderer:
-    renderer_class = get_renderer(options.renderer)
-    config = renderer_class.config_for_device(renderer_class.presets[options.preset], device)
-    checkpoint = work / f"{options.renderer}-{_key(config)}-{options.seed}.safetensors"
-    return fit_renderer(
-        renderer_class, dataset, config, checkpoint, progress, seed=options.seed, device=device
-    )
-
-
-def _key(config: Any) -> str:
-    """A config as 8 hex digits: work under other settings, or by another version, is not gone on with."""
-    state = [__version__, FORMAT_VERSION, motion_version(), to_json(config)]
-    return fingerprint(state)[:8]
-
-
-def _fit_predictor(
-    dataset: IdentityDataset,
-    features: SpeechFeatures,
-    work: Path,
-    options: FitOptions,
-    progress: Progress,
-) -> MotionPredictor:
-    config = PREDICTOR_PRESETS[options.preset]
-    heard = f"{options.ears.name}-{options.ears.version}"
-    stored = work / f"predictor-{heard}-{_key(config)}-{options.seed}.safetensors"
-    if stored.exists():
-        with content_errors(stored, ADVICE):
-            return MotionPredictor.from_tensors(read_tensors(stored), config)
-    prior = shipped_prior(options.ears, config)
-    tracks = dataset.tracks
-    predictor = fit_predictor(
-        PredictorTrainingData(
+    def _fit_predictor(
+        self, dataset: IdentityDataset, features: SpeechFeatures, work: Path
+    ) -> MotionPredictor:
+        """Fit the motion predictor, or read the one that an interrupted fit has stored."""
+        config, seed = PREDICTOR_PRESETS[self.options.preset], self.options.seed
+        encoder = f"{self.encoder.name}-{self.encoder.version}"
+        stored = work / f"predictor-{encoder}-{_key(config)}-{seed}.safetensors"
+        if stored.exists():
+            with content_errors(stored, ADVICE):
+                return MotionPredictor.from_tensors(read_tensors(stored), config)
+        prior = shipped_prior(self.encoder, config)
+        tracks = dataset.tracks
+        data = PredictorTrainingData(
             features,
             tracks.codes,
             tracks.train & tracks.usable,
             tracks.silent,
             dataset.face,
-            augmented_features(options.ears, normalized_footage_audio(dataset), options.seed),
-        ),
-        config,
-        options.seed,
-        progress,
-        prior,
-    )
-    write_tensors(stored, predictor.tensors())
-    return predictor
+            augmented_features(self.encoder, normalized_footage_audio(dataset), seed),
+        )
+        predictor = fit_predictor(data, config, seed, self.progress, prior)
+        write_tensors(stored, predictor.tensors())
+        return predictor
+
+    def _package(
+        self, footage: Footage, dataset: IdentityDataset, fitted: _Fitted
+    ) -> IdentityPackage:
+        """Write the package; it replaces the one of that name, but keeps its other renderers."""
+        options, renderer = self.options, self.options.renderer
+        info = footage.info
+        destination = self.home.identity_dir(self.name)
+        with PackageWriter(destination) as writer:
+            n_idle = save_idle(footage.path, dataset, writer, self.progress)
+            renderer_file, predictor_file = f"{renderer}.safetensors", "predictor.safetensors"
+            old = _replaced(destination, writer)
+            kept = _keep_other_renderers(old, renderer, writer)
+            writer.add_tensors(
+                renderer_file, pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps())
+            )
+            writer.add_tensors(predictor_file, fitted.predictor.tensors())
+            writer.add_file(QUALITY, dataset.path / QUALITY)
+            if fitted.sheet is not None:
+                writer.add_file(SHEET, fitted.sheet)
+            manifest = Manifest(
+                name=self.name,
+                seed=options.seed,
+                preset=options.preset,
+                source=SourceVideo(
+                    footage.path.name,
+                    footage.sha256,
+                    info.duration_s,
+                    info.width,
+                    info.height,
+                    info.frame_rate,
+                ),
+                encoder=EncoderPart(options.encoder, {ENCODER_VERSION_KEY: self.encoder.version}),
+                predictor=FittedPart(predictor_file, asdict(fitted.predictor.config)),
+                renderers={
+                    **kept,
+                    renderer: FittedPart(renderer_file, to_json(fitted.renderer.config)),
+                },
+                default_renderer=old.manifest.default_renderer if old else renderer,
+                frame_width=info.width,
+                frame_height=info.height,
+                n_frames=n_idle,
+                av_offset_ms=dataset.info.av_offset_ms,
+                consent=options.consent or (old.manifest.consent if old else None),
+                figures=fitted.figures,
+                details={USES_ALL: True} if dataset.info.uses_all_frames else {},
+            )
+            return writer.finish(manifest)
 
 
-# ---------------------------------------------------------------------------- measuring
+@dataclass(frozen=True)
+class _Fitted:
+    """The parts of a package that a fit has made."""
+
+    renderer: Renderer
+    predictor: MotionPredictor
+    figures: dict[str, Any]
+    sheet: Path | None
 
 
-def _subject(
+def _key(config: Any) -> str:
+    """Hash a configuration and the versions to 8 hex digits: work under others is not resumed."""
+    state = [__version__, FORMAT_VERSION, motion_version(), to_json(config)]
+    return fingerprint(state)[:8]
+
+
+def _evaluation_target(
     video: Path,
     dataset: IdentityDataset,
-    head: Renderer,
+    renderer: Renderer,
     predictor: MotionPredictor,
     features: SpeechFeatures,
 ) -> EvaluationTarget | None:
-    """What is judged on the held-out frames; None where too few were held out."""
+    """Collect what is evaluated on the held-out frames; None if too few were held out."""
     tracks = dataset.tracks
     if (~tracks.train & tracks.kept & tracks.clear).sum() < MIN_HELD_OUT:
         return None
     spoken = predictor.predict(features, tracks.silent, len(dataset))
-    return EvaluationTarget(video, dataset, head, spoken, held_out_frames(dataset))
+    return EvaluationTarget(video, dataset, renderer, spoken, held_out_frames(dataset))
 
 
 def _figures(take: Variant) -> dict[str, Any]:
-    """What a manifest keeps of a take."""
+    """Select the metrics of a variant that a manifest stores."""
     kept = {"images": take.images, "lips": take.lips, "sync": take.sync}
     figures = {key: plain(asdict(value)) for key, value in kept.items() if value is not None}
     for series in ("lags_ms", "scores"):
@@ -315,63 +372,8 @@ def _figures(take: Variant) -> dict[str, Any]:
     return figures
 
 
-# ---------------------------------------------------------------------------- packaging
-
-
-def _package(
-    footage: Footage,
-    dataset: IdentityDataset,
-    head: Renderer,
-    predictor: MotionPredictor,
-    figures: dict[str, Any],
-    sheet: Path | None,
-    destination: Path,
-    options: FitOptions,
-    progress: Progress,
-) -> IdentityPackage:
-    video, info = footage.path, footage.info
-    with PackageWriter(destination) as writer:
-        n_idle = save_idle(video, dataset, writer, progress)
-        renderer_file, predictor_file = f"{options.renderer}.safetensors", "predictor.safetensors"
-        old = _replaced(destination, writer)
-        kept = _keep_other_renderers(old, options.renderer, writer)
-        writer.add_tensors(renderer_file, pack(head.tensors(), head.quantization_steps()))
-        writer.add_tensors(predictor_file, predictor.tensors())
-        writer.add_file(QUALITY, dataset.path / QUALITY)
-        if sheet is not None:
-            writer.add_file(SHEET, sheet)
-        manifest = Manifest(
-            name=destination.name,
-            seed=options.seed,
-            preset=options.preset,
-            source=SourceVideo(
-                video.name,
-                footage.sha256,
-                info.duration_s,
-                info.width,
-                info.height,
-                info.frame_rate,
-            ),
-            encoder=EncoderPart(options.encoder, {VERSION: options.ears.version}),
-            predictor=FittedPart(predictor_file, asdict(predictor.config)),
-            renderers={
-                **kept,
-                options.renderer: FittedPart(renderer_file, to_json(head.config)),
-            },
-            default_renderer=old.manifest.default_renderer if old else options.renderer,
-            frame_width=info.width,
-            frame_height=info.height,
-            n_frames=n_idle,
-            av_offset_ms=dataset.info.av_offset_ms,
-            consent=options.consent or (old.manifest.consent if old else None),
-            figures=figures,
-            details={USES_ALL: True} if dataset.info.uses_all_frames else {},
-        )
-        return writer.finish(manifest)
-
-
 def _replaced(destination: Path, writer: PackageWriter) -> IdentityPackage | None:
-    """The package that is to be replaced, if what it holds besides still fits: of the same face model."""
+    """Load the package that is replaced; None if there is none, or its face model is another one."""
     try:
         old = IdentityPackage.load(destination)
     except PackageError:  # none, or damaged
@@ -383,7 +385,7 @@ def _replaced(destination: Path, writer: PackageWriter) -> IdentityPackage | Non
 def _keep_other_renderers(
     old: IdentityPackage | None, fitted: str, writer: PackageWriter
 ) -> dict[str, FittedPart]:
-    """The renderers of a replaced package but for the one fitted anew, copied to the new one."""
+    """Copy the renderers of a replaced package, except the one fitted now, to the new package."""
     if old is None:
         return {}
     kept = {name: part for name, part in old.manifest.renderers.items() if name != fitted}

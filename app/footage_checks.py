@@ -1,4 +1,4 @@
-"""Whether footage can work, as far as minutes of preparing are not needed to say so."""
+"""Checks of footage that do not need preprocessing: is there speech, is the person upright?"""
 
 from __future__ import annotations
 
@@ -13,53 +13,75 @@ from talkhead.preprocess.orientation import is_upside_down
 from talkhead.progress import Progress
 from talkhead.types import SAMPLE_RATE
 
-LISTENING = "Listening for speech"
+CHECKING_SPEECH = "Checking for speech"
 CHUNK_S = 30.0
 MIN_FRACTION = 0.15
-"""Footage with speech in less of it is refused: noise and music reach a tenth."""
+"""Footage with a smaller share of speech is refused; noise and music are taken for 0.1 at most."""
 ENOUGH_S = 20.0
-"""With less speech than this a person is told what to expect."""
+"""With less speech than this, in seconds, a message says what to expect."""
 
 
 def check_speech(video: Path, progress: Progress, *, required: bool = True) -> None:
-    """Listen until there is enough speech, and tell what to expect of little.
+    """Check that footage contains speech, and report if it is little.
 
-    required: raise FootageError where there is hardly any. Raises MediaError for sound that can't be
-    read.
+    Args:
+        video: Footage with audio, which is read until enough speech was found.
+        progress: Receives the progress and messages.
+        required: Refuse footage with hardly any speech; if False, only report it.
+
+    Raises:
+        FootageError: There is hardly any speech.
+        MediaError: The audio cannot be read.
     """
-    heard_s = spoken_s = 0.0
+    read_s = speech_s = 0.0
     total = ceil(media.probe(video).duration_s / CHUNK_S)
     chunks = media.read_audio_chunks(video, SAMPLE_RATE, CHUNK_S)
-    with progress.step(LISTENING, total=total) as step, closing(chunks):
+    with progress.step(CHECKING_SPEECH, total=total) as step, closing(chunks):
         for chunk in chunks:
-            heard_s += len(chunk) / SAMPLE_RATE
-            spoken_s += speech_seconds(chunk)
+            read_s += len(chunk) / SAMPLE_RATE
+            speech_s += speech_seconds(chunk)
             step.advance()
-            if spoken_s >= max(ENOUGH_S, MIN_FRACTION * heard_s):
+            if speech_s >= max(ENOUGH_S, MIN_FRACTION * read_s):
                 return
-    if spoken_s < MIN_FRACTION * heard_s:
+    if speech_s < MIN_FRACTION * read_s:
+        found = f"hardly any speech was found, {speech_s:.0f} s in {read_s:.0f} s"
         if required:
             raise FootageError(
-                f"{video}: hardly any speech is heard, {spoken_s:.0f} s in {heard_s:.0f} s. Lips are "
-                "learned from speech: record a person speaking, or pass --no-speech-check"
+                f"{video}: {found}. Lip motion is learned from speech: record a person speaking, or "
+                "pass --no-speech-check"
             )
-        progress.message(f"Hardly any speech is heard, {spoken_s:.0f} s in {heard_s:.0f} s")
-    elif spoken_s < ENOUGH_S:
-        progress.message(little_speech(spoken_s))
+        progress.message(f"{found[0].upper()}{found[1:]}")
+    elif speech_s < ENOUGH_S:
+        progress.message(little_speech(speech_s))
 
 
-def little_speech(spoken_s: float) -> str:
-    """What to expect of less than ENOUGH_S of speech; "" for more."""
-    if spoken_s >= ENOUGH_S:
+def little_speech(speech_s: float) -> str:
+    """Describe what to expect of little speech.
+
+    Args:
+        speech_s: Seconds of speech.
+
+    Returns:
+        A sentence; "" for ENOUGH_S or more.
+    """
+    if speech_s >= ENOUGH_S:
         return ""
     return (
-        f"{spoken_s:.0f} s of speech are enough for a first try: expect lips that follow the sound "
-        "roughly. Half a minute or more gives better ones"
+        f"{speech_s:.0f} s of speech are enough for a first try: expect the lips to follow the audio "
+        "roughly. Half a minute or more gives better results"
     )
 
 
 def explained(error: FootageError, video: Path) -> FootageError:
-    """A refusal of footage, or what is behind it: that the person is upside down."""
+    """Replace a refusal of footage by its cause, if that is a person upside down.
+
+    Args:
+        error: The refusal.
+        video: The footage.
+
+    Returns:
+        The error to raise.
+    """
     if not is_upside_down(video):
         return error
     turned = video.with_name(f"{video.stem}-turned{video.suffix}").name

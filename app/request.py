@@ -1,8 +1,6 @@
-"""Requests: the options of `fit` and `speak`, and the checks that need neither footage nor a model.
+"""Requests: what `speak` and `dub` are asked to render, and the checks that need no model.
 
-Each option of an output is declared once, as a field of `OutputOptions` with `option()`. The command
-line, the columns of `dub`, the files that a job reads and the resume key are derived from that
-declaration. docs/extending/option.md has the recipe.
+Each option of an output is declared once, as a field of `OutputOptions` with `option()`.
 """
 
 from __future__ import annotations
@@ -11,15 +9,25 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from talkhead.app.choices import ALPHA, background_file
+from talkhead.app.options import Option, check_keywords, option, read_declarations
 from talkhead.errors import TalkheadError
 from talkhead.media.codecs import Codec, choose_codec
 from talkhead.storage import existing_file
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Audio = Path | str | tuple[npt.NDArray[np.generic], int]
+    """A file with audio, or a waveform [n] or [n, channels], int16 or floats in [-1, 1], with its sample
+    rate in Hz."""
+
+MIN_RATE, MAX_RATE = 4_000, 384_000
+"""Sample rates of a waveform, Hz."""
 NONE, BURN, TRACK, SRT = "none", "burn", "track", "srt"
 SUBTITLES = (NONE, BURN, TRACK, SRT)
 MIN_HEIGHT, MAX_HEIGHT = 16, 8192
@@ -33,60 +41,6 @@ PICTURE_PANEL, SUBTITLES_PANEL = "Picture", "Subtitles"
 SOUND_PANEL, PROVENANCE_PANEL = "Sound", "Provenance"
 """Panels of `talkhead speak --help`."""
 
-# ------------------------------------------------------------------ declarations of options
-
-
-@dataclass(frozen=True)
-class Option:
-    """The declaration of one option, as it is used outside of `OutputOptions`.
-
-    Attributes:
-        flag: Flag on the command line; of a switch "--on/--off".
-        help: Help text.
-        panel: Panel of the help in which it is listed.
-        choices: The values that are accepted; empty: any of its type.
-        names_file: True if a value may be the path of a file that is read.
-        in_frames: True if the frames depend on the content of the file that it names.
-        secret: True if the file that it names must not leave the machine.
-        show_default: True if the help shows the default value.
-        name: Name of the field; a column of `dub`.
-        kind: bool, int, float, str or Path.
-        annotation: The field's own annotation, such as `str | None`.
-        default: Default value.
-    """
-
-    flag: str
-    help: str
-    panel: str
-    choices: tuple[str, ...] = ()
-    names_file: bool = False
-    in_frames: bool = False
-    secret: bool = False
-    show_default: bool = True
-    name: str = ""
-    kind: type = str
-    annotation: Any = str
-    default: Any = None
-
-
-_DECLARATION = "option"
-"""Key of an Option in the metadata of a field."""
-
-
-def option(flag: str, help: str, panel: str, **more: Any) -> Mapping[str, Option]:
-    """Declare an option: the metadata of a field of `OutputOptions`.
-
-    Args:
-        flag: See Option.
-        help: See Option.
-        panel: See Option.
-        **more: Further attributes of Option: choices, names_file, in_frames, secret, show_default.
-
-    Returns:
-        Metadata for `dataclasses.field`.
-    """
-    return {_DECLARATION: Option(flag, help, panel, **more)}
-
 
 def declared_options() -> Mapping[str, Option]:
     """List the options of an output.
@@ -94,23 +48,7 @@ def declared_options() -> Mapping[str, Option]:
     Returns:
         The options by name, in the order of the fields of `OutputOptions`.
     """
-    return _declared(OutputOptions)
-
-
-@cache
-def _declared(cls: type[OutputOptions]) -> Mapping[str, Option]:
-    hints, found = get_type_hints(cls), {}
-    for one in dataclasses.fields(cls):
-        hint = hints[one.name]
-        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-        found[one.name] = dataclasses.replace(
-            one.metadata[_DECLARATION],
-            name=one.name,
-            kind=kinds[0],
-            annotation=hint,
-            default=one.default,
-        )
-    return found
+    return read_declarations(OutputOptions)
 
 
 def named_files(values: Mapping[str, Any]) -> list[Path]:
@@ -342,6 +280,68 @@ class OutputOptions:
         return (self.yaw, self.pitch, self.zoom) != (0.0, 0.0, 1.0)
 
 
+class SpeakKeywords(TypedDict, total=False):
+    """Keywords of `talkhead.speak` besides its parameters: how the identity is loaded, where unfinished
+    work is kept, and the fields of `OutputOptions`."""
+
+    renderer: str | None
+    device: str
+    work: Path | None
+    codec: str | None
+    height: int | None
+    background: str | None
+    yaw: float
+    pitch: float
+    zoom: float
+    subtitles: str
+    transcript: str | None
+    language: str
+    overwrite: bool
+    loudness: float | None
+    provenance: bool
+    certificate: Path | None
+    key: Path | None
+
+
+@dataclass(frozen=True)
+class SpeakSettings:
+    """The keywords of a call of `speak`, with defaults filled in.
+
+    Attributes:
+        options: Options of the output.
+        renderer: Name of a renderer. None: the identity's own.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        work: Folder for unfinished work. None: a temporary one.
+    """
+
+    options: OutputOptions
+    renderer: str | None = None
+    device: str = "auto"
+    work: Path | None = None
+
+
+def speak_settings(options: OutputOptions | None, keywords: SpeakKeywords) -> SpeakSettings:
+    """Sort the keywords of a call of `speak`.
+
+    Args:
+        options: Options of the output. None: the defaults.
+        keywords: See SpeakKeywords. Fields of `OutputOptions` replace those of `options`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        TypeError: A keyword is unknown.
+        TalkheadError: The value of an option is not possible.
+    """
+    names = [one.name for one in dataclasses.fields(SpeakSettings)][1:]
+    own: dict[str, Any] = {name: value for name, value in keywords.items() if name in names}
+    more: dict[str, Any] = {name: value for name, value in keywords.items() if name not in own}
+    check_keywords("speak", more, declared_options())
+    base = options or OutputOptions()
+    return SpeakSettings(dataclasses.replace(base, **more) if more else base, **own)
+
+
 def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
     """The codec of an output. Raises TalkheadError where codec, file, mode and options don't fit."""
     codec = choose_codec(options.codec, output)
@@ -437,3 +437,73 @@ class RenderRequest:
     mode: str = "paste"
     source: Path | None = None
     options: OutputOptions = field(default_factory=OutputOptions)
+
+
+# ------------------------------------------------------------------------------- inputs
+
+
+def path_of(value: Any, name: str, remedy: str) -> Path:
+    """Check that a parameter is a path.
+
+    Args:
+        value: Value of the parameter.
+        name: Name of the parameter.
+        remedy: What to do with an array instead.
+
+    Returns:
+        The path.
+
+    Raises:
+        TalkheadError: The value is neither a path nor a string.
+    """
+    if isinstance(value, str | Path):
+        return Path(value)
+    raise TalkheadError(f"{name}: give the path of a file, not {type(value).__name__}. {remedy}")
+
+
+def audio_path(audio: Audio, folder: Path | None) -> Path:
+    """Return the path of audio, and write it to a file if it is an array.
+
+    Args:
+        audio: Path, or a pair (waveform, sample rate).
+        folder: Folder for the file; None is allowed for a path.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        TalkheadError: The value is neither a path nor a waveform.
+    """
+    if not isinstance(audio, tuple):
+        return path_of(audio, "audio", "A waveform needs its rate: (waveform, sample_rate)")
+    import numpy as np
+    from scipy.io import wavfile
+
+    if len(audio) != 2:
+        raise TalkheadError("audio: give a pair (waveform, sample_rate), or the path of a file")
+    waveform, rate = np.asarray(audio[0]), audio[1]
+    if not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:
+        raise TalkheadError(
+            f"audio: a sample rate of {rate!r} is not possible. Give (waveform, sample_rate) with "
+            f"{MIN_RATE} to {MAX_RATE}"
+        )
+    if waveform.ndim not in (1, 2) or waveform.size == 0 or waveform.shape[-1] == 0:
+        raise TalkheadError(
+            f"audio: an array of shape {waveform.shape} is not a waveform. Give [n_samples] or "
+            "[n_samples, channels]"
+        )
+    if waveform.dtype != np.int16 and not np.issubdtype(waveform.dtype, np.floating):
+        raise TalkheadError(
+            f"audio: samples of type {waveform.dtype} are not supported. Give int16, or floats in "
+            "[-1, 1]"
+        )
+    if waveform.dtype != np.int16:
+        waveform = waveform.astype(np.float32)
+    if not np.isfinite(waveform).all():
+        raise TalkheadError(
+            "audio: the waveform contains values that are not finite. Give finite ones"
+        )
+    assert folder is not None
+    path = folder / "sound.wav"
+    wavfile.write(path, int(rate), waveform)
+    return path

@@ -1,17 +1,15 @@
-"""A person says a line: the one renderer of lines, short or an hour long, fresh or gone on with.
-
-Pictures are made in segments, each a file in the line's work folder with a checkpoint beside it:
+"""Resume: a work folder in which a request is rendered in segments.
 
     work/
-      line.json               what the line is made of; work on anything else is thrown away
-      codes.safetensors       the motion, heard once
-      codes.json              the checksum of that file
-      segment-00000.mp4       pictures as encoded
-      segment-00000.json      the state after them and the file's checksum; it is written last, and
-                            makes the segment count
-      picture.mp4             all of them, joined without encoding again
+      line.json               what the request is made of; work on anything else is discarded
+      codes.safetensors       the predicted motion
+      codes.json              checksum of that file
+      segment-00000.mp4       encoded frames
+      segment-00000.json      the state after them and the file's checksum; written last, it makes the
+                              segment valid
+      picture.mp4             all segments, joined without encoding again
 
-The sound is encoded once, at the end.
+The audio is encoded once, at the end.
 """
 
 from __future__ import annotations
@@ -53,44 +51,76 @@ from talkhead.tensors import TensorSpec, read_checked
 from talkhead.types import FRAME_RATE, Float32
 
 SEGMENT_FRAMES = 30 * FRAME_RATE
-"""Pictures in a segment: what a kill costs at most, 30 s of the line."""
-LINE, CODES, HEARD = "line.json", "codes.safetensors", "codes.json"
-WORK_VERSION = 3
-"""Raise it when the same line would be rendered otherwise."""
+"""Frames in a segment: an interruption costs at most 30 s of the video."""
+REQUEST, CODES, CODES_RECORD = "line.json", "codes.safetensors", "codes.json"
+RENDER_VERSION = 3
+"""Raise it when the same request would give other frames."""
+_MARK = "talkhead"
+"""Key in REQUEST that shows that the folder is a work folder."""
+_OWN_FILES = re.compile(r"\.?(line|codes|segment-\d{5}|picture|subtitles|captions)\..+")
+"""Files in a work folder; with a leading dot, what an interrupted write left."""
 
 
-def _enter(work: Path, person: Avatar, line: RenderRequest) -> None:
-    """Have the work folder, and nothing in it of any other line."""
-    made_of = resume_key(person, line)
-    held = _held(work / LINE)
-    if held == made_of:
+def enter_work_folder(work: Path, avatar: Avatar, request: RenderRequest) -> None:
+    """Make the work folder of a request, and discard the work on any other request.
+
+    Args:
+        work: Folder to work in.
+        avatar: The person.
+        request: The request.
+
+    Raises:
+        TalkheadError: The folder contains files of another origin.
+    """
+    key = resume_key(avatar, request)
+    held = _read_record(work / REQUEST)
+    if held == key:
         return
     if _MARK not in held and work.is_dir() and _names(work):
-        raise TalkheadError(f"{work}: holds files of others. Give a new or empty folder to work in")
+        raise TalkheadError(f"{work}: contains other files. Give a new or empty folder to work in")
     make_folder(work)
-    old = [entry for entry in work.iterdir() if entry.name != LINE and _OURS.fullmatch(entry.name)]
-    if old:  # killed from here on, the folder is still ours, and of no line
-        write_json(work / LINE, {_MARK: ""})
+    old = [e for e in work.iterdir() if e.name != REQUEST and _OWN_FILES.fullmatch(e.name)]
+    if old:  # if killed from here on, the folder is still a work folder, of no request
+        write_json(work / REQUEST, {_MARK: ""})
     for entry in old:
         remove(entry)
-    write_json(work / LINE, made_of)
+    write_json(work / REQUEST, key)
 
 
-_MARK = "talkhead"
-"""In line.json: says that the folder is one to work in."""
-_OURS = re.compile(r"\.?(line|codes|segment-\d{5}|picture|subtitles|captions)\..+")
-"""What lies in a work folder; with a dot before it what a kill left of it."""
+def resume_key(avatar: Avatar, request: RenderRequest) -> dict[str, str]:
+    """Describe everything that the frames of a request depend on.
+
+    Args:
+        avatar: The person.
+        request: The request.
+
+    Returns:
+        Versions and checksums by name. Work is resumed if they are equal.
+    """
+    options = json.dumps(asdict(request.options), sort_keys=True, default=str)
+    for path in frame_files(request.options):
+        options += sha256_of(path)
+    return {
+        _MARK: f"{__version__}-{RENDER_VERSION}",
+        "person": sha256_of(avatar.package.path / MANIFEST_NAME),
+        "renderer": avatar.renderer_name,
+        "audio": sha256_of(request.audio),
+        "mode": request.mode,
+        "source": "" if request.source is None else sha256_of(request.source),
+        "options": fingerprint_of_text(options),
+        "segment": str(SEGMENT_FRAMES),
+    }
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder; what begins with a dot a kill may have left."""
+    """List the names in a folder, without those with a leading dot, which a kill may have left."""
     return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
-def _held(path: Path) -> dict[str, str]:
-    """What the folder's file says; nothing where it is another program's, or not there.
+def _read_record(path: Path) -> dict[str, str]:
+    """Read a record of a work folder; empty if there is none, or another program wrote it.
 
-    One that is damaged, in a folder that holds motion we heard and nothing but ours, is ours of no line.
+    A damaged one in a folder with predicted motion and nothing but own files is a record of no request.
     """
     try:
         held = read_json(path) if path.exists() else {}
@@ -99,30 +129,22 @@ def _held(path: Path) -> dict[str, str]:
     if isinstance(held, dict):
         return held
     names = _names(path.parent)
-    is_ours = CODES in names and all(_OURS.fullmatch(name) for name in names)
-    return {_MARK: ""} if is_ours else {}
+    is_own = CODES in names and all(_OWN_FILES.fullmatch(name) for name in names)
+    return {_MARK: ""} if is_own else {}
 
 
-def resume_key(person: Avatar, line: RenderRequest) -> dict[str, str]:
-    """Everything that the pictures depend on."""
-    options = json.dumps(asdict(line.options), sort_keys=True, default=str)
-    for path in frame_files(line.options):
-        options += sha256_of(path)
-    return {
-        _MARK: f"{__version__}-{WORK_VERSION}",
-        "person": sha256_of(person.package.path / MANIFEST_NAME),
-        "renderer": person.renderer_name,
-        "audio": sha256_of(line.audio),
-        "mode": line.mode,
-        "source": "" if line.source is None else sha256_of(line.source),
-        "options": fingerprint_of_text(options),
-        "segment": str(SEGMENT_FRAMES),
-    }
+def read_kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 | None:
+    """Read the motion codes that an interrupted call has predicted.
 
+    Args:
+        path: File with the codes.
+        n_codes: Components K of a motion code.
+        n_frames: Number of frames F. None: any.
 
-def _kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 | None:
-    """Motion codes that were heard before; None where they weren't, or the file is not as it was made."""
-    record = _held(path.with_name(HEARD))
+    Returns:
+        Motion codes [F, K]; None if there are none, or the file is not as it was written.
+    """
+    record = _read_record(path.with_name(CODES_RECORD))
     if not path.is_file() or record.get("sha256") != sha256_of(path):
         return None
     sizes = {N_CODES.name: n_codes, **({} if n_frames is None else {ALL_FRAMES.name: n_frames})}
@@ -135,75 +157,99 @@ def _kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 | Non
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of a line's pictures in its work folder."""
+    """The encoded segments in a work folder.
+
+    Attributes:
+        work: Work folder.
+        codec: Codec of the segments.
+        options: Options of the output.
+        captions: Subtitles to burn in. None: none.
+    """
 
     work: Path
     codec: Codec
     options: OutputOptions
     captions: Captions | None = None
 
-    def render(self, shot: FrameRenderer, progress: Progress) -> list[Path]:
-        """The files of all segments; those that are there as their checkpoints say are not made again."""
-        spans = list(segment_spans(len(shot)))
-        kept = [self._kept(track_index, span) for track_index, span in enumerate(spans)]
-        n_kept = sum(after - first for (first, after), one in zip(spans, kept, strict=True) if one)
-        with progress.step("Speaking", total=len(shot), done=n_kept) as step:
-            state: State = []
-            for track_index, (span, one) in enumerate(zip(spans, kept, strict=True)):
-                if track_index:
-                    shot.state = state
-                state = (
-                    list(one.state)
-                    if one
-                    else self._render(shot, track_index, span, len(spans), step)
-                )
-        return [self._path(track_index) for track_index in range(len(spans))]
+    def render(self, frames: FrameRenderer, progress: Progress) -> list[Path]:
+        """Render and encode all segments, except those that are there already.
 
-    def _kept(self, track_index: int, span: tuple[int, int]) -> _Checkpoint | None:
-        """The checkpoint of a segment that an earlier call has made; None where there is none, or the
-        file beside it is not the one that was made."""
-        checkpoint = _Checkpoint.read(self._checkpoint(track_index))
-        path = self._path(track_index)
+        Args:
+            frames: Renders the frames.
+            progress: Receives the number of finished frames.
+
+        Returns:
+            The files of the segments in order.
+
+        Raises:
+            MediaError: A segment cannot be written.
+        """
+        spans = list(segment_spans(len(frames)))
+        kept = [self._kept(number, span) for number, span in enumerate(spans)]
+        n_kept = sum(after - first for (first, after), one in zip(spans, kept, strict=True) if one)
+        with progress.step("Speaking", total=len(frames), done=n_kept) as step:
+            state: State = []
+            for number, (span, one) in enumerate(zip(spans, kept, strict=True)):
+                if number:
+                    frames.state = state
+                if one:
+                    state = list(one.state)
+                else:
+                    state = self._render(frames, number, span, step)
+                    if len(spans) > 1:  # a single one is checked as the finished file
+                        _check_length(self._path(number), span[1] - span[0])
+                    self._write_checkpoint(number, span, state)
+        return [self._path(number) for number in range(len(spans))]
+
+    def _kept(self, number: int, span: tuple[int, int]) -> _Checkpoint | None:
+        """Read the checkpoint of a segment; None if there is none, or the file is not the one written."""
+        checkpoint = _Checkpoint.read(self._checkpoint_path(number))
+        path = self._path(number)
         if checkpoint is None or checkpoint.frames != span or not path.is_file():
             return None
         return checkpoint if sha256_of(path) == checkpoint.sha256 else None
 
     def _render(
-        self,
-        shot: FrameRenderer,
-        track_index: int,
-        span: tuple[int, int],
-        n_segments: int,
-        step: Step,
+        self, frames: FrameRenderer, number: int, span: tuple[int, int], step: Step
     ) -> State:
-        """What the segment leaves behind, once it and its checkpoint are there."""
-        path = self._path(track_index)
+        """Render and encode a segment; return the state after its last frame."""
         with (
-            closing(shot.frames(*span)) as images,
+            closing(frames.frames(*span)) as images,
             VideoWriter(
-                path,
+                self._path(number),
                 codec=self.codec.name,
-                frame_rate=shot.frame_rate,
+                frame_rate=frames.frame_rate,
                 height=self.options.height,
-                captions=self._captions(span[0], shot),
+                captions=self._captions(span[0], frames),
             ) as video,
         ):
             for image in images:
                 video.write(image)
                 step.advance()
-        if n_segments > 1:  # one alone is what the finished file is made of, and is looked at there
-            _check_length(path, span[1] - span[0])
-        made = _Checkpoint(span, tuple(shot.state), sha256_of(path))
-        write_json(self._checkpoint(track_index), asdict(made))
-        return shot.state
+        return frames.state
 
-    def _captions(self, first: int, shot: FrameRenderer) -> Captions | None:
+    def _write_checkpoint(self, number: int, span: tuple[int, int], state: State) -> None:
+        made = _Checkpoint(span, tuple(state), sha256_of(self._path(number)))
+        write_json(self._checkpoint_path(number), asdict(made))
+
+    def _captions(self, first: int, frames: FrameRenderer) -> Captions | None:
         if self.captions is None:
             return None
-        return replace(self.captions, start_s=float(first / shot.frame_rate))
+        return replace(self.captions, start_s=float(first / frames.frame_rate))
 
     def joined(self, paths: list[Path], n_frames: int) -> Path:
-        """One file with all pictures. Raises MediaError where they are not n_frames."""
+        """Join segments.
+
+        Args:
+            paths: Files of the segments.
+            n_frames: Number of frames of all segments.
+
+        Returns:
+            One file with all frames.
+
+        Raises:
+            MediaError: The file has another number of frames.
+        """
         if len(paths) == 1:
             return paths[0]
         joined = self.work / f"picture{self.codec.picture_suffix}"
@@ -211,17 +257,22 @@ class Segments:
         _check_length(joined, n_frames)
         return joined
 
-    def _path(self, track_index: int) -> Path:
-        return self.work / f"segment-{track_index:05d}{self.codec.picture_suffix}"
+    def _path(self, number: int) -> Path:
+        return self.work / f"segment-{number:05d}{self.codec.picture_suffix}"
 
-    def _checkpoint(self, track_index: int) -> Path:
-        return self.work / f"segment-{track_index:05d}.json"
+    def _checkpoint_path(self, number: int) -> Path:
+        return self.work / f"segment-{number:05d}.json"
 
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What is known of a segment that is made: its first and after-last frame, what its pictures leave
-    behind, the checksum of its file."""
+    """Record of a finished segment.
+
+    Attributes:
+        frames: First and after-last frame.
+        state: State after the last frame.
+        sha256: Checksum of the file.
+    """
 
     frames: tuple[int, int]
     state: tuple[float, ...]
@@ -229,7 +280,7 @@ class _Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> _Checkpoint | None:
-        """The one in a file; None where there is none, or none that this version has written."""
+        """Read a checkpoint; None if there is none, or another version wrote it."""
         try:
             return read_object(path, cls, "") if path.exists() else None
         except PackageError:
@@ -237,16 +288,23 @@ class _Checkpoint:
 
 
 def _check_length(path: Path, n_frames: int) -> None:
-    """Raises MediaError where a file that was just made hasn't that many pictures."""
+    """Raises MediaError if a file that was just written has another number of frames."""
     n_found = len(frame_times(path))
     if n_found != n_frames:
         raise MediaError(
-            f"{path}: has {n_found} of {n_frames} pictures. Check the disk, and run the same command "
+            f"{path}: has {n_found} of {n_frames} frames. Check the disk, and run the same command "
             "again"
         )
 
 
 def segment_spans(n_frames: int) -> Iterator[tuple[int, int]]:
-    """First and after-last frame of each segment."""
+    """Divide frames into segments.
+
+    Args:
+        n_frames: Number of frames.
+
+    Yields:
+        First and after-last frame of each segment.
+    """
     for first in range(0, n_frames, SEGMENT_FRAMES):
         yield first, min(first + SEGMENT_FRAMES, n_frames)

@@ -1,10 +1,18 @@
-"""An identity and a line of sound -> a lip-synced video."""
+"""Lip-sync a fitted person to a recording: from the request to the finished file.
+
+speak               checks the request, loads the identity, moves the finished files into place
+  render_video      renders a request; `dub` calls it for each of its jobs
+    predict_motion    audio -> motion codes          app/avatar.py
+    make_frames       motion codes -> frames         app/composer/
+    Segments          frames -> encoded segments     app/resume.py
+    finish_video      segments + audio -> the file   app/output/finalize.py
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -14,8 +22,7 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.app.arrays import path_of, sound_path
-from talkhead.app.avatar import Avatar, load_avatar, predict_motion
+from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.checks import check_speak
 from talkhead.app.choices import MODES, OWN, check_choice
 from talkhead.app.composer.backgrounds import backgrounds_of
@@ -32,39 +39,52 @@ from talkhead.app.composer.head_view import View, out_of_range_message
 from talkhead.app.composer.source_clip import LONGER_S, SourceFootage, source_footage
 from talkhead.app.home.identities import Home
 from talkhead.app.home.scratch import scratch_folder
-from talkhead.app.output.finalize import OutputFacts, finish_video, signer_of, warn_old_subtitles
+from talkhead.app.output.finalize import (
+    OutputFacts,
+    ResolvedRequest,
+    finish_video,
+    warn_old_subtitles,
+)
 from talkhead.app.output.publish import publish_all
 from talkhead.app.output.subtitles import LineSubtitles, prepare_subtitles
 from talkhead.app.request import (
     NONE,
     OutputOptions,
     RenderRequest,
-    check_options,
-    keeps_alpha,
+    audio_path,
+    path_of,
+    speak_settings,
     srt_path,
 )
-from talkhead.app.resume import CODES, HEARD, Segments, _enter, _kept_codes
-from talkhead.device import resolve_device, set_threads
+from talkhead.app.resume import CODES, CODES_RECORD, Segments, enter_work_folder, read_kept_codes
+from talkhead.device import set_threads
 from talkhead.errors import TalkheadError
 from talkhead.identity import Manifest
 from talkhead.media import probe, scaled_size
-from talkhead.media.codecs import Codec
 from talkhead.progress import Progress, SilentProgress
-from talkhead.storage import (
-    make_folder,
-    sha256_of,
-    write_json,
-    write_tensors,
-)
+from talkhead.storage import make_folder, sha256_of, write_json, write_tensors
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
 if TYPE_CHECKING:
-    from talkhead.app.arrays import Sound
+    from typing_extensions import Unpack
+
+    from talkhead.app.request import Audio, SpeakKeywords
+
+FRAMES_REMEDY = "speak_frames gives the frames as arrays"
 
 
 @dataclass(frozen=True)
 class SpeakResult:
-    """The video that was made. picture: its size and frame rate, and where they come from."""
+    """The result of `speak`.
+
+    Attributes:
+        output_path: The video, or the folder of images.
+        identity: Name of the identity.
+        renderer: Name of the renderer.
+        n_frames: Number of frames.
+        duration_s: Length in seconds.
+        picture: Size and frame rate, with the reason for them.
+    """
 
     output_path: Path
     identity: str
@@ -75,223 +95,276 @@ class SpeakResult:
 
 
 def speak(
-    audio: Sound,
+    audio: Audio,
     *,
-    identity: str | Path | None = None,
+    identity: str | Path | Avatar | None = None,
     output: Path | str | None = None,
     mode: str = "paste",
-    renderer: str | None = None,
     options: OutputOptions | None = None,
-    device: str = "auto",
     home: Path | str | None = None,
-    work: Path | None = None,
     progress: Progress | None = None,
+    **settings: Unpack[SpeakKeywords],
 ) -> SpeakResult:
-    """A video of a fitted person saying what is in `audio`: any file with sound, or a waveform [n] or
-    [n, channels] with its samples a second, (waveform, 16000).
+    """Render a video in which a fitted person speaks a recording.
 
-    identity: a name, a package's folder, or None for the one fitted last. output: by default named
-    as the audio, in the current folder. mode: "paste" into the person's own footage, or "head" alone.
-    work: a folder to work in, which stays: the same call goes on there where it was interrupted; by
-    default one in the home folder, which goes. Raises TalkheadError with what to do about it.
+    Args:
+        audio: File with audio, or a pair (waveform, sample rate in Hz) with a waveform of shape
+            [n_samples] or [n_samples, channels], int16 or floats in [-1, 1].
+        identity: Name of an identity, folder of a package, or the result of `load_identity`. None:
+            the identity fitted last.
+        output: File to write. None: named after the audio, in the current folder.
+        mode: "paste" renders the lower face into the person's own footage, "head" the head alone.
+        options: Options of the output. None: the defaults.
+        home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
+        progress: Receives the progress. None: nothing is shown.
+        **settings: Any field of `OutputOptions`, in place of `options`, and
+            renderer (str): name of a fitted renderer, by default the identity's own;
+            device (str): "auto", "cpu", "cuda" or "cuda:N";
+            work (Path): folder for unfinished work. It is kept, and the same call resumes from it.
+            By default it is in the home folder, and removed.
+
+    Returns:
+        The path of the video and facts about it.
+
+    Raises:
+        TalkheadError: The request cannot be carried out. The message says what to change.
     """
-    progress, options = progress or SilentProgress(), options or OutputOptions()
-    store = Home.locate(home)
-    with ExitStack() as stack:
-        # Not beside output: a kill leaves the person's pictures.
-        scratch = stack.enter_context(scratch_folder(store)) if isinstance(audio, tuple) else None
-        path = sound_path(audio, scratch)
-        if output is None and scratch is not None:
-            raise TalkheadError("output: a waveform has no name. Say where the video is to go")
+    progress, store = progress or SilentProgress(), Home.locate(home)
+    asked = speak_settings(options, settings)
+    if isinstance(audio, tuple) and output is None:
+        raise TalkheadError("output: a waveform has no file name. Say where to write the video")
+    # Unfinished work contains images of the person, so it is never put beside the output.
+    with scratch_folder(store) if isinstance(audio, tuple) else nullcontext() as folder:
+        path = audio_path(audio, folder)
+        loaded = identity if isinstance(identity, Avatar) else None
         output = check_speak(
             path,
             None if output is None else path_of(output, "output", FRAMES_REMEDY),
-            identity=identity,
+            identity=loaded.package.path if loaded else identity,  # type: ignore[arg-type]
             mode=mode,
-            renderer=renderer,
-            options=options,
-            device=device,
+            renderer=asked.renderer,
+            options=asked.options,
+            device=asked.device,
             home=home,
         )
-        set_threads()
-        person = load_avatar(store.load(identity), renderer, resolve_device(device))
-        scratch = scratch or stack.enter_context(scratch_folder(store))
-        line = RenderRequest(
-            path, make_folder(scratch / "finished") / output.name, mode, options=options
-        )
-        n_frames, duration_s = render_video(
-            person, line, work or scratch / "line", store.path, progress
-        )
-        if not srt_path(line.output).exists():
-            warn_old_subtitles(output, progress)
-        picture = _picture(line, person.package.manifest)
-        publish_all(line.output.parent, output)
-    return SpeakResult(output, person.name, person.renderer_name, n_frames, duration_s, picture)
-
-
-FRAMES_REMEDY = "speak_frames gives pictures as arrays"
+        avatar = _loaded(identity, asked.renderer, asked.device, home)
+        with scratch_folder(store) as scratch:
+            finished = make_folder(scratch / "finished") / output.name
+            request = RenderRequest(path, finished, mode, options=asked.options)
+            work = asked.work or scratch / "line"
+            n_frames, duration_s = render_video(avatar, request, work, store.path, progress)
+            if not srt_path(finished).exists():
+                warn_old_subtitles(output, progress)
+            picture = _picture(request, avatar.package.manifest)
+            publish_all(finished.parent, output)
+    return SpeakResult(output, avatar.name, avatar.renderer_name, n_frames, duration_s, picture)
 
 
 def speak_frames(
-    audio: Sound,
+    audio: Audio,
     *,
-    identity: str | Path | None = None,
+    identity: str | Path | Avatar | None = None,
     mode: str = "paste",
     renderer: str | None = None,
     device: str = "auto",
     home: Path | str | None = None,
 ) -> Generator[UInt8, None, None]:
-    """The pictures of a person saying what is in `audio`, one after the other as arrays [H, W, 3]
-    uint8 RGB, 25 a second; no file is written.
+    """Render the frames of a person speaking a recording as arrays, without writing a file.
 
-    They bear no mark that they are synthetic: say so where they are shown. The parameters are those of
-    `speak`; mode "head" is over the person's own background. Raises TalkheadError at once.
+    The frames carry no mark that they are synthetic: say so where they are shown.
+
+    Args:
+        audio: As for `speak`.
+        identity: As for `speak`.
+        mode: "paste", or "head" for the head over the person's own background.
+        renderer: Name of a fitted renderer. None: the identity's own.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        home: Folder of the identities.
+
+    Returns:
+        A generator of frames [H, W, 3], uint8 RGB, at 25 frames per second.
+
+    Raises:
+        TalkheadError: The request cannot be carried out; raised by the call itself.
     """
     check_choice("mode", mode, MODES)
-    store = Home.locate(home)
-    set_threads()
-    person = load_avatar(store.load(identity), renderer, resolve_device(device))
-    with scratch_folder(store) as scratch:
-        codes = predict_motion(sound_path(audio, scratch), person.ears, person.predictor)
+    avatar = _loaded(identity, renderer, device, home)
+    with scratch_folder(Home.locate(home)) as scratch:
+        codes = predict_motion(audio_path(audio, scratch), avatar.encoder, avatar.predictor)
     if mode == "paste":
-        return pasted_line(person.renderer, person.idle, codes)
-    behind = backgrounds_of(OWN, own_background(person.idle), len(codes))
-    return HeadFrameRenderer(person.renderer, person.idle, codes, behind).frames(0, len(codes))
+        return pasted_line(avatar.renderer, avatar.idle, codes)
+    backgrounds = backgrounds_of(OWN, own_background(avatar.idle), len(codes))
+    frames = HeadFrameRenderer(avatar.renderer, avatar.idle, codes, backgrounds)
+    return frames.frames(0, len(codes))
 
 
-def _picture(line: RenderRequest, manifest: Manifest) -> str:
-    """Size and frame rate of a finished line, and why they are these."""
-    width, height = _size(line.output)
+def render_video(
+    avatar: Avatar, request: RenderRequest, work: Path, home: Path, progress: Progress
+) -> tuple[int, float]:
+    """Render a request to its output, resuming from what is in its work folder.
+
+    Args:
+        avatar: The person.
+        request: What to render.
+        work: Folder of this request alone. It may contain the work of an interrupted call; it is
+            kept.
+        home: Folder of the identities, with the signing key.
+        progress: Receives the progress.
+
+    Returns:
+        Number of frames, and length in seconds.
+
+    Raises:
+        TalkheadError: The request cannot be carried out.
+    """
+    resolved = ResolvedRequest.of(request, home)  # refuses before the work, not after it
+    enter_work_folder(work, avatar, request)
+    footage = _source(avatar, request, home, progress)
+    n_codes = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
+    codes = _motion(avatar, request.audio, n_codes, work, progress)
+    if warning := coverage_warning(codes, avatar.idle):
+        progress.message(warning)
+    frames = make_frames(avatar, resolved, codes, footage, progress)
+    subtitles = _subtitles(request, frames, work, progress)
+    captions, srt = (None, None) if subtitles is None else (subtitles.captions, subtitles.srt)
+    segments = Segments(work, resolved.codec, request.options, captions)
+    picture = segments.joined(segments.render(frames, progress), len(frames))
+    facts = OutputFacts(
+        avatar.name, len(frames), frames.frame_rate, avatar.package.manifest.consent
+    )
+    finish_video(picture, resolved, facts, srt)
+    if subtitles is None:
+        warn_old_subtitles(request.output, progress)
+    return len(frames), facts.length_s
+
+
+def make_frames(
+    avatar: Avatar,
+    resolved: ResolvedRequest,
+    codes: Float32,
+    footage: SourceFootage | None,
+    progress: Progress,
+) -> FrameRenderer:
+    """Make the renderer of a request's frames; no frame is rendered yet.
+
+    Args:
+        avatar: The person.
+        resolved: The request.
+        codes: Motion codes [F, K] at 25 per second.
+        footage: Footage whose timeline is kept. None: the idle clip is played.
+        progress: Receives a warning if the head cannot be turned or scaled as far as requested.
+
+    Returns:
+        Frames of the footage, of the idle clip, or of the head alone.
+
+    Raises:
+        TalkheadError: The background cannot be read.
+    """
+    request, options = resolved.request, resolved.request.options
+    if footage is not None:
+        return PasteFrameRenderer(avatar.renderer, footage, footage.codes(codes))
+    if request.mode == "paste":
+        return PasteFrameRenderer(avatar.renderer, IdleFootage(avatar.idle), codes)
+    backgrounds = None
+    if not resolved.keeps_alpha:
+        backgrounds = backgrounds_of(options.background, own_background(avatar.idle), len(codes))
+    view = View(options.yaw, options.pitch, options.zoom)
+    if warning := out_of_range_message(avatar.idle, view):
+        progress.message(warning)
+    return HeadFrameRenderer(avatar.renderer, avatar.idle, codes, backgrounds, view)
+
+
+def _loaded(
+    identity: str | Path | Avatar | None,
+    renderer: str | None,
+    device: str,
+    home: Path | str | None,
+) -> Avatar:
+    """Load an identity, unless it is loaded already."""
+    if not isinstance(identity, Avatar):
+        return load_identity(identity, renderer=renderer, device=device, home=home)
+    if renderer is not None or device != "auto":
+        raise TalkheadError(
+            "renderer and device: a loaded identity has its own. Give them to load_identity"
+        )
+    set_threads()
+    return identity
+
+
+def _source(
+    avatar: Avatar, request: RenderRequest, home: Path, progress: Progress
+) -> SourceFootage | None:
+    """Prepare the footage whose timeline is kept, if any."""
+    if request.source is None:
+        return None
+    footage = source_footage(avatar.package, request.source, home, progress)
+    length_s = float(len(footage) / footage.frame_rate)
+    audio_s = media.probe(request.audio).duration_s
+    if audio_s > length_s + LONGER_S:
+        raise TalkheadError(
+            f"{request.audio}: lasts {audio_s:.2f} s, the video whose timeline is kept {length_s:.2f} s. "
+            "Shorten the audio, or leave out the timeline"
+        )
+    return footage
+
+
+def _motion(
+    avatar: Avatar, audio: Path, n_frames: int | None, work: Path, progress: Progress
+) -> Float32:
+    """Predict motion codes [F, K] at 25 per second, or read those kept in the work folder."""
+    path = work / CODES
+    with progress.step("Predicting motion", total=1) as step:
+        kept = read_kept_codes(path, avatar.idle.face.n_codes, n_frames)
+        if kept is not None:
+            step.skip("predicted before")
+            return kept
+        codes = predict_motion(audio, avatar.encoder, avatar.predictor, n_frames)
+        codes = codes.astype(np.float32)
+        write_tensors(path, {"codes": torch.from_numpy(codes)})
+        write_json(work / CODES_RECORD, {"sha256": sha256_of(path)})
+        step.advance()
+    return codes
+
+
+def _subtitles(
+    request: RenderRequest, frames: FrameRenderer, work: Path, progress: Progress
+) -> LineSubtitles | None:
+    """Make the subtitles of a request, if it asks for any."""
+    if request.options.subtitles == NONE:
+        return None
+    width, height = frames.size
+    if request.options.height is not None:
+        width, height = scaled_size(width, height, request.options.height)
+    with progress.step("Making subtitles", total=1) as step:
+        length_s = float(len(frames) / frames.frame_rate)
+        made = prepare_subtitles(request.audio, request.options, work, (width, height), length_s)
+        step.advance()
+    if made is not None and made.note:
+        progress.message(made.note)
+    return made
+
+
+def _picture(request: RenderRequest, manifest: Manifest) -> str:
+    """Describe the size and frame rate of a finished video, and the reason for them."""
+    width, height = _size(request.output)
     source = manifest.source
-    if line.mode == "head":
-        size = f"the head alone, cut out of {source.width}x{source.height}"
+    if request.mode == "head":
+        size = f"the head alone, cropped from {source.width}x{source.height}"
     else:
         size = f"as the footage, {source.width}x{source.height}"
-    if line.options.height is not None:
-        size += f", scaled to the height of {line.options.height}"
-    rate = f"{FRAME_RATE} frames a second, as all that is made"
+    if request.options.height is not None:
+        size += f", scaled to height {request.options.height}"
+    rate = f"{FRAME_RATE} frames per second, as every output"
     if round(source.frame_rate, 2) != FRAME_RATE:
         rate += f"; the footage has {source.frame_rate:.4g}"
     return f"{width}x{height} ({size}), {rate}"
 
 
 def _size(output: Path) -> tuple[int, int]:
-    """Width and height of a finished video, or of a folder of PNG images."""
+    """Read the width and height of a finished video, or of a folder of PNG images."""
     if not output.is_dir():
         info = probe(output)
         return info.width, info.height
     with next(output.glob("*.png")).open("rb") as image:
         width, height = struct.unpack(">16x2I", image.read(24))  # PNG specification, 11.2.2
     return width, height
-
-
-def render_video(
-    person: Avatar, line: RenderRequest, work: Path, home: Path, progress: Progress
-) -> tuple[int, float]:
-    """Make line.output; the number of its frames and its seconds.
-
-    work: the line's own folder, which may hold what an interrupted call has made of it; it stays.
-    home: where the signing key lies. Raises TalkheadError.
-    """
-    codec = check_options(line.options, line.output, line.mode)
-    if line.options.provenance:
-        signer_of(line.options, home)  # what is missing shows before the work, not after it
-    _enter(work, person, line)
-    footage = _source(person, line, home, progress)
-    n_heard = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
-    codes = _heard(person, line.audio, n_heard, work, progress)
-    if told := coverage_warning(codes, person.idle):
-        progress.message(told)
-    shot = _shot(person, line, codec, codes, footage, progress)
-    subtitles = _subtitled(line, shot, work, progress)
-    segments = Segments(
-        work, codec, line.options, None if subtitles is None else subtitles.captions
-    )
-    picture = segments.joined(segments.render(shot, progress), len(shot))
-    facts = OutputFacts(
-        person.name,
-        line.mode,
-        len(shot),
-        shot.frame_rate,
-        person.package.manifest.consent,
-        home,
-    )
-    srt = None if subtitles is None else subtitles.srt
-    finish_video(picture, line.audio, line.output, line.options, facts, srt)
-    if subtitles is None:
-        warn_old_subtitles(line.output, progress)
-    return len(shot), facts.length_s
-
-
-def _source(
-    person: Avatar, line: RenderRequest, home: Path, progress: Progress
-) -> SourceFootage | None:
-    """The footage whose timeline the line keeps."""
-    if line.source is None:
-        return None
-    footage = source_footage(person.package, line.source, home, progress)
-    length_s = float(len(footage) / footage.frame_rate)
-    sound_s = media.probe(line.audio).duration_s
-    if sound_s > length_s + LONGER_S:
-        raise TalkheadError(
-            f"{line.audio}: lasts {sound_s:.2f} s, the video whose timeline is kept {length_s:.2f} s. "
-            "Shorten the sound, or leave out the timeline"
-        )
-    return footage
-
-
-def _heard(
-    person: Avatar, audio: Path, n_frames: int | None, work: Path, progress: Progress
-) -> Float32:
-    """Motion codes [F, K] at 25 a second, kept in the work folder. n_frames: None is the sound's."""
-    path = work / CODES
-    with progress.step("Listening", total=1) as step:
-        kept = _kept_codes(path, person.idle.face.n_codes, n_frames)
-        if kept is not None:
-            step.skip("heard before")
-            return kept
-        codes = predict_motion(audio, person.ears, person.predictor, n_frames).astype(np.float32)
-        write_tensors(path, {"codes": torch.from_numpy(codes)})
-        write_json(work / HEARD, {"sha256": sha256_of(path)})
-        step.advance()
-    return codes
-
-
-def _shot(
-    person: Avatar,
-    line: RenderRequest,
-    codec: Codec,
-    codes: Float32,
-    footage: SourceFootage | None,
-    progress: Progress,
-) -> FrameRenderer:
-    """The line's pictures, none of which is made yet."""
-    if footage is not None:
-        return PasteFrameRenderer(person.renderer, footage, footage.codes(codes))
-    if line.mode == "paste":
-        return PasteFrameRenderer(person.renderer, IdleFootage(person.idle), codes)
-    options, behind = line.options, None
-    view = View(options.yaw, options.pitch, options.zoom)
-    if not keeps_alpha(options, codec, line.mode):
-        behind = backgrounds_of(options.background, own_background(person.idle), len(codes))
-    if told := out_of_range_message(person.idle, view):
-        progress.message(told)
-    return HeadFrameRenderer(person.renderer, person.idle, codes, behind, view)
-
-
-def _subtitled(
-    line: RenderRequest, shot: FrameRenderer, work: Path, progress: Progress
-) -> LineSubtitles | None:
-    """The line's subtitles, if any are wanted."""
-    if line.options.subtitles == NONE:
-        return None
-    width, height = shot.size
-    if line.options.height is not None:
-        width, height = scaled_size(width, height, line.options.height)
-    with progress.step("Subtitling", total=1) as step:
-        length_s = float(len(shot) / shot.frame_rate)
-        made = prepare_subtitles(line.audio, line.options, work, (width, height), length_s)
-        step.advance()
-    if made is not None and made.note:
-        progress.message(made.note)
-    return made

@@ -28,7 +28,7 @@ def measure_speed_of_avatar(person: Avatar) -> tuple[float, float]:
     listening, reading the footage, rendering and encoding; what is loaded once doesn't count."""
     with as_file(files("talkhead.samples") / "line.wav") as line:
         start = time.perf_counter()
-        codes = predict_motion(line, person.ears, person.predictor)
+        codes = predict_motion(line, person.encoder, person.predictor)
         heard_s = (time.perf_counter() - start) / len(codes)
     made_s = _made_s(person, codes)
     return 1.0 / _pasted_s(person, codes), 1.0 / (FRAME_RATE * (heard_s + made_s))

@@ -1,4 +1,32 @@
-"""talkhead: from a minute of footage of a person, a head that says anything in sync."""
+"""Turn one minute of video of a person into a talking head that lip-syncs to any audio.
+
+    from talkhead import fit, load_identity, speak
+
+    fit("anna.mp4")                                        # once per person, minutes on a CPU
+    speak("line.wav")                                      # writes line.mp4
+
+    anna = load_identity("anna")                           # loaded once, used for many lines
+    speak("line.wav", identity=anna, subtitles="burn", transcript="line.txt")
+
+Functions:
+    fit: Fit an identity to a video of a person.
+    speak: Render a video in which a fitted person speaks a recording.
+    speak_frames: The same, as an iterator of arrays.
+    dub: Render many lines of many people from a table, resumably.
+    evaluate: Compare an identity with held-out footage, and write a report.
+    evaluate_pair: Compare any two videos of a face.
+    load_identity: Load an identity, to be used for many lines.
+    load_encoder: Load a speech encoder by name.
+
+Options: FitOptions, OutputOptions (of speak and dub), DubOptions, EvaluateOptions.
+
+Results: FitResult, SpeakResult, DubResult, EvaluateResult, and Avatar, a loaded identity.
+
+Errors: every function raises TalkheadError, or FootageError, MediaError or PackageError, which derive
+from it, with a message that says what to change.
+
+Everything is imported on first use: `import talkhead` does not load PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +37,12 @@ from talkhead.lazy import lazy_attributes
 
 __version__ = "0.1.0"
 __all__ = [
+    "Avatar",
     "DubOptions",
     "DubResult",
     "EvaluateOptions",
     "EvaluateResult",
+    "FitOptions",
     "FitResult",
     "FootageError",
     "MediaError",
@@ -24,31 +54,39 @@ __all__ = [
     "evaluate",
     "evaluate_pair",
     "fit",
+    "load_encoder",
+    "load_identity",
     "speak",
     "speak_frames",
 ]
 
-if TYPE_CHECKING:  # for editors and type checkers; when run, see __getattr__
+if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
+    from talkhead.app.avatar import Avatar, load_identity
     from talkhead.app.dub import DubOptions, DubResult, dub
     from talkhead.app.evaluate import EvaluateResult, evaluate, evaluate_pair
     from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
     from talkhead.app.fit import FitResult, fit
+    from talkhead.app.options import FitOptions
     from talkhead.app.request import OutputOptions
     from talkhead.app.speak import SpeakResult, speak, speak_frames
+    from talkhead.encoder.registry import load_encoder
 else:
     __getattr__ = lazy_attributes(
         __name__,
         {
+            "talkhead.app.avatar": ("Avatar", "load_identity"),
             "talkhead.app.dub": ("DubOptions", "DubResult", "dub"),
             "talkhead.app.evaluate": ("EvaluateResult", "evaluate", "evaluate_pair"),
             "talkhead.app.evaluation.evaluate_identity": ("EvaluateOptions",),
             "talkhead.app.fit": ("FitResult", "fit"),
+            "talkhead.app.options": ("FitOptions",),
             "talkhead.app.request": ("OutputOptions",),
             "talkhead.app.speak": ("SpeakResult", "speak", "speak_frames"),
+            "talkhead.encoder.registry": ("load_encoder",),
         },
     )
 
 
 def __dir__() -> list[str]:
-    """What there is, imported or not."""
+    """List all names, whether they are imported yet or not."""
     return sorted({*globals(), *__all__})

@@ -25,12 +25,15 @@ MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 100
 # Of talkhead/__init__, which imports them for type checkers alone:
 LAZY_DOORS = {
+    "talkhead.app.avatar",
     "talkhead.app.dub",
     "talkhead.app.evaluate",
     "talkhead.app.fit",
     "talkhead.app.evaluation.evaluate_identity",
+    "talkhead.app.options",
     "talkhead.app.request",
     "talkhead.app.speak",
+    "talkhead.encoder.registry",
 }
 FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from talkhead.app.choices import MAX_SEED
+from talkhead.app.choices import DEFAULT_RENDERER, MAX_SEED
 from talkhead.app.cli.console import print_line
 from talkhead.app.cli.console import show as show_result
 from talkhead.app.cli.options import (
@@ -21,12 +22,13 @@ from talkhead.app.cli.options import (
     loading,
     make_progress_for,
 )
-from talkhead.encoder.registry import ENCODERS, WEIGHTS_SUFFIX
+from talkhead.app.options import FitOptions
+from talkhead.encoder.registry import DEFAULT_ENCODER, ENCODERS, WEIGHTS_SUFFIX
 from talkhead.renderers.registry import RENDERERS
 
 
 class Preset(str, Enum):
-    """How much work a fit may be."""
+    """Values of --preset."""
 
     preview = "preview"
     standard = "standard"
@@ -34,16 +36,16 @@ class Preset(str, Enum):
 
 
 def fit(
-    video: Annotated[Path, typer.Option("--video", help="Footage of the person, with sound.")],
+    video: Annotated[Path, typer.Option("--video", help="Video of the person, with audio.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="The identity's name. (default: the video's)")
+        str | None, typer.Option("--name", help="Name of the identity. (default: the video's)")
     ] = None,
     preset: Annotated[
         Preset, typer.Option("--preset", help="How long to train; high is slowest and best.")
     ] = Preset.standard,
     renderer: Annotated[
         str | None,
-        typer.Option("--renderer", help=f"{', '.join(RENDERERS)}. (default: gaussian)"),
+        typer.Option("--renderer", help=f"{', '.join(RENDERERS)}. (default: {DEFAULT_RENDERER})"),
     ] = None,
     encoder: Annotated[
         str,
@@ -51,7 +53,7 @@ def fit(
             "--encoder",
             help=f"Speech encoder: {', '.join(ENCODERS)}, or a {WEIGHTS_SUFFIX} file of weights.",
         ),
-    ] = "pase",
+    ] = DEFAULT_ENCODER,
     device: DeviceOption = "auto",
     home: HomeOption = None,
     seed: Annotated[
@@ -61,7 +63,7 @@ def fit(
         str | None,
         typer.Option(
             "--consent",
-            help="Who agreed to what; stored with the identity, and said in its videos.",
+            help="Statement of consent; stored with the identity, and stated in its videos.",
         ),
     ] = None,
     yes: Annotated[
@@ -72,27 +74,32 @@ def fit(
     ] = False,
     min_face: Annotated[
         float,
-        typer.Option("--min-face", min=0.0, max=1.0, help="Share of frames that need a face."),
+        typer.Option(
+            "--min-face",
+            min=0.0,
+            max=1.0,
+            help="Share of the frames in which a face must be found.",
+        ),
     ] = 0.8,
     speech_check: Annotated[
         bool,
         typer.Option(
-            "--speech-check/--no-speech-check", help="Refuse footage in which nobody speaks."
+            "--speech-check/--no-speech-check", help="Refuse footage with hardly any speech."
         ),
     ] = True,
     wait: Annotated[
         bool,
         typer.Option(
             "--wait/--no-wait",
-            help="Where another process fits an identity of this name: wait for it, or refuse.",
+            help="If another process fits an identity of this name: wait for it, or refuse.",
         ),
     ] = True,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Learn a person from footage: makes an identity that can speak.
+    """Fit an identity to a video of a person.
 
-    Interrupted at any moment, the same command goes on where it stopped.
+    If interrupted, the same command resumes where it stopped.
 
     [bold]Examples[/bold]
 
@@ -105,41 +112,40 @@ def fit(
     from talkhead.app import checks
     from talkhead.app.home.identities import name_from_video
 
-    chosen: dict[str, Any] = {"preset": preset.value, "encoder": encoder, "device": device}
-    chosen |= {"home": home, "seed": seed, "min_face": min_face}
-    if renderer is not None:
-        chosen["renderer"] = renderer
-    checks.check_fit(video, name, **chosen)
+    options = FitOptions(
+        preset=preset.value,
+        renderer=renderer or DEFAULT_RENDERER,
+        encoder=encoder,
+        seed=seed,
+        consent=consent,
+        use_all_frames=use_all_frames,
+        min_face=min_face,
+        check_speech=speech_check,
+        wait=wait,
+    )
+    checks.check_fit(video, name, device=device, home=home)
     if consent is None and not yes and sys.stdin.isatty():
-        consent = _ask_consent()
+        options = replace(options, consent=_ask_consent())
     progress = make_progress_for(as_json, quiet)
     with loading(progress):
         from talkhead.app.fit import fit as run
-    result = run(
-        video,
-        name=name,
-        consent=consent,
-        use_all_frames=use_all_frames,
-        check_speech=speech_check,
-        wait=wait,
-        progress=progress,
-        **chosen,
-    )
+    result = run(video, name=name, options=options, device=device, home=home, progress=progress)
     show_result(result, as_json)
     if not quiet and not as_json:
-        elsewhere = f" --home {shlex.quote(str(home))}" if home is not None else ""
-        name = name or name_from_video(video)
-        print_line("", sys.stderr)
-        print_line(
-            f"Next: talkhead speak --audio LINE.wav --identity {name}{elsewhere}", sys.stderr
-        )
+        _print_next_step(name or name_from_video(video), home)
+
+
+def _print_next_step(name: str, home: Path | None) -> None:
+    elsewhere = f" --home {shlex.quote(str(home))}" if home is not None else ""
+    print_line("", sys.stderr)
+    print_line(f"Next: talkhead speak --audio LINE.wav --identity {name}{elsewhere}", sys.stderr)
 
 
 def _ask_consent() -> str | None:
-    """The statement that a person at the terminal types, if any."""
+    """Ask at the terminal for a statement of consent; None if none is given."""
     question = (
-        "Who is seen in the footage, and how did they agree to this? It is stored with the identity "
-        "and said in its videos (Enter: say nothing)"
+        "Who is shown in the footage, and how did they consent? The statement is stored with the "
+        "identity and stated in its videos (Enter: none)"
     )
     answer = typer.prompt(question, default="", show_default=False, err=True)
     return str(answer).strip() or None

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from talkhead.app.request import Option, declared_options
+from talkhead.app.options import Option
+from talkhead.app.request import declared_options
 
 if TYPE_CHECKING:
     from talkhead.progress import Progress

@@ -8,11 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from talkhead.app.choices import DEFAULT_PRESET
+from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER
 from talkhead.app.dubbing.job import FIT, SPEAK, Task
 from talkhead.app.dubbing.table import FindIdentity, Row
 from talkhead.app.home.identities import (
-    DEFAULT_RENDERER,
     Home,
     name_from_video,
     package_fingerprint,

@@ -18,8 +18,9 @@ from typing import Any
 from talkhead.app import request
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
 from talkhead.app.dubbing.table_formats import PLACEHOLDER, column_name, records
+from talkhead.app.options import Option
 from talkhead.app.output.finalize import output_files
-from talkhead.app.request import Option, OutputOptions, check_options, declared_options, named_files
+from talkhead.app.request import OutputOptions, check_options, declared_options, named_files
 from talkhead.errors import TalkheadError
 from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file, expanded, explain_os_error

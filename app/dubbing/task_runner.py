@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talkhead.app.choices import DEFAULT_PRESET
+from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER
 from talkhead.app.dubbing.job import FIT, PACKAGE, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
-from talkhead.app.home.identities import DEFAULT_RENDERER, Home, package_fingerprint
+from talkhead.app.home.identities import Home, package_fingerprint
 from talkhead.identity import MANIFEST_NAME
 from talkhead.progress import Progress, Step
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from talkhead import media
-from talkhead.app.avatar import VERSION
+from talkhead.app.avatar import ENCODER_VERSION_KEY
 from talkhead.app.composer.idle_clip import save_idle
 from talkhead.app.home.identities import QUALITY, SHEET, Home
 from talkhead.app.workspace import MOTION
@@ -125,7 +125,7 @@ def make_person(home: Home, dataset: IdentityDataset, work: Path) -> IdentityPac
                     info.height,
                     info.frame_rate,
                 ),
-                encoder=EncoderPart(ENCODER, {VERSION: load_encoder(ENCODER).version}),
+                encoder=EncoderPart(ENCODER, {ENCODER_VERSION_KEY: load_encoder(ENCODER).version}),
                 predictor=FittedPart("predictor.safetensors", asdict(PREDICTOR)),
                 renderers=parts,
                 default_renderer="gaussian",

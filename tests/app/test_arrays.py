@@ -10,9 +10,9 @@ import pytest
 from tiny import LINE
 
 from talkhead import media
-from talkhead.app.arrays import sound_path
 from talkhead.app.evaluate import evaluate, evaluate_pair
 from talkhead.app.fit import FitResult, fit
+from talkhead.app.request import audio_path
 from talkhead.app.speak import speak, speak_frames
 from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE
@@ -27,31 +27,31 @@ def test_a_waveform_becomes_a_file(tmp_path: Path, kind: str, channels: int) -> 
     waveform = (scale * WAVEFORM).astype(kind)
     if channels == 2:
         waveform = np.stack([waveform, waveform], axis=1)
-    path = sound_path((waveform, SAMPLE_RATE), tmp_path)
+    path = audio_path((waveform, SAMPLE_RATE), tmp_path)
     assert path.parent == tmp_path and media.probe(path).audio_channels == channels
     assert np.abs(media.read_audio(path) - WAVEFORM).max() < 1e-3
-    assert sound_path("a.wav", tmp_path) == Path("a.wav")
+    assert audio_path("a.wav", tmp_path) == Path("a.wav")
 
 
 @pytest.mark.parametrize(
     ("sound", "words"),
     [
-        (WAVEFORM, r"give the path of a file, no ndarray.*\(waveform, sample_rate\)"),
+        (WAVEFORM, r"give the path of a file, not ndarray.*\(waveform, sample_rate\)"),
         ((WAVEFORM,), "give a pair"),
-        ((WAVEFORM, 0), "a rate of 0 samples"),
-        ((WAVEFORM, "16k"), "a rate of '16k' samples"),
-        ((SAMPLE_RATE, WAVEFORM), "a rate of array"),
-        ((np.zeros((0,), np.float32), SAMPLE_RATE), r"shape \(0,\) is none"),
-        ((np.zeros((2, 3, 4)), SAMPLE_RATE), r"shape \(2, 3, 4\) is none"),
-        ((np.zeros(9, np.int32), SAMPLE_RATE), "type int32 are unclear"),
-        ((np.array(["a"]), SAMPLE_RATE), "are unclear"),
-        ((np.array([np.nan]), SAMPLE_RATE), "no numbers"),
-        (3, "no int"),
+        ((WAVEFORM, 0), "a sample rate of 0 is"),
+        ((WAVEFORM, "16k"), "a sample rate of '16k' is"),
+        ((SAMPLE_RATE, WAVEFORM), "a sample rate of array"),
+        ((np.zeros((0,), np.float32), SAMPLE_RATE), r"shape \(0,\) is not a waveform"),
+        ((np.zeros((2, 3, 4)), SAMPLE_RATE), r"shape \(2, 3, 4\) is not a waveform"),
+        ((np.zeros(9, np.int32), SAMPLE_RATE), "type int32 are not supported"),
+        ((np.array(["a"]), SAMPLE_RATE), "are not supported"),
+        ((np.array([np.nan]), SAMPLE_RATE), "not finite"),
+        (3, "not int"),
     ],
 )
 def test_what_is_no_sound_is_told(tmp_path: Path, sound: Any, words: str) -> None:
     with pytest.raises(TalkheadError, match=rf"(?s)audio: .*{words}"):
-        sound_path(sound, tmp_path)
+        audio_path(sound, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -69,7 +69,7 @@ def test_arrays_where_files_are_wanted(tmp_path: Path) -> None:
 
 def test_speaking_a_waveform(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     sound = media.read_audio(LINE)[:8_000], SAMPLE_RATE
-    with pytest.raises(TalkheadError, match="output: a waveform has no name"):
+    with pytest.raises(TalkheadError, match="output: a waveform has no file name"):
         speak(sound, home=home)
     result = speak(sound, output=tmp_path / "a.mp4", home=home, device="cpu")
     assert result.n_frames == 12 and result.output_path == tmp_path / "a.mp4"

@@ -18,8 +18,8 @@ from talkhead.identity import IdentityPackage
     ("codes", "message"),
     [
         ((11, 11, 11), ""),
-        ((12, 11, 11), "12 in the head, 11 in the face, 11 in the predictor"),
-        ((11, 11, 9), "11 in the head, 11 in the face, 9 in the predictor"),
+        ((12, 11, 11), "12 in the renderer, 11 in the face, 11 in the predictor"),
+        ((11, 11, 9), "11 in the renderer, 11 in the face, 9 in the predictor"),
     ],
 )
 def test_parts_of_one_person_have_codes_of_one_length(

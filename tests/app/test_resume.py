@@ -178,7 +178,7 @@ def test_a_damaged_record_in_a_folder_of_others_is_left_alone(
     work.mkdir()
     (work / "line.json").write_bytes(b"[" * 100_000)
     (work / "diary.txt").write_text("dear diary")
-    with pytest.raises(TalkheadError, match="theirs: holds files of others"):
+    with pytest.raises(TalkheadError, match="theirs: contains other files"):
         render_video(
             person, RenderRequest(audio, tmp_path / "out.mp4"), work, tmp_path, SilentProgress()
         )
@@ -191,7 +191,7 @@ def test_pictures_that_are_missing_after_joining_are_told(
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
     monkeypatch.setattr(lines, "join_segments", lambda paths, out: join_segments(paths[1:], out))
     output = tmp_path / "out.mp4"
-    with pytest.raises(MediaError, match="has 20 of 30 pictures"):
+    with pytest.raises(MediaError, match="has 20 of 30 frames"):
         render_video(
             person, RenderRequest(audio, output), tmp_path / "work", tmp_path, SilentProgress()
         )
@@ -222,9 +222,9 @@ def test_a_line_starts_few_programs(
 def test_a_long_sound_is_decoded_each_time_and_heard_alike(
     person: Avatar, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = predict_motion(audio, person.ears, person.predictor)
+    kept = predict_motion(audio, person.encoder, person.predictor)
     monkeypatch.setattr(person_module, "MAX_BUFFERED_S", 0.0)
-    assert np.array_equal(predict_motion(audio, person.ears, person.predictor), kept)
+    assert np.array_equal(predict_motion(audio, person.encoder, person.predictor), kept)
 
 
 def test_picture_and_sound_end_together(
@@ -257,7 +257,7 @@ def test_subtitles_of_before_are_told_of_and_stay(
     old.write_text("of before")
     render_video(person, line, tmp_path / "work", tmp_path, Listening())
     assert old.read_text() == "of before"
-    assert told == [f"{old}: was there before, and players show it. Remove it if it is old"]
+    assert told == [f"{old}: existed before, and players show it. Remove it if it is out of date"]
 
 
 def test_work_on_another_line_is_thrown_away(
@@ -328,7 +328,7 @@ def test_killed_while_others_work_is_thrown_away(
     with monkeypatch.context() as patch, pytest.raises(Kill):
         patch.setattr(lines, "remove", die)
         render_video(person, replace(line, mode="head"), work, tmp_path, SilentProgress())
-    assert (work / lines.LINE).exists()
+    assert (work / lines.REQUEST).exists()
     for again in (line, replace(line, mode="head")):
         counting = Counting()
         render_video(person, again, work, tmp_path, counting)
@@ -345,7 +345,7 @@ def test_folders_of_others_are_left_alone(
     if content is not None:
         (others / "line.json").write_text(content)
     before = sorted(path.name for path in others.iterdir())
-    with pytest.raises(TalkheadError, match="holds files of others"):
+    with pytest.raises(TalkheadError, match="contains other files"):
         render_video(person, line, others, tmp_path, SilentProgress())
     assert sorted(path.name for path in others.iterdir()) == before
 

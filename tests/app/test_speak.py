@@ -75,7 +75,7 @@ def test_a_folder_of_images_is_not_replaced_with_the_sound_in_it(tmp_path: Path)
 def test_what_can_not_be_written_is_told_before_the_work(tmp_path: Path, audio: Path) -> None:
     srt = tmp_path / "line.srt"
     srt.write_text("by hand")
-    with pytest.raises(TalkheadError, match=r"line.srt: was there before"):
+    with pytest.raises(TalkheadError, match=r"line.srt: existed before"):
         speak(audio, output=tmp_path / "line.mp4", options=OutputOptions(subtitles="srt"))
     assert srt.read_text() == "by hand"
     assert "the path is no UTF-8" in refusal(audio, tmp_path / os.fsdecode(b"caf\xe9.mp4"))

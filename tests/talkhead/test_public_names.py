@@ -7,10 +7,16 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
+
+import pytest
 
 import talkhead
+from talkhead.app.options import FitKeywords, FitOptions, fit_options
+from talkhead.app.request import OutputOptions, SpeakKeywords, speak_settings
 
 COMMANDS = ("dub", "evaluate", "evaluate_pair", "fit", "speak", "speak_frames")
+KEYWORDS = {"fit": (FitKeywords, FitOptions), "speak": (SpeakKeywords, OutputOptions)}
 
 
 def test_every_name_is_listed_and_is_there() -> None:
@@ -44,3 +50,32 @@ def test_importing_it_is_light_and_wrong_names_are_told() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "False TalkheadError True", "720", "[]"]
+
+
+def test_keywords_are_the_fields_of_the_options() -> None:
+    """With their types: what editors offer for `fit(...)` and `speak(...)`."""
+    for function, (keywords, options) in KEYWORDS.items():
+        hints = get_type_hints(keywords)
+        own = {"renderer", "device", "work"} if function == "speak" else set()
+        fields = {name: hint for name, hint in hints.items() if name not in own}
+        assert fields == get_type_hints(options), function
+        parameters = inspect.signature(getattr(talkhead, function)).parameters
+        assert not set(hints) & set(parameters)
+        with pytest.raises(TypeError, match=r"\(\) got an unexpected keyword argument 'colour'"):
+            getattr(talkhead, function)("a.mp4", colour="red")
+
+
+def test_options_and_keywords_are_combined() -> None:
+    base = OutputOptions(height=360, subtitles="srt")
+    asked = speak_settings(base, {"subtitles": "burn", "device": "cpu"})
+    assert asked.options == OutputOptions(height=360, subtitles="burn")
+    assert (asked.device, asked.renderer, asked.work) == ("cpu", None, None)
+    assert fit_options(FitOptions(seed=3), {"preset": "high"}) == FitOptions(preset="high", seed=3)
+    with pytest.raises(talkhead.TalkheadError, match="a height of 4 pixels"):
+        talkhead.speak("a.wav", height=4)
+
+
+def test_the_overview_names_every_public_name() -> None:
+    overview = inspect.getdoc(talkhead)
+    assert overview is not None
+    assert [name for name in talkhead.__all__ if name not in overview] == []

@@ -23,6 +23,7 @@ from talkhead.app.cli import speak as cli_speak
 from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
 from talkhead.app.evaluation.results import Report
 from talkhead.app.fit import fit as fit_of_this_version
+from talkhead.app.options import FitOptions
 from talkhead.app.request import OutputOptions
 from talkhead.errors import FootageError, TalkheadError
 from talkhead.identity import IdentityPackage
@@ -95,19 +96,21 @@ def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(fit.named.pop("progress"), SilentProgress)
     assert fit.named == {
         "name": "anna",
-        "preset": "high",
-        "renderer": "warp",
-        "encoder": "mel",
         "device": "cpu",
         "home": Path("h"),
-        "seed": 3,
-        "consent": "Yes.",
-        "use_all_frames": True,
-        "min_face": 0.1,
-        "check_speech": False,
-        "wait": False,
+        "options": FitOptions(
+            preset="high",
+            renderer="warp",
+            encoder="mel",
+            seed=3,
+            consent="Yes.",
+            use_all_frames=True,
+            min_face=0.1,
+            check_speech=False,
+            wait=False,
+        ),
     }
-    assert type(fit.named["preset"]) is str
+    assert type(fit.named["options"].preset) is str
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**32), "9" * 40])
@@ -123,7 +126,7 @@ def test_the_defaults_of_fit_are_its_own(fit: Stage, monkeypatch: pytest.MonkeyP
     assert run(monkeypatch, "fit", "--video", "a.mp4") == 0
     assert isinstance(fit.named["progress"], BarProgress)
     assert fit.named["name"] is None
-    assert "renderer" not in fit.named
+    assert fit.named["options"] == FitOptions()
 
 
 def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +195,7 @@ def test_only_an_interactive_fit_asks_for_consent(
     monkeypatch.setattr(cli.typer, "prompt", answer)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal, raising=False)
     assert run(monkeypatch, "fit", "--video", "a.mp4", *words) == 0
-    assert fit.named["consent"] == consent
+    assert fit.named["options"].consent == consent
     assert len(asked) == (consent == "Anna, on paper")
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tiny import LINE, PERSON
 
-from talkhead.app.checks import check_fit
 from talkhead.app.choices import MAX_SEED
 from talkhead.app.cli import options as cli_options
+from talkhead.app.options import fit_options
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.progress import SilentProgress
@@ -169,7 +169,7 @@ def test_it_is_refused_at_once(
 )
 def test_ranges_hold_from_python_too(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(TalkheadError, match=said):
-        check_fit(PERSON, **wrong)
+        fit_options(None, wrong)  # type: ignore[arg-type]
 
 
 def test_something_is_shown_while_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

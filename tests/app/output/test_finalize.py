@@ -19,13 +19,14 @@ from talkhead.app.output import finalize as output_module
 from talkhead.app.output.cue_layout import Cue
 from talkhead.app.output.finalize import (
     OutputFacts,
+    ResolvedRequest,
     check_subtitles_free,
     finish_video,
     output_files,
 )
 from talkhead.app.output.provenance import sidecar_of, verify
 from talkhead.app.output.subtitles import write_srt
-from talkhead.app.request import OutputOptions, check_options, keeps_alpha
+from talkhead.app.request import OutputOptions, RenderRequest, check_options, keeps_alpha
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.media.codecs import CODECS
 from talkhead.media.process import report
@@ -43,10 +44,28 @@ def tone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> OutputFacts:
-    return OutputFacts(
-        "Anna", "head", N_FRAMES, consent="Yes.", home=tmp_path_factory.mktemp("home")
-    )
+def facts() -> OutputFacts:
+    return OutputFacts("Anna", N_FRAMES, consent="Yes.")
+
+
+@pytest.fixture(autouse=True)
+def _one_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all tests sign with one key."""
+    home = tmp_path_factory.getbasetemp() / "home-of-finalize"
+    monkeypatch.setenv("TALKHEAD_HOME", str(home))
+
+
+def finish(
+    picture: Path,
+    audio: Path,
+    output: Path,
+    options: OutputOptions,
+    facts: OutputFacts,
+    srt: Path | None = None,
+) -> None:
+    """Finish an output in mode head."""
+    request = RenderRequest(audio, output, "head", options=options)
+    finish_video(picture, ResolvedRequest.of(request, None), facts, srt)
 
 
 def picture(folder: Path, codec: str) -> Path:
@@ -73,7 +92,7 @@ def test_a_finished_file(
     output, srt = tmp_path / "out" / name, tmp_path / "cues.srt"
     write_srt(srt, [Cue(0.1, 1.1, "Hello, world")])
     options = OutputOptions(codec=codec, subtitles="track", transcript="Hello, world")
-    finish_video(picture(tmp_path, codec), tone, output, options, facts, srt)
+    finish(picture(tmp_path, codec), tone, output, options, facts, srt)
     info = media.probe(output)
     assert (info.width, info.height, info.audio_channels) == (48, 32, 2)
     assert info.duration_s == pytest.approx(N_FRAMES / 25, abs=0.02)
@@ -99,7 +118,7 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
     options = OutputOptions(codec="png", subtitles="srt")
     pictures = picture(tmp_path, "png")
     for _ in range(2):  # the second replaces the first
-        finish_video(pictures, tone, output, options, facts, srt)
+        finish(pictures, tone, output, options, facts, srt)
         names = sorted(path.name for path in output.iterdir())
         assert names[:2] == ["000001.png", "000002.png"] and len(names) == N_FRAMES + 2
         assert names[-2:] == ["sound.wav", "subtitles.srt"]
@@ -112,7 +131,7 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
     assert verify(output).path.name == "000003.png" and not verify(output).ok
     (output / "holiday.jpg").touch()
     with pytest.raises(TalkheadError, match=r"holds other files \(holiday.jpg\)"):
-        finish_video(pictures, tone, output, options, facts)
+        finish(pictures, tone, output, options, facts)
     assert (output / "holiday.jpg").exists()
 
 
@@ -124,7 +143,7 @@ def test_no_subtitles_are_no_track(
     output, srt = tmp_path / name, tmp_path / "cues.srt"
     write_srt(srt, [])
     options = OutputOptions(subtitles="track", provenance=False)
-    finish_video(picture(tmp_path, codec), tone, output, options, facts, srt)
+    finish(picture(tmp_path, codec), tone, output, options, facts, srt)
     assert len(list(media.read_frames(output))) == N_FRAMES
     assert "Subtitle" not in report("-i", f"file:{output}")
     assert output.with_suffix(".srt").read_bytes() == b""
@@ -134,9 +153,9 @@ def test_without_provenance_no_sidecar_of_before_stays(
     tmp_path: Path, tone: Path, facts: OutputFacts
 ) -> None:
     output, pictures = tmp_path / "a.webm", picture(tmp_path, "vp9")
-    finish_video(pictures, tone, output, OutputOptions(), facts)
+    finish(pictures, tone, output, OutputOptions(), facts)
     assert verify(output).ok
-    finish_video(pictures, tone, output, OutputOptions(provenance=False), facts)
+    finish(pictures, tone, output, OutputOptions(provenance=False), facts)
     assert verify(output).state == "unsupported" and not sidecar_of(output).exists()
     assert "Synthetic" in str(media.read_tags(output))
 
@@ -146,7 +165,7 @@ def test_images_that_cannot_be_moved_leave_the_old_ones(
 ) -> None:
     output, pictures = tmp_path / "out", picture(tmp_path, "png")
     plain = OutputOptions(codec="png", provenance=False)
-    finish_video(pictures, tone, output, plain, facts)
+    finish(pictures, tone, output, plain, facts)
     (output / "000001.png").write_bytes(b"the old one")
     before = sorted(path.name for path in tmp_path.iterdir())
 
@@ -159,7 +178,7 @@ def test_images_that_cannot_be_moved_leave_the_old_ones(
 
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(TalkheadError, match="the disk is full"):
-        finish_video(pictures, tone, output, plain, facts)
+        finish(pictures, tone, output, plain, facts)
     assert (output / "000001.png").read_bytes() == b"the old one"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -169,7 +188,7 @@ def test_loudness_is_left_alone_or_set(tmp_path: Path, tone: Path, facts: Output
     levels = []
     for loudness in (None, -20.0, -30.0):
         output = tmp_path / "a.mov"
-        finish_video(pictures, tone, output, replace(plain, loudness=loudness), facts)
+        finish(pictures, tone, output, replace(plain, loudness=loudness), facts)
         levels.append(20 * np.log10(np.std(media.read_audio(output)[2000:14000])))
     before = 20 * np.log10(np.std(media.read_audio(tone)[2000:14000]))
     assert levels[0] == pytest.approx(before, abs=0.05)
@@ -177,7 +196,7 @@ def test_loudness_is_left_alone_or_set(tmp_path: Path, tone: Path, facts: Output
     silence = tmp_path / "silence.wav"
     scipy.io.wavfile.write(silence, 16000, np.zeros(16000, np.float32))
     with pytest.raises(MediaError, match="is silent, so its loudness can't be set"):
-        finish_video(pictures, silence, tmp_path / "b.mov", replace(plain, loudness=-16), facts)
+        finish(pictures, silence, tmp_path / "b.mov", replace(plain, loudness=-16), facts)
     assert not (tmp_path / "b.mov").exists()
 
 
@@ -194,10 +213,10 @@ def test_what_fails_leaves_what_was_there(
 
     monkeypatch.setattr(output_module, "sign", refuse)
     with pytest.raises(TalkheadError):
-        finish_video(pictures, tone, output, OutputOptions(), facts)
+        finish(pictures, tone, output, OutputOptions(), facts)
     monkeypatch.setattr(output_module, "provenance_unavailable_reason", lambda: "c2pa is missing")
     with pytest.raises(TalkheadError, match="c2pa is missing"):
-        finish_video(pictures, tone, output, OutputOptions(), facts)
+        finish(pictures, tone, output, OutputOptions(), facts)
     assert output.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
@@ -267,12 +286,12 @@ def test_subtitles_of_others_are_not_replaced(
         OutputOptions(subtitles="burn", provenance=False),
     ):
         srt.write_text("by hand")
-        with pytest.raises(TalkheadError, match=r"line\.srt: was there before.* --overwrite"):
+        with pytest.raises(TalkheadError, match=r"line\.srt: existed before.* --overwrite"):
             check_subtitles_free(output, options)
         check_subtitles_free(output, replace(options, overwrite=True))
         check_subtitles_free(output, OutputOptions())
         for _ in range(2):
-            finish_video(picture(tmp_path, "h264"), tone, output, options, facts, cues)
+            finish(picture(tmp_path, "h264"), tone, output, options, facts, cues)
             check_subtitles_free(output, options)
         corrected = output.stat().st_mtime_ns + 1_000_000_000
         os.utime(srt, ns=(corrected, corrected))
@@ -293,7 +312,7 @@ def test_odd_names_are_names(tmp_path: Path, tone: Path, facts: OutputFacts, nam
     output, cues = tmp_path / "out" / name, tmp_path / "cues.srt"
     write_srt(cues, [Cue(0.1, 1.1, "Hello")])
     options = OutputOptions(subtitles="track")
-    finish_video(picture(tmp_path, "h264"), tone, output, options, facts, cues)
+    finish(picture(tmp_path, "h264"), tone, output, options, facts, cues)
     assert set(output.parent.iterdir()) == {output, output.with_suffix(".srt")}
     assert verify(output).ok and len(list(media.read_frames(output))) == N_FRAMES
 
@@ -307,7 +326,7 @@ def test_names_that_can_not_be_are_told(
 ) -> None:
     pictures = picture(tmp_path, "h264")
     with pytest.raises(TalkheadError, match=words):
-        finish_video(pictures, tone, tmp_path / name, OutputOptions(), facts)
+        finish(pictures, tone, tmp_path / name, OutputOptions(), facts)
     assert list(tmp_path.iterdir()) == [pictures]
 
 

@@ -1,0 +1,200 @@
+"""Options: how an option is declared, and the options of `fit`.
+
+The options of an output are declared in app/request.py. From a declaration the command line, the columns
+of `dub`, the files that a job reads and the resume key are derived. docs/extending/option.md has the
+recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypedDict, get_args, get_type_hints
+
+from talkhead.app.choices import (
+    DEFAULT_PRESET,
+    DEFAULT_RENDERER,
+    MAX_SEED,
+    PRESETS,
+    check_choice,
+    check_encoder,
+    check_renderer,
+)
+from talkhead.encoder.registry import DEFAULT_ENCODER
+from talkhead.errors import TalkheadError
+
+
+@dataclass(frozen=True)
+class Option:
+    """The declaration of one option, as it is used outside of `OutputOptions`.
+
+    Attributes:
+        flag: Flag on the command line; of a switch "--on/--off".
+        help: Help text.
+        panel: Panel of the help in which it is listed.
+        choices: The values that are accepted; empty: any of its type.
+        names_file: True if a value may be the path of a file that is read.
+        in_frames: True if the frames depend on the content of the file that it names.
+        secret: True if the file that it names must not leave the machine.
+        show_default: True if the help shows the default value.
+        name: Name of the field; a column of `dub`.
+        kind: bool, int, float, str or Path.
+        annotation: The field's own annotation, such as `str | None`.
+        default: Default value.
+    """
+
+    flag: str
+    help: str
+    panel: str
+    choices: tuple[str, ...] = ()
+    names_file: bool = False
+    in_frames: bool = False
+    secret: bool = False
+    show_default: bool = True
+    name: str = ""
+    kind: type = str
+    annotation: Any = str
+    default: Any = None
+
+
+_DECLARATION = "option"
+"""Key of an Option in the metadata of a field."""
+
+
+def option(flag: str, help: str, panel: str, **more: Any) -> Mapping[str, Option]:
+    """Declare an option: the metadata of a field of `OutputOptions`.
+
+    Args:
+        flag: See Option.
+        help: See Option.
+        panel: See Option.
+        **more: Further attributes of Option: choices, names_file, in_frames, secret, show_default.
+
+    Returns:
+        Metadata for `dataclasses.field`.
+    """
+    return {_DECLARATION: Option(flag, help, panel, **more)}
+
+
+@cache
+def read_declarations(cls: type) -> Mapping[str, Option]:
+    """List the options that are declared as fields of a dataclass.
+
+    Args:
+        cls: A dataclass whose fields all have the metadata of `option`.
+
+    Returns:
+        The options by name, in the order of the fields.
+    """
+    hints, found = get_type_hints(cls), {}
+    for one in dataclasses.fields(cls):
+        hint = hints[one.name]
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+        found[one.name] = dataclasses.replace(
+            one.metadata[_DECLARATION],
+            name=one.name,
+            kind=kinds[0],
+            annotation=hint,
+            default=one.default,
+        )
+    return found
+
+
+def check_keywords(function: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Check the keywords of a call.
+
+    Args:
+        function: Name of the function that was called.
+        given: Keywords of the call.
+        known: Keywords that the function has.
+
+    Raises:
+        TypeError: A keyword is unknown; the message is Python's own.
+    """
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of a fit.
+
+    Attributes:
+        preset: "preview", "standard" or "high": how long to train.
+        renderer: Name of a renderer: "gaussian", "nerf", "warp" or a plugin's.
+        encoder: Name of a speech encoder, or a .safetensors file with weights of PASE.
+        seed: Seed of all random numbers, 0 to 2**32 - 1. On one machine, the same seed gives the
+            same identity.
+        consent: Statement of the person's consent. It is stored with the identity, and stated in
+            its videos.
+        use_all_frames: Train on the held-out last 1/11 of the footage, too. Nothing is then left to
+            evaluate on.
+        min_face: Share of the frames in which a face must be found, 0 to 1.
+        check_speech: Refuse footage with hardly any speech.
+        wait: Wait while another process fits an identity of the same name; if False, refuse.
+
+    Raises:
+        TalkheadError: A value is out of range, or nothing has that name.
+    """
+
+    preset: str = DEFAULT_PRESET
+    renderer: str = DEFAULT_RENDERER
+    encoder: str = DEFAULT_ENCODER
+    seed: int = 0
+    consent: str | None = None
+    use_all_frames: bool = False
+    min_face: float = 0.8
+    check_speech: bool = True
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            TalkheadError: A value is out of range, or nothing has that name.
+        """
+        check_choice("preset", self.preset, PRESETS)
+        check_renderer(self.renderer)
+        check_encoder(self.encoder)
+        if not 0 <= self.seed <= MAX_SEED:
+            raise TalkheadError(f"a seed of {self.seed} is not possible. Choose 0 to {MAX_SEED}")
+        if not 0.0 <= self.min_face <= 1.0:
+            raise TalkheadError(
+                f"{self.min_face:g} is no share of frames that need a face. Choose 0 to 1"
+            )
+
+
+class FitKeywords(TypedDict, total=False):
+    """Keywords of `talkhead.fit` besides its parameters: the fields of `FitOptions`."""
+
+    preset: str
+    renderer: str
+    encoder: str
+    seed: int
+    consent: str | None
+    use_all_frames: bool
+    min_face: float
+    check_speech: bool
+    wait: bool
+
+
+def fit_options(options: FitOptions | None, keywords: FitKeywords) -> FitOptions:
+    """Combine the options and the keywords of a call of `fit`.
+
+    Args:
+        options: Options of the fit. None: the defaults.
+        keywords: Fields of `FitOptions`, which replace those of `options`.
+
+    Returns:
+        The options.
+
+    Raises:
+        TypeError: A keyword is unknown.
+        TalkheadError: The value of an option is not possible.
+    """
+    known = [one.name for one in dataclasses.fields(FitOptions)]
+    check_keywords("fit", keywords, known)
+    return dataclasses.replace(options or FitOptions(), **keywords)
