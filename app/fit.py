@@ -88,7 +88,7 @@ STEPS = (
     "Fitting a quick head",
     "Refining the motion",
     "Fitting the renderer",
-    "Learning the mouth",
+    "Fitting the predictor",
     "Measuring held-out frames",
     "Keeping the idle clip",
 )

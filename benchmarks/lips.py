@@ -232,7 +232,7 @@ def judge(
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
         for seed in range(n_seeds):
             footages = [
-                replace(own, otherwise=_otherwise(dataset, block, encoder, seed))
+                replace(own, augmented=_augmented(dataset, block, encoder, seed))
                 for block, own in zip(blocks, as_it_is, strict=True)
             ]
             fitted = fit_predictors(footages, PRESETS[preset], seed, make_progress("bars"), prior)
@@ -256,7 +256,7 @@ def footage(
 ) -> PredictorTrainingData:
     """What a predictor may learn from for a block, as that encoder hears it."""
     heard = heard_footage(dataset, block, encoder)
-    return replace(heard, otherwise=_otherwise(dataset, block, encoder, seed))
+    return replace(heard, augmented=_augmented(dataset, block, encoder, seed))
 
 
 def heard_footage(
@@ -269,7 +269,7 @@ def heard_footage(
     )
 
 
-def _otherwise(
+def _augmented(
     dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
 ) -> Sequence[SpeechFeatures]:
     # What pocketsphinx hears takes minutes, and it is no encoder that anybody could speak with.

@@ -1,7 +1,7 @@
-"""The same sound as it might have been: in other voices, rooms and noise.
+"""Features of augmented copies of the training audio: other voices, rooms and noise.
 
-A predictor that has heard one person in one room leans on how they sound there. Learning the same
-motion from changed sound too, it leans on what is said.
+A predictor that was trained on one person in one room depends on how they sound there. Trained on
+the same motion with augmented audio too, it depends on what is said.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from talkhead.encoder.base import SpeechEncoder
 from talkhead.encoder.pase.augment import AugmentConfig, Augmenter
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
-N_HEARINGS = 4
+N_COPIES = 4
+"""Augmented copies."""
 STRETCH_S = 4.0
-"""Seconds that are changed alike."""
+"""Seconds that one draw of the effects applies to."""
 CHANGES = AugmentConfig(
     clean_share=0.0,
     formant_share=0.7,
@@ -23,20 +24,27 @@ CHANGES = AugmentConfig(
     snr_db=(0.0, 20.0),
     gain_db=(-6.0, 3.0),
 )
+"""Effects on the copies."""
 
 
 def augmented_features(
     encoder: SpeechEncoder, waveform: Float32, seed: int
 ) -> list[SpeechFeatures]:
-    """Features of N_HEARINGS changed versions of a waveform [n_samples] at the level of speech.
+    """Encode augmented copies of a waveform; their timing is the same.
 
-    The timing stays; the same seed gives the same features.
+    Args:
+        encoder: The encoder.
+        waveform: [n_samples] in [-1, 1] at 16 kHz, with speech at SPEECH_LEVEL_DB.
+        seed: Determines the effects.
+
+    Returns:
+        Features of N_COPIES copies, each with values [F, dim].
     """
     stretch = int(STRETCH_S * SAMPLE_RATE)
     rows = np.pad(waveform, (0, -len(waveform) % stretch)).reshape(-1, stretch)
     change = Augmenter(CHANGES)
-    hearings = []
-    for number in range(N_HEARINGS):
+    copies = []
+    for number in range(N_COPIES):
         changed = change(rows, np.random.default_rng((seed, number))).reshape(-1)
-        hearings.append(encoder.encode(changed[: len(waveform)]))
-    return hearings
+        copies.append(encoder.encode(changed[: len(waveform)]))
+    return copies

@@ -1,7 +1,7 @@
-"""Speech features -> mouth codes: a small ensemble of bounded view, fitted per person.
+"""Motion predictor: speech features to mouth codes, by a small ensemble of networks fitted per person.
 
-Whatever the length, prediction runs in blocks of BLOCK frames with their context, on a fixed grid:
-so an hour of speech takes the memory of a minute, and pieces equal the whole bit for bit.
+Prediction runs in blocks of BLOCK frames with their context, on a fixed grid: so an hour of speech
+takes the memory of a minute, and features that come in chunks give the same codes, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from talkhead.encoder.predictor.network import (
     frame_inputs,
     net_specs,
     receptive_field_of,
-    whole_view,
+    receptive_frames,
 )
 from talkhead.encoder.predictor.prior import Prior, mouth_basis
 from talkhead.encoder.predictor.training import (
@@ -32,11 +32,11 @@ from talkhead.encoder.predictor.training import (
     SILENCE_WEIGHT,
     Task,
     TrainingTensors,
-    alone,
     feature_spread,
     lip_distance,
     make_training_tensors,
     predicted_codes,
+    single_threaded,
     train_nets,
     vectors_per_frame,
 )
@@ -50,29 +50,33 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatur
 BLOCK = 250
 """Frames predicted at a time."""
 SETTLING_FRAMES = 20
+"""Frames at the beginning of a pause that are left to the networks: in short pauses people breathe
+with the mouth open.
+"""
 STIRRING_FRAMES = 4
-"""Frames after speech and before it that are left to the nets though nothing sounds: in short
-pauses people breathe with the mouth open, and they open it before the first sound."""
+"""Frames at the end of a pause that are left to the networks: the mouth opens before the first sound."""
 CLOSING_FRAMES = 2
-"""Frames over which the mouth goes to rest, and leaves it: STIRRING_FRAMES before speech it has left
-it."""
+"""Frames over which the mouth moves to rest, and away from it before the last STIRRING_FRAMES."""
 GAINS = tuple(1.0 + 0.05 * step for step in range(9))
+"""Gains among which the best is chosen."""
 MAX_GAIN_ERROR = 0.015
-"""By how much the lips' error on held-out frames may grow for motion as large as the person's."""
+"""Relative increase of the lips' error on held-out frames that a larger gain may cause."""
 HELD_OUT = 0.1
-"""Share of the training frames that each net leaves out, so that there are some to judge nets on."""
+"""Share of the training frames that each network leaves out, for evaluation."""
 MIN_FRAMES = 100
+"""Smallest number of training frames."""
 RANGE_PERCENT = (0.2, 99.8)
-"""Percentiles of the training codes that predicted codes stay between."""
+"""Percentiles of the training codes that limit predicted codes."""
 
 
 MAX_RATE = 1000.0
-"""Feature vectors a second."""
+"""Most feature vectors per second that a stored predictor may have."""
 MAX_GAIN = 10.0
+"""Largest gain that a stored predictor may have."""
 FEATURES = Size("D", 1, 4096)
 MOUTH_CODES, ALL_CODES = Size("K", 1, MAX_CODES), Size("R", 1, MAX_CODES)
 SCALING = "scaling."
-"""What the names of a Scaling's tensors begin with."""
+"""Prefix of the names of a Scaling's tensors."""
 SCALING_TENSORS = {
     "rate": TensorSpec((), least=FRAME_RATE, most=MAX_RATE),
     "ahead": TensorSpec((), torch.int64, least=0, most=MAX_VIEW),
@@ -85,17 +89,25 @@ SCALING_TENSORS = {
     "gain": TensorSpec((), least=0.0, most=MAX_GAIN),
     "held_out": TensorSpec((), least=0.0, is_finite=False),
 }
+"""Shape and range of each tensor of a Scaling."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a predictor knows of its person besides the nets' weights.
+    """Everything in a predictor except its configuration and the networks' weights.
 
-    rate: of the features. ahead: frames that a net sees after its own. mean, spread: [D] of the
-    features. centre: [K] mean mouth code. low, high: [K] range of mouth codes in training. rest:
-    [n_codes] the code at rest. gain: factor on what the nets predict, against their timidity.
-    held_out: lip distance on training frames by nets that have not seen them, over the lips' typical
-    motion.
+    Attributes:
+        rate: Feature vectors per second.
+        ahead: Frames ahead that a network depends on.
+        mean: Mean of the features, [D].
+        spread: Divisor of the features, [D].
+        centre: Mean mouth code, [K].
+        low: Smallest mouth code, [K].
+        high: Largest mouth code, [K].
+        rest: Motion code at rest, [n_codes].
+        gain: Factor on the networks' output, which is too small on average.
+        held_out: Lip distance on training frames by networks that left them out, relative to the
+            typical lip motion.
     """
 
     rate: float
@@ -111,35 +123,58 @@ class Scaling:
 
     @property
     def vectors_per_frame(self) -> int:
+        """Feature vectors per video frame."""
         return vectors_per_frame(self.rate)
 
     @property
     def n_inputs(self) -> int:
-        """Values a net hears of one video frame."""
+        """Values per video frame that a network takes."""
         return len(self.mean) * self.vectors_per_frame
 
     def normalized(self, values: Float32) -> Float32:
-        """Features [n, D] with mean 0 and spread 1 in training."""
+        """Normalize features.
+
+        Args:
+            values: [n, D].
+
+        Returns:
+            [n, D] with mean 0 and spread about 1 in training.
+        """
         return np.asarray((values - self.mean) / self.spread, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class MotionPredictor:
-    """A person's speech -> motion."""
+    """A person's speech features -> motion codes.
+
+    Attributes:
+        config: Architecture of the networks.
+        scaling: Normalization of features and codes.
+        nets: The networks.
+    """
 
     config: PredictorConfig
     scaling: Scaling
     nets: TemporalNets
 
     def predict(self, features: SpeechFeatures, silent: Bool, n_frames: int) -> Float32:
-        """Motion codes [n_frames, n_codes], eyes at zero, at rest where the audio is silent.
+        """Predict the motion codes of a waveform.
 
-        silent: [F] video frames without speech; frames past its end count as silent. Raises
-        TalkheadError for features of another rate or dimension than those fitted.
+        Args:
+            features: Its features, whose values are [n, D].
+            silent: Video frames without speech, [F]. Frames after its end count as silent.
+            n_frames: Video frames to predict.
+
+        Returns:
+            [n_frames, n_codes], with the mouth at rest in silence and all other codes 0 in speech.
+
+        Raises:
+            TalkheadError: For features of another rate or dimension than the predictor was fitted
+                with.
         """
         if features.rate != self.scaling.rate:
             raise TalkheadError(
-                f"features at {features.rate:g} vectors a second; the predictor was fitted on "
+                f"features at {features.rate:g} vectors per second; the predictor was fitted on "
                 f"{self.scaling.rate:g}. Use the encoder it was fitted with"
             )
         blocks = list(self.predict_chunks([features.values], silent, n_frames))
@@ -149,12 +184,24 @@ class MotionPredictor:
     def predict_chunks(
         self, chunks: Iterable[Float32], silent: Bool, n_frames: int
     ) -> Iterator[Float32]:
-        """The same codes [n, n_codes], piece by piece, of features that come in chunks [m, D]."""
+        """Predict motion codes from features that come in chunks.
+
+        Args:
+            chunks: Consecutive feature vectors, each chunk [m, D].
+            silent: Video frames without speech, [F]. Frames after its end count as silent.
+            n_frames: Video frames to predict.
+
+        Yields:
+            Codes [n, n_codes]; concatenated, those of `predict`.
+
+        Raises:
+            TalkheadError: For features of another dimension than the predictor was fitted with.
+        """
         share = rest_share(silent, n_frames)[:, None]
         start = 0
         for window in self._windows(chunks, n_frames):
             n = min(BLOCK, n_frames - start)
-            codes = self._speaking(window)[:n]
+            codes = self._predict_block(window)[:n]
             weight = share[start : start + n]
             result = weight * self.scaling.rest
             result[:, : codes.shape[1]] += (1.0 - weight) * codes
@@ -163,18 +210,23 @@ class MotionPredictor:
 
     @property
     def view(self) -> ReceptiveField:
-        """What a net sees besides its own frame."""
+        """Receptive field of the networks."""
         return ReceptiveField(
-            whole_view(self.config.layers) - self.scaling.ahead, self.scaling.ahead
+            receptive_frames(self.config.layers) - self.scaling.ahead, self.scaling.ahead
         )
 
     def _windows(self, chunks: Iterable[Float32], n_frames: int) -> Iterator[Float32]:
-        """Normalised features [(behind + BLOCK + ahead) * vectors_per_frame, D] of each block.
+        """Normalized features of each block of frames, with their context.
 
-        Before the first vector stands the first, after the last one the last.
+        [(behind + BLOCK + ahead) * vectors_per_frame, D] each. The first vector is repeated before
+        the beginning, and the last one after the end.
+
+        Raises:
+            TalkheadError: For features of another dimension, or none.
         """
         source = iter(chunks)
         per_frame = self.scaling.vectors_per_frame
+        # The window's vectors before, in and after a block; those still needed stay for the next.
         before, after = (n * per_frame for n in (self.view.behind, self.view.ahead))
         step = BLOCK * per_frame
         size = before + step + after
@@ -194,8 +246,10 @@ class MotionPredictor:
             yield self.scaling.normalized(whole[:size])
             held = whole[step:] if missing else held[step:]
 
-    def _speaking(self, window: Float32) -> Float32:
-        """Mouth codes [BLOCK, K] as if nothing were silent."""
+    def _predict_block(self, window: Float32) -> Float32:
+        """Mouth codes [BLOCK, K] of a window of normalized features [m, D], as if there were no
+        silence.
+        """
         inputs = frame_inputs(aligned(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
             mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
@@ -203,7 +257,7 @@ class MotionPredictor:
         return np.asarray(np.clip(codes, self.scaling.low, self.scaling.high), dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a package must keep."""
+        """Collect everything that a package stores, by names that begin with SCALING or STORED."""
         scaling = {SCALING + k: torch.tensor(v) for k, v in vars(self.scaling).items()}
         return scaling | self.nets.tensors()
 
@@ -211,7 +265,18 @@ class MotionPredictor:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], config: PredictorConfig
     ) -> MotionPredictor:
-        """A predictor back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        """Restore a predictor.
+
+        Args:
+            tensors: As of `tensors`.
+            config: Its configuration.
+
+        Returns:
+            The predictor, in evaluation mode.
+
+        Raises:
+            ContentError: For tensors that `tensors` does not return.
+        """
         scaling = _scaling_of({k: t for k, t in tensors.items() if not k.startswith(STORED)})
         shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead)
         nets = {k: t for k, t in tensors.items() if k.startswith(STORED)}
@@ -220,7 +285,11 @@ class MotionPredictor:
 
 
 def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
-    """The scaling that a predictor keeps under names of SCALING. Raises ContentError."""
+    """Restore a Scaling.
+
+    Raises:
+        ContentError: For tensors that are not those of a Scaling.
+    """
     sizes = check_tensors(tensors, prefixed(SCALING_TENSORS, SCALING))
     if sizes[MOUTH_CODES.name] > sizes[ALL_CODES.name]:
         raise ContentError("the mouth has more components than the whole motion code")
@@ -230,33 +299,41 @@ def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
     }
     scaling = Scaling(**known)
     if scaling.rate % FRAME_RATE:
-        raise ContentError(f"features at {scaling.rate:g} a second, no multiple of {FRAME_RATE}")
+        raise ContentError(
+            f"features at {scaling.rate:g} per second, which is not a multiple of {FRAME_RATE}"
+        )
     return scaling
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:
-    """How far [n_frames] the mouth is at rest: 0 in speech, 1 well inside silence, smooth between.
+    """Compute how far the mouth is at rest.
 
-    silent: [F] video frames without speech; silence is taken to go on beyond both ends.
+    Args:
+        silent: Video frames without speech, [F]. Frames before and after it count as silent.
+        n_frames: Video frames.
+
+    Returns:
+        [n_frames]: 0 in speech, 1 well inside silence, smooth in between.
     """
     flags = np.ones(n_frames, dtype=bool)
     flags[: len(silent)] = silent[:n_frames]
+    # Frames since the last and until the next speech, as ramps from 0 to 1 over CLOSING_FRAMES.
     since, until = _frames_since(~flags), _frames_since(~flags[::-1])[::-1]
     settled = (since - SETTLING_FRAMES) / CLOSING_FRAMES
-    unstirred = (until - STIRRING_FRAMES) / CLOSING_FRAMES
-    share = np.clip(np.minimum(settled, unstirred), 0.0, 1.0)
+    unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
+    share = np.clip(np.minimum(settled, unmoved), 0.0, 1.0)
     return np.asarray(share * share * (3.0 - 2.0 * share), dtype=np.float32)
 
 
 def _frames_since(flags: Bool) -> Float64:
-    """Frames [F] since the last True, infinite before the first."""
+    """Frames [F] since the last True of flags [F], infinite before the first."""
     index = np.arange(len(flags))
     last = np.maximum.accumulate(np.where(flags, index, -1))
     return np.where(last >= 0, index - last, np.inf)
 
 
 def _filled(held: Float32, source: Iterator[Float32], n_wanted: int) -> Float32:
-    """What is held and as much of the source as makes n_wanted vectors, or all there are."""
+    """Vectors [m, D] so far, and more from the source until there are n_wanted or it ends."""
     parts, n = [held] if len(held) else [], len(held)
     while n < n_wanted:
         chunk = next(source, None)
@@ -269,11 +346,16 @@ def _filled(held: Float32, source: Iterator[Float32], n_wanted: int) -> Float32:
 
 @dataclass(frozen=True)
 class PredictorTrainingData:
-    """What a predictor learns from, F frames.
+    """A clip of F frames that a predictor is fitted on.
 
-    features: of the sound. codes: [F, n_codes] tracked. train: [F] frames to learn from; nothing of
-    the others is read. silent: [F] video frames without speech. otherwise: features of the same
-    sound as it might have been, see `talkhead.encoder.predictor.augmented`.
+    Attributes:
+        features: Of its audio.
+        codes: Tracked motion codes, [F, n_codes].
+        train: Frames to train on, [F]; codes and features of others are not used.
+        silent: Video frames without speech, [F].
+        face: The person's face model.
+        augmented: Features of augmented copies of the audio
+            (`talkhead.encoder.predictor.augmented`).
     """
 
     features: SpeechFeatures
@@ -281,102 +363,136 @@ class PredictorTrainingData:
     train: Bool
     silent: Bool
     face: FaceModel
-    otherwise: Sequence[SpeechFeatures] = ()
+    augmented: Sequence[SpeechFeatures] = ()
 
 
 def fit_predictor(
-    footage: PredictorTrainingData,
+    data: PredictorTrainingData,
     config: PredictorConfig,
     seed: int,
     progress: Progress,
     prior: Prior | None = None,
 ) -> MotionPredictor:
-    """A predictor of a person's mouth codes.
+    """Fit a predictor of a person's mouth codes.
 
-    prior: where the nets begin instead of at random. Raises TalkheadError when there is too little to
-    learn from, and for a prior of another encoder. On a CPU the same seed gives the same predictor, bit
-    for bit.
+    Args:
+        data: The clip to fit it on.
+        config: Architecture and training.
+        seed: On a CPU, the same seed gives the same predictor, bit for bit.
+        progress: Shows the steps.
+        prior: Weights to start from; None to start from random ones.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        TalkheadError: For too few training frames, for an encoder with too long a look-ahead, and
+            for a prior of another encoder.
     """
-    return fit_predictors([footage], config, seed, progress, prior)[0]
+    return fit_predictors([data], config, seed, progress, prior)[0]
 
 
 def fit_predictors(
-    footages: Sequence[PredictorTrainingData],
+    clips: Sequence[PredictorTrainingData],
     config: PredictorConfig,
     seed: int,
     progress: Progress,
     prior: Prior | None = None,
 ) -> list[MotionPredictor]:
-    """A predictor for each piece of footage, heard by one encoder, all fitted at once; else as
-    fit_predictor.
+    """Fit predictors for several clips at once; each is trained on its own clip alone.
 
-    None learns from another's footage. First weights and dropout are drawn for all together: fitted
-    with others, a predictor differs from one fitted alone as another seed's does.
+    Initial weights and dropout are drawn for all together, so a predictor that is fitted with
+    others differs from one that is fitted alone like one of another seed.
+
+    Args:
+        clips: The clips, whose features are of one encoder.
+        config: Architecture and training.
+        seed: On a CPU, the same seed gives the same predictors, bit for bit.
+        progress: Shows the steps.
+        prior: Weights to start from; None to start from random ones.
+
+    Returns:
+        A predictor for each clip.
+
+    Raises:
+        TalkheadError: As `fit_predictor`.
     """
-    drafts = [_draft(footage, config) for footage in footages]
+    drafts = [_draft(clip, config) for clip in clips]
     n_nets, first = config.n_members, drafts[0].scaling
     shape = (first.n_inputs, len(first.centre), first.ahead)
     tasks = [
-        Task(draft.lesson, block, seed * 1000 + index)
+        Task(draft.data, block, seed * 1000 + index)
         for draft in drafts
         for index, block in enumerate(draft.blocks)
     ]
-    with progress.step("Learning the mouth", total=config.n_steps) as step, alone():
+    with progress.step("Fitting the predictor", total=config.n_steps) as step, single_threaded():
         torch.manual_seed(seed)
         nets = TemporalNets(config, *shape, n_nets=len(tasks))
         if prior is not None:
-            prior.begin(nets, [mouth_basis(footage.face) for footage in footages])
+            prior.initialize(nets, [mouth_basis(clip.face) for clip in clips])
         nets = train_nets(tasks, nets, config, step.advance)
         return [
-            _learned(draft, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
+            _finish(draft, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
             for i, draft in enumerate(drafts)
         ]
 
 
 class _Draft(NamedTuple):
-    """A predictor to be. blocks: what each of its nets leaves out, [F] bool."""
+    """A predictor before its networks are trained.
+
+    Attributes:
+        scaling: Without gain and held-out error.
+        data: Training data.
+        blocks: Frames that each network leaves out, [F] bool.
+    """
 
     scaling: Scaling
-    lesson: TrainingTensors
+    data: TrainingTensors
     blocks: list[Tensor]
 
 
-def _draft(footage: PredictorTrainingData, config: PredictorConfig) -> _Draft:
-    if footage.train.sum() < MIN_FRAMES:
+def _draft(clip: PredictorTrainingData, config: PredictorConfig) -> _Draft:
+    """Prepare the training of a clip's networks.
+
+    Raises:
+        TalkheadError: For too few training frames or too long a look-ahead.
+    """
+    if clip.train.sum() < MIN_FRAMES:
         raise TalkheadError(
-            f"{footage.train.sum()} frames of usable footage are too few to learn speech from; "
+            f"{clip.train.sum()} usable frames of footage are too few to fit a predictor; "
             f"{MIN_FRAMES} are needed. Record a longer video"
         )
-    features = footage.features
+    features = clip.features
     view = receptive_field_of(
         config, vectors_per_frame(features.rate), features.rate, features.lookahead_s
     )
-    scaling = _scaling(footage, view)
-    blocks = list(_blocks(footage.train, config.n_members))
-    return _Draft(scaling, _training_tensors(footage, scaling, view), blocks)
+    scaling = _scaling(clip, view)
+    blocks = list(_blocks(clip.train, config.n_members))
+    return _Draft(scaling, _training_tensors(clip, scaling, view), blocks)
 
 
-def _learned(draft: _Draft, nets: TemporalNets, config: PredictorConfig) -> MotionPredictor:
-    """The predictor of trained nets, as bold as frames allow that they have not seen."""
-    timid = torch.zeros_like(draft.lesson.targets)
-    judged = torch.zeros(len(timid), dtype=torch.bool)
-    for codes, held_out in zip(predicted_codes(draft.lesson, nets), draft.blocks, strict=True):
-        timid[held_out] = codes[held_out]
-        judged |= held_out
-    gain, distance = _calibrate_gain(timid, draft.lesson, judged)
+def _finish(draft: _Draft, nets: TemporalNets, config: PredictorConfig) -> MotionPredictor:
+    """Calibrate trained networks on the frames that they left out."""
+    shrunken = torch.zeros_like(draft.data.targets)  # [F, K]
+    evaluated = torch.zeros(len(shrunken), dtype=torch.bool)
+    for codes, held_out in zip(predicted_codes(draft.data, nets), draft.blocks, strict=True):
+        shrunken[held_out] = codes[held_out]
+        evaluated |= held_out
+    gain, distance = _calibrate_gain(shrunken, draft.data, evaluated)
     return MotionPredictor(config, replace(draft.scaling, gain=gain, held_out=distance), nets)
 
 
-def _scaling(footage: PredictorTrainingData, view: ReceptiveField) -> Scaling:
-    features, face = footage.features, footage.face
-    heard = features.values[_vectors_of(footage.train, features)].astype(np.float64)
-    mouth = footage.codes[footage.train, : face.n_mouth].astype(np.float64)
+def _scaling(clip: PredictorTrainingData, view: ReceptiveField) -> Scaling:
+    """Measure features and codes in the training frames."""
+    features, face = clip.features, clip.face
+    used = features.values[_vectors_of(clip.train, features)].astype(np.float64)
+    mouth = clip.codes[clip.train, : face.n_mouth].astype(np.float64)
     low, high = np.percentile(mouth, RANGE_PERCENT, axis=0)
     return Scaling(
         rate=features.rate,
         ahead=view.ahead,
-        mean=heard.mean(0).astype(np.float32),
-        spread=feature_spread(heard),
+        mean=used.mean(0).astype(np.float32),
+        spread=feature_spread(used),
         centre=mouth.mean(0).astype(np.float32),
         low=low.astype(np.float32),
         high=high.astype(np.float32),
@@ -387,31 +503,35 @@ def _scaling(footage: PredictorTrainingData, view: ReceptiveField) -> Scaling:
 
 
 def _training_tensors(
-    footage: PredictorTrainingData, scaling: Scaling, view: ReceptiveField
+    clip: PredictorTrainingData, scaling: Scaling, view: ReceptiveField
 ) -> TrainingTensors:
-    hearings = (footage.features, *footage.otherwise)
-    n_frames, per_frame = len(footage.codes), scaling.vectors_per_frame
-    train, face = footage.train, footage.face
+    """Normalize features and codes, with 0 in all frames that are not for training."""
+    copies = (clip.features, *clip.augmented)
+    n_frames, per_frame = len(clip.codes), scaling.vectors_per_frame
+    train, face = clip.train, clip.face
+    # Features of the audio and its copies, with room for the context of the first and last frame.
     n_vectors = (view.behind + n_frames + view.ahead) * per_frame
-    vectors = torch.zeros(len(hearings), n_vectors, len(scaling.mean))
-    for heard, features in zip(vectors.numpy(), hearings, strict=True):
+    vectors = torch.zeros(len(copies), n_vectors, len(scaling.mean))
+    for copy, features in zip(vectors.numpy(), copies, strict=True):
         used = _vectors_of(train, features)
-        heard[used + view.behind * per_frame] = scaling.normalized(features.values[used])
+        copy[used + view.behind * per_frame] = scaling.normalized(features.values[used])
     targets = np.zeros((n_frames, face.n_mouth), np.float32)
-    targets[train] = footage.codes[train, : face.n_mouth] - scaling.centre
+    targets[train] = clip.codes[train, : face.n_mouth] - scaling.centre
     weights = np.zeros(n_frames, np.float32)
-    weights[train] = np.where(footage.silent[train], SILENCE_WEIGHT, 1.0)
+    weights[train] = np.where(clip.silent[train], SILENCE_WEIGHT, 1.0)
     return make_training_tensors(vectors, targets, weights, mouth_basis(face), scaling.spread, view)
 
 
 def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
-    """Which feature vectors belong to some of the frames [F]."""
+    """Indices [m] of the feature vectors in some frames [F]."""
     used = np.flatnonzero(np.repeat(frames, vectors_per_frame(features.rate)))
     return used[used < len(features)]
 
 
 def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
-    """A block of HELD_OUT of the training frames for each of n_blocks equal parts, as [F] bool."""
+    """Divide the training frames [F] into n_blocks parts; yield a block of HELD_OUT of them in each,
+    [F] bool.
+    """
     for part in np.array_split(np.flatnonzero(train), n_blocks):
         spare = round(len(part) * max(0.0, 1.0 - HELD_OUT * n_blocks)) // 2
         block = torch.zeros(len(train), dtype=torch.bool)
@@ -419,16 +539,25 @@ def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
         yield block
 
 
-def _calibrate_gain(timid: Tensor, lesson: TrainingTensors, judged: Tensor) -> tuple[float, float]:
-    """The largest of GAINS on codes [F, K] that costs at most MAX_GAIN_ERROR on the frames judged [F],
-    and the lip distance there.
+def _calibrate_gain(
+    shrunken: Tensor, data: TrainingTensors, evaluated: Tensor
+) -> tuple[float, float]:
+    """Choose the largest of GAINS that costs at most MAX_GAIN_ERROR.
 
-    Nets that learn from little shrink every motion towards the mean; a mouth that moves as far as
-    the person's looks more right than its distance says.
+    Models trained on little data regress toward the mean. A mouth that moves as far as the person's
+    looks better than its distance suggests.
+
+    Args:
+        shrunken: Codes predicted for held-out frames, minus their mean, [F, K].
+        data: Training data.
+        evaluated: Frames that were held out, [F].
+
+    Returns:
+        The gain, and the lip distance with it.
     """
-    weights = lesson.weights * judged
+    weights = data.weights * evaluated
     errors = [
-        float(lip_distance(((gain * timid - lesson.targets) @ lesson.lips)[None], weights[None]))
+        float(lip_distance(((gain * shrunken - data.targets) @ data.lips)[None], weights[None]))
         for gain in GAINS
     ]
     allowed = (1.0 + MAX_GAIN_ERROR) * min(errors)

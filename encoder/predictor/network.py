@@ -1,4 +1,4 @@
-"""The small temporal-convolution nets inside a MotionPredictor."""
+"""Temporal convolution networks of a MotionPredictor, an ensemble in one tensor."""
 
 from __future__ import annotations
 
@@ -20,14 +20,29 @@ from talkhead.types import FRAME_RATE
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """How a predictor is built and fitted.
+    """Architecture and training of a predictor.
 
-    layers: (kernel, dilation) of each block, kernels odd: together the view, see receptive_field_of.
-    n_members: nets whose mean counts, each holding out another tenth of the training part.
-    gain_std, noise_std: of the features' level and values, in their mean and each one's standard
-    deviation. n_masks, mask_width: stretches of feature dimensions that are hidden.
-    velocity_weight, gap_weight, jaw_weight, inner_weight: of the errors of lip motion, lip opening, jaw
-    and what shows between the lips beside those of the lips' shape.
+    Attributes:
+        width: Channels.
+        layers: Kernel, an odd number, and dilation of each block; together they are the receptive
+            field.
+        n_members: Networks in the ensemble, whose mean is predicted. Each holds out another tenth
+            of the training frames.
+        n_steps: Steps of the optimizer.
+        batch_size: Stretches of frames per step and network.
+        n_frames: Frames in a stretch.
+        learning_rate: Its largest value.
+        weight_decay: Of AdamW.
+        dropout: Dropped share of hidden values.
+        gain_std: Standard deviation of changes of the features' level, in that of the features'
+            mean.
+        noise_std: Standard deviation of noise on each feature, in its own standard deviation.
+        n_masks: Ranges of feature dimensions that are masked in a stretch.
+        mask_width: Dimensions in the widest of them.
+        velocity_weight: Weight of errors of lip velocity, relative to those of lip shape.
+        gap_weight: Weight of errors of the distance between the lips.
+        jaw_weight: Weight of errors of the jaw.
+        inner_weight: Weight of errors of the codes of the inner mouth.
     """
 
     width: int = bounded(64, 1, 256)
@@ -49,7 +64,7 @@ class PredictorConfig:
     inner_weight: float = bounded(0.3, 0.0, 100.0)
 
     def __post_init__(self) -> None:
-        """JSON knows no tuples."""
+        """Turn the lists of JSON into tuples."""
         layers = tuple((int(kernel), int(dilation)) for kernel, dilation in self.layers)
         object.__setattr__(self, "layers", layers)
 
@@ -59,15 +74,21 @@ PRESETS = {
     "standard": PredictorConfig(),
     "high": PredictorConfig(n_members=8),
 }
+"""The configurations by name."""
 
 
 LOOKAHEAD_S = 0.24
-"""How far past a video frame's moment encoder and net together may hear."""
+"""Seconds after a video frame's moment that encoder and network together may depend on."""
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """How many frames a net sees before its own and after it."""
+    """Frames that a prediction depends on besides its own.
+
+    Attributes:
+        behind: Frames before it.
+        ahead: Frames after it.
+    """
 
     behind: int
     ahead: int
@@ -76,51 +97,84 @@ class ReceptiveField:
 def receptive_field_of(
     config: PredictorConfig, per_frame: int, rate: float, lookahead_s: float
 ) -> ReceptiveField:
-    """The view of a net behind an encoder that hears lookahead_s past a vector's moment.
+    """Divide a network's receptive field into frames behind and ahead.
 
-    As many frames of the layers' whole view lie ahead as LOOKAHEAD_S leaves, at most half of them.
-    The last of a frame's per_frame vectors is already (per_frame - 1) / rate late. Raises
-    TalkheadError when the encoder alone hears too far.
+    As many frames are ahead as LOOKAHEAD_S allows after the encoder's own look-ahead, at most half.
+
+    Args:
+        config: Its layers.
+        per_frame: Feature vectors per video frame. The last one is (per_frame - 1) / rate late.
+        rate: Feature vectors per second.
+        lookahead_s: Seconds after its moment that a vector depends on.
+
+    Returns:
+        The receptive field.
+
+    Raises:
+        TalkheadError: If the look-ahead of the encoder alone is too long.
     """
     spare_s = LOOKAHEAD_S - lookahead_s - (per_frame - 1) / rate
     if spare_s < -1e-9:
         raise TalkheadError(
-            f"the encoder hears {1000 * lookahead_s:.0f} ms ahead; with the predictor "
-            f"{1000 * LOOKAHEAD_S:.0f} ms are allowed. Use an encoder that hears less far"
+            f"the encoder has a look-ahead of {1000 * lookahead_s:.0f} ms; with the predictor "
+            f"{1000 * LOOKAHEAD_S:.0f} ms are allowed. Use an encoder with a shorter one"
         )
-    whole = whole_view(config.layers)
+    whole = receptive_frames(config.layers)
     ahead = min(whole // 2, int(spare_s * FRAME_RATE + 1e-6))
     return ReceptiveField(whole - ahead, ahead)
 
 
 STORED = "nets."
-"""What the names of stored weights begin with."""
+"""Prefix of the names of stored weights."""
 
 
 class TemporalNets(nn.Module):
-    """N nets at once: frame inputs [N, B, T + behind + ahead, D] -> codes [N, B, T, K].
+    """N networks at once: inputs [N, B, T + behind + ahead, D] -> codes [N, B, T, K].
 
-    No padding, a bounded view. A pointwise layer, then one residual block a (kernel, dilation) pair.
-    A block's view is even to both sides until the frames ahead are used up; the rest of it lies
-    behind. Nets so small cost more in calls than in sums: all learn in one go.
+    A pointwise layer, then a residual block per (kernel, dilation) pair, without padding. Each
+    block's receptive field is symmetric until the frames ahead are used up; the rest is behind.
+    Call overhead dominates at this size, so the ensemble is one batched tensor.
+
+    Attributes:
+        ahead: Frames ahead.
+        first: The pointwise layer.
+        blocks: The residual blocks.
+        dropout: Before the last layer.
+        last: The output layer.
     """
 
     def __init__(
         self, config: PredictorConfig, n_inputs: int, n_outputs: int, ahead: int, n_nets: int
     ) -> None:
+        """Build the networks, with random weights.
+
+        Args:
+            config: Their architecture.
+            n_inputs: Values per video frame, D.
+            n_outputs: Values in a code, K.
+            ahead: Frames ahead that a prediction depends on.
+            n_nets: Number of networks, N.
+        """
         super().__init__()
         self.ahead = ahead
         self.first = _Layers(n_nets, n_inputs, config.width)
         self.blocks = nn.ModuleList()
         for kernel, dilation in config.layers:
-            own = min(ahead, (kernel - 1) // 2 * dilation)
+            own = min(ahead, (kernel - 1) // 2 * dilation)  # this block's frames ahead
             self.blocks.append(_Blocks(n_nets, config.width, kernel, dilation, own, config.dropout))
             ahead -= own
         self.dropout = nn.Dropout(config.dropout)
         self.last = _Layers(n_nets, config.width, n_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Codes of frame inputs."""
+        """Predict codes.
+
+        Args:
+            inputs: [N, B, T + behind + ahead, D].
+
+        Returns:
+            [N, B, T, K].
+        """
         hidden: Tensor = F.gelu(self.first(inputs))
         for block in self.blocks:
             hidden = block(hidden)
@@ -128,20 +182,35 @@ class TemporalNets(nn.Module):
         return codes
 
     def __len__(self) -> int:
+        """Number of networks."""
         return len(self.first.weight)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights, as files keep them beside other things."""
+        """Copy the weights, under names that begin with STORED."""
         return {STORED + name: value.clone() for name, value in self.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> TemporalNets:
-        """These nets with the weights of tensors(), as net_specs has them; in evaluation mode."""
+        """Load weights and switch to evaluation mode.
+
+        Args:
+            tensors: Weights as of `tensors`, checked against `net_specs`. Other names are ignored.
+
+        Returns:
+            These networks.
+        """
         own = {k.removeprefix(STORED): v for k, v in tensors.items() if k.startswith(STORED)}
         self.load_state_dict(own)
         return self.eval()
 
     def part(self, chosen: slice) -> TemporalNets:
-        """Some of the nets, with weights of their own."""
+        """Copy some of the networks.
+
+        Args:
+            chosen: Which.
+
+        Returns:
+            Networks with weights of their own.
+        """
         some = copy.deepcopy(self)
         for name, values in self.named_parameters():
             some.get_parameter(name).data = values.data[chosen].clone()
@@ -149,16 +218,32 @@ class TemporalNets(nn.Module):
 
 
 MAX_VIEW = 250
-"""Frames besides its own that a stored net may see: what it predicts at once takes memory."""
+"""Largest receptive field, in frames besides their own, of stored networks: prediction takes memory
+for it.
+"""
 
 
 def net_specs(
     config: PredictorConfig, n_inputs: int, n_outputs: int, ahead: int
 ) -> dict[str, TensorSpec]:
-    """What the weights of a config's members must be, as tensors() names them. Raises ContentError."""
-    if not ahead <= whole_view(config.layers) <= MAX_VIEW:
+    """Specify the stored weights of a configuration.
+
+    Args:
+        config: The configuration.
+        n_inputs: Values per video frame, 1 or more.
+        n_outputs: Values in a code.
+        ahead: Frames ahead.
+
+    Returns:
+        Shape and type of each tensor of `TemporalNets.tensors`.
+
+    Raises:
+        ContentError: If the receptive field is too large or shorter than `ahead`.
+    """
+    if not ahead <= receptive_frames(config.layers) <= MAX_VIEW:
         raise ContentError(
-            f"the nets see {whole_view(config.layers)} frames, where {ahead} to {MAX_VIEW} is allowed"
+            f"the networks depend on {receptive_frames(config.layers)} frames, where {ahead} to "
+            f"{MAX_VIEW} are allowed"
         )
     return module_specs(
         lambda: TemporalNets(config, n_inputs, n_outputs, ahead, config.n_members), STORED
@@ -166,7 +251,7 @@ def net_specs(
 
 
 class _Layers(nn.Module):
-    """A linear layer of each of N nets, [N, B, T, n_inputs] -> [N, B, T, n_outputs]."""
+    """A linear layer in each of N networks, [N, B, T, n_inputs] -> [N, B, T, n_outputs]."""
 
     def __init__(self, n_nets: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
@@ -176,12 +261,13 @@ class _Layers(nn.Module):
             nn.init.uniform_(values, -(n_inputs**-0.5), n_inputs**-0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Apply the layers to inputs [N, B, T, n_inputs]; returns [N, B, T, n_outputs]."""
         flat = torch.baddbmm(self.bias, inputs.flatten(1, 2), self.weight)
         return flat.unflatten(1, inputs.shape[1:3])
 
 
 class _Blocks(nn.Module):
-    """A dilated convolution and what it changes, of each of N nets."""
+    """A residual block with a dilated convolution in each of N networks."""
 
     def __init__(
         self, n_nets: int, width: int, kernel: int, dilation: int, ahead: int, dropout: float
@@ -194,25 +280,53 @@ class _Blocks(nn.Module):
         self.mix = _Layers(n_nets, width, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Apply the blocks to hidden values [N, B, T + behind + ahead, width]; returns
+        [N, B, T, width].
+        """
         n = hidden.shape[2] - self.behind - self.ahead
+        # A convolution as a linear layer over the values at each tap, side by side.
         taps = [hidden[:, :, i * self.dilation :][:, :, :n] for i in range(self.kernel)]
         change: Tensor = self.mix(self.dropout(F.gelu(self.spread(torch.cat(taps, -1)))))
         return hidden[:, :, self.behind : self.behind + n] + change
 
 
-def whole_view(layers: tuple[tuple[int, int], ...]) -> int:
-    """How many frames besides its own a net of these layers sees."""
+def receptive_frames(layers: tuple[tuple[int, int], ...]) -> int:
+    """Count the frames besides its own that a network depends on.
+
+    Args:
+        layers: Kernel and dilation of each block.
+
+    Returns:
+        Their number, behind and ahead together.
+    """
     return sum((kernel - 1) * dilation for kernel, dilation in layers)
 
 
 def rate_share(index: int, n_steps: int, warm_up_steps: int) -> float:
-    """Share of the learning rate at a step: a short rise, then half a cosine down to 2 %."""
+    """Compute the share of the learning rate at a step.
+
+    A linear warm-up, then half a cosine down to 2 %.
+
+    Args:
+        index: The step, from 0.
+        n_steps: All steps.
+        warm_up_steps: Steps of the warm-up.
+
+    Returns:
+        Share, 0 to 1.
+    """
     rise = min(1.0, (index + 1) / warm_up_steps)
     return rise * (0.02 + 0.49 * (1.0 + math.cos(math.pi * index / n_steps)))
 
 
 def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """Move the average's parameters towards the net's."""
+    """Update a running mean of parameters.
+
+    Args:
+        average: The mean, which is changed.
+        net: The parameters.
+        decay: Share of the mean that is kept.
+    """
     with torch.no_grad():
         pairs = zip(average.parameters(), net.parameters(), strict=True)
         for kept, fresh in pairs:
@@ -220,5 +334,13 @@ def average_into(average: nn.Module, net: nn.Module, decay: float) -> None:
 
 
 def frame_inputs(vectors: Tensor, per_frame: int) -> Tensor:
-    """Vectors [..., F * per_frame, D] as frame inputs [..., F, per_frame * D]."""
+    """Group feature vectors by video frame.
+
+    Args:
+        vectors: [..., F * per_frame, D].
+        per_frame: Vectors per frame.
+
+    Returns:
+        [..., F, per_frame * D].
+    """
     return vectors.reshape(*vectors.shape[:-2], -1, per_frame * vectors.shape[-1])

@@ -1,11 +1,11 @@
-"""What mouths do when speech is heard, learned from other people: where a person's predictor begins.
+"""Prior of the motion predictor: initial weights, trained on other people.
 
     python -m talkhead.encoder.predictor.prior SHARD... --encoder NAME --output FILE [--seed 0]
 
-Shards are files of a corpus with pictures (`talkhead.encoder.pase.corpus`). A prior belongs to one
-encoder. It moves a mouth that is nobody's: points in eye distances on a face that holds still; least
-squares carry it over into a person's mouth codes. It takes minutes on one core, and the same
-shards, encoder and seed give the same file.
+The shards must have video (`talkhead.encoder.pase.corpus`). A prior belongs to one encoder, and
+only an encoder with a prior starts from one. It moves the points of a generic mouth, in eye
+distances without head motion; least squares convert this to a person's mouth codes. Training takes
+minutes on one core, and the same shards, encoder and seed give the same file.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from talkhead.encoder.predictor.network import (
 from talkhead.encoder.predictor.training import (
     SILENCE_WEIGHT,
     Task,
-    alone,
     feature_spread,
     make_training_tensors,
+    single_threaded,
     train_nets,
     vectors_per_frame,
 )
@@ -52,26 +52,36 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 from talkhead.weights import resolve
 
 WEIGHTS = "prior.safetensors"
+"""Name of the shipped prior."""
 FACTS, FIRST = "facts", f"{STORED}first.weight"
+"""Names of the tensor with JSON, and of the one that gives the number of inputs."""
 INPUTS, OUTPUTS = Size("inputs", 1, 1 << 16), Size("components", 1, MAX_CODES)
 N_COMPONENTS = 20
-"""Components of the mouth space, as many as a person's mouth code has."""
+"""Components of the generic mouth space, as many as in a person's mouth code."""
 CONFIG = PredictorConfig(n_members=4, n_steps=2000, batch_size=8)
+"""Settings of the training."""
 VOICES = 3
-"""Times that all is learned from, but the first with other formants: one speaker is not everybody."""
+"""Copies of each utterance: the original, and others with moved formants."""
 FORMANTS = (0.8, 1.25)
-"""Range of the factors on formants, one an utterance."""
+"""Range of the factors on formants, one per utterance."""
 DAMPING = 1e-3
-"""Of the least squares into a person's codes, over the mean square of what a unit of code moves."""
+"""Damping of the least squares, relative to the mean square of the displacements."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Nets that move a mouth which is nobody's.
+    """Networks that move a generic mouth.
 
-    encoder, version, rate: of what they hear with. ahead: frames they see after their own. basis:
-    [N_COMPONENTS, P, 2] what a unit of each output moves the MOUTH_POINTS, in eye distances.
-    sources: what they learned from, and its licences.
+    Attributes:
+        encoder: Name of the encoder.
+        version: Its version.
+        rate: Its feature vectors per second.
+        ahead: Frames ahead that the networks depend on.
+        config: Settings of the training.
+        basis: Displacement of the MOUTH_POINTS by one unit of each output, [N_COMPONENTS, P, 2], in
+            eye distances.
+        nets: The networks.
+        sources: The training data, with licenses.
     """
 
     encoder: str
@@ -84,20 +94,33 @@ class Prior:
     sources: tuple[str, ...]
 
     def belongs_to(self, encoder: SpeechEncoder) -> bool:
-        """Whether it learned from these very features."""
+        """Check whether it was trained on the features of an encoder.
+
+        Args:
+            encoder: The encoder.
+
+        Returns:
+            True if name and version are the same.
+        """
         return (self.encoder, self.version) == (encoder.name, encoder.version)
 
-    def begin(self, nets: TemporalNets, bases: Sequence[Float32]) -> None:
-        """Let nets of some people, as many of each, begin as the prior's in turn.
+    def initialize(self, nets: TemporalNets, bases: Sequence[Float32]) -> None:
+        """Set the initial weights of several people's networks.
 
-        bases: [K, P, 2] what each person's mouth codes move. Raises TalkheadError for nets that hear
-        other features or have another shape.
+        Args:
+            nets: The networks, as many for each person; they are changed. Each gets the weights of
+                one of the prior's, in turn.
+            bases: Displacement by one unit of each mouth code, [K, P, 2], of each person.
+
+        Raises:
+            TalkheadError: For networks of another shape or for other features.
         """
         n_each = len(nets) // len(bases)
         turn = torch.arange(n_each).remainder(len(self.nets)).repeat(len(bases))
         state = {name: values[turn] for name, values in self.nets.state_dict().items()}
-        codes = torch.from_numpy(np.stack([carried_over(self.basis, basis) for basis in bases]))
-        codes = codes.repeat_interleave(n_each, 0)
+        # Convert the last layer from the generic mouth to each person's codes.
+        codes = torch.from_numpy(np.stack([project_basis(self.basis, basis) for basis in bases]))
+        codes = codes.repeat_interleave(n_each, 0)  # [N, N_COMPONENTS, K]
         try:
             if nets.ahead != self.ahead:
                 raise ValueError(f"{nets.ahead} frames ahead, not {self.ahead}")
@@ -111,7 +134,7 @@ class Prior:
             ) from error
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a file must keep."""
+        """Collect everything that a file stores."""
         facts = {one.name: getattr(self, one.name) for one in fields(_Facts)}
         stored = {FACTS: json_tensor({**facts, "config": to_json(self.config)})}
         stored["basis"] = torch.from_numpy(self.basis)
@@ -120,7 +143,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a file says of a Prior beside its tensors."""
+    """Fields of a Prior that are stored as JSON."""
 
     encoder: str
     version: str
@@ -131,9 +154,21 @@ class _Facts:
 
 
 def read_prior(path: Path) -> Prior:
-    """The prior in a file. Raises TalkheadError naming the file when it is none or damaged."""
+    """Read a prior.
+
+    Args:
+        path: A file of this module.
+
+    Returns:
+        The prior, its networks in evaluation mode.
+
+    Raises:
+        TalkheadError: If the file is not a prior, or damaged.
+    """
     tensors = read_tensors(path)
-    with content_errors(path, "This is no prior of a predictor, or a damaged one: train it again"):
+    with content_errors(
+        path, "This is not a prior of a predictor, or it is damaged: train it again"
+    ):
         facts = from_json(_Facts, json_in(tensors, FACTS))
         del tensors[FACTS]
         config = facts.config
@@ -149,10 +184,17 @@ def read_prior(path: Path) -> Prior:
 
 
 def shipped_prior(encoder: SpeechEncoder, config: PredictorConfig) -> Prior | None:
-    """The prior that comes with talkhead if it learned from this encoder's features and its nets are
-    of that shape, else None.
+    """Load the prior that comes with talkhead, if it fits.
 
-    Raises PackageError when it is missing or damaged.
+    Args:
+        encoder: The encoder of the features.
+        config: Architecture of the networks that start from it.
+
+    Returns:
+        The prior, or None if it is for another encoder or architecture.
+
+    Raises:
+        PackageError: If its file is missing or damaged.
     """
     prior = read_prior(resolve(WEIGHTS))
     alike = (prior.config.width, prior.config.layers) == (config.width, config.layers)
@@ -160,14 +202,28 @@ def shipped_prior(encoder: SpeechEncoder, config: PredictorConfig) -> Prior | No
 
 
 def mouth_basis(face: FaceModel) -> Float32:
-    """What a unit of each mouth code moves the MOUTH_POINTS on screen, [K, P, 2] eye distances."""
+    """Select the displacement of the MOUTH_POINTS on screen by one unit of each mouth code.
+
+    Args:
+        face: A face model.
+
+    Returns:
+        [K, P, 2], in eye distances.
+    """
     return np.asarray(face.basis[: face.n_mouth, list(MOUTH_POINTS), :2])
 
 
-def carried_over(components: Float32, basis: Float32) -> Float32:
-    """The person's codes [N, K] whose basis [K, P, 2] moves the points most like components [N, P, 2].
+def project_basis(components: Float32, basis: Float32) -> Float32:
+    """Find a person's codes that move the points like given components.
 
-    Least squares, damped so that codes that hardly move anything stay small.
+    Least squares, damped so that codes which hardly move anything stay small.
+
+    Args:
+        components: Wanted displacements, [N, P, 2].
+        basis: Displacement by one unit of each of the person's codes, [K, P, 2].
+
+    Returns:
+        [N, K].
     """
     wanted, moves = (b.reshape(len(b), -1).astype(np.float64) for b in (components, basis))
     gram = moves @ moves.T
@@ -180,8 +236,14 @@ def carried_over(components: Float32, basis: Float32) -> Float32:
 
 @dataclass(frozen=True)
 class Speaker:
-    """One speaker of a corpus, F frames: vectors [F * per_frame, D] normalised features, mouth
-    [F, P, 2] less its mean, weights [F] how much a frame counts; spread [D] of the features."""
+    """Training data of one speaker, F frames.
+
+    Attributes:
+        vectors: Normalized features, [F * per_frame, D].
+        mouth: Mouth points minus their mean, [F, P, 2].
+        weights: Weight of each frame, [F].
+        spread: Of the features, [D].
+    """
 
     vectors: Float32
     mouth: Float32
@@ -196,28 +258,39 @@ def train_prior(
     seed: int,
     progress: Progress,
 ) -> Prior:
-    """A prior for that encoder from the training part of shards with pictures.
+    """Train a prior on the training split of shards with video.
 
-    Raises TalkheadError when no shard has any, or their points are not the MOUTH_POINTS.
+    Args:
+        shards: The corpus.
+        encoder: The encoder that the prior is for.
+        config: Settings of the training.
+        seed: Determines weights, stretches and voices.
+        progress: Shows the steps.
+
+    Returns:
+        The prior.
+
+    Raises:
+        TalkheadError: If no shard has video, or its points are not the MOUTH_POINTS.
     """
-    footage = [part for shard in shards for part in _footage(shard, encoder, seed)]
-    if not footage:
-        raise TalkheadError("no shard holds mouths to learn from. Build a corpus with pictures")
+    speakers = [part for shard in shards for part in _speakers(shard, encoder, seed)]
+    if not speakers:
+        raise TalkheadError("no shard has mouths to train on. Build a corpus with video")
     n_vectors = vectors_per_frame(encoder.rate)
     view = receptive_field_of(config, n_vectors, encoder.rate, encoder.lookahead_s)
     mouth, vectors, weights = (
-        np.concatenate([getattr(part, name) for part in footage])
+        np.concatenate([getattr(part, name) for part in speakers])
         for name in ("mouth", "vectors", "weights")
     )
-    spread = np.mean([part.spread for part in footage], axis=0)
+    spread = np.mean([part.spread for part in speakers], axis=0)
     codes, basis = _components(mouth, weights > 0)
     margins = (view.behind * n_vectors, view.ahead * n_vectors)
     padded = np.pad(vectors[None], ((0, 0), margins, (0, 0)))
-    lesson = make_training_tensors(aligned(padded), codes, weights, basis, spread, view)
-    nothing = torch.zeros(len(codes), dtype=torch.bool)
-    tasks = [Task(lesson, nothing, seed * 1000 + index) for index in range(config.n_members)]
+    data = make_training_tensors(aligned(padded), codes, weights, basis, spread, view)
+    held_out = torch.zeros(len(codes), dtype=torch.bool)  # nothing
+    tasks = [Task(data, held_out, seed * 1000 + index) for index in range(config.n_members)]
     n_inputs = n_vectors * vectors.shape[1]
-    with progress.step("Learning the prior", total=config.n_steps) as step, alone():
+    with progress.step("Training the prior", total=config.n_steps) as step, single_threaded():
         torch.manual_seed(seed)
         nets = TemporalNets(config, n_inputs, len(basis), view.ahead, config.n_members)
         nets = train_nets(tasks, nets, config, step.advance)
@@ -233,9 +306,14 @@ def train_prior(
     )
 
 
-def _footage(shard: CorpusShard, encoder: SpeechEncoder, seed: int) -> Iterator[Speaker]:
-    """Each speaker of a shard's training part, in VOICES: everybody has a voice, a room and a face of
-    their own."""
+def _speakers(shard: CorpusShard, encoder: SpeechEncoder, seed: int) -> Iterator[Speaker]:
+    """Training data of each speaker of a shard, VOICES times.
+
+    Each has features and a mean mouth that are normalized by themselves.
+
+    Raises:
+        TalkheadError: If the mouth points are not the MOUTH_POINTS.
+    """
     if not len(shard.mouth):
         return
     if shard.mouth.shape[1:] != (len(MOUTH_POINTS), 2):
@@ -243,11 +321,11 @@ def _footage(shard: CorpusShard, encoder: SpeechEncoder, seed: int) -> Iterator[
             f"{shard.source}: mouths of {shard.mouth.shape[1]} points, not {len(MOUTH_POINTS)}. "
             "Build the corpus again"
         )
-    learned = shard.splits == SPLITS.index("train")
-    for speaker in np.unique(shard.speakers[learned]):
+    training = shard.splits == SPLITS.index("train")
+    for speaker in np.unique(shard.speakers[training]):
         spans = [
             (shard.starts[i], shard.starts[i + 1])
-            for i in np.flatnonzero(learned & (shard.speakers == speaker))
+            for i in np.flatnonzero(training & (shard.speakers == speaker))
         ]
         random = np.random.default_rng(seed)
         yield _speaker(shard, spans, encoder, None)
@@ -261,9 +339,10 @@ def _speaker(
     encoder: SpeechEncoder,
     random: np.random.Generator | None,
 ) -> Speaker:
-    """Footage of utterances from frame to frame, of other formants where `random` draws them.
+    """Training data of some utterances, given by first frame and stop.
 
-    The first frame of each counts nothing, so that no motion from one to the next is learned.
+    Formants are moved if `random` is given. The first frame of each utterance has weight 0, so that
+    motion between utterances is not learned.
     """
     per_frame = vectors_per_frame(encoder.rate)
     sounds = [
@@ -280,26 +359,30 @@ def _speaker(
     vectors, weights = [], []
     for sound, (first, stop) in zip(sounds, spans, strict=True):
         n = stop - first
-        heard = encoder.encode(gain * sound).values
-        vectors.append(heard[np.arange(n * per_frame).clip(max=len(heard) - 1)])
+        features = encoder.encode(gain * sound).values
+        # As many vectors as frames need: the last one is repeated.
+        vectors.append(features[np.arange(n * per_frame).clip(max=len(features) - 1)])
         weights.append((np.arange(n) > 0).astype(np.float32))
     values = np.concatenate(vectors).astype(np.float64)
     spread = feature_spread(values)
     mouth = np.concatenate([shard.mouth[first:stop] for first, stop in spans])
-    seen = np.isfinite(mouth).all((1, 2))
-    weight = np.concatenate(weights) * np.where(silent[: len(seen)], SILENCE_WEIGHT, 1.0) * seen
-    mean = mouth[seen].mean(0)
+    tracked = np.isfinite(mouth).all((1, 2))
+    weight = np.concatenate(weights) * np.where(silent[: len(tracked)], SILENCE_WEIGHT, 1.0)
+    weight = weight * tracked
+    mean = mouth[tracked].mean(0)
     return Speaker(
         vectors=((values - values.mean(0)) / spread).astype(np.float32),
-        mouth=np.where(seen[:, None, None], mouth - mean, 0.0).astype(np.float32),
+        mouth=np.where(tracked[:, None, None], mouth - mean, 0.0).astype(np.float32),
         weights=weight.astype(np.float32),
         spread=spread,
     )
 
 
 def _components(mouth: Float32, used: Bool) -> tuple[Float32, Float32]:
-    """Codes [F, N] of mouths [F, P, 2] and their basis [N, P, 2]: principal components, scaled so
-    that the first has spread 1 on the frames used [F]."""
+    """Principal components of mouths [F, P, 2]: codes [F, N] and basis [N, P, 2].
+
+    They are scaled so that the first code has spread 1 in the frames that are used, [F].
+    """
     flat: Float64 = mouth.reshape(len(mouth), -1).astype(np.float64)
     values, vectors = np.linalg.eigh(flat[used].T @ flat[used] / used.sum())
     leading = vectors[:, ::-1][:, :N_COMPONENTS].T
@@ -314,7 +397,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("shards", nargs="+", type=Path, help="files of a corpus with pictures")
+    parser.add_argument("shards", nargs="+", type=Path, help="files of a corpus with video")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)

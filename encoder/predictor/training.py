@@ -1,4 +1,4 @@
-"""How the nets of MotionPredictors learn: stretches of altered sound, errors as lips show them."""
+"""Training of the networks in MotionPredictors: augmented stretches of features, losses on the lips."""
 
 from __future__ import annotations
 
@@ -26,39 +26,48 @@ from talkhead.face import JAW_LINE, LIPS, MOUTH_POINTS
 from talkhead.types import FRAME_RATE, Float32, Float64
 
 LIPS_CENTRED = 0.7
-"""Share of the lips' common motion that is no error: their shape matters more than their place."""
+"""Share of the lips' common motion that counts as no error: their shape matters more than their
+position.
+"""
 LIP_GAPS = ((13, 14), (82, 87), (312, 317))
-"""Landmarks of the inner lips, upper and lower, whose distance is how far the mouth is open."""
+"""Pairs of landmarks of the inner upper and lower lip, whose distance is how far the mouth is open."""
 SILENCE_WEIGHT = 0.5
-"""How much a frame counts in which nothing is said: the mouth may be doing anything."""
+"""Weight of a frame without speech, in which the mouth may do anything."""
 MIN_SPREAD = 0.2
-"""Share of the features' mean spread that is added to each one's, so that dimensions that hardly
-vary are not blown up."""
+"""Share of the mean spread that is added to each dimension's, so that almost constant dimensions are
+not amplified.
+"""
 MIN_DIVISOR = 1e-6
-"""Nothing is divided by less, whatever the features are."""
+"""Smallest number that features are divided by."""
 AUGMENTED_FRACTION = 0.5
-"""Of the stretches, how many are learned from as they might have sounded."""
+"""Share of the stretches that are taken from an augmented copy."""
 AVERAGING = 0.99
-"""Decay, a step, of the running mean of the weights, which is what is kept."""
+"""Decay per step of the running mean of the weights, which is what is kept."""
 WARM_UP_STEPS = 20
 MAX_GRADIENT = 2.0
+"""Largest norm of a network's gradient."""
 MIN_FRACTION = 0.8
-"""A stretch is learned from if so many of its frames may be."""
-PREDICTED_AT_ONCE = 6000
-"""Frames that nets predict at once when all of a lesson is asked for: they take memory."""
+"""Smallest share of training frames in a stretch."""
+PREDICTION_BLOCK = 6000
+"""Frames that all networks predict at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
 class TrainingTensors:
-    """What there is to learn, F frames; of frames that may not be learned from all values are 0.
+    """Training data of one clip of F frames; values of frames that are not for training are 0.
 
-    vectors: [V, (behind + F + ahead) * per_frame, D] normalised features, 0 before and after for as far
-    as nets see, of the sound as it is and as it might have been (another voice, noise).
-    targets: [F, K] mouth codes less their mean.
-    weights: [F] how much a frame counts. lips, gap, jaw: [K, P * 2] what a unit of code moves on
-    screen, x and y of P points (gap: of the upper lip against the lower), in units of the typical
-    lip motion. inner: [K] 1 where a code moves nothing: what shows between the lips. spread: [D] of the
-    features. view: of the nets that learn it.
+    Attributes:
+        vectors: Normalized features of the audio and of its augmented copies,
+            [V, (behind + F + ahead) * per_frame, D], with zeros before and after the clip.
+        targets: Mouth codes minus their mean, [F, K].
+        weights: Weight of each frame, [F].
+        lips: Displacement by one unit of each code, [K, P * 2], of P points in x and y, in units of
+            the typical lip motion.
+        gap: The same of the upper lip relative to the lower, [K, P * 2].
+        jaw: The same of the jaw, [K, P * 2].
+        inner: 1 for codes of the inner mouth, which move no point, [K].
+        spread: Of the features, [D].
+        view: Receptive field of the networks.
     """
 
     vectors: Tensor
@@ -73,22 +82,36 @@ class TrainingTensors:
 
     @property
     def per_frame(self) -> int:
+        """Feature vectors per video frame."""
         return self.vectors.shape[1] // (self.view.behind + len(self.targets) + self.view.ahead)
 
 
 def vectors_per_frame(rate: float) -> int:
-    """Feature vectors a video frame. Raises TalkheadError when that is no whole number."""
+    """Compute the feature vectors per video frame.
+
+    Args:
+        rate: Feature vectors per second.
+
+    Returns:
+        A whole number, at least 1.
+
+    Raises:
+        TalkheadError: If the rate is not a multiple of FRAME_RATE.
+    """
     n = round(rate / FRAME_RATE)
     if n < 1 or abs(n * FRAME_RATE - rate) > 1e-6:
         raise TalkheadError(
-            f"features at {rate:g} vectors a second: a multiple of {FRAME_RATE} is needed"
+            f"features at {rate:g} vectors per second: a multiple of {FRAME_RATE} is needed"
         )
     return n
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """One thread, which is faster for nets so small, and torch's global generator put back after."""
+def single_threaded() -> Iterator[None]:
+    """Run a block with one thread, which is faster for such small networks.
+
+    Afterwards, torch's global generator is as before.
+    """
     n_threads = torch.get_num_threads()
     with torch.random.fork_rng([]):
         torch.set_num_threads(1)
@@ -106,17 +129,28 @@ def make_training_tensors(
     spread: Float32,
     view: ReceptiveField,
 ) -> TrainingTensors:
-    """The lesson of mouth codes that move the MOUTH_POINTS by basis [K, P, 2]; else as in Lesson.
+    """Prepare training data.
 
-    vectors: in torch's own memory, see `aligned`; they aren't copied.
+    Args:
+        vectors: As in TrainingTensors, [V, n, D], in torch's own memory (`aligned`); not copied.
+        targets: Mouth codes minus their mean, [F, K].
+        weights: Weight of each frame, [F].
+        basis: Displacement of the MOUTH_POINTS by one unit of each code, [K, P, 2].
+        spread: Of the features, [D].
+        view: Receptive field of the networks.
+
+    Returns:
+        The training data.
     """
 
-    def moved_by(points: tuple[int, ...]) -> Float32:
+    def basis_of(points: tuple[int, ...]) -> Float32:
         return basis[:, [MOUTH_POINTS.index(point) for point in points]]
 
-    lips = moved_by(LIPS)
+    lips = basis_of(LIPS)
     lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
-    gap = moved_by(tuple(top for top, _ in LIP_GAPS)) - moved_by(tuple(low for _, low in LIP_GAPS))
+    # The opening: upper lip points minus lower ones.
+    gap = basis_of(tuple(top for top, _ in LIP_GAPS)) - basis_of(tuple(low for _, low in LIP_GAPS))
+    # Errors are measured in units of the mean length of the lips' offsets.
     typical = np.linalg.norm(np.tensordot(targets[weights > 0], lips, 1), axis=-1).mean()
 
     def in_typical(points: Float32) -> Tensor:
@@ -128,7 +162,7 @@ def make_training_tensors(
         weights=aligned(weights),
         lips=in_typical(lips),
         gap=in_typical(gap),
-        jaw=in_typical(moved_by(JAW_LINE)),
+        jaw=in_typical(basis_of(JAW_LINE)),
         inner=aligned((~basis.any((1, 2))).astype(np.float32)),
         spread=aligned(spread),
         view=view,
@@ -137,9 +171,15 @@ def make_training_tensors(
 
 @dataclass(frozen=True)
 class Task:
-    """What one net learns: a lesson, but for the frames held out, [F] bool, from this seed on."""
+    """Training of one network.
 
-    lesson: TrainingTensors
+    Attributes:
+        data: Training data.
+        held_out: Frames that are left out, [F] bool.
+        seed: Determines its stretches and their augmentation.
+    """
+
+    data: TrainingTensors
     held_out: Tensor
     seed: int
 
@@ -147,12 +187,19 @@ class Task:
 def train_nets(
     tasks: Sequence[Task], nets: TemporalNets, config: PredictorConfig, on_step: Callable[[], None]
 ) -> TemporalNets:
-    """The nets, one a task, trained at once and in evaluation mode.
+    """Train networks at once.
 
-    Lessons are alike in all but what is to be learned: dimensions and view.
+    Args:
+        tasks: One per network. Their data have equal dimensions and receptive fields.
+        nets: The networks, with initial weights; they are changed.
+        config: Settings of the training.
+        on_step: Called after each step.
+
+    Returns:
+        The running mean of the networks, in evaluation mode.
     """
-    pupils = [_Learner(task, config) for task in tasks]
-    moves = _Moves(*(torch.stack([getattr(t.lesson, k) for t in tasks]) for k in _Moves._fields))
+    samplers = [_Sampler(task, config) for task in tasks]
+    bases = _Bases(*(torch.stack([getattr(t.data, k) for t in tasks]) for k in _Bases._fields))
     average = copy.deepcopy(nets)
     optimizer = torch.optim.AdamW(
         nets.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -161,9 +208,10 @@ def train_nets(
     for index in range(config.n_steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * rate_share(index, config.n_steps, WARM_UP_STEPS)
-        drawn = [pupil.stretches() for pupil in pupils]
+        drawn = [sampler.draw() for sampler in samplers]
         inputs, targets, weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        loss = _losses(nets(inputs) - targets, weights, moves, config).sum()
+        # The sum keeps the networks' gradients independent of each other.
+        loss = _losses(nets(inputs) - targets, weights, bases, config).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         _clip_gradients(nets)
@@ -173,8 +221,8 @@ def train_nets(
     return average.eval()
 
 
-class _Moves(NamedTuple):
-    """What units of code move, of each net; as in Lesson."""
+class _Bases(NamedTuple):
+    """Displacements by units of code, of each network: TrainingTensors' with N in front."""
 
     lips: Tensor
     gap: Tensor
@@ -182,68 +230,87 @@ class _Moves(NamedTuple):
     inner: Tensor
 
 
-class _Learner:
-    """Draws what one net learns from, step by step."""
+class _Sampler:
+    """Draws training stretches for one network."""
 
     def __init__(self, task: Task, config: PredictorConfig) -> None:
-        self._training_tensors, self._config = task.lesson, config
-        self._weights = task.lesson.weights * (~task.held_out)
+        self._data, self._config = task.data, config
+        self._weights = task.data.weights * (~task.held_out)
         self._starts = _starts(self._weights, config.n_frames)
         self._generator = torch.Generator().manual_seed(task.seed)
 
-    def stretches(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Frame inputs [B, T + behind + ahead, D], codes [B, T, K] and weights [B, T] of some
-        stretches."""
-        lesson, config, generator = self._training_tensors, self._config, self._generator
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw a batch.
+
+        Returns:
+            Inputs [B, T + behind + ahead, D], codes [B, T, K] and weights [B, T].
+        """
+        data, config, generator = self._data, self._config, self._generator
         index = torch.randint(len(self._starts), (config.batch_size,), generator=generator)
         starts = self._starts[index]
-        heard = _heard(lesson, starts, config.n_frames, generator)
-        altered = _altered(heard, lesson.spread, config, generator)
-        frames = starts[:, None] + torch.arange(config.n_frames)
-        inputs = frame_inputs(altered, lesson.per_frame)
-        return inputs, lesson.targets[frames], self._weights[frames]
+        vectors = _stretches(data, starts, config.n_frames, generator)
+        augmented = _augment(vectors, data.spread, config, generator)
+        frames = starts[:, None] + torch.arange(config.n_frames)  # [B, T]
+        inputs = frame_inputs(augmented, data.per_frame)
+        return inputs, data.targets[frames], self._weights[frames]
 
 
 def _starts(weights: Tensor, n_frames: int) -> Tensor:
-    """First frames of the stretches that are learned from; all when none is good enough."""
+    """First frames, [S], of stretches with enough weights [F] above 0; of the best ones if none has."""
     shares = (weights > 0).float().unfold(0, n_frames, 1).mean(-1)
     return torch.nonzero(shares >= min(MIN_FRACTION, float(shares.max()))).flatten()
 
 
-def _losses(error: Tensor, weight: Tensor, moves: _Moves, config: PredictorConfig) -> Tensor:
-    """Each net's mean error of lips and jaw, of the lips' velocity and of what shows between them, [N].
+def _losses(error: Tensor, weight: Tensor, bases: _Bases, config: PredictorConfig) -> Tensor:
+    """Each network's loss, [N], of errors of codes [N, B, T, K] with weights [N, B, T].
 
-    error: [N, B, T, K] of codes. weight: [N, B, T].
+    Mean errors of lips, opening, jaw, lip velocity and inner mouth.
     """
-    lips, gap, jaw = (torch.einsum("nbtk,nkp->nbtp", error, move) for move in moves[:3])
-    inner = error * moves.inner[:, None, None]
-    moved = (lips[:, :, 1:] - lips[:, :, :-1], weight[:, :, 1:] * weight[:, :, :-1])
+    # Errors of codes as offsets of points, [N, B, T, P * 2] each.
+    lips, gap, jaw = (torch.einsum("nbtk,nkp->nbtp", error, basis) for basis in bases[:3])
+    inner = error * bases.inner[:, None, None]
+    velocity = (lips[:, :, 1:] - lips[:, :, :-1], weight[:, :, 1:] * weight[:, :, :-1])
     return (
         lip_distance(lips, weight)
         + config.gap_weight * lip_distance(gap, weight)
         + config.jaw_weight * lip_distance(jaw, weight)
-        + config.velocity_weight * lip_distance(*moved)
+        + config.velocity_weight * lip_distance(*velocity)
         + config.inner_weight * _inner_distance(inner, weight)
     )
 
 
 def _clip_gradients(nets: TemporalNets) -> None:
-    """Each net's gradient at most MAX_GRADIENT long."""
+    """Scale each network's gradient to a norm of at most MAX_GRADIENT."""
     gradients = [p.grad for p in nets.parameters() if p.grad is not None]
-    squares = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0)
+    squares = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0)  # [N]
     shares = (MAX_GRADIENT / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(shares[:, None, None])
 
 
 def feature_spread(values: Float64) -> Float32:
-    """What normalised features [n, D] are divided by, [D]."""
+    """Compute the divisor of each feature.
+
+    Args:
+        values: Features, [n, D].
+
+    Returns:
+        [D], above 0.
+    """
     spread = values.std(0)
     return np.asarray(spread + MIN_SPREAD * spread.mean() + MIN_DIVISOR, np.float32)
 
 
 def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean lengths [N] of point offsets [N, ..., F, P * 2], weights [N, ..., F]."""
+    """Average the lengths of point offsets over points and, weighted, over frames.
+
+    Args:
+        offsets: [N, ..., F, P * 2].
+        weights: [N, ..., F].
+
+    Returns:
+        [N].
+    """
     squares = offsets.unflatten(-1, (-1, 2)).square().sum(-1)
     return _weighted(torch.sqrt(squares + 1e-6).mean(-1), weights)
 
@@ -254,41 +321,47 @@ def _inner_distance(errors: Tensor, weights: Tensor) -> Tensor:
 
 
 def _weighted(lengths: Tensor, weights: Tensor) -> Tensor:
+    """Mean [N] of lengths [N, ..., F] with weights [N, ..., F]."""
     return (lengths * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1e-6)
 
 
-def _heard(
-    lesson: TrainingTensors, starts: Tensor, n_frames: int, generator: torch.Generator
+def _stretches(
+    data: TrainingTensors, starts: Tensor, n_frames: int, generator: torch.Generator
 ) -> Tensor:
-    """Features [B, T, D] of stretches of n_frames and what their view adds; 0 beyond the clip."""
-    view, per_frame = lesson.view, lesson.per_frame
+    """Features [B, (T + behind + ahead) * per_frame, D] of stretches of n_frames T from `starts` [B]
+    on.
+    """
+    view, per_frame = data.view, data.per_frame
     length = (n_frames + view.behind + view.ahead) * per_frame
     moments = (starts * per_frame)[:, None] + torch.arange(length)
-    return lesson.vectors[_feature_copies(lesson, len(starts), generator)[:, None], moments]
+    return data.vectors[_feature_copies(data, len(starts), generator)[:, None], moments]
 
 
-def _feature_copies(lesson: TrainingTensors, n: int, generator: torch.Generator) -> Tensor:
-    """Which of its V hearings each of n stretches is learned from: half of them the first."""
-    n_others = len(lesson.vectors) - 1
+def _feature_copies(data: TrainingTensors, n: int, generator: torch.Generator) -> Tensor:
+    """Which of V copies each of n stretches is taken from, [n]: often the first, the original."""
+    n_others = len(data.vectors) - 1
     if n_others == 0:
         return torch.zeros(n, dtype=torch.long)
     others = torch.randint(1, n_others + 1, (n,), generator=generator)
     return others * (torch.rand(n, generator=generator) < AUGMENTED_FRACTION)
 
 
-def _altered(
+def _augment(
     vectors: Tensor, spread: Tensor, config: PredictorConfig, generator: torch.Generator
 ) -> Tensor:
-    """Features [B, T, D] at another level, with noise, and with stretches of dimensions hidden."""
+    """Features [B, T, D] with another level, noise and masked dimensions."""
     n, _, dim = vectors.shape
+    # A louder voice adds the same to all features, so less to those that were divided by more.
     typical = config.gain_std * spread.mean()
     level = torch.randn(n, 1, 1, generator=generator) * typical / spread
     noise = torch.randn(vectors.shape, generator=generator) * config.noise_std
-    return (vectors + level + noise) * _shown(n, dim, config, generator)[:, None]
+    return (vectors + level + noise) * _dimension_mask(n, dim, config, generator)[:, None]
 
 
-def _shown(n: int, dim: int, config: PredictorConfig, generator: torch.Generator) -> Tensor:
-    """1 where a dimension is left as it is, 0 where it is hidden, [n, dim] (SpecAugment)."""
+def _dimension_mask(
+    n: int, dim: int, config: PredictorConfig, generator: torch.Generator
+) -> Tensor:
+    """1 where a dimension stays, 0 where it is masked, [n, dim] (SpecAugment)."""
     shape = (n, config.n_masks, 1)
     width = torch.randint(config.mask_width + 1, shape, generator=generator)
     first = (torch.rand(shape, generator=generator) * (dim - width + 1)).long()
@@ -296,13 +369,21 @@ def _shown(n: int, dim: int, config: PredictorConfig, generator: torch.Generator
     return ((index < first) | (index >= first + width)).all(1).float()
 
 
-def predicted_codes(lesson: TrainingTensors, nets: TemporalNets) -> Tensor:
-    """What each of N nets predicts of all frames of a lesson, [N, F, K]."""
-    inputs = frame_inputs(lesson.vectors[:1], lesson.per_frame).expand(len(nets), -1, -1, -1)
-    around = lesson.view.behind + lesson.view.ahead
+def predicted_codes(data: TrainingTensors, nets: TemporalNets) -> Tensor:
+    """Predict all frames of a clip with each network.
+
+    Args:
+        data: Training data of the clip.
+        nets: N networks.
+
+    Returns:
+        Mouth codes minus their mean, [N, F, K].
+    """
+    inputs = frame_inputs(data.vectors[:1], data.per_frame).expand(len(nets), -1, -1, -1)
+    around = data.view.behind + data.view.ahead
     with torch.no_grad():
         parts = [
-            nets(inputs[:, :, start : start + PREDICTED_AT_ONCE + around])[:, 0]
-            for start in range(0, len(lesson.targets), PREDICTED_AT_ONCE)
+            nets(inputs[:, :, start : start + PREDICTION_BLOCK + around])[:, 0]
+            for start in range(0, len(data.targets), PREDICTION_BLOCK)
         ]
     return torch.cat(parts, dim=1)

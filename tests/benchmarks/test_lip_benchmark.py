@@ -47,9 +47,9 @@ def test_seeds_share_what_no_seed_changes(tmp_path: Path, monkeypatch: pytest.Mo
         judged, _ = lips.judge(dataset, Clip(tmp_path), [block], [System("a")], "preview", 3)
         plain = lips.heard_footage(dataset, block, listener)
         whole = lips.footage(dataset, block, listener, 1)
-    # As it is once for all seeds, then once in each of the two calls; otherwise for each seed.
+    # As it is once for all seeds, then once in each of the two calls; augmented for each seed.
     assert sorted(listener.heard.values()) == [1] * 8 + [2] * 4 + [3]
     np.testing.assert_array_equal(plain.features.values, whole.features.values)
-    assert len(whole.otherwise) == 4
+    assert len(whole.augmented) == 4
     assert judged.of(System("a")).shape == (3, len(block.frames))
     assert Row("ridge", System("a")) in judged.errors

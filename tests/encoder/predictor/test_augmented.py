@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from talkhead.audio import measure_loudness
-from talkhead.encoder.predictor.augmented import N_HEARINGS, augmented_features
+from talkhead.encoder.predictor.augmented import N_COPIES, augmented_features
 from talkhead.encoder.registry import load_encoder
 from talkhead.types import SAMPLE_RATE, Float32
 
@@ -17,13 +17,13 @@ def _bursts(seconds: float = 9.3) -> Float32:
     return (0.1 * on * np.random.default_rng(0).normal(size=n)).astype(np.float32)
 
 
-def test_hearings_are_of_the_same_moments_and_differ() -> None:
+def test_copies_are_of_the_same_moments_and_differ() -> None:
     encoder, sound = load_encoder("mel"), _bursts()
     plain = encoder.encode(sound)
     loud = measure_loudness([sound], rate=50).powers
-    hearings = augmented_features(encoder, sound, 0)
-    assert len(hearings) == N_HEARINGS
-    for heard in hearings:
+    copies = augmented_features(encoder, sound, 0)
+    assert len(copies) == N_COPIES
+    for heard in copies:
         assert heard.values.shape == plain.values.shape and heard.rate == plain.rate
         assert np.abs(heard.values - plain.values).mean() > 0.1
         level = heard.values.mean(1)
@@ -31,7 +31,7 @@ def test_hearings_are_of_the_same_moments_and_differ() -> None:
         assert abs(int(np.argmax(lags)) - 3) <= 1
 
 
-def test_the_same_seed_gives_the_same_hearings() -> None:
+def test_the_same_seed_gives_the_same_copies() -> None:
     encoder, sound = load_encoder("mel"), _bursts(5.0)
     first, again, other = (augmented_features(encoder, sound, seed) for seed in (0, 0, 1))
     for one, two in zip(first, again, strict=True):

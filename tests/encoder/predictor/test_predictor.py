@@ -208,7 +208,7 @@ def test_a_config_may_not_be_as_large_as_it_likes(given: dict[str, Any], message
 
 def test_nets_that_see_too_far_are_refused_before_they_are_made(predictor: MotionPredictor) -> None:
     far = replace(predictor.config, layers=((32, 32),))
-    with pytest.raises(PackageError, match="the nets see 992 frames"):
+    with pytest.raises(PackageError, match="the networks depend on 992 frames"):
         MotionPredictor.from_tensors(predictor.tensors(), far)
 
 
@@ -256,7 +256,7 @@ def test_encoder_and_predictor_hear_at_most_240_ms_ahead(name: str, preset: str)
 
 def test_an_encoder_that_hears_too_far_is_refused(clip: Clip) -> None:
     far = replace(clip.features, lookahead_s=0.25)
-    with pytest.raises(TalkheadError, match="hears 250 ms ahead"):
+    with pytest.raises(TalkheadError, match="look-ahead of 250 ms"):
         _fit(clip._replace(features=far))
 
 
@@ -348,7 +348,7 @@ def test_codes_stay_in_the_range_seen(clip: Clip, predictor: MotionPredictor) ->
 
 def test_wrong_features_are_refused(predictor: MotionPredictor) -> None:
     speech = np.zeros(10, dtype=bool)
-    with pytest.raises(TalkheadError, match=r"25 vectors a second.*fitted on 50"):
+    with pytest.raises(TalkheadError, match=r"25 vectors per second.*fitted on 50"):
         predictor.predict(SpeechFeatures(np.zeros((10, DIM), np.float32), 25.0), speech, 10)
     with pytest.raises(TalkheadError, match="fitted on"):
         predictor.predict(SpeechFeatures(np.zeros((20, 3), np.float32), 50.0), speech, 10)
@@ -365,7 +365,7 @@ def test_rates_off_the_frame_grid_are_refused(clip: Clip) -> None:
         _fit(clip._replace(features=odd))
 
 
-def test_otherwise_heard_sound_is_borne(clip: Clip, predictor: MotionPredictor) -> None:
+def test_augmented_copies_do_not_hurt(clip: Clip, predictor: MotionPredictor) -> None:
     """Who has learnt from sound as it might have been does better on sound that is so."""
     offset = np.random.default_rng(1).normal(size=DIM).astype(np.float32)
     changed = SpeechFeatures(clip.features.values + 1.5 * offset, clip.features.rate)
@@ -415,7 +415,7 @@ def test_long_footage_is_heard_in_parts(
     clip: Clip, predictor: MotionPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only where nets are judged on all of it: they are the same, and so is the judgement."""
-    monkeypatch.setattr("talkhead.encoder.predictor.training.PREDICTED_AT_ONCE", 64)
+    monkeypatch.setattr("talkhead.encoder.predictor.training.PREDICTION_BLOCK", 64)
     again = _fit(clip)
     assert again.scaling.held_out == pytest.approx(predictor.scaling.held_out, rel=1e-4)
     assert again.scaling.gain == predictor.scaling.gain

@@ -13,7 +13,7 @@ from talkhead.encoder.mel import MelEncoder
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, CorpusShard, Utterance, make_shard
 from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingData, fit_predictor
 from talkhead.encoder.predictor.network import PredictorConfig, TemporalNets
-from talkhead.encoder.predictor.prior import Prior, carried_over, read_prior, train_prior
+from talkhead.encoder.predictor.prior import Prior, project_basis, read_prior, train_prior
 from talkhead.encoder.predictor.training import MOUTH_POINTS
 from talkhead.errors import TalkheadError
 from talkhead.face import N_LANDMARKS, FaceModel
@@ -63,7 +63,7 @@ def _person() -> tuple[FaceModel, Float32]:
     moves[2] = 1e-3 * random.normal(size=moves[2].shape)
     basis = np.zeros((N_MOUTH + 1, N_LANDMARKS, 3), np.float32)
     basis[:N_MOUTH, list(MOUTH_POINTS), :2] = moves
-    codes = carried_over(MODES, moves)
+    codes = project_basis(MODES, moves)
     face = FaceModel(
         template=random.normal(size=(N_LANDMARKS, 3)).astype(np.float32),
         basis=basis,
@@ -79,26 +79,26 @@ def prior() -> Prior:
     return train_prior([_shard()], MelEncoder(), SMALL, 0, SilentProgress())
 
 
-def test_codes_are_carried_over_into_another_basis() -> None:
+def test_codes_are_projected_on_another_basis() -> None:
     random = np.random.default_rng(0)
     basis = random.normal(size=(5, 61, 2)).astype(np.float32)
     codes = random.normal(size=(4, 5)).astype(np.float32)
-    found = carried_over(np.tensordot(codes, basis, 1).astype(np.float32), basis)
+    found = project_basis(np.tensordot(codes, basis, 1).astype(np.float32), basis)
     np.testing.assert_allclose(found, codes, rtol=0.01, atol=0.02)
 
 
 def test_a_code_that_hardly_moves_anything_stays_small() -> None:
     basis = np.zeros((2, 61, 2), np.float32)
     basis[0, :, 0], basis[1, :, 1] = 1.0, 1e-4
-    found = carried_over(np.ones((1, 61, 2), np.float32), basis)
+    found = project_basis(np.ones((1, 61, 2), np.float32), basis)
     np.testing.assert_allclose(found, [[1.0, 0.0]], atol=0.2)
 
 
-def test_a_net_begins_with_the_motion_of_the_prior(prior: Prior) -> None:
+def test_a_network_starts_with_the_motion_of_the_prior(prior: Prior) -> None:
     face, _ = _person()
     moves = face.basis[:N_MOUTH, list(MOUTH_POINTS), :2]
     nets = TemporalNets(SMALL, 160, N_MOUTH, prior.ahead, 4).eval()
-    prior.begin(nets, [moves[::-1].copy(), moves])
+    prior.initialize(nets, [moves[::-1].copy(), moves])
     inputs = torch.randn(1, 1, 30, 160, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         own = nets(inputs.expand(4, -1, -1, -1))[3, 0].numpy()
@@ -137,7 +137,7 @@ def test_damaged_files_are_refused(prior: Prior, tmp_path: Path, lost: str) -> N
     tensors = prior.tensors()
     del tensors[lost]
     write_tensors(tmp_path / "prior.safetensors", tensors)
-    with pytest.raises(TalkheadError, match="no prior of a predictor"):
+    with pytest.raises(TalkheadError, match="not a prior of a predictor"):
         read_prior(tmp_path / "prior.safetensors")
 
 
@@ -173,7 +173,7 @@ def test_other_features_are_refused(prior: Prior) -> None:
 
 
 def test_shards_without_mouths_are_refused() -> None:
-    with pytest.raises(TalkheadError, match="no shard holds mouths"):
+    with pytest.raises(TalkheadError, match="no shard has mouths"):
         train_prior([_shard(mouths=False)], MelEncoder(), SMALL, 0, SilentProgress())
     odd = replace(_shard(), mouth=np.zeros((900, 40, 2), np.float32))
     with pytest.raises(TalkheadError, match="mouths of 40 points"):
