@@ -1,8 +1,8 @@
-"""How late a clip's sound is, from lip motion and mel energies alone.
+"""Measure how late the audio of a clip is, from lip motion and mel energies alone.
 
-A ridge regression with a short context (a long one would hide the offset it is to find) predicts
-the lips from the sound shifted by every lag within +-10 frames; the lag that predicts best wins. A
-control shifts the sound by many seconds: a peak that the control reaches too is no evidence.
+A ridge regression with a short temporal context (a long one would hide the offset) predicts the lips from
+the audio, shifted by each lag within +-10 frames; the best prediction gives the lag. As a control, the
+audio is shifted by many seconds: a peak that the control reaches, too, is no evidence.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
 MAX_LAG = 10
 CONTEXT = 2
 NEARNESS = (0.2, 0.5, 1.0, 0.5, 0.2)
-"""Scale of each context frame's energies before the ridge: the moment itself is preferred to its
-neighbours, or every lag within the context would predict as well as the true one."""
+"""Scale of the energies of each context frame before the regression: the frame itself is preferred to its
+neighbors, or each lag within the context would predict as well as the true one."""
 N_BANDS = 16
 N_FOLDS = 5
 N_CONTROLS = 12
 RIDGE = 1000.0
 MIN_SCORE = 0.25
-"""Lips and sound of different clips reach 0.2 by chance, those of one clip 0.5 to 0.7."""
+"""Lips and audio of different clips reach 0.2 by chance, those of one clip 0.5 to 0.7."""
 LIPS_LEAD_MS = 30.0
-"""Lips move before they are heard: on four clips whose offset is known by other means, the best lag
-lay 17 to 41 ms late of it."""
+"""Lips move before the sound: on four clips whose offset is known by other means, the best lag was 17 to
+41 ms later."""
 IN_SYNC_FRAMES = 1.0
-"""Offsets smaller than this are left alone."""
+"""Smaller offsets are not corrected."""
 MIN_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
 class AvOffset:
-    """How late the sound is, in ms (None: could not be established).
+    """Offset of the audio relative to the picture.
 
-    scores: [21] correlation for lags -10..10 frames, control: highest correlation that wrong
-    sound reached, corrected_ms: what preprocessing will shift by.
+    Attributes:
+        offset_ms: How late the audio is, milliseconds; None where it could not be measured.
+        corrected_ms: By how much preprocessing shifts the audio, milliseconds.
+        scores: Correlation for each of the 21 lags from -10 to 10 frames.
+        control: Highest correlation that unrelated audio reached.
     """
 
     offset_ms: float | None
@@ -49,9 +52,15 @@ class AvOffset:
 
 
 def measure_offset(waveform: Float32, lips: Float32, usable: Bool) -> AvOffset:
-    """The offset of a clip.
+    """Measure the offset of a clip of F frames.
 
-    waveform: [n_samples] at 16 kHz. lips: [F, D] lip measures (aperture and the like). usable: [F].
+    Args:
+        waveform: [n_samples] at 16 kHz.
+        lips: [F, D] measures of the lips, such as `lip_measures`.
+        usable: [F] frames to measure on.
+
+    Returns:
+        The offset, not established where no peak exceeds the control clearly.
     """
     sound = _mel_context(waveform, len(lips))
     target = lips.astype(np.float64)
@@ -72,7 +81,15 @@ def measure_offset(waveform: Float32, lips: Float32, usable: Bool) -> AvOffset:
 
 
 def shift_waveform(waveform: Float32, late_ms: float) -> Float32:
-    """The waveform played earlier by late_ms (later if negative), silence filled in."""
+    """Move a waveform to an earlier time, filling in silence.
+
+    Args:
+        waveform: [n_samples] at 16 kHz.
+        late_ms: How late it is, milliseconds; negative values move it to a later time.
+
+    Returns:
+        [n_samples].
+    """
     n = round(late_ms * SAMPLE_RATE / 1000.0)
     if n >= 0:
         return np.concatenate([waveform[n:], np.zeros(min(n, len(waveform)), np.float32)])
@@ -100,7 +117,7 @@ def _lags() -> range:
 
 
 def _mel_context(waveform: Float32, n_frames: int) -> Float64:
-    """Log-mel energies of each frame and its neighbours, [F, N_BANDS * (2 * CONTEXT + 1)]."""
+    """Return log-mel energies of each frame and its neighbors, [F, N_BANDS * (2 * CONTEXT + 1)]."""
     hop = SAMPLE_RATE // FRAME_RATE
     mel = log_mel(waveform, SAMPLE_RATE, n_fft=1024, hop_length=hop, n_mels=N_BANDS)
     mel = np.pad(mel, ((0, max(0, n_frames - len(mel))), (0, 0)), mode="edge")[:n_frames]
@@ -109,7 +126,14 @@ def _mel_context(waveform: Float32, n_frames: int) -> Float64:
 
 
 def _score(sound: Float64, lips: Float64, usable: Bool, lag: int) -> float:
-    """Mean cross-validated correlation of lips with what sound `lag` frames later predicts."""
+    """Return the mean cross-validated correlation of lips [F, D] with their prediction.
+
+    Args:
+        sound: [F, N] features of the audio, of which those `lag` frames later are used.
+        lips: [F, D] targets.
+        usable: [F] frames.
+        lag: Frames.
+    """
     frames = np.arange(MAX_LAG, len(lips) - MAX_LAG)
     frames = frames[usable[frames]]
     if len(frames) < 10 * N_FOLDS:
@@ -125,6 +149,7 @@ def _score(sound: Float64, lips: Float64, usable: Bool, lag: int) -> float:
 
 
 def _ridge(x: Float64, y: Float64, new: Float64) -> Float64:
+    """Predict [m, D] for new inputs [m, N], by ridge regression on x [n, N] and y [n, D]."""
     nearness = np.repeat(NEARNESS, N_BANDS)
     mean, spread, middle = x.mean(0), (x.std(0) + 1e-6) / nearness, y.mean(0)
     z = (x - mean) / spread
@@ -133,15 +158,23 @@ def _ridge(x: Float64, y: Float64, new: Float64) -> Float64:
 
 
 def _control(sound: Float64, lips: Float64, usable: Bool) -> float:
-    """The best score among sounds shifted, in a circle, by a good part of the clip."""
+    """Return the best score of sound [F, N] for lips [F, D], rotated by a large part of the clip.
+
+    usable: [F].
+    """
     shifts = np.linspace(0.2, 0.8, N_CONTROLS) * len(sound)
     return max(_score(np.roll(sound, int(s), axis=0), lips, usable, 0) for s in shifts)
 
 
 def peak_index(scores: Float64) -> float | None:
-    """Where scores are highest, refined by the parabola through the best one and its neighbours.
+    """Find the maximum, refined by the parabola through the best score and its neighbors.
 
-    None where the best is the first or the last: the peak may lie beyond. NaN scores count as none.
+    Args:
+        scores: [n]; NaN scores are ignored.
+
+    Returns:
+        The position of the peak, as an index with fraction; None where the first or the last score is the
+        best one, since the peak may be beyond it.
     """
     known = np.where(np.isfinite(scores), scores, -np.inf)
     best = int(known.argmax())

@@ -1,8 +1,8 @@
-"""How the body sways: an affine map of the region under the head, frame by frame.
+"""Track how the body sways: an affine map of the region below the head, frame by frame.
 
-The head turns on a body that moves by itself; a collar that stood still would blur. Corners of one
-training frame are followed into every other by pyramidal Lucas-Kanade (Bouguet 2001), and an
-affine map is fitted to them by RANSAC.
+The body moves independently of the head; without its motion, collars would be rendered blurred. Corners
+of one training frame are followed into the others by pyramidal Lucas-Kanade (Bouguet 2001), and an affine
+map is fitted to them by RANSAC.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROW = 1 + N_BODY + 2
 
 
 class BodyTracker:
-    """Follows the body from one frame's crop into the others, as they come."""
+    """Follows the body of one frame into the others, in the order in which they come."""
 
     def __init__(
         self,
@@ -35,8 +35,16 @@ class BodyTracker:
         plan: CropPlan,
         intrinsics: Float64,
     ) -> None:
-        """crop, mask, landmarks [478, 3] in source pixels: of the frame that is followed. intrinsics:
-        [3, 3] of the source."""
+        """Find corners to follow.
+
+        Args:
+            crop: [H, W, 3] uint8, crop of the reference frame.
+            mask: [H, W] uint8, its person mask.
+            landmarks: [478, 3] of the reference frame, source pixels.
+            frame: Number of the reference frame.
+            plan: Position and size of the crops.
+            intrinsics: [3, 3] of the source.
+        """
         self._gray, self._frame, self._plan, self._intrinsics = _gray(crop), frame, plan, intrinsics
         self._corners = _corners(self._gray, mask, landmarks, plan, frame)
         self._start = _to_source(self._corners, plan, frame)
@@ -51,8 +59,16 @@ class BodyTracker:
         self._shift = row[-2:]
 
     def follow(self, crop: UInt8, frame: int) -> Float64:
-        """A row [ROW] for body_codes: whether the body was found, its affine map less the identity,
-        and where it was found last; zero where it shows too few corners to follow."""
+        """Find the body in a frame.
+
+        Args:
+            crop: [H, W, 3] uint8, crop of the frame.
+            frame: Its number.
+
+        Returns:
+            A row [ROW] for `body_codes`: 1 if the body was found, its affine map minus the identity, and
+            its last known shift in source pixels. All 0 where there are too few corners.
+        """
         row = np.zeros(ROW)
         if len(self._corners) >= MIN_INLIERS:
             ends, found = self._find(_gray(crop), frame)
@@ -64,7 +80,7 @@ class BodyTracker:
         return row
 
     def _find(self, gray: UInt8, frame: int) -> tuple[Float64, Bool]:
-        """Where the corners are [n, 2], source pixels, and which came back to where they began."""
+        """Return the corners [n, 2] in source pixels, and [n] which track back to their start."""
         plan, corners = self._plan, self._corners
         moved = (self._shift + plan.origins[self._frame] - plan.origins[frame]) * plan.scale
         guess = (corners + moved).astype(np.float32)
@@ -75,16 +91,27 @@ class BodyTracker:
 
 
 def body_codes(rows: Float64) -> Float32:
-    """Body codes [F, 6], see talkhead.face.body_matrix, of rows [F, ROW] of all frames."""
+    """Turn the rows of all frames into codes: holes filled, outliers removed, slightly smoothed.
+
+    Args:
+        rows: [F, ROW] of `BodyTracker.follow`.
+
+    Returns:
+        [F, 6], see `talkhead.face.body_matrix`.
+    """
     return _smooth(rows[:, 1:-2], rows[:, 0] > 0).astype(np.float32)
 
 
 def _gray(image: UInt8) -> UInt8:
+    """Convert an image [H, W, 3] to gray [H, W]."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _corners(gray: UInt8, mask: UInt8, landmarks: Float32, plan: CropPlan, frame: int) -> Float32:
-    """Corners [n, 2] in crop pixels on the person, well below the jaw."""
+    """Find corners [n, 2] in crop pixels on the person, well below the jaw.
+
+    gray, mask: [H, W] of the crop. landmarks: [478, 3] in source pixels.
+    """
     points = (landmarks[:, :2] - plan.origins[frame]) * plan.scale
     person = (cv2.erode(mask, np.ones((9, 9), np.uint8)) > 200).astype(np.uint8)
     region = cv2.min(body_area(points, (mask.shape[0], mask.shape[1])), person)
@@ -93,11 +120,12 @@ def _corners(gray: UInt8, mask: UInt8, landmarks: Float32, plan: CropPlan, frame
 
 
 def _to_source(points: Float32, plan: CropPlan, frame: int) -> Float64:
+    """Convert points [n, 2] of a frame's crop to source pixels."""
     return points.astype(np.float64) / plan.scale + plan.origins[frame]
 
 
 def _flow(first: UInt8, second: UInt8, points: Float32, guess: Float32) -> tuple[Float32, Bool]:
-    """Where points [n, 2] of one image are in another, and which were found, from a first guess."""
+    """Follow points [n, 2] into a second image from a guess [n, 2]; return them, and [n] found or not."""
     flags = cv2.OPTFLOW_USE_INITIAL_FLOW
     ends, found, _ = cv2.calcOpticalFlowPyrLK(
         first, second, points, guess.copy(), winSize=(15, 15), maxLevel=2, flags=flags
@@ -106,7 +134,10 @@ def _flow(first: UInt8, second: UInt8, points: Float32, guess: Float32) -> tuple
 
 
 def _affine(start: Float64, end: Float64, intrinsics: Float64) -> Float64 | None:
-    """The affine map [2, 3] of normalised image coordinates, None without enough agreement."""
+    """Fit an affine map [2, 3] of normalized image coordinates; None without enough agreement.
+
+    start, end: [n, 2] in source pixels. intrinsics: [3, 3].
+    """
     if len(start) < MIN_INLIERS:
         return None
     centre, focal = intrinsics[:2, 2], intrinsics[0, 0]
@@ -118,7 +149,7 @@ def _affine(start: Float64, end: Float64, intrinsics: Float64) -> Float64 | None
 
 
 def _smooth(codes: Float64, known: Bool) -> Float64:
-    """Codes with outliers removed, holes filled, and slightly smoothed in time."""
+    """Return codes [F, 6] with outliers removed, unknown frames [F] filled, and slightly smoothed."""
     if not known.any():
         return codes
     times = np.arange(len(codes))

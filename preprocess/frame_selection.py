@@ -1,7 +1,7 @@
-"""Which frames of long footage are kept as images: a mouth in a pose that was seen teaches nothing new.
+"""Select diverse frames of long footage, by farthest-point sampling.
 
-Speech repeats its mouths: of half an hour, a few thousand frames show all that there is to see, and
-the others would only fill the disk.
+Mouth shapes recur in speech: of half an hour, a few thousand frames show all there is to learn. The
+images of the others would only fill the disk.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from talkhead.preprocess.occlusion import head_posture
 from talkhead.types import Bool, Float32
 
 MAX_FRAMES = 6000
-"""Footage of up to four minutes keeps all its frames."""
+"""Footage of up to four minutes keeps the images of all frames."""
 BLOCK_FRACTION = 4
-"""The idle clip and the held-out end keep such a part of them each, a minute, without a gap."""
+"""The idle clip and the held-out frames each keep this part of them, a minute, without a gap."""
 POSE_FRACTION = 4.0
-"""How much a radian of head turn counts against a unit of code."""
+"""Weight of a radian of head rotation relative to a unit of the code."""
 
 
 def frame_places(codes: Float32, viewmats: Float32, learnt: Bool) -> Float32:
-    """Where frames lie for telling what is new [F, D]: motion code, and how and where the head is.
+    """Embed frames so that similar mouths in similar poses are close.
 
-    codes: [F, K]. viewmats: [F, 4, 4]. learnt: [F] frames whose mean direction others count from.
+    Args:
+        codes: [F, K] motion codes.
+        viewmats: [F, 4, 4] head poses.
+        learnt: [F] frames whose mean head direction is the origin.
+
+    Returns:
+        [F, D] motion code, head direction and head position.
     """
     nothing = np.zeros((len(codes), 0), np.float32)
     posture = POSE_FRACTION * head_posture(viewmats, nothing, learnt)
@@ -31,12 +37,21 @@ def frame_places(codes: Float32, viewmats: Float32, learnt: Bool) -> Float32:
 
 
 def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, most: int) -> Bool:
-    """Up to `most` of the frames [F]: all of short footage; else two runs and what is new.
+    """Select the frames whose images are stored.
 
-    The runs are the longest clear one of training frames, for the idle clip, and the part of the
-    held-out end with most clear frames. Then come clear training frames, farthest first from all
-    before them. places: [F, D] of frame_places. clear, train: [F]. hidden: [F] frames with
-    something before the face.
+    Short footage keeps all. Of long footage, two runs are kept: the longest clear one of training frames,
+    for the idle clip, and the part of the held-out frames with most clear ones. Then clear training
+    frames are added, always the one farthest from those already chosen.
+
+    Args:
+        places: [F, D] of `frame_places`.
+        clear: [F] usable frames with nothing in front of the face.
+        train: [F] frames that are not held out.
+        hidden: [F] frames with something in front of the face.
+        most: Number of frames to keep at most.
+
+    Returns:
+        [F] bool.
     """
     if len(places) <= most:
         return np.ones(len(places), dtype=bool)
@@ -53,8 +68,10 @@ def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, most: i
 
 
 def _clearest_run(clear: Bool, allowed: Bool, most: int) -> tuple[int, int]:
-    """First and after-last frame of the run of at most `most` of the allowed end that has most clear
-    frames."""
+    """Find the run of at most `most` allowed frames with most clear ones.
+
+    clear: [F]. allowed: [F], the end of the clip. Returns the first frame and the one after the last.
+    """
     start = len(allowed) - int(allowed.sum())
     length = min(most, len(allowed) - start)
     before = np.concatenate([[0], np.cumsum(clear[start:])])

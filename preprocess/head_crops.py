@@ -142,7 +142,7 @@ class _CropFiles:
         return done if done == self._n_frames else done // CHUNK * CHUNK
 
     def _n_done(self, file: ImageFile, frames: Bool) -> int:
-        """The number of frames before the first one whose entry is missing in a file."""
+        """Return the number of frames before the first of [F] whose entry is missing in a file."""
         ends = np.append(np.flatnonzero(frames), self._n_frames)
         return int(ends[min(len(file), len(ends) - 1)])
 

@@ -1,7 +1,7 @@
-"""What shows between the lips: a few numbers a frame that the lips' shape doesn't tell.
+"""Describe what shows between the lips, which their shape does not determine.
 
-Teeth, tongue or darkness: mouths of one shape differ in it, and a head that hears only shapes learns
-their grey mean. The brightness of a small grid between the inner lips is reduced to its principal
+Mouths of one shape differ in it (teeth, tongue or darkness), and a renderer conditioned on shape alone
+learns an average. The brightness on a small grid between the inner lips is reduced to its principal
 components, and fades out as the mouth closes.
 """
 
@@ -15,24 +15,31 @@ from talkhead.types import Bool, Float32, Float64, UInt8
 
 LOWER = INNER_LIPS[:11]
 UPPER = (INNER_LIPS[0], *INNER_LIPS[:9:-1])
-"""From corner to corner."""
+"""Landmarks of each lip, from corner to corner."""
 ROWS, COLUMNS = 4, 9
 N_PLACES = ROWS * COLUMNS
 MARGIN = 0.12
-"""Share of the mouth's width at each corner that is too thin to look into."""
+"""Fraction of the mouth's width at each corner where the opening is too thin."""
 SHUT, OPEN = 0.02, 0.07
-"""Apertures up to which nothing shows, and from which all of it counts."""
+"""Apertures up to which nothing shows, and from which the inner mouth counts in full."""
 
 
 def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bool) -> Float32:
-    """Codes [F, N_INNER], zero where the mouth is shut or not tracked; the first has deviation 1 in
-    training.
+    """Compute the inner-mouth components of motion codes.
 
-    seen: [F, N_PLACES] of mouth_brightness. landmarks: [F, 478, 2] crop pixels. usable, train: [F];
-    components are those of usable training frames alone. All zero where the mouth never opens in
-    them.
+    They are 0 where the mouth is closed or not tracked, and everywhere if it never opens in training
+    frames. The first component has standard deviation 1 on training frames.
+
+    Args:
+        seen: [F, N_PLACES] of `mouth_brightness`.
+        landmarks: [F, 478, 2] in crop pixels.
+        usable: [F] frames that are well tracked.
+        train: [F] frames that are not held out; the components are those of usable training frames.
+
+    Returns:
+        [F, N_INNER].
     """
-    tracked = np.ptp(landmarks, axis=1).any(1)  # where there is no face all points are one
+    tracked = np.ptp(landmarks, axis=1).any(1)  # [F]; without a face all points coincide
     weights = np.zeros(len(seen))
     weights[tracked] = _openness(lip_aperture(landmarks[tracked]))
     learnt = usable & train & (weights > 0)
@@ -46,12 +53,13 @@ def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bo
 
 
 def _openness(aperture: Float32) -> Float64:
+    """Map apertures [F] to 0 where the mouth is closed, rising smoothly to 1."""
     share = np.clip((aperture.astype(np.float64) - SHUT) / (OPEN - SHUT), 0.0, 1.0)
     return np.asarray(share * share * (3.0 - 2.0 * share))
 
 
 def _grid(points: Float32) -> Float32:
-    """Places [ROWS, COLUMNS, 2] between the inner lips of landmarks [478, 2]."""
+    """Return points [ROWS, COLUMNS, 2] between the inner lips of landmarks [478, 2]."""
     along = np.linspace(MARGIN, 1.0 - MARGIN, COLUMNS) * (len(UPPER) - 1)
     number, share = along.astype(int), (along % 1.0)[:, None]
 
@@ -64,9 +72,14 @@ def _grid(points: Float32) -> Float32:
 
 
 def mouth_brightness(image: UInt8, landmarks: Float32) -> Float64:
-    """Luma in [0, 1] between the lips of landmarks [478, 2] in a crop, [N_PLACES].
+    """Sample the luma between the lips, smoothed over a part of the sample distance.
 
-    It is smoothed by a part of the places' distance; zero where the mouth lies outside the crop.
+    Args:
+        image: [H, W, 3] uint8 RGB, a crop.
+        landmarks: [478, 2] in pixels of the crop.
+
+    Returns:
+        [N_PLACES] in [0, 1]; 0 where the mouth is outside the crop.
     """
     grid = _grid(landmarks)
     left, top = np.maximum(np.floor(grid.reshape(-1, 2).min(0)).astype(int) - 4, 0)

@@ -1,4 +1,4 @@
-"""Video frames -> Tracking: 478 landmarks a frame, of one face followed through the clip."""
+"""Track face landmarks: 478 points per frame, of one face followed through the clip."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ from talkhead.weights import resolve
 
 MODEL = "face_landmarker.task"
 MAX_FACES = 3
-"""Faces that are looked for. At least 2: a landmarker of one face smooths landmarks over time, which
-flattens lips."""
+"""Faces to search for. At least 2: configured for one face, the landmarker smooths landmarks over time,
+which flattens lip motion."""
 MAX_JUMP = 0.6
-"""A face whose center moved by more than this share of its size is another face."""
+"""A face whose center moved by more than this fraction of its size is another one."""
 FORGET_FRAMES = 25
-"""A face that was gone for longer may come back anywhere: the most prominent one is taken."""
+"""After a longer absence the face may reappear anywhere: the most prominent one is followed."""
 BRIDGE_FRAMES = 5
-"""Gaps up to this long are interpolated; longer ones stay without a face."""
+"""Gaps up to this length are interpolated; longer ones remain without a face."""
 
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """mediapipe's C++ log heeds no setting; only the file descriptor silences it."""
+    """Silence stderr inside the block.
+
+    mediapipe's C++ log ignores its settings; only the file descriptor silences it.
+
+    Yields:
+        None.
+    """
     saved = os.dup(2)
     with open(os.devnull, "wb") as null:
         os.dup2(null.fileno(), 2)
@@ -42,7 +48,11 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def mesh_triangles() -> Int:
-    """Triangles [852, 3] of the face mesh, which mediapipe lists as triples of edges."""
+    """Return the triangles of the face mesh, which mediapipe lists as triples of edges.
+
+    Returns:
+        [852, 3] vertex indices.
+    """
     from mediapipe.tasks.python.vision import FaceLandmarksConnections
 
     edges = FaceLandmarksConnections.FACE_LANDMARKS_TESSELATION
@@ -53,8 +63,9 @@ def mesh_triangles() -> Int:
 class TrackedFace:
     """One face in one frame.
 
-    landmarks: [478, 3] in pixels of the frame. blendshapes: [52] in [0, 1], in the order of
-    `talkhead.face.BLENDSHAPES`.
+    Attributes:
+        landmarks: [478, 3] in pixels of the frame.
+        blendshapes: [52] in [0, 1], in the order of `talkhead.face.BLENDSHAPES`.
     """
 
     landmarks: Float32
@@ -62,9 +73,9 @@ class TrackedFace:
 
 
 class FaceTracker:
-    """Follows one face: the largest and most central at first, then the nearest to the last.
+    """Follows one face: first the largest and most central one, then the one nearest to its last place.
 
-    Landmarks of a frame depend on this frame alone; the frames before only say whose face it is.
+    Landmarks depend on their own frame alone; earlier frames only determine which face is followed.
     """
 
     def __init__(self, last: Float32 | None = None) -> None:
@@ -83,19 +94,33 @@ class FaceTracker:
         )
         with quiet_stderr():
             self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
-        # At the latest before the interpreter takes mediapipe apart, which would print a traceback.
+        # Closed before the interpreter unloads mediapipe, which would print a traceback.
         self._closing = weakref.finalize(self, self._landmarker.close)
         self._last = last
         self._missed = 0
         self.most_faces = 0
 
     def track(self, frame: UInt8) -> Float32 | None:
-        """Landmarks [478, 3] in pixels of a frame [H, W, 3] uint8 RGB, None without the face."""
+        """Track the face in a frame.
+
+        Args:
+            frame: [H, W, 3] uint8 RGB.
+
+        Returns:
+            Landmarks [478, 3] in pixels of the frame, None where the face was not found.
+        """
         face = self.follow(frame)
         return None if face is None else face.landmarks
 
     def follow(self, frame: UInt8) -> TrackedFace | None:
-        """The face in a frame [H, W, 3] uint8 RGB, None where it is not seen."""
+        """Track the face in a frame, with blendshapes.
+
+        Args:
+            frame: [H, W, 3] uint8 RGB.
+
+        Returns:
+            The face, None where it was not found.
+        """
         height, width = frame.shape[:2]
         faces = _faces(self._landmarker.detect(as_image(frame)), width, height)
         self.most_faces = max(self.most_faces, len(faces))
@@ -116,19 +141,26 @@ class FaceTracker:
         return nearest if _distance(nearest.landmarks, last) < MAX_JUMP * size else None
 
     def close(self) -> None:
-        """Free the landmarker."""
+        """Release the landmarker."""
         self._closing()
 
 
 def as_image(frame: UInt8) -> Any:
-    """A frame [H, W, 3] uint8 RGB as mediapipe's image."""
+    """Convert a frame to mediapipe's image.
+
+    Args:
+        frame: [H, W, 3] uint8 RGB.
+
+    Returns:
+        A `mediapipe.Image`.
+    """
     import mediapipe as mp
 
     return mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
 
 
 def _faces(found: Any, width: int, height: int) -> list[TrackedFace]:
-    """What the landmarker found in an image of this size."""
+    """Convert what the landmarker found in an image of this size."""
     scale = np.array([width, height, width], dtype=np.float32)
     return [
         TrackedFace(
@@ -140,23 +172,39 @@ def _faces(found: Any, width: int, height: int) -> list[TrackedFace]:
 
 
 def _distance(face: Float32, other: Float32) -> float:
+    """Return the distance between the centers of two faces [478, 3] in pixels."""
     return float(np.linalg.norm(face[:N_SURFACE, :2].mean(0) - other[:N_SURFACE, :2].mean(0)))
 
 
 def _prominence(face: Float32, width: int, height: int) -> float:
-    """Area of the face, less the farther it is from the middle of the image."""
+    """Return the area of a face [478, 3], reduced by its distance from the middle of the image."""
     extent = np.ptp(face[:, :2], axis=0)
     offset = face[:, :2].mean(0) - np.array([width / 2, height / 2])
     return float(extent[0] * extent[1] * np.exp(-np.linalg.norm(offset) / max(width, height)))
 
 
 def track_frames(tracker: FaceTracker, frames: Iterable[UInt8]) -> Tracking:
-    """Landmarks of frames; those without the face are zero and not found."""
+    """Track the face through frames.
+
+    Args:
+        tracker: The tracker.
+        frames: [H, W, 3] uint8 RGB each.
+
+    Returns:
+        Landmarks and blendshapes; 0 and not found in frames without the face.
+    """
     return as_tracking([tracker.follow(frame) for frame in frames])
 
 
 def as_tracking(faces: list[TrackedFace | None]) -> Tracking:
-    """Faces frame by frame as a Tracking; None is zero and not found."""
+    """Stack faces frame by frame.
+
+    Args:
+        faces: One for each of F frames, None where none was found.
+
+    Returns:
+        A tracking of F frames; 0 and not found where there is no face.
+    """
     landmarks = np.zeros((len(faces), N_LANDMARKS, 3), dtype=np.float32)
     blendshapes = np.zeros((len(faces), N_BLENDSHAPES), dtype=np.float32)
     for i, face in enumerate(faces):
@@ -167,7 +215,14 @@ def as_tracking(faces: list[TrackedFace | None]) -> Tracking:
 
 
 def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
-    """Short gaps interpolated, and which frames [F] have landmarks after that."""
+    """Interpolate short gaps.
+
+    Args:
+        tracking: Tracking of F frames.
+
+    Returns:
+        The tracking without short gaps, and the frames [F] that have landmarks now.
+    """
     found = tracking.found
     if not found.any():
         return tracking, found.copy()

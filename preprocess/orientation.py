@@ -1,4 +1,4 @@
-"""Whether footage that can't be used is only upside down: asked when it was refused."""
+"""Detect footage that is upside down, when it was refused for another reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from talkhead.types import UInt8
 
 N_LOOKS = 12
 MIN_SEEN, MIN_GAIN = 10, 2
-"""Of the looks at turned frames, so many must show a face, and so many more than those as they are."""
+"""Rotated frames that must show a face, and by how many they must exceed those as they are."""
 
 
 def is_upside_down(video: Path) -> bool:
-    """Whether faces are seen in a video's frames turned by 180 degrees, and hardly as they are.
+    """Compare how many frames show a face upright and rotated by 180 degrees.
 
-    Of a face that hangs the landmarker sees something in half of the frames. Raises MediaError.
+    The landmarker detects something in about half of the frames of an upside-down face.
+
+    Args:
+        video: The video.
+
+    Returns:
+        True if nearly all rotated frames show a face, and clearly fewer of the frames as they are.
+
+    Raises:
+        MediaError: The video cannot be decoded.
     """
     as_they_are = turned = 0
     for frame in _spread(video):
@@ -30,7 +39,7 @@ def is_upside_down(video: Path) -> bool:
 
 
 def _spread(video: Path) -> Iterator[UInt8]:
-    """Frames from all over a video."""
+    """Decode frames [H, W, 3] spread over a video."""
     length_s = media.probe(video).duration_s
     for place in range(N_LOOKS):
         start_s = length_s * (place + 0.5) / N_LOOKS
@@ -39,7 +48,8 @@ def _spread(video: Path) -> Iterator[UInt8]:
 
 
 def _has_face(frame: UInt8) -> bool:
-    tracker = FaceTracker()  # a fresh one, which follows no earlier face
+    """Detect a face in a frame [H, W, 3]."""
+    tracker = FaceTracker()  # a new one, which follows no earlier face
     try:
         return tracker.track(frame) is not None
     finally:

@@ -1,8 +1,8 @@
-"""Head crops that follow the face, and person masks of them.
+"""Plan head crops that follow the face, and segment the person in them.
 
-mediapipe knows only person and background. Which part of the person is what follows from the
-landmarks (docs/preprocessing.md): the head is the person above the lower line of the jaw hull, the
-neck a strip of the person below it, the mouth interior the inner lips.
+mediapipe distinguishes only person and background; the parts of the person follow from the landmarks
+(docs/preprocessing.md): the head is the person above the lower line of the jaw hull, the neck a strip of
+the person below it, the mouth interior is inside the inner lips.
 """
 
 from __future__ import annotations
@@ -22,14 +22,21 @@ from talkhead.weights import resolve
 
 MODEL = "selfie_segmentation.tflite"
 MARGIN_SIDE, MARGIN_TOP, MARGIN_BOTTOM = 0.30, 0.58, 0.26
-"""Room around the face oval, in shares of its width (side) and height (top, bottom)."""
+"""Margin around the face oval, as fractions of its width (side) and height (top, bottom)."""
 FOLLOW_FRAMES = 8.0
-"""The crop follows the face with this smoothing (standard deviation), in whole pixels."""
+"""Smoothing of the crop's path (standard deviation), which moves by whole pixels."""
 
 
 @dataclass(frozen=True)
 class CropPlan:
-    """Crops of constant size: origins [F, 2] left, top in source pixels; height, width, scale."""
+    """Crops of constant size.
+
+    Attributes:
+        origins: [F, 2] left and top in source pixels.
+        height: Of the crops, crop pixels.
+        width: Of the crops, crop pixels.
+        scale: Crop pixels per source pixel, at most 1.
+    """
 
     origins: Float32
     height: int
@@ -40,10 +47,16 @@ class CropPlan:
 def plan_crops(
     landmarks: Float32, usable: Bool, frame_size: tuple[int, int], max_height: int
 ) -> CropPlan:
-    """Crops holding hair, head and neck of the tracked face, inside the frame.
+    """Plan crops that contain hair, head and neck of the tracked face, inside the frame.
 
-    landmarks: [F, 478, 3] source pixels. usable: [F]. frame_size: height, width of the source.
-    max_height: crops taller than this are scaled down, never up.
+    Args:
+        landmarks: [F, 478, 3] in source pixels.
+        usable: [F] frames with landmarks.
+        frame_size: Height and width of the source.
+        max_height: Taller crops are scaled down to this height, pixels.
+
+    Returns:
+        The plan for all F frames.
     """
     oval = landmarks[:, list(FACE_OVAL), :2][usable]
     low, high = oval.min(1), oval.max(1)
@@ -55,7 +68,8 @@ def plan_crops(
     height = face_height * (1 + MARGIN_TOP + MARGIN_BOTTOM) + 2 * stray[1]
     frame_height, frame_width = frame_size
     height, width = min(height, frame_height), min(width, frame_width)
-    # A scale in sixteenths of a size in sixteens: crops are exactly `scale` of the source.
+    # The scale is a multiple of 1/16 and sizes are multiples of 16, so that crops are exactly `scale`
+    # of the source.
     scale = max(1, int(16 * min(1.0, max_height / height))) / 16
     step = 2 if scale == 1 else 16
     crop_width, crop_height = (int(int(n) // step * step * scale) for n in (width, height))
@@ -67,14 +81,14 @@ def plan_crops(
 
 
 def _filled(values: Float32, usable: Bool) -> Float32:
-    """Values [n usable, D] laid out over all frames, holes interpolated: [F, D]."""
+    """Distribute values [n usable, D] over all frames, holes interpolated: [F, D]."""
     known, frames = np.flatnonzero(usable), np.arange(len(usable))
     columns = [np.interp(frames, known, values[:, i]) for i in range(values.shape[1])]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 class PersonSegmenter:
-    """Person masks by mediapipe's selfie model, edges drawn to the image by a guided filter."""
+    """Segments the person by mediapipe's selfie model; a guided filter aligns edges with the image."""
 
     def __init__(self) -> None:
         """Load the segmenter."""
@@ -88,15 +102,23 @@ class PersonSegmenter:
         )
         with quiet_stderr():
             self._model: Any = vision.ImageSegmenter.create_from_options(options)
-        self._closing = weakref.finalize(self, self._model.close)  # as FaceTracker's
+        self._closing = weakref.finalize(self, self._model.close)  # see FaceTracker
 
     def mask(self, crop: UInt8) -> UInt8:
-        """Person mask [H, W] uint8, 255 = person, of a crop [H, W, 3] uint8 RGB."""
+        """Segment a crop.
+
+        Args:
+            crop: [H, W, 3] uint8 RGB.
+
+        Returns:
+            [H, W] uint8, 255 = person.
+        """
         person = self._model.segment(as_image(crop)).confidence_masks[0]
-        rough = person.numpy_view().squeeze(-1)  # memory of `person`, which has to outlive it
+        rough = person.numpy_view().squeeze(-1)  # a view into `person`, which has to outlive it
         radius = max(2, round(len(crop) / 80))
         fine = cv2.ximgproc.guidedFilter(crop, rough, radius, 100.0, scale=0.5)
         return np.asarray(np.clip(fine * 255.0 + 0.5, 0, 255).astype(np.uint8))
 
     def close(self) -> None:
+        """Release the model."""
         self._closing()

@@ -1,452 +1,25 @@
-"""person.mp4 -> IdentityDataset: the steps in `STEPS`, each skipped if its artefact is there.
+"""person.mp4 -> IdentityDataset: the steps in `STEPS`, each skipped if its artifact is there.
 
 The dataset's folder belongs to one video, by content, and one configuration: callers name it by
-`dataset_key`. Steps read what they need from the artefacts of earlier ones through `PipelineRun`.
+`dataset_key`. Steps read what they need from the artifacts of earlier ones through `PipelineRun`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
-import torch
-
-from talkhead import media
-from talkhead.cameras import default_intrinsics
-from talkhead.config import read_object
-from talkhead.crops import crop_landmarks
-from talkhead.dataset import (
-    ADVICE,
-    ALL_FRAMES,
-    TENSORS,
-    WAVEFORM,
-    WAVEFORM_TENSORS,
-    DatasetInfo,
-    IdentityDataset,
-    Tracks,
-)
-from talkhead.errors import FootageError
-from talkhead.face import N_BODY, N_INNER, N_LANDMARKS, TEMPLATE_SPEC, FaceModel
+from talkhead.dataset import WAVEFORM, IdentityDataset
 from talkhead.footage import Footage
-from talkhead.frame_selection import spread_frames, train_frames
-from talkhead.preprocess.av_sync import AvOffset, lip_measures, measure_offset, shift_waveform
-from talkhead.preprocess.background import (
-    MAX_SAMPLES,
-    PLATE_FACTS,
-    disk_bytes,
-    read_plate_facts,
-    write_plate,
-)
-from talkhead.preprocess.body_motion import body_codes
-from talkhead.preprocess.frame_selection import MAX_FRAMES, choose_kept, frame_places
-from talkhead.preprocess.head_crops import (
-    FEATURES,
-    SAMPLES,
-    CropJob,
-    check_space,
-    read_features,
-    write_head_crops,
-)
-from talkhead.preprocess.head_pose import MAX_SHAPING, track_head
-from talkhead.preprocess.inner_mouth import inner_mouth_codes
-from talkhead.preprocess.landmarks import bridge_gaps, mesh_triangles
-from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
-from talkhead.preprocess.occlusion import head_posture, hidden_triangles, mouth_hidden
-from talkhead.preprocess.person_mask import CropPlan, plan_crops
-from talkhead.preprocess.quality import (
-    check_footage,
-    check_learnt,
-    report_quality,
-    well_tracked,
-)
-from talkhead.preprocess.tracking import TRACKING, TRACKING_TENSORS, track_video
+from talkhead.preprocess import steps
+from talkhead.preprocess.background import PLATE_FACTS
+from talkhead.preprocess.head_crops import FEATURES
+from talkhead.preprocess.steps import PipelineRun, SilenceDetector
+from talkhead.preprocess.steps import PreprocessConfig as PreprocessConfig
+from talkhead.preprocess.tracking import TRACKING
 from talkhead.progress import Progress
-from talkhead.storage import (
-    content_errors,
-    fingerprint,
-    make_folder,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
-from talkhead.tensors import TensorSpec, read_checked
-from talkhead.types import SAMPLE_RATE, Bool, Float32, HeadPoses, Tracking, UInt8
-
-SilenceDetector: TypeAlias = Callable[[Float32, int], Bool]
-"""Takes a waveform [n_samples] at 16 kHz and n_frames; returns the frames [n_frames] without speech."""
-
-SOUND = "sound.safetensors"
-HEAD_POSE, CANONICAL = "head_pose.safetensors", "canonical.safetensors"
-OFFSET = "sync.json"
-OCCLUSION = "occlusion.safetensors"
-FACE, CODES = "face.safetensors", "motion_codes.safetensors"
-KEPT = "kept.safetensors"
-QUALITY = "quality.json"
-DATASET = "dataset.json"
-TEMPORARY = (SOUND, HEAD_POSE, CANONICAL, OCCLUSION, CODES, SAMPLES)
-"""Artefacts that only later steps read; removed once there is a dataset."""
-
-CANONICAL_TENSORS = {"canonical": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), is_finite=False)}
-HEAD_POSE_TENSORS = {
-    "viewmats": TENSORS["viewmats"],
-    "residual_px": TENSORS["residual_px"],
-    "lips": TensorSpec((ALL_FRAMES, 3), is_finite=False),
-    "template": TEMPLATE_SPEC,
-}
-
-
-@dataclass(frozen=True)
-class PreprocessConfig:
-    """Settings of preprocessing.
-
-    Attributes:
-        max_crop_height: Taller head crops are scaled down to this height, pixels.
-        min_face: Fraction of the frames that must show a face, 0 to 1.
-        use_all_frames: Train on the held-out frames, too.
-    """
-
-    max_crop_height: int = 576
-    min_face: float = 0.8
-    use_all_frames: bool = False
-
-
-@dataclass
-class PipelineRun:
-    """Inputs of one run, and the results of its steps, read from their artefacts when first needed.
-
-    F frames, T triangles of the face mesh, K components of a motion code.
-
-    Attributes:
-        footage: The video.
-        folder: Folder of the dataset.
-        config: Settings.
-        progress: Where steps are shown.
-        detect_silence: Finds the frames without speech.
-    """
-
-    footage: Footage
-    folder: Path
-    config: PreprocessConfig
-    progress: Progress
-    detect_silence: SilenceDetector
-
-    @cached_property
-    def _tracked(self) -> tuple[Tracking, Bool, int, UInt8 | None]:
-        """Bridged tracking, covered frames [F], number of faces and, for occlusion, colors [F, T, 3]."""
-        stored = read_checked(self.folder / TRACKING, TRACKING_TENSORS, ADVICE)
-        tracking = Tracking(
-            stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
-        )
-        # Not at the step that tracks: min_face may be another one when a run is resumed.
-        check_footage(tracking, self.config.min_face, str(self.footage.path))
-        # Colors of long footage are large and needed by one step alone.
-        is_needed = not (self.folder / OCCLUSION).exists()
-        colors = stored["colours"].numpy() if is_needed else None
-        return (*bridge_gaps(tracking), int(stored["n_faces"]), colors)
-
-    @property
-    def tracking(self) -> Tracking:
-        """Landmarks and blendshapes, short gaps interpolated."""
-        return self._tracked[0]
-
-    @property
-    def covered(self) -> Bool:
-        """Frames [F] that have landmarks."""
-        return self._tracked[1]
-
-    @property
-    def n_faces(self) -> int:
-        """The largest number of faces in one frame."""
-        return self._tracked[2]
-
-    def take_colors(self) -> UInt8:
-        """Return the colors [F, T, 3] of the mesh triangles, which are then no longer held."""
-        *others, colors = self._tracked
-        assert colors is not None
-        self.__dict__["_tracked"] = (*others, None)
-        return colors
-
-    @cached_property
-    def train(self) -> Bool:
-        """Frames [F] that are not held out."""
-        return train_frames(len(self.tracking), self.config.use_all_frames)
-
-    @cached_property
-    def _head_pose(self) -> dict[str, torch.Tensor]:
-        return read_checked(self.folder / HEAD_POSE, HEAD_POSE_TENSORS, ADVICE)
-
-    @property
-    def template(self) -> Float32:
-        """Mean face [478, 3] in world units."""
-        return np.asarray(self._head_pose["template"].numpy())
-
-    @property
-    def poses(self) -> HeadPoses:
-        """Rigid head pose of every frame."""
-        stored = self._head_pose
-        return HeadPoses(stored["viewmats"].numpy(), stored["residual_px"].numpy())
-
-    @property
-    def lips(self) -> Float32:
-        """`lip_measures` [F, 3] of the canonical landmarks."""
-        return np.asarray(self._head_pose["lips"].numpy())
-
-    @cached_property
-    def offset(self) -> AvOffset:
-        """How late the audio is."""
-        return read_object(self.folder / OFFSET, AvOffset, ADVICE)
-
-    @cached_property
-    def hidden(self) -> Bool:
-        """Triangles [F, T] of the face that something covers."""
-        specs = {"hidden": TENSORS["hidden"]}
-        return np.asarray(read_checked(self.folder / OCCLUSION, specs, ADVICE)["hidden"].numpy())
-
-    @cached_property
-    def usable(self) -> Bool:
-        """Frames [F] whose face is well tracked and whose mouth is visible."""
-        usable = well_tracked(self.tracking, self.covered, self.poses)
-        return usable & ~mouth_hidden(self.hidden, self.template, mesh_triangles())
-
-    @property
-    def clear(self) -> Bool:
-        """Usable frames [F] in which nothing covers the face."""
-        return self.usable & ~self.hidden.any(1)
-
-    @property
-    def learned(self) -> Bool:
-        """Clear training frames [F]."""
-        return self.clear & self.train
-
-    @cached_property
-    def plan(self) -> CropPlan:
-        """Position and size of the head crops."""
-        info = self.footage.info
-        size = (info.height, info.width)
-        return plan_crops(self.tracking.landmarks, self.covered, size, self.config.max_crop_height)
-
-    @cached_property
-    def face(self) -> FaceModel:
-        """The person's face model."""
-        path = self.folder / FACE
-        with content_errors(path, ADVICE):
-            return FaceModel.from_tensors(read_tensors(path))
-
-    @cached_property
-    def _codes(self) -> dict[str, torch.Tensor]:
-        specs = {name: TENSORS[name] for name in ("codes", "silent")}
-        return read_checked(self.folder / CODES, specs, ADVICE)
-
-    @property
-    def codes(self) -> Float32:
-        """Motion codes [F, K], without inner mouth and body."""
-        return np.asarray(self._codes["codes"].numpy())
-
-    @property
-    def silent(self) -> Bool:
-        """Frames [F] in which nobody speaks."""
-        return np.asarray(self._codes["silent"].numpy())
-
-    @cached_property
-    def kept(self) -> Bool:
-        """Frames [F] whose images are stored: all of short footage."""
-        n_frames = len(self.train)
-        if n_frames <= MAX_FRAMES:
-            return np.ones(n_frames, dtype=bool)
-        specs = {"kept": TensorSpec((n_frames,), torch.bool)}
-        return np.asarray(read_checked(self.folder / KEPT, specs, ADVICE)["kept"].numpy())
-
-    @cached_property
-    def crop_job(self) -> CropJob:
-        """What `write_head_crops` cuts."""
-        info, learned = self.footage.info, self.learned
-        sampled = np.zeros(len(learned), dtype=bool)
-        if not (self.folder / PLATE_FACTS).exists():
-            sampled[spread_frames(learned & self.kept, MAX_SAMPLES)] = True
-        frames = np.flatnonzero(learned)
-        return CropJob(
-            footage=self.footage,
-            plan=self.plan,
-            landmarks=self.tracking.landmarks,
-            kept=self.kept,
-            sampled=sampled,
-            reference=int(frames[len(frames) // 2]),
-            intrinsics=default_intrinsics(info.width, info.height),
-        )
-
-
-# --------------------------------------------------------------------------------- steps
-
-
-def read_sound(run: PipelineRun) -> None:
-    """Decode the audio, first of all: damaged audio is then found before minutes of tracking."""
-    waveform = media.read_audio(run.footage.path, SAMPLE_RATE)
-    write_tensors(run.folder / SOUND, {"waveform": torch.from_numpy(waveform)})
-
-
-def track_face(run: PipelineRun) -> None:
-    """Track the landmarks of one face, and the colors of its triangles."""
-    track_video(run.footage, run.folder, run.progress)
-
-
-def estimate_head_pose(run: PipelineRun) -> None:
-    """Fit the face template and the rigid pose of every frame; remove the pose from the landmarks."""
-    with run.progress.step("Estimating head poses", total=1) as step:
-        train, covered, info = run.train, run.covered, run.footage.info
-        check_learnt(covered & train, run.footage.path.name)
-        intrinsics = default_intrinsics(info.width, info.height)
-        head = track_head(run.tracking.landmarks, covered, train & covered, intrinsics)
-        canonical = {"canonical": torch.from_numpy(head.canonical)}
-        write_tensors(run.folder / CANONICAL, canonical)
-        poses = {
-            "viewmats": torch.from_numpy(head.poses.viewmats),
-            "residual_px": torch.from_numpy(head.poses.residual_px),
-            "lips": torch.from_numpy(lip_measures(head.canonical)),
-            "template": torch.from_numpy(head.template),
-        }
-        write_tensors(run.folder / HEAD_POSE, poses)
-        step.advance()
-
-
-def synchronize_audio(run: PipelineRun) -> None:
-    """Measure how late the audio is, and shift it."""
-    with run.progress.step("Measuring the audio offset", total=1) as step:
-        # The held-out frames, which are the last ones, do not affect the offset.
-        n_train = int(run.train.sum())
-        stored = read_checked(run.folder / SOUND, WAVEFORM_TENSORS, ADVICE)
-        waveform = np.asarray(stored["waveform"].numpy())
-        offset = measure_offset(waveform, run.lips[:n_train], run.covered[:n_train])
-        write_json(run.folder / OFFSET, asdict(offset))
-        shifted = torch.from_numpy(shift_waveform(waveform, offset.corrected_ms))
-        write_tensors(run.folder / WAVEFORM, {"waveform": shifted})
-        step.advance()
-
-
-def detect_occlusion(run: PipelineRun) -> None:
-    """Find the triangles of the face that something covers."""
-    found, train, triangles = run.tracking.found, run.train, mesh_triangles()
-    posture = head_posture(run.poses.viewmats, run.lips, found & train)
-    hidden = hidden_triangles(run.take_colors(), posture, found, train, run.template, triangles)
-    write_tensors(run.folder / OCCLUSION, {"hidden": torch.from_numpy(hidden)})
-
-
-def encode_face_motion(run: PipelineRun) -> None:
-    """Detect silence, fit the face model and encode the motion of every frame."""
-    video, learned = str(run.footage.path), run.learned
-    check_learnt(learned, video)
-    stored = read_checked(run.folder / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
-    silent = run.detect_silence(np.asarray(stored["waveform"].numpy()), len(learned))
-    if silent[run.train].all():
-        raise FootageError(
-            f"{video}: no speech was detected. Lips are learned from speech: record a person speaking"
-        )
-    stored = read_checked(run.folder / CANONICAL, CANONICAL_TENSORS, ADVICE)
-    canonical = np.asarray(stored["canonical"].numpy())
-    shaping = np.isin(np.arange(len(learned)), spread_frames(learned, MAX_SHAPING))
-    face = fit_face_model(run.template, canonical, shaping, silent, mesh_triangles())
-    write_tensors(run.folder / FACE, face.tensors())
-    codes = {"codes": encode_motion(face, canonical), "silent": np.asarray(silent)}
-    write_tensors(run.folder / CODES, {k: torch.from_numpy(v) for k, v in codes.items()})
-
-
-def select_frames(run: PipelineRun) -> None:
-    """Choose the frames of long footage whose images are stored."""
-    if len(run.train) <= MAX_FRAMES:
-        return
-    with run.progress.step("Choosing frames", total=1) as step:
-        places = frame_places(run.codes, run.poses.viewmats, run.learned)
-        hidden = np.asarray(run.hidden.any(1))
-        kept = choose_kept(places, run.clear, run.train, hidden, MAX_FRAMES)
-        write_tensors(run.folder / KEPT, {"kept": torch.from_numpy(kept)})
-        step.advance()
-
-
-def cut_heads(run: PipelineRun) -> None:
-    """Write head crops, person masks and per-frame features; resumes where it stopped."""
-    info, kept = run.footage.info, run.kept
-    if not kept.all():
-        n_learned = int((kept & run.train & run.usable).sum())
-        run.progress.message(
-            f"Long footage: the renderer is trained on {n_learned:,} of {len(kept):,} frames, "
-            "chosen for new mouths and poses; the motion predictor is trained on all"
-        )
-    check_space(run.folder, run.crop_job, disk_bytes(info.height, info.width))
-    write_head_crops(run.folder, run.crop_job, run.progress)
-
-
-def estimate_background(run: PipelineRun) -> None:
-    """Estimate the clean plate."""
-    with run.progress.step("Background behind the person", total=1) as step:
-        write_plate(run.folder, run.crop_job)
-        step.advance()
-
-
-def assess_quality(run: PipelineRun) -> None:
-    """Report which frames are unusable and why."""
-    warnings = []
-    if read_plate_facts(run.folder).moving:
-        warnings.append("the camera moves: the background behind the head is approximate")
-    if run.offset.offset_ms is None:
-        warnings.append("the audio-video offset could not be measured and was not corrected")
-    elif run.offset.corrected_ms:
-        warnings.append(f"the audio was {run.offset.corrected_ms:.0f} ms late; corrected")
-    report = report_quality(
-        run.tracking,
-        run.covered,
-        run.poses,
-        run.usable,
-        np.asarray(run.hidden.any(1)),
-        run.n_faces,
-        warnings,
-    )
-    write_json(run.folder / QUALITY, report.to_json())
-    for warning in report.warnings:
-        run.progress.message(warning)
-
-
-def write_dataset(run: PipelineRun) -> None:
-    """Add the codes of inner mouth and body, and write the dataset."""
-    face, tracking, plan, info = run.face, run.tracking, run.plan, run.footage.info
-    features, codes = read_features(run.folder), run.codes.copy()
-    points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
-    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
-    codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train)
-    codes[:, -N_BODY:] = body_codes(features.body)
-    tracks = Tracks(
-        landmarks=tracking.landmarks,
-        blendshapes=tracking.blendshapes,
-        found=tracking.found,
-        usable=run.usable,
-        train=run.train,
-        silent=run.silent,
-        kept=run.kept,
-        hidden=run.hidden,
-        viewmats=run.poses.viewmats,
-        residual_px=run.poses.residual_px,
-        codes=codes,
-        origins=plan.origins,
-    )
-    facts = DatasetInfo(
-        video=run.footage.path.name,
-        n_frames=len(run.kept),
-        width=info.width,
-        height=info.height,
-        crop_width=plan.width,
-        crop_height=plan.height,
-        scale=plan.scale,
-        av_offset_ms=run.offset.corrected_ms,
-        n_faces=run.n_faces,
-        moving_camera=read_plate_facts(run.folder).moving,
-        uses_all_frames=run.config.use_all_frames,
-    )
-    IdentityDataset.save(run.folder, facts, face, tracks)
-
-
-# ------------------------------------------------------------------------------ pipeline
+from talkhead.storage import fingerprint, make_folder
 
 
 @dataclass(frozen=True)
@@ -455,39 +28,42 @@ class PipelineStep:
 
     Attributes:
         name: Name of the step.
-        artefact: File in the dataset's folder that the step writes last.
-        run: Makes the artefact.
+        artifact: File in the dataset's folder that the step writes last.
+        run: Makes the artifact.
         version: To be raised when the step would write something else for the same video.
-        resumes: The artefact grows while the step runs, which continues it or finds it complete.
+        resumes: The artifact grows while the step runs, which continues it or finds it complete.
     """
 
     name: str
-    artefact: str
+    artifact: str
     run: Callable[[PipelineRun], None]
     version: int = 1
     resumes: bool = False
 
     def is_done(self, folder: Path) -> bool:
-        """Return True if the step can be skipped.
+        """Judge whether the step can be skipped.
 
         Args:
             folder: Folder of the dataset.
+
+        Returns:
+            True if its artifact is there.
         """
-        return not self.resumes and (folder / self.artefact).exists()
+        return not self.resumes and (folder / self.artifact).exists()
 
 
 STEPS = (
-    PipelineStep("sound", SOUND, read_sound),
-    PipelineStep("face tracking", TRACKING, track_face),
-    PipelineStep("head pose", HEAD_POSE, estimate_head_pose),
-    PipelineStep("audio offset", WAVEFORM, synchronize_audio),
-    PipelineStep("occlusion", OCCLUSION, detect_occlusion),
-    PipelineStep("motion codes", CODES, encode_face_motion),
-    PipelineStep("frame selection", KEPT, select_frames),
-    PipelineStep("head crops", FEATURES, cut_heads, resumes=True),
-    PipelineStep("background", PLATE_FACTS, estimate_background),
-    PipelineStep("quality", QUALITY, assess_quality),
-    PipelineStep("dataset", DATASET, write_dataset),
+    PipelineStep("sound", steps.SOUND, steps.read_sound),
+    PipelineStep("face tracking", TRACKING, steps.track_face),
+    PipelineStep("head pose", steps.HEAD_POSE, steps.estimate_head_pose),
+    PipelineStep("audio offset", WAVEFORM, steps.synchronize_audio),
+    PipelineStep("occlusion", steps.OCCLUSION, steps.detect_occlusion),
+    PipelineStep("motion codes", steps.CODES, steps.encode_face_motion),
+    PipelineStep("frame selection", steps.KEPT, steps.select_frames),
+    PipelineStep("head crops", FEATURES, steps.cut_heads, resumes=True),
+    PipelineStep("background", PLATE_FACTS, steps.estimate_background),
+    PipelineStep("quality", steps.QUALITY, steps.assess_quality),
+    PipelineStep("dataset", steps.DATASET, steps.write_dataset),
 )
 DATASET_VERSION = 2 + sum(step.version for step in STEPS)
 """Grows with the version of any step. 2 was its value when steps got versions of their own."""
@@ -517,7 +93,7 @@ def preprocess(
     progress: Progress,
     detect_silence: SilenceDetector,
 ) -> IdentityDataset:
-    """Make the dataset of a video in a folder; steps whose artefact is already there are skipped.
+    """Make the dataset of a video in a folder; steps whose artifact is already there are skipped.
 
     Args:
         footage: The video.
@@ -531,16 +107,16 @@ def preprocess(
 
     Raises:
         MediaError: The video cannot be decoded.
-        FootageError: The video is unsuitable: too few frames show a face, or nobody speaks.
-        PackageError: An artefact is damaged.
+        FootageError: The video is unsuitable: too few frames show a face, or there is no speech.
+        PackageError: An artifact is damaged.
         TalkheadError: The disk is full or not writable.
     """
-    if not (folder / DATASET).exists():
+    if not (folder / steps.DATASET).exists():
         make_folder(folder)
         run = PipelineRun(footage, folder, config, progress, detect_silence)
         for step in STEPS:
             if not step.is_done(folder):
                 step.run(run)
-        for name in TEMPORARY:
+        for name in steps.TEMPORARY:
             (folder / name).unlink(missing_ok=True)
     return IdentityDataset.load(folder)

@@ -1,4 +1,4 @@
-"""Which footage can work: a report with frames and reasons, and the refusals."""
+"""Check whether footage is suitable: a report with frames and reasons, and the refusals."""
 
 from __future__ import annotations
 
@@ -15,13 +15,28 @@ MIN_SECONDS = 4.0
 MIN_LEARNT_FRAMES = 100
 MIN_EYE_DISTANCE_PX = 30.0
 MAX_RESIDUAL = 0.05
-"""A frame whose pose error exceeds this share of the eye distance was not tracked well."""
+"""A frame whose pose residual exceeds this fraction of the eye distance is not well tracked."""
 MAX_TURN_DEG = 45.0
 
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What a clip offers. Frame lists are [first, last] ranges at 25 frames a second."""
+    """Quality of a clip. Lists of frames are [first, last] ranges at 25 frames per second.
+
+    Attributes:
+        n_frames: Number of frames.
+        n_usable: Frames that can be trained on.
+        n_faces: The largest number of faces in one frame.
+        eye_distance_px: Median distance of the outer eye corners, source pixels.
+        pose_residual_px: Median residual of the head pose, source pixels.
+        head_turn_deg: 95th percentile of the angle between face and camera, degrees.
+        lip_range: Range of the lip aperture, 5th to 95th percentile.
+        no_face: Frames without a face.
+        hidden: Frames in which something covers the face.
+        badly_tracked: Frames whose pose does not fit.
+        turned_away: Frames whose face is turned away.
+        warnings: Messages for the user.
+    """
 
     n_frames: int
     n_usable: int
@@ -37,11 +52,25 @@ class QualityReport:
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
+        """Convert the report to what quality.json stores.
+
+        Returns:
+            A JSON object.
+        """
         return asdict(self)
 
 
 def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
-    """Raises FootageError when a face is seen in too few frames, too small or too briefly."""
+    """Refuse footage whose face is found in too few frames, too small or too briefly.
+
+    Args:
+        tracking: Tracking of the video.
+        min_face: Fraction of the frames that must show a face.
+        video: Name of the video for messages.
+
+    Raises:
+        FootageError: The footage is unsuitable.
+    """
     n_found, n_frames = int(tracking.found.sum()), len(tracking)
     if n_found == 0:
         raise FootageError(
@@ -55,7 +84,7 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
         )
     if n_found < MIN_SECONDS * FRAME_RATE:
         raise FootageError(
-            f"{video}: the face is seen for {n_found / FRAME_RATE:.1f} s, at least "
+            f"{video}: the face is visible for {n_found / FRAME_RATE:.1f} s, at least "
             f"{MIN_SECONDS:.0f} s are needed. Record a minute for a good head"
         )
     distance = eye_distance(tracking.landmarks[tracking.found])
@@ -67,30 +96,61 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
 
 
 def eye_distance(landmarks: Float32) -> float:
-    """Median distance of the outer eye corners in pixels, landmarks [F, 478, 3]."""
+    """Return the median distance of the outer eye corners.
+
+    Args:
+        landmarks: [F, 478, 3] in pixels.
+
+    Returns:
+        Pixels.
+    """
     left, right = OUTER_EYE_CORNERS
     return float(np.median(np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=-1)))
 
 
 def well_tracked(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
-    """Frames [F] whose face was tracked, well, and is not turned away."""
+    """Select the frames whose face was tracked accurately and is not turned away.
+
+    Args:
+        tracking: Tracking of F frames.
+        covered: [F] frames with landmarks.
+        poses: Head poses.
+
+    Returns:
+        [F] bool.
+    """
     limit = MAX_RESIDUAL * eye_distance(tracking.landmarks[covered])
     return covered & (poses.residual_px <= limit) & (head_turn(poses) <= MAX_TURN_DEG)
 
 
 def check_learnt(learnt: Bool, video: str) -> None:
-    """Raises FootageError when too few frames [F] are good enough and not held out."""
+    """Refuse footage with too few frames to train on.
+
+    Args:
+        learnt: [F] frames that can be trained on.
+        video: Name of the video for messages.
+
+    Raises:
+        FootageError: There are fewer than MIN_LEARNT_FRAMES.
+    """
     n = int(learnt.sum())
     if n < MIN_LEARNT_FRAMES:
         raise FootageError(
-            f"{video}: only {n} of {len(learnt)} frames can be learnt from, at least "
-            f"{MIN_LEARNT_FRAMES} are needed: the face is turned away, hidden or seen too "
+            f"{video}: only {n} of {len(learnt)} frames can be used for training, at least "
+            f"{MIN_LEARNT_FRAMES} are needed: the face is turned away, hidden or visible too "
             "briefly. Record a minute, facing the camera"
         )
 
 
 def head_turn(poses: HeadPoses) -> Float32:
-    """Angle [F] in degrees between the face's direction and the camera's axis."""
+    """Return the angle between the direction of the face and the axis of the camera.
+
+    Args:
+        poses: Poses of F frames.
+
+    Returns:
+        [F] degrees.
+    """
     return np.asarray(np.degrees(np.arccos(np.clip(poses.viewmats[:, 2, 2], -1.0, 1.0))))
 
 
@@ -103,9 +163,19 @@ def report_quality(
     n_faces: int,
     warnings: list[str],
 ) -> QualityReport:
-    """The report on a tracked clip.
+    """Report on a tracked clip of F frames.
 
-    usable: [F] frames that are learnt from. hidden: [F] frames with something before the face.
+    Args:
+        tracking: Landmarks.
+        covered: [F] frames with landmarks.
+        poses: Head poses.
+        usable: [F] frames that can be trained on.
+        hidden: [F] frames in which something covers the face.
+        n_faces: The largest number of faces in one frame.
+        warnings: Warnings of earlier steps.
+
+    Returns:
+        The report, with these warnings and further ones.
     """
     distance = eye_distance(tracking.landmarks[covered])
     aperture = lip_aperture(tracking.landmarks[usable])
@@ -114,12 +184,12 @@ def report_quality(
     notes = list(warnings)
     if hidden.any():
         notes.append(
-            f"something passes before the face in {int(hidden.sum())} of {len(tracking)} frames: "
-            f"it is not learnt, and {int((hidden & ~usable).sum())} of them are left out"
+            f"something covers the face in {int(hidden.sum())} of {len(tracking)} frames: it is not "
+            f"learned, and {int((hidden & ~usable).sum())} of them are left out"
         )
     if n_faces > 1:
         notes.append(
-            f"{n_faces} faces were seen; the largest, most central one of the start is followed"
+            f"{n_faces} faces were found; the largest, most central one at the start is followed"
         )
     if lip_range < 0.05:
         notes.append("the mouth hardly moves: is the person speaking?")
@@ -144,6 +214,6 @@ def report_quality(
 
 
 def _ranges(flags: Bool) -> list[list[int]]:
-    """Runs of True as [first, last] frame numbers."""
+    """Convert flags [F] to runs of True as [first, last] frame numbers."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [[int(first), int(after) - 1] for first, after in edges.reshape(-1, 2)]

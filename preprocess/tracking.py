@@ -61,7 +61,7 @@ def track_video(footage: Footage, folder: Path, progress: Progress) -> None:
 
 
 def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[dict[str, Tensor]]:
-    """The tensors of all chunks: those that are stored, and the remaining ones, now stored, too."""
+    """Return the tensors of all chunks, [n, ...] each, of which the missing ones are made."""
     chunks: list[dict[str, Tensor]] = []
     while (path := folder / f"tracking.part{len(chunks):05d}.safetensors").exists():
         chunks.append(read_checked(path, TRACKING_TENSORS, ADVICE))

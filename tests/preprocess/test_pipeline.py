@@ -20,7 +20,7 @@ from talkhead.errors import FootageError
 from talkhead.footage import Footage
 from talkhead.media import probing
 from talkhead.media.probing import probe_footage
-from talkhead.preprocess import pipeline
+from talkhead.preprocess import steps
 from talkhead.preprocess.head_crops import CHUNK
 from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
@@ -93,7 +93,7 @@ def test_a_cup_before_the_mouth_is_never_learnt(tmp_path: Path) -> None:
     report = read_json(dataset.path / "quality.json")
     [[first, last]] = report["hidden"]
     assert first <= HELD[0] and last >= HELD[-1]
-    assert any("before the face" in warning for warning in report["warnings"])
+    assert any("covers the face" in warning for warning in report["warnings"])
 
 
 def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames that are kept are those of short footage; so are all tracks."""
-    monkeypatch.setattr(pipeline, "MAX_FRAMES", MOST)
+    monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     progress = Telling()
     work = tracked(short, tmp_path / "work")
     long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silence_of_video)
@@ -221,7 +221,7 @@ def test_cutting_goes_on_where_it_was_stopped(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a chunk was half written; the files are those of a run that was not stopped."""
-    monkeypatch.setattr(pipeline, "MAX_FRAMES", MOST)
+    monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")
     preprocess(Footage.open(clip), whole, config, SilentProgress(), silence_of_video)

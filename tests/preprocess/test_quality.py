@@ -70,7 +70,7 @@ def test_the_setting_that_is_advised_is_enough(n_found: int) -> None:
 
 def test_too_short() -> None:
     message = refusal(make_tracking(80))
-    assert "seen for 3.2 s, at least 4 s are needed" in message
+    assert "visible for 3.2 s, at least 4 s are needed" in message
     check_footage(make_tracking(100), 0.8, "person.mp4")
 
 
@@ -123,7 +123,7 @@ def test_well_tracked_frames_and_their_ranges() -> None:
     report = report_quality(tracking, covered, poses, usable, hidden, 1, [])
     assert report.no_face == [[20, 29]]
     assert report.hidden == [[50, 52], [250, 250]]
-    assert "before the face in 4 of 300 frames" in report.warnings[0]
+    assert "covers the face in 4 of 300 frames" in report.warnings[0]
     assert "3 of them are left out" in report.warnings[0]
     assert report.badly_tracked == [[100, 104], [299, 299]]
     assert report.turned_away == [[200, 220]]
@@ -137,7 +137,7 @@ def test_report_warns_and_stays_calm() -> None:
     assert calm.eye_distance_px == pytest.approx(768 / 4.6, rel=0.05)
     loud = report_quality(tracking, covered, poses, covered, ~covered, 3, ["the camera moves"])
     assert loud.warnings[0] == "the camera moves"
-    assert any("3 faces were seen" in warning for warning in loud.warnings)
+    assert any("3 faces were found" in warning for warning in loud.warnings)
 
 
 def test_a_still_mouth_and_little_footage_are_told() -> None:
