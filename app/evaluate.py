@@ -1,4 +1,4 @@
-"""How good an identity is, or how near one video comes to another: figures and a report to read."""
+"""Evaluate an identity on held-out footage, or one video against another, and write a report."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from talkhead.app.evaluation.evaluate_identity import (
     EvaluationTarget,
     IdentityEvaluation,
     measure_identity,
-    measure_line,
+    measure_recording,
 )
 from talkhead.app.evaluation.evaluate_pair import Pair, align, measure_pair
-from talkhead.app.evaluation.measure_validity import rankings
+from talkhead.app.evaluation.measure_validity import measure_validity
 from talkhead.app.evaluation.measures.av_offset import clip_offset
 from talkhead.app.evaluation.measures.lpips import Perceptual, lpips_unavailable_reason
 from talkhead.app.evaluation.measures.sync_model import (
@@ -54,13 +54,18 @@ from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo
 
 FILE_REMEDY = "Write arrays to a file first"
-LINE_SECONDS = 20.0
-"""As much of another line is judged at most."""
+RECORDING_SECONDS = 20.0
+"""Longest part of another recording that is evaluated."""
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Where the report is, and what is in it."""
+    """Result of an evaluation.
+
+    Attributes:
+        report_path: The page, report.html.
+        report: Its contents.
+    """
 
     report_path: Path
     report: Report
@@ -72,18 +77,28 @@ def evaluate(
     audio: Path | str | None = None,
     video: Path | str | None = None,
     report: Path | str | None = None,
-    renderer: str | None = None,
     device: str = "auto",
     home: Path | str | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
 ) -> EvaluateResult:
-    """How good an identity is on the last 1/11 of its footage, which it has not learnt from.
+    """Evaluate an identity on the held-out last 1/11 of its footage.
 
-    identity: a name, a package's folder, or None for the one fitted last. audio: another line, to be
-    judged without real frames; the sample's by default. video: the footage, where it is no longer
-    where `fit` found it. report: the folder to write to, by default in the home folder. Raises
-    TalkheadError with what to do about it.
+    Args:
+        identity: A name, or the folder of a package; None for the one fitted last.
+        audio: Another recording to speak, evaluated without real frames; by default the sample's.
+        video: The footage, if it is no longer where `fit` found it.
+        report: The folder to write to; by default in the home folder.
+        device: "auto", "cpu" or "cuda".
+        home: The home folder; by default that of the user.
+        options: Transcript, language, length and renderer.
+        progress: Shows the progress; by default nothing is shown.
+
+    Returns:
+        The report and its path.
+
+    Raises:
+        TalkheadError: The evaluation is not possible; the message says what to do.
     """
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
     store = Home.locate(home)
@@ -91,157 +106,175 @@ def evaluate(
     folder = Path(report) if report is not None else store.report_path(package.manifest.name)
     audio = None if audio is None else path_of(audio, "audio", FILE_REMEDY)
     video = None if video is None else path_of(video, "video", FILE_REMEDY)
+    renderer = options.renderer
     check_evaluate(identity, audio, video, folder, renderer=renderer, device=device, home=home)
     footage, work = find_footage(store, package, video)
     set_threads()
     name = package.manifest.name
     dataset = prepare_locked(store, name, footage, work, PreprocessConfig(), progress)
-    subject = _subject(package, footage.path, dataset, renderer, device, options)
-    instruments, left_out = make_tools()
-    clip = Clip.of(dataset, subject.numbers, options)
-    judged = measure_identity(subject, clip.sound_of(subject), instruments, progress)
-    cross, words = _cross(package, subject, audio, instruments, options.language, progress)
+    target = _target(package, footage.path, dataset, device, options)
+    tools, left_out = make_tools()
+    clip = Clip.of(dataset, target.frames, options)
+    measured = measure_identity(target, clip.audio_of(target), tools, progress)
+    cross, facts = _cross(package, target, audio, tools, options.language, progress)
     result = Report(
-        title=f"{package.manifest.name}: how good is it?",
-        facts=_facts(subject, package.manifest.preset) | words,
-        takes=judged.takes,
-        cross=(clip.own_take(instruments), *cross) if cross else (),
+        title=f"Evaluation of {package.manifest.name}",
+        facts=_facts(target, package.manifest.preset) | facts,
+        variants=measured.variants,
+        cross=(clip.own_variant(tools), *cross) if cross else (),
         offset=clip_offset(
             clip.waveform,
             clip.landmarks,
-            clip.hearing.sound.phones if clip.hearing.sound else None,
-            instruments.judge,
+            clip.analysis.audio.phones if clip.analysis.audio else None,
+            tools.sync_model,
             dataset.info.av_offset_ms,
         ),
-        rankings=rankings(judged.takes, SPOKEN),
-        stages=(*read_stages(work / STAGES), *judged.stages),
-        warnings=_warnings(
-            few_frames(len(subject.numbers)),
-            _speech_learnt(dataset),
-            _known(footage.path.name, footage.sha256),
+        validity=measure_validity(measured.variants, SPOKEN),
+        stages=(*read_stages(work / STAGES), *measured.stages),
+        warnings=_non_empty(
+            few_frames(len(target.frames)),
+            _little_speech_warning(dataset),
+            _training_data_warning(footage.path.name, footage.sha256),
         ),
-        left_out=(*left_out, *clip.hearing.left_out),
+        left_out=(*left_out, *clip.analysis.left_out),
     )
-    return EvaluateResult(_write(result, subject, judged, folder), result)
+    return EvaluateResult(_write(result, target, measured, folder), result)
 
 
 def report_brief(
-    subject: EvaluationTarget, preset: str, work: Path, folder: Path, progress: Progress
+    target: EvaluationTarget, preset: str, work: Path, folder: Path, progress: Progress
 ) -> EvaluateResult:
-    """The report that `fit` ends with: without phonemes, other lines and what else takes long."""
-    instruments, left_out = make_tools()
+    """Write the report that `fit` ends with, without phonemes, other recordings and slow measures.
+
+    Args:
+        target: The identity and the frames.
+        preset: The preset it was fitted with.
+        work: The work folder, for the times of the stages.
+        folder: The folder to write to.
+        progress: Shows the progress.
+
+    Returns:
+        The report and its path.
+    """
+    tools, left_out = make_tools()
     options = EvaluateOptions()
-    clip = Clip.of(subject.dataset, subject.numbers, options, phones=False)
-    judged = measure_identity(subject, clip.sound_of(subject), instruments, progress, brief=True)
+    clip = Clip.of(target.dataset, target.frames, options, phones=False)
+    measured = measure_identity(target, clip.audio_of(target), tools, progress, brief=True)
     result = Report(
-        title=f"{folder.name}: the fit in brief",
-        facts=_facts(subject, preset),
-        takes=judged.takes,
+        title=f"Brief evaluation of {folder.name}",
+        facts=_facts(target, preset),
+        variants=measured.variants,
         cross=(),
         offset=None,
-        rankings=rankings(judged.takes, PASTED),
-        stages=(*read_stages(work / STAGES), *judged.stages),
-        warnings=_warnings(few_frames(len(subject.numbers)), _speech_learnt(subject.dataset)),
-        left_out=(f"the whole report: talkhead evaluate {folder.name}", *left_out),
+        validity=measure_validity(measured.variants, PASTED),
+        stages=(*read_stages(work / STAGES), *measured.stages),
+        warnings=_non_empty(few_frames(len(target.frames)), _little_speech_warning(target.dataset)),
+        left_out=(f"the full report: talkhead evaluate {folder.name}", *left_out),
     )
-    return EvaluateResult(_write(result, subject, judged, folder), result)
+    return EvaluateResult(_write(result, target, measured, folder), result)
 
 
-def _speech_learnt(dataset: IdentityDataset) -> str:
-    """A warning where lips were learnt from little speech."""
+def _little_speech_warning(dataset: IdentityDataset) -> str:
+    """Warn if the lips were trained on little speech; "" otherwise."""
     return little_speech(float((~dataset.tracks.silent & dataset.tracks.train).sum() / FRAME_RATE))
 
 
-def _known(name: str, sha256: str) -> str:
+def _training_data_warning(name: str, sha256: str) -> str:
+    """Warn if the sync model was trained on a video; "" otherwise."""
     if not was_trained_on(sha256):
         return ""
-    return f"{name}: the audio-visual judge was trained on it; its words on it are no evidence"
+    return f"{name}: the sync model was trained on it; its results on it are no evidence"
 
 
-def _warnings(*lines: str) -> tuple[str, ...]:
+def _non_empty(*lines: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
 def _write(
-    result: Report, subject: EvaluationTarget, judged: IdentityEvaluation, folder: Path
+    result: Report, target: EvaluationTarget, measured: IdentityEvaluation, folder: Path
 ) -> Path:
+    """Write a report with its pictures; return the path of the page."""
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch:
-        return write_report(result, identity_pictures(subject, judged, Path(scratch)), folder)
+        return write_report(result, identity_pictures(target, measured, Path(scratch)), folder)
 
 
 # --------------------------------------------------------------------------- the identity
 
 
-def _subject(
+def _target(
     package: IdentityPackage,
     video: Path,
     dataset: IdentityDataset,
-    renderer: str | None,
     device: str,
     options: EvaluateOptions,
 ) -> EvaluationTarget:
-    name, _ = package.renderer(renderer)
+    """Load what is evaluated of a package."""
+    name, _ = package.renderer(options.renderer)
     features = encode_footage(dataset, load_encoder_for(package))
     return EvaluationTarget(
         video=video,
         dataset=dataset,
-        head=load_renderer(package, name, resolve_device(device)),
+        renderer=load_renderer(package, name, resolve_device(device)),
         spoken=load_predictor(package).predict(features, dataset.tracks.silent, len(dataset)),
-        numbers=held_out_frames(dataset)[: options.n_frames],
+        frames=held_out_frames(dataset)[: options.n_frames],
     )
 
 
-def _facts(subject: EvaluationTarget, preset: str) -> dict[str, str]:
-    info, numbers = subject.dataset.info, subject.numbers
+def _facts(target: EvaluationTarget, preset: str) -> dict[str, str]:
+    """Describe what is evaluated."""
+    info, frames = target.dataset.info, target.frames
+    seconds = len(target.dataset) / FRAME_RATE
     return {
-        "footage": f"{info.video}, {info.width}x{info.height}, {len(subject.dataset) / FRAME_RATE:.1f} s",
-        "judged": f"{len(numbers)} frames, {numbers[0]} to {numbers[-1]}, never learnt from",
+        "footage": f"{info.video}, {info.width}x{info.height}, {seconds:.1f} s",
+        "evaluated": f"{len(frames)} held-out frames, {frames[0]} to {frames[-1]}",
         "head crop": f"{info.crop_width}x{info.crop_height} at scale {info.scale:g}",
-        "renderer": f"{subject.head.name}, preset {preset}",
-        "sound": f"was shifted by {info.av_offset_ms:.0f} ms before anything was learnt",
-        "audio-visual judge": _judge_words(),
+        "renderer": f"{target.renderer.name}, preset {preset}",
+        "audio": f"was shifted by {info.av_offset_ms:.0f} ms before training",
+        "sync model": _sync_model_facts(),
     }
 
 
-def _judge_words() -> str:
-    """How well the judge finds known shifts of real video that it never saw."""
+def _sync_model_facts() -> str:
+    """Describe how well the sync model finds known shifts of real video."""
     share = sync_model_accuracy()
     return (
-        f"finds {share['grid_45']:.0%} of known shifts within a frame in 1.8 s of a speaker it knows, "
-        f"{share['other_71s_45']:.0%} and {share['other_50s_45']:.0%} of two that it never saw, "
+        f"finds {share['grid_45']:.0%} of known shifts within a frame in 1.8 s of its training speaker, "
+        f"{share['other_71s_45']:.0%} and {share['other_50s_45']:.0%} of two unseen speakers, "
         f"{share['other_71s_250']:.0%} and {share['other_50s_250']:.0%} in 10 s; chance is 10 %"
     )
 
 
 def _cross(
     package: IdentityPackage,
-    subject: EvaluationTarget,
+    target: EvaluationTarget,
     audio: Path | str | None,
-    instruments: MeasurementTools,
+    tools: MeasurementTools,
     language: str,
     progress: Progress,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
-    """Takes of another line, and what line it is. audio: None is the sample's, whose text is known."""
+    """Measure another recording and describe it. audio: None for the sample's, whose text is known."""
     text, language = (LINE_TEXT, "en") if audio is None else (None, language)
-    with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch, _line(audio) as path:
-        waveform = _beginning(path, LINE_SECONDS)
+    with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch, _recording(audio) as path:
+        waveform = _beginning(path, RECORDING_SECONDS)
         beginning = write_wav(Path(scratch) / "line.wav", waveform)
         n_frames = round(len(waveform) / SAMPLE_RATE * FRAME_RATE)
-        heard = analyze_audio(waveform, n_frames, text=text, language=language)
-        if heard.sound is None:
-            return (), {"another line": f"{path.name}: no speech is heard in it"}
-        takes = measure_line(package, subject.head, beginning, heard.sound, instruments, progress)
-    return takes, {"another line": f"{path.name}, its first {n_frames / FRAME_RATE:.1f} s"}
+        analysis = analyze_audio(waveform, n_frames, text=text, language=language)
+        if analysis.audio is None:
+            return (), {"other recording": f"{path.name}: no speech was detected in it"}
+        variants = measure_recording(
+            package, target.renderer, beginning, analysis.audio, tools, progress
+        )
+    return variants, {"other recording": f"{path.name}, its first {n_frames / FRAME_RATE:.1f} s"}
 
 
 def _beginning(path: Path, seconds: float) -> Float32:
-    """The first seconds of a file's sound, 16 kHz."""
+    """Read the first seconds of a file's audio: samples [n_samples], 16 kHz."""
     return next(media.read_audio_chunks(path, SAMPLE_RATE, seconds), np.zeros(0, np.float32))
 
 
 @contextmanager
-def _line(audio: Path | str | None) -> Iterator[Path]:
-    """The sound file of another line: the given one, or the sample's."""
+def _recording(audio: Path | str | None) -> Iterator[Path]:
+    """Provide the path of the given recording, or of the sample's."""
     if audio is not None:
         yield Path(audio)
         return
@@ -250,10 +283,14 @@ def _line(audio: Path | str | None) -> Iterator[Path]:
 
 
 def make_tools() -> tuple[MeasurementTools, tuple[str, ...]]:
-    """What measures, and a line for each measure that can't be taken here."""
+    """Load the models that measures need.
+
+    Returns:
+        The models, and a line for each measure that is not available here.
+    """
     missing = lpips_unavailable_reason()
     perceptual = None if missing else Perceptual.load()
-    left_out = _warnings(missing, syncnet_unavailable_reason())
+    left_out = _non_empty(missing, syncnet_unavailable_reason())
     return MeasurementTools(SyncModel.load(), perceptual, load_syncnet()), left_out
 
 
@@ -268,10 +305,20 @@ def evaluate_pair(
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
 ) -> EvaluateResult:
-    """How near a made video of a face comes to the real one, frame by frame from their beginnings.
+    """Compare a made video of a face with the real one, frame by frame from their beginnings.
 
-    report: the folder to write to, by default MADE-report here. Raises TalkheadError where they
-    can't be compared, with what to do about it.
+    Args:
+        real: The real video.
+        made: The made video.
+        report: The folder to write to; by default MADE-report in the current folder.
+        options: Transcript, language and length.
+        progress: Shows the progress; by default nothing is shown.
+
+    Returns:
+        The report and its path.
+
+    Raises:
+        TalkheadError: The videos cannot be compared; the message says what to do.
     """
     real, made = path_of(real, "real", FILE_REMEDY), path_of(made, "made", FILE_REMEDY)
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
@@ -279,34 +326,36 @@ def evaluate_pair(
     folder = Path(report) if report is not None else Path(f"{made.stem}-report")
     check_report(folder)
     pair = align(real, made, options.n_frames)
-    hearings = tuple(_hear_video(info, pair.n_frames, options) for info in (pair.real, pair.made))
-    instruments, left_out = make_tools()
-    sounds = (hearings[0].sound, hearings[1].sound)
-    judged = measure_pair(pair, sounds, instruments, progress)
-    sound = sounds[0]
+    analyses = tuple(
+        _analyze_video(info, pair.n_frames, options) for info in (pair.real, pair.made)
+    )
+    tools, left_out = make_tools()
+    audios = (analyses[0].audio, analyses[1].audio)
+    measured = measure_pair(pair, audios, tools, progress)
+    audio = audios[0]
     offset = None
-    if sound is not None:
-        offset = clip_offset(sound.waveform, judged.landmarks, sound.phones, instruments.judge)
-    known = [_known(video.name, sha256_of(video)) for video in (real, made)]
+    if audio is not None:
+        offset = clip_offset(audio.waveform, measured.landmarks, audio.phones, tools.sync_model)
+    known = [_training_data_warning(video.name, sha256_of(video)) for video in (real, made)]
     result = Report(
         title=f"{made.name} against {real.name}",
         facts=_pair_facts(pair),
-        takes=judged.takes,
+        variants=measured.variants,
         cross=(),
         offset=offset,
-        rankings=rankings(judged.takes, MADE),
+        validity=measure_validity(measured.variants, MADE),
         stages=(),
-        warnings=_warnings(*pair.words, few_frames(pair.n_frames), *known),
-        left_out=(*left_out, *dict.fromkeys(hearings[0].left_out + hearings[1].left_out)),
+        warnings=_non_empty(*pair.warnings, few_frames(pair.n_frames), *known),
+        left_out=(*left_out, *dict.fromkeys(analyses[0].left_out + analyses[1].left_out)),
     )
-    waveform = None if sounds[1] is None else sounds[1].waveform
+    waveform = None if audios[1] is None else audios[1].waveform
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch:
-        pictures = pair_pictures(pair, judged, waveform, Path(scratch))
+        pictures = pair_pictures(pair, measured, waveform, Path(scratch))
         return EvaluateResult(write_report(result, pictures, folder), result)
 
 
-def _hear_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> AudioAnalysis:
-    """What is heard in a video's first n_frames; with its text, all of it must be heard."""
+def _analyze_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> AudioAnalysis:
+    """Analyze the audio of a video's first n_frames; all of it if its text is given."""
     if not info.has_audio:
         return AudioAnalysis(None, (f"{info.path.name}: phonemes and sync: it has no sound",))
     name, language = info.path.name, options.language
@@ -314,21 +363,25 @@ def _hear_video(info: MediaInfo, n_frames: int, options: EvaluateOptions) -> Aud
         waveform = _beginning(info.path, n_frames / FRAME_RATE)
         return analyze_audio(waveform, n_frames, language=language, name=name)
     waveform = media.read_audio(info.path, SAMPLE_RATE)
-    n_heard = max(n_frames, len(waveform) * FRAME_RATE // SAMPLE_RATE)
-    heard = analyze_audio(waveform, n_heard, text=options.text, language=language, name=name)
-    return heard if heard.sound is None else replace(heard, sound=excerpt(heard.sound, 0, n_frames))
+    n_all = max(n_frames, len(waveform) * FRAME_RATE // SAMPLE_RATE)
+    analysis = analyze_audio(waveform, n_all, text=options.text, language=language, name=name)
+    if analysis.audio is None:
+        return analysis
+    return replace(analysis, audio=excerpt(analysis.audio, 0, n_frames))
 
 
 def _pair_facts(pair: Pair) -> Mapping[str, str]:
+    """Describe the two videos."""
+
     def text(info: MediaInfo) -> str:
         return (
             f"{info.path.name}, {info.width}x{info.height}, {info.duration_s:.2f} s at "
-            f"{info.frame_rate:.2f} frames a second"
+            f"{info.frame_rate:.2f} frames per second"
         )
 
     return {
         "real": text(pair.real),
         "made": text(pair.made),
-        "judged": f"{pair.n_frames} frames at {FRAME_RATE} a second",
-        "audio-visual judge": _judge_words(),
+        "evaluated": f"{pair.n_frames} frames at {FRAME_RATE} per second",
+        "sync model": _sync_model_facts(),
     }

@@ -209,7 +209,9 @@ class _Fit:
                 brief = report_brief(target, options.preset, work, folder, progress)
                 sheet = write_sheet(target, work / SHEET)
         figures = (
-            {} if brief is None else {take.name: _figures(take) for take in brief.report.takes}
+            {}
+            if brief is None
+            else {variant.name: _figures(variant) for variant in brief.report.variants}
         )
         with clock.stage("packing"):
             fitted = _Fitted(renderer, predictor, figures, sheet)
@@ -363,10 +365,10 @@ def _evaluation_target(
     return EvaluationTarget(video, dataset, renderer, spoken, held_out_frames(dataset))
 
 
-def _figures(take: Variant) -> dict[str, Any]:
+def _figures(variant: Variant) -> dict[str, Any]:
     """Select the metrics of a variant that a manifest stores."""
-    kept = {"images": take.images, "lips": take.lips, "sync": take.sync}
-    figures = {key: plain(asdict(value)) for key, value in kept.items() if value is not None}
+    kept = {"images": variant.images, "lips": variant.lips, "sync": variant.sync}
+    figures = {key: plain(value) for key, value in kept.items() if value is not None}
     for series in ("lags_ms", "scores"):
         figures.get("sync", {}).pop(series, None)
     return figures

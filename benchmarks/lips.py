@@ -342,11 +342,11 @@ def _rows(
     real, silent = made[Row("real video")], dataset.tracks.silent[frames]
     phones = None if clip.phones is None else [Phone(*phone) for phone in read_json(clip.phones)]
     for row, shown in made.items():
-        figures = asdict(lip_metrics(frames, shown, real, silent=silent))
+        figures = dict(lip_metrics(frames, shown, real, silent=silent))
         if phones is not None:
             aperture = np.full(len(dataset), np.nan, np.float32)
             aperture[frames] = lip_aperture(shown)
-            figures |= asdict(phoneme_metrics(phones, aperture))
+            figures |= phoneme_metrics(phones, aperture)
         yield {"row": row.name, **_heard(row), **facts, **plain(figures)}
 
 

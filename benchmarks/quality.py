@@ -14,10 +14,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +31,7 @@ from talkhead.app.evaluation.reference import (
 )
 from talkhead.app.evaluation.report.contact_sheets import contact_sheet, mouth_sheet, spread
 from talkhead.app.evaluation.results import FLOOR, MEAN, TRACKED, plain
-from talkhead.app.evaluation.variant import MeasurementTools, look, make_variant, track
+from talkhead.app.evaluation.variant import MeasurementTools, make_variant, measure_images, track
 from talkhead.app.workspace import prepared
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
@@ -90,17 +88,13 @@ def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
         with make_progress("bars").step("Measuring", total=len(rows) * len(numbers)) as bar:
             real = track(scene, scene.real(), instruments.tracker)
             for row, images in rows.items():
-                sight = look(scene, images, instruments, bar)
-                take = make_variant(row, "made", "", sight, real, numbers, None, None)
+                visual = measure_images(scene, images, instruments, bar)
+                take = make_variant(row, "made", "", visual, real, numbers, None, None)
                 facts = {"benchmark": "quality", "video": dataset.info.video, "renderer": name}
                 figures = {"images": take.images, "lips": take.lips}
-                print(json.dumps({**facts, "row": row, **_plain(figures)}), flush=True)
+                print(json.dumps({**facts, "row": row, **plain(figures)}), flush=True)
     if options.sheets is not None:
         _write_sheets(subject, make_folder(options.sheets) / f"{name}")
-
-
-def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value and plain(asdict(value)) for key, value in figures.items()}
 
 
 def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
@@ -116,10 +110,10 @@ def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
 
 
 def _write_sheets(subject: EvaluationTarget, stem: Path) -> None:
-    part = subject.part(np.array(spread(len(subject.numbers), N_COLUMNS)))
-    dataset, numbers = part.dataset, part.numbers
+    part = subject.part(np.array(spread(len(subject.frames), N_COLUMNS)))
+    dataset, numbers = part.dataset, part.frames
     real = [dataset.frames[number] for number in numbers]
-    ours = list(rendered_crops(part.head, dataset, numbers, part.tracked))
+    ours = list(rendered_crops(part.renderer, dataset, numbers, part.tracked))
     clip = Path(dataset.info.video).stem
     title = f"{clip}: held-out frames {', '.join(map(str, numbers))}"
     rows = [("real", real), ("rendered", ours)]

@@ -11,16 +11,16 @@ import argparse
 import json
 from pathlib import Path
 
-from talkhead.app.evaluation.measures.registry import MEASURES
+from talkhead.app.evaluation.measures.registry import quality_measures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reports", nargs="+", type=Path, help="report.json of talkhead evaluate")
-    keys = {measure.label: measure.key for measure in MEASURES}
+    keys = {measure.label: measure.key for measure in quality_measures()}
     counts: dict[str, list[int]] = {}
     for path in parser.parse_args().reports:
-        for ranking in json.loads(path.read_text())["rankings"]:
+        for ranking in json.loads(path.read_text())["validity"]:
             if ranking["holds"] is not None:
                 held = counts.setdefault(keys[ranking["measure"]], [0, 0])
                 held[0] += ranking["holds"]

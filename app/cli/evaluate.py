@@ -88,7 +88,7 @@ def evaluate(
         from talkhead.app import evaluate as evaluation
         from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
         from talkhead.app.evaluation.report.html import describe
-    options = EvaluateOptions(text, language, seconds)
+    options = EvaluateOptions(text, language, seconds, renderer)
     if pair is not None:
         result = evaluation.evaluate_pair(*pair, report=report, options=options, progress=progress)
     else:
@@ -97,7 +97,6 @@ def evaluate(
             audio=audio,
             video=video,
             report=report,
-            renderer=renderer,
             device=device,
             home=home,
             options=options,

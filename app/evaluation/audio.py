@@ -1,4 +1,4 @@
-"""What is heard of a clip: silence, and phones from its text or from the sound alone."""
+"""Analyze the audio of a clip: silence, and phones from a transcript or from the audio alone."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from talkhead.encoder.phones import Phone
 from talkhead.encoder.vad import silence_of_video
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
-BY_PASE = "They are those that PASE hears, the ears that also move the lips"
+BY_PASE = "They are recognized by PASE, the encoder that also drives the lips"
 
 
 @dataclass(frozen=True)
 class AudioAnalysis:
-    """A stretch of sound as it was heard, and what could not be had of it.
+    """Analysis of a stretch of audio.
 
-    sound: None where nobody speaks. left_out: why something is missing or had otherwise, one line each.
+    Attributes:
+        audio: Silence and phones; None without speech.
+        left_out: Why something is missing or comes from another source, one line each.
     """
 
-    sound: AudioContext | None
+    audio: AudioContext | None
     left_out: tuple[str, ...] = ()
 
 
@@ -38,23 +40,34 @@ def analyze_audio(
     phones: bool = True,
     name: str = "",
 ) -> AudioAnalysis:
-    """What is heard in n_frames of video from the waveform's [n] beginning on, 16 kHz.
+    """Find silence and phones in the audio of a video.
 
-    text: what is said, all of it; None when it isn't known. language: of the speech, "en" or another.
-    silent: [n_frames], where that is known already. phones: False leaves them out, which is faster.
-    name: of what is heard, for what is left out. Raises TalkheadError for a text that isn't said.
+    Args:
+        waveform: Samples [n_samples], 16 kHz, from the first frame on.
+        n_frames: Number of frames to analyze.
+        text: Transcript of all of it; None if unknown.
+        language: Language of the speech: "en" or another code.
+        silent: Mask [n_frames] of the frames without speech, if it is known already.
+        phones: False to omit phones, which is faster.
+        name: Name of the recording in the lines about what is left out.
+
+    Returns:
+        The analysis.
+
+    Raises:
+        TalkheadError: The text does not match the audio.
     """
     prefix = f"{name}: " if name else ""
     part = waveform[: n_frames * SAMPLE_RATE // FRAME_RATE]
     if silent is None:
         silent = silence_of_video(part, n_frames)
     if len(part) == 0 or silent.all():
-        return AudioAnalysis(None, (f"{prefix}phonemes and sync: no speech is heard",))
+        return AudioAnalysis(None, (f"{prefix}phonemes and sync: no speech was detected",))
     if not phones:
         return AudioAnalysis(AudioContext(part, silent, None))
     problem = phones_unavailable_reason()
     if not problem and language != "en":
-        problem = f"pocketsphinx knows English only, and the speech is in {language!r}"
+        problem = f"pocketsphinx supports English only, and the speech is in {language!r}"
     if problem:
         found = phones_of_pase(part, silent)
         return AudioAnalysis(
@@ -65,30 +78,47 @@ def analyze_audio(
 
 
 def phones_of_pase(waveform: Float32, silent: Bool) -> list[Phone]:
-    """The phones that PASE hears in a waveform [n] at 16 kHz; silent: [F] frames without speech."""
+    """Recognize phones with PASE.
+
+    Args:
+        waveform: Samples [n_samples], 16 kHz.
+        silent: Mask [F] of the frames without speech.
+
+    Returns:
+        Phones with times in seconds from the first sample.
+    """
     return decode_posteriors(
         PaseEncoder.shipped().phone_posteriors(normalize_level(waveform, silent))
     )
 
 
-def excerpt(sound: AudioContext, first: int, n_frames: int) -> AudioContext:
-    """A part of what is heard, n_frames from frame `first` on, with what the judge needs around it.
+def excerpt(audio: AudioContext, first: int, n_frames: int) -> AudioContext:
+    """Cut a part of the audio, with the context that the sync model needs.
 
-    Raises ValueError for a part that begins before the sound or ends after it.
+    Args:
+        audio: The audio.
+        first: Index of the part's first frame.
+        n_frames: Number of its frames.
+
+    Returns:
+        The part, with phones timed from its first frame.
+
+    Raises:
+        ValueError: The part begins before the audio or ends after it.
     """
-    if first < 0 or first + n_frames > len(sound.silent):
-        raise ValueError(f"frames {first} to {first + n_frames} of {len(sound.silent)}")
+    if first < 0 or first + n_frames > len(audio.silent):
+        raise ValueError(f"frames {first} to {first + n_frames} of {len(audio.silent)}")
     lead = min(first, MAX_LAG)
     start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first - lead, first + n_frames + MAX_LAG))
     moved = None
-    if sound.phones is not None:
-        moved = _phones_within(sound.phones, first / FRAME_RATE, n_frames / FRAME_RATE)
-    silent = sound.silent[first : first + n_frames]
-    return AudioContext(sound.waveform[start:end], silent, moved, lead)
+    if audio.phones is not None:
+        moved = _phones_within(audio.phones, first / FRAME_RATE, n_frames / FRAME_RATE)
+    silent = audio.silent[first : first + n_frames]
+    return AudioContext(audio.waveform[start:end], silent, moved, lead)
 
 
 def _phones_within(phones: list[Phone], start_s: float, duration_s: float) -> list[Phone]:
-    """The phones that lie whole in a stretch, with times from its start."""
+    """Select the phones that are entirely within a stretch, with times from its start."""
     return [
         replace(phone, start_s=phone.start_s - start_s, end_s=phone.end_s - start_s)
         for phone in phones

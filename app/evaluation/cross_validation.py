@@ -1,8 +1,8 @@
-"""Which of two predictors is better: folds to judge them on, and how sure the difference is.
+"""Compare predictors by cross-validation, with confidence intervals of their difference.
 
-The last 1/11 of a clip of a minute is too short to tell two good predictors apart. Contiguous folds
-judge every frame once, by a predictor that has not seen it, and resampling blocks of frames, not
-frames, respects that neighbouring errors are alike.
+The last 1/11 of a clip of a minute is too short to distinguish two good predictors. Contiguous folds
+evaluate every frame once, with a predictor that was not fitted on it, and resampling blocks of frames
+instead of frames respects that neighboring errors are correlated.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ from scipy import stats
 
 from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
-Numbers = npt.NDArray[np.floating[Any]]
+Values = npt.NDArray[np.floating[Any]]
 
 CONFIDENCE = 0.95
 MIN_BLOCKS = 4
-"""Blocks that an interval is given for: from fewer it would be guesswork."""
+"""Smallest number of blocks for an interval; fewer give no reliable one."""
 FEW_FRAMES, MIN_FRAMES = 10 * FRAME_RATE, 2 * FRAME_RATE
-"""A figure on fewer frames than the first comes with a warning, see few_frames; fewer than the second
+"""Results on fewer frames than the first come with a warning, see `few_frames`; fewer than the second
 are too few for a verdict."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """train: [F] bool, frames to learn from. test: [n] numbers of the frames to judge on."""
+    """One division of a clip into training and test frames.
+
+    Attributes:
+        train: Mask [F] of the frames to fit on.
+        test: Frame indices [n] to evaluate on.
+    """
 
     train: Bool
     test: Int
@@ -39,8 +44,13 @@ class Fold:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval that holds the true one in 95 of 100 cases; low and high are NaN when
-    there are too few frames to say."""
+    """A mean and its 95 % confidence interval.
+
+    Attributes:
+        mean: The mean.
+        low: Lower end; NaN with too few frames.
+        high: Upper end; NaN with too few frames.
+    """
 
     mean: float
     low: float
@@ -48,7 +58,7 @@ class Interval:
 
     @property
     def is_sure(self) -> bool:
-        """Whether 0 lies outside."""
+        """True if 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -58,11 +68,20 @@ def contiguous_folds(
     guard_s: float = 1.0,
     sentences: Sequence[int] | Int | None = None,
 ) -> list[Fold]:
-    """Folds of a clip in time's order; each frame is judged in one of them.
+    """Divide a clip into contiguous folds; each frame is tested in one of them.
 
-    guard_s: seconds at both borders of the judged block that are not learned from. sentences: first
-    frames of the clip's sentences, at the nearest of which blocks are cut; None cuts anywhere.
-    Raises ValueError for fewer than two folds or more than there is something to cut for.
+    Args:
+        n_frames: Number of frames F of the clip.
+        n_folds: Number of folds.
+        guard_s: Seconds at both borders of the test block that are not used for training.
+        sentences: First frame of each of the clip's sentences, [S], at which alone blocks may begin;
+            None for anywhere.
+
+    Returns:
+        Folds in the order of time, each with a mask [F] and frame indices [n].
+
+    Raises:
+        ValueError: There are fewer than two folds, or more than frames or sentences.
     """
     borders = np.linspace(0, n_frames, n_folds + 1).round().astype(np.int64)
     if sentences is not None:
@@ -80,31 +99,42 @@ def contiguous_folds(
 
 
 def paired_block_bootstrap(
-    a: Numbers,
-    b: Numbers,
+    a: Values,
+    b: Values,
     block: int = FRAME_RATE,
     n_draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of a - b over frames, with its 95 % interval: errors of two systems on the same frames.
+    """Compute the mean difference of the errors of two systems on the same frames.
 
-    a, b: [N] errors in time's order, or [n_seeds, N] of several fits. Seeds are averaged first,
-    frame by frame: they are repetitions on the same frames, and the two or three that one can
-    afford are too few to be drawn from (three draws of three make their spread 18 % too small). So
-    the interval tells of these fits on other speech; what one fit differs from the next is told by
-    the spread of the seeds' means, which belongs beside it.
+    Seeds are averaged first, frame by frame: they are repetitions on the same frames, and the two or
+    three that one can afford are too few to be resampled (three draws of three make their spread
+    18 % too small). The interval therefore describes these fits on other speech; how much one fit
+    differs from the next is described by the spread of the seeds' means, to be given with it.
 
-    Circular blocks of `block` frames are drawn (Politis and Romano 1992), whose errors may hang
-    together as they like. Differences of lip errors do for about five frames (r 0.6, 0.3, 0.2, 0.1);
-    from ten on, the blocks' length hardly changes the interval. Of the
-    drawn means, percentiles are taken that lie as much further out as Student's t does for so many
-    blocks (Hesterberg 2015, Am. Stat. 69(4), "expanded percentile interval"). NaN for both ends
-    with fewer than MIN_BLOCKS blocks. Raises ValueError for errors of different frames or of none.
+    Circular blocks of `block` frames are drawn (Politis and Romano 1992), within which errors may be
+    correlated. Differences of lip errors are for about five frames (r 0.6, 0.3, 0.2, 0.1); from ten
+    on, the blocks' length hardly changes the interval. The percentiles of the drawn means are
+    widened as Student's t is for this number of blocks (Hesterberg 2015, Am. Stat. 69(4), "expanded
+    percentile interval").
+
+    Args:
+        a: Errors [N] in the order of time, or [n_seeds, N] of several fits.
+        b: Errors of the other system, likewise.
+        block: Frames per block.
+        n_draws: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        Mean of a - b with its 95 % interval, whose ends are NaN with fewer than MIN_BLOCKS blocks.
+
+    Raises:
+        ValueError: The errors are of different frames, or there are none.
     """
     ours, theirs = (np.atleast_2d(e).mean(0, dtype=np.float64) for e in (a, b))
     n_frames = len(ours)
     if len(theirs) != n_frames or not n_frames:
-        raise ValueError(f"errors of {n_frames} and {len(theirs)} frames are no pairs")
+        raise ValueError(f"errors of {n_frames} and {len(theirs)} frames cannot be paired")
     difference = ours - theirs
     mean = float(difference.mean())
     n_blocks = n_frames // block
@@ -118,46 +148,64 @@ def paired_block_bootstrap(
 
 
 def _block_means(values: Float64, block: int) -> Float64:
-    """Means of the blocks that begin at each value, [N]; the end goes on at the beginning."""
+    """Compute the mean of the block that begins at each value, [N]; the end wraps around."""
     sums = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))])
     return np.asarray((sums[block:] - sums[:-block]) / block)
 
 
 def _expanded_tail(n: int) -> float:
-    """Share of the drawn means that is left out at either side."""
+    """Compute the share of the drawn means outside the interval on either side."""
     reach = stats.t.ppf((1 - CONFIDENCE) / 2, n - 1) * math.sqrt(n / (n - 1))
     return float(stats.norm.cdf(reach))
 
 
 def fair_gain(lmd: float, floor: float, baseline: float) -> float:
-    """Share of the way from a baseline's lip error to the floor: 1 reaches it, below 0 is worse.
+    """Compute the share of the way from a baseline's lip error to the codec floor.
 
-    1 - (lmd - floor) / (baseline - floor). floor: error of the true frames re-encoded at CRF 23.
-    The mean over clips counts, each clip alike. NaN where the baseline is not above the floor.
+    1 - (lmd - floor) / (baseline - floor). Over several clips the mean counts, with equal weights.
+
+    Args:
+        lmd: Lip error of the system.
+        floor: Lip error of the real frames re-encoded at CRF 23.
+        baseline: Lip error of the baseline.
+
+    Returns:
+        1 at the floor, below 0 if worse than the baseline; NaN if the baseline is not above the floor.
     """
     return 1.0 - (lmd - floor) / (baseline - floor) if baseline > floor else math.nan
 
 
 def mean_gain_bootstrap(
-    clips: Sequence[tuple[Numbers, Numbers, float]],
+    clips: Sequence[tuple[Values, Values, float]],
     block: int = FRAME_RATE,
     n_draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Mean over clips, each alike, of the fair gain of one system over another, and its interval.
+    """Compute the mean fair gain of one system over another on several clips, with equal weights.
 
-    clips: errors of the system, errors of the other, both [N] or [n_seeds, N] on the same frames in
-    time's order, and the floor. As in paired_block_bootstrap, seeds are averaged first and blocks
-    are drawn, here within each clip: the interval tells of other speech of these people, not of
-    other people. Percentiles lie as far out as the clip with the fewest blocks wants it; NaN for
-    both ends where one has fewer than MIN_BLOCKS. Raises ValueError for errors that are no pairs.
+    As in `paired_block_bootstrap`, seeds are averaged first and blocks are drawn, here within each
+    clip: the interval describes other speech of these people, not other people. The percentiles are
+    widened for the clip with the fewest blocks.
+
+    Args:
+        clips: For each clip the errors of the system, [N] or [n_seeds, N] in the order of time, the
+            errors of the other system on the same frames, and the codec floor.
+        block: Frames per block.
+        n_draws: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        Mean with its 95 % interval, whose ends are NaN if a clip has fewer than MIN_BLOCKS blocks.
+
+    Raises:
+        ValueError: The errors are of different frames, or there are none.
     """
     random = np.random.default_rng(seed)
     means, draws, counts = [], [], []
     for own, other, floor in clips:
         ours, theirs = (np.atleast_2d(e).mean(0, dtype=np.float64) for e in (own, other))
         if len(ours) != len(theirs) or not len(ours):
-            raise ValueError(f"errors of {len(ours)} and {len(theirs)} frames are no pairs")
+            raise ValueError(f"errors of {len(ours)} and {len(theirs)} frames cannot be paired")
         counts.append(len(ours) // block)
         means.append(fair_gain(float(ours.mean()), floor, float(theirs.mean())))
         starts = random.integers(len(ours), size=(n_draws, max(1, counts[-1])))
@@ -172,13 +220,20 @@ def mean_gain_bootstrap(
 
 
 def few_frames(n_frames: int) -> str:
-    """A warning for figures on fewer than FEW_FRAMES test frames, "" for enough."""
+    """Warn of results on fewer than FEW_FRAMES test frames.
+
+    Args:
+        n_frames: Number of test frames.
+
+    Returns:
+        The warning; "" for enough frames.
+    """
     if n_frames >= FEW_FRAMES:
         return ""
     if n_frames < MIN_FRAMES:
         return (
-            f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few, too short to judge: the "
-            "figures are chance. Record half a minute or more, of which the last 1/11 is judged"
+            f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are too few: the results are "
+            "chance. Record half a minute or more, of which the last 1/11 is evaluated"
         )
     return (
         f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few: small differences are "

@@ -1,4 +1,4 @@
-"""An identity judged on the frames that it has not seen, and on a line of other sound."""
+"""Evaluate an identity on held-out frames and on another recording."""
 
 from __future__ import annotations
 
@@ -17,28 +17,26 @@ from talkhead.app.composer.frames import Compositor, pasted_line
 from talkhead.app.composer.idle_clip import idle_frames, load_idle, make_clip
 from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
 from talkhead.app.evaluation.baselines import mean_mouth, mismatched_speech
-from talkhead.app.evaluation.measures.cutout import cutout_metrics
-from talkhead.app.evaluation.measures.sync_model import (
-    MAX_LAG,
-)
+from talkhead.app.evaluation.cutout import cutout_metrics
+from talkhead.app.evaluation.measures.sync_model import MAX_LAG
 from talkhead.app.evaluation.reference import (
     CropReference,
     FrameReference,
     ReferenceFrames,
     encoded,
-    frames_of,
+    read_frames,
     rendered_crops,
 )
 from talkhead.app.evaluation.results import (
     FLOOR,
     MEAN,
+    MISMATCHED,
     PASTED,
     PASTED_TRACKED,
     REAL,
     SPOKEN,
     TRACKED,
     UNCHANGED,
-    WRONG,
     Variant,
     VariantKind,
 )
@@ -46,8 +44,8 @@ from talkhead.app.evaluation.variant import (
     AudioContext,
     MeasurementTools,
     VisualMeasurement,
-    look,
     make_variant,
+    measure_images,
     track,
     with_syncnet,
     worst_lips,
@@ -59,77 +57,125 @@ from talkhead.renderers.base import Renderer
 from talkhead.stage_timer import Stage, peak_mib
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, UInt8
 
+MEASURED_VARIANTS, MEASURED_VARIANTS_BRIEF = 7, 2
+"""Variants of which images are made, for the progress bar."""
+FLOOR_ABOUT = "after x264 at CRF 23: the best that any method can reach"
+
 
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """An identity with the footage it is judged on.
+    """An identity with the footage it is evaluated on.
 
-    spoken: [F, K] codes of the clip's own sound. numbers: [N] frames to judge, rising, none of them
-    learnt from.
+    Attributes:
+        video: The footage.
+        dataset: The dataset of the footage.
+        renderer: The fitted renderer.
+        spoken: Motion codes [F, K] predicted from the footage's own audio.
+        frames: Frame indices [N] to evaluate, rising, none of them used in training.
     """
 
     video: Path
     dataset: IdentityDataset
-    head: Renderer
+    renderer: Renderer
     spoken: Float32
-    numbers: Int
+    frames: Int
 
     def part(self, places: Int) -> EvaluationTarget:
-        """The same with some of the frames, by their places among them."""
-        return replace(self, numbers=self.numbers[places])
+        """Select some of the frames.
+
+        Args:
+            places: Positions [n] among the frames.
+
+        Returns:
+            A target with these frames alone.
+        """
+        return replace(self, frames=self.frames[places])
 
     @property
     def tracked(self) -> Float32:
-        """The tracked codes [N, K] of the frames."""
-        return self.dataset.tracks.codes[self.numbers]
+        """The tracked codes of the frames, [N, K]."""
+        return self.dataset.tracks.codes[self.frames]
 
     def with_mouths(self, mouths: Float32) -> Float32:
-        """The tracked codes with the mouths of other codes [N or 1, K]: eyes and body stay."""
+        """Replace the mouths in the tracked codes; eyes and body stay.
+
+        Args:
+            mouths: Motion codes [N or 1, K].
+
+        Returns:
+            Motion codes [N, K].
+        """
         codes, n_mouth = self.tracked.copy(), self.dataset.face.n_mouth
         codes[:, :n_mouth] = mouths[:, :n_mouth]
         return codes
 
     @property
     def spoken_codes(self) -> Float32:
-        """The tracked codes with the mouths that the sound asks for, [N, K]."""
-        return self.with_mouths(self.spoken[self.numbers])
+        """The tracked codes with the mouths predicted from the audio, [N, K]."""
+        return self.with_mouths(self.spoken[self.frames])
 
     def mean_mouths(self) -> Float32:
-        """The tracked codes with the mean mouth of the training frames."""
+        """Return the tracked codes with the mean mouth of the training frames.
+
+        Returns:
+            Motion codes [N, K].
+        """
         tracks = self.dataset.tracks
         return self.with_mouths(tracks.codes[tracks.train & tracks.usable].mean(0, keepdims=True))
 
-    def wrong_mouths(self) -> Float32:
-        """The tracked codes with the mouths of another sentence."""
-        return self.with_mouths(self.dataset.tracks.codes[self.another_stretch()])
+    def mismatched_mouths(self) -> Float32:
+        """Return the tracked codes with the mouths of another part of the footage.
 
-    def another_stretch(self) -> Int:
-        """As many frames of the training part, [N]: where another sentence is spoken."""
+        Returns:
+            Motion codes [N, K].
+        """
+        return self.with_mouths(self.dataset.tracks.codes[self.mismatched_frames()])
+
+    def mismatched_frames(self) -> Int:
+        """Choose as many frames of the training part, where other sentences are spoken.
+
+        Returns:
+            Frame indices [N].
+        """
         usable = np.flatnonzero(self.dataset.tracks.train & self.dataset.tracks.usable)
-        wanted = usable[len(usable) // 3] + self.numbers - self.numbers[0]
+        wanted = usable[len(usable) // 3] + self.frames - self.frames[0]
         nearest = np.searchsorted(usable, wanted).clip(max=len(usable) - 1)
         return np.asarray(usable[nearest])
 
 
 @dataclass(frozen=True)
 class IdentityEvaluation:
-    """What came out. worst_tracked, worst_spoken: places among the frames where the renderer alone,
-    and the mouth driven by sound, are farthest from real, the worst first."""
+    """Results of evaluating an identity.
 
-    takes: tuple[Variant, ...]
+    Attributes:
+        variants: All variants of the held-out frames.
+        worst_tracked: Positions [N] of the frames, those on which the renderer alone is worst first.
+        worst_spoken: Positions [N] of the frames, those on which the speech-driven mouth is worst
+            first.
+        stages: Time and memory of rendering and pasting.
+    """
+
+    variants: tuple[Variant, ...]
     worst_tracked: Int
     worst_spoken: Int
     stages: tuple[Stage, ...]
 
 
-class Clock:
-    """How long images took to make, apart from what is done with them."""
+class ImageTimer:
+    """Measures how long images take to make, without what is done with them."""
 
     def __init__(self) -> None:
         self.seconds, self.n_images = 0.0, 0
 
     def timed(self, images: Iterable[UInt8]) -> Iterator[UInt8]:
-        """The images as they come."""
+        """Pass images on and add up the time that making them takes.
+
+        Args:
+            images: Images [H, W, 3].
+
+        Yields:
+            The same images.
+        """
         source = iter(images)
         while True:
             start = time.perf_counter()
@@ -141,157 +187,178 @@ class Clock:
             yield image
 
     def stage(self, name: str) -> Stage:
-        """What making the images took."""
+        """Summarize the time measured.
+
+        Args:
+            name: Name of the stage.
+
+        Returns:
+            Seconds, peak memory so far, and images per second.
+        """
         rate = self.n_images / self.seconds if self.seconds else None
         return Stage(name, round(self.seconds, 2), peak_mib(), rate and round(rate, 1))
 
 
 def measure_identity(
-    subject: EvaluationTarget,
-    sound: AudioContext | None,
-    instruments: MeasurementTools,
+    target: EvaluationTarget,
+    audio: AudioContext | None,
+    tools: MeasurementTools,
     progress: Progress,
     *,
     brief: bool = False,
 ) -> IdentityEvaluation:
-    """The takes of an identity on its held-out frames.
+    """Measure the variants of an identity on its held-out frames.
 
-    brief: without the floor, and with baselines of which only the landmarks are made, not images.
+    Args:
+        target: The identity and the frames.
+        audio: The audio from the first to the last frame; None without speech.
+        tools: Models that measures need.
+        progress: Shows the progress.
+        brief: True to omit the codec floor, and the images of baselines, of which only landmarks are
+            made.
+
+    Returns:
+        The variants.
     """
-    n_looks = 2 if brief else 7
-    with progress.step("Measuring held-out frames", total=n_looks * len(subject.numbers)) as bar:
-        bench = _IdentityEvaluator(subject, sound, instruments, bar)
-        return bench.brief() if brief else bench.whole()
+    n_variants = MEASURED_VARIANTS_BRIEF if brief else MEASURED_VARIANTS
+    with progress.step("Measuring held-out frames", total=n_variants * len(target.frames)) as bar:
+        evaluator = _IdentityEvaluator(target, audio, tools, bar)
+        return evaluator.brief() if brief else evaluator.full()
 
 
 class _IdentityEvaluator:
-    """Takes of one subject, one after the other."""
+    """Measures the variants of one target, one after another."""
 
     def __init__(
         self,
-        subject: EvaluationTarget,
-        sound: AudioContext | None,
-        instruments: MeasurementTools,
+        target: EvaluationTarget,
+        audio: AudioContext | None,
+        tools: MeasurementTools,
         bar: Step,
     ) -> None:
-        self.subject, self.sound, self.instruments, self.bar = subject, sound, instruments, bar
-        self.crops = CropReference(subject.dataset, subject.numbers)
-        self.rendering, self.pasting = Clock(), Clock()
-        points = subject.dataset.tracks.landmarks[subject.numbers, :, :2]
-        self.frames = FrameReference(subject.video, subject.numbers, points)
-        self.real = track(self.crops, self.crops.real(), instruments.tracker)
-        self.seen: dict[str, VisualMeasurement] = {}
+        self.target, self.audio, self.tools, self.bar = target, audio, tools, bar
+        self.crops = CropReference(target.dataset, target.frames)
+        self.rendering, self.pasting = ImageTimer(), ImageTimer()
+        points = target.dataset.tracks.landmarks[target.frames, :, :2]
+        self.frames = FrameReference(target.video, target.frames, points)
+        self.real = track(self.crops, self.crops.real(), tools.tracker)
+        self.measured: dict[str, VisualMeasurement] = {}
 
-    def whole(self) -> IdentityEvaluation:
-        subject = self.subject
-        spoken = subject.spoken_codes
-        real_frames = track(self.frames, self.frames.real(), self.instruments.tracker)
+    def full(self) -> IdentityEvaluation:
+        """Measure all variants."""
+        target = self.target
+        spoken = target.spoken_codes
+        real_frames = track(self.frames, self.frames.real(), self.tools.tracker)
         with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
-            floor = self._look(FLOOR, self.crops, encoded(self.crops, Path(folder)))
-        takes = [
+            floor = self._measure(FLOOR, self.crops, encoded(self.crops, Path(folder)))
+        mean, mismatched = target.mean_mouths(), target.mismatched_mouths()
+        variants = [
             self._with_syncnet(self._real(), self.frames.real, real_frames),
-            self._take(
-                FLOOR,
-                "floor",
-                "the real frames after x264 at CRF 23: the best that any method can get",
-                floor,
-            ),
+            self._variant(FLOOR, "floor", f"the real frames {FLOOR_ABOUT}", floor),
             self._tracked(),
-            self._rendered(SPOKEN, "made", "motion from the sound, over the background", spoken),
+            self._rendered(SPOKEN, "made", "motion from audio, over the background", spoken),
             self._pasted(
-                PASTED_TRACKED, "true motion, in the footage", subject.tracked, real_frames
+                PASTED_TRACKED, "tracked motion, in the footage", target.tracked, real_frames
             ),
-            self._pasted(PASTED, "what speak makes: sound, in the footage", spoken, real_frames),
-            self._rendered(MEAN, "baseline", "a mouth that never moves", subject.mean_mouths()),
-            self._rendered(
-                WRONG, "baseline", "real motion of another sentence", subject.wrong_mouths()
-            ),
+            self._pasted(PASTED, "output of speak: audio, in the footage", spoken, real_frames),
+            self._rendered(MEAN, "baseline", "a mouth that never moves", mean),
+            self._rendered(MISMATCHED, "baseline", "real motion of other sentences", mismatched),
         ]
-        return self._judged(takes, SPOKEN)
+        return self._evaluation(variants, SPOKEN)
 
     def brief(self) -> IdentityEvaluation:
-        subject = self.subject
-        spoken = subject.spoken_codes
-        real_frames = track(self.frames, self.frames.real(), self.instruments.tracker)
-        tracks = subject.dataset.tracks
+        """Measure the variants of the report that fit ends with."""
+        target = self.target
+        spoken = target.spoken_codes
+        real_frames = track(self.frames, self.frames.real(), self.tools.tracker)
+        tracks = target.dataset.tracks
         usable = tracks.train & tracks.usable
-        learnt = tracks.landmarks[subject.another_stretch(), :, :2]
-        takes = [
+        other = tracks.landmarks[target.mismatched_frames(), :, :2]
+        variants = [
             self._real(),
             self._tracked(),
-            self._pasted(PASTED, "what speak makes: sound, in the footage", spoken, real_frames),
-            self._borrowed(
+            self._pasted(PASTED, "output of speak: audio, in the footage", spoken, real_frames),
+            self._landmarks_only(
                 MEAN,
-                "a mouth that never moves (landmarks alone)",
+                "a mouth that never moves (landmarks only)",
                 mean_mouth(self.real, tracks.landmarks[usable, :, :2]),
             ),
-            self._borrowed(
-                WRONG,
-                "real motion of another sentence (landmarks alone)",
-                mismatched_speech(self.real, learnt),
+            self._landmarks_only(
+                MISMATCHED,
+                "real motion of other sentences (landmarks only)",
+                mismatched_speech(self.real, other),
             ),
         ]
-        return self._judged(takes, PASTED)
+        return self._evaluation(variants, PASTED)
 
     def _real(self) -> Variant:
-        return self._take(
-            REAL, "real", "the footage itself", VisualMeasurement.of_landmarks(self.real)
-        )
+        return self._variant(REAL, "real", "the footage itself", VisualMeasurement(self.real))
 
     def _rendered(self, name: str, kind: VariantKind, about: str, codes: Float32) -> Variant:
-        images = rendered_crops(
-            self.subject.head, self.subject.dataset, self.subject.numbers, codes
-        )
-        return self._take(
-            name, kind, about, self._look(name, self.crops, self.rendering.timed(images))
-        )
+        """Render heads with motion codes [N, K] and measure them."""
+        target = self.target
+        images = rendered_crops(target.renderer, target.dataset, target.frames, codes)
+        visual = self._measure(name, self.crops, self.rendering.timed(images))
+        return self._variant(name, kind, about, visual)
 
     def _tracked(self) -> Variant:
-        """The head under true motion, with what is said of its outline."""
-        subject, codes = self.subject, self.subject.tracked
-        take = self._rendered(TRACKED, "made", "true motion: the renderer's ceiling", codes)
-        cutout = cutout_metrics(subject.head, subject.dataset, subject.numbers, codes)
-        return replace(take, cutout=cutout)
+        """Measure the head under tracked motion, and its outline."""
+        target, codes = self.target, self.target.tracked
+        variant = self._rendered(TRACKED, "made", "tracked motion: limit of the renderer", codes)
+        cutout = cutout_metrics(target.renderer, target.dataset, target.frames, codes)
+        return replace(variant, cutout=cutout)
 
     def _pasted(self, name: str, about: str, codes: Float32, real: Float32) -> Variant:
-        images = self.pasting.timed(pasted_frames(self.subject, codes))
-        sight = self._look(name, self.frames, images, whole=True)
-        take = self._take(name, "made", about, sight, real)
-        again = partial(pasted_frames, self.subject, codes)
-        return self._with_syncnet(take, again, sight.landmarks) if name == PASTED else take
+        """Paste motion codes [N, K] into the footage and measure against landmarks [N, 478, 2]."""
+        images = self.pasting.timed(pasted_frames(self.target, codes))
+        visual = self._measure(name, self.frames, images, full_frames=True)
+        variant = self._variant(name, "made", about, visual, real)
+        again = partial(pasted_frames, self.target, codes)
+        return self._with_syncnet(variant, again, visual.landmarks) if name == PASTED else variant
 
     def _with_syncnet(
-        self, take: Variant, images: Callable[[], Iterable[UInt8]], landmarks: Float32
+        self, variant: Variant, images: Callable[[], Iterable[UInt8]], landmarks: Float32
     ) -> Variant:
-        net, numbers = self.instruments.syncnet, self.subject.numbers
-        return with_syncnet(take, images, landmarks, numbers, self.sound, net)
+        """Add SyncNet's measures of frames with landmarks [N, 478, 2]."""
+        net, frames = self.tools.syncnet, self.target.frames
+        return with_syncnet(variant, images, landmarks, frames, self.audio, net)
 
-    def _borrowed(self, name: str, about: str, landmarks: Float32) -> Variant:
-        return self._take(name, "baseline", about, VisualMeasurement.of_landmarks(landmarks))
+    def _landmarks_only(self, name: str, about: str, landmarks: Float32) -> Variant:
+        """Measure a baseline of landmarks [N, 478, 2] without images."""
+        return self._variant(name, "baseline", about, VisualMeasurement(landmarks))
 
-    def _look(
-        self, name: str, scene: ReferenceFrames, images: Iterable[UInt8], whole: bool = False
+    def _measure(
+        self,
+        name: str,
+        reference: ReferenceFrames,
+        images: Iterable[UInt8],
+        full_frames: bool = False,
     ) -> VisualMeasurement:
-        self.seen[name] = look(scene, images, self.instruments, self.bar, whole=whole)
-        return self.seen[name]
+        """Measure images [H, W, 3] and keep the result by name."""
+        self.measured[name] = measure_images(
+            reference, images, self.tools, self.bar, full_frames=full_frames
+        )
+        return self.measured[name]
 
-    def _take(
+    def _variant(
         self,
         name: str,
         kind: VariantKind,
         about: str,
-        sight: VisualMeasurement,
+        visual: VisualMeasurement,
         real: Float32 | None = None,
     ) -> Variant:
+        """Make a variant; real landmarks [N, 478, 2] default to those of the crops."""
         true = self.real if real is None else real
-        numbers, judge = self.subject.numbers, self.instruments.judge
-        return make_variant(name, kind, about, sight, true, numbers, self.sound, judge)
+        frames, model = self.target.frames, self.tools.sync_model
+        return make_variant(name, kind, about, visual, true, frames, self.audio, model)
 
-    def _judged(self, takes: list[Variant], spoken: str) -> IdentityEvaluation:
+    def _evaluation(self, variants: list[Variant], spoken: str) -> IdentityEvaluation:
+        """Combine the variants with the order of the worst frames."""
         return IdentityEvaluation(
-            tuple(takes),
-            np.argsort(self.seen[TRACKED].psnr_mouth, kind="stable"),
-            worst_lips(self.seen[spoken].landmarks, self.real),
+            tuple(variants),
+            np.argsort(self.measured[TRACKED].per_frame["psnr_mouth"], kind="stable"),
+            worst_lips(self.measured[spoken].landmarks, self.real),
             (
                 self.rendering.stage("rendering heads"),
                 self.pasting.stage("pasting into the footage"),
@@ -299,51 +366,70 @@ class _IdentityEvaluator:
         )
 
 
-def pasted_frames(subject: EvaluationTarget, codes: Float32) -> Iterator[UInt8]:
-    """The whole frames, re-lipped: as speak would paste codes [N, K] into them."""
-    numbers = subject.numbers
-    first = int(numbers[0])
-    clip = make_clip(subject.dataset, subject.video, slice(first, int(numbers[-1]) + 1))
-    paste = Compositor(subject.head, clip)
-    for frame, number, code in zip(frames_of(subject.video, numbers), numbers, codes, strict=True):
-        yield paste(frame, int(number) - first, code)
+def pasted_frames(target: EvaluationTarget, codes: Float32) -> Iterator[UInt8]:
+    """Re-lip the target's whole frames as speak does.
+
+    Args:
+        target: The identity and the frames.
+        codes: Motion codes [N, K].
+
+    Yields:
+        Images [H, W, 3].
+    """
+    frames = target.frames
+    first = int(frames[0])
+    clip = make_clip(target.dataset, target.video, slice(first, int(frames[-1]) + 1))
+    paste = Compositor(target.renderer, clip)
+    images = read_frames(target.video, frames)
+    for image, frame, code in zip(images, frames, codes, strict=True):
+        yield paste(image, int(frame) - first, code)
 
 
-def measure_line(
+def measure_recording(
     package: IdentityPackage,
-    head: Renderer,
-    audio: Path,
-    sound: AudioContext,
-    instruments: MeasurementTools,
+    renderer: Renderer,
+    path: Path,
+    audio: AudioContext,
+    tools: MeasurementTools,
     progress: Progress,
 ) -> tuple[Variant, ...]:
-    """Takes of the identity saying a line of other sound, and of its footage played under that
-    sound: without real frames.
+    """Measure an identity that speaks another recording, for which there are no real frames.
 
-    sound: what is heard of the line, as far as it is to be judged.
+    Args:
+        package: The identity.
+        renderer: Its renderer.
+        path: The audio file.
+        audio: The part of the audio to evaluate.
+        tools: Models that measures need.
+        progress: Shows the progress.
+
+    Returns:
+        The output of speak, and the unchanged footage under the same audio.
     """
-    n_frames = len(sound.silent)
-    codes, idle = speech_codes(audio, package)[:n_frames], load_idle(package)
-    numbers = np.arange(len(codes))
-    scene = FrameReference(idle.path, numbers, np.empty((0, 478, 2), np.float32))
-    with progress.step("Saying another line", total=2 * len(codes)) as bar:
+    n_frames = len(audio.silent)
+    codes, idle = speech_codes(path, package)[:n_frames], load_idle(package)
+    frames = np.arange(len(codes))
+    reference = FrameReference(idle.path, frames, np.empty((0, 478, 2), np.float32))
+    with progress.step("Speaking another recording", total=2 * len(codes)) as bar:
 
-        def take(
+        def variant(
             name: str, kind: VariantKind, about: str, images: Generator[UInt8, None, None]
         ) -> Variant:
             with closing(images):
-                landmarks = track(scene, _counted(images, bar), instruments.tracker)
-            sight = VisualMeasurement.of_landmarks(landmarks)
-            return make_variant(name, kind, about, sight, None, numbers, sound, instruments.judge)
+                landmarks = track(reference, _counted(images, bar), tools.tracker)
+            visual, model = VisualMeasurement(landmarks), tools.sync_model
+            return make_variant(name, kind, about, visual, None, frames, audio, model)
 
+        pasted = pasted_line(renderer, idle, codes)
         unchanged = idle_frames(idle.path, len(idle), 0, len(codes))
         return (
-            take(PASTED, "made", "the line as speak makes it", pasted_line(head, idle, codes)),
-            take(UNCHANGED, "baseline", "the footage as it was, under this line", unchanged),
+            variant(PASTED, "made", "output of speak for this recording", pasted),
+            variant(UNCHANGED, "baseline", "the unchanged footage, under this audio", unchanged),
         )
 
 
 def _counted(images: Iterable[UInt8], bar: Step) -> Iterator[UInt8]:
+    """Yield images [H, W, 3] and advance a progress bar."""
     for image in images:
         yield image
         bar.advance()
@@ -351,47 +437,67 @@ def _counted(images: Iterable[UInt8], bar: Step) -> Iterator[UInt8]:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is known of the footage's speech, and how much of it is judged.
+    """Options of an evaluation.
 
-    text: all that is said; None: not known. language: "en" or another. seconds: judged at most, and
-    looked at for the clip's own offset.
+    Attributes:
+        text: Transcript of everything that is said in the footage; None if unknown.
+        language: Language of the speech: "en" or another code.
+        seconds: Longest part that is evaluated, and that the clip's own A/V offset is measured on.
+        renderer: Name of the renderer to evaluate; None for the identity's default. A pair of videos
+            has none.
     """
 
     text: str | None = None
     language: str = "en"
     seconds: float = 120.0
+    renderer: str | None = None
 
     @property
     def n_frames(self) -> int:
-        """The most frames that are judged."""
+        """Largest number of evaluated frames."""
         return int(self.seconds * FRAME_RATE)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The part of a dataset that is looked at. first: its first frame's number. landmarks:
-    [n, 478, 2] source pixels, NaN without a face."""
+    """The part of a dataset that is analyzed.
+
+    Attributes:
+        first: Index of its first frame.
+        waveform: Samples [n_samples], 16 kHz.
+        landmarks: Landmarks [n, 478, 2] in source pixels; NaN without a face.
+        analysis: Speech and phones of the audio.
+    """
 
     first: int
     waveform: Float32
     landmarks: Float32
-    hearing: AudioAnalysis
+    analysis: AudioAnalysis
 
     @classmethod
     def of(
-        cls, dataset: IdentityDataset, numbers: Int, options: EvaluateOptions, phones: bool = True
+        cls, dataset: IdentityDataset, frames: Int, options: EvaluateOptions, phones: bool = True
     ) -> Clip:
-        """options.seconds of a dataset that hold the judged frames with what the judge needs around
-        them; all of it when its text is given."""
+        """Cut the part that holds the evaluated frames with the context that the sync model needs.
+
+        Args:
+            dataset: The dataset.
+            frames: Frame indices [N], rising.
+            options: Length, language and text. With a text the whole dataset is taken.
+            phones: False to omit phones, which is faster.
+
+        Returns:
+            The part.
+        """
         first, stop = 0, len(dataset)
         if not options.text:
-            first = max(0, min(int(numbers[0]) - MAX_LAG, stop - options.n_frames))
-            stop = min(stop, max(first + options.n_frames, int(numbers[-1]) + 1 + MAX_LAG))
+            first = max(0, min(int(frames[0]) - MAX_LAG, stop - options.n_frames))
+            stop = min(stop, max(first + options.n_frames, int(frames[-1]) + 1 + MAX_LAG))
         start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first, stop))
         waveform, tracks = dataset.waveform[start:end], dataset.tracks
         found = tracks.found[first:stop, None, None]
         landmarks = np.where(found, tracks.landmarks[first:stop, :, :2], np.nan)
-        hearing = analyze_audio(
+        analysis = analyze_audio(
             waveform,
             len(landmarks),
             text=options.text,
@@ -399,21 +505,32 @@ class Clip:
             silent=tracks.silent[first:stop],
             phones=phones,
         )
-        return cls(first, waveform, landmarks.astype(np.float32), hearing)
+        return cls(first, waveform, landmarks.astype(np.float32), analysis)
 
-    def own_take(self, instruments: MeasurementTools) -> Variant:
-        """The footage under its own sound: what another line's takes are read against."""
-        sight, numbers = (
-            VisualMeasurement.of_landmarks(self.landmarks),
-            np.arange(len(self.landmarks)),
-        )
-        about = "the footage under its own sound"
-        sound, judge = self.hearing.sound, instruments.judge
-        return make_variant(REAL, "real", about, sight, None, numbers, sound, judge)
+    def own_variant(self, tools: MeasurementTools) -> Variant:
+        """Measure the footage under its own audio, to compare other recordings with.
 
-    def sound_of(self, subject: EvaluationTarget) -> AudioContext | None:
-        """What is heard during a subject's frames."""
-        if self.hearing.sound is None:
+        Args:
+            tools: Models that measures need.
+
+        Returns:
+            The variant.
+        """
+        visual, frames = VisualMeasurement(self.landmarks), np.arange(len(self.landmarks))
+        about = "the footage under its own audio"
+        audio, model = self.analysis.audio, tools.sync_model
+        return make_variant(REAL, "real", about, visual, None, frames, audio, model)
+
+    def audio_of(self, target: EvaluationTarget) -> AudioContext | None:
+        """Cut the audio of a target's frames.
+
+        Args:
+            target: The identity and the frames.
+
+        Returns:
+            The audio from the first to the last frame; None without speech.
+        """
+        if self.analysis.audio is None:
             return None
-        start, end = int(subject.numbers[0]), int(subject.numbers[-1]) + 1
-        return excerpt(self.hearing.sound, start - self.first, end - start)
+        start, end = int(target.frames[0]), int(target.frames[-1]) + 1
+        return excerpt(self.analysis.audio, start - self.first, end - start)

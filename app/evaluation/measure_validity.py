@@ -1,6 +1,6 @@
-"""Whether a measure puts the real video before the right sentence, and that before a wrong one.
+"""Test whether each measure ranks real video above matched speech, and that above mismatched speech.
 
-A measure that can't is no guide: it is shown, but nothing is steered by it.
+A measure that fails is shown, but no decision is based on it.
 """
 
 from __future__ import annotations
@@ -10,41 +10,59 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from talkhead.app.evaluation.measures.registry import MEASURES, Measure
-from talkhead.app.evaluation.results import WRONG, MeasureValidity, Variant
+from talkhead.app.evaluation.measures.registry import Measure, quality_measures
+from talkhead.app.evaluation.results import MISMATCHED, MeasureValidity, Variant
 
-REFERENCE = "rankings.json"
+REFERENCE = "measure_validity.json"
 
 
-def rankings(takes: Sequence[Variant], right: str) -> tuple[MeasureValidity, ...]:
-    """A ranking for each measure that was taken of the take named `right`.
+def measure_validity(variants: Sequence[Variant], matched: str) -> tuple[MeasureValidity, ...]:
+    """Rank real video, matched speech and mismatched speech by each measure.
 
-    The real video stands in as it is after re-encoding where there is such a take: compared with
-    itself it is perfect. Measures that it has alone are its own.
+    Where images are compared, the real video is represented by its re-encoded version if there is
+    one: compared with itself it is perfect. For measures that need no reference its own value is
+    used.
+
+    Args:
+        variants: All variants of a report.
+        matched: Name of the variant that speaks the footage's own audio.
+
+    Returns:
+        The ranking of each measure with a value for this variant; none without real video or without
+        this variant.
     """
-    named = {take.name: take for take in takes}
-    by_kind = {take.kind: take for take in takes}
+    named = {variant.name: variant for variant in variants}
+    by_kind = {variant.kind: variant for variant in variants}
     floor = by_kind.get("floor", by_kind.get("real"))
-    if floor is None or right not in named:
+    if floor is None or matched not in named:
         return ()
     reference = reference_counts()
-    real, wrong = by_kind.get("real", floor), named.get(WRONG)
-    made = []
-    for measure in MEASURES:
-        lowest, own = measure.of(real if measure.alone else floor), measure.of(named[right])
-        worst = None if wrong is None else measure.of(wrong)
+    real, mismatched = by_kind.get("real", floor), named.get(MISMATCHED)
+    rankings = []
+    for measure in quality_measures():
+        best, own = (
+            measure.of(floor if measure.needs_reference else real),
+            measure.of(named[matched]),
+        )
+        worst = None if mismatched is None else measure.of(mismatched)
         if own is not None:
-            order = in_order(measure, (lowest, own, worst), measure.of(real))
+            holds = in_order(measure, (best, own, worst), measure.of(real))
             count = reference.get(measure.key, "")
-            made.append(MeasureValidity(measure.label, lowest, own, worst, order, count))
-    return tuple(made)
+            rankings.append(MeasureValidity(measure.label, best, own, worst, holds, count))
+    return tuple(rankings)
 
 
 def in_order(measure: Measure, values: Sequence[float | None], real: float | None) -> bool | None:
-    """Whether real >= right > wrong, of values in this order; None where one is missing or all are
-    alike.
+    """Check whether the values of real, matched and mismatched speech are in order.
 
-    real: the real video's own value, for measures that should be near it.
+    Args:
+        measure: The measure.
+        values: The three values, in this order; None if one is missing.
+        real: The real video's own value, for measures that should be near it.
+
+    Returns:
+        True if real is at least as good as matched speech, and that better than mismatched speech;
+        None if a value is missing or all are equal.
     """
     if any(value is None for value in values):
         return None
@@ -55,14 +73,19 @@ def in_order(measure: Measure, values: Sequence[float | None], real: float | Non
 
 
 def _badness(measure: Measure, value: float, real: float | None) -> float:
+    """Convert a value to one for which less is better."""
     if measure.better == "real":
-        target = measure.real if measure.real is not None else real
+        target = measure.target if measure.target is not None else real
         return abs(value - target) if target is not None else math.nan
     return value if measure.better == "less" else -value
 
 
 def reference_counts() -> Mapping[str, str]:
-    """On how many reference clips each measure (by key) ranked right: "3 of 4"."""
+    """Read on how many reference clips each measure ranked correctly.
+
+    Returns:
+        Text such as "3 of 4" by key of the measure.
+    """
     source = files("talkhead.app.evaluation").joinpath(REFERENCE)
     counts: dict[str, list[int]] = json.loads(source.read_text()) if source.is_file() else {}
-    return {key: f"{held} of {taken}" for key, (held, taken) in counts.items()}
+    return {key: f"{held} of {measured}" for key, (held, measured) in counts.items()}

@@ -1,7 +1,7 @@
-"""Real frames that takes are compared with: head crops of a dataset, or whole frames of a video.
+"""Real frames that variants are compared with: head crops of a dataset, or whole frames of a video.
 
-Heads are rendered over the background plate, never over true pixels, rounded to 8 bits as a viewer
-sees them, and compared with the crop at the size at which the dataset keeps it.
+Heads are rendered over the background plate, never over real pixels, rounded to 8 bits as a viewer
+sees them, and compared with the crop at the size at which the dataset stores it.
 """
 
 from __future__ import annotations
@@ -27,122 +27,254 @@ from talkhead.types import FRAME_RATE, Float32, Int, UInt8
 BATCH = 4
 """Frames rendered at a time."""
 FLOOR_CRF, FLOOR_PRESET = 23, "medium"
-"""x264's own defaults."""
+"""Defaults of x264, which give the codec floor."""
 
 
 class ReferenceFrames(Protocol):
-    """Real frames in one image space; i counts the scene's frames, from 0."""
+    """Real frames in one image space. Index i counts the reference frames, from 0."""
 
     @property
-    def numbers(self) -> Int:
-        """Frame numbers [N] at 25 a second, rising."""
+    def frames(self) -> Int:
+        """Frame indices [N] at 25 per second, rising."""
 
     def real(self) -> Iterator[UInt8]:
-        """The real images [H, W, 3], from the first on."""
+        """Yield the real images [H, W, 3] in order."""
 
     def landmarks(self, i: int) -> Float32:
-        """True landmarks [478, 2] in the image's pixels: where face and mouth boxes are."""
+        """Return the real landmarks, which give the face and mouth boxes.
 
-    def shown(self, i: int, image: UInt8) -> UInt8:
-        """What the tracker is shown of an image."""
+        Args:
+            i: Index of the frame.
 
-    def cut(self, i: int, shown: UInt8) -> UInt8:
-        """The image back from what is shown."""
+        Returns:
+            Landmarks [478, 2] in pixels of the image.
+        """
 
-    def located(self, i: int, points: Float32) -> Float32:
-        """Landmarks [478, 2] found in what is shown, in pixels of the source video."""
+    def to_canvas(self, i: int, image: UInt8) -> UInt8:
+        """Prepare an image for the face tracker.
+
+        Args:
+            i: Index of the frame.
+            image: Image [H, W, 3].
+
+        Returns:
+            The canvas that the tracker and the codec get, [h, w, 3].
+        """
+
+    def from_canvas(self, i: int, canvas: UInt8) -> UInt8:
+        """Undo `to_canvas`.
+
+        Args:
+            i: Index of the frame.
+            canvas: Canvas [h, w, 3].
+
+        Returns:
+            Image [H, W, 3].
+        """
+
+    def to_source(self, i: int, points: Float32) -> Float32:
+        """Convert points from the canvas to the source video.
+
+        Args:
+            i: Index of the frame.
+            points: Points [P, 2] in pixels of the canvas.
+
+        Returns:
+            Points [P, 2] in pixels of the source video.
+        """
 
 
 @dataclass(frozen=True)
 class CropReference:
-    """Head crops of a dataset's frames."""
+    """Head crops of a dataset's frames.
+
+    Attributes:
+        dataset: The dataset.
+        frames: Frame indices [N], rising.
+    """
 
     dataset: IdentityDataset
-    numbers: Int
+    frames: Int
 
     def real(self) -> Iterator[UInt8]:
-        return (self.dataset.frames[number] for number in self.numbers)
+        """Return an iterator over the real crops [H, W, 3]."""
+        return (self.dataset.frames[frame] for frame in self.frames)
 
     def landmarks(self, i: int) -> Float32:
+        """Return the real landmarks.
+
+        Args:
+            i: Index of the frame.
+
+        Returns:
+            Landmarks [478, 2] in pixels of the crop.
+        """
         return np.asarray(self._landmarks[i])
 
     @cached_property
     def _landmarks(self) -> Float32:
-        return self.dataset.crop_landmarks()[self.numbers]
+        """Landmarks [N, 478, 2] in pixels of the crops."""
+        return self.dataset.crop_landmarks()[self.frames]
 
-    def shown(self, i: int, image: UInt8) -> UInt8:
-        """The crop in its place on the plate at source size, as it was when the clip was tracked;
-        a scaled crop as it is."""
-        if not self._is_staged:
+    def to_canvas(self, i: int, image: UInt8) -> UInt8:
+        """Paste the crop in its place on the plate at source size, as the clip was tracked.
+
+        Args:
+            i: Index of the frame.
+            image: Crop [H, W, 3].
+
+        Returns:
+            The plate with the crop, [h, w, 3]; a scaled crop as it is.
+        """
+        if not self._has_source_size:
             return image
-        stage = self.dataset.plate.copy()
+        canvas = self.dataset.plate.copy()
         left, top = (int(n) for n in self._origin(i))
         box = Box(left, top, left + image.shape[1], top + image.shape[0])
-        inside = box.clipped(*stage.shape[:2])
+        inside = box.clipped(*canvas.shape[:2])
         part = image[inside.top - top : inside.bottom - top, inside.left - left :]
-        inside.cut(stage)[:] = part[:, : inside.right - inside.left]
-        return stage
+        inside.cut(canvas)[:] = part[:, : inside.right - inside.left]
+        return canvas
 
-    def cut(self, i: int, shown: UInt8) -> UInt8:
+    def from_canvas(self, i: int, canvas: UInt8) -> UInt8:
+        """Crop the head from the canvas.
+
+        Args:
+            i: Index of the frame.
+            canvas: Canvas [h, w, 3].
+
+        Returns:
+            Crop [H, W, 3].
+        """
         info = self.dataset.info
         size = (info.crop_height, info.crop_width)
-        if self._is_staged:
-            shown = cut_crop(shown, self._origin(i), size, 1.0)
-        return shown[: size[0], : size[1]]
+        if self._has_source_size:
+            canvas = cut_crop(canvas, self._origin(i), size, 1.0)
+        return canvas[: size[0], : size[1]]
 
-    def located(self, i: int, points: Float32) -> Float32:
-        if not self._is_staged:
+    def to_source(self, i: int, points: Float32) -> Float32:
+        """Convert points from the canvas to the source video.
+
+        Args:
+            i: Index of the frame.
+            points: Points [P, 2] in pixels of the canvas.
+
+        Returns:
+            Points [P, 2] in pixels of the source video.
+        """
+        if not self._has_source_size:
             points = points / self.dataset.info.scale + self._origin(i)
         return np.asarray(points, np.float32)
 
     @property
-    def _is_staged(self) -> bool:
+    def _has_source_size(self) -> bool:
+        """True if crops are not scaled."""
         return self.dataset.info.scale == 1.0
 
     def _origin(self, i: int) -> Float32:
-        return np.asarray(self.dataset.tracks.origins[self.numbers[i]])
+        """Return the upper left corner [2] of a crop in the source video, pixels."""
+        return np.asarray(self.dataset.tracks.origins[self.frames[i]])
 
 
 @dataclass(frozen=True)
 class FrameReference:
-    """Whole frames of a video. points: [N, 478, 2] true landmarks in its pixels."""
+    """Whole frames of a video.
+
+    Attributes:
+        video: The file.
+        frames: Frame indices [N], rising.
+        points: Real landmarks [N, 478, 2] in pixels of the video.
+    """
 
     video: Path
-    numbers: Int
+    frames: Int
     points: Float32
 
     def real(self) -> Iterator[UInt8]:
-        return frames_of(self.video, self.numbers)
+        """Return an iterator over the real frames [H, W, 3]."""
+        return read_frames(self.video, self.frames)
 
     def landmarks(self, i: int) -> Float32:
+        """Return the real landmarks.
+
+        Args:
+            i: Index of the frame.
+
+        Returns:
+            Landmarks [478, 2] in pixels.
+        """
         return np.asarray(self.points[i])
 
-    def shown(self, i: int, image: UInt8) -> UInt8:
+    def to_canvas(self, i: int, image: UInt8) -> UInt8:
+        """Return the image as it is.
+
+        Args:
+            i: Index of the frame.
+            image: Image [H, W, 3].
+
+        Returns:
+            The image [H, W, 3].
+        """
         return image
 
-    def cut(self, i: int, shown: UInt8) -> UInt8:
-        return shown
+    def from_canvas(self, i: int, canvas: UInt8) -> UInt8:
+        """Return the canvas as it is.
 
-    def located(self, i: int, points: Float32) -> Float32:
+        Args:
+            i: Index of the frame.
+            canvas: Image [H, W, 3].
+
+        Returns:
+            The image [H, W, 3].
+        """
+        return canvas
+
+    def to_source(self, i: int, points: Float32) -> Float32:
+        """Return the points as they are.
+
+        Args:
+            i: Index of the frame.
+            points: Points [P, 2] in pixels.
+
+        Returns:
+            The points [P, 2].
+        """
         return points
 
 
-def frames_of(video: Path, numbers: Int) -> Generator[UInt8, None, None]:
-    """The frames of a video with those numbers, rising, one after the other."""
-    first, after = int(numbers[0]), int(numbers[-1]) + 1
-    wanted = set(numbers.tolist())
-    frames = media.read_frames(video, start_s=first / FRAME_RATE, n_frames=after - first)
-    with closing(frames):
-        for number, frame in enumerate(frames, start=first):
-            if number in wanted:
+def read_frames(video: Path, frames: Int) -> Generator[UInt8, None, None]:
+    """Decode some frames of a video.
+
+    Args:
+        video: The file.
+        frames: Frame indices [N] at 25 per second, rising.
+
+    Yields:
+        Images [H, W, 3], RGB.
+    """
+    first, after = int(frames[0]), int(frames[-1]) + 1
+    wanted = set(frames.tolist())
+    decoded = media.read_frames(video, start_s=first / FRAME_RATE, n_frames=after - first)
+    with closing(decoded):
+        for index, frame in enumerate(decoded, start=first):
+            if index in wanted:
                 yield frame
 
 
 def held_out_frames(dataset: IdentityDataset) -> Int:
-    """The numbers of the test frames that can be judged: kept, well tracked, the face clear, the
-    mouth inside the crop.
+    """Find the test frames that can be evaluated.
 
-    Raises TalkheadError when all frames were for training, or none can be judged.
+    Those have an image and well tracked landmarks, nothing covers the face, and the mouth is inside
+    the crop.
+
+    Args:
+        dataset: The dataset.
+
+    Returns:
+        Frame indices [N], rising.
+
+    Raises:
+        TalkheadError: No frame was held out, or none can be evaluated.
     """
     tracks, info = dataset.tracks, dataset.info
     if tracks.train.all():
@@ -162,10 +294,16 @@ def held_out_frames(dataset: IdentityDataset) -> Int:
 def rendered_heads(
     renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
 ) -> Iterator[tuple[Float32, Float32]]:
-    """The heads of frames alone under the true head pose: color [H, W, 3], premultiplied, and opacity
-    [H, W, 1].
+    """Render the heads of frames alone, under the real head pose.
 
-    motion: [N, K] codes, one for each of the frames.
+    Args:
+        renderer: The renderer.
+        dataset: Its dataset.
+        frames: Frame indices [N].
+        motion: Motion codes [N, K].
+
+    Yields:
+        Color [H, W, 3], premultiplied, and opacity [H, W, 1], both in [0, 1].
     """
     tracks, info = dataset.tracks, dataset.info
     device = next((t.device for t in renderer.tensors().values()), torch.device("cpu"))
@@ -181,9 +319,16 @@ def rendered_heads(
 def rendered_crops(
     renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
 ) -> Iterator[UInt8]:
-    """Renderings of frames over the background plate under the true head pose, [H, W, 3] uint8.
+    """Render frames over the background plate, under the real head pose.
 
-    motion: [N, K] codes, one for each of the frames.
+    Args:
+        renderer: The renderer.
+        dataset: Its dataset.
+        frames: Frame indices [N].
+        motion: Motion codes [N, K].
+
+    Yields:
+        Head crops [H, W, 3].
     """
     heads = rendered_heads(renderer, dataset, frames, motion)
     for frame, (rgb, alpha) in zip(frames, heads, strict=True):
@@ -191,20 +336,33 @@ def rendered_crops(
 
 
 def composite(rgb: Float32, alpha: Float32, background: UInt8) -> UInt8:
-    """An image over a background, [H, W, 3] uint8.
+    """Composite an image over a background.
 
-    rgb: [H, W, 3] in [0, 1], premultiplied by alpha [H, W, 1].
+    Args:
+        rgb: Image [H, W, 3] in [0, 1], premultiplied by alpha.
+        alpha: Opacity [H, W, 1] in [0, 1].
+        background: Background [H, W, 3].
+
+    Returns:
+        Image [H, W, 3].
     """
     image = rgb * np.float32(255) + (1 - alpha) * background
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def encoded(scene: ReferenceFrames, folder: Path) -> Iterator[UInt8]:
-    """The real images after one pass through x264, by way of a file in the folder: what no system
-    can be nearer to."""
+def encoded(reference: ReferenceFrames, folder: Path) -> Iterator[UInt8]:
+    """Encode the real images with x264 and decode them again: the codec floor.
+
+    Args:
+        reference: The reference frames.
+        folder: Folder for the temporary video.
+
+    Yields:
+        Images [H, W, 3].
+    """
     path = folder / "floor.mp4"
-    shown = (scene.shown(i, image) for i, image in enumerate(scene.real()))
-    media.write_video(path, shown, crf=FLOOR_CRF, preset=FLOOR_PRESET)
+    canvases = (reference.to_canvas(i, image) for i, image in enumerate(reference.real()))
+    media.write_video(path, canvases, crf=FLOOR_CRF, preset=FLOOR_PRESET)
     with closing(media.read_frames(path)) as decoded:
-        for i, image in zip(range(len(scene.numbers)), decoded, strict=True):
-            yield scene.cut(i, image)
+        for i, image in zip(range(len(reference.frames)), decoded, strict=True):
+            yield reference.from_canvas(i, image)

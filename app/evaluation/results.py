@@ -1,14 +1,14 @@
-"""What an evaluation finds out, as plain data: report.json holds it and report.html shows it.
+"""Results of an evaluation as plain data: report.json stores them, report.html shows them.
 
-A take is one rendition of the same moments: the real video, the same after re-encoding, what a
-renderer makes of tracked codes or of speech, a baseline. docs/measures.md: how to read a figure.
+A variant is one rendition of the same frames: the real video, the real video re-encoded, renderings
+of tracked or predicted motion codes, and baselines. docs/measures.md explains each metric.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,101 +20,65 @@ TAIL = 5
 """Percentile of the low tail."""
 
 VariantKind = Literal["real", "floor", "made", "baseline"]
-"""real: the true video; floor: the true video re-encoded, what no system can beat; made: what is
-judged; baseline: what it must beat."""
+"""real: the real video. floor: the real video re-encoded, the best that any method can reach. made:
+what is evaluated. baseline: what it must beat."""
 
-# Names of takes, by which others find them.
+# Names of variants, as the report shows them.
 REAL, FLOOR = "real", "re-encoded original"
 TRACKED, PASTED_TRACKED = "tracked codes", "pasted, tracked codes"
 SPOKEN, PASTED = "speech-driven", "pasted, speech-driven"
 MADE = "made"
-MEAN, WRONG = "mean mouth", "wrong sentence"
+MEAN, MISMATCHED = "mean mouth", "mismatched speech"
 UNCHANGED = "unchanged footage"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A measure over frames. tail: the worst twentieth begins here: the 5th percentile, of errors
-    (where less is better) the 95th. NaN where no frame could be measured."""
+    """Statistics of a measure over frames, NaN if no frame has a value.
+
+    Attributes:
+        mean: Mean over frames.
+        median: Median over frames.
+        tail: Where the worst twentieth of the frames begins: the 5th percentile, or the 95th of
+            errors, for which less is better.
+    """
 
     mean: float
     median: float
     tail: float
 
 
-@dataclass(frozen=True)
-class ImageMetrics:
-    """How near images come to the real ones; see metrics. Headlines: means over frames.
+class Results(dict[str, Any]):
+    """Values of one kind of measures by name, in the order of the registry.
 
-    psnr_*: dB. *_face, *_mouth: in the boxes of the real frame's landmarks. *_head: of the face
-    box, above the lower line of the jaw: without neck and clothes. *_frame: of the whole frame,
-    None where only the head's crop was made. sharpness, gradient_correlation: of the mouth box.
-    lpips_*: None without the weights.
+    A value is a number, a `Summary` over frames, or None where the measure does not apply. Values can
+    be read as attributes, too: `lips.lmd_px.mean` is `lips["lmd_px"].mean`.
     """
 
-    n_frames: int
-    psnr_face: Summary
-    psnr_head: Summary
-    psnr_mouth: Summary
-    ssim_face: Summary
-    ssim_head: Summary
-    ssim_mouth: Summary
-    sharpness: Summary
-    gradient_correlation: Summary
-    psnr_frame: Summary | None = None
-    ssim_frame: Summary | None = None
-    lpips_face: Summary | None = None
-    lpips_mouth: Summary | None = None
-
-
-@dataclass(frozen=True)
-class LipMetrics:
-    """How lips move, seen by one tracker in made and real frames alike; see lips and metrics.
-
-    n_tracked: frames with a face in both, which all figures are over. n_lost: frames with a face in
-    the real one only. lmd_px: mouth landmark distance, source pixels; lmd_eyes: its mean over the
-    outer eye corners' distance. aperture_*: of the inner lips' gap: correlation with the real one,
-    how late the best one comes in ms, ratio of standard deviations. closure_f1: closed frames found,
-    at a fixed threshold; closure_f1_at_rate: at the threshold that closes the lips as often as the
-    real ones. jitter_ratio: trembling over the real one's. silence_leak: share of the silent frames
-    in which the mouth moves or stands open, None where too few are silent.
-    """
-
-    n_tracked: int
-    n_lost: int
-    lmd_px: Summary
-    lmd_eyes: float
-    aperture_correlation: float
-    aperture_lag_ms: float
-    aperture_spread: float
-    closure_f1: float
-    closure_f1_at_rate: float
-    jitter_ratio: float
-    silence_leak: float | None
-    n_silent: int
-
-
-@dataclass(frozen=True)
-class PhonemeMetrics:
-    """What the lips do at the phones that are heard; see phonemes. None: too few of them.
-
-    opening_ratio: mean lip opening in open vowels over that in /p b m/. closure_rate: share of
-    /p b m/ segments in which the lips close; closure_chance: the same of stretches as long,
-    anywhere in speech.
-    """
-
-    n_vowels: int
-    n_bilabials: int
-    opening_ratio: float | None
-    closure_rate: float | None
-    closure_chance: float | None
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"no measure is named {name!r}") from None
 
 
 @dataclass(frozen=True)
 class VisemeRow:
-    """Mean mouths of one viseme, real and made. apertures, widths: over the eyes' distance.
-    distance: mean distance of the lip points of the two mean shapes, over the eyes' distance.
-    *_shape: [40][2] the mean lips (face.LIPS), centred, over the eyes' distance, y down."""
+    """Mean mouth of one viseme in the real and in the rendered video.
+
+    Lengths are divided by the distance of the outer eye corners.
+
+    Attributes:
+        viseme: Name of the viseme.
+        n_frames: Number of its frames.
+        real_aperture: Mean gap of the real inner lips.
+        made_aperture: The same of the rendered lips.
+        real_width: Mean distance of the real mouth corners.
+        made_width: The same of the rendered mouth.
+        distance: Mean distance of the lip points of the two mean shapes.
+        real_shape: Mean real lips, [40][2], centered, y down, in the order of `face.LIPS`.
+        made_shape: Mean rendered lips, [40][2].
+    """
 
     viseme: str
     n_frames: int
@@ -128,68 +92,50 @@ class VisemeRow:
 
 
 @dataclass(frozen=True)
-class SyncMetrics:
-    """What the audio-visual judge says of lips and sound; see judge.
-
-    offset_ms: how late the sound is, None when nothing stands out. confidence: the best score less the
-    median lag's, over the deviation that wrong sound's score has at this many frames: it grows with
-    their number, so it compares takes of the same frames. scores: one a lag, lags_ms: rising.
-    """
-
-    offset_ms: float | None
-    confidence: float
-    n_frames: int
-    lags_ms: list[float]
-    scores: list[float]
-
-
-@dataclass(frozen=True)
-class SyncNetMetrics:
-    """The field's sync scores, of SyncNet's weights when the user has them; see syncnet.
-
-    offset_frames: how late the sound is.
-    """
-
-    lse_c: float
-    lse_d: float
-    offset_frames: int
-
-
-@dataclass(frozen=True)
-class CutoutMetrics:
-    """How well the head alone is cut out for another background; see cutout. Shares of a strip on
-    either side of the person's outline.
-
-    see_through: of the strip inside, what a new background shows through. scraps: of the strip
-    outside, what comes along.
-    """
-
-    n_frames: int
-    see_through: Summary
-    scraps: Summary
-
-
-@dataclass(frozen=True)
 class Variant:
-    """One rendition of the test frames, or of a line of other sound (which has no real images)."""
+    """One rendition of the evaluated frames, or of another recording, which has no real frames.
+
+    Attributes:
+        name: Its name in tables and plots.
+        kind: Its part in the comparison.
+        about: One line that describes it.
+        images: Image measures against the real frames; None if no images were compared.
+        lips: Lip measures.
+        phonemes: Lip measures at the phones of the audio.
+        sync: Offset and confidence of the sync model, with its scores by lag: "lags_ms", "scores".
+        syncnet: LSE-C and LSE-D; None without SyncNet's weights.
+        visemes: Mean mouth of each viseme.
+        aperture: Lip opening of each frame, [F], over the distance of the eyes; NaN without a face.
+        lmd_px: Mouth landmark distance of each frame, [F]; NaN without a face.
+        cutout: Measures of the outline of the rendered head.
+    """
 
     name: str
     kind: VariantKind
-    about: str  # one line: what it is
-    images: ImageMetrics | None = None
-    lips: LipMetrics | None = None
-    phonemes: PhonemeMetrics | None = None
-    sync: SyncMetrics | None = None
-    syncnet: SyncNetMetrics | None = None
+    about: str
+    images: Results | None = None
+    lips: Results | None = None
+    phonemes: Results | None = None
+    sync: Results | None = None
+    syncnet: Results | None = None
     visemes: tuple[VisemeRow, ...] = ()
-    aperture: tuple[float, ...] = ()  # [F] lip opening over the eyes' distance, NaN without a face
-    lmd_px: tuple[float, ...] = ()  # [F], NaN without a face
-    cutout: CutoutMetrics | None = None
+    aperture: tuple[float, ...] = ()
+    lmd_px: tuple[float, ...] = ()
+    cutout: Results | None = None
 
 
 @dataclass(frozen=True)
 class OffsetEvidence:
-    """One means' finding of how late a clip's sound is. control: the best score of wrong sound."""
+    """A/V offset of a clip as one method finds it.
+
+    Attributes:
+        means: Name of the method.
+        offset_ms: How late the audio is; None if no lag stands out.
+        score: The best score.
+        control: The best score that mismatched audio reaches.
+        lags_ms: Tested lags [L], rising.
+        scores: Score of each lag, [L].
+    """
 
     means: str
     offset_ms: float | None
@@ -201,10 +147,12 @@ class OffsetEvidence:
 
 @dataclass(frozen=True)
 class OffsetMetrics:
-    """The clip's own audio-video offset by independent means.
+    """A/V offset of a clip by independent methods.
 
-    agree: whether those that are sure lie within one frame of each other; None with fewer than two.
-    corrected_ms: what preprocessing shifted the sound by.
+    Attributes:
+        evidence: The finding of each method.
+        agree: True if all offsets found are within one frame of each other; None with fewer than two.
+        corrected_ms: By how much preprocessing shifted the audio before.
     """
 
     evidence: tuple[OffsetEvidence, ...]
@@ -214,45 +162,66 @@ class OffsetMetrics:
 
 @dataclass(frozen=True)
 class MeasureValidity:
-    """Whether a measure puts real > right sentence > wrong sentence, here and on reference clips.
+    """Whether a measure ranks real video above matched speech, and that above mismatched speech.
 
-    values: measure of each of the three, None where it could not be taken. holds: None where one is
-    missing. reference: "3 of 4", on how many reference clips it held, "" when never measured.
+    Attributes:
+        measure: Label of the measure.
+        floor: Its value of the real video, re-encoded where images are compared.
+        matched: Its value of the evaluated variant; None if it was not measured.
+        mismatched: Its value of the baseline with mismatched speech; None if it was not measured.
+        holds: True if the three are in order; None if one is missing or all are equal.
+        reference: On how many reference clips it held, such as "3 of 4"; "" if never measured.
     """
 
     measure: str
     floor: float | None
-    right: float | None
-    wrong: float | None
+    matched: float | None
+    mismatched: float | None
     holds: bool | None
     reference: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that is known of an identity, or of a pair of videos.
+    """Results of evaluating an identity or a pair of videos.
 
-    facts: name -> text, what was judged (video, sizes, frames, audio). warnings: what limits the
-    report's worth, such as too few test frames. left_out: what could not be measured, and why.
+    Attributes:
+        title: Heading of the page.
+        facts: Name -> text: what was evaluated (video, size, frames, audio).
+        variants: All renditions of the held-out frames.
+        cross: Renditions of another recording.
+        offset: The clip's own A/V offset; None if it was not measured.
+        validity: The ranking test of each measure.
+        stages: Time and memory of the stages of fitting and evaluating.
+        warnings: What limits the value of the report, such as too few frames.
+        left_out: What was not measured, and why.
     """
 
     title: str
     facts: Mapping[str, str]
-    takes: tuple[Variant, ...]
+    variants: tuple[Variant, ...]
     cross: tuple[Variant, ...]
     offset: OffsetMetrics | None
-    rankings: tuple[MeasureValidity, ...]
+    validity: tuple[MeasureValidity, ...]
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Nested plain values as JSON holds them, rounded to 4 places, None for NaN."""
+        """Convert to nested plain values, rounded to 4 decimal places, with None for NaN."""
         return {name: plain(value) for name, value in asdict(self).items()}
 
 
 def summarize(values: Sequence[float] | Float64, less_is_better: bool = False) -> Summary:
-    """Mean, median and worst tail of a measure's values; NaN values are left out."""
+    """Compute statistics of a measure over frames, ignoring NaN and infinity.
+
+    Args:
+        values: Value of each frame, [N].
+        less_is_better: True if the worst values are the highest ones.
+
+    Returns:
+        Mean, median and tail; all NaN without a finite value.
+    """
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     if not len(known):
@@ -262,8 +231,17 @@ def summarize(values: Sequence[float] | Float64, less_is_better: bool = False) -
 
 
 def plain(value: Any) -> Any:
-    """A value of asdict as JSON holds it: floats rounded to 4 places, None for NaN and infinity,
-    numpy's numbers as Python's."""
+    """Convert results to values that JSON can store.
+
+    Args:
+        value: A number, string, mapping, sequence or dataclass, nested as deep as need be.
+
+    Returns:
+        Dictionaries, lists and Python numbers; floats rounded to 4 decimal places, None for NaN and
+        infinity.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):

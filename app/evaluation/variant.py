@@ -1,29 +1,23 @@
-"""A take's figures: its images against the real ones, its lips against the real lips and the sound."""
+"""Measure one variant: its images against the real ones, its lips against real lips and the audio."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from talkhead.app.evaluation.measures import image as metrics
-from talkhead.app.evaluation.measures.lips import lip_metrics, silence_leak
+from talkhead.app.evaluation.measures.image import IMAGE_MEASURES, FramePair
+from talkhead.app.evaluation.measures.lips import LIP_MEASURES, LipTracks, lip_metrics
 from talkhead.app.evaluation.measures.lpips import Perceptual
 from talkhead.app.evaluation.measures.phonemes import phoneme_metrics, viseme_table
 from talkhead.app.evaluation.measures.sync_model import SyncModel
 from talkhead.app.evaluation.measures.syncnet import MIN_FRAMES, SyncNet, syncnet_metrics
 from talkhead.app.evaluation.reference import ReferenceFrames
-from talkhead.app.evaluation.results import (
-    ImageMetrics,
-    LipMetrics,
-    SyncMetrics,
-    Variant,
-    VariantKind,
-    summarize,
-)
+from talkhead.app.evaluation.results import Results, Variant, VariantKind
 from talkhead.encoder.phones import Phone
 from talkhead.face import lip_aperture
 from talkhead.preprocess.landmarks import FaceTracker
@@ -32,13 +26,20 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, Int,
 
 
 class LandmarkTracker(Protocol):
-    """What evaluation needs of a FaceTracker; it may remember the frames before."""
+    """The part of a FaceTracker that evaluation uses; it may keep state between frames."""
 
     def track(self, frame: UInt8) -> Float32 | None:
-        """Landmarks [478, 3] in pixels of a frame [H, W, 3], None without a face."""
+        """Detect the landmarks of a face.
+
+        Args:
+            frame: Image [H, W, 3], RGB.
+
+        Returns:
+            Landmarks [478, 3] in pixels; None without a face.
+        """
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free the tracker's resources."""
 
 
 TrackerMaker = Callable[[], LandmarkTracker]
@@ -46,9 +47,16 @@ TrackerMaker = Callable[[], LandmarkTracker]
 
 @dataclass(frozen=True)
 class MeasurementTools:
-    """What measures; None where it can't be had."""
+    """Models that measures need.
 
-    judge: SyncModel | None = None
+    Attributes:
+        sync_model: The sync model; None to omit its measures.
+        perceptual: LPIPS; None without its weights.
+        syncnet: SyncNet; None without its weights.
+        tracker: Makes a face tracker.
+    """
+
+    sync_model: SyncModel | None = None
     perceptual: Perceptual | None = None
     syncnet: SyncNet | None = None
     tracker: TrackerMaker = FaceTracker
@@ -56,28 +64,29 @@ class MeasurementTools:
 
 @dataclass(frozen=True)
 class VisualMeasurement:
-    """What was seen of a take.
+    """Landmarks and image measures of the images of a variant.
 
-    landmarks: [N, 478, 2] in source pixels, NaN without a face. psnr_mouth: [N] dB, empty where
-    nothing was compared.
+    Attributes:
+        landmarks: Landmarks [N, 478, 2] in source pixels; NaN without a face.
+        images: Image measures; None if no images were compared.
+        per_frame: Value of each image measure in each frame, [N], by name; NaN where it is undefined.
     """
 
     landmarks: Float32
-    images: ImageMetrics | None
-    psnr_mouth: Float64
-
-    @classmethod
-    def of_landmarks(cls, landmarks: Float32) -> VisualMeasurement:
-        """Landmarks [N, 478, 2] alone: no image was compared."""
-        return cls(landmarks, None, np.zeros(0))
+    images: Results | None = None
+    per_frame: Mapping[str, Float64] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class AudioContext:
-    """What is heard from the first to the last of the frames, L of them.
+    """The audio from the first to the last of the evaluated frames, L of them.
 
-    waveform: 16 kHz, from `lead` frames before the first one on, and perhaps beyond the last one.
-    silent: [L]. phones: with times from the first frame's; None: not known.
+    Attributes:
+        waveform: Samples [n_samples], 16 kHz, from `lead` frames before the first frame on, possibly
+            beyond the last one.
+        silent: Mask [L] of the frames without speech.
+        phones: Phones with times in seconds from the first frame; None if unknown.
+        lead: Number of frames of audio before the first frame.
     """
 
     waveform: Float32
@@ -86,194 +95,192 @@ class AudioContext:
     lead: int = 0
 
 
-def track(scene: ReferenceFrames, images: Iterable[UInt8], tracker: TrackerMaker) -> Float32:
-    """Landmarks [N, 478, 2] of a scene's images in source pixels, NaN without a face."""
+def track(reference: ReferenceFrames, images: Iterable[UInt8], tracker: TrackerMaker) -> Float32:
+    """Track the face in images of the reference frames.
+
+    Args:
+        reference: The reference frames.
+        images: One image [H, W, 3] per frame.
+        tracker: Makes a face tracker.
+
+    Returns:
+        Landmarks [N, 478, 2] in source pixels; NaN without a face.
+    """
     found = []
     with closing(tracker()) as follower:
         for i, image in enumerate(images):
-            points = follower.track(scene.shown(i, image))
-            found.append(_NOWHERE if points is None else scene.located(i, points[:, :2]))
+            points = follower.track(reference.to_canvas(i, image))
+            found.append(_NO_FACE if points is None else reference.to_source(i, points[:, :2]))
     return np.stack(found).astype(np.float32)
 
 
-_NOWHERE = np.full((478, 2), np.nan, np.float32)
+_NO_FACE = np.full((478, 2), np.nan, np.float32)
 
 
-def look(
-    scene: ReferenceFrames,
+def measure_images(
+    reference: ReferenceFrames,
     images: Iterable[UInt8],
-    instruments: MeasurementTools,
+    tools: MeasurementTools,
     bar: Step,
     *,
-    whole: bool = False,
+    full_frames: bool = False,
 ) -> VisualMeasurement:
-    """What is seen of images, one for each of the scene's frames. whole: figures of the whole image,
-    too."""
-    rows: list[tuple[float, ...]] = []
+    """Compare images with the reference frames and track their faces.
 
-    def scored() -> Iterable[UInt8]:
-        for i, (image, real) in enumerate(zip(images, scene.real(), strict=True)):
-            rows.append(_score(image, real, scene.landmarks(i), instruments.perceptual, whole))
+    Args:
+        reference: The reference frames.
+        images: One image [H, W, 3] per frame.
+        tools: Tracker and LPIPS.
+        bar: Advanced by one per frame.
+        full_frames: True if the images are whole frames of the video: then the measures of full
+            frames are computed, too.
+
+    Returns:
+        Landmarks and image measures.
+    """
+    rows: list[dict[str, float | None]] = []
+    lpips = None if tools.perceptual is None else tools.perceptual.distance
+
+    def measured() -> Iterable[UInt8]:
+        for i, (image, real) in enumerate(zip(images, reference.real(), strict=True)):
+            pair = FramePair(image, real, reference.landmarks(i), full_frames, lpips)
+            rows.append(IMAGE_MEASURES.compute(pair))
             bar.advance()
             yield image
 
-    landmarks = track(scene, scored(), instruments.tracker)
-    columns = np.array(rows).T
-    left_out = (() if whole else _WHOLE) + (() if instruments.perceptual else _LPIPS)
-    figures: dict[str, Any] = {
-        name: None if name in left_out else summarize(column, name in _LPIPS)
-        for name, column in zip(_IMAGE_MEASURES, columns, strict=True)
+    landmarks = track(reference, measured(), tools.tracker)
+    per_frame = {
+        name: np.array([np.nan if row[name] is None else row[name] for row in rows])
+        for name in rows[0]
     }
-    return VisualMeasurement(landmarks, ImageMetrics(len(rows), **figures), columns[2])
-
-
-_WHOLE = ("psnr_frame", "ssim_frame")
-_LPIPS = ("lpips_face", "lpips_mouth")
-_IMAGE_MEASURES = (
-    "psnr_face", "psnr_head", "psnr_mouth", "ssim_face", "ssim_head", "ssim_mouth",
-    "sharpness", "gradient_correlation", *_WHOLE, *_LPIPS,
-)  # fmt: skip
-
-
-def _score(
-    image: UInt8, real: UInt8, landmarks: Float32, perceptual: Perceptual | None, whole: bool
-) -> tuple[float, ...]:
-    """The image measures of a frame, in the order of _IMAGE_MEASURES."""
-    size = (real.shape[0], real.shape[1])
-    face = metrics.face_box(landmarks).clipped(*size)
-    mouth = metrics.mouth_box(landmarks).clipped(*size)
-    head = metrics.head_mask(landmarks, size)
-    similarity = metrics.ssim_map(image, real, face)
-    inside = similarity[face.cut(head)]
-    nothing = float("nan")
-    return (
-        metrics.psnr(image, real, face),
-        metrics.masked_psnr(image, real, head, face),
-        metrics.psnr(image, real, mouth),
-        float(similarity.mean(dtype=np.float64)),
-        float(inside.mean(dtype=np.float64)) if len(inside) else nothing,
-        metrics.ssim(image, real, mouth),
-        metrics.sharpness_ratio(image, real, mouth),
-        metrics.gradient_correlation(image, real, mouth),
-        metrics.psnr(image, real) if whole else nothing,
-        metrics.ssim(image, real) if whole else nothing,
-        perceptual.distance(image, real, face) if perceptual else nothing,
-        perceptual.distance(image, real, mouth) if perceptual else nothing,
-    )
+    return VisualMeasurement(landmarks, IMAGE_MEASURES.summarize(rows), per_frame)
 
 
 def make_variant(
     name: str,
     kind: VariantKind,
     about: str,
-    sight: VisualMeasurement,
+    visual: VisualMeasurement,
     real: Float32 | None,
-    numbers: Int,
-    sound: AudioContext | None,
-    judge: SyncModel | None,
+    frames: Int,
+    audio: AudioContext | None,
+    sync_model: SyncModel | None,
 ) -> Variant:
-    """A take's figures.
+    """Compute the lip measures of a variant and combine them with its image measures.
 
-    real: landmarks [N, 478, 2] of the real frames, seen by the same tracker, None where there are
-    none. numbers: [N] of the frames, rising. sound: of the frames from the first to the last, None
-    without any.
+    Args:
+        name: Its name in tables and plots.
+        kind: Its part in the comparison.
+        about: One line that describes it.
+        visual: Landmarks and image measures.
+        real: Landmarks [N, 478, 2] of the real frames from the same tracker; None without real frames.
+        frames: Frame indices [N], rising.
+        audio: The audio from the first to the last frame; None without audio.
+        sync_model: The sync model; None to omit its measures.
+
+    Returns:
+        The variant.
     """
-    own, place = sight.landmarks, numbers - numbers[0]
+    own, place = visual.landmarks, frames - frames[0]
     n_frames = int(place[-1]) + 1
-    aperture = _laid_out(np.asarray(lip_aperture(own)), place, n_frames)
-    whole = _laid_out(own, place, n_frames)
-    heard: dict[str, Any] = {}
-    if sound is not None and sound.phones is not None:
-        heard["phonemes"] = phoneme_metrics(sound.phones, aperture)
+    aperture = _spread(np.asarray(lip_aperture(own)), place, n_frames)
+    whole = _spread(own, place, n_frames)
+    parts: dict[str, Any] = {}
+    if audio is not None and audio.phones is not None:
+        parts["phonemes"] = phoneme_metrics(audio.phones, aperture)
         if real is not None:
-            true = _laid_out(real, place, n_frames)
-            heard["visemes"] = viseme_table(
-                sound.phones, true, whole, metrics.has_face(whole, true)
-            )
-    if sound is not None and judge is not None:
-        heard["sync"] = _judged(judge, sound, whole)
-    silent = None if sound is None else sound.silent[place]
+            true = _spread(real, place, n_frames)
+            both = metrics.has_face(whole, true)
+            parts["visemes"] = viseme_table(audio.phones, true, whole, both)
+    if audio is not None and sync_model is not None:
+        parts["sync"] = _sync(sync_model, audio, whole)
+    silent = None if audio is None else audio.silent[place]
     if real is not None:
-        heard["lips"] = _lips(own, real, numbers, silent)
-        distance = np.full(len(numbers), np.nan)
+        parts["lips"] = _lips(own, real, frames, silent)
+        distance = np.full(len(frames), np.nan)
         both = metrics.has_face(own, real)
         distance[both] = metrics.lmd(own[both], real[both])
-        heard["lmd_px"] = tuple(_laid_out(distance, place, n_frames).tolist())
+        parts["lmd_px"] = tuple(_spread(distance, place, n_frames).tolist())
     elif silent is not None:
-        heard["lips"] = _lips_alone(own, numbers, silent)
-    return Variant(name, kind, about, sight.images, aperture=tuple(aperture.tolist()), **heard)
+        parts["lips"] = _lips_without_reference(own, frames, silent)
+    return Variant(name, kind, about, visual.images, aperture=tuple(aperture.tolist()), **parts)
 
 
-def _judged(judge: SyncModel, sound: AudioContext, landmarks: Float32) -> SyncMetrics:
-    """What the judge says of landmarks [L, 478, 2], to which the sound around them belongs."""
-    n_heard = len(sound.waveform) * FRAME_RATE // SAMPLE_RATE
-    after = max(0, n_heard - sound.lead - len(landmarks))
-    margins = ((sound.lead, after), (0, 0), (0, 0))
+def _sync(model: SyncModel, audio: AudioContext, landmarks: Float32) -> Results:
+    """Measure the sync of landmarks [L, 478, 2] with the audio, which may extend beyond them."""
+    n_audio = len(audio.waveform) * FRAME_RATE // SAMPLE_RATE
+    after = max(0, n_audio - audio.lead - len(landmarks))
+    margins = ((audio.lead, after), (0, 0), (0, 0))
     padded = np.pad(landmarks, margins, constant_values=np.nan)
-    return judge.judge(sound.waveform, np.nan_to_num(padded), metrics.has_face(padded))
+    return model.measure(audio.waveform, np.nan_to_num(padded), metrics.has_face(padded))
 
 
 def with_syncnet(
-    take: Variant,
+    variant: Variant,
     images: Callable[[], Iterable[UInt8]],
     landmarks: Float32,
-    numbers: Int,
-    sound: AudioContext | None,
+    frames: Int,
+    audio: AudioContext | None,
     net: SyncNet | None,
 ) -> Variant:
-    """The take with SyncNet's scores, where there is such a net, and sound and frames enough.
+    """Add SyncNet's measures to a variant.
 
-    images: makes whole frames. landmarks: [N, 478, 2] in their pixels, NaN without a face.
-    numbers: [N] of the frames: those up to the first gap count.
+    Args:
+        variant: The variant.
+        images: Makes its whole frames [H, W, 3].
+        landmarks: Landmarks [N, 478, 2] in pixels of the frames; NaN without a face.
+        frames: Frame indices [N], rising. Those up to the first gap count.
+        audio: The audio from the first to the last frame; None without audio.
+        net: SyncNet; None without its weights.
+
+    Returns:
+        The variant with SyncNet's measures, or as it was if there is no network, no audio, no face or
+        not enough frames.
     """
-    gaps = np.flatnonzero(np.diff(numbers) != 1)
-    n = int(gaps[0]) + 1 if len(gaps) else len(numbers)
-    seen = metrics.has_face(landmarks[:n])
-    if net is None or sound is None or not seen.any() or n < MIN_FRAMES:
-        return take
+    gaps = np.flatnonzero(np.diff(frames) != 1)
+    n = int(gaps[0]) + 1 if len(gaps) else len(frames)
+    tracked = metrics.has_face(landmarks[:n])
+    if net is None or audio is None or not tracked.any() or n < MIN_FRAMES:
+        return variant
     points = np.nan_to_num(landmarks[:n])
-    own = sound.waveform[sound.lead * SAMPLE_RATE // FRAME_RATE :]
-    return replace(take, syncnet=syncnet_metrics(net, images(), points, seen, own))
+    own = audio.waveform[audio.lead * SAMPLE_RATE // FRAME_RATE :]
+    return replace(variant, syncnet=syncnet_metrics(net, images(), points, tracked, own))
 
 
 def worst_lips(own: Float32, real: Float32) -> Int:
-    """Places of frames [N], those with lips farthest from real first; before them those without."""
+    """Order frames by the distance of their lips from the real ones.
+
+    Args:
+        own: Landmarks [N, 478, 2]; NaN without a face.
+        real: Real landmarks [N, 478, 2].
+
+    Returns:
+        Positions [N] of the frames, the farthest first; before them those without a face.
+    """
     distance = np.nan_to_num(metrics.lmd(own, real), nan=np.inf)
     return np.argsort(-distance, kind="stable")
 
 
-def _lips(own: Float32, real: Float32, numbers: Int, silent: Bool | None) -> LipMetrics | None:
+def _lips(own: Float32, real: Float32, frames: Int, silent: Bool | None) -> Results | None:
+    """Compute the lip measures of landmarks [N, 478, 2]; None if no frame has a face in both."""
     both = metrics.has_face(own, real)
     if not both.any():
         return None
     n_lost = int((metrics.has_face(real) & ~both).sum())
     quiet = None if silent is None else silent[both]
-    return lip_metrics(numbers[both], own[both], real[both], n_lost, quiet)
+    return lip_metrics(frames[both], own[both], real[both], n_lost, quiet)
 
 
-def _lips_alone(own: Float32, numbers: Int, silent: Bool) -> LipMetrics:
-    """What can be said of lips without real ones: what they do in silence."""
-    seen = metrics.has_face(own)
-    leak, n_silent = silence_leak(own[seen], numbers[seen], silent[seen])
-    nothing = float("nan")
-    return LipMetrics(
-        n_tracked=int(seen.sum()),
-        n_lost=0,
-        lmd_px=summarize([]),
-        lmd_eyes=nothing,
-        aperture_correlation=nothing,
-        aperture_lag_ms=nothing,
-        aperture_spread=nothing,
-        closure_f1=nothing,
-        closure_f1_at_rate=nothing,
-        jitter_ratio=nothing,
-        silence_leak=leak,
-        n_silent=n_silent,
-    )
+def _lips_without_reference(own: Float32, frames: Int, silent: Bool) -> Results:
+    """Compute the lip measures of landmarks [N, 478, 2] that need no real lips."""
+    known = metrics.has_face(own)
+    points = own[known]
+    tracks = LipTracks(frames[known], points, points, silent=silent[known])
+    return LIP_MEASURES.compute(tracks, has_reference=False)
 
 
-def _laid_out(values: Any, place: Int, n_frames: int) -> Any:
-    """Values [N, ...] put at their places among n_frames, NaN between."""
+def _spread(values: Any, place: Int, n_frames: int) -> Any:
+    """Put values [N, ...] at their places [N] among n_frames, NaN between."""
     whole = np.full((n_frames, *values.shape[1:]), np.nan, values.dtype)
     whole[place] = values
     return whole

@@ -23,7 +23,7 @@ from talkhead.identity import IdentityPackage
 def test_fit_ends_with_a_report(fitted: FitResult) -> None:
     assert fitted.report_path is not None
     report = json.loads(fitted.report_path.with_name("report.json").read_text())
-    assert [take["name"] for take in report["takes"]] == list(fitted.figures)
+    assert [variant["name"] for variant in report["variants"]] == list(fitted.figures)
     assert report["stages"][0]["name"] == "preparing the footage"
     assert "talkhead evaluate" in " ".join(report["left_out"])
 
@@ -32,19 +32,23 @@ def test_evaluating_it(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     """Everything that a report can hold is in it, and the true motion beats the mean mouth."""
     options = EvaluateOptions(text=None)
     result = evaluate(home=home, report=tmp_path / "report", device="cpu", options=options)
-    takes = {take.name: take for take in result.report.takes}
-    assert len(takes) == 8 and {take.kind for take in takes.values()} >= {"real", "floor", "made"}
-    tracked, mean = takes["tracked codes"], takes["mean mouth"]
+    variants = {variant.name: variant for variant in result.report.variants}
+    assert len(variants) == 8 and {one.kind for one in variants.values()} >= {
+        "real",
+        "floor",
+        "made",
+    }
+    tracked, mean = variants["tracked codes"], variants["mean mouth"]
     assert tracked.images is not None and mean.images is not None
     assert tracked.images.psnr_mouth.mean > mean.images.psnr_mouth.mean
     assert tracked.lips is not None and mean.lips is not None
     assert tracked.lips.lmd_px.mean < mean.lips.lmd_px.mean
-    assert [take.name for take in result.report.cross] == [
+    assert [variant.name for variant in result.report.cross] == [
         "real",
         "pasted, speech-driven",
         "unchanged footage",
     ]
-    assert result.report.offset is not None and result.report.rankings
+    assert result.report.offset is not None and result.report.validity
     names = [stage.name for stage in result.report.stages]
     assert {"rendering heads", "pasting into the footage", "packing"} <= set(names)
     assert any("test frames" in warning for warning in result.report.warnings)
@@ -63,17 +67,17 @@ def test_only_the_first_seconds_of_the_held_out_end(
     def stop(given: EvaluationTarget, sound: AudioContext, *rest: object) -> None:
         nonlocal subject
         subject = given
-        assert len(sound.silent) == given.numbers[-1] - given.numbers[0] + 1
+        assert len(sound.silent) == given.frames[-1] - given.frames[0] + 1
         raise TalkheadError("enough")
 
     monkeypatch.setattr("talkhead.app.evaluate.measure_identity", stop)
     options = EvaluateOptions(seconds=0.4, language="xx")
     with pytest.raises(TalkheadError, match="enough"):
         evaluate(fitted.name, home=home, report=tmp_path / "r", options=options)
-    assert subject is not None and len(subject.numbers) == 10
+    assert subject is not None and len(subject.frames) == 10
     tracks = subject.dataset.tracks
-    assert not tracks.train[subject.numbers].any()
-    assert tracks.train[subject.another_stretch()].all()
+    assert not tracks.train[subject.frames].any()
+    assert tracks.train[subject.mismatched_frames()].all()
 
 
 def test_what_cannot_work_is_said_before_the_work(

@@ -55,7 +55,7 @@ def test_the_idle_clip_is_kept_whole(long_fit: FitResult, dataset: IdentityDatas
 
 def test_it_is_judged(long_fit: FitResult, long_home: Path, tmp_path: Path) -> None:
     result = evaluate(home=long_home, report=tmp_path / "report", device="cpu")
-    assert {take.name for take in result.report.takes} >= set(long_fit.figures)
+    assert {variant.name for variant in result.report.variants} >= set(long_fit.figures)
     assert result.report_path.exists()
 
 

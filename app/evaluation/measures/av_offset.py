@@ -1,4 +1,4 @@
-"""A clip's own audio-video offset, found by means that know nothing of each other."""
+"""A/V offset of a clip, estimated by independent methods."""
 
 from __future__ import annotations
 
@@ -22,33 +22,49 @@ def clip_offset(
     waveform: Float32,
     landmarks: Float32,
     phones: list[Phone] | None,
-    judge: SyncModel | None,
+    sync_model: SyncModel | None,
     corrected_ms: float = 0.0,
 ) -> OffsetMetrics:
-    """How late a clip's sound is, by its energies, its phones and the judge.
+    """Estimate how late the audio of a clip is, from energies, from phones and by the sync model.
 
-    waveform: 16 kHz, from the first frame on. landmarks: [F, 478, 2] px, NaN without a face. phones:
-    None leaves their means out, as does a missing judge. corrected_ms: by how much the waveform was
-    shifted already.
+    Args:
+        waveform: Samples [n_samples], 16 kHz, from the first frame on.
+        landmarks: Landmarks [F, 478, 2] in pixels; NaN without a face.
+        phones: Phones of the audio; None to omit this method.
+        sync_model: The sync model; None to omit this method.
+        corrected_ms: By how much the waveform was shifted before.
+
+    Returns:
+        The finding of each method, and whether they agree.
     """
-    seen = has_face(landmarks)
-    evidence = [_by_energies(waveform, landmarks, seen)]
+    tracked = has_face(landmarks)
+    evidence = [_energy_evidence(waveform, landmarks, tracked)]
     if phones is not None:
         evidence.append(opening_evidence(phones, lip_aperture(landmarks)))
-    if judge is not None:
-        evidence.append(judge.evidence(waveform, np.nan_to_num(landmarks), seen))
+    if sync_model is not None:
+        evidence.append(sync_model.evidence(waveform, np.nan_to_num(landmarks), tracked))
     return OffsetMetrics(tuple(evidence), agreement(evidence), corrected_ms)
 
 
 def agreement(evidence: Sequence[OffsetEvidence]) -> bool | None:
-    """Whether all means that are sure lie within one frame; None with fewer than two."""
+    """Check whether the offsets found agree.
+
+    Args:
+        evidence: The finding of each method.
+
+    Returns:
+        True if all offsets are within one frame of each other; None with fewer than two.
+    """
     offsets = [one.offset_ms for one in evidence if one.offset_ms is not None]
     return max(offsets) - min(offsets) <= AGREE_MS if len(offsets) > 1 else None
 
 
-def _by_energies(waveform: Float32, landmarks: Float32, seen: Bool) -> OffsetEvidence:
-    """What preprocessing goes by: a ridge regression from mel energies to lips, lag by lag."""
-    found = measure_offset(waveform, np.nan_to_num(lip_measures(landmarks)), seen)
+def _energy_evidence(waveform: Float32, landmarks: Float32, tracked: Bool) -> OffsetEvidence:
+    """Apply the method of preprocessing: ridge regression from mel energies to lips, lag by lag.
+
+    Takes samples [n_samples], landmarks [F, 478, 2] and the mask [F] of frames with a face.
+    """
+    found = measure_offset(waveform, np.nan_to_num(lip_measures(landmarks)), tracked)
     frame_ms = 1000.0 / FRAME_RATE
     lags = [lag * frame_ms - LIPS_LEAD_MS for lag in range(-MAX_LAG, MAX_LAG + 1)]
     best = max(found.scores)

@@ -1,19 +1,24 @@
-"""The measures, as pure functions of images and landmarks. docs/measures.md: how to read them.
+"""Image and landmark measures, as pure functions, and their registration.
 
-Images are RGB [H, W, 3], uint8 or float in [0, 1]. Landmarks are mediapipe's 478 points in pixels
-of the image, [478, 2 or 3] of one frame or [F, 478, 2 or 3] of many.
+docs/measures.md explains how to read them. Images are RGB [H, W, 3], uint8 or float in [0, 1].
+Landmarks are MediaPipe's 478 points in pixels of the image: [478, 2 or 3] of one frame, [F, 478, 2
+or 3] of many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from talkhead.app.evaluation.measures.registry import FrameMeasures
 from talkhead.face import JAW_LINE, LIPS, N_SURFACE, OUTER_EYE_CORNERS, OUTER_LIPS
-from talkhead.types import Bool, Float32, Float64, Int
+from talkhead.types import Bool, Float32, Float64, Int, UInt8
 
 Image = npt.NDArray[Any]
 """[H, W, 3] RGB, uint8 or float in [0, 1]."""
@@ -22,7 +27,7 @@ Points = npt.NDArray[np.floating[Any]]
 """Landmarks in pixels, [478, 2 or 3] of a frame, [F, 478, 2 or 3] of many."""
 
 MAX_PSNR = 100.0
-"""What identical images score, and the most that any do: so that means stay finite."""
+"""PSNR in dB of identical images and the upper limit of all others, so that means stay finite."""
 
 FACE_MARGIN, MOUTH_MARGIN = 0.1, 0.4
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
@@ -31,7 +36,14 @@ _STRIP = 64  # rows at a time: fits the cache and the allocator's pool, twice as
 
 
 class Box(NamedTuple):
-    """A rectangle of whole pixels; right and bottom are just outside."""
+    """A rectangle of whole pixels.
+
+    Attributes:
+        left: First column.
+        top: First row.
+        right: The column after the last one.
+        bottom: The row after the last one.
+    """
 
     left: int
     top: int
@@ -40,55 +52,97 @@ class Box(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Pixels inside; 0 when there are none."""
+        """Number of pixels inside; 0 for an empty box."""
         return max(0, self.right - self.left) * max(0, self.bottom - self.top)
 
     def clipped(self, height: int, width: int) -> Box:
-        """The part that lies in an image of that size."""
+        """Intersect the box with an image.
+
+        Args:
+            height: Height of the image.
+            width: Width of the image.
+
+        Returns:
+            The part of the box inside the image.
+        """
         left, right = (min(max(0, x), width) for x in (self.left, self.right))
         top, bottom = (min(max(0, y), height) for y in (self.top, self.bottom))
         return Box(left, top, right, bottom)
 
     def grown(self, margin: int) -> Box:
-        """The box with a margin in pixels on each side."""
+        """Expand the box.
+
+        Args:
+            margin: Pixels to add on each side.
+
+        Returns:
+            The larger box.
+        """
         left, top, right, bottom = self
         return Box(left - margin, top - margin, right + margin, bottom + margin)
 
     def cut(self, image: Image) -> Image:
-        """The box's part of an image (a view)."""
+        """Crop an image.
+
+        Args:
+            image: Pixels [H, W, ...].
+
+        Returns:
+            A view of the pixels inside the box, [h, w, ...].
+        """
         return image[self.top : self.bottom, self.left : self.right]
 
 
 def whole(image: Image) -> Box:
-    """The box of the whole image."""
+    """Compute the box of a whole image.
+
+    Args:
+        image: Pixels [H, W, ...].
+
+    Returns:
+        A box of W by H pixels.
+    """
     return Box(0, 0, image.shape[1], image.shape[0])
 
 
 def face_box(landmarks: Points) -> Box:
-    """Bounding box of the 468 surface landmarks, larger by 10 % of its width at the left and right
-    and 10 % of its height above and below. Not clipped to any image.
+    """Compute the face box: the bounding box of the surface landmarks with a margin.
 
-    landmarks: [478, 2 or 3] pixels, of the true frame.
+    The margin is 10 % of the width left and right and 10 % of the height above and below.
+
+    Args:
+        landmarks: Landmarks [478, 2 or 3] of the real frame, pixels.
+
+    Returns:
+        The box, not clipped to the image.
     """
     low, high = _bounds(landmarks[:N_SURFACE])
     return _box(low, high, FACE_MARGIN * (high - low))
 
 
 def mouth_box(landmarks: Points) -> Box:
-    """Bounding box of the outer lips, larger by 40 % of its width on all four sides. Not clipped.
+    """Compute the mouth box: the bounding box of the outer lips with a margin.
 
-    landmarks: [478, 2 or 3] pixels, of the true frame.
+    The margin is 40 % of the width on all four sides.
+
+    Args:
+        landmarks: Landmarks [478, 2 or 3] of the real frame, pixels.
+
+    Returns:
+        The box, not clipped to the image.
     """
     low, high = _bounds(landmarks[list(OUTER_LIPS)])
     return _box(low, high, np.full(2, MOUTH_MARGIN * (high - low)[0]))
 
 
 def _bounds(points: Points) -> tuple[Float64, Float64]:
+    """Compute the least and the greatest x and y, [2] each, of points [P, 2 or 3]."""
     flat = points[:, :2].astype(np.float64)
     return flat.min(0), flat.max(0)
 
 
 def _box(low: Float64, high: Float64, margin: Float64) -> Box:
+    """Compute the box of whole pixels around corners [2] with a margin [2]."""
     left, top = (int(n) for n in np.floor(low - margin))
     right, bottom = (int(n) for n in np.ceil(high + margin))
     return Box(left, top, right, bottom)
@@ -98,10 +152,16 @@ def _box(low: Float64, high: Float64, margin: Float64) -> Box:
 
 
 def head_mask(landmarks: Points, size: tuple[int, int]) -> Bool:
-    """Where the head may be, [H, W] bool: above the lower line of the jaw, out to the image's sides.
+    """Compute the area above the lower line of the jaw, out to the image's sides.
 
-    landmarks: [478, 2 or 3] pixels, of the true frame. size: height, width. Neck and clothes, which
-    move by themselves and fill the lower corners of the face box, lie outside.
+    Neck and clothes, which move independently and fill the lower corners of the face box, are outside.
+
+    Args:
+        landmarks: Landmarks [478, 2 or 3] of the real frame, pixels.
+        size: Height and width of the image.
+
+    Returns:
+        Mask [H, W], true where the head may be.
     """
     jaw = landmarks[list(JAW_LINE), :2]
     right, left = jaw[0], jaw[-1]
@@ -111,7 +171,17 @@ def head_mask(landmarks: Points, size: tuple[int, int]) -> Bool:
 
 
 def masked_psnr(image: Image, reference: Image, mask: Bool, box: Box) -> float:
-    """psnr over the pixels of a box that lie in a mask [H, W]; NaN where there are none."""
+    """Compute PSNR over the pixels of a box that are inside a mask.
+
+    Args:
+        image: Image [H, W, 3].
+        reference: Real image [H, W, 3].
+        mask: Mask [H, W].
+        box: A box within the image.
+
+    Returns:
+        dB, at most MAX_PSNR; NaN without a pixel.
+    """
     inside = box.cut(mask)
     if not inside.any():
         return float("nan")
@@ -121,10 +191,17 @@ def masked_psnr(image: Image, reference: Image, mask: Bool, box: Box) -> float:
 
 
 def psnr(image: Image, reference: Image, box: Box | None = None) -> float:
-    """Peak signal-to-noise ratio in dB over a box: 10 log10(1 / MSE), MSE over pixels and channels
-    of RGB in [0, 1]; MAX_PSNR at most, which is also what identical images score.
+    """Compute the peak signal-to-noise ratio over a box: 10 log10(1 / MSE).
 
-    box: within the image; None is the whole image.
+    MSE is the mean over pixels and channels of RGB in [0, 1].
+
+    Args:
+        image: Image [H, W, 3].
+        reference: Real image [H, W, 3].
+        box: A box within the image; None for the whole image.
+
+    Returns:
+        dB, at most MAX_PSNR, which is the value of identical images.
     """
     box = box or whole(reference)
     ours, theirs, peak = box.cut(image), box.cut(reference), 255.0
@@ -136,20 +213,37 @@ def psnr(image: Image, reference: Image, box: Box | None = None) -> float:
 
 
 def ssim(image: Image, reference: Image, box: Box | None = None) -> float:
-    """Structural similarity over a box, at most 1: the mean of ssim_map."""
+    """Compute the mean structural similarity over a box.
+
+    Args:
+        image: Image [H, W, 3].
+        reference: Real image [H, W, 3].
+        box: A box within the image; None for the whole image.
+
+    Returns:
+        The mean of `ssim_map`, at most 1.
+    """
     return float(np.mean(ssim_map(image, reference, box), dtype=np.float64))
 
 
 def ssim_map(image: Image, reference: Image, box: Box | None = None) -> Float32:
-    """Structural similarity at each pixel and channel of a box, [h, w, 3].
+    """Compute the structural similarity at each pixel and channel of a box.
 
     Wang et al. 2004 (IEEE TIP 13(4), eq. 13): 11x11 Gaussian window of sigma 1.5, range 1,
-    K1 = 0.01, K2 = 0.03, moments of the population. The same as on the whole image, then cut:
-    windows see the pixels beside the box, and mirror the image only at its own border.
+    K1 = 0.01, K2 = 0.03, moments of the population. Equal to the map of the whole image, cropped:
+    windows include the pixels beside the box, and mirror the image only at its own border.
 
-    With s = x + y and d = x - y, four blurs do instead of five: mu_x mu_y is a quarter of
+    With s = x + y and d = x - y, four blurs suffice instead of five: mu_x mu_y is a quarter of
     mu_s^2 - mu_d^2, mu_x^2 + mu_y^2 half of mu_s^2 + mu_d^2, and likewise for the variances and
     the covariance.
+
+    Args:
+        image: Image [H, W, 3].
+        reference: Real image [H, W, 3].
+        box: A box within the image; None for the whole image.
+
+    Returns:
+        Similarity [h, w, 3], at most 1.
     """
     box = box or whole(reference)
     strips = [
@@ -160,6 +254,7 @@ def ssim_map(image: Image, reference: Image, box: Box | None = None) -> Float32:
 
 
 def _ssim_strip(image: Image, reference: Image, box: Box) -> Float32:
+    """Compute `ssim_map` [h, w, 3] of a box of few rows."""
     around = box.grown(SSIM_WINDOW // 2).clipped(*reference.shape[:2])
     total, difference = _unit(around.cut(image)), _unit(around.cut(reference))
     total, difference = cv2.add(total, difference), cv2.subtract(total, difference)
@@ -169,13 +264,13 @@ def _ssim_strip(image: Image, reference: Image, box: Box) -> Float32:
     mean_s += mean_d + _C1
     variance_s += variance_d + _C2
     ratio: Float32 = cv2.divide(above, cv2.multiply(mean_s, variance_s))
-    return _back(box, around).cut(ratio)
+    return _relative(box, around).cut(ratio)
 
 
 def _half_moments(values: Float32) -> tuple[Float32, Float32]:
-    """Half the squared local mean and half the local variance; values are overwritten.
+    """Compute half the squared local mean and half the local variance, [h, w, 3] each.
 
-    In place, because fresh memory costs more than the arithmetic.
+    The values [h, w, 3] are overwritten, because fresh memory costs more than the arithmetic.
     """
     size, half = (SSIM_WINDOW, SSIM_WINDOW), np.float32(0.5)
     mean = cv2.GaussianBlur(values, size, SSIM_SIGMA)
@@ -189,10 +284,18 @@ def _half_moments(values: Float32) -> tuple[Float32, Float32]:
 
 
 def sharpness_ratio(image: Image, reference: Image, box: Box | None = None) -> float:
-    """Variance of the Laplacian of the luma over the reference's, in a box: 1 is as sharp as real.
+    """Compute the variance of the Laplacian of the luma over the reference's.
 
-    The 4-neighbour Laplacian of BT.601 luma. Noise is sharp too: read it beside
-    gradient_correlation. NaN where the reference is flat.
+    The 4-neighbor Laplacian of BT.601 luma. Noise is sharp, too: read it together with
+    `gradient_correlation`.
+
+    Args:
+        image: Image [H, W, 3].
+        reference: Real image [H, W, 3].
+        box: A box within the image; None for the whole image.
+
+    Returns:
+        The ratio: 1 is as sharp as real. NaN if the reference is flat.
     """
     box = box or whole(reference)
     own, true = (_variance(_laplacian(i, box)) for i in (image, reference))
@@ -200,47 +303,61 @@ def sharpness_ratio(image: Image, reference: Image, box: Box | None = None) -> f
 
 
 def gradient_correlation(image: Image, reference: Image, box: Box | None = None) -> float:
-    """Correlation of the luma's gradients with the reference's in a box, in [-1, 1].
+    """Compute Pearson's r of the luma's gradients with the reference's.
 
-    Pearson's r over the horizontal and vertical central differences of all pixels together: detail
-    counts only where the true frame has it, in the same place.
+    The horizontal and vertical central differences of all pixels are taken together: detail counts
+    only where the real frame has it, in the same place.
+
+    Args:
+        image: Image [H, W, 3].
+        reference: Real image [H, W, 3].
+        box: A box within the image; None for the whole image.
+
+    Returns:
+        Correlation in [-1, 1]; NaN if one of the images is flat.
     """
     box = box or whole(reference)
     return correlation(_gradients(image, box), _gradients(reference, box))
 
 
 def _variance(values: Float32) -> float:
+    """Compute the variance of values [h, w]."""
     _, deviation = cv2.meanStdDev(np.ascontiguousarray(values))
     return float(deviation[0, 0]) ** 2
 
 
 def _laplacian(image: Image, box: Box) -> Float32:
+    """Compute the Laplacian [h, w] of the luma in a box of an image [H, W, 3]."""
     around = box.grown(1).clipped(*image.shape[:2])
-    return np.asarray(_back(box, around).cut(cv2.Laplacian(_luma(around.cut(image)), cv2.CV_32F)))
+    laplacian = cv2.Laplacian(_luma(around.cut(image)), cv2.CV_32F)
+    return np.asarray(_relative(box, around).cut(laplacian))
 
 
 def _gradients(image: Image, box: Box) -> Float32:
+    """Compute the central differences [2, h, w] of the luma in a box of an image [H, W, 3]."""
     around = box.grown(1).clipped(*image.shape[:2])
-    luma, inner = _luma(around.cut(image)), _back(box, around)
+    luma, inner = _luma(around.cut(image)), _relative(box, around)
     step, flat = np.array([-0.5, 0.0, 0.5], np.float32), np.ones(1, np.float32)
     across = inner.cut(cv2.sepFilter2D(luma, cv2.CV_32F, step, flat))
     down = inner.cut(cv2.sepFilter2D(luma, cv2.CV_32F, flat, step))
     return np.stack([across, down])
 
 
-def _back(box: Box, around: Box) -> Box:
-    """The box in pixels of the larger box around it."""
+def _relative(box: Box, around: Box) -> Box:
+    """Compute the box in pixels of the larger box around it."""
     left, top = around.left, around.top
     return Box(box.left - left, box.top - top, box.right - left, box.bottom - top)
 
 
 def _unit(image: Image) -> Float32:
+    """Convert an image [h, w, 3] to float32 in [0, 1]."""
     if image.dtype == np.uint8:
         return image.astype(np.float32) * np.float32(1 / 255)
     return image.astype(np.float32, copy=False)
 
 
 def _luma(image: Image) -> Float32:
+    """Compute the luma [h, w] in [0, 1] of an image [h, w, 3]."""
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(_unit(image)), cv2.COLOR_RGB2GRAY))
 
 
@@ -248,38 +365,66 @@ def _luma(image: Image) -> Float32:
 
 
 def lmd(landmarks: Points, reference: Points) -> Float64:
-    """Mouth landmark distance of each frame, [F], in the landmarks' unit (pixels).
+    """Compute the mouth landmark distance of each frame.
 
-    The mean L2 distance of the 40 lip points (face.LIPS), each set first centred on its own mean,
+    The mean L2 distance of the 40 lip points (`face.LIPS`), each set first centered on its own mean,
     so that only the mouth's shape and size count (Chen et al. 2018, arXiv 1803.10404).
-    landmarks, reference: [F, 478, 2 or 3].
+
+    Args:
+        landmarks: Landmarks [F, 478, 2 or 3].
+        reference: Real landmarks [F, 478, 2 or 3].
+
+    Returns:
+        Distances [F] in the landmarks' unit, pixels.
     """
     ours, theirs = (_centered(points[:, list(LIPS), :2]) for points in (landmarks, reference))
     return np.asarray(np.linalg.norm(ours - theirs, axis=-1).mean(-1))
 
 
 def _centered(points: Points) -> Float64:
+    """Subtract the mean of each frame's points [F, P, 2]."""
     wide = points.astype(np.float64)
     return np.asarray(wide - wide.mean(1, keepdims=True))
 
 
 def has_face(*landmarks: Points) -> Bool:
-    """In which frames, [F] bool, all of the landmarks [F, 478, 2 or 3] are known: NaN is no face."""
+    """Find the frames with a face in every track.
+
+    Args:
+        *landmarks: Tracks [F, 478, 2 or 3], NaN in frames without a face.
+
+    Returns:
+        Mask [F] of the frames in which no track has a NaN.
+    """
     known = [~np.isnan(points).any((1, 2)) for points in landmarks]
     return np.asarray(np.logical_and.reduce(known))
 
 
 def eye_distance(landmarks: Points) -> Float64:
-    """Distance of the outer eye corners of each frame, [F], in the landmarks' unit."""
+    """Compute the distance of the outer eye corners in each frame.
+
+    Args:
+        landmarks: Landmarks [F, 478, 2 or 3].
+
+    Returns:
+        Distances [F] in the landmarks' unit, pixels.
+    """
     left, right = OUTER_EYE_CORNERS
     span = landmarks[:, left, :2].astype(np.float64) - landmarks[:, right, :2]
     return np.asarray(np.linalg.norm(span, axis=-1))
 
 
 def correlation(values: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
-    """Pearson's r of two arrays of one shape; NaN where one of them is constant.
+    """Compute Pearson's r of two arrays.
 
-    Of lip apertures (face.lip_aperture) it says whether the mouth opens when the true one does.
+    Of lip apertures (`face.lip_aperture`) it shows whether the mouth opens when the real one does.
+
+    Args:
+        values: Any shape.
+        reference: The same shape.
+
+    Returns:
+        Correlation in [-1, 1]; NaN if one of the arrays is constant.
     """
     ours, theirs = (np.ravel(v) - np.mean(v, dtype=np.float64) for v in (values, reference))
     product, own, true = (
@@ -290,13 +435,18 @@ def correlation(values: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
 
 
 def jitter(points: Points, frames: Int | None = None) -> float:
-    """High-frequency energy of moving points: the mean square, per point, of x filtered by
-    [1, -4, 6, -4, 1] / 16 over time.
+    """Compute the high-frequency energy of moving points.
 
-    The filter's gain is sin(pi f / frame rate)^4: at 25 frames a second half the power of 9.2 Hz
+    That is the mean square, per point, of x filtered by [1, -4, 6, -4, 1] / 16 over time. The
+    filter's gain is sin(pi f / frame rate)^4: at 25 frames per second half the power of 9.2 Hz
     passes and less than 5 % of 6 Hz, so that speech hardly counts and trembling does.
-    points: [F, P, 2 or 3]. frames: [F] their frame numbers, rising; only runs of five
-    consecutive frames count. NaN where there is none.
+
+    Args:
+        points: Points [F, P, 2 or 3].
+        frames: Their frame indices [F], rising. Only runs of five consecutive frames count.
+
+    Returns:
+        Square pixels; NaN without such a run.
     """
     if len(points) < 5:
         return float("nan")
@@ -308,6 +458,130 @@ def jitter(points: Points, frames: Int | None = None) -> float:
 
 
 def jitter_ratio(points: Points, reference: Points, frames: Int | None = None) -> float:
-    """jitter of points over that of the reference's: 1 trembles as real does. NaN if undefined."""
+    """Compute the jitter of points over that of the reference.
+
+    Args:
+        points: Points [F, P, 2 or 3].
+        reference: Real points [F, P, 2 or 3].
+        frames: Their frame indices [F], rising.
+
+    Returns:
+        The ratio: 1 trembles as much as real. NaN if undefined.
+    """
     own, true = jitter(points, frames), jitter(reference, frames)
     return own / true if true > 0 else float("nan")
+
+
+# ---------------------------------------------------------------- registered measures
+
+IMAGE_MEASURES: FrameMeasures[FramePair] = FrameMeasures(
+    "images", "Images", "Number of frames with images compared"
+)
+"""Measures of a rendered frame against the real one."""
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """A rendered frame with the real one: the input of image measures.
+
+    Attributes:
+        image: Rendered image [H, W, 3], RGB.
+        real: Real image [H, W, 3], RGB.
+        landmarks: Landmarks [478, 2 or 3] of the real frame in pixels of the images.
+        is_full_frame: False for head crops, to which the measures of full frames do not apply.
+        lpips: Computes LPIPS of a box of the two images; None without its weights.
+    """
+
+    image: UInt8
+    real: UInt8
+    landmarks: Float32
+    is_full_frame: bool = False
+    lpips: Callable[[UInt8, UInt8, Box], float] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.real.shape[0], self.real.shape[1]
+
+    @cached_property
+    def face(self) -> Box:
+        """Face box, clipped to the image."""
+        return face_box(self.landmarks).clipped(*self.size)
+
+    @cached_property
+    def mouth(self) -> Box:
+        """Mouth box, clipped to the image."""
+        return mouth_box(self.landmarks).clipped(*self.size)
+
+    @cached_property
+    def head(self) -> Bool:
+        """Mask [H, W] of the area above the lower line of the jaw."""
+        return head_mask(self.landmarks, self.size)
+
+    @cached_property
+    def face_similarity(self) -> Float32:
+        """`ssim_map` [h, w, 3] of the face box."""
+        return ssim_map(self.image, self.real, self.face)
+
+
+@IMAGE_MEASURES.measure("psnr_face", label="PSNR face", better="more", unit="dB")
+def _psnr_face(frame: FramePair) -> float:
+    """PSNR in the face box."""
+    return psnr(frame.image, frame.real, frame.face)
+
+
+@IMAGE_MEASURES.measure("psnr_head", label="PSNR head", better="more", unit="dB")
+def _psnr_head(frame: FramePair) -> float:
+    """PSNR in the face box above the jaw line, without neck and clothes."""
+    return masked_psnr(frame.image, frame.real, frame.head, frame.face)
+
+
+@IMAGE_MEASURES.measure("psnr_mouth", label="PSNR mouth", better="more", unit="dB")
+def _psnr_mouth(frame: FramePair) -> float:
+    """PSNR in the mouth box."""
+    return psnr(frame.image, frame.real, frame.mouth)
+
+
+@IMAGE_MEASURES.measure("psnr_frame", label="PSNR frame", better="more", unit="dB")
+def _psnr_frame(frame: FramePair) -> float | None:
+    """PSNR of whole pasted frames, most of whose pixels are real."""
+    return psnr(frame.image, frame.real) if frame.is_full_frame else None
+
+
+@IMAGE_MEASURES.measure("ssim_face", label="SSIM face", better="more", digits=3)
+def _ssim_face(frame: FramePair) -> float:
+    """Structural similarity in the face box."""
+    return float(frame.face_similarity.mean(dtype=np.float64))
+
+
+@IMAGE_MEASURES.measure("ssim_head", label="SSIM head", better="more", digits=3)
+def _ssim_head(frame: FramePair) -> float:
+    """Structural similarity in the face box above the jaw line, without neck and clothes."""
+    inside = frame.face_similarity[frame.face.cut(frame.head)]
+    return float(inside.mean(dtype=np.float64)) if len(inside) else float("nan")
+
+
+@IMAGE_MEASURES.measure("ssim_mouth", label="SSIM mouth", better="more", digits=3)
+def _ssim_mouth(frame: FramePair) -> float:
+    """Structural similarity in the mouth box."""
+    return ssim(frame.image, frame.real, frame.mouth)
+
+
+@IMAGE_MEASURES.measure("ssim_frame", label="SSIM frame", better="more", digits=3)
+def _ssim_frame(frame: FramePair) -> float | None:
+    """Structural similarity of whole pasted frames, most of whose pixels are real."""
+    return ssim(frame.image, frame.real) if frame.is_full_frame else None
+
+
+@IMAGE_MEASURES.measure(
+    "sharpness", label="sharpness", better="real", headline="median", target=1.0
+)
+def _sharpness(frame: FramePair) -> float:
+    """Detail of the mouth over that of the real one: 1 is real."""
+    return sharpness_ratio(frame.image, frame.real, frame.mouth)
+
+
+@IMAGE_MEASURES.measure("gradient_correlation", label="detail in place", better="more")
+def _gradient_correlation(frame: FramePair) -> float:
+    """Correlation of the mouth's detail with that of the real one."""
+    return gradient_correlation(frame.image, frame.real, frame.mouth)

@@ -1,14 +1,16 @@
-"""How lips move, from landmark tracks: against the real ones, in time, when closed, in silence.
+"""Lip measures of landmark tracks: distance, timing, closures, jitter and motion in silence.
 
-Landmarks are mediapipe's 478 points in pixels, [N, 478, 2 or 3], at 25 frames a second; frames are
-their numbers, rising, maybe with gaps. An aperture is the inner lips' gap over the distance of the
-outer eye corners (face.lip_aperture), which neither the image's size nor a moving head changes.
-docs/measures.md: how to read the figures.
+Landmarks are MediaPipe's 478 points in pixels, [N, 478, 2 or 3], at 25 frames per second; `frames` are
+their frame indices, rising, possibly with gaps. An aperture is the gap of the inner lips over the
+distance of the outer eye corners (`face.lip_aperture`), which neither the image's size nor a moving
+head changes. docs/measures.md explains how to read the measures.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,74 +20,212 @@ from scipy.ndimage import convolve1d
 
 from talkhead.app.evaluation.measures import image as metrics
 from talkhead.app.evaluation.measures.image import Points
-from talkhead.app.evaluation.results import LipMetrics, summarize
+from talkhead.app.evaluation.measures.registry import ClipMeasures
+from talkhead.app.evaluation.results import Results
 from talkhead.face import LIPS, lip_aperture
 from talkhead.preprocess.av_sync import peak_index
 from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 Values = npt.NDArray[np.floating[Any]]
-"""[N] one value a frame."""
+"""[N] one value per frame."""
 
 CLOSED = 0.02
 """Lips with a smaller aperture are closed."""
 MOVES = 0.02
 """A smoothed aperture that changes by more than this and back again is a mouth that moves."""
-STANDS_OPEN = 0.1
-"""Lips with a larger aperture are open though nothing is said; breathing people part them to 0.09."""
+OPEN_IN_SILENCE = 0.1
+"""Lips with a larger aperture are open without speech; people who breathe part them to 0.09."""
 GUARD_FRAMES = round(0.2 * FRAME_RATE)
-"""Silence is judged where nothing is heard so long before and after."""
+"""Frames without speech on both sides of a frame that counts as silent."""
 MIN_SILENT = 10
-"""Frames of silence that a share is given for."""
+"""Fewer silent frames give no value."""
 STILL = 0.15
 """A mouth whose aperture spreads by less than this share of the real one's does not move: what varies
-is the turning of the head, which goes with speech and would pass for timing."""
+is the turning of the head, which correlates with speech and would pass for timing."""
 MIN_COMMON = FRAME_RATE
 """Frames that two tracks need in common at a lag."""
 MIN_CORRELATION = 0.3
-"""Tracks that correlate less at every lag have nothing to be late with."""
+"""Tracks that correlate less at every lag have no lag."""
+
+LIP_MEASURES: ClipMeasures[LipTracks] = ClipMeasures("lips", "Lips")
+"""Measures of lip landmarks over time."""
+
+
+@dataclass(frozen=True)
+class LipTracks:
+    """Landmark tracks of rendered lips and of the real ones: the input of lip measures.
+
+    Attributes:
+        frames: Frame indices [N], rising, of the frames with a face in both tracks.
+        made: Rendered landmarks [N, 478, 2 or 3], pixels of the source.
+        real: Real landmarks [N, 478, 2 or 3], pixels of the source. Without real frames equal to
+            `made`: then only the measures are computed that need no reference.
+        n_lost: Number of frames with a face in the real track only.
+        silent: Mask [N] of the frames without speech; None if unknown.
+    """
+
+    frames: Int
+    made: Points
+    real: Points
+    n_lost: int = 0
+    silent: Bool | None = None
+
+    @cached_property
+    def aperture(self) -> Values:
+        """Aperture [N] of the rendered lips."""
+        return lip_aperture(self.made)
+
+    @cached_property
+    def real_aperture(self) -> Values:
+        """Aperture [N] of the real lips."""
+        return lip_aperture(self.real)
+
+    @cached_property
+    def distance(self) -> Float64:
+        """Mouth landmark distance [N] in pixels."""
+        return metrics.lmd(self.made, self.real)
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of the rendered aperture over the real one's; NaN if undefined."""
+        own, true = self.aperture, self.real_aperture
+        return float(own.std() / true.std()) if len(self.frames) and true.std() else math.nan
+
+    @property
+    def is_moving(self) -> bool:
+        """True if the rendered mouth moves enough to have a timing."""
+        return self.spread >= STILL
+
+    @cached_property
+    def silence(self) -> tuple[float | None, int]:
+        """Result of `silence_motion`."""
+        if self.silent is None:
+            return None, 0
+        return silence_motion(self.made, self.frames, self.silent)
 
 
 def lip_metrics(
     frames: Int, made: Points, real: Points, n_lost: int = 0, silent: Bool | None = None
-) -> LipMetrics:
-    """Figures of made lips against the real ones of the same frames.
+) -> Results:
+    """Compute all lip measures of rendered lips against the real ones of the same frames.
 
-    frames: [N] numbers of the frames with a face in both. made, real: [N, 478, 2 or 3] pixels of
-    the source. n_lost: frames with a face in the real one only. silent: [N] bool, nothing is
-    said; None when unknown. Figures that are undefined are NaN, as are those of timing (correlation,
-    lag, closures at the real rate) where the made mouth is STILL.
+    Args:
+        frames: Frame indices [N] of the frames with a face in both.
+        made: Rendered landmarks [N, 478, 2 or 3], pixels of the source.
+        real: Real landmarks [N, 478, 2 or 3], pixels of the source.
+        n_lost: Number of frames with a face in the real track only.
+        silent: Mask [N] of the frames without speech; None if unknown.
+
+    Returns:
+        Value by name. Undefined values are NaN, as are those of timing (correlation, lag, closures at
+        the real rate) if the rendered mouth moves less than STILL.
     """
-    distance = metrics.lmd(made, real)
-    leak, n_silent = (None, 0) if silent is None else silence_leak(made, frames, silent)
-    own, true = lip_aperture(made), lip_aperture(real)
-    seen = len(frames) > 0
-    spread = float(own.std() / true.std()) if seen and true.std() else math.nan
-    alive = spread >= STILL
-    return LipMetrics(
-        n_tracked=len(frames),
-        n_lost=n_lost,
-        lmd_px=summarize(distance, less_is_better=True),
-        lmd_eyes=float(distance.mean() / metrics.eye_distance(real).mean()) if seen else math.nan,
-        aperture_correlation=metrics.correlation(own, true) if alive else math.nan,
-        aperture_lag_ms=aperture_lag_ms(own, true, frames) if alive else math.nan,
-        aperture_spread=spread,
-        closure_f1=closure_f1(own, true),
-        closure_f1_at_rate=closure_f1_at_rate(own, true) if alive else math.nan,
-        jitter_ratio=metrics.jitter_ratio(made[:, list(LIPS)], real[:, list(LIPS)], frames),
-        silence_leak=leak,
-        n_silent=n_silent,
-    )
+    return LIP_MEASURES.compute(LipTracks(frames, made, real, n_lost, silent))
 
 
-# ------------------------------------------------------------------------------ in time
+# ---------------------------------------------------------------- registered measures
+
+
+@LIP_MEASURES.measure("n_tracked", label="tracked", digits=0, needs_reference=False)
+def _n_tracked(tracks: LipTracks) -> int:
+    """Number of frames with a face in the real and the rendered video."""
+    return len(tracks.frames)
+
+
+@LIP_MEASURES.measure("n_lost", label="lost", digits=0, needs_reference=False)
+def _n_lost(tracks: LipTracks) -> int:
+    """Number of frames with a face in the real video only."""
+    return tracks.n_lost
+
+
+@LIP_MEASURES.measure("lmd_px", label="LMD", better="less", unit="px", headline="mean")
+def _lmd_px(tracks: LipTracks) -> Float64:
+    """Mean distance of the lip points from the real ones."""
+    return tracks.distance
+
+
+@LIP_MEASURES.measure("lmd_eyes", label="LMD / eyes", better="less", digits=4)
+def _lmd_eyes(tracks: LipTracks) -> float:
+    """Mean LMD over the distance of the outer eye corners."""
+    if not len(tracks.frames):
+        return math.nan
+    return float(tracks.distance.mean() / metrics.eye_distance(tracks.real).mean())
+
+
+@LIP_MEASURES.measure("aperture_correlation", label="opening r", better="more")
+def _aperture_correlation(tracks: LipTracks) -> float:
+    """Correlation of the lip opening with the real one."""
+    if not tracks.is_moving:
+        return math.nan
+    return metrics.correlation(tracks.aperture, tracks.real_aperture)
+
+
+@LIP_MEASURES.measure(
+    "aperture_lag_ms", label="opening lag", better="real", unit="ms", digits=0, target=0.0
+)
+def _aperture_lag_ms(tracks: LipTracks) -> float:
+    """Delay of the lip opening; 0 is in time."""
+    if not tracks.is_moving:
+        return math.nan
+    return aperture_lag_ms(tracks.aperture, tracks.real_aperture, tracks.frames)
+
+
+@LIP_MEASURES.measure("aperture_spread", label="opening range", better="real", target=1.0)
+def _aperture_spread(tracks: LipTracks) -> float:
+    """Standard deviation of the lip opening over the real one's: 1 is real."""
+    return tracks.spread
+
+
+@LIP_MEASURES.measure("closure_f1", label="closures F1", better="more")
+def _closure_f1(tracks: LipTracks) -> float:
+    """F1 score of closed lips at a fixed threshold."""
+    return closure_f1(tracks.aperture, tracks.real_aperture)
+
+
+@LIP_MEASURES.measure("closure_f1_at_rate", label="closures F1, same rate", better="more")
+def _closure_f1_at_rate(tracks: LipTracks) -> float:
+    """F1 score of closed lips at the threshold that closes them as often as the real ones."""
+    if not tracks.is_moving:
+        return math.nan
+    return closure_f1_at_rate(tracks.aperture, tracks.real_aperture)
+
+
+@LIP_MEASURES.measure("jitter_ratio", label="jitter", better="real", target=1.0)
+def _jitter_ratio(tracks: LipTracks) -> float:
+    """Trembling of the lips over the real one's: 1 is real."""
+    made, real = (points[:, list(LIPS)] for points in (tracks.made, tracks.real))
+    return metrics.jitter_ratio(made, real, tracks.frames)
+
+
+@LIP_MEASURES.measure("silence_leak", label="silence motion", better="real", needs_reference=False)
+def _silence_leak(tracks: LipTracks) -> float | None:
+    """Share of the silent frames in which the mouth moves or is open."""
+    return tracks.silence[0]
+
+
+@LIP_MEASURES.measure("n_silent", label="silent", digits=0, needs_reference=False)
+def _n_silent(tracks: LipTracks) -> int:
+    """Number of frames without speech."""
+    return tracks.silence[1]
+
+
+# ------------------------------------------------------------------------------ timing
 
 
 def aperture_lag_ms(made: Values, real: Values, frames: Int, max_lag: int = 10) -> float:
-    """How late made apertures are: the lag in ms at which they correlate best, + is later.
+    """Find the lag at which rendered apertures correlate best with the real ones.
 
-    made, real: [N] apertures of frames [N]. The best of the whole lags within max_lag frames,
-    refined by the parabola through its neighbours. NaN where the best is at the end of the range, and
-    where no lag has MIN_COMMON frames in common and correlates by MIN_CORRELATION.
+    The best whole lag within `max_lag` frames is refined by the parabola through its neighbors.
+
+    Args:
+        made: Rendered apertures [N].
+        real: Real apertures [N].
+        frames: Their frame indices [N], rising.
+        max_lag: Largest lag tested, in frames.
+
+    Returns:
+        Milliseconds, positive if the rendered mouth is late. NaN if the best lag is at the end of the
+        range, or if no lag has MIN_COMMON frames in common and a correlation of MIN_CORRELATION.
     """
     if not len(frames):
         return math.nan
@@ -99,26 +239,32 @@ def aperture_lag_ms(made: Values, real: Values, frames: Int, max_lag: int = 10) 
 
 
 def _dense(values: Values, frames: Int, margin: int) -> Float64:
-    """Values on every frame number from the first to the last and beyond, NaN where unknown."""
+    """Spread values [N] over all frames from the first to the last and a margin, NaN elsewhere."""
     track = np.full(int(frames[-1] - frames[0]) + 1 + 2 * margin, np.nan)
     track[frames - frames[0] + margin] = values
     return track
 
 
 def _lagged_correlation(made: Float64, real: Float64, lag: int) -> float:
-    """Pearson's r of what was made lag frames later than the real; NaN for too few frames."""
-    later = np.roll(made, -lag)  # what wraps around are margins, which are NaN
+    """Compute Pearson's r of tracks [n] with `made` later by `lag`; NaN for too few frames."""
+    later = np.roll(made, -lag)  # wraps around within the margins, which are NaN
     both = np.isfinite(later) & np.isfinite(real)
     return metrics.correlation(later[both], real[both]) if both.sum() >= MIN_COMMON else math.nan
 
 
-# ------------------------------------------------------------------------------- closed
+# ---------------------------------------------------------------------------- closures
 
 
 def closure_f1(made: Values, real: Values, threshold: float = CLOSED) -> float:
-    """F1 score of the closed frames found: apertures [N] under a threshold, in both.
+    """Compute the F1 score of the closed frames found.
 
-    0 when none is found, NaN when the real lips never close.
+    Args:
+        made: Rendered apertures [N].
+        real: Real apertures [N].
+        threshold: Lips with a smaller aperture are closed, in both.
+
+    Returns:
+        0 if none is found; NaN if the real lips never close.
     """
     closes, closed = made < threshold, real < threshold
     if not closed.any():
@@ -127,12 +273,18 @@ def closure_f1(made: Values, real: Values, threshold: float = CLOSED) -> float:
 
 
 def closure_f1_at_rate(made: Values, real: Values) -> float:
-    """closure_f1 when made lips count as closed in as many frames as the real ones are.
+    """Compute `closure_f1` with rendered lips closed in as many frames as the real ones.
 
-    The threshold of what is made is moved, that of the real stays CLOSED: so lips that are timid
-    but in time score well, and what has no idea scores the real lips' rate of closure. Where
-    equal apertures [N] straddle the threshold, each of them counts in part, as if drawn by lot.
-    NaN when the real lips never close.
+    The threshold of the rendered lips is moved, that of the real ones stays CLOSED: lips that move
+    too little but in time score well, and random lips score the real lips' rate of closure. Where
+    equal apertures straddle the threshold, each of them counts in part, as if drawn at random.
+
+    Args:
+        made: Rendered apertures [N].
+        real: Real apertures [N].
+
+    Returns:
+        The score; NaN if the real lips never close.
     """
     closed = real < CLOSED
     n_closed = int(closed.sum())
@@ -144,18 +296,25 @@ def closure_f1_at_rate(made: Values, real: Values) -> float:
     return float(found / n_closed)
 
 
-# ---------------------------------------------------------------------------- in silence
+# -------------------------------------------------------------------------- silence
 
 
-def silence_leak(landmarks: Points, frames: Int, silent: Bool) -> tuple[float | None, int]:
-    """Share of the silent frames in which the mouth moves or stands open, and their number.
+def silence_motion(landmarks: Points, frames: Int, silent: Bool) -> tuple[float | None, int]:
+    """Compute the share of the silent frames in which the mouth moves or is open.
 
-    landmarks: [N, 478, 2 or 3] of frames [N]. silent: [N] bool. A frame counts when it and all
-    within GUARD_FRAMES of it are there and silent: lips open before the first sound and close
-    after the last. In it the mouth moves if, within these frames, the aperture (filtered by
-    [1, 2, 1] / 4, against the tracker's noise) rises by more than MOVES and falls by more than that
-    again, or falls and rises: one breath, which parts the lips, is no movement, a syllable is. It
-    stands open if the aperture exceeds STANDS_OPEN. None for fewer than MIN_SILENT frames.
+    A frame counts if it and all within GUARD_FRAMES of it are tracked and silent: lips open before
+    the first sound and close after the last. The mouth moves if, within these frames, the aperture
+    (filtered by [1, 2, 1] / 4 against the tracker's noise) rises by more than MOVES and falls by more
+    than that again, or falls and rises: one breath, which parts the lips, is no movement, a syllable
+    is. It is open if the aperture exceeds OPEN_IN_SILENCE.
+
+    Args:
+        landmarks: Landmarks [N, 478, 2 or 3].
+        frames: Their frame indices [N], rising.
+        silent: Mask [N] of the frames without speech.
+
+    Returns:
+        The share, None for fewer than MIN_SILENT frames, and the number of frames that count.
     """
     width = 2 * GUARD_FRAMES + 1
     if len(frames) < width:
@@ -167,12 +326,12 @@ def silence_leak(landmarks: Points, frames: Int, silent: Bool) -> tuple[float | 
         return None, n_silent
     windows = sliding_window_view(lip_aperture(landmarks), width)[counted]
     smooth = convolve1d(windows, [0.25, 0.5, 0.25], mode="nearest")
-    moves = np.maximum(_there_and_back(smooth), _there_and_back(-smooth)) > MOVES
-    return float((moves | (windows[:, GUARD_FRAMES] > STANDS_OPEN)).mean()), n_silent
+    moves = np.maximum(_rise_and_fall(smooth), _rise_and_fall(-smooth)) > MOVES
+    return float((moves | (windows[:, GUARD_FRAMES] > OPEN_IN_SILENCE)).mean()), n_silent
 
 
-def _there_and_back(windows: Values) -> Values:
-    """By how much values rise and then fall again, [n], in windows [n, T] of time."""
+def _rise_and_fall(windows: Values) -> Values:
+    """Compute by how much values rise and then fall again, [n], in windows [n, T] of time."""
     before = np.minimum.accumulate(windows, axis=1)
     after = np.minimum.accumulate(windows[:, ::-1], axis=1)[:, ::-1]
     return np.asarray((windows - np.maximum(before, after)).max(1))

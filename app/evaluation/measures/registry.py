@@ -1,240 +1,276 @@
-"""The measures: name, unit, direction and label of each."""
+"""The registry of measures: each is one decorated function over the input object of its kind.
+
+A kind groups measures that take the same input, such as one frame of images or the lip landmarks of
+a clip, and that form one table of the report. Tables, report.json, the ranking of measures and the
+verdicts read the registry, so that a new measure appears in all of them. docs/extending/measure.md:
+how to add one.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from talkhead.app.evaluation.results import Variant
+import numpy as np
+
+from talkhead.app.evaluation.results import Results, Summary, Variant, summarize
+from talkhead.types import Float64
+
+Input = TypeVar("Input")
+Value = float | Float64 | None
+"""Result of a measure's function: a number, one number per frame, or None if it does not apply."""
+Returned = TypeVar("Returned", bound=float | Float64 | None)
+Direction = Literal["more", "less", "real"]
+"""Which values are better: higher ones, lower ones, or those near the real video's own."""
+Headline = Literal["mean", "median"]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of the report's tables. key: where a Take holds it, "lips.lmd_px.mean". better: what
-    is good: "more", "less", or "real": near the real video's own value, which is `real` by definition
-    or else measured. alone: the real video has a value of its own, without being compared."""
+    """Name, label, unit and direction of a measure.
 
-    key: str
+    Attributes:
+        kind: Name of its kind, which is the field of `Variant` that holds its values.
+        name: Its key among the results of its kind.
+        label: Heading of its column in the report.
+        about: One line of explanation.
+        better: Which values are better; None for a column that is no measure of quality, such as a
+            count of frames or the value reached by chance.
+        unit: Such as "dB"; "" without one.
+        digits: Decimal places shown.
+        headline: The statistic over frames that stands for the measure; None if it has a single
+            value.
+        target: The best value of a measure whose direction is "real"; None if it is the value of the
+            real video.
+        needs_reference: False if it is defined without real frames to compare with, so that the real
+            video has a value of its own.
+    """
+
+    kind: str
+    name: str
     label: str
-    unit: str
-    better: Literal["more", "less", "real"]
-    digits: int
-    about: str
-    real: float | None = None
-    alone: bool = False
+    about: str = ""
+    better: Direction | None = None
+    unit: str = ""
+    digits: int = 2
+    headline: Headline | None = None
+    target: float | None = None
+    needs_reference: bool = True
 
-    def of(self, take: Variant) -> float | None:
-        """The measure's value of a take; None where it was not taken or is undefined."""
-        value: Any = take
-        for name in self.key.split("."):
-            value = getattr(value, name, None)
-            if value is None:
-                return None
-        return float(value) if math.isfinite(value) else None
+    @property
+    def key(self) -> str:
+        """Path of its value in a variant: "lips.lmd_px.mean"."""
+        return ".".join(filter(None, (self.kind, self.name, self.headline)))
+
+    @property
+    def undefined(self) -> Summary | float:
+        """The value that stands for an undefined one."""
+        return math.nan if self.headline is None else summarize([])
+
+    def of(self, variant: Variant) -> float | None:
+        """Look up the headline value of a variant.
+
+        Args:
+            variant: Any variant.
+
+        Returns:
+            The value; None if it was not measured or is undefined.
+        """
+        results: Results | None = getattr(variant, self.kind, None)
+        value = None if results is None else results.get(self.name)
+        if isinstance(value, Summary):
+            value = getattr(value, self.headline or "mean")
+        return None if value is None or not math.isfinite(value) else float(value)
 
 
-MEASURES: tuple[Measure, ...] = (
-    Measure("images.psnr_face.mean", "PSNR face", "dB", "more", 2, "error in the face box"),
-    Measure(
-        "images.psnr_head.mean", "PSNR head", "dB", "more", 2, "the same without neck and clothes"
-    ),
-    Measure("images.psnr_mouth.mean", "PSNR mouth", "dB", "more", 2, "error in the mouth box"),
-    Measure(
-        "images.psnr_frame.mean",
-        "PSNR frame",
-        "dB",
-        "more",
-        2,
-        "error of whole pasted frames: flatters",
-    ),
-    Measure("images.ssim_face.mean", "SSIM face", "", "more", 3, "structural similarity, face box"),
-    Measure(
-        "images.ssim_head.mean", "SSIM head", "", "more", 3, "the same without neck and clothes"
-    ),
-    Measure(
-        "images.ssim_mouth.mean", "SSIM mouth", "", "more", 3, "structural similarity, mouth box"
-    ),
-    Measure(
-        "images.ssim_frame.mean", "SSIM frame", "", "more", 3, "of whole pasted frames: flatters"
-    ),
-    Measure(
-        "images.lpips_face.mean",
-        "LPIPS face",
-        "",
-        "less",
-        3,
-        "distance of AlexNet features, face box",
-    ),
-    Measure(
-        "images.lpips_mouth.mean",
-        "LPIPS mouth",
-        "",
-        "less",
-        3,
-        "distance of AlexNet features, mouth box",
-    ),
-    Measure(
-        "images.sharpness.median",
-        "sharpness",
-        "",
-        "real",
-        2,
-        "detail of the mouth over the real one's: 1 is real",
-        1.0,
-    ),
-    Measure(
-        "images.gradient_correlation.mean",
-        "detail in place",
-        "",
-        "more",
-        2,
-        "is the mouth's detail where the real one has it",
-    ),
-    Measure(
-        "cutout.see_through.mean",
-        "see-through",
-        "",
-        "less",
-        3,
-        "share of the person just inside the outline that a new background shows through",
-    ),
-    Measure(
-        "cutout.scraps.mean",
-        "scraps",
-        "",
-        "less",
-        3,
-        "share of the surroundings just outside the outline that come along",
-    ),
-    Measure(
-        "lips.lmd_px.mean",
-        "LMD",
-        "px",
-        "less",
-        2,
-        "mean distance of the lip points from the real ones",
-    ),
-    Measure(
-        "lips.lmd_eyes",
-        "LMD / eyes",
-        "",
-        "less",
-        4,
-        "the same over the distance of the outer eye corners",
-    ),
-    Measure(
-        "lips.aperture_correlation",
-        "opening r",
-        "",
-        "more",
-        2,
-        "does the mouth open when the real one does",
-    ),
-    Measure(
-        "lips.aperture_lag_ms",
-        "opening lag",
-        "ms",
-        "real",
-        0,
-        "how late it opens; 0 is in time",
-        0.0,
-    ),
-    Measure(
-        "lips.aperture_spread",
-        "opening range",
-        "",
-        "real",
-        2,
-        "how much it opens over the real one's: 1 is real",
-        1.0,
-    ),
-    Measure(
-        "lips.closure_f1",
-        "closures F1",
-        "",
-        "more",
-        2,
-        "are closed lips closed, at a fixed threshold",
-    ),
-    Measure(
-        "lips.closure_f1_at_rate",
-        "closures F1, same rate",
-        "",
-        "more",
-        2,
-        "the same, closing as often as the real lips",
-    ),
-    Measure(
-        "lips.jitter_ratio",
-        "jitter",
-        "",
-        "real",
-        2,
-        "trembling over the real one's: 1 is real",
-        1.0,
-    ),
-    Measure(
-        "lips.silence_leak",
-        "silence leak",
-        "",
-        "real",
-        2,
-        "share of silent frames in which the mouth moves or stands open",
-        alone=True,
-    ),
-    Measure(
-        "phonemes.opening_ratio",
-        "vowels / p b m",
-        "",
-        "real",
-        1,
-        "lip opening in open vowels over that in p, b, m",
-        alone=True,
-    ),
-    Measure(
-        "phonemes.closure_rate",
-        "p b m closed",
-        "",
-        "more",
-        2,
-        "share of p, b, m in which the lips close",
-        alone=True,
-    ),
-    Measure(
-        "sync.offset_ms",
-        "sound is late by",
-        "ms",
-        "real",
-        0,
-        "by the audio-visual judge; 0 is in sync",
-        alone=True,
-    ),
-    Measure(
-        "sync.confidence",
-        "sync confidence",
-        "",
-        "real",
-        1,
-        "how clearly the judge finds an offset; real video has no more",
-        alone=True,
-    ),
-    Measure(
-        "syncnet.lse_c",
-        "LSE-C",
-        "",
-        "more",
-        2,
-        "SyncNet's confidence: blind to silence, never alone",
-        alone=True,
-    ),
-    Measure(
-        "syncnet.lse_d",
-        "LSE-D",
-        "",
-        "less",
-        2,
-        "SyncNet's distance",
-        alone=True,
-    ),
-)
+class MeasureKind(Generic[Input]):
+    """Measures that share an input object and a table of the report.
+
+    Args:
+        name: The field of `Variant` and the key in report.json that hold the results.
+        title: Heading of the table. Kinds of one title share a table.
+        needs_reference: The default of the kind's measures.
+    """
+
+    default_headline: Headline | None = None
+
+    def __init__(self, name: str, title: str, *, needs_reference: bool = True) -> None:
+        self.name, self.title, self.needs_reference = name, title, needs_reference
+        self.measures: dict[str, Measure] = {}
+        self._functions: dict[str, Callable[[Input], Value]] = {}
+        KINDS[name] = self
+
+    def measure(
+        self,
+        name: str,
+        *,
+        label: str,
+        better: Direction | None = None,
+        unit: str = "",
+        digits: int = 2,
+        headline: Headline | None = None,
+        target: float | None = None,
+        needs_reference: bool | None = None,
+    ) -> Callable[[Callable[[Input], Returned]], Callable[[Input], Returned]]:
+        """Register the decorated function as a measure of this kind.
+
+        The first line of the function's docstring explains the measure in the report.
+
+        Args:
+            name: Its key among the results of the kind.
+            label: Heading of its column.
+            better: Which values are better; None for a column that is no measure of quality.
+            unit: Such as "dB".
+            digits: Decimal places shown.
+            headline: The statistic shown of values per frame; None for the kind's default.
+            target: The best value if better is "real"; None for the real video's value.
+            needs_reference: False if it is defined without real frames; None for the kind's default.
+
+        Returns:
+            A decorator that returns the function unchanged. It raises ValueError if the kind has a
+            measure of this name already.
+        """
+
+        def register(function: Callable[[Input], Returned]) -> Callable[[Input], Returned]:
+            if name in self.measures or hasattr(dict, name):
+                raise ValueError(f"{self.name}: the name {name!r} of a measure is taken")
+            about = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+            needs = self.needs_reference if needs_reference is None else needs_reference
+            statistic = headline or self.default_headline
+            self.measures[name] = Measure(
+                kind=self.name,
+                name=name,
+                label=label,
+                about=about,
+                better=better,
+                unit=unit,
+                digits=digits,
+                headline=statistic,
+                target=target,
+                needs_reference=needs,
+            )
+            self._functions[name] = function
+            return function
+
+        return register
+
+    def remove(self, name: str) -> None:
+        """Remove a measure from the registry.
+
+        Args:
+            name: Its key among the results of the kind.
+
+        Raises:
+            KeyError: The kind has no such measure.
+        """
+        del self.measures[name], self._functions[name]
+
+
+class FrameMeasures(MeasureKind[Input]):
+    """Measures of single frames, reported as statistics over all of them.
+
+    Args:
+        name: The field of `Variant` and the key in report.json that hold the results.
+        title: Heading of the table.
+        counted: What the column with the number of frames counts.
+    """
+
+    default_headline = "mean"
+
+    def __init__(self, name: str, title: str, counted: str) -> None:
+        super().__init__(name, title)
+        self.measures["n_frames"] = Measure(name, "n_frames", "frames", counted, digits=0)
+
+    def compute(self, frame: Input) -> dict[str, float | None]:
+        """Compute every measure of one frame.
+
+        Args:
+            frame: The frame in the form that the kind's functions take.
+
+        Returns:
+            Value by name; NaN where it is undefined, None where it does not apply.
+        """
+        values = {name: function(frame) for name, function in self._functions.items()}
+        return {name: None if v is None else float(v) for name, v in values.items()}
+
+    def summarize(self, rows: Sequence[Mapping[str, float | None]]) -> Results:
+        """Summarize the values of all frames.
+
+        Args:
+            rows: Results of `compute`, one per frame.
+
+        Returns:
+            The number of frames as "n_frames", and a `Summary` by name; None for measures that apply
+            to no frame.
+        """
+        results = Results(n_frames=len(rows))
+        for name in self._functions:
+            column = [row[name] for row in rows]
+            known = [math.nan if value is None else value for value in column]
+            lower_is_better = self.measures[name].better == "less"
+            applies = not column or any(value is not None for value in column)
+            results[name] = summarize(known, lower_is_better) if applies else None
+        return results
+
+
+class ClipMeasures(MeasureKind[Input]):
+    """Measures of a whole clip: each has one value, or values per frame that are summarized."""
+
+    def compute(self, clip: Input, *, has_reference: bool = True) -> Results:
+        """Compute every measure of a clip.
+
+        Args:
+            clip: The clip in the form that the kind's functions take.
+            has_reference: False if there are no real frames to compare with: measures that need
+                them are undefined then.
+
+        Returns:
+            Value by name: a number, a `Summary`, or None.
+        """
+        results = Results()
+        for name, function in self._functions.items():
+            measure = self.measures[name]
+            if measure.needs_reference and not has_reference:
+                results[name] = measure.undefined
+                continue
+            value = function(clip)
+            if isinstance(value, np.ndarray):
+                results[name] = summarize(value, measure.better == "less")
+            else:
+                results[name] = value
+        return results
+
+
+KINDS: dict[str, MeasureKind[Any]] = {}
+"""All kinds by name, in the order of the report."""
+
+
+def registered() -> Iterator[Measure]:
+    """Yield every column of the report's tables, in their order."""
+    for kind in KINDS.values():
+        yield from kind.measures.values()
+
+
+def quality_measures() -> tuple[Measure, ...]:
+    """List the measures of quality, in the order of the report."""
+    return tuple(measure for measure in registered() if measure.better is not None)
+
+
+def find_measure(key: str) -> Measure:
+    """Look up a measure.
+
+    Args:
+        key: Its key, such as "lips.lmd_px.mean".
+
+    Returns:
+        The measure.
+
+    Raises:
+        KeyError: There is no measure with this key.
+    """
+    for measure in registered():
+        if measure.key == key:
+            return measure
+    raise KeyError(key)

@@ -1,9 +1,9 @@
-"""LSE-C and LSE-D, the field's sync scores, where the user has SyncNet's weights.
+"""LSE-C and LSE-D, the field's sync scores, if SyncNet's weights are available.
 
-The net and the protocol are those of Chung and Zisserman 2016 ("Out of time: automated lip sync in
-the wild", ACCV workshops) as its public checkpoint has them: five frames of a face crop against 20
-steps of 13 MFCC, at lags of up to 15 frames. The best lag is searched, so a constant delay costs
-nothing: the offset belongs beside the scores. Fed from landmarks here, not from a face detector.
+Network and protocol are those of Chung and Zisserman 2016 ("Out of time: automated lip sync in the
+wild", ACCV workshops) and of its public checkpoint: five frames of a face crop against 20 steps of 13
+MFCC, at lags of up to 15 frames. The best lag is searched, so a constant delay costs nothing: report
+the offset with the scores. Face crops come from landmarks here, not from a face detector.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from math import ceil
@@ -26,109 +27,142 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from talkhead.app.evaluation.measures.image import Points
-from talkhead.app.evaluation.results import SyncNetMetrics
+from talkhead.app.evaluation.measures.registry import ClipMeasures
+from talkhead.app.evaluation.results import Results
 from talkhead.errors import TalkheadError
 from talkhead.face import N_SURFACE
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, UInt8
 
 VARIABLE = "TALKHEAD_SYNCNET"
-"""Environment variable that names the weights' file."""
+"""Environment variable with the path of the weights."""
 WINDOW = 5
-"""Frames that are heard and seen at a time."""
+"""Frames of audio and video per feature vector."""
 STEPS = 4
-"""MFCC a frame."""
+"""MFCC vectors per video frame."""
 MAX_LAG = 15
 CROP = 224
 MARGIN = 0.4
-"""What is added to half a face detector's box: on both sides, and twice below."""
+"""Share of half the face box that is added on both sides, and twice below."""
 SMOOTHING = 13
-"""Frames of the running median over boxes."""
+"""Length in frames of the running median over boxes."""
 GRAY = 110
-"""Value beyond the image."""
+"""Pixel value outside the image."""
 BATCH = 8
 MIN_WINDOWS = 2 * MAX_LAG + 1
 MIN_FRAMES = MIN_WINDOWS + WINDOW
 
+SYNCNET_MEASURES: ClipMeasures[LagDistances] = ClipMeasures(
+    "syncnet", "Sync", needs_reference=False
+)
+"""Measures of SyncNet's distances by lag."""
+
 
 def syncnet_path() -> Path | None:
-    """The file that the user's environment names, None without one."""
+    """Read the path of the weights from the environment.
+
+    Returns:
+        The path; None if the variable is not set.
+    """
     name = os.environ.get(VARIABLE)
     return Path(name) if name else None
 
 
 def syncnet_unavailable_reason() -> str:
-    """What is missing for the scores and how to get it, "" when nothing is."""
+    """Explain what is missing for the scores and how to get it.
+
+    Returns:
+        One line; "" if nothing is missing.
+    """
     if syncnet_path() is not None:
         return ""
-    return f"LSE-C, LSE-D: SyncNet's weights are not given. Name syncnet_v2.model by {VARIABLE}"
+    return f"LSE-C, LSE-D: no weights of SyncNet. Set {VARIABLE} to the path of syncnet_v2.model"
 
 
-# ------------------------------------------------------------------------------- the net
+# ------------------------------------------------------------------------------ network
 
 
 class SyncNet(nn.Module):
-    """Features of seen and of heard speech, near each other when they belong together.
+    """Features of face crops and of audio, close to each other if they are in sync.
 
-    Names and shapes of the parameters are the public checkpoint's.
+    Names and shapes of the parameters are those of the public checkpoint.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.netcnnaud = nn.Sequential(
-            *_heard(1, 64, (3, 3), 1),
+            *_audio_layer(1, 64, (3, 3), 1),
             nn.MaxPool2d(1, 1),
-            *_heard(64, 192, (3, 3), 1),
+            *_audio_layer(64, 192, (3, 3), 1),
             nn.MaxPool2d(3, (1, 2)),
-            *_heard(192, 384, (3, 3), 1),
-            *_heard(384, 256, (3, 3), 1),
-            *_heard(256, 256, (3, 3), 1),
+            *_audio_layer(192, 384, (3, 3), 1),
+            *_audio_layer(384, 256, (3, 3), 1),
+            *_audio_layer(256, 256, (3, 3), 1),
             nn.MaxPool2d(3, (2, 2)),
-            *_heard(256, 512, (5, 4), 0),
+            *_audio_layer(256, 512, (5, 4), 0),
         )
         self.netcnnlip = nn.Sequential(
-            *_seen(3, 96, (5, 7, 7), 2, 0),
+            *_lip_layer(3, 96, (5, 7, 7), 2, 0),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_seen(96, 256, (1, 5, 5), 2, 1),
+            *_lip_layer(96, 256, (1, 5, 5), 2, 1),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            *_seen(256, 256, (1, 3, 3), 1, 1),
-            *_seen(256, 256, (1, 3, 3), 1, 1),
-            *_seen(256, 256, (1, 3, 3), 1, 1),
+            *_lip_layer(256, 256, (1, 3, 3), 1, 1),
+            *_lip_layer(256, 256, (1, 3, 3), 1, 1),
+            *_lip_layer(256, 256, (1, 3, 3), 1, 1),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_seen(256, 512, (1, 6, 6), 1, 0),
+            *_lip_layer(256, 512, (1, 6, 6), 1, 0),
         )
         self.netfcaud, self.netfclip = _head(), _head()
 
     @classmethod
     def load(cls, path: Path) -> SyncNet:
-        """The net with the weights of a file.
+        """Load the network.
 
-        Raises TalkheadError for one that is missing, can't be read or holds something else.
+        Args:
+            path: SyncNet's syncnet_v2.model.
+
+        Returns:
+            The network in evaluation mode.
+
+        Raises:
+            TalkheadError: The file is missing, cannot be read or has other contents.
         """
-        advice = f"Name SyncNet's syncnet_v2.model by {VARIABLE}, or unset it to do without"
+        advice = f"Set {VARIABLE} to the path of syncnet_v2.model, or unset it"
         if not path.is_file():
             raise TalkheadError(f"{path}: there is no such file. {advice}")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            raise TalkheadError(f"{path}: can't be read as weights. {advice}") from error
+            raise TalkheadError(f"{path}: cannot be read as weights. {advice}") from error
         net = cls()
         if not isinstance(state, Mapping) or _shapes(state) != _shapes(net.state_dict()):
-            raise TalkheadError(f"{path}: holds other weights than SyncNet's. {advice}")
+            raise TalkheadError(f"{path}: does not contain SyncNet's weights. {advice}")
         net.load_state_dict(state, strict=False)
         return net.eval()
 
     def lips(self, images: Tensor) -> Tensor:
-        """Features [T - 4, 1024] of what is seen in every five of T crops.
+        """Compute features of every five consecutive face crops.
 
-        images: [T, 3, CROP, CROP], BGR from 0 to 255. Only the first layer looks across time, so that
-        neighbours share the rest.
+        Only the first layer extends over time, so that neighbors share the rest.
+
+        Args:
+            images: Face crops [T, 3, CROP, CROP], BGR from 0 to 255.
+
+        Returns:
+            Features [T - 4, 1024].
         """
-        seen = self.netcnnlip(images.transpose(0, 1)[None])
-        features: Tensor = self.netfclip(seen[0, :, :, 0, 0].T)
+        maps = self.netcnnlip(images.transpose(0, 1)[None])
+        features: Tensor = self.netfclip(maps[0, :, :, 0, 0].T)
         return features
 
     def sound(self, cepstra: Tensor) -> Tensor:
-        """Features [B, 1024] of what is heard in MFCC [B, 20, 13]."""
+        """Compute features of audio.
+
+        Args:
+            cepstra: MFCC [B, 20, 13].
+
+        Returns:
+            Features [B, 1024].
+        """
         features: Tensor = self.netfcaud(
             self.netcnnaud(cepstra.transpose(1, 2)[:, None]).flatten(1)
         )
@@ -136,17 +170,24 @@ class SyncNet(nn.Module):
 
 
 def load_syncnet() -> SyncNet | None:
-    """The user's SyncNet; None if `syncnet_unavailable_reason` gives a reason. Raises TalkheadError."""
+    """Load SyncNet from the path in the environment.
+
+    Returns:
+        The network; None if `syncnet_unavailable_reason` gives a reason.
+
+    Raises:
+        TalkheadError: The file is missing, cannot be read or has other contents.
+    """
     path = syncnet_path()
     return None if path is None else SyncNet.load(path)
 
 
-def _heard(n_in: int, n_out: int, kernel: tuple[int, int], padding: int) -> list[nn.Module]:
+def _audio_layer(n_in: int, n_out: int, kernel: tuple[int, int], padding: int) -> list[nn.Module]:
     layer = nn.Conv2d(n_in, n_out, kernel, padding=padding)
     return [layer, nn.BatchNorm2d(n_out), nn.ReLU()]
 
 
-def _seen(
+def _lip_layer(
     n_in: int, n_out: int, kernel: tuple[int, int, int], stride: int, padding: int
 ) -> list[nn.Module]:
     layer = nn.Conv3d(n_in, n_out, kernel, (1, stride, stride), (0, padding, padding))
@@ -158,7 +199,7 @@ def _head() -> nn.Sequential:
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name, without the counters that old checkpoints lack."""
+    """List the shape of each tensor [...] by name, without the counters that old checkpoints lack."""
     return {
         name: tuple(getattr(value, "shape", ()))
         for name, value in state.items()
@@ -169,25 +210,65 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 # ------------------------------------------------------------------------------ protocol
 
 
-def syncnet_metrics(
-    net: SyncNet, frames: Iterable[UInt8], landmarks: Points, seen: Bool, waveform: Float32
-) -> SyncNetMetrics:
-    """LSE-D, LSE-C and the offset of a video at 25 frames a second, whatever its length in memory.
+@dataclass(frozen=True)
+class LagDistances:
+    """SyncNet's mean feature distance at each lag: the input of SyncNet's measures.
 
-    frames: [H, W, 3] RGB, one after the other. landmarks: [F, 478, 2 or 3] pixels. seen: [F] bool,
-    frames with a face; boxes of the others are interpolated. waveform: [n_samples] at 16 kHz.
-    LSE-D is the smallest, over lags, mean distance of features; LSE-C by how much the median lag's
-    lies above it. offset_frames: how late the sound is (the public script gives it the other
-    sign). Raises TalkheadError where no face is seen or the video is too short, ValueError when
-    frames end before landmarks.
+    Attributes:
+        means: Mean distance of each lag from -MAX_LAG to MAX_LAG, [MIN_WINDOWS].
+    """
+
+    means: Float64
+
+
+@SYNCNET_MEASURES.measure("lse_c", label="LSE-C", better="more")
+def _lse_c(distances: LagDistances) -> float:
+    """Confidence of SyncNet; ignores silence: never use it alone."""
+    return float(np.median(distances.means)) - float(distances.means.min())
+
+
+@SYNCNET_MEASURES.measure("lse_d", label="LSE-D", better="less")
+def _lse_d(distances: LagDistances) -> float:
+    """Distance of SyncNet."""
+    return float(distances.means.min())
+
+
+@SYNCNET_MEASURES.measure("offset_frames", label="SyncNet offset", unit="frames", digits=0)
+def _offset_frames(distances: LagDistances) -> int:
+    """Delay of the audio as estimated by SyncNet."""
+    return int(distances.means.argmin()) - MAX_LAG
+
+
+def syncnet_metrics(
+    net: SyncNet, frames: Iterable[UInt8], landmarks: Points, tracked: Bool, waveform: Float32
+) -> Results:
+    """Compute LSE-D, LSE-C and the offset of a video at 25 frames per second.
+
+    LSE-D is the smallest, over lags, mean distance of features; LSE-C is the median lag's distance
+    minus that. The offset is given as how late the audio is (the public script prints the opposite
+    sign). Memory does not grow with the length.
+
+    Args:
+        net: The network.
+        frames: Images [H, W, 3], RGB.
+        landmarks: Landmarks [F, 478, 2 or 3], pixels.
+        tracked: Mask [F] of the frames with a face; boxes of the others are interpolated.
+        waveform: Samples [n_samples], 16 kHz.
+
+    Returns:
+        Value by name.
+
+    Raises:
+        TalkheadError: There is no face, or the video is too short.
+        ValueError: There are fewer frames than landmarks.
     """
     n = min(len(landmarks), len(waveform) * FRAME_RATE // SAMPLE_RATE) - WINDOW
-    if n < MIN_WINDOWS or not seen.any():
+    if n < MIN_WINDOWS or not tracked.any():
         raise TalkheadError(
             f"SyncNet scores need {MIN_FRAMES} frames with sound and a face; here are "
-            f"{max(0, n + WINDOW)}, {seen.sum()} of them with a face. Give a longer take"
+            f"{max(0, n + WINDOW)}, {tracked.sum()} of them with a face. Use a longer video"
         )
-    squares = face_squares(landmarks, seen)
+    squares = face_squares(landmarks, tracked)
     crops = (face_crop(image, square) for image, square in zip(frames, squares, strict=False))
     cepstra = torch.from_numpy(mfcc(waveform))
     total = torch.zeros(MIN_WINDOWS, dtype=torch.float64)
@@ -201,14 +282,11 @@ def syncnet_metrics(
             near = sound.unfold(0, MIN_WINDOWS, 1).transpose(1, 2)
             total += F.pairwise_distance(lips[:, None], near).sum(0)
             done += len(lips)
-    means = (total / n).numpy()
-    best = int(means.argmin())
-    distance = float(means[best])
-    return SyncNetMetrics(float(np.median(means)) - distance, distance, best - MAX_LAG)
+    return SYNCNET_MEASURES.compute(LagDistances((total / n).numpy()))
 
 
 def _lip_features(net: SyncNet, crops: Iterator[UInt8], n: int) -> Iterator[Tensor]:
-    """Features [m, 1024] of n windows, a few at a time."""
+    """Yield features [m, 1024] of n windows, a few at a time."""
     held, done = list(islice(crops, WINDOW - 1)), 0
     while done < n:
         held += islice(crops, min(BATCH, n - done))
@@ -220,34 +298,50 @@ def _lip_features(net: SyncNet, crops: Iterator[UInt8], n: int) -> Iterator[Tens
 
 
 def _sound_features(net: SyncNet, cepstra: Tensor, windows: range, n: int) -> Tensor:
-    """Features [len(windows), 1024] of what is heard in windows; zeros, as in the public script, of
-    those that are none of the n."""
+    """Compute audio features [len(windows), 1024].
+
+    They are zeros outside the n windows, as in the public script.
+    """
     known = range(max(0, windows.start), min(n, windows.stop))
     if not len(known):
         return torch.zeros(len(windows), 1024)
-    heard = torch.stack([cepstra[STEPS * i : STEPS * (i + WINDOW)] for i in known])
+    inputs = torch.stack([cepstra[STEPS * i : STEPS * (i + WINDOW)] for i in known])
     before, after = known.start - windows.start, windows.stop - known.stop
-    return F.pad(net.sound(heard), (0, 0, before, after))
+    return F.pad(net.sound(inputs), (0, 0, before, after))
 
 
-def face_squares(landmarks: Points, seen: Bool) -> Float64:
-    """Centre x, y and half side, [F, 3] pixels, of a square about the face in each frame.
+def face_squares(landmarks: Points, tracked: Bool) -> Float64:
+    """Compute a square around the face in each frame, in place of a detector's box.
 
-    A stand-in for a detector's box: the bounding box of the 468 surface points, which also reaches
-    from hairline to chin and from ear to ear, made square by its longer side. Frames that are not
-    seen take what lies between their neighbours; then a running median over SMOOTHING frames.
+    It is the bounding box of the 468 surface points, which also reaches from hairline to chin and
+    from ear to ear, made square by its longer side. Frames without a face are interpolated; then a
+    running median is taken over SMOOTHING frames.
+
+    Args:
+        landmarks: Landmarks [F, 478, 2 or 3], pixels.
+        tracked: Mask [F] of the frames with a face.
+
+    Returns:
+        Center x, y and half side, [F, 3] pixels.
     """
     surface = landmarks[:, :N_SURFACE, :2].astype(np.float64)
     low, high = surface.min(1), surface.max(1)
     raw = np.column_stack([(low + high) / 2, (high - low).max(1) / 2])
-    known, frames = np.flatnonzero(seen), np.arange(len(seen))
+    known, frames = np.flatnonzero(tracked), np.arange(len(tracked))
     whole = np.column_stack([np.interp(frames, known, column[known]) for column in raw.T])
     return np.asarray(median_filter(whole, size=(SMOOTHING, 1), mode="nearest"))
 
 
 def face_crop(image: UInt8, square: Float64) -> UInt8:
-    """What SyncNet sees of a frame, [CROP, CROP, 3] BGR: the square with its margins, grey beyond the
-    image. square: centre x, y and half side, see face_squares."""
+    """Crop SyncNet's input from a frame: the square with its margins, gray outside the image.
+
+    Args:
+        image: Image [H, W, 3], RGB.
+        square: Center x, y and half side, [3], from `face_squares`.
+
+    Returns:
+        Crop [CROP, CROP, 3], BGR.
+    """
     x, y, half = square
     reach = half * (1 + MARGIN)
     left, top = round(x - reach), round(y - half)
@@ -267,12 +361,18 @@ _PREEMPHASIS, _LIFTER = 0.97, 22
 
 
 def mfcc(waveform: Float32) -> Float32:
-    """Mel-frequency cepstra [n, 13] of a waveform at 16 kHz, 100 a second, as SyncNet learned them.
+    """Compute mel-frequency cepstra in the convention that SyncNet was trained with.
 
     The defaults of python_speech_features 0.6, on 16-bit samples: pre-emphasis of 0.97, windows of
     25 ms without a taper that begin at i * 10 ms, 26 triangles on HTK's mel scale whose corners are
-    whole bins, logarithm, DCT-II, lifter of 22; value 0 is the log energy. The last windows
-    reach into zeros beyond the end.
+    whole bins, logarithm, DCT-II, lifter of 22; value 0 is the log energy. The last windows are padded
+    with zeros.
+
+    Args:
+        waveform: Samples [n_samples] in [-1, 1], 16 kHz.
+
+    Returns:
+        Cepstra [n, 13], 100 per second.
     """
     samples = np.clip(np.rint(waveform.astype(np.float64) * 32768), -32768, 32767)
     samples[1:] -= _PREEMPHASIS * samples[:-1].copy()
@@ -291,16 +391,17 @@ def mfcc(waveform: Float32) -> Float32:
 
 
 def _positive(powers: Float64) -> Float64:
+    """Replace zeros in an array of any shape by the smallest step above 1."""
     return np.where(powers == 0, np.finfo(np.float64).eps, powers)
 
 
 @lru_cache(maxsize=1)
 def _triangles() -> Float64:
-    """Filters [26, 257] from 0 Hz to 8 kHz."""
+    """Compute the mel filters [26, 257] from 0 Hz to 8 kHz."""
     mels = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), N_FILTERS + 2)
     hertz = 700 * (10 ** (mels / 2595) - 1)
     corners = np.floor((N_FFT + 1) * hertz / SAMPLE_RATE)
-    low, centre, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    low, center, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     bins = np.arange(N_FFT // 2 + 1)
-    sides = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    sides = np.minimum((bins - low) / (center - low), (high - bins) / (high - center))
     return np.asarray(sides.clip(0))

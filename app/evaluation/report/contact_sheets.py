@@ -1,4 +1,4 @@
-"""Contact sheets: rows of labelled frames in one PNG, to be looked at."""
+"""Contact sheets: rows of labeled frames in one PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from talkhead.storage import write_bytes
 from talkhead.types import UInt8
 
 TITLE_HEIGHT, LABEL_WIDTH, GAP = 40, 130, 4
-"""Pixels: of the bar above, of the column at the left, between images."""
+"""Pixels of the bar at the top, of the column at the left, and between images."""
 PAPER, INK = 24, 235
 MOUTH_ZOOM = 3
 DIFFERENCE_GAIN = 4
@@ -26,11 +26,19 @@ def contact_sheet(
     title: str,
     cell_height: int | None = None,
 ) -> None:
-    """Write a PNG with one labelled row of images [h, w, 3] uint8 RGB under another.
+    """Write labeled rows of images as one PNG of the size that `sheet_size` gives.
 
-    All cells are as large as the largest image; smaller ones lie at their upper left. cell_height
-    scales higher images down to it. The size is that of sheet_size.
-    Raises ValueError without an image, TalkheadError when the file can't be written.
+    All cells are as large as the largest image; smaller ones are placed at their upper left.
+
+    Args:
+        rows: Label and images [h, w, 3] of each row, uint8 RGB.
+        path: The PNG to write.
+        title: Heading.
+        cell_height: Images higher than this are scaled down to it; None for no limit.
+
+    Raises:
+        ValueError: There is no image.
+        TalkheadError: The file cannot be written.
     """
     fitted = [
         (label, [scaled_down(image, cell_height) for image in images]) for label, images in rows
@@ -55,10 +63,18 @@ def mouth_sheet(
     path: Path,
     title: str,
 ) -> None:
-    """Write a contact sheet of mouths, three times as large: real, rendered, and four times their
-    absolute difference (black: none). boxes: the part of each pair of images to show.
+    """Write a contact sheet of enlarged mouths: real, rendered, and their amplified difference.
 
-    Raises ValueError without an image, TalkheadError when the file can't be written.
+    Args:
+        real: Real images [H, W, 3].
+        rendered: Rendered images [H, W, 3].
+        boxes: The part of each pair to show.
+        path: The PNG to write.
+        title: Heading.
+
+    Raises:
+        ValueError: There is no image.
+        TalkheadError: The file cannot be written.
     """
     mouths, ours, differences = [], [], []
     for true, own, box in zip(real, rendered, boxes, strict=True):
@@ -72,24 +88,58 @@ def mouth_sheet(
 
 
 def difference(real: UInt8, made: UInt8) -> UInt8:
-    """DIFFERENCE_GAIN times the absolute difference of two images, black where they are alike."""
+    """Compute DIFFERENCE_GAIN times the absolute difference of two images.
+
+    Args:
+        real: Image [H, W, 3].
+        made: Image [H, W, 3].
+
+    Returns:
+        Difference [H, W, 3], black where the images are equal.
+    """
     gap = np.abs(real.astype(np.int16) - made)
     return np.minimum(gap * DIFFERENCE_GAIN, 255).astype(np.uint8)
 
 
 def sheet_size(n_rows: int, n_columns: int, height: int, width: int) -> tuple[int, int]:
-    """Height and width of a sheet of cells of a height and width."""
+    """Compute the size of a contact sheet.
+
+    Args:
+        n_rows: Number of rows.
+        n_columns: Number of columns.
+        height: Height of a cell in pixels.
+        width: Width of a cell in pixels.
+
+    Returns:
+        Height and width of the sheet in pixels.
+    """
     return TITLE_HEIGHT + n_rows * (height + GAP), LABEL_WIDTH + n_columns * (width + GAP)
 
 
 def spread(n_frames: int, n_columns: int) -> list[int]:
-    """Up to n_columns positions evenly over n_frames, in the middle of equal parts."""
+    """Choose positions evenly over some frames, in the middle of equal parts.
+
+    Args:
+        n_frames: Number of frames.
+        n_columns: Largest number of positions.
+
+    Returns:
+        The positions, rising.
+    """
     count = min(n_frames, n_columns)
     return [int((i + 0.5) * n_frames / count) for i in range(count)]
 
 
 def scaled_down(image: UInt8, cell_height: int | None) -> UInt8:
-    """The image, made smaller where it is higher than cell_height."""
+    """Scale an image down to a height.
+
+    Args:
+        image: Image [h, w, 3].
+        cell_height: Largest height; None for no limit.
+
+    Returns:
+        Image [h, w, 3]; a smaller one unchanged.
+    """
     if cell_height is None or image.shape[0] <= cell_height:
         return image
     width = max(1, round(image.shape[1] * cell_height / image.shape[0]))
@@ -97,30 +147,34 @@ def scaled_down(image: UInt8, cell_height: int | None) -> UInt8:
 
 
 def _enlarge(image: UInt8) -> UInt8:
+    """Scale an image [h, w, 3] up by MOUTH_ZOOM."""
     size = (image.shape[1] * MOUTH_ZOOM, image.shape[0] * MOUTH_ZOOM)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC))
 
 
 def _cell(images: Sequence[UInt8]) -> tuple[int, int]:
+    """Compute the largest height and width of images [h, w, 3]."""
     if not images:
         raise ValueError("a sheet needs at least one image")
     return max(i.shape[0] for i in images), max(i.shape[1] for i in images)
 
 
 def _write_label(sheet: UInt8, label: str, top: int) -> None:
+    """Write one word per line into a sheet [H, W, 3]."""
     for i, word in enumerate(label.split()):
         _write_text(sheet, word, (10, top + 24 * i), 0.6)
 
 
 def _write_text(sheet: UInt8, text: str, place: tuple[int, int], scale: float) -> None:
-    """OpenCV's font has ASCII only; other letters show as question marks."""
+    """Write text into a sheet [H, W, 3]; OpenCV's font is ASCII: other letters become "?"."""
     plain = text.encode("ascii", "replace").decode()
     ink = (INK, INK, INK)
     cv2.putText(sheet, plain, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
 
 
 def _write_png(path: Path, image: UInt8) -> None:
+    """Write an image [H, W, 3] atomically."""
     whole, data = cv2.imencode(".png", image[..., ::-1])
     if not whole:
-        raise TalkheadError(f"{path}: the sheet of {image.shape} could not be made into a PNG")
+        raise TalkheadError(f"{path}: an image of {image.shape} cannot be encoded as PNG")
     write_bytes(path, data.tobytes())

@@ -1,7 +1,7 @@
-"""Plots as inline SVG whose colours are the page's: classes and variables, no fixed colours.
+"""Plots as inline SVG in the colors of the page: CSS classes and variables, no fixed colors.
 
-Hand-made, since a page that is light or dark, printed or on a phone, wants lines that follow its
-style sheet, and since the same figures must make the same bytes.
+Written by hand, because a page that is light or dark, printed or on a phone, needs lines that follow
+its style sheet, and because equal results must give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ from talkhead.face import OUTER_LIPS
 from talkhead.types import FRAME_RATE
 
 ROW_S = 15.0
-"""Seconds in one row of a plot over time: more can't be told apart on a page's width."""
+"""Seconds in one row of a plot over time: more cannot be distinguished on a page's width."""
 MAX_ROWS = 8
 ROW_WIDTH, ROW_HEIGHT = 1080, 150
 SCORE_WIDTH, SCORE_HEIGHT = 340, 180
 LEFT, RIGHT, TOP, BOTTOM = 38, 14, 8, 22
-"""Pixels around the plotted area, for the numbers."""
+"""Pixels around the plotted area, for axis labels."""
 N_LIP_POINTS = 40
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line: values y [n] at rising x [n], NaN where there is none. style: its CSS classes."""
+    """A line of a plot.
+
+    Attributes:
+        label: Its name.
+        style: CSS classes.
+        x: Positions [n], rising.
+        y: Values [n]; NaN where there is none.
+    """
 
     label: str
     style: str
@@ -37,13 +44,18 @@ class Curve:
 
     @property
     def known(self) -> bool:
-        """Whether there is anything to draw."""
+        """True if there is anything to draw."""
         return any(math.isfinite(value) for value in self.y)
 
 
 @dataclass(frozen=True)
 class Level:
-    """A straight line through the whole plot, at a value of x or y, with its CSS classes."""
+    """A straight line through the whole plot.
+
+    Attributes:
+        value: Its position on the x or y axis.
+        style: CSS classes.
+    """
 
     value: float
     style: str
@@ -51,7 +63,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Axes:
-    """From values to pixels of a drawing of a width and height. x, y: ranges, low below high."""
+    """Conversion of values to pixels of a drawing.
+
+    Attributes:
+        x: Lowest and highest x.
+        y: Lowest and highest y.
+        width: Width of the drawing in pixels.
+        height: Height of the drawing in pixels.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -59,20 +78,40 @@ class Axes:
     height: int
 
     def left(self, x: float) -> float:
-        """Pixels from the left of a value of x."""
+        """Convert a value of x.
+
+        Args:
+            x: The value.
+
+        Returns:
+            Pixels from the left.
+        """
         share = (x - self.x[0]) / (self.x[1] - self.x[0])
         return LEFT + share * (self.width - LEFT - RIGHT)
 
     def top(self, y: float) -> float:
-        """Pixels from the top of a value of y."""
+        """Convert a value of y.
+
+        Args:
+            y: The value.
+
+        Returns:
+            Pixels from the top.
+        """
         share = (y - self.y[0]) / (self.y[1] - self.y[0])
         return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
 
 
 def time_rows(curves: Sequence[Curve], silent: Sequence[bool] = (), about: str = "") -> list[str]:
-    """SVGs of curves over seconds, ROW_S each, at most MAX_ROWS; y from 0, alike in all rows.
+    """Plot curves over time in rows of ROW_S, at most MAX_ROWS, with one range of y from 0.
 
-    silent: one a frame, shaded where true. Empty where no curve has a value.
+    Args:
+        curves: Curves over seconds.
+        silent: Flag of each frame, [F]; shaded where true.
+        about: Description for screen readers.
+
+    Returns:
+        One SVG per row; none if no curve has a value.
     """
     curves = [curve for curve in curves if curve.known]
     if not curves:
@@ -98,10 +137,17 @@ def score_plot(
     beside: Sequence[Curve] = (),
     about: str = "",
 ) -> str:
-    """One SVG of curves over lags, with lines across at values of y and down at values of x.
+    """Plot curves over lags.
 
-    beside: curves of other plots that this one is compared with, which want the same range of y.
-    Empty where no curve has a value.
+    Args:
+        curves: Curves over milliseconds.
+        across: Horizontal lines.
+        down: Vertical lines.
+        beside: Curves of other plots that this one is compared with, for a common range of y.
+        about: Description for screen readers.
+
+    Returns:
+        One SVG; "" if no curve has a value.
     """
     curves = [curve for curve in curves if curve.known]
     if not curves:
@@ -118,8 +164,17 @@ def score_plot(
 def lip_drawing(
     real: Sequence[Sequence[float]], made: Sequence[Sequence[float]], reach: float, style: str
 ) -> str:
-    """An SVG of two lip shapes [40][2] (face.LIPS, y down) over one another: the real filled, the
-    made in outline, in a box of 2 reach by reach. Empty where a shape is not known."""
+    """Draw two lip shapes over each other: the real one filled, the made one in outline.
+
+    Args:
+        real: Points [40][2] in the order of `face.LIPS`, y down.
+        made: Points [40][2].
+        reach: Half the width of the drawing, in the points' unit.
+        style: CSS classes of the made lips.
+
+    Returns:
+        One SVG; "" if a shape is unknown.
+    """
     if not (_is_shape(real) and _is_shape(made)) or not reach > 0:
         return ""
     shapes = "".join(
@@ -130,14 +185,30 @@ def lip_drawing(
 
 
 def reach_of(shapes: Sequence[Sequence[Sequence[float]]]) -> float:
-    """How far the points of shapes [40][2] go from their middle, half the width of a drawing."""
+    """Compute half the width of a drawing that all shapes fit into.
+
+    Args:
+        shapes: Lips [40][2] each, centered.
+
+    Returns:
+        Half the width; 0 without a known shape.
+    """
     known = [np.abs(shape).max(0) for shape in shapes if _is_shape(shape)]
     return float(max((max(x, 2 * y) for x, y in known), default=0.0)) * 1.06
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers from low to high, at most `most` and one more: steps of 1, 2 or 5."""
-    rough = (high - low) / most
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Choose round numbers for an axis, in steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low: Lowest value.
+        high: Highest value.
+        count: Desired number of intervals; there are not more.
+
+    Returns:
+        The numbers from low to high.
+    """
+    rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -181,7 +252,7 @@ def _plot(
 
 
 def _path(curve: Curve, axes: Axes) -> str:
-    """SVG path data of the part of a curve inside the axes; a lone point becomes a dot."""
+    """Make SVG path data of the part of a curve inside the axes; an isolated point becomes a dot."""
     low, high = axes.x
     steps, pen_down = [], False
     for x, y in zip(curve.x, curve.y, strict=True):
@@ -195,7 +266,7 @@ def _path(curve: Curve, axes: Axes) -> str:
 
 
 def _range(curves: Sequence[Curve], more: Sequence[float] = ()) -> tuple[float, float]:
-    """Range of all known values, with a little room."""
+    """Compute the range of all known values, with a small margin."""
     known = [y for curve in curves for y in curve.y if math.isfinite(y)]
     known += [value for value in more if math.isfinite(value)]
     low, high = min(known), max(known)
@@ -204,13 +275,14 @@ def _range(curves: Sequence[Curve], more: Sequence[float] = ()) -> tuple[float, 
 
 
 def _runs(silent: Sequence[bool]) -> Iterator[tuple[float, float]]:
-    """Start and end in seconds of the runs of true frames."""
+    """Yield start and end in seconds of the runs of true frames."""
     edges = np.flatnonzero(np.diff(np.pad(np.asarray(silent, dtype=np.int8), 1)))
     for start, end in edges.reshape(-1, 2):
         yield (start - 0.5) / FRAME_RATE, (end - 0.5) / FRAME_RATE
 
 
 def _is_shape(points: Sequence[Sequence[float]]) -> bool:
+    """True if the points are known: finite and of shape [40][2]."""
     return np.shape(points) == (N_LIP_POINTS, 2) and bool(np.isfinite(points).all())
 
 

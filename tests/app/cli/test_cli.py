@@ -253,10 +253,9 @@ def test_evaluate_passes_everything_on(
         "audio": Path("a.wav"),
         "video": Path("v.mp4"),
         "report": Path("out"),
-        "renderer": "warp",
         "device": "cpu",
         "home": Path("h"),
-        "options": EvaluateOptions("What was said.", "fr", 30.0),
+        "options": EvaluateOptions("What was said.", "fr", 30.0, "warp"),
     }
 
 

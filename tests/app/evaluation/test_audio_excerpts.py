@@ -1,4 +1,4 @@
-"""What is heard of a stretch, and parts of it."""
+"""Analysis of audio: silence, phones, and parts of a clip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from paths import LINE
 
-from talkhead.app.evaluation import audio as sound
+from talkhead.app.evaluation import audio as audio_module
 from talkhead.app.evaluation.audio import analyze_audio, excerpt
 from talkhead.app.evaluation.measures.sync_model import MAX_LAG
 from talkhead.app.evaluation.variant import AudioContext
@@ -28,47 +28,47 @@ def speech() -> Float32:
 
 
 @pytest.fixture
-def no_recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sound, "phones_unavailable_reason", lambda: "not installed")
+def no_recognizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_module, "phones_unavailable_reason", lambda: "not installed")
 
 
-def test_nobody_speaks() -> None:
-    heard = analyze_audio(np.zeros(N * HOP, np.float32), N, name="mute.mp4")
-    assert heard.sound is None and heard.left_out == (
-        "mute.mp4: phonemes and sync: no speech is heard",
+def test_silence_has_no_audio_context() -> None:
+    analysis = analyze_audio(np.zeros(N * HOP, np.float32), N, name="mute.mp4")
+    assert analysis.audio is None and analysis.left_out == (
+        "mute.mp4: phonemes and sync: no speech was detected",
     )
-    assert analyze_audio(np.zeros(0, np.float32), N).sound is None
+    assert analyze_audio(np.zeros(0, np.float32), N).audio is None
 
 
-@pytest.mark.usefixtures("no_recogniser")
-def test_without_a_recogniser_pase_hears_the_phones() -> None:
-    heard = analyze_audio(speech(), N)
-    assert heard.sound is not None and heard.sound.phones
-    assert heard.sound.phones[0].start_s == 0.0
-    assert heard.sound.phones[-1].end_s == pytest.approx(N / 25)
-    assert heard.left_out[0].startswith("phonemes: not installed. They are those that PASE hears")
-    assert len(heard.sound.silent) == N and len(heard.sound.waveform) == N * HOP
+@pytest.mark.usefixtures("no_recognizer")
+def test_without_pocketsphinx_pase_recognizes_the_phones() -> None:
+    analysis = analyze_audio(speech(), N)
+    assert analysis.audio is not None and analysis.audio.phones
+    assert analysis.audio.phones[0].start_s == 0.0
+    assert analysis.audio.phones[-1].end_s == pytest.approx(N / 25)
+    assert analysis.left_out[0].startswith("phonemes: not installed. They are recognized by PASE")
+    assert len(analysis.audio.silent) == N and len(analysis.audio.waveform) == N * HOP
 
 
-def test_so_it_does_in_other_languages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sound, "phones_unavailable_reason", lambda: "")
-    heard = analyze_audio(speech(), N, language="fr")
-    assert heard.sound is not None and heard.sound.phones
-    assert "'fr'" in heard.left_out[0] and "PASE" in heard.left_out[0]
+def test_pase_recognizes_the_phones_of_other_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_module, "phones_unavailable_reason", lambda: "")
+    analysis = analyze_audio(speech(), N, language="fr")
+    assert analysis.audio is not None and analysis.audio.phones
+    assert "'fr'" in analysis.left_out[0] and "PASE" in analysis.left_out[0]
     quick = analyze_audio(speech(), N, phones=False)
-    assert quick.sound is not None and quick.left_out == ()
+    assert quick.audio is not None and quick.left_out == ()
 
 
 def test_phones_are_decoded_or_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sound, "phones_unavailable_reason", lambda: "")
-    monkeypatch.setattr(sound, "decode_phones", lambda waveform: [Phone("P", 0, 1)])
-    monkeypatch.setattr(sound, "align_phones", lambda waveform, text: [Phone(text, 0, 1)])
-    plain, said = analyze_audio(speech(), N).sound, analyze_audio(speech(), N, text="B").sound
-    assert plain is not None and plain.phones == [Phone("P", 0, 1)]
-    assert said is not None and said.phones == [Phone("B", 0, 1)]
+    monkeypatch.setattr(audio_module, "phones_unavailable_reason", lambda: "")
+    monkeypatch.setattr(audio_module, "decode_phones", lambda waveform: [Phone("P", 0, 1)])
+    monkeypatch.setattr(audio_module, "align_phones", lambda waveform, text: [Phone(text, 0, 1)])
+    decoded, aligned = analyze_audio(speech(), N).audio, analyze_audio(speech(), N, text="B").audio
+    assert decoded is not None and decoded.phones == [Phone("P", 0, 1)]
+    assert aligned is not None and aligned.phones == [Phone("B", 0, 1)]
 
 
-def test_a_part_has_its_own_times_and_sound_around_it() -> None:
+def test_an_excerpt_has_its_own_times_and_context() -> None:
     waveform = np.repeat(np.arange(N, dtype=np.float32), HOP)
     phones = [Phone("P", 0.9, 1.1), Phone("AA", 1.2, 1.36), Phone("B", 2.3, 2.5)]
     whole = AudioContext(waveform, np.arange(N) % 2 == 0, phones)

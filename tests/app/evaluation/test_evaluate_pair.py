@@ -1,4 +1,4 @@
-"""Two videos against each other: what is aligned, what is refused, and a known difference found."""
+"""Two videos against each other: alignment, refusals, and a known difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from talkhead import media
 from talkhead.app.evaluate import EvaluateResult, evaluate_pair
 from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
 from talkhead.app.evaluation.evaluate_pair import align
-from talkhead.app.evaluation.results import FLOOR, MADE, MEAN, REAL, WRONG, Variant
+from talkhead.app.evaluation.results import FLOOR, MADE, MEAN, MISMATCHED, REAL, Variant
 from talkhead.errors import FootageError, MediaError
 from talkhead.types import UInt8
 
@@ -59,20 +59,20 @@ def real(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(folder: Path, real: Path) -> EvaluateResult:
-    """The late video, judged; phonemes left out."""
+def evaluated(folder: Path, real: Path) -> EvaluateResult:
+    """The late video, evaluated without phonemes."""
     path = folder / "late.mp4"
     media.write_video(path, late(), audio_path=real)
     options = EvaluateOptions(language="xx")
     return evaluate_pair(real, path, report=folder / "report", options=options)
 
 
-def take(result: EvaluateResult, name: str) -> Variant:
-    return next(take for take in result.report.takes if take.name == name)
+def variant(result: EvaluateResult, name: str) -> Variant:
+    return next(one for one in result.report.variants if one.name == name)
 
 
-def test_lateness_is_found_and_nothing_else(judged: EvaluateResult) -> None:
-    made = take(judged, MADE).lips
+def test_lateness_is_found_and_nothing_else(evaluated: EvaluateResult) -> None:
+    made = variant(evaluated, MADE).lips
     assert made is not None and made.n_lost == 0
     assert made.aperture_lag_ms == pytest.approx(LATE * 40, abs=8)
     assert made.aperture_spread == pytest.approx(1.0, abs=0.1)
@@ -80,32 +80,32 @@ def test_lateness_is_found_and_nothing_else(judged: EvaluateResult) -> None:
 
 
 def test_the_floor_lies_under_what_was_made_and_that_under_a_wrong_sentence(
-    judged: EvaluateResult,
+    evaluated: EvaluateResult,
 ) -> None:
     def distance(name: str) -> float:
-        lips = take(judged, name).lips
+        lips = variant(evaluated, name).lips
         assert lips is not None
         return lips.lmd_px.mean
 
     assert distance(REAL) == 0.0
     assert distance(FLOOR) < 0.5 * distance(MADE)
-    assert distance(MADE) < distance(WRONG)
+    assert distance(MADE) < distance(MISMATCHED)
     assert 0 < distance(MEAN) < 2 * distance(MADE)
-    by_measure = {ranking.measure: ranking.holds for ranking in judged.report.rankings}
+    by_measure = {one.measure: one.holds for one in evaluated.report.validity}
     assert by_measure["LMD"] is True
 
 
-def test_what_could_not_be_measured_is_said(judged: EvaluateResult) -> None:
-    left_out = " ".join(judged.report.left_out)
+def test_what_could_not_be_measured_is_said(evaluated: EvaluateResult) -> None:
+    left_out = " ".join(evaluated.report.left_out)
     assert "LPIPS" in left_out and "English" in left_out
-    found = take(judged, MADE).phonemes  # by PASE, and too few to count
+    found = variant(evaluated, MADE).phonemes  # by PASE, and too few to count
     assert found is None or found.closure_rate is None
 
 
-def test_the_report_is_one_file_with_a_video(judged: EvaluateResult) -> None:
-    page = judged.report_path.read_text()
+def test_the_report_is_one_file_with_a_video(evaluated: EvaluateResult) -> None:
+    page = evaluated.report_path.read_text()
     assert "data:video/mp4;base64," in page and "late.mp4" in page
-    assert judged.report_path.with_name("report.json").is_file()
+    assert evaluated.report_path.with_name("report.json").is_file()
 
 
 def test_size_length_and_frame_rate_are_aligned_and_said(folder: Path, real: Path) -> None:
@@ -113,9 +113,9 @@ def test_size_length_and_frame_rate_are_aligned_and_said(folder: Path, real: Pat
     media.write_video(small, islice(person(size=192), 80))
     pair = align(real, small, 1000)
     assert pair.n_frames == 80
-    words = " ".join(pair.words)
+    words = " ".join(pair.warnings)
     assert "3.20 s" in words and "192x192" in words
-    assert align(real, real, 60).n_frames == 60 and align(real, real, 60).words == ()
+    assert align(real, real, 60).n_frames == 60 and align(real, real, 60).warnings == ()
 
 
 def test_what_does_not_match_is_refused(folder: Path, real: Path) -> None:
@@ -144,14 +144,14 @@ def test_silence_leaves_out_what_needs_speech(folder: Path, real: Path) -> None:
     media.write_video(mute, islice(person(), 60))
     options = EvaluateOptions(seconds=2.4)
     result = evaluate_pair(mute, mute, report=folder / "mute-report", options=options)
-    made = take(result, MADE)
+    made = variant(result, MADE)
     assert made.sync is None and made.phonemes is None and result.report.offset is None
     assert made.lips is not None and made.lips.silence_leak is None
     assert any("no sound" in line for line in result.report.left_out)
 
 
 def test_a_beginning_without_a_face_moves_nothing(folder: Path, real: Path) -> None:
-    """A second of grey before both: the lips are still judged by their own sound."""
+    """A second of grey before both: the lips are still evaluated by their own sound."""
     from scipy.io import wavfile
 
     waveform = media.read_audio(real)
@@ -161,7 +161,7 @@ def test_a_beginning_without_a_face_moves_nothing(folder: Path, real: Path) -> N
     media.write_video(path, [*gray(25, (384, 384)), *person()], audio_path=folder / "later.wav")
     options = EvaluateOptions(language="xx")
     plain, later = (
-        take(evaluate_pair(one, one, report=folder / "r", options=options), REAL)
+        variant(evaluate_pair(one, one, report=folder / "r", options=options), REAL)
         for one in (real, path)
     )
     assert plain.lips is not None and later.lips is not None
@@ -175,7 +175,7 @@ def test_a_made_video_without_sound_is_not_called_in_sync(folder: Path, real: Pa
     media.write_video(path, person())
     options = EvaluateOptions(language="xx", seconds=3)
     result = evaluate_pair(real, path, report=folder / "soundless", options=options)
-    sync = take(result, MADE).sync
+    sync = variant(result, MADE).sync
     assert sync is None or (sync.offset_ms is None and np.isnan(sync.confidence))
     assert any(line.startswith("soundless.mp4: ") for line in result.report.left_out)
 

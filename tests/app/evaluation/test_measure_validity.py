@@ -1,4 +1,4 @@
-"""Orders that are known."""
+"""Rankings of known values."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import math
 
 import pytest
 
-from talkhead.app.evaluation.measure_validity import in_order, rankings
-from talkhead.app.evaluation.measures.registry import MEASURES
+from talkhead.app.evaluation.measure_validity import in_order, measure_validity, reference_counts
+from talkhead.app.evaluation.measures.registry import KINDS, quality_measures
 from talkhead.app.evaluation.results import (
     FLOOR,
+    MISMATCHED,
     REAL,
     SPOKEN,
-    WRONG,
-    LipMetrics,
-    PhonemeMetrics,
+    Results,
     Variant,
     VariantKind,
     summarize,
 )
 
-BY_KEY = {measure.key: measure for measure in MEASURES}
+BY_KEY = {measure.key: measure for measure in quality_measures()}
 LMD, SPREAD = BY_KEY["lips.lmd_px.mean"], BY_KEY["lips.aperture_spread"]
-LEAK = BY_KEY["lips.silence_leak"]
+SILENCE = BY_KEY["lips.silence_leak"]
 CORRELATION, OPENING = BY_KEY["lips.aperture_correlation"], BY_KEY["phonemes.opening_ratio"]
 
 
@@ -35,8 +34,8 @@ CORRELATION, OPENING = BY_KEY["lips.aperture_correlation"], BY_KEY["phonemes.ope
         (LMD, (0.2, 1.5, None), None, None),
         (LMD, (0.2, 1.5, 1.5), None, False),
         (LMD, (1.5, 1.5, 1.5), None, None),
-        (LEAK, (0.1, 0.05, 0.6), 0.1, True),
-        (LEAK, (0.1, 0.3, 0.2), 0.1, False),
+        (SILENCE, (0.1, 0.05, 0.6), 0.1, True),
+        (SILENCE, (0.1, 0.3, 0.2), 0.1, False),
         (LMD, (0.2, math.nan, 1.5), None, None),
         (CORRELATION, (0.99, 0.7, 0.1), None, True),
         (CORRELATION, (0.99, 0.1, 0.7), None, False),
@@ -51,34 +50,39 @@ def test_orders(measure, values, real, holds) -> None:  # type: ignore[no-untype
     assert in_order(measure, values, real) is holds
 
 
-def take(name: str, kind: VariantKind, lmd: float, r: float, opening: float) -> Variant:
-    lips = LipMetrics(100, 0, summarize([lmd]), lmd / 100, r, 0.0, 1.0, math.nan, 0.5, 1.0, None, 0)
-    return Variant(name, kind, "", lips=lips, phonemes=PhonemeMetrics(9, 9, opening, 1.0, 0.5))
-
-
-def test_a_report_says_which_measures_rank() -> None:
-    takes = (
-        take(REAL, "real", 0.0, 1.0, 4.0),
-        take(FLOOR, "floor", 0.3, 0.99, 3.9),
-        take(SPOKEN, "made", 1.5, 0.1, 3.0),
-        take(WRONG, "baseline", 2.5, 0.4, 4.4),
+def variant(name: str, kind: VariantKind, lmd: float, r: float, opening: float) -> Variant:
+    lips = Results(
+        lmd_px=summarize([lmd]), lmd_eyes=lmd / 100, aperture_correlation=r, closure_f1=math.nan
     )
-    found = {ranking.measure: ranking for ranking in rankings(takes, SPOKEN)}
+    return Variant(name, kind, "", lips=lips, phonemes=Results(opening_ratio=opening))
+
+
+def test_a_report_shows_which_measures_rank() -> None:
+    variants = (
+        variant(REAL, "real", 0.0, 1.0, 4.0),
+        variant(FLOOR, "floor", 0.3, 0.99, 3.9),
+        variant(SPOKEN, "made", 1.5, 0.1, 3.0),
+        variant(MISMATCHED, "baseline", 2.5, 0.4, 4.4),
+    )
+    found = {one.measure: one for one in measure_validity(variants, SPOKEN)}
     assert found["LMD"].holds is True and found["opening r"].holds is False
-    assert (found["LMD"].floor, found["LMD"].right, found["LMD"].wrong) == (0.3, 1.5, 2.5)
-    assert found["vowels / p b m"].holds is False  # real has 4.0: wrong is nearer
-    assert "closures F1" not in found  # never taken
-    assert rankings(takes[:2], SPOKEN) == ()
+    lmd = found["LMD"]
+    assert (lmd.floor, lmd.matched, lmd.mismatched) == (0.3, 1.5, 2.5)
+    assert found["vowels / p b m"].holds is False  # real has 4.0: mismatched speech is nearer
+    assert "closures F1" not in found  # undefined
+    assert measure_validity(variants[:2], SPOKEN) == ()
 
 
-def test_every_measure_has_a_place_in_a_take() -> None:
-    """A key with a typing error would leave a column empty for ever."""
-    for measure in MEASURES:
-        part, _, rest = measure.key.partition(".")
-        annotation = Variant.__dataclass_fields__[part].type
-        module = __import__("talkhead.app.evaluation.results", fromlist=["figures"])
-        figures = getattr(module, str(annotation).removesuffix(" | None"))
-        field, _, summary = rest.partition(".")
-        assert field in figures.__dataclass_fields__
-        assert summary in ("", "mean", "median", "tail")
-    assert len(BY_KEY) == len(MEASURES)
+def test_counts_of_reference_clips_are_shown_with_the_measures_they_belong_to() -> None:
+    counts = reference_counts()
+    assert counts["lips.lmd_px.mean"] == "4 of 4"
+    assert set(counts) <= set(BY_KEY)
+    variants = (variant(REAL, "real", 0.0, 1.0, 4.0), variant(SPOKEN, "made", 1.5, 0.1, 3.0))
+    found = {one.measure: one for one in measure_validity(variants, SPOKEN)}
+    assert found["LMD"].reference == "4 of 4"
+
+
+def test_every_measure_has_a_place_in_a_variant() -> None:
+    """Without a field of `Variant` a column would stay empty."""
+    assert set(KINDS) <= set(Variant.__dataclass_fields__)
+    assert len(BY_KEY) == len(quality_measures())

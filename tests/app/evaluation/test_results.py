@@ -1,4 +1,4 @@
-"""Figures as JSON, and summaries."""
+"""Results as JSON, and summaries."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import math
 
 import numpy as np
+import pytest
 
-from talkhead.app.evaluation.measures.registry import MEASURES
-from talkhead.app.evaluation.results import Variant, VisemeRow, plain, summarize
+from talkhead.app.evaluation.measures.registry import quality_measures
+from talkhead.app.evaluation.results import Results, Variant, VisemeRow, plain, summarize
 
 
-def test_figures_are_json_whatever_numbers_they_are_made_of() -> None:
+def test_results_are_plain_json() -> None:
     row = VisemeRow("p", np.int64(3), np.float32(0.5), math.nan, math.inf, 0.1, 0.2, [[1.0]], [])
     stored = json.loads(json.dumps(plain(vars(row)), allow_nan=False))
     assert stored["n_frames"] == 3 and stored["real_aperture"] == 0.5
@@ -27,6 +28,14 @@ def test_summaries_put_the_tail_where_it_is_worst() -> None:
     assert math.isnan(summarize([]).mean)
 
 
-def test_what_a_take_does_not_have_is_none() -> None:
-    take = Variant("made", "made", "")
-    assert all(measure.of(take) is None for measure in MEASURES)
+def test_missing_values_are_none() -> None:
+    variant = Variant("made", "made", "")
+    assert all(measure.of(variant) is None for measure in quality_measures())
+
+
+def test_results_can_be_read_as_attributes() -> None:
+    results = Results(lmd_px=summarize([1.0]), n_lost=2)
+    assert results.lmd_px.mean == results["lmd_px"].mean == 1.0 and results.n_lost == 2
+    with pytest.raises(AttributeError, match="no measure is named 'lmd'"):
+        _ = results.lmd
+    assert plain(results) == {"lmd_px": {"mean": 1.0, "median": 1.0, "tail": 1.0}, "n_lost": 2}

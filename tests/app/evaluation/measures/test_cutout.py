@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from talkhead.app.evaluation.measures.cutout import (
+from talkhead.app.evaluation.cutout import (
     COLORS,
     MAX_FRAMES,
     contrasting_color,
     cutout_metrics,
     cutout_rows,
-    strip_shares,
 )
+from talkhead.app.evaluation.measures.cutout import strip_shares
 from talkhead.dataset import IdentityDataset
 from talkhead.types import Float32, Rendering
 

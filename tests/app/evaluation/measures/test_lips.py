@@ -12,12 +12,12 @@ from talkhead.app.evaluation.measures.lips import (
     CLOSED,
     GUARD_FRAMES,
     MIN_SILENT,
-    STANDS_OPEN,
+    OPEN_IN_SILENCE,
     aperture_lag_ms,
     closure_f1,
     closure_f1_at_rate,
     lip_metrics,
-    silence_leak,
+    silence_motion,
 )
 from talkhead.face import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS, lip_aperture
 from talkhead.types import Float32, Float64
@@ -184,7 +184,7 @@ def test_lips_that_never_close_have_no_closures_to_find() -> None:
 
 def leak(apertures: Float64) -> float:
     points = face(apertures)
-    share, n_silent = silence_leak(points, np.arange(len(points)), np.ones(len(points), bool))
+    share, n_silent = silence_motion(points, np.arange(len(points)), np.ones(len(points), bool))
     assert share is not None
     assert n_silent == len(points) - 2 * GUARD_FRAMES
     return share
@@ -210,37 +210,37 @@ def test_a_breath_is_no_movement_and_a_syllable_is() -> None:
 
 def test_babbling_and_gaping_leak() -> None:
     assert leak(0.03 + 0.025 * np.sin(np.arange(100) * 2 * np.pi / 6)) == 1.0
-    assert leak(np.full(100, STANDS_OPEN + 0.01)) == 1.0
+    assert leak(np.full(100, OPEN_IN_SILENCE + 0.01)) == 1.0
 
 
 def test_size_and_head_motion_do_not_count() -> None:
     apertures = np.where(np.arange(120) < 60, 0.05, 0.03 + 0.03 * np.sin(np.arange(120)))
     points, silent = face(apertures), np.ones(120, bool)
-    expected = silence_leak(points, np.arange(120), silent)
+    expected = silence_motion(points, np.arange(120), silent)
     assert expected[0] is not None
     assert 0.3 < expected[0] < 0.7
     for other in (moved(points), face(apertures, size=23.0), face(apertures, size=700.0)):
-        assert silence_leak(other, np.arange(120), silent) == expected
+        assert silence_motion(other, np.arange(120), silent) == expected
 
 
 def test_frames_near_speech_and_near_gaps_do_not_count() -> None:
     apertures = np.where(np.arange(100) < 40, 0.15, 0.01)  # speaks until frame 39, closes at once
     silent = np.arange(100) >= 40
-    share, n_silent = silence_leak(face(apertures), np.arange(100), silent)
+    share, n_silent = silence_motion(face(apertures), np.arange(100), silent)
     assert (share, n_silent) == (0.0, 60 - 2 * GUARD_FRAMES)
     frames = np.arange(100) + np.where(np.arange(100) >= 70, 3, 0)  # three frames lost after 69
-    _, n_whole = silence_leak(face(apertures), frames, silent)
+    _, n_whole = silence_motion(face(apertures), frames, silent)
     assert n_whole == (30 - 2 * GUARD_FRAMES) * 2
 
 
 def test_too_little_silence_has_no_share() -> None:
     n_frames = 2 * GUARD_FRAMES + MIN_SILENT - 1
     points = face(np.full(n_frames, 0.05))
-    assert silence_leak(points, np.arange(n_frames), np.ones(n_frames, bool)) == (
+    assert silence_motion(points, np.arange(n_frames), np.ones(n_frames, bool)) == (
         None,
         MIN_SILENT - 1,
     )
-    assert silence_leak(points[:3], np.arange(3), np.ones(3, bool)) == (None, 0)
+    assert silence_motion(points[:3], np.arange(3), np.ones(3, bool)) == (None, 0)
 
 
 def test_apertures_of_the_made_up_face_are_those_asked_for() -> None:

@@ -57,7 +57,7 @@ def part(clip: Clip, start: int, stop: int) -> Clip:
 
 
 def test_the_sample_person_is_in_sync(judge: SyncModel, person: Clip) -> None:
-    found = judge.judge(*person)
+    found = judge.measure(*person)
     assert found.offset_ms == pytest.approx(0, abs=40)
     assert found.confidence > judging.MIN_CONFIDENCE + 2
     assert found.n_frames == N_FRAMES - 2 * MAX_LAG
@@ -69,8 +69,8 @@ def test_the_sample_person_is_in_sync(judge: SyncModel, person: Clip) -> None:
 @pytest.mark.parametrize("late_ms", [-400, -200, 200, 330])
 def test_a_shift_of_the_sound_is_found(judge: SyncModel, person: Clip, late_ms: int) -> None:
     """Positive is late, to a quarter of a frame."""
-    own = judge.judge(*person).offset_ms
-    shifted = judge.judge(shift_waveform(person.waveform, -late_ms), *person[1:]).offset_ms
+    own = judge.measure(*person).offset_ms
+    shifted = judge.measure(shift_waveform(person.waveform, -late_ms), *person[1:]).offset_ms
     assert own is not None and shifted is not None
     assert shifted - own == pytest.approx(late_ms, abs=10)
 
@@ -78,7 +78,7 @@ def test_a_shift_of_the_sound_is_found(judge: SyncModel, person: Clip, late_ms: 
 @pytest.mark.parametrize("seconds", [4, 7, 10, 13])
 def test_wrong_sound_stands_out_nowhere(judge: SyncModel, person: Clip, seconds: int) -> None:
     wrong = np.roll(person.waveform, seconds * SAMPLE_RATE)
-    found = judge.judge(wrong, *person[1:])
+    found = judge.measure(wrong, *person[1:])
     assert found.offset_ms is None
     assert found.confidence < judging.MIN_CONFIDENCE
 
@@ -86,35 +86,35 @@ def test_wrong_sound_stands_out_nowhere(judge: SyncModel, person: Clip, seconds:
 def test_sound_without_speech_stands_out_nowhere(judge: SyncModel, person: Clip) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, len(person.waveform)).astype(np.float32)
     for waveform in (np.zeros_like(person.waveform), noise):
-        found = judge.judge(waveform, *person[1:])
+        found = judge.measure(waveform, *person[1:])
         assert found.offset_ms is None and np.isfinite(found.scores).all()
 
 
 def test_a_still_face_stands_out_nowhere(judge: SyncModel, person: Clip) -> None:
     still = np.repeat(person.landmarks[:1], N_FRAMES, 0)
-    assert judge.judge(person.waveform, still, person.seen).offset_ms is None
+    assert judge.measure(person.waveform, still, person.seen).offset_ms is None
 
 
 def test_an_offset_beyond_the_range_is_not_found(judge: SyncModel, person: Clip) -> None:
-    found = judge.judge(shift_waveform(person.waveform, 1000), *person[1:])
+    found = judge.measure(shift_waveform(person.waveform, 1000), *person[1:])
     assert found.offset_ms is None
 
 
 def test_judging_again_gives_the_same(judge: SyncModel, person: Clip) -> None:
-    assert judge.judge(*person) == SyncModel.load().judge(*person)
+    assert judge.measure(*person) == SyncModel.load().measure(*person)
 
 
 def test_depth_place_size_and_turn_hardly_matter(judge: SyncModel, person: Clip) -> None:
     """Another camera: turned by 30 degrees, 3 times as large, shifted; without depths."""
-    own = judge.judge(*person)
+    own = judge.measure(*person)
     turn = 3 * np.array([[math.cos(0.5), math.sin(0.5)], [-math.sin(0.5), math.cos(0.5)]])
     moved = (person.landmarks[..., :2] @ turn + [400, -90]).astype(np.float32)
-    found = judge.judge(person.waveform, moved, person.seen)
+    found = judge.measure(person.waveform, moved, person.seen)
     assert found.scores == pytest.approx(own.scores, abs=1e-3)
 
 
 def test_loudness_hardly_matters(judge: SyncModel, person: Clip) -> None:
-    own, loud = judge.judge(*person), judge.judge(3 * person.waveform, *person[1:])
+    own, loud = judge.measure(*person), judge.measure(3 * person.waveform, *person[1:])
     assert loud.confidence == pytest.approx(own.confidence, rel=0.1)
     assert loud.offset_ms == pytest.approx(own.offset_ms, abs=5)
 
@@ -123,15 +123,15 @@ def test_frames_without_a_face_are_left_out(judge: SyncModel, person: Clip) -> N
     seen = person.seen.copy()
     seen[200:260] = seen[300] = seen[305] = False
     spoilt = np.where(seen[:, None, None], person.landmarks, 1e4).astype(np.float32)
-    found = judge.judge(person.waveform, spoilt, seen)
-    assert found == judge.judge(person.waveform, person.landmarks, seen)
+    found = judge.measure(person.waveform, spoilt, seen)
+    assert found == judge.measure(person.waveform, person.landmarks, seen)
     assert found.n_frames == N_FRAMES - 2 * MAX_LAG - 60 - 6  # 4 frames between two are too few
     assert found.offset_ms == pytest.approx(0, abs=40)
 
 
 @pytest.mark.parametrize("n_frames", [0, 10, 40, 69])
 def test_too_few_frames(judge: SyncModel, person: Clip, n_frames: int) -> None:
-    found = judge.judge(*part(person, 100, 100 + n_frames))
+    found = judge.measure(*part(person, 100, 100 + n_frames))
     assert found.offset_ms is None and found.n_frames < judging.MIN_FRAMES
     assert np.isfinite(found.scores).all()
     assert np.isnan(found.confidence) == (found.n_frames == 0)
@@ -140,11 +140,11 @@ def test_too_few_frames(judge: SyncModel, person: Clip, n_frames: int) -> None:
 def test_sound_shorter_than_the_picture_and_longer(judge: SyncModel, person: Clip) -> None:
     """Only frames with sound at every lag are judged."""
     short = person.waveform[: 10 * SAMPLE_RATE]
-    found = judge.judge(short, *person[1:])
+    found = judge.measure(short, *person[1:])
     assert found.n_frames == 250 - 2 * MAX_LAG
     assert found.offset_ms == pytest.approx(0, abs=40)
     some = part(person, 0, 250)
-    longer = judge.judge(person.waveform, *some[1:])
+    longer = judge.measure(person.waveform, *some[1:])
     assert longer.n_frames == 250 - MAX_LAG
 
 
@@ -156,12 +156,12 @@ def test_arrays_that_don_t_fit(judge: SyncModel, person: Clip) -> None:
         (waveform, landmarks, seen[1:]),
     ):
         with pytest.raises(ValueError):
-            judge.judge(*wrong)
+            judge.measure(*wrong)
 
 
 def test_evidence_and_its_control(judge: SyncModel, person: Clip) -> None:
     found = judge.evidence(*person)
-    assert found.offset_ms == judge.judge(*person).offset_ms
+    assert found.offset_ms == judge.measure(*person).offset_ms
     assert found.score == max(found.scores) > 1.3 * found.control > 0
     wrong = np.roll(person.waveform, 9 * SAMPLE_RATE)
     assert judge.evidence(wrong, *person[1:]).offset_ms is None

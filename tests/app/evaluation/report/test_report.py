@@ -1,4 +1,4 @@
-"""The page parses, loads nothing, shows every figure, escapes every name, and is reproducible."""
+"""The page parses, loads nothing, shows every value, escapes every name, and is reproducible."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ import numpy as np
 import pytest
 
 from talkhead.app.evaluation.cross_validation import MIN_FRAMES
-from talkhead.app.evaluation.measures.registry import MEASURES
+from talkhead.app.evaluation.measures.registry import KINDS, quality_measures, registered
 from talkhead.app.evaluation.report import html as report_module
 from talkhead.app.evaluation.report.html import (
     CELL_HEIGHTS,
-    NOTES,
-    NOTHING,
     SECTIONS,
     Pictures,
     Sheet,
     WorstFrame,
     describe,
-    format_value,
     variant_styles,
     write_report,
 )
+from talkhead.app.evaluation.report.tables import MAIN, NOTHING, format_value
 from talkhead.app.evaluation.report.verdicts import ADVICE
 from talkhead.app.evaluation.results import (
     FLOOR,
@@ -38,17 +36,12 @@ from talkhead.app.evaluation.results import (
     REAL,
     SPOKEN,
     TRACKED,
-    CutoutMetrics,
-    ImageMetrics,
-    LipMetrics,
     MeasureValidity,
     OffsetEvidence,
     OffsetMetrics,
-    PhonemeMetrics,
     Report,
+    Results,
     Summary,
-    SyncMetrics,
-    SyncNetMetrics,
     Variant,
     VisemeRow,
 )
@@ -108,31 +101,43 @@ def lip_shape() -> list[list[float]]:
     return [[math.cos(i), 0.4 * math.sin(i)] for i in range(40)]
 
 
-def take(name: str, kind: str, n_frames: int = 60) -> Variant:
+COUNTS = {"n_tracked": 60, "n_lost": 3, "n_silent": 5, "n_vowels": 41, "n_bilabials": 22}
+
+
+def results(kind: str, n_frames: int, **others: object) -> Results:
+    """Make results with a value for every registered measure of a kind."""
+    values = Results()
+    for name, measure in KINDS[kind].measures.items():
+        values[name] = summary() if measure.headline else number()
+    counts = {name: count for name, count in COUNTS.items() if name in values}
+    return Results(
+        values | counts | ({"n_frames": n_frames} if "n_frames" in values else {}), **others
+    )
+
+
+def variant(name: str, kind: str, n_frames: int = 60) -> Variant:
+    sync = {"lags_ms": [-40.0, 0.0, 40.0], "scores": [number() for _ in range(3)]}
+    lips = [number() for _ in range(5)]
     return Variant(
         name,
         kind,  # type: ignore[arg-type]
         f"about {name}",
-        ImageMetrics(n_frames, *(summary() for _ in range(12))),
-        LipMetrics(
-            n_frames, 3, summary(), *(number() for _ in range(7)), silence_leak=number(), n_silent=5
-        ),
-        PhonemeMetrics(41, 22, number(), number(), number()),
-        SyncMetrics(
-            100 * number(), number(), n_frames, [-40.0, 0.0, 40.0], [number() for _ in range(3)]
-        ),
-        SyncNetMetrics(number(), number(), 7),
-        (VisemeRow("p b m", 17, *(number() for _ in range(5)), lip_shape(), lip_shape()),),
+        results("images", n_frames),
+        results("lips", n_frames),
+        results("phonemes", n_frames),
+        results("sync", n_frames, offset_ms=100 * number(), **sync),
+        results("syncnet", n_frames, offset_frames=7),
+        (VisemeRow("p b m", 17, *lips, lip_shape(), lip_shape()),),
         tuple(number() / 50 for _ in range(n_frames)),
         tuple(number() for _ in range(n_frames)),
-        CutoutMetrics(19, summary(), summary()),
+        results("cutout", 19),
     )
 
 
 NAMES = {REAL: "real", FLOOR: "floor", TRACKED: "made", SPOKEN: "made", MEAN: "baseline"}
 OFFSET = OffsetMetrics(
     (
-        OffsetEvidence("the judge", 40.0, 8.125, 2.25, [-40.0, 0.0, 40.0], [1.0, 2.0, 8.125]),
+        OffsetEvidence("the sync model", 40.0, 8.125, 2.25, [-40.0, 0.0, 40.0], [1.0, 2.0, 8.125]),
         OffsetEvidence("the opening ratio", None, 4.375, 4.25, [0.0, 40.0], [4.375, math.nan]),
     ),
     True,
@@ -141,10 +146,10 @@ OFFSET = OffsetMetrics(
 FULL = Report(
     title="a head",
     facts={"footage": "clip.mp4"},
-    takes=tuple(take(name, kind) for name, kind in NAMES.items()),
-    cross=(take(PASTED, "made"),),
+    variants=tuple(variant(name, kind) for name, kind in NAMES.items()),
+    cross=(variant(PASTED, "made"),),
     offset=OFFSET,
-    rankings=(
+    validity=(
         MeasureValidity("LMD", 0.312, 1.234, 2.345, True, "3 of 4"),
         MeasureValidity("jitter", 1.111, None, math.nan, None, ""),
     ),
@@ -202,18 +207,18 @@ def test_nothing_is_loaded_from_anywhere(pictures: Pictures, tmp_path: Path) -> 
     assert policy.startswith("default-src 'none'")
 
 
-def test_every_figure_is_shown(pictures: Pictures, tmp_path: Path) -> None:
+def test_every_value_is_shown(pictures: Pictures, tmp_path: Path) -> None:
     page = Page(html_of(FULL, pictures, tmp_path / "out"))
     shown = set(re.findall(r"-?\d+(?:\.\d+)?", " ".join(page.texts)))
     wanted = []
-    for one in (*FULL.takes, *FULL.cross):
-        measures = [m for m in (*MEASURES, *NOTES) if not m.key.endswith("n_lost")]
+    for one in (*FULL.variants, *FULL.cross):
+        measures = [m for m in registered() if not m.key.endswith("n_lost")]
         values = {m.key: m.of(one) for m in measures}
         assert None not in values.values()
         wanted += [format_value(values[m.key], m.digits) for m in measures]
         assert one.images is not None
         wanted += [format_value(one.images.psnr_mouth.tail, 2)]
-    for one in (t for t in FULL.takes if t.kind == "made"):
+    for one in (v for v in FULL.variants if v.kind == "made"):
         (row,) = one.visemes
         numbers = (row.real_aperture, row.made_aperture, row.real_width, row.made_width)
         wanted += [f"{n:.3f}" for n in numbers] + [f"{row.distance:.4f}", "17"]
@@ -224,30 +229,30 @@ def test_every_figure_is_shown(pictures: Pictures, tmp_path: Path) -> None:
 
 def test_the_median_is_in_the_tooltip(tmp_path: Path) -> None:
     page = Page(html_of(FULL, Pictures(), tmp_path))
-    images = FULL.takes[0].images
+    images = FULL.variants[0].images
     assert images is not None
     assert any(f"median {images.ssim_face.median:.3f}" in title for title in page.having("title"))
 
 
 def test_every_column_is_explained(tmp_path: Path) -> None:
     page = Page(html_of(FULL, Pictures(), tmp_path))
-    for measure in (*MEASURES, *NOTES):
+    for measure in registered():
         assert measure.about in page.having("title")
         assert measure.about in page.texts
 
 
-def test_what_is_missing_is_a_dash_and_its_column_goes_when_no_take_has_it(tmp_path: Path) -> None:
-    first, second = take(TRACKED, "made"), take(SPOKEN, "made")
-    assert second.lips is not None
+def test_missing_values_are_dashes_and_columns_without_values_are_left_out(tmp_path: Path) -> None:
+    first, second = variant(TRACKED, "made"), variant(SPOKEN, "made")
+    assert first.images is not None and second.images is not None and second.lips is not None
     second = replace(
         second,
-        lips=replace(second.lips, silence_leak=None, jitter_ratio=math.nan),
-        images=replace(second.images, lpips_face=None),  # type: ignore[type-var]
+        lips=Results(second.lips | {"silence_leak": None, "jitter_ratio": math.nan}),
+        images=Results(second.images | {"lpips_face": None}),
     )
-    first = replace(first, images=replace(first.images, lpips_face=None))  # type: ignore[type-var]
-    page = Page(html_of(replace(EMPTY, takes=(first, second)), Pictures(), tmp_path))
+    first = replace(first, images=Results(first.images | {"lpips_face": None}))
+    page = Page(html_of(replace(EMPTY, variants=(first, second)), Pictures(), tmp_path))
     assert page.texts.count(NOTHING) == 2
-    assert "silence leak" in page.texts
+    assert "silence motion" in page.texts
     assert page.texts.count("LPIPS face") == 0
     assert any("Not measured: LPIPS face." in text for text in page.texts)
     assert not re.search(r"\b(nan|inf|None)\b", " ".join(page.texts))
@@ -257,24 +262,28 @@ def test_sections_without_data_do_not_appear(tmp_path: Path) -> None:
     page = Page(html_of(EMPTY, Pictures(), tmp_path))
     assert page.having("id") == page.having("src") == page.having("href") == []
     assert "Too little was measured for a verdict." in page.texts
-    one = replace(EMPTY, takes=(Variant("a", "made", "b"),))
+    one = replace(EMPTY, variants=(Variant("a", "made", "b"),))
     assert Page(html_of(one, Pictures(), tmp_path)).having("id") == []
     timed = replace(EMPTY, stages=(Stage("a", 1.0, 2.0),))
     assert Page(html_of(timed, Pictures(), tmp_path)).having("id") == ["stages"]
 
 
-def test_undefined_everywhere_still_makes_a_page(tmp_path: Path) -> None:
+def undefined(kind: str, **others: object) -> Results:
+    """Make results without a defined value."""
+    return Results({name: m.undefined for name, m in KINDS[kind].measures.items()}, **others)
+
+
+def test_a_page_without_any_defined_value(tmp_path: Path) -> None:
     nan = math.nan
-    none = Summary(nan, nan, nan)
     blank = Variant(
         "a",
         "made",
         "b",
-        ImageMetrics(0, *[none] * 8),
-        LipMetrics(0, 0, none, *[nan] * 7, silence_leak=None, n_silent=0),
-        PhonemeMetrics(0, 0, None, None, None),
-        SyncMetrics(None, nan, 0, [], []),
-        SyncNetMetrics(nan, nan, 0),
+        undefined("images", n_frames=0),
+        undefined("lips", n_tracked=0, n_lost=0, n_silent=0, silence_leak=None),
+        undefined("phonemes", n_vowels=0, n_bilabials=0, closure_rate=None),
+        undefined("sync", offset_ms=None, n_frames=0, lags_ms=[], scores=[]),
+        undefined("syncnet", offset_frames=0),
         (VisemeRow("a", 0, nan, nan, nan, nan, nan, [[nan, nan]] * 40, []),),
         (nan,) * 9,
         (nan,) * 9,
@@ -282,64 +291,68 @@ def test_undefined_everywhere_still_makes_a_page(tmp_path: Path) -> None:
     offset = OffsetMetrics((OffsetEvidence("a", None, nan, nan, [], []),), None, 0.0)
     report = replace(
         EMPTY,
-        takes=(blank,),
+        variants=(blank,),
         offset=offset,
-        rankings=(MeasureValidity("?", None, nan, None, None, ""),),
+        validity=(MeasureValidity("?", None, nan, None, None, ""),),
         stages=(Stage("s", nan, nan),),
     )
     page = Page(html_of(report, Pictures(), tmp_path))
-    assert page.having("id") == ["rankings", "visemes", "offset", "stages", "left_out"]
+    assert page.having("id") == ["validity", "visemes", "offset", "stages", "left_out"]
     assert not re.search(r"\b(nan|inf|None)\b", " ".join(page.texts), re.IGNORECASE)
     assert describe(report)
 
 
-def test_a_judge_that_heard_too_little_is_left_out_with_a_sentence(tmp_path: Path) -> None:
-    """No empty plots, no table of nothing."""
-    deaf = replace(FULL, cross=(), takes=tuple(_unheard(t) for t in FULL.takes), left_out=())
-    page = Page(html_of(deaf, Pictures(), tmp_path))
-    assert "judge" not in page.having("id") and "Sync" not in page.texts
-    assert any("too short to hear whether lips fit" in text for text in page.texts)
-    assert "too short to hear whether lips fit" in describe(deaf)
+def test_audio_too_short_for_the_sync_model_is_left_out_and_reported(tmp_path: Path) -> None:
+    """There are no empty plots and no table without values."""
+    short = replace(
+        FULL, cross=(), variants=tuple(_too_short(v) for v in FULL.variants), left_out=()
+    )
+    page = Page(html_of(short, Pictures(), tmp_path))
+    assert "sync_model" not in page.having("id") and "Sync" not in page.texts
+    assert any("too short to measure the sync" in text for text in page.texts)
+    assert "too short to measure the sync" in describe(short)
     whole = Page(html_of(FULL, Pictures(), tmp_path))
-    assert "judge" in whole.having("id")
-    assert not any("too short to hear" in text for text in whole.texts)
+    assert "sync_model" in whole.having("id")
+    assert not any("too short to measure" in text for text in whole.texts)
 
 
-def _unheard(take: Variant) -> Variant:
+def _too_short(variant: Variant) -> Variant:
     lags = [-40.0, 0.0, 40.0]
-    return replace(take, sync=SyncMetrics(None, math.nan, 0, lags, [0.0] * 3), syncnet=None)
+    sync = undefined("sync", offset_ms=None, n_frames=0, lags_ms=lags, scores=[0.0] * 3)
+    return replace(variant, sync=sync, syncnet=None)
 
 
-def test_no_word_is_of_the_makers_own(pictures: Pictures, tmp_path: Path) -> None:
-    """The best that can be had was once called the floor, and read as the worst."""
+def test_internal_names_are_not_shown(pictures: Pictures, tmp_path: Path) -> None:
+    """The kind "floor" is the best case, not the worst: readers see a name that says so."""
     page = Page(html_of(FULL, pictures, tmp_path / "out"))
     shown = " ".join([*page.texts, *page.having("title"), *page.having("alt"), describe(FULL)])
     assert "floor" not in shown
-    assert "re-encoded original" in shown and "the best that any method can get" in shown
+    assert "re-encoded original" in shown and "the best that any method can reach" in shown
 
 
-def test_what_is_not_good_says_what_to_do(tmp_path: Path) -> None:
-    lips = FULL.takes[3].lips
+def test_verdicts_that_are_not_good_come_with_advice(tmp_path: Path) -> None:
+    lips = FULL.variants[3].lips
     assert lips is not None
     enough = (0.1,) * MIN_FRAMES
-    made = (replace(FULL.takes[3], lips=replace(lips, jitter_ratio=1.5), aperture=enough),)
-    page = Page(html_of(replace(EMPTY, takes=made), Pictures(), tmp_path))
+    trembling = Results(lips | {"jitter_ratio": 1.5})
+    made = (replace(FULL.variants[3], lips=trembling, aperture=enough),)
+    page = Page(html_of(replace(EMPTY, variants=made), Pictures(), tmp_path))
     advice = ADVICE["Steadiness"]
     assert f"What to do: {advice}" in page.texts
-    assert f"To do: {advice}" in describe(replace(EMPTY, takes=made))
+    assert f"To do: {advice}" in describe(replace(EMPTY, variants=made))
 
 
 def test_names_are_escaped(pictures: Pictures, tmp_path: Path) -> None:
-    takes = tuple(
-        replace(t, name=EVIL, about=EVIL) if t.kind == "made" else t for t in FULL.takes[:4]
+    variants = tuple(
+        replace(v, name=EVIL, about=EVIL) if v.kind == "made" else v for v in FULL.variants[:4]
     )
-    row = replace(FULL.takes[2].visemes[0], viseme=EVIL)
+    row = replace(FULL.variants[2].visemes[0], viseme=EVIL)
     evidence = replace(OFFSET.evidence[0], means=EVIL)
     report = Report(
         EVIL,
         {EVIL: EVIL},
-        (*takes[:3], replace(takes[3], visemes=(row,))),
-        takes[2:3],
+        (*variants[:3], replace(variants[3], visemes=(row,))),
+        variants[2:3],
         replace(OFFSET, evidence=(evidence,)),
         (MeasureValidity(EVIL, 1.0, 2.0, 3.0, False, EVIL),),
         (Stage(EVIL, 1.0, 2.0),),
@@ -422,25 +435,24 @@ def test_a_missing_video_is_a_clear_error_and_writes_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_best_of_what_was_made_is_marked(tmp_path: Path) -> None:
-    def images(psnr: float, sharp: float) -> ImageMetrics:
-        flat = Summary(psnr, psnr, psnr)
-        sharpness = Summary(sharp, sharp, sharp)
-        return ImageMetrics(9, *[flat] * 6, sharpness, flat)
+def test_the_best_of_the_made_variants_is_marked(tmp_path: Path) -> None:
+    def images(psnr: float, sharp: float) -> Results:
+        values = dict.fromkeys(KINDS["images"].measures, Summary(psnr, psnr, psnr))
+        return Results(values, n_frames=9, sharpness=Summary(sharp, sharp, sharp))
 
-    def best(*figures: tuple[str, ImageMetrics]) -> list[str]:
-        takes = tuple(Variant(f"t{i}", k, "", f) for i, (k, f) in enumerate(figures))  # type: ignore[arg-type]
-        html = html_of(replace(EMPTY, takes=takes), Pictures(), tmp_path)
+    def best(*rows: tuple[str, Results]) -> list[str]:
+        variants = tuple(Variant(f"t{i}", k, "", r) for i, (k, r) in enumerate(rows))  # type: ignore[arg-type]
+        html = html_of(replace(EMPTY, variants=variants), Pictures(), tmp_path)
         return re.findall(r'<td class="best"[^>]*>([\d.]+)<', html)
 
     floor, low, high = images(41.0, 1.0), images(30.0, 0.9), images(33.0, 1.4)
     assert best(("floor", floor), ("made", low), ("baseline", high)) == []
     found = best(("floor", floor), ("made", low), ("made", high))
-    assert set(found) == {"33.00", "33.000", "0.90"}
-    assert found.count("0.90") == 1
+    assert set(found) == {"33.00", "33.000", "30.000", "0.90"}  # less is better for LPIPS alone
+    assert found.count("0.90") == 1 and found.count("30.000") == 2
 
 
-def test_a_take_has_one_style_everywhere_and_takes_differ() -> None:
+def test_a_variant_has_one_style_everywhere_and_variants_differ() -> None:
     styles = variant_styles(FULL)
     assert styles[REAL] == "real" and styles[FLOOR] == "floor"
     assert len(set(styles.values())) == len(styles) == 6
@@ -456,16 +468,16 @@ def test_format_value() -> None:
     )
 
 
-def test_describe_is_an_aligned_table_and_what_to_know() -> None:
+def test_describe_is_an_aligned_table_with_verdicts_and_warnings() -> None:
     text = describe(FULL)
     lines = text.splitlines()
     assert lines[0] == FULL.title
     rows = [line for line in lines if line.startswith(tuple(NAMES))]
     assert len({len(row) for row in rows}) == 1 and len(rows) == len(NAMES)
-    for one, row in zip(FULL.takes, rows, strict=True):
+    for one, row in zip(FULL.variants, rows, strict=True):
         shown = row.split()
-        for key in report_module.MAIN:
-            measure = next(m for m in MEASURES if m.key == key)
+        for key in MAIN:
+            measure = next(m for m in quality_measures() if m.key == key)
             assert format_value(measure.of(one), measure.digits) in shown
     assert "Warning: few frames" in lines
     assert "Left out: LPIPS: no weights" in lines
@@ -473,9 +485,10 @@ def test_describe_is_an_aligned_table_and_what_to_know() -> None:
     assert max(map(len, rows)) <= 130
 
 
-def test_describe_shortens_names_and_leaves_out_what_nobody_has() -> None:
+def test_describe_shortens_names_and_omits_columns_without_values() -> None:
     assert describe(EMPTY) == "nothing"
-    plain = Variant("a name " * 30, "made", "", sync=SyncMetrics(None, 3.0, 9, [], []))
-    text = describe(replace(EMPTY, takes=(plain,)))
+    sync = Results(offset_ms=None, confidence=3.0, n_frames=9, lags_ms=[], scores=[])
+    plain = Variant("a name " * 30, "made", "", sync=sync)
+    text = describe(replace(EMPTY, variants=(plain,)))
     assert "PSNR" not in text and "confidence" in text
     assert max(map(len, text.splitlines())) < 60

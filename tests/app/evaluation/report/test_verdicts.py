@@ -1,4 +1,4 @@
-"""Verdicts follow their rules, name their figures and limits, and are silent without figures."""
+"""Verdicts follow their rules, name their values and limits, and need values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from talkhead.app.evaluation.cross_validation import MIN_FRAMES
 from talkhead.app.evaluation.report.verdicts import (
     Verdict,
     VerdictInputs,
-    first_look,
     headline,
     verdicts,
+    weakest_verdict,
 )
 from talkhead.app.evaluation.results import (
     FLOOR,
@@ -23,14 +23,10 @@ from talkhead.app.evaluation.results import (
     REAL,
     SPOKEN,
     TRACKED,
-    CutoutMetrics,
-    ImageMetrics,
-    LipMetrics,
     MeasureValidity,
-    PhonemeMetrics,
     Report,
+    Results,
     Summary,
-    SyncMetrics,
     Variant,
 )
 
@@ -39,42 +35,55 @@ def same(value: float) -> Summary:
     return Summary(value, value, value)
 
 
-GOOD_LIPS = LipMetrics(150, 0, same(0.6), 0.005, 0.9, 0.0, 1.0, 0.9, 0.9, 1.0, 0.0, 30)
-NO_LIPS = LipMetrics(
-    0, 9, same(math.nan), *([math.nan] * 7), silence_leak=None, n_silent=0
-)  # fmt: skip
+GOOD_LIPS = Results(
+    lmd_px=same(0.6),
+    aperture_correlation=0.9,
+    aperture_lag_ms=0.0,
+    aperture_spread=1.0,
+    jitter_ratio=1.0,
+    silence_leak=0.0,
+)
+NO_LIPS = Results(dict.fromkeys(GOOD_LIPS, math.nan), lmd_px=same(math.nan), silence_leak=None)
 
 
-def lips(lmd: float = 0.6, **others: float) -> LipMetrics:
-    return replace(GOOD_LIPS, lmd_px=same(lmd), **others)  # type: ignore[arg-type]
+def lips(lmd: float = 0.6, **others: float) -> Results:
+    return Results(GOOD_LIPS, lmd_px=same(lmd), **others)
 
 
-def images(psnr: float = 35.0, sharp: float = 0.9, place: float = 0.9) -> ImageMetrics:
-    nothing = same(math.nan)
-    return ImageMetrics(
-        150, same(psnr), same(psnr), same(psnr), nothing, nothing, nothing, same(sharp), same(place)
+def images(psnr: float = 35.0, sharp: float = 0.9, place: float = 0.9) -> Results:
+    return Results(
+        psnr_face=same(psnr),
+        psnr_head=same(psnr),
+        psnr_mouth=same(psnr),
+        psnr_frame=None,
+        sharpness=same(sharp),
+        gradient_correlation=same(place),
     )
 
 
-def phonemes(rate: float | None, chance: float | None = 0.4) -> PhonemeMetrics:
-    return PhonemeMetrics(40, 20, 4.0, rate, chance)
+def cutout(see_through: float, scraps: float) -> Results:
+    return Results(see_through=same(see_through), scraps=same(scraps))
 
 
-def sync(offset_ms: float | None) -> SyncMetrics:
-    return SyncMetrics(offset_ms, 5.0, 150, [], [])
+def phonemes(rate: float | None, chance: float | None = 0.4) -> Results:
+    return Results(closure_rate=rate, closure_chance=chance)
 
 
-def report(*takes: Variant, rankings: tuple[MeasureValidity, ...] = ()) -> Report:
-    return Report("a", {}, takes, (), None, rankings, (), (), ())
+def sync(offset_ms: float | None) -> Results:
+    return Results(offset_ms=offset_ms, confidence=5.0)
 
 
-REAL_TAKE = Variant(REAL, "real", "", lips=lips(0.0), phonemes=phonemes(1.0), sync=sync(0.0))
-FLOOR_TAKE = Variant(FLOOR, "floor", "", lips=lips(0.3))
-MEAN_TAKE = Variant(MEAN, "baseline", "", lips=lips(2.3))
+def report(*variants: Variant, validity: tuple[MeasureValidity, ...] = ()) -> Report:
+    return Report("a", {}, variants, (), None, validity, (), (), ())
 
 
-def judged(made: Variant, *others: Variant) -> dict[str, Verdict]:
-    found = verdicts(report(REAL_TAKE, FLOOR_TAKE, MEAN_TAKE, *others, made))
+REAL_VIDEO = Variant(REAL, "real", "", lips=lips(0.0), phonemes=phonemes(1.0), sync=sync(0.0))
+FLOOR_VIDEO = Variant(FLOOR, "floor", "", lips=lips(0.3))
+MEAN_VIDEO = Variant(MEAN, "baseline", "", lips=lips(2.3))
+
+
+def rated(made: Variant, *others: Variant) -> dict[str, Verdict]:
+    found = verdicts(report(REAL_VIDEO, FLOOR_VIDEO, MEAN_VIDEO, *others, made))
     return {verdict.about: verdict for verdict in found}
 
 
@@ -85,9 +94,9 @@ def spoken(**parts: object) -> Variant:
 @pytest.mark.parametrize(
     ("lmd", "level", "share", "words"),
     [
-        (0.4, "good", "95 %", "near the best"),
-        (1.1, "good", "60 %", "near the best"),
-        (1.3, "middling", "50 %", "follow the speech"),
+        (0.4, "good", "95 %", "close to the best"),
+        (1.1, "good", "60 %", "close to the best"),
+        (1.3, "fair", "50 %", "follow the speech"),
         (2.1, "bad", "10 %", "little better"),
         (2.5, "bad", "never moves.", "worse than"),
     ],
@@ -95,7 +104,7 @@ def spoken(**parts: object) -> Variant:
 def test_mouth_shapes_by_the_place_between_floor_and_mean_mouth(
     lmd: float, level: str, share: str, words: str
 ) -> None:
-    verdict = judged(spoken(lips=lips(lmd)))["Mouth shapes"]
+    verdict = rated(spoken(lips=lips(lmd)))["Mouth shapes"]
     assert verdict.level == level
     assert share in verdict.text and words in verdict.text
     for figure in (
@@ -112,21 +121,21 @@ def test_mouth_shapes_by_the_place_between_floor_and_mean_mouth(
     ("tracked", "fault"),
     [(1.3, "mostly the renderer"), (0.8, "renderer and speech alike"), (0.4, "mostly the speech")],
 )
-def test_the_take_under_tracked_motion_says_whose_fault_it_is(tracked: float, fault: str) -> None:
+def test_tracked_motion_shows_the_cause(tracked: float, fault: str) -> None:
     renderer = Variant(TRACKED, "made", "", lips=lips(tracked))
-    verdict = judged(spoken(lips=lips(1.4)), renderer)["Mouth shapes"]
-    assert f"At fault: {fault}." in verdict.text
+    verdict = rated(spoken(lips=lips(1.4)), renderer)["Mouth shapes"]
+    assert f"Cause: {fault}." in verdict.text
     assert f"tracked {tracked:.2f}" in verdict.rule
-    assert "At fault" not in judged(spoken(lips=lips(1.4)))["Mouth shapes"].text
+    assert "Cause" not in rated(spoken(lips=lips(1.4)))["Mouth shapes"].text
 
 
-def test_without_a_floor_the_ceiling_is_the_real_mouth_without_mean_mouth_nothing_is_said() -> None:
+def test_mouth_shapes_without_codec_floor_or_mean_mouth() -> None:
     made = spoken(lips=lips(1.15))
-    (shapes, *_) = verdicts(report(REAL_TAKE, MEAN_TAKE, made))
+    (shapes, *_) = verdicts(report(REAL_VIDEO, MEAN_VIDEO, made))
     assert "50 % of the way from the mean mouth to the real mouth" in shapes.text
-    assert "Mouth shapes" not in [v.about for v in verdicts(report(REAL_TAKE, FLOOR_TAKE, made))]
-    still = replace(MEAN_TAKE, lips=lips(0.3))  # a mean mouth as good as the floor: no scale
-    found = verdicts(report(FLOOR_TAKE, still, made))
+    assert "Mouth shapes" not in [v.about for v in verdicts(report(REAL_VIDEO, FLOOR_VIDEO, made))]
+    still = replace(MEAN_VIDEO, lips=lips(0.3))  # a mean mouth as good as the floor: no scale
+    found = verdicts(report(FLOOR_VIDEO, still, made))
     assert "Mouth shapes" not in [v.about for v in found]
 
 
@@ -134,40 +143,40 @@ def test_without_a_floor_the_ceiling_is_the_real_mouth_without_mean_mouth_nothin
     ("about", "parts", "level", "words"),
     [
         ("Timing of the lips", {"lips": lips(aperture_correlation=0.8)}, "good", "opens when"),
-        ("Timing of the lips", {"lips": lips(aperture_correlation=0.6)}, "middling", "mostly"),
+        ("Timing of the lips", {"lips": lips(aperture_correlation=0.6)}, "fair", "mostly"),
         ("Timing of the lips", {"lips": lips(aperture_correlation=0.2)}, "bad", "does not"),
-        ("Timing of the lips", {"lips": lips(aperture_lag_ms=80)}, "middling", "80 ms too late"),
+        ("Timing of the lips", {"lips": lips(aperture_lag_ms=80)}, "fair", "80 ms too late"),
         ("Timing of the lips", {"lips": lips(aperture_lag_ms=-120)}, "bad", "120 ms too early"),
         ("Size of the motion", {"lips": lips(aperture_spread=1.0)}, "good", "as much"),
-        ("Size of the motion", {"lips": lips(aperture_spread=0.7)}, "middling", "too little"),
+        ("Size of the motion", {"lips": lips(aperture_spread=0.7)}, "fair", "too little"),
         ("Size of the motion", {"lips": lips(aperture_spread=0.0)}, "bad", "too little"),
         ("Size of the motion", {"lips": lips(aperture_spread=1.7)}, "bad", "too much"),
         ("Closed lips", {"phonemes": phonemes(0.95)}, "good", "close"),
-        ("Closed lips", {"phonemes": phonemes(0.8)}, "middling", "some"),
+        ("Closed lips", {"phonemes": phonemes(0.8)}, "fair", "some"),
         ("Closed lips", {"phonemes": phonemes(0.6)}, "bad", "many"),
         ("Closed lips", {"phonemes": phonemes(0.95, 0.9)}, "bad", "anywhere"),
         ("Silence", {"lips": lips(silence_leak=0.02)}, "good", "rests"),
-        ("Silence", {"lips": lips(silence_leak=0.15)}, "middling", "sometimes"),
+        ("Silence", {"lips": lips(silence_leak=0.15)}, "fair", "sometimes"),
         ("Silence", {"lips": lips(silence_leak=0.46)}, "bad", "stays open"),
-        ("Lips and sound", {"sync": sync(40.0)}, "good", "in sync"),
-        ("Lips and sound", {"sync": sync(-80.0)}, "middling", "80 ms apart"),
-        ("Lips and sound", {"sync": sync(200.0)}, "bad", "200 ms apart"),
-        ("Lips and sound", {"sync": sync(None)}, "bad", "no offset"),
+        ("Lips and audio", {"sync": sync(40.0)}, "good", "in sync"),
+        ("Lips and audio", {"sync": sync(-80.0)}, "fair", "80 ms apart"),
+        ("Lips and audio", {"sync": sync(200.0)}, "bad", "200 ms apart"),
+        ("Lips and audio", {"sync": sync(None)}, "bad", "no offset"),
         ("Picture of the head", {"images": images(33.0)}, "good", "close"),
-        ("Picture of the head", {"images": images(30.0)}, "middling", "differences"),
+        ("Picture of the head", {"images": images(30.0)}, "fair", "differences"),
         ("Picture of the head", {"images": images(20.0)}, "bad", "far"),
         ("Detail of the mouth", {"images": images()}, "good", "as sharp"),
-        ("Detail of the mouth", {"images": images(sharp=0.5)}, "middling", "softer"),
+        ("Detail of the mouth", {"images": images(sharp=0.5)}, "fair", "softer"),
         ("Detail of the mouth", {"images": images(sharp=0.3)}, "bad", "softer"),
         ("Detail of the mouth", {"images": images(sharp=3.0)}, "bad", "noise"),
         ("Detail of the mouth", {"images": images(place=0.4)}, "bad", "other places"),
         ("Steadiness", {"lips": lips(jitter_ratio=1.1)}, "good", "steady"),
-        ("Steadiness", {"lips": lips(jitter_ratio=1.5)}, "middling", "tremble"),
+        ("Steadiness", {"lips": lips(jitter_ratio=1.5)}, "fair", "tremble"),
         ("Steadiness", {"lips": lips(jitter_ratio=4.0)}, "bad", "tremble"),
     ],
 )
 def test_rules(about: str, parts: dict[str, object], level: str, words: str) -> None:
-    verdict = judged(spoken(**parts))[about]
+    verdict = rated(spoken(**parts))[about]
     assert verdict.level == level
     assert words in verdict.text
     assert "good" in verdict.rule and "bad" in verdict.rule
@@ -179,109 +188,109 @@ def test_rules(about: str, parts: dict[str, object], level: str, words: str) -> 
         (0.022, 0.001, "good", "whole"),  # the head of a ten-second clip, hair before books
         (0.007, 0.002, "good", "whole"),
         (0.106, 0.027, "bad", "missing"),  # the same clips as they were when hair was cut away
-        (0.018, 0.021, "middling", "come along"),
-        (0.060, 0.005, "middling", "missing"),
+        (0.018, 0.021, "fair", "come along"),
+        (0.060, 0.005, "fair", "missing"),
         (0.010, 0.200, "bad", "come along"),
     ],
 )
-def test_the_head_alone_is_judged_by_its_outline(
+def test_the_head_alone_is_rated_by_its_outline(
     see_through: float, scraps: float, level: str, words: str
 ) -> None:
-    figures = CutoutMetrics(20, same(see_through), same(scraps))
-    tracked = Variant(TRACKED, "made", "", cutout=figures)
-    verdict = judged(spoken(), tracked)["Cut-out of the head"]
+    outline = cutout(see_through, scraps)
+    tracked = Variant(TRACKED, "made", "", cutout=outline)
+    verdict = rated(spoken(), tracked)["Cut-out of the head"]
     assert verdict.level == level and words in verdict.text
     for text in (f"see-through {see_through:.3f}", f"scraps {scraps:.3f}", "good", "bad"):
         assert text in verdict.rule
     assert ("plain background" in verdict.advice) is (level != "good")
 
 
-def test_an_outline_is_judged_however_few_the_frames() -> None:
+def test_the_outline_is_rated_on_few_frames() -> None:
     """A fault of the picture shows in any of them."""
     made = replace(spoken(lips=lips()), aperture=(0.1,) * 23)
-    figures = CutoutMetrics(23, same(0.106), same(0.027))
-    found = judged(made, Variant(TRACKED, "made", "", cutout=figures))
+    outline = cutout(0.106, 0.027)
+    found = rated(made, Variant(TRACKED, "made", "", cutout=outline))
     assert [(v.about, v.level) for v in found.values()] == [("Cut-out of the head", "bad")]
 
 
-def test_whatever_is_not_good_says_what_to_do_unless_another_system_made_it() -> None:
+def test_advice_for_everything_that_is_not_good_unless_another_system_made_it() -> None:
     poor = lips(
         2.1, aperture_correlation=0.2, aperture_spread=0.0, silence_leak=0.5, jitter_ratio=4.0
     )
     parts = {"images": images(20.0, 0.3), "phonemes": phonemes(0.6), "sync": sync(200.0)}
     made = spoken(lips=poor, **parts)
     tracked = Variant(TRACKED, "made", "", images=images(20.0, 0.3), lips=lips(0.5))
-    tracked = replace(tracked, cutout=CutoutMetrics(20, same(0.5), same(0.5)))
-    found = judged(made, tracked)
+    tracked = replace(tracked, cutout=cutout(0.5, 0.5))
+    found = rated(made, tracked)
     assert len(found) == 10 and {v.level for v in found.values()} == {"bad"}
     for verdict in found.values():
         assert verdict.advice.endswith(".") and len(verdict.advice) > 20
-    assert all(not v.advice for v in judged(spoken(lips=lips())).values() if v.level == "good")
-    assert all(not v.advice for v in judged(replace(made, name=MADE)).values())
+    assert all(not v.advice for v in rated(spoken(lips=lips())).values() if v.level == "good")
+    assert all(not v.advice for v in rated(replace(made, name=MADE)).values())
 
 
 @pytest.mark.parametrize(("tracked", "words"), [(1.3, "--preset"), (0.4, "speech")])
-def test_advice_on_mouth_shapes_goes_to_what_is_at_fault(tracked: float, words: str) -> None:
+def test_advice_on_mouth_shapes_follows_the_cause(tracked: float, words: str) -> None:
     renderer = Variant(TRACKED, "made", "", lips=lips(tracked))
-    assert words in judged(spoken(lips=lips(1.4)), renderer)["Mouth shapes"].advice
+    assert words in rated(spoken(lips=lips(1.4)), renderer)["Mouth shapes"].advice
 
 
-def test_the_real_video_is_the_yardstick_of_silence_and_sync() -> None:
-    restless = replace(REAL_TAKE, lips=lips(silence_leak=0.3), sync=sync(120.0))
+def test_silence_and_sync_are_compared_with_the_real_video() -> None:
+    restless = replace(REAL_VIDEO, lips=lips(silence_leak=0.3), sync=sync(120.0))
     made = spoken(lips=lips(silence_leak=0.3), sync=sync(120.0))
     found = {v.about: v.level for v in verdicts(report(restless, made))}
-    assert found["Silence"] == found["Lips and sound"] == "good"
+    assert found["Silence"] == found["Lips and audio"] == "good"
 
 
-def test_whole_frames_are_judged_by_the_mouth() -> None:
-    whole = replace(images(29.0), psnr_frame=same(40.0), psnr_head=same(39.0))
-    verdict = judged(spoken(images=whole))["Picture of the mouth"]
-    assert verdict.level == "middling" and "PSNR mouth 29.00 dB" in verdict.rule
+def test_whole_frames_are_rated_by_the_mouth() -> None:
+    whole = Results(images(29.0), psnr_frame=same(40.0), psnr_head=same(39.0))
+    verdict = rated(spoken(images=whole))["Picture of the mouth"]
+    assert verdict.level == "fair" and "PSNR mouth 29.00 dB" in verdict.rule
 
 
-def test_what_was_not_measured_gives_no_verdict() -> None:
+def test_no_value_gives_no_verdict() -> None:
     assert verdicts(report()) == ()
-    assert verdicts(report(REAL_TAKE, FLOOR_TAKE, MEAN_TAKE)) == ()
+    assert verdicts(report(REAL_VIDEO, FLOOR_VIDEO, MEAN_VIDEO)) == ()
     nothing = images(math.nan, math.nan, math.nan)
     empty = spoken(lips=NO_LIPS, images=nothing, phonemes=phonemes(None, None))
-    assert judged(empty) == {}
+    assert rated(empty) == {}
     assert headline(()) == "Too little was measured for a verdict."
-    assert first_look(()) is None
+    assert weakest_verdict(()) is None
 
 
-def test_the_take_that_is_judged() -> None:
+def test_the_evaluated_variant() -> None:
     tracked, pasted, own, other = (
         Variant(name, "made", "") for name in (TRACKED, PASTED, SPOKEN, MADE)
     )
     assert VerdictInputs.of(report(own, tracked, pasted)).made == own
     assert VerdictInputs.of(report(pasted, tracked)).made == pasted
-    assert VerdictInputs.of(report(REAL_TAKE, other)).made == other
+    assert VerdictInputs.of(report(REAL_VIDEO, other)).made == other
     assert VerdictInputs.of(report(own, tracked)).picture == tracked
     assert VerdictInputs.of(report(own)).picture == own
 
 
 def test_a_measure_that_does_not_rank_is_doubtful() -> None:
-    rankings = (
+    validity = (
         MeasureValidity("jitter", 1.0, 1.0, 1.0, False, ""),
         MeasureValidity("LMD", 0.3, 0.6, 2.0, True, ""),
         MeasureValidity("sharpness", None, None, None, None, ""),
     )
     made = spoken(lips=lips(), images=images())
-    found = verdicts(report(FLOOR_TAKE, MEAN_TAKE, made, rankings=rankings))
+    found = verdicts(report(FLOOR_VIDEO, MEAN_VIDEO, made, validity=validity))
     assert [v.about for v in found if v.doubtful] == ["Steadiness"]
 
 
-def test_the_headline_counts_and_points_at_the_worst() -> None:
+def test_the_headline_counts_and_names_the_weakest() -> None:
     made = spoken(lips=lips(aperture_correlation=0.6, jitter_ratio=9.0))
-    found = list(judged(made).values())
-    assert headline(found) == "3 good, 1 middling, 1 bad."
-    worst = first_look(found)
+    found = list(rated(made).values())
+    assert headline(found) == "3 good, 1 fair, 1 bad."
+    worst = weakest_verdict(found)
     assert worst is not None and worst.about == "Steadiness"
-    assert first_look([v for v in found if v.level == "good"]) is None
+    assert weakest_verdict([v for v in found if v.level == "good"]) is None
 
 
-def test_too_few_frames_are_no_ground_for_a_verdict() -> None:
+def test_too_few_frames_give_no_verdict() -> None:
     made = Variant(SPOKEN, "made", "", lips=lips(), images=images())
-    for n_frames, judged in ((MIN_FRAMES - 1, False), (MIN_FRAMES, True)):
+    for n_frames, is_rated in ((MIN_FRAMES - 1, False), (MIN_FRAMES, True)):
         short = replace(made, aperture=(0.1,) * n_frames)
-        assert bool(verdicts(report(short))) is judged
+        assert bool(verdicts(report(short))) is is_rated
