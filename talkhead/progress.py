@@ -105,7 +105,10 @@ class _SilentStep:
 
 
 class JsonProgress:
-    """One JSON object a line: start, advance (once a second), finish, skip, fail, message."""
+    """One JSON object per line: start, advance (once a second), finish, skip, fail, message.
+
+    `dub` adds the events job, retry and progress. docs/dubbing.md lists the keys of each event.
+    """
 
     def __init__(
         self,

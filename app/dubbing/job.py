@@ -26,7 +26,7 @@ PACKAGE = "package"
 
 @dataclass(frozen=True)
 class Task:
-    """Description of the work of a job. Paths are absolute; "" stands for a value that is not set.
+    """Description of the work of a job. Paths are absolute; "" means that a value is not set.
 
     Attributes:
         kind: SPEAK, to render a video, or FIT, to fit an identity.

@@ -39,7 +39,7 @@ name or absolute folder. It raises TalkheadError if the identity cannot be used.
 
 @dataclass(frozen=True)
 class Row:
-    """One video to dub. Paths are absolute; "" stands for a value that is not set.
+    """One video to dub. Paths are absolute; "" means that a value is not set.
 
     Attributes:
         line: Line of the table on which the row begins.
