@@ -178,7 +178,7 @@ class PipelineRun:
 
     @cached_property
     def _head_pose(self) -> dict[str, torch.Tensor]:
-        """The tensors of HEAD_POSE, with the shapes of HEAD_POSE_TENSORS."""
+        """Tensors of HEAD_POSE: viewmats [F, 4, 4], residual_px [F], lips [F, 3], template [478, 3]."""
         return read_checked(self.folder / HEAD_POSE, HEAD_POSE_TENSORS, ADVICE)
 
     @property

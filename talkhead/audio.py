@@ -1,9 +1,9 @@
-"""What several stages need of sound: resampling, spectra, log-mel, energy and silence. No files.
+"""Audio processing shared by several stages: resampling, spectra, log-mel, energy and silence.
 
-Waveforms are [n_samples] float32 in [-1, 1]. Everything that has one value per moment follows one
-rule: value i describes the moment i * hop (its window is centred there, with zeros beyond the
-waveform's ends), and there is a value for every such moment before the waveform's end. So value 0
-belongs to second 0, and video frame i to value i at 25 a second.
+Waveforms are [n_samples] float32 in [-1, 1]. Everything with one value per moment follows one rule: value
+i describes the moment i * hop (its window is centered there, with zeros beyond the ends of the waveform),
+and there is a value for each such moment before the end. So value 0 belongs to second 0, and video frame
+i to value i at 25 per second.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, Int16
 
 POWER_FLOOR = 1e-10
-"""Powers below this count as this: -100 dB of full scale."""
+"""Smaller powers are raised to this: -100 dB of full scale."""
 
-_BLOCK = 4096  # spectra computed at a time, which bounds the memory
+_BLOCK = 4096  # spectra computed at once, to bound the memory
 
 
 def check_waveform(waveform: Float32 | Int16, name: str, sample_rate: int = SAMPLE_RATE) -> None:
-    """Return if the waveform [n_samples] can be used.
+    """Check that a waveform can be used.
 
-    Raises TalkheadError if it is empty or holds a sample that is not a finite number; the message
-    begins with the name (of its file) and says which sample and when. ValueError if it isn't flat.
+    Args:
+        waveform: [n_samples].
+        name: Name of the file, with which a message begins.
+        sample_rate: Hz, to give the time of a bad sample.
+
+    Raises:
+        TalkheadError: The waveform is empty or has a sample that is not a finite number.
+        ValueError: The waveform is not one-dimensional.
     """
     if waveform.ndim != 1:
         raise ValueError(f"a waveform is [n_samples], not {waveform.shape}")
@@ -48,17 +54,34 @@ def check_waveform(waveform: Float32 | Int16, name: str, sample_rate: int = SAMP
 
 
 def as_int16(waveform: Float32 | Int16) -> Int16:
-    """The waveform [n_samples] in samples of 16 bits; what is beyond full scale is clipped. One that
-    has such samples is returned as it is."""
+    """Convert a waveform to 16-bit samples, clipping at full scale.
+
+    Args:
+        waveform: [n_samples] float32 in [-1, 1], or int16.
+
+    Returns:
+        [n_samples]; an int16 waveform is returned unchanged.
+    """
     if waveform.dtype == np.int16:
         return np.asarray(waveform, np.int16)
     return np.clip(np.rint(waveform * 32767.0), -32768, 32767).astype(np.int16)
 
 
 def resample(waveform: Float32, from_rate: int, to_rate: int) -> Float32:
-    """The waveform at another rate: [ceil(n_samples * to_rate / from_rate)] float32, zero-phase.
+    """Resample a waveform with a zero-phase filter.
 
-    Sample 0 stays at second 0. Near full scale the filter may overshoot [-1, 1] a little.
+    Sample 0 remains at second 0. Near full scale, the filter may overshoot [-1, 1] slightly.
+
+    Args:
+        waveform: [n_samples].
+        from_rate: Its sample rate, Hz.
+        to_rate: The new sample rate, Hz.
+
+    Returns:
+        [ceil(n_samples * to_rate / from_rate)] float32.
+
+    Raises:
+        ValueError: A rate is below 1.
     """
     if from_rate < 1 or to_rate < 1:
         raise ValueError("sample rates must be 1 or more")
@@ -71,10 +94,18 @@ def resample(waveform: Float32, from_rate: int, to_rate: int) -> Float32:
 
 
 def power_spectrogram(waveform: Float32, n_fft: int, hop_length: int) -> Float32:
-    """Squared magnitudes of short spectra: [F, n_fft // 2 + 1], F = ceil(n_samples / hop_length).
+    """Compute the squared magnitudes of a short-time Fourier transform.
 
-    Hann window (periodic) of n_fft samples centred at i * hop_length, zeros beyond the ends, no
-    normalisation. Bin k is at the frequency k * sample_rate / n_fft.
+    The periodic Hann window of n_fft samples is centered at i * hop_length, with zeros beyond the ends
+    and no normalization. Bin k is at the frequency k * sample_rate / n_fft.
+
+    Args:
+        waveform: [n_samples].
+        n_fft: Length of the window, samples.
+        hop_length: Samples from one frame to the next.
+
+    Returns:
+        [F, n_fft // 2 + 1], F = ceil(n_samples / hop_length).
     """
     n_frames = ceil(len(waveform) / hop_length)
     before = n_fft // 2
@@ -99,11 +130,21 @@ def log_mel(
     hop_length: int = 160,
     n_mels: int = 80,
 ) -> Float32:
-    """Natural logarithms of mel band powers: [F, n_mels], F = ceil(n_samples / hop_length).
+    """Compute natural logarithms of mel band powers.
 
-    Vector i is centred at i * hop_length. Powers as in `power_spectrogram`, bands as in
-    `mel_filters`, floor POWER_FLOOR (so no value is below -23.03). Up to the logarithm this is
-    librosa's melspectrogram with its defaults for mel scale, norm and padding.
+    Powers are those of `power_spectrogram`, bands those of `mel_filters`, with the floor POWER_FLOOR (no
+    value is below -23.03). Except for the logarithm, this equals librosa's melspectrogram with its
+    defaults for mel scale, norm and padding.
+
+    Args:
+        waveform: [n_samples].
+        sample_rate: Hz.
+        n_fft: Length of the window, samples.
+        hop_length: Samples from one frame to the next.
+        n_mels: Number of bands.
+
+    Returns:
+        [F, n_mels], F = ceil(n_samples / hop_length); vector i is centered at i * hop_length.
     """
     powers = power_spectrogram(waveform, n_fft, hop_length)
     bands = powers @ mel_filters(sample_rate, n_fft, n_mels).T
@@ -112,26 +153,41 @@ def log_mel(
 
 
 def mel_context(n_fft: int = 400, hop_length: int = 160) -> int:
-    """Samples of context that `log_mel` needs on both sides, a multiple of hop_length.
+    """Return the samples of context that `log_mel` needs on both sides.
 
-    With c of them, and a and b multiples of hop_length, the vectors of the whole for waveform[a:b]
-    are log_mel(waveform[a - c : b + c])[c // hop_length : (c + b - a) // hop_length].
+    With c of them, and a and b multiples of hop_length, the vectors of the whole for waveform[a:b] are
+    log_mel(waveform[a - c : b + c])[c // hop_length : (c + b - a) // hop_length].
+
+    Args:
+        n_fft: Length of the window, samples.
+        hop_length: Samples from one frame to the next.
+
+    Returns:
+        A multiple of hop_length.
     """
     return ceil(n_fft / 2 / hop_length) * hop_length
 
 
 @lru_cache(maxsize=16)
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Float32:
-    """Triangular mel filters [n_mels, n_fft // 2 + 1] over 0 Hz to half the sample rate, read-only.
+    """Return triangular mel filters over 0 Hz to half the sample rate, read-only.
 
-    Slaney's mel scale, each triangle of area 1 per Hz ("Slaney" normalisation). Source: M. Slaney,
-    Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is
-    the default of librosa, and not HTK's scale.
+    Slaney's mel scale, each triangle of area 1 per Hz ("Slaney" normalization). Source: M. Slaney,
+    Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is the
+    default of librosa, and not HTK's scale.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: Length of the window, samples.
+        n_mels: Number of filters.
+
+    Returns:
+        [n_mels, n_fft // 2 + 1].
     """
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), n_mels + 2))
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - low) / (center - low), (high - bins) / (high - center)
     triangles = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
     filters: Float32 = triangles.astype(np.float32)
     filters.setflags(write=False)
@@ -152,6 +208,7 @@ def _hz_to_mel(frequency: float) -> float:
 
 
 def _mel_to_hz(mels: Float64) -> Float64:
+    """Convert mels [n] to Hz."""
     curved = _LOG_FROM_HZ * np.exp(_LOG_STEP * (np.maximum(mels, _LOG_FROM_MEL) - _LOG_FROM_MEL))
     return np.where(mels < _LOG_FROM_MEL, mels * _LINEAR_HZ_PER_MEL, curved)
 
@@ -171,10 +228,12 @@ _SHORTEST_SOUND_S = 0.08
 
 @dataclass(frozen=True)
 class Loudness:
-    """How loud each video frame of a waveform is, F = ceil(n_samples * rate / sample_rate).
+    """Loudness of each of F video frames of a waveform, F = ceil(n_samples * rate / sample_rate).
 
-    energy_db: [F] after a high-pass at 100 Hz (against hum and offset), dB of full scale.
-    powers: [F] mean square of the samples as they are. n_samples: of the waveform.
+    Attributes:
+        energy_db: [F] after a high-pass at 100 Hz (against hum and offset), dB of full scale.
+        powers: [F] mean square of the unfiltered samples.
+        n_samples: Length of the waveform.
     """
 
     energy_db: Float32
@@ -185,16 +244,24 @@ class Loudness:
 def measure_loudness(
     chunks: Iterable[Float32], rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE
 ) -> Loudness:
-    """The loudness of a waveform that comes in chunks [n]; the same however it is cut.
+    """Measure the loudness of a waveform that comes in chunks; their size does not affect the result.
 
     Frame i averages the samples within half a frame of i / rate (those that exist, at the ends).
+
+    Args:
+        chunks: [n] float32 each.
+        rate: Video frames per second.
+        sample_rate: Hz.
+
+    Returns:
+        Loudness of each frame.
     """
     high_pass = scipy.signal.butter(4, _HUM_HZ, "highpass", fs=sample_rate, output="sos")
     state: Float64 | None = None
     total = 0
     sums = np.zeros((3, 0))  # high-passed squares, squares, counts
     for chunk in _pieces(chunks, rate, sample_rate):
-        if state is None:  # as if the first sample had always been there
+        if state is None:  # as if the first sample had lasted forever
             state = chunk[0] * scipy.signal.sosfilt_zi(high_pass)
         filtered, state = scipy.signal.sosfilt(high_pass, chunk, zi=state)
         moments = np.arange(total, total + len(chunk)) * (rate / sample_rate)
@@ -214,7 +281,7 @@ def measure_loudness(
 
 
 def _pieces(chunks: Iterable[Float32], rate: float, sample_rate: int) -> Iterator[Float32]:
-    """The chunks that are not empty, long ones cut between two frames: squares take memory."""
+    """Yield the non-empty chunks [n], long ones split between two frames to bound the memory."""
     first, step = round(sample_rate / rate / 2), round(_PIECE_FRAMES * sample_rate / rate)
     for chunk in chunks:
         edges = [0, *range(first + step, len(chunk), step), len(chunk)]
@@ -222,22 +289,38 @@ def _pieces(chunks: Iterable[Float32], rate: float, sample_rate: int) -> Iterato
 
 
 def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:
-    """Which video frames of a waveform [n_samples] are without speech: see silent_frames."""
+    """Find the video frames of a waveform without speech, see `silent_frames`.
+
+    Args:
+        waveform: [n_samples].
+        rate: Video frames per second.
+        sample_rate: Hz.
+
+    Returns:
+        [F] bool.
+    """
     return silent_frames(measure_loudness([waveform], rate, sample_rate).energy_db, rate)
 
 
 def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
-    """Which video frames are without speech: [F] bool, of `Loudness.energy_db` [F].
+    """Find the video frames without speech, by energy alone.
 
-    A frame sounds if its energy is
+    A frame has sound if its energy is
      * SPEECH_ABOVE_FLOOR_DB over the noise floor (the 10th percentile of all frames),
      * within SPEECH_BELOW_PEAK_DB of the peak (the level that 0.2 s of the frames reach), and
      * above SPEECH_LEAST_DB of full scale.
-    Then sounds shorter than 0.08 s (clicks) become silence, and after that silences shorter than
-    0.2 s (closures of plosives) become sound, except at the ends.
+    Then sounds shorter than 0.08 s (clicks) become silence, and after that silences shorter than 0.2 s
+    (closures of plosives) become sound, except at the ends.
 
-    So digital zero, steady noise and hum are silence all through; so is, unavoidably, a vowel held
-    at one loudness throughout the file.
+    So digital zero, steady noise and hum are silent throughout; so is, unavoidably, a vowel of constant
+    loudness that lasts for the whole file.
+
+    Args:
+        energy_db: [F] of `Loudness`.
+        rate: Video frames per second.
+
+    Returns:
+        [F] bool.
     """
     if len(energy_db) == 0:
         return np.zeros(0, np.bool_)
@@ -246,12 +329,21 @@ def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
 
 
 def without_short_runs(silent: Bool, rate: float = FRAME_RATE) -> Bool:
-    """Silence [F] without sounds and silences so short that they are clicks and closures."""
+    """Remove sounds and silences so short that they are clicks and closures.
+
+    Args:
+        silent: [F] bool.
+        rate: Video frames per second.
+
+    Returns:
+        [F] bool.
+    """
     sounding = _without_short_runs(~silent, ceil(_SHORTEST_SOUND_S * rate), ends=True)
     return _without_short_runs(~sounding, ceil(_SHORTEST_SILENCE_S * rate), ends=False)
 
 
 def _speech_threshold_db(energy: Float32, rate: float) -> float:
+    """Return the energy above which frames [F] have sound."""
     floor = float(np.percentile(energy, 10))
     n_peak = min(len(energy), max(1, round(_PEAK_S * rate)))
     peak = float(np.sort(energy)[-n_peak])
@@ -259,7 +351,7 @@ def _speech_threshold_db(energy: Float32, rate: float) -> float:
 
 
 def _without_short_runs(flags: Bool, shortest: int, *, ends: bool) -> Bool:
-    """The flags without runs of True shorter than `shortest` (at the ends only if `ends`)."""
+    """Remove runs of True in flags [F] shorter than `shortest` (at the ends only if `ends`)."""
     steps = np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))
     starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     kept = flags.copy()

@@ -1,4 +1,4 @@
-"""An optimiser's state as tensors, so that training can be resumed without pickle."""
+"""Convert the state of an optimizer to tensors, so that training resumes without pickle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of an Adam or AdamW, by the place of their parameter."""
+    """Return the moments of an Adam or AdamW optimizer.
+
+    Args:
+        optimizer: The optimizer.
+
+    Returns:
+        Tensors of the same shape as their parameters, named by the position of the parameter.
+    """
     tensors = {}
     for i, parameter in enumerate(_parameters(optimizer)):
         moments = optimizer.state[parameter]
@@ -25,9 +32,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the moments of optimizer_tensors back; a parameter without any begins afresh.
+    """Restore the moments of `optimizer_tensors`; a parameter without any starts from zero.
 
-    Raises ContentError for moments of another shape than their parameter's.
+    Args:
+        optimizer: The optimizer, changed in place.
+        tensors: The moments.
+
+    Raises:
+        ContentError: A moment has another shape than its parameter.
     """
     for i, parameter in enumerate(_parameters(optimizer)):
         names = {name: f"{PREFIX}{i}.{name}" for name in MOMENTS}
@@ -45,4 +57,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the parameters of an optimizer, of any shape, in order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

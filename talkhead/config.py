@@ -1,10 +1,10 @@
-"""Dataclasses from JSON: every key known, every value of its field's type and within its bounds.
+"""Read dataclasses from JSON: all keys known, all values of their field's type and within its bounds.
 
-A component declares what its config may hold beside the default,
+A component declares the allowed values beside the default,
 
     n_hidden: int = bounded(64, 1, 1024)
 
-and `from_json` holds to it, so that nothing is ever made as large as a file asks for.
+and `from_json` enforces them, so that a file cannot request objects of arbitrary size.
 """
 
 from __future__ import annotations
@@ -27,14 +27,27 @@ _BOUNDS = "bounds"
 
 @dataclass(frozen=True)
 class Bounds:
-    """Least and most of a number, or of the numbers in a tuple; most_items: of the tuple itself."""
+    """Bounds of a number, or of the numbers in a tuple.
+
+    Attributes:
+        least: Smallest value.
+        most: Largest value.
+        most_items: Largest length of the tuple, None for any.
+    """
 
     least: float
     most: float
     most_items: int | None = None
 
     def allow(self, value: Any) -> bool:
-        """Whether a number, or each one in nested tuples, lies within."""
+        """Check a value.
+
+        Args:
+            value: A number, or numbers in nested tuples.
+
+        Returns:
+            True if all are within bounds.
+        """
         if isinstance(value, tuple):
             few = self.most_items is None or len(value) <= self.most_items
             return few and all(self.allow(one) for one in value)
@@ -42,33 +55,75 @@ class Bounds:
 
 
 def bounded(default: Value, least: float, most: float, most_items: int | None = None) -> Value:
-    """A field of a config with a default and the bounds that from_json holds its value to."""
+    """Declare a field with a default and bounds.
+
+    Args:
+        default: The default.
+        least: Smallest value.
+        most: Largest value.
+        most_items: Largest length of a tuple.
+
+    Returns:
+        A dataclass field.
+    """
     metadata = {_BOUNDS: Bounds(least, most, most_items)}
     made: Value = field(default=default, metadata=metadata)
     return made
 
 
 def limits(least: float, most: float, most_items: int | None = None) -> Mapping[str, Any]:
-    """The same as metadata of a field that has no default: `field(metadata=limits(1, 9))`."""
+    """Return bounds as metadata of a field without default: `field(metadata=limits(1, 9))`.
+
+    Args:
+        least: Smallest value.
+        most: Largest value.
+        most_items: Largest length of a tuple.
+
+    Returns:
+        The metadata.
+    """
     return {_BOUNDS: Bounds(least, most, most_items)}
 
 
 def one_of(default: str, *words: str) -> str:
-    """A field of a config that is one of some words."""
+    """Declare a field that is one of several words.
+
+    Args:
+        default: The default.
+        *words: All allowed words.
+
+    Returns:
+        A dataclass field.
+    """
     made: str = field(default=default, metadata=choices(*words))
     return made
 
 
 def choices(*words: str) -> Mapping[str, Any]:
-    """The same as metadata of a field that has no default."""
+    """Return allowed words as metadata of a field without default.
+
+    Args:
+        *words: The words.
+
+    Returns:
+        The metadata.
+    """
     return {_BOUNDS: words}
 
 
 def from_json(kind: type[Config], data: Any) -> Config:
-    """The dataclass that parsed JSON holds.
+    """Convert parsed JSON to a dataclass.
 
-    Raises ContentError, naming the key, for one that is unknown or missing and for a value of another
-    type or out of bounds.
+    Args:
+        kind: The dataclass.
+        data: The parsed JSON.
+
+    Returns:
+        An instance.
+
+    Raises:
+        ContentError: A key is unknown or missing, or a value of another type or out of bounds; the
+            message names it.
     """
     if not isinstance(data, Mapping):
         raise ContentError(f"{kind.__name__} is {shown(data)}, where an object is needed")
@@ -83,29 +138,45 @@ def from_json(kind: type[Config], data: Any) -> Config:
 
 
 def read_object(path: Path, kind: type[Config], advice: str) -> Config:
-    """The dataclass that a JSON file holds.
+    """Read a dataclass from a JSON file.
 
-    Raises TalkheadError where it can't be read, PackageError naming the file, what is wrong in it and
-    what to do (advice) where it holds another object or none.
+    Args:
+        path: The file.
+        kind: The dataclass.
+        advice: What to do about a damaged file.
+
+    Returns:
+        An instance.
+
+    Raises:
+        TalkheadError: The file cannot be read.
+        PackageError: It holds something else; the message names the file, the problem and the advice.
     """
     with content_errors(path, advice):
         return from_json(kind, read_json(path))
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON holds it."""
+    """Convert a config dataclass to JSON.
+
+    Args:
+        config: The dataclass.
+
+    Returns:
+        A JSON object.
+    """
     return asdict(config)
 
 
 @lru_cache(maxsize=64)
 def _fields(kind: Any) -> dict[str, tuple[Field[Any], Any]]:
-    """Each field of a dataclass with its type."""
+    """Return each field of a dataclass with its type."""
     hints = get_type_hints(kind)
     return {one.name: (one, hints[one.name]) for one in fields(kind)}
 
 
 def _value(name: str, value: Any, one: Field[Any], hint: Any) -> Any:
-    """A value as its field has it. Raises ContentError."""
+    """Convert a value to the type of its field. Raises ContentError."""
     try:
         made = _typed(value, hint)
     except _WrongTypeError as error:
@@ -123,6 +194,8 @@ def _value(name: str, value: Any, one: Field[Any], hint: Any) -> Any:
 
 
 class _WrongTypeError(Exception):
+    """A value whose type differs from that of its field."""
+
     def __init__(self, value: Any, wanted: str) -> None:
         super().__init__(wanted)
         self.value, self.wanted = value, wanted
@@ -132,7 +205,7 @@ _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """A JSON value as its type hint has it. Raises _WrongTypeError, ContentError."""
+    """Convert a JSON value to a type hint. Raises _WrongTypeError, ContentError."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -151,7 +224,7 @@ def _typed(value: Any, hint: Any) -> Any:
 
 
 def _scalar(value: Any, kind: type[Any]) -> Any:
-    """JSON has one kind of number: a whole one is fine where any is, and a truth value is none."""
+    """Check a scalar. JSON has one kind of number: integers are accepted as floats, booleans are not."""
     if kind is float and type(value) is int and abs(value) < 2**53:
         return value
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -160,7 +233,7 @@ def _scalar(value: Any, kind: type[Any]) -> Any:
 
 
 def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
-    """JSON knows no tuples: a list, of as many values as the hint says."""
+    """Convert a JSON list, of as many values as the hint says, to a tuple."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise _WrongTypeError(value, "a list")
     if inner[1:] == (...,):

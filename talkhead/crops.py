@@ -1,4 +1,4 @@
-"""Head crops and their masks: cutting, shrinking, the areas that are hidden or body."""
+"""Head crops and their masks: cutting, resizing, areas of occluders and of the body."""
 
 from __future__ import annotations
 
@@ -14,48 +14,80 @@ from talkhead.face import (
 from talkhead.types import Bool, Float32, Int, UInt8
 
 MASK_SHRINK = 4
-
-
+"""Reduction of small masks along each axis."""
 JAW_MARGIN = 0.06
-"""Share of the face's height by which the body begins under the jaw."""
-
-
+"""Distance from jaw to body, as a fraction of the face's height."""
 HIDDEN_MARGIN = 0.04
-"""What stands before the face is widened by this share of the face's width..."""
-
-
+"""Margin around occluders: a fraction of the face's width..."""
 HIDDEN_MARGIN_PX = 8
-"""...and by so many pixels: no window in which structure is compared sees it."""
+"""...plus pixels, so that no window in which structure is compared includes an occluder."""
 
 
 def crop_landmarks(landmarks: Float32, origins: Float32, scale: float) -> Float32:
-    """Landmarks [F, 478, 2] in crop pixels, of landmarks [F, 478, 3] and crops' origins [F, 2] in source
-    pixels."""
+    """Convert landmarks from source pixels to crop pixels.
+
+    Args:
+        landmarks: [F, 478, 3] in source pixels.
+        origins: [F, 2] left and top of the crops, source pixels.
+        scale: Crop pixels per source pixel.
+
+    Returns:
+        [F, 478, 2].
+    """
     return np.asarray((landmarks[..., :2] - origins[:, None]) * scale, dtype=np.float32)
 
 
 def small_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the small mask of a crop of height and width `size`."""
+    """Return the size of a crop's small mask.
+
+    Args:
+        size: Height and width of the crop.
+
+    Returns:
+        Height and width.
+    """
     return size[0] // MASK_SHRINK, size[1] // MASK_SHRINK
 
 
 def shrunk_mask(mask: UInt8) -> UInt8:
-    """A person mask [H, W] at a quarter of its size."""
+    """Reduce a person mask to a quarter of its size.
+
+    Args:
+        mask: [H, W] uint8.
+
+    Returns:
+        [H // 4, W // 4] uint8.
+    """
     height, width = small_size((mask.shape[0], mask.shape[1]))
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def enlarged_mask(small: UInt8, size: tuple[int, int]) -> Float32:
-    """A shrunk mask as one of height and width `size` again, in [0, 1]."""
+    """Enlarge a shrunk mask.
+
+    Args:
+        small: [h, w] uint8.
+        size: Height and width H, W of the result.
+
+    Returns:
+        [H, W] in [0, 1].
+    """
     values = small.astype(np.float32) / 255.0
     return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
-    """Where what stands before triangles [n, 3] of a face may be in an image, [H, W], with a margin.
+    """Return the area of an image that an occluder of the face may cover, with a margin.
 
-    points: [478, 2] landmarks in pixels. size: height, width. An arm goes on beside the face: a pixel
-    there belongs with the nearest one of the face.
+    An arm extends beyond the face: a pixel outside of it is treated as the nearest one of the face.
+
+    Args:
+        points: [478, 2] landmarks in pixels.
+        triangles: [n, 3] occluded triangles of the face mesh.
+        size: Height and width H, W of the image.
+
+    Returns:
+        [H, W] bool.
     """
     area, outside = np.zeros(size, np.uint8), np.ones(size, np.uint8)
     if not len(triangles):
@@ -76,9 +108,14 @@ def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
 
 
 def body_area(points: Float32, size: tuple[int, int]) -> UInt8:
-    """Where neck and clothes may be in an image, [H, W], 0 or 255: well under the jaw, people or not.
+    """Return the area of an image well below the jaw, where neck and clothes may be.
 
-    points: [478, 2] landmarks in pixels. size: height, width.
+    Args:
+        points: [478, 2] landmarks in pixels.
+        size: Height and width H, W of the image.
+
+    Returns:
+        [H, W] uint8, 0 or 255.
     """
     area, jaw = np.zeros(size, np.uint8), points[list(JAW_LINE)]
     area[max(int(jaw[:, 1].mean()), 0) :] = 255
@@ -91,10 +128,17 @@ def body_area(points: Float32, size: tuple[int, int]) -> UInt8:
 def cut_crop(
     image: UInt8, origin: Float32, size: tuple[int, int], scale: float, pad: str = "edge"
 ) -> UInt8:
-    """The crop [H, W, ...] of an image; what lies outside the image repeats its edge, or is 0.
+    """Cut a crop out of an image.
 
-    origin: left, top in image pixels (whole numbers). size: height, width in crop pixels.
-    scale: crop pixels per image pixel, at most 1.
+    Args:
+        image: [height, width, ...] uint8.
+        origin: [2] left and top in image pixels, whole numbers.
+        size: Height and width H, W in crop pixels.
+        scale: Crop pixels per image pixel, at most 1.
+        pad: Outside the image, "edge" repeats its edge; anything else is 0.
+
+    Returns:
+        [H, W, ...] uint8.
     """
     height, width = (round(n / scale) for n in size)
     left, top = (int(n) for n in origin)

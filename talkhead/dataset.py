@@ -1,8 +1,8 @@
-"""IdentityDataset on disk: what preprocessing makes of a video and the other stages fit.
+"""IdentityDataset on disk: the result of preprocessing, from which the other stages are fitted.
 
-A folder of dataset.json, safetensors for per-frame tracks, and plain files of images that are read
-one by one, so that memory does not grow with the clip. Of long footage only some images are kept;
-tracks are those of every frame.
+A folder with dataset.json, safetensors of per-frame tracks, and plain files of images that are read one
+by one, so that memory does not grow with the clip. Of long footage, images are stored for some frames
+only; tracks cover all frames.
 """
 
 from __future__ import annotations
@@ -50,20 +50,30 @@ FORMAT = 4
 FRAMES, MASKS, WAVEFORM = "frames.u8", "masks.u8", "waveform.safetensors"
 SMALL_MASKS = "small_masks.u8"
 MAX_CROP_PX = 4096
-"""Of a crop's sides; preprocessing makes them 576 high at most."""
+"""Largest side of a crop; preprocessing makes them at most 576 high."""
 MIN_SCALE = 1 / 64
-"""Crop pixels per source pixel."""
+"""Smallest number of crop pixels per source pixel."""
 MAX_FRAMES = 24 * 60 * 60 * FRAME_RATE
-"""Of a dataset."""
+"""Largest number of frames of a dataset."""
 ADVICE = "Remove this folder and run the same talkhead fit again"
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts of a dataset.
+    """Facts about a dataset.
 
-    width, height: the source's displayed size. crop_width, crop_height: of the stored frames.
-    scale: crop pixels per source pixel. av_offset_ms: by how much late sound was shifted.
+    Attributes:
+        video: Name of the video file.
+        n_frames: Number of frames F.
+        width: Width of the source as displayed, pixels.
+        height: Height of the source as displayed, pixels.
+        crop_width: Width of the stored frames, pixels.
+        crop_height: Height of the stored frames, pixels.
+        scale: Crop pixels per source pixel.
+        av_offset_ms: By how much late audio was shifted, milliseconds.
+        n_faces: The largest number of faces in one frame.
+        moving_camera: The background moves.
+        uses_all_frames: No frames were held out.
     """
 
     video: str
@@ -88,11 +98,19 @@ class DatasetInfo:
 class Tracks:
     """Per-frame results, F frames.
 
-    landmarks: [F, 478, 3] source pixels. blendshapes: [F, 52], see Tracking. found, usable, train,
-    silent, kept: [F] bool (seen in the very frame; good enough to learn from; outside the test block;
-    no speech; there are images).
-    hidden: [F, T] bool, triangles of the face that something stands before. viewmats: [F, 4, 4].
-    residual_px: [F]. codes: [F, K]. origins: [F, 2] left, top of the crop in source pixels.
+    Attributes:
+        landmarks: [F, 478, 3] in source pixels.
+        blendshapes: [F, 52], see Tracking.
+        found: [F] bool, the face was found in the frame itself.
+        usable: [F] bool, good enough for training.
+        train: [F] bool, not held out.
+        silent: [F] bool, no speech.
+        kept: [F] bool, images are stored.
+        hidden: [F, T] bool, triangles of the face that something covers.
+        viewmats: [F, 4, 4] head poses.
+        residual_px: [F] residual of the pose, source pixels.
+        codes: [F, K] motion codes.
+        origins: [F, 2] left and top of the crop in source pixels.
     """
 
     landmarks: Float32
@@ -110,12 +128,12 @@ class Tracks:
 
     @property
     def clear(self) -> Bool:
-        """Usable frames [F] in which nothing stands before the face."""
+        """Usable frames [F] in which nothing covers the face."""
         return self.usable & ~self.hidden.any(1)
 
     @property
     def learnt(self) -> Bool:
-        """Usable training frames [F] that there are images of: what a renderer learns from."""
+        """Usable training frames [F] with images, on which a renderer is trained."""
         return self.usable & self.train & self.kept
 
 
@@ -135,7 +153,7 @@ TENSORS = {
     "codes": TensorSpec((ALL_FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
     "origins": TensorSpec((ALL_FRAMES, 2), least=-MAX_SIDE_PX, most=MAX_SIDE_PX),
 }
-"""Of Tracks."""
+"""What the tensors of `Tracks` must be."""
 WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
 
 
@@ -143,9 +161,13 @@ WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
 class ImageFile:
     """Images of one shape, one after the other, as a plain file of uint8.
 
-    They are read when indexed and appended as they come, so memory does not grow with the clip.
-    numbers: [N] of the frames that they are of, rising; None: 0, 1, 2 and so on. An image is
-    indexed by its frame; length and order are the file's.
+    They are read when indexed and appended as they come, so that memory does not grow with the clip. An
+    image is indexed by its frame; length and order are those of the file.
+
+    Attributes:
+        path: The file.
+        shape: Shape of one image.
+        numbers: [N] frame numbers of the images, rising; None for 0, 1, 2 and so on.
     """
 
     path: Path
@@ -154,13 +176,18 @@ class ImageFile:
 
     @property
     def image_bytes(self) -> int:
+        """Size of one image in bytes."""
         return prod(self.shape)
 
     def __len__(self) -> int:
         return self.path.stat().st_size // self.image_bytes if self.path.exists() else 0
 
     def __getitem__(self, index: int | np.integer[Any]) -> UInt8:
-        """The image of frame `index`, of `shape`. Raises IndexError where there is none."""
+        """Read the image of a frame, of `shape`.
+
+        Raises:
+            IndexError: There is none.
+        """
         place = int(index)
         if self.numbers is not None:
             place = int(np.searchsorted(self.numbers, index))
@@ -171,20 +198,36 @@ class ImageFile:
         return self._read(place)
 
     def _read(self, place: int) -> UInt8:
+        """Read the image at a position of the file, with the shape of all images."""
         offset = place * self.image_bytes
         flat = np.fromfile(self.path, np.uint8, self.image_bytes, offset=offset)
         return flat.reshape(self.shape)
 
     def __iter__(self) -> Iterator[UInt8]:
+        """Read all images in order, with the shape of one image each."""
         return (self._read(place) for place in range(len(self)))
 
     def truncate(self, n: int) -> None:
-        """Keep the first n images. Raises TalkheadError."""
+        """Keep the first n images.
+
+        Args:
+            n: Number of images.
+
+        Raises:
+            TalkheadError: The file cannot be changed.
+        """
         with translate_os_errors(self.path), open(self.path, "ab") as file:
             file.truncate(n * self.image_bytes)
 
     def append(self, images: Iterable[UInt8]) -> None:
-        """Write images behind the last one, and have them on the disk. Raises TalkheadError."""
+        """Append images and flush them to the disk.
+
+        Args:
+            images: uint8 images of `shape`.
+
+        Raises:
+            TalkheadError: The file cannot be written.
+        """
         with translate_os_errors(self.path), open(self.path, "ab") as file:
             for image in images:
                 file.write(np.ascontiguousarray(image).data)
@@ -194,7 +237,14 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class IdentityDataset:
-    """A prepared clip. Images stay on disk until they are indexed."""
+    """A preprocessed clip. Images are read from the disk when they are indexed.
+
+    Attributes:
+        path: Folder of the dataset.
+        info: Facts about it.
+        face: The person's face model.
+        tracks: Per-frame results.
+    """
 
     path: Path
     info: DatasetInfo
@@ -203,8 +253,17 @@ class IdentityDataset:
 
     @classmethod
     def load(cls, path: Path) -> IdentityDataset:
-        """The dataset in a folder. Raises PackageError when it is missing, damaged or of another
-        version."""
+        """Load a dataset.
+
+        Args:
+            path: Its folder.
+
+        Returns:
+            The dataset.
+
+        Raises:
+            PackageError: It is missing, damaged or of another version.
+        """
         stored = read_json(path / "dataset.json")
         version = stored.pop("format", None) if isinstance(stored, dict) else None
         check_format(path, "a dataset", version, FORMAT, ADVICE)
@@ -218,7 +277,17 @@ class IdentityDataset:
 
     @classmethod
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
-        """Write everything but flat arrays, waveform and plate; dataset.json last."""
+        """Write everything but image files, waveform and plate; dataset.json last.
+
+        Args:
+            path: Folder of the dataset.
+            info: Facts about it.
+            face: The person's face model.
+            tracks: Per-frame results.
+
+        Raises:
+            TalkheadError: The disk is full or not writable.
+        """
         write_tensors(path / "face.safetensors", face.tensors())
         arrays = {
             k: torch.from_numpy(np.require(v, None, ["C", "W"])) for k, v in vars(tracks).items()
@@ -248,9 +317,15 @@ class IdentityDataset:
         return images
 
     def person(self, frame: int | np.integer[Any]) -> Float32:
-        """The person mask [H, W] of any frame's crop, in [0, 1].
+        """Return the person mask of any frame's crop.
 
-        Where not all masks are kept it comes from one of a quarter of the size.
+        Where not all masks are stored, it is enlarged from one of a quarter of the size.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            [H, W] in [0, 1].
         """
         if self.tracks.kept.all():
             return self.masks[frame].astype(np.float32) / np.float32(255.0)
@@ -259,7 +334,11 @@ class IdentityDataset:
 
     @cached_property
     def plate(self) -> UInt8:
-        """Background [height, width, 3] uint8 RGB at source size, filled in where never seen."""
+        """Background [H, W, 3] uint8 RGB at source size, filled in where it was never seen.
+
+        Raises:
+            PackageError: The file is missing or damaged.
+        """
         path = self.path / "plate.png"
         try:
             return read_image(path, (PNG,), (self.info.width, self.info.height))
@@ -268,7 +347,7 @@ class IdentityDataset:
 
     @cached_property
     def waveform(self) -> Float32:
-        """The clip's sound [n_samples], 16 kHz, in sync with the frames."""
+        """Audio of the clip [n_samples], 16 kHz, in sync with the frames."""
         stored = read_checked(self.path / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
         return np.asarray(stored["waveform"].numpy())
 
@@ -283,11 +362,18 @@ class IdentityDataset:
         return crop_intrinsics(self.intrinsics, self.tracks.origins, self.info.scale)
 
     def crop_landmarks(self) -> Float32:
-        """Landmarks [F, 478, 2] in crop pixels."""
+        """Return the landmarks [F, 478, 2] in crop pixels."""
         return crop_landmarks(self.tracks.landmarks, self.tracks.origins, self.info.scale)
 
     def hidden_area(self, frame: int) -> Bool:
-        """Where something may stand before the person in crop `frame`, [H, W]."""
+        """Return the area of a crop in which something may cover the person.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            [H, W] bool.
+        """
         points = crop_landmarks(
             self.tracks.landmarks[[frame]], self.tracks.origins[[frame]], self.info.scale
         )
@@ -295,7 +381,14 @@ class IdentityDataset:
         return hidden_area(points[0], triangles, self.info.crop_size)
 
     def plate_crop(self, frame: int) -> UInt8:
-        """The background behind crop `frame`, [H, W, 3] uint8."""
+        """Return the background behind a crop.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            [H, W, 3] uint8.
+        """
         info = self.info
         return cut_crop(
             self.plate,
@@ -306,7 +399,7 @@ class IdentityDataset:
 
 
 def _checked_tracks(tensors: Mapping[str, Tensor], info: DatasetInfo, face: FaceModel) -> Tracks:
-    """The tracks that tensors hold. Raises ContentError."""
+    """Convert tensors, [F, ...] each as in TENSORS, to tracks. Raises ContentError."""
     sizes = {
         ALL_FRAMES.name: info.n_frames,
         CODES.name: face.n_codes,
@@ -321,9 +414,16 @@ def _checked_tracks(tensors: Mapping[str, Tensor], info: DatasetInfo, face: Face
 def check_crops(
     origins: Float32, size: tuple[int, int], scale: float, source: tuple[int, int]
 ) -> None:
-    """Raises ContentError unless crops show some of the source, and none is larger than twice as large.
+    """Check that crops overlap the source and are at most twice as large.
 
-    origins: [F, 2] left, top in source pixels. size: height, width of crops, source: of the source.
+    Args:
+        origins: [F, 2] left and top in source pixels.
+        size: Height and width of the crops, crop pixels.
+        scale: Crop pixels per source pixel.
+        source: Height and width of the source, pixels.
+
+    Raises:
+        ContentError: They do not.
     """
     extent = np.array(size[::-1]) / scale
     limits = np.array(source[::-1])

@@ -1,4 +1,4 @@
-"""Which device computes, which accelerated backends are usable and why not, seeds, threads."""
+"""Choose the compute device; list accelerated backends; set seeds and threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from talkhead.processors import check_device, n_cores
 
 @dataclass(frozen=True)
 class Backend:
-    """An accelerated backend: whether it is usable here, and if not, why."""
+    """An accelerated backend.
+
+    Attributes:
+        name: Its name.
+        usable: It works on this machine.
+        reason: Why it does not; empty if it does.
+        version: Installed version; empty if it is not installed.
+    """
 
     name: str
     usable: bool
@@ -30,11 +37,17 @@ class Backend:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device of "auto", "cpu", "cuda" or "cuda:1".
+    """Resolve the name of a device.
 
-    auto takes CUDA where there is any that gsplat can draw on, else the CPU.
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:1"; auto is CUDA if gsplat can rasterize on it, else the
+            CPU.
 
-    Raises TalkheadError for another word and for a CUDA device that isn't there.
+    Returns:
+        The torch device.
+
+    Raises:
+        TalkheadError: The name is unknown or there is no such CUDA device.
     """
     check_device(device)
     if device == "auto":
@@ -47,7 +60,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _check_cuda(device: str, index: int) -> None:
-    """Raises TalkheadError when there is no CUDA device of that number."""
+    """Raise TalkheadError if there is no CUDA device of that number."""
     if not torch.cuda.is_available():
         raise TalkheadError(f"device {device}: {no_cuda_reason()}. Pass --device cpu")
     count = torch.cuda.device_count()
@@ -56,14 +69,22 @@ def _check_cuda(device: str, index: int) -> None:
 
 
 def no_cuda_reason() -> str:
-    """Why torch sees no CUDA device."""
+    """Return why torch finds no CUDA device.
+
+    Returns:
+        A clause without a full stop.
+    """
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     return "torch finds no CUDA device"
 
 
 def backends() -> list[Backend]:
-    """Every accelerated backend, usable or not. Never raises and never starts a long build."""
+    """List all accelerated backends, usable or not. Never raises and never starts a long build.
+
+    Returns:
+        Their states.
+    """
     return [
         _probe("numba CPU rasterizer", "numba", _import_numba, needs_cuda=False),
         _gsplat(),
@@ -75,7 +96,10 @@ def backends() -> list[Backend]:
 def _probe(
     name: str, distribution: str, check: Callable[[], str], *, needs_cuda: bool = True
 ) -> Backend:
-    """The backend's state. CUDA is asked for first: imports of CUDA libraries fail in many ways."""
+    """Return the state of a backend.
+
+    CUDA is checked first: imports of CUDA libraries fail in many ways.
+    """
     version = installed_version(distribution)
     if not version:
         return Backend(name, False, "not installed", "")
@@ -102,7 +126,7 @@ def _find_nerfacc_kernels() -> str:
 
 
 def _find_kernels(module: str) -> str:
-    """Why a library's CUDA kernels are neither built nor buildable; empty when they are."""
+    """Return why a library's CUDA kernels are neither built nor buildable; empty if they are."""
     try:
         importlib.import_module(module)
     except ImportError:
@@ -112,7 +136,7 @@ def _find_kernels(module: str) -> str:
 
 
 def _has_nvcc() -> bool:
-    """Whether torch's extension builder would find CUDA's compiler."""
+    """Judge whether torch's extension builder would find the CUDA compiler."""
     homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
     found = any(home and (Path(home) / "bin" / "nvcc").is_file() for home in homes)
     return found or shutil.which("nvcc") is not None
@@ -133,7 +157,7 @@ def _gsplat() -> Backend:
 
 
 def tinycudann_unavailable_reason() -> str:
-    """Why tiny-cuda-nn can't be used here; empty when it can."""
+    """Return why tiny-cuda-nn cannot be used; empty if it can."""
     return _tinycudann().reason
 
 
@@ -142,7 +166,14 @@ def _tinycudann() -> Backend:
 
 
 def installed_version(distribution: str) -> str:
-    """The installed version of a distribution, empty when it is not installed."""
+    """Return the installed version of a distribution.
+
+    Args:
+        distribution: Name on the package index.
+
+    Returns:
+        The version, empty if it is not installed.
+    """
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -150,7 +181,14 @@ def installed_version(distribution: str) -> str:
 
 
 def seed_everything(seed: int) -> torch.Generator:
-    """A CPU generator seeded with seed; Python's, numpy's and torch's own are seeded too."""
+    """Seed the generators of Python, numpy and torch.
+
+    Args:
+        seed: Any integer that torch accepts.
+
+    Returns:
+        A new CPU generator with this seed.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -158,17 +196,29 @@ def seed_everything(seed: int) -> torch.Generator:
 
 
 def aligned(array: Any) -> torch.Tensor:
-    """A copy of an array or tensor in memory of torch's own, which begins at 64 bytes.
+    """Copy an array or tensor to memory that torch allocates, aligned to 64 bytes.
 
-    The last bit of a matrix product can depend on where its factors lie (MKL's "conditional
-    numerical reproducibility"), so what is fitted must not keep numpy's or a file's places.
+    The last bit of a matrix product can depend on the alignment of its factors (MKL's "conditional
+    numerical reproducibility"), so fitted values must not remain in memory of numpy or a file.
+
+    Args:
+        array: An array or tensor of any shape.
+
+    Returns:
+        A tensor of the same shape and values.
     """
     return torch.as_tensor(array).clone(memory_format=torch.contiguous_format)
 
 
 def set_threads(n_threads: int | None = None) -> int:
-    """How many threads torch and numba now use: n_threads, else $OMP_NUM_THREADS, else one for each
-    usable core."""
+    """Set the number of threads of torch and numba.
+
+    Args:
+        n_threads: The number; by default $OMP_NUM_THREADS, else one per usable core.
+
+    Returns:
+        The number of threads.
+    """
     import numba
 
     wanted = os.environ.get("OMP_NUM_THREADS", "")

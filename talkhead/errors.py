@@ -1,23 +1,23 @@
-"""The errors a person sees: what was wrong with what was given, then what to do."""
+"""Errors for users: what is wrong with their input, then what to do."""
 
 from __future__ import annotations
 
 from textwrap import shorten
 
 MAX_ERROR_CHARS = 400
-"""What is told at most of an error that nobody foresaw: some bring their whole stack."""
+"""Longer messages of unexpected errors are cut: some contain a whole stack trace."""
 
 
 class TalkheadError(Exception):
-    """Something the person can act on. The command line prints its one line and exits with 1."""
+    """An error that the user can act on. The command line prints it in one line and exits with 1."""
 
 
 class MediaError(TalkheadError):
-    """A video or sound that can't be read or written."""
+    """A video or audio file that cannot be read or written."""
 
 
 class FootageError(TalkheadError):
-    """Footage that reads well but from which no head can be made (no face, no sound, too short)."""
+    """A readable video that is unsuitable for fitting (no face, no sound, too short)."""
 
 
 class PackageError(TalkheadError):
@@ -25,7 +25,14 @@ class PackageError(TalkheadError):
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line; of one that nobody foresaw its kind, too."""
+    """Format an error as one line.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Its message; for unexpected errors with their type.
+    """
     if isinstance(error, TalkheadError):
         return " ".join(str(error).split())
     text = shorten(str(error), MAX_ERROR_CHARS, placeholder=" ...")

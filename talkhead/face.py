@@ -1,4 +1,4 @@
-"""The face as every stage sees it: mesh topology by name, and a linear model of its motion."""
+"""The face shared by all stages: named parts of the mesh, and a linear model of its motion."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FACE_OVAL = (
 JAW_LINE = FACE_OVAL[8:29]
 """The lower half of the oval, from the image's right ear (454) over the chin to the left (234)."""
 MOUTH_POINTS = LIPS + JAW_LINE
-"""What speech moves: the points that predictors and their prior are judged by, in this order."""
+"""Points that speech moves, on which predictors and their prior are evaluated, in this order."""
 LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 LEFT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
@@ -61,7 +61,11 @@ N_BLENDSHAPES = len(BLENDSHAPES)
 
 
 def cap_triangles() -> Int:
-    """Triangles [18, 3] across the inner lips, zipped from corner to corner."""
+    """Return triangles across the inner lips, from corner to corner.
+
+    Returns:
+        [18, 3] vertex indices.
+    """
     lower, upper = list(INNER_LIPS[:11]), [INNER_LIPS[0], *INNER_LIPS[:9:-1]]
     triangles = []
     for i in range(10):
@@ -73,31 +77,37 @@ def cap_triangles() -> Int:
 
 
 N_INNER = 3
-"""Components at the end of the mouth's that say what shows between the lips."""
+"""Components of the inner mouth, the last ones of the mouth."""
 N_BODY = 6
 """Components of the body at the end of every motion code."""
 
 
 def body_matrix(codes: Tensor) -> Tensor:
-    """How the body stands, [B, 3, 3], of motion codes [B, K].
+    """Return the pose of the body as matrices on camera space, exact for points of any depth.
 
-    An affine map of normalised image coordinates, less the identity (x from x, x from y, shift x;
-    the same of y), as a matrix on camera space: exact for points of any depth.
+    The code is an affine map of normalized image coordinates minus the identity (x from x, x from y,
+    shift x; the same of y).
+
+    Args:
+        codes: [B, K] motion codes.
+
+    Returns:
+        [B, 3, 3].
     """
     rows = torch.nn.functional.pad(codes[:, -N_BODY:].reshape(-1, 2, 3), (0, 0, 0, 1))
     return rows + torch.eye(3, dtype=codes.dtype, device=codes.device)
 
 
 MAX_CODES = 256
-"""Components of a motion code at most; people have about 35."""
+"""Largest number of components of a motion code; usually about 35."""
 MAX_TRIANGLES = 4096
 WORLD = 1000.0
-"""No coordinate of a head is farther from its middle, in eye distances."""
+"""Largest coordinate of a head, in eye distances."""
 CODES, TRIANGLES = Size("K", N_BODY + 1, MAX_CODES), Size("T", 1, MAX_TRIANGLES)
 TEMPLATE_SPEC = TensorSpec((N_LANDMARKS, 3), least=-WORLD, most=WORLD)
 BASIS_SPEC = TensorSpec((CODES, N_LANDMARKS, 3), least=-WORLD, most=WORLD)
 MAX_CODE = 1e4
-"""No component of a motion code is larger, in standard deviations."""
+"""Largest component of a motion code, in standard deviations."""
 TENSORS = {
     "template": TEMPLATE_SPEC,
     "basis": BASIS_SPEC,
@@ -111,15 +121,17 @@ TENSORS = {
 class FaceModel:
     """A person's face mesh, linear in the motion code: vertices = template + code @ basis.
 
-    template: [478, 3] mean face, world units (outer eye corners 1 apart, origin between them,
-    OpenCV axes, looking towards -z).
-    basis: [K, 478, 3] vertex offsets per unit of code. The first n_mouth components move mouth and
-    jaw, the next ones eyes and brows; they are scaled alike within a part, so that the first has
-    standard deviation 1 on the training frames. Two kinds move no vertex: the last N_INNER of the
-    mouth's, which say what shows between the lips, and the last N_BODY, the sway of the body, see
-    body_matrix.
-    triangles: [T, 3] of the surface, consistently wound.
-    silence: [K] the code of this person's mouth at rest (eyes zero).
+    Attributes:
+        template: [478, 3] mean face, world units (outer eye corners 1 apart, origin between them, OpenCV
+            axes, looking towards -z).
+        basis: [K, 478, 3] vertex offsets per unit of code. The first n_mouth components move mouth and
+            jaw, the next ones eyes and brows; within a part all are scaled alike, so that the first has
+            standard deviation 1 on the training frames. Two kinds move no vertex: the last N_INNER of the
+            mouth's, which describe the inner mouth, and the last N_BODY, the pose of the body, see
+            body_matrix.
+        n_mouth: Number of components of the mouth.
+        triangles: [T, 3] of the surface, consistently wound.
+        silence: [K] rest code: this person's closed mouth (eyes 0).
     """
 
     template: Float32
@@ -130,15 +142,27 @@ class FaceModel:
 
     @property
     def n_codes(self) -> int:
+        """Number of components K of a motion code."""
         return len(self.basis)
 
     def vertices(self, codes: Float32) -> Float32:
-        """Mesh vertices [F, 478, 3] of codes [F, K]."""
+        """Compute mesh vertices.
+
+        Args:
+            codes: [F, K] motion codes.
+
+        Returns:
+            [F, 478, 3] in world units.
+        """
         flat = codes @ self.basis.reshape(self.n_codes, -1)
         return np.asarray(self.template + flat.reshape(len(codes), -1, 3), dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The model as tensors for a safetensors file."""
+        """Return the model as tensors for a safetensors file.
+
+        Returns:
+            Template [478, 3], basis [K, 478, 3], triangles [T, 3], silence [K] and n_mouth [1].
+        """
         return {
             "template": torch.from_numpy(self.template.copy()),
             "basis": torch.from_numpy(self.basis.copy()),
@@ -149,7 +173,17 @@ class FaceModel:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FaceModel:
-        """The model back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        """Restore the model of `tensors`.
+
+        Args:
+            tensors: Template [478, 3], basis [K, 478, 3], triangles [T, 3], silence [K] and n_mouth [1].
+
+        Returns:
+            The model.
+
+        Raises:
+            ContentError: A tensor is missing or not as it should be.
+        """
         check_tensors(tensors, TENSORS)
         check_n_mouth(int(tensors["n_mouth"][0]), len(tensors["basis"]))
         return cls(
@@ -162,7 +196,15 @@ class FaceModel:
 
 
 def check_n_mouth(n_mouth: int, n_codes: int) -> None:
-    """Raises ContentError where n_mouth components of the mouth and the body's don't fit into a code."""
+    """Check the number of mouth components.
+
+    Args:
+        n_mouth: Number of components of the mouth.
+        n_codes: Number of components of a code, N_BODY of which are the body's.
+
+    Raises:
+        ContentError: They do not fit.
+    """
     if not 1 <= n_mouth <= n_codes - N_BODY:
         raise ContentError(
             f"the tensor n_mouth holds {n_mouth}, where 1 to {n_codes - N_BODY} is allowed"
@@ -170,10 +212,15 @@ def check_n_mouth(n_mouth: int, n_codes: int) -> None:
 
 
 def lip_aperture(points: Float32) -> Float32:
-    """Inner-lip gap over the distance of the outer eye corners, [F].
+    """Return the inner-lip gap over the distance of the outer eye corners.
 
-    points: [F, 478, 2 or 3] landmarks or vertices, any one unit. Mean of the three middle pairs,
-    which is steadier than one.
+    It is the mean of the three middle pairs of points, which is steadier than one pair.
+
+    Args:
+        points: [F, 478, 2 or 3] landmarks or vertices, any unit.
+
+    Returns:
+        [F].
     """
     gaps = [points[:, top] - points[:, low] for top, low in LIP_PAIRS]
     gap = np.mean([np.linalg.norm(g[..., :2], axis=-1) for g in gaps], axis=0)

@@ -1,4 +1,4 @@
-"""Which frames are trained on, held out, or picked from many."""
+"""Select frames: for training, held out, or spread over many."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ import numpy as np
 from talkhead.types import Bool, Float32, Int
 
 MAX_GAP = 5
-"""Frames in a row whose pose their neighbours tell."""
+"""Consecutive frames whose pose can be interpolated from their neighbors."""
 
 
 TEST_FRACTION = 1 / 11
 
 
 def train_frames(n_frames: int, use_all: bool = False) -> Bool:
-    """The first 10/11 of the frames, [F] bool; all of them on demand."""
+    """Return the training frames: the first 10/11.
+
+    Args:
+        n_frames: Number of frames F.
+        use_all: Train on all of them.
+
+    Returns:
+        [F] bool.
+    """
     train = np.ones(n_frames, dtype=bool)
     if not use_all:
         train[round(n_frames * (1 - TEST_FRACTION)) :] = False
@@ -25,15 +33,31 @@ def train_frames(n_frames: int, use_all: bool = False) -> Bool:
 
 
 def spread_frames(allowed: Bool, n: int) -> Int:
-    """The numbers of n of the allowed frames [F], or of all if they are fewer, evenly spread."""
+    """Choose n of the allowed frames, evenly spread, or all if there are fewer.
+
+    Args:
+        allowed: [F] bool.
+        n: Number of frames at most.
+
+    Returns:
+        [n] frame numbers, rising.
+    """
     frames = np.flatnonzero(allowed)
     places = np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int)
     return np.asarray(frames[places], np.int64)
 
 
 def farthest_first(places: Float32, known: Bool, n: int) -> Int:
-    """Up to n rows of places [N, D], each the farthest from those before it and from all that are
-    known [N] already (Gonzalez 1985), in the order they were found. One is known at least."""
+    """Choose rows by farthest-point sampling (Gonzalez 1985).
+
+    Args:
+        places: [N, D].
+        known: [N] rows that are chosen already, at least one.
+        n: Number of rows to add at most.
+
+    Returns:
+        [n] or fewer row numbers, each the farthest from all before it, in this order.
+    """
     nearest = np.full(len(places), np.inf, np.float32)
     apart = np.empty_like(places)
 
@@ -51,10 +75,17 @@ def farthest_first(places: Float32, known: Bool, n: int) -> Int:
 
 
 def longest_run(good: Bool, never: Bool, most: int) -> tuple[int, int]:
-    """First and after-last frame of the longest run of good frames [F], cut after `most` of them.
+    """Find the longest run of good frames.
 
-    Gaps of a few frames don't end a run: what they lack is filled in from their neighbours. Frames
-    of `never` [F] do.
+    Gaps of a few frames do not end a run, since they are interpolated; frames of `never` do.
+
+    Args:
+        good: [F] bool.
+        never: [F] bool, frames that end a run.
+        most: Longer runs are cut to this number of frames.
+
+    Returns:
+        The first frame and the one after the last.
     """
     closed = good.copy()
     for before, after in pairwise(np.flatnonzero(good)):

@@ -1,11 +1,11 @@
-"""IdentityPackage: a fitted person on disk, as a folder of safetensors, JSON and an idle clip.
+"""A fitted person on disk: a folder of safetensors, JSON and an idle clip.
 
     anna/
-      identity.json              Manifest: what it is, how it was made, a sha256 of every other file
-      gaussian.safetensors ...   whatever the parts of the manifest name
+      identity.json              Manifest: contents, origin, and a sha256 of every other file
+      gaussian.safetensors ...   the files that the manifest names
       idle.mp4
 
-`PackageWriter` makes one, whole or not at all. `export_package` turns one into a single file and
+`PackageWriter` writes one atomically. `export_package` turns one into a single file and
 `import_package` back into a folder.
 """
 
@@ -44,22 +44,22 @@ REMEDY = "Import or fit this identity again"
 """What to do about a damaged package."""
 
 MAX_TENSOR_BYTES = 512 << 20
-"""Of one safetensors file of a package; the largest head has 35 MB."""
+"""Largest safetensors file of a package; renderers take up to 35 MB."""
 MAX_FILES = 64
-"""Of a package."""
+"""Largest number of files of a package."""
 MAX_PACKAGE_BYTES = (2 << 30) - 1
-"""Of an exported file, as much as a zip of the old kind holds; a clip of a minute in 4K has a tenth."""
+"""Largest exported file, the limit of zip without its 64-bit extension; a minute in 4K takes a tenth."""
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CLIP_FRAMES = 1 << 20
 LOCAL_HEADER_BYTES = 30
-"""Of what stands in a zip before each file, without name and extra field."""
+"""Size of the header before each file in a zip, without name and extra field."""
 END, END_MARK = struct.Struct("<4s4H2LH"), b"PK\5\6"
 """The last record of a zip without a comment: its sixth number is the length of the list of files."""
 MAX_LIST_BYTES = 64 << 10
-"""Of the list of files at the end of a zip: 100 names of 100 characters have 15 kB."""
+"""Largest list of files at the end of a zip: 100 names of 100 characters take 15 kB."""
 
 JsonObject = Mapping[str, Any]
-"""Whatever JSON holds; the component that wrote it reads it into its own config."""
+"""Any JSON object; the component that wrote it reads it into its own config."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every member, so that exports are reproducible
@@ -67,7 +67,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every member, so that exports are 
 
 @dataclass(frozen=True)
 class FittedPart:
-    """A fitted component: its tensors' file in the package and its config."""
+    """A fitted component of a package.
+
+    Attributes:
+        file: Name of the file with its tensors.
+        config: Its settings.
+    """
 
     file: str
     config: JsonObject = field(default_factory=dict)
@@ -75,7 +80,12 @@ class FittedPart:
 
 @dataclass(frozen=True)
 class EncoderPart:
-    """The speech encoder that the motion predictor was fitted on."""
+    """The speech encoder that the motion predictor was fitted with.
+
+    Attributes:
+        name: Its name.
+        config: Its settings.
+    """
 
     name: str
     config: JsonObject = field(default_factory=dict)
@@ -83,7 +93,16 @@ class EncoderPart:
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """The footage that the person was fitted on. Sizes in pixels as displayed."""
+    """The footage that the person was fitted on.
+
+    Attributes:
+        name: File name.
+        sha256: Checksum of its content.
+        duration_s: Seconds.
+        width: Pixels, as displayed.
+        height: Pixels, as displayed.
+        frame_rate: Frames per second.
+    """
 
     name: str
     sha256: str
@@ -95,7 +114,31 @@ class SourceVideo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """identity.json. `files`, `created` and the versions are filled in by PackageWriter."""
+    """Content of identity.json.
+
+    `files`, `created` and the versions are filled in by PackageWriter.
+
+    Attributes:
+        name: Name of the identity.
+        seed: Seed of the fit.
+        preset: Preset of the fit.
+        source: The footage.
+        encoder: The speech encoder.
+        predictor: The motion predictor.
+        renderers: Fitted renderers by name.
+        default_renderer: One of these names.
+        frame_width: Width of the idle clip and of the output, pixels.
+        frame_height: Height of them, pixels.
+        n_frames: Number of frames of the idle clip.
+        av_offset_ms: How late the audio of the footage was; already corrected.
+        consent: Statement of consent.
+        figures: Results on the held-out frames.
+        details: Further settings for `speak`.
+        files: Checksum of each file by name.
+        created: Time in ISO 8601.
+        talkhead_version: Version that has written the package.
+        format_version: Version of the format.
+    """
 
     name: str
     seed: int
@@ -105,36 +148,47 @@ class Manifest:
     predictor: FittedPart
     renderers: Mapping[str, FittedPart]
     default_renderer: str
-    frame_width: int = field(metadata=limits(1, MAX_SIDE_PX))  # of the idle clip and the output
+    frame_width: int = field(metadata=limits(1, MAX_SIDE_PX))
     frame_height: int = field(metadata=limits(1, MAX_SIDE_PX))
-    n_frames: int = field(metadata=limits(1, MAX_CLIP_FRAMES))  # of the idle clip
-    av_offset_ms: float = 0.0  # how late the sound was in the footage; already corrected
+    n_frames: int = field(metadata=limits(1, MAX_CLIP_FRAMES))
+    av_offset_ms: float = 0.0
     consent: str | None = None
-    figures: JsonObject = field(default_factory=dict)  # on the held-out frames
-    details: JsonObject = field(default_factory=dict)  # what else `speak` needs to know
-    files: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
+    figures: JsonObject = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     talkhead_version: str = ""
     format_version: int = FORMAT_VERSION
 
     def needed_files(self) -> set[str]:
-        """The files that the manifest's parts name, which must be among `files`."""
+        """Return the names of the files that the manifest's parts need, which must be among `files`."""
         return {IDLE_NAME, self.predictor.file} | {part.file for part in self.renderers.values()}
 
 
 @dataclass(frozen=True)
 class IdentityPackage:
-    """A package folder whose files were all found and unchanged when it was loaded."""
+    """A package folder whose files were all present and unchanged when it was loaded.
+
+    Attributes:
+        path: The folder.
+        manifest: Its manifest.
+    """
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def load(cls, path: Path) -> IdentityPackage:
-        """The package in folder path, verified.
+        """Load and verify a package.
 
-        Raises PackageError when it is none, of another format version, or has a missing or
-        changed file.
+        Args:
+            path: Its folder.
+
+        Returns:
+            The package.
+
+        Raises:
+            PackageError: It is not a package, of another format version, or a file is missing or changed.
         """
         if not (path / MANIFEST_NAME).is_file():
             raise PackageError(
@@ -147,7 +201,11 @@ class IdentityPackage:
         return package
 
     def verify(self) -> None:
-        """Raises PackageError when a file of the package is missing or changed."""
+        """Check all files.
+
+        Raises:
+            PackageError: A file of the package is missing or changed.
+        """
         for name, digest in self.manifest.files.items():
             file_path = self.path / name
             if not file_path.is_file():
@@ -156,23 +214,58 @@ class IdentityPackage:
                 raise PackageError(f"{self.path}: {name} was changed or damaged. {REMEDY}")
 
     def file(self, name: str) -> Path:
-        """Where the package's file of that name is. Raises PackageError when it has none."""
+        """Return the path of a file of the package.
+
+        Args:
+            name: Name of the file.
+
+        Returns:
+            Its path.
+
+        Raises:
+            PackageError: The package has no such file.
+        """
         if name not in self.manifest.files:
             raise PackageError(f"{self.path}: there is no {name} in this identity package")
         return self.path / name
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a safetensors file of the package. Raises PackageError."""
+        """Read a safetensors file of the package.
+
+        Args:
+            name: Name of the file.
+
+        Returns:
+            Its tensors by name, of any shape.
+
+        Raises:
+            PackageError: The file is missing, too large or damaged.
+        """
         return storage.read_tensors(self.file(name), MAX_TENSOR_BYTES)
 
     def content_errors(self, name: str, advice: str = REMEDY) -> AbstractContextManager[None]:
-        """A block that reads the package's file of that name: errors in it name it and say what to do."""
+        """Return a context in which errors in a file's content name the file and say what to do.
+
+        Args:
+            name: Name of the file.
+            advice: What to do.
+
+        Returns:
+            A context manager, see `talkhead.storage.content_errors`.
+        """
         return storage.content_errors(self.path / name, advice)
 
     def renderer(self, name: str | None = None) -> tuple[str, FittedPart]:
-        """The name and part of a fitted renderer, by default the default one.
+        """Look up a fitted renderer.
 
-        Raises PackageError when the package was fitted without it.
+        Args:
+            name: Its name, None for the default one.
+
+        Returns:
+            Name and part.
+
+        Raises:
+            PackageError: The package was fitted without it.
         """
         name = name or self.manifest.default_renderer
         if name not in self.manifest.renderers:
@@ -184,9 +277,17 @@ class IdentityPackage:
 
 
 def read_manifest(data: Any, path: Path) -> Manifest:
-    """The manifest of parsed JSON; path names it in errors.
+    """Convert parsed JSON to a manifest.
 
-    Raises PackageError for another format version, unknown, missing or wrong fields.
+    Args:
+        data: The parsed JSON.
+        path: Its source, for messages.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        PackageError: It is of another format version, or a field is unknown, missing or wrong.
     """
     version = data.get("format_version") if isinstance(data, dict) else None
     check_format(path, "identity package", version, FORMAT_VERSION, "Fit this identity again")
@@ -199,7 +300,7 @@ def read_manifest(data: Any, path: Path) -> Manifest:
 
 
 def _check_manifest(manifest: Manifest) -> None:
-    """ValueError when the manifest contradicts itself or names files outside the package."""
+    """Raise ValueError if the manifest contradicts itself or names files outside the package."""
     if len(manifest.files) > MAX_FILES:
         raise ValueError(f"it lists {len(manifest.files)} files, where {MAX_FILES} are allowed")
     for name in manifest.files:
@@ -214,25 +315,38 @@ def _check_manifest(manifest: Manifest) -> None:
 
 
 def check_file_name(name: str) -> None:
-    """ValueError for anything but a plain file name: no folders, nothing hidden."""
+    """Check that a name is a plain file name: no folders, not hidden.
+
+    Args:
+        name: The name.
+
+    Raises:
+        ValueError: It is not.
+    """
     if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
         raise ValueError(f"{shown(name)} is no name for a file of a package")
 
 
 class PackageWriter:
-    """Collects the files of a package beside its destination and puts it there in one move.
+    """Collects the files of a package beside its destination and moves it there atomically.
 
         with PackageWriter(home / "anna") as writer:
             writer.add_tensors("gaussian.safetensors", renderer.tensors())
             writer.add_file("idle.mp4", clip_path)
             package = writer.finish(manifest)
 
-    Leaving the block without `finish`, or by an exception, leaves nothing behind and an existing
-    package untouched.
+    Without `finish`, or after an exception, nothing is left behind and an existing package is unchanged.
     """
 
     def __init__(self, destination: Path) -> None:
-        """Raises PackageError when destination holds something that is no package."""
+        """Prepare a temporary folder beside the destination.
+
+        Args:
+            destination: Folder of the package.
+
+        Raises:
+            PackageError: The destination holds something that is not a package.
+        """
         if destination.exists() and not _is_replaceable(destination):
             raise PackageError(f"{destination}: holds something else. Choose another name")
         if destination.exists():
@@ -254,24 +368,57 @@ class PackageWriter:
         storage.remove(self.folder)
 
     def path(self, name: str) -> Path:
-        """Where to write the file of that name oneself. ValueError when name is no file name."""
+        """Return where to write a file of the package.
+
+        Args:
+            name: Name of the file.
+
+        Returns:
+            Path in the temporary folder.
+
+        Raises:
+            ValueError: It is not a plain file name.
+        """
         check_file_name(name)
         return self.folder / name
 
     def add_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors as a file of the package. Raises TalkheadError on a full disk."""
+        """Write tensors as a file of the package.
+
+        Args:
+            name: Name of the file.
+            tensors: Tensors of any shape by name.
+
+        Raises:
+            TalkheadError: The disk is full.
+        """
         storage.write_tensors(self.path(name), tensors)
 
     def add_file(self, name: str, source: Path) -> None:
-        """Copy a file into the package. Raises TalkheadError."""
+        """Copy a file into the package.
+
+        Args:
+            name: Name in the package.
+            source: The file.
+
+        Raises:
+            TalkheadError: It cannot be copied.
+        """
         with storage.translate_os_errors(source):
             shutil.copyfile(source, self.path(name))
 
     def finish(self, manifest: Manifest) -> IdentityPackage:
-        """The finished package at its destination, in the place of an older one.
+        """Move the package to its destination, replacing an older one.
 
-        Checksums, versions and the date are filled in. Raises TalkheadError on a full disk,
-        ValueError when the manifest names files that were not added.
+        Args:
+            manifest: The manifest; checksums, versions and the date are filled in.
+
+        Returns:
+            The package.
+
+        Raises:
+            TalkheadError: The disk is full or not writable.
+            ValueError: The manifest names files that were not added.
         """
         created = manifest.created or datetime.now(timezone.utc).isoformat(timespec="seconds")
         files = {p.name: storage.sha256_of(p) for p in sorted(self.folder.iterdir())}
@@ -294,14 +441,22 @@ class PackageWriter:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether a package may be put in the place of path: it is one, or an empty folder."""
+    """Return True for a package or an empty folder, which may be replaced."""
     return path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
 
 
 def export_package(package: IdentityPackage, path: Path) -> Path:
-    """The package as one file at path: a zip without compression, the same bytes every time.
+    """Write a package as one file: a zip without compression, always the same bytes.
 
-    Raises TalkheadError like storage.atomic_path.
+    Args:
+        package: The package.
+        path: The file.
+
+    Returns:
+        The file.
+
+    Raises:
+        TalkheadError: The file cannot be written.
     """
     with storage.atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in [MANIFEST_NAME, *sorted(package.manifest.files)]:
@@ -314,10 +469,19 @@ def export_package(package: IdentityPackage, path: Path) -> Path:
 
 
 def import_package(path: Path, destination: Path) -> IdentityPackage:
-    """The package of an exported file, unpacked to the folder destination and verified.
+    """Unpack and verify an exported file.
 
-    It takes the folder's name. Nothing outside destination is written, whatever names the file
-    holds. Raises PackageError when path is no export, damaged, or destination is something else.
+    Nothing outside the destination is written, whatever names the file holds.
+
+    Args:
+        path: The exported file.
+        destination: Folder of the package, whose name it takes.
+
+    Returns:
+        The package.
+
+    Raises:
+        PackageError: The file is not an export or damaged, or the destination holds something else.
     """
     with _open_archive(path) as archive, PackageWriter(destination) as writer:
         manifest = _read_archive_manifest(archive, path)
@@ -330,14 +494,24 @@ def import_package(path: Path, destination: Path) -> IdentityPackage:
 
 
 def read_export_manifest(path: Path) -> Manifest:
-    """The manifest of an exported file, without unpacking it. Raises PackageError."""
+    """Read the manifest of an exported file without unpacking it.
+
+    Args:
+        path: The exported file.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        PackageError: The file is not an export or damaged.
+    """
     with _open_archive(path) as archive:
         return _read_archive_manifest(archive, path)
 
 
 @contextmanager
 def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip at path; whatever is wrong with it inside the block becomes a PackageError."""
+    """Open the zip at path; anything wrong with it inside the block becomes a PackageError."""
     try:
         with storage.translate_os_errors(path):
             _check_end(path)
@@ -354,15 +528,15 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 _BAD_ZIP = (
     zipfile.BadZipFile,
     EOFError,
-    UnicodeDecodeError,  # a name that says it is UTF-8 and isn't
-    NotImplementedError,  # a version or a method that zipfile doesn't know
+    UnicodeDecodeError,  # a name that is marked as UTF-8 and is not
+    NotImplementedError,  # a version or a method that zipfile does not know
     OverflowError,
     struct.error,
 )
 
 
 def _check_end(path: Path) -> None:
-    """Raises PackageError, BadZipFile unless a file ends as an export does, with a short list of files.
+    """Raise PackageError or BadZipFile unless a file ends as an export does, with a short list of files.
 
     zipfile would read a list of any length into memory.
     """
@@ -383,7 +557,7 @@ def _check_end(path: Path) -> None:
 
 
 def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
-    """The manifest of an opened export whose members are exactly the manifest's files."""
+    """Read the manifest of an opened export whose members are exactly the manifest's files."""
     members = archive.infolist()
     names = {member.filename for member in members}
     if MANIFEST_NAME not in names or len(names) != len(members) or not _is_export(members, path):
@@ -403,8 +577,10 @@ def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
 
 
 def _is_export(members: Sequence[zipfile.ZipInfo], path: Path) -> bool:
-    """Whether the members of an archive are as export_package writes them: few, neither compressed nor
-    encrypted, and none of them with bytes that another has, too, which would make much of little."""
+    """Judge whether the members of an archive are as export_package writes them.
+
+    They are few, neither compressed nor encrypted, and do not overlap, which would inflate a small file.
+    """
     if len(members) > MAX_FILES + 1:
         return False
     end = path.stat().st_size

@@ -1,7 +1,7 @@
-"""Still images in: told by their first bytes, and by the size they declare, before any is decoded.
+"""Read still images. Their format and declared size are checked before they are decoded.
 
-OpenCV decodes by content whatever a file's name says, also kinds that few people use and whose
-decoders had faults; only the kinds named here reach it. No other module decodes images.
+OpenCV decodes by content regardless of the file name, also rare formats whose decoders had
+vulnerabilities; only the formats listed here reach it. No other module decodes images.
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ from talkhead.types import UInt8
 PNG, JPEG, WEBP, BMP = "PNG", "JPEG", "WebP", "BMP"
 KINDS = (PNG, JPEG, WEBP, BMP)
 MAX_IMAGE_BYTES = 256 << 20
-"""Of an image's file."""
+"""Largest image file."""
 MAX_IMAGE_PIXELS = 1 << 26
-"""Of an image: 200 MB when it is decoded."""
+"""Largest image: 200 MB when decoded."""
 
 Size = tuple[int, int]
 """Width and height."""
 
 
 def image_kind(data: bytes) -> str | None:
-    """The kind of image, of KINDS, that a file's first 12 bytes say; None for anything else."""
+    """Detect the format of an image.
+
+    Args:
+        data: The first 12 bytes of its file.
+
+    Returns:
+        One of KINDS; None for anything else.
+    """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if data.startswith(b"\xff\xd8\xff"):
@@ -40,7 +47,17 @@ def image_kind(data: bytes) -> str | None:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """The kind of image that a regular file is; None for anything else. Raises TalkheadError."""
+    """Detect the format of an image file.
+
+    Args:
+        path: Any path.
+
+    Returns:
+        One of KINDS; None for anything else.
+
+    Raises:
+        TalkheadError: The file cannot be read.
+    """
     if not path.is_file():
         return None
     with translate_os_errors(path), path.open("rb") as file:
@@ -48,9 +65,19 @@ def kind_of_file(path: Path) -> str | None:
 
 
 def read_image(path: Path, kinds: Collection[str] = KINDS, size: Size | None = None) -> UInt8:
-    """The image in a file, [H, W, 3] RGB; kinds, size: which it must have.
+    """Read an image file.
 
-    Raises MediaError as `decode_image`, and TalkheadError for a file that can't be read.
+    Args:
+        path: The file.
+        kinds: Formats that are accepted.
+        size: Width and height that it must have, pixels; None for any.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+
+    Raises:
+        MediaError: It is damaged, too large, or of another format or size.
+        TalkheadError: The file cannot be read.
     """
     data = read_bytes(path, MAX_IMAGE_BYTES)
     image = decode_image(data, str(path), kinds)
@@ -62,14 +89,23 @@ def read_image(path: Path, kinds: Collection[str] = KINDS, size: Size | None = N
 def decode_image(
     data: bytes, name: str, kinds: Collection[str] = KINDS, flags: int = cv2.IMREAD_COLOR
 ) -> UInt8:
-    """An image as OpenCV decodes it by its flags: [H, W, 3] BGR with the usual ones.
+    """Decode an image with OpenCV.
 
-    name: of what it comes from, with which a message begins. Raises MediaError for one that is none
-    of the kinds, damaged or too large.
+    Args:
+        data: Content of an image file.
+        name: Name of its source, with which a message begins.
+        kinds: Formats that are accepted.
+        flags: Flags of `cv2.imdecode`.
+
+    Returns:
+        With the default flags, [H, W, 3] uint8 BGR.
+
+    Raises:
+        MediaError: It is damaged, too large or of another format.
     """
     kind = image_kind(data[:12])
     if kind is None or kind not in kinds:
-        raise MediaError(f"{name}: is no image that can be read. Export it as {_either(kinds)}")
+        raise MediaError(f"{name}: is not an image that can be read. Export it as {_either(kinds)}")
     try:
         width, height = _SIZES[kind](data)
     except (struct.error, ValueError, IndexError):
@@ -105,7 +141,7 @@ def _png_size(data: bytes) -> Size:
 
 
 def _jpeg_size(data: bytes) -> Size:
-    """Of the frame header, which stands among segments that say how long they are."""
+    """Return the size in the frame header, which is one of several segments that state their lengths."""
     place = 2
     while True:
         if data[place] != 0xFF:

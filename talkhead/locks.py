@@ -1,4 +1,4 @@
-"""Locks that a process holds on a file: they end with the process, however it ends."""
+"""File locks of processes, which the system releases when the process ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ else:
     import fcntl
 
 POLL_S = 0.2
-"""How often a lock that another process holds is tried again."""
+"""Seconds between attempts to take a lock that another process holds."""
 LOCKED_BYTE = 1 << 30
-"""Windows lets nobody read a byte that is locked: it lies far behind what the file says."""
+"""Windows allows no process to read a locked byte: this one is far behind the content."""
 MAX_NOTE_BYTES = 1024
 HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -33,14 +33,20 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock. since: Unix time. pid 0: a process that did not say."""
+    """The process that holds a lock.
+
+    Attributes:
+        pid: Its ID; 0 if unknown.
+        host: Name of its machine.
+        since: Unix time.
+    """
 
     pid: int = 0
     host: str = ""
     since: float = bounded(0.0, 0.0, 1e11)
 
     def __str__(self) -> str:
-        """As part of a sentence: "process 123 since 14:03 on 2 May"."""
+        """Format as part of a sentence: process 123 since 14:03 on 2 May."""
         if not self.pid:
             return "another process"
         elsewhere = f" on {self.host}" if self.host != platform.node() else ""
@@ -49,18 +55,34 @@ class Holder:
 
 
 class FileLock:
-    """A lock held on a file until `release` or the end of the process, kill -9 and power cut included.
+    """A lock on a file until `release` or the end of the process, including kill -9 and power failure.
 
-    The file is made and removed with the lock. What is in it says who holds the lock (`holder_of`);
-    it is the system that decides whether somebody does.
+    The file is made and removed with the lock. Its content says which process holds the lock
+    (`holder_of`); the system determines whether it is held.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
+        """Wrap a file that is locked already.
+
+        Args:
+            path: The file.
+            descriptor: Its open descriptor.
+        """
         self._path, self._descriptor = path, descriptor
 
     @classmethod
     def take(cls, path: Path) -> FileLock | None:
-        """The lock on path, or None when somebody holds it. Raises TalkheadError like any file."""
+        """Try to take a lock.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The lock, None if another process holds it.
+
+        Raises:
+            TalkheadError: The file cannot be made.
+        """
         with translate_os_errors(path):
             while True:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -75,21 +97,28 @@ class FileLock:
                 os.close(descriptor)
                 if not is_ours:
                     return None
-                # Its holder removed the file just now: that lock is worth nothing.
+                # Its holder has just removed the file, so the lock is worthless.
 
     def release(self) -> None:
-        """Let others take it."""
-        with suppress(OSError):  # Windows removes no open file; one that is left does no harm
+        """Release the lock."""
+        with suppress(OSError):  # Windows removes no open file; a remaining one is harmless
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
 @contextmanager
 def held(path: Path, busy: Callable[[Holder], None]) -> Iterator[None]:
-    """A block in which this process holds the lock on path; it waits for another one to let go.
+    """Hold a lock inside the block, waiting until it is free.
 
-    busy: called before each wait with who holds the lock; it may raise, to wait no longer. Raises
-    TalkheadError like any file.
+    Args:
+        path: The file.
+        busy: Called before each wait with the holder; it may raise to stop waiting.
+
+    Yields:
+        None.
+
+    Raises:
+        TalkheadError: The file cannot be made.
     """
     while (lock := FileLock.take(path)) is None:
         busy(holder_of(path))
@@ -101,20 +130,33 @@ def held(path: Path, busy: Callable[[Holder], None]) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> Holder:
-    """Who holds the lock on path, by their own words."""
+    """Return which process holds a lock, as it has written.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The holder; unknown if it has not written yet.
+    """
     try:
         with path.open("rb") as file:
             return from_json(Holder, decode_json(file.read(MAX_NOTE_BYTES)))
-    except (
-        OSError,
-        ValueError,
-        ContentError,
-    ):  # it has not said so yet, or the lock is free by now
+    except (OSError, ValueError, ContentError):  # not written yet, or the lock is free by now
         return Holder()
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock on path. Raises TalkheadError like any file."""
+    """Judge whether a lock is held.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True if a process holds it.
+
+    Raises:
+        TalkheadError: The file cannot be opened.
+    """
     if not path.exists():
         return False
     lock = FileLock.take(path)
@@ -124,7 +166,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _write_note(descriptor: int) -> None:
-    """Say in the locked file who holds it; a full disk takes nobody's lock away."""
+    """Write the holder to the locked file; a full disk does not affect the lock."""
     note = json.dumps(asdict(Holder(os.getpid(), platform.node(), time.time()))).encode()
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
@@ -151,7 +193,7 @@ def _try_lock(descriptor: int, path: Path) -> bool:
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether path still names the opened file."""
+    """Return True if path still names the opened file."""
     try:
         named = path.stat()
     except FileNotFoundError:

@@ -1,12 +1,12 @@
-"""What a long command tells while it works: bars, JSON lines or nothing, always on stderr.
+"""Progress of long commands, always on stderr: bars, JSON lines or nothing.
 
     with progress.step("Tracking faces", total=n_frames) as step:
         for frame in frames:
             ...
             step.advance()
 
-A step that has nothing to do says so with `step.skip("up to date")`. A step may be opened inside
-another one. Exceptions pass through; the display is closed first.
+A step without work calls `step.skip("up to date")`. A step may be opened inside another one. Exceptions
+pass through, after the display is closed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,28 @@ Style = Literal["bars", "silent", "json"]
 
 
 class Step(Protocol):
-    """One step under way."""
+    """A step in progress."""
 
     def advance(self, n: int = 1) -> None:
-        """n more of the step's units are done."""
+        """Report finished work.
+
+        Args:
+            n: How many more of the step's units are done.
+        """
 
     def detail(self, text: str) -> None:
-        """Show text beside the bar: a loss, a file's name."""
+        """Show a text beside the bar.
+
+        Args:
+            text: Such as a loss or a file name.
+        """
 
     def skip(self, reason: str) -> None:
-        """There was nothing to do, and why."""
+        """Report that there was nothing to do.
+
+        Args:
+            reason: Why.
+        """
 
 
 class Progress(Protocol):
@@ -47,49 +59,100 @@ class Progress(Protocol):
     def step(
         self, name: str, total: int | None = None, done: int = 0
     ) -> AbstractContextManager[Step]:
-        """A step of `total` units (None: not known), `done` of which an earlier run has done."""
+        """Open a step.
+
+        Args:
+            name: Its name.
+            total: Its number of units, None if unknown.
+            done: How many an earlier run has done.
+
+        Returns:
+            A context manager that gives the step.
+        """
 
     def message(self, text: str) -> None:
-        """One line for the person that stays on the screen."""
+        """Show a line that remains on the screen.
+
+        Args:
+            text: The line.
+        """
 
 
 def make_progress(style: Style) -> Progress:
-    """The progress of that style."""
+    """Make the progress of a style.
+
+    Args:
+        style: "bars", "silent" or "json".
+
+    Returns:
+        A progress.
+    """
     if style == "bars":
         return BarProgress()
     return JsonProgress() if style == "json" else SilentProgress()
 
 
 class NumberedProgress:
-    """Another progress whose steps say which of a known number they are: "4 of 10: Cutting ...".
-
-    names: of the steps that are to come, in order. A step of another name bears no number.
-    """
+    """Adds numbers to the names of another progress: "4 of 10: Cutting ..."."""
 
     def __init__(self, progress: Progress, names: Sequence[str]) -> None:
+        """Wrap a progress.
+
+        Args:
+            progress: Where steps are shown.
+            names: Names of the steps to come, in order. A step of another name gets no number.
+        """
         self._progress, self._names = progress, names
 
     def step(
         self, name: str, total: int | None = None, done: int = 0
     ) -> AbstractContextManager[Step]:
-        """See Progress."""
+        """Open a step, see `Progress.step`.
+
+        Args:
+            name: Its name.
+            total: Its number of units, None if unknown.
+            done: How many an earlier run has done.
+
+        Returns:
+            A context manager that gives the step.
+        """
         if name in self._names:
             name = f"{self._names.index(name) + 1} of {len(self._names)}: {name}"
         return self._progress.step(name, total, done)
 
     def message(self, text: str) -> None:
-        """See Progress."""
+        """Show a line, see `Progress.message`.
+
+        Args:
+            text: The line.
+        """
         self._progress.message(text)
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Shows nothing."""
 
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        """Open a step that shows nothing, see `Progress.step`.
+
+        Args:
+            name: Its name.
+            total: Its number of units, None if unknown.
+            done: How many an earlier run has done.
+
+        Yields:
+            The step.
+        """
         yield _SilentStep()
 
     def message(self, text: str) -> None:
+        """Show nothing.
+
+        Args:
+            text: The line.
+        """
         pass
 
 
@@ -105,7 +168,7 @@ class _SilentStep:
 
 
 class JsonProgress:
-    """One JSON object per line: start, advance (once a second), finish, skip, fail, message.
+    """Writes one JSON object per line: start, advance (once a second), finish, skip, fail, message.
 
     `dub` adds the events job, retry and progress. docs/dubbing.md lists the keys of each event.
     """
@@ -116,12 +179,24 @@ class JsonProgress:
         clock: Callable[[], float] = time.monotonic,
         interval_s: float = 1.0,
     ) -> None:
+        """Configure the output.
+
+        Args:
+            stream: Where lines are written; by default stderr.
+            clock: Returns the time in seconds.
+            interval_s: Seconds between advance events of a step.
+        """
         self._stream = stream
         self.clock = clock
         self.interval_s = interval_s
 
     def emit(self, event: str, **values: Any) -> None:
-        """Write one line."""
+        """Write one line.
+
+        Args:
+            event: Kind of event.
+            **values: Its further keys.
+        """
         stream = self._stream or sys.stderr
         line = json.dumps({"event": event, **values}, ensure_ascii=False)
         stream.write(printable_json(line) + "\n")
@@ -129,6 +204,16 @@ class JsonProgress:
 
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        """Open a step, see `Progress.step`.
+
+        Args:
+            name: Its name.
+            total: Its number of units, None if unknown.
+            done: How many an earlier run has done.
+
+        Yields:
+            The step.
+        """
         self.emit("start", step=name, total=total, done=done)
         step = _JsonStep(self, name, total, done)
         try:
@@ -139,6 +224,11 @@ class JsonProgress:
         step.finish()
 
     def message(self, text: str) -> None:
+        """Write a message event.
+
+        Args:
+            text: The line.
+        """
         self.emit("message", text=text)
 
 
@@ -148,13 +238,13 @@ class _JsonStep:
         self._first = self._done = done
         self._detail: str | None = None
         self._skipped: str | None = None
-        self._started = self._told = progress.clock()
+        self._started = self._emitted = progress.clock()
 
     def advance(self, n: int = 1) -> None:
         self._done += n
         now = self._progress.clock()
-        if now - self._told >= self._progress.interval_s:
-            self._told = now
+        if now - self._emitted >= self._progress.interval_s:
+            self._emitted = now
             self._progress.emit("advance", **self._state(now))
 
     def detail(self, text: str) -> None:
@@ -164,7 +254,7 @@ class _JsonStep:
         self._skipped = reason
 
     def finish(self) -> None:
-        """Tell how the step ended."""
+        """Report how the step ended."""
         if self._skipped is not None:
             self._progress.emit("skip", step=self._name, reason=self._skipped)
         else:
@@ -182,9 +272,14 @@ class _JsonStep:
 
 
 class BarProgress:
-    """Bars with the time left; where stderr is no terminal, one line for each finished step."""
+    """Shows bars with the time left; where stderr is not a terminal, one line for each finished step."""
 
     def __init__(self, console: Console | None = None) -> None:
+        """Configure the output.
+
+        Args:
+            console: Where bars are drawn; by default stderr.
+        """
         from rich.console import Console
 
         self._console = console or Console(stderr=True)
@@ -193,6 +288,16 @@ class BarProgress:
 
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
+        """Open a step, see `Progress.step`.
+
+        Args:
+            name: Its name.
+            total: Its number of units, None if unknown.
+            done: How many an earlier run has done.
+
+        Yields:
+            The step.
+        """
         bars = self._open()
         task = bars.add_task(_plain(name), total=total, completed=done, detail="")
         step = _BarStep(bars, task)
@@ -207,10 +312,15 @@ class BarProgress:
             self._close()
 
     def message(self, text: str) -> None:
+        """Print a line above the bars.
+
+        Args:
+            text: The line.
+        """
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _open(self) -> RichBars:
-        """The bars on the screen; those of steps that have ended stay above them as text."""
+        """Return the bars on the screen; finished steps remain above them as text."""
         if self._bars is None:
             self._bars = _make_bars(self._console)
             self._bars.start()
@@ -236,7 +346,7 @@ class _BarStep:
         self.show(_plain(text))
 
     def show(self, markup: str) -> None:
-        """Show text beside the bar, with rich's markup."""
+        """Show a text beside the bar, with rich's markup."""
         self._bars.update(self._task, detail=markup)
 
     def skip(self, reason: str) -> None:
@@ -250,7 +360,7 @@ class _BarStep:
 
 
 def _plain(text: str) -> str:
-    """Text that only shows, and in which nothing is markup."""
+    """Escape a text, so that nothing in it is markup."""
     from rich.markup import escape
 
     return escape(printable(text))

@@ -1,4 +1,4 @@
-"""What each stage of a fit took on this machine: seconds and memory, kept beside the work."""
+"""Measure the duration and memory of each stage of a fit, and store them beside the work."""
 
 from __future__ import annotations
 
@@ -15,20 +15,36 @@ from talkhead.storage import write_json
 
 
 class StageClock:
-    """Times stages and keeps what they took in a file.
+    """Times stages and stores the results in a file.
 
-    A stage that was interrupted and is gone on with adds up; what a kill cut off is lost. One that is
-    run again keeps the longer time: done work is only read. peak_mib: the process's, until then.
+    The times of a stage that was interrupted and resumed are added; what a kill cut off is lost. A stage
+    that is run again keeps the longer time, since finished work is only read. The peak memory is that of
+    the process up to the end of the stage.
     """
 
     def __init__(self, path: Path) -> None:
+        """Read earlier results.
+
+        Args:
+            path: The file.
+        """
         self._path = path
         self._stages = {stage.name: stage for stage in read_stages(path)}
         self._cut = set(_read(path).interrupted)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block under a name, also when it ends by an error or Ctrl-C."""
+        """Time a block, also if it ends with an error or Ctrl-C.
+
+        Args:
+            name: Name of the stage.
+
+        Yields:
+            None.
+
+        Raises:
+            TalkheadError: The file cannot be written.
+        """
         start = time.perf_counter()
         done = False
         try:
@@ -45,13 +61,20 @@ class StageClock:
 
 
 def read_stages(path: Path) -> tuple[Stage, ...]:
-    """What the stages took; nothing where the file is missing or damaged."""
+    """Read the stages of a file.
+
+    Args:
+        path: The file that a `StageClock` has written.
+
+    Returns:
+        Its stages; none where it is missing or damaged.
+    """
     return _read(path).stages
 
 
 @dataclass(frozen=True)
 class _Held:
-    """What the file holds: the stages, and the names of those that were interrupted."""
+    """Content of the file: the stages, and the names of those that were interrupted."""
 
     stages: tuple[Stage, ...] = ()
     interrupted: tuple[str, ...] = ()
@@ -65,7 +88,11 @@ def _read(path: Path) -> _Held:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held so far, MiB; 0 where the system doesn't tell."""
+    """Return the peak memory of this process.
+
+    Returns:
+        MiB; 0 where the system does not provide it.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -76,7 +103,14 @@ def peak_mib() -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage took on this machine. frames_per_s: None where no frames are made."""
+    """Resources that a stage took on this machine.
+
+    Attributes:
+        name: Name of the stage.
+        seconds: Duration.
+        peak_mib: Peak memory of the process, MiB.
+        frames_per_s: Frames made per second; None where none are made.
+    """
 
     name: str
     seconds: float

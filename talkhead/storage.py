@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a temporary name in the same folder, fsync, rename."""
+"""Atomic file writes, checked reads and checksums: a temporary name in the same folder, fsync, rename."""
 
 from __future__ import annotations
 
@@ -19,104 +19,105 @@ from typing import TYPE_CHECKING, Any
 
 from talkhead import __version__
 from talkhead.errors import PackageError, TalkheadError
+from talkhead.os_errors import explain_os_error as explain_os_error
+from talkhead.os_errors import translate_os_errors as translate_os_errors
 from talkhead.terminal import printable_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TEXT_BYTES = 64 << 20
-"""What is read of a text at most, unless its reader says less."""
+"""Largest text file, unless its reader allows less."""
 STALE_S = 3600.0
-"""A temporary file untouched for so long belongs to a process that was killed."""
+"""Seconds after which an unchanged temporary file is attributed to a killed process."""
 MAX_JSON_BYTES = 32 << 20
-"""Of a JSON file: in memory it takes 20 times as much at worst."""
+"""Largest JSON file: in memory it takes up to 20 times as much."""
 MAX_JSON_DEPTH = 64
-"""Lists and objects in each other; what talkhead writes has 6."""
+"""Deepest nesting of lists and objects; talkhead writes up to 6 levels."""
 MAX_SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+"""Number of characters of a wrong value that an error shows."""
 MAX_TENSOR_BYTES = 8 << 30
-"""Of a safetensors file: the tracks of hours of footage, a corpus."""
+"""Largest safetensors file: the tracks of hours of footage, a corpus."""
 MAX_HEADER_BYTES = 1 << 20
-"""Of a safetensors file's list of tensors; a checkpoint's has 20 kB."""
+"""Largest list of tensors in a safetensors file; that of a checkpoint takes 20 kB."""
 
 
 class ContentError(PackageError):
-    """Content that is not what its reader needs. The reader does not know which file it is from."""
+    """Content that is not what its reader needs. The reader does not know the name of the file."""
 
 
 @contextmanager
 def content_errors(path: Path, advice: str) -> Iterator[None]:
-    """A block that makes something of what the file at path holds: errors name it and say what to do."""
+    """Convert errors in content inside the block to errors that name the file.
+
+    Args:
+        path: The file that the block reads.
+        advice: What to do about it.
+
+    Yields:
+        None.
+
+    Raises:
+        PackageError: The block has raised ContentError.
+    """
     try:
         yield
     except ContentError as error:
         raise PackageError(f"{path}: {error}. {advice}") from error
 
 
-@contextmanager
-def translate_os_errors(path: Path, *, made: bool = False) -> Iterator[None]:
-    """Turn the operating system's errors inside the block into one clear TalkheadError on path.
-
-    An error on a file in another folder is reported under that file's own name. made: path is to be
-    made, so it is no news that it is not there.
-    """
-    try:
-        yield
-    except OSError as error:
-        named = isinstance(error.filename, str) and Path(error.filename).parent != path.parent
-        blamed = Path(error.filename) if named else path
-        raise TalkheadError(f"{blamed}: {explain_os_error(error, blamed, made=made)}") from error
-
-
-def explain_os_error(error: OSError, path: Path, *, made: bool = False) -> str:
-    """What went wrong with path and what to do about it, as one line without the path. made: it was to
-    be made."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return "the disk is full. Free some space and run the same command again"
-        case errno.EFBIG:
-            return "the file is larger than the disk or your limit allows. Choose another place"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return "no permission. Choose a place that you may write to"
-        case errno.ENOENT if not path.parent.is_dir():
-            return f"the folder {path.parent} does not exist. Create it first"
-        case errno.ENOENT if made:
-            return "can't be made here. Choose another place"
-        case errno.ENOENT:
-            return "there is no such file"
-        case errno.ENOTDIR | errno.EEXIST if not path.parent.is_dir():
-            return f"{path.parent} is a file, not a folder. Choose another place"
-        case errno.EISDIR:
-            return "this is a folder. Give the name of a file"
-    return (error.strerror or str(error)).lower()
-
-
 def make_folder(path: Path) -> Path:
-    """path, now an existing folder. Raises TalkheadError when it can't be made."""
+    """Make a folder with its parents, unless it exists.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TalkheadError: It cannot be made.
+    """
     with translate_os_errors(path, made=True):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def temp_path_for(path: Path) -> Path:
-    """A fresh hidden name in path's folder, with path's suffix; leftovers of killed runs go."""
+    """Return a new hidden name in a path's folder, with its suffix; remove stale ones of killed runs.
+
+    Args:
+        path: The path that will be replaced.
+
+    Returns:
+        A path that does not exist.
+    """
     prefix = f".{path.stem}.tmp-"
     remove_stale(path.parent, prefix)
     return path.with_name(f"{prefix}{secrets.token_hex(4)}{path.suffix}")
 
 
 def remove_stale(folder: Path, prefix: str) -> None:
-    """Remove what killed runs left in folder under names that begin with prefix."""
+    """Remove temporary files that killed runs left.
+
+    Args:
+        folder: Where they are.
+        prefix: How their names begin.
+    """
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process may be tidying up too
+        with suppress(FileNotFoundError):  # another process may remove it, too
             if entry.name.startswith(prefix) and time.time() - entry.lstat().st_mtime > STALE_S:
                 remove(entry)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder; one that is not there is fine."""
+    """Remove a file or a whole folder, if it exists.
+
+    Args:
+        path: The file or folder.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -124,7 +125,11 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file or a folder's entries to the disk."""
+    """Flush a file, or the entries of a folder, to the disk.
+
+    Args:
+        path: The file or folder.
+    """
     if path.is_dir() and os.name == "nt":  # Windows can't open folders
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -136,17 +141,26 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which becomes path when the block ends without an error.
+    """Yield a temporary path, which becomes path when the block ends without an error.
 
-    It has path's suffix (programs choose a format by it). On any exception, Ctrl-C included, the
-    temporary file is removed and path stays as it was. Raises TalkheadError on a full disk, a
-    missing folder or a missing permission.
+    It has path's suffix (programs choose a format by it). On any exception, including Ctrl-C, the
+    temporary file is removed and path remains as it was.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The temporary path, an empty file.
+
+    Raises:
+        TalkheadError: The disk is full, the folder or a permission is missing, or path is a folder
+            (IsADirectoryError inside).
     """
     with translate_os_errors(path, made=True):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         temporary = temp_path_for(path)
-        temporary.touch()  # a missing folder or permission shows before the work, not after it
+        temporary.touch()  # a missing folder or permission is reported before the work, not after it
         try:
             yield temporary
             sync(temporary)
@@ -158,9 +172,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_directory(path: Path, aside: Path) -> Iterator[None]:
-    """A block that puts something new at path: a folder that is there waits under the name aside.
+    """Move an existing folder aside while the block puts something new in its place.
 
-    It is back when the block fails, and removed when it doesn't, also one that a killed call left.
+    If the block fails, the folder is restored; otherwise it is removed, like one that a killed call left.
+
+    Args:
+        path: The folder to replace; it need not exist.
+        aside: Temporary name for the old one.
+
+    Yields:
+        None.
     """
     if path.is_dir():
         remove(aside)
@@ -176,33 +197,68 @@ def replace_directory(path: Path, aside: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write data to path, whole or not at all. Raises TalkheadError like atomic_path."""
+    """Write a file atomically.
+
+    Args:
+        path: The file.
+        data: Its content.
+
+    Raises:
+        TalkheadError: It cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write value as indented JSON, whole or not at all. Raises TalkheadError like atomic_path.
+    """Write a value as indented JSON, atomically.
 
-    Characters that would act where the file is shown are escaped, and lone surrogates, as names of
-    files that are no UTF-8 have. NaN and infinity are not JSON: ValueError.
+    Control characters are escaped, and so are lone surrogates, which occur in file names that are not
+    UTF-8.
+
+    Args:
+        path: The file.
+        value: Any JSON value.
+
+    Raises:
+        TalkheadError: The file cannot be written.
+        ValueError: The value contains NaN or infinity, which are not JSON.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{printable_json(text)}\n".encode())
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises TalkheadError when it can't be read, PackageError for no JSON."""
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its value.
+
+    Raises:
+        TalkheadError: The file cannot be read.
+        PackageError: It is not JSON.
+    """
     try:
         return decode_json(read_bytes(path, MAX_JSON_BYTES))
     except ValueError as error:
-        raise PackageError(f"{path}: damaged, this is no JSON ({error})") from error
+        raise PackageError(f"{path}: damaged, this is not JSON ({error})") from error
 
 
 def check_format(path: Path, what: str, version: Any, known: int, advice: str) -> None:
-    """Raises PackageError unless a file of some kind (what) is of the format version that is known.
+    """Check the version of a file format.
 
-    advice: what to do about one that an older talkhead wrote.
+    Args:
+        path: The file, for messages.
+        what: Kind of the file, for messages.
+        version: Version in the file.
+        known: Version that this talkhead reads.
+        advice: What to do about a file of an older version.
+
+    Raises:
+        PackageError: The versions differ.
     """
     if type(version) is int and version == known:
         return
@@ -214,10 +270,17 @@ def check_format(path: Path, what: str, version: Any, known: int, advice: str) -
 
 
 def decode_json(data: bytes | str) -> Any:
-    """The value of JSON text; every JSON that talkhead reads goes through here.
+    """Decode JSON. All JSON that talkhead reads is decoded here.
 
-    Raises ValueError, and nothing else, for what is no JSON, longer than MAX_JSON_BYTES or nested deeper
-    than MAX_JSON_DEPTH. NaN and infinity are no JSON.
+    Args:
+        data: The text.
+
+    Returns:
+        Its value.
+
+    Raises:
+        ValueError: It is not JSON (NaN and infinity are not), longer than MAX_JSON_BYTES or nested deeper
+            than MAX_JSON_DEPTH. No other error is raised.
     """
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
@@ -236,32 +299,58 @@ def decode_json(data: bytes | str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value from a file as an error shows it: short, control characters as escapes."""
+    """Format a value from a file for an error: short, control characters escaped.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        At most MAX_SHOWN characters and dots.
+    """
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _inner(value: Any) -> Iterable[Any]:
-    """What is directly inside a list or object."""
+    """Return what is directly inside a list or object."""
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
 
 
 def check_ordinary(path: Path) -> None:
-    """Raises TalkheadError for a pipe or a device, of which reading might never end; OSError where there
-    is nothing."""
+    """Check that a path is neither a pipe nor a device, reading of which might never end.
+
+    Args:
+        path: The file.
+
+    Raises:
+        TalkheadError: It is one.
+        OSError: It does not exist.
+    """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise TalkheadError(f"{path}: is no ordinary file. Give the name of one")
+        raise TalkheadError(f"{path}: is not an ordinary file. Give the name of one")
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """The content of an ordinary file. Raises TalkheadError, PackageError for more than `most` bytes."""
+    """Read an ordinary file.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes.
+
+    Returns:
+        Its content.
+
+    Raises:
+        TalkheadError: It cannot be read.
+        PackageError: It is larger.
+    """
     with translate_os_errors(path):
         check_ordinary(path)
         with path.open("rb") as stream:
@@ -274,25 +363,40 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def inflate(data: bytes, n_bytes: int) -> bytes:
-    """What zlib compressed, which must be n_bytes; no more than these are ever made.
+    """Decompress zlib data of a known size; no more memory is allocated.
 
-    Raises ValueError where it isn't.
+    Args:
+        data: The compressed data.
+        n_bytes: Size of the result.
+
+    Returns:
+        n_bytes bytes.
+
+    Raises:
+        ValueError: The data is not zlib, or of another size.
     """
     stream = zlib.decompressobj()
     try:
         made = stream.decompress(data, n_bytes) if n_bytes else b""
         rest = stream.decompress(stream.unconsumed_tail or (b"" if n_bytes else data), 1)
     except zlib.error as error:
-        raise ValueError(f"not what zlib wrote ({error})") from error
+        raise ValueError(f"not zlib data ({error})") from error
     if len(made) != n_bytes or rest or stream.unused_data or not stream.eof:
         raise ValueError(f"compressed data that is not the {n_bytes:,} bytes it should be")
     return made
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, the same bytes for the same values. Raises TalkheadError.
+    """Write tensors as safetensors, atomically; equal values give equal bytes.
 
-    Metadata is left out on purpose: its order in the file is not fixed.
+    Metadata is omitted on purpose: its order in the file is not fixed.
+
+    Args:
+        path: The file.
+        tensors: Tensors of any shape by name.
+
+    Raises:
+        TalkheadError: The file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -304,15 +408,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             save_file(stored, temporary)
         except SafetensorError as error:
             raise _os_error(error) from error
-        temporary.chmod(mode)  # save_file lets nobody else read it
+        temporary.chmod(mode)  # save_file makes it private to its user
 
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How Rust names the number of a system's error."""
+"""Format of system error numbers in messages of Rust."""
 
 
 def _os_error(error: Exception) -> OSError:
-    """What the system said in an error of safetensors, which has no kind of its own for it."""
+    """Convert an error of safetensors to the system's error that it reports as text."""
     found = _OS_ERROR.search(str(error))
     if found is None:
         return OSError(f"could not be written ({error})")
@@ -320,13 +424,22 @@ def _os_error(error: Exception) -> OSError:
 
 
 _MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RuntimeError, AssertionError)
-"""What safetensors.torch raises for shapes and types that its own check lets pass."""
+"""Errors of safetensors.torch for shapes and types that its own check accepts."""
 
 
 def read_tensors(path: Path, most_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Tensor]:
-    """The tensors of a safetensors file of at most so many bytes, on the CPU.
+    """Read a safetensors file.
 
-    Raises TalkheadError when it can't be read, PackageError when it is none or too large.
+    Args:
+        path: The file.
+        most_bytes: Largest size of the file.
+
+    Returns:
+        Its tensors by name, of any shape, on the CPU.
+
+    Raises:
+        TalkheadError: It cannot be read.
+        PackageError: It is damaged or too large.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -334,20 +447,28 @@ def read_tensors(path: Path, most_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Te
     data = read_bytes(path, most_bytes)
     if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
         raise PackageError(
-            f"{path}: damaged, this is no safetensors file (its header is too large)"
+            f"{path}: damaged, this is not a safetensors file (its header is too large)"
         )
     try:
         tensors: dict[str, Tensor] = load(data)
     except (SafetensorError, *_MALFORMED) as error:
         reason = ascii(str(error)[:200])
-        raise PackageError(f"{path}: damaged, this is no safetensors file ({reason})") from error
+        raise PackageError(f"{path}: damaged, this is not a safetensors file ({reason})") from error
     return tensors
 
 
 def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The text of a file in UTF-8, its lines ended by newlines; a byte order mark is none of it.
+    """Read a text in UTF-8, with or without a byte order mark.
 
-    Raises TalkheadError when it can't be read, is longer than most_bytes or in another encoding.
+    Args:
+        path: The file.
+        most_bytes: Largest size of the file.
+
+    Returns:
+        The text, lines ended by newlines.
+
+    Raises:
+        TalkheadError: It cannot be read, is larger, or in another encoding.
     """
     data = read_bytes(path, most_bytes)
     try:
@@ -358,7 +479,17 @@ def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def expanded(path: Path | str) -> Path:
-    """A path in which ~ is a user's folder. Raises TalkheadError where there is no such user."""
+    """Expand ~ in a path.
+
+    Args:
+        path: The path.
+
+    Returns:
+        The path with the user's folder.
+
+    Raises:
+        TalkheadError: There is no such user.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -366,10 +497,17 @@ def expanded(path: Path | str) -> Path:
 
 
 def existing_file(text: str | None) -> Path | None:
-    """The file that a text names; None where there is none, as when it is no path but says something."""
+    """Interpret a text as the path of a file.
+
+    Args:
+        text: A path or any other text.
+
+    Returns:
+        The path; None if there is no such file.
+    """
     try:
         return Path(text) if text and Path(text).is_file() else None
-    except (OSError, ValueError):  # longer than any name, or with characters that none has
+    except (OSError, ValueError):  # too long for a name, or with invalid characters
         return None
 
 
@@ -406,8 +544,17 @@ def fingerprint_of_text(text: str) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, as 64 hex digits. Raises TalkheadError, also for a pipe or a
-    device, which may have no end."""
+    """Hash a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The SHA-256 of its content, 64 hex digits.
+
+    Raises:
+        TalkheadError: It cannot be read, or is a pipe or device, which may have no end.
+    """
     digest = hashlib.sha256()
     if path.exists() and not path.is_file() and not path.is_dir():
         raise TalkheadError(f"{path}: is a pipe or a device. Save what it gives to a file first")

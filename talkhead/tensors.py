@@ -1,8 +1,8 @@
-"""What stored tensors must be: said once beside the code that uses them, checked where they are loaded.
+"""Specifications of stored tensors, declared beside the code that uses them and checked on loading.
 
-A component says what it stores as a mapping of names to `TensorSpec`, and `check_tensors` compares. What
-passes has the right names, dtypes, shapes, finite values and indices within range, so that compiled
-kernels, which test none of these, never see anything else.
+A component declares what it stores as a mapping of names to `TensorSpec`, and `check_tensors` compares.
+What passes has the right names, dtypes, shapes, finite values and indices in range, so that compiled
+kernels, which check none of these, never process anything else.
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ from torch import Tensor, nn
 from talkhead.storage import ContentError, content_errors, decode_json, read_tensors, shown
 
 MAX_ROWS = 2**31 - 1
-"""The largest size along one axis where a component sets no limit of its own."""
+"""The largest size along one axis, unless a component sets its own limit."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A size that only the file tells. It is the same wherever its name occurs.
+    """A size that depends on the file. It is the same wherever its name occurs.
 
-    The first occurrence must be plain and sets it, within least and most; `N + 1` and `N * 2` are then
-    sizes derived from it.
+    The first occurrence must be plain and sets it; `N + 1` and `N * 2` are then sizes derived from it.
+
+    Attributes:
+        name: Its name.
+        least: Smallest value.
+        most: Largest value.
+        times: Factor of a derived size.
+        plus: Summand of a derived size.
     """
 
     name: str
@@ -49,17 +55,29 @@ class Size:
         return product + (f" {'+' if self.plus > 0 else '-'} {abs(self.plus)}" if self.plus else "")
 
     def of(self, sizes: Mapping[str, int]) -> int:
-        """Its value, given those of plain sizes by name."""
+        """Return the value of this size.
+
+        Args:
+            sizes: Values of plain sizes by name.
+
+        Returns:
+            The value.
+        """
         return self.times * sizes[self.name] + self.plus
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one stored tensor must be.
+    """Requirements on one stored tensor.
 
-    least, most: bounds of its values. index_of: the values are indices into so many things.
-    is_finite: whether NaN and infinity are refused. fault: says what else is wrong with values that are
-    within bounds, "" where nothing is.
+    Attributes:
+        shape: Its shape.
+        dtype: Its dtype.
+        least: Smallest value.
+        most: Largest value.
+        index_of: Values are indices into so many items.
+        is_finite: Refuse NaN and infinity.
+        fault: Describes what else is wrong with values within bounds; "" if nothing is.
     """
 
     shape: tuple[int | Size, ...]
@@ -71,7 +89,14 @@ class TensorSpec:
     fault: Callable[[Tensor], str] | None = None
 
     def range(self, sizes: Mapping[str, int]) -> tuple[float, float]:
-        """Least and largest value allowed."""
+        """Return the allowed range.
+
+        Args:
+            sizes: Values of plain sizes by name.
+
+        Returns:
+            Smallest and largest value.
+        """
         if self.index_of is None:
             return self.least, self.most
         return 0, _value(self.index_of, sizes) - 1
@@ -83,10 +108,20 @@ Specs = Mapping[str, TensorSpec]
 def check_tensors(
     tensors: Mapping[str, Tensor], specs: Specs, sizes: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """The sizes of tensors by name, once each of them is what its spec says and there is no other.
+    """Check that tensors are what their specifications require, and that there are no others.
 
-    sizes: those that are known beforehand. Nothing is allocated that grows with what a file declares.
-    Raises ContentError naming the first tensor that is wrong, and what is needed.
+    No memory is allocated that grows with what a file declares.
+
+    Args:
+        tensors: The tensors, each of the shape that its specification gives.
+        specs: A specification for each, with shapes.
+        sizes: Sizes that are known beforehand.
+
+    Returns:
+        All sizes by name.
+
+    Raises:
+        ContentError: A tensor is wrong; the message names the first one and what is needed.
     """
     for name in specs:
         if name not in tensors:
@@ -106,9 +141,19 @@ def check_tensors(
 def read_checked(
     path: Path, specs: Specs, advice: str, sizes: Mapping[str, int] | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, which are what their specs say, as in check_tensors.
+    """Read a safetensors file and check it as `check_tensors` does.
 
-    Raises PackageError naming the file and the tensor that is wrong, with what is to be done (advice).
+    Args:
+        path: The file.
+        specs: A specification for each tensor, with its shape.
+        advice: What to do about a damaged file.
+        sizes: Sizes that are known beforehand.
+
+    Returns:
+        The tensors.
+
+    Raises:
+        PackageError: A tensor is wrong; the message names the file, the tensor and the advice.
     """
     with content_errors(path, advice):
         tensors = read_tensors(path)
@@ -117,7 +162,10 @@ def read_checked(
 
 
 def _has_form(tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> bool:
-    """Whether dtype and shape are right; plain sizes that occur for the first time become known."""
+    """Check dtype and shape; plain sizes that occur for the first time become known.
+
+    Raises ValueError for a derived size whose plain size is unknown.
+    """
     if tensor.dtype != spec.dtype or tensor.ndim != len(spec.shape):
         return False
     for given, size in zip(tensor.shape, spec.shape, strict=True):
@@ -133,11 +181,12 @@ def _has_form(tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> bool:
 
 
 def _form_message(name: str, tensor: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> str:
+    """Describe the shape and dtype of a tensor, and those needed."""
     facts = []
     for size in spec.shape:
         if isinstance(size, Size):
-            told = size.name in sizes
-            limit = f"= {sizes[size.name]}" if told else f"from {size.least} to {size.most}"
+            is_known = size.name in sizes
+            limit = f"= {sizes[size.name]}" if is_known else f"from {size.least} to {size.most}"
             facts.append(f"{size.name} {limit}")
     needed = f"{_kind(spec.dtype)} [{', '.join(map(str, spec.shape))}]"
     where = f" with {', '.join(dict.fromkeys(facts))}" if facts else ""
@@ -146,10 +195,11 @@ def _form_message(name: str, tensor: Tensor, spec: TensorSpec, sizes: Mapping[st
 
 
 def _check_values(name: str, tensor: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> None:
+    """Raise ContentError unless the values of a tensor of any shape are allowed."""
     if tensor.numel() == 0:
         return
     if tensor.dtype == torch.bool:
-        if tensor.view(torch.uint8).max() > 1:  # compiled code takes bytes of bool for 0 or 1
+        if tensor.view(torch.uint8).max() > 1:  # compiled code assumes bytes of 0 or 1
             raise ContentError(f"the tensor {name} holds values that are neither true nor false")
         return
     least, most = (value.item() for value in tensor.aminmax())  # NaN, if there is one
@@ -173,9 +223,14 @@ def _kind(dtype: torch.dtype) -> str:
 
 
 def module_specs(build: Callable[[], nn.Module], prefix: str = "") -> dict[str, TensorSpec]:
-    """What the state of a module must be, under names that begin with prefix.
+    """Return specifications of a module's state, with its shapes.
 
-    build: makes the module. It is called where tensors take no memory, whatever its sizes are.
+    Args:
+        build: Makes the module. It is called where tensors take no memory, whatever its sizes are.
+        prefix: Prepended to the names.
+
+    Returns:
+        The specifications by name.
     """
     with torch.device("meta"):
         state = build().state_dict()
@@ -183,12 +238,28 @@ def module_specs(build: Callable[[], nn.Module], prefix: str = "") -> dict[str, 
 
 
 def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with prefix, under the rest of their names."""
+    """Select the tensors whose names begin with a prefix.
+
+    Args:
+        tensors: Tensors of any shape by name.
+        prefix: The prefix.
+
+    Returns:
+        These tensors, under the rest of their names.
+    """
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
 def prefixed(specs: Specs, prefix: str) -> dict[str, TensorSpec]:
-    """The same specs under names that begin with prefix."""
+    """Prepend a prefix to the names of specifications.
+
+    Args:
+        specs: The specifications.
+        prefix: The prefix.
+
+    Returns:
+        The same specifications under the new names.
+    """
     return {prefix + name: spec for name, spec in specs.items()}
 
 
@@ -196,16 +267,34 @@ def prefixed(specs: Specs, prefix: str) -> dict[str, TensorSpec]:
 
 
 def json_tensor(value: Any) -> Tensor:
-    """A JSON value as a tensor of its bytes [n] uint8, to be stored beside others."""
+    """Encode a JSON value as a tensor, to be stored beside others.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Its bytes, [n] uint8.
+    """
     return torch.from_numpy(np.frombuffer(bytearray(json.dumps(value).encode()), np.uint8))
 
 
 def json_in(tensors: Mapping[str, Tensor], name: str) -> Any:
-    """The JSON value that json_tensor stored under a name. Raises ContentError."""
+    """Decode a JSON value that `json_tensor` has encoded.
+
+    Args:
+        tensors: Tensors by name.
+        name: Name of an [n] uint8 tensor.
+
+    Returns:
+        The value.
+
+    Raises:
+        ContentError: The tensor is missing or damaged.
+    """
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.uint8 or tensor.ndim != 1:
         raise ContentError(f"the tensor {name} is missing or damaged, it should hold JSON")
     try:
         return decode_json(tensor.numpy().tobytes())
     except ValueError as error:
-        raise ContentError(f"the tensor {name} is damaged, it holds no JSON ({error})") from error
+        raise ContentError(f"the tensor {name} is damaged, it is not JSON ({error})") from error

@@ -1,7 +1,7 @@
-"""Text on its way to a terminal: what would act there, or pretend to be another line, is shown instead.
+"""Escape text for terminals: control characters must be shown instead of being executed.
 
-Names, reasons and claims come from files that anybody may have made. Whoever prints them does it by
-`talkhead.app.cli.console` or `talkhead.progress`, which come here.
+Names, reasons and claims come from files of unknown origin. `talkhead.app.cli.console` and
+`talkhead.progress`, through which everything is printed, use this module.
 """
 
 from __future__ import annotations
@@ -10,22 +10,35 @@ import json
 import unicodedata
 
 _ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Categories of characters that move the cursor, end a line, turn the direction of writing, show
-nothing or can't be encoded."""
+"""Categories of characters that move the cursor, end a line, reverse the direction of writing, are
+invisible or cannot be encoded."""
 _JOINERS = "\u200c\u200d"
-"""Persian and joined emoji need them."""
+"""Needed by Persian and by joined emoji."""
 
 
 def printable(text: str) -> str:
-    r"""One line that only shows: control characters, line ends, marks of direction and lone surrogates
-    are written as in Python, \x1b say."""
+    r"""Escape what is not printable as Python does, such as \x1b.
+
+    Args:
+        text: Any text. Control characters, line ends, direction marks and lone surrogates are escaped.
+
+    Returns:
+        One line.
+    """
     if text.isprintable():
         return text
     return "".join(_shown(c) if _acts(c) else c for c in text)
 
 
 def printable_json(text: str) -> str:
-    r"""JSON that means the same, in which such characters are escaped, \u001b; its own line ends stay."""
+    r"""Escape such characters in JSON, as in \u001b, except line ends.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        JSON of the same value.
+    """
     if text.isprintable():
         return text
     return "".join(json.dumps(c)[1:-1] if _acts(c) and c != "\n" else c for c in text)

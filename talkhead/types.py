@@ -1,8 +1,8 @@
 """The data that flows between stages. Read this first.
 
-Conventions: images are RGB, channels last; pixels have their centres at +0.5; cameras are pinholes
-with OpenCV axes (x right, y down, z forward); the world's unit is the distance between the outer
-eye corners of the face template.
+Conventions: images are RGB, channels last; pixels have their centers at +0.5; cameras are pinholes with
+OpenCV axes (x right, y down, z forward); the world's unit is the distance between the outer eye corners
+of the face template.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """The array types, made on first use: what is wrong with a command is told without numpy."""
+        """Make an array type on first use, so that usage errors need no import of numpy."""
         if name not in _ARRAYS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import numpy as np
@@ -43,47 +43,61 @@ else:
 
 
 FRAME_RATE = 25
-"""Frames a second of everything between the reader and the writer."""
+"""Frames per second of everything between the reader and the writer."""
 
 MAX_SIDE_PX = 16_384
-"""Of a source image's sides."""
+"""Largest side of a source image."""
 
 SAMPLE_RATE = 16_000
-"""Samples a second of the waveforms that encoders hear."""
+"""Samples per second of the waveforms that encoders process."""
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a media file holds. Sizes are as displayed, that is after rotation."""
+    """Properties of a media file.
+
+    Attributes:
+        path: The file.
+        duration_s: Duration, seconds.
+        width: Width in pixels as displayed, that is after rotation; 0 without video.
+        height: Height in pixels as displayed; 0 without video.
+        frame_rate: Average frames per second; 0 without video.
+        rotation: Degrees clockwise that the container asks for: 0, 90, 180 or 270.
+        audio_rate: Samples per second; 0 without audio.
+        audio_channels: Number of channels.
+    """
 
     path: Path
     duration_s: float
-    width: int  # 0 without video
+    width: int
     height: int
-    frame_rate: float  # average; 0 without video
-    rotation: int  # degrees clockwise that the container asks for: 0, 90, 180, 270
-    audio_rate: int  # 0 without sound
+    frame_rate: float
+    rotation: int
+    audio_rate: int
     audio_channels: int
 
     @property
     def has_video(self) -> bool:
+        """The file has a picture."""
         return self.width > 0
 
     @property
     def has_audio(self) -> bool:
+        """The file has audio."""
         return self.audio_rate > 0
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Face landmarks of a clip.
+    """Face landmarks of a clip of F frames.
 
-    landmarks: [F, 478, 3] float32, x and y in pixels of the source image, z in the same scale,
-    smaller is nearer (mediapipe's face landmarks with irises). Values of frames without a face are
-    interpolated over short gaps, else zero.
-    blendshapes: [F, 52] float32 in [0, 1], expression coefficients in the order of
-    `talkhead.face.BLENDSHAPES`; without a face as landmarks.
-    found: [F] bool, a face was seen in this very frame.
+    Attributes:
+        landmarks: [F, 478, 3] float32, x and y in pixels of the source image, z in the same scale,
+            smaller is nearer (mediapipe's face landmarks with irises). In frames without a face, short
+            gaps are interpolated; otherwise 0.
+        blendshapes: [F, 52] float32 in [0, 1], expression coefficients in the order of
+            `talkhead.face.BLENDSHAPES`; without a face as landmarks.
+        found: [F] bool, the face was found in this frame itself.
     """
 
     landmarks: Float32
@@ -96,7 +110,12 @@ class Tracking:
 
 @dataclass(frozen=True)
 class HeadPoses:
-    """Rigid head motion: viewmats [F, 4, 4] (template space to camera), residual_px [F]."""
+    """Rigid head motion of F frames.
+
+    Attributes:
+        viewmats: [F, 4, 4] template space to camera.
+        residual_px: [F] residual of the pose, source pixels.
+    """
 
     viewmats: Float32
     residual_px: Float32
@@ -104,10 +123,15 @@ class HeadPoses:
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """What an encoder hears: values [F, D] float32, one vector every 1 / rate seconds.
+    """Output of a speech encoder, one vector every 1 / rate seconds.
 
-    Vector i describes the moment i / rate (its centre), so that vector 0 belongs to second 0. Sound
-    up to lookahead_s after that moment has a say in it.
+    Vector i describes the moment i / rate (its center), so that vector 0 belongs to second 0. It depends
+    on the audio up to lookahead_s after that moment.
+
+    Attributes:
+        values: [F, D] float32.
+        rate: Vectors per second.
+        lookahead_s: Seconds.
     """
 
     values: Float32
@@ -120,7 +144,12 @@ class SpeechFeatures:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Rendered heads: rgb [B, H, W, 3] premultiplied by alpha, alpha [B, H, W, 1], in [0, 1]."""
+    """Rendered heads.
+
+    Attributes:
+        rgb: [B, H, W, 3] in [0, 1], premultiplied by alpha.
+        alpha: [B, H, W, 1] in [0, 1].
+    """
 
     rgb: Tensor
     alpha: Tensor

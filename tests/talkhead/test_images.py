@@ -103,7 +103,7 @@ def test_other_kinds_are_refused_whatever_they_are_called(tmp_path: Path, suffix
     with pytest.raises(TalkheadError) as error:
         read_image(path)
     assert str(error.value) == (
-        f"{path}: is no image that can be read. Export it as PNG, JPEG, WebP or BMP"
+        f"{path}: is not an image that can be read. Export it as PNG, JPEG, WebP or BMP"
     )
 
 

@@ -100,9 +100,9 @@ def test_errors_name_the_file_that_failed(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"{")
-    with pytest.raises(PackageError, match=r"x: damaged, this is no JSON"):
+    with pytest.raises(PackageError, match=r"x: damaged, this is not JSON"):
         storage.read_json(path)
-    with pytest.raises(PackageError, match=r"x: damaged, this is no safetensors file"):
+    with pytest.raises(PackageError, match=r"x: damaged, this is not a safetensors file"):
         storage.read_tensors(path)
 
 
@@ -115,8 +115,8 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         (b"[" * 100_000, "nested deeper|Expecting value"),
         (b"\xff\xfe", "Expecting value"),
         (b'"\xc3("', "can't decode"),
-        (b"NaN", "NaN is no JSON"),
-        (b"[-Infinity]", "Infinity is no JSON"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[-Infinity]", "Infinity is not JSON"),
         (b"1" * 5000, "5000 digits|digit"),
         (b"", "Expecting value"),
     ],
@@ -125,7 +125,7 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, text: bytes, message: str) 
     path = tmp_path / "a.json"
     path.write_bytes(text)
     with pytest.raises(
-        PackageError, match=rf"a\.json: damaged, this is no JSON \(.*({message})"
+        PackageError, match=rf"a\.json: damaged, this is not JSON \(.*({message})"
     ) as found:
         storage.read_json(path)
     assert "\n" not in str(found.value)
@@ -155,7 +155,7 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
 def test_a_pipe_is_no_file_to_wait_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for read in (storage.read_json, storage.read_tensors, storage.read_text):
-        with pytest.raises(TalkheadError, match="pipe: is no ordinary file"):
+        with pytest.raises(TalkheadError, match="pipe: is not an ordinary file"):
             read(tmp_path / "pipe")
 
 
@@ -189,7 +189,7 @@ def test_damaged_headers_of_tensors_are_one_line(tmp_path: Path, content: bytes)
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(
-        PackageError, match=r"a\.safetensors: damaged, this is no safetensors"
+        PackageError, match=r"a\.safetensors: damaged, this is not a safetensors"
     ) as found:
         storage.read_tensors(path)
     assert str(found.value).isprintable() and len(str(found.value)) < 500
@@ -214,7 +214,7 @@ def test_no_more_is_inflated_than_wanted() -> None:
         (b"nothing", 7),
     ]
     for given, n_bytes in cases:
-        with pytest.raises(ValueError, match=r"compressed data that is not|not what zlib wrote"):
+        with pytest.raises(ValueError, match=r"compressed data that is not|not zlib data"):
             storage.inflate(given, n_bytes)
 
 
@@ -330,7 +330,9 @@ def test_what_cannot_be_made_is_not_called_missing(
     monkeypatch.setattr(Path, "mkdir", refuse)
     monkeypatch.setattr(Path, "touch", refuse)
     for make in (storage.make_folder, lambda path: storage.write_bytes(path, b"")):
-        with pytest.raises(TalkheadError, match=r"new: can't be made here\. Choose another place"):
+        with pytest.raises(
+            TalkheadError, match=r"new: cannot be created here\. Choose another place"
+        ):
             make(tmp_path / "new")
     with pytest.raises(TalkheadError, match="there is no such file"):
         storage.read_json(tmp_path / "new")

@@ -267,7 +267,7 @@ def test_damaged_parts_are_refused(
         ("size", [112, 96, 33, 28, 24], "is not the 22,176 bytes it should be"),
         ("scale", [0.02], "do not fit the images"),
         ("origins", [[-4000.0, 3.0]] * 33, "crops outside of the images"),
-        ("viewmats", [[[0.0] * 4] * 4] * 33, "holds what is no head pose"),
+        ("viewmats", [[[0.0] * 4] * 4] * 33, "holds a matrix that is not a head pose"),
     ],
 )
 def test_tracks_that_contradict_each_other_are_refused(
