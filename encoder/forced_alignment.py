@@ -1,7 +1,7 @@
-"""Which phone is heard when: forced alignment where the text is known, recognition where it isn't.
+"""Phones and words with times: forced alignment of a known text, recognition without one.
 
-English only; pocketsphinx (an optional dependency) brings the acoustic model, dictionary and
-language models. docs/phonemes.md: how well it works, and where the limits here come from.
+English only; pocketsphinx (an optional dependency) provides the acoustic model, dictionary and
+language models. docs/phonemes.md: accuracy, and the origin of the limits here.
 """
 
 from __future__ import annotations
@@ -22,22 +22,27 @@ from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16
 
 MAX_PIECE_S = 15.0
-"""Sound is heard in pieces of half this length or more, cut where it is quietest."""
-MIN_SCORE = -31.0
-"""Acoustic score per frame of speech below which a text is not what is said. In pieces of 7 s and more
-right texts score -10 to -25 (with noise at 10 dB to -31, accents below that), wrong ones -31 at
-best and -48 in the middle.
+"""Audio is processed in pieces of this length at most and half of it at least, cut where it is
+quietest.
 """
-MIN_HEARD_SCORE = -22.0
-"""The same for recognised words, which are fitted to the sound and hence score higher when wrong:
-clear English -12 to -21, most speech in other languages -22 to -29."""
+MIN_SCORE = -31.0
+"""Acoustic score per frame of speech below which a text does not match the audio. In pieces of 7 s and
+more correct texts score -10 to -25 (with noise at 10 dB to -31, accents below that), wrong ones -31
+at best and -48 at the median.
+"""
+MIN_RECOGNIZED_SCORE = -22.0
+"""The same for recognized words, which are fitted to the audio and hence score higher when wrong:
+clear English -12 to -21, most speech in other languages -22 to -29.
+"""
 MIN_FRACTION = 0.5
-"""Share of the speech that has to fit the text."""
+"""Share of the speech that has to match the text."""
 MAX_STOP_S = 0.15
-"""The closure of a stop that begins an utterance can't be told from the silence before it."""
+"""Longest stop at the beginning of an utterance: its closure cannot be distinguished from the silence
+before.
+"""
 CENTER_S = 0.0078
-"""A vector of pocketsphinx hears 25.6 ms from i / 100 s on, so the boundary between two of them lies
-half a window less half a step later.
+"""A vector of pocketsphinx is computed from 25.6 ms from i / 100 s on, so the boundary between two of
+them is half a window minus half a step later.
 """
 
 _STEP_S = 0.01
@@ -47,7 +52,13 @@ _SMOOTH_FRAMES = 5
 
 @dataclass(frozen=True)
 class Alignment:
-    """Phones and words of a piece, and their acoustic score per frame of speech (0 is the best)."""
+    """Phones and words of a piece of audio.
+
+    Attributes:
+        phones: The phones, with silences.
+        score: Acoustic score per frame of speech, 0 at best.
+        words: The words.
+    """
 
     phones: list[Phone]
     score: float
@@ -55,7 +66,11 @@ class Alignment:
 
 
 def phones_unavailable_reason() -> str:
-    """Empty when phones can be had, else what is missing and what to do."""
+    """Check whether phones can be aligned and recognized.
+
+    Returns:
+        Empty if so, else the problem and its solution.
+    """
     try:
         importlib.import_module("pocketsphinx")
     except (ImportError, OSError) as error:
@@ -65,22 +80,37 @@ def phones_unavailable_reason() -> str:
 
 
 def align_phones(waveform: Float32, text: str) -> list[Phone]:
-    """The phones of a known English text, in order, with silences.
+    """Align the phones of a known English text.
 
-    waveform: [n_samples] at 16 kHz in [-1, 1]. text: all that is said in it; punctuation and case
-    don't count, words that the dictionary lacks are spelled out by rule. Stretches of some seconds
-    that are not what the text says are left out, a gap in the list. Raises TalkheadError without
-    pocketsphinx, for a text that can't be read aloud, and for one that is not what is said.
+    Args:
+        waveform: [n_samples] in [-1, 1] at 16 kHz.
+        text: Everything that is said in it. Punctuation and case do not matter; words that the
+            dictionary lacks are pronounced by rule.
+
+    Returns:
+        The phones in order, with silences. Stretches of some seconds that do not match the text are
+        left out: a gap in the list.
+
+    Raises:
+        TalkheadError: Without pocketsphinx, for a text that cannot be read aloud, and for a text
+            that does not match the audio.
     """
     fits = [_later(fit.phones, start) for start, _, fit in _fit_pieces(waveform, text) if fit]
-    return _tidied([phone for phones in fits for phone in phones])
+    return _merged([phone for phones in fits for phone in phones])
 
 
 def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
-    """When each of `words_of(text)` is said; None for those in stretches that don't fit.
+    """Align the words of a known English text.
 
-    waveform and text as align_phones takes them, which raises the same; the waveform also in
-    samples of 16 bits, which take half the memory.
+    Args:
+        waveform: [n_samples] in [-1, 1] at 16 kHz, or 16-bit samples, which take half the memory.
+        text: Everything that is said in it.
+
+    Returns:
+        An entry for each of `words_of(text)`: its time, or None in a stretch that does not match.
+
+    Raises:
+        TalkheadError: As `align_phones`.
     """
     found: list[Word | None] = []
     for start, part, fit in _fit_pieces(waveform, text):
@@ -92,11 +122,12 @@ def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
 def _fit_pieces(
     waveform: Float32 | Int16, text: str
 ) -> Iterator[tuple[int, list[str], Alignment | None]]:
-    """First sample, words and fit of each piece; None where the words are not what is said.
+    """First sample, words and alignment of each piece; None where the words do not match the audio.
 
-    Raises what align_phones does.
+    Raises:
+        TalkheadError: As `align_phones`.
     """
-    check_waveform(waveform, "the sound")
+    check_waveform(waveform, "the audio")
     decoder = _decoder(lm=None)
     words = _known_words(text, decoder)
     pieces, spoken_s, fitting_s = [], 0.0, 0.0
@@ -108,74 +139,118 @@ def _fit_pieces(
         fitting_s += length_s if good else 0.0
         pieces.append((start, part, fit if good else None))
     if fitting_s <= MIN_FRACTION * spoken_s:
-        raise _misfit(text)
+        raise _mismatch(text)
     yield from pieces
 
 
 def decode_phones(waveform: Float32) -> list[Phone]:
-    """The phones that are heard, with silences, when no text is known.
+    """Recognize phones without a text.
 
-    waveform: [n_samples] at 16 kHz in [-1, 1], speech, English if possible. Each piece of it is
-    recognised as words, which are then aligned; where no English words fit (MIN_HEARD_SCORE) it is
-    decoded phone by phone, which is far less reliable. Raises TalkheadError without pocketsphinx.
+    Each piece of the audio is recognized as words, which are then aligned. Where no English words
+    match (MIN_RECOGNIZED_SCORE), it is decoded phone by phone, which is far less reliable.
+
+    Args:
+        waveform: Speech, English if possible, [n_samples] in [-1, 1] at 16 kHz.
+
+    Returns:
+        The phones in order, with silences.
+
+    Raises:
+        TalkheadError: Without pocketsphinx.
     """
-    check_waveform(waveform, "the sound")
-    aligner, listener, speller = _decoder(lm=None), _listener(), _speller()
+    check_waveform(waveform, "the audio")
+    aligner, recognizer, phone_recognizer = (
+        _decoder(lm=None),
+        _word_recognizer(),
+        _phone_recognizer(),
+    )
     phones: list[Phone] = []
     for start, end, silent in _quiet_pieces(waveform):
         piece = waveform[start:end]
         if silent:
-            heard = [Phone(SILENCE, 0.0, (end - start) / SAMPLE_RATE)]
+            found = [Phone(SILENCE, 0.0, (end - start) / SAMPLE_RATE)]
         else:
-            fit = _align(aligner, piece, _hear(listener, piece))
-            fits = fit is not None and fit.score >= MIN_HEARD_SCORE
-            heard = fit.phones if fit is not None and fits else _spell(speller, piece)
-        phones += _later(heard, start)
-    return _tidied(phones)
+            fit = _align(aligner, piece, _recognize(recognizer, piece))
+            if fit is not None and fit.score >= MIN_RECOGNIZED_SCORE:
+                found = fit.phones
+            else:
+                found = _decode_phones_of(phone_recognizer, piece)
+        phones += _later(found, start)
+    return _merged(phones)
 
 
 def recognize_words(chunks: Callable[[], Iterable[Float32]]) -> list[Word]:
-    """The English words that are heard; on anything but clear, plain speech many are wrong.
+    """Recognize English words. In anything but clear, plain speech many are wrong.
 
-    chunks: gives the waveform, at 16 kHz in [-1, 1], from its beginning, twice, in pieces [n]: it
-    is never held whole. Raises TalkheadError without pocketsphinx.
+    Args:
+        chunks: Returns the waveform from its beginning, in chunks [n] in [-1, 1] at 16 kHz. Called
+            twice; the waveform is never in memory as a whole.
+
+    Returns:
+        The words in order.
+
+    Raises:
+        TalkheadError: Without pocketsphinx.
     """
-    listener = _listener()
+    recognizer = _word_recognizer()
     spans = list(_quiet_spans(measure_loudness(chunks())))
     pieces = _cut(chunks(), [end for _, end, _ in spans])
     words: list[Word] = []
     for (start, _, silent), piece in zip(spans, pieces, strict=True):
         if not silent:
-            _run(listener, piece)
-            words += _words_later(_segments(listener), start)
+            _run(recognizer, piece)
+            words += _words_later(_segments(recognizer), start)
     return words
 
 
 class ForcedAligner:
-    """Fits known words into many short waveforms, [n_samples] at 16 kHz in [-1, 1] each.
+    """Aligns known words with many short waveforms, [n_samples] in [-1, 1] at 16 kHz each.
 
-    Memory grows with the square of a waveform's length: give at most MAX_PIECE_S or little more.
-    Nothing is rejected: the score tells how well words fit, None that they can't be fitted in at
-    all. Raises TalkheadError without pocketsphinx.
+    Memory grows with the square of a waveform's length: pass MAX_PIECE_S or little more. Nothing is
+    rejected: the score says how well words match; None that they do not match at all.
     """
 
     def __init__(self) -> None:
+        """Load the models.
+
+        Raises:
+            TalkheadError: Without pocketsphinx.
+        """
         self._decoder = _decoder(lm=None)
 
     def fit_text(self, waveform: Float32, text: str) -> Alignment | None:
-        """Words as the dictionary has them. Raises TalkheadError as align_phones does."""
+        """Align a text.
+
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+            text: Everything that is said in it.
+
+        Returns:
+            The alignment, or None.
+
+        Raises:
+            TalkheadError: For a text that cannot be read aloud.
+        """
         return self._fit(waveform, _known_words(text, self._decoder))
 
     def fit_pronounced(self, waveform: Float32, words: Iterable[str]) -> Alignment | None:
-        """Words given by their phones, "K AO L"; stress digits don't count.
+        """Align words given by their phones.
 
-        Raises TalkheadError naming a word that has other phones than PHONES.
+        Args:
+            waveform: [n_samples] in [-1, 1] at 16 kHz.
+            words: Phones of each word, "K AO L"; stress digits are ignored.
+
+        Returns:
+            The alignment, or None.
+
+        Raises:
+            TalkheadError: For a word with other phones than PHONES, which is named.
         """
         names = []
         for word in words:
             phones = re.sub(r"\d", "", word).split()
             if not phones or not set(phones) < set(PHONES):
-                raise TalkheadError(f'"{word}" is no pronunciation. Write it as "K AO L"')
+                raise TalkheadError(f'"{word}" is not a pronunciation. Write it as "K AO L"')
             names.append("_" + "_".join(phones).lower())
             if self._decoder.lookup_word(names[-1]) is None:
                 self._decoder.add_word(names[-1], " ".join(phones), update=False)
@@ -183,34 +258,47 @@ class ForcedAligner:
 
     def _fit(self, waveform: Float32, words: list[str]) -> Alignment | None:
         fit = _align(self._decoder, waveform, words)
-        return None if fit is None else Alignment(_tidied(fit.phones), fit.score)
+        return None if fit is None else Alignment(_merged(fit.phones), fit.score)
 
 
 def spell_phones(
     waveforms: Iterable[Float32], language_weight: float = 1.0
 ) -> Iterator[list[Phone]]:
-    """The phones that are heard in each waveform one by one, with silences: no words are sought.
+    """Recognize phones one by one, without words.
 
-    waveforms: each [n_samples] at 16 kHz in [-1, 1]. language_weight: how much it counts which
-    phones follow each other in English. Less reliable on English than `decode_phones`. Raises
-    TalkheadError without pocketsphinx.
+    On English less reliable than `decode_phones`.
+
+    Args:
+        waveforms: Each [n_samples] in [-1, 1] at 16 kHz.
+        language_weight: Weight of the English phone model, which rates sequences of phones.
+
+    Yields:
+        The phones of each waveform, with silences.
+
+    Raises:
+        TalkheadError: Without pocketsphinx.
     """
-    speller = _speller(language_weight)
+    recognizer = _phone_recognizer(language_weight)
     for waveform in waveforms:
-        check_waveform(waveform, "the sound")
-        speller.reinit_feat()  # else it remembers the noise of the last one
+        check_waveform(waveform, "the audio")
+        recognizer.reinit_feat()  # else the noise estimate of the last waveform is used
         phones: list[Phone] = []
         for start, end, silent in _quiet_pieces(waveform):
             whole = Phone(SILENCE, 0.0, (end - start) / SAMPLE_RATE)
-            phones += _later([whole] if silent else _spell(speller, waveform[start:end]), start)
-        yield _tidied(phones)
+            piece = waveform[start:end]
+            phones += _later([whole] if silent else _decode_phones_of(recognizer, piece), start)
+        yield _merged(phones)
 
 
 # ------------------------------------------------------------------------------- decoders
 
 
 def _decoder(**settings: Any) -> Any:
-    """A pocketsphinx decoder. Raises TalkheadError when there is none."""
+    """A pocketsphinx decoder.
+
+    Raises:
+        TalkheadError: Without pocketsphinx.
+    """
     missing = phones_unavailable_reason()
     if missing:
         raise TalkheadError(missing)
@@ -219,53 +307,56 @@ def _decoder(**settings: Any) -> Any:
     return sphinx.Decoder(bestpath=False, loglevel="FATAL", **settings)
 
 
-def _listener() -> Any:
-    """Recognises words; beams as narrow as cost nothing in what phones come out."""
+def _word_recognizer() -> Any:
+    """A decoder of words, with beams so narrow that phones are just as good."""
     beams = {"beam": 1e-40, "pbeam": 1e-40, "wbeam": 1e-22}
     return _decoder(fwdflat=False, maxhmmpf=3000, topn=2, **beams)
 
 
-def _speller(language_weight: float = 1.0) -> Any:
-    """Recognises phones. The weight of the phone model is low: it is English."""
+def _phone_recognizer(language_weight: float = 1.0) -> Any:
+    """A decoder of phones. The weight of the phone model is low because it is English."""
     model = importlib.import_module("pocketsphinx").get_model_path("en-us/en-us-phone.lm.bin")
     return _decoder(lm=None, allphone=model, lw=language_weight)
 
 
 def _run(decoder: Any, waveform: Float32 | Int16) -> None:
+    """Decode a waveform [n_samples] in [-1, 1] or 16-bit samples."""
     decoder.start_utt()
-    # Seen as bytes, not copied.
+    # A view as bytes: nothing is copied.
     decoder.process_raw(as_int16(waveform).data.cast("B"), full_utt=True)
     decoder.end_utt()
 
 
-def _hear(listener: Any, waveform: Float32) -> list[str]:
-    _run(listener, waveform)
-    return [word.text for word in _segments(listener)]
+def _recognize(recognizer: Any, waveform: Float32) -> list[str]:
+    """Words of a waveform [n_samples]."""
+    _run(recognizer, waveform)
+    return [word.text for word in _segments(recognizer)]
 
 
-def _segments(listener: Any) -> list[Word]:
-    """The words of what was recognised last."""
-    if listener.hyp() is None:
+def _segments(recognizer: Any) -> list[Word]:
+    """Words of the last recognition, with times."""
+    if recognizer.hyp() is None:
         return []
     return [
         Word(_spelling(s.word), s.start_frame * _STEP_S, (s.end_frame + 1) * _STEP_S)
-        for s in listener.seg()
+        for s in recognizer.seg()
         if _is_word(s.word)
     ]
 
 
-def _spell(speller: Any, waveform: Float32) -> list[Phone]:
-    _run(speller, waveform)
-    if speller.hyp() is None:
+def _decode_phones_of(recognizer: Any, waveform: Float32) -> list[Phone]:
+    """Phones of a waveform [n_samples], by a decoder of phones."""
+    _run(recognizer, waveform)
+    if recognizer.hyp() is None:
         return []
     return [
         _phone(segment.word, segment.start_frame, segment.end_frame + 1 - segment.start_frame)
-        for segment in speller.seg()
+        for segment in recognizer.seg()
     ]
 
 
 def _align(decoder: Any, waveform: Float32 | Int16, words: list[str]) -> Alignment | None:
-    """The words' phones in a short waveform; None when they can't be fitted in at all."""
+    """Align words with a short waveform [n_samples]; None if they do not match at all."""
     if not words:
         return None
     decoder.set_align_text(" ".join(words))
@@ -278,34 +369,37 @@ def _align(decoder: Any, waveform: Float32 | Int16, words: list[str]) -> Alignme
     except RuntimeError:  # no path reached the end
         return None
     phones: list[Phone] = []
-    said: list[Word] = []
+    found: list[Word] = []
     n_frames, score = 0, 0.0
-    for word in decoder.get_alignment():  # each is good only until the next one
+    for word in decoder.get_alignment():  # each object is only valid until the next one
         for part in word:
             phones.append(_phone(part.name, part.start, part.duration))
             if phones[-1].label != SILENCE:
                 n_frames, score = n_frames + part.duration, score + part.score
         if _is_word(word.name):
             first, last = _boundary_s(word.start), _boundary_s(word.start + word.duration)
-            said.append(Word(_spelling(word.name), first, last))
-    return Alignment(phones, score / n_frames if n_frames else -np.inf, tuple(said))
+            found.append(Word(_spelling(word.name), first, last))
+    return Alignment(phones, score / n_frames if n_frames else -np.inf, tuple(found))
 
 
 def _phone(name: str, start: int, duration: int) -> Phone:
+    """A phone of pocketsphinx that begins at a step; fillers become silence."""
     label = name if name in VISEME_OF else SILENCE  # fillers: noise, breath, unknown speech
     return Phone(label, _boundary_s(start), _boundary_s(start + duration))
 
 
 def _boundary_s(step: int) -> float:
+    """Time of the boundary before a step, in seconds."""
     return step * _STEP_S + (CENTER_S if step else 0.0)
 
 
 def _is_word(name: str) -> bool:
+    """False for pocketsphinx's silences and fillers."""
     return name[0] not in "<[+"
 
 
 def _spelling(name: str) -> str:
-    """The word without the number of its pronunciation, "to" of "to(3)"."""
+    """A word without the number of its pronunciation: "to" of "to(3)"."""
     return re.sub(r"\(\d+\)$", "", name)
 
 
@@ -313,12 +407,14 @@ def _spelling(name: str) -> str:
 
 
 def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
-    """Start, end and silence of pieces of at most MAX_PIECE_S, cut where it is quietest."""
+    """Start, end and silence of pieces of a waveform [n_samples], at most MAX_PIECE_S, cut where it is
+    quietest.
+    """
     return _quiet_spans(measure_loudness([waveform]))
 
 
 def _quiet_spans(loudness: Loudness) -> Iterator[tuple[int, int, bool]]:
-    """The same of a waveform of that loudness."""
+    """The pieces of `_quiet_pieces`, of a waveform's loudness."""
     energy = loudness.energy_db
     silent = silent_frames(energy)
     smooth = scipy.ndimage.uniform_filter1d(energy, _SMOOTH_FRAMES)
@@ -334,27 +430,35 @@ def _quiet_spans(loudness: Loudness) -> Iterator[tuple[int, int, bool]]:
 
 
 def _cut(chunks: Iterable[Float32], ends: Iterable[int]) -> Iterator[Float32]:
-    """A waveform that comes in chunks, in pieces of which each ends before one of these samples."""
-    source, held, start = iter(chunks), np.zeros(0, np.float32), 0
+    """Cut a waveform in chunks [n] into pieces that end at given samples."""
+    source, buffer, start = iter(chunks), np.zeros(0, np.float32), 0
     for end in ends:
-        while len(held) < end - start:
-            held = np.concatenate([held, next(source)])
-        yield held[: end - start]
-        held, start = held[end - start :], end
+        while len(buffer) < end - start:
+            buffer = np.concatenate([buffer, next(source)])
+        yield buffer[: end - start]
+        buffer, start = buffer[end - start :], end
 
 
 def _word_pieces(
     waveform: Float32 | Int16, words: list[str], decoder: Any
 ) -> Iterator[tuple[int, int, list[str]]]:
-    """Start, end and words of pieces of about MAX_PIECE_S at most, cut between words.
+    """First sample, stop and words of pieces of about MAX_PIECE_S at most, cut between words.
 
-    The memory of phone alignment grows with the square of the length, that of word alignment, which
-    finds the cuts, by some 10 MB a minute. Raises TalkheadError when the words can't be fitted.
+    The memory of phone alignment grows with the square of the length; that of word alignment, which
+    finds the cuts, by some 10 MB per minute.
+
+    Args:
+        waveform: [n_samples].
+        words: All words.
+        decoder: Of alignments.
+
+    Raises:
+        TalkheadError: If the words do not match at all.
     """
     decoder.set_align_text(" ".join(words))
     _run(decoder, waveform)
     if decoder.hyp() is None:
-        raise _misfit(" ".join(words))
+        raise _mismatch(" ".join(words))
     segments = [(s.word, s.start_frame, s.end_frame + 1) for s in decoder.seg()]
     step = int(_STEP_S * SAMPLE_RATE)
     start, part = 0, list[str]()
@@ -372,7 +476,7 @@ def _word_pieces(
 
 
 def _pauses(segments: list[tuple[str, int, int]]) -> dict[int, int]:
-    """Silences between words by their index, and the frames of their middles."""
+    """Silences between words: their middle frames by their index."""
     return {
         index: (start + end) // 2
         for index, (name, start, end) in enumerate(segments)
@@ -381,21 +485,23 @@ def _pauses(segments: list[tuple[str, int, int]]) -> dict[int, int]:
 
 
 def _later(phones: Iterable[Phone], n_samples: int) -> list[Phone]:
+    """Phones shifted by a number of samples."""
     by = n_samples / SAMPLE_RATE
     return [Phone(p.label, p.start_s + by, p.end_s + by) for p in phones]
 
 
 def _words_later(words: Iterable[Word], n_samples: int) -> list[Word]:
+    """Words shifted by a number of samples."""
     by = n_samples / SAMPLE_RATE
     return [Word(w.text, w.start_s + by, w.end_s + by) for w in words]
 
 
-def _tidied(phones: list[Phone]) -> list[Phone]:
-    """Adjacent silences as one; stops that begin an utterance no longer than MAX_STOP_S."""
-    tidy: list[Phone] = []
+def _merged(phones: list[Phone]) -> list[Phone]:
+    """Join adjacent silences, and shorten stops at the beginning of an utterance to MAX_STOP_S."""
+    merged: list[Phone] = []
     for phone in phones:
-        follows = bool(tidy) and phone.start_s - tidy[-1].end_s < 2 * _STEP_S
-        after_silence = not follows or tidy[-1].label == SILENCE
+        follows = bool(merged) and phone.start_s - merged[-1].end_s < 2 * _STEP_S
+        after_silence = not follows or merged[-1].label == SILENCE
         parts = [phone]
         if phone.label in _STOPS and after_silence and phone.end_s - phone.start_s > MAX_STOP_S:
             onset = phone.end_s - MAX_STOP_S
@@ -403,25 +509,33 @@ def _tidied(phones: list[Phone]) -> list[Phone]:
                 Phone(SILENCE, phone.start_s, onset),
                 Phone(phone.label, onset, phone.end_s),
             ]
-        if follows and tidy[-1].label == parts[0].label == SILENCE:
-            parts[0] = Phone(SILENCE, tidy.pop().start_s, parts[0].end_s)
-        tidy += parts
-    return tidy
+        if follows and merged[-1].label == parts[0].label == SILENCE:
+            parts[0] = Phone(SILENCE, merged.pop().start_s, parts[0].end_s)
+        merged += parts
+    return merged
 
 
 # ---------------------------------------------------------------------------------- words
 
 
-def _misfit(text: str) -> TalkheadError:
+def _mismatch(text: str) -> TalkheadError:
+    """Error for a text that does not match the audio."""
     beginning = " ".join(text.split()[:6])
     return TalkheadError(
-        f'the text "{beginning} ..." does not fit what is said in the sound. '
-        "Give all the words that are said, in order, or no text"
+        f'the text "{beginning} ..." does not fit the speech in the audio. '
+        "Pass all spoken words in order, or no text"
     )
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation and accents."""
+    """Split a text into words.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Words in lower case, without punctuation and accents.
+    """
     plain = unicodedata.normalize("NFKD", text.replace("\u2019", "'").lower())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     words = [word.strip("'") for word in re.split(r"[^\w']+|_", plain)]
@@ -429,13 +543,14 @@ def words_of(text: str) -> list[str]:
 
 
 def _known_words(text: str, decoder: Any) -> list[str]:
-    """The text's words in lower case; those the dictionary lacks are added to the decoder.
+    """Words of a text; those that the dictionary lacks are added to the decoder.
 
-    Raises TalkheadError for an empty text, numbers in digits, and other scripts than Latin.
+    Raises:
+        TalkheadError: For an empty text, numbers in digits, and scripts other than Latin.
     """
     words = words_of(text)
     if not words:
-        raise TalkheadError("the text has no words. Give what is said, or no text")
+        raise TalkheadError("the text has no words. Pass all spoken words, or no text")
     for word in dict.fromkeys(words):
         if decoder.lookup_word(word) is None:
             if re.search(r"\d", word):
@@ -445,18 +560,26 @@ def _known_words(text: str, decoder: Any) -> list[str]:
 
 
 def guess_phones(word: str) -> list[str]:
-    """The likely phones of an English word in lower case, letter by letter.
+    """Guess the phones of an English word, letter by letter.
 
-    A rough guess that keeps an alignment going through a name that the dictionary lacks. Raises
-    TalkheadError naming the word if it has other letters than a to z.
+    A rough guess, which keeps an alignment intact at a name that the dictionary lacks.
+
+    Args:
+        word: The word, in lower case.
+
+    Returns:
+        Phones of PHONES.
+
+    Raises:
+        TalkheadError: For letters other than a to z; the word is named.
     """
-    stem = re.sub(r"(?<=[^aeiouy])e(?=s?$)", "", word.replace("'", ""))  # a last e is silent
+    stem = re.sub(r"(?<=[^aeiouy])e(?=s?$)", "", word.replace("'", ""))  # a final e is silent
     phones: list[str] = []
     at = 0
     while at < len(stem):
         size = next((n for n in (4, 3, 2, 1) if stem[at : at + n] in _SOUNDS), 0)
         if size == 0:
-            raise TalkheadError(f'"{word}" can\'t be read as English. Write it in English letters')
+            raise TalkheadError(f'"{word}" is not readable as English. Write it in English letters')
         phones += _SOUNDS[stem[at : at + size]].split()
         at += size
     return phones or ["AH"]
@@ -477,4 +600,4 @@ _SOUNDS = {
     **{"o": "AA", "p": "P", "q": "K", "r": "R", "s": "S", "t": "T", "u": "AH", "v": "V"},
     **{"w": "W", "x": "K S", "y": "IY", "z": "Z"},
 }
-"""Letters to phones, the longest first."""
+"""Phones of letters and groups of letters; longer groups take precedence."""

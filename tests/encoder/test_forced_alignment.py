@@ -184,7 +184,7 @@ def test_a_name_the_dictionary_lacks(line: Float32, aligned: list[Phone]) -> Non
     [
         ("in 1971 he came", '"1971". Write numbers as they are spoken'),
         (" ... ", "has no words"),
-        ("hello мир", '"мир" can\'t be read as English'),
+        ("hello мир", '"мир" is not readable as English'),
     ],
 )
 def test_texts_that_cannot_be_read(line: Float32, text: str, problem: str) -> None:
@@ -221,7 +221,7 @@ def test_phones_without_a_text(line: Float32) -> None:
 
 @needs_sphinx
 def test_phone_by_phone_where_no_words_fit(line: Float32, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phonemes, "MIN_HEARD_SCORE", 0.0)
+    monkeypatch.setattr(phonemes, "MIN_RECOGNIZED_SCORE", 0.0)
     true = spoken(true_phones())
     errors = start_errors_s(spoken(decode_phones(line)), true)
     assert 0.6 * len(true) <= len(errors) < 0.9 * len(true)
@@ -252,10 +252,10 @@ def test_words_are_aligned_in_16_bits_as_in_32(line: Float32) -> None:
     assert align_words(as_int16(line), TRUTH["line_text"]) == align_words(line, TRUTH["line_text"])
 
 
-def test_memory_of_hearing_does_not_grow_with_the_length(
+def test_memory_of_recognition_does_not_grow_with_the_length(
     line: Float32, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_listener", "_run", "_segments"):  # what pocketsphinx does is not counted
+    for name in ("_word_recognizer", "_run", "_segments"):  # pocketsphinx is not measured
         monkeypatch.setattr(phonemes, name, lambda *given: [])
     peaks = []
     for minutes in (1, 4):
@@ -298,7 +298,7 @@ def test_pieces_cover_the_sound_and_are_cut_in_pauses() -> None:
 
 
 def test_a_stop_does_not_swallow_the_silence_before_it() -> None:
-    found = phonemes._tidied(
+    found = phonemes._merged(
         [
             Phone(SILENCE, 0.0, 0.2),
             Phone("P", 0.2, 0.6),

@@ -155,7 +155,7 @@ def test_wrong_pronunciations_score_below_the_limit() -> None:
 @needs_sphinx
 def test_what_is_no_pronunciation() -> None:
     for word in ("", "HELLO", "P Q"):
-        with pytest.raises(TalkheadError, match="is no pronunciation"):
+        with pytest.raises(TalkheadError, match="is not a pronunciation"):
             ForcedAligner().fit_pronounced(read_audio(LINE), [word])
 
 
