@@ -1,7 +1,7 @@
-"""Shipped weights, each checked against its fingerprint before it is used.
+"""Shipped weights, each verified against its checksum before use.
 
-manifest.json says of each file what it is, what it was trained on and under which licences, the
-command that made it and the figures it reached.
+manifest.json gives for each file a description, its training data with licenses, the command that
+made it and the results that it achieved.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ ADVICE = "Reinstall talkhead"
 
 
 def resolve(name: str, folder: Path = FOLDER) -> Path:
-    """The path of a shipped weight file, whose content is what the manifest says.
+    """Find a shipped weight file and verify its content.
 
-    Raises PackageError when the file or the manifest is missing or damaged, KeyError when no such
-    file is shipped.
+    Args:
+        name: Name of the file.
+        folder: Folder of the weights.
+
+    Returns:
+        Its path.
+
+    Raises:
+        PackageError: If the file or the manifest is missing or damaged.
+        KeyError: If no such file is shipped.
     """
     expected = manifest(folder)[name]["sha256"]
     path = folder / name
@@ -36,8 +44,18 @@ def resolve(name: str, folder: Path = FOLDER) -> Path:
 
 
 def manifest(folder: Path = FOLDER) -> Mapping[str, Mapping[str, Any]]:
-    """What is known of each shipped file, by its name: sha256, bytes, about, trained_on, command,
-    figures. Raises PackageError when the manifest is missing or damaged."""
+    """Read the manifest.
+
+    Args:
+        folder: Folder of the weights.
+
+    Returns:
+        For each file: sha256, bytes, about, and, for weights trained here, trained_on, command,
+        figures.
+
+    Raises:
+        PackageError: If the manifest is missing or damaged.
+    """
     path = folder / MANIFEST
     try:
         entries = read_json(path)
@@ -46,11 +64,11 @@ def manifest(folder: Path = FOLDER) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(entries, dict) or not all(
         isinstance(entry, dict) and "sha256" in entry for entry in entries.values()
     ):
-        raise PackageError(f"{path}: damaged, this is no list of weights. {ADVICE}")
+        raise PackageError(f"{path}: damaged, this is not a list of weights. {ADVICE}")
     return entries
 
 
 @lru_cache(maxsize=64)
 def _fingerprint(path: Path, n_bytes: int, modified_ns: int) -> str:
-    """The file's SHA-256, computed again only when its size or time has changed."""
+    """SHA-256 of a file, computed again only when its size or time has changed."""
     return sha256_of(path)

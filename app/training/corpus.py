@@ -1,14 +1,14 @@
-"""Builds the corpus that PASE learns from: natural speech and footage with what is said in it.
+"""Build the training corpus of PASE: recorded speech and video with known text.
 
     python -m talkhead.app.training.corpus speech FOLDER --output DIR
     python -m talkhead.app.training.corpus grid FOLDER --output DIR
     python -m talkhead.app.training.corpus footage FOLDER --name NAME --licence TERMS --output DIR
 
-speech: speechocean762 with its index.jsonl. grid: videos of joined sentences, whose index.jsonl says
-where each begins and its words. footage: your own videos of one person, each NAME.mp4 with its text
-in NAME.txt. Each makes one shard of the corpus, DIR/NAME.safetensors, and its entry in
-DIR/corpus.json; tracking and alignments are kept in DIR/work, and a run that is stopped continues
-where it was. docs/corpus.md tells what is in the shards and how well the phones fit.
+speech: speechocean762 with its index.jsonl. grid: videos of joined sentences, whose index.jsonl
+gives the start and words of each. footage: your own videos of one person, each NAME.mp4 with its
+text in NAME.txt. Each makes one shard of the corpus, DIR/NAME.safetensors, and its entry in
+DIR/corpus.json; tracking and alignments are kept in DIR/work, and an interrupted run resumes.
+docs/corpus.md describes the shards and how accurate the phones are.
 """
 
 from __future__ import annotations
@@ -61,27 +61,65 @@ from talkhead.types import FRAME_RATE, Float32
 MIN_GRID_SCORE = -30.0
 """As MIN_SPEECHOCEAN_SCORE, for GRID. docs/corpus.md."""
 LETTERS = {"a": "ay", "z": "zed"}
-"""Letters of GRID's sentences that the dictionary would not say as its British speakers do."""
+"""Letters in GRID's sentences that the dictionary pronounces unlike its British speakers."""
 MIN_UTTERANCE_S = 1.0
+"""Shorter utterances of own footage are left out."""
 MAX_UTTERANCE_S = 12.0
+"""Longer stretches of own footage are cut."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where things are kept. work: tracked videos and alignments."""
+class BuildContext:
+    """Folders of a build, and its progress.
+
+    Attributes:
+        output: Folder of the corpus.
+        cache: Folder of tracked videos.
+        progress: Shows the steps.
+    """
 
     output: Path
     cache: Path
     progress: Progress
 
     def store(self, name: str) -> AlignmentStore:
-        """The alignments of a source."""
+        """Open the stored alignments of a source.
+
+        Args:
+            name: Name of the source.
+
+        Returns:
+            The store.
+
+        Raises:
+            TalkheadError: If its file cannot be read or is damaged.
+        """
         return AlignmentStore(self.output / "work" / f"{name}.aligned.jsonl")
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Terms of a source.
+
+    Attributes:
+        licence: Its license.
+        attribution: Whom to name as author.
+        shippable: True if weights that were trained on it may be distributed.
+    """
+
+    licence: str
+    attribution: str = ""
+    shippable: bool = False
+
+
+@dataclass(frozen=True)
 class Sentence:
-    """A take of a video and its words. start: first frame. text: what is said until the next."""
+    """A take of a video and its text.
+
+    Attributes:
+        start: First frame.
+        text: Everything that is said until the next sentence.
+    """
 
     start: int
     text: str
@@ -90,12 +128,24 @@ class Sentence:
 # -------------------------------------------------------------------------------- sources
 
 
-def speechocean(folder: Path, place: Place, name: str = "speechocean") -> Source:
-    """The natural speech of many speakers. Raises TalkheadError when its index can't be read."""
+def speechocean(folder: Path, context: BuildContext, name: str = "speechocean") -> Source:
+    """Describe the shard of speechocean762: recorded speech of many speakers.
+
+    Args:
+        folder: Of the corpus, with its index.
+        context: Folders of the build.
+        name: Name of the shard.
+
+    Returns:
+        The source.
+
+    Raises:
+        TalkheadError: If the index cannot be read.
+    """
     spoken = read_speechocean(folder)
 
     def read() -> ShardContents:
-        fits = align_spoken(spoken, place.store("speechocean762"), place.progress)
+        fits = align_spoken(spoken, context.store("speechocean762"), context.progress)
         return ShardContents(fitting_utterances(spoken, fits, MIN_SPEECHOCEAN_SCORE), len(spoken))
 
     return Source(
@@ -109,8 +159,20 @@ def speechocean(folder: Path, place: Place, name: str = "speechocean") -> Source
     )
 
 
-def grid(folder: Path, place: Place, name: str = "grid") -> Source:
-    """One speaker's sentences of the GRID corpus, joined. Raises TalkheadError."""
+def grid(folder: Path, context: BuildContext, name: str = "grid") -> Source:
+    """Describe the shard of joined sentences of one speaker of the GRID corpus.
+
+    Args:
+        folder: Of the videos, with their index.
+        context: Folders of the build.
+        name: Name of the shard and of the speaker.
+
+    Returns:
+        The source.
+
+    Raises:
+        TalkheadError: If the index cannot be read, or there are no videos.
+    """
     sentences = read_sentences(folder / INDEX)
     videos = [video for video in find_videos(folder) if video.name in sentences]
     n_given = sum(len(sentences[video.name]) for video in videos)
@@ -119,7 +181,7 @@ def grid(folder: Path, place: Place, name: str = "grid") -> Source:
         utterances = [
             utterance
             for video in videos
-            for utterance in _joined_utterances(video, sentences[video.name], place, name)
+            for utterance in _joined_utterances(video, sentences[video.name], context, name)
         ]
         return ShardContents(_last_for_validation(utterances, n_given), n_given)
 
@@ -136,53 +198,71 @@ def grid(folder: Path, place: Place, name: str = "grid") -> Source:
 
 def own_footage(
     path: Path,
-    place: Place,
+    context: BuildContext,
     name: str,
+    terms: Terms,
     *,
-    licence: str,
-    attribution: str = "",
-    shippable: bool = False,
     late_ms: Mapping[str, float] | None = None,
     texts: Path | None = None,
     recognize: bool = False,
 ) -> Source:
-    """Videos of one person, each with its text beside it.
+    """Describe the shard of videos of one person, each with its text.
 
-    late_ms: by how much the sound of a video is late, by its stem. texts: folder of the texts, else
-    they lie beside the videos. recognize: recognize what is said in
-    videos that have no text. Raises TalkheadError when there is no video, or one without a text.
+    Args:
+        path: A video, or a folder of them.
+        context: Folders of the build.
+        name: Name of the shard and of the speaker.
+        terms: Terms that the footage is under.
+        late_ms: Milliseconds by which the audio of a video is late, by its name without suffix.
+        texts: Folder of the texts; None for that of the videos.
+        recognize: True to recognize the speech of videos without a text.
+
+    Returns:
+        The source.
+
+    Raises:
+        FootageError: If there is no video, a text is missing, or late_ms names another video.
+        TalkheadError: If a text cannot be read.
     """
     videos = find_videos(path)
-    said = {v.stem: read_text((texts or v.parent) / f"{v.stem}.txt", recognize) for v in videos}
+    spoken = {v.stem: read_text((texts or v.parent) / f"{v.stem}.txt", recognize) for v in videos}
     late = dict(late_ms or {})
-    unknown = sorted(set(late) - set(said))
+    unknown = sorted(set(late) - set(spoken))
     if unknown:
-        raise FootageError(f"{path}: no video {unknown[0]}.mp4 whose sound could be late")
+        raise FootageError(f"{path}: no video {unknown[0]}.mp4, for which --late was given")
 
     def read() -> ShardContents:
         footage = [
-            track_video(video, place.cache, place.progress, late.get(video.stem, 0.0))
+            track_video(video, context.cache, context.progress, late.get(video.stem, 0.0))
             for video in videos
         ]
-        given = list(_own_utterances(videos, footage, said, place, name))
+        given = list(_own_utterances(videos, footage, spoken, context, name))
         return ShardContents(given, len(given))
 
     return Source(
         name,
         f"footage of {name}",
-        licence,
-        attribution,
-        shippable,
-        {"files": file_inputs(videos, videos[0].parent), "texts": said, "late": late},
+        terms.licence,
+        terms.attribution,
+        terms.shippable,
+        {"files": file_inputs(videos, videos[0].parent), "texts": spoken, "late": late},
         read,
     )
 
 
 def read_sentences(path: Path) -> dict[str, list[Sentence]]:
-    """The sentences of each video of an index of joined takes.
+    """Read the sentences of joined videos.
 
-    A line: {"file": NAME, "start": SECONDS, "words": [[first second, last second, word], ...]}, in
-    which the words "sp" and "sil" are silence. Raises FootageError naming the line.
+    Args:
+        path: An index with lines of {"file": NAME, "start": SECONDS, "words":
+            [[first second, last second, word], ...]}, in which the words "sp" and "sil" are
+            silence.
+
+    Returns:
+        Sentences in order, by the name of the video.
+
+    Raises:
+        FootageError: For a line that cannot be read, which is named.
     """
     with translate_os_errors(path):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -203,43 +283,52 @@ def read_sentences(path: Path) -> dict[str, list[Sentence]]:
 
 
 def read_text(path: Path, recognize: bool = False) -> str:
-    """What is said in a video, from the text file of its name; empty if it is to be listened to.
+    """Read the text of a video.
 
-    Raises FootageError when there is no text, TalkheadError when it can't be read.
+    Args:
+        path: The text file.
+        recognize: True if the file may be missing.
+
+    Returns:
+        The text; empty if it is missing and speech is to be recognized.
+
+    Raises:
+        FootageError: If the text is missing or not UTF-8.
+        TalkheadError: If the file cannot be read.
     """
     if not path.exists() and recognize:
         return ""
     if not path.exists():
         raise FootageError(
-            f"{path}: there is no such text. Write what is said in the video, word by word, or "
-            "give --recognize to have it recognized, which is far less reliable"
+            f"{path}: there is no such text. Write down the speech of the video, word by word, or "
+            "pass --recognize to have it recognized, which is far less reliable"
         )
     with translate_os_errors(path):
         try:
             return path.read_text(encoding="utf-8")
         except ValueError as error:
-            raise FootageError(f"{path}: this is no text in UTF-8. Save it as such") from error
+            raise FootageError(f"{path}: this is not text in UTF-8. Save it as UTF-8") from error
 
 
 # ----------------------------------------------------------------------------- utterances
 
 
 def _joined_utterances(
-    video: Path, sentences: Sequence[Sentence], place: Place, speaker: str
+    video: Path, sentences: Sequence[Sentence], context: BuildContext, speaker: str
 ) -> Iterator[Utterance]:
-    """Each sentence of a video whose words fit and whose face is always seen."""
-    footage = track_video(video, place.cache, place.progress)
-    mouths = read_mouths(video, footage, steady_template(), place.progress)
-    store = place.store(speaker)
+    """Utterances of a video's sentences whose words match and whose face is visible throughout."""
+    footage = track_video(video, context.cache, context.progress)
+    mouths = read_mouths(video, footage, steady_template(), context.progress)
+    store = context.store(speaker)
     if beyond := [s.start for s in sentences if s.start >= len(footage.seen)]:
         raise FootageError(
             f"{video}: the index has a sentence at {beyond[0] / FRAME_RATE:g} s, after the video's end. "
-            "Is it the index of these videos?"
+            "Check that it is the index of these videos"
         )
     starts = [*(sentence.start for sentence in sentences), len(footage.seen)]
     spans = [(start, min(stop, len(footage.seen))) for start, stop in pairwise(starts)]
     aligner: ForcedAligner | None = None
-    with place.progress.step(f"Aligning {video.name}", len(sentences)) as step:
+    with context.progress.step(f"Aligning {video.name}", len(sentences)) as step:
         for sentence, (start, stop) in zip(sentences, spans, strict=True):
             key = (f"{video.name}:{start}", sentence.text)
             if key not in store:
@@ -254,16 +343,16 @@ def _joined_utterances(
 def _own_utterances(
     videos: Sequence[Path],
     footage: Sequence[TrackedVideo],
-    said: Mapping[str, str],
-    place: Place,
+    spoken: Mapping[str, str],
+    context: BuildContext,
     speaker: str,
 ) -> Iterator[Utterance]:
-    """Videos in pieces with a face, cut in pauses; the last tenth of it all for validation."""
-    template, store = steady_template(), place.store(speaker)
+    """Utterances of videos: stretches with a face, cut in pauses. The last tenth is for validation."""
+    template, store = steady_template(), context.store(speaker)
     held = round((1 - VALIDATION_FRACTION) * sum(len(one.seen) for one in footage))
     for video, one in zip(videos, footage, strict=True):
-        mouths = read_mouths(video, one, template, place.progress)
-        phones = _phones(video, one, said[video.stem], store, place.progress)
+        mouths = read_mouths(video, one, template, context.progress)
+        phones = _phones(video, one, spoken[video.stem], store, context.progress)
         for take in find_takes(one.seen, [min(max(held, 0), len(one.seen))]):
             split = "validation" if take[0] >= held else "train"
             for span in cut_in_pauses(take, phones):
@@ -276,7 +365,11 @@ def _own_utterances(
 def _phones(
     video: Path, footage: TrackedVideo, text: str, store: AlignmentStore, progress: Progress
 ) -> list[Phone]:
-    """What is said in a video, kept by its sound and its text. Raises TalkheadError naming it."""
+    """Phones of a video, stored by its audio and text.
+
+    Raises:
+        TalkheadError: If the text does not match; the video is named.
+    """
     digest = hashlib.sha256(footage.waveform.tobytes()).hexdigest()[:12]
     key = (f"{video.stem}-{digest}", text)
     if key not in store:
@@ -292,8 +385,16 @@ def _phones(
 
 
 def cut_in_pauses(take: Span, phones: Sequence[Phone]) -> Iterator[Span]:
-    """The take in parts of at most MAX_UTTERANCE_S, cut in the longest silence that allows it, or
-    in the middle where there is none."""
+    """Cut a take into parts of at most MAX_UTTERANCE_S.
+
+    Args:
+        take: Start and stop of its frames.
+        phones: Its phones, with silences.
+
+    Yields:
+        The parts, cut in the longest silence that is possible, or in the middle where there is
+        none.
+    """
     start, stop = take
     most = round(MAX_UTTERANCE_S * FRAME_RATE)
     least = round(MIN_UTTERANCE_S * FRAME_RATE)
@@ -318,7 +419,7 @@ def _utterance(
     speaker: str,
     split: str = "train",
 ) -> Utterance:
-    """A span of a video. phones: in seconds of the span."""
+    """Utterance of a span of a video; the phones' times are relative to the span."""
     return Utterance(
         _sound(footage, span),
         tuple(phones),
@@ -330,15 +431,17 @@ def _utterance(
 
 
 def _sound(footage: TrackedVideo, span: Span) -> Float32:
+    """Waveform [n_samples] of a span."""
     return footage.waveform[span[0] * SAMPLES_PER_FRAME : span[1] * SAMPLES_PER_FRAME]
 
 
 def _earlier(phones: Sequence[Phone], by_s: float) -> list[Phone]:
+    """Phones shifted to an earlier time."""
     return [Phone(p.label, p.start_s - by_s, p.end_s - by_s) for p in phones]
 
 
 def _last_for_validation(utterances: Sequence[Utterance], n_given: int) -> list[Utterance]:
-    """The last of n_given sentences set aside, those that were rejected counted to the first."""
+    """Assign the last of n_given sentences to validation, as if rejected ones were among the first."""
     n_held = round(VALIDATION_FRACTION * n_given)
     first = max(0, len(utterances) - n_held)
     return [
@@ -351,13 +454,21 @@ def _last_for_validation(utterances: Sequence[Utterance], n_given: int) -> list[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds a shard; 1 when it can't be, with the reason on stderr."""
+    """Build a shard.
+
+    Args:
+        arguments: Of the command line; None for those of the process.
+
+    Returns:
+        Exit code: 1 on failure, with the reason on stderr.
+    """
     options = _options().parse_args(arguments)
     torch.set_num_threads(1)
     progress = make_progress(options.progress)
-    place = Place(options.output, options.cache or options.output / "work" / "tracked", progress)
+    cache = options.cache or options.output / "work" / "tracked"
+    context = BuildContext(options.output, cache, progress)
     try:
-        path = build_shard(options.output, _source(options, place), progress)
+        path = build_shard(options.output, _source(options, context), progress)
         entry = read_manifest(options.output)[path.stem]
     except TalkheadError as error:
         print_line(f"corpus: {error}", sys.stderr)
@@ -367,19 +478,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _source(options: argparse.Namespace, place: Place) -> Source:
+def _source(options: argparse.Namespace, context: BuildContext) -> Source:
     if options.kind == "speech":
-        return speechocean(options.folder, place, options.name or "speechocean")
+        return speechocean(options.folder, context, options.name or "speechocean")
     if options.kind == "grid":
-        return grid(options.folder, place, options.name or "grid")
+        return grid(options.folder, context, options.name or "grid")
     return own_footage(
         options.folder,
-        place,
+        context,
         options.name,
+        Terms(options.licence, options.attribution, options.shippable),
         texts=options.texts,
-        licence=options.licence,
-        attribution=options.attribution,
-        shippable=options.shippable,
         late_ms=dict(options.late),
         recognize=options.recognize,
     )
@@ -392,24 +501,27 @@ def _options() -> argparse.ArgumentParser:
     joined = kinds.add_parser("grid", help="joined sentences with an index.jsonl")
     own = kinds.add_parser("footage", help="your own videos of one person, with texts")
     for one in (speech, joined, own):
-        one.add_argument("folder", type=Path, help="where it is; of footage also a single video")
+        one.add_argument("folder", type=Path, help="of the source; for footage also a single video")
         one.add_argument("--output", type=Path, required=True, help="folder of the corpus")
         one.add_argument("--cache", type=Path, help="folder of tracked videos")
         one.add_argument("--name", required=one is own, help="of the shard and the speaker")
         one.add_argument("--progress", choices=("bars", "json", "silent"), default="bars")
     own.add_argument("--licence", required=True, help="the terms that the footage is under")
-    own.add_argument("--attribution", default="", help="who is to be named")
-    own.add_argument("--shippable", action="store_true", help="weights of it may be passed on")
+    own.add_argument("--attribution", default="", help="whom to name as author")
+    own.add_argument(
+        "--shippable", action="store_true", help="weights trained on it may be distributed"
+    )
     own.add_argument("--texts", type=Path, help="folder of the texts; else beside the videos")
-    own.add_argument("--recognize", action="store_true", help="recognize what has no text")
+    own.add_argument("--recognize", action="store_true", help="recognize videos without text")
     own.add_argument(
         "--late", action="append", default=[], type=_late, metavar="NAME=MS",
-        help="a video whose sound is late",
+        help="a video whose audio is late, and by how much",
     )  # fmt: skip
     return parser
 
 
 def _late(text: str) -> tuple[str, float]:
+    """Name and milliseconds of a value of --late."""
     name, equals, value = text.rpartition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f'"{text}" is not NAME=MS')

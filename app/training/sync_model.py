@@ -1,11 +1,11 @@
-"""Trains the audio-visual judge from nothing, on footage whose sound is in sync.
+"""Train the audio-visual sync model from scratch, on video whose audio is in sync.
 
     python -m talkhead.app.training.sync_model FOOTAGE... --cache DIR --output FILE
 
-FOOTAGE: videos, or folders of them; a folder's index.jsonl may say where takes begin that were
-joined ({"file": NAME, "start": SECONDS} a line), so that no window crosses a join. Tracking is kept
-in the cache and resumed. The last tenth of each folder's takes is for validation and never trained
-on. Prints what the manifest of the weights holds: sizes, fingerprint, figures.
+FOOTAGE: videos, or folders of them; a folder's index.jsonl may give the starts of joined takes
+({"file": NAME, "start": SECONDS} per line), so that no window crosses a join. Tracking results are
+kept in the cache. The last tenth of each folder's takes is for validation and never trained on.
+Prints the entry for the manifest of the weights: size, fingerprint, results.
 """
 
 from __future__ import annotations
@@ -42,29 +42,43 @@ from talkhead.storage import sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Float64, Int
 
 TEST_FRAMES = 45
-"""A window of lips whose shift is to be found: all of a take of 3 s but +-15 frames."""
+"""Frames of lips whose shift is to be found: a take of 3 s without 15 frames at either end."""
 TEST_STRIDE = 25
+"""Frames from one test window to the next."""
 MIN_TAKE = TEST_FRAMES + 2 * MAX_LAG
 """Shorter takes are left out."""
 LONGER_TESTS = (125, 250)
-"""Frames of longer windows that figures are given for."""
+"""Frames of longer windows for which results are given, too."""
 
 _LOOP = [(10 - i) % 20 for i in range(20)]
 MIRROR = [*_LOOP, *(20 + i for i in _LOOP), *(40 + i for i in reversed(range(len(CHIN))))]
-"""POINTS seen in a mirror; both lip lines run once around the mouth from one corner."""
+"""Order of POINTS in the mirrored face; both lip lines run once around the mouth from one corner."""
 ANCHOR_MIRROR = (3, 2, 1, 0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 13, 16, 15, 18, 17)
+"""Order of ANCHORS in the mirrored face."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the judge is trained. *_std, jitter, drift: deviations of what changes each window.
+    """Settings of the training. Standard deviations refer to augmentation, drawn per window.
 
-    frames: least and most frames of lips in a window, at most TEST_FRAMES. tempo: up to how much
-    faster or slower. stretch_std: of the affine map of the lips. gain_std: of each point's motion.
-    jitter, drift: of the points, in eye distances, a frame and a window. warp_std: of the mel axis,
-    log scale. snr: by how much noise lies under the loudest energy, natural logarithm. n_wrong:
-    other windows' sounds that each window's lips are held against. blur: share of the target that
-    each neighbouring lag has.
+    Attributes:
+        n_steps: Steps of the optimizer.
+        batch_size: Windows in a batch.
+        learning_rate: Its largest value.
+        weight_decay: Of AdamW.
+        averaging: Share of new weights in their running mean.
+        frames: Least and most frames of lips in a window, at most TEST_FRAMES.
+        tempo: Largest factor by which a window is made faster or slower.
+        stretch_std: Of the affine map of the lips.
+        gain_std: Of the amplitude of each point's motion.
+        jitter: Of the points per frame, in eye distances.
+        drift: Of slow motion of all points, in eye distances.
+        warp_std: Of the scale of the mel axis, logarithmic.
+        snr: Range of noise levels below the largest energy, natural logarithm.
+        mask_share: Share of the windows in which mel bands are masked.
+        n_wrong: Other windows whose audio is compared with each window's lips.
+        wrong_weight: Weight of that loss.
+        blur: Target probability of each lag next to the true one.
     """
 
     n_steps: int = 400
@@ -88,7 +102,16 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video as the judge takes it in. points: [F, P, 2]. mel: [F, VECTORS, N_MELS]."""
+    """Inputs of the sync model for a video of F frames.
+
+    Attributes:
+        name: Name of the video.
+        source: Path that it was read from.
+        points: Lip and chin points without head motion, [F, P, 2].
+        mel: Log-mel energies, [F, VECTORS, N_MELS].
+        train: Spans to train on.
+        validation: Spans that are not trained on.
+    """
 
     name: str
     source: str
@@ -102,17 +125,27 @@ class Clip:
 
 
 def mean_template(footage: Sequence[TrackedVideo]) -> Float32:
-    """Where ANCHORS lie on the mean face [A, 2], in eye distances, symmetric about x = 0."""
+    """Average the anchors of all videos.
+
+    Args:
+        footage: Tracked videos.
+
+    Returns:
+        Positions of ANCHORS on the mean face, [A, 2], in eye distances, symmetric about x = 0.
+
+    Raises:
+        FootageError: If there is no face in any video.
+    """
     shapes = [_level(one.landmarks[one.seen]).mean(0) for one in footage if one.seen.any()]
     if not shapes:
-        raise FootageError("no face in any of the videos. Give footage of people who speak")
+        raise FootageError("no face in any of the videos. Pass footage of people who speak")
     shape = np.mean(shapes, axis=0)
     mirrored = shape[list(ANCHOR_MIRROR)] * [-1, 1]
     return np.asarray((shape + mirrored) / 2, np.float32)
 
 
 def _level(landmarks: Float32) -> Float64:
-    """ANCHORS [F, A, 2] about the middle of the eyes, eyes level and 1 apart."""
+    """ANCHORS [F, A, 2] relative to the midpoint of the eyes, with the eyes level and 1 apart."""
     eyes = landmarks[:, list(OUTER_EYE_CORNERS)].astype(np.float64)
     across = eyes[:, 1] - eyes[:, 0]
     anchors = landmarks[:, list(ANCHORS)] - eyes.mean(1, keepdims=True)
@@ -122,7 +155,15 @@ def _level(landmarks: Float32) -> Float64:
 
 
 def make_clip(footage: TrackedVideo, template: Float32) -> Clip:
-    """The footage as the judge takes it in."""
+    """Compute the inputs of the sync model.
+
+    Args:
+        footage: A tracked video.
+        template: Positions of ANCHORS on the mean face, [A, 2].
+
+    Returns:
+        The inputs, as far as both picture and audio last.
+    """
     n_frames = min(len(footage.seen), len(footage.waveform) * FRAME_RATE // SAMPLE_RATE)
     return Clip(
         footage.name,
@@ -139,8 +180,13 @@ def make_clip(footage: TrackedVideo, template: Float32) -> Clip:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows. points: [B, T, P, 2]. mel: [B, T + 2 MAX_LAG, VECTORS, N_MELS]. lag: [B], which
-    entry of LAGS is the true one."""
+    """A batch of windows.
+
+    Attributes:
+        points: [B, T, P, 2].
+        mel: [B, T + 2 MAX_LAG, VECTORS, N_MELS].
+        lag: Index of the true lag in LAGS, [B].
+    """
 
     points: Tensor
     mel: Tensor
@@ -148,10 +194,23 @@ class Batch:
 
 
 class Windows:
-    """Draws windows from clips. A source counts by the square root of its length, so that a person
-    with little footage is heard beside one with much."""
+    """Draws windows from clips.
+
+    A source is drawn in proportion to the square root of its length, so that people with little
+    footage have some influence.
+    """
 
     def __init__(self, clips: Sequence[Clip], config: TrainingConfig, seed: int) -> None:
+        """Set up the draws.
+
+        Args:
+            clips: The clips.
+            config: Settings of the training.
+            seed: Determines all windows.
+
+        Raises:
+            FootageError: If no clip has a span to train on.
+        """
         self._clips = [clip for clip in clips if clip.train]
         if not self._clips:
             raise FootageError("nothing to train on: no take of 2 s with a face in every frame")
@@ -165,7 +224,11 @@ class Windows:
         self._random = np.random.default_rng(seed)
 
     def draw(self) -> Batch:
-        """A changed batch, each window with its true lag anywhere in the range."""
+        """Draw an augmented batch, each window with its true lag anywhere in the range.
+
+        Returns:
+            The batch.
+        """
         low, high = self._config.frames
         n_frames = int(self._random.integers(low, high + 1))
         chosen = self._random.choice(len(self._clips), self._config.batch_size, p=self._shares)
@@ -178,7 +241,9 @@ class Windows:
         )
 
     def _window(self, clip: Clip, n_frames: int) -> tuple[Float32, Float32, int]:
-        """Lips and sound of a random window at a random tempo, never beyond its take."""
+        """Lips [T, P, 2], audio [T + 2 MAX_LAG, VECTORS, N_MELS] and lag of a window at a random
+        tempo, within a span.
+        """
         random, n_sound = self._random, n_frames + 2 * MAX_LAG
         start, stop = clip.train[int(random.choice(len(clip.train), p=_lengths(clip.train)))]
         slack = stop - start - 1
@@ -196,7 +261,7 @@ class Windows:
 
 
 def _lengths(spans: Sequence[Span]) -> Float64:
-    """Each span's share of all frames."""
+    """Share of all frames in each span, [n]."""
     lengths = np.array([stop - start for start, stop in spans], np.float64)
     return np.asarray(lengths / lengths.sum())
 
@@ -211,29 +276,54 @@ def _between(values: Float32, positions: Float64) -> Float32:
 
 
 def change_points(points: Tensor, config: TrainingConfig, random: np.random.Generator) -> Tensor:
-    """Windows of lips [B, T, P, 2] as of other people and other trackers: mirrored, stretched,
-    each point moving more or less, trembling, drifting."""
+    """Augment lips like other people and other trackers.
+
+    They are mirrored, stretched, and each point's motion is scaled; jitter and drift are added.
+
+    Args:
+        points: [B, T, P, 2].
+        config: Settings of the training.
+        random: Draws the changes.
+
+    Returns:
+        [B, T, P, 2].
+    """
     n, n_frames, n_points = points.shape[:3]
+    # Another face: mirrored in half of the windows, and stretched.
     mirrored = points[:, :, MIRROR] * torch.tensor([-1.0, 1.0])
     points = torch.where(_uniform(random, (n, 1, 1, 1)) < 0.5, mirrored, points)
     stretch = torch.eye(2) + config.stretch_std * _normal(random, (n, 2, 2))
     points = torch.einsum("btpi,bij->btpj", points, stretch)
+    # Another way of speaking: each point moves more or less.
     mean = points.mean(1, keepdim=True)
     gain = 1 + config.gain_std * _normal(random, (n, 1, n_points, 2))
-    tremble = config.jitter * torch.exp(0.7 * _normal(random, (n, 1, 1, 1)))
+    # Another tracker: jitter, and a slow wave of all points.
+    jitter = config.jitter * torch.exp(0.7 * _normal(random, (n, 1, 1, 1)))
     times = torch.linspace(-1, 1, n_frames)[None, :, None, None]
     wave = _uniform(random, (n, 1, 1, 2)) * 12 * times + 2 * math.pi * _uniform(
         random, (n, 1, 1, 2)
     )
     drift = config.drift * _normal(random, (n, 1, 1, 2)) * torch.sin(wave)
-    return mean + (points - mean) * gain + tremble * _normal(random, points.shape) + drift
+    return mean + (points - mean) * gain + jitter * _normal(random, points.shape) + drift
 
 
 def change_mel(mel: Tensor, config: TrainingConfig, random: np.random.Generator) -> Tensor:
-    """Windows of sound [B, T, VECTORS, M] as of other voices and rooms: mel axis stretched, noise
-    of any colour, louder and softer contrasts, bands missing."""
+    """Augment audio like other voices and rooms.
+
+    The mel axis is stretched, colored noise is added, contrast is changed, and bands are masked.
+
+    Args:
+        mel: [B, T, VECTORS, M].
+        config: Settings of the training.
+        random: Draws the changes.
+
+    Returns:
+        [B, T, VECTORS, M].
+    """
     n, _, _, n_mels = mel.shape
+    # Another voice: formants elsewhere.
     mel = _warp_mel(mel, torch.exp(config.warp_std * _normal(random, (n, 2))))
+    # Another room: noise of a random color, and another contrast.
     low, high = config.snr
     level = mel.amax((1, 2, 3), keepdim=True) - (
         low + (high - low) * _uniform(random, (n, 1, 1, 1))
@@ -242,6 +332,7 @@ def change_mel(mel: Tensor, config: TrainingConfig, random: np.random.Generator)
     color = 1.5 * _normal(random, (n, 4)) @ waves
     noise = level + color[:, None, None] + 0.5 * _normal(random, mel.shape)
     mel = torch.logaddexp(mel, noise) * (0.8 + 0.4 * _uniform(random, (n, 1, 1, 1)))
+    # Another microphone: a range of bands and the uppermost ones may be missing.
     bands = torch.arange(n_mels)
     first = _uniform(random, (n, 1)) * (n_mels - 4)
     width = 8 * _uniform(random, (n, 1)) * (_uniform(random, (n, 1)) < config.mask_share)
@@ -252,7 +343,9 @@ def change_mel(mel: Tensor, config: TrainingConfig, random: np.random.Generator)
 
 
 def _warp_mel(mel: Tensor, scales: Tensor) -> Tensor:
-    """The mel axis of each window stretched by scales [B, 2]: at its lower end, at its upper."""
+    """Stretch the mel axis of windows [B, T, VECTORS, M] by scales [B, 2] of its lower and its upper
+    end.
+    """
     n, n_frames, n_vectors, n_mels = mel.shape
     bands = torch.arange(n_mels, dtype=torch.float32)
     share = bands / (n_mels - 1)
@@ -267,10 +360,12 @@ def _warp_mel(mel: Tensor, scales: Tensor) -> Tensor:
 
 
 def _normal(random: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers of a shape."""
     return torch.from_numpy(random.standard_normal(tuple(shape), np.float32))
 
 
 def _uniform(random: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    """Numbers of a shape in [0, 1)."""
     return torch.from_numpy(random.random(tuple(shape), np.float32))
 
 
@@ -285,9 +380,21 @@ def train(
     progress: Progress,
     net: SyncModelNet | None = None,
 ) -> SyncModelNet:
-    """A trained net, the running mean of its weights, in evaluation mode; same seed, same net.
+    """Train a network.
 
-    net: a fresh one to train (tests give a smaller one). Raises FootageError without footage.
+    Args:
+        clips: The clips.
+        template: Mean face that the network stores, [A, 2].
+        config: Settings of the training.
+        seed: The same seed gives the same network.
+        progress: Shows the steps.
+        net: An untrained network (tests pass a smaller one); None for a new one.
+
+    Returns:
+        The running mean of its weights, in evaluation mode.
+
+    Raises:
+        FootageError: Without footage to train on.
     """
     seed_everything(seed)
     net = SyncModelNet() if net is None else net
@@ -300,7 +407,7 @@ def train(
         optimizer, config.learning_rate, config.n_steps, pct_start=0.1
     )
     draws = Windows(clips, config, seed)
-    with progress.step("Training the judge", config.n_steps) as step:
+    with progress.step("Training the sync model", config.n_steps) as step:
         for number in range(config.n_steps):
             net.train()
             batch = draws.draw()
@@ -322,11 +429,20 @@ def train(
 def sync_model_loss(
     net: SyncModelNet, batch: Batch, sharpness: Tensor, config: TrainingConfig
 ) -> Tensor:
-    """How badly the true lag is told from the others, and from every lag of other sounds.
+    """Compute the contrastive loss: the true lag against others, and against all lags of other audio.
 
     Cross-entropy of softmax(sharpness * scores) (InfoNCE: van den Oord et al. 2018, arXiv
     1807.03748, eq. 4), over the window's own lags plus, with wrong_weight, over those and the lags
-    of n_wrong other windows of the batch.
+    of n_wrong other windows.
+
+    Args:
+        net: The network.
+        batch: Windows.
+        sharpness: Factor on scores, a scalar.
+        config: Settings of the training.
+
+    Returns:
+        A scalar.
     """
     lips, sound = net(batch.points, batch.mel)
     own = sharpness * lag_scores(lips, sound)
@@ -340,7 +456,7 @@ def sync_model_loss(
 
 
 def _blurred(lag: Tensor, blur: float) -> Tensor:
-    """Targets [B, len(LAGS)]: 1 - 2 blur at the true lag, blur at each neighbour in the range."""
+    """Targets [B, len(LAGS)]: 1 - 2 blur at the true lag [B], blur at each neighbor in the range."""
     distance = (torch.arange(len(LAGS)) - lag[:, None]).abs()
     target = (1 - 2 * blur) * (distance == 0) + blur * (distance == 1)
     return target / target.sum(1, keepdim=True)
@@ -352,12 +468,22 @@ def _blurred(lag: Tensor, blur: float) -> Tensor:
 def shifted_windows(
     clip: Clip, spans: Sequence[Span], n_frames: int, shifts: Sequence[int] = LAGS
 ) -> Iterator[Batch]:
-    """Windows of n_frames of lips whose sound is shifted by each of `shifts` frames.
+    """Cut test windows, every TEST_STRIDE frames of each span.
 
-    Every TEST_STRIDE frames of each span. Both are cut from the continuous span: the sound's window
-    holds all lags, and lies so that the true one is the shift; nothing is padded.
+    Both lips and audio are cut from the span: the audio contains all lags, and is placed so that
+    the true one is the shift; nothing is padded.
+
+    Args:
+        clip: The clip.
+        spans: Spans of it.
+        n_frames: Frames of lips in a window.
+        shifts: Frames by which the audio is shifted, one window for each.
+
+    Yields:
+        A batch with all shifts of one window.
     """
     n_sound = n_frames + 2 * MAX_LAG
+    # Without shift, the window's lips would be in the middle of its audio.
     starts = [s for a, b in spans for s in range(a, b - n_sound + 1, TEST_STRIDE)]
     for start in starts:
         entries = [shift + MAX_LAG for shift in shifts]
@@ -377,7 +503,18 @@ def find_shifts(
     n_frames: int = TEST_FRAMES,
     shifts: Sequence[int] = LAGS,
 ) -> Int:
-    """By how many frames the lag found in each of shifted_windows misses the true one, [N]."""
+    """Find the lag of shifted windows.
+
+    Args:
+        net: The network.
+        clip: The clip.
+        spans: Spans of it.
+        n_frames: Frames of lips in a window.
+        shifts: Frames by which the audio is shifted.
+
+    Returns:
+        Error of each lag in frames, [N].
+    """
     missed = [np.zeros(0, np.int64)]
     with torch.no_grad():
         for batch in shifted_windows(clip, spans, n_frames, shifts):
@@ -387,16 +524,33 @@ def find_shifts(
 
 
 def share_found(missed: Int) -> float:
-    """Share of shifts found within one frame; NaN of none. Chance: 3 in 31."""
+    """Compute the share of shifts that were found within one frame.
+
+    Args:
+        missed: Errors in frames, [N].
+
+    Returns:
+        0 to 1; NaN without any. Chance is 3 in 31.
+    """
     return float((np.abs(missed) <= 1).mean()) if len(missed) else math.nan
 
 
 def wrong_sound_noise(net: SyncModelNet, clips: Sequence[Clip]) -> float:
-    """Standard deviation of wrong sound's scores about their median lag, for a single frame.
+    """Measure how much the scores of mismatched audio vary, per frame.
 
-    Each window's lips are held against the sound of the window half a list away, over a source's
+    Each window's lips are compared with the audio of the window half a list away, over a source's
     validation takes where it has any; the sources' variances are averaged. Scores of n frames
-    deviate by this over the square root of n. Raises FootageError without two windows.
+    deviate by this over the square root of n.
+
+    Args:
+        net: The network.
+        clips: The clips.
+
+    Returns:
+        Standard deviation of scores about their median over lags, for a single frame.
+
+    Raises:
+        FootageError: If no source has two windows.
     """
     variances = []
     for source in sorted({clip.source for clip in clips}):
@@ -417,12 +571,21 @@ def wrong_sound_noise(net: SyncModelNet, clips: Sequence[Clip]) -> float:
         if len(windows) > 1:
             variances.append(float(torch.cat(deviations).square().mean()))
     if not variances:
-        raise FootageError("too little footage for a control. Give more than one take")
+        raise FootageError("too little footage for a control. Pass more than one take")
     return math.sqrt(TEST_FRAMES * float(np.mean(variances)))
 
 
-def figures(net: SyncModelNet, clips: Sequence[Clip], validation: bool) -> dict[str, float]:
-    """Shares of shifts found, by clip and frames of the window; of takes long enough for it."""
+def shares_by_clip(net: SyncModelNet, clips: Sequence[Clip], validation: bool) -> dict[str, float]:
+    """Measure the share of shifts found in each clip.
+
+    Args:
+        net: The network.
+        clips: The clips.
+        validation: True for spans of validation, False for those to train on.
+
+    Returns:
+        Shares by the clip's name and the frames in a window, where a span is long enough.
+    """
     shares = {}
     for clip in clips:
         for n_frames in (TEST_FRAMES, *LONGER_TESTS):
@@ -434,7 +597,11 @@ def figures(net: SyncModelNet, clips: Sequence[Clip], validation: bool) -> dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, writes the weights and prints their entry for the manifest."""
+    """Train, write the weights and print their entry for the manifest.
+
+    Args:
+        arguments: Of the command line; None for those of the process.
+    """
     options = _options().parse_args(arguments)
     torch.set_num_threads(1)
     progress = make_progress("bars")
@@ -459,20 +626,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     entry = {
         "sha256": sha256_of(options.output),
         "bytes": options.output.stat().st_size,
-        "validation": figures(net, clips, validation=True),
-        "figures": figures(net, unseen, validation=False),
+        "validation": shares_by_clip(net, clips, validation=True),
+        "figures": shares_by_clip(net, unseen, validation=False),
     }
     print_json({options.output.name: entry})
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="judge_training", description=__doc__.split("\n")[0])
-    parser.add_argument("footage", nargs="+", type=Path, help="videos or folders to learn from")
+    parser = argparse.ArgumentParser(prog="sync_model", description=__doc__.split("\n")[0])
+    parser.add_argument("footage", nargs="+", type=Path, help="videos or folders to train on")
     parser.add_argument("--test", nargs="*", type=Path, default=[], help="videos to test on only")
     parser.add_argument("--cache", type=Path, required=True, help="folder for tracked videos")
     parser.add_argument("--output", type=Path, required=True, help="the weights, .safetensors")
     parser.add_argument(
-        "--late", action="append", default=[], metavar="NAME=MS", help="a video whose sound is late"
+        "--late", action="append", default=[], metavar="NAME=MS", help="a video whose audio is late"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=TrainingConfig.n_steps)

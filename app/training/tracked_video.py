@@ -1,4 +1,4 @@
-"""Footage of people who speak: tracked once and kept, and its mouths as on faces that hold still."""
+"""Video of people who speak: tracked once and cached, and their mouths without head motion."""
 
 from __future__ import annotations
 
@@ -27,28 +27,37 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64, UInt
 
 INDEX = "index.jsonl"
 VALIDATION_FRACTION = 0.1
+"""Share of a folder's takes, the last ones, that are used for validation."""
 
 CROP_SCALE = 0.02
-"""Eye distances a pixel of a crop: 48 are 0.96, the mouth about half of it."""
+"""Eye distances per pixel of a crop: 48 are 0.96, about twice the width of the mouth."""
 CROP_RISE = 0.06
-"""How far the middle of the lips lies above the middle of a crop, in eye distances: jaws fall."""
+"""Eye distances from the center of a crop up to that of the lips: there is room for the jaw to open."""
 
 TENSORS = {
     "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 2), least=-MAX_PX, most=MAX_PX),
     "seen": FLAGS,
     **WAVEFORM_TENSORS,
 }
-"""What the cache holds of a video."""
+"""Tensors in the cache of a video."""
 
 Span = tuple[int, int]
-"""Start and stop of frames that belong together: one take, a face in each."""
+"""Start and stop of consecutive frames that belong to one take, with a face in each."""
 
 
 @dataclass(frozen=True)
 class TrackedVideo:
-    """A tracked video. landmarks: [F, 478, 2]. seen: [F]. waveform: [n_samples] at 16 kHz, in sync.
-    source: the path it was read from, itself or its folder. takes: frames that belong together.
-    validation: takes that are not trained on."""
+    """Tracking results of a video, F frames.
+
+    Attributes:
+        name: Its name without suffix.
+        source: Path that it was read from: its own or its folder's.
+        landmarks: [F, 478, 2], in pixels.
+        seen: Frames with a face, [F].
+        waveform: [n_samples] in [-1, 1] at 16 kHz, in sync.
+        takes: Spans to train on.
+        validation: Spans that are not trained on.
+    """
 
     name: str
     source: str
@@ -61,8 +70,12 @@ class TrackedVideo:
 
 @dataclass(frozen=True)
 class Mouths:
-    """The mouths of a video. lips: [F, LIPS_HEIGHT, LIPS_WIDTH] grey crops. points: [F, P, 2]
-    MOUTH_POINTS in eye distances on a face that holds still, y down."""
+    """Mouths of a video, F frames.
+
+    Attributes:
+        lips: Gray crops, [F, LIPS_HEIGHT, LIPS_WIDTH].
+        points: MOUTH_POINTS without head motion, [F, P, 2], in eye distances, y down.
+    """
 
     lips: UInt8
     points: Float32
@@ -78,11 +91,21 @@ def read_footage(
     late_ms: Mapping[str, float] | None = None,
     least_take: int = 1,
 ) -> list[TrackedVideo]:
-    """The tracked videos of a path: a video, or a folder of them with or without an index.jsonl.
+    """Track the videos of a path, using the cache.
 
-    late_ms: by how much the sound of a video is late, by its stem; it is put right. least_take:
-    frames below which a take is left out. Validation: the last VALIDATION_FRACTION of a folder's takes
-    when it has an index. Raises TalkheadError.
+    Args:
+        path: A video, or a folder of them with or without an index.jsonl of joined takes.
+        cache: Folder of tracked videos.
+        progress: Shows the steps.
+        late_ms: Milliseconds by which a video's audio is late, by its name without suffix. It is
+            corrected.
+        least_take: Frames in the shortest take.
+
+    Returns:
+        The videos. With an index, the last VALIDATION_FRACTION of the takes is for validation.
+
+    Raises:
+        TalkheadError: If a file cannot be read or tracked.
     """
     index = read_joins(path / INDEX) if path.is_dir() and (path / INDEX).exists() else {}
     footage = []
@@ -94,7 +117,17 @@ def read_footage(
 
 
 def find_videos(path: Path) -> list[Path]:
-    """The video itself, or those of a folder by name. Raises FootageError for an empty folder."""
+    """List the videos of a path.
+
+    Args:
+        path: A video, or a folder.
+
+    Returns:
+        The video itself, or the .mp4 files of the folder by name.
+
+    Raises:
+        FootageError: For a folder without any.
+    """
     videos = sorted(path.glob("*.mp4")) if path.is_dir() else [path]
     if not videos:
         raise FootageError(f"{path}: no .mp4 in this folder. Give a folder of videos")
@@ -102,9 +135,20 @@ def find_videos(path: Path) -> list[Path]:
 
 
 def track_video(video: Path, cache: Path, progress: Progress, late_ms: float = 0.0) -> TrackedVideo:
-    """The video tracked, from the cache if it was before, as far as picture and sound both go.
+    """Track a video, or read it from the cache.
 
-    Its only take is all of it, whether a face is seen or not. Raises TalkheadError.
+    Args:
+        video: The video.
+        cache: Folder of tracked videos.
+        progress: Shows the step.
+        late_ms: Milliseconds by which its audio is late. It is corrected.
+
+    Returns:
+        Its frames as far as both picture and audio last. The only take is all of it, with or
+        without a face.
+
+    Raises:
+        TalkheadError: If the video cannot be read.
     """
     stored = make_folder(cache) / f"{video.stem}-{sha256_of(video)[:12]}.safetensors"
     if not stored.exists():
@@ -133,13 +177,24 @@ def track_video(video: Path, cache: Path, progress: Progress, late_ms: float = 0
 
 
 def _advancing(video: Path, advance: Callable[[], None]) -> Iterator[UInt8]:
+    """Frames [H, W, 3] of a video, each reported as progress."""
     for frame in read_frames(video):
         advance()
         yield frame
 
 
 def read_joins(path: Path) -> dict[str, list[int]]:
-    """First frames of the takes of each file of an index."""
+    """Read where takes begin.
+
+    Args:
+        path: An index with lines of {"file": NAME, "start": SECONDS}.
+
+    Returns:
+        First frames of the takes of each file, in order.
+
+    Raises:
+        FootageError: For a line that cannot be read.
+    """
     starts: dict[str, list[int]] = {}
     try:
         with translate_os_errors(path):
@@ -155,7 +210,16 @@ def read_joins(path: Path) -> dict[str, list[int]]:
 
 
 def find_takes(seen: Bool, starts: Sequence[int], least_take: int = 1) -> Iterator[Span]:
-    """Runs with a face, of least_take frames or more, between one start and the next."""
+    """Find stretches with a face.
+
+    Args:
+        seen: Frames with a face, [F].
+        starts: First frames of joined takes, which no stretch may cross.
+        least_take: Frames in the shortest stretch.
+
+    Yields:
+        Start and stop.
+    """
     bounds = sorted({0, *starts, len(seen)})
     for low, high in pairwise(bounds):
         flags = np.concatenate([[0], seen[low:high].astype(np.int8), [0]])
@@ -165,7 +229,7 @@ def find_takes(seen: Bool, starts: Sequence[int], least_take: int = 1) -> Iterat
 
 
 def _with_validation(footage: Sequence[TrackedVideo]) -> list[TrackedVideo]:
-    """The last takes set aside."""
+    """The videos, with the last takes moved to validation."""
     spare = round(VALIDATION_FRACTION * sum(len(one.takes) for one in footage))
     split = []
     for one in reversed(footage):
@@ -179,18 +243,39 @@ def _with_validation(footage: Sequence[TrackedVideo]) -> list[TrackedVideo]:
 
 
 def steady_template() -> Float32:
-    """Where the judge's anchors lie on a mean face, [A, 2]: the same for all footage, so that
-    mouths of different people and corpora share one space. Raises PackageError."""
+    """Load the mean face of the sync model.
+
+    It is the same for all video, so that mouths of different people are comparable.
+
+    Returns:
+        Positions of its anchors, [A, 2], in eye distances.
+
+    Raises:
+        PackageError: If the weights of the model are missing or damaged.
+    """
     return np.asarray(SyncModel.load().net.template.numpy(), np.float32)
 
 
 def read_mouths(
     video: Path, footage: TrackedVideo, template: Float32, progress: Progress
 ) -> Mouths:
-    """Lips and jaw of every frame of a tracked video; nonsense where no face was seen.
+    """Cut out the mouth of every frame of a tracked video.
 
-    A crop shows what lies around the lips' mean place in the video on a face that holds still, so
-    it is level, of one scale, and lips and jaw move in it. Raises TalkheadError.
+    A crop shows the surroundings of the lips' mean position in the video after head motion is
+    removed, so it is level and of fixed scale, and lips and jaw move within it.
+
+    Args:
+        video: The video.
+        footage: Its tracking results.
+        template: As of `steady_template`, [A, 2].
+        progress: Shows the frames.
+
+    Returns:
+        The mouths; meaningless in frames without a face.
+
+    Raises:
+        FootageError: If there is no face at all.
+        TalkheadError: If the video cannot be read.
     """
     points = steady_points(footage.landmarks, template, MOUTH_POINTS)
     seen = footage.seen
@@ -211,13 +296,20 @@ def read_mouths(
 def crop_steadily(
     frame: UInt8, origin: Float64, to_steady: Float64, centre: Float64 | Float32
 ) -> UInt8:
-    """A grey crop [LIPS_HEIGHT, LIPS_WIDTH] about a centre [2] of the face that holds still.
+    """Cut a gray crop around a point of the face, with head motion removed.
 
-    frame: [H, W, 3]. origin [1, 2], to_steady [2, 2]: see steady_maps. Each pixel is the mean of
-    what it covers; beyond the frame its edge goes on.
+    Args:
+        frame: [H, W, 3] RGB.
+        origin: As of `steady_maps`, [1, 2].
+        to_steady: As of `steady_maps`, [2, 2].
+        centre: Center of the crop, [2], in eye distances.
+
+    Returns:
+        [LIPS_HEIGHT, LIPS_WIDTH]. Each pixel is the mean of the area that it covers; beyond the
+        frame, its border is repeated.
     """
     to_pixels = np.linalg.inv(to_steady)
-    # Finer than the frame, or as fine, then averaged: no detail is missed and none is invented.
+    # Sample at least as finely as the frame, then average: no aliasing, and no detail is lost.
     fine = max(1, round(CROP_SCALE * float(np.sqrt(abs(np.linalg.det(to_pixels))))))
     step = CROP_SCALE / fine
     size = (LIPS_WIDTH * fine, LIPS_HEIGHT * fine)

@@ -30,19 +30,40 @@ from talkhead.types import SAMPLE_RATE
 
 HERE = Path(__file__).parent
 VALIDATION_FRACTION = 0.04
+"""Share of the training voices' utterances that are for validation."""
 TEST_SEED = 77
+"""Seed of the test sentences."""
 ENGLISH = ("en-us", "en", "en-gb-scotland", "en-029")
 ENGLISH_FRACTION = 0.25
+"""Share of espeak-ng's utterances that are English."""
 TERMS = "Synthetic speech; no terms: {} is free software and claims nothing in what it says"
 
 
 def test_texts(test_minutes: float) -> list[str]:
-    """The sentences of the test voices, said by no other voice of either program."""
+    """Make the sentences of the test voices, which no training voice says.
+
+    Args:
+        test_minutes: Minutes of each test voice.
+
+    Returns:
+        About that many minutes of sentences.
+    """
     return sentences.english(max(2, round(test_minutes * 17)), np.random.default_rng(TEST_SEED))
 
 
 def flite_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[Utterance]:
-    """Varied sentences of the training voices, then the same plain ones by each test voice."""
+    """Synthesize flite's speech.
+
+    Varied sentences of the training voices, then the same plain ones by each test voice.
+
+    Args:
+        minutes: Minutes of the training voices together.
+        test_minutes: Minutes of each test voice.
+        seed: Determines sentences and variation.
+
+    Yields:
+        Utterances.
+    """
     texts = test_texts(test_minutes)
     yield from _until(minutes, _flite_training(set(texts), np.random.default_rng(seed)))
     for voice in flite.TEST_VOICES:
@@ -51,22 +72,33 @@ def flite_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[
 
 
 def _flite_training(held_out: set[str], random: np.random.Generator) -> Iterator[Utterance]:
+    """Endless utterances of the training voices."""
     voices, shares = zip(*flite.TRAINING_VOICES.items(), strict=True)
     while True:
         for text in sentences.english(100, random):
             voice = str(random.choice(voices, p=shares))
             if text not in held_out:
-                said = flite.say_varied(voice, text, random)
-                yield replace(said, split=_split(random))
+                utterance = flite.say_varied(voice, text, random)
+                yield replace(utterance, split=_split(random))
 
 
 def espeak_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[Utterance]:
-    """Sentences of all languages in turn, each by another voice and in another manner."""
+    """Synthesize espeak-ng's speech: sentences of all languages in turn, each by another voice.
+
+    Args:
+        minutes: Minutes together.
+        test_minutes: Minutes of the test sentences, which are left out.
+        seed: Determines sentences, voices and manners.
+
+    Yields:
+        Utterances.
+    """
     texts = set(test_texts(test_minutes))
     yield from _until(minutes, _espeak_training(texts, np.random.default_rng(seed)))
 
 
 def _espeak_training(held_out: set[str], random: np.random.Generator) -> Iterator[Utterance]:
+    """Endless utterances of all languages."""
     engine = espeak.Espeak()
     languages = list(sentences.LANGUAGES)
     for turn in count():
@@ -82,16 +114,17 @@ def _espeak_training(held_out: set[str], random: np.random.Generator) -> Iterato
         rate, pitch, reach = random.integers([125, 20, 20], [240, 81, 81])
         manner = espeak.Manner(int(rate), int(pitch), int(reach))
         before, after = random.uniform(0.1, 0.5, 2)
-        said = espeak.say(engine, voice, text, manner, (float(before), float(after)))
-        yield replace(said, speaker=f"espeak {voice}", split=_split(random))
+        utterance = espeak.say(engine, voice, text, manner, (float(before), float(after)))
+        yield replace(utterance, speaker=f"espeak {voice}", split=_split(random))
 
 
 def _split(random: np.random.Generator) -> str:
+    """A random split, training or validation."""
     return "validation" if random.random() < VALIDATION_FRACTION else "train"
 
 
 def _until(minutes: float, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
-    """Utterances until they last so long, with progress on stderr."""
+    """Utterances of that many minutes, with progress on stderr."""
     done = 0.0
     for number, utterance in enumerate(utterances):
         yield utterance
@@ -105,7 +138,17 @@ def _until(minutes: float, utterances: Iterable[Utterance]) -> Iterator[Utteranc
 def source_of(
     name: str, program: str, given: argparse.Namespace, speech: Callable[..., Iterator[Utterance]]
 ) -> Source:
-    """That program's speech, as a shard of the corpus."""
+    """Describe the shard of a program's speech.
+
+    Args:
+        name: Name of the shard.
+        program: Name of the program.
+        given: Options: minutes, test_minutes, seed.
+        speech: Synthesizes the utterances.
+
+    Returns:
+        The source.
+    """
     manner = (given.minutes, given.test_minutes, given.seed)
 
     def read() -> ShardContents:
@@ -126,9 +169,17 @@ def source_of(
 # -------------------------------------------------------------------------------- the check
 
 
-def boundary_errors(given: Iterable[Phone], heard: Iterable[Phone]) -> list[float]:
-    """By how many seconds each phone heard begins after the given one, where both agree."""
-    mine, other = ([p for p in phones if p.label != SILENCE] for phones in (given, heard))
+def boundary_errors(given: Iterable[Phone], found: Iterable[Phone]) -> list[float]:
+    """Compare the starts of phones where two sequences agree.
+
+    Args:
+        given: Phones with times.
+        found: Other phones of the same audio.
+
+    Returns:
+        Seconds by which each found phone begins after the given one.
+    """
+    mine, other = ([p for p in phones if p.label != SILENCE] for phones in (given, found))
     matcher = SequenceMatcher(None, [p.label for p in mine], [p.label for p in other], False)
     return [
         other[match.b + i].start_s - mine[match.a + i].start_s
@@ -138,7 +189,11 @@ def boundary_errors(given: Iterable[Phone], heard: Iterable[Phone]) -> list[floa
 
 
 def check(n: int = 15) -> None:
-    """Prints how far the times are from those of pocketsphinx's forced alignment."""
+    """Print how far the times are from those of pocketsphinx's forced alignment.
+
+    Args:
+        n: Sentences per voice.
+    """
     texts = [t for t in sentences.english(2 * n, np.random.default_rng(5)) if not _has_digit(t)]
     engine = espeak.Espeak()
     voices = [*flite.TRAINING_VOICES, *flite.TEST_VOICES]
@@ -148,17 +203,17 @@ def check(n: int = 15) -> None:
         n_refused = 0
         for text in texts[:n]:
             if voice.startswith("en"):
-                said = espeak.say(engine, voice, text, espeak.Manner(), (0.2, 0.2))
+                spoken = espeak.say(engine, voice, text, espeak.Manner(), (0.2, 0.2))
             else:
-                said = flite.say(voice, text)
+                spoken = flite.say(voice, text)
             try:
-                errors += boundary_errors(said.phones, align_phones(said.waveform, text))
-            except TalkheadError:  # it takes the voice for none that says this
+                errors += boundary_errors(spoken.phones, align_phones(spoken.waveform, text))
+            except TalkheadError:  # the aligner finds that the text does not fit this voice
                 n_refused += 1
         values = 1000.0 * np.array(errors)
         print_line(
             f"{voice}: {len(values)} boundaries, pocketsphinx later by {np.median(values):.1f} ms "
-            f"(median), apart by {np.abs(values).mean():.1f} ms (mean); {n_refused} texts refused"
+            f"(median), difference {np.abs(values).mean():.1f} ms (mean); {n_refused} texts refused"
         )
 
 
@@ -167,7 +222,7 @@ def _has_digit(text: str) -> bool:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, default=80.0, help="of training speech, each")
@@ -180,7 +235,7 @@ def main() -> None:
         check()
         return
     if given.folder is None:
-        parser.error("say where the shards go")
+        parser.error("FOLDER is missing: the folder of the corpus")
     progress = make_progress("bars")
     if given.only != "espeak":
         build_shard(given.folder, source_of("flite", "flite", given, flite_speech_of), progress)

@@ -1,7 +1,7 @@
 """Speech by espeak-ng in many languages, with the time of every phone.
 
-The library tells when each phoneme's own sound begins. The silent closure of a stop it counts to the
-phone before, so it is given back here.
+The library reports when each phoneme's own sound begins. It assigns the silent closure of a stop to
+the phone before, which is corrected here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32
 
 VARIANTS = tuple(f"m{i}" for i in range(1, 9)) + tuple(f"f{i}" for i in range(1, 6))
+"""Its voices, without those that whisper, creak or sound like machines."""
 VARIANTS += ("klatt", "klatt2", "klatt3", "klatt4", "klatt5", "klatt6", "Alex", "Alicia", "Andrea")
 VARIANTS += ("Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Marco")
 VARIANTS += ("Mario", "Michael", "Mike", "Nguyen", "Reed", "adam", "anika", "antonio", "belinda")
@@ -43,13 +44,15 @@ VARIANTS += ("steph2", "travis", "victor", "zac")
 """Its voices but those that whisper, croak or are machines."""
 
 STOPS = {"P", "B", "T", "D", "K", "G", "CH", "JH"}
+"""Phones with a closure."""
 CLOSED_DB = 20.0
-"""By how much a closure is quieter than the loudest 5 ms of the phone before."""
+"""Level of a closure below the loudest 5 ms of the phone before."""
 MAX_CLOSURE_S = 0.12
+"""Longest closure."""
 AFTER_PAUSE_S = 0.05
-"""Of a pause before a stop, what the stop's closure gets."""
+"""Length of a closure at the end of a pause."""
 SHORT_PAUSE_S = 0.04
-"""Nameless phonemes that are shorter, glottal stops above all, are gaps and no silence."""
+"""Unnamed phonemes that are shorter, mostly glottal stops, become gaps and not silence."""
 
 _SYNCHRONOUS, _PHONEME_EVENTS_IPA, _UTF8 = 2, 3, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
@@ -58,7 +61,13 @@ _END, _PHONEME = 0, 7
 
 @dataclass(frozen=True)
 class Manner:
-    """How to speak: words a minute, pitch and its range in espeak's 0 to 100."""
+    """Manner of speaking.
+
+    Attributes:
+        rate: Words per minute.
+        pitch: In espeak-ng's units, 0 to 100.
+        range: Range of the pitch, 0 to 100.
+    """
 
     rate: int = 175
     pitch: int = 50
@@ -84,9 +93,14 @@ _Callback = ctypes.CFUNCTYPE(
 
 
 class Espeak:
-    """The library; only one at a time. Raises TalkheadError without espeakng-loader."""
+    """The library; there can be one instance at a time."""
 
     def __init__(self) -> None:
+        """Load the library.
+
+        Raises:
+            TalkheadError: If the package espeakng-loader is missing.
+        """
         try:
             loader = importlib.import_module("espeakng_loader")
         except ImportError as error:
@@ -100,12 +114,22 @@ class Espeak:
         self._events: list[tuple[int, str]] = []
 
     def say(self, voice: str, text: str, manner: Manner) -> tuple[Float32, list[tuple[float, str]]]:
-        """The waveform [n] at 16 kHz, and the start in seconds and IPA name of each phoneme.
+        """Synthesize a text.
 
-        Raises TalkheadError for a voice that there isn't.
+        Args:
+            voice: Name of a voice.
+            text: The text.
+            manner: Manner of speaking.
+
+        Returns:
+            The waveform, [n] in [-1, 1] at 16 kHz, and start in seconds and IPA name of each
+            phoneme.
+
+        Raises:
+            TalkheadError: For an unknown voice.
         """
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise TalkheadError(f"espeak-ng has no voice {voice}. Use one of its own")
+            raise TalkheadError(f"espeak-ng has no voice {voice}. Pass one that it has")
         for parameter, value in zip((_RATE, _PITCH, _RANGE), vars(manner).values(), strict=True):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._pieces, self._events = [], []
@@ -118,6 +142,7 @@ class Espeak:
         return resample(waveform, self._rate, SAMPLE_RATE), starts
 
     def _receive(self, samples: object, n: int, events: Sequence[_Event]) -> int:
+        """Collect samples and events: the library's callback."""
         if samples and n > 0:
             block = np.ctypeslib.as_array(samples, (n,))  # type: ignore[arg-type,call-overload]
             self._pieces.append(block.astype(np.float32) / 32768.0)
@@ -131,10 +156,17 @@ class Espeak:
 
 
 def timed_phones(starts: Sequence[tuple[float, str]], length_s: float) -> list[Phone]:
-    """The phones of phonemes that begin at starts, in order, the last one at length_s.
+    """Convert phonemes to phones with times.
 
-    Several phones of one phoneme share its time evenly; nameless phonemes are silence, where they
-    last, and phonemes that tell nothing of the lips are left out: gaps.
+    Several phones of one phoneme share its time evenly. Unnamed phonemes are silence where they
+    last, and phonemes without a visible mouth shape are left out: gaps.
+
+    Args:
+        starts: Start in seconds and IPA name of each phoneme.
+        length_s: End of the last one.
+
+    Returns:
+        The phones in order.
     """
     merged: list[tuple[float, str]] = []
     for start, name in starts:
@@ -156,24 +188,32 @@ def timed_phones(starts: Sequence[tuple[float, str]], length_s: float) -> list[P
 
 
 def with_closures(phones: Sequence[Phone], waveform: Float32) -> list[Phone]:
-    """The phones with each stop's closure, the quiet end of the phone before it, its own."""
-    size = SAMPLE_RATE // 200
+    """Assign each stop its closure, the quiet end of the phone before.
+
+    Args:
+        phones: Phones with times.
+        waveform: [n] in [-1, 1] at 16 kHz.
+
+    Returns:
+        The phones with corrected times.
+    """
+    size = SAMPLE_RATE // 200  # 5 ms
     n = len(waveform) // size
     powers = np.square(waveform[: n * size].astype(np.float64)).reshape(n, size).mean(axis=1)
     levels = 10.0 * np.log10(powers + 1e-9)
-    given: list[Phone] = []
+    result: list[Phone] = []
     for phone in phones:
-        before = given[-1] if given else None
+        before = result[-1] if result else None
         if phone.label in STOPS and before and before.end_s == phone.start_s:
             closed = _closure_start(before, levels)
-            given[-1] = replace(before, end_s=closed)
+            result[-1] = replace(before, end_s=closed)
             phone = replace(phone, start_s=closed)
-        given.append(phone)
-    return given
+        result.append(phone)
+    return result
 
 
 def _closure_start(before: Phone, levels: np.ndarray) -> float:  # type: ignore[type-arg]
-    """Where the closure begins that ends with the phone before; levels: dB of each 5 ms."""
+    """Start of the closure at the end of a phone, by the levels [n] of each 5 ms in dB."""
     length_s = before.end_s - before.start_s
     if before.label == SILENCE:
         return before.end_s - min(AFTER_PAUSE_S, length_s / 2)
@@ -191,7 +231,21 @@ def _closure_start(before: Phone, levels: np.ndarray) -> float:  # type: ignore[
 def say(
     engine: Espeak, voice: str, text: str, manner: Manner, pauses_s: tuple[float, float] = (0, 0)
 ) -> Utterance:
-    """A text by one of espeak-ng's voices such as "fr+m3", with silence before and after it."""
+    """Synthesize a text with its phones.
+
+    Args:
+        engine: The library.
+        voice: A voice such as "fr+m3".
+        text: The text.
+        manner: Manner of speaking.
+        pauses_s: Seconds of silence before and after it.
+
+    Returns:
+        The utterance.
+
+    Raises:
+        TalkheadError: For an unknown voice.
+    """
     waveform, starts = engine.say(voice, text, manner)
     length_s = len(waveform) / SAMPLE_RATE
     phones = with_closures(timed_phones(starts, length_s), waveform)

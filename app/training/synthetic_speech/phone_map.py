@@ -1,4 +1,4 @@
-"""Other inventories' phones as those of ARPAbet: by what the lips do, then by the sound."""
+"""Phones of other inventories as those of ARPAbet: by the shape of the lips first, then by the sound."""
 
 # ruff: noqa: RUF001 (phonetic symbols look like Latin letters)
 
@@ -13,7 +13,7 @@ FLITE = {
     **{phone.lower(): phone for phone in PHONES if phone != SILENCE},
     **{"ax": "AH", "ix": "IH", "axr": "ER", "dx": "D", "pau": SILENCE},
 }
-"""flite's phones: the CMU dictionary's, and reduced vowels."""
+"""flite's phones: those of the CMU dictionary, and reduced vowels."""
 
 IPA = {
     # Plain.
@@ -22,26 +22,27 @@ IPA = {
     **{"l": "L", "j": "Y", "h": "HH", "w": "W", "ɹ": "R"},
     **{"i": "IY", "ɪ": "IH", "ɛ": "EH", "æ": "AE", "ɑ": "AA", "ʌ": "AH", "ə": "AH", "ɔ": "AO"},
     **{"ʊ": "UH", "u": "UW", "ɜ": "ER", "ɚ": "ER", "ɝ": "ER"},
-    # Rounded front vowels: round lips are what is seen of them, the tongue isn't.
+    # Rounded front vowels: the round lips are visible, the tongue is not.
     **{"y": "UW", "ʏ": "UH", "ø": "UH", "œ": "AO", "ɶ": "AO", "ʉ": "UW", "ɵ": "UH", "ɞ": "ER"},
     # Unrounded back and central ones: lips as at IH or AH, however far back the tongue.
     **{"ɯ": "IH", "ɨ": "IH", "ɤ": "AH", "ɘ": "AH", "ɐ": "AH", "ᵻ": "IH"},
     # The open a of most languages opens as wide as AA; ɒ is rounded. Short e and o are laxer than
-    # English EY and OW and stand still; with a length mark: LONG.
+    # English EY and OW and not diphthongs; with a length mark: LONG.
     **{"a": "AA", "ɒ": "AO", "e": "EH", "o": "AO"},
     # Lips near each other or at the teeth.
     **{"ɸ": "F", "β": "V", "ʋ": "V", "ɱ": "V", "ʍ": "W", "ɥ": "W"},
     # Round lips or not: ʂ ʐ and ɕ ʑ are protruded as SH is, the ç of ich is the h of hue.
     **{"ɕ": "SH", "ʑ": "ZH", "ʂ": "SH", "ʐ": "ZH", "ç": "HH", "ʝ": "Y"},
-    # English R is rounded, other r's aren't: taps sound like D, trills go on like L.
+    # English R is rounded, other r's are not: taps sound like D, trills are continuous like L.
     **{"ɻ": "R", "ɾ": "D", "ɽ": "D", "r": "L", "ʀ": "G", "ʁ": "G"},
     # The same lips, another place of the tongue.
     **{"ʈ": "T", "ɖ": "D", "c": "K", "ɟ": "G", "q": "K", "ɢ": "G", "ɲ": "N", "ɳ": "N", "ɴ": "NG"},
     **{"ɫ": "L", "ɭ": "L", "ʎ": "L", "ɬ": "L", "x": "HH", "χ": "HH", "ħ": "HH", "ɦ": "HH"},
     **{"ɣ": "G", "ɰ": "G"},
 }
-"""Symbols of the International Phonetic Alphabet. What is missing, such as ʔ and ʕ, says nothing about
-the lips and becomes a gap."""
+"""Symbols of the International Phonetic Alphabet. Missing ones, such as ʔ and ʕ, do not determine the
+lips and become a gap.
+"""
 
 LONG = {"e": "EY", "o": "OW", "ɑ": "AA", "ɔ": "AO"}
 """Vowels that are another phone when long."""
@@ -61,15 +62,21 @@ _SPELLINGS = {
     **{"s.": "ʂ", "z.": "ʐ", "r.": "ɻ", "i.": "ɨ", "sx": "ʂ"},
     **{"r\N{COMBINING UP TACK BELOW}": "ʒ", "c\N{COMBINING CEDILLA}": "ç"},
 }
-"""What espeak-ng writes for retroflex sounds, the sj of Swedish and the ř of Czech; ç in two."""
+"""How espeak-ng writes retroflex sounds, the sj of Swedish and the ř of Czech; ç in two symbols."""
 _SYMBOLS = {**PAIRS, **{f"{vowel}ː": phone for vowel, phone in LONG.items()}, **IPA}
 
 
 def from_ipa(name: str) -> tuple[str, ...]:
-    """The phones of a phoneme's IPA symbols, in order; () for none that lips tell.
+    """Convert a phoneme to phones.
 
     Stress, tone, nasality (a nasal vowel has its vowel's lips), aspiration and other small marks
-    don't count, a length mark in LONG only.
+    are ignored, and a length mark except in LONG.
+
+    Args:
+        name: IPA symbols of the phoneme.
+
+    Returns:
+        Phones of PHONES in order; empty for a phoneme without a visible mouth shape.
     """
     if name == "ʲ":  # the release of a palatalised sound, given on its own
         return ("Y",)

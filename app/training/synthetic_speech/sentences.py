@@ -1,4 +1,4 @@
-"""What the programs say: English sentences from templates, and stocks of other languages."""
+"""Texts of the synthetic speech: English sentences from templates, and sentences of other languages."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ from pathlib import Path
 import numpy as np
 
 TEXTS = json.loads((Path(__file__).parent / "texts.json").read_text(encoding="utf-8"))
+"""Templates, words and sentences."""
 LANGUAGES: dict[str, list[str]] = TEXTS["languages"]
-"""Everyday sentences with many of each language's sounds."""
+"""Everyday sentences that cover many of each language's sounds."""
 
 OWN_FRACTION, PLAIN_FRACTION = 0.1, 0.3
-"""How often a whole sentence of the stock is said: in English, in other languages."""
+"""Share of the texts that are whole stored sentences: in English, in other languages."""
 
 
 def english(n: int, random: np.random.Generator) -> list[str]:
-    """n different English sentences: templates filled, and some of the stock, each once."""
+    """Make different English sentences: filled templates and some stored sentences, each once.
+
+    Args:
+        n: Number of sentences.
+        random: Draws them.
+
+    Returns:
+        The sentences.
+    """
     own = list(TEXTS["english"])
     random.shuffle(own)
-    said: dict[str, None] = {}
-    while len(said) < n:
+    made: dict[str, None] = {}
+    while len(made) < n:
         text = own.pop() if own and random.random() < OWN_FRACTION else _filled(random)
-        said[text[0].upper() + text[1:]] = None
-    return list(said)
+        made[text[0].upper() + text[1:]] = None
+    return list(made)
 
 
 def _filled(random: np.random.Generator) -> str:
+    """A random template with random words."""
+
     def pick(words: list[str], count: int) -> list[str]:
         return [words[int(i)] for i in random.choice(len(words), count, replace=False)]
 
@@ -45,9 +56,17 @@ def _filled(random: np.random.Generator) -> str:
 
 
 def foreign(language: str, random: np.random.Generator) -> str:
-    """A text of one of LANGUAGES: a sentence, or its words in any order and a number.
+    """Make a text of another language: a stored sentence, or random words of all of them and a number.
 
-    Chinese, which has no spaces, is shuffled by its parts between commas. Engines spell numbers.
+    Chinese, which has no spaces, is shuffled by its parts between commas. Engines spell out
+    numbers.
+
+    Args:
+        language: One of LANGUAGES.
+        random: Draws the text.
+
+    Returns:
+        The text.
     """
     stock = LANGUAGES[language]
     if random.random() < PLAIN_FRACTION:

@@ -1,4 +1,4 @@
-"""Training the judge: takes, windows, what is changed, that it learns and repeats itself."""
+"""Training the sync model: takes, windows, augmentation, learning, determinism."""
 
 from __future__ import annotations
 
@@ -241,14 +241,14 @@ def test_the_command_trains_from_a_cache(
     }
     stored = cache / f"a-{sha256_of(folder / 'a.mp4')[:12]}.safetensors"
     write_tensors(stored, {name: torch.from_numpy(value) for name, value in tracked.items()})
-    output = tmp_path / "judge.safetensors"
+    output = tmp_path / "sync.safetensors"
     options = ["--cache", str(cache), "--output", str(output), "--steps", "2", "--late", "a=40"]
     threads = torch.get_num_threads()
     try:
         training.main([str(folder), "--test", str(folder), *options])
     finally:
         torch.set_num_threads(threads)
-    entry = json.loads(capsys.readouterr().out)["judge.safetensors"]
+    entry = json.loads(capsys.readouterr().out)["sync.safetensors"]
     assert entry["sha256"] == sha256_of(output) and entry["bytes"] == output.stat().st_size
     assert set(entry["validation"]) == set(entry["figures"]) == {"a 45"}
     assert SyncModel.load(output).net.noise > 0
