@@ -15,17 +15,18 @@ from paths import SAMPLES
 
 from talkhead.audio import as_int16, is_silence
 from talkhead.encoder import forced_alignment as phonemes
+from talkhead.encoder import pronunciation
 from talkhead.encoder.forced_alignment import (
     MAX_PIECE_S,
     align_phones,
     align_words,
     decode_phones,
-    guess_phones,
     phones_unavailable_reason,
     recognize_words,
     spell_phones,
 )
 from talkhead.encoder.phones import PHONES, SILENCE, VISEME_OF, VISEMES, Phone
+from talkhead.encoder.pronunciation import guess_phones
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32
@@ -99,9 +100,9 @@ def test_unknown_words_are_spelled_out(word: str, phones: str) -> None:
 
 
 def test_guesses_use_the_inventory() -> None:
-    sounds = {phone for phones in phonemes._SOUNDS.values() for phone in phones.split()}
+    sounds = {phone for phones in pronunciation._SOUNDS.values() for phone in phones.split()}
     assert sounds <= set(PHONES)
-    assert set("abcdefghijklmnopqrstuvwxyz") <= set(phonemes._SOUNDS)
+    assert set("abcdefghijklmnopqrstuvwxyz") <= set(pronunciation._SOUNDS)
 
 
 def test_words_in_other_letters_are_named() -> None:

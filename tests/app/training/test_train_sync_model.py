@@ -20,8 +20,9 @@ from talkhead.app.evaluation.measures.sync_model import (
     SyncModel,
     SyncModelNet,
 )
+from talkhead.app.training import sync_batches
 from talkhead.app.training import sync_model as training
-from talkhead.app.training.sync_model import Clip, TrainingConfig
+from talkhead.app.training.sync_batches import Clip, TrainingConfig
 from talkhead.app.training.tracked_video import TrackedVideo
 from talkhead.errors import FootageError, TalkheadError
 from talkhead.progress import SilentProgress
@@ -64,7 +65,7 @@ def small_net() -> SyncModelNet:
 
 def test_mirrors_swap_the_sides() -> None:
     points, anchors = np.array(POINTS), np.array(ANCHORS)
-    mirrored = dict(zip(points, points[training.MIRROR], strict=True))
+    mirrored = dict(zip(points, points[sync_batches.MIRROR], strict=True))
     assert [mirrored[i] for i in (61, 0, 17, 146, 78, 13, 176, 152)] == [
         291, 0, 17, 375, 308, 13, 400, 152,
     ]  # fmt: skip
@@ -110,7 +111,7 @@ def numbered(n_frames: int = 300) -> Clip:
 @pytest.mark.parametrize("tempo", [1.0, 1.2])
 def test_windows_are_cut_with_the_lag_they_name(tempo: float) -> None:
     """Lips [t] and sound [t + entry] are of one moment, and no window leaves its take."""
-    windows = training.Windows([numbered()], replace(STILL, tempo=tempo), seed=0)
+    windows = sync_batches.Windows([numbered()], replace(STILL, tempo=tempo), seed=0)
     entries = set()
     for _ in range(30):
         lips, mel, entry = windows._window(numbered(), 40)
@@ -135,34 +136,34 @@ def test_shifted_windows_are_cut_from_the_continuous_clip() -> None:
 def test_a_source_with_little_footage_is_heard() -> None:
     short = replace(numbered(), name="s", source="s", train=((0, 75),))
     long = [replace(numbered(), name=str(i), source="l") for i in range(12)]
-    windows = training.Windows([short, *long], STILL, 0)
+    windows = sync_batches.Windows([short, *long], STILL, 0)
     assert windows._shares.sum() == pytest.approx(1.0)
     assert windows._shares[0] == pytest.approx(75**0.5 / (75**0.5 + 3600**0.5))
 
 
 def test_nothing_to_train_on() -> None:
     with pytest.raises(FootageError, match="nothing to train on"):
-        training.Windows([replace(numbered(), train=())], STILL, 0)
+        sync_batches.Windows([replace(numbered(), train=())], STILL, 0)
 
 
 def test_changes_off_change_next_to_nothing() -> None:
     """But for the mirror, and for the contrast of the sound, which scales all of it."""
     random = np.random.default_rng(0)
     points = torch.randn(6, 40, len(POINTS), 2)
-    changed = training.change_points(points, STILL, random)
-    mirrored = points[:, :, training.MIRROR] * torch.tensor([-1.0, 1.0])
+    changed = sync_batches.change_points(points, STILL, random)
+    mirrored = points[:, :, sync_batches.MIRROR] * torch.tensor([-1.0, 1.0])
     is_same = (changed - points).abs().amax((1, 2, 3)) < 1e-5
     is_mirrored = (changed - mirrored).abs().amax((1, 2, 3)) < 1e-5
     assert (is_same ^ is_mirrored).all() and is_same.any() and is_mirrored.any()
     mel = 8 + torch.randn(6, 70, VECTORS, N_MELS)
-    scale = training.change_mel(mel, STILL, random) / mel
+    scale = sync_batches.change_mel(mel, STILL, random) / mel
     assert (scale.amax((1, 2, 3)) - scale.amin((1, 2, 3)) < 1e-2).all()
     assert scale.min() > 0.79 and scale.max() < 1.21
 
 
 def test_a_stretched_mel_axis_moves_the_bands() -> None:
     mel = torch.arange(N_MELS, dtype=torch.float32).expand(2, 3, VECTORS, N_MELS)
-    warped = training._warp_mel(mel, torch.tensor([[1.0, 1.0], [0.5, 0.5]]))
+    warped = sync_batches._warp_mel(mel, torch.tensor([[1.0, 1.0], [0.5, 0.5]]))
     assert torch.allclose(warped[0], mel[0], atol=2e-3)
     assert torch.allclose(warped[1], 0.5 * mel[1], atol=2e-3)
 
@@ -192,7 +193,7 @@ def test_training_learns_and_repeats_itself() -> None:
     after = training.find_shifts(nets[0], unseen, unseen.train)
     assert len(after) == 10 * len(LAGS)
     assert training.share_found(before) < 0.6 and training.share_found(after) > 0.9
-    batch = training.Windows(clips, STILL, 5).draw()
+    batch = sync_batches.Windows(clips, STILL, 5).draw()
     sharpness = torch.tensor(15.0)
     losses = [training.sync_model_loss(n.eval(), batch, sharpness, STILL) for n in (fresh, nets[0])]
     assert losses[1] < 0.7 * losses[0]
