@@ -1,4 +1,4 @@
-"""Sizes and rates of the NeRF head, and its presets."""
+"""Settings of the NeRF head, and its presets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ ENCODINGS = ("planes", "hash")
 
 @dataclass(frozen=True)
 class HashConfig:
-    """A multiresolution hash grid (Mueller et al. 2022, arXiv 2201.05989), as tiny-cuda-nn has it.
+    """Settings of a multiresolution hash grid (Mueller et al. 2022, arXiv 2201.05989), as in
+    tiny-cuda-nn.
 
     Level l has a grid of base_resolution * growth**l cells along each side and at most
-    2**log2_table entries of n_features.
+    2**log2_table entries.
+
+    Attributes:
+        n_levels: Number of grids.
+        n_features: Values per entry.
+        log2_table: Logarithm to base 2 of the maximum number of entries of a level.
+        base_resolution: Cells along each side of the coarsest grid.
+        growth: Ratio of the resolutions of two successive levels.
     """
 
     n_levels: int = 12
@@ -27,22 +35,34 @@ class HashConfig:
 
     @property
     def n_values(self) -> int:
+        """Number of values per point."""
         return self.n_levels * self.n_features
 
 
 HASH = HashConfig()
-"""The one that heads are made with."""
+"""The settings with which all heads are made."""
 
 
 @dataclass(frozen=True)
 class NerfConfig(TrainConfig):
-    """How fine the field is, how it learns.
+    """Settings of the NeRF head.
 
-    encoding: of the features that don't move: "planes", or "hash", which is slow without
-    tiny-cuda-nn. *_unit: distance of a plane's nodes, world units: of what doesn't move, of what
-    listens to mouth and eyes, of what listens to the pose. n_patches: 8x8 pixels each, a step.
-    code_noise: standard deviation of what is added to the code in training. *_rate: step sizes of
-    Adam.
+    Attributes:
+        encoding: How static features are stored: "planes", or "hash", which is slow without
+            tiny-cuda-nn.
+        fine_unit: Distance between the nodes of planes that do not depend on the code, world units.
+        blend_unit: The same for planes that depend on mouth and eyes.
+        pose_unit: The same for the plane that depends on the pose.
+        n_front: Channels of the static plane parallel to the image.
+        n_side: Channels of the other static planes.
+        n_blend: Channels of planes that depend on the code.
+        n_hidden: Width of the network's hidden layers.
+        n_patches: Patches of 8x8 pixels per step.
+        code_noise: Standard deviation of the noise that is added to the code in training.
+        dssim_weight: Weight of D-SSIM; that of L1 is the rest to 1.
+        base_rate: Learning rate of planes and hash table.
+        delta_rate: Learning rate of deltas.
+        net_rate: Learning rate of the network.
     """
 
     encoding: str = one_of("planes", *ENCODINGS)

@@ -1,10 +1,10 @@
-"""The radiance field of the resting head: features of a place and of the code -> density, colour.
+"""The radiance field of the head at rest: density and color of a point, given the code.
 
-Static features by three planes or a hash grid; four planes that change with the code, each where it
-is heard: mouth and jaw with the mouth's components, the space behind the lips with the same, the eyes
-with theirs, and everything with the pose of head and body. Regions that listen to their own
-part of the code are what ER-NeRF (arXiv 2307.09323, section 3.2) learns as attention; here they
-are given. A network of two hidden layers reads them.
+Static features come from three planes or a hash grid. Four further planes change with the code,
+each of them with one part of it in one region: mouth and jaw with the mouth's components, the space
+behind the lips with the same, the eyes with theirs, and everything with the pose of head and body.
+ER-NeRF (arXiv 2307.09323, section 3.2) learns such regions as attention; here they are fixed. A
+network with two hidden layers maps the features to density and color.
 """
 
 from __future__ import annotations
@@ -26,15 +26,28 @@ from talkhead.renderers.pose_features import N_POSE
 from talkhead.tensors import TensorSpec
 
 MAX_LOG_DENSITY = 7.0
+"""Upper bound of the logarithm of density."""
 FIRST_LOG_DENSITY = 1.5
+"""Bias of the logarithm of density at initialization."""
 
 
 def plane_specs(space: HeadSpace, n_mouth: int, config: NerfConfig) -> tuple[PlaneSpec, ...]:
-    """All planes of a head."""
+    """List the planes of a head.
+
+    Args:
+        space: The space of the head at rest.
+        n_mouth: Number of mouth components of the code.
+        config: The settings.
+
+    Returns:
+        The planes that depend on the code, then, without a hash grid, the static ones.
+    """
+    # The parts of the code: mouth, eyes and brows, pose.
     low, high = space.box[0].tolist(), space.box[1].tolist()
     template, n_codes = space.template, len(space.basis)
     n_motion = n_codes - N_BODY
     mouth, eyes, pose = (0, n_mouth), (n_mouth, n_motion), (n_codes, n_codes + N_POSE)
+    # The regions, in world units of the head at rest.
     lips = template[list(INNER_LIPS)].mean(0).tolist()
     around = template[list(LEFT_EYE + RIGHT_EYE + LEFT_BROW + RIGHT_BROW)]
     inner = [lips[i] + space.mouth_shift[i].item() for i in range(2)]
@@ -67,6 +80,7 @@ def _spec(
     n_channels: int,
     listens: tuple[int, int] | None,
 ) -> PlaneSpec:
+    """Create the description of a plane from its bounds and the distance between its nodes."""
     width, height = (max(2, math.ceil((high[i] - low[i]) / unit) + 1) for i in range(2))
     return PlaneSpec(
         name, axes, (low[0], low[1]), (high[0], high[1]), height, width, n_channels, listens
@@ -74,7 +88,13 @@ def _spec(
 
 
 class Field:
-    """Parameters are plain tensors with requires_grad, by name in `parameters`."""
+    """The radiance field. Its parameters are plain tensors with requires_grad.
+
+    Attributes:
+        specs: The planes.
+        parameters: Parameters by name.
+        hash: The hash grid, if there is one.
+    """
 
     def __init__(
         self,
@@ -83,6 +103,14 @@ class Field:
         state: Mapping[str, Tensor],
         config: NerfConfig,
     ) -> None:
+        """Create a field from its state.
+
+        Args:
+            space: The space of the head at rest.
+            n_mouth: Number of mouth components of the code.
+            state: Parameters by name.
+            config: The settings.
+        """
         self.specs = plane_specs(space, n_mouth, config)
         names = [name for name, _ in _shapes(self.specs, config)]
         self.parameters = {name: state[name].clone().requires_grad_() for name in names}
@@ -92,7 +120,17 @@ class Field:
     def initial_state(
         cls, face: FaceModel, space: HeadSpace, config: NerfConfig, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Parameters to begin with."""
+        """Initialize the parameters.
+
+        Args:
+            face: The face model.
+            space: The space of the head at rest.
+            config: The settings.
+            generator: Draws the parameters.
+
+        Returns:
+            Parameters by name, with the shapes of tensor_specs.
+        """
         state = {}
         for name, shape in _shapes(plane_specs(space, face.n_mouth, config), config):
             kind = name.split(".")[0]
@@ -106,7 +144,14 @@ class Field:
         return state
 
     def param_groups(self, config: NerfConfig) -> list[dict[str, Any]]:
-        """Parameters by kind, with their learning rates."""
+        """Group the parameters by kind.
+
+        Args:
+            config: Has their learning rates.
+
+        Returns:
+            Parameter groups as those of torch.optim.
+        """
         rates = {
             "base": config.base_rate,
             "table": config.base_rate,
@@ -120,7 +165,14 @@ class Field:
         return [{"params": p, "lr": rates[kind]} for kind, p in groups.items() if p]
 
     def contract(self, code: Tensor) -> list[Tensor]:
-        """The planes of images whose code is [B, K + 12]: each [B or 1, h, w, C]."""
+        """Blend the planes of each image.
+
+        Args:
+            code: [B, K + 12], motion and pose.
+
+        Returns:
+            One tensor per plane, [B, h, w, C], or [1, h, w, C] if it does not depend on the code.
+        """
         planes = []
         for spec in self.specs:
             base = self.parameters[f"base.{spec.name}"]
@@ -133,27 +185,46 @@ class Field:
         return planes
 
     def look(self, points: Tensor, image: Tensor, planes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Density [N] and colour [N, 3] at points [N, 3] of images [N]."""
-        values = sample_planes(points, image, planes, self.specs)
+        """Evaluate the field.
+
+        Args:
+            points: [N, 3], points of the head at rest.
+            image: [N], int64, the image that each point belongs to.
+            planes: Returned by contract.
+
+        Returns:
+            Density [N] and color [N, 3] in [0, 1].
+        """
+        values = sample_planes(points, image, planes, self.specs)  # [N, D]
         if self.hash is not None:
             values = torch.cat([values, self.hash(points, self.parameters["table"])], dim=1)
         for layer in range(2):
             values = F.relu(F.linear(values, *self._layer(layer)))
-        out = F.linear(values, *self._layer(2))
+        out = F.linear(values, *self._layer(2))  # [N, 4]: log density, color logits
         return out[:, 0].clamp(max=MAX_LOG_DENSITY).exp(), torch.sigmoid(out[:, 1:])
 
     def _layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return weight [out, in] and bias [out] of a layer."""
         return self.parameters[f"weight.{number}"], self.parameters[f"bias.{number}"]
 
 
 def tensor_specs(space: HeadSpace, n_mouth: int, config: NerfConfig) -> dict[str, TensorSpec]:
-    """What the parameters of a field must be."""
+    """Describe the parameters of a field.
+
+    Args:
+        space: The space of the head at rest.
+        n_mouth: Number of mouth components of the code.
+        config: The settings.
+
+    Returns:
+        Specs by name.
+    """
     shapes = _shapes(plane_specs(space, n_mouth, config), config)
     return {name: TensorSpec(shape) for name, shape in shapes}
 
 
 def _shapes(specs: tuple[PlaneSpec, ...], config: NerfConfig) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and shape of each parameter."""
+    """List name and shape of each parameter."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
     n_values = sum(spec.n_channels for spec in specs)
     for spec in specs:

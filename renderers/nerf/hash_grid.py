@@ -1,7 +1,7 @@
-"""Multiresolution hash encoding of places: tiny-cuda-nn's where it is usable, else its twin in torch.
+"""Multiresolution hash encoding of points: that of tiny-cuda-nn where it is usable, else one in torch.
 
-The twin keeps tiny-cuda-nn's parameters and their order, so that a head fitted with one is rendered
-by the other: levels one after the other, dense where the grid is smaller than the table.
+The torch version has the same parameters in the same order, so that a head fitted with one can be
+rendered with the other: one level after the other, dense where the grid is smaller than the table.
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ from talkhead.renderers.nerf.config import HashConfig
 _log = logging.getLogger(__name__)
 
 PRIMES = (1, 2_654_435_761, 805_459_861)
-"""Of the spatial hash (Mueller et al. 2022, eq. 4)."""
+"""Factors of the spatial hash (Mueller et al. 2022, equation 4)."""
 _ROUND_TO = 8  # tiny-cuda-nn rounds the entries of a level up
 
 
 class Level(NamedTuple):
-    """One grid: cells along a side less one (a real number), nodes along a side, where its entries
-    begin in the table and how many there are, whether they are hashed."""
+    """One grid of an encoding.
+
+    Attributes:
+        scale: Cells along a side less one, a real number.
+        resolution: Nodes along a side.
+        first: Index of its first entry in the table.
+        n_entries: Number of its entries.
+        is_hashed: True if it has more nodes than entries.
+    """
 
     scale: float
     resolution: int
@@ -38,7 +45,14 @@ class Level(NamedTuple):
 
 @lru_cache
 def levels(config: HashConfig) -> tuple[Level, ...]:
-    """The grids of an encoding, coarse to fine."""
+    """List the grids of an encoding, coarse to fine.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The grids.
+    """
     made: list[Level] = []
     first = 0
     for number in range(config.n_levels):
@@ -52,16 +66,33 @@ def levels(config: HashConfig) -> tuple[Level, ...]:
 
 
 def n_parameters(config: HashConfig) -> int:
-    """How many numbers the table of an encoding holds."""
+    """Count the values in the table of an encoding.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        Their number.
+    """
     last = levels(config)[-1]
     return (last.first + last.n_entries) * config.n_features
 
 
 def encode(places: Tensor, table: Tensor, config: HashConfig) -> Tensor:
-    """Values [N, L * F] at places [N, 3] in [0, 1]; table: [n_parameters]. Differentiable in it."""
+    """Encode points in plain torch, differentiably in the table.
+
+    Args:
+        places: [N, 3] in [0, 1].
+        table: [n_parameters].
+        config: The settings.
+
+    Returns:
+        Values [N, n_values], those of all levels side by side.
+    """
     entries = table.view(-1, config.n_features)
     columns = []
     for level in levels(config):
+        # Trilinear interpolation between the eight nodes around each point.
         place = places * level.scale + 0.5
         corner = place.floor()
         share, corner = place - corner, corner.long()
@@ -75,7 +106,7 @@ def encode(places: Tensor, table: Tensor, config: HashConfig) -> Tensor:
 
 
 def _entry(node: Tensor, level: Level) -> Tensor:
-    """Which entry of a level belongs to nodes [N, 3]."""
+    """Return the entry of a level that belongs to each of the nodes [N, 3]: [N]."""
     if level.is_hashed:
         x, y, z = ((node[:, i] * PRIMES[i]) & 0xFFFFFFFF for i in range(3))
         return (x ^ y ^ z) % level.n_entries
@@ -84,43 +115,58 @@ def _entry(node: Tensor, level: Level) -> Tensor:
 
 
 class HashGrid:
-    """Features of places in a box."""
+    """A hash encoding of the points in a box."""
 
     def __init__(self, box: Tensor, config: HashConfig) -> None:
-        """box: [2, 3] least and largest corner."""
+        """Create the encoding of a box.
+
+        Args:
+            box: [2, 3], lower and upper corner.
+            config: The settings.
+        """
         self.config = config
         self._low, self._extent = box[0], box[1] - box[0]
 
     def __call__(self, points: Tensor, table: Tensor) -> Tensor:
-        """Values [N, L * F] at points [N, 3]; table: [n_parameters]. Differentiable in the table."""
+        """Encode points [N, 3] with a table [n_parameters], differentiably in it; returns [N,
+        n_values].
+        """
         places = ((points - self._low) / self._extent).clamp(0.0, 1.0)
         native = native_encoding(self.config) if points.is_cuda else None
         if native is None:
             return encode(places, table, self.config)
-        # As a function of our own table: the module's parameters stand in for none of it.
+        # Our own table takes the place of the module's parameters.
         return torch.func.functional_call(native, {"params": table}, (places,)).float()
 
 
 @lru_cache
 def native_encoding(config: HashConfig) -> Any | None:
-    """tiny-cuda-nn's encoding as a module, or None, told once, where it can't be used."""
+    """Create tiny-cuda-nn's encoding.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The module, or None, with one warning, if it cannot be used.
+    """
     reason = tinycudann_unavailable_reason()
     if not reason:
         try:
             import tinycudann
 
             native = tinycudann.Encoding(3, _native_config(config), dtype=torch.float32)
-        except Exception as error:  # a library that can be imported may still not run here
+        except Exception as error:  # a library that can be imported may still not run
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         else:
             if native.params.numel() == n_parameters(config):
                 return native
-            reason = "its table has another size"
+            reason = "its table has a different size"
     _log.warning("tiny-cuda-nn is not used (%s): hash encoding in torch, slower", reason)
     return None
 
 
 def _native_config(config: HashConfig) -> dict[str, Any]:
+    """Return the settings as tiny-cuda-nn names them."""
     return {
         "otype": "HashGrid",
         "n_levels": config.n_levels,

@@ -1,7 +1,7 @@
-"""What each pixel meets of the posed face mesh: depth, displacement, which part of the face.
+"""Rasterization of the posed face mesh: depth, displacement and region at each pixel.
 
-A z-buffer over 870 triangles, once an image. It tells rays where the face is and where the point of
-the skin that they meet lies on the resting face; nothing here is differentiated.
+A z-buffer over 870 triangles, once per image. It gives rays the position of the face, and the
+position on the face at rest of the point of skin that they hit. It is not differentiated.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from talkhead.face import FACE_OVAL, INNER_LIPS, N_SURFACE, OUTER_LIPS, cap_tria
 from talkhead.types import Float32, Float64, Int, UInt8
 
 FACE, MOUTH, NEAR_LIPS, AT_BORDER = 1, 2, 4, 8
-"""Flags of what is met: skin; the opening between the lips; lips, behind which the mouth may show;
-the mesh's rim, beside which it ends."""
+"""Flags of what is hit: skin; the opening between the lips; lips, behind which the mouth may be
+visible; the mesh's border, beside which it ends.
+"""
 
 
 @dataclass(frozen=True)
 class MeshHits:
-    """Of B images of H x W pixels.
+    """Hits on the mesh in B images of H x W pixels.
 
-    depth: [B, H, W] along the camera's axis, world units, inf where no mesh is met. shift:
-    [B, H, W, 3] from the point that is met to where it lies on the template. flags: [B, H, W] 0 or
-    the sum of FACE, MOUTH, NEAR_LIPS, AT_BORDER.
+    Attributes:
+        depth: [B, H, W], along the camera's axis, world units; inf where nothing is hit.
+        shift: [B, H, W, 3], from the point that is hit to its position on the template.
+        flags: [B, H, W], 0 or the sum of FACE, MOUTH, NEAR_LIPS and AT_BORDER.
     """
 
     depth: Float32
@@ -35,7 +37,14 @@ class MeshHits:
 
 
 def flagged_triangles(surface: Int) -> tuple[Int, UInt8]:
-    """The mesh of surface triangles [T, 3] and the mouth's opening: triangles [T', 3], flags [T']."""
+    """Add the mouth's opening to a mesh and flag the triangles.
+
+    Args:
+        surface: [T, 3], the triangles of the face.
+
+    Returns:
+        Triangles [T', 3] and flags [T'].
+    """
     cap = cap_triangles()
     flags = np.full(len(surface), FACE, np.uint8)
     flags[np.isin(surface, INNER_LIPS + OUTER_LIPS).any(1)] |= NEAR_LIPS
@@ -53,10 +62,19 @@ def mesh_hits(
     flags: UInt8,
     size: tuple[int, int],
 ) -> MeshHits:
-    """What pixels of images of `size` (height, width) meet of posed meshes.
+    """Rasterize posed meshes.
 
-    vertices: [B, V, 3] head space. template: [V, 3]. viewmats: [B, 4, 4]. ks: [B, 3, 3].
-    triangles: [T, 3], flags: [T], of flagged_triangles.
+    Args:
+        vertices: [B, V, 3], head space.
+        template: [V, 3], the vertices at rest.
+        viewmats: [B, 4, 4], head poses.
+        ks: [B, 3, 3], intrinsics, pixels.
+        triangles: [T, 3], of flagged_triangles.
+        flags: [T], of flagged_triangles.
+        size: Height and width of the images, pixels.
+
+    Returns:
+        The hits.
     """
     n_images = len(vertices)
     posed = vertices[:, :N_SURFACE]
@@ -82,7 +100,11 @@ def mesh_hits(
 
 @numba.njit(nogil=True, cache=True, parallel=True)
 def _draw(corners, shifts, kinds, depth, shift, flags):  # type: ignore[no-untyped-def]
-    """corners: [B, T, 3, 3] pixel x, y and depth. shifts: [B, T, 3, 3]."""
+    """Write depth [B, H, W], shift [B, H, W, 3] and flags [B, H, W].
+
+    corners: [B, T, 3, 3], x and y in pixels, and depth. shifts: [B, T, 3, 3]. kinds: [T], the flags
+    of the triangles.
+    """
     n_images, n_triangles = corners.shape[0], corners.shape[1]
     height, width = depth.shape[1], depth.shape[2]
     for b in numba.prange(n_images):
@@ -92,6 +114,7 @@ def _draw(corners, shifts, kinds, depth, shift, flags):  # type: ignore[no-untyp
             area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
             if abs(area) < 1e-9:
                 continue
+            # Pixels whose centers are in the bounding box.
             top = max(0, int(np.ceil(min(y0, y1, y2) - 0.5)))
             bottom = min(height - 1, int(np.floor(max(y0, y1, y2) - 0.5)))
             left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
@@ -99,12 +122,13 @@ def _draw(corners, shifts, kinds, depth, shift, flags):  # type: ignore[no-untyp
             for y in range(top, bottom + 1):
                 for x in range(left, right + 1):
                     u, v = np.float32(x) + np.float32(0.5), np.float32(y) + np.float32(0.5)
+                    # Barycentric coordinates.
                     b1 = ((u - x0) * (y2 - y0) - (x2 - x0) * (v - y0)) / area
                     b2 = ((x1 - x0) * (v - y0) - (u - x0) * (y1 - y0)) / area
                     b0 = np.float32(1.0) - b1 - b2
                     if b0 < 0 or b1 < 0 or b2 < 0:
                         continue
-                    # 1 / depth is linear in the image, and so is what is divided by depth
+                    # 1 / depth is linear in the image, and so are values divided by depth.
                     w0, w1, w2 = b0 / p[0, 2], b1 / p[1, 2], b2 / p[2, 2]
                     z = np.float32(1.0) / (w0 + w1 + w2)
                     if z >= depth[b, y, x]:

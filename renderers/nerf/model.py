@@ -1,4 +1,4 @@
-"""The NeRF head: rays through the resting head, a field that listens to the code, compositing."""
+"""The NeRF head: rays through the head at rest, a field conditioned on the code, compositing."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ from talkhead.tensors import TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
 DARK, TURN = 1e-3, 4
-"""Rays are followed so many steps at a time, and no further where less light comes through."""
+"""Rays are followed TURN steps at a time, and no further where less than DARK of the light passes."""
 RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 18}
-"""On a CPU as many as leave the network's layers in its cache: three times as fast as all at once."""
+"""Rays that are processed together. On a CPU, this many leave the network's layers in its cache, which
+is three times as fast as all rays at once.
+"""
 
 
 SPACE = "space."
-"""What the names of HeadSpace's tensors begin with."""
+"""Prefix of the names of HeadSpace's tensors."""
 TENSORS = {
     **prefixed(SPACE_TENSORS, SPACE),
     **POSE_TENSORS,
     "n_mouth": TensorSpec((1,), torch.int64, least=1, most=MAX_CODES),
 }
-"""Those that tell what the others must be: the occupancy grid and the field's parameters."""
+"""The tensors that determine the shape of the others: the occupancy grid and the field's parameters."""
 
 
 class NerfRenderer(RendererBase):
-    """A head as a radiance field. Parameters are plain tensors with requires_grad."""
+    """A head as a radiance field. Its parameters are plain tensors with requires_grad."""
 
     name: ClassVar[str] = "nerf"
     config_class: ClassVar[type[NerfConfig]] = NerfConfig
@@ -60,7 +62,14 @@ class NerfRenderer(RendererBase):
     )
 
     def __init__(self, space: HeadSpace, state: Mapping[str, Tensor], config: NerfConfig) -> None:
-        """state: n_mouth [1], pose_mean, pose_scale [12], occs [cells], and the field's parameters."""
+        """Create a renderer from its state.
+
+        Args:
+            space: The space of the head at rest.
+            state: n_mouth [1], pose_mean and pose_scale [12], occs [cells], and the field's
+                parameters.
+            config: The settings.
+        """
         self.config = config
         self.space = space
         self.n_mouth = int(state["n_mouth"][0])
@@ -73,7 +82,16 @@ class NerfRenderer(RendererBase):
 
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset, config: NerfConfig, seed: int) -> NerfRenderer:
-        """A field that knows nothing yet, in the space that training frames need."""
+        """Initialize a field in the space that the training frames show.
+
+        Args:
+            dataset: The person's footage.
+            config: The settings.
+            seed: Seeds the parameters.
+
+        Returns:
+            An untrained renderer.
+        """
         space = HeadSpace.from_dataset(dataset)
         mean, scale = pose_statistics(dataset)
         occupancy = Occupancy(space.box)
@@ -90,7 +108,18 @@ class NerfRenderer(RendererBase):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: NerfConfig) -> NerfRenderer:
-        """The renderer back from tensors(). Raises ContentError for any that tensors() doesn't give."""
+        """Restore a renderer.
+
+        Args:
+            tensors: What tensors() returned.
+            config: The settings.
+
+        Returns:
+            The renderer, on the device of the tensors.
+
+        Raises:
+            ContentError: If a tensor is missing, unknown or malformed.
+        """
         space = _checked_space(tensors, config)
         state = {k: t for k, t in tensors.items() if not k.startswith(SPACE)}
         return cls(space, state, config)
@@ -101,7 +130,7 @@ class NerfRenderer(RendererBase):
         return len(self.space.basis)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that from_tensors needs, detached."""
+        """Return everything that from_tensors needs, detached."""
         return {
             "n_mouth": torch.tensor([self.n_mouth]),
             "pose_mean": self.pose_mean,
@@ -114,13 +143,26 @@ class NerfRenderer(RendererBase):
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
-        """Images of motion codes [B, K] seen by viewmats [B, 4, 4] through ks [B, 3, 3]."""
+        """Render images. Not differentiable in the geometry.
+
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], world to camera.
+            ks: [B, 3, 3], intrinsics, pixels.
+            height: Height of the images, pixels.
+            width: Width of the images, pixels.
+
+        Returns:
+            rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1].
+        """
+        # Blend the planes and rasterize the mesh once per image.
         n = len(motion)
         planes = self.field.contract(self._code(motion, viewmats))
         motion, viewmats = motion.detach(), viewmats.detach()  # geometry is not differentiated
         hits = self.space.hits(motion, viewmats, ks, (height, width))
         grid = (torch.arange(m, device=motion.device) for m in (n, height, width))
         pixels = torch.cartesian_prod(*grid).view(-1, 3)
+        # Composite some rays at a time; fewer if memory runs out.
         made = []
         first = 0
         while first < len(pixels):
@@ -133,12 +175,16 @@ class NerfRenderer(RendererBase):
                     raise
                 continue
             first += len(part)
-        # Sums of weights pass 1 by roundings.
+        # Sums of weights exceed 1 by rounding errors.
         image = torch.cat(made).view(n, height, width, 4).clamp(0.0, 1.0)
         return Rendering(image[..., :3], image[..., 3:])
 
     def reduce_memory(self) -> bool:
-        """Halve the rays that are followed at once; False where that would help no more."""
+        """Halve the number of rays that are processed together.
+
+        Returns:
+            False if it is so small already that this would not help.
+        """
         self.rays_at_once //= 2
         self.n_patches = max(8, self.n_patches // 2)
         torch.cuda.empty_cache()
@@ -161,17 +207,27 @@ class NerfRenderer(RendererBase):
         return config
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """What planes listen to, [B, K + 12]: motion and pose."""
+        """Return the code that weights the deltas, [B, K + 12]: motion and normalized pose."""
         pose = pose_code(viewmats, motion, self.pose_mean, self.pose_scale)
         return torch.cat([motion, pose], dim=1)
 
     def _follow(
         self, rays: Rays, planes: list[Tensor], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Colours premultiplied [R, 3] and alphas [R, 1] of rays; steps are jittered by a generator."""
+        """Composite rays front to back.
+
+        Args:
+            rays: R rays.
+            planes: The blended planes of the field.
+            generator: Draws the jitter of the steps; None for none.
+
+        Returns:
+            Colors, premultiplied, [R, 3], and alphas [R, 1].
+        """
         rgb = rays.origin.new_zeros(len(rays.origin), 3)
         alpha = rays.origin.new_zeros(len(rays.origin), 1)
         for pieces, first in _in_turns(rays.pieces):
+            # Continue the rays through which enough light still passes.
             last = min(first + TURN, pieces.n_steps)
             bright = torch.nonzero(1.0 - alpha.detach()[pieces.ray, 0] > DARK)[:, 0]
             part = pieces.of(bright, first, last)
@@ -183,6 +239,7 @@ class NerfRenderer(RendererBase):
             if len(steps.point) == 0:
                 continue
             density, color = self.field.look(steps.point, steps.image, planes)
+            # Add what these steps contribute, seen through those before them.
             rgb_here, alpha_here = composite(steps, density, color)
             through = (1.0 - alpha)[part.ray]
             rgb = rgb.index_add(0, part.ray, through * rgb_here)
@@ -190,13 +247,22 @@ class NerfRenderer(RendererBase):
         return rgb, alpha
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
-        """L1 and D-SSIM of patches, drawn where pixels count, against the person over a backdrop."""
+        """Compute L1 and D-SSIM of patches against the person over a random background.
+
+        Args:
+            batch: Training frames.
+            step: Seeds noise, background, patches and jitter.
+
+        Returns:
+            The scalars "l1" and "dssim", weighted.
+        """
         generator = torch.Generator().manual_seed(7919 * step + 17)
         background, target = backdrop(batch, generator)
         code = self._code(batch.motion, batch.viewmats)
         noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
         planes = self.field.contract(code + noise.to(code.device))
         self._seen_planes = [plane.detach() for plane in planes]
+        # Render patches, drawn where pixels have weight.
         size = (batch.images.shape[1], batch.images.shape[2])
         hits = self.space.hits(batch.motion, batch.viewmats, batch.ks, size)
         pixels = draw_patches(batch.weights, self.n_patches, generator)
@@ -211,14 +277,19 @@ class NerfRenderer(RendererBase):
         return {"l1": (1.0 - share) * l1, "dssim": share * dssim}
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Planes, deltas and the network."""
+        """Return planes, deltas and the network."""
         return self.field.param_groups(self.config)
 
     def after_step(self, step: int) -> None:
-        """Look anew where there is something, as the codes of this step have it."""
+        """Update the occupancy grid from the field, with the codes of this step.
+
+        Args:
+            step: The step that was just made.
+        """
         planes = self._seen_planes
 
         def optical_depth(points: Tensor) -> Tensor:
+            """Return the optical depth of a step at points [N, 3], [N, 1], each in one of the images."""
             image = torch.arange(len(points), device=points.device) % max(len(p) for p in planes)
             density, _ = self.field.look(points, image, planes)
             return density[:, None] * OUTER_STEP
@@ -227,7 +298,7 @@ class NerfRenderer(RendererBase):
 
 
 def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpace:
-    """The space of tensors that are all as they must be. Raises ContentError."""
+    """Check all tensors and return the space among them. Raises ContentError."""
     check_tensors({k: t for k, t in tensors.items() if k in TENSORS}, TENSORS)
     space, n_mouth = HeadSpace(**within(tensors, SPACE)), int(tensors["n_mouth"][0])
     check_n_mouth(n_mouth, len(space.basis))
@@ -243,14 +314,20 @@ def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpa
 
 
 def _in_turns(pieces: tuple[Pieces, ...]) -> Iterator[tuple[Pieces, int]]:
-    """Front to back, a few steps at a time: where to go on in which pieces."""
+    """Yield pieces and their first step, front to back, TURN steps at a time."""
     return ((one, first) for one in pieces for first in range(0, one.n_steps, TURN))
 
 
 def draw_patches(weights: Tensor, n_patches: int, generator: torch.Generator) -> Tensor:
-    """Pixels [n_patches * 64, 3] (image, row, column) of 8x8 patches.
+    """Choose random patches of 8x8 pixels.
 
-    weights: [B, H, W, 1]. A patch is drawn as often as its middle counts.
+    Args:
+        weights: [B, H, W, 1]. A patch is drawn in proportion to the weight of its center.
+        n_patches: Number of patches.
+        generator: Draws them.
+
+    Returns:
+        Pixels [n_patches * 64, 3], int64: image, row, column.
     """
     n_images, height, width = weights.shape[:3]
     middle = torch.multinomial(
@@ -265,5 +342,5 @@ def draw_patches(weights: Tensor, n_patches: int, generator: torch.Generator) ->
 
 
 def _patched(values: Tensor) -> Tensor:
-    """[n * 64, C] as images [n, 8, 8, C]."""
+    """Reshape values [n * 64, C] to images [n, 8, 8, C]."""
     return values.view(-1, WINDOW, WINDOW, values.shape[1])

@@ -1,9 +1,10 @@
-"""Feature planes: values of points by bilinear interpolation on planes of the resting head.
+"""Feature planes: values of points by bilinear interpolation on planes in the space of the head at
+rest.
 
-A plane listens to a part of the code: plane = base + sum_k code_k delta_k, contracted once an image,
-so that sampling costs the same as of a plane that never changes. The numba kernels keep channels
-together and write straight into the network's input; torch's grid_sample is their twin and
-serves other devices.
+A plane depends on a part of the code: plane = base + sum_k code_k delta_k. It is blended once per
+image, so that sampling costs the same as for a static plane. The numba kernels store channels
+together and write directly into the network's input. torch's grid_sample is their reference and is
+used on other devices.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ from torch import Tensor
 from talkhead.renderers.fastmath import IN_ORDER
 
 N_BANDS = 4
-"""Rows of a plane go to this many writers in turn, whatever the number of threads: the same sums."""
+"""Rows of a plane are distributed to this many writers in turn, whatever the number of threads, so
+that sums are always the same.
+"""
 
 
 @dataclass(frozen=True)
 class PlaneSpec:
-    """Where a plane lies and what it listens to.
+    """Position and size of a plane, and the part of the code that it depends on.
 
-    axes: which two of x, y, z run along its columns and rows. low, high: its bounds along them,
-    world units. height, width: nodes. listens: first and last+1 component of the code; None: to
-    nothing. Points outside a plane get zeros.
+    Points outside a plane get zeros.
+
+    Attributes:
+        name: Its name.
+        axes: Which two of x, y, z run along its columns and rows.
+        low: Lower bounds along these axes, world units.
+        high: Upper bounds along these axes, world units.
+        height: Number of rows of nodes.
+        width: Number of columns of nodes.
+        n_channels: Values per node.
+        listens: First, and one past the last, component of the code that it depends on; None if it
+            is static.
     """
 
     name: str
@@ -44,16 +56,23 @@ class PlaneSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Height, width and number of channels."""
         return self.height, self.width, self.n_channels
 
 
 def sample_planes(
     points: Tensor, image: Tensor, planes: Sequence[Tensor], specs: Sequence[PlaneSpec]
 ) -> Tensor:
-    """Values [N, D] of all planes side by side at points [N, 3].
+    """Sample planes at points. Differentiable in the planes.
 
-    image: [N] int64, whose contracted planes a point sees. planes: each [B or 1, h, w, C].
-    Differentiable in the planes.
+    Args:
+        points: [N, 3], points of the head at rest.
+        image: [N], int64, the image that each point belongs to.
+        planes: One tensor per plane, [B or 1, h, w, C].
+        specs: Their descriptions.
+
+    Returns:
+        Values [N, D], those of all planes side by side.
     """
     if points.device.type == "cpu":
         values: Tensor = _Planes.apply(points, image, tuple(specs), *planes)  # type: ignore[no-untyped-call]
@@ -64,7 +83,17 @@ def sample_planes(
 def sample_planes_torch(
     points: Tensor, image: Tensor, planes: Sequence[Tensor], specs: Sequence[PlaneSpec]
 ) -> Tensor:
-    """The same as sample_planes, in plain torch."""
+    """Compute the same as sample_planes in plain torch.
+
+    Args:
+        points: [N, 3], points of the head at rest.
+        image: [N], int64, the image that each point belongs to.
+        planes: One tensor per plane, [B or 1, h, w, C].
+        specs: Their descriptions.
+
+    Returns:
+        Values [N, D].
+    """
     columns = []
     for plane, spec in zip(planes, specs, strict=True):
         low, high = points.new_tensor(spec.low), points.new_tensor(spec.high)
@@ -82,16 +111,19 @@ def sample_planes_torch(
 
 
 def _bilinear(plane: Tensor, place: Tensor) -> Tensor:
-    """Values [n, C] of a plane [h, w, C] at places [n, 2] in [-1, 1]."""
+    """Interpolate a plane [h, w, C] at positions [n, 2] in [-1, 1]; returns [n, C]."""
     image = plane.permute(2, 0, 1)[None]
     return F.grid_sample(image, place[None, None], align_corners=True)[0, :, 0].T
 
 
 class _Planes(torch.autograd.Function):
+    """The numba kernels as a differentiable function."""
+
     @staticmethod
     def forward(
         ctx: Any, points: Tensor, image: Tensor, specs: tuple[PlaneSpec, ...], *planes: Tensor
     ) -> Tensor:
+        """Return the values [N, D] of all planes; the arguments are those of sample_planes."""
         ctx.specs, ctx.shapes = specs, [plane.shape for plane in planes]
         ctx.save_for_backward(points, image)
         values = points.new_zeros(len(points), sum(spec.n_channels for spec in specs))
@@ -103,6 +135,7 @@ class _Planes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_values: Tensor) -> Any:  # type: ignore[override]
+        """Return the gradient by each plane [B or 1, h, w, C]."""
         points, image = ctx.saved_tensors
         d_values = d_values.contiguous()
         gradients, first = [], 0
@@ -115,6 +148,9 @@ class _Planes(torch.autograd.Function):
 
 
 def _facts(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
+    """Return the kernels' common arguments: points [N, 3], image [N], axes, lower bounds [2], nodes
+    per unit [2].
+    """
     low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
     nodes = np.array([spec.width - 1, spec.height - 1], np.float32)
     return points.numpy(), image.numpy(), spec.axes[0], spec.axes[1], low, nodes / (high - low)
@@ -122,8 +158,10 @@ def _facts(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _read(points, image, across, down, low, per_unit, plane, values, first):  # type: ignore[no-untyped-def]
+    """Write the interpolated values of a plane [B or 1, h, w, C] to values [N, first:first + C]."""
     height, width, n_channels = plane.shape[1], plane.shape[2], plane.shape[3]
     for n in numba.prange(points.shape[0]):
+        # Position on the plane, in nodes; the cell's corner x, y and the weights within it.
         u = (points[n, across] - low[0]) * per_unit[0]
         v = (points[n, down] - low[1]) * per_unit[1]
         if not (0 <= u <= width - 1 and 0 <= v <= height - 1):
@@ -141,6 +179,7 @@ def _read(points, image, across, down, low, per_unit, plane, values, first):  # 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _write(points, image, across, down, low, per_unit, d_values, first, gradient):  # type: ignore[no-untyped-def]
+    """Add d_values [N, first:first + C] to the gradient of a plane [B or 1, h, w, C]."""
     height, width, n_channels = gradient.shape[1], gradient.shape[2], gradient.shape[3]
     for band in numba.prange(N_BANDS):
         for n in range(points.shape[0]):

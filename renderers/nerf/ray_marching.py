@@ -1,8 +1,8 @@
-"""Steps along rays where the occupancy grid has something, and their compositing by nerfacc.
+"""Steps along rays where the occupancy grid is not empty, and their compositing by nerfacc.
 
-The grid is nerfacc's. Its own marching and everything packed need CUDA, and would not step alike on
-a CPU; so steps are chosen here, the same on every device, and composited by nerfacc: packed on CUDA,
-dense on a CPU.
+The grid is nerfacc's. Its own marching and its packed functions need CUDA, and would choose other
+steps than a CPU does. Therefore steps are chosen here, the same on every device, and composited by
+nerfacc: packed on CUDA, dense on a CPU.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from talkhead.renderers.nerf.rays import Pieces, Rays
 CELL = 0.05
 """Edge of a cell of the occupancy grid, world units."""
 UPDATE_EVERY, DECAY, THRESHOLD = 16, 0.85, 0.01
-"""Steps between looks at the field; what is left of an old value at each; optical depth of a step below
-which a cell counts as empty."""
+"""Training steps between updates of the occupancy grid; factor by which old values decay at each;
+optical depth of a step below which a cell counts as empty.
+"""
 
 
 MAX_CELLS = 1 << 23
-"""Of the occupancy grid; a head has less than a million."""
+"""Maximum number of cells of the occupancy grid; a head has less than a million."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Where n pieces of `n_steps` are sampled: point [N, 3], image [N], slot [N] in [n * n_steps]."""
+    """The points at which n pieces of rays are sampled.
+
+    Attributes:
+        point: [N, 3], points of the head at rest.
+        image: [N], the image that each belongs to.
+        slot: [N], its index among all n * n_steps steps.
+        n: Number of pieces.
+        n_steps: Steps per piece, of which N in all are sampled.
+        step: Length of a step, world units of depth.
+    """
 
     point: Tensor
     image: Tensor
@@ -41,15 +51,28 @@ class Steps:
 
 
 def grid_resolution(box: Tensor) -> Tensor:
-    """Cells of the occupancy grid of a box [2, 3] along each axis, [3] int32 on the CPU."""
+    """Compute the size of the occupancy grid of a box.
+
+    Args:
+        box: [2, 3], lower and upper corner.
+
+    Returns:
+        Cells along each axis, [3] int32 on the CPU.
+    """
     return ((box[1] - box[0]).cpu() / CELL).ceil().int().clamp(min=2)
 
 
 class Occupancy:
-    """Where in the resting head there may be something."""
+    """The cells in which the head at rest may have density."""
 
     def __init__(self, box: Tensor, occs: Tensor | None = None) -> None:
-        """box: [2, 3]. occs: [cells] of `occs` before; None: everywhere."""
+        """Create the grid of a box.
+
+        Args:
+            box: [2, 3], lower and upper corner.
+            occs: [cells], the property `occs` of an earlier grid; None if every cell may have
+                density.
+        """
         resolution = grid_resolution(box)
         self._grid = OccGridEstimator(box.flatten().tolist(), resolution).to(box.device)
         self._low = box[0]
@@ -59,34 +82,44 @@ class Occupancy:
 
     @property
     def occs(self) -> Tensor:
-        """Greatest optical depth of late that a step in each cell had, [cells]."""
+        """The largest recent optical depth of a step in each cell, [cells]."""
         return self._grid.occs
 
     def centers(self) -> Tensor:
-        """Middles of the cells, [cells, 3]."""
+        """Return the centers of the cells, [cells, 3]."""
         return self._low + (self._grid.grid_coords + 0.5) / self._per_unit
 
     def close(self, cells: Tensor) -> None:
-        """Nothing will ever be in cells [cells] bool."""
-        self._grid.occs[cells] = -1.0  # nerfacc's sign for a cell that is not to be looked at
+        """Exclude cells for good.
+
+        Args:
+            cells: [cells] bool, the cells to exclude.
+        """
+        self._grid.occs[cells] = -1.0  # nerfacc's mark for a cell that is never evaluated
         self._set()
 
     def _set(self) -> None:
+        """Derive the occupied cells from `occs`."""
         occs = self._grid.occs
         threshold = occs[occs >= 0].mean().clamp(max=THRESHOLD)
         self._grid.binaries = (occs > threshold).view(self._grid.binaries.shape)
         near = F.max_pool3d(self._grid.binaries.float(), 3, stride=1, padding=1)[0]
-        # A cell's neighbours, too: what is there now may move over the edge.
+        # Include the neighbors of occupied cells: density may grow beyond the edge.
         self._near = (near > 0) & (occs >= 0).view(near.shape)
 
     def update(self, step: int, optical_depth: Callable[[Tensor], Tensor]) -> None:
-        """Look at the field again, if it is time. optical_depth: of points [N, 3], [N, 1].
+        """Evaluate the field again in all cells that are not excluded, if it is time to.
 
-        Each open cell once, at a place of its own. nerfacc's own update draws cells with repetition, and
-        which of two values stays is then a race of threads: not the same bits twice.
+        Each cell is evaluated once, at a random point in it. nerfacc's own update draws cells with
+        repetition, and which of two values is kept then depends on the threads' timing.
+
+        Args:
+            step: The training step.
+            optical_depth: Maps points [N, 3] to the optical depth of a step, [N, 1].
         """
         if step % UPDATE_EVERY:
             return
+        # A random point in each cell.
         occs, grid = self._grid.occs, self._grid
         cells = torch.nonzero(occs >= 0)[:, 0]
         places = torch.rand(len(cells), 3, generator=torch.Generator().manual_seed(step))
@@ -97,7 +130,14 @@ class Occupancy:
         self._set()
 
     def holds(self, points: Tensor) -> Tensor:
-        """Whether there may be something at points [..., 3], [...] bool; not outside the box."""
+        """Test whether there may be density at points.
+
+        Args:
+            points: [..., 3].
+
+        Returns:
+            [...] bool; False outside the box.
+        """
         cell = ((points - self._low) * self._per_unit).floor().long()
         size = self._grid.resolution.long()
         inside = ((cell >= 0) & (cell < size)).all(-1)
@@ -107,15 +147,24 @@ class Occupancy:
 
 
 def march(rays: Rays, pieces: Pieces, occupancy: Occupancy, jitter: Tensor | None) -> Steps:
-    """The steps of pieces that are worth looking at.
+    """Choose the steps of pieces that are in occupied cells.
 
-    jitter: [n, n_steps] shares of a step by which each lies off its middle; None: none.
+    Args:
+        rays: The rays.
+        pieces: n of their pieces.
+        occupancy: The occupancy grid.
+        jitter: [n, n_steps], offset of each step from its center, in steps; None for none.
+
+    Returns:
+        The steps.
     """
+    # Depth and position of all steps.
     n = len(pieces.ray)
     place = torch.arange(pieces.n_steps, device=pieces.start.device) + 0.5
     depth = pieces.start[:, None] + pieces.step * (place if jitter is None else place + jitter)
     origin, direction = rays.origin[pieces.ray] + pieces.shift, rays.direction[pieces.ray]
-    points = origin[:, None] + depth[..., None] * direction[:, None]
+    points = origin[:, None] + depth[..., None] * direction[:, None]  # [n, n_steps, 3]
+    # Keep those in occupied cells, behind `after` and within the heights of the piece.
     y, (top, bottom) = points[..., 1], pieces.y_range
     chosen = occupancy.holds(points) & (depth > pieces.after[:, None]) & (y >= top) & (y < bottom)
     slot = torch.nonzero(chosen.flatten())[:, 0]
@@ -124,7 +173,17 @@ def march(rays: Rays, pieces: Pieces, occupancy: Occupancy, jitter: Tensor | Non
 
 
 def composite(steps: Steps, density: Tensor, rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Colours premultiplied [n, 3] and alphas [n, 1] of pieces; density: [N], rgb: [N, 3]."""
+    """Composite the steps of each piece.
+
+    Args:
+        steps: N steps of n pieces.
+        density: [N].
+        rgb: [N, 3].
+
+    Returns:
+        Colors, premultiplied, [n, 3], and alphas [n, 1].
+    """
+    # Packed: one value per step that was sampled.
     if density.is_cuda:
         ray, place = steps.slot // steps.n_steps, steps.slot % steps.n_steps
         begin = place * steps.step
@@ -135,6 +194,7 @@ def composite(steps: Steps, density: Tensor, rgb: Tensor) -> tuple[Tensor, Tenso
             accumulate_along_rays(weights, rgb, ray, steps.n),
             accumulate_along_rays(weights, None, ray, steps.n),
         )
+    # Dense: steps that were not sampled have density 0.
     shape = (steps.n, steps.n_steps)
     dense = density.new_zeros(steps.n * steps.n_steps).index_put((steps.slot,), density)
     color = rgb.new_zeros(steps.n * steps.n_steps, 3).index_put((steps.slot,), rgb)

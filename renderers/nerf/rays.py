@@ -1,11 +1,11 @@
-"""Rays through the resting head: straight pieces, each shifted as what it passes has moved.
+"""Rays through the head at rest: straight pieces, each shifted by the motion of what it passes.
 
-A ray of the camera is cut into pieces that lie in the space of the head at rest, where the radiance
-field is. On the face, the displacement of the point of skin that the ray meets carries the piece
-about that point (the idea of INSTA, arXiv 2211.12499, with the triangle that is met for the nearest
-one). Behind the lips the piece goes on rigidly with the skull, through a part of the space of its
-own, where teeth and tongue are. Beside the mesh it passes hair, ears, neck and body: the skull's
-above, the body's below, blended over the neck.
+A ray of the camera is cut into pieces in the space of the head at rest, in which the radiance field
+is defined. On the face, the displacement of the point of skin that the ray hits shifts the piece
+around that point (as in INSTA, arXiv 2211.12499, with the triangle that is hit in place of the
+nearest one). Behind the lips, the piece continues rigidly with the skull, through a separate part
+of the space, which holds teeth and tongue. Beside the mesh, it passes hair, ears, neck and body,
+which move with the skull above and with the body below; over the neck, both motions are blended.
 """
 
 from __future__ import annotations
@@ -42,24 +42,34 @@ from talkhead.tensors import TensorSpec
 from talkhead.types import Float64
 
 SHELL_FRONT, SHELL_STEP, N_SHELL = 0.045, 0.03, 4
-"""The piece about the skin begins so far before it; steps along it, world units of depth."""
+"""Distance from the skin at which the piece around it begins, length and number of its steps, world
+units of depth.
+"""
 SHELL_END = N_SHELL * SHELL_STEP - SHELL_FRONT
 MOUTH_FRONT, MOUTH_STEP, N_MOUTH = 0.06, 0.05, 8
 OUTER_FRONT, OUTER_STEP, N_OUTER = 0.6, 0.05, 16
-"""The piece beside the face begins so far before the depth of the ears."""
+"""Distance before the depth of the ears at which the piece beside the face begins, length and number
+of its steps.
+"""
 NECK = 0.4
-"""Height of the stretch below the chin over which the skull's motion turns into the body's."""
+"""Height of the range below the chin over which the skull's motion changes to the body's, world units."""
 MOUTH_HALF = (0.5, 0.35)
-"""Half the width and height of the space behind the lips."""
+"""Half the width and height of the space behind the lips, world units."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces of n rays, of the same number of steps each.
+    """Pieces of n rays, with the same number of steps each.
 
-    ray: [n] which pixel. start: [n] depth of the first step. after: [n] depth before which nothing
-    is sampled. shift: [n, 3] added to points of head space. y_range: heights of the resting head between
-    which it is sampled: the mouth's own space is for what goes into the mouth, and only for that.
+    Attributes:
+        ray: [n], index of the ray.
+        start: [n], depth of the first step.
+        after: [n], depth before which nothing is sampled.
+        shift: [n, 3], added to points of head space.
+        step: Length of a step, world units of depth.
+        n_steps: Steps of each piece.
+        y_range: Heights of the head at rest between which it is sampled. The mouth's own space is
+            sampled only by pieces that enter the mouth.
     """
 
     ray: Tensor
@@ -71,7 +81,16 @@ class Pieces:
     y_range: tuple[float, float] = (-math.inf, math.inf)
 
     def of(self, chosen: Tensor, first: int, last: int) -> Pieces:
-        """Steps first..last of the chosen ones [m]."""
+        """Select steps of some pieces.
+
+        Args:
+            chosen: [m], indices of pieces.
+            first: The first step.
+            last: One past the last step.
+
+        Returns:
+            m pieces of last - first steps.
+        """
         start = self.start[chosen] + first * self.step
         after, shift = self.after[chosen], self.shift[chosen]
         ray, n_steps = self.ray[chosen], last - first
@@ -80,8 +99,14 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Rays:
-    """Rays of R pixels, in head space: origin [R, 3], direction [R, 3] per unit of depth, image [R]
-    int64. pieces: front to back."""
+    """Rays of R pixels in head space.
+
+    Attributes:
+        origin: [R, 3], the camera.
+        direction: [R, 3], per unit of depth.
+        image: [R], int64, the image that each belongs to.
+        pieces: Their pieces, front to back.
+    """
 
     origin: Tensor
     direction: Tensor
@@ -90,7 +115,13 @@ class Rays:
 
 
 class Lines(NamedTuple):
-    """origin, direction [R, 3] in head space and image [R] of rays."""
+    """Origin, direction and image of rays.
+
+    Attributes:
+        origin: [R, 3], head space.
+        direction: [R, 3], head space, per unit of depth.
+        image: [R].
+    """
 
     origin: Tensor
     direction: Tensor
@@ -98,7 +129,13 @@ class Lines(NamedTuple):
 
 
 class Met(NamedTuple):
-    """MeshHits at the pixels of R rays: depth [R], shift [R, 3], flags [R] int64."""
+    """Mesh hits at the pixels of R rays.
+
+    Attributes:
+        depth: [R].
+        shift: [R, 3].
+        flags: [R], int64.
+    """
 
     depth: Tensor
     shift: Tensor
@@ -106,7 +143,7 @@ class Met(NamedTuple):
 
 
 def _box_fault(box: Tensor) -> str:
-    """What is wrong with the least and the largest corner [2, 3] of a space, "" where nothing is."""
+    """Describe what is wrong with the corners [2, 3] of a box; empty if nothing is."""
     extent = box[1] - box[0]
     if ((extent > 0.0) & (extent <= MAX_EXTENT)).all():
         return ""
@@ -114,7 +151,7 @@ def _box_fault(box: Tensor) -> str:
 
 
 MAX_EXTENT = 100.0
-"""Of the box along each axis, eye distances; a head with its surroundings has 10."""
+"""Maximum size of the box along each axis, world units; a head with its surroundings has 10."""
 TENSORS = {
     "template": TEMPLATE_SPEC,
     "basis": BASIS_SPEC,
@@ -128,11 +165,16 @@ TENSORS = {
 
 @dataclass(frozen=True)
 class HeadSpace:
-    """The resting head, as tensors.
+    """The space of the head at rest, as tensors.
 
-    template: [478, 3], basis: [K, 478, 3] of the face. triangles: [T, 3], flags: [T] of the mesh with
-    the mouth's opening. rest_view: [4, 4] the mean pose. box: [2, 3] the least and the largest corner
-    of all that is sampled. mouth_shift: [3] from head space to the space behind the lips.
+    Attributes:
+        template: [478, 3], the face at rest.
+        basis: [K, 478, 3], displacement of its vertices per unit of the code.
+        triangles: [T, 3], the mesh with the mouth's opening.
+        flags: [T], flags of the triangles.
+        rest_view: [4, 4], the mean head pose.
+        box: [2, 3], lower and upper corner of everything that is sampled.
+        mouth_shift: [3], translation from head space to the space behind the lips.
     """
 
     template: Tensor
@@ -145,7 +187,14 @@ class HeadSpace:
 
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset) -> HeadSpace:
-        """The space that training frames need."""
+        """Create the space that the training frames show.
+
+        Args:
+            dataset: The person's footage.
+
+        Returns:
+            The space, on the CPU.
+        """
         triangles, flags = flagged_triangles(dataset.face.triangles)
         rest_view = mean_view(dataset)
         low, high = _seen(dataset, rest_view)
@@ -163,10 +212,21 @@ class HeadSpace:
         )
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return the fields by name."""
         return dict(vars(self))
 
     def hits(self, motion: Tensor, viewmats: Tensor, ks: Tensor, size: tuple[int, int]) -> MeshHits:
-        """What the pixels of images meet; motion: [B, K], viewmats: [B, 4, 4], ks: [B, 3, 3]."""
+        """Find what the pixels of images hit.
+
+        Args:
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], head poses.
+            ks: [B, 3, 3], intrinsics, pixels.
+            size: Height and width of the images, pixels.
+
+        Returns:
+            The hits on the mesh.
+        """
         n_codes = len(self.basis)
         moved = (motion @ self.basis.reshape(n_codes, -1)).reshape(len(motion), -1, 3)
         vertices = (self.template + moved).double().cpu().numpy()
@@ -181,27 +241,58 @@ class HeadSpace:
         )
 
     def is_mouth(self, places: Tensor) -> Tensor:
-        """Which places [N, 3] are of the space behind the lips, [N] bool."""
+        """Test whether points are in the space behind the lips.
+
+        Args:
+            places: [N, 3].
+
+        Returns:
+            [N] bool.
+        """
         return places[:, 1] >= self._mouth_top()
 
     def _mouth_top(self) -> float:
+        """Return the height at which the space behind the lips begins, below the rest of the box."""
         return float(self.box[1, 1]) - 2.0 * MOUTH_HALF[1]
 
     def posed(self, places: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """Where places [N, 3] beside the face are in head space, of one code [1, K], view [1, 4, 4]."""
+        """Move points beside the face from the head at rest to head space.
+
+        Args:
+            places: [N, 3], points of the head at rest.
+            motion: [1, K], motion code.
+            viewmats: [1, 4, 4], head pose.
+
+        Returns:
+            [N, 3].
+        """
         gradient, body = body_frame(motion, viewmats, self.rest_view)
         carried = places @ gradient[0].T + body[0]
         return torch.lerp(places, carried, self._body_share(places[:, 1])[:, None])
 
     def _body_share(self, y: Tensor) -> Tensor:
-        """How much places at heights y follow the body: 0 above the chin, 1 below the neck."""
+        """Return the fraction [N] of the body's motion at heights y [N]: 0 above the chin, 1 below the
+        neck.
+        """
         share = ((y - self.template[CHIN, 1]) / NECK).clamp(0.0, 1.0)
         return share * share * (3.0 - 2.0 * share)
 
     def rays(
         self, hits: MeshHits, pixels: Tensor, motion: Tensor, viewmats: Tensor, ks: Tensor
     ) -> Rays:
-        """Rays of pixels [R, 3] int64: image, row, column."""
+        """Cast the rays of pixels.
+
+        Args:
+            hits: Returned by hits.
+            pixels: [R, 3], int64: image, row, column.
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], head poses.
+            ks: [B, 3, 3], intrinsics, pixels.
+
+        Returns:
+            The rays.
+        """
+        # Directions in camera space, rotated into head space.
         image, row, column = pixels.unbind(1)
         camera = ks[image]
         x = (column + 0.5 - camera[:, 0, 2]) / camera[:, 0, 0]
@@ -214,7 +305,9 @@ class HeadSpace:
         return Rays(*lines, (_shell(met), self._into_mouth(met), outside))
 
     def _into_mouth(self, met: Met) -> Pieces:
-        """The pieces between the lips, and behind them, from where the shell ends."""
+        """Return the pieces between the lips, and those behind them, which begin at the end of the
+        shell.
+        """
         ray = torch.nonzero(met.flags & (MOUTH | NEAR_LIPS))[:, 0]
         start = met.depth[ray] - MOUTH_FRONT
         after = torch.where(met.flags[ray] == MOUTH, start, met.depth[ray] + SHELL_END)
@@ -222,12 +315,21 @@ class HeadSpace:
         return Pieces(ray, start, after, shift, MOUTH_STEP, N_MOUTH, below)
 
     def _outside(self, lines: Lines, met: Met, motion: Tensor, viewmats: Tensor) -> Pieces:
-        """The pieces beside the face, at the depth of the ears."""
+        """Return the pieces beside the face, at the depth of the ears.
+
+        Args:
+            lines: The rays.
+            met: What they hit.
+            motion: [B, K], motion codes.
+            viewmats: [B, 4, 4], head poses.
+        """
         ear_depth = float(self.template[[127, 356], 2].mean())
         gradient, body = body_frame(motion, viewmats, self.rest_view)
         back = torch.linalg.inv(gradient)
+        # Rays that miss the mesh or hit its border.
         ray = torch.nonzero((met.flags == 0) | (met.flags & AT_BORDER > 0))[:, 0]
         origin, direction, image = (part[ray] for part in lines)
+        # Their points at the depth of the ears, in head space and, moved with the body, at rest.
         middle = (ear_depth - origin[:, 2]) / direction[:, 2]
         place = origin + middle[:, None] * direction
         rest = _turn(place - body[image], back.transpose(1, 2)[image])
@@ -239,12 +341,14 @@ class HeadSpace:
 
 
 def _turn(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """Row vectors [R, 3], each times its own matrix [R, 3, 3]; faster than so small batched products."""
+    """Multiply row vectors [R, 3], each with its own matrix [R, 3, 3]; faster than batched products of
+    this size.
+    """
     return (vectors[:, :, None] * matrices).sum(1)
 
 
 def _at_pixels(hits: MeshHits, pixels: Tensor) -> Met:
-    """What rays of pixels [R, 3] meet."""
+    """Look up the hits of pixels [R, 3]."""
     image, row, column = pixels.cpu().numpy().T
     found = (a[image, row, column] for a in (hits.depth, hits.shift, hits.flags))
     depth, shift, flags = (torch.from_numpy(a).to(pixels.device) for a in found)
@@ -252,25 +356,32 @@ def _at_pixels(hits: MeshHits, pixels: Tensor) -> Met:
 
 
 def _shell(met: Met) -> Pieces:
-    """The pieces about the skin."""
+    """Return the pieces around the skin."""
     ray = torch.nonzero(met.flags & FACE)[:, 0]
     start = met.depth[ray] - SHELL_FRONT
     return Pieces(ray, start, torch.zeros_like(start), met.shift[ray], SHELL_STEP, N_SHELL)
 
 
 def _seen(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float64]:
-    """The least and the largest corner [3] of what training frames show of the resting head."""
+    """Return the lower and upper corner [3] of the part of the head at rest that training frames show.
+
+    Args:
+        dataset: The person's footage.
+        rest_view: [4, 4], the mean head pose.
+    """
     tracks, info = dataset.tracks, dataset.info
     usable = np.flatnonzero(tracks.learnt)
     template = dataset.face.template.astype(np.float64)
     ears = template[[127, 356], 2].mean()
     corners = np.array([[0, 0], [info.crop_width, 0], [0, info.crop_height],
                         [info.crop_width, info.crop_height]], np.float64)  # fmt: skip
+    # The image corners of every frame, at the depth of the ears.
     seen = []
     for view, k in zip(tracks.viewmats[usable], dataset.crop_ks[usable], strict=True):
         rays = np.pad((corners - k[:2, 2]) / k[[0, 1], [0, 1]], ((0, 0), (0, 1)), constant_values=1)
         direction, origin = rays @ view[:3, :3], -view[:3, 3] @ view[:3, :3]
         seen.append(origin + ((ears - origin[2]) / direction[:, 2])[:, None] * direction)
+    # Their range without outliers; in depth, the range of the pieces.
     places = np.concatenate(seen)
     low, high = np.percentile(places, 1, axis=0), np.percentile(places, 99, axis=0)
     low[2], high[2] = ears - OUTER_FRONT - 0.05, ears + N_OUTER * OUTER_STEP - OUTER_FRONT

@@ -1,7 +1,7 @@
-"""Where the person can be at all: the cells of the resting head that masks of training frames allow.
+"""The visual hull: the cells of the head at rest that the masks of training frames allow.
 
-A visual hull (Laurentini 1994): what lies outside the person's mask in most frames is background,
-and need neither be learnt nor ever be looked at.
+What is outside the person's mask in most frames is background and need neither be trained nor
+sampled (Laurentini, "The visual hull concept for silhouette-based image understanding", 1994).
 """
 
 from __future__ import annotations
@@ -17,19 +17,29 @@ from talkhead.frame_selection import spread_frames
 from talkhead.renderers.nerf.rays import HeadSpace
 
 N_FRAMES = 24
+"""Number of frames whose masks are used."""
 MIN_FRACTION = 0.5
-"""A cell is kept that is on the person in at least so many of the frames that show it."""
+"""A cell is kept if it is inside the mask in at least this fraction of the frames that show it."""
 
 
 def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reach: float) -> Tensor:
-    """Which places [N, 3] of the resting head may hold something, [N] bool.
+    """Test which points of the head at rest may have density.
 
-    reach: world units by which masks are widened: half a cell and what tracking errs.
+    Args:
+        dataset: The person's footage.
+        space: The space of the head at rest.
+        places: [N, 3], the points.
+        reach: Distance by which masks are dilated, world units: half a cell and the error of
+            tracking.
+
+    Returns:
+        [N] bool.
     """
     tracks, info = dataset.tracks, dataset.info
     chosen = spread_frames(tracks.learnt, N_FRAMES)
     seen, inside = np.zeros(len(places)), np.zeros(len(places))
     for i in chosen:
+        # Project the points as posed in the frame.
         view = torch.from_numpy(tracks.viewmats[i : i + 1])
         posed = space.posed(places, torch.from_numpy(tracks.codes[i : i + 1]), view)
         pixels = project(
@@ -37,6 +47,7 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reac
         )[0]
         column, row = np.floor(pixels).astype(np.int64).T
         shown = (column >= 0) & (column < info.crop_width) & (row >= 0) & (row < info.crop_height)
+        # Count the frames that show a point, and those in which it is inside the dilated mask.
         radius = int(np.ceil(reach * dataset.crop_ks[i, 0, 0] / tracks.viewmats[i, 2, 3]))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
         person = cv2.dilate(dataset.masks[i], kernel) > 127
