@@ -144,7 +144,8 @@ class Renderer(Protocol):
         """Return the model's complete state, detached, for packages and checkpoints.
 
         Returns:
-            Tensors by name. Names with a dot group tensors, such as those of the face model.
+            Tensors of any shape by name. Names with a dot group tensors, such as those of the face
+            model.
         """
 
     def quantization_steps(self) -> dict[str, Tensor]:
@@ -152,8 +153,8 @@ class Renderer(Protocol):
 
         Returns:
             For some of the names of tensors(), the step to whose multiples the tensor is rounded,
-            broadcast against it. Rounding all of them must cost less than 0.1 dB of PSNR. Other tensors
-            are stored exactly.
+            of a shape that broadcasts against it. Rounding all of them must cost less than 0.1 dB
+            of PSNR. Other tensors are stored exactly.
         """
 
     @abstractmethod
@@ -181,7 +182,7 @@ class Renderer(Protocol):
             step: The optimizer step, from which everything random must be seeded.
 
         Returns:
-            Scalars by name. Their sum is minimized.
+            Scalars by name, whose sum is minimized.
         """
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -236,7 +237,7 @@ class RendererBase(Renderer):
     test_config: ClassVar[Any] = None
 
     def quantization_steps(self) -> dict[str, Tensor]:
-        """Return no steps: all tensors are stored exactly."""
+        """Return no steps: tensors of every shape are stored exactly."""
         return {}
 
     def losses(self, batch: TrainBatch, step: int) -> dict[str, Tensor]:
@@ -247,7 +248,7 @@ class RendererBase(Renderer):
             step: Ignored.
 
         Returns:
-            An empty mapping.
+            No scalars.
         """
         return {}
 

@@ -15,7 +15,7 @@ from talkhead.renderers.matting import rim_matte
 from talkhead.types import Bool, Float32, Int, UInt8
 
 N_SPREAD = 16
-"""Number of frames that `Renderer.finalize` gets."""
+"""Number of frames that are passed to `Renderer.finalize`."""
 
 
 def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:

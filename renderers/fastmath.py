@@ -62,7 +62,9 @@ def wide(typing_context: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         attributes = builder.function.attributes
         attributes.add("noinline")
-        set.add(attributes, '"prefer-vector-width"="512"')  # add() knows no attributes with values
+        set.add(
+            attributes, '"prefer-vector-width"="512"'
+        )  # add() does not support attributes with values
         return context.get_dummy_value()
 
     return types.void(), codegen

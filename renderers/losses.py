@@ -39,8 +39,8 @@ def photometric_loss(
         target: [B, H, W, 3] in [0, 1].
         weights: [B, H, W, 1], weight of each pixel.
         background: [B, H, W, 3] in [0, 1].
-        offset: Top and left pixel at which the grid of SSIM windows begins, 0 to 7 each. Drawn at
-            random in each step, it stands for all positions.
+        offset: Top and left pixel at which the grid of SSIM windows begins, 0 to 7 each. If it is
+            drawn at random in each step, all positions of the grid contribute to a fit.
 
     Returns:
         L1 and D-SSIM, two scalars.

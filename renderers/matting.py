@@ -5,8 +5,7 @@ Both are estimated from the same image, as weighted means of the person, or of t
 nearby. The mask gives a first opacity. Where F and B differ by much, compared with how much both
 vary along the line between them, the position of I on that line corrects it: the two estimates are
 averaged, weighted by their certainty. In front of a plain background, this corrects a mask that is
-too large. Dark hair in front of dark books, with bright skin nearby, stays as opaque as the mask
-says.
+too large. Dark hair in front of dark books, with bright skin nearby, keeps the opacity of the mask.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Blendshapes:
     """
 
     def __init__(self, deltas: Tensor) -> None:
+        """Keep the parameters, deltas [K, M]."""
         self.deltas = deltas
         self.factors: list[tuple[Tensor, Tensor]] = []
 
@@ -65,13 +66,15 @@ class _Product(torch.autograd.Function):
 
 
 class Adam(torch.optim.Adam):
-    """Adam of torch, for groups of which some hold blendshapes.
-
-    A group with a key "blendshapes" has one parameter, the deltas of the Blendshapes under that
-    key.
-    """
+    """Adam of torch, for groups of which some hold blendshapes."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
+        """Create the optimizer.
+
+        Args:
+            groups: Parameter groups with their learning rates. A group with a key "blendshapes" has
+                one parameter, the deltas of the Blendshapes under that key.
+        """
         super().__init__(groups, betas=BETAS, eps=EPSILON, fused=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -60,7 +60,7 @@ def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Restore the tensors that `pack` compressed.
 
     Args:
-        stored: What pack returned, or tensors that were never packed. The sizes that a file
+        stored: What pack returned, or tensors that were never packed. The shapes that a file
             declares are checked before anything is allocated.
 
     Returns:
@@ -100,7 +100,7 @@ class _Packed:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that it takes in memory: rounded tensors become float32."""
+        """Size in memory, bytes: rounded tensors become float32."""
         return max(4, np.dtype(self.dtype).itemsize) * prod(self.shape)
 
 

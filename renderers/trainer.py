@@ -127,7 +127,7 @@ def _optimize(
 
 
 def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
-    """Return the step from which a checkpoint resumes. Raises ContentError."""
+    """Return the step, a scalar, from which a checkpoint resumes. Raises ContentError."""
     spec = {"step": TensorSpec((), torch.int64, least=0, most=n_steps)}
     check_tensors({k: t for k, t in state.items() if k in spec}, spec)
     return int(state["step"])
@@ -136,7 +136,9 @@ def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
 def _gradients(
     renderer: Renderer, optimizer: torch.optim.Optimizer, batch: TrainBatch, step: int
 ) -> dict[str, Tensor]:
-    """Compute losses and gradients; if memory runs out, repeat with less at a time."""
+    """Compute the losses, scalars by name, and gradients; if memory runs out, repeat with less at a
+    time.
+    """
     while True:
         optimizer.zero_grad(set_to_none=True)
         try:

@@ -1,9 +1,9 @@
 """Initialization of the Gaussians: moving frames, and where in them the Gaussians start.
 
 The frames are, in this order: each triangle of the face surface, the triangles of a cap across the
-inner lips, the skull (rigid), the jaw (moves with the chin), and the body (moves in the image as
-the code says, independently of the head). Each has a rest pose. Its motion is given by its origin o
-and its deformation gradient F (skinning.py).
+inner lips, the skull (rigid), the jaw (moves with the chin), and the body (moves in the image with
+the body part of the code, independently of the head). Each has a rest pose. Its motion is given by
+its origin o and its deformation gradient F (skinning.py).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Frames:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fields by name."""
+        """Return the fields by name, with the shapes above."""
         return dict(vars(self))
 
     def pose(self, motion: Tensor, viewmats: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,9 +292,8 @@ def _on_triangles(
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
-    """Draw n indices by systematic resampling from probabilities [T].
-
-    Each index is drawn as often as its probability says, within one. Returns [n].
+    """Draw n indices [n] by systematic resampling: each as often as its probability [T] demands,
+    within one.
     """
     edges = np.cumsum(share)
     return np.minimum(np.searchsorted(edges, (np.arange(n) + rng.random()) / n), len(share) - 1)
@@ -342,7 +341,7 @@ def _rest_of_person(
     """Place Gaussians at pixels of a few training frames: hair and ears on the skull, neck and clothes
     on the body.
 
-    There are more of them where the image has detail. All are put at the depth of the ears.
+    There are more of them where the image has detail. All are put at ear depth.
 
     Args:
         dataset: The person's footage.
@@ -395,7 +394,7 @@ def _detail(image: UInt8) -> Float64:
 
 
 def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Float64) -> Float64:
-    """Return the points [n, 3] in camera space behind crop pixels [n, 2], at the depth of the ears.
+    """Return the points [n, 3] in camera space behind crop pixels [n, 2], at ear depth.
 
     Args:
         dataset: The person's footage.

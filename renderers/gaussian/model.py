@@ -201,7 +201,7 @@ class GaussianRenderer(RendererBase):
         """Restore a renderer.
 
         Args:
-            tensors: What tensors() returned.
+            tensors: What tensors() returned. Names, types, shapes and ranges are checked.
             config: The settings.
 
         Returns:
@@ -221,7 +221,11 @@ class GaussianRenderer(RendererBase):
         return len(self.frames.basis)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that from_tensors needs, detached."""
+        """Return the renderer's state.
+
+        Returns:
+            The tensors that from_tensors needs, detached, with the shapes of TENSORS.
+        """
         names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape", "deltas")
         state = {name: getattr(self, name).detach() for name in names}
         state |= {f"seen_{name}": tensor for name, tensor in vars(self.seen).items()}

@@ -39,8 +39,8 @@ N_PROBED = 20
 PROBE = 0.25
 """Step of the finite differences from which the Hessian is computed, in units."""
 MOUTH_MARGIN = 0.4
-"""Margin around the lips, relative to the mouth's width: chin and folds beside the mouth also show its
-shape.
+"""Margin around the lips, relative to the mouth's width: chin and cheek folds also show the shape of
+the mouth.
 """
 SPLAT_MARGIN_PX = 12
 
@@ -198,7 +198,7 @@ class _Body(_Part):
 
 
 class _Mouth(_Part):
-    """The mouth, the chin and the folds beside it."""
+    """The mouth, the chin and the folds around it."""
 
     turns, step = False, 1
 

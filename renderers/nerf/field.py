@@ -108,7 +108,7 @@ class Field:
         Args:
             space: The space of the head at rest.
             n_mouth: Number of mouth components of the code.
-            state: Parameters by name.
+            state: Parameters by name, with the shapes of tensor_specs.
             config: The settings.
         """
         self.specs = plane_specs(space, n_mouth, config)
@@ -129,7 +129,7 @@ class Field:
             generator: Draws the parameters.
 
         Returns:
-            Parameters by name, with the shapes of tensor_specs.
+            Parameters by name; tensor_specs gives the shape of each.
         """
         state = {}
         for name, shape in _shapes(plane_specs(space, face.n_mouth, config), config):

@@ -17,7 +17,7 @@ from talkhead.types import Float32, Float64, Int, UInt8
 
 FACE, MOUTH, NEAR_LIPS, AT_BORDER = 1, 2, 4, 8
 """Flags of what is hit: skin; the opening between the lips; lips, behind which the mouth may be
-visible; the mesh's border, beside which it ends.
+visible; the mesh's border.
 """
 
 

@@ -36,8 +36,8 @@ from talkhead.types import Rendering
 DARK, TURN = 1e-3, 4
 """Rays are followed TURN steps at a time, and no further where less than DARK of the light passes."""
 RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 18}
-"""Rays that are processed together. On a CPU, this many leave the network's layers in its cache, which
-is three times as fast as all rays at once.
+"""Rays that are processed together. On a CPU, with this many the network's layers stay in its cache,
+which is three times as fast as all rays at once.
 """
 
 
@@ -111,7 +111,7 @@ class NerfRenderer(RendererBase):
         """Restore a renderer.
 
         Args:
-            tensors: What tensors() returned.
+            tensors: What tensors() returned. Names, types, shapes and ranges are checked.
             config: The settings.
 
         Returns:
@@ -130,7 +130,9 @@ class NerfRenderer(RendererBase):
         return len(self.space.basis)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that from_tensors needs, detached."""
+        """Return the tensors that from_tensors needs, detached; TENSORS and tensor_specs give the
+        shape of each.
+        """
         return {
             "n_mouth": torch.tensor([self.n_mouth]),
             "pose_mean": self.pose_mean,
@@ -298,7 +300,7 @@ class NerfRenderer(RendererBase):
 
 
 def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpace:
-    """Check all tensors and return the space among them. Raises ContentError."""
+    """Check name, type, shape and range of all tensors; return the space. Raises ContentError."""
     check_tensors({k: t for k, t in tensors.items() if k in TENSORS}, TENSORS)
     space, n_mouth = HeadSpace(**within(tensors, SPACE)), int(tensors["n_mouth"][0])
     check_n_mouth(n_mouth, len(space.basis))

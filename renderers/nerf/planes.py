@@ -22,8 +22,8 @@ from torch import Tensor
 from talkhead.renderers.fastmath import IN_ORDER
 
 N_BANDS = 4
-"""Rows of a plane are distributed to this many writers in turn, whatever the number of threads, so
-that sums are always the same.
+"""Rows of a plane are distributed to this many writers in turn, for any number of threads, so that
+sums are always the same.
 """
 
 

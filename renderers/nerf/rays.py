@@ -4,7 +4,7 @@ A ray of the camera is cut into pieces in the space of the head at rest, in whic
 is defined. On the face, the displacement of the point of skin that the ray hits shifts the piece
 around that point (as in INSTA, arXiv 2211.12499, with the triangle that is hit in place of the
 nearest one). Behind the lips, the piece continues rigidly with the skull, through a separate part
-of the space, which holds teeth and tongue. Beside the mesh, it passes hair, ears, neck and body,
+of the space, which holds teeth and tongue. Next to the mesh, it passes hair, ears, neck and body,
 which move with the skull above and with the body below; over the neck, both motions are blended.
 """
 
@@ -48,8 +48,8 @@ units of depth.
 SHELL_END = N_SHELL * SHELL_STEP - SHELL_FRONT
 MOUTH_FRONT, MOUTH_STEP, N_MOUTH = 0.06, 0.05, 8
 OUTER_FRONT, OUTER_STEP, N_OUTER = 0.6, 0.05, 16
-"""Distance before the depth of the ears at which the piece beside the face begins, length and number
-of its steps.
+"""Distance before ear depth at which the piece next to the face begins, length and number of its
+steps.
 """
 NECK = 0.4
 """Height of the range below the chin over which the skull's motion changes to the body's, world units."""
@@ -212,7 +212,7 @@ class HeadSpace:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fields by name."""
+        """Return the fields by name, with the shapes above."""
         return dict(vars(self))
 
     def hits(self, motion: Tensor, viewmats: Tensor, ks: Tensor, size: tuple[int, int]) -> MeshHits:
@@ -256,7 +256,7 @@ class HeadSpace:
         return float(self.box[1, 1]) - 2.0 * MOUTH_HALF[1]
 
     def posed(self, places: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
-        """Move points beside the face from the head at rest to head space.
+        """Move points outside the face from the head at rest to head space.
 
         Args:
             places: [N, 3], points of the head at rest.
@@ -315,7 +315,7 @@ class HeadSpace:
         return Pieces(ray, start, after, shift, MOUTH_STEP, N_MOUTH, below)
 
     def _outside(self, lines: Lines, met: Met, motion: Tensor, viewmats: Tensor) -> Pieces:
-        """Return the pieces beside the face, at the depth of the ears.
+        """Return the pieces next to the face, at ear depth.
 
         Args:
             lines: The rays.
@@ -329,7 +329,7 @@ class HeadSpace:
         # Rays that miss the mesh or hit its border.
         ray = torch.nonzero((met.flags == 0) | (met.flags & AT_BORDER > 0))[:, 0]
         origin, direction, image = (part[ray] for part in lines)
-        # Their points at the depth of the ears, in head space and, moved with the body, at rest.
+        # Their points at ear depth, in head space and, with the body's motion undone, at rest.
         middle = (ear_depth - origin[:, 2]) / direction[:, 2]
         place = origin + middle[:, None] * direction
         rest = _turn(place - body[image], back.transpose(1, 2)[image])
@@ -375,7 +375,7 @@ def _seen(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float6
     ears = template[[127, 356], 2].mean()
     corners = np.array([[0, 0], [info.crop_width, 0], [0, info.crop_height],
                         [info.crop_width, info.crop_height]], np.float64)  # fmt: skip
-    # The image corners of every frame, at the depth of the ears.
+    # The image corners of every frame, at ear depth.
     seen = []
     for view, k in zip(tracks.viewmats[usable], dataset.crop_ks[usable], strict=True):
         rays = np.pad((corners - k[:2, 2]) / k[[0, 1], [0, 1]], ((0, 0), (0, 1)), constant_values=1)

@@ -61,7 +61,7 @@ PRESETS: Mapping[str, WarpConfig] = {
 
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Maximum size of all exemplars' images together; 400 of 512x512 take 30 MB."""
+"""Maximum size of all exemplars' images together; 400 of 512x512 have 30 MB."""
 MAX_EXEMPLAR_PIXELS = 1 << 21
 """Maximum size of one image: several are cached decoded."""
 EXEMPLARS = Size("N", 1, 2000)
@@ -138,7 +138,7 @@ class WarpRenderer(RendererBase):
         """Restore a renderer.
 
         Args:
-            tensors: What tensors() returned.
+            tensors: What tensors() returned. Names, types, shapes and ranges are checked.
             config: The settings.
 
         Returns:
@@ -162,7 +162,7 @@ class WarpRenderer(RendererBase):
         return self.face.n_codes
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the exemplars and the face model."""
+        """Return the exemplars and the face model; TENSORS gives the shapes."""
         return {**self._state, **{FACE + k: t for k, t in self.face.tensors().items()}}
 
     def render(

@@ -83,7 +83,7 @@ def _with_batch(tensor: Tensor, n_dims: int) -> Tensor:
 def _check_shapes(
     means: Tensor, covars: Tensor, opacities: Tensor, colors: Tensor, cameras: Cameras
 ) -> None:
-    """Raise ValueError unless the shapes fit together."""
+    """Raise ValueError unless each shape is the one that `rasterize` documents."""
     viewmats, Ks = cameras.viewmats, cameras.Ks
     if viewmats.ndim != 3 or viewmats.shape[1:] != (4, 4):
         raise ValueError(f"viewmats {list(viewmats.shape)}: [B, 4, 4] is needed")
@@ -103,7 +103,7 @@ def _check_shapes(
 
 
 def _scene(tensors: tuple[Tensor, ...], image: int) -> cpu.SplatInputs:
-    """Select one image's arrays; a leading dimension of 1 is shared by all images."""
+    """Select one image's arrays, [N, ...]; a leading dimension of 1 is shared by all images."""
     arrays = [tensor.numpy() for tensor in tensors]
     return cpu.SplatInputs(*(a[image if len(a) > 1 else 0] for a in arrays))
 

@@ -26,17 +26,17 @@ def rasterize_gsplat(
     Returns:
         rgb [B, H, W, 3], premultiplied by alpha, and alpha [B, H, W, 1].
     """
-    # Imported here: nothing else needs gsplat, and importing it takes seconds.
+    # Imported here: nothing else needs gsplat, and the import is slow (seconds).
     from gsplat import rasterization
 
     viewmats, Ks, height, width = cameras.viewmats, cameras.Ks, cameras.height, cameras.width
     n_images = len(viewmats)
     splats = (means, covars[..., _FULL].unflatten(-1, (3, 3)), opacities, colors)
     if all(len(tensor) == 1 for tensor in splats):
-        # One set of Gaussians seen by B cameras.
+        # One set of Gaussians for B cameras.
         means, full, opacities, colors = (tensor[0] for tensor in splats)
     else:
-        # B sets of Gaussians, each seen by one camera.
+        # B sets of Gaussians, one for each camera.
         means, full, opacities, colors = (
             tensor.expand(n_images, *tensor.shape[1:]) for tensor in splats
         )
@@ -54,7 +54,7 @@ def rasterize_gsplat(
         near_plane=NEAR_PLANE,
         far_plane=FAR_PLANE,
         eps2d=BLUR_PX2,
-        # Packing saves memory if cameras see a part of a scene, but a head is fully visible.
+        # Packing saves memory if a part of the scene is visible, but a head is visible as a whole.
         packed=False,
         backgrounds=None,
         rasterize_mode="classic",
