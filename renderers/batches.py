@@ -114,14 +114,14 @@ def weight_map(landmarks: Float32, inner: Bool, rim: Bool, regions: RegionWeight
     r = regions
     weights = np.zeros(256, np.float32)
     weights[:6] = r.outside, r.person, r.edge, r.face, r.eyes, r.mouth
-    shown = inner.view(np.uint8) + 2 * rim.view(np.uint8)  # [H, W], indices into `weights`
-    face = np.zeros_like(shown)
+    region_ids = inner.view(np.uint8) + 2 * rim.view(np.uint8)  # indices into `weights`
+    face = np.zeros_like(region_ids)
     _fill_hull(face, landmarks[list(FACE_OVAL)], 1.0, 2)
-    shown += face * inner
+    region_ids += face * inner
     for eye in (LEFT_EYE, RIGHT_EYE):
-        _fill_hull(shown, landmarks[list(eye)], 1.6, 4)
-    _fill_hull(shown, landmarks[list(OUTER_LIPS)], 1.35, 5)
-    return np.asarray(cv2.LUT(shown, weights), np.float32)
+        _fill_hull(region_ids, landmarks[list(eye)], 1.6, 4)
+    _fill_hull(region_ids, landmarks[list(OUTER_LIPS)], 1.35, 5)
+    return np.asarray(cv2.LUT(region_ids, weights), np.float32)
 
 
 def _fill_hull(image: UInt8, points: Float32, enlarge: float, value: int) -> None:

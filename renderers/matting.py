@@ -54,20 +54,20 @@ def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Floa
         Opacities [H, W] in [0, 1], which are 1 inside and 0 outside of the rim, and the image of
         the person alone [H, W, 3], premultiplied by them.
     """
-    believed = np.where(rim, _leveled(mask), inner).astype(np.float32)
-    alpha, person = believed.copy(), image * inner[..., None]
+    mask_alpha = np.where(rim, _soft_mask(mask), inner).astype(np.float32)
+    alpha, person = mask_alpha.copy(), image * inner[..., None]
     if not rim.any():
         return alpha, person
     small, edge = _coarse(image), np.ones((EDGE, EDGE), np.uint8)
     front, back = (
         _moments(small, np.asarray(cv2.erode(share, edge), np.float32))
-        for share in (believed, np.float32(1.0) - believed)
+        for share in (mask_alpha, np.float32(1.0) - mask_alpha)
     )
-    _unmix(image, believed, rim, front, back, alpha, person)
+    _unmix(image, mask_alpha, rim, front, back, alpha, person)
     return alpha, person
 
 
-def _leveled(mask: UInt8) -> Float32:
+def _soft_mask(mask: UInt8) -> Float32:
     """Convert a mask [H, W] to [0, 1] with a smooth step between LEVELS."""
     low, high = LEVELS
     share = (np.arange(256, dtype=np.float32) / 255.0 - low) / (high - low)
@@ -106,12 +106,12 @@ def _moments(small: Float32, share: Float32) -> Float32:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
-def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no-untyped-def]
+def _unmix(image, mask_alpha, rim, front, back, alpha, person):  # type: ignore[no-untyped-def]
     """Write the rim's pixels of alpha and person.
 
     Args:
         image: [H, W, 3], the frame.
-        believed: [H, W], opacities by the mask.
+        mask_alpha: [H, W], opacities by the mask.
         rim: [H, W], the pixels to write.
         front: [h, w, N_MOMENTS], moments of the person.
         back: [h, w, N_MOMENTS], moments of the background.
@@ -129,7 +129,7 @@ def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no
                 continue
             _look_up(front, y, x, near)
             _look_up(back, y, x, far)
-            share, certainty = believed[y, x], zero
+            share, certainty = mask_alpha[y, x], zero
             if near[9] > least and far[9] > least:
                 # Project the pixel onto the line from B to F: place in [0, 1] is the opacity.
                 along, contrast = zero, tiny
@@ -137,14 +137,14 @@ def _unmix(image, believed, rim, front, back, alpha, person):  # type: ignore[no
                     axis[c] = near[c] - far[c]
                     along += (image[y, x, c] - far[c]) * axis[c]
                     contrast += axis[c] * axis[c]
-                place, beside = min(max(along / contrast, zero), one), zero
+                place, off_axis = min(max(along / contrast, zero), one), zero
                 for c in range(3):
-                    beside += (image[y, x, c] - far[c] - place * axis[c]) ** 2
+                    off_axis += (image[y, x, c] - far[c] - place * axis[c]) ** 2
                 spread, rest = _spread(near, axis, contrast)
                 spread_far, rest_far = _spread(far, axis, contrast)
                 # The distance from the line adds to the variance, unless F and B vary across it.
                 variance = noise + spread + spread_far
-                variance += beside * beside / (noise + rest + rest_far)
+                variance += off_axis * off_axis / (noise + rest + rest_far)
                 # Average both estimates of the opacity, weighted by their certainty.
                 certainty = (contrast / variance) ** 3
                 share = (certainty * place + sure * share) / (certainty + sure)

@@ -84,7 +84,7 @@ class Adam(torch.optim.Adam):
             set_to_none: As in torch.
         """
         super().zero_grad(set_to_none)
-        for group in self._blended():
+        for group in self._blendshape_groups():
             group["blendshapes"].factors.clear()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -94,17 +94,17 @@ class Adam(torch.optim.Adam):
             closure: Not supported.
         """
         super().step()
-        for group in self._blended():
+        for group in self._blendshape_groups():
             if group["blendshapes"].factors:
-                self._step_blended(group)
+                self._step_blendshapes(group)
 
-    def _blended(self) -> list[dict[str, Any]]:
+    def _blendshape_groups(self) -> list[dict[str, Any]]:
         """Return the groups that hold blendshapes."""
         return [group for group in self.param_groups if "blendshapes" in group]
 
-    def _step_blended(self, group: dict[str, Any]) -> None:
+    def _step_blendshapes(self, group: dict[str, Any]) -> None:
         """Update the deltas of a group from their factors."""
-        deltas, codes, gradients = _joined(group["blendshapes"])
+        deltas, codes, gradients = _stack_factors(group["blendshapes"])
         state = self.state[deltas]
         if not state:
             state["step"] = torch.zeros(())
@@ -118,7 +118,7 @@ class Adam(torch.optim.Adam):
         _step(deltas.detach().numpy(), *moments, codes.numpy(), gradients.numpy(), numbers)
 
 
-def _joined(blendshapes: Blendshapes) -> tuple[Tensor, Tensor, Tensor]:
+def _stack_factors(blendshapes: Blendshapes) -> tuple[Tensor, Tensor, Tensor]:
     """Return the deltas [K, M], and the codes [B, K] and gradients [B, M] of all their factors."""
     codes, gradients = zip(*blendshapes.factors, strict=True)
     return blendshapes.deltas, torch.cat(codes), torch.cat(gradients)

@@ -30,7 +30,7 @@ _SIDE, _MIDDLE, _OPAQUE = np.float32(SIDE), np.float32(MIDDLE), np.float32(OPAQU
 _ZERO, _ONE, _U2 = np.float32(0.0), np.float32(1.0), np.uint64(2)
 
 
-def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
+def sharpen(rendering: Rendering, amount: Tensor) -> Rendering:
     """Amplify the finest detail of a rendering inside the head.
 
     At the rim, and where something shines through, nothing changes, to avoid halos.
@@ -43,7 +43,7 @@ def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
         The sharpened rendering. Not differentiable in rgb on the CPU unless rgb requires gradients.
     """
     if rendering.rgb.device.type != "cpu" or rendering.rgb.requires_grad:
-        return sharpened_torch(rendering, amount)
+        return sharpen_torch(rendering, amount)
     rgb, alpha = rendering.rgb.contiguous().numpy(), rendering.alpha.contiguous().numpy()
     result = np.empty_like(rgb)
     rows = (len(rgb), rgb.shape[1], -1)
@@ -52,7 +52,7 @@ def sharpened(rendering: Rendering, amount: Tensor) -> Rendering:
     return Rendering(torch.from_numpy(result), rendering.alpha)
 
 
-def sharpened_torch(rendering: Rendering, amount: Tensor) -> Rendering:
+def sharpen_torch(rendering: Rendering, amount: Tensor) -> Rendering:
     """Compute the same as sharpened in plain torch, differentiably.
 
     Args:
@@ -69,7 +69,7 @@ def sharpened_torch(rendering: Rendering, amount: Tensor) -> Rendering:
     return Rendering(torch.minimum(rgb.clamp(min=0.0), rendering.alpha), rendering.alpha)
 
 
-def wanted_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Tensor:
+def estimate_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Tensor:
     """Find the amount that makes renderings as detailed as the real images.
 
     Args:
@@ -122,8 +122,8 @@ def _sharpen_rows(rgb, alpha, result, amount):  # type: ignore[no-untyped-def]
     for r in numba.prange(n_images * height):
         b, y = r // height, r % height
         up, down = max(y - 1, 0), min(y + 1, height - 1)
-        soft = _softened(rgb[b, up], rgb[b, y], rgb[b, down], 3)
-        cover = _softened(alpha[b, up], alpha[b, y], alpha[b, down], 1)
+        soft = _blur_row(rgb[b, up], rgb[b, y], rgb[b, down], 3)
+        cover = _blur_row(alpha[b, up], alpha[b, y], alpha[b, down], 1)
         shares = np.empty((2, 3 * width), np.float32)  # of each value: amount, opacity
         for x in range(width):
             inside = (cover[x] - _OPAQUE) / (_ONE - _OPAQUE)
@@ -137,7 +137,7 @@ def _sharpen_rows(rgb, alpha, result, amount):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
-def _softened(above, row, below, n_channels):  # type: ignore[no-untyped-def]
+def _blur_row(above, row, below, n_channels):  # type: ignore[no-untyped-def]
     """Return the blurred row [W * channels], given the rows above and below it."""
     n, step = np.uint64(len(row)), np.uint64(n_channels)
     soft, padded = np.empty(n, np.float32), np.empty(n + _U2 * step, np.float32)

@@ -230,7 +230,7 @@ Part = tuple[Int, Float64, Float64, Float64]
 """index [n], local [n, 3], size [n]; position in template space and color, NaN if unknown, [n, 6]."""
 
 
-def _uncolored(places: Float64) -> Float64:
+def _with_unknown_color(places: Float64) -> Float64:
     """Append unknown colors to positions [n, 3]: [n, 6]."""
     return np.concatenate([places, np.full_like(places, np.nan)], axis=1)
 
@@ -288,7 +288,7 @@ def _on_triangles(
     per_gaussian = weight.sum() / n / (weight / area)[chosen]
     size = 0.6 * np.sqrt(per_gaussian)
     index: Int = chosen + first_frame
-    return index, local, size, _uncolored(picked[:, 0] + local)
+    return index, local, size, _with_unknown_color(picked[:, 0] + local)
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
@@ -332,7 +332,7 @@ def _teeth(
         jaw_shift = (open_mouth[chin] - dataset.face.template[chin]).mean(0)
     size = np.full(n, 0.7 * np.sqrt(2 * half * 0.18 / n))
     index = np.full(n, frame, dtype=np.int64)
-    return index, places - jaw_shift, size, _uncolored(places)
+    return index, places - jaw_shift, size, _with_unknown_color(places)
 
 
 def _rest_of_person(
@@ -356,22 +356,22 @@ def _rest_of_person(
     for frame_id, share in zip(chosen, np.array_split(np.arange(n), len(chosen)), strict=True):
         # Sampling density: detail inside the person's mask, but not inside the face.
         image = dataset.frames[frame_id]
-        chance = _detail(image) * (dataset.masks[frame_id] > 127)
+        density = _detail(image) * (dataset.masks[frame_id] > 127)
         oval = landmarks[frame_id, list(FACE_OVAL)].round().astype(np.int32)
-        hull = cv2.fillPoly(np.zeros(chance.shape, np.uint8), [oval], 1)
-        chance[cv2.erode(hull, np.ones((5, 5), np.uint8)) > 0] = 0.0
-        total = chance.sum()
+        hull = cv2.fillPoly(np.zeros(density.shape, np.uint8), [oval], 1)
+        density[cv2.erode(hull, np.ones((5, 5), np.uint8)) > 0] = 0.0
+        total = density.sum()
         if total == 0:
             continue
         # Draw pixels, jittered within the pixel, and their points in camera space.
-        picked = _systematic(chance.ravel() / total, len(share), rng)
-        rows, columns = np.unravel_index(picked, chance.shape)
+        picked = _systematic(density.ravel() / total, len(share), rng)
+        rows, columns = np.unravel_index(picked, density.shape)
         pixels = np.stack([columns, rows], 1) + rng.random((len(share), 2))
         view, k = dataset.tracks.viewmats[frame_id].astype(np.float64), dataset.crop_ks[frame_id]
         camera = _unproject(dataset, view, k.astype(np.float64), pixels)
         # The standard deviation follows from the number of pixels that each Gaussian covers.
         pixel = camera[:, 2] / k[0, 0]  # world units per pixel
-        size = 0.6 * pixel * np.sqrt(total / n / chance[rows, columns])
+        size = 0.6 * pixel * np.sqrt(total / n / density[rows, columns])
         # Position in head space for the skull; with the frame's body motion undone for the body.
         places = (camera - view[:3, 3]) @ view[:3, :3]
         on_body = rows > landmarks[frame_id, JAW_LINE, 1].mean()

@@ -19,7 +19,7 @@ from torch import Tensor
 from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset
 from talkhead.face import CODES, TRIANGLES
-from talkhead.renderers import code_projection as seen
+from talkhead.renderers import code_projection
 from talkhead.renderers.base import RegionWeights, RendererBase, TrainBatch, TrainConfig
 from talkhead.renderers.code_projection import CodeProjector
 from talkhead.renderers.gaussian.initialization import (
@@ -41,7 +41,7 @@ from talkhead.renderers.pose_features import (
     pose_code,
     pose_statistics,
 )
-from talkhead.renderers.sharpening import sharpened, wanted_amount
+from talkhead.renderers.sharpening import estimate_amount, sharpen
 from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
@@ -104,7 +104,7 @@ GAUSSIANS = Size("N", 1, MAX_GAUSSIANS)
 TENSORS = {
     **prefixed(FRAME_TENSORS, "frames."),
     **POSE_TENSORS,
-    **prefixed(seen.TENSORS, "seen_"),
+    **prefixed(code_projection.TENSORS, "seen_"),
     "index": TensorSpec((GAUSSIANS,), torch.int64, index_of=TRIANGLES + N_RIGID),
     "spread": TensorSpec((CODES + N_POSE,), least=0.0),
     "detail": TensorSpec((1,)),
@@ -140,7 +140,7 @@ class GaussianRenderer(RendererBase):
         self.index = state["index"]
         self.pose_mean, self.pose_scale = state["pose_mean"], state["pose_scale"]
         self.spread, self.detail = state["spread"], state["detail"]
-        self.seen = CodeProjector(state["seen_codes"], state["seen_reach"])
+        self.projector = CodeProjector(state["seen_codes"], state["seen_reach"])
         self.base = state["base"].clone().requires_grad_()
         self.shape = state["shape"].clone().requires_grad_()
         self.deltas = state["deltas"].clone().requires_grad_()
@@ -179,14 +179,14 @@ class GaussianRenderer(RendererBase):
             for values in (dataset.tracks.codes, dataset.tracks.viewmats)
         )
         code = torch.cat([motion, pose_code(views, motion, mean, scale)], dim=1)  # [F, K + 12]
-        seen = CodeProjector.from_dataset(dataset)
+        projector = CodeProjector.from_dataset(dataset)
         state = {
             "index": torch.from_numpy(seeds.index.astype(np.int64)),
             "pose_mean": mean,
             "pose_scale": scale,
             "spread": code.square().mean(0).sqrt(),
-            "seen_codes": seen.codes,
-            "seen_reach": seen.reach,
+            "seen_codes": projector.codes,
+            "seen_reach": projector.reach,
             "detail": torch.zeros(1),
             "base": torch.from_numpy(base) / _channel_units(config),
             "shape": torch.from_numpy(shape),
@@ -211,7 +211,7 @@ class GaussianRenderer(RendererBase):
             ContentError: If a tensor is missing, unknown or malformed.
         """
         sizes = check_tensors(tensors, TENSORS)
-        seen.check_moving(sizes)
+        code_projection.check_moving(sizes)
         frames = Frames(**within(tensors, "frames."))
         return cls(frames, {k: t for k, t in tensors.items() if "." not in k}, config)
 
@@ -228,7 +228,7 @@ class GaussianRenderer(RendererBase):
         """
         names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape", "deltas")
         state = {name: getattr(self, name).detach() for name in names}
-        state |= {f"seen_{name}": tensor for name, tensor in vars(self.seen).items()}
+        state |= {f"seen_{name}": tensor for name, tensor in vars(self.projector).items()}
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
 
     def quantization_steps(self) -> dict[str, Tensor]:
@@ -268,11 +268,11 @@ class GaussianRenderer(RendererBase):
         Returns:
             rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1].
         """
-        code = self._code(self.seen.project(motion), viewmats)
-        made = self._render(motion, code, viewmats, ks, (height, width))
-        return sharpened(made, self.detail)
+        code = self._code(self.projector.project(motion), viewmats)
+        renderings = self._render(motion, code, viewmats, ks, (height, width))
+        return sharpen(renderings, self.detail)
 
-    def draw(
+    def render_raw(
         self,
         motion: Tensor,
         viewmats: Tensor,
@@ -295,7 +295,7 @@ class GaussianRenderer(RendererBase):
         """
         return self._render(motion, self._code(motion, viewmats), viewmats, ks, size, twist)
 
-    def places(self, motion: Tensor, viewmats: Tensor) -> Tensor:
+    def gaussian_means(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """Compute the means of the Gaussians in head space.
 
         Args:
@@ -305,9 +305,9 @@ class GaussianRenderer(RendererBase):
         Returns:
             Means [B, N, 3].
         """
-        return self._placed(motion, self._code(motion, viewmats), viewmats)[0]
+        return self._gaussians(motion, self._code(motion, viewmats), viewmats)[0]
 
-    def part(self, chosen: Tensor) -> GaussianRenderer:
+    def subset(self, chosen: Tensor) -> GaussianRenderer:
         """Make a renderer of some of the Gaussians, which cannot be trained.
 
         Args:
@@ -339,11 +339,11 @@ class GaussianRenderer(RendererBase):
         twist: Tensor | None = None,
     ) -> Rendering:
         """Render motion codes [B, K] whose deltas are weighted by a code [B, K + 12]."""
-        means, covars, opacities, colors = self._placed(motion, code, viewmats, twist)
+        means, covars, opacities, colors = self._gaussians(motion, code, viewmats, twist)
         rgb, alpha = rasterize(means, covars, opacities, colors, Cameras(viewmats, ks, *size))
         return Rendering(rgb, alpha)
 
-    def _placed(
+    def _gaussians(
         self, motion: Tensor, code: Tensor, viewmats: Tensor, twist: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute the Gaussians of each image.
@@ -356,7 +356,7 @@ class GaussianRenderer(RendererBase):
         # Move the Gaussians with their frames.
         gradients, origins = self.frames.pose(motion, viewmats)
         if twist is not None:
-            gradients, origins = _twisted(gradients, origins, twist_matrix(twist))
+            gradients, origins = _move_frames(gradients, origins, twist_matrix(twist))
         local, colors, logits = blended.split([3, 3, 1], dim=-1)
         means, covars = deform(gradients, origins, self.index, local.contiguous(), self.shape)
         return means, covars, torch.sigmoid(logits[..., 0]), colors.contiguous()
@@ -406,13 +406,13 @@ class GaussianRenderer(RendererBase):
         size = (batch.images.shape[1], batch.images.shape[2])
         code = self._code(batch.motion, batch.viewmats)
         with torch.no_grad():
-            made = [  # one at a time, as in training
+            renderings = [  # one at a time, as in training
                 self._render(batch.motion[i], code[i], batch.viewmats[i], batch.ks[i], size)
                 for i in torch.arange(len(code)).split(1)
             ]
             region = batch.weights[..., 0] >= RegionWeights().mouth
-            rgb, alpha = (torch.cat([getattr(m, k) for m in made]) for k in ("rgb", "alpha"))
-            self.detail = wanted_amount(Rendering(rgb, alpha), batch.images, region)
+            rgb, alpha = (torch.cat([getattr(m, k) for m in renderings]) for k in ("rgb", "alpha"))
+            self.detail = estimate_amount(Rendering(rgb, alpha), batch.images, region)
 
 
 def twist_matrix(twist: Tensor) -> Tensor:
@@ -430,7 +430,7 @@ def twist_matrix(twist: Tensor) -> Tensor:
     return torch.cat([top, top.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
 
 
-def _twisted(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _move_frames(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Move gradients [B, M, 3, 3] and origins [B, M, 3] rigidly, except for the last frame, the
     body's.
     """

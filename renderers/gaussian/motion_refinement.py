@@ -62,13 +62,13 @@ def refine_motion(
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
     parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
-    fittings = [_Fitting.of(renderer, part) for part in parts]
+    alignments = [_Alignment.from_part(renderer, part) for part in parts]
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
     frames = np.flatnonzero(tracks.usable & tracks.kept)
     with progress.step("Refining the motion", total=len(frames)) as bar:
         for frame in frames:
-            for fitting in fittings:
-                motion = fitting.refined(int(frame), codes[frame], viewmats[frame])
+            for alignment in alignments:
+                motion = alignment.refine(int(frame), codes[frame], viewmats[frame])
                 codes[frame], viewmats[frame] = motion
             bar.advance()
     return replace(dataset, tracks=replace(tracks, codes=codes, viewmats=viewmats))
@@ -78,7 +78,7 @@ def refine_motion(
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Window:
     """A part of a frame.
 
     Attributes:
@@ -97,12 +97,12 @@ class _Part:
 
     Attributes:
         components: The components of the code that are refined.
-        turns: True if the head pose is refined, too.
+        moves_head: True if the head pose is refined, too.
         step: Crop pixels per pixel that is compared.
     """
 
     components: slice
-    turns: bool
+    moves_head: bool
     step: int
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
@@ -114,13 +114,13 @@ class _Part:
         tracks = self.dataset.tracks
         learnt = tracks.clear & tracks.learnt
         units = torch.from_numpy(tracks.codes[learnt, self.components].std(0)).clamp(MIN_SPREAD)
-        return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.turns else units
+        return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.moves_head else units
 
     def area(self, frame: int) -> UInt8:
         """Return the area of the crop that is compared, [H, W], 0 or 255."""
         raise NotImplementedError
 
-    def look(self, frame: int) -> _Look:
+    def window(self, frame: int) -> _Window:
         """Cut the smallest window that holds the area out of a frame."""
         # The area, inside the person and without occluders.
         dataset, step = self.dataset, self.step
@@ -130,9 +130,9 @@ class _Part:
         # Its bounding box, reduced by `step`.
         left, top, width, height = cv2.boundingRect(area)
         size = (max(width // step, 1), max(height // step, 1))
-        window = (slice(top, top + step * size[1]), slice(left, left + step * size[0]))
+        inside = (slice(top, top + step * size[1]), slice(left, left + step * size[0]))
         image, weights = (
-            cv2.resize(full[window], size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+            cv2.resize(full[inside], size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
             for full in (dataset.frames[frame], area)
         )
         # The camera of the window.
@@ -140,7 +140,7 @@ class _Part:
         k[:2, 2] -= (left, top)
         k[:2] /= step
         weights /= max(float(weights.mean()), 1e-3)
-        return _Look(*map(torch.from_numpy, (k[None], image, weights[..., None])))
+        return _Window(*map(torch.from_numpy, (k[None], image, weights[..., None])))
 
     def _empty(self) -> UInt8:
         """Return an empty area [H, W]."""
@@ -158,7 +158,7 @@ class _Part:
 class _Face(_Part):
     """The face without the mouth, at half its size: head pose, eyes and brows."""
 
-    turns, step = True, 2
+    moves_head, step = True, 2
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
@@ -178,7 +178,7 @@ class _Face(_Part):
 class _Body(_Part):
     """Neck and clothes, well below the jaw, at half their size: the position of the body."""
 
-    turns, step = False, 2
+    moves_head, step = False, 2
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
@@ -200,7 +200,7 @@ class _Body(_Part):
 class _Mouth(_Part):
     """The mouth, the chin and the folds around it."""
 
-    turns, step = False, 1
+    moves_head, step = False, 1
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
@@ -218,7 +218,7 @@ class _Mouth(_Part):
 
 
 @dataclass(frozen=True)
-class _Fitting:
+class _Alignment:
     """The alignment of one part.
 
     Attributes:
@@ -234,66 +234,68 @@ class _Fitting:
     solver: Tensor
 
     @classmethod
-    def of(cls, renderer: GaussianRenderer, part: _Part) -> _Fitting:
+    def from_part(cls, renderer: GaussianRenderer, part: _Part) -> _Alignment:
         """Prepare the alignment of a part: select its Gaussians and average its Hessian."""
         tracks, device = part.dataset.tracks, renderer.base.device
         probed, units = spread_frames(tracks.clear & tracks.learnt, N_PROBED), part.units()
-        near = renderer.part(_near(renderer, part, probed))
+        near = renderer.subset(_nearby_gaussians(renderer, part, probed))
         unknowns = torch.eye(len(units), device=device)
-        fitting = cls(near, part, units.to(device), unknowns)
+        alignment = cls(near, part, units.to(device), unknowns)
         with torch.no_grad():
-            hessian = torch.stack([fitting.hessian(int(frame)) for frame in probed]).mean(0)
-        return replace(fitting, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
+            hessian = torch.stack([alignment.hessian(int(frame)) for frame in probed]).mean(0)
+        return replace(alignment, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
 
     def motion(self, code: Float32, viewmat: Float32) -> tuple[Tensor, Tensor]:
         """Return a code [1, K] and a pose [1, 4, 4] on the renderer's device."""
         first, second = (torch.from_numpy(a[None].copy()) for a in (code, viewmat))
         return first.to(self.units.device), second.to(self.units.device)
 
-    def look(self, frame: int) -> _Look:
+    def window(self, frame: int) -> _Window:
         """Cut the part out of a frame, on the renderer's device."""
-        return _Look(**{k: v.to(self.units.device) for k, v in vars(self.part.look(frame)).items()})
+        return _Window(
+            **{k: v.to(self.units.device) for k, v in vars(self.part.window(frame)).items()}
+        )
 
     def split(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
         """Convert a change [P] to what is added to the code's components, [n], and the twist [6], if
         any.
         """
         moved = change * self.units
-        return (moved[:-6], moved[-6:]) if self.part.turns else (moved, None)
+        return (moved[:-6], moved[-6:]) if self.part.moves_head else (moved, None)
 
-    def render(self, look: _Look, motion: tuple[Tensor, Tensor], change: Tensor) -> Tensor:
+    def render(self, window: _Window, motion: tuple[Tensor, Tensor], change: Tensor) -> Tensor:
         """Render the part [h, w, 3] with a motion changed by `change` [P]."""
         (code, viewmat), (added, twist) = motion, self.split(change)
         chosen = self.part.components
         sides = (chosen.start, code.shape[1] - chosen.stop)
         code = code + torch.nn.functional.pad(added, sides)
-        size = (look.image.shape[0], look.image.shape[1])
-        return self.renderer.draw(code, viewmat, look.k, size, twist).rgb[0]
+        size = (window.image.shape[0], window.image.shape[1])
+        return self.renderer.render_raw(code, viewmat, window.k, size, twist).rgb[0]
 
     def hessian(self, frame: int) -> Tensor:
         """Compute the Gauss-Newton Hessian [P, P] of a frame's loss by finite differences."""
         # Derivative of the residuals by each unknown, [P, h * w * 3].
-        tracks, look = self.part.dataset.tracks, self.look(frame)
+        tracks, window = self.part.dataset.tracks, self.window(frame)
         motion = self.motion(tracks.codes[frame], tracks.viewmats[frame])
-        still = self.render(look, motion, torch.zeros_like(self.units))
-        scale = look.weights.sqrt() / PROBE
+        unchanged = self.render(window, motion, torch.zeros_like(self.units))
+        scale = window.weights.sqrt() / PROBE
         probes = PROBE * torch.eye(len(self.units)).to(self.units)
         slopes = torch.stack(
-            [(scale * (self.render(look, motion, p) - still)).flatten() for p in probes]
+            [(scale * (self.render(window, motion, p) - unchanged)).flatten() for p in probes]
         )
         return slopes @ slopes.T / slopes.shape[1]
 
-    def refined(self, frame: int, code: Float32, viewmat: Float32) -> tuple[Float32, Float32]:
+    def refine(self, frame: int, code: Float32, viewmat: Float32) -> tuple[Float32, Float32]:
         """Return the refined code [K] and pose [4, 4], or the given ones if the loss does not fall."""
         # The loss and its gradient [P] at the tracked motion.
-        look, motion = self.look(frame), self.motion(code, viewmat)
-        still = torch.zeros_like(self.units).requires_grad_()
-        cost = _loss(look, self.render(look, motion, still))
-        (slope,) = torch.autograd.grad(cost, still)
+        window, motion = self.window(frame), self.motion(code, viewmat)
+        unchanged = torch.zeros_like(self.units).requires_grad_()
+        cost = _loss(window, self.render(window, motion, unchanged))
+        (slope,) = torch.autograd.grad(cost, unchanged)
         with torch.no_grad():
             # One Gauss-Newton step, which is kept only if the loss falls.
             change = (-self.solver @ slope).clamp(-MAX_UNITS, MAX_UNITS)
-            after = _loss(look, self.render(look, motion, change))
+            after = _loss(window, self.render(window, motion, change))
             after += 0.5 * PRIOR * change.square().sum()
             if float(after) >= float(cost):
                 return code, viewmat
@@ -305,26 +307,26 @@ class _Fitting:
         return code, viewmat
 
 
-def _loss(look: _Look, rendered: Tensor) -> Tensor:
+def _loss(window: _Window, rendered: Tensor) -> Tensor:
     """Return half the weighted mean squared error of an image [h, w, 3], a scalar."""
-    return 0.5 * (look.weights * (rendered - look.image).square()).mean()
+    return 0.5 * (window.weights * (rendered - window.image).square()).mean()
 
 
-def _near(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
+def _nearby_gaussians(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
     """Return the indices [n] of the Gaussians that project into or next to the part in any of frames
     [f].
     """
     tracks, device = part.dataset.tracks, renderer.base.device
     near = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
     for frame in frames:
-        look = part.look(int(frame))
+        window = part.window(int(frame))
         code, view = (torch.from_numpy(a[[frame]]) for a in (tracks.codes, tracks.viewmats))
         # Project the means and compare them with the window.
         with torch.no_grad():
-            places = renderer.places(code.to(device), view.to(device))[0].cpu()
-        camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ look.k[0].T
+            places = renderer.gaussian_means(code.to(device), view.to(device))[0].cpu()
+        camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ window.k[0].T
         inside = torch.ones(len(places), dtype=torch.bool)
-        for axis, size in ((0, look.image.shape[1]), (1, look.image.shape[0])):
+        for axis, size in ((0, window.image.shape[1]), (1, window.image.shape[0])):
             pixel = camera[:, axis] / camera[:, 2]
             inside &= (pixel > -SPLAT_MARGIN_PX) & (pixel < size + SPLAT_MARGIN_PX)
         near |= inside.to(device)

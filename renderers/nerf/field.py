@@ -78,12 +78,12 @@ def _spec(
     high: list[float],
     unit: float,
     n_channels: int,
-    listens: tuple[int, int] | None,
+    code_range: tuple[int, int] | None,
 ) -> PlaneSpec:
     """Create the description of a plane from its bounds and the distance between its nodes."""
     width, height = (max(2, math.ceil((high[i] - low[i]) / unit) + 1) for i in range(2))
     return PlaneSpec(
-        name, axes, (low[0], low[1]), (high[0], high[1]), height, width, n_channels, listens
+        name, axes, (low[0], low[1]), (high[0], high[1]), height, width, n_channels, code_range
     )
 
 
@@ -164,7 +164,7 @@ class Field:
             groups[name.split(".")[0]].append(tensor)
         return [{"params": p, "lr": rates[kind]} for kind, p in groups.items() if p]
 
-    def contract(self, code: Tensor) -> list[Tensor]:
+    def blend(self, code: Tensor) -> list[Tensor]:
         """Blend the planes of each image.
 
         Args:
@@ -176,21 +176,23 @@ class Field:
         planes = []
         for spec in self.specs:
             base = self.parameters[f"base.{spec.name}"]
-            if spec.listens is None:
+            if spec.code_range is None:
                 planes.append(base[None])
                 continue
-            heard = code[:, spec.listens[0] : spec.listens[1]]
-            change = heard @ self.parameters[f"deltas.{spec.name}"]
+            part = code[:, spec.code_range[0] : spec.code_range[1]]
+            change = part @ self.parameters[f"deltas.{spec.name}"]
             planes.append(base + change.view(-1, *spec.shape))
         return planes
 
-    def look(self, points: Tensor, image: Tensor, planes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, points: Tensor, image: Tensor, planes: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Evaluate the field.
 
         Args:
             points: [N, 3], points of the head at rest.
             image: [N], int64, the image that each point belongs to.
-            planes: Returned by contract.
+            planes: Returned by blend.
 
         Returns:
             Density [N] and color [N, 3] in [0, 1].
@@ -229,9 +231,9 @@ def _shapes(specs: tuple[PlaneSpec, ...], config: NerfConfig) -> list[tuple[str,
     n_values = sum(spec.n_channels for spec in specs)
     for spec in specs:
         shapes.append((f"base.{spec.name}", spec.shape))
-        if spec.listens is not None:
-            n_heard = spec.listens[1] - spec.listens[0]
-            shapes.append((f"deltas.{spec.name}", (n_heard, math.prod(spec.shape))))
+        if spec.code_range is not None:
+            n_components = spec.code_range[1] - spec.code_range[0]
+            shapes.append((f"deltas.{spec.name}", (n_components, math.prod(spec.shape))))
     if config.encoding == "hash":
         shapes.append(("table", (n_parameters(HASH),)))
         n_values += HASH.n_values

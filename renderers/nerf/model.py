@@ -33,8 +33,8 @@ from talkhead.storage import ContentError
 from talkhead.tensors import TensorSpec, check_tensors, prefixed, within
 from talkhead.types import Rendering
 
-DARK, TURN = 1e-3, 4
-"""Rays are followed TURN steps at a time, and no further where less than DARK of the light passes."""
+MIN_LIGHT, STEPS_AT_ONCE = 1e-3, 4
+"""Rays are followed STEPS_AT_ONCE steps at a time, until less than MIN_LIGHT of the light passes."""
 RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 18}
 """Rays that are processed together. On a CPU, with this many the network's layers stay in its cache,
 which is three times as fast as all rays at once.
@@ -78,7 +78,7 @@ class NerfRenderer(RendererBase):
         self.occupancy = Occupancy(space.box, state["occs"])
         self.rays_at_once = RAYS_AT_ONCE.get(space.box.device.type, RAYS_AT_ONCE["cuda"])
         self.n_patches = config.n_patches
-        self._seen_planes: list[Tensor] = []
+        self._last_planes: list[Tensor] = []
 
     @classmethod
     def from_dataset(cls, dataset: IdentityDataset, config: NerfConfig, seed: int) -> NerfRenderer:
@@ -95,7 +95,7 @@ class NerfRenderer(RendererBase):
         space = HeadSpace.from_dataset(dataset)
         mean, scale = pose_statistics(dataset)
         occupancy = Occupancy(space.box)
-        occupancy.close(~visual_hull(dataset, space, occupancy.centers(), CELL))
+        occupancy.exclude(~visual_hull(dataset, space, occupancy.centers(), CELL))
         generator = torch.Generator().manual_seed(seed)
         state = {
             "n_mouth": torch.tensor([dataset.face.n_mouth]),
@@ -159,7 +159,7 @@ class NerfRenderer(RendererBase):
         """
         # Blend the planes and rasterize the mesh once per image.
         n = len(motion)
-        planes = self.field.contract(self._code(motion, viewmats))
+        planes = self.field.blend(self._code(motion, viewmats))
         motion, viewmats = motion.detach(), viewmats.detach()  # geometry is not differentiated
         hits = self.space.hits(motion, viewmats, ks, (height, width))
         grid = (torch.arange(m, device=motion.device) for m in (n, height, width))
@@ -171,7 +171,7 @@ class NerfRenderer(RendererBase):
             part = pixels[first : first + self.rays_at_once]
             try:
                 rays = self.space.rays(hits, part, motion, viewmats, ks)
-                made.append(torch.cat(self._follow(rays, planes, None), dim=1))
+                made.append(torch.cat(self._trace(rays, planes, None), dim=1))
             except torch.OutOfMemoryError:
                 if not self.reduce_memory():
                     raise
@@ -213,7 +213,7 @@ class NerfRenderer(RendererBase):
         pose = pose_code(viewmats, motion, self.pose_mean, self.pose_scale)
         return torch.cat([motion, pose], dim=1)
 
-    def _follow(
+    def _trace(
         self, rays: Rays, planes: list[Tensor], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Composite rays front to back.
@@ -228,19 +228,19 @@ class NerfRenderer(RendererBase):
         """
         rgb = rays.origin.new_zeros(len(rays.origin), 3)
         alpha = rays.origin.new_zeros(len(rays.origin), 1)
-        for pieces, first in _in_turns(rays.pieces):
+        for pieces, first in _steps_in_turn(rays.pieces):
             # Continue the rays through which enough light still passes.
-            last = min(first + TURN, pieces.n_steps)
-            bright = torch.nonzero(1.0 - alpha.detach()[pieces.ray, 0] > DARK)[:, 0]
-            part = pieces.of(bright, first, last)
+            last = min(first + STEPS_AT_ONCE, pieces.n_steps)
+            unfinished = torch.nonzero(1.0 - alpha.detach()[pieces.ray, 0] > MIN_LIGHT)[:, 0]
+            part = pieces.of(unfinished, first, last)
             jitter = None
             if generator is not None:
-                jitter = torch.rand(len(bright), part.n_steps, generator=generator) - 0.5
+                jitter = torch.rand(len(unfinished), part.n_steps, generator=generator) - 0.5
                 jitter = jitter.to(rgb.device)
             steps = march(rays, part, self.occupancy, jitter)
             if len(steps.point) == 0:
                 continue
-            density, color = self.field.look(steps.point, steps.image, planes)
+            density, color = self.field.evaluate(steps.point, steps.image, planes)
             # Add what these steps contribute, seen through those before them.
             rgb_here, alpha_here = composite(steps, density, color)
             through = (1.0 - alpha)[part.ray]
@@ -262,17 +262,17 @@ class NerfRenderer(RendererBase):
         background, target = backdrop(batch, generator)
         code = self._code(batch.motion, batch.viewmats)
         noise = torch.randn(code.shape, generator=generator) * self.config.code_noise
-        planes = self.field.contract(code + noise.to(code.device))
-        self._seen_planes = [plane.detach() for plane in planes]
+        planes = self.field.blend(code + noise.to(code.device))
+        self._last_planes = [plane.detach() for plane in planes]
         # Render patches, drawn where pixels have weight.
         size = (batch.images.shape[1], batch.images.shape[2])
         hits = self.space.hits(batch.motion, batch.viewmats, batch.ks, size)
         pixels = draw_patches(batch.weights, self.n_patches, generator)
         rays = self.space.rays(hits, pixels, batch.motion, batch.viewmats, batch.ks)
-        rgb, alpha = self._follow(rays, planes, generator)
-        patches = Rendering(_patched(rgb), _patched(alpha))
+        rgb, alpha = self._trace(rays, planes, generator)
+        patches = Rendering(_as_patches(rgb), _as_patches(alpha))
         b, y, x = pixels.unbind(1)
-        true, behind = (_patched(images[b, y, x]) for images in (target, background))
+        true, behind = (_as_patches(images[b, y, x]) for images in (target, background))
         even = torch.ones_like(patches.alpha)
         l1, dssim = photometric_loss(patches, true, even, behind, (0, 0))
         share = self.config.dssim_weight
@@ -288,12 +288,12 @@ class NerfRenderer(RendererBase):
         Args:
             step: The step that was just made.
         """
-        planes = self._seen_planes
+        planes = self._last_planes
 
         def optical_depth(points: Tensor) -> Tensor:
             """Return the optical depth of a step at points [N, 3], [N, 1], each in one of the images."""
             image = torch.arange(len(points), device=points.device) % max(len(p) for p in planes)
-            density, _ = self.field.look(points, image, planes)
+            density, _ = self.field.evaluate(points, image, planes)
             return density[:, None] * OUTER_STEP
 
         self.occupancy.update(step, optical_depth)
@@ -315,9 +315,9 @@ def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpa
     return space
 
 
-def _in_turns(pieces: tuple[Pieces, ...]) -> Iterator[tuple[Pieces, int]]:
-    """Yield pieces and their first step, front to back, TURN steps at a time."""
-    return ((one, first) for one in pieces for first in range(0, one.n_steps, TURN))
+def _steps_in_turn(pieces: tuple[Pieces, ...]) -> Iterator[tuple[Pieces, int]]:
+    """Yield pieces and their first step, front to back, STEPS_AT_ONCE steps at a time."""
+    return ((one, first) for one in pieces for first in range(0, one.n_steps, STEPS_AT_ONCE))
 
 
 def draw_patches(weights: Tensor, n_patches: int, generator: torch.Generator) -> Tensor:
@@ -343,6 +343,6 @@ def draw_patches(weights: Tensor, n_patches: int, generator: torch.Generator) ->
     return (corner[:, None] + offsets).view(-1, 3).to(weights.device)
 
 
-def _patched(values: Tensor) -> Tensor:
+def _as_patches(values: Tensor) -> Tensor:
     """Reshape values [n * 64, C] to images [n, 8, 8, C]."""
     return values.view(-1, WINDOW, WINDOW, values.shape[1])

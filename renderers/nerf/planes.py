@@ -41,7 +41,7 @@ class PlaneSpec:
         height: Number of rows of nodes.
         width: Number of columns of nodes.
         n_channels: Values per node.
-        listens: First, and one past the last, component of the code that it depends on; None if it
+        code_range: First, and one past the last, component of the code that it depends on; None if it
             is static.
     """
 
@@ -52,7 +52,7 @@ class PlaneSpec:
     height: int
     width: int
     n_channels: int
-    listens: tuple[int, int] | None
+    code_range: tuple[int, int] | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,7 +129,12 @@ class _Planes(torch.autograd.Function):
         values = points.new_zeros(len(points), sum(spec.n_channels for spec in specs))
         first = 0
         for plane, spec in zip(planes, specs, strict=True):
-            _read(*_facts(points, image, spec), plane.detach().numpy(), values.numpy(), first)
+            _sample(
+                *_kernel_arguments(points, image, spec),
+                plane.detach().numpy(),
+                values.numpy(),
+                first,
+            )
             first += spec.n_channels
         return values
 
@@ -141,13 +146,13 @@ class _Planes(torch.autograd.Function):
         gradients, first = [], 0
         for shape, spec in zip(ctx.shapes, ctx.specs, strict=True):
             gradient = np.zeros(shape, np.float32)
-            _write(*_facts(points, image, spec), d_values.numpy(), first, gradient)
+            _scatter(*_kernel_arguments(points, image, spec), d_values.numpy(), first, gradient)
             gradients.append(torch.from_numpy(gradient))
             first += spec.n_channels
         return None, None, None, *gradients
 
 
-def _facts(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
+def _kernel_arguments(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
     """Return the kernels' common arguments: points [N, 3], image [N], axes, lower bounds [2], nodes
     per unit [2].
     """
@@ -157,7 +162,7 @@ def _facts(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _read(points, image, across, down, low, per_unit, plane, values, first):  # type: ignore[no-untyped-def]
+def _sample(points, image, across, down, low, per_unit, plane, values, first):  # type: ignore[no-untyped-def]
     """Write the interpolated values of a plane [B or 1, h, w, C] to values [N, first:first + C]."""
     height, width, n_channels = plane.shape[1], plane.shape[2], plane.shape[3]
     for n in numba.prange(points.shape[0]):
@@ -178,7 +183,7 @@ def _read(points, image, across, down, low, per_unit, plane, values, first):  # 
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _write(points, image, across, down, low, per_unit, d_values, first, gradient):  # type: ignore[no-untyped-def]
+def _scatter(points, image, across, down, low, per_unit, d_values, first, gradient):  # type: ignore[no-untyped-def]
     """Add d_values [N, first:first + C] to the gradient of a plane [B or 1, h, w, C]."""
     height, width, n_channels = gradient.shape[1], gradient.shape[2], gradient.shape[3]
     for band in numba.prange(N_BANDS):

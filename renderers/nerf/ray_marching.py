@@ -89,7 +89,7 @@ class Occupancy:
         """Return the centers of the cells, [cells, 3]."""
         return self._low + (self._grid.grid_coords + 0.5) / self._per_unit
 
-    def close(self, cells: Tensor) -> None:
+    def exclude(self, cells: Tensor) -> None:
         """Exclude cells for good.
 
         Args:
@@ -129,7 +129,7 @@ class Occupancy:
         grid.occs = occs.index_put((cells,), torch.maximum(occs[cells] * DECAY, seen))
         self._set()
 
-    def holds(self, points: Tensor) -> Tensor:
+    def is_occupied(self, points: Tensor) -> Tensor:
         """Test whether there may be density at points.
 
         Args:
@@ -166,7 +166,9 @@ def march(rays: Rays, pieces: Pieces, occupancy: Occupancy, jitter: Tensor | Non
     points = origin[:, None] + depth[..., None] * direction[:, None]  # [n, n_steps, 3]
     # Keep those in occupied cells, behind `after` and within the heights of the piece.
     y, (top, bottom) = points[..., 1], pieces.y_range
-    chosen = occupancy.holds(points) & (depth > pieces.after[:, None]) & (y >= top) & (y < bottom)
+    chosen = (
+        occupancy.is_occupied(points) & (depth > pieces.after[:, None]) & (y >= top) & (y < bottom)
+    )
     slot = torch.nonzero(chosen.flatten())[:, 0]
     image = rays.image[pieces.ray][slot // pieces.n_steps]
     return Steps(points.reshape(-1, 3)[slot], image, slot, n, pieces.n_steps, pieces.step)

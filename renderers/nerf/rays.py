@@ -114,7 +114,7 @@ class Rays:
     pieces: tuple[Pieces, ...]
 
 
-class Lines(NamedTuple):
+class RayLines(NamedTuple):
     """Origin, direction and image of rays.
 
     Attributes:
@@ -128,7 +128,7 @@ class Lines(NamedTuple):
     image: Tensor
 
 
-class Met(NamedTuple):
+class PixelHits(NamedTuple):
     """Mesh hits at the pixels of R rays.
 
     Attributes:
@@ -197,7 +197,7 @@ class HeadSpace:
         """
         triangles, flags = flagged_triangles(dataset.face.triangles)
         rest_view = mean_view(dataset)
-        low, high = _seen(dataset, rest_view)
+        low, high = _visible_box(dataset, rest_view)
         mouth_y = float(dataset.face.template[list(INNER_LIPS), 1].mean())
         shift = np.array([0.0, high[1] + MOUTH_HALF[1] - mouth_y, 0.0])
         high[1] += 2.0 * MOUTH_HALF[1]
@@ -255,7 +255,7 @@ class HeadSpace:
         """Return the height at which the space behind the lips begins, below the rest of the box."""
         return float(self.box[1, 1]) - 2.0 * MOUTH_HALF[1]
 
-    def posed(self, places: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
+    def pose(self, places: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
         """Move points outside the face from the head at rest to head space.
 
         Args:
@@ -298,28 +298,30 @@ class HeadSpace:
         x = (column + 0.5 - camera[:, 0, 2]) / camera[:, 0, 0]
         y = (row + 0.5 - camera[:, 1, 2]) / camera[:, 1, 1]
         back = viewmats[:, :3, :3]
-        direction = _turn(torch.stack([x, y, torch.ones_like(x)], dim=1), back[image])
+        direction = _rotate_rows(torch.stack([x, y, torch.ones_like(x)], dim=1), back[image])
         origin = -(viewmats[:, None, :3, 3] @ back)[:, 0][image]
-        lines, met = Lines(origin, direction, image), _at_pixels(hits, pixels)
-        outside = self._outside(lines, met, motion, viewmats)
-        return Rays(*lines, (_shell(met), self._into_mouth(met), outside))
+        ray_lines, at_pixels = RayLines(origin, direction, image), _at_pixels(hits, pixels)
+        outside = self._outside(ray_lines, at_pixels, motion, viewmats)
+        return Rays(*ray_lines, (_shell(at_pixels), self._into_mouth(at_pixels), outside))
 
-    def _into_mouth(self, met: Met) -> Pieces:
+    def _into_mouth(self, at_pixels: PixelHits) -> Pieces:
         """Return the pieces between the lips, and those behind them, which begin at the end of the
         shell.
         """
-        ray = torch.nonzero(met.flags & (MOUTH | NEAR_LIPS))[:, 0]
-        start = met.depth[ray] - MOUTH_FRONT
-        after = torch.where(met.flags[ray] == MOUTH, start, met.depth[ray] + SHELL_END)
+        ray = torch.nonzero(at_pixels.flags & (MOUTH | NEAR_LIPS))[:, 0]
+        start = at_pixels.depth[ray] - MOUTH_FRONT
+        after = torch.where(at_pixels.flags[ray] == MOUTH, start, at_pixels.depth[ray] + SHELL_END)
         shift, below = self.mouth_shift.expand(len(ray), 3), (self._mouth_top(), math.inf)
         return Pieces(ray, start, after, shift, MOUTH_STEP, N_MOUTH, below)
 
-    def _outside(self, lines: Lines, met: Met, motion: Tensor, viewmats: Tensor) -> Pieces:
+    def _outside(
+        self, ray_lines: RayLines, at_pixels: PixelHits, motion: Tensor, viewmats: Tensor
+    ) -> Pieces:
         """Return the pieces next to the face, at ear depth.
 
         Args:
-            lines: The rays.
-            met: What they hit.
+            ray_lines: The rays.
+            at_pixels: What they hit.
             motion: [B, K], motion codes.
             viewmats: [B, 4, 4], head poses.
         """
@@ -327,42 +329,42 @@ class HeadSpace:
         gradient, body = body_frame(motion, viewmats, self.rest_view)
         back = torch.linalg.inv(gradient)
         # Rays that miss the mesh or hit its border.
-        ray = torch.nonzero((met.flags == 0) | (met.flags & AT_BORDER > 0))[:, 0]
-        origin, direction, image = (part[ray] for part in lines)
+        ray = torch.nonzero((at_pixels.flags == 0) | (at_pixels.flags & AT_BORDER > 0))[:, 0]
+        origin, direction, image = (part[ray] for part in ray_lines)
         # Their points at ear depth, in head space and, with the body's motion undone, at rest.
         middle = (ear_depth - origin[:, 2]) / direction[:, 2]
         place = origin + middle[:, None] * direction
-        rest = _turn(place - body[image], back.transpose(1, 2)[image])
+        rest = _rotate_rows(place - body[image], back.transpose(1, 2)[image])
         share = self._body_share(rest[:, 1])[:, None]
-        after = torch.where(met.flags[ray] > 0, met.depth[ray] + SHELL_END, 0.0)
+        after = torch.where(at_pixels.flags[ray] > 0, at_pixels.depth[ray] + SHELL_END, 0.0)
         start = middle - OUTER_FRONT
         above_mouth = (-math.inf, self._mouth_top())
         return Pieces(ray, start, after, share * (rest - place), OUTER_STEP, N_OUTER, above_mouth)
 
 
-def _turn(vectors: Tensor, matrices: Tensor) -> Tensor:
+def _rotate_rows(vectors: Tensor, matrices: Tensor) -> Tensor:
     """Multiply row vectors [R, 3], each with its own matrix [R, 3, 3]; faster than batched products of
     this size.
     """
     return (vectors[:, :, None] * matrices).sum(1)
 
 
-def _at_pixels(hits: MeshHits, pixels: Tensor) -> Met:
+def _at_pixels(hits: MeshHits, pixels: Tensor) -> PixelHits:
     """Look up the hits of pixels [R, 3]."""
     image, row, column = pixels.cpu().numpy().T
     found = (a[image, row, column] for a in (hits.depth, hits.shift, hits.flags))
     depth, shift, flags = (torch.from_numpy(a).to(pixels.device) for a in found)
-    return Met(depth, shift, flags.long())
+    return PixelHits(depth, shift, flags.long())
 
 
-def _shell(met: Met) -> Pieces:
+def _shell(at_pixels: PixelHits) -> Pieces:
     """Return the pieces around the skin."""
-    ray = torch.nonzero(met.flags & FACE)[:, 0]
-    start = met.depth[ray] - SHELL_FRONT
-    return Pieces(ray, start, torch.zeros_like(start), met.shift[ray], SHELL_STEP, N_SHELL)
+    ray = torch.nonzero(at_pixels.flags & FACE)[:, 0]
+    start = at_pixels.depth[ray] - SHELL_FRONT
+    return Pieces(ray, start, torch.zeros_like(start), at_pixels.shift[ray], SHELL_STEP, N_SHELL)
 
 
-def _seen(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float64]:
+def _visible_box(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float64]:
     """Return the lower and upper corner [3] of the part of the head at rest that training frames show.
 
     Args:
@@ -376,13 +378,13 @@ def _seen(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64, Float6
     corners = np.array([[0, 0], [info.crop_width, 0], [0, info.crop_height],
                         [info.crop_width, info.crop_height]], np.float64)  # fmt: skip
     # The image corners of every frame, at ear depth.
-    seen = []
+    corners_at_ears = []
     for view, k in zip(tracks.viewmats[usable], dataset.crop_ks[usable], strict=True):
         rays = np.pad((corners - k[:2, 2]) / k[[0, 1], [0, 1]], ((0, 0), (0, 1)), constant_values=1)
         direction, origin = rays @ view[:3, :3], -view[:3, 3] @ view[:3, :3]
-        seen.append(origin + ((ears - origin[2]) / direction[:, 2])[:, None] * direction)
+        corners_at_ears.append(origin + ((ears - origin[2]) / direction[:, 2])[:, None] * direction)
     # Their range without outliers; in depth, the range of the pieces.
-    places = np.concatenate(seen)
+    places = np.concatenate(corners_at_ears)
     low, high = np.percentile(places, 1, axis=0), np.percentile(places, 99, axis=0)
     low[2], high[2] = ears - OUTER_FRONT - 0.05, ears + N_OUTER * OUTER_STEP - OUTER_FRONT
     low[2] = min(low[2], template[:, 2].min() - 2 * SHELL_FRONT)

@@ -37,21 +37,21 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reac
     """
     tracks, info = dataset.tracks, dataset.info
     chosen = spread_frames(tracks.learnt, N_FRAMES)
-    seen, inside = np.zeros(len(places)), np.zeros(len(places))
+    n_visible, n_inside = np.zeros(len(places)), np.zeros(len(places))
     for i in chosen:
         # Project the points as posed in the frame.
         view = torch.from_numpy(tracks.viewmats[i : i + 1])
-        posed = space.posed(places, torch.from_numpy(tracks.codes[i : i + 1]), view)
+        posed = space.pose(places, torch.from_numpy(tracks.codes[i : i + 1]), view)
         pixels = project(
             posed.double().numpy()[None], view.double().numpy(), dataset.crop_ks[i].astype(float)
         )[0]
         column, row = np.floor(pixels).astype(np.int64).T
-        shown = (column >= 0) & (column < info.crop_width) & (row >= 0) & (row < info.crop_height)
+        visible = (column >= 0) & (column < info.crop_width) & (row >= 0) & (row < info.crop_height)
         # Count the frames that show a point, and those in which it is inside the dilated mask.
         radius = int(np.ceil(reach * dataset.crop_ks[i, 0, 0] / tracks.viewmats[i, 2, 3]))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
         person = cv2.dilate(dataset.masks[i], kernel) > 127
-        seen += shown
-        inside[shown] += person[row[shown], column[shown]]
-    hull = (seen > 0) & (inside >= MIN_FRACTION * seen)
+        n_visible += visible
+        n_inside[visible] += person[row[visible], column[visible]]
+    hull = (n_visible > 0) & (n_inside >= MIN_FRACTION * n_visible)
     return torch.from_numpy(hull) | space.is_mouth(places)

@@ -117,10 +117,10 @@ class WarpRenderer(RendererBase):
             The finished renderer.
         """
         usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.learnt)
-        places = _places(
+        places = _pose_coordinates(
             dataset.tracks.codes[usable], dataset.tracks.viewmats[usable], dataset.face.n_mouth
         )
-        chosen = usable[_farthest(places, config.n_exemplars, seed)]
+        chosen = usable[_farthest_points(places, config.n_exemplars, seed)]
         images = [_jpeg(dataset.frames[i][..., ::-1], config.jpeg_quality) for i in chosen]
         masks = [_jpeg(dataset.masks[i], config.jpeg_quality) for i in chosen]
         state = {
@@ -198,9 +198,9 @@ class WarpRenderer(RendererBase):
         """
         # Choose the exemplar and project the mesh into both images, [V, 2].
         number = self._nearest(code, view)
-        wanted = self._vertices(code, view, k)
-        kept = self._vertices(self._codes[number], self._viewmats[number], self._ks[number])
-        lookup = warp_lookup(wanted, kept, size)
+        target = self._vertices(code, view, k)
+        source = self._vertices(self._codes[number], self._viewmats[number], self._ks[number])
+        lookup = warp_lookup(target, source, size)
         image = cv2.remap(
             self._decode(number), lookup, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -208,9 +208,9 @@ class WarpRenderer(RendererBase):
 
     def _nearest(self, code: Float32, view: Any) -> int:
         """Return the index of the exemplar nearest to a code [K] and view [4, 4]."""
-        kept = _places(self._codes, self._viewmats, self.face.n_mouth)
-        wanted = _places(code[None], view[None], self.face.n_mouth)
-        return int(((kept - wanted) ** 2).sum(1).argmin())
+        source = _pose_coordinates(self._codes, self._viewmats, self.face.n_mouth)
+        target = _pose_coordinates(code[None], view[None], self.face.n_mouth)
+        return int(((source - target) ** 2).sum(1).argmin())
 
     def _vertices(self, code: Float32, view: Any, k: Any) -> Float32:
         """Project the face's vertices of a code [K] to pixels [V, 2]."""
@@ -240,27 +240,27 @@ def _damaged(number: int) -> PackageError:
     return PackageError(f"image {number} of the warp renderer is damaged. Fit the renderer again")
 
 
-def warp_lookup(wanted: Float32, kept: Float32, size: tuple[int, int]) -> Float32:
+def warp_lookup(target: Float32, source: Float32, size: tuple[int, int]) -> Float32:
     """Compute from where in the source image each pixel of the target image is taken.
 
     Args:
-        wanted: [V, 2], vertices in the target image, pixels with centers at +0.5.
-        kept: [V, 2], the same vertices in the source image.
+        target: [V, 2], vertices in the target image, pixels with centers at +0.5.
+        source: [V, 2], the same vertices in the source image.
         size: Height and width of the target image.
 
     Returns:
         [H, W, 2], x and y in the source image, with pixel centers at integers as cv2.remap expects.
     """
     # The affine map that fits the vertices best, and what it leaves.
-    n = len(wanted)
-    design = np.concatenate([wanted, np.ones((n, 1), np.float32)], axis=1)
-    affine = np.linalg.lstsq(design, kept, rcond=None)[0].astype(np.float32)
-    rest = kept - design @ affine  # [V, 2]
+    n = len(target)
+    design = np.concatenate([target, np.ones((n, 1), np.float32)], axis=1)
+    affine = np.linalg.lstsq(design, source, rcond=None)[0].astype(np.float32)
+    rest = source - design @ affine  # [V, 2]
     # Interpolate the rest on a coarse grid, and the grid to all pixels.
-    reach = BEND_FRACTION * np.linalg.norm(wanted[33] - wanted[263])
+    reach = BEND_FRACTION * np.linalg.norm(target[33] - target[263])
     rows, columns = (np.arange(0, length + GRID_PX, GRID_PX, dtype=np.float32) for length in size)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
-    bend = _shepard(grid.reshape(-1, 2), wanted, rest, float(reach)).reshape(grid.shape)
+    bend = _shepard(grid.reshape(-1, 2), target, rest, float(reach)).reshape(grid.shape)
     matrix = np.array([[1 / GRID_PX, 0, 0.5 / GRID_PX], [0, 1 / GRID_PX, 0.5 / GRID_PX]])
     dense = cv2.warpAffine(
         bend,
@@ -284,7 +284,7 @@ def _shepard(points: Float32, at: Float32, values: Float32, reach: float) -> Flo
     return np.asarray(weights @ values / (weights.sum(1, keepdims=True) + 0.05), np.float32)
 
 
-def _places(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
+def _pose_coordinates(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
     """Return the coordinates [N, n_mouth + 2] in which exemplars are compared: mouth code, yaw and
     pitch.
     """
@@ -292,7 +292,7 @@ def _places(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
     return np.concatenate([codes[:, :n_mouth], turn], axis=1).astype(np.float32)
 
 
-def _farthest(places: Float32, n: int, seed: int) -> Int:
+def _farthest_points(places: Float32, n: int, seed: int) -> Int:
     """Return the indices of up to n rows of places [N, d], each the farthest from those before it,
     sorted.
     """

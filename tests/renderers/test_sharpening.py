@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from talkhead.app.evaluation.measures.image import sharpness_ratio
-from talkhead.renderers.sharpening import MOST, WANTED, sharpened, sharpened_torch, wanted_amount
+from talkhead.renderers.sharpening import MOST, WANTED, estimate_amount, sharpen, sharpen_torch
 from talkhead.types import Rendering, UInt8
 
 SIZE = (60, 80)
@@ -37,10 +37,10 @@ def bytes_of(image: Tensor) -> UInt8:
 def test_the_amount_makes_it_as_sharp_as_wanted() -> None:
     true = noisy_image()
     made = softened(true, 0.4)
-    amount = wanted_amount(solid(made), true, EVERYWHERE)
+    amount = estimate_amount(solid(made), true, EVERYWHERE)
     assert 0.05 < amount < MOST
     before = sharpness_ratio(bytes_of(made), bytes_of(true))
-    after = sharpness_ratio(bytes_of(sharpened(solid(made), amount).rgb), bytes_of(true))
+    after = sharpness_ratio(bytes_of(sharpen(solid(made), amount).rgb), bytes_of(true))
     assert before < WANTED - 0.15 and abs(after - WANTED) < 0.05
 
 
@@ -49,20 +49,20 @@ def test_the_kernel_is_the_torch_form() -> None:
     alpha = torch.rand(2, 33, 21, 1, generator=generator).clamp(min=0.85)
     made = Rendering(torch.rand(2, 33, 21, 3, generator=generator) * alpha, alpha)
     amount = torch.tensor([0.7])
-    assert torch.allclose(sharpened(made, amount).rgb, sharpened_torch(made, amount).rgb, atol=1e-6)
+    assert torch.allclose(sharpen(made, amount).rgb, sharpen_torch(made, amount).rgb, atol=1e-6)
 
 
 def test_sharp_and_featureless_images_are_left_alone() -> None:
     true = noisy_image()
-    assert wanted_amount(solid(true), softened(true, 0.5), EVERYWHERE) == 0
-    assert wanted_amount(solid(torch.full_like(true, 0.5)), true, EVERYWHERE) == 0
+    assert estimate_amount(solid(true), softened(true, 0.5), EVERYWHERE) == 0
+    assert estimate_amount(solid(torch.full_like(true, 0.5)), true, EVERYWHERE) == 0
     rendering = solid(true)
-    assert torch.allclose(sharpened(rendering, torch.zeros(1)).rgb, true, atol=1e-6)
+    assert torch.allclose(sharpen(rendering, torch.zeros(1)).rgb, true, atol=1e-6)
 
 
 def test_a_very_soft_image_gets_no_more_than_the_most() -> None:
     true = noisy_image()
-    assert wanted_amount(solid(softened(true, 3.0)), true, EVERYWHERE) == MOST
+    assert estimate_amount(solid(softened(true, 3.0)), true, EVERYWHERE) == MOST
 
 
 def test_the_rim_has_no_halo() -> None:
@@ -71,7 +71,7 @@ def test_the_rim_has_no_halo() -> None:
     distance = torch.from_numpy(np.hypot(rows - 30, columns - 40).astype(np.float32))
     alpha = (20.5 - distance).clamp(0, 1)[None, ..., None]
     made = Rendering(noisy_image() * alpha, alpha)
-    change = (sharpened(made, torch.ones(1)).rgb - made.rgb).abs().amax(-1)[0]
+    change = (sharpen(made, torch.ones(1)).rgb - made.rgb).abs().amax(-1)[0]
     assert change[distance > 20].max() < 1e-6
     assert change[distance < 17].mean() > 0.005
-    assert (sharpened(made, torch.ones(1)).rgb <= alpha + 1e-6).all()
+    assert (sharpen(made, torch.ones(1)).rgb <= alpha + 1e-6).all()

@@ -42,7 +42,7 @@ _LIMITS: Final = np.array([BLUR_PX2, ALPHA_FLOOR, NEAR_PLANE, FAR_PLANE, FOV_MAR
 _BLENDING: Final = np.array([ALPHA_FLOOR, ALPHA_CAP, MIN_TRANSMITTANCE], np.float32)
 
 # Numba's fallback threading layer aborts the process when two threads call a parallel kernel.
-_one_caller = threading.Lock()
+_kernel_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def render(scene: SplatInputs, rgb: FloatArray, alpha: FloatArray) -> Lists:
         TalkheadError: If the Gaussians reach too many tiles.
     """
     height, width = alpha.shape[:2]
-    with _one_caller:
+    with _kernel_lock:
         lists = _bin(scene, height, width)
         blend(lists.tile_starts, lists.splats, lists.masks, lists.records, _BLENDING, rgb, alpha)
     return lists
@@ -190,7 +190,7 @@ def render_backward(
     """
     height, width = alpha.shape[:2]
     size = np.array([width, height], np.float32)
-    with _one_caller:
+    with _kernel_lock:
         moments = blend_backward(
             lists.tile_starts,
             lists.splats,

@@ -46,7 +46,9 @@ def drawn(head: GaussianRenderer, dataset: IdentityDataset) -> list[UInt8]:
     for i in range(len(dataset)):
         arrays = (tracks.codes[[i]], tracks.viewmats[[i]], dataset.crop_ks[[i]])
         with torch.no_grad():
-            made = head.draw(*map(torch.from_numpy, arrays), (info.crop_height, info.crop_width))
+            made = head.render_raw(
+                *map(torch.from_numpy, arrays), (info.crop_height, info.crop_width)
+            )
         images.append((made.rgb[0].clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy())
     return images
 
@@ -173,9 +175,9 @@ def test_a_twisted_head_is_one_seen_from_elsewhere(
         (info.crop_height, info.crop_width),
     )
     with torch.no_grad():
-        still = head.draw(motion, view, k, size).rgb
-        twisted = head.draw(motion, view, k, size, twist).rgb
-        seen = head.draw(motion, view @ twist_matrix(twist), k, size).rgb
+        still = head.render_raw(motion, view, k, size).rgb
+        twisted = head.render_raw(motion, view, k, size, twist).rgb
+        seen = head.render_raw(motion, view @ twist_matrix(twist), k, size).rgb
     assert (twisted - seen).abs().mean() < 1e-4 < 0.01 < (twisted - still).abs().mean()
 
 

@@ -36,7 +36,7 @@ SPECS = (
 def random_planes(n_images: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [
-        torch.randn(n_images if s.listens else 1, *s.shape, generator=generator).requires_grad_()
+        torch.randn(n_images if s.code_range else 1, *s.shape, generator=generator).requires_grad_()
         for s in SPECS
     ]
 
@@ -332,7 +332,7 @@ def test_posed_undoes_the_way_to_rest(head_dataset: IdentityDataset, space: Head
     chin = float(space.template[CHIN, 1])
     ears = float(space.template[[127, 356], 2].mean())
     places = torch.tensor([[0.2, chin - 0.5, ears], [0.1, chin + 0.45, ears]])
-    posed = space.posed(places, motion, viewmats)
+    posed = space.pose(places, motion, viewmats)
     assert torch.equal(posed[0], places[0])
     on_camera = posed[1] @ viewmats[0, :3, :3].T + viewmats[0, :3, 3]
     rest = places[1] @ space.rest_view[:3, :3].T + space.rest_view[:3, 3]
@@ -387,7 +387,7 @@ def test_compositing_is_beer_and_lambert() -> None:
 def test_steps_skip_what_is_empty_and_what_comes_too_early() -> None:
     rays, pieces = straight_rays(2)
     occupancy = Occupancy(BOX)
-    occupancy.close(occupancy.centers()[:, 2] > 0.0)
+    occupancy.exclude(occupancy.centers()[:, 2] > 0.0)
     depths = march(rays, pieces, occupancy, None).point[:, 2]
     assert (depths < 0.0).all() and len(depths) == 2 * 4
     late = replace(pieces, after=torch.tensor([0.5, 5.0]))
@@ -406,10 +406,10 @@ def test_the_grid_forgets_what_is_not_there_and_finds_what_is() -> None:
     for step in range(0, 1200, 16):
         occupancy.update(step, ball)
     radius = occupancy.centers().norm(dim=1)
-    held = occupancy.holds(occupancy.centers())
+    held = occupancy.is_occupied(occupancy.centers())
     assert held[radius < 0.45].all() and not held[radius > 0.5 + 3 * CELL].any()
     again = Occupancy(BOX, occupancy.occs)
-    assert torch.equal(again.holds(occupancy.centers()), held)
+    assert torch.equal(again.is_occupied(occupancy.centers()), held)
 
 
 def test_the_grid_is_looked_at_the_same_way_twice() -> None:
@@ -493,7 +493,7 @@ def test_mouth_and_eyes_listen_to_their_own_codes(head: NerfRenderer) -> None:
                 tensor.copy_(torch.randn(tensor.shape, generator=generator))
     code = torch.zeros(3, n_codes + 12)
     code[1, 0], code[2, head.n_mouth] = 1.0, 1.0
-    planes = dict(zip([s.name for s in head.field.specs], head.field.contract(code), strict=True))
+    planes = dict(zip([s.name for s in head.field.specs], head.field.blend(code), strict=True))
     changed = {
         n: [bool((p[i] != p[0]).any()) for i in (1, 2)] for n, p in planes.items() if len(p) > 1
     }
