@@ -1,4 +1,4 @@
-"""Codes far from all seen ones are drawn near, smoothly; others are left alone."""
+"""Codes far from all training codes are moved towards them, smoothly; others are unchanged."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def with_eyes(mouths: torch.Tensor) -> torch.Tensor:
     return torch.cat([mouths, torch.full((len(mouths), 3), 7.0)], dim=1)
 
 
-def test_seen_mouths_are_left_alone(seen: CodeProjector) -> None:
+def test_training_codes_are_unchanged(seen: CodeProjector) -> None:
     motion = with_eyes(seen.codes[:50] + 0.01)
     assert torch.equal(seen.project(motion), motion)
 
 
-def test_what_lies_far_comes_near(seen: CodeProjector) -> None:
+def test_far_codes_are_moved_to_training_codes(seen: CodeProjector) -> None:
     far = with_eyes(torch.tensor([[2.0, 0.0], [0.0, -3.0], [1.5, 1.5]]))
     near = seen.project(far)
     assert torch.cdist(near[:, :2], seen.codes).min(1).values.max() < 0.15
@@ -40,14 +40,14 @@ def test_what_lies_far_comes_near(seen: CodeProjector) -> None:
     assert torch.equal(near[:, 2:], far[:, 2:])
 
 
-def test_it_takes_hold_smoothly(seen: CodeProjector) -> None:
-    """Along a path outwards no step of the result is much longer than the path's."""
+def test_projection_is_smooth(seen: CodeProjector) -> None:
+    """Along a path outwards, no step of the result is much longer than that of the path."""
     path = torch.stack([torch.linspace(1.0, 2.0, 400), torch.zeros(400)], 1)
     steps = (seen.project(with_eyes(path))[:, :2].diff(dim=0)).norm(dim=1)
     assert steps.max() < 8 * 1.0 / 399
 
 
-def test_reach_is_told_by_other_moments(head_dataset: IdentityDataset) -> None:
+def test_reach_is_measured_between_different_moments(head_dataset: IdentityDataset) -> None:
     mouths = CodeProjector.from_dataset(head_dataset)
     assert mouths.codes.shape[1] == head_dataset.face.n_mouth
     low, high = mouths.reach
@@ -59,7 +59,7 @@ def test_reach_is_told_by_other_moments(head_dataset: IdentityDataset) -> None:
     assert torch.equal(again.codes, mouths.codes) and torch.equal(again.reach, mouths.reach)
 
 
-def test_codes_that_move_nothing_are_no_distance(head_dataset: IdentityDataset) -> None:
+def test_components_that_move_no_vertex_are_ignored(head_dataset: IdentityDataset) -> None:
     basis = head_dataset.face.basis.copy()
     basis[head_dataset.face.n_mouth - 1] = 0.0
     dataset = replace(head_dataset, face=replace(head_dataset.face, basis=basis))

@@ -1,4 +1,4 @@
-"""What every renderer keeps to, checked on each that is registered."""
+"""The contract of renderers, checked on each registered one and on the one of the documentation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Fitted:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The renderer of the documentation, added as the documentation says."""
+    """Add the renderer of the documentation as its page describes."""
     code, line = re.findall(r"```python\n(.*?)```", RECIPE.read_text("utf-8"), re.DOTALL)[:2]
     folder = tmp_path_factory.mktemp("recipe") / "flat"
     folder.mkdir()
@@ -101,7 +101,7 @@ def test_shapes_and_ranges(fitted: Fitted) -> None:
 
 
 def test_it_shows_the_head(fitted: Fitted) -> None:
-    """Opaque in the face, transparent in the background, nearer to the frame than its mean is."""
+    """Opaque in the face, transparent in the background, closer to the frame than its mean color."""
     frame = 5
     rendering = fitted.render([frame])
     alpha = rendering.alpha[0, ..., 0].numpy()
@@ -130,7 +130,7 @@ def test_a_batch_is_its_images_one_by_one(fitted: Fitted) -> None:
 
 
 def test_a_window_is_a_part_of_the_image(fitted: Fitted) -> None:
-    """With a shifted K and another size, the same pixels."""
+    """With shifted intrinsics and another size, the pixels are the same."""
     frame, top, left = 7, 61, 22
     tracks = fitted.dataset.tracks
     ks = fitted.dataset.crop_ks[[frame]].copy()
@@ -151,7 +151,7 @@ def test_a_window_is_a_part_of_the_image(fitted: Fitted) -> None:
 
 
 def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
-    """Jaw down: the mouth's pixels change, those of forehead and hair hardly."""
+    """Lowering the jaw changes the pixels of the mouth, and those of forehead and hair hardly."""
     frame = 3
     tracks = fitted.dataset.tracks
     codes = np.repeat(tracks.codes[[frame]], 2, axis=0)
@@ -171,7 +171,7 @@ def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
 
 
 def test_packed_it_renders_as_before(fitted: Fitted) -> None:
-    """Within what 0.1 dB are at 30 dB: an error 16 dB under the rendering's own."""
+    """A loss of 0.1 dB at 30 dB corresponds to an error 16 dB below that of the rendering."""
     packed = unpack(pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps()))
     again = fitted.kind.from_tensors(packed, fitted.config)
     first, second = fitted.render([2, 17]), fitted.render([2, 17], renderer=again)
@@ -188,7 +188,7 @@ def test_losses_are_finite_scalars(fitted: Fitted) -> None:
 
 
 def test_tensors_round_trip(fitted: Fitted, tmp_path: Path) -> None:
-    """Through a file, as a package keeps them, and through config's JSON: the same images."""
+    """Tensors through a file, as in a package, and config through JSON: the images are the same."""
     tensors = fitted.renderer.tensors()
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in tensors.values())
     write_tensors(tmp_path / "head.safetensors", tensors)
@@ -203,7 +203,7 @@ def test_tensors_round_trip(fitted: Fitted, tmp_path: Path) -> None:
 
 MAY_DIFFER = {
     "gaussian": {
-        ("seen_codes", "longer 0"),  # any number of mouths may have been seen
+        ("seen_codes", "longer 0"),  # any number of training codes
         ("seen_codes", "shorter 0"),
         ("seen_codes", "longer 1"),
         ("seen_codes", "shorter 1"),  # some components of the mouth move no vertex
@@ -217,11 +217,13 @@ MAY_DIFFER = {
         ("masks", "other byte"),
     },
 }
-"""What a renderer accepts though it was written otherwise, with a picture as finite as ever."""
+"""Changes that a renderer accepts; the images stay finite."""
 
 
 def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
-    """Each one missing, of another dtype, rank or size, not finite, out of range; and one more."""
+    """Each tensor missing, with another dtype, rank or size, not finite, out of range; and an extra
+    one.
+    """
     load = partial(fitted.kind.from_tensors, config=fitted.config)
     tensors = fitted.renderer.tensors()
     assert accepted(tensors, load) == MAY_DIFFER.get(fitted.renderer.name, set())
@@ -232,7 +234,7 @@ def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
 
 
 def test_damaged_packed_tensors_are_refused(fitted: Fitted) -> None:
-    """As packages keep them; what unpacks is checked like any other."""
+    """As in packages: unpacked tensors are checked like any other."""
 
     def load(tensors: Mapping[str, Tensor]) -> Renderer:
         return fitted.kind.from_tensors(unpack(tensors), fitted.config)
@@ -255,7 +257,7 @@ def test_config_round_trip_and_unknown_keys(fitted: Fitted) -> None:
 
 
 def test_configs_have_bounds(fitted: Fitted) -> None:
-    """No number of a config may be as large as a file likes, or nothing a number is."""
+    """Every number has bounds, and only numbers are accepted."""
     kind = fitted.kind.config_class
     for field in fields(kind):
         if isinstance(field.default, int | float):

@@ -1,4 +1,4 @@
-"""The fused loss kernel against its torch twin."""
+"""The fused loss kernel against its torch reference."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def scene() -> tuple[Rendering, torch.Tensor, torch.Tensor, torch.Tensor]:
     return Rendering(rgb.requires_grad_(), alpha.requires_grad_()), target, weights, background
 
 
-def test_kernel_equals_twin(scene) -> None:  # type: ignore[no-untyped-def]
+def test_kernel_equals_reference(scene) -> None:  # type: ignore[no-untyped-def]
     rendering, target, weights, background = scene
     inputs = [rendering.rgb, rendering.alpha]
     l1, dssim = photometric_loss(rendering, target, weights, background, (3, 5))
     made = torch.autograd.grad(2.0 * l1 + 0.7 * dssim, inputs)
     image = rendering.rgb + (1.0 - rendering.alpha) * background
-    twin_l1 = weighted_l1(image, target, weights)
-    twin_dssim = windowed_dssim(image, target, weights, (3, 5))
-    wanted = torch.autograd.grad(2.0 * twin_l1 + 0.7 * twin_dssim, inputs)
-    torch.testing.assert_close(l1, twin_l1)
-    torch.testing.assert_close(dssim, twin_dssim)
+    reference_l1 = weighted_l1(image, target, weights)
+    reference_dssim = windowed_dssim(image, target, weights, (3, 5))
+    wanted = torch.autograd.grad(2.0 * reference_l1 + 0.7 * reference_dssim, inputs)
+    torch.testing.assert_close(l1, reference_l1)
+    torch.testing.assert_close(dssim, reference_dssim)
     for one, other in zip(made, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=2e-4, atol=1e-7)
 
@@ -49,7 +49,7 @@ def test_equal_images_cost_nothing(scene) -> None:  # type: ignore[no-untyped-de
     assert float(dssim.detach()) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_backdrop_is_one_color_a_batch_and_shows_where_nobody_is() -> None:
+def test_the_backdrop_is_one_color_per_batch_and_shows_outside_the_person() -> None:
     generator = torch.Generator().manual_seed(5)
     masks = (2.0 * torch.rand(2, 29, 37, 1, generator=generator) - 0.5).clamp(0.0, 1.0)
     images = torch.rand(2, 29, 37, 3, generator=generator) * masks

@@ -1,4 +1,4 @@
-"""The rim's opacities: those of the mask, corrected where person and background clearly differ."""
+"""Opacities at the rim: those of the mask, corrected where the colors of person and background differ."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def matte(image: Float32, mask: UInt8) -> tuple[Float32, Float32]:
 
 
 def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
-    """Before a plain studio: otherwise the head gets a rim in the studio's color."""
+    """In front of a plain studio: without matting, the head gets a rim in the studio's color."""
     image, true = portrait(BLUE), disc(42, 2)
     mask = as_mask(disc(45, 3))
     alpha, person = matte(image, mask)
@@ -57,8 +57,8 @@ def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
 
 
 @pytest.mark.parametrize("texture", [0.0, 0.5])
-def test_dark_hair_before_dark_books_stays_where_the_mask_is_unsure(texture: float) -> None:
-    """It lies nearer to the background's color than to the face's, and is no mixture of them."""
+def test_dark_hair_in_front_of_dark_books_stays(texture: float) -> None:
+    """Hair is closer to the background's color than to the face's, but is not a mixture of them."""
     image, head = portrait(BOOKS, texture), disc(42, 2)
     unsure = np.maximum(disc(30, 2), 0.7 * head)  # of the face for sure, of the hair nearly
     alpha, person = matte(image, as_mask(unsure))
@@ -67,15 +67,15 @@ def test_dark_hair_before_dark_books_stays_where_the_mask_is_unsure(texture: flo
     assert np.abs(person[hair] - alpha[hair][:, None] * HAIR).mean() < 0.03
 
 
-def test_the_mask_s_haze_is_no_person() -> None:
-    """Nothing of the books around the head comes along."""
+def test_haze_in_the_mask_is_removed() -> None:
+    """None of the books around the head remain."""
     image, head = portrait(BOOKS, 0.5), disc(42, 2)
     alpha, person = matte(image, as_mask(np.maximum(head, 0.12 * disc(55, 4))))
     beyond = (disc(46, 1) == 0) & (disc(53, 1) == 1)
     assert alpha[beyond].max() < 0.1 and person[beyond].max() < 0.05
 
 
-def test_like_before_like_is_as_the_mask_says() -> None:
+def test_equal_colors_keep_the_mask() -> None:
     image = portrait(HAIR)
     mask = as_mask(disc(40, 6))
     alpha, person = matte(image, mask)
@@ -87,14 +87,14 @@ def test_like_before_like_is_as_the_mask_says() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_nobody_or_nothing_else_in_the_picture(value: int) -> None:
+def test_empty_and_full_masks(value: int) -> None:
     image = portrait(BLUE)
     alpha, person = matte(image, np.full(SIZE, value, np.uint8))
     assert np.isfinite(person).all() and np.isfinite(alpha).all()
     assert alpha.min() == alpha.max() and (value == 128 or alpha.max() == value / 255)
 
 
-def test_colors_are_those_of_a_picture_over_nothing() -> None:
+def test_colors_are_premultiplied() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((*SIZE, 3), np.float32)
     alpha, person = matte(image, as_mask(cv2.blur(disc(40, 1), (25, 25))))
@@ -103,7 +103,7 @@ def test_colors_are_those_of_a_picture_over_nothing() -> None:
 
 
 def test_the_target_is_the_person_over_the_backdrop() -> None:
-    """No color of the true background is left in it."""
+    """No color of the real background remains."""
     image, true = portrait(BLUE), disc(42, 2)[..., None]
     alpha, person = matte(image, as_mask(true[..., 0]))
     images, masks = (torch.from_numpy(a)[None] for a in (person, alpha[..., None]))

@@ -1,4 +1,4 @@
-"""Adam's step over blendshapes, whose gradient is never written out, against torch's Adam."""
+"""Adam's step over blendshapes, whose gradient is never stored, against torch's Adam."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def codes(n_images: int, step: int) -> Tensor:
 
 
 def blended(n_images: int, stop_at: int | None = None) -> Tensor:
-    """The deltas after a few steps; with `stop_at`, by a new optimiser from there on."""
+    """The deltas after a few steps; with `stop_at`, by a new optimizer from then on."""
     deltas = start()
 
     def make() -> tuple[Blendshapes, Adam]:
@@ -65,12 +65,12 @@ def test_it_is_torch_s_adam(n_images: int) -> None:
     assert (deltas.detach() != start().detach()).any(0).float().mean() > 0.6
 
 
-def test_it_goes_on_from_a_checkpoint() -> None:
+def test_it_resumes_from_a_checkpoint() -> None:
     assert torch.equal(blended(1, stop_at=2), blended(1))
 
 
 def test_the_code_has_its_gradient() -> None:
-    """What was kept back is the gradient by the deltas alone."""
+    """Only the gradient by the deltas is held back."""
     deltas, code = start(), codes(2, 0).requires_grad_()
     (found,) = torch.autograd.grad(loss(Blendshapes(deltas)(code), 0), code)
     (expected,) = torch.autograd.grad(loss(code @ deltas, 0), code)

@@ -1,4 +1,4 @@
-"""Packed tensors: exact where nothing is said, within half a step where a step is, damage told."""
+"""Packed tensors: exact without a step, within half a step otherwise; damage is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from talkhead.errors import PackageError
 from talkhead.renderers.quantization import CONTENTS, pack, unpack
 
 
-def test_what_has_no_step_comes_back_exactly() -> None:
+def test_tensors_without_step_are_exact() -> None:
     tensors = {
         "index": torch.arange(5),
         "base": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),
@@ -34,18 +34,18 @@ def test_rounding_stays_within_half_a_step(size: float) -> None:
     )
 
 
-def test_small_numbers_take_little() -> None:
+def test_small_numbers_compress_well() -> None:
     deltas = torch.randn(20, 5000, generator=torch.Generator().manual_seed(2))
     packed = pack({"deltas": deltas}, {"deltas": torch.tensor(1.0)})
     assert sum(t.numel() for t in packed.values()) < 0.1 * 4 * deltas.numel()
 
 
-def test_tensors_never_packed_pass() -> None:
+def test_tensors_that_were_never_packed_are_unchanged() -> None:
     tensors = {"weight": torch.ones(3)}
     assert torch.equal(unpack(tensors)["weight"], tensors["weight"])
 
 
-def test_too_small_a_step_and_damage_are_told() -> None:
+def test_too_small_a_step_and_damage_are_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
         pack({"deltas": torch.tensor([1e9])}, {"deltas": torch.tensor(0.1)})
     packed = pack({"deltas": torch.ones(4)}, {})

@@ -1,4 +1,4 @@
-"""Sharpening: as much detail as the true images have, none at the rim, nothing where none is wanted."""
+"""Sharpening: as much detail as the real images have, none at the rim, none where none is needed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_amount_makes_it_as_sharp_as_wanted() -> None:
     assert before < WANTED - 0.15 and abs(after - WANTED) < 0.05
 
 
-def test_the_kernel_is_the_torch_form() -> None:
+def test_kernel_equals_reference() -> None:
     generator = torch.Generator().manual_seed(3)
     alpha = torch.rand(2, 33, 21, 1, generator=generator).clamp(min=0.85)
     made = Rendering(torch.rand(2, 33, 21, 3, generator=generator) * alpha, alpha)
@@ -52,7 +52,7 @@ def test_the_kernel_is_the_torch_form() -> None:
     assert torch.allclose(sharpen(made, amount).rgb, sharpen_torch(made, amount).rgb, atol=1e-6)
 
 
-def test_sharp_and_featureless_images_are_left_alone() -> None:
+def test_sharp_and_featureless_images_are_unchanged() -> None:
     true = noisy_image()
     assert estimate_amount(solid(true), softened(true, 0.5), EVERYWHERE) == 0
     assert estimate_amount(solid(torch.full_like(true, 0.5)), true, EVERYWHERE) == 0
@@ -60,13 +60,13 @@ def test_sharp_and_featureless_images_are_left_alone() -> None:
     assert torch.allclose(sharpen(rendering, torch.zeros(1)).rgb, true, atol=1e-6)
 
 
-def test_a_very_soft_image_gets_no_more_than_the_most() -> None:
+def test_the_amount_is_limited() -> None:
     true = noisy_image()
     assert estimate_amount(solid(softened(true, 3.0)), true, EVERYWHERE) == MOST
 
 
 def test_the_rim_has_no_halo() -> None:
-    """A disc over nothing: near its rim nothing changes, and nothing goes beyond what covers it."""
+    """A disc over nothing: near its rim nothing changes, and nothing exceeds its opacity."""
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     distance = torch.from_numpy(np.hypot(rows - 30, columns - 40).astype(np.float32))
     alpha = (20.5 - distance).clamp(0, 1)[None, ..., None]

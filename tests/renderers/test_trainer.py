@@ -1,4 +1,4 @@
-"""The optimisation loop: it learns, goes on from where it stopped, and sees no held-out frame."""
+"""The training loop: the loss falls, interrupted fits resume, held-out frames are not read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from talkhead.renderers.registry import get_renderer
 from talkhead.renderers.trainer import fit_renderer
 from talkhead.storage import read_tensors
 
-KIND = get_renderer("gaussian")
+RENDERER = get_renderer("gaussian")
 CONFIG = GaussianConfig(n_surface=300, n_cap=30, n_teeth=10, n_rest=100, n_steps=40)
 SMALL: dict[str, Any] = {
     "gaussian": CONFIG,
@@ -44,11 +44,11 @@ SMALL: dict[str, Any] = {
 
 
 class Stop(Exception):
-    """The power goes."""
+    """The process is interrupted."""
 
 
 class Watch(SilentProgress):
-    """Counts steps and where they began; stops in the middle when told to."""
+    """Counts steps and records at which step a fit began; interrupts it at `stop_at`."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at, self.done, self.n_steps = stop_at, -1, 0
@@ -134,7 +134,7 @@ def test_an_interrupted_run_ends_in_the_same_renderer(
     monkeypatch: pytest.MonkeyPatch,
     stop_at: int,
 ) -> None:
-    """Stopped before a checkpoint's step was over: what is done twice is done the same."""
+    """Interrupted before a checkpoint's step was complete: repeated steps give the same result."""
     checkpoint = tmp_path / "state.safetensors"
     monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after every step
     with pytest.raises(Stop):
@@ -143,7 +143,7 @@ def test_an_interrupted_run_ends_in_the_same_renderer(
     assert same(fit(head_dataset, checkpoint, name=fitted.name), fitted.tensors)
 
 
-def test_it_goes_on_where_it_stopped(
+def test_it_resumes_where_it_stopped(
     head_dataset: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "state.safetensors"
@@ -152,17 +152,17 @@ def test_it_goes_on_where_it_stopped(
         fit(head_dataset, checkpoint, stop_at=11)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 1e9)
     watch = Watch()
-    fit_renderer(KIND, head_dataset, CONFIG, checkpoint, watch)
+    fit_renderer(RENDERER, head_dataset, CONFIG, checkpoint, watch)
     assert (watch.done, watch.n_steps) == (10, CONFIG.n_steps - 10)
     again = Watch()  # finished: nothing is done twice
-    fit_renderer(KIND, head_dataset, CONFIG, checkpoint, again)
+    fit_renderer(RENDERER, head_dataset, CONFIG, checkpoint, again)
     assert again.n_steps == 0 and int(read_tensors(checkpoint)["step"]) == CONFIG.n_steps
 
 
 def test_no_held_out_frame_is_read(
     head_dataset: IdentityDataset, fitted: Fitted, tmp_path: Path
 ) -> None:
-    """Everything of the held-out frames is corrupted: the same renderer, bit for bit."""
+    """With all data of the held-out frames corrupted, the renderer is the same, bit for bit."""
     corrupted = tmp_path / "dataset"
     shutil.copytree(head_dataset.path, corrupted)
     held_out = np.flatnonzero(~head_dataset.tracks.train)
@@ -179,16 +179,18 @@ def test_no_held_out_frame_is_read(
         array[held_out] = np.nan
     origins = tracks.origins.copy()
     origins[held_out] = -1000.0
-    spoilt = type(tracks)(**{**vars(tracks), **changed, "origins": origins})
-    dataset = replace(head_dataset, path=corrupted, tracks=spoilt)
+    corrupted_tracks = type(tracks)(**{**vars(tracks), **changed, "origins": origins})
+    dataset = replace(head_dataset, path=corrupted, tracks=corrupted_tracks)
     again = fit(dataset, tmp_path / "state.safetensors", name=fitted.name)
     assert same(again, fitted.tensors)
 
 
-def test_what_is_multiplied_begins_at_64_bytes(
+def test_factors_of_products_are_aligned_to_64_bytes(
     head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Wherever numpy and the checkpoint's file put it: the last bit of a product can depend on it."""
+    """For any alignment of numpy arrays and of the checkpoint's tensors: the last bit of a product can
+    depend on it.
+    """
     places: list[int] = []
     kept: Callable[..., Any] = GaussianRenderer.losses
 
@@ -263,10 +265,8 @@ def test_batches_hold_what_the_dataset_holds(head_dataset: IdentityDataset) -> N
 
 
 @pytest.mark.parametrize("name", list(SMALL))
-def test_what_stands_before_the_face_teaches_nothing(
-    head_dataset: IdentityDataset, name: str
-) -> None:
-    """Whatever is there, the loss and its gradient are the same."""
+def test_occluders_have_no_effect(head_dataset: IdentityDataset, name: str) -> None:
+    """Loss and gradient do not depend on the pixels of an occluder."""
     tracks, face = head_dataset.tracks, head_dataset.face
     lower = face.template[face.triangles].mean(1)[:, 1] > 0.6
     hidden = tracks.hidden.copy()

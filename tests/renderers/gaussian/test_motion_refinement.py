@@ -1,4 +1,4 @@
-"""Refined motion: codes and poses go back to where the images have the face, and nothing else changes."""
+"""Refined motion: codes and poses return to those of the images; everything else stays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
 
 @pytest.fixture(scope="module")
 def head(footage: IdentityDataset) -> GaussianRenderer:
-    """The synthetic head with freckles: skin without any tells little of where it is."""
+    """The synthetic head with freckles: plain skin hardly shows where it is."""
     head = GaussianRenderer.from_dataset(footage, CONFIG, seed=0)
     freckles = torch.randn(len(head.base), 1, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -40,7 +40,7 @@ def head(footage: IdentityDataset) -> GaussianRenderer:
 
 
 def drawn(head: GaussianRenderer, dataset: IdentityDataset) -> list[UInt8]:
-    """What the head shows at the dataset's codes, in black surroundings."""
+    """The head rendered at the dataset's codes, on black."""
     info, tracks = dataset.info, dataset.tracks
     images = []
     for i in range(len(dataset)):
@@ -59,8 +59,8 @@ def true_codes(footage: IdentityDataset) -> Float32:
 
 
 @pytest.fixture()
-def mistracked(head: GaussianRenderer, footage: IdentityDataset) -> IdentityDataset:
-    """The head's own images, with codes of which mouths are off."""
+def noisy_dataset(head: GaussianRenderer, footage: IdentityDataset) -> IdentityDataset:
+    """The head's own images, with noise in the codes of the mouths."""
     noise = np.random.default_rng(1).normal(0.0, NOISE, footage.tracks.codes.shape)
     noise[:, footage.face.n_mouth :] = 0.0
     codes = (footage.tracks.codes + noise).astype(np.float32)
@@ -89,23 +89,24 @@ def error(codes: Float32, true: Float32) -> Float32:
     return np.asarray(np.sqrt(np.square(codes - true)[:, [JAW, WIDTH]].mean(0)))
 
 
-def test_codes_go_where_the_images_have_the_mouth(
-    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+def test_codes_are_refined(
+    head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
     before, after = (
-        error(codes, true_codes) for codes in (mistracked.tracks.codes, refined(head, mistracked))
+        error(codes, true_codes)
+        for codes in (noisy_dataset.tracks.codes, refined(head, noisy_dataset))
     )
     assert (after < 0.5 * before).all(), (before, after)
 
 
-def test_poses_go_where_the_images_have_the_head(
-    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+def test_poses_are_refined(
+    head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
-    """By a pixel aside, which is what the face's middle is then off."""
-    true = mistracked.tracks.viewmats
+    """The error is one pixel at the middle of the face."""
+    true = noisy_dataset.tracks.viewmats
     off = true.copy()
     off[:, 0, 3] += np.where(np.arange(len(off)) % 2, 0.01, -0.01)
-    dataset = with_tracks(mistracked, codes=true_codes, viewmats=off)
+    dataset = with_tracks(noisy_dataset, codes=true_codes, viewmats=off)
     found = refine_motion(head, dataset, SilentProgress()).tracks.viewmats
     middle = np.array([0.0, 0.2, -0.5, 1.0])
     before, after = (np.abs((views - true) @ middle)[:, 0].mean() for views in (off, found))
@@ -113,59 +114,55 @@ def test_poses_go_where_the_images_have_the_head(
     assert np.allclose(found[:, :3, :3] @ found[:, :3, :3].transpose(0, 2, 1), np.eye(3), atol=1e-5)
 
 
-def test_bodies_go_where_the_images_have_them(
-    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+def test_bodies_are_refined(
+    head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
-    """Off by half a pixel to the side: a part of the way, for a bare neck says little."""
+    """The error is half a pixel sideways. A part of it is corrected: a bare neck shows little."""
     off = true_codes.copy()
     off[:, -N_BODY + 2] += np.where(np.arange(len(off)) % 2, 0.002, -0.002)
-    found = refined(head, with_tracks(mistracked, codes=off))
+    found = refined(head, with_tracks(noisy_dataset, codes=off))
     before, after = (np.abs(c - true_codes)[:, -N_BODY + 2].mean() for c in (off, found))
     assert after < 0.9 * before, (before, after)
 
 
-def test_right_motion_stays(
-    head: GaussianRenderer, mistracked: IdentityDataset, true_codes: Float32
+def test_correct_motion_stays(
+    head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
-    right = with_tracks(mistracked, codes=true_codes)
+    right = with_tracks(noisy_dataset, codes=true_codes)
     made = refine_motion(head, right, SilentProgress()).tracks
     assert error(made.codes, true_codes).max() < 0.05
     assert np.abs(made.viewmats - right.tracks.viewmats).max() < 0.01
 
 
 def test_frames_that_are_not_tracked_stay(
-    head: GaussianRenderer, mistracked: IdentityDataset
+    head: GaussianRenderer, noisy_dataset: IdentityDataset
 ) -> None:
-    tracked = mistracked.tracks
+    tracked = noisy_dataset.tracks
     usable = tracked.usable.copy()
     usable[[3, 7]] = False
-    made = refine_motion(head, with_tracks(mistracked, usable=usable), SilentProgress()).tracks
+    made = refine_motion(head, with_tracks(noisy_dataset, usable=usable), SilentProgress()).tracks
     for name in ("codes", "viewmats"):
         new, old = getattr(made, name), getattr(tracked, name)
         assert np.array_equal(new[[3, 7]], old[[3, 7]])
         assert (new[usable] != old[usable]).reshape(usable.sum(), -1).any(1).mean() > 0.9
 
 
-def test_what_stands_before_the_face_is_not_followed(
-    head: GaussianRenderer, mistracked: IdentityDataset
-) -> None:
-    frame = int(np.flatnonzero(mistracked.tracks.clear)[5])
-    hidden = mistracked.tracks.hidden.copy()
+def test_occluders_have_no_effect(head: GaussianRenderer, noisy_dataset: IdentityDataset) -> None:
+    frame = int(np.flatnonzero(noisy_dataset.tracks.clear)[5])
+    hidden = noisy_dataset.tracks.hidden.copy()
     hidden[frame] = True
-    dataset = with_tracks(mistracked, hidden=hidden)
+    dataset = with_tracks(noisy_dataset, hidden=hidden)
     results = []
     for shade in (0, 255):
-        image = mistracked.frames[frame].copy()
+        image = noisy_dataset.frames[frame].copy()
         image[dataset.hidden_area(frame)] = shade
         dataset.frames[frame] = image
         results.append(refined(head, dataset)[frame])
     assert np.allclose(results[0], results[1], atol=1e-6)
 
 
-def test_a_twisted_head_is_one_seen_from_elsewhere(
-    head: GaussianRenderer, footage: IdentityDataset
-) -> None:
-    """The head has no deltas: only its frames tell poses apart. The body stays in both."""
+def test_a_twist_equals_another_view(head: GaussianRenderer, footage: IdentityDataset) -> None:
+    """The head has no deltas: poses differ in its frames alone. The body stays in both."""
     info, tracks = footage.info, footage.tracks
     codes = tracks.codes[[4]].copy()
     codes[:, -N_BODY:] = 0.03
@@ -182,19 +179,19 @@ def test_a_twisted_head_is_one_seen_from_elsewhere(
 
 
 def test_a_face_outside_the_crop_stays_as_it_was_tracked(
-    head: GaussianRenderer, mistracked: IdentityDataset
+    head: GaussianRenderer, noisy_dataset: IdentityDataset
 ) -> None:
-    landmarks = mistracked.tracks.landmarks.copy()
+    landmarks = noisy_dataset.tracks.landmarks.copy()
     landmarks[5] += 1000.0
     landmarks[6, :, 0] -= 0.4 * np.ptp(landmarks[6, :, 0]) + landmarks[6, :, 0].min()  # cut
-    made = refine_motion(head, with_tracks(mistracked, landmarks=landmarks), SilentProgress())
-    assert np.array_equal(made.tracks.codes[5], mistracked.tracks.codes[5])
-    assert np.array_equal(made.tracks.viewmats[5], mistracked.tracks.viewmats[5])
+    made = refine_motion(head, with_tracks(noisy_dataset, landmarks=landmarks), SilentProgress())
+    assert np.array_equal(made.tracks.codes[5], noisy_dataset.tracks.codes[5])
+    assert np.array_equal(made.tracks.viewmats[5], noisy_dataset.tracks.viewmats[5])
     assert np.isfinite(made.tracks.codes).all() and np.isfinite(made.tracks.viewmats).all()
 
 
-def test_same_input_same_bits(head: GaussianRenderer, mistracked: IdentityDataset) -> None:
-    first, second = (refined(head, mistracked) for _ in range(2))
+def test_same_input_same_bits(head: GaussianRenderer, noisy_dataset: IdentityDataset) -> None:
+    first, second = (refined(head, noisy_dataset) for _ in range(2))
     assert np.array_equal(first, second)
 
 

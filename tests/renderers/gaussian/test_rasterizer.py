@@ -1,4 +1,4 @@
-"""The CPU rasterizer against the oracle, its gradients, and what must hold of any rasterizer."""
+"""The CPU rasterizer against the reference, its gradients, and properties of any rasterizer."""
 
 from dataclasses import dataclass, replace
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import TalkheadError
-from talkhead.renderers.gaussian.rasterizer import cpu as raster_numba
-from talkhead.renderers.gaussian.rasterizer import rasterize
+from talkhead.renderers.gaussian.rasterizer import cpu, rasterize
 from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
 from talkhead.renderers.gaussian.rasterizer.constants import ALPHA_FLOOR, MIN_TRANSMITTANCE
 from talkhead.renderers.gaussian.rasterizer.reference import rasterize_reference
@@ -41,7 +40,7 @@ def make_scene(
     opacity: tuple[float, float] = (0.0, 1.0),
     z: tuple[float, float] = (2.0, 8.0),
 ) -> SplatInputs:
-    """Random elongated Gaussians before a turned camera, some of them outside the image."""
+    """Random elongated Gaussians in front of a rotated camera, some of them outside the image."""
     g = torch.Generator().manual_seed(seed)
     height, width = size
     focal = 0.9 * width
@@ -76,8 +75,8 @@ def render(scene: SplatInputs, *splats: Tensor) -> tuple[Tensor, Tensor]:
     return rgb[0], alpha[0]
 
 
-def oracle(scene: SplatInputs, *splats: Tensor, nudge: float = 0.0) -> tuple[Tensor, Tensor]:
-    """rgb, alpha by the oracle in float64; `nudge` moves its thresholds, relatively."""
+def reference(scene: SplatInputs, *splats: Tensor, nudge: float = 0.0) -> tuple[Tensor, Tensor]:
+    """rgb, alpha of the reference in float64; `nudge` moves its thresholds, relatively."""
     return rasterize_reference(
         *(splats or [tensor.double() for tensor in scene.splats]),
         Cameras(scene.viewmat.double()[None], scene.K.double()[None], scene.height, scene.width),
@@ -88,7 +87,7 @@ def oracle(scene: SplatInputs, *splats: Tensor, nudge: float = 0.0) -> tuple[Ten
 
 def decided(scene: SplatInputs) -> Tensor:
     """Pixels [H, W] in which no threshold is so near that rounding in float32 decides."""
-    images = [torch.cat(oracle(scene, nudge=nudge), dim=-1) for nudge in (-2e-4, 2e-4)]
+    images = [torch.cat(reference(scene, nudge=nudge), dim=-1) for nudge in (-2e-4, 2e-4)]
     return (images[0] - images[1]).abs().amax(-1) < 1e-9
 
 
@@ -109,10 +108,10 @@ SCENES = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_image_is_the_oracles(name: str) -> None:
+def test_image_equals_reference(name: str) -> None:
     scene = SCENES[name]
     rgb, alpha = render(scene)
-    expected_rgb, expected_alpha = oracle(scene)
+    expected_rgb, expected_alpha = reference(scene)
     sure = decided(scene)
     assert sure.double().mean() > 0.9
     assert expected_alpha[sure].max() > 0.004, "the scene shows nothing"
@@ -121,7 +120,9 @@ def test_image_is_the_oracles(name: str) -> None:
 
 
 def test_opaque_stack_reaches_the_stop() -> None:
-    """Without the stop, the same scene is another one: the oracle's test above covers it."""
+    """Without the stop, the image would be another one; the comparison with the reference covers the
+    rest.
+    """
     scene = SCENES["opaque stack"]
     _, alpha = render(scene)
     assert alpha.max() > 0.99
@@ -147,7 +148,7 @@ def test_nothing_in_view_is_transparent(scene: SplatInputs) -> None:
         assert tensor.grad.shape == tensor.shape and tensor.grad.count_nonzero() == 0
 
 
-def test_splats_that_are_not_numbers_are_left_out() -> None:
+def test_splats_that_are_not_finite_are_culled() -> None:
     scene = make_scene(60, seed=11)
     broken = [tensor.clone() for tensor in scene.splats]
     broken[0][3], broken[1][5], broken[2][7] = torch.nan, torch.nan, torch.nan
@@ -166,9 +167,9 @@ def weights(scene: SplatInputs) -> tuple[Tensor, Tensor]:
     return rgb * sure, alpha * sure
 
 
-def oracle_loss(scene: SplatInputs, splats: list[Tensor]) -> Tensor:
-    """A scalar that depends on every pixel of the oracle's image."""
-    rgb, alpha = oracle(scene, *splats)
+def reference_loss(scene: SplatInputs, splats: list[Tensor]) -> Tensor:
+    """A scalar that depends on every pixel of the reference's image."""
+    rgb, alpha = reference(scene, *splats)
     rgb_weight, alpha_weight = weights(scene)
     return (rgb * rgb_weight).sum() + (alpha * alpha_weight).sum()
 
@@ -183,10 +184,10 @@ def kernel_gradients(scene: SplatInputs) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_gradients_are_the_oracles(name: str) -> None:
+def test_gradients_equal_reference(name: str) -> None:
     scene = SCENES[name]
     splats = [tensor.double().requires_grad_() for tensor in scene.splats]
-    expected = torch.autograd.grad(oracle_loss(scene, splats), splats)
+    expected = torch.autograd.grad(reference_loss(scene, splats), splats)
     for ours, theirs in zip(kernel_gradients(scene), expected, strict=True):
         assert theirs.norm() > 0
         assert (ours - theirs).norm() < 2e-4 * theirs.norm()
@@ -195,7 +196,7 @@ def test_gradients_are_the_oracles(name: str) -> None:
 @pytest.mark.parametrize("name", ["random 0", "huge splats", "needles", "very near"])
 @pytest.mark.parametrize("which", range(4), ids=["means", "covars", "opacities", "colors"])
 def test_gradients_are_finite_differences(name: str, which: int) -> None:
-    """Along one random direction per input, by central differences of the oracle in float64."""
+    """Along one random direction per input, by central differences of the reference in float64."""
     scene = SCENES[name]
     g = torch.Generator().manual_seed(which)
     splats = [tensor.double() for tensor in scene.splats]
@@ -206,7 +207,7 @@ def test_gradients_are_finite_differences(name: str, which: int) -> None:
     for sign in (1.0, -1.0):
         moved = list(splats)
         moved[which] = splats[which] + sign * step * direction
-        losses.append(oracle_loss(scene, moved))
+        losses.append(reference_loss(scene, moved))
     expected = (losses[0] - losses[1]) / (2 * step)
     gradient = kernel_gradients(scene)[which].double()
     assert expected.abs() > 0
@@ -282,7 +283,7 @@ def test_nearer_splat_covers_the_farther() -> None:
 
 
 def test_background_shows_by_one_minus_alpha() -> None:
-    """A wall behind everything is the background that the premultiplied image is laid over."""
+    """A wall behind everything acts as the background of the premultiplied image."""
     scene = make_scene(80, seed=14, opacity=(0.0, 0.5))
     wall = torch.tensor([0.2, 0.5, 0.9])
     behind = torch.tensor([[0.0, 0.0, 50.0]]) - scene.viewmat[:3, 3]
@@ -334,7 +335,7 @@ def test_inputs_need_not_be_contiguous_or_float32() -> None:
     assert all(t.grad is not None and t.grad.dtype == torch.float64 for t in strided)
 
 
-def test_misuse_is_told() -> None:
+def test_misuse_is_refused() -> None:
     scene = make_scene(5)
     camera = Cameras(scene.viewmat[None], scene.K[None], 8, 8)
     with pytest.raises(ValueError, match="covars"):
@@ -349,10 +350,10 @@ def test_misuse_is_told() -> None:
         rasterize(*scene.splats, camera, backend="gsplat")
 
 
-def test_splats_that_cover_all_a_thousand_times_are_refused(
+def test_splats_that_cover_too_many_tiles_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A damaged head may fill every tile with every Gaussian: told before the lists are made."""
+    """Every Gaussian of a damaged head may cover every tile: refused before the lists are made."""
     means = torch.zeros(1, 50, 3) + torch.tensor([0.0, 0.0, 3.0])
     covars = torch.tensor([100.0, 0, 0, 100.0, 0, 100.0]).expand(1, 50, 6).contiguous()
     opacities, colors = torch.full((1, 50), 0.9), torch.full((1, 50, 3), 0.5)
@@ -360,6 +361,6 @@ def test_splats_that_cover_all_a_thousand_times_are_refused(
     cameras = Cameras(torch.eye(4)[None], ks, 64, 64)
     scene = (means, covars, opacities, colors, cameras)
     assert rasterize(*scene)[0].isfinite().all()
-    monkeypatch.setattr(raster_numba, "MAX_SLOTS", 799)
+    monkeypatch.setattr(cpu, "MAX_SLOTS", 799)
     with pytest.raises(TalkheadError, match="cover 800 tiles of the image"):
         rasterize(*scene)

@@ -1,4 +1,4 @@
-"""Carried Gaussians: the kernel against its torch twin, the twin against finite differences."""
+"""Skinning: the kernel against its torch reference, the reference against finite differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_inputs(dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tenso
     return [gradients, normal(N_IMAGES, N_FRAMES, 3), index, normal(N_IMAGES, N, 3), shape]
 
 
-def test_kernel_is_its_twin() -> None:
+def test_kernel_equals_reference() -> None:
     inputs = make_inputs()
     for found, expected in zip(deform(*inputs), deform_torch(*inputs), strict=True):
         assert found.shape == expected.shape
@@ -32,8 +32,8 @@ def test_kernel_is_its_twin() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_gradients_are_the_twin_s(seed: int) -> None:
-    """Of a random weighting of all outputs, by what carries and by place and shape."""
+def test_gradients_equal_reference(seed: int) -> None:
+    """Gradients of a random weighting of all outputs, by frames, positions and shapes."""
     gradients, origins, index, local, shape = make_inputs(seed=seed)
     generator = torch.Generator().manual_seed(seed + 10)
     weights = [torch.randn(N_IMAGES, N, n, generator=generator) for n in (3, 6)]
@@ -43,13 +43,13 @@ def test_gradients_are_the_twin_s(seed: int) -> None:
         outputs = function(*leaves[:2], index, *leaves[2:])
         sum((w * out).sum() for w, out in zip(weights, outputs, strict=True)).backward()
         results.append([leaf.grad for leaf in leaves])
-    for kernel, twin in zip(*results, strict=True):
-        assert kernel is not None and twin is not None
-        assert torch.allclose(kernel, twin, rtol=1e-4, atol=1e-5)
-        assert twin.abs().min(0).values.max() > 0
+    for kernel, reference in zip(*results, strict=True):
+        assert kernel is not None and reference is not None
+        assert torch.allclose(kernel, reference, rtol=1e-4, atol=1e-5)
+        assert reference.abs().min(0).values.max() > 0
 
 
-def test_a_frame_that_carries_nothing_has_no_gradient() -> None:
+def test_a_frame_without_gaussians_has_no_gradient() -> None:
     gradients, origins, index, local, shape = make_inputs()
     index = index.clamp(min=1)
     gradients.requires_grad_()
@@ -59,7 +59,7 @@ def test_a_frame_that_carries_nothing_has_no_gradient() -> None:
     assert gradients.grad[:, 1:].abs().amax((0, 2, 3)).min() > 0
 
 
-def test_twin_s_gradients_by_finite_differences() -> None:
+def test_reference_gradients_by_finite_differences() -> None:
     gradients, origins, index, local, shape = make_inputs(torch.float64)
     index = index[:6]
     leaves = (gradients, origins, local[:, :6], shape[:6])

@@ -1,4 +1,4 @@
-"""The parts of the NeRF head against direct, slow evaluations of what they should be."""
+"""The parts of the NeRF head against direct, slow evaluations of their definitions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_planes_are_bilinear() -> None:
         assert np.allclose(values[i], true, atol=1e-5)
 
 
-def test_planes_twin_in_value_and_gradient() -> None:
+def test_planes_equal_reference_in_value_and_gradient() -> None:
     planes, (points, image) = random_planes(2), random_points(500)
     weight = torch.randn(500, 5, generator=torch.Generator().manual_seed(3))
     results = []
@@ -108,7 +108,7 @@ def test_gradients_of_planes_are_the_same_bits_on_any_number_of_threads() -> Non
 
 
 def direct_hash(place: Any, table: Any, config: HashConfig) -> list[float]:
-    """Mueller et al. 2022, section 3, with tiny-cuda-nn's layout, in Python's own numbers."""
+    """Mueller et al. 2022, section 3, with tiny-cuda-nn's layout, in plain Python."""
     values, first = [], 0
     for level in range(config.n_levels):
         scale = config.base_resolution * config.growth**level - 1.0
@@ -137,7 +137,7 @@ def direct_hash(place: Any, table: Any, config: HashConfig) -> list[float]:
 HASH = HashConfig(n_levels=6, log2_table=9, base_resolution=4, growth=1.6)
 
 
-def test_the_hash_twin_is_what_the_paper_says() -> None:
+def test_the_torch_encoding_matches_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(n_parameters(HASH), generator=generator, dtype=torch.float64)
     places = torch.rand(30, 3, generator=generator, dtype=torch.float64)
@@ -198,7 +198,9 @@ def clean_native() -> Any:
 
 
 @pytest.mark.usefixtures("clean_native")
-def test_tinycudann_gets_our_table_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tinycudann_uses_our_table_and_returns_its_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tinycudann", fake_tinycudann())
     monkeypatch.setattr(hashgrid, "tinycudann_unavailable_reason", lambda: "")
     native = hashgrid.native_encoding(HASH)
@@ -222,7 +224,7 @@ def test_a_tinycudann_of_another_layout_is_not_used(
 
 
 @pytest.mark.usefixtures("clean_native")
-def test_a_broken_tinycudann_is_told_once_and_replaced(
+def test_a_broken_tinycudann_is_logged_once_and_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(name: str) -> None:
@@ -241,7 +243,7 @@ def test_without_cuda_planes_are_chosen() -> None:
     assert NerfRenderer.config_for_device(NerfConfig(), torch.device("cpu")) == NerfConfig()
 
 
-def test_places_outside_the_box_are_those_of_its_rim() -> None:
+def test_points_outside_the_box_are_clamped() -> None:
     grid = HashGrid(torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, 1.0]]), HASH)
     table = torch.randn(n_parameters(HASH))
     outside, rim = torch.tensor([[3.0, 0.5, 0.5]]), torch.tensor([[2.0, 0.5, 0.5]])
@@ -263,8 +265,8 @@ def camera(dataset: IdentityDataset, frame: int) -> tuple[Tensor, Tensor, Tensor
     return motion, viewmats, ks
 
 
-def test_a_ray_through_a_vertex_meets_it(head_dataset: IdentityDataset, space: HeadSpace) -> None:
-    """Its depth, and its way back to the template."""
+def test_a_ray_through_a_vertex_hits_it(head_dataset: IdentityDataset, space: HeadSpace) -> None:
+    """Its depth, and its displacement to the template."""
     frame = 8
     motion, viewmats, ks = camera(head_dataset, frame)
     hits = space.hits(motion, viewmats, ks, SIZE)
@@ -273,7 +275,7 @@ def test_a_ray_through_a_vertex_meets_it(head_dataset: IdentityDataset, space: H
     checked = 0
     for v in range(N_SURFACE):
         x, y = (math.floor(p) for p in pixels[v])
-        # Only where the pixel's centre is as good as the vertex, and nothing lies before it.
+        # Only where the pixel's center is close enough to the vertex, and nothing occludes it.
         if v in FACE_OVAL or np.abs(pixels[v] - (x + 0.5, y + 0.5)).max() > 0.1:
             continue
         depth = (viewmats[0, 2, :3].double().numpy() @ vertices[v]) + float(viewmats[0, 2, 3])
@@ -288,10 +290,10 @@ def test_a_ray_through_a_vertex_meets_it(head_dataset: IdentityDataset, space: H
     assert np.isinf(hits.depth[0, 0, 0]) and hits.flags[0, 0, 0] == 0
 
 
-def test_steps_about_the_skin_lie_on_the_resting_face(
+def test_steps_around_the_skin_are_on_the_face_at_rest(
     head_dataset: IdentityDataset, space: HeadSpace
 ) -> None:
-    """Where a ray meets the posed skin, the shifted ray meets the template's surface."""
+    """Where a ray hits the posed skin, the shifted ray hits the template's surface."""
     motion, viewmats, ks = camera(head_dataset, 12)
     hits = space.hits(motion, viewmats, ks, SIZE)
     rest_hits = space.hits(torch.zeros_like(motion), viewmats, ks, SIZE)
@@ -311,7 +313,7 @@ def test_steps_about_the_skin_lie_on_the_resting_face(
     assert difference[torch.isfinite(difference)].median() < 0.01
 
 
-def test_beside_the_face_rays_follow_skull_above_and_body_below(
+def test_next_to_the_face_rays_follow_skull_above_and_body_below(
     head_dataset: IdentityDataset, space: HeadSpace
 ) -> None:
     motion, viewmats, ks = camera(head_dataset, 20)
@@ -327,7 +329,7 @@ def test_beside_the_face_rays_follow_skull_above_and_body_below(
     assert outer.shift[1, 0] < calm.shift[1, 0] - 0.05, "back to the left, where the body rests"
 
 
-def test_posed_undoes_the_way_to_rest(head_dataset: IdentityDataset, space: HeadSpace) -> None:
+def test_pose_is_the_inverse_of_the_shift(head_dataset: IdentityDataset, space: HeadSpace) -> None:
     motion, viewmats, _ = camera(head_dataset, 20)
     chin = float(space.template[CHIN, 1])
     ears = float(space.template[[127, 356], 2].mean())
@@ -366,7 +368,7 @@ def straight_rays(n: int, n_steps: int = 8, step: float = 0.25) -> tuple[Rays, P
     return Rays(origin, direction, torch.zeros(n, dtype=torch.int64), (pieces,)), pieces
 
 
-def test_compositing_is_beer_and_lambert() -> None:
+def test_compositing_follows_the_beer_lambert_law() -> None:
     rays, pieces = straight_rays(3)
     steps = march(rays, pieces, Occupancy(BOX), None)
     generator = torch.Generator().manual_seed(0)
@@ -384,7 +386,7 @@ def test_compositing_is_beer_and_lambert() -> None:
         assert float(alpha[ray]) == pytest.approx(1.0 - light, abs=1e-5)
 
 
-def test_steps_skip_what_is_empty_and_what_comes_too_early() -> None:
+def test_steps_skip_empty_cells_and_those_before_the_start() -> None:
     rays, pieces = straight_rays(2)
     occupancy = Occupancy(BOX)
     occupancy.exclude(occupancy.centers()[:, 2] > 0.0)
@@ -397,7 +399,7 @@ def test_steps_skip_what_is_empty_and_what_comes_too_early() -> None:
     assert len(march(rays, outside, occupancy, None).point) == 0
 
 
-def test_the_grid_forgets_what_is_not_there_and_finds_what_is() -> None:
+def test_the_grid_adapts_to_the_field() -> None:
     occupancy = Occupancy(BOX)
 
     def ball(points: Tensor) -> Tensor:
@@ -412,8 +414,8 @@ def test_the_grid_forgets_what_is_not_there_and_finds_what_is() -> None:
     assert torch.equal(again.is_occupied(occupancy.centers()), held)
 
 
-def test_the_grid_is_looked_at_the_same_way_twice() -> None:
-    """Bit for bit, whatever the threads do, with values that differ within a cell."""
+def test_grid_updates_are_reproducible() -> None:
+    """Bit for bit, with any number of threads, with values that differ within a cell."""
     box = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
 
     def rough(points: Tensor) -> Tensor:
@@ -426,7 +428,7 @@ def test_the_grid_is_looked_at_the_same_way_twice() -> None:
     assert torch.equal(grids[0].occs, grids[1].occs)
 
 
-def test_the_hull_holds_the_head_and_not_the_background(
+def test_the_hull_contains_the_head_and_not_the_background(
     head_dataset: IdentityDataset, space: HeadSpace
 ) -> None:
     nose, chin = space.template[4], space.template[CHIN]
@@ -445,7 +447,7 @@ def head(head_dataset: IdentityDataset) -> NerfRenderer:
     return NerfRenderer.from_dataset(head_dataset, config, 0)
 
 
-def test_patches_lie_in_the_image_and_where_pixels_count() -> None:
+def test_patches_are_inside_the_image_and_where_pixels_have_weight() -> None:
     weights = torch.zeros(2, 40, 30, 1)
     weights[1, 38, 1] = 1.0
     pixels = draw_patches(weights, 5, torch.Generator().manual_seed(0)).view(5, 8, 8, 3)
@@ -455,14 +457,14 @@ def test_patches_lie_in_the_image_and_where_pixels_count() -> None:
     assert (pixels[:, 1, 0] - pixels[:, 0, 0] == torch.tensor([0, 1, 0])).all()
 
 
-def test_parts_of_the_rays_are_the_whole(head: NerfRenderer, head_dataset: IdentityDataset) -> None:
+def test_rays_in_parts_equal_all_at_once(head: NerfRenderer, head_dataset: IdentityDataset) -> None:
     whole = head.render(*camera(head_dataset, 3), *SIZE)
     head.rays_at_once = 777
     parts = head.render(*camera(head_dataset, 3), *SIZE)
     assert torch.allclose(whole.rgb, parts.rgb, atol=1e-6)
 
 
-def test_out_of_memory_halves_the_rays_and_goes_on(
+def test_out_of_memory_halves_the_rays_and_continues(
     head: NerfRenderer, head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = head.render(*camera(head_dataset, 3), *SIZE)
@@ -484,7 +486,7 @@ def test_out_of_memory_halves_the_rays_and_goes_on(
         head.render(*camera(head_dataset, 3), *SIZE)
 
 
-def test_mouth_and_eyes_listen_to_their_own_codes(head: NerfRenderer) -> None:
+def test_mouth_and_eyes_depend_on_their_own_codes(head: NerfRenderer) -> None:
     n_codes = len(head.space.basis)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
