@@ -21,11 +21,11 @@ from talkhead.tensors import Size, TensorSpec
 
 MAX_CODES = 2000
 NEIGHBORS = 20
-APART_FRAMES = 12
+MIN_GAP_FRAMES = 12
 """Frames less than this apart are not independent; they are excluded when the distance between codes
 is measured.
 """
-REACH_SHARES = (0.9, 0.99)
+REACH_QUANTILES = (0.9, 0.99)
 """Quantiles, over the training codes, of the distance to the nearest other one. They become
 `CodeProjector.reach`.
 """
@@ -85,12 +85,12 @@ class CodeProjector:
         moments = torch.from_numpy(frames)
         # Distance from each code to the nearest one of another moment.
         gaps = torch.cdist(codes, codes)  # [S, S]
-        gaps[(moments[:, None] - moments).abs() < APART_FRAMES] = torch.inf
+        gaps[(moments[:, None] - moments).abs() < MIN_GAP_FRAMES] = torch.inf
         nearest = gaps.min(1).values
         nearest = nearest[nearest.isfinite()]
         if len(nearest) == 0:  # less than half a second of footage
             return cls(codes, torch.full((2,), torch.inf))
-        return cls(codes, torch.quantile(nearest, torch.tensor(REACH_SHARES)))
+        return cls(codes, torch.quantile(nearest, torch.tensor(REACH_QUANTILES)))
 
     def project(self, motion: Tensor) -> Tensor:
         """Project motion codes.
@@ -103,13 +103,17 @@ class CodeProjector:
         """
         n_moving = self.codes.shape[1]
         mouth = motion[:, :n_moving]
-        found = torch.cdist(mouth, self.codes).topk(min(NEIGHBORS, len(self.codes)), largest=False)
-        nearest = found.values[:, :1]
+        neighbors = torch.cdist(mouth, self.codes).topk(
+            min(NEIGHBORS, len(self.codes)), largest=False
+        )
+        nearest = neighbors.values[:, :1]
         # Fraction of the way to the neighbors' mean: a smooth step between the two distances.
         low, high = self.reach
-        share = ((nearest - low) / (high - low)).nan_to_num(0.0).clamp(0.0, 1.0)
-        share = share * share * (3.0 - 2.0 * share)
+        fraction = ((nearest - low) / (high - low)).nan_to_num(0.0).clamp(0.0, 1.0)
+        fraction = fraction * fraction * (3.0 - 2.0 * fraction)
         # The neighbors' mean, weighted by a Gaussian of their distance.
-        weights = torch.softmax(-0.5 * (found.values / (BANDWIDTH * nearest + 1e-6)) ** 2, dim=1)
-        around = (weights[..., None] * self.codes[found.indices]).sum(1)  # [B, M]
-        return torch.cat([torch.lerp(mouth, around, share), motion[:, n_moving:]], dim=1)
+        weights = torch.softmax(
+            -0.5 * (neighbors.values / (BANDWIDTH * nearest + 1e-6)) ** 2, dim=1
+        )
+        mean_neighbor = (weights[..., None] * self.codes[neighbors.indices]).sum(1)  # [B, M]
+        return torch.cat([torch.lerp(mouth, mean_neighbor, fraction), motion[:, n_moving:]], dim=1)

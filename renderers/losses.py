@@ -161,16 +161,16 @@ class _Photometric(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_l1: Tensor, d_dssim: Tensor) -> Any:  # type: ignore[override]
         """Return the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1]."""
-        _, _, target, weights, behind = ctx.arrays
+        _, _, target, weights, background = ctx.arrays
         d_rgb = np.empty_like(ctx.image)
         d_alpha = np.empty((*d_rgb.shape[:3], 1), np.float32)
         shares = np.array([float(d_l1) * ctx.l1_scale, float(d_dssim)], np.float32)
-        _mix(ctx.image, target, weights, behind, ctx.by_dssim, shares, d_rgb, d_alpha)
+        _mix(ctx.image, target, weights, background, ctx.by_dssim, shares, d_rgb, d_alpha)
         return torch.from_numpy(d_rgb), torch.from_numpy(d_alpha), None, None, None, None
 
 
 def _l1(
-    rgb: Float32, alpha: Float32, target: Float32, weights: Float32, behind: Float32
+    rgb: Float32, alpha: Float32, target: Float32, weights: Float32, background: Float32
 ) -> tuple[Float32, float, float]:
     """Composite the image over the background and compute the weighted L1.
 
@@ -179,7 +179,7 @@ def _l1(
     image = np.empty_like(rgb)
     scale = 1.0 / (3.0 * float(weights.sum(dtype=np.float64)) + 1e-8)
     rows = np.zeros(rgb.shape[:2])
-    _l1_rows(rgb, alpha, target, weights, behind, image, rows)
+    _l1_rows(rgb, alpha, target, weights, background, image, rows)
     return image, scale, float(rows.sum() * scale)
 
 
@@ -200,7 +200,7 @@ def _dssim(
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _l1_rows(rgb, alpha, target, weights, behind, image, rows):  # type: ignore[no-untyped-def]
+def _l1_rows(rgb, alpha, target, weights, background, image, rows):  # type: ignore[no-untyped-def]
     """Write the composite [B, H, W, 3], and the weighted sum of absolute errors of each row [B, H]."""
     n_images, height, width = rgb.shape[0], rgb.shape[1], rgb.shape[2]
     for r in numba.prange(n_images * height):
@@ -209,7 +209,7 @@ def _l1_rows(rgb, alpha, target, weights, behind, image, rows):  # type: ignore[
         for x in range(width):
             rest, error = np.float32(1.0) - alpha[b, y, x, 0], np.float32(0.0)
             for c in range(3):
-                value = rgb[b, y, x, c] + rest * behind[b, y, x, c]
+                value = rgb[b, y, x, c] + rest * background[b, y, x, c]
                 image[b, y, x, c] = value
                 error += abs(value - target[b, y, x, c])
             total += weights[b, y, x, 0] * error
@@ -312,7 +312,7 @@ def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
-def _mix(image, target, weights, behind, by_dssim, shares, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
+def _mix(image, target, weights, background, by_dssim, shares, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
     """Write the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1]. shares: factors of the L1's and
     of the D-SSIM's.
     """
@@ -325,5 +325,5 @@ def _mix(image, target, weights, behind, by_dssim, shares, d_rgb, d_alpha):  # t
                 error = image[b, y, x, c] - target[b, y, x, c]
                 value = by_error * np.sign(error) + shares[1] * by_dssim[b, y, x, c]
                 d_rgb[b, y, x, c] = value
-                total -= value * behind[b, y, x, c]
+                total -= value * background[b, y, x, c]
             d_alpha[b, y, x, 0] = total

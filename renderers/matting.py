@@ -19,9 +19,9 @@ from talkhead.types import Bool, Float32, UInt8
 
 COARSE = 4
 """Factor by which images are reduced before means of a neighborhood are computed."""
-REACHES = (3, 7, 15)
+WINDOW_SIDES = (3, 7, 15)
 """Sides of the squares, in coarse pixels, over which F and B are averaged."""
-FARTHER = 0.1
+WINDOW_DECAY = 0.1
 """Weight of a square relative to the next smaller one: the nearest colors decide."""
 LEVELS = (0.15, 0.85)
 """Mask values below the first count as background, above the second as person: segmentation leaves a
@@ -98,9 +98,9 @@ def _moments(small: Float32, share: Float32) -> Float32:
     values = np.concatenate([small, squares, products, np.ones_like(small[..., :1])], axis=2)
     values *= weights[..., None]
     total, factor = np.zeros_like(values), 1.0
-    for reach in REACHES:
-        total += np.float32(factor) * cv2.blur(values, (reach, reach))
-        factor *= FARTHER
+    for side in WINDOW_SIDES:
+        total += np.float32(factor) * cv2.blur(values, (side, side))
+        factor *= WINDOW_DECAY
     total[..., :-1] /= np.maximum(total[..., -1:], np.float32(1e-9))
     return total
 

@@ -109,5 +109,5 @@ def body_frame(motion: Tensor, viewmats: Tensor, rest_view: Tensor) -> tuple[Ten
     """
     back, sway = viewmats[:, :3, :3].transpose(1, 2), body_matrix(motion)
     gradient = back @ sway @ rest_view[:3, :3]
-    place = sway @ rest_view[:3, 3] - viewmats[:, :3, 3]
-    return gradient, (back @ place[..., None])[..., 0]
+    translation = sway @ rest_view[:3, 3] - viewmats[:, :3, 3]
+    return gradient, (back @ translation[..., None])[..., 0]

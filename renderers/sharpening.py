@@ -18,11 +18,11 @@ from talkhead.types import Rendering
 
 SIDE, MIDDLE = 0.21, 0.58
 """A blur of 0.7 px: three taps along each axis."""
-WANTED = 0.8
+TARGET_VARIANCE = 0.8
 """Aim for the variance of the Laplacian, relative to that of the real frames: more would reproduce
 their noise.
 """
-MOST = 1.0
+MAX_AMOUNT = 1.0
 OPAQUE = 0.9
 """Mean opacity around a pixel from which it counts as inside."""
 LUMA = (0.299, 0.587, 0.114)
@@ -78,7 +78,7 @@ def estimate_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Ten
         region: [B, H, W] bool, the pixels that are compared.
 
     Returns:
-        The amount [1], in [0, MOST]. The variance of the Laplacian is a quadratic function of it,
+        The amount [1], in [0, MAX_AMOUNT]. The variance of the Laplacian is a quadratic function of it,
         whose root it is.
     """
     rest = _luma(rendering.rgb - _blurred(rendering.rgb))
@@ -87,12 +87,12 @@ def estimate_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Ten
     )
     # var(own + amount * fine) = wanted, as a amount^2 + 2 b amount + c = 0.
     own, fine = own - own.mean(), fine - fine.mean()
-    wanted = WANTED * (true - true.mean()).square().mean()
-    c, b, a = own.square().mean() - wanted, (own * fine).mean(), fine.square().mean()
+    target_variance = TARGET_VARIANCE * (true - true.mean()).square().mean()
+    c, b, a = own.square().mean() - target_variance, (own * fine).mean(), fine.square().mean()
     if not (c < 0 < a):  # sharp enough, or without any detail
         return torch.zeros(1, device=images.device)
     amount = (-b + (b * b - a * c).sqrt()) / a
-    return amount.clamp(0.0, MOST)[None]
+    return amount.clamp(0.0, MAX_AMOUNT)[None]
 
 
 def _luma(images: Tensor) -> Tensor:

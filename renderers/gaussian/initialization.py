@@ -218,9 +218,9 @@ def seed_gaussians(
     ]
     # Colors that are not known yet are looked up where the Gaussians project to.
     index, local, size, colors = (np.concatenate(column) for column in zip(*parts, strict=True))
-    places = colors[:, :3]
+    positions = colors[:, :3]
     known = np.isfinite(colors[:, 3:]).all(1)
-    colors = np.where(known[:, None], colors[:, 3:], _colors(dataset, places))
+    colors = np.where(known[:, None], colors[:, 3:], _colors(dataset, positions))
     return Seeds(
         index, local.astype(np.float32), size.astype(np.float32), colors.astype(np.float32)
     )
@@ -230,9 +230,9 @@ Part = tuple[Int, Float64, Float64, Float64]
 """index [n], local [n, 3], size [n]; position in template space and color, NaN if unknown, [n, 6]."""
 
 
-def _with_unknown_color(places: Float64) -> Float64:
+def _with_unknown_color(positions: Float64) -> Float64:
     """Append unknown colors to positions [n, 3]: [n, 6]."""
-    return np.concatenate([places, np.full_like(places, np.nan)], axis=1)
+    return np.concatenate([positions, np.full_like(positions, np.nan)], axis=1)
 
 
 def _density(template: Float64, triangles: Int) -> Float64:
@@ -281,14 +281,14 @@ def _on_triangles(
     # A uniform point of each: fold the unit square's upper half onto the lower one.
     square = rng.random((2, n, 1))
     share = np.where(square.sum(0) > 1, 1 - square, square)
-    picked = corners[chosen]
-    edges = picked[:, 1:] - picked[:, :1]
+    chosen_corners = corners[chosen]
+    edges = chosen_corners[:, 1:] - chosen_corners[:, :1]
     local: Float64 = share[0] * edges[:, 0] + share[1] * edges[:, 1]  # [n, 3]
     # The standard deviation follows from the area that each Gaussian has to cover.
     per_gaussian = weight.sum() / n / (weight / area)[chosen]
     size = 0.6 * np.sqrt(per_gaussian)
     index: Int = chosen + first_frame
-    return index, local, size, _with_unknown_color(picked[:, 0] + local)
+    return index, local, size, _with_unknown_color(chosen_corners[:, 0] + local)
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
@@ -324,7 +324,7 @@ def _teeth(
     side = rng.uniform(-1.0, 1.0, n)
     height = rng.uniform(-0.09, 0.09, n)
     depth = TEETH_DEPTH + 0.10 * side**2  # the arch recedes towards its ends
-    places = lip + np.stack([side * half, height, depth], axis=1)
+    positions = lip + np.stack([side * half, height, depth], axis=1)
     # The jaw's frame is at rest where the code is zero, but the open mouth has lowered the chin.
     jaw_shift = np.zeros(3)
     if edge == 14:
@@ -332,7 +332,7 @@ def _teeth(
         jaw_shift = (open_mouth[chin] - dataset.face.template[chin]).mean(0)
     size = np.full(n, 0.7 * np.sqrt(2 * half * 0.18 / n))
     index = np.full(n, frame, dtype=np.int64)
-    return index, places - jaw_shift, size, _with_unknown_color(places)
+    return index, positions - jaw_shift, size, _with_unknown_color(positions)
 
 
 def _rest_of_person(
@@ -364,8 +364,8 @@ def _rest_of_person(
         if total == 0:
             continue
         # Draw pixels, jittered within the pixel, and their points in camera space.
-        picked = _systematic(density.ravel() / total, len(share), rng)
-        rows, columns = np.unravel_index(picked, density.shape)
+        chosen_corners = _systematic(density.ravel() / total, len(share), rng)
+        rows, columns = np.unravel_index(chosen_corners, density.shape)
         pixels = np.stack([columns, rows], 1) + rng.random((len(share), 2))
         view, k = dataset.tracks.viewmats[frame_id].astype(np.float64), dataset.crop_ks[frame_id]
         camera = _unproject(dataset, view, k.astype(np.float64), pixels)
@@ -373,15 +373,15 @@ def _rest_of_person(
         pixel = camera[:, 2] / k[0, 0]  # world units per pixel
         size = 0.6 * pixel * np.sqrt(total / n / density[rows, columns])
         # Position in head space for the skull; with the frame's body motion undone for the body.
-        places = (camera - view[:3, 3]) @ view[:3, :3]
+        positions = (camera - view[:3, 3]) @ view[:3, :3]
         on_body = rows > landmarks[frame_id, JAW_LINE, 1].mean()
         code = torch.from_numpy(dataset.tracks.codes[frame_id : frame_id + 1]).double()
-        unswayed = np.linalg.solve(body_matrix(code)[0].numpy(), camera.T).T
-        body = (unswayed - rest_view[:3, 3]) @ rest_view[:3, :3]
+        without_sway = np.linalg.solve(body_matrix(code)[0].numpy(), camera.T).T
+        body = (without_sway - rest_view[:3, 3]) @ rest_view[:3, :3]
         color = image[rows, columns] / 255.0
         index = np.where(on_body, skull + 2, skull)
-        local = np.where(on_body[:, None], body, places)
-        parts.append((index, local, size, np.concatenate([places, color], axis=1)))
+        local = np.where(on_body[:, None], body, positions)
+        parts.append((index, local, size, np.concatenate([positions, color], axis=1)))
     return parts
 
 
@@ -413,14 +413,14 @@ def _spread_frames(dataset: IdentityDataset, n: int) -> Int:
     return spread_frames(dataset.tracks.learnt, n)
 
 
-def _colors(dataset: IdentityDataset, places: Float64) -> Float32:
+def _colors(dataset: IdentityDataset, positions: Float64) -> Float32:
     """Return the median color [n, 3] of a few frames at the projections of positions [n, 3]."""
     chosen = _spread_frames(dataset, N_COLOR_FRAMES)
     info = dataset.info
     samples = []
     for frame in chosen:
         view = dataset.tracks.viewmats[frame : frame + 1].astype(np.float64)
-        pixels = project(places, view, dataset.crop_ks[frame].astype(np.float64))[0]
+        pixels = project(positions, view, dataset.crop_ks[frame].astype(np.float64))[0]
         columns = np.clip(pixels[:, 0], 0, info.crop_width - 1).astype(int)
         rows = np.clip(pixels[:, 1], 0, info.crop_height - 1).astype(int)
         samples.append(dataset.frames[frame][rows, columns])

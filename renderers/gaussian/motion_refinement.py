@@ -112,8 +112,8 @@ class _Part:
     def units(self) -> Tensor:
         """Return the unit of each unknown, [P]: standard deviation in training, or expected error."""
         tracks = self.dataset.tracks
-        learnt = tracks.clear & tracks.learnt
-        units = torch.from_numpy(tracks.codes[learnt, self.components].std(0)).clamp(MIN_SPREAD)
+        training = tracks.clear & tracks.learnt
+        units = torch.from_numpy(tracks.codes[training, self.components].std(0)).clamp(MIN_SPREAD)
         return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.moves_head else units
 
     def area(self, frame: int) -> UInt8:
@@ -238,9 +238,9 @@ class _Alignment:
         """Prepare the alignment of a part: select its Gaussians and average its Hessian."""
         tracks, device = part.dataset.tracks, renderer.base.device
         probed, units = spread_frames(tracks.clear & tracks.learnt, N_PROBED), part.units()
-        near = renderer.subset(_nearby_gaussians(renderer, part, probed))
+        nearby = renderer.subset(_nearby_gaussians(renderer, part, probed))
         unknowns = torch.eye(len(units), device=device)
-        alignment = cls(near, part, units.to(device), unknowns)
+        alignment = cls(nearby, part, units.to(device), unknowns)
         with torch.no_grad():
             hessian = torch.stack([alignment.hessian(int(frame)) for frame in probed]).mean(0)
         return replace(alignment, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
@@ -317,17 +317,17 @@ def _nearby_gaussians(renderer: GaussianRenderer, part: _Part, frames: Int) -> T
     [f].
     """
     tracks, device = part.dataset.tracks, renderer.base.device
-    near = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
+    nearby = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
     for frame in frames:
         window = part.window(int(frame))
         code, view = (torch.from_numpy(a[[frame]]) for a in (tracks.codes, tracks.viewmats))
         # Project the means and compare them with the window.
         with torch.no_grad():
-            places = renderer.gaussian_means(code.to(device), view.to(device))[0].cpu()
-        camera = (places @ view[0, :3, :3].T + view[0, :3, 3]) @ window.k[0].T
-        inside = torch.ones(len(places), dtype=torch.bool)
+            means = renderer.gaussian_means(code.to(device), view.to(device))[0].cpu()
+        camera = (means @ view[0, :3, :3].T + view[0, :3, 3]) @ window.k[0].T
+        inside = torch.ones(len(means), dtype=torch.bool)
         for axis, size in ((0, window.image.shape[1]), (1, window.image.shape[0])):
             pixel = camera[:, axis] / camera[:, 2]
             inside &= (pixel > -SPLAT_MARGIN_PX) & (pixel < size + SPLAT_MARGIN_PX)
-        near |= inside.to(device)
-    return near.nonzero()[:, 0]
+        nearby |= inside.to(device)
+    return nearby.nonzero()[:, 0]

@@ -97,23 +97,23 @@ def sample_planes_torch(
     columns = []
     for plane, spec in zip(planes, specs, strict=True):
         low, high = points.new_tensor(spec.low), points.new_tensor(spec.high)
-        place = (points[:, list(spec.axes)] - low) / (high - low) * 2.0 - 1.0
-        inside = (place.abs() <= 1.0).all(1, keepdim=True)
+        position = (points[:, list(spec.axes)] - low) / (high - low) * 2.0 - 1.0
+        inside = (position.abs() <= 1.0).all(1, keepdim=True)
         if len(plane) == 1:
-            values = _bilinear(plane[0], place)
+            values = _bilinear(plane[0], position)
         else:
             values = points.new_zeros(len(points), spec.n_channels)
             for b, one in enumerate(plane):
                 chosen = torch.nonzero(image == b)[:, 0]
-                values = values.index_put((chosen,), _bilinear(one, place[chosen]))
+                values = values.index_put((chosen,), _bilinear(one, position[chosen]))
         columns.append(values * inside)
     return torch.cat(columns, dim=1)
 
 
-def _bilinear(plane: Tensor, place: Tensor) -> Tensor:
+def _bilinear(plane: Tensor, position: Tensor) -> Tensor:
     """Interpolate a plane [h, w, C] at positions [n, 2] in [-1, 1]; returns [n, C]."""
     image = plane.permute(2, 0, 1)[None]
-    return F.grid_sample(image, place[None, None], align_corners=True)[0, :, 0].T
+    return F.grid_sample(image, position[None, None], align_corners=True)[0, :, 0].T
 
 
 class _Planes(torch.autograd.Function):

@@ -122,8 +122,8 @@ class Occupancy:
         # A random point in each cell.
         occs, grid = self._grid.occs, self._grid
         cells = torch.nonzero(occs >= 0)[:, 0]
-        places = torch.rand(len(cells), 3, generator=torch.Generator().manual_seed(step))
-        points = self._low + (grid.grid_coords[cells] + places.to(occs.device)) / self._per_unit
+        offsets = torch.rand(len(cells), 3, generator=torch.Generator().manual_seed(step))
+        points = self._low + (grid.grid_coords[cells] + offsets.to(occs.device)) / self._per_unit
         with torch.no_grad():
             seen = optical_depth(points)[:, 0]
         grid.occs = occs.index_put((cells,), torch.maximum(occs[cells] * DECAY, seen))
@@ -160,8 +160,8 @@ def march(rays: Rays, pieces: Pieces, occupancy: Occupancy, jitter: Tensor | Non
     """
     # Depth and position of all steps.
     n = len(pieces.ray)
-    place = torch.arange(pieces.n_steps, device=pieces.start.device) + 0.5
-    depth = pieces.start[:, None] + pieces.step * (place if jitter is None else place + jitter)
+    offset = torch.arange(pieces.n_steps, device=pieces.start.device) + 0.5
+    depth = pieces.start[:, None] + pieces.step * (offset if jitter is None else offset + jitter)
     origin, direction = rays.origin[pieces.ray] + pieces.shift, rays.direction[pieces.ray]
     points = origin[:, None] + depth[..., None] * direction[:, None]  # [n, n_steps, 3]
     # Keep those in occupied cells, behind `after` and within the heights of the piece.
@@ -187,8 +187,8 @@ def composite(steps: Steps, density: Tensor, rgb: Tensor) -> tuple[Tensor, Tenso
     """
     # Packed: one value per step that was sampled.
     if density.is_cuda:
-        ray, place = steps.slot // steps.n_steps, steps.slot % steps.n_steps
-        begin = place * steps.step
+        ray, offset = steps.slot // steps.n_steps, steps.slot % steps.n_steps
+        begin = offset * steps.step
         weights = render_weight_from_density(
             begin, begin + steps.step, density, ray_indices=ray, n_rays=steps.n
         )[0]

@@ -240,26 +240,26 @@ class HeadSpace:
             size,
         )
 
-    def is_mouth(self, places: Tensor) -> Tensor:
+    def is_mouth(self, points: Tensor) -> Tensor:
         """Test whether points are in the space behind the lips.
 
         Args:
-            places: [N, 3].
+            points: [N, 3].
 
         Returns:
             [N] bool.
         """
-        return places[:, 1] >= self._mouth_top()
+        return points[:, 1] >= self._mouth_top()
 
     def _mouth_top(self) -> float:
         """Return the height at which the space behind the lips begins, below the rest of the box."""
         return float(self.box[1, 1]) - 2.0 * MOUTH_HALF[1]
 
-    def pose(self, places: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
+    def pose(self, points: Tensor, motion: Tensor, viewmats: Tensor) -> Tensor:
         """Move points outside the face from the head at rest to head space.
 
         Args:
-            places: [N, 3], points of the head at rest.
+            points: [N, 3], points of the head at rest.
             motion: [1, K], motion code.
             viewmats: [1, 4, 4], head pose.
 
@@ -267,15 +267,15 @@ class HeadSpace:
             [N, 3].
         """
         gradient, body = body_frame(motion, viewmats, self.rest_view)
-        carried = places @ gradient[0].T + body[0]
-        return torch.lerp(places, carried, self._body_share(places[:, 1])[:, None])
+        carried = points @ gradient[0].T + body[0]
+        return torch.lerp(points, carried, self._body_fraction(points[:, 1])[:, None])
 
-    def _body_share(self, y: Tensor) -> Tensor:
+    def _body_fraction(self, y: Tensor) -> Tensor:
         """Return the fraction [N] of the body's motion at heights y [N]: 0 above the chin, 1 below the
         neck.
         """
-        share = ((y - self.template[CHIN, 1]) / NECK).clamp(0.0, 1.0)
-        return share * share * (3.0 - 2.0 * share)
+        fraction = ((y - self.template[CHIN, 1]) / NECK).clamp(0.0, 1.0)
+        return fraction * fraction * (3.0 - 2.0 * fraction)
 
     def rays(
         self, hits: MeshHits, pixels: Tensor, motion: Tensor, viewmats: Tensor, ks: Tensor
@@ -332,14 +332,16 @@ class HeadSpace:
         ray = torch.nonzero((at_pixels.flags == 0) | (at_pixels.flags & AT_BORDER > 0))[:, 0]
         origin, direction, image = (part[ray] for part in ray_lines)
         # Their points at ear depth, in head space and, with the body's motion undone, at rest.
-        middle = (ear_depth - origin[:, 2]) / direction[:, 2]
-        place = origin + middle[:, None] * direction
-        rest = _rotate_rows(place - body[image], back.transpose(1, 2)[image])
-        share = self._body_share(rest[:, 1])[:, None]
+        ear_plane = (ear_depth - origin[:, 2]) / direction[:, 2]
+        point = origin + ear_plane[:, None] * direction
+        rest = _rotate_rows(point - body[image], back.transpose(1, 2)[image])
+        fraction = self._body_fraction(rest[:, 1])[:, None]
         after = torch.where(at_pixels.flags[ray] > 0, at_pixels.depth[ray] + SHELL_END, 0.0)
-        start = middle - OUTER_FRONT
+        start = ear_plane - OUTER_FRONT
         above_mouth = (-math.inf, self._mouth_top())
-        return Pieces(ray, start, after, share * (rest - place), OUTER_STEP, N_OUTER, above_mouth)
+        return Pieces(
+            ray, start, after, fraction * (rest - point), OUTER_STEP, N_OUTER, above_mouth
+        )
 
 
 def _rotate_rows(vectors: Tensor, matrices: Tensor) -> Tensor:
@@ -384,8 +386,8 @@ def _visible_box(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64,
         direction, origin = rays @ view[:3, :3], -view[:3, 3] @ view[:3, :3]
         corners_at_ears.append(origin + ((ears - origin[2]) / direction[:, 2])[:, None] * direction)
     # Their range without outliers; in depth, the range of the pieces.
-    places = np.concatenate(corners_at_ears)
-    low, high = np.percentile(places, 1, axis=0), np.percentile(places, 99, axis=0)
+    points = np.concatenate(corners_at_ears)
+    low, high = np.percentile(points, 1, axis=0), np.percentile(points, 99, axis=0)
     low[2], high[2] = ears - OUTER_FRONT - 0.05, ears + N_OUTER * OUTER_STEP - OUTER_FRONT
     low[2] = min(low[2], template[:, 2].min() - 2 * SHELL_FRONT)
     return low, high

@@ -22,13 +22,13 @@ MIN_FRACTION = 0.5
 """A cell is kept if it is inside the mask in at least this fraction of the frames that show it."""
 
 
-def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reach: float) -> Tensor:
+def visual_hull(dataset: IdentityDataset, space: HeadSpace, points: Tensor, reach: float) -> Tensor:
     """Test which points of the head at rest may have density.
 
     Args:
         dataset: The person's footage.
         space: The space of the head at rest.
-        places: [N, 3], the points.
+        points: [N, 3], the points.
         reach: Distance by which masks are dilated, world units: half a cell and the error of
             tracking.
 
@@ -37,11 +37,11 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reac
     """
     tracks, info = dataset.tracks, dataset.info
     chosen = spread_frames(tracks.learnt, N_FRAMES)
-    n_visible, n_inside = np.zeros(len(places)), np.zeros(len(places))
+    n_visible, n_inside = np.zeros(len(points)), np.zeros(len(points))
     for i in chosen:
         # Project the points as posed in the frame.
         view = torch.from_numpy(tracks.viewmats[i : i + 1])
-        posed = space.pose(places, torch.from_numpy(tracks.codes[i : i + 1]), view)
+        posed = space.pose(points, torch.from_numpy(tracks.codes[i : i + 1]), view)
         pixels = project(
             posed.double().numpy()[None], view.double().numpy(), dataset.crop_ks[i].astype(float)
         )[0]
@@ -54,4 +54,4 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, places: Tensor, reac
         n_visible += visible
         n_inside[visible] += person[row[visible], column[visible]]
     hull = (n_visible > 0) & (n_inside >= MIN_FRACTION * n_visible)
-    return torch.from_numpy(hull) | space.is_mouth(places)
+    return torch.from_numpy(hull) | space.is_mouth(points)

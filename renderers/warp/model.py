@@ -117,10 +117,10 @@ class WarpRenderer(RendererBase):
             The finished renderer.
         """
         usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.learnt)
-        places = _pose_coordinates(
+        coordinates = _pose_coordinates(
             dataset.tracks.codes[usable], dataset.tracks.viewmats[usable], dataset.face.n_mouth
         )
-        chosen = usable[_farthest_points(places, config.n_exemplars, seed)]
+        chosen = usable[_farthest_points(coordinates, config.n_exemplars, seed)]
         images = [_jpeg(dataset.frames[i][..., ::-1], config.jpeg_quality) for i in chosen]
         masks = [_jpeg(dataset.masks[i], config.jpeg_quality) for i in chosen]
         state = {
@@ -255,12 +255,12 @@ def warp_lookup(target: Float32, source: Float32, size: tuple[int, int]) -> Floa
     n = len(target)
     design = np.concatenate([target, np.ones((n, 1), np.float32)], axis=1)
     affine = np.linalg.lstsq(design, source, rcond=None)[0].astype(np.float32)
-    rest = source - design @ affine  # [V, 2]
+    remainder = source - design @ affine  # [V, 2]
     # Interpolate the rest on a coarse grid, and the grid to all pixels.
     reach = BEND_FRACTION * np.linalg.norm(target[33] - target[263])
     rows, columns = (np.arange(0, length + GRID_PX, GRID_PX, dtype=np.float32) for length in size)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
-    bend = _shepard(grid.reshape(-1, 2), target, rest, float(reach)).reshape(grid.shape)
+    bend = _shepard(grid.reshape(-1, 2), target, remainder, float(reach)).reshape(grid.shape)
     matrix = np.array([[1 / GRID_PX, 0, 0.5 / GRID_PX], [0, 1 / GRID_PX, 0.5 / GRID_PX]])
     dense = cv2.warpAffine(
         bend,
@@ -292,13 +292,13 @@ def _pose_coordinates(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
     return np.concatenate([codes[:, :n_mouth], turn], axis=1).astype(np.float32)
 
 
-def _farthest_points(places: Float32, n: int, seed: int) -> Int:
+def _farthest_points(coordinates: Float32, n: int, seed: int) -> Int:
     """Return the indices of up to n rows of places [N, d], each the farthest from those before it,
     sorted.
     """
-    first = int(np.random.default_rng(seed).integers(len(places)))
-    known = np.arange(len(places)) == first
-    return np.sort(np.append(farthest_first(places, known, n - 1), first))
+    first = int(np.random.default_rng(seed).integers(len(coordinates)))
+    known = np.arange(len(coordinates)) == first
+    return np.sort(np.append(farthest_first(coordinates, known, n - 1), first))
 
 
 def _ends(parts: list[UInt8]) -> Int:

@@ -14,7 +14,7 @@ from talkhead.renderers.code_projection import CodeProjector
 
 
 @pytest.fixture(scope="module")
-def seen() -> CodeProjector:
+def projector() -> CodeProjector:
     """A ring of mouths with radius 1, spread by 0.05."""
     generator = torch.Generator().manual_seed(0)
     angle = 6.2832 * torch.rand(400, generator=generator)
@@ -27,23 +27,23 @@ def with_eyes(mouths: torch.Tensor) -> torch.Tensor:
     return torch.cat([mouths, torch.full((len(mouths), 3), 7.0)], dim=1)
 
 
-def test_training_codes_are_unchanged(seen: CodeProjector) -> None:
-    motion = with_eyes(seen.codes[:50] + 0.01)
-    assert torch.equal(seen.project(motion), motion)
+def test_training_codes_are_unchanged(projector: CodeProjector) -> None:
+    motion = with_eyes(projector.codes[:50] + 0.01)
+    assert torch.equal(projector.project(motion), motion)
 
 
-def test_far_codes_are_moved_to_training_codes(seen: CodeProjector) -> None:
+def test_far_codes_are_moved_to_training_codes(projector: CodeProjector) -> None:
     far = with_eyes(torch.tensor([[2.0, 0.0], [0.0, -3.0], [1.5, 1.5]]))
-    near = seen.project(far)
-    assert torch.cdist(near[:, :2], seen.codes).min(1).values.max() < 0.15
+    near = projector.project(far)
+    assert torch.cdist(near[:, :2], projector.codes).min(1).values.max() < 0.15
     assert (torch.nn.functional.cosine_similarity(near[:, :2], far[:, :2]) > 0.95).all()
     assert torch.equal(near[:, 2:], far[:, 2:])
 
 
-def test_projection_is_smooth(seen: CodeProjector) -> None:
+def test_projection_is_smooth(projector: CodeProjector) -> None:
     """Along a path outwards, no step of the result is much longer than that of the path."""
     path = torch.stack([torch.linspace(1.0, 2.0, 400), torch.zeros(400)], 1)
-    steps = (seen.project(with_eyes(path))[:, :2].diff(dim=0)).norm(dim=1)
+    steps = (projector.project(with_eyes(path))[:, :2].diff(dim=0)).norm(dim=1)
     assert steps.max() < 8 * 1.0 / 399
 
 

@@ -39,7 +39,7 @@ RECIPE = ROOT / "docs" / "extending" / "renderer.md"
 class Fitted:
     """A renderer fitted on the synthetic head."""
 
-    kind: type[Renderer]
+    renderer_class: type[Renderer]
     config: Any
     renderer: Renderer
     dataset: IdentityDataset
@@ -84,11 +84,11 @@ def fitted(
     head_dataset: IdentityDataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Fitted:
-    kind = get_renderer(request.param)
-    config = kind.test_config or kind.presets["preview"]
+    renderer_class = get_renderer(request.param)
+    config = renderer_class.test_config or renderer_class.presets["preview"]
     checkpoint = tmp_path_factory.mktemp(request.param) / "state.safetensors"
-    renderer = fit_renderer(kind, head_dataset, config, checkpoint, SilentProgress())
-    return Fitted(kind, config, renderer, head_dataset)
+    renderer = fit_renderer(renderer_class, head_dataset, config, checkpoint, SilentProgress())
+    return Fitted(renderer_class, config, renderer, head_dataset)
 
 
 def test_shapes_and_ranges(fitted: Fitted) -> None:
@@ -173,7 +173,7 @@ def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
 def test_packed_it_renders_as_before(fitted: Fitted) -> None:
     """A loss of 0.1 dB at 30 dB corresponds to an error 16 dB below that of the rendering."""
     packed = unpack(pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps()))
-    again = fitted.kind.from_tensors(packed, fitted.config)
+    again = fitted.renderer_class.from_tensors(packed, fitted.config)
     first, second = fitted.render([2, 17]), fitted.render([2, 17], renderer=again)
     error = (first.rgb - second.rgb).square().mean()
     assert 10 * torch.log10(1 / (error + 1e-12)) > 46
@@ -192,8 +192,10 @@ def test_tensors_round_trip(fitted: Fitted, tmp_path: Path) -> None:
     tensors = fitted.renderer.tensors()
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in tensors.values())
     write_tensors(tmp_path / "head.safetensors", tensors)
-    config = from_json(fitted.kind.config_class, json.loads(json.dumps(to_json(fitted.config))))
-    back = fitted.kind.from_tensors(read_tensors(tmp_path / "head.safetensors"), config)
+    config = from_json(
+        fitted.renderer_class.config_class, json.loads(json.dumps(to_json(fitted.config)))
+    )
+    back = fitted.renderer_class.from_tensors(read_tensors(tmp_path / "head.safetensors"), config)
     first, second = fitted.render([11, 12]), fitted.render([11, 12], renderer=back)
     assert torch.equal(first.rgb, second.rgb) and torch.equal(first.alpha, second.alpha)
     again = back.tensors()
@@ -224,7 +226,7 @@ def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
     """Each tensor missing, with another dtype, rank or size, not finite, out of range; and an extra
     one.
     """
-    load = partial(fitted.kind.from_tensors, config=fitted.config)
+    load = partial(fitted.renderer_class.from_tensors, config=fitted.config)
     tensors = fitted.renderer.tensors()
     assert accepted(tensors, load) == MAY_DIFFER.get(fitted.renderer.name, set())
     for name, kind, damaged in damages(tensors):
@@ -237,7 +239,7 @@ def test_damaged_packed_tensors_are_refused(fitted: Fitted) -> None:
     """As in packages: unpacked tensors are checked like any other."""
 
     def load(tensors: Mapping[str, Tensor]) -> Renderer:
-        return fitted.kind.from_tensors(unpack(tensors), fitted.config)
+        return fitted.renderer_class.from_tensors(unpack(tensors), fitted.config)
 
     packed = pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps())
     scalars = {
@@ -247,27 +249,27 @@ def test_damaged_packed_tensors_are_refused(fitted: Fitted) -> None:
 
 
 def test_config_round_trip_and_unknown_keys(fitted: Fitted) -> None:
-    kind = fitted.kind.config_class
-    assert is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    for preset in fitted.kind.presets.values():
-        assert from_json(kind, json.loads(json.dumps(to_json(preset)))) == preset
-    known = fields(kind)[0].name
+    config_class = fitted.renderer_class.config_class
+    assert is_dataclass(config_class) and config_class.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    for preset in fitted.renderer_class.presets.values():
+        assert from_json(config_class, json.loads(json.dumps(to_json(preset)))) == preset
+    known = fields(config_class)[0].name
     with pytest.raises(TalkheadError, match="n_wings"):
-        from_json(kind, {known: 1, "n_wings": 2})
+        from_json(config_class, {known: 1, "n_wings": 2})
 
 
 def test_configs_have_bounds(fitted: Fitted) -> None:
     """Every number has bounds, and only numbers are accepted."""
-    kind = fitted.kind.config_class
-    for field in fields(kind):
+    config_class = fitted.renderer_class.config_class
+    for field in fields(config_class):
         if isinstance(field.default, int | float):
             for value in (10**12, -(10**12), float("nan"), "9", None, [1]):
                 with pytest.raises(TalkheadError, match=field.name):
-                    from_json(kind, {field.name: value})
+                    from_json(config_class, {field.name: value})
 
 
 def test_presets(fitted: Fitted) -> None:
-    assert set(fitted.kind.presets) >= {"preview", "standard", "high"}
+    assert set(fitted.renderer_class.presets) >= {"preview", "standard", "high"}
 
 
 def test_names() -> None:

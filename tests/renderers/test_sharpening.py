@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from talkhead.app.evaluation.measures.image import sharpness_ratio
-from talkhead.renderers.sharpening import MOST, WANTED, estimate_amount, sharpen, sharpen_torch
+from talkhead.renderers.sharpening import (
+    MAX_AMOUNT,
+    TARGET_VARIANCE,
+    estimate_amount,
+    sharpen,
+    sharpen_torch,
+)
 from talkhead.types import Rendering, UInt8
 
 SIZE = (60, 80)
@@ -38,10 +44,10 @@ def test_the_amount_makes_it_as_sharp_as_wanted() -> None:
     true = noisy_image()
     made = softened(true, 0.4)
     amount = estimate_amount(solid(made), true, EVERYWHERE)
-    assert 0.05 < amount < MOST
+    assert 0.05 < amount < MAX_AMOUNT
     before = sharpness_ratio(bytes_of(made), bytes_of(true))
     after = sharpness_ratio(bytes_of(sharpen(solid(made), amount).rgb), bytes_of(true))
-    assert before < WANTED - 0.15 and abs(after - WANTED) < 0.05
+    assert before < TARGET_VARIANCE - 0.15 and abs(after - TARGET_VARIANCE) < 0.05
 
 
 def test_kernel_equals_reference() -> None:
@@ -62,7 +68,7 @@ def test_sharp_and_featureless_images_are_unchanged() -> None:
 
 def test_the_amount_is_limited() -> None:
     true = noisy_image()
-    assert estimate_amount(solid(softened(true, 3.0)), true, EVERYWHERE) == MOST
+    assert estimate_amount(solid(softened(true, 3.0)), true, EVERYWHERE) == MAX_AMOUNT
 
 
 def test_the_rim_has_no_halo() -> None:

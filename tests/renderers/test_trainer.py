@@ -76,8 +76,10 @@ def fit(
     stop_at: int | None = None,
     name: str = "gaussian",
 ) -> dict[str, Tensor]:
-    kind, watch = get_renderer(name), Watch(stop_at)
-    return fit_renderer(kind, dataset, SMALL[name], checkpoint, watch, seed=seed).tensors()
+    watch = Watch(stop_at)
+    return fit_renderer(
+        get_renderer(name), dataset, SMALL[name], checkpoint, watch, seed=seed
+    ).tensors()
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -240,9 +242,11 @@ def test_draws_are_shuffled_epochs() -> None:
 
 
 def test_nothing_to_fit_leaves_no_checkpoint(head_dataset: IdentityDataset, tmp_path: Path) -> None:
-    kind = get_renderer("warp")
-    config = kind.presets["preview"]
-    fit_renderer(kind, head_dataset, config, tmp_path / "state.safetensors", SilentProgress())
+    renderer_class = get_renderer("warp")
+    config = renderer_class.presets["preview"]
+    fit_renderer(
+        renderer_class, head_dataset, config, tmp_path / "state.safetensors", SilentProgress()
+    )
     assert not list(tmp_path.iterdir())
 
 

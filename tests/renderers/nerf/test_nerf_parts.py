@@ -468,7 +468,7 @@ def test_out_of_memory_halves_the_rays_and_continues(
     head: NerfRenderer, head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = head.render(*camera(head_dataset, 3), *SIZE)
-    follow, tried = head._follow, []
+    follow, tried = head._trace, []
 
     def little_memory(rays: Rays, *others: Any) -> Any:
         tried.append(len(rays.origin))
@@ -476,12 +476,12 @@ def test_out_of_memory_halves_the_rays_and_continues(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return follow(rays, *others)
 
-    monkeypatch.setattr(head, "_follow", little_memory)
+    monkeypatch.setattr(head, "_trace", little_memory)
     monkeypatch.setattr(head, "rays_at_once", 4096)
     made = head.render(*camera(head_dataset, 3), *SIZE)
     assert tried[:3] == [4096, 2048, 1024] and torch.allclose(made.rgb, whole.rgb, atol=1e-6)
     monkeypatch.setattr(head, "rays_at_once", 512)
-    monkeypatch.setattr(head, "_follow", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    monkeypatch.setattr(head, "_trace", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):
         head.render(*camera(head_dataset, 3), *SIZE)
 
