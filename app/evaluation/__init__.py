@@ -1,1 +1,1 @@
-"""How good a rendering is: figures against held-out frames, and sheets to look at."""
+"""Evaluation of renderings: metrics against held-out frames, and reports."""

@@ -130,7 +130,7 @@ class OffsetEvidence:
 
     Attributes:
         means: Name of the method.
-        offset_ms: How late the audio is; None if no lag stands out.
+        offset_ms: How late the audio is; None if no lag is clearly best.
         score: The best score.
         control: The best score that mismatched audio reaches.
         lags_ms: Tested lags [L], rising.

@@ -1,4 +1,4 @@
-"""An identity that was fitted, judged: what the report holds, and whose footage it is."""
+"""Evaluation of a fitted identity: contents of the report, and the footage it needs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_fit_ends_with_a_report(fitted: FitResult) -> None:
     assert "talkhead evaluate" in " ".join(report["left_out"])
 
 
-def test_evaluating_it(fitted: FitResult, home: Path, tmp_path: Path) -> None:
-    """Everything that a report can hold is in it, and the true motion beats the mean mouth."""
+def test_the_full_report(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+    """The report has every section, and tracked motion is better than the mean mouth."""
     options = EvaluateOptions(text=None)
     result = evaluate(home=home, report=tmp_path / "report", device="cpu", options=options)
     variants = {variant.name: variant for variant in result.report.variants}
@@ -80,7 +80,7 @@ def test_only_the_first_seconds_of_the_held_out_end(
     assert tracks.train[subject.mismatched_frames()].all()
 
 
-def test_what_cannot_work_is_said_before_the_work(
+def test_wrong_arguments_are_refused_first(
     fitted: FitResult, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("talkhead.app.evaluate.measure_identity", None)
@@ -93,7 +93,7 @@ def test_what_cannot_work_is_said_before_the_work(
             evaluate(fitted.name, home=home, **given)
 
 
-def test_footage_that_is_gone_or_another(
+def test_missing_or_different_footage_is_refused(
     fitted: FitResult, home: Path, tmp_path: Path, footage: Path
 ) -> None:
     moved = tmp_path / "moved.mp4"
@@ -111,7 +111,7 @@ def test_footage_that_is_gone_or_another(
         moved.rename(footage)
 
 
-def test_who_has_seen_everything_is_not_judged(fitted: FitResult, home: Path) -> None:
+def test_an_identity_fitted_on_all_frames_is_refused(fitted: FitResult, home: Path) -> None:
     package = IdentityPackage.load(fitted.package_path)
     seen_all = replace(
         package, manifest=replace(package.manifest, details={"use_all_frames": True})

@@ -140,7 +140,10 @@ def _n_lost(tracks: LipTracks) -> int:
 
 @LIP_MEASURES.measure("lmd_px", label="LMD", better="less", unit="px", headline="mean")
 def _lmd_px(tracks: LipTracks) -> Float64:
-    """Mean distance of the lip points from the real ones."""
+    """Mean distance of the lip points from the real ones.
+
+    One value per frame, [N] pixels.
+    """
     return tracks.distance
 
 

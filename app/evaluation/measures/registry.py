@@ -40,8 +40,7 @@ class Measure:
             count of frames or the value reached by chance.
         unit: Such as "dB"; "" without one.
         digits: Decimal places shown.
-        headline: The statistic over frames that stands for the measure; None if it has a single
-            value.
+        headline: The statistic over frames that tables show; None if it has a single value.
         target: The best value of a measure whose direction is "real"; None if it is the value of the
             real video.
         needs_reference: False if it is defined without real frames to compare with, so that the real
@@ -66,7 +65,7 @@ class Measure:
 
     @property
     def undefined(self) -> Summary | float:
-        """The value that stands for an undefined one."""
+        """Placeholder of an undefined value: NaN, or a summary of NaN."""
         return math.nan if self.headline is None else summarize([])
 
     def of(self, variant: Variant) -> float | None:

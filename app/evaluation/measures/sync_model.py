@@ -397,8 +397,8 @@ class SyncModel:
         shifts = np.linspace(0.2, 0.8, N_CONTROLS) * len(whole)
         if not len(whole) or shifts[0] < MIN_CONTROL_S * SAMPLE_RATE:
             return math.nan
-        wrong = [self._scores(np.roll(whole, int(n)), landmarks, tracked)[0].max() for n in shifts]
-        return float(max(wrong))
+        scores = [self._scores(np.roll(whole, int(n)), landmarks, tracked)[0].max() for n in shifts]
+        return float(max(scores))
 
     def _scores(self, waveform: Float32, landmarks: Points, tracked: Bool) -> tuple[Float64, int]:
         """Compute the score of each lag, [L], and the number of frames; zeros without a frame."""

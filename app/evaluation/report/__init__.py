@@ -1,1 +1,1 @@
-"""The page and pictures that `evaluate` writes."""
+"""The report that `evaluate` writes: page, tables, plots and pictures."""

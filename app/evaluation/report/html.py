@@ -85,13 +85,13 @@ class WorstFrame:
     """A frame with a poor result. The report shows the difference of its images, too.
 
     Attributes:
-        number: Index of the frame in the source.
+        index: Index of the frame in the source.
         about: The measure by which it is poor.
         real: Real image [h, w, 3], RGB.
         made: Rendered image [h, w, 3], RGB.
     """
 
-    number: int
+    index: int
     about: str
     real: UInt8
     made: UInt8

@@ -271,7 +271,7 @@ def _sync(inputs: VerdictInputs) -> Verdict | None:
         f"good to {FRAME_MS:.0f} ms apart, bad beyond {2 * FRAME_MS:.0f}",
     )
     if made is None:
-        text = "the sync model finds no offset that stands out, unlike for the real video."
+        text = "the sync model finds no clear offset, unlike for the real video."
         return Verdict(about, "bad", text, f"real {real:.0f} ms; {limits}", key, "sync_model")
     level = _rate_low(abs(made - real), FRAME_MS, 2 * FRAME_MS)
     text = "in sync" if level == "good" else f"{abs(made - real):.0f} ms apart"

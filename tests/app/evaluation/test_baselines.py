@@ -1,4 +1,4 @@
-"""Landmarks that are laid over other faces."""
+"""Baselines: landmarks aligned with other faces."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def test_the_same_motion_on_a_moved_face_is_the_moved_motion() -> None:
     np.testing.assert_allclose(mismatched_speech(real, source), real, atol=1e-3)
 
 
-def test_a_mean_mouth_stands_still() -> None:
+def test_a_mean_mouth_does_not_move() -> None:
     source = faces(50)
-    source[:, [33, 263]] = [[20, 30], [120, 30]]  # the eyes stand still, so that nothing else moves
+    source[:, [33, 263]] = [[20, 30], [120, 30]]  # the eyes are fixed, so that nothing else moves
     mean = mean_mouth(source, source)
     np.testing.assert_allclose(mean, np.tile(source.mean(0), (50, 1, 1)), atol=1e-3)
     assert lmd(mean, source).mean() < lmd(half_turned(source), source).mean()
 
 
-def test_frames_without_a_face_don_t_count_and_stay_without() -> None:
+def test_frames_without_a_face_are_ignored_and_stay_undefined() -> None:
     source = faces(6)
     expected = mean_mouth(source[:1], source[[0, 2, 3, 4, 5]])
     source[1] = np.nan

@@ -1,4 +1,4 @@
-"""Folds, intervals that hold what they promise, and the fair gain."""
+"""Folds, coverage of the intervals, and the fair gain."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from talkhead.types import Float64
 
 
 @pytest.mark.parametrize(("n_frames", "n_folds"), [(500, 11), (1779, 11), (80, 2)])
-def test_every_frame_is_judged_once_and_never_learned_nearby(n_frames: int, n_folds: int) -> None:
+def test_every_frame_is_tested_once_and_not_trained_on_nearby(n_frames: int, n_folds: int) -> None:
     folds = contiguous_folds(n_frames, n_folds)
     assert np.concatenate([fold.test for fold in folds]).tolist() == list(range(n_frames))
     for fold in folds:
         learned = np.flatnonzero(fold.train)
         distance = np.abs(learned[:, None] - fold.test[None]).min(1)
-        assert distance.min() == 26  # a whole second lies between
+        assert distance.min() == 26  # a whole second in between
         n_guard = n_frames - len(learned) - len(fold.test)
         n_inner_borders = int(fold.test[0] > 0) + int(fold.test[-1] < n_frames - 1)
         assert n_guard == 25 * n_inner_borders
@@ -49,7 +49,7 @@ def test_folds_cut_at_sentences() -> None:
     assert all(fold.train.sum() + len(fold.test) == 7500 for fold in folds)
 
 
-def test_folds_that_cannot_be() -> None:
+def test_impossible_folds_are_refused() -> None:
     with pytest.raises(ValueError, match="1 folds"):
         contiguous_folds(100, 1)
     with pytest.raises(ValueError, match="100 frames can't be cut into 3 folds"):
@@ -59,56 +59,56 @@ def test_folds_that_cannot_be() -> None:
 # ----------------------------------------------------------------------------- intervals
 
 
-def lingering(n_frames: int, seed: int, memory: float = 0.7) -> Float64:
-    """Errors [N] of mean 0 that hang together: x = memory * (x before) + noise."""
+def correlated_errors(n_frames: int, seed: int, memory: float = 0.7) -> Float64:
+    """Autocorrelated errors [N] of mean 0: x = memory * (x before) + noise."""
     noise = np.random.default_rng(seed).normal(size=n_frames + 100)
     return np.asarray(lfilter([1.0], [1.0, -memory], noise))[100:]
 
 
 def coverage(block: int, n_frames: int, n_worlds: int = 200) -> float:
-    """In how many worlds the interval holds the true difference, 0.3."""
+    """Share of simulations in which the interval contains the true difference, 0.3."""
     held = 0
     for world in range(n_worlds):
-        b = lingering(n_frames, 2 * world)
-        a = 0.3 + 0.5 * b + lingering(n_frames, 2 * world + 1)
+        b = correlated_errors(n_frames, 2 * world)
+        a = 0.3 + 0.5 * b + correlated_errors(n_frames, 2 * world + 1)
         found = paired_block_bootstrap(a, b, block, n_draws=400, seed=world)
         held += found.low <= 0.3 <= found.high
     return held / n_worlds
 
 
-def test_the_interval_holds_the_truth_in_95_of_100_cases() -> None:
+def test_the_interval_contains_the_truth_in_95_of_100_cases() -> None:
     assert 0.91 <= coverage(block=25, n_frames=1000) <= 0.98
     assert 0.90 <= coverage(block=25, n_frames=200) <= 0.99  # eight blocks
 
 
-def test_drawing_single_frames_would_not() -> None:
+def test_resampling_single_frames_would_not() -> None:
     assert coverage(block=1, n_frames=1000) < 0.75
 
 
-def test_pairing_tells_apart_what_shares_its_errors() -> None:
-    shared = 5 * lingering(500, 1)
-    a = shared + 0.1 + 0.01 * lingering(500, 2)
+def test_pairing_distinguishes_systems_with_common_errors() -> None:
+    shared = 5 * correlated_errors(500, 1)
+    a = shared + 0.1 + 0.01 * correlated_errors(500, 2)
     paired = paired_block_bootstrap(a, shared)
     assert paired.is_sure
     assert paired.mean == pytest.approx(0.1, abs=0.01)
-    assert not paired_block_bootstrap(a, 5 * lingering(500, 3)).is_sure
+    assert not paired_block_bootstrap(a, 5 * correlated_errors(500, 3)).is_sure
 
 
 def test_interval_of_a_constant_difference() -> None:
-    b = lingering(200, 4)
+    b = correlated_errors(200, 4)
     found = paired_block_bootstrap(b - 2.0, b)
     assert (found.mean, found.low, found.high) == pytest.approx((-2.0, -2.0, -2.0))
     assert found.is_sure
 
 
-def test_the_same_seed_draws_the_same() -> None:
-    a, b = lingering(300, 5), lingering(300, 6)
+def test_the_same_seed_gives_the_same_interval() -> None:
+    a, b = correlated_errors(300, 5), correlated_errors(300, 6)
     assert paired_block_bootstrap(a, b, seed=1) == paired_block_bootstrap(a, b, seed=1)
     assert paired_block_bootstrap(a, b, seed=1) != paired_block_bootstrap(a, b, seed=2)
 
 
 def test_seeds_are_averaged_first() -> None:
-    fits, b = np.stack([lingering(300, s) for s in range(3)]), lingering(300, 9)
+    fits, b = np.stack([correlated_errors(300, s) for s in range(3)]), correlated_errors(300, 9)
     assert paired_block_bootstrap(fits, b) == paired_block_bootstrap(fits.mean(0), b)
     assert paired_block_bootstrap(b, fits).mean == pytest.approx((b - fits.mean(0)).mean())
 
@@ -146,21 +146,21 @@ def test_fair_gain_by_hand() -> None:
     assert math.isnan(fair_gain(1.0, floor=0.5, baseline=0.5))
 
 
-def test_few_frames_are_said() -> None:
+def test_few_frames_give_a_warning() -> None:
     assert few_frames(45).startswith("45 test frames (1.8 s) are too few")
     assert few_frames(FEW_FRAMES) == ""
     assert "the results are chance" in few_frames(MIN_FRAMES - 1)
     assert "the results are chance" not in few_frames(MIN_FRAMES)
 
 
-def test_mean_gain_counts_each_clip_alike() -> None:
-    """Gains of 0.2 and 0.4 over floors of 0.5 and 0.0 px, on clips of unlike length."""
+def test_mean_gain_weights_clips_equally() -> None:
+    """Gains of 0.2 and 0.4 over floors of 0.5 and 0.0 px, on clips of different length."""
     clips = [(np.full(2000, 1.3), np.full(2000, 1.5), 0.5), (np.full(300, 0.6), np.ones(300), 0.0)]
     gain = mean_gain_bootstrap(clips)
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0.3, 0.3, 0.3))
 
 
-def test_mean_gain_is_sure_of_what_all_frames_say_and_not_of_chance() -> None:
+def test_mean_gain_is_significant_for_consistent_differences_only() -> None:
     random = np.random.default_rng(0)
     other = random.uniform(1.0, 2.0, (2, 600))
     better = mean_gain_bootstrap([(0.8 * other, other, 0.2), (0.9 * other, other, 0.2)])
@@ -169,7 +169,7 @@ def test_mean_gain_is_sure_of_what_all_frames_say_and_not_of_chance() -> None:
     assert not chance.is_sure
 
 
-def test_mean_gain_of_few_blocks_has_no_interval_and_no_pairs_are_refused() -> None:
+def test_mean_gain_of_few_blocks_has_no_interval_and_unpaired_errors_are_refused() -> None:
     short = mean_gain_bootstrap([(np.full(60, 0.5), np.ones(60), 0.0)])
     assert short.mean == pytest.approx(0.5) and np.isnan(short.low)
     with pytest.raises(ValueError, match="cannot be paired"):

@@ -25,7 +25,7 @@ LATE = 3  # frames
 
 
 def person(first: int = 0, size: int | None = None) -> Iterator[UInt8]:
-    """The sample person's frames from `first` on, perhaps scaled."""
+    """The sample person's frames from `first` on, optionally scaled."""
     with closing(media.read_frames(PERSON)) as frames:
         for frame in islice(frames, first, first + SECONDS * 25):
             if size is not None:
@@ -71,7 +71,7 @@ def variant(result: EvaluateResult, name: str) -> Variant:
     return next(one for one in result.report.variants if one.name == name)
 
 
-def test_lateness_is_found_and_nothing_else(evaluated: EvaluateResult) -> None:
+def test_only_the_delay_is_found(evaluated: EvaluateResult) -> None:
     made = variant(evaluated, MADE).lips
     assert made is not None and made.n_lost == 0
     assert made.aperture_lag_ms == pytest.approx(LATE * 40, abs=8)
@@ -79,7 +79,7 @@ def test_lateness_is_found_and_nothing_else(evaluated: EvaluateResult) -> None:
     assert made.jitter_ratio == pytest.approx(1.0, abs=0.35)
 
 
-def test_the_floor_lies_under_what_was_made_and_that_under_a_wrong_sentence(
+def test_codec_floor_made_video_and_mismatched_speech_are_in_order(
     evaluated: EvaluateResult,
 ) -> None:
     def distance(name: str) -> float:
@@ -95,7 +95,7 @@ def test_the_floor_lies_under_what_was_made_and_that_under_a_wrong_sentence(
     assert by_measure["LMD"] is True
 
 
-def test_what_could_not_be_measured_is_said(evaluated: EvaluateResult) -> None:
+def test_missing_measures_are_reported(evaluated: EvaluateResult) -> None:
     left_out = " ".join(evaluated.report.left_out)
     assert "LPIPS" in left_out and "English" in left_out
     found = variant(evaluated, MADE).phonemes  # by PASE, and too few to count
@@ -108,7 +108,7 @@ def test_the_report_is_one_file_with_a_video(evaluated: EvaluateResult) -> None:
     assert evaluated.report_path.with_name("report.json").is_file()
 
 
-def test_size_length_and_frame_rate_are_aligned_and_said(folder: Path, real: Path) -> None:
+def test_size_length_and_frame_rate_are_aligned_and_reported(folder: Path, real: Path) -> None:
     small = folder / "small.mp4"
     media.write_video(small, islice(person(size=192), 80))
     pair = align(real, small, 1000)
@@ -118,7 +118,7 @@ def test_size_length_and_frame_rate_are_aligned_and_said(folder: Path, real: Pat
     assert align(real, real, 60).n_frames == 60 and align(real, real, 60).warnings == ()
 
 
-def test_what_does_not_match_is_refused(folder: Path, real: Path) -> None:
+def test_videos_that_do_not_match_are_refused(folder: Path, real: Path) -> None:
     wide, brief = folder / "wide.mp4", folder / "brief.mp4"
     media.write_video(wide, gray(80, (64, 128)))
     media.write_video(brief, islice(person(), 20))
@@ -131,15 +131,15 @@ def test_what_does_not_match_is_refused(folder: Path, real: Path) -> None:
 
 
 def test_a_video_without_a_face_is_refused(folder: Path, real: Path) -> None:
-    empty = folder / "grey.mp4"
+    empty = folder / "gray.mp4"
     media.write_video(empty, gray(75, (384, 384)))
     for pair in ((real, empty), (empty, real)):
-        with pytest.raises(FootageError, match=r"grey\.mp4: a face was found in 0 of 75"):
+        with pytest.raises(FootageError, match=r"gray\.mp4: a face was found in 0 of 75"):
             evaluate_pair(*pair, report=folder / "never")
     assert not (folder / "never").exists()
 
 
-def test_silence_leaves_out_what_needs_speech(folder: Path, real: Path) -> None:
+def test_measures_of_speech_are_left_out_without_audio(folder: Path, real: Path) -> None:
     mute = folder / "mute.mp4"
     media.write_video(mute, islice(person(), 60))
     options = EvaluateOptions(seconds=2.4)
@@ -150,8 +150,8 @@ def test_silence_leaves_out_what_needs_speech(folder: Path, real: Path) -> None:
     assert any("no sound" in line for line in result.report.left_out)
 
 
-def test_a_beginning_without_a_face_moves_nothing(folder: Path, real: Path) -> None:
-    """A second of grey before both: the lips are still evaluated by their own sound."""
+def test_a_beginning_without_a_face_does_not_shift_the_audio(folder: Path, real: Path) -> None:
+    """A second of gray before both: the lips are still compared with their own audio."""
     from scipy.io import wavfile
 
     waveform = media.read_audio(real)
@@ -170,7 +170,7 @@ def test_a_beginning_without_a_face_moves_nothing(folder: Path, real: Path) -> N
     assert later.sync.confidence == pytest.approx(plain.sync.confidence, rel=0.25)
 
 
-def test_a_made_video_without_sound_is_not_called_in_sync(folder: Path, real: Path) -> None:
+def test_a_made_video_without_audio_is_not_in_sync(folder: Path, real: Path) -> None:
     path = folder / "soundless.mp4"
     media.write_video(path, person())
     options = EvaluateOptions(language="xx", seconds=3)
@@ -180,7 +180,7 @@ def test_a_made_video_without_sound_is_not_called_in_sync(folder: Path, real: Pa
     assert any(line.startswith("soundless.mp4: ") for line in result.report.left_out)
 
 
-def test_sound_that_outlasts_the_picture(folder: Path, real: Path) -> None:
+def test_audio_longer_than_the_picture(folder: Path, real: Path) -> None:
     path = folder / "short.mp4"
     media.write_video(path, islice(person(), 75), audio_path=real)
     assert align(real, path, 1000).n_frames == 75

@@ -1,4 +1,4 @@
-"""A clip's offset by several means, and whether they agree."""
+"""A/V offset of a clip by several methods, and whether they agree."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def evidence(offset_ms: float | None) -> OffsetEvidence:
         ((-20.0, None, 15.0), True),
     ],
 )
-def test_means_agree_within_a_frame(offsets, agree) -> None:  # type: ignore[no-untyped-def]
+def test_methods_agree_within_a_frame(offsets, agree) -> None:  # type: ignore[no-untyped-def]
     assert agreement([evidence(offset) for offset in offsets]) is agree
 
 
 def talking() -> tuple[Float32, Float32]:
-    """Sound that is LATE_MS late, and lips whose opening its loudness follows."""
+    """Audio that is LATE_MS late, and lips whose opening its loudness follows."""
     rng = np.random.default_rng(0)
     n_frames = SECONDS * 25
     opening = np.convolve(rng.random(n_frames + 20), np.ones(5) / 5, "same")[:n_frames]
@@ -49,9 +49,9 @@ def talking() -> tuple[Float32, Float32]:
     return (level * rng.standard_normal(len(level))).astype(np.float32), points.astype(np.float32)
 
 
-def test_energies_find_a_known_offset_and_other_means_are_left_out() -> None:
+def test_energies_find_a_known_offset_and_other_methods_are_omitted() -> None:
     waveform, landmarks = talking()
-    landmarks[100:110] = np.nan  # a moment without a face
+    landmarks[100:110] = np.nan  # frames without a face
     found = clip_offset(waveform, landmarks, None, None, corrected_ms=40.0)
     assert len(found.evidence) == 1 and found.agree is None and found.corrected_ms == 40.0
     (energies,) = found.evidence

@@ -1,4 +1,4 @@
-"""Holes in a head and scraps around it are told; an outline that is a little off is neither."""
+"""Holes in a head and scraps around it are measured; a slightly shifted outline is neither."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE = (540, 384)
 
 
 def figure(radius: float = 150.0, softness: float = 4.0) -> Float32:
-    """A head on shoulders that go out of the picture, [H, W] in [0, 1]."""
+    """Mask [H, W] in [0, 1] of a head with shoulders that extend out of the picture."""
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
     head = np.hypot(rows - 220, columns - 192) - radius
     shoulders = 450 - rows + 0 * columns
@@ -32,20 +32,20 @@ def figure(radius: float = 150.0, softness: float = 4.0) -> Float32:
     return np.clip(0.5 - distance / softness, 0.0, 1.0).astype(np.float32)
 
 
-def test_a_head_that_is_as_the_mask_is_whole() -> None:
+def test_a_head_equal_to_the_mask_is_whole() -> None:
     person = figure()
     missing, scraps = strip_shares(person, person)
     assert missing < 0.002 and scraps < 0.002
 
 
 @pytest.mark.parametrize("radius", [146.0, 154.0])
-def test_an_outline_a_few_pixels_off_is_no_fault(radius: float) -> None:
+def test_an_outline_shifted_by_a_few_pixels_is_no_fault(radius: float) -> None:
     missing, scraps = strip_shares(figure(radius, softness=8.0), figure())
     assert missing < 0.02 and scraps < 0.02
 
 
-def test_hair_that_is_cut_away_is_told() -> None:
-    """A quarter of the head's outline, 30 px deep, as heads once were before dark books."""
+def test_hair_that_is_cut_away_is_measured() -> None:
+    """A quarter of the head's outline, 30 px deep, as it happened once in front of dark books."""
     person, alpha = figure(), figure()
     rows = np.arange(SIZE[0])
     inner = figure(120.0)
@@ -55,7 +55,7 @@ def test_hair_that_is_cut_away_is_told() -> None:
     assert missing > 0.1 and scraps < 0.002
 
 
-def test_scraps_around_the_head_are_told() -> None:
+def test_scraps_around_the_head_are_measured() -> None:
     alpha = figure()
     for angle in np.linspace(np.pi, 2 * np.pi, 12):
         place = (192 + 168 * np.cos(angle), 220 + 168 * np.sin(angle))
@@ -65,12 +65,12 @@ def test_scraps_around_the_head_are_told() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_without_an_outline_nothing_is_said(value: float) -> None:
+def test_without_an_outline_the_measures_are_undefined(value: float) -> None:
     missing, scraps = strip_shares(figure(), np.full(SIZE, value, np.float32))
     assert math.isnan(missing) and math.isnan(scraps)
 
 
-def test_the_color_is_one_that_the_person_has_not() -> None:
+def test_the_color_is_not_one_of_the_person() -> None:
     for color in COLORS:
         person = np.random.default_rng(0).normal(color, 15, (500, 3)).clip(0, 255)
         chosen = contrasting_color(person.astype(np.uint8))
@@ -79,7 +79,7 @@ def test_the_color_is_one_that_the_person_has_not() -> None:
 
 
 class _Flat:
-    """A renderer whose heads are grey, and as opaque as it is told."""
+    """A renderer of gray heads with given opacities."""
 
     def __init__(self, alphas: list[Float32]) -> None:
         self.alphas = iter(alphas)
@@ -92,7 +92,7 @@ class _Flat:
         return Rendering(0.5 * alpha.expand(*alpha.shape[:3], 3), alpha)
 
 
-def test_figures_and_pictures_of_a_dataset(head_dataset: IdentityDataset) -> None:
+def test_measures_and_pictures_of_a_dataset(head_dataset: IdentityDataset) -> None:
     numbers = np.arange(8, 38)
     codes = head_dataset.tracks.codes[numbers]
     masks = [head_dataset.person(n) for n in numbers]

@@ -67,7 +67,7 @@ def test_psnr_of_floats_and_bytes_agree() -> None:
     assert metrics.psnr(image.astype(np.float32) / 255, real) == pytest.approx(as_floats)
 
 
-def test_psnr_sees_only_the_box_and_is_capped() -> None:
+def test_psnr_uses_only_the_box_and_is_capped() -> None:
     real = noise_image(3)
     image = real.copy()
     image[0, 0] ^= 128
@@ -99,7 +99,7 @@ def test_ssim_agrees_with_the_definition() -> None:
         assert values[row, column, channel] == pytest.approx(expected, abs=2e-5)
 
 
-def test_ssim_of_a_box_is_that_of_the_image_then_cut() -> None:
+def test_ssim_of_a_box_is_the_cropped_map_of_the_image() -> None:
     image, real = noise_image(6, 200, 50), noise_image(7, 200, 50)
     box = Box(3, 9, 41, 171)
     part = metrics.ssim_map(image, real, box)
@@ -129,7 +129,7 @@ def test_blur_is_less_sharp_and_noise_sharper_but_uncorrelated() -> None:
     assert abs(metrics.gradient_correlation(rough, real, box)) < 0.1
 
 
-def test_sharpness_does_not_see_the_edge_of_the_box() -> None:
+def test_sharpness_ignores_the_edge_of_the_box() -> None:
     real = noise_image(10)
     luma = cv2.cvtColor(real.astype(np.float32) / 255, cv2.COLOR_RGB2GRAY)
     variance = cv2.Laplacian(luma, cv2.CV_32F)[10:20, 10:20].var()
@@ -145,7 +145,7 @@ def test_sharpness_over_a_flat_reference_is_undefined() -> None:
 # -------------------------------------------------------------------------- landmarks
 
 
-def test_lmd_does_not_see_translation() -> None:
+def test_lmd_ignores_translation() -> None:
     points = walk(4)
     np.testing.assert_allclose(metrics.lmd(points + np.float32([3, -8]), points), 0, atol=1e-4)
 
@@ -182,7 +182,7 @@ def test_jitter_ratio_of_noise_is_above_one() -> None:
     assert metrics.jitter_ratio(noisy, real) == pytest.approx(10.0, rel=0.1)
 
 
-def test_jitter_does_not_look_across_gaps() -> None:
+def test_jitter_ignores_gaps() -> None:
     points = np.zeros((12, 2, 2), np.float32)
     points[6:] = 100
     frames = np.array([*range(6), *range(50, 56)])
@@ -192,7 +192,7 @@ def test_jitter_does_not_look_across_gaps() -> None:
     assert math.isnan(metrics.jitter(points, np.arange(12) * 2))
 
 
-def test_the_head_is_what_lies_above_the_jaw() -> None:
+def test_the_head_is_above_the_jaw() -> None:
     angles = np.linspace(0.0, np.pi, len(JAW_LINE))  # from the image's right over the chin
     landmarks = np.zeros((478, 2), np.float32)
     landmarks[list(JAW_LINE)] = np.stack([50 + 30 * np.cos(angles), 40 + 40 * np.sin(angles)], 1)
@@ -202,7 +202,7 @@ def test_the_head_is_what_lies_above_the_jaw() -> None:
     assert not mask[75, 22] and not mask[75, 78]  # collar beside the chin
 
 
-def test_masked_psnr_sees_the_mask_alone() -> None:
+def test_masked_psnr_uses_only_the_mask() -> None:
     image, mask = np.zeros((20, 20, 3), np.float32), np.zeros((20, 20), bool)
     image[:10], image[10:] = 0.1, 0.9
     mask[:10] = True

@@ -1,4 +1,4 @@
-"""Lip figures of tracks whose motion is known."""
+"""Lip measures of tracks with known motion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def speaking(n_frames: int, seed: int = 0) -> Float64:
 
 
 def face(apertures: Float64, size: float = EYES) -> Float32:
-    """Landmarks [F, 478, 2] of a face whose eye corners are `size` px apart."""
+    """Landmarks [F, 478, 2] of a face with its eye corners `size` px apart."""
     rng = np.random.default_rng(9)
     points = np.tile(rng.uniform(0, size, (478, 2)), (len(apertures), 1, 1))
     turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
@@ -58,49 +58,49 @@ def moved(points: Float32) -> Float32:
     return (turned * scale[:, None, None] + shift[:, None]).astype(np.float32)
 
 
-# ------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------- results
 
 
-def test_figures_of_the_real_lips_themselves() -> None:
+def test_measures_of_the_real_lips_themselves() -> None:
     real = face(speaking(200))
-    figures = lip_metrics(np.arange(200), real, real, n_lost=3, silent=np.zeros(200, bool))
-    assert (figures.n_tracked, figures.n_lost, figures.n_silent) == (200, 3, 0)
-    assert figures.lmd_px.mean == figures.lmd_eyes == 0.0
-    assert figures.aperture_correlation == pytest.approx(1.0)
-    assert figures.aperture_lag_ms == pytest.approx(0.0, abs=1.0)
-    assert figures.aperture_spread == pytest.approx(1.0)
-    assert figures.closure_f1 == figures.closure_f1_at_rate == figures.jitter_ratio == 1.0
-    assert figures.silence_leak is None
+    results = lip_metrics(np.arange(200), real, real, n_lost=3, silent=np.zeros(200, bool))
+    assert (results.n_tracked, results.n_lost, results.n_silent) == (200, 3, 0)
+    assert results.lmd_px.mean == results.lmd_eyes == 0.0
+    assert results.aperture_correlation == pytest.approx(1.0)
+    assert results.aperture_lag_ms == pytest.approx(0.0, abs=1.0)
+    assert results.aperture_spread == pytest.approx(1.0)
+    assert results.closure_f1 == results.closure_f1_at_rate == results.jitter_ratio == 1.0
+    assert results.silence_leak is None
 
 
 def test_half_the_opening_is_half_the_spread() -> None:
     apertures = speaking(200)
-    figures = lip_metrics(np.arange(200), face(apertures / 2), face(apertures))
-    assert figures.aperture_spread == pytest.approx(0.5, abs=1e-3)
-    assert figures.aperture_correlation == pytest.approx(1.0, abs=1e-5)
+    results = lip_metrics(np.arange(200), face(apertures / 2), face(apertures))
+    assert results.aperture_spread == pytest.approx(0.5, abs=1e-3)
+    assert results.aperture_correlation == pytest.approx(1.0, abs=1e-5)
     distance = metrics.lmd(face(apertures / 2), face(apertures))
-    assert figures.lmd_px.mean == pytest.approx(distance.mean())
-    assert figures.lmd_eyes == pytest.approx(distance.mean() / EYES, rel=1e-5)
+    assert results.lmd_px.mean == pytest.approx(distance.mean())
+    assert results.lmd_eyes == pytest.approx(distance.mean() / EYES, rel=1e-5)
 
 
-def test_figures_without_any_frame_are_undefined() -> None:
+def test_measures_without_a_frame_are_undefined() -> None:
     nothing = np.zeros((0, 478, 2), np.float32)
-    figures = lip_metrics(np.zeros(0, np.int64), nothing, nothing, 7, np.zeros(0, bool))
-    assert (figures.n_tracked, figures.n_lost, figures.silence_leak) == (0, 7, None)
-    undefined = (figures.lmd_px.mean, figures.lmd_eyes, figures.aperture_correlation)
-    timing = (figures.aperture_lag_ms, figures.aperture_spread, figures.closure_f1)
+    results = lip_metrics(np.zeros(0, np.int64), nothing, nothing, 7, np.zeros(0, bool))
+    assert (results.n_tracked, results.n_lost, results.silence_leak) == (0, 7, None)
+    undefined = (results.lmd_px.mean, results.lmd_eyes, results.aperture_correlation)
+    timing = (results.aperture_lag_ms, results.aperture_spread, results.closure_f1)
     assert all(math.isnan(value) for value in undefined + timing)
 
 
 def test_a_mouth_that_only_the_head_moves_has_no_timing() -> None:
     real = speaking(200)
-    made = 0.05 + 0.05 * real  # a nod on every stress: in time, and nothing said
-    figures = lip_metrics(np.arange(200), face(made), face(real))
-    assert figures.aperture_spread == pytest.approx(0.05, abs=1e-3)
-    assert math.isnan(figures.aperture_correlation)
-    assert math.isnan(figures.aperture_lag_ms)
-    assert math.isnan(figures.closure_f1_at_rate)
-    assert figures.closure_f1 == 0.0
+    made = 0.05 + 0.05 * real  # a nod on every stress: in time, but no speech
+    results = lip_metrics(np.arange(200), face(made), face(real))
+    assert results.aperture_spread == pytest.approx(0.05, abs=1e-3)
+    assert math.isnan(results.aperture_correlation)
+    assert math.isnan(results.aperture_lag_ms)
+    assert math.isnan(results.closure_f1_at_rate)
+    assert results.closure_f1 == 0.0
 
 
 # ------------------------------------------------------------------------------- in time
@@ -137,7 +137,7 @@ def test_gaps_in_the_frames_do_not_shift_the_lag() -> None:
     assert abs(closed_up - 160.0) > 20.0
 
 
-def test_no_lag_without_likeness_or_enough_frames() -> None:
+def test_no_lag_without_correlation_or_enough_frames() -> None:
     made, real = speaking(400, seed=3), speaking(400, seed=4)
     assert math.isnan(aperture_lag_ms(made, real, np.arange(400)))
     assert math.isnan(aperture_lag_ms(real[:20], real[:20], np.arange(20)))
@@ -154,7 +154,7 @@ def test_closure_f1_by_hand() -> None:
     assert closure_f1(made, real, threshold=0.5) == 1.0
 
 
-def test_closure_at_rate_forgives_timidity_and_nothing_else() -> None:
+def test_closure_at_rate_tolerates_small_motion_and_nothing_else() -> None:
     real = speaking(300)
     timid = 0.05 + 0.3 * real
     assert closure_f1(timid, real) == 0.0
@@ -162,7 +162,7 @@ def test_closure_at_rate_forgives_timidity_and_nothing_else() -> None:
     assert closure_f1_at_rate(real[::-1], real) < 0.8
 
 
-def test_closure_at_rate_of_what_never_moves_is_chance() -> None:
+def test_closure_at_rate_of_a_still_mouth_is_chance() -> None:
     real = speaking(300)
     assert closure_f1_at_rate(np.full(300, 0.07), real) == pytest.approx((real < CLOSED).mean())
 
@@ -182,7 +182,7 @@ def test_lips_that_never_close_have_no_closures_to_find() -> None:
 # ---------------------------------------------------------------------------- in silence
 
 
-def leak(apertures: Float64) -> float:
+def silence_share(apertures: Float64) -> float:
     points = face(apertures)
     share, n_silent = silence_motion(points, np.arange(len(points)), np.ones(len(points), bool))
     assert share is not None
@@ -190,30 +190,30 @@ def leak(apertures: Float64) -> float:
     return share
 
 
-def test_a_resting_mouth_does_not_leak() -> None:
+def test_a_resting_mouth_does_not_move_in_silence() -> None:
     noise = np.random.default_rng(5).normal(0, 0.002, 100)
-    assert leak(np.full(100, 0.01) + np.abs(noise)) == 0.0
-    assert leak(np.full(100, 0.08) + noise) == 0.0  # lips parted to breathe
+    assert silence_share(np.full(100, 0.01) + np.abs(noise)) == 0.0
+    assert silence_share(np.full(100, 0.08) + noise) == 0.0  # lips parted to breathe
     glitch = np.where(np.arange(100) == 50, 0.03, 0.0)  # one frame tracked badly
-    assert leak(np.full(100, 0.03) + glitch) == 0.0
+    assert silence_share(np.full(100, 0.03) + glitch) == 0.0
 
 
 def test_a_breath_is_no_movement_and_a_syllable_is() -> None:
     time = np.arange(100)
     breath = 0.07 / (1 + np.exp(-(time - 50) / 1.5))
-    assert leak(breath) == 0.0
+    assert silence_share(breath) == 0.0
     syllable = 0.01 + 0.06 * np.exp(-(((time - 50) / 2) ** 2))
-    assert 0.05 < leak(syllable) < 0.15
+    assert 0.05 < silence_share(syllable) < 0.15
     pressed = 0.07 - syllable  # closes and opens again
-    assert leak(pressed) == pytest.approx(leak(syllable), abs=0.03)
+    assert silence_share(pressed) == pytest.approx(silence_share(syllable), abs=0.03)
 
 
-def test_babbling_and_gaping_leak() -> None:
-    assert leak(0.03 + 0.025 * np.sin(np.arange(100) * 2 * np.pi / 6)) == 1.0
-    assert leak(np.full(100, OPEN_IN_SILENCE + 0.01)) == 1.0
+def test_babbling_and_an_open_mouth_are_motion_in_silence() -> None:
+    assert silence_share(0.03 + 0.025 * np.sin(np.arange(100) * 2 * np.pi / 6)) == 1.0
+    assert silence_share(np.full(100, OPEN_IN_SILENCE + 0.01)) == 1.0
 
 
-def test_size_and_head_motion_do_not_count() -> None:
+def test_size_and_head_motion_are_ignored() -> None:
     apertures = np.where(np.arange(120) < 60, 0.05, 0.03 + 0.03 * np.sin(np.arange(120)))
     points, silent = face(apertures), np.ones(120, bool)
     expected = silence_motion(points, np.arange(120), silent)
@@ -223,7 +223,7 @@ def test_size_and_head_motion_do_not_count() -> None:
         assert silence_motion(other, np.arange(120), silent) == expected
 
 
-def test_frames_near_speech_and_near_gaps_do_not_count() -> None:
+def test_frames_near_speech_and_near_gaps_are_ignored() -> None:
     apertures = np.where(np.arange(100) < 40, 0.15, 0.01)  # speaks until frame 39, closes at once
     silent = np.arange(100) >= 40
     share, n_silent = silence_motion(face(apertures), np.arange(100), silent)
@@ -243,6 +243,6 @@ def test_too_little_silence_has_no_share() -> None:
     assert silence_motion(points[:3], np.arange(3), np.ones(3, bool)) == (None, 0)
 
 
-def test_apertures_of_the_made_up_face_are_those_asked_for() -> None:
+def test_apertures_of_the_synthetic_face_are_as_specified() -> None:
     apertures = speaking(20)
     assert lip_aperture(face(apertures)) == pytest.approx(apertures, abs=1e-5)

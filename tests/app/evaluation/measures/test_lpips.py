@@ -67,7 +67,7 @@ def image(seed: int, height: int = 100, width: int = 120) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("packages")
-def test_without_the_package_it_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_it_is_left_out_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("talkhead.app.evaluation.measures.lpips.find_spec", lambda name: None)
     assert Perceptual.load() is None
     assert "pip install lpips" in lpips_unavailable_reason()
@@ -80,7 +80,7 @@ def test_without_weights_it_is_left_out_and_nothing_is_imported(packages: Path) 
     assert "lpips" not in sys.modules
 
 
-def test_equal_images_are_0_apart_and_only_the_box_counts(packages: Path) -> None:
+def test_equal_images_have_distance_0_and_only_the_box_counts(packages: Path) -> None:
     install(packages)
     measure, real = loaded(), image(1)
     assert lpips_unavailable_reason() == ""
@@ -91,7 +91,7 @@ def test_equal_images_are_0_apart_and_only_the_box_counts(packages: Path) -> Non
     assert math.isnan(measure.distance(made, real, Box(200, 0, 300, 10)))
 
 
-def test_the_net_sees_rgb_from_minus_1_to_1(packages: Path) -> None:
+def test_the_network_gets_rgb_from_minus_1_to_1(packages: Path) -> None:
     install(packages)
     real = np.zeros((70, 80, 3), np.uint8)
     real[..., 0] = 255
@@ -119,7 +119,7 @@ def test_nothing_is_downloaded(packages: Path) -> None:
     assert torch.hub.download_url_to_file is download
 
 
-def test_damaged_weights_are_one_line(packages: Path) -> None:
+def test_damaged_weights_are_a_one_line_error(packages: Path) -> None:
     install(packages, extra="raise RuntimeError('no such tensor\\nfc6')")
     with pytest.raises(TalkheadError, match="no such tensor") as caught:
         Perceptual.load()

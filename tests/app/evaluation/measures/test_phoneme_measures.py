@@ -28,7 +28,7 @@ OPENINGS = {"M": 0.004, "AA": 0.1, "T": 0.05, SILENCE: 0.03}
 
 
 def speech(n_syllables: int, seed: int = 0) -> list[Phone]:
-    """Phones in no order and of no one length, about n_syllables of M and of AA each."""
+    """Phones in random order and of random length, about n_syllables of M and of AA each."""
     rng = np.random.default_rng(seed)
     rest = ["M", "AA", "T", "T"] * n_syllables
     labels = [SILENCE, *rng.permutation(rest).tolist()]
@@ -46,7 +46,7 @@ def lips(phones: list[Phone], openings: dict[str, float] = OPENINGS, lag_s: floa
 
 
 def steady(phones: list[Phone], openings: dict[str, float]) -> Float64:
-    """Apertures that keep each M's and AA's value half way into its neighbours."""
+    """Apertures that keep each M's and AA's value half way into its neighbors."""
     n_frames = int(np.ceil(phones[-1].end_s * FRAME_RATE)) + 1
     marked = [p for p in phones if p.label in ("M", "AA")]
     middles = np.array([(p.start_s + p.end_s) / 2 - LIPS_LEAD_S for p in marked])
@@ -64,7 +64,7 @@ def even(n_syllables: int) -> list[Phone]:
     return [Phone(label, 0.2 * i, 0.2 * (i + 1)) for i, label in enumerate(labels)]
 
 
-# ------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------- results
 
 
 def test_the_labels_are_phones() -> None:
@@ -74,28 +74,28 @@ def test_the_labels_are_phones() -> None:
 
 def test_ratio_and_closures_of_known_lips() -> None:
     phones = even(12)
-    figures = phoneme_metrics(phones, steady(phones, {"M": 0.016, "AA": 0.12}))
-    assert (figures.n_vowels, figures.n_bilabials) == (12, 12)
-    assert figures.opening_ratio == pytest.approx(0.12 / 0.016)
-    assert figures.closure_rate == 1.0
+    results = phoneme_metrics(phones, steady(phones, {"M": 0.016, "AA": 0.12}))
+    assert (results.n_vowels, results.n_bilabials) == (12, 12)
+    assert results.opening_ratio == pytest.approx(0.12 / 0.016)
+    assert results.closure_rate == 1.0
 
 
 def test_perfectly_closed_lips_give_a_finite_ratio() -> None:
     phones = even(12)
-    figures = phoneme_metrics(phones, steady(phones, {"M": 0.0, "AA": 0.12}))
-    assert figures.opening_ratio == pytest.approx(0.12 / MIN_OPENING)
+    results = phoneme_metrics(phones, steady(phones, {"M": 0.0, "AA": 0.12}))
+    assert results.opening_ratio == pytest.approx(0.12 / MIN_OPENING)
 
 
 def test_lips_that_never_close() -> None:
     phones = even(12)
-    figures = phoneme_metrics(phones, steady(phones, {"M": 1.01 * CLOSED, "AA": 0.12}))
-    assert figures.closure_rate == figures.closure_chance == 0.0
+    results = phoneme_metrics(phones, steady(phones, {"M": 1.01 * CLOSED, "AA": 0.12}))
+    assert results.closure_rate == results.closure_chance == 0.0
 
 
 def test_lips_that_are_always_closed() -> None:
-    figures = phoneme_metrics(even(12), np.full(240, 0.01))
-    assert figures.closure_rate == figures.closure_chance == 1.0
-    assert figures.opening_ratio == pytest.approx(1.0)
+    results = phoneme_metrics(even(12), np.full(240, 0.01))
+    assert results.closure_rate == results.closure_chance == 1.0
+    assert results.opening_ratio == pytest.approx(1.0)
 
 
 def test_chance_is_the_share_of_windows_with_a_closure() -> None:
@@ -103,8 +103,8 @@ def test_chance_is_the_share_of_windows_with_a_closure() -> None:
     phones = even(24)  # phones of 5 frames, and one more on each side
     aperture = np.full(480, 0.1)
     aperture[::20] = 0.0
-    figures = phoneme_metrics(phones, aperture)
-    assert figures.closure_chance == pytest.approx(7 / 20, abs=0.01)
+    results = phoneme_metrics(phones, aperture)
+    assert results.closure_chance == pytest.approx(7 / 20, abs=0.01)
 
 
 def test_closures_count_one_by_one() -> None:
@@ -114,37 +114,37 @@ def test_closures_count_one_by_one() -> None:
         if i % 4 == 0:
             near = slice(round(phone.start_s * 25) - 3, round(phone.end_s * 25) + 3)
             aperture[near] = 0.05
-    figures = phoneme_metrics(phones, aperture)
-    assert figures.closure_rate == 0.75
-    assert figures.opening_ratio == pytest.approx(0.12 / (0.75 * 0.01 + 0.25 * 0.05), rel=0.03)
+    results = phoneme_metrics(phones, aperture)
+    assert results.closure_rate == 0.75
+    assert results.opening_ratio == pytest.approx(0.12 / (0.75 * 0.01 + 0.25 * 0.05), rel=0.03)
 
 
-def test_too_few_segments_give_no_figure() -> None:
+def test_too_few_segments_give_no_value() -> None:
     phones = even(MIN_SEGMENTS - 1)
-    figures = phoneme_metrics(phones, steady(phones, {"M": 0.01, "AA": 0.12}))
-    assert figures.n_bilabials == MIN_SEGMENTS - 1
-    assert figures.opening_ratio is figures.closure_rate is figures.closure_chance is None
+    results = phoneme_metrics(phones, steady(phones, {"M": 0.01, "AA": 0.12}))
+    assert results.n_bilabials == MIN_SEGMENTS - 1
+    assert results.opening_ratio is results.closure_rate is results.closure_chance is None
     only_m = [p for p in even(12) if p.label != "AA"]
-    figures = phoneme_metrics(only_m, np.full(240, 0.01))
-    assert figures.opening_ratio is None
-    assert figures.closure_rate == 1.0
+    results = phoneme_metrics(only_m, np.full(240, 0.01))
+    assert results.opening_ratio is None
+    assert results.closure_rate == 1.0
 
 
-def test_nothing_at_all() -> None:
+def test_no_phones_and_no_frames() -> None:
     for phones, aperture in (([], np.zeros(100)), (even(12), np.zeros(0)), ([], np.zeros(0))):
         assert phoneme_metrics(phones, aperture).opening_ratio is None
         assert opening_evidence(phones, aperture).offset_ms is None
 
 
-def test_frames_without_a_face_count_nowhere() -> None:
+def test_frames_without_a_face_are_ignored() -> None:
     phones = even(20)
     aperture = steady(phones, {"M": 0.016, "AA": 0.12})
     spoilt = aperture.copy()
     spoilt[100:180], spoilt[250] = np.nan, np.nan
-    figures = phoneme_metrics(phones, spoilt)
-    assert figures.opening_ratio == pytest.approx(0.12 / 0.016)
-    assert figures.n_bilabials == 16
-    assert figures.closure_rate == 1.0
+    results = phoneme_metrics(phones, spoilt)
+    assert results.opening_ratio == pytest.approx(0.12 / 0.016)
+    assert results.n_bilabials == 16
+    assert results.closure_rate == 1.0
     assert phoneme_metrics(phones, np.full(400, np.nan)).n_bilabials == 0
 
 
@@ -152,7 +152,7 @@ def test_frames_without_a_face_count_nowhere() -> None:
 
 
 @pytest.mark.parametrize("lag", [-6, -3, 0, 3, 6])
-def test_the_lag_of_the_sound_is_found(lag: int) -> None:
+def test_the_lag_of_the_audio_is_found(lag: int) -> None:
     phones = speech(40)
     evidence = opening_evidence(shifted(phones, lag * 0.04), lips(phones))
     assert evidence.offset_ms == pytest.approx(lag * 40.0, abs=15.0)
@@ -169,7 +169,7 @@ def test_offsets_are_finer_than_frames() -> None:
     assert later - base == pytest.approx(17.0, abs=5.0)
 
 
-def test_scores_hold_the_ratio_of_the_figures() -> None:
+def test_scores_contain_the_opening_ratio() -> None:
     phones = speech(40)
     evidence = opening_evidence(phones, lips(phones))
     ratio = phoneme_metrics(phones, lips(phones)).opening_ratio
@@ -239,12 +239,12 @@ def test_visemes_of_a_known_face() -> None:
     assert rows["AA"].real_aperture == pytest.approx(0.3)
     assert rows["AA"].real_width == rows["AA"].made_width == pytest.approx(0.5)
     assert rows["T"].distance == pytest.approx(0.0, abs=1e-9)
-    # 38 of the 40 points lie above or below the corners, each half the difference off.
+    # 38 of the 40 points are above or below the corners, each half the difference off.
     moved = sum(abs(np.sin(np.pi - 2 * np.pi * k / 20)) > 0.1 for k in range(20)) * 2
     assert rows["AA"].distance == pytest.approx(0.05 * moved / 40)
 
 
-def test_mean_shapes_are_centred_and_level() -> None:
+def test_mean_shapes_are_centered_and_level() -> None:
     phones = even(3)
     real = clip(phones, {"M": 0.0, "AA": 0.3, "T": 0.1})
     turn = 1.7 * np.array([[0.8, 0.6], [-0.6, 0.8]])  # turned, larger and elsewhere
@@ -262,12 +262,12 @@ def test_mean_shapes_are_centred_and_level() -> None:
         assert row.made_aperture == pytest.approx(row.real_aperture, abs=1e-9)
 
 
-def test_frames_that_were_not_seen_have_no_row() -> None:
+def test_frames_without_a_face_have_no_row() -> None:
     phones = even(6)
     real = clip(phones, {"M": 0.0, "AA": 0.3, "T": 0.1})
-    seen = lips(phones, {"M": 0.0, "AA": 1.0, "T": 1.0}) > 0.5  # all but M
-    real[~seen] = np.nan
-    rows = viseme_table(phones, real, real, seen)
+    tracked = lips(phones, {"M": 0.0, "AA": 1.0, "T": 1.0}) > 0.5  # all but M
+    real[~tracked] = np.nan
+    rows = viseme_table(phones, real, real, tracked)
     assert [row.viseme for row in rows] == ["T", "AA"]
     assert np.isfinite([value for row in rows for value in (row.real_aperture, row.distance)]).all()
     assert viseme_table(phones, real, real, np.zeros(len(real), bool)) == ()

@@ -1,4 +1,4 @@
-"""SyncNet's protocol with features made to match, its net with random weights, its MFCC by hand."""
+"""SyncNet's protocol with matching features, its network with random weights, its MFCC by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def faces(n_frames: int) -> Float32:
     return np.tile(points, (n_frames, 1, 1)).astype(np.float32)
 
 
-def seen(n_frames: int) -> np.ndarray:
+def tracked(n_frames: int) -> np.ndarray:
     return np.ones(n_frames, dtype=bool)
 
 
@@ -50,8 +50,10 @@ def seen(n_frames: int) -> np.ndarray:
 
 
 class Matching(SyncNet):
-    """Sees brightness and hears loudness; 5 times the log energy matches. Typical ones are 0, which
-    is what the protocol has beyond the ends."""
+    """Features of brightness and loudness: 5 times the log energy matches.
+
+    Typical values are 0, which is what the protocol has beyond the ends.
+    """
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -68,8 +70,8 @@ class Matching(SyncNet):
         return (5 * cepstra[:, :, 0]).mean(1)[:, None].expand(-1, 1024) - TYPICAL
 
 
-def matching_take(n_frames: int, late: int) -> tuple[list[UInt8], Float32]:
-    """Frames whose brightness follows the loudness of a sound that is late by some frames."""
+def matching_video(n_frames: int, late: int) -> tuple[list[UInt8], Float32]:
+    """Frames whose brightness follows the loudness of audio that is late by some frames."""
     rng = np.random.default_rng(1)
     level = np.convolve(rng.normal(size=n_frames + 80), np.hanning(7), "same")
     noise = rng.normal(size=(n_frames, SAMPLES))
@@ -82,15 +84,15 @@ def matching_take(n_frames: int, late: int) -> tuple[list[UInt8], Float32]:
 
 
 @pytest.mark.parametrize("late", [-9, 0, 1, 6])
-def test_the_offset_is_how_late_the_sound_is(late: int) -> None:
-    frames, waveform = matching_take(200, late)
-    figures = syncnet_metrics(Matching(), frames, faces(200), seen(200), waveform)
-    assert figures.offset_frames == late
-    assert figures.lse_c > figures.lse_d > 0
+def test_the_offset_is_how_late_the_audio_is(late: int) -> None:
+    frames, waveform = matching_video(200, late)
+    results = syncnet_metrics(Matching(), frames, faces(200), tracked(200), waveform)
+    assert results.offset_frames == late
+    assert results.lse_c > results.lse_d > 0
 
 
 def test_scores_agree_with_the_definition() -> None:
-    frames, waveform = matching_take(70, 2)
+    frames, waveform = matching_video(70, 2)
     net, n = Matching(), 70 - WINDOW
     bright = np.array([image[0, 0, 0] for image in frames]) - TYPICAL
     lips = [bright[i : i + 5].mean() for i in range(n)]
@@ -101,14 +103,14 @@ def test_scores_agree_with_the_definition() -> None:
         np.mean([abs(lips[i] - sound[i + lag]) * math.sqrt(1024) for i in range(n)])
         for lag in range(2 * MAX_LAG + 1)
     ]
-    figures = syncnet_metrics(net, frames, faces(70), seen(70), waveform)
-    assert figures.lse_d == pytest.approx(min(distances), rel=1e-3)
-    assert figures.lse_c == pytest.approx(np.median(distances) - min(distances), rel=1e-3)
-    assert figures.offset_frames == int(np.argmin(distances)) - MAX_LAG == 2
+    results = syncnet_metrics(net, frames, faces(70), tracked(70), waveform)
+    assert results.lse_d == pytest.approx(min(distances), rel=1e-3)
+    assert results.lse_c == pytest.approx(np.median(distances) - min(distances), rel=1e-3)
+    assert results.offset_frames == int(np.argmin(distances)) - MAX_LAG == 2
 
 
-def test_frames_are_taken_a_few_at_a_time() -> None:
-    frames, waveform = matching_take(300, 0)
+def test_frames_are_read_a_few_at_a_time() -> None:
+    frames, waveform = matching_video(300, 0)
     alive, most = 0, 0
 
     class Tracked(np.ndarray):
@@ -124,31 +126,31 @@ def test_frames_are_taken_a_few_at_a_time() -> None:
             yield frame.copy().view(Tracked)
 
     net = Matching()
-    figures = syncnet_metrics(net, stream(), faces(300), seen(300), waveform)
-    assert figures == syncnet_metrics(Matching(), frames, faces(300), seen(300), waveform)
+    results = syncnet_metrics(net, stream(), faces(300), tracked(300), waveform)
+    assert results == syncnet_metrics(Matching(), frames, faces(300), tracked(300), waveform)
     assert net.most_images <= syncnet.BATCH + WINDOW - 1
     assert most <= 20
 
 
-def test_takes_that_cannot_be_scored() -> None:
+def test_videos_that_cannot_be_scored() -> None:
     n_frames = MIN_WINDOWS + WINDOW
-    frames, waveform = matching_take(n_frames, 0)
-    assert syncnet_metrics(Matching(), frames, faces(n_frames), seen(n_frames), waveform)
+    frames, waveform = matching_video(n_frames, 0)
+    assert syncnet_metrics(Matching(), frames, faces(n_frames), tracked(n_frames), waveform)
     with pytest.raises(TalkheadError, match=f"here are {n_frames - 1}"):
-        syncnet_metrics(Matching(), frames, faces(n_frames), seen(n_frames), waveform[:-SAMPLES])
+        syncnet_metrics(Matching(), frames, faces(n_frames), tracked(n_frames), waveform[:-SAMPLES])
     with pytest.raises(TalkheadError, match="0 of them with a face"):
-        syncnet_metrics(Matching(), frames, faces(n_frames), ~seen(n_frames), waveform)
+        syncnet_metrics(Matching(), frames, faces(n_frames), ~tracked(n_frames), waveform)
     with pytest.raises(ValueError, match="frames end after 20"):
-        syncnet_metrics(Matching(), frames[:20], faces(n_frames), seen(n_frames), waveform)
+        syncnet_metrics(Matching(), frames[:20], faces(n_frames), tracked(n_frames), waveform)
 
 
 # --------------------------------------------------------------------------------- crops
 
 
-def test_squares_are_the_longer_side_and_bridge_what_is_not_seen() -> None:
+def test_squares_are_the_longer_side_and_are_interpolated() -> None:
     points = faces(60)
     points[30:] += [30, 0]
-    here = seen(60)
+    here = tracked(60)
     here[25:35] = False
     points[25:35] = 1e6
     squares = face_squares(points, here)
@@ -161,7 +163,7 @@ def test_squares_are_the_longer_side_and_bridge_what_is_not_seen() -> None:
 def test_one_frame_that_jumps_moves_no_square() -> None:
     points = faces(40)
     points[20] += 15
-    assert face_squares(points, seen(40)) == pytest.approx(np.tile([40, 30, 20], (40, 1)))
+    assert face_squares(points, tracked(40)) == pytest.approx(np.tile([40, 30, 20], (40, 1)))
 
 
 def test_crop_has_margins_at_the_sides_and_below_and_is_bgr() -> None:
@@ -173,7 +175,7 @@ def test_crop_has_margins_at_the_sides_and_below_and_is_bgr() -> None:
     assert not crop[..., :2].any()
 
 
-def test_crop_is_grey_beyond_the_image() -> None:
+def test_crop_is_gray_outside_the_image() -> None:
     white = np.full((50, 50, 3), 255, np.uint8)
     crop = face_crop(white, np.array([0.0, 25.0, 25.0]))
     assert (crop[:, :100] == GRAY).all()
@@ -227,17 +229,17 @@ def test_windows_that_share_layers_equal_windows_by_themselves(random_net: SyncN
 
 def test_end_to_end_with_random_weights(random_net: SyncNet) -> None:
     n_frames = MIN_WINDOWS + WINDOW
-    frames, waveform = matching_take(n_frames, 0)
-    figures = syncnet_metrics(random_net, frames, faces(n_frames), seen(n_frames), waveform)
-    assert figures.lse_d > 0
-    assert figures.lse_c >= 0
-    assert abs(figures.offset_frames) <= MAX_LAG
+    frames, waveform = matching_video(n_frames, 0)
+    results = syncnet_metrics(random_net, frames, faces(n_frames), tracked(n_frames), waveform)
+    assert results.lse_d > 0
+    assert results.lse_c >= 0
+    assert abs(results.offset_frames) <= MAX_LAG
 
 
 # ------------------------------------------------------------------------------- weights
 
 
-def test_without_a_name_it_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_weights_it_is_left_out_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert load_syncnet() is None
     assert VARIABLE in syncnet_unavailable_reason()
@@ -258,7 +260,7 @@ def test_weights_come_from_the_named_file(
     assert all(torch.equal(own, saved) for own, saved in pairs)
 
 
-def test_wrong_files_are_one_line(random_net: SyncNet, tmp_path: Path) -> None:
+def test_wrong_files_are_a_one_line_error(random_net: SyncNet, tmp_path: Path) -> None:
     path = tmp_path / "syncnet_v2.model"
     with pytest.raises(TalkheadError, match="there is no such file"):
         SyncNet.load(path)

@@ -1,4 +1,4 @@
-"""Sheets can be read back, have the size that was said, and hold the images."""
+"""Sheets can be read back, have the given size, and contain the images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(path: Path) -> UInt8:
     return np.asarray(image[..., ::-1])
 
 
-def test_contact_sheet_holds_the_images_in_their_cells(tmp_path: Path) -> None:
+def test_contact_sheet_has_the_images_in_their_cells(tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     red, small, blue = flat(40, 30, (255, 0, 0)), flat(20, 10, (0, 255, 0)), flat(40, 30, (0, 0, 9))
     contact_sheet([("real", [red, small]), ("rendered", [blue])], path, "Élodie: test")

@@ -1,4 +1,4 @@
-"""Plots: values land where they belong, gaps stay gaps, ticks are round, texts are escaped."""
+"""Plots: places of values, gaps, round ticks, escaped texts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_gap_breaks_the_line_and_a_lone_value_is_a_dot() -> None:
     assert re.sub(r"[\d. ]+", "", path) == "MhLMhMh"
 
 
-def test_nothing_known_draws_nothing() -> None:
+def test_no_known_value_gives_no_plot() -> None:
     nothing = Curve("a", "s0", [0.0, 1.0], [math.nan, math.nan])
     assert time_rows([nothing]) == []
     assert score_plot([nothing]) == score_plot([]) == ""
@@ -99,7 +99,7 @@ def test_levels_are_drawn_inside_the_plot_only() -> None:
     assert 0 < float(control.attrib["y1"]) < 180
 
 
-def test_plots_beside_one_another_share_their_range() -> None:
+def test_plots_side_by_side_share_their_range() -> None:
     low, high = (Curve("a", "s0", [0.0, 1.0], [0.0, top]) for top in (1.0, 10.0))
     alone, beside = score_plot([low]), score_plot([low], beside=[low, high])
     assert ">10<" in beside and ">10<" not in alone
@@ -126,7 +126,7 @@ def test_lips_are_two_closed_contours_each_and_fit_their_box() -> None:
     xs, ys = numbers[::2], numbers[1::2]
     assert 0 <= min(xs) < 10 and 102 < max(xs) <= 112
     assert min(ys) >= 0 and max(ys) <= 56
-    assert max(ys) > 28 and numbers[1] < 28  # y is down: the first point lies above
+    assert max(ys) > 28 and numbers[1] < 28  # y is down: the first point is above
 
 
 def test_an_unknown_shape_is_not_drawn() -> None:

@@ -89,7 +89,7 @@ _numbers = iter(np.random.default_rng(1).uniform(0.1, 9.9, 2000).round(3).tolist
 
 
 def number() -> float:
-    """Another number each time, so that none is found by chance."""
+    """A different number each time, so that none is found by chance."""
     return float(next(_numbers))
 
 
@@ -418,7 +418,7 @@ def test_many_large_pictures_are_made_smaller(
     assert decoded(uris[0]).shape[0] in CELL_HEIGHTS[1:]
 
 
-def test_a_large_video_is_left_out_and_said(
+def test_a_large_video_is_left_out_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = tmp_path / "big.mp4"

@@ -161,7 +161,7 @@ def test_mouth_shapes_without_codec_floor_or_mean_mouth() -> None:
         ("Lips and audio", {"sync": sync(40.0)}, "good", "in sync"),
         ("Lips and audio", {"sync": sync(-80.0)}, "fair", "80 ms apart"),
         ("Lips and audio", {"sync": sync(200.0)}, "bad", "200 ms apart"),
-        ("Lips and audio", {"sync": sync(None)}, "bad", "no offset"),
+        ("Lips and audio", {"sync": sync(None)}, "bad", "no clear offset"),
         ("Picture of the head", {"images": images(33.0)}, "good", "close"),
         ("Picture of the head", {"images": images(30.0)}, "fair", "differences"),
         ("Picture of the head", {"images": images(20.0)}, "bad", "far"),
