@@ -232,10 +232,10 @@ def few_frames(n_frames: int) -> str:
         return ""
     if n_frames < MIN_FRAMES:
         return (
-            f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are too few: the results are "
-            "chance. Record half a minute or more, of which the last 1/11 is evaluated"
+            f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are too few for reliable "
+            "results. Record half a minute or more, of which the last 1/11 is evaluated"
         )
     return (
-        f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few: small differences are "
-        "chance. Record longer, or compare predictors over folds"
+        f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few: small differences may be "
+        "random. Record longer, or compare predictors over folds"
     )

@@ -104,8 +104,11 @@ def test_the_footage_is_read_no_more_than_needed(
 
 def test_a_short_fit_says_what_it_is_worth(fitted: FitResult) -> None:
     """Half a second of held-out frames is no ground for verdicts, but on the head's outline."""
-    assert "too short to judge" in fitted.summary and "enough for a first try" in fitted.summary
-    levels = ("good  ", "middling  ", "bad  ")
+    assert (
+        "too few for reliable results" in fitted.summary
+        and "enough for a first try" in fitted.summary
+    )
+    levels = ("good  ", "fair  ", "bad  ")
     said = [line for line in fitted.summary.splitlines() if line.startswith(levels)]
     assert len(said) == 1 and "Cut-out of the head" in said[0]
 
