@@ -1,4 +1,4 @@
-"""Settings of the whole run: no busy waiting, nobody's real home folder."""
+"""Settings of the whole run: no busy waiting, and a temporary home folder."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def head_dataset(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
-    """40 drawn frames of the synthetic head, 96x128. Read only: every test shares it."""
+    """40 frames of the synthetic head, 96x128. Read-only: all tests share it."""
     return make_dataset(tmp_path_factory.mktemp("head") / "dataset")
 
 
 @pytest.fixture(scope="session")
 def write_package() -> Callable[[Path], IdentityPackage]:
-    """The same function as `add`, for fixtures of a wider scope."""
+    """The function of `add`, for fixtures with a wider scope."""
     return write_small_package
 
 
 @pytest.fixture
 def add() -> Callable[[Path], IdentityPackage]:
-    """A function that writes a small identity package to a folder, named like it."""
+    """A function that writes a small identity package into a folder and names it after the folder."""
     return write_small_package
 
 
 def write_small_package(path: Path) -> IdentityPackage:
-    """The package that is now in the folder."""
+    """Write a small identity package into a folder."""
     manifest = Manifest(
         name=path.name,
         seed=7,

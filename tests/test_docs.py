@@ -1,4 +1,4 @@
-"""The documentation agrees with itself and with the code: links, examples, commands, the version."""
+"""The documentation is consistent with itself and with the code: links, examples, commands, version."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def code_blocks(page: Path, *kinds: str) -> Iterator[str]:
 
 
 def prose(page: Path) -> str:
-    """The text of a page without its code."""
+    """Return the text of a page without its code."""
     return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text("utf-8")))
 
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Fragments that links to a page may name, as Python-Markdown and GitHub make them of headings."""
+    """List the fragments of a page, as Python-Markdown and GitHub derive them from headings."""
     text = FENCE.sub("", page.read_text("utf-8"))
     made = []
     for heading in HEADING.findall(text):
@@ -122,7 +122,7 @@ def test_citation_has_the_version_of_the_package() -> None:
 
 
 def documented_commands(page: Path) -> Iterator[str]:
-    """The commands `talkhead ...` in a page's shell examples."""
+    """Yield the commands `talkhead ...` in the shell examples of a page."""
     for code in code_blocks(page, "bash", "sh", ""):
         for line in code.replace("\\\n", " ").splitlines():
             if line.strip().startswith("talkhead "):
@@ -130,7 +130,7 @@ def documented_commands(page: Path) -> Iterator[str]:
 
 
 def unknown_words(line: str) -> list[str]:
-    """Commands and options of a command line that talkhead does not have."""
+    """List the commands and options of a command line that talkhead does not have."""
     words = shlex.split(line, comments=True)[1:]
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):

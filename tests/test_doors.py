@@ -1,4 +1,4 @@
-"""Files that people bring are opened in one place per kind, where what may be opened is decided."""
+"""Media files of users are opened in one place per kind, which restricts what can be opened."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ INPUTS, PROGRAM, IMAGES = (
     "talkhead/media/process.py",
     "talkhead/images.py",
 )
-DOORS = {
-    # An input of ffmpeg, which carries what ffmpeg may open for it.
+ALLOWED = {
+    # Inputs of ffmpeg, with the formats and protocols that it may open.
     "ffmpeg.input": {INPUTS},
     "ffmpeg.compile": {PROGRAM},
     "ffmpeg.run": set(),
     "ffmpeg.run_async": set(),
     "ffmpeg.probe": set(),
-    # The program: started in one place, asked for its version in another, a description's key.
+    # The program: started in one place, its version read in another.
     "imageio_ffmpeg.get_ffmpeg_exe": {PROGRAM},
     "ffmpeg_path": {PROGRAM, "app/doctor.py", "talkhead/media/probing.py"},
-    # Still images, whose kind and size are looked at first.
+    # Still images, whose format and size are checked first.
     "cv2.imdecode": {IMAGES},
     "cv2.imread": set(),
     "cv2.imreadmulti": set(),
@@ -33,13 +33,13 @@ DOORS = {
     "cv2.VideoCapture": set(),
     "cv2.VideoWriter": set(),
 }
-"""Calls, and the files that may make them."""
+"""Calls, and the files that are allowed to make them."""
 READERS = {"av", "PIL", "imageio", "torchaudio", "torchvision", "soundfile", "librosa", "decord"}
-"""Libraries that open media files by themselves."""
+"""Libraries that open media files themselves."""
 
 
 def calls(code: str) -> Iterator[tuple[int, str]]:
-    """Lines and names of what code calls, `-i` of a command line, and imports of READERS."""
+    """Yield line and name of each call, of `-i` in a command line, and of each import."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func)
@@ -52,21 +52,21 @@ def calls(code: str) -> Iterator[tuple[int, str]]:
 
 
 def bypasses(name: str, code: str) -> list[str]:
-    """What code, that of a file of this name, opens beside the doors."""
+    """List the calls and imports of a file that only other files are allowed to make."""
     found = []
     for line, called in calls(code):
         called = ".".join(called.split(".")[-2:])
-        doors = DOORS.get(called, DOORS.get(called.rpartition(".")[2]))
+        allowed = ALLOWED.get(called, ALLOWED.get(called.rpartition(".")[2]))
         if called == "-i":
-            doors = {INPUTS}
+            allowed = {INPUTS}
         if called in READERS:
-            doors = set()
-        if doors is not None and name not in doors:
+            allowed = set()
+        if allowed is not None and name not in allowed:
             found.append(f"{name}:{line}: {called}")
     return found
 
 
-def test_every_file_goes_through_its_door() -> None:
+def test_media_files_are_opened_in_one_place() -> None:
     found = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -87,6 +87,6 @@ def test_every_file_goes_through_its_door() -> None:
     ("media_input('a.mp4')", False),
     ("ffmpeg.output(a, b)", False),
 ])  # fmt: skip
-def test_the_rule_of_doors(code: str, is_bypass: bool) -> None:
+def test_bypasses_are_found(code: str, is_bypass: bool) -> None:
     assert bool(bypasses("app/fit.py", code)) is is_bypass
     assert bypasses(INPUTS, "ffmpeg.input('a.mp4')") == []

@@ -1,4 +1,4 @@
-"""What keeps the code easy to find and to change: layout, directions of imports, sizes."""
+"""Structure of the code: packages, direction of imports, lengths, unsafe calls."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LEVELS = {"talkhead": 0, "weights": 1, "preprocess": 2, "encoder": 2, "renderers
 FOLDERS = (*LEVELS, "tests", "benchmarks", "samples")
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 100
-# Of talkhead/__init__, which imports them for type checkers alone:
-LAZY_DOORS = {
+# Modules that talkhead/__init__ imports for type checkers only.
+LAZY_MODULES = {
     "talkhead.app.avatar",
     "talkhead.app.dub",
     "talkhead.app.evaluate",
@@ -50,7 +50,7 @@ def module_name(path: Path) -> str:
 
 
 def setup_packages(root: Path) -> dict[str, str]:
-    """The packages that setup.py finds in a checkout and the folders they come from."""
+    """Return the packages that setup.py finds in a checkout, with their folders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         settings = runpy.run_path(str(ROOT / "setup.py"))
@@ -65,7 +65,7 @@ def setup_packages(root: Path) -> dict[str, str]:
 
 def test_setup_finds_exactly_the_packages_of_the_tree() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(*LEVELS)}
-    folders.add("samples")  # for the line of speech in it
+    folders.add("samples")  # for its line of speech
     assert [f for f in sorted(folders) if not (ROOT / f / "__init__.py").is_file()] == []
     found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
     assert setup_packages(ROOT) == found
@@ -82,7 +82,7 @@ def test_setup_finds_a_new_folder(tmp_path: Path) -> None:
 
 
 NOT_PACKED = {"__pycache__", "README.md"}
-"""Folders and files beside the code that a wheel does without."""
+"""Folders and files beside the code that are not part of a wheel."""
 
 
 def test_pyproject_packs_all_data_files() -> None:
@@ -105,7 +105,7 @@ def test_pyproject_packs_all_data_files() -> None:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """The talkhead modules that code imports, wherever in the file; relative imports as "."."""
+    """Yield the talkhead modules that a file imports anywhere; relative imports as "."."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -124,14 +124,14 @@ def stage_of(module: str) -> str:
 
 
 def wrong_imports(module: str, code: str) -> list[str]:
-    """Imports that go up or sideways between stages, or that are relative."""
+    """List imports of later or parallel stages, and relative imports."""
     tree = ast.parse(code)
     names = Counter(imported(tree))
     for node in ast.walk(tree):
-        is_door = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        if module == "talkhead" and is_door:
+        is_lazy = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if module == "talkhead" and is_lazy:
             seen = [name for part in node.body for name in imported(part)]
-            names -= Counter(n for n in seen if n.rpartition(".")[0] in LAZY_DOORS)
+            names -= Counter(n for n in seen if n.rpartition(".")[0] in LAZY_MODULES)
     own, wrong = stage_of(module), []
     for name in names:
         other = stage_of(name)
@@ -164,7 +164,7 @@ def test_imports_run_one_way() -> None:
         ("talkhead.app.fit", "from talkhead.encoder.base import load_encoder", False),
     ],
 )
-def test_the_rule_of_imports(module: str, code: str, is_wrong: bool) -> None:
+def test_wrong_imports_are_found(module: str, code: str, is_wrong: bool) -> None:
     assert bool(wrong_imports(module, code)) is is_wrong
 
 
@@ -187,7 +187,7 @@ def test_files_and_functions_are_short() -> None:
 
 
 def unsafe_calls(code: str) -> list[str]:
-    """Calls that run a shell or that run code hidden in data."""
+    """List calls that run a shell or execute code from data."""
     found = []
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Call):
@@ -196,7 +196,7 @@ def unsafe_calls(code: str) -> list[str]:
         words = keywords & {"shell=True", "allow_pickle=True"}
         name = ast.unparse(node.func)
         if name == "torch.load" and "weights_only=True" in keywords:
-            continue  # tensors and plain values alone: how the field's weights come
+            continue  # loads tensors and plain values only
         if words or name in FORBIDDEN_CALLS:
             found.append(f"line {node.lineno}: {name}({', '.join(sorted(words))})")
     return found
@@ -217,7 +217,7 @@ def test_nothing_runs_a_shell_or_loads_pickles() -> None:
         "pickle.load(f)",
     ],
 )
-def test_the_rule_of_unsafe_calls(code: str) -> None:
+def test_unsafe_calls_are_found(code: str) -> None:
     assert len(unsafe_calls(code)) == 1
     assert unsafe_calls("torch.load('a.pt', weights_only=True)") == []
 
@@ -250,13 +250,13 @@ PRINTERS = {"app/cli/console.py", "talkhead/progress.py"}
 
 
 def prints(code: str) -> bool:
-    """Whether code prints by itself."""
+    """Check whether code calls print()."""
     calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
     return any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
 
 
-def test_only_what_escapes_prints() -> None:
-    """Text from files is escaped: only app/cli/console.py and talkhead/progress.py print."""
+def test_only_escaping_modules_print() -> None:
+    """Only app/cli/console.py and talkhead/progress.py print: they escape text from files."""
     assert prints("def f():\n    print(1)") and not prints("print_line(1)")
     paths = [
         p for p in sources("talkhead", "preprocess", "renderers", "app") if prints(p.read_text())

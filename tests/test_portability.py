@@ -1,4 +1,4 @@
-"""What Windows lacks is used only where it is there."""
+"""Modules and functions that Windows lacks are optional."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
-def test_it_works_without_the_modules_and_functions_of_posix(tmp_path: Path) -> None:
+def test_talkhead_works_without_posix(tmp_path: Path) -> None:
     sound = HERE.parent / "samples" / "line.wav"
     command = [
         sys.executable,

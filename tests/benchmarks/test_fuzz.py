@@ -40,7 +40,7 @@ OUTCOMES = {
     "silent": "traceback",
     "printed trace": "traceback",
     "no memory": "memory",
-    "told no memory": "memory",
+    "reported no memory": "memory",
     "hangs": "hang",
     "dies": "signal",
     "leaves": "half-written",

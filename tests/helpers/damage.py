@@ -1,4 +1,4 @@
-"""Every way in which one tensor of a file may be other than it was written."""
+"""Damage single tensors of a file in every way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER_DTYPES = {
 
 
 class Damage(NamedTuple):
-    """Tensors of which one is damaged: which, how, all of them."""
+    """A damage: name of the tensor, kind of the damage, all tensors."""
 
     name: str
     kind: str
@@ -29,7 +29,7 @@ class Damage(NamedTuple):
 
 
 def damages(tensors: Mapping[str, Tensor]) -> Iterator[Damage]:
-    """Each tensor damaged in each way that its dtype and shape allow."""
+    """Yield each tensor damaged in each way that its dtype and shape allow."""
     yield Damage("extra", "extra", {**tensors, "extra": torch.zeros(3)})
     for name, tensor in tensors.items():
         yield Damage(name, "missing", {k: t for k, t in tensors.items() if k != name})
@@ -48,7 +48,7 @@ def _changed(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         return
     if tensor.is_floating_point():
         values: list[float] = [torch.nan, torch.inf, -torch.inf]
-    elif tensor.dtype == torch.uint8:  # no value is another one than before for certain
+    elif tensor.dtype == torch.uint8:  # a fixed value might be the present one
         yield "other byte", _with_last(tensor, 255 - int(tensor.view(-1)[-1]))
         return
     else:
@@ -66,9 +66,9 @@ def _with_last(tensor: Tensor, value: float) -> Tensor:
 def accepted(
     tensors: Mapping[str, Tensor], load: Callable[[Mapping[str, Tensor]], object]
 ) -> set[tuple[str, str]]:
-    """Name and kind of the damages that load does not refuse.
+    """Return name and kind of the damages that `load` does not refuse.
 
-    Those that it refuses, it refuses with a PackageError of one line.
+    Asserts that it refuses the others with a PackageError of one line.
     """
     passed = set()
     for name, kind, damaged in damages(tensors):

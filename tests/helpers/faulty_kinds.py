@@ -1,4 +1,4 @@
-"""A suite of cases that do what no command may do: each must be seen for what it is."""
+"""A fuzzing suite of cases with forbidden effects, each of which must be detected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _write(setting: Setting, name: str, text: str = "x") -> None:
     path.write_text(text)
 
 
-def _told_and_failed(error: Exception) -> None:
+def _message_and_error(error: Exception) -> None:
     print("talkhead: no", file=sys.stderr)
     raise error
 
@@ -42,7 +42,7 @@ def _connect(setting: Setting) -> None:
 
 
 def _child_connects(setting: Setting) -> None:
-    """Out of the interpreter's sight."""
+    """Connect from a child process, which the audit hook does not observe."""
     fetch = f"import urllib.request as u; u.urlopen({setting.traps.url!r})"
     subprocess.run([sys.executable, "-c", fetch], check=False, stderr=subprocess.DEVNULL)
 
@@ -85,7 +85,7 @@ DOES: dict[str, Any] = {
     "silent": lambda s: lambda: sys.exit(1),
     "printed trace": lambda s: lambda: print("Traceback (most recent call last):"),
     "no memory": lambda s: lambda: _raise(MemoryError()),
-    "told no memory": lambda s: lambda: _told_and_failed(TalkheadError("not enough memory")),
+    "reported no memory": lambda s: lambda: _message_and_error(TalkheadError("not enough memory")),
     "grows": lambda s: _grow,
     "hangs": lambda s: lambda: time.sleep(30),
     "dies": lambda s: lambda: os.kill(os.getpid(), signal.SIGSEGV),

@@ -1,8 +1,8 @@
-"""What an installed talkhead must do far from its sources: import, hold its data, fit and speak.
+"""Check an installed talkhead outside its checkout: imports, data files, fit and speak.
 
     cd FOLDER && VENV/bin/python tests/helpers/installed.py PERSON.mp4 LINE.wav
 
-Fits the first seconds of the person there, lets them speak the line, and prints what was made.
+Fits the first seconds of the person, speaks the line, and prints the result.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ DATA = {
 
 
 def import_all() -> int:
-    """How many modules there are; all of them can be imported."""
+    """Import all modules. Returns their number."""
     modules = pkgutil.walk_packages(talkhead.__path__, "talkhead.")
     return len([importlib.import_module(module.name) for module in modules])
 
 
 def check_data() -> None:
-    """AssertionError where a file is missing, PackageError for missing or damaged weights."""
+    """Raise AssertionError if a data file is missing, PackageError for missing or damaged weights."""
     for package, names in DATA.items():
         for name in names:
             assert files(package).joinpath(name).is_file(), f"{package} lacks {name}"
@@ -45,14 +45,14 @@ def check_data() -> None:
 
 
 def run(*arguments: object) -> None:
-    """A talkhead command of this Python's. Raises CalledProcessError when it fails."""
+    """Run a talkhead command of this Python. Raises CalledProcessError if it fails."""
     program = Path(sys.executable).with_name("talkhead")
     subprocess.run([program, *map(str, arguments), "--home", "home", "--quiet"], check=True)
 
 
 def main(person: Path, line: Path) -> None:
     installed = Path(talkhead.__file__)
-    assert "site-packages" in installed.parts, f"{installed}: that is the checkout, not the wheel"
+    assert "site-packages" in installed.parts, f"{installed}: this is the checkout, not the wheel"
     print(import_all(), "modules of", installed)
     check_data()
     with closing(media.read_frames(person, n_frames=SECONDS * 25)) as frames:

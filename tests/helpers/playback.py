@@ -1,4 +1,4 @@
-"""A small made-up dataset, a renderer whose quality is known, a tracker that knows the truth."""
+"""A small synthetic dataset, a renderer of known quality, a tracker that returns the true landmarks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ N_CODES = 1 + N_BODY
 
 
 def make_landmarks() -> Float32:
-    """Faces [F, 478, 3] in source pixels that fill most of the crop and open the mouth."""
+    """Make faces [F, 478, 3] in source pixels that fill most of the crop and open the mouth."""
     rng = np.random.default_rng(0)
     points = np.zeros((N_FRAMES, 478, 3), np.float32)
     points[:, :, 0] = LEFT + rng.uniform(12, 52, 478)
@@ -45,7 +45,7 @@ def make_landmarks() -> Float32:
 
 
 def before_the_camera() -> Float32:
-    """A head pose [4, 4]."""
+    """Return a head pose [4, 4]."""
     view = np.eye(4, dtype=np.float32)
     view[2, 3] = 1.0
     return view
@@ -90,7 +90,7 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
 
 
 class PlaybackRenderer:
-    """Shows the frame that the code's first component names, off by `error`, `cover` opaque."""
+    """Shows the frame numbered by the code's first component, off by `error`, with opacity `cover`."""
 
     name: ClassVar[str] = "playback"
     config: Any = None
@@ -137,8 +137,7 @@ class PlaybackRenderer:
 
 
 class KnownTracker:
-    """Finds the true landmarks of the test frames in their order, made larger by 10 % in the
-    images of `worse`; sees no face in the frames of `blind`."""
+    """Returns the true landmarks of the test frames in order; no face in the frames of `blind`."""
 
     def __init__(self, points: Float32, blind: frozenset[int] = frozenset()) -> None:
         self.points, self.blind = iter(enumerate(points)), blind

@@ -1,4 +1,4 @@
-"""Commands as processes of their own, to be killed and to get in each other's way."""
+"""Commands in processes of their own, for tests of kills and of concurrent runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TINY = """
 import signal
 import sys
 import pytest
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit its being ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit SIG_IGN
 sys.path.insert(0, {tests!r})
 import tiny
 from talkhead.app.cli import main as cli
@@ -28,7 +28,7 @@ cli.main()
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    """The command line with those words; its preview is a fit of seconds."""
+    """Start a command in which the preview preset takes seconds."""
     script = TINY.format(tests=str(Path(__file__).parent), words=[str(word) for word in words])
     return subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -36,20 +36,20 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def start_fit(video: Path, home: Path, *more: str) -> subprocess.Popen[str]:
-    """A tiny fit."""
+    """Start a fit of seconds."""
     words = ("--video", video, "--home", home, "--preset", "preview", "--consent", "Yes.")
     return start("fit", *words, "--device", "cpu", *more)
 
 
 def wait_for(home: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    """Until a file of that name is there."""
+    """Wait until a file of that name exists."""
     while not list(home.rglob(pattern)):
         assert process.poll() is None, f"ended before {pattern}: {process.stderr.read()}"  # type: ignore[union-attr]
         time.sleep(0.02)
 
 
 def package_files(path: Path) -> dict[str, str]:
-    """What is in a package: names and checksums, without the manifest's date."""
+    """Return the files of a package by name: checksums, and the manifest without its date."""
     files = {p.name: sha256_of(p) for p in path.iterdir() if p.name != MANIFEST_NAME}
     manifest = json.loads((path / MANIFEST_NAME).read_text())
     del manifest["created"]

@@ -1,7 +1,7 @@
-"""A synthetic head: 478 vertices laid out like a face, a known linear motion, drawn as a clip.
+"""A synthetic head: 478 vertices in the arrangement of a face, a known linear motion, drawn as a clip.
 
-The named indices of talkhead.face lie where they belong (eyes, brows, lips, oval, chin), the others
-fill the oval; so everything known about a real face mesh can be known exactly of this one.
+The vertices that talkhead.face names are at their places (eyes, brows, lips, oval, chin), the others
+fill the oval. So every property that is estimated of a real face is known exactly of this one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SINGLE = {
 
 @cache
 def make_face() -> FaceModel:
-    """The face with its true motion: jaw, width, pout; blink, brows. Read only: it is shared."""
+    """Make the face with its true motion: jaw, width, pout; blink, brows. Read-only: it is shared."""
     template = _template()
     return FaceModel(
         template=template.astype(np.float32),
@@ -90,7 +90,7 @@ def _ring(n: int, middle: tuple[float, float], size: tuple[float, float]) -> Flo
 
 
 def _fill(flat: Float64) -> None:
-    """The unnamed vertices spread over the oval, each far from the others, none in the mouth."""
+    """Spread the unnamed vertices over the oval, far from each other and outside the mouth."""
     rng = np.random.default_rng(0)
     radius, angle = np.sqrt(rng.random(6000)) * 0.97, rng.random(6000) * 2 * np.pi
     spots = np.stack([0.75 * radius * np.sin(angle), 0.3 + 1.05 * radius * np.cos(angle)], 1)
@@ -105,7 +105,7 @@ def _fill(flat: Float64) -> None:
 
 
 def _depth(flat: Float64) -> Float64:
-    """A half-ellipsoid with a nose; 0 at the outer eye corners."""
+    """Return the depth of a half-ellipsoid with a nose; 0 at the outer eye corners."""
 
     def surface(points: Float64) -> Float64:
         x, y = points[:, 0], points[:, 1] - 0.3
@@ -145,7 +145,7 @@ def _triangles(template: Float64) -> Int:
 
 
 def make_codes(n_frames: int, seed: int = 0) -> Float32:
-    """Smooth random motion codes [F, 9]: mean 0, standard deviation about 1; the body still."""
+    """Make smooth random motion codes [F, 9]: mean 0, standard deviation about 1, body at rest."""
     rng = np.random.default_rng(seed)
     times = np.arange(n_frames)[:, None] / 25
     rates = rng.uniform(0.7, 3.0, (3, N_MOUTH + N_EYES))
@@ -170,7 +170,7 @@ def make_poses(n_frames: int, depth: float = 4.6, turn_deg: float = 6.0) -> Floa
 
 
 def make_landmarks(vertices: Float64, viewmats: Float64, intrinsics: Float64) -> Float32:
-    """What a tracker would see of vertices [F, 478, 3]: pixels, and depth in the pixels' scale."""
+    """Project vertices [F, 478, 3] as a tracker returns them: x, y and depth in pixels."""
     depth = np.einsum("fvc,fc->fv", vertices, viewmats[:, 2, :3])
     scale = intrinsics[0, 0] / viewmats[:, 2, 3]
     pixels = project(vertices, viewmats, intrinsics)
@@ -178,7 +178,7 @@ def make_landmarks(vertices: Float64, viewmats: Float64, intrinsics: Float64) ->
 
 
 def make_background(height: int, width: int) -> UInt8:
-    """A smooth picture [H, W, 3]."""
+    """Make a smooth image [H, W, 3]."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
     image = np.stack([60 + 80 * x / width, 150 - 60 * y / height, 90 + 40 * np.sin(x / 9)], axis=-1)
     return image.astype(np.uint8)
@@ -187,7 +187,7 @@ def make_background(height: int, width: int) -> UInt8:
 def draw_head(
     face: FaceModel, points: Float64, background: UInt8
 ) -> tuple[UInt8, NDArray[np.uint8]]:
-    """Image [H, W, 3] and person mask [H, W] of a mesh whose vertices lie at pixels [478, 2]."""
+    """Draw image [H, W, 3] and person mask [H, W] of a mesh with vertices at pixels [478, 2]."""
     image, mask = background.copy(), np.zeros(background.shape[:2], np.uint8)
     middle, top, chin = points[1:468].mean(0), points[10], points[152]
     size = float(np.linalg.norm(chin - top))
@@ -216,7 +216,7 @@ def draw_head(
 def make_dataset(
     path: Path, n_frames: int = 40, size: tuple[int, int] = (128, 96), scale: float = 1.0
 ) -> IdentityDataset:
-    """A dataset of the synthetic head in folder `path`; crops of `size` (height, width)."""
+    """Write a dataset of the synthetic head into a folder; crops of `size` (height, width)."""
     path.mkdir(parents=True, exist_ok=True)
     height, width = (round(n / scale) for n in size)
     whole = (height + 32, width + 64)

@@ -1,4 +1,4 @@
-"""A fit so small that seconds suffice: what is tested is that the path holds, not how good it is."""
+"""A fit that takes seconds, for tests of the code path rather than of quality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY_PREDICTOR = network.PredictorConfig(width=16, n_members=2, n_steps=40)
 
 
 def make_tiny(patch: pytest.MonkeyPatch) -> None:
-    """Let preview be a fit of seconds."""
+    """Make the preview preset a fit of seconds."""
     patch.setitem(model.PRESETS, "preview", TINY_HEAD)
     patch.setattr(prepare, "QUICK", TINY_HEAD)
     patch.setitem(network.PRESETS, "preview", TINY_PREDICTOR)

@@ -1,9 +1,9 @@
-"""Imports and uses talkhead after the modules and functions that Windows lacks have been removed.
+"""Import and use talkhead after removing the modules and functions that Windows lacks.
 
     python tests/helpers/without_posix.py SOUND FOLDER
 
-What other libraries take from this system is loaded before. `os.name` and SIGKILL stay: pathlib and
-subprocess of this system ask for them.
+Other libraries are loaded before. `os.name` and SIGKILL are kept: pathlib and subprocess of this system
+need them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OF_SIGNAL = """
 
 
 class Refusal:
-    """Finds none of MODULES, though they are there."""
+    """Import hook that reports MODULES as missing."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name in MODULES:
@@ -44,7 +44,7 @@ class Refusal:
 
 
 def import_all() -> list[str]:
-    """The names of all modules of talkhead, which are imported now."""
+    """Import all modules of talkhead. Returns their names."""
     names = []
     for name in PACKAGES:
         package = importlib.import_module(name)
@@ -56,7 +56,7 @@ def import_all() -> list[str]:
 
 
 def remove_posix() -> None:
-    """Let talkhead, imported anew, find what it would on Windows."""
+    """Make the next import of talkhead find only what Windows has."""
     for name in list(sys.modules):
         if name.split(".")[0] == "talkhead" or name in MODULES:
             del sys.modules[name]
@@ -69,12 +69,12 @@ def remove_posix() -> None:
     sys.modules["msvcrt"] = locking
     sys.meta_path.insert(0, Refusal())
     sys.platform = "win32"
-    # From Python 3.12 on the real one asks Windows itself.
+    # From Python 3.12 on, shutil.which calls functions of Windows.
     shutil.which = lambda name, *_: name if os.path.isfile(name) else None
 
 
 def use(sound: Path, folder: Path) -> None:
-    """Call what asks the system for something. AssertionError where it doesn't answer."""
+    """Call functions that use the operating system. Raises AssertionError if one fails."""
     from talkhead import media, storage
     from talkhead.app.doctor import check_memory, library_remedy
     from talkhead.app.dubbing.job_store import JobStore
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     import_all()
     os.environ["TALKHEAD_FFMPEG"] = (
         imageio_ffmpeg.get_ffmpeg_exe()
-    )  # which isn't asked for it again
+    )  # so that imageio_ffmpeg is not called again
     remove_posix()
     print(len(import_all()), "modules")
     use(Path(sys.argv[1]), Path(sys.argv[2]))

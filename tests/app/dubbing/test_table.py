@@ -76,7 +76,7 @@ BAD_ROWS = {
     "anna,,,1.mp4": "audio is missing",
     ",,a.wav,1.mp4": "identity or video is missing",
     "anna,who.mp4,a.wav,1.mp4": "both given",
-    "nobody,,a.wav,1.mp4": "there is none of this name",
+    "unknown,,a.wav,1.mp4": "there is none of this name",
     "anna,,c.wav,1.mp4": "c.wav: no such file",
     "anna,,empty.wav,1.mp4": "is empty",
     "anna,,.,1.mp4": "is a folder",
