@@ -336,8 +336,7 @@ class IdentityDataset:
     def plate(self) -> UInt8:
         """Background [H, W, 3] uint8 RGB at source size, filled in where it was never seen.
 
-        Raises:
-            PackageError: The file is missing or damaged.
+        Accessing it raises PackageError if the file is missing or damaged.
         """
         path = self.path / "plate.png"
         try:

@@ -1,7 +1,8 @@
-"""Video and sound files in and out: the only package that runs ffmpeg.
+"""Read and write video and audio files: the only package that runs ffmpeg.
 
 `inputs` decides what ffmpeg may open, `process` runs it, `probing` describes files, `reader` and `writer`
-turn files into arrays and arrays into files, `mux` joins pictures with sound, `codecs` lists the formats.
+convert files to arrays and arrays to files, `mux` combines pictures with audio, `codecs` lists the
+formats.
 """
 
 from __future__ import annotations

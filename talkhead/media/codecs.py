@@ -1,7 +1,7 @@
-"""How finished videos are encoded: which codec fits which file, and with which settings.
+"""Codecs of finished videos: which one fits which file, and its settings.
 
-Segments of one codec and size can be joined by stream copy: every group of pictures is closed, and
-the settings that end up in the stream's header are fixed.
+Segments of one codec and size can be joined by stream copy: each group of pictures is closed, and the
+settings that are stored in the stream's header are fixed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ DEFAULT = "h264"
 class Codec:
     """One way to encode pictures.
 
-    suffixes: of the files it goes into, the usual one first; "" is a folder of images.
-    picture_suffix: of its picture-only files (`VideoWriter`), from which the output is made.
-    pixel_format, alpha_format: of opaque pictures and of ones with alpha ("" where it has none).
-    sound: how ffmpeg encodes the sound beside it.
+    Attributes:
+        name: Its name in options.
+        title: Its name in messages.
+        suffixes: Of the files it goes into, the usual one first; "" is a folder of images.
+        picture_suffix: Suffix of its picture-only files (`VideoWriter`), from which the output is made.
+        pixel_format: Of opaque pictures.
+        options: Settings of ffmpeg.
+        sound: Settings of ffmpeg for the audio beside it.
+        alpha_format: Pixel format of pictures with alpha; "" if it has none.
     """
 
     name: str
@@ -37,12 +42,12 @@ class Codec:
 
     @property
     def alpha(self) -> bool:
-        """Whether it can keep transparency."""
+        """True if it can keep transparency."""
         return bool(self.alpha_format)
 
     @property
     def is_folder(self) -> bool:
-        """Whether its output is a folder of images, not a file."""
+        """True if its output is a folder of images, not a file."""
         return self.suffixes == ("",)
 
 
@@ -57,7 +62,7 @@ CODECS: dict[str, Codec] = {
             "h264", "H.264", (".mp4", ".mov", ".m4v"), ".mp4", "yuv420p",
             {
                 "c:v": "libx264", "crf": 18, "preset": "veryfast",
-                # Else x264 now and then writes other bytes for the same pictures.
+                # Otherwise x264 occasionally writes other bytes for the same pictures.
                 "x264-params": "sync-lookahead=0",
             },
             sound=_AAC,
@@ -67,7 +72,7 @@ CODECS: dict[str, Codec] = {
             {
                 "c:v": "libx265", "crf": 20, "preset": "veryfast",
                 "x265-params": "open-gop=0:log-level=error",
-                "tag:v": "hvc1",  # what Apple's players ask for
+                "tag:v": "hvc1",  # required by Apple's players
             },
             sound=_AAC,
         ),
@@ -89,7 +94,7 @@ CODECS: dict[str, Codec] = {
             {
                 "c:v": "libvpx-vp9", "crf": 24, "b:v": 0, "deadline": "good", "cpu-used": 5,
                 "row-mt": 1, "g": 250,
-                "auto-alt-ref": 0,  # else it can't encode alpha
+                "auto-alt-ref": 0,  # otherwise it cannot encode alpha
             },
             alpha_format="yuva420p", sound=_OPUS,
         ),
@@ -100,17 +105,24 @@ CODECS: dict[str, Codec] = {
         ),
     )
 }  # fmt: skip
-"""All of them by name."""
+"""All codecs by name."""
 
 SUFFIX_CODECS = {".mp4": "h264", ".m4v": "h264", ".mov": "prores", ".webm": "vp9"}
-"""What a file's suffix means where no codec is named."""
+"""The codec of each suffix, if no codec is named."""
 
 
 def choose_codec(name: str | None, output: Path | None = None) -> Codec:
-    """The codec of that name, else the one that the output's suffix means, else H.264.
+    """Return the codec of a name, else that of the output's suffix, else H.264.
 
-    output: where the finished video goes; None: not known yet, or picture files of any name.
-    Raises MediaError for an unknown name or suffix, and where codec and file don't fit.
+    Args:
+        name: Name of a codec, None to choose by suffix.
+        output: The finished video; None if unknown, or for picture files of any name.
+
+    Returns:
+        The codec.
+
+    Raises:
+        MediaError: The name or suffix is unknown, or codec and file do not fit.
     """
     if name is not None and name not in CODECS:
         raise MediaError(f"there is no codec {name!r}. Choose one of: {', '.join(CODECS)}")
@@ -119,7 +131,7 @@ def choose_codec(name: str | None, output: Path | None = None) -> Codec:
     suffix = output.suffix.lower()
     if name is None and suffix not in SUFFIX_CODECS:
         raise MediaError(
-            f"{output}: no video is called so. End the name with {_list(SUFFIX_CODECS)}, "
+            f"{output}: unsupported file extension. End the name with {_list(SUFFIX_CODECS)}, "
             "or name a codec: png writes a folder of images"
         )
     codec = CODECS[name or SUFFIX_CODECS[suffix]]
@@ -136,11 +148,19 @@ def choose_codec(name: str | None, output: Path | None = None) -> Codec:
 
 
 def default_name(stem: str, codec: Codec) -> Path:
-    """What an output is called by default: stem.mp4, or stem-frames for a folder of images."""
+    """Return the default name of an output.
+
+    Args:
+        stem: Name without suffix.
+        codec: The codec.
+
+    Returns:
+        Such as stem.mp4, or stem-frames for a folder of images.
+    """
     return Path(f"{stem}-frames" if codec.is_folder else f"{stem}{codec.suffixes[0]}")
 
 
 def _list(names: Any) -> str:
-    """ "a", "a or b", "a, b or c"."""
+    """Format names as a, as a or b, or as a, b or c."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else str(last)

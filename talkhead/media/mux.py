@@ -1,4 +1,4 @@
-"""Encoded pictures and the sound they belong to, put into one file; pictures are copied as they are."""
+"""Combine encoded pictures with audio and subtitles; pictures are copied as they are."""
 
 from __future__ import annotations
 
@@ -35,14 +35,29 @@ _LOUDNESS_RANGE = 11
 
 @dataclass(frozen=True)
 class SubtitleTrack:
-    """Subtitles that a player can switch on: an .srt file and its language, ISO 639-2 ("eng")."""
+    """Subtitles that a player can switch on.
+
+    Attributes:
+        path: An .srt file.
+        language: ISO 639-2 code such as "eng".
+    """
 
     path: Path
     language: str
 
 
 def sound_source(path: Path) -> MediaInfo:
-    """What is known of a file with sound. Raises MediaError if it has none or can't be read."""
+    """Probe a file with audio.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its properties.
+
+    Raises:
+        MediaError: It has no audio or cannot be read.
+    """
     info = probe(path)
     if not info.has_audio:
         raise MediaError(f"{path}: has no sound. Give a file with speech.")
@@ -60,12 +75,24 @@ def mux(
     tags: Mapping[str, str] | None = None,
     loudness: float | None = None,
 ) -> None:
-    """Write to part the pictures of a picture-only file as encoded, with the sound of just length_s.
+    """Write the encoded pictures of a picture-only file with audio of a given length.
 
-    The sound begins at 0, is padded with silence or cut, and keeps its channels and its rate (or the
-    next one that the codec knows). loudness: LUFS that it is brought to; None leaves it alone.
-    part's suffix decides the container. Raises MediaError when ffmpeg can't; ValueError for a tag
-    that mp4 hasn't.
+    The audio begins at 0, is padded with silence or cut, and keeps its channels and its rate (or the next
+    one that the codec supports).
+
+    Args:
+        picture: The picture-only file.
+        part: The file to write; its suffix determines the container.
+        codec: Codec of the pictures.
+        length_s: Length of the audio, seconds.
+        sound: The file with the audio, None for none.
+        subtitles: A subtitle track.
+        tags: Metadata that mp4 supports.
+        loudness: LUFS to which the audio is normalized; None leaves it unchanged.
+
+    Raises:
+        MediaError: ffmpeg fails.
+        ValueError: mp4 does not support a tag.
     """
     container = container_of(part)
     streams, options = [media_input(picture)["v:0"]], {"c:v": "copy"}
@@ -83,15 +110,30 @@ def mux(
 
 
 def write_sound(part: Path, sound: MediaInfo, length_s: float, loudness: float | None) -> None:
-    """Write the sound alone, as `mux` would have it, to a .wav file. Raises MediaError."""
+    """Write the audio alone, as `mux` would, to a .wav file.
+
+    Args:
+        part: The file to write.
+        sound: The file with the audio.
+        length_s: Length, seconds.
+        loudness: LUFS to which it is normalized; None leaves it unchanged.
+
+    Raises:
+        MediaError: ffmpeg fails.
+    """
     track = _fitted(sound, sound.audio_rate, length_s, loudness)
     run_to_end(ffmpeg.output(track, file_url(part), f="wav", **{"c:a": "pcm_s24le"}), part)
 
 
 def unpack_images(picture: Path, folder: Path) -> None:
-    """Write the PNG images that a picture-only file of the codec png holds to folder/000001.png, ...
+    """Write the PNG images of a picture-only file of the codec png to folder/000001.png and so on.
 
-    Raises MediaError when ffmpeg can't.
+    Args:
+        picture: The picture-only file.
+        folder: Where the images go.
+
+    Raises:
+        MediaError: ffmpeg fails.
     """
     pattern = file_url(folder).replace("%", "%%") + "/%06d.png"
     stream = media_input(picture)["v:0"]
@@ -99,29 +141,69 @@ def unpack_images(picture: Path, folder: Path) -> None:
 
 
 def container_of(path: Path) -> str:
-    """ffmpeg's name of the format that a suffix means. Raises MediaError for an unknown one."""
+    """Return the container format of a suffix.
+
+    Args:
+        path: A file name.
+
+    Returns:
+        ffmpeg's name of the format.
+
+    Raises:
+        MediaError: The suffix is unknown.
+    """
     try:
         return _FORMATS[path.suffix.lower()]
     except KeyError:
         raise MediaError(
-            f"{path}: no video is called so. End the name with .mp4, .mov or .webm"
+            f"{path}: unsupported file extension. End the name with .mp4, .mov or .webm"
         ) from None
 
 
 def container_options(container: str) -> dict[str, Any]:
-    """Where a file can begin to play before it is all there, let it."""
+    """Return options by which playback can start before the whole file is loaded.
+
+    Args:
+        container: ffmpeg's name of the format.
+
+    Returns:
+        Options of ffmpeg.
+    """
     return {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
 
 
 def tag_options(tags: Mapping[str, str]) -> dict[str, str]:
-    """ffmpeg's options that write tags. Raises ValueError for one that mp4 hasn't."""
+    """Return options that write metadata.
+
+    Args:
+        tags: Texts by tag.
+
+    Returns:
+        Options of ffmpeg.
+
+    Raises:
+        ValueError: mp4 does not support a tag.
+    """
     if unknown := sorted(set(tags).difference(_MP4_TAGS)):
         raise ValueError(f"mp4 has no tag {unknown[0]!r}; it has {', '.join(_MP4_TAGS)}")
     return {f"metadata:g:{i}": f"{key}={text}" for i, (key, text) in enumerate(tags.items())}
 
 
 def sound_track(sound: MediaInfo, codec: Codec, length_s: float, loudness: float | None) -> Any:
-    """A file's sound as ffmpeg's stream, of just length_s seconds, at a rate that the codec knows."""
+    """Return a file's audio as a stream of a given length, at a rate that the codec supports.
+
+    Args:
+        sound: The file.
+        codec: Its codec decides the rates.
+        length_s: Length, seconds.
+        loudness: LUFS to which it is normalized; None leaves it unchanged.
+
+    Returns:
+        An ffmpeg stream.
+
+    Raises:
+        MediaError: The loudness cannot be measured.
+    """
     rates = {"aac": _AAC_RATES, "libopus": _OPUS_RATES}.get(codec.sound["c:a"], (sound.audio_rate,))
     rate = next((r for r in rates if r >= sound.audio_rate), rates[-1])
     return _fitted(sound, rate, length_s, loudness)
@@ -136,7 +218,7 @@ def _fitted(sound: MediaInfo, rate: int, length_s: float, loudness: float | None
 
 
 def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
-    """Settings of a second pass, by what a first one measures: one gain for the whole sound.
+    """Return the settings of a second pass, from the measurements of a first one: one gain for all.
 
     Where one gain would clip, ffmpeg changes the gain over time instead.
     """
@@ -152,7 +234,9 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
         )
     measured = json.loads(found[0])
     if measured["input_i"] == "-inf":
-        raise MediaError(f"{sound.path}: is silent, so its loudness can't be set. Leave it alone")
+        raise MediaError(
+            f"{sound.path}: is silent, so its loudness can't be set. Leave it as it is"
+        )
     return {
         **wanted, "linear": "true", "measured_I": measured["input_i"],
         "measured_TP": measured["input_tp"], "measured_LRA": measured["input_lra"],
@@ -161,8 +245,17 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
 
 
 def run_to_end(graph: Any, target: Path, *, strict: bool = False) -> None:
-    """Run ffmpeg to its end. Raises MediaError naming target when it fails; strict: or complains."""
-    process = Process(graph, told=True)
+    """Run ffmpeg to its end.
+
+    Args:
+        graph: A graph of ffmpeg-python.
+        target: What it writes, for messages.
+        strict: Treat messages of ffmpeg as failure.
+
+    Raises:
+        MediaError: It failed.
+    """
+    process = Process(graph, reports=True)
     try:
         if process.finish() or (strict and process.words()):
             raise write_failure(target, process)
@@ -171,8 +264,16 @@ def run_to_end(graph: Any, target: Path, *, strict: bool = False) -> None:
 
 
 def write_failure(path: Path, process: Process) -> MediaError:
-    """What to tell of a process that could not write path: the system's reason where ffmpeg names
-    it, which is then the error's cause, else ffmpeg's words."""
+    """Make the error of a process that could not write a file.
+
+    Args:
+        path: The file.
+        process: The process.
+
+    Returns:
+        An error with the system's reason if ffmpeg names one, which is then its cause; else with ffmpeg's
+        messages.
+    """
     status = process.wait()
     words = process.words() or f"nothing (status {status})"
     for number in _REASONS:
@@ -188,10 +289,15 @@ _REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 def join_segments(paths: Sequence[Path], output: Path) -> None:
-    """Write to output the pictures of all the files, in order, each as it was encoded.
+    """Join the pictures of files in order, as they were encoded.
 
-    The files are VideoWriter's, of one codec, size, frame rate and alpha, without sound. Raises
-    MediaError when ffmpeg can't or finds one damaged, TalkheadError when output can't be written.
+    Args:
+        paths: Files of `VideoWriter`, of one codec, size, frame rate and alpha, without audio.
+        output: The file to write.
+
+    Raises:
+        MediaError: ffmpeg fails or a file is damaged, or there is none.
+        TalkheadError: The output cannot be written.
     """
     if not paths:
         raise MediaError(f"{output}: there are no segments to join")
@@ -203,13 +309,16 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
             listing.write_text("".join(f"file '{name}'\n" for name in names), "utf-8")
             source = list_input(listing)["v:0"]
             options = {"c": "copy", **container_options(container)}
-            # Strict: of a segment that can't be read ffmpeg complains, leaves it out and succeeds.
+            # Strict: ffmpeg reports a segment that it cannot read, leaves it out and succeeds.
             run_to_end(source.output(file_url(part), f=container, **options), part, strict=True)
         finally:
             listing.unlink(missing_ok=True)
 
 
 def _quoted(path: str) -> str:
-    """A relative path inside single quotes, in the language of ffmpeg's lists. They have no way to write
-    the end of a line, which a folder's name may have: so the folder of the list is left out."""
+    """Quote a relative path for ffmpeg's lists.
+
+    Lists cannot contain line ends, which the name of a folder may have: so the folder of the list is left
+    out.
+    """
     return f"./{path}".replace("'", "'\\''")

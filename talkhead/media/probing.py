@@ -1,4 +1,4 @@
-"""What a media file holds, by ffmpeg's own description of it."""
+"""Describe media files, from ffmpeg's own report."""
 
 from __future__ import annotations
 
@@ -19,41 +19,65 @@ from talkhead.types import MediaInfo
 
 MAX_FOOTAGE_S = 2 * 3600.0
 MIN_FRAME_RATE = 5.0
-"""Pictures a second, on average, that show how lips move."""
+"""Smallest average frame rate that shows lip motion."""
 PROBE_CACHE_SIZE = 64
-"""Files whose description is kept until they change: a line's sound is asked for four times."""
+"""Number of files whose description is cached: the audio of one request is probed four times."""
 MAX_DURATION_S = 4 * 3600.0
 MAX_SIDE_PX = 8192
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 MAX_CHANNELS = 64
 MAX_FRAME_RATE = 240
-"""Pictures a second at which a video's own frame rate is kept; `media` reads faster ones, too."""
+"""Largest frame rate of a video that is kept in outputs; faster videos can be read, too."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file holds, and how to read its picture."""
+    """Description of a file, and how to read its picture.
+
+    Attributes:
+        info: Its properties.
+        guessed_matrix: Color matrix that players assume for an untagged picture; None if it is tagged.
+        seeks: Seeking to the key frame before a given time is reliable; it is not in MPEG program
+            streams, for example.
+    """
 
     info: MediaInfo
-    guessed_matrix: str | None  # of an untagged picture: what players take it for
-    seeks: bool  # reliably to the key frame before a given time; not so e.g. MPEG program streams
+    guessed_matrix: str | None
+    seeks: bool
 
 
 def probe(path: PathLike) -> MediaInfo:
-    """What a media file holds, by ffmpeg's own description of it.
+    """Describe a media file.
 
-    The size is as displayed: after rotation, with square pixels. The duration is the longest
-    stream's, exact to 0.01 s (0.1 s if the file doesn't state it). Cover pictures of sound files
-    don't count as picture.
+    The size is as displayed: after rotation, with square pixels. The duration is that of the longest
+    stream, exact to 0.01 s (0.1 s if the file does not state it). Cover pictures of audio files do not
+    count as picture.
 
-    Raises MediaError if the path is missing, a folder, empty, damaged or no media file.
+    Args:
+        path: The file.
+
+    Returns:
+        Its properties.
+
+    Raises:
+        MediaError: The path is missing, a folder, empty, damaged or not a media file.
     """
     return describe(Path(path)).info
 
 
 def probe_footage(video: Path) -> MediaInfo:
-    """What a video of a person holds. Raises MediaError, and FootageError for one that can't work:
-    without picture or sound, too long, or with too few pictures."""
+    """Describe a video of a person, and refuse an unsuitable one.
+
+    Args:
+        video: The video.
+
+    Returns:
+        Its properties.
+
+    Raises:
+        MediaError: The file cannot be read.
+        FootageError: It has no picture or audio, is too long, or has too few frames per second.
+    """
     info = probe(video)
     if not info.has_video:
         raise FootageError(f"{video}: has no picture. Give a video of the person")
@@ -79,9 +103,16 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 def read_tags(path: PathLike) -> dict[str, str]:
-    """The file's global metadata: tag name -> text.
+    """Read the global metadata of a file.
 
-    Raises MediaError as `probe` does.
+    Args:
+        path: The file.
+
+    Returns:
+        Texts by tag.
+
+    Raises:
+        MediaError: The file or its metadata cannot be read.
     """
     probe(path)
     status, output, words = run(media_input(path).output("pipe:", f="ffmetadata"))
@@ -101,9 +132,16 @@ _DISCARDED = 0x4
 
 
 def frame_times(path: PathLike) -> list[Fraction]:
-    """When each picture of a video begins, seconds on the clock of `media`, rising. Nothing is decoded.
+    """List the times at which the pictures of a video begin. Nothing is decoded.
 
-    Raises MediaError as `probe` does, and when the file says no times.
+    Args:
+        path: The video.
+
+    Returns:
+        Seconds on the clock of this package, rising.
+
+    Raises:
+        MediaError: The file cannot be read, or states no times.
     """
     probe(path)
     source = media_input(path)["V:0"]
@@ -120,7 +158,17 @@ def frame_times(path: PathLike) -> list[Fraction]:
 
 
 def describe(path: Path) -> Description:
-    """What `probe` says, and how to read the picture. Raises MediaError as `probe` does."""
+    """Describe a file and how to read its picture.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The description, cached until the file changes.
+
+    Raises:
+        MediaError: As `probe`.
+    """
     with translate_os_errors(path):
         if not path.exists():
             raise MediaError(f"{path}: there is no such file. Check the path.")
@@ -138,7 +186,7 @@ def describe(path: Path) -> Description:
 
 @lru_cache(PROBE_CACHE_SIZE)
 def _described(path: Path, *state: object) -> Description:
-    """The description of a file in that state, by that ffmpeg."""
+    """Describe a file in a given state with a given ffmpeg."""
     return _parse_description(path, report(*media_arguments(path)))
 
 
@@ -170,7 +218,7 @@ def _parse_description(path: Path, text: str) -> Description:
 
 
 def _check_limits(info: MediaInfo) -> None:
-    """Raises MediaError where a file holds more than can be worked with."""
+    """Raise MediaError if a file exceeds the supported limits."""
     width, height = info.width, info.height
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         raise MediaError(
@@ -192,7 +240,15 @@ def _check_limits(info: MediaInfo) -> None:
 
 
 def check_duration(path: Path, duration_s: float) -> None:
-    """Raises MediaError for a file that lasts longer than can be worked with."""
+    """Refuse a file that is too long.
+
+    Args:
+        path: The file, for messages.
+        duration_s: Its duration, seconds.
+
+    Raises:
+        MediaError: It is longer than MAX_DURATION_S.
+    """
     if duration_s > MAX_DURATION_S:
         raise MediaError(
             f"{path}: lasts longer than {MAX_DURATION_S / 3600:.0f} hours ({duration_s / 3600:,.1f}); "
@@ -201,14 +257,14 @@ def check_duration(path: Path, duration_s: float) -> None:
 
 
 def _stream_blocks(text: str) -> list[str]:
-    """One text per stream: its line and the lines of detail under it."""
+    """Return one text per stream: its line and the detail lines below it."""
     blocks = re.split(r"^(?=  Stream #\d+:\d+)", text, flags=re.MULTILINE)
     return [block for block in blocks if block.startswith("  Stream #")]
 
 
 def _rotation(video: str) -> int:
     turn = re.search(r"displaymatrix: rotation of (-?[\d.]+) degrees", video)
-    # ffmpeg counts anticlockwise.
+    # ffmpeg measures counterclockwise.
     return round(-float(turn[1]) / 90) * 90 % 360 if turn else 0
 
 
@@ -235,7 +291,7 @@ def _frame_rate(video: str) -> float:
 
 
 def _guessed_matrix(video: str) -> str | None:
-    """Untagged pictures: BT.709 from 1280 x 577 on, else BT.601, as players do."""
+    """Return the matrix for an untagged picture as players do: BT.709 from 1280 x 577 on, else BT.601."""
     size = re.search(r", (\d+)x(\d+)\b", video)
     if not size or re.search(r"\b(bt709|bt470bg|smpte170m|smpte240m|bt2020\w*|fcc|gbr)\b", video):
         return None
@@ -246,7 +302,7 @@ _LAYOUTS = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "oc
 
 
 def _sound_format(path: Path, audio: str) -> tuple[int, int]:
-    """Sample rate and number of channels out of `..., 48000 Hz, 5.1(side), fltp, ...`."""
+    """Extract sample rate and number of channels from `..., 48000 Hz, 5.1(side), fltp, ...`."""
     found = re.search(r", (\d+) Hz, (?:([a-z]+)|(\d+) channels|(\d)\.(\d)(?:\.(\d))?)", audio)
     if not found or int(found[1]) == 0:
         raise MediaError(f"{path}: its sound is unclear. ffmpeg says: {audio.splitlines()[0]}")
@@ -258,7 +314,7 @@ def _sound_format(path: Path, audio: str) -> tuple[int, int]:
 
 def _duration_s(path: Path, text: str) -> float:
     stated = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", text, re.MULTILINE)
-    if not stated:  # browsers' recordings don't say: walk through the packets
+    if not stated:  # as in recordings of browsers: go through all packets
         beyond_s = path.stat().st_size / MIN_BYTES_S
         graph = media_input(path).output("pipe:", f="null", c="copy", map=0)
         times = re.findall(
@@ -271,7 +327,17 @@ def _duration_s(path: Path, text: str) -> float:
 
 
 def own_rate(path: PathLike) -> Fraction:
-    """A video's own frame rate, to be kept. Raises MediaError as `probe` does, and for one that can't."""
+    """Return a video's own frame rate, to be kept in an output.
+
+    Args:
+        path: The video.
+
+    Returns:
+        Frames per second.
+
+    Raises:
+        MediaError: The file cannot be read, or the rate is not supported.
+    """
     rate = probe(path).frame_rate
     if not 1.0 <= rate <= MAX_FRAME_RATE:
         raise MediaError(
@@ -282,7 +348,14 @@ def own_rate(path: PathLike) -> Fraction:
 
 
 def exact_rate(frame_rate: float | Fraction) -> Fraction:
-    """The frame rate that a rounded one stands for: 30000/1001 for 29.97, 25 for 25.0."""
+    """Return the frame rate that a rounded one represents: 30000/1001 for 29.97, 25 for 25.0.
+
+    Args:
+        frame_rate: Frames per second.
+
+    Returns:
+        The exact rate.
+    """
     if isinstance(frame_rate, Fraction):
         return frame_rate
     for exact in (Fraction(round(frame_rate)), Fraction(round(frame_rate) * 1000, 1001)):

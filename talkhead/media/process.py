@@ -1,7 +1,7 @@
-"""Finding, starting and stopping the ffmpeg program, for `talkhead.media.reader` and its parts.
+"""Find, start and stop the ffmpeg program, for the other modules of this package.
 
-The program is the one that comes with imageio-ffmpeg; `set_ffmpeg` or the environment variable
-TALKHEAD_FFMPEG names another. ffprobe is never needed.
+The program is that of imageio-ffmpeg; `set_ffmpeg` or the environment variable TALKHEAD_FFMPEG selects
+another. ffprobe is never needed.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if sys.platform == "linux":
     import resource
 
 QUEUED_FRAMES = 8
-"""Frames that wait for the video encoder at most."""
+"""Largest number of frames that wait for the video encoder."""
 PIPE_BYTES = 1 << 20
-"""What a pipe may hold, the most that Linux lets anybody have; its default of 64 KiB is a twelfth of
-a picture of 512x512."""
+"""Size of a pipe, the most that Linux allows to every user; its default of 64 KiB is a twelfth of a
+picture of 512x512."""
 
 STALL_S = 60.0
-"""Seconds after which a program that shows no progress is ended."""
+"""Seconds without progress after which a program is ended."""
 MIN_BYTES_S = 4 << 20
-"""How fast whole files are read and copied at the least, bytes a second."""
+"""Slowest expected speed of reading and copying whole files, bytes per second."""
 MAX_MEMORY_BYTES = 3 << 30
-"""What a program that reads a file may hold, where the system can limit it: damaged files ask for
-any amount. Decoding 4K takes a fifth of it."""
+"""Memory limit of a program that reads a file, if the system can enforce it: damaged files request any
+amount. Decoding 4K takes a fifth of it."""
 MAX_OUTPUT_BYTES = 256 << 20
-"""What `run` takes from a program at most: the times of four hours of pictures, 120 a second."""
+"""Largest output for `run`: the times of four hours of pictures, 120 per second."""
 MAX_WORDS_BYTES = 16 << 20
-"""What `report` takes from a program at most."""
-_NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows has it alone
+"""Largest output for `report`."""
+_NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # only on Windows
 
 PathLike = str | os.PathLike[str]
 
@@ -53,18 +53,26 @@ _chosen_ffmpeg: str | None = None
 
 
 def set_ffmpeg(path: PathLike | None) -> None:
-    """Use this ffmpeg from now on (None: again the default one).
+    """Select the ffmpeg program.
 
-    Raises MediaError if it is not a program that can be run.
+    Args:
+        path: Its path; None for the default one.
+
+    Raises:
+        MediaError: It is not an executable program.
     """
     global _chosen_ffmpeg
     _chosen_ffmpeg = None if path is None else _runnable(os.fspath(path))
 
 
 def ffmpeg_path() -> str:
-    """The ffmpeg in use: `set_ffmpeg`'s, else TALKHEAD_FFMPEG's, else imageio-ffmpeg's.
+    """Return the ffmpeg in use: that of `set_ffmpeg`, TALKHEAD_FFMPEG or imageio-ffmpeg, in this order.
 
-    Raises MediaError if there is none or it can't be run.
+    Returns:
+        Path of the program.
+
+    Raises:
+        MediaError: There is none, or it is not executable.
     """
     if _chosen_ffmpeg is not None:
         return _chosen_ffmpeg
@@ -86,10 +94,7 @@ def _runnable(path: str) -> str:
 
 
 class Process:
-    """A running ffmpeg whose complaints are drained while it runs, so that it never blocks on them.
-
-    Raises MediaError if the program can't be started.
-    """
+    """A running ffmpeg. Its messages are drained while it runs, so that it never blocks on them."""
 
     def __init__(
         self,
@@ -97,35 +102,42 @@ class Process:
         *,
         fed: bool = False,
         read: bool = False,
-        told: bool = False,
+        reports: bool = False,
         skipped_s: float = 0.0,
     ) -> None:
-        """fed, read: whether it is given pictures, and whether what it makes is read, by `fill`.
+        """Start ffmpeg.
 
-        told: whether it tells its progress, for `finish`. skipped_s: what it may have to decode
-        before the first output, in seconds of the file.
+        Args:
+            graph: A graph of ffmpeg-python.
+            fed: It reads pictures from standard input.
+            read: Its output is read by `fill`.
+            reports: It reports its progress, for `finish`.
+            skipped_s: What it may have to decode before the first output, seconds of the file.
+
+        Raises:
+            MediaError: The program cannot be started.
         """
         command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-v", "error", "-y"]
-        command += ["-progress", "pipe:1"] if told else []
-        # Both time options: streams keep their distance, and the earliest of them begins at 0.
+        command += ["-progress", "pipe:1"] if reports else []
+        # Together these keep the distance of streams, and the earliest one begins at 0.
         command += ["-copyts", "-start_at_zero"]
         self.popen = _started(
             ffmpeg.compile(graph, cmd=command),
             stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if read or told else subprocess.DEVNULL,
-            # Ctrl-C is ours to handle: we end ffmpeg, and tidy up.
+            stdout=subprocess.PIPE if read or reports else subprocess.DEVNULL,
+            # Ctrl-C is handled here, by ending ffmpeg and cleaning up.
             start_new_session=True,
             creationflags=_NEW_GROUP,
         )
         for pipe in (self.popen.stdin, self.popen.stdout):
             _widen(pipe)
-        if not fed:  # what encodes our own pictures takes what it takes
+        if not fed:  # encoding our own pictures is not limited
             _limit_memory(self.popen)
         self._complaints: deque[str] = deque(maxlen=50)
         self._drain = threading.Thread(target=self._collect, daemon=True)
         self._drain.start()
         self._skipped_s = skipped_s
-        self._watch = _Watch(self.popen) if read or told else None
+        self._watch = _Watch(self.popen) if read or reports else None
 
     def _collect(self) -> None:
         stream = self.popen.stderr
@@ -136,13 +148,18 @@ class Process:
 
     @property
     def stdin(self) -> IO[bytes]:
+        """Standard input of a fed program."""
         assert self.popen.stdin is not None
         return self.popen.stdin
 
     def fill(self, view: memoryview) -> int:
-        """Bytes of what it makes, read into the view: the view's length, or fewer at the end.
+        """Read output into a view. The program is ended when nothing comes for STALL_S.
 
-        The program is ended when nothing comes for STALL_S.
+        Args:
+            view: Writable bytes.
+
+        Returns:
+            Number of bytes read: the length of the view, or fewer at the end.
         """
         assert self.popen.stdout is not None and self._watch is not None
         n_read = 0
@@ -156,7 +173,11 @@ class Process:
         return n_read
 
     def finish(self) -> int:
-        """The exit status of a program that tells its progress; it is ended when it makes none."""
+        """Wait for a program that reports its progress; it is ended when it makes none.
+
+        Returns:
+            The exit status.
+        """
         assert self.popen.stdout is not None and self._watch is not None
         last: dict[bytes, bytes] = {}
         with self._watch.waiting(STALL_S):
@@ -165,37 +186,45 @@ class Process:
                 if name in (b"total_size", b"out_time_us") and last.get(name) != value:
                     last[name] = value
                     n_bytes = last.get(b"total_size", b"")
-                    # At the end what has been written may be moved within its file.
+                    # At the end, the output may be moved within its file.
                     copying_s = int(n_bytes) / MIN_BYTES_S if n_bytes.isdigit() else 0.0
                     self._watch.extend(STALL_S + copying_s)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit status, after everything that was said has been collected."""
+        """Wait until the program has ended and its messages are collected.
+
+        Returns:
+            The exit status.
+        """
         status = self.popen.wait()
         self._drain.join()
         return status
 
     def words(self) -> str:
-        """What ffmpeg said, in one line."""
+        """Summarize ffmpeg's messages.
+
+        Returns:
+            One line.
+        """
         stalled = self._watch is not None and self._watch.has_ended
         fate = [f"it made no progress for {STALL_S:g} s and was ended"] if stalled else []
         return summarize_errors([*self._complaints, *fate])
 
     def stop(self) -> None:
-        """End the program at once, if it still runs, and free what it held."""
+        """End the program at once, if it still runs, and release its resources."""
         self.popen.kill()
         if self._watch is not None:
             self._watch.stop()
         self.wait()
         for stream in (self.popen.stdin, self.popen.stdout):
             if stream is not None:
-                with contextlib.suppress(OSError):  # of what was buffered for a program now gone
+                with contextlib.suppress(OSError):  # buffered data for a program that has ended
                     stream.close()
 
 
 class _Watch:
-    """A thread that ends a program for which somebody waits in vain."""
+    """A thread that ends a program which makes no progress."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.has_ended = False
@@ -214,7 +243,7 @@ class _Watch:
 
     @contextlib.contextmanager
     def waiting(self, most_s: float) -> Iterator[None]:
-        """A block that may last so long; the time outside of such blocks doesn't count."""
+        """Limit the duration of the block; time outside of such blocks does not count."""
         self.extend(most_s)
         try:
             yield
@@ -222,16 +251,16 @@ class _Watch:
             self._until = None
 
     def extend(self, most_s: float) -> None:
-        """Let the block that is running last so long from now on."""
+        """Restart the limit of the running block."""
         self._until = time.monotonic() + most_s
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._stopped.set()
 
 
 def _started(command: list[str], **pipes: Any) -> subprocess.Popen[bytes]:
-    """The program, whose standard error is a pipe. Raises MediaError if it can't be started."""
+    """Start a program whose standard error is a pipe. Raises MediaError if this fails."""
     try:
         return subprocess.Popen(command, stderr=subprocess.PIPE, env=_environment(), **pipes)
     except OSError as error:
@@ -239,32 +268,37 @@ def _started(command: list[str], **pipes: Any) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """The variables that ffmpeg is started with.
+    """Return the environment variables for ffmpeg.
 
-    The program of imageio-ffmpeg is linked statically and crashes when it loads the system's
-    character converters, as it does for the name of every MPEG-TS service: it shall find none.
+    The program of imageio-ffmpeg is linked statically and crashes when it loads the system's character
+    converters, as it does for the name of every MPEG-TS service: it must find none.
     """
     return {**os.environ, "GCONV_PATH": os.devnull}
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
-    """Let a pipe hold a picture, where the system can: both ends then work at the same time."""
+    """Enlarge a pipe to hold a picture, if the system allows it: both ends then work in parallel."""
     if sys.platform == "linux" and pipe is not None:
-        with contextlib.suppress(OSError):  # beyond what this user may have: it stays as it is
+        with contextlib.suppress(OSError):  # not allowed for this user: it keeps its size
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _limit_memory(popen: subprocess.Popen[bytes]) -> None:
-    """Let a program hold no more than MAX_MEMORY_BYTES, where the system can: it then fails."""
+    """Limit the memory of a program to MAX_MEMORY_BYTES, if the system can; beyond it, it fails."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError):  # it may be gone already
+        with contextlib.suppress(OSError, ValueError):  # it may have ended already
             resource.prlimit(popen.pid, resource.RLIMIT_DATA, (MAX_MEMORY_BYTES,) * 2)
 
 
 class Feeder:
-    """A thread that hands queued frames to a pipe."""
+    """A thread that writes queued frames to a pipe."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
+        """Start the thread.
+
+        Args:
+            pipe: Standard input of a program.
+        """
         self._pipe = pipe
         self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED_FRAMES)
         self._broken = False
@@ -272,21 +306,32 @@ class Feeder:
         self._thread.start()
 
     def _feed(self) -> None:
-        # After a failure it goes on emptying the queue, so that nobody waits for it in vain.
+        # After a failure it continues to empty the queue, so that `put` never blocks forever.
         while (frame := self._queue.get()) is not None:
             try:
                 if not self._broken:
                     self._pipe.write(frame)
-            except (OSError, ValueError):  # ValueError: closed under us, by stop()
+            except (OSError, ValueError):  # ValueError: closed by stop()
                 self._broken = True
 
     def put(self, frame: bytes) -> bool:
-        """Queue a frame; False if the pipe is broken."""
+        """Queue a frame.
+
+        Args:
+            frame: Its bytes.
+
+        Returns:
+            False if the pipe is broken.
+        """
         self._queue.put(frame)
         return not self._broken
 
     def finish(self) -> bool:
-        """Wait until all is written and close the pipe; False if that failed."""
+        """Wait until all frames are written, and close the pipe.
+
+        Returns:
+            False if that failed.
+        """
         self.abandon()
         try:
             self._pipe.close()
@@ -295,7 +340,7 @@ class Feeder:
         return not self._broken
 
     def abandon(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
@@ -305,9 +350,15 @@ _UNINFORMATIVE = ("Error opening input file", "Error opening output file", "Conv
 
 
 def summarize_errors(lines: Iterable[str]) -> str:
-    """The last two telling lines, without repetitions and ffmpeg's addresses in brackets.
+    """Return the last two informative lines.
 
-    What a file says in control characters is not repeated.
+    Repetitions, ffmpeg's addresses in brackets and control characters are removed.
+
+    Args:
+        lines: Messages of ffmpeg.
+
+    Returns:
+        One line.
     """
     kept: list[str] = []
     for line in lines:
@@ -319,10 +370,20 @@ def summarize_errors(lines: Iterable[str]) -> str:
 
 
 def report(*arguments: str, beyond_s: float = 0.0) -> str:
-    """What ffmpeg reports of these arguments, which need not be a complete command.
+    """Run ffmpeg and return its report. The arguments need not be a complete command.
 
-    It is ended when that takes longer than STALL_S + beyond_s, or when it reports more than
-    MAX_WORDS_BYTES; the last line then says so. Raises MediaError if the program can't be started.
+    It is ended when it takes longer than STALL_S + beyond_s or reports more than MAX_WORDS_BYTES; the
+    last line then says so.
+
+    Args:
+        *arguments: Arguments of ffmpeg.
+        beyond_s: Additional seconds.
+
+    Returns:
+        What it printed to stderr.
+
+    Raises:
+        MediaError: The program cannot be started.
     """
     within_s = STALL_S + beyond_s
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", *arguments]
@@ -352,9 +413,18 @@ def report(*arguments: str, beyond_s: float = 0.0) -> str:
 
 
 def run(graph: Any) -> tuple[int, bytes, str]:
-    """Exit status, output and words of an ffmpeg run to its end.
+    """Run ffmpeg to its end.
 
-    It is ended when it makes no progress or, with status 1, more than MAX_OUTPUT_BYTES.
+    It is ended when it makes no progress or, with status 1, when its output exceeds MAX_OUTPUT_BYTES.
+
+    Args:
+        graph: A graph of ffmpeg-python.
+
+    Returns:
+        Exit status, output and messages.
+
+    Raises:
+        MediaError: The program cannot be started.
     """
     process = Process(graph, read=True)
     output, block = bytearray(), memoryview(bytearray(PIPE_BYTES))

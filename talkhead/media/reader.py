@@ -1,10 +1,10 @@
-"""Read the frames and the sound of video files with ffmpeg.
+"""Read the frames and the audio of video files with ffmpeg.
 
-Time is the file's own: second 0 is the earliest moment of any of its streams, for picture and sound
-alike. Reading turns whatever frame rate there is, constant or not, into exactly FRAME_RATE (or
-another that is asked for) by time stamps: frame i shows the picture that is nearest to second
-i / FRAME_RATE from before (up to half a frame from after it). A stream that begins late is filled:
-the picture with its first frame, the sound with silence.
+Time is that of the file: second 0 is the earliest moment of any of its streams, for picture and audio
+alike. Whatever the frame rate of the file is, constant or not, frames are read at exactly FRAME_RATE (or
+another rate that is given) by time stamps: frame i shows the picture that is nearest to second i /
+FRAME_RATE from before (up to half a frame from after it). A stream that begins late is filled: the
+picture with its first frame, the audio with silence.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 _SEEK_MARGIN_S = 1.0  # seek to a key frame at least this long before the wanted moment
 _LARGE_PIXELS = 4096 * 2304
-_LARGE_THREADS = 2  # that decode larger pictures: each of them holds some, of 50 MB and more
-_BEYOND_S = 60.0  # read beyond the longest duration, so that too long a file shows
-_SHORTFALL_S = 0.5  # a stream that ffmpeg complained of may end this much before the stated end
+_LARGE_THREADS = 2  # threads that decode larger pictures: each holds several, of 50 MB and more
+_BEYOND_S = 60.0  # read beyond the longest duration, to detect files that are too long
+_SHORTFALL_S = 0.5  # a stream with errors may end this much before the stated end
 
 
 def read_frames(
@@ -48,15 +48,26 @@ def read_frames(
     size: tuple[int, int] | None = None,
     frame_rate: float | Fraction = FRAME_RATE,
 ) -> Generator[UInt8, None, None]:
-    """The pictures of a video at exactly frame_rate, one at a time: [H, W, 3] uint8 RGB, upright.
+    """Read the pictures of a video at exactly frame_rate, one at a time.
 
-    start_s is rounded to a whole frame k; the frames are then those that a read from the beginning
-    yields from its k-th on. n_frames limits their number; fewer come when the picture ends (none
-    from a start beyond its end). size (width, height) scales; without it, the displayed size.
-    Each array is new and the caller's own. Closing the generator ends ffmpeg.
+    Each array is new and owned by the caller. Closing the generator ends ffmpeg.
 
-    Raises MediaError at once if the file can't be read or has no picture, and while iterating if
-    the picture can't be decoded or, being damaged, ends more than 0.5 s too early.
+    Args:
+        path: The video.
+        start_s: First moment, rounded to a whole frame k; the frames are those that a read from the
+            beginning yields from its k-th on.
+        n_frames: Largest number of frames; fewer come when the picture ends (none from a start beyond its
+            end).
+        size: Width and height to scale to; by default the displayed size.
+        frame_rate: Frames per second.
+
+    Returns:
+        A generator of [H, W, 3] uint8 RGB, upright.
+
+    Raises:
+        MediaError: At once if the file cannot be read or has no picture; while iterating if the picture
+            cannot be decoded or, being damaged, ends more than 0.5 s too early.
+        ValueError: start_s or n_frames is negative.
     """
     about = describe(Path(path))
     if not about.info.has_video:
@@ -71,6 +82,7 @@ def read_frames(
 def _frames(
     about: Description, first: int, n_frames: int | None, size: tuple[int, int], rate: Fraction
 ) -> Generator[UInt8, None, None]:
+    """Yield frames [H, W, 3] uint8, of a size (width, height)."""
     if n_frames == 0:
         return
     graph = _frames_graph(about, first, n_frames, size, rate)
@@ -94,10 +106,10 @@ def _frames(
 def _frames_graph(
     about: Description, first: int, n_frames: int | None, size: tuple[int, int], rate: Fraction
 ) -> Any:
-    """Seek to a key frame well before the start, and let the fps filter pick by time stamps.
+    """Seek to a key frame well before the start, and let the fps filter select frames by time stamps.
 
-    The key frame's picture is at or before the start, so that the picture shown at the start is
-    always among those decoded, however long it lasts. Where seeking is vague, decode from second 0.
+    The picture of the key frame is at or before the start, so that the picture shown at the start is
+    always among those decoded, however long it lasts. Where seeking is unreliable, decode from second 0.
     """
     start_s = float(first / rate)
     options: dict[str, Any] = {"noaccurate_seek": None}
@@ -139,16 +151,23 @@ def _check_end(
 
 
 def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
-    """The sound of a file as one channel: [n_samples] float32 in [-1, 1], sample 0 at second 0.
+    """Read the audio of a file as one channel.
 
     Channels are averaged; samples beyond full scale are clipped.
 
-    Raises MediaError if the file can't be read, has no sound or an empty one, or holds a sample
-    that is not a number.
+    Args:
+        path: The file.
+        sample_rate: Hz.
+
+    Returns:
+        [n_samples] float32 in [-1, 1], sample 0 at second 0.
+
+    Raises:
+        MediaError: The file cannot be read, has no audio or an empty one, or a sample is not a number.
     """
     chunks = deque(read_audio_chunks(path, sample_rate))
     samples, n_done = np.empty(sum(map(len, chunks)), np.float32), 0
-    while chunks:  # each goes as it is copied: hours of sound are in memory once
+    while chunks:  # each is freed when copied, so that hours of audio are in memory once
         chunk = chunks.popleft()
         samples[n_done : n_done + len(chunk)] = chunk
         n_done += len(chunk)
@@ -158,9 +177,19 @@ def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
 def read_audio_chunks(
     path: PathLike, sample_rate: int = SAMPLE_RATE, chunk_s: float = 30.0
 ) -> Generator[Float32, None, None]:
-    """What `read_audio` yields, in pieces of chunk_s seconds (the last one shorter).
+    """Read the audio of a file in pieces.
 
-    Raises MediaError as `read_audio` does, at once or while iterating.
+    Args:
+        path: The file.
+        sample_rate: Hz.
+        chunk_s: Length of a piece, seconds; the last one may be shorter.
+
+    Returns:
+        A generator of [n] float32 in [-1, 1], which together are what `read_audio` returns.
+
+    Raises:
+        MediaError: As `read_audio`, at once or while iterating.
+        ValueError: A piece would be shorter than a sample.
     """
     about = describe(Path(path)).info
     if not about.has_audio:
@@ -172,6 +201,7 @@ def read_audio_chunks(
 
 
 def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, None]:
+    """Yield audio [n] float32, the last piece shorter."""
     n_read = 0
     process = Process(_sound_graph(info, rate), read=True)
     try:
@@ -190,7 +220,7 @@ def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, 
 
 
 def _samples(process: Process, chunk: int) -> Iterator[Float32]:
-    """What a process of _sound_graph makes, [chunk] at a time, the last one shorter."""
+    """Yield the output [chunk] of a process of _sound_graph, the last piece shorter."""
     while True:
         samples = np.empty(chunk, "<f4")
         n_bytes = process.fill(samples.data.cast("B"))
@@ -201,7 +231,7 @@ def _samples(process: Process, chunk: int) -> Iterator[Float32]:
 
 
 def _sound_graph(info: MediaInfo, rate: int) -> Any:
-    """Sound from second 0 on: gaps and a late start become silence; a mono mix never overdrives.
+    """Read audio from second 0 on: gaps and a late start become silence; a mono mix never clips.
 
     A gap is filled at once, in memory: what would come after more than can be read is left out.
     """
@@ -212,7 +242,7 @@ def _sound_graph(info: MediaInfo, rate: int) -> Any:
 
 
 def _not_a_number(info: MediaInfo) -> MediaError:
-    """The error that names the first bad sample, counted at the file's own rate."""
+    """Make the error that names the first bad sample, counted at the file's own rate."""
     process = Process(_sound_graph(info, info.audio_rate), read=True)
     n_good = 0
     try:

@@ -1,4 +1,4 @@
-"""Videos out: frames into one of the codecs, whole or not at all."""
+"""Encode frames as a video, written atomically."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 class Captions:
     """Subtitles to be drawn into the pictures.
 
-    path: an .ass file, in seconds of the whole video. fonts_dir: where its font is. start_s: the
-    moment of the whole video at which the file that is written begins.
+    Attributes:
+        path: An .ass file, in seconds of the whole video.
+        fonts_dir: Folder of its font.
+        start_s: The moment of the whole video at which the written file begins.
     """
 
     path: Path
@@ -52,24 +54,13 @@ class VideoWriter:
             for frame in frames:
                 video.write(frame)
 
-    codec: a name of `codecs.CODECS`, or None: what the path's suffix means (mp4 H.264, mov ProRes,
-    webm VP9; PNG images are packed into a .mov). Frames of 4 channels are RGBA, not premultiplied,
-    for codecs that keep alpha. Frames come at frame_rate, and their number decides the length: the
-    sound of audio_path (any file that has some; None: pictures only) begins at 0, is padded with
-    silence or cut, and keeps its channels and its rate (or the next one that the codec knows).
-    Colours are tagged BT.709, limited range. An odd width or height gets its last column or row
-    twice, as 4:2:0 needs even ones. height scales, aspect kept, to even sizes; captions are drawn in
-    after that. tags are those that mp4 knows: comment, title, artist, description, copyright and the
-    like. crf, preset: in place of the codec's own, lower is better and bigger. keyframe_every:
-    frames between key frames (250 unless given).
+    The number of frames determines the length: the audio begins at 0, is padded with silence or cut, and
+    keeps its channels and its rate (or the next one that the codec supports). Colors are tagged BT.709,
+    limited range. An odd width or height gets its last column or row twice, as 4:2:0 needs even ones.
 
-    Everything is written to a hidden file in the same folder (`storage.atomic_path`) and renamed at
-    the end; leaving the block by an exception of any kind removes it. Encoding goes on in ffmpeg's own
-    process, fed from a thread, so that `write` waits only while 8 frames are queued.
-
-    Raises TalkheadError if the folder is missing or can't be written; MediaError if codec and suffix
-    don't fit, the sound can't be read, the disk is full or no frame came; ValueError if frames aren't
-    uint8 [H, W, 3 or 4] of one size, or for an unknown tag.
+    Everything is written to a hidden file in the same folder (`storage.atomic_path`) and renamed at the
+    end; leaving the block by an exception of any kind removes it. ffmpeg encodes in its own process, fed
+    from a thread, so that `write` waits only while 8 frames are queued.
     """
 
     def __init__(
@@ -84,6 +75,25 @@ class VideoWriter:
         tags: Mapping[str, str] | None = None,
         **encoding: Any,
     ) -> None:
+        """Check the options; ffmpeg is started with the first frame.
+
+        Args:
+            path: The video.
+            codec: A name of `codecs.CODECS`; None for that of the suffix (mp4 H.264, mov ProRes, webm
+                VP9; PNG images are packed into a .mov).
+            audio_path: Any file with audio; None for pictures only.
+            frame_rate: Frames per second.
+            height: Height to scale to, aspect kept, to even sizes.
+            captions: Subtitles to draw into the pictures, after scaling.
+            tags: Metadata that mp4 supports: comment, title, artist, description, copyright and so on.
+            **encoding: Fields of `Encoding`, in place of the codec's own settings (250 frames between
+                key frames by default).
+
+        Raises:
+            TalkheadError: The folder is missing or not writable.
+            MediaError: Codec and suffix do not fit, or the audio cannot be read.
+            ValueError: A tag is unknown.
+        """
         self.path = Path(path)
         self.n_frames = 0
         self._container = container_of(self.path)
@@ -113,7 +123,7 @@ class VideoWriter:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        """A block in which pictures may come, and after which they are a file."""
+        """Accept pictures inside the block, and make the file after it."""
         with atomic_path(self.path) as self._part:
             try:
                 yield
@@ -122,7 +132,16 @@ class VideoWriter:
                 self._stop()
 
     def write(self, frame: UInt8) -> None:
-        """Queue one picture, [H, W, 3 or 4] uint8; it is copied and may be reused at once."""
+        """Queue one picture.
+
+        Args:
+            frame: [H, W, 3 or 4] uint8, RGB or RGBA, not premultiplied; it is copied and may be reused at
+                once.
+
+        Raises:
+            MediaError: ffmpeg has failed, as on a full disk.
+            ValueError: The frame is of another type or size.
+        """
         channels = (3, 4) if self._codec.alpha else (3,)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in channels:
             wanted = " or ".join(map(str, channels))
@@ -139,13 +158,14 @@ class VideoWriter:
         self.n_frames += 1
 
     def _padded(self, frame: UInt8) -> bytes:
+        """Return the bytes of a frame [H, W, C], padded to even sizes where needed."""
         rows, columns = self._odd(frame.shape)
         if rows or columns:
             frame = np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge")
         return frame.tobytes()
 
     def _odd(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """How many rows and columns are missing to a size that can be encoded."""
+        """Return how many rows and columns are missing to a size that can be encoded."""
         halves = "420" in self._pixel_format(shape[2]) and self._height is None
         return (shape[0] % 2, shape[1] % 2) if halves else (0, 0)
 
@@ -171,7 +191,7 @@ class VideoWriter:
         self._feeder = Feeder(self._process.stdin)
 
     def _filtered(self, picture: Any, shape: tuple[int, ...]) -> Any:
-        """Scaled and with captions, both while it is RGB still; then in the output's colours."""
+        """Scale and draw captions, both in RGB; then convert to the colors of the output."""
         if self._height is not None:
             width, height = scaled_size(shape[1], shape[0], self._height)
             picture = picture.filter("scale", w=width, h=height, flags=SCALER_FLAGS)
@@ -187,7 +207,7 @@ class VideoWriter:
         if not self._feeder.finish() or self._process.wait():
             raise self._failure()
         if self._sound is not None:
-            # (One run can't do it: ffmpeg's -shortest overshoots by up to ten seconds.)
+            # One run cannot do this: ffmpeg's -shortest overshoots by up to ten seconds.
             length_s = float(self.n_frames / self._rate)
             with atomic_path(self._part) as whole:
                 mux(self._part, whole, self._codec, length_s, sound=self._sound, tags=self._tags)
@@ -205,7 +225,14 @@ class VideoWriter:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What replaces a codec's own settings; None keeps them."""
+    """Replacements of a codec's own settings; None keeps them.
+
+    Attributes:
+        crf: Constant rate factor; lower is better and larger.
+        preset: Speed preset of the codec.
+        keyframe_every: Frames between key frames.
+        pixel_format: ffmpeg's name of the format.
+    """
 
     crf: float | None = None
     preset: str | None = None
@@ -213,7 +240,17 @@ class Encoding:
     pixel_format: str | None = None
 
     def options(self, codec: Codec) -> dict[str, Any]:
-        """ffmpeg's options. Raises ValueError for a setting that the codec hasn't."""
+        """Return the options of ffmpeg.
+
+        Args:
+            codec: The codec.
+
+        Returns:
+            Options by name.
+
+        Raises:
+            ValueError: The codec has no such setting.
+        """
         if self.crf is not None and "crf" not in codec.options:
             raise ValueError(f"{codec.title} has no crf")
         if self.preset is not None and "preset" not in codec.options:
@@ -230,11 +267,22 @@ def write_video(
     tags: Mapping[str, str] | None = None,
     **encoding: Any,
 ) -> int:
-    """The number of frames written to a video: `VideoWriter` (see there) for an iterable of frames.
+    """Write a video of an iterable of frames, see `VideoWriter`.
 
-    frames: [H, W, 3 or 4] uint8 each; encoding: what else VideoWriter takes.
+    Args:
+        path: The video.
+        frames: [H, W, 3 or 4] uint8 each.
+        audio_path: A file with the audio.
+        tags: Metadata.
+        **encoding: Further arguments of VideoWriter.
 
-    Raises what `VideoWriter` raises.
+    Returns:
+        The number of frames.
+
+    Raises:
+        TalkheadError: The folder is missing or not writable.
+        MediaError: As `VideoWriter`.
+        ValueError: As `VideoWriter`.
     """
     with VideoWriter(path, audio_path=audio_path, tags=tags, **encoding) as writer:
         for frame in frames:
@@ -243,13 +291,22 @@ def write_video(
 
 
 def scaled_size(width: int, height: int, wanted_height: int) -> tuple[int, int]:
-    """Width and height, both even, of pictures scaled to about wanted_height."""
+    """Return the size of pictures scaled to about a wanted height, keeping the aspect.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        wanted_height: Pixels.
+
+    Returns:
+        Width and height, both even.
+    """
     scaled = max(2, round(wanted_height / 2) * 2)
     return max(2, round(width * scaled / height / 2) * 2), scaled
 
 
 def _picture_codec(name: str | None, path: Path) -> Codec:
-    """The codec of picture files. Raises MediaError where it doesn't fit path."""
+    """Return the codec of picture files. Raises MediaError if it does not fit the path."""
     codec = choose_codec(name) if name is not None else None
     if codec is not None and path.suffix.lower() == codec.picture_suffix:
         return codec
@@ -257,7 +314,7 @@ def _picture_codec(name: str | None, path: Path) -> Codec:
 
 
 def _captioned(picture: Any, captions: Captions, *, with_alpha: bool) -> Any:
-    """Pictures with subtitles of the whole video, of which they are a part."""
+    """Draw subtitles of the whole video, of which the pictures are a part."""
     start_s = captions.start_s
     if start_s:
         picture = picture.filter("setpts", f"PTS+{start_s:.6f}/TB")

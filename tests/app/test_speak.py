@@ -78,4 +78,4 @@ def test_what_can_not_be_written_is_told_before_the_work(tmp_path: Path, audio: 
     with pytest.raises(TalkheadError, match=r"line.srt: existed before"):
         speak(audio, output=tmp_path / "line.mp4", options=OutputOptions(subtitles="srt"))
     assert srt.read_text() == "by hand"
-    assert "the path is no UTF-8" in refusal(audio, tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    assert "the path is not UTF-8" in refusal(audio, tmp_path / os.fsdecode(b"caf\xe9.mp4"))

@@ -53,7 +53,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*SPEAK, "--renderer", "gaussian"), 1, "gaussian"),
     ((*SPEAK, "--mode", "whole"), 2, "'--mode': 'whole' is not one of"),
     ((*SPEAK, "--codec", "mpeg9"), 1, "there is no codec 'mpeg9'"),
-    ((*SPEAK, "-o", "line.avi"), 1, "line.avi: no video is called so"),
+    ((*SPEAK, "-o", "line.avi"), 1, "line.avi: unsupported file extension"),
     ((*SPEAK, "-o", "line.mp4", "--codec", "vp9"), 1, "doesn't go into such a file"),
     ((*SPEAK, "-o", "absent/line.mp4"), 1, "the folder absent does not exist"),
     ((*SPEAK, "-o", "folder"), 1, "folder: "),

@@ -319,7 +319,7 @@ def test_odd_names_are_names(tmp_path: Path, tone: Path, facts: OutputFacts, nam
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("x" * 250 + ".mp4", "name too long"), (os.fsdecode(b"caf\xe9.mp4"), "the path is no UTF-8")],
+    [("x" * 250 + ".mp4", "name too long"), (os.fsdecode(b"caf\xe9.mp4"), "the path is not UTF-8")],
 )
 def test_names_that_can_not_be_are_told(
     tmp_path: Path, tone: Path, facts: OutputFacts, name: str, words: str

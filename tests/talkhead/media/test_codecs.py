@@ -126,7 +126,7 @@ def test_the_suffix_or_the_name_chooses() -> None:
     ("codec", "name", "words"),
     [
         ("divx", "a.mp4", "no codec 'divx'. Choose one of: h264, hevc, av1, prores, vp9, png"),
-        (None, "a.avi", "a.avi: no video is called so"),
+        (None, "a.avi", "a.avi: unsupported file extension"),
         (None, "a", "End the name with .mp4, .m4v, .mov or .webm"),
         ("prores", "a.mp4", "ProRes 4444 doesn't go into such a file. End the name with .mov"),
         ("av1", "a.mov", "End the name with .mp4"),
@@ -144,6 +144,6 @@ def test_settings_that_a_codec_has_not(tmp_path: Path) -> None:
         media.write_video(tmp_path / "a.mov", pictures(1), crf=20)
     with pytest.raises(ValueError, match="no presets"):
         media.write_video(tmp_path / "a.webm", pictures(1), preset="slow")
-    with pytest.raises(MediaError, match="no video is called so"):
+    with pytest.raises(MediaError, match="unsupported file extension"):
         media.write_video(tmp_path / "a.avi", pictures(1))
     assert not list(tmp_path.iterdir())
