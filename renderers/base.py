@@ -182,7 +182,7 @@ class Renderer(Protocol):
             step: The optimizer step, from which everything random must be seeded.
 
         Returns:
-            Scalars by name, whose sum is minimized.
+            Named scalars, whose sum is minimized.
         """
 
     def param_groups(self) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class Frames:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fields by name, with the shapes above."""
+        """Return the fields by name, each of the shape given above."""
         return dict(vars(self))
 
     def pose(self, motion: Tensor, viewmats: Tensor) -> tuple[Tensor, Tensor]:

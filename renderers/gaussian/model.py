@@ -201,7 +201,7 @@ class GaussianRenderer(RendererBase):
         """Restore a renderer.
 
         Args:
-            tensors: What tensors() returned. Names, types, shapes and ranges are checked.
+            tensors: What tensors() returned. Name, type, shape and range of each are checked.
             config: The settings.
 
         Returns:
@@ -224,7 +224,7 @@ class GaussianRenderer(RendererBase):
         """Return the renderer's state.
 
         Returns:
-            The tensors that from_tensors needs, detached, with the shapes of TENSORS.
+            The tensors that from_tensors needs, detached, each of the shape in TENSORS.
         """
         names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape", "deltas")
         state = {name: getattr(self, name).detach() for name in names}

@@ -108,7 +108,7 @@ class Field:
         Args:
             space: The space of the head at rest.
             n_mouth: Number of mouth components of the code.
-            state: Parameters by name, with the shapes of tensor_specs.
+            state: Parameters by name, each of the shape in tensor_specs.
             config: The settings.
         """
         self.specs = plane_specs(space, n_mouth, config)

@@ -111,7 +111,7 @@ class NerfRenderer(RendererBase):
         """Restore a renderer.
 
         Args:
-            tensors: What tensors() returned. Names, types, shapes and ranges are checked.
+            tensors: What tensors() returned. Name, type, shape and range of each are checked.
             config: The settings.
 
         Returns:
@@ -130,9 +130,7 @@ class NerfRenderer(RendererBase):
         return len(self.space.basis)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that from_tensors needs, detached; TENSORS and tensor_specs give the
-        shape of each.
-        """
+        """Return the tensors that from_tensors needs, detached, each of its documented shape."""
         return {
             "n_mouth": torch.tensor([self.n_mouth]),
             "pose_mean": self.pose_mean,

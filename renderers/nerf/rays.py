@@ -212,7 +212,7 @@ class HeadSpace:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fields by name, with the shapes above."""
+        """Return the fields by name, each of the shape given above."""
         return dict(vars(self))
 
     def hits(self, motion: Tensor, viewmats: Tensor, ks: Tensor, size: tuple[int, int]) -> MeshHits:

@@ -138,7 +138,7 @@ class WarpRenderer(RendererBase):
         """Restore a renderer.
 
         Args:
-            tensors: What tensors() returned. Names, types, shapes and ranges are checked.
+            tensors: What tensors() returned. Name, type, shape and range of each are checked.
             config: The settings.
 
         Returns:
@@ -162,7 +162,7 @@ class WarpRenderer(RendererBase):
         return self.face.n_codes
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the exemplars and the face model; TENSORS gives the shapes."""
+        """Return the exemplars and the face model; TENSORS gives the shape of each."""
         return {**self._state, **{FACE + k: t for k, t in self.face.tensors().items()}}
 
     def render(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from talkhead.config import from_json, to_json
 from talkhead.dataset import IdentityDataset
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
+from talkhead.renderers import registry
 from talkhead.renderers.base import Renderer
 from talkhead.renderers.batches import make_batch
 from talkhead.renderers.quantization import pack, unpack
@@ -270,6 +272,20 @@ def test_configs_have_bounds(fitted: Fitted) -> None:
 
 def test_presets(fitted: Fitted) -> None:
     assert set(fitted.renderer_class.presets) >= {"preview", "standard", "high"}
+
+
+def test_renderers_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point that names a class adds a renderer; it cannot replace an included one."""
+    value = "talkhead.renderers.warp.model:WarpRenderer"
+    found = [EntryPoint(name, value, registry.ENTRY_POINTS) for name in ("other", "gaussian")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: found)
+    registry._plugins.cache_clear()
+    try:
+        assert renderer_names() == sorted({*RENDERERS, "other"})
+        assert get_renderer("other").name == "warp"
+        assert get_renderer("gaussian").name == "gaussian"
+    finally:
+        registry._plugins.cache_clear()
 
 
 def test_names() -> None:

@@ -250,6 +250,15 @@ def test_nothing_to_fit_leaves_no_checkpoint(head_dataset: IdentityDataset, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trained_renderer_needs_a_train_config(
+    head_dataset: IdentityDataset, tmp_path: Path
+) -> None:
+    config = SimpleNamespace(**vars(CONFIG))
+    checkpoint = tmp_path / "state.safetensors"
+    with pytest.raises(TypeError, match="SimpleNamespace must derive from TrainConfig"):
+        fit_renderer(GaussianRenderer, head_dataset, config, checkpoint, SilentProgress())
+
+
 def test_batches_hold_what_the_dataset_holds(head_dataset: IdentityDataset) -> None:
     frames = np.array([4, 30])
     batch = make_batch(head_dataset, head_dataset.crop_landmarks(), frames)
