@@ -1,7 +1,7 @@
 """Projection of motion codes onto the range seen in training.
 
 Blendshape deltas are linear in the code: far from all training codes they add up to colors that no
-mouth has. There the code that weights the deltas is moved towards its neighbors among the training
+mouth has. There the code that weights the deltas is moved toward its neighbors among the training
 codes. The mesh still follows the code itself.
 """
 
@@ -56,7 +56,7 @@ def check_moving(sizes: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True)
 class CodeProjector:
-    """Moves mouth codes that are far from all training codes towards the nearest of these.
+    """Moves mouth codes that are far from all training codes toward the nearest of these.
 
     Attributes:
         codes: [S, M], training codes: the mouth components that move vertices.

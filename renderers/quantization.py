@@ -60,8 +60,8 @@ def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Restore the tensors that `pack` compressed.
 
     Args:
-        stored: What pack returned, or tensors that were never packed. The shapes that a file
-            declares are checked before anything is allocated.
+        stored: What pack returned, or tensors that were never packed. The shape that a file
+            declares for each is checked before anything is allocated.
 
     Returns:
         Tensors by name. Tensors that were never packed are returned as they are.

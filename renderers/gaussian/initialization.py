@@ -323,7 +323,7 @@ def _teeth(
     half = 0.42 * np.linalg.norm(right - left)
     side = rng.uniform(-1.0, 1.0, n)
     height = rng.uniform(-0.09, 0.09, n)
-    depth = TEETH_DEPTH + 0.10 * side**2  # the arch recedes towards its ends
+    depth = TEETH_DEPTH + 0.10 * side**2  # the arch recedes toward its ends
     positions = lip + np.stack([side * half, height, depth], axis=1)
     # The jaw's frame is at rest where the code is zero, but the open mouth has lowered the chin.
     jaw_shift = np.zeros(3)

@@ -65,6 +65,8 @@ class GaussianConfig(TrainConfig):
         n_cap: Gaussians on the cap between the lips.
         n_teeth: Gaussians on the teeth of each jaw.
         n_rest: Gaussians elsewhere: hair, ears, neck, clothes.
+        n_steps: Optimizer steps.
+        batch_size: Frames per step.
         code_noise: Standard deviation of the noise that is added to the code in training, whose
             first component has 1. It makes unseen codes render cleanly and small components change
             the image smoothly.

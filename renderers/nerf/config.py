@@ -57,6 +57,8 @@ class NerfConfig(TrainConfig):
         n_side: Channels of the other static planes.
         n_blend: Channels of planes that depend on the code.
         n_hidden: Width of the network's hidden layers.
+        n_steps: Optimizer steps.
+        batch_size: Frames per step.
         n_patches: Patches of 8x8 pixels per step.
         code_noise: Standard deviation of the noise that is added to the code in training.
         dssim_weight: Weight of D-SSIM; that of L1 is the rest to 1.

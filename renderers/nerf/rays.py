@@ -47,6 +47,7 @@ units of depth.
 """
 SHELL_END = N_SHELL * SHELL_STEP - SHELL_FRONT
 MOUTH_FRONT, MOUTH_STEP, N_MOUTH = 0.06, 0.05, 8
+"""The same for the piece behind the lips, which begins before their depth."""
 OUTER_FRONT, OUTER_STEP, N_OUTER = 0.6, 0.05, 16
 """Distance before ear depth at which the piece next to the face begins, length and number of its
 steps.

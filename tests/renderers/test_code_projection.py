@@ -1,4 +1,4 @@
-"""Codes far from all training codes are moved towards them, smoothly; others are unchanged."""
+"""Codes far from all training codes are moved toward them, smoothly; others are unchanged."""
 
 from __future__ import annotations
 

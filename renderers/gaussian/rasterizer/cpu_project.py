@@ -84,12 +84,12 @@ def _symmetric_times(covar: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
-def _tile_range(centre: Any, radius: Any, size: Any, tiles: Any) -> Any:
+def _tile_range(center: Any, radius: Any, size: Any, tiles: Any) -> Any:
     """Return the first tile, and one past the last, whose pixel centers are within `radius` of
-    `centre`, px.
+    `center`, px.
     """
-    first = np.ceil(max(centre - radius - _HALF, _F0))
-    last = np.floor(min(centre + radius - _HALF, size - _F1))
+    first = np.ceil(max(center - radius - _HALF, _F0))
+    last = np.floor(min(center + radius - _HALF, size - _F1))
     if not first <= last:
         return np.int32(0), np.int32(0)
     return np.int32(first) // np.int32(TILE_PX), np.int32(last) // np.int32(TILE_PX) + np.int32(1)
