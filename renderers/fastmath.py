@@ -46,7 +46,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic  # type: ignore[misc]
-def wide(typing_context: Any) -> Any:
+def widest_vectors(typing_context: Any) -> Any:
     """Compile the function that calls this with the widest vectors, and not inlined.
 
     LLVM prefers vectors of half the width where there is AVX-512, and an inner loop that is inlined
@@ -62,9 +62,8 @@ def wide(typing_context: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         attributes = builder.function.attributes
         attributes.add("noinline")
-        set.add(
-            attributes, '"prefer-vector-width"="512"'
-        )  # add() does not support attributes with values
+        # The set's own add() does not support attributes with values.
+        set.add(attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
     return types.void(), codegen

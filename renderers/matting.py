@@ -121,27 +121,27 @@ def _unmix(image, mask_alpha, rim, front, back, alpha, person):  # type: ignore[
     zero, one = np.float32(0.0), np.float32(1.0)
     noise, sure = np.float32(NOISE**2), np.float32(MASK_CERTAINTY)
     least, tiny = np.float32(MIN_FRACTION), np.float32(1e-6)
-    near, far = np.empty(N_MOMENTS, np.float32), np.empty(N_MOMENTS, np.float32)
+    front_moments, back_moments = np.empty(N_MOMENTS, np.float32), np.empty(N_MOMENTS, np.float32)
     axis = np.empty(3, np.float32)
     for y in range(rim.shape[0]):
         for x in range(rim.shape[1]):
             if not rim[y, x]:
                 continue
-            _look_up(front, y, x, near)
-            _look_up(back, y, x, far)
+            _look_up(front, y, x, front_moments)
+            _look_up(back, y, x, back_moments)
             share, certainty = mask_alpha[y, x], zero
-            if near[9] > least and far[9] > least:
+            if front_moments[9] > least and back_moments[9] > least:
                 # Project the pixel onto the line from B to F: place in [0, 1] is the opacity.
                 along, contrast = zero, tiny
                 for c in range(3):
-                    axis[c] = near[c] - far[c]
-                    along += (image[y, x, c] - far[c]) * axis[c]
+                    axis[c] = front_moments[c] - back_moments[c]
+                    along += (image[y, x, c] - back_moments[c]) * axis[c]
                     contrast += axis[c] * axis[c]
                 place, off_axis = min(max(along / contrast, zero), one), zero
                 for c in range(3):
-                    off_axis += (image[y, x, c] - far[c] - place * axis[c]) ** 2
-                spread, rest = _spread(near, axis, contrast)
-                spread_far, rest_far = _spread(far, axis, contrast)
+                    off_axis += (image[y, x, c] - back_moments[c] - place * axis[c]) ** 2
+                spread, rest = _spread(front_moments, axis, contrast)
+                spread_far, rest_far = _spread(back_moments, axis, contrast)
                 # The distance from the line adds to the variance, unless F and B vary across it.
                 variance = noise + spread + spread_far
                 variance += off_axis * off_axis / (noise + rest + rest_far)
@@ -151,7 +151,7 @@ def _unmix(image, mask_alpha, rim, front, back, alpha, person):  # type: ignore[
             # The person's part of the pixel: I - (1 - a) B, premultiplied.
             alpha[y, x] = share
             for c in range(3):
-                behind = far[c] if far[9] > least else image[y, x, c]
+                behind = back_moments[c] if back_moments[9] > least else image[y, x, c]
                 own = image[y, x, c] - (one - share) * behind
                 person[y, x, c] = min(max(own, zero), share)
 

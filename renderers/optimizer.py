@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.renderers.fastmath import AS_WRITTEN, fma, wide
+from talkhead.renderers.fastmath import AS_WRITTEN, fma, widest_vectors
 
 BETAS, EPSILON = (0.9, 0.99), 1e-15
 BLOCK = 2048
@@ -163,7 +163,7 @@ def _step_row(values, first, second, gradient, numbers):  # type: ignore[no-unty
     numbers: both betas, epsilon, the learning rate divided by the first moment's bias correction,
     and 1 / the root of the second moment's.
     """
-    wide()
+    widest_vectors()
     beta1, beta2, epsilon, rate, spread = numbers
     rest1, rest2 = np.float32(1.0) - beta1, np.float32(1.0) - beta2
     for j in range(values.shape[0]):

@@ -163,20 +163,20 @@ class NerfRenderer(RendererBase):
         grid = (torch.arange(m, device=motion.device) for m in (n, height, width))
         pixels = torch.cartesian_prod(*grid).view(-1, 3)
         # Composite some rays at a time; fewer if memory runs out.
-        made = []
+        parts = []
         first = 0
         while first < len(pixels):
             part = pixels[first : first + self.rays_at_once]
             try:
                 rays = self.space.rays(hits, part, motion, viewmats, ks)
-                made.append(torch.cat(self._trace(rays, planes, None), dim=1))
+                parts.append(torch.cat(self._trace(rays, planes, None), dim=1))
             except torch.OutOfMemoryError:
                 if not self.reduce_memory():
                     raise
                 continue
             first += len(part)
         # Sums of weights exceed 1 by rounding errors.
-        image = torch.cat(made).view(n, height, width, 4).clamp(0.0, 1.0)
+        image = torch.cat(parts).view(n, height, width, 4).clamp(0.0, 1.0)
         return Rendering(image[..., :3], image[..., 3:])
 
     def reduce_memory(self) -> bool:

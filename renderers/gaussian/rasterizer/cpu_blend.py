@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from talkhead.renderers.fastmath import AS_WRITTEN, IN_ORDER, fma, wide
+from talkhead.renderers.fastmath import AS_WRITTEN, IN_ORDER, fma, widest_vectors
 from talkhead.renderers.gaussian.rasterizer.cpu_project import TILE_PX
 
 _U0 = np.uint64(0)
@@ -115,7 +115,7 @@ def _blend_items(
     transmittance of a finished pixel is negated, so that every later splat falls below the
     threshold as well.
     """
-    wide()
+    widest_vectors()
     floor, cap, stop = blending[_U0], blending[_U1], blending[_U2]
     for k in range(n):
         item = np.uint64(items[k])
@@ -293,7 +293,7 @@ def _blend_items_backward(
     green, blue; sums of each moment over the current entry's blocks, lane by lane, which are added
     only when the entry ends.
     """
-    wide()
+    widest_vectors()
     thresholds = blending[_U0], blending[_U1], blending[_U2]
     previous = first + (np.uint64(items[_U0]) >> _U4)
     items[n] = _ITEMS  # an entry past the last, so that the last one is flushed too
