@@ -20,7 +20,7 @@ HOP = SAMPLE_RATE // FRAME_RATE
 
 
 def make_clip(late_ms: float, seed: int = 0, seconds: float = SECONDS) -> tuple[Float32, Float32]:
-    """Sound that is `late_ms` late, and the lips [F, 3], whose opening its loudness follows."""
+    """Audio that is `late_ms` late, and lips [F, 3] whose opening its loudness follows."""
     rng = np.random.default_rng(seed)
     n_frames = round(seconds * FRAME_RATE)
     opening = gaussian_filter1d(rng.normal(size=n_frames + 100), 2.0)
@@ -47,8 +47,8 @@ def test_known_offsets_are_found(late_ms: int) -> None:
     assert len(found.scores) == 21 and max(found.scores) > found.control
 
 
-def test_what_is_corrected() -> None:
-    """A real offset by as much as was found; one below a frame not at all."""
+def test_correction_of_offsets() -> None:
+    """An offset is corrected as measured; one below a frame is not corrected."""
     waveform, lips = make_clip(235)
     found = measure_offset(waveform, lips, everything(lips))
     assert found.offset_ms is not None and found.corrected_ms == found.offset_ms
@@ -73,7 +73,7 @@ def test_foreign_sound_is_not_sure(seed: int) -> None:
 
 
 def test_lips_in_another_order_are_not_sure() -> None:
-    """Seconds of the lips shuffled: the sound knows nothing of them any more."""
+    """The lips' seconds are shuffled, so that audio and lips are unrelated."""
     waveform, lips = make_clip(0)
     order = np.random.default_rng(0).permutation(SECONDS)
     shuffled = lips.reshape(SECONDS, FRAME_RATE, 3)[order].reshape(-1, 3)

@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 72, 96
 def make_scene(
     n_frames: int, sweep: float, noise: float = 2.0, drift: float = 0.0
 ) -> tuple[list[UInt8], list[UInt8], UInt8]:
-    """Frames with a red disc moving by `sweep` px, its masks, the background; drift: of the camera."""
+    """Frames with a red disc that moves by `sweep` px, masks, background. drift: of the camera."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, : WIDTH + 200].astype(np.float64)
     world = 120 + 60 * np.sin(x / 5) * np.cos(y / 7)
@@ -39,7 +39,7 @@ def make_scene(
 
 
 def test_background_behind_a_moving_disc() -> None:
-    """Every pixel was free at times: it is recovered, and the median takes away the noise."""
+    """Every pixel is free at times: it is recovered, and the median removes the noise."""
     frames, masks, world = make_scene(30, sweep=60)
     plate = clean_plate(frames, masks)
     error = plate.image.astype(int) - world
@@ -48,7 +48,7 @@ def test_background_behind_a_moving_disc() -> None:
 
 
 def test_few_samples_where_the_disc_rests() -> None:
-    """A pixel free in only a tenth of the frames is recovered from these."""
+    """A pixel that is free in only a tenth of the frames is recovered from these."""
     frames, masks, world = make_scene(40, sweep=0, noise=0.0)
     for i in (3, 12, 25, 31):
         frames[i], masks[i] = world.copy(), np.zeros_like(masks[i])
@@ -78,7 +78,7 @@ def test_a_mask_s_haze_hides_nothing() -> None:
 
 
 @pytest.mark.parametrize(("drift", "moving"), [(0.0, False), (3.0, True)])
-def test_a_moving_camera_is_told(drift: float, moving: bool) -> None:
+def test_a_moving_camera_is_detected(drift: float, moving: bool) -> None:
     frames, masks, _ = make_scene(30, sweep=40, drift=drift)
     assert clean_plate(frames, masks).moving is moving
 
@@ -91,7 +91,7 @@ def test_flickering_light_is_no_moving_camera() -> None:
 
 
 def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same plate, in memory that doesn't grow with the images."""
+    """The plate is the same, and memory does not grow with the images."""
     frames, masks, _ = make_scene(30, sweep=60)
     wanted = clean_plate(frames, masks)
     n_copies = 20
@@ -120,7 +120,7 @@ def test_disk_that_is_needed() -> None:
 
 
 def test_a_person_who_hides_everything() -> None:
-    """Nothing of the background was ever seen: any plate will do, but all is marked."""
+    """The background is never visible: any plate is accepted, and all pixels are marked."""
     frames = [np.full((16, 20, 3), 200, np.uint8)] * 8
     plate = clean_plate(frames, [np.full((16, 20), 255, np.uint8)] * 8)
     assert not plate.seen.any() and not plate.moving and plate.image.shape == (16, 20, 3)

@@ -1,4 +1,4 @@
-"""The body's sway, found again in frames that were made with a known one."""
+"""Body motion is recovered from frames with known motion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def landmarks() -> Float32:
 
 
 def sways() -> list[Float64]:
-    """Affine maps of normalised image coordinates [3, 3], the middle frame's the identity."""
+    """Affine maps of normalized image coordinates [3, 3], the middle frame's the identity."""
     maps = []
     for time in np.linspace(-1.0, 1.0, N):
         matrix = np.eye(3)
@@ -71,11 +71,11 @@ def test_a_known_sway_is_found() -> None:
     assert np.abs((np.eye(3) - np.stack(sways()))[inner] @ corners.T).max() * INTRINSICS[0, 0] > 4
 
 
-def test_a_plain_shirt_stands_still() -> None:
+def test_a_plain_shirt_has_no_motion() -> None:
     assert (run(textured=False) == 0).all()
 
 
-def test_a_tracker_that_goes_on_finds_the_same() -> None:
+def test_a_resumed_tracker_finds_the_same() -> None:
     images = crops(textured=True)
     whole = tracker(images)
     rows = [whole.follow(image, i) for i, image in enumerate(images)]

@@ -1,4 +1,4 @@
-"""Which frames of long footage are kept: two runs without a gap, and what had not been seen."""
+"""Selection of frames of long footage: two runs without a gap, and new mouth shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ODD, HIDDEN = 1500, 700
 
 @pytest.fixture(scope="module")
 def places() -> Float32:
-    """A few mouths said again and again, and one frame like no other."""
+    """A few mouth shapes that recur, and one frame unlike all others."""
     rng = np.random.default_rng(0)
     mouths = rng.normal(size=(30, 8))[rng.integers(30, size=N)]
     mouths += 0.01 * rng.normal(size=mouths.shape)
@@ -25,7 +25,7 @@ def places() -> Float32:
 
 
 def flags() -> tuple[Bool, Bool, Bool]:
-    """Clear, train, hidden: the longest run without anything hidden begins after HIDDEN."""
+    """Clear, train and hidden flags; the longest run without occlusion begins after HIDDEN."""
     hidden = np.zeros(N, dtype=bool)
     hidden[HIDDEN] = hidden[:HIDDEN:50] = True
     clear = ~hidden
@@ -39,7 +39,7 @@ def test_short_footage_keeps_all(places: Float32) -> None:
     assert choose_kept(places[:MOST], clear[:MOST], train[:MOST], hidden[:MOST], MOST).all()
 
 
-def test_what_is_new_is_kept_and_never_too_much(places: Float32) -> None:
+def test_new_frames_are_kept_up_to_the_limit(places: Float32) -> None:
     clear, train, hidden = flags()
     clear[ODD + 1] = False
     places = places.copy()
@@ -69,7 +69,7 @@ def test_the_clearest_part_of_the_held_out_end(places: Float32) -> None:
     assert choose_kept(places, clear, every, hidden, MOST).sum() == MOST
 
 
-def test_places_tell_mouths_and_poses() -> None:
+def test_places_distinguish_mouths_and_poses() -> None:
     codes, viewmats = np.zeros((3, 5), np.float32), np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
     viewmats[:, 2, 3] = 5.0
     codes[1, 0], viewmats[2, 0, 3] = 1.0, 1.0

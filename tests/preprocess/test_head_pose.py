@@ -1,4 +1,4 @@
-"""Head poses against known ones: a synthetic head whose landmarks are projected with noise."""
+"""Head poses compared with known ones, of a synthetic head whose landmarks are projected with noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INTRINSICS = default_intrinsics(640, 480)
 
 @dataclass(frozen=True)
 class Scene:
-    """True poses and what a tracker that errs by `noise_px` makes of them."""
+    """True poses, and those estimated from landmarks with noise of `noise_px`."""
 
     viewmats: Float64
     landmarks: Float32
@@ -65,7 +65,7 @@ def head(scene: Scene) -> HeadTrack:
 
 
 def test_poses_are_recovered(scene: Scene, head: HeadTrack) -> None:
-    """Rotation within half a degree of the truth, up to one turn of the template for all frames."""
+    """Rotations are within half a degree, up to one rotation of the template for all frames."""
     found = head.poses.viewmats.astype(np.float64)
     offset = Rotation.from_matrix(
         np.swapaxes(scene.viewmats[:, :3, :3], 1, 2) @ found[:, :3, :3]
@@ -77,7 +77,7 @@ def test_poses_are_recovered(scene: Scene, head: HeadTrack) -> None:
 
 
 def test_motion_of_the_head_is_recovered(scene: Scene, head: HeadTrack) -> None:
-    """Place in the image to a quarter pixel, depth to a percent."""
+    """Image positions are within a quarter pixel, depth within a percent."""
     found, true = head.poses.viewmats[:, :3, 3].astype(np.float64), scene.viewmats[:, :3, 3]
     focal = INTRINSICS[0, 0]
     error = focal * (found[:, :2] / found[:, 2:] - true[:, :2] / true[:, 2:])
@@ -103,8 +103,8 @@ def test_template_is_the_mean_face(scene: Scene, head: HeadTrack) -> None:
     assert np.abs(head.template[:468, 2] - mean[:468, 2]).mean() < 0.03
 
 
-def test_residual_tells_good_frames_from_bad(scene: Scene, head: HeadTrack) -> None:
-    """Mean distance of noise with 0.5 px a coordinate, 0.63 px; a frame shaken by 4 px, far more."""
+def test_residual_separates_good_frames_from_bad(scene: Scene, head: HeadTrack) -> None:
+    """Noise of 0.5 px per coordinate gives 0.63 px on average; a frame shaken by 4 px far more."""
     assert head.poses.residual_px.mean() == pytest.approx(0.5 * np.sqrt(np.pi / 2), rel=0.15)
     shaken = scene.landmarks.copy()
     shaken[60, :, :2] += np.random.default_rng(1).normal(size=(478, 2)) * 4.0
@@ -113,14 +113,14 @@ def test_residual_tells_good_frames_from_bad(scene: Scene, head: HeadTrack) -> N
 
 
 def test_canonical_landmarks_keep_their_pixels(scene: Scene, head: HeadTrack) -> None:
-    """Canonical landmarks, posed again, lie on the tracked pixels exactly."""
+    """Canonical landmarks project exactly to the tracked pixels."""
     viewmats = head.poses.viewmats.astype(np.float64)
     pixels = project(head.canonical.astype(np.float64), viewmats, INTRINSICS)
     assert np.abs(pixels - scene.landmarks[..., :2]).max() < 0.01
 
 
 def test_canonical_landmarks_show_the_mouth_and_not_the_head(scene: Scene) -> None:
-    """Of the lower lip's canonical height, the true jaw code explains nearly everything."""
+    """The true jaw code explains nearly all variance of the lower lip's canonical height."""
     head = make_scene(noise_px=0.2).track()
     height = head.canonical[:, 14, 1] - head.canonical[:, 13, 1]
     assert np.corrcoef(height, scene.codes[:, 0])[0, 1] > 0.99
@@ -138,7 +138,7 @@ def test_frames_without_face_take_their_neighbours_pose(scene: Scene) -> None:
 
 
 def test_nothing_of_the_test_block_reaches_training_frames(scene: Scene) -> None:
-    """Held-out frames swapped for others: template and training frames are the same, bit for bit."""
+    """With other held-out frames, template and training frames are bit-identical."""
     train = train_frames(N_FRAMES)
     everything = np.ones(N_FRAMES, dtype=bool)
     other = scene.landmarks.copy()
@@ -196,7 +196,7 @@ def smooth(viewmats: Float64) -> Float64:
 
 
 def test_smoothing_does_not_lag() -> None:
-    """A steady turn and drift come out as they went in, away from the ends."""
+    """A steady rotation and drift are unchanged, except near the ends."""
     viewmats = np.repeat(np.eye(4)[None], 60, axis=0)
     angles = np.linspace(-10, 10, 60)
     viewmats[:, :3, :3] = Rotation.from_euler("y", angles[:, None], degrees=True).as_matrix()
@@ -224,7 +224,7 @@ def test_smoothing_halves_the_jitter_and_keeps_pixels() -> None:
 
 
 def test_smoothing_stops_at_gaps() -> None:
-    """Two runs of frames don't know of each other."""
+    """Two runs of frames do not affect each other."""
     viewmats = make_poses(40)
     index = np.concatenate([np.arange(20), np.arange(50, 70)])
     train = np.ones(40, dtype=bool)

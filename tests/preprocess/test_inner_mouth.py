@@ -1,4 +1,4 @@
-"""Codes of what shows between the lips: they tell bright from dark, and hear of open mouths alone."""
+"""Inner-mouth codes distinguish bright from dark, and depend on open mouths only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAIN = np.arange(N) < 100
 
 
 def make_mouths(scale: int = 1) -> tuple[list[UInt8], Float32, Float64]:
-    """Crops with mouths of random brightness above and below, their landmarks, the brightness [N]."""
+    """Crops with mouths of random brightness at top and bottom, landmarks and brightness [N]."""
     height, width = (scale * n for n in SIZE)
     vertices = make_face().vertices(1.5 * make_codes(N)).astype(np.float64)
     intrinsics = default_intrinsics(width, height)
@@ -40,7 +40,7 @@ def codes_of(images: list[UInt8], points: Float32, train: Bool = TRAIN) -> Float
     return inner_mouth_codes(np.stack(seen), points, USABLE, train)
 
 
-def test_bright_and_dark_mouths_are_told_apart() -> None:
+def test_bright_and_dark_mouths_are_distinguished() -> None:
     images, points, teeth = make_mouths()
     codes = codes_of(images, points)
     assert codes.shape == (N, N_INNER) and codes.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Which face is followed, which gaps are bridged, and what is asked of mediapipe."""
+"""Selection of the face, bridging of gaps, and calls of mediapipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCORES = np.linspace(0, 1, N_BLENDSHAPES, dtype=np.float32)
 
 
 class FakeLandmarker:
-    """Gives the faces it was told to, one list a frame, in mediapipe's form."""
+    """Returns prescribed faces, one list per frame, in mediapipe's format."""
 
     def __init__(self, script: Sequence[Sequence[Float32]]) -> None:
         self.script = iter(script)
@@ -48,7 +48,7 @@ def _normalised(face: Float32) -> Any:
 
 
 def face_at(x: float, y: float, eye_distance: float) -> Float32:
-    """Landmarks [478, 3] of a face with its eyes about a pixel."""
+    """Landmarks [478, 3] of a face whose eyes are around a pixel."""
     template = make_face().template
     return (template * eye_distance + np.array([x, y, 0.0])).astype(np.float32)
 
@@ -102,7 +102,7 @@ def test_when_the_followed_face_is_hidden_no_other_takes_its_place() -> None:
     assert np.allclose(tracking.landmarks[2], mine, atol=1e-2)
 
 
-def test_nobody_from_the_start() -> None:
+def test_no_face_from_the_start() -> None:
     tracking, tracker = follow([], [], [])
     assert not tracking.found.any() and tracking.landmarks.shape == (3, N_LANDMARKS, 3)
     assert tracker.most_faces == 0
@@ -113,7 +113,7 @@ def test_nobody_from_the_start() -> None:
 
 
 def tracking_with_gap(n_missing: int) -> Tracking:
-    """A face that moves evenly, unseen from frame 10 on for n_missing frames."""
+    """A face with uniform motion that is missing for n_missing frames from frame 10 on."""
     n_frames = 20 + n_missing
     steps = np.arange(n_frames, dtype=np.float32)[:, None, None] * np.array([2, 1, 0.5], np.float32)
     landmarks = face_at(100, 100, 50)[None] + steps
@@ -162,7 +162,7 @@ def test_no_face_at_all_has_no_gaps() -> None:
 
 
 def test_a_frame_s_landmarks_do_not_depend_on_the_frames_before() -> None:
-    """A landmarker that smooths over time flattens quick lips."""
+    """A landmarker that smooths over time flattens fast lip motion."""
     frames = list(read_frames(PERSON, n_frames=40))[::4]
     in_order = track_frames(FaceTracker(), frames)
     alone = [FaceTracker().track(frame) for frame in frames]
@@ -171,7 +171,7 @@ def test_a_frame_s_landmarks_do_not_depend_on_the_frames_before() -> None:
 
 
 def test_blendshapes_follow_the_mouth() -> None:
-    """The names belong to the values: jawOpen rises and falls with the tracked opening."""
+    """Names and values match: jawOpen correlates with the tracked opening."""
     frames = list(read_frames(PERSON, n_frames=100))[::2]
     tracking = track_frames(FaceTracker(), frames)
     opening = lip_aperture(tracking.landmarks)

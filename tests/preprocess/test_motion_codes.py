@@ -1,4 +1,4 @@
-"""Motion codes: they reproduce the landmarks, and the held-out block shapes nothing."""
+"""Motion codes reproduce the landmarks, and held-out frames do not influence them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def quiet_frames() -> Bool:
 
 @pytest.fixture(scope="module")
 def model() -> FaceModel:
-    """Fitted on make_canonical()'s landmarks."""
+    """The face model of make_canonical()'s landmarks."""
     return fit(make_canonical()[0])
 
 
@@ -47,7 +47,7 @@ def fit(canonical: Float32, silent: Bool | None = None) -> FaceModel:
 
 
 def distances(model: FaceModel, canonical: Float32, points: tuple[int, ...]) -> Float32:
-    """Mean distance [F] in x and y between points of the coded mesh and the true ones."""
+    """Mean distance [F] in x and y between points of the encoded mesh and the true ones."""
     vertices = model.vertices(encode_motion(model, canonical))
     offsets = (vertices - canonical)[:, list(points), :2]
     return np.asarray(np.linalg.norm(offsets, axis=-1).mean(1))
@@ -74,7 +74,7 @@ def test_held_out_frames_are_reproduced_as_well(model: FaceModel) -> None:
 
 
 def test_test_block_shapes_nothing() -> None:
-    """Landmarks and silence of held-out frames corrupted: the same model, bit for bit."""
+    """With corrupted landmarks and silence of held-out frames, the model is bit-identical."""
     canonical, _ = make_canonical()
     corrupted = canonical.copy()
     corrupted[~TRAIN] = np.nan
@@ -96,7 +96,7 @@ def test_first_component_of_each_part_has_deviation_one(model: FaceModel) -> Non
 
 
 def test_parts_move_their_own_points(model: FaceModel) -> None:
-    """Mouth components leave eyes and forehead alone, eye components the lips."""
+    """Mouth components do not move eyes and forehead, eye components do not move the lips."""
     high = model.template[:, 1] < 0.1
     assert np.abs(model.basis[:N_MOUTH, high]).max() < 1e-6
     low = model.template[:, 1] > 0.55
@@ -104,8 +104,8 @@ def test_parts_move_their_own_points(model: FaceModel) -> None:
     assert np.abs(model.basis[N_MOUTH:, low]).max() < 1e-6
 
 
-def test_blink_and_jaw_are_told_apart(model: FaceModel) -> None:
-    """The true blink shows in the eyes' code alone, the true jaw in the mouth's alone."""
+def test_blink_and_jaw_are_separated(model: FaceModel) -> None:
+    """The true blink affects the code of the eyes only, the true jaw that of the mouth only."""
     canonical, codes = make_canonical()
     found = encode_motion(model, canonical)
     for true, own, other in (
@@ -117,7 +117,7 @@ def test_blink_and_jaw_are_told_apart(model: FaceModel) -> None:
 
 
 def explained(signal: Float32, codes: Float32) -> float:
-    """R^2 of a signal [F] regressed on codes, fitted on one half, judged on the other."""
+    """R^2 of a signal [F] regressed on codes, fitted on one half and evaluated on the other."""
     design = np.concatenate([codes, np.ones((len(codes), 1))], axis=1)
     even, odd = slice(0, None, 2), slice(1, None, 2)
     weights = np.linalg.lstsq(design[even], signal[even], rcond=None)[0]
@@ -125,7 +125,7 @@ def explained(signal: Float32, codes: Float32) -> float:
     return float(1.0 - rest.var() / signal[odd].var())
 
 
-def test_silence_is_what_silent_frames_show() -> None:
+def test_the_rest_code_is_that_of_silent_frames() -> None:
     silent = quiet_frames()
     face, codes = make_face(), make_codes(N_FRAMES)
     codes[silent, :3] = np.array([-0.5, 0.3, 0.0])

@@ -1,4 +1,4 @@
-"""Things before the face are told from blinks, light, fringes and what always is there."""
+"""Occluders are distinguished from blinks, light, hair and permanent objects."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def make_posture() -> Float64:
     return head_posture(make_poses(N_FRAMES).astype(np.float32), lips, train_frames(N_FRAMES))
 
 
-def test_postures_count_from_what_may_be_learnt_from() -> None:
-    """Other held-out poses leave those of the training frames as they are."""
+def test_postures_are_relative_to_training_frames() -> None:
+    """Other held-out poses do not change the postures of training frames."""
     train, views = train_frames(N_FRAMES), make_poses(N_FRAMES).astype(np.float32)
     lips = np.zeros((N_FRAMES, 3), np.float32)
     other = views.copy()
@@ -42,7 +42,7 @@ def test_postures_count_from_what_may_be_learnt_from() -> None:
 
 
 def make_colours(posture: Float64) -> UInt8:
-    """A face shaded as it turns, under light that changes from half to one and a half."""
+    """A face whose shading depends on its rotation, in light that changes from 0.5 to 1.5."""
     rng = np.random.default_rng(0)
     base = rng.uniform(60, 160, (1, len(FACE.triangles), 3))
     shade = 1.0 + 2.0 * posture[:, 1, None] * CENTRES[:, 0]
@@ -87,7 +87,7 @@ def test_a_thing_before_the_mouth(
     assert np.array_equal(mouth_hidden(found, FACE.template, FACE.triangles), around)
 
 
-def test_what_comes_again_and_again_is_no_face(colors: UInt8, posture: Float64) -> None:
+def test_a_recurring_occluder_is_detected(colors: UInt8, posture: Float64) -> None:
     """A fifth of the clip."""
     often = np.arange(N_FRAMES) // 20 % 5 == 1
     colors[np.ix_(often, MOUTH)] = (30, 30, 32)
@@ -96,7 +96,7 @@ def test_what_comes_again_and_again_is_no_face(colors: UInt8, posture: Float64) 
     assert not found[~binary_dilation(often, np.ones(2 * AROUND_FRAMES + 1))].any()
 
 
-def test_what_is_always_there_belongs_to_the_face(colors: UInt8, posture: Float64) -> None:
+def test_permanent_objects_belong_to_the_face(colors: UInt8, posture: Float64) -> None:
     """A beard, and glasses."""
     colors[:, MOUTH] //= 4
     colors[:, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 20
@@ -126,7 +126,7 @@ def test_frames_without_a_face_are_hidden_with_their_neighbours(
     assert seen[104:107].any(1).all() and not seen[190:].any()
 
 
-def test_held_out_frames_say_nothing_of_what_is_usual(colors: UInt8, posture: Float64) -> None:
+def test_held_out_frames_do_not_affect_expected_colors(colors: UInt8, posture: Float64) -> None:
     train = np.arange(N_FRAMES) < 270
     every = np.ones(N_FRAMES, dtype=bool)
     before = hidden_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
@@ -136,14 +136,14 @@ def test_held_out_frames_say_nothing_of_what_is_usual(colors: UInt8, posture: Fl
 
 
 def test_the_usual_look_follows_posture(colors: UInt8, posture: Float64) -> None:
-    """Half the clip explains the other half to its noise; without postures it doesn't."""
+    """Half of the clip predicts the other half up to noise; without postures it does not."""
     knowing = fit_color_model(colors[::2], posture[::2])
     ignorant = fit_color_model(colors[::2], np.zeros_like(posture[::2]))
     assert knowing.deviation(colors[1::2], posture[1::2]).mean() < 1.0
     assert knowing.spread.mean() < 0.7 * ignorant.spread.mean()
 
 
-def test_only_what_is_below_the_nose_hides_the_mouth() -> None:
+def test_only_occluders_below_the_nose_hide_the_mouth() -> None:
     flags = np.zeros((3, len(FACE.triangles)), dtype=bool)
     flags[1, CENTRES[:, 1].argmin()] = True
     flags[2, CENTRES[:, 1].argmax()] = True
@@ -152,7 +152,7 @@ def test_only_what_is_below_the_nose_hides_the_mouth() -> None:
 
 
 def gradient_face(scale: float, shift: float) -> tuple[UInt8, Float32]:
-    """A picture whose red grows to the right and green downwards, and a face in it."""
+    """An image whose red increases to the right and green downward, with a face."""
     y, x = np.mgrid[:400, :400]
     frame = np.stack([x // 2, y // 2, np.full_like(x, 7)], axis=-1).astype(np.uint8)
     landmarks = np.zeros((N_LANDMARKS, 3), np.float32)

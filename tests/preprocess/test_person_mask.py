@@ -1,4 +1,4 @@
-"""Where the head is cut out."""
+"""Plans of head crops."""
 
 from __future__ import annotations
 

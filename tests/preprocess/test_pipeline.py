@@ -1,4 +1,4 @@
-"""The whole of preprocessing on a few seconds of the sample person."""
+"""All of preprocessing, on a few seconds of the sample person."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from talkhead.preprocess import steps
 from talkhead.preprocess.head_crops import CHUNK
 from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
-from talkhead.preprocess.pipeline import PreprocessConfig, preprocess
+from talkhead.preprocess.pipeline import STEPS, PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress, Step
 from talkhead.storage import read_json
 from talkhead.types import UInt8
@@ -35,7 +35,7 @@ HELD = range(60, 68)
 
 
 def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames in which the tracker lost the face, as a blink of the detector would do."""
+    """The tracker loses the face for a few frames, as after a missed detection."""
     clip = tmp_path / "clip.mp4"
     frames = list(media.read_frames(PERSON, n_frames=N_FRAMES))
     media.write_video(clip, frames, audio_path=PERSON, crf=12)
@@ -65,8 +65,8 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
     assert len(dataset.frames) == len(dataset.masks) == N_FRAMES
 
 
-def test_a_cup_before_the_mouth_is_never_learnt(tmp_path: Path) -> None:
-    """What hides the mouth takes the frames out; it is told in the report."""
+def test_frames_with_a_cup_before_the_mouth_are_not_used(tmp_path: Path) -> None:
+    """Frames with an occluded mouth are excluded and reported."""
     clip = tmp_path / "clip.mp4"
     frames = list(media.read_frames(PERSON, n_frames=N_FRAMES))
     height, width = frames[0].shape[:2]
@@ -122,7 +122,7 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
         ({"frame_rate": 0.0}, None),
     ],
 )
-def test_what_can_be_footage(
+def test_footage_requirements(
     monkeypatch: pytest.MonkeyPatch, facts: dict[str, float], words: str | None
 ) -> None:
     info = replace(media.probe(PERSON), **facts)
@@ -135,13 +135,23 @@ def test_what_can_be_footage(
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_steps_are_in_order_and_leave_their_artifacts(short: IdentityDataset) -> None:
+    """Each artifact is there at the end, unless it is temporary or for long footage only."""
+    names = [step.artifact for step in STEPS]
+    assert len(set(names)) == len(names) and names[-1] == "dataset.json"
+    for name in names:
+        is_there = (short.path / name).exists()
+        assert is_there == (name not in {*steps.TEMPORARY, steps.KEPT}), name
+    assert not any((short.path / name).exists() for name in steps.TEMPORARY)
+
+
 # --------------------------------------------------------------------------- long footage
 
 MOST = 80
 
 
-class Telling(SilentProgress):
-    """Keeps the messages; fails in the middle of cutting if it is told to."""
+class RecordingProgress(SilentProgress):
+    """Keeps the messages; optionally fails while crops are cut."""
 
     def __init__(self, fails: bool = False) -> None:
         self.fails, self.messages = fails, list[str]()
@@ -156,7 +166,7 @@ class Telling(SilentProgress):
 
 
 class FailingStep:
-    """Is interrupted in its second chunk."""
+    """Raises KeyboardInterrupt in its second chunk."""
 
     def __init__(self, step: Step) -> None:
         self._step, self._left = step, CHUNK + 20
@@ -179,7 +189,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def short(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
-    """The clip as footage that keeps all frames."""
+    """The dataset of the clip, with images of all frames."""
     work = tmp_path_factory.mktemp("short") / "work"
     return preprocess(
         Footage.open(clip), work, PreprocessConfig(), SilentProgress(), silence_of_video
@@ -187,7 +197,7 @@ def short(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> IdentityDatas
 
 
 def tracked(short: IdentityDataset, folder: Path) -> Path:
-    """A work folder in which the face is tracked already."""
+    """A folder in which the face is already tracked."""
     folder.mkdir()
     shutil.copy(short.path / "tracking.safetensors", folder)
     return folder
@@ -196,9 +206,9 @@ def tracked(short: IdentityDataset, folder: Path) -> Path:
 def test_long_footage_keeps_some_images_and_all_tracks(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames that are kept are those of short footage; so are all tracks."""
+    """The stored images, and all tracks, equal those of short footage."""
     monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
-    progress = Telling()
+    progress = RecordingProgress()
     work = tracked(short, tmp_path / "work")
     long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silence_of_video)
     kept = long.tracks.kept
@@ -217,19 +227,23 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     assert any(f"trained on {n_learnt} of {N_FRAMES} frames" in m for m in progress.messages)
 
 
-def test_cutting_goes_on_where_it_was_stopped(
+def test_cutting_resumes_after_an_interruption(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a chunk was half written; the files are those of a run that was not stopped."""
+    """Also after a partly written chunk; the files equal those of an uninterrupted run."""
     monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")
     preprocess(Footage.open(clip), whole, config, SilentProgress(), silence_of_video)
     stopped = tracked(short, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        preprocess(Footage.open(clip), stopped, config, Telling(fails=True), silence_of_video)
+        preprocess(
+            Footage.open(clip), stopped, config, RecordingProgress(fails=True), silence_of_video
+        )
     with (stopped / "masks.u8").open("ab") as file:
         file.write(b"half an image")
+    for function in ("track_video", "track_head", "measure_offset", "fit_face_model"):
+        monkeypatch.setattr(steps, function, None)  # steps with an artifact are skipped
     assert (stopped / "looks.f64").stat().st_size < (whole / "looks.f64").stat().st_size
     preprocess(Footage.open(clip), stopped, config, SilentProgress(), silence_of_video)
     for path in whole.iterdir():

@@ -1,4 +1,4 @@
-"""Which footage is refused, with which words, and what the report says of the rest."""
+"""Refusals of footage with their messages, and the quality report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from talkhead.types import HeadPoses, Tracking
 
 
 def make_tracking(n_frames: int = 200, n_found: int | None = None, size: float = 1.0) -> Tracking:
-    """A face seen in the first n_found frames, its eyes about 166 px times `size` apart."""
+    """A face in the first n_found frames, with an eye distance of about 166 px times `size`."""
     intrinsics = default_intrinsics(640, 480)
     vertices = make_face().vertices(make_codes(n_frames)).astype(np.float64)
     landmarks = make_landmarks(vertices, make_poses(n_frames), intrinsics) * size
@@ -54,7 +54,7 @@ def test_no_face() -> None:
 
 
 def test_a_face_in_too_few_frames() -> None:
-    """The words name the numbers and a setting with which it would pass."""
+    """The message gives the numbers and a setting that would accept the footage."""
     message = refusal(make_tracking(1500, 212))
     assert "a face was found in 212 of 1500 frames (80% needed)" in message
     assert "--min-face 0.1" in message
@@ -81,7 +81,7 @@ def test_too_small_a_face() -> None:
 
 
 def test_too_few_frames_to_learn_from() -> None:
-    """A face that is found but turned away all the time is refused before the work."""
+    """A face that is always turned away is refused early."""
     tracking, poses = make_tracking(300), make_head_poses(300)
     aside = Rotation.from_euler("y", 60, degrees=True).as_matrix()
     poses.viewmats[80:, :3, :3] = aside
@@ -140,7 +140,7 @@ def test_report_warns_and_stays_calm() -> None:
     assert any("3 faces were found" in warning for warning in loud.warnings)
 
 
-def test_a_still_mouth_and_little_footage_are_told() -> None:
+def test_a_still_mouth_and_little_footage_are_reported() -> None:
     still = (
         make_face().vertices(np.zeros((200, make_face().n_codes), np.float32)).astype(np.float64)
     )

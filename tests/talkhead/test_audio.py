@@ -23,7 +23,7 @@ def hiss(duration_s: float, level: float, seed: int = 0) -> Float32:
 
 
 def babble(duration_s: float, seed: int = 1) -> Float32:
-    """Noise in syllables: loudness goes up and down four times a second."""
+    """Noise whose loudness oscillates four times per second, like syllables."""
     moments = np.arange(round(duration_s * RATE)) / RATE
     loudness = 0.05 + 0.95 * np.sin(np.pi * 4 * moments) ** 2
     return np.asarray(hiss(duration_s, 0.1, seed) * loudness, np.float32)
@@ -62,7 +62,7 @@ def test_resample_keeps_tones_in_place(rate: int) -> None:
     np.testing.assert_allclose(there[800:-800], tone(440, 1.0)[800:-800], atol=2e-3)
 
 
-def test_resample_removes_what_would_alias() -> None:
+def test_resample_removes_aliasing_frequencies() -> None:
     there = audio.resample(tone(11000, 1.0, 48000), 48000, RATE)
     assert np.abs(there[500:-500]).max() < 0.01
 
@@ -114,7 +114,7 @@ def test_log_mel_shapes_and_floor() -> None:
 
 
 def test_mel_scale_is_slaneys() -> None:
-    """Values of Slaney's scale: 200/3 Hz a mel up to 1000 Hz, then a factor of 6.4 in 27 mel."""
+    """Values of Slaney's scale: 200/3 Hz per mel up to 1000 Hz, then a factor of 6.4 in 27 mel."""
     assert audio._hz_to_mel(500.0) == pytest.approx(7.5)
     assert audio._hz_to_mel(1000.0) == pytest.approx(15.0)
     assert audio._hz_to_mel(6400.0) == pytest.approx(42.0)
@@ -192,7 +192,7 @@ def test_no_samples_no_frames() -> None:
 
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 @pytest.mark.parametrize("background", [0.0, 1e-4, 0.005], ids=["zero", "room", "noisy"])
-def test_speech_stands_out_of_its_background(background: float, gain: float) -> None:
+def test_speech_is_separated_from_its_background(background: float, gain: float) -> None:
     waveform = hiss(6.0, background)
     waveform[2 * RATE : 4 * RATE] += babble(2.0)
     silent = audio.is_silence(gain * waveform)

@@ -1,4 +1,4 @@
-"""Cameras: what is projected where, and that crops only shift and scale pixels."""
+"""Cameras: projection, and crops that only shift and scale pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_default_intrinsics(size: tuple[int, int]) -> None:
 
 
 def test_project_by_hand() -> None:
-    """x right, y down, z forward: a point half its depth to the right lands half a focal right."""
+    """x right, y down, z forward: half its depth to the right projects half a focal length right."""
     k = default_intrinsics(100, 50)
     points = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 2.0]])
     viewmat = np.eye(4)
@@ -33,7 +33,7 @@ def test_rotation_turns_world_before_it_moves() -> None:
 
 
 def test_each_frame_its_own_camera_and_points() -> None:
-    """[F, V, 3] points, [F, 3, 3] cameras: frame by frame the same as one at a time."""
+    """[F, V, 3] points and [F, 3, 3] cameras give the same as one frame at a time."""
     rng = np.random.default_rng(0)
     points, viewmats = rng.normal(size=(4, 7, 3)), make_poses(4, depth=9.0)
     ks = np.stack([default_intrinsics(100 + 10 * i, 80) for i in range(4)])
@@ -44,7 +44,7 @@ def test_each_frame_its_own_camera_and_points() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.37])
 def test_crops_shift_and_scale_pixels(scale: float) -> None:
-    """Projected by a crop's K, a point lies where its pixel lies in the crop."""
+    """Projection with a crop's K gives the pixel's position in the crop."""
     k, viewmats = default_intrinsics(320, 240), make_poses(5)
     origins = np.array([[0, 0], [17, 5], [-12, 30], [200, -40], [3, 3]], np.float32)
     template = make_face().template.astype(np.float64)

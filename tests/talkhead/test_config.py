@@ -68,13 +68,13 @@ def test_round_trip() -> None:
         ({"kind": "\n" * 500}, "kind is "),
     ],
 )
-def test_what_does_not_fit_is_told(change: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_reported(change: dict[str, Any], message: str) -> None:
     with pytest.raises(PackageError, match=message) as caught:
         from_json(Outer, {**GOOD, **change})
     assert str(caught.value).isprintable() and len(str(caught.value)) < 150
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3])
-def test_what_is_no_object(data: Any) -> None:
+def test_values_that_are_not_objects(data: Any) -> None:
     with pytest.raises(PackageError, match="where an object is needed"):
         from_json(Outer, data)

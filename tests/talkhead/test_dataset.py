@@ -23,7 +23,7 @@ from talkhead.types import UInt8
 
 @pytest.fixture
 def picture() -> UInt8:
-    """Smooth, every pixel told from its neighbours: [40, 60, 3]."""
+    """A smooth image [40, 60, 3] in which all pixels differ from their neighbors."""
     y, x = np.mgrid[:40, :60]
     return np.stack([4 * x, 6 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
 
@@ -115,7 +115,7 @@ def test_images_are_read_one_by_one(head_dataset: IdentityDataset) -> None:
 
 
 def test_image_file_grows_and_is_cut(tmp_path: Path) -> None:
-    """Appended in pieces, cut back to whole images though one was half-written."""
+    """Images are appended in pieces, and truncated to whole ones after a partial write."""
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
     file = ImageFile(tmp_path / "images.u8", (4, 6, 3))
     assert len(file) == 0
@@ -138,7 +138,7 @@ def test_damaged_plate(head_dataset: IdentityDataset, tmp_path: Path) -> None:
 
 
 def test_landmarks_cameras_and_crops_agree(head_dataset: IdentityDataset) -> None:
-    """The mesh of the true code, projected by a crop's K, lies on the crop's landmarks."""
+    """The mesh of the true code, projected with a crop's K, matches the crop's landmarks."""
     tracks = head_dataset.tracks
     vertices = head_dataset.face.vertices(tracks.codes).astype(np.float64)
     ks = head_dataset.crop_ks.astype(np.float64)
@@ -171,7 +171,7 @@ def test_clear_frames_are_usable_with_nothing_before_the_face(
     assert np.flatnonzero(~tracks.clear).tolist() == [5, 7]
 
 
-def test_what_hides_the_chin_hides_the_neck_below(head_dataset: IdentityDataset) -> None:
+def test_an_occluder_of_the_chin_covers_the_neck_below(head_dataset: IdentityDataset) -> None:
     face = head_dataset.face
     chin = np.flatnonzero((face.triangles == CHIN).any(1)).tolist()
     dataset = with_hidden(head_dataset, 5, chin)
@@ -214,7 +214,7 @@ def test_images_that_were_not_kept_are_asked_for_in_vain(tmp_path: Path) -> None
 
 
 def test_small_masks_stand_in_for_those_not_kept(tmp_path: Path) -> None:
-    """All frames of long footage have a mask; kept ones have their image, too."""
+    """All frames of long footage have a mask; selected ones also have an image."""
     dataset = make_dataset(tmp_path / "short", 12)
     masks = [mask.copy() for mask in dataset.masks]
     assert np.array_equal(dataset.person(5), masks[5].astype(np.float32) / np.float32(255))

@@ -8,6 +8,6 @@ def test_errors_are_one_line_and_unforeseen_ones_say_their_kind() -> None:
     assert one_line(PackageError(f"a.zip:\n  damaged {long}")) == f"a.zip: damaged {long}".strip()
     assert one_line(KeyError("x")) == "KeyError: 'x'"
     assert one_line(RuntimeError()) == "RuntimeError"
-    told = one_line(RuntimeError(f"stack:\n{long}"))
-    assert told.startswith("RuntimeError: stack: x x") and told.endswith("x ...")
-    assert len(told) <= MAX_ERROR_CHARS + len("RuntimeError: ")
+    line = one_line(RuntimeError(f"stack:\n{long}"))
+    assert line.startswith("RuntimeError: stack: x x") and line.endswith("x ...")
+    assert len(line) <= MAX_ERROR_CHARS + len("RuntimeError: ")

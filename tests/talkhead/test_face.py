@@ -1,4 +1,4 @@
-"""The face model: linear in its code, kept by its tensors; the lips' gap."""
+"""The face model: linear in its code, restored from its tensors; the lip aperture."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_lip_aperture_has_no_unit_and_follows_the_jaw() -> None:
 
 
 def test_body_components_move_no_vertex_but_the_body() -> None:
-    """The last codes are a map of the image: at zero none, and at any depth the same."""
+    """The last components are an affine map of the image: the identity at zero, the same at any depth."""
     face = make_face()
     assert not face.basis[-names.N_BODY :].any()
     codes = torch.zeros(2, face.n_codes, dtype=torch.float64)

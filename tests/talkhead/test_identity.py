@@ -43,7 +43,7 @@ def test_round_trip(add: Add, tmp_path: Path) -> None:
     assert listing(tmp_path) == ["anna"]
 
 
-def test_asking_for_what_is_not_there(add: Add, tmp_path: Path) -> None:
+def test_missing_files_and_renderers(add: Add, tmp_path: Path) -> None:
     package = add(tmp_path / "anna")
     with pytest.raises(PackageError, match="without the renderer gaussian; it has warp"):
         package.renderer("gaussian")
@@ -180,7 +180,7 @@ def rewrite(source: Path, target: Path, members: dict[str, bytes]) -> Path:
     return target
 
 
-def test_import_refuses_what_was_tampered_with(add: Add, tmp_path: Path) -> None:
+def test_import_refuses_manipulated_exports(add: Add, tmp_path: Path) -> None:
     package = add(tmp_path / "anna")
     export = export_package(package, tmp_path / "anna.talkhead")
     manifest = json.loads((package.path / "identity.json").read_text())
@@ -201,7 +201,7 @@ def test_import_refuses_what_was_tampered_with(add: Add, tmp_path: Path) -> None
 
 
 def test_any_byte_of_a_zip_may_be_wrong(add: Add, tmp_path: Path) -> None:
-    """Offsets, sizes, names, methods: each byte but those of the files' own contents."""
+    """Offsets, sizes, names and methods: each byte except the contents of the files."""
     package = add(tmp_path / "anna")
     export = export_package(package, tmp_path / "anna.talkhead").read_bytes()
     lists, bad = export.index(b"PK\1\2"), tmp_path / "bad.talkhead"
@@ -233,7 +233,7 @@ def zip_of(path: Path, *members: tuple[zipfile.ZipInfo, bytes], comment: bytes =
 
 
 def test_files_that_share_their_bytes_are_refused(add: Add, tmp_path: Path) -> None:
-    """A zip bomb of entries that overlap: the list says each is as large as the whole."""
+    """A zip bomb of overlapping entries: each is listed as large as the whole file."""
     export = export_package(add(tmp_path / "anna"), tmp_path / "anna.talkhead").read_bytes()
     data = bytearray(export)
     first = data.index(b"PK\1\2")
@@ -255,7 +255,7 @@ def test_a_long_list_of_files_is_refused_before_it_is_read(
 
 
 def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
-    """100 MB of nothing in 100 kB."""
+    """100 MB of zeros in 100 kB."""
     info = zipfile.ZipInfo("identity.json")
     info.compress_type = zipfile.ZIP_DEFLATED
     path = zip_of(tmp_path / "bomb.talkhead", (info, b" " * 100_000_000))
@@ -267,7 +267,7 @@ def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """One that says it is UTF-8 and isn't; one of control characters."""
+    """A name that is marked as UTF-8 and is not; a name of control characters."""
     path = zip_of(tmp_path / "a.talkhead", (zipfile.ZipInfo("ä.json"), b"{}"))
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Still images: of few kinds, of the size they say, and no others."""
+"""Still images: only a few formats, only of their declared size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = {PNG: ".png", JPEG: ".jpg", WEBP: ".webp", BMP: ".bmp"}
 
 
 def picture(width: int = 45, height: int = 31) -> UInt8:
-    """RGB that hardly changes from pixel to pixel."""
+    """A smooth RGB image."""
     y, x = np.mgrid[:height, :width]
     return np.stack([3 * x, 5 * y, 2 * (x + y)], axis=2).astype(np.uint8)
 
@@ -32,7 +32,7 @@ def encoded(kind: str, image: UInt8, *options: int) -> bytes:
 
 
 def png(width: int, height: int) -> bytes:
-    """The beginning of a PNG of a size, with its checksum."""
+    """The beginning of a PNG of a given size, with its checksum."""
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     packed = zlib.compress(bytes(1000))
     data = b"IDAT" + packed
@@ -43,7 +43,7 @@ def png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("name", ["plate.png", "plate.jpg", "plate"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_are_told_by_content(tmp_path: Path, kind: str, name: str) -> None:
+def test_kinds_are_detected_by_content(tmp_path: Path, kind: str, name: str) -> None:
     path, image = tmp_path / name, picture()
     path.write_bytes(encoded(kind, image))
     assert kind_of_file(path) == kind
@@ -77,7 +77,7 @@ def test_a_webp_with_alpha_is_read(tmp_path: Path) -> None:
 
 
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
-    """As its camera says: by a segment that stands before the size."""
+    """By the orientation of the camera, in a segment before the size."""
     entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 1) + entry + bytes(4)
     data = encoded(JPEG, picture())
@@ -144,7 +144,7 @@ def test_damaged_images_are_refused_in_one_line(tmp_path: Path, kind: str) -> No
         assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}: ")
 
 
-def test_what_is_no_file_is_no_image(tmp_path: Path) -> None:
+def test_paths_that_are_not_files_are_not_images(tmp_path: Path) -> None:
     assert kind_of_file(tmp_path) is None and kind_of_file(tmp_path / "missing") is None
     with pytest.raises(TalkheadError, match="there is no such file"):
         read_image(tmp_path / "missing")

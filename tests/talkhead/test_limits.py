@@ -1,4 +1,4 @@
-"""What is too long, too large, endless or damaged is refused in one line, and nothing hangs."""
+"""Files that are too long, too large, endless or damaged are refused in one line, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def wav(path: Path, samples: Any, rate: int) -> Path:
 
 
 def make(path: Path, *options: object, picture: str = "size=64x48", seconds: float = 0.6) -> Path:
-    """A picture with sound, by ffmpeg alone."""
+    """A video with audio, made by ffmpeg alone."""
     command: list[object] = [media.ffmpeg_path(), "-v", "error", "-y"]
     command += ["-f", "lavfi", "-i", f"testsrc={picture}:rate=25:duration={seconds}"]
     command += ["-f", "lavfi", "-i", f"sine=sample_rate=8000:duration={seconds}"]
@@ -65,7 +65,7 @@ def refused(path: Path, *words: str, read: Callable[[Path], Any] = media.probe) 
 
 @pytest.mark.parametrize("rate", [1, 3_999, 800_000])
 def test_unusual_sample_rates_are_refused(tmp_path: Path, rate: int) -> None:
-    """16 kB at one sample a second are hours."""
+    """16 kB at one sample per second are hours."""
     path = wav(tmp_path / "line.wav", np.zeros(16_000, np.uint8), rate)
     refused(path, f"{rate:,} samples a second", "Export it", read=media.read_audio)
 
@@ -127,7 +127,7 @@ def test_a_frame_rate_that_cannot_be_kept(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["fifo", "socket", "folder", "/dev/zero"])
 def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A path that is no regular file."""
+    """A path that is not a regular file."""
     path = tmp_path / "line.wav"
     if request.param == "folder":
         path.mkdir()
@@ -166,7 +166,7 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
 
 
 def instead(path: Path, monkeypatch: pytest.MonkeyPatch, code: str, when: str) -> None:
-    """Run Python code in place of ffmpeg, where `when`, an expression, holds of its arguments."""
+    """Run Python code in place of ffmpeg if `when`, an expression, is true of its arguments."""
     path.write_text(
         f"#!{sys.executable}\nimport os, sys, time\n"
         f"if not ({when}): os.execv({media.ffmpeg_path()!r}, sys.argv)\n{code}\n"
@@ -177,7 +177,7 @@ def instead(path: Path, monkeypatch: pytest.MonkeyPatch, code: str, when: str) -
 
 SLEEP = "time.sleep(600)"
 WORKS = "'error' in sys.argv"
-"""Reading and writing have a level of messages; describing has none."""
+"""Commands that read and write set a level of messages; those that describe do not."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
@@ -208,14 +208,14 @@ def test_a_program_that_describes_for_ever_is_ended(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
-@pytest.mark.parametrize("told", ["", "total_size=10\\nout_time_us=5\\n"])
+@pytest.mark.parametrize("output", ["", "total_size=10\\nout_time_us=5\\n"])
 def test_a_program_that_writes_for_ever_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
-    """Whether it says nothing, or the same again and again."""
+    """Without output, or with the same output repeatedly."""
     graph = media_input(make(tmp_path / "film.mp4")).output(str(tmp_path / "out.mp4"))
-    tell = f"while True: sys.stdout.write('{told}'); sys.stdout.flush(); time.sleep(0.1)"
-    instead(tmp_path / "slow", monkeypatch, tell, "True")
+    repeat = f"while True: sys.stdout.write('{output}'); sys.stdout.flush(); time.sleep(0.1)"
+    instead(tmp_path / "slow", monkeypatch, repeat, "True")
     monkeypatch.setattr(ffmpeg_program, "STALL_S", 0.5)
     with pytest.raises(MediaError, match=r"out\.mp4: .*made no progress"):
         run_to_end(graph, tmp_path / "out.mp4")
@@ -229,7 +229,7 @@ def test_output_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_only_waiting_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reads may take their time."""
+    """A slow reader is not a stall."""
     monkeypatch.setattr(ffmpeg_program, "STALL_S", 0.04)
     killed: list[bool] = []
     program: Any = SimpleNamespace(kill=lambda: killed.append(True))

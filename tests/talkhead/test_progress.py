@@ -18,7 +18,7 @@ from talkhead.progress import (
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that advances on request."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -37,7 +37,7 @@ def bars(*, terminal: bool) -> tuple[BarProgress, io.StringIO]:
     return BarProgress(console), stream
 
 
-def test_json_lines_tell_the_state_and_the_time_left() -> None:
+def test_json_lines_give_the_state_and_the_time_left() -> None:
     stream, clock = io.StringIO(), Clock()
     progress = JsonProgress(stream, clock)
     with progress.step("Tracking faces", total=10, done=4) as step:
@@ -141,8 +141,8 @@ def test_steps_say_which_of_how_many_they_are() -> None:
     progress = NumberedProgress(JsonProgress(stream), ["Tracking", "Cutting", "Fitting"])
     with progress.step("Cutting", total=2, done=1), progress.step("Waiting"):
         progress.message("half done")
-    told = [event.get("step") or event["text"] for event in events(stream)]
-    assert told == ["2 of 3: Cutting", "Waiting", "half done", "Waiting", "2 of 3: Cutting"]
+    shown = [event.get("step") or event["text"] for event in events(stream)]
+    assert shown == ["2 of 3: Cutting", "Waiting", "half done", "Waiting", "2 of 3: Cutting"]
     assert events(stream)[0] == {"event": "start", "step": "2 of 3: Cutting", "total": 2, "done": 1}
 
 

@@ -1,4 +1,4 @@
-"""What `import talkhead` offers: all of it seen by editors, none of it imported before it is used."""
+"""Names of `import talkhead`: all visible to editors, none imported before it is used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_names_for_type_checkers_are_the_same() -> None:
     assert names == set(talkhead.__all__)
 
 
-def test_importing_it_is_light_and_wrong_names_are_told() -> None:
+def test_importing_it_is_light_and_wrong_names_are_reported() -> None:
     code = (
         "import sys, talkhead\n"
         "print(sorted({'torch', 'numpy', 'cv2', 'typer'} & set(sys.modules)))\n"

@@ -1,4 +1,4 @@
-"""What stages took: kept, added up, and no harm when the file is damaged."""
+"""Stage times are stored and added; a damaged file is ignored."""
 
 from __future__ import annotations
 

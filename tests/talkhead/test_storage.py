@@ -121,7 +121,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         (b"", "Expecting value"),
     ],
 )
-def test_what_is_no_json_is_one_line(tmp_path: Path, text: bytes, message: str) -> None:
+def test_invalid_json_is_reported_in_one_line(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text)
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_json_may_be_as_deep_as_it_says(tmp_path: Path) -> None:
 
 
 def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
-    """Of a terabyte that takes no space on the disk."""
+    """A sparse file of a terabyte."""
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -222,7 +222,7 @@ def test_no_more_is_inflated_than_wanted() -> None:
 def test_tensors_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The library has no error of its own for it: it says the system's number in its text."""
+    """The library has no error class for it: its text contains the system's number."""
 
     def fail(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
@@ -262,7 +262,7 @@ except TalkheadError as error:
 @pytest.mark.skipif(os.name != "posix", reason="this system limits no sizes")
 @pytest.mark.parametrize("name", ["a.json", "a.safetensors"])
 def test_nothing_is_left_of_a_file_that_could_not_grow(tmp_path: Path, name: str) -> None:
-    """As the system really says it: a process whose files may have 100 kB."""
+    """With the system's real error: a process whose files are limited to 100 kB."""
     (tmp_path / name).write_bytes(b"of before")
     command = [sys.executable, "-c", LIMITED, str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -312,17 +312,17 @@ def test_texts_have_no_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
 
 
 def test_texts_that_are_no_files(tmp_path: Path) -> None:
-    """What is said may be longer than any name, in bytes if not in characters."""
+    """A text may be longer than any name, in bytes if not in characters."""
     (tmp_path / "line.txt").write_text("Good morning.")
     assert storage.existing_file(str(tmp_path / "line.txt")) == tmp_path / "line.txt"
     for text in (None, "", "好" * 100, "a\0b", "word " * 5000, str(tmp_path)):
         assert storage.existing_file(text) is None
 
 
-def test_what_cannot_be_made_is_not_called_missing(
+def test_files_that_cannot_be_made_are_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As below /proc, whose folders are there and take nothing."""
+    """As below /proc, whose folders exist and accept nothing."""
 
     def refuse(self: Path, *given: object, **named: object) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))

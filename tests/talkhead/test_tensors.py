@@ -1,4 +1,4 @@
-"""Stored tensors are what their specs say; what is wrong with others is told in one line."""
+"""Stored tensors match their specifications; errors in others are reported in one line."""
 
 from __future__ import annotations
 
@@ -74,19 +74,19 @@ def test_sizes_are_found_or_given() -> None:
         ("scale", torch.zeros(1), "scale holds 0, by which"),
     ],
 )
-def test_what_is_wrong_is_told(name: str, tensor: Tensor, message: str) -> None:
+def test_wrong_tensors_are_reported(name: str, tensor: Tensor, message: str) -> None:
     with pytest.raises(ContentError, match=message) as caught:
         check_tensors({**good(), name: tensor}, SPECS)
     assert "\n" not in str(caught.value)
 
 
-def test_names_of_strangers_are_told_without_control_characters() -> None:
+def test_unknown_names_are_shown_without_control_characters() -> None:
     with pytest.raises(ContentError, match="does not belong here") as caught:
         check_tensors({**good(), "\x1b[2J\nwell done" + "x" * 500: torch.zeros(1)}, SPECS)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 150
 
 
-def test_a_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_tensors(path, good())
     assert read_checked(path, SPECS, "Fit again").keys() == SPECS.keys()
@@ -95,8 +95,8 @@ def test_a_file_is_named_with_what_to_do(tmp_path: Path) -> None:
         read_checked(path, SPECS, "Fit again")
 
 
-def test_modules_say_what_they_store_without_being_made() -> None:
-    """A layer of 10**12 weights: described, not allocated."""
+def test_specs_of_modules_need_no_memory() -> None:
+    """A layer of 10**12 weights is described without being allocated."""
     specs = module_specs(lambda: nn.Linear(10**6, 10**6), "net.")
     assert specs["net.weight"].shape == (10**6, 10**6) and specs["net.bias"].shape == (10**6,)
     layer = nn.Linear(3, 2)

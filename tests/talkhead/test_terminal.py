@@ -1,4 +1,4 @@
-"""Text of files that would act on a terminal only shows there."""
+"""Text from files that would control a terminal is escaped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("text", SHOWN)
-def test_what_acts_is_shown(text: str) -> None:
+def test_control_characters_are_escaped(text: str) -> None:
     assert printable(text) == SHOWN[text] == printable(SHOWN[text])
 
 

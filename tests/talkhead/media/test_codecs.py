@@ -1,4 +1,4 @@
-"""Every codec there and back, on tiny pictures."""
+"""Round trips through every codec, on tiny pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITH_ALPHA = [codec.name for codec in CODECS.values() if codec.alpha]
 
 
 def pictures(n_frames: int, channels: int = 3) -> list[UInt8]:
-    """A soft disc that moves over a slope, smooth enough for every codec."""
+    """A soft disc that moves over a gradient, smooth enough for every codec."""
     y, x = np.mgrid[:SIZE, :SIZE]
     made = []
     for i in range(n_frames):
@@ -33,7 +33,7 @@ def pictures(n_frames: int, channels: int = 3) -> list[UInt8]:
 
 
 def decoded(path: Path, channels: int = 3) -> UInt8:
-    """All pictures of a file, [F, SIZE, SIZE, channels], by ffmpeg alone."""
+    """All pictures of a file, [F, SIZE, SIZE, channels], decoded by ffmpeg alone."""
     alpha_too = ["-c:v", "libvpx-vp9"] if path.suffix == ".webm" else []
     pixels = "rgba" if channels == 4 else "rgb24"
     command = [media.ffmpeg_path(), "-v", "error", *alpha_too, "-i", str(path)]
@@ -133,7 +133,7 @@ def test_the_suffix_or_the_name_chooses() -> None:
         ("png", "a.mp4", "go into a folder. Give the name of one, without .mp4"),
     ],
 )
-def test_what_does_not_fit_is_refused(codec: str | None, name: str, words: str) -> None:
+def test_unsuitable_files_are_refused(codec: str | None, name: str, words: str) -> None:
     with pytest.raises(MediaError) as error:
         choose_codec(codec, Path(name))
     assert words in str(error.value) and "\n" not in str(error.value)

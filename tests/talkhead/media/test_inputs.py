@@ -1,4 +1,4 @@
-"""What ffmpeg is let read: known kinds of file, never a playlist, whatever its name says."""
+"""ffmpeg reads known file formats only, never a playlist, whatever its name is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG_AGO = 1_000_000_000
 
 
 def make(path: Path, *options: object) -> Path:
-    """Half a second of picture and sound in a file, by ffmpeg alone."""
+    """Half a second of video and audio in a file, made by ffmpeg alone."""
     command: list[object] = [media.ffmpeg_path(), "-v", "error", "-y"]
     command += ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=0.6"]
     command += ["-f", "lavfi", "-i", "sine=sample_rate=8000:duration=0.6"]
@@ -35,10 +35,10 @@ def make(path: Path, *options: object) -> Path:
 
 @dataclass
 class Listener:
-    """What is asked of a port of this machine."""
+    """Requests to a port of this machine."""
 
     port: int
-    heard: list[bytes] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -58,7 +58,7 @@ def listener() -> Iterator[Listener]:
                     return
                 with client:
                     client.settimeout(5)
-                    found.heard.append(client.recv(1000))
+                    found.requests.append(client.recv(1000))
                     client.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
 
         threading.Thread(target=extract_features, daemon=True).start()
@@ -71,7 +71,7 @@ def neighbor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def age(path: Path) -> None:
-    """Let the next read of a file be noticed, on systems that note the time of reading."""
+    """Make the next read of a file detectable, on systems that record access times."""
     os.utime(path, (LONG_AGO, LONG_AGO + 60))
 
 
@@ -114,13 +114,13 @@ PLAYLISTS = {
 
 
 def readers(folder: Path) -> list[Callable[[Path], Any]]:
-    """Every way in which a file is read."""
+    """All ways to read a file."""
 
     def written(path: Path) -> None:
         media.write_video(folder / "out.mp4", [np.zeros((16, 16, 3), np.uint8)], audio_path=path)
 
     def unchecked(path: Path) -> None:
-        """As if the file had been another when it was described."""
+        """As if the file had been replaced after it was described."""
         info = sound_source(make(folder / "sound.wav"))
         good = make(folder / "good.mp4", "-an")
         changed = type(info)(**{**vars(info), "path": path})
@@ -145,7 +145,7 @@ def media_codec() -> Any:
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
 @pytest.mark.parametrize("target", ["http", "file", "name"])
-def test_a_playlist_is_refused_and_what_it_names_left_alone(
+def test_a_playlist_is_refused_and_its_files_are_not_opened(
     tmp_path: Path, listener: Listener, neighbor: Path, kind: str, target: str
 ) -> None:
     own = tmp_path / "neighbor.ts"
@@ -162,19 +162,19 @@ def test_a_playlist_is_refused_and_what_it_names_left_alone(
             assert "\n" not in str(error.value) and len(str(error.value)) < 600
             assert not was_read(own), (name, read)
         path.unlink()
-    assert listener.heard == []
+    assert listener.requests == []
 
 
 def test_reading_would_be_noticed(tmp_path: Path, listener: Listener, neighbor: Path) -> None:
-    """What the test above relies on: without the lists of what may be opened, ffmpeg asks."""
+    """Control of the test above: without the allow lists, ffmpeg sends requests."""
     film = tmp_path / "film.mp4"
     film.write_text(DASH.format(listener.url))
     command = [media.ffmpeg_path(), "-v", "error", "-i", str(film), "-f", "null", "-"]
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        assert any(b"/neighbor.ts" in asked for asked in listener.heard)
+        assert any(b"/neighbor.ts" in asked for asked in listener.requests)
     finally:
-        listener.heard.clear()
+        listener.requests.clear()
 
 
 def test_a_pattern_of_numbered_images_is_refused(tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_a_list_of_segments_opens_segments_alone(tmp_path: Path, listener: Liste
     bad.write_text(DASH.format(listener.url))
     with pytest.raises(MediaError):
         join_segments([good, bad], tmp_path / "joined.mp4")
-    assert not (tmp_path / "joined.mp4").exists() and listener.heard == []
+    assert not (tmp_path / "joined.mp4").exists() and listener.requests == []
 
 
 def test_mpeg_ts_does_not_crash_the_program(tmp_path: Path) -> None:
-    """The static build loads the system's character converters for a service's name, and crashes."""
+    """The static build would load the system's character converters for a service name, and crash."""
     path = make(tmp_path / "talk.ts", "-metadata", "service_name=Zürich")
     assert media.probe(path).duration_s == pytest.approx(0.6, abs=0.1)
     assert len(list(media.read_frames(path))) == 15

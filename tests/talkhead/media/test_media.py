@@ -1,4 +1,4 @@
-"""Reading and writing media, on tiny files that ffmpeg makes on the spot."""
+"""Reading and writing media, on tiny files that ffmpeg makes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gray(level: float, width: int = 32, height: int = 32) -> UInt8:
 
 
 def noise(n_frames: int, width: int = 64, height: int = 48, seed: int = 0) -> list[UInt8]:
-    """Blurred noise that moves: every frame differs from every other, and B-frames pay."""
+    """Moving blurred noise: all frames differ, and B-frames are worthwhile."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 80, 3)).astype(np.uint8)
     wide = coarse.repeat(8, axis=0).repeat(8, axis=1)
     return [wide[:height, 2 * i % 500 :][:, :width].copy() for i in range(n_frames)]
@@ -45,7 +45,7 @@ def ffmpeg(*arguments: str | Path, fed: bytes = b"") -> None:
 def encode(
     path: Path, frames: list[UInt8], *options: str, rate: float = RATE, sound: Path | None = None
 ) -> Path:
-    """A video of these frames and sound, by ffmpeg alone; options come before the output's name."""
+    """A video of these frames and audio, made by ffmpeg alone; options precede the output's name."""
     height, width = frames[0].shape[:2]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate)]
     encoder = ["-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv420p", "-preset", "veryfast"]
@@ -72,7 +72,7 @@ def levels(path: Path, **options: Any) -> Float32:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 frames with B-frames and rare key frames, and as much sound."""
+    """100 frames with B-frames and rare key frames, and audio of the same length."""
     folder = tmp_path_factory.mktemp("clip")
     sound = wav(folder / "click.wav", click(4.0, 1.0, 48000, 2), 48000)
     options = ["-qp", "20", "-bf", "3", "-g", "40", "-preset", "medium", "-movflags", "+faststart"]
@@ -81,7 +81,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """Every process that is started during the test."""
+    """All processes that are started during the test."""
     processes: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen.__init__
 
@@ -96,7 +96,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 # ---------------------------------------------------------------------------- probe
 
 
-def test_probe_says_what_a_video_holds(clip: Path) -> None:
+def test_probe_describes_a_video(clip: Path) -> None:
     info = media.probe(clip)
     assert (info.width, info.height, info.rotation) == (64, 48, 0)
     assert info.frame_rate == RATE
@@ -105,7 +105,7 @@ def test_probe_says_what_a_video_holds(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 8000), (2, 44100), (3, 48000), (6, 48000)])
-def test_probe_says_what_a_sound_holds(tmp_path: Path, channels: int, rate: int) -> None:
+def test_probe_describes_audio(tmp_path: Path, channels: int, rate: int) -> None:
     samples = np.zeros((rate // 2, channels), np.float32).squeeze()
     info = media.probe(wav(tmp_path / "sound.wav", samples, rate))
     assert not info.has_video and info.frame_rate == 0
@@ -157,7 +157,7 @@ def assert_one_line(error: pytest.ExceptionInfo[TalkheadError], *wanted: str) ->
 @pytest.mark.parametrize(
     "read", [media.probe, media.read_frames, media.read_audio, media.read_tags]
 )
-def test_what_is_no_media_file_is_refused(tmp_path: Path, clip: Path, read: Any) -> None:
+def test_other_files_are_refused(tmp_path: Path, clip: Path, read: Any) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video\n" * 50)
     (tmp_path / "text.txt").write_text("not a video\n" * 50)
@@ -231,7 +231,7 @@ def test_a_flood_of_complaints_does_not_block(
 # ---------------------------------------------------------------------------- frames
 
 
-def test_frames_are_what_was_encoded(clip: Path) -> None:
+def test_frames_equal_the_encoded_ones(clip: Path) -> None:
     frames = list(media.read_frames(clip))
     assert len(frames) == 100
     assert frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
@@ -480,7 +480,7 @@ def test_odd_sizes_repeat_their_edge(tmp_path: Path) -> None:
 def test_frames_decide_where_the_sound_ends(
     tmp_path: Path, rate: int, channels: int, kept: int, n_frames: int
 ) -> None:
-    """The sound of 2 s is cut to 1.2 s, or filled up to 2.52 s."""
+    """2 s of audio are cut to 1.2 s, or padded to 2.52 s."""
     sound = wav(tmp_path / "click.wav", click(2.0, 1.0, rate, channels), rate)
     path = tmp_path / "out.mp4"
     assert media.write_video(path, noise(n_frames), audio_path=sound) == n_frames
@@ -542,7 +542,7 @@ def test_wrong_frames_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path: Path, clip: Path) -> None:
+def test_write_errors_are_one_line(tmp_path: Path, clip: Path) -> None:
     silent = encode(tmp_path / "silent.mp4", noise(3))
     (tmp_path / "taken.mp4").mkdir()
     cases: list[tuple[str, list[UInt8], Path | None, str]] = [
@@ -561,7 +561,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, clip: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, clip: Path) -> None:
+def test_a_full_disk_is_distinguished_from_other_failures(tmp_path: Path, clip: Path) -> None:
     graph = ffmpeg_graphs.input(str(clip)).output("/dev/full", f="rawvideo")
     with pytest.raises(MediaError) as error:
         run_to_end(graph, tmp_path / "out.mp4")
@@ -574,13 +574,13 @@ def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, clip: Path) -> 
     assert error.value.__cause__ is None
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     ("out.mp4: Permission denied", "no permission. Choose a place that you may write to"),
     ("", "could not be written. ffmpeg says: nothing (status 9)"),
 ])  # fmt: skip
-def test_what_ffmpeg_says_of_a_failure(words: str, told: str) -> None:
+def test_messages_of_ffmpeg_in_failures(words: str, message: str) -> None:
     process: Any = SimpleNamespace(wait=lambda: 9, words=lambda: words)
-    assert str(write_failure(Path("out.mp4"), process)) == f"out.mp4: {told}"
+    assert str(write_failure(Path("out.mp4"), process)) == f"out.mp4: {message}"
 
 
 def test_a_killed_ffmpeg_is_one_line(tmp_path: Path) -> None:

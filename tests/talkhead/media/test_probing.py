@@ -1,4 +1,4 @@
-"""Describing media files: once each, until they change."""
+"""Media files are described once, until they change."""
 
 from __future__ import annotations
 
