@@ -1,6 +1,6 @@
-"""What can be refused of a command at once, before PyTorch and the like are imported.
+"""Checks of what a command was called with, before PyTorch is imported.
 
-`fit`, `speak` and `evaluate` ask the same of what they are called with from Python.
+`fit`, `speak` and `evaluate` make the same checks when they are called from Python.
 """
 
 from __future__ import annotations
@@ -60,14 +60,33 @@ def check_speak(
     device: str = "auto",
     home: Path | str | None = None,
 ) -> Path:
-    """The file that `speak` is to write. Raises TalkheadError for what it could not work with."""
+    """Check what `speak` was called with.
+
+    Args:
+        audio: Audio to speak.
+        output: File to write. None: named after the audio, in the current folder.
+        identity: Name of an identity, or folder of a package. None: the identity fitted last.
+        mode: "paste" or "head".
+        renderer: Name of a renderer. None: the identity's own.
+        options: Options of the output.
+        device: Device to render on.
+        home: Folder of the identities.
+
+    Returns:
+        The file to write.
+
+    Raises:
+        TalkheadError: Something is missing, does not fit together, or would be overwritten.
+    """
     check_choice("mode", mode, MODES)
     check_device(device)
     if output is None:
         output = default_name(audio.stem, choose_codec(options.codec))
     _check_output(output, audio, options, mode)
     if Home.locate(home).is_own(output):
-        raise TalkheadError(f"{output}: lies where talkhead keeps its own. Choose another output")
+        raise TalkheadError(
+            f"{output}: is in a folder that talkhead manages. Choose another output"
+        )
     check_sound(audio)
     for file in (options.certificate, options.key):
         if file is not None:
@@ -86,7 +105,20 @@ def check_evaluate(
     device: str = "auto",
     home: Path | str | None = None,
 ) -> None:
-    """Raises TalkheadError for what `evaluate` could not work with."""
+    """Check what `evaluate` was called with.
+
+    Args:
+        identity: Name of an identity, or folder of a package. None: the identity fitted last.
+        audio: Another recording to speak.
+        video: The footage, if it was moved.
+        report: Folder for the report.
+        renderer: Name of a renderer. None: the identity's own.
+        device: Device to render on.
+        home: Folder of the identities.
+
+    Raises:
+        TalkheadError: Something is missing or not usable.
+    """
     check_device(device)
     if audio is not None:
         check_sound(audio)
@@ -98,7 +130,17 @@ def check_evaluate(
 
 
 def check_pair(real: Path, made: Path, report: Path | None) -> None:
-    """Raises TalkheadError for what `evaluate_pair` could not work with."""
+    """Check what `evaluate_pair` was called with.
+
+    Args:
+        real: The real video.
+        made: The video to compare with it.
+        report: Folder for the report.
+
+    Raises:
+        MediaError: A video is missing or has no picture.
+        TalkheadError: The folder is not usable.
+    """
     for video in (real, made):
         if not probe(video).has_video:
             raise MediaError(f"{video}: has no picture. Give a video of a face")
@@ -109,14 +151,30 @@ def check_pair(real: Path, made: Path, report: Path | None) -> None:
 def check_identity(
     identity: str | Path | None, renderer: str | None, home: Path | str | None
 ) -> None:
-    """Raises PackageError for an identity that is not there, or has no such renderer."""
+    """Check that an identity exists and has a renderer, without verifying its files.
+
+    Args:
+        identity: Name of an identity, or folder of a package. None: the identity fitted last.
+        renderer: Name of a renderer. None: the identity's own.
+        home: Folder of the identities.
+
+    Raises:
+        PackageError: There is no such identity or renderer.
+    """
     path = open_home(home).resolve(identity)
     manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
     IdentityPackage(path, manifest).renderer(renderer)
 
 
 def check_file(path: Path) -> None:
-    """Raises TalkheadError where there is no such file."""
+    """Check that a file exists.
+
+    Args:
+        path: The file.
+
+    Raises:
+        TalkheadError: It does not exist, or is a folder.
+    """
     if path.is_dir():
         raise TalkheadError(f"{path}: this is a folder. Give the name of a file")
     if not path.exists():
@@ -124,42 +182,53 @@ def check_file(path: Path) -> None:
 
 
 def check_sound(path: Path) -> None:
-    """Raises MediaError for a file that has no sound."""
+    """Check that a file has audio.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MediaError: It has none, or cannot be read.
+    """
     if not probe(path).has_audio:
         raise MediaError(f"{path}: has no sound. Give a recording of speech")
 
 
 def check_report(folder: Path) -> None:
-    """Raises TalkheadError for a report's folder that can't be one."""
+    """Check the folder of a report.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Raises:
+        TalkheadError: It is a file.
+    """
     if folder.exists() and not folder.is_dir():
         raise TalkheadError(f"{folder}: this is a file. Give a folder for the report")
 
 
 def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) -> None:
-    """Raises TalkheadError when the output can't be written, or is not as its options want it."""
+    """Raises TalkheadError if the output cannot be written, or does not fit its options."""
     if not output.absolute().parent.is_dir():
         raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
     if output.is_dir() and not choose_codec(options.codec).is_folder:
         raise TalkheadError(f"{output}: this is a folder. Give the name of a file")
-    file_url(output)  # a name that ffmpeg can't take
+    file_url(output)  # a name that ffmpeg does not accept
     inputs = (audio, *named_files(asdict(options)))
     _check_kept(inputs, [output])
     check_options(options, output, mode)
     _check_kept(inputs, output_files(output, options))
     check_subtitles_free(output, options)
     with translate_os_errors(output), tempfile.TemporaryFile(dir=output.absolute().parent):
-        pass  # a missing permission shows before the work, not after it
+        pass  # a missing permission is found before the work, not after it
 
 
 def _check_kept(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Raises TalkheadError where one of the files that are written would replace an input, or be the
-    folder that it lies in."""
+    """Raises TalkheadError if a file that is written would replace an input, or the folder around it."""
     for path, output in itertools.product(inputs, outputs):
         if not (output.exists() and path.exists()):
             continue
         if output.samefile(path):
             raise TalkheadError(f"{output}: this is the input. Choose another output")
         if output.is_dir() and output.resolve() in path.resolve().parents:
-            raise TalkheadError(
-                f"{output}: the input {path.name} lies in it. Choose another output"
-            )
+            raise TalkheadError(f"{output}: the input {path.name} is in it. Choose another output")

@@ -1,4 +1,4 @@
-"""What can be chosen by name, for those who can't wait for torch: it takes seconds to import."""
+"""Choices by name, which can be checked without importing torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file
 
 MODES = ("paste", "head")
-"""How a line is shown: pasted into the person's own footage, or the head alone."""
+"""Rendered into the person's own footage, or the head alone."""
 PRESETS = ("preview", "standard", "high")
-"""How long a person is learnt."""
+"""Durations of training, ascending."""
 DEFAULT_PRESET = "standard"
 DEFAULT_RENDERER = "gaussian"
 MAX_SEED = 2**32 - 1
-"""The largest that every generator of random numbers here takes; some get a thousand times it."""
+"""Largest seed that all random number generators accept; some get a thousand times the seed."""
 OWN, ALPHA = "own", "alpha"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
-"""Of files that are images or nothing; other files may be images or videos."""
+"""Suffixes of files that can only be images; others may be images or videos."""
 COLORS = {
     "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080",
     "silver": "#c0c0c0", "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500",
@@ -30,11 +30,21 @@ COLORS = {
     "purple": "#800080", "magenta": "#ff00ff", "pink": "#ffc0cb", "brown": "#a52a2a",
     "beige": "#f5f5dc", "chroma-green": "#00b140", "chroma-blue": "#0047bb",
 }  # fmt: skip
-"""Names of CSS, and the two that keyers expect."""
+"""CSS color names, and the two colors common for chroma keying."""
 
 
 def check_choice(kind: str, chosen: str, known: Iterable[str], more: str = "") -> None:
-    """Raises TalkheadError for what is not among the known ones of a kind; more: can be given."""
+    """Check that a value is one of those known.
+
+    Args:
+        kind: Kind of value, for the message.
+        chosen: The value.
+        known: Known values.
+        more: Further possibilities, for the message.
+
+    Raises:
+        TalkheadError: The value is unknown.
+    """
     names = list(known)
     if chosen not in names:
         raise TalkheadError(
@@ -43,12 +53,26 @@ def check_choice(kind: str, chosen: str, known: Iterable[str], more: str = "") -
 
 
 def check_renderer(name: str) -> None:
-    """Raises TalkheadError for a renderer that is not there."""
+    """Check the name of a renderer.
+
+    Args:
+        name: Name.
+
+    Raises:
+        TalkheadError: There is no such renderer.
+    """
     check_choice("renderer", name, renderer_names())
 
 
 def check_encoder(name: str) -> None:
-    """Raises TalkheadError for an encoder, or a file of weights, that is not there."""
+    """Check the name of a speech encoder.
+
+    Args:
+        name: Name, or a .safetensors file with weights of PASE.
+
+    Raises:
+        TalkheadError: There is no such encoder or file.
+    """
     if name.endswith(WEIGHTS_SUFFIX):
         if not Path(name).is_file():
             raise TalkheadError(f"{name}: there is no such file. Check the path")
@@ -58,23 +82,37 @@ def check_encoder(name: str) -> None:
 
 
 def background_file(text: str) -> Path | None:
-    """The image or video that a background names; None for a colour, own and alpha.
+    """Return the file that a background names.
 
-    Raises TalkheadError for what is none of them.
+    Args:
+        text: Value of the option `background`.
+
+    Returns:
+        Path of an image or video; None for a color, "own" and "alpha".
+
+    Raises:
+        TalkheadError: The text is none of these.
     """
     if text in (OWN, ALPHA) or parse_color(text) is not None:
         return None
     path = existing_file(text)
     if path is None:
         raise TalkheadError(
-            f"background {text!r}: neither a colour (a name, or #rrggbb), nor own, nor alpha, nor "
-            "an image or video that is there"
+            f"background {text!r}: neither a color (a name, or #rrggbb), nor own, nor alpha, nor "
+            "an existing image or video"
         )
     return path
 
 
 def parse_color(text: str) -> tuple[int, int, int] | None:
-    """Red, green, blue of a name of COLOURS, #rgb or #rrggbb; None for anything else."""
+    """Parse a color.
+
+    Args:
+        text: Name in COLORS, #rgb or #rrggbb.
+
+    Returns:
+        Red, green and blue, 0 to 255; None if the text is no color.
+    """
     found = re.fullmatch(r"#?([0-9a-f]{3}|[0-9a-f]{6})", COLORS.get(text.lower(), text.lower()))
     if not found or not (text.startswith("#") or text.lower() in COLORS):
         return None

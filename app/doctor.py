@@ -1,4 +1,4 @@
-"""What is installed here, what is usable and why not, and how fast this machine renders and speaks."""
+"""Diagnosis: what is installed, what is usable and why not, and how fast this machine is."""
 
 from __future__ import annotations
 
@@ -44,14 +44,21 @@ MIN_FREE_GIB = 2.0
 
 NO_TORCH = "PyTorch can't be imported"
 
-BENCH_GAUSSIANS = 15_000
-BENCH_SIZE_PX = 512
-BENCH_RUNS = 9
+TEST_GAUSSIANS = 15_000
+TEST_SIZE_PX = 512
+TEST_RUNS = 9
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: whether it is fine, what was found, what would bring it."""
+    """The result of one check.
+
+    Attributes:
+        name: What was checked.
+        ok: True if it is as needed.
+        found: What was found.
+        remedy: What to do if it is not as needed.
+    """
 
     name: str
     ok: bool
@@ -61,22 +68,29 @@ class Check:
 
 @dataclass(frozen=True)
 class Speed:
-    """The CPU rasterizer on a synthetic scene: median milliseconds of one frame.
+    """Speed of the CPU rasterizer on a synthetic scene.
 
-    `missing` says why it wasn't measured; empty when it was.
+    Attributes:
+        render_ms: Median milliseconds per frame.
+        train_ms: Median milliseconds per frame, forward and backward.
+        missing: Why it was not measured; "" if it was.
     """
 
     render_ms: float = 0.0
-    train_ms: float = 0.0  # forward and backward
+    train_ms: float = 0.0
     missing: str = ""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """A fitted person on this machine: pictures rendered and pasted a second, and how many times as
-    fast as real time a line is made, reading and encoding included.
+    """Speed of a fitted identity on this machine.
 
-    `missing` says why it wasn't measured; empty when it was.
+    Attributes:
+        identity: Name of the identity.
+        renderer: Name of the renderer.
+        frames_per_s: Frames rendered and pasted per second.
+        real_time: Seconds of finished video per second.
+        missing: Why it was not measured; "" if it was.
     """
 
     identity: str = ""
@@ -88,9 +102,17 @@ class Pace:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that doctor tells."""
+    """The report of `talkhead doctor`.
 
-    versions: dict[str, str]  # empty when not installed
+    Attributes:
+        versions: Versions of packages by name; "" if not installed.
+        checks: Checks of what `fit` and `speak` need.
+        backends: Accelerated backends.
+        speed: Speed of the rasterizer.
+        pace: Speed of an identity.
+    """
+
+    versions: dict[str, str]
     checks: tuple[Check, ...]
     backends: tuple[Backend, ...]
     speed: Speed
@@ -98,18 +120,23 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether `fit` and `speak` can work here."""
+        """True if `fit` and `speak` work here."""
         return all(check.ok for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as JSON's types."""
+        """Return the report with JSON's types."""
         return {"ok": self.ok, **dataclasses.asdict(self)}
 
 
 def examine(home: Home, identity: str | None = None) -> Report:
-    """The state of this machine, and the pace of an identity (None: the latest).
+    """Examine this machine. Nothing is raised for what is missing or broken: it is reported.
 
-    Never raises for what is missing or broken: it is reported.
+    Args:
+        home: Folder of the identities.
+        identity: Name of the identity whose speed is measured. None: the one fitted last.
+
+    Returns:
+        The report.
     """
     checks = (
         check_python(),
@@ -150,22 +177,34 @@ def _backends() -> tuple[Backend, ...]:
 
 
 def check_python() -> Check:
-    """Whether this Python is one that talkhead allows."""
+    """Check the version of Python.
+
+    Returns:
+        The result.
+    """
     ok = (3, 10) <= sys.version_info[:2] < (3, 13)
-    tested = "" if sys.version_info[:2] == (3, 11) else " (3.11 is what is tested)"
+    tested = "" if sys.version_info[:2] == (3, 11) else " (tested: 3.11)"
     return Check("Python", ok, platform.python_version() + tested, "Use Python 3.11")
 
 
 def check_system() -> Check:
-    """The operating system; Linux on x86-64 is tested, the others are best effort."""
+    """Check the operating system: Linux on x86-64 is tested, others may work.
+
+    Returns:
+        The result.
+    """
     system, machine = platform.system(), platform.machine()
     tested = system == "Linux" and machine == "x86_64"
-    note = "tested" if tested else "best effort: Linux on x86-64 is what is tested"
+    note = "tested" if tested else "not tested: Linux on x86-64 is"
     return Check("System", True, f"{platform.platform(terse=True)}, {machine} ({note})")
 
 
 def check_memory() -> Check:
-    """Usable cores and the machine's memory."""
+    """Check the usable cores and the memory.
+
+    Returns:
+        The result.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
@@ -176,7 +215,15 @@ def check_memory() -> Check:
 
 
 def check_import(name: str, module: str) -> Check:
-    """Whether a module can be imported, in a process of its own: a broken one may crash."""
+    """Check that a module can be imported, in a subprocess, since a broken one may crash.
+
+    Args:
+        name: Name for the report.
+        module: Name of the module.
+
+    Returns:
+        The result, with the version that was found.
+    """
     command = [
         sys.executable,
         "-c",
@@ -185,13 +232,17 @@ def check_import(name: str, module: str) -> Check:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Check(name, True, done.stdout.strip())
-    words = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-    return Check(name, False, words, library_remedy(words) or "Install talkhead again with pip")
+    message = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    return Check(name, False, message, library_remedy(message) or "Install talkhead again with pip")
 
 
 def check_ffmpeg() -> Check:
-    """The ffmpeg program and its version."""
-    remedy = "Reinstall imageio-ffmpeg, or name a program: --ffmpeg PATH"
+    """Check the ffmpeg program.
+
+    Returns:
+        The result, with its version and path.
+    """
+    remedy = "Reinstall imageio-ffmpeg, or select a program: --ffmpeg PATH"
     try:
         from talkhead.media.process import ffmpeg_path
 
@@ -204,19 +255,33 @@ def check_ffmpeg() -> Check:
 
 
 def check_home(home: Home) -> Check:
-    """Whether the home folder can be written and has room."""
+    """Check that the folder of identities is writable and has free space.
+
+    Args:
+        home: Folder of the identities.
+
+    Returns:
+        The result.
+    """
     existing = next(path for path in (home.path, *home.path.parents) if path.exists())
     free_gib = shutil.disk_usage(existing).free / 2**30
-    n_people = len(home.names())
-    people = f"{n_people} {'identity' if n_people == 1 else 'identities'}"
-    found = f"{home.path}, {free_gib:.1f} GiB free, {people}"
+    n = len(home.names())
+    identities = f"{n} {'identity' if n == 1 else 'identities'}"
+    found = f"{home.path}, {free_gib:.1f} GiB free, {identities}"
     if not os.access(existing, os.W_OK):
-        return Check("Home", False, f"{found}, no permission", "Choose another one: --home DIR")
+        return Check("Home", False, f"{found}, no permission", "Choose another folder: --home DIR")
     return Check("Home", free_gib >= MIN_FREE_GIB, found, f"Free {MIN_FREE_GIB:g} GiB")
 
 
 def library_remedy(words: str) -> str:
-    """The one command that brings OpenCV's missing system libraries; empty for other words."""
+    """Return the command that installs the system libraries that OpenCV needs.
+
+    Args:
+        words: Message of an error.
+
+    Returns:
+        A sentence with the command; "" if the error has another cause.
+    """
     if "cannot open shared object file" not in words:
         return ""
     commands = {
@@ -233,14 +298,18 @@ def library_remedy(words: str) -> str:
 
 
 def measure_speed() -> Speed:
-    """How fast the CPU rasterizer draws a synthetic head."""
+    """Measure the speed of the CPU rasterizer on a synthetic head.
+
+    Returns:
+        The speed.
+    """
     try:
         from talkhead.renderers.gaussian.rasterizer import rasterize
         from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
     except ImportError as error:
         return Speed(missing=f"the rasterizer can't be imported: {error}")
     scene = _synthetic_head()
-    cameras = Cameras(*scene[4:], BENCH_SIZE_PX, BENCH_SIZE_PX)
+    cameras = Cameras(*scene[4:], TEST_SIZE_PX, TEST_SIZE_PX)
 
     def render() -> None:
         rasterize(*scene[:4], cameras)
@@ -254,10 +323,10 @@ def measure_speed() -> Speed:
 
 
 def _median_ms(run: Callable[[], None]) -> float:
-    """The median time of a call; the first one, which may compile, doesn't count."""
+    """Measure the median milliseconds of a call; the first one, which may compile, is not counted."""
     run()
     times = []
-    for _ in range(BENCH_RUNS):
+    for _ in range(TEST_RUNS):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
@@ -265,41 +334,57 @@ def _median_ms(run: Callable[[], None]) -> float:
 
 
 def _synthetic_head() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """means, covars, opacities, colors, viewmats, Ks of small Gaussians on an ellipsoid."""
+    """Return means [N, 3], covars [N, 6], opacities [N], colors [N, 3], viewmats [1, 4, 4] and Ks [1,
+    3, 3] of small Gaussians on an ellipsoid."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(BENCH_GAUSSIANS, 3, generator=generator)
+    directions = torch.randn(TEST_GAUSSIANS, 3, generator=generator)
     means = directions / directions.norm(dim=1, keepdim=True) * torch.tensor([0.8, 1.1, 0.9])
-    variances = 1e-4 * (0.5 + torch.rand(BENCH_GAUSSIANS, 3, generator=generator))
-    covars = torch.zeros(BENCH_GAUSSIANS, 6)
+    variances = 1e-4 * (0.5 + torch.rand(TEST_GAUSSIANS, 3, generator=generator))
+    covars = torch.zeros(TEST_GAUSSIANS, 6)
     covars[:, [0, 3, 5]] = variances
-    opacities = torch.full((BENCH_GAUSSIANS,), 0.8)
-    colors = torch.rand(BENCH_GAUSSIANS, 3, generator=generator)
+    opacities = torch.full((TEST_GAUSSIANS,), 0.8)
+    colors = torch.rand(TEST_GAUSSIANS, 3, generator=generator)
     viewmats = torch.eye(4)[None].clone()
     viewmats[0, 2, 3] = 4.0
-    focal, centre = 1.2 * BENCH_SIZE_PX, BENCH_SIZE_PX / 2
-    Ks = torch.tensor([[[focal, 0.0, centre], [0.0, focal, centre], [0.0, 0.0, 1.0]]])
+    focal, center = 1.2 * TEST_SIZE_PX, TEST_SIZE_PX / 2
+    Ks = torch.tensor([[[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]]])
     return means, covars, opacities, colors, viewmats, Ks
 
 
 def pace_of(home: Home, identity: str | None) -> Pace:
-    """How fast an identity of a home speaks on the device that `speak` would take."""
+    """Measure the speed of an identity on the device that `speak` would use.
+
+    Args:
+        home: Folder of the identities.
+        identity: Name of the identity. None: the one fitted last.
+
+    Returns:
+        The speed, or why it was not measured.
+    """
     try:
         from talkhead.app.avatar import load_avatar
         from talkhead.app.speed_test import measure_speed_of_avatar
         from talkhead.device import resolve_device, set_threads
 
         set_threads()
-        person = load_avatar(home.load(identity), None, resolve_device("auto"))
-        frames_per_s, real_time = measure_speed_of_avatar(person)
+        avatar = load_avatar(home.load(identity), None, resolve_device("auto"))
+        frames_per_s, real_time = measure_speed_of_avatar(avatar)
     except Exception as error:  # a package, or a library it needs, can be broken in many ways
         return Pace(identity or "", missing=one_line(error))
-    return Pace(person.name, person.renderer_name, round(frames_per_s, 1), round(real_time, 2))
+    return Pace(avatar.name, avatar.renderer_name, round(frames_per_s, 1), round(real_time, 2))
 
 
 def describe(report: Report) -> str:
-    """The report as text for a person."""
+    """Format a report as text.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Lines of text.
+    """
     lines = []
     for check in report.checks:
         lines.append(f"{'ok ' if check.ok else 'NO '} {check.name:<10} {check.found}")
@@ -311,12 +396,12 @@ def describe(report: Report) -> str:
         lines.append(f"    {backend.name:<24} {backend.version:<8} {state}")
     lines += ["", "Speed of the CPU rasterizer"]
     lines.append(f"    {_describe_speed(report.speed)}")
-    lines += ["", "Speed of a fitted person", f"    {_describe_pace(report.pace)}"]
+    lines += ["", "Speed of a fitted identity", f"    {_describe_pace(report.pace)}"]
     lines += ["", "Packages"]
     for name, version in report.versions.items():
         absent = "not installed" + (" (optional)" if name in OPTIONAL_PACKAGES else "")
         lines.append(f"    {name:<24} {version or absent}")
-    verdict = "Everything that is needed is here." if report.ok else "Something is missing, see NO."
+    verdict = "Everything needed is installed." if report.ok else "Something is missing, see NO."
     return "\n".join([*lines, "", verdict])
 
 
@@ -324,8 +409,8 @@ def _describe_speed(speed: Speed) -> str:
     if speed.missing:
         return f"not measured: {speed.missing}"
     return (
-        f"{BENCH_GAUSSIANS} Gaussians at {BENCH_SIZE_PX}x{BENCH_SIZE_PX}: "
-        f"{speed.render_ms:.1f} ms a frame ({1000 / speed.render_ms:.0f} frames a second), "
+        f"{TEST_GAUSSIANS} Gaussians at {TEST_SIZE_PX}x{TEST_SIZE_PX}: "
+        f"{speed.render_ms:.1f} ms per frame ({1000 / speed.render_ms:.0f} frames per second), "
         f"{speed.train_ms:.1f} ms with gradients"
     )
 
@@ -334,14 +419,21 @@ def _describe_pace(pace: Pace) -> str:
     if pace.missing:
         return f"not measured: {pace.missing}"
     return (
-        f"{pace.identity} ({pace.renderer}): renders {pace.frames_per_s:.0f} frames a second, "
+        f"{pace.identity} ({pace.renderer}): renders {pace.frames_per_s:.0f} frames per second, "
         f"speaks about {pace.real_time:.1f} times real time"
     )
 
 
 def library_error(error: ImportError) -> TalkheadError | None:
-    """The clear error for an import that failed for want of a system library; None for others."""
+    """Explain an import that failed because a system library is missing.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The error to show; None if it has another cause.
+    """
     remedy = library_remedy(str(error))
     if not remedy:
         return None
-    return TalkheadError(f"OpenCV lacks a library of the system ({error}). {remedy}")
+    return TalkheadError(f"OpenCV needs a system library that is missing ({error}). {remedy}")

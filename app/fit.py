@@ -90,7 +90,7 @@ STEPS = (
     "Fitting the renderer",
     "Fitting the predictor",
     "Measuring held-out frames",
-    "Keeping the idle clip",
+    "Writing the idle clip",
 )
 """Names of the progress steps of a fit, in order; long footage has one step more."""
 VIDEO_REMEDY = "Frames as arrays: write them with talkhead.media.write_video first"

@@ -1,8 +1,8 @@
 """Options: how an option is declared, and the options of `fit`.
 
-The options of an output are declared in app/request.py. From a declaration the command line, the columns
-of `dub`, the files that a job reads and the resume key are derived. docs/extending/option.md has the
-recipe.
+The options of an output are declared in app/request.py. From a declaration the command line, the
+columns of `dub`, the files that a job reads and the resume key are derived. docs/extending/option.md
+has the recipe.
 """
 
 from __future__ import annotations
@@ -168,7 +168,11 @@ class FitOptions:
 
 
 class FitKeywords(TypedDict, total=False):
-    """Keywords of `talkhead.fit` besides its parameters: the fields of `FitOptions`."""
+    """Keywords of `talkhead.fit` besides its parameters: the fields of `FitOptions`.
+
+    Attributes:
+        preset: See FitOptions, as for all keywords.
+    """
 
     preset: str
     renderer: str

@@ -1,4 +1,4 @@
-"""Requests: what `speak` and `dub` are asked to render, and the checks that need no model.
+"""Requests: what `speak` and `dub` render, and the checks that need no model.
 
 Each option of an output is declared once, as a field of `OutputOptions` with `option()`.
 """
@@ -97,8 +97,8 @@ class OutputOptions:
     """Options of a finished file.
 
     Attributes:
-        codec: Name of a codec of `talkhead.media.codecs.CODECS`. None: the one that the output's
-            suffix stands for.
+        codec: Name of a codec of `talkhead.media.codecs.CODECS`. None: chosen by the output's
+            suffix.
         height: Height in pixels, 16 to 8192. None: the source's.
         background: Background in mode "head": "own", "alpha", a color, an image or a video. None:
             transparent where the codec supports it, otherwise the person's own.
@@ -216,7 +216,7 @@ class OutputOptions:
         default=True,
         metadata=option(
             "--provenance/--no-provenance",
-            "Sign a C2PA manifest that says that the file is synthetic, which tool made it, and when.",
+            "Sign a C2PA manifest that states that the file is synthetic, which tool made it, and when.",
             PROVENANCE_PANEL,
         ),
     )
@@ -281,8 +281,15 @@ class OutputOptions:
 
 
 class SpeakKeywords(TypedDict, total=False):
-    """Keywords of `talkhead.speak` besides its parameters: how the identity is loaded, where unfinished
-    work is kept, and the fields of `OutputOptions`."""
+    """Keywords of `talkhead.speak` besides its parameters: three settings and the fields of
+    `OutputOptions`.
+
+    Attributes:
+        renderer: See SpeakSettings.
+        device: See SpeakSettings.
+        work: See SpeakSettings.
+        codec: See OutputOptions, as for all that follow.
+    """
 
     renderer: str | None
     device: str
@@ -343,7 +350,19 @@ def speak_settings(options: OutputOptions | None, keywords: SpeakKeywords) -> Sp
 
 
 def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
-    """The codec of an output. Raises TalkheadError where codec, file, mode and options don't fit."""
+    """Check that output, codec, mode and options fit together.
+
+    Args:
+        options: Options of the output.
+        output: The output.
+        mode: "paste" or "head".
+
+    Returns:
+        Codec of the output.
+
+    Raises:
+        TalkheadError: They do not.
+    """
     codec = choose_codec(options.codec, output)
     if options.background is not None and mode != "head":
         raise TalkheadError(
@@ -374,7 +393,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
 
 
 def _check_not_written_over(transcript: Path, srt: Path) -> None:
-    """Raises TalkheadError where the subtitles beside an output would replace the transcript."""
+    """Raises TalkheadError if the subtitles beside an output would replace the transcript."""
     if srt.exists() and srt.samefile(transcript):
         raise TalkheadError(
             f"{transcript}: the subtitles of this output would be written over it. Rename the "
@@ -383,9 +402,16 @@ def _check_not_written_over(transcript: Path, srt: Path) -> None:
 
 
 def transcript_file(transcript: str | None) -> Path | None:
-    """The file that a transcript names; None where it is the text itself, or there is none.
+    """Return the file that a transcript names.
 
-    Raises TalkheadError where it names one that is not there, or is no text that can be written.
+    Args:
+        transcript: Value of the option `transcript`.
+
+    Returns:
+        The file; None if the transcript is the text itself, or there is none.
+
+    Raises:
+        TalkheadError: The file does not exist, or the text cannot be encoded.
     """
     found = existing_file(transcript)
     if found is not None or transcript is None:
@@ -400,17 +426,40 @@ def transcript_file(transcript: str | None) -> Path | None:
 
 
 def srt_path(output: Path) -> Path:
-    """Where the subtitles of an output lie that is a file."""
+    """Return the path of the subtitles beside an output.
+
+    Args:
+        output: A file.
+
+    Returns:
+        Path of its .srt file.
+    """
     return output.with_suffix(".srt")
 
 
 def keeps_alpha(options: OutputOptions, codec: Codec, mode: str) -> bool:
-    """Whether the pictures are transparent where the head is not."""
+    """Check if the frames have an alpha channel.
+
+    Args:
+        options: Options of the output.
+        codec: Codec of the output.
+        mode: "paste" or "head".
+
+    Returns:
+        True if they are transparent where the head is not.
+    """
     return mode == "head" and codec.alpha and options.background in (None, ALPHA)
 
 
 def check_folder(output: Path) -> None:
-    """Raises TalkheadError where a folder holds other files than those that would be replaced."""
+    """Check that a folder contains no other files than those that are replaced.
+
+    Args:
+        output: Folder for images, which need not exist.
+
+    Raises:
+        TalkheadError: It contains other files, or is a file.
+    """
     if not output.exists():
         return
     if not output.is_dir():
@@ -427,9 +476,15 @@ _OURS = re.compile(r"\d{6,}\.png|sound\.wav|subtitles\.srt")
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """What is to be said and how it is shown. mode: "paste" or "head". output: the finished file.
+    """What to render.
 
-    source: the footage that the person was fitted on, to keep its timeline; None: the idle clip.
+    Attributes:
+        audio: File with the audio.
+        output: The finished file.
+        mode: "paste" or "head".
+        source: Footage that the person was fitted on, whose timeline is kept. None: the idle
+            clip is played.
+        options: Options of the output.
     """
 
     audio: Path

@@ -130,7 +130,7 @@ def speak(
         TalkheadError: The request cannot be carried out. The message says what to change.
     """
     progress, store = progress or SilentProgress(), Home.locate(home)
-    asked = speak_settings(options, settings)
+    chosen = speak_settings(options, settings)
     if isinstance(audio, tuple) and output is None:
         raise TalkheadError("output: a waveform has no file name. Say where to write the video")
     # Unfinished work contains images of the person, so it is never put beside the output.
@@ -142,16 +142,16 @@ def speak(
             None if output is None else path_of(output, "output", FRAMES_REMEDY),
             identity=loaded.package.path if loaded else identity,  # type: ignore[arg-type]
             mode=mode,
-            renderer=asked.renderer,
-            options=asked.options,
-            device=asked.device,
+            renderer=chosen.renderer,
+            options=chosen.options,
+            device=chosen.device,
             home=home,
         )
-        avatar = _loaded(identity, asked.renderer, asked.device, home)
+        avatar = _loaded(identity, chosen.renderer, chosen.device, home)
         with scratch_folder(store) as scratch:
             finished = make_folder(scratch / "finished") / output.name
-            request = RenderRequest(path, finished, mode, options=asked.options)
-            work = asked.work or scratch / "line"
+            request = RenderRequest(path, finished, mode, options=chosen.options)
+            work = chosen.work or scratch / "line"
             n_frames, duration_s = render_video(avatar, request, work, store.path, progress)
             if not srt_path(finished).exists():
                 warn_old_subtitles(output, progress)

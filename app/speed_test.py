@@ -1,4 +1,4 @@
-"""How fast a fitted person speaks on this machine, found out in a few seconds."""
+"""Speed of a fitted identity on this machine, measured in a few seconds."""
 
 from __future__ import annotations
 
@@ -19,24 +19,31 @@ from talkhead.types import FRAME_RATE, Float32
 
 MAX_FRAMES = 3 * FRAME_RATE
 MAX_S = 4.0
-"""Slow heads are measured on fewer frames."""
+"""Slow renderers are measured on fewer frames."""
 Item = TypeVar("Item")
 
 
-def measure_speed_of_avatar(person: Avatar) -> tuple[float, float]:
-    """Frames a second of rendering and pasting alone, and seconds of video made in a second: of
-    listening, reading the footage, rendering and encoding; what is loaded once doesn't count."""
+def measure_speed_of_avatar(avatar: Avatar) -> tuple[float, float]:
+    """Measure the speed of a loaded identity. Loading is not measured.
+
+    Args:
+        avatar: The identity.
+
+    Returns:
+        Frames per second of rendering and pasting alone, and seconds of video per second, with
+        encoding of the audio, reading of the footage and encoding of the video.
+    """
     with as_file(files("talkhead.samples") / "line.wav") as line:
         start = time.perf_counter()
-        codes = predict_motion(line, person.encoder, person.predictor)
-        heard_s = (time.perf_counter() - start) / len(codes)
-    made_s = _made_s(person, codes)
-    return 1.0 / _pasted_s(person, codes), 1.0 / (FRAME_RATE * (heard_s + made_s))
+        codes = predict_motion(line, avatar.encoder, avatar.predictor)
+        encoded_s = (time.perf_counter() - start) / len(codes)
+    made_s = _made_s(avatar, codes)
+    return 1.0 / _pasted_s(avatar, codes), 1.0 / (FRAME_RATE * (encoded_s + made_s))
 
 
-def _pasted_s(person: Avatar, codes: Float32) -> float:
-    """Median seconds of a frame in memory."""
-    paste, footage = Compositor(person.renderer, person.idle), IdleFootage(person.idle)
+def _pasted_s(avatar: Avatar, codes: Float32) -> float:
+    """Measure the median seconds per frame of rendering and pasting codes [F, K] in memory."""
+    paste, footage = Compositor(avatar.renderer, avatar.idle), IdleFootage(avatar.idle)
     with closing(footage.frames(0, 1)) as frames:
         frame = next(frames)
     times = [time.perf_counter()]
@@ -46,9 +53,9 @@ def _pasted_s(person: Avatar, codes: Float32) -> float:
     return float(np.median(np.diff(times)))
 
 
-def _made_s(person: Avatar, codes: Float32) -> float:
-    """Seconds of a frame of a finished video, its beginning and end included."""
-    shot = PasteFrameRenderer(person.renderer, IdleFootage(person.idle), codes)
+def _made_s(avatar: Avatar, codes: Float32) -> float:
+    """Measure the seconds per frame of a finished video of codes [F, K], with its start and end."""
+    shot = PasteFrameRenderer(avatar.renderer, IdleFootage(avatar.idle), codes)
     start, n_made = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as folder:
         with (
@@ -62,7 +69,7 @@ def _made_s(person: Avatar, codes: Float32) -> float:
 
 
 def _for_a_while(items: Iterable[Item]) -> Iterator[Item]:
-    """The items that MAX_S suffice for, one at the least."""
+    """Yield items until MAX_S have passed, at least one."""
     start = time.perf_counter()
     for item in items:
         yield item

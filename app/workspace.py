@@ -1,4 +1,4 @@
-"""Footage -> its dataset with refined motion: what fit, evaluate and re-lipped footage begin with."""
+"""Prepare footage: preprocess it and refine its motion, for `fit`, `evaluate` and re-lipped footage."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
 VERSION = 3
-"""Raise it when the same dataset would get other motion; so does the version of fitting heads."""
+"""Raise it when the same dataset would get other motion. The version of the trainer counts, too."""
 MOTION = ("codes", "viewmats")
-"""Of the tracks, what is refined."""
+"""Tracks that are refined."""
 QUICK = GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=400)
-"""The head that motion is refined with."""
+"""Configuration of the renderer that motion is refined with."""
 
 
 def prepare(
@@ -42,20 +42,32 @@ def prepare(
     progress: Progress,
     device: torch.device | None = None,
 ) -> IdentityDataset:
-    """The dataset of a video, its motion refined; what is there already in `work` is read, and made
-    anew where it is damaged.
+    """Preprocess footage and refine its motion, or read what an earlier call has stored.
 
-    Nobody else may write to `work` meanwhile (see prepare_locked). Every renderer and the predictor
-    learn the same motion, whatever it is refined with. device: to refine it on; by default a GPU that
-    gsplat can draw on, else the CPU. Raises MediaError and FootageError like preprocess.
+    Every renderer and the predictor are trained on the same motion, whatever it is refined with. The
+    caller holds the lock of the identity; see prepare_locked.
+
+    Args:
+        footage: The footage.
+        work: Folder for the dataset and the refined motion. Damaged files in it are made again.
+        config: Settings of preprocessing.
+        progress: Receives the progress.
+        device: Where to refine motion. None: a GPU that gsplat supports, otherwise the CPU.
+
+    Returns:
+        The dataset with refined motion.
+
+    Raises:
+        MediaError: The footage cannot be read.
+        FootageError: The footage is not usable.
     """
     try:
         return _prepare(footage, work, config, progress, device)
     except PackageError as error:
-        if not str(error).startswith(str(work)):  # other files are at fault: shipped weights, say
+        if not str(error).startswith(str(work)):  # damaged files elsewhere, such as shipped weights
             raise
         damaged = str(error).partition(": ")[0]
-        progress.message(f"{damaged}: is damaged; this footage is prepared anew")
+        progress.message(f"{damaged}: is damaged; the footage is prepared again")
     remove(work / DATASET)
     _motion_file(work).unlink(missing_ok=True)
     _checkpoint(work).unlink(missing_ok=True)
@@ -70,8 +82,23 @@ def prepare_locked(
     config: PreprocessConfig,
     progress: Progress,
 ) -> IdentityDataset:
-    """The same for those who don't hold the lock of the identity that `work` belongs to: it is taken
-    where something has to be made."""
+    """Prepare footage, and lock the identity while something has to be made.
+
+    Args:
+        home: Folder of the identities.
+        name: Name of the identity that `work` belongs to.
+        footage: As for `prepare`.
+        work: As for `prepare`.
+        config: As for `prepare`.
+        progress: As for `prepare`.
+
+    Returns:
+        The dataset with refined motion.
+
+    Raises:
+        MediaError: The footage cannot be read.
+        FootageError: The footage is not usable.
+    """
     if is_prepared(work):
         with suppress(PackageError):
             return prepared(work)
@@ -97,23 +124,40 @@ def _prepare(
 
 
 def is_prepared(work: Path) -> bool:
-    """Whether nothing is left to be made in a folder of work."""
+    """Return True if a work folder contains refined motion.
+
+    Args:
+        work: Work folder.
+
+    Returns:
+        True if `prepare` has finished there.
+    """
     return _motion_file(work).exists()
 
 
 def prepared(work: Path) -> IdentityDataset:
-    """What prepare has left in a folder of work. Raises TalkheadError when something is missing."""
+    """Read what `prepare` has stored.
+
+    Args:
+        work: Work folder.
+
+    Returns:
+        The dataset with refined motion.
+
+    Raises:
+        PackageError: Something is missing or damaged.
+    """
     return _with_motion(_opened(IdentityDataset.load(work / DATASET)), _motion_file(work))
 
 
 def _opened(dataset: IdentityDataset) -> IdentityDataset:
-    """The dataset, whose images are all there. Raises PackageError where that is not so."""
+    """Open all images of a dataset. Raises PackageError if some are missing."""
     _ = dataset.frames, dataset.masks, dataset.plate
     return dataset
 
 
 def motion_version() -> str:
-    """What refined motion depends on besides the footage: work on other motion is not gone on with."""
+    """Return the version of refined motion. Work on motion of another version is not resumed."""
     return f"{VERSION}.{fitting.VERSION}"
 
 
@@ -122,7 +166,7 @@ def _motion_file(work: Path) -> Path:
 
 
 def _checkpoint(work: Path) -> Path:
-    """Of the head that motion is refined with."""
+    """Return the path of the checkpoint of the renderer that motion is refined with."""
     return work / f"head-of-{_motion_file(work).name}"
 
 
@@ -138,20 +182,25 @@ def _refined(
     dataset: IdentityDataset, checkpoint: Path, progress: Progress, device: torch.device
 ) -> IdentityDataset:
     title = "Fitting a quick head"
-    head = fitting.fit_renderer(
+    renderer = fitting.fit_renderer(
         GaussianRenderer, dataset, QUICK, checkpoint, progress, device=device, title=title
     )
-    assert isinstance(head, GaussianRenderer)
-    return refine_motion(head, dataset, progress)
+    assert isinstance(renderer, GaussianRenderer)
+    return refine_motion(renderer, dataset, progress)
 
 
 STAGES = "stages.json"
-"""In the work folder of a fit: what the stages took."""
+"""File with the durations of a fit's stages, in its work folder."""
 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What SOURCE says of the footage of a folder of work."""
+    """Content of SOURCE: the footage of a work folder.
+
+    Attributes:
+        path: Path of the video.
+        sha256: Checksum of the video.
+    """
 
     path: str
     sha256: str
@@ -160,15 +209,24 @@ class SourceRecord:
 def find_footage(
     store: Home, package: IdentityPackage, video: Path | str | None
 ) -> tuple[Footage, Path]:
-    """The video that a package was fitted on, and the folder of the work on it.
+    """Find the video that a package was fitted on.
 
-    Raises TalkheadError where the package has seen all of it, or where it is not known or another.
+    Args:
+        store: Folder of the identities.
+        package: The package.
+        video: The video, if it was moved. None: where `fit` found it.
+
+    Returns:
+        The footage, and the folder with the work on it.
+
+    Raises:
+        TalkheadError: No frames were held out, or the video is missing or another one.
     """
     manifest = package.manifest
     name, source = manifest.name, manifest.source
     if manifest.details.get(USES_ALL):
         raise TalkheadError(
-            f"{name}: was fitted on all frames, there are none left to judge it on. "
+            f"{name}: was fitted on all frames, so none are left to evaluate it on. "
             "Fit again without --use-all-frames, or compare videos with --pair"
         )
     work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), silence_version()))
@@ -176,7 +234,7 @@ def find_footage(
         video = Path(read_object(work / SOURCE, SourceRecord, "Give the footage with --video").path)
     if video is None or not Path(video).is_file():
         raise TalkheadError(
-            f"{name}: the footage that it was fitted on, {source.name}, is not where it was. "
+            f"{name}: the footage that it was fitted on, {source.name}, was moved or removed. "
             f"Give it: talkhead evaluate {name} --video FILE"
         )
     sha256 = sha256_of(Path(video))

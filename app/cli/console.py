@@ -1,5 +1,8 @@
-"""Results on stdout: as JSON, or as lines to be read. Everything that a command prints goes by here,
-or by `talkhead.progress`: what comes from a file must not act on the terminal."""
+"""Console output: results on stdout as JSON or text, messages on stderr.
+
+Commands print only through this module or `talkhead.progress`, which escape control characters: text
+from a file must not control the terminal.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,52 @@ from talkhead.terminal import printable, printable_json
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
-    """Print one line, whatever text holds. stream: stdout unless given."""
+    """Print one line; control characters in the text are escaped.
+
+    Args:
+        text: The line.
+        stream: Where to print. None: stdout.
+    """
     print(printable(text), file=stream, flush=True)
 
 
 class LineHandler(logging.Handler):
-    """Warnings of talkhead's modules on stderr, a line each: ffmpeg's words, say, and a file's name."""
+    """Logging handler that prints warnings of talkhead's modules on stderr, one line each."""
 
     @classmethod
     def install(cls) -> None:
-        """Let this process have it: without a handler logging would print them as they are."""
+        """Use this handler for all loggers of talkhead, in place of logging's last resort, which
+        escapes nothing."""
         logging.getLogger("talkhead").handlers[:] = [cls()]
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a warning."""
+        """Print a warning.
+
+        Args:
+            record: The warning.
+        """
         print_line(f"talkhead: {record.getMessage()}", sys.stderr)
 
 
 def print_lines(text: str, stream: TextIO | None = None) -> None:
-    """Print text of several lines. What its values hold was made `printable` as the lines were joined,
-    or holds no line ends."""
+    """Print text of several lines. Values in it were escaped before they were joined, or have no line
+    ends.
+
+    Args:
+        text: The lines.
+        stream: Where to print. None: stdout.
+    """
     for line in text.split("\n"):
         print_line(line, stream)
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Print a dataclass: as JSON, or a line for each field that says something.
+    """Print a dataclass.
 
-    A field `summary` is what people read in place of `figures`.
+    Args:
+        result: The dataclass. If its field `summary` is not empty, it is shown in place of
+            `figures`.
+        as_json: Print JSON; otherwise a line for each field that is not empty.
     """
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     summary = fields.pop("summary", "")
@@ -57,7 +78,7 @@ def show(result: Any, as_json: bool) -> None:
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Lines of name and value, nested ones indented; empty ones are left out."""
+    """Format names and values as lines, nested ones indented; empty values are left out."""
     lines = []
     for name, value in values.items():
         label = indent + str(name).removesuffix("_path").replace("_", " ")
@@ -82,12 +103,16 @@ def _text(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
+    """Print a value as JSON.
+
+    Args:
+        value: Dataclass, mapping, path or JSON type.
+    """
     print(printable_json(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and paths as JSON's types."""
+    """Convert a dataclass, a mapping or a path to JSON's types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return dict(value) if isinstance(value, Mapping) else str(value)

@@ -18,19 +18,21 @@ from talkhead.app.cli.options import (
 def doctor(
     identity: Annotated[
         str | None,
-        typer.Option("--identity", help="Whose speed is measured. (default: the one fitted last)"),
+        typer.Option(
+            "--identity", help="Identity whose speed is measured. (default: the one fitted last)"
+        ),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what is installed, what is usable and why not, and how fast this machine speaks."""
-    from talkhead.app import doctor as examination
+    """Show what is installed, what is usable and why not, and how fast this machine is."""
+    from talkhead.app import doctor as diagnosis
 
-    print_line("Looking around; this takes some seconds, at the first time a minute.", sys.stderr)
-    report = examination.examine(_home(home), identity)
+    print_line("Checking this machine: some seconds, a minute the first time.", sys.stderr)
+    report = diagnosis.examine(_home(home), identity)
     if as_json:
         print_json(report.as_json())
     else:
-        print_lines(examination.describe(report))
+        print_lines(diagnosis.describe(report))
     if not report.ok:
         raise typer.Exit(1)

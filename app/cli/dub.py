@@ -1,4 +1,4 @@
-"""The commands on many lines: dub, and jobs list, show, retry, cancel."""
+"""`talkhead dub`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ def dub(
     table: Annotated[
         Path | None,
         typer.Argument(
-            metavar="JOBS", help=".csv, .jsonl or .yaml. (default: whatever is still queued)"
+            metavar="JOBS", help=".csv, .jsonl or .yaml. (default: the jobs that are queued)"
         ),
     ] = None,
     workers: Annotated[
-        str, typer.Option("--workers", help="Processes; auto is one a GPU, or one a core.")
+        str, typer.Option("--workers", help="Processes; auto: one per GPU, or per core.")
     ] = "auto",
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", help="Work on a Ray cluster: its address, or auto."),
+        typer.Option("--cluster", help="Run on a Ray cluster: its address, or auto."),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out wrong rows, and dub the others.")
+        bool, typer.Option("--skip-bad", help="Leave out invalid rows, and dub the others.")
     ] = False,
     tries: Annotated[
-        int, typer.Option("--tries", min=1, help="Set a job aside after so many failures.")
+        int, typer.Option("--tries", min=1, help="Give a job up after this many failures.")
     ] = 3,
     results: Annotated[
         Path | None,
-        typer.Option("--results", help="Where to write them. (default: JOBS.results.jsonl)"),
+        typer.Option("--results", help="File for the results. (default: JOBS.results.jsonl)"),
     ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes all GPUs.")
@@ -42,16 +42,16 @@ def dub(
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Dub many lines, of many people: a table in, videos out. Interrupted, it goes on where it was.
+    """Dub many lines of many people: a table in, videos out. An interrupted run resumes.
 
-    Columns: audio, output, and who speaks: identity, or video (fitted first where need be). Further
-    ones: timeline (source: re-lip that video, frame by frame), mode, renderer, preset, and the
-    options of speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ...
-    Paths are relative to the table.
+    Columns: audio, output, and the person: identity, or video (fitted first if necessary). Optional:
+    timeline (source: re-lip that video, frame by frame), mode, renderer, preset, and the options of
+    speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ... Paths are relative
+    to the table.
 
-    The exit code is 0 when every row is dubbed, now or before; 1 when some are not: rows that were
-    left out with --skip-bad, lines set aside or cancelled, or a table that can't be read. Without
-    --skip-bad nothing starts while a row is wrong.
+    The exit code is 0 if every row is dubbed, now or before; 1 if some are not: rows left out with
+    --skip-bad, failed or cancelled jobs, or a table that cannot be read. Without --skip-bad, nothing
+    starts while a row is invalid.
 
     [bold]Examples[/bold]
 
@@ -65,7 +65,7 @@ def dub(
     from talkhead.app.dub import dub as run
 
     if workers != AUTO and not (workers.isdecimal() and int(workers) > 0):
-        raise typer.BadParameter("--workers is a number from 1 on, or auto")
+        raise typer.BadParameter("--workers is a number of at least 1, or auto")
     result = run(
         table,
         workers=workers if workers == AUTO else int(workers),

@@ -22,10 +22,11 @@ from talkhead.storage import existing_file, read_text
 
 def evaluate(
     name: Annotated[
-        str | None, typer.Argument(help="The identity. (default: the one fitted last)")
+        str | None, typer.Argument(help="Name of the identity. (default: the one fitted last)")
     ] = None,
     audio: Annotated[
-        Path | None, typer.Option("--audio", help="Another line to say. (default: the sample's)")
+        Path | None,
+        typer.Option("--audio", help="Another recording to speak. (default: the sample's)"),
     ] = None,
     report: Annotated[
         Path | None,
@@ -33,23 +34,25 @@ def evaluate(
     ] = None,
     pair: Annotated[
         tuple[Path, Path] | None,
-        typer.Option("--pair", help="Judge any two videos instead: the real one, the made one."),
+        typer.Option(
+            "--pair", help="Compare any two videos instead: the real one, the generated one."
+        ),
     ] = None,
     video: Annotated[
-        Path | None, typer.Option("--video", help="The footage, if it is not where fit found it.")
+        Path | None, typer.Option("--video", help="The footage, if it was moved.")
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option("--text", help="All that is said in the footage, or a file with it."),
+        typer.Option("--text", help="Transcript of the footage, or a file with it."),
     ] = None,
     language: Annotated[
         str,
         typer.Option(
-            "--language", help="Of the speech; in others than en, PASE hears the phonemes."
+            "--language", help="Language of the speech; PASE aligns the phones if it is not en."
         ),
     ] = "en",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=2.0, help="Judge at most so much.")
+        float, typer.Option("--seconds", min=2.0, help="Evaluate at most this much.")
     ] = 120.0,
     renderer: Annotated[
         str | None, typer.Option("--renderer", help="(default: the identity's own)")
@@ -59,10 +62,10 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Tell how good an identity is: figures on footage it never saw, and a report to read.
+    """Evaluate an identity on held-out footage: metrics, and a report.
 
-    The last 1/11 of the footage is rendered from the true motion and from its sound, compared with
-    the real frames, and put beside baselines. report.html is one file: open it in a browser.
+    The last 1/11 of the footage is rendered from the tracked motion and from its audio, and compared
+    with the real frames and with baselines. report.html is a single file: open it in a browser.
 
     [bold]Examples[/bold]
 
@@ -110,7 +113,7 @@ def evaluate(
 
 
 def _text_or_file(text: str | None) -> str | None:
-    """What is said: the text itself, or what is in the file of that name."""
+    """Return the text itself, or the content of the file of that name."""
     path = existing_file(text)
     if path is not None:
         return read_text(path)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from talkhead.app.home.identities import Home
 
 identities_app = typer.Typer(
-    no_args_is_help=True, help="The people you have fitted: list, show, remove, export, import."
+    no_args_is_help=True, help="Fitted identities: list, show, remove, export, import."
 )
 
 
 @identities_app.command("list")
 def list_identities(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """The identities that you have; * marks the one that speak takes by default."""
+    """List the identities; * marks the one that speak uses by default."""
     store = _home(home)
     summaries = store.summaries()
     if as_json:
@@ -50,7 +50,7 @@ def show(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """All that is known of an identity, after checking that its files are undamaged."""
+    """Verify the files of an identity, and show what is known about it."""
     package = _home(home).load(name)
     show_result(package.manifest, as_json)
 
@@ -61,15 +61,15 @@ def remove(
     home: HomeOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete an identity, finished or not: all pictures and work of its name, its jobs and results.
+    """Delete an identity, finished or not: all images and work of its name, its jobs and results.
 
-    Videos that it has spoken in, and the footage, are yours and stay where they are.
+    The footage, and the videos made with the identity, are not deleted.
     """
     from talkhead.app.home.removal import remove_identity
 
     store = _home(home)
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Delete {printable(name)} for good?", abort=True, err=True)
+        typer.confirm(f"Delete {printable(name)} permanently?", abort=True, err=True)
     for line in remove_identity(store, name).lines():
         print_line(line)
 
@@ -82,18 +82,22 @@ def export(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Pack an identity into one file, to take elsewhere."""
+    """Export an identity to a single file."""
     print_line(str(_home(home).export(name, output)))
 
 
 @identities_app.command("import")
 def import_identity(
     file: Annotated[Path, typer.Argument(help="A file made by export.")],
-    name: Annotated[str | None, typer.Option("--name", help="(default: the exported one)")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of one.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name. (default: the exported one)")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an identity of that name.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Unpack an exported identity, which is then the one that speak takes by default."""
+    """Import an exported identity, which speak then uses by default."""
     print_line(str(_home(home).import_(file, name, replace=replace)))
 
 

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from talkhead.app.dubbing.job import Job
     from talkhead.app.dubbing.job_store import JobStore
 
-jobs_app = typer.Typer(
-    no_args_is_help=True, help="What dub has done and has to do: list, show, retry, cancel."
-)
+jobs_app = typer.Typer(no_args_is_help=True, help="Jobs of dub: list, show, retry, cancel.")
 
 
 IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs, or how their ids begin.")
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of jobs, or their beginnings.")
 ]
 
 
@@ -35,7 +33,7 @@ def list_jobs(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The jobs that there are, and why those set aside failed."""
+    """List the jobs, and why they failed."""
     from talkhead.app.dubbing.job import STATUSES
 
     if unknown := sorted(set(status or ()) - set(STATUSES)):
@@ -46,7 +44,7 @@ def list_jobs(
     jobs = store.jobs(status or STATUSES)
     for path in store.damaged():
         print_line(
-            f"{path}: damaged, this is no job. Remove it, and run the same talkhead dub again",
+            f"{path}: damaged. Remove it, and run the same talkhead dub again",
             sys.stderr,
         )
     if as_json:
@@ -61,27 +59,27 @@ def list_jobs(
 
 @jobs_app.command("show")
 def show_job(
-    job: Annotated[str, typer.Argument(metavar="ID", help="The job, or how its id begins.")],
+    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or its beginning.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """All that is known of a job."""
+    """Show a job."""
     show(_choose(_store(home), [job], ())[0], as_json)
 
 
 @jobs_app.command("retry")
 def retry_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
-    """Queue jobs again that were set aside or cancelled; without an ID, all that were set aside."""
+    """Queue failed or cancelled jobs again; without an ID, all that failed."""
     from talkhead.app.dubbing.job import FAILED
 
     store = _store(home)
     moved = store.retry([job.id for job in _choose(store, ids or [], (FAILED,))])
-    print_lines("\n".join(f"queued {job_id}" for job_id in moved) or "nothing to try again")
+    print_lines("\n".join(f"queued {job_id}" for job_id in moved) or "nothing to retry")
 
 
 @jobs_app.command("cancel")
 def cancel_jobs(ids: IdsArgument = None, home: HomeOption = None) -> None:
-    """Cancel jobs, running ones too; without an ID, all that are queued or running."""
+    """Cancel jobs, including running ones; without an ID, all that are queued or running."""
     from talkhead.app.dubbing.job import QUEUED, RUNNING
 
     store = _store(home)

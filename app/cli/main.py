@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints its result on stdout."""
+"""The command line: parse, call one function, print its result on stdout."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ from talkhead.terminal import printable
 
 UsageError: type[Any] = typer.BadParameter.__bases__[
     0
-]  # click's, of which typer has one of its own
+]  # of click, which recent versions of typer include
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
 class Commands(TyperGroup):
-    """The commands, with every expected error turned into one line and an exit code."""
+    """The commands. Expected errors are printed as one line, with an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. --debug lets errors through with their traceback."""
+        """Run a command.
+
+        Args:
+            ctx: Context of click. With --debug, errors are raised with their traceback.
+
+        Returns:
+            The result of the command.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -50,7 +57,7 @@ class Commands(TyperGroup):
                 _fail_interrupted(ctx)
             raise signalled or error from None
         except UsageError as error:
-            error.message = printable(_plain(error.message))  # names of files are arguments, too
+            error.message = printable(_plain(error.message))  # it may quote a file name
             raise
         except (TalkheadError, ImportError, OSError, MemoryError) as error:
             if ctx.params.get("debug"):
@@ -59,12 +66,13 @@ class Commands(TyperGroup):
 
 
 def _plain(message: str) -> str:
-    """What is wrong with an option, without the words of the library that checks types for typer."""
+    """Remove the wording of the validation library from a message about an option."""
     return message.removeprefix("Value error, ").replace("Input should be", "should be")
 
 
 def _signal_behind(error: BaseException) -> BaseException | None:
-    """What a signal raised inside a numba kernel: it comes as the cause of some SystemErrors."""
+    """Return what a signal raised inside a numba kernel, which wraps it in SystemErrors; None for
+    others."""
     cause: BaseException | None = error
     while isinstance(cause, SystemError):
         cause = cause.__cause__
@@ -72,7 +80,7 @@ def _signal_behind(error: BaseException) -> BaseException | None:
 
 
 def _fail_interrupted(ctx: Any) -> NoReturn:
-    resumes = " Run the same command again: it goes on where it stopped"
+    resumes = " Run the same command again to resume"
     _fail(
         f"interrupted.{resumes if ctx.invoked_subcommand in ('fit', 'dub') else ''}",
         EXIT_INTERRUPTED,
@@ -80,11 +88,11 @@ def _fail_interrupted(ctx: Any) -> NoReturn:
 
 
 def _explain(error: Exception) -> str:
-    """One line for an expected error; others are raised again."""
+    """Format an expected error as one line; others are raised again."""
     if isinstance(error, TalkheadError):
         return one_line(error)
     if isinstance(error, MemoryError):
-        return "not enough memory. Close other programs, or take a shorter or smaller video"
+        return "not enough memory. Close other programs, or use a shorter or smaller video"
     if isinstance(error, ImportError):
         from talkhead.app.doctor import library_error
 
@@ -130,53 +138,57 @@ def _show_version(wanted: bool) -> None:
 def talkhead(
     debug: Annotated[bool, typer.Option("--debug", help="Show errors with traceback.")] = False,
     ffmpeg: Annotated[
-        Path | None, typer.Option("--ffmpeg", help="Use this ffmpeg program, not the built-in one.")
+        Path | None,
+        typer.Option("--ffmpeg", help="Use this ffmpeg program in place of the included one."),
     ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """From a minute of footage of a person, a head that says anything in sync.
+    """Turn one minute of video of a person into a talking head that lip-syncs to any audio, on a
+    laptop CPU.
 
     [bold]Start here[/bold]
 
       talkhead fit   --video person.mp4    once per person, some minutes
-      talkhead speak --audio line.wav      as often as you like: makes line.mp4
+      talkhead speak --audio line.wav      any number of times, writes line.mp4
 
-    The video should show one face, frontal and near, that speaks for half a minute or more.
-    `talkhead COMMAND --help` tells more about each command.
+    The video should show one person, frontal and close, who speaks for half a minute or more.
+    `talkhead COMMAND --help` describes each command.
     """
     if ffmpeg is not None:
         os.environ["TALKHEAD_FFMPEG"] = str(ffmpeg)
 
 
-def _end_politely(signum: int, frame: object) -> NoReturn:
-    """A kill, like Ctrl-C, lets blocks tidy up what is half-written."""
+def _exit_on_signal(signum: int, frame: object) -> NoReturn:
+    """Exit on SIGTERM as on Ctrl-C, so that context managers clean up."""
     raise SystemExit(EXIT_TERMINATED)
 
 
 def _print_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Of what --debug lets through or nobody foresaw: its words may be those of a file, too."""
+    """Print a traceback, with escaped control characters: messages may quote a file."""
     for part in traceback.format_exception(kind, error, trace):
         print_lines(part.removesuffix("\n"), sys.stderr)
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 told what was wrong, 2 usage, 130 interrupted."""
+    """Run the command line, and exit: 0 done, 1 expected error, 2 wrong usage, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads must sleep
-    signal.signal(signal.SIGTERM, _end_politely)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     LineHandler.install()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not all can write any letter
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # as stderr does: not every terminal encodes all characters
     try:
         app(prog_name="talkhead")
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     finally:
-        sys.excepthook = _print_traceback  # typer has put one of its own there
+        sys.excepthook = _print_traceback  # typer has replaced it
 
 
 if __name__ == "__main__":

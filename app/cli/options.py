@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ DeviceOption = Annotated[
 
 
 def make_progress_for(as_json: bool, quiet: bool) -> Progress:
-    """Progress on stderr: none when quiet, JSON lines beside a JSON result, else bars."""
+    """Make the progress of a command, shown on stderr.
+
+    Args:
+        as_json: Print JSON lines, as beside a JSON result.
+        quiet: Show nothing.
+
+    Returns:
+        The progress; bars by default.
+    """
     from talkhead.progress import make_progress
 
     if quiet:
@@ -42,7 +50,14 @@ def make_progress_for(as_json: bool, quiet: bool) -> Progress:
 
 @contextmanager
 def loading(progress: Progress) -> Iterator[None]:
-    """A block that imports PyTorch: a step shows that something goes on meanwhile, it takes seconds."""
+    """Show a progress step while PyTorch is imported, which takes seconds.
+
+    Args:
+        progress: Receives the step.
+
+    Yields:
+        Once, before the import.
+    """
     if "torch" in sys.modules:
         yield
         return

@@ -31,11 +31,13 @@ class Mode(str, Enum):
 @with_output_options
 def speak(
     audio: Annotated[
-        Path, typer.Option("--audio", help="What to say: any audio, or a video with sound.")
+        Path, typer.Option("--audio", help="Audio to speak: an audio file, or a video with audio.")
     ],
     identity: Annotated[
         str | None,
-        typer.Option("--identity", help="A name or a folder. (default: the one fitted last)"),
+        typer.Option(
+            "--identity", help="Name, or folder of a package. (default: the one fitted last)"
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write. (default: AUDIO.mp4)")
@@ -53,7 +55,7 @@ def speak(
     quiet: QuietOption = False,
     **values: Any,
 ) -> None:
-    """Let a fitted person say something: writes a lip-synced video, marked as synthetic.
+    """Lip-sync a fitted person to a recording: writes a video that is marked as synthetic.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""The command that reads what a file says of itself."""
+"""`talkhead verify`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def verify(
     file: Annotated[Path, typer.Argument(help="A video, an image, or a folder of images.")],
     trust: Annotated[
         Path | None,
-        typer.Option("--trust", help="PEM with the root certificates that you trust."),
+        typer.Option("--trust", help="PEM file with the root certificates that you trust."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a file says of where it comes from, and whether it was changed since.
+    """Show a file's C2PA provenance, and whether the file was changed since it was signed.
 
-    Reads the signed statement (C2PA) in the file, or in NAME.c2pa beside it, of talkhead or any other
-    tool. The exit code is 0 where it holds, and 1 where it doesn't: the file was changed or is
-    damaged, the signer's certificate has expired, nothing is said, files of a folder are missing or
-    were added, or, with --trust, the signer is none that you trust.
+    Reads the signed manifest in the file, or in NAME.c2pa beside it, of talkhead or any other tool. The
+    exit code is 0 if it is valid, and 1 if it is not: the file was changed or is damaged, the signer's
+    certificate has expired, there is no manifest, files of a folder are missing or were added, or, with
+    --trust, the signer is not trusted.
 
     [bold]Examples[/bold]
 
@@ -35,12 +35,12 @@ def verify(
 
       talkhead verify line.mp4 --trust roots.pem
     """
-    from talkhead.app.output import provenance
+    from talkhead.app.output import verification
 
-    verdict = provenance.verify(file, trust, home)
+    verdict = verification.verify(file, trust, home)
     if as_json:
         print_json(verdict)
     else:
-        print_lines(provenance.describe(verdict))
+        print_lines(verification.describe(verdict))
     if not verdict.ok:
         raise typer.Exit(1)

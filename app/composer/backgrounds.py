@@ -1,4 +1,4 @@
-"""What is behind the head in mode head: a colour, an image, a looping video, or the person's own."""
+"""Backgrounds of mode head: a color, an image, a looping video, or the person's own."""
 
 from __future__ import annotations
 
@@ -17,28 +17,45 @@ from talkhead.images import kind_of_file, read_image
 from talkhead.types import FRAME_RATE, UInt8
 
 Backgrounds = Callable[[int, int], Iterator[UInt8]]
-"""first, after -> the pictures [h, w, 3] behind the frames first to after - 1 of a line."""
+"""first, after -> backgrounds [h, w, 3] of the frames first to after - 1."""
 
 MAX_MISFIT = 16.0
-"""What covers a picture is at most so many times as large, before it is cut."""
+"""A background scaled to cover the picture has at most this many times its area before cropping."""
 
 
 def check_background(text: str) -> None:
-    """Raises TalkheadError for what is no background."""
+    """Check that a background can be used.
+
+    Args:
+        text: Value of the option `background`.
+
+    Raises:
+        TalkheadError: It is no color, image or video.
+        MediaError: The file cannot be read or has no picture.
+    """
     path = background_file(text)
     if path is None:
         return
     if _is_image(path):
         read_image(path)
     elif not media.probe(path).has_video:
-        raise MediaError(f"{path}: has no picture. Give an image, a video or a colour")
+        raise MediaError(f"{path}: has no picture. Give an image, a video or a color")
 
 
 def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
-    """The backgrounds that text asks for, a colour, an image, a video, or None or "own".
+    """Make the backgrounds that an option asks for.
 
-    own: [h, w, 3], the person's own background; all are of its size: what has another shape is
-    enlarged to cover it and cut. n_frames: how many are needed at most. Raises TalkheadError.
+    Args:
+        text: A color, an image, a video, or None or "own".
+        own: The person's own background [h, w, 3]. All others are scaled to cover its size, and
+            cropped.
+        n_frames: Number of frames.
+
+    Returns:
+        The backgrounds.
+
+    Raises:
+        TalkheadError: It cannot be read, or its shape is too different.
     """
     if text is None or text == OWN:
         return _still(own)
@@ -53,6 +70,7 @@ def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
 
 
 def _still(picture: UInt8) -> Backgrounds:
+    """Repeat a picture [h, w, 3]."""
     return lambda first, after: repeat(picture, after - first)
 
 
@@ -62,7 +80,7 @@ def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
     with closing(media.read_frames(path, n_frames=n_needed, size=(2, 2))) as frames:
         n_loop = sum(1 for _ in frames)
     if n_loop == 0:
-        raise MediaError(f"{path}: has no picture that can be read. Export it again")
+        raise MediaError(f"{path}: has no frame that can be read. Export it again")
 
     def run(first: int, after: int) -> Iterator[UInt8]:
         while first < after:
@@ -74,7 +92,7 @@ def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
                     yield _cut(frame, size)
                     first, count = first + 1, count - 1
             if count:
-                raise MediaError(f"{path}: can't be read to its end. Export it again")
+                raise MediaError(f"{path}: cannot be read to its end. Export it again")
 
     return run
 
@@ -84,7 +102,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _covering(path: Path, picture: UInt8, size: tuple[int, int]) -> UInt8:
-    """An image scaled to cover (width, height), cut to it around its middle."""
+    """Scale an image [H, W, 3] to cover (width, height), and crop it around its center, [h, w, 3]."""
     height, width = picture.shape[:2]
     cover = _cover(path, (width, height), size)
     shrinks = width > size[0] and height > size[1]
@@ -93,20 +111,22 @@ def _covering(path: Path, picture: UInt8, size: tuple[int, int]) -> UInt8:
 
 
 def _cover(path: Path, own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The size to which what has its own size (width, height) is brought, to cover another size.
+    """Return the size to which something of size own (width, height) is scaled to cover another
+    size.
 
-    Raises MediaError where the shapes are too far apart.
+    Raises MediaError if the shapes are too different.
     """
     scale = max(size[0] / own[0], size[1] / own[1])
     cover = max(size[0], round(own[0] * scale)), max(size[1], round(own[1] * scale))
     if cover[0] * cover[1] > MAX_MISFIT * size[0] * size[1]:
         raise MediaError(
-            f"{path}: {own[0]}x{own[1]} is too far from the shape of the video, {size[0]}x{size[1]}. "
-            "Cut it to a similar shape"
+            f"{path}: {own[0]}x{own[1]} is too different in shape from the video, {size[0]}x{size[1]}. "
+            "Crop it to a similar shape"
         )
     return cover
 
 
 def _cut(picture: UInt8, size: tuple[int, int]) -> UInt8:
+    """Crop a picture [H, W, 3] around its center to (width, height)."""
     top, left = (picture.shape[0] - size[1]) // 2, (picture.shape[1] - size[0]) // 2
     return picture[top : top + size[1], left : left + size[0]]

@@ -1,7 +1,7 @@
-"""Whether a line asks for mouths that the idle clip doesn't show: far from all, heads break.
+"""Warn when predicted mouth shapes are out of distribution for the idle clip, where renderers fail.
 
-What is far is measured by the clip itself: how far its own mouths lie from the nearest one of
-another moment.
+The measure is the clip itself: the distance of its own mouth shapes to the nearest one of another
+moment.
 """
 
 from __future__ import annotations
@@ -11,29 +11,46 @@ import numpy as np
 from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.types import FRAME_RATE, Bool, Float32, Int
 
-NEIGHBOURS = 12
-"""Frames around one that are the same moment, half a second."""
+NEIGHBORS = 12
+"""Frames within this distance are the same moment, half a second."""
 MIN_FRAMES = 4 * FRAME_RATE
-"""Shorter clips don't tell what is usual."""
+"""Shorter clips do not give a reliable measure."""
 USUAL_PERCENT, MARGIN = 99.5, 1.5
-TOLD_FRACTION = 0.02
+WARNING_FRACTION = 0.02
+"""Share of frames from which on a warning is given."""
 BLOCK = 1024
-"""Frames that are compared at once: with a clip of a minute, 6 MB."""
+"""Frames that are compared at once; 6 MB with a clip of a minute."""
 
 
 def coverage_warning(codes: Float32, clip: IdleClip) -> str:
-    """A line for whoever made codes [F, K]: how many mouths are far from the clip's; empty for few."""
+    """Warn if many mouth shapes are far from those of the idle clip.
+
+    Args:
+        codes: Motion codes [F, K].
+        clip: The idle clip.
+
+    Returns:
+        A sentence; "" if few are.
+    """
     unseen = uncovered_mouths(codes, clip)
-    if unseen.mean() <= TOLD_FRACTION:
+    if unseen.mean() <= WARNING_FRACTION:
         return ""
     return (
-        f"{100 * unseen.mean():.0f} % of the line asks for mouths far from any in the idle clip "
+        f"{100 * unseen.mean():.0f} % of the frames need mouth shapes far from any in the idle clip "
         f"(first at {unseen.argmax() / FRAME_RATE:.1f} s): they may look wrong"
     )
 
 
 def uncovered_mouths(codes: Float32, clip: IdleClip) -> Bool:
-    """Which of codes [F, K] have a mouth that lies far from every one of the clip's, [F]."""
+    """Find mouth shapes that are far from all of a clip's.
+
+    Args:
+        codes: Motion codes [F, K].
+        clip: The clip. How far apart its own mouths of different moments are is the measure.
+
+    Returns:
+        Flags [F]; none is set for clips shorter than MIN_FRAMES.
+    """
     if len(clip) < MIN_FRAMES:
         return np.zeros(len(codes), bool)
     n_moving = int(clip.face.basis[: clip.face.n_mouth].any(axis=(1, 2)).sum())
@@ -44,9 +61,9 @@ def uncovered_mouths(codes: Float32, clip: IdleClip) -> Bool:
 
 
 def _distances(mouths: Float32, seen: Float32, moments: Int | None = None) -> Float32:
-    """How far each of mouths [F, n] is from the nearest of seen [S, n], [F].
+    """Return the distance of each of mouths [F, n] to the nearest of seen [S, n], shape [F].
 
-    moments: [F] the numbers that mouths have in seen; those around them don't count.
+    If moments [F], the indices of mouths in seen, is given, neighbors in time are not counted.
     """
     nearest = np.empty(len(mouths), np.float32)
     lengths = (seen * seen).sum(1)
@@ -55,6 +72,6 @@ def _distances(mouths: Float32, seen: Float32, moments: Int | None = None) -> Fl
         squares = (part * part).sum(1)[:, None] + lengths - 2.0 * (part @ seen.T)
         if moments is not None:
             away = np.abs(moments[first : first + BLOCK, None] - np.arange(len(seen)))
-            squares[away <= NEIGHBOURS] = np.inf
+            squares[away <= NEIGHBORS] = np.inf
         nearest[first : first + BLOCK] = squares.min(1)
     return np.asarray(np.sqrt(np.maximum(nearest, 0.0)), np.float32)

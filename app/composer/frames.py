@@ -1,7 +1,7 @@
-"""The pictures of a line: any run of them, so that long lines are made in segments.
+"""Frame renderers: motion codes -> frames, in any range, so that long videos are made in segments.
 
-A shot's pictures depend on their number, and on `state`: what the pictures before have left behind.
-Set to what it was at the end of one segment, the next one is bitwise that of the whole line.
+Frames depend on their number and on `state`, which the frames before have left. If it is set to what
+it was at the end of one segment, the next segment is bitwise that of the whole video.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from talkhead.app.composer.head_view import AS_FILMED, View, head_camera, head_origin, turned_clip
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
@@ -23,43 +24,81 @@ from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
 BLEED_PX = (2.0, 8.0)
-"""How far the colours of a head go on outside it, one blur after the other."""
+"""Standard deviations of the blurs that extend the colors of a head beyond its edge."""
 State = list[float]
-"""What pictures leave behind, empty at the start; JSON holds it exactly."""
+"""State that frames leave to the next ones, empty at the start; JSON stores it exactly."""
 
 
 class FrameSource(Protocol):
-    """The footage that a line is pasted into."""
+    """Footage that the mouth is pasted into."""
 
     @property
-    def clip(self) -> IdleClip: ...
+    def clip(self) -> IdleClip:
+        """The footage with its tracks."""
+
     @property
-    def frame_rate(self) -> Fraction: ...
+    def frame_rate(self) -> Fraction:
+        """Frames per second."""
+
     def track_index(self, frame: int) -> int | None:
-        """Which of the clip's tracks a frame has, None where no face is known."""
+        """Return the index of a frame's tracks.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            Index in the clip; None if no face was tracked in the frame.
+        """
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """The frames first to after - 1 themselves, [H, W, 3]."""
+        """Read frames.
+
+        Args:
+            first: First frame.
+            after: Frame after the last one.
+
+        Returns:
+            Frames [H, W, 3].
+        """
 
 
 class FrameRenderer(Protocol):
-    """The pictures of a line. state: see the top; set it before frames, read it after them."""
+    """Renderer of a video's frames.
+
+    Attributes:
+        state: State that frames leave to the next ones. Set it before frames(), read it
+            afterwards.
+    """
 
     state: State
 
     def __len__(self) -> int: ...
     @property
-    def frame_rate(self) -> Fraction: ...
+    def frame_rate(self) -> Fraction:
+        """Frames per second."""
+
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the pictures."""
+        """Width and height of the frames."""
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """The pictures first to after - 1, [H, W, 3 or 4]."""
+        """Render frames.
+
+        Args:
+            first: First frame.
+            after: Frame after the last one.
+
+        Returns:
+            Frames [H, W, 3 or 4].
+        """
 
 
 class IdleFootage:
-    """The idle clip, played there and back."""
+    """The idle clip, played forward and backward.
+
+    Attributes:
+        clip: The clip.
+    """
 
     frame_rate = Fraction(FRAME_RATE)
 
@@ -67,63 +106,109 @@ class IdleFootage:
         self.clip = clip
 
     def track_index(self, frame: int) -> int:
-        """See Footage."""
+        """Return the index of a frame's tracks. See FrameSource.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            Index in the clip.
+        """
         return int(ping_pong(len(self.clip), 1, frame)[0])
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """See Footage."""
+        """Read frames. See FrameSource.
+
+        Args:
+            first: First frame.
+            after: Frame after the last one.
+
+        Returns:
+            Frames [H, W, 3].
+        """
         return idle_frames(self.clip.path, len(self.clip), first, after)
 
 
 class PasteFrameRenderer:
-    """Footage with the lower face that says the line. codes: [F, K] of the footage's frames."""
+    """Renders the lower face into footage."""
 
     def __init__(self, renderer: Renderer, footage: FrameSource, codes: Float32) -> None:
-        self._paster = Compositor(renderer, footage.clip)
+        """Initialize the renderer.
+
+        Args:
+            renderer: Renders motion codes.
+            footage: Footage to paste into.
+            codes: Motion codes [F, K] at the footage's frames.
+        """
+        self._compositor = Compositor(renderer, footage.clip)
         self._footage, self._codes = footage, codes
 
     @property
     def frame_rate(self) -> Fraction:
+        """Frames per second."""
         return self._footage.frame_rate
 
     @property
     def size(self) -> tuple[int, int]:
+        """Width and height of the frames."""
         height, width = self._footage.clip.plate.shape[:2]
         return width, height
 
     @property
     def state(self) -> State:
-        return self._paster.composer.gain
+        """Color gain of the last frame."""
+        return self._compositor.composer.gain
 
     @state.setter
     def state(self, state: State) -> None:
-        self._paster.composer.gain = state
+        self._compositor.composer.gain = state
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """See Shot."""
+        """Render frames. See FrameRenderer.
+
+        Args:
+            first: First frame.
+            after: Frame after the last one.
+
+        Yields:
+            Frames [H, W, 3].
+        """
         with closing(self._footage.frames(first, after)) as frames:
-            for place, frame in zip(range(first, after), frames, strict=True):
-                track_index = self._footage.track_index(place)
+            for number, frame in zip(range(first, after), frames, strict=True):
+                track_index = self._footage.track_index(number)
                 if track_index is not None:
-                    frame = self._paster(frame, track_index, self._codes[place])
+                    frame = self._compositor(frame, track_index, self._codes[number])
                 yield frame
 
 
 class Compositor:
-    """Re-lips frames: frame [H, W, 3], its number in the clip, code [K] -> frame [H, W, 3].
-
-    Eyes and brows stay those of the frame.
-    """
+    """Re-lips single frames. Eyes and brows stay those of the frame."""
 
     def __init__(self, renderer: Renderer, clip: IdleClip) -> None:
+        """Initialize the compositor.
+
+        Args:
+            renderer: Renders motion codes.
+            clip: Footage with its tracks.
+        """
         self.composer = CropPaster(clip.plate, clip.scale)
         self._renderer, self._clip = renderer, clip
         self._device = device_of(renderer)
 
     def __call__(self, frame: UInt8, track_index: int, code: Float32) -> UInt8:
+        """Re-lip a frame.
+
+        Args:
+            frame: Frame [H, W, 3].
+            track_index: Index of its tracks in the clip.
+            code: Motion code [K].
+
+        Returns:
+            Frame [H, W, 3].
+        """
         clip, n_mouth = self._clip, self._clip.face.n_mouth
         source = clip.codes[track_index]
         target = np.concatenate([code[:n_mouth], source[n_mouth:]])
@@ -133,32 +218,22 @@ class Compositor:
         ks = clip.crop_ks[track_index : track_index + 1].copy()
         ks[:, 0, 2] -= window.left
         ks[:, 1, 2] -= window.top
-        with torch.no_grad():
-            rendering = self._renderer.render(
-                torch.from_numpy(target[None]).to(self._device),
-                torch.from_numpy(clip.viewmats[track_index : track_index + 1]).to(self._device),
-                torch.from_numpy(ks).to(self._device),
-                window.bottom - window.top,
-                window.right - window.left,
-            )
+        size = (window.bottom - window.top, window.right - window.left)
+        cameras = torch.from_numpy(ks).to(self._device)
+        rgb, alpha = _render(self._renderer, target, clip.viewmats[track_index], cameras, size)
         return self.composer.paste(
             frame,
             clip.origins[track_index],
             window,
-            rendering.rgb[0].cpu().numpy(),
-            rendering.alpha[0].cpu().numpy(),
+            rgb,
+            alpha,
             mask[window.slices],
             clip.mask(track_index)[window.slices],
         )
 
 
 class HeadFrameRenderer:
-    """Crops of the rendered head, which follows the idle clip's head motion. codes: [F, K].
-
-    view: what is changed of that, as far as the clip shows it. backgrounds: gives the pictures
-    [h, w, 3] behind the frames first to after - 1 of the line, of the crop's size; None: the head
-    alone, as RGBA that is not premultiplied.
-    """
+    """Renders the head alone, which follows the head motion of the idle clip."""
 
     frame_rate = Fraction(FRAME_RATE)
 
@@ -170,75 +245,147 @@ class HeadFrameRenderer:
         backgrounds: Callable[[int, int], Iterator[UInt8]] | None,
         view: View = AS_FILMED,
     ) -> None:
+        """Initialize the renderer.
+
+        Args:
+            renderer: Renders motion codes.
+            clip: The idle clip.
+            codes: Motion codes [F, K].
+            backgrounds: Returns the backgrounds [h, w, 3] of the frames first to after - 1, of
+                the size of the crop. None: frames are RGBA, not premultiplied.
+            view: Requested view, limited to what the clip shows.
+        """
         self.state: State = []
         self._renderer, self._clip, self._codes = renderer, turned_clip(clip, view), codes
         self._backgrounds = backgrounds
-        self._device = device_of(renderer)
-        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(self._device)
+        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(device_of(renderer))
 
     @property
     def size(self) -> tuple[int, int]:
+        """Width and height of the frames."""
         return self._clip.crop_width, self._clip.crop_height
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """See Shot."""
-        behind = None if self._backgrounds is None else self._backgrounds(first, after)
+        """Render frames. See FrameRenderer.
+
+        Args:
+            first: First frame.
+            after: Frame after the last one.
+
+        Yields:
+            Frames [h, w, 3], or [h, w, 4] without backgrounds.
+        """
+        backgrounds = None if self._backgrounds is None else self._backgrounds(first, after)
         numbers = ping_pong(len(self._clip), after - first, first)
         for track_index, code in zip(numbers, self._codes[first:after], strict=True):
             rgb, alpha = self._render(int(track_index), code)
-            yield transparent(rgb, alpha) if behind is None else over(rgb, alpha, next(behind))
+            yield (
+                transparent(rgb, alpha)
+                if backgrounds is None
+                else over(rgb, alpha, next(backgrounds))
+            )
 
     def _render(self, track_index: int, code: Float32) -> tuple[Float32, Float32]:
+        """Render rgb [h, w, 3] and alpha [h, w, 1] of a motion code [K]."""
         clip, n_mouth = self._clip, self._clip.face.n_mouth
         target = np.concatenate([code[:n_mouth], clip.codes[track_index, n_mouth:]])
-        with torch.no_grad():
-            made = self._renderer.render(
-                torch.from_numpy(target[None]).to(self._device),
-                torch.from_numpy(clip.viewmats[track_index : track_index + 1]).to(self._device),
-                self._ks,
-                clip.crop_height,
-                clip.crop_width,
-            )
-        return made.rgb[0].cpu().numpy(), made.alpha[0].cpu().numpy()
+        size = (clip.crop_height, clip.crop_width)
+        return _render(self._renderer, target, clip.viewmats[track_index], self._ks, size)
+
+
+def _render(
+    renderer: Renderer, code: Float32, viewmat: Float32, ks: Tensor, size: tuple[int, int]
+) -> tuple[Float32, Float32]:
+    """Render rgb [h, w, 3] and alpha [h, w, 1] of a code [K], pose [4, 4] and intrinsics [1, 3, 3].
+
+    The intrinsics are on the device of the renderer.
+    """
+    with torch.no_grad():
+        rendering = renderer.render(
+            torch.from_numpy(code[None]).to(ks.device),
+            torch.from_numpy(viewmat[None]).to(ks.device),
+            ks,
+            *size,
+        )
+    return rendering.rgb[0].cpu().numpy(), rendering.alpha[0].cpu().numpy()
 
 
 def over(rgb: Float32, alpha: Float32, background: UInt8) -> UInt8:
-    """A rendering, premultiplied [h, w, 3] with alpha [h, w, 1], over a picture [h, w, 3]."""
+    """Composite a rendering over a background.
+
+    Args:
+        rgb: Premultiplied colors [h, w, 3] in [0, 1].
+        alpha: Opacity [h, w, 1] in [0, 1].
+        background: Picture [h, w, 3].
+
+    Returns:
+        Picture [h, w, 3].
+    """
     image = rgb + (1.0 - alpha) * (background.astype(np.float32) / 255.0)
     return np.asarray(np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
 def transparent(rgb: Float32, alpha: Float32) -> UInt8:
-    """A rendering as RGBA [h, w, 4] that is not premultiplied.
+    """Convert a rendering to RGBA that is not premultiplied.
 
-    The head's colours go on outside its edge: encoders that halve the colours' resolution would mix
-    black into the edge else, and scaling too.
+    The colors of the head are extended beyond its edge: encoders that subsample colors, and scaling,
+    would otherwise mix black into the edge.
+
+    Args:
+        rgb: Premultiplied colors [h, w, 3] in [0, 1].
+        alpha: Opacity [h, w, 1] in [0, 1].
+
+    Returns:
+        Picture [h, w, 4].
     """
-    whole = np.concatenate([rgb, alpha], axis=2)
+    extended = np.concatenate([rgb, alpha], axis=2)
     for sigma in BLEED_PX:
-        wide = cv2.GaussianBlur(whole, (0, 0), sigma)
-        whole = whole + (1.0 - np.clip(whole[..., 3:], 0.0, 1.0)) * wide
-    color = whole[..., :3] / np.maximum(whole[..., 3:], 1e-4)
-    inside = alpha > 0.5  # where the rendering's own colour is sure
+        blurred = cv2.GaussianBlur(extended, (0, 0), sigma)
+        extended = extended + (1.0 - np.clip(extended[..., 3:], 0.0, 1.0)) * blurred
+    color = extended[..., :3] / np.maximum(extended[..., 3:], 1e-4)
+    inside = alpha > 0.5  # where the rendering's own color is reliable
     color = np.where(inside, rgb / np.maximum(alpha, 1e-4), color)
     image = np.concatenate([color, alpha], axis=2)
     return np.asarray(np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
 def own_background(clip: IdleClip) -> UInt8:
-    """The person's own background [h, w, 3] behind head shots."""
+    """Cut the person's own background to the crop that mode head shows.
+
+    Args:
+        clip: The clip.
+
+    Returns:
+        Picture [h, w, 3].
+    """
     size = (clip.crop_height, clip.crop_width)
     return cut_crop(clip.plate, head_origin(clip), size, clip.scale)
 
 
 def device_of(renderer: Renderer) -> torch.device:
-    """Where a renderer computes."""
+    """Return the device that a renderer computes on.
+
+    Args:
+        renderer: The renderer.
+
+    Returns:
+        The device of its tensors.
+    """
     return next(iter(renderer.tensors().values())).device
 
 
 def pasted_line(renderer: Renderer, idle: IdleClip, codes: Float32) -> Generator[UInt8, None, None]:
-    """The idle clip's frames, there and back, re-lipped by codes [F, K]."""
+    """Re-lip the idle clip, played forward and backward.
+
+    Args:
+        renderer: The renderer.
+        idle: The idle clip.
+        codes: Motion codes [F, K].
+
+    Returns:
+        Frames [H, W, 3].
+    """
     return PasteFrameRenderer(renderer, IdleFootage(idle), codes).frames(0, len(codes))

@@ -1,8 +1,7 @@
-"""How a head is shown: turned and zoomed as somebody wishes, as far as the footage shows it.
+"""View of the head in mode head: turn and zoom, limited to what the footage shows.
 
-Yaw is positive where the head looks to the picture's right, pitch where it looks up. The head turns
-about the middle between its ears; the body, which stands in the image as the motion code says, stays
-where it is.
+Positive yaw looks to the right of the picture, positive pitch up. The head turns about the center
+between the ear landmarks; the body, whose position is part of the motion code, does not move.
 """
 
 from __future__ import annotations
@@ -18,19 +17,26 @@ from talkhead.face import JAW_LINE
 from talkhead.types import Float32, Float64
 
 SEEN_PERCENT = (1.0, 99.0)
-"""What single frames show beyond is as likely an error of tracking."""
+"""Percentiles of the range; single frames beyond them may be tracking errors."""
 TOLERANCE_DEG = 2.0
-"""So much farther a head still looks right."""
+"""Degrees beyond the range at which a head still looks right."""
 SHARPNESS = 4
-"""How late, and how suddenly, a turn stops at the end of the range."""
-EARS = (JAW_LINE[0], JAW_LINE[-1])
+"""Exponent of the smooth minimum: how abruptly a turn stops at the end of the range."""
+EAR_LANDMARKS = (JAW_LINE[0], JAW_LINE[-1])
+"""Landmarks on the left and right of the head."""
 AXES = "YXZ"
-"""Yaw, pitch, roll. The camera's y points down and its z forward: the first two count backwards."""
+"""Yaw, pitch, roll. The camera's y axis points down and z forward, so the first two are negated."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What is wished. yaw, pitch: degrees from the clip's own pose; zoom: factor of the focal length."""
+    """Requested view of the head.
+
+    Attributes:
+        yaw: Degrees to turn to the right of the picture, from the clip's own pose.
+        pitch: Degrees to turn up, from the clip's own pose.
+        zoom: Factor of the focal length.
+    """
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -42,7 +48,13 @@ AS_FILMED = View()
 
 @dataclass(frozen=True)
 class Span:
-    """From the lowest to the highest angle that footage shows, and the usual one; degrees."""
+    """Range of an angle in footage, in degrees.
+
+    Attributes:
+        low: Lowest angle.
+        usual: Median angle.
+        high: Highest angle.
+    """
 
     low: float
     usual: float
@@ -50,19 +62,40 @@ class Span:
 
     @classmethod
     def of(cls, angles: Float64) -> Span:
-        """What the angles [F] of a clip's frames show."""
+        """Measure the range of angles.
+
+        Args:
+            angles: Angles [F] of a clip's frames, degrees.
+
+        Returns:
+            The range.
+        """
         low, high = np.percentile(angles, SEEN_PERCENT)
         return cls(float(low), float(np.median(angles)), float(high))
 
     def holds(self, turn: float) -> bool:
-        """Whether the head can turn so far from the usual angle."""
+        """Check if the head can turn that far from the usual angle.
+
+        Args:
+            turn: Degrees.
+
+        Returns:
+            True if it can.
+        """
         return self.low - TOLERANCE_DEG <= self.usual + turn <= self.high + TOLERANCE_DEG
 
     def turned(self, angles: Float64, turn: float) -> Float64:
-        """Angles [F] turned by so much, the less the nearer the end of the range is.
+        """Turn angles, less the closer they are to the end of the range.
 
-        Never past it, and in the order that they had: motion near the end becomes small, and does
-        not stop dead.
+        They never pass the end, and keep their order: motion near the end becomes small, but does
+        not stop abruptly.
+
+        Args:
+            angles: Angles [F], degrees.
+            turn: Degrees to turn.
+
+        Returns:
+            Angles [F].
         """
         if turn < 0:
             return -Span(-self.high, -self.usual, -self.low).turned(-angles, -turn)
@@ -70,25 +103,38 @@ class Span:
 
 
 def _least(turn: float, room: Float64) -> Float64:
-    """A smooth minimum of numbers >= 0, zero where one is."""
+    """Smooth minimum of non-negative numbers, a scalar and [F]; zero where one of them is."""
     low, high = np.minimum(turn, room), np.maximum(np.maximum(turn, room), 1e-9)
     return np.asarray(low / (1.0 + (low / high) ** SHARPNESS) ** (1.0 / SHARPNESS))
 
 
 def yaw_and_pitch(viewmats: Float32) -> Float64:
-    """Degrees [2, F] of head poses [F, 4, 4]."""
+    """Return yaw and pitch of head poses.
+
+    Args:
+        viewmats: Poses [F, 4, 4].
+
+    Returns:
+        Degrees [2, F].
+    """
     return -_angles(viewmats)[:, :2].T
 
 
 def _angles(viewmats: Float32) -> Float64:
+    """Return yaw, pitch and roll [F, 3] of poses [F, 4, 4], in degrees."""
     turns = Rotation.from_matrix(viewmats[:, :3, :3].astype(np.float64))
     return np.asarray(turns.as_euler(AXES, degrees=True))
 
 
 def turned_clip(clip: IdleClip, view: View) -> IdleClip:
-    """The clip with other viewmats: the head turned by the view's angles, as far as the clip shows it.
+    """Turn the head in a clip, as far as its footage shows the head turned.
 
-    Without a turn they are the clip's own, bit for bit.
+    Args:
+        clip: The clip.
+        view: Requested view.
+
+    Returns:
+        The clip with other viewmats; the same clip if the view has no turn.
     """
     if view.yaw == view.pitch == 0.0:
         return clip
@@ -103,14 +149,28 @@ def turned_clip(clip: IdleClip, view: View) -> IdleClip:
 
 
 def head_origin(clip: IdleClip) -> Float32:
-    """Left, top [2] in source pixels of the crop that head shots show."""
+    """Return the position of the crop that mode head shows.
+
+    Args:
+        clip: The clip.
+
+    Returns:
+        Left and top [2] in source pixels.
+    """
     return np.asarray(np.median(clip.origins, axis=0).round(), np.float32)
 
 
 def head_camera(clip: IdleClip, zoom: float = 1.0) -> Float32:
-    """K [1, 3, 3] of head shots, zoomed about the head, yet not farther out than `least_zoom`.
+    """Return the camera of mode head, zoomed about the head, but not below `least_zoom`.
 
-    Zooming out leaves the lower edge where it is, for below it there is no body.
+    Zooming out keeps the lower edge in place, since there is no body below it.
+
+    Args:
+        clip: The clip.
+        zoom: Factor.
+
+    Returns:
+        Intrinsics [1, 3, 3].
     """
     ks = crop_intrinsics(clip.intrinsics, head_origin(clip)[None], clip.scale)
     zoom = max(zoom, least_zoom(clip))
@@ -123,7 +183,15 @@ def head_camera(clip: IdleClip, zoom: float = 1.0) -> Float32:
 
 
 def least_zoom(clip: IdleClip) -> float:
-    """The zoom at which a side of the picture shows the last of the body that crops have seen."""
+    """Return the zoom at which a side of the picture shows the last of the body that the crops
+    contain.
+
+    Args:
+        clip: The clip.
+
+    Returns:
+        Factor.
+    """
     x, _ = _head_place(clip)
     seen = np.percentile(clip.origins[:, 0], SEEN_PERCENT) - head_origin(clip)[0]
     left, right = np.abs(seen) * clip.scale
@@ -131,7 +199,7 @@ def least_zoom(clip: IdleClip) -> float:
 
 
 def _head_place(clip: IdleClip) -> Float64:
-    """Where the head's middle usually is in head shots: x, y [2] in pixels."""
+    """Return the usual position of the head's center in mode head: x, y [2] in pixels."""
     ks = crop_intrinsics(clip.intrinsics, head_origin(clip)[None], clip.scale)
     views = clip.viewmats.astype(np.float64)
     places = project(_head_middle(clip)[None], views, ks[0].astype(np.float64))
@@ -139,20 +207,30 @@ def _head_place(clip: IdleClip) -> Float64:
 
 
 def _head_middle(clip: IdleClip) -> Float64:
-    """The point [3] between the ears, in head space: what heads turn about."""
-    return np.asarray(clip.face.template[list(EARS)].mean(0), np.float64)
+    """Return the point [3] between the ear landmarks, in head space, about which heads turn."""
+    return np.asarray(clip.face.template[list(EAR_LANDMARKS)].mean(0), np.float64)
 
 
 def out_of_range_message(clip: IdleClip, view: View) -> str:
-    """What of a view the clip doesn't show, in a line with its range; empty where it shows all."""
-    asked = {"yaw": view.yaw, "pitch": view.pitch}
-    spans = dict(zip(asked, map(Span.of, yaw_and_pitch(clip.viewmats)), strict=True))
+    """Describe what of a view the clip does not show, with its range.
+
+    Args:
+        clip: The clip.
+        view: Requested view.
+
+    Returns:
+        A sentence; "" if it shows all.
+    """
+    requested = {"yaw": view.yaw, "pitch": view.pitch}
+    spans = dict(zip(requested, map(Span.of, yaw_and_pitch(clip.viewmats)), strict=True))
     parts = [
         f"{name} {span.low - span.usual:+.0f} to {span.high - span.usual:+.0f} degrees "
-        f"({asked[name]:g} was asked)"
+        f"({requested[name]:g} was requested)"
         for name, span in spans.items()
-        if not span.holds(asked[name])
+        if not span.holds(requested[name])
     ]
     if view.zoom < (least := least_zoom(clip)):
-        parts.append(f"zoom {least:.2f} or more ({view.zoom:g} was asked)")
-    return f"the footage shows {', '.join(parts)}: the head stays within it" if parts else ""
+        parts.append(f"zoom {least:.2f} or more ({view.zoom:g} was requested)")
+    return (
+        f"the footage shows {', '.join(parts)}: the head stays within that range" if parts else ""
+    )

@@ -1,4 +1,4 @@
-"""The idle clip: the person's own footage that speaking is pasted into, and its tracks."""
+"""The idle clip: the person's own footage that the mouth is pasted into, with its tracks."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from talkhead.types import FRAME_RATE, MAX_SIDE_PX, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
 KEYFRAME_EVERY = 25
-"""Frames of the clip from key frame to key frame."""
+"""Frames from key frame to key frame."""
 REVERSE_BYTES = 64 << 20
-"""Of pictures held at once while the clip plays backwards, a second's at the least..."""
+"""Memory for frames while the clip plays backward, enough for a second at least..."""
 MAX_REVERSE_BYTES = 1 << 30
-"""...but no more than this, although pictures before them are then decoded again and again."""
+"""...but no more than this, although the frames before them are then decoded repeatedly."""
 CRF = 14
 FARTHEST = 4
-"""Times the crop's longer side: no landmark is taken to be farther away, whatever codes say."""
+"""Landmarks are clipped to this many times the longer side of the crop, for codes out of range."""
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
 PLATE = "plate.png"
 MAX_MASK_BYTES = 256 << 20
-"""Of all masks together, in memory; those of a minute of 576 lines have 30 MB."""
+"""Limit for all masks together, in memory; a minute of 576 lines has 30 MB."""
 FRAMES = Size("F", 1, MAX_FRAMES)
 TENSORS = {
     "codes": TensorSpec((FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
@@ -52,16 +52,24 @@ TENSORS = {
     "size": TensorSpec((5,), torch.int64, least=1, most=MAX_CROP_PX),
     "scale": TensorSpec((1,), torch.float64, least=MIN_SCALE, most=1.0),
 }
-"""Of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks."""
+"""Tensors of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks."""
 
 
 @dataclass(frozen=True)
 class IdleClip:
     """Footage with its tracks, F frames.
 
-    codes: [F, K]. viewmats: [F, 4, 4]. origins: [F, 2] of the crops, source pixels. masks: [F, h, w]
-    uint8, person, a quarter of the crop's size. plate: [H, W, 3] uint8 background. crop_height,
-    crop_width in crop pixels; scale: crop pixels per source pixel.
+    Attributes:
+        path: The video.
+        face: Face model.
+        codes: Motion codes [F, K].
+        viewmats: Head poses [F, 4, 4].
+        origins: Left and top of the crops [F, 2], source pixels.
+        masks: Person masks [F, h, w], uint8, a quarter of the crops' size.
+        plate: Clean plate [H, W, 3], uint8.
+        crop_height: Height of the crops, crop pixels.
+        crop_width: Width of the crops, crop pixels.
+        scale: Crop pixels per source pixel.
     """
 
     path: Path
@@ -80,33 +88,54 @@ class IdleClip:
 
     @cached_property
     def intrinsics(self) -> Float64:
-        """K [3, 3] of the source image."""
+        """Intrinsics [3, 3] of the source image."""
         return default_intrinsics(self.plate.shape[1], self.plate.shape[0])
 
     @cached_property
     def crop_ks(self) -> Float32:
-        """K [F, 3, 3] of the crops."""
+        """Intrinsics [F, 3, 3] of the crops."""
         return crop_intrinsics(self.intrinsics, self.origins, self.scale)
 
     def mask(self, frame: int) -> Float32:
-        """The person mask [H, W] of a crop, in [0, 1]."""
+        """Return the person mask of a crop.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            Mask [H, W] in [0, 1].
+        """
         return enlarged_mask(self.masks[frame], (self.crop_height, self.crop_width))
 
     def landmarks(self, frame: int, codes: Float32) -> Float32:
-        """Mesh vertices [n, 478, 2] in crop pixels of codes [n, K] in the pose of a frame."""
+        """Project mesh vertices in the pose of a frame.
+
+        Args:
+            frame: Number of the frame.
+            codes: Motion codes [n, K].
+
+        Returns:
+            Vertices [n, 478, 2] in crop pixels.
+        """
         vertices = self.face.vertices(codes).astype(np.float64)
         views = np.repeat(self.viewmats[frame : frame + 1].astype(np.float64), len(codes), axis=0)
-        with np.errstate(all="ignore"):  # of codes that put the face behind the camera
+        with np.errstate(all="ignore"):  # codes may put the face behind the camera
             points = project(vertices, views, self.crop_ks[frame].astype(np.float64))
         reach = FARTHEST * max(self.crop_height, self.crop_width)
         return np.clip(np.nan_to_num(points), -reach, reach).astype(np.float32)
 
 
 def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
-    """First and after-last frame of the longest clear run of training frames, at most a minute.
+    """Choose the longest unoccluded run of training frames, at most a minute.
 
-    Frames with something before the face end a run: a mouth would be pasted over it. So do frames
-    whose mask was not kept.
+    Frames with something in front of the face end a run, since a mouth would be pasted over it. So
+    do frames without a stored mask.
+
+    Args:
+        dataset: The footage.
+
+    Returns:
+        First and after-last frame.
     """
     tracks = dataset.tracks
     never = tracks.hidden.any(1) | ~tracks.kept
@@ -114,7 +143,16 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
 
 
 def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
-    """A run of a dataset's frames as a clip; its images are those of `video` from the run's first."""
+    """Make a clip of a run of a dataset's frames.
+
+    Args:
+        dataset: The footage.
+        video: A video that starts at the run's first frame.
+        part: The run.
+
+    Returns:
+        The clip.
+    """
     info, tracks = dataset.info, dataset.tracks
     return IdleClip(
         path=video,
@@ -133,9 +171,19 @@ def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
 def save_idle(
     video: Path, dataset: IdentityDataset, writer: PackageWriter, progress: Progress
 ) -> int:
-    """Write idle clip, tracks, face model and plate into a package; the clip's frame count."""
+    """Write the idle clip, its tracks, the face model and the clean plate into a package.
+
+    Args:
+        video: The footage.
+        dataset: Its dataset.
+        writer: Writes the package.
+        progress: Receives the progress.
+
+    Returns:
+        Number of frames of the clip.
+    """
     first, after = choose_frames(dataset)
-    with progress.step("Keeping the idle clip", total=after - first) as step:
+    with progress.step("Writing the idle clip", total=after - first) as step:
         frames = media.read_frames(video, start_s=first / FRAME_RATE, n_frames=after - first)
         with (
             closing(frames),
@@ -166,7 +214,17 @@ def save_idle(
 
 
 def load_idle(package: IdentityPackage) -> IdleClip:
-    """The idle clip of a package. Raises PackageError when a part is missing or damaged."""
+    """Load the idle clip of a package.
+
+    Args:
+        package: A verified package.
+
+    Returns:
+        The clip.
+
+    Raises:
+        PackageError: A part is missing or damaged; a ContentError in a part becomes one.
+    """
     face = load_face(package)
     plate = _plate(package)
     _check_video(package)
@@ -176,7 +234,9 @@ def load_idle(package: IdentityPackage) -> IdleClip:
         check_tensors(tracks, TENSORS, sizes)
         height, width, *shape = (int(n) for n in tracks["size"])
         if tuple(shape) != (len(tracks["codes"]), *small_size((height, width))):
-            raise ContentError(f"the tensor size says masks of {shape}, which are no crops' masks")
+            raise ContentError(
+                f"the tensor size gives masks of {shape}, which do not match the crops"
+            )
         origins, scale = tracks["origins"].numpy(), float(tracks["scale"][0])
         check_crops(origins, (height, width), scale, (plate.shape[0], plate.shape[1]))
         masks = _unpacked_masks(tracks["masks"].numpy().tobytes(), tuple(shape))
@@ -195,24 +255,35 @@ def load_idle(package: IdentityPackage) -> IdleClip:
 
 
 def load_face(package: IdentityPackage) -> FaceModel:
-    """The face model of a package. Raises PackageError when it is missing or damaged."""
+    """Load the face model of a package.
+
+    Args:
+        package: A verified package.
+
+    Returns:
+        The face model.
+
+    Raises:
+        PackageError: It is missing or damaged.
+    """
     with package.content_errors(FACE):
         return FaceModel.from_tensors(package.tensors(FACE))
 
 
 def _plate(package: IdentityPackage) -> UInt8:
-    """The background of a package, of the size that its manifest says."""
+    """Read the clean plate [H, W, 3] of a package. Raises PackageError if its size is not that of
+    the manifest."""
     path, manifest = package.file(PLATE), package.manifest
     try:
         return read_image(path, (PNG,), (manifest.frame_width, manifest.frame_height))
     except TalkheadError as error:
         raise PackageError(
-            f"{path}: damaged, or of another size than the clip. {REMEDY}"
+            f"{path}: damaged, or its size is not that of the clip. {REMEDY}"
         ) from error
 
 
 def _check_video(package: IdentityPackage) -> None:
-    """Raises PackageError where a package's clip is none, or of another size than its manifest says."""
+    """Raises PackageError if a package's clip is no video, or its size is not that of the manifest."""
     path, manifest = package.file(IDLE_NAME), package.manifest
     try:
         info = media.probe(path)
@@ -220,13 +291,13 @@ def _check_video(package: IdentityPackage) -> None:
         raise PackageError(f"{error}. {REMEDY}") from error
     if (info.width, info.height) != (manifest.frame_width, manifest.frame_height):
         raise PackageError(
-            f"{path}: has pictures of {info.width}x{info.height}, not of "
+            f"{path}: has frames of {info.width}x{info.height}, not "
             f"{manifest.frame_width}x{manifest.frame_height}. {REMEDY}"
         )
 
 
 def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:
-    """Masks of a shape that zlib has compressed. Raises ContentError."""
+    """Decompress masks of a shape. Raises ContentError."""
     n_bytes = prod(shape)
     if n_bytes > MAX_MASK_BYTES:
         raise ContentError(f"masks of {n_bytes:,} bytes, where {MAX_MASK_BYTES:,} are allowed")
@@ -237,10 +308,16 @@ def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:
 
 
 def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
-    """Which clip frame is shown at each of n_frames from frame first on: forward, back, forward; no
+    """Return which frame of a clip is shown when it is played forward, backward, forward, with no
     frame twice in a row.
 
-    A clip of one frame stands still.
+    Args:
+        n_clip: Frames of the clip. A clip of one frame is repeated.
+        n_frames: Number of frames.
+        first: Number of the first frame.
+
+    Returns:
+        Frames of the clip [n_frames].
     """
     period = max(1, 2 * n_clip - 2)
     place = np.arange(first, first + n_frames) % period
@@ -248,9 +325,17 @@ def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
 
 
 def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UInt8, None, None]:
-    """The images that ping_pong shows at frames first to after - 1, read with bounded memory.
+    """Read the frames that ping_pong shows, with bounded memory.
 
-    No more are read: of a line of 5 s, those beyond would be a tenth of what reading costs.
+    Args:
+        path: The clip.
+        n_clip: Its number of frames.
+        first: First frame.
+        after: Frame after the last one. None beyond are read: for 5 s of video they would be a
+            tenth of the cost of reading.
+
+    Yields:
+        Frames [H, W, 3].
     """
     turn = max(1, 2 * n_clip - 2)
     place, left = first % turn, after - first
@@ -265,7 +350,7 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
 
 
 def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """Frames first, first + 1, ... Raises MediaError where there are fewer than the tracks say."""
+    """Read n_frames [H, W, 3] from frame first on. Raises MediaError if there are fewer than tracks."""
     n_found = 0
     with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
         for frame in frames:
@@ -273,13 +358,13 @@ def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, No
             yield frame
     if n_found < n_frames:
         raise MediaError(
-            f"{path}: has only {first + n_found} pictures, at least {first + n_frames} are needed. "
+            f"{path}: has only {first + n_found} frames, at least {first + n_frames} are needed. "
             f"{REMEDY}"
         )
 
 
 def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """Frames last, last - 1, ..., a chunk at a time: whole runs from key frame to key frame."""
+    """Read n_frames [H, W, 3] backward from frame last, in chunks that start at key frames."""
     about = media.probe(path)
     frame_bytes = 3 * about.width * about.height
     held = REVERSE_BYTES // frame_bytes // KEYFRAME_EVERY * KEYFRAME_EVERY

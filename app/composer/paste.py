@@ -1,9 +1,9 @@
-"""Rendered lower faces pasted into the person's own frames.
+"""Paste rendered lower faces into the person's own frames.
 
-What is pasted: the lower face down to the jaw line and a strip of neck under it, over the union of
-the jaw as it was in the source frame and as it is now, so that neither an old open jaw (a second
-chin) nor a new one shows a border. Where the head no longer is, the background plate shows.
-docs/composer.md has a picture of the masks.
+The pasted region is the lower face down to the jaw line and a strip of neck below it, over the union
+of the jaw in the source frame and the new jaw, so that neither an old open jaw (a second chin) nor a
+new one shows a border. Where the head no longer is, the clean plate shows. docs/composer.md has a
+picture of the masks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from talkhead.renderers.fastmath import IN_ORDER
 from talkhead.types import Float32, UInt8
 
 UPPER_LINE = (116, 117, 118, 119, 195, 348, 347, 346, 345)
-"""Across both cheeks and the nose, from the image's left to its right: above it nothing is pasted."""
+"""Landmarks across both cheeks and the nose, from left to right; nothing is pasted above them."""
 NECK_FRACTION = 0.03
 """Height of the neck strip over the face's height."""
 FEATHER_FRACTION = 0.010
@@ -31,7 +31,17 @@ GAIN_MEMORY = 0.9
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a crop, in crop pixels: rows top..bottom, columns left..right."""
+    """
+
+    Attributes:
+        top: First row.
+        bottom: Row after the last one.
+        left: First column.
+        right: Column after the last one.
+
+    Args:
+        part of a crop, in crop pixels.
+    """
 
     top: int
     bottom: int
@@ -40,13 +50,20 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
+        """Rows and columns."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
-    """Where to paste, [H, W] in [0, 1], of crop landmarks [478, 2] before and after.
+    """Make the mask within which the rendering is pasted.
 
-    size: height, width of the crop.
+    Args:
+        source: Crop landmarks [478, 2] of the source frame.
+        target: Crop landmarks [478, 2] of the new face.
+        size: Height and width of the crop.
+
+    Returns:
+        Mask [H, W] in [0, 1].
     """
     height = float(np.linalg.norm(source[10] - source[152]))
     mask = np.zeros(size, np.uint8)
@@ -57,18 +74,19 @@ def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float
 
 
 def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    """The polygon of lower face and neck strip; the strip fades out towards the ears."""
+    """Return the polygon [n, 2] of the lower face and the neck strip, which narrows toward its ends,
+    of landmarks [478, 2]."""
     jaw = points[list(JAW_LINE)].copy()
     low, high = jaw[:, 1].min(), jaw[:, 1].max()
     share = np.clip((jaw[:, 1] - low) / max(high - low, 1e-6), 0.0, 1.0)
     jaw[:, 1] += neck * share
     upper = points[list(UPPER_LINE)]
-    # Landmarks have pixel centres at +0.5, OpenCV at 0; subpixel corners keep the edge from jumping.
+    # Landmarks have pixel centers at +0.5, OpenCV at 0; subpixel corners keep the edge steady.
     return np.rint((np.concatenate([jaw, upper]) - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
 
 
 def _soften(mask: UInt8, sigma: float) -> Float32:
-    """The mask [H, W] in [0, 1] with a soft border; only where there is some of it is anything done."""
+    """Blur the border of a mask, [H, W] in [0, 1]; only the part around it is computed."""
     sigma = max(sigma, 0.8)
     margin = int(np.ceil(4.0 * sigma)) + 1
     left, top, width, height = cv2.boundingRect(mask)
@@ -81,7 +99,15 @@ def _soften(mask: UInt8, sigma: float) -> Float32:
 
 
 def mask_window(mask: Float32, margin: int = 4) -> Window:
-    """The smallest window that holds all of a mask [H, W], with a margin."""
+    """Return the smallest window around a mask.
+
+    Args:
+        mask: Mask [H, W].
+        margin: Margin in pixels.
+
+    Returns:
+        The window.
+    """
     rows, columns = np.flatnonzero(mask.max(1) > 0.002), np.flatnonzero(mask.max(0) > 0.002)
     if len(rows) == 0:
         return Window(0, 1, 0, 1)
@@ -95,17 +121,22 @@ def mask_window(mask: Float32, margin: int = 4) -> Window:
 
 
 class CropPaster:
-    """Pastes renderings into frames of one clip; keeps the colour match steady from frame to frame."""
+    """Pastes renderings into frames of one clip, with a color match that is steady over time."""
 
     def __init__(self, plate: UInt8, scale: float) -> None:
-        """plate: [H, W, 3] background at source size. scale: crop pixels per source pixel."""
+        """Initialize the paster.
+
+        Args:
+            plate: Clean plate [H, W, 3] at source size.
+            scale: Crop pixels per source pixel.
+        """
         self._plate = plate.astype(np.float32)
         self._scale = scale
         self._gain: Float32 | None = None
 
     @property
     def gain(self) -> list[float]:
-        """The colour match as it is now, which the next frame starts from; empty before the first."""
+        """Color match of the last frame, from which the next one starts; empty before the first."""
         return [] if self._gain is None else [float(value) for value in self._gain]
 
     @gain.setter
@@ -122,11 +153,19 @@ class CropPaster:
         mask: Float32,
         person: Float32,
     ) -> UInt8:
-        """The frame [H, W, 3] with the rendering pasted in; the frame itself is left as it was.
+        """Paste a rendering into a frame.
 
-        origin: left, top of the crop in the frame. window: the part of the crop that was rendered.
-        rgb: [h, w, 3] premultiplied, alpha: [h, w, 1], of the window. mask: [h, w] where to paste,
-        person: [h, w] the person in the source frame, both of the window.
+        Args:
+            frame: Frame [H, W, 3], which is not changed.
+            origin: Left and top [2] of the crop in the frame.
+            window: Part of the crop that was rendered.
+            rgb: Premultiplied colors [h, w, 3] of the window.
+            alpha: Opacity [h, w, 1] of the window.
+            mask: Where to paste [h, w], of the window.
+            person: Person in the source frame [h, w], of the window.
+
+        Returns:
+            Frame [H, W, 3].
         """
         covered = np.maximum(person, alpha[..., 0])
         mask = mask * cv2.dilate(np.clip(2.0 * covered, 0.0, 1.0), np.ones((3, 3), np.uint8))
@@ -143,9 +182,10 @@ class CropPaster:
     def _in_source(
         self, patch: Float32, origin: Float32, window: Window, size: tuple[int, int]
     ) -> tuple[slice, slice, Float32]:
-        """A patch [h, w, 5] of the crop in source pixels, and which rows and columns it covers.
+        """Resample a patch [h, w, 5] of the crop to source pixels; return the rows and columns it
+        covers, too.
 
-        What lies outside the frame is cut.
+        What is outside of the frame is cut off.
         """
         scale = self._scale
         left, top = origin[0] + window.left / scale, origin[1] + window.top / scale
@@ -156,25 +196,26 @@ class CropPaster:
             first, start = rows.start - round(top), columns.start - round(left)
             height, width = rows.stop - rows.start, columns.stop - columns.start
             return rows, columns, patch[first : first + height, start : start + width]
-        # Pixel centres lie at +0.5 in both images.
+        # Pixel centers are at +0.5 in both images.
         shift_x = (columns.start + 0.5 - left) * scale - 0.5
         shift_y = (rows.start + 0.5 - top) * scale - 0.5
         matrix = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
         shape = (columns.stop - columns.start, rows.stop - rows.start)
 
-        def enlarged(part: Float32, how: int, border: int) -> Float32:
+        def resample(part: Float32, how: int, border: int) -> Float32:
             flags = how | cv2.WARP_INVERSE_MAP
             return cv2.warpAffine(part, matrix, shape, flags=flags, borderMode=border)
 
-        head = enlarged(patch[..., :4], cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        share = enlarged(patch[..., 4], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        head = resample(patch[..., :4], cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        share = resample(patch[..., 4], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         return rows, columns, np.dstack([head, share])
 
     def _match(self, patch: Float32, under: UInt8) -> Float32:
-        """Gain [3] that brings the rendered cheeks to the brightness of the frame's, smoothed.
+        """Return the gain [3] that matches the rendered cheeks to the brightness of the frame's,
+        smoothed.
 
-        patch: [h, w, 5] premultiplied colours, alpha, where to paste. under: [h, w, 3]. Compared in the
-        upper third only: cheeks and nose don't move with speech.
+        Patch [h, w, 5] is premultiplied colors, alpha and mask; under [h, w, 3] is the frame. Only
+        the upper third is compared: cheeks and nose, which do not move with speech.
         """
         third = slice(0, max(1, len(patch) // 3))
         head, under = patch[third], under[third]
@@ -192,7 +233,8 @@ class CropPaster:
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
 def _blend_rows(patch, gain, plate, frame):  # type: ignore[no-untyped-def]
-    """Put a patch [h, w, 5] over a frame [h, w, 3] in place; the plate shows where the head is not."""
+    """Blend a patch [h, w, 5] over a frame [h, w, 3] in place; the clean plate shows where the head
+    is not."""
     zero, one, white = np.float32(0.0), np.float32(1.0), np.float32(255.0)
     for y in numba.prange(patch.shape[0]):
         for x in range(patch.shape[1]):

@@ -1,7 +1,7 @@
-"""A person's own footage with its timeline: re-lipped frame by frame, at its own frame rate.
+"""The original footage with its timeline, re-lipped frame by frame at its own frame rate.
 
-Tracks are those of the footage's dataset, which has 25 frames a second. A frame that is among them has
-its own track; one in between has its neighbours', interpolated.
+Tracks are those of the footage's dataset, which has 25 frames per second; between its frames they are
+interpolated.
 """
 
 from __future__ import annotations
@@ -33,25 +33,43 @@ from talkhead.progress import Progress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 LONGER_S = 0.2
-"""By how much a sound may outlast the footage; so much is cut."""
+"""Seconds by which audio may outlast the footage; they are cut off."""
 
 
 @dataclass(frozen=True)
 class SourceClip(IdleClip):
-    """Footage with tracks at its own frame rate. nearest: [F] frames of the dataset; its masks are
-    read one by one, as footage may be long."""
+    """Footage with tracks at its own frame rate.
+
+    Attributes:
+        dataset: Dataset of the footage. Its masks are read one by one, since footage may be
+            long.
+        nearest: Frames of the dataset [F], the nearest of each frame.
+    """
 
     dataset: IdentityDataset
     nearest: Int
 
     def mask(self, frame: int) -> Float32:
-        """See IdleClip."""
+        """Read the person mask of a frame. See IdleClip.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            Mask [H, W] in [0, 1].
+        """
         return self.dataset.person(self.nearest[frame])
 
 
 @dataclass(frozen=True)
 class SourceFootage:
-    """See shots.Footage. known: [F] frames whose face is known; the others stay as they are."""
+    """Footage that keeps its timeline. See FrameSource.
+
+    Attributes:
+        clip: The footage with its tracks.
+        frame_rate: Frames per second.
+        known: Flags [F] of frames whose face was tracked. The others are not changed.
+    """
 
     clip: SourceClip
     frame_rate: Fraction
@@ -61,11 +79,27 @@ class SourceFootage:
         return len(self.known)
 
     def track_index(self, frame: int) -> int | None:
-        """See Footage."""
+        """Return the index of a frame's tracks. See FrameSource.
+
+        Args:
+            frame: Number of the frame.
+
+        Returns:
+            The same number; None if no face was tracked.
+        """
         return frame if self.known[frame] else None
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """See Footage. The last picture stands where the container promised more."""
+        """Read frames. See FrameSource. If the container promises more than there are, the last one
+        is repeated.
+
+        Args:
+            first: First frame.
+            after: Frame after the last one.
+
+        Yields:
+            Frames [H, W, 3].
+        """
         n_left = after - first
         start_s = float(first / self.frame_rate)
         source = media.read_frames(
@@ -81,7 +115,14 @@ class SourceFootage:
             yield frame
 
     def codes(self, spoken: Float32) -> Float32:
-        """Motion codes [F, K] at the footage's frames, of those at 25 a second."""
+        """Interpolate motion codes at the frames of the footage.
+
+        Args:
+            spoken: Motion codes [N, K] at 25 per second.
+
+        Returns:
+            Motion codes [F, K].
+        """
         at = np.arange(len(self), dtype=np.float64) * float(FRAME_RATE / self.frame_rate)
         return interpolated(spoken, np.arange(len(spoken), dtype=np.float64), at)
 
@@ -89,16 +130,26 @@ class SourceFootage:
 def source_footage(
     package: IdentityPackage, video: Path, home: Path, progress: Progress
 ) -> SourceFootage:
-    """The footage that a package was fitted on, tracked; what `fit` has prepared of it is used.
+    """Track the footage that a package was fitted on, or read what `fit` has prepared.
 
-    Raises TalkheadError when the person was fitted on another video.
+    Args:
+        package: The package.
+        video: The footage.
+        home: Folder of the identities.
+        progress: Receives the progress.
+
+    Returns:
+        The footage with its tracks.
+
+    Raises:
+        TalkheadError: The identity was fitted on another video.
     """
     manifest, footage = package.manifest, Footage.open(video)
     if footage.sha256 != manifest.source.sha256:
         raise TalkheadError(
-            f"{video}: {manifest.name} was fitted on another video, {manifest.source.name}. The "
-            "timeline can be kept of the video that a person was fitted on: leave out the identity "
-            "to have this one fitted"
+            f"{video}: {manifest.name} was fitted on another video, {manifest.source.name}. Only the "
+            "timeline of the video that a person was fitted on can be kept: leave out the identity "
+            "to fit this one"
         )
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
     key = dataset_key(footage.sha256, config, silence_version())
@@ -109,13 +160,22 @@ def source_footage(
 
 
 def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> SourceFootage:
-    """A video with the tracks of its dataset, brought to its own frame rate."""
+    """Interpolate the tracks of a dataset at a video's own frame rate.
+
+    Args:
+        dataset: Dataset of the video, at 25 frames per second.
+        video: The video.
+        face: Face model of the package.
+
+    Returns:
+        The footage with its tracks.
+    """
     rate, times = own_rate(video), frame_times(video)
     n_frames = 1 + _slot(times[-1], rate)
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
-    first = np.unique(shown, return_index=True)[1]  # of tracks of the same picture
-    tracked = first[tracks.clear[first]]  # nothing is pasted over a hand
+    first = np.unique(shown, return_index=True)[1]  # the first of the tracks of one picture
+    tracked = first[tracks.clear[first]]  # nothing is pasted over an occluder
     at = shown[tracked].astype(np.float64)
     own = shown_pictures(times, rate, n_frames).astype(np.float64)
     near = _nearest(at, own)
@@ -137,10 +197,16 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
 
 
 def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> Int:
-    """Which of a video's pictures is shown at each of n_frames at a rate, rising, as
-    `media.read_frames` chooses: the last one whose time, in frames and rounded, is not later.
+    """Return which picture of a video is shown at each frame, as `media.read_frames` chooses.
 
-    times: of the pictures, seconds.
+    Args:
+        times: Times of the pictures, seconds.
+        rate: Frames per second.
+        n_frames: Number of frames.
+
+    Returns:
+        Numbers of the pictures [n_frames], ascending: the last one whose time, in frames and
+        rounded, is not later.
     """
     slots = np.array([_slot(time, rate) for time in times], dtype=np.int64)
     shown = np.searchsorted(slots, np.arange(n_frames), side="right") - 1
@@ -152,7 +218,16 @@ def _slot(time: Fraction, rate: Fraction) -> int:
 
 
 def interpolated(values: Float32, at: Float64, wanted: Float64) -> Float32:
-    """Values [N, K] known at rising moments at [N], linearly at wanted [M]; held beyond the ends."""
+    """Interpolate values linearly; beyond the ends they are constant.
+
+    Args:
+        values: Values [N, K].
+        at: Their times [N], ascending.
+        wanted: Times [M].
+
+    Returns:
+        Values [M, K].
+    """
     after = np.clip(np.searchsorted(at, wanted), 1, max(1, len(at) - 1))
     before = after - 1
     after = np.minimum(after, len(at) - 1)
@@ -162,7 +237,16 @@ def interpolated(values: Float32, at: Float64, wanted: Float64) -> Float32:
 
 
 def interpolated_poses(viewmats: Float32, at: Float64, wanted: Float64) -> Float32:
-    """Poses [N, 4, 4] known at rising moments at [N], at wanted [M]: turned evenly, moved linearly."""
+    """Interpolate poses: rotations by slerp, translations linearly.
+
+    Args:
+        viewmats: Poses [N, 4, 4].
+        at: Their times [N], ascending.
+        wanted: Times [M].
+
+    Returns:
+        Poses [M, 4, 4].
+    """
     held = np.clip(wanted, at[0], at[-1])
     poses = np.repeat(np.eye(4, dtype=np.float32)[None], len(wanted), axis=0)
     poses[:, :3, 3] = interpolated(viewmats[:, :3, 3], at, wanted)
@@ -175,7 +259,7 @@ def interpolated_poses(viewmats: Float32, at: Float64, wanted: Float64) -> Float
 
 
 def _nearest(at: Float64, wanted: Float64) -> Int:
-    """The place in at [N] of what is nearest to each of wanted [M]."""
+    """Return the index in at [N] of the value nearest to each of wanted [M], shape [M]."""
     after = np.clip(np.searchsorted(at, wanted), 0, len(at) - 1)
     before = np.maximum(after - 1, 0)
     is_before = np.abs(wanted - at[before]) <= np.abs(at[after] - wanted)
@@ -183,7 +267,7 @@ def _nearest(at: Float64, wanted: Float64) -> Int:
 
 
 def _surrounded(at: Float64, wanted: Float64, most: float) -> Bool:
-    """Whether there is something in at [N] on both sides of each of wanted [M], no more than most apart.
+    """Flag each of wanted [M] with a value of at [N] on both sides, at most `most` apart, shape [M].
 
     The ends may be a frame of the dataset away.
     """

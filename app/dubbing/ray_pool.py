@@ -1,9 +1,9 @@
 """Run jobs on a Ray cluster: scheduling, transfer of files that are not on a shared disk, node failure.
 
-Each job is one Ray task. The driver keeps the claim, so a lost node can neither lose nor duplicate a job.
-Results return through the object store, or are written to the shared home folder, where a task that Ray
-restarts on another node resumes after the last finished segment. A node reads files in place if it can
-access them there, and from the object store otherwise. Private keys are never sent.
+Each job is one Ray task. The driver keeps the claim, so a lost node can neither lose nor duplicate a
+job. Results return through the object store, or are written to the shared home folder, where a task
+that Ray restarts on another node resumes after the last finished segment. A node reads files in
+place if it can access them there, and from the object store otherwise. Private keys are never sent.
 
 A node that does not share the home folder caches, in the user's cache folder:
 

@@ -1,7 +1,8 @@
 """File formats of tables: CSV with a header, JSON lines, a YAML list of mappings.
 
-Tables are untrusted input. A cell is text or a JSON value; a row that cannot be read is returned as a row
-whose only cell, "", contains the reason; and time and memory grow linearly with the length of the file.
+Tables are untrusted input. A cell is text or a JSON value; a row that cannot be read is returned as
+a row whose only cell, "", contains the reason; and time and memory grow linearly with the length of
+the file.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The folder of identities: what is in it, and who may change it."""
+"""The home folder: identities, locks, scratch folders, removal."""

@@ -1,12 +1,12 @@
-"""The fitted people of one user: where their packages and half-done work are, which is newest.
+"""The home folder: identities, their unfinished work and reports.
 
 HOME/
   identities/NAME/        packages
-  work/NAME-<hash>/       datasets and checkpoints of `fit`, from which it resumes
-  reports/NAME/           what `fit` and `evaluate` wrote to be read
-  locks/NAME.lock         held by the process that fits or removes NAME, gone with it
-  scratch/                folders of commands that are at work (`talkhead.app.home.scratch`)
-  latest.json             who was fitted or imported last
+  work/NAME-<hash>/       datasets and checkpoints from which `fit` resumes
+  reports/NAME/           reports of `fit` and `evaluate`
+  locks/NAME.lock         locked by the process that fits or removes NAME
+  scratch/                folders of running commands (`talkhead.app.home.scratch`)
+  latest.json             the identity fitted or imported last
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from talkhead.locks import Holder, held, holder_of, is_locked
 
 HOME_VARIABLE = "TALKHEAD_HOME"
 OWN_FOLDERS = ("identities", "jobs", "locks", "reports", "scratch", "signing", "work")
-"""Of a home folder, where only talkhead writes."""
+"""Folders of a home folder in which only talkhead writes."""
 DATASET, SOURCE = "dataset", "source.json"
-"""In a folder of work: the prepared footage, and where the video is."""
+"""Names in a work folder: the dataset, and the record of the video."""
 USES_ALL = "use_all_frames"
-"""Key of a package's details: whether no frames were held out."""
+"""Key in a package's details; true if no frames were held out."""
 SHEET, QUALITY = "sheet.png", "quality.json"
-"""Files of a package that are there to be looked at."""
+"""Files of a package for people to look at."""
 MAX_NAME_LENGTH = 64
 
 _NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME_LENGTH - 1}}}")
@@ -52,9 +52,18 @@ _WORK = re.compile(rf"({_NAME.pattern})-[0-9a-f]{{12}}")
 
 @dataclass(frozen=True)
 class IdentitySummary:
-    """One line of the list. `problem` says why the package can't be used; empty when it can.
+    """One identity in a list.
 
-    is_finished: whether there is a package; else path and size_bytes are of the work of its fit.
+    Attributes:
+        name: Name.
+        path: Folder of the package; of an unfinished identity, of the work of its fit.
+        created: Time of the fit.
+        preset: Preset of the fit.
+        renderers: Names of the fitted renderers.
+        size_bytes: Size of the folder.
+        is_latest: True if `speak` uses this identity by default.
+        problem: Why the identity cannot be used; "" if it can.
+        is_finished: True if there is a package.
     """
 
     name: str
@@ -70,13 +79,27 @@ class IdentitySummary:
 
 @dataclass(frozen=True)
 class Home:
-    """A user's data folder. Nothing is created before something is written."""
+    """
+
+    Attributes:
+        path: The folder.
+
+    Args:
+        user's data folder. Nothing is created before something is written.
+    """
 
     path: Path
 
     @classmethod
     def locate(cls, path: Path | str | None = None) -> Home:
-        """The home at path, else at $TALKHEAD_HOME, else in the user's data folder."""
+        """Find the home folder.
+
+        Args:
+            path: The folder. None: `TALKHEAD_HOME`, or the user's data folder.
+
+        Returns:
+            The home folder, which need not exist.
+        """
         chosen = path or os.environ.get(HOME_VARIABLE)
         if chosen:
             return cls(storage.expanded(chosen).absolute())
@@ -85,36 +108,71 @@ class Home:
         return cls(user_data_path("talkhead", appauthor=False))
 
     def is_own(self, path: Path) -> bool:
-        """Whether a path lies where only talkhead writes: no output goes there."""
+        """Check if a path is in a folder that talkhead manages, where no output may be written.
+
+        Args:
+            path: A path.
+
+        Returns:
+            True if it is.
+        """
         real = Path(os.path.realpath(path))
         own = {Path(os.path.realpath(self.path / name)) for name in OWN_FOLDERS}
         return not own.isdisjoint({real, *real.parents})
 
     @property
     def identities_dir(self) -> Path:
+        """Folder of the packages."""
         return self.path / "identities"
 
     @property
     def latest_path(self) -> Path:
+        """File with the name of the identity fitted or imported last."""
         return self.path / "latest.json"
 
     def identity_dir(self, name: str) -> Path:
-        """Where the package of that name is or goes. Raises TalkheadError for a bad name."""
+        """Return the folder of an identity's package.
+
+        Args:
+            name: Name of the identity.
+
+        Returns:
+            The folder, which need not exist.
+
+        Raises:
+            TalkheadError: The name is not possible.
+        """
         return self.identities_dir / check_name(name)
 
     def work_path(self, name: str, key: str) -> Path:
-        """The folder of the work on name under key: one key, one folder, which need not be there.
+        """Return the folder of the work on an identity.
 
-        key holds whatever makes work reusable: the video's checksum and the settings.
+        Args:
+            name: Name of the identity.
+            key: What makes work reusable: checksum of the footage, and settings.
+
+        Returns:
+            The folder, which need not exist. One key has one folder.
+
+        Raises:
+            TalkheadError: The name is not possible.
         """
         digest = storage.fingerprint_of_text(key)[:12]
         return self.path / "work" / f"{check_name(name)}-{digest}"
 
     @contextmanager
     def lock(self, name: str, busy: Callable[[Holder], None]) -> Iterator[None]:
-        """A block in which this process alone changes what there is of name.
+        """Hold the lock of an identity: only this process changes what there is of that name.
 
-        busy: see `talkhead.locks.held`.
+        Args:
+            name: Name of the identity.
+            busy: Called while another process holds the lock; see `talkhead.locks.held`.
+
+        Yields:
+            Once, when the lock is held.
+
+        Raises:
+            TalkheadError: The name is not possible, or the folder of locks cannot be written.
         """
         path = self._lock_path(name)
         storage.make_folder(path.parent)
@@ -125,11 +183,28 @@ class Home:
         return self.path / "locks" / f"{check_name(name)}.lock"
 
     def report_path(self, name: str) -> Path:
-        """The folder of the report on an identity, which need not be there."""
+        """Return the folder of the report on an identity.
+
+        Args:
+            name: Name of the identity.
+
+        Returns:
+            The folder, which need not exist.
+
+        Raises:
+            TalkheadError: The name is not possible.
+        """
         return self.path / "reports" / check_name(name)
 
     def names(self) -> list[str]:
-        """The names of all identities, sorted."""
+        """List the names of all finished identities.
+
+        Returns:
+            Names in alphabetical order.
+
+        Raises:
+            TalkheadError: The folder cannot be read.
+        """
         if not self.identities_dir.is_dir():
             return []
         with storage.translate_os_errors(self.identities_dir):
@@ -141,44 +216,61 @@ class Home:
         ]
 
     def unfinished(self) -> list[str]:
-        """The names that there is only work of, sorted: their fit goes on or was interrupted."""
+        """List the names of identities whose fit is running or was interrupted.
+
+        Returns:
+            Names in alphabetical order.
+        """
         found = {match[1] for folder in self._works() if (match := _WORK.fullmatch(folder.name))}
         return sorted(found - set(self.names()))
 
     def summaries(self) -> list[IdentitySummary]:
-        """A line for each identity, sorted by name; damaged and unfinished ones say so."""
+        """Summarize all identities, damaged and unfinished ones included.
+
+        Returns:
+            Summaries, sorted by name.
+        """
         latest = self.latest()
-        whole = [self._summary(name, is_latest=name == latest) for name in self.names()]
-        parts = [self._unfinished_summary(name) for name in self.unfinished()]
-        return sorted([*whole, *parts], key=lambda summary: summary.name)
+        finished = [self._summary(name, is_latest=name == latest) for name in self.names()]
+        unfinished = [self._unfinished_summary(name) for name in self.unfinished()]
+        return sorted([*finished, *unfinished], key=lambda summary: summary.name)
 
     def _unfinished_summary(self, name: str) -> IdentitySummary:
         works = self._work_dirs(name)
         size = sum(_size_of(folder) for folder in works)
         lock = self._lock_path(name)
         holder = holder_of(lock) if is_locked(lock) else None
-        problem = f"{holder} works on it" if holder else f"not finished; {self._go_on(name)}"
+        problem = (
+            f"{holder} is working on it" if holder else f"not finished; {self._commands_for(name)}"
+        )
         return IdentitySummary(name, works[0], "", "", (), size, False, problem, is_finished=False)
 
-    def _go_on(self, name: str) -> str:
-        """What to type to finish a fit, or to be rid of it."""
+    def _commands_for(self, name: str) -> str:
+        """Return the commands that resume an unfinished fit, or remove it."""
         videos = [path for path, _ in self.sources(name) if path]
         video = shlex.quote(videos[0]) if videos else "VIDEO"
         return (
-            f"to go on: talkhead fit --video {video} --name {name}, to drop it: talkhead identities "
+            f"to resume: talkhead fit --video {video} --name {name}, to remove it: talkhead identities "
             f"remove {name}"
         )
 
     def sources(self, name: str) -> list[tuple[str, str]]:
-        """Path and SHA-256 of each video that there is work on under a name; "" where unknown."""
+        """List the videos that there is work on under a name.
+
+        Args:
+            name: Name of an identity.
+
+        Returns:
+            Path and SHA-256 of each; "" if unknown.
+        """
         found = []
         for folder in self._work_dirs(name):
             try:
-                said = storage.read_json(folder / SOURCE)
+                record = storage.read_json(folder / SOURCE)
             except TalkheadError:  # none yet, or damaged
                 continue
-            if isinstance(said, dict):
-                found.append((str(said.get("path", "")), str(said.get("sha256", ""))))
+            if isinstance(record, dict):
+                found.append((str(record.get("path", "")), str(record.get("sha256", ""))))
         return found
 
     def _summary(self, name: str, *, is_latest: bool) -> IdentitySummary:
@@ -194,26 +286,45 @@ class Home:
         )
 
     def latest(self) -> str | None:
-        """The identity fitted or imported last; the only one when that one is gone; else None."""
+        """Return the identity fitted or imported last.
+
+        Returns:
+            Its name. If it was removed, the only identity that there is; None otherwise.
+        """
         names = self.names()
         if self.latest_path.is_file():
             try:
-                said = storage.read_json(self.latest_path)
-            except PackageError:  # damaged: it says nobody, until somebody is fitted or imported
-                said = None
-            if isinstance(said, dict) and said.get("name") in names:
-                return str(said["name"])
+                record = storage.read_json(self.latest_path)
+            except PackageError:  # damaged: no identity, until one is fitted or imported
+                record = None
+            if isinstance(record, dict) and record.get("name") in names:
+                return str(record["name"])
         return names[0] if len(names) == 1 else None
 
     def remember(self, name: str) -> None:
-        """Make name the identity that `speak` takes by default. Raises TalkheadError."""
+        """Make an identity the one that `speak` uses by default.
+
+        Args:
+            name: Name of the identity.
+
+        Raises:
+            TalkheadError: The home folder cannot be written.
+        """
         storage.make_folder(self.path)
         storage.write_json(self.latest_path, {"name": check_name(name)})
 
     def resolve(self, identity: str | Path | None = None) -> Path:
-        """The package folder of an identity: a name, a path, or None for the latest one.
+        """Find the package of an identity.
 
-        A name goes before a path. Raises PackageError, listing those that exist.
+        Args:
+            identity: Name, or folder of a package; a name takes precedence. None: the latest
+                identity.
+
+        Returns:
+            Folder of the package.
+
+        Raises:
+            PackageError: There is none; the message lists those that exist.
         """
         if identity is None:
             return self._resolve_latest()
@@ -226,7 +337,9 @@ class Home:
             raise PackageError(f"{path}: import it first: talkhead identities import {path}")
         if str(identity) in self.unfinished():
             name = str(identity)
-            raise PackageError(f"identity {name}: its fit has not finished; {self._go_on(name)}")
+            raise PackageError(
+                f"identity {name}: its fit is not finished; {self._commands_for(name)}"
+            )
         raise PackageError(f"identity {identity}: there is none of this name. {self._choices()}")
 
     def _resolve_latest(self) -> Path:
@@ -238,21 +351,38 @@ class Home:
         return self.identities_dir / name
 
     def _choices(self) -> str:
-        """What there is to choose from, as a sentence."""
+        """Format the identities that exist as a sentence."""
         names = self.names()
         if not names:
             return f"There are none in {self.path} yet: talkhead fit --video person.mp4"
         return f"There are: {', '.join(names)}"
 
     def load(self, identity: str | Path | None = None) -> IdentityPackage:
-        """The verified package of resolve(identity). Raises PackageError."""
+        """Load and verify the package of an identity.
+
+        Args:
+            identity: As for `resolve`.
+
+        Returns:
+            The package.
+
+        Raises:
+            PackageError: There is none, or it is damaged.
+        """
         return IdentityPackage.load(self.resolve(identity))
 
     def remove(self, name: str) -> list[Path]:
-        """The folders that are now gone: the package, the work, finished or not, and the report.
+        """Remove the package, the work and the report of an identity.
 
-        Raises PackageError when there is none, TalkheadError without permission or while a process
-        works on the identity.
+        Args:
+            name: Name of the identity.
+
+        Returns:
+            The folders that were removed.
+
+        Raises:
+            PackageError: There is nothing of that name.
+            TalkheadError: Permission is missing, or another process works on the identity.
         """
         if not self.has(name):
             raise PackageError(f"identity {name}: there is none of this name. {self._choices()}")
@@ -260,34 +390,48 @@ class Home:
             was_latest = self.latest() == name
             folders = self._folders(name)
             for folder in folders:
-                doomed = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
+                removed = folder.with_name(f".{folder.name}.old-{secrets.token_hex(4)}")
                 with storage.translate_os_errors(folder):
-                    os.replace(folder, doomed)  # it is there or not, never half
-                _remove_whole(doomed)
+                    os.replace(folder, removed)  # atomically
+                _remove_completely(removed)
             for left in self._leftovers(name):
-                _remove_whole(left)
+                _remove_completely(left)
             if was_latest:
                 self.latest_path.unlink(missing_ok=True)
         return folders
 
     def has(self, name: str) -> bool:
-        """Whether there is anything of that name: a package, work or a report."""
+        """Check if there is a package, work or a report of a name.
+
+        Args:
+            name: A name.
+
+        Returns:
+            True if there is.
+        """
         return _NAME.fullmatch(name) is not None and bool(self._folders(name))
 
     def _folders(self, name: str) -> list[Path]:
-        """What there is of a name. A package may be damaged beyond being listed."""
-        whole = [self.identities_dir / name, *self._work_dirs(name), self.report_path(name)]
-        return [folder for folder in whole if folder.is_dir()]
+        """List the folders of a name. A package may be too damaged to be listed."""
+        folders = [self.identities_dir / name, *self._work_dirs(name), self.report_path(name)]
+        return [folder for folder in folders if folder.is_dir()]
 
     def _leftovers(self, name: str) -> list[Path]:
-        """What killed processes left of a name's folders."""
+        """List what killed processes have left of a name's folders."""
         pattern = re.compile(rf"\.{re.escape(name)}(-[0-9a-f]{{12}})?\.(tmp|old)-[0-9a-f]+")
         places = (self.identities_dir, self.path / "work", self.path / "reports")
         entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
         return [entry for entry in entries if pattern.fullmatch(entry.name)]
 
     def is_under_way(self, name: str) -> bool:
-        """Whether somebody of that name is being fitted, or their fit was interrupted."""
+        """Check if an identity is being fitted, or its fit was interrupted.
+
+        Args:
+            name: A name.
+
+        Returns:
+            True if there is work of that name.
+        """
         return _NAME.fullmatch(name) is not None and bool(self._work_dirs(name))
 
     def _work_dirs(self, name: str) -> list[Path]:
@@ -299,18 +443,35 @@ class Home:
         return sorted(work.iterdir()) if work.is_dir() else []
 
     def export(self, identity: str | Path | None, path: Path | None = None) -> Path:
-        """The one file, by default NAME.talkhead here, that now holds the identity.
+        """Export an identity to a single file.
 
-        Raises PackageError when the package is damaged, TalkheadError when path can't be written.
+        Args:
+            identity: As for `resolve`.
+            path: The file. None: NAME.talkhead in the current folder.
+
+        Returns:
+            The file.
+
+        Raises:
+            PackageError: The package is damaged.
+            TalkheadError: The file cannot be written.
         """
         package = self.load(identity)
         return export_package(package, path or Path(package.manifest.name + EXPORT_SUFFIX))
 
     def import_(self, path: Path, name: str | None = None, *, replace: bool = False) -> Path:
-        """The package folder made from an exported file; it is the latest now.
+        """Import an exported identity, which becomes the latest.
 
-        The name is the exported one unless given. Raises PackageError when the file is damaged
-        or, without replace, when the name is taken.
+        Args:
+            path: The file.
+            name: Name of the identity. None: the exported one.
+            replace: Replace an identity of that name.
+
+        Returns:
+            Folder of the package.
+
+        Raises:
+            PackageError: The file is damaged, or the name is taken and replace is False.
         """
         name = check_name(name or read_export_manifest(path).name)
         if name in self.names() and not replace:
@@ -324,18 +485,25 @@ class Home:
 
 
 def refuse_busy(name: str) -> Callable[[Holder], None]:
-    """What `Home.lock` calls so as not to wait: it raises TalkheadError saying who has name."""
+    """Make a function for `Home.lock` that refuses in place of waiting.
+
+    Args:
+        name: Name of the identity.
+
+    Returns:
+        A function that raises TalkheadError, naming the process that holds the lock.
+    """
 
     def refuse(holder: Holder) -> None:
         raise TalkheadError(
-            f"{name}: {holder} works on this identity. Wait until it has ended, or end it"
+            f"{name}: {holder} is working on this identity. Wait until it has ended, or end it"
         )
 
     return refuse
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of all files below a folder, which may be written to meanwhile."""
+    """Add up the sizes of all files below a folder, which may be written to meanwhile."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -343,20 +511,25 @@ def _size_of(folder: Path) -> int:
     return total
 
 
-def _remove_whole(folder: Path) -> None:
-    """Remove a folder. Raises TalkheadError where something of it stays."""
+def _remove_completely(folder: Path) -> None:
+    """Remove a folder. Raises TalkheadError if something of it remains."""
     storage.remove(folder)
     if folder.exists():
         raise TalkheadError(
-            f"{folder}: can't be removed whole. Remove it yourself: it holds pictures of the person"
+            f"{folder}: cannot be removed completely. Remove it yourself: it contains images of the "
+            "person"
         )
 
 
 def package_fingerprint(manifest: Manifest, renderer: str = "") -> str:
-    """16 hex digits of all that a line takes from a package: others for a person who was fitted anew.
+    """Hash everything that a video depends on in a package.
 
-    renderer: the line's, "": the package's own. A second head, which the line doesn't show, changes
-    nothing.
+    Args:
+        manifest: Manifest of the package.
+        renderer: Name of the renderer. "": the package's own. Other renderers do not count.
+
+    Returns:
+        16 hex digits.
     """
     used = renderer or manifest.default_renderer
     others = {part.file for name, part in manifest.renderers.items() if name != used}
@@ -366,7 +539,17 @@ def package_fingerprint(manifest: Manifest, renderer: str = "") -> str:
 
 
 def check_name(name: str) -> str:
-    """name, if it can be an identity's. Raises TalkheadError saying what is allowed."""
+    """Check the name of an identity.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name.
+
+    Raises:
+        TalkheadError: It is not possible; the message says what is allowed.
+    """
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise TalkheadError(
             f"name {name!r}: not possible. Use up to {MAX_NAME_LENGTH} letters, digits, '-', '_' "
@@ -376,7 +559,14 @@ def check_name(name: str) -> str:
 
 
 def name_from_video(path: Path) -> str:
-    """An identity's name made from a video's: "Anna B (1).mp4" gives "Anna-B-1"."""
+    """Make the name of an identity from a video's: "Anna B (1).mp4" gives "Anna-B-1".
+
+    Args:
+        path: The video.
+
+    Returns:
+        The name.
+    """
     stem = unicodedata.normalize("NFC", path.stem)
     slug = re.sub(r"[^\w.]+", "-", stem).strip("-._")[:MAX_NAME_LENGTH].rstrip("-.")
     return slug or "person"

@@ -1,4 +1,4 @@
-"""One process at a time works on an identity: the second one waits, or is refused."""
+"""Locking: one process at a time works on an identity; others wait or are refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from talkhead.progress import Progress, Step
 def lock_identity(
     home: Home, name: str, progress: Progress, *, wait: bool = True
 ) -> Iterator[None]:
-    """A block in which no other process fits, prepares or removes the identity of that name.
+    """Hold the lock of an identity: no other process fits, prepares or removes it meanwhile.
 
-    wait: for the process that does so now, saying which one it is. Raises TalkheadError where there
-    is one and wait is false.
+    Args:
+        home: Folder of the identities.
+        name: Name of the identity.
+        progress: Receives a message while another process holds the lock.
+        wait: Wait for that process; if False, refuse.
+
+    Yields:
+        Once, when the lock is held.
+
+    Raises:
+        TalkheadError: Another process holds the lock and wait is False.
     """
     steps: list[Step] = []
     with ExitStack() as waiting:
@@ -26,7 +35,9 @@ def lock_identity(
             if not wait:
                 refuse_busy(name)(holder)
             if not steps:
-                progress.message(f"{name}: {holder} works on this identity; waiting for it to end")
+                progress.message(
+                    f"{name}: {holder} is working on this identity; waiting for it to end"
+                )
                 steps.append(waiting.enter_context(progress.step("Waiting for another process")))
             steps[0].advance(0)
 

@@ -1,4 +1,4 @@
-"""An identity is removed with everything that tells of the person: pictures, work, jobs and paths."""
+"""Removal of an identity with all data of the person: images, work, jobs and paths."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from talkhead.storage import decode_json, read_json, read_text, write_bytes
 
 @dataclass(frozen=True)
 class Removed:
-    """What is gone. folders: package, work, report. jobs: their ids. n_results: lines of the results
-    that `dub` keeps in the home. videos: those whose checksums were kept."""
+    """What was removed with an identity.
+
+    Attributes:
+        folders: Folders of the package, the work and the report.
+        jobs: Ids of jobs.
+        n_results: Number of lines removed from the results that `dub` keeps in the home folder.
+        videos: Videos whose cached checksums were removed.
+    """
 
     folders: tuple[Path, ...]
     jobs: tuple[str, ...]
@@ -27,19 +33,32 @@ class Removed:
     videos: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The same, to be read."""
-        told = [f"removed {folder}" for folder in self.folders]
-        told += [f"removed job {job}" for job in self.jobs]
+        """Format this as text.
+
+        Returns:
+            One line each.
+        """
+        lines = [f"removed {folder}" for folder in self.folders]
+        lines += [f"removed job {job}" for job in self.jobs]
         if self.n_results:
-            told.append(f"removed {self.n_results} lines of results")
-        return told + [f"forgot the checksum of {video}" for video in self.videos]
+            lines.append(f"removed {self.n_results} lines of results")
+        return lines + [f"removed the checksum of {video}" for video in self.videos]
 
 
 def remove_identity(home: Home, name: str) -> Removed:
-    """Remove an identity, finished or not, and what jobs and results of it there are.
+    """Remove an identity, finished or not, with its jobs and their results.
 
-    Raises PackageError where there is nothing of that name, TalkheadError without permission or while
-    a process works on the identity or on one of its jobs.
+    Args:
+        home: Folder of the identities.
+        name: Name of the identity.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        PackageError: There is nothing of that name.
+        TalkheadError: Permission is missing, or another process works on the identity or one of
+            its jobs.
     """
     store = JobStore(home.path / "jobs")
     jobs = _jobs_of(store, home, name)
@@ -60,13 +79,13 @@ def remove_identity(home: Home, name: str) -> Removed:
 
 
 def _jobs_of(store: JobStore, home: Home, name: str) -> list[Job]:
-    """The jobs of an identity, named by itself or by its folder."""
+    """List the jobs of an identity, whether they give its name or its folder."""
     folder = str(home.identities_dir / name)
     return [job for job in store.jobs() if job.task.identity in (name, folder)]
 
 
 def _digests(home: Home, names: Iterable[str]) -> set[str]:
-    """SHA-256 of the footage of identities, as far as their packages tell."""
+    """Collect the SHA-256 of the footage of identities, as far as their packages can be read."""
     found = set()
     for name in names:
         path = home.identities_dir / name
@@ -78,7 +97,7 @@ def _digests(home: Home, names: Iterable[str]) -> set[str]:
 
 
 def _remove_results(path: Path, names: Collection[str]) -> int:
-    """How many lines of a file of results are gone: those about identities or jobs of these names."""
+    """Remove the results of identities or jobs of these names; return the number of lines removed."""
     if not path.is_file():
         return 0
     lines = read_text(path).splitlines(keepends=True)
@@ -90,7 +109,9 @@ def _remove_results(path: Path, names: Collection[str]) -> int:
 
 def _is_about(line: str, names: Collection[str]) -> bool:
     try:
-        said = decode_json(line)
+        record = decode_json(line)
     except ValueError:
         return False
-    return isinstance(said, dict) and any(str(said.get(key)) in names for key in ("identity", "id"))
+    return isinstance(record, dict) and any(
+        str(record.get(key)) in names for key in ("identity", "id")
+    )

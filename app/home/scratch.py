@@ -1,8 +1,8 @@
-"""Folders that last as long as their process: what a killed one has left goes with the next command.
+"""Scratch folders: removed at the end of a command, or by the next command after a kill.
 
 HOME/scratch/
-  <token>/        pictures of a line that is being made, say
-  <token>.lock    held by the process whose folder it is
+  <token>/        unfinished work, such as the frames of a video
+  <token>.lock    locked by the process that uses the folder
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ LOCK_SUFFIX = ".lock"
 
 @contextmanager
 def scratch_folder(home: Home) -> Iterator[Path]:
-    """A block with a fresh folder in the home folder, which is removed at its end; or, by
-    `clear_scratch`, after a kill. Where the home can't be written it is in the system's own folder
-    for temporary files."""
+    """Make a folder that is removed at the end of the block, or by `clear_scratch` after a kill.
+
+    Args:
+        home: Folder of the identities. If it cannot be written, the system's temporary folder is
+            used.
+
+    Yields:
+        The new folder.
+    """
     folder = _folder(home) / secrets.token_hex(8)
     try:
         make_folder(folder.parent)
@@ -43,21 +49,32 @@ def scratch_folder(home: Home) -> Iterator[Path]:
 
 
 def open_home(path: Path | str | None) -> Home:
-    """The home folder at path (see `Home.locate`), rid of what killed processes have left there."""
+    """Find the home folder, and remove what killed processes have left in it.
+
+    Args:
+        path: See `Home.locate`.
+
+    Returns:
+        The home folder.
+    """
     home = Home.locate(path)
     clear_scratch(home)
     return home
 
 
 def clear_scratch(home: Home) -> None:
-    """Remove the folders of processes that are gone."""
+    """Remove the scratch folders of processes that have ended.
+
+    Args:
+        home: Folder of the identities.
+    """
     root = _folder(home)
     if not root.is_dir():
         return
-    with suppress(OSError, TalkheadError):  # another user's home, say; it is no one's command
+    with suppress(OSError, TalkheadError):  # another user's home, for example
         for entry in root.iterdir():
             if entry.suffix == LOCK_SUFFIX:
-                is_locked(entry)  # removes it where it isn't
+                is_locked(entry)  # removes the file if it is not locked
             elif (lock := FileLock.take(_lock_of(entry))) is not None:
                 remove(entry)
                 lock.release()

@@ -1,6 +1,6 @@
-"""Words and their times into subtitles that can be read: where to break them, how long they stay.
+"""Cue layout: divide timed words into readable subtitles.
 
-The limits are those that broadcasters use: two lines of 42 characters, 1 to 7 seconds.
+The limits are those of broadcasters: two lines of 42 characters, 1 to 7 seconds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 
 MIN_S, MAX_S = 1.0, 7.0
 LINGER_S = 0.4
-"""How much longer a cue stays than it is spoken, where the next one leaves time."""
+"""Seconds that a cue stays after it is spoken, if the next one leaves time."""
 GAP_S = 0.08
-"""Between cues, so that the eye sees a change."""
+"""Seconds between cues, so that the change is visible."""
 PAUSE_S = 0.6
-"""A silence between words after which a new cue had better begin."""
+"""A pause between words, in seconds, after which a new cue should begin."""
 
 # ruff: noqa: RUF001
 SENTENCE, CLAUSE = ".?!…。？！;", ",:;–—-，、："
@@ -28,7 +28,16 @@ CLOSERS = "\"'”’»)]」』"
 
 @dataclass(frozen=True)
 class Cue:
-    """A subtitle of one or two lines, shown from start_s to end_s."""
+    """
+
+    Attributes:
+        start_s: When it appears, seconds.
+        end_s: When it disappears, seconds.
+        text: Its lines.
+
+    Args:
+        subtitle of one or two lines.
+    """
 
     start_s: float
     end_s: float
@@ -37,7 +46,17 @@ class Cue:
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """A word as it is written, punctuation and all, and when it is said. spaced: a space is before it."""
+    """
+
+    Attributes:
+        text: The word as it is written, with punctuation.
+        start_s: Start, seconds.
+        end_s: End, seconds.
+        spaced: True if a space precedes it.
+
+    Args:
+        word with its time.
+    """
 
     text: str
     start_s: float
@@ -46,9 +65,16 @@ class SpokenWord:
 
 
 def make_cues(words: Sequence[SpokenWord], max_chars: int) -> tuple[Cue, ...]:
-    """Words in readable cues of at most two lines of max_chars (a longer word has a line of its own).
+    """Divide words into readable cues of at most two lines.
 
-    Of all ways to cut them the cheapest (`_Speech.cost`) is taken. Of no words there are no cues.
+    Of all ways to divide them the one with the lowest cost (`_Speech.cost`) is chosen.
+
+    Args:
+        words: Words in order.
+        max_chars: Characters per line. A longer word gets a line of its own.
+
+    Returns:
+        Cues in order; none without words.
     """
     if not words:
         return ()
@@ -71,9 +97,9 @@ def make_cues(words: Sequence[SpokenWord], max_chars: int) -> tuple[Cue, ...]:
 
 
 class _Speech:
-    """Words, with sums that tell the width and the cost of any run of them without going through it.
+    """Words, with cumulative sums from which the width and the cost of any run of them are computed.
 
-    Runs are given by the number of their first word and of the first one after them.
+    Runs are given by the index of their first word and that of the word after them.
     """
 
     def __init__(self, words: Sequence[SpokenWord], max_chars: int) -> None:
@@ -84,7 +110,7 @@ class _Speech:
         self._costs = list(accumulate(inner, initial=0.0))
 
     def fits(self, start: int, end: int) -> bool:
-        """Whether a run can be a cue."""
+        """Return True if a run can be a cue."""
         if self.words[end - 1].end_s - self.words[start].start_s > MAX_S:
             return False
         if self._width(start, end) <= self._max_chars:
@@ -94,7 +120,8 @@ class _Speech:
         return at > start and self._width(at, end) <= self._max_chars
 
     def cost(self, start: int, end: int) -> float:
-        """How bad a cue is: it costs to be one, to end amid a sentence, to be brief, to hold a pause."""
+        """Return the cost of a cue. Each cue costs; so do an end within a sentence, brevity and
+        pauses."""
         final = self.words[end - 1]
         following = self.words[end] if end < len(self.words) else None
         last = final.text.rstrip(CLOSERS)[-1:]
@@ -106,7 +133,7 @@ class _Speech:
         return cost + 4.0 * max(0.0, MIN_S - (until_s - self.words[start].start_s))
 
     def lines(self, start: int, end: int) -> str:
-        """A run's text: one line where it fits, else two."""
+        """Return the text of a run: one line if it fits, otherwise two."""
         at = None
         if self._width(start, end) > self._max_chars:
             at = self._break_at(start, end)
@@ -115,8 +142,12 @@ class _Speech:
         return f"{self._joined(start, at)}\n{self._joined(at, end)}"
 
     def _break_at(self, start: int, end: int) -> int | None:
-        """Before which word a second line begins: even lines, the upper one rather shorter, cut at
-        punctuation if possible; None where two lines don't hold the words."""
+        """Return the word before which the second line begins; None if two lines cannot hold the
+        words.
+
+        Lines of equal length are preferred, the upper one rather shorter, with the break at
+        punctuation.
+        """
         best, place = np.inf, None
         for at in range(start + 1, end):
             upper, lower = self._width(start, at), self._width(at, end)
@@ -138,13 +169,13 @@ class _Speech:
 
 
 def _cost_between(before: SpokenWord, after: SpokenWord) -> float:
-    """What it costs to hold two neighbours in one cue."""
+    """Return the cost of two neighboring words in one cue."""
     pause = 2.0 if after.start_s - before.end_s > PAUSE_S else 0.0
     return pause + (1.5 if before.text.rstrip(CLOSERS)[-1:] in SENTENCE else 0.0)
 
 
 def _timed(speech: _Speech, parts: Sequence[tuple[int, int]]) -> tuple[Cue, ...]:
-    """Cues that stay a little longer than they are spoken, and a second at least where there is time."""
+    """Time cues: they stay a little longer than they are spoken, and for a second if there is time."""
     cues, words = [], speech.words
     for first, after in parts:
         start, spoken = words[first].start_s, words[after - 1].end_s
@@ -159,5 +190,12 @@ def _timed(speech: _Speech, parts: Sequence[tuple[int, int]]) -> tuple[Cue, ...]
 
 
 def width_of(text: str) -> int:
-    """Its width in Latin letters; Chinese, Japanese and Korean ones count two."""
+    """Return the width of a text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Width in Latin letters; Chinese, Japanese and Korean ones count two.
+    """
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

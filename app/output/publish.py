@@ -1,4 +1,4 @@
-"""Finished files to where they belong: made in a folder of their own, then moved, whole or not at all."""
+"""Publish finished files: move them from their own folder into place, completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from talkhead.storage import make_folder, remove, replace_directory, sync, trans
 
 
 def publish_all(products: Path, output: Path) -> None:
-    """Move the files of a folder beside output, which is one of them. Raises TalkheadError."""
+    """Move all files of a folder beside the output, which is one of them.
+
+    Args:
+        products: Folder with the finished files.
+        output: Path of the output.
+
+    Raises:
+        TalkheadError: A file cannot be moved.
+    """
     names = product_names(products, output)
     for name in names:
         publish(products / name, output.parent / name)
@@ -23,8 +31,14 @@ def publish_all(products: Path, output: Path) -> None:
 
 
 def settle(output: Path, names: Collection[str]) -> None:
-    """What is left once files of these names are in place: the manifest beside output goes unless it
-    is among them, and subtitles get the time of the output that they were made with."""
+    """Finish what files beside an output need once all are in place.
+
+    A manifest of an older output is removed, and subtitles get the time stamp of their output.
+
+    Args:
+        output: Path of the output.
+        names: Names of the files that were published with it.
+    """
     if sidecar_of(output).name not in names:
         forget_sidecar(output)
     if srt_path(output).name in names:
@@ -32,18 +46,35 @@ def settle(output: Path, names: Collection[str]) -> None:
 
 
 def product_names(products: Path, output: Path) -> list[str]:
-    """The finished files, the output itself last: where it is, all is."""
+    """List the finished files.
+
+    Args:
+        products: Folder with the finished files.
+        output: Path of the output.
+
+    Returns:
+        Names, the output itself last: when it is in place, everything is.
+    """
     names = sorted(entry.name for entry in products.iterdir() if not entry.name.startswith("."))
     return sorted(names, key=lambda name: name == output.name)
 
 
 def publish(source: Path, target: Path) -> None:
-    """Move a finished file or folder to its place, where it is whole or as before. One that has been
-    moved by an earlier call is fine. Raises TalkheadError, also where it is in neither place."""
+    """Move a finished file or folder into place, where it is complete or as before.
+
+    Args:
+        source: The file. It may have been moved by an earlier call.
+        target: Where it belongs.
+
+    Raises:
+        TalkheadError: It cannot be moved, or is in neither place.
+    """
     aside = target.with_name(f".{target.name}.old")
     if not source.exists():
         if not target.exists():
-            raise TalkheadError(f"{target}: was finished and is gone. Run the same command again")
+            raise TalkheadError(
+                f"{target}: was finished but is missing. Run the same command again"
+            )
         remove(aside)  # the earlier call may have been killed just before that
         return
     if target.is_dir() and not source.is_dir():
@@ -54,8 +85,8 @@ def publish(source: Path, target: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename, or copy between disks. The name on the way is always the same, so that a kill leaves
-    one at most."""
+    """Rename, or copy between disks. The temporary name is always the same: a kill leaves one at
+    most."""
     try:
         source.replace(target)
         return

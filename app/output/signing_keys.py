@@ -1,8 +1,8 @@
-"""The key and certificates that outputs are signed with: the user's, or talkhead's own.
+"""Key and certificates that outputs are signed with: the user's, or local ones.
 
-The own ones are made once, in the user's data folder: a root and, issued by it, the certificate of a
-signing key (C2PA refuses one that signed itself). Nobody else knows the root, so what is signed
-with it is "valid, signer not trusted": it shows that a file is unchanged, not who made it.
+Local ones are made once, in the user's data folder: a root and a signing certificate that it issues
+(C2PA refuses self-signed certificates). The root is known on this machine only, so the result is
+"valid, signer not trusted": it shows that a file is unchanged, not who made it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ from talkhead.errors import TalkheadError
 from talkhead.storage import make_folder, read_bytes, translate_os_errors
 
 SIGNING = "signing"
-"""Folder of a home with the own key."""
+"""Folder of the local key in a home."""
 KEY, CHAIN, ROOT = "key.pem", "chain.pem", "root.pem"
 VALID_DAYS = 3650
 MAX_PEM_BYTES = 4 << 20
-"""Of a file of certificates or a key: all roots that browsers know take 0.2 MiB."""
+"""Limit for a file of certificates or a key; all roots of a browser have 0.2 MiB."""
 ORGANIZATION = "talkhead, a local key"
 OLD_ORGANIZATION = "talkhead on this machine"
-"""As older keys are called: on any other machine than their own that reads as if it were this one."""
+"""Organization in older keys, which is misleading on any other machine."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What signs: a chain of certificates, the signer's first, its private key, both PEM, and C2PA's
-    name of the algorithm."""
+    """Credentials that sign files.
+
+    Attributes:
+        chain: Certificates in PEM, the signer's first.
+        key: Private key in PEM.
+        algorithm: C2PA's name of the signature algorithm.
+    """
 
     chain: bytes
     key: bytes
@@ -45,9 +50,19 @@ class Credentials:
 
 
 def credentials(home: Path, certificate: Path | None, key: Path | None) -> Credentials:
-    """The user's own certificate and key if given, else those of a home, made now if need be.
+    """Load credentials.
 
-    Raises TalkheadError when files can't be read, are no PEM, or don't belong together.
+    Args:
+        home: Folder of the identities, with the local key, which is made on first use.
+        certificate: The user's certificates in PEM. None: the local ones.
+        key: Private key of that certificate in PEM.
+
+    Returns:
+        The credentials.
+
+    Raises:
+        TalkheadError: A file cannot be read, is not PEM, or key and certificate do not belong
+            together.
     """
     if certificate is not None and key is not None:
         return _read(certificate, key)
@@ -58,13 +73,28 @@ def credentials(home: Path, certificate: Path | None, key: Path | None) -> Crede
 
 
 def own_root(home: Path) -> Path | None:
-    """The certificate of a home's own root; None where none was made yet."""
+    """Return the certificate of a home's local root.
+
+    Args:
+        home: Folder of the identities.
+
+    Returns:
+        Path; None if none was made yet.
+    """
     root = home / SIGNING / ROOT
     return root if root.is_file() else None
 
 
 def name_of_signer(common_name: str | None, organization: str | None) -> str:
-    """What a certificate calls its owner."""
+    """Format the name of a certificate's owner.
+
+    Args:
+        common_name: Common name.
+        organization: Organization.
+
+    Returns:
+        Both names, separated by a comma.
+    """
     names = (common_name, ORGANIZATION if organization == OLD_ORGANIZATION else organization)
     return ", ".join(name for name in names if name)
 
@@ -75,13 +105,13 @@ def _read(certificate: Path, key: Path) -> Credentials:
         signer = x509.load_pem_x509_certificates(chain)[0]
     except ValueError as error:
         raise TalkheadError(
-            f"{certificate}: holds no certificate. Give a PEM file, the signer's first"
+            f"{certificate}: contains no certificate. Give a PEM file, the signer's first"
         ) from error
     try:
         private = serialization.load_pem_private_key(secret, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise TalkheadError(
-            f"{key}: holds no private key that can be used. Give a PEM file without a password"
+            f"{key}: contains no usable private key. Give a PEM file without a password"
         ) from error
     if _public(private.public_key()) != _public(signer.public_key()):
         raise TalkheadError(
@@ -109,13 +139,15 @@ def _algorithm(key: object, path: Path) -> str:
         return "ed25519"
     if isinstance(key, rsa.RSAPrivateKey):
         return "ps256"
-    raise TalkheadError(f"{path}: C2PA has no such key. Give an elliptic curve, RSA or Ed25519 one")
+    raise TalkheadError(
+        f"{path}: C2PA does not support this key. Give an elliptic curve, RSA or Ed25519 one"
+    )
 
 
 def _make(folder: Path) -> None:
-    """Root and signer in a new folder that only the user may read: all of it, or nothing.
+    """Make root and signer in a new folder that only the user may read: all of it, or nothing.
 
-    The root's key is thrown away: nothing else can ever be signed in its name.
+    The root's key is discarded, so nothing else can be signed in its name.
     """
     make_folder(folder.parent)
     with translate_os_errors(folder):
@@ -130,7 +162,7 @@ def _make(folder: Path) -> None:
             try:
                 os.rename(part, folder)
             except OSError:
-                if not folder.is_dir():  # else another process was first: its key is as good
+                if not folder.is_dir():  # otherwise another process was first, and its key is used
                     raise
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Subtitles of a line: what is said when, in readable pieces, and the files that hold them.
+"""Subtitles: timed cues for a text and its audio, and the files that contain them.
 
-When each word is said comes from forced alignment where the text is known and English, else from
-spreading the text's words over the stretches in which somebody speaks; without a text English is
-recognised. docs/output.md says how good each is.
+Word times come from forced alignment if the text is known and English, otherwise from spreading its
+words over the stretches of speech. Without a text, English is recognized. docs/output.md gives the
+accuracy of each.
 """
 
 from __future__ import annotations
@@ -38,30 +38,36 @@ COVERED = (
     (0x20, 0x7E), (0xA0, 0x52F), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x2070, 0x209C),
     (0x20A0, 0x20BF), (0x2100, 0x215F),
 )  # fmt: skip
-"""What the shipped font can write: Latin, Greek, Cyrillic, punctuation."""
+"""Characters of the included font: Latin, Greek, Cyrillic, punctuation."""
 FONT_FRACTION = 0.055
-"""Height of the letters' line over the shorter side of the picture."""
+"""Line height over the shorter side of the picture."""
 LETTER_FRACTION = 0.56
-"""Width of a bold letter over that, on average and a little more."""
+"""Width of a bold letter over the line height, a little more than the average."""
 MAX_TEXT_BYTES, MAX_SUBTITLE_BYTES = 1 << 20, 4 << 20
-"""Of a transcript, 20 hours of speech, and of a file of its subtitles."""
+"""Limits of a transcript, 20 hours of speech, and of a file of its subtitles."""
 MAX_WORD_LETTERS = 60
 MAX_HOURS = 100
-"""The hours of a subtitle's time have two digits."""
+"""Limit of subtitle times, whose hours have two digits."""
 MAX_CUE_CHARS, MAX_AT_ONCE = 1000, 8
-"""Of one subtitle in a file, and how many may be burned in at one moment: drawing takes that long."""
+"""Limits of one subtitle in a file, and of those burned in at one moment: drawing them takes time."""
 MAX_CHARS = 42
 MIN_CHARS = 12
 ENGLISH = "en"
 
-ALIGNED, SPREAD, RECOGNISED, GIVEN = "aligned", "spread", "recognised", "given"
-"""Where times come from."""
-NOTHING_SAID = "subtitles: there are none, for no words fall into the line"
+ALIGNED, SPREAD, RECOGNIZED, GIVEN = "aligned", "spread", "recognized", "given"
+"""Sources of times."""
+NOTHING_SAID = "subtitles: there are none, since no words are within the length of the output"
 
 
 @dataclass(frozen=True)
 class Subtitles:
-    """Cues in order, how their times were found (ALIGNED, ...), and what a reader should know of it."""
+    """Timed subtitles.
+
+    Attributes:
+        cues: Cues in order.
+        source: How their times were found: ALIGNED, SPREAD, RECOGNIZED or GIVEN.
+        note: What a reader should know about their quality; "" if nothing.
+    """
 
     cues: tuple[Cue, ...]
     source: str
@@ -71,11 +77,21 @@ class Subtitles:
 def subtitle(
     audio: Path, transcript: str | None, language: str, max_chars: int = MAX_CHARS
 ) -> Subtitles:
-    """The subtitles of a sound file. transcript: what is said, or a file with it (.srt and .vtt
-    files keep their times); None: English is recognised. language: ISO 639-1.
+    """Make the subtitles of an audio file.
 
-    Raises TalkheadError for another language without a transcript, for a transcript that is not
-    there or empty, and without pocketsphinx where there is no transcript.
+    Args:
+        audio: The audio.
+        transcript: Spoken text, or a file with it; .srt and .vtt files keep their times. None:
+            English is recognized.
+        language: Language of the speech, ISO 639-1.
+        max_chars: Characters per line.
+
+    Returns:
+        The subtitles.
+
+    Raises:
+        TalkheadError: The transcript is missing, empty or too long, another language has no
+            transcript, or pocketsphinx is needed and not installed.
     """
     path = transcript_file(transcript)
     if path is not None and path.suffix.lower() in SUBTITLE_FILES:
@@ -84,12 +100,14 @@ def subtitle(
     if text is None:
         return _recognized(audio, language, max_chars)
     if len(text) > MAX_TEXT_BYTES:
-        raise TalkheadError("the transcript is longer than any speech. Give what is said")
+        raise TalkheadError("the transcript is too long. Give the spoken text")
     tokens = tokens_of(_shown(text))
     if not tokens:
-        raise TalkheadError("the transcript has no words. Give what is said, or no transcript")
+        raise TalkheadError("the transcript has no words. Give the spoken text, or no transcript")
     if (longest := max(len(token.text) for token in tokens)) > MAX_CUE_CHARS:
-        raise TalkheadError(f"the transcript has a word of {longest} characters. Give what is said")
+        raise TalkheadError(
+            f"the transcript has a word of {longest} characters. Give the spoken text"
+        )
     check_pace(tokens, probe(audio).duration_s)
     reason = _why_not_aligned(language)
     if not reason:
@@ -97,11 +115,12 @@ def subtitle(
             return Subtitles(make_cues(_aligned(audio, tokens), max_chars), ALIGNED)
         except TalkheadError as error:
             reason = str(error)
-    note = f"subtitles: words are spread over the speech, so times are rough, because {reason}"
+    note = f"subtitles: words are spread over the speech, so their times are approximate: {reason}"
     return Subtitles(make_cues(_spread(audio, tokens), max_chars), SPREAD, note)
 
 
 def _why_not_aligned(language: str) -> str:
+    """Return why speech of a language cannot be aligned; "" if it can."""
     if language != ENGLISH:
         return f"only English can be aligned, not {language!r}"
     return phones_unavailable_reason()
@@ -110,22 +129,26 @@ def _why_not_aligned(language: str) -> str:
 def _recognized(audio: Path, language: str, max_chars: int) -> Subtitles:
     if language != ENGLISH:
         raise TalkheadError(
-            f"subtitles in {language!r} need the text: only English is recognised. Pass --transcript"
+            f"subtitles in {language!r} need the text: only English is recognized. Pass --transcript"
         )
-    heard = recognize_words(lambda: read_audio_chunks(audio))
-    note = (
-        "subtitles: recognised by a small model, so words are wrong here and there; read them over"
-    )
-    words = [SpokenWord(w.text, w.start_s, w.end_s) for w in heard]
-    return Subtitles(make_cues(words, max_chars), RECOGNISED, note)
+    recognized = recognize_words(lambda: read_audio_chunks(audio))
+    note = "subtitles: recognized by a small model, so some words are wrong; check them"
+    words = [SpokenWord(w.text, w.start_s, w.end_s) for w in recognized]
+    return Subtitles(make_cues(words, max_chars), RECOGNIZED, note)
 
 
-# ---------------------------------------------------------------------------- for a line
+# ---------------------------------------------------------------------------- for a request
 
 
 @dataclass(frozen=True)
 class LineSubtitles:
-    """The subtitles of a line in its work folder. captions: what is burned in; None: nothing is."""
+    """The subtitles of a request in its work folder.
+
+    Attributes:
+        srt: Subtitle file.
+        captions: What is burned in; None: nothing.
+        note: See Subtitles.
+    """
 
     srt: Path
     captions: Captions | None
@@ -135,10 +158,20 @@ class LineSubtitles:
 def prepare_subtitles(
     audio: Path, options: OutputOptions, work: Path, size: tuple[int, int], length_s: float
 ) -> LineSubtitles | None:
-    """The subtitles that options ask for, made or found in the work folder; None where none.
+    """Make the subtitles that options ask for, or reuse those in the work folder.
 
-    size: width, height of the finished pictures. length_s: of the line. Raises TalkheadError as
-    `subtitle` does, and where the font lacks letters that are to be burned in.
+    Args:
+        audio: The audio.
+        options: Options of the output.
+        work: Work folder.
+        size: Width and height of the finished frames.
+        length_s: Length of the output, seconds.
+
+    Returns:
+        The subtitles; None if none are requested.
+
+    Raises:
+        TalkheadError: See `subtitle`; or the font lacks letters that are to be burned in.
     """
     if options.subtitles == NONE:
         return None
@@ -156,19 +189,19 @@ def prepare_subtitles(
     return LineSubtitles(srt, captions, note)
 
 
-# ---------------------------------------------------------------------------- when words are said
+# ---------------------------------------------------------------------------- word times
 
 
 def _aligned(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
-    """Tokens with the times of their words; those that can't be aligned lie between their neighbours.
+    """Align tokens with the audio; those that cannot be aligned are placed between their neighbors.
 
-    Raises TalkheadError when the text as a whole can't.
+    Raises TalkheadError if the text as a whole cannot be aligned.
     """
-    held = bytearray()  # an hour is 115 MB so, and never there twice
+    held = bytearray()  # 115 MB per hour, and never in memory twice
     for chunk in read_audio_chunks(audio):
         held += as_int16(chunk).data
     waveform = np.frombuffer(held, np.int16)
-    spoken = [[] if _NOT_SPELT.search(t.text) else words_of(t.text) for t in tokens]
+    spoken = [[] if _NOT_ALIGNABLE.search(t.text) else words_of(t.text) for t in tokens]
     found = iter(align_words(waveform, " ".join(word for words in spoken for word in words)))
     times: list[tuple[float, float] | None] = []
     for words in spoken:
@@ -177,14 +210,14 @@ def _aligned(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
     return _between(tokens, times, len(waveform) / SAMPLE_RATE)
 
 
-_NOT_SPELT = re.compile(rf"\d|[^\W\d_]{{{MAX_WORD_LETTERS + 1}}}")
-"""What is in no word that can be aligned: digits, and more letters than words have."""
+_NOT_ALIGNABLE = re.compile(rf"\d|[^\W\d_]{{{MAX_WORD_LETTERS + 1}}}")
+"""Digits, and more letters than words have: such words are not aligned."""
 
 
 def _between(
     tokens: Sequence[Token], times: Sequence[tuple[float, float] | None], length_s: float
 ) -> list[SpokenWord]:
-    """All tokens with times: unknown ones share the gap between the known ones by their letters."""
+    """Give all tokens times: unknown ones share the gap between known ones by their letters."""
     words: list[SpokenWord] = []
     at, index = 0.0, 0
     while index < len(tokens):
@@ -207,7 +240,7 @@ def _between(
 
 
 def _spread(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
-    """Tokens over the stretches in which somebody speaks."""
+    """Spread tokens over the stretches with speech."""
     return spread_over(tokens, detect_speech(lambda: read_audio_chunks(audio)).silent)
 
 
@@ -215,7 +248,15 @@ def _spread(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
 
 
 def write_srt(path: Path, cues: Sequence[Cue]) -> None:
-    """Write cues as a SubRip file, whole or not at all. Raises TalkheadError."""
+    """Write cues as a SubRip file.
+
+    Args:
+        path: The file.
+        cues: Cues in order.
+
+    Raises:
+        TalkheadError: The file cannot be written.
+    """
     blocks = [
         f"{number}\n{_clock(cue.start_s, ',', 3)} --> {_clock(cue.end_s, ',', 3)}\n{cue.text}\n"
         for number, cue in enumerate(cues, 1)
@@ -230,8 +271,17 @@ _MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 
 
 def read_srt(path: Path) -> tuple[Cue, ...]:
-    """The cues of a SubRip or WebVTT file, without markup. Raises TalkheadError if there is none, for
-    times beyond MAX_HOURS and for cues that nobody could read."""
+    """Read a SubRip or WebVTT file, without markup.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Cues in order.
+
+    Raises:
+        TalkheadError: It has no cues, times beyond MAX_HOURS, or cues too long to read.
+    """
     cues = []
     lines = iter(enumerate(read_text(path, MAX_SUBTITLE_BYTES).split("\n"), 1))
     for number, line in lines:
@@ -244,20 +294,22 @@ def read_srt(path: Path) -> tuple[Cue, ...]:
         text = "\n".join(takewhile(str.strip, (held for _, held in lines)))
         words = _shown(_MARKUP.sub("", text)).strip()
         if end > MAX_HOURS * 3600:
-            raise TalkheadError(f"{path}: line {number}: no time is beyond {MAX_HOURS} hours")
+            raise TalkheadError(
+                f"{path}: line {number}: times beyond {MAX_HOURS} hours are not possible"
+            )
         if len(words) > MAX_CUE_CHARS:
             raise TalkheadError(
-                f"{path}: line {number}: a subtitle of {len(words)} characters. Cut it into several"
+                f"{path}: line {number}: a subtitle of {len(words)} characters. Divide it"
             )
         if words and end > start:
             cues.append(Cue(start, end, words))
     if not cues:
-        raise TalkheadError(f"{path}: has no subtitles. Give a SubRip file, or the text alone")
+        raise TalkheadError(f"{path}: has no subtitles. Give a SubRip file, or the plain text")
     return tuple(sorted(cues, key=lambda cue: cue.start_s))
 
 
 def _times(found: re.Match[str]) -> tuple[float, float]:
-    """Start and end of a cue in seconds."""
+    """Return start and end of a cue in seconds."""
     return _seconds(*found.groups()[:4]), _seconds(*found.groups()[4:])
 
 
@@ -266,13 +318,13 @@ def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> fl
 
 
 def _shown(text: str) -> str:
-    """Text without control characters, which mean nothing in a subtitle; a tab is a space."""
+    """Remove control characters, which have no meaning in a subtitle; a tab becomes a space."""
     plain = text.replace("\t", " ")
     return "".join(c for c in plain if c == "\n" or unicodedata.category(c) != "Cc")
 
 
 def _clock(time_s: float, point: str, digits: int) -> str:
-    """00:01:02,345."""
+    """Format a time: 00:01:02,345."""
     ticks = round(time_s * 10**digits)
     seconds, fraction = divmod(ticks, 10**digits)
     minutes, seconds = divmod(seconds, 60)
@@ -280,32 +332,46 @@ def _clock(time_s: float, point: str, digits: int) -> str:
 
 
 def line_chars(size: tuple[int, int]) -> int:
-    """How many characters of a burned line fit into pictures of (width, height)."""
+    """Return how many characters of a burned-in line fit into a picture.
+
+    Args:
+        size: Width and height of the picture.
+
+    Returns:
+        Number of characters.
+    """
     letter = LETTER_FRACTION * FONT_FRACTION * min(size)
     return max(MIN_CHARS, min(MAX_CHARS, int(0.92 * size[0] / letter)))
 
 
 def check_letters(cues: Sequence[Cue]) -> None:
-    """Raises TalkheadError where the shipped font can't write what the cues say."""
+    """Check that the included font has all letters.
+
+    Args:
+        cues: The cues.
+
+    Raises:
+        TalkheadError: Letters are missing.
+    """
     letters = {c for cue in cues for c in cue.text if c != "\n"}
     missing = sorted(c for c in letters if not any(a <= ord(c) <= b for a, b in COVERED))
     if missing:
         raise TalkheadError(
-            f"subtitles: the font that is burned in has no {' '.join(missing[:5])} (it writes Latin, "
+            f"subtitles: the font for burning in has no {' '.join(missing[:5])} (it has Latin, "
             "Greek and Cyrillic). Choose --subtitles track or srt, which players draw"
         )
 
 
 def _check_at_once(cues: Sequence[Cue]) -> None:
-    """Raises TalkheadError where more cues than a picture holds are shown at one moment."""
+    """Raises TalkheadError if more cues than fit into a picture are shown at one moment."""
     ends: list[float] = []
     for cue in sorted(cues, key=lambda cue: cue.start_s):
         ends = [end for end in ends if end > cue.start_s]
         ends.append(cue.end_s)
         if len(ends) > MAX_AT_ONCE:
             raise TalkheadError(
-                f"subtitles: more than {MAX_AT_ONCE} are shown at {cue.start_s:.1f} s. Let them follow "
-                "each other, or choose --subtitles track or srt"
+                f"subtitles: more than {MAX_AT_ONCE} are shown at {cue.start_s:.1f} s. Shorten "
+                "them, or choose --subtitles track or srt"
             )
 
 
@@ -328,8 +394,17 @@ Format: Layer, Start, End, Style, Text
 
 
 def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
-    """Write cues as they are burned into pictures of size (width, height). Raises TalkheadError,
-    also for letters that the shipped font has not."""
+    """Write cues as they are burned into pictures.
+
+    Args:
+        path: The .ass file.
+        cues: Cues in order.
+        size: Width and height of the pictures.
+
+    Raises:
+        TalkheadError: The font lacks letters, too many cues are shown at once, or the file
+            cannot be written.
+    """
     check_letters(cues)
     _check_at_once(cues)
     line = FONT_FRACTION * min(size)
@@ -337,7 +412,7 @@ def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
         width=size[0],
         height=size[1],
         font=FONT,
-        size=line * 1.36,  # what is called size is the font's whole height: 1.36 of its em
+        size=line * 1.36,  # the size is the font's total height, 1.36 of its em
         outline=line * 0.07,
         shadow=line * 0.04,
         margin=round(0.05 * size[1]),
@@ -351,6 +426,6 @@ def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
 
 
 def _ass_text(text: str) -> str:
-    r"""Text of which nothing is taken for markup: a word joiner parts the \ from what follows."""
+    r"""Escape text: nothing in it is markup, as a word joiner separates \ from what follows."""
     safe = text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
     return safe.replace("\n", "\\N")

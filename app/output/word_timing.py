@@ -1,8 +1,8 @@
-"""A text's words spread over the stretches in which somebody speaks, where they can't be aligned.
+"""Word timing without alignment: spread the words of a text over the stretches of speech.
 
-People pause where sentences and clauses end, and speak at about one pace. So each stretch of speech
-gets as many words as fit its length, cut where the text's punctuation is if possible: of all ways to
-deal the words out the cheapest is taken (dynamic programming over stretches).
+People pause at the ends of sentences and clauses, and speak at a steady pace. So each stretch of
+speech gets as many words as fit its length, divided at punctuation if possible. The cheapest of all
+distributions is found by dynamic programming over the stretches.
 """
 
 from __future__ import annotations
@@ -20,27 +20,43 @@ from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 DIGIT_LETTERS = 5
 MAX_LETTERS, MAX_LETTERS_PER_S = 300, 60
-"""So much of a text at least, and per second of its sound, is taken for what is said: the fastest
-speakers reach half of that."""
+"""Letters of a text that are always accepted, and those per second of audio; fast speakers reach half of
+that."""
 MIN_PAUSE_S = 0.12
-"""A shorter silence is a closed mouth within a word."""
+"""A shorter silence, in seconds, is a closed mouth within a word."""
 WINDOW_S = 20.0
-"""How far from where an even pace would put it a stretch's end is looked for."""
+"""Seconds around the even pace within which the end of a stretch is searched."""
 PACE_S, PACE_FRACTION = 0.3, 0.15
-"""How far the length of a stretch is off what its letters make expect, apart and per second."""
-CLAUSE_COST, WORD_COST, UNHEARD_COST = 0.4, 5.0, 0.5
-"""Of a pause after a clause, of one amid it, and of the end of a sentence without a pause."""
+"""Standard deviation of a stretch's length from the expected one: a constant, and per second."""
+CLAUSE_COST, WORD_COST, UNPAUSED_COST = 0.4, 5.0, 0.5
+"""Costs of a pause after a clause, of one within it, and of a sentence that ends without a pause."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of a text that is kept whole, with its punctuation. spaced: a space is before it."""
+    """
+
+    Attributes:
+        text: The text.
+        spaced: True if a space precedes it.
+
+    Args:
+        piece of text that is not divided, with its punctuation.
+    """
 
     text: str
     spaced: bool = True
 
     def said(self, start_s: float, end_s: float) -> SpokenWord:
-        """The token at its time."""
+        """Give the token a time.
+
+        Args:
+            start_s: Start, seconds.
+            end_s: End, seconds.
+
+        Returns:
+            The spoken word.
+        """
         return SpokenWord(self.text, start_s, end_s, self.spaced)
 
 
@@ -49,15 +65,21 @@ _TOKEN = re.compile(rf"\s*([{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+)")
 
 
 def tokens_of(text: str) -> list[Token]:
-    """The words of a text with their punctuation; in Chinese, Japanese and Thai its letters."""
+    """Divide a text into words with their punctuation; in Chinese, Japanese and Thai into
+    characters.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Tokens in order; none without letters or digits.
+    """
     if not any(c.isalnum() for c in text):
         return []
     tokens: list[tuple[list[str], bool]] = []
-    for match in _TOKEN.finditer(
-        text.rstrip()
-    ):  # else the spaces at its end are gone through often
+    for match in _TOKEN.finditer(text.rstrip()):  # trailing spaces would be scanned repeatedly
         spaced = match[0] != match[1] or not tokens
-        if not any(c.isalnum() for c in match[1]) and tokens:  # a dash on its own, say
+        if not any(c.isalnum() for c in match[1]) and tokens:  # for example a dash on its own
             tokens[-1][0].append(f"{' ' if spaced else ''}{match[1]}")
         else:
             tokens.append(([match[1]], spaced))
@@ -65,27 +87,49 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def weight_of(token: Token) -> float:
-    """How long a token is to say: its letters; a digit is a word."""
+    """Estimate how long a token takes to say.
+
+    Args:
+        token: The token.
+
+    Returns:
+        Number of letters; a digit counts as a word.
+    """
     return float(max(1, sum(DIGIT_LETTERS if c.isdigit() else c.isalnum() for c in token.text)))
 
 
 def check_pace(tokens: Sequence[Token], length_s: float) -> None:
-    """Raises TalkheadError where nobody can say so much in that time: it is not the sound's text."""
+    """Check that a text can be spoken in a time.
+
+    Args:
+        tokens: Tokens of the text.
+        length_s: Seconds of audio.
+
+    Raises:
+        TalkheadError: The text is too long, so it is not that of the audio.
+    """
     letters = sum(map(weight_of, tokens))
     if letters > MAX_LETTERS + MAX_LETTERS_PER_S * length_s:
         raise TalkheadError(
-            f"the transcript has {len(tokens)} words, which nobody says in {length_s:.1f} s. Give what "
-            "is said in this sound alone"
+            f"the transcript has {len(tokens)} words, more than can be spoken in {length_s:.1f} s. Give "
+            "the text of this audio only"
         )
 
 
 def spread_over(tokens: Sequence[Token], silent: Bool) -> list[SpokenWord]:
-    """Tokens over the frames that are not silent; over all where all are. silent: [F] at FRAME_RATE.
+    """Spread tokens over the frames with speech; over all frames if there is none.
 
-    Its memory grows with the square of what is said in 40 s: see `check_pace`.
+    Memory grows with the square of what is spoken in 40 s; see `check_pace`.
+
+    Args:
+        tokens: Tokens in order.
+        silent: Flags [F] of silent frames, at FRAME_RATE.
+
+    Returns:
+        Spoken words.
     """
     stretches = _stretches(silent)
-    ends = _dealt(tokens, stretches)
+    ends = _distribute(tokens, stretches)
     words: list[SpokenWord] = []
     for (start_s, end_s), (first, after) in zip(stretches, pairwise([0, *ends]), strict=True):
         part = tokens[first:after]
@@ -98,7 +142,8 @@ def spread_over(tokens: Sequence[Token], silent: Bool) -> list[SpokenWord]:
 
 
 def _stretches(silent: Bool) -> list[tuple[float, float]]:
-    """Start and end in seconds of speech without a pause."""
+    """Return start and end, in seconds, of each stretch without a pause of frames that are not
+    silent [F]."""
     if silent.all():
         return [(0.0, len(silent) / FRAME_RATE)]
     edges = np.flatnonzero(np.diff(np.concatenate([[True], silent, [True]]).astype(np.int8)))
@@ -111,25 +156,25 @@ def _stretches(silent: Bool) -> list[tuple[float, float]]:
     return runs
 
 
-def _dealt(tokens: Sequence[Token], stretches: Sequence[tuple[float, float]]) -> list[int]:
-    """The number of tokens said by the end of each stretch, in order; all of them by the last."""
-    said = np.concatenate([[0.0], np.cumsum([weight_of(token) for token in tokens])])
+def _distribute(tokens: Sequence[Token], stretches: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the number of tokens spoken by the end of each stretch; all by the last."""
+    spoken_s = np.concatenate([[0.0], np.cumsum([weight_of(token) for token in tokens])])
     lengths = np.array([end - start for start, end in stretches])
-    said *= lengths.sum() / said[-1]  # seconds at an even pace
+    spoken_s *= lengths.sum() / spoken_s[-1]  # seconds at an even pace
     marks = np.array([_mark(token) for token in tokens])
-    unheard = np.concatenate([[0.0], np.cumsum(marks == 2)])  # sentences that ended so far
+    n_sentences = np.concatenate([[0.0], np.cumsum(marks == 2)])  # sentences that ended so far
     pauses = [after[0] - before[1] for before, after in pairwise(stretches)]
     cost: Float64 = np.zeros(1)
     before: Int = np.zeros(1, np.int64)
     choices: list[tuple[Int, Float64]] = []
     for number, (length, even) in enumerate(zip(lengths, np.cumsum(lengths), strict=True)):
         last = number == len(lengths) - 1
-        ends = np.array([len(tokens)]) if last else _near(said, even)
-        spoken = said[ends][None] - said[before][:, None]
+        ends = np.array([len(tokens)]) if last else _near(spoken_s, even)
+        spoken = spoken_s[ends][None] - spoken_s[before][:, None]
         spread = PACE_S**2 + (PACE_FRACTION * length) ** 2
         total = cost[:, None] + (spoken - length) ** 2 / spread
-        within = unheard[np.maximum(ends - 1, 0)][None] - unheard[before][:, None]
-        total += UNHEARD_COST * np.maximum(within, 0)
+        within = n_sentences[np.maximum(ends - 1, 0)][None] - n_sentences[before][:, None]
+        total += UNPAUSED_COST * np.maximum(within, 0)
         if not last:
             total += _pause_cost(marks, ends, pauses[number])[None]
         total[ends[None] < before[:, None]] = np.inf
@@ -138,11 +183,12 @@ def _dealt(tokens: Sequence[Token], stretches: Sequence[tuple[float, float]]) ->
     return _traced(choices, before)
 
 
-def _near(said: Float64, even: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """The numbers of tokens that may have been said where an even pace has said `even` seconds."""
-    first = int(np.searchsorted(said, even - WINDOW_S))
-    after = int(np.searchsorted(said, even + WINDOW_S, side="right"))
-    return np.arange(min(first, len(said) - 1), max(after, first + 1))
+def _near(spoken_s: Float64, even: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Return the numbers of tokens [n] that may have been spoken where an even pace has spoken `even`
+    seconds."""
+    first = int(np.searchsorted(spoken_s, even - WINDOW_S))
+    after = int(np.searchsorted(spoken_s, even + WINDOW_S, side="right"))
+    return np.arange(min(first, len(spoken_s) - 1), max(after, first + 1))
 
 
 def _pause_cost(
@@ -150,7 +196,8 @@ def _pause_cost(
     ends: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
     pause_s: float,
 ) -> Float64:
-    """What a pause costs after each of so many tokens; long ones cost more, but at sentences' ends."""
+    """Return the cost [n] of a pause after each of these numbers of tokens; long pauses cost more,
+    except after sentences."""
     prices = np.array([WORD_COST, CLAUSE_COST, 0.0])
     return np.asarray(prices[marks[np.maximum(ends - 1, 0)]] * min(1.0, pause_s / 0.4))
 
@@ -159,7 +206,7 @@ def _traced(
     choices: Sequence[tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]], Float64]],
     ends: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
 ) -> list[int]:
-    """The cheapest way, read from its end."""
+    """Trace the cheapest path back from its end; the choices of a stretch are two arrays [n]."""
     place, way = 0, [int(ends[0])]
     for before, best in reversed(choices[1:]):
         place = int(best[place])
@@ -168,6 +215,6 @@ def _traced(
 
 
 def _mark(token: Token) -> int:
-    """2 where a sentence ends, 1 where a clause does, else 0."""
+    """Return 2 at the end of a sentence, 1 at the end of a clause, otherwise 0."""
     last = token.text.rstrip(CLOSERS)[-1:]
     return 2 if last and last in SENTENCE else int(bool(last) and last in CLAUSE)

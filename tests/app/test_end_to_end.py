@@ -185,7 +185,7 @@ def test_killed_and_interrupted_it_ends_in_the_same_package(
     second.send_signal(signal.SIGINT)
     _, words = second.communicate()
     assert second.returncode == 130, words
-    assert "it goes on where it stopped" in words and "Traceback" not in words
+    assert "Run the same command again to resume" in words and "Traceback" not in words
     assert not list(tmp_path.glob("identities/*"))
     third = start_fit(footage, tmp_path, "--quiet")
     _, words = third.communicate()

@@ -290,7 +290,7 @@ def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(
     render_video(person, turned, work, tmp_path, listening)
     assert listening.made == 30, "the pictures of before are not taken"
     assert not np.array_equal(before[3], list(media.read_frames(line.output))[3])
-    assert len(told) == 1 and "the footage shows yaw" in told[0] and "40 was asked" in told[0]
+    assert len(told) == 1 and "the footage shows yaw" in told[0] and "40 was requested" in told[0]
 
 
 def test_mouths_that_were_never_seen_are_told_of(
@@ -308,7 +308,7 @@ def test_mouths_that_were_never_seen_are_told_of(
         person, RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "w", tmp_path, Listening()
     )
     assert told == [
-        "100 % of the line asks for mouths far from any in the idle clip (first at 0.0 s): "
+        "100 % of the frames need mouth shapes far from any in the idle clip (first at 0.0 s): "
         "they may look wrong"
     ]
 

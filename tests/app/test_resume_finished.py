@@ -13,7 +13,7 @@ from tiny import LINE
 from talkhead import media
 from talkhead.app import resume as lines
 from talkhead.app.fit import FitResult
-from talkhead.app.output.provenance import verify
+from talkhead.app.output.verification import verify
 from talkhead.app.request import OutputOptions
 from talkhead.app.speak import speak
 from talkhead.errors import TalkheadError
@@ -98,7 +98,7 @@ def test_what_cannot_be_is_told_before_the_work(
     cases = [
         ("a.mp4", OutputOptions(codec="prores"), "doesn't go into such a file"),
         ("a.mp4", OutputOptions(background="red"), "needs --mode head"),
-        ("a.mp4", OutputOptions(certificate=pem, key=pem), "holds no certificate"),
+        ("a.mp4", OutputOptions(certificate=pem, key=pem), "contains no certificate"),
         ("a.mp4", OutputOptions(subtitles="burn", transcript="你好", language="zh"), "has no 你"),
         ("a.mp4", OutputOptions(subtitles="srt", language="fr"), "need the text"),
     ]

@@ -57,9 +57,9 @@ def test_nothing_is_written_where_talkhead_keeps_its_own(
     output = home / name
     output.parent.mkdir(parents=True)
     monkeypatch.setenv("TALKHEAD_HOME", str(home))
-    assert "lies where talkhead keeps its own" in refusal(audio, output)
+    assert "is in a folder that talkhead manages" in refusal(audio, output)
     (tmp_path / "link").symlink_to(output.parent)
-    assert "lies where talkhead keeps its own" in refusal(audio, tmp_path / "link" / "b.mp4")
+    assert "is in a folder that talkhead manages" in refusal(audio, tmp_path / "link" / "b.mp4")
     assert "is no video or sound" in refusal(audio, home / "line.mp4")
 
 
@@ -68,7 +68,7 @@ def test_a_folder_of_images_is_not_replaced_with_the_sound_in_it(tmp_path: Path)
     folder.mkdir()
     (folder / "sound.wav").write_bytes(b"sound")
     options = OutputOptions(codec="png")
-    words = "images: the input sound.wav lies in it"
+    words = "images: the input sound.wav is in it"
     assert words in refusal(folder / "sound.wav", folder, options)
 
 

@@ -365,7 +365,7 @@ def test_an_error_is_one_line(
         (MemoryError(), "not enough memory"),
         (
             ImportError("libGL.so.1: cannot open shared object file: No such file or directory"),
-            "OpenCV lacks a library of the system (libGL.so.1",
+            "OpenCV needs a system library that is missing (libGL.so.1",
         ),
     ],
 )
@@ -401,7 +401,7 @@ def test_an_interrupted_fit_says_that_it_resumes(
 ) -> None:
     fit.error = speak.error = KeyboardInterrupt()
     assert run(monkeypatch, "fit", "--video", "a.mp4") == 130
-    assert "Run the same command again: it goes on" in capsys.readouterr().err
+    assert "Run the same command again to resume" in capsys.readouterr().err
     assert run(monkeypatch, "speak", "--audio", "a.wav") == 130
     assert capsys.readouterr().err == "talkhead: interrupted.\n"
 
@@ -511,4 +511,4 @@ def test_a_signal_inside_a_compiled_kernel(
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == status
-    assert ("goes on where it stopped" in capsys.readouterr().err) == (status == 130)
+    assert ("Run the same command again to resume" in capsys.readouterr().err) == (status == 130)

@@ -30,8 +30,8 @@ from talkhead.app.dubbing.progress_view import (
     ProgressView,
 )
 from talkhead.app.home.identities import Home, IdentitySummary
-from talkhead.app.output import provenance
-from talkhead.app.output.provenance import VALID, Verdict, describe
+from talkhead.app.output import verification
+from talkhead.app.output.verification import VALID, Verdict, describe
 from talkhead.errors import TalkheadError
 from talkhead.progress import BarProgress, JsonProgress
 
@@ -141,8 +141,8 @@ def test_what_files_say_of_themselves() -> None:
     )
     text = describe(verdict)
     check(text, 10)
-    assert len(text) < 10 * provenance.SHOWN_CHARS
-    for state in provenance._WORST_FIRST:
+    assert len(text) < 10 * verification.SHOWN_CHARS
+    for state in verification._WORST_FIRST:
         problem = Verdict(Path(EVIL), state, False, "", EVIL, "", "", "", {}, (EVIL,))
         check(describe(problem), 1 + (1 if problem.signer else 0))
 

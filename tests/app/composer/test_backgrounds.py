@@ -72,7 +72,7 @@ def test_a_line_is_no_background(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "line.png").write_bytes(cv2.imencode(".png", gray(90, *size))[1].tobytes())
     media.write_video(tmp_path / "line.mkv.mp4", [gray(90, 2 * size[0], 2 * size[1])])
     for name in ("line.png", "line.mkv.mp4"):
-        with pytest.raises(TalkheadError, match="is too far from the shape of the video, 32x24"):
+        with pytest.raises(TalkheadError, match="is too different in shape from the video, 32x24"):
             backgrounds_of(str(tmp_path / name), OWN, 9)
 
 
@@ -93,7 +93,7 @@ def test_what_is_no_background_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     (tmp_path / "bad.mp4").write_text("no video")
     cases = {
-        "mauve": "neither a colour",
+        "mauve": "neither a color",
         "bad.png": "no image that can be read",
         "bad.mp4": "bad.mp4",
     }

@@ -46,7 +46,7 @@ def test_far_mouths_are_counted_from_the_first(clip: IdleClip) -> None:
     codes[100:160, 0] += 20.0
     assert np.flatnonzero(uncovered_mouths(codes, clip)).tolist() == list(range(100, 160))
     assert coverage_warning(codes, clip) == (
-        "12 % of the line asks for mouths far from any in the idle clip (first at 4.0 s): "
+        "12 % of the frames need mouth shapes far from any in the idle clip (first at 4.0 s): "
         "they may look wrong"
     )
 

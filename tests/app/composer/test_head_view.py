@@ -123,7 +123,9 @@ def test_zooming_out_ends_where_the_body_does(clip: IdleClip) -> None:
 def test_what_was_not_seen_is_told_with_its_range(clip: IdleClip) -> None:
     assert out_of_range_message(clip, View(3.0, -2.0, 1.5)) == ""
     assert out_of_range_message(clip, View(20.0)) == (
-        "the footage shows yaw -4 to +4 degrees (20 was asked): the head stays within it"
+        "the footage shows yaw -4 to +4 degrees (20 was requested): the head stays within that range"
     )
     told = out_of_range_message(clip, View(pitch=-9.0, zoom=0.5))
-    assert "pitch -3 to +3 degrees (-9 was asked), zoom" in told and "(0.5 was asked)" in told
+    assert (
+        "pitch -3 to +3 degrees (-9 was requested), zoom" in told and "(0.5 was requested)" in told
+    )

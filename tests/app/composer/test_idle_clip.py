@@ -263,7 +263,7 @@ def test_damaged_parts_are_refused(
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("size", [128, 96, 33, 1024, 1024], "which are no crops' masks"),
+        ("size", [128, 96, 33, 1024, 1024], "which do not match the crops"),
         ("size", [112, 96, 33, 28, 24], "is not the 22,176 bytes it should be"),
         ("scale", [0.02], "do not fit the images"),
         ("origins", [[-4000.0, 3.0]] * 33, "crops outside of the images"),
@@ -289,7 +289,7 @@ def test_tracks_that_contradict_each_other_are_refused(
 def test_a_clip_that_is_shorter_than_its_tracks_is_told(clip: Path) -> None:
     """One was cut, its checksum made anew: forwards and backwards."""
     for first, after in ((N_CLIP - 3, N_CLIP + 9), (N_CLIP + 12, N_CLIP + 20), (0, 2 * N_CLIP)):
-        with pytest.raises(MediaError, match=r"idle\.mp4: has only .* pictures.*Import or fit"):
+        with pytest.raises(MediaError, match=r"idle\.mp4: has only .* frames.*Import or fit"):
             list(idle_frames(clip, N_CLIP + 10, first, after))
 
 
@@ -308,7 +308,7 @@ def test_a_clip_of_another_size_is_told(
 ) -> None:
     package = replace(saved[0], path=shutil.copytree(saved[0].path, tmp_path / "anna"))
     shutil.copyfile(clip, package.file("idle.mp4"))
-    with pytest.raises(PackageError, match=r"idle\.mp4: has pictures of 64x48, not of 160x160"):
+    with pytest.raises(PackageError, match=r"idle\.mp4: has frames of 64x48, not 160x160"):
         load_idle(package)
 
 

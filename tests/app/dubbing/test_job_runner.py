@@ -44,7 +44,7 @@ def test_leftovers_of_a_killed_move_are_removed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(TalkheadError, match=r"it: was finished and is gone"):
+    with pytest.raises(TalkheadError, match=r"it: was finished but is missing"):
         publish(tmp_path / "new", tmp_path / "it")
 
 

@@ -92,7 +92,7 @@ def test_an_image_too_many_or_no_background_is_found(
     monkeypatch.setattr(progress, "message", told.append)
     make_tiny(monkeypatch)
     prepare(Footage.open(footage), dataset.parent, PreprocessConfig(), progress)
-    assert any("frames.u8: is damaged; this footage is prepared anew" in line for line in told)
+    assert any("frames.u8: is damaged; the footage is prepared again" in line for line in told)
     assert (dataset / "frames.u8").stat().st_size == size
 
 

@@ -65,14 +65,14 @@ def test_an_unfinished_fit_is_listed_and_removed(
     work, words = start_work(home, "anna", video), f"--home={home.path}"
     assert run(monkeypatch, "identities", "list", words) == 0
     anna, berta = capsys.readouterr().out.splitlines()
-    assert anna.split()[:2] == ["anna", "0.0"] and "not finished; to go on: talkhead fit" in anna
+    assert anna.split()[:2] == ["anna", "0.0"] and "not finished; to resume: talkhead fit" in anna
     assert f"--video '{video}' --name anna" in anna and "talkhead identities remove anna" in anna
     assert berta.split()[:2] == ["*", "berta"], "who is not finished is not the only one"
     assert run(monkeypatch, "identities", "list", words, "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["is_finished"] for one in listed] == [False, True]
     assert run(monkeypatch, "identities", "show", "anna", words) == 1
-    assert "anna: its fit has not finished; to go on: talkhead fit" in capsys.readouterr().err
+    assert "anna: its fit is not finished; to resume: talkhead fit" in capsys.readouterr().err
     assert run(monkeypatch, "identities", "remove", "anna", words) == 0
     assert capsys.readouterr().out == f"removed {work}\n"
     assert "anna" not in all_text(home.path) and video.exists()
@@ -84,7 +84,7 @@ def test_who_is_being_fitted_is_listed_so(home: Home, tmp_path: Path) -> None:
     start_work(home, "anna", tmp_path / "a.mp4")
     with home.lock("anna", lambda holder: None):
         (summary,) = home.summaries()
-    assert summary.problem.startswith("process ") and summary.problem.endswith("works on it")
+    assert summary.problem.startswith("process ") and summary.problem.endswith("is working on it")
 
 
 def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path)
     assert len(removed.folders) == 2 and len(removed.jobs) == 3 and removed.n_results == 3
     assert removed.videos == (str(tmp_path / "footage of anna.mp4"),)
     told = "\n".join(removed.lines())
-    assert "removed job " in told and "forgot the checksum of" in told
+    assert "removed job " in told and "removed the checksum of" in told
     left = all_text(home.path).replace("pictures of anna or berta", "")
     assert "anna" not in left and "said by berta.wav" in left and "no JSON" in left
     assert str(tmp_path / "footage of berta.mp4") in left

@@ -24,8 +24,9 @@ from talkhead.app.output.finalize import (
     finish_video,
     output_files,
 )
-from talkhead.app.output.provenance import sidecar_of, verify
+from talkhead.app.output.provenance import sidecar_of
 from talkhead.app.output.subtitles import write_srt
+from talkhead.app.output.verification import verify
 from talkhead.app.request import OutputOptions, RenderRequest, check_options, keeps_alpha
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.media.codecs import CODECS
@@ -247,7 +248,7 @@ def test_options_that_cannot_be(wrong: dict[str, Any], words: str) -> None:
         (OutputOptions(zoom=0.9), "a.mp4", "paste", "yaw, pitch and zoom need --mode head"),
         (OutputOptions(background="alpha"), "a.mov", "paste", "needs --mode head"),
         (OutputOptions(background="alpha"), "a.mp4", "head", "H.264 can't keep alpha. Choose"),
-        (OutputOptions(background="mauve"), "a.mp4", "head", "neither a colour"),
+        (OutputOptions(background="mauve"), "a.mp4", "head", "neither a color"),
         (OutputOptions(codec="png", subtitles="track"), "a", "head", "have no track"),
         (OutputOptions(codec="vp9"), "a.mp4", "paste", "End the name with .webm"),
     ],

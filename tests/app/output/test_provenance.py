@@ -1,4 +1,4 @@
-"""What files say of themselves, and what verify says of them."""
+"""Manifests of files, and their verification."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from talkhead import __version__, media
 from talkhead.app.cli import main as cli
 from talkhead.app.output import provenance
 from talkhead.app.output import signing_keys as signing
-from talkhead.app.output.provenance import Statement, describe, sidecar_of, sign, verify
+from talkhead.app.output.provenance import Statement, sidecar_of, sign
 from talkhead.app.output.signing_keys import Credentials, credentials
+from talkhead.app.output.verification import describe, verify
 from talkhead.errors import TalkheadError
 
 x509 = pytest.importorskip("cryptography.x509")
@@ -122,7 +123,7 @@ def test_a_video_cut_short_is_not_called_changed(
     path.write_bytes(path.read_bytes()[:n_bytes])
     verdict = verify(path)
     assert verdict.state == ("tampered" if n_bytes < 0 else "damaged") and verdict.problems
-    assert ("can't be read: the file or its manifest is damaged" in describe(verdict)) == (
+    assert ("cannot be read: the file or its manifest is damaged" in describe(verdict)) == (
         n_bytes >= 0
     )
 
@@ -140,7 +141,7 @@ def test_images_of_others(
     """Unsigned ones carry nothing; what other tools have signed is read."""
     plain, path = tmp_path / f"plain.{suffix}", tmp_path / f"a.{suffix}"
     cv2.imwrite(str(plain), np.full((32, 32, 3), 90, np.uint8))
-    assert verify(plain).state == "none" and "carries no provenance" in describe(verify(plain))
+    assert verify(plain).state == "none" and "has no provenance" in describe(verify(plain))
     with monkeypatch.context() as patch:
         patch.setattr(provenance, "EMBEDS", {plain.suffix.lower(): suffix.lower()})
         sign(plain, path, path.name, SAID, own)
@@ -168,7 +169,7 @@ def test_a_certificate_that_has_expired_is_no_change(
     path, read = signed(tmp_path, "a.mp4", own), c2pa.Reader.json
 
     def later(reader: Any) -> str:
-        """What C2PA says of the file in years to come."""
+        """C2PA's result for the file in the future."""
         store = json.loads(read(reader))
         store["validation_state"] = "Invalid"
         failures = store["validation_results"]["activeManifest"]["failure"]
@@ -179,7 +180,7 @@ def test_a_certificate_that_has_expired_is_no_change(
     verdict = verify(path)
     assert verdict.state == state and not verdict.ok
     assert verdict.claims["identity"] == "Anna"
-    words = "certificate doesn't hold (signingCredential.expired)"
+    words = "certificate is not valid (signingCredential.expired)"
     assert (words in describe(verdict)) == (state == "refused")
 
 
@@ -202,7 +203,7 @@ def test_nothing_is_fetched_from_the_net(tmp_path: Path, own: Credentials) -> No
             assert verdict.state == "remote" and verdict.problems == (address,)
         server.shutdown()
     assert not asked
-    assert f"lies on the net ({address})" in describe(verdict)
+    assert f"hosted remotely ({address})" in describe(verdict)
 
 
 def signed_afar(raw: Path, path: Path, address: str, by: Credentials) -> Path:
@@ -225,7 +226,7 @@ def signed_afar(raw: Path, path: Path, address: str, by: Credentials) -> Path:
 def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:
     verdict = verify(video(tmp_path / "a.mp4"))
     assert verdict.state == "none" and not verdict.ok
-    assert "carries no provenance" in describe(verdict)
+    assert "has no provenance" in describe(verdict)
     for path in (video(tmp_path / "a.webm"), tmp_path / "a.txt", tmp_path / "nothing"):
         path.touch()
         verdict = verify(path)
@@ -233,7 +234,7 @@ def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:
         assert f"no {path.stem}.c2pa beside it" in describe(verdict)
     with pytest.raises(TalkheadError, match="there is no such file"):
         verify(tmp_path / "gone.mp4")
-    with pytest.raises(TalkheadError, match="holds no images"):
+    with pytest.raises(TalkheadError, match="contains no images"):
         verify(tmp_path)
 
 
@@ -273,7 +274,7 @@ def test_a_signer_that_is_not_trusted_fails_where_roots_are_given(
     other.write_bytes(signing._new_files()[signing.ROOT])
     verdict = verify(path, other)
     assert verdict.state == "untrusted" and not verdict.ok and not verdict.trusted
-    assert "the signer is none that you trust" in describe(verdict)
+    assert "the signer is not one that you trust" in describe(verdict)
     path.write_bytes(path.read_bytes().replace(b"Anna B.", b"Anna C."))
     assert verify(path, other).state == "tampered"
 
@@ -292,7 +293,7 @@ def test_the_own_key_is_told_from_local_keys_of_others(
         assert verdict.ok and verdict.local == local and not verdict.trusted
         text = describe(verdict)
         assert ("valid, signed with this machine's own key" in text) == local
-        assert ("nobody vouches for it" in text) != local
+        assert ("which no trusted root confirms" in text) != local
         assert ("this machine" in text) == local and "this machine" not in verdict.signer
         strict = verify(file, there / signing.SIGNING / signing.ROOT, home)
         assert strict.trusted == (file == other) and strict.ok == strict.trusted
@@ -329,7 +330,7 @@ def test_a_whole_folder(tmp_path: Path, own: Credentials) -> None:
         ("swap two", "signed under another name: 000002.png, 000003.png"),
         ("add a copy", "signed under another name: 000005.png; 4 files were signed, 5 are there"),
         ("add another's", "of another folder: 000005.png; 4 files were signed, 5 are there"),
-        ("replace one", "signed by somebody else: 000001.png; of another folder: 000001.png"),
+        ("replace one", "signed by another signer: 000001.png; of another folder: 000001.png"),
     ],
 )
 def test_a_folder_in_which_files_were_moved(
@@ -356,7 +357,10 @@ def test_a_folder_in_which_files_were_moved(
     verdict = verify(folder)
     assert verdict.state == "rearranged" and not verdict.ok
     assert "; ".join(verdict.problems) == words
-    assert "CHANGED since it was signed: its files are as they were signed" in describe(verdict)
+    assert (
+        "CHANGED since it was signed: its files are unchanged, but the folder is not"
+        in describe(verdict)
+    )
 
 
 def test_in_a_folder_the_least_trusted_signer_decides(tmp_path: Path, own: Credentials) -> None:
@@ -381,7 +385,7 @@ def test_a_folder_that_an_older_version_signed(tmp_path: Path, own: Credentials)
         cv2.imwrite(str(raw), np.zeros((8, 8, 3), np.uint8))
         sign(raw, path, path.name, SAID, own)
     verdict = verify(folder)
-    assert verdict.ok and "whether the last are missing isn't known" in verdict.where
+    assert verdict.ok and "the last ones may be missing" in verdict.where
     (folder / "000002.png").unlink()
     assert verify(folder).problems == ("missing: 000002.png",)
 
@@ -432,8 +436,8 @@ def test_keys_that_cannot_sign(tmp_path: Path) -> None:
     (tmp_path / "text.pem").write_text("hello")
     cases = [
         (a / "chain.pem", b / "key.pem", "is not the key of"),
-        (tmp_path / "text.pem", a / "key.pem", "holds no certificate"),
-        (a / "chain.pem", tmp_path / "text.pem", "holds no private key"),
+        (tmp_path / "text.pem", a / "key.pem", "contains no certificate"),
+        (a / "chain.pem", tmp_path / "text.pem", "contains no usable private key"),
         (tmp_path / "gone.pem", a / "key.pem", "gone.pem: there is no such file"),
     ]
     for certificate, key, words in cases:

@@ -75,7 +75,7 @@ def test_without_pocketsphinx_words_are_spread(monkeypatch: pytest.MonkeyPatch) 
 def test_english_is_recognised_and_says_that_it_is_weak() -> None:
     pytest.importorskip("pocketsphinx")
     made = subtitle(LINE, None, "en")
-    assert made.source == subtitles.RECOGNISED and "read them over" in made.note
+    assert made.source == subtitles.RECOGNIZED and "check them" in made.note
     words = " ".join(cue.text for cue in made.cues).replace("\n", " ").split()
     assert len(set(words) & set(TEXT.lower().rstrip(".").split())) >= 10
 
@@ -83,7 +83,7 @@ def test_english_is_recognised_and_says_that_it_is_weak() -> None:
 @pytest.mark.parametrize(
     ("transcript", "language", "words"),
     [
-        (None, "fr", "need the text: only English is recognised. Pass --transcript"),
+        (None, "fr", "need the text: only English is recognized. Pass --transcript"),
         ("...", "en", "the transcript has no words"),
         ("gone.txt", "en", "gone.txt: there is no such file"),
     ],
@@ -128,7 +128,7 @@ def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> 
 def test_absurd_times_are_told(tmp_path: Path, time: str) -> None:
     path = tmp_path / "a.srt"
     path.write_text(f"1\n00:00:01,000 --> {time}\nHello\n")
-    with pytest.raises(TalkheadError, match="line 2: no time is beyond 100 hours"):
+    with pytest.raises(TalkheadError, match="line 2: times beyond 100 hours are not possible"):
         read_srt(path)
     path.write_text(f"1\n{time} --> 00:00:01,000\nHello\n")
     with pytest.raises(TalkheadError):
@@ -147,7 +147,7 @@ def test_late_subtitles_keep_their_hours(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("Hello \udcff", "is no text in UTF-8"),
-        ("so " * 5000, "5000 words, which nobody says in 6.0 s"),
+        ("so " * 5000, "5000 words, more than can be spoken in 6.0 s"),
         ("x" * 1001, "a word of 1001 characters"),
         ("a" + " " * (1 << 20), "longer than any speech"),
     ],
