@@ -31,10 +31,10 @@ def test_a_report_names_what_is_missing_and_what_brings_it() -> None:
     assert "NO  OpenCV" in text
     assert "Run: bring it" in text
     assert "not usable: no CUDA" in text
-    assert "10.0 ms a frame (100 frames a second), 30.0 ms with gradients" in text
-    assert "anna (gaussian): renders 58 frames a second, speaks about 2.3 times real time" in text
+    assert "10.0 ms per frame (100 frames per second), 30.0 ms with gradients" in text
+    assert "anna (gaussian): renders 58 frames per second, speaks about 2.3 times real time" in text
     assert "Something is missing" in text
-    assert "Everything that is needed is here" in doctor.describe(report(GOOD))
+    assert "Everything needed is installed" in doctor.describe(report(GOOD))
 
 
 def test_a_report_is_json() -> None:

@@ -273,8 +273,8 @@ def test_the_head_alone(package: IdentityPackage, home: Path, tmp_path: Path) ->
     result = say(audio, home, tmp_path / "head.mp4", mode="head")
     idle = load_idle(package)
     made, source = media.probe(tmp_path / "head.mp4"), package.manifest.source
-    assert result.picture.startswith(f"{made.width}x{made.height} (the head alone, cut out of ")
-    assert f"{source.width}x{source.height}), 25 frames a second" in result.picture
+    assert result.picture.startswith(f"{made.width}x{made.height} (the head alone, cropped from ")
+    assert f"{source.width}x{source.height}), 25 frames per second" in result.picture
     assert made.height - idle.crop_height in (0, 1) and made.width - idle.crop_width in (0, 1)
 
 
