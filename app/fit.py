@@ -198,7 +198,7 @@ class _Fit:
             dataset = self._prepare(footage, work, config)
         with clock.stage(f"fitting the {options.renderer} renderer, {options.preset}"):
             renderer = self._fit_renderer(dataset, work)
-        with clock.stage("learning the mouth from the sound"):
+        with clock.stage("fitting the predictor"):
             features = encode_footage(dataset, self.encoder)
             predictor = self._fit_predictor(dataset, features, work)
         with clock.stage("measuring held-out frames"):

@@ -48,7 +48,8 @@ def evaluate(
     language: Annotated[
         str,
         typer.Option(
-            "--language", help="Language of the speech; PASE aligns the phones if it is not en."
+            "--language",
+            help="Language of the speech; for others than en, PASE detects the phonemes.",
         ),
     ] = "en",
     seconds: Annotated[

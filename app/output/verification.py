@@ -24,9 +24,9 @@ from talkhead.errors import TalkheadError
 from talkhead.storage import decode_json, read_bytes, translate_os_errors
 from talkhead.terminal import printable
 
-_NOT_TRUSTED = "signingCredential.untrusted"
+_UNTRUSTED_CODE = "signingCredential.untrusted"
 """C2PA's code for a signer of an unknown root."""
-_OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity")
+_SIGNER_CODES = ("signingCredential.", "claimSignature.outsideValidity")
 """Prefixes of C2PA's codes about the signer's certificate, not the file."""
 VALID, UNTRUSTED, REFUSED, TAMPERED = "valid", "untrusted", "refused", "tampered"
 REARRANGED = "rearranged"
@@ -222,7 +222,7 @@ def _verify_folder(folder: Path, reader: _Reader) -> Verdict:
         where=where,
         trusted=all(verdict.trusted for verdict in verdicts),
         local=all(verdict.local for verdict in verdicts),
-        signer="; ".join(_some(list(dict.fromkeys(verdict.signer for verdict in verdicts)))),
+        signer="; ".join(_abbreviated(list(dict.fromkeys(verdict.signer for verdict in verdicts)))),
         problems=tuple(problems),
         title="",
         unsigned=tuple(entry.name for entry in entries if entry not in set(files)),
@@ -239,25 +239,27 @@ def _folder_problems(verdicts: Sequence[Verdict]) -> list[str]:
         return []
     renamed = [v.path.name for v in verdicts if v.claims and v.title != v.path.name]
     problems = {
-        "signed by another signer": _odd(verdicts, lambda v: (v.signer, v.certificate, v.local)),
-        "of another folder": _odd(verdicts, _folder_of),
+        "signed by another signer": _differing(
+            verdicts, lambda v: (v.signer, v.certificate, v.local)
+        ),
+        "of another folder": _differing(verdicts, _folder_of),
         "signed under another name": renamed,
-        "missing": _missing([verdict.path.name for verdict in verdicts]),
+        "missing": _missing_images([verdict.path.name for verdict in verdicts]),
     }
-    found = [f"{what}: {_listed(names)}" for what, names in problems.items() if names]
-    n_signed = _n_signed(_usual(verdicts, _folder_of))
+    found = [f"{what}: {_as_list(names)}" for what, names in problems.items() if names]
+    n_signed = _n_signed(_typical(verdicts, _folder_of))
     if n_signed not in (0, len(verdicts)):
         found.append(f"{n_signed} files were signed, {len(verdicts)} are there")
     return found
 
 
-def _odd(verdicts: Sequence[Verdict], key: Callable[[Verdict], Hashable]) -> list[str]:
+def _differing(verdicts: Sequence[Verdict], key: Callable[[Verdict], Hashable]) -> list[str]:
     """List the files that differ from most files."""
-    usual = key(_usual(verdicts, key))
+    usual = key(_typical(verdicts, key))
     return [verdict.path.name for verdict in verdicts if key(verdict) != usual]
 
 
-def _usual(verdicts: Sequence[Verdict], key: Callable[[Verdict], Hashable]) -> Verdict:
+def _typical(verdicts: Sequence[Verdict], key: Callable[[Verdict], Hashable]) -> Verdict:
     """Return the first file that is like most files."""
     usual = Counter(map(key, verdicts)).most_common(1)[0][0]
     return next(verdict for verdict in verdicts if key(verdict) == usual)
@@ -273,7 +275,7 @@ def _n_signed(verdict: Verdict) -> int:
     return n_signed if isinstance(n_signed, int) else 0
 
 
-def _missing(names: Sequence[str]) -> list[str]:
+def _missing_images(names: Sequence[str]) -> list[str]:
     """List the numbered images that are missing between those that exist."""
     numbers = {int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))}
     if not numbers:
@@ -287,11 +289,11 @@ MAX_NUMBERED = 100
 """Missing images that are counted at most, since a name may contain any number."""
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(_some(names))
+def _as_list(names: Sequence[str]) -> str:
+    return ", ".join(_abbreviated(names))
 
 
-def _some(names: Sequence[str]) -> list[str]:
+def _abbreviated(names: Sequence[str]) -> list[str]:
     """List the first names, and the number of the others."""
     more = len(names) - MAX_NAMED
     return [*names[:MAX_NAMED], *([f"{more} more"] if more > 0 else [])]
@@ -312,11 +314,11 @@ def _verdict(path: Path, where: str, store: Mapping[str, Any]) -> Verdict:
     tool = _mapping(next(iter(manifest.get("claim_generator_info") or ()), None))
     results = store.get("validation_results", {}).get("activeManifest", {})
     codes = [failure["code"] for failure in results.get("failure", [])]
-    problems = tuple(code for code in codes if code != _NOT_TRUSTED)
+    problems = tuple(code for code in codes if code != _UNTRUSTED_CODE)
     state = store.get("validation_state")
     return Verdict(
         path=path,
-        state=VALID if manifest and state in ("Valid", "Trusted") else _state_of(problems),
+        state=VALID if manifest and state in ("Valid", "Trusted") else _invalid_state(problems),
         trusted=state == "Trusted",
         where=where,
         signer=name_of_signer(signature.get("common_name"), signature.get("issuer")),
@@ -355,9 +357,9 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _state_of(problems: tuple[str, ...]) -> str:
+def _invalid_state(problems: tuple[str, ...]) -> str:
     """Return the state of a manifest that C2PA finds invalid for these reasons."""
-    of_signer = [code.startswith(_OF_THE_SIGNER) for code in problems]
+    of_signer = [code.startswith(_SIGNER_CODES) for code in problems]
     return REFUSED if of_signer and all(of_signer) else TAMPERED
 
 
@@ -373,7 +375,7 @@ def describe(verdict: Verdict) -> str:
     why = f" ({_shortened('; '.join(verdict.problems))})" if verdict.problems else ""
     beside = sidecar_of(verdict.path).name
     head = {
-        VALID: f"valid, {_standing(verdict)}: unchanged since it was signed. It states:",
+        VALID: f"valid, {_trust_of(verdict)}: unchanged since it was signed. It states:",
         UNTRUSTED: "unchanged since it was signed, but the signer is not one that you trust. It states:",
         REFUSED: f"unchanged since it was signed, but the signer's certificate is not valid{why}. "
         "It states:",
@@ -387,7 +389,7 @@ def describe(verdict: Verdict) -> str:
         DAMAGED: f"cannot be read: the file or its manifest is damaged{why}.",
     }[verdict.state]
     lines = {
-        "what": _WORDS.get(verdict.source_type, verdict.source_type),
+        "what": _SOURCE_TYPE_NAMES.get(verdict.source_type, verdict.source_type),
         "made by": verdict.tool,
         "when": verdict.created,
         "who is shown": verdict.claims.get("identity", ""),
@@ -395,7 +397,7 @@ def describe(verdict: Verdict) -> str:
         "consent": verdict.claims.get("consent", ""),
         "signed by": _signed_by(verdict),
         "manifest": verdict.where,
-        "not signed": _listed(verdict.unsigned),
+        "not signed": _as_list(verdict.unsigned),
     }
     details = [f"  {name}: {_shortened(str(text))}" for name, text in lines.items() if text]
     return "\n".join(printable(line) for line in [f"{verdict.path}: {head}", *details])
@@ -406,7 +408,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} ..."
 
 
-def _standing(verdict: Verdict) -> str:
+def _trust_of(verdict: Verdict) -> str:
     """Describe how far the signer of an unchanged file is trusted."""
     if verdict.trusted:
         return "signer trusted"
@@ -421,7 +423,7 @@ def _signed_by(verdict: Verdict) -> str:
     return f"{verdict.signer} (according to its certificate, which no trusted root confirms)"
 
 
-_WORDS = {
+_SOURCE_TYPE_NAMES = {
     "trainedAlgorithmicMedia": "synthetic, made by a trained model",
     "compositeWithTrainedAlgorithmicMedia": "real footage with parts made by a trained model",
 }

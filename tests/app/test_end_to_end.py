@@ -158,7 +158,7 @@ def test_fitting_again_goes_on_from_what_there_is(
 
 
 def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> None:
-    """By a person of another video: nobody is overwritten."""
+    """By a person of another video: no identity is overwritten."""
     video, before = tmp_path / "grey.mp4", package_files(fitted.package_path)
     media.write_video(video, grey_frames(10), audio_path=LINE)
     refusal(
@@ -220,7 +220,7 @@ def say(audio: Path, home: Path, output: Path, mode: str = "paste") -> SpeakResu
 
 
 def track_lengths(path: Path) -> list[float]:
-    """Seconds that each track of an mp4 is shown or heard, by its header (ISO 14496-12, 8.3.2)."""
+    """Seconds that each track of an mp4 is presented, by its header (ISO 14496-12, 8.3.2)."""
     data = path.read_bytes()
     header = data.index(b"mvhd")
     per_second = int.from_bytes(data[header + 16 : header + 20], "big")
@@ -560,13 +560,13 @@ def test_several_faces_work_and_are_told(
         small = np.pad(small, ((frame.shape[0] - small.shape[0], 0), (0, 0), (0, 0)), mode="edge")
         frames.append(np.concatenate([frame, small], axis=1))
     media.write_video(video, frames, audio_path=footage)
-    told: list[str] = []
+    messages: list[str] = []
     progress = SilentProgress()
-    monkeypatch.setattr(progress, "message", told.append)
+    monkeypatch.setattr(progress, "message", messages.append)
     dataset = preprocess(
         Footage.open(video), tmp_path / "dataset", PreprocessConfig(), progress, silence_of_video
     )
     assert dataset.info.n_faces == 2
     middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()
     assert middle < frames[0].shape[1] * 0.5
-    assert any("2 faces" in line for line in told)
+    assert any("2 faces" in line for line in messages)

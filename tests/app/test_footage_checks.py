@@ -1,4 +1,4 @@
-"""Footage that can't work is refused before it is prepared, and little speech is told of."""
+"""Footage that can't work is refused before it is prepared, and little speech is reported."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def write(path: Path, waveform: Float32) -> Path:
     return path
 
 
-class Told(SilentProgress):
-    """Keeps what it is told."""
+class Recorded(SilentProgress):
+    """Keeps messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -56,12 +56,12 @@ class Told(SilentProgress):
 
 @pytest.mark.parametrize("kind", ["pink", "hum", "bursts"])
 def test_footage_without_speech_is_refused(tmp_path: Path, kind: str) -> None:
-    path, told = write(tmp_path / "noise.wav", noise(kind)), Told()
+    path, progress = write(tmp_path / "noise.wav", noise(kind)), Recorded()
     with pytest.raises(FootageError, match=r"hardly any speech was found.*--no-speech-check"):
-        check_speech(path, told)
-    assert not told.messages
-    check_speech(path, told, required=False)
-    assert "Hardly any speech" in told.messages[0]
+        check_speech(path, progress)
+    assert not progress.messages
+    check_speech(path, progress, required=False)
+    assert "Hardly any speech" in progress.messages[0]
 
 
 def test_speech_in_noise_is_speech(tmp_path: Path) -> None:
@@ -75,21 +75,21 @@ def test_speech_in_noise_is_speech(tmp_path: Path) -> None:
 def test_little_speech_is_told_of_and_enough_ends_the_listening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line, told = media.read_audio(LINE), Told()
-    check_speech(LINE, told)
-    assert len(told.messages) == 1 and "enough for a first try" in told.messages[0]
+    line, progress = media.read_audio(LINE), Recorded()
+    check_speech(LINE, progress)
+    assert len(progress.messages) == 1 and "enough for a first try" in progress.messages[0]
     monkeypatch.setattr(footage_checks, "ENOUGH_S", 10.0)
     monkeypatch.setattr(footage_checks, "CHUNK_S", 4.0)
-    heard: list[int] = []
+    read: list[int] = []
 
     def counted(waveform: Float32) -> float:
-        heard.append(len(waveform))
+        read.append(len(waveform))
         return 3.5
 
     monkeypatch.setattr(footage_checks, "speech_seconds", counted)
     long = write(tmp_path / "long.wav", np.tile(line, 4))
-    check_speech(long, told)
-    assert len(told.messages) == 1 and len(heard) == 3
+    check_speech(long, progress)
+    assert len(progress.messages) == 1 and len(read) == 3
     assert little_speech(10.0) == "" and "9 s of speech" in little_speech(9.0)
 
 

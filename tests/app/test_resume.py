@@ -1,4 +1,4 @@
-"""Lines in segments: bitwise the frames of one piece, and a killed line goes on."""
+"""Videos in segments: bitwise the frames of one piece, and a killed call resumes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_killed_line_goes_on_from_its_last_segment(
     with pytest.raises(Kill):
         render_video(person, again, tmp_path / "b", tmp_path, Counting(stop_at=24))
     (tmp_path / "b" / ".segment-00002.tmp-1234.mp4").write_bytes(b"what a kill leaves")
-    monkeypatch.setattr(speak_module, "predict_motion", None)  # what was heard is kept
+    monkeypatch.setattr(speak_module, "predict_motion", None)  # predicted motion is kept
     counting = Counting()
     render_video(person, again, tmp_path / "b", tmp_path, counting)
     assert counting.made == 10, "two of three segments were there"
@@ -147,7 +147,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
     "a record too deep": ("line.json", lambda content: b"[" * 100_000, 30),
     "a record that is no text": ("line.json", lambda content: b"\xff\xfe", 30),
     "another record": ("line.json", lambda content: b'"talkhead"', 30),
-    "what was heard": ("codes.safetensors", lambda content: content[:-5], 10),
+    "predicted motion": ("codes.safetensors", lambda content: content[:-5], 10),
     "one value": ("codes.safetensors", lambda content: content[:-4] + bytes(4), 10),
 }
 
@@ -245,19 +245,21 @@ def test_subtitles_of_before_are_told_of_and_stay(
     person: Avatar, audio: Path, tmp_path: Path
 ) -> None:
     """They may be the person's own."""
-    told: list[str] = []
+    messages: list[str] = []
 
     class Listening(SilentProgress):
         def message(self, text: str) -> None:
-            told.append(text)
+            messages.append(text)
 
     line, old = RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "out.srt"
     render_video(person, line, tmp_path / "work", tmp_path, Listening())
-    assert not told
+    assert not messages
     old.write_text("of before")
     render_video(person, line, tmp_path / "work", tmp_path, Listening())
     assert old.read_text() == "of before"
-    assert told == [f"{old}: existed before, and players show it. Remove it if it is out of date"]
+    assert messages == [
+        f"{old}: existed before, and players show it. Remove it if it is out of date"
+    ]
 
 
 def test_work_on_another_line_is_thrown_away(
@@ -279,35 +281,39 @@ def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(
     line = RenderRequest(audio, tmp_path / "out.mp4", mode="head")
     render_video(person, line, work, tmp_path, SilentProgress())
     before = list(media.read_frames(line.output))
-    told: list[str] = []
+    messages: list[str] = []
 
     class Listening(Counting):
         def message(self, text: str) -> None:
-            told.append(text)
+            messages.append(text)
 
     turned = replace(line, options=OutputOptions(yaw=40.0, zoom=1.2))
     listening = Listening()
     render_video(person, turned, work, tmp_path, listening)
     assert listening.made == 30, "the pictures of before are not taken"
     assert not np.array_equal(before[3], list(media.read_frames(line.output))[3])
-    assert len(told) == 1 and "the footage shows yaw" in told[0] and "40 was requested" in told[0]
+    assert (
+        len(messages) == 1
+        and "the footage shows yaw" in messages[0]
+        and "40 was requested" in messages[0]
+    )
 
 
 def test_mouths_that_were_never_seen_are_told_of(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    messages: list[str] = []
 
     class Listening(SilentProgress):
         def message(self, text: str) -> None:
-            told.append(text)
+            messages.append(text)
 
     far = np.full((30, person.idle.face.n_codes), 50.0, np.float32)
     monkeypatch.setattr(speak_module, "predict_motion", lambda *given: far)
     render_video(
         person, RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "w", tmp_path, Listening()
     )
-    assert told == [
+    assert messages == [
         "100 % of the frames need mouth shapes far from any in the idle clip (first at 0.0 s): "
         "they may look wrong"
     ]

@@ -1,4 +1,4 @@
-"""What speak refuses before any work: nothing that somebody has may be lost by it."""
+"""Requests that speak refuses before any work: no existing file may be lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refusal(audio: Path, output: Path, options: OutputOptions = PLAIN, mode: str
 
 
 def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
-    """Of whatever kind, by the output or by what will lie beside it."""
+    """Of any kind, by the output or by the files beside it."""
     picture, output = tmp_path / "beach.png", tmp_path / "line.mp4"
     cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
     secret = tmp_path / "line.c2pa"

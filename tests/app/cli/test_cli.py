@@ -40,7 +40,7 @@ class Result:
 
 
 class Stage:
-    """A function that notes how it was called, and raises when told to."""
+    """A function that records its call, and can raise."""
 
     def __init__(self) -> None:
         self.given: tuple[Any, ...] = ()

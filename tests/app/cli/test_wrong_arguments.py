@@ -176,11 +176,11 @@ def test_something_is_shown_while_torch_is_loaded(monkeypatch: pytest.MonkeyPatc
     progress, shown = SilentProgress(), list[str]()
     step = progress.step
 
-    def told(name: str, *given: Any, **named: Any) -> Any:
+    def record(name: str, *given: Any, **named: Any) -> Any:
         shown.append(name)
         return step(name, *given, **named)
 
-    monkeypatch.setattr(progress, "step", told)
+    monkeypatch.setattr(progress, "step", record)
     with cli_options.loading(progress):
         pass
     assert shown == []  # it is there already

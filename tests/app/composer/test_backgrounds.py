@@ -62,7 +62,9 @@ def test_an_image_is_told_by_its_content(tmp_path: Path) -> None:
         (picture,) = backgrounds_of(str(tmp_path / name), OWN, 1)(0, 1)
         assert picture.mean() == 90
     (tmp_path / "photo.png").write_bytes(cv2.imencode(".jp2", gray(90))[1].tobytes())
-    with pytest.raises(TalkheadError, match=r"no image that can be read\. Export it as PNG, JPEG"):
+    with pytest.raises(
+        TalkheadError, match=r"not an image that can be read\. Export it as PNG, JPEG"
+    ):
         check_background(str(tmp_path / "photo.png"))
 
 
@@ -94,7 +96,7 @@ def test_what_is_no_background_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     cases = {
         "mauve": "neither a color",
-        "bad.png": "no image that can be read",
+        "bad.png": "not an image that can be read",
         "bad.mp4": "bad.mp4",
     }
     for name, words in cases.items():

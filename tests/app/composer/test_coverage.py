@@ -1,4 +1,4 @@
-"""Mouths far from any in the footage are found and told of, and others are not."""
+"""Mouth shapes far from all in the footage are found and reported; others are not."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_eyes_and_body_don_t_count(clip: IdleClip) -> None:
 
 
 def test_a_slow_clip_doesn_t_measure_itself_by_the_frames_beside() -> None:
-    """A mouth that moves steadily on lies NEIGHBOURS + 1 steps from the nearest other moment."""
+    """A mouth that moves steadily is NEIGHBORS + 1 steps from the nearest other moment."""
     codes = np.zeros((200, N_CODES), np.float32)
     codes[:, 0] = 0.1 * np.arange(200)
-    limit = 0.1 * (unseen.NEIGHBOURS + 1) * unseen.MARGIN
+    limit = 0.1 * (unseen.NEIGHBORS + 1) * unseen.MARGIN
     line = np.zeros((2, N_CODES), np.float32)
     line[:, 0] = codes[-1, 0] + np.array([0.95, 1.05]) * limit
     assert uncovered_mouths(line, make_clip(codes)).tolist() == [False, True]

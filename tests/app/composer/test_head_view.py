@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from synthetic_head import make_codes, make_face
 
 from talkhead.app.composer.head_view import (
-    EARS,
+    EAR_LANDMARKS,
     TOLERANCE_DEG,
     Span,
     View,
@@ -67,7 +67,9 @@ def test_yaw_looks_right_and_pitch_looks_up(clip: IdleClip) -> None:
 
 def test_the_head_turns_about_its_own_middle(clip: IdleClip) -> None:
     turned = turned_clip(clip, View(yaw=2.0, pitch=-1.0))
-    assert np.allclose(places(turned, list(EARS)), places(clip, list(EARS)), atol=1e-3)
+    assert np.allclose(
+        places(turned, list(EAR_LANDMARKS)), places(clip, list(EAR_LANDMARKS)), atol=1e-3
+    )
     assert not np.allclose(turned.viewmats[:, :3, :3], clip.viewmats[:, :3, :3], atol=1e-2)
 
 
@@ -86,7 +88,7 @@ def test_no_frame_turns_past_what_was_seen_and_none_stops_dead(turn: float) -> N
     turned = span.turned(angles, turn)
     low, high = min(span.low, angles.min()), max(span.high, angles.max())
     assert low - TOLERANCE_DEG <= turned.min() and turned.max() <= high + TOLERANCE_DEG
-    assert (np.diff(turned) > 0).all(), "motion goes on, in its order"
+    assert (np.diff(turned) > 0).all(), "motion continues, in its order"
     assert (np.sign(turned - angles) == np.sign(turn)).all()
 
 
@@ -99,8 +101,8 @@ def test_without_a_turn_nothing_changes(clip: IdleClip) -> None:
 def test_zooming_in_keeps_the_head_and_zooming_out_the_lower_edge(clip: IdleClip) -> None:
     near, usual = head_camera(clip, 1.5)[0], head_camera(clip)[0]
     assert near[0, 0] == pytest.approx(1.5 * usual[0, 0])
-    middle = np.median(places(clip, list(EARS)), axis=0)
-    assert np.allclose(np.median(places(clip, list(EARS), 1.5), axis=0), middle, atol=1e-3)
+    middle = np.median(places(clip, list(EAR_LANDMARKS)), axis=0)
+    assert np.allclose(np.median(places(clip, list(EAR_LANDMARKS), 1.5), axis=0), middle, atol=1e-3)
     out = head_camera(clip, 0.98)[0].astype(np.float64)
     lowest = np.array([[0.0, (HEIGHT - usual[1, 2]) / usual[1, 1], 1.0]])
     seen = project(lowest, np.eye(4)[None], out)
@@ -125,7 +127,8 @@ def test_what_was_not_seen_is_told_with_its_range(clip: IdleClip) -> None:
     assert out_of_range_message(clip, View(20.0)) == (
         "the footage shows yaw -4 to +4 degrees (20 was requested): the head stays within that range"
     )
-    told = out_of_range_message(clip, View(pitch=-9.0, zoom=0.5))
+    messages = out_of_range_message(clip, View(pitch=-9.0, zoom=0.5))
     assert (
-        "pitch -3 to +3 degrees (-9 was requested), zoom" in told and "(0.5 was requested)" in told
+        "pitch -3 to +3 degrees (-9 was requested), zoom" in messages
+        and "(0.5 was requested)" in messages
     )

@@ -184,7 +184,7 @@ def test_a_short_gap_ends_no_run(head_dataset: IdentityDataset) -> None:
 
 
 def test_clip_of_a_dataset(head_dataset: IdentityDataset) -> None:
-    """Tracks of the run; its mesh of its own codes lies on its landmarks."""
+    """Tracks of the run; the mesh of its own codes matches its landmarks."""
     idle = make_clip(head_dataset, Path("person.mp4"), slice(8, 20))
     assert len(idle) == 12
     assert np.array_equal(idle.codes, head_dataset.tracks.codes[8:20])
@@ -287,7 +287,7 @@ def test_tracks_that_contradict_each_other_are_refused(
 
 
 def test_a_clip_that_is_shorter_than_its_tracks_is_told(clip: Path) -> None:
-    """One was cut, its checksum made anew: forwards and backwards."""
+    """One was cut, its checksum computed again: forward and backward."""
     for first, after in ((N_CLIP - 3, N_CLIP + 9), (N_CLIP + 12, N_CLIP + 20), (0, 2 * N_CLIP)):
         with pytest.raises(MediaError, match=r"idle\.mp4: has only .* frames.*Import or fit"):
             list(idle_frames(clip, N_CLIP + 10, first, after))

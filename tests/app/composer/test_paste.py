@@ -87,7 +87,7 @@ def test_the_window_holds_the_mask(mouths: tuple[Float32, Float32]) -> None:
 
 
 def test_a_face_beyond_the_crop(mouths: tuple[Float32, Float32]) -> None:
-    """Half outside: cut at the edge; wholly outside: an empty mask and a window for it."""
+    """Half outside: cut at the edge; completely outside: an empty mask and a window for it."""
     half = paste_mask(mouths[0] + 40, mouths[1] + 40, SIZE)
     window = mask_window(half)
     assert (window.bottom, window.right) == SIZE

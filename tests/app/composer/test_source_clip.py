@@ -32,7 +32,7 @@ from talkhead.progress import SilentProgress
 
 @pytest.mark.parametrize("rate", [24, 25, 30, 50, 60, Fraction(30000, 1001), Fraction(24000, 1001)])
 def test_which_frames_a_dataset_shows(rate: Fraction | int, tmp_path: Path) -> None:
-    """As the reader picks them: pictures that tell their number, read at 25 a second."""
+    """As the reader picks them: pictures that show their number, read at 25 per second."""
     n_frames, path = 40, tmp_path / "numbers.mov"
     frames = [np.full((16, 16, 3), 5 * track_index, np.uint8) for track_index in range(n_frames)]
     media.write_video(path, frames, codec="png", frame_rate=rate)
@@ -40,7 +40,7 @@ def test_which_frames_a_dataset_shows(rate: Fraction | int, tmp_path: Path) -> N
 
 
 def check_shown(path: Path, rate: Fraction, step: int) -> None:
-    """That what is known of a video's times tells which pictures are read, at two rates."""
+    """The times of a video determine which pictures are read, at two rates."""
     times = frame_times(path)
     for wanted in (Fraction(25), rate):
         frames = media.read_frames(path, frame_rate=wanted)
@@ -91,7 +91,7 @@ def test_the_footage_says_another_line(
     """As many frames at the same rate, the sound cut or padded to them; only the mouth is new."""
     person = load_avatar(IdentityPackage.load(fitted.package_path), None, torch.device("cpu"))
     line = RenderRequest(PERSON, tmp_path / "out.mp4", source=footage)
-    with pytest.raises(TalkheadError, match=r"person.mp4: lasts .* Shorten the sound"):
+    with pytest.raises(TalkheadError, match=r"person.mp4: lasts .* Shorten the audio"):
         render_video(person, line, tmp_path / "work", home, SilentProgress())
     line = RenderRequest(footage, tmp_path / "out.mp4", source=footage)
     n_frames, _ = render_video(person, line, tmp_path / "work", home, SilentProgress())

@@ -36,8 +36,8 @@ def test_the_second_fit_waits_and_a_killed_one_is_no_obstacle(
             assert other.returncode == 1, words
             assert f"{fitted.name}: process {first.pid} since" in words and "Wait until" in words
         assert second.stderr is not None
-        told = second.stderr.readline()
-        assert f"process {first.pid} since" in told and "waiting for it to end" in told
+        messages = second.stderr.readline()
+        assert f"process {first.pid} since" in messages and "waiting for it to end" in messages
         assert second.poll() is None and first.poll() is None
         first.kill()
         _, words = second.communicate()
@@ -87,12 +87,12 @@ def test_an_image_too_many_or_no_background_is_found(
     with (dataset / "frames.u8").open("ab") as file:
         file.truncate(size // 2)
     (dataset / "plate.png").write_bytes(b"")
-    told: list[str] = []
+    messages: list[str] = []
     progress = SilentProgress()
-    monkeypatch.setattr(progress, "message", told.append)
+    monkeypatch.setattr(progress, "message", messages.append)
     make_tiny(monkeypatch)
     prepare(Footage.open(footage), dataset.parent, PreprocessConfig(), progress)
-    assert any("frames.u8: is damaged; the footage is prepared again" in line for line in told)
+    assert any("frames.u8: is damaged; the footage is prepared again" in line for line in messages)
     assert (dataset / "frames.u8").stat().st_size == size
 
 
@@ -115,9 +115,9 @@ def test_the_same_process_does_not_get_it_twice(tmp_path: Path) -> None:
 def test_who_waits_says_so_once_and_may_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step goes on meanwhile: it is there that a worker sees that its job was cancelled."""
-    home, progress, told = Home(tmp_path), SilentProgress(), list[str]()
-    monkeypatch.setattr(progress, "message", told.append)
+    """A step continues meanwhile: in it a worker notices that its job was cancelled."""
+    home, progress, messages = Home(tmp_path), SilentProgress(), list[str]()
+    monkeypatch.setattr(progress, "message", messages.append)
     naps: list[float] = []
 
     def nap(seconds: float) -> None:
@@ -129,7 +129,7 @@ def test_who_waits_says_so_once_and_may_be_stopped(
     with lock_identity(home, "anna", progress), pytest.raises(KeyboardInterrupt):  # noqa: SIM117
         with lock_identity(home, "anna", progress):
             raise AssertionError("two at once")
-    assert len(told) == 1 and "waiting for it to end" in told[0]
+    assert len(messages) == 1 and "waiting for it to end" in messages[0]
 
 
 def test_removal_waits_for_nobody(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path)
     removed = remove_identity(home, "anna")
     assert len(removed.folders) == 2 and len(removed.jobs) == 3 and removed.n_results == 3
     assert removed.videos == (str(tmp_path / "footage of anna.mp4"),)
-    told = "\n".join(removed.lines())
-    assert "removed job " in told and "removed the checksum of" in told
+    messages = "\n".join(removed.lines())
+    assert "removed job " in messages and "removed the checksum of" in messages
     left = all_text(home.path).replace("pictures of anna or berta", "")
     assert "anna" not in left and "said by berta.wav" in left and "no JSON" in left
     assert str(tmp_path / "footage of berta.mp4") in left

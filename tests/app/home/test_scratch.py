@@ -54,7 +54,7 @@ def test_a_killed_speak_leaves_nothing_beside_its_output(
     assert not list((tmp_path / "home" / "scratch").iterdir())
 
 
-@pytest.mark.skipif(os.name == "nt", reason="devices are told otherwise")
+@pytest.mark.skipif(os.name == "nt", reason="devices are identified differently")
 def test_outputs_on_another_disk(
     fitted: FitResult, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,7 +277,7 @@ def test_codes_of_languages(language: str, code: str) -> None:
 def test_subtitles_of_others_are_not_replaced(
     tmp_path: Path, tone: Path, facts: OutputFacts
 ) -> None:
-    """Those that were made with the output are; not what was there before, or was corrected since."""
+    """Those made with the output are; not older ones, or those corrected since."""
     (tmp_path / "out").mkdir()
     output, cues = tmp_path / "out" / "line.mp4", tmp_path / "cues.srt"
     write_srt(cues, [Cue(0.1, 1.1, "Hello")])
@@ -332,7 +332,7 @@ def test_names_that_can_not_be_are_told(
 
 
 def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:
-    """One corrected by hand, whose output lies beside it under the same name."""
+    """One corrected by hand, whose output is beside it under the same name."""
     transcript = tmp_path / "line.srt"
     transcript.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     options = OutputOptions(subtitles="srt", transcript=str(transcript))

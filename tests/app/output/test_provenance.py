@@ -19,7 +19,7 @@ import pytest
 
 from talkhead import __version__, media
 from talkhead.app.cli import main as cli
-from talkhead.app.output import provenance
+from talkhead.app.output import provenance, verification
 from talkhead.app.output import signing_keys as signing
 from talkhead.app.output.provenance import Statement, sidecar_of, sign
 from talkhead.app.output.signing_keys import Credentials, credentials
@@ -185,7 +185,7 @@ def test_a_certificate_that_has_expired_is_no_change(
 
 
 def test_nothing_is_fetched_from_the_net(tmp_path: Path, own: Credentials) -> None:
-    """A file may say that its manifest lies on a server, which would learn who looks at it."""
+    """A file may refer to a manifest on a server, which would learn who verifies the file."""
     asked: list[str] = []
 
     class Server(BaseHTTPRequestHandler):
@@ -378,7 +378,7 @@ def test_in_a_folder_the_least_trusted_signer_decides(tmp_path: Path, own: Crede
 
 
 def test_a_folder_that_an_older_version_signed(tmp_path: Path, own: Credentials) -> None:
-    """Its files don't say how many they are: gaps show, and what can't be known is told."""
+    """Its files do not state their number: gaps are found, and the rest is reported as unknown."""
     folder = images(tmp_path / "a", own)
     for path in sorted(folder.iterdir()):
         raw = tmp_path / path.name
@@ -422,7 +422,7 @@ def resigned(path: Path, manifest: dict[str, Any], by: Credentials) -> None:
 def test_statements_of_other_shapes_are_left_out(
     tmp_path: Path, own: Credentials, data: Any
 ) -> None:
-    """Whoever made a file decides what its assertions hold."""
+    """The content of assertions is untrusted."""
     path = tmp_path / "a.png"
     resigned(path, {"assertions": [{"label": provenance.SYNTHESIS, "data": data}]}, own)
     verdict = verify(path)
@@ -459,7 +459,7 @@ def test_files_that_have_no_end_are_not_read(
     with pytest.raises(TalkheadError, match="pipe: is not an ordinary file"):
         verify(path, pipe)
     assert verify(path).ok
-    monkeypatch.setattr(provenance, "MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(verification, "MAX_MANIFEST_BYTES", 100)
     with pytest.raises(TalkheadError, match=r"a.c2pa: has more than"):
         verify(path)
 
