@@ -1,10 +1,11 @@
-"""The README's figures: fit and speak as a person runs them, and the rasterizer alone.
+"""The README's figures: fit and speak as commands, and the rasterizer by itself.
 
     python -m benchmarks [VIDEO ...] [--preset standard] [--renderers gaussian nerf warp]
                          [--audio samples/line.wav] [--seconds 60]
 
-Prints JSON lines. Each command runs in a process of its own, so that its peak memory is its own, and
-each renderer is fitted from nothing. processor_s: on a busy machine a better measure than seconds.
+Prints JSON lines. Each command runs in a process of its own, so that its peak memory is its own,
+and each renderer is fitted from scratch. processor_s: on a busy machine more meaningful than
+seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 class Cost(NamedTuple):
-    """Of a command: seconds, processor seconds of all its threads, peak memory in MiB."""
+    """Cost of a command: seconds, processor seconds of all its threads, peak memory in MiB."""
 
     seconds: float
     processor_s: float
@@ -38,7 +39,7 @@ class Cost(NamedTuple):
 
 
 def run(arguments: list[str]) -> tuple[Cost, str]:
-    """The cost and the stdout of a talkhead command."""
+    """Run a talkhead command; returns its cost and its stdout."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "talkhead.app.cli.main", *arguments],
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> tuple[Cost, str]:
 
 
 def line_of(audio: Path, seconds: float, folder: Path) -> Path:
-    """A sound file of that length, the given one over and over."""
+    """Make an audio file of that length by repeating the given one."""
     waveform = read_audio(audio, SAMPLE_RATE)
     n_samples = int(seconds * SAMPLE_RATE)
     path = folder / f"line-{seconds:g}s.wav"
@@ -65,7 +66,7 @@ def line_of(audio: Path, seconds: float, folder: Path) -> Path:
 
 
 def bench_fit(video: Path, preset: str, renderer: str, home: Path) -> dict[str, Any]:
-    """Time, memory, size and held-out figures of a fit."""
+    """Measure time, memory, size and held-out results of a fit."""
     what = ["--video", str(video), "--preset", preset, "--renderer", renderer, "--yes"]
     cost, output = run(["fit", *what, "--home", str(home), "--quiet", "--json"])
     result = json.loads(output)
@@ -92,7 +93,7 @@ def bench_fit(video: Path, preset: str, renderer: str, home: Path) -> dict[str, 
 
 
 def bench_speak(audio: Path, seconds: float, home: Path, folder: Path) -> dict[str, Any]:
-    """Frames a second of a whole speak command, encoding included."""
+    """Measure frames per second of a whole speak command, encoding included."""
     line = line_of(audio, seconds, folder)
     output = folder / "line.mp4"
     cost, _ = run(

@@ -1,11 +1,12 @@
-"""What PASE's parts are worth: the same small training without each, then the same predictors' lips.
+"""The value of PASE's parts: the same short training without each, then the lips of predictors.
 
     python -m benchmarks.ablation CLIPS.json --corpus SHARD... --weights FOLDER [--steps 450]
                                   [--train-seeds 1] [options of benchmarks.lips]
 
-Weights that are there are not trained again, and a training that was stopped goes on. Beside PASE
-without a part stand the acoustic features: log-mel, MFCC, and `gru`, the same ear and the same footage
-without anchors, phones and contrast. Prints the rows of benchmarks.lips, PASE against all others.
+Existing weights are not trained again, and an interrupted training resumes. PASE without a part is
+compared with acoustic features, too: log-mel, MFCC, and `gru`, the same audio branch trained on the
+same data without anchors, phones and contrast. Prints the rows of benchmarks.lips, PASE against all
+others.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ACOUSTIC = ("mel", "mfcc")
 
 
 def trained(corpus: Sequence[Path], weights: Path, steps: int, n_seeds: int) -> Iterator[Path]:
-    """The weights of each variant and seed, made where they are missing."""
+    """Weights of each variant and seed; missing ones are trained."""
     for seed in range(n_seeds):
         for name, parts in VARIANTS.items():
             path = weights / f"{name}-{steps}-{seed}.safetensors"
@@ -39,7 +40,7 @@ def trained(corpus: Sequence[Path], weights: Path, steps: int, n_seeds: int) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what is missing and print the figures."""
+    """Train what is missing and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--corpus", nargs="+", type=Path, required=True, help="shards, or folders of them"
     )
-    parser.add_argument("--weights", type=Path, required=True, help="folder for what is trained")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the trained weights")
     parser.add_argument("--steps", type=int, default=450, help="of each training")
     parser.add_argument("--train-seeds", type=int, default=1)
     given, rest = parser.parse_known_args(arguments)

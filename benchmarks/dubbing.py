@@ -2,7 +2,7 @@
 
     python -m benchmarks.dubbing --home HOME [throughput startup kills long store] [--jobs 100]
 
-HOME holds a fitted person. Prints JSON lines. Commands run in processes of their own.
+HOME has a fitted identity. Prints JSON lines. Commands run in processes of their own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HELPERS = Path(__file__).parents[1] / "tests" / "helpers"
 
 
 def table_of(folder: Path, identity: str, audio: Path, n_jobs: int) -> Path:
-    """A table of n_jobs lines, all of them the same sound."""
+    """Write a table of n_jobs rows, all with the same audio."""
     rows = [f"{identity},{audio},out/{number}.mp4" for number in range(n_jobs)]
     path = folder / "jobs.csv"
     path.write_text("\n".join(["identity,audio,output", *rows]) + "\n")
@@ -41,7 +41,7 @@ def table_of(folder: Path, identity: str, audio: Path, n_jobs: int) -> Path:
 
 @contextmanager
 def fresh_jobs(home: Path) -> Any:
-    """A home with the same people and no jobs: links to the given one's identities."""
+    """Make a home with the same identities, as links, and no jobs."""
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
         (Path(name) / "identities").symlink_to(home / "identities")
         (Path(name) / "latest.json").write_bytes((home / "latest.json").read_bytes())
@@ -56,10 +56,11 @@ def identity_of(home: Path) -> str:
 
 
 def bench_throughput(home: Path, n_jobs: int) -> Mapping[str, Any]:
-    """n_jobs lines by dub, against one speak process a core that says as much in one line.
+    """Compare n_jobs rows by dub with one speak process per core, of the same total length.
 
     Wall clock, all start-up included, and processor time of all processes, which other programs on
-    the machine disturb less. ratio: dub's throughput over speak's, by wall clock and by processor time.
+    the machine disturb less. ratio: dub's throughput over that of speak, by wall clock and by
+    processor time.
     """
     cores = n_cores()
     with fresh_jobs(home) as own:
@@ -92,7 +93,9 @@ def bench_throughput(home: Path, n_jobs: int) -> Mapping[str, Any]:
 
 
 def side_by_side(commands: list[list[str]], environment: Mapping[str, str]) -> tuple[float, float]:
-    """Wall clock and processor time, seconds, of talkhead commands at once and of all they start."""
+    """Run talkhead commands at once; returns wall clock and processor time of all their processes, in
+    seconds.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     processes = [
@@ -114,7 +117,7 @@ def side_by_side(commands: list[list[str]], environment: Mapping[str, str]) -> t
 
 
 class _Moments:
-    """A Progress that notes when pictures began to come, and when they had come."""
+    """A Progress that records when the first and the last frame were rendered."""
 
     def __init__(self) -> None:
         self.first = self.last = 0.0
@@ -140,10 +143,10 @@ class _Moments:
 
 
 def bench_startup(home: Path) -> Mapping[str, Any]:
-    """What a job costs besides its pictures, in a worker that has the person loaded; medians of 9.
+    """Measure the overhead of a job in a worker that has loaded the identity; medians of 9.
 
-    to_first_frame_s: from the job's start to its first picture, which listens to the whole line.
-    after_last_frame_s: encoding's end, joining, sound, tags, signature.
+    to_first_frame_s: from the job's start to its first frame, which includes encoding the whole
+    audio. after_last_frame_s: the end of video encoding, joining, audio, tags, signature.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     from talkhead.app.dubbing.task_runner import TaskRunner
@@ -175,7 +178,7 @@ def bench_startup(home: Path) -> Mapping[str, Any]:
 
 
 def bench_kills(home: Path, n_kills: int = 500) -> Mapping[str, Any]:
-    """Small jobs with a cheap render under random kills: each must be done, once."""
+    """Run small jobs with a cheap renderer under random kills: each must be done exactly once."""
     sys.path.insert(0, str(HELPERS))
     from killing import run_with_kills
 
@@ -185,7 +188,7 @@ def bench_kills(home: Path, n_kills: int = 500) -> Mapping[str, Any]:
 
 
 def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Mapping[str, Any]]:
-    """Peak memory of speak, and how far apart picture and sound end."""
+    """Measure peak memory of speak, and the difference of length between picture and audio."""
     from talkhead.media.reader import probe, read_audio_chunks
 
     results = []
@@ -212,7 +215,7 @@ def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Map
 
 
 def bench_store(home: Path, n_jobs: int = 10_000) -> Mapping[str, Any]:
-    """Reading a table of so many lines, adding them, listing, and adding them again."""
+    """Measure reading a table of that many rows, adding them, listing, and adding them again."""
     from talkhead.app.dubbing.planner import plan
     from talkhead.app.dubbing.table import read_table
     from talkhead.app.home.identities import Home
@@ -242,7 +245,7 @@ def bench_store(home: Path, n_jobs: int = 10_000) -> Mapping[str, Any]:
 
 
 def main() -> None:
-    """Print the figures."""
+    """Print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dubbing", description=__doc__)
     names = ("store", "startup", "throughput", "kills", "long")
     parser.add_argument("what", nargs="*", default=[], help=f"of {', '.join(names)} (default: all)")

@@ -1,14 +1,16 @@
-"""What the quality of held-out frames doesn't tell of a head: other sentences, borders, speed, size.
+"""Aspects of a head that held-out frames do not measure: other sentences, borders, speed, size.
 
     python -m benchmarks.head WORK --package ~/.local/share/talkhead/identities/anna
 
 WORK is the folder of a fit, in work/ of the home folder. Prints JSON lines:
 
-another sentence   held-out heads say what is said half of the held-out end later: how far the lips and
-                   jaw that the tracker finds are from those that were asked for
-border             the idle clip says another stretch of itself: how much the pasted border flickers from
-                   frame to frame, over how much the same pixels of the clip do
-speed              milliseconds of a frame, medians: the whole crop, and pasting with all it takes
+another sentence   held-out heads speak the words of half of the held-out part later: distance
+between the
+                   lips and jaw that the tracker finds and those that were requested
+border             the idle clip speaks another part of itself: flicker of the pasted border from
+frame to
+                   frame, over that of the same pixels of the clip
+speed              milliseconds per frame, medians: the whole crop, and pasting with all its steps
 size               bytes of the package's parts
 """
 
@@ -48,16 +50,16 @@ from talkhead.types import Bool, Float32, Int
 CHIN_LINE = JAW_LINE[5:-5]
 N_BORDER, N_TIMED = 150, 40
 RING = (0.05, 0.95)
-"""Of the mask, between which the border lies."""
+"""Mask values between which pixels belong to the border."""
 
 
 def another_sentence(
     renderer: Renderer, dataset: IdentityDataset, tracked: Tracks
 ) -> dict[str, Any]:
-    """Errors in source pixels of lips (centred) and jaw, against the mesh that was asked for.
+    """Errors in source pixels of lips (centered) and jaw, against the requested mesh.
 
-    tracked: the dataset's tracks before they were refined, whose mesh is where the tracker sees the
-    face: refined ones lie where the pixels are, and the tracker is not of one mind with them.
+    tracked: the dataset's tracks before refinement, whose mesh is where the tracker finds the face.
+    Refined ones are aligned with pixels, with a systematic difference from the tracker.
     """
     numbers, face = held_out_frames(dataset), dataset.face
     codes = _other_mouths(dataset.tracks, numbers, face.n_mouth)
@@ -84,7 +86,7 @@ def _other_mouths(tracks: Tracks, numbers: Int, n_mouth: int) -> Float32:
 
 
 def border(renderer: Renderer, idle: IdleClip) -> dict[str, Any]:
-    """Energy of the border's luma filtered by [1, -2, 1] / 4 over time, over that of the clip's."""
+    """Energy of the border's luma filtered by [1, -2, 1] / 4 over time, relative to that of the clip."""
     n = min(N_BORDER, len(idle))
     codes = np.roll(idle.codes, len(idle) // 2, axis=0)
     paster = Compositor(renderer, idle)
@@ -106,7 +108,7 @@ def border(renderer: Renderer, idle: IdleClip) -> dict[str, Any]:
 
 
 def _ring(idle: IdleClip, number: int, code: Float32) -> Bool:
-    """The border of what is pasted, [H, W] of the source."""
+    """Border of the pasted area, [H, W] of the source."""
     n_mouth, source = idle.face.n_mouth, idle.codes[number]
     target = np.concatenate([code[:n_mouth], source[n_mouth:]])
     before, after = idle.landmarks(number, np.stack([source, target]))
@@ -118,7 +120,7 @@ def _ring(idle: IdleClip, number: int, code: Float32) -> Bool:
 
 
 def speed(renderer: Renderer, dataset: IdentityDataset, idle: IdleClip) -> dict[str, Any]:
-    """Medians in milliseconds by the clock, with the threads that torch and numba have."""
+    """Medians in milliseconds of wall clock, with the current threads of torch and numba."""
     info, tracks = dataset.info, dataset.tracks
 
     def render(i: int) -> None:
@@ -148,7 +150,7 @@ def _median_ms(call: Callable[[int], Any], n: int) -> float:
 
 
 def size(package: IdentityPackage, name: str) -> dict[str, Any]:
-    """Bytes."""
+    """Sizes in bytes."""
     _, part = package.renderer(name)
     whole = sum(path.stat().st_size for path in package.path.iterdir())
     files = {"renderer": part.file, "idle_clip": IDLE_NAME}
@@ -156,7 +158,7 @@ def size(package: IdentityPackage, name: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.head", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("work", type=Path)

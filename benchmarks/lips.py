@@ -1,4 +1,4 @@
-"""How well lips follow speech, without rendering: JSON lines for prepared clips.
+"""Accuracy of lip motion predicted from speech, without rendering: JSON lines for prepared clips.
 
     python -m benchmarks.lips CLIP... [--encoder pase[,PRIOR]] [--against mel[,PRIOR] mfcc ...]
                               [--folds 11] [--seeds 3] [--preset standard] [--cache FOLDER]
@@ -8,29 +8,28 @@ A CLIP is a folder that preprocessing made, or a .json file that lists some:
     [{"folder": "work/anna/dataset", "floor_px": 0.32, "sentence_frames": 75, "phones": "anna.json",
       "in_prior": true}, ...]
 floor_px: LMD of the true frames at CRF 23. sentence_frames: cut folds at its multiples (GRID: 75).
-phones: [[label, start_s, end_s], ...]. in_prior: priors saw this person, so do without them.
-An encoder is a name or a file of PASE's weights; PRIOR is a file of encoder.prior.
+phones: [[label, start_s, end_s], ...]. in_prior: the priors were trained on this person, so none is
+used. An encoder is a name or a file of PASE's weights; PRIOR is a file of encoder.predictor.prior.
 
-Without --folds, the clip's held-out end is judged, as fit does it. With it, the whole clip is, in
-contiguous blocks, each by what was fitted on the others, a second at its borders left out: this is
-for comparing predictors with each other, and no headline figure.
+Without --folds, the clip's held-out end is evaluated, as in fit. With it, the whole clip is, in
+contiguous blocks, each by models fitted on the others without a second at its borders: this is for
+comparing predictors with each other, not for headline results.
 
-Codes are posed as the real head, projected, and compared with the tracked landmarks; a row holds
-the figures of figures.LipFigures, and with phones those of figures.PhonemeFigures:
-  tracked codes    what the motion code keeps of the tracked lips: no predictor can be better
-  mean mouth       no idea of speech
-  wrong sentence   the tracked motion of half a clip later: real motion, of other words
-  ridge            linear, on the encoder's features
-  predictor        the person's MotionPredictor, one row a seed
+Codes are posed as the real head, projected, and compared with the tracked landmarks; a row has the
+values of LipMetrics, and with phones those of PhonemeMetrics: tracked codes    the part of the
+tracked lips that the motion code keeps: the best possible result mean mouth       independent of
+speech wrong sentence   the tracked motion of half a clip later: real motion, of other words ridge
+linear, on the encoder's features predictor        the person's MotionPredictor, one row per seed
 Then come comparisons: the mean difference of LMD in px with its 95 % interval by
-crossval.paired_block_bootstrap, below 0 in favour of the first, and with floors the fair gain. Last,
-over all clips that have a floor, each alike: the mean fair gain over the mean mouth and over the best of
-the others, with its interval. Which is best, only the training blocks say (Scaling.held_out).
+cross_validation.paired_block_bootstrap, below 0 in favor of the first, and with floors the fair
+gain. Last, over all clips that have a floor, with equal weights: the mean fair gain over the mean
+mouth and over the best of the others, with its interval. The best one is chosen on training blocks
+only (Scaling.held_out).
 
 Everything fitted to a fold is fitted without it: the template, the head poses' template, the face
-model and its codes, the level of speech, ridge, predictor. The dataset's own face model, fitted on the
-first 10/11, is used for the held-out end only. What has heard or seen the whole clip is: which frames
-are silent (from the sound), which are usable, and the sound's offset (from the first 10/11).
+model and its codes, the level of speech, ridge, predictor. The dataset's own face model, fitted on
+the first 10/11, is used for the held-out end only. Three things depend on the whole clip: the
+silent frames (from the audio), the usable frames, and the A/V offset (from the first 10/11).
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ RIDGE = 100.0
 
 
 class System(NamedTuple):
-    """An encoder and the prior that its predictors begin with, "" for none."""
+    """An encoder and the prior that its predictors start from, "" for none."""
 
     encoder: str
     prior: str = ""
@@ -93,7 +92,7 @@ class System(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is judged. system: None for what hears nothing. seed: -1 for what has none."""
+    """A row of the results. system: None for one without an encoder. seed: -1 for one without."""
 
     name: str
     system: System | None = None
@@ -102,7 +101,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Clip:
-    """A prepared clip and what is known of it; see the module."""
+    """A prepared clip with its facts; see the module."""
 
     folder: Path
     floor_px: float | None = None
@@ -113,8 +112,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Block:
-    """Frames to judge, [n], and what may be used for them: frames to learn from [F], a face model,
-    mouth codes [F, K] and head poses [F, 4, 4] by it."""
+    """Frames to evaluate, [n], and the data for them: training frames [F], a face model, and its mouth
+    codes [F, K] and head poses [F, 4, 4].
+    """
 
     frames: Int
     train: Bool
@@ -126,14 +126,15 @@ class Block:
 @dataclass
 class IdentityEvaluation:
     """Errors of a clip, in px: of each row [N]. held_out: of each system, its predictors' own errors
-    on frames of the training blocks."""
+    on frames of the training blocks.
+    """
 
     clip: Clip
     errors: dict[Row, Float64]
     held_out: dict[System, list[float]]
 
     def of(self, system: System) -> Float64:
-        """[n_seeds, N] errors of the system's predictors."""
+        """Errors [n_seeds, N] of the system's predictors."""
         rows = [e for row, e in self.errors.items() if row[:2] == ("predictor", system)]
         return np.stack(rows)
 
@@ -142,7 +143,7 @@ class IdentityEvaluation:
 
 
 def held_out_block(dataset: IdentityDataset) -> Block:
-    """The clip's end, with the dataset's own face model, which has not seen it."""
+    """The clip's end, with the dataset's own face model, which was fitted without it."""
     tracks = dataset.tracks
     frames = np.flatnonzero(~tracks.train & tracks.usable)
     codes = _mouth_only(tracks.codes, dataset.face)
@@ -155,9 +156,9 @@ def fold_blocks(
     sentence_frames: int | None = None,
     cache: Path | None = None,
 ) -> Iterator[Block]:
-    """The whole clip in blocks, each with a face model that has not seen it.
+    """Divide the whole clip into blocks, each with a face model fitted without it.
 
-    cache: a folder in which blocks are kept, so that they are made but once.
+    cache: a folder in which blocks are stored, so that they are made only once.
     """
     tracks, n_frames = dataset.tracks, len(dataset)
     cuts = None if sentence_frames is None else range(0, n_frames, sentence_frames)
@@ -216,7 +217,7 @@ def judge(
     cache: Path | None = None,
     ridge: bool = True,
 ) -> tuple[IdentityEvaluation, Iterator[dict[str, Any]]]:
-    """The errors of each row on a clip, and the rows' figures."""
+    """Evaluate each row on a clip; returns errors and the rows' results."""
     start = time.perf_counter()
     points: dict[Row, list[Float32]] = defaultdict(list)
     held_out: dict[System, list[float]] = defaultdict(list)
@@ -226,7 +227,7 @@ def judge(
     priors = [_prior(system, clip) for system in systems]
     for system, prior in zip(systems, priors, strict=True):
         encoder = ablation_encoder(system.encoder, cache)
-        as_it_is = [heard_footage(dataset, block, encoder) for block in blocks]
+        as_it_is = [encoded_footage(dataset, block, encoder) for block in blocks]
         for block, own in zip(blocks, as_it_is if ridge else [], strict=ridge):
             codes = ridge_codes(own.features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
@@ -254,15 +255,15 @@ def judge(
 def footage(
     dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
 ) -> PredictorTrainingData:
-    """What a predictor may learn from for a block, as that encoder hears it."""
-    heard = heard_footage(dataset, block, encoder)
+    """Training data of a predictor for a block, with an encoder's features."""
+    heard = encoded_footage(dataset, block, encoder)
     return replace(heard, augmented=_augmented(dataset, block, encoder, seed))
 
 
-def heard_footage(
+def encoded_footage(
     dataset: IdentityDataset, block: Block, encoder: Encoder
 ) -> PredictorTrainingData:
-    """As footage, of the sound as it is alone: no seed changes that."""
+    """Training data as of footage, without augmented copies, which depend on the seed."""
     features = encoder.encode(_sound(dataset, block))
     return PredictorTrainingData(
         features, block.codes, block.train, dataset.tracks.silent, block.face
@@ -272,7 +273,7 @@ def heard_footage(
 def _augmented(
     dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
 ) -> Sequence[SpeechFeatures]:
-    # What pocketsphinx hears takes minutes, and it is no encoder that anybody could speak with.
+    # pocketsphinx takes minutes, and cannot be used as an encoder for speaking.
     if isinstance(encoder, PosteriorEncoder):
         return ()
     return augmented_features(encoder, _sound(dataset, block), seed)
@@ -283,7 +284,7 @@ def _sound(dataset: IdentityDataset, block: Block) -> Float32:
 
 
 def _prior(system: System, clip: Clip) -> Prior | None:
-    """Raises TalkheadError for a prior of another encoder."""
+    """The prior of a system, if any. Raises TalkheadError for a prior of another encoder."""
     if not system.prior or clip.in_prior:
         return None
     prior = read_prior(Path(system.prior))
@@ -296,7 +297,7 @@ def _prior(system: System, clip: Clip) -> Prior | None:
 
 
 def _cheap_codes(dataset: IdentityDataset, block: Block) -> Iterator[tuple[Row, Float32]]:
-    """Codes [n, K] of a block's frames by what hears nothing."""
+    """Codes [n, K] of a block's frames by rows that do not use an encoder."""
     frames, codes = block.frames, block.codes
     yield Row("tracked codes"), codes[frames]
     yield Row("mean mouth"), np.repeat(codes[block.train].mean(0)[None], len(frames), axis=0)
@@ -322,7 +323,7 @@ def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float3
 
 
 def shown_points(dataset: IdentityDataset, block: Block, codes: Float32) -> Float32:
-    """Where codes [n, K] put the landmarks of a block's frames, [n, 478, 2] source pixels."""
+    """Landmarks [n, 478, 2], in source pixels, of a block's frames with codes [n, K]."""
     vertices = block.face.vertices(codes).astype(np.float64)
     viewmats = block.viewmats[block.frames].astype(np.float64)
     return project(vertices, viewmats, dataset.intrinsics).astype(np.float32)
@@ -338,7 +339,7 @@ def _rows(
     made: dict[Row, Float32],
     facts: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """The figures of landmarks [N, 478, 2] that each row makes of frames [N]."""
+    """Results of landmarks [N, 478, 2] of each row in frames [N]."""
     real, silent = made[Row("real video")], dataset.tracks.silent[frames]
     phones = None if clip.phones is None else [Phone(*phone) for phone in read_json(clip.phones)]
     for row, shown in made.items():
@@ -356,7 +357,7 @@ def _heard(row: Row) -> dict[str, Any]:
 
 
 def compare(judged: IdentityEvaluation, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
-    """On one clip: each system's predictor beside the mean mouth, and the first beside the others."""
+    """Compare on one clip: each system's predictor with the mean mouth, and the first with the others."""
     mean_mouth = judged.errors[Row("mean mouth")]
     pairs = [(str(s), judged.of(s), "mean mouth", mean_mouth) for s in systems]
     for other in systems[1:]:
@@ -374,7 +375,7 @@ def compare(judged: IdentityEvaluation, systems: Sequence[System]) -> Iterator[d
 def compare_over_clips(
     clips: Sequence[IdentityEvaluation], systems: Sequence[System]
 ) -> Iterator[dict[str, Any]]:
-    """Over all clips with a floor, each alike: the mean fair gain and its interval."""
+    """Compare over all clips with a floor, with equal weights: the mean fair gain and its interval."""
     known = [(clip, clip.clip.floor_px) for clip in clips if clip.clip.floor_px is not None]
     if not known:
         return
@@ -400,7 +401,7 @@ def compare_over_clips(
 
 
 def read_clips(path: Path) -> list[Clip]:
-    """The clips of a .json list, whose paths are relative to it, or the one of a folder."""
+    """Read the clips of a .json list, whose paths are relative to it, or the one of a folder."""
     if path.suffix != ".json":
         return [Clip(path)]
     clips = []
@@ -411,13 +412,13 @@ def read_clips(path: Path) -> list[Clip]:
 
 
 def parse_system(text: str) -> System:
-    """The system of "ENCODER" or "ENCODER,PRIOR"."""
+    """Parse "ENCODER" or "ENCODER,PRIOR"."""
     encoder, _, prior = text.partition(",")
     return System(encoder, prior)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -430,9 +431,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--preset", default="standard", choices=list(PRESETS))
     parser.add_argument(
-        "--no-ridge", dest="ridge", action="store_false", help="leave the row out: it takes longest"
+        "--no-ridge",
+        dest="ridge",
+        action="store_false",
+        help="leave out the row that takes longest",
     )
-    parser.add_argument("--cache", type=Path, help="a folder that keeps what folds need")
+    parser.add_argument("--cache", type=Path, help="folder that stores the folds' models")
     given = parser.parse_args(arguments)
     systems = list(dict.fromkeys([given.encoder, *given.against]))
     cache = None if given.cache is None else make_folder(given.cache)

@@ -1,12 +1,12 @@
-"""Which addresses talkhead's commands reach for: none but this machine's own.
+"""Addresses that talkhead's commands connect to: none but this machine's own.
 
     python -m benchmarks.network [--seconds N] [--keep FOLDER]
 
-Fits the first seconds of the sample person, lets them speak, verifies what was made and evaluates, and
-then gives speak and fit playlists that name a server, each under strace (Linux; apt-get install strace).
-A JSON line for each command: its exit status, how many calls it made to reach an address, and those to
-addresses that are not loopback. Exits 1 where there is one, or where a command does not end as it must:
-well on good inputs, with one line on playlists.
+Fits the first seconds of the sample person, speaks, verifies the output and evaluates, and then
+passes speak and fit playlists that name a server, each under strace (Linux; apt-get install
+strace). A JSON line for each command: its exit status, the number of calls it made to connect to an
+address, and those to addresses that are not loopback. Exits 1 if there is one, or if a command does
+not end as it must: with status 0 on valid inputs, with an error message on playlists.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ HOSTILE = {
 
 
 def outside(lines: Iterable[str]) -> tuple[int, list[str]]:
-    """How many of strace's lines are calls to reach something, and those that name an address which
-    is neither loopback nor unspecified."""
+    """Count the connecting calls in strace's lines, and list those to an address that is neither
+    loopback nor unspecified.
+    """
     n_calls, found = 0, []
     for line in lines:
         if _CALL.search(line) is None:
@@ -59,7 +60,7 @@ def outside(lines: Iterable[str]) -> tuple[int, list[str]]:
 def traced(
     command: list[str], folder: Path, module: str = "talkhead.app.cli.main"
 ) -> dict[str, Any]:
-    """What a module's command reached for, it and all that it started."""
+    """Trace a module's command and all its processes; returns its connecting calls."""
     log = folder / "strace.log"
     strace = ["strace", "-f", "-qq", "-s", "64", "-e", f"trace={CALLS}", "-o", str(log)]
     program = [sys.executable, "-m", module, *command]
@@ -70,7 +71,7 @@ def traced(
 
 
 def sees_calls(folder: Path) -> bool:
-    """Whether strace tells of a call that is certainly made: to a port of this machine."""
+    """Check that strace reports a call that is certainly made: to a port of this machine."""
     (folder / "control.py").write_text(
         "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
     )
@@ -78,7 +79,7 @@ def sees_calls(folder: Path) -> bool:
 
 
 def commands(folder: Path, seconds: int) -> Iterator[tuple[int, list[str]]]:
-    """The exit status that each command must have, in this order: on what is good, then on playlists."""
+    """Commands with the exit status that each must have: on valid inputs, then on playlists."""
     person, line = SAMPLES / "person.mp4", SAMPLES / "line.wav"
     with closing(media.read_frames(person, n_frames=seconds * 25)) as frames:
         media.write_video(folder / "short.mp4", frames, audio_path=person)
@@ -100,16 +101,16 @@ def commands(folder: Path, seconds: int) -> Iterator[tuple[int, list[str]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=8, help="of the sample person's footage")
-    parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
+    parser.add_argument("--keep", type=Path, help="folder to work in, which is kept")
     options = parser.parse_args()
     if shutil.which("strace") is None:
-        raise SystemExit("error: strace is not here. Install it: apt-get install strace")
+        raise SystemExit("error: strace is missing. Install it: apt-get install strace")
     folder = options.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if not sees_calls(folder):
             raise SystemExit(
-                "error: strace tells of no calls here, not even of those that are made"
+                "error: strace reports no calls here, not even those that are certainly made"
             )
         ok = True
         for status, command in commands(folder, options.seconds):

@@ -1,10 +1,10 @@
-"""How well hands, microphones and cups before a face are noticed: JSON lines for clips of people.
+"""Detection of hands, microphones and cups in front of a face: JSON lines for clips of people.
 
     python -m benchmarks.occlusion VIDEO... [--sheets FOLDER]
 
-A clip is tracked twice: as it is, where whatever is found is a false alarm, and with things drawn
-before the face, which come, stay and go. A frame counts as hidden where a thing covers more than
-MIN_SHOWN of the face; pixels are those of the face. --sheets: pictures of what was found.
+A clip is tracked twice: as it is, where every detection is a false alarm, and with objects drawn in
+front of the face, which come, stay and go. A frame counts as occluded where an object covers more
+than MIN_SHOWN of the face; pixels are those of the face. --sheets: pictures of the detections.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
 MIN_SHOWN = 0.05
 EVERY, STAYS, COMES = 100, 20, 8
-"""Frames from thing to thing, that it stays, that it takes to come and to go."""
+"""Frames from object to object, that it stays, that it takes to come and to go."""
 KINDS = ("hand", "microphone", "cup")
 TONES = (1.0, 0.9, 1.1)
-"""Of hands, against the face's median."""
+"""Brightness of hands, relative to the face's median."""
 PLACES = ((0.0, 0.0), (0.35, 0.1), (-0.3, -0.35), (0.0, -0.25), (-0.45, -0.05), (0.1, 0.15))
-"""Where a thing comes to stay, from the middle of the mouth, in widths of the face."""
+"""Positions of objects, relative to the middle of the mouth, in widths of the face."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """landmarks: [F, 478, 3]. colours: [F, T, 3]. found: [F]."""
+    """landmarks: [F, 478, 3]. colours: [F, T, 3]. found: frames with a face, [F]."""
 
     landmarks: Float32
     colors: UInt8
@@ -56,14 +56,14 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Found:
-    """hidden: [F, T] triangles. mouth: [F] frames with the mouth hidden."""
+    """hidden: occluded triangles, [F, T]. mouth: frames with an occluded mouth, [F]."""
 
     hidden: Bool
     mouth: Bool
 
 
 def track(frames: Iterator[UInt8]) -> Tracked:
-    """Landmarks and colours of frames, as preprocessing takes them."""
+    """Landmarks and colors of frames, as in preprocessing."""
     tracker, triangles = FaceTracker(), mesh_triangles()
     landmarks, colors, found = [], [], []
     for frame in frames:
@@ -80,7 +80,7 @@ def track(frames: Iterator[UInt8]) -> Tracked:
 
 
 def pasted(frame: UInt8, number: int, clean: Tracked) -> tuple[UInt8, Bool]:
-    """A frame with what stands before the face in it, and where that is [H, W]."""
+    """A frame with the object in front of the face, and its mask [H, W]."""
     event, phase = divmod(number, EVERY)
     away = max(0.0, 1.0 - phase / COMES, (phase - COMES - STAYS) / COMES)
     if away > 1.0 or event == 0 or not clean.found[number]:
@@ -98,7 +98,7 @@ def pasted(frame: UInt8, number: int, clean: Tracked) -> tuple[UInt8, Bool]:
 def draw(
     kind: str, size: tuple[int, int], middle: Float64, width: float, skin: Float64
 ) -> tuple[Float64, Float64]:
-    """A thing's colours [H, W, 3] and cover [H, W], coming from below to `middle`."""
+    """Color [H, W, 3] and cover [H, W] of an object that comes from below to `middle`."""
     cover = np.zeros(size, np.uint8)
     light = np.ones(size, np.float32)
 
@@ -135,7 +135,7 @@ def draw(
 
 
 def detect(tracked: Tracked, size: tuple[int, int]) -> Found:
-    """What preprocessing finds of a tracked clip; size: height, width of its frames."""
+    """Detections of preprocessing in a tracked clip; size: height, width of its frames."""
     found, train = tracked.found, train_frames(len(tracked.found))
     intrinsics = default_intrinsics(size[1], size[0])
     head = track_head(tracked.landmarks, found, found & train, intrinsics)
@@ -146,14 +146,14 @@ def detect(tracked: Tracked, size: tuple[int, int]) -> Found:
 
 
 def face_cover(cover: Bool, points: Float32) -> tuple[Bool, Bool]:
-    """The face [H, W] of landmarks [478, 2], and what part of it is covered."""
+    """Mask of the face [H, W] of landmarks [478, 2], and the share of it that is covered."""
     oval = points[list(FACE_OVAL)].round().astype(np.int32)
     face = cv2.fillPoly(np.zeros(cover.shape, np.uint8), [oval], 1) > 0
     return face, face & cover
 
 
 def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
-    """False alarms on a clip as it is; recall and precision with things before the face."""
+    """False alarms on the clip as it is; recall and precision with objects in front of the face."""
     info = media.probe(video)
     size = info.height, info.width
     clean = track(media.read_frames(video))
@@ -198,7 +198,7 @@ def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
 
 
 def write_picture(path: Path, video: Path, number: int, clean: Tracked, area: Bool) -> None:
-    """What was shown, and beside it what is not learnt, in green."""
+    """Write a frame beside one in which the detected area is green."""
     start_s = number / FRAME_RATE
     frame = next(iter(media.read_frames(video, start_s=start_s, n_frames=1)))
     image, _ = pasted(frame, number, clean)

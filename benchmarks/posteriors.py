@@ -1,7 +1,7 @@
-"""An ablation's encoder: the phones that pocketsphinx hears, as smoothed one-hot vectors.
+"""An encoder for an ablation: phones recognized by pocketsphinx, as smoothed one-hot vectors.
 
-pocketsphinx needs whole utterances, so this one cannot stream and no look-ahead bounds it: it is no
-entry of the encoders' registry, whose members keep a contract. It has all else that they have.
+pocketsphinx needs whole utterances, so this one cannot stream and no look-ahead bounds it: it is
+not in the registry, whose encoders fulfill a contract, but is otherwise compatible with them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 ALLPHONE, WORDS = "sphinx-allphone", "sphinx-words"
 POSTERIOR_RATE = 50
 SMOOTHING = 1.0
-"""Standard deviation of the smoothing, in vectors: as far as boundaries are off."""
+"""Standard deviation of the smoothing, in vectors: that of the errors of boundaries."""
 
 
 @dataclass(frozen=True)
 class PosteriorEncoder:
-    """Hears as pocketsphinx does: phone by phone, or as words where English words fit.
+    """Recognizes phones one by one, or as words where English words match.
 
-    cache: a folder that keeps what was heard, whatever the level. Raises TalkheadError on making one
+    cache: a folder that stores results, independent of the level. Raises TalkheadError when created
     without pocketsphinx.
     """
 
@@ -40,7 +40,7 @@ class PosteriorEncoder:
     cache: Path | None = None
     sample_rate: int = SAMPLE_RATE
     rate: float = POSTERIOR_RATE
-    lookahead_s: float = 0.096  # it hears all; so the predictor behind it sees as far as PASE's
+    lookahead_s: float = 0.096  # unlimited in fact; the receptive field is then that with PASE
     dim: int = len(PHONES)
 
     def __post_init__(self) -> None:

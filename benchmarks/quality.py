@@ -1,11 +1,11 @@
-"""Held-out figures of fitted renderers as JSON lines, and sheets to look at.
+"""Held-out results of fitted renderers as JSON lines, and contact sheets.
 
     python -m benchmarks.quality WORK --checkpoint renderer.safetensors --preset standard
     python -m benchmarks.quality WORK --package ~/.local/share/talkhead/identities/anna
 
 WORK is the folder of a fit, in work/ of the home folder. With several, give as many checkpoints or
-packages, in the same order. Each line is one row: the tracked codes, and with --mean-mouth the
-mean mouth of the training frames under the same poses, the baseline that knows no speech.
+packages, in the same order. Each line is one row: the tracked codes, and with --mean-mouth the mean
+mouth of the training frames under the same poses, the baseline that is independent of speech.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ N_COLUMNS = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the figures; the process's exit status."""
+    """Print the results; returns the exit status."""
     options = _parser().parse_args(arguments)
     sources = options.package or options.checkpoint
     if len(sources) != len(options.works):
@@ -98,7 +98,7 @@ def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
 
 
 def _load(source: Path, options: argparse.Namespace) -> tuple[str, Renderer]:
-    """The renderer's name, and itself out of a package or a checkpoint of fit_renderer."""
+    """Name and renderer of a package or a checkpoint of fit_renderer."""
     if options.package:
         package = IdentityPackage.load(source)
         name = options.renderer or package.manifest.default_renderer

@@ -1,8 +1,8 @@
-"""On how many reports of reference clips each measure puts real > right > wrong sentence.
+"""Count the reports of reference clips in which each measure ranks real > right > wrong sentence.
 
     python -m benchmarks.rankings REPORT.json... > app/evaluation/measure_validity.json
 
-Writes {measure's key: [reports in which it held, reports in which it could be taken]}.
+Writes {measure's key: [reports in which the order is correct, reports in which it was measured]}.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prints how long the CPU rasterizer takes, one JSON object a line.
+"""Measure the CPU rasterizer; prints one JSON object per line.
 
     python benchmarks/rasterizer.py [--reps 40] [--threads 2]
 
@@ -27,7 +27,7 @@ from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
 
 @dataclass(frozen=True)
 class Case:
-    """What is rendered: so many Gaussians, so many images of so many pixels a side."""
+    """Numbers of Gaussians, images, and pixels per side of an image."""
 
     n_gaussians: int
     size_px: int
@@ -38,10 +38,11 @@ CASES = (Case(30_000, 512), Case(15_000, 512), Case(15_000, 256), Case(15_000, 1
 
 
 def make_head(case: Case, seed: int = 0) -> tuple[Tensor, ...]:
-    """An ellipsoid of flat splats that covers 58 % of the image: means ... colors, viewmats, Ks.
+    """Make an ellipsoid of flat splats that covers 58 % of the image: means ... colors, viewmats, Ks.
 
-    Shapes as `rasterize` takes them, with a batch dimension throughout. The splats are as large as
-    fits their number: a quarter as thick as wide, sizes spread like a fitted head's (log-normal).
+    Shapes as `rasterize` takes them, with a batch dimension throughout. The size of the splats
+    follows from their number: a quarter as thick as wide, with sizes distributed as in a fitted
+    head (log-normal).
     """
     g = torch.Generator().manual_seed(seed)
     n = case.n_gaussians
@@ -67,7 +68,7 @@ def make_head(case: Case, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def time_ms(function: Callable[[], object], reps: int) -> dict[str, float]:
-    """Median and least wall clock, and least processor time, of a function, ms."""
+    """Median and least wall clock, and least processor time, of a function, in ms."""
     function()
     wall, processor = [], []
     for _ in range(reps):
@@ -83,7 +84,7 @@ def time_ms(function: Callable[[], object], reps: int) -> dict[str, float]:
 
 
 def measure(case: Case, reps: int) -> Iterator[dict[str, object]]:
-    """The results for one case: rendering alone, and rendering with the gradients."""
+    """Results of one case: rendering alone, and rendering with gradients."""
     *splats, viewmats, Ks = make_head(case)
     size = case.size_px
     cameras = Cameras(viewmats, Ks, size, size)
@@ -112,10 +113,10 @@ def measure(case: Case, reps: int) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    """Measures every case."""
+    """Measure every case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reps", type=int, default=40, help="repetitions of each measurement")
-    parser.add_argument("--threads", type=int, help="threads to use (default: one a core)")
+    parser.add_argument("--threads", type=int, help="threads to use (default: one per core)")
     arguments = parser.parse_args()
     if arguments.threads:
         numba.set_num_threads(arguments.threads)

@@ -1,15 +1,14 @@
-"""How well the tracker reads the opening of lips, against openings that were read off by eye.
+"""Accuracy of the tracked lip opening, against openings that were measured by hand.
 
     python -m benchmarks.tracking LABELS.json [--clips FOLDER]
 
-LABELS.json holds "labels", each with clip, frame (0-based, in decoding order) and gap_px, the inner
+LABELS.json has "labels", each with clip, frame (0-based, in decoding order) and gap_px, the inner
 lips' opening at the middle of the mouth in source pixels. Prints a JSON line for each clip:
 
-r          correlation of tracked with labeled openings
-range      p90 - p10 of the tracked openings over that of the labels; below 1, lips are flattened
-bias_px    mean of tracked less labeled
-found      share of the clip's frames in which the face was found
-ms         processor time of tracking a frame, milliseconds
+r          correlation of tracked with labeled openings range      p90 - p10 of the tracked openings
+over that of the labels; below 1, motion is too small bias_px    mean of tracked minus labeled found
+share of the clip's frames with a detected face ms         processor time of tracking a frame, in
+milliseconds
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from talkhead.types import Float32, Float64, Int, UInt8
 
 
 def decoded_frames(video: Path) -> Iterator[UInt8]:
-    """Every frame [H, W, 3] RGB of a video as it is stored, whatever its time stamps say."""
+    """Every frame [H, W, 3] RGB of a video as stored, regardless of its time stamps."""
     capture = cv2.VideoCapture(str(video))
     while True:
         good, frame = capture.read()
@@ -54,7 +53,7 @@ def spread(values: Float64) -> float:
 
 
 def judge(video: Path, frames: Int, labeled: Float64) -> dict[str, Any]:
-    """The figures of one clip. frames, labeled: [N] frame numbers and their openings in pixels."""
+    """Results of one clip. frames, labeled: [N] frame numbers and their openings in pixels."""
     start = time.process_time()
     tracker = FaceTracker()
     tracking = track_frames(tracker, decoded_frames(video))
@@ -73,7 +72,7 @@ def judge(video: Path, frames: Int, labeled: Float64) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the figures of every labeled clip."""
+    """Print the results of every labeled clip."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("labels", type=Path)
     parser.add_argument(

@@ -1,10 +1,11 @@
-"""On which systems and Pythons everything that talkhead needs has a wheel: resolved, not installed.
+"""Find the systems and Pythons for which all of talkhead's dependencies have wheels.
 
     python -m benchmarks.wheels [--extra NAME]...
 
-A JSON line for each system and Python: whether all of pyproject.toml's dependencies, and those of the
-extras, resolve there with wheels alone, and which of them don't. Needs the uv program (pip install uv)
-and a package index; pip can't do it, for it takes the markers of the machine it runs on.
+Dependencies are resolved, not installed. A JSON line for each system and Python: whether all of
+pyproject.toml's dependencies, and those of the extras, resolve there with wheels alone, and which
+of them do not. Needs the uv program (pip install uv) and a package index; pip is not enough,
+because it uses the markers of the machine it runs on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Resolves = Callable[[Sequence[str], str, str], bool]
 
 
 def requirements(project: dict[str, Any], extras: Sequence[str]) -> list[str]:
-    """What [project] of a pyproject.toml asks for, with those extras."""
+    """List the requirements of a pyproject.toml, with those of some extras."""
     wanted = [*project["dependencies"]]
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
@@ -43,7 +44,7 @@ def requirements(project: dict[str, Any], extras: Sequence[str]) -> list[str]:
 
 
 def resolves(wanted: Sequence[str], platform: str, python: str) -> bool:
-    """Whether wheels of all that is wanted, and of what that needs, are to be had together."""
+    """Check that wheels of all requirements, and of their own ones, are available together."""
     command = ["uv", "pip", "compile", "-", "--quiet", "--only-binary", ":all:"]
     command += ["--python-platform", platform, "--python-version", python]
     done = subprocess.run(command, input="\n".join(wanted), capture_output=True, text=True)
@@ -51,7 +52,9 @@ def resolves(wanted: Sequence[str], platform: str, python: str) -> bool:
 
 
 def survey(wanted: Sequence[str], python: str, system: str, resolves: Resolves) -> dict[str, Any]:
-    """One line of the result. lacking: requirements that fail alone; all of them may fail together."""
+    """Make one line of the result. lacking: requirements that fail alone; all of them may fail
+    together.
+    """
     platform = SYSTEMS[system]
     whole = resolves(wanted, platform, python)
     lacking = [] if whole else [r for r in wanted if not resolves([r], platform, python)]
@@ -63,7 +66,7 @@ def main() -> None:
     parser.add_argument("--extra", action="append", default=[], help="of pyproject.toml, too")
     extras = parser.parse_args().extra
     if shutil.which("uv") is None:
-        raise SystemExit("error: uv is not here. Install it: pip install uv")
+        raise SystemExit("error: uv is missing. Install it: pip install uv")
     project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     for system in SYSTEMS:
         for python in PYTHONS:

@@ -123,7 +123,9 @@ def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
 def _fit_pieces(
     waveform: Float32 | Int16, text: str
 ) -> Iterator[tuple[int, list[str], Alignment | None]]:
-    """First sample, words and alignment of each piece; None where the words do not match the audio.
+    """First sample, words and alignment of each piece of a waveform [n_samples].
+
+    The alignment is None where the words do not match the audio.
 
     Raises:
         TalkheadError: As `align_phones`.
@@ -258,6 +260,7 @@ class ForcedAligner:
         return self._fit(waveform, names)
 
     def _fit(self, waveform: Float32, words: list[str]) -> Alignment | None:
+        """Align words of the decoder's dictionary with a waveform [n_samples]."""
         fit = _align(self._decoder, waveform, words)
         return None if fit is None else Alignment(_merged(fit.phones), fit.score)
 

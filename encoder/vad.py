@@ -117,10 +117,13 @@ def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
 
 
 def silence_version() -> str:
-    """Version of the detection: another version may find speech in other frames.
+    """Identify the detection: with another version, other frames may be silent.
+
+    Returns:
+        Version of PASE's weights.
 
     Raises:
-        PackageError: If PASE's weights are missing or damaged.
+        PackageError: If the weights are missing or damaged.
     """
     return PaseEncoder.shipped().version
 

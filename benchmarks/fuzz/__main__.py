@@ -4,8 +4,8 @@
     python -m benchmarks.fuzz --replay SEED:CASE ... [--keep DIR]
     python -m benchmarks.fuzz --plain              each kind's valid files: they must be accepted
 
-Prints a JSON line for each case and a last one that sums up; ends with status 1 when there was a fault.
-A case depends on its seed and number alone, whichever kinds are asked for.
+Prints a JSON line for each case and a summary; the exit status is 1 if there was a fault. A case
+depends on its seed and number alone, not on the chosen kinds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLAIN_TIMES = 4
 
 
 def cases_of(suite: Suite, seed: int, kinds: Sequence[str]) -> Iterator[Case]:
-    """The cases of a seed that are of some kinds, of any where none is named."""
+    """The cases of a seed that are of some kinds, or of any if none is named."""
     number = 0
     while True:
         case = Case(seed, number)
@@ -39,13 +39,13 @@ def cases_of(suite: Suite, seed: int, kinds: Sequence[str]) -> Iterator[Case]:
 
 
 def named_case(text: str) -> Case:
-    """The case that "SEED:CASE" names."""
+    """Parse "SEED:CASE"."""
     seed, _, number = text.partition(":")
     return Case(int(seed), int(number))
 
 
 class ProgressStats:
-    """What came of the cases so far."""
+    """Outcomes so far."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -62,7 +62,7 @@ class ProgressStats:
         self._largest = max(self._largest, ended.peak_mib)
 
     def summary(self, n_workers: int) -> dict[str, Any]:
-        """All of it."""
+        """All results, as JSON values."""
         seconds = time.monotonic() - self._start
         return {
             "summary": {kind: dict(count) for kind, count in sorted(self._outcomes.items())},
@@ -78,7 +78,7 @@ class ProgressStats:
 
 
 def run_cases(supervisor: Supervisor, cases: Iterator[Case], n_cases: int) -> ProgressStats:
-    """Run the next cases; a line for each on stdout."""
+    """Run the next cases, and print a line for each."""
     supervisor.start()
     tally = ProgressStats()
     for _, case in zip(range(n_cases), cases, strict=False):
@@ -92,12 +92,12 @@ def run_cases(supervisor: Supervisor, cases: Iterator[Case], n_cases: int) -> Pr
 
 
 def plain_cases(suite: Suite, seed: int) -> list[Case]:
-    """Each kind's valid files, some times."""
+    """Valid files of each kind, PLAIN_TIMES times."""
     return [Case(seed, n, kind.name) for kind in suite.kinds for n in range(PLAIN_TIMES)]
 
 
 def main() -> None:
-    """Run what the command line says."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     names = [kind.name for kind in SUITE.kinds]

@@ -1,4 +1,4 @@
-"""The valid files that are damaged: small ones of every kind, made by code when a run begins."""
+"""Valid files to be damaged: small ones of every kind, made by code when a run begins."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VIDEOS: Mapping[str, tuple[str, ...]] = {
 }
 PICTURES = ("picture.png", "picture.jpg", "picture.webp", "picture.bmp", "picture.tiff")
 OTHER_PICTURES = ("picture.jp2", "picture.ppm", "picture.hdr", "picture.exr", "picture.gif")
-"""Formats that no background may have, whatever its name says."""
+"""Formats that are not allowed as a background, whatever the file name."""
 SIGNED = ("signed.mp4", "signed.mov", "signed.png", "signed.wav", "signed.webm")
 
 SRT = """1
@@ -121,7 +121,7 @@ def build(folder: Path, traps: Traps) -> None:
     _pictures(folder)
     for name, text in {**TEXTS, **TABLES}.items():
         (folder / name).write_text(text, encoding="utf-8")
-    people.write_encoder(folder / "ears.safetensors")
+    people.write_encoder(folder / "encoder.safetensors")
     home = Home(folder / "home")
     (folder / "work").mkdir()
     dataset = people.make_dataset(folder / "work" / "dataset")
@@ -166,7 +166,7 @@ def _pictures(folder: Path) -> None:
 
 
 def _signed(folder: Path, home: Home) -> None:
-    """Files with a manifest, each made of one without; certificates and the key beside them."""
+    """Signed files, each made of an unsigned one; certificates and the key beside them."""
     by = credentials(home.path, None, None)
     said = Statement(people.NAME, "paste", "Yes.")
     sources = {"mp4": "clip.mp4", "mov": "clip.mov", "png": "picture.png", "wav": "line.wav"}
@@ -180,7 +180,7 @@ def _signed(folder: Path, home: Home) -> None:
 
 
 def _line(folder: Path, home: Home) -> None:
-    """The folder of work of a line that was interrupted in its last segment."""
+    """The work folder of a speak that was interrupted in its last segment."""
     work, made = folder / "line", folder / "made"
     made.mkdir()
     options = OutputOptions(subtitles="srt", transcript=WORDS, language="de", provenance=False)

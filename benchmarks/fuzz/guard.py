@@ -1,7 +1,7 @@
-"""Sees what a case does beyond its folder, and stops what would change something there.
+"""Observes effects of a case outside its folder, and prevents changes there.
 
-An audit hook of the interpreter: connections, names looked up, programs started, files written. What is
-done outside of Python (by ffmpeg, by C2PA) is seen by the traps alone.
+An audit hook of the interpreter: connections, name lookups, started programs, written files.
+Effects outside of Python (of ffmpeg, of C2PA) are only detected by the traps.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PROGRAMS = ("ffmpeg", "python")
-"""How the names of programs begin that may be started."""
+"""Prefixes of the names of programs that may be started."""
 _HARMLESS = ("/dev/null", "/dev/fd/", "/proc/self/")
 _CACHES = "__pycache__"
 
 
 class Guard:
-    """The hook of a process, which holds while a case runs. incidents: what it has seen."""
+    """The hook of a process, active while a case runs. incidents: what it has observed."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
@@ -52,7 +52,7 @@ class Guard:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """A block in which it holds."""
+        """A block in which it is active."""
         self.incidents = []
         self._on = True
         try:

@@ -1,4 +1,4 @@
-"""What is wrong with what a case left: on the terminal, in its folder, in its traps."""
+"""Faults in what a case left behind: on the terminal, in its folder, in its traps."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.fuzz.mutations.hostile import FORGED
 State = tuple[int, int, int]
 """Kind, size and time of change of a file."""
 LEFTOVERS = re.compile(r"\..+\.(tmp-.*|old(-.*)?|new)|.*/temporary/.*", re.DOTALL)
-"""What only a killed process may leave."""
+"""Names that only a killed process may leave."""
 _BIDIRECTIONAL = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _ALLOWED = "\n\t"
 
 
 def terminal_faults(said: bytes) -> list[str]:
-    """What an input has written on the terminal besides words: controls, forged lines."""
+    """List what an input has written on the terminal besides words: control characters, forged lines."""
     try:
         text = said.decode()
     except UnicodeDecodeError as error:
@@ -39,7 +39,7 @@ def _moves_a_terminal(character: str) -> bool:
 
 
 def snapshot(folder: Path) -> dict[str, State]:
-    """All that is below a folder, folders themselves left out."""
+    """State of all files below a folder."""
     found = {}
     for path in folder.rglob("*"):
         state = path.lstat()
@@ -49,7 +49,7 @@ def snapshot(folder: Path) -> dict[str, State]:
 
 
 def leftovers(folder: Path, before: Mapping[str, State]) -> list[str]:
-    """Half-written files and folders that were not there before."""
+    """List temporary files and folders that were not there before."""
     found = []
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -62,7 +62,7 @@ def leftovers(folder: Path, before: Mapping[str, State]) -> list[str]:
 def changed(
     before: Mapping[str, State], after: Mapping[str, State], allowed: Iterable[str]
 ) -> list[str]:
-    """What was written, changed or removed that no pattern allows."""
+    """List files that were written, changed or removed although no pattern allows it."""
     patterns = tuple(allowed)
     names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     bad = [n for n in sorted(names) if not any(fnmatch(n, pattern) for pattern in patterns)]

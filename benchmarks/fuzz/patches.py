@@ -1,7 +1,8 @@
-"""What the worker's copy of talkhead does otherwise, so that a case takes a second and not a day.
+"""Patches of the worker's talkhead, so that a case takes a second and not a day.
 
-Segments are short, so that a short line has several. What is legally long (an hour of sound, footage of
-minutes) is cut off when enough of it was read. `dub` does its jobs at once, in the worker itself.
+Segments are short, so that short audio has several. Legitimately long inputs (an hour of audio,
+minutes of footage) are cut off after some frames. `dub` runs its jobs immediately, in the worker
+itself.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from typing import Any
 from benchmarks.fuzz.trial import EnoughError
 
 MAX_TRACKED, MAX_SPOKEN, MAX_SOUND_S, MAX_FRAMES = 40, 60, 300.0, 400
-"""Frames tracked and spoken, seconds of sound and pictures read, after which a case has seen enough."""
+"""Limits of a case: frames tracked and written, seconds of audio and frames read."""
 SEGMENT_FRAMES = 5
+"""Frames of a segment of speak."""
 
 
 class _Counter:
-    """Counts in a case what may be many."""
+    """Counts the frames and seconds of a case."""
 
     def __init__(self) -> None:
         self.done: dict[str, float] | None = None  # before the first case
 
     def add(self, what: str, n: float, most: float) -> None:
-        """Count n more. Raises EnoughError beyond the most."""
+        """Count n more. Raises EnoughError beyond the limit."""
         if self.done is None:
             return
         self.done[what] = self.done.get(what, 0.0) + n
@@ -38,12 +40,12 @@ COUNTER = _Counter()
 
 
 def begin_case() -> None:
-    """Count from nothing."""
+    """Reset the counter."""
     COUNTER.done = {}
 
 
 def patch() -> None:
-    """Ready this process."""
+    """Patch this process."""
     from talkhead import media
     from talkhead.app import dub, resume
     from talkhead.media import reader
@@ -55,7 +57,7 @@ def patch() -> None:
     _count_items(reader, "_chunks", "seconds of sound", _seconds, MAX_SOUND_S)
     _count_calls(media.VideoWriter, "write", "pictures written", MAX_SPOKEN)
     dub.make_pool = _start_worker
-    FaceTracker().close()  # what is loaded with it starts programs, which is no case's doing
+    FaceTracker().close()  # loading it starts programs, which must not be attributed to a case
 
 
 def _seconds(chunk: Any) -> float:
@@ -63,7 +65,7 @@ def _seconds(chunk: Any) -> float:
 
 
 def _count_calls(owner: Any, name: str, what: str, most: float) -> None:
-    """Have each call of a method counted."""
+    """Count each call of a method."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -77,7 +79,7 @@ def _count_calls(owner: Any, name: str, what: str, most: float) -> None:
 def _count_items(
     owner: Any, name: str, what: str, size: Callable[[Any], float], most: float
 ) -> None:
-    """Have what a generator function yields counted."""
+    """Count the items that a generator function yields."""
     function = getattr(owner, name)
 
     @functools.wraps(function)
@@ -103,7 +105,7 @@ def _start_worker(jobs: Any, home: Any, *others: object) -> Any:
 
 
 class InlineWorkers:
-    """Does each job at once: says in its output what it was."""
+    """A worker pool that runs each job immediately."""
 
     size = 1
 
@@ -112,29 +114,29 @@ class InlineWorkers:
         self._events: list[Any] = []
 
     def room(self) -> int:
-        """See Workforce."""
+        """Number of jobs that can be started."""
         return 0 if self._events else 1
 
     def start(self, job: Any, n_threads: int) -> None:
-        """See Workforce."""
+        """Run a job."""
         from talkhead.app.dubbing.job_runner import run_job
 
-        tell = self._events.append
-        tell(run_job(self._store, job.id, _perform, 1, tell))
+        emit = self._events.append
+        emit(run_job(self._store, job.id, _perform, 1, emit))
 
     def wait(self, timeout_s: float) -> list[Any]:
-        """See Workforce."""
+        """Events since the last call."""
         if not self._events:
             time.sleep(min(timeout_s, 0.05))
         events, self._events = self._events, []
         return events
 
     def close(self) -> None:
-        """See Workforce."""
+        """Do nothing: there are no processes."""
 
 
 def _perform(task: Any, work: Path, products: Path, progress: Any) -> Mapping[str, Any]:
-    """Write an output as a studio would; see Perform."""
+    """Write an output as a task runner would."""
     if task.output:
         (products / Path(task.output).name).write_bytes(b"said")
     return {"n_frames": 10}

@@ -1,4 +1,4 @@
-"""A person made in seconds: the drawn head of the tests, fitted with nothing but where it begins."""
+"""An identity made in seconds: the synthetic head of the tests, with almost untrained models."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "warp": {"n_exemplars": 4},
 }
-"""What makes each renderer small."""
+"""Settings that make each renderer small."""
 PREDICTOR = PredictorConfig(width=8, layers=((3, 1),), n_members=2, n_steps=2)
 
 
 def small_config(renderer: str) -> Any:
-    """The config of a renderer that is fitted in no time."""
+    """Configuration of a renderer that is fitted immediately."""
     return replace(get_renderer(renderer).presets[PRESET], **SMALL[renderer])
 
 
 def make_dataset(folder: Path) -> IdentityDataset:
-    """The drawn head as a dataset."""
+    """Make a dataset of the synthetic head."""
     if str(HELPERS) not in sys.path:
         sys.path.insert(0, str(HELPERS))
     import synthetic_head
@@ -70,7 +70,7 @@ def make_dataset(folder: Path) -> IdentityDataset:
 
 
 def footage_of(dataset: IdentityDataset) -> list[UInt8]:
-    """The whole pictures that the dataset's crops are of."""
+    """Whole frames that the dataset's crops are parts of."""
     import synthetic_head
 
     points = dataset.tracks.landmarks[..., :2].astype(np.float64)
@@ -78,16 +78,16 @@ def footage_of(dataset: IdentityDataset) -> list[UInt8]:
 
 
 def make_predictor(dataset: IdentityDataset) -> MotionPredictor:
-    """A predictor that has learnt nothing."""
-    ears, face = load_encoder(ENCODER), dataset.face
-    per_frame = round(ears.rate / 25)
-    view = receptive_field_of(PREDICTOR, per_frame, ears.rate, ears.lookahead_s)
+    """Make an untrained predictor."""
+    encoder, face = load_encoder(ENCODER), dataset.face
+    per_frame = round(encoder.rate / 25)
+    view = receptive_field_of(PREDICTOR, per_frame, encoder.rate, encoder.lookahead_s)
     mouth = dataset.tracks.codes[:, : face.n_mouth]
     scaling = Scaling(
-        rate=ears.rate,
+        rate=encoder.rate,
         ahead=view.ahead,
-        mean=np.full(ears.dim, -8.0, np.float32),
-        spread=np.full(ears.dim, 4.0, np.float32),
+        mean=np.full(encoder.dim, -8.0, np.float32),
+        spread=np.full(encoder.dim, 4.0, np.float32),
         centre=mouth.mean(0),
         low=mouth.min(0),
         high=mouth.max(0),
@@ -101,7 +101,7 @@ def make_predictor(dataset: IdentityDataset) -> MotionPredictor:
 
 
 def make_person(home: Home, dataset: IdentityDataset, work: Path) -> IdentityPackage:
-    """A package with every renderer, in a home that takes it by default."""
+    """Make a package with every renderer, the default one of a home."""
     video = work / "drawn.mp4"
     media.write_video(video, footage_of(dataset))
     info = media.probe(video)
@@ -148,7 +148,7 @@ def _add_head(name: str, dataset: IdentityDataset, writer: PackageWriter) -> Fit
 
 
 def make_work(work: Path, dataset: IdentityDataset) -> None:
-    """What `prepare` and a fit of the Gaussian head have left in a folder of work."""
+    """Make the work folder of an interrupted fit of the Gaussian head."""
     from talkhead.app.workspace import motion_version
     from talkhead.renderers.trainer import fit_renderer
 
@@ -163,14 +163,14 @@ def make_work(work: Path, dataset: IdentityDataset) -> None:
 
 
 def make_clip(target: Path, source: Path, n_frames: int, size: int) -> None:
-    """The first frames of a video with sound, small."""
+    """Write the first frames of a video with audio, scaled down."""
     frames = media.read_frames(source, n_frames=n_frames, size=(size, size))
     with closing(frames):
         media.write_video(target, frames, audio_path=source)
 
 
 def write_encoder(path: Path) -> None:
-    """Weights of a small PASE, as `--encoder FILE` takes them."""
+    """Write weights of a small PASE, for `--encoder FILE`."""
     from talkhead.encoder.pase.losses import Contrast
     from talkhead.encoder.pase.model import Pase, PaseConfig
     from talkhead.encoder.pase.weights import write_pase

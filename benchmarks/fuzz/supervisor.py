@@ -1,4 +1,7 @@
-"""Watches the worker from outside: time, memory, signals, connections; starts another one after each."""
+"""Supervisor of the worker: time, memory, signals, connections.
+
+A worker is replaced after a fault that ended it.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,18 @@ from benchmarks.fuzz.traps import Listener
 from benchmarks.fuzz.worker import CASE, Case, JobFinished, JobStarted, Place, work
 
 MAX_S = 60.0
+"""Seconds that a case may take."""
 MAX_MIB = 3 * 1024
+"""Memory that a case may use."""
 START_S = 600.0
-"""How long a worker may take to begin: on a fresh machine the kernels are compiled first."""
+"""Seconds that a worker may take to start: on a new machine the kernels are compiled first."""
 REST_MIB = 1600
-"""A worker that holds more than this between cases is replaced."""
+"""A worker that uses more than this between cases is replaced."""
 _POLL_S = 0.05
 
 
 class Supervisor:
-    """Runs cases in a worker. kept: where the folders of faulty cases are copied to, None: nowhere."""
+    """Runs cases in a worker. kept: folder for copies of faulty cases' folders; None for no copies."""
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class Supervisor:
         self.n_workers = 0
 
     def start(self) -> None:
-        """Have a worker that is ready; the first one makes the base files."""
+        """Make sure that a worker is ready; the first one makes the base files."""
         if self._process is not None:
             return
         context = multiprocessing.get_context("spawn")
@@ -62,25 +67,24 @@ class Supervisor:
             ready = False
         if not ready:
             self.stop()
-            raise RuntimeError("the worker did not start: see its words above")
+            raise RuntimeError("the worker did not start: see its output above")
 
     def run(self, case: Case, again: bool = True) -> JobFinished:
-        """What comes of a case. again: one that hangs is tried a second time, for the machine may be
-        busy."""
+        """Run a case. again: True to repeat a case that hangs, because the machine may be busy."""
         self.start()
         assert self._pipe is not None
         self._listener.take()
         self._pipe.send(case)
         ended = self._watched(case)
-        heard = self._listener.take()
-        if heard:
-            ended = replace(ended, outcome="network", message=f"{heard[:3]} | {ended.message}")
+        requests = self._listener.take()
+        if requests:
+            ended = replace(ended, outcome="network", message=f"{requests[:3]} | {ended.message}")
         if ended.outcome == "hang" and again:
             return self.run(case, again=False)
         return ended
 
     def keep(self, case: Case) -> Path | None:
-        """Copy the folder of the case that has just run."""
+        """Copy the folder of the last case."""
         source = self._place.root / CASE
         if self._kept is None or not source.exists():
             return None
@@ -95,10 +99,10 @@ class Supervisor:
         while True:
             with suppress(EOFError, OSError):
                 if self._pipe.poll(_POLL_S):
-                    told = self._pipe.recv()
-                    if isinstance(told, JobFinished):
-                        return self._closed(told, peak)
-                    begun, start = told, time.monotonic()
+                    event = self._pipe.recv()
+                    if isinstance(event, JobFinished):
+                        return self._closed(event, peak)
+                    begun, start = event, time.monotonic()
                     continue
             seconds = time.monotonic() - start
             own, largest_child = memory_of(self._process.pid or 0)
@@ -111,7 +115,7 @@ class Supervisor:
                 return self._broken(begun, "signal", seconds, max(own, peak))
 
     def _closed(self, ended: JobFinished, peak: float) -> JobFinished:
-        """A case that the worker has judged; it may have grown too large meanwhile, or for another."""
+        """Result of a case that the worker has judged; it may also have used too much memory."""
         assert self._process is not None
         most = max(peak, ended.peak_mib)
         if most > self._most_mib:
@@ -121,7 +125,7 @@ class Supervisor:
         return replace(ended, peak_mib=round(most, 1))
 
     def _broken(self, begun: JobStarted, outcome: str, seconds: float, peak: float) -> JobFinished:
-        """A case that ended the worker, or for which it has to be ended."""
+        """Result of a case that ended the worker, or that the worker has to be ended for."""
         assert self._process is not None
         message = {"memory": f"{peak:.0f} MiB", "hang": f"more than {self._most_s:g} s"}.get(
             outcome
@@ -135,7 +139,7 @@ class Supervisor:
         return JobFinished(kind, mutation, outcome, round(seconds, 3), 0.0, round(peak, 1), message)
 
     def stop(self) -> None:
-        """End the worker and what it started."""
+        """End the worker and its child processes."""
         if self._process is None:
             return
         family = [*descendants(self._process.pid or 0)]
@@ -150,7 +154,7 @@ class Supervisor:
 
 
 def _special(folder: str, names: list[str]) -> list[str]:
-    """What can't be copied: pipes, sockets."""
+    """Names of files that cannot be copied: pipes, sockets."""
     paths = {name: Path(folder) / name for name in names}
     return [
         name
@@ -161,7 +165,7 @@ def _special(folder: str, names: list[str]) -> list[str]:
 
 @contextmanager
 def supervised(suite: str, kept: Path | None = None, **limits: float) -> Iterator[Supervisor]:
-    """A supervisor whose worker runs a suite, "module:name", in a folder that goes with it."""
+    """A supervisor whose worker runs a suite, "module:name", in a temporary folder."""
     listener = Listener()
     with tempfile.TemporaryDirectory(prefix="talkhead-fuzz-", ignore_cleanup_errors=True) as root:
         place = Place(Path(root).resolve(), listener.port, suite)
@@ -177,8 +181,9 @@ def supervised(suite: str, kept: Path | None = None, **limits: float) -> Iterato
 
 
 def memory_of(pid: int) -> tuple[float, float]:
-    """MiB that a process holds, and the most that one of those it started does; 0 where the system
-    doesn't tell."""
+    """MiB that a process uses, and the most that one of its descendants does; 0 on systems other than
+    Linux.
+    """
     if sys.platform != "linux":
         return 0.0, 0.0
     return _resident(pid), max(map(_resident, descendants(pid)), default=0.0)
@@ -193,7 +198,7 @@ def _resident(pid: int) -> float:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process has started, and those that they have."""
+    """The descendants of a process."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:

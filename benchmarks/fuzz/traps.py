@@ -1,7 +1,7 @@
-"""What no input may make a command touch: an address, neighboring files, the places outside a case.
+"""Traps: a network address and files that no command may access because of an input.
 
-The listener hears every connection to an address on loopback, whoever makes it. The canaries are files
-that hostile inputs name; that one was read shows in its time of access.
+The listener records all connections to an address on loopback. The canaries are files that hostile
+inputs name; reading one shows in its access time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _LONG_AGO_NS = 10**18
 
 
 class Listener:
-    """Accepts connections on loopback and keeps the first line that each says."""
+    """Accepts connections on loopback and records the first line of each."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._heard: list[str] = []
+        self._requests: list[str] = []
         self._lock = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -44,34 +44,36 @@ class Listener:
             except OSError:
                 said = b""
         with self._lock:
-            self._heard.append(said.split(b"\r\n")[0].decode("utf-8", "replace") or "a connection")
+            self._requests.append(
+                said.split(b"\r\n")[0].decode("utf-8", "replace") or "a connection"
+            )
 
     def take(self) -> list[str]:
-        """What has been heard since the last call."""
+        """Connections since the last call."""
         with self._lock:
-            heard, self._heard = self._heard, []
-        return heard
+            requests, self._requests = self._requests, []
+        return requests
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         self._socket.close()
 
 
 @dataclass(frozen=True)
 class Traps:
-    """What hostile inputs point to. port: of the listener. folder: where the canaries are."""
+    """Targets of hostile inputs. port: of the listener. folder: of the canaries."""
 
     port: int
     folder: Path
 
     @property
     def url(self) -> str:
-        """An address that the listener hears."""
-        return f"http://127.0.0.1:{self.port}/heard"
+        """An address of the listener."""
+        return f"http://127.0.0.1:{self.port}/trap"
 
     @property
     def text(self) -> Path:
-        """A canary that is a text."""
+        """A canary that is text."""
         return self.folder / "canary.txt"
 
     @property
@@ -80,16 +82,16 @@ class Traps:
         return self.folder / "canary.wav"
 
     def place(self, sound: bytes) -> None:
-        """Write the canaries; sound: a file of sound."""
+        """Write the canaries; sound: content of an audio file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.text.write_text(CANARY_WORDS + "\n")
         self.media.write_bytes(sound)
 
     def arm(self) -> None:
-        """Let the next reader of a canary be seen."""
+        """Prepare to detect the next access to a canary."""
         for path in (self.text, self.media):
             os.utime(path, ns=(_LONG_AGO_NS, path.stat().st_mtime_ns))
 
     def read(self) -> list[str]:
-        """The canaries that were read since `arm`; none on disks that keep no time of access."""
+        """Canaries that were read since `arm`; none on file systems without access times."""
         return [p.name for p in (self.text, self.media) if p.stat().st_atime_ns != _LONG_AGO_NS]

@@ -1,4 +1,4 @@
-"""What a case is made of: where it takes place, what is done, and what may come of it."""
+"""Parts of a case: its setting, what is run, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from benchmarks.fuzz.traps import Traps
 from talkhead.errors import TalkheadError
 
 DONE, REFUSED, USAGE = "done", "refused", "usage"
-"""Outcomes that are no faults: it worked; one line said why not; the arguments were wrong."""
+"""Outcomes without a fault: it worked; it ended with a message; the arguments were wrong."""
 FAULTS = (
     "traceback", "hang", "signal", "memory", "half-written", "terminal", "network", "trap",
     "program", "accepted", "valid refused", "broken case",
 )  # fmt: skip
-"""Outcomes that are. trap: a file was read or written that is none of the command's business.
-accepted: what must be refused was not. broken case: the suite's own code failed."""
+"""Outcomes with a fault. trap: a file outside the command's inputs and outputs was read or written.
+accepted: an input that must be refused was not. broken case: the suite's own code failed.
+"""
 
 
 class EnoughError(TalkheadError):
-    """The command went as far as a case is meant to go: what is long is not a fault."""
+    """The command went as far as a case needs: a long run is not a fault."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """A case that is ready to run.
 
-    do: the command or function. expected: outcomes where nothing was damaged. must_fail: whether a
-    success is a fault. changes: patterns, relative to the case's folder, of files that may be new or
-    changed afterwards, whatever the outcome; products: those that may be only when it succeeds.
-    check: looks at the products of a success; what it raises is a fault.
+    do: the command or function. expected: outcomes of an undamaged case. must_fail: whether success
+    is a fault. changes: patterns, relative to the case's folder, of files that may be new or
+    changed afterwards, whatever the outcome; products: those that may be only on success. check:
+    checks the products of a success; its exceptions are faults.
     """
 
     do: Callable[[], object]
@@ -46,8 +47,9 @@ class Trial:
 
 @dataclass
 class Setting:
-    """Where a case takes place. bases: files in order, by name. folder: the case's own. plain: nothing
-    is damaged. said: what was, in words."""
+    """Surroundings of a case. bases: valid files by name. folder: the case's own. plain: True to
+    damage nothing. said: descriptions of the damages.
+    """
 
     rng: Random
     folder: Path
@@ -57,7 +59,7 @@ class Setting:
     said: list[str] = field(default_factory=list)
 
     def damage(self, data: bytes, mutate: Callable[..., Mutated], *more: Any) -> bytes:
-        """The bytes after a mutation, which is noted; as they are in a plain case."""
+        """Bytes after a mutation, whose description is recorded; unchanged in a plain case."""
         if self.plain:
             return data
         changed, what = mutate(data, self.rng, *more)
@@ -65,28 +67,28 @@ class Setting:
         return changed
 
     def note(self, what: str) -> None:
-        """Say what else was done."""
+        """Record another description."""
         self.said.append(what)
 
     def base(self, name: str) -> bytes:
-        """The content of a base file."""
+        """Content of a base file."""
         return (self.bases / name).read_bytes()
 
     def place(self, name: str, data: bytes) -> Path:
-        """A new file of the case."""
+        """Write a file of the case."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return path
 
     def chance(self, share: float) -> bool:
-        """Whether something is done, in a share of the cases, never in a plain one."""
+        """True in a share of the cases, never in a plain one."""
         return not self.plain and self.rng.random() < share
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of input. make: draws a case of it. weight: how often, beside the others."""
+    """A kind of input. make: draws a case of it. weight: frequency relative to the others."""
 
     name: str
     make: Callable[[Setting], Trial]
@@ -95,8 +97,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a worker runs. build: makes the base files in a folder, once. patch: readies the process.
-    begin: is called before each case."""
+    """The kinds that a worker runs. build: makes the base files in a folder, once. patch: prepares the
+    process. begin: is called before each case.
+    """
 
     kinds: tuple[Kind, ...]
     build: Callable[[Path, Traps], None]

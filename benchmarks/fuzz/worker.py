@@ -1,4 +1,4 @@
-"""The process in which cases run, one after the other, and what it makes of each."""
+"""The worker process: runs cases one after the other and judges each."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from benchmarks.fuzz.trial import (
 BASES, CASE, CANARIES, TEMPORARY = "bases", "case", "canaries", "temporary"
 OUT, ERR = "said.out", "said.err"
 PLAIN_FRACTION = 0.02
-"""Of the cases, those in which nothing is damaged: what is valid must be accepted."""
+"""Share of the cases in which nothing is damaged: valid files must be accepted."""
 SHOWN_CHARS = 400
 MAX_READ = 1 << 22
 TIDY_MIB = 1200
-"""After a case that held more, what refers to itself is freed at once."""
+"""After a case that used more memory, reference cycles are freed at once."""
 _NO_MEMORY = "not enough memory"
 _STATUS = {None: DONE, 0: DONE, 1: REFUSED, 2: USAGE}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run takes place. root: its folder. port: of the listener. suite: "module:name"."""
+    """Location of a run. root: its folder. port: of the listener. suite: "module:name"."""
 
     root: Path
     port: int
@@ -56,7 +56,7 @@ class Place:
         return Traps(self.port, self.root / CANARIES)
 
     def load(self) -> Suite:
-        """The suite."""
+        """Import the suite."""
         module, _, name = self.suite.partition(":")
         suite: Suite = getattr(importlib.import_module(module), name)
         return suite
@@ -64,7 +64,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Case:
-    """A case by its numbers. plain: a kind of which the valid files are tried."""
+    """A case by its numbers. plain: a kind whose valid files are tried."""
 
     seed: int
     number: int
@@ -76,8 +76,9 @@ class Case:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """What came of a case. processor_s: of the worker and what it started, the making of the case too.
-    peak_mib: the most memory that one of them held."""
+    """Result of a case. processor_s: of the worker and its children, including the making of the case.
+    peak_mib: the most memory that one of them used.
+    """
 
     kind: str
     mutation: str
@@ -90,14 +91,14 @@ class JobFinished:
 
 @dataclass(frozen=True)
 class JobStarted:
-    """A case runs from now on."""
+    """A case begins to run."""
 
     kind: str
     mutation: str
 
 
 def draw_kind(suite: Suite, rng: Random) -> Kind:
-    """Which kind a case is of: the first draw of its generator."""
+    """Draw the kind of a case: the first draw of its generator."""
     return rng.choices(suite.kinds, [kind.weight for kind in suite.kinds])[0]
 
 
@@ -123,7 +124,7 @@ def work(pipe: Connection, place: Place) -> None:
 
 
 def _settle(root: Path) -> None:
-    """Nobody's home folder, no proxies, no input, strict text."""
+    """Set up the environment: an empty home folder, no proxies, no input, strict encoding of output."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("TALKHEAD_"):
             del os.environ[name]
@@ -207,7 +208,7 @@ class Runner:
     def _traces(
         self, trial: Trial, outcome: str, before: dict[str, judging.State], setting: Setting
     ) -> list[str]:
-        """What is wrong with the files that it left."""
+        """Faults in the files that it left."""
         allowed = trial.changes + (trial.products if outcome == DONE else ())
         after = judging.snapshot(setting.folder)
         found = judging.leftovers(setting.folder, before)
@@ -215,7 +216,7 @@ class Runner:
         return [f"half-written: {one}" for one in found[:5]]
 
     def _outside(self) -> dict[str, judging.State]:
-        """What there is in the run's folder besides the case."""
+        """State of the files in the run's folder besides the case."""
         found = {}
         for name in (BASES, CANARIES):
             for path, state in judging.snapshot(self._place.root / name).items():
@@ -224,7 +225,7 @@ class Runner:
 
     @contextmanager
     def _captured(self) -> Iterator[None]:
-        """A block whose output goes to files: that of C libraries and of other programs, too."""
+        """A block whose output goes to files, including that of C libraries and other programs."""
         kept = [os.dup(1), os.dup(2)]
         for number, name in ((1, OUT), (2, ERR)):
             target = os.open(self._place.root / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -248,18 +249,18 @@ class Runner:
 
 
 def _verdict(trial: Trial, outcome: str, said: bytes, plain: bool) -> list[str]:
-    """What is wrong with how it ended."""
+    """Faults in the way it ended."""
     if outcome == DONE and trial.must_fail:
         return ["accepted: this must be refused"]
     if plain and outcome not in trial.expected:
         return [f"valid refused: {outcome}"]
     if outcome == REFUSED and not said.strip():
-        return ["traceback: it failed and said nothing"]
+        return ["traceback: it failed without a message"]
     return []
 
 
 def perform(trial: Trial) -> tuple[str, str]:
-    """How a trial ends, and what is to be told of it."""
+    """Run a trial; returns its outcome and a message."""
     from talkhead.errors import TalkheadError, one_line
 
     try:
@@ -288,7 +289,7 @@ def _checked(trial: Trial, outcome: str) -> tuple[str, str]:
 
 
 def _where() -> str:
-    """The error under way: what it is, and the last places of ours that it came through."""
+    """Describe the current exception and the last lines of talkhead's code that it passed through."""
     kind, error, trace = sys.exc_info()
     frames = traceback.extract_tb(trace)
     ours = [f for f in frames if "site-packages" not in f.filename and "/fuzz/" not in f.filename]
@@ -296,13 +297,13 @@ def _where() -> str:
     try:
         words = str(error)[:SHOWN_CHARS]
     except Exception as other:
-        words = f"(it can't be said: {other!r})"
+        words = f"(without a message: {other!r})"
     return f"{kind.__name__ if kind else ''}: {words} at {' > '.join(places)}"
 
 
 @contextmanager
 def _restored(folder: Path) -> Iterator[None]:
-    """A block in an own current folder, after which the environment is as before."""
+    """A block in a current folder of its own, after which the environment is restored."""
     current = folder / "here"
     current.mkdir(exist_ok=True)
     environment, before = dict(os.environ), os.getcwd()
@@ -318,18 +319,18 @@ def _restored(folder: Path) -> Iterator[None]:
 
 
 def processor_s() -> float:
-    """Processor seconds of this process and of those that it has started and that have ended."""
+    """Processor seconds of this process and of its finished children."""
     return sum(os.times()[:4])
 
 
 def reset_peak() -> None:
-    """Let the system measure the peak of this process's memory anew."""
+    """Reset the system's measurement of this process's peak memory."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held since then, MiB; 0 where the system doesn't tell."""
+    """Peak memory of this process since then, in MiB; 0 where the system does not report it."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

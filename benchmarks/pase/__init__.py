@@ -1,1 +1,1 @@
-"""What PASE is held to, besides the lips over folds: docs/pase.md has the tables."""
+"""Measurements of PASE, besides lips over folds; docs/pase.md has the tables."""

@@ -1,4 +1,4 @@
-"""What PASE is held to, besides lips over folds (benchmarks.lips): JSON lines.
+"""Measurements of PASE, besides lips over folds (benchmarks.lips): JSON lines.
 
     python -m benchmarks.pase phones [--speechocean FOLDER] [--flite SHARD] [--grid SHARD]
                                      [--ljspeech FOLDER] [--weights pase] [--sphinx allphone words]
@@ -8,8 +8,8 @@
     python -m benchmarks.pase retrieval [--grid SHARD] [--video VIDEO --late-ms MS] [--weights pase]
     python -m benchmarks.pase cost [--encoders pase mel] [--seconds 600] [--hours 3]
 
-docs/pase.md says how each figure is defined. --weights takes a path, too. DATASET is a folder that
-preprocessing made, SHARD a file of the corpus. --cache keeps what pocketsphinx heard.
+docs/pase.md defines each result. --weights takes a path, too. DATASET is a folder that
+preprocessing made, SHARD a file of the corpus. --cache stores the results of pocketsphinx.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.pase.noise import noise, noises
 from benchmarks.pase.phones import moments, read_ljspeech, read_split, shard_moments, speechocean
 from benchmarks.pase.retrieval import retrieval, shard_takes, video_takes
 from benchmarks.pase.sphinx import WAYS
-from benchmarks.pase.subjects import load_embedder, load_hearer
+from benchmarks.pase.subjects import load_embedder, load_phone_encoder
 from benchmarks.pase.voices import voices
 from benchmarks.posteriors import ablation_encoder
 from talkhead.dataset import IdentityDataset
@@ -43,8 +43,8 @@ N_BABBLE = 120
 
 def phones(given: argparse.Namespace) -> Rows:
     """Phone error rates and frame accuracies."""
-    hearer = load_hearer(given.weights) if given.weights else None
-    shared = (hearer, given.sphinx, given.cache)
+    encoder = load_phone_encoder(given.weights) if given.weights else None
+    shared = (encoder, given.sphinx, given.cache)
     if given.speechocean:
         yield from speechocean(given.speechocean, *shared, given.most)
     if given.flite:
@@ -97,7 +97,7 @@ def costs(given: argparse.Namespace) -> Rows:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be asked for."""
+    """Options of the command line."""
     whole = argparse.ArgumentParser(
         prog="python -m benchmarks.pase",
         description=__doc__,
@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     ):  # fmt: skip
         part = made[name] = parts.add_parser(name, help=run.__doc__)
         part.set_defaults(run=run)
-        part.add_argument("--cache", type=Path, help="folder for what takes long to find out")
+        part.add_argument("--cache", type=Path, help="folder for results that take long")
     for name in ("phones", "noise"):
         made[name].add_argument("--speechocean", type=Path, help="folder of speechocean762")
     for name in ("phones", "retrieval"):
@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Print the figures; the process's exit status."""
+    """Print the results; returns the exit status."""
     given = parser().parse_args()
     try:
         for row in given.run(given):

@@ -1,9 +1,9 @@
-"""What an encoder costs on one core, in a process of its own.
+"""Cost of an encoder on one core, in a process of its own.
 
     python -m benchmarks.pase.cost ENCODER SECONDS HOURS
 
-`python -m benchmarks.pase cost` runs this with one thread. HOURS: of a long recording that it
-listens to, 0 for none.
+`python -m benchmarks.pase cost` runs this with one thread. HOURS: length of a long recording to
+encode; 0 for none.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from talkhead.encoder.registry import load_encoder
 from talkhead.types import FRAME_RATE, Float32
 
 CHUNK_FRAMES = 1
-"""Video frames of sound that a stream is given at a time."""
+"""Video frames of audio in a chunk of a stream."""
 STREAMED_S = 20.0
 
 
 def cost(encoder: str, seconds: float, hours: float) -> Iterator[dict[str, Any]]:
-    """The figures of a fresh process with one thread."""
+    """Results of a new process with one thread."""
     command = [sys.executable, "-m", "benchmarks.pase.cost", encoder, str(seconds), str(hours)]
     alone = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     done = subprocess.run(
@@ -40,16 +40,16 @@ def cost(encoder: str, seconds: float, hours: float) -> Iterator[dict[str, Any]]
 
 
 def peak_mib() -> float:
-    """The most memory this process has had so far."""
+    """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(name: str, seconds: float) -> dict[str, Any]:
-    """Speed, memory and latency of an encoder, here and now.
+    """Measure speed, memory and latency of an encoder in this process.
 
-    times_real_time: seconds of sound a second, in processor time. mib_*: peak memory after the
-    imports, after loading, and after all. latency_ms: from a moment to its vector, live: how far the
-    encoder hears ahead, and what a chunk takes (95th percentile).
+    times_real_time: seconds of audio per second of processor time. mib_*: peak memory after the
+    imports, after loading, and at the end. latency_ms: from a moment to its vector, live: the
+    encoder's look-ahead, and the time for a chunk (95th percentile).
     """
     torch.set_num_threads(1)
     imports = peak_mib()
@@ -78,7 +78,7 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
 
 
 def _pushes_ms(stream: Any, sound: Float32, sample_rate: int) -> list[float]:
-    """Processor time of each chunk of a live stream, ms."""
+    """Processor time of each chunk of a live stream, in ms."""
     size, taken = CHUNK_FRAMES * sample_rate // FRAME_RATE, []
     for at in range(0, min(len(sound), int(STREAMED_S * sample_rate)), size):
         start = time.process_time()
@@ -94,7 +94,7 @@ def _speechlike(n_samples: int) -> Float32:
 
 
 def long_recording(name: str, hours: float) -> dict[str, Any]:
-    """Peak memory of listening to hours at 22.05 kHz, before and with it, and vectors got."""
+    """Peak memory before and after encoding hours at 22.05 kHz, and the number of vectors."""
     encoder, rate = load_encoder(name), 22_050
     minute = (_speechlike(60 * rate) * 32_767).clip(-32_768, 32_767).astype(np.int16)
     samples = np.tile(minute, round(hours * 60))
@@ -105,7 +105,7 @@ def long_recording(name: str, hours: float) -> dict[str, Any]:
 
 
 def figures(name: str, seconds: float, hours: float) -> dict[str, Any]:
-    """All of them."""
+    """All results."""
     found = measure(name, seconds)
     return found | (long_recording(name, hours) if hours else {})
 

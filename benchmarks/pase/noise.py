@@ -1,4 +1,4 @@
-"""How much worse lips become when noise is added to what drives them; fitted on clean sound."""
+"""Growth of lip errors when noise is added to the audio; predictors are fitted on clean audio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.lips import Block, footage, shown_points
 from benchmarks.pase.phones import share_over_groups
-from benchmarks.pase.subjects import heard
+from benchmarks.pase.subjects import encode_speech
 from benchmarks.posteriors import Encoder
 from talkhead.app.evaluation.measures.image import lmd
 from talkhead.app.evaluation.results import plain
@@ -42,7 +42,7 @@ def pink(n_samples: int, seed: int) -> Float32:
 
 
 def babble(n_samples: int, speakers: Sequence[Float32], seed: int) -> Float32:
-    """N_VOICES talking at once, each one's utterances [n] drawn until the time is full."""
+    """N_VOICES at once, each one's utterances [n] drawn until the time is full."""
     random = np.random.default_rng(seed)
     total = np.zeros(n_samples, np.float32)
     for _ in range(N_VOICES):
@@ -57,8 +57,9 @@ def babble(n_samples: int, speakers: Sequence[Float32], seed: int) -> Float32:
 
 
 def at_snr(waveform: Float32, noise: Float32, snr_db: float, silent: Bool) -> Float32:
-    """The waveform with noise [n_samples] that is snr_db below its speech: below the mean power of
-    the frames that are not silent [F]."""
+    """A waveform with noise [n_samples] that is snr_db below its speech, that is below the mean power
+    of the frames that are not silent [F].
+    """
     powers = measure_loudness([waveform]).powers[: len(silent)]
     speech = float(powers[~silent[: len(powers)]].mean())
     wanted = speech / 10.0 ** (snr_db / 10.0)
@@ -67,7 +68,7 @@ def at_snr(waveform: Float32, noise: Float32, snr_db: float, silent: Bool) -> Fl
 
 
 def noises(n_samples: int, speakers: Sequence[Float32], seed: int = 0) -> dict[str, Float32]:
-    """Noise of each kind; babble where there are speakers."""
+    """Noise of each kind; babble only if speakers are given."""
     made = {"white": white(n_samples, seed), "pink": pink(n_samples, seed)}
     return made | ({"babble": babble(n_samples, speakers, seed)} if speakers else {})
 
@@ -76,10 +77,10 @@ def noise(
     dataset: IdentityDataset, name: str, blocks: Sequence[Block], encoders: Sequence[Encoder],
     preset: str, n_seeds: int, added: Mapping[str, Float32], snr_db: float, floor: float | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Each encoder's LMD on clean and noisy sound, and the first encoder's growth over the others'.
+    """LMD of each encoder on clean and noisy audio, and the growth of the first relative to others.
 
-    Silence and level are found anew in the noisy sound, as speaking would. floor: LMD of the true
-    frames at CRF 23, px: growth_share is over what is above it.
+    Silence and level are detected in the noisy audio, as in speak. floor: LMD of the true frames at
+    CRF 23, px; growth_share refers to the part above it.
     """
     silent, n_frames = dataset.tracks.silent, len(dataset)
     sounds = {CLEAN: dataset.waveform}
@@ -105,14 +106,14 @@ def noise(
 
 def _as_spoken(encoder: Encoder, sound: Float32, n_frames: int) -> tuple[Any, Bool]:
     quiet = silence_of_video(sound, n_frames)
-    return heard(encoder, sound, quiet), quiet
+    return encode_speech(encoder, sound, quiet), quiet
 
 
 def growth(
     errors: Mapping[tuple[str, str], Float64], encoders: Sequence[str], kinds: Sequence[str],
     floor: float | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Rows from errors [n_seeds, N] in px of each encoder under each kind of sound."""
+    """Rows from errors [n_seeds, N] in px of each encoder with each kind of audio."""
     grown = {}
     for encoder in encoders:
         clean = errors[encoder, CLEAN].mean(0)

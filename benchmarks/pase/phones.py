@@ -1,9 +1,9 @@
-"""Which phones are heard: an encoder's posteriors and pocketsphinx on the same sound.
+"""Phone recognition: an encoder's posteriors and pocketsphinx on the same audio.
 
 speechocean   phone error rate against the reference phones of the test split, whose speakers are
               others than those of training; silences left out, 39 phones
-flite         frame accuracy on the held-out synthetic voices, whose times are exact
-agreement     the same against forced alignment, which errs itself: hence not called accuracy
+flite         frame accuracy on the held-out synthetic voices, whose times are exact agreement
+the same against forced alignment, which has errors itself: hence not called accuracy
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.pase.sphinx import sphinx_phones
-from benchmarks.pase.subjects import HearsPhones
+from benchmarks.pase.subjects import PhoneEncoder
 from talkhead.app.evaluation.cross_validation import Interval
 from talkhead.encoder.base import normalize_level
 from talkhead.encoder.forced_alignment import align_phones
@@ -36,7 +36,7 @@ from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32, Int, UInt8
 
 WIDTHS = (1, 3, 5, 7, 9)
-"""Vectors over which posteriors are averaged before the likeliest phone is taken."""
+"""Vectors over which posteriors are averaged before the most likely phone is taken."""
 N_DRAWS = 2000
 _VISEME = np.array([list(VISEMES).index(VISEME_OF[phone]) for phone in PHONES])
 _SILENT = PHONES.index(SILENCE)
@@ -69,7 +69,7 @@ def read_split(folder: Path, split: str, n_most: int | None = None) -> list[Read
 
 
 def edit_distance(found: Sequence[str], true: Sequence[str]) -> int:
-    """The fewest insertions, deletions and substitutions from one to the other (Levenshtein)."""
+    """Least number of insertions, deletions and substitutions from one to the other (Levenshtein)."""
     row = list(range(len(true) + 1))
     for n_found, phone in enumerate(found, 1):
         diagonal, row[0] = row[0], n_found
@@ -92,8 +92,9 @@ def error_rate(found: Sequence[Sequence[str]], spoken: Sequence[Read]) -> dict[s
 def share_over_groups(
     parts: Sequence[float], wholes: Sequence[float], groups: Sequence[str]
 ) -> Interval:
-    """The sum of the parts over that of the wholes, with the 95 % interval of a bootstrap that draws
-    whole groups (speakers, utterances), within which errors hang together."""
+    """Ratio of sums, with the 95 % interval of a bootstrap over whole groups (speakers, utterances),
+    within which errors are correlated.
+    """
     names = sorted(set(groups))
     index = np.array([names.index(group) for group in groups])
     sums = np.stack([np.bincount(index, values) for values in (parts, wholes)])
@@ -104,18 +105,18 @@ def share_over_groups(
 
 
 def spoken_labels(phones: Sequence[Phone]) -> list[str]:
-    """The labels without silences; what a silence parts stays two."""
+    """Labels without silences; equal ones on both sides of a silence stay two."""
     return [phone.label for phone in phones if phone.label != SILENCE]
 
 
 def collapsed(labels: Int) -> list[str]:
-    """The phones of a sequence of labels [F], runs as one, without silence."""
+    """Phones of a sequence of labels [F], runs as one, without silence."""
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     return [PHONES[k] for k in labels[starts] if k != _SILENT]
 
 
 def best_width(posteriors: Sequence[Float32], spoken: Sequence[Read]) -> int:
-    """The one of WIDTHS with the lowest error rate, on utterances that are not judged later."""
+    """The one of WIDTHS with the lowest error rate, on utterances that are not evaluated later."""
 
     def errors(width: int) -> int:
         found = [collapsed(greedy_labels(p, width)) for p in posteriors]
@@ -125,34 +126,35 @@ def best_width(posteriors: Sequence[Float32], spoken: Sequence[Read]) -> int:
 
 
 def speechocean(
-    folder: Path, hearer: HearsPhones | None, ways: Sequence[str], cache: Path | None,
+    folder: Path, encoder: PhoneEncoder | None, ways: Sequence[str], cache: Path | None,
     n_most: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Phone error rates on the test split: one row a way of decoding."""
+    """Phone error rates on the test split: one row per way of decoding."""
     spoken = read_split(folder, "test", n_most)
     facts = {"benchmark": "phones", "data": "speechocean762 test"}
     for way in ways:
         found = sphinx_phones([s.waveform for s in spoken], way, cache)
         labels = [spoken_labels(phones) for phones in found]
         yield {**facts, "heard_by": f"pocketsphinx {way}", **error_rate(labels, spoken)}
-    if hearer is None:
+    if encoder is None:
         return
     chosen_on = read_split(folder, "validation")
-    width = best_width([hearer.phone_posteriors(s.waveform) for s in chosen_on], chosen_on)
-    posteriors = [hearer.phone_posteriors(s.waveform) for s in spoken]
+    width = best_width([encoder.phone_posteriors(s.waveform) for s in chosen_on], chosen_on)
+    posteriors = [encoder.phone_posteriors(s.waveform) for s in spoken]
     greedy = [collapsed(greedy_labels(p, width)) for p in posteriors]
-    name = f"{hearer.name} greedy, {width} vectors"
+    name = f"{encoder.name} greedy, {width} vectors"
     yield {**facts, "heard_by": name, **error_rate(greedy, spoken)}
     viterbi = [spoken_labels(decode_posteriors(p)) for p in posteriors]
-    yield {**facts, "heard_by": f"{hearer.name} Viterbi", **error_rate(viterbi, spoken)}
+    yield {**facts, "heard_by": f"{encoder.name} Viterbi", **error_rate(viterbi, spoken)}
 
 
 # ------------------------------------------------------------------------- frame accuracy
 
 
 class Labelled(NamedTuple):
-    """An utterance with its phones in time: group it belongs to, waveform [n], labels [F] at
-    LABEL_RATE (indices into PHONES, UNKNOWN where nobody knows)."""
+    """An utterance with a label per moment: group it belongs to, waveform [n], labels [F] at
+    LABEL_RATE (indices into PHONES, or UNKNOWN).
+    """
 
     group: str
     waveform: Float32
@@ -160,7 +162,7 @@ class Labelled(NamedTuple):
 
 
 def shard_utterances(shard: CorpusShard, split: str, n_most: int | None = None) -> list[Labelled]:
-    """The utterances of a shard's split, grouped each by itself; n_most evenly spaced ones."""
+    """Utterances of a shard's split, each a group of its own; n_most evenly spaced ones."""
     chosen = np.flatnonzero(shard.splits == SPLITS.index(split))
     if n_most is not None and n_most < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, n_most).astype(int)]
@@ -186,8 +188,9 @@ def read_ljspeech(folder: Path) -> list[Labelled]:
 
 
 def frame_shares(found: Sequence[Int], utterances: Sequence[Labelled]) -> dict[str, Any]:
-    """Shares of right phones and visemes over moments whose phone is known: of all, and of those in
-    which something is said, with 95 % intervals over utterances. found: labels [>= F] of each."""
+    """Shares of correct phones and visemes over moments whose phone is known: of all, and of those
+    with speech, with 95 % intervals over utterances. found: labels [>= F] of each.
+    """
     groups = [u.group for u in utterances]
     figures: dict[str, Any] = {"n_utterances": len(utterances)}
     for said in (False, True):
@@ -207,38 +210,38 @@ def frame_shares(found: Sequence[Int], utterances: Sequence[Labelled]) -> dict[s
 
 
 def moments(
-    data: str, utterances: Sequence[Labelled], hearer: HearsPhones | None, ways: Sequence[str],
+    data: str, utterances: Sequence[Labelled], encoder: PhoneEncoder | None, ways: Sequence[str],
     cache: Path | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Frame accuracy (or agreement): one row a way of decoding."""
+    """Frame accuracy (or agreement): one row per way of decoding."""
     facts = {"benchmark": "frames", "data": data}
     for way in ways:
         heard = sphinx_phones([u.waveform for u in utterances], way, cache)
         found = [_filled(p, len(u.labels)) for p, u in zip(heard, utterances, strict=True)]
         yield {**facts, "heard_by": f"pocketsphinx {way}", **frame_shares(found, utterances)}
-    if hearer is None:
+    if encoder is None:
         return
-    posteriors = [hearer.phone_posteriors(u.waveform) for u in utterances]
+    posteriors = [encoder.phone_posteriors(u.waveform) for u in utterances]
     decoders: dict[str, Callable[[Float32], Int]] = {
         "likeliest": lambda p: greedy_labels(p, 1),
         "Viterbi": lambda p: _filled(decode_posteriors(p), len(p)),
     }
     for name, decode in decoders.items():
         found = [decode(p) for p in posteriors]
-        yield {**facts, "heard_by": f"{hearer.name} {name}", **frame_shares(found, utterances)}
+        yield {**facts, "heard_by": f"{encoder.name} {name}", **frame_shares(found, utterances)}
 
 
 def _filled(phones: Sequence[Phone], n_labels: int) -> Int:
-    """Labels [n_labels] of phones; what they leave out is silence."""
+    """Labels [n_labels] of phones, with silence in gaps."""
     labels = label_frames(phones, n_labels).astype(np.int64)
     labels[labels == UNKNOWN] = _SILENT
     return labels
 
 
 def shard_moments(
-    path: Path, split: str, hearer: HearsPhones | None, ways: Sequence[str], cache: Path | None,
+    path: Path, split: str, encoder: PhoneEncoder | None, ways: Sequence[str], cache: Path | None,
     n_most: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """The rows of one shard's split."""
+    """Rows of one shard's split."""
     utterances = shard_utterances(read_shard(path), split, n_most)
-    return moments(f"{path.stem} {split}", utterances, hearer, ways, cache)
+    return moments(f"{path.stem} {split}", utterances, encoder, ways, cache)

@@ -1,7 +1,8 @@
-"""Can the sound that belongs to lips be told from the same sound a little earlier or later?
+"""Retrieval of the audio that belongs to lips, among the same audio a little earlier or later.
 
-Windows of a second of lips against the sound at every offset within MAX_LAG frames: a window is right
-where the true offset scores highest. Chance is 1 in 31; within a frame of it, 3 in 31.
+Windows of a second of lips are compared with the audio at every offset within MAX_LAG frames: a
+window is correct if the true offset scores highest. Chance is 1 in 31; within a frame of it, 3 in
+31.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MAX_LAG = 15
 WINDOW = FRAME_RATE
 STRIDE = 5
 GROUP = 5 * FRAME_RATE
-"""Windows that begin within as many frames of each other are drawn together for the interval."""
+"""Windows that begin within this many frames of each other are drawn together for the interval."""
 
 
 class Variant(NamedTuple):
@@ -43,7 +44,7 @@ class Variant(NamedTuple):
 
 
 def shard_takes(shard: CorpusShard, split: str) -> list[Variant]:
-    """The utterances of a shard's split. Raises ValueError for a shard without lips."""
+    """Utterances of a shard's split. Raises ValueError for a shard without lips."""
     if not shard.has_lips:
         raise ValueError(f"{shard.source} has no lips")
     found = []
@@ -56,7 +57,7 @@ def shard_takes(shard: CorpusShard, split: str) -> list[Variant]:
 
 
 def video_takes(video: Path, cache: Path, late_ms: float = 0.0) -> list[Variant]:
-    """The stretches of a video in which a face is seen. late_ms: by how much its sound is late."""
+    """Stretches of a video with a face. late_ms: milliseconds by which its audio is late."""
     footage = track_video(video, cache, SilentProgress(), late_ms)
     mouths = read_mouths(video, footage, steady_template(), SilentProgress())
     sound = normalize_level(footage.waveform)
@@ -70,23 +71,26 @@ def video_takes(video: Path, cache: Path, late_ms: float = 0.0) -> list[Variant]
     ]
 
 
-def window_lags(seen: Float32, heard: Float32) -> tuple[Int, Int]:
-    """The lag in frames at which each window's lips [F, E] fit the sound [F, E] best, positive where
-    the sound is found late, and the windows' first frames; windows have sound at every lag."""
-    n_frames = min(len(seen), len(heard))
+def window_lags(visual: Float32, audio: Float32) -> tuple[Int, Int]:
+    """Lag in frames at which each window's lips [F, E] match the audio [F, E] best, positive for late
+    audio, and the windows' first frames; windows have audio at every lag.
+    """
+    n_frames = min(len(visual), len(audio))
     starts = np.arange(MAX_LAG, n_frames - WINDOW - MAX_LAG + 1, STRIDE)
     if not len(starts):
         return np.zeros(0, np.int64), starts
     lags = np.arange(-MAX_LAG, MAX_LAG + 1)
-    scores = np.stack([_window_scores(seen, heard, n_frames, lag)[starts] for lag in lags], axis=1)
+    scores = np.stack(
+        [_window_scores(visual, audio, n_frames, lag)[starts] for lag in lags], axis=1
+    )
     return lags[scores.argmax(1)], starts
 
 
-def _window_scores(seen: Float32, heard: Float32, n_frames: int, lag: int) -> Float64:
+def _window_scores(visual: Float32, audio: Float32, n_frames: int, lag: int) -> Float64:
     """Mean product over the window that begins at each frame, [n_frames - WINDOW + 1]."""
     products = np.full(n_frames, -np.inf)
     first, stop = max(0, -lag), n_frames - max(0, lag)
-    pairs = seen[first:stop].astype(np.float64) * heard[first + lag : stop + lag]
+    pairs = visual[first:stop].astype(np.float64) * audio[first + lag : stop + lag]
     products[first:stop] = pairs.sum(1)
     return np.asarray(sliding_window_view(products, WINDOW).mean(1))
 
@@ -96,8 +100,8 @@ def retrieval(data: str, takes: Sequence[Variant], embeds: Embeds) -> Iterator[d
     lags: list[int] = []
     groups: list[str] = []
     for take in takes:
-        seen = embeds.lip_embedding(take.lips.astype(np.float32) / np.float32(255.0))
-        found, starts = window_lags(seen, embeds.audio_embedding(take.waveform))
+        visual = embeds.lip_embedding(take.lips.astype(np.float32) / np.float32(255.0))
+        found, starts = window_lags(visual, embeds.audio_embedding(take.waveform))
         lags += found.tolist()
         groups += [f"{take.name} {start // GROUP}" for start in starts]
     row: dict[str, Any] = {"benchmark": "retrieval", "data": data, "encoder": embeds.name}

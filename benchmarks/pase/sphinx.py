@@ -1,4 +1,4 @@
-"""What pocketsphinx hears, kept on disk: it takes longer than all the rest."""
+"""Results of pocketsphinx, stored on disk: it takes longer than everything else."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from talkhead.encoder.phones import Phone
 from talkhead.types import Float32
 
 WAYS = ("allphone", "words")
-"""Phone by phone; as words that are then aligned, where English words fit."""
+"""Phone by phone; or as words that are then aligned, where English words match."""
 
 LANGUAGE_WEIGHT = 6.5
-"""Phone by phone, pocketsphinx errs least with its own default: phone error rates on 50 utterances of
-speechocean762's validation speakers with 1, 2, 4, 6.5 and 10 are 0.94, 0.85, 0.78, 0.77 and 0.78."""
+"""Phone by phone, pocketsphinx has fewest errors with its own default: phone error rates on 50
+utterances of speechocean762's validation speakers with 1, 2, 4, 6.5 and 10 are 0.94, 0.85, 0.78,
+0.77 and 0.78.
+"""
 
 
 def sphinx_phones(
     waveforms: Sequence[Float32], way: str = "allphone", cache: Path | None = None
 ) -> list[list[Phone]]:
-    """The phones that pocketsphinx hears in each waveform [n_samples] at 16 kHz, by one of WAYS.
+    """Phones that pocketsphinx recognizes in each waveform [n_samples] at 16 kHz, by one of WAYS.
 
-    cache: a folder for what was heard, so that the next call goes on where this one was stopped.
-    Raises TalkheadError without pocketsphinx.
+    cache: a folder for results, from which an interrupted call resumes. Raises TalkheadError
+    without pocketsphinx.
     """
     path = None if cache is None else cache / f"sphinx-{way}.jsonl"
     known = _read(path)
@@ -53,7 +55,7 @@ def _words(waveforms: Iterable[Float32]) -> Iterable[list[Phone]]:
 
 
 def sound_key(waveform: Float32) -> str:
-    """A fingerprint of a waveform that its level leaves alone: of its samples' signs."""
+    """Fingerprint of a waveform that does not depend on its level: of its samples' signs."""
     return hashlib.sha256(np.packbits(waveform > 0).tobytes()).hexdigest()[:32]
 
 

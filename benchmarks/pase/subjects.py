@@ -1,4 +1,4 @@
-"""Who is measured: encoders that know phones, that go with lips, and that drive a person's mouth."""
+"""Interfaces of measured encoders: for phones, for lips, and for driving a person's mouth."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from talkhead.encoder.registry import load_encoder
 from talkhead.types import Bool, Float32, SpeechFeatures
 
 
-class HearsPhones(Protocol):
-    """An encoder that knows phones."""
+class PhoneEncoder(Protocol):
+    """An encoder with phone posteriors."""
 
     @property
     def name(self) -> str: ...
@@ -21,28 +21,28 @@ class HearsPhones(Protocol):
 
 
 class Embeds(Protocol):
-    """An encoder with a visual branch: unit vectors of sound and of lips in one space."""
+    """An encoder with a visual branch: unit vectors of audio and of lips in one space."""
 
     @property
     def name(self) -> str: ...
 
     def audio_embedding(self, waveform: Float32) -> Float32:
-        """[F, E] at 25 a second."""
+        """[F, E], 25 per second."""
 
     def lip_embedding(self, lips: Float32) -> Float32:
-        """[F, E] of crops [F, LIPS_HEIGHT, LIPS_WIDTH] in 0 to 1."""
+        """[F, E] of crops [F, LIPS_HEIGHT, LIPS_WIDTH] in [0, 1]."""
 
 
-def load_hearer(weights: str) -> HearsPhones:
-    """PASE by its name or a path of weights. Raises TalkheadError when it is not there."""
-    return cast(HearsPhones, load_encoder(weights))
+def load_phone_encoder(weights: str) -> PhoneEncoder:
+    """Load PASE by its name or a path of weights. Raises TalkheadError if it is missing."""
+    return cast(PhoneEncoder, load_encoder(weights))
 
 
 def load_embedder(weights: str) -> Embeds:
-    """The same with its visual branch."""
+    """Load PASE with its visual branch. Raises TalkheadError if it is missing."""
     return cast(Embeds, load_encoder(weights))
 
 
-def heard(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
-    """Features of a waveform [n_samples] at the level of what is not silent [F]."""
+def encode_speech(encoder: Encoder, waveform: Float32, silent: Bool) -> SpeechFeatures:
+    """Features of a waveform [n_samples], at the level of the frames that are not silent [F]."""
     return encoder.encode(normalize_level(waveform, silent))

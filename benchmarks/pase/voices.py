@@ -1,8 +1,8 @@
-"""Do other speakers' same phones give the same lips? Two synthetic voices speak one text.
+"""Agreement of lips for the same phones of different speakers: two synthetic voices speak one text.
 
-Each voice drives a predictor of the same person. Its lips' openings are laid on those of the other,
-phone by phone, by the times that the voices themselves report, and correlated. flite's slt and rms are
-kept out of training.
+Each voice drives a predictor of the same person. Its lips' openings are warped to those of the
+other, phone by phone, by the times that the voices themselves report, and correlated. flite's slt
+and rms are not used for training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.lips import Block, footage, held_out_block
-from benchmarks.pase.subjects import Encoder, heard
+from benchmarks.pase.subjects import Encoder, encode_speech
 from talkhead.app.evaluation.measures.image import correlation
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.phones import PHONES, SILENCE, Phone
@@ -45,14 +45,14 @@ STEP_S = 0.02
 
 
 class Line(NamedTuple):
-    """What a voice says: waveform [n_samples] at 16 kHz, phones in order without gaps."""
+    """Speech of a voice: waveform [n_samples] at 16 kHz, phones in order without gaps."""
 
     waveform: Float32
     phones: list[Phone]
 
 
 def say(voice: str, sentences: Sequence[str] = TEXT) -> Line:
-    """The sentences one after the other. Raises TalkheadError without flite."""
+    """Synthesize sentences one after the other. Raises TalkheadError without flite."""
     waveforms: list[Float32] = []
     phones: list[Phone] = []
     for sentence in sentences:
@@ -88,8 +88,9 @@ def read_segments(text: str) -> list[Phone]:
 
 
 def matched_times(phones: Sequence[Phone], others: Sequence[Phone]) -> tuple[Float64, Float64]:
-    """Moments [T] every STEP_S of the phones that both have in the same order, silences left out,
-    and the moments [T] at which the others are as far in the same phone."""
+    """Moments [T] every STEP_S of the phones that both have in the same order, without silences, and
+    the corresponding moments [T] of the other.
+    """
     labels = [[p.label for p in some] for some in (phones, others)]
     blocks = SequenceMatcher(None, *labels, autojunk=False).get_matching_blocks()
     times, warped = [], []
@@ -107,15 +108,15 @@ def matched_times(phones: Sequence[Phone], others: Sequence[Phone]) -> tuple[Flo
 def apertures(
     predictor: MotionPredictor, block: Block, encoder: Encoder, sound: Float32
 ) -> Float64:
-    """How far the predicted mouth is open, [F] over eye distance, 25 a second."""
+    """Predicted opening of the mouth, [F] over eye distance, 25 per second."""
     n_frames = len(sound) * FRAME_RATE // SAMPLE_RATE
     silent = silence_of_video(sound, n_frames)
-    codes = predictor.predict(heard(encoder, sound, silent), silent, n_frames)
+    codes = predictor.predict(encode_speech(encoder, sound, silent), silent, n_frames)
     return lip_aperture(block.face.vertices(codes)).astype(np.float64)
 
 
 def agreement(lines: Sequence[Line], tracks: Sequence[Float64]) -> float:
-    """Correlation of two lines' tracks [F], both ways of warping together."""
+    """Correlation of two voices' tracks [F], in both directions of warping together."""
     own, others = [], []
     for a, b in ((0, 1), (1, 0)):
         times, warped = matched_times(lines[a].phones, lines[b].phones)
@@ -125,14 +126,14 @@ def agreement(lines: Sequence[Line], tracks: Sequence[Float64]) -> float:
 
 
 def at_times(track: Float64, times_s: Float64) -> Float64:
-    """A track [F] of 25 a second, at other moments, linear in between."""
+    """A track [F] at 25 per second, at other moments, linearly interpolated."""
     return np.asarray(np.interp(times_s * FRAME_RATE, np.arange(len(track)), track))
 
 
 def voices(
     dataset: IdentityDataset, name: str, encoders: Sequence[Encoder], preset: str, n_seeds: int
 ) -> Iterator[dict[str, Any]]:
-    """One row an encoder: correlations of the voices' apertures, a seed each, and their mean."""
+    """One row per encoder: correlations of the voices' apertures, one per seed, and their mean."""
     lines, block = [say(voice) for voice in VOICES], held_out_block(dataset)
     for encoder in encoders:
         found = []

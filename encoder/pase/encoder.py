@@ -60,6 +60,9 @@ class PaseEncoder:
     def shipped(cls) -> PaseEncoder:
         """Load the encoder that comes with talkhead.
 
+        Returns:
+            The encoder.
+
         Raises:
             PackageError: If its weights are missing or damaged.
         """

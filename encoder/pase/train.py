@@ -362,7 +362,7 @@ def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, 
 
 
 def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
-    """Identify a run by its settings, as a uint8 tensor of JSON."""
+    """Identify a run by its settings: JSON as a uint8 tensor [n]."""
     text = json.dumps({**asdict(config), "seed": seed, "corpus": list(corpus)}, sort_keys=True)
     return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
 

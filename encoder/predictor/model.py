@@ -257,7 +257,12 @@ class MotionPredictor:
         return np.asarray(np.clip(codes, self.scaling.low, self.scaling.high), dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Collect everything that a package stores, by names that begin with SCALING or STORED."""
+        """Collect everything that a package stores.
+
+        Returns:
+            Tensors whose names begin with SCALING or STORED, of the shapes in SCALING_TENSORS and
+            `net_specs`.
+        """
         scaling = {SCALING + k: torch.tensor(v) for k, v in vars(self.scaling).items()}
         return scaling | self.nets.tensors()
 
@@ -268,14 +273,14 @@ class MotionPredictor:
         """Restore a predictor.
 
         Args:
-            tensors: As of `tensors`.
+            tensors: As of `tensors`, with the same shapes.
             config: Its configuration.
 
         Returns:
             The predictor, in evaluation mode.
 
         Raises:
-            ContentError: For tensors that `tensors` does not return.
+            ContentError: For tensors with other names, shapes or types.
         """
         scaling = _scaling_of({k: t for k, t in tensors.items() if not k.startswith(STORED)})
         shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead)

@@ -186,14 +186,15 @@ class TemporalNets(nn.Module):
         return len(self.first.weight)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copy the weights, under names that begin with STORED."""
+        """Copy the weights, under names that begin with STORED and in the shapes of `net_specs`."""
         return {STORED + name: value.clone() for name, value in self.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> TemporalNets:
         """Load weights and switch to evaluation mode.
 
         Args:
-            tensors: Weights as of `tensors`, checked against `net_specs`. Other names are ignored.
+            tensors: Weights as of `tensors`, with the shapes of `net_specs`. Other names are
+                ignored.
 
         Returns:
             These networks.

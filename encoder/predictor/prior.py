@@ -113,7 +113,8 @@ class Prior:
             bases: Displacement by one unit of each mouth code, [K, P, 2], of each person.
 
         Raises:
-            TalkheadError: For networks of another shape or for other features.
+            TalkheadError: For networks of another shape or for other features (a ValueError or
+                RuntimeError within).
         """
         n_each = len(nets) // len(bases)
         turn = torch.arange(n_each).remainder(len(self.nets)).repeat(len(bases))
@@ -134,7 +135,12 @@ class Prior:
             ) from error
 
     def tensors(self) -> dict[str, Tensor]:
-        """Collect everything that a file stores."""
+        """Collect everything that a file stores.
+
+        Returns:
+            The JSON of _Facts as a uint8 tensor [n], `basis` [N_COMPONENTS, P, 2], and the
+            networks' weights.
+        """
         facts = {one.name: getattr(self, one.name) for one in fields(_Facts)}
         stored = {FACTS: json_tensor({**facts, "config": to_json(self.config)})}
         stored["basis"] = torch.from_numpy(self.basis)

@@ -110,7 +110,10 @@ def vectors_per_frame(rate: float) -> int:
 def single_threaded() -> Iterator[None]:
     """Run a block with one thread, which is faster for such small networks.
 
-    Afterwards, torch's global generator is as before.
+    Afterwards, torch's number of threads and its global generator are as before.
+
+    Yields:
+        None.
     """
     n_threads = torch.get_num_threads()
     with torch.random.fork_rng([]):

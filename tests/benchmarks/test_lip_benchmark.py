@@ -45,7 +45,7 @@ def test_seeds_share_what_no_seed_changes(tmp_path: Path, monkeypatch: pytest.Mo
     block = lips.held_out_block(dataset)
     with patch.object(type(dataset), "waveform", sound):
         judged, _ = lips.judge(dataset, Clip(tmp_path), [block], [System("a")], "preview", 3)
-        plain = lips.heard_footage(dataset, block, listener)
+        plain = lips.encoded_footage(dataset, block, listener)
         whole = lips.footage(dataset, block, listener, 1)
     # As it is once for all seeds, then once in each of the two calls; augmented for each seed.
     assert sorted(listener.heard.values()) == [1] * 8 + [2] * 4 + [3]

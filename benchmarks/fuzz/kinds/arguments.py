@@ -1,4 +1,4 @@
-"""Command lines: values that can't be, names of files that are none."""
+"""Command lines with impossible values and names of missing files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NONE_OF_THESE = ("/dev/full",)
 
 
 def arguments(setting: Setting) -> Trial:
-    """A command with one to three values of its options drawn."""
+    """A command with one to three random values of its options."""
     where = home(setting)
     name = setting.rng.choice(sorted(VALUES))
     line = sound(setting)
@@ -70,7 +70,7 @@ def _values(setting: Setting, name: str) -> list[str]:
 
 
 def _value(rng: Random, option: str, setting: Setting) -> str:
-    """A value as the system hands it over: no NUL in it, whatever is no UTF-8 as surrogates."""
+    """A value as the system passes it: without NUL, with invalid UTF-8 as surrogates."""
     if option in NUMERIC and rng.random() < 0.8:
         value = hostile.number_text(rng)
     elif rng.random() < 0.15:

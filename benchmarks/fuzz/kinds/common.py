@@ -1,4 +1,4 @@
-"""What kinds share: running a command, a home with a person, looking at a finished video."""
+"""Shared by kinds: running a command, a home with an identity, checking a finished video."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def command(*arguments: object) -> None:
 
 
 def home(setting: Setting) -> Path:
-    """A copy of the home with the person."""
+    """A copy of the home with the identity."""
     return Path(shutil.copytree(setting.bases / "home", setting.folder / "home"))
 
 
 def read_home(setting: Setting) -> Path:
-    """The home with the person itself, for commands that write nothing there."""
+    """The home with the identity itself, for commands that do not write there."""
     return setting.bases / "home"
 
 
 def sound(setting: Setting) -> Path:
-    """A valid line of sound."""
+    """A valid audio file."""
     return setting.place("in/line.wav", setting.base("line.wav"))
 
 
 def output(setting: Setting, name: str = "line.mp4") -> Path:
-    """Where an output goes; its folder is there."""
+    """Path of an output, whose folder exists."""
     folder = setting.folder / "out"
     folder.mkdir(exist_ok=True)
     return folder / name
 
 
 def check_video(path: Path) -> None:
-    """AssertionError for a video that can't be read to its end."""
+    """Raise AssertionError for a video that cannot be read to its end."""
 
     about = media.probe(path)
     n_frames = sum(1 for _ in media.read_frames(path))
@@ -56,7 +56,7 @@ def check_video(path: Path) -> None:
 
 
 def speak_arguments(setting: Setting, audio: Path, target: Path, *more: object) -> list[object]:
-    """A speak command; the cheapest head mostly."""
+    """A speak command, mostly with the cheapest renderer."""
     head = setting.rng.choice(RENDERERS) if "--renderer" not in more else None
     renderer = ["--renderer", head] if head else []
     return ["speak", "--audio", audio, "-o", target, "--home", read_home(setting), *renderer,
@@ -64,12 +64,12 @@ def speak_arguments(setting: Setting, audio: Path, target: Path, *more: object) 
 
 
 def quietly(rng: Random) -> list[str]:
-    """How progress is shown."""
+    """Options of progress."""
     return rng.choice(([], ["--quiet"], ["--json"]))
 
 
 def odd_file(setting: Setting, name: str) -> tuple[Path, bool]:
-    """Something in the place of a medium that is none, and whether it must be refused."""
+    """A file of another type in the place of a medium, and whether it must be refused."""
     path = setting.folder / "in" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     how = setting.rng.choice(("playlist",) * 6 + ("pipe", "device", "folder", "empty", "text"))
@@ -91,10 +91,10 @@ def odd_file(setting: Setting, name: str) -> tuple[Path, bool]:
 
 
 def placed_or_odd(setting: Setting, name: str, data: bytes) -> Path:
-    """An input of the case; now and then something else in its place, a pipe or a device."""
+    """An input of the case; sometimes a pipe, a device or another file in its place."""
     return odd_file(setting, name)[0] if setting.chance(0.04) else setting.place(f"in/{name}", data)
 
 
 def fitted(setting: Setting) -> Path:
-    """The person's package."""
+    """The identity's package."""
     return setting.bases / "home" / "identities" / people.NAME

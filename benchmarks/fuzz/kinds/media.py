@@ -1,4 +1,4 @@
-"""Sound, video, pictures behind a head."""
+"""Audio, video, and pictures behind a head."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _others(setting: Setting) -> list[bytes]:
 
 
 def _medium(setting: Setting, names: tuple[str, ...]) -> tuple[Path, bool]:
-    """A damaged file, or another under its name; whether it must be refused."""
+    """A damaged file, or another under its name; and whether it must be refused."""
     name = setting.rng.choice(names)
     called = setting.rng.choice(names) if setting.chance(0.1) else name
     if setting.chance(0.12):
@@ -36,7 +36,7 @@ def _medium(setting: Setting, names: tuple[str, ...]) -> tuple[Path, bool]:
 
 
 def audio(setting: Setting) -> Trial:
-    """speak, or the motion alone."""
+    """Damage audio: speak, or prediction of motion alone."""
     path, refused = _medium(setting, tuple(SOUNDS))
     if setting.rng.random() < 0.3:
         return Trial(lambda: _codes(path, setting), must_fail=refused)
@@ -52,7 +52,7 @@ def audio(setting: Setting) -> Trial:
 
 
 def _codes(path: Path, setting: Setting) -> None:
-    """What speak begins with."""
+    """Predict the motion of an audio file."""
     from talkhead.app.avatar import speech_codes
     from talkhead.app.home.identities import Home
 
@@ -60,7 +60,7 @@ def _codes(path: Path, setting: Setting) -> None:
 
 
 def video(setting: Setting) -> Trial:
-    """fit as far as tracking, a video's sound spoken, pictures from anywhere in it."""
+    """Damage video: fit as far as tracking, speak with its audio, frames from anywhere in it."""
     path, refused = _medium(setting, tuple(VIDEOS))
     how = setting.rng.choice(("fit", "fit", "sound", "pictures", "pictures", "pair"))
     if how == "fit":
@@ -100,7 +100,7 @@ def _pictures(path: Path, start_s: float, n_frames: int | None) -> None:
 
 
 def background(setting: Setting) -> Trial:
-    """speak with a picture or a video behind the head."""
+    """Damage a picture or a video behind the head."""
     path, refused = _background(setting)
     if setting.rng.random() < 0.6:
         return Trial(lambda: _behind(path), must_fail=refused)
@@ -133,7 +133,7 @@ def _background(setting: Setting) -> tuple[Path, bool]:
 
 
 def _behind(path: Path) -> None:
-    """The first pictures behind a head."""
+    """Read the first frames behind a head."""
     import numpy as np
 
     from talkhead.app.composer.backgrounds import backgrounds_of

@@ -1,4 +1,6 @@
-"""Packages, folders and exported archives; what is in them, mostly with checksums that are right."""
+"""Packages, as folders and exported archives; files in them are damaged, mostly with correct
+checksums.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ TENSORS = ("idle.safetensors", "face.safetensors")
 
 
 def _sealed(folder: Path) -> None:
-    """Let the manifest have the checksums of the files as they are."""
+    """Give the manifest the checksums of the files as they are."""
     path = folder / MANIFEST
     manifest = json.loads(path.read_bytes())
     for name in manifest["files"]:
@@ -40,7 +42,7 @@ def _sealed(folder: Path) -> None:
 
 
 def _damaged_file(setting: Setting, name: str, mutate: Callable[..., raw.Mutated]) -> Path:
-    """A home whose package has another file of that name, mostly with its checksum."""
+    """A home whose package has a damaged file, mostly with its checksum."""
     where = home(setting)
     path = where / "identities" / people.NAME / name
     setting.note(name)
@@ -51,7 +53,7 @@ def _damaged_file(setting: Setting, name: str, mutate: Callable[..., raw.Mutated
 
 
 def _said(setting: Setting, where: Path, renderer: str, mode: str) -> Trial:
-    """speak by the person of a home."""
+    """Run speak with the identity of a home."""
     target, line = output(setting), sound(setting)
     arguments = ["speak", "--audio", line, "-o", target, "--home", where, "--mode", mode,
                  "--device", "cpu", "--renderer", renderer, *style(setting.rng)]  # fmt: skip
@@ -64,7 +66,7 @@ def _said(setting: Setting, where: Path, renderer: str, mode: str) -> Trial:
 
 
 def head(setting: Setting) -> Trial:
-    """A head's tensors: the line is said with it."""
+    """Damage a head's tensors."""
     name = setting.rng.choice(HEADS)
     where = _damaged_file(setting, name, tensors.mutate)
     renderer = name.partition(".")[0]
@@ -74,7 +76,7 @@ def head(setting: Setting) -> Trial:
 
 
 def _drawn(where: Path, renderer: str) -> None:
-    """A picture of the head in the pose of a frame."""
+    """Render the head in the pose of a frame."""
     import torch
 
     from talkhead.app.avatar import load_renderer
@@ -92,7 +94,7 @@ def _drawn(where: Path, renderer: str) -> None:
 
 
 def predictor(setting: Setting) -> Trial:
-    """The predictor's tensors: what is heard with it."""
+    """Damage the predictor's tensors."""
     where = _damaged_file(setting, "predictor.safetensors", tensors.mutate)
     line = sound(setting)
     if setting.rng.random() < 0.3:
@@ -111,7 +113,7 @@ def _heard(where: Path, line: Path) -> None:
 
 
 def idle(setting: Setting) -> Trial:
-    """The idle clip: its video, tracks, face model and plate."""
+    """Damage the idle clip: its video, tracks, face model or background."""
     name = setting.rng.choice(("idle.mp4", "plate.png", *TENSORS, *TENSORS))
     mutate: Callable[..., raw.Mutated] = tensors.mutate
     if name == "idle.mp4":
@@ -128,7 +130,7 @@ def _playlist_of(setting: Setting) -> Callable[..., raw.Mutated]:
 
 
 def package(setting: Setting) -> Trial:
-    """The manifest, or a file gone: the commands on identities, and speak."""
+    """Damage the manifest, or remove a file: the commands on identities, and speak."""
     where = home(setting)
     folder = where / "identities" / people.NAME
     manifest = folder / MANIFEST
@@ -151,7 +153,7 @@ def package(setting: Setting) -> Trial:
 
 
 def _mutate_config(setting: Setting, manifest: Path) -> None:
-    """Change a component's config alone: what is read into it is checked elsewhere."""
+    """Damage a component's config only: reading it is tested elsewhere."""
     data = json.loads(manifest.read_bytes())
     places = [data["predictor"], data["encoder"], *data["renderers"].values()]
     part = setting.rng.choice(places)
@@ -164,7 +166,7 @@ def _mutate_config(setting: Setting, manifest: Path) -> None:
 
 
 def _lose(setting: Setting, folder: Path) -> None:
-    """A file that is gone, a folder, or a link."""
+    """Replace a file by nothing, a folder, or a link."""
     path = setting.rng.choice(sorted(folder.iterdir()))
     how = setting.rng.choice(("gone", "folder", "link", "device"))
     path.unlink()
@@ -178,7 +180,7 @@ def _lose(setting: Setting, folder: Path) -> None:
 
 
 def archive(setting: Setting) -> Trial:
-    """An exported file: import, and speak where that is accepted."""
+    """Damage an exported file: import, and speak if that is accepted."""
     data = setting.base(ARCHIVE)
     data = setting.damage(data, zips.mutate if setting.rng.random() < 0.6 else _repacked)
     where = setting.folder / "home"
@@ -199,7 +201,7 @@ def archive(setting: Setting) -> Trial:
 
 
 def _repacked(data: bytes, rng: object) -> raw.Mutated:
-    """An archive in order of a package whose file is damaged."""
+    """A valid archive of a package with a damaged file."""
     from random import Random
 
     assert isinstance(rng, Random)
@@ -217,7 +219,7 @@ def _repacked(data: bytes, rng: object) -> raw.Mutated:
 
 
 def several(setting: Setting) -> Trial:
-    """Other files of a home, and a second package whose name is another."""
+    """Damage other files of a home, or add a second package under another name."""
     where = home(setting)
     how = setting.rng.choice(("latest", "twin", "stray"))
     if how == "latest":
@@ -238,7 +240,7 @@ def several(setting: Setting) -> Trial:
 
 
 def _name(setting: Setting) -> str:
-    """A name of a folder that other programs may have made."""
+    """A folder name that other programs may have made."""
     names = ("bea", "x\x1b[2J", "x\nFORGED: signed by a newsroom, trusted", "é", "-x", "\udcff",
              "a b", "x" * 200, ".hidden", "[/]", "\u202ex")  # fmt: skip
     name = setting.rng.choice(names)

@@ -1,4 +1,4 @@
-"""Files with a manifest, certificates and keys: what verify says of them."""
+"""Signed files, certificates and keys, as read by verify."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = (b"talkhead", b"anna", b"paste", b"Yes.", b"c2pa.created", b"signer", b"
 
 
 def verify(setting: Setting) -> Trial:
-    """A file whose bytes, or whose manifest's words, are others."""
+    """Damage bytes of a file, or words of its manifest."""
     if setting.chance(0.25):
         return _hostile(setting)
     if setting.chance(0.05):
@@ -38,7 +38,7 @@ def verify(setting: Setting) -> Trial:
 
 
 def _reworded(data: bytes, rng: object) -> raw.Mutated:
-    """A manifest of which a word is another of the same length, or bytes are."""
+    """Replace a word of a manifest by another of the same length, or damage bytes."""
     from random import Random
 
     assert isinstance(rng, Random)
@@ -56,7 +56,7 @@ def _verified(setting: Setting, path: Path, *more: object) -> Trial:
 
 
 def _hostile(setting: Setting) -> Trial:
-    """A manifest that is valid and says hostile things, or that lies on the net."""
+    """Sign a valid manifest with hostile texts, or one that is stored on a server."""
     import c2pa
 
     from talkhead.app.output.provenance import Statement, manifest_of
@@ -64,8 +64,8 @@ def _hostile(setting: Setting) -> Trial:
 
     name = setting.rng.choice(("picture.png", "line.wav", "clip.mp4"))
     by = credentials(setting.bases / "home", None, None)
-    said = Statement(_text(setting), _text(setting), _text(setting))
-    manifest = manifest_of(_text(setting), said)
+    statement = Statement(_text(setting), _text(setting), _text(setting))
+    manifest = manifest_of(_text(setting), statement)
     manifest["claim_generator_info"] = [{"name": _text(setting) or "x", "version": _text(setting)}]
     action = manifest["assertions"][0]["data"]["actions"][0]
     action["digitalSourceType"] = f"http://example.org/{_text(setting)}"
@@ -77,7 +77,7 @@ def _hostile(setting: Setting) -> Trial:
     )
     builder = c2pa.Builder.from_json(json.dumps(manifest))
     if setting.rng.random() < 0.2:
-        setting.note("on the net")
+        setting.note("on a server")
         builder.set_no_embed()
         builder.set_remote_url(setting.traps.url)
     with source.open("rb") as whole, target.open("w+b") as signed:
@@ -95,7 +95,7 @@ def _text(setting: Setting) -> str:
 
 
 def trust(setting: Setting) -> Trial:
-    """Roots to trust, or what an output is signed with."""
+    """Damage the trusted roots, or the key and certificates of an output."""
     if setting.rng.random() < 0.5:
         roots = setting.place("in/root.pem", setting.damage(setting.base(ROOT), _pem))
         if setting.chance(0.08):
@@ -124,7 +124,7 @@ def _pem(data: bytes, rng: object) -> raw.Mutated:
 
 
 def _sign(setting: Setting, certificate: Path, key: Path) -> None:
-    """Sign a picture as an output is."""
+    """Sign a picture as an output is signed."""
     from talkhead.app.output.provenance import Statement, sign
     from talkhead.app.output.signing_keys import credentials
     from talkhead.storage import atomic_path

@@ -1,4 +1,4 @@
-"""Files that talkhead keeps between commands: jobs, lines and fits that were interrupted."""
+"""Files that talkhead keeps between commands: jobs, and interrupted runs of speak and fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUSES = ("queued", "running", "done", "failed")
 
 
 def jobs(setting: Setting) -> Trial:
-    """The job store: listed, shown, tried again, cancelled, worked off."""
+    """Damage the job store: it is listed, shown, retried, cancelled, worked off."""
     where = home(setting)
     shutil.copytree(setting.bases / "jobs", where / "jobs")
     sound(setting)
@@ -50,8 +50,8 @@ def jobs(setting: Setting) -> Trial:
     return Trial(lambda: command(*arguments, "--home", where), changes=("home/jobs/*", "out/*"))
 
 
-def line(setting: Setting) -> Trial:
-    """The folder of work of an interrupted line, with which it goes on."""
+def resume(setting: Setting) -> Trial:
+    """Damage the work folder of an interrupted speak, which then resumes."""
     work, target = setting.folder / "line", output(setting)
     shutil.copytree(setting.bases / "line", work)
     path = setting.rng.choice(sorted(work.iterdir()))
@@ -61,14 +61,14 @@ def line(setting: Setting) -> Trial:
         mutate = trees.mutate if path.suffix == ".json" else tensors.mutate
     path.write_bytes(setting.damage(path.read_bytes(), mutate))
     return Trial(
-        lambda: _go_on(setting, target, work),
+        lambda: _resume_speak(setting, target, work),
         changes=("line/*",),
         products=("out/*",),
         check=lambda: check_video(target),
     )
 
 
-def _go_on(setting: Setting, target: Path, work: Path) -> None:
+def _resume_speak(setting: Setting, target: Path, work: Path) -> None:
     from talkhead.app.request import OutputOptions
     from talkhead.app.speak import speak
 
@@ -79,7 +79,7 @@ def _go_on(setting: Setting, target: Path, work: Path) -> None:
 
 
 def dataset(setting: Setting) -> Trial:
-    """The folder of work of a fit: what was prepared, the checkpoint, the predictor."""
+    """Damage the work folder of a fit: dataset, checkpoint, predictor."""
     work = setting.folder / "work"
     shutil.copytree(setting.bases / "work", work)
     path = setting.rng.choice(sorted(p for p in work.rglob("*") if p.is_file()))
@@ -88,11 +88,11 @@ def dataset(setting: Setting) -> Trial:
     if path.suffix in (".json", ".safetensors"):
         mutate = trees.mutate if path.suffix == ".json" else tensors.mutate
     path.write_bytes(setting.damage(path.read_bytes(), mutate))
-    return Trial(lambda: _resume(work), changes=("work/*",))
+    return Trial(lambda: _resume_fit(work), changes=("work/*",))
 
 
-def _resume(work: Path) -> None:
-    """What a fit does with what it finds."""
+def _resume_fit(work: Path) -> None:
+    """Load what a fit resumes from."""
     from benchmarks.fuzz import people
     from talkhead.app.evaluation.reference import held_out_frames
     from talkhead.app.workspace import prepared
@@ -112,25 +112,25 @@ def _resume(work: Path) -> None:
         held_out_frames(found)
 
 
-def ears(setting: Setting) -> Trial:
-    """Weights of one's own for the encoder."""
-    data = setting.damage(setting.base("ears.safetensors"), tensors.mutate)
-    path = placed_or_odd(setting, "ears.safetensors", data)
-    return Trial(lambda: _listen(path))
+def encoder(setting: Setting) -> Trial:
+    """Damage weights for --encoder."""
+    data = setting.damage(setting.base("encoder.safetensors"), tensors.mutate)
+    path = placed_or_odd(setting, "encoder.safetensors", data)
+    return Trial(lambda: _encode(path))
 
 
-def _listen(path: Path) -> None:
+def _encode(path: Path) -> None:
     import numpy as np
 
     from talkhead.encoder.registry import load_encoder
 
-    heard = load_encoder(str(path)).encode(np.full(6_000, 0.1, np.float32))
-    assert len(heard.values) == 19, "another number of features"
+    features = load_encoder(str(path)).encode(np.full(6_000, 0.1, np.float32))
+    assert len(features.values) == 19, "another number of features"
 
 
 KINDS = (
     Kind("jobs", jobs),
-    Kind("line", line),
+    Kind("resume", resume),
     Kind("dataset", dataset),
-    Kind("ears", ears, 0.5),
+    Kind("encoder", encoder, 0.5),
 )

@@ -1,4 +1,4 @@
-"""Tables of lines, subtitles, transcripts."""
+"""Tables of dubbing jobs, subtitles, transcripts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LANGUAGES = ("en", "de", "en", "xx", "zh")
 
 
 def table(setting: Setting) -> Trial:
-    """dub, its jobs done at once by a stand-in."""
+    """Damage a table for dub, whose jobs are done at once by a stand-in."""
     where = home(setting)
     sound(setting)
     setting.place("in/words.txt", setting.base("words.txt"))
@@ -82,7 +82,7 @@ def _table(setting: Setting, name: str) -> bytes:
 
 
 def subtitles(setting: Setting) -> Trial:
-    """A transcript with or without times: cues, an .srt, burned into pictures."""
+    """Damage a transcript with or without times: cues, an .srt, burned into frames."""
     name = setting.rng.choice(sorted(TEXTS))
     setting.note(name)
     data = setting.damage(setting.base(name), texts.mutate, SUBTITLE_LINES)
@@ -103,7 +103,7 @@ def subtitles(setting: Setting) -> Trial:
 
 
 def _subtitled(line: Path, transcript: Path, how: str, language: str, target: Path) -> None:
-    """Subtitles of a line, and three pictures with them."""
+    """Prepare subtitles, and write three frames with them."""
     import numpy as np
 
     from talkhead import media
@@ -121,7 +121,7 @@ def _subtitled(line: Path, transcript: Path, how: str, language: str, target: Pa
 
 
 def transcript(setting: Setting) -> Trial:
-    """A transcript given as text: aligned, or spread."""
+    """Damage a transcript given as text: aligned, or distributed evenly."""
     line = sound(setting)
     words = "People often say, in 2 words: it's fine."
     if not setting.plain:

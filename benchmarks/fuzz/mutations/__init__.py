@@ -1,4 +1,4 @@
-"""Ways to damage a file, each drawn from a seeded generator: the same draws, the same file.
+"""Ways to damage a file, each drawn from a seeded generator: equal draws give equal files.
 
-A mutation gives the new bytes and says in words what it did.
+A mutation returns the new bytes and a description of the change.
 """

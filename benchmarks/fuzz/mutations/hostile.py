@@ -1,4 +1,4 @@
-"""Values that programs stumble over: numbers, texts that move a terminal's cursor, names of files."""
+"""Values that programs handle badly: numbers, texts that control a terminal, file names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUMBERS = (
     "nan", "inf", "-inf", "NaN", "Infinity", "-Infinity", "0x10", "0o17", "1_000", "1,000", "\u0663",
     "\xb2", "\xbd", "+1", " 1", "1 ", "--1", "9" * 40, "9" * 400, "9" * 5000,
 )  # fmt: skip
-"""Numbers as they are written."""
+"""Unusual numbers, as text."""
 
 WHOLE = (
     0, -1, 1, 2, 3, 7, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 10**6, 2**31 - 1, 2**31,
@@ -33,26 +33,28 @@ TEXTS = (
     "true", "null", "None", "e\u0301", "\u00a0", "file:x", "pipe:0", "fd:0", "concat:a|b",
     "subfile,,start,0,end,9,,:x", "data:,x", "lavfi", "%06d.png", "a'b.srt", "a:b", "x" * 254,
 )  # fmt: skip
-"""Texts with controls, forged lines, lone surrogates, markup, and what shells and ffmpeg expand."""
+"""Texts with control characters, forged lines, lone surrogates, markup, and what shells and ffmpeg
+expand.
+"""
 
 PATHS = (
     "/dev/zero", "/dev/full", "/dev/null", "/dev/stdin", "/proc/self/mem", "/proc/self/environ",
     "/etc/passwd", "/", ".", "..", "../..", "/nowhere/x", "nowhere", "/proc/self/cwd",
 )  # fmt: skip
-"""Files that are there on Linux and are no input; nothing can be written to one of them."""
+"""Files that exist on Linux and are not inputs; none of them can be written to."""
 
 
 def number_text(rng: Random) -> str:
-    """A number, written as text."""
+    """Draw a number, as text."""
     return rng.choice(NUMBERS)
 
 
 def text(rng: Random) -> str:
-    """A hostile text."""
+    """Draw a hostile text."""
     return rng.choice(TEXTS)
 
 
 def within(value: str, rng: Random) -> str:
-    """A text with a hostile one in it, before it, behind it or in its place."""
+    """Insert a hostile text into another, before it, after it or in its place."""
     other, at = text(rng), rng.randint(0, len(value))
     return rng.choice((other, other + value, value + other, value[:at] + other + value[at:]))

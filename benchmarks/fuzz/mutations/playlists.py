@@ -1,4 +1,4 @@
-"""Files that name other files: playlists and reference movies, to be given a medium's name."""
+"""Files that name other files: playlists and reference movies, to be given a medium's file name."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ FORMATS: dict[str, _Make] = {
 
 
 def make(rng: Random, traps: Traps) -> tuple[bytes, str]:
-    """A playlist of any format that names the listener or a canary, and which."""
+    """Draw a playlist of any format that names the listener or a canary; returns it and a description."""
     name = rng.choice(sorted(FORMATS))
     media = traps.media
     target = rng.choice(

@@ -1,4 +1,4 @@
-"""Bytes damaged without knowing what they mean, and by the boxes, chunks and numbers that most have."""
+"""Damage to bytes, without knowledge of the format or by the boxes, chunks and numbers that most have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 Mutated = tuple[bytes, str]
-"""The new bytes, and what was done."""
+"""The new bytes, and a description of the change."""
 EXTREMES = (0, 1, 2, 0x7F, 0xFF, 0x100, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 MARKS = (
     b"ftyp", b"moov", b"mvhd", b"trak", b"tkhd", b"mdia", b"mdhd", b"hdlr", b"minf", b"dref",
@@ -19,11 +19,11 @@ MARKS = (
     b"ALPH", b"\xff\xc0", b"\xff\xda", b"\xff\xe1", b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b",
     b"\x1f\x43\xb6\x75", b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"\x47\x40",
 )  # fmt: skip
-"""Names that formats have for their parts: near one, a changed byte changes what is understood."""
+"""Names of parts in various formats: a byte changed near one has an effect."""
 
 
 def mutate(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> Mutated:
-    """The bytes after one to four damages. others: files that pieces are taken from."""
+    """Apply one to four damages to bytes. others: files that pieces are taken from."""
     said = []
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         damage = rng.choice(_DAMAGES)
@@ -38,7 +38,7 @@ def mutate(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> Mutated:
 
 
 def _place(data: bytes, rng: Random) -> int:
-    """Where to damage: near a name of a part, in the head, or anywhere."""
+    """Draw a position: near a name of a part, in the head, or anywhere."""
     chance = rng.random()
     if chance < 0.5:
         found = [at for mark in MARKS if (at := data.find(mark)) >= 0]
@@ -55,7 +55,7 @@ def _flip_bits(data: bytes, rng: Random) -> Mutated:
 
 
 def _set_number(data: bytes, rng: Random) -> Mutated:
-    """A whole number in 1, 2, 4 or 8 bytes, of either order."""
+    """Write an integer of 1, 2, 4 or 8 bytes, in either order."""
     width, order = rng.choice((1, 2, 4, 4, 8)), rng.choice(("big", "little"))
     at, value = _place(data, rng), rng.choice(EXTREMES) % (1 << (8 * min(width, 4)))
     if width == 8 and rng.random() < 0.5:
@@ -102,7 +102,7 @@ def _swap(data: bytes, rng: Random) -> Mutated:
 
 
 def _box(data: bytes, rng: Random) -> Mutated:
-    """The length before the name of a part, as MP4 and RIFF have it."""
+    """Change the length before the name of a part, as in MP4 and RIFF."""
     found = [at for mark in MARKS if (at := data.find(mark)) >= 4]
     if not found:
         return _set_number(data, rng)
@@ -135,7 +135,7 @@ _DAMAGES: tuple[Callable[[bytes, Random], Mutated], ...] = (
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The chunks of a PNG: name, content."""
+    """Name and content of the chunks of a PNG."""
     chunks, at = [], 8
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -145,7 +145,7 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def png_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """A PNG of chunks, with their checksums."""
+    """Make a PNG of chunks, with their checksums."""
     parts = [b"\x89PNG\r\n\x1a\n"]
     for name, content in chunks:
         checked = zlib.crc32(name + content).to_bytes(4, "big")
@@ -154,7 +154,7 @@ def png_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def mutate_png(data: bytes, rng: Random) -> Mutated:
-    """A PNG whose chunks are changed and whose checksums are right all the same."""
+    """Change chunks of a PNG, with correct checksums."""
     chunks = png_chunks(data)
     number = rng.randrange(len(chunks))
     name, content = chunks[number]
@@ -181,7 +181,7 @@ def mutate_png(data: bytes, rng: Random) -> Mutated:
 
 
 def zeros(count: int) -> bytes:
-    """zlib's stream of so many zeros, as small as it gets, made at once whatever their number."""
+    """The smallest zlib stream of that many zeros, made quickly whatever their number."""
     size = 1 << 20
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(bytes(size)) + packer.flush(zlib.Z_FULL_FLUSH)

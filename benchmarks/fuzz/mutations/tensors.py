@@ -1,4 +1,4 @@
-"""safetensors files: other headers, and files in order whose tensors are not what they should be."""
+"""Damage to safetensors files: other headers, and valid files whose tensors are wrong."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
          "I8": "i1", "U8": "u1", "BOOL": "u1"}  # fmt: skip
 PACKED = "packed"
-"""The tensor that says what packed ones hold."""
+"""The tensor that lists the contents of packed ones."""
 BOMB_BYTES = 1 << 32
 LARGEST = 1 << 26
-"""Bytes of a tensor that the suite itself makes."""
+"""Bytes of the largest tensor that the suite itself makes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Stored:
 
 
 def read(data: bytes) -> dict[str, Stored]:
-    """The tensors of a file that is in order."""
+    """The tensors of a valid file."""
     size = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     header.pop("__metadata__", None)
@@ -46,7 +46,7 @@ def read(data: bytes) -> dict[str, Stored]:
 
 
 def write(stored: dict[str, Stored]) -> bytes:
-    """The file of tensors."""
+    """A file of tensors."""
     header: dict[str, Any] = {}
     at = 0
     for name, one in stored.items():
@@ -57,13 +57,13 @@ def write(stored: dict[str, Stored]) -> bytes:
 
 
 def file_of(header: bytes, body: bytes) -> bytes:
-    """A file of a header's text, padded, and the bytes behind it."""
+    """A file of a header's text, padded, and the bytes after it."""
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + body
 
 
 def mutate(data: bytes, rng: Random) -> Mutated:
-    """A file whose header or tensors are changed; the more often one that is in order."""
+    """Change header or tensors of a file; it mostly stays valid."""
     chance = rng.random()
     if chance < 0.1:
         return raw.mutate(data, rng)
@@ -88,7 +88,7 @@ def _mutate_header(data: bytes, rng: Random) -> Mutated:
 
 
 def _mutate_tensor(stored: dict[str, Stored], rng: Random) -> str:
-    """Change one tensor; what was done."""
+    """Change one tensor; returns a description."""
     name = rng.choice(sorted(stored))
     one = stored[name]
     contents = _contents(stored)
@@ -116,13 +116,13 @@ def _mutate_tensor(stored: dict[str, Stored], rng: Random) -> str:
 
 
 def _values(one: Stored) -> Any:
-    """Its values as a flat array that can be written, None where numpy has no such type."""
+    """Values of a tensor as a flat writable array; None if numpy has no such type."""
     kind = NUMPY.get(one.dtype)
     return None if kind is None else np.frombuffer(bytearray(one.data), kind)
 
 
 def _other_values(one: Stored, rng: Random) -> bytes:
-    """Values that are not finite, huge, negative or out of any range: one of them, some, all."""
+    """Set one, some or all values to infinite, huge, negative or other numbers out of range."""
     values = _values(one)
     if values is None or not len(values):
         return one.data
@@ -140,7 +140,7 @@ def _other_values(one: Stored, rng: Random) -> bytes:
 
 
 def _sized(data: bytes, size: int) -> bytes:
-    """The bytes, cut or repeated to a size."""
+    """Bytes, cut or repeated to a size."""
     return (data * (size // max(1, len(data)) + 1))[:size] if data else bytes(size)
 
 
@@ -166,7 +166,7 @@ def _reshaped(one: Stored, rng: Random) -> Stored:
 
 
 def _retyped(one: Stored, rng: Random) -> Stored:
-    """The same numbers in another type, or the same bytes taken for others."""
+    """The same numbers in another type, or the same bytes in another type."""
     dtype, values = rng.choice(sorted(WIDTHS)), _values(one)
     count = int(np.prod(one.shape))
     if values is not None and dtype in NUMPY and rng.random() < 0.7:
@@ -179,7 +179,7 @@ def _retyped(one: Stored, rng: Random) -> Stored:
 
 
 def _contents(stored: dict[str, Stored]) -> dict[str, Any]:
-    """What the packed tensors are said to hold; nothing where none are, or are damaged already."""
+    """List of the packed tensors' contents; empty without any, or if it is damaged already."""
     try:
         contents: dict[str, Any] = json.loads(stored[PACKED].data)
         for name, about in contents.items():
@@ -196,7 +196,7 @@ def _contents(stored: dict[str, Stored]) -> dict[str, Any]:
 
 
 def _mutate_packed(stored: dict[str, Stored], contents: dict[str, Any], rng: Random) -> str:
-    """Change what is packed: the list of contents, or what a tensor unpacks to."""
+    """Change packed tensors: the list of contents, or the content of one."""
     if rng.random() < 0.3:
         text, what = trees.mutate(stored[PACKED].data, rng)
         stored[PACKED] = _bytes(text)

@@ -1,4 +1,4 @@
-"""Texts damaged as texts: lines, numbers, words, encodings, controls, nesting."""
+"""Damage to texts: lines, numbers, words, encodings, control characters, nesting."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _Damage = Callable[[str, Random], tuple[str, str]]
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 LONGEST = 400_000
-"""Characters: beyond, a text is repeated no more."""
+"""Characters in a text above which it is not repeated any more."""
 
 
 def mutate(data: bytes, rng: Random, snippets: Sequence[str] = ()) -> Mutated:
-    """A text of UTF-8 after one to four damages, encoded as it may be.
+    """Apply one to four damages to a UTF-8 text, then encode it.
 
-    snippets: pieces of the format that are known for their difficulty, put in as lines.
+    snippets: known difficult pieces of the format, which are inserted as lines.
     """
     text, said = data.decode(), []
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -36,7 +36,7 @@ def mutate(data: bytes, rng: Random, snippets: Sequence[str] = ()) -> Mutated:
 
 
 def _encoded(text: str, rng: Random) -> tuple[bytes, list[str]]:
-    """In UTF-8, lone surrogates as such; now and then in something else."""
+    """Encode in UTF-8 with lone surrogates, sometimes in another encoding."""
     if rng.random() < 0.93:
         return text.encode("utf-8", "surrogatepass"), []
     name = rng.choice(("utf-16", "utf-16-le", "utf-32", "latin-1", "utf-8-sig", "utf-7", "cp037"))
@@ -98,7 +98,7 @@ def _lines(text: str, rng: Random) -> tuple[str, str]:
 
 
 def _repeat(text: str, rng: Random) -> tuple[str, str]:
-    """A piece many times over: what is quadratic shows."""
+    """Repeat a piece many times, to reveal quadratic time."""
     at, size = rng.randint(0, len(text)), rng.choice((1, 2, 8))
     piece = text[at : at + size] or rng.choice("(<{[&*\\\n0: -")
     times = rng.choice((50, 3000, LONGEST // len(piece)))

@@ -1,4 +1,6 @@
-"""JSON damaged by its structure: values, keys, types, depth, and what only some parsers take."""
+"""Damage to the structure of JSON: values, keys, types, depth, and extensions that only some parsers
+accept.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ DEEP = 100_000
 
 
 def mutate(data: bytes, rng: Random) -> Mutated:
-    """A JSON text that mostly is JSON still."""
+    """Change a JSON text; it mostly stays valid JSON."""
     if rng.random() < 0.2:
         return texts.mutate(data, rng)
     tree, said = json.loads(data), []
@@ -29,7 +31,7 @@ def mutate(data: bytes, rng: Random) -> Mutated:
 
 
 def mutate_tree(tree: Any, rng: Random) -> tuple[Any, str]:
-    """A value of JSON with something in it changed; what was done."""
+    """Change something in a JSON value; returns a description."""
     places = list(_places(tree, ()))
     path = rng.choice(places)
     if not path:
@@ -56,7 +58,7 @@ def mutate_tree(tree: Any, rng: Random) -> tuple[Any, str]:
 
 
 def _places(tree: Any, path: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The paths to all values of a tree."""
+    """Paths to all values of a tree."""
     found = [path]
     if isinstance(tree, dict):
         for key, child in tree.items():
@@ -68,7 +70,7 @@ def _places(tree: Any, path: tuple[Any, ...]) -> list[tuple[Any, ...]]:
 
 
 def value(rng: Random) -> Any:
-    """A value of JSON that may be anywhere."""
+    """Draw any JSON value."""
     made: tuple[Callable[[], Any], ...] = (
         lambda: rng.choice(hostile.WHOLE),
         lambda: rng.choice(hostile.WHOLE),
@@ -83,7 +85,7 @@ def value(rng: Random) -> Any:
 
 
 def _near(old: Any, rng: Random) -> Any:
-    """A value of the same type."""
+    """Draw a value of the same type."""
     if isinstance(old, bool) or old is None:
         return not old
     if isinstance(old, int):
@@ -98,7 +100,7 @@ def _near(old: Any, rng: Random) -> Any:
 
 
 def _rewritten(text: str, rng: Random) -> tuple[str, str]:
-    """The text of another JSON, or of none."""
+    """Write the text of another JSON value, or invalid JSON."""
     return rng.choice(
         (
             ("[" * DEEP, f"'[' {DEEP} deep"),

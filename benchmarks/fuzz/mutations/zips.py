@@ -1,4 +1,4 @@
-"""Archives put together otherwise: names, methods, sizes, offsets and checksums that lie."""
+"""Damage to zip archives: names, methods, sizes, offsets and checksums that are wrong."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _Damage = Callable[[Members, Random], Mutated]
 
 
 def members(data: bytes) -> Members:
-    """The files of an archive that is in order."""
+    """The files of a valid archive."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def archive_of(files: Members, method: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive of files."""
+    """Make an archive of files."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:
         for name, content in files.items():
@@ -40,7 +40,7 @@ def archive_of(files: Members, method: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def mutate(data: bytes, rng: Random) -> Mutated:
-    """The archive, damaged in its structure."""
+    """Damage the structure of an archive."""
     return rng.choice(_DAMAGES)(members(data), rng)
 
 
@@ -88,7 +88,7 @@ def _compressed(files: Members, rng: Random) -> Mutated:
 
 
 def _link(files: Members, rng: Random) -> Mutated:
-    """A member that is a symbolic link."""
+    """Add a member that is a symbolic link."""
     name, target = rng.choice(sorted(files)), io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for member, content in files.items():
@@ -100,27 +100,27 @@ def _link(files: Members, rng: Random) -> Mutated:
 
 
 def _bomb(files: Members, rng: Random) -> Mutated:
-    """A member of many zeros, compressed, its sizes told truly or not."""
+    """Add a member of many compressed zeros, with true or false sizes."""
     name, size = rng.choice(sorted(files)), rng.choice((1 << 28, 1 << 32))
     packed = raw.zeros(size)[2:-4]
-    told = rng.choice((size % (1 << 32), 10, len(packed)))
-    return _by_hand(files, name, packed, told, rng), f"{name} unpacks to {size} bytes"
+    stated = rng.choice((size % (1 << 32), 10, len(packed)))
+    return _by_hand(files, name, packed, stated, rng), f"{name} unpacks to {size} bytes"
 
 
-def _by_hand(files: Members, name: str, packed: bytes, told: int, rng: Random) -> bytes:
-    """An archive with a deflated member whose unpacked size is as told."""
+def _by_hand(files: Members, name: str, packed: bytes, stated: int, rng: Random) -> bytes:
+    """Make an archive with a deflated member whose stated unpacked size may be false."""
     whole = archive_of({n: (packed if n == name else c) for n, c in files.items()})
     changed = bytearray(whole)
     for mark, method_at, size_at in ((_LOCAL, 8, 22), (_CENTRAL, 10, 24)):
         at = _entry(whole, mark, name)
         if at >= 0:
             struct.pack_into("<H", changed, at + method_at, rng.choice((8, 8, 0)))
-            struct.pack_into("<I", changed, at + size_at, told)
+            struct.pack_into("<I", changed, at + size_at, stated)
     return bytes(changed)
 
 
 def _entry(data: bytes, mark: bytes, name: str) -> int:
-    """Where the record of a kind on a member begins, -1 where there is none."""
+    """Position of a member's record of some kind; -1 without one."""
     head = 46 if mark == _CENTRAL else 30
     at = data.find(mark)
     while at >= 0:
@@ -130,8 +130,8 @@ def _entry(data: bytes, mark: bytes, name: str) -> int:
     return -1
 
 
-def _lying_field(files: Members, rng: Random) -> Mutated:
-    """A number of a record changed: flags, method, checksum, sizes, lengths, offset."""
+def _false_field(files: Members, rng: Random) -> Mutated:
+    """Change a number of a record: flags, method, checksum, sizes, lengths, offset."""
     data = bytearray(archive_of(files))
     mark = rng.choice((_CENTRAL, _CENTRAL, _LOCAL, _END))
     places, at = [], data.find(mark)
@@ -147,7 +147,7 @@ def _lying_field(files: Members, rng: Random) -> Mutated:
 
 
 def _overlapping(files: Members, rng: Random) -> Mutated:
-    """Every record of the index points to one and the same member."""
+    """Let every record of the index point to the same member."""
     data = bytearray(archive_of(files))
     target = rng.choice((0, 1, len(data) - 4, rng.randrange(len(data))))
     at = data.find(_CENTRAL)
@@ -173,7 +173,7 @@ def _surrounded(files: Members, rng: Random) -> Mutated:
 
 
 def _crc(files: Members, rng: Random) -> Mutated:
-    """A member changed, its checksum right."""
+    """Change a member, with a correct checksum."""
     name = rng.choice(sorted(files))
     content, what = raw.mutate(files[name], rng)
     return archive_of({**files, name: content}), f"{name}: {what}; checksum {zlib.crc32(content):x}"
@@ -181,5 +181,5 @@ def _crc(files: Members, rng: Random) -> Mutated:
 
 _DAMAGES: tuple[_Damage, ...] = (
     _as_bytes, _as_bytes, _renamed, _one_more, _twice, _dropped, _compressed, _link, _bomb,
-    _lying_field, _lying_field, _lying_field, _overlapping, _surrounded, _crc,
+    _false_field, _false_field, _false_field, _overlapping, _surrounded, _crc,
 )  # fmt: skip
