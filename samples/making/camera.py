@@ -10,7 +10,7 @@ from head import Points
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole looking at the person; positions in MakeHuman's space, decimetres."""
+    """A pinhole camera that looks at the person; positions in MakeHuman's space, in decimeters."""
 
     size_px: int = 384
     focal_px: float = 3.1 * 384
@@ -18,7 +18,7 @@ class Camera:
     target: tuple[float, float, float] = (0.0, 7.96, 1.0)
 
     def intrinsics(self) -> Points:
-        """K [3, 3], pixels; pixel centres at half-integers, x right, y down."""
+        """K [3, 3], in pixels; pixel centers at half-integers, x right, y down."""
         centre = self.size_px / 2.0
         return np.array([[self.focal_px, 0, centre], [0, self.focal_px, centre], [0, 0, 1.0]])
 

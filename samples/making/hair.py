@@ -9,22 +9,22 @@ from head import Head, Points, Pose, smoothstep
 from numpy.typing import NDArray
 
 CENTRE = np.array([0.0, 8.45, 0.45])  # of the skull
-CROWN = np.array([0.10, 9.45, -0.10])  # where the hair whirls from
+CROWN = np.array([0.10, 9.45, -0.10])  # center of the hair's whorl
 CELL = 0.07  # of the map of directions covered by the cap
 EAR_TOP_DM = 8.42
-EAR_INSIDE_DM = 0.735  # half the head's width at the ears
+EAR_INSIDE_DM = 0.735  # half the head's width at the auricles
 
 
 @dataclass(frozen=True)
 class HairStyle:
-    """How the hair is cut."""
+    """Settings of the haircut."""
 
     n_strands: int = 17000
     n_points: int = 6
     n_clumps: int = 1500
-    top_length: float = 0.34  # decimetres
+    top_length: float = 0.34  # decimeters
     side_length: float = 0.12
-    lift: float = 0.50  # how far strands stand off before they lie down
+    lift: float = 0.50  # distance from the scalp at which strands bend
     sweep: float = 0.8  # how far the fringe is combed to the person's left
     clumping: float = 0.45
     jitter: float = 0.22
@@ -32,26 +32,26 @@ class HairStyle:
 
 
 def covered(directions: Points, cap: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which unit directions [N, 3] from the skull's centre meet the cap's cells."""
+    """Flags of the unit directions [N, 3] from the skull's center that meet the cap's cells."""
     return np.asarray(np.isin(_cells(directions), cap))
 
 
 def cap_cells(head: Head) -> NDArray[np.int64]:
-    """The cells of directions in which MakeHuman's hair lies, seen from the skull's centre."""
+    """Cells of the directions of MakeHuman's hair, from the skull's center."""
     cap = head.posed(Pose({}))["hair"]
     points = _sample(cap, head.surfaces["hair"].faces, 60000, np.random.default_rng(0))[0]
     return np.unique(_cells(_directions(points)))
 
 
 def scalp_weights(head: Head) -> Points:
-    """How much each vertex [V] of the base mesh belongs to the scalp: 0 or 1."""
+    """1 for vertices [V] of the base mesh that belong to the scalp, else 0."""
     return (covered(_directions(head.neutral), cap_cells(head)) & has_hair(head.neutral)).astype(
         np.float64
     )
 
 
 def has_hair(points: Points) -> NDArray[np.bool_]:
-    """Which points [N, 3] lie behind the hairline and off the ears."""
+    """Flags of the points [N, 3] behind the hairline and away from the auricles."""
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     ear = (y < EAR_TOP_DM) & (x > EAR_INSIDE_DM)
     hairline = np.interp(z, (0.55, 0.74, 0.80, 1.20), (7.90, 8.05, 8.45, 8.82))
@@ -72,7 +72,7 @@ def strands(head: Head, style: HairStyle) -> Points:
 
 
 def _grow(roots: Points, normals: Points, style: HairStyle, rng: np.random.Generator) -> Points:
-    """Each strand leaves the scalp along its normal, bends over and lies along the combing."""
+    """Let each strand leave the scalp along its normal and bend into the combing direction."""
     away = roots - CROWN
     comb = away - (away * normals).sum(1, keepdims=True) * normals
     comb /= np.linalg.norm(comb, axis=1, keepdims=True) + 1e-6
@@ -94,7 +94,7 @@ def _grow(roots: Points, normals: Points, style: HairStyle, rng: np.random.Gener
 
 
 def _clumped(grown: Points, style: HairStyle, rng: np.random.Generator) -> Points:
-    """Strands drawn towards the tips of their nearest guide, as hair locks are."""
+    """Strands pulled towards the tips of their nearest guide, as in locks of hair."""
     guides = grown[rng.choice(len(grown), style.n_clumps, replace=False)]
     nearest = np.empty(len(grown), np.int64)
     for start in range(0, len(grown), 2000):

@@ -1,6 +1,6 @@
 """The sample person's shape: MakeHuman's base mesh, its fitted parts, and how they are posed.
 
-Everything is in MakeHuman's space: decimetres, Y up, facing +Z, +X towards the person's left.
+Everything is in MakeHuman's space: decimeters, Y up, facing +Z, +X towards the person's left.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
 
-# Part name -> its .mhclo file; the .obj of the same name lies beside it.
+# Part name -> its .mhclo file; the .obj of the same name is in the same folder.
 PARTS: dict[str, str] = {
     "shirt": "clothes/male_casualsuit03.mhclo",
     "eyes": "eyes/high-poly.mhclo",
@@ -25,7 +25,7 @@ PARTS: dict[str, str] = {
     "hair": "hair/short02.mhclo",
 }
 SHAPE = "shape/caucasian-male-young.target"
-BODY_FLOOR_DM = 4.3  # what lies below the chest is never seen
+BODY_FLOOR_DM = 4.3  # parts below the chest are never visible
 ARM_LIMIT_DM = 2.2
 UPPER_TEETH_SHIFT = np.array([0.0, -0.045, 0.0])
 LOWER_TEETH_SHIFT = np.array([0.0, -0.05, 0.0])
@@ -42,11 +42,11 @@ class Surface:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a part hangs on the base mesh: `sum_k weights[:, k] * base[indices[:, k]] + offsets`."""
+    """Attachment of a part to the base mesh: `sum_k weights[:, k] * base[indices[:, k]] + offsets`."""
 
     indices: NDArray[np.int64]  # [V, 3]
     weights: Points  # [V, 3]
-    offsets: Points  # [V, 3], decimetres
+    offsets: Points  # [V, 3], decimeters
     hidden: NDArray[np.int64]  # base vertices this part hides
 
     def apply(self, base: Points) -> Points:
@@ -57,14 +57,14 @@ class Fit:
 
 @dataclass(frozen=True)
 class Pose:
-    """What the person does in one frame."""
+    """Motion of the person in one frame."""
 
     expression: Mapping[str, float]  # target name -> weight; `tongue-up` is ours
     yaw_deg: float = 0.0  # positive: towards the person's left
     pitch_deg: float = 0.0  # positive: looking down
     roll_deg: float = 0.0  # positive: the top of the head towards the person's right
     gaze_deg: tuple[float, float] = (0.0, 0.0)  # yaw, pitch of the eyes in the head
-    sway: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the whole person, decimetres
+    sway: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the whole person, decimeters
 
     def turn(self) -> Points:
         """The head's rotation [3, 3]."""
@@ -209,7 +209,7 @@ class Head:
         }
 
     def joint(self, group: str) -> Points:
-        """The centre [3] of one of the base mesh's joint cubes in the neutral shape."""
+        """The center [3] of one of the base mesh's joint cubes in the neutral shape."""
         return np.asarray(self.neutral[self.group_vertices(group)].mean(axis=0))
 
     def group_vertices(self, group: str) -> NDArray[np.int64]:
@@ -239,7 +239,7 @@ class Head:
         return keep_faces(self._groups["body"], keep)
 
     def _turn_weights(self, points: Points) -> Points:
-        """How much of the head's turn each vertex follows: none at the collar, all at the skull."""
+        """Share of the head's turn that each vertex follows: 0 at the collar, 1 at the skull."""
         low = self.joint("joint-neck")[1] - 0.15
         high = self.joint("joint-head")[1] - 0.45
         return smoothstep((points[:, 1] - low) / (high - low))
@@ -251,14 +251,14 @@ class Head:
             eyes[mine] = (eyes[mine] - centre) @ turn.T + centre
 
     def _lower_teeth(self) -> None:
-        """Brings the teeth down: MakeHuman's upper row never shows below the lip."""
+        """Move the teeth down: MakeHuman's upper row is never visible below the lip."""
         fit = self.fits["teeth"]
         jaw = np.linalg.norm(fit.apply(self.targets["mouth-open"]) - fit.offsets, axis=1) > 1e-4
         fit.offsets[~jaw] += UPPER_TEETH_SHIFT
         fit.offsets[jaw] += LOWER_TEETH_SHIFT
 
     def _add_tongue_motion(self) -> None:
-        """Lets the tongue follow the jaw, which `mouth-open` forgets, and adds `tongue-up`."""
+        """Let the tongue follow the jaw, which `mouth-open` lacks, and add `tongue-up`."""
         tongue = self.group_vertices("helper-tongue")
         depth = self.neutral[tongue, 2]
         frontness = (depth - depth.min()) / np.ptp(depth)

@@ -1,7 +1,7 @@
-"""Makes the sample person: person.mp4, line.wav and truth.npz / truth.json in the folder above.
+"""Make the sample person: person.mp4, line.wav and truth.npz / truth.json in the folder above.
 
-python make_person.py render --assets DIR --cache DIR [--part 0/2]  # frames; resumes
-python make_person.py finish --assets DIR --cache DIR                 # the rest
+python make_person.py render --assets DIR --cache DIR [--part 0/2]  # frames; resumes python
+make_person.py finish --assets DIR --cache DIR                 # the rest
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CRF = 14
 
 
 def frame_path(cache: Path, frame: int) -> Path:
-    """Where a rendered frame is kept."""
+    """Path of a rendered frame."""
     return cache / f"frame_{frame:04d}.png"
 
 
 def render(assets: Path, cache: Path, part: int, n_parts: int) -> None:
-    """Renders every n-th frame that the cache lacks; several processes may share the work."""
+    """Render every n-th frame that the cache lacks; several processes may share the work."""
     from scene import Quality, Scene  # Blender is needed here only
 
     poses = motion.perform(speech.clip_speech(), SEED)
@@ -47,7 +47,7 @@ def render(assets: Path, cache: Path, part: int, n_parts: int) -> None:
 
 
 def finish(assets: Path, cache: Path) -> None:
-    """Writes the sound files, joins frames and sound, and writes the ground truth."""
+    """Write the audio files, join frames and audio, and write the ground truth."""
     head = Head(assets)
     clip, line = speech.clip_speech(), speech.line_speech()
     poses = motion.perform(clip, SEED)
@@ -63,7 +63,7 @@ def finish(assets: Path, cache: Path) -> None:
 
 
 def encode(cache: Path, path: Path) -> None:
-    """Joins the cached frames and clip.wav into an MP4: H.264 and AAC, both starting at 0."""
+    """Join the cached frames and clip.wav into an MP4: H.264 and AAC, both starting at 0."""
     command = [
         ffmpeg(), "-y", "-v", "error",
         "-framerate", f"{motion.FPS:g}", "-i", str(cache / "frame_%04d.png"),
@@ -78,7 +78,7 @@ def encode(cache: Path, path: Path) -> None:
 
 
 def ffmpeg() -> str:
-    """The ffmpeg found on the path, or the one that comes with imageio-ffmpeg."""
+    """The ffmpeg on the path, or the one of imageio-ffmpeg."""
     found = shutil.which("ffmpeg")
     if found is None:
         import imageio_ffmpeg
@@ -88,7 +88,7 @@ def ffmpeg() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one of the two steps."""
+    """Run one of the two steps."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,8 @@
-"""How the sample person moves: mouth shapes with coarticulation, blinks, gaze, brows, head.
+"""Motion of the sample person: mouth shapes with coarticulation, blinks, gaze, brows, head.
 
-Mouth shapes are blended by dominance (Cohen and Massaro 1993, "Modeling coarticulation in
-synthetic visual speech"): every phone pulls the mouth towards its target, before its time more
-than after it. What must touch (lips in m b p, lip and teeth in f v) is then enforced, so that
-it does touch at the phone's middle.
+Mouth shapes are blended by dominance (Cohen and Massaro 1993, "Modeling coarticulation in synthetic
+visual speech"): every phone pulls the mouth towards its target, before its time more than after it.
+Contacts (of the lips in m b p, of lip and teeth in f v) are then enforced at the phone's middle.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ CHANNELS = tuple(SHORT.values())
 
 @dataclass(frozen=True)
 class Viseme:
-    """A mouth shape, and how strongly a phone insists on it."""
+    """A mouth shape, and its dominance."""
 
     shape: Mapping[str, float]  # SHORT name -> weight; what is not named is 0
     lips: float = 1.0
@@ -107,7 +106,7 @@ def target(viseme: Viseme) -> Curve:
 
 
 def _pull(times_s: Curve, phone: Phone) -> Curve:
-    """How near each time is to the phone's core: 1 within, falling off slower before it."""
+    """Nearness of each time to the phone's core: 1 within, decreasing more slowly before it."""
     core = 0.25 * phone.duration_s
     before = np.maximum(phone.start_s + core - times_s, 0.0) / ANTICIPATION_S
     after = np.maximum(times_s - (phone.end_s - core), 0.0) / RELEASE_S
@@ -205,7 +204,7 @@ def blink_frames(speech: Speech, n_frames: int, rng: np.random.Generator) -> lis
 
 
 def blink_curve(n_frames: int, blinks: Sequence[int]) -> Curve:
-    """How shut the eyes are [T], 0 to 1: two frames to close, three to open."""
+    """Closure of the eyes [T], 0 to 1: two frames to close, three to open."""
     course = {-2: 0.3, -1: 0.85, 0: 1.0, 1: 0.8, 2: 0.35, 3: 0.1}
     curve = np.zeros(n_frames)
     for blink in blinks:
@@ -216,7 +215,7 @@ def blink_curve(n_frames: int, blinks: Sequence[int]) -> Curve:
 
 
 def glances(n_frames: int, rng: np.random.Generator) -> Curve:
-    """Small jumps of the gaze [T, 2], degrees: mostly at the camera, now and then beside it."""
+    """Small jumps of the gaze [T, 2], in degrees: mostly at the camera, sometimes beside it."""
     gaze = np.zeros((n_frames, 2))
     at = 0
     while at < n_frames:

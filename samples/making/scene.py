@@ -1,4 +1,4 @@
-"""The picture of the sample person: a Blender scene built once, then moved for every frame."""
+"""Images of the sample person: a Blender scene built once, then moved for every frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHIRT_COLOR = (0.045, 0.085, 0.15, 1.0)
 
 @dataclass(frozen=True)
 class Quality:
-    """What a frame costs."""
+    """Settings that determine the cost of a frame."""
 
     samples: int = 6
     bounces: int = 2
@@ -34,7 +34,7 @@ class Quality:
 
 
 class Nodes:
-    """A few words to build a material with."""
+    """Shorthands for building a material."""
 
     def __init__(self, name: str) -> None:
         self.material = bpy.data.materials.new(name)
@@ -44,7 +44,7 @@ class Nodes:
         self.output = self.tree.nodes["Material Output"]
 
     def set(self, **inputs: Any) -> Nodes:
-        """Sets the principled shader's inputs; `Sheen_Weight` stands for `Sheen Weight`."""
+        """Set the principled shader's inputs; `Sheen_Weight` means `Sheen Weight`."""
         for name, value in inputs.items():
             self.shader.inputs[name.replace("_", " ")].default_value = value
         return self
@@ -56,7 +56,7 @@ class Nodes:
         return node
 
     def link(self, source: Any, sink: Any) -> None:
-        """Joins two sockets."""
+        """Join two sockets."""
         self.tree.links.new(source, sink)
 
     def tinted(self, color: Any, **settings: float) -> Any:
@@ -139,7 +139,7 @@ def teeth_material(assets: Path) -> Any:
 
 
 def eye_material(assets: Path) -> Any:
-    """The eye's image under a clear, shiny film: where the image is transparent lies the cornea."""
+    """The eye's image under a clear, shiny film; the image is transparent at the cornea."""
     nodes = Nodes("eyes").set(Roughness=0.18, Specular_IOR_Level=0.5)
     texture = nodes.image(assets / "eyes/brown_eye.png")
     nodes.link(
@@ -215,7 +215,7 @@ class Scene:
         set_quality(quality, camera.size_px)
 
     def render(self, pose: Pose, path: Path) -> None:
-        """Writes the frame as PNG, complete or not at all."""
+        """Write the frame as PNG, complete or not at all."""
         parts = self.head.posed(pose)
         for name, item in self.objects.items():
             item.data.vertices.foreach_set(
@@ -229,7 +229,7 @@ class Scene:
         unfinished.rename(path)
 
     def _turn_hair(self, pose: Pose) -> None:
-        """The strands sit where the head's turn is whole, so they move as one."""
+        """Turn the strands as one: they are where the head's turn is whole."""
         turn = TO_BLENDER @ pose.turn() @ TO_BLENDER.T
         pivot = TO_BLENDER @ self.head.pivot
         shift = pivot - turn @ pivot + TO_BLENDER @ np.array(pose.sway)

@@ -1,4 +1,4 @@
-"""What the sample person says: flite's speech, with the exact time of every phone."""
+"""Speech of the sample person: flite's, with the exact time of every phone."""
 
 from __future__ import annotations
 
@@ -117,12 +117,12 @@ def normalized(speech: Speech) -> Speech:
 
 
 def clip_speech() -> Speech:
-    """The sound of person.mp4."""
+    """The audio of person.mp4."""
     return normalized(joined(CLIP, CLIP_LENGTH_S))
 
 
 def line_speech() -> Speech:
-    """The sound of line.wav."""
+    """The audio of line.wav."""
     said = say(LINE)
     return normalized(joined([(0.0, LINE)], len(said.waveform) / SAMPLE_RATE))
 
@@ -148,7 +148,7 @@ def read_wav(path: Path) -> Waveform:
 
 
 def write_wav(path: Path, waveform: Waveform) -> None:
-    """Writes a 16-bit mono file at SAMPLE_RATE."""
+    """Write a 16-bit mono file at SAMPLE_RATE."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

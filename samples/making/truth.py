@@ -1,4 +1,4 @@
-"""The sample's ground truth: what was spoken, how the mesh stood, where its points fell."""
+"""Ground truth of the sample: spoken text and phones, poses of the mesh, positions of points."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def write(
     line: Speech,
     line_poses: Sequence[Pose],
 ) -> None:
-    """Writes truth.npz (numbers) and truth.json (names, phones, texts)."""
+    """Write truth.npz (numbers) and truth.json (names, phones, texts)."""
     values = arrays(head, poses, Camera())
     values["line_weights"] = np.array(
         [list(pose.expression.values()) for pose in line_poses], np.float32
