@@ -197,8 +197,8 @@ def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Map
             line = line_of(SAMPLES / "line.wav", 60.0 * minute, Path(name))
             output = Path(name) / "long.mp4"
             words = ["speak", "--audio", str(line), "-o", str(output), "--home", str(home)]
-            cost, told = run([*words, "--quiet", "--json"])
-            n_frames = json.loads(told)["n_frames"]
+            cost, printed = run([*words, "--quiet", "--json"])
+            n_frames = json.loads(printed)["n_frames"]
             n_samples = sum(len(chunk) for chunk in read_audio_chunks(output))
             results.append(
                 {

@@ -256,8 +256,8 @@ def footage(
     dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
 ) -> PredictorTrainingData:
     """Training data of a predictor for a block, with an encoder's features."""
-    heard = encoded_footage(dataset, block, encoder)
-    return replace(heard, augmented=_augmented(dataset, block, encoder, seed))
+    data = encoded_footage(dataset, block, encoder)
+    return replace(data, augmented=_augmented(dataset, block, encoder, seed))
 
 
 def encoded_footage(
@@ -314,11 +314,11 @@ def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float3
         [padded[i : i + len(codes)] for i in range(2 * RIDGE_CONTEXT + 1)], axis=1
     )
     inputs = (inputs - inputs[train].mean(0)) / feature_spread(inputs[train])
-    mean, heard = codes[train].mean(0), inputs[train]
+    mean, used = codes[train].mean(0), inputs[train]
     # The dual form: there are fewer frames than inputs.
-    gram = heard @ heard.T
+    gram = used @ used.T
     gram += RIDGE * inputs.shape[1] / 100 * np.eye(len(gram))
-    weights = heard.T @ np.linalg.solve(gram, codes[train] - mean)
+    weights = used.T @ np.linalg.solve(gram, codes[train] - mean)
     return np.asarray(inputs @ weights + mean, dtype=np.float32)
 
 

@@ -216,8 +216,8 @@ def moments(
     """Frame accuracy (or agreement): one row per way of decoding."""
     facts = {"benchmark": "frames", "data": data}
     for way in ways:
-        heard = sphinx_phones([u.waveform for u in utterances], way, cache)
-        found = [_filled(p, len(u.labels)) for p, u in zip(heard, utterances, strict=True)]
+        recognized = sphinx_phones([u.waveform for u in utterances], way, cache)
+        found = [_filled(p, len(u.labels)) for p, u in zip(recognized, utterances, strict=True)]
         yield {**facts, "heard_by": f"pocketsphinx {way}", **frame_shares(found, utterances)}
     if encoder is None:
         return

@@ -36,8 +36,8 @@ def sphinx_phones(
     known = _read(path)
     keys = [sound_key(waveform) for waveform in waveforms]
     missing = {key: w for key, w in zip(keys, waveforms, strict=True) if key not in known}
-    heard = _spelled(missing.values()) if way == "allphone" else _words(missing.values())
-    for key, phones in zip(missing, heard, strict=True):
+    recognized = _spelled(missing.values()) if way == "allphone" else _words(missing.values())
+    for key, phones in zip(missing, recognized, strict=True):
         known[key] = phones
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The ablation: each variant once, nothing twice, then the lips of all."""
+"""The ablation: each variant is trained once, then the lips of all are compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from benchmarks import ablation
 
 
-def test_what_is_missing_is_trained_and_all_are_compared(
+def test_missing_weights_are_trained_and_all_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[list[str]] = []

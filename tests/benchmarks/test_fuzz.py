@@ -1,4 +1,4 @@
-"""The fuzz suite sees what no command may do; and its cases are drawn alike each time."""
+"""The fuzz suite detects faults, draws the same cases each time, and finds none in talkhead."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ OUTCOMES = {
     "accepts": "accepted",
     "broken": "broken case",
 }
-"""What the suite makes of cases that do what no command may do, and of some that do nothing wrong."""
+"""Outcomes of cases with each sort of fault, and of some without."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def watched() -> Iterator[Supervisor]:
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_what_no_command_may_do_is_seen(watched: Supervisor, name: str) -> None:
+def test_faults_are_detected(watched: Supervisor, name: str) -> None:
     ended = watched.run(Case(0, 0, name), again=False)
     assert (ended.kind, ended.outcome) == (name, OUTCOMES[name]), ended.message
 
@@ -128,7 +128,7 @@ def test_no_fault_in_300_cases_of_all_kinds(commands: Supervisor) -> None:
     faults = [_replay(c, f) for c, f in finished.items() if f.outcome in FAULTS]
     assert not faults, "\n".join(faults)
     assert {f.kind for f in finished.values()} == {kind.name for kind in SUITE.kinds}
-    # Neither is everything refused, nor everything read: damage is real, and not absurd.
+    # Damaged files must neither all be refused nor all be accepted.
     outcomes = [f.outcome for f in finished.values()]
     assert min(outcomes.count(DONE), outcomes.count(REFUSED)) > 30
 
@@ -146,7 +146,7 @@ def test_valid_files_are_accepted(commands: Supervisor, kind: str) -> None:
 
 
 def test_a_case_depends_on_seed_and_number_alone() -> None:
-    """Whichever kinds are asked for, a number is the same case; asked for alone, none is skipped."""
+    """A number is the same case for any choice of kinds; of chosen kinds, no case is skipped."""
     every = {c.number: draw_kind(SUITE, c.rng()).name for c in islice(cases_of(SUITE, 7, ()), 200)}
     chosen = list(islice(cases_of(SUITE, 7, ("table", "verify")), 20))
     assert [c.number for c in chosen] == [n for n, k in every.items() if k in ("table", "verify")][
@@ -171,7 +171,7 @@ MUTATIONS: dict[str, tuple[Callable[..., raw.Mutated], bytes]] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_mutations_are_drawn_alike_and_damage(name: str) -> None:
+def test_mutations_are_deterministic_and_damage(name: str) -> None:
     mutate, data = MUTATIONS[name]
     first = [mutate(data, Random(seed)) for seed in range(150)]
     assert first == [mutate(data, Random(seed)) for seed in range(150)]
@@ -190,8 +190,8 @@ def test_tensors_read_and_write_back() -> None:
     ]
 
 
-def test_most_damaged_tensors_are_files_in_order() -> None:
-    """What is checked is then the program's own reading, not that of the library."""
+def test_most_damaged_tensors_are_valid_files() -> None:
+    """They test the program's own checks, not those of the library."""
     read = 0
     for seed in range(200):
         changed, _ = tensors.mutate(TENSORS, Random(seed))
@@ -208,7 +208,7 @@ def test_zeros_unpack_to_that_many() -> None:
         assert zlib.decompress(raw.zeros(count)) == bytes(count)
 
 
-def test_archives_hold_what_they_are_made_of() -> None:
+def test_archives_contain_their_members() -> None:
     assert zips.members(ZIP) == {
         "identity.json": b"{}", "idle.mp4": b"clip", "x.safetensors": b"y"
     }  # fmt: skip

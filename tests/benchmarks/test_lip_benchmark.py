@@ -1,4 +1,4 @@
-"""The lips of several predictors: what is heard for them, and how often."""
+"""The benchmark of lips: features that are encoded, and how often."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ SMALL = PredictorConfig(width=8, layers=((3, 1),), n_members=2, n_steps=3, n_fra
 
 
 @dataclass
-class Listener:
-    """Counts what it hears."""
+class CountingEncoder:
+    """Counts calls."""
 
-    name: str = "listener"
+    name: str = "encoder"
     sample_rate: int = SAMPLE_RATE
     rate: float = 50.0
     lookahead_s: float = 0.0
     dim: int = 3
-    heard: Counter[bytes] = field(default_factory=Counter)
+    calls: Counter[bytes] = field(default_factory=Counter)
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
-        self.heard[waveform.tobytes()] += 1
+        self.calls[waveform.tobytes()] += 1
         loud = np.abs(waveform[: len(waveform) // 320 * 320]).reshape(-1, 320).mean(1)
         return SpeechFeatures(np.stack([loud, loud**2, np.sqrt(loud)], 1), self.rate)
 
 
-def test_seeds_share_what_no_seed_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_share_features_that_do_not_depend_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = make_dataset(tmp_path, n_frames=150)
     sound = np.random.default_rng(0).normal(0, 0.05, 150 * 640).astype(np.float32)
-    listener = Listener()
-    monkeypatch.setattr(lips, "ablation_encoder", lambda *_: listener)
+    encoder = CountingEncoder()
+    monkeypatch.setattr(lips, "ablation_encoder", lambda *_: encoder)
     monkeypatch.setitem(PRESETS, "preview", SMALL)
     block = lips.held_out_block(dataset)
     with patch.object(type(dataset), "waveform", sound):
         judged, _ = lips.judge(dataset, Clip(tmp_path), [block], [System("a")], "preview", 3)
-        plain = lips.encoded_footage(dataset, block, listener)
-        whole = lips.footage(dataset, block, listener, 1)
-    # As it is once for all seeds, then once in each of the two calls; augmented for each seed.
-    assert sorted(listener.heard.values()) == [1] * 8 + [2] * 4 + [3]
+        plain = lips.encoded_footage(dataset, block, encoder)
+        whole = lips.footage(dataset, block, encoder, 1)
+    # Without augmentation once for all seeds, then once in each call; augmented for each seed.
+    assert sorted(encoder.calls.values()) == [1] * 8 + [2] * 4 + [3]
     np.testing.assert_array_equal(plain.features.values, whole.features.values)
     assert len(whole.augmented) == 4
     assert judged.of(System("a")).shape == (3, len(block.frames))

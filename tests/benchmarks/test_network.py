@@ -20,6 +20,6 @@ inet_pton(AF_INET6, "2001:db8::1", &sin6_addr), sin6_scope_id=0}, 28) = 1
 """
 
 
-def test_only_addresses_of_other_machines_are_told() -> None:
+def test_only_addresses_of_other_machines_are_reported() -> None:
     assert outside(INSIDE.splitlines()) == (5, [])
     assert outside(OUTSIDE.splitlines()) == (2, OUTSIDE.splitlines())

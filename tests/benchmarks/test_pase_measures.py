@@ -1,4 +1,4 @@
-"""The arithmetic of PASE's figures, on cases whose answer is known."""
+"""The arithmetic of PASE's measurements, on cases with known results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _sound(seconds: float = 1.0, seed: int = 0) -> Float32:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Hears the phones it was told."""
+    """Returns given phones."""
 
     told: list[Phone]
     name: str = "oracle"
@@ -75,7 +75,7 @@ def test_error_rate_weighs_by_length() -> None:
     assert phones.error_rate([[], []], read)["phone_error_rate"]["mean"] == 1.0
 
 
-def test_intervals_hang_on_the_groups_spread() -> None:
+def test_intervals_depend_on_the_spread_of_groups() -> None:
     even = phones.share_over_groups([1.0] * 40, [2.0] * 40, [str(i % 8) for i in range(40)])
     assert (even.mean, even.low, even.high) == (0.5, 0.5, 0.5)
     random = np.random.default_rng(0)
@@ -90,9 +90,9 @@ def test_runs_collapse_and_silence_parts() -> None:
     assert phones.collapsed(np.array(labels)) == ["B", "AA", "AA", "B"]
 
 
-def test_the_width_of_smoothing_is_the_one_that_errs_least() -> None:
+def test_the_width_of_smoothing_minimizes_errors() -> None:
     labels = np.repeat([PHONES.index(p) for p in ("B", "AA", "B")], 15)
-    labels[[4, 20, 33]] = PHONES.index("T")  # flicker that three vectors hide
+    labels[[4, 20, 33]] = PHONES.index("T")  # flicker that averaging over three vectors removes
     read = [phones.Read("a", _sound(), ["B", "AA", "B"])]
     assert phones.best_width([np.eye(40, dtype=np.float32)[labels]], read) == 3
 
@@ -119,7 +119,7 @@ def test_reference_phones_have_no_stress(tmp_path: Path) -> None:
     assert len(phones.read_split(folder, "test", n_most=3)) == 3
 
 
-def test_who_hears_all_phones_errs_nowhere(tmp_path: Path) -> None:
+def test_perfect_recognition_has_no_errors(tmp_path: Path) -> None:
     folder = _speechocean(tmp_path)
     rows = list(phones.speechocean(folder, Oracle(SPOKEN), [], None))
     assert [row["phone_error_rate"]["mean"] for row in rows] == [0.0, 0.0]
@@ -174,7 +174,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_what_was_heard_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_recognition_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _counted(monkeypatch)
     sounds = [_sound(seed=0), _sound(seed=1), _sound(seed=0)]
     assert sphinx.sphinx_phones(sounds, cache=tmp_path / "kept") == [SPOKEN] * 3
@@ -291,7 +291,7 @@ def test_babble_is_many_voices_all_the_time() -> None:
     np.testing.assert_array_equal(made, noise.babble(40_000, [voice], 0))
 
 
-def test_growth_is_over_ones_own_clean_sound() -> None:
+def test_growth_is_relative_to_clean_audio() -> None:
     clean, n = np.ones((2, 100)), 100
     errors = {("a", "clean"): clean, ("a", "white"): clean + 0.2}
     errors |= {("b", "clean"): 2 * clean, ("b", "white"): 2 * clean + np.linspace(0.1, 0.9, n)}
@@ -328,7 +328,7 @@ def test_windows_need_sound_at_every_lag() -> None:
 
 @dataclass(frozen=True)
 class Matching:
-    """Embeds lips by their pixels, and sound by what was in the picture."""
+    """Embeds lips by their pixels, and audio by the same values."""
 
     spoken: Float32
     name: str = "matching"

@@ -1,4 +1,4 @@
-"""Which wheels are missing where."""
+"""Missing wheels by system and Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytest.importorskip("tomllib")  # Python 3.11
 from benchmarks.wheels import requirements, survey
 
 
-def test_what_lacks_a_wheel_is_named() -> None:
+def test_requirements_without_a_wheel_are_named() -> None:
     def resolves(wanted: Sequence[str], platform: str, python: str) -> bool:
         assert (platform, python) == ("x86_64-apple-darwin", "3.13")
         return "b" not in wanted

@@ -36,7 +36,7 @@ def encoder(request: pytest.FixtureRequest) -> SpeechEncoder:
 
 
 def _sound(n_samples: int, seed: int = 0) -> Float32:
-    """Noise whose loudness and colour vary, as those of speech do."""
+    """Noise whose loudness and spectrum vary like those of speech."""
     random = np.random.default_rng(seed)
     noise = random.normal(0.0, 0.1, n_samples)
     loudness = np.abs(np.sin(np.arange(n_samples) / SAMPLE_RATE * 9.0)) ** 3

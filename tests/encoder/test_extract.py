@@ -100,7 +100,7 @@ def test_clipped_sound_is_usable(encoder: SpeechEncoder) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_sample_that_is_no_number_is_named(encoder: SpeechEncoder, bad: float) -> None:
+def test_a_sample_that_is_not_a_number_is_named(encoder: SpeechEncoder, bad: float) -> None:
     sound = np.stack([_speech(3.0, 48_000)] * 2, axis=1)
     sound[100_000:100_005, 1] = bad
     with pytest.raises(
@@ -175,7 +175,7 @@ def test_memory_does_not_grow_with_the_length() -> None:
         (np.full(800, 12_345.0), 16_000, "sample 0 .* is 12345; floats are in"),
     ],
 )
-def test_what_is_no_sound_is_explained(samples: Any, rate: Any, problem: str) -> None:
+def test_invalid_audio_is_explained(samples: Any, rate: Any, problem: str) -> None:
     with pytest.raises(TalkheadError, match=problem):
         extract_features(load_encoder("mel"), samples, rate)
 
@@ -190,7 +190,7 @@ def test_unsigned_bytes_are_centred() -> None:
 # ----------------------------------------------------------------------------- thinning
 
 
-def test_thinned_features_stay_in_their_place() -> None:
+def test_downsampled_features_keep_their_time() -> None:
     ramp = SpeechFeatures(np.arange(101, dtype=np.float32)[:, None], 50.0)
     thin = downsample(ramp, 25)
     assert thin.rate == 25.0
@@ -200,12 +200,12 @@ def test_thinned_features_stay_in_their_place() -> None:
     np.testing.assert_allclose(constant.values, np.ones((2, 3)), atol=1e-6)
 
 
-def test_thinning_by_one_changes_nothing() -> None:
+def test_downsampling_by_one_changes_nothing() -> None:
     features = SpeechFeatures(np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), 50.0)
     np.testing.assert_allclose(downsample(features, 50).values, features.values, atol=1e-6)
 
 
-def test_thinning_weighs_by_nearness() -> None:
+def test_downsampling_weights_are_a_triangle() -> None:
     pulse = np.zeros((9, 1), np.float32)
     pulse[3] = 1.0
     thin = downsample(SpeechFeatures(pulse, 50.0), 25).values[:, 0]
@@ -215,11 +215,11 @@ def test_thinning_weighs_by_nearness() -> None:
 def test_features_at_the_frame_rate() -> None:
     features = extract_features(load_encoder("mel"), _speech(1.0), SAMPLE_RATE, rate=25)
     assert features.values.shape == (25, 80)
-    assert features.lookahead_s == pytest.approx(0.016 + 0.02)  # a vector later has a say
+    assert features.lookahead_s == pytest.approx(0.016 + 0.02)  # depends on one vector later
 
 
 @pytest.mark.parametrize("rate", [0, -25, 30, 100])
-def test_rates_that_cannot_be_had(rate: float) -> None:
+def test_impossible_rates(rate: float) -> None:
     with pytest.raises(
         TalkheadError, match=r"at 50 vectors per second cannot be reduced to .* Pass 50 divided by"
     ):

@@ -68,13 +68,13 @@ def test_chunks_equal_the_whole(n_samples: int, size: int) -> None:
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-4)
 
 
-def test_a_vector_hears_as_far_as_its_lookahead() -> None:
+def test_a_vector_depends_on_audio_up_to_its_lookahead() -> None:
     encoder, sound = MfccEncoder(), _noise(32_000)
     other = np.concatenate([sound[:16_000], _noise(16_000, seed=1)])
     before, after = encoder.encode(sound).values, encoder.encode(other).values
     n_same = int((1.0 - encoder.lookahead_s) * encoder.rate)
     np.testing.assert_allclose(before[:n_same], after[:n_same], rtol=0, atol=1e-4)
-    assert np.abs(before[n_same + 1] - after[n_same + 1]).max() > 1e-2  # and no less
+    assert np.abs(before[n_same + 1] - after[n_same + 1]).max() > 1e-2  # and not less
     given = len(encoder.stream().push(sound))
     assert given >= int((2.0 - encoder.lookahead_s) * encoder.rate)
 

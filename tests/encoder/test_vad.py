@@ -24,7 +24,7 @@ def spoken() -> Float32:
 
 
 def _music(n_samples: int) -> Float32:
-    """Chords of half a second that die away."""
+    """Decaying chords of half a second."""
     random, times = np.random.default_rng(0), np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
     chords = []
     for _ in range(n_samples // len(times) + 1):
@@ -43,7 +43,7 @@ def test_in_a_quiet_room_it_is_as_loudness_says(spoken: Float32) -> None:
 
 
 @pytest.mark.parametrize("kind", ["white", "music"])
-def test_noise_and_music_are_told_from_speech(spoken: Float32, kind: str) -> None:
+def test_noise_and_music_are_distinguished_from_speech(spoken: Float32, kind: str) -> None:
     random = np.random.default_rng(1)
     noise = _music(len(spoken)) if kind == "music" else random.normal(size=len(spoken))
     noisy = spoken + (0.4 * _level(spoken) / _level(noise) * noise).astype(np.float32)
@@ -53,7 +53,7 @@ def test_noise_and_music_are_told_from_speech(spoken: Float32, kind: str) -> Non
     assert found[true].mean() > 0.8
 
 
-def test_pieces_are_heard_as_the_whole(spoken: Float32) -> None:
+def test_pieces_give_the_same_result_as_the_whole(spoken: Float32) -> None:
     whole = detect_speech(lambda: [spoken])
     pieces = detect_speech(lambda: np.array_split(spoken, 7))
     np.testing.assert_array_equal(pieces.silent, whole.silent)

@@ -1,4 +1,4 @@
-"""The shipped weights are whole, small and accounted for; damaged ones are refused."""
+"""The shipped weights are complete, small and documented; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_all_together_are_small() -> None:
 def test_shipped_files_are_accounted_for(name: str) -> None:
     entry = weights.manifest()[name]
     assert entry["about"]
-    if "author" in entry:  # a model of others, shipped as it came
+    if "author" in entry:  # a third-party model, shipped unchanged
         assert entry["licence"] and entry["source"]
         return
     assert entry["command"] and entry["figures"]
@@ -61,7 +61,7 @@ def test_resolve(folder: Path) -> None:
         weights.resolve("b.safetensors", folder)
 
 
-def test_a_changed_byte_is_noticed_even_after_a_good_look(folder: Path) -> None:
+def test_a_changed_byte_is_detected_even_after_a_verification(folder: Path) -> None:
     weights.resolve("a.safetensors", folder)
     (folder / "a.safetensors").write_bytes(b"weighty!")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Building shards by command: joined sentences, and one's own footage with its text."""
+"""Building shards by command: joined sentences, and own footage with its text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: the first 12.4 s of the sample person, tracked before: a face that holds still."""
+    """A folder: the first 12.4 s of the sample person, already tracked: a face without motion."""
     folder = tmp_path_factory.mktemp("clip")
     (folder / "takes").mkdir()
     video = folder / "takes" / "robert.mp4"
@@ -74,11 +74,11 @@ def run(folder: Path, clip: Path, *options: str) -> int:
 
 
 @needs_sphinx
-def test_ones_own_footage_becomes_a_shard(
+def test_own_footage_becomes_a_shard(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sound, phones and pictures of each moment lie side by side; the last tenth is held back; a
-    second run does nothing."""
+    """Audio, phones and lips of a moment belong together; the last tenth is held out; a second run
+    does nothing."""
     options = ["footage", str(clip / "takes"), "--name", "robert", "--licence", "CC0"]
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -106,13 +106,13 @@ def test_ones_own_footage_becomes_a_shard(
     before = (tmp_path / "robert.safetensors").stat().st_mtime_ns
     assert run(tmp_path, clip, *options) == 0
     assert (tmp_path / "robert.safetensors").stat().st_mtime_ns == before
-    # Another term makes another shard, of the alignment that was kept.
+    # Other terms make another shard, of the stored alignment.
     assert run(tmp_path, clip, *options, "--shippable") == 0
     assert read_manifest(tmp_path)["robert"]["shippable"] is True
 
 
 @needs_sphinx
-def test_a_text_that_is_not_what_is_said(
+def test_a_text_that_does_not_match(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = "colourless green ideas sleep furiously under the old wooden bridge near our village"
@@ -136,7 +136,7 @@ def test_footage_without_a_text(
     assert "not text in UTF-8" in capsys.readouterr().err
 
 
-def test_options_that_can_not_be_read(clip: Path, tmp_path: Path) -> None:
+def test_invalid_options(clip: Path, tmp_path: Path) -> None:
     for late in ("x", "a=b"):
         with pytest.raises(SystemExit):
             run(tmp_path, clip, "footage", str(clip), "--name", "a", "--licence", "b",
@@ -148,7 +148,7 @@ def test_options_that_can_not_be_read(clip: Path, tmp_path: Path) -> None:
 
 @needs_sphinx
 def test_joined_sentences_whose_words_fit(clip: Path, tmp_path: Path) -> None:
-    """The one whose words are not what is said is left out."""
+    """The sentence whose words do not match is left out."""
     folder = tmp_path / "joined"
     shutil.copytree(clip / "takes", folder)
     good = TRUTH["texts"][0].strip(".").lower().split()
@@ -187,7 +187,7 @@ def test_a_damaged_index_of_sentences(tmp_path: Path, text: str) -> None:
 # ------------------------------------------------------------------------------------ cuts
 
 
-def test_cuts_lie_in_the_longest_pauses() -> None:
+def test_cuts_are_in_the_longest_pauses() -> None:
     phones = [
         Phone(SILENCE, 4.0, 4.2), Phone("AA", 4.2, 8.0), Phone(SILENCE, 8.0, 9.0),
         Phone("AA", 9.0, 11.0), Phone(SILENCE, 11.0, 11.1), Phone("AA", 11.1, 16.0),

@@ -132,7 +132,9 @@ def test_closures_belong_to_stops() -> None:
         (SILENCE, "T", loudness((0.0, 0.2)), 0.15),  # after a pause
     ],
 )
-def test_what_is_no_closure(before: str, label: str, waveform: Float32, start_s: float) -> None:
+def test_short_or_loud_ends_are_not_closures(
+    before: str, label: str, waveform: Float32, start_s: float
+) -> None:
     phones = with_closures([Phone(before, 0.0, 0.2), Phone(label, 0.2, 0.3)], waveform)
     assert phones[0].end_s == phones[1].start_s == pytest.approx(start_s, abs=0.0051)
 
@@ -193,7 +195,7 @@ def fake_say(voice: str, text: str, *_: object) -> Utterance:
     return Utterance(np.full(SAMPLE_RATE, 0.25, np.float32), phones, f"{voice}: {text}")
 
 
-def test_test_voices_say_the_same_unheard_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_voices_say_the_same_held_out_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flite, "say", fake_say)
     monkeypatch.setattr(flite, "say_varied", fake_say)
     said = list(build.flite_speech_of(minutes=4, test_minutes=1, seed=3))

@@ -1,4 +1,4 @@
-"""Footage: takes, tracking that is kept, and mouths cut as on a face that holds still."""
+"""Tracked video: takes, the cache, and mouths without head motion."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CENTRE = np.array([0.0, 0.8])
 
 
 def face(random: np.random.Generator, template: Float32) -> Float64:
-    """Landmarks [478, 2] in eye distances whose anchors lie on the template."""
+    """Landmarks [478, 2] in eye distances whose anchors are those of the template."""
     shape = random.uniform(-0.6, 0.6, (478, 2))
     shape[list(LIPS)] = random.uniform(-0.3, 0.3, (len(LIPS), 2)) + CENTRE
     shape[list(ANCHORS)] = template - template.mean(0)
@@ -50,7 +50,7 @@ def pose(angle: float, scale: float, shift: tuple[float, float]) -> tuple[Float6
 
 
 def picture(matrix: Float64, shift: Float64, size: tuple[int, int] = (240, 260)) -> UInt8:
-    """What a camera sees of a face whose skin's brightness is a smooth pattern of its place."""
+    """Image of a face whose brightness is a smooth pattern of the position on it."""
     y, x = np.mgrid[: size[0], : size[1]]
     places = (np.stack([x, y], -1) - shift) @ np.linalg.inv(matrix)
     gray = pattern(places)
@@ -69,7 +69,7 @@ def expected_crop() -> Float64:
 
 
 def keep_tracking(video: Path, cache: Path, landmarks: Float32, waveform: Float32) -> None:
-    """As if the video had been tracked before."""
+    """Write tracking results to the cache."""
     tracked = {
         "landmarks": torch.from_numpy(landmarks),
         "seen": torch.ones(len(landmarks), dtype=torch.bool),
@@ -110,8 +110,8 @@ def test_folders_without_videos(tmp_path: Path) -> None:
         read_footage(tmp_path, tmp_path, SilentProgress())
 
 
-def test_late_sound_is_put_right(tmp_path: Path) -> None:
-    """A sound 80 ms late loses its first two frames; picture beyond the sound is left out."""
+def test_late_audio_is_corrected(tmp_path: Path) -> None:
+    """Audio that is 80 ms late loses its first two frames; frames beyond the audio are left out."""
     (tmp_path / "a.mp4").write_bytes(b"x")
     waveform = np.arange(5 * SAMPLE_RATE, dtype=np.float32)
     keep_tracking(tmp_path / "a.mp4", tmp_path, np.zeros((130, 478, 2), np.float32), waveform)
@@ -124,8 +124,8 @@ def test_late_sound_is_put_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("angle", "scale"), [(0.0, 50.0), (0.4, 55.0), (-0.5, 110.0)])
-def test_a_crop_shows_the_same_skin_however_the_head_stands(angle: float, scale: float) -> None:
-    """Each pixel is the brightness of its place on the face, whatever turn and size."""
+def test_a_crop_shows_the_same_skin_in_every_head_pose(angle: float, scale: float) -> None:
+    """Each pixel is the brightness of its position on the face, at every angle and size."""
     template = steady_template()
     matrix, shift = pose(angle, scale, (120.0, 90.0))
     landmarks = face(np.random.default_rng(0), template) @ matrix + shift
@@ -136,16 +136,16 @@ def test_a_crop_shows_the_same_skin_however_the_head_stands(angle: float, scale:
 
 
 def test_a_crop_of_a_large_picture_averages() -> None:
-    """Stripes of single pixels give grey, and not some of the stripes."""
+    """Stripes of single pixels give gray: there is no aliasing."""
     frame = np.zeros((800, 900, 3), np.uint8)
     frame[:, ::2] = 200
     crop = crop_steadily(frame, np.array([[450.0, 200.0]]), np.eye(2) / 400, CENTRE)
     assert np.abs(crop.astype(int) - 100).max() < 20
 
 
-def test_mouths_hold_still_while_the_head_moves(tmp_path: Path) -> None:
-    """Read from a file: the same points and nearly the same crops in all poses; a jaw that falls
-    moves the points by as much as it fell."""
+def test_mouths_do_not_move_with_the_head(tmp_path: Path) -> None:
+    """Read from a file: the same points and nearly the same crops in all poses; points move as
+    much as the jaw."""
     template, random = steady_template(), np.random.default_rng(1)
     shape = face(random, template)
     poses = [pose(0.1 * i, 50 + 3 * i, (110.0 + 4 * i, 90.0)) for i in range(5)]
@@ -181,8 +181,8 @@ def test_a_video_without_a_face_is_named(tmp_path: Path) -> None:
         read_mouths(tmp_path / "a.mp4", given, steady_template(), SilentProgress())
 
 
-def test_what_was_tracked_is_not_tracked_again(tmp_path: Path) -> None:
-    """The cache goes by what is in the file, not by its date; the file is no video at all."""
+def test_tracked_videos_are_not_tracked_again(tmp_path: Path) -> None:
+    """The cache depends on the file's content, not its date; here it is not a video at all."""
     video = tmp_path / "a.mp4"
     video.write_bytes(b"x")
     keep_tracking(video, tmp_path, np.ones((50, 478, 2), np.float32), np.zeros(32000, np.float32))

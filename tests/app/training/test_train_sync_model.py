@@ -75,7 +75,7 @@ def test_mirrors_swap_the_sides() -> None:
 
 
 def test_the_template_is_level_and_symmetric() -> None:
-    """Whatever the face's place, size and roll."""
+    """At every position, size and roll of the face."""
     random = np.random.default_rng(0)
     face = random.normal(size=(478, 2))
     face[33], face[263] = [-0.5, 0.0], [0.5, 0.0]
@@ -95,7 +95,7 @@ def test_the_template_is_level_and_symmetric() -> None:
 
 
 def numbered(n_frames: int = 300) -> Clip:
-    """Points and energies that say which frame they are of."""
+    """Points and energies that encode their frame number."""
     number = np.arange(n_frames, dtype=np.float32)
     vectors = number[:, None] + (np.arange(VECTORS, dtype=np.float32) - VECTORS // 2) / VECTORS
     return Clip(
@@ -109,8 +109,8 @@ def numbered(n_frames: int = 300) -> Clip:
 
 
 @pytest.mark.parametrize("tempo", [1.0, 1.2])
-def test_windows_are_cut_with_the_lag_they_name(tempo: float) -> None:
-    """Lips [t] and sound [t + entry] are of one moment, and no window leaves its take."""
+def test_windows_have_the_lag_they_name(tempo: float) -> None:
+    """Lips [t] and audio [t + entry] are of one moment, and no window crosses the end of its take."""
     windows = sync_batches.Windows([numbered()], replace(STILL, tempo=tempo), seed=0)
     entries = set()
     for _ in range(30):
@@ -133,7 +133,7 @@ def test_shifted_windows_are_cut_from_the_continuous_clip() -> None:
             assert torch.equal(mel[entry : entry + 45, VECTORS // 2, 0], lips[:, 0, 0])
 
 
-def test_a_source_with_little_footage_is_heard() -> None:
+def test_a_source_with_little_footage_is_drawn() -> None:
     short = replace(numbered(), name="s", source="s", train=((0, 75),))
     long = [replace(numbered(), name=str(i), source="l") for i in range(12)]
     windows = sync_batches.Windows([short, *long], STILL, 0)
@@ -146,8 +146,8 @@ def test_nothing_to_train_on() -> None:
         sync_batches.Windows([replace(numbered(), train=())], STILL, 0)
 
 
-def test_changes_off_change_next_to_nothing() -> None:
-    """But for the mirror, and for the contrast of the sound, which scales all of it."""
+def test_disabled_augmentation_changes_almost_nothing() -> None:
+    """Except mirroring and contrast, which scales all of the audio."""
     random = np.random.default_rng(0)
     points = torch.randn(6, 40, len(POINTS), 2)
     changed = sync_batches.change_points(points, STILL, random)
@@ -178,8 +178,8 @@ def test_targets_stay_in_the_range() -> None:
     assert target[0, :2] == pytest.approx([0.75, 0.25])
 
 
-def test_training_learns_and_repeats_itself() -> None:
-    """It finds shifts of a clip that it never saw; same seed, same bits."""
+def test_training_learns_and_is_deterministic() -> None:
+    """It finds shifts of a held-out clip; same seed, same bits."""
     clips, unseen = [talking()], talking(seed=9)
     torch.manual_seed(0)
     fresh = small_net().eval()
@@ -200,7 +200,7 @@ def test_training_learns_and_repeats_itself() -> None:
 
 
 def test_wrong_sound_noise_is_that_of_random_vectors() -> None:
-    """Unit vectors in n dimensions that know nothing of each other: 1 / sqrt(n) a frame."""
+    """Independent unit vectors in n dimensions: 1 / sqrt(n) per frame."""
 
     class Deaf(SyncModelNet):
         def forward(self, points: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -226,7 +226,7 @@ def test_share_found() -> None:
 def test_the_command_trains_from_a_cache(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Videos that the cache knows are not read again; the entry names what was written."""
+    """Videos in the cache are not read again; the entry describes the written file."""
     random = np.random.default_rng(0)
     folder, cache = tmp_path / "takes", tmp_path / "cache"
     folder.mkdir()

@@ -31,7 +31,7 @@ def voice(seed: int = 0, n: int = N) -> Float32:
 
 
 def lag(heard: Float32, said: Float32) -> int:
-    """By how many samples `heard` follows `said`: the peak of their cross-correlation."""
+    """Lag in samples of `heard` behind `said`: the peak of their cross-correlation."""
     n_fft = 2 * len(said)
     spectrum = np.fft.rfft(heard, n_fft) * np.conj(np.fft.rfft(said, n_fft))
     peak = int(np.argmax(np.fft.irfft(spectrum, n_fft)))
@@ -65,7 +65,7 @@ DAMAGES: dict[str, Callable[[Float32], Float32]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_no_damage_moves_a_sound(name: str) -> None:
+def test_no_effect_shifts_a_sound(name: str) -> None:
     said = voice()
     heard = DAMAGES[name](said)
     assert heard.shape == said.shape and heard.dtype == np.float32
@@ -74,13 +74,13 @@ def test_no_damage_moves_a_sound(name: str) -> None:
         assert np.abs(heard - said).max() > 1e-3
 
 
-def test_the_lag_is_seen() -> None:
+def test_a_lag_is_detected() -> None:
     assert lag(np.roll(voice(), 5), voice()) == 5
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
 @pytest.mark.parametrize("kind", ["crowd", "colour", "music"])
-def test_noise_has_the_asked_level(snr_db: float, kind: str) -> None:
+def test_noise_has_the_requested_level(snr_db: float, kind: str) -> None:
     said = voice()
     noise = {
         "crowd": lambda: augment.crowd([voice(1), voice(2, 5000)], N, 4, rng()),
@@ -97,7 +97,7 @@ def test_noise_in_silence_is_finite() -> None:
     assert np.sqrt(np.mean(np.square(noisy))) == pytest.approx(10 ** (-30 / 20), rel=1e-3)
 
 
-def test_echoes_decay_as_asked() -> None:
+def test_echoes_decay_as_requested() -> None:
     click = np.zeros(SAMPLE_RATE, np.float32)
     click[0] = 1.0
     heard = augment.reverberate(click, 0.4, 3.0, rng())
@@ -139,7 +139,7 @@ def test_formants_move_and_pitch_stays() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.8, 0.87, 1.0731, 1.2])
-def test_speed_puts_moments_where_it_says(factor: float) -> None:
+def test_speed_moves_moments_by_its_factor(factor: float) -> None:
     said = np.zeros(N, np.float32)
     clicks = np.array([4000, 12000, 27000])
     for click in clicks:
@@ -154,7 +154,7 @@ def test_speed_puts_moments_where_it_says(factor: float) -> None:
         augment.change_speed(said, -1.0)
 
 
-def test_codecs_are_as_coarse_as_they_say() -> None:
+def test_codecs_have_the_requested_resolution() -> None:
     said = voice()
     assert len(np.unique(augment.quantize(said, 5))) <= 2**5 + 1
     assert len(np.unique(augment.mu_law(said, 5))) <= 2**5
@@ -183,7 +183,7 @@ def test_a_share_stays_clean() -> None:
     assert 0.18 < np.mean(np.all(mixed == rows, axis=1)) < 0.32
 
 
-def test_silence_comes_through() -> None:
+def test_silence_stays_finite() -> None:
     rows = np.zeros((40, 3200), np.float32)
     for config in (ALWAYS, AugmentConfig()):
         heard = Augmenter(config, [np.zeros(4000, np.float32)])(rows, rng())

@@ -27,7 +27,7 @@ from talkhead.storage import read_tensors, write_tensors
 
 
 def utterance(n_samples: int, level: float, speaker: str = "a", frames: int = 0) -> Utterance:
-    """Sound of one level; lips that say which frame they are of."""
+    """Audio of one level; lips that encode their frame number."""
     number = np.arange(frames)
     lips = np.broadcast_to(number[:, None, None], (frames, LIPS_HEIGHT, LIPS_WIDTH))
     return Utterance(
@@ -47,8 +47,8 @@ def shard_of(*utterances: Utterance) -> CorpusShard:
     )
 
 
-def test_utterances_lie_end_to_end_on_whole_frames() -> None:
-    """The second one begins on a frame; what pads the first one is silence of unknown phone."""
+def test_utterances_are_end_to_end_on_whole_frames() -> None:
+    """The second one begins on a frame; the first one is padded with silence of unknown phone."""
     shard = shard_of(utterance(SAMPLES_PER_FRAME * 2 + 1, 0.5, "b"), utterance(640, -1.0))
     assert shard.starts.tolist() == [0, 3, 4]
     assert shard.waveform[: 2 * SAMPLES_PER_FRAME + 1].tolist() == [16384] * 1281
@@ -60,8 +60,8 @@ def test_utterances_lie_end_to_end_on_whole_frames() -> None:
     assert shard.labels[5] == UNKNOWN and not shard.has_lips
 
 
-def test_lips_lie_beside_their_sound() -> None:
-    """Too long a picture is cut, too short a one holds its last frame."""
+def test_lips_are_at_the_frames_of_their_audio() -> None:
+    """Lips that are too long are cut; of those that are too short, the last frame is repeated."""
     shard = shard_of(utterance(3 * 640, 0, frames=5), utterance(4 * 640, 0, frames=2))
     assert shard.lips[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 1, 1]
     assert shard.mouth[:, 1, 1].tolist() == [0, 1, 2, 0, 1, 1, 1]
@@ -80,7 +80,7 @@ def test_no_utterance_at_all() -> None:
 
 
 def test_labels_are_of_the_phone_at_their_moment() -> None:
-    """Whatever the boundaries: label i is that of the phone that holds i / 50 s."""
+    """For all boundaries, label i is that of the phone at i / 50 s."""
     random = np.random.default_rng(0)
     for _ in range(50):
         bounds = np.sort(random.uniform(-0.2, 2.2, 13))
@@ -102,7 +102,7 @@ def test_phones_that_meet_on_a_label_leave_no_gap() -> None:
     assert labels.tolist() == [*expected, UNKNOWN]
 
 
-def test_a_shard_comes_back_from_the_disk(tmp_path: Path) -> None:
+def test_a_shard_is_read_back(tmp_path: Path) -> None:
     split = replace(utterance(1000, 0.1, "\u00e9", frames=2), split="test")
     shard = shard_of(utterance(700, 0.2, frames=2), split)
     write_shard(tmp_path / "s.safetensors", shard)

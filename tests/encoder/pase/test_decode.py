@@ -1,4 +1,4 @@
-"""Phones from posteriors: known sequences, noise, ends, and the best path by trying them all."""
+"""Phones from posteriors: known sequences, noise, ends, and the best path by exhaustive search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SILENT = PHONES.index(SILENCE)
 
 
 def posteriors_of(labels: list[int], certainty: float = 0.9) -> Float32:
-    """Posteriors [F, 40] that give each moment's phone so much and the others the rest alike."""
+    """Posteriors [F, 40] with that probability of each moment's phone, the rest evenly distributed."""
     values = np.full((len(labels), len(PHONES)), (1 - certainty) / (len(PHONES) - 1), np.float32)
     values[np.arange(len(labels)), labels] = certainty
     return values
@@ -31,7 +31,7 @@ def runs(phones: list[tuple[str, int]]) -> list[int]:
     return [PHONES.index(label) for label, n in phones for _ in range(n)]
 
 
-def test_a_clear_sequence_is_read_off() -> None:
+def test_a_certain_sequence_is_decoded() -> None:
     spoken = [(SILENCE, 5), ("HH", 3), ("AH", 4), ("L", 2), ("OW", 8), (SILENCE, 6)]
     found = decode_posteriors(posteriors_of(runs(spoken)))
     assert [p.label for p in found] == [label for label, _ in spoken]
@@ -42,7 +42,7 @@ def test_a_clear_sequence_is_read_off() -> None:
     assert all(before.end_s == after.start_s for before, after in pairwise(found))
 
 
-def test_a_moments_flicker_is_no_phone() -> None:
+def test_a_single_moment_is_not_a_phone() -> None:
     labels = runs([(SILENCE, 6), ("AA", 10), (SILENCE, 6)])
     labels[11] = PHONES.index("T")
     found = decode_posteriors(posteriors_of(labels))
@@ -51,7 +51,7 @@ def test_a_moments_flicker_is_no_phone() -> None:
 
 
 def test_phones_last_their_least_duration() -> None:
-    """Whatever the posteriors; the ends of the sound are exempt."""
+    """For all posteriors, except at the ends of the audio."""
     random = np.random.default_rng(0)
     values = random.dirichlet(np.full(40, 0.05), size=400).astype(np.float32)
     lasting = [(k, len(list(run))) for k, run in groupby(viterbi_labels(values, 0.0))]
@@ -102,7 +102,7 @@ def test_a_higher_cost_gives_fewer_phones() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_blink_of_sound(n: int) -> None:
+def test_very_short_audio(n: int) -> None:
     (phone,) = decode_posteriors(posteriors_of([SILENT] * n))
     assert (phone.label, phone.start_s) == (SILENCE, 0.0)
     assert phone.end_s == pytest.approx(n / 50)

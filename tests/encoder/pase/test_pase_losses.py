@@ -1,4 +1,4 @@
-"""PASE's losses: known values, and that they pull where they should."""
+"""PASE's losses: known values and the signs of gradients."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from talkhead.encoder.pase.model import N_BINS
 from talkhead.encoder.phones import PHONES, VISEMES
 
 
-def test_phone_loss_of_no_idea_is_the_logarithm_of_how_many_there_are() -> None:
+def test_phone_loss_of_uniform_logits_is_the_logarithm_of_their_number() -> None:
     logits = torch.zeros(1, 4, len(PHONES))
     labels = torch.tensor([[0, 3, UNKNOWN, 39]])
     assert math.isclose(float(phone_loss(logits, labels)), math.log(len(PHONES)), rel_tol=1e-5)
 
 
-def test_unknown_phones_teach_nothing() -> None:
+def test_unknown_phones_have_no_gradient() -> None:
     logits = torch.randn(1, 3, len(PHONES), requires_grad=True)
     (phone_loss(logits, torch.tensor([[1, UNKNOWN, 2]]))).backward()
     assert logits.grad is not None
@@ -39,7 +39,7 @@ def test_unknown_phones_teach_nothing() -> None:
     assert float(viseme_loss(logits.detach(), nothing)) == 0.0
 
 
-def test_phones_that_look_alike_may_be_taken_for_each_other() -> None:
+def test_viseme_loss_ignores_confusions_within_a_viseme() -> None:
     logits = torch.full((1, 1, len(PHONES)), -20.0)
     logits[0, 0, PHONES.index("B")] = 20.0
     alike = float(viseme_loss(logits, torch.tensor([[PHONES.index("M")]])))
@@ -79,7 +79,7 @@ def test_contrast_gradient_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda a, v: contrast(a, v, labels), (heard, seen))
 
 
-def test_the_restorer_does_not_see_what_is_hidden() -> None:
+def test_the_restorer_does_not_depend_on_masked_features() -> None:
     torch.manual_seed(0)
     restorer = Restorer(8, n_points=3)
     heard, seen = torch.randn(1, 20, 8), torch.randn(1, 10, 8)
@@ -100,7 +100,7 @@ def test_clean_mel_of_white_noise_is_flat() -> None:
     )
 
 
-def test_clearing_is_judged_by_how_much_clean_inputs_vary() -> None:
+def test_denoising_loss_is_relative_to_the_spread_of_clean_inputs() -> None:
     clean = torch.randn(2, 50, 8)
     assert denoising_loss(clean, clean) == 0.0
     noisy = clean + 0.5

@@ -1,4 +1,4 @@
-"""PASE's nets: what they see of time, what the anchors do, what is written and read."""
+"""PASE's model: receptive fields, the anchors, writing and reading weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_spectra_are_those_of_the_project() -> None:
     np.testing.assert_allclose(ours, np.log(theirs + model.POWER_FLOOR), rtol=0, atol=2e-4)
 
 
-def test_a_vector_hears_to_its_look_ahead_and_no_further(pase: Pase) -> None:
+def test_a_vector_depends_on_audio_up_to_its_lookahead(pase: Pase) -> None:
     """The gradient of one vector reaches exactly LOOKAHEAD_S past its moment."""
     waveform = _noise(16_000).requires_grad_()
     number = 20
@@ -64,17 +64,17 @@ def test_vectors_and_frames_are_counted_as_the_corpus_counts(pase: Pase) -> None
     assert seen.features.shape == (1, 7, SMALL.dim)
 
 
-def test_the_eye_sees_a_stack_of_frames(pase: Pase) -> None:
+def test_the_visual_branch_uses_a_stack_of_frames(pase: Pase) -> None:
     lips = torch.rand(1, 15, LIPS_HEIGHT, LIPS_WIDTH)
     other = lips.clone()
-    other[0, 7] = other[0, 7].flip(0)  # the mean over time stays as it was
+    other[0, 7] = other[0, 7].flip(0)  # the mean over time is unchanged
     with torch.no_grad():
         difference = pase.encode_lips(lips).features - pase.encode_lips(other).features
     changed = difference[0].abs().amax(1) > 1e-6
     assert torch.nonzero(changed).flatten().tolist() == [5, 6, 7, 8, 9]
 
 
-def test_a_mask_takes_the_place_of_what_is_heard(pase: Pase) -> None:
+def test_a_mask_replaces_inputs(pase: Pase) -> None:
     n_vectors = 50
     hidden = torch.ones(1, n_vectors + model.DELAY, dtype=torch.bool)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("logit", "trusted"), [(50.0, True), (-50.0, False)])
-def test_detail_is_what_was_heard_or_what_was_to_be_expected(logit: float, trusted: bool) -> None:
+def test_denoising_mixes_actual_and_expected_inputs(logit: float, trusted: bool) -> None:
     detail = AcousticFeatures(PaseConfig())
     assert detail.gate is not None and detail.expected is not None
     torch.nn.init.zeros_(detail.gate.weight)
@@ -145,14 +145,14 @@ def test_detail_is_what_was_heard_or_what_was_to_be_expected(logit: float, trust
     torch.testing.assert_close(detail.denoise(inputs, hidden), wanted)
 
 
-def test_detail_need_not_be_cleared() -> None:
+def test_denoising_is_optional() -> None:
     detail = AcousticFeatures(PaseConfig(clears=False))
     inputs = torch.randn(2, 5, 192)
     assert detail.denoise(inputs, torch.randn(2, 5, 256)) is inputs
     assert not list(detail.parameters())
 
 
-def test_the_ear_gives_inputs_as_heard_though_the_gru_hears_the_mask(pase: Pase) -> None:
+def test_the_audio_branch_returns_unmasked_inputs(pase: Pase) -> None:
     spectra = torch.randn(1, 60, model.N_BINS)
     inputs, hidden = pase.ear(spectra)
     spans = torch.zeros(1, inputs.shape[1] + model.DELAY, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Speech with known words: reading the index, keeping alignments, fitting pronunciations."""
+"""Speech with known words: reading the index, storing alignments, aligning pronunciations."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_no_index(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------- store
 
 
-def test_alignments_come_back_and_a_cut_off_line_does_not(tmp_path: Path) -> None:
-    """As after a run that was killed while it wrote."""
+def test_alignments_are_read_back_without_an_incomplete_line(tmp_path: Path) -> None:
+    """As after a run that was killed while writing."""
     path = tmp_path / "deep" / "a.jsonl"
     fit = Alignment([Phone("P", 0.1, 0.25), Phone("AA", 0.25, 0.5)], -12.5)
     store = AlignmentStore(path)
@@ -101,7 +101,7 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
         AlignmentStore(tmp_path / "a.jsonl")
 
 
-def test_what_was_aligned_is_not_aligned_again(
+def test_stored_alignments_are_not_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was stopped after two of five resumes with the other three."""
@@ -130,7 +130,7 @@ def test_what_was_aligned_is_not_aligned_again(
 
 @needs_sphinx
 def test_pronunciations_are_found_where_they_are_spoken() -> None:
-    """Without any dictionary: the synthesiser's own phones, as one word a phone group."""
+    """Without any dictionary: the synthesizer's own phones, as one word per phone group."""
     true = spoken_line()
     words = [" ".join(p for p, _, _ in true[i : i + 3]) for i in range(0, len(true), 3)]
     fit = ForcedAligner().fit_pronounced(read_audio(LINE), words)
@@ -143,7 +143,7 @@ def test_pronunciations_are_found_where_they_are_spoken() -> None:
 
 @needs_sphinx
 def test_wrong_pronunciations_score_below_the_limit() -> None:
-    """The right phones in the opposite order, and one aligner for both."""
+    """The correct phones in the opposite order, with the same aligner."""
     aligner, waveform = ForcedAligner(), read_audio(LINE)
     phones = [p for p, _, _ in spoken_line()]
     right = aligner.fit_pronounced(waveform, [" ".join(phones)])
@@ -153,7 +153,7 @@ def test_wrong_pronunciations_score_below_the_limit() -> None:
 
 
 @needs_sphinx
-def test_what_is_no_pronunciation() -> None:
+def test_invalid_pronunciations() -> None:
     for word in ("", "HELLO", "P Q"):
         with pytest.raises(TalkheadError, match="is not a pronunciation"):
             ForcedAligner().fit_pronounced(read_audio(LINE), [word])

@@ -1,4 +1,4 @@
-"""Training PASE: it learns, the same each time, also when it is interrupted."""
+"""Training of PASE: it learns, is deterministic, and resumes."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _state(objective: train.PaseObjective) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_the_phones_of_tones(tmp_path: Path, shards: list[CorpusShard]) -> None:
-    """From undamaged sound, where accuracy has stopped rising at the last step, so that the order in
-    which sums are rounded can't decide: 0.98 and more with every seed and kernel tried."""
+    """From clean audio, where accuracy has stopped rising at the last step, so that rounding
+    does not matter: 0.98 and more with every seed and kernel tried."""
     clean = replace(TINY.augment, clean_share=1.0)
     config = replace(TINY, n_steps=160, learning_rate=1e-2, averaging=0.95, augment=clean)
     objective = train.train_pase(shards, config, tmp_path / "s.state", 0, SilentProgress())
@@ -137,7 +137,7 @@ def test_each_part_can_be_left_out(tmp_path: Path, shards: list[CorpusShard], pa
     assert all(torch.isfinite(value) for value in losses.values())
 
 
-def test_unknown_parts_are_told() -> None:
+def test_unknown_parts_are_refused() -> None:
     with pytest.raises(TalkheadError, match="'parrot'"):
         train.without(TINY, ["parrot"])
 
@@ -157,7 +157,7 @@ def test_a_corpus_of_test_utterances_only_is_refused() -> None:
 
 
 def test_labels_and_lips_follow_the_sound_at_every_speed(shards: list[CorpusShard]) -> None:
-    """Where the sound is the open vowel's tone, its label says so and the mouth is open."""
+    """Where the audio is the open vowel's tone, so is its label, and the mouth is open."""
     config = replace(TINY.batches, speed=1.3)
     batches = Batches(shards, config, replace(AugmentConfig()), 0)
     n_right = n_known = 0
@@ -173,7 +173,7 @@ def test_labels_and_lips_follow_the_sound_at_every_speed(shards: list[CorpusShar
         open_lips = batch.lips[:, :, 16, 24] < batch.lips[:, :, 4, 4] - 0.15
         open_mouth = batch.mouth[..., 1] > 0
         assert torch.equal(open_lips, open_mouth)
-    assert n_right / n_known > 0.9  # half a label of time at the borders
+    assert n_right / n_known > 0.9  # half a label at the borders
 
 
 def test_batches_depend_on_seed_and_number_alone(shards: list[CorpusShard]) -> None:

@@ -1,4 +1,4 @@
-"""The same sound as it might have been: its timing stays, and a predictor learns to bear it."""
+"""Augmented copies: their timing, and that they make a predictor robust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MotionPredictor: it learns, it repeats itself, pieces equal the whole, silence closes the mouth."""
+"""MotionPredictor: learning, determinism, prediction in pieces, the mouth in silence."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _same(one: MotionPredictor, other: MotionPredictor) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in ours.items())
 
 
-def test_learns_what_features_tell(clip: Clip, predictor: MotionPredictor) -> None:
+def test_learns_motion_that_features_determine(clip: Clip, predictor: MotionPredictor) -> None:
     predicted = predictor.predict(clip.features, clip.silent, len(clip.codes))
     test = ~clip.train
     target, mean = clip.codes[test, :N_MOUTH], clip.codes[clip.train, :N_MOUTH].mean(0)
@@ -109,8 +109,8 @@ def test_learns_what_features_tell(clip: Clip, predictor: MotionPredictor) -> No
     assert share < 0.4
 
 
-def test_learns_what_shows_between_the_lips(clip: Clip) -> None:
-    """A code that moves no point is learned as the others are."""
+def test_learns_the_inner_mouth(clip: Clip) -> None:
+    """A code that moves no point is learned like the others."""
     basis = clip.face.basis.copy()
     basis[N_MOUTH - 1] = 0.0
     predictor = _fit(clip._replace(face=replace(clip.face, basis=basis)))
@@ -163,7 +163,7 @@ def test_frames_kept_back_are_not_used(clip: Clip) -> None:
     assert _same(clean, _fit(spoilt, 0, brief))
 
 
-def test_tensors_bring_it_back(clip: Clip, predictor: MotionPredictor) -> None:
+def test_restored_from_tensors(clip: Clip, predictor: MotionPredictor) -> None:
     tensors = {k: v.clone() for k, v in predictor.tensors().items()}
     again = MotionPredictor.from_tensors(tensors, predictor.config)
     assert _same(predictor, again)
@@ -178,7 +178,7 @@ def test_damaged_tensors_are_refused(predictor: MotionPredictor) -> None:
     assert accepted(predictor.tensors(), load) == {
         ("scaling.rest", "longer 0"),  # eyes and brows may have any number of components
         ("scaling.rest", "shorter 0"),
-        ("scaling.held_out", "holds nan"),  # a figure, with which nothing is computed
+        ("scaling.held_out", "holds nan"),  # only reported: not used in computations
         ("scaling.held_out", "holds inf"),
     }
 
@@ -201,12 +201,14 @@ def test_a_config_from_json_equals_the_config() -> None:
         ({"layers": "31"}, "layers is '31', where a list is needed"),
     ],
 )
-def test_a_config_may_not_be_as_large_as_it_likes(given: dict[str, Any], message: str) -> None:
+def test_the_size_of_a_config_is_limited(given: dict[str, Any], message: str) -> None:
     with pytest.raises(PackageError, match=message):
         from_json(PredictorConfig, given)
 
 
-def test_nets_that_see_too_far_are_refused_before_they_are_made(predictor: MotionPredictor) -> None:
+def test_too_large_receptive_fields_are_refused_before_networks_are_built(
+    predictor: MotionPredictor,
+) -> None:
     far = replace(predictor.config, layers=((32, 32),))
     with pytest.raises(PackageError, match="the networks depend on 992 frames"):
         MotionPredictor.from_tensors(predictor.tensors(), far)
@@ -225,7 +227,7 @@ def test_pieces_equal_the_whole(predictor: MotionPredictor, size: int, n_frames:
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_what_lies_beyond_the_view_has_no_say(predictor: MotionPredictor) -> None:
+def test_features_beyond_the_receptive_field_have_no_effect(predictor: MotionPredictor) -> None:
     long, n_frames = _clip(2 * BLOCK, seed=1), 2 * BLOCK
     speech = np.zeros(n_frames, dtype=bool)
     values = long.features.values.copy()
@@ -238,7 +240,9 @@ def test_what_lies_beyond_the_view_has_no_say(predictor: MotionPredictor) -> Non
 
 
 @pytest.mark.parametrize("lookahead_s, ahead", [(0.0, 5), (0.016, 5), (0.096, 3), (0.22, 0)])
-def test_what_an_encoder_hears_ahead_a_net_sees_less(lookahead_s: float, ahead: int) -> None:
+def test_the_lookahead_of_an_encoder_reduces_that_of_the_network(
+    lookahead_s: float, ahead: int
+) -> None:
     view = receptive_field_of(PRESETS["standard"], 2, 50.0, lookahead_s)
     assert view.ahead == ahead and view.ahead + view.behind == 14
     assert lookahead_s + 0.02 + view.ahead / FRAME_RATE <= LOOKAHEAD_S + 1e-9
@@ -246,7 +250,7 @@ def test_what_an_encoder_hears_ahead_a_net_sees_less(lookahead_s: float, ahead: 
 
 @pytest.mark.parametrize("name", encoder_names())
 @pytest.mark.parametrize("preset", PRESETS)
-def test_encoder_and_predictor_hear_at_most_240_ms_ahead(name: str, preset: str) -> None:
+def test_encoder_and_predictor_depend_on_at_most_240_ms_ahead(name: str, preset: str) -> None:
     encoder, config = load_encoder(name), PRESETS[preset]
     per_frame = vectors_per_frame(encoder.rate)
     view = receptive_field_of(config, per_frame, encoder.rate, encoder.lookahead_s)
@@ -254,13 +258,13 @@ def test_encoder_and_predictor_hear_at_most_240_ms_ahead(name: str, preset: str)
     assert heard_s <= LOOKAHEAD_S == 0.24
 
 
-def test_an_encoder_that_hears_too_far_is_refused(clip: Clip) -> None:
+def test_an_encoder_with_too_long_a_lookahead_is_refused(clip: Clip) -> None:
     far = replace(clip.features, lookahead_s=0.25)
     with pytest.raises(TalkheadError, match="look-ahead of 250 ms"):
         _fit(clip._replace(features=far))
 
 
-def test_later_sound_has_no_say() -> None:
+def test_later_audio_has_no_effect() -> None:
     encoder, n_frames, changed = load_encoder("mel"), 300, 200
     random = np.random.default_rng(0)
     sound = random.normal(size=n_frames * 640).astype(np.float32) * np.float32(0.1)
@@ -276,8 +280,8 @@ def test_later_sound_has_no_say() -> None:
     assert not same[changed]
 
 
-def test_nets_are_judged_on_frames_they_have_not_seen(clip: Clip) -> None:
-    """Codes that nothing tells of are learned by heart, and held-out frames say so."""
+def test_the_gain_is_calibrated_on_held_out_frames(clip: Clip) -> None:
+    """Codes independent of the features are memorized, which shows in held-out frames."""
     random = np.random.default_rng(5)
     noise = random.normal(size=clip.codes.shape).astype(np.float32)
     told, untold = (
@@ -366,7 +370,7 @@ def test_rates_off_the_frame_grid_are_refused(clip: Clip) -> None:
 
 
 def test_augmented_copies_do_not_hurt(clip: Clip, predictor: MotionPredictor) -> None:
-    """Who has learnt from sound as it might have been does better on sound that is so."""
+    """A predictor that was trained on augmented copies is better on augmented audio."""
     offset = np.random.default_rng(1).normal(size=DIM).astype(np.float32)
     changed = SpeechFeatures(clip.features.values + 1.5 * offset, clip.features.rate)
     taught = fit_predictor(PredictorTrainingData(*clip, [changed]), SMALL, 0, SilentProgress())
@@ -399,7 +403,7 @@ def test_nets_are_dilated_convolutions() -> None:
             kernel = _weight(spread).unflatten(0, (3, 5)).permute(2, 1, 0)
             taps = conv1d(hidden.transpose(1, 2), kernel, dilation=2).transpose(1, 2)
             change = _linear(gelu(taps + spread.get_parameter("bias")[0]), mix)
-            # 1 of the block's 4 frames of view lies ahead, 3 behind.
+            # Of the block's receptive field of 4 frames, 1 is ahead and 3 are behind.
             torch.testing.assert_close(_linear(hidden[:, 3:19] + change, own.last), codes[index])
 
 
@@ -411,10 +415,10 @@ def _linear(values: Tensor, layer: Module) -> Tensor:
     return values @ _weight(layer) + layer.get_parameter("bias")[0]
 
 
-def test_long_footage_is_heard_in_parts(
+def test_long_footage_is_predicted_in_parts(
     clip: Clip, predictor: MotionPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where nets are judged on all of it: they are the same, and so is the judgement."""
+    """Only for the calibration: networks are the same, and so is the gain."""
     monkeypatch.setattr("talkhead.encoder.predictor.training.PREDICTION_BLOCK", 64)
     again = _fit(clip)
     assert again.scaling.held_out == pytest.approx(predictor.scaling.held_out, rel=1e-4)

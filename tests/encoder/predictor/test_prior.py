@@ -1,4 +1,4 @@
-"""The prior: it carries over into a person's codes, pays on little footage, knows its encoder."""
+"""The prior: projection on a person's codes, use with little footage, its encoder."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SMALL = PredictorConfig(
     noise_std=0.05, gain_std=0.0, n_masks=0,
 )  # fmt: skip
 MODES = np.random.default_rng(7).normal(size=(2, len(MOUTH_POINTS), 2)).astype(np.float32)
-"""How every mouth of these tests moves: with the loudness of low and of high sound."""
+"""Motion of every mouth of these tests: with the loudness of low and of high frequencies."""
 
 
 def _speech(n_frames: int, seed: int) -> tuple[Float32, Float32]:
-    """Sound [n_samples] of two bands that swell and fade, and how loud they are, [F, 2] in 0..1."""
+    """Audio [n_samples] of two bands with changing loudness, and their loudness, [F, 2] in [0, 1]."""
     random = np.random.default_rng(seed)
     knots = random.uniform(size=(n_frames // 3 + 2, 2))
     frames = np.arange(n_frames)
@@ -56,7 +56,7 @@ def _shard(mouths: bool = True) -> CorpusShard:
 
 
 def _person() -> tuple[FaceModel, Float32]:
-    """A face whose codes move the mouth otherwise, and the codes [2, N_MOUTH] of the two MODES."""
+    """A face with another basis of mouth motion, and the codes [2, N_MOUTH] of the two MODES."""
     random = np.random.default_rng(3)
     mixed = np.array([[1.0, 0.3], [-0.4, 0.8], [0.0, 0.0]], np.float32)
     moves = np.tensordot(mixed, MODES, 1).astype(np.float32)
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_prior(prior: Prior) -> None:
     assert all(torch.equal(value, again[name]) for name, value in ours.items())
 
 
-def test_a_file_brings_it_back(prior: Prior, tmp_path: Path) -> None:
+def test_a_prior_is_read_back(prior: Prior, tmp_path: Path) -> None:
     write_tensors(tmp_path / "prior.safetensors", prior.tensors())
     again = read_prior(tmp_path / "prior.safetensors")
     assert replace(again, basis=prior.basis, nets=prior.nets) == prior
@@ -141,8 +141,8 @@ def test_damaged_files_are_refused(prior: Prior, tmp_path: Path, lost: str) -> N
         read_prior(tmp_path / "prior.safetensors")
 
 
-def test_it_pays_on_little_footage(prior: Prior) -> None:
-    """Little more than 4 s of another person with the same way of speaking, and hardly any training."""
+def test_it_helps_with_little_footage(prior: Prior) -> None:
+    """Little more than 4 s of another person with the same way of speaking, and very little training."""
     face, codes = _person()
     sound, levels = _speech(400, 99)
     targets = np.pad((levels - 0.5) @ codes, ((0, 0), (0, 1))).astype(np.float32)
