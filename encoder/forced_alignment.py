@@ -411,8 +411,9 @@ def _spelling(name: str) -> str:
 
 
 def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
-    """Start, end and silence of pieces of a waveform [n_samples], at most MAX_PIECE_S, cut where it is
-    quietest.
+    """Start, end and silence of pieces of a waveform [n_samples].
+
+    Pieces are at most MAX_PIECE_S long and cut where it is quietest.
     """
     return _quiet_spans(measure_loudness([waveform]))
 

@@ -80,9 +80,7 @@ def _extended(cepstra: Float32, *, before: bool, after: bool) -> Float32:
 
 
 def _with_differences(cepstra: Float32) -> Float32:
-    """Vectors [n, 39] of coefficients [n + 2 * _CONTEXT, 13], of which the outer ones are context
-    only.
-    """
+    """Vectors [n, 39] of coefficients [n + 2 * _CONTEXT, 13]; the outer ones are only context."""
     if len(cepstra) <= 2 * _CONTEXT:
         return np.zeros((0, N_COEFFICIENTS * len(SCALES)), np.float32)
     first = _slopes(cepstra)

@@ -147,8 +147,9 @@ class Windows:
         )
 
     def _window(self, clip: Clip, n_frames: int) -> tuple[Float32, Float32, int]:
-        """Lips [T, P, 2], audio [T + 2 MAX_LAG, VECTORS, N_MELS] and lag of a window at a random
-        tempo, within a span.
+        """Lips, audio and lag of a window at a random tempo, within a span.
+
+        Lips are [T, P, 2], audio is [T + 2 MAX_LAG, VECTORS, N_MELS].
         """
         random, n_sound = self._random, n_frames + 2 * MAX_LAG
         start, stop = clip.train[int(random.choice(len(clip.train), p=_lengths(clip.train)))]
@@ -249,9 +250,7 @@ def change_mel(mel: Tensor, config: TrainingConfig, random: np.random.Generator)
 
 
 def _warp_mel(mel: Tensor, scales: Tensor) -> Tensor:
-    """Stretch the mel axis of windows [B, T, VECTORS, M] by scales [B, 2] of its lower and its upper
-    end.
-    """
+    """Stretch the mel axis of windows [B, T, VECTORS, M] by scales [B, 2] at its lower and upper end."""
     n, n_frames, n_vectors, n_mels = mel.shape
     bands = torch.arange(n_mels, dtype=torch.float32)
     share = bands / (n_mels - 1)

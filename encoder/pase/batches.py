@@ -193,9 +193,7 @@ class _Place:
     n_frames: int
 
     def positions(self, rate: int) -> Float32:
-        """Positions of n_frames * rate moments in the source, [n_frames * rate], in moments of the
-        source.
-        """
+        """Positions [n_frames * rate] in the source, in its moments, of as many moments."""
         return np.arange(self.n_frames * rate) * self.speed
 
 

@@ -169,9 +169,7 @@ def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[Pase, Contrast,
 
 
 class PaseStream:
-    """Stream of PaseEncoder: keeps the samples and spectra that later vectors need, and the GRU's
-    state.
-    """
+    """Stream of PaseEncoder: keeps samples and spectra that later vectors need, and the GRU state."""
 
     def __init__(self, pase: Pase, gives_phones: bool = False) -> None:
         """Begin without samples.

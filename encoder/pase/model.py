@@ -196,8 +196,8 @@ class AudioBranch(nn.Module):
             hidden_spans: Inputs that are replaced by the mask, [B, T] bool.
 
         Returns:
-            Inputs [B, T - DELAY, width], the first DELAY dropped, and hidden vectors
-            [B, T - DELAY, hidden] of the moments before: entry i of both is used for moment i.
+            Inputs [B, T - DELAY, width] and hidden vectors [B, T - DELAY, hidden]. Hidden vector i
+            describes moment i, and input i is the newest one that it depends on.
         """
         inputs = masked = self.inputs(spectra)
         if hidden_spans is not None:
@@ -206,9 +206,7 @@ class AudioBranch(nn.Module):
 
 
 class VisualBranch(nn.Module):
-    """CNN over lip crops [B, T, H, W] in [0, 1] -> hidden vectors [B, T, hidden], STACK frames at a
-    time.
-    """
+    """CNN over stacks of lip crops: [B, T, H, W] in [0, 1] -> hidden vectors [B, T, hidden]."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
         """Build the layers, with random weights.

@@ -247,9 +247,7 @@ class MotionPredictor:
             held = whole[step:] if missing else held[step:]
 
     def _predict_block(self, window: Float32) -> Float32:
-        """Mouth codes [BLOCK, K] of a window of normalized features [m, D], as if there were no
-        silence.
-        """
+        """Mouth codes [BLOCK, K] of normalized features [m, D], as if there were no silence."""
         inputs = frame_inputs(aligned(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
             mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
@@ -534,9 +532,7 @@ def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
 
 
 def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
-    """Divide the training frames [F] into n_blocks parts; yield a block of HELD_OUT of them in each,
-    [F] bool.
-    """
+    """Yield a block of HELD_OUT of each of n_blocks parts of the training frames, [F] bool."""
     for part in np.array_split(np.flatnonzero(train), n_blocks):
         spare = round(len(part) * max(0.0, 1.0 - HELD_OUT * n_blocks)) // 2
         block = torch.zeros(len(train), dtype=torch.bool)

@@ -281,9 +281,7 @@ class _Blocks(nn.Module):
         self.mix = _Layers(n_nets, width, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Apply the blocks to hidden values [N, B, T + behind + ahead, width]; returns
-        [N, B, T, width].
-        """
+        """Apply the blocks: [N, B, T + behind + ahead, width] -> [N, B, T, width]."""
         n = hidden.shape[2] - self.behind - self.ahead
         # A convolution as a linear layer over the values at each tap, side by side.
         taps = [hidden[:, :, i * self.dilation :][:, :, :n] for i in range(self.kernel)]

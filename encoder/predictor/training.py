@@ -331,8 +331,9 @@ def _weighted(lengths: Tensor, weights: Tensor) -> Tensor:
 def _stretches(
     data: TrainingTensors, starts: Tensor, n_frames: int, generator: torch.Generator
 ) -> Tensor:
-    """Features [B, (T + behind + ahead) * per_frame, D] of stretches of n_frames T from `starts` [B]
-    on.
+    """Features of stretches of n_frames T from `starts` [B] on, with their context.
+
+    [B, (T + behind + ahead) * per_frame, D].
     """
     view, per_frame = data.view, data.per_frame
     length = (n_frames + view.behind + view.ahead) * per_frame
