@@ -151,7 +151,7 @@ def speechocean(
 # ------------------------------------------------------------------------- frame accuracy
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """An utterance with a label per moment: group it belongs to, waveform [n], labels [F] at
     LABEL_RATE (indices into PHONES, or UNKNOWN).
     """
@@ -161,7 +161,7 @@ class Labelled(NamedTuple):
     labels: UInt8
 
 
-def shard_utterances(shard: CorpusShard, split: str, n_most: int | None = None) -> list[Labelled]:
+def shard_utterances(shard: CorpusShard, split: str, n_most: int | None = None) -> list[Labeled]:
     """Utterances of a shard's split, each a group of its own; n_most evenly spaced ones."""
     chosen = np.flatnonzero(shard.splits == SPLITS.index(split))
     if n_most is not None and n_most < len(chosen):
@@ -171,11 +171,11 @@ def shard_utterances(shard: CorpusShard, split: str, n_most: int | None = None) 
         first, stop = shard.starts[index : index + 2]
         samples = shard.waveform[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
         waveform = normalize_level(samples.astype(np.float32) / np.float32(32767.0))
-        found.append(Labelled(str(index), waveform, shard.labels[first * 2 : stop * 2]))
+        found.append(Labeled(str(index), waveform, shard.labels[first * 2 : stop * 2]))
     return found
 
 
-def read_ljspeech(folder: Path) -> list[Labelled]:
+def read_ljspeech(folder: Path) -> list[Labeled]:
     """Utterances of one woman with the phones that the aligner finds for the text."""
     found = []
     for line in (folder / "metadata.csv").read_text(encoding="utf-8").splitlines():
@@ -183,11 +183,11 @@ def read_ljspeech(folder: Path) -> list[Labelled]:
         waveform = normalize_level(read_audio(folder / f"{name}.flac"))
         n_labels = len(waveform) * LABEL_RATE // SAMPLE_RATE
         phones = align_phones(waveform, text)
-        found.append(Labelled(name, waveform, label_frames(phones, n_labels)))
+        found.append(Labeled(name, waveform, label_frames(phones, n_labels)))
     return found
 
 
-def frame_shares(found: Sequence[Int], utterances: Sequence[Labelled]) -> dict[str, Any]:
+def frame_shares(found: Sequence[Int], utterances: Sequence[Labeled]) -> dict[str, Any]:
     """Shares of correct phones and visemes over moments whose phone is known: of all, and of those
     with speech, with 95 % intervals over utterances. found: labels [>= F] of each.
     """
@@ -210,7 +210,7 @@ def frame_shares(found: Sequence[Int], utterances: Sequence[Labelled]) -> dict[s
 
 
 def moments(
-    data: str, utterances: Sequence[Labelled], encoder: PhoneEncoder | None, ways: Sequence[str],
+    data: str, utterances: Sequence[Labeled], encoder: PhoneEncoder | None, ways: Sequence[str],
     cache: Path | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Frame accuracy (or agreement): one row per way of decoding."""

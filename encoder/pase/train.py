@@ -433,9 +433,9 @@ def phone_accuracy(objective: PaseObjective, batches: Batches, n_batches: int) -
         batch = batches.draw(number)
         with torch.no_grad():
             logits = objective.pase.encode_audio(batch.clean).logits
-        labelled = batch.labels != UNKNOWN
-        right += int((logits.argmax(-1) == batch.labels)[labelled].sum())
-        known += int(labelled.sum())
+        labeled = batch.labels != UNKNOWN
+        right += int((logits.argmax(-1) == batch.labels)[labeled].sum())
+        known += int(labeled.sum())
     return right / max(1, known)
 
 

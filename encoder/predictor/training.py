@@ -25,7 +25,7 @@ from talkhead.errors import TalkheadError
 from talkhead.face import JAW_LINE, LIPS, MOUTH_POINTS
 from talkhead.types import FRAME_RATE, Float32, Float64
 
-LIPS_CENTRED = 0.7
+LIPS_CENTERED = 0.7
 """Share of the lips' common motion that counts as no error: their shape matters more than their
 position.
 """
@@ -150,7 +150,7 @@ def make_training_tensors(
         return basis[:, [MOUTH_POINTS.index(point) for point in points]]
 
     lips = basis_of(LIPS)
-    lips = lips - LIPS_CENTRED * lips.mean(1, keepdims=True)
+    lips = lips - LIPS_CENTERED * lips.mean(1, keepdims=True)
     # The opening: upper lip points minus lower ones.
     gap = basis_of(tuple(top for top, _ in LIP_GAPS)) - basis_of(tuple(low for _, low in LIP_GAPS))
     # Errors are measured in units of the mean length of the lips' offsets.

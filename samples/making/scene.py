@@ -60,7 +60,7 @@ class Nodes:
         self.tree.links.new(source, sink)
 
     def tinted(self, color: Any, **settings: float) -> Any:
-        """The colour through a hue/saturation/value node."""
+        """The color through a hue/saturation/value node."""
         node = self.tree.nodes.new("ShaderNodeHueSaturation")
         for name, value in settings.items():
             node.inputs[name].default_value = value
@@ -313,7 +313,7 @@ def area_light(
 
 
 def add_backdrop() -> None:
-    """A plain background, softly graded, that the camera sees; the person sees an even grey."""
+    """A plain background, softly graded, that the camera sees; the person sees an even gray."""
     world = bpy.data.worlds.new("world")
     bpy.context.scene.world = world
     world.use_nodes = True

@@ -136,7 +136,7 @@ def test_shares_of_moments() -> None:
     true[:5] = UNKNOWN
     found = true.astype(np.int64)
     found[:5] = 0
-    utterance = phones.Labelled("u", _sound(), true)
+    utterance = phones.Labeled("u", _sound(), true)
     perfect = phones.frame_shares([found], [utterance])
     assert perfect["n_moments"] == 45
     assert perfect["n_moments_spoken"] == 20
