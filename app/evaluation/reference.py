@@ -1,7 +1,7 @@
 """Real frames that variants are compared with: head crops of a dataset, or whole frames of a video.
 
 Heads are rendered over the background plate, never over real pixels, rounded to 8 bits as a viewer
-sees them, and compared with the crop at the size at which the dataset stores it.
+gets them, and compared with the crop at the size at which the dataset stores it.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def test_the_codec_floor(tmp_path: Path, scale: float) -> None:
 
 def larger(points: Float32) -> Float32:
     """Scale the lips up by 10 %."""
-    centre = points[:, list(OUTER_LIPS)].mean(1, keepdims=True)
-    return (points - centre) * np.float32(1.1) + centre
+    center = points[:, list(OUTER_LIPS)].mean(1, keepdims=True)
+    return (points - center) * np.float32(1.1) + center
 
 
 def test_lips_are_compared_by_one_tracker(dataset: IdentityDataset) -> None:

@@ -156,9 +156,9 @@ def test_closure_f1_by_hand() -> None:
 
 def test_closure_at_rate_tolerates_small_motion_and_nothing_else() -> None:
     real = speaking(300)
-    timid = 0.05 + 0.3 * real
-    assert closure_f1(timid, real) == 0.0
-    assert closure_f1_at_rate(timid, real) == 1.0
+    reduced = 0.05 + 0.3 * real
+    assert closure_f1(reduced, real) == 0.0
+    assert closure_f1_at_rate(reduced, real) == 1.0
     assert closure_f1_at_rate(real[::-1], real) < 0.8
 
 

@@ -249,10 +249,10 @@ def test_lag_scores_are_mean_products() -> None:
 def test_inputs_do_not_depend_on_person_and_room() -> None:
     points, mel = torch.randn(2, 20, 45, 2), torch.randn(2, 20, VECTORS, N_MELS)
     face, room = torch.randn(2, 1, 45, 2), torch.randn(2, 1, 1, N_MELS)
-    seen, heard = module.lip_inputs(points), module.sound_inputs(mel)
-    assert seen.shape == (2, 20, 180) and heard.shape == (2, 20, VECTORS * N_MELS)
-    assert torch.allclose(module.lip_inputs(2 * points + face), seen, atol=2e-2)
-    assert torch.allclose(module.sound_inputs(mel + room), heard, atol=1e-5)
+    visual, audio = module.lip_inputs(points), module.sound_inputs(mel)
+    assert visual.shape == (2, 20, 180) and audio.shape == (2, 20, VECTORS * N_MELS)
+    assert torch.allclose(module.lip_inputs(2 * points + face), visual, atol=2e-2)
+    assert torch.allclose(module.sound_inputs(mel + room), audio, atol=1e-5)
     assert not module.lip_inputs(torch.ones(1, 20, 45, 2)).any()
 
 
@@ -278,6 +278,6 @@ def test_windows_are_independent() -> None:
     lips, sound = net(points, mel)
     assert lips.shape == (3, 20, 4) and sound.shape == (3, 50, 4)
     assert torch.allclose(lips.norm(dim=-1), torch.ones(3, 20), atol=1e-5)
-    alone, heard = net(points[1:2], mel[1:2])
+    alone, audio = net(points[1:2], mel[1:2])
     assert torch.allclose(alone[0], lips[1], atol=1e-5)
-    assert torch.allclose(heard[0], sound[1], atol=1e-5)
+    assert torch.allclose(audio[0], sound[1], atol=1e-5)

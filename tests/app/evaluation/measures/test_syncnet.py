@@ -76,8 +76,8 @@ def matching_video(n_frames: int, late: int) -> tuple[list[UInt8], Float32]:
     level = np.convolve(rng.normal(size=n_frames + 80), np.hanning(7), "same")
     noise = rng.normal(size=(n_frames, SAMPLES))
     loud = 0.02 * np.exp(0.5 * level)
-    heard = loud[40 - late : 40 - late + n_frames]
-    waveform = (heard[:, None] * noise).astype(np.float32).ravel()
+    delayed = loud[40 - late : 40 - late + n_frames]
+    waveform = (delayed[:, None] * noise).astype(np.float32).ravel()
     shown = loud[40 : 40 + n_frames]
     energy = np.log((400 * (1 + 0.97**2) / 2) * (shown * 32768) ** 2)
     return [np.full((HEIGHT, WIDTH, 3), round(5 * e), np.uint8) for e in energy], waveform
@@ -96,9 +96,9 @@ def test_scores_agree_with_the_definition() -> None:
     net, n = Matching(), 70 - WINDOW
     bright = np.array([image[0, 0, 0] for image in frames]) - TYPICAL
     lips = [bright[i : i + 5].mean() for i in range(n)]
-    heard = 5 * mfcc(waveform)[:, 0].astype(np.float64) - TYPICAL
+    loudness = 5 * mfcc(waveform)[:, 0].astype(np.float64) - TYPICAL
     sound = np.zeros(n + 2 * MAX_LAG)
-    sound[MAX_LAG:-MAX_LAG] = [heard[4 * i : 4 * i + 20].mean() for i in range(n)]
+    sound[MAX_LAG:-MAX_LAG] = [loudness[4 * i : 4 * i + 20].mean() for i in range(n)]
     distances = [
         np.mean([abs(lips[i] - sound[i + lag]) * math.sqrt(1024) for i in range(n)])
         for lag in range(2 * MAX_LAG + 1)
@@ -293,9 +293,9 @@ def slow_mfcc(samples: np.ndarray, start: int) -> list[float]:
     mels = [k / 27 * 2595 * math.log10(1 + 8000 / 700) for k in range(28)]
     corner = [math.floor(513 * 700 * (10 ** (mel / 2595) - 1) / 16000) for mel in mels]
     logs = []
-    for low, centre, high in zip(corner, corner[1:], corner[2:], strict=False):
-        rising = sum(powers[b] * (b - low) / (centre - low) for b in range(low, centre))
-        falling = sum(powers[b] * (high - b) / (high - centre) for b in range(centre, high))
+    for low, center, high in zip(corner, corner[1:], corner[2:], strict=False):
+        rising = sum(powers[b] * (b - low) / (center - low) for b in range(low, center))
+        falling = sum(powers[b] * (high - b) / (high - center) for b in range(center, high))
         logs.append(math.log(rising + falling))
     cepstra = [math.log(sum(powers))]
     for k in range(1, 13):
