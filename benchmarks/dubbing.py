@@ -151,7 +151,7 @@ def bench_startup(home: Path) -> Mapping[str, Any]:
     os.environ["OMP_NUM_THREADS"] = "1"
     from talkhead.app.dubbing.task_runner import TaskRunner
 
-    studio, figures = TaskRunner(home, "cpu"), []
+    run_task, figures = TaskRunner(home, "cpu"), []
     with tempfile.TemporaryDirectory(prefix="talkhead-bench-") as name:
         audio = line_of(SAMPLES / "line.wav", LINE_S, Path(name))
         for number in range(10):
@@ -159,7 +159,7 @@ def bench_startup(home: Path) -> Mapping[str, Any]:
             (work / "products").mkdir(parents=True)
             task = Task("line", identity_of(home), audio=str(audio), output="line.mp4")
             moments, start = _Moments(), time.perf_counter()
-            studio(task, work, work / "products", moments)
+            run_task(task, work, work / "products", moments)
             end = time.perf_counter()
             figures.append((moments.first - start, end - moments.last, end - start))
     first, *rest = figures
