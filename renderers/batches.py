@@ -125,9 +125,7 @@ def weight_map(landmarks: Float32, inner: Bool, rim: Bool, regions: RegionWeight
 
 
 def _fill_hull(image: UInt8, points: Float32, enlarge: float, value: int) -> None:
-    """Write value into an image [H, W] inside the convex hull of points [n, 2], enlarged about their
-    mean.
-    """
+    """Write value into an image [H, W] inside the enlarged convex hull of points [n, 2]."""
     middle = points.mean(0)
     corners = ((points - middle) * enlarge + middle).round().astype(np.int32)
     cv2.fillConvexPoly(image, cv2.convexHull(corners), value)

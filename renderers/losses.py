@@ -313,8 +313,9 @@ def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _mix(image, target, weights, background, by_dssim, shares, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
-    """Write the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1]. shares: factors of the L1's and
-    of the D-SSIM's.
+    """Write the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1].
+
+    shares: factors of the gradients of L1 and D-SSIM.
     """
     n_images, height, width = image.shape[0], image.shape[1], image.shape[2]
     for r in numba.prange(n_images * height):

@@ -134,9 +134,7 @@ def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
 
 
 def _smallest_whole(values: Tensor) -> Tensor:
-    """Convert integers of any shape to the smallest type that holds them. Raises ValueError beyond 32
-    bits.
-    """
+    """Convert whole numbers of any shape to the smallest type that holds them. Raises ValueError."""
     most = float(values.abs().max()) if values.numel() else 0.0
     for kind in (torch.int8, torch.int16, torch.int32):
         if most <= torch.iinfo(kind).max:

@@ -136,9 +136,7 @@ def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
 def _gradients(
     renderer: Renderer, optimizer: torch.optim.Optimizer, batch: TrainBatch, step: int
 ) -> dict[str, Tensor]:
-    """Compute the losses, scalars by name, and gradients; if memory runs out, repeat with less at a
-    time.
-    """
+    """Compute losses, scalars by name, and gradients; with less at a time if memory runs out."""
     while True:
         optimizer.zero_grad(set_to_none=True)
         try:
@@ -179,6 +177,7 @@ def _prefetched(
     landmarks = dataset.crop_landmarks()
 
     def make(step: int) -> TrainBatch:
+        """Make the batch of a step."""
         return make_batch(dataset, landmarks, draw_frames(usable, size, seed, step))
 
     with ThreadPoolExecutor(max_workers=1) as pool:

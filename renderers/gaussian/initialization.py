@@ -292,9 +292,7 @@ def _on_triangles(
 
 
 def _systematic(share: Float64, n: int, rng: np.random.Generator) -> Int:
-    """Draw n indices [n] by systematic resampling: each as often as its probability [T] demands,
-    within one.
-    """
+    """Draw indices [n] by systematic resampling, each as often as its probability [T] demands."""
     edges = np.cumsum(share)
     return np.minimum(np.searchsorted(edges, (np.arange(n) + rng.random()) / n), len(share) - 1)
 
@@ -307,8 +305,7 @@ def _teeth(
     rng: np.random.Generator,
     dataset: IdentityDataset,
 ) -> Part:
-    """Distribute n Gaussians over a row of teeth behind the edge of one lip, curved like a dental
-    arch.
+    """Distribute n Gaussians over a row of teeth behind one lip, curved like a dental arch.
 
     Args:
         open_mouth: [478, 3], a mesh with open mouth.
@@ -338,10 +335,10 @@ def _teeth(
 def _rest_of_person(
     dataset: IdentityDataset, rest_view: Float64, skull: int, n: int, rng: np.random.Generator
 ) -> list[Part]:
-    """Place Gaussians at pixels of a few training frames: hair and ears on the skull, neck and clothes
-    on the body.
+    """Place Gaussians at pixels of a few training frames: hair, ears, neck and clothes.
 
-    There are more of them where the image has detail. All are put at ear depth.
+    Those above the jaw move with the skull, those below with the body. There are more of them where
+    the image has detail. All are put at ear depth.
 
     Args:
         dataset: The person's footage.

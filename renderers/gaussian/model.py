@@ -234,9 +234,7 @@ class GaussianRenderer(RendererBase):
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
 
     def quantization_steps(self) -> dict[str, Tensor]:
-        """Return steps for deltas, base and shape; those of a component that varies little are
-        coarser.
-        """
+        """Return steps for deltas, base and shape; deltas of components that vary little are coarser."""
         return {
             "deltas": DELTA_STEP / self.spread.clamp(min=MIN_SPREAD)[:, None],
             "base": torch.tensor(BASE_STEP),
@@ -433,9 +431,7 @@ def twist_matrix(twist: Tensor) -> Tensor:
 
 
 def _move_frames(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Move gradients [B, M, 3, 3] and origins [B, M, 3] rigidly, except for the last frame, the
-    body's.
-    """
+    """Move all frames rigidly but the last, the body's: gradients [B, M, 3, 3], origins [B, M, 3]."""
     turn, shift = matrix[:3, :3], matrix[:3, 3]
     return (
         torch.cat([turn @ gradients[:, :-1], gradients[:, -1:]], dim=1),

@@ -257,9 +257,7 @@ class _Alignment:
         )
 
     def split(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Convert a change [P] to what is added to the code's components, [n], and the twist [6], if
-        any.
-        """
+        """Split a change [P] into that of the code's components [n] and the twist [6], if any."""
         moved = change * self.units
         return (moved[:-6], moved[-6:]) if self.part.moves_head else (moved, None)
 
@@ -313,9 +311,7 @@ def _loss(window: _Window, rendered: Tensor) -> Tensor:
 
 
 def _nearby_gaussians(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
-    """Return the indices [n] of the Gaussians that project into or next to the part in any of frames
-    [f].
-    """
+    """Return the indices [n] of Gaussians that project into or near the part in any of frames [f]."""
     tracks, device = part.dataset.tracks, renderer.base.device
     nearby = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
     for frame in frames:

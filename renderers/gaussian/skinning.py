@@ -1,5 +1,4 @@
-"""Deformation of Gaussians by the moving frames they are attached to: torch for any device, numba for
-the CPU.
+"""Deformation of Gaussians by the moving frames that carry them, in torch and, on the CPU, numba.
 
 A Gaussian is defined by `local`, its position in a frame with origin o and deformation gradient F,
 and by the shape factor L:
@@ -112,9 +111,7 @@ class _Deform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_means: Tensor, d_covars: Tensor) -> Any:  # type: ignore[override]
-        """Return the gradients by gradients [B, M, 3, 3], origins [B, M, 3], local [B, N, 3] and shape
-        [N, 6].
-        """
+        """Return the gradients by frames [B, M, 3, 3] and [B, M, 3], local [B, N, 3] and shape [N, 6]."""
         gradients, index, local, shape = ctx.saved_tensors
         d_local, d_shape = torch.empty_like(local), torch.empty_like(shape)
         _backward(

@@ -13,11 +13,10 @@ ENCODINGS = ("planes", "hash")
 
 @dataclass(frozen=True)
 class HashConfig:
-    """Settings of a multiresolution hash grid (Mueller et al. 2022, arXiv 2201.05989), as in
-    tiny-cuda-nn.
+    """Settings of a multiresolution hash grid, as in tiny-cuda-nn.
 
-    Level l has a grid of base_resolution * growth**l cells along each side and at most
-    2**log2_table entries.
+    Source: Mueller et al. 2022, arXiv 2201.05989. Level l has a grid of base_resolution * growth**l
+    cells along each side and at most 2**log2_table entries.
 
     Attributes:
         n_levels: Number of grids.

@@ -128,9 +128,7 @@ class HashGrid:
         self._low, self._extent = box[0], box[1] - box[0]
 
     def __call__(self, points: Tensor, table: Tensor) -> Tensor:
-        """Encode points [N, 3] with a table [n_parameters], differentiably in it; returns [N,
-        n_values].
-        """
+        """Encode points [N, 3], differentiably in the table [n_parameters], as [N, n_values]."""
         places = ((points - self._low) / self._extent).clamp(0.0, 1.0)
         native = native_encoding(self.config) if points.is_cuda else None
         if native is None:

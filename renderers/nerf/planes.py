@@ -1,10 +1,9 @@
-"""Feature planes: values of points by bilinear interpolation on planes in the space of the head at
-rest.
+"""Feature planes: values of points by bilinear interpolation on planes.
 
-A plane depends on a part of the code: plane = base + sum_k code_k delta_k. It is blended once per
-image, so that sampling costs the same as for a static plane. The numba kernels store channels
-together and write directly into the network's input. torch's grid_sample is their reference and is
-used on other devices.
+The planes are in the space of the head at rest. A plane depends on a part of the code: plane = base
++ sum_k code_k delta_k. It is blended once per image, so that sampling costs the same as for a
+static plane. The numba kernels store channels together and write directly into the network's input.
+torch's grid_sample is their reference and is used on other devices.
 """
 
 from __future__ import annotations
@@ -153,9 +152,7 @@ class _Planes(torch.autograd.Function):
 
 
 def _kernel_arguments(points: Tensor, image: Tensor, spec: PlaneSpec) -> tuple[Any, ...]:
-    """Return the kernels' common arguments: points [N, 3], image [N], axes, lower bounds [2], nodes
-    per unit [2].
-    """
+    """Return points [N, 3], image [N], axes, lower bounds [2] and nodes per unit [2] for the kernels."""
     low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
     nodes = np.array([spec.width - 1, spec.height - 1], np.float32)
     return points.numpy(), image.numpy(), spec.axes[0], spec.axes[1], low, nodes / (high - low)

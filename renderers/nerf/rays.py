@@ -306,7 +306,7 @@ class HeadSpace:
         return Rays(*ray_lines, (_shell(at_pixels), self._into_mouth(at_pixels), outside))
 
     def _into_mouth(self, at_pixels: PixelHits) -> Pieces:
-        """Return the pieces between the lips, and those behind them, which begin at the end of the
+        """Return the pieces between the lips, and behind them, where they begin at the end of the
         shell.
         """
         ray = torch.nonzero(at_pixels.flags & (MOUTH | NEAR_LIPS))[:, 0]
@@ -346,9 +346,7 @@ class HeadSpace:
 
 
 def _rotate_rows(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """Multiply row vectors [R, 3], each with its own matrix [R, 3, 3]; faster than batched products of
-    this size.
-    """
+    """Multiply row vectors [R, 3] with matrices [R, 3, 3], one each; faster than a batched product."""
     return (vectors[:, :, None] * matrices).sum(1)
 
 

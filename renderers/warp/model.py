@@ -193,9 +193,7 @@ class WarpRenderer(RendererBase):
         return Rendering(images[..., :3] * alpha, alpha)
 
     def _render_one(self, code: Float32, view: Any, k: Any, size: tuple[int, int]) -> Float32:
-        """Render one image, rgb and alpha [H, W, 4] in [0, 1], of a code [K], view [4, 4] and
-        intrinsics [3, 3].
-        """
+        """Render rgb and alpha [H, W, 4] in [0, 1] of a code [K], view [4, 4] and intrinsics [3, 3]."""
         # Choose the exemplar and project the mesh into both images, [V, 2].
         number = self._nearest(code, view)
         target = self._vertices(code, view, k)
@@ -276,25 +274,21 @@ def warp_lookup(target: Float32, source: Float32, size: tuple[int, int]) -> Floa
 
 
 def _shepard(points: Float32, at: Float32, values: Float32, reach: float) -> Float32:
-    """Interpolate values [V, 2], given at positions [V, 2], at points [n, 2]; they fade to zero far
-    from all positions.
-    """
+    """Interpolate values [V, 2] at positions [V, 2] to points [n, 2]; they fade out with distance."""
     distance = ((points[:, None] - at[None]) ** 2).sum(-1)
     weights = np.exp(-distance / (2.0 * reach**2))
     return np.asarray(weights @ values / (weights.sum(1, keepdims=True) + 0.05), np.float32)
 
 
 def _pose_coordinates(codes: Float32, viewmats: Any, n_mouth: int) -> Float32:
-    """Return the coordinates [N, n_mouth + 2] in which exemplars are compared: mouth code, yaw and
-    pitch.
-    """
+    """Return mouth code, yaw and pitch [N, n_mouth + 2], in which exemplars are compared."""
     turn = POSE_FRACTION * viewmats[:, :2, 2]
     return np.concatenate([codes[:, :n_mouth], turn], axis=1).astype(np.float32)
 
 
 def _farthest_points(coordinates: Float32, n: int, seed: int) -> Int:
-    """Return the indices of up to n rows of places [N, d], each the farthest from those before it,
-    sorted.
+    """Choose up to n rows of coordinates [N, d], each the farthest from those before; returns indices
+    [n].
     """
     first = int(np.random.default_rng(seed).integers(len(coordinates)))
     known = np.arange(len(coordinates)) == first

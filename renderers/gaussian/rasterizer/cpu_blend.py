@@ -202,9 +202,7 @@ def blend(
 
 @njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _start_tile(s: Any, left: Any, top: Any, width: Any, height: Any) -> None:
-    """Set the transmittance to 1 inside the image and to -1, that of a finished pixel, outside; colors
-    to 0.
-    """
+    """Set transmittance to 1 inside the image and to -1 (finished) outside; colors to 0."""
     for p in range(_TILE_AREA):
         x = left + (((p >> _U4) & _U3) << _U2) + (p & _U3)
         y = top + ((p >> _U4) & _U12) + ((p >> _U2) & _U3)

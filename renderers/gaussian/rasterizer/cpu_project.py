@@ -35,9 +35,7 @@ _CUT_SLACK = np.float32(1e-3)
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _camera(viewmat: Any, K: Any, mean: Any, width: Any, height: Any, margin: Any) -> Any:
-    """Return the center x, y, z in camera space, the Jacobian's x, y, and whether each of these was
-    clamped.
-    """
+    """Return the center in camera space, the Jacobian's x and y, and whether each was clamped."""
     x = viewmat[0, 0] * mean[0] + viewmat[0, 1] * mean[1] + viewmat[0, 2] * mean[2] + viewmat[0, 3]
     y = viewmat[1, 0] * mean[0] + viewmat[1, 1] * mean[1] + viewmat[1, 2] * mean[2] + viewmat[1, 3]
     z = viewmat[2, 0] * mean[0] + viewmat[2, 1] * mean[1] + viewmat[2, 2] * mean[2] + viewmat[2, 3]
@@ -56,9 +54,7 @@ def _camera(viewmat: Any, K: Any, mean: Any, width: Any, height: Any, margin: An
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _affine(viewmat: Any, K: Any, tx: Any, ty: Any, z: Any) -> Any:
-    """Return the two rows of Jacobian times rotation: d(image position) / d(world position), px per
-    unit.
-    """
+    """Return the rows of Jacobian times rotation: d(image position) / d(world position), px per unit."""
     jxx = K[0, 0] / z
     jyy = K[1, 1] / z
     jxz = -jxx * tx / z
@@ -85,9 +81,7 @@ def _symmetric_times(covar: Any, x: Any, y: Any, z: Any) -> Any:
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _tile_range(center: Any, radius: Any, size: Any, tiles: Any) -> Any:
-    """Return the first tile, and one past the last, whose pixel centers are within `radius` of
-    `center`, px.
-    """
+    """Return the range of tiles whose pixel centers are within `radius` of `center`, px, half open."""
     first = np.ceil(max(center - radius - _HALF, _F0))
     last = np.floor(min(center + radius - _HALF, size - _F1))
     if not first <= last:

@@ -143,13 +143,12 @@ def slot_starts(order: Any, boxes: Any) -> Any:
 
 @njit(fastmath=IN_ORDER, error_model="numpy", inline="always")
 def _row_bits(ellipse: Any, top: Any, left: Any, bits: Any) -> None:
-    """Write the blocks that an ellipse reaches in 8 rows of blocks: uint32 [8], bit k is the k-th
-    block.
+    """Write the blocks that an ellipse reaches in 8 rows of blocks, as bits: uint32 [8].
 
-    ellipse: x, y, b / a, 1 / a, c^2, cut, radius (half its height), tip (the height, from the
-    center, at which it is rightmost; by symmetry it is leftmost at the opposite point). top, left:
-    where the first block begins, px; 16 blocks are tested. There are no branches, so that all rows
-    are computed at once.
+    Bit k is the k-th block. ellipse: x, y, b / a, 1 / a, c^2, cut, radius (half its height), tip
+    (the height, from the center, at which it is rightmost; by symmetry it is leftmost at the
+    opposite point). top, left: where the first block begins, px; 16 blocks are tested. There are no
+    branches, so that all rows are computed at once.
     """
     x, y, shear, width, c2, cut, radius, tip = ellipse
     for row in range(_U8):
