@@ -266,16 +266,19 @@ def prefixed(specs: Specs, prefix: str) -> dict[str, TensorSpec]:
 # ---------------------------------------------------------------------------- metadata
 
 
-def json_tensor(value: Any) -> Tensor:
+def json_tensor(value: Any, *, sort_keys: bool = False) -> Tensor:
     """Encode a JSON value as a tensor, to be stored beside others.
 
     Args:
         value: The value.
+        sort_keys: Sort keys, so that equal values give equal tensors.
 
     Returns:
         Its bytes, [n] uint8.
     """
-    return torch.from_numpy(np.frombuffer(bytearray(json.dumps(value).encode()), np.uint8))
+    return torch.from_numpy(
+        np.frombuffer(bytearray(json.dumps(value, sort_keys=sort_keys).encode()), np.uint8)
+    )
 
 
 def json_in(tensors: Mapping[str, Tensor], name: str) -> Any:

@@ -53,6 +53,7 @@ from talkhead.encoder.predictor.network import average_into, rate_share
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, sha256_of, write_tensors
+from talkhead.tensors import json_tensor
 
 PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing")
 """Parts that --without can leave out."""
@@ -363,8 +364,8 @@ def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, 
 
 def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
     """Identify a run by its settings: JSON as a uint8 tensor [n]."""
-    text = json.dumps({**asdict(config), "seed": seed, "corpus": list(corpus)}, sort_keys=True)
-    return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+    settings = {**asdict(config), "seed": seed, "corpus": list(corpus)}
+    return json_tensor(settings, sort_keys=True)
 
 
 def _save(

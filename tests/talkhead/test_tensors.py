@@ -106,6 +106,8 @@ def test_specs_of_modules_need_no_memory() -> None:
 def test_json_beside_tensors() -> None:
     value = {"name": "ä", "sizes": [1, 2.5]}
     assert json_in({"facts": json_tensor(value)}, "facts") == value
+    ordered = json_tensor({"b": 1, "a": 2}, sort_keys=True)
+    assert ordered.numpy().tobytes() == b'{"a": 2, "b": 1}' and ordered.dtype == torch.uint8
     for stored in (
         {},
         {"facts": torch.zeros(3)},
