@@ -376,7 +376,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
-    """Save everything that a run needs to resume at a step."""
+    """Save everything that a run needs to resume at a step; mark: of the run, [n]."""
     tensors = {f"net.{k}": v for k, v in objective.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "config": mark}
@@ -390,7 +390,7 @@ def _resume(
     average: PaseObjective,
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Load a saved state.
+    """Load a saved state, if its mark is that of the run, [n].
 
     Returns:
         The next step; 0 without a state.

@@ -258,8 +258,8 @@ class MotionPredictor:
         """Collect everything that a package stores.
 
         Returns:
-            Tensors whose names begin with SCALING or STORED, of the shapes in SCALING_TENSORS and
-            `net_specs`.
+            Tensors whose names begin with SCALING, scalars or of one dimension as [D] and [K] in
+            Scaling, and those of the networks (`TemporalNets.tensors`).
         """
         scaling = {SCALING + k: torch.tensor(v) for k, v in vars(self.scaling).items()}
         return scaling | self.nets.tensors()
@@ -271,7 +271,8 @@ class MotionPredictor:
         """Restore a predictor.
 
         Args:
-            tensors: As of `tensors`, with the same shapes.
+            tensors: As of `tensors`: scalars, [D], [K] and [n_codes] of the Scaling, and the
+                networks' weights.
             config: Its configuration.
 
         Returns:
@@ -288,7 +289,7 @@ class MotionPredictor:
 
 
 def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
-    """Restore a Scaling.
+    """Restore a Scaling from scalars, [D], [K] and [n_codes], under names that begin with SCALING.
 
     Raises:
         ContentError: For tensors that are not those of a Scaling.

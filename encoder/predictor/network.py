@@ -186,15 +186,19 @@ class TemporalNets(nn.Module):
         return len(self.first.weight)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copy the weights, under names that begin with STORED and in the shapes of `net_specs`."""
+        """Copy the weights, under names that begin with STORED.
+
+        Returns:
+            Weights [N, n_inputs, n_outputs] and biases [N, 1, n_outputs] of each layer.
+        """
         return {STORED + name: value.clone() for name, value in self.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> TemporalNets:
         """Load weights and switch to evaluation mode.
 
         Args:
-            tensors: Weights as of `tensors`, with the shapes of `net_specs`. Other names are
-                ignored.
+            tensors: Weights [N, n_inputs, n_outputs] and biases [N, 1, n_outputs], as of `tensors`,
+                checked against `net_specs`. Other names are ignored.
 
         Returns:
             These networks.
