@@ -151,7 +151,7 @@ def hidden_triangles(
     usual = fit_color_model(colors[learnt], posture[learnt])
     # 2. Deviation of each neighborhood, and the largest one of each frame. Hair moves, too: what covers
     # the forehead alone does not count.
-    near = _neighbourhoods(template, triangles)  # [T, T]
+    near = _neighborhoods(template, triangles)  # [T, T]
     brows = template[list(LEFT_BROW + RIGHT_BROW), 1].min()
     below_hair = _centers(template, triangles)[:, 1] > brows
     most, inside = np.zeros(len(found)), np.zeros(colors.shape[:2], dtype=bool)  # [F], [F, T]
@@ -251,7 +251,7 @@ def _centers(template: Float32, triangles: Int) -> Float64:
     return template[triangles].mean(1).astype(np.float64)
 
 
-def _neighbourhoods(template: Float32, triangles: Int) -> Float64:
+def _neighborhoods(template: Float32, triangles: Int) -> Float64:
     """Return weights [T, T] whose columns average over the neighborhood of a triangle.
 
     Eyes are left out, since they blink.
