@@ -188,7 +188,15 @@ def _contents(stored: dict[str, Stored]) -> dict[str, Any]:
                 return {}
             if len(zlib.decompressobj().decompress(stored[name].data, size + 1)) != size:
                 return {}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        SyntaxError,
+    ):
         return {}
     except zlib.error:
         return {}
