@@ -101,7 +101,7 @@ def test_missing_or_different_footage_is_refused(
     other = tmp_path / "other.mp4"
     media.write_video(other, [np.full((64, 64, 3), 90, np.uint8)] * 10)
     try:
-        with pytest.raises(TalkheadError, match=r"not where it was.*--video FILE"):
+        with pytest.raises(TalkheadError, match=r"was moved or removed.*--video FILE"):
             evaluate(fitted.name, home=home)
         with pytest.raises(TalkheadError, match=r"other\.mp4: is not the footage"):
             evaluate(fitted.name, home=home, video=other)
