@@ -1,6 +1,6 @@
 """Estimate the clean plate: the background without the person.
 
-Each pixel is the median over those of a few dozen frames in which the person does not cover it.
+Each pixel is the median over a few dozen frames, without those in which the person covers it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from talkhead.types import Bool, Float32, MediaInfo, UInt8
 PLATE, PLATE_FACTS = "plate.png", "plate.json"
 
 MAX_SAMPLES = 60
-"""Frames that the plate is made of."""
+"""Largest number of frames that the plate is made from."""
 SEEN_AT_LEAST = 3
-"""Frames that must show the background at a pixel; fewer, and it is filled in."""
+"""A pixel at which fewer frames than this show the background is filled in."""
 PERSON_BELOW = 38
-"""A pixel is background where the mask (0..255) is below this: masks leave a haze around people that does
-not show them."""
+"""A pixel is background where the mask (0..255) is below this: masks have a faint halo around people
+that is not part of them."""
 HELD_BYTES = 256 << 20
-"""Stacks up to this size are in memory, larger ones on the disk: 60 masks of 4K are 500 MB."""
+"""Stacks up to this size are held in memory, larger ones on disk: 60 masks in 4K take 500 MB."""
 BAND = 16
 """Rows that are processed at a time."""
 MOVING_ABOVE = 12.0
-"""The camera counts as moving if plates of the two halves of the clip differ by more (median, of 255)."""
+"""The camera counts as moving if the plates of the clip's two halves differ by more than this (median,
+on a scale of 255)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Plate:
     Attributes:
         image: [H, W, 3] uint8 RGB.
         seen: [H, W] bool, False where the image was filled in.
-        moving: The camera moves.
+        moving: True if the camera moves.
     """
 
     image: UInt8
@@ -55,9 +56,9 @@ class Plate:
 
 
 class ImageStack:
-    """Images of one shape, of which bands of rows are read.
+    """Images of one shape that are read in bands of rows.
 
-    They are held in memory while they are small, else in an unnamed temporary file.
+    Small stacks are held in memory, large ones in an unnamed temporary file.
     """
 
     def __init__(self, images: Iterable[UInt8] | ImageFile, folder: Path | None = None) -> None:
@@ -65,7 +66,7 @@ class ImageStack:
 
         Args:
             images: [H, W, ...] uint8 each, one after the other. An `ImageFile` is read in place.
-            folder: Where a temporary file may be made; None for that of the system.
+            folder: Folder for a temporary file; None for the system's.
 
         Raises:
             OSError: The temporary file cannot be written.
@@ -98,7 +99,7 @@ class ImageStack:
         return self._shape
 
     def rows(self, first: int, after: int, images: range) -> UInt8:
-        """Read rows first to after - 1 of n of the images.
+        """Read rows first to after - 1 of each of n images.
 
         Args:
             first: The first row.
@@ -118,7 +119,7 @@ class ImageStack:
 
 
 def disk_bytes(height: int, width: int) -> int:
-    """Return the most bytes that `clean_plate` writes to the disk for the masks of its frames.
+    """Return how many bytes `clean_plate` writes to disk, at most, for the masks of its frames.
 
     Args:
         height: Height of the source, pixels.
@@ -139,10 +140,10 @@ def clean_plate(
     Args:
         frames: A few dozen whole images [H, W, 3] uint8 RGB, one after the other.
         masks: Their person masks [H, W] uint8, 255 = person or unknown (where no mask was computed).
-        folder: Where large stacks are held on the disk; None for the system's temporary folder.
+        folder: Where large stacks are held on disk; None for the system's temporary folder.
 
     Returns:
-        The plate, of the size of the frames.
+        The plate, in the size of the frames.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -159,7 +160,7 @@ class PlateFacts:
     """Facts about a plate that are stored beside its image.
 
     Attributes:
-        moving: The camera moves.
+        moving: True if the camera moves.
         seen: Fraction of the pixels at which the background was seen.
     """
 
@@ -259,7 +260,7 @@ def _moved(stack: ImageStack, people: ImageStack, half: int) -> bool:
 
 
 def _inpaint(image: UInt8, seen: Bool) -> UInt8:
-    """Fill pixels of [H, W, 3] that are not seen [H, W] smoothly, at a quarter of the size."""
+    """Fill the pixels of [H, W, 3] that were not `seen` [H, W] smoothly, at a quarter of the size."""
     if seen.all():
         return image
     if not seen.any():
@@ -272,7 +273,7 @@ def _inpaint(image: UInt8, seen: Bool) -> UInt8:
     color = cv2.resize(color, small_size, interpolation=cv2.INTER_AREA)
     filled = _push_pull(color, weight)
     large = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
-    large += np.float32(0.5)  # in place: these are the largest arrays there are
+    large += np.float32(0.5)  # in place: these are the largest arrays here
     np.clip(large, 0, 255, out=large)
     return np.where(seen[..., None], image, large.astype(np.uint8))
 

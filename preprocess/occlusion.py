@@ -22,7 +22,8 @@ FACE_WIDTH_PX = 128.0
 PLACES = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / np.array([[3], [6], [6], [6]])
 """Barycentric coordinates of the points at which a triangle is sampled."""
 DARK = 8.0
-"""Added to colors (of 255) before their logarithm, or noise in shadows would look like a change."""
+"""Added to colors (0 to 255) before the logarithm; otherwise noise in shadows would look like
+a change."""
 MAX_LEARNT = 600
 N_ROUNDS = 8
 OUTLIER = 4.0
@@ -33,10 +34,11 @@ REACH = 0.15
 """Standard deviation of a neighborhood, in distances of the outer eye corners."""
 SURE, LIKELY, INSIDE, EDGE = 2.85, 2.3, 1.9, 0.55
 """Thresholds on the mean deviation of a neighborhood. SURE: the frame has an occluder; LIKELY: enough
-next to such frames; INSIDE, or EDGE of the frame's maximum: the triangle is covered. Clean footage has 1,
-rarely 2.5."""
+in frames next to such a frame; the larger of INSIDE and EDGE times the frame's maximum: the triangle is
+covered. Clean footage stays near 1 and rarely reaches 2.5."""
 AROUND_FRAMES = 3
-"""Adjacent frames count as occluded, too: they are blurred, or interpolated where the face was lost."""
+"""This many frames on either side count as occluded, too: they are blurred, or interpolated where the
+face was lost."""
 CHUNK = 500
 
 
@@ -47,7 +49,7 @@ class ColorModel:
     Attributes:
         middle: [D] mean posture.
         unit: [D] standard deviation of the posture.
-        low: [D] lower limit of postures; others are clipped.
+        low: [D] lower limit of the posture; values beyond the limits are clipped.
         high: [D] upper limit.
         slopes: [1 + D, T * 3] coefficients.
         spread: [T * 3] standard deviation of the log colors.
@@ -82,7 +84,7 @@ def face_colors(frame: UInt8, landmarks: Float32, triangles: Int) -> UInt8:
     """Compute the mean color of each triangle of a face.
 
     Args:
-        frame: [H, W, 3] uint8 RGB. Outside of it, its edge is repeated.
+        frame: [H, W, 3] uint8 RGB. Beyond its border, the edge pixels are repeated.
         landmarks: [478, 3] in pixels.
         triangles: [T, 3] of the face mesh.
 

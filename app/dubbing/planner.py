@@ -53,7 +53,7 @@ def package_finder(home: Home) -> Callable[[Task], str]:
         home: The home folder.
 
     Returns:
-        A function from a task to the `package_fingerprint`; "" if no package can be read.
+        A function that maps a task to its `package_fingerprint`; "" if no package can be read.
     """
 
     @cache
@@ -80,8 +80,8 @@ def plan(
     Args:
         rows: The rows.
         home: The home folder.
-        open_fits: Unfinished fits of other tables. Those of identities that speak here are among the
-            returned tasks, as rendering has to wait for them.
+        open_fits: Unfinished fits of other tables. Those of identities that the rows need are
+            among the returned tasks, because rendering has to wait for them.
         notify: Function that receives a message for each setting of a row that has no effect.
 
     Returns:
@@ -183,7 +183,7 @@ class IdentityPlanner:
         return name if name not in taken else f"{name[:50]}-{digest[:8]}"
 
     def _note_preset(self, row: Row, name: str, preset: str) -> None:
-        """Notify, once per identity, that a row asks for another preset than the identity has."""
+        """Notify, once per identity, that a row asks for a preset other than the identity's."""
         if row.preset in ("", preset) or name in self._notified:
             return
         self._notified.add(name)
@@ -222,10 +222,10 @@ def _known_identities(home: Home) -> Iterator[tuple[str, KnownIdentity]]:
 
 
 class Checksums:
-    """Cache of the SHA-256 of files, stored in a JSON file, so that large videos are read only once.
+    """Cache of SHA-256 checksums, stored in a JSON file, so that large videos are read only once.
 
     Args:
-        path: The JSON file. It need not exist; damaged entries are ignored.
+        path: The JSON file, which need not exist; damaged entries are ignored.
     """
 
     def __init__(self, path: Path) -> None:

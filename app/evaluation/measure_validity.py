@@ -1,4 +1,4 @@
-"""Test whether each measure ranks real video above matched speech, and that above mismatched speech.
+"""Test whether each measure ranks real video above matched speech, and matched above mismatched speech.
 
 A measure that fails is shown, but no decision is based on it.
 """
@@ -20,16 +20,16 @@ def measure_validity(variants: Sequence[Variant], matched: str) -> tuple[Measure
     """Rank real video, matched speech and mismatched speech by each measure.
 
     Where images are compared, the real video is represented by its re-encoded version if there is
-    one: compared with itself it is perfect. For measures that need no reference its own value is
-    used.
+    one, because compared with itself it would be perfect. For measures that need no reference, its
+    own value is used.
 
     Args:
         variants: All variants of a report.
         matched: Name of the variant that speaks the footage's own audio.
 
     Returns:
-        The ranking of each measure with a value for this variant; none without real video or without
-        this variant.
+        The ranking of each measure with a value for the matched variant; empty without real video or
+        without this variant.
     """
     named = {variant.name: variant for variant in variants}
     by_kind = {variant.kind: variant for variant in variants}
@@ -61,7 +61,7 @@ def in_order(measure: Measure, values: Sequence[float | None], real: float | Non
         real: The real video's own value, for measures that should be near it.
 
     Returns:
-        True if real is at least as good as matched speech, and that better than mismatched speech;
+        True if real is at least as good as matched speech, and matched better than mismatched speech;
         None if a value is missing or all are equal.
     """
     if any(value is None for value in values):
@@ -81,7 +81,7 @@ def _badness(measure: Measure, value: float, real: float | None) -> float:
 
 
 def reference_counts() -> Mapping[str, str]:
-    """Read on how many reference clips each measure ranked correctly.
+    """Read the number of reference clips that each measure ranked correctly.
 
     Returns:
         Text such as "3 of 4" by key of the measure.

@@ -49,7 +49,7 @@ class Summary:
 
 
 class Results(dict[str, Any]):
-    """Values of one kind of measures by name, in the order of the registry.
+    """Values of one kind of measure by name, in the order of the registry.
 
     A value is a number, a `Summary` over frames, or None where the measure does not apply. Values can
     be read as attributes, too: `lips.lmd_px.mean` is `lips["lmd_px"].mean`.
@@ -64,18 +64,18 @@ class Results(dict[str, Any]):
 
 @dataclass(frozen=True)
 class VisemeRow:
-    """Mean mouth of one viseme in the real and in the rendered video.
+    """Mean mouth shape of one viseme in the real and in the rendered video.
 
-    Lengths are divided by the distance of the outer eye corners.
+    Lengths are divided by the distance between the outer eye corners.
 
     Attributes:
         viseme: Name of the viseme.
         n_frames: Number of its frames.
-        real_aperture: Mean gap of the real inner lips.
+        real_aperture: Mean gap between the real inner lips.
         made_aperture: The same of the rendered lips.
-        real_width: Mean distance of the real mouth corners.
+        real_width: Mean distance between the real mouth corners.
         made_width: The same of the rendered mouth.
-        distance: Mean distance of the lip points of the two mean shapes.
+        distance: Mean distance between the lip points of the two mean shapes.
         real_shape: Mean real lips, [40][2], centered, y down, in the order of `face.LIPS`.
         made_shape: Mean rendered lips, [40][2].
     """
@@ -97,15 +97,15 @@ class Variant:
 
     Attributes:
         name: Its name in tables and plots.
-        kind: Its part in the comparison.
+        kind: Its role in the comparison.
         about: One line that describes it.
         images: Image measures against the real frames; None if no images were compared.
         lips: Lip measures.
         phonemes: Lip measures at the phones of the audio.
         sync: Offset and confidence of the sync model, with its scores by lag: "lags_ms", "scores".
         syncnet: LSE-C and LSE-D; None without SyncNet's weights.
-        visemes: Mean mouth of each viseme.
-        aperture: Lip opening of each frame, [F], over the distance of the eyes; NaN without a face.
+        visemes: Mean mouth shape of each viseme.
+        aperture: Lip opening of each frame, [F], over the distance between the eyes; NaN without a face.
         lmd_px: Mouth landmark distance of each frame, [F]; NaN without a face.
         cutout: Measures of the outline of the rendered head.
     """
@@ -126,14 +126,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class OffsetEvidence:
-    """A/V offset of a clip as one method finds it.
+    """A/V offset of a clip as found by one method.
 
     Attributes:
         means: Name of the method.
         offset_ms: How late the audio is; None if no lag is clearly best.
         score: The best score.
         control: The best score that mismatched audio reaches.
-        lags_ms: Tested lags [L], rising.
+        lags_ms: Tested lags, [L], in increasing order.
         scores: Score of each lag, [L].
     """
 
@@ -152,7 +152,7 @@ class OffsetMetrics:
     Attributes:
         evidence: The finding of each method.
         agree: True if all offsets found are within one frame of each other; None with fewer than two.
-        corrected_ms: By how much preprocessing shifted the audio before.
+        corrected_ms: By how much preprocessing had already shifted the audio.
     """
 
     evidence: tuple[OffsetEvidence, ...]
@@ -162,13 +162,13 @@ class OffsetMetrics:
 
 @dataclass(frozen=True)
 class MeasureValidity:
-    """Whether a measure ranks real video above matched speech, and that above mismatched speech.
+    """Whether a measure ranks real video above matched speech, and matched above mismatched speech.
 
     Attributes:
         measure: Label of the measure.
-        floor: Its value of the real video, re-encoded where images are compared.
-        matched: Its value of the evaluated variant; None if it was not measured.
-        mismatched: Its value of the baseline with mismatched speech; None if it was not measured.
+        floor: Its value for the real video, re-encoded where images are compared.
+        matched: Its value for the evaluated variant; None if it was not measured.
+        mismatched: Its value for the baseline with mismatched speech; None if it was not measured.
         holds: True if the three are in order; None if one is missing or all are equal.
         reference: On how many reference clips it held, such as "3 of 4"; "" if never measured.
     """
@@ -193,7 +193,7 @@ class Report:
         offset: The clip's own A/V offset; None if it was not measured.
         validity: The ranking test of each measure.
         stages: Time and memory of the stages of fitting and evaluating.
-        warnings: What limits the value of the report, such as too few frames.
+        warnings: What limits the reliability of the report, such as too few frames.
         left_out: What was not measured, and why.
     """
 
@@ -234,7 +234,7 @@ def plain(value: Any) -> Any:
     """Convert results to values that JSON can store.
 
     Args:
-        value: A number, string, mapping, sequence or dataclass, nested as deep as need be.
+        value: A number, string, mapping, sequence or dataclass, nested to any depth.
 
     Returns:
         Dictionaries, lists and Python numbers; floats rounded to 4 decimal places, None for NaN and

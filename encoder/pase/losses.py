@@ -21,7 +21,7 @@ MEL_FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses; 0 disables one (the ablations of docs/pase.md).
+    """Weights of the losses; 0 disables one (see the ablation in docs/experiments/pase.md).
 
     Attributes:
         phones: Of `phone_loss`.
@@ -101,7 +101,7 @@ class Contrast(nn.Module):
     """Audio-visual contrastive loss over phones and over moments.
 
     Features of both modalities are mapped to unit vectors in one space. Their similarities, times a
-    learned sharpness, are compared with what belongs together, in both directions: for phones, all
+    learned sharpness, must single out what belongs together, in both directions: for phones, all
     frames of the same phone by any speaker (supervised contrast: Khosla et al. 2020, equation 2);
     for moments, the same moment (van den Oord et al. 2018, equation 4).
 

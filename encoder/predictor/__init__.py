@@ -1,1 +1,1 @@
-"""Speech features -> motion codes of one person."""
+"""Predict one person's motion codes from speech features."""
