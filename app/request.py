@@ -177,7 +177,8 @@ class OutputOptions:
         default=NONE,
         metadata=option(
             "--subtitles",
-            "Burned in, as a track, or as an .srt file only, which is also written with the others.",
+            "burn: into the picture; track: as a subtitle track; srt: as an .srt file, which the "
+            "others write, too.",
             SUBTITLES_PANEL,
             choices=SUBTITLES,
         ),
@@ -204,13 +205,15 @@ class OutputOptions:
         default=False,
         metadata=option(
             "--overwrite",
-            "Replace an .srt file beside the output that was not made with it.",
+            "Replace the .srt file beside the output even if it was not made with it.",
             SUBTITLES_PANEL,
         ),
     )
     loudness: float | None = field(
         default=None,
-        metadata=option("--loudness", "LUFS, for example -16. (default: unchanged)", SOUND_PANEL),
+        metadata=option(
+            "--loudness", "Loudness in LUFS, for example -16. (default: unchanged)", SOUND_PANEL
+        ),
     )
     provenance: bool = field(
         default=True,
@@ -224,7 +227,7 @@ class OutputOptions:
         default=None,
         metadata=option(
             "--certificate",
-            "PEM file to sign with. (default: one made on this machine)",
+            "PEM file with the certificate to sign with. (default: one made on this machine)",
             PROVENANCE_PANEL,
             names_file=True,
         ),
@@ -248,7 +251,7 @@ class OutputOptions:
         """
         if self.subtitles not in SUBTITLES:
             raise TalkheadError(
-                f"there are no subtitles {self.subtitles!r}. Choose one of: {', '.join(SUBTITLES)}"
+                f"there is no subtitle mode {self.subtitles!r}. Choose one of: {', '.join(SUBTITLES)}"
             )
         if self.height is not None and not MIN_HEIGHT <= self.height <= MAX_HEIGHT:
             raise TalkheadError(
@@ -269,7 +272,7 @@ class OutputOptions:
         if self.loudness is not None and not least <= self.loudness <= most:
             raise TalkheadError(
                 f"a loudness of {self.loudness:g} LUFS is not possible. Choose {least:g} to "
-                f"{most:g}; broadcasts have -23, the web -16 to -14"
+                f"{most:g}; broadcasts use -23, the web -16 to -14"
             )
         if (self.certificate is None) != (self.key is None):
             raise TalkheadError("certificate and key belong together. Give both, or neither")
@@ -417,7 +420,7 @@ def transcript_file(transcript: str | None) -> Path | None:
     if found is not None or transcript is None:
         return found
     if any("\ud800" <= c <= "\udfff" for c in transcript):
-        raise TalkheadError("the transcript is no text in UTF-8. Give it as such, or in a file")
+        raise TalkheadError("the transcript is not UTF-8 text. Give it in UTF-8, or in a file")
     if Path(transcript).suffix.lower() in TEXT_FILES and " " not in transcript.strip():
         raise TalkheadError(
             f"{transcript}: there is no such file. Check the path, or give the text"

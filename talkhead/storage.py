@@ -474,7 +474,7 @@ def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TalkheadError(f"{path}: is no text in UTF-8. Save it as such") from error
+        raise TalkheadError(f"{path}: is not UTF-8 text. Save it as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

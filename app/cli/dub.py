@@ -15,43 +15,47 @@ def dub(
     table: Annotated[
         Path | None,
         typer.Argument(
-            metavar="JOBS", help=".csv, .jsonl or .yaml. (default: the jobs that are queued)"
+            metavar="JOBS",
+            help="Table of jobs: .csv, .jsonl or .yaml. (default: the jobs already queued)",
         ),
     ] = None,
     workers: Annotated[
-        str, typer.Option("--workers", help="Processes; auto: one per GPU, or per core.")
+        str,
+        typer.Option(
+            "--workers", help="Number of processes. auto: one per GPU or, without one, per core."
+        ),
     ] = "auto",
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", help="Run on a Ray cluster: its address, or auto."),
+        typer.Option("--cluster", help="Run on a Ray cluster: give its address, or auto."),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out invalid rows, and dub the others.")
+        bool, typer.Option("--skip-bad", help="Skip invalid rows, and dub the others.")
     ] = False,
     tries: Annotated[
-        int, typer.Option("--tries", min=1, help="Give a job up after this many failures.")
+        int, typer.Option("--tries", min=1, help="Give up on a job after this many failures.")
     ] = 3,
     results: Annotated[
         Path | None,
         typer.Option("--results", help="File for the results. (default: JOBS.results.jsonl)"),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes all GPUs.")
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto uses all GPUs.")
     ] = "auto",
     home: HomeOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Dub many lines of many people: a table in, videos out. An interrupted run resumes.
+    """Lip-sync many people to many recordings, listed in a table. An interrupted run resumes.
 
-    Columns: audio, output, and the person: identity, or video (fitted first if necessary). Optional:
-    timeline (source: re-lip that video, frame by frame), mode, renderer, preset, and the options of
-    speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ... Paths are relative
-    to the table.
+    Required columns: audio, output, and either identity or video (which is fitted first if necessary).
+    Optional columns: timeline (source: re-lip that video, frame by frame), mode, renderer, preset, and
+    the options of speak: codec, height, background, yaw, pitch, zoom, subtitles, transcript, ... Paths
+    are relative to the table.
 
-    The exit code is 0 if every row is dubbed, now or before; 1 if some are not: rows left out with
-    --skip-bad, failed or cancelled jobs, or a table that cannot be read. Without --skip-bad, nothing
-    starts while a row is invalid.
+    The exit code is 0 if every row has been dubbed, in this run or an earlier one. It is 1 if rows were
+    skipped with --skip-bad, jobs failed or were cancelled, or the table cannot be read. Without
+    --skip-bad, nothing starts while any row is invalid.
 
     [bold]Examples[/bold]
 
@@ -65,7 +69,7 @@ def dub(
     from talkhead.app.dub import dub as run
 
     if workers != AUTO and not (workers.isdecimal() and int(workers) > 0):
-        raise typer.BadParameter("--workers is a number of at least 1, or auto")
+        raise typer.BadParameter("--workers must be auto or an integer of at least 1")
     result = run(
         table,
         workers=workers if workers == AUTO else int(workers),

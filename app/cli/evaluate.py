@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     audio: Annotated[
         Path | None,
-        typer.Option("--audio", help="Another recording to speak. (default: the sample's)"),
+        typer.Option("--audio", help="Another recording to speak. (default: the sample recording)"),
     ] = None,
     report: Annotated[
         Path | None,
@@ -35,11 +35,12 @@ def evaluate(
     pair: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            "--pair", help="Compare any two videos instead: the real one, the generated one."
+            "--pair", help="Compare any two videos instead: the real one and the generated one."
         ),
     ] = None,
     video: Annotated[
-        Path | None, typer.Option("--video", help="The footage, if it was moved.")
+        Path | None,
+        typer.Option("--video", help="The footage, if it has been moved since the fit."),
     ] = None,
     text: Annotated[
         str | None,
@@ -49,21 +50,22 @@ def evaluate(
         str,
         typer.Option(
             "--language",
-            help="Language of the speech; for others than en, PASE detects the phonemes.",
+            help="Language of the speech; if other than en, PASE detects the phonemes.",
         ),
     ] = "en",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=2.0, help="Evaluate at most this much.")
+        float, typer.Option("--seconds", min=2.0, help="Evaluate at most this many seconds.")
     ] = 120.0,
     renderer: Annotated[
-        str | None, typer.Option("--renderer", help="(default: the identity's own)")
+        str | None,
+        typer.Option("--renderer", help="Renderer to use. (default: the identity's own)"),
     ] = None,
     device: DeviceOption = "auto",
     home: HomeOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Evaluate an identity on held-out footage: metrics, and a report.
+    """Evaluate an identity on held-out footage: prints metrics, writes an HTML report.
 
     The last 1/11 of the footage is rendered from the tracked motion and from its audio, and compared
     with the real frames and with baselines. report.html is a single file: open it in a browser.
@@ -84,7 +86,7 @@ def evaluate(
             name, audio, video, report, renderer=renderer, device=device, home=home
         )
     elif name is not None or audio is not None or video is not None:
-        raise typer.BadParameter("--pair takes two videos and neither NAME, --audio nor --video")
+        raise typer.BadParameter("--pair takes two videos, without NAME, --audio or --video")
     else:
         checks.check_pair(*pair, report)
     progress = make_progress_for(as_json, quiet)

@@ -38,14 +38,17 @@ class Preset(str, Enum):
 def fit(
     video: Annotated[Path, typer.Option("--video", help="Video of the person, with audio.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the identity. (default: the video's)")
+        str | None,
+        typer.Option("--name", help="Name of the identity. (default: from the video's name)"),
     ] = None,
     preset: Annotated[
         Preset, typer.Option("--preset", help="How long to train; high is slowest and best.")
     ] = Preset.standard,
     renderer: Annotated[
         str | None,
-        typer.Option("--renderer", help=f"{', '.join(RENDERERS)}. (default: {DEFAULT_RENDERER})"),
+        typer.Option(
+            "--renderer", help=f"Renderer: {', '.join(RENDERERS)}. (default: {DEFAULT_RENDERER})"
+        ),
     ] = None,
     encoder: Annotated[
         str,
@@ -57,20 +60,27 @@ def fit(
     device: DeviceOption = "auto",
     home: HomeOption = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Same seed, same result.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=MAX_SEED, help="Random seed; the same seed gives the same result."
+        ),
     ] = 0,
     consent: Annotated[
         str | None,
         typer.Option(
             "--consent",
-            help="Statement of consent; stored with the identity, and stated in its videos.",
+            help="Statement of consent; stored with the identity, and included in its videos.",
         ),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Don't ask for a statement of consent.")
     ] = False,
     use_all_frames: Annotated[
-        bool, typer.Option("--use-all-frames", help="Train on the held-out last 1/11 too.")
+        bool,
+        typer.Option(
+            "--use-all-frames",
+            help="Train on the last 1/11 too, otherwise held out for evaluation.",
+        ),
     ] = False,
     min_face: Annotated[
         float,
@@ -78,20 +88,21 @@ def fit(
             "--min-face",
             min=0.0,
             max=1.0,
-            help="Share of the frames in which a face must be found.",
+            help="Share of frames in which a face must be found.",
         ),
     ] = 0.8,
     speech_check: Annotated[
         bool,
         typer.Option(
-            "--speech-check/--no-speech-check", help="Refuse footage with hardly any speech."
+            "--speech-check/--no-speech-check",
+            help="Refuse footage that contains hardly any speech.",
         ),
     ] = True,
     wait: Annotated[
         bool,
         typer.Option(
             "--wait/--no-wait",
-            help="If another process fits an identity of this name: wait for it, or refuse.",
+            help="If another process is fitting an identity of this name, wait for it or refuse.",
         ),
     ] = True,
     as_json: JsonOption = False,
@@ -145,7 +156,7 @@ def _ask_consent() -> str | None:
     """Ask at the terminal for a statement of consent; None if none is given."""
     question = (
         "Who is shown in the footage, and how did they consent? The statement is stored with the "
-        "identity and stated in its videos (Enter: none)"
+        "identity and included in its videos (Enter: none)"
     )
     answer = typer.prompt(question, default="", show_default=False, err=True)
     return str(answer).strip() or None

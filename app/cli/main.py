@@ -136,7 +136,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def talkhead(
-    debug: Annotated[bool, typer.Option("--debug", help="Show errors with traceback.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show errors with a traceback.")] = False,
     ffmpeg: Annotated[
         Path | None,
         typer.Option("--ffmpeg", help="Use this ffmpeg program in place of the included one."),
@@ -151,10 +151,10 @@ def talkhead(
 
     [bold]Start here[/bold]
 
-      talkhead fit   --video person.mp4    once per person, some minutes
-      talkhead speak --audio line.wav      any number of times, writes line.mp4
+      talkhead fit   --video person.mp4    once per person; takes minutes
+      talkhead speak --audio line.wav      any number of times; writes line.mp4
 
-    The video should show one person, frontal and close, who speaks for half a minute or more.
+    The video should show one person up close, facing the camera, speaking for half a minute or more.
     `talkhead COMMAND --help` describes each command.
     """
     if ffmpeg is not None:

@@ -27,7 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 DeviceOption = Annotated[
     str,
-    typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes a GPU if there is one."),
+    typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto uses a GPU if there is one."),
 ]
 
 

@@ -31,12 +31,14 @@ class Mode(str, Enum):
 @with_output_options
 def speak(
     audio: Annotated[
-        Path, typer.Option("--audio", help="Audio to speak: an audio file, or a video with audio.")
+        Path,
+        typer.Option("--audio", help="Recording to speak: an audio file, or a video with audio."),
     ],
     identity: Annotated[
         str | None,
         typer.Option(
-            "--identity", help="Name, or folder of a package. (default: the one fitted last)"
+            "--identity",
+            help="Name of the identity, or folder of a package. (default: the one fitted last)",
         ),
     ] = None,
     output: Annotated[
@@ -47,7 +49,8 @@ def speak(
         typer.Option(help="paste: into the person's own footage; head: the head alone."),
     ] = Mode.paste,
     renderer: Annotated[
-        str | None, typer.Option("--renderer", help="(default: the identity's own)")
+        str | None,
+        typer.Option("--renderer", help="Renderer to use. (default: the identity's own)"),
     ] = None,
     device: DeviceOption = "auto",
     home: HomeOption = None,
@@ -56,6 +59,9 @@ def speak(
     **values: Any,
 ) -> None:
     """Lip-sync a fitted person to a recording: writes a video that is marked as synthetic.
+
+    The mouth is pasted into the person's own footage; --mode head renders the head alone, over any
+    background.
 
     [bold]Examples[/bold]
 

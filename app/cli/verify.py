@@ -20,12 +20,12 @@ def verify(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a file's C2PA provenance, and whether the file was changed since it was signed.
+    """Show a file's C2PA provenance, and whether the file has changed since it was signed.
 
-    Reads the signed manifest in the file, or in NAME.c2pa beside it, of talkhead or any other tool. The
-    exit code is 0 if it is valid, and 1 if it is not: the file was changed or is damaged, the signer's
-    certificate has expired, there is no manifest, files of a folder are missing or were added, or, with
-    --trust, the signer is not trusted.
+    Reads the signed manifest in the file, or in NAME.c2pa beside it, whether made by talkhead or by
+    another tool. The exit code is 0 if it is valid, and 1 if it is not: the file has changed or is
+    damaged, the signer's certificate has expired, there is no manifest, files in a folder are missing
+    or were added, or, with --trust, the signer is not trusted.
 
     [bold]Examples[/bold]
 

@@ -188,8 +188,8 @@ class IdentityPlanner:
             return
         self._notified.add(name)
         self._notify(
-            f"line {row.line}: preset {row.preset} is not used: {name} is fitted "
-            f"{f'with {preset}' if preset else 'already'}. To fit it again: talkhead fit "
+            f"line {row.line}: preset {row.preset} is not used: {name} is "
+            f"{f'fitted with {preset}' if preset else 'already fitted'}. To fit it again: talkhead fit "
             f"--preset {row.preset}"
         )
 

@@ -307,7 +307,7 @@ def read_text(path: Path, recognize: bool = False) -> str:
         try:
             return path.read_text(encoding="utf-8")
         except ValueError as error:
-            raise FootageError(f"{path}: this is not text in UTF-8. Save it as UTF-8") from error
+            raise FootageError(f"{path}: this is not UTF-8 text. Save it as UTF-8") from error
 
 
 # ----------------------------------------------------------------------------- utterances

@@ -305,7 +305,7 @@ def test_texts_have_no_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
     path.write_bytes("\ufeffÄ\r\nb\rc\n".encode())
     assert storage.read_text(path) == "Ä\nb\nc\n"
     path.write_bytes("Ä".encode("latin-1"))
-    with pytest.raises(TalkheadError, match=r"a\.txt: is no text in UTF-8"):
+    with pytest.raises(TalkheadError, match=r"a\.txt: is not UTF-8 text"):
         storage.read_text(path)
     with pytest.raises(TalkheadError, match=r"b\.txt: there is no such file"):
         storage.read_text(tmp_path / "b.txt")

@@ -267,7 +267,7 @@ def test_evaluate_compares_a_pair(
     shown = json.loads(capsys.readouterr().out)
     assert shown["report_path"] == "report.html" and shown["warnings"] == ["few frames"]
     assert run(monkeypatch, "evaluate", "anna", "--pair", "a.mp4", "b.mp4") == 2
-    assert "neither NAME" in capsys.readouterr().err
+    assert "without NAME" in capsys.readouterr().err
     assert run(monkeypatch, "evaluate") == 0
     shown = capsys.readouterr().out
     assert "few frames" in shown and shown.rstrip().endswith("report: report.html")
@@ -427,6 +427,7 @@ def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         assert run(monkeypatch, *words, "--help") == 0
         text = capsys.readouterr().out
         assert "talkhead fit --video anna.mp4" in text or "talkhead speak --audio line.wav" in text
+        assert not any(line.startswith(" talkhead ") for line in text.splitlines())  # indented
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"talkhead {__version__}\n"
 

@@ -139,7 +139,7 @@ def test_json_lines_name_their_bad_lines(folder: Path) -> None:
     good = json.dumps({"identity": "anna", "audio": "a.wav", "output": "1.mp4"})
     table = read(folder / "t.jsonl", f'{good}\n\n{{"a"\n[1]\n{{"audio": ["a.wav"]}}\n')
     assert [bad.line for bad in table.bad] == [3, 4, 5] and len(table.rows) == 1
-    with pytest.raises(TalkheadError, match="no text in UTF-8"):
+    with pytest.raises(TalkheadError, match="not UTF-8 text"):
         read(folder / "t.csv", "audio,ä", encoding="latin-1")
 
 

@@ -146,7 +146,7 @@ def test_late_subtitles_keep_their_hours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Hello \udcff", "is no text in UTF-8"),
+        ("Hello \udcff", "is not UTF-8 text"),
         ("so " * 5000, "5000 words, more than can be spoken in 6.0 s"),
         ("x" * 1001, "a word of 1001 characters"),
         ("a" + " " * (1 << 20), "the transcript is too long"),

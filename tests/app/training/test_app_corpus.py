@@ -133,7 +133,7 @@ def test_footage_without_a_text(
     assert "no video else.mp4" in capsys.readouterr().err
     (tmp_path / "robert.txt").write_bytes(b"\xff\xfe\xfa")
     assert run(tmp_path, clip, *options, "--texts", str(tmp_path)) == 1
-    assert "not text in UTF-8" in capsys.readouterr().err
+    assert "not UTF-8 text" in capsys.readouterr().err
 
 
 def test_invalid_options(clip: Path, tmp_path: Path) -> None:
