@@ -160,7 +160,8 @@ def added(monkeypatch: pytest.MonkeyPatch) -> SpeechEncoder:
     documented: dict[str, dict[str, str]] = {}
     exec(line, documented)
     (name,) = documented["ENCODERS"].keys() - registry.ENCODERS.keys()
-    assert {k: v for k, v in documented["ENCODERS"].items() if k != name} == registry.ENCODERS
+    others = {k: v for k, v in documented["ENCODERS"].items() if k != name}
+    assert others.items() <= registry.ENCODERS.items()  # the recipe need not list later ones
     monkeypatch.setitem(registry.ENCODERS, name, documented["ENCODERS"][name])
     return load_encoder(name)
 

@@ -260,8 +260,10 @@ def test_what_does_not_fit(options: OutputOptions, name: str, mode: str, words: 
 
 
 def test_alpha_is_kept_in_mode_head_where_nothing_is_behind() -> None:
-    for name, codec in CODECS.items():
-        assert keeps_alpha(OutputOptions(), codec, "head") == (name in ("prores", "vp9", "png"))
+    for name in ("prores", "vp9", "png"):
+        assert keeps_alpha(OutputOptions(), CODECS[name], "head")
+    for codec in CODECS.values():
+        assert keeps_alpha(OutputOptions(), codec, "head") == codec.alpha
         assert not keeps_alpha(OutputOptions(), codec, "paste")
         assert not keeps_alpha(OutputOptions(background="own"), codec, "head")
 

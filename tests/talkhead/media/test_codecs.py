@@ -72,7 +72,8 @@ def test_alpha_survives(tmp_path: Path, name: str) -> None:
 def test_others_refuse_alpha(tmp_path: Path) -> None:
     for name in set(CODECS).difference(WITH_ALPHA):
         with pytest.raises(ValueError, match=r"\[H, W, 3\]"):
-            media.write_video(tmp_path / "a.mp4", pictures(1, channels=4), codec=name)
+            path = tmp_path / f"a{CODECS[name].picture_suffix}"
+            media.write_video(path, pictures(1, channels=4), codec=name)
     assert not list(tmp_path.iterdir())
 
 
