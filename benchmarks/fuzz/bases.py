@@ -46,7 +46,14 @@ VIDEOS: Mapping[str, tuple[str, ...]] = {
     "clip.ts": ("-c:v", "copy", "-c:a", "aac", "-metadata", "service_name=fuzz"),
 }
 PICTURES = ("picture.png", "picture.jpg", "picture.webp", "picture.bmp")
-OTHER_PICTURES = ("picture.tiff", "picture.jp2", "picture.ppm", "picture.hdr", "picture.exr", "picture.gif")
+OTHER_PICTURES = (
+    "picture.tiff",
+    "picture.jp2",
+    "picture.ppm",
+    "picture.hdr",
+    "picture.exr",
+    "picture.gif",
+)
 """Formats that are not allowed as a background, whatever the file name."""
 SIGNED = ("signed.mp4", "signed.mov", "signed.png", "signed.wav", "signed.webm")
 
