@@ -225,7 +225,7 @@ def test_what_fails_leaves_what_was_there(
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"subtitles": "above"}, "no subtitles 'above'. Choose one of: none, burn, track, srt"),
+        ({"subtitles": "above"}, "no subtitle mode 'above'. Choose one of: none, burn, track, srt"),
         ({"height": 4}, "a height of 4 pixels is not possible"),
         ({"yaw": 50.0}, "a yaw of 50 degrees is not possible. Choose -45 to 45"),
         ({"pitch": float("nan")}, "a pitch of nan degrees is not possible"),
