@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from talkhead import media
 from talkhead.types import FRAME_RATE, UInt8
@@ -22,7 +23,7 @@ from talkhead.types import FRAME_RATE, UInt8
 ROOT = Path(__file__).parents[1]
 PERSON, TARGET = ROOT / "samples" / "person.mp4", ROOT / "docs" / "demo.webp"
 MAX_SECONDS = 6.0
-HEIGHT = 360
+HEIGHT = 320
 """Pixels of each half."""
 GAP = 8
 """Pixels between the halves."""
@@ -60,13 +61,16 @@ def write_animation(frames: list[UInt8], target: Path, max_bytes: int = MAX_BYTE
     Raises:
         ValueError: if not even the lowest quality is small enough.
     """
-    animation = cv2.Animation()
-    animation.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGRA) for frame in frames]
-    animation.durations = np.full(len(frames), round(1000 / FRAME_RATE))
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    duration = round(1000 / FRAME_RATE)
     temporary = target.with_name(f".{target.name}")  # the suffix decides the format
     try:
         for quality in QUALITIES:
-            cv2.imwriteanimation(str(temporary), animation, [cv2.IMWRITE_WEBP_QUALITY, quality])
+            # Whole frames only: blocks that are kept from earlier frames leave jagged edges behind.
+            first.save(
+                temporary, save_all=True, append_images=others, duration=duration, loop=0,
+                quality=quality, method=6, kmin=0, kmax=1,
+            )  # fmt: skip
             if temporary.stat().st_size <= max_bytes:
                 os.replace(temporary, target)
                 return quality
