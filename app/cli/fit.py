@@ -35,6 +35,21 @@ class Preset(str, Enum):
     high = "high"
 
 
+SpeechCheckOption = Annotated[
+    bool,
+    typer.Option(
+        "--speech-check/--no-speech-check", help="Refuse footage that contains hardly any speech."
+    ),
+]
+WaitOption = Annotated[
+    bool,
+    typer.Option(
+        "--wait/--no-wait",
+        help="If another process is fitting an identity of this name, wait for it or refuse.",
+    ),
+]
+
+
 def fit(
     video: Annotated[Path, typer.Option("--video", help="Video of the person, with audio.")],
     name: Annotated[
@@ -91,20 +106,8 @@ def fit(
             help="Share of frames in which a face must be found.",
         ),
     ] = 0.8,
-    speech_check: Annotated[
-        bool,
-        typer.Option(
-            "--speech-check/--no-speech-check",
-            help="Refuse footage that contains hardly any speech.",
-        ),
-    ] = True,
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait/--no-wait",
-            help="If another process is fitting an identity of this name, wait for it or refuse.",
-        ),
-    ] = True,
+    speech_check: SpeechCheckOption = True,
+    wait: WaitOption = True,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
