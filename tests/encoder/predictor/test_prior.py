@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,9 @@ def test_the_same_seed_gives_the_same_prior(prior: Prior) -> None:
 def test_a_prior_is_read_back(prior: Prior, tmp_path: Path) -> None:
     write_tensors(tmp_path / "prior.safetensors", prior.tensors())
     again = read_prior(tmp_path / "prior.safetensors")
-    assert replace(again, basis=prior.basis, nets=prior.nets) == prior
+    for field in fields(prior):  # not ==: since Python 3.13 it compares the arrays, too
+        if field.name not in ("basis", "nets"):
+            assert getattr(again, field.name) == getattr(prior, field.name)
     ours, theirs = prior.tensors(), again.tensors()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert prior.sources == ("s (l)",)
