@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from talkhead.lazy import lazy_attributes
 
-def __getattr__(name: str) -> Any:
-    """load_encoder, without the cost of PyTorch for those who want phones alone."""
-    if name == "load_encoder":
-        from talkhead.encoder.registry import load_encoder
-
-        return load_encoder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from talkhead.encoder.registry import load_encoder as load_encoder
+else:  # not imported by those who want phones alone
+    __getattr__ = lazy_attributes(__name__, {"talkhead.encoder.registry": ("load_encoder",)})

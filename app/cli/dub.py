@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from talkhead.app.cli.console import print_json, print_lines
-from talkhead.app.cli.options import HomeOption, JsonOption
+from talkhead.app.cli.options import HomeOption, JsonOption, QuietOption
 
 
 def dub(
@@ -44,7 +44,7 @@ def dub(
     ] = "auto",
     home: HomeOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Lip-sync many people to many recordings, listed in a table. An interrupted run resumes.
 

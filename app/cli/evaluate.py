@@ -13,6 +13,7 @@ from talkhead.app.cli.options import (
     HomeOption,
     JsonOption,
     QuietOption,
+    RendererOption,
     loading,
     make_progress_for,
 )
@@ -56,10 +57,7 @@ def evaluate(
     seconds: Annotated[
         float, typer.Option("--seconds", min=2.0, help="Evaluate at most this many seconds.")
     ] = 120.0,
-    renderer: Annotated[
-        str | None,
-        typer.Option("--renderer", help="Renderer to use. (default: the identity's own)"),
-    ] = None,
+    renderer: RendererOption = None,
     device: DeviceOption = "auto",
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -25,6 +25,10 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+RendererOption = Annotated[
+    str | None,
+    typer.Option("--renderer", help="Renderer to use. (default: the identity's own)"),
+]
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto uses a GPU if there is one."),
