@@ -40,7 +40,7 @@ from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingD
 from talkhead.encoder.predictor.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor.prior import shipped_prior
 from talkhead.encoder.registry import WEIGHTS_SUFFIX, load_encoder
-from talkhead.encoder.vad import silence_version
+from talkhead.encoder.vad import vad_version
 from talkhead.errors import FootageError, PackageError, TalkheadError
 from talkhead.footage import Footage
 from talkhead.identity import (
@@ -184,9 +184,7 @@ class _Fit:
         video, options, progress = footage.path, self.options, self.progress
         self._check_free(footage)
         config = PreprocessConfig(min_face=options.min_face, use_all_frames=options.use_all_frames)
-        work = self.home.work_path(
-            self.name, dataset_key(footage.sha256, config, silence_version())
-        )
+        work = self.home.work_path(self.name, dataset_key(footage.sha256, config, vad_version()))
         if not is_prepared(work):
             check_speech(video, progress, required=options.check_speech)
         make_folder(work)

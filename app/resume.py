@@ -148,7 +148,7 @@ def read_kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 |
     if not path.is_file() or record.get("sha256") != sha256_of(path):
         return None
     sizes = {N_CODES.name: n_codes, **({} if n_frames is None else {ALL_FRAMES.name: n_frames})}
-    specs = {"codes": TensorSpec((ALL_FRAMES, N_CODES), least=-MAX_CODE, most=MAX_CODE)}
+    specs = {"codes": TensorSpec((ALL_FRAMES, N_CODES), minimum=-MAX_CODE, maximum=MAX_CODE)}
     try:
         return read_checked(path, specs, "", sizes)["codes"].numpy()
     except PackageError:

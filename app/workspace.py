@@ -13,7 +13,7 @@ from talkhead.app.home.locking import lock_identity
 from talkhead.config import read_object
 from talkhead.dataset import ALL_FRAMES, TENSORS, IdentityDataset
 from talkhead.device import resolve_device
-from talkhead.encoder.vad import silence_of_video, silence_version
+from talkhead.encoder.vad import silent_video_frames, vad_version
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import CODES
 from talkhead.footage import Footage
@@ -113,7 +113,7 @@ def _prepare(
     progress: Progress,
     device: torch.device | None,
 ) -> IdentityDataset:
-    dataset = _opened(preprocess(footage, work / DATASET, config, progress, silence_of_video))
+    dataset = _opened(preprocess(footage, work / DATASET, config, progress, silent_video_frames))
     stored, checkpoint = _motion_file(work), _checkpoint(work)
     if not stored.exists():
         tracks = _refined(dataset, checkpoint, progress, device or resolve_device("auto")).tracks
@@ -229,7 +229,7 @@ def find_footage(
             f"{name}: was fitted on all frames, so none are left to evaluate it on. "
             "Fit again without --use-all-frames, or compare videos with --pair"
         )
-    work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), silence_version()))
+    work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), vad_version()))
     if video is None and (work / SOURCE).is_file():
         video = Path(read_object(work / SOURCE, SourceRecord, "Give the footage with --video").path)
     if video is None or not Path(video).is_file():

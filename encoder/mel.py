@@ -12,7 +12,7 @@ from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 N_FFT = 512
 HOP_LENGTH = 320
 N_MELS = 80
-FLOOR = -16.0
+MIN_LOG_ENERGY = -16.0
 """Smallest log energy, about -75 dB of full scale, so that digital silence and a quiet room give the
 same features.
 """
@@ -20,7 +20,7 @@ same features.
 
 @dataclass(frozen=True)
 class MelEncoder:
-    """Natural logarithms of mel band powers, at least FLOOR.
+    """Natural logarithms of mel band powers, at least MIN_LOG_ENERGY.
 
     Attributes:
         name: The name it is registered by.
@@ -57,7 +57,7 @@ class MelEncoder:
 def _features(waveform: Float32) -> Float32:
     """Floored log-mel energies [F, N_MELS] of a waveform [n_samples]."""
     energies = log_mel(waveform, SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH, n_mels=N_MELS)
-    return np.maximum(energies, np.float32(FLOOR))
+    return np.maximum(energies, np.float32(MIN_LOG_ENERGY))
 
 
 class MelStream:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 from talkhead.audio import (
-    SPEECH_LEAST_DB,
+    MIN_SPEECH_DB,
     Loudness,
     measure_loudness,
     silent_frames,
@@ -61,7 +61,7 @@ def detect_speech(chunks: Callable[[], Iterable[Float32]]) -> Speech:
         PackageError: If PASE's weights are missing or damaged.
     """
     loudness = measure_loudness(chunks())
-    if (loudness.energy_db <= SPEECH_LEAST_DB).all():
+    if (loudness.energy_db <= MIN_SPEECH_DB).all():
         nothing = np.ones(len(loudness.energy_db), dtype=bool)
         return Speech(nothing, np.float32(1.0), loudness.n_samples)
     quiet = silent_frames(loudness.energy_db)
@@ -88,14 +88,14 @@ def speech_seconds(waveform: Float32) -> float:
         PackageError: If PASE's weights are missing or damaged.
     """
     loudness = measure_loudness([waveform])
-    if (loudness.energy_db <= SPEECH_LEAST_DB).all():
+    if (loudness.energy_db <= MIN_SPEECH_DB).all():
         return 0.0
     quiet = silent_frames(loudness.energy_db)
     posteriors = _silence_posteriors(lambda: [waveform], loudness, quiet)
     return float((posteriors < MAX_SPEECH_POSTERIOR).sum() / FRAME_RATE)
 
 
-def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
+def silent_video_frames(waveform: Float32, n_frames: int) -> Bool:
     """Find the frames of a video in which no one speaks.
 
     Args:
@@ -116,7 +116,7 @@ def silence_of_video(waveform: Float32, n_frames: int) -> Bool:
     return silent
 
 
-def silence_version() -> str:
+def vad_version() -> str:
     """Identify the detection: with another version, other frames may be silent.
 
     Returns:

@@ -36,7 +36,7 @@ def frame_places(codes: Float32, viewmats: Float32, learnt: Bool) -> Float32:
     return np.concatenate([codes, posture], axis=1, dtype=np.float32)
 
 
-def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, most: int) -> Bool:
+def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, max_frames: int) -> Bool:
     """Select the frames whose images are stored.
 
     Short footage keeps all. Of long footage, two runs are kept: the longest clear one of training frames,
@@ -48,32 +48,32 @@ def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, most: i
         clear: [F] usable frames with nothing in front of the face.
         train: [F] frames that are not held out.
         hidden: [F] frames with something in front of the face.
-        most: Number of frames to keep at most.
+        max_frames: Number of frames to keep at most.
 
     Returns:
         [F] bool.
     """
-    if len(places) <= most:
+    if len(places) <= max_frames:
         return np.ones(len(places), dtype=bool)
     kept = np.zeros(len(places), dtype=bool)
     for first, after in (
-        longest_run(clear & train, hidden, most // BLOCK_FRACTION),
-        _clearest_run(clear, ~train, most // BLOCK_FRACTION),
+        longest_run(clear & train, hidden, max_frames // BLOCK_FRACTION),
+        _clearest_run(clear, ~train, max_frames // BLOCK_FRACTION),
     ):
         kept[first:after] = True
     allowed = np.flatnonzero(clear & train)
-    new = farthest_first(places[allowed], kept[allowed], most - int(kept.sum()))
+    new = farthest_first(places[allowed], kept[allowed], max_frames - int(kept.sum()))
     kept[allowed[new]] = True
     return kept
 
 
-def _clearest_run(clear: Bool, allowed: Bool, most: int) -> tuple[int, int]:
-    """Find the run of at most `most` allowed frames with most clear ones.
+def _clearest_run(clear: Bool, allowed: Bool, max_frames: int) -> tuple[int, int]:
+    """Find the run of at most `max_frames` allowed frames with most clear ones.
 
     clear: [F]. allowed: [F], the end of the clip. Returns the first frame and the one after the last.
     """
     start = len(allowed) - int(allowed.sum())
-    length = min(most, len(allowed) - start)
+    length = min(max_frames, len(allowed) - start)
     before = np.concatenate([[0], np.cumsum(clear[start:])])
     first = start + int((before[length:] - before[: len(before) - length]).argmax())
     return first, first + length

@@ -98,7 +98,7 @@ class FaceTracker:
         self._closing = weakref.finalize(self, self._landmarker.close)
         self._last = last
         self._missed = 0
-        self.most_faces = 0
+        self.max_faces = 0
 
     def track(self, frame: UInt8) -> Float32 | None:
         """Track the face in a frame.
@@ -123,7 +123,7 @@ class FaceTracker:
         """
         height, width = frame.shape[:2]
         faces = _faces(self._landmarker.detect(as_image(frame)), width, height)
-        self.most_faces = max(self.most_faces, len(faces))
+        self.max_faces = max(self.max_faces, len(faces))
         face = self._choose(faces, width, height)
         self._missed = 0 if face is not None else self._missed + 1
         if face is not None or self._missed > FORGET_FRAMES:

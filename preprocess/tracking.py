@@ -27,7 +27,7 @@ TRACKING = "tracking.safetensors"
 TRACKING_TENSORS = {
     **{name: TENSORS[name] for name in ("landmarks", "blendshapes", "found")},
     "colours": TensorSpec((ALL_FRAMES, Size("triangles"), 3), torch.uint8),
-    "n_faces": TensorSpec((), torch.int64, least=0),
+    "n_faces": TensorSpec((), torch.int64, minimum=0),
 }
 """Contents of the tracking file, and of the file of each chunk."""
 
@@ -96,7 +96,7 @@ def _track_chunk(frames: Iterator[UInt8], earlier: list[dict[str, Tensor]]) -> d
         "blendshapes": torch.from_numpy(tracking.blendshapes),
         "found": torch.from_numpy(tracking.found),
         "colours": torch.from_numpy(colors[: len(faces)]),
-        "n_faces": torch.tensor(tracker.most_faces),
+        "n_faces": torch.tensor(tracker.max_faces),
     }
 
 

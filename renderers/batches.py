@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from talkhead.dataset import IdentityDataset
-from talkhead.device import aligned
+from talkhead.device import aligned_copy
 from talkhead.face import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from talkhead.frame_selection import spread_frames
 from talkhead.renderers.base import RegionWeights, TrainBatch
@@ -63,9 +63,9 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
     ]
     tracks = dataset.tracks
     return TrainBatch(
-        motion=aligned(tracks.codes[frames]),
-        viewmats=aligned(tracks.viewmats[frames]),
-        ks=aligned(dataset.crop_ks[frames]),
+        motion=aligned_copy(tracks.codes[frames]),
+        viewmats=aligned_copy(tracks.viewmats[frames]),
+        ks=aligned_copy(dataset.crop_ks[frames]),
         images=torch.from_numpy(np.stack([person for _, person in mattes])),
         masks=torch.from_numpy(np.stack([alpha for alpha, _ in mattes]))[..., None],
         weights=torch.from_numpy(np.stack(weights))[..., None],

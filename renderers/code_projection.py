@@ -34,7 +34,7 @@ BANDWIDTH = 0.5
 MOVING = Size("M", 0, MAX_COMPONENTS)
 TENSORS = {
     "codes": TensorSpec((Size("S", 1, MAX_CODES), MOVING)),
-    "reach": TensorSpec((2,), least=0.0, is_finite=False),
+    "reach": TensorSpec((2,), minimum=0.0, is_finite=False),
 }
 
 

@@ -22,10 +22,10 @@ MIN_SCALE = 0.003
 """Minimum standard deviation, so that tracking noise is not taken for motion."""
 POSE_TENSORS = {
     "pose_mean": TensorSpec((N_POSE,)),
-    "pose_scale": TensorSpec((N_POSE,), least=MIN_SCALE / 2),
+    "pose_scale": TensorSpec((N_POSE,), minimum=MIN_SCALE / 2),
 }
 """The result of pose_statistics as renderers store it."""
-VIEW_SPEC = TensorSpec((4, 4), least=-WORLD, most=WORLD, fault=view_fault)
+VIEW_SPEC = TensorSpec((4, 4), minimum=-WORLD, maximum=WORLD, fault=view_fault)
 """A head pose."""
 
 

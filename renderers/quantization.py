@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from talkhead.config import choices, from_json, limits
-from talkhead.storage import ContentError, inflate, shown
-from talkhead.tensors import json_in, json_tensor
+from talkhead.storage import ContentError, inflate, short_repr
+from talkhead.tensors import json_tensor, read_json_tensor
 
 CONTENTS = "packed"
 """Name of the tensor that lists dtype and shape of each packed tensor, as JSON."""
@@ -72,14 +72,14 @@ def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if CONTENTS not in stored:
         return dict(stored)
-    contents = json_in(stored, CONTENTS)
+    contents = read_json_tensor(stored, CONTENTS)
     if not isinstance(contents, dict):
         raise ContentError(f"the tensor {CONTENTS} lists no tensors")
     packed = {name: from_json(_Packed, about) for name, about in contents.items()}
     steps = {step for name in packed if (step := _step_name(name)) in stored}
     for name in stored:
         if name not in {CONTENTS, *packed, *steps}:
-            raise ContentError(f"the tensor {shown(name)} does not belong here")
+            raise ContentError(f"the tensor {short_repr(name)} does not belong here")
     n_bytes = sum(about.n_bytes for about in packed.values())
     if n_bytes > MAX_BYTES:
         raise ContentError(f"tensors of {n_bytes:,} bytes, where {MAX_BYTES:,} at most are allowed")
@@ -96,7 +96,7 @@ class _Packed:
     """
 
     dtype: str = field(metadata=choices(*DTYPES))
-    shape: tuple[int, ...] = field(metadata=limits(0, MAX_BYTES, most_items=MAX_AXES))
+    shape: tuple[int, ...] = field(metadata=limits(0, MAX_BYTES, max_items=MAX_AXES))
 
     @property
     def n_bytes(self) -> int:
@@ -107,12 +107,12 @@ class _Packed:
 def _unpacked(stored: Mapping[str, Tensor], name: str, about: _Packed) -> Tensor:
     """Restore one tensor of the declared shape. Raises ContentError."""
     if name not in stored or stored[name].dtype != torch.uint8 or stored[name].ndim != 1:
-        raise ContentError(f"the tensor {shown(name)} is missing or damaged")
+        raise ContentError(f"the tensor {short_repr(name)} is missing or damaged")
     n_bytes = np.dtype(about.dtype).itemsize * prod(about.shape)
     try:
         raw = inflate(stored[name].numpy().tobytes(), n_bytes)
     except ValueError as error:
-        raise ContentError(f"the tensor {shown(name)} is damaged: {error}") from error
+        raise ContentError(f"the tensor {short_repr(name)} is damaged: {error}") from error
     tensor = torch.from_numpy(np.frombuffer(bytearray(raw), about.dtype).reshape(about.shape))
     step = stored.get(_step_name(name))
     return tensor if step is None else tensor.float() * _step_for(tensor, step, name)
@@ -129,7 +129,9 @@ def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
         n in (1, m) for n, m in zip(reversed(step.shape), reversed(tensor.shape), strict=False)
     )
     if step.dtype != torch.float32 or not fits or not step.isfinite().all():
-        raise ContentError(f"the tensor {shown(_step_name(name))} is no step of {shown(name)}")
+        raise ContentError(
+            f"the tensor {short_repr(_step_name(name))} is no step of {short_repr(name)}"
+        )
     return step
 
 

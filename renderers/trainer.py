@@ -15,13 +15,13 @@ from torch import Tensor
 
 from talkhead.checkpoints import load_optimizer, optimizer_tensors
 from talkhead.dataset import IdentityDataset
-from talkhead.device import aligned
+from talkhead.device import aligned_copy
 from talkhead.progress import Progress, Step
 from talkhead.renderers.base import Renderer, TrainBatch, TrainConfig
 from talkhead.renderers.batches import draw_frames, make_batch, spread_batch
 from talkhead.renderers.optimizer import Adam
 from talkhead.storage import content_errors, read_tensors, write_tensors
-from talkhead.tensors import TensorSpec, check_tensors, within
+from talkhead.tensors import TensorSpec, check_tensors, strip_prefix
 
 VERSION = 3
 """Raised when the same dataset and config give another renderer than before."""
@@ -74,10 +74,10 @@ def fit_renderer(
     if state is None:
         model = renderer_class.from_dataset(dataset, config, seed).tensors()
     else:
-        model = within(state, MODEL)
+        model = strip_prefix(state, MODEL)
     with content_errors(checkpoint, ADVICE):
         renderer = renderer_class.from_tensors(
-            {k: aligned(t).to(device) for k, t in model.items()}, config
+            {k: aligned_copy(t).to(device) for k, t in model.items()}, config
         )
     groups = renderer.param_groups()
     if not groups:
@@ -128,7 +128,7 @@ def _optimize(
 
 def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
     """Return the step, a scalar, from which a checkpoint resumes. Raises ContentError."""
-    spec = {"step": TensorSpec((), torch.int64, least=0, most=n_steps)}
+    spec = {"step": TensorSpec((), torch.int64, minimum=0, maximum=n_steps)}
     check_tensors({k: t for k, t in state.items() if k in spec}, spec)
     return int(state["step"])
 

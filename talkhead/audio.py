@@ -218,7 +218,7 @@ def _mel_to_hz(mels: Float64) -> Float64:
 
 SPEECH_ABOVE_FLOOR_DB = 8.0
 SPEECH_BELOW_PEAK_DB = 35.0
-SPEECH_LEAST_DB = -75.0
+MIN_SPEECH_DB = -75.0
 _HUM_HZ = 100.0
 _PIECE_FRAMES = 1500
 _PEAK_S = 0.2
@@ -308,7 +308,7 @@ def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
     A frame has sound if its energy is
      * SPEECH_ABOVE_FLOOR_DB over the noise floor (the 10th percentile of all frames),
      * within SPEECH_BELOW_PEAK_DB of the peak (the level that 0.2 s of the frames reach), and
-     * above SPEECH_LEAST_DB of full scale.
+     * above MIN_SPEECH_DB of full scale.
     Then sounds shorter than 0.08 s (clicks) become silence, and after that silences shorter than 0.2 s
     (closures of plosives) become sound, except at the ends.
 
@@ -347,7 +347,7 @@ def _speech_threshold_db(energy: Float32, rate: float) -> float:
     floor = float(np.percentile(energy, 10))
     n_peak = min(len(energy), max(1, round(_PEAK_S * rate)))
     peak = float(np.sort(energy)[-n_peak])
-    return max(floor + SPEECH_ABOVE_FLOOR_DB, peak - SPEECH_BELOW_PEAK_DB, SPEECH_LEAST_DB)
+    return max(floor + SPEECH_ABOVE_FLOOR_DB, peak - SPEECH_BELOW_PEAK_DB, MIN_SPEECH_DB)
 
 
 def _without_short_runs(flags: Bool, shortest: int, *, ends: bool) -> Bool:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from talkhead.storage import ContentError, content_errors, read_json, shown
+from talkhead.storage import ContentError, content_errors, read_json, short_repr
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
@@ -30,14 +30,14 @@ class Bounds:
     """Bounds of a number, or of the numbers in a tuple.
 
     Attributes:
-        least: Smallest value.
-        most: Largest value.
-        most_items: Largest length of the tuple, None for any.
+        minimum: Smallest value.
+        maximum: Largest value.
+        max_items: Largest length of the tuple, None for any.
     """
 
-    least: float
-    most: float
-    most_items: int | None = None
+    minimum: float
+    maximum: float
+    max_items: int | None = None
 
     def allow(self, value: Any) -> bool:
         """Check a value.
@@ -49,40 +49,40 @@ class Bounds:
             True if all are within bounds.
         """
         if isinstance(value, tuple):
-            few = self.most_items is None or len(value) <= self.most_items
+            few = self.max_items is None or len(value) <= self.max_items
             return few and all(self.allow(one) for one in value)
-        return self.least <= value <= self.most
+        return self.minimum <= value <= self.maximum
 
 
-def bounded(default: Value, least: float, most: float, most_items: int | None = None) -> Value:
+def bounded(default: Value, minimum: float, maximum: float, max_items: int | None = None) -> Value:
     """Declare a field with a default and bounds.
 
     Args:
         default: The default.
-        least: Smallest value.
-        most: Largest value.
-        most_items: Largest length of a tuple.
+        minimum: Smallest value.
+        maximum: Largest value.
+        max_items: Largest length of a tuple.
 
     Returns:
         A dataclass field.
     """
-    metadata = {_BOUNDS: Bounds(least, most, most_items)}
+    metadata = {_BOUNDS: Bounds(minimum, maximum, max_items)}
     made: Value = field(default=default, metadata=metadata)
     return made
 
 
-def limits(least: float, most: float, most_items: int | None = None) -> Mapping[str, Any]:
+def limits(minimum: float, maximum: float, max_items: int | None = None) -> Mapping[str, Any]:
     """Return bounds as metadata of a field without default: `field(metadata=limits(1, 9))`.
 
     Args:
-        least: Smallest value.
-        most: Largest value.
-        most_items: Largest length of a tuple.
+        minimum: Smallest value.
+        maximum: Largest value.
+        max_items: Largest length of a tuple.
 
     Returns:
         The metadata.
     """
-    return {_BOUNDS: Bounds(least, most, most_items)}
+    return {_BOUNDS: Bounds(minimum, maximum, max_items)}
 
 
 def one_of(default: str, *words: str) -> str:
@@ -126,11 +126,11 @@ def from_json(kind: type[Config], data: Any) -> Config:
             message names it.
     """
     if not isinstance(data, Mapping):
-        raise ContentError(f"{kind.__name__} is {shown(data)}, where an object is needed")
+        raise ContentError(f"{kind.__name__} is {short_repr(data)}, where an object is needed")
     known = _fields(kind)  # type: ignore[arg-type]
     for name in data:
         if name not in known:
-            raise ContentError(f"{kind.__name__} has no {shown(name)}")
+            raise ContentError(f"{kind.__name__} has no {short_repr(name)}")
     for name, (one, _) in known.items():
         if name not in data and one.default is MISSING and one.default_factory is MISSING:
             raise ContentError(f"{name} is missing")
@@ -181,15 +181,17 @@ def _value(name: str, value: Any, one: Field[Any], hint: Any) -> Any:
         made = _typed(value, hint)
     except _WrongTypeError as error:
         raise ContentError(
-            f"{name} is {shown(error.value)}, where {error.wanted} is needed"
+            f"{name} is {short_repr(error.value)}, where {error.wanted} is needed"
         ) from None
     bounds = one.metadata.get(_BOUNDS)
     if isinstance(bounds, Bounds) and not bounds.allow(made):
-        limits = f"{bounds.least:g} to {bounds.most:g}"
-        items = "" if bounds.most_items is None else f", at most {bounds.most_items} of them"
-        raise ContentError(f"{name} is {shown(value)}, where {limits} is allowed{items}")
+        limits = f"{bounds.minimum:g} to {bounds.maximum:g}"
+        items = "" if bounds.max_items is None else f", at most {bounds.max_items} of them"
+        raise ContentError(f"{name} is {short_repr(value)}, where {limits} is allowed{items}")
     if isinstance(bounds, tuple) and made not in bounds:
-        raise ContentError(f"{name} is {shown(value)}, where one of {', '.join(bounds)} is allowed")
+        raise ContentError(
+            f"{name} is {short_repr(value)}, where one of {', '.join(bounds)} is allowed"
+        )
     return made
 
 

@@ -140,18 +140,18 @@ class Tracks:
 ALL_FRAMES = Size("F", 1, MAX_FRAMES)
 FLAGS = TensorSpec((ALL_FRAMES,), torch.bool)
 TENSORS = {
-    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), least=-MAX_PX, most=MAX_PX),
-    "blendshapes": TensorSpec((ALL_FRAMES, N_BLENDSHAPES), least=-0.01, most=1.01),
+    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), minimum=-MAX_PX, maximum=MAX_PX),
+    "blendshapes": TensorSpec((ALL_FRAMES, N_BLENDSHAPES), minimum=-0.01, maximum=1.01),
     "found": FLAGS,
     "usable": FLAGS,
     "train": FLAGS,
     "silent": FLAGS,
     "kept": FLAGS,
     "hidden": TensorSpec((ALL_FRAMES, TRIANGLES), torch.bool),
-    "viewmats": TensorSpec((ALL_FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
+    "viewmats": TensorSpec((ALL_FRAMES, 4, 4), minimum=-WORLD, maximum=WORLD, fault=view_fault),
     "residual_px": TensorSpec((ALL_FRAMES,), is_finite=False),
-    "codes": TensorSpec((ALL_FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
-    "origins": TensorSpec((ALL_FRAMES, 2), least=-MAX_SIDE_PX, most=MAX_SIDE_PX),
+    "codes": TensorSpec((ALL_FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "origins": TensorSpec((ALL_FRAMES, 2), minimum=-MAX_SIDE_PX, maximum=MAX_SIDE_PX),
 }
 """What the tensors of `Tracks` must be."""
 WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}

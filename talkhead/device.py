@@ -195,7 +195,7 @@ def seed_everything(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def aligned(array: Any) -> torch.Tensor:
+def aligned_copy(array: Any) -> torch.Tensor:
     """Copy an array or tensor to memory that torch allocates, aligned to 64 bytes.
 
     The last bit of a matrix product can depend on the alignment of its factors (MKL's "conditional

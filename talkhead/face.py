@@ -104,16 +104,16 @@ MAX_TRIANGLES = 4096
 WORLD = 1000.0
 """Largest coordinate of a head, in eye distances."""
 CODES, TRIANGLES = Size("K", N_BODY + 1, MAX_CODES), Size("T", 1, MAX_TRIANGLES)
-TEMPLATE_SPEC = TensorSpec((N_LANDMARKS, 3), least=-WORLD, most=WORLD)
-BASIS_SPEC = TensorSpec((CODES, N_LANDMARKS, 3), least=-WORLD, most=WORLD)
+TEMPLATE_SPEC = TensorSpec((N_LANDMARKS, 3), minimum=-WORLD, maximum=WORLD)
+BASIS_SPEC = TensorSpec((CODES, N_LANDMARKS, 3), minimum=-WORLD, maximum=WORLD)
 MAX_CODE = 1e4
 """Largest component of a motion code, in standard deviations."""
 TENSORS = {
     "template": TEMPLATE_SPEC,
     "basis": BASIS_SPEC,
     "triangles": TensorSpec((TRIANGLES, 3), torch.int32, index_of=N_SURFACE),
-    "silence": TensorSpec((CODES,), least=-MAX_CODE, most=MAX_CODE),
-    "n_mouth": TensorSpec((1,), torch.int32, least=1, most=MAX_CODES),
+    "silence": TensorSpec((CODES,), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "n_mouth": TensorSpec((1,), torch.int32, minimum=1, maximum=MAX_CODES),
 }
 
 

@@ -74,7 +74,7 @@ def farthest_first(places: Float32, known: Bool, n: int) -> Int:
     return np.array(found, np.int64)
 
 
-def longest_run(good: Bool, never: Bool, most: int) -> tuple[int, int]:
+def longest_run(good: Bool, never: Bool, max_frames: int) -> tuple[int, int]:
     """Find the longest run of good frames.
 
     Gaps of a few frames do not end a run, since they are interpolated; frames of `never` do.
@@ -82,7 +82,7 @@ def longest_run(good: Bool, never: Bool, most: int) -> tuple[int, int]:
     Args:
         good: [F] bool.
         never: [F] bool, frames that end a run.
-        most: Longer runs are cut to this number of frames.
+        max_frames: Longer runs are cut to this number of frames.
 
     Returns:
         The first frame and the one after the last.
@@ -94,4 +94,4 @@ def longest_run(good: Bool, never: Bool, most: int) -> tuple[int, int]:
     inside = np.concatenate([[False], closed & ~never, [False]])
     runs = np.flatnonzero(np.diff(inside.astype(np.int8))).reshape(-1, 2)
     first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]
-    return int(first), int(min(after, first + most))
+    return int(first), int(min(after, first + max_frames))

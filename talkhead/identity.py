@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from talkhead import __version__, storage
 from talkhead.config import from_json, limits
 from talkhead.errors import PackageError
-from talkhead.storage import ContentError, check_format, decode_json, shown
+from talkhead.storage import ContentError, check_format, decode_json, short_repr
 from talkhead.terminal import printable
 from talkhead.types import MAX_SIDE_PX
 
@@ -324,7 +324,7 @@ def check_file_name(name: str) -> None:
         ValueError: It is not.
     """
     if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
-        raise ValueError(f"{shown(name)} is no name for a file of a package")
+        raise ValueError(f"{short_repr(name)} is no name for a file of a package")
 
 
 class PackageWriter:
@@ -519,7 +519,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with archive:
             yield archive
     except _BAD_ZIP as error:
-        reason = shown(str(error))
+        reason = short_repr(str(error))
         raise PackageError(
             f"{path}: no exported identity, or a damaged one ({reason}). Export the identity again"
         ) from error

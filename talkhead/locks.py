@@ -107,7 +107,7 @@ class FileLock:
 
 
 @contextmanager
-def held(path: Path, busy: Callable[[Holder], None]) -> Iterator[None]:
+def hold_lock(path: Path, busy: Callable[[Holder], None]) -> Iterator[None]:
     """Hold a lock inside the block, waiting until it is free.
 
     Args:

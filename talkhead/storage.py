@@ -264,8 +264,8 @@ def check_format(path: Path, what: str, version: Any, known: int, advice: str) -
         return
     is_newer = type(version) is int and version > known
     raise PackageError(
-        f"{path}: {what} of format version {shown(version)}, this talkhead {__version__} reads version "
-        f"{known}. {'Upgrade talkhead' if is_newer else advice}"
+        f"{path}: {what} of format version {short_repr(version)}, this talkhead {__version__} "
+        f"reads version {known}. {'Upgrade talkhead' if is_newer else advice}"
     )
 
 
@@ -298,7 +298,7 @@ def decode_json(data: bytes | str) -> Any:
     return value
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Format a value from a file for an error: short, control characters escaped.
 
     Args:
@@ -337,12 +337,12 @@ def check_ordinary(path: Path) -> None:
         raise TalkheadError(f"{path}: is not an ordinary file. Give the name of one")
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, max_bytes: int) -> bytes:
     """Read an ordinary file.
 
     Args:
         path: The file.
-        most: Largest size in bytes.
+        max_bytes: Largest size in bytes.
 
     Returns:
         Its content.
@@ -354,10 +354,10 @@ def read_bytes(path: Path, most: int) -> bytes:
     with translate_os_errors(path):
         check_ordinary(path)
         with path.open("rb") as stream:
-            data = stream.read(most + 1) if path.stat().st_size <= most else None
-    if data is None or len(data) > most:
+            data = stream.read(max_bytes + 1) if path.stat().st_size <= max_bytes else None
+    if data is None or len(data) > max_bytes:
         raise PackageError(
-            f"{path}: has more than {most / 2**20:g} MiB, the most that is read of such a file"
+            f"{path}: has more than {max_bytes / 2**20:g} MiB, the most that is read of such a file"
         )
     return data
 
@@ -427,12 +427,12 @@ _MALFORMED = (ValueError, KeyError, TypeError, OverflowError, RuntimeError, Asse
 """Errors of safetensors.torch for shapes and types that its own check accepts."""
 
 
-def read_tensors(path: Path, most_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Tensor]:
+def read_tensors(path: Path, max_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Args:
         path: The file.
-        most_bytes: Largest size of the file.
+        max_bytes: Largest size of the file.
 
     Returns:
         Its tensors by name, of any shape, on the CPU.
@@ -444,7 +444,7 @@ def read_tensors(path: Path, most_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Te
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = read_bytes(path, most_bytes)
+    data = read_bytes(path, max_bytes)
     if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
         raise PackageError(
             f"{path}: damaged, this is not a safetensors file (its header is too large)"
@@ -457,12 +457,12 @@ def read_tensors(path: Path, most_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Te
     return tensors
 
 
-def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Read a text in UTF-8, with or without a byte order mark.
 
     Args:
         path: The file.
-        most_bytes: Largest size of the file.
+        max_bytes: Largest size of the file.
 
     Returns:
         The text, lines ended by newlines.
@@ -470,7 +470,7 @@ def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
     Raises:
         TalkheadError: It cannot be read, is larger, or in another encoding.
     """
-    data = read_bytes(path, most_bytes)
+    data = read_bytes(path, max_bytes)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -478,7 +478,7 @@ def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def expanded(path: Path | str) -> Path:
+def expand_user(path: Path | str) -> Path:
     """Expand ~ in a path.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talkhead.storage import ContentError, content_errors, decode_json, read_tensors, shown
+from talkhead.storage import ContentError, content_errors, decode_json, read_tensors, short_repr
 
 MAX_ROWS = 2**31 - 1
 """The largest size along one axis, unless a component sets its own limit."""
@@ -32,15 +32,15 @@ class Size:
 
     Attributes:
         name: Its name.
-        least: Smallest value.
-        most: Largest value.
+        minimum: Smallest value.
+        maximum: Largest value.
         times: Factor of a derived size.
         plus: Summand of a derived size.
     """
 
     name: str
-    least: int = 1
-    most: int = MAX_ROWS
+    minimum: int = 1
+    maximum: int = MAX_ROWS
     times: int = 1
     plus: int = 0
 
@@ -73,8 +73,8 @@ class TensorSpec:
     Attributes:
         shape: Its shape.
         dtype: Its dtype.
-        least: Smallest value.
-        most: Largest value.
+        minimum: Smallest value.
+        maximum: Largest value.
         index_of: Values are indices into so many items.
         is_finite: Refuse NaN and infinity.
         fault: Describes what else is wrong with values within bounds; "" if nothing is.
@@ -82,8 +82,8 @@ class TensorSpec:
 
     shape: tuple[int | Size, ...]
     dtype: torch.dtype = torch.float32
-    least: float = -math.inf
-    most: float = math.inf
+    minimum: float = -math.inf
+    maximum: float = math.inf
     index_of: int | Size | None = None
     is_finite: bool = True
     fault: Callable[[Tensor], str] | None = None
@@ -98,7 +98,7 @@ class TensorSpec:
             Smallest and largest value.
         """
         if self.index_of is None:
-            return self.least, self.most
+            return self.minimum, self.maximum
         return 0, _value(self.index_of, sizes) - 1
 
 
@@ -128,7 +128,7 @@ def check_tensors(
             raise ContentError(f"the tensor {name} is missing")
     for name in tensors:
         if name not in specs:
-            raise ContentError(f"the tensor {shown(name)} does not belong here")
+            raise ContentError(f"the tensor {short_repr(name)} does not belong here")
     known = dict(sizes or {})
     for name, spec in specs.items():
         if not _has_form(tensors[name], spec, known):
@@ -172,7 +172,7 @@ def _has_form(tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> bool:
         if isinstance(size, Size) and size.name not in sizes:
             if (size.times, size.plus) != (1, 0):
                 raise ValueError(f"the size {size} is used before {size.name} is known")
-            if not size.least <= given <= size.most:
+            if not size.minimum <= given <= size.maximum:
                 return False
             sizes[size.name] = given
         elif given != _value(size, sizes):
@@ -186,7 +186,9 @@ def _form_message(name: str, tensor: Tensor, spec: TensorSpec, sizes: Mapping[st
     for size in spec.shape:
         if isinstance(size, Size):
             is_known = size.name in sizes
-            limit = f"= {sizes[size.name]}" if is_known else f"from {size.least} to {size.most}"
+            limit = (
+                f"= {sizes[size.name]}" if is_known else f"from {size.minimum} to {size.maximum}"
+            )
             facts.append(f"{size.name} {limit}")
     needed = f"{_kind(spec.dtype)} [{', '.join(map(str, spec.shape))}]"
     where = f" with {', '.join(dict.fromkeys(facts))}" if facts else ""
@@ -202,12 +204,12 @@ def _check_values(name: str, tensor: Tensor, spec: TensorSpec, sizes: Mapping[st
         if tensor.view(torch.uint8).max() > 1:  # compiled code assumes bytes of 0 or 1
             raise ContentError(f"the tensor {name} holds values that are neither true nor false")
         return
-    least, most = (value.item() for value in tensor.aminmax())  # NaN, if there is one
-    if spec.is_finite and not (math.isfinite(least) and math.isfinite(most)):
+    minimum, maximum = (value.item() for value in tensor.aminmax())  # NaN, if there is one
+    if spec.is_finite and not (math.isfinite(minimum) and math.isfinite(maximum)):
         raise ContentError(f"the tensor {name} holds NaN or infinity, where numbers are needed")
     low, high = spec.range(sizes)
-    if least < low or most > high:
-        bad = least if least < low else most
+    if minimum < low or maximum > high:
+        bad = minimum if minimum < low else maximum
         span = f"{low:.9g} to {high:.9g}"
         raise ContentError(f"the tensor {name} holds {bad:.9g}, where {span} is allowed")
     if spec.fault is not None and (fault := spec.fault(tensor)):
@@ -237,7 +239,7 @@ def module_specs(build: Callable[[], nn.Module], prefix: str = "") -> dict[str, 
     return {prefix + name: TensorSpec(tuple(t.shape), t.dtype) for name, t in state.items()}
 
 
-def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Select the tensors whose names begin with a prefix.
 
     Args:
@@ -250,7 +252,7 @@ def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
-def prefixed(specs: Specs, prefix: str) -> dict[str, TensorSpec]:
+def add_prefix(specs: Specs, prefix: str) -> dict[str, TensorSpec]:
     """Prepend a prefix to the names of specifications.
 
     Args:
@@ -281,7 +283,7 @@ def json_tensor(value: Any, *, sort_keys: bool = False) -> Tensor:
     )
 
 
-def json_in(tensors: Mapping[str, Tensor], name: str) -> Any:
+def read_json_tensor(tensors: Mapping[str, Tensor], name: str) -> Any:
     """Decode a JSON value that `json_tensor` has encoded.
 
     Args:

@@ -36,7 +36,7 @@ from talkhead.identity import (
 )
 from talkhead.renderers.registry import get_renderer
 from talkhead.storage import read_tensors, write_tensors
-from talkhead.tensors import json_in, json_tensor
+from talkhead.tensors import json_tensor, read_json_tensor
 from talkhead.weights import resolve
 
 Add = Callable[[Path], IdentityPackage]
@@ -83,7 +83,7 @@ def changed_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Change:
     """Make a change of the JSON stored under a name."""
 
     def apply(tensors: dict[str, Tensor]) -> None:
-        value = json_in(tensors, name)
+        value = read_json_tensor(tensors, name)
         change(value)
         tensors[name] = json_tensor(value)
 

@@ -161,7 +161,7 @@ def head_origin(clip: IdleClip) -> Float32:
 
 
 def head_camera(clip: IdleClip, zoom: float = 1.0) -> Float32:
-    """Return the camera of mode head, zoomed about the head, but not below `least_zoom`.
+    """Return the camera of mode head, zoomed about the head, but not below `min_zoom`.
 
     Zooming out keeps the lower edge in place, since there is no body below it.
 
@@ -173,7 +173,7 @@ def head_camera(clip: IdleClip, zoom: float = 1.0) -> Float32:
         Intrinsics [1, 3, 3].
     """
     ks = crop_intrinsics(clip.intrinsics, head_origin(clip)[None], clip.scale)
-    zoom = max(zoom, least_zoom(clip))
+    zoom = max(zoom, min_zoom(clip))
     x, y = _head_place(clip)
     fixed = np.array([x, y if zoom > 1.0 else clip.crop_height], np.float32)
     ks[:, :2, 2] -= fixed
@@ -182,7 +182,7 @@ def head_camera(clip: IdleClip, zoom: float = 1.0) -> Float32:
     return ks
 
 
-def least_zoom(clip: IdleClip) -> float:
+def min_zoom(clip: IdleClip) -> float:
     """Return the zoom at which a side of the picture shows the last of the body that the crops
     contain.
 
@@ -229,7 +229,7 @@ def out_of_range_message(clip: IdleClip, view: View) -> str:
         for name, span in spans.items()
         if not span.holds(requested[name])
     ]
-    if view.zoom < (least := least_zoom(clip)):
+    if view.zoom < (least := min_zoom(clip)):
         parts.append(f"zoom {least:.2f} or more ({view.zoom:g} was requested)")
     return (
         f"the footage shows {', '.join(parts)}: the head stays within that range" if parts else ""

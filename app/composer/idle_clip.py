@@ -45,12 +45,12 @@ MAX_MASK_BYTES = 256 << 20
 """Limit for all masks together, in memory; a minute of 576 lines has 30 MB."""
 FRAMES = Size("F", 1, MAX_FRAMES)
 TENSORS = {
-    "codes": TensorSpec((FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
-    "viewmats": TensorSpec((FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
-    "origins": TensorSpec((FRAMES, 2), least=-MAX_SIDE_PX, most=MAX_SIDE_PX),
+    "codes": TensorSpec((FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "viewmats": TensorSpec((FRAMES, 4, 4), minimum=-WORLD, maximum=WORLD, fault=view_fault),
+    "origins": TensorSpec((FRAMES, 2), minimum=-MAX_SIDE_PX, maximum=MAX_SIDE_PX),
     "masks": TensorSpec((Size("B", 1, MAX_MASK_BYTES),), torch.uint8),
-    "size": TensorSpec((5,), torch.int64, least=1, most=MAX_CROP_PX),
-    "scale": TensorSpec((1,), torch.float64, least=MIN_SCALE, most=1.0),
+    "size": TensorSpec((5,), torch.int64, minimum=1, maximum=MAX_CROP_PX),
+    "scale": TensorSpec((1,), torch.float64, minimum=MIN_SCALE, maximum=1.0),
 }
 """Tensors of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks."""
 

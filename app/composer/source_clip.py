@@ -21,7 +21,7 @@ from talkhead.app.composer.idle_clip import IdleClip, load_face
 from talkhead.app.home.identities import USES_ALL, Home
 from talkhead.app.workspace import prepare_locked
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.vad import silence_version
+from talkhead.encoder.vad import vad_version
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
 from talkhead.footage import Footage
@@ -152,7 +152,7 @@ def source_footage(
             "to fit this one"
         )
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
-    key = dataset_key(footage.sha256, config, silence_version())
+    key = dataset_key(footage.sha256, config, vad_version())
     store = Home(home)
     work = store.work_path(manifest.name, key)
     dataset = prepare_locked(store, manifest.name, footage, work, config, progress)

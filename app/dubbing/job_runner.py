@@ -24,7 +24,7 @@ from talkhead.storage import (
     ContentError,
     make_folder,
     remove,
-    shown,
+    short_repr,
     write_json,
 )
 
@@ -135,7 +135,7 @@ class _Marker:
     def __post_init__(self) -> None:
         for name in self.files:
             if name in ("", ".", "..") or Path(name).name != name:
-                raise ContentError(f"{shown(name)} is not a plain file name")
+                raise ContentError(f"{short_repr(name)} is not a plain file name")
 
 
 def _has_products(work: Path, folder: Path) -> bool:

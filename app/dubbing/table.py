@@ -23,7 +23,7 @@ from talkhead.app.output.finalize import output_files
 from talkhead.app.request import OutputOptions, check_options, declared_options, named_files
 from talkhead.errors import TalkheadError
 from talkhead.renderers.registry import renderer_names
-from talkhead.storage import existing_file, expanded, explain_os_error
+from talkhead.storage import existing_file, expand_user, explain_os_error
 
 TIMELINES = ("idle", "source")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -251,7 +251,7 @@ _INVALID_CHARS = re.compile(f"[\\0\ud800-\udfff{PLACEHOLDER}]")
 
 def _path(text: str, folder: Path) -> Path:
     """Make a path relative to the table's folder absolute. Raise TalkheadError for an unknown user."""
-    return Path(os.path.normpath(folder / expanded(text)))
+    return Path(os.path.normpath(folder / expand_user(text)))
 
 
 def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from talkhead.encoder.forced_alignment import align_phones, decode_phones, phone
 from talkhead.encoder.pase.decode import decode_posteriors
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phones import Phone
-from talkhead.encoder.vad import silence_of_video
+from talkhead.encoder.vad import silent_video_frames
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 
 BY_PASE = "They are recognized by PASE, the encoder that also drives the lips"
@@ -60,7 +60,7 @@ def analyze_audio(
     prefix = f"{name}: " if name else ""
     part = waveform[: n_frames * SAMPLE_RATE // FRAME_RATE]
     if silent is None:
-        silent = silence_of_video(part, n_frames)
+        silent = silent_video_frames(part, n_frames)
     if len(part) == 0 or silent.all():
         return AudioAnalysis(None, (f"{prefix}phonemes and sync: no speech was detected",))
     if not phones:

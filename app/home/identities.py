@@ -33,7 +33,7 @@ from talkhead.identity import (
     read_export_manifest,
     read_manifest,
 )
-from talkhead.locks import Holder, held, holder_of, is_locked
+from talkhead.locks import Holder, hold_lock, holder_of, is_locked
 
 HOME_VARIABLE = "TALKHEAD_HOME"
 OWN_FOLDERS = ("identities", "jobs", "locks", "reports", "scratch", "signing", "work")
@@ -102,7 +102,7 @@ class Home:
         """
         chosen = path or os.environ.get(HOME_VARIABLE)
         if chosen:
-            return cls(storage.expanded(chosen).absolute())
+            return cls(storage.expand_user(chosen).absolute())
         from platformdirs import user_data_path
 
         return cls(user_data_path("talkhead", appauthor=False))
@@ -166,7 +166,7 @@ class Home:
 
         Args:
             name: Name of the identity.
-            busy: Called while another process holds the lock; see `talkhead.locks.held`.
+            busy: Called while another process holds the lock; see `talkhead.locks.hold_lock`.
 
         Yields:
             Once, when the lock is held.
@@ -176,7 +176,7 @@ class Home:
         """
         path = self._lock_path(name)
         storage.make_folder(path.parent)
-        with held(path, busy):
+        with hold_lock(path, busy):
             yield
 
     def _lock_path(self, name: str) -> Path:
@@ -330,7 +330,7 @@ class Home:
             return self._resolve_latest()
         if str(identity) in self.names():
             return self.identities_dir / str(identity)
-        path = storage.expanded(identity)
+        path = storage.expand_user(identity)
         if (path / MANIFEST_NAME).is_file():
             return path
         if path.is_file() and path.suffix == EXPORT_SUFFIX:

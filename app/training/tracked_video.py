@@ -35,7 +35,7 @@ CROP_RISE = 0.06
 """Eye distances from the center of a crop up to that of the lips: there is room for the jaw to open."""
 
 TENSORS = {
-    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 2), least=-MAX_PX, most=MAX_PX),
+    "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 2), minimum=-MAX_PX, maximum=MAX_PX),
     "seen": FLAGS,
     **WAVEFORM_TENSORS,
 }
@@ -89,7 +89,7 @@ def read_footage(
     cache: Path,
     progress: Progress,
     late_ms: Mapping[str, float] | None = None,
-    least_take: int = 1,
+    min_take: int = 1,
 ) -> list[TrackedVideo]:
     """Track the videos of a path, using the cache.
 
@@ -99,7 +99,7 @@ def read_footage(
         progress: Shows the steps.
         late_ms: Milliseconds by which a video's audio is late, by its name without suffix. It is
             corrected.
-        least_take: Frames in the shortest take.
+        min_take: Frames in the shortest take.
 
     Returns:
         The videos. With an index, the last VALIDATION_FRACTION of the takes is for validation.
@@ -111,7 +111,7 @@ def read_footage(
     footage = []
     for video in find_videos(path):
         one = track_video(video, cache, progress, (late_ms or {}).get(video.stem, 0.0))
-        takes = tuple(find_takes(one.seen, index.get(video.name, [0]), least_take))
+        takes = tuple(find_takes(one.seen, index.get(video.name, [0]), min_take))
         footage.append(replace(one, source=str(path), takes=takes))
     return _with_validation(footage) if index else footage
 
@@ -209,13 +209,13 @@ def read_joins(path: Path) -> dict[str, list[int]]:
     return {name: sorted(frames) for name, frames in starts.items()}
 
 
-def find_takes(seen: Bool, starts: Sequence[int], least_take: int = 1) -> Iterator[Span]:
+def find_takes(seen: Bool, starts: Sequence[int], min_take: int = 1) -> Iterator[Span]:
     """Find stretches with a face.
 
     Args:
         seen: Frames with a face, [F].
         starts: First frames of joined takes, which no stretch may cross.
-        least_take: Frames in the shortest stretch.
+        min_take: Frames in the shortest stretch.
 
     Yields:
         Start and stop.
@@ -224,7 +224,7 @@ def find_takes(seen: Bool, starts: Sequence[int], least_take: int = 1) -> Iterat
     for low, high in pairwise(bounds):
         flags = np.concatenate([[0], seen[low:high].astype(np.int8), [0]])
         for start, stop in np.flatnonzero(np.diff(flags)).reshape(-1, 2) + low:
-            if stop - start >= least_take:
+            if stop - start >= min_take:
                 yield int(start), int(stop)
 
 

@@ -41,11 +41,11 @@ class Supervisor:
         place: Place,
         listener: Listener,
         kept: Path | None = None,
-        most_s: float = MAX_S,
-        most_mib: float = MAX_MIB,
+        max_s: float = MAX_S,
+        max_mib: float = MAX_MIB,
     ) -> None:
         self._place, self._listener, self._kept = place, listener, kept
-        self._most_s, self._most_mib = most_s, most_mib
+        self._max_s, self._max_mib = max_s, max_mib
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self.n_workers = 0
@@ -107,9 +107,9 @@ class Supervisor:
             seconds = time.monotonic() - start
             own, largest_child = memory_of(self._process.pid or 0)
             peak = max(peak, largest_child)
-            if max(own, largest_child) > self._most_mib:
+            if max(own, largest_child) > self._max_mib:
                 return self._broken(begun, "memory", seconds, max(own, largest_child))
-            if seconds > self._most_s:
+            if seconds > self._max_s:
                 return self._broken(begun, "hang", seconds, max(own, peak))
             if not self._process.is_alive():
                 return self._broken(begun, "signal", seconds, max(own, peak))
@@ -118,7 +118,7 @@ class Supervisor:
         """Result of a case that the worker has judged; it may also have used too much memory."""
         assert self._process is not None
         most = max(peak, ended.peak_mib)
-        if most > self._most_mib:
+        if most > self._max_mib:
             ended = replace(ended, outcome="memory", message=f"{most:.0f} MiB | {ended.message}")
         if memory_of(self._process.pid or 0)[0] > REST_MIB:
             self.stop()
@@ -127,9 +127,7 @@ class Supervisor:
     def _broken(self, begun: JobStarted, outcome: str, seconds: float, peak: float) -> JobFinished:
         """Result of a case that ended the worker, or that the worker has to be ended for."""
         assert self._process is not None
-        message = {"memory": f"{peak:.0f} MiB", "hang": f"more than {self._most_s:g} s"}.get(
-            outcome
-        )
+        message = {"memory": f"{peak:.0f} MiB", "hang": f"more than {self._max_s:g} s"}.get(outcome)
         if message is None:
             self._process.join(5.0)
             code = self._process.exitcode or 0

@@ -19,7 +19,7 @@ from talkhead.audio import measure_loudness
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.predictor.model import fit_predictors
 from talkhead.encoder.predictor.network import PRESETS
-from talkhead.encoder.vad import silence_of_video
+from talkhead.encoder.vad import silent_video_frames
 from talkhead.progress import SilentProgress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 
@@ -105,7 +105,7 @@ def noise(
 
 
 def _as_spoken(encoder: Encoder, sound: Float32, n_frames: int) -> tuple[Any, Bool]:
-    quiet = silence_of_video(sound, n_frames)
+    quiet = silent_video_frames(sound, n_frames)
     return encode_speech(encoder, sound, quiet), quiet
 
 

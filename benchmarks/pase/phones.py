@@ -53,11 +53,11 @@ class Read(NamedTuple):
     phones: list[str]
 
 
-def read_split(folder: Path, split: str, n_most: int | None = None) -> list[Read]:
-    """Utterances of speechocean762's train, validation or test; n_most of them, evenly spaced."""
+def read_split(folder: Path, split: str, n_max: int | None = None) -> list[Read]:
+    """Utterances of speechocean762's train, validation or test; n_max of them, evenly spaced."""
     spoken = [one for one in read_speechocean(folder) if one.split == split]
-    if n_most is not None and n_most < len(spoken):
-        spoken = [spoken[int(i)] for i in np.linspace(0, len(spoken) - 1, n_most)]
+    if n_max is not None and n_max < len(spoken):
+        spoken = [spoken[int(i)] for i in np.linspace(0, len(spoken) - 1, n_max)]
     return [
         Read(
             one.speaker,
@@ -127,10 +127,10 @@ def best_width(posteriors: Sequence[Float32], spoken: Sequence[Read]) -> int:
 
 def speechocean(
     folder: Path, encoder: PhoneEncoder | None, ways: Sequence[str], cache: Path | None,
-    n_most: int | None = None,
+    n_max: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Phone error rates on the test split: one row per way of decoding."""
-    spoken = read_split(folder, "test", n_most)
+    spoken = read_split(folder, "test", n_max)
     facts = {"benchmark": "phones", "data": "speechocean762 test"}
     for way in ways:
         found = sphinx_phones([s.waveform for s in spoken], way, cache)
@@ -161,11 +161,11 @@ class Labeled(NamedTuple):
     labels: UInt8
 
 
-def shard_utterances(shard: CorpusShard, split: str, n_most: int | None = None) -> list[Labeled]:
-    """Utterances of a shard's split, each a group of its own; n_most evenly spaced ones."""
+def shard_utterances(shard: CorpusShard, split: str, n_max: int | None = None) -> list[Labeled]:
+    """Utterances of a shard's split, each a group of its own; n_max evenly spaced ones."""
     chosen = np.flatnonzero(shard.splits == SPLITS.index(split))
-    if n_most is not None and n_most < len(chosen):
-        chosen = chosen[np.linspace(0, len(chosen) - 1, n_most).astype(int)]
+    if n_max is not None and n_max < len(chosen):
+        chosen = chosen[np.linspace(0, len(chosen) - 1, n_max).astype(int)]
     found = []
     for index in chosen:
         first, stop = shard.starts[index : index + 2]
@@ -240,8 +240,8 @@ def _filled(phones: Sequence[Phone], n_labels: int) -> Int:
 
 def shard_moments(
     path: Path, split: str, encoder: PhoneEncoder | None, ways: Sequence[str], cache: Path | None,
-    n_most: int | None = None,
+    n_max: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Rows of one shard's split."""
-    utterances = shard_utterances(read_shard(path), split, n_most)
+    utterances = shard_utterances(read_shard(path), split, n_max)
     return moments(f"{path.stem} {split}", utterances, encoder, ways, cache)

@@ -23,7 +23,7 @@ from talkhead.dataset import IdentityDataset
 from talkhead.encoder.phones import PHONES, SILENCE, Phone
 from talkhead.encoder.predictor.model import MotionPredictor, fit_predictor
 from talkhead.encoder.predictor.network import PRESETS
-from talkhead.encoder.vad import silence_of_video
+from talkhead.encoder.vad import silent_video_frames
 from talkhead.errors import TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.media import read_audio
@@ -110,7 +110,7 @@ def apertures(
 ) -> Float64:
     """Predicted opening of the mouth, [F] over eye distance, 25 per second."""
     n_frames = len(sound) * FRAME_RATE // SAMPLE_RATE
-    silent = silence_of_video(sound, n_frames)
+    silent = silent_video_frames(sound, n_frames)
     codes = predictor.predict(encode_speech(encoder, sound, silent), silent, n_frames)
     return lip_aperture(block.face.vertices(codes)).astype(np.float64)
 

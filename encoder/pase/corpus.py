@@ -17,7 +17,7 @@ import torch
 from talkhead.encoder.phones import PHONES, Phone
 from talkhead.errors import TalkheadError
 from talkhead.storage import ContentError, read_tensors, write_tensors
-from talkhead.tensors import json_in, json_tensor
+from talkhead.tensors import json_tensor, read_json_tensor
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int, Int16, UInt8
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
@@ -215,7 +215,7 @@ def read_shard(path: Path) -> CorpusShard:
     """
     tensors = read_tensors(path)
     try:
-        facts: dict[str, Any] = json_in(tensors, "facts")
+        facts: dict[str, Any] = read_json_tensor(tensors, "facts")
         facts["names"] = tuple(facts["names"])
         facts |= {name: tensors[name].numpy() for name in ARRAYS}
         return CorpusShard(**facts)

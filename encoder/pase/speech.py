@@ -203,14 +203,14 @@ def _read_fit(entry: Mapping[str, Any]) -> Alignment:
 
 
 def fitting_utterances(
-    spoken: Iterable[Spoken], fits: Mapping[str, Alignment | None], least_score: float
+    spoken: Iterable[Spoken], fits: Mapping[str, Alignment | None], min_score: float
 ) -> Iterator[Utterance]:
     """Select the utterances whose words fit the audio.
 
     Args:
         spoken: The utterances.
         fits: Their alignments by name.
-        least_score: Smallest acoustic score per frame of speech.
+        min_score: Smallest acoustic score per frame of speech.
 
     Yields:
         The utterances with waveform and phones.
@@ -220,5 +220,5 @@ def fitting_utterances(
     """
     for one in spoken:
         fit = fits.get(one.name)
-        if fit is not None and fit.score >= least_score:
+        if fit is not None and fit.score >= min_score:
             yield Utterance(read_audio(one.path), tuple(fit.phones), one.speaker, one.split)

@@ -8,7 +8,13 @@ from talkhead.config import from_json, to_json
 from talkhead.encoder.pase.losses import Contrast
 from talkhead.encoder.pase.model import Pase, PaseConfig
 from talkhead.storage import content_errors, read_tensors, write_tensors
-from talkhead.tensors import check_tensors, json_in, json_tensor, module_specs, within
+from talkhead.tensors import (
+    check_tensors,
+    json_tensor,
+    module_specs,
+    read_json_tensor,
+    strip_prefix,
+)
 
 CONFIG = "config"
 CONTRAST = "contrast."
@@ -47,11 +53,11 @@ def read_pase(path: Path) -> tuple[Pase, Contrast]:
     with content_errors(
         path, "These are not weights of PASE, or they are damaged: train them again"
     ):
-        config = from_json(PaseConfig, json_in(tensors, CONFIG))
+        config = from_json(PaseConfig, read_json_tensor(tensors, CONFIG))
         del tensors[CONFIG]
         specs = module_specs(lambda: Pase(config))
         check_tensors(tensors, specs | module_specs(lambda: Contrast(config.dim), CONTRAST))
     pase, contrast = Pase(config), Contrast(config.dim)
-    contrast.load_state_dict(within(tensors, CONTRAST))
+    contrast.load_state_dict(strip_prefix(tensors, CONTRAST))
     pase.load_state_dict({name: tensors[name] for name in specs})
     return pase.eval(), contrast.eval()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.device import aligned
+from talkhead.device import aligned_copy
 from talkhead.encoder.predictor.network import (
     MAX_VIEW,
     STORED,
@@ -44,7 +44,7 @@ from talkhead.errors import TalkheadError
 from talkhead.face import MAX_CODE, MAX_CODES, FaceModel
 from talkhead.progress import Progress
 from talkhead.storage import ContentError
-from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
+from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_prefix
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
 
 BLOCK = 250
@@ -78,16 +78,16 @@ MOUTH_CODES, ALL_CODES = Size("K", 1, MAX_CODES), Size("R", 1, MAX_CODES)
 SCALING = "scaling."
 """Prefix of the names of a Scaling's tensors."""
 SCALING_TENSORS = {
-    "rate": TensorSpec((), least=FRAME_RATE, most=MAX_RATE),
-    "ahead": TensorSpec((), torch.int64, least=0, most=MAX_VIEW),
+    "rate": TensorSpec((), minimum=FRAME_RATE, maximum=MAX_RATE),
+    "ahead": TensorSpec((), torch.int64, minimum=0, maximum=MAX_VIEW),
     "mean": TensorSpec((FEATURES,)),
-    "spread": TensorSpec((FEATURES,), least=MIN_DIVISOR / 2),
-    "centre": TensorSpec((MOUTH_CODES,), least=-MAX_CODE, most=MAX_CODE),
-    "low": TensorSpec((MOUTH_CODES,), least=-MAX_CODE, most=MAX_CODE),
-    "high": TensorSpec((MOUTH_CODES,), least=-MAX_CODE, most=MAX_CODE),
-    "rest": TensorSpec((ALL_CODES,), least=-MAX_CODE, most=MAX_CODE),
-    "gain": TensorSpec((), least=0.0, most=MAX_GAIN),
-    "held_out": TensorSpec((), least=0.0, is_finite=False),
+    "spread": TensorSpec((FEATURES,), minimum=MIN_DIVISOR / 2),
+    "centre": TensorSpec((MOUTH_CODES,), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "low": TensorSpec((MOUTH_CODES,), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "high": TensorSpec((MOUTH_CODES,), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "rest": TensorSpec((ALL_CODES,), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "gain": TensorSpec((), minimum=0.0, maximum=MAX_GAIN),
+    "held_out": TensorSpec((), minimum=0.0, is_finite=False),
 }
 """Shape and range of each tensor of a Scaling."""
 
@@ -248,7 +248,7 @@ class MotionPredictor:
 
     def _predict_block(self, window: Float32) -> Float32:
         """Mouth codes [BLOCK, K] of normalized features [m, D], as if there were no silence."""
-        inputs = frame_inputs(aligned(window), self.scaling.vectors_per_frame)[None]
+        inputs = frame_inputs(aligned_copy(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
             mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
         codes = self.scaling.centre + self.scaling.gain * mean.numpy()
@@ -294,12 +294,12 @@ def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
     Raises:
         ContentError: For tensors that are not those of a Scaling.
     """
-    sizes = check_tensors(tensors, prefixed(SCALING_TENSORS, SCALING))
+    sizes = check_tensors(tensors, add_prefix(SCALING_TENSORS, SCALING))
     if sizes[MOUTH_CODES.name] > sizes[ALL_CODES.name]:
         raise ContentError("the mouth has more components than the whole motion code")
     known: dict[str, Any] = {
         name: value.numpy() if value.ndim else value.item()
-        for name, value in within(tensors, SCALING).items()
+        for name, value in strip_prefix(tensors, SCALING).items()
     }
     scaling = Scaling(**known)
     if scaling.rate % FRAME_RATE:

@@ -46,7 +46,7 @@ class PredictorConfig:
     """
 
     width: int = bounded(64, 1, 256)
-    layers: tuple[tuple[int, int], ...] = bounded(((5, 1), (3, 2), (3, 3)), 1, 32, most_items=8)
+    layers: tuple[tuple[int, int], ...] = bounded(((5, 1), (3, 2), (3, 3)), 1, 32, max_items=8)
     n_members: int = bounded(4, 1, 16)
     n_steps: int = bounded(500, 1, 100_000)
     batch_size: int = bounded(4, 1, 256)

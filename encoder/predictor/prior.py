@@ -21,7 +21,7 @@ from torch import Tensor
 
 from talkhead.audio import measure_loudness, silent_frames
 from talkhead.config import from_json, limits, to_json
-from talkhead.device import aligned
+from talkhead.device import aligned_copy
 from talkhead.encoder.base import SpeechEncoder, speech_gain
 from talkhead.encoder.pase.augment import change_formants
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, SPLITS, CorpusShard, read_shard
@@ -47,7 +47,7 @@ from talkhead.errors import TalkheadError
 from talkhead.face import MAX_CODES, MOUTH_POINTS, FaceModel
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import content_errors, read_tensors, write_tensors
-from talkhead.tensors import Size, TensorSpec, check_tensors, json_in, json_tensor
+from talkhead.tensors import Size, TensorSpec, check_tensors, json_tensor, read_json_tensor
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 from talkhead.weights import resolve
 
@@ -175,7 +175,7 @@ def read_prior(path: Path) -> Prior:
     with content_errors(
         path, "This is not a prior of a predictor, or it is damaged: train it again"
     ):
-        facts = from_json(_Facts, json_in(tensors, FACTS))
+        facts = from_json(_Facts, read_json_tensor(tensors, FACTS))
         del tensors[FACTS]
         config = facts.config
         known = {
@@ -292,7 +292,7 @@ def train_prior(
     codes, basis = _components(mouth, weights > 0)
     margins = (view.behind * n_vectors, view.ahead * n_vectors)
     padded = np.pad(vectors[None], ((0, 0), margins, (0, 0)))
-    data = make_training_tensors(aligned(padded), codes, weights, basis, spread, view)
+    data = make_training_tensors(aligned_copy(padded), codes, weights, basis, spread, view)
     held_out = torch.zeros(len(codes), dtype=torch.bool)  # nothing
     tasks = [Task(data, held_out, seed * 1000 + index) for index in range(config.n_members)]
     n_inputs = n_vectors * vectors.shape[1]

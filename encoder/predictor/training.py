@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.device import aligned
+from talkhead.device import aligned_copy
 from talkhead.encoder.predictor.network import (
     PredictorConfig,
     ReceptiveField,
@@ -157,17 +157,17 @@ def make_training_tensors(
     typical = np.linalg.norm(np.tensordot(targets[weights > 0], lips, 1), axis=-1).mean()
 
     def in_typical(points: Float32) -> Tensor:
-        return aligned((points / typical).reshape(len(basis), -1))
+        return aligned_copy((points / typical).reshape(len(basis), -1))
 
     return TrainingTensors(
         vectors=vectors,
-        targets=aligned(targets),
-        weights=aligned(weights),
+        targets=aligned_copy(targets),
+        weights=aligned_copy(weights),
         lips=in_typical(lips),
         gap=in_typical(gap),
         jaw=in_typical(basis_of(JAW_LINE)),
-        inner=aligned((~basis.any((1, 2))).astype(np.float32)),
-        spread=aligned(spread),
+        inner=aligned_copy((~basis.any((1, 2))).astype(np.float32)),
+        spread=aligned_copy(spread),
         view=view,
     )
 

@@ -75,10 +75,10 @@ class NearestRenderer(RendererBase):
         """Check the tensors of a package, which is untrusted input. See Renderer."""
         specs = {
             "images": TensorSpec((FRAMES, HEIGHT, WIDTH, 4), torch.uint8),
-            "codes": TensorSpec((FRAMES, CODES), least=-MAX_CODE, most=MAX_CODE),
-            "viewmats": TensorSpec((FRAMES, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
-            "ks": TensorSpec((FRAMES, 3, 3), least=-MAX_PX, most=MAX_PX),
-            "template": TensorSpec((N_SURFACE, 3), least=-WORLD, most=WORLD),
+            "codes": TensorSpec((FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
+            "viewmats": TensorSpec((FRAMES, 4, 4), minimum=-WORLD, maximum=WORLD, fault=view_fault),
+            "ks": TensorSpec((FRAMES, 3, 3), minimum=-MAX_PX, maximum=MAX_PX),
+            "template": TensorSpec((N_SURFACE, 3), minimum=-WORLD, maximum=WORLD),
         }
         check_tensors(tensors, specs)
         return cls(tensors, config)

@@ -42,7 +42,7 @@ from talkhead.renderers.pose_features import (
     pose_statistics,
 )
 from talkhead.renderers.sharpening import estimate_amount, sharpen
-from talkhead.tensors import Size, TensorSpec, check_tensors, prefixed, within
+from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_prefix
 from talkhead.types import Rendering
 
 N_CHANNELS = 7
@@ -104,11 +104,11 @@ MAX_GAUSSIANS = 100_000
 """Maximum number of Gaussians of a renderer."""
 GAUSSIANS = Size("N", 1, MAX_GAUSSIANS)
 TENSORS = {
-    **prefixed(FRAME_TENSORS, "frames."),
+    **add_prefix(FRAME_TENSORS, "frames."),
     **POSE_TENSORS,
-    **prefixed(code_projection.TENSORS, "seen_"),
+    **add_prefix(code_projection.TENSORS, "seen_"),
     "index": TensorSpec((GAUSSIANS,), torch.int64, index_of=TRIANGLES + N_RIGID),
-    "spread": TensorSpec((CODES + N_POSE,), least=0.0),
+    "spread": TensorSpec((CODES + N_POSE,), minimum=0.0),
     "detail": TensorSpec((1,)),
     "base": TensorSpec((GAUSSIANS, N_CHANNELS)),
     "shape": TensorSpec((GAUSSIANS, 6)),
@@ -214,7 +214,7 @@ class GaussianRenderer(RendererBase):
         """
         sizes = check_tensors(tensors, TENSORS)
         code_projection.check_moving(sizes)
-        frames = Frames(**within(tensors, "frames."))
+        frames = Frames(**strip_prefix(tensors, "frames."))
         return cls(frames, {k: t for k, t in tensors.items() if "." not in k}, config)
 
     @property

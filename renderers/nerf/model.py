@@ -30,7 +30,7 @@ from talkhead.renderers.nerf.rays import TENSORS as SPACE_TENSORS
 from talkhead.renderers.nerf.visual_hull import visual_hull
 from talkhead.renderers.pose_features import POSE_TENSORS, pose_code, pose_statistics
 from talkhead.storage import ContentError
-from talkhead.tensors import TensorSpec, check_tensors, prefixed, within
+from talkhead.tensors import TensorSpec, add_prefix, check_tensors, strip_prefix
 from talkhead.types import Rendering
 
 MIN_LIGHT, STEPS_AT_ONCE = 1e-3, 4
@@ -44,9 +44,9 @@ which is three times as fast as all rays at once.
 SPACE = "space."
 """Prefix of the names of HeadSpace's tensors."""
 TENSORS = {
-    **prefixed(SPACE_TENSORS, SPACE),
+    **add_prefix(SPACE_TENSORS, SPACE),
     **POSE_TENSORS,
-    "n_mouth": TensorSpec((1,), torch.int64, least=1, most=MAX_CODES),
+    "n_mouth": TensorSpec((1,), torch.int64, minimum=1, maximum=MAX_CODES),
 }
 """The tensors that determine the shape of the others: the occupancy grid and the field's parameters."""
 
@@ -300,7 +300,7 @@ class NerfRenderer(RendererBase):
 def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpace:
     """Check name, type, shape and range of all tensors; return the space. Raises ContentError."""
     check_tensors({k: t for k, t in tensors.items() if k in TENSORS}, TENSORS)
-    space, n_mouth = HeadSpace(**within(tensors, SPACE)), int(tensors["n_mouth"][0])
+    space, n_mouth = HeadSpace(**strip_prefix(tensors, SPACE)), int(tensors["n_mouth"][0])
     check_n_mouth(n_mouth, len(space.basis))
     cells = int(grid_resolution(space.box).prod())
     if cells > MAX_CELLS:
@@ -308,7 +308,7 @@ def _checked_space(tensors: Mapping[str, Tensor], config: NerfConfig) -> HeadSpa
             f"the tensor space.box spans {cells:,} cells, where {MAX_CELLS:,} at most are allowed"
         )
     others = {k: t for k, t in tensors.items() if k not in TENSORS}
-    occupancy = TensorSpec((cells,), least=-1.0)
+    occupancy = TensorSpec((cells,), minimum=-1.0)
     check_tensors(others, {"occs": occupancy, **tensor_specs(space, n_mouth, config)})
     return space
 

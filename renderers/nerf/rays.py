@@ -157,10 +157,10 @@ TENSORS = {
     "template": TEMPLATE_SPEC,
     "basis": BASIS_SPEC,
     "triangles": TensorSpec((TRIANGLES, 3), torch.int64, index_of=N_SURFACE),
-    "flags": TensorSpec((TRIANGLES,), torch.uint8, most=FACE + MOUTH + NEAR_LIPS + AT_BORDER),
+    "flags": TensorSpec((TRIANGLES,), torch.uint8, maximum=FACE + MOUTH + NEAR_LIPS + AT_BORDER),
     "rest_view": VIEW_SPEC,
-    "box": TensorSpec((2, 3), least=-WORLD, most=WORLD, fault=_box_fault),
-    "mouth_shift": TensorSpec((3,), least=-WORLD, most=WORLD),
+    "box": TensorSpec((2, 3), minimum=-WORLD, maximum=WORLD, fault=_box_fault),
+    "mouth_shift": TensorSpec((3,), minimum=-WORLD, maximum=WORLD),
 }
 
 

@@ -27,7 +27,7 @@ from talkhead.frame_selection import farthest_first
 from talkhead.images import JPEG, decode_image
 from talkhead.renderers.base import RendererBase
 from talkhead.storage import ContentError
-from talkhead.tensors import Size, TensorSpec, check_tensors, within
+from talkhead.tensors import Size, TensorSpec, check_tensors, strip_prefix
 from talkhead.types import Float32, Int, Rendering, UInt8
 
 STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
@@ -68,10 +68,10 @@ EXEMPLARS = Size("N", 1, 2000)
 TENSORS = {
     "images": TensorSpec((Size("B", 1, MAX_IMAGE_BYTES),), torch.uint8),
     "masks": TensorSpec((Size("C", 1, MAX_IMAGE_BYTES),), torch.uint8),
-    "ends": TensorSpec((EXEMPLARS, 2), torch.int64, least=1, most=MAX_IMAGE_BYTES),
-    "codes": TensorSpec((EXEMPLARS, CODES), least=-MAX_CODE, most=MAX_CODE),
-    "viewmats": TensorSpec((EXEMPLARS, 4, 4), least=-WORLD, most=WORLD, fault=view_fault),
-    "ks": TensorSpec((EXEMPLARS, 3, 3), least=-MAX_PX, most=MAX_PX),
+    "ends": TensorSpec((EXEMPLARS, 2), torch.int64, minimum=1, maximum=MAX_IMAGE_BYTES),
+    "codes": TensorSpec((EXEMPLARS, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
+    "viewmats": TensorSpec((EXEMPLARS, 4, 4), minimum=-WORLD, maximum=WORLD, fault=view_fault),
+    "ks": TensorSpec((EXEMPLARS, 3, 3), minimum=-MAX_PX, maximum=MAX_PX),
 }
 """The tensors apart from those of the face model."""
 FACE = "face."
@@ -147,7 +147,7 @@ class WarpRenderer(RendererBase):
         Raises:
             ContentError: If a tensor is missing, unknown or malformed.
         """
-        face = FaceModel.from_tensors({k: t.cpu() for k, t in within(tensors, FACE).items()})
+        face = FaceModel.from_tensors({k: t.cpu() for k, t in strip_prefix(tensors, FACE).items()})
         state = {k: t for k, t in tensors.items() if not k.startswith(FACE)}
         check_tensors(state, TENSORS, {CODES.name: face.n_codes})
         for column, name in enumerate(("images", "masks")):

@@ -242,17 +242,17 @@ class _Watch:
                 return
 
     @contextlib.contextmanager
-    def waiting(self, most_s: float) -> Iterator[None]:
+    def waiting(self, max_s: float) -> Iterator[None]:
         """Limit the duration of the block; time outside of such blocks does not count."""
-        self.extend(most_s)
+        self.extend(max_s)
         try:
             yield
         finally:
             self._until = None
 
-    def extend(self, most_s: float) -> None:
+    def extend(self, max_s: float) -> None:
         """Restart the limit of the running block."""
-        self._until = time.monotonic() + most_s
+        self._until = time.monotonic() + max_s
 
     def stop(self) -> None:
         """Stop watching."""

@@ -30,7 +30,7 @@ from talkhead.app.avatar import load_predictor, speech_codes
 from talkhead.app.composer.idle_clip import load_idle, ping_pong
 from talkhead.app.fit import FitResult, fit
 from talkhead.app.speak import SpeakResult, speak
-from talkhead.encoder.vad import silence_of_video
+from talkhead.encoder.vad import silent_video_frames
 from talkhead.errors import FootageError, MediaError, PackageError, TalkheadError
 from talkhead.face import lip_aperture
 from talkhead.footage import Footage
@@ -564,7 +564,7 @@ def test_several_faces_work_and_are_told(
     progress = SilentProgress()
     monkeypatch.setattr(progress, "message", messages.append)
     dataset = preprocess(
-        Footage.open(video), tmp_path / "dataset", PreprocessConfig(), progress, silence_of_video
+        Footage.open(video), tmp_path / "dataset", PreprocessConfig(), progress, silent_video_frames
     )
     assert dataset.info.n_faces == 2
     middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()

@@ -75,7 +75,7 @@ OUTCOMES = {
 def watched() -> Iterator[Supervisor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HELPERS))
-        with supervised("faulty_kinds:SUITE", most_s=3.0, most_mib=500) as supervisor:
+        with supervised("faulty_kinds:SUITE", max_s=3.0, max_mib=500) as supervisor:
             yield supervisor
 
 

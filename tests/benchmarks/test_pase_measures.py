@@ -116,7 +116,7 @@ def test_reference_phones_have_no_stress(tmp_path: Path) -> None:
     assert len(read) == 10
     assert {tuple(one.phones) for one in read} == {("B", "AA", "B")}
     assert all(one.speaker.endswith("test") for one in read)
-    assert len(phones.read_split(folder, "test", n_most=3)) == 3
+    assert len(phones.read_split(folder, "test", n_max=3)) == 3
 
 
 def test_perfect_recognition_has_no_errors(tmp_path: Path) -> None:

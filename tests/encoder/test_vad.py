@@ -8,7 +8,7 @@ from paths import LINE
 
 from talkhead.audio import is_silence
 from talkhead.encoder.base import SPEECH_LEVEL_DB
-from talkhead.encoder.vad import detect_speech, silence_of_video
+from talkhead.encoder.vad import detect_speech, silent_video_frames
 from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32
 
@@ -76,7 +76,7 @@ def test_nothing_but_silence() -> None:
 
 def test_a_video_s_frames(spoken: Float32) -> None:
     n = len(spoken) * 25 // SAMPLE_RATE
-    silent = silence_of_video(spoken, n + 10)
+    silent = silent_video_frames(spoken, n + 10)
     assert len(silent) == n + 10 and silent[n + 1 :].all() and not silent[:n].all()
-    assert len(silence_of_video(spoken, 20)) == 20
-    assert silence_of_video(spoken[:0], 5).all()
+    assert len(silent_video_frames(spoken, 20)) == 20
+    assert silent_video_frames(spoken[:0], 5).all()

@@ -56,14 +56,14 @@ def face_at(x: float, y: float, eye_distance: float) -> Float32:
 def follow(*script: Sequence[Float32]) -> tuple[Tracking, FaceTracker]:
     tracker = FaceTracker.__new__(FaceTracker)  # without mediapipe
     tracker._landmarker, tracker._last = FakeLandmarker(script), None
-    tracker.most_faces = tracker._missed = 0
+    tracker.max_faces = tracker._missed = 0
     return track_frames(tracker, [FRAME] * len(script)), tracker
 
 
 def test_pixels_and_found() -> None:
     face = face_at(300, 150, 80)
     tracking, tracker = follow([face], [], [face + 1])
-    assert tracking.found.tolist() == [True, False, True] and tracker.most_faces == 1
+    assert tracking.found.tolist() == [True, False, True] and tracker.max_faces == 1
     assert np.allclose(tracking.landmarks[0], face, atol=1e-2)
     assert not tracking.landmarks[1].any()
     assert tracking.landmarks.dtype == tracking.blendshapes.dtype == np.float32
@@ -75,7 +75,7 @@ def test_the_largest_is_chosen() -> None:
     for order in ([small, large], [large, small]):
         tracking, tracker = follow(order)
         assert np.allclose(tracking.landmarks[0], large, atol=1e-2)
-        assert tracker.most_faces == 2
+        assert tracker.max_faces == 2
 
 
 def test_of_equals_the_most_central_is_chosen() -> None:
@@ -105,7 +105,7 @@ def test_when_the_followed_face_is_hidden_no_other_takes_its_place() -> None:
 def test_no_face_from_the_start() -> None:
     tracking, tracker = follow([], [], [])
     assert not tracking.found.any() and tracking.landmarks.shape == (3, N_LANDMARKS, 3)
-    assert tracker.most_faces == 0
+    assert tracker.max_faces == 0
     assert len(follow()[0]) == 0
 
 

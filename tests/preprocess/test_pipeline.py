@@ -15,7 +15,7 @@ from scipy.io import wavfile
 
 from talkhead import media
 from talkhead.dataset import IdentityDataset
-from talkhead.encoder.vad import silence_of_video
+from talkhead.encoder.vad import silent_video_frames
 from talkhead.errors import FootageError
 from talkhead.footage import Footage
 from talkhead.media import probing
@@ -53,7 +53,7 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
         tmp_path / "work",
         PreprocessConfig(),
         SilentProgress(),
-        silence_of_video,
+        silent_video_frames,
     )
     tracks = dataset.tracks
     assert not tracks.found[list(GAP)].any() and tracks.found.sum() == N_FRAMES - len(GAP)
@@ -84,7 +84,7 @@ def test_frames_with_a_cup_before_the_mouth_are_not_used(tmp_path: Path) -> None
         tmp_path / "work",
         PreprocessConfig(),
         SilentProgress(),
-        silence_of_video,
+        silent_video_frames,
     )
     tracks = dataset.tracks
     assert not tracks.usable[list(HELD)].any() and not tracks.clear[list(HELD)].any()
@@ -107,7 +107,7 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
             tmp_path / "work",
             PreprocessConfig(),
             SilentProgress(),
-            silence_of_video,
+            silent_video_frames,
         )
 
 
@@ -192,7 +192,7 @@ def short(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> IdentityDatas
     """The dataset of the clip, with images of all frames."""
     work = tmp_path_factory.mktemp("short") / "work"
     return preprocess(
-        Footage.open(clip), work, PreprocessConfig(), SilentProgress(), silence_of_video
+        Footage.open(clip), work, PreprocessConfig(), SilentProgress(), silent_video_frames
     )
 
 
@@ -210,7 +210,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     progress = RecordingProgress()
     work = tracked(short, tmp_path / "work")
-    long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silence_of_video)
+    long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silent_video_frames)
     kept = long.tracks.kept
     assert kept.sum() == len(long.frames) == len(long.masks) == MOST < N_FRAMES
     assert kept[~long.tracks.train].all(), "a held-out end this short is kept whole"
@@ -234,17 +234,17 @@ def test_cutting_resumes_after_an_interruption(
     monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")
-    preprocess(Footage.open(clip), whole, config, SilentProgress(), silence_of_video)
+    preprocess(Footage.open(clip), whole, config, SilentProgress(), silent_video_frames)
     stopped = tracked(short, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         preprocess(
-            Footage.open(clip), stopped, config, RecordingProgress(fails=True), silence_of_video
+            Footage.open(clip), stopped, config, RecordingProgress(fails=True), silent_video_frames
         )
     with (stopped / "masks.u8").open("ab") as file:
         file.write(b"half an image")
     for function in ("track_video", "track_head", "measure_offset", "fit_face_model"):
         monkeypatch.setattr(steps, function, None)  # steps with an artifact are skipped
     assert (stopped / "looks.f64").stat().st_size < (whole / "looks.f64").stat().st_size
-    preprocess(Footage.open(clip), stopped, config, SilentProgress(), silence_of_video)
+    preprocess(Footage.open(clip), stopped, config, SilentProgress(), silent_video_frames)
     for path in whole.iterdir():
         assert path.read_bytes() == (stopped / path.name).read_bytes(), path.name

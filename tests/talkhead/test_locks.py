@@ -10,7 +10,7 @@ import pytest
 
 from talkhead import locks
 from talkhead.errors import TalkheadError
-from talkhead.locks import FileLock, Holder, held, holder_of, is_locked
+from talkhead.locks import FileLock, Holder, hold_lock, holder_of, is_locked
 
 HOLDS = """
 import sys, time
@@ -55,7 +55,7 @@ def test_a_block_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             first.release()
 
     monkeypatch.setattr(locks.time, "sleep", let_go)
-    with held(path, waited.append):
+    with hold_lock(path, waited.append):
         assert is_locked(path)
     assert [holder.pid for holder in waited] == [os.getpid()] * 3
     assert not path.exists()
@@ -67,9 +67,9 @@ def test_who_will_not_wait_raises(tmp_path: Path) -> None:
     def refuse(holder: Holder) -> None:
         raise TalkheadError("no")
 
-    with held(path, refuse), pytest.raises(TalkheadError, match="no"), held(path, refuse):
+    with hold_lock(path, refuse), pytest.raises(TalkheadError, match="no"), hold_lock(path, refuse):
         raise AssertionError("both hold it")
-    with held(path, refuse):
+    with hold_lock(path, refuse):
         pass
 
 

@@ -15,15 +15,15 @@ from talkhead.tensors import (
     Size,
     TensorSpec,
     check_tensors,
-    json_in,
     json_tensor,
     module_specs,
     read_checked,
+    read_json_tensor,
 )
 
 N, K = Size("N", 1, 100), Size("K")
 SPECS = {
-    "codes": TensorSpec((N, K), least=-10.0, most=10.0),
+    "codes": TensorSpec((N, K), minimum=-10.0, maximum=10.0),
     "index": TensorSpec((N,), torch.int64, index_of=K + 1),
     "deltas": TensorSpec((K + 3, N * 7)),
     "seen": TensorSpec((N,), torch.bool),
@@ -105,7 +105,7 @@ def test_specs_of_modules_need_no_memory() -> None:
 
 def test_json_beside_tensors() -> None:
     value = {"name": "ä", "sizes": [1, 2.5]}
-    assert json_in({"facts": json_tensor(value)}, "facts") == value
+    assert read_json_tensor({"facts": json_tensor(value)}, "facts") == value
     ordered = json_tensor({"b": 1, "a": 2}, sort_keys=True)
     assert ordered.numpy().tobytes() == b'{"a": 2, "b": 1}' and ordered.dtype == torch.uint8
     for stored in (
@@ -116,4 +116,4 @@ def test_json_beside_tensors() -> None:
         {"facts": torch.frombuffer(bytearray(json.dumps([1e400]).encode()), dtype=torch.uint8)},
     ):
         with pytest.raises(ContentError, match="the tensor facts is"):
-            json_in(stored, "facts")
+            read_json_tensor(stored, "facts")

@@ -44,7 +44,7 @@ template's removes position, size, roll and most of yaw and pitch from the lips.
 N_MELS, N_FFT, HOP = 40, 400, 160
 VECTORS = SAMPLE_RATE // HOP // FRAME_RATE
 """Mel vectors per video frame, from half a frame before its time to half a frame after."""
-FLOOR = -16.0
+MIN_LOG_ENERGY = -16.0
 """Lower limit of log-mel energies, about -75 dB of full scale."""
 MEL_SPREAD = 2.5
 """Typical standard deviation of log-mel energies over time."""
@@ -115,7 +115,7 @@ def frame_mel(waveform: Float32, first: int, n_frames: int) -> Float32:
         n_frames: Number of frames.
 
     Returns:
-        Energies [n_frames, VECTORS, N_MELS], at least FLOOR.
+        Energies [n_frames, VECTORS, N_MELS], at least MIN_LOG_ENERGY.
     """
     start = VECTORS * first - VECTORS // 2
     margin = mel_context(N_FFT, HOP)
@@ -125,7 +125,7 @@ def frame_mel(waveform: Float32, first: int, n_frames: int) -> Float32:
     piece = np.pad(piece, (before, max(0, high - low - before - len(piece))))
     mel = log_mel(piece, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS)
     mel = mel[margin // HOP :][: VECTORS * n_frames]
-    return np.maximum(mel, np.float32(FLOOR)).reshape(n_frames, VECTORS, N_MELS)
+    return np.maximum(mel, np.float32(MIN_LOG_ENERGY)).reshape(n_frames, VECTORS, N_MELS)
 
 
 def lip_inputs(points: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ def _render(report: Report, pictures: Pictures) -> str:
         sections={key: name for key, name in SECTIONS.items() if context[key]},
         gain=DIFFERENCE_GAIN,
         frame_rate=FRAME_RATE,
-        most_seconds=MAX_ROWS * ROW_S,
+        max_seconds=MAX_ROWS * ROW_S,
         nothing=NOTHING,
         **context,
     )

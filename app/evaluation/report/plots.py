@@ -222,7 +222,7 @@ def _plot(
     across: Sequence[Level],
     down: Sequence[Level],
     about: str,
-    most_ticks: int,
+    max_ticks: int,
 ) -> str:
     right, floor = axes.width - RIGHT, axes.height - BOTTOM
     parts = []
@@ -235,7 +235,7 @@ def _plot(
     for value in ticks(*axes.y, 4):
         parts.append(_line("grid", LEFT, right, axes.top(value), axes.top(value)))
         parts.append(_text(LEFT - 5, axes.top(value) + 4, f"{value:g}", "end"))
-    for value in ticks(*axes.x, most_ticks):
+    for value in ticks(*axes.x, max_ticks):
         x = axes.left(value)
         parts.append(_line("grid", x, x, floor, floor + 4))
         parts.append(_text(x, axes.height - 5, f"{value:g}", "middle"))

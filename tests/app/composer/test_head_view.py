@@ -17,7 +17,7 @@ from talkhead.app.composer.head_view import (
     View,
     head_camera,
     head_origin,
-    least_zoom,
+    min_zoom,
     out_of_range_message,
     turned_clip,
     yaw_and_pitch,
@@ -111,7 +111,7 @@ def test_zooming_in_keeps_the_head_and_zooming_out_the_lower_edge(clip: IdleClip
 
 def test_zooming_out_ends_where_the_body_does(clip: IdleClip) -> None:
     """The picture's sides then show what the outermost crops did."""
-    least = least_zoom(clip)
+    least = min_zoom(clip)
     assert 0.85 < least < 1.0
     assert np.array_equal(head_camera(clip, 0.5), head_camera(clip, least))
     ks, shot = head_camera(clip, 0.5)[0].astype(np.float64), head_camera(clip)[0]
@@ -119,7 +119,7 @@ def test_zooming_out_ends_where_the_body_does(clip: IdleClip) -> None:
     shown = [(shot @ np.linalg.solve(ks, side))[0] + head_origin(clip)[0] for side in (left, right)]
     assert clip.origins[:, 0].min() - 0.01 <= shown[0] < 93.0
     assert 307.0 < shown[1] <= clip.origins[:, 0].max() + WIDTH + 0.01
-    assert least_zoom(replace(clip, origins=np.full_like(clip.origins, 7.0))) == 1.0
+    assert min_zoom(replace(clip, origins=np.full_like(clip.origins, 7.0))) == 1.0
 
 
 def test_what_was_not_seen_is_told_with_its_range(clip: IdleClip) -> None:

@@ -120,7 +120,7 @@ def test_stored_alignments_are_not_computed_again(
         store = AlignmentStore(tmp_path / "a.jsonl")
         fits = align_spoken([*spoken, too_long], store, SilentProgress(), limit)
         assert Counting.seen == seen and len(fits) == min(seen, limit or seen)
-    kept = list(fitting_utterances([*spoken, too_long], fits, least_score=-30.0))
+    kept = list(fitting_utterances([*spoken, too_long], fits, min_score=-30.0))
     assert len(kept) == 3 and kept[0].phones == (Phone("P", 0.0, 1.0),)
     assert np.array_equal(kept[0].waveform, read_audio(LINE))
 

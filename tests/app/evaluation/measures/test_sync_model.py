@@ -222,7 +222,7 @@ def test_frame_mel_is_a_piece_of_the_whole(first: int, n_frames: int) -> None:
     """Vector 2 of frame k is centered at k / 25 s; beyond the ends is silence."""
     waveform = np.random.default_rng(0).normal(0, 0.1, 60 * 640).astype(np.float32)
     around = np.pad(waveform, 10 * 640)
-    whole = np.maximum(log_mel(around, n_mels=N_MELS), module.FLOOR)
+    whole = np.maximum(log_mel(around, n_mels=N_MELS), module.MIN_LOG_ENERGY)
     start = VECTORS * (first + 10) - VECTORS // 2
     expected = whole[start : start + VECTORS * n_frames]
     mel = module.frame_mel(waveform, first, n_frames)

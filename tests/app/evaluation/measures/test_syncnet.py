@@ -57,11 +57,11 @@ class Matching(SyncNet):
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.most_images = 0
+        self.max_images = 0
 
     def lips(self, images: Tensor) -> Tensor:
         assert images.shape[1:] == (3, CROP, CROP)
-        self.most_images = max(self.most_images, len(images))
+        self.max_images = max(self.max_images, len(images))
         bright = images[:, :, CROP // 2 - 20 : CROP // 2, CROP // 2].mean((1, 2))
         return bright.unfold(0, WINDOW, 1).mean(-1)[:, None].expand(-1, 1024) - TYPICAL
 
@@ -128,7 +128,7 @@ def test_frames_are_read_a_few_at_a_time() -> None:
     net = Matching()
     results = syncnet_metrics(net, stream(), faces(300), tracked(300), waveform)
     assert results == syncnet_metrics(Matching(), frames, faces(300), tracked(300), waveform)
-    assert net.most_images <= syncnet.BATCH + WINDOW - 1
+    assert net.max_images <= syncnet.BATCH + WINDOW - 1
     assert most <= 20
 
 
