@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from talkhead.app.choices import ALPHA, background_file
 from talkhead.app.options import Option, check_keywords, option, read_declarations
 from talkhead.errors import TalkheadError
-from talkhead.media.codecs import Codec, choose_codec
+from talkhead.media.codecs import Codec, choose_codec, list_codecs
 from talkhead.storage import existing_file
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ class OutputOptions:
         default=None,
         metadata=option(
             "--codec",
-            "h264, hevc or av1 (mp4); prores (mov), vp9 (webm) or png (a folder) keep alpha in mode "
-            "head. (default: from the output's suffix)",
+            f"{list_codecs()} (default: chosen by the file extension of the output)",
             PICTURE_PANEL,
         ),
     )

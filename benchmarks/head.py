@@ -1,17 +1,16 @@
-"""Aspects of a head that held-out frames do not measure: other sentences, borders, speed, size.
+"""Measure what held-out frames do not show of a head: other sentences, borders, speed and size.
 
     python -m benchmarks.head WORK --package ~/.local/share/talkhead/identities/anna
 
 WORK is the folder of a fit, in work/ of the home folder. Prints JSON lines:
 
-another sentence   held-out heads speak the words of half of the held-out part later: distance
-between the
-                   lips and jaw that the tracker finds and those that were requested
-border             the idle clip speaks another part of itself: flicker of the pasted border from
-frame to
-                   frame, over that of the same pixels of the clip
-speed              milliseconds per frame, medians: the whole crop, and pasting with all its steps
-size               bytes of the package's parts
+* another sentence: Each held-out head speaks the words of another held-out frame, half of the
+  held-out part later. Distance between the lips and jaw that the tracker finds in the rendering and
+  those that were requested.
+* border: The idle clip speaks another part of itself. Flicker of the pasted border from frame to
+  frame, relative to that of the same pixels in the clip.
+* speed: Milliseconds per frame, medians: of the whole crop, and of pasting with all its steps.
+* size: Bytes of the package's parts.
 """
 
 from __future__ import annotations

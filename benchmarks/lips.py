@@ -1,35 +1,48 @@
-"""Accuracy of lip motion predicted from speech, without rendering: JSON lines for prepared clips.
+"""Measure the accuracy of lip motion predicted from speech, without rendering; prints JSON lines.
 
     python -m benchmarks.lips CLIP... [--encoder pase[,PRIOR]] [--against mel[,PRIOR] mfcc ...]
                               [--folds 11] [--seeds 3] [--preset standard] [--cache FOLDER]
                               [--no-ridge]
 
-A CLIP is a folder that preprocessing made, or a .json file that lists some:
+A CLIP is a folder that preprocessing made, or a .json file that lists several:
+
     [{"folder": "work/anna/dataset", "floor_px": 0.32, "sentence_frames": 75, "phones": "anna.json",
       "in_prior": true}, ...]
-floor_px: LMD of the true frames at CRF 23. sentence_frames: cut folds at its multiples (GRID: 75).
-phones: [[label, start_s, end_s], ...]. in_prior: the priors were trained on this person, so none is
-used. An encoder is a name or a file of PASE's weights; PRIOR is a file of encoder.predictor.prior.
 
-Without --folds, the clip's held-out end is evaluated, as in fit. With it, the whole clip is, in
-contiguous blocks, each by models fitted on the others without a second at its borders: this is for
-comparing predictors with each other, not for headline results.
+* floor_px: LMD of the true frames after encoding at CRF 23.
+* sentence_frames: Folds are cut at multiples of this (GRID: 75).
+* phones: File of [[label, start_s, end_s], ...].
+* in_prior: The priors were trained on this person, so none is used.
 
-Codes are posed as the real head, projected, and compared with the tracked landmarks; a row has the
-values of LipMetrics, and with phones those of PhonemeMetrics: tracked codes    the part of the
-tracked lips that the motion code keeps: the best possible result mean mouth       independent of
-speech wrong sentence   the tracked motion of half a clip later: real motion, of other words ridge
-linear, on the encoder's features predictor        the person's MotionPredictor, one row per seed
-Then come comparisons: the mean difference of LMD in px with its 95 % interval by
-cross_validation.paired_block_bootstrap, below 0 in favor of the first, and with floors the fair
-gain. Last, over all clips that have a floor, with equal weights: the mean fair gain over the mean
-mouth and over the best of the others, with its interval. The best one is chosen on training blocks
-only (Scaling.held_out).
+An encoder is a name or a file of PASE's weights. PRIOR is a file made by encoder.predictor.prior.
 
-Everything fitted to a fold is fitted without it: the template, the head poses' template, the face
-model and its codes, the level of speech, ridge, predictor. The dataset's own face model, fitted on
-the first 10/11, is used for the held-out end only. Three things depend on the whole clip: the
-silent frames (from the audio), the usable frames, and the A/V offset (from the first 10/11).
+Without --folds, only the held-out end of a clip is evaluated, as `fit` does. With it, the whole clip
+is evaluated in contiguous blocks. The models for a block are fitted on the other blocks, except for
+a second at either border of the block. Use this to compare predictors with each other, not for
+headline results.
+
+The predicted codes are posed like the real head and projected to landmarks, which are compared with
+the tracked ones. A row of the output has the values of LipMetrics, and with phones those of
+PhonemeMetrics. The rows are:
+
+* tracked codes: the part of the tracked lip motion that the motion code can express, which is the
+  best possible result
+* mean mouth: the mean, independent of speech
+* wrong sentence: the tracked motion half a clip later, which is real motion of other words
+* ridge: linear regression on the encoder's features
+* predictor: the person's MotionPredictor, one row per seed
+
+Comparisons follow: the mean difference of LMD in px with its 95 % interval, computed by
+cross_validation.paired_block_bootstrap. It is below 0 if the first system is better. With floors,
+the fair gain is printed, too. The last lines cover all clips that have a floor, with equal weights:
+the mean fair gain over the mean mouth and over the best of the other systems, with its interval.
+The best system is chosen on training blocks only (Scaling.held_out).
+
+Everything that is fitted for a block is fitted without that block: the template, the head poses'
+template, the face model and its codes, the level of speech, ridge and predictor. The dataset's own
+face model, which is fitted on the first 10/11 of the clip, is used for the held-out end only. Three
+things depend on the whole clip: the silent frames (from the audio), the usable frames, and the A/V
+offset (from the first 10/11).
 """
 
 from __future__ import annotations

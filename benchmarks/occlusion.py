@@ -1,10 +1,11 @@
-"""Detection of hands, microphones and cups in front of a face: JSON lines for clips of people.
+"""Detection of hands, microphones and cups in front of a face, on clips of people; prints JSON lines.
 
     python -m benchmarks.occlusion VIDEO... [--sheets FOLDER]
 
-A clip is tracked twice: as it is, where every detection is a false alarm, and with objects drawn in
-front of the face, which come, stay and go. A frame counts as occluded where an object covers more
-than MIN_SHOWN of the face; pixels are those of the face. --sheets: pictures of the detections.
+A clip is tracked twice: unchanged, so that every detection is a false alarm, and with objects drawn
+in front of the face, which appear, stay and go. A frame counts as occluded where an object covers
+more than MIN_SHOWN of the face; only pixels of the face are counted. --sheets writes pictures of the
+detections to a folder.
 """
 
 from __future__ import annotations

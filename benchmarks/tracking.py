@@ -1,14 +1,16 @@
-"""Accuracy of the tracked lip opening, against openings that were measured by hand.
+"""Compare the tracked lip opening with openings that were measured by hand.
 
     python -m benchmarks.tracking LABELS.json [--clips FOLDER]
 
 LABELS.json has "labels", each with clip, frame (0-based, in decoding order) and gap_px, the inner
 lips' opening at the middle of the mouth in source pixels. Prints a JSON line for each clip:
 
-r          correlation of tracked with labeled openings range      p90 - p10 of the tracked openings
-over that of the labels; below 1, motion is too small bias_px    mean of tracked minus labeled found
-share of the clip's frames with a detected face ms         processor time of tracking a frame, in
-milliseconds
+* r: correlation of tracked with labeled openings
+* range: p90 - p10 of the tracked openings, relative to that of the labels; below 1, the tracked
+  motion is too small
+* bias_px: mean of tracked minus labeled openings
+* found: share of the clip's frames with a detected face
+* ms: processor time for tracking a frame, in milliseconds
 """
 
 from __future__ import annotations

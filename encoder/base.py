@@ -1,4 +1,4 @@
-"""Interface of speech encoders: a waveform to feature vectors, at once or in chunks.
+"""Interface of speech encoders, which turn a waveform into feature vectors, whole or in chunks.
 
 An encoder drives the lips and nothing else. Two things do not depend on the encoder that is chosen:
 
@@ -26,7 +26,7 @@ MAX_GAIN_DB = 40.0
 
 
 class StreamingEncoder(Protocol):
-    """Encodes one waveform chunk by chunk: together the same values as in one piece."""
+    """Encodes a waveform chunk by chunk, with the same result as encoding it whole."""
 
     def push(self, waveform: Float32) -> Float32:
         """Encode the next samples.
@@ -35,7 +35,7 @@ class StreamingEncoder(Protocol):
             waveform: [n_samples] float32 in [-1, 1], following those of the last call.
 
         Returns:
-            The feature vectors that no later sample can change and that were not returned yet,
+            The feature vectors that later samples cannot change and that were not returned yet,
             [n, dim].
         """
 
@@ -58,7 +58,7 @@ class SpeechEncoder(Protocol):
         rate: Feature vectors per second, a multiple of FRAME_RATE. Vector i describes the moment
             i / rate.
         dim: Values in a vector.
-        lookahead_s: Seconds after its moment up to which a vector depends on the waveform.
+        lookahead_s: How far past its own moment a vector depends on the waveform, in seconds.
     """
 
     @property
@@ -83,7 +83,7 @@ class SpeechEncoder(Protocol):
 
     @property
     def lookahead_s(self) -> float:
-        """Seconds of audio after its moment that a vector depends on."""
+        """How far past its own moment a vector depends on the waveform, in seconds."""
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
         """Encode a whole waveform.
@@ -97,15 +97,15 @@ class SpeechEncoder(Protocol):
         """
 
     def stream(self) -> StreamingEncoder:
-        """Begin a new waveform that comes in chunks.
+        """Start encoding a new waveform in chunks.
 
         Returns:
-            A stream without samples.
+            An empty stream.
         """
 
 
 def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
-    """Encode a waveform that comes in chunks.
+    """Encode a waveform that arrives in chunks.
 
     Args:
         encoder: The encoder.
@@ -118,10 +118,10 @@ def encode_chunks(encoder: SpeechEncoder, chunks: Iterable[Float32]) -> Iterator
 
 
 def encode_stream(stream: StreamingEncoder, chunks: Iterable[Float32]) -> Iterator[Float32]:
-    """Run a stream over a waveform that comes in chunks.
+    """Run a stream over a waveform that arrives in chunks.
 
     Args:
-        stream: A stream without samples.
+        stream: An empty stream.
         chunks: Consecutive samples, each chunk [n_samples] in [-1, 1].
 
     Yields:
@@ -135,8 +135,8 @@ def encode_stream(stream: StreamingEncoder, chunks: Iterable[Float32]) -> Iterat
 def speech_gain(powers: Float64, silent: Bool) -> float:
     """Compute the factor that brings speech to SPEECH_LEVEL_DB.
 
-    In fitting and in speaking, encoders get waveforms at this level, so a quiet recording moves the
-    mouth as far as a loud one.
+    Encoders get waveforms at this level both when fitting and when speaking, so a quiet recording
+    moves the mouth as far as a loud one.
 
     Args:
         powers: Mean square of the samples of each video frame, [F]

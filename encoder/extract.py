@@ -4,8 +4,9 @@
     features = extract_features(load_encoder("mel"), samples, rate)   # values [F, D], 50 per second
 
 Audio may have any sample rate from 8 to 192 kHz, any number of channels, and float or integer
-samples. It is mixed, resampled and brought to the level that encoders expect. It is read in pieces,
-twice, so besides the given array (which may be a memory map) the memory of a minute suffices.
+samples. It is mixed down to mono, resampled and brought to the level that encoders expect. It is
+read twice, in pieces: beyond the given array, which may be memory-mapped, this takes the memory of
+one minute of audio.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MAX_CHANNELS = 64
 PIECE_S = 20.0
 """Seconds of audio that are processed at a time."""
 LOUDEST = 16.0
-"""Floats beyond this are taken for integers that were not divided by full scale; smaller ones are
+"""Floats beyond this are assumed to be integers that were not scaled to [-1, 1]; smaller ones are
 clipped.
 """
 _TAPS = 10  # of scipy's resample_poly: half its filter, in samples of the lower rate
@@ -55,8 +56,8 @@ def extract_features(
         Features whose values are [F, dim], F = ceil(seconds * rate).
 
     Raises:
-        TalkheadError: For audio that cannot be used, naming the first sample that is not a number,
-            and for an impossible rate.
+        TalkheadError: The audio cannot be used (the message names the first sample that is not a
+            number), or the rate is impossible.
     """
     values = np.concatenate(list(extract_chunks(encoder, samples, sample_rate)))
     features = SpeechFeatures(values, encoder.rate, encoder.lookahead_s)
@@ -75,7 +76,7 @@ def extract_chunks(encoder: SpeechEncoder, samples: Samples, sample_rate: int) -
         Feature vectors [n, dim] at the encoder's rate; concatenated, those of `extract_features`.
 
     Raises:
-        TalkheadError: For audio that cannot be used, when the piece with the fault is reached.
+        TalkheadError: The audio cannot be used; raised when the faulty piece is reached.
     """
     _check(samples, sample_rate)
     loudness = measure_loudness(
@@ -89,15 +90,15 @@ def extract_chunks(encoder: SpeechEncoder, samples: Samples, sample_rate: int) -
 def downsample(features: SpeechFeatures, rate: float) -> SpeechFeatures:
     """Reduce the rate of features.
 
-    Each new vector is the mean of those around its moment, weighted by a triangle that is 0 one new
-    step away. At the ends, only existing vectors count.
+    Each new vector is the mean of those around its moment, weighted by a triangle that falls to 0
+    at the neighboring new vectors. At the ends, only existing vectors count.
 
     Args:
         features: Features whose values are [F, D].
         rate: The new rate: the old one divided by a whole number.
 
     Returns:
-        Features at that rate, whose look-ahead is longer by what the mean adds.
+        Features at that rate. Their look-ahead is longer, because of the averaging.
 
     Raises:
         TalkheadError: If the features' rate is not a multiple of the new one.

@@ -27,9 +27,9 @@ MAX_PIECE_S = 15.0
 quietest.
 """
 MIN_SCORE = -31.0
-"""Acoustic score per frame of speech below which a text does not match the audio. In pieces of 7 s and
-more correct texts score -10 to -25 (with noise at 10 dB to -31, accents below that), wrong ones -31
-at best and -48 at the median.
+"""Acoustic score per frame of speech below which a text does not match the audio. In pieces of 7 s
+or more, correct texts score -10 to -25 (down to -31 with noise at 10 dB, and lower with accents),
+wrong ones -31 at best and -48 at the median.
 """
 MIN_RECOGNIZED_SCORE = -22.0
 """The same for recognized words, which are fitted to the audio and hence score higher when wrong:
@@ -38,12 +38,12 @@ clear English -12 to -21, most speech in other languages -22 to -29.
 MIN_FRACTION = 0.5
 """Share of the speech that has to match the text."""
 MAX_STOP_S = 0.15
-"""Longest stop at the beginning of an utterance: its closure cannot be distinguished from the silence
-before.
+"""Longest plosive at the beginning of an utterance, whose closure cannot be distinguished from the
+silence before it.
 """
 CENTER_S = 0.0078
-"""A vector of pocketsphinx is computed from 25.6 ms from i / 100 s on, so the boundary between two of
-them is half a window minus half a step later.
+"""pocketsphinx computes vector i from the 25.6 ms that begin at i / 100 s, so the boundary between
+two vectors is half a window minus half a step later.
 """
 
 _STEP_S = 0.01
@@ -70,7 +70,7 @@ def phones_unavailable_reason() -> str:
     """Check whether phones can be aligned and recognized.
 
     Returns:
-        Empty if so, else the problem and its solution.
+        An empty string if so, otherwise the problem and its solution.
     """
     try:
         importlib.import_module("pocketsphinx")
@@ -93,8 +93,8 @@ def align_phones(waveform: Float32, text: str) -> list[Phone]:
         left out: a gap in the list.
 
     Raises:
-        TalkheadError: Without pocketsphinx, for a text that cannot be read aloud, and for a text
-            that does not match the audio.
+        TalkheadError: pocketsphinx is not installed, or the text cannot be read aloud or does not
+            match the audio.
     """
     fits = [_later(fit.phones, start) for start, _, fit in _fit_pieces(waveform, text) if fit]
     return _merged([phone for phones in fits for phone in phones])
@@ -159,7 +159,7 @@ def decode_phones(waveform: Float32) -> list[Phone]:
         The phones in order, with silences.
 
     Raises:
-        TalkheadError: Without pocketsphinx.
+        TalkheadError: pocketsphinx is not installed.
     """
     check_waveform(waveform, "the audio")
     aligner, recognizer, phone_recognizer = (
@@ -183,7 +183,7 @@ def decode_phones(waveform: Float32) -> list[Phone]:
 
 
 def recognize_words(chunks: Callable[[], Iterable[Float32]]) -> list[Word]:
-    """Recognize English words. In anything but clear, plain speech many are wrong.
+    """Recognize English words. In anything but clear speech, many of them are wrong.
 
     Args:
         chunks: Returns the waveform from its beginning, in chunks [n] in [-1, 1] at 16 kHz. Called
@@ -193,7 +193,7 @@ def recognize_words(chunks: Callable[[], Iterable[Float32]]) -> list[Word]:
         The words in order.
 
     Raises:
-        TalkheadError: Without pocketsphinx.
+        TalkheadError: pocketsphinx is not installed.
     """
     recognizer = _word_recognizer()
     spans = list(_quiet_spans(measure_loudness(chunks())))
@@ -210,14 +210,15 @@ class ForcedAligner:
     """Aligns known words with many short waveforms, [n_samples] in [-1, 1] at 16 kHz each.
 
     Memory grows with the square of a waveform's length: pass MAX_PIECE_S or little more. Nothing is
-    rejected: the score says how well words match; None that they do not match at all.
+    rejected: the score tells how well the words match, and None means that they do not match at
+    all.
     """
 
     def __init__(self) -> None:
         """Load the models.
 
         Raises:
-            TalkheadError: Without pocketsphinx.
+            TalkheadError: pocketsphinx is not installed.
         """
         self._decoder = _decoder(lm=None)
 
@@ -247,7 +248,7 @@ class ForcedAligner:
             The alignment, or None.
 
         Raises:
-            TalkheadError: For a word with other phones than PHONES, which is named.
+            TalkheadError: A word has a phone that is not one of PHONES; the message names the word.
         """
         names = []
         for word in words:
@@ -280,7 +281,7 @@ def spell_phones(
         The phones of each waveform, with silences.
 
     Raises:
-        TalkheadError: Without pocketsphinx.
+        TalkheadError: pocketsphinx is not installed.
     """
     recognizer = _phone_recognizer(language_weight)
     for waveform in waveforms:
@@ -301,7 +302,7 @@ def _decoder(**settings: Any) -> Any:
     """A pocketsphinx decoder.
 
     Raises:
-        TalkheadError: Without pocketsphinx.
+        TalkheadError: pocketsphinx is not installed.
     """
     missing = phones_unavailable_reason()
     if missing:
@@ -312,13 +313,13 @@ def _decoder(**settings: Any) -> Any:
 
 
 def _word_recognizer() -> Any:
-    """A decoder of words, with beams so narrow that phones are just as good."""
+    """Make a decoder of words, with beams as narrow as possible without losing accuracy in phones."""
     beams = {"beam": 1e-40, "pbeam": 1e-40, "wbeam": 1e-22}
     return _decoder(fwdflat=False, maxhmmpf=3000, topn=2, **beams)
 
 
 def _phone_recognizer(language_weight: float = 1.0) -> Any:
-    """A decoder of phones. The weight of the phone model is low because it is English."""
+    """Make a decoder of phones. The phone model has a low weight because it is that of English."""
     model = importlib.import_module("pocketsphinx").get_model_path("en-us/en-us-phone.lm.bin")
     return _decoder(lm=None, allphone=model, lw=language_weight)
 
@@ -326,7 +327,7 @@ def _phone_recognizer(language_weight: float = 1.0) -> Any:
 def _run(decoder: Any, waveform: Float32 | Int16) -> None:
     """Decode a waveform [n_samples] in [-1, 1] or 16-bit samples."""
     decoder.start_utt()
-    # A view as bytes: nothing is copied.
+    # A view as bytes, without a copy.
     decoder.process_raw(as_int16(waveform).data.cast("B"), full_utt=True)
     decoder.end_utt()
 
@@ -387,7 +388,7 @@ def _align(decoder: Any, waveform: Float32 | Int16, words: list[str]) -> Alignme
 
 
 def _phone(name: str, start: int, duration: int) -> Phone:
-    """A phone of pocketsphinx that begins at a step; fillers become silence."""
+    """Make a phone of a name, first step and duration by pocketsphinx; fillers become silence."""
     label = name if name in VISEME_OF else SILENCE  # fillers: noise, breath, unknown speech
     return Phone(label, _boundary_s(start), _boundary_s(start + duration))
 
@@ -403,7 +404,7 @@ def _is_word(name: str) -> bool:
 
 
 def _spelling(name: str) -> str:
-    """A word without the number of its pronunciation: "to" of "to(3)"."""
+    """Strip the number of the pronunciation from a word: "to(3)" becomes "to"."""
     return re.sub(r"\(\d+\)$", "", name)
 
 
@@ -411,7 +412,7 @@ def _spelling(name: str) -> str:
 
 
 def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
-    """Start, end and silence of pieces of a waveform [n_samples].
+    """Yield start and end of pieces of a waveform [n_samples], and whether they are silent.
 
     Pieces are at most MAX_PIECE_S long and cut where it is quietest.
     """
@@ -419,7 +420,7 @@ def _quiet_pieces(waveform: Float32) -> Iterator[tuple[int, int, bool]]:
 
 
 def _quiet_spans(loudness: Loudness) -> Iterator[tuple[int, int, bool]]:
-    """The pieces of `_quiet_pieces`, of a waveform's loudness."""
+    """Yield the pieces of `_quiet_pieces`, given the waveform's loudness."""
     energy = loudness.energy_db
     silent = silent_frames(energy)
     smooth = scipy.ndimage.uniform_filter1d(energy, _SMOOTH_FRAMES)
@@ -435,7 +436,7 @@ def _quiet_spans(loudness: Loudness) -> Iterator[tuple[int, int, bool]]:
 
 
 def _cut(chunks: Iterable[Float32], ends: Iterable[int]) -> Iterator[Float32]:
-    """Cut a waveform in chunks [n] into pieces that end at given samples."""
+    """Divide a waveform that arrives in chunks [n] into pieces that end at the given samples."""
     source, buffer, start = iter(chunks), np.zeros(0, np.float32), 0
     for end in ends:
         while len(buffer) < end - start:
@@ -447,15 +448,14 @@ def _cut(chunks: Iterable[Float32], ends: Iterable[int]) -> Iterator[Float32]:
 def _word_pieces(
     waveform: Float32 | Int16, words: list[str], decoder: Any
 ) -> Iterator[tuple[int, int, list[str]]]:
-    """First sample, stop and words of pieces of about MAX_PIECE_S at most, cut between words.
-
-    The memory of phone alignment grows with the square of the length; that of word alignment, which
-    finds the cuts, by some 10 MB per minute.
+    """Yield first sample, stop and words of pieces of at most about MAX_PIECE_S, cut between words.
+    Phone alignment takes memory in proportion to the square of the length; word alignment, which
+    finds the cuts, takes about 10 MB per minute.
 
     Args:
         waveform: [n_samples].
         words: All words.
-        decoder: Of alignments.
+        decoder: The decoder that aligns.
 
     Raises:
         TalkheadError: If the words do not match at all.
@@ -481,7 +481,7 @@ def _word_pieces(
 
 
 def _pauses(segments: list[tuple[str, int, int]]) -> dict[int, int]:
-    """Silences between words: their middle frames by their index."""
+    """Return the middle frames of the silences between words, by the indices of the silences."""
     return {
         index: (start + end) // 2
         for index, (name, start, end) in enumerate(segments)
@@ -490,13 +490,13 @@ def _pauses(segments: list[tuple[str, int, int]]) -> dict[int, int]:
 
 
 def _later(phones: Iterable[Phone], n_samples: int) -> list[Phone]:
-    """Phones shifted by a number of samples."""
+    """Delay phones by a number of samples."""
     by = n_samples / SAMPLE_RATE
     return [Phone(p.label, p.start_s + by, p.end_s + by) for p in phones]
 
 
 def _words_later(words: Iterable[Word], n_samples: int) -> list[Word]:
-    """Words shifted by a number of samples."""
+    """Delay words by a number of samples."""
     by = n_samples / SAMPLE_RATE
     return [Word(w.text, w.start_s + by, w.end_s + by) for w in words]
 

@@ -50,7 +50,7 @@ class MelEncoder:
         return SpeechFeatures(_features(waveform), self.rate, self.lookahead_s)
 
     def stream(self) -> MelStream:
-        """Begin a new waveform that comes in chunks."""
+        """Start encoding a new waveform in chunks."""
         return MelStream()
 
 

@@ -61,7 +61,7 @@ class MfccEncoder:
         return SpeechFeatures(vectors, self.rate, self.lookahead_s)
 
     def stream(self) -> MfccStream:
-        """Begin a new waveform that comes in chunks."""
+        """Start encoding a new waveform in chunks."""
         return MfccStream()
 
 
@@ -118,7 +118,7 @@ class MfccStream:
         """End the waveform.
 
         Returns:
-            The last vectors, [n, 39], as if the last coefficients stayed as they are.
+            The last vectors, [n, 39], as if the last coefficients continued forever.
         """
         return self._more(_cepstra(self._mel.finish()), last=True)
 

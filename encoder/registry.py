@@ -16,7 +16,7 @@ ENCODERS = {
     "mel": "talkhead.encoder.mel:MelEncoder",
     "mfcc": "talkhead.encoder.mfcc:MfccEncoder",
 }
-"""For each name the module and what in it makes the encoder, called without arguments."""
+"""For each name, the module and the callable in it that makes the encoder; it takes no arguments."""
 DEFAULT_ENCODER = "pase"
 ENTRY_POINTS = "talkhead.encoders"
 """Group of entry points by which other packages add encoders."""
@@ -43,8 +43,8 @@ def load_encoder(name: str) -> SpeechEncoder:
         The encoder, ready for use.
 
     Raises:
-        TalkheadError: For an unknown name; the message lists the known ones.
-        PackageError: If weights are missing or damaged.
+        TalkheadError: The name is unknown; the message lists the known ones.
+        PackageError: The weights are missing or damaged.
     """
     if name in ENCODERS:
         return _make(EntryPoint(name, ENCODERS[name], ENTRY_POINTS))

@@ -1,8 +1,8 @@
 """Voice activity detection from loudness and PASE's silence posterior, and the level of speech.
 
-Loudness alone is exact where only the speaker is audible, but takes half of the speech for silence
-where there is noise or music. PASE distinguishes speech from music, but does not find the exact
-frame where it ends. PASE is used here whichever encoder drives the lips.
+Loudness alone is exact where only the speaker is audible, but mistakes half of the speech for
+silence where there is noise or music. PASE distinguishes speech from music, but does not find the
+exact frame where it ends. PASE is used here whichever encoder drives the lips.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def silent_video_frames(waveform: Float32, n_frames: int) -> Bool:
 
 
 def vad_version() -> str:
-    """Identify the detection: with another version, other frames may be silent.
+    """Return the version of the detection; other versions may find other frames to be silent.
 
     Returns:
         Version of PASE's weights.

@@ -1,9 +1,10 @@
-"""Phone recognition: an encoder's posteriors and pocketsphinx on the same audio.
+"""Phone recognition by an encoder's posteriors and by pocketsphinx on the same audio.
 
-speechocean   phone error rate against the reference phones of the test split, whose speakers are
-              others than those of training; silences left out, 39 phones
-flite         frame accuracy on the held-out synthetic voices, whose times are exact agreement
-the same against forced alignment, which has errors itself: hence not called accuracy
+* speechocean: phone error rate against the reference phones of the test split, whose speakers do
+  not occur in training. Silences are left out, so there are 39 phones.
+* flite: frame accuracy on the held-out synthetic voices, whose times are exact.
+* agreement: the same against forced alignment, which makes errors itself and is therefore not called
+  accuracy.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from talkhead.types import SAMPLE_RATE, Float32
 MIN_POWER = 1e-7
 """Mean square below which a waveform counts as silence: noise then has a fixed level."""
 TAIL = 800
-"""Zeros after a waveform before its spectrum is shaped, so that its end does not wrap into its start."""
+"""Zeros appended to a waveform before its spectrum is shaped, so that its end doesn't wrap around."""
 FRAME, HOP = 512, 256
 """Window and hop, in samples, of the short-time spectra."""
 
@@ -27,7 +27,7 @@ FRAME, HOP = 512, 256
 class AugmentConfig:
     """Probabilities and strengths of the effects.
 
-    Ranges are (least, most), drawn uniformly; rt60_s and formants by their logarithm.
+    Ranges are (minimum, maximum). Values are drawn uniformly, rt60_s and formants on a logarithmic scale.
 
     Attributes:
         clean_share: Share of the rows that are not changed. The other shares refer to the rest.
@@ -35,7 +35,7 @@ class AugmentConfig:
         snr_db: Signal-to-noise ratio.
         reverb_share: Share with reverberation.
         rt60_s: Time in which it decays by 60 dB.
-        direct_db: Power of the direct sound over the echoes.
+        direct_db: Ratio of the power of the direct sound to that of the echoes.
         formant_share: Share with moved formants.
         formants: Factor on their frequencies.
         band_share: Share with a filter.
@@ -85,7 +85,7 @@ class Augmenter:
         return np.stack([self._damaged(row, random) for row in waveforms])
 
     def _damaged(self, waveform: Float32, random: np.random.Generator) -> Float32:
-        """One row [N] with random effects."""
+        """Apply random effects to one row [N]."""
         config = self.config
         if random.random() < config.clean_share:
             return np.array(waveform, np.float32)
@@ -124,7 +124,7 @@ def add_noise(waveform: Float32, noise: Float32, snr_db: float) -> Float32:
     """Add noise at a signal-to-noise ratio; the sum is not limited.
 
     Args:
-        waveform: [n_samples]. To silence, noise is added at -30 dB of full scale minus snr_db.
+        waveform: [n_samples]. If it is silence, the noise is added at -30 dB of full scale minus snr_db.
         noise: [n_samples]; zeros add nothing.
         snr_db: By how much the noise's mean power is below that of the waveform.
 
@@ -139,7 +139,7 @@ def add_noise(waveform: Float32, noise: Float32, snr_db: float) -> Float32:
 
 
 def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Generator) -> Float32:
-    """Mix babble noise: random stretches of several voices, equally loud up to 3 dB.
+    """Mix babble noise: random stretches of several voices, whose levels differ by at most 3 dB.
 
     Args:
         babble: Waveforms [m] of single voices. Short ones are repeated.
@@ -247,7 +247,7 @@ def reverberate(
     Args:
         waveform: [n_samples].
         rt60_s: Time in which the echoes decay by 60 dB.
-        direct_db: Power of the direct path over that of all echoes.
+        direct_db: Ratio of the power of the direct path to that of all echoes.
         random: Draws the echoes.
 
     Returns:
@@ -331,7 +331,7 @@ def tilt(decibels: float) -> Callable[[Float32], Float32]:
 def random_band(random: np.random.Generator) -> Callable[[Float32], Float32]:
     """Draw a filter.
 
-    A telephone's band, a low-pass at 2 to 7 kHz, or a tilt of at most 15 dB either way.
+    It is the band of a telephone, a low-pass at 2 to 7 kHz, or a tilt of at most 15 dB either way.
 
     Args:
         random: Draws it.
@@ -457,7 +457,7 @@ def spectral_holes(waveform: Float32, depth_db: float, threshold: float) -> Floa
 
 
 def change_formants(waveform: Float32, factor: float) -> Float32:
-    """Multiply the frequencies of the formants; pitch and timing stay.
+    """Multiply the frequencies of the formants. Pitch and timing do not change.
 
     The spectral envelope (the first 30 cepstral coefficients of 32 ms) is stretched, as vocal tract
     length perturbation does to features: Jaitly and Hinton (2013, ICML workshop on deep learning

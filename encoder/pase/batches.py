@@ -1,4 +1,4 @@
-"""Training batches of the corpus: stretches of speech, some with lips, at other speeds and augmented."""
+"""Training batches: augmented stretches of speech at varying speed, some of them with lips."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BatchConfig:
         n_frames: Video frames in a stretch.
         speed: Largest factor by which a stretch is made faster or slower.
         as_it_was: Share of the stretches whose speed is not changed.
-        power: A shard is drawn from in proportion to its length to this power.
+        power: The probability of drawing from a shard is proportional to its length raised to this power.
         lip_shift: Largest shift of lip crops, in pixels.
         lip_light: Standard deviation of changes of contrast and brightness.
     """
@@ -145,7 +145,7 @@ class Batches:
         )
 
     def _other_light(self, lips: UInt8, random: np.random.Generator) -> Float32:
-        """Change lip crops [F, H, W] like another camera and lamp; returns values in [0, 1].
+        """Change lip crops [F, H, W] as another camera and other light would; returns values in [0, 1].
 
         Shift, contrast and brightness are the same in all frames; noise is not.
         """
@@ -193,7 +193,7 @@ class _Place:
     n_frames: int
 
     def positions(self, rate: int) -> Float32:
-        """Positions [n_frames * rate] in the source, in its moments, of as many moments."""
+        """Return the position in the source of each moment, [n_frames * rate], with `rate` per frame."""
         return np.arange(self.n_frames * rate) * self.speed
 
 
@@ -211,7 +211,7 @@ class _Frames:
         return len(self._index)
 
     def _frames(self, place: _Place) -> Int:
-        """Frames of the shard [n_source] that a stretch is made of."""
+        """Return the frames of the shard [n_source] that a stretch is made of."""
         return self._index[place.first : place.first + place.n_source]
 
     def sound(self, place: _Place) -> Float32:
@@ -224,30 +224,30 @@ class _Frames:
         return played[: place.n_frames * SAMPLES_PER_FRAME]
 
     def labels(self, place: _Place) -> UInt8:
-        """Labels [n_frames * 2], each the nearest one of the source."""
+        """Return labels [n_frames * 2], each the nearest one of the source."""
         labels = self.shard.labels.reshape(-1, LABELS_PER_FRAME)[self._frames(place)].reshape(-1)
         nearest = np.rint(place.positions(LABELS_PER_FRAME)).astype(np.int64)
         return np.asarray(labels[nearest])
 
     def lips(self, place: _Place) -> UInt8:
-        """Lip crops [n_frames, H, W], each the nearest one of the source."""
+        """Return lip crops [n_frames, H, W], each the nearest one of the source."""
         return np.asarray(self.shard.lips[self._nearest(place)])
 
     def mouth(self, place: _Place) -> Float32:
-        """Mouth offsets [n_frames, 2 P], each the nearest one of the source."""
+        """Return mouth offsets [n_frames, 2 P], each the nearest one of the source."""
         frames = self._nearest(place)
         speaker = np.searchsorted(self.shard.starts, frames, "right") - 1
         moved = self.shard.mouth[frames] - self._means[self.shard.speakers[speaker]]
         return np.asarray(moved.reshape(len(frames), -1) / self._typical, np.float32)
 
     def _nearest(self, place: _Place) -> Int:
-        """Frames of the shard [n_frames] that are nearest to those of a stretch."""
+        """Return the frames of the shard [n_frames] that are nearest to those of a stretch."""
         nearest = np.rint(place.positions(1)).astype(np.int64)
         return np.asarray(self._frames(place)[nearest])
 
 
 def _mouths(shard: CorpusShard, frames: Int) -> tuple[Float32, float]:
-    """Mean mouth of each speaker, [N, P, 2], and the root mean square offset of points from it."""
+    """Return each speaker's mean mouth, [N, P, 2], and the root mean square offset of points from it."""
     if not shard.has_lips or len(frames) == 0:
         return np.zeros((len(shard.names), 0, 2), np.float32), 1.0
     speakers = shard.speakers[np.searchsorted(shard.starts, frames, "right") - 1]

@@ -1,7 +1,8 @@
 """The training corpus of PASE: shards of utterances, one safetensors file per source.
 
-A shard keeps its utterances end to end on a grid of video frames, so that sound, phones and lips of
-a moment are found by arithmetic: frame f begins at sample f * 640 and has labels 2 f and 2 f + 1.
+A shard keeps its utterances end to end on a grid of video frames, so that the sound, phones and
+lips of a moment are found by arithmetic: frame f begins at sample f * 640 and has labels 2 f and 2
+f + 1.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class CorpusShard:
         names: Names of the speakers.
         source: Description of the source.
         licence: Its license.
-        attribution: Whom to name as author.
+        attribution: The author to credit.
         shippable: True if weights that were trained on it may be distributed.
     """
 
@@ -112,7 +113,7 @@ def make_shard(
         utterances: The utterances, all with lips or none.
         source: Description of the source.
         licence: Its license.
-        attribution: Whom to name as author.
+        attribution: The author to credit.
         shippable: True if weights that were trained on it may be distributed.
 
     Returns:

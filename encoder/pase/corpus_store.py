@@ -1,7 +1,7 @@
 """A corpus on disk: a folder of shards, and a manifest that describes each and its origin.
 
 Each source is a shard of its own, so that a person or a license can be excluded by leaving a file
-out. A shard that was made of the same inputs is not made again.
+out. A shard is not made again if its inputs are unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from talkhead.types import FRAME_RATE
 
 MANIFEST = "corpus.json"
 VERSION = 1
-"""Increased when shards are made differently: earlier ones are then made again."""
+"""Incremented when the way that shards are made changes: older ones are then made again."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Source:
         name: Name of the shard's file, without suffix.
         title: Description of the source.
         licence: Its license.
-        attribution: Whom to name as author.
+        attribution: The author to credit.
         shippable: True if weights that were trained on it may be distributed.
         inputs: Everything that the shard depends on, as JSON values.
         read: Reads the utterances; only called if the inputs have changed.
@@ -79,7 +79,7 @@ def build_shard(folder: Path, source: Source, progress: Progress) -> Path:
     """Make a source's shard unless it is up to date, and its entry in the manifest.
 
     Args:
-        folder: Of the corpus.
+        folder: The folder of the corpus.
         source: The source.
         progress: Shows the step.
 
@@ -158,10 +158,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read a corpus's manifest.
 
     Args:
-        folder: Of the corpus.
+        folder: The folder of the corpus.
 
     Returns:
-        An entry for each shard's name; none where there is no corpus yet.
+        The entry of each shard by its name; an empty mapping if there is no corpus yet.
 
     Raises:
         TalkheadError: If the manifest cannot be read.
@@ -183,7 +183,7 @@ def file_inputs(paths: Iterable[Path], root: Path) -> dict[str, str]:
         root: Folder that their names are relative to.
 
     Returns:
-        For each name the SHA-256 of a text file, and the size of another.
+        For each name, the SHA-256 of a text file, or the size of any other file.
 
     Raises:
         TalkheadError: If a file cannot be read.

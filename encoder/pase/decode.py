@@ -1,6 +1,6 @@
-"""Phones with times from posteriors, by Viterbi decoding with a least duration per phone.
+"""Phones with times from posteriors, by Viterbi decoding with a minimum duration per phone.
 
-A hidden Markov model: every phone is a chain of states that takes its least duration, the last of
+A hidden Markov model: every phone is a chain of states as long as its minimum duration, the last of
 which may repeat; then any other phone may follow. Viterbi's algorithm finds the best path (Rabiner
 1989, A Tutorial on Hidden Markov Models, Proc. IEEE 77(2), section III B).
 """
@@ -16,21 +16,21 @@ from talkhead.types import Float32, Int
 POSTERIOR_RATE = 50
 """Posteriors per second."""
 MIN_VECTORS = 2
-"""Least duration of a phone: 40 ms."""
+"""Minimum duration of a phone: 40 ms."""
 MIN_SILENCE_VECTORS = 3
-"""Least duration of silence: 60 ms."""
+"""Minimum duration of silence: 60 ms."""
 CHANGE_COST = 2.0
-"""Negative log probability of a change of phone: e^-2 that a phone ends within 20 ms, so a typical one
-lasts 150 ms.
+"""Negative log probability of a change of phone: a phone ends within 20 ms with probability e^-2,
+so a typical one lasts 150 ms.
 """
 MIN_PROBABILITY = 1e-4
-"""Posteriors are not taken for smaller than this."""
+"""Smaller posteriors are replaced by this."""
 
 _SILENT = PHONES.index(SILENCE)
 
 
 def greedy_labels(posteriors: Float32, width: int = 1) -> Int:
-    """Find the most likely phone of each moment by itself.
+    """Find the most likely phone of each moment, independently of the others.
 
     Args:
         posteriors: [F, 40] probabilities in the order of PHONES.
@@ -52,7 +52,7 @@ def decode_posteriors(posteriors: Float32, change_cost: float = CHANGE_COST) -> 
 
     Returns:
         Phones in order, without gaps, silences included, from 0 s to F / 50 s. A phone begins half
-        a moment before its first one and ends half a moment after its last one, within the audio.
+        a step before its first moment and ends half a step after its last one, within the audio.
 
     Raises:
         ValueError: For posteriors of another shape.
@@ -111,7 +111,7 @@ def _path(score: np.ndarray, stayed: np.ndarray, parents: Int, last: Int) -> Int
     """Trace the best path back from its last state.
 
     Args:
-        score: Of each phone's states at the last moment, [P, S].
+        score: Score of each phone's states at the last moment, [P, S].
         stayed: Whether a phone's last state came from itself, [F, P].
         parents: The phone from which a new one may come at each moment, [F].
         last: Index of each phone's last state, [P].

@@ -36,7 +36,7 @@ BLOCK_S = 20
 
 @dataclass(frozen=True)
 class PaseEncoder:
-    """Features that bring a phone and its mouth shape close to each other (arXiv 2504.05803).
+    """Features in which a phone and its mouth shape are close to each other (arXiv 2504.05803).
 
     Attributes:
         pase: The model.
@@ -107,11 +107,11 @@ class PaseEncoder:
         )
 
     def stream(self) -> PaseStream:
-        """Begin a new waveform that comes in chunks."""
+        """Start encoding a new waveform in chunks."""
         return PaseStream(self.pase)
 
     def phone_stream(self) -> PaseStream:
-        """Begin a new waveform whose phone posteriors, [n, P] in the order of PHONES, come in chunks."""
+        """Start computing phone posteriors, [n, P] in the order of PHONES, of a waveform in chunks."""
         return PaseStream(self.pase, gives_phones=True)
 
     def phone_posteriors(self, waveform: Float32) -> Float32:
@@ -140,7 +140,7 @@ class PaseEncoder:
         padded = np.concatenate([features, features[-1:]])[: 2 * (-(-len(features) // 2))]
         frames = torch.from_numpy(padded).unflatten(0, (-1, 2)).mean(1)  # [F, config.dim]
         with torch.no_grad():
-            # Features are aligned ones over their spread: undo that.
+            # The aligned features were divided by their spread: undo that.
             return _unit(self.contrast.heard(frames * self.pase.detail.spread[0]))
 
     def lip_embedding(self, lips: Float32) -> Float32:
@@ -164,7 +164,7 @@ def _unit(vectors: Tensor) -> Float32:
 
 @lru_cache(maxsize=4)
 def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[Pase, Contrast, str]:
-    """Models of a file and its version, read again only when the file has changed."""
+    """Return the models of a file and its version; it is read again only if it has changed."""
     return *read_pase(path), sha256_of(path)[:VERSION_DIGITS]
 
 
@@ -172,7 +172,7 @@ class PaseStream:
     """Stream of PaseEncoder: keeps samples and spectra that later vectors need, and the GRU state."""
 
     def __init__(self, pase: Pase, gives_phones: bool = False) -> None:
-        """Begin without samples.
+        """Start with no samples.
 
         Args:
             pase: The model.

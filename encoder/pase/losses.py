@@ -24,11 +24,11 @@ class LossWeights:
     """Weights of the losses; 0 disables one (see the ablation in docs/experiments/pase.md).
 
     Attributes:
-        phones: Of `phone_loss`.
-        visemes: Of `viseme_loss`.
-        contrast: Of `Contrast`.
-        reconstruction: Of the errors of `Restorer`.
-        clearing: Of `denoising_loss`.
+        phones: Weight of `phone_loss`.
+        visemes: Weight of `viseme_loss`.
+        contrast: Weight of `Contrast`.
+        reconstruction: Weight of the errors of `Restorer`.
+        clearing: Weight of `denoising_loss`.
     """
 
     phones: float = 1.0
@@ -42,7 +42,7 @@ def phone_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of phones, with label smoothing.
 
     Args:
-        logits: Of phones, [B, T, P].
+        logits: Logits of the phones, [B, T, P].
         labels: Indices into PHONES or UNKNOWN, [B, T]. Unknown ones are ignored.
 
     Returns:
@@ -58,7 +58,7 @@ def viseme_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of visemes, whose probabilities are the sums over their phones.
 
     Args:
-        logits: Of phones, [B, T, P].
+        logits: Logits of the phones, [B, T, P].
         labels: Indices into PHONES or UNKNOWN, [B, T]. Unknown ones are ignored.
 
     Returns:

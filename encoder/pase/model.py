@@ -62,8 +62,8 @@ class PaseConfig:
         hidden: Size of the GRU's state.
         layers: Layers of the GRU.
         dim: Size of aligned features, anchors and embeddings.
-        has_anchors: False for an ablation in which features are a linear map of the GRU's output,
-            and phones one of the features.
+        has_anchors: False for an ablation in which the features are a linear map of the GRU's
+            output, and the phones are a linear map of the features.
         clears: True to denoise the acoustic features.
         dropout: Between the GRU's layers and in the visual branch.
     """
@@ -82,7 +82,7 @@ class Aligned(NamedTuple):
 
     Attributes:
         features: [B, T, dim].
-        logits: Of the phones, [B, T, P].
+        logits: Logits of the phones, [B, T, P].
     """
 
     features: Tensor
@@ -235,7 +235,7 @@ class VisualBranch(nn.Module):
         """
         n, n_frames = lips.shape[:2]
         reach = STACK // 2
-        # Subtract the mean brightness of the stretch: lamps and skins differ.
+        # Subtract the mean brightness of the stretch: lighting and skin differ.
         level = lips - lips.mean((1, 2, 3), keepdim=True)
         # Repeat the first and the last frame, so that every frame has neighbors.
         padded = torch.cat(
@@ -295,13 +295,13 @@ class PhonemeAttention(nn.Module):
 class AcousticFeatures(nn.Module):
     """Adds the acoustic detail that aligned features lack: the denoised inputs of the GRU.
 
-    From each hidden vector, a linear layer predicts the input without noise, and a gate how far the
-    actual input is used instead. Both parts are scaled to a mean spread of 1 in speech, measured
-    after training.
+    From each hidden vector, a linear layer predicts the input without noise, and a gate decides how
+    much of the actual input is used instead. Both parts are scaled to a mean spread of 1 in speech,
+    measured after training.
 
     Attributes:
         mean: Mean of the inputs, [width].
-        spread: Of the aligned features and of the inputs, [2].
+        spread: Spread of the aligned features and of the inputs, [2].
     """
 
     mean: Tensor
@@ -408,7 +408,7 @@ class Pase(nn.Module):
         """Compute an encoder's vectors.
 
         Args:
-            inputs: Of the audio branch, [B, T, width].
+            inputs: Inputs of the audio branch's GRU, [B, T, width].
             hidden: Hidden vectors of the same moments, [B, T, hidden].
 
         Returns:

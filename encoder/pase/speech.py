@@ -1,7 +1,7 @@
-"""Recorded speech with known words, aligned: the time of each phone of a corpus.
+"""Forced alignment of a corpus of recorded speech with known words: the time of each phone.
 
-Alignment is slow (a tenth of the audio's length), so results are kept: one line of JSON per
-utterance, appended as they come, from which an interrupted run resumes.
+Alignment is slow (a tenth of the audio's length), so results are kept: each utterance is appended
+to a file as one line of JSON, from which an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def align_spoken(
 class AlignmentStore:
     """Alignments by an utterance's name and words, in a growing file of JSON lines.
 
-    A changed text is another key. An incomplete last line is dropped.
+    A changed text makes another key. An incomplete last line is dropped.
     """
 
     def __init__(self, path: Path) -> None:

@@ -4,8 +4,8 @@
 
 The same seed and machine give the same weights, also if a run is stopped and started again: the
 state is saved beside the output (FILE.state) every minute. --without leaves a part out, as in the
-ablations of docs/pase.md. Losses and the time left are shown on a terminal, or as JSON lines; at
-the end the entry for the manifest of the weights is printed.
+ablations of docs/pase.md. Losses and the time left are shown on a terminal, or printed as JSON
+lines. At the end, the entry for the manifest of the weights is printed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from talkhead.tensors import json_tensor
 PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing")
 """Parts that --without can leave out."""
 CHECKPOINT_S = 60.0
-"""Seconds between two savings of the state."""
+"""Seconds after which the state is saved again."""
 WARM_UP_STEPS = 100
 MAX_GRADIENT = 1.0
 N_CALIBRATION = 6
@@ -74,8 +74,8 @@ class TrainConfig:
     Attributes:
         n_steps: Steps of the optimizer.
         learning_rate: Its largest value.
-        weight_decay: Of AdamW.
-        averaging: Decay per step of the running mean of the weights, which is what is kept.
+        weight_decay: Weight decay of AdamW.
+        averaging: Decay per step of the running mean of the weights, which is the result.
         hidden_share: Share of the GRU's inputs that are masked.
         longest_span: Vectors in the longest masked span.
         absent_share: Share of the stretches with lips in which one modality is masked altogether.
@@ -271,15 +271,15 @@ def train_pase(
             ends with the same weights.
         seed: Determines weights, batches and masks.
         progress: Shows the steps.
-        corpus: Fingerprints of the shards; a state of other shards is refused.
+        corpus: Fingerprints of the shards; a state that was saved with other shards is rejected.
         device: Where to train; None for the CPU.
 
     Returns:
         The running mean of the weights, on the CPU and in evaluation mode.
 
     Raises:
-        TalkheadError: For a corpus without training utterances, a state of another run, and a
-            configuration without any loss.
+        TalkheadError: The corpus has no training utterances, the state is that of another run, or
+            the configuration has no loss.
     """
     batches = Batches(shards, config.batches, config.augment, seed)
     torch.manual_seed(seed)
@@ -363,7 +363,7 @@ def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, 
 
 
 def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
-    """Identify a run by its settings: JSON as a uint8 tensor [n]."""
+    """Identify a run by its settings: JSON encoded as a uint8 tensor [n]."""
     settings = {**asdict(config), "seed": seed, "corpus": list(corpus)}
     return json_tensor(settings, sort_keys=True)
 
@@ -376,7 +376,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
-    """Save everything that a run needs to resume at a step; mark: of the run, [n]."""
+    """Save everything that a run needs to resume at a step; mark: identifies the run, [n]."""
     tensors = {f"net.{k}": v for k, v in objective.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "config": mark}
@@ -390,7 +390,7 @@ def _resume(
     average: PaseObjective,
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Load a saved state, if its mark is that of the run, [n].
+    """Load a saved state, if its mark [n] is that of the run.
 
     Returns:
         The next step; 0 without a state.
@@ -444,7 +444,7 @@ def shard_files(paths: Sequence[Path]) -> list[Path]:
     """Find shards.
 
     Args:
-        paths: Files, and folders whose *.safetensors are taken.
+        paths: Files, or folders of *.safetensors files.
 
     Returns:
         The files.
@@ -462,7 +462,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, write the weights and print their entry for the manifest.
 
     Args:
-        arguments: Of the command line; None for those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Raises:
         SystemExit: With a message, if the training is impossible.

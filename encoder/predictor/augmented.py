@@ -1,7 +1,7 @@
 """Features of augmented copies of the training audio: other voices, rooms and noise.
 
-A predictor that was trained on one person in one room depends on how they sound there. Trained on
-the same motion with augmented audio too, it depends on what is said.
+A predictor that was trained on one person in one room depends on how they sound there. If it is
+also trained on the same motion with augmented audio, it depends on what is said.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Motion predictor: speech features to mouth codes, by a small ensemble of networks fitted per person.
 
-Prediction runs in blocks of BLOCK frames with their context, on a fixed grid: so an hour of speech
-takes the memory of a minute, and features that come in chunks give the same codes, bit for bit.
+Prediction runs in blocks of BLOCK frames with their context, on a fixed grid. So an hour of speech
+takes no more memory than a minute, and features that arrive in chunks give exactly the same codes.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatur
 BLOCK = 250
 """Frames predicted at a time."""
 SETTLING_FRAMES = 20
-"""Frames at the beginning of a pause that are left to the networks: in short pauses people breathe
-with the mouth open.
+"""Frames at the beginning of a pause in which the networks still move the mouth: in short pauses
+people breathe with the mouth open.
 """
 STIRRING_FRAMES = 4
-"""Frames at the end of a pause that are left to the networks: the mouth opens before the first sound."""
+"""Frames at the end of a pause in which the networks move the mouth: it opens before the first sound."""
 CLOSING_FRAMES = 2
 """Frames over which the mouth moves to rest, and away from it before the last STIRRING_FRAMES."""
 GAINS = tuple(1.0 + 0.05 * step for step in range(9))
@@ -105,7 +105,7 @@ class Scaling:
         low: Smallest mouth code, [K].
         high: Largest mouth code, [K].
         rest: Motion code at rest, [n_codes].
-        gain: Factor on the networks' output, which is too small on average.
+        gain: Factor on the networks' output, whose motion is too small on average.
         held_out: Lip distance on training frames by networks that left them out, relative to the
             typical lip motion.
     """
@@ -184,7 +184,7 @@ class MotionPredictor:
     def predict_chunks(
         self, chunks: Iterable[Float32], silent: Bool, n_frames: int
     ) -> Iterator[Float32]:
-        """Predict motion codes from features that come in chunks.
+        """Predict motion codes from features that arrive in chunks.
 
         Args:
             chunks: Consecutive feature vectors, each chunk [m, D].
@@ -310,7 +310,7 @@ def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:
-    """Compute how far the mouth is at rest.
+    """Compute to what degree the mouth is at rest.
 
     Args:
         silent: Video frames without speech, [F]. Frames before and after it count as silent.
@@ -353,7 +353,7 @@ class PredictorTrainingData:
     """A clip of F frames that a predictor is fitted on.
 
     Attributes:
-        features: Of its audio.
+        features: Features of its audio.
         codes: Tracked motion codes, [F, n_codes].
         train: Frames to train on, [F]; codes and features of others are not used.
         silent: Video frames without speech, [F].
@@ -405,8 +405,8 @@ def fit_predictors(
 ) -> list[MotionPredictor]:
     """Fit predictors for several clips at once; each is trained on its own clip alone.
 
-    Initial weights and dropout are drawn for all together, so a predictor that is fitted with
-    others differs from one that is fitted alone like one of another seed.
+    Initial weights and dropout are drawn for all together, so a predictor that is fitted together
+    with others differs from one that is fitted alone, as if the seed were another.
 
     Args:
         clips: The clips, whose features are of one encoder.

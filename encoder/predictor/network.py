@@ -32,7 +32,7 @@ class PredictorConfig:
         batch_size: Stretches of frames per step and network.
         n_frames: Frames in a stretch.
         learning_rate: Its largest value.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         dropout: Dropped share of hidden values.
         gain_std: Standard deviation of changes of the features' level, in that of the features'
             mean.
@@ -83,7 +83,7 @@ LOOKAHEAD_S = 0.24
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Frames that a prediction depends on besides its own.
+    """Frames that the prediction of one frame depends on besides that frame.
 
     Attributes:
         behind: Frames before it.
@@ -223,8 +223,8 @@ class TemporalNets(nn.Module):
 
 
 MAX_VIEW = 250
-"""Largest receptive field, in frames besides their own, of stored networks: prediction takes memory
-for it.
+"""Largest receptive field that stored networks may have, in frames besides the predicted one: the
+memory of prediction grows with it.
 """
 
 

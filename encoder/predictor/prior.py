@@ -220,7 +220,7 @@ def mouth_basis(face: FaceModel) -> Float32:
 
 
 def project_basis(components: Float32, basis: Float32) -> Float32:
-    """Find a person's codes that move the points like given components.
+    """Find the codes of a person that move the points as the given components do.
 
     Least squares, damped so that codes which hardly move anything stay small.
 
@@ -248,7 +248,7 @@ class Speaker:
         vectors: Normalized features, [F * per_frame, D].
         mouth: Mouth points minus their mean, [F, P, 2].
         weights: Weight of each frame, [F].
-        spread: Of the features, [D].
+        spread: Divisor of the features, [D].
     """
 
     vectors: Float32

@@ -42,7 +42,7 @@ MIN_DIVISOR = 1e-6
 AUGMENTED_FRACTION = 0.5
 """Share of the stretches that are taken from an augmented copy."""
 AVERAGING = 0.99
-"""Decay per step of the running mean of the weights, which is what is kept."""
+"""Decay per step of the running mean of the weights, which is the result."""
 WARM_UP_STEPS = 20
 MAX_GRADIENT = 2.0
 """Largest norm of a network's gradient."""
@@ -66,7 +66,7 @@ class TrainingTensors:
         gap: The same of the upper lip relative to the lower, [K, P * 2].
         jaw: The same of the jaw, [K, P * 2].
         inner: 1 for codes of the inner mouth, which move no point, [K].
-        spread: Of the features, [D].
+        spread: Divisor of the features, [D].
         view: Receptive field of the networks.
     """
 
@@ -139,7 +139,7 @@ def make_training_tensors(
         targets: Mouth codes minus their mean, [F, K].
         weights: Weight of each frame, [F].
         basis: Displacement of the MOUTH_POINTS by one unit of each code, [K, P, 2].
-        spread: Of the features, [D].
+        spread: Divisor of the features, [D].
         view: Receptive field of the networks.
 
     Returns:
@@ -190,7 +190,7 @@ class Task:
 def train_nets(
     tasks: Sequence[Task], nets: TemporalNets, config: PredictorConfig, on_step: Callable[[], None]
 ) -> TemporalNets:
-    """Train networks at once.
+    """Train several networks together.
 
     Args:
         tasks: One per network. Their data have equal dimensions and receptive fields.

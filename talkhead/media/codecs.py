@@ -111,6 +111,19 @@ SUFFIX_CODECS = {".mp4": "h264", ".m4v": "h264", ".mov": "prores", ".webm": "vp9
 """The codec of each suffix, if no codec is named."""
 
 
+def list_codecs() -> str:
+    """Return one sentence that lists the codecs with their file extensions, for help texts."""
+    files = {
+        name: "a folder of images" if codec.is_folder else codec.suffixes[0]
+        for name, codec in CODECS.items()
+    }
+    alpha = [name for name, codec in CODECS.items() if codec.alpha]
+    return (
+        f"{_list(f'{name} ({file})' for name, file in files.items())}. "
+        f"Alpha in mode head: {_list(alpha)}."
+    )
+
+
 def choose_codec(name: str | None, output: Path | None = None) -> Codec:
     """Return the codec of a name, else that of the output's suffix, else H.264.
 
@@ -161,6 +174,6 @@ def default_name(stem: str, codec: Codec) -> Path:
 
 
 def _list(names: Any) -> str:
-    """Format names as a, as a or b, or as a, b or c."""
+    """Join names as "a", "a or b", or "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else str(last)
