@@ -357,7 +357,7 @@ def _evaluation_target(
 ) -> EvaluationTarget | None:
     """Collect what is evaluated on the held-out frames; None if too few were held out."""
     tracks = dataset.tracks
-    if (~tracks.train & tracks.kept & tracks.clear).sum() < MIN_HELD_OUT:
+    if (~tracks.train & tracks.has_image & tracks.unoccluded).sum() < MIN_HELD_OUT:
         return None
     spoken = predictor.predict(features, tracks.silent, len(dataset))
     return EvaluationTarget(video, dataset, renderer, spoken, held_out_frames(dataset))

@@ -22,7 +22,7 @@ import numpy as np
 
 from talkhead import media
 from talkhead.cameras import default_intrinsics
-from talkhead.crops import hidden_area
+from talkhead.crops import occluded_area
 from talkhead.face import FACE_OVAL, LIPS, NOSE_BOTTOM
 from talkhead.frame_selection import train_frames
 from talkhead.preprocess.av_sync import lip_measures
@@ -31,8 +31,8 @@ from talkhead.preprocess.landmarks import FaceTracker, mesh_triangles
 from talkhead.preprocess.occlusion import (
     face_colors,
     head_posture,
-    hidden_triangles,
-    mouth_hidden,
+    mouth_occluded,
+    occluded_triangles,
 )
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
@@ -48,18 +48,18 @@ PLACES = ((0.0, 0.0), (0.35, 0.1), (-0.3, -0.35), (0.0, -0.25), (-0.45, -0.05), 
 
 @dataclass(frozen=True)
 class Tracked:
-    """landmarks: [F, 478, 3]. colours: [F, T, 3]. found: frames with a face, [F]."""
+    """landmarks: [F, 478, 3]. colors: [F, T, 3]. detected: frames with a face, [F]."""
 
     landmarks: Float32
     colors: UInt8
-    found: Bool
+    detected: Bool
 
 
 @dataclass(frozen=True)
 class Found:
-    """hidden: occluded triangles, [F, T]. mouth: frames with an occluded mouth, [F]."""
+    """occluded: covered triangles, [F, T]. mouth: frames with an occluded mouth, [F]."""
 
-    hidden: Bool
+    occluded: Bool
     mouth: Bool
 
 
@@ -84,7 +84,7 @@ def pasted(frame: UInt8, number: int, clean: Tracked) -> tuple[UInt8, Bool]:
     """A frame with the object in front of the face, and its mask [H, W]."""
     event, phase = divmod(number, EVERY)
     away = max(0.0, 1.0 - phase / COMES, (phase - COMES - STAYS) / COMES)
-    if away > 1.0 or event == 0 or not clean.found[number]:
+    if away > 1.0 or event == 0 or not clean.detected[number]:
         return frame, np.zeros(frame.shape[:2], bool)
     points = clean.landmarks[number, :, :2].astype(np.float64)
     width = float(np.ptp(points[list(FACE_OVAL), 0]))
@@ -137,13 +137,13 @@ def draw(
 
 def detect(tracked: Tracked, size: tuple[int, int]) -> Found:
     """Detections of preprocessing in a tracked clip; size: height, width of its frames."""
-    found, train = tracked.found, train_frames(len(tracked.found))
+    found, train = tracked.detected, train_frames(len(tracked.detected))
     intrinsics = default_intrinsics(size[1], size[0])
     head = track_head(tracked.landmarks, found, found & train, intrinsics)
     posture = head_posture(head.poses.viewmats, lip_measures(head.canonical), found & train)
     triangles = mesh_triangles()
-    hidden = hidden_triangles(tracked.colors, posture, found, train, head.template, triangles)
-    return Found(hidden, mouth_hidden(hidden, head.template, triangles))
+    occluded = occluded_triangles(tracked.colors, posture, found, train, head.template, triangles)
+    return Found(occluded, mouth_occluded(occluded, head.template, triangles))
 
 
 def face_cover(cover: Bool, points: Float32) -> tuple[Bool, Bool]:
@@ -158,7 +158,7 @@ def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
     info = media.probe(video)
     size = info.height, info.width
     clean = track(media.read_frames(video))
-    alarms = detect(clean, size).hidden.any(1)
+    alarms = detect(clean, size).occluded.any(1)
     covers: list[UInt8] = []
 
     def shown() -> Iterator[UInt8]:
@@ -178,12 +178,12 @@ def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
         below = np.arange(size[0])[:, None] > points[NOSE_BOTTOM, 1]
         share[number] = covered.sum() / face.sum()
         mouth[number] = (covered & below).sum() / face.sum()
-        chosen = triangles[found.hidden[number]]
-        area = face & hidden_area(tracked.landmarks[number, :, :2], chosen, size)
+        chosen = triangles[found.occluded[number]]
+        area = face & occluded_area(tracked.landmarks[number, :, :2], chosen, size)
         counts += (area & covered).sum(), covered.sum(), area.sum()
         if sheets and number % EVERY in (COMES, COMES + STAYS // 2):
             write_picture(sheets / f"{video.stem}-{number:05d}.png", video, number, clean, area)
-    flagged, true = found.hidden.any(1), share > MIN_SHOWN
+    flagged, true = found.occluded.any(1), share > MIN_SHOWN
     return {
         "benchmark": "occlusion",
         "video": video.name,

@@ -68,7 +68,7 @@ def judge(video: Path, frames: Int, labeled: Float64) -> dict[str, Any]:
         "r": round(float(np.corrcoef(tracked, labeled)[0, 1]), 3),
         "range": round(spread(tracked) / spread(labeled), 2),
         "bias_px": round(float((tracked - labeled).mean()), 2),
-        "found": round(float(tracking.found.mean()), 4),
+        "found": round(float(tracking.detected.mean()), 4),
         "ms": round(1000 * seconds / len(tracking), 1),
     }
 

@@ -183,7 +183,7 @@ def write_plate(folder: Path, job: CropJob) -> None:
     info, chosen = job.footage.info, np.flatnonzero(job.sampled)
     size = (job.plan.height, job.plan.width)
     images = ImageFile(folder / SAMPLES, (info.height, info.width, 3), chosen)
-    masks = ImageFile(folder / MASKS, size, np.flatnonzero(job.kept))
+    masks = ImageFile(folder / MASKS, size, np.flatnonzero(job.has_image))
     whole_masks = (_whole_mask(masks[i], job.plan, int(i), info) for i in chosen)
     with translate_os_errors(folder / PLATE):
         plate = clean_plate(images, whole_masks, folder)

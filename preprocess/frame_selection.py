@@ -20,34 +20,37 @@ POSE_FRACTION = 4.0
 """Weight of a radian of head rotation relative to a unit of the code."""
 
 
-def frame_places(codes: Float32, viewmats: Float32, learnt: Bool) -> Float32:
+def frame_places(codes: Float32, viewmats: Float32, training: Bool) -> Float32:
     """Embed frames so that similar mouths in similar poses are close.
 
     Args:
         codes: [F, K] motion codes.
         viewmats: [F, 4, 4] head poses.
-        learnt: [F] frames whose mean head direction is the origin.
+        training: [F] frames whose mean head direction is the origin.
 
     Returns:
         [F, D] motion code, head direction and head position.
     """
     nothing = np.zeros((len(codes), 0), np.float32)
-    posture = POSE_FRACTION * head_posture(viewmats, nothing, learnt)
+    posture = POSE_FRACTION * head_posture(viewmats, nothing, training)
     return np.concatenate([codes, posture], axis=1, dtype=np.float32)
 
 
-def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, max_frames: int) -> Bool:
+def choose_stored_frames(
+    places: Float32, unoccluded: Bool, train: Bool, occluded: Bool, max_frames: int
+) -> Bool:
     """Select the frames whose images are stored.
 
-    Short footage keeps all. Of long footage, two runs are kept: the longest clear one of training frames,
-    for the idle clip, and the part of the held-out frames with most clear ones. Then clear training
-    frames are added, always the one farthest from those already chosen.
+    Short footage keeps all. Of long footage, two runs are kept: the longest unoccluded one of
+    training frames, for the idle clip, and the part of the held-out frames with most unoccluded
+    ones. Then unoccluded training frames are added, always the one farthest from those already
+    chosen.
 
     Args:
         places: [F, D] of `frame_places`.
-        clear: [F] usable frames with nothing in front of the face.
+        unoccluded: [F] usable frames with nothing in front of the face.
         train: [F] frames that are not held out.
-        hidden: [F] frames with something in front of the face.
+        occluded: [F] frames with something in front of the face.
         max_frames: Number of frames to keep at most.
 
     Returns:
@@ -57,23 +60,24 @@ def choose_kept(places: Float32, clear: Bool, train: Bool, hidden: Bool, max_fra
         return np.ones(len(places), dtype=bool)
     kept = np.zeros(len(places), dtype=bool)
     for first, after in (
-        longest_run(clear & train, hidden, max_frames // BLOCK_FRACTION),
-        _clearest_run(clear, ~train, max_frames // BLOCK_FRACTION),
+        longest_run(unoccluded & train, occluded, max_frames // BLOCK_FRACTION),
+        _least_occluded_run(unoccluded, ~train, max_frames // BLOCK_FRACTION),
     ):
         kept[first:after] = True
-    allowed = np.flatnonzero(clear & train)
+    allowed = np.flatnonzero(unoccluded & train)
     new = farthest_first(places[allowed], kept[allowed], max_frames - int(kept.sum()))
     kept[allowed[new]] = True
     return kept
 
 
-def _clearest_run(clear: Bool, allowed: Bool, max_frames: int) -> tuple[int, int]:
-    """Find the run of at most `max_frames` allowed frames with most clear ones.
+def _least_occluded_run(unoccluded: Bool, allowed: Bool, max_frames: int) -> tuple[int, int]:
+    """Find the run of at most `max_frames` allowed frames with most unoccluded ones.
 
-    clear: [F]. allowed: [F], the end of the clip. Returns the first frame and the one after the last.
+    unoccluded: [F]. allowed: [F], the end of the clip. Returns the first frame and the one after
+    the last.
     """
     start = len(allowed) - int(allowed.sum())
     length = min(max_frames, len(allowed) - start)
-    before = np.concatenate([[0], np.cumsum(clear[start:])])
+    before = np.concatenate([[0], np.cumsum(unoccluded[start:])])
     first = start + int((before[length:] - before[: len(before) - length]).argmax())
     return first, first + length

@@ -54,7 +54,7 @@ class CropJob:
         footage: The video.
         plan: Position and size of the crops.
         landmarks: [F, 478, 3] in source pixels.
-        kept: [F] frames whose crop and mask are stored.
+        has_image: [F] frames whose crop and mask are stored.
         sampled: [F] frames that are stored whole, for the clean plate.
         reference: Frame from which the body is followed into the others.
         intrinsics: [3, 3] of the source.
@@ -63,7 +63,7 @@ class CropJob:
     footage: Footage
     plan: CropPlan
     landmarks: Float32
-    kept: Bool
+    has_image: Bool
     sampled: Bool
     reference: int
     intrinsics: Float64
@@ -110,21 +110,21 @@ class _CropFiles:
     def __init__(self, folder: Path, job: CropJob) -> None:
         size = (job.plan.height, job.plan.width)
         source = (job.footage.info.height, job.footage.info.width)
-        every = np.ones(len(job.kept), dtype=bool)
+        every = np.ones(len(job.has_image), dtype=bool)
         self._features = ImageFile(folder / FEATURES, (8 * (N_PLACES + ROW),))
         small = ImageFile(folder / SMALL_MASKS, small_size(size))
         self._samples = ImageFile(folder / SAMPLES, (*source, 3))
         # Each file with the frames [F] that have an entry in it.
         self._files = {
-            "crops": (ImageFile(folder / FRAMES, (*size, 3)), job.kept),
-            "masks": (ImageFile(folder / MASKS, size), job.kept),
+            "crops": (ImageFile(folder / FRAMES, (*size, 3)), job.has_image),
+            "masks": (ImageFile(folder / MASKS, size), job.has_image),
             "features": (self._features, every),
         }
-        if not job.kept.all():
+        if not job.has_image.all():
             self._files["small_masks"] = (small, every)
         if job.sampled.any():
             self._files["samples"] = (self._samples, job.sampled)
-        self._n_frames = len(job.kept)
+        self._n_frames = len(job.has_image)
 
     def missing_bytes(self) -> int:
         """Return how many bytes are still to be written."""
@@ -203,7 +203,7 @@ def write_head_crops(folder: Path, job: CropJob, progress: Progress) -> None:
         TalkheadError: A file cannot be written.
     """
     files = _CropFiles(folder, job)
-    done, n_frames = files.n_done(), len(job.kept)
+    done, n_frames = files.n_done(), len(job.has_image)
     if done < n_frames:
         files.truncate(done)
         with progress.step("Cutting out the head", total=n_frames, done=done) as step:
@@ -229,12 +229,12 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     body = _body_tracker(job, segmenter)
     if done:
         body.resume(files.features()[-1])
-    keeps_all = bool(job.kept.all())
-    n_left = len(job.kept) - done
+    keeps_all = bool(job.has_image.all())
+    n_left = len(job.has_image) - done
     source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)
     with closing(source):
         numbered = enumerate(source, start=done)
-        while done < len(job.kept):
+        while done < len(job.has_image):
             chunk = _Chunk()
             for frame, image in islice(numbered, CHUNK):
                 crop = job.crop(image, frame)
@@ -243,7 +243,7 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
                 chunk.features.append(np.concatenate(row))
                 if not keeps_all:
                     chunk.small_masks.append(shrunk_mask(mask))
-                if job.kept[frame]:
+                if job.has_image[frame]:
                     chunk.crops.append(crop)
                     chunk.masks.append(mask)
                 if job.sampled[frame]:

@@ -42,10 +42,10 @@ def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bo
     tracked = np.ptp(landmarks, axis=1).any(1)  # [F]; without a face all points coincide
     weights = np.zeros(len(seen))
     weights[tracked] = _openness(lip_aperture(landmarks[tracked]))
-    learnt = usable & train & (weights > 0)
-    if learnt.sum() <= N_INNER:
+    training = usable & train & (weights > 0)
+    if training.sum() <= N_INNER:
         return np.zeros((len(seen), N_INNER), np.float32)
-    mean = np.average(seen[learnt], axis=0, weights=weights[learnt])
+    mean = np.average(seen[training], axis=0, weights=weights[training])
     shown = weights[:, None] * (seen - mean)
     _, _, axes = np.linalg.svd(shown[usable & train], full_matrices=False)
     codes = shown @ axes[:N_INNER].T

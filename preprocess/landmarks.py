@@ -223,7 +223,7 @@ def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
     Returns:
         The tracking without short gaps, and the frames [F] that have landmarks now.
     """
-    found = tracking.found
+    found = tracking.detected
     if not found.any():
         return tracking, found.copy()
     known = np.flatnonzero(found)

@@ -24,7 +24,7 @@ PLACES = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / np.array([[3],
 DARK = 8.0
 """Added to colors (0 to 255) before the logarithm; otherwise noise in shadows would look like
 a change."""
-MAX_LEARNT = 600
+MAX_TRAINING_FRAMES = 600
 N_ROUNDS = 8
 OUTLIER = 4.0
 """In standard deviations: larger deviations have no effect on the fit and are clipped to this."""
@@ -110,13 +110,13 @@ def face_colors(frame: UInt8, landmarks: Float32, triangles: Int) -> UInt8:
     return np.asarray(seen.mean(1).round(), np.uint8)
 
 
-def head_posture(viewmats: Float32, lips: Float32, learnt: Bool) -> Float64:
+def head_posture(viewmats: Float32, lips: Float32, training: Bool) -> Float64:
     """Return the measures on which the shading of a face depends.
 
     Args:
         viewmats: [F, 4, 4] head poses.
         lips: [F, L] measures of the lips.
-        learnt: [F] frames whose mean direction is the origin.
+        training: [F] frames whose mean direction is the origin.
 
     Returns:
         [F, 6 + L]: rotation vector, direction of the position, log depth, lips.
@@ -124,14 +124,14 @@ def head_posture(viewmats: Float32, lips: Float32, learnt: Bool) -> Float64:
     turns = Rotation.from_matrix(viewmats[:, :3, :3].astype(np.float64))
     place = viewmats[:, :3, 3].astype(np.float64)  # [F, 3]
     parts = (
-        (turns * turns[learnt].mean().inv()).as_rotvec(),  # [F, 3]
+        (turns * turns[training].mean().inv()).as_rotvec(),  # [F, 3]
         place[:, :2] / place[:, 2:],  # [F, 2]
         np.log(place[:, 2:]),  # [F, 1]
     )
     return np.concatenate([*parts, lips], axis=1)
 
 
-def hidden_triangles(
+def occluded_triangles(
     colors: UInt8, posture: Float64, found: Bool, train: Bool, template: Float32, triangles: Int
 ) -> Bool:
     """Find the triangles of the face that something covers.
@@ -148,9 +148,11 @@ def hidden_triangles(
         [F, T] bool.
     """
     # 1. Fit the expected colors to a sample of the training frames.
-    learnt = np.flatnonzero(found & train)
-    learnt = learnt[np.linspace(0, len(learnt) - 1, min(MAX_LEARNT, len(learnt))).astype(int)]
-    usual = fit_color_model(colors[learnt], posture[learnt])
+    training = np.flatnonzero(found & train)
+    training = training[
+        np.linspace(0, len(training) - 1, min(MAX_TRAINING_FRAMES, len(training))).astype(int)
+    ]
+    usual = fit_color_model(colors[training], posture[training])
     # 2. Deviation of each neighborhood, and the largest one of each frame. Hair moves, too: what covers
     # the forehead alone does not count.
     near = _neighborhoods(template, triangles)  # [T, T]
@@ -163,16 +165,16 @@ def hidden_triangles(
         most[part] = strange[:, below_hair].max(1) * found[part]
         inside[part] = strange > np.maximum(INSIDE, EDGE * most[part, None])
     # 3. Occluded frames, by hysteresis over time; their covered triangles, extended to adjacent frames.
-    hidden = binary_propagation(most > SURE, mask=most > LIKELY)  # [F]
-    inside[~hidden] = False
+    occluded = binary_propagation(most > SURE, mask=most > LIKELY)  # [F]
+    inside[~occluded] = False
     return binary_dilation(inside, np.ones((2 * AROUND_FRAMES + 1, 1), dtype=bool))
 
 
-def mouth_hidden(hidden: Bool, template: Float32, triangles: Int) -> Bool:
+def mouth_occluded(occluded: Bool, template: Float32, triangles: Int) -> Bool:
     """Find the frames in which something covers the face below the nose.
 
     Args:
-        hidden: [F, T] of `hidden_triangles`.
+        occluded: [F, T] of `occluded_triangles`.
         template: [478, 3] mean face.
         triangles: [T, 3] of the face mesh.
 
@@ -180,7 +182,7 @@ def mouth_hidden(hidden: Bool, template: Float32, triangles: Int) -> Bool:
         [F] bool.
     """
     below = _centers(template, triangles)[:, 1] > template[NOSE_BOTTOM, 1]
-    return np.asarray(hidden[:, below].any(1))
+    return np.asarray(occluded[:, below].any(1))
 
 
 def fit_color_model(colors: UInt8, posture: Float64) -> ColorModel:

@@ -59,7 +59,7 @@ STEPS = (
     PipelineStep("audio offset", WAVEFORM, steps.synchronize_audio),
     PipelineStep("occlusion", steps.OCCLUSION, steps.detect_occlusion),
     PipelineStep("motion codes", steps.CODES, steps.encode_face_motion),
-    PipelineStep("frame selection", steps.KEPT, steps.select_frames),
+    PipelineStep("frame selection", steps.FRAME_SELECTION, steps.select_frames),
     PipelineStep("head crops", FEATURES, steps.cut_heads, resumes=True),
     PipelineStep("background", PLATE_FACTS, steps.estimate_background),
     PipelineStep("quality", steps.QUALITY, steps.assess_quality),

@@ -12,7 +12,7 @@ from talkhead.face import OUTER_EYE_CORNERS, lip_aperture
 from talkhead.types import FRAME_RATE, Bool, Float32, HeadPoses, Tracking
 
 MIN_SECONDS = 4.0
-MIN_LEARNT_FRAMES = 100
+MIN_TRAINABLE_FRAMES = 100
 MIN_EYE_DISTANCE_PX = 30.0
 MAX_RESIDUAL = 0.05
 """A frame whose pose residual exceeds this fraction of the eye distance is not well tracked."""
@@ -71,7 +71,7 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
     Raises:
         FootageError: The footage is unsuitable.
     """
-    n_found, n_frames = int(tracking.found.sum()), len(tracking)
+    n_found, n_frames = int(tracking.detected.sum()), len(tracking)
     if n_found == 0:
         raise FootageError(
             f"{video}: no face was found in any of {n_frames} frames. "
@@ -87,7 +87,7 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
             f"{video}: the face is visible for {n_found / FRAME_RATE:.1f} s, at least "
             f"{MIN_SECONDS:.0f} s are needed. Record a minute for a good head"
         )
-    distance = eye_distance(tracking.landmarks[tracking.found])
+    distance = eye_distance(tracking.landmarks[tracking.detected])
     if distance < MIN_EYE_DISTANCE_PX:
         raise FootageError(
             f"{video}: the face is too small, its eyes are {distance:.0f} px apart (at least "
@@ -123,21 +123,21 @@ def well_tracked(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
     return covered & (poses.residual_px <= limit) & (head_turn(poses) <= MAX_TURN_DEG)
 
 
-def check_learnt(learnt: Bool, video: str) -> None:
+def check_trainable(trainable: Bool, video: str) -> None:
     """Refuse footage with too few frames to train on.
 
     Args:
-        learnt: [F] frames that can be trained on.
+        trainable: [F] frames that can be trained on.
         video: Name of the video for messages.
 
     Raises:
-        FootageError: There are fewer than MIN_LEARNT_FRAMES.
+        FootageError: There are fewer than MIN_TRAINABLE_FRAMES.
     """
-    n = int(learnt.sum())
-    if n < MIN_LEARNT_FRAMES:
+    n = int(trainable.sum())
+    if n < MIN_TRAINABLE_FRAMES:
         raise FootageError(
-            f"{video}: only {n} of {len(learnt)} frames can be used for training, at least "
-            f"{MIN_LEARNT_FRAMES} are needed: the face is turned away, hidden or visible too "
+            f"{video}: only {n} of {len(trainable)} frames can be used for training, at least "
+            f"{MIN_TRAINABLE_FRAMES} are needed: the face is turned away, hidden or visible too "
             "briefly. Record a minute, facing the camera"
         )
 

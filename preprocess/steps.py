@@ -42,7 +42,7 @@ from talkhead.preprocess.background import (
     write_plate,
 )
 from talkhead.preprocess.body_motion import body_codes
-from talkhead.preprocess.frame_selection import MAX_FRAMES, choose_kept, frame_places
+from talkhead.preprocess.frame_selection import MAX_FRAMES, choose_stored_frames, frame_places
 from talkhead.preprocess.head_crops import (
     SAMPLES,
     CropJob,
@@ -54,11 +54,11 @@ from talkhead.preprocess.head_pose import MAX_SHAPING, track_head
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
 from talkhead.preprocess.landmarks import bridge_gaps, mesh_triangles
 from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
-from talkhead.preprocess.occlusion import head_posture, hidden_triangles, mouth_hidden
+from talkhead.preprocess.occlusion import head_posture, mouth_occluded, occluded_triangles
 from talkhead.preprocess.person_mask import CropPlan, plan_crops
 from talkhead.preprocess.quality import (
     check_footage,
-    check_learnt,
+    check_trainable,
     report_quality,
     well_tracked,
 )
@@ -81,7 +81,7 @@ HEAD_POSE, CANONICAL = "head_pose.safetensors", "canonical.safetensors"
 OFFSET = "sync.json"
 OCCLUSION = "occlusion.safetensors"
 FACE, CODES = "face.safetensors", "motion_codes.safetensors"
-KEPT = "kept.safetensors"
+FRAME_SELECTION = "kept.safetensors"
 QUALITY = "quality.json"
 DATASET = "dataset.json"
 TEMPORARY = (SOUND, HEAD_POSE, CANONICAL, OCCLUSION, CODES, SAMPLES)
@@ -203,7 +203,7 @@ class PipelineRun:
         return read_object(self.folder / OFFSET, AvOffset, ADVICE)
 
     @cached_property
-    def hidden(self) -> Bool:
+    def occluded(self) -> Bool:
         """Triangles [F, T] of the face that something covers."""
         specs = {"hidden": TENSORS["hidden"]}
         return np.asarray(read_checked(self.folder / OCCLUSION, specs, ADVICE)["hidden"].numpy())
@@ -212,17 +212,17 @@ class PipelineRun:
     def usable(self) -> Bool:
         """Frames [F] whose face is well tracked and whose mouth is visible."""
         usable = well_tracked(self.tracking, self.covered, self.poses)
-        return usable & ~mouth_hidden(self.hidden, self.template, mesh_triangles())
+        return usable & ~mouth_occluded(self.occluded, self.template, mesh_triangles())
 
     @property
-    def clear(self) -> Bool:
+    def unoccluded(self) -> Bool:
         """Usable frames [F] in which nothing covers the face."""
-        return self.usable & ~self.hidden.any(1)
+        return self.usable & ~self.occluded.any(1)
 
     @property
-    def learned(self) -> Bool:
-        """Clear training frames [F]."""
-        return self.clear & self.train
+    def unoccluded_training(self) -> Bool:
+        """Unoccluded training frames [F]."""
+        return self.unoccluded & self.train
 
     @cached_property
     def plan(self) -> CropPlan:
@@ -255,27 +255,29 @@ class PipelineRun:
         return np.asarray(self._codes["silent"].numpy())
 
     @cached_property
-    def kept(self) -> Bool:
+    def has_image(self) -> Bool:
         """Frames [F] whose images are stored: all of short footage."""
         n_frames = len(self.train)
         if n_frames <= MAX_FRAMES:
             return np.ones(n_frames, dtype=bool)
         specs = {"kept": TensorSpec((n_frames,), torch.bool)}
-        return np.asarray(read_checked(self.folder / KEPT, specs, ADVICE)["kept"].numpy())
+        return np.asarray(
+            read_checked(self.folder / FRAME_SELECTION, specs, ADVICE)["kept"].numpy()
+        )
 
     @cached_property
     def crop_job(self) -> CropJob:
         """What `write_head_crops` cuts."""
-        info, learned = self.footage.info, self.learned
-        sampled = np.zeros(len(learned), dtype=bool)
+        info, trainable = self.footage.info, self.unoccluded_training
+        sampled = np.zeros(len(trainable), dtype=bool)
         if not (self.folder / PLATE_FACTS).exists():
-            sampled[spread_frames(learned & self.kept, MAX_SAMPLES)] = True
-        frames = np.flatnonzero(learned)
+            sampled[spread_frames(trainable & self.has_image, MAX_SAMPLES)] = True
+        frames = np.flatnonzero(trainable)
         return CropJob(
             footage=self.footage,
             plan=self.plan,
             landmarks=self.tracking.landmarks,
-            kept=self.kept,
+            has_image=self.has_image,
             sampled=sampled,
             reference=int(frames[len(frames) // 2]),
             intrinsics=default_intrinsics(info.width, info.height),
@@ -321,7 +323,7 @@ def estimate_head_pose(run: PipelineRun) -> None:
     """
     with run.progress.step("Estimating head poses", total=1) as step:
         train, covered, info = run.train, run.covered, run.footage.info
-        check_learnt(covered & train, run.footage.path.name)
+        check_trainable(covered & train, run.footage.path.name)
         intrinsics = default_intrinsics(info.width, info.height)
         head = track_head(run.tracking.landmarks, covered, train & covered, intrinsics)
         canonical = {"canonical": torch.from_numpy(head.canonical)}
@@ -360,10 +362,10 @@ def detect_occlusion(run: PipelineRun) -> None:
     Args:
         run: The run.
     """
-    found, train, triangles = run.tracking.found, run.train, mesh_triangles()
+    found, train, triangles = run.tracking.detected, run.train, mesh_triangles()
     posture = head_posture(run.poses.viewmats, run.lips, found & train)
-    hidden = hidden_triangles(run.take_colors(), posture, found, train, run.template, triangles)
-    write_tensors(run.folder / OCCLUSION, {"hidden": torch.from_numpy(hidden)})
+    occluded = occluded_triangles(run.take_colors(), posture, found, train, run.template, triangles)
+    write_tensors(run.folder / OCCLUSION, {"hidden": torch.from_numpy(occluded)})
 
 
 def encode_face_motion(run: PipelineRun) -> None:
@@ -375,17 +377,17 @@ def encode_face_motion(run: PipelineRun) -> None:
     Raises:
         FootageError: Too few frames can be used for training, or there is no speech.
     """
-    video, learned = str(run.footage.path), run.learned
-    check_learnt(learned, video)
+    video, trainable = str(run.footage.path), run.unoccluded_training
+    check_trainable(trainable, video)
     stored = read_checked(run.folder / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
-    silent = run.detect_silence(np.asarray(stored["waveform"].numpy()), len(learned))
+    silent = run.detect_silence(np.asarray(stored["waveform"].numpy()), len(trainable))
     if silent[run.train].all():
         raise FootageError(
             f"{video}: no speech was detected. Lips are learned from speech: record a person speaking"
         )
     stored = read_checked(run.folder / CANONICAL, CANONICAL_TENSORS, ADVICE)
     canonical = np.asarray(stored["canonical"].numpy())
-    shaping = np.isin(np.arange(len(learned)), spread_frames(learned, MAX_SHAPING))
+    shaping = np.isin(np.arange(len(trainable)), spread_frames(trainable, MAX_SHAPING))
     face = fit_face_model(run.template, canonical, shaping, silent, mesh_triangles())
     write_tensors(run.folder / FACE, face.tensors())
     codes = {"codes": encode_motion(face, canonical), "silent": np.asarray(silent)}
@@ -401,10 +403,10 @@ def select_frames(run: PipelineRun) -> None:
     if len(run.train) <= MAX_FRAMES:
         return
     with run.progress.step("Choosing frames", total=1) as step:
-        places = frame_places(run.codes, run.poses.viewmats, run.learned)
-        hidden = np.asarray(run.hidden.any(1))
-        kept = choose_kept(places, run.clear, run.train, hidden, MAX_FRAMES)
-        write_tensors(run.folder / KEPT, {"kept": torch.from_numpy(kept)})
+        places = frame_places(run.codes, run.poses.viewmats, run.unoccluded_training)
+        occluded = np.asarray(run.occluded.any(1))
+        kept = choose_stored_frames(places, run.unoccluded, run.train, occluded, MAX_FRAMES)
+        write_tensors(run.folder / FRAME_SELECTION, {"kept": torch.from_numpy(kept)})
         step.advance()
 
 
@@ -418,11 +420,11 @@ def cut_heads(run: PipelineRun) -> None:
         MediaError: The picture cannot be decoded.
         TalkheadError: Too little space is free on the disk.
     """
-    info, kept = run.footage.info, run.kept
-    if not kept.all():
-        n_learned = int((kept & run.train & run.usable).sum())
+    info, has_image = run.footage.info, run.has_image
+    if not has_image.all():
+        n_trained = int((has_image & run.train & run.usable).sum())
         run.progress.message(
-            f"Long footage: the renderer is trained on {n_learned:,} of {len(kept):,} frames, "
+            f"Long footage: the renderer is trained on {n_trained:,} of {len(has_image):,} frames, "
             "chosen for new mouths and poses; the motion predictor is trained on all"
         )
     check_space(run.folder, run.crop_job, disk_bytes(info.height, info.width))
@@ -458,7 +460,7 @@ def assess_quality(run: PipelineRun) -> None:
         run.covered,
         run.poses,
         run.usable,
-        np.asarray(run.hidden.any(1)),
+        np.asarray(run.occluded.any(1)),
         run.n_faces,
         warnings,
     )
@@ -482,12 +484,12 @@ def write_dataset(run: PipelineRun) -> None:
     tracks = Tracks(
         landmarks=tracking.landmarks,
         blendshapes=tracking.blendshapes,
-        found=tracking.found,
+        detected=tracking.detected,
         usable=run.usable,
         train=run.train,
         silent=run.silent,
-        kept=run.kept,
-        hidden=run.hidden,
+        has_image=run.has_image,
+        occluded=run.occluded,
         viewmats=run.poses.viewmats,
         residual_px=run.poses.residual_px,
         codes=codes,
@@ -495,7 +497,7 @@ def write_dataset(run: PipelineRun) -> None:
     )
     facts = DatasetInfo(
         video=run.footage.path.name,
-        n_frames=len(run.kept),
+        n_frames=len(run.has_image),
         width=info.width,
         height=info.height,
         crop_width=plan.width,

@@ -94,7 +94,7 @@ def _track_chunk(frames: Iterator[UInt8], earlier: list[dict[str, Tensor]]) -> d
     return {
         "landmarks": torch.from_numpy(tracking.landmarks),
         "blendshapes": torch.from_numpy(tracking.blendshapes),
-        "found": torch.from_numpy(tracking.found),
+        "found": torch.from_numpy(tracking.detected),
         "colours": torch.from_numpy(colors[: len(faces)]),
         "n_faces": torch.tensor(tracker.max_faces),
     }

@@ -54,7 +54,7 @@ def make_batch(dataset: IdentityDataset, landmarks: Float32, frames: Int) -> Tra
     masks = [dataset.masks[i] for i in frames]
     regions = [mask_regions(mask) for mask in masks]
     weights = [
-        weight_map(landmarks[i], inner, rim, RegionWeights()) * ~dataset.hidden_area(i)
+        weight_map(landmarks[i], inner, rim, RegionWeights()) * ~dataset.occluded_area(i)
         for i, (inner, rim) in zip(frames, regions, strict=True)
     ]
     mattes = [
@@ -81,7 +81,7 @@ def spread_batch(dataset: IdentityDataset) -> TrainBatch:
     Returns:
         The batch, on the CPU.
     """
-    frames = spread_frames(dataset.tracks.clear & dataset.tracks.learnt, N_SPREAD)
+    frames = spread_frames(dataset.tracks.unoccluded & dataset.tracks.trainable, N_SPREAD)
     return make_batch(dataset, dataset.crop_landmarks(), frames)
 
 

@@ -79,7 +79,7 @@ class CodeProjector:
         """
         face, tracks = dataset.face, dataset.tracks
         n_moving = int(face.basis[: face.n_mouth].any(axis=(1, 2)).sum())
-        frames = tracks.learnt.nonzero()[0]
+        frames = tracks.trainable.nonzero()[0]
         frames = frames[:: -(-len(frames) // MAX_CODES)]  # at most MAX_CODES, evenly spread
         codes = torch.from_numpy(tracks.codes[frames, :n_moving].copy())
         moments = torch.from_numpy(frames)

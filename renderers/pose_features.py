@@ -57,7 +57,7 @@ def pose_statistics(dataset: IdentityDataset) -> tuple[Tensor, Tensor]:
     Returns:
         mean and scale, both [12]. The scale is at least MIN_SCALE.
     """
-    usable = dataset.tracks.learnt
+    usable = dataset.tracks.trainable
     tracks = dataset.tracks
     vectors = pose_vector(
         torch.from_numpy(tracks.viewmats[usable]), torch.from_numpy(tracks.codes[usable])
@@ -89,7 +89,7 @@ def mean_view(dataset: IdentityDataset) -> Float64:
     Returns:
         View matrix [4, 4].
     """
-    views = dataset.tracks.viewmats[dataset.tracks.learnt]
+    views = dataset.tracks.viewmats[dataset.tracks.trainable]
     view = np.eye(4)
     view[:3, :3] = Rotation.from_matrix(views[:, :3, :3]).mean().as_matrix()
     view[:3, 3] = views[:, :3, 3].mean(0)

@@ -173,7 +173,7 @@ def _prefetched(
     dataset: IdentityDataset, size: int, seed: int, first: int, last: int
 ) -> Iterator[TrainBatch]:
     """Yield the batches of steps first..last; the next one is made while one is used."""
-    usable = np.flatnonzero(dataset.tracks.learnt)
+    usable = np.flatnonzero(dataset.tracks.trainable)
     landmarks = dataset.crop_landmarks()
 
     def make(step: int) -> TrainBatch:

@@ -17,9 +17,9 @@ MASK_SHRINK = 4
 """Reduction of small masks along each axis."""
 JAW_MARGIN = 0.06
 """Distance from jaw to body, as a fraction of the face's height."""
-HIDDEN_MARGIN = 0.04
+OCCLUSION_MARGIN = 0.04
 """Margin around occluders: a fraction of the face's width..."""
-HIDDEN_MARGIN_PX = 8
+OCCLUSION_MARGIN_PX = 8
 """...plus pixels, so that no window in which structure is compared includes an occluder."""
 
 
@@ -76,7 +76,7 @@ def enlarged_mask(small: UInt8, size: tuple[int, int]) -> Float32:
     return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
+def occluded_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
     """Return the area of an image that an occluder of the face may cover, with a margin.
 
     An arm extends beyond the face: a pixel outside of it is treated as the nearest one of the face.
@@ -100,11 +100,11 @@ def hidden_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
     _, nearest = cv2.distanceTransformWithLabels(
         outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    is_hidden = np.zeros(int(nearest.max()) + 1, np.uint8)
-    is_hidden[nearest[outside == 0]] = area[outside == 0]
-    margin = HIDDEN_MARGIN_PX + round(HIDDEN_MARGIN * float(np.ptp(oval[:, 0])))
+    is_occluded = np.zeros(int(nearest.max()) + 1, np.uint8)
+    is_occluded[nearest[outside == 0]] = area[outside == 0]
+    margin = OCCLUSION_MARGIN_PX + round(OCCLUSION_MARGIN * float(np.ptp(oval[:, 0])))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
-    return np.asarray(cv2.dilate(is_hidden[nearest], kernel) > 0)
+    return np.asarray(cv2.dilate(is_occluded[nearest], kernel) > 0)
 
 
 def body_area(points: Float32, size: tuple[int, int]) -> UInt8:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from talkhead.cameras import MAX_PX, crop_intrinsics, default_intrinsics, view_fault
 from talkhead.config import from_json, limits
-from talkhead.crops import crop_landmarks, cut_crop, enlarged_mask, hidden_area, small_size
+from talkhead.crops import crop_landmarks, cut_crop, enlarged_mask, occluded_area, small_size
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import (
     CODES,
@@ -101,12 +101,12 @@ class Tracks:
     Attributes:
         landmarks: [F, 478, 3] in source pixels.
         blendshapes: [F, 52], see Tracking.
-        found: [F] bool, the face was found in the frame itself.
+        detected: [F] bool, the face was detected in the frame itself.
         usable: [F] bool, good enough for training.
         train: [F] bool, not held out.
         silent: [F] bool, no speech.
-        kept: [F] bool, images are stored.
-        hidden: [F, T] bool, triangles of the face that something covers.
+        has_image: [F] bool, images are stored.
+        occluded: [F, T] bool, triangles of the face that something covers.
         viewmats: [F, 4, 4] head poses.
         residual_px: [F] residual of the pose, source pixels.
         codes: [F, K] motion codes.
@@ -115,26 +115,26 @@ class Tracks:
 
     landmarks: Float32
     blendshapes: Float32
-    found: Bool
+    detected: Bool
     usable: Bool
     train: Bool
     silent: Bool
-    kept: Bool
-    hidden: Bool
+    has_image: Bool
+    occluded: Bool
     viewmats: Float32
     residual_px: Float32
     codes: Float32
     origins: Float32
 
     @property
-    def clear(self) -> Bool:
+    def unoccluded(self) -> Bool:
         """Usable frames [F] in which nothing covers the face."""
-        return self.usable & ~self.hidden.any(1)
+        return self.usable & ~self.occluded.any(1)
 
     @property
-    def learnt(self) -> Bool:
+    def trainable(self) -> Bool:
         """Usable training frames [F] with images, on which a renderer is trained."""
-        return self.usable & self.train & self.kept
+        return self.usable & self.train & self.has_image
 
 
 ALL_FRAMES = Size("F", 1, MAX_FRAMES)
@@ -153,7 +153,9 @@ TENSORS = {
     "codes": TensorSpec((ALL_FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
     "origins": TensorSpec((ALL_FRAMES, 2), minimum=-MAX_SIDE_PX, maximum=MAX_SIDE_PX),
 }
-"""What the tensors of `Tracks` must be."""
+"""What the stored tensors of `Tracks` must be."""
+_STORED_NAMES = {"detected": "found", "has_image": "kept", "occluded": "hidden"}
+"""Names of tensors in the file, where they differ from the fields of `Tracks`."""
 WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
 
 
@@ -290,7 +292,8 @@ class IdentityDataset:
         """
         write_tensors(path / "face.safetensors", face.tensors())
         arrays = {
-            k: torch.from_numpy(np.require(v, None, ["C", "W"])) for k, v in vars(tracks).items()
+            _STORED_NAMES.get(k, k): torch.from_numpy(np.require(v, None, ["C", "W"]))
+            for k, v in vars(tracks).items()
         }
         write_tensors(path / "tracks.safetensors", arrays)
         write_json(path / "dataset.json", {"format": FORMAT, **asdict(info)})
@@ -300,18 +303,18 @@ class IdentityDataset:
 
     @cached_property
     def frames(self) -> ImageFile:
-        """Head crops [H, W, 3] uint8 RGB of the kept frames."""
+        """Head crops [H, W, 3] uint8 RGB of the frames that have images."""
         return self._images(FRAMES, 3)
 
     @cached_property
     def masks(self) -> ImageFile:
-        """Person masks of the crops [H, W] uint8, 255 = person, of the kept frames."""
+        """Person masks of the crops [H, W] uint8, 255 = person, of the frames that have images."""
         return self._images(MASKS)
 
     def _images(self, name: str, *channels: int) -> ImageFile:
         shape = (*self.info.crop_size, *channels)
-        images = ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.kept))
-        n_kept = int(self.tracks.kept.sum())
+        images = ImageFile(self.path / name, shape, np.flatnonzero(self.tracks.has_image))
+        n_kept = int(self.tracks.has_image.sum())
         if len(images) != n_kept:
             raise PackageError(f"{images.path}: holds {len(images)} images, not {n_kept}. {ADVICE}")
         return images
@@ -327,7 +330,7 @@ class IdentityDataset:
         Returns:
             [H, W] in [0, 1].
         """
-        if self.tracks.kept.all():
+        if self.tracks.has_image.all():
             return self.masks[frame].astype(np.float32) / np.float32(255.0)
         size = self.info.crop_size
         return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)
@@ -364,7 +367,7 @@ class IdentityDataset:
         """Return the landmarks [F, 478, 2] in crop pixels."""
         return crop_landmarks(self.tracks.landmarks, self.tracks.origins, self.info.scale)
 
-    def hidden_area(self, frame: int) -> Bool:
+    def occluded_area(self, frame: int) -> Bool:
         """Return the area of a crop in which something may cover the person.
 
         Args:
@@ -376,8 +379,8 @@ class IdentityDataset:
         points = crop_landmarks(
             self.tracks.landmarks[[frame]], self.tracks.origins[[frame]], self.info.scale
         )
-        triangles = self.face.triangles[self.tracks.hidden[frame]]
-        return hidden_area(points[0], triangles, self.info.crop_size)
+        triangles = self.face.triangles[self.tracks.occluded[frame]]
+        return occluded_area(points[0], triangles, self.info.crop_size)
 
     def plate_crop(self, frame: int) -> UInt8:
         """Return the background behind a crop.
@@ -405,7 +408,8 @@ def _checked_tracks(tensors: Mapping[str, Tensor], info: DatasetInfo, face: Face
         TRIANGLES.name: len(face.triangles),
     }
     check_tensors(tensors, TENSORS, sizes)
-    tracks = Tracks(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    names = {one.name: _STORED_NAMES.get(one.name, one.name) for one in fields(Tracks)}
+    tracks = Tracks(**{name: tensors[stored].numpy() for name, stored in names.items()})
     check_crops(tracks.origins, info.crop_size, info.scale, (info.height, info.width))
     return tracks
 

@@ -97,15 +97,15 @@ class Tracking:
             gaps are interpolated; otherwise 0.
         blendshapes: [F, 52] float32 in [0, 1], expression coefficients in the order of
             `talkhead.face.BLENDSHAPES`; without a face as landmarks.
-        found: [F] bool, the face was found in this frame itself.
+        detected: [F] bool, the face was detected in this frame itself.
     """
 
     landmarks: Float32
     blendshapes: Float32
-    found: Bool
+    detected: Bool
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.detected)
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,8 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
         First and after-last frame.
     """
     tracks = dataset.tracks
-    never = tracks.hidden.any(1) | ~tracks.kept
-    return longest_run(tracks.clear & tracks.train, never, MAX_FRAMES)
+    never = tracks.occluded.any(1) | ~tracks.has_image
+    return longest_run(tracks.unoccluded & tracks.train, never, MAX_FRAMES)
 
 
 def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:

@@ -175,7 +175,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
     first = np.unique(shown, return_index=True)[1]  # the first of the tracks of one picture
-    tracked = first[tracks.clear[first]]  # nothing is pasted over an occluder
+    tracked = first[tracks.unoccluded[first]]  # nothing is pasted over an occluder
     at = shown[tracked].astype(np.float64)
     own = shown_pictures(times, rate, n_frames).astype(np.float64)
     near = _nearest(at, own)

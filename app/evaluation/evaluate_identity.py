@@ -495,7 +495,7 @@ class Clip:
             stop = min(stop, max(first + options.n_frames, int(frames[-1]) + 1 + MAX_LAG))
         start, end = (n * SAMPLE_RATE // FRAME_RATE for n in (first, stop))
         waveform, tracks = dataset.waveform[start:end], dataset.tracks
-        found = tracks.found[first:stop, None, None]
+        found = tracks.detected[first:stop, None, None]
         landmarks = np.where(found, tracks.landmarks[first:stop, :, :2], np.nan)
         analysis = analyze_audio(
             waveform,

@@ -279,7 +279,7 @@ def held_out_frames(dataset: IdentityDataset) -> Int:
     tracks, info = dataset.tracks, dataset.info
     if tracks.train.all():
         raise TalkheadError(f"{info.video}: no frames were held out. Fit without --use-all-frames")
-    tested = ~tracks.train & tracks.kept & tracks.clear
+    tested = ~tracks.train & tracks.has_image & tracks.unoccluded
     frames = np.flatnonzero(tested & tracks.landmarks.any((1, 2)))
     size = (info.crop_height, info.crop_width)
     points = dataset.crop_landmarks()

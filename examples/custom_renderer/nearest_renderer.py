@@ -59,7 +59,7 @@ class NearestRenderer(RendererBase):
         cls, dataset: IdentityDataset, config: NearestConfig, seed: int
     ) -> NearestRenderer:
         """Keep training frames. See Renderer."""
-        kept = spread_frames(dataset.tracks.clear & dataset.tracks.learnt, config.n_frames)
+        kept = spread_frames(dataset.tracks.unoccluded & dataset.tracks.trainable, config.n_frames)
         images = [np.dstack([dataset.frames[i], dataset.masks[i]]) for i in kept]
         tensors = {
             "images": torch.from_numpy(np.stack(images)),

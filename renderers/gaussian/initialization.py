@@ -174,7 +174,7 @@ def open_mouth_vertices(dataset: IdentityDataset) -> Float32:
     Returns:
         Vertices [478, 3].
     """
-    usable = dataset.tracks.learnt
+    usable = dataset.tracks.trainable
     vertices = dataset.face.vertices(dataset.tracks.codes[usable])
     aperture = lip_aperture(vertices)
     widest = aperture >= np.percentile(aperture, 95)
@@ -407,7 +407,7 @@ def _unproject(dataset: IdentityDataset, view: Float64, k: Float64, pixels: Floa
 
 def _spread_frames(dataset: IdentityDataset, n: int) -> Int:
     """Choose up to n training frames, evenly spread, [n]."""
-    return spread_frames(dataset.tracks.learnt, n)
+    return spread_frames(dataset.tracks.trainable, n)
 
 
 def _colors(dataset: IdentityDataset, positions: Float64) -> Float32:

@@ -175,7 +175,7 @@ class GaussianRenderer(RendererBase):
         shape[:, :3] = np.log(seeds.size)[:, None]
         # Statistics of the codes in training.
         mean, scale = pose_statistics(dataset)
-        usable = dataset.tracks.learnt
+        usable = dataset.tracks.trainable
         motion, views = (
             torch.from_numpy(values[usable])
             for values in (dataset.tracks.codes, dataset.tracks.viewmats)

@@ -64,7 +64,7 @@ def refine_motion(
     parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
     alignments = [_Alignment.from_part(renderer, part) for part in parts]
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
-    frames = np.flatnonzero(tracks.usable & tracks.kept)
+    frames = np.flatnonzero(tracks.usable & tracks.has_image)
     with progress.step("Refining the motion", total=len(frames)) as bar:
         for frame in frames:
             for alignment in alignments:
@@ -112,7 +112,7 @@ class _Part:
     def units(self) -> Tensor:
         """Return the unit of each unknown, [P]: standard deviation in training, or expected error."""
         tracks = self.dataset.tracks
-        training = tracks.clear & tracks.learnt
+        training = tracks.unoccluded & tracks.trainable
         units = torch.from_numpy(tracks.codes[training, self.components].std(0)).clamp(MIN_SPREAD)
         return torch.cat([units, torch.tensor(TWIST_UNITS)]) if self.moves_head else units
 
@@ -125,8 +125,8 @@ class _Part:
         # The area, inside the person and without occluders.
         dataset, step = self.dataset, self.step
         area = cv2.min(self.area(frame), dataset.masks[frame])
-        if dataset.tracks.hidden[frame].any():
-            area[dataset.hidden_area(frame)] = 0
+        if dataset.tracks.occluded[frame].any():
+            area[dataset.occluded_area(frame)] = 0
         # Its bounding box, reduced by `step`.
         left, top, width, height = cv2.boundingRect(area)
         size = (max(width // step, 1), max(height // step, 1))
@@ -237,7 +237,7 @@ class _Alignment:
     def from_part(cls, renderer: GaussianRenderer, part: _Part) -> _Alignment:
         """Prepare the alignment of a part: select its Gaussians and average its Hessian."""
         tracks, device = part.dataset.tracks, renderer.base.device
-        probed, units = spread_frames(tracks.clear & tracks.learnt, N_PROBED), part.units()
+        probed, units = spread_frames(tracks.unoccluded & tracks.trainable, N_PROBED), part.units()
         nearby = renderer.subset(_nearby_gaussians(renderer, part, probed))
         unknowns = torch.eye(len(units), device=device)
         alignment = cls(nearby, part, units.to(device), unknowns)

@@ -373,7 +373,7 @@ def _visible_box(dataset: IdentityDataset, rest_view: Float64) -> tuple[Float64,
         rest_view: [4, 4], the mean head pose.
     """
     tracks, info = dataset.tracks, dataset.info
-    usable = np.flatnonzero(tracks.learnt)
+    usable = np.flatnonzero(tracks.trainable)
     template = dataset.face.template.astype(np.float64)
     ears = template[[127, 356], 2].mean()
     corners = np.array([[0, 0], [info.crop_width, 0], [0, info.crop_height],

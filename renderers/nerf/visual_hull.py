@@ -36,7 +36,7 @@ def visual_hull(dataset: IdentityDataset, space: HeadSpace, points: Tensor, reac
         [N] bool.
     """
     tracks, info = dataset.tracks, dataset.info
-    chosen = spread_frames(tracks.learnt, N_FRAMES)
+    chosen = spread_frames(tracks.trainable, N_FRAMES)
     n_visible, n_inside = np.zeros(len(points)), np.zeros(len(points))
     for i in chosen:
         # Project the points as posed in the frame.

@@ -116,7 +116,7 @@ class WarpRenderer(RendererBase):
         Returns:
             The finished renderer.
         """
-        usable = np.flatnonzero(dataset.tracks.clear & dataset.tracks.learnt)
+        usable = np.flatnonzero(dataset.tracks.unoccluded & dataset.tracks.trainable)
         coordinates = _pose_coordinates(
             dataset.tracks.codes[usable], dataset.tracks.viewmats[usable], dataset.face.n_mouth
         )

@@ -567,6 +567,6 @@ def test_several_faces_work_and_are_told(
         Footage.open(video), tmp_path / "dataset", PreprocessConfig(), progress, silent_video_frames
     )
     assert dataset.info.n_faces == 2
-    middle = dataset.tracks.landmarks[dataset.tracks.found][..., 0].mean()
+    middle = dataset.tracks.landmarks[dataset.tracks.detected][..., 0].mean()
     assert middle < frames[0].shape[1] * 0.5
     assert any("2 faces" in line for line in messages)

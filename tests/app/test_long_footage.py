@@ -49,7 +49,7 @@ def dataset(long_fit: FitResult, long_home: Path) -> IdentityDataset:
 def test_the_idle_clip_is_kept_whole(long_fit: FitResult, dataset: IdentityDataset) -> None:
     first, after = choose_frames(dataset)
     assert after - first >= MOST // BLOCK_FRACTION
-    assert dataset.tracks.kept[first:after].all() and dataset.tracks.kept.sum() == MOST
+    assert dataset.tracks.has_image[first:after].all() and dataset.tracks.has_image.sum() == MOST
     assert len(load_idle(IdentityPackage.load(long_fit.package_path))) == after - first
 
 
@@ -75,7 +75,7 @@ def test_it_speaks(
         patch.setattr("talkhead.preprocess.tracking.FaceTracker", None)  # what fit left is used
         render_video(person, line, tmp_path / "work", long_home, SilentProgress())
         known = source_footage(person.package, footage, long_home, SilentProgress()).known
-    gone = np.flatnonzero(known & ~dataset.tracks.kept)
+    gone = np.flatnonzero(known & ~dataset.tracks.has_image)
     frames = (list(media.read_frames(path)) for path in (footage, line.output))
     changes = [int(np.abs(a.astype(int) - b).max()) for a, b in zip(*frames, strict=True)]
     assert len(gone) > 20 and max(changes[i] for i in gone) > 60, "a mouth is pasted there, too"
@@ -84,4 +84,4 @@ def test_it_speaks(
 def test_the_cheap_renderer_asks_for_kept_frames_alone(dataset: IdentityDataset) -> None:
     renderer = WarpRenderer.from_dataset(dataset, WarpConfig(n_exemplars=1000), seed=0)
     tracks = dataset.tracks
-    assert len(renderer.tensors()["codes"]) == (tracks.clear & tracks.learnt).sum()
+    assert len(renderer.tensors()["codes"]) == (tracks.unoccluded & tracks.trainable).sum()

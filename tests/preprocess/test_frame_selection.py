@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talkhead.frame_selection import train_frames
-from talkhead.preprocess.frame_selection import BLOCK_FRACTION, choose_kept, frame_places
+from talkhead.preprocess.frame_selection import BLOCK_FRACTION, choose_stored_frames, frame_places
 from talkhead.types import Bool, Float32
 
 N, MOST = 2200, 400
@@ -25,48 +25,50 @@ def places() -> Float32:
 
 
 def flags() -> tuple[Bool, Bool, Bool]:
-    """Clear, train and hidden flags; the longest run without occlusion begins after HIDDEN."""
-    hidden = np.zeros(N, dtype=bool)
-    hidden[HIDDEN] = hidden[:HIDDEN:50] = True
-    clear = ~hidden
-    clear[1600:1603] = False  # badly tracked, in the middle of the run: too short to end it
-    clear[2000:2050] = False
-    return clear, train_frames(N), hidden
+    """Unoccluded, train and occluded flags; the longest run without occlusion begins after HIDDEN."""
+    occluded = np.zeros(N, dtype=bool)
+    occluded[HIDDEN] = occluded[:HIDDEN:50] = True
+    unoccluded = ~occluded
+    unoccluded[1600:1603] = False  # badly tracked, in the middle of the run: too short to end it
+    unoccluded[2000:2050] = False
+    return unoccluded, train_frames(N), occluded
 
 
 def test_short_footage_keeps_all(places: Float32) -> None:
-    clear, train, hidden = flags()
-    assert choose_kept(places[:MOST], clear[:MOST], train[:MOST], hidden[:MOST], MOST).all()
+    unoccluded, train, occluded = flags()
+    assert choose_stored_frames(
+        places[:MOST], unoccluded[:MOST], train[:MOST], occluded[:MOST], MOST
+    ).all()
 
 
 def test_new_frames_are_kept_up_to_the_limit(places: Float32) -> None:
-    clear, train, hidden = flags()
-    clear[ODD + 1] = False
+    unoccluded, train, occluded = flags()
+    unoccluded[ODD + 1] = False
     places = places.copy()
     places[ODD + 1] += 9.0  # odder still, but not to be learnt
-    kept = choose_kept(places, clear, train, hidden, MOST)
+    kept = choose_stored_frames(places, unoccluded, train, occluded, MOST)
     assert kept.sum() == MOST and kept[ODD]
     run = slice(HIDDEN + 1, HIDDEN + 1 + BLOCK)
     assert kept[run].all(), "the idle clip's run"
     rest = kept & train
     rest[run] = False
-    assert clear[rest].all() and not kept[ODD + 1]
+    assert unoccluded[rest].all() and not kept[ODD + 1]
 
 
 def test_every_mouth_is_kept_once_there_is_room(places: Float32) -> None:
-    clear, train, hidden = flags()
-    kept = choose_kept(places, clear, train, hidden, MOST)
+    unoccluded, train, occluded = flags()
+    kept = choose_stored_frames(places, unoccluded, train, occluded, MOST)
     apart = np.linalg.norm(places[:, None] - places[None, kept & train], axis=-1).min(1)
-    assert apart[clear & train].max() < 0.1
+    assert apart[unoccluded & train].max() < 0.1
 
 
 def test_the_clearest_part_of_the_held_out_end(places: Float32) -> None:
-    clear, train, hidden = flags()
-    kept = np.flatnonzero(choose_kept(places, clear, train, hidden, MOST) & ~train)
+    unoccluded, train, occluded = flags()
+    kept = np.flatnonzero(choose_stored_frames(places, unoccluded, train, occluded, MOST) & ~train)
     assert len(kept) == BLOCK and np.ptp(kept) == BLOCK - 1, "without a gap"
     assert kept[0] == 2050, "after the frames that can't be judged"
     every = np.ones(N, dtype=bool)
-    assert choose_kept(places, clear, every, hidden, MOST).sum() == MOST
+    assert choose_stored_frames(places, unoccluded, every, occluded, MOST).sum() == MOST
 
 
 def test_places_distinguish_mouths_and_poses() -> None:

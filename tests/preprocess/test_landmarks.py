@@ -63,7 +63,7 @@ def follow(*script: Sequence[Float32]) -> tuple[Tracking, FaceTracker]:
 def test_pixels_and_found() -> None:
     face = face_at(300, 150, 80)
     tracking, tracker = follow([face], [], [face + 1])
-    assert tracking.found.tolist() == [True, False, True] and tracker.max_faces == 1
+    assert tracking.detected.tolist() == [True, False, True] and tracker.max_faces == 1
     assert np.allclose(tracking.landmarks[0], face, atol=1e-2)
     assert not tracking.landmarks[1].any()
     assert tracking.landmarks.dtype == tracking.blendshapes.dtype == np.float32
@@ -92,19 +92,19 @@ def test_the_chosen_face_is_followed_though_another_outgrows_it() -> None:
         script.append([other, followed] if i % 2 else [followed, other])
     tracking, _ = follow(*script)
     middle = tracking.landmarks[:, [33, 263], 0].mean(1)
-    assert tracking.found.all() and np.allclose(middle, 200 + 4 * np.arange(20), atol=0.1)
+    assert tracking.detected.all() and np.allclose(middle, 200 + 4 * np.arange(20), atol=0.1)
 
 
 def test_when_the_followed_face_is_hidden_no_other_takes_its_place() -> None:
     mine, other = face_at(200, 120, 60), face_at(460, 120, 90)
     tracking, _ = follow([mine, face_at(460, 120, 40)], [other], [other, mine])
-    assert tracking.found.tolist() == [True, False, True]
+    assert tracking.detected.tolist() == [True, False, True]
     assert np.allclose(tracking.landmarks[2], mine, atol=1e-2)
 
 
 def test_no_face_from_the_start() -> None:
     tracking, tracker = follow([], [], [])
-    assert not tracking.found.any() and tracking.landmarks.shape == (3, N_LANDMARKS, 3)
+    assert not tracking.detected.any() and tracking.landmarks.shape == (3, N_LANDMARKS, 3)
     assert tracker.max_faces == 0
     assert len(follow()[0]) == 0
 
@@ -132,17 +132,17 @@ def test_short_gaps_are_bridged(n_missing: int) -> None:
     assert covered.all()
     steps = np.diff(bridged.landmarks, axis=0)
     assert np.allclose(steps, np.array([2, 1, 0.5]), atol=1e-3), "evenly, as it moved"
-    assert np.array_equal(bridged.found, tracking.found), "seen and bridged stay apart"
+    assert np.array_equal(bridged.detected, tracking.detected), "seen and bridged stay apart"
     assert bridged.landmarks.dtype == np.float32
     assert np.allclose(bridged.blendshapes[:, 7], np.linspace(0, 1, len(bridged)), atol=1e-6)
 
 
 def test_long_gaps_and_ends_stay() -> None:
     tracking = tracking_with_gap(BRIDGE_FRAMES + 1)
-    tracking.found[:2] = tracking.found[-2:] = False
-    tracking.landmarks[~tracking.found] = 0.0
+    tracking.detected[:2] = tracking.detected[-2:] = False
+    tracking.landmarks[~tracking.detected] = 0.0
     bridged, covered = bridge_gaps(tracking)
-    assert np.array_equal(covered, tracking.found)
+    assert np.array_equal(covered, tracking.detected)
     assert np.array_equal(bridged.landmarks, tracking.landmarks)
 
 
@@ -166,7 +166,7 @@ def test_a_frame_s_landmarks_do_not_depend_on_the_frames_before() -> None:
     frames = list(read_frames(PERSON, n_frames=40))[::4]
     in_order = track_frames(FaceTracker(), frames)
     alone = [FaceTracker().track(frame) for frame in frames]
-    assert in_order.found.all()
+    assert in_order.detected.all()
     assert np.array_equal(in_order.landmarks, np.array(alone))
 
 
@@ -204,6 +204,6 @@ def test_mesh_triangles_cover_the_surface() -> None:
 def test_a_face_that_was_gone_for_long_may_come_back_anywhere() -> None:
     gone = [[]] * (FORGET_FRAMES + 1)
     tracking, _ = follow([face_at(100, 150, 80)], *gone, [face_at(500, 150, 80)])
-    assert tracking.found[-1]
+    assert tracking.detected[-1]
     tracking, _ = follow([face_at(100, 150, 80)], [], [face_at(500, 150, 80)])
-    assert not tracking.found[-1]
+    assert not tracking.detected[-1]

@@ -14,8 +14,8 @@ from talkhead.preprocess.occlusion import (
     face_colors,
     fit_color_model,
     head_posture,
-    hidden_triangles,
-    mouth_hidden,
+    mouth_occluded,
+    occluded_triangles,
 )
 from talkhead.types import Bool, Float32, Float64, UInt8
 
@@ -65,7 +65,7 @@ def colors(posture: Float64) -> UInt8:
 def hidden(colors: UInt8, posture: Float64, found: Bool | None = None) -> Bool:
     every = np.ones(len(colors), dtype=bool)
     found = every if found is None else found
-    return hidden_triangles(colors, posture, found, every, FACE.template, FACE.triangles)
+    return occluded_triangles(colors, posture, found, every, FACE.template, FACE.triangles)
 
 
 def test_light_and_shading_hide_nothing(colors: UInt8, posture: Float64) -> None:
@@ -84,7 +84,7 @@ def test_a_thing_before_the_mouth(
     assert found[HELD][:, MOUTH].mean() > 0.8
     far = np.linalg.norm(CENTRES[:, :2] - np.array([0.1, 0.7]), axis=1) > 0.6
     assert not found[:, far].any()
-    assert np.array_equal(mouth_hidden(found, FACE.template, FACE.triangles), around)
+    assert np.array_equal(mouth_occluded(found, FACE.template, FACE.triangles), around)
 
 
 def test_a_recurring_occluder_is_detected(colors: UInt8, posture: Float64) -> None:
@@ -129,9 +129,9 @@ def test_frames_without_a_face_are_hidden_with_their_neighbours(
 def test_held_out_frames_do_not_affect_expected_colors(colors: UInt8, posture: Float64) -> None:
     train = np.arange(N_FRAMES) < 270
     every = np.ones(N_FRAMES, dtype=bool)
-    before = hidden_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
+    before = occluded_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
     colors[273:] = np.random.default_rng(2).integers(0, 256, colors[273:].shape)
-    after = hidden_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
+    after = occluded_triangles(colors, posture, every, train, FACE.template, FACE.triangles)
     assert np.array_equal(before[:270], after[:270])
 
 
@@ -147,7 +147,7 @@ def test_only_occluders_below_the_nose_hide_the_mouth() -> None:
     flags = np.zeros((3, len(FACE.triangles)), dtype=bool)
     flags[1, CENTRES[:, 1].argmin()] = True
     flags[2, CENTRES[:, 1].argmax()] = True
-    assert mouth_hidden(flags, FACE.template, FACE.triangles).tolist() == [False, False, True]
+    assert mouth_occluded(flags, FACE.template, FACE.triangles).tolist() == [False, False, True]
     assert CENTRES[:, 1].max() > FACE.template[NOSE_BOTTOM, 1]
 
 

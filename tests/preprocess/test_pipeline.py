@@ -56,7 +56,7 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
         silent_video_frames,
     )
     tracks = dataset.tracks
-    assert not tracks.found[list(GAP)].any() and tracks.found.sum() == N_FRAMES - len(GAP)
+    assert not tracks.detected[list(GAP)].any() and tracks.detected.sum() == N_FRAMES - len(GAP)
     assert tracks.usable[list(GAP)].all()
     steps = np.linalg.norm(np.diff(tracks.landmarks[..., :2], axis=0), axis=-1).max()
     assert steps < 20, "no landmark jumps to a corner of the image"
@@ -87,9 +87,9 @@ def test_frames_with_a_cup_before_the_mouth_are_not_used(tmp_path: Path) -> None
         silent_video_frames,
     )
     tracks = dataset.tracks
-    assert not tracks.usable[list(HELD)].any() and not tracks.clear[list(HELD)].any()
-    assert tracks.clear.sum() >= N_FRAMES - len(HELD) - 2 * AROUND_FRAMES - 2
-    assert tracks.hidden.shape == (N_FRAMES, len(dataset.face.triangles))
+    assert not tracks.usable[list(HELD)].any() and not tracks.unoccluded[list(HELD)].any()
+    assert tracks.unoccluded.sum() >= N_FRAMES - len(HELD) - 2 * AROUND_FRAMES - 2
+    assert tracks.occluded.shape == (N_FRAMES, len(dataset.face.triangles))
     report = read_json(dataset.path / "quality.json")
     [[first, last]] = report["hidden"]
     assert first <= HELD[0] and last >= HELD[-1]
@@ -141,7 +141,7 @@ def test_steps_are_in_order_and_leave_their_artifacts(short: IdentityDataset) ->
     assert len(set(names)) == len(names) and names[-1] == "dataset.json"
     for name in names:
         is_there = (short.path / name).exists()
-        assert is_there == (name not in {*steps.TEMPORARY, steps.KEPT}), name
+        assert is_there == (name not in {*steps.TEMPORARY, steps.FRAME_SELECTION}), name
     assert not any((short.path / name).exists() for name in steps.TEMPORARY)
 
 
@@ -211,19 +211,19 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     progress = RecordingProgress()
     work = tracked(short, tmp_path / "work")
     long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silent_video_frames)
-    kept = long.tracks.kept
+    kept = long.tracks.has_image
     assert kept.sum() == len(long.frames) == len(long.masks) == MOST < N_FRAMES
     assert kept[~long.tracks.train].all(), "a held-out end this short is kept whole"
     for frame in np.flatnonzero(kept)[::7]:
         assert np.array_equal(long.frames[frame], short.frames[frame])
         assert np.array_equal(long.masks[frame], short.masks[frame])
     for name, values in vars(short.tracks).items():
-        assert name == "kept" or np.array_equal(getattr(long.tracks, name), values), name
+        assert name == "has_image" or np.array_equal(getattr(long.tracks, name), values), name
     gone = int(np.flatnonzero(~kept)[0])
     with pytest.raises(IndexError, match=f"frame {gone} was not kept"):
         long.frames[gone]
     assert np.abs(long.person(gone) - short.person(gone)).mean() < 0.02
-    n_learnt = int(long.tracks.learnt.sum())
+    n_learnt = int(long.tracks.trainable.sum())
     assert any(f"trained on {n_learnt} of {N_FRAMES} frames" in m for m in progress.messages)
 
 

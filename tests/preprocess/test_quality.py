@@ -12,7 +12,7 @@ from talkhead.errors import FootageError
 from talkhead.face import N_BLENDSHAPES
 from talkhead.preprocess.quality import (
     check_footage,
-    check_learnt,
+    check_trainable,
     eye_distance,
     head_turn,
     report_quality,
@@ -87,9 +87,9 @@ def test_too_few_frames_to_learn_from() -> None:
     poses.viewmats[80:, :3, :3] = aside
     usable = well_tracked(tracking, np.ones(300, dtype=bool), poses)
     with pytest.raises(FootageError, match=r"^person.mp4: only 80 of 300 frames .* turned away"):
-        check_learnt(usable, "person.mp4")
+        check_trainable(usable, "person.mp4")
     usable[:100] = True
-    check_learnt(usable, "person.mp4")
+    check_trainable(usable, "person.mp4")
 
 
 def test_eye_distance() -> None:

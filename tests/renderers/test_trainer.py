@@ -282,11 +282,11 @@ def test_occluders_have_no_effect(head_dataset: IdentityDataset, name: str) -> N
     """Loss and gradient do not depend on the pixels of an occluder."""
     tracks, face = head_dataset.tracks, head_dataset.face
     lower = face.template[face.triangles].mean(1)[:, 1] > 0.6
-    hidden = tracks.hidden.copy()
-    hidden[4] = lower
-    dataset = replace(head_dataset, tracks=replace(tracks, hidden=hidden))
+    occluded = tracks.occluded.copy()
+    occluded[4] = lower
+    dataset = replace(head_dataset, tracks=replace(tracks, occluded=occluded))
     batch = make_batch(dataset, dataset.crop_landmarks(), np.array([4]))
-    area = dataset.hidden_area(4)
+    area = dataset.occluded_area(4)
     assert area.any() and not batch.weights[0, ..., 0][area].any()
     assert (batch.weights[0, ..., 0][~area] > 0).all()
     behind = cv2.erode(area.astype(np.uint8), np.ones((17, 17), np.uint8)) > 0

@@ -13,11 +13,12 @@ import pytest
 from synthetic_head import make_dataset
 
 from talkhead.cameras import project
-from talkhead.crops import HIDDEN_MARGIN_PX, cut_crop, hidden_area, shrunk_mask, small_size
+from talkhead.crops import OCCLUSION_MARGIN_PX, cut_crop, occluded_area, shrunk_mask, small_size
 from talkhead.dataset import SMALL_MASKS, IdentityDataset, ImageFile
 from talkhead.errors import PackageError
 from talkhead.face import CHIN, OUTER_EYE_CORNERS
 from talkhead.frame_selection import farthest_first, spread_frames, train_frames
+from talkhead.storage import read_tensors
 from talkhead.types import UInt8
 
 
@@ -81,6 +82,8 @@ def test_round_trip(head_dataset: IdentityDataset, tmp_path: Path) -> None:
     IdentityDataset.save(tmp_path, head_dataset.info, head_dataset.face, head_dataset.tracks)
     back = IdentityDataset.load(tmp_path)
     assert back.info == head_dataset.info and len(back) == 40
+    stored = read_tensors(tmp_path / "tracks.safetensors")
+    assert {"found", "kept", "hidden"} < set(stored)  # as datasets of earlier versions have them
     for name, value in vars(head_dataset.tracks).items():
         kept = getattr(back.tracks, name)
         assert kept.dtype == value.dtype and np.array_equal(kept, value), name
@@ -155,9 +158,9 @@ def test_plate_crop_is_the_background_of_the_frame(head_dataset: IdentityDataset
 
 
 def with_hidden(dataset: IdentityDataset, frame: int, triangles: list[int]) -> IdentityDataset:
-    hidden = dataset.tracks.hidden.copy()
-    hidden[frame, triangles] = True
-    return replace(dataset, tracks=replace(dataset.tracks, hidden=hidden))
+    occluded = dataset.tracks.occluded.copy()
+    occluded[frame, triangles] = True
+    return replace(dataset, tracks=replace(dataset.tracks, occluded=occluded))
 
 
 def test_clear_frames_are_usable_with_nothing_before_the_face(
@@ -165,21 +168,21 @@ def test_clear_frames_are_usable_with_nothing_before_the_face(
 ) -> None:
     dataset = with_hidden(head_dataset, 5, [3])
     dataset.tracks.usable[:] = True
-    assert np.flatnonzero(~dataset.tracks.clear).tolist() == [5]
+    assert np.flatnonzero(~dataset.tracks.unoccluded).tolist() == [5]
     usable = np.arange(len(dataset)) != 7
     tracks = replace(dataset.tracks, usable=usable)
-    assert np.flatnonzero(~tracks.clear).tolist() == [5, 7]
+    assert np.flatnonzero(~tracks.unoccluded).tolist() == [5, 7]
 
 
 def test_an_occluder_of_the_chin_covers_the_neck_below(head_dataset: IdentityDataset) -> None:
     face = head_dataset.face
     chin = np.flatnonzero((face.triangles == CHIN).any(1)).tolist()
     dataset = with_hidden(head_dataset, 5, chin)
-    assert not dataset.hidden_area(4).any()
-    area, points = dataset.hidden_area(5), dataset.crop_landmarks()[5]
+    assert not dataset.occluded_area(4).any()
+    area, points = dataset.occluded_area(5), dataset.crop_landmarks()[5]
     for corners in points[face.triangles[chin]]:
         column, row = corners.mean(0).astype(int)
-        assert area[row - HIDDEN_MARGIN_PX : row + HIDDEN_MARGIN_PX + 1, column].all()
+        assert area[row - OCCLUSION_MARGIN_PX : row + OCCLUSION_MARGIN_PX + 1, column].all()
     column, row = points[CHIN].astype(int)
     assert area[row:, column].all(), "down to the edge"
     eyes = points[list(OUTER_EYE_CORNERS)].astype(int)
@@ -190,9 +193,9 @@ def test_no_triangles_hide_nothing_and_faces_may_lie_outside(
     head_dataset: IdentityDataset,
 ) -> None:
     points, triangles = head_dataset.crop_landmarks()[0], head_dataset.face.triangles
-    assert not hidden_area(points, triangles[:0], (128, 96)).any()
-    assert hidden_area(points, triangles, (128, 96)).all()
-    assert hidden_area(points + 1000.0, triangles, (128, 96)).shape == (128, 96)
+    assert not occluded_area(points, triangles[:0], (128, 96)).any()
+    assert occluded_area(points, triangles, (128, 96)).all()
+    assert occluded_area(points + 1000.0, triangles, (128, 96)).shape == (128, 96)
 
 
 def test_farthest_first_is_the_farthest_from_all_that_is_known() -> None:
@@ -219,9 +222,9 @@ def test_small_masks_stand_in_for_those_not_kept(tmp_path: Path) -> None:
     masks = [mask.copy() for mask in dataset.masks]
     assert np.array_equal(dataset.person(5), masks[5].astype(np.float32) / np.float32(255))
     kept = np.arange(12) % 2 == 0
-    long = replace(dataset, tracks=replace(dataset.tracks, kept=kept))
+    long = replace(dataset, tracks=replace(dataset.tracks, has_image=kept))
     small = ImageFile(long.path / SMALL_MASKS, small_size(masks[0].shape))
     small.append([shrunk_mask(mask) for mask in masks])
     for frame in (4, 5):
         assert np.abs(long.person(frame) - masks[frame] / 255.0).mean() < 0.05  # hard edges
-    assert long.tracks.learnt.sum() == (dataset.tracks.train & kept).sum()
+    assert long.tracks.trainable.sum() == (dataset.tracks.train & kept).sum()

@@ -170,9 +170,9 @@ def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDatase
 @pytest.mark.parametrize("frames", [[10], [9, 10, 11]])
 def test_nothing_before_the_face_is_kept(head_dataset: IdentityDataset, frames: list[int]) -> None:
     """However short: gaps of the tracker are closed, these aren't."""
-    hidden = head_dataset.tracks.hidden.copy()
-    hidden[frames, 0] = True
-    spoilt = replace(head_dataset, tracks=replace(head_dataset.tracks, hidden=hidden))
+    occluded = head_dataset.tracks.occluded.copy()
+    occluded[frames, 0] = True
+    spoilt = replace(head_dataset, tracks=replace(head_dataset.tracks, occluded=occluded))
     run = frames[-1] + 1, int(head_dataset.tracks.train.sum())
     assert choose_frames(spoilt) == run
     assert choose_frames(with_usable(spoilt, [frames[0] - 1, frames[-1] + 1])) == run

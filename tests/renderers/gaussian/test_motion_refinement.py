@@ -148,14 +148,14 @@ def test_frames_that_are_not_tracked_stay(
 
 
 def test_occluders_have_no_effect(head: GaussianRenderer, noisy_dataset: IdentityDataset) -> None:
-    frame = int(np.flatnonzero(noisy_dataset.tracks.clear)[5])
-    hidden = noisy_dataset.tracks.hidden.copy()
-    hidden[frame] = True
-    dataset = with_tracks(noisy_dataset, hidden=hidden)
+    frame = int(np.flatnonzero(noisy_dataset.tracks.unoccluded)[5])
+    occluded = noisy_dataset.tracks.occluded.copy()
+    occluded[frame] = True
+    dataset = with_tracks(noisy_dataset, occluded=occluded)
     results = []
     for shade in (0, 255):
         image = noisy_dataset.frames[frame].copy()
-        image[dataset.hidden_area(frame)] = shade
+        image[dataset.occluded_area(frame)] = shade
         dataset.frames[frame] = image
         results.append(refined(head, dataset)[frame])
     assert np.allclose(results[0], results[1], atol=1e-6)

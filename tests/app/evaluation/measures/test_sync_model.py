@@ -42,7 +42,7 @@ def person() -> Clip:
     tracking = track_frames(tracker, read_frames(PERSON, n_frames=N_FRAMES))
     tracker.close()
     waveform = read_audio(PERSON)[: N_FRAMES * SAMPLE_RATE // FRAME_RATE]
-    return Clip(waveform, tracking.landmarks, tracking.found)
+    return Clip(waveform, tracking.landmarks, tracking.detected)
 
 
 def part(clip: Clip, start: int, stop: int) -> Clip:
