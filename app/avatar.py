@@ -82,7 +82,7 @@ def load_identity(
 
     Raises:
         PackageError: There is no such identity or renderer, or the package is damaged.
-        TalkheadError: The device is not usable, or the encoder has other weights now.
+        TalkheadError: The device is not usable, or the encoder's weights have changed.
     """
     set_threads()
     return load_avatar(Home.locate(home).load(identity), renderer, resolve_device(device))
@@ -101,7 +101,7 @@ def load_avatar(package: IdentityPackage, renderer: str | None, device: torch.de
 
     Raises:
         PackageError: There is no such renderer, or parts are damaged or do not belong together.
-        TalkheadError: The encoder is not available, or has other weights now.
+        TalkheadError: The encoder is not available, or its weights have changed.
     """
     name, _ = package.renderer(renderer)
     avatar = Avatar(
@@ -175,7 +175,7 @@ def load_encoder_for(package: IdentityPackage) -> SpeechEncoder:
         The encoder.
 
     Raises:
-        TalkheadError: The encoder is not available, or has other weights now.
+        TalkheadError: The encoder is not available, or its weights have changed.
     """
     part = package.manifest.encoder
     encoder = load_encoder(part.name)

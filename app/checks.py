@@ -1,4 +1,4 @@
-"""Checks of what a command was called with, before PyTorch is imported.
+"""Checks of a command's arguments, made before PyTorch is imported.
 
 `fit`, `speak` and `evaluate` make the same checks when they are called from Python.
 """
@@ -33,7 +33,7 @@ def check_fit(
     device: str = "auto",
     home: Path | str | None = None,
 ) -> None:
-    """Check what `fit` was called with, as far as that takes no time. `FitOptions` checks the rest.
+    """Check the arguments of `fit` that can be checked at once. `FitOptions` checks the rest.
 
     Args:
         video: Footage of the person.
@@ -60,7 +60,7 @@ def check_speak(
     device: str = "auto",
     home: Path | str | None = None,
 ) -> Path:
-    """Check what `speak` was called with.
+    """Check the arguments of `speak`.
 
     Args:
         audio: Audio to speak.
@@ -105,7 +105,7 @@ def check_evaluate(
     device: str = "auto",
     home: Path | str | None = None,
 ) -> None:
-    """Check what `evaluate` was called with.
+    """Check the arguments of `evaluate`.
 
     Args:
         identity: Name of an identity, or folder of a package. None: the identity fitted last.
@@ -130,7 +130,7 @@ def check_evaluate(
 
 
 def check_pair(real: Path, made: Path, report: Path | None) -> None:
-    """Check what `evaluate_pair` was called with.
+    """Check the arguments of `evaluate_pair`.
 
     Args:
         real: The real video.

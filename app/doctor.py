@@ -129,7 +129,7 @@ class Report:
 
 
 def examine(home: Home, identity: str | None = None) -> Report:
-    """Examine this machine. Nothing is raised for what is missing or broken: it is reported.
+    """Examine this machine. Whatever is missing or broken is reported, not raised.
 
     Args:
         home: Folder of the identities.

@@ -16,7 +16,9 @@ from talkhead.types import SAMPLE_RATE
 CHECKING_SPEECH = "Checking for speech"
 CHUNK_S = 30.0
 MIN_FRACTION = 0.15
-"""Footage with a smaller share of speech is refused; noise and music are taken for 0.1 at most."""
+"""Footage with a smaller share of speech is refused. Of noise and music, at most 0.1 is mistaken
+for speech.
+"""
 ENOUGH_S = 20.0
 """With less speech than this, in seconds, a message says what to expect."""
 

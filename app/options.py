@@ -197,7 +197,7 @@ def fit_options(options: FitOptions | None, keywords: FitKeywords) -> FitOptions
 
     Raises:
         TypeError: A keyword is unknown.
-        TalkheadError: The value of an option is not possible.
+        TalkheadError: The value of an option is not allowed.
     """
     known = [one.name for one in dataclasses.fields(FitOptions)]
     check_keywords("fit", keywords, known)

@@ -341,7 +341,7 @@ def speak_settings(options: OutputOptions | None, keywords: SpeakKeywords) -> Sp
 
     Raises:
         TypeError: A keyword is unknown.
-        TalkheadError: The value of an option is not possible.
+        TalkheadError: The value of an option is not allowed.
     """
     names = [one.name for one in dataclasses.fields(SpeakSettings)][1:]
     own: dict[str, Any] = {name: value for name, value in keywords.items() if name in names}

@@ -54,7 +54,7 @@ SEGMENT_FRAMES = 30 * FRAME_RATE
 """Frames in a segment: an interruption costs at most 30 s of the video."""
 REQUEST, CODES, CODES_RECORD = "line.json", "codes.safetensors", "codes.json"
 RENDER_VERSION = 3
-"""Raise it when the same request would give other frames."""
+"""Increase it when the same request would give other frames."""
 _MARK = "talkhead"
 """Key in REQUEST that shows that the folder is a work folder."""
 _OWN_FILES = re.compile(r"\.?(line|codes|segment-\d{5}|picture|subtitles|captions)\..+")

@@ -28,7 +28,7 @@ from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
 VERSION = 3
-"""Raise it when the same dataset would get other motion. The version of the trainer counts, too."""
+"""Increase it when the same dataset would get other motion. The version of the trainer counts, too."""
 MOTION = ("codes", "viewmats")
 """Tracks that are refined."""
 QUICK = GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=400)

@@ -1,1 +1,1 @@
-"""Speed, memory and quality, as JSON lines. The README's figures come from here."""
+"""Benchmarks of speed, memory and quality, printed as JSON lines. The README's numbers come from here."""

@@ -3,8 +3,8 @@
     python -m benchmarks [VIDEO ...] [--preset standard] [--renderers gaussian nerf warp]
                          [--audio samples/line.wav] [--seconds 60]
 
-Prints JSON lines. Each command runs in a process of its own, so that its peak memory is its own,
-and each renderer is fitted from scratch. processor_s: on a busy machine more meaningful than
+Prints JSON lines. Each command runs in a separate process, so that its own peak memory is measured,
+and each renderer is fitted from scratch. On a busy machine, processor_s is more meaningful than
 seconds.
 """
 

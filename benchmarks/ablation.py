@@ -1,4 +1,4 @@
-"""The value of PASE's parts: the same short training without each, then the lips of predictors.
+"""Measure what each part of PASE contributes: train briefly without it, and compare predicted lips.
 
     python -m benchmarks.ablation CLIPS.json --corpus SHARD... --weights FOLDER [--steps 450]
                                   [--train-seeds 1] [options of benchmarks.lips]

@@ -1,4 +1,4 @@
-"""Addresses that talkhead's commands connect to: none but this machine's own.
+"""Check that talkhead's commands connect to no address but this machine's own.
 
     python -m benchmarks.network [--seconds N] [--keep FOLDER]
 

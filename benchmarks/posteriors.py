@@ -1,7 +1,7 @@
 """An encoder for an ablation: phones recognized by pocketsphinx, as smoothed one-hot vectors.
 
-pocketsphinx needs whole utterances, so this one cannot stream and no look-ahead bounds it: it is
-not in the registry, whose encoders fulfill a contract, but is otherwise compatible with them.
+pocketsphinx needs whole utterances, so this encoder cannot stream and its look-ahead is unbounded.
+It is therefore not in the registry, but otherwise compatible with the encoders there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PosteriorEncoder:
     cache: Path | None = None
     sample_rate: int = SAMPLE_RATE
     rate: float = POSTERIOR_RATE
-    lookahead_s: float = 0.096  # unlimited in fact; the receptive field is then that with PASE
+    lookahead_s: float = 0.096  # unlimited; this gives the receptive field of PASE
     dim: int = len(PHONES)
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/rasterizer.py [--reps 40] [--threads 2]
 
-median_ms and min_ms are wall clock; cpu_ms is the least processor time of all threads together,
-which other programs on the machine disturb less.
+median_ms and min_ms are wall-clock times. cpu_ms is the minimum processor time of all threads
+together, which other programs on the machine affect less.
 """
 
 import argparse
@@ -38,11 +38,11 @@ CASES = (Case(30_000, 512), Case(15_000, 512), Case(15_000, 256), Case(15_000, 1
 
 
 def make_head(case: Case, seed: int = 0) -> tuple[Tensor, ...]:
-    """Make an ellipsoid of flat splats that covers 58 % of the image: means ... colors, viewmats, Ks.
+    """Make an ellipsoid of flat splats that covers 58 % of the image.
 
-    Shapes as `rasterize` takes them, with a batch dimension throughout. The size of the splats
-    follows from their number: a quarter as thick as wide, with sizes distributed as in a fitted
-    head (log-normal).
+    Returns means, covariances, opacities, colors, view matrices and intrinsics in the shapes that
+    `rasterize` expects, all with a batch dimension. The size of the splats follows from their
+    number: a quarter as thick as wide, with sizes distributed as in a fitted head (log-normal).
     """
     g = torch.Generator().manual_seed(seed)
     n = case.n_gaussians
@@ -68,7 +68,7 @@ def make_head(case: Case, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def time_ms(function: Callable[[], object], reps: int) -> dict[str, float]:
-    """Median and least wall clock, and least processor time, of a function, in ms."""
+    """Measure a function's median and minimum wall-clock time and minimum processor time, in ms."""
     function()
     wall, processor = [], []
     for _ in range(reps):
@@ -84,7 +84,7 @@ def time_ms(function: Callable[[], object], reps: int) -> dict[str, float]:
 
 
 def measure(case: Case, reps: int) -> Iterator[dict[str, object]]:
-    """Results of one case: rendering alone, and rendering with gradients."""
+    """Measure one case: rendering alone, and rendering with gradients."""
     *splats, viewmats, Ks = make_head(case)
     size = case.size_px
     cameras = Cameras(viewmats, Ks, size, size)

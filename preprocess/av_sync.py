@@ -2,7 +2,7 @@
 
 A ridge regression with a short temporal context (a long one would hide the offset) predicts the lips from
 the audio, shifted by each lag within +-10 frames; the best prediction gives the lag. As a control, the
-audio is shifted by many seconds: a peak that the control reaches, too, is no evidence.
+audio is shifted by many seconds: a peak that the control also reaches is no evidence.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, Float64
 MAX_LAG = 10
 CONTEXT = 2
 NEARNESS = (0.2, 0.5, 1.0, 0.5, 0.2)
-"""Scale of the energies of each context frame before the regression: the frame itself is preferred to its
-neighbors, or each lag within the context would predict as well as the true one."""
+"""Scale of the energies of each context frame before the regression: the frame itself is preferred
+to its neighbors; otherwise each lag within the context would predict as well as the true one.
+"""
 N_BANDS = 16
 N_FOLDS = 5
 N_CONTROLS = 12
@@ -60,7 +61,7 @@ def measure_offset(waveform: Float32, lips: Float32, usable: Bool) -> AvOffset:
         usable: [F] frames to measure on.
 
     Returns:
-        The offset, not established where no peak exceeds the control clearly.
+        The offset; its offset_ms is None if no peak clearly exceeds the control.
     """
     sound = _mel_context(waveform, len(lips))
     target = lips.astype(np.float64)

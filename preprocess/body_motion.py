@@ -51,7 +51,7 @@ class BodyTracker:
         self._shift = np.zeros(2)
 
     def resume(self, row: Float64) -> None:
-        """Search first where the body was found last.
+        """Start the next search where the body was last found.
 
         Args:
             row: [ROW] of `follow`, of the frame before the next one.
@@ -91,7 +91,7 @@ class BodyTracker:
 
 
 def body_codes(rows: Float64) -> Float32:
-    """Turn the rows of all frames into codes: holes filled, outliers removed, slightly smoothed.
+    """Turn the rows of all frames into codes; fill holes, remove outliers, and smooth slightly.
 
     Args:
         rows: [F, ROW] of `BodyTracker.follow`.

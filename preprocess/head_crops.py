@@ -1,8 +1,8 @@
 """Write head crops and person masks; extract per-frame features of mouth and body on the way.
 
-The video is decoded once. The brightness between the lips and the position of the body, which motion
-codes need of every frame, are measured during this pass, so that frames that add nothing new need not be
-stored. So are the whole frames of which the clean plate is made.
+The video is decoded once. The brightness between the lips and the position of the body, which the
+motion codes of every frame need, are measured in this pass, so that frames that add nothing new
+need not be stored. So are the whole frames of which the clean plate is made.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class _CropFiles:
     def n_done(self) -> int:
         """Return how many frames are done: all, or whole chunks; 0 where a file is too long."""
         files = self._files.values()
-        # As after two processes have written to the same files.
+        # This happens after two processes have written to the same files.
         if any(len(file) > frames.sum() for file, frames in files):
             return 0
         done = min(self._n_done(file, frames) for file, frames in files)
@@ -171,7 +171,7 @@ class _CropFiles:
 
 
 def check_space(folder: Path, job: CropJob, extra_bytes: int = 0) -> None:
-    """Check, before the work, that crops and masks will fit on the disk.
+    """Check in advance that crops and masks will fit on the disk.
 
     Args:
         folder: Folder of the dataset.

@@ -33,7 +33,7 @@ SMOOTH_SIDEWAYS = 0.7
 SMOOTH_DEPTH = 4.0
 """Standard deviations, in frames, of the zero-phase smoothing. Depth is least certain."""
 MAX_SHAPING = 6000
-"""Frames that template and face model are fitted to: more add nothing new, and take memory."""
+"""Number of frames that template and face model are fitted to. More would only take memory."""
 PART = 250
 """Number of frames whose landmarks are in memory in double precision at once."""
 
@@ -260,7 +260,7 @@ def _gauss_newton(
 def canonicalize(
     points: Float64, viewmats: Float64, template: Float64, weights: Float64, intrinsics: Float64
 ) -> Float64:
-    """Transform landmarks to template space: their pixels exactly, their depth as tracked.
+    """Transform landmarks to template space, keeping their pixels exactly and the tracker's depth.
 
     mediapipe's z is relative; its origin is determined by the stable points of the posed template.
 
@@ -287,7 +287,7 @@ def canonicalize(
 
 
 def smooth_poses(viewmats: Float64, index: Int, train: Bool) -> Float64:
-    """Smooth poses without lag, each run of consecutive frames by itself.
+    """Smooth poses without lag, each run of consecutive frames separately.
 
     Args:
         viewmats: [F, 4, 4] poses.
@@ -311,7 +311,7 @@ def smooth_poses(viewmats: Float64, index: Int, train: Bool) -> Float64:
 
 
 def _smooth_positions(positions: Float64) -> Float64:
-    """Smooth positions [n, 3], depth more than the direction.
+    """Smooth positions [n, 3], the depth more than the direction.
 
     Depth is smoothed along the ray, so that no pixel moves.
     """
@@ -333,7 +333,7 @@ def _residual(
 
 
 def _nearest(index: Int, n_frames: int) -> Int:
-    """Return for each of all frames [F] the position in index of the nearest usable frame."""
+    """Return, for every frame [F], the position in `index` of the nearest usable frame."""
     frames = np.arange(n_frames)
     after = np.searchsorted(index, frames).clip(0, len(index) - 1)
     before = (after - 1).clip(0)
@@ -348,7 +348,7 @@ def _track(
     back: Int,
     intrinsics: Float64,
 ) -> HeadTrack:
-    """Assemble the track of all frames, each of which takes the data of usable frame back [F].
+    """Assemble the track of all frames. Each takes the data of the usable frame given by back [F].
 
     template: [V, 3]. weights: [V]. points: [n, V, 3] and viewmats: [n, 4, 4] of usable frames.
     """

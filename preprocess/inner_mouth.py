@@ -1,4 +1,4 @@
-"""Describe what shows between the lips, which their shape does not determine.
+"""Describe what is visible between the lips, which their shape does not determine.
 
 Mouths of one shape differ in it (teeth, tongue or darkness), and a renderer conditioned on shape alone
 learns an average. The brightness on a small grid between the inner lips is reduced to its principal

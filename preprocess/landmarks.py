@@ -21,7 +21,7 @@ MAX_FACES = 3
 """Faces to search for. At least 2: configured for one face, the landmarker smooths landmarks over time,
 which flattens lip motion."""
 MAX_JUMP = 0.6
-"""A face whose center moved by more than this fraction of its size is another one."""
+"""A face whose center moved by more than this fraction of its size is a different one."""
 FORGET_FRAMES = 25
 """After a longer absence the face may reappear anywhere: the most prominent one is followed."""
 BRIDGE_FRAMES = 5

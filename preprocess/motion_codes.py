@@ -37,7 +37,7 @@ PART = 6000
 
 
 def mouth_weights(template: Float32) -> Float64:
-    """Return to which degree each vertex belongs to mouth and jaw.
+    """Return the degree to which each vertex belongs to mouth and jaw.
 
     Args:
         template: [478, 3] in template space.

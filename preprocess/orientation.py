@@ -14,7 +14,7 @@ from talkhead.types import UInt8
 
 N_LOOKS = 12
 MIN_SEEN, MIN_GAIN = 10, 2
-"""Rotated frames that must show a face, and by how many they must exceed those as they are."""
+"""Number of rotated frames that must show a face, and by how many they must exceed the unrotated ones."""
 
 
 def is_upside_down(video: Path) -> bool:
@@ -26,7 +26,7 @@ def is_upside_down(video: Path) -> bool:
         video: The video.
 
     Returns:
-        True if nearly all rotated frames show a face, and clearly fewer of the frames as they are.
+        True if nearly all rotated frames show a face, and clearly fewer of the unrotated ones.
 
     Raises:
         MediaError: The video cannot be decoded.

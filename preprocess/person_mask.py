@@ -33,8 +33,8 @@ class CropPlan:
 
     Attributes:
         origins: [F, 2] left and top in source pixels.
-        height: Of the crops, crop pixels.
-        width: Of the crops, crop pixels.
+        height: Height of the crops, crop pixels.
+        width: Width of the crops, crop pixels.
         scale: Crop pixels per source pixel, at most 1.
     """
 

@@ -30,7 +30,7 @@ class PipelineStep:
         name: Name of the step.
         artifact: File in the dataset's folder that the step writes last.
         run: Makes the artifact.
-        version: To be raised when the step would write something else for the same video.
+        version: Increase it when the step would write something different for the same video.
         resumes: The artifact grows while the step runs, which continues it or finds it complete.
     """
 
@@ -41,7 +41,7 @@ class PipelineStep:
     resumes: bool = False
 
     def is_done(self, folder: Path) -> bool:
-        """Judge whether the step can be skipped.
+        """Check whether the step can be skipped.
 
         Args:
             folder: Folder of the dataset.

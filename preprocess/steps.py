@@ -138,7 +138,7 @@ class PipelineRun:
         tracking = Tracking(
             stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
         )
-        # Not at the step that tracks: min_face may be another one when a run is resumed.
+        # Not checked in the step that tracks: min_face may differ when a run is resumed.
         check_footage(tracking, self.config.min_face, str(self.footage.path))
         # Colors of long footage are large and needed by one step alone.
         is_needed = not (self.folder / OCCLUSION).exists()

@@ -139,7 +139,7 @@ def random_offset(generator: torch.Generator) -> tuple[int, int]:
 
 
 class _Photometric(torch.autograd.Function):
-    """Both losses, with their gradients by the image computed in the forward pass."""
+    """Both losses; their gradients w.r.t. the image are computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -160,7 +160,7 @@ class _Photometric(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_l1: Tensor, d_dssim: Tensor) -> Any:  # type: ignore[override]
-        """Return the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1]."""
+        """Return the gradients w.r.t. rgb [B, H, W, 3] and alpha [B, H, W, 1]."""
         _, _, target, weights, background = ctx.arrays
         d_rgb = np.empty_like(ctx.image)
         d_alpha = np.empty((*d_rgb.shape[:3], 1), np.float32)
@@ -186,7 +186,7 @@ def _l1(
 def _dssim(
     image: Float32, target: Float32, weights: Float32, offset: tuple[int, int]
 ) -> tuple[Float32, float]:
-    """Return the gradient of the windowed D-SSIM by the image [B, H, W, 3], and the D-SSIM."""
+    """Return the gradient of the windowed D-SSIM w.r.t. the image [B, H, W, 3], and the D-SSIM."""
     top, left = offset
     n_images, height, width = image.shape[:3]
     rows, columns = (height - top) // WINDOW, (width - left) // WINDOW
@@ -303,7 +303,7 @@ def _ssim_slopes(lanes, scale):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no-untyped-def]
-    """Write the gradient by each pixel, given the derivatives by the moments of its window."""
+    """Write the gradient w.r.t. each pixel, given the derivatives w.r.t. its window's moments."""
     top, left = place
     for y in range(top, top + _U8):
         for k in range(np.uint64(lanes.shape[1])):
@@ -313,7 +313,7 @@ def _slopes_of_pixels(image, target, place, lanes, gradient):  # type: ignore[no
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER)
 def _mix(image, target, weights, background, by_dssim, shares, d_rgb, d_alpha):  # type: ignore[no-untyped-def]
-    """Write the gradients by rgb [B, H, W, 3] and alpha [B, H, W, 1].
+    """Write the gradients w.r.t. rgb [B, H, W, 3] and alpha [B, H, W, 1].
 
     shares: factors of the gradients of L1 and D-SSIM.
     """

@@ -34,7 +34,7 @@ class Blendshapes:
     """
 
     def __init__(self, deltas: Tensor) -> None:
-        """Keep the parameters, deltas [K, M]."""
+        """Store the parameters, deltas [K, M]."""
         self.deltas = deltas
         self.factors: list[tuple[Tensor, Tensor]] = []
 

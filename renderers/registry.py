@@ -1,4 +1,4 @@
-"""The registry of renderers. Importing it imports no renderer, and not torch."""
+"""The registry of renderers. Importing it imports neither a renderer nor torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RENDERERS = {
     "nerf": "talkhead.renderers.nerf.model:NerfRenderer",
     "warp": "talkhead.renderers.warp.model:WarpRenderer",
 }
-"""The included renderers: name, module and class."""
+"""The built-in renderers: name, module and class."""
 ENTRY_POINTS = "talkhead.renderers"
 """The group of entry points with which other packages add renderers. Each names a class."""
 

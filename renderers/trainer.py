@@ -24,7 +24,7 @@ from talkhead.storage import content_errors, read_tensors, write_tensors
 from talkhead.tensors import TensorSpec, check_tensors, strip_prefix
 
 VERSION = 3
-"""Raised when the same dataset and config give another renderer than before."""
+"""Increased when the same dataset and config give a different renderer than before."""
 CHECKPOINT_S = 20.0
 MODEL = "model."
 """Prefix of the renderer's tensors in a checkpoint."""

@@ -244,7 +244,7 @@ class Loudness:
 def measure_loudness(
     chunks: Iterable[Float32], rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE
 ) -> Loudness:
-    """Measure the loudness of a waveform that comes in chunks; their size does not affect the result.
+    """Measure the loudness of a waveform that arrives in chunks; their size does not affect the result.
 
     Frame i averages the samples within half a frame of i / rate (those that exist, at the ends).
 
@@ -289,7 +289,7 @@ def _pieces(chunks: Iterable[Float32], rate: float, sample_rate: int) -> Iterato
 
 
 def is_silence(waveform: Float32, rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE) -> Bool:
-    """Find the video frames of a waveform without speech, see `silent_frames`.
+    """Find the video frames of a waveform that have no speech; see `silent_frames`.
 
     Args:
         waveform: [n_samples].
@@ -312,8 +312,8 @@ def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
     Then sounds shorter than 0.08 s (clicks) become silence, and after that silences shorter than 0.2 s
     (closures of plosives) become sound, except at the ends.
 
-    So digital zero, steady noise and hum are silent throughout; so is, unavoidably, a vowel of constant
-    loudness that lasts for the whole file.
+    So digital zero, steady noise and hum are silent throughout. Unavoidably, so is a vowel of
+    constant loudness that lasts for the whole file.
 
     Args:
         energy_db: [F] of `Loudness`.
@@ -329,7 +329,7 @@ def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
 
 
 def without_short_runs(silent: Bool, rate: float = FRAME_RATE) -> Bool:
-    """Remove sounds and silences so short that they are clicks and closures.
+    """Remove sounds so short that they are clicks, and silences so short that they are closures.
 
     Args:
         silent: [F] bool.

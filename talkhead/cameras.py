@@ -1,4 +1,4 @@
-"""Cameras: pinholes with OpenCV axes; crops shift and scale K."""
+"""Pinhole cameras with OpenCV axes; cropping shifts and scales the intrinsics K."""
 
 from __future__ import annotations
 

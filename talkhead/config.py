@@ -1,4 +1,4 @@
-"""Read dataclasses from JSON: all keys known, all values of their field's type and within its bounds.
+"""Read dataclasses from JSON; every key must be known, and every value of the right type and in bounds.
 
 A component declares the allowed values beside the default,
 

@@ -136,7 +136,7 @@ def _find_kernels(module: str) -> str:
 
 
 def _has_nvcc() -> bool:
-    """Judge whether torch's extension builder would find the CUDA compiler."""
+    """Check whether torch's extension builder would find the CUDA compiler."""
     homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
     found = any(home and (Path(home) / "bin" / "nvcc").is_file() for home in homes)
     return found or shutil.which("nvcc") is not None

@@ -12,7 +12,7 @@ from talkhead.types import MediaInfo
 
 @dataclass(frozen=True)
 class Footage:
-    """A video that was checked at the entry of a command.
+    """A video that was checked when a command started.
 
     Attributes:
         path: The video file.

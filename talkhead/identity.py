@@ -577,7 +577,7 @@ def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
 
 
 def _is_export(members: Sequence[zipfile.ZipInfo], path: Path) -> bool:
-    """Judge whether the members of an archive are as export_package writes them.
+    """Check whether the members of an archive are as export_package writes them.
 
     They are few, neither compressed nor encrypted, and do not overlap, which would inflate a small file.
     """

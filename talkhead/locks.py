@@ -1,4 +1,4 @@
-"""File locks of processes, which the system releases when the process ends, in whatever way."""
+"""File locks of processes, which the system releases when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
 POLL_S = 0.2
 """Seconds between attempts to take a lock that another process holds."""
 LOCKED_BYTE = 1 << 30
-"""Windows allows no process to read a locked byte: this one is far behind the content."""
+"""On Windows, no process can read a locked byte, so this one is far past the content."""
 MAX_NOTE_BYTES = 1024
 HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -146,7 +146,7 @@ def holder_of(path: Path) -> Holder:
 
 
 def is_locked(path: Path) -> bool:
-    """Judge whether a lock is held.
+    """Check whether a lock is held.
 
     Args:
         path: The file.

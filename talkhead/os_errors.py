@@ -18,7 +18,7 @@ def translate_os_errors(path: Path, *, made: bool = False) -> Iterator[None]:
 
     Args:
         path: The file that the block reads or writes.
-        made: The file is to be made, so that it need not exist.
+        made: The file is to be created, so it need not exist.
 
     Yields:
         None.

@@ -75,7 +75,7 @@ class TensorSpec:
         dtype: Its dtype.
         minimum: Smallest value.
         maximum: Largest value.
-        index_of: Values are indices into so many items.
+        index_of: Values are indices into this many items.
         is_finite: Refuse NaN and infinity.
         fault: Describes what else is wrong with values within bounds; "" if nothing is.
     """

@@ -1,7 +1,7 @@
 """Warn when predicted mouth shapes are out of distribution for the idle clip, where renderers fail.
 
-The measure is the clip itself: the distance of its own mouth shapes to the nearest one of another
-moment.
+The limit comes from the clip itself: the distances of its own mouth shapes to the nearest one of
+another moment.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.types import FRAME_RATE, Bool, Float32, Int
 
 NEIGHBORS = 12
-"""Frames within this distance are the same moment, half a second."""
+"""Frames within this distance, half a second, count as the same moment."""
 MIN_FRAMES = 4 * FRAME_RATE
-"""Shorter clips do not give a reliable measure."""
+"""Shorter clips do not give a reliable limit."""
 USUAL_PERCENT, MARGIN = 99.5, 1.5
 WARNING_FRACTION = 0.02
-"""Share of frames from which on a warning is given."""
+"""A warning is given from this share of the frames on."""
 BLOCK = 1024
 """Frames that are compared at once; 6 MB with a clip of a minute."""
 
@@ -46,7 +46,7 @@ def uncovered_mouths(codes: Float32, clip: IdleClip) -> Bool:
 
     Args:
         codes: Motion codes [F, K].
-        clip: The clip. How far apart its own mouths of different moments are is the measure.
+        clip: The clip. The distances of its own mouths at different moments give the limit.
 
     Returns:
         Flags [F]; none is set for clips shorter than MIN_FRAMES.

@@ -1,7 +1,8 @@
 """Frame renderers: motion codes -> frames, in any range, so that long videos are made in segments.
 
-Frames depend on their number and on `state`, which the frames before have left. If it is set to what
-it was at the end of one segment, the next segment is bitwise that of the whole video.
+A frame depends on its number and on `state`, which the frames before it have updated. If `state` is
+restored to its value at the end of one segment, the next segment is the same, bit for bit, as
+without an interruption.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from talkhead.types import FRAME_RATE, Float32, UInt8
 BLEED_PX = (2.0, 8.0)
 """Standard deviations of the blurs that extend the colors of a head beyond its edge."""
 State = list[float]
-"""State that frames leave to the next ones, empty at the start; JSON stores it exactly."""
+"""State that each frame passes on to the next, empty at the start; JSON stores it exactly."""
 
 
 class FrameSource(Protocol):
@@ -66,7 +67,7 @@ class FrameRenderer(Protocol):
     """Renderer of a video's frames.
 
     Attributes:
-        state: State that frames leave to the next ones. Set it before frames(), read it
+        state: State that each frame passes on to the next. Set it before frames(), read it
             afterwards.
     """
 

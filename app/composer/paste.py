@@ -31,16 +31,13 @@ GAIN_MEMORY = 0.9
 
 @dataclass(frozen=True)
 class Window:
-    """
+    """Window of a crop, in crop pixels.
 
     Attributes:
         top: First row.
         bottom: Row after the last one.
         left: First column.
         right: Column after the last one.
-
-    Args:
-        part of a crop, in crop pixels.
     """
 
     top: int

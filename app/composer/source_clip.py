@@ -33,7 +33,7 @@ from talkhead.progress import Progress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 LONGER_S = 0.2
-"""Seconds by which audio may outlast the footage; they are cut off."""
+"""Seconds by which audio may be longer than the footage; the excess is cut off."""
 
 
 @dataclass(frozen=True)
@@ -267,9 +267,9 @@ def _nearest(at: Float64, wanted: Float64) -> Int:
 
 
 def _surrounded(at: Float64, wanted: Float64, most: float) -> Bool:
-    """Flag each of wanted [M] with a value of at [N] on both sides, at most `most` apart, shape [M].
+    """Flag, [M], where wanted [M] has values of at [N] on both sides that are at most `most` apart.
 
-    The ends may be a frame of the dataset away.
+    At the ends, one value is enough if it is at most a frame of the dataset away.
     """
     after = np.searchsorted(at, wanted, side="left")
     before = np.searchsorted(at, wanted, side="right") - 1

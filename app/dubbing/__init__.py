@@ -1,1 +1,1 @@
-"""Dubbing at scale: tables of lines, and what works them off on one machine or on many."""
+"""Dubbing at scale: tables of lines, and the workers that process them on one machine or many."""

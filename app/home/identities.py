@@ -79,13 +79,12 @@ class IdentitySummary:
 
 @dataclass(frozen=True)
 class Home:
-    """
+    """The home folder: by default `TALKHEAD_HOME`, otherwise the user's data folder.
+
+    Nothing is created before something is written.
 
     Attributes:
         path: The folder.
-
-    Args:
-        user's data folder. Nothing is created before something is written.
     """
 
     path: Path
@@ -140,7 +139,7 @@ class Home:
             The folder, which need not exist.
 
         Raises:
-            TalkheadError: The name is not possible.
+            TalkheadError: The name is not allowed.
         """
         return self.identities_dir / check_name(name)
 
@@ -155,14 +154,14 @@ class Home:
             The folder, which need not exist. One key has one folder.
 
         Raises:
-            TalkheadError: The name is not possible.
+            TalkheadError: The name is not allowed.
         """
         digest = storage.fingerprint_of_text(key)[:12]
         return self.path / "work" / f"{check_name(name)}-{digest}"
 
     @contextmanager
     def lock(self, name: str, busy: Callable[[Holder], None]) -> Iterator[None]:
-        """Hold the lock of an identity: only this process changes what there is of that name.
+        """Hold the lock of an identity: only this process changes anything under that name.
 
         Args:
             name: Name of the identity.
@@ -172,7 +171,7 @@ class Home:
             Once, when the lock is held.
 
         Raises:
-            TalkheadError: The name is not possible, or the folder of locks cannot be written.
+            TalkheadError: The name is not allowed, or the folder of locks cannot be written.
         """
         path = self._lock_path(name)
         storage.make_folder(path.parent)
@@ -192,7 +191,7 @@ class Home:
             The folder, which need not exist.
 
         Raises:
-            TalkheadError: The name is not possible.
+            TalkheadError: The name is not allowed.
         """
         return self.path / "reports" / check_name(name)
 
@@ -548,7 +547,7 @@ def check_name(name: str) -> str:
         The name.
 
     Raises:
-        TalkheadError: It is not possible; the message says what is allowed.
+        TalkheadError: It is not allowed; the message says which names are.
     """
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise TalkheadError(

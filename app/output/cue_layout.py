@@ -28,15 +28,12 @@ CLOSERS = "\"'”’»)]」』"
 
 @dataclass(frozen=True)
 class Cue:
-    """
+    """A subtitle of one or two lines.
 
     Attributes:
         start_s: When it appears, seconds.
         end_s: When it disappears, seconds.
         text: Its lines.
-
-    Args:
-        subtitle of one or two lines.
     """
 
     start_s: float
@@ -46,16 +43,13 @@ class Cue:
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """
+    """A word with its time.
 
     Attributes:
         text: The word as it is written, with punctuation.
         start_s: Start, seconds.
         end_s: End, seconds.
         spaced: True if a space precedes it.
-
-    Args:
-        word with its time.
     """
 
     text: str

@@ -180,7 +180,7 @@ def finish_video(
 ) -> None:
     """Write the output of a request from its encoded frames and its audio.
 
-    The output is complete, or as it was before. The audio is encoded once; what is signed is the
+    The output is either complete or unchanged. The audio is encoded once; what is signed is the
     finished file.
 
     Args:
@@ -278,7 +278,7 @@ def _finish_folder(
     seal: _Seal | None,
     srt: Path | None,
 ) -> None:
-    """Write a folder of images with the audio and subtitles; complete, or as it was before."""
+    """Write a folder of images with the audio and subtitles; it is either complete or unchanged."""
     output = request.output
     check_folder(output)
     with (

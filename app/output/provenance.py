@@ -54,7 +54,7 @@ class Statement:
         identity: Name of the identity.
         mode: Mode that the file was made with.
         consent: The person's statement of consent. None: none was stored.
-        folder: Of a file in a folder of images: an id that all its signed files share.
+        folder: For a file in a folder of images, an id that all signed files of the folder share.
         n_files: Number of these files.
     """
 

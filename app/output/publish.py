@@ -1,4 +1,4 @@
-"""Publish finished files: move them from their own folder into place, completely or not at all."""
+"""Publish finished files: move them from their own folder into place, all or none of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def product_names(products: Path, output: Path) -> list[str]:
 
 
 def publish(source: Path, target: Path) -> None:
-    """Move a finished file or folder into place, where it is complete or as before.
+    """Move a finished file or folder into place, atomically.
 
     Args:
         source: The file. It may have been moved by an earlier call.

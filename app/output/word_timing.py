@@ -34,14 +34,11 @@ CLAUSE_COST, WORD_COST, UNPAUSED_COST = 0.4, 5.0, 0.5
 
 @dataclass(frozen=True)
 class Token:
-    """
+    """A piece of text that is not divided, with its punctuation.
 
     Attributes:
         text: The text.
         spaced: True if a space precedes it.
-
-    Args:
-        piece of text that is not divided, with its punctuation.
     """
 
     text: str

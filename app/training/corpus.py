@@ -61,11 +61,11 @@ from talkhead.types import FRAME_RATE, Float32
 MIN_GRID_SCORE = -30.0
 """As MIN_SPEECHOCEAN_SCORE, for GRID. docs/corpus.md."""
 LETTERS = {"a": "ay", "z": "zed"}
-"""Letters in GRID's sentences that the dictionary pronounces unlike its British speakers."""
+"""Letters in GRID's sentences that the dictionary pronounces differently from its British speakers."""
 MIN_UTTERANCE_S = 1.0
-"""Shorter utterances of own footage are left out."""
+"""Shorter utterances of the user's own footage are left out."""
 MAX_UTTERANCE_S = 12.0
-"""Longer stretches of own footage are cut."""
+"""Longer stretches of the user's own footage are cut."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Terms:
 
     Attributes:
         licence: Its license.
-        attribution: Whom to name as author.
+        attribution: The author to credit.
         shippable: True if weights that were trained on it may be distributed.
     """
 
@@ -132,7 +132,7 @@ def speechocean(folder: Path, context: BuildContext, name: str = "speechocean") 
     """Describe the shard of speechocean762: recorded speech of many speakers.
 
     Args:
-        folder: Of the corpus, with its index.
+        folder: Folder of the corpus, with its index.
         context: Folders of the build.
         name: Name of the shard.
 
@@ -163,7 +163,7 @@ def grid(folder: Path, context: BuildContext, name: str = "grid") -> Source:
     """Describe the shard of joined sentences of one speaker of the GRID corpus.
 
     Args:
-        folder: Of the videos, with their index.
+        folder: Folder of the videos, with their index.
         context: Folders of the build.
         name: Name of the shard and of the speaker.
 
@@ -457,7 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build a shard.
 
     Args:
-        arguments: Of the command line; None for those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         Exit code: 1 on failure, with the reason on stderr.

@@ -1,4 +1,4 @@
-"""Training batches of the sync model: windows of lips and audio, augmented like other people."""
+"""Training batches of the sync model: windows of lips and audio, augmented to resemble other people."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class TrainingConfig:
         n_steps: Steps of the optimizer.
         batch_size: Windows in a batch.
         learning_rate: Its largest value.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         averaging: Share of new weights in their running mean.
-        frames: Least and most frames of lips in a window, at most TEST_FRAMES.
+        frames: Minimum and maximum number of frames of lips in a window, at most TEST_FRAMES.
         tempo: Largest factor by which a window is made faster or slower.
-        stretch_std: Of the affine map of the lips.
-        gain_std: Of the amplitude of each point's motion.
-        jitter: Of the points per frame, in eye distances.
-        drift: Of slow motion of all points, in eye distances.
-        warp_std: Of the scale of the mel axis, logarithmic.
+        stretch_std: Deviation of the affine map of the lips.
+        gain_std: Deviation of the amplitude of each point's motion.
+        jitter: Deviation of the points per frame, in eye distances.
+        drift: Deviation of slow motion of all points, in eye distances.
+        warp_std: Deviation of the scale of the mel axis, logarithmic.
         snr: Range of noise levels below the largest energy, natural logarithm.
         mask_share: Share of the windows in which mel bands are masked.
         n_wrong: Other windows whose audio is compared with each window's lips.
@@ -183,7 +183,7 @@ def _between(values: Float32, positions: Float64) -> Float32:
 
 
 def change_points(points: Tensor, config: TrainingConfig, random: np.random.Generator) -> Tensor:
-    """Augment lips like other people and other trackers.
+    """Augment lips to resemble other people and other trackers.
 
     They are mirrored, stretched, and each point's motion is scaled; jitter and drift are added.
 
@@ -215,7 +215,7 @@ def change_points(points: Tensor, config: TrainingConfig, random: np.random.Gene
 
 
 def change_mel(mel: Tensor, config: TrainingConfig, random: np.random.Generator) -> Tensor:
-    """Augment audio like other voices and rooms.
+    """Augment audio to resemble other voices and rooms.
 
     The mel axis is stretched, colored noise is added, contrast is changed, and bands are masked.
 

@@ -337,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, write the weights and print their entry for the manifest.
 
     Args:
-        arguments: Of the command line; None for those of the process.
+        arguments: Command-line arguments; None for those of the process.
     """
     options = _options().parse_args(arguments)
     torch.set_num_threads(1)

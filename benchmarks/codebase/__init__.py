@@ -1,1 +1,1 @@
-"""Mechanical figures of a checkout of talkhead: language, docstrings, structure, README."""
+"""Statistics of a checkout of talkhead: language, docstrings, structure, README."""

@@ -1,11 +1,11 @@
-"""Print the mechanical figures of a checkout, each with its aim, to compare before and after a change.
+"""Print statistics of a checkout, each with its target, to compare before and after a change.
 
     python -m benchmarks.codebase [--root PATH] [--json] [--list] [--trace HOME] [--trace-fit]
 
 Reads the files of the checkout without importing them. --trace runs `talkhead speak` on the sample with
 the identity that was fitted last in HOME (about a minute), and --trace-fit runs `talkhead fit` (much
-longer), to count the modules in which a function is called: the code is that of the checkout, the Python
-is this one. speak writes to HOME what it always does, such as its signing key.
+longer), to count the modules in which a function is called: the checkout's code runs on the current
+Python interpreter. As always, speak writes to HOME, for example its signing key.
 """
 
 from __future__ import annotations

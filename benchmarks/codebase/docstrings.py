@@ -24,7 +24,7 @@ def _share(
     """The share in percent of the definitions that are fine; the details are the others."""
     wrong = [d.place for d in chosen if not fine(d)]
     share = 100 * (1 - len(wrong) / len(chosen)) if chosen else 100.0
-    # Rounded down, so that 100 % is said of all alone.
+    # Rounded down, so that 100 % always means all.
     value = int(share * 10) / 10
     return Figure(f"{name} (of {len(chosen)}), %", value, aim, at_least=True, details=wrong)
 
@@ -64,15 +64,15 @@ def _class_has_sections(definition: Definition, node: ast.ClassDef) -> bool:
 
 
 def has_sections(definition: Definition) -> bool:
-    """Judge whether a docstring has at least one of Google's sections, or needs none.
+    """Check whether a docstring has at least one of Google's sections, or needs none.
 
     Args:
         definition: A public function, method or class.
 
     Returns:
-        False without a docstring. True where there is nothing to explain: without parameters and value,
-        fields, or constructor's parameters; and for commands, whose docstring is their help text, for
-        properties, and for functions of one statement without parameters.
+        False without a docstring. True if there is nothing to explain: no parameters, return value,
+        fields or constructor parameters. Also true for commands, whose docstring is their help
+        text, for properties, and for functions of one statement without parameters.
     """
     node = definition.node
     if not definition.docstring:

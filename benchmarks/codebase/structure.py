@@ -107,7 +107,8 @@ def code_tokens(source: Source) -> list[tuple[str, int]]:
 
     Returns:
         Tokens and their lines, without layout, comments, docstrings and imports. Names are kept, all
-        strings and numbers are equal, and a row of them is one token: tables are no duplicated code.
+        strings and numbers are equal, and a sequence of them is one token, so that tables do not
+        count as duplicated code.
     """
     found: list[tuple[str, int]] = []
     tokens = tokenize.generate_tokens(io.StringIO(source.text).readline)
@@ -129,7 +130,7 @@ def code_tokens(source: Source) -> list[tuple[str, int]]:
 
 
 def duplicated_runs(packages: Iterable[Source]) -> list[str]:
-    """Find code that is there more than once.
+    """Find duplicated code.
 
     Args:
         packages: Python files.

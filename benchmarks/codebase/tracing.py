@@ -1,4 +1,4 @@
-"""The files that a command goes through, found by running it."""
+"""The files whose functions a command calls, found by running it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_FIT_FILES = 40
 
 
 def link_packages(root: Path, folder: Path) -> None:
-    """Lay a checkout out as it is imported, whatever is installed.
+    """Arrange a checkout as an importable package, whatever is installed.
 
     Args:
         root: The checkout.
@@ -73,7 +73,7 @@ def traced_files(root: Path, arguments: list[str]) -> list[str]:
 
 
 def path_figures(root: Path, home: Path | None, with_fit: bool) -> list[Figure]:
-    """Count the files that speaking and fitting go through.
+    """Count the files whose functions are called when speaking and fitting.
 
     Args:
         root: The checkout.

@@ -1,4 +1,4 @@
-"""Occurrences of words that plain technical English does without."""
+"""Occurrences of words that plain technical English avoids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches of the worker's talkhead, so that a case takes a second and not a day.
+"""Patches of the worker's talkhead, so that a case takes a second instead of a day.
 
 Segments are short, so that short audio has several. Legitimately long inputs (an hour of audio,
 minutes of footage) are cut off after some frames. `dub` runs its jobs immediately, in the worker

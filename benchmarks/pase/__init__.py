@@ -1,1 +1,1 @@
-"""Measurements of PASE, besides lips over folds; docs/pase.md has the tables."""
+"""Measurements of PASE, apart from lips (benchmarks.lips); docs/pase.md has the tables."""

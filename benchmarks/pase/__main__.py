@@ -1,4 +1,4 @@
-"""Measurements of PASE, besides lips over folds (benchmarks.lips): JSON lines.
+"""Measurements of PASE, apart from lips (benchmarks.lips); prints JSON lines.
 
     python -m benchmarks.pase phones [--speechocean FOLDER] [--flite SHARD] [--grid SHARD]
                                      [--ljspeech FOLDER] [--weights pase] [--sphinx allphone words]

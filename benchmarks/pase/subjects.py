@@ -27,10 +27,10 @@ class Embeds(Protocol):
     def name(self) -> str: ...
 
     def audio_embedding(self, waveform: Float32) -> Float32:
-        """[F, E], 25 per second."""
+        """Return unit vectors [F, E] of audio, 25 per second."""
 
     def lip_embedding(self, lips: Float32) -> Float32:
-        """[F, E] of crops [F, LIPS_HEIGHT, LIPS_WIDTH] in [0, 1]."""
+        """Return unit vectors [F, E] of crops [F, LIPS_HEIGHT, LIPS_WIDTH] in [0, 1]."""
 
 
 def load_phone_encoder(weights: str) -> PhoneEncoder:

@@ -111,7 +111,7 @@ class _Deform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_means: Tensor, d_covars: Tensor) -> Any:  # type: ignore[override]
-        """Return the gradients by frames [B, M, 3, 3] and [B, M, 3], local [B, N, 3] and shape [N, 6]."""
+        """Return gradients w.r.t. frames [B, M, 3, 3] and [B, M, 3], local [B, N, 3] and shape [N, 6]."""
         gradients, index, local, shape = ctx.saved_tensors
         d_local, d_shape = torch.empty_like(local), torch.empty_like(shape)
         _backward(
@@ -238,7 +238,7 @@ def _backward(gradients, index, shape, d_means, d_covars, d_local, d_shape):  # 
 def _backward_frames(  # type: ignore[no-untyped-def]
     gradients, order, starts, local, shape, d_means, d_covars, d_gradients, d_origins
 ):
-    """Write the gradients by the frames, d_gradients [B, M, 3, 3] and d_origins [B, M, 3].
+    """Write the gradients w.r.t. the frames, d_gradients [B, M, 3, 3] and d_origins [B, M, 3].
 
     The Gaussians of frame m are order[starts[m]:starts[m + 1]].
     """

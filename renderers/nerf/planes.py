@@ -139,7 +139,7 @@ class _Planes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_values: Tensor) -> Any:  # type: ignore[override]
-        """Return the gradient by each plane [B or 1, h, w, C]."""
+        """Return the gradient w.r.t. each plane [B or 1, h, w, C]."""
         points, image = ctx.saved_tensors
         d_values = d_values.contiguous()
         gradients, first = [], 0

@@ -23,9 +23,9 @@ class Codec:
     Attributes:
         name: Its name in options.
         title: Its name in messages.
-        suffixes: Of the files it goes into, the usual one first; "" is a folder of images.
+        suffixes: Suffixes of its files, the usual one first; "" is a folder of images.
         picture_suffix: Suffix of its picture-only files (`VideoWriter`), from which the output is made.
-        pixel_format: Of opaque pictures.
+        pixel_format: Pixel format of opaque pictures.
         options: Settings of ffmpeg.
         sound: Settings of ffmpeg for the audio beside it.
         alpha_format: Pixel format of pictures with alpha; "" if it has none.
@@ -125,7 +125,7 @@ def list_codecs() -> str:
 
 
 def choose_codec(name: str | None, output: Path | None = None) -> Codec:
-    """Return the codec of a name, else that of the output's suffix, else H.264.
+    """Return the codec with a name, otherwise that of the output's suffix, otherwise H.264.
 
     Args:
         name: Name of a codec, None to choose by suffix.
@@ -135,7 +135,7 @@ def choose_codec(name: str | None, output: Path | None = None) -> Codec:
         The codec.
 
     Raises:
-        MediaError: The name or suffix is unknown, or codec and file do not fit.
+        MediaError: The name or suffix is unknown, or the codec does not fit the file.
     """
     if name is not None and name not in CODECS:
         raise MediaError(f"there is no codec {name!r}. Choose one of: {', '.join(CODECS)}")

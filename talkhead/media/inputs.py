@@ -36,7 +36,7 @@ SEGMENT_FORMATS = ("mov", "mp4", "matroska", "webm")
 
 
 def file_url(path: PathLike) -> str:
-    """Return a path such that ffmpeg takes it for a file whatever its name is (`-x`, `a:b.mp4`).
+    """Return a path in a form that ffmpeg treats as a file, whatever its name is (`-x`, `a:b.mp4`).
 
     Args:
         path: The file.
@@ -72,7 +72,7 @@ def media_input(path: PathLike, **options: Any) -> Any:
 
 
 def media_arguments(path: PathLike) -> list[str]:
-    """Return the same input as arguments of a command without output.
+    """Return the same input as command-line arguments, for a command without output.
 
     Args:
         path: The file.
@@ -119,7 +119,7 @@ def subtitle_input(path: PathLike) -> Any:
 
 
 def fed_input(size: tuple[int, int], frame_rate: Fraction, pixel_format: str) -> Any:
-    """Make an input of pictures that come through standard input.
+    """Make an input of pictures that arrive on standard input.
 
     Args:
         size: Width and height, pixels.
@@ -152,5 +152,5 @@ def _allowed(protocol: str, *formats: str) -> dict[str, str]:
     return {"protocol_whitelist": protocol, "format_whitelist": ",".join(formats)}
 
 
-# The limit of pixels applies also to pictures whose size changes within a file.
+# The limit also applies to pictures whose size changes within a file.
 _MEDIA: dict[str, Any] = {**_allowed("file", *MEDIA_FORMATS), "max_pixels": MAX_PIXELS}

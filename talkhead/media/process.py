@@ -31,8 +31,9 @@ if sys.platform == "linux":
 QUEUED_FRAMES = 8
 """Largest number of frames that wait for the video encoder."""
 PIPE_BYTES = 1 << 20
-"""Size of a pipe, the most that Linux allows to every user; its default of 64 KiB is a twelfth of a
-picture of 512x512."""
+"""Size of a pipe, the largest that Linux allows every user. The default of 64 KiB is a twelfth of a
+512x512 picture.
+"""
 
 STALL_S = 60.0
 """Seconds without progress after which a program is ended."""

@@ -135,7 +135,7 @@ def _check_end(
     expected: int,
     rate: float,
 ) -> None:
-    """Raise MediaError if ffmpeg failed, or complained and came out short."""
+    """Raise MediaError if ffmpeg failed, or reported errors and delivered too little."""
     status, words = process.wait(), process.words()
     missing = expected - n_read
     cut = missing > 0 and (n_read == 0 or (words and missing > _SHORTFALL_S * rate))

@@ -41,7 +41,7 @@ VARIANTS += (
 )
 VARIANTS += ("pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph")
 VARIANTS += ("steph2", "travis", "victor", "zac")
-"""Its voices but those that whisper, croak or are machines."""
+"""Its voices except those that whisper, croak or sound like machines."""
 
 STOPS = {"P", "B", "T", "D", "K", "G", "CH", "JH"}
 """Phones with a closure."""

@@ -23,7 +23,7 @@ STATUSES = ("queued", "running", "done", "failed")
 
 
 def jobs(setting: Setting) -> Trial:
-    """Damage the job store: it is listed, shown, retried, cancelled, worked off."""
+    """Damage the job store, then list, show, retry, cancel or run its jobs."""
     where = home(setting)
     shutil.copytree(setting.bases / "jobs", where / "jobs")
     sound(setting)
@@ -113,7 +113,7 @@ def _resume_fit(work: Path) -> None:
 
 
 def encoder(setting: Setting) -> Trial:
-    """Damage weights for --encoder."""
+    """Damage the weights passed to --encoder."""
     data = setting.damage(setting.base("encoder.safetensors"), tensors.mutate)
     path = placed_or_odd(setting, "encoder.safetensors", data)
     return Trial(lambda: _encode(path))

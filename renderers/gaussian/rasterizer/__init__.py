@@ -133,7 +133,7 @@ class _NumbaRasterizer(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients by means [S, N, 3], covars, opacities and colors, then None."""
+        """Return the gradients w.r.t. means [S, N, 3], covars, opacities and colors, then None."""
         *tensors, rgb, alpha = ctx.saved_tensors
         grad_rgb, grad_alpha = (np.ascontiguousarray(grad.numpy()) for grad in grad_outputs)
         n_images = len(rgb)

@@ -153,7 +153,7 @@ def render(scene: SplatInputs, rgb: FloatArray, alpha: FloatArray) -> Lists:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of a loss by one image's Gaussians.
+    """Gradients of a loss w.r.t. one image's Gaussians.
 
     Attributes:
         means: [N, 3].

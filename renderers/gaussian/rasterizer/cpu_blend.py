@@ -228,7 +228,7 @@ def _finish_tile(s: Any, left: Any, top: Any, rgb: Any, alpha: Any) -> None:
 
 @njit(nogil=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: Any) -> Any:
-    """Compute the gradients of one splat at one pixel: by its exponent, and by its three colors.
+    """Compute the gradients at one pixel w.r.t. a splat's exponent and its three colors.
 
     The arithmetic is that of the forward, so that every pixel is finished at the same splat.
     """
@@ -287,9 +287,9 @@ def _blend_items_backward(
 ) -> None:
     """Write the moments of the entries that have items.
 
-    s [5 * 256 + 9 * 16]: transmittance; what later splats still add to the loss; gradients by red,
-    green, blue; sums of each moment over the current entry's blocks, lane by lane, which are added
-    only when the entry ends.
+    s [5 * 256 + 9 * 16]: transmittance; what later splats still add to the loss; gradients w.r.t.
+    red, green, blue; sums of each moment over the current entry's blocks, lane by lane, which are
+    added only when the entry ends.
     """
     widest_vectors()
     thresholds = blending[_U0], blending[_U1], blending[_U2]
@@ -318,7 +318,7 @@ def _blend_items_backward(
             v = c * dy
             x = min(fma(u, u, v * v), _X_MAX)
             slope, red, green, blue = _pixel_backward(s, base + lane, x, opacity, color, thresholds)
-            # Moments of the gradient by the exponent, and gradients by the colors.
+            # Moments of the gradient w.r.t. the exponent, and gradients w.r.t. the colors.
             p = _SUMS + lane
             sx, sy = slope * dx, slope * dy
             s[p] += slope
@@ -336,7 +336,7 @@ def _blend_items_backward(
 def _start_tile_backward(
     s: Any, left: Any, top: Any, rgb: Any, alpha: Any, grad_rgb: Any, grad_alpha: Any
 ) -> None:
-    """Initialize a tile: transmittance, contribution of all splats to the loss, gradients by color."""
+    """Initialize a tile: transmittance, contribution of all splats to the loss, color gradients."""
     height, width = np.uint64(alpha.shape[0]), np.uint64(alpha.shape[1])
     s[:_TILE_AREA] = -_F1
     s[_TILE_AREA:_SUMS] = _F0
@@ -383,8 +383,8 @@ def blend_backward(
         blending: [3], as in blend.
         rgb: [H, W, 3], written by blend.
         alpha: [H, W, 1], written by blend.
-        grad_rgb: [H, W, 3], gradient of the loss by rgb.
-        grad_alpha: [H, W, 1], gradient of the loss by alpha.
+        grad_rgb: [H, W, 3], gradient of the loss w.r.t. rgb.
+        grad_alpha: [H, W, 1], gradient of the loss w.r.t. alpha.
 
     Returns:
         float32 [E, 9], see project_backward.

@@ -152,9 +152,10 @@ def project(
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _covariance_gradient(moments: Any, xx: Any, xy: Any, yy: Any) -> Any:
-    """Convert the gradient by the inverse covariance to that by the covariance's xx, xy, yy: -P X P.
+    """Convert the gradient of the inverse covariance P to that of the covariance's xx, xy, yy: -P X
+    P.
 
-    Also returns the gradient by the position in the image, x and y.
+    Also returns the gradient w.r.t. the position in the image, x and y.
     """
     det = xx * yy - xy * xy
     pxx, pxy, pyy = yy / det, -xy / det, xx / det
@@ -174,7 +175,7 @@ def _covariance_gradient(moments: Any, xx: Any, xy: Any, yy: Any) -> Any:
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _write_covar_gradient(out: Any, g: Any, u: Any, v: Any) -> None:
-    """Write the gradient by xx, xy, xz, yy, yz, zz of the world-space covariance."""
+    """Write the gradient w.r.t. xx, xy, xz, yy, yz, zz of the world-space covariance."""
     k = 0
     for i in range(3):
         for j in range(i, 3):
@@ -200,7 +201,7 @@ def project_backward(
     grad_opacities: Any,
     grad_colors: Any,
 ) -> None:
-    """Write the gradients of one image by means, covars, opacities and colors; zero where culled.
+    """Write one image's gradients w.r.t. means, covars, opacities and colors; zero where culled.
 
     Args:
         means: [N, 3], as in project.
@@ -212,8 +213,8 @@ def project_backward(
         limits: [5], as in project.
         boxes: [N, 4], returned by project.
         moments: [N, 9], sums over the splat's pixels: of s, s dx, s dy, s dx^2, s dx dy, s dy^2,
-            where s is the gradient by the exponent and (dx, dy) the pixel's offset from the splat,
-            and of the gradients by the splat's three colors.
+            where s is the gradient w.r.t. the exponent and (dx, dy) the pixel's offset from the splat,
+            and of the gradients w.r.t. the splat's three colors.
         grad_means: [N, 3], written.
         grad_covars: [N, 6], written.
         grad_opacities: [N], written.
@@ -238,7 +239,7 @@ def project_backward(
         yy = vx * svx + vy * svy + vz * svz + limits[0]
         gxx, gxy, gyy, g_image_x, g_image_y = _covariance_gradient(moments[i], xx, xy, yy)
         _write_covar_gradient(grad_covars[i], (gxx, gxy, gyy), (ux, uy, uz), (vx, vy, vz))
-        # Gradients by the rows of the affine map, then by the Jacobian's four non-zero elements.
+        # Gradients w.r.t. the rows of the affine map, then the Jacobian's four non-zero elements.
         gux, guy, guz = (
             _F2 * gxx * sux + gxy * svx,
             _F2 * gxx * suy + gxy * svy,
@@ -253,7 +254,7 @@ def project_backward(
         g_jxz = gux * viewmat[2, 0] + guy * viewmat[2, 1] + guz * viewmat[2, 2]
         g_jyy = gvx * viewmat[1, 0] + gvy * viewmat[1, 1] + gvz * viewmat[1, 2]
         g_jyz = gvx * viewmat[2, 0] + gvy * viewmat[2, 1] + gvz * viewmat[2, 2]
-        # Gradient by the center in camera space: through its projection and through the Jacobian.
+        # Gradient w.r.t. the center in camera space: through its projection and the Jacobian.
         jxx, jyy = K[0, 0] / z, K[1, 1] / z
         gx = jxx * g_image_x
         gy = jyy * g_image_y
