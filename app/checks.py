@@ -208,7 +208,7 @@ def check_report(folder: Path) -> None:
 
 
 def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) -> None:
-    """Raises TalkheadError if the output cannot be written, or does not fit its options."""
+    """Raise TalkheadError if the output cannot be written, or does not fit its options."""
     if not output.absolute().parent.is_dir():
         raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
     if output.is_dir() and not choose_codec(options.codec).is_folder:
@@ -224,7 +224,7 @@ def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) 
 
 
 def _check_kept(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Raises TalkheadError if a file that is written would replace an input, or the folder around it."""
+    """Raise TalkheadError if a file that is written would replace an input, or the folder around it."""
     for path, output in itertools.product(inputs, outputs):
         if not (output.exists() and path.exists()):
             continue

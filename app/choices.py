@@ -111,7 +111,7 @@ def parse_color(text: str) -> tuple[int, int, int] | None:
         text: Name in COLORS, #rgb or #rrggbb.
 
     Returns:
-        Red, green and blue, 0 to 255; None if the text is no color.
+        Red, green and blue, 0 to 255; None if the text is not a color.
     """
     found = re.fullmatch(r"#?([0-9a-f]{3}|[0-9a-f]{6})", COLORS.get(text.lower(), text.lower()))
     if not found or not (text.startswith("#") or text.lower() in COLORS):

@@ -183,7 +183,7 @@ def _training_data_warning(name: str, sha256: str) -> str:
     """Warn if the sync model was trained on a video; "" otherwise."""
     if not was_trained_on(sha256):
         return ""
-    return f"{name}: the sync model was trained on it; its results on it are no evidence"
+    return f"{name}: the sync model was trained on it; its results on it prove nothing"
 
 
 def _non_empty(*lines: str) -> tuple[str, ...]:

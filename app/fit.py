@@ -221,7 +221,7 @@ class _Fit:
         return FitResult(self.name, package.path, path, report, figures, summary)
 
     def _check_free(self, footage: Footage) -> None:
-        """Raises TalkheadError if the name belongs to an identity fitted from another video."""
+        """Raise TalkheadError if the name belongs to an identity fitted from another video."""
         destination = self.home.identity_dir(self.name)
         manifest_path = destination / MANIFEST_NAME
         if not manifest_path.is_file():
@@ -343,7 +343,7 @@ class _Fitted:
 
 
 def _key(config: Any) -> str:
-    """Hash a configuration and the versions to 8 hex digits: work under others is not resumed."""
+    """Hash a configuration and the versions to 8 hex digits: work done with others is not resumed."""
     state = [__version__, FORMAT_VERSION, motion_version(), to_json(config)]
     return fingerprint(state)[:8]
 
@@ -373,7 +373,7 @@ def _figures(variant: Variant) -> dict[str, Any]:
 
 
 def _replaced(destination: Path, writer: PackageWriter) -> IdentityPackage | None:
-    """Load the package that is replaced; None if there is none, or its face model is another one."""
+    """Load the package that is replaced; None if there is none, or if it has a different face model."""
     try:
         old = IdentityPackage.load(destination)
     except PackageError:  # none, or damaged

@@ -160,10 +160,10 @@ class FitOptions:
         check_renderer(self.renderer)
         check_encoder(self.encoder)
         if not 0 <= self.seed <= MAX_SEED:
-            raise TalkheadError(f"a seed of {self.seed} is not possible. Choose 0 to {MAX_SEED}")
+            raise TalkheadError(f"a seed of {self.seed} is not allowed. Choose 0 to {MAX_SEED}")
         if not 0.0 <= self.min_face <= 1.0:
             raise TalkheadError(
-                f"{self.min_face:g} is no share of frames that need a face. Choose 0 to 1"
+                f"{self.min_face:g} is not a valid share of frames with a face. Choose 0 to 1"
             )
 
 

@@ -254,23 +254,23 @@ class OutputOptions:
             )
         if self.height is not None and not MIN_HEIGHT <= self.height <= MAX_HEIGHT:
             raise TalkheadError(
-                f"a height of {self.height} pixels is not possible. "
+                f"a height of {self.height} pixels is not allowed. "
                 f"Choose {MIN_HEIGHT} to {MAX_HEIGHT}"
             )
         for name, turn in (("yaw", self.yaw), ("pitch", self.pitch)):
             if not abs(turn) <= MAX_TURN_DEG:
                 raise TalkheadError(
-                    f"a {name} of {turn:g} degrees is not possible. "
+                    f"a {name} of {turn:g} degrees is not allowed. "
                     f"Choose {-MAX_TURN_DEG:g} to {MAX_TURN_DEG:g}"
                 )
         if not MIN_ZOOM <= self.zoom <= MAX_ZOOM:
             raise TalkheadError(
-                f"a zoom of {self.zoom:g} is not possible. Choose {MIN_ZOOM:g} to {MAX_ZOOM:g}"
+                f"a zoom of {self.zoom:g} is not allowed. Choose {MIN_ZOOM:g} to {MAX_ZOOM:g}"
             )
         least, most = LOUDNESS_LUFS
         if self.loudness is not None and not least <= self.loudness <= most:
             raise TalkheadError(
-                f"a loudness of {self.loudness:g} LUFS is not possible. Choose {least:g} to "
+                f"a loudness of {self.loudness:g} LUFS is not allowed. Choose {least:g} to "
                 f"{most:g}; broadcasts use -23, the web -16 to -14"
             )
         if (self.certificate is None) != (self.key is None):
@@ -395,7 +395,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
 
 
 def _check_not_written_over(transcript: Path, srt: Path) -> None:
-    """Raises TalkheadError if the subtitles beside an output would replace the transcript."""
+    """Raise TalkheadError if the subtitles beside an output would replace the transcript."""
     if srt.exists() and srt.samefile(transcript):
         raise TalkheadError(
             f"{transcript}: the subtitles of this output would be written over it. Rename the "
@@ -541,7 +541,7 @@ def audio_path(audio: Audio, folder: Path | None) -> Path:
     waveform, rate = np.asarray(audio[0]), audio[1]
     if not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:
         raise TalkheadError(
-            f"audio: a sample rate of {rate!r} is not possible. Give (waveform, sample_rate) with "
+            f"audio: a sample rate of {rate!r} is not allowed. Give (waveform, sample_rate) with "
             f"{MIN_RATE} to {MAX_RATE}"
         )
     if waveform.ndim not in (1, 2) or waveform.size == 0 or waveform.shape[-1] == 0:

@@ -248,7 +248,7 @@ class Segments:
             One file with all frames.
 
         Raises:
-            MediaError: The file has another number of frames.
+            MediaError: The file has a different number of frames.
         """
         if len(paths) == 1:
             return paths[0]
@@ -288,7 +288,7 @@ class _Checkpoint:
 
 
 def _check_length(path: Path, n_frames: int) -> None:
-    """Raises MediaError if a file that was just written has another number of frames."""
+    """Raise MediaError if a file that was just written has a different number of frames."""
     n_found = len(frame_times(path))
     if n_found != n_frames:
         raise MediaError(

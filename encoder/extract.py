@@ -24,7 +24,7 @@ from talkhead.errors import TalkheadError
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
 Samples = npt.NDArray[Any]
-"""[n_samples] or [n_samples, channels], as soundfile and scipy.io.wavfile give it: floats in [-1, 1],
+"""[n_samples] or [n_samples, channels], as soundfile and scipy.io.wavfile return it: floats in [-1, 1],
 or signed integers or uint8 over their whole range.
 """
 
@@ -50,7 +50,7 @@ def extract_features(
         samples: The recording, [n_samples] or [n_samples, channels] (`Samples`).
         sample_rate: Its samples per second, 8000 to 192000.
         rate: Feature vectors per second: the encoder's divided by a whole number, for instance 25.
-            None for the encoder's.
+            None for the encoder's own rate.
 
     Returns:
         Features whose values are [F, dim], F = ceil(seconds * rate).

@@ -1,7 +1,7 @@
 """Phones and words with times: forced alignment of a known text, recognition without one.
 
 English only; pocketsphinx (an optional dependency) provides the acoustic model, dictionary and
-language models. docs/phonemes.md: accuracy, and the origin of the limits here.
+language models. docs/phonemes.md gives the accuracy, and explains the limits here.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def align_phones(waveform: Float32, text: str) -> list[Phone]:
             dictionary lacks are pronounced by rule.
 
     Returns:
-        The phones in order, with silences. Stretches of some seconds that do not match the text are
-        left out: a gap in the list.
+        The phones in order, with silences. Stretches of a few seconds that do not match the text
+        are left out, as gaps in the list.
 
     Raises:
         TalkheadError: pocketsphinx is not installed, or the text cannot be read aloud or does not
@@ -111,7 +111,7 @@ def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
         An entry for each of `words_of(text)`: its time, or None in a stretch that does not match.
 
     Raises:
-        TalkheadError: As `align_phones`.
+        TalkheadError: As for `align_phones`.
     """
     found: list[Word | None] = []
     for start, part, fit in _fit_pieces(waveform, text):
@@ -128,7 +128,7 @@ def _fit_pieces(
     The alignment is None where the words do not match the audio.
 
     Raises:
-        TalkheadError: As `align_phones`.
+        TalkheadError: As for `align_phones`.
     """
     check_waveform(waveform, "the audio")
     decoder = _decoder(lm=None)
@@ -286,7 +286,7 @@ def spell_phones(
     recognizer = _phone_recognizer(language_weight)
     for waveform in waveforms:
         check_waveform(waveform, "the audio")
-        recognizer.reinit_feat()  # else the noise estimate of the last waveform is used
+        recognizer.reinit_feat()  # otherwise the noise estimate of the last waveform is used
         phones: list[Phone] = []
         for start, end, silent in _quiet_pieces(waveform):
             whole = Phone(SILENCE, 0.0, (end - start) / SAMPLE_RATE)
@@ -524,7 +524,7 @@ def _merged(phones: list[Phone]) -> list[Phone]:
 
 
 def _mismatch(text: str) -> TalkheadError:
-    """Error for a text that does not match the audio."""
+    """Make the error for a text that does not match the audio."""
     beginning = " ".join(text.split()[:6])
     return TalkheadError(
         f'the text "{beginning} ..." does not fit the speech in the audio. '
@@ -548,7 +548,7 @@ def words_of(text: str) -> list[str]:
 
 
 def _known_words(text: str, decoder: Any) -> list[str]:
-    """Words of a text; those that the dictionary lacks are added to the decoder.
+    """Return the words of a text; those that the dictionary lacks are added to the decoder.
 
     Raises:
         TalkheadError: For an empty text, numbers in digits, and scripts other than Latin.

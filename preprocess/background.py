@@ -56,7 +56,7 @@ class Plate:
 
 
 class ImageStack:
-    """Images of one shape that are read in bands of rows.
+    """Images of the same shape that are read in bands of rows.
 
     Small stacks are held in memory, large ones in an unnamed temporary file.
     """

@@ -145,7 +145,7 @@ def _upright(shape: Float64) -> Float64:
 
 
 def _stable_weights(template: Float64) -> Float64:
-    """Return weights [V]: 1 at points that speech, blinks and brows do not move, else 0."""
+    """Return weights [V]: 1 at points that speech, blinks and brows do not move, otherwise 0."""
     weights = np.zeros(len(template))
     above_nose = template[:N_SURFACE, 1] < template[NOSE_BOTTOM, 1] - 0.05
     weights[:N_SURFACE][above_nose] = 1.0

@@ -1,6 +1,6 @@
 """Describe what is visible between the lips, which their shape does not determine.
 
-Mouths of one shape differ in it (teeth, tongue or darkness), and a renderer conditioned on shape alone
+Mouths of the same shape may show teeth, tongue or darkness, and a renderer conditioned on shape alone
 learns an average. The brightness on a small grid between the inner lips is reduced to its principal
 components, and fades out as the mouth closes.
 """
@@ -21,7 +21,7 @@ N_PLACES = ROWS * COLUMNS
 MARGIN = 0.12
 """Fraction of the mouth's width at each corner where the opening is too thin."""
 SHUT, OPEN = 0.02, 0.07
-"""Apertures up to which nothing shows, and from which the inner mouth counts in full."""
+"""Aperture up to which nothing is visible, and aperture from which the inner mouth has full weight."""
 
 
 def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bool) -> Float32:

@@ -130,7 +130,7 @@ def _step_for(tensor: Tensor, step: Tensor, name: str) -> Tensor:
     )
     if step.dtype != torch.float32 or not fits or not step.isfinite().all():
         raise ContentError(
-            f"the tensor {short_repr(_step_name(name))} is no step of {short_repr(name)}"
+            f"the tensor {short_repr(_step_name(name))} is not a valid step of {short_repr(name)}"
         )
     return step
 

@@ -19,8 +19,8 @@ from talkhead.types import Rendering
 SIDE, MIDDLE = 0.21, 0.58
 """A blur of 0.7 px: three taps along each axis."""
 TARGET_VARIANCE = 0.8
-"""Aim for the variance of the Laplacian, relative to that of the real frames: more would reproduce
-their noise.
+"""Target for the variance of the Laplacian, relative to that of the real frames. A higher one would
+reproduce their noise.
 """
 MAX_AMOUNT = 1.0
 OPAQUE = 0.9
@@ -53,7 +53,7 @@ def sharpen(rendering: Rendering, amount: Tensor) -> Rendering:
 
 
 def sharpen_torch(rendering: Rendering, amount: Tensor) -> Rendering:
-    """Compute the same as sharpened in plain torch, differentiably.
+    """Compute the same as `sharpen` in plain torch, differentiably.
 
     Args:
         rendering: rgb [B, H, W, 3] and alpha [B, H, W, 1].
@@ -78,8 +78,8 @@ def estimate_amount(rendering: Rendering, images: Tensor, region: Tensor) -> Ten
         region: [B, H, W] bool, the pixels that are compared.
 
     Returns:
-        The amount [1], in [0, MAX_AMOUNT]. The variance of the Laplacian is a quadratic function of it,
-        whose root it is.
+        The amount [1], in [0, MAX_AMOUNT]. It is the root of a quadratic equation, since the
+        variance of the Laplacian is quadratic in it.
     """
     rest = _luma(rendering.rgb - _blurred(rendering.rgb))
     own, fine, true = (

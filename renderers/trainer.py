@@ -136,7 +136,7 @@ def _step_of(state: Mapping[str, Tensor], n_steps: int) -> int:
 def _gradients(
     renderer: Renderer, optimizer: torch.optim.Optimizer, batch: TrainBatch, step: int
 ) -> dict[str, Tensor]:
-    """Compute losses, scalars by name, and gradients; with less at a time if memory runs out."""
+    """Compute losses, scalars by name, and gradients, in smaller pieces if memory runs out."""
     while True:
         optimizer.zero_grad(set_to_none=True)
         try:

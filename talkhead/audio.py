@@ -173,8 +173,8 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Float32:
     """Return triangular mel filters over 0 Hz to half the sample rate, read-only.
 
     Slaney's mel scale, each triangle of area 1 per Hz ("Slaney" normalization). Source: M. Slaney,
-    Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is the
-    default of librosa, and not HTK's scale.
+    Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is
+    librosa's default, not HTK's scale.
 
     Args:
         sample_rate: Hz.

@@ -39,7 +39,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         tensors: The moments.
 
     Raises:
-        ContentError: A moment has another shape than its parameter.
+        ContentError: A moment has a different shape from its parameter.
     """
     for i, parameter in enumerate(_parameters(optimizer)):
         names = {name: f"{PREFIX}{i}.{name}" for name in MOMENTS}

@@ -122,7 +122,7 @@ def from_json(kind: type[Config], data: Any) -> Config:
         An instance.
 
     Raises:
-        ContentError: A key is unknown or missing, or a value of another type or out of bounds; the
+        ContentError: A key is unknown or missing, or a value has the wrong type or is out of bounds; the
             message names it.
     """
     if not isinstance(data, Mapping):

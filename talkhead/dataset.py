@@ -161,7 +161,7 @@ WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
 
 @dataclass(frozen=True)
 class ImageFile:
-    """Images of one shape, one after the other, as a plain file of uint8.
+    """Images of the same shape, one after the other, as a plain file of uint8.
 
     They are read when indexed and appended as they come, so that memory does not grow with the clip. An
     image is indexed by its frame; length and order are those of the file.

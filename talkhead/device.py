@@ -214,7 +214,7 @@ def set_threads(n_threads: int | None = None) -> int:
     """Set the number of threads of torch and numba.
 
     Args:
-        n_threads: The number; by default $OMP_NUM_THREADS, else one per usable core.
+        n_threads: The number; by default $OMP_NUM_THREADS, otherwise one per usable core.
 
     Returns:
         The number of threads.

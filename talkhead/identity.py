@@ -188,11 +188,12 @@ class IdentityPackage:
             The package.
 
         Raises:
-            PackageError: It is not a package, of another format version, or a file is missing or changed.
+            PackageError: It is not a package, has a different format version, or a file is missing
+                or changed.
         """
         if not (path / MANIFEST_NAME).is_file():
             raise PackageError(
-                f"{path}: no identity package, there is no {MANIFEST_NAME} in it. "
+                f"{path}: not an identity package, there is no {MANIFEST_NAME} in it. "
                 "`talkhead identities list` shows those that you have"
             )
         data = storage.read_json(path / MANIFEST_NAME)
@@ -287,7 +288,7 @@ def read_manifest(data: Any, path: Path) -> Manifest:
         The manifest.
 
     Raises:
-        PackageError: It is of another format version, or a field is unknown, missing or wrong.
+        PackageError: It has a different format version, or a field is unknown, missing or wrong.
     """
     version = data.get("format_version") if isinstance(data, dict) else None
     check_format(path, "identity package", version, FORMAT_VERSION, "Fit this identity again")
@@ -324,7 +325,7 @@ def check_file_name(name: str) -> None:
         ValueError: It is not.
     """
     if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
-        raise ValueError(f"{short_repr(name)} is no name for a file of a package")
+        raise ValueError(f"{short_repr(name)} is not a valid name for a file in a package")
 
 
 class PackageWriter:
@@ -521,7 +522,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except _BAD_ZIP as error:
         reason = short_repr(str(error))
         raise PackageError(
-            f"{path}: no exported identity, or a damaged one ({reason}). Export the identity again"
+            f"{path}: not an exported identity, or damaged ({reason}). Export the identity again"
         ) from error
 
 
@@ -562,7 +563,7 @@ def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     names = {member.filename for member in members}
     if MANIFEST_NAME not in names or len(names) != len(members) or not _is_export(members, path):
         raise PackageError(
-            f"{path}: no exported identity. Make one with `talkhead identities export`"
+            f"{path}: not an exported identity. Make one with `talkhead identities export`"
         )
     if archive.getinfo(MANIFEST_NAME).file_size > MAX_MANIFEST_BYTES:
         raise PackageError(f"{path}: {MANIFEST_NAME} in it is damaged (too large)")

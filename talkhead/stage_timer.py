@@ -34,7 +34,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a block, also if it ends with an error or Ctrl-C.
+        """Time a block, even if it ends with an error or Ctrl-C.
 
         Args:
             name: Name of the stage.

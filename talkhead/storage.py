@@ -357,7 +357,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
             data = stream.read(max_bytes + 1) if path.stat().st_size <= max_bytes else None
     if data is None or len(data) > max_bytes:
         raise PackageError(
-            f"{path}: has more than {max_bytes / 2**20:g} MiB, the most that is read of such a file"
+            f"{path}: has more than {max_bytes / 2**20:g} MiB, the limit for such files"
         )
     return data
 
@@ -373,7 +373,7 @@ def inflate(data: bytes, n_bytes: int) -> bytes:
         n_bytes bytes.
 
     Raises:
-        ValueError: The data is not zlib, or of another size.
+        ValueError: The data is not zlib, or has a different size.
     """
     stream = zlib.decompressobj()
     try:
@@ -557,7 +557,7 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise TalkheadError(f"{path}: is a pipe or a device. Save what it gives to a file first")
+        raise TalkheadError(f"{path}: is a pipe or a device. Save its output to a file first")
     with translate_os_errors(path), path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

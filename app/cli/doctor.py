@@ -28,7 +28,7 @@ def doctor(
     """Show what is installed, what is usable and why not, and how fast this machine is."""
     from talkhead.app import doctor as diagnosis
 
-    print_line("Checking this machine: some seconds, a minute the first time.", sys.stderr)
+    print_line("Checking this machine: takes a few seconds, a minute the first time.", sys.stderr)
     report = diagnosis.examine(_home(home), identity)
     if as_json:
         print_json(report.as_json())

@@ -30,7 +30,7 @@ def check_background(text: str) -> None:
         text: Value of the option `background`.
 
     Raises:
-        TalkheadError: It is no color, image or video.
+        TalkheadError: It is neither a color nor an image or video.
         MediaError: The file cannot be read or has no picture.
     """
     path = background_file(text)

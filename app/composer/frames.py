@@ -186,7 +186,7 @@ class PasteFrameRenderer:
 
 
 class Compositor:
-    """Re-lips single frames. Eyes and brows stay those of the frame."""
+    """Re-lips single frames. Eyes and brows remain those of the frame."""
 
     def __init__(self, renderer: Renderer, clip: IdleClip) -> None:
         """Initialize the compositor.

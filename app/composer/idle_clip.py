@@ -283,7 +283,7 @@ def _plate(package: IdentityPackage) -> UInt8:
 
 
 def _check_video(package: IdentityPackage) -> None:
-    """Raises PackageError if a package's clip is no video, or its size is not that of the manifest."""
+    """Raise PackageError if a package's clip is not a video or its size is not that of the manifest."""
     path, manifest = package.file(IDLE_NAME), package.manifest
     try:
         info = media.probe(path)

@@ -93,7 +93,7 @@ class JobStore:
             The job, or None if there is none that can be read.
 
         Raises:
-            PackageError: If the job's file has another format version.
+            PackageError: If the job's file has a different format version.
         """
         for _ in range(2):  # its status may change during the search
             for status in STATUSES:
@@ -112,7 +112,7 @@ class JobStore:
             The jobs.
 
         Raises:
-            PackageError: If a job's file has another format version.
+            PackageError: If a job's file has a different format version.
         """
         found: dict[str, Job] = {}
         for status in STATUSES:  # in the order of a job's life: a later status is the newer one
@@ -130,7 +130,7 @@ class JobStore:
             The tasks.
 
         Raises:
-            PackageError: If a job's file has another format version.
+            PackageError: If a job's file has a different format version.
         """
         found = (
             self._read(status, job_id)
@@ -152,7 +152,7 @@ class JobStore:
 
     def _read(self, status: str, job_id: str) -> Job | None:
         """Read a job's file. Return None if it is missing or damaged; adding the job again rewrites it.
-        Raise PackageError for another format version."""
+        Raise PackageError for a different format version."""
         path = self._file(status, job_id)
         try:
             data = storage.decode_json(storage.read_bytes(path, MAX_JOB_BYTES))
@@ -188,8 +188,8 @@ class JobStore:
         """Queue new tasks, and tasks whose existing job is out of date.
 
         A job is out of date if its task or an input file has changed, if it is done and its output is
-        missing, or if it used another package than it would use now. Other jobs are left as they are,
-        whether running, done, failed or cancelled.
+        missing, or if it used a different package from the one that it would use now. Other jobs
+        are left as they are, whether running, done, failed or cancelled.
 
         Args:
             tasks: The tasks.

@@ -405,7 +405,7 @@ def check_versions() -> None:
     """Check that all nodes of the connected cluster run this version of talkhead.
 
     Raises:
-        TalkheadError: If a node has another version or none. It names the nodes.
+        TalkheadError: If a node has a different version or none. The message names the nodes.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -123,7 +123,7 @@ class Scheduler:
             heapq.heappush(self._ready, (job.task.kind != FIT, job.order, job.id))
 
     def _blocker(self, job: Job) -> str:
-        """Return the open job that must finish first: the needed one, else the identity's first fit."""
+        """Return the open job that must finish first: the needed one, or the identity's first fit."""
         if job.task.needs in self._open:
             return job.task.needs
         first = next(iter(self._fits.get(job.task.identity, ())), job.id)

@@ -254,7 +254,7 @@ class Home:
         )
 
     def sources(self, name: str) -> list[tuple[str, str]]:
-        """List the videos that there is work on under a name.
+        """List the videos whose work is stored under a name.
 
         Args:
             name: Name of an identity.
@@ -288,7 +288,8 @@ class Home:
         """Return the identity fitted or imported last.
 
         Returns:
-            Its name. If it was removed, the only identity that there is; None otherwise.
+            Its name. If it was removed and only one identity is left, the name of that one. None
+            otherwise.
         """
         names = self.names()
         if self.latest_path.is_file():
@@ -339,7 +340,7 @@ class Home:
             raise PackageError(
                 f"identity {name}: its fit is not finished; {self._commands_for(name)}"
             )
-        raise PackageError(f"identity {identity}: there is none of this name. {self._choices()}")
+        raise PackageError(f"identity {identity}: not found. {self._choices()}")
 
     def _resolve_latest(self) -> Path:
         name = self.latest()
@@ -353,8 +354,8 @@ class Home:
         """Format the identities that exist as a sentence."""
         names = self.names()
         if not names:
-            return f"There are none in {self.path} yet: talkhead fit --video person.mp4"
-        return f"There are: {', '.join(names)}"
+            return f"There are no identities in {self.path} yet: talkhead fit --video person.mp4"
+        return f"Choose one of: {', '.join(names)}"
 
     def load(self, identity: str | Path | None = None) -> IdentityPackage:
         """Load and verify the package of an identity.
@@ -384,7 +385,7 @@ class Home:
             TalkheadError: Permission is missing, or another process works on the identity.
         """
         if not self.has(name):
-            raise PackageError(f"identity {name}: there is none of this name. {self._choices()}")
+            raise PackageError(f"identity {name}: not found. {self._choices()}")
         with self.lock(name, refuse_busy(name)):
             was_latest = self.latest() == name
             folders = self._folders(name)
@@ -474,9 +475,7 @@ class Home:
         """
         name = check_name(name or read_export_manifest(path).name)
         if name in self.names() and not replace:
-            raise PackageError(
-                f"identity {name}: there is one already. Pass --name OTHER, or --replace"
-            )
+            raise PackageError(f"identity {name}: already exists. Pass --name OTHER, or --replace")
         with self.lock(name, refuse_busy(name)):
             package = import_package(path, self.identity_dir(name))
         self.remember(name)
@@ -551,7 +550,7 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise TalkheadError(
-            f"name {name!r}: not possible. Use up to {MAX_NAME_LENGTH} letters, digits, '-', '_' "
+            f"name {name!r}: not allowed. Use up to {MAX_NAME_LENGTH} letters, digits, '-', '_' "
             "and '.', beginning with a letter or digit"
         )
     return name

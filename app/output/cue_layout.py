@@ -61,14 +61,14 @@ class SpokenWord:
 def make_cues(words: Sequence[SpokenWord], max_chars: int) -> tuple[Cue, ...]:
     """Divide words into readable cues of at most two lines.
 
-    Of all ways to divide them the one with the lowest cost (`_Speech.cost`) is chosen.
+    Of all ways to divide them, the one with the lowest cost (`_Speech.cost`) is chosen.
 
     Args:
         words: Words in order.
         max_chars: Characters per line. A longer word gets a line of its own.
 
     Returns:
-        Cues in order; none without words.
+        Cues in order; none if there are no words.
     """
     if not words:
         return ()
@@ -114,8 +114,9 @@ class _Speech:
         return at > start and self._width(at, end) <= self._max_chars
 
     def cost(self, start: int, end: int) -> float:
-        """Return the cost of a cue. Each cue costs; so do an end within a sentence, brevity and
-        pauses."""
+        """Return the cost of a cue: a constant, and more for ending within a sentence, brevity and
+        pauses.
+        """
         final = self.words[end - 1]
         following = self.words[end] if end < len(self.words) else None
         last = final.text.rstrip(CLOSERS)[-1:]

@@ -117,7 +117,7 @@ def warn_old_subtitles(output: Path, progress: Progress) -> None:
     beside = srt_path(output)
     if beside.exists() and not output.is_dir():
         progress.message(
-            f"{beside}: existed before, and players show it. Remove it if it is out of date"
+            f"{beside}: already existed, and players will show it. Remove it if it is out of date"
         )
 
 

@@ -295,7 +295,7 @@ def read_srt(path: Path) -> tuple[Cue, ...]:
         words = _shown(_MARKUP.sub("", text)).strip()
         if end > MAX_HOURS * 3600:
             raise TalkheadError(
-                f"{path}: line {number}: times beyond {MAX_HOURS} hours are not possible"
+                f"{path}: line {number}: times beyond {MAX_HOURS} hours are not supported"
             )
         if len(words) > MAX_CUE_CHARS:
             raise TalkheadError(
@@ -363,7 +363,7 @@ def check_letters(cues: Sequence[Cue]) -> None:
 
 
 def _check_at_once(cues: Sequence[Cue]) -> None:
-    """Raises TalkheadError if more cues than fit into a picture are shown at one moment."""
+    """Raise TalkheadError if more cues are shown at the same time than fit into a picture."""
     ends: list[float] = []
     for cue in sorted(cues, key=lambda cue: cue.start_s):
         ends = [end for end in ends if end > cue.start_s]
@@ -394,7 +394,7 @@ Format: Layer, Start, End, Style, Text
 
 
 def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
-    """Write cues as they are burned into pictures.
+    """Write cues in the form in which they are burned into pictures.
 
     Args:
         path: The .ass file.
@@ -426,6 +426,6 @@ def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
 
 
 def _ass_text(text: str) -> str:
-    r"""Escape text: nothing in it is markup, as a word joiner separates \ from what follows."""
+    r"""Escape text so that nothing in it is markup: a word joiner separates \ from what follows."""
     safe = text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
     return safe.replace("\n", "\\N")

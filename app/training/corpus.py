@@ -507,11 +507,11 @@ def _options() -> argparse.ArgumentParser:
         one.add_argument("--name", required=one is own, help="of the shard and the speaker")
         one.add_argument("--progress", choices=("bars", "json", "silent"), default="bars")
     own.add_argument("--licence", required=True, help="the terms that the footage is under")
-    own.add_argument("--attribution", default="", help="whom to name as author")
+    own.add_argument("--attribution", default="", help="author to credit")
     own.add_argument(
         "--shippable", action="store_true", help="weights trained on it may be distributed"
     )
-    own.add_argument("--texts", type=Path, help="folder of the texts; else beside the videos")
+    own.add_argument("--texts", type=Path, help="folder of the texts (default: beside the videos)")
     own.add_argument("--recognize", action="store_true", help="recognize videos without text")
     own.add_argument(
         "--late", action="append", default=[], type=_late, metavar="NAME=MS",

@@ -267,7 +267,7 @@ def read_mouths(
     Args:
         video: The video.
         footage: Its tracking results.
-        template: As of `steady_template`, [A, 2].
+        template: As returned by `steady_template`, [A, 2].
         progress: Shows the frames.
 
     Returns:
@@ -300,8 +300,8 @@ def crop_steadily(
 
     Args:
         frame: [H, W, 3] RGB.
-        origin: As of `steady_maps`, [1, 2].
-        to_steady: As of `steady_maps`, [2, 2].
+        origin: As returned by `steady_maps`, [1, 2].
+        to_steady: As returned by `steady_maps`, [2, 2].
         centre: Center of the crop, [2], in eye distances.
 
     Returns:

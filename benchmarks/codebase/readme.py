@@ -23,13 +23,13 @@ SET_UP = ("git clone", "cd ", ". ", "source ", "export ")
 """Beginnings of commands that need no test; nor do those that name PyTorch's package index."""
 TORCH_INDEX = "download.pytorch.org"
 GROUPS = {"identities", "jobs"}
-"""Commands of talkhead that have commands of their own."""
+"""Commands of talkhead that have subcommands."""
 FREE_VALUES = {"--identity", "--name", "--output", "-o", "--consent"}
 SAME_OPTION = {"-o": "--output"}
 
 
 def shell_blocks(text: str) -> Iterator[str]:
-    """Find the code of a Markdown text that may be for a shell.
+    """Find the code in a Markdown text that may be shell code.
 
     Args:
         text: The Markdown.
@@ -73,7 +73,7 @@ def needs_test(command: str) -> bool:
 
 
 def _is_free(word: str) -> bool:
-    """True for a value that a test may choose: a path, a number."""
+    """True for a value that a test may choose: a path or a number."""
     return bool(re.search(r"[./]|^-?\d", word))
 
 
@@ -85,7 +85,7 @@ def command_patterns(command: str) -> list[re.Pattern[str]]:
     """Describe what a test or step that runs a command contains.
 
     Args:
-        command: One of the README's.
+        command: A command of the README.
 
     Returns:
         Patterns, all of which must be found: the program or talkhead's command, the options, and the
@@ -156,7 +156,7 @@ def ci_units(root: Path) -> dict[str, str]:
         root: The checkout.
 
     Returns:
-        The code of each by where it is, with the Makefile's variables put in.
+        The code of each by its location, with the Makefile's variables substituted.
     """
     ci, makefile = root / ".ci/run", root / "Makefile"
     units = {}
@@ -184,7 +184,7 @@ def ci_units(root: Path) -> dict[str, str]:
 
 
 def covering_unit(command: str, units: Mapping[str, str]) -> str | None:
-    """Find the first test or step that mentions a command; None where there is none."""
+    """Find the first test or step that mentions a command; None if there is none."""
     patterns = command_patterns(command)
     for name, code in units.items():
         if all(pattern.search(code) for pattern in patterns):
@@ -200,7 +200,7 @@ def readme_figures(root: Path, sources: Iterable[Source]) -> list[Figure]:
         sources: All its files.
 
     Returns:
-        The number of lines, and that of the commands which nothing runs; its details are all commands.
+        The number of lines, and the number of commands that nothing runs, with all commands as details.
     """
     readme = next((s for s in sources if s.path == "README.md"), Source("README.md", ""))
     units = {**ci_units(root), **test_units(root)}

@@ -23,7 +23,7 @@ def terminal_faults(said: bytes) -> list[str]:
     try:
         text = said.decode()
     except UnicodeDecodeError as error:
-        return [f"output that is no UTF-8: {said[error.start : error.start + 20]!r}"]
+        return [f"output that is not UTF-8: {said[error.start : error.start + 20]!r}"]
     bad = sorted({c for c in text if _moves_a_terminal(c)})
     faults = [f"control characters on the terminal: {bad[:8]}"] if bad else []
     if any(line.startswith(FORGED) for line in text.splitlines()):

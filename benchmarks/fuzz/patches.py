@@ -1,7 +1,7 @@
 """Patches of the worker's talkhead, so that a case takes a second instead of a day.
 
 Segments are short, so that short audio has several. Legitimately long inputs (an hour of audio,
-minutes of footage) are cut off after some frames. `dub` runs its jobs immediately, in the worker
+minutes of footage) are cut off after a few frames. `dub` runs its jobs immediately, in the worker
 itself.
 """
 

@@ -29,12 +29,12 @@ N_VOICES = 6
 
 
 def white(n_samples: int, seed: int) -> Float32:
-    """Noise of equal power at all frequencies."""
+    """Make noise of equal power at all frequencies."""
     return np.random.default_rng(seed).normal(size=n_samples).astype(np.float32)
 
 
 def pink(n_samples: int, seed: int) -> Float32:
-    """Noise of equal power in all octaves from 20 Hz up."""
+    """Make noise of equal power in all octaves from 20 Hz up."""
     spectrum = np.fft.rfft(white(n_samples, seed).astype(np.float64))
     frequencies = np.fft.rfftfreq(n_samples, 1 / 16_000)
     shaped = spectrum / np.sqrt(np.maximum(frequencies, 20.0))
@@ -42,7 +42,7 @@ def pink(n_samples: int, seed: int) -> Float32:
 
 
 def babble(n_samples: int, speakers: Sequence[Float32], seed: int) -> Float32:
-    """N_VOICES at once, each one's utterances [n] drawn until the time is full."""
+    """Mix N_VOICES speakers; utterances [n] of each are drawn until the duration is filled."""
     random = np.random.default_rng(seed)
     total = np.zeros(n_samples, np.float32)
     for _ in range(N_VOICES):
@@ -57,7 +57,7 @@ def babble(n_samples: int, speakers: Sequence[Float32], seed: int) -> Float32:
 
 
 def at_snr(waveform: Float32, noise: Float32, snr_db: float, silent: Bool) -> Float32:
-    """A waveform with noise [n_samples] that is snr_db below its speech, that is below the mean power
+    """Add noise [n_samples] to a waveform, snr_db below its speech, that is, below the mean power
     of the frames that are not silent [F].
     """
     powers = measure_loudness([waveform]).powers[: len(silent)]
@@ -68,7 +68,7 @@ def at_snr(waveform: Float32, noise: Float32, snr_db: float, silent: Bool) -> Fl
 
 
 def noises(n_samples: int, speakers: Sequence[Float32], seed: int = 0) -> dict[str, Float32]:
-    """Noise of each kind; babble only if speakers are given."""
+    """Make noise of each kind; babble only if speakers are given."""
     made = {"white": white(n_samples, seed), "pink": pink(n_samples, seed)}
     return made | ({"babble": babble(n_samples, speakers, seed)} if speakers else {})
 
@@ -77,7 +77,7 @@ def noise(
     dataset: IdentityDataset, name: str, blocks: Sequence[Block], encoders: Sequence[Encoder],
     preset: str, n_seeds: int, added: Mapping[str, Float32], snr_db: float, floor: float | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """LMD of each encoder on clean and noisy audio, and the growth of the first relative to others.
+    """Measure LMD on clean and noisy audio, and the growth of the first encoder's relative to others.
 
     Silence and level are detected in the noisy audio, as in speak. floor: LMD of the true frames at
     CRF 23, px; growth_share refers to the part above it.
@@ -113,7 +113,7 @@ def growth(
     errors: Mapping[tuple[str, str], Float64], encoders: Sequence[str], kinds: Sequence[str],
     floor: float | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Rows from errors [n_seeds, N] in px of each encoder with each kind of audio."""
+    """Make rows from the errors [n_seeds, N], px, of each encoder with each kind of audio."""
     grown = {}
     for encoder in encoders:
         clean = errors[encoder, CLEAN].mean(0)

@@ -1,4 +1,4 @@
-"""Retrieval of the audio that belongs to lips, among the same audio a little earlier or later.
+"""Retrieval of the audio that belongs to lips, among copies of it shifted earlier or later.
 
 Windows of a second of lips are compared with the audio at every offset within MAX_LAG frames: a
 window is correct if the true offset scores highest. Chance is 1 in 31; within a frame of it, 3 in
@@ -32,7 +32,7 @@ MAX_LAG = 15
 WINDOW = FRAME_RATE
 STRIDE = 5
 GROUP = 5 * FRAME_RATE
-"""Windows that begin within this many frames of each other are drawn together for the interval."""
+"""Windows that begin within this many frames of each other are resampled together."""
 
 
 class Variant(NamedTuple):
@@ -96,7 +96,7 @@ def _window_scores(visual: Float32, audio: Float32, n_frames: int, lag: int) -> 
 
 
 def retrieval(data: str, takes: Sequence[Variant], embeds: Embeds) -> Iterator[dict[str, Any]]:
-    """One row: shares of windows whose best offset is the true one, and within a frame of it."""
+    """Make one row: shares of windows whose best offset is the true one, and within a frame of it."""
     lags: list[int] = []
     groups: list[str] = []
     for take in takes:

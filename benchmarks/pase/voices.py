@@ -126,14 +126,14 @@ def agreement(lines: Sequence[Line], tracks: Sequence[Float64]) -> float:
 
 
 def at_times(track: Float64, times_s: Float64) -> Float64:
-    """A track [F] at 25 per second, at other moments, linearly interpolated."""
+    """Interpolate a track [F], at 25 values per second, linearly at other times."""
     return np.asarray(np.interp(times_s * FRAME_RATE, np.arange(len(track)), track))
 
 
 def voices(
     dataset: IdentityDataset, name: str, encoders: Sequence[Encoder], preset: str, n_seeds: int
 ) -> Iterator[dict[str, Any]]:
-    """One row per encoder: correlations of the voices' apertures, one per seed, and their mean."""
+    """Make one row per encoder: correlations of the voices' apertures by seed, and their mean."""
     lines, block = [say(voice) for voice in VOICES], held_out_block(dataset)
     for encoder in encoders:
         found = []

@@ -185,7 +185,7 @@ def colored_noise(n: int, random: np.random.Generator) -> Float32:
 
 
 def _swell(n: int, rate: float, random: np.random.Generator) -> Float32:
-    """A gain [n] that changes randomly by some dB, `rate` times per second."""
+    """Draw a gain [n] that changes randomly by a few dB, `rate` times per second."""
     n_knots = int(n / SAMPLE_RATE * rate) + 3
     decibels = random.standard_normal(n_knots) * random.uniform(0.0, 6.0)
     gains = 10.0 ** (np.clip(decibels, -12.0, 12.0) / 20.0)

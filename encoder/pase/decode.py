@@ -55,7 +55,7 @@ def decode_posteriors(posteriors: Float32, change_cost: float = CHANGE_COST) -> 
         a step before its first moment and ends half a step after its last one, within the audio.
 
     Raises:
-        ValueError: For posteriors of another shape.
+        ValueError: For posteriors of a different shape.
     """
     if posteriors.ndim != 2 or posteriors.shape[1] != len(PHONES):
         raise ValueError(f"posteriors are [F, {len(PHONES)}], not {posteriors.shape}")

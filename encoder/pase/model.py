@@ -192,7 +192,7 @@ class AudioBranch(nn.Module):
         """Encode spectra.
 
         Args:
-            spectra: [B, S, N_BINS] as of `padded_spectra`.
+            spectra: [B, S, N_BINS] as returned by `padded_spectra`.
             hidden_spans: Inputs that are replaced by the mask, [B, T] bool.
 
         Returns:

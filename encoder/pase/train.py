@@ -2,7 +2,7 @@
 
     python -m talkhead.encoder.pase.train CORPUS_FOLDER_OR_SHARD... --output FILE
 
-The same seed and machine give the same weights, also if a run is stopped and started again: the
+The same seed and machine give the same weights, even if a run is stopped and started again: the
 state is saved beside the output (FILE.state) every minute. --without leaves a part out, as in the
 ablations of docs/pase.md. Losses and the time left are shown on a terminal, or printed as JSON
 lines. At the end, the entry for the manifest of the weights is printed.
@@ -115,7 +115,7 @@ def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
     """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
-        raise TalkheadError(f"there is no part {unknown[0]!r}. Choose of: {', '.join(PARTS)}")
+        raise TalkheadError(f"there is no part {unknown[0]!r}. Choose from: {', '.join(PARTS)}")
     weights = config.weights
     if "phones" in parts:
         weights = replace(weights, phones=0.0, visemes=0.0)
@@ -184,7 +184,7 @@ class PaseObjective(nn.Module):
             restored = self._restoration(audio, visual, batch, random)
             losses["reconstruction"] = weights.reconstruction * restored
         if weights.clearing:
-            # Detached: else the inputs could become easier to denoise by carrying less information.
+            # Detached: otherwise, inputs could become easier to denoise by carrying less information.
             denoised = self.pase.detail.denoise(inputs.detach(), vectors)
             with torch.no_grad():
                 clean = self.pase.ear.inputs(padded_spectra(batch.clean))[:, DELAY:]
@@ -192,7 +192,7 @@ class PaseObjective(nn.Module):
         return losses
 
     def _viseme_loss(self, audio: Aligned, visual: Aligned | None, batch: Batch) -> Tensor:
-        """Viseme loss of audio and, where there are lips, of lips: a scalar."""
+        """Compute the viseme loss of audio and, where there are lips, of lips: a scalar."""
         loss = viseme_loss(audio.logits, batch.labels)
         if visual is None:
             return loss
@@ -200,7 +200,7 @@ class PaseObjective(nn.Module):
         return loss + viseme_loss(visual.logits, labels)
 
     def _spans(self, shape: tuple[int, int], random: np.random.Generator) -> Tensor:
-        """Masked inputs of the GRU, bool of a shape [B, T]."""
+        """Draw which inputs of the GRU are masked: bool of the given shape [B, T]."""
         config = self.config
         spans = sample_spans(shape, config.hidden_share, config.longest_span, random)
         return spans.to(self.pase.anchors.device)
@@ -208,7 +208,7 @@ class PaseObjective(nn.Module):
     def _restoration(
         self, audio: Aligned, visual: Aligned | None, batch: Batch, random: np.random.Generator
     ) -> Tensor:
-        """Errors, a scalar, of clean audio and lips that are predicted from masked features."""
+        """Compute the errors, a scalar, of clean audio and lips predicted from masked features."""
         n_seen = 0 if visual is None else len(visual.features)
         target = clean_mel(vector_spectra(batch.clean))
         loss = self._restored(audio.features[n_seen:], None, target[n_seen:], None, random)
@@ -229,7 +229,7 @@ class PaseObjective(nn.Module):
         mouth: Tensor | None,
         random: np.random.Generator,
     ) -> Tensor:
-        """Errors, a scalar, of rows that all have lips or none.
+        """Compute the errors, a scalar, of rows that all have lips or none.
 
         Args:
             audio: Audio features [B, F * 2, dim].

@@ -169,8 +169,8 @@ class MotionPredictor:
             [n_frames, n_codes], with the mouth at rest in silence and all other codes 0 in speech.
 
         Raises:
-            TalkheadError: For features of another rate or dimension than the predictor was fitted
-                with.
+            TalkheadError: For features of a different rate or dimension than the predictor was
+                fitted with.
         """
         if features.rate != self.scaling.rate:
             raise TalkheadError(
@@ -195,7 +195,7 @@ class MotionPredictor:
             Codes [n, n_codes]; concatenated, those of `predict`.
 
         Raises:
-            TalkheadError: For features of another dimension than the predictor was fitted with.
+            TalkheadError: For features of a different dimension than the predictor was fitted with.
         """
         share = rest_share(silent, n_frames)[:, None]
         start = 0
@@ -271,7 +271,7 @@ class MotionPredictor:
         """Restore a predictor.
 
         Args:
-            tensors: As of `tensors`: scalars, [D], [K] and [n_codes] of the Scaling, and the
+            tensors: As returned by `tensors`: scalars, [D], [K] and [n_codes] of the Scaling, and the
                 networks' weights.
             config: Its configuration.
 
@@ -409,7 +409,7 @@ def fit_predictors(
     with others differs from one that is fitted alone, as if the seed were another.
 
     Args:
-        clips: The clips, whose features are of one encoder.
+        clips: The clips, whose features are all of the same encoder.
         config: Architecture and training.
         seed: On a CPU, the same seed gives the same predictors, bit for bit.
         progress: Shows the steps.
@@ -419,7 +419,7 @@ def fit_predictors(
         A predictor for each clip.
 
     Raises:
-        TalkheadError: As `fit_predictor`.
+        TalkheadError: As for `fit_predictor`.
     """
     drafts = [_draft(clip, config) for clip in clips]
     n_nets, first = config.n_members, drafts[0].scaling
@@ -527,13 +527,13 @@ def _training_tensors(
 
 
 def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
-    """Indices [m] of the feature vectors in some frames [F]."""
+    """Return the indices [m] of the feature vectors in the given frames [F]."""
     used = np.flatnonzero(np.repeat(frames, vectors_per_frame(features.rate)))
     return used[used < len(features)]
 
 
 def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
-    """Yield a block of HELD_OUT of each of n_blocks parts of the training frames, [F] bool."""
+    """Yield a block from each of n_blocks parts of the training frames, HELD_OUT of all, [F] bool."""
     for part in np.array_split(np.flatnonzero(train), n_blocks):
         spare = round(len(part) * max(0.0, 1.0 - HELD_OUT * n_blocks)) // 2
         block = torch.zeros(len(train), dtype=torch.bool)
@@ -547,7 +547,7 @@ def _calibrate_gain(
     """Choose the largest of GAINS that costs at most MAX_GAIN_ERROR.
 
     Models trained on little data regress toward the mean. A mouth that moves as far as the person's
-    looks better than its distance suggests.
+    own looks better than its lip distance suggests.
 
     Args:
         shrunken: Codes predicted for held-out frames, minus their mean, [F, K].

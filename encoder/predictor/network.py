@@ -197,8 +197,8 @@ class TemporalNets(nn.Module):
         """Load weights and switch to evaluation mode.
 
         Args:
-            tensors: Weights [N, n_inputs, n_outputs] and biases [N, 1, n_outputs], as of `tensors`,
-                checked against `net_specs`. Other names are ignored.
+            tensors: Weights [N, n_inputs, n_outputs] and biases [N, 1, n_outputs], as returned by
+                `tensors`, checked against `net_specs`. Other names are ignored.
 
         Returns:
             These networks.

@@ -48,7 +48,7 @@ N_COLOR_FRAMES, N_REST_FRAMES = 12, 4
 
 
 N_RIGID = 3
-"""Number of frames that are no triangles: skull, jaw, body."""
+"""Number of frames that are not triangles: skull, jaw, body."""
 FRAME_TENSORS = {
     "triangles": TensorSpec((TRIANGLES, 3), torch.int64, index_of=N_LANDMARKS),
     "rest_inverse": TensorSpec((TRIANGLES, 3, 3)),

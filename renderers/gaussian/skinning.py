@@ -49,7 +49,7 @@ def deform(
 def deform_torch(
     gradients: Tensor, origins: Tensor, index: Tensor, local: Tensor, shape: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute the same as deform in plain torch.
+    """Compute the same as `deform` in plain torch.
 
     Args:
         gradients: [B, M, 3, 3], deformation gradients of the frames.

@@ -1,4 +1,4 @@
-"""Multiresolution hash encoding of points: that of tiny-cuda-nn where it is usable, else one in torch.
+"""Multiresolution hash encoding of points: by tiny-cuda-nn where it is usable, otherwise by torch.
 
 The torch version has the same parameters in the same order, so that a head fitted with one can be
 rendered with the other: one level after the other, dense where the grid is smaller than the table.
@@ -159,7 +159,7 @@ def native_encoding(config: HashConfig) -> Any | None:
             if native.params.numel() == n_parameters(config):
                 return native
             reason = "its table has a different size"
-    _log.warning("tiny-cuda-nn is not used (%s): hash encoding in torch, slower", reason)
+    _log.warning("tiny-cuda-nn is not used (%s); the slower hash encoding in torch is used", reason)
     return None
 
 

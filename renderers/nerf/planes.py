@@ -82,7 +82,7 @@ def sample_planes(
 def sample_planes_torch(
     points: Tensor, image: Tensor, planes: Sequence[Tensor], specs: Sequence[PlaneSpec]
 ) -> Tensor:
-    """Compute the same as sample_planes in plain torch.
+    """Compute the same as `sample_planes` in plain torch.
 
     Args:
         points: [N, 3], points of the head at rest.

@@ -1,7 +1,7 @@
 """Codecs of finished videos: which one fits which file, and its settings.
 
-Segments of one codec and size can be joined by stream copy: each group of pictures is closed, and the
-settings that are stored in the stream's header are fixed.
+Segments of the same codec and size can be joined by stream copy: each group of pictures is closed,
+and the settings that are stored in the stream's header are fixed.
 """
 
 from __future__ import annotations

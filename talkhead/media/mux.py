@@ -292,7 +292,7 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
     """Join the pictures of files in order, as they were encoded.
 
     Args:
-        paths: Files of `VideoWriter`, of one codec, size, frame rate and alpha, without audio.
+        paths: Files of `VideoWriter`, with the same codec, size, frame rate and alpha, without audio.
         output: The file to write.
 
     Raises:

@@ -88,11 +88,11 @@ def probe_footage(video: Path) -> MediaInfo:
     if info.duration_s > MAX_FOOTAGE_S:
         raise FootageError(
             f"{video}: lasts {info.duration_s / 3600:.1f} hours; at most {MAX_FOOTAGE_S / 3600:.0f} "
-            "are used. Cut out a part: some minutes are enough"
+            "are used. Cut out a part: a few minutes are enough"
         )
     if 0.0 < info.frame_rate < MIN_FRAME_RATE:
         raise FootageError(
-            f"{video}: has {info.frame_rate:g} pictures a second; {MIN_FRAME_RATE:g} are needed to "
+            f"{video}: has {info.frame_rate:g} frames per second; {MIN_FRAME_RATE:g} are needed to "
             "see lips move. Record it with 25 or more"
         )
     return info
@@ -152,7 +152,7 @@ def frame_times(path: PathLike) -> list[Fraction]:
         int(pts) for pts, flags in _PACKET.findall(text) if not int(flags or "0", 16) & _DISCARDED
     ]
     if status or not base or not found:
-        raise MediaError(f"{path}: its pictures' times can't be read. ffmpeg says: {words}")
+        raise MediaError(f"{path}: the times of its frames can't be read. ffmpeg says: {words}")
     unit = Fraction(int(base[1]), int(base[2]))
     return [pts * unit for pts in sorted(found)]
 
@@ -167,16 +167,16 @@ def describe(path: Path) -> Description:
         The description, cached until the file changes.
 
     Raises:
-        MediaError: As `probe`.
+        MediaError: As for `probe`.
     """
     with translate_os_errors(path):
         if not path.exists():
             raise MediaError(f"{path}: there is no such file. Check the path.")
         state = path.stat()
     if stat.S_ISDIR(state.st_mode):
-        raise MediaError(f"{path}: is a folder. Give one video or sound file.")
+        raise MediaError(f"{path}: is a folder. Give one video or audio file.")
     if not stat.S_ISREG(state.st_mode):
-        raise MediaError(f"{path}: is a pipe or a device. Save what it gives to a file first.")
+        raise MediaError(f"{path}: is a pipe or a device. Save its output to a file first.")
     if state.st_size == 0:
         raise MediaError(f"{path}: is empty (0 bytes). Copy or record it again.")
     return _described(
@@ -193,19 +193,19 @@ def _described(path: Path, *state: object) -> Description:
 def _parse_description(path: Path, text: str) -> Description:
     if (found := refused_format(text)) is not None:
         raise MediaError(
-            f"{path}: is no video or sound that can be used, but a file of the kind {found}. "
+            f"{path}: is not a video or audio file that can be used, but of type {found}. "
             "Convert it to MP4 or WAV"
         )
     if "\nInput #0" not in "\n" + text:
         raise MediaError(
-            f"{path}: is no video or sound, or a damaged one. Check that it plays, or export it "
+            f"{path}: is not a video or audio file, or is damaged. Check that it plays, or export it "
             f"again. ffmpeg says: {summarize_errors(text.splitlines())}"
         )
     streams = _stream_blocks(text)
     video = next((s for s in streams if ": Video:" in s and "(attached pic)" not in s), "")
     audio = next((s for s in streams if ": Audio:" in s), "")
     if not video and not audio:
-        raise MediaError(f"{path}: has neither picture nor sound. Give a video or sound file.")
+        raise MediaError(f"{path}: has neither picture nor sound. Give a video or audio file.")
     rotation = _rotation(video)
     width, height = _displayed_size(path, video, rotation) if video else (0, 0)
     rate, channels = _sound_format(path, audio) if audio else (0, 0)
@@ -291,7 +291,9 @@ def _frame_rate(video: str) -> float:
 
 
 def _guessed_matrix(video: str) -> str | None:
-    """Return the matrix for an untagged picture as players do: BT.709 from 1280 x 577 on, else BT.601."""
+    """Return the matrix for an untagged picture as players do: BT.709 from 1280 x 577 on, otherwise
+    BT.601.
+    """
     size = re.search(r", (\d+)x(\d+)\b", video)
     if not size or re.search(r"\b(bt709|bt470bg|smpte170m|smpte240m|bt2020\w*|fcc|gbr)\b", video):
         return None
@@ -305,7 +307,9 @@ def _sound_format(path: Path, audio: str) -> tuple[int, int]:
     """Extract sample rate and number of channels from `..., 48000 Hz, 5.1(side), fltp, ...`."""
     found = re.search(r", (\d+) Hz, (?:([a-z]+)|(\d+) channels|(\d)\.(\d)(?:\.(\d))?)", audio)
     if not found or int(found[1]) == 0:
-        raise MediaError(f"{path}: its sound is unclear. ffmpeg says: {audio.splitlines()[0]}")
+        raise MediaError(
+            f"{path}: the format of its audio is unclear. ffmpeg says: {audio.splitlines()[0]}"
+        )
     name, count, *parts = found.groups()[1:]
     if name:
         return int(found[1]), _LAYOUTS.get(name, 2)
@@ -341,7 +345,7 @@ def own_rate(path: PathLike) -> Fraction:
     rate = probe(path).frame_rate
     if not 1.0 <= rate <= MAX_FRAME_RATE:
         raise MediaError(
-            f"{path}: {rate:g} pictures a second can't be kept; 1 to {MAX_FRAME_RATE} can. "
+            f"{path}: {rate:g} frames per second can't be kept; 1 to {MAX_FRAME_RATE} can. "
             "Convert it to a usual frame rate"
         )
     return exact_rate(rate)

@@ -188,7 +188,7 @@ def read_audio_chunks(
         A generator of [n] float32 in [-1, 1], which together are what `read_audio` returns.
 
     Raises:
-        MediaError: As `read_audio`, at once or while iterating.
+        MediaError: As for `read_audio`, at once or while iterating.
         ValueError: A piece would be shorter than a sample.
     """
     about = describe(Path(path)).info

@@ -140,7 +140,7 @@ class VideoWriter:
 
         Raises:
             MediaError: ffmpeg has failed, as on a full disk.
-            ValueError: The frame is of another type or size.
+            ValueError: The frame has the wrong type or size.
         """
         channels = (3, 4) if self._codec.alpha else (3,)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in channels:
@@ -281,8 +281,8 @@ def write_video(
 
     Raises:
         TalkheadError: The folder is missing or not writable.
-        MediaError: As `VideoWriter`.
-        ValueError: As `VideoWriter`.
+        MediaError: As for `VideoWriter`.
+        ValueError: As for `VideoWriter`.
     """
     with VideoWriter(path, audio_path=audio_path, tags=tags, **encoding) as writer:
         for frame in frames:

@@ -87,8 +87,8 @@ def test_the_pace_of_a_fitted_person(
 
 def test_where_there_is_no_pace_it_says_why(fitted: FitResult, tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert "There are none" in doctor.pace_of(home, None).missing
-    assert "identity berta: there is none" in doctor.pace_of(home, "berta").missing
+    assert "There are no identities" in doctor.pace_of(home, None).missing
+    assert "identity berta: not found" in doctor.pace_of(home, "berta").missing
     shutil.copytree(fitted.package_path, home.identities_dir / "anna")
     with (home.identities_dir / "anna" / "gaussian.safetensors").open("r+b") as file:
         file.truncate(1000)

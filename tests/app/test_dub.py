@@ -180,7 +180,7 @@ def test_rows_are_refused_before_anything_starts(
     with pytest.raises(TalkheadError) as caught:
         dub(table, home=home)
     message = str(caught.value)
-    assert "berta: is still being fitted" in message and "clara: there is none" in message
+    assert "berta: is still being fitted" in message and "clara: not found" in message
     assert not inline and not list((home / "jobs" / "queued").iterdir())
     result = dub(table, home=home, skip_bad=True)
     assert (result.n_bad_rows, result.n_jobs) == (2, 0)
@@ -189,7 +189,7 @@ def test_rows_are_refused_before_anything_starts(
     first, second, third, *_ = result.summary.split("\n")
     assert first.startswith("0 of 2 done (0 earlier), 0 not done, 2 skipped; ")
     assert second.startswith("  skipped: row on line 2: identity berta: is still being fitted")
-    assert third.startswith("  skipped: row on line 3: identity ") and "there is none" in third
+    assert third.startswith("  skipped: row on line 3: identity ") and "not found" in third
     many = replace(result, n_bad_rows=30, bad_rows=result.bad_rows * 15)
     assert "skipped: 10 more rows, listed in the results" in many.summary
     assert run(monkeypatch, "dub", str(table), "--home", str(home)) == 1

@@ -389,7 +389,7 @@ def test_damaged_videos(refuses: Callable[..., None], footage: Path, tmp_path: P
     refuses(headless, MediaError, "headless.mp4")
     text = tmp_path / "notes.mp4"
     text.write_text("Remember to record the video.\n" * 40)
-    refuses(text, MediaError, "notes.mp4", "is no video or sound")
+    refuses(text, MediaError, "notes.mp4", "is not a video or audio file")
 
 
 def test_no_file_and_bad_choices(refuses: Callable[..., None], tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_sound_that_is_none(mute: Callable[..., None], tmp_path: Path) -> None:
     mute(nothing, "nothing.wav", "is empty (0 bytes)")
     text = tmp_path / "words.wav"
     text.write_text("Hello, I am a text.\n" * 50)
-    mute(text, "words.wav", "is no video or sound")
+    mute(text, "words.wav", "is not a video or audio file")
     picture = tmp_path / "mute.mp4"
     media.write_video(picture, grey_frames(10))
     mute(picture, "mute.mp4", "has no sound")
@@ -464,7 +464,10 @@ def test_clipped_samples_are_fine(fitted: FitResult, home: Path, tmp_path: Path)
 
 def test_unknown_identity_and_mode(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     refusal(
-        PackageError, lambda: speak(LINE, identity="berta", home=home), "berta", "There are: Anna-B"
+        PackageError,
+        lambda: speak(LINE, identity="berta", home=home),
+        "berta",
+        "Choose one of: Anna-B",
     )
     refusal(
         PackageError, lambda: speak(LINE, home=tmp_path / "new"), "none", "talkhead fit --video"

@@ -258,7 +258,7 @@ def test_subtitles_of_before_are_told_of_and_stay(
     render_video(person, line, tmp_path / "work", tmp_path, Listening())
     assert old.read_text() == "of before"
     assert messages == [
-        f"{old}: existed before, and players show it. Remove it if it is out of date"
+        f"{old}: already existed, and players will show it. Remove it if it is out of date"
     ]
 
 

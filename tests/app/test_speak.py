@@ -46,7 +46,7 @@ def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
     os.link(audio, output)
     assert "line.mp4: this is the input" in refusal(audio, output)
     output.unlink()
-    assert "line.wav: is no video or sound" in refusal(audio, output)
+    assert "line.wav: is not a video or audio file" in refusal(audio, output)
 
 
 @pytest.mark.parametrize("name", ["identities/anna/idle.mp4", "jobs/a.mp4", "signing/a.mp4"])
@@ -60,7 +60,7 @@ def test_nothing_is_written_where_talkhead_keeps_its_own(
     assert "is in a folder that talkhead manages" in refusal(audio, output)
     (tmp_path / "link").symlink_to(output.parent)
     assert "is in a folder that talkhead manages" in refusal(audio, tmp_path / "link" / "b.mp4")
-    assert "is no video or sound" in refusal(audio, home / "line.mp4")
+    assert "is not a video or audio file" in refusal(audio, home / "line.mp4")
 
 
 def test_a_folder_of_images_is_not_replaced_with_the_sound_in_it(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_footage_without_speech_is_refused(tmp_path: Path) -> None:
         ({"width": 0}, "has no picture"),
         ({"audio_rate": 0}, "has no sound"),
         ({"duration_s": 7300.0}, "lasts 2.0 hours; at most 2 are used. Cut out a part"),
-        ({"frame_rate": 2.0}, "has 2 pictures a second; 5 are needed"),
+        ({"frame_rate": 2.0}, "has 2 frames per second; 5 are needed"),
         ({"duration_s": 3700.0, "width": 3840, "height": 2160}, None),
         ({"frame_rate": 0.0}, None),
     ],

@@ -62,9 +62,9 @@ def test_a_changed_and_a_missing_file_are_named(add: Add, tmp_path: Path) -> Non
 
 
 def test_a_folder_that_is_no_package(tmp_path: Path) -> None:
-    with pytest.raises(PackageError, match="no identity package"):
+    with pytest.raises(PackageError, match="not an identity package"):
         IdentityPackage.load(tmp_path)
-    with pytest.raises(PackageError, match="no identity package"):
+    with pytest.raises(PackageError, match="not an identity package"):
         IdentityPackage.load(tmp_path / "nowhere")
 
 
@@ -240,7 +240,7 @@ def test_files_that_share_their_bytes_are_refused(add: Add, tmp_path: Path) -> N
     second = data.index(b"PK\1\2", first + 4)
     data[second + 42 : second + 46] = data[first + 42 : first + 46]
     (tmp_path / "bad.talkhead").write_bytes(data)
-    with pytest.raises(PackageError, match=r"bad\.talkhead: no exported identity"):
+    with pytest.raises(PackageError, match=r"bad\.talkhead: not an exported identity"):
         import_package(tmp_path / "bad.talkhead", tmp_path / "berta")
 
 
@@ -259,7 +259,7 @@ def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
     info = zipfile.ZipInfo("identity.json")
     info.compress_type = zipfile.ZIP_DEFLATED
     path = zip_of(tmp_path / "bomb.talkhead", (info, b" " * 100_000_000))
-    with pytest.raises(PackageError, match="no exported identity"):
+    with pytest.raises(PackageError, match="not an exported identity"):
         read_export_manifest(path)
     path = zip_of(tmp_path / "large.talkhead", (zipfile.ZipInfo("identity.json"), b" " * 5_000_000))
     with pytest.raises(PackageError, match="damaged \\(too large\\)"):
@@ -271,12 +271,12 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.talkhead", (zipfile.ZipInfo("ä.json"), b"{}"))
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
     with pytest.raises(
-        PackageError, match=r"a\.talkhead: no exported identity, or a damaged"
+        PackageError, match=r"a\.talkhead: not an exported identity, or damaged"
     ) as caught:
         read_export_manifest(path)
     assert str(caught.value).isprintable()
     path = zip_of(tmp_path / "b.talkhead", (zipfile.ZipInfo("\x1b[2J"), b""), comment=b"hello")
-    with pytest.raises(PackageError, match=r"b\.talkhead: no exported identity"):
+    with pytest.raises(PackageError, match=r"b\.talkhead: not an exported identity"):
         read_export_manifest(path)
 
 
@@ -303,7 +303,7 @@ def test_import_refuses_a_truncated_file(add: Add, tmp_path: Path, n_bytes: int)
     export = export_package(add(tmp_path / "anna"), tmp_path / "anna.talkhead")
     cut = tmp_path / "cut.talkhead"
     cut.write_bytes(export.read_bytes()[:n_bytes])
-    with pytest.raises(PackageError, match=r"cut\.talkhead: no exported identity, or a damaged"):
+    with pytest.raises(PackageError, match=r"cut\.talkhead: not an exported identity, or damaged"):
         import_package(cut, tmp_path / "berta")
     assert not (tmp_path / "berta").exists()
 
@@ -312,5 +312,5 @@ def test_import_refuses_an_ordinary_zip(tmp_path: Path) -> None:
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("a.txt", "a")
-    with pytest.raises(PackageError, match="no exported identity"):
+    with pytest.raises(PackageError, match="not an exported identity"):
         import_package(other, tmp_path / "berta")

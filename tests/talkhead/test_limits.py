@@ -118,7 +118,7 @@ def test_4k_and_8k_are_not_too_large() -> None:
 
 def test_a_frame_rate_that_cannot_be_kept(tmp_path: Path) -> None:
     path = make(tmp_path / "fast.mkv", "-an", "-vf", "setpts=N/1000/TB", "-r", "1000")
-    refused(path, "1000 pictures a second can't be kept", read=own_rate)
+    refused(path, "1000 frames per second can't be kept", read=own_rate)
     assert own_rate(make(tmp_path / "film.mp4", "-r", "30000/1001")).denominator == 1001
 
 

@@ -143,7 +143,7 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(PackageError, match="large: has more than 32 MiB, the most that is read"):
+    with pytest.raises(PackageError, match="large: has more than 32 MiB, the limit for such files"):
         storage.read_json(path)
     with pytest.raises(PackageError, match="large: has more than 8192 MiB"):
         storage.read_tensors(path)

@@ -59,7 +59,7 @@ def _see_through(head: HeadOpacity) -> float:
 
 @CUTOUT_MEASURES.measure("scraps", label="scraps", better="less", digits=3)
 def _scraps(head: HeadOpacity) -> float:
-    """Share of the surroundings just outside the outline that come along."""
+    """Share of the surroundings just outside the outline that remain."""
     return float(head.alpha[head.outside].mean()) if head.outside.any() else float("nan")
 
 

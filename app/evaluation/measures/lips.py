@@ -308,8 +308,8 @@ def silence_motion(landmarks: Points, frames: Int, silent: Bool) -> tuple[float 
     A frame counts if it and all within GUARD_FRAMES of it are tracked and silent: lips open before
     the first sound and close after the last. The mouth moves if, within these frames, the aperture
     (filtered by [1, 2, 1] / 4 against the tracker's noise) rises by more than MOVES and falls by more
-    than that again, or falls and rises: one breath, which parts the lips, is no movement, a syllable
-    is. It is open if the aperture exceeds OPEN_IN_SILENCE.
+    than that again, or falls and rises: one breath, which parts the lips, is not a movement; a
+    syllable is. It is open if the aperture exceeds OPEN_IN_SILENCE.
 
     Args:
         landmarks: Landmarks [N, 478, 2 or 3].

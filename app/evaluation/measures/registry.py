@@ -2,8 +2,8 @@
 
 A kind groups measures that take the same input, such as one frame of images or the lip landmarks of
 a clip, and that form one table of the report. Tables, report.json, the ranking of measures and the
-verdicts read the registry, so that a new measure appears in all of them. docs/extending/measure.md:
-how to add one.
+verdicts read the registry, so that a new measure appears in all of them. docs/extending/measure.md
+explains how to add one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Measure:
         name: Its key among the results of its kind.
         label: Heading of its column in the report.
         about: One line of explanation.
-        better: Which values are better; None for a column that is no measure of quality, such as a
+        better: Which values are better; None for a column that does not measure quality, such as a
             count of frames or the value reached by chance.
         unit: Such as "dB"; "" without one.
         digits: Decimal places shown.
@@ -89,7 +89,7 @@ class MeasureKind(Generic[Input]):
 
     Args:
         name: The field of `Variant` and the key in report.json that hold the results.
-        title: Heading of the table. Kinds of one title share a table.
+        title: Heading of the table. Kinds with the same title share a table.
         needs_reference: The default of the kind's measures.
     """
 
@@ -120,7 +120,7 @@ class MeasureKind(Generic[Input]):
         Args:
             name: Its key among the results of the kind.
             label: Heading of its column.
-            better: Which values are better; None for a column that is no measure of quality.
+            better: Which values are better; None for a column that does not measure quality.
             unit: Such as "dB".
             digits: Decimal places shown.
             headline: The statistic shown of values per frame; None for the kind's default.

@@ -3,8 +3,8 @@
 Its inputs are tracked lips and chin, without position, size and rotation of the head, and log-mel
 energies. Two small networks turn each frame of either into a unit vector; the score of a lag is the
 mean over frames of the product of lips[t] and audio[t + lag]. The model is trained separately from
-every speech encoder (`app.training.sync_model`) and shares no weights with one. docs/sync_model.md:
-its accuracy.
+every speech encoder (`app.training.sync_model`) and shares no weights with one. docs/sync_model.md
+gives its accuracy.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MIN_RUN = 15
 """Shorter runs of frames with a face are ignored."""
 MIN_FRAMES = 40
 MIN_CONFIDENCE = 3.0
-"""Below this no offset is given; docs/sync_model.md: how rarely mismatched audio reaches it."""
+"""Below this no offset is given. docs/sync_model.md shows how rarely mismatched audio reaches it."""
 N_CONTROLS = 12
 MIN_CONTROL_S = 2.0
 """Audio shifted by less than this is not mismatched."""
@@ -457,7 +457,7 @@ def was_trained_on(video_sha256: str) -> bool:
         video_sha256: SHA-256 of the file.
 
     Returns:
-        True if it was: its results on this video are no evidence then.
+        True if it was; its results on this video then prove nothing.
     """
     return any(video_sha256 in part["sha256"] for part in manifest()[WEIGHTS]["trained_on"])
 

@@ -34,7 +34,7 @@ that had lost their hair had 0.11 and 0.027, some with scraps only 0.018 and 0.0
 0.02 and 0.002 at most."""
 CUTOUT_FAULTS = {
     "cutout.see_through.mean": "over another background parts of the person are missing",
-    "cutout.scraps.mean": "parts of the old background come along",
+    "cutout.scraps.mean": "parts of the old background remain",
 }
 
 
@@ -208,7 +208,7 @@ def _timing(inputs: VerdictInputs) -> Verdict | None:
     rule = f"{_quote(inputs.made, key)}; good from 0.7, bad below 0.5"
     if lag is not None and level != "bad":  # the best lag means nothing without a correlation
         level = _worst(level, _rate_low(abs(lag), FRAME_MS, 2 * FRAME_MS))
-        rule += f"; lag {lag:.0f} ms, good to {FRAME_MS:.0f}, bad beyond {2 * FRAME_MS:.0f}"
+        rule += f"; lag {lag:.0f} ms, good up to {FRAME_MS:.0f}, bad beyond {2 * FRAME_MS:.0f}"
         if abs(lag) > FRAME_MS:
             text += f", but {abs(lag):.0f} ms too {'late' if lag > 0 else 'early'}"
     return Verdict("Timing of the lips", level, f"{text}.", rule, key, "opening")
@@ -222,7 +222,7 @@ def _range(inputs: VerdictInputs) -> Verdict | None:
     level = _rate_low(_fold(spread), 1.25, 1.6)
     way = "too little" if spread < 1 else "too much"
     text = "it moves as much as the real one" if level == "good" else f"it moves {way}"
-    rule = f"{_quote(inputs.made, key)}; good from 0.8 to 1.25, bad beyond 0.62 to 1.6"
+    rule = f"{_quote(inputs.made, key)}; good from 0.8 to 1.25, bad outside 0.62 to 1.6"
     return Verdict("Size of the motion", level, f"{text}.", rule, key, "opening")
 
 
@@ -242,7 +242,7 @@ def _closures(inputs: VerdictInputs) -> Verdict | None:
     if chance is not None:
         rule += f"; by chance {chance:.2f}, bad less than 0.1 above it"
         if rate < chance + 0.1:
-            level, text = "bad", "the lips close in p, b, m hardly more often than anywhere"
+            level, text = "bad", "the lips close in p, b, m hardly more often than anywhere else"
     return Verdict("Closed lips", level, f"{text}.", rule, key, "visemes")
 
 
@@ -257,7 +257,7 @@ def _silence(inputs: VerdictInputs) -> Verdict | None:
         "fair": "the mouth sometimes moves in silence",
         "bad": "the mouth moves or stays open in silence",
     }[level]
-    rule = f"{_quote(inputs.made, key)}, real {real:.2f}; good to 0.05 above it, bad beyond 0.2"
+    rule = f"{_quote(inputs.made, key)}, real {real:.2f}; good up to 0.05 above it, bad beyond 0.2"
     return Verdict("Silence", level, f"{text}.", rule, key, "opening")
 
 
@@ -268,7 +268,7 @@ def _sync(inputs: VerdictInputs) -> Verdict | None:
         return None
     about, limits = (
         "Lips and audio",
-        f"good to {FRAME_MS:.0f} ms apart, bad beyond {2 * FRAME_MS:.0f}",
+        f"good up to {FRAME_MS:.0f} ms apart, bad beyond {2 * FRAME_MS:.0f}",
     )
     if made is None:
         text = "the sync model finds no clear offset, unlike for the real video."
@@ -306,16 +306,16 @@ def _detail(inputs: VerdictInputs) -> Verdict | None:
     text = "as sharp as the real one"
     if level != "good":
         text = "softer than the real one" if sharp < 1 else "sharper than real: noise or ringing"
-    rule = f"{_quote(inputs.picture, key)}; good from 0.67 to 1.5, bad beyond 0.4 to 2.5"
+    rule = f"{_quote(inputs.picture, key)}; good from 0.67 to 1.5, bad outside 0.4 to 2.5"
     if place is not None:
         level = _worst(level, _rate_high(place, 0.7, 0.5))
         rule += f"; detail in place {place:.2f}, good from 0.7, bad below 0.5"
-        text += "" if place >= 0.7 else ", with detail partly in other places"
+        text += "" if place >= 0.7 else ", with some detail in the wrong places"
     return Verdict("Detail of the mouth", level, f"{text}.", rule, key, "sheets")
 
 
 def _cutout(inputs: VerdictInputs) -> Verdict | None:
-    """Rate the outline by what is missing and by what comes along, the worse of the two."""
+    """Rate the outline by what is missing and by what remains of the background, whichever is worse."""
     values = {key: _value(inputs.tracked, key) for key in CUTOUT_LIMITS}
     levels = {
         key: _rate_low(value, *CUTOUT_LIMITS[key])
@@ -327,7 +327,7 @@ def _cutout(inputs: VerdictInputs) -> Verdict | None:
     faults = [CUTOUT_FAULTS[key] for key, level in levels.items() if level != "good"]
     text = " and ".join(faults) if faults else "whole, with nothing of the old background around it"
     rule = ", ".join(
-        f"{find_measure(key).label} {values[key]:.3f} (good to {good:g}, bad beyond {bad:g})"
+        f"{find_measure(key).label} {values[key]:.3f} (good up to {good:g}, bad beyond {bad:g})"
         for key, (good, bad) in CUTOUT_LIMITS.items()
     )
     level = _worst(*levels.values())
@@ -342,7 +342,7 @@ def _trembling(inputs: VerdictInputs) -> Verdict | None:
         return None
     level = _rate_low(jitter, 1.3, 2.0)
     text = "the lips are as steady as the real ones" if level == "good" else "the lips tremble"
-    rule = f"{_quote(inputs.made, key)}; good to 1.3, bad beyond 2"
+    rule = f"{_quote(inputs.made, key)}; good up to 1.3, bad beyond 2"
     return Verdict("Steadiness", level, f"{text}.", rule, key, "video")
 
 

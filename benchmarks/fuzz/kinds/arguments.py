@@ -29,7 +29,7 @@ VALUES = {
     "jobs retry": ("",),
     "jobs cancel": ("",),
 }  # fmt: skip
-"""The options of each command that take a value; "" is an argument."""
+"""The options of each command that take a value; "" stands for a positional argument."""
 NEEDED = {"fit": "--video", "speak": "--audio"}
 NUMERIC = {"--height", "--yaw", "--pitch", "--zoom", "--loudness", "--seed", "--min-face",
            "--tries", "--seconds", "--workers"}  # fmt: skip
@@ -39,7 +39,7 @@ NONE_OF_THESE = ("/dev/full",)
 
 
 def arguments(setting: Setting) -> Trial:
-    """A command with one to three random values of its options."""
+    """Draw a command with one to three random values of its options."""
     where = home(setting)
     name = setting.rng.choice(sorted(VALUES))
     line = sound(setting)
@@ -58,7 +58,7 @@ def arguments(setting: Setting) -> Trial:
 
 
 def _values(setting: Setting, name: str) -> list[str]:
-    """Options and their values, arguments, flags."""
+    """Draw options with values, arguments and flags."""
     rng, given = setting.rng, []
     for _ in range(rng.choice((1, 1, 2, 3))):
         option = rng.choice(VALUES[name])
@@ -70,7 +70,7 @@ def _values(setting: Setting, name: str) -> list[str]:
 
 
 def _value(rng: Random, option: str, setting: Setting) -> str:
-    """A value as the system passes it: without NUL, with invalid UTF-8 as surrogates."""
+    """Draw a value in the form in which the system passes it: no NUL, invalid UTF-8 as surrogates."""
     if option in NUMERIC and rng.random() < 0.8:
         value = hostile.number_text(rng)
     elif rng.random() < 0.15:

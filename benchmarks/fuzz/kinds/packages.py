@@ -109,7 +109,7 @@ def _heard(where: Path, line: Path) -> None:
     from talkhead.app.home.identities import Home
 
     codes = speech_codes(line, Home(where).load())
-    assert np.isfinite(codes).all(), "codes that are no numbers"
+    assert np.isfinite(codes).all(), "codes that are not numbers"
 
 
 def idle(setting: Setting) -> Trial:
@@ -130,7 +130,7 @@ def _playlist_of(setting: Setting) -> Callable[..., raw.Mutated]:
 
 
 def package(setting: Setting) -> Trial:
-    """Damage the manifest, or remove a file: the commands on identities, and speak."""
+    """Damage the manifest or remove a file, then run a command on identities, or speak."""
     where = home(setting)
     folder = where / "identities" / people.NAME
     manifest = folder / MANIFEST
@@ -166,7 +166,7 @@ def _mutate_config(setting: Setting, manifest: Path) -> None:
 
 
 def _lose(setting: Setting, folder: Path) -> None:
-    """Replace a file by nothing, a folder, or a link."""
+    """Remove a file, or replace it by a folder or a link."""
     path = setting.rng.choice(sorted(folder.iterdir()))
     how = setting.rng.choice(("gone", "folder", "link", "device"))
     path.unlink()
@@ -180,7 +180,7 @@ def _lose(setting: Setting, folder: Path) -> None:
 
 
 def archive(setting: Setting) -> Trial:
-    """Damage an exported file: import, and speak if that is accepted."""
+    """Damage an exported file, import it, and speak if that is accepted."""
     data = setting.base(ARCHIVE)
     data = setting.damage(data, zips.mutate if setting.rng.random() < 0.6 else _repacked)
     where = setting.folder / "home"
@@ -201,7 +201,7 @@ def archive(setting: Setting) -> Trial:
 
 
 def _repacked(data: bytes, rng: object) -> raw.Mutated:
-    """A valid archive of a package with a damaged file."""
+    """Make a valid archive of a package with a damaged file."""
     from random import Random
 
     assert isinstance(rng, Random)

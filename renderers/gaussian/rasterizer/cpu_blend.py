@@ -230,7 +230,7 @@ def _finish_tile(s: Any, left: Any, top: Any, rgb: Any, alpha: Any) -> None:
 def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: Any) -> Any:
     """Compute the gradients at one pixel w.r.t. a splat's exponent and its three colors.
 
-    The arithmetic is that of the forward, so that every pixel is finished at the same splat.
+    The arithmetic is that of the forward pass, so that every pixel is finished at the same splat.
     """
     floor, cap, stop = blending
     red, green, blue = color
@@ -372,7 +372,7 @@ def blend_backward(
 ) -> Any:
     """Compute the moments of each entry of the tiles' lists.
 
-    Splats are visited front to back, as in the forward: the contribution of later splats is the
+    Splats are visited front to back, as in the forward pass: the contribution of later splats is the
     total less that of those already visited, so that only the image has to be kept.
 
     Args:

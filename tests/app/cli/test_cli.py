@@ -118,7 +118,7 @@ def test_seeds_that_no_generator_takes_are_refused(
     fit: Stage, monkeypatch: pytest.MonkeyPatch, seed: str
 ) -> None:
     assert run(monkeypatch, "fit", "--video", "a.mp4", f"--seed={seed}") == 2 and not fit.named
-    with pytest.raises(TalkheadError, match=f"a seed of {seed} is not possible. Choose 0 to"):
+    with pytest.raises(TalkheadError, match=f"a seed of {seed} is not allowed. Choose 0 to"):
         fit_of_this_version("a.mp4", seed=int(seed))
 
 
@@ -449,7 +449,7 @@ def test_identities_of_an_empty_home(
     assert run(monkeypatch, "identities", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
     assert run(monkeypatch, "identities", "show", "anna") == 1
-    assert "identity anna: there is none" in capsys.readouterr().err
+    assert "identity anna: not found" in capsys.readouterr().err
     assert run(monkeypatch, "identities", "export", "anna") == 1
     assert run(monkeypatch, "identities", "import", "anna.talkhead") == 1
     assert "anna.talkhead: there is no such file" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def test_resolution_of_identities(place: Home, tmp_path: Path, add: Any) -> None
     assert find("anna", tmp_path / "anna") == "anna"
     assert find("berta", tmp_path / "berta") == str(tmp_path / "berta")
     assert find("home/identities/anna", place.identities_dir / "anna") == "anna"
-    with pytest.raises(PackageError, match="clara: there is none"):
+    with pytest.raises(PackageError, match="clara: not found"):
         find("clara", tmp_path / "clara")
 
 

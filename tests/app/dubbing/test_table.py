@@ -34,7 +34,7 @@ def read(path: Path, text: str, encoding: str = "utf-8") -> Table:
             return identity
         if place.name == "package":
             return str(place)
-        raise TalkheadError(f"identity {identity}: there is none of this name")
+        raise TalkheadError(f"identity {identity}: not found")
 
     return read_table(path, find)
 
@@ -76,7 +76,7 @@ BAD_ROWS = {
     "anna,,,1.mp4": "audio is missing",
     ",,a.wav,1.mp4": "identity or video is missing",
     "anna,who.mp4,a.wav,1.mp4": "both given",
-    "unknown,,a.wav,1.mp4": "there is none of this name",
+    "unknown,,a.wav,1.mp4": "not found",
     "anna,,c.wav,1.mp4": "c.wav: no such file",
     "anna,,empty.wav,1.mp4": "is empty",
     "anna,,.,1.mp4": "is a folder",
@@ -86,7 +86,7 @@ BAD_ROWS = {
     "anna,,a.wav,1.mp4,best": "mode 'best': unknown",
     "anna,,a.wav,1.mp4,,film": "codec 'film'",
     "anna,,a.wav,1.mp4,,,tall": "height 'tall': expected an integer",
-    "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not possible",
+    "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not allowed",
     "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
     "anna,,a.wav,.h.mp4": "is hidden",
     "anna,,a.wav,folder.mp4": "folder.mp4: is a folder",
@@ -236,7 +236,7 @@ def test_size_limits(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(formats, "MAX_ROWS", 3)
         read(folder / name, text)
     monkeypatch.setattr(formats, "MAX_BYTES", {f".{name[2:]}": len(text) - 1})
-    with pytest.raises(TalkheadError, match="MiB, the most that is read"):
+    with pytest.raises(TalkheadError, match="MiB, the limit for such files"):
         read(folder / name, text)
 
 

@@ -38,7 +38,7 @@ def test_a_user_that_is_not_there_is_told(home: Home) -> None:
 def test_an_empty_home_says_how_to_begin(home: Home) -> None:
     assert home.names() == []
     assert home.summaries() == []
-    with pytest.raises(PackageError, match=r"none in .* yet: talkhead fit --video"):
+    with pytest.raises(PackageError, match=r"no identities in .* yet: talkhead fit --video"):
         home.resolve()
 
 
@@ -49,7 +49,7 @@ def test_names_and_paths_are_resolved(home: Home, add: Add, tmp_path: Path) -> N
     assert home.resolve("anna") == package.path
     assert Home.locate(tmp_path / "other").resolve(package.path) == package.path
     assert home.load("anna") == package
-    with pytest.raises(PackageError, match=r"identity clara: .*There are: anna, berta"):
+    with pytest.raises(PackageError, match=r"identity clara: .*Choose one of: anna, berta"):
         home.resolve("clara")
 
 
@@ -64,7 +64,7 @@ def test_the_default_is_the_latest_one(home: Home, add: Add) -> None:
     add(home.identity_dir("anna"))
     assert home.resolve() == home.identity_dir("anna")  # the only one
     add(home.identity_dir("berta"))
-    with pytest.raises(PackageError, match=r"which identity\? There are: anna, berta"):
+    with pytest.raises(PackageError, match=r"which identity\? Choose one of: anna, berta"):
         home.resolve()
     home.remember("berta")
     assert home.resolve() == home.identity_dir("berta")
@@ -80,7 +80,7 @@ def test_a_damaged_file_of_the_latest_says_nobody(home: Home, add: Add, content:
     home.latest_path.write_bytes(content)
     assert home.latest() is None
     assert [one.name for one in home.summaries()] == ["anna", "berta"]
-    with pytest.raises(PackageError, match=r"which identity\? There are: anna, berta"):
+    with pytest.raises(PackageError, match=r"which identity\? Choose one of: anna, berta"):
         home.resolve()
     home.remember("anna")
     assert home.latest() == "anna"
@@ -110,7 +110,7 @@ def test_removal_takes_the_work_along_but_nobody_elses(home: Home, add: Add) -> 
     assert home.names() == ["anna-b"]
     assert home.latest() == "anna-b"
     assert not home.latest_path.exists()
-    with pytest.raises(PackageError, match=r"identity anna: .*There are: anna-b"):
+    with pytest.raises(PackageError, match=r"identity anna: .*Choose one of: anna-b"):
         home.remove("anna")
 
 
@@ -129,7 +129,7 @@ def test_export_and_import(
     assert path == Path("anna.talkhead")
     other = Home.locate(tmp_path / "other")
     assert other.import_(path) == other.identity_dir("anna")
-    with pytest.raises(PackageError, match="anna: there is one already"):
+    with pytest.raises(PackageError, match="anna: already exists"):
         other.import_(path)
     other.import_(path, replace=True)
     other.import_(path, "berta")
@@ -152,7 +152,7 @@ def test_possible_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".a", "-a", "a/b", "a\\b", "a b", "a.", "a" * 65])
 def test_impossible_names(name: str, home: Home) -> None:
-    with pytest.raises(TalkheadError, match=r"not possible\. Use up to 64 letters"):
+    with pytest.raises(TalkheadError, match=r"not allowed\. Use up to 64 letters"):
         home.identity_dir(name)
 
 

@@ -77,7 +77,7 @@ def test_an_unfinished_fit_is_listed_and_removed(
     assert capsys.readouterr().out == f"removed {work}\n"
     assert "anna" not in all_text(home.path) and video.exists()
     assert run(monkeypatch, "identities", "remove", "anna", words) == 1
-    assert "identity anna: there is none of this name" in capsys.readouterr().err
+    assert "identity anna: not found" in capsys.readouterr().err
 
 
 def test_who_is_being_fitted_is_listed_so(home: Home, tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_what_an_earlier_removal_left_can_be_removed(home: Home, tmp_path: Path)
         folder.mkdir()
     assert remove_identity(home, "anna").folders == (home.identity_dir("anna"),)
     assert not hidden.exists() and others.exists()
-    with pytest.raises(PackageError, match="there is none of this name"):
+    with pytest.raises(PackageError, match="not found"):
         remove_identity(home, "anna")
-    with pytest.raises(PackageError, match="there is none of this name"):
+    with pytest.raises(PackageError, match="not found"):
         remove_identity(home, "../anna")
 
 

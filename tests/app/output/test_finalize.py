@@ -226,11 +226,11 @@ def test_what_fails_leaves_what_was_there(
     ("wrong", "words"),
     [
         ({"subtitles": "above"}, "no subtitle mode 'above'. Choose one of: none, burn, track, srt"),
-        ({"height": 4}, "a height of 4 pixels is not possible"),
-        ({"yaw": 50.0}, "a yaw of 50 degrees is not possible. Choose -45 to 45"),
-        ({"pitch": float("nan")}, "a pitch of nan degrees is not possible"),
-        ({"zoom": 0.1}, "a zoom of 0.1 is not possible. Choose 0.5 to 2"),
-        ({"loudness": 3.0}, "a loudness of 3 LUFS is not possible"),
+        ({"height": 4}, "a height of 4 pixels is not allowed"),
+        ({"yaw": 50.0}, "a yaw of 50 degrees is not allowed. Choose -45 to 45"),
+        ({"pitch": float("nan")}, "a pitch of nan degrees is not allowed"),
+        ({"zoom": 0.1}, "a zoom of 0.1 is not allowed. Choose 0.5 to 2"),
+        ({"loudness": 3.0}, "a loudness of 3 LUFS is not allowed"),
         ({"certificate": Path("a.pem")}, "certificate and key belong together"),
     ],
 )

@@ -128,7 +128,7 @@ def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> 
 def test_absurd_times_are_told(tmp_path: Path, time: str) -> None:
     path = tmp_path / "a.srt"
     path.write_text(f"1\n00:00:01,000 --> {time}\nHello\n")
-    with pytest.raises(TalkheadError, match="line 2: times beyond 100 hours are not possible"):
+    with pytest.raises(TalkheadError, match="line 2: times beyond 100 hours are not supported"):
         read_srt(path)
     path.write_text(f"1\n{time} --> 00:00:01,000\nHello\n")
     with pytest.raises(TalkheadError):

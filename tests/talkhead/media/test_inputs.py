@@ -181,7 +181,7 @@ def test_a_pattern_of_numbered_images_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "img1.png", "-frames:v", 1)
     for name in ("img%d.png", "img*.png", "img{1}.png"):
         (tmp_path / name).write_bytes((tmp_path / "img1.png").read_bytes())
-        with pytest.raises(MediaError, match="is no video or sound"):
+        with pytest.raises(MediaError, match="is not a video or audio file"):
             media.probe(tmp_path / name)
 
 

@@ -169,7 +169,7 @@ def test_other_files_are_refused(tmp_path: Path, clip: Path, read: Any) -> None:
         ".": "is a folder",
         "empty.mp4": "is empty",
         "text.mp4": "Invalid data found",
-        "text.txt": "is no video or sound",
+        "text.txt": "is not a video or audio file",
         "unfinished.mp4": "moov atom not found",
     }
     for name, words in cases.items():

@@ -188,9 +188,9 @@ def test_rules(about: str, parts: dict[str, object], level: str, words: str) -> 
         (0.022, 0.001, "good", "whole"),  # the head of a ten-second clip, hair before books
         (0.007, 0.002, "good", "whole"),
         (0.106, 0.027, "bad", "missing"),  # the same clips as they were when hair was cut away
-        (0.018, 0.021, "fair", "come along"),
+        (0.018, 0.021, "fair", "background remain"),
         (0.060, 0.005, "fair", "missing"),
-        (0.010, 0.200, "bad", "come along"),
+        (0.010, 0.200, "bad", "background remain"),
     ],
 )
 def test_the_head_alone_is_rated_by_its_outline(
