@@ -37,7 +37,13 @@ from talkhead.app.evaluation.measures.syncnet import load_syncnet, syncnet_unava
 from talkhead.app.evaluation.reference import held_out_frames
 from talkhead.app.evaluation.report.html import write_report
 from talkhead.app.evaluation.report.images import identity_pictures, pair_pictures, write_wav
-from talkhead.app.evaluation.results import MADE, PASTED, SPOKEN, Report, Variant
+from talkhead.app.evaluation.results import (
+    MADE_VIDEO,
+    PASTED_SPEECH_DRIVEN,
+    SPEECH_DRIVEN,
+    Report,
+    Variant,
+)
 from talkhead.app.evaluation.variant import MeasurementTools
 from talkhead.app.footage_checks import little_speech
 from talkhead.app.home.identities import Home
@@ -129,7 +135,7 @@ def evaluate(
             tools.sync_model,
             dataset.info.av_offset_ms,
         ),
-        validity=measure_validity(measured.variants, SPOKEN),
+        validity=measure_validity(measured.variants, SPEECH_DRIVEN),
         stages=(*read_stages(work / STAGES), *measured.stages),
         warnings=_non_empty(
             few_frames(len(target.frames)),
@@ -166,7 +172,7 @@ def report_brief(
         variants=measured.variants,
         cross=(),
         offset=None,
-        validity=measure_validity(measured.variants, PASTED),
+        validity=measure_validity(measured.variants, PASTED_SPEECH_DRIVEN),
         stages=(*read_stages(work / STAGES), *measured.stages),
         warnings=_non_empty(few_frames(len(target.frames)), _little_speech_warning(target.dataset)),
         left_out=(f"the full report: talkhead evaluate {folder.name}", *left_out),
@@ -343,7 +349,7 @@ def evaluate_pair(
         variants=measured.variants,
         cross=(),
         offset=offset,
-        validity=measure_validity(measured.variants, MADE),
+        validity=measure_validity(measured.variants, MADE_VIDEO),
         stages=(),
         warnings=_non_empty(*pair.warnings, few_frames(pair.n_frames), *known),
         left_out=(*left_out, *dict.fromkeys(analyses[0].left_out + analyses[1].left_out)),

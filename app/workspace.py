@@ -27,7 +27,7 @@ from talkhead.renderers.gaussian.motion_refinement import refine_motion
 from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
-VERSION = 3
+MOTION_VERSION = 3
 """Increase it when the same dataset would get other motion. The version of the trainer counts, too."""
 MOTION = ("codes", "viewmats")
 """Tracks that are refined."""
@@ -152,13 +152,13 @@ def prepared(work: Path) -> IdentityDataset:
 
 def _opened(dataset: IdentityDataset) -> IdentityDataset:
     """Open all images of a dataset. Raises PackageError if some are missing."""
-    _ = dataset.frames, dataset.masks, dataset.plate
+    _ = dataset.frames, dataset.masks, dataset.background
     return dataset
 
 
 def motion_version() -> str:
     """Return the version of refined motion. Work on motion of another version is not resumed."""
-    return f"{VERSION}.{fitting.VERSION}"
+    return f"{MOTION_VERSION}.{fitting.RENDERER_FIT_VERSION}"
 
 
 def _motion_file(work: Path) -> Path:

@@ -114,7 +114,7 @@ def _ring(idle: IdleClip, number: int, code: Float32) -> Bool:
     mask = paste_mask(before, after, (idle.crop_height, idle.crop_width))
     left, top = idle.origins[number]
     matrix = np.array([[1 / idle.scale, 0.0, left], [0.0, 1 / idle.scale, top]])
-    mask = cv2.warpAffine(mask, matrix, idle.plate.shape[1::-1])
+    mask = cv2.warpAffine(mask, matrix, idle.background.shape[1::-1])
     return np.asarray((mask > RING[0]) & (mask < RING[1]))
 
 

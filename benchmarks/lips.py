@@ -22,8 +22,8 @@ a second at either border of the block. Use this to compare predictors with each
 headline results.
 
 The predicted codes are posed like the real head and projected to landmarks, which are compared with
-the tracked ones. A row of the output has the values of LipMetrics, and with phones those of
-PhonemeMetrics. The rows are:
+the tracked ones. A row of the output has the values of `lip_results`, and with phones those
+of `phoneme_results`. The rows are:
 
 * tracked codes: the part of the tracked lip motion that the motion code can express, which is the
   best possible result
@@ -69,8 +69,8 @@ from talkhead.app.evaluation.cross_validation import (
     paired_block_bootstrap,
 )
 from talkhead.app.evaluation.measures.image import lmd
-from talkhead.app.evaluation.measures.lips import lip_metrics
-from talkhead.app.evaluation.measures.phonemes import phoneme_metrics
+from talkhead.app.evaluation.measures.lips import lip_results
+from talkhead.app.evaluation.measures.phonemes import phoneme_results
 from talkhead.app.evaluation.results import plain
 from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
@@ -356,11 +356,11 @@ def _rows(
     real, silent = made[Row("real video")], dataset.tracks.silent[frames]
     phones = None if clip.phones is None else [Phone(*phone) for phone in read_json(clip.phones)]
     for row, shown in made.items():
-        figures = dict(lip_metrics(frames, shown, real, silent=silent))
+        figures = dict(lip_results(frames, shown, real, silent=silent))
         if phones is not None:
             aperture = np.full(len(dataset), np.nan, np.float32)
             aperture[frames] = lip_aperture(shown)
-            figures |= phoneme_metrics(phones, aperture)
+            figures |= phoneme_results(phones, aperture)
         yield {"row": row.name, **_heard(row), **facts, **plain(figures)}
 
 

@@ -30,7 +30,7 @@ from talkhead.app.evaluation.reference import (
     rendered_crops,
 )
 from talkhead.app.evaluation.report.contact_sheets import contact_sheet, mouth_sheet, spread
-from talkhead.app.evaluation.results import FLOOR, MEAN, TRACKED, plain
+from talkhead.app.evaluation.results import MEAN_MOUTH, REENCODED, TRACKED_CODES, plain
 from talkhead.app.evaluation.variant import MeasurementTools, make_variant, measure_images, track
 from talkhead.app.workspace import prepared
 from talkhead.errors import TalkheadError
@@ -79,12 +79,12 @@ def _report(folder: Path, source: Path, options: argparse.Namespace) -> None:
     numbers = held_out_frames(dataset)
     subject = EvaluationTarget(Path(), dataset, renderer, dataset.tracks.codes, numbers)
     scene, instruments = CropReference(dataset, numbers), MeasurementTools()
-    rows = {TRACKED: rendered_crops(renderer, dataset, numbers, subject.tracked)}
+    rows = {TRACKED_CODES: rendered_crops(renderer, dataset, numbers, subject.tracked)}
     if options.mean_mouth:
-        rows[MEAN] = rendered_crops(renderer, dataset, numbers, subject.mean_mouths())
+        rows[MEAN_MOUTH] = rendered_crops(renderer, dataset, numbers, subject.mean_mouths())
     with tempfile.TemporaryDirectory() as scratch:
         if options.floor:
-            rows[FLOOR] = encoded(scene, Path(scratch))
+            rows[REENCODED] = encoded(scene, Path(scratch))
         with make_progress("bars").step("Measuring", total=len(rows) * len(numbers)) as bar:
             real = track(scene, scene.real(), instruments.tracker)
             for row, images in rows.items():

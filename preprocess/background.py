@@ -1,4 +1,4 @@
-"""Estimate the clean plate: the background without the person.
+"""Estimate the background behind the person.
 
 Each pixel is the median over a few dozen frames, without those in which the person covers it.
 """
@@ -22,10 +22,10 @@ from talkhead.preprocess.person_mask import CropPlan
 from talkhead.storage import translate_os_errors, write_bytes, write_json
 from talkhead.types import Bool, Float32, MediaInfo, UInt8
 
-PLATE, PLATE_FACTS = "plate.png", "plate.json"
+BACKGROUND_IMAGE, BACKGROUND_FACTS = "plate.png", "plate.json"
 
 MAX_SAMPLES = 60
-"""Largest number of frames that the plate is made from."""
+"""Largest number of frames that the background is made from."""
 SEEN_AT_LEAST = 3
 """A pixel at which fewer frames than this show the background is filled in."""
 PERSON_BELOW = 38
@@ -36,13 +36,13 @@ HELD_BYTES = 256 << 20
 BAND = 16
 """Rows that are processed at a time."""
 MOVING_ABOVE = 12.0
-"""The camera counts as moving if the plates of the clip's two halves differ by more than this (median,
-on a scale of 255)."""
+"""The camera counts as moving if the backgrounds of the clip's two halves differ by more than this
+(median, on a scale of 255)."""
 
 
 @dataclass(frozen=True)
-class Plate:
-    """A clean plate.
+class Background:
+    """The background of a clip, without the person.
 
     Attributes:
         image: [H, W, 3] uint8 RGB.
@@ -119,7 +119,7 @@ class ImageStack:
 
 
 def disk_bytes(height: int, width: int) -> int:
-    """Return how many bytes `clean_plate` writes to disk, at most, for the masks of its frames.
+    """Return how many bytes `estimate_background` writes to disk, at most, for the masks of its frames.
 
     Args:
         height: Height of the source, pixels.
@@ -132,9 +132,9 @@ def disk_bytes(height: int, width: int) -> int:
     return n_bytes if n_bytes > HELD_BYTES else 0
 
 
-def clean_plate(
+def estimate_background(
     frames: Iterable[UInt8] | ImageFile, masks: Iterable[UInt8], folder: Path | None = None
-) -> Plate:
+) -> Background:
     """Estimate the background of a clip.
 
     Args:
@@ -143,7 +143,7 @@ def clean_plate(
         folder: Where large stacks are held on disk; None for the system's temporary folder.
 
     Returns:
-        The plate, in the size of the frames.
+        The background, in the size of the frames.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -152,12 +152,12 @@ def clean_plate(
         half = len(stack) // 2
         image, seen = _masked_median(stack, people, range(len(stack)))
         moving = half >= SEEN_AT_LEAST and _moved(stack, people, half)
-    return Plate(_inpaint(image, seen), seen, moving)
+    return Background(_inpaint(image, seen), seen, moving)
 
 
 @dataclass(frozen=True)
-class PlateFacts:
-    """Facts about a plate that are stored beside its image.
+class BackgroundFacts:
+    """Facts about a background that are stored beside its image.
 
     Attributes:
         moving: True if the camera moves.
@@ -168,8 +168,8 @@ class PlateFacts:
     seen: float
 
 
-def write_plate(folder: Path, job: CropJob) -> None:
-    """Make the clean plate of the frames that were sampled while crops were cut.
+def write_background(folder: Path, job: CropJob) -> None:
+    """Make the background of the frames that were sampled while crops were cut.
 
     Writes plate.png, then plate.json with its facts, and removes the sampled frames.
 
@@ -185,17 +185,17 @@ def write_plate(folder: Path, job: CropJob) -> None:
     images = ImageFile(folder / SAMPLES, (info.height, info.width, 3), chosen)
     masks = ImageFile(folder / MASKS, size, np.flatnonzero(job.has_image))
     whole_masks = (_whole_mask(masks[i], job.plan, int(i), info) for i in chosen)
-    with translate_os_errors(folder / PLATE):
-        plate = clean_plate(images, whole_masks, folder)
-    _, png = cv2.imencode(".png", plate.image[..., ::-1])
-    write_bytes(folder / PLATE, png.tobytes())
-    facts = PlateFacts(moving=plate.moving, seen=float(plate.seen.mean()))
-    write_json(folder / PLATE_FACTS, asdict(facts))
+    with translate_os_errors(folder / BACKGROUND_IMAGE):
+        background = estimate_background(images, whole_masks, folder)
+    _, png = cv2.imencode(".png", background.image[..., ::-1])
+    write_bytes(folder / BACKGROUND_IMAGE, png.tobytes())
+    facts = BackgroundFacts(moving=background.moving, seen=float(background.seen.mean()))
+    write_json(folder / BACKGROUND_FACTS, asdict(facts))
     images.path.unlink()
 
 
-def read_plate_facts(folder: Path) -> PlateFacts:
-    """Read the facts that `write_plate` has stored.
+def read_background_facts(folder: Path) -> BackgroundFacts:
+    """Read the facts that `write_background` has stored.
 
     Args:
         folder: Folder of the dataset.
@@ -206,7 +206,7 @@ def read_plate_facts(folder: Path) -> PlateFacts:
     Raises:
         PackageError: The file is damaged.
     """
-    return read_object(folder / PLATE_FACTS, PlateFacts, ADVICE)
+    return read_object(folder / BACKGROUND_FACTS, BackgroundFacts, ADVICE)
 
 
 def _whole_mask(mask: UInt8, plan: CropPlan, frame: int, info: MediaInfo) -> UInt8:

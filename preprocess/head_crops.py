@@ -2,7 +2,7 @@
 
 The video is decoded once. The brightness between the lips and the position of the body, which the
 motion codes of every frame need, are measured in this pass, so that frames that add nothing new
-need not be stored. So are the whole frames of which the clean plate is made.
+need not be stored. So are the whole frames of which the background is made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
 FEATURES = "looks.f64"
 SAMPLES = "plate_samples.u8"
-"""Whole frames for the clean plate; removed once it is made."""
+"""Whole frames for the background; removed once it is made."""
 CHUNK = 50
 """Frames between checkpoints, whose crops are in memory; a few seconds of work."""
 
@@ -55,7 +55,7 @@ class CropJob:
         plan: Position and size of the crops.
         landmarks: [F, 478, 3] in source pixels.
         has_image: [F] frames whose crop and mask are stored.
-        sampled: [F] frames that are stored whole, for the clean plate.
+        sampled: [F] frames that are stored whole, for the background.
         reference: Frame from which the body is followed into the others.
         intrinsics: [3, 3] of the source.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from talkhead.dataset import WAVEFORM, IdentityDataset
 from talkhead.footage import Footage
 from talkhead.preprocess import steps
-from talkhead.preprocess.background import PLATE_FACTS
+from talkhead.preprocess.background import BACKGROUND_FACTS
 from talkhead.preprocess.head_crops import FEATURES
 from talkhead.preprocess.steps import PipelineRun, SilenceDetector
 from talkhead.preprocess.steps import PreprocessConfig as PreprocessConfig
@@ -61,7 +61,7 @@ STEPS = (
     PipelineStep("motion codes", steps.CODES, steps.encode_face_motion),
     PipelineStep("frame selection", steps.FRAME_SELECTION, steps.select_frames),
     PipelineStep("head crops", FEATURES, steps.cut_heads, resumes=True),
-    PipelineStep("background", PLATE_FACTS, steps.estimate_background),
+    PipelineStep("background", BACKGROUND_FACTS, steps.estimate_background),
     PipelineStep("quality", steps.QUALITY, steps.assess_quality),
     PipelineStep("dataset", steps.DATASET, steps.write_dataset),
 )

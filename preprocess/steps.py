@@ -35,14 +35,13 @@ from talkhead.footage import Footage
 from talkhead.frame_selection import spread_frames, train_frames
 from talkhead.preprocess.av_sync import AvOffset, lip_measures, measure_offset, shift_waveform
 from talkhead.preprocess.background import (
+    BACKGROUND_FACTS,
     MAX_SAMPLES,
-    PLATE_FACTS,
     disk_bytes,
-    read_plate_facts,
-    write_plate,
+    read_background_facts,
+    write_background,
 )
 from talkhead.preprocess.body_motion import body_codes
-from talkhead.preprocess.frame_selection import MAX_FRAMES, choose_stored_frames, frame_places
 from talkhead.preprocess.head_crops import (
     SAMPLES,
     CropJob,
@@ -51,6 +50,7 @@ from talkhead.preprocess.head_crops import (
     write_head_crops,
 )
 from talkhead.preprocess.head_pose import MAX_SHAPING, track_head
+from talkhead.preprocess.image_selection import MAX_FRAMES, choose_stored_frames, frame_places
 from talkhead.preprocess.inner_mouth import inner_mouth_codes
 from talkhead.preprocess.landmarks import bridge_gaps, mesh_triangles
 from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
@@ -270,7 +270,7 @@ class PipelineRun:
         """What `write_head_crops` cuts."""
         info, trainable = self.footage.info, self.unoccluded_training
         sampled = np.zeros(len(trainable), dtype=bool)
-        if not (self.folder / PLATE_FACTS).exists():
+        if not (self.folder / BACKGROUND_FACTS).exists():
             sampled[spread_frames(trainable & self.has_image, MAX_SAMPLES)] = True
         frames = np.flatnonzero(trainable)
         return CropJob(
@@ -432,13 +432,13 @@ def cut_heads(run: PipelineRun) -> None:
 
 
 def estimate_background(run: PipelineRun) -> None:
-    """Estimate the clean plate.
+    """Estimate the background.
 
     Args:
         run: The run.
     """
     with run.progress.step("Background behind the person", total=1) as step:
-        write_plate(run.folder, run.crop_job)
+        write_background(run.folder, run.crop_job)
         step.advance()
 
 
@@ -449,7 +449,7 @@ def assess_quality(run: PipelineRun) -> None:
         run: The run.
     """
     warnings = []
-    if read_plate_facts(run.folder).moving:
+    if read_background_facts(run.folder).moving:
         warnings.append("the camera moves: the background behind the head is approximate")
     if run.offset.offset_ms is None:
         warnings.append("the audio-video offset could not be measured and was not corrected")
@@ -505,7 +505,7 @@ def write_dataset(run: PipelineRun) -> None:
         scale=plan.scale,
         av_offset_ms=run.offset.corrected_ms,
         n_faces=run.n_faces,
-        moving_camera=read_plate_facts(run.folder).moving,
+        moving_camera=read_background_facts(run.folder).moving,
         uses_all_frames=run.config.use_all_frames,
     )
     IdentityDataset.save(run.folder, facts, face, tracks)

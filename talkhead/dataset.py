@@ -279,7 +279,7 @@ class IdentityDataset:
 
     @classmethod
     def save(cls, path: Path, info: DatasetInfo, face: FaceModel, tracks: Tracks) -> None:
-        """Write everything but image files, waveform and plate; dataset.json last.
+        """Write everything but image files, waveform and background; dataset.json last.
 
         Args:
             path: Folder of the dataset.
@@ -336,7 +336,7 @@ class IdentityDataset:
         return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)
 
     @cached_property
-    def plate(self) -> UInt8:
+    def background(self) -> UInt8:
         """Background [H, W, 3] uint8 RGB at source size, filled in where it was never seen.
 
         Accessing it raises PackageError if the file is missing or damaged.
@@ -382,7 +382,7 @@ class IdentityDataset:
         triangles = self.face.triangles[self.tracks.occluded[frame]]
         return occluded_area(points[0], triangles, self.info.crop_size)
 
-    def plate_crop(self, frame: int) -> UInt8:
+    def background_crop(self, frame: int) -> UInt8:
         """Return the background behind a crop.
 
         Args:
@@ -393,7 +393,7 @@ class IdentityDataset:
         """
         info = self.info
         return cut_crop(
-            self.plate,
+            self.background,
             self.tracks.origins[frame],
             info.crop_size,
             info.scale,

@@ -152,7 +152,7 @@ class PasteFrameRenderer:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frames."""
-        height, width = self._footage.clip.plate.shape[:2]
+        height, width = self._footage.clip.background.shape[:2]
         return width, height
 
     @property
@@ -195,7 +195,7 @@ class Compositor:
             renderer: Renders motion codes.
             clip: Footage with its tracks.
         """
-        self.composer = CropPaster(clip.plate, clip.scale)
+        self.composer = CropPaster(clip.background, clip.scale)
         self._renderer, self._clip = renderer, clip
         self._device = device_of(renderer)
 
@@ -363,7 +363,7 @@ def own_background(clip: IdleClip) -> UInt8:
         Picture [h, w, 3].
     """
     size = (clip.crop_height, clip.crop_width)
-    return cut_crop(clip.plate, head_origin(clip), size, clip.scale)
+    return cut_crop(clip.background, head_origin(clip), size, clip.scale)
 
 
 def device_of(renderer: Renderer) -> torch.device:

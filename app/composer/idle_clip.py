@@ -40,7 +40,7 @@ FARTHEST = 4
 """Landmarks are clipped to this many times the longer side of the crop, for codes out of range."""
 TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
-PLATE = "plate.png"
+BACKGROUND_IMAGE = "plate.png"
 MAX_MASK_BYTES = 256 << 20
 """Limit for all masks together, in memory; a minute of 576 lines has 30 MB."""
 FRAMES = Size("F", 1, MAX_FRAMES)
@@ -66,7 +66,7 @@ class IdleClip:
         viewmats: Head poses [F, 4, 4].
         origins: Left and top of the crops [F, 2], source pixels.
         masks: Person masks [F, h, w], uint8, a quarter of the crops' size.
-        plate: Clean plate [H, W, 3], uint8.
+        background: Background without the person [H, W, 3], uint8.
         crop_height: Height of the crops, crop pixels.
         crop_width: Width of the crops, crop pixels.
         scale: Crop pixels per source pixel.
@@ -78,7 +78,7 @@ class IdleClip:
     viewmats: Float32
     origins: Float32
     masks: UInt8
-    plate: UInt8
+    background: UInt8
     crop_height: int
     crop_width: int
     scale: float
@@ -89,7 +89,7 @@ class IdleClip:
     @cached_property
     def intrinsics(self) -> Float64:
         """Intrinsics [3, 3] of the source image."""
-        return default_intrinsics(self.plate.shape[1], self.plate.shape[0])
+        return default_intrinsics(self.background.shape[1], self.background.shape[0])
 
     @cached_property
     def crop_ks(self) -> Float32:
@@ -161,7 +161,7 @@ def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
         viewmats=tracks.viewmats[part],
         origins=tracks.origins[part],
         masks=np.stack([shrunk_mask(dataset.masks[i]) for i in range(len(dataset))[part]]),
-        plate=dataset.plate,
+        background=dataset.background,
         crop_height=info.crop_height,
         crop_width=info.crop_width,
         scale=info.scale,
@@ -171,7 +171,7 @@ def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
 def save_idle(
     video: Path, dataset: IdentityDataset, writer: PackageWriter, progress: Progress
 ) -> int:
-    """Write the idle clip, its tracks, the face model and the clean plate into a package.
+    """Write the idle clip, its tracks, the face model and the background into a package.
 
     Args:
         video: The footage.
@@ -208,8 +208,8 @@ def save_idle(
         },
     )
     writer.add_tensors(FACE, dataset.face.tensors())
-    _, png = cv2.imencode(".png", dataset.plate[..., ::-1])
-    write_bytes(writer.path(PLATE), png.tobytes())
+    _, png = cv2.imencode(".png", dataset.background[..., ::-1])
+    write_bytes(writer.path(BACKGROUND_IMAGE), png.tobytes())
     return after - first
 
 
@@ -226,7 +226,7 @@ def load_idle(package: IdentityPackage) -> IdleClip:
         PackageError: A part is missing or damaged; a ContentError in a part becomes one.
     """
     face = load_face(package)
-    plate = _plate(package)
+    background = _background(package)
     _check_video(package)
     with package.content_errors(TRACKS):
         tracks = package.tensors(TRACKS)
@@ -238,7 +238,7 @@ def load_idle(package: IdentityPackage) -> IdleClip:
                 f"the tensor size gives masks of {shape}, which do not match the crops"
             )
         origins, scale = tracks["origins"].numpy(), float(tracks["scale"][0])
-        check_crops(origins, (height, width), scale, (plate.shape[0], plate.shape[1]))
+        check_crops(origins, (height, width), scale, (background.shape[0], background.shape[1]))
         masks = _unpacked_masks(tracks["masks"].numpy().tobytes(), tuple(shape))
     return IdleClip(
         path=package.file(IDLE_NAME),
@@ -247,7 +247,7 @@ def load_idle(package: IdentityPackage) -> IdleClip:
         viewmats=tracks["viewmats"].numpy(),
         origins=origins,
         masks=masks,
-        plate=plate,
+        background=background,
         crop_height=height,
         crop_width=width,
         scale=scale,
@@ -270,10 +270,10 @@ def load_face(package: IdentityPackage) -> FaceModel:
         return FaceModel.from_tensors(package.tensors(FACE))
 
 
-def _plate(package: IdentityPackage) -> UInt8:
-    """Read the clean plate [H, W, 3] of a package. Raises PackageError if its size is not that of
+def _background(package: IdentityPackage) -> UInt8:
+    """Read the background [H, W, 3] of a package. Raises PackageError if its size is not that of
     the manifest."""
-    path, manifest = package.file(PLATE), package.manifest
+    path, manifest = package.file(BACKGROUND_IMAGE), package.manifest
     try:
         return read_image(path, (PNG,), (manifest.frame_width, manifest.frame_height))
     except TalkheadError as error:

@@ -2,7 +2,7 @@
 
 The pasted region is the lower face down to the jaw line and a strip of neck below it, over the union
 of the jaw in the source frame and the new jaw, so that neither an old open jaw (a second chin) nor a
-new one shows a border. Where the head no longer is, the clean plate shows. docs/composer.md has a
+new one shows a border. Where the head no longer is, the background shows. docs/composer.md has a
 picture of the masks.
 """
 
@@ -120,14 +120,14 @@ def mask_window(mask: Float32, margin: int = 4) -> Window:
 class CropPaster:
     """Pastes renderings into frames of one clip, with a color match that is steady over time."""
 
-    def __init__(self, plate: UInt8, scale: float) -> None:
+    def __init__(self, background: UInt8, scale: float) -> None:
         """Initialize the paster.
 
         Args:
-            plate: Clean plate [H, W, 3] at source size.
+            background: Background without the person [H, W, 3] at source size.
             scale: Crop pixels per source pixel.
         """
-        self._plate = plate.astype(np.float32)
+        self._background = background.astype(np.float32)
         self._scale = scale
         self._gain: Float32 | None = None
 
@@ -172,8 +172,8 @@ class CropPaster:
         )
         gain = self._match(patch, frame[rows, columns])
         result = frame.copy()
-        plate = self._plate[rows, columns]
-        _blend_rows(np.ascontiguousarray(patch), gain, plate, result[rows, columns])
+        background = self._background[rows, columns]
+        _blend_rows(np.ascontiguousarray(patch), gain, background, result[rows, columns])
         return result
 
     def _in_source(
@@ -229,8 +229,8 @@ class CropPaster:
 
 
 @numba.njit(nogil=True, cache=True, parallel=True, fastmath=IN_ORDER, error_model="numpy")
-def _blend_rows(patch, gain, plate, frame):  # type: ignore[no-untyped-def]
-    """Blend a patch [h, w, 5] over a frame [h, w, 3] in place; the clean plate shows where the head
+def _blend_rows(patch, gain, background, frame):  # type: ignore[no-untyped-def]
+    """Blend a patch [h, w, 5] over a frame [h, w, 3] in place; the background shows where the head
     is not."""
     zero, one, white = np.float32(0.0), np.float32(1.0), np.float32(255.0)
     for y in numba.prange(patch.shape[0]):
@@ -240,6 +240,6 @@ def _blend_rows(patch, gain, plate, frame):  # type: ignore[no-untyped-def]
                 behind = one - min(max(patch[y, x, 3], zero), one)
                 for c in range(3):
                     under = np.float32(frame[y, x, c])
-                    made = patch[y, x, c] * white * gain[c] + behind * plate[y, x, c]
+                    made = patch[y, x, c] * white * gain[c] + behind * background[y, x, c]
                     value = under + share * (made - under) + np.float32(0.5)
                     frame[y, x, c] = np.uint8(min(max(value, zero), white))

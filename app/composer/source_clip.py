@@ -186,7 +186,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
         viewmats=interpolated_poses(tracks.viewmats[tracked], at, own),
         origins=tracks.origins[tracked[near]],
         masks=np.zeros((0, 0, 0), np.uint8),
-        plate=dataset.plate,
+        background=dataset.background,
         crop_height=info.crop_height,
         crop_width=info.crop_width,
         scale=info.scale,

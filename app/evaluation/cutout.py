@@ -22,7 +22,7 @@ COLORS: tuple[tuple[int, int, int], ...] = (
 """Backgrounds for pictures of heads: the one that is farthest from a head's own colors is used."""
 
 
-def cutout_metrics(
+def cutout_results(
     renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
 ) -> Results:
     """Measure how well the head alone is cut out, over up to MAX_FRAMES of the frames.

@@ -17,7 +17,7 @@ from talkhead.app.composer.frames import Compositor, pasted_line
 from talkhead.app.composer.idle_clip import idle_frames, load_idle, make_clip
 from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
 from talkhead.app.evaluation.baselines import mean_mouth, mismatched_speech
-from talkhead.app.evaluation.cutout import cutout_metrics
+from talkhead.app.evaluation.cutout import cutout_results
 from talkhead.app.evaluation.measures.sync_model import MAX_LAG
 from talkhead.app.evaluation.reference import (
     CropReference,
@@ -28,15 +28,15 @@ from talkhead.app.evaluation.reference import (
     rendered_crops,
 )
 from talkhead.app.evaluation.results import (
-    FLOOR,
-    MEAN,
-    MISMATCHED,
-    PASTED,
-    PASTED_TRACKED,
-    REAL,
-    SPOKEN,
-    TRACKED,
-    UNCHANGED,
+    MEAN_MOUTH,
+    MISMATCHED_SPEECH,
+    PASTED_SPEECH_DRIVEN,
+    PASTED_TRACKED_CODES,
+    REAL_VIDEO,
+    REENCODED,
+    SPEECH_DRIVEN,
+    TRACKED_CODES,
+    UNCHANGED_FOOTAGE,
     Variant,
     VariantKind,
 )
@@ -250,21 +250,25 @@ class _IdentityEvaluator:
         spoken = target.spoken_codes
         real_frames = track(self.frames, self.frames.real(), self.tools.tracker)
         with tempfile.TemporaryDirectory(prefix="talkhead-") as folder:
-            floor = self._measure(FLOOR, self.crops, encoded(self.crops, Path(folder)))
+            floor = self._measure(REENCODED, self.crops, encoded(self.crops, Path(folder)))
         mean, mismatched = target.mean_mouths(), target.mismatched_mouths()
         variants = [
             self._with_syncnet(self._real(), self.frames.real, real_frames),
-            self._variant(FLOOR, "floor", f"the real frames {FLOOR_ABOUT}", floor),
+            self._variant(REENCODED, "floor", f"the real frames {FLOOR_ABOUT}", floor),
             self._tracked(),
-            self._rendered(SPOKEN, "made", "motion from audio, over the background", spoken),
+            self._rendered(SPEECH_DRIVEN, "made", "motion from audio, over the background", spoken),
             self._pasted(
-                PASTED_TRACKED, "tracked motion, in the footage", target.tracked, real_frames
+                PASTED_TRACKED_CODES, "tracked motion, in the footage", target.tracked, real_frames
             ),
-            self._pasted(PASTED, "output of speak: audio, in the footage", spoken, real_frames),
-            self._rendered(MEAN, "baseline", "a mouth that never moves", mean),
-            self._rendered(MISMATCHED, "baseline", "real motion of other sentences", mismatched),
+            self._pasted(
+                PASTED_SPEECH_DRIVEN, "output of speak: audio, in the footage", spoken, real_frames
+            ),
+            self._rendered(MEAN_MOUTH, "baseline", "a mouth that never moves", mean),
+            self._rendered(
+                MISMATCHED_SPEECH, "baseline", "real motion of other sentences", mismatched
+            ),
         ]
-        return self._evaluation(variants, SPOKEN)
+        return self._evaluation(variants, SPEECH_DRIVEN)
 
     def brief(self) -> IdentityEvaluation:
         """Measure the variants of the report that fit ends with."""
@@ -277,22 +281,24 @@ class _IdentityEvaluator:
         variants = [
             self._real(),
             self._tracked(),
-            self._pasted(PASTED, "output of speak: audio, in the footage", spoken, real_frames),
+            self._pasted(
+                PASTED_SPEECH_DRIVEN, "output of speak: audio, in the footage", spoken, real_frames
+            ),
             self._landmarks_only(
-                MEAN,
+                MEAN_MOUTH,
                 "a mouth that never moves (landmarks only)",
                 mean_mouth(self.real, tracks.landmarks[usable, :, :2]),
             ),
             self._landmarks_only(
-                MISMATCHED,
+                MISMATCHED_SPEECH,
                 "real motion of other sentences (landmarks only)",
                 mismatched_speech(self.real, other),
             ),
         ]
-        return self._evaluation(variants, PASTED)
+        return self._evaluation(variants, PASTED_SPEECH_DRIVEN)
 
     def _real(self) -> Variant:
-        return self._variant(REAL, "real", "the footage itself", VisualMeasurement(self.real))
+        return self._variant(REAL_VIDEO, "real", "the footage itself", VisualMeasurement(self.real))
 
     def _rendered(self, name: str, kind: VariantKind, about: str, codes: Float32) -> Variant:
         """Render heads with motion codes [N, K] and measure them."""
@@ -304,8 +310,10 @@ class _IdentityEvaluator:
     def _tracked(self) -> Variant:
         """Measure the head under tracked motion, and its outline."""
         target, codes = self.target, self.target.tracked
-        variant = self._rendered(TRACKED, "made", "tracked motion: limit of the renderer", codes)
-        cutout = cutout_metrics(target.renderer, target.dataset, target.frames, codes)
+        variant = self._rendered(
+            TRACKED_CODES, "made", "tracked motion: limit of the renderer", codes
+        )
+        cutout = cutout_results(target.renderer, target.dataset, target.frames, codes)
         return replace(variant, cutout=cutout)
 
     def _pasted(self, name: str, about: str, codes: Float32, real: Float32) -> Variant:
@@ -314,7 +322,11 @@ class _IdentityEvaluator:
         visual = self._measure(name, self.frames, images, full_frames=True)
         variant = self._variant(name, "made", about, visual, real)
         again = partial(pasted_frames, self.target, codes)
-        return self._with_syncnet(variant, again, visual.landmarks) if name == PASTED else variant
+        return (
+            self._with_syncnet(variant, again, visual.landmarks)
+            if name == PASTED_SPEECH_DRIVEN
+            else variant
+        )
 
     def _with_syncnet(
         self, variant: Variant, images: Callable[[], Iterable[UInt8]], landmarks: Float32
@@ -357,7 +369,7 @@ class _IdentityEvaluator:
         """Combine the variants with the order of the worst frames."""
         return IdentityEvaluation(
             tuple(variants),
-            np.argsort(self.measured[TRACKED].per_frame["psnr_mouth"], kind="stable"),
+            np.argsort(self.measured[TRACKED_CODES].per_frame["psnr_mouth"], kind="stable"),
             worst_lips(self.measured[spoken].landmarks, self.real),
             (
                 self.rendering.stage("rendering heads"),
@@ -410,7 +422,7 @@ def measure_recording(
     codes, idle = speech_codes(path, package)[:n_frames], load_idle(package)
     frames = np.arange(len(codes))
     reference = FrameReference(idle.path, frames, np.empty((0, 478, 2), np.float32))
-    with progress.step("Speaking another recording", total=2 * len(codes)) as bar:
+    with progress.step("Rendering another recording", total=2 * len(codes)) as bar:
 
         def variant(
             name: str, kind: VariantKind, about: str, images: Generator[UInt8, None, None]
@@ -423,8 +435,10 @@ def measure_recording(
         pasted = pasted_line(renderer, idle, codes)
         unchanged = idle_frames(idle.path, len(idle), 0, len(codes))
         return (
-            variant(PASTED, "made", "output of speak for this recording", pasted),
-            variant(UNCHANGED, "baseline", "the unchanged footage, under this audio", unchanged),
+            variant(PASTED_SPEECH_DRIVEN, "made", "output of speak for this recording", pasted),
+            variant(
+                UNCHANGED_FOOTAGE, "baseline", "the unchanged footage, under this audio", unchanged
+            ),
         )
 
 
@@ -519,7 +533,7 @@ class Clip:
         visual, frames = VisualMeasurement(self.landmarks), np.arange(len(self.landmarks))
         about = "the footage under its own audio"
         audio, model = self.analysis.audio, tools.sync_model
-        return make_variant(REAL, "real", about, visual, None, frames, audio, model)
+        return make_variant(REAL_VIDEO, "real", about, visual, None, frames, audio, model)
 
     def audio_of(self, target: EvaluationTarget) -> AudioContext | None:
         """Cut the audio of a target's frames.

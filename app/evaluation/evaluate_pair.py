@@ -16,14 +16,14 @@ from talkhead import media
 from talkhead.app.evaluation.audio import excerpt
 from talkhead.app.evaluation.baselines import half_turned, mean_mouth, mismatched_speech
 from talkhead.app.evaluation.evaluate_identity import FLOOR_ABOUT
-from talkhead.app.evaluation.measures import image as metrics
+from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.reference import FrameReference, encoded, read_frames
 from talkhead.app.evaluation.results import (
-    FLOOR,
-    MADE,
-    MEAN,
-    MISMATCHED,
-    REAL,
+    MADE_VIDEO,
+    MEAN_MOUTH,
+    MISMATCHED_SPEECH,
+    REAL_VIDEO,
+    REENCODED,
     Variant,
     VariantKind,
 )
@@ -174,7 +174,7 @@ def measure_pair(
         real = track(blank, blank.real(), tools.tracker)
         _check_face(pair.real.path, real)
         bar.advance(pair.n_frames)
-        tracked = metrics.has_face(real)
+        tracked = image_measures.has_face(real)
         reference = FrameReference(pair.real.path, frames[tracked], real[tracked])
         size = (pair.real.width, pair.real.height)
         with closing(fitted_frames(pair.made.path, reference.frames, size)) as images:
@@ -215,19 +215,19 @@ def _variants(
     still = VisualMeasurement(mean_mouth(true, true))
     mismatched = VisualMeasurement(mismatched_speech(true, half_turned(true)))
     rows = (
-        _Row(REAL, "real", pair.real.path.name, VisualMeasurement(true), audio),
-        _Row(FLOOR, "floor", f"the real video {FLOOR_ABOUT}", floor, audio),
-        _Row(MADE, "made", pair.made.path.name, made, own),
-        _Row(MEAN, "baseline", "a mouth that never moves (landmarks only)", still, audio),
+        _Row(REAL_VIDEO, "real", pair.real.path.name, VisualMeasurement(true), audio),
+        _Row(REENCODED, "floor", f"the real video {FLOOR_ABOUT}", floor, audio),
+        _Row(MADE_VIDEO, "made", pair.made.path.name, made, own),
+        _Row(MEAN_MOUTH, "baseline", "a mouth that never moves (landmarks only)", still, audio),
         _Row(
-            MISMATCHED,
+            MISMATCHED_SPEECH,
             "baseline",
             "the real motion of half the clip later (landmarks only)",
             mismatched,
             audio,
         ),
     )
-    videos = {REAL: pair.real.path, MADE: pair.made.path}
+    videos = {REAL_VIDEO: pair.real.path, MADE_VIDEO: pair.made.path}
     size = (pair.real.width, pair.real.height)
     variants = []
     for row in rows:
@@ -244,7 +244,7 @@ def _variants(
 
 def _check_face(path: Path, landmarks: Float32) -> None:
     """Raise FootageError if too few of the landmarks [N, 478, 2] are known."""
-    found = int(metrics.has_face(landmarks).sum())
+    found = int(image_measures.has_face(landmarks).sum())
     if found < MIN_FACE * len(landmarks):
         raise FootageError(
             f"{path}: a face was found in {found} of {len(landmarks)} frames. "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from talkhead.app.evaluation.measures.registry import Measure, quality_measures
-from talkhead.app.evaluation.results import MISMATCHED, MeasureValidity, Variant
+from talkhead.app.evaluation.results import MISMATCHED_SPEECH, MeasureValidity, Variant
 
 REFERENCE = "measure_validity.json"
 
@@ -37,7 +37,7 @@ def measure_validity(variants: Sequence[Variant], matched: str) -> tuple[Measure
     if floor is None or matched not in named:
         return ()
     reference = reference_counts()
-    real, mismatched = by_kind.get("real", floor), named.get(MISMATCHED)
+    real, mismatched = by_kind.get("real", floor), named.get(MISMATCHED_SPEECH)
     rankings = []
     for measure in quality_measures():
         best, own = (

@@ -1,6 +1,6 @@
 """Real frames that variants are compared with: head crops of a dataset, or whole frames of a video.
 
-Heads are rendered over the background plate, never over real pixels, rounded to 8 bits as a viewer
+Heads are rendered over the background, never over real pixels, rounded to 8 bits as a viewer
 gets them, and compared with the crop at the size at which the dataset stores it.
 """
 
@@ -117,18 +117,18 @@ class CropReference:
         return self.dataset.crop_landmarks()[self.frames]
 
     def to_canvas(self, i: int, image: UInt8) -> UInt8:
-        """Paste the crop in its place on the plate at source size, as the clip was tracked.
+        """Paste the crop in its place on the background at source size, as the clip was tracked.
 
         Args:
             i: Index of the frame.
             image: Crop [H, W, 3].
 
         Returns:
-            The plate with the crop, [h, w, 3]; a scaled crop as it is.
+            The background with the crop, [h, w, 3]; a scaled crop as it is.
         """
         if not self._has_source_size:
             return image
-        canvas = self.dataset.plate.copy()
+        canvas = self.dataset.background.copy()
         left, top = (int(n) for n in self._origin(i))
         box = Box(left, top, left + image.shape[1], top + image.shape[0])
         inside = box.clipped(*canvas.shape[:2])
@@ -319,7 +319,7 @@ def rendered_heads(
 def rendered_crops(
     renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
 ) -> Iterator[UInt8]:
-    """Render frames over the background plate, under the real head pose.
+    """Render frames over the background, under the real head pose.
 
     Args:
         renderer: The renderer.
@@ -332,7 +332,7 @@ def rendered_crops(
     """
     heads = rendered_heads(renderer, dataset, frames, motion)
     for frame, (rgb, alpha) in zip(frames, heads, strict=True):
-        yield composite(rgb, alpha, dataset.plate_crop(frame))
+        yield composite(rgb, alpha, dataset.background_crop(frame))
 
 
 def composite(rgb: Float32, alpha: Float32, background: UInt8) -> UInt8:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from talkhead.stage_timer import Stage
 from talkhead.types import Float64
 
+_STORED = "stored"
+"""Metadata of a field whose name in report.json is another one."""
 TAIL = 5
 """Percentile of the low tail."""
 
@@ -24,12 +26,12 @@ VariantKind = Literal["real", "floor", "made", "baseline"]
 what is evaluated. baseline: what it must beat."""
 
 # Names of variants, as the report shows them.
-REAL, FLOOR = "real", "re-encoded original"
-TRACKED, PASTED_TRACKED = "tracked codes", "pasted, tracked codes"
-SPOKEN, PASTED = "speech-driven", "pasted, speech-driven"
-MADE = "made"
-MEAN, MISMATCHED = "mean mouth", "mismatched speech"
-UNCHANGED = "unchanged footage"
+REAL_VIDEO, REENCODED = "real", "re-encoded original"
+TRACKED_CODES, PASTED_TRACKED_CODES = "tracked codes", "pasted, tracked codes"
+SPEECH_DRIVEN, PASTED_SPEECH_DRIVEN = "speech-driven", "pasted, speech-driven"
+MADE_VIDEO = "made"
+MEAN_MOUTH, MISMATCHED_SPEECH = "mean mouth", "mismatched speech"
+UNCHANGED_FOOTAGE = "unchanged footage"
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class OffsetEvidence:
     """A/V offset of a clip as found by one method.
 
     Attributes:
-        means: Name of the method.
+        method: Name of the method; "means" in report.json.
         offset_ms: How late the audio is; None if no lag is clearly best.
         score: The best score.
         control: The best score that mismatched audio reaches.
@@ -137,7 +139,7 @@ class OffsetEvidence:
         scores: Score of each lag, [L].
     """
 
-    means: str
+    method: str = field(metadata={_STORED: "means"})
     offset_ms: float | None
     score: float
     control: float
@@ -146,7 +148,7 @@ class OffsetEvidence:
 
 
 @dataclass(frozen=True)
-class OffsetMetrics:
+class OffsetResults:
     """A/V offset of a clip by independent methods.
 
     Attributes:
@@ -201,7 +203,7 @@ class Report:
     facts: Mapping[str, str]
     variants: tuple[Variant, ...]
     cross: tuple[Variant, ...]
-    offset: OffsetMetrics | None
+    offset: OffsetResults | None
     validity: tuple[MeasureValidity, ...]
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
@@ -209,7 +211,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to nested plain values, rounded to 4 decimal places, with None for NaN."""
-        return {name: plain(value) for name, value in asdict(self).items()}
+        result: dict[str, Any] = plain(self)
+        return result
 
 
 def summarize(values: Sequence[float] | Float64, less_is_better: bool = False) -> Summary:
@@ -241,7 +244,9 @@ def plain(value: Any) -> Any:
         infinity.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+        value = {
+            one.metadata.get(_STORED, one.name): getattr(value, one.name) for one in fields(value)
+        }
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from talkhead.app.evaluation.measures import image as metrics
+from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.measures.image import IMAGE_MEASURES, FramePair
-from talkhead.app.evaluation.measures.lips import LIP_MEASURES, LipTracks, lip_metrics
+from talkhead.app.evaluation.measures.lips import LIP_MEASURES, LipTracks, lip_results
 from talkhead.app.evaluation.measures.lpips import Perceptual
-from talkhead.app.evaluation.measures.phonemes import phoneme_metrics, viseme_table
+from talkhead.app.evaluation.measures.phonemes import phoneme_results, viseme_table
 from talkhead.app.evaluation.measures.sync_model import SyncModel
-from talkhead.app.evaluation.measures.syncnet import MIN_FRAMES, SyncNet, syncnet_metrics
+from talkhead.app.evaluation.measures.syncnet import MIN_FRAMES, SyncNet, syncnet_results
 from talkhead.app.evaluation.reference import ReferenceFrames
 from talkhead.app.evaluation.results import Results, Variant, VariantKind
 from talkhead.encoder.phones import Phone
@@ -187,10 +187,10 @@ def make_variant(
     whole = _spread(own, place, n_frames)
     parts: dict[str, Any] = {}
     if audio is not None and audio.phones is not None:
-        parts["phonemes"] = phoneme_metrics(audio.phones, aperture)
+        parts["phonemes"] = phoneme_results(audio.phones, aperture)
         if real is not None:
             true = _spread(real, place, n_frames)
-            both = metrics.has_face(whole, true)
+            both = image_measures.has_face(whole, true)
             parts["visemes"] = viseme_table(audio.phones, true, whole, both)
     if audio is not None and sync_model is not None:
         parts["sync"] = _sync(sync_model, audio, whole)
@@ -198,8 +198,8 @@ def make_variant(
     if real is not None:
         parts["lips"] = _lips(own, real, frames, silent)
         distance = np.full(len(frames), np.nan)
-        both = metrics.has_face(own, real)
-        distance[both] = metrics.lmd(own[both], real[both])
+        both = image_measures.has_face(own, real)
+        distance[both] = image_measures.lmd(own[both], real[both])
         parts["lmd_px"] = tuple(_spread(distance, place, n_frames).tolist())
     elif silent is not None:
         parts["lips"] = _lips_without_reference(own, frames, silent)
@@ -212,7 +212,7 @@ def _sync(model: SyncModel, audio: AudioContext, landmarks: Float32) -> Results:
     after = max(0, n_audio - audio.lead - len(landmarks))
     margins = ((audio.lead, after), (0, 0), (0, 0))
     padded = np.pad(landmarks, margins, constant_values=np.nan)
-    return model.measure(audio.waveform, np.nan_to_num(padded), metrics.has_face(padded))
+    return model.measure(audio.waveform, np.nan_to_num(padded), image_measures.has_face(padded))
 
 
 def with_syncnet(
@@ -239,12 +239,12 @@ def with_syncnet(
     """
     gaps = np.flatnonzero(np.diff(frames) != 1)
     n = int(gaps[0]) + 1 if len(gaps) else len(frames)
-    tracked = metrics.has_face(landmarks[:n])
+    tracked = image_measures.has_face(landmarks[:n])
     if net is None or audio is None or not tracked.any() or n < MIN_FRAMES:
         return variant
     points = np.nan_to_num(landmarks[:n])
     own = audio.waveform[audio.lead * SAMPLE_RATE // FRAME_RATE :]
-    return replace(variant, syncnet=syncnet_metrics(net, images(), points, tracked, own))
+    return replace(variant, syncnet=syncnet_results(net, images(), points, tracked, own))
 
 
 def worst_lips(own: Float32, real: Float32) -> Int:
@@ -257,23 +257,23 @@ def worst_lips(own: Float32, real: Float32) -> Int:
     Returns:
         Positions [N] of the frames, the farthest first; before them those without a face.
     """
-    distance = np.nan_to_num(metrics.lmd(own, real), nan=np.inf)
+    distance = np.nan_to_num(image_measures.lmd(own, real), nan=np.inf)
     return np.argsort(-distance, kind="stable")
 
 
 def _lips(own: Float32, real: Float32, frames: Int, silent: Bool | None) -> Results | None:
     """Compute the lip measures of landmarks [N, 478, 2]; None if no frame has a face in both."""
-    both = metrics.has_face(own, real)
+    both = image_measures.has_face(own, real)
     if not both.any():
         return None
-    n_lost = int((metrics.has_face(real) & ~both).sum())
+    n_lost = int((image_measures.has_face(real) & ~both).sum())
     quiet = None if silent is None else silent[both]
-    return lip_metrics(frames[both], own[both], real[both], n_lost, quiet)
+    return lip_results(frames[both], own[both], real[both], n_lost, quiet)
 
 
 def _lips_without_reference(own: Float32, frames: Int, silent: Bool) -> Results:
     """Compute the lip measures of landmarks [N, 478, 2] that need no real lips."""
-    known = metrics.has_face(own)
+    known = image_measures.has_face(own)
     points = own[known]
     tracks = LipTracks(frames[known], points, points, silent=silent[known])
     return LIP_MEASURES.compute(tracks, has_reference=False)

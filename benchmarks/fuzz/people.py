@@ -74,7 +74,7 @@ def footage_of(dataset: IdentityDataset) -> list[UInt8]:
     import synthetic_head
 
     points = dataset.tracks.landmarks[..., :2].astype(np.float64)
-    return [synthetic_head.draw_head(dataset.face, p, dataset.plate)[0] for p in points]
+    return [synthetic_head.draw_head(dataset.face, p, dataset.background)[0] for p in points]
 
 
 def make_predictor(dataset: IdentityDataset) -> MotionPredictor:

@@ -20,7 +20,7 @@ from talkhead.app.speak import render_video, speak
 from talkhead.dataset import IdentityDataset
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess import steps
-from talkhead.preprocess.frame_selection import BLOCK_FRACTION
+from talkhead.preprocess.image_selection import BLOCK_FRACTION
 from talkhead.progress import SilentProgress
 from talkhead.renderers.warp.model import WarpConfig, WarpRenderer
 

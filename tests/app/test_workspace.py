@@ -58,9 +58,9 @@ def test_other_versions_are_refined_anew_and_fitted_anew(
     prepared: IdentityDataset, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _key(module.QUICK)
-    for place in (module, module.fitting):
+    for place, name in ((module, "MOTION_VERSION"), (module.fitting, "RENDERER_FIT_VERSION")):
         with monkeypatch.context() as patch:
-            patch.setattr(place, "VERSION", place.VERSION + 1)
+            patch.setattr(place, name, getattr(place, name) + 1)
             assert _key(module.QUICK) != before
             with pytest.raises(TalkheadError, match="no such file"):
                 read_prepared(work)

@@ -56,8 +56,8 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
     frames = rng.integers(0, 256, (N_FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
     np.stack([cv2.GaussianBlur(f, (0, 0), 2) for f in frames]).tofile(folder / FRAMES)
     np.full((N_FRAMES, HEIGHT, WIDTH), 255, np.uint8).tofile(folder / MASKS)
-    plate = rng.integers(0, 256, (SOURCE, SOURCE, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "plate.png"), plate)
+    background = rng.integers(0, 256, (SOURCE, SOURCE, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "plate.png"), background)
     landmarks = make_landmarks()
     origins = np.tile(np.float32([LEFT, TOP]), (N_FRAMES, 1))
     landmarks[..., :2] = (landmarks[..., :2] - origins[:, None]) / scale + origins[:, None]

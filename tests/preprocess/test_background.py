@@ -1,4 +1,4 @@
-"""The clean plate: a known background behind a moving disc."""
+"""Estimating the background: a known one behind a moving disc."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from talkhead.preprocess import background
-from talkhead.preprocess.background import SEEN_AT_LEAST, clean_plate
+from talkhead.preprocess.background import SEEN_AT_LEAST, estimate_background
 from talkhead.types import UInt8
 
 HEIGHT, WIDTH = 72, 96
@@ -41,9 +41,9 @@ def make_scene(
 def test_background_behind_a_moving_disc() -> None:
     """Every pixel is free at times: it is recovered, and the median removes the noise."""
     frames, masks, world = make_scene(30, sweep=60)
-    plate = clean_plate(frames, masks)
-    error = plate.image.astype(int) - world
-    assert plate.seen.all() and not plate.moving
+    estimated = estimate_background(frames, masks)
+    error = estimated.image.astype(int) - world
+    assert estimated.seen.all() and not estimated.moving
     assert np.abs(error).mean() < 0.7 and np.abs(error).max() <= 4
 
 
@@ -52,48 +52,51 @@ def test_few_samples_where_the_disc_rests() -> None:
     frames, masks, world = make_scene(40, sweep=0, noise=0.0)
     for i in (3, 12, 25, 31):
         frames[i], masks[i] = world.copy(), np.zeros_like(masks[i])
-    plate = clean_plate(frames, masks)
-    assert plate.seen.all() and np.abs(plate.image.astype(int) - world).max() <= 1
+    estimated = estimate_background(frames, masks)
+    assert estimated.seen.all() and np.abs(estimated.image.astype(int) - world).max() <= 1
 
 
 def test_pixels_never_seen_are_marked_and_filled() -> None:
     frames, masks, world = make_scene(30, sweep=4)
-    plate = clean_plate(frames, masks)
+    estimated = estimate_background(frames, masks)
     free = np.sum([mask < 10 for mask in masks], axis=0)
-    assert np.array_equal(plate.seen, free >= SEEN_AT_LEAST) and not plate.seen[36, 48]
-    hole = plate.image[~plate.seen].astype(float)
+    assert np.array_equal(estimated.seen, free >= SEEN_AT_LEAST) and not estimated.seen[36, 48]
+    hole = estimated.image[~estimated.seen].astype(float)
     assert np.abs(hole - np.array([220, 20, 20])).sum(1).min() > 60, "the disc is gone"
-    around = cv2.dilate((~plate.seen).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    rim = world[around & plate.seen].astype(float)
+    around = cv2.dilate((~estimated.seen).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    rim = world[around & estimated.seen].astype(float)
     assert np.abs(hole.mean(0) - rim.mean(0)).max() < 25, "filled with what is around"
-    assert np.abs(plate.image[plate.seen].astype(int) - world[plate.seen]).max() <= 5
+    assert np.abs(estimated.image[estimated.seen].astype(int) - world[estimated.seen]).max() <= 5
 
 
 def test_a_mask_s_haze_hides_nothing() -> None:
     frames, masks, world = make_scene(30, sweep=4)
     hazy = [np.maximum(mask, 30) for mask in masks]
-    plate = clean_plate(frames, hazy)
-    assert np.array_equal(plate.seen, clean_plate(frames, masks).seen) and plate.seen.mean() > 0.7
-    assert np.abs(plate.image[plate.seen].astype(int) - world[plate.seen]).max() <= 5
+    estimated = estimate_background(frames, hazy)
+    assert (
+        np.array_equal(estimated.seen, estimate_background(frames, masks).seen)
+        and estimated.seen.mean() > 0.7
+    )
+    assert np.abs(estimated.image[estimated.seen].astype(int) - world[estimated.seen]).max() <= 5
 
 
 @pytest.mark.parametrize(("drift", "moving"), [(0.0, False), (3.0, True)])
 def test_a_moving_camera_is_detected(drift: float, moving: bool) -> None:
     frames, masks, _ = make_scene(30, sweep=40, drift=drift)
-    assert clean_plate(frames, masks).moving is moving
+    assert estimate_background(frames, masks).moving is moving
 
 
 def test_flickering_light_is_no_moving_camera() -> None:
     frames, masks, _ = make_scene(30, sweep=40)
     for i, frame in enumerate(frames):
         frame[:] = np.clip(frame * (1.0 + 0.06 * (-1) ** i), 0, 255)
-    assert not clean_plate(frames, masks).moving
+    assert not estimate_background(frames, masks).moving
 
 
 def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plate is the same, and memory does not grow with the images."""
+    """The background is the same, and memory does not grow with the images."""
     frames, masks, _ = make_scene(30, sweep=60)
-    wanted = clean_plate(frames, masks)
+    wanted = estimate_background(frames, masks)
     n_copies = 20
     monkeypatch.setattr(background, "HELD_BYTES", 100_000)
 
@@ -102,15 +105,15 @@ def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.M
 
     tracemalloc.start()
     try:
-        plate = clean_plate(large(frames), large(masks), tmp_path)
+        estimated = estimate_background(large(frames), large(masks), tmp_path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 0.6 * sum(n_copies * frame.nbytes for frame in frames)
     for number in range(n_copies):  # apart from what is filled in, which knows its neighbors
         part = slice(number * HEIGHT, (number + 1) * HEIGHT)
-        assert np.array_equal(plate.seen[part], wanted.seen)
-        assert np.array_equal(plate.image[part][wanted.seen], wanted.image[wanted.seen])
+        assert np.array_equal(estimated.seen[part], wanted.seen)
+        assert np.array_equal(estimated.image[part][wanted.seen], wanted.image[wanted.seen])
     assert not list(tmp_path.iterdir())
 
 
@@ -120,7 +123,9 @@ def test_disk_that_is_needed() -> None:
 
 
 def test_a_person_who_hides_everything() -> None:
-    """The background is never visible: any plate is accepted, and all pixels are marked."""
+    """The background is never visible: any image is accepted, and all pixels are marked."""
     frames = [np.full((16, 20, 3), 200, np.uint8)] * 8
-    plate = clean_plate(frames, [np.full((16, 20), 255, np.uint8)] * 8)
-    assert not plate.seen.any() and not plate.moving and plate.image.shape == (16, 20, 3)
+    estimated = estimate_background(frames, [np.full((16, 20), 255, np.uint8)] * 8)
+    assert (
+        not estimated.seen.any() and not estimated.moving and estimated.image.shape == (16, 20, 3)
+    )

@@ -133,11 +133,11 @@ def test_image_file_grows_and_is_cut(tmp_path: Path) -> None:
     assert np.array_equal(list(file), images[[0, 1, 2, 4]])
 
 
-def test_damaged_plate(head_dataset: IdentityDataset, tmp_path: Path) -> None:
+def test_damaged_background(head_dataset: IdentityDataset, tmp_path: Path) -> None:
     shutil.copytree(head_dataset.path, tmp_path / "copy")
     (tmp_path / "copy" / "plate.png").write_bytes(b"no picture")
     with pytest.raises(PackageError, match=r"plate\.png"):
-        _ = IdentityDataset.load(tmp_path / "copy").plate
+        _ = IdentityDataset.load(tmp_path / "copy").background
 
 
 def test_landmarks_cameras_and_crops_agree(head_dataset: IdentityDataset) -> None:
@@ -149,12 +149,14 @@ def test_landmarks_cameras_and_crops_agree(head_dataset: IdentityDataset) -> Non
     assert np.abs(pixels - head_dataset.crop_landmarks()).max() < 0.01
 
 
-def test_plate_crop_is_the_background_of_the_frame(head_dataset: IdentityDataset) -> None:
+def test_background_crop_is_the_background_of_the_frame(head_dataset: IdentityDataset) -> None:
     for frame in (0, 17, 39):
         outside = cv2.dilate(head_dataset.masks[frame], np.ones((9, 9), np.uint8)) == 0
-        plate, image = head_dataset.plate_crop(frame), head_dataset.frames[frame]
+        background, image = head_dataset.background_crop(frame), head_dataset.frames[frame]
         assert outside.sum() > 50
-        assert np.abs(plate[outside].astype(int) - image[outside]).max() <= 6  # drawn with a blur
+        assert (
+            np.abs(background[outside].astype(int) - image[outside]).max() <= 6
+        )  # drawn with a blur
 
 
 def with_hidden(dataset: IdentityDataset, frame: int, triangles: list[int]) -> IdentityDataset:

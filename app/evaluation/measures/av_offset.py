@@ -9,7 +9,7 @@ import numpy as np
 from talkhead.app.evaluation.measures.image import has_face
 from talkhead.app.evaluation.measures.phonemes import opening_evidence
 from talkhead.app.evaluation.measures.sync_model import SyncModel
-from talkhead.app.evaluation.results import OffsetEvidence, OffsetMetrics
+from talkhead.app.evaluation.results import OffsetEvidence, OffsetResults
 from talkhead.encoder.phones import Phone
 from talkhead.face import lip_aperture
 from talkhead.preprocess.av_sync import LIPS_LEAD_MS, MAX_LAG, lip_measures, measure_offset
@@ -24,7 +24,7 @@ def clip_offset(
     phones: list[Phone] | None,
     sync_model: SyncModel | None,
     corrected_ms: float = 0.0,
-) -> OffsetMetrics:
+) -> OffsetResults:
     """Estimate how late the audio of a clip is, from energies, from phones and by the sync model.
 
     Args:
@@ -43,7 +43,7 @@ def clip_offset(
         evidence.append(opening_evidence(phones, lip_aperture(landmarks)))
     if sync_model is not None:
         evidence.append(sync_model.evidence(waveform, np.nan_to_num(landmarks), tracked))
-    return OffsetMetrics(tuple(evidence), agreement(evidence), corrected_ms)
+    return OffsetResults(tuple(evidence), agreement(evidence), corrected_ms)
 
 
 def agreement(evidence: Sequence[OffsetEvidence]) -> bool | None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import convolve1d
 
-from talkhead.app.evaluation.measures import image as metrics
+from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.measures.image import Points
 from talkhead.app.evaluation.measures.registry import ClipMeasures
 from talkhead.app.evaluation.results import Results
@@ -83,7 +83,7 @@ class LipTracks:
     @cached_property
     def distance(self) -> Float64:
         """Mouth landmark distance [N] in pixels."""
-        return metrics.lmd(self.made, self.real)
+        return image_measures.lmd(self.made, self.real)
 
     @cached_property
     def spread(self) -> float:
@@ -104,7 +104,7 @@ class LipTracks:
         return silence_motion(self.made, self.frames, self.silent)
 
 
-def lip_metrics(
+def lip_results(
     frames: Int, made: Points, real: Points, n_lost: int = 0, silent: Bool | None = None
 ) -> Results:
     """Compute all lip measures of rendered lips against the real ones of the same frames.
@@ -152,7 +152,7 @@ def _lmd_eyes(tracks: LipTracks) -> float:
     """Mean LMD over the distance of the outer eye corners."""
     if not len(tracks.frames):
         return math.nan
-    return float(tracks.distance.mean() / metrics.eye_distance(tracks.real).mean())
+    return float(tracks.distance.mean() / image_measures.eye_distance(tracks.real).mean())
 
 
 @LIP_MEASURES.measure("aperture_correlation", label="opening r", better="more")
@@ -160,7 +160,7 @@ def _aperture_correlation(tracks: LipTracks) -> float:
     """Correlation of the lip opening with the real one."""
     if not tracks.is_moving:
         return math.nan
-    return metrics.correlation(tracks.aperture, tracks.real_aperture)
+    return image_measures.correlation(tracks.aperture, tracks.real_aperture)
 
 
 @LIP_MEASURES.measure(
@@ -197,7 +197,7 @@ def _closure_f1_at_rate(tracks: LipTracks) -> float:
 def _jitter_ratio(tracks: LipTracks) -> float:
     """Trembling of the lips over the real one's: 1 is real."""
     made, real = (points[:, list(LIPS)] for points in (tracks.made, tracks.real))
-    return metrics.jitter_ratio(made, real, tracks.frames)
+    return image_measures.jitter_ratio(made, real, tracks.frames)
 
 
 @LIP_MEASURES.measure("silence_leak", label="silence motion", better="real", needs_reference=False)
@@ -252,7 +252,11 @@ def _lagged_correlation(made: Float64, real: Float64, lag: int) -> float:
     """Compute Pearson's r of tracks [n] with `made` later by `lag`; NaN for too few frames."""
     later = np.roll(made, -lag)  # wraps around within the margins, which are NaN
     both = np.isfinite(later) & np.isfinite(real)
-    return metrics.correlation(later[both], real[both]) if both.sum() >= MIN_COMMON else math.nan
+    return (
+        image_measures.correlation(later[both], real[both])
+        if both.sum() >= MIN_COMMON
+        else math.nan
+    )
 
 
 # ---------------------------------------------------------------------------- closures

@@ -115,7 +115,7 @@ def _closure_chance(track: PhoneTrack) -> float | None:
     return _closing_share_of_speech(lengths, track.phones, track.aperture)
 
 
-def phoneme_metrics(phones: Sequence[Phone], aperture: Values) -> Results:
+def phoneme_results(phones: Sequence[Phone], aperture: Values) -> Results:
     """Compute all phoneme measures.
 
     The opening ratio divides the mean aperture in OPEN_VOWELS by that in BILABIALS, which counts as
@@ -184,7 +184,7 @@ def opening_evidence(phones: Sequence[Phone], aperture: Values) -> OffsetEvidenc
     is_sure = is_sure and best > MIN_RATIO_TO_CONTROL * control
     peak = _peak(scores) if is_sure else None
     return OffsetEvidence(
-        means="lip opening in vowels over that in /p b m/",
+        method="lip opening in vowels over that in /p b m/",
         offset_ms=None if peak is None else (peak - _MAX_LAG) * _STEP_MS,
         score=best,
         control=control,

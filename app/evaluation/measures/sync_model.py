@@ -383,7 +383,7 @@ class SyncModel:
         score, control = max(found.scores), self._control(waveform, landmarks, tracked)
         is_sure = math.isnan(control) or score > control
         return OffsetEvidence(
-            means="audio-visual sync model",
+            method="audio-visual sync model",
             offset_ms=found.offset_ms if is_sure else None,
             score=score,
             control=control,

@@ -239,7 +239,7 @@ def _offset_frames(distances: LagDistances) -> int:
     return int(distances.means.argmin()) - MAX_LAG
 
 
-def syncnet_metrics(
+def syncnet_results(
     net: SyncNet, frames: Iterable[UInt8], landmarks: Points, tracked: Bool, waveform: Float32
 ) -> Results:
     """Compute LSE-D, LSE-C and the offset of a video at 25 frames per second.

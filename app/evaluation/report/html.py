@@ -335,7 +335,7 @@ def _offset(report: Report) -> dict[str, Any]:
             [curve],
             across=[Level(found.control, "control")],
             down=[Level(0, "zero"), *at],
-            about=f"scores over lags by {found.means}",
+            about=f"scores over lags by {found.method}",
         )
         evidence.append((found, Markup(svg)))
     return {"evidence": evidence, "of": report.offset}

@@ -14,11 +14,11 @@ from typing import Literal
 from talkhead.app.evaluation.cross_validation import MIN_FRAMES
 from talkhead.app.evaluation.measures.registry import find_measure
 from talkhead.app.evaluation.results import (
-    MADE,
-    MEAN,
-    PASTED,
-    SPOKEN,
-    TRACKED,
+    MADE_VIDEO,
+    MEAN_MOUTH,
+    PASTED_SPEECH_DRIVEN,
+    SPEECH_DRIVEN,
+    TRACKED_CODES,
     Report,
     Variant,
     VariantKind,
@@ -98,9 +98,9 @@ class VerdictInputs:
             fitting = [v for v in report.variants if v.kind == kind and name in ("", v.name)]
             return fitting[-1] if fitting else None
 
-        tracked = find("made", TRACKED)
-        made = find("made", SPOKEN) or find("made", PASTED) or find("made")
-        mean_mouth = find("baseline", MEAN)
+        tracked = find("made", TRACKED_CODES)
+        made = find("made", SPEECH_DRIVEN) or find("made", PASTED_SPEECH_DRIVEN) or find("made")
+        mean_mouth = find("baseline", MEAN_MOUTH)
         return cls(made, tracked or made, tracked, find("real"), find("floor"), mean_mouth)
 
 
@@ -131,7 +131,7 @@ def verdicts(report: Report) -> tuple[Verdict, ...]:
 
 def _advice(verdict: Verdict, inputs: VerdictInputs) -> str:
     """Choose the advice for a verdict; none for a good one, or for another system's video."""
-    if verdict.level == "good" or inputs.made is None or inputs.made.name == MADE:
+    if verdict.level == "good" or inputs.made is None or inputs.made.name == MADE_VIDEO:
         return ""
     return verdict.advice or ADVICE[verdict.about]
 
@@ -332,7 +332,9 @@ def _cutout(inputs: VerdictInputs) -> Verdict | None:
     )
     level = _worst(*levels.values())
     key = next(key for key, own in levels.items() if own == level)
-    return Verdict("Cut-out of the head", level, f"{text}.", f"{TRACKED}: {rule}", key, "sheets")
+    return Verdict(
+        "Cut-out of the head", level, f"{text}.", f"{TRACKED_CODES}: {rule}", key, "sheets"
+    )
 
 
 def _trembling(inputs: VerdictInputs) -> Verdict | None:

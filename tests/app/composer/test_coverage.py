@@ -24,7 +24,7 @@ def make_clip(codes: Float32) -> IdleClip:
         viewmats=np.tile(np.eye(4, dtype=np.float32), (n, 1, 1)),
         origins=np.zeros((n, 2), np.float32),
         masks=np.zeros((n, 1, 1), np.uint8),
-        plate=np.zeros((4, 4, 3), np.uint8),
+        background=np.zeros((4, 4, 3), np.uint8),
         crop_height=4,
         crop_width=4,
         scale=1.0,

@@ -45,7 +45,7 @@ def clip() -> IdleClip:
         viewmats=views.astype(np.float32),
         origins=np.stack([100 + np.round(9 * np.sin(phase)), np.full(N, 50)], 1).astype(np.float32),
         masks=np.zeros((N, HEIGHT // 4, WIDTH // 4), np.uint8),
-        plate=np.zeros((400, 400, 3), np.uint8),
+        background=np.zeros((400, 400, 3), np.uint8),
         crop_height=HEIGHT,
         crop_width=WIDTH,
         scale=1.0,

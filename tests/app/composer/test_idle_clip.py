@@ -237,7 +237,7 @@ def test_saved_and_loaded(
     n_train = int(head_dataset.tracks.train.sum())
     kept, idle = make_clip(head_dataset, video, slice(3, n_train)), load_idle(package)
     assert len(idle) == n_train - 3 == package.manifest.n_frames
-    for name in ("codes", "viewmats", "origins", "masks", "plate"):
+    for name in ("codes", "viewmats", "origins", "masks", "background"):
         assert np.array_equal(getattr(idle, name), getattr(kept, name)), name
     assert (idle.crop_height, idle.crop_width, idle.scale) == (128, 96, 1.0)
     assert idle.masks.shape[1:] == small_size((128, 96))

@@ -147,28 +147,28 @@ def test_where_the_mask_is_zero_nothing_changes(frame: UInt8) -> None:
 
 
 def test_blending_by_hand(frame: UInt8) -> None:
-    """frame + mask (rendering over the plate - frame); too transparent to match colours by."""
-    mask, plate = soft_mask(), 255 - frame
+    """frame + mask (rendering over the background - frame); too transparent to match colours by."""
+    mask, background = soft_mask(), 255 - frame
     color = np.full((100, 90, 3), 0.4, np.float32)
-    result = paste(CropPaster(plate, 1.0), frame, color, alpha=0.75, mask=mask)
+    result = paste(CropPaster(background, 1.0), frame, color, alpha=0.75, mask=mask)
     part = (slice(9, 109), slice(12, 102))
-    made = 255 * 0.75 * color + 0.25 * plate[part]
+    made = 255 * 0.75 * color + 0.25 * background[part]
     expected = frame[part] + mask[..., None] * (made - frame[part])
     assert np.abs(result[part].astype(np.float32) - expected).max() <= 0.51
 
 
 def test_where_the_head_is_no_more_the_background_shows(frame: UInt8) -> None:
     """An old open jaw: in the source the person, in the rendering nothing."""
-    plate = np.full_like(frame, 77)
+    background = np.full_like(frame, 77)
     alpha = np.ones((100, 90), np.float32)
     alpha[60:] = 0.0
-    result = paste(CropPaster(plate, 1.0), frame, crop_of(frame), alpha=alpha)
+    result = paste(CropPaster(background, 1.0), frame, crop_of(frame), alpha=alpha)
     assert (result[9 + 60 : 109, 12:102] == 77).all()
     assert np.abs(result[9 : 9 + 58, 12:102].astype(int) - frame[9 : 9 + 58, 12:102]).max() <= 1
 
 
 def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
-    """A slightly wrong background plate must not shine up beside the neck."""
+    """A slightly wrong background must not shine up beside the neck."""
     window = Window(0, 100, 0, 90)
     nothing, zeros = np.zeros((100, 90, 1), np.float32), np.zeros((100, 90, 3), np.float32)
     person = np.zeros((100, 90), np.float32)
@@ -188,12 +188,12 @@ def test_at_the_edges_as_in_a_larger_frame(
     """What reaches beyond the frame is cut; what is inside is as if there were no edge."""
     margin = 128
     spread = ((margin, margin), (margin, margin), (0, 0))
-    large, large_plate = (np.pad(a, spread, mode="edge") for a in (frame, 255 - frame))
+    large, large_background = (np.pad(a, spread, mode="edge") for a in (frame, 255 - frame))
     rgb = np.random.default_rng(0).random((100, 90, 3)).astype(np.float32)
     rgb = cv2.GaussianBlur(rgb, (0, 0), 2.0)
     origin, mask = np.array(shift, np.float32), soft_mask()
     small = paste(CropPaster(255 - frame, scale), frame, rgb, 0.8, mask, origin=origin)
-    whole = paste(CropPaster(large_plate, scale), large, rgb, 0.8, mask, origin=origin + margin)
+    whole = paste(CropPaster(large_background, scale), large, rgb, 0.8, mask, origin=origin + margin)
     assert small.shape == frame.shape
     inner = whole[margin : margin + HEIGHT, margin : margin + WIDTH]
     assert np.abs(small.astype(int) - inner).max() <= 1

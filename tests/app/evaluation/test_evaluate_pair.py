@@ -16,7 +16,14 @@ from talkhead import media
 from talkhead.app.evaluate import EvaluateResult, evaluate_pair
 from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
 from talkhead.app.evaluation.evaluate_pair import align
-from talkhead.app.evaluation.results import FLOOR, MADE, MEAN, MISMATCHED, REAL, Variant
+from talkhead.app.evaluation.results import (
+    MADE_VIDEO,
+    MEAN_MOUTH,
+    MISMATCHED_SPEECH,
+    REAL_VIDEO,
+    REENCODED,
+    Variant,
+)
 from talkhead.errors import FootageError, MediaError
 from talkhead.types import UInt8
 
@@ -72,7 +79,7 @@ def variant(result: EvaluateResult, name: str) -> Variant:
 
 
 def test_only_the_delay_is_found(evaluated: EvaluateResult) -> None:
-    made = variant(evaluated, MADE).lips
+    made = variant(evaluated, MADE_VIDEO).lips
     assert made is not None and made.n_lost == 0
     assert made.aperture_lag_ms == pytest.approx(LATE * 40, abs=8)
     assert made.aperture_spread == pytest.approx(1.0, abs=0.1)
@@ -87,10 +94,10 @@ def test_codec_floor_made_video_and_mismatched_speech_are_in_order(
         assert lips is not None
         return lips.lmd_px.mean
 
-    assert distance(REAL) == 0.0
-    assert distance(FLOOR) < 0.5 * distance(MADE)
-    assert distance(MADE) < distance(MISMATCHED)
-    assert 0 < distance(MEAN) < 2 * distance(MADE)
+    assert distance(REAL_VIDEO) == 0.0
+    assert distance(REENCODED) < 0.5 * distance(MADE_VIDEO)
+    assert distance(MADE_VIDEO) < distance(MISMATCHED_SPEECH)
+    assert 0 < distance(MEAN_MOUTH) < 2 * distance(MADE_VIDEO)
     by_measure = {one.measure: one.holds for one in evaluated.report.validity}
     assert by_measure["LMD"] is True
 
@@ -98,7 +105,7 @@ def test_codec_floor_made_video_and_mismatched_speech_are_in_order(
 def test_missing_measures_are_reported(evaluated: EvaluateResult) -> None:
     left_out = " ".join(evaluated.report.left_out)
     assert "LPIPS" in left_out and "English" in left_out
-    found = variant(evaluated, MADE).phonemes  # by PASE, and too few to count
+    found = variant(evaluated, MADE_VIDEO).phonemes  # by PASE, and too few to count
     assert found is None or found.closure_rate is None
 
 
@@ -144,7 +151,7 @@ def test_measures_of_speech_are_left_out_without_audio(folder: Path, real: Path)
     media.write_video(mute, islice(person(), 60))
     options = EvaluateOptions(seconds=2.4)
     result = evaluate_pair(mute, mute, report=folder / "mute-report", options=options)
-    made = variant(result, MADE)
+    made = variant(result, MADE_VIDEO)
     assert made.sync is None and made.phonemes is None and result.report.offset is None
     assert made.lips is not None and made.lips.silence_leak is None
     assert any("no sound" in line for line in result.report.left_out)
@@ -161,7 +168,7 @@ def test_a_beginning_without_a_face_does_not_shift_the_audio(folder: Path, real:
     media.write_video(path, [*gray(25, (384, 384)), *person()], audio_path=folder / "later.wav")
     options = EvaluateOptions(language="xx")
     plain, later = (
-        variant(evaluate_pair(one, one, report=folder / "r", options=options), REAL)
+        variant(evaluate_pair(one, one, report=folder / "r", options=options), REAL_VIDEO)
         for one in (real, path)
     )
     assert plain.lips is not None and later.lips is not None
@@ -175,7 +182,7 @@ def test_a_made_video_without_audio_is_not_in_sync(folder: Path, real: Path) -> 
     media.write_video(path, person())
     options = EvaluateOptions(language="xx", seconds=3)
     result = evaluate_pair(real, path, report=folder / "soundless", options=options)
-    sync = variant(result, MADE).sync
+    sync = variant(result, MADE_VIDEO).sync
     assert sync is None or (sync.offset_ms is None and np.isnan(sync.confidence))
     assert any(line.startswith("soundless.mp4: ") for line in result.report.left_out)
 

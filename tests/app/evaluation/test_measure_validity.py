@@ -9,10 +9,10 @@ import pytest
 from talkhead.app.evaluation.measure_validity import in_order, measure_validity, reference_counts
 from talkhead.app.evaluation.measures.registry import KINDS, quality_measures
 from talkhead.app.evaluation.results import (
-    FLOOR,
-    MISMATCHED,
-    REAL,
-    SPOKEN,
+    MISMATCHED_SPEECH,
+    REAL_VIDEO,
+    REENCODED,
+    SPEECH_DRIVEN,
     Results,
     Variant,
     VariantKind,
@@ -59,26 +59,29 @@ def variant(name: str, kind: VariantKind, lmd: float, r: float, opening: float) 
 
 def test_a_report_shows_which_measures_rank() -> None:
     variants = (
-        variant(REAL, "real", 0.0, 1.0, 4.0),
-        variant(FLOOR, "floor", 0.3, 0.99, 3.9),
-        variant(SPOKEN, "made", 1.5, 0.1, 3.0),
-        variant(MISMATCHED, "baseline", 2.5, 0.4, 4.4),
+        variant(REAL_VIDEO, "real", 0.0, 1.0, 4.0),
+        variant(REENCODED, "floor", 0.3, 0.99, 3.9),
+        variant(SPEECH_DRIVEN, "made", 1.5, 0.1, 3.0),
+        variant(MISMATCHED_SPEECH, "baseline", 2.5, 0.4, 4.4),
     )
-    found = {one.measure: one for one in measure_validity(variants, SPOKEN)}
+    found = {one.measure: one for one in measure_validity(variants, SPEECH_DRIVEN)}
     assert found["LMD"].holds is True and found["opening r"].holds is False
     lmd = found["LMD"]
     assert (lmd.floor, lmd.matched, lmd.mismatched) == (0.3, 1.5, 2.5)
     assert found["vowels / p b m"].holds is False  # real has 4.0: mismatched speech is nearer
     assert "closures F1" not in found  # undefined
-    assert measure_validity(variants[:2], SPOKEN) == ()
+    assert measure_validity(variants[:2], SPEECH_DRIVEN) == ()
 
 
 def test_counts_of_reference_clips_are_shown_with_the_measures_they_belong_to() -> None:
     counts = reference_counts()
     assert counts["lips.lmd_px.mean"] == "4 of 4"
     assert set(counts) <= set(BY_KEY)
-    variants = (variant(REAL, "real", 0.0, 1.0, 4.0), variant(SPOKEN, "made", 1.5, 0.1, 3.0))
-    found = {one.measure: one for one in measure_validity(variants, SPOKEN)}
+    variants = (
+        variant(REAL_VIDEO, "real", 0.0, 1.0, 4.0),
+        variant(SPEECH_DRIVEN, "made", 1.5, 0.1, 3.0),
+    )
+    found = {one.measure: one for one in measure_validity(variants, SPEECH_DRIVEN)}
     assert found["LMD"].reference == "4 of 4"
 
 

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from talkhead.app.evaluation.measures.registry import quality_measures
-from talkhead.app.evaluation.results import Results, Variant, VisemeRow, plain, summarize
+from talkhead.app.evaluation.results import (
+    OffsetEvidence,
+    Results,
+    Variant,
+    VisemeRow,
+    plain,
+    summarize,
+)
 
 
 def test_results_are_plain_json() -> None:
@@ -39,3 +46,9 @@ def test_results_can_be_read_as_attributes() -> None:
     with pytest.raises(AttributeError, match="no measure is named 'lmd'"):
         _ = results.lmd
     assert plain(results) == {"lmd_px": {"mean": 1.0, "median": 1.0, "tail": 1.0}, "n_lost": 2}
+
+
+def test_the_method_of_an_offset_keeps_its_stored_name() -> None:
+    stored = plain(OffsetEvidence("energies", None, 1.0, 0.5, [0.0], [1.0]))
+    assert list(stored) == ["means", "offset_ms", "score", "control", "lags_ms", "scores"]
+    assert stored["means"] == "energies"

@@ -18,7 +18,7 @@ from playback import (
     make_dataset,
 )  # fmt: skip
 
-from talkhead.app.evaluation.measures import image as metrics
+from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.reference import (
     BATCH,
     CropReference,
@@ -98,7 +98,9 @@ def test_a_perfect_renderer_has_the_highest_scores(dataset: IdentityDataset) -> 
     best = rendered(renderer, reference)
     assert best.images is not None and best.images.n_frames == 6
     for psnr in (best.images.psnr_face, best.images.psnr_head, best.images.psnr_mouth):
-        assert psnr == Summary(metrics.MAX_PSNR, metrics.MAX_PSNR, metrics.MAX_PSNR)
+        assert psnr == Summary(
+            image_measures.MAX_PSNR, image_measures.MAX_PSNR, image_measures.MAX_PSNR
+        )
     for one in ("ssim_face", "ssim_head", "ssim_mouth", "sharpness", "gradient_correlation"):
         assert getattr(best.images, one).mean == pytest.approx(1.0, abs=1e-5)
     assert best.images.psnr_frame is None and best.images.lpips_face is None
@@ -126,16 +128,16 @@ def test_measures_of_full_frames(dataset: IdentityDataset) -> None:
     gaps = [a.astype(float) - b for a, b in zip(images, reference.real(), strict=True)]
     psnr = [-10 * np.log10(np.square(gap / 255).mean()) for gap in gaps]
     assert results.psnr_frame.mean == pytest.approx(np.mean(psnr), abs=1e-3)
-    assert results.psnr_mouth.mean == metrics.MAX_PSNR
+    assert results.psnr_mouth.mean == image_measures.MAX_PSNR
 
 
-def test_transparency_shows_the_plate(dataset: IdentityDataset) -> None:
+def test_transparency_shows_the_background(dataset: IdentityDataset) -> None:
     frames = held_out_frames(dataset)[:2]
     codes = dataset.tracks.codes[frames]
     images = list(rendered_crops(PlaybackRenderer(dataset, cover=0.0), dataset, frames, codes))
-    np.testing.assert_array_equal(images[1], dataset.plate_crop(int(frames[1])))
+    np.testing.assert_array_equal(images[1], dataset.background_crop(int(frames[1])))
     half = next(rendered_crops(PlaybackRenderer(dataset, cover=0.5), dataset, frames, codes))
-    mixed = (dataset.frames[frames[0]].astype(float) + dataset.plate_crop(int(frames[0]))) / 2
+    mixed = (dataset.frames[frames[0]].astype(float) + dataset.background_crop(int(frames[0]))) / 2
     assert np.abs(half - mixed).max() <= 0.51
 
 
@@ -187,7 +189,7 @@ def test_lips_are_compared_by_one_tracker(dataset: IdentityDataset) -> None:
     variant = variant_of(reference, VisualMeasurement(made))
     assert variant.lips is not None and variant.images is None
     assert (variant.lips.n_tracked, variant.lips.n_lost) == (5, 1)
-    expected = metrics.lmd(true[:5] * np.float32(1.1), true[:5])
+    expected = image_measures.lmd(true[:5] * np.float32(1.1), true[:5])
     assert variant.lips.lmd_px.mean == pytest.approx(expected.mean(), rel=1e-3)
     assert variant.lips.lmd_eyes == pytest.approx(expected.mean() / 34, rel=1e-3)
     assert variant.lips.aperture_correlation == pytest.approx(1.0)
@@ -204,7 +206,7 @@ def test_the_tracker_gets_crops_in_their_place(dataset: IdentityDataset) -> None
     np.testing.assert_array_equal(
         shown[TOP:, LEFT : LEFT + WIDTH], next(reference.real())[: SOURCE - TOP]
     )
-    np.testing.assert_array_equal(shown[:TOP], dataset.plate[:TOP])
+    np.testing.assert_array_equal(shown[:TOP], dataset.background[:TOP])
 
 
 def test_scaled_crops_are_tracked_alone_and_measured_in_source_pixels(tmp_path: Path) -> None:

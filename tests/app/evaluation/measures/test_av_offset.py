@@ -14,7 +14,7 @@ SECONDS, LATE_MS = 40, 200.0
 
 
 def evidence(offset_ms: float | None) -> OffsetEvidence:
-    return OffsetEvidence("means", offset_ms, 1.0, 0.5, [], [])
+    return OffsetEvidence("method", offset_ms, 1.0, 0.5, [], [])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from talkhead.app.evaluation.cutout import (
     COLORS,
     MAX_FRAMES,
     contrasting_color,
-    cutout_metrics,
+    cutout_results,
     cutout_rows,
 )
 from talkhead.app.evaluation.measures.cutout import strip_shares
@@ -97,11 +97,11 @@ def test_measures_and_pictures_of_a_dataset(head_dataset: IdentityDataset) -> No
     codes = head_dataset.tracks.codes[numbers]
     masks = [head_dataset.person(n) for n in numbers]
     chosen = [masks[int((i + 0.5) * 30 / MAX_FRAMES)] for i in range(MAX_FRAMES)]
-    whole = cutout_metrics(_Flat(chosen), head_dataset, numbers, codes)  # type: ignore[arg-type]
+    whole = cutout_results(_Flat(chosen), head_dataset, numbers, codes)  # type: ignore[arg-type]
     assert whole.n_frames == MAX_FRAMES
     assert whole.see_through.mean < 0.05 and whole.scraps.mean < 0.05
     gone = [m * (np.arange(len(m)) > len(m) // 3)[:, None] for m in chosen]
-    holed = cutout_metrics(_Flat(gone), head_dataset, numbers, codes)  # type: ignore[arg-type]
+    holed = cutout_results(_Flat(gone), head_dataset, numbers, codes)  # type: ignore[arg-type]
     assert holed.see_through.mean > 0.2 and holed.see_through.tail >= holed.see_through.mean
     rows = cutout_rows(_Flat(masks[:3]), head_dataset, numbers[:3], codes[:3])  # type: ignore[arg-type]
     (_, real), (_, made) = rows

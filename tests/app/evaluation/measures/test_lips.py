@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from talkhead.app.evaluation.measures import image as metrics
+from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.measures.lips import (
     CLOSED,
     GUARD_FRAMES,
@@ -16,7 +16,7 @@ from talkhead.app.evaluation.measures.lips import (
     aperture_lag_ms,
     closure_f1,
     closure_f1_at_rate,
-    lip_metrics,
+    lip_results,
     silence_motion,
 )
 from talkhead.face import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS, lip_aperture
@@ -63,7 +63,7 @@ def moved(points: Float32) -> Float32:
 
 def test_measures_of_the_real_lips_themselves() -> None:
     real = face(speaking(200))
-    results = lip_metrics(np.arange(200), real, real, n_lost=3, silent=np.zeros(200, bool))
+    results = lip_results(np.arange(200), real, real, n_lost=3, silent=np.zeros(200, bool))
     assert (results.n_tracked, results.n_lost, results.n_silent) == (200, 3, 0)
     assert results.lmd_px.mean == results.lmd_eyes == 0.0
     assert results.aperture_correlation == pytest.approx(1.0)
@@ -75,17 +75,17 @@ def test_measures_of_the_real_lips_themselves() -> None:
 
 def test_half_the_opening_is_half_the_spread() -> None:
     apertures = speaking(200)
-    results = lip_metrics(np.arange(200), face(apertures / 2), face(apertures))
+    results = lip_results(np.arange(200), face(apertures / 2), face(apertures))
     assert results.aperture_spread == pytest.approx(0.5, abs=1e-3)
     assert results.aperture_correlation == pytest.approx(1.0, abs=1e-5)
-    distance = metrics.lmd(face(apertures / 2), face(apertures))
+    distance = image_measures.lmd(face(apertures / 2), face(apertures))
     assert results.lmd_px.mean == pytest.approx(distance.mean())
     assert results.lmd_eyes == pytest.approx(distance.mean() / EYES, rel=1e-5)
 
 
 def test_measures_without_a_frame_are_undefined() -> None:
     nothing = np.zeros((0, 478, 2), np.float32)
-    results = lip_metrics(np.zeros(0, np.int64), nothing, nothing, 7, np.zeros(0, bool))
+    results = lip_results(np.zeros(0, np.int64), nothing, nothing, 7, np.zeros(0, bool))
     assert (results.n_tracked, results.n_lost, results.silence_leak) == (0, 7, None)
     undefined = (results.lmd_px.mean, results.lmd_eyes, results.aperture_correlation)
     timing = (results.aperture_lag_ms, results.aperture_spread, results.closure_f1)
@@ -95,7 +95,7 @@ def test_measures_without_a_frame_are_undefined() -> None:
 def test_a_mouth_that_only_the_head_moves_has_no_timing() -> None:
     real = speaking(200)
     made = 0.05 + 0.05 * real  # a nod on every stress: in time, but no speech
-    results = lip_metrics(np.arange(200), face(made), face(real))
+    results = lip_results(np.arange(200), face(made), face(real))
     assert results.aperture_spread == pytest.approx(0.05, abs=1e-3)
     assert math.isnan(results.aperture_correlation)
     assert math.isnan(results.aperture_lag_ms)

@@ -17,7 +17,7 @@ from talkhead.app.evaluation.measures.phonemes import (
     MOUTH_CORNERS,
     OPEN_VOWELS,
     opening_evidence,
-    phoneme_metrics,
+    phoneme_results,
     viseme_table,
 )
 from talkhead.encoder.phones import PHONES, SILENCE, VISEME_OF, Phone
@@ -74,7 +74,7 @@ def test_the_labels_are_phones() -> None:
 
 def test_ratio_and_closures_of_known_lips() -> None:
     phones = even(12)
-    results = phoneme_metrics(phones, steady(phones, {"M": 0.016, "AA": 0.12}))
+    results = phoneme_results(phones, steady(phones, {"M": 0.016, "AA": 0.12}))
     assert (results.n_vowels, results.n_bilabials) == (12, 12)
     assert results.opening_ratio == pytest.approx(0.12 / 0.016)
     assert results.closure_rate == 1.0
@@ -82,18 +82,18 @@ def test_ratio_and_closures_of_known_lips() -> None:
 
 def test_perfectly_closed_lips_give_a_finite_ratio() -> None:
     phones = even(12)
-    results = phoneme_metrics(phones, steady(phones, {"M": 0.0, "AA": 0.12}))
+    results = phoneme_results(phones, steady(phones, {"M": 0.0, "AA": 0.12}))
     assert results.opening_ratio == pytest.approx(0.12 / MIN_OPENING)
 
 
 def test_lips_that_never_close() -> None:
     phones = even(12)
-    results = phoneme_metrics(phones, steady(phones, {"M": 1.01 * CLOSED, "AA": 0.12}))
+    results = phoneme_results(phones, steady(phones, {"M": 1.01 * CLOSED, "AA": 0.12}))
     assert results.closure_rate == results.closure_chance == 0.0
 
 
 def test_lips_that_are_always_closed() -> None:
-    results = phoneme_metrics(even(12), np.full(240, 0.01))
+    results = phoneme_results(even(12), np.full(240, 0.01))
     assert results.closure_rate == results.closure_chance == 1.0
     assert results.opening_ratio == pytest.approx(1.0)
 
@@ -103,7 +103,7 @@ def test_chance_is_the_share_of_windows_with_a_closure() -> None:
     phones = even(24)  # phones of 5 frames, and one more on each side
     aperture = np.full(480, 0.1)
     aperture[::20] = 0.0
-    results = phoneme_metrics(phones, aperture)
+    results = phoneme_results(phones, aperture)
     assert results.closure_chance == pytest.approx(7 / 20, abs=0.01)
 
 
@@ -114,25 +114,25 @@ def test_closures_count_one_by_one() -> None:
         if i % 4 == 0:
             near = slice(round(phone.start_s * 25) - 3, round(phone.end_s * 25) + 3)
             aperture[near] = 0.05
-    results = phoneme_metrics(phones, aperture)
+    results = phoneme_results(phones, aperture)
     assert results.closure_rate == 0.75
     assert results.opening_ratio == pytest.approx(0.12 / (0.75 * 0.01 + 0.25 * 0.05), rel=0.03)
 
 
 def test_too_few_segments_give_no_value() -> None:
     phones = even(MIN_SEGMENTS - 1)
-    results = phoneme_metrics(phones, steady(phones, {"M": 0.01, "AA": 0.12}))
+    results = phoneme_results(phones, steady(phones, {"M": 0.01, "AA": 0.12}))
     assert results.n_bilabials == MIN_SEGMENTS - 1
     assert results.opening_ratio is results.closure_rate is results.closure_chance is None
     only_m = [p for p in even(12) if p.label != "AA"]
-    results = phoneme_metrics(only_m, np.full(240, 0.01))
+    results = phoneme_results(only_m, np.full(240, 0.01))
     assert results.opening_ratio is None
     assert results.closure_rate == 1.0
 
 
 def test_no_phones_and_no_frames() -> None:
     for phones, aperture in (([], np.zeros(100)), (even(12), np.zeros(0)), ([], np.zeros(0))):
-        assert phoneme_metrics(phones, aperture).opening_ratio is None
+        assert phoneme_results(phones, aperture).opening_ratio is None
         assert opening_evidence(phones, aperture).offset_ms is None
 
 
@@ -141,11 +141,11 @@ def test_frames_without_a_face_are_ignored() -> None:
     aperture = steady(phones, {"M": 0.016, "AA": 0.12})
     spoilt = aperture.copy()
     spoilt[100:180], spoilt[250] = np.nan, np.nan
-    results = phoneme_metrics(phones, spoilt)
+    results = phoneme_results(phones, spoilt)
     assert results.opening_ratio == pytest.approx(0.12 / 0.016)
     assert results.n_bilabials == 16
     assert results.closure_rate == 1.0
-    assert phoneme_metrics(phones, np.full(400, np.nan)).n_bilabials == 0
+    assert phoneme_results(phones, np.full(400, np.nan)).n_bilabials == 0
 
 
 # --------------------------------------------------------------------------------- offset
@@ -172,7 +172,7 @@ def test_offsets_are_finer_than_frames() -> None:
 def test_scores_contain_the_opening_ratio() -> None:
     phones = speech(40)
     evidence = opening_evidence(phones, lips(phones))
-    ratio = phoneme_metrics(phones, lips(phones)).opening_ratio
+    ratio = phoneme_results(phones, lips(phones)).opening_ratio
     assert evidence.scores[evidence.lags_ms.index(0.0)] == ratio
     assert len(evidence.scores) == len(evidence.lags_ms) == 81
     assert evidence.lags_ms[0] == pytest.approx(-400.0)

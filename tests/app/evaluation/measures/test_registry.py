@@ -12,7 +12,7 @@ import pytest
 from paths import ROOT
 
 from talkhead.app.evaluation.measures.image import IMAGE_MEASURES, FramePair
-from talkhead.app.evaluation.measures.lips import lip_metrics
+from talkhead.app.evaluation.measures.lips import lip_results
 from talkhead.app.evaluation.measures.registry import (
     KINDS,
     find_measure,
@@ -74,7 +74,7 @@ def test_a_measure_added_by_the_recipe_is_in_table_and_json(tmp_path: Path) -> N
     openings = np.linspace(0.0, 0.2, 50)
     real = np.stack([face(opening) for opening in openings])
     made = np.stack([face(opening / 2) for opening in openings])
-    lips = lip_metrics(np.arange(50), made, real)
+    lips = lip_results(np.arange(50), made, real)
     assert images.mouth_brightness.mean == 1.5
     assert lips["peak_ratio"] == pytest.approx(0.5, abs=1e-3)
     variants = (Variant("speech-driven", "made", "a test", images, lips),)

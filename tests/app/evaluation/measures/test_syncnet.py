@@ -24,7 +24,7 @@ from talkhead.app.evaluation.measures.syncnet import (
     face_squares,
     load_syncnet,
     mfcc,
-    syncnet_metrics,
+    syncnet_results,
     syncnet_unavailable_reason,
 )
 from talkhead.errors import TalkheadError
@@ -86,7 +86,7 @@ def matching_video(n_frames: int, late: int) -> tuple[list[UInt8], Float32]:
 @pytest.mark.parametrize("late", [-9, 0, 1, 6])
 def test_the_offset_is_how_late_the_audio_is(late: int) -> None:
     frames, waveform = matching_video(200, late)
-    results = syncnet_metrics(Matching(), frames, faces(200), tracked(200), waveform)
+    results = syncnet_results(Matching(), frames, faces(200), tracked(200), waveform)
     assert results.offset_frames == late
     assert results.lse_c > results.lse_d > 0
 
@@ -103,7 +103,7 @@ def test_scores_agree_with_the_definition() -> None:
         np.mean([abs(lips[i] - sound[i + lag]) * math.sqrt(1024) for i in range(n)])
         for lag in range(2 * MAX_LAG + 1)
     ]
-    results = syncnet_metrics(net, frames, faces(70), tracked(70), waveform)
+    results = syncnet_results(net, frames, faces(70), tracked(70), waveform)
     assert results.lse_d == pytest.approx(min(distances), rel=1e-3)
     assert results.lse_c == pytest.approx(np.median(distances) - min(distances), rel=1e-3)
     assert results.offset_frames == int(np.argmin(distances)) - MAX_LAG == 2
@@ -126,8 +126,8 @@ def test_frames_are_read_a_few_at_a_time() -> None:
             yield frame.copy().view(Tracked)
 
     net = Matching()
-    results = syncnet_metrics(net, stream(), faces(300), tracked(300), waveform)
-    assert results == syncnet_metrics(Matching(), frames, faces(300), tracked(300), waveform)
+    results = syncnet_results(net, stream(), faces(300), tracked(300), waveform)
+    assert results == syncnet_results(Matching(), frames, faces(300), tracked(300), waveform)
     assert net.max_images <= syncnet.BATCH + WINDOW - 1
     assert most <= 20
 
@@ -135,13 +135,13 @@ def test_frames_are_read_a_few_at_a_time() -> None:
 def test_videos_that_cannot_be_scored() -> None:
     n_frames = MIN_WINDOWS + WINDOW
     frames, waveform = matching_video(n_frames, 0)
-    assert syncnet_metrics(Matching(), frames, faces(n_frames), tracked(n_frames), waveform)
+    assert syncnet_results(Matching(), frames, faces(n_frames), tracked(n_frames), waveform)
     with pytest.raises(TalkheadError, match=f"here are {n_frames - 1}"):
-        syncnet_metrics(Matching(), frames, faces(n_frames), tracked(n_frames), waveform[:-SAMPLES])
+        syncnet_results(Matching(), frames, faces(n_frames), tracked(n_frames), waveform[:-SAMPLES])
     with pytest.raises(TalkheadError, match="0 of them with a face"):
-        syncnet_metrics(Matching(), frames, faces(n_frames), ~tracked(n_frames), waveform)
+        syncnet_results(Matching(), frames, faces(n_frames), ~tracked(n_frames), waveform)
     with pytest.raises(ValueError, match="frames end after 20"):
-        syncnet_metrics(Matching(), frames[:20], faces(n_frames), tracked(n_frames), waveform)
+        syncnet_results(Matching(), frames[:20], faces(n_frames), tracked(n_frames), waveform)
 
 
 # --------------------------------------------------------------------------------- crops
@@ -230,7 +230,7 @@ def test_windows_that_share_layers_equal_windows_by_themselves(random_net: SyncN
 def test_end_to_end_with_random_weights(random_net: SyncNet) -> None:
     n_frames = MIN_WINDOWS + WINDOW
     frames, waveform = matching_video(n_frames, 0)
-    results = syncnet_metrics(random_net, frames, faces(n_frames), tracked(n_frames), waveform)
+    results = syncnet_results(random_net, frames, faces(n_frames), tracked(n_frames), waveform)
     assert results.lse_d > 0
     assert results.lse_c >= 0
     assert abs(results.offset_frames) <= MAX_LAG

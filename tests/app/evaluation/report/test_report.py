@@ -30,15 +30,15 @@ from talkhead.app.evaluation.report.html import (
 from talkhead.app.evaluation.report.tables import MAIN, NOTHING, format_value
 from talkhead.app.evaluation.report.verdicts import ADVICE
 from talkhead.app.evaluation.results import (
-    FLOOR,
-    MEAN,
-    PASTED,
-    REAL,
-    SPOKEN,
-    TRACKED,
+    MEAN_MOUTH,
+    PASTED_SPEECH_DRIVEN,
+    REAL_VIDEO,
+    REENCODED,
+    SPEECH_DRIVEN,
+    TRACKED_CODES,
     MeasureValidity,
     OffsetEvidence,
-    OffsetMetrics,
+    OffsetResults,
     Report,
     Results,
     Summary,
@@ -134,8 +134,14 @@ def variant(name: str, kind: str, n_frames: int = 60) -> Variant:
     )
 
 
-NAMES = {REAL: "real", FLOOR: "floor", TRACKED: "made", SPOKEN: "made", MEAN: "baseline"}
-OFFSET = OffsetMetrics(
+NAMES = {
+    REAL_VIDEO: "real",
+    REENCODED: "floor",
+    TRACKED_CODES: "made",
+    SPEECH_DRIVEN: "made",
+    MEAN_MOUTH: "baseline",
+}
+OFFSET = OffsetResults(
     (
         OffsetEvidence("the sync model", 40.0, 8.125, 2.25, [-40.0, 0.0, 40.0], [1.0, 2.0, 8.125]),
         OffsetEvidence("the opening ratio", None, 4.375, 4.25, [0.0, 40.0], [4.375, math.nan]),
@@ -147,7 +153,7 @@ FULL = Report(
     title="a head",
     facts={"footage": "clip.mp4"},
     variants=tuple(variant(name, kind) for name, kind in NAMES.items()),
-    cross=(variant(PASTED, "made"),),
+    cross=(variant(PASTED_SPEECH_DRIVEN, "made"),),
     offset=OFFSET,
     validity=(
         MeasureValidity("LMD", 0.312, 1.234, 2.345, True, "3 of 4"),
@@ -242,7 +248,7 @@ def test_every_column_is_explained(tmp_path: Path) -> None:
 
 
 def test_missing_values_are_dashes_and_columns_without_values_are_left_out(tmp_path: Path) -> None:
-    first, second = variant(TRACKED, "made"), variant(SPOKEN, "made")
+    first, second = variant(TRACKED_CODES, "made"), variant(SPEECH_DRIVEN, "made")
     assert first.images is not None and second.images is not None and second.lips is not None
     second = replace(
         second,
@@ -288,7 +294,7 @@ def test_a_page_without_any_defined_value(tmp_path: Path) -> None:
         (nan,) * 9,
         (nan,) * 9,
     )
-    offset = OffsetMetrics((OffsetEvidence("a", None, nan, nan, [], []),), None, 0.0)
+    offset = OffsetResults((OffsetEvidence("a", None, nan, nan, [], []),), None, 0.0)
     report = replace(
         EMPTY,
         variants=(blank,),
@@ -347,7 +353,7 @@ def test_names_are_escaped(pictures: Pictures, tmp_path: Path) -> None:
         replace(v, name=EVIL, about=EVIL) if v.kind == "made" else v for v in FULL.variants[:4]
     )
     row = replace(FULL.variants[2].visemes[0], viseme=EVIL)
-    evidence = replace(OFFSET.evidence[0], means=EVIL)
+    evidence = replace(OFFSET.evidence[0], method=EVIL)
     report = Report(
         EVIL,
         {EVIL: EVIL},
@@ -455,9 +461,9 @@ def test_the_best_of_the_made_variants_is_marked(tmp_path: Path) -> None:
 
 def test_a_variant_has_one_style_everywhere_and_variants_differ() -> None:
     styles = variant_styles(FULL)
-    assert styles[REAL] == "real" and styles[FLOOR] == "floor"
+    assert styles[REAL_VIDEO] == "real" and styles[REENCODED] == "floor"
     assert len(set(styles.values())) == len(styles) == 6
-    assert styles[MEAN].endswith(" dashed")
+    assert styles[MEAN_MOUTH].endswith(" dashed")
 
 
 def test_format_value() -> None:

@@ -16,13 +16,13 @@ from talkhead.app.evaluation.report.verdicts import (
     weakest_verdict,
 )
 from talkhead.app.evaluation.results import (
-    FLOOR,
-    MADE,
-    MEAN,
-    PASTED,
-    REAL,
-    SPOKEN,
-    TRACKED,
+    MADE_VIDEO,
+    MEAN_MOUTH,
+    PASTED_SPEECH_DRIVEN,
+    REAL_VIDEO,
+    REENCODED,
+    SPEECH_DRIVEN,
+    TRACKED_CODES,
     MeasureValidity,
     Report,
     Results,
@@ -77,18 +77,20 @@ def report(*variants: Variant, validity: tuple[MeasureValidity, ...] = ()) -> Re
     return Report("a", {}, variants, (), None, validity, (), (), ())
 
 
-REAL_VIDEO = Variant(REAL, "real", "", lips=lips(0.0), phonemes=phonemes(1.0), sync=sync(0.0))
-FLOOR_VIDEO = Variant(FLOOR, "floor", "", lips=lips(0.3))
-MEAN_VIDEO = Variant(MEAN, "baseline", "", lips=lips(2.3))
+REAL_VARIANT = Variant(
+    REAL_VIDEO, "real", "", lips=lips(0.0), phonemes=phonemes(1.0), sync=sync(0.0)
+)
+FLOOR_VARIANT = Variant(REENCODED, "floor", "", lips=lips(0.3))
+MEAN_VARIANT = Variant(MEAN_MOUTH, "baseline", "", lips=lips(2.3))
 
 
 def rated(made: Variant, *others: Variant) -> dict[str, Verdict]:
-    found = verdicts(report(REAL_VIDEO, FLOOR_VIDEO, MEAN_VIDEO, *others, made))
+    found = verdicts(report(REAL_VARIANT, FLOOR_VARIANT, MEAN_VARIANT, *others, made))
     return {verdict.about: verdict for verdict in found}
 
 
 def spoken(**parts: object) -> Variant:
-    return Variant(SPOKEN, "made", "", **parts)  # type: ignore[arg-type]
+    return Variant(SPEECH_DRIVEN, "made", "", **parts)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_mouth_shapes_by_the_place_between_floor_and_mean_mouth(
     [(1.3, "mostly the renderer"), (0.8, "renderer and speech alike"), (0.4, "mostly the speech")],
 )
 def test_tracked_motion_shows_the_cause(tracked: float, fault: str) -> None:
-    renderer = Variant(TRACKED, "made", "", lips=lips(tracked))
+    renderer = Variant(TRACKED_CODES, "made", "", lips=lips(tracked))
     verdict = rated(spoken(lips=lips(1.4)), renderer)["Mouth shapes"]
     assert f"Cause: {fault}." in verdict.text
     assert f"tracked {tracked:.2f}" in verdict.rule
@@ -131,11 +133,13 @@ def test_tracked_motion_shows_the_cause(tracked: float, fault: str) -> None:
 
 def test_mouth_shapes_without_codec_floor_or_mean_mouth() -> None:
     made = spoken(lips=lips(1.15))
-    (shapes, *_) = verdicts(report(REAL_VIDEO, MEAN_VIDEO, made))
+    (shapes, *_) = verdicts(report(REAL_VARIANT, MEAN_VARIANT, made))
     assert "50 % of the way from the mean mouth to the real mouth" in shapes.text
-    assert "Mouth shapes" not in [v.about for v in verdicts(report(REAL_VIDEO, FLOOR_VIDEO, made))]
-    still = replace(MEAN_VIDEO, lips=lips(0.3))  # a mean mouth as good as the floor: no scale
-    found = verdicts(report(FLOOR_VIDEO, still, made))
+    assert "Mouth shapes" not in [
+        v.about for v in verdicts(report(REAL_VARIANT, FLOOR_VARIANT, made))
+    ]
+    still = replace(MEAN_VARIANT, lips=lips(0.3))  # a mean mouth as good as the floor: no scale
+    found = verdicts(report(FLOOR_VARIANT, still, made))
     assert "Mouth shapes" not in [v.about for v in found]
 
 
@@ -197,7 +201,7 @@ def test_the_head_alone_is_rated_by_its_outline(
     see_through: float, scraps: float, level: str, words: str
 ) -> None:
     outline = cutout(see_through, scraps)
-    tracked = Variant(TRACKED, "made", "", cutout=outline)
+    tracked = Variant(TRACKED_CODES, "made", "", cutout=outline)
     verdict = rated(spoken(), tracked)["Cut-out of the head"]
     assert verdict.level == level and words in verdict.text
     for text in (f"see-through {see_through:.3f}", f"scraps {scraps:.3f}", "good", "bad"):
@@ -209,7 +213,7 @@ def test_the_outline_is_rated_on_few_frames() -> None:
     """A fault of the picture shows in any of them."""
     made = replace(spoken(lips=lips()), aperture=(0.1,) * 23)
     outline = cutout(0.106, 0.027)
-    found = rated(made, Variant(TRACKED, "made", "", cutout=outline))
+    found = rated(made, Variant(TRACKED_CODES, "made", "", cutout=outline))
     assert [(v.about, v.level) for v in found.values()] == [("Cut-out of the head", "bad")]
 
 
@@ -219,24 +223,24 @@ def test_advice_for_everything_that_is_not_good_unless_another_system_made_it() 
     )
     parts = {"images": images(20.0, 0.3), "phonemes": phonemes(0.6), "sync": sync(200.0)}
     made = spoken(lips=poor, **parts)
-    tracked = Variant(TRACKED, "made", "", images=images(20.0, 0.3), lips=lips(0.5))
+    tracked = Variant(TRACKED_CODES, "made", "", images=images(20.0, 0.3), lips=lips(0.5))
     tracked = replace(tracked, cutout=cutout(0.5, 0.5))
     found = rated(made, tracked)
     assert len(found) == 10 and {v.level for v in found.values()} == {"bad"}
     for verdict in found.values():
         assert verdict.advice.endswith(".") and len(verdict.advice) > 20
     assert all(not v.advice for v in rated(spoken(lips=lips())).values() if v.level == "good")
-    assert all(not v.advice for v in rated(replace(made, name=MADE)).values())
+    assert all(not v.advice for v in rated(replace(made, name=MADE_VIDEO)).values())
 
 
 @pytest.mark.parametrize(("tracked", "words"), [(1.3, "--preset"), (0.4, "speech")])
 def test_advice_on_mouth_shapes_follows_the_cause(tracked: float, words: str) -> None:
-    renderer = Variant(TRACKED, "made", "", lips=lips(tracked))
+    renderer = Variant(TRACKED_CODES, "made", "", lips=lips(tracked))
     assert words in rated(spoken(lips=lips(1.4)), renderer)["Mouth shapes"].advice
 
 
 def test_silence_and_sync_are_compared_with_the_real_video() -> None:
-    restless = replace(REAL_VIDEO, lips=lips(silence_leak=0.3), sync=sync(120.0))
+    restless = replace(REAL_VARIANT, lips=lips(silence_leak=0.3), sync=sync(120.0))
     made = spoken(lips=lips(silence_leak=0.3), sync=sync(120.0))
     found = {v.about: v.level for v in verdicts(report(restless, made))}
     assert found["Silence"] == found["Lips and audio"] == "good"
@@ -250,7 +254,7 @@ def test_whole_frames_are_rated_by_the_mouth() -> None:
 
 def test_no_value_gives_no_verdict() -> None:
     assert verdicts(report()) == ()
-    assert verdicts(report(REAL_VIDEO, FLOOR_VIDEO, MEAN_VIDEO)) == ()
+    assert verdicts(report(REAL_VARIANT, FLOOR_VARIANT, MEAN_VARIANT)) == ()
     nothing = images(math.nan, math.nan, math.nan)
     empty = spoken(lips=NO_LIPS, images=nothing, phonemes=phonemes(None, None))
     assert rated(empty) == {}
@@ -260,11 +264,12 @@ def test_no_value_gives_no_verdict() -> None:
 
 def test_the_evaluated_variant() -> None:
     tracked, pasted, own, other = (
-        Variant(name, "made", "") for name in (TRACKED, PASTED, SPOKEN, MADE)
+        Variant(name, "made", "")
+        for name in (TRACKED_CODES, PASTED_SPEECH_DRIVEN, SPEECH_DRIVEN, MADE_VIDEO)
     )
     assert VerdictInputs.of(report(own, tracked, pasted)).made == own
     assert VerdictInputs.of(report(pasted, tracked)).made == pasted
-    assert VerdictInputs.of(report(REAL_VIDEO, other)).made == other
+    assert VerdictInputs.of(report(REAL_VARIANT, other)).made == other
     assert VerdictInputs.of(report(own, tracked)).picture == tracked
     assert VerdictInputs.of(report(own)).picture == own
 
@@ -276,7 +281,7 @@ def test_a_measure_that_does_not_rank_is_doubtful() -> None:
         MeasureValidity("sharpness", None, None, None, None, ""),
     )
     made = spoken(lips=lips(), images=images())
-    found = verdicts(report(FLOOR_VIDEO, MEAN_VIDEO, made, validity=validity))
+    found = verdicts(report(FLOOR_VARIANT, MEAN_VARIANT, made, validity=validity))
     assert [v.about for v in found if v.doubtful] == ["Steadiness"]
 
 
@@ -290,7 +295,7 @@ def test_the_headline_counts_and_names_the_weakest() -> None:
 
 
 def test_too_few_frames_give_no_verdict() -> None:
-    made = Variant(SPOKEN, "made", "", lips=lips(), images=images())
+    made = Variant(SPEECH_DRIVEN, "made", "", lips=lips(), images=images())
     for n_frames, is_rated in ((MIN_FRAMES - 1, False), (MIN_FRAMES, True)):
         short = replace(made, aperture=(0.1,) * n_frames)
         assert bool(verdicts(report(short))) is is_rated

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talkhead.frame_selection import train_frames
-from talkhead.preprocess.frame_selection import BLOCK_FRACTION, choose_stored_frames, frame_places
+from talkhead.preprocess.image_selection import BLOCK_FRACTION, choose_stored_frames, frame_places
 from talkhead.types import Bool, Float32
 
 N, MOST = 2200, 400
