@@ -13,6 +13,7 @@ from talkhead.storage import existing_file
 
 MODES = ("paste", "head")
 """Rendered into the person's own footage, or the head alone."""
+DEFAULT_MODE = "paste"
 PRESETS = ("preview", "standard", "high")
 """Durations of training, ascending."""
 DEFAULT_PRESET = "standard"
@@ -21,7 +22,8 @@ MAX_SEED = 2**32 - 1
 """Largest seed that all random number generators accept; some get a thousand times the seed."""
 OWN, ALPHA = "own", "alpha"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
-"""Suffixes of files that can only be images; others may be images or videos."""
+"""Suffixes of files that can only be images; others may be images or videos. What `talkhead.images` does
+not read of them is refused as an image, with the formats that are read, and not as a damaged video."""
 COLORS = {
     "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080",
     "silver": "#c0c0c0", "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500",

@@ -115,7 +115,7 @@ class DubResult:
     bad_rows: tuple[BadRow, ...] = ()
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """True if every row of the table is done."""
         return not self.problems and not self.n_bad_rows
 

@@ -187,7 +187,7 @@ class Segments:
         spans = list(segment_spans(len(frames)))
         kept = [self._kept(number, span) for number, span in enumerate(spans)]
         n_kept = sum(after - first for (first, after), one in zip(spans, kept, strict=True) if one)
-        with progress.step("Speaking", total=len(frames), done=n_kept) as step:
+        with progress.step("Rendering", total=len(frames), done=n_kept) as step:
             state: State = []
             for number, (span, one) in enumerate(zip(spans, kept, strict=True)):
                 if number:

@@ -1,11 +1,12 @@
 """Lip-sync a fitted person to a recording: from the request to the finished file.
 
-speak               checks the request, loads the identity, moves the finished files into place
-  render_video      renders a request; `dub` calls it for each of its jobs
-    predict_motion    audio -> motion codes          app/avatar.py
-    make_frames       motion codes -> frames         app/composer/
-    Segments          frames -> encoded segments     app/resume.py
-    finish_video      segments + audio -> the file   app/output/finalize.py
+speak                 checks the request
+  speak_checked         loads the identity, moves the finished files into place
+    render_video          renders a request; `dub` calls it for each of its jobs
+      predict_motion        audio -> motion codes          app/avatar.py
+      make_frames           motion codes -> frames         app/composer/
+      Segments              frames -> encoded segments     app/resume.py
+      finish_video          segments + audio -> the file   app/output/finalize.py
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from talkhead.app.request import (
     NONE,
     OutputOptions,
     RenderRequest,
+    SpeakSettings,
     audio_path,
     path_of,
     speak_settings,
@@ -137,7 +139,7 @@ def speak(
     with scratch_folder(store) if isinstance(audio, tuple) else nullcontext() as folder:
         path = audio_path(audio, folder)
         loaded = identity if isinstance(identity, Avatar) else None
-        output = check_speak(
+        checked = check_speak(
             path,
             None if output is None else path_of(output, "output", FRAMES_REMEDY),
             identity=loaded.package.path if loaded else identity,  # type: ignore[arg-type]
@@ -147,16 +149,54 @@ def speak(
             device=chosen.device,
             home=home,
         )
-        avatar = _loaded(identity, chosen.renderer, chosen.device, home)
-        with scratch_folder(store) as scratch:
-            finished = make_folder(scratch / "finished") / output.name
-            request = RenderRequest(path, finished, mode, options=chosen.options)
-            work = chosen.work or scratch / "line"
-            n_frames, duration_s = render_video(avatar, request, work, store.path, progress)
-            if not srt_path(finished).exists():
-                warn_old_subtitles(output, progress)
-            picture = _picture(request, avatar.package.manifest)
-            publish_all(finished.parent, output)
+        return speak_checked(
+            path,
+            checked,
+            identity=identity,
+            mode=mode,
+            settings=chosen,
+            home=home,
+            progress=progress,
+        )
+
+
+def speak_checked(
+    audio: Path,
+    output: Path,
+    *,
+    identity: str | Path | Avatar | None,
+    mode: str,
+    settings: SpeakSettings,
+    home: Path | str | None,
+    progress: Progress,
+) -> SpeakResult:
+    """Do what `speak` does once `check_speak` has accepted the call.
+
+    Args:
+        audio: File with audio.
+        output: The file to write, as `check_speak` returned it.
+        identity: As for `speak`.
+        mode: As for `speak`.
+        settings: The keywords of the call.
+        home: As for `speak`.
+        progress: Receives the progress.
+
+    Returns:
+        The path of the video and facts about it.
+
+    Raises:
+        TalkheadError: The request cannot be carried out.
+    """
+    store, avatar = Home.locate(home), _loaded(identity, settings.renderer, settings.device, home)
+    with scratch_folder(store) as scratch:
+        finished = make_folder(scratch / "finished") / output.name
+        request = RenderRequest(audio, finished, mode, options=settings.options)
+        work = settings.work or scratch / "line"
+        n_frames, duration_s = render_video(avatar, request, work, store.path, progress)
+        if not srt_path(finished).exists():
+            warn_old_subtitles(output, progress)
+        picture = _picture(request, avatar.package.manifest)
+        publish_all(finished.parent, output)
     return SpeakResult(output, avatar.name, avatar.renderer_name, n_frames, duration_s, picture)
 
 

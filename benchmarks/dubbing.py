@@ -124,11 +124,11 @@ class _Moments:
 
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Any:
-        self._is_speaking = name == "Speaking"
+        self._is_rendering = name == "Rendering"
         yield self
 
     def advance(self, n: int = 1) -> None:
-        if self._is_speaking:
+        if self._is_rendering:
             self.last = time.perf_counter()
             self.first = self.first or self.last
 

@@ -85,5 +85,5 @@ def dub(
         print_json(result)
     else:
         print_lines(result.summary)
-    if not result.is_whole:
+    if not result.is_complete:
         raise typer.Exit(1)

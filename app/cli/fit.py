@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from talkhead.app.choices import DEFAULT_RENDERER, MAX_SEED
+from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER, MAX_SEED, PRESETS
 from talkhead.app.cli.console import print_line
 from talkhead.app.cli.console import show as show_result
 from talkhead.app.cli.options import (
@@ -26,13 +26,8 @@ from talkhead.app.options import FitOptions
 from talkhead.encoder.registry import DEFAULT_ENCODER, ENCODERS, WEIGHTS_SUFFIX
 from talkhead.renderers.registry import RENDERERS
 
-
-class Preset(str, Enum):
-    """Values of --preset."""
-
-    preview = "preview"
-    standard = "standard"
-    high = "high"
+Preset = Enum("Preset", {one: one for one in PRESETS}, type=str)  # type: ignore[misc]
+"""Values of --preset."""
 
 
 SpeechCheckOption = Annotated[
@@ -58,7 +53,7 @@ def fit(
     ] = None,
     preset: Annotated[
         Preset, typer.Option("--preset", help="How long to train; high is slowest and best.")
-    ] = Preset.standard,
+    ] = Preset[DEFAULT_PRESET],
     renderer: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from talkhead.app import request
+from talkhead.app.choices import DEFAULT_MODE, MODES
 from talkhead.app.cli.console import show
 from talkhead.app.cli.options import (
     DeviceOption,
@@ -21,12 +22,8 @@ from talkhead.app.cli.options import (
     with_output_options,
 )
 
-
-class Mode(str, Enum):
-    """Values of --mode."""
-
-    paste = "paste"
-    head = "head"
+Mode = Enum("Mode", {one: one for one in MODES}, type=str)  # type: ignore[misc]
+"""Values of --mode."""
 
 
 @with_output_options
@@ -48,7 +45,7 @@ def speak(
     mode: Annotated[
         Mode,
         typer.Option(help="paste: into the person's own footage; head: the head alone."),
-    ] = Mode.paste,
+    ] = Mode[DEFAULT_MODE],
     renderer: RendererOption = None,
     device: DeviceOption = "auto",
     home: HomeOption = None,
@@ -76,11 +73,13 @@ def speak(
     from talkhead.app import checks
 
     options = request.OutputOptions(**values)
-    chosen: dict[str, Any] = {"identity": identity, "mode": mode.value, "renderer": renderer}
-    chosen |= {"options": options, "device": device, "home": home}
-    checks.check_speak(audio, output, **chosen)
+    chosen: dict[str, Any] = {"identity": identity, "mode": mode.value, "home": home}
+    target = checks.check_speak(
+        audio, output, renderer=renderer, options=options, device=device, **chosen
+    )
     progress = make_progress_for(as_json, quiet)
     with loading(progress):
-        from talkhead.app.speak import speak as run
-    result = run(audio, output=output, progress=progress, **chosen)
+        from talkhead.app.speak import speak_checked
+    settings = request.SpeakSettings(options, renderer, device)
+    result = speak_checked(audio, target, settings=settings, progress=progress, **chosen)
     show(result, as_json)

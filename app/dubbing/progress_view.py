@@ -17,7 +17,7 @@ from talkhead.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-SPEAKING = "Speaking"
+RENDERING = "Rendering"
 """The stage whose units are frames; see talkhead.app.resume."""
 ON_CLUSTER = "on the cluster"
 """The stage of a job on a cluster, which reports its frames only at the end."""
@@ -59,8 +59,8 @@ class ProgressStats:
             self.running[event.job_id] = JobProgressed(event.job_id, "starting", 0, 0)
         elif isinstance(event, JobProgressed):
             before = self.running.get(event.job_id)
-            if event.stage == SPEAKING and before is not None:
-                known = before.done if before.stage == SPEAKING else event.done
+            if event.stage == RENDERING and before is not None:
+                known = before.done if before.stage == RENDERING else event.done
                 self.n_frames += max(0, event.done - known)
             self.running[event.job_id] = event
         else:
@@ -85,7 +85,7 @@ class ProgressStats:
         if not n_ended:
             return None
         n_partial = sum(
-            e.done / e.total for e in self.running.values() if e.stage == SPEAKING and e.total
+            e.done / e.total for e in self.running.values() if e.stage == RENDERING and e.total
         )
         n_left = self.n_open - n_ended - n_partial
         return max(0.0, n_left) * self.elapsed_s / (n_ended + n_partial)

@@ -185,7 +185,7 @@ def test_rows_are_refused_before_anything_starts(
     result = dub(table, home=home, skip_bad=True)
     assert (result.n_bad_rows, result.n_jobs) == (2, 0)
     assert "bad row" in result.results_path.read_text()
-    assert [row.line for row in result.bad_rows] == [2, 3] and not result.is_whole
+    assert [row.line for row in result.bad_rows] == [2, 3] and not result.is_complete
     first, second, third, *_ = result.summary.split("\n")
     assert first.startswith("0 of 2 done (0 earlier), 0 not done, 2 skipped; ")
     assert second.startswith("  skipped: row on line 2: identity berta: is still being fitted")
@@ -461,7 +461,7 @@ def test_cancelling_a_running_job(store: JobStore) -> None:
 
     def run_task(task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
         store.cancel([job_id])
-        with progress.step("Speaking", total=9) as step:
+        with progress.step("Rendering", total=9) as step:
             time.sleep(0.6)
             step.advance()
         raise AssertionError("not stopped")

@@ -55,8 +55,10 @@ def make_shot(person: Avatar, mode: str) -> FrameRenderer:
     codes = clip.codes[dice.integers(0, len(clip), N_FRAMES)]
     if mode == "paste":
         return PasteFrameRenderer(person.renderer, IdleFootage(short), codes)
-    plate = own_background(clip)
-    return HeadFrameRenderer(person.renderer, short, codes, lambda a, b: iter([plate] * (b - a)))
+    background = own_background(clip)
+    return HeadFrameRenderer(
+        person.renderer, short, codes, lambda a, b: iter([background] * (b - a))
+    )
 
 
 @pytest.mark.parametrize("mode", ["paste", "head"])
@@ -88,7 +90,7 @@ class Counting(SilentProgress):
 
     @contextmanager
     def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
-        yield self if name == "Speaking" else super().step(name).__enter__()  # type: ignore[misc]
+        yield self if name == "Rendering" else super().step(name).__enter__()  # type: ignore[misc]
 
     def advance(self, n: int = 1) -> None:
         self.made += n

@@ -63,7 +63,7 @@ class FakeTaskRunner:
         whole, parts = expected(Path(task.audio)), work / "parts"
         parts.mkdir(exist_ok=True)
         size = len(whole) // N_PARTS
-        with progress.step("Speaking", total=N_PARTS) as step:
+        with progress.step("Rendering", total=N_PARTS) as step:
             for number in range(N_PARTS):
                 target = parts / str(number)
                 if not target.exists():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from talkhead import __version__
 from talkhead.app import checks
 from talkhead.app import fit as fit_module
+from talkhead.app.choices import MODES, PRESETS
 from talkhead.app.cli import evaluate as cli_evaluate
 from talkhead.app.cli import fit as cli_fit
 from talkhead.app.cli import main as cli
@@ -24,9 +26,10 @@ from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
 from talkhead.app.evaluation.results import Report
 from talkhead.app.fit import fit as fit_of_this_version
 from talkhead.app.options import FitOptions
-from talkhead.app.request import OutputOptions
+from talkhead.app.request import OutputOptions, SpeakSettings, declared_options
 from talkhead.errors import FootageError, TalkheadError
 from talkhead.identity import IdentityPackage
+from talkhead.media.codecs import CODECS
 from talkhead.progress import BarProgress, JsonProgress, Progress, SilentProgress
 
 
@@ -57,8 +60,10 @@ class Stage:
 
 def install(name: str, monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage, module = Stage(), ModuleType(f"talkhead.app.{name}")
-    setattr(module, name, stage)
-    monkeypatch.setattr(checks, f"check_{name}", lambda *given, **named: None)
+    setattr(module, "speak_checked" if name == "speak" else name, stage)
+    monkeypatch.setattr(
+        checks, f"check_{name}", lambda *given, **named: given[-1] if given else None
+    )
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return stage
 
@@ -132,17 +137,40 @@ def test_the_defaults_of_fit_are_its_own(fit: Stage, monkeypatch: pytest.MonkeyP
 def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--audio a.wav --identity anna -o out.mp4 --mode head --renderer warp --home h --json"
     assert run(monkeypatch, "speak", *words.split()) == 0
-    assert speak.given == (Path("a.wav"),)
+    assert speak.given == (Path("a.wav"), Path("out.mp4"))
     assert isinstance(speak.named.pop("progress"), JsonProgress)
     assert speak.named == {
         "identity": "anna",
-        "output": Path("out.mp4"),
         "mode": "head",
-        "renderer": "warp",
-        "options": OutputOptions(),
-        "device": "auto",
+        "settings": SpeakSettings(OutputOptions(), "warp"),
         "home": Path("h"),
     }
+
+
+def test_speak_is_checked_once(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def check(audio: Path, output: Path | None, **named: Any) -> Path:
+        calls.append((audio, output, named["mode"]))
+        return Path("a.mp4")
+
+    monkeypatch.setattr(checks, "check_speak", check)
+    assert run(monkeypatch, "speak", "--audio", "a.wav") == 0
+    assert calls == [(Path("a.wav"), None, "paste")]
+    assert speak.given == (Path("a.wav"), Path("a.mp4"))
+
+
+def test_every_codec_is_in_the_help_and_in_the_documentation() -> None:
+    rows = (Path(__file__).parents[3] / "docs" / "output.md").read_text("utf-8").splitlines()
+    listed = {row.split("`")[1] for row in rows if row.startswith("| `")}
+    described = declared_options()["codec"].help
+    for name in CODECS:
+        assert name in listed and re.search(rf"\b{name} \(", described), name
+
+
+def test_choices_are_those_of_the_python_api() -> None:
+    assert [one.value for one in cli_speak.Mode] == list(MODES)
+    assert [one.value for one in cli_fit.Preset] == list(PRESETS)
 
 
 def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +178,7 @@ def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -
     more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
     head = "--yaw -5 --pitch 3 --zoom 1.2"
     assert run(monkeypatch, "speak", *words.split(), *more.split(), *head.split()) == 0
-    assert speak.named["options"] == OutputOptions(
+    assert speak.named["settings"].options == OutputOptions(
         codec="vp9",
         height=360,
         background="#00ff00",
@@ -165,7 +193,7 @@ def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -
         key=Path("k.pem"),
     )
     assert run(monkeypatch, "speak", "--audio", "a.wav", "--no-provenance") == 0
-    assert not speak.named["options"].provenance
+    assert not speak.named["settings"].options.provenance
     assert run(monkeypatch, "speak", "--audio", "a.wav", "--subtitles", "above") == 2
     assert run(monkeypatch, "speak", "--audio", "a.wav", "--loudness", "3") == 1
 

@@ -68,6 +68,14 @@ def test_an_image_is_told_by_its_content(tmp_path: Path) -> None:
         check_background(str(tmp_path / "photo.png"))
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".jp2"])
+def test_other_images_are_refused_as_images(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    path.write_bytes(cv2.imencode(suffix, gray(90))[1].tobytes())
+    with pytest.raises(TalkheadError, match=r"not an image that can be read\. Export it as PNG"):
+        check_background(str(path))
+
+
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
 def test_a_line_is_no_background(tmp_path: Path, size: tuple[int, int]) -> None:
     """Enlarged until it covers the picture, it would take any amount of memory."""

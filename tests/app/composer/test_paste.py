@@ -193,7 +193,9 @@ def test_at_the_edges_as_in_a_larger_frame(
     rgb = cv2.GaussianBlur(rgb, (0, 0), 2.0)
     origin, mask = np.array(shift, np.float32), soft_mask()
     small = paste(CropPaster(255 - frame, scale), frame, rgb, 0.8, mask, origin=origin)
-    whole = paste(CropPaster(large_background, scale), large, rgb, 0.8, mask, origin=origin + margin)
+    whole = paste(
+        CropPaster(large_background, scale), large, rgb, 0.8, mask, origin=origin + margin
+    )
     assert small.shape == frame.shape
     inner = whole[margin : margin + HEIGHT, margin : margin + WIDTH]
     assert np.abs(small.astype(int) - inner).max() <= 1

@@ -33,11 +33,11 @@ def play(view: ProgressView) -> None:
         JobStarted("job-0"),
         JobStarted("job-1"),
         JobProgressed("job-0", "Listening", 0, 1),
-        JobProgressed("job-0", "Speaking", 0, 50),
-        JobProgressed("job-0", "Speaking", 30, 50),
-        JobProgressed("job-1", "Speaking", 750, 1500),  # resumed: 750 are done
-        JobProgressed("job-1", "Speaking", 770, 1500),
-        JobProgressed("job-0", "Speaking", 50, 50),
+        JobProgressed("job-0", "Rendering", 0, 50),
+        JobProgressed("job-0", "Rendering", 30, 50),
+        JobProgressed("job-1", "Rendering", 750, 1500),  # resumed: 750 are done
+        JobProgressed("job-1", "Rendering", 770, 1500),
+        JobProgressed("job-0", "Rendering", 50, 50),
     ):
         view.handle(event)
         view.refresh()
