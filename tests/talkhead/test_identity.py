@@ -94,7 +94,10 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]
         (edit(lambda data: data.update(renderers=None)), "damaged"),
         (edit(lambda data: data.update(default_renderer="nerf")), "nerf is not in it"),
         (edit(lambda data: data["files"].pop("idle.mp4")), r"no checksum for idle\.mp4"),
-        (edit(lambda data: data["files"].update({"../evil": "0"})), r"'\.\./evil' is no name"),
+        (
+            edit(lambda data: data["files"].update({"../evil": "0"})),
+            r"'\.\./evil' is not a valid name",
+        ),
     ],
 )
 def test_a_damaged_manifest_is_refused(
@@ -189,7 +192,7 @@ def test_import_refuses_manipulated_exports(add: Add, tmp_path: Path) -> None:
     cases = {
         r"idle\.mp4 is damaged": {"idle.mp4": b"b clip"},
         "its files are not those": {"../evil": b"x"},
-        r"'\.\./evil' is no name": bad_manifest,
+        r"'\.\./evil' is not a valid name": bad_manifest,
         r"identity\.json in it is damaged": {"identity.json": b"{"},
     }
     for message, members in cases.items():

@@ -173,7 +173,7 @@ def test_mouth_shapes_without_codec_floor_or_mean_mouth() -> None:
         ("Detail of the mouth", {"images": images(sharp=0.5)}, "fair", "softer"),
         ("Detail of the mouth", {"images": images(sharp=0.3)}, "bad", "softer"),
         ("Detail of the mouth", {"images": images(sharp=3.0)}, "bad", "noise"),
-        ("Detail of the mouth", {"images": images(place=0.4)}, "bad", "other places"),
+        ("Detail of the mouth", {"images": images(place=0.4)}, "bad", "wrong places"),
         ("Steadiness", {"lips": lips(jitter_ratio=1.1)}, "good", "steady"),
         ("Steadiness", {"lips": lips(jitter_ratio=1.5)}, "fair", "tremble"),
         ("Steadiness", {"lips": lips(jitter_ratio=4.0)}, "bad", "tremble"),
