@@ -39,6 +39,7 @@ from talkhead.encoder.predictor.augmented import augmented_features
 from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingData, fit_predictor
 from talkhead.encoder.predictor.network import PRESETS as PREDICTOR_PRESETS
 from talkhead.encoder.predictor.prior import shipped_prior
+from talkhead.encoder.predictor.voices import other_voices, voices_version
 from talkhead.encoder.registry import WEIGHTS_SUFFIX, load_encoder
 from talkhead.encoder.vad import vad_version
 from talkhead.errors import FootageError, PackageError, TalkheadError
@@ -265,7 +266,8 @@ class _Fit:
         """Fit the motion predictor, or read the one that an interrupted fit has stored."""
         config, seed = PREDICTOR_PRESETS[self.options.preset], self.options.seed
         encoder = f"{self.encoder.name}-{self.encoder.version}"
-        stored = work / f"predictor-{encoder}-{_key(config)}-{seed}.safetensors"
+        key = f"{_key(config)}-{voices_version()}"
+        stored = work / f"predictor-{encoder}-{key}-{seed}.safetensors"
         if stored.exists():
             with content_errors(stored, ADVICE):
                 return MotionPredictor.from_tensors(read_tensors(stored), config)
@@ -278,6 +280,7 @@ class _Fit:
             tracks.silent,
             dataset.face,
             augmented_features(self.encoder, normalized_footage_audio(dataset), seed),
+            other_voices(self.encoder),
         )
         predictor = fit_predictor(data, config, seed, self.progress, prior)
         write_tensors(stored, predictor.tensors())

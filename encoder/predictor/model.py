@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from talkhead.device import aligned_copy
+from talkhead.encoder.predictor.lip_range import LIP_RANGE, LipRange, fit_lip_range, scale_motion
 from talkhead.encoder.predictor.network import (
     MAX_VIEW,
     STORED,
@@ -27,6 +28,7 @@ from talkhead.encoder.predictor.network import (
     receptive_frames,
 )
 from talkhead.encoder.predictor.prior import Prior, mouth_basis
+from talkhead.encoder.predictor.rest import rest_share
 from talkhead.encoder.predictor.training import (
     MIN_DIVISOR,
     SILENCE_WEIGHT,
@@ -40,23 +42,16 @@ from talkhead.encoder.predictor.training import (
     train_nets,
     vectors_per_frame,
 )
+from talkhead.encoder.predictor.voices import OtherVoices
 from talkhead.errors import TalkheadError
 from talkhead.face import MAX_CODE, MAX_CODES, FaceModel
 from talkhead.progress import Progress
 from talkhead.storage import ContentError
 from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_prefix
-from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
+from talkhead.types import FRAME_RATE, Bool, Float32, Int, SpeechFeatures
 
 BLOCK = 250
 """Frames predicted at a time."""
-SETTLING_FRAMES = 20
-"""Frames at the beginning of a pause in which the networks still move the mouth: in short pauses
-people breathe with the mouth open.
-"""
-STIRRING_FRAMES = 4
-"""Frames at the end of a pause in which the networks move the mouth: it opens before the first sound."""
-CLOSING_FRAMES = 2
-"""Frames over which the mouth moves to rest, and away from it before the last STIRRING_FRAMES."""
 GAINS = tuple(1.0 + 0.05 * step for step in range(9))
 """Gains among which the best is chosen."""
 MAX_GAIN_ERROR = 0.015
@@ -151,19 +146,24 @@ class MotionPredictor:
         config: Architecture of the networks.
         scaling: Normalization of features and codes.
         nets: The networks.
+        lip_range: Corrects how far the lips move. None: they move as predicted.
     """
 
     config: PredictorConfig
     scaling: Scaling
     nets: TemporalNets
+    lip_range: LipRange | None = None
 
-    def predict(self, features: SpeechFeatures, silent: Bool, n_frames: int) -> Float32:
+    def predict(
+        self, features: SpeechFeatures, silent: Bool, n_frames: int, intensity: float = 1.0
+    ) -> Float32:
         """Predict the motion codes of a waveform.
 
         Args:
             features: Its features, whose values are [n, D].
             silent: Video frames without speech, [F]. Frames after its end count as silent.
             n_frames: Video frames to predict.
+            intensity: Factor on the motion of the mouth; closed lips stay closed.
 
         Returns:
             [n_frames, n_codes], with the mouth at rest in silence and all other codes 0 in speech.
@@ -177,12 +177,12 @@ class MotionPredictor:
                 f"features at {features.rate:g} vectors per second; the predictor was fitted on "
                 f"{self.scaling.rate:g}. Use the encoder it was fitted with"
             )
-        blocks = list(self.predict_chunks([features.values], silent, n_frames))
+        blocks = list(self.predict_chunks([features.values], silent, n_frames, intensity))
         empty = np.zeros((0, len(self.scaling.rest)), np.float32)
         return np.concatenate([empty, *blocks])
 
     def predict_chunks(
-        self, chunks: Iterable[Float32], silent: Bool, n_frames: int
+        self, chunks: Iterable[Float32], silent: Bool, n_frames: int, intensity: float = 1.0
     ) -> Iterator[Float32]:
         """Predict motion codes from features that arrive in chunks.
 
@@ -190,6 +190,7 @@ class MotionPredictor:
             chunks: Consecutive feature vectors, each chunk [m, D].
             silent: Video frames without speech, [F]. Frames after its end count as silent.
             n_frames: Video frames to predict.
+            intensity: As of `predict`.
 
         Yields:
             Codes [n, n_codes]; concatenated, those of `predict`.
@@ -198,15 +199,33 @@ class MotionPredictor:
             TalkheadError: For features of a different dimension than the predictor was fitted with.
         """
         share = rest_share(silent, n_frames)[:, None]
-        start = 0
+        line = None if self.lip_range is None else self.lip_range.line(silent, n_frames)
+        low, high, start = self.scaling.low, self.scaling.high, 0
+        rest = self.scaling.rest[: len(low)]
         for window in self._windows(chunks, n_frames):
             n = min(BLOCK, n_frames - start)
-            codes = self._predict_block(window)[:n]
+            codes = self._predict_block(window)
+            codes = codes if line is None else line.correct(codes)
+            codes = np.clip(codes[:n], low, high)
+            codes = scale_motion(codes, rest, self.lip_range, intensity)
             weight = share[start : start + n]
             result = weight * self.scaling.rest
             result[:, : codes.shape[1]] += (1.0 - weight) * codes
             start += n
             yield result
+
+    def raw_codes(self, features: SpeechFeatures, n_frames: int) -> Float32:
+        """Predict mouth codes without correction, limits and rest.
+
+        Args:
+            features: Features, whose values are [n, D].
+            n_frames: Video frames to predict, 1 or more.
+
+        Returns:
+            [n_frames, K].
+        """
+        windows = self._windows([features.values], n_frames)
+        return np.concatenate([self._predict_block(window) for window in windows])[:n_frames]
 
     @property
     def view(self) -> ReceptiveField:
@@ -247,22 +266,24 @@ class MotionPredictor:
             held = whole[step:] if missing else held[step:]
 
     def _predict_block(self, window: Float32) -> Float32:
-        """Mouth codes [BLOCK, K] of normalized features [m, D], as if there were no silence."""
+        """Mouth codes [BLOCK, K], of any size, of normalized features [m, D], without rest."""
         inputs = frame_inputs(aligned_copy(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
             mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
         codes = self.scaling.centre + self.scaling.gain * mean.numpy()
-        return np.asarray(np.clip(codes, self.scaling.low, self.scaling.high), dtype=np.float32)
+        return np.asarray(codes, dtype=np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
         """Collect everything that a package stores.
 
         Returns:
             Tensors whose names begin with SCALING, scalars or of one dimension as [D] and [K] in
-            Scaling, and those of the networks (`TemporalNets.tensors`).
+            Scaling, those of the networks (`TemporalNets.tensors`), and those of the LipRange, if
+            there is one, whose names begin with LIP_RANGE.
         """
         scaling = {SCALING + k: torch.tensor(v) for k, v in vars(self.scaling).items()}
-        return scaling | self.nets.tensors()
+        lips = {} if self.lip_range is None else self.lip_range.tensors()
+        return scaling | lips | self.nets.tensors()
 
     @classmethod
     def from_tensors(
@@ -271,8 +292,8 @@ class MotionPredictor:
         """Restore a predictor.
 
         Args:
-            tensors: As returned by `tensors`: scalars, [D], [K] and [n_codes] of the Scaling, and the
-                networks' weights.
+            tensors: As returned by `tensors`: scalars, [D], [K] and [n_codes] of the Scaling, [MEASURES],
+                [MEASURES, K] and [MEASURES, N_LEVELS] of the LipRange, and the networks' weights.
             config: Its configuration.
 
         Returns:
@@ -281,11 +302,15 @@ class MotionPredictor:
         Raises:
             ContentError: For tensors with other names, shapes or types.
         """
-        scaling = _scaling_of({k: t for k, t in tensors.items() if not k.startswith(STORED)})
+        lips = {k: t for k, t in tensors.items() if k.startswith(LIP_RANGE)}
+        others = (STORED, LIP_RANGE)
+        scaling = _scaling_of({k: t for k, t in tensors.items() if not k.startswith(others)})
+        lip_range = LipRange.from_tensors(lips, len(scaling.centre)) if lips else None
         shape = (scaling.n_inputs, len(scaling.centre), scaling.ahead)
         nets = {k: t for k, t in tensors.items() if k.startswith(STORED)}
         check_tensors(nets, net_specs(config, *shape))
-        return cls(config, scaling, TemporalNets(config, *shape, config.n_members).load(nets))
+        members = TemporalNets(config, *shape, config.n_members).load(nets)
+        return cls(config, scaling, members, lip_range)
 
 
 def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
@@ -307,33 +332,6 @@ def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
             f"features at {scaling.rate:g} per second, which is not a multiple of {FRAME_RATE}"
         )
     return scaling
-
-
-def rest_share(silent: Bool, n_frames: int) -> Float32:
-    """Compute to what degree the mouth is at rest.
-
-    Args:
-        silent: Video frames without speech, [F]. Frames before and after it count as silent.
-        n_frames: Video frames.
-
-    Returns:
-        [n_frames]: 0 in speech, 1 well inside silence, smooth in between.
-    """
-    flags = np.ones(n_frames, dtype=bool)
-    flags[: len(silent)] = silent[:n_frames]
-    # Frames since the last and until the next speech, as ramps from 0 to 1 over CLOSING_FRAMES.
-    since, until = _frames_since(~flags), _frames_since(~flags[::-1])[::-1]
-    settled = (since - SETTLING_FRAMES) / CLOSING_FRAMES
-    unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
-    share = np.clip(np.minimum(settled, unmoved), 0.0, 1.0)
-    return np.asarray(share * share * (3.0 - 2.0 * share), dtype=np.float32)
-
-
-def _frames_since(flags: Bool) -> Float64:
-    """Frames [F] since the last True of flags [F], infinite before the first."""
-    index = np.arange(len(flags))
-    last = np.maximum.accumulate(np.where(flags, index, -1))
-    return np.where(last >= 0, index - last, np.inf)
 
 
 def _filled(held: Float32, source: Iterator[Float32], n_wanted: int) -> Float32:
@@ -360,6 +358,7 @@ class PredictorTrainingData:
         face: The person's face model.
         augmented: Features of augmented copies of the audio
             (`talkhead.encoder.predictor.augmented`).
+        voices: Other people's speech, by which the range of the lips is corrected. None: it is not.
     """
 
     features: SpeechFeatures
@@ -368,6 +367,7 @@ class PredictorTrainingData:
     silent: Bool
     face: FaceModel
     augmented: Sequence[SpeechFeatures] = ()
+    voices: OtherVoices | None = None
 
 
 def fit_predictor(
@@ -436,8 +436,8 @@ def fit_predictors(
             prior.initialize(nets, [mouth_basis(clip.face) for clip in clips])
         nets = train_nets(tasks, nets, config, step.advance)
         return [
-            _finish(draft, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
-            for i, draft in enumerate(drafts)
+            _finish(clip, draft, nets.part(slice(i * n_nets, (i + 1) * n_nets)), config)
+            for i, (clip, draft) in enumerate(zip(clips, drafts, strict=True))
         ]
 
 
@@ -475,15 +475,27 @@ def _draft(clip: PredictorTrainingData, config: PredictorConfig) -> _Draft:
     return _Draft(scaling, _training_tensors(clip, scaling, view), blocks)
 
 
-def _finish(draft: _Draft, nets: TemporalNets, config: PredictorConfig) -> MotionPredictor:
-    """Calibrate trained networks on the frames that they left out."""
+def _finish(
+    clip: PredictorTrainingData, draft: _Draft, nets: TemporalNets, config: PredictorConfig
+) -> MotionPredictor:
+    """Calibrate trained networks on the frames that they left out, and on other voices."""
     shrunken = torch.zeros_like(draft.data.targets)  # [F, K]
     evaluated = torch.zeros(len(shrunken), dtype=torch.bool)
     for codes, held_out in zip(predicted_codes(draft.data, nets), draft.blocks, strict=True):
         shrunken[held_out] = codes[held_out]
         evaluated |= held_out
     gain, distance = _calibrate_gain(shrunken, draft.data, evaluated)
-    return MotionPredictor(config, replace(draft.scaling, gain=gain, held_out=distance), nets)
+    scaling = replace(draft.scaling, gain=gain, held_out=distance)
+    predictor = MotionPredictor(config, scaling, nets)
+    if clip.voices is None:
+        return predictor
+    spoken = clip.train & ~clip.silent
+    known = scaling.centre + gain * shrunken.numpy()[evaluated.numpy() & spoken]
+    heard = ~clip.voices.silent
+    others = predictor.raw_codes(clip.voices.features, len(heard))[heard]
+    tracked = clip.codes[spoken, : clip.face.n_mouth]
+    predicted = [known.astype(np.float32), others]
+    return replace(predictor, lip_range=fit_lip_range(clip.face, tracked, predicted))
 
 
 def _scaling(clip: PredictorTrainingData, view: ReceptiveField) -> Scaling:

@@ -50,7 +50,7 @@ def test_shipped_files_are_accounted_for(name: str) -> None:
 
 
 def test_every_weight_file_is_in_the_manifest() -> None:
-    suffixes = (".safetensors", ".task", ".tflite")
+    suffixes = (".safetensors", ".task", ".tflite", ".ogg")
     shipped = [path.name for path in weights.FOLDER.iterdir() if path.suffix in suffixes]
     assert sorted(shipped) == NAMES
 

@@ -17,16 +17,13 @@ from torch.nn import Module
 from torch.nn.functional import conv1d, gelu
 
 from talkhead.config import from_json, to_json
+from talkhead.encoder.predictor.lip_range import LIP_RANGE
 from talkhead.encoder.predictor.model import (
     BLOCK,
-    CLOSING_FRAMES,
-    SETTLING_FRAMES,
-    STIRRING_FRAMES,
     MotionPredictor,
     PredictorTrainingData,
     fit_predictor,
     fit_predictors,
-    rest_share,
 )
 from talkhead.encoder.predictor.network import (
     LOOKAHEAD_S,
@@ -35,7 +32,14 @@ from talkhead.encoder.predictor.network import (
     TemporalNets,
     receptive_field_of,
 )
+from talkhead.encoder.predictor.rest import (
+    CLOSING_FRAMES,
+    SETTLING_FRAMES,
+    STIRRING_FRAMES,
+    rest_share,
+)
 from talkhead.encoder.predictor.training import vectors_per_frame
+from talkhead.encoder.predictor.voices import OtherVoices
 from talkhead.encoder.registry import encoder_names, load_encoder
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import N_LANDMARKS, FaceModel, lip_aperture
@@ -94,6 +98,15 @@ def clip() -> Clip:
 @pytest.fixture(scope="module")
 def predictor(clip: Clip) -> MotionPredictor:
     return _fit(clip)
+
+
+@pytest.fixture(scope="module")
+def corrected(clip: Clip) -> MotionPredictor:
+    """A predictor that was fitted with other voices."""
+    features = SpeechFeatures(0.4 * _clip(400, seed=7).features.values, 50.0)
+    silent = np.arange(400) % 80 > 60
+    data = PredictorTrainingData(*clip, voices=OtherVoices(features, silent))
+    return fit_predictor(data, SMALL, 0, SilentProgress())
 
 
 def _same(one: MotionPredictor, other: MotionPredictor) -> bool:
@@ -163,19 +176,50 @@ def test_frames_kept_back_are_not_used(clip: Clip) -> None:
     assert _same(clean, _fit(spoilt, 0, brief))
 
 
-def test_restored_from_tensors(clip: Clip, predictor: MotionPredictor) -> None:
-    tensors = {k: v.clone() for k, v in predictor.tensors().items()}
-    again = MotionPredictor.from_tensors(tensors, predictor.config)
-    assert _same(predictor, again)
+def test_restored_from_tensors(clip: Clip, corrected: MotionPredictor) -> None:
+    tensors = {k: v.clone() for k, v in corrected.tensors().items()}
+    again = MotionPredictor.from_tensors(tensors, corrected.config)
+    assert _same(corrected, again)
     before, after = (
-        p.predict(clip.features, clip.silent, len(clip.codes)) for p in (predictor, again)
+        p.predict(clip.features, clip.silent, len(clip.codes)) for p in (corrected, again)
     )
     np.testing.assert_array_equal(before, after)
 
 
-def test_damaged_tensors_are_refused(predictor: MotionPredictor) -> None:
-    load = partial(MotionPredictor.from_tensors, config=predictor.config)
-    assert accepted(predictor.tensors(), load) == {
+def test_the_same_lips_with_voices_but_another_range(
+    clip: Clip, predictor: MotionPredictor, corrected: MotionPredictor
+) -> None:
+    """Other voices change the range of the lips and nothing else."""
+    lips = corrected.lip_range
+    assert lips is not None and _same(predictor, replace(corrected, lip_range=None))
+    timid = SpeechFeatures(0.4 * _clip(1000, seed=8).features.values, 50.0)
+    before, after = (
+        np.quantile(lips.measured(codes[:, :N_MOUTH].astype(np.float64), 0), (0.1, 0.9))
+        for codes in (p.predict(timid, np.zeros(1000, bool), 1000) for p in (predictor, corrected))
+    )
+    own = np.quantile(lips.own[0], (0.1, 0.9))
+    assert 1.3 * np.ptp(before) < np.ptp(after) < np.ptp(own)
+
+
+def test_predictors_without_a_lip_range_load(clip: Clip, corrected: MotionPredictor) -> None:
+    """As all packages of older versions."""
+    tensors = corrected.tensors()
+    old = {name: t for name, t in tensors.items() if not name.startswith(LIP_RANGE)}
+    assert len(old) < len(tensors)
+    again = MotionPredictor.from_tensors(old, corrected.config)
+    assert again.lip_range is None
+    plain, expected = (
+        p.predict(clip.features, clip.silent, len(clip.codes))
+        for p in (again, replace(corrected, lip_range=None))
+    )
+    np.testing.assert_array_equal(plain, expected)
+    with pytest.raises(PackageError, match="lip_range"):
+        MotionPredictor.from_tensors({**old, f"{LIP_RANGE}own": tensors[f"{LIP_RANGE}own"]}, SMALL)
+
+
+def test_damaged_tensors_are_refused(corrected: MotionPredictor) -> None:
+    load = partial(MotionPredictor.from_tensors, config=corrected.config)
+    assert accepted(corrected.tensors(), load) == {
         ("scaling.rest", "longer 0"),  # eyes and brows may have any number of components
         ("scaling.rest", "shorter 0"),
         ("scaling.held_out", "holds nan"),  # only reported: not used in computations
@@ -214,15 +258,18 @@ def test_too_large_receptive_fields_are_refused_before_networks_are_built(
         MotionPredictor.from_tensors(predictor.tensors(), far)
 
 
+@pytest.mark.parametrize("intensity", [1.0, 1.3])
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("n_frames", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 3])
-def test_pieces_equal_the_whole(predictor: MotionPredictor, size: int, n_frames: int) -> None:
+def test_pieces_equal_the_whole(
+    corrected: MotionPredictor, size: int, n_frames: int, intensity: float
+) -> None:
     long = _clip(2 * BLOCK + 3, seed=1)
     values = long.features.values[: 2 * n_frames]
     silent = np.arange(n_frames) % 90 > 60
-    whole = predictor.predict(SpeechFeatures(values, 50.0), silent, n_frames)
+    whole = corrected.predict(SpeechFeatures(values, 50.0), silent, n_frames, intensity)
     pieces = (values[i : i + size] for i in range(0, len(values), size))
-    parts = list(predictor.predict_chunks(pieces, silent, n_frames))
+    parts = list(corrected.predict_chunks(pieces, silent, n_frames, intensity))
     assert max(len(part) for part in parts) <= BLOCK
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 

@@ -1,0 +1,320 @@
+"""Lip range: predicted lips move as far as the person's own, and close as often.
+
+Networks that were trained on a minute of speech predict the mean of what is possible, so the mouth
+opens too little and hardly ever closes, most of all with another voice. Two measures of a mouth
+code are corrected, each by a monotone map from the distribution of its predicted values to that of
+its tracked values in the person's own speech:
+
+    opening    the signed gap between the inner lips, below 0 where the lips are pressed together
+    width      the distance between the corners of the mouth
+
+Predicted values come from the frames that the networks left out and from other voices, half each.
+While a line is spoken, its own past values are added. The map depends on past frames only, and it
+is made again each second on a fixed grid, so that a line that comes in pieces gives the same codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkhead.encoder.predictor.rest import speech_share
+from talkhead.face import LIP_PAIRS, MAX_CODES, OUTER_EYE_CORNERS, WORLD, FaceModel
+from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_prefix
+from talkhead.types import FRAME_RATE, Bool, Float32, Float64
+
+N_LEVELS = 55
+"""Quantiles that describe a distribution."""
+LEVELS = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
+"""Their levels, 0 to 1."""
+MEASURES = 2
+"""Measures of a mouth code: opening and width, corrected in this order."""
+STRENGTHS = (1.0, 0.75)
+"""Share of each correction that is applied."""
+SLOPES_BELOW, SLOPE_ABOVE = (0.0, 0.5), 0.5
+"""Slopes of each map below the lowest quantile, and above the highest."""
+TYPICAL_FRAMES = 300
+"""Frames of speech of a line that count as much as the other predicted values."""
+MEMORY_FRAMES = 60 * FRAME_RATE
+"""Frames of speech of a line that are remembered."""
+MIN_SPOKEN = 2 * FRAME_RATE
+"""Tracked frames of speech that are needed."""
+MIN_PREDICTED = FRAME_RATE
+"""Predicted frames of speech that are needed of each kind; kinds with fewer are left out."""
+MIN_SPREAD = 1e-4
+"""Smallest standard deviation, in eye distances, of a mouth that moves."""
+CLOSED_LEVEL = 0.2
+"""Level of the quantile of the opening at which the lips are closed: real lips are closed in 0.22 to
+0.36 of the spoken frames.
+"""
+MOUTH_CORNERS = (61, 291)
+"""Outer corners of the mouth, image left and right."""
+
+MOUTH_CODES = Size("K", 1, MAX_CODES)
+MAX_DIRECTION = 1e6
+"""Largest change of a code by a measure's unit."""
+
+
+def _order_fault(values: Tensor) -> str:
+    return "" if bool((values.diff() >= 0).all()) else "holds quantiles that do not rise"
+
+
+_QUANTILES = TensorSpec((MEASURES, N_LEVELS), minimum=-WORLD, maximum=WORLD, fault=_order_fault)
+LIP_RANGE = "lip_range."
+"""Prefix of the names of a LipRange's tensors, which packages of older versions do not have."""
+TENSORS = {
+    "offset": TensorSpec((MEASURES,), minimum=-WORLD, maximum=WORLD),
+    "slope": TensorSpec((MEASURES, MOUTH_CODES), minimum=-WORLD, maximum=WORLD),
+    "direction": TensorSpec((MEASURES, MOUTH_CODES), minimum=-MAX_DIRECTION, maximum=MAX_DIRECTION),
+    "own": _QUANTILES,
+    "predicted": _QUANTILES,
+}
+"""Shape and range of each tensor of a LipRange."""
+
+
+@dataclass(frozen=True)
+class LipRange:
+    """Distributions of a person's lip measures, tracked and predicted; measures are in eye distances.
+
+    Attributes:
+        offset: Each measure of the mouth code 0, [MEASURES].
+        slope: Its change by one unit of each mouth code, [MEASURES, K].
+        direction: Change of the mouth code by one unit of a measure, [MEASURES, K]. That of the
+            opening is how this person's mouth opens; that of the width leaves the opening alone.
+        own: Quantiles of the tracked measures in speech, [MEASURES, N_LEVELS], at LEVELS.
+        predicted: Quantiles of the predicted measures in speech, likewise; those of the width with
+            the opening corrected.
+    """
+
+    offset: Float32
+    slope: Float32
+    direction: Float32
+    own: Float32
+    predicted: Float32
+
+    def measured(self, codes: Float64, index: int) -> Float64:
+        """Measure mouth codes.
+
+        Args:
+            codes: Mouth codes [n, K].
+            index: 0 for the opening, 1 for the width.
+
+        Returns:
+            [n] in eye distances.
+        """
+        return np.asarray(self.offset[index] + (codes * self.slope[index]).sum(1))
+
+    def wanted(self, values: Float64, predicted: Float64, index: int) -> Float64:
+        """Map a measure from the predicted to the person's own distribution.
+
+        Args:
+            values: Its values [n].
+            predicted: Quantiles of the predicted distribution, [N_LEVELS].
+            index: 0 for the opening, 1 for the width.
+
+        Returns:
+            [n]: piecewise linear between quantiles.
+        """
+        own = self.own[index]
+        mapped = np.interp(values, predicted, own)
+        mapped += SLOPES_BELOW[index] * np.minimum(values - predicted[0], 0.0)
+        mapped += SLOPE_ABOVE * np.maximum(values - predicted[-1], 0.0)
+        return np.asarray(mapped)
+
+    def line(self, silent: Bool, n_frames: int) -> LineCorrection:
+        """Begin the correction of a line.
+
+        Args:
+            silent: Video frames without speech, [F]. Frames after its end count as silent.
+            n_frames: Video frames of the line.
+
+        Returns:
+            The correction of its first frame.
+        """
+        return LineCorrection(self, silent, n_frames)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Collect what a package stores.
+
+        Returns:
+            Tensors of the shapes of TENSORS, under names that begin with LIP_RANGE.
+        """
+        return {
+            LIP_RANGE + one.name: torch.from_numpy(getattr(self, one.name)) for one in fields(self)
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], n_mouth: int) -> LipRange:
+        """Restore what `tensors` has collected.
+
+        Args:
+            tensors: Tensors of the shapes of TENSORS, under names that begin with LIP_RANGE.
+            n_mouth: Components of a mouth code, K.
+
+        Returns:
+            The lip range.
+
+        Raises:
+            ContentError: For tensors with other names, shapes, types or values.
+        """
+        check_tensors(tensors, add_prefix(TENSORS, LIP_RANGE), {MOUTH_CODES.name: n_mouth})
+        return cls(**{n: value.numpy() for n, value in strip_prefix(tensors, LIP_RANGE).items()})
+
+
+class LineCorrection:
+    """Corrects the mouth codes of one line, in its order."""
+
+    def __init__(self, lips: LipRange, silent: Bool, n_frames: int) -> None:
+        """Begin a line.
+
+        Args:
+            lips: The distributions of the person.
+            silent: Video frames without speech, [F]. Frames after its end count as silent.
+            n_frames: Video frames of the line.
+        """
+        self._lips = lips
+        self._share = speech_share(silent, n_frames)
+        self._spoken = np.zeros(n_frames, dtype=bool)
+        self._spoken[: len(silent)] = ~silent[:n_frames]
+        self._done = 0
+        self._past = [np.zeros(0)] * MEASURES
+        typical = lips.predicted.astype(np.float64)
+        # The quantiles at the beginning and at the end of the coming second.
+        self._quantiles = [(one, one) for one in typical]
+
+    def correct(self, codes: Float32) -> Float32:
+        """Correct the next frames.
+
+        Args:
+            codes: Mouth codes [n, K] of whole seconds. Frames after the end of the line are left as
+                they are.
+
+        Returns:
+            [n, K].
+        """
+        corrected = codes.astype(np.float64)
+        for start in range(0, len(codes), FRAME_RATE):
+            self._correct_second(corrected[start : start + FRAME_RATE])
+        return corrected.astype(np.float32)
+
+    def _correct_second(self, codes: Float64) -> None:
+        """Correct the codes [FRAME_RATE, K] of the next second in place."""
+        lips, stop = self._lips, self._done + FRAME_RATE
+        missing = (0, FRAME_RATE - len(self._share[self._done : stop]))
+        share = np.pad(self._share[self._done : stop], missing)
+        spoken = np.pad(self._spoken[self._done : stop], missing)
+        progress = np.arange(1, FRAME_RATE + 1) / FRAME_RATE
+        for index in range(MEASURES):
+            values = lips.measured(codes, index)
+            before, after = (lips.wanted(values, q, index) for q in self._quantiles[index])
+            change = share * STRENGTHS[index] * (before + progress * (after - before) - values)
+            codes += change[:, None] * lips.direction[index]
+            self._remember(index, values[spoken])
+        self._done = stop
+
+    def _remember(self, index: int, values: Float64) -> None:
+        """Add spoken values [n] of a measure, and mix the quantiles for the end of the next second."""
+        past = np.concatenate([self._past[index], values])[-MEMORY_FRAMES:]
+        share = len(past) / (len(past) + TYPICAL_FRAMES)
+        typical = self._lips.predicted[index].astype(np.float64)
+        mixed = _mixed_quantiles([(typical, 1.0 - share), (past, share)])
+        self._past[index] = past
+        self._quantiles[index] = (self._quantiles[index][1], mixed)
+
+
+def lip_measures(face: FaceModel) -> tuple[Float64, Float64]:
+    """Express opening and width as linear functions of the mouth code.
+
+    Args:
+        face: The person's face model.
+
+    Returns:
+        Their values for the code 0, [MEASURES], and their change by one unit of each mouth code,
+        [MEASURES, n_mouth], in eye distances.
+    """
+    points = np.concatenate([face.template[None], face.basis[: face.n_mouth]]).astype(np.float64)
+    left, right = OUTER_EYE_CORNERS
+    eyes = np.linalg.norm(face.template[right, :2] - face.template[left, :2])
+    gaps = [points[:, low, 1] - points[:, top, 1] for top, low in LIP_PAIRS]
+    width = points[:, MOUTH_CORNERS[1], 0] - points[:, MOUTH_CORNERS[0], 0]
+    values = np.stack([np.mean(gaps, axis=0), width]) / eyes  # [MEASURES, 1 + n_mouth]
+    return values[:, 0], values[:, 1:]
+
+
+def fit_lip_range(
+    face: FaceModel, tracked: Float32, predicted: Sequence[Float32]
+) -> LipRange | None:
+    """Measure the distributions of a person's lips.
+
+    Args:
+        face: The person's face model.
+        tracked: Mouth codes of training frames with speech, [n, K].
+        predicted: Mouth codes predicted for speech that the networks were not trained on, [m, K]
+            each. All kinds count alike.
+
+    Returns:
+        The lip range. None if there is too little speech, or the mouth does not move.
+    """
+    offset, slope = lip_measures(face)
+    measured = offset + tracked.astype(np.float64) @ slope.T  # [n, MEASURES]
+    known = [codes.astype(np.float64) for codes in predicted if len(codes) >= MIN_PREDICTED]
+    if len(tracked) < MIN_SPOKEN or not known or measured.std(0).min() < MIN_SPREAD:
+        return None
+    codes, values = tracked - tracked.mean(0, dtype=np.float64), measured - measured.mean(0)
+    opening = values[:, 0] @ codes / np.square(values[:, 0]).sum()
+    width = np.linalg.lstsq(values, codes, rcond=None)[0][1]
+    own = np.stack([_mixed_quantiles([(one, 1.0)]) for one in measured.T])
+    direction = np.stack([opening, width])
+    draft = LipRange(*(a.astype(np.float32) for a in (offset, slope, direction, own, own)))
+    quantiles = []
+    for index in range(MEASURES):
+        found = [draft.measured(codes, index) for codes in known]
+        quantiles.append(_mixed_quantiles([(one, 1.0 / len(found)) for one in found]))
+        for codes, one in zip(known, found, strict=True):
+            change = draft.wanted(one, quantiles[-1], index) - one
+            codes += change[:, None] * direction[index]
+    return replace(draft, predicted=np.stack(quantiles).astype(np.float32))
+
+
+def scale_motion(codes: Float32, rest: Float32, lips: LipRange | None, intensity: float) -> Float32:
+    """Make the motion of the mouth larger or smaller, while closed lips stay closed.
+
+    Motion is scaled about a closed mouth: the rest code, or, if the person rests with the mouth
+    open, the rest code with the lips closed. Lips that are pressed together are not pressed more.
+
+    Args:
+        codes: Mouth codes [n, K].
+        rest: Mouth code at rest, [K].
+        lips: The person's lip range. None: motion is scaled about the rest code.
+        intensity: Factor on the motion; 1 changes nothing.
+
+    Returns:
+        [n, K].
+    """
+    if intensity == 1.0:
+        return codes
+    whole, centre = codes.astype(np.float64), rest.astype(np.float64)
+    if lips is None:
+        return np.asarray(centre + intensity * (whole - centre), dtype=np.float32)
+    opening = float(lips.measured(centre[None], 0)[0])
+    closed = min(opening, float(np.interp(CLOSED_LEVEL, LEVELS, lips.own[0])))
+    centre = centre + (closed - opening) * lips.direction[0]
+    scaled = centre + intensity * (whole - centre)
+    apart = lips.measured(whole, 0) - closed
+    wanted = closed + np.where(apart > 0.0, intensity, min(intensity, 1.0)) * apart
+    change = wanted - lips.measured(scaled, 0)
+    return np.asarray(scaled + change[:, None] * lips.direction[0], dtype=np.float32)
+
+
+def _mixed_quantiles(samples: Sequence[tuple[Float64, float]]) -> Float64:
+    """Quantiles [N_LEVELS] at LEVELS of a mixture of samples [n], each with its weight; they sum to 1."""
+    used = [(values, weight) for values, weight in samples if len(values)]
+    values = np.concatenate([one for one, _ in used])
+    weights = np.concatenate([np.full(len(one), weight / len(one)) for one, weight in used])
+    order = np.argsort(values, kind="stable")
+    weights = weights[order]
+    return np.interp(LEVELS, np.cumsum(weights) - weights / 2.0, values[order])

@@ -1,0 +1,66 @@
+"""Silence in a line: to what degree the mouth is at rest, and how near speech is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from talkhead.types import Bool, Float32, Float64
+
+SETTLING_FRAMES = 20
+"""Frames at the beginning of a pause in which the networks still move the mouth: in short pauses
+people breathe with the mouth open.
+"""
+STIRRING_FRAMES = 4
+"""Frames at the end of a pause in which the networks move the mouth: it opens before the first sound."""
+CLOSING_FRAMES = 2
+"""Frames over which the mouth moves to rest, and away from it before the last STIRRING_FRAMES."""
+NEAR_FRAMES, FADING_FRAMES = 3, 4
+"""Frames within the first of speech count as speech wholly; over the second, less and less."""
+
+
+def rest_share(silent: Bool, n_frames: int) -> Float32:
+    """Compute to what degree the mouth is at rest.
+
+    Args:
+        silent: Video frames without speech, [F]. Frames before and after it count as silent.
+        n_frames: Video frames.
+
+    Returns:
+        [n_frames]: 0 in speech, 1 well inside silence, smooth in between.
+    """
+    since, until = _distances(silent, n_frames)
+    # Ramps from 0 to 1 over CLOSING_FRAMES.
+    settled = (since - SETTLING_FRAMES) / CLOSING_FRAMES
+    unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
+    share = np.clip(np.minimum(settled, unmoved), 0.0, 1.0)
+    return np.asarray(share * share * (3.0 - 2.0 * share), dtype=np.float32)
+
+
+def speech_share(silent: Bool, n_frames: int) -> Float64:
+    """Compute to what degree a frame belongs to speech.
+
+    It depends on speech at most NEAR_FRAMES + FADING_FRAMES - 1 frames ahead, 240 ms.
+
+    Args:
+        silent: Video frames without speech, [F]. Frames before and after it count as silent.
+        n_frames: Video frames.
+
+    Returns:
+        [n_frames]: 1 within NEAR_FRAMES of speech, then linearly to 0 over FADING_FRAMES.
+    """
+    distance = np.minimum(*_distances(silent, n_frames))
+    return np.clip(1.0 - (distance - NEAR_FRAMES) / FADING_FRAMES, 0.0, 1.0)
+
+
+def _distances(silent: Bool, n_frames: int) -> tuple[Float64, Float64]:
+    """Frames [n_frames] since the last and until the next speech, infinite where there is none."""
+    flags = np.ones(n_frames, dtype=bool)
+    flags[: len(silent)] = silent[:n_frames]
+    return _frames_since(~flags), _frames_since(~flags[::-1])[::-1]
+
+
+def _frames_since(flags: Bool) -> Float64:
+    """Frames [F] since the last True of flags [F], infinite before the first."""
+    index = np.arange(len(flags))
+    last = np.maximum.accumulate(np.where(flags, index, -1))
+    return np.where(last >= 0, index - last, np.inf)
