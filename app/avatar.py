@@ -204,7 +204,11 @@ def speech_codes(audio: Path, package: IdentityPackage) -> Float32:
 
 
 def predict_motion(
-    audio: Path, encoder: SpeechEncoder, predictor: MotionPredictor, n_frames: int | None = None
+    audio: Path,
+    encoder: SpeechEncoder,
+    predictor: MotionPredictor,
+    n_frames: int | None = None,
+    intensity: float = 1.0,
 ) -> Float32:
     """Predict the motion codes of an audio file.
 
@@ -214,6 +218,7 @@ def predict_motion(
         predictor: Motion predictor.
         n_frames: Number of frames; the mouth is at rest after the end of the audio. None: as many
             as the audio lasts.
+        intensity: Factor on the motion of the mouth; closed lips stay closed.
 
     Returns:
         Motion codes [n_frames, K] at 25 per second.
@@ -226,7 +231,8 @@ def predict_motion(
     if n_frames is None:
         n_frames = max(1, round(speech.n_samples / SAMPLE_RATE * FRAME_RATE))
     features = encode_chunks(encoder, (speech.gain * chunk for chunk in chunks()))
-    return np.concatenate(list(predictor.predict_chunks(features, speech.silent, n_frames)))
+    codes = predictor.predict_chunks(features, speech.silent, n_frames, intensity)
+    return np.concatenate(list(codes))
 
 
 def _audio_chunks(audio: Path) -> Callable[[], Iterable[Float32]]:

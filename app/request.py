@@ -33,6 +33,7 @@ SUBTITLES = (NONE, BURN, TRACK, SRT)
 MIN_HEIGHT, MAX_HEIGHT = 16, 8192
 MAX_TURN_DEG = 45.0
 MIN_ZOOM, MAX_ZOOM = 0.5, 2.0
+MAX_INTENSITY = 2.0
 LOUDNESS_LUFS = (-70.0, -5.0)
 SUBTITLE_FILES = (".srt", ".vtt")
 TEXT_FILES = (".txt", *SUBTITLE_FILES)
@@ -106,6 +107,8 @@ class OutputOptions:
             what the footage shows.
         pitch: Upward turn of the head in mode "head", in degrees, limited likewise.
         zoom: Scale of the head in mode "head", 0.5 to 2.
+        intensity: Factor on the motion of the mouth, 0 to 2. 1 is the person's own; closed lips stay
+            closed.
         subtitles: "none", "burn", "track" or "srt". With any but "none", an .srt file is written
             beside the output, too.
         transcript: The spoken text, or the path of a file with it. None: English is recognized.
@@ -170,6 +173,15 @@ class OutputOptions:
             "Mode head: 1.2 shows the head larger, 0.9 smaller, if the footage shows enough of the body.",
             PICTURE_PANEL,
             show_default=False,
+        ),
+    )
+    intensity: float = field(
+        default=1.0,
+        metadata=option(
+            "--intensity",
+            "Factor on the motion of the mouth: 1 is the person's own, 0.7 calmer, 1.3 livelier. "
+            "Closed lips stay closed.",
+            PICTURE_PANEL,
         ),
     )
     subtitles: str = field(
@@ -267,6 +279,10 @@ class OutputOptions:
             raise TalkheadError(
                 f"a zoom of {self.zoom:g} is not allowed. Choose {MIN_ZOOM:g} to {MAX_ZOOM:g}"
             )
+        if not 0.0 <= self.intensity <= MAX_INTENSITY:
+            raise TalkheadError(
+                f"an intensity of {self.intensity:g} is not allowed. Choose 0 to {MAX_INTENSITY:g}"
+            )
         least, most = LOUDNESS_LUFS
         if self.loudness is not None and not least <= self.loudness <= most:
             raise TalkheadError(
@@ -302,6 +318,7 @@ class SpeakKeywords(TypedDict, total=False):
     yaw: float
     pitch: float
     zoom: float
+    intensity: float
     subtitles: str
     transcript: str | None
     language: str

@@ -261,7 +261,7 @@ def render_video(
     enter_work_folder(work, avatar, request)
     footage = _source(avatar, request, home, progress)
     n_codes = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
-    codes = _motion(avatar, request.audio, n_codes, work, progress)
+    codes = _motion(avatar, request, n_codes, work, progress)
     if warning := coverage_warning(codes, avatar.idle):
         progress.message(warning)
     frames = make_frames(avatar, resolved, codes, footage, progress)
@@ -349,7 +349,7 @@ def _source(
 
 
 def _motion(
-    avatar: Avatar, audio: Path, n_frames: int | None, work: Path, progress: Progress
+    avatar: Avatar, request: RenderRequest, n_frames: int | None, work: Path, progress: Progress
 ) -> Float32:
     """Predict motion codes [F, K] at 25 per second, or read those kept in the work folder."""
     path = work / CODES
@@ -358,7 +358,8 @@ def _motion(
         if kept is not None:
             step.skip("predicted before")
             return kept
-        codes = predict_motion(audio, avatar.encoder, avatar.predictor, n_frames)
+        intensity = request.options.intensity
+        codes = predict_motion(request.audio, avatar.encoder, avatar.predictor, n_frames, intensity)
         codes = codes.astype(np.float32)
         write_tensors(path, {"codes": torch.from_numpy(codes)})
         write_json(work / CODES_RECORD, {"sha256": sha256_of(path)})

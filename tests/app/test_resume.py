@@ -37,6 +37,7 @@ from talkhead.media.codecs import CODECS
 from talkhead.media.mux import join_segments
 from talkhead.media.probing import frame_times
 from talkhead.progress import SilentProgress, Step
+from talkhead.storage import read_tensors
 
 N_FRAMES, N_CLIP = 23, 9
 
@@ -274,6 +275,23 @@ def test_work_on_another_line_is_thrown_away(
     counting = Counting()
     render_video(person, replace(line, mode="head"), work, tmp_path, counting)
     assert counting.made == 30
+
+
+def test_another_intensity_is_another_line(person: Avatar, audio: Path, tmp_path: Path) -> None:
+    work, line = tmp_path / "work", RenderRequest(audio, tmp_path / "out.mp4")
+    person = replace(person, predictor=replace(person.predictor, lip_range=None))
+    rest = person.predictor.scaling.rest[: len(person.predictor.scaling.low)]
+    motions = []
+    for intensity in (1.0, 2.0, 0.0):
+        other = replace(line, options=OutputOptions(intensity=intensity))
+        counting = Counting()
+        render_video(person, other, work, tmp_path, counting)
+        assert counting.made == 30, "neither pictures nor motion of before are taken"
+        codes = read_tensors(work / lines.CODES)["codes"].numpy()
+        motions.append(codes[:, : len(rest)] - rest)
+    assert np.abs(motions[0]).max() > 0.01
+    np.testing.assert_allclose(motions[1], 2.0 * motions[0], atol=1e-4)
+    np.testing.assert_allclose(motions[2], 0.0, atol=1e-5)
 
 
 def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(

@@ -176,7 +176,7 @@ def test_choices_are_those_of_the_python_api() -> None:
 def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--audio a.wav --codec vp9 --height 360 --background #00ff00 --subtitles burn"
     more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
-    head = "--yaw -5 --pitch 3 --zoom 1.2"
+    head = "--yaw -5 --pitch 3 --zoom 1.2 --intensity 0.8"
     assert run(monkeypatch, "speak", *words.split(), *more.split(), *head.split()) == 0
     assert speak.named["settings"].options == OutputOptions(
         codec="vp9",
@@ -185,6 +185,7 @@ def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -
         yaw=-5.0,
         pitch=3.0,
         zoom=1.2,
+        intensity=0.8,
         subtitles="burn",
         transcript="line.txt",
         language="de",

@@ -328,6 +328,13 @@ def test_inputs_of_every_kind_are_protected(folder: Path) -> None:
     assert [path.name for path in table.rows[0].inputs] == ["a.wav", "behind.mp4"]
 
 
+def test_intensity(folder: Path) -> None:
+    rows = "anna,a.wav,1.mp4,1.4\nanna,a.wav,2.mp4,\nanna,a.wav,3.mp4,3\n"
+    table = read(folder / "t.csv", "identity,audio,output,intensity\n" + rows)
+    assert [row.options for row in table.rows] == [{"intensity": 1.4}, {}]
+    assert "an intensity of 3 is not allowed" in table.bad[0].reason
+
+
 def test_view_options(folder: Path) -> None:
     columns = "identity,audio,output,mode,yaw,zoom\n"
     rows = (
