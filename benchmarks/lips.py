@@ -237,7 +237,7 @@ def judge(
     for block in blocks:
         for row, codes in _cheap_codes(dataset, block):
             points[row].append(shown_points(dataset, block, codes))
-    priors = [_prior(system, clip) for system in systems]
+    priors = [prior_of(system, clip) for system in systems]
     for system, prior in zip(systems, priors, strict=True):
         encoder = ablation_encoder(system.encoder, cache)
         as_it_is = [encoded_footage(dataset, block, encoder) for block in blocks]
@@ -268,7 +268,9 @@ def judge(
 def footage(
     dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
 ) -> PredictorTrainingData:
-    """Training data of a predictor for a block, with an encoder's features."""
+    """Training data of a predictor for a block, with an encoder's features. Without other voices:
+    the range of its lips is not corrected (benchmarks.lip_range).
+    """
     data = encoded_footage(dataset, block, encoder)
     return replace(data, augmented=_augmented(dataset, block, encoder, seed))
 
@@ -296,7 +298,7 @@ def _sound(dataset: IdentityDataset, block: Block) -> Float32:
     return normalize_level(dataset.waveform, dataset.tracks.silent | ~block.train)
 
 
-def _prior(system: System, clip: Clip) -> Prior | None:
+def prior_of(system: System, clip: Clip) -> Prior | None:
     """The prior of a system, if any. Raises TalkheadError for a prior of another encoder."""
     if not system.prior or clip.in_prior:
         return None
