@@ -8,8 +8,8 @@ its tracked values in the person's own speech:
     opening    the signed gap between the inner lips, below 0 where the lips are pressed together
     width      the distance between the corners of the mouth
 
-Predicted values come from the frames that the networks left out and from other voices, half each.
-While a line is spoken, its own past values are added. The map depends on past frames only, and it
+Predicted values come from other voices and, with less weight, from the frames that the networks left
+out. While a line is spoken, its own past values are added. The map depends on past frames only, and it
 is made again each second on a fixed grid, so that a line that comes in pieces gives the same codes.
 """
 
@@ -37,14 +37,18 @@ STRENGTHS = (1.0, 0.75)
 """Share of each correction that is applied."""
 SLOPES_BELOW, SLOPE_ABOVE = (0.0, 0.5), 0.5
 """Slopes of each map below the lowest quantile, and above the highest."""
-TYPICAL_FRAMES = 300
+TYPICAL_FRAMES = 150
 """Frames of speech of a line that count as much as the other predicted values."""
 MEMORY_FRAMES = 60 * FRAME_RATE
 """Frames of speech of a line that are remembered."""
 MIN_SPOKEN = 2 * FRAME_RATE
 """Tracked frames of speech that are needed."""
 MIN_PREDICTED = FRAME_RATE
-"""Predicted frames of speech that are needed of each kind; kinds with fewer are left out."""
+"""Predicted frames of speech that are needed, of held-out frames and of other voices; with fewer of
+one of them, the other counts alone.
+"""
+OTHERS_SHARE = 0.75
+"""Weight of other voices among the predicted values; the rest is that of held-out frames."""
 MIN_SPREAD = 1e-4
 """Smallest standard deviation, in eye distances, of a mouth that moves."""
 CLOSED_LEVEL = 0.2
@@ -246,22 +250,26 @@ def lip_measures(face: FaceModel) -> tuple[Float64, Float64]:
 
 
 def fit_lip_range(
-    face: FaceModel, tracked: Float32, predicted: Sequence[Float32]
+    face: FaceModel, tracked: Float32, held_out: Float32, others: Float32
 ) -> LipRange | None:
     """Measure the distributions of a person's lips.
 
     Args:
         face: The person's face model.
         tracked: Mouth codes of training frames with speech, [n, K].
-        predicted: Mouth codes predicted for speech that the networks were not trained on, [m, K]
-            each. All kinds count alike.
+        held_out: Mouth codes predicted for speech in frames that the networks left out, [m, K].
+        others: Mouth codes predicted for other people's speech, [n, K].
 
     Returns:
         The lip range. None if there is too little speech, or the mouth does not move.
     """
     offset, slope = lip_measures(face)
     measured = offset + tracked.astype(np.float64) @ slope.T  # [n, MEASURES]
-    known = [codes.astype(np.float64) for codes in predicted if len(codes) >= MIN_PREDICTED]
+    known = [
+        (codes.astype(np.float64), weight)
+        for codes, weight in ((held_out, 1.0 - OTHERS_SHARE), (others, OTHERS_SHARE))
+        if len(codes) >= MIN_PREDICTED
+    ]
     if len(tracked) < MIN_SPOKEN or not known or measured.std(0).min() < MIN_SPREAD:
         return None
     codes, values = tracked - tracked.mean(0, dtype=np.float64), measured - measured.mean(0)
@@ -272,10 +280,10 @@ def fit_lip_range(
     draft = LipRange(*(a.astype(np.float32) for a in (offset, slope, direction, own, own)))
     quantiles = []
     for index in range(MEASURES):
-        found = [draft.measured(codes, index) for codes in known]
-        quantiles.append(_mixed_quantiles([(one, 1.0 / len(found)) for one in found]))
-        for codes, one in zip(known, found, strict=True):
-            change = draft.wanted(one, quantiles[-1], index) - one
+        found = [(draft.measured(codes, index), weight) for codes, weight in known]
+        quantiles.append(_mixed_quantiles(found))
+        for (codes, _), (values, _) in zip(known, found, strict=True):
+            change = draft.wanted(values, quantiles[-1], index) - values
             codes += change[:, None] * direction[index]
     return replace(draft, predicted=np.stack(quantiles).astype(np.float32))
 
@@ -311,10 +319,10 @@ def scale_motion(codes: Float32, rest: Float32, lips: LipRange | None, intensity
 
 
 def _mixed_quantiles(samples: Sequence[tuple[Float64, float]]) -> Float64:
-    """Quantiles [N_LEVELS] at LEVELS of a mixture of samples [n], each with its weight; they sum to 1."""
+    """Quantiles [N_LEVELS] at LEVELS of a mixture of samples [n], each with its weight."""
     used = [(values, weight) for values, weight in samples if len(values)]
     values = np.concatenate([one for one, _ in used])
     weights = np.concatenate([np.full(len(one), weight / len(one)) for one, weight in used])
     order = np.argsort(values, kind="stable")
-    weights = weights[order]
+    weights = weights[order] / weights.sum()
     return np.interp(LEVELS, np.cumsum(weights) - weights / 2.0, values[order])

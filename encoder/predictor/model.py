@@ -494,8 +494,8 @@ def _finish(
     heard = ~clip.voices.silent
     others = predictor.raw_codes(clip.voices.features, len(heard))[heard]
     tracked = clip.codes[spoken, : clip.face.n_mouth]
-    predicted = [known.astype(np.float32), others]
-    return replace(predictor, lip_range=fit_lip_range(clip.face, tracked, predicted))
+    lip_range = fit_lip_range(clip.face, tracked, known.astype(np.float32), others)
+    return replace(predictor, lip_range=lip_range)
 
 
 def _scaling(clip: PredictorTrainingData, view: ReceptiveField) -> Scaling:
