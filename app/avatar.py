@@ -19,7 +19,7 @@ from talkhead.device import resolve_device, set_threads
 from talkhead.encoder.base import SpeechEncoder, encode_chunks, normalize_level
 from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.network import PredictorConfig
-from talkhead.encoder.registry import load_encoder
+from talkhead.encoder.registry import DEFAULT_ENCODER, load_encoder
 from talkhead.encoder.vad import detect_speech
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, REMEDY, IdentityPackage
@@ -34,6 +34,8 @@ MAX_BUFFERED_S = 120.0
 RENDERER_ADVICE = "This renderer is damaged, or of another version of talkhead. Fit again"
 ENCODER_VERSION_KEY = "version"
 """Key of an encoder's version in the manifest of a package."""
+FIRST_ENCODER = "pase-gru"
+"""Encoder that the first packages call DEFAULT_ENCODER."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,10 @@ def load_encoder_for(package: IdentityPackage) -> SpeechEncoder:
     """
     part = package.manifest.encoder
     encoder = load_encoder(part.name)
-    if part.config.get(ENCODER_VERSION_KEY, encoder.version) != encoder.version:
+    version = part.config.get(ENCODER_VERSION_KEY, encoder.version)
+    if part.name == DEFAULT_ENCODER and version != encoder.version:
+        encoder = load_encoder(FIRST_ENCODER)
+    if version != encoder.version:
         raise TalkheadError(
             f"{package.manifest.name}: was fitted with other weights of the encoder {part.name}. "
             "Run talkhead fit for this person again; a renderer that is there is not fitted again"

@@ -36,7 +36,7 @@ from benchmarks.lips import (
     Block,
     Clip,
     System,
-    footage,
+    footages,
     held_out_block,
     parse_system,
     prior_of,
@@ -252,7 +252,7 @@ def measure(
     if n_folds:
         blocks = [*blocks_of_folds(dataset, n_folds, clip.sentence_frames, cache), whole]
     voices = other_voices(encoder)
-    clips = [replace(footage(dataset, one, encoder, seed), voices=voices) for one in blocks]
+    clips = [replace(o, voices=voices) for o in footages(dataset, blocks, encoder, seed)]
     prior = prior_of(system, clip)
     fitted = fit_predictors(clips, PRESETS[preset], seed, make_progress("bars"), prior)
     n_tested = n_folds or 1

@@ -39,10 +39,10 @@ the mean fair gain over the mean mouth and over the best of the other systems, w
 The best system is chosen on training blocks only (Scaling.held_out).
 
 Everything that is fitted for a block is fitted without that block: the template, the head poses'
-template, the face model and its codes, the level of speech, ridge and predictor. The dataset's own
-face model, which is fitted on the first 10/11 of the clip, is used for the held-out end only. Three
-things depend on the whole clip: the silent frames (from the audio), the usable frames, and the A/V
-offset (from the first 10/11).
+template, the face model and its codes, ridge and predictor. The dataset's own face model, which is
+fitted on the first 10/11 of the clip, is used for the held-out end only. Four things depend on the
+whole clip: the silent frames and the level of speech (from the audio), the usable frames, and the
+A/V offset (from the first 10/11).
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ def _block_name(dataset: IdentityDataset, train: Bool, number: int) -> str:
 
 def _read_block(path: Path, frames: Int, train: Bool) -> Block:
     tensors = read_tensors(path)
-    face = FaceModel.from_tensors(tensors)
-    return Block(frames, train, face, tensors["codes"].numpy(), tensors["viewmats"].numpy())
+    codes, viewmats = (tensors.pop(name).numpy() for name in ("codes", "viewmats"))
+    return Block(frames, train, FaceModel.from_tensors(tensors), codes, viewmats)
 
 
 def _mouth_only(codes: Float32, face: FaceModel) -> Float32:
@@ -240,17 +240,15 @@ def judge(
     priors = [prior_of(system, clip) for system in systems]
     for system, prior in zip(systems, priors, strict=True):
         encoder = ablation_encoder(system.encoder, cache)
-        as_it_is = [encoded_footage(dataset, block, encoder) for block in blocks]
+        as_it_is = footages(dataset, blocks, encoder)
         for block, own in zip(blocks, as_it_is if ridge else [], strict=ridge):
             codes = ridge_codes(own.features, block.codes, block.train)[block.frames]
             points[Row("ridge", system)].append(shown_points(dataset, block, codes))
         for seed in range(n_seeds):
-            footages = [
-                replace(own, augmented=_augmented(dataset, block, encoder, seed))
-                for block, own in zip(blocks, as_it_is, strict=True)
-            ]
-            fitted = fit_predictors(footages, PRESETS[preset], seed, make_progress("bars"), prior)
-            for block, own, predictor in zip(blocks, footages, fitted, strict=True):
+            copies = _augmented(dataset, encoder, seed)
+            clips = [replace(own, augmented=copies) for own in as_it_is]
+            fitted = fit_predictors(clips, PRESETS[preset], seed, make_progress("bars"), prior)
+            for block, own, predictor in zip(blocks, clips, fitted, strict=True):
                 codes = predictor.predict(own.features, own.silent, len(dataset))
                 shown = shown_points(dataset, block, codes[block.frames])
                 points[Row("predictor", system, seed)].append(shown)
@@ -265,37 +263,31 @@ def judge(
     return IdentityEvaluation(clip, errors, dict(held_out)), rows
 
 
-def footage(
-    dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
-) -> PredictorTrainingData:
-    """Training data of a predictor for a block, with an encoder's features. Without other voices:
-    the range of its lips is not corrected (benchmarks.lip_range).
+def footages(
+    dataset: IdentityDataset, blocks: Sequence[Block], encoder: Encoder, seed: int | None = None
+) -> list[PredictorTrainingData]:
+    """Training data of a predictor for each block, with an encoder's features.
+
+    Without other voices: the range of the lips is not corrected (benchmarks.lip_range).
+
+    seed: determines the augmented copies of the audio; None for none.
     """
-    data = encoded_footage(dataset, block, encoder)
-    return replace(data, augmented=_augmented(dataset, block, encoder, seed))
+    features = encoder.encode(normalize_level(dataset.waveform, dataset.tracks.silent))
+    augmented = () if seed is None else _augmented(dataset, encoder, seed)
+    return [
+        PredictorTrainingData(
+            features, one.codes, one.train, dataset.tracks.silent, one.face, augmented
+        )
+        for one in blocks
+    ]
 
 
-def encoded_footage(
-    dataset: IdentityDataset, block: Block, encoder: Encoder
-) -> PredictorTrainingData:
-    """Training data as of footage, without augmented copies, which depend on the seed."""
-    features = encoder.encode(_sound(dataset, block))
-    return PredictorTrainingData(
-        features, block.codes, block.train, dataset.tracks.silent, block.face
-    )
-
-
-def _augmented(
-    dataset: IdentityDataset, block: Block, encoder: Encoder, seed: int
-) -> Sequence[SpeechFeatures]:
+def _augmented(dataset: IdentityDataset, encoder: Encoder, seed: int) -> Sequence[SpeechFeatures]:
     # pocketsphinx takes minutes, and cannot be used as an encoder for speaking.
     if isinstance(encoder, PosteriorEncoder):
         return ()
-    return augmented_features(encoder, _sound(dataset, block), seed)
-
-
-def _sound(dataset: IdentityDataset, block: Block) -> Float32:
-    return normalize_level(dataset.waveform, dataset.tracks.silent | ~block.train)
+    sound = normalize_level(dataset.waveform, dataset.tracks.silent)
+    return augmented_features(encoder, sound, seed)
 
 
 def prior_of(system: System, clip: Clip) -> Prior | None:

@@ -125,7 +125,7 @@ def vad_version() -> str:
     Raises:
         PackageError: If the weights are missing or damaged.
     """
-    return PaseEncoder.shipped().version
+    return PaseEncoder.gru().version
 
 
 def _silence_posteriors(
@@ -139,7 +139,7 @@ def _silence_posteriors(
 
 def _smoothed_posteriors(chunks: Iterable[Float32], n_frames: int) -> Float32:
     """Probability of silence in each video frame, [n_frames], of chunks [n] at the level of speech."""
-    encoder, index = PaseEncoder.shipped(), PHONES.index(SILENCE)
+    encoder, index = PaseEncoder.gru(), PHONES.index(SILENCE)
     size = BLOCK_S * SAMPLE_RATE
     pieces = (chunk[at : at + size] for chunk in chunks for at in range(0, len(chunk), size))
     posteriors = encode_stream(encoder.phone_stream(), pieces)

@@ -87,9 +87,7 @@ def phones_of_pase(waveform: Float32, silent: Bool) -> list[Phone]:
     Returns:
         Phones with times in seconds from the first sample.
     """
-    return decode_posteriors(
-        PaseEncoder.shipped().phone_posteriors(normalize_level(waveform, silent))
-    )
+    return decode_posteriors(PaseEncoder.gru().phone_posteriors(normalize_level(waveform, silent)))
 
 
 def excerpt(audio: AudioContext, first: int, n_frames: int) -> AudioContext:

@@ -3,10 +3,12 @@
     python -m talkhead.app.training.corpus speech FOLDER --output DIR
     python -m talkhead.app.training.corpus grid FOLDER --output DIR
     python -m talkhead.app.training.corpus footage FOLDER --name NAME --licence TERMS --output DIR
+    python -m talkhead.app.training.corpus people FOLDER --name NAME --licence TERMS --output DIR
 
 speech: speechocean762 with its index.jsonl. grid: videos of joined sentences, whose index.jsonl
 gives the start and words of each. footage: your own videos of one person, each NAME.mp4 with its
-text in NAME.txt. Each makes one shard of the corpus, DIR/NAME.safetensors, and its entry in
+text in NAME.txt. people: videos of many people, without text; a file's name begins with the
+person's, up to the first "_". Each makes one shard of the corpus, DIR/NAME.safetensors, and its entry in
 DIR/corpus.json; tracking and alignments are kept in DIR/work, and an interrupted run resumes.
 docs/corpus.md describes the shards and how accurate the phones are.
 """
@@ -128,7 +130,9 @@ class Sentence:
 # -------------------------------------------------------------------------------- sources
 
 
-def speechocean(folder: Path, context: BuildContext, name: str = "speechocean") -> Source:
+def speechocean(
+    folder: Path, context: BuildContext, name: str = "speechocean", limit: int | None = None
+) -> Source:
     """Describe the shard of speechocean762: recorded speech of many speakers.
 
     Args:
@@ -145,7 +149,7 @@ def speechocean(folder: Path, context: BuildContext, name: str = "speechocean") 
     spoken = read_speechocean(folder)
 
     def read() -> ShardContents:
-        fits = align_spoken(spoken, context.store("speechocean762"), context.progress)
+        fits = align_spoken(spoken, context.store("speechocean762"), context.progress, limit)
         return ShardContents(fitting_utterances(spoken, fits, MIN_SPEECHOCEAN_SCORE), len(spoken))
 
     return Source(
@@ -154,7 +158,8 @@ def speechocean(folder: Path, context: BuildContext, name: str = "speechocean") 
         "CC BY 4.0",
         "speechocean762 (Zhang et al. 2021, Interspeech), Xiaomi and SpeechOcean, openslr.org/101",
         True,
-        {**file_inputs([folder / INDEX], folder), "least_score": MIN_SPEECHOCEAN_SCORE},
+        {**file_inputs([folder / INDEX], folder), "least_score": MIN_SPEECHOCEAN_SCORE}
+        | ({} if limit is None else {"limit": limit}),
         read,
     )
 
@@ -246,6 +251,53 @@ def own_footage(
         terms.attribution,
         terms.shippable,
         {"files": file_inputs(videos, videos[0].parent), "texts": spoken, "late": late},
+        read,
+    )
+
+
+def many_people(
+    path: Path,
+    context: BuildContext,
+    name: str,
+    terms: Terms,
+    *,
+    late_ms: Mapping[str, float] | None = None,
+) -> Source:
+    """Describe the shard of videos of many people, whose phones are unknown.
+
+    Args:
+        path: A folder of videos, or one; the name of each begins with the person's, up to "_".
+        context: Folders of the build.
+        name: Name of the shard.
+        terms: Terms that the footage is under.
+        late_ms: Milliseconds by which the audio of a video is late, by its name without suffix.
+
+    Returns:
+        The source.
+
+    Raises:
+        FootageError: If there is no video.
+    """
+    videos = find_videos(path)
+    late = dict(late_ms or {})
+
+    def read() -> ShardContents:
+        template, given = steady_template(), []
+        for video in videos:
+            one = track_video(video, context.cache, context.progress, late.get(video.stem, 0.0))
+            mouths = read_mouths(video, one, template, context.progress)
+            speaker = video.stem.partition("_")[0]
+            for span in find_takes(one.seen, [len(one.seen)], round(MIN_UTTERANCE_S * FRAME_RATE)):
+                given.append(_utterance(one, mouths, span, (), speaker))
+        return ShardContents(given, len(given))
+
+    return Source(
+        name,
+        f"footage of the people of {name}",
+        terms.licence,
+        terms.attribution,
+        terms.shippable,
+        {"files": file_inputs(videos, videos[0].parent), "late": late},
         read,
     )
 
@@ -480,16 +532,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _source(options: argparse.Namespace, context: BuildContext) -> Source:
     if options.kind == "speech":
-        return speechocean(options.folder, context, options.name or "speechocean")
+        name = options.name or "speechocean"
+        return speechocean(options.folder, context, name, options.limit)
     if options.kind == "grid":
         return grid(options.folder, context, options.name or "grid")
+    terms, late = Terms(options.licence, options.attribution, options.shippable), dict(options.late)
+    if options.kind == "people":
+        return many_people(options.folder, context, options.name, terms, late_ms=late)
     return own_footage(
         options.folder,
         context,
         options.name,
-        Terms(options.licence, options.attribution, options.shippable),
+        terms,
         texts=options.texts,
-        late_ms=dict(options.late),
+        late_ms=late,
         recognize=options.recognize,
     )
 
@@ -500,23 +556,30 @@ def _options() -> argparse.ArgumentParser:
     speech = kinds.add_parser("speech", help="speechocean762")
     joined = kinds.add_parser("grid", help="joined sentences with an index.jsonl")
     own = kinds.add_parser("footage", help="your own videos of one person, with texts")
-    for one in (speech, joined, own):
+    people = kinds.add_parser("people", help="videos of many people, without texts")
+    for one in (speech, joined, own, people):
         one.add_argument("folder", type=Path, help="of the source; for footage also a single video")
         one.add_argument("--output", type=Path, required=True, help="folder of the corpus")
         one.add_argument("--cache", type=Path, help="folder of tracked videos")
-        one.add_argument("--name", required=one is own, help="of the shard and the speaker")
+        one.add_argument(
+            "--name", required=one in (own, people), help="of the shard and the speaker"
+        )
         one.add_argument("--progress", choices=("bars", "json", "silent"), default="bars")
-    own.add_argument("--licence", required=True, help="the terms that the footage is under")
-    own.add_argument("--attribution", default="", help="author to credit")
-    own.add_argument(
-        "--shippable", action="store_true", help="weights trained on it may be distributed"
+    for one in (own, people):
+        one.add_argument("--licence", required=True, help="the terms that the footage is under")
+        one.add_argument("--attribution", default="", help="author to credit")
+        one.add_argument(
+            "--shippable", action="store_true", help="weights trained on it may be distributed"
+        )
+        one.add_argument(
+            "--late", action="append", default=[], type=_late, metavar="NAME=MS",
+            help="a video whose audio is late, and by how much",
+        )  # fmt: skip
+    speech.add_argument(
+        "--limit", type=int, help="most utterances, chosen at random (default: all)"
     )
     own.add_argument("--texts", type=Path, help="folder of the texts (default: beside the videos)")
     own.add_argument("--recognize", action="store_true", help="recognize videos without text")
-    own.add_argument(
-        "--late", action="append", default=[], type=_late, metavar="NAME=MS",
-        help="a video whose audio is late, and by how much",
-    )  # fmt: skip
     return parser
 
 

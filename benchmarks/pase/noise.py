@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lips import Block, footage, shown_points
+from benchmarks.lips import Block, footages, shown_points
 from benchmarks.pase.phones import share_over_groups
 from benchmarks.pase.subjects import encode_speech
 from benchmarks.posteriors import Encoder
@@ -89,8 +89,8 @@ def noise(
     for encoder in encoders:
         heard_as = {k: _as_spoken(encoder, sound, n_frames) for k, sound in sounds.items()}
         for seed in range(n_seeds):
-            footages = [footage(dataset, block, encoder, seed) for block in blocks]
-            fitted = fit_predictors(footages, PRESETS[preset], seed, SilentProgress())
+            clips = footages(dataset, blocks, encoder, seed)
+            fitted = fit_predictors(clips, PRESETS[preset], seed, SilentProgress())
             for kind, (features, quiet) in heard_as.items():
                 found = []
                 for block, predictor in zip(blocks, fitted, strict=True):

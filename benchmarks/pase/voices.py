@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.lips import Block, footage, held_out_block
+from benchmarks.lips import Block, footages, held_out_block
 from benchmarks.pase.subjects import Encoder, encode_speech
 from talkhead.app.evaluation.measures.image import correlation
 from talkhead.dataset import IdentityDataset
@@ -138,7 +138,7 @@ def voices(
     for encoder in encoders:
         found = []
         for seed in range(n_seeds):
-            own = footage(dataset, block, encoder, seed)
+            (own,) = footages(dataset, [block], encoder, seed)
             predictor = fit_predictor(own, PRESETS[preset], seed, SilentProgress())
             tracks = [apertures(predictor, block, encoder, line.waveform) for line in lines]
             found.append(agreement(lines, tracks))

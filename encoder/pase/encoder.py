@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from talkhead.encoder.pase.losses import Contrast
-from talkhead.encoder.pase.model import (
-    DELAY,
-    HOP_LENGTH,
-    LOOKAHEAD_S,
-    MARGIN,
-    N_BINS,
-    N_FFT,
-    RATE,
-    STRIDE,
-    Pase,
-    log_spectra,
-)
+from talkhead.encoder.pase.model import HOP_LENGTH, RATE, STRIDE, Pase
 from talkhead.encoder.pase.weights import read_pase
 from talkhead.storage import sha256_of, translate_os_errors
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 from talkhead.weights import resolve
 
 WEIGHTS = "pase.safetensors"
+GRU_WEIGHTS = "pase_gru.safetensors"
 VERSION_DIGITS = 16
 BLOCK_S = 20
 """Seconds of audio that are encoded at a time, which bounds the memory."""
@@ -45,7 +36,6 @@ class PaseEncoder:
         name: The name it is registered by.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
-        lookahead_s: Seconds after its moment that a vector depends on.
     """
 
     pase: Pase
@@ -54,7 +44,6 @@ class PaseEncoder:
     name: str = "pase"
     sample_rate: int = SAMPLE_RATE
     rate: float = RATE
-    lookahead_s: float = LOOKAHEAD_S
 
     @classmethod
     def shipped(cls) -> PaseEncoder:
@@ -67,6 +56,18 @@ class PaseEncoder:
             PackageError: If its weights are missing or damaged.
         """
         return cls.from_file(resolve(WEIGHTS))
+
+    @classmethod
+    def gru(cls) -> PaseEncoder:
+        """Load the smaller encoder that comes with talkhead, a GRU trained from scratch.
+
+        Returns:
+            The encoder.
+
+        Raises:
+            PackageError: If its weights are missing or damaged.
+        """
+        return replace(cls.from_file(resolve(GRU_WEIGHTS)), name="pase-gru")
 
     @classmethod
     def from_file(cls, path: Path) -> PaseEncoder:
@@ -85,6 +86,11 @@ class PaseEncoder:
         with translate_os_errors(path):
             stamp = path.stat()
         return cls(*_nets(path, stamp.st_mtime_ns, stamp.st_size))
+
+    @property
+    def lookahead_s(self) -> float:
+        """Seconds after its moment that a vector depends on."""
+        return self.pase.ear.lookahead_s
 
     @property
     def dim(self) -> int:
@@ -169,21 +175,21 @@ def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[Pase, Contrast,
 
 
 class PaseStream:
-    """Stream of PaseEncoder: keeps samples and spectra that later vectors need, and the GRU state."""
+    """Stream of PaseEncoder: keeps what later vectors need of samples, spectra and the audio branch."""
 
     def __init__(self, pase: Pase, gives_phones: bool = False) -> None:
-        """Start with no samples.
+        """Begin without samples.
 
         Args:
             pase: The model.
             gives_phones: True for phone posteriors, False for features.
         """
         self._pase, self._gives_phones = pase, gives_phones
+        branch = pase.ear
         # Silence, as before every stretch in training.
-        self._samples = np.zeros(MARGIN * HOP_LENGTH + N_FFT // 2, np.float32)
-        self._spectra = torch.zeros(0, N_BINS)
-        self._state: Tensor | None = None
-        self._n_late = DELAY  # vectors still to be dropped
+        self._samples = np.zeros(branch.margin * HOP_LENGTH + branch.n_fft // 2, np.float32)
+        self._spectra: Tensor | None = None
+        self._state: Any = None
         self._n_samples = self._n_returned = 0
 
     def push(self, waveform: Float32) -> Float32:
@@ -204,19 +210,23 @@ class PaseStream:
         Returns:
             The last vectors, [n, dim] or [n, P], with silence beyond the waveform's end.
         """
+        branch = self._pase.ear
         n_vectors = -(-self._n_samples // (HOP_LENGTH * STRIDE))
-        silence = np.zeros(N_FFT + HOP_LENGTH * STRIDE * (DELAY + MARGIN), np.float32)
+        n_silent = HOP_LENGTH * STRIDE * (branch.n_late + branch.margin)
+        silence = np.zeros(branch.n_fft + n_silent, np.float32)
         n_left = n_vectors - self._n_returned
         return self._encode(silence)[: max(0, n_left)]
 
     def _encode(self, waveform: Float32) -> Float32:
         """Vectors [n, dim] or [n, P] that further samples [n_samples] complete."""
+        branch = self._pase.ear
         self._samples = np.concatenate([self._samples, waveform])
-        n_spectra = max(0, (len(self._samples) - N_FFT) // HOP_LENGTH + 1)
+        n_spectra = max(0, (len(self._samples) - branch.n_fft) // HOP_LENGTH + 1)
         with torch.no_grad():
             if n_spectra:
-                fresh = log_spectra(torch.from_numpy(self._samples)[None])[0]
-                self._spectra = torch.cat([self._spectra, fresh])
+                fresh = branch.spectrum(torch.from_numpy(self._samples)[None])
+                past = [] if self._spectra is None else [self._spectra]
+                self._spectra = torch.cat([*past, fresh], 1)
                 self._samples = self._samples[n_spectra * HOP_LENGTH :]
             vectors = self._vectors()
         self._n_returned += len(vectors)
@@ -224,17 +234,15 @@ class PaseStream:
 
     def _vectors(self) -> Float32:
         """Vectors [n, dim] or [n, P] of the spectra so far; spectra that later ones need are kept."""
-        n_inputs = max(0, (len(self._spectra) - 2 * MARGIN - 1) // STRIDE + 1)
-        n_out = len(self._pase.anchors) if self._gives_phones else self._pase.n_features
-        if n_inputs == 0:
+        n_wide = 2 * self._pase.ear.margin + 1
+        n_spectra = 0 if self._spectra is None else self._spectra.shape[1]
+        n_inputs = max(0, (n_spectra - n_wide) // STRIDE + 1)
+        if self._spectra is None or n_inputs == 0:
+            n_out = len(self._pase.anchors) if self._gives_phones else self._pase.n_features
             return np.zeros((0, n_out), np.float32)
-        inputs = self._pase.ear.inputs(
-            self._spectra[: STRIDE * (n_inputs - 1) + 2 * MARGIN + 1][None]
-        )
-        self._spectra = self._spectra[STRIDE * n_inputs :]
-        hidden, self._state = self._pase.ear.extract_features(inputs, self._state)
-        dropped = min(self._n_late, n_inputs)
-        self._n_late -= dropped
-        aligned = self._pase.vectors(inputs[:, dropped:], hidden[:, dropped:])
+        used = self._spectra[:, : STRIDE * (n_inputs - 1) + n_wide]
+        inputs, hidden, self._state = self._pase.ear.step(used, self._state)
+        self._spectra = self._spectra[:, STRIDE * n_inputs :]
+        aligned = self._pase.vectors(inputs, hidden)
         result = aligned.logits.softmax(-1) if self._gives_phones else aligned.features
         return np.asarray(result[0].numpy())

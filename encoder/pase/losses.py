@@ -36,6 +36,7 @@ class LossWeights:
     contrast: float = 0.3
     reconstruction: float = 1.0
     clearing: float = 0.5
+    distillation: float = 1.0
 
 
 def phone_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -85,6 +86,22 @@ def denoising_loss(denoised: Tensor, clean: Tensor) -> Tensor:
     """
     spread = clean.flatten(0, 1).std(0).mean().clamp(min=1e-3)
     return (denoised - clean).abs().mean() / spread
+
+
+def distillation_loss(hidden: Tensor, whole: Tensor) -> Tensor:
+    """Mean square error of the trunk's vectors, each value's relative to its variance.
+
+    A few of Whisper's values vary far more than the others, and say little but the position.
+
+    Args:
+        hidden: Vectors of noisy audio with bounded attention, [B, T, WIDTH].
+        whole: Whisper's own vectors of clean audio, [B, T, WIDTH].
+
+    Returns:
+        A scalar; 1 for vectors that are always the mean.
+    """
+    variance = whole.flatten(0, 1).var(0)
+    return ((hidden - whole).square() / (variance + 1e-6)).mean()
 
 
 def viseme_classes() -> Tensor:

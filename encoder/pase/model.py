@@ -3,8 +3,9 @@
 After "PASE: Phoneme-Aware Speech Encoder" (arXiv 2504.05803), as far as it gives details: a GRU
 over STFT magnitudes encodes audio (section 3, audio branch), a CNN over stacked lip frames encodes
 video, both are aligned with learned phoneme embeddings ("anchors") by cross-attention, and masked
-parts of one are predicted from the rest. Sizes, look-ahead and the gate are ours. Only
-`AudioBranch`, `PhonemeAttention` and `AcousticFeatures` are needed to speak.
+parts of one are predicted from the rest. Sizes, look-ahead and the gate are ours, and so is the
+other audio branch, on a pretrained encoder (`talkhead.encoder.pase.trunk`). Only the audio branch,
+`PhonemeAttention` and `AcousticFeatures` are needed to speak.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from talkhead.config import bounded
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
+from talkhead.encoder.pase.trunk import N_MELS, WIDTH, TrunkBranch
 from talkhead.encoder.phones import PHONES
 from talkhead.types import SAMPLE_RATE
 
@@ -58,8 +60,10 @@ class PaseConfig:
     """Sizes and parts of the model.
 
     Attributes:
-        width: Channels of the convolutions.
-        hidden: Size of the GRU's state.
+        on_whisper: True for an audio branch on Whisper's encoder, False for a GRU from scratch.
+        rank: Rank of the trunk's adapters.
+        width: Channels of the GRU's convolutions; of the trunk, mel bands.
+        hidden: Size of the GRU's state, or values in the trunk's vectors.
         layers: Layers of the GRU.
         dim: Size of aligned features, anchors and embeddings.
         has_anchors: False for an ablation in which the features are a linear map of the GRU's
@@ -68,6 +72,8 @@ class PaseConfig:
         dropout: Between the GRU's layers and in the visual branch.
     """
 
+    on_whisper: bool = False
+    rank: int = bounded(16, 0, 256)
     width: int = bounded(192, 1, 1024)
     hidden: int = bounded(256, 1, 1024)
     layers: int = bounded(2, 1, 8)
@@ -75,6 +81,10 @@ class PaseConfig:
     has_anchors: bool = True
     clears: bool = True
     dropout: float = bounded(0.1, 0.0, 0.99)
+
+
+TRUNK = PaseConfig(on_whisper=True, width=N_MELS, hidden=WIDTH)
+"""Sizes of the model on Whisper's encoder."""
 
 
 class Aligned(NamedTuple):
@@ -138,10 +148,19 @@ class AudioBranch(nn.Module):
     Attributes:
         mean: Mean of the log spectra, [N_BINS], set before training.
         spread: Their standard deviation, [N_BINS].
+        n_fft: Samples of a spectrum.
+        margin: Spectra before and after its moment that an input depends on.
+        n_late: Vectors by which the output is late.
+        lookahead_s: Seconds after its moment that a vector depends on.
+        spectrum: Computes spectra without padding.
+        spectra: Computes spectra with silence around the waveform.
     """
 
     mean: Tensor
     spread: Tensor
+    n_fft, margin, n_late, lookahead_s = N_FFT, MARGIN, DELAY, LOOKAHEAD_S
+    spectrum = staticmethod(log_spectra)
+    spectra = staticmethod(padded_spectra)
 
     def __init__(self, config: PaseConfig) -> None:
         """Build the layers, with random weights.
@@ -188,12 +207,34 @@ class AudioBranch(nn.Module):
         hidden, state = self.gru(inputs, state)
         return hidden, state
 
-    def forward(self, spectra: Tensor, hidden_spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(
+        self, spectra: Tensor, state: tuple[Tensor | None, int] | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor | None, int]]:
+        """Encode the next spectra of a stream.
+
+        Args:
+            spectra: [B, S, N_BINS], enough for a vector.
+            state: After the spectra before; None at the beginning.
+
+        Returns:
+            Inputs [B, n, width] and hidden vectors [B, n, hidden] that are complete now, as of
+            `forward`, and the state after them: the GRU's, and the vectors still to be dropped.
+        """
+        gru, n_late = (None, DELAY) if state is None else state
+        inputs = self.inputs(spectra)
+        hidden, gru = self.extract_features(inputs, gru)
+        dropped = min(n_late, inputs.shape[1])
+        return inputs[:, dropped:], hidden[:, dropped:], (gru, n_late - dropped)
+
+    def forward(
+        self, spectra: Tensor, hidden_spans: Tensor | None = None, first: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Encode spectra.
 
         Args:
             spectra: [B, S, N_BINS] as returned by `padded_spectra`.
             hidden_spans: Inputs that are replaced by the mask, [B, T] bool.
+            first: Position in a stream, which makes no difference here.
 
         Returns:
             Inputs [B, T - DELAY, width] and hidden vectors [B, T - DELAY, hidden]. Hidden vector i
@@ -293,7 +334,7 @@ class PhonemeAttention(nn.Module):
 
 
 class AcousticFeatures(nn.Module):
-    """Adds the acoustic detail that aligned features lack: the denoised inputs of the GRU.
+    """Adds the acoustic detail that aligned features lack: the denoised inputs of the audio branch.
 
     From each hidden vector, a linear layer predicts the input without noise, and a gate decides how
     much of the actual input is used instead. Both parts are scaled to a mean spread of 1 in speech,
@@ -301,7 +342,7 @@ class AcousticFeatures(nn.Module):
 
     Attributes:
         mean: Mean of the inputs, [width].
-        spread: Spread of the aligned features and of the inputs, [2].
+        spread: Mean spread of the aligned features and of the inputs, [2].
     """
 
     mean: Tensor
@@ -379,7 +420,7 @@ class Pase(nn.Module):
         super().__init__()
         self.config = config
         self.anchors = nn.Parameter(torch.randn(len(PHONES), config.dim))
-        self.ear = AudioBranch(config)
+        self.ear = TrunkBranch(config.rank) if config.on_whisper else AudioBranch(config)
         self.hear = PhonemeAttention(config, config.hidden)
         self.detail = AcousticFeatures(config)
         self.eye = VisualBranch(config.dim, config.dropout)
@@ -390,12 +431,12 @@ class Pase(nn.Module):
 
         Args:
             waveform: [B, T * 320] in [-1, 1] at 16 kHz; moment i is sample i * 320.
-            hidden_spans: Inputs that are masked, [B, T + DELAY] bool.
+            hidden_spans: Inputs that are masked, [B, T + n_late] bool.
 
         Returns:
             Features [B, T, dim] and phone logits [B, T, P].
         """
-        _, hidden = self.ear(padded_spectra(waveform), hidden_spans)
+        _, hidden = self.ear(self.ear.spectra(waveform), hidden_spans)
         aligned: Aligned = self.hear(hidden, self.anchors)
         return aligned
 

@@ -35,27 +35,29 @@ from talkhead.encoder.pase.losses import (
     Restorer,
     clean_mel,
     denoising_loss,
+    distillation_loss,
     frame_features,
     phone_loss,
     viseme_loss,
 )
 from talkhead.encoder.pase.model import (
-    DELAY,
+    TRUNK,
     Aligned,
+    AudioBranch,
     Pase,
     PaseConfig,
     log_spectra,
-    padded_spectra,
     vector_spectra,
 )
-from talkhead.encoder.pase.weights import write_pase
+from talkhead.encoder.pase.trunk import N_POSITIONS, TrunkBranch
+from talkhead.encoder.pase.weights import make_pase, write_pase
 from talkhead.encoder.predictor.network import average_into, rate_share
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, make_progress
 from talkhead.storage import read_tensors, sha256_of, write_tensors
 from talkhead.tensors import json_tensor
 
-PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing")
+PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing", "distillation")
 """Parts that --without can leave out."""
 CHECKPOINT_S = 60.0
 """Seconds after which the state is saved again."""
@@ -93,7 +95,7 @@ class TrainConfig:
     hidden_share: float = 0.08
     longest_span: int = 10
     absent_share: float = 0.6
-    model: PaseConfig = field(default_factory=PaseConfig)
+    model: PaseConfig = TRUNK
     batches: BatchConfig = field(default_factory=BatchConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -125,6 +127,8 @@ def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
         weights = replace(weights, reconstruction=0.0)
     if "clearing" in parts:
         weights = replace(weights, clearing=0.0)
+    if "distillation" in parts:
+        weights = replace(weights, distillation=0.0)
     model = replace(
         config.model, has_anchors="anchors" not in parts, clears="clearing" not in parts
     )
@@ -150,7 +154,7 @@ class PaseObjective(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.pase = Pase(config.model)
+        self.pase = make_pase(config.model)
         self.contrast = Contrast(config.model.dim)
         self.restorer = Restorer(config.model.dim, n_points)
 
@@ -165,9 +169,11 @@ class PaseObjective(nn.Module):
             Each loss times its weight, a scalar, by the names of LossWeights.
         """
         weights = self.config.weights
+        branch = self.pase.ear
         n_rows, n_vectors = batch.labels.shape
-        hidden = self._spans((n_rows, n_vectors + DELAY), random)
-        inputs, vectors = self.pase.ear(padded_spectra(batch.noisy), hidden)
+        hidden = self._spans((n_rows, n_vectors + branch.n_late), random)
+        position = int(random.integers(N_POSITIONS))
+        inputs, vectors = branch(branch.spectra(batch.noisy), hidden, position)
         audio = self.pase.hear(vectors, self.pase.anchors)
         sees = self.config.sees and len(batch.lips) > 0
         visual = self.pase.encode_lips(batch.lips) if sees else None
@@ -187,8 +193,12 @@ class PaseObjective(nn.Module):
             # Detached: otherwise, inputs could become easier to denoise by carrying less information.
             denoised = self.pase.detail.denoise(inputs.detach(), vectors)
             with torch.no_grad():
-                clean = self.pase.ear.inputs(padded_spectra(batch.clean))[:, DELAY:]
+                clean, _ = branch(branch.spectra(batch.clean))
             losses["clearing"] = weights.clearing * denoising_loss(denoised, clean)
+        if weights.distillation and isinstance(branch, TrunkBranch):
+            with torch.no_grad():
+                whole = branch.whole(branch.spectra(batch.clean))[:, :n_vectors]
+            losses["distillation"] = weights.distillation * distillation_loss(vectors, whole)
         return losses
 
     def _viseme_loss(self, audio: Aligned, visual: Aligned | None, batch: Batch) -> Tensor:
@@ -333,17 +343,19 @@ def fit_detail(pase: Pase, batches: Batches) -> None:
     for number in range(N_CALIBRATION):
         clean = batches.draw((1 << 28) + number).clean
         with torch.no_grad():
-            noisy, hidden = pase.ear(padded_spectra(clean))
+            noisy, hidden = pase.ear(pase.ear.spectra(clean))
             inputs.append(pase.detail.denoise(noisy, hidden).flatten(0, 1))
             aligned.append(pase.hear(hidden, pase.anchors).features.flatten(0, 1))
     pase.detail.fit(torch.cat(inputs), torch.cat(aligned))
 
 
 def _calibrate(objective: PaseObjective, batches: Batches) -> None:
-    """Set mean and spread of the spectra, from batches that are not used for training."""
+    """Set mean and spread of a GRU's spectra, from batches that are not used for training."""
+    ear = objective.pase.ear
+    if not isinstance(ear, AudioBranch):
+        return
     drawn = [batches.draw((1 << 29) + i) for i in range(N_CALIBRATION)]
     spectra = torch.cat([log_spectra(b.noisy).flatten(0, 1) for b in drawn])
-    ear = objective.pase.ear
     ear.mean.copy_(spectra.mean(0))
     ear.spread.copy_(spectra.std(0).clamp(min=0.5))
 
@@ -480,7 +492,12 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     files = shard_files(options.corpus)
     shards = [read_shard(file) for file in files]
-    config = without(replace(TrainConfig(), n_steps=options.steps), options.without or [])
+    config = replace(TrainConfig(), n_steps=options.steps)
+    if options.branch:
+        config = replace(config, model=TRUNK if options.branch == "trunk" else PaseConfig())
+    if options.rows:
+        config = replace(config, batches=replace(config.batches, n_rows=options.rows))
+    config = without(config, options.without or [])
     held_out = _held_out(shards, config, options.seed)
     state = options.output.with_name(options.output.name + ".state")
     corpus = [sha256_of(file) for file in files]
@@ -500,7 +517,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         ],
         "shippable": all(s.shippable for s in shards),
         "command": f"python -m talkhead.encoder.pase.train CORPUS --output {options.output.name} "
-        f"--steps {config.n_steps} --seed {options.seed}{left_out}",
+        f"--branch {'trunk' if config.model.on_whisper else 'gru'} --steps {config.n_steps} "
+        f"--rows {config.batches.n_rows} --seed {options.seed}{left_out}",
         "figures": {} if accuracy is None else {"validation_phone_accuracy": round(accuracy, 4)},
     }
 
@@ -520,12 +538,18 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("corpus", nargs="+", type=Path, help="shards, or folders of them")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--steps", type=int, default=TrainConfig().n_steps)
+    parser.add_argument("--rows", type=int, help="stretches of 4 s in a batch (default: 16)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--threads", type=int, default=1, help="of the model; batches have one of their own"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", action="store_true", help="progress as JSON lines, for log files")
+    parser.add_argument(
+        "--branch",
+        choices=("trunk", "gru"),
+        help="the audio branch: on Whisper's encoder (default), or a GRU from scratch",
+    )
     parser.add_argument("--without", action="append", choices=PARTS, help="a part to leave out")
     return parser
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from talkhead.config import from_json, to_json
 from talkhead.encoder.pase.losses import Contrast
 from talkhead.encoder.pase.model import Pase, PaseConfig
+from talkhead.encoder.pase.trunk import TrunkBranch, load_whisper
 from talkhead.storage import content_errors, read_tensors, write_tensors
 from talkhead.tensors import (
     check_tensors,
@@ -18,6 +19,24 @@ from talkhead.tensors import (
 
 CONFIG = "config"
 CONTRAST = "contrast."
+
+
+def make_pase(config: PaseConfig) -> Pase:
+    """Build a model, with the weights of Whisper's encoder if it is built on it.
+
+    Args:
+        config: Sizes and parts.
+
+    Returns:
+        The model; everything that is trained is random.
+
+    Raises:
+        PackageError: If the weights of Whisper's encoder are missing or damaged.
+    """
+    pase = Pase(config)
+    if isinstance(pase.ear, TrunkBranch):
+        load_whisper(pase.ear)
+    return pase
 
 
 def write_pase(path: Path, pase: Pase, contrast: Contrast) -> None:
@@ -57,7 +76,7 @@ def read_pase(path: Path) -> tuple[Pase, Contrast]:
         del tensors[CONFIG]
         specs = module_specs(lambda: Pase(config))
         check_tensors(tensors, specs | module_specs(lambda: Contrast(config.dim), CONTRAST))
-    pase, contrast = Pase(config), Contrast(config.dim)
+    pase, contrast = make_pase(config), Contrast(config.dim)
     contrast.load_state_dict(strip_prefix(tensors, CONTRAST))
     pase.load_state_dict({name: tensors[name] for name in specs})
     return pase.eval(), contrast.eval()

@@ -3,9 +3,11 @@
     python -m talkhead.encoder.predictor.prior SHARD... --encoder NAME --output FILE [--seed 0]
 
 The shards must have video (`talkhead.encoder.pase.corpus`). A prior belongs to one encoder, and
-only an encoder with a prior starts from one. It moves the points of a generic mouth, in eye
-distances without head motion; least squares convert this to a person's mouth codes. Training takes
-minutes on one core, and the same shards, encoder and seed give the same file.
+only an encoder with a prior starts from one. Speakers are drawn by the square root of their
+footage's length, so that one with much of it does not outweigh the others. A prior moves the points
+of a generic mouth, in eye distances without head motion; least squares convert this to a person's
+mouth codes. Training takes minutes on one core, and the same shards, encoder and seed give the same
+file.
 """
 
 from __future__ import annotations
@@ -64,6 +66,8 @@ VOICES = 3
 """Copies of each utterance: the original, and others with moved formants."""
 FORMANTS = (0.8, 1.25)
 """Range of the factors on formants, one per utterance."""
+SHARE_POWER = 0.5
+"""Speakers are drawn in proportion to the length of their footage raised to this power."""
 DAMPING = 1e-3
 """Damping of the least squares, relative to the mean square of the displacements."""
 
@@ -292,7 +296,10 @@ def train_prior(
     codes, basis = _components(mouth, weights > 0)
     margins = (view.behind * n_vectors, view.ahead * n_vectors)
     padded = np.pad(vectors[None], ((0, 0), margins, (0, 0)))
-    data = make_training_tensors(aligned_copy(padded), codes, weights, basis, spread, view)
+    shares = np.concatenate(
+        [np.full(len(p.mouth), len(p.mouth) ** (SHARE_POWER - 1.0), np.float32) for p in speakers]
+    )
+    data = make_training_tensors(aligned_copy(padded), codes, weights, basis, spread, view, shares)
     held_out = torch.zeros(len(codes), dtype=torch.bool)  # nothing
     tasks = [Task(data, held_out, seed * 1000 + index) for index in range(config.n_members)]
     n_inputs = n_vectors * vectors.shape[1]

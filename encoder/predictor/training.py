@@ -61,6 +61,7 @@ class TrainingTensors:
             [V, (behind + F + ahead) * per_frame, D], with zeros before and after the clip.
         targets: Mouth codes minus their mean, [F, K].
         weights: Weight of each frame, [F].
+        shares: How often stretches that begin at each frame are drawn, relative to others, [F].
         lips: Displacement by one unit of each code, [K, P * 2], of P points in x and y, in units of
             the typical lip motion.
         gap: The same of the upper lip relative to the lower, [K, P * 2].
@@ -73,6 +74,7 @@ class TrainingTensors:
     vectors: Tensor
     targets: Tensor
     weights: Tensor
+    shares: Tensor
     lips: Tensor
     gap: Tensor
     jaw: Tensor
@@ -131,6 +133,7 @@ def make_training_tensors(
     basis: Float32,
     spread: Float32,
     view: ReceptiveField,
+    shares: Float32 | None = None,
 ) -> TrainingTensors:
     """Prepare training data.
 
@@ -141,6 +144,7 @@ def make_training_tensors(
         basis: Displacement of the MOUTH_POINTS by one unit of each code, [K, P, 2].
         spread: Divisor of the features, [D].
         view: Receptive field of the networks.
+        shares: As in TrainingTensors, [F]; None to draw all alike.
 
     Returns:
         The training data.
@@ -163,6 +167,7 @@ def make_training_tensors(
         vectors=vectors,
         targets=aligned_copy(targets),
         weights=aligned_copy(weights),
+        shares=torch.ones(len(targets)) if shares is None else aligned_copy(shares),
         lips=in_typical(lips),
         gap=in_typical(gap),
         jaw=in_typical(basis_of(JAW_LINE)),
@@ -240,6 +245,9 @@ class _Sampler:
         self._data, self._config = task.data, config
         self._weights = task.data.weights * (~task.held_out)
         self._starts = _starts(self._weights, config.n_frames)
+        shares = task.data.shares[self._starts]
+        # Drawing with equal shares stays what it was, number by number.
+        self._shares = None if bool((shares == shares[0]).all()) else shares
         self._generator = torch.Generator().manual_seed(task.seed)
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,7 +257,11 @@ class _Sampler:
             Inputs [B, T + behind + ahead, D], codes [B, T, K] and weights [B, T].
         """
         data, config, generator = self._data, self._config, self._generator
-        index = torch.randint(len(self._starts), (config.batch_size,), generator=generator)
+        n = config.batch_size
+        if self._shares is None:
+            index = torch.randint(len(self._starts), (n,), generator=generator)
+        else:
+            index = torch.multinomial(self._shares, n, replacement=True, generator=generator)
         starts = self._starts[index]
         vectors = _stretches(data, starts, config.n_frames, generator)
         augmented = _augment(vectors, data.spread, config, generator)

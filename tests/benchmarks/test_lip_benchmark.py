@@ -47,8 +47,8 @@ def test_seeds_share_features_that_do_not_depend_on_them(
     block = lips.held_out_block(dataset)
     with patch.object(type(dataset), "waveform", sound):
         judged, _ = lips.judge(dataset, Clip(tmp_path), [block], [System("a")], "preview", 3)
-        plain = lips.encoded_footage(dataset, block, encoder)
-        whole = lips.footage(dataset, block, encoder, 1)
+        (plain,) = lips.footages(dataset, [block], encoder)
+        (whole,) = lips.footages(dataset, [block], encoder, 1)
     # Without augmentation once for all seeds, then once in each call; augmented for each seed.
     assert sorted(encoder.calls.values()) == [1] * 8 + [2] * 4 + [3]
     np.testing.assert_array_equal(plain.features.values, whole.features.values)

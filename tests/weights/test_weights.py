@@ -13,7 +13,7 @@ from talkhead.errors import PackageError
 from talkhead.storage import sha256_of
 
 NAMES = sorted(weights.manifest())
-MAX_BYTES = 20_000_000
+MAX_BYTES = 30_000_000
 """Of all files together."""
 
 

@@ -22,7 +22,7 @@ from talkhead.encoder.pase.corpus import (
     write_shard,
 )
 from talkhead.encoder.pase.encoder import PaseEncoder
-from talkhead.encoder.pase.model import PaseConfig
+from talkhead.encoder.pase.model import TRUNK, PaseConfig
 from talkhead.encoder.phones import PHONES, Phone
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
@@ -131,10 +131,28 @@ def test_each_part_can_be_left_out(tmp_path: Path, shards: list[CorpusShard], pa
     missing = {
         "phones": {"phones", "visemes"}, "contrast": {"contrast"}, "anchors": set[str](),
         "reconstruction": {"reconstruction"}, "vision": {"contrast"}, "clearing": {"clearing"},
+        "distillation": set[str](),
     }[part]  # fmt: skip
     every = {"phones", "visemes", "contrast", "reconstruction", "clearing"}
     assert set(losses) == every - missing
     assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_a_model_on_whisper_learns_its_vectors(tmp_path: Path, shards: list[CorpusShard]) -> None:
+    """With a trunk, there is a distillation loss, and a few steps reduce it."""
+    config = replace(TINY, model=replace(TRUNK, rank=2, dim=16), n_steps=1)
+    batch = Batches(shards, config.batches, config.augment, 0).draw(0)
+    found = []
+    for n_steps in (1, 30):
+        state = tmp_path / f"{n_steps}.state"
+        run = replace(config, n_steps=n_steps, learning_rate=3e-3)
+        objective = train.train_pase(shards, run, state, 0, SilentProgress())
+        losses = objective.losses(batch, np.random.default_rng(0))
+        found.append(float(losses["distillation"].detach()))
+    assert found[1] < found[0]
+    left_out = replace(train.without(config, ["distillation"]), n_steps=1)
+    other = train.train_pase(shards, left_out, tmp_path / "o.state", 0, SilentProgress())
+    assert "distillation" not in other.losses(batch, np.random.default_rng(0))
 
 
 def test_unknown_parts_are_refused() -> None:

@@ -12,9 +12,14 @@ import torch
 from talkhead.encoder.mel import MelEncoder
 from talkhead.encoder.pase.corpus import SAMPLES_PER_FRAME, CorpusShard, Utterance, make_shard
 from talkhead.encoder.predictor.model import MotionPredictor, PredictorTrainingData, fit_predictor
-from talkhead.encoder.predictor.network import PredictorConfig, TemporalNets
+from talkhead.encoder.predictor.network import PredictorConfig, ReceptiveField, TemporalNets
 from talkhead.encoder.predictor.prior import Prior, project_basis, read_prior, train_prior
-from talkhead.encoder.predictor.training import MOUTH_POINTS
+from talkhead.encoder.predictor.training import (
+    MOUTH_POINTS,
+    Task,
+    _Sampler,
+    make_training_tensors,
+)
 from talkhead.errors import TalkheadError
 from talkhead.face import N_LANDMARKS, FaceModel
 from talkhead.progress import SilentProgress
@@ -189,3 +194,31 @@ def test_only_the_training_part_is_learned_from(prior: Prior) -> None:
     spoilt = replace(shard, mouth=mouth, waveform=waveform)
     again = train_prior([spoilt], MelEncoder(), SMALL, 0, SilentProgress()).tensors()
     assert all(torch.equal(value, again[name]) for name, value in prior.tensors().items())
+
+
+def test_speakers_with_little_footage_count() -> None:
+    """A stretch is drawn as often as its share says, and equal shares change nothing."""
+    n_frames, shares = 400, np.ones(400, np.float32)
+    shares[200:] = 4.0
+    basis = np.random.default_rng(0).standard_normal((3, len(MOUTH_POINTS), 2)).astype(np.float32)
+    targets = np.zeros((n_frames, 3), np.float32)
+    targets[:, 0] = np.arange(n_frames)
+    view = ReceptiveField(0, 0)
+    vectors = torch.zeros(1, n_frames, 2)
+
+    def drawn(given: np.ndarray | None) -> torch.Tensor:  # type: ignore[type-arg]
+        data = make_training_tensors(
+            vectors,
+            targets,
+            np.ones(n_frames, np.float32),
+            basis,
+            np.ones(2, np.float32),
+            view,
+            given,
+        )
+        task = Task(data, torch.zeros(n_frames, dtype=torch.bool), 0)
+        sampler = _Sampler(task, PredictorConfig(batch_size=4000, n_frames=1))
+        return sampler.draw()[1][:, 0, 0]
+
+    assert float((drawn(shares) >= 200).float().mean()) == pytest.approx(0.8, abs=0.03)
+    torch.testing.assert_close(drawn(np.full(n_frames, 0.5, np.float32)), drawn(None))
