@@ -470,7 +470,10 @@ def test_unknown_identity_and_mode(fitted: FitResult, home: Path, tmp_path: Path
         "Choose one of: Anna-B",
     )
     refusal(
-        PackageError, lambda: speak(LINE, home=tmp_path / "new"), "no identities", "talkhead fit --video"
+        PackageError,
+        lambda: speak(LINE, home=tmp_path / "new"),
+        "no identities",
+        "talkhead fit --video",
     )
     refusal(TalkheadError, lambda: speak(LINE, mode="whole", home=home), "paste, head")
     refusal(PackageError, lambda: speak(LINE, renderer="warp", home=home), "warp", "gaussian")
