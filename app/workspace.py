@@ -220,7 +220,7 @@ def find_footage(
         The footage, and the folder with the work on it.
 
     Raises:
-        TalkheadError: No frames were held out, or the video is missing or another one.
+        TalkheadError: No frames were held out, or the video is missing or a different one.
     """
     manifest = package.manifest
     name, source = manifest.name, manifest.source

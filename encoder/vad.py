@@ -28,8 +28,8 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32
 WINDOW = 5
 """Frames over which PASE's silence posterior is averaged."""
 MIN_SILENCE_POSTERIOR, MAX_SPEECH_POSTERIOR = 0.7, 0.3
-"""Silence posteriors: above the first a frame has no speech, however loud; below the second it has,
-however soft.
+"""Silence posteriors: above the first a frame has no speech, however loud; below the second it has
+speech, however soft.
 """
 
 
@@ -76,7 +76,7 @@ def detect_speech(chunks: Callable[[], Iterable[Float32]]) -> Speech:
 def speech_seconds(waveform: Float32) -> float:
     """Measure for how long PASE is certain that someone speaks.
 
-    In noise and music that is less than a tenth of the time, in speech two thirds and more.
+    In noise and music that is less than a tenth of the time; in speech, two thirds or more.
 
     Args:
         waveform: [n_samples] in [-1, 1] at 16 kHz.
@@ -117,7 +117,7 @@ def silent_video_frames(waveform: Float32, n_frames: int) -> Bool:
 
 
 def vad_version() -> str:
-    """Return the version of the detection; other versions may find other frames to be silent.
+    """Return the version of the detection; different versions may find different frames silent.
 
     Returns:
         Version of PASE's weights.

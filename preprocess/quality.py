@@ -27,7 +27,7 @@ class QualityReport:
         n_frames: Number of frames.
         n_usable: Frames that can be trained on.
         n_faces: The largest number of faces in one frame.
-        eye_distance_px: Median distance of the outer eye corners, source pixels.
+        eye_distance_px: Median distance between the outer eye corners, source pixels.
         pose_residual_px: Median residual of the head pose, source pixels.
         head_turn_deg: 95th percentile of the angle between face and camera, degrees.
         lip_range: Range of the lip aperture, 5th to 95th percentile.
@@ -96,7 +96,7 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
 
 
 def eye_distance(landmarks: Float32) -> float:
-    """Return the median distance of the outer eye corners.
+    """Return the median distance between the outer eye corners.
 
     Args:
         landmarks: [F, 478, 3] in pixels.

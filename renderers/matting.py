@@ -2,7 +2,7 @@
 
 A rim pixel is a mixture I = a F + (1 - a) B of the person's color F and the background's color B.
 Both are estimated from the same image, as weighted means of the person, or of the background,
-nearby. The mask gives a first opacity. Where F and B differ by much, compared with how much both
+nearby. The mask gives a first opacity. Where F and B differ greatly, compared with how much both
 vary along the line between them, the position of I on that line corrects it: the two estimates are
 averaged, weighted by their certainty. In front of a plain background, this corrects a mask that is
 too large. Dark hair in front of dark books, with bright skin nearby, keeps the opacity of the mask.
@@ -22,7 +22,7 @@ COARSE = 4
 WINDOW_SIDES = (3, 7, 15)
 """Sides of the squares, in coarse pixels, over which F and B are averaged."""
 WINDOW_DECAY = 0.1
-"""Weight of a square relative to the next smaller one: the nearest colors decide."""
+"""Weight of a square relative to the next smaller one: the nearest colors dominate."""
 LEVELS = (0.15, 0.85)
 """Mask values below the first count as background, above the second as person: segmentation leaves a
 haze around people.
@@ -111,7 +111,7 @@ def _unmix(image, mask_alpha, rim, front, back, alpha, person):  # type: ignore[
 
     Args:
         image: [H, W, 3], the frame.
-        mask_alpha: [H, W], opacities by the mask.
+        mask_alpha: [H, W], opacities from the mask.
         rim: [H, W], the pixels to write.
         front: [h, w, N_MOMENTS], moments of the person.
         back: [h, w, N_MOMENTS], moments of the background.

@@ -170,7 +170,7 @@ def mel_context(n_fft: int = 400, hop_length: int = 160) -> int:
 
 @lru_cache(maxsize=16)
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Float32:
-    """Return triangular mel filters over 0 Hz to half the sample rate, read-only.
+    """Return triangular mel filters from 0 Hz to half the sample rate, read-only.
 
     Slaney's mel scale, each triangle of area 1 per Hz ("Slaney" normalization). Source: M. Slaney,
     Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is

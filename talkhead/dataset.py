@@ -169,7 +169,7 @@ class ImageFile:
     Attributes:
         path: The file.
         shape: Shape of one image.
-        numbers: [N] frame numbers of the images, rising; None for 0, 1, 2 and so on.
+        numbers: [N] frame numbers of the images, ascending; None for 0, 1, 2 and so on.
     """
 
     path: Path

@@ -31,7 +31,7 @@ def one_line(error: BaseException) -> str:
         error: The error.
 
     Returns:
-        Its message; for unexpected errors with their type.
+        Its message, preceded by its type if the error is unexpected.
     """
     if isinstance(error, TalkheadError):
         return " ".join(str(error).split())

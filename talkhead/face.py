@@ -212,7 +212,7 @@ def check_n_mouth(n_mouth: int, n_codes: int) -> None:
 
 
 def lip_aperture(points: Float32) -> Float32:
-    """Return the inner-lip gap over the distance of the outer eye corners.
+    """Return the inner-lip gap over the distance between the outer eye corners.
 
     It is the mean of the three middle pairs of points, which is steadier than one pair.
 

@@ -40,7 +40,7 @@ def spread_frames(allowed: Bool, n: int) -> Int:
         n: Number of frames at most.
 
     Returns:
-        [n] frame numbers, rising.
+        [n] frame numbers, ascending.
     """
     frames = np.flatnonzero(allowed)
     places = np.linspace(0, len(frames) - 1, min(n, len(frames))).round().astype(int)

@@ -5,7 +5,7 @@
             ...
             step.advance()
 
-A step without work calls `step.skip("up to date")`. A step may be opened inside another one. Exceptions
+A step without work calls `step.skip("up to date")`. A step may be opened inside another. Exceptions
 pass through, after the display is closed.
 """
 

@@ -174,7 +174,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def replace_directory(path: Path, aside: Path) -> Iterator[None]:
     """Move an existing folder aside while the block puts something new in its place.
 
-    If the block fails, the folder is restored; otherwise it is removed, like one that a killed call left.
+    If the block fails, the folder is restored; otherwise it is removed, as is one left by a killed call.
 
     Args:
         path: The folder to replace; it need not exist.

@@ -19,7 +19,7 @@ USUAL_PERCENT, MARGIN = 99.5, 1.5
 WARNING_FRACTION = 0.02
 """A warning is given from this share of the frames on."""
 BLOCK = 1024
-"""Frames that are compared at once; 6 MB with a clip of a minute."""
+"""Frames that are compared at once; 6 MB for a one-minute clip."""
 
 
 def coverage_warning(codes: Float32, clip: IdleClip) -> str:

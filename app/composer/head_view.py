@@ -85,7 +85,7 @@ class Span:
         return self.low - TOLERANCE_DEG <= self.usual + turn <= self.high + TOLERANCE_DEG
 
     def turned(self, angles: Float64, turn: float) -> Float64:
-        """Turn angles, less the closer they are to the end of the range.
+        """Turn angles, by less the closer they are to the end of the range.
 
         They never pass the end, and keep their order: motion near the end becomes small, but does
         not stop abruptly.

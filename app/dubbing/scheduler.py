@@ -173,7 +173,7 @@ class Scheduler:
                 self._schedule(blocked)
 
     def _fail_dependent(self, job: Job, event: JobFinished) -> None:
-        """Fail a job that needs another one which was not done."""
+        """Fail a job that depends on one that was not done."""
         reason = f"{event.job_id} {event.status}: {event.reason}"
         with self._store.hold(job) as claim:
             if claim is not None:

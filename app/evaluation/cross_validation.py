@@ -1,6 +1,6 @@
 """Compare predictors by cross-validation, with confidence intervals of their difference.
 
-The last 1/11 of a clip of a minute is too short to distinguish two good predictors. Contiguous folds
+The last 1/11 of a one-minute clip is too short to distinguish two good predictors. Contiguous folds
 evaluate every frame once, with a predictor that was not fitted on it, and resampling blocks of frames
 instead of frames respects that neighboring errors are correlated.
 """
@@ -74,14 +74,14 @@ def contiguous_folds(
         n_frames: Number of frames F of the clip.
         n_folds: Number of folds.
         guard_s: Seconds at both borders of the test block that are not used for training.
-        sentences: First frame of each of the clip's sentences, [S], at which alone blocks may begin;
-            None for anywhere.
+        sentences: First frame of each sentence of the clip, [S]; blocks begin only there. None to let
+            them begin anywhere.
 
     Returns:
         Folds in the order of time, each with a mask [F] and frame indices [n].
 
     Raises:
-        ValueError: There are fewer than two folds, or more than frames or sentences.
+        ValueError: There are fewer than two folds, or more folds than frames or sentences.
     """
     borders = np.linspace(0, n_frames, n_folds + 1).round().astype(np.int64)
     if sentences is not None:
@@ -110,13 +110,14 @@ def paired_block_bootstrap(
     Seeds are averaged first, frame by frame: they are repetitions on the same frames, and the two or
     three that one can afford are too few to be resampled (three draws of three make their spread
     18 % too small). The interval therefore describes these fits on other speech; how much one fit
-    differs from the next is described by the spread of the seeds' means, to be given with it.
+    differs from the next is described by the spread of the seeds' means, which should be
+    reported with it.
 
     Circular blocks of `block` frames are drawn (Politis and Romano 1992), within which errors may be
-    correlated. Differences of lip errors are for about five frames (r 0.6, 0.3, 0.2, 0.1); from ten
-    on, the blocks' length hardly changes the interval. The percentiles of the drawn means are
-    widened as Student's t is for this number of blocks (Hesterberg 2015, Am. Stat. 69(4), "expanded
-    percentile interval").
+    correlated. Differences of lip errors are correlated over about five frames (r 0.6, 0.3, 0.2,
+    0.1); from ten on, the length of the blocks hardly changes the interval. The percentiles of the
+    drawn means are widened as Student's t is for this number of blocks (Hesterberg 2015, Am. Stat.
+    69(4), "expanded percentile interval").
 
     Args:
         a: Errors [N] in the order of time, or [n_seeds, N] of several fits.

@@ -71,7 +71,7 @@ class EvaluationTarget:
         dataset: The dataset of the footage.
         renderer: The fitted renderer.
         spoken: Motion codes [F, K] predicted from the footage's own audio.
-        frames: Frame indices [N] to evaluate, rising, none of them used in training.
+        frames: Frame indices [N] to evaluate, ascending, none of them used in training.
     """
 
     video: Path
@@ -496,7 +496,7 @@ class Clip:
 
         Args:
             dataset: The dataset.
-            frames: Frame indices [N], rising.
+            frames: Frame indices [N], ascending.
             options: Length, language and text. With a text the whole dataset is taken.
             phones: False to omit phones, which is faster.
 

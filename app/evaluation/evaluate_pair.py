@@ -257,7 +257,7 @@ def fitted_frames(video: Path, frames: Int, size: tuple[int, int]) -> Generator[
 
     Args:
         video: The file.
-        frames: Frame indices [N], rising.
+        frames: Frame indices [N], ascending.
         size: Width and height.
 
     Yields:

@@ -35,7 +35,7 @@ class ReferenceFrames(Protocol):
 
     @property
     def frames(self) -> Int:
-        """Frame indices [N] at 25 per second, rising."""
+        """Frame indices [N] at 25 per second, ascending."""
 
     def real(self) -> Iterator[UInt8]:
         """Yield the real images [H, W, 3] in order."""
@@ -90,7 +90,7 @@ class CropReference:
 
     Attributes:
         dataset: The dataset.
-        frames: Frame indices [N], rising.
+        frames: Frame indices [N], ascending.
     """
 
     dataset: IdentityDataset
@@ -182,7 +182,7 @@ class FrameReference:
 
     Attributes:
         video: The file.
-        frames: Frame indices [N], rising.
+        frames: Frame indices [N], ascending.
         points: Real landmarks [N, 478, 2] in pixels of the video.
     """
 
@@ -247,7 +247,7 @@ def read_frames(video: Path, frames: Int) -> Generator[UInt8, None, None]:
 
     Args:
         video: The file.
-        frames: Frame indices [N] at 25 per second, rising.
+        frames: Frame indices [N] at 25 per second, ascending.
 
     Yields:
         Images [H, W, 3], RGB.
@@ -271,7 +271,7 @@ def held_out_frames(dataset: IdentityDataset) -> Int:
         dataset: The dataset.
 
     Returns:
-        Frame indices [N], rising.
+        Frame indices [N], ascending.
 
     Raises:
         TalkheadError: No frame was held out, or none can be evaluated.

@@ -17,7 +17,7 @@ from talkhead.stage_timer import Stage
 from talkhead.types import Float64
 
 _STORED = "stored"
-"""Metadata of a field whose name in report.json is another one."""
+"""Metadata of a field whose name in report.json is different."""
 TAIL = 5
 """Percentile of the low tail."""
 

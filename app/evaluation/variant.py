@@ -174,7 +174,7 @@ def make_variant(
         about: One line that describes it.
         visual: Landmarks and image measures.
         real: Landmarks [N, 478, 2] of the real frames from the same tracker; None without real frames.
-        frames: Frame indices [N], rising.
+        frames: Frame indices [N], ascending.
         audio: The audio from the first to the last frame; None without audio.
         sync_model: The sync model; None to omit its measures.
 
@@ -229,7 +229,7 @@ def with_syncnet(
         variant: The variant.
         images: Makes its whole frames [H, W, 3].
         landmarks: Landmarks [N, 478, 2] in pixels of the frames; NaN without a face.
-        frames: Frame indices [N], rising. Those up to the first gap count.
+        frames: Frame indices [N], ascending. Those up to the first gap count.
         audio: The audio from the first to the last frame; None without audio.
         net: SyncNet; None without its weights.
 

@@ -146,7 +146,7 @@ class LineSubtitles:
 
     Attributes:
         srt: Subtitle file.
-        captions: What is burned in; None: nothing.
+        captions: The captions to burn in; None if there are none.
         note: See Subtitles.
     """
 
@@ -197,7 +197,7 @@ def _aligned(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
 
     Raises TalkheadError if the text as a whole cannot be aligned.
     """
-    held = bytearray()  # 115 MB per hour, and never in memory twice
+    held = bytearray()  # 115 MB per hour; only one copy is kept in memory
     for chunk in read_audio_chunks(audio):
         held += as_int16(chunk).data
     waveform = np.frombuffer(held, np.int16)
@@ -217,7 +217,7 @@ _NOT_ALIGNABLE = re.compile(rf"\d|[^\W\d_]{{{MAX_WORD_LETTERS + 1}}}")
 def _between(
     tokens: Sequence[Token], times: Sequence[tuple[float, float] | None], length_s: float
 ) -> list[SpokenWord]:
-    """Give all tokens times: unknown ones share the gap between known ones by their letters."""
+    """Give every token a time; those without one divide the gap in proportion to their letters."""
     words: list[SpokenWord] = []
     at, index = 0.0, 0
     while index < len(tokens):

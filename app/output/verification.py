@@ -254,13 +254,13 @@ def _folder_problems(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _differing(verdicts: Sequence[Verdict], key: Callable[[Verdict], Hashable]) -> list[str]:
-    """List the files that differ from most files."""
+    """List the files whose key is not the most common one."""
     usual = key(_typical(verdicts, key))
     return [verdict.path.name for verdict in verdicts if key(verdict) != usual]
 
 
 def _typical(verdicts: Sequence[Verdict], key: Callable[[Verdict], Hashable]) -> Verdict:
-    """Return the first file that is like most files."""
+    """Return the first file that has the most common key."""
     usual = Counter(map(key, verdicts)).most_common(1)[0][0]
     return next(verdict for verdict in verdicts if key(verdict) == usual)
 
@@ -286,7 +286,7 @@ def _missing_images(names: Sequence[str]) -> list[str]:
 
 _NUMBERED = re.compile(r"(\d{6,9})\.png", re.ASCII)
 MAX_NUMBERED = 100
-"""Missing images that are counted at most, since a name may contain any number."""
+"""Maximum number of missing images to list, since a name may contain any number."""
 
 
 def _as_list(names: Sequence[str]) -> str:

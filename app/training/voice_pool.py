@@ -34,15 +34,15 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 INDEX = "index.jsonl"
 N_SPEECHOCEAN, N_GRID = 8, 6
-"""Speakers of each corpus."""
+"""Number of speakers from each corpus."""
 SPEAKER_S = 8.0
-"""Seconds of speech of a speaker of speechocean762."""
+"""Seconds of speech per speaker of speechocean762."""
 N_SENTENCES = 2
-"""Sentences of a speaker of GRID, 3 s each."""
+"""Sentences per speaker of GRID, 3 s each."""
 ADULT = 18
-"""Years."""
+"""Minimum age, years."""
 PAUSE_S = 0.3
-"""Silence between two voices."""
+"""Silence between two voices, seconds."""
 MARGIN_FRAMES = 5
 """Video frames of silence that are kept around the speech of a file."""
 BITS_PER_S = 24_000
@@ -85,7 +85,7 @@ def choose_speechocean(folder: Path) -> list[list[Path]]:
 
 
 def _longest(files: list[tuple[float, str]]) -> Iterator[str]:
-    """The longest files, of SPEAKER_S together or a little more."""
+    """Yield the longest files until they last SPEAKER_S in total."""
     total = 0.0
     for seconds, name in sorted(files, key=lambda one: (-one[0], one[1])):
         if total >= SPEAKER_S:

@@ -23,7 +23,7 @@ class Figure:
     Attributes:
         name: What is measured, with its unit.
         value: The figure; None where it was not measured.
-        aim: The value to be reached; None for a figure that only informs.
+        aim: The value to be reached; None for a figure without a target.
         at_least: True if the aim is a lower limit, else it is an upper one.
         details: What the figure counts, one entry a line.
         listed: False if the details are only printed on request.

@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Print the results; returns the exit status."""
+    """Print the results and return the exit status."""
     given = parser().parse_args()
     try:
         for row in given.run(given):

@@ -90,7 +90,7 @@ def viterbi_labels(posteriors: Float32, change_cost: float = CHANGE_COST) -> Int
     n_states, every = int(last.max()) + 1, np.arange(n_phones)
     # Best log probability of a path that ends in a state of a phone now, [P, S]; it may begin in any.
     score = np.repeat(logs[0][:, None], n_states, axis=1)
-    # Enough to trace a path back: states but the last come from the one before, first ones from a phone.
+    # Enough to trace a path back: a middle state always comes from the state before it.
     stayed = np.zeros((n, n_phones), dtype=bool)  # a last state came from itself
     parents = np.zeros(n, np.int64)  # the phone that a new one comes from
     for t in range(1, n):

@@ -339,7 +339,7 @@ class TrunkBranch(nn.Module):
         """Encode spectra.
 
         Args:
-            spectra: [B, S, N_MELS] as of `spectra`.
+            spectra: [B, S, N_MELS] from `spectra`.
             hidden_spans: Inputs that are replaced by the mask, [B, T + n_late] bool.
             first: Position of the first vector in its stream.
 
@@ -362,8 +362,9 @@ class TrunkBranch(nn.Module):
             state: After the spectra before; None at the beginning.
 
         Returns:
-            Energies [B, n, N_MELS] and hidden vectors [B, n, WIDTH] that are complete now, as of
-            `forward`, and the state after them: the blocks', and energies whose vectors are not.
+            Energies [B, n, N_MELS] and hidden vectors [B, n, WIDTH] that are complete now, as
+            `forward` returns them, and the state after them: that of the blocks, and the energies
+            whose vectors are not complete.
         """
         own = self.moments(spectra)
         blocks, waiting = (START, own[:, :0]) if state is None else state
@@ -384,7 +385,7 @@ class TrunkBranch(nn.Module):
             spectra: [B, S, N_MELS].
 
         Returns:
-            [B, n, N_MELS], n as of `convolve`.
+            [B, n, N_MELS], with the n of `convolve`.
         """
         return spectra[:, REACH : spectra.shape[1] - REACH : STRIDE]
 
@@ -395,7 +396,7 @@ class TrunkBranch(nn.Module):
             spectra: [B, S, N_MELS].
 
         Returns:
-            [B, n, WIDTH], n as of `convolve`.
+            [B, n, WIDTH], with the n of `convolve`.
         """
         hidden = self.convolve(spectra)
         hidden = hidden + self.positions[: hidden.shape[1]]
@@ -422,7 +423,7 @@ def load_whisper(branch: TrunkBranch, tensors: Mapping[str, Tensor] | None = Non
 
     Args:
         branch: The branch; it is changed.
-        tensors: Weights as of `whisper_specs`; None for those that come with talkhead.
+        tensors: Weights that fit `whisper_specs`; None for those that come with talkhead.
 
     Raises:
         PackageError: If the shipped weights are missing or damaged.

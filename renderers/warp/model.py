@@ -35,7 +35,7 @@ GRID_PX = 8
 N_DECODED = 64
 """Number of exemplars that are cached decoded."""
 BEND_FRACTION = 0.045
-"""Standard deviation of the weight of a vertex, relative to the distance of the outer eye corners."""
+"""Standard deviation of a vertex's weight, relative to the distance between the outer eye corners."""
 POSE_FRACTION = 4.0
 """Weight of a radian of head rotation against a unit of the code when the nearest frame is chosen."""
 

@@ -138,7 +138,7 @@ def frame_times(path: PathLike) -> list[Fraction]:
         path: The video.
 
     Returns:
-        Seconds on the clock of this package, rising.
+        Seconds on the clock of this package, ascending.
 
     Raises:
         MediaError: The file cannot be read, or states no times.

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _SEEK_MARGIN_S = 1.0  # seek to a key frame at least this long before the wanted moment
 _LARGE_PIXELS = 4096 * 2304
-_LARGE_THREADS = 2  # threads that decode larger pictures: each holds several, of 50 MB and more
+_LARGE_THREADS = 2  # threads that decode larger pictures: each holds several, of 50 MB or more
 _BEYOND_S = 60.0  # read beyond the longest duration, to detect files that are too long
 _SHORTFALL_S = 0.5  # a stream with errors may end this much before the stated end
 

@@ -401,7 +401,7 @@ def has_face(*landmarks: Points) -> Bool:
 
 
 def eye_distance(landmarks: Points) -> Float64:
-    """Compute the distance of the outer eye corners in each frame.
+    """Compute the distance between the outer eye corners in each frame.
 
     Args:
         landmarks: Landmarks [F, 478, 2 or 3].
@@ -417,7 +417,7 @@ def eye_distance(landmarks: Points) -> Float64:
 def correlation(values: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
     """Compute Pearson's r of two arrays.
 
-    Of lip apertures (`face.lip_aperture`) it shows whether the mouth opens when the real one does.
+    For lip apertures (`face.lip_aperture`), it shows whether the mouth opens when the real one does.
 
     Args:
         values: Any shape.
@@ -439,11 +439,11 @@ def jitter(points: Points, frames: Int | None = None) -> float:
 
     That is the mean square, per point, of x filtered by [1, -4, 6, -4, 1] / 16 over time. The
     filter's gain is sin(pi f / frame rate)^4: at 25 frames per second half the power of 9.2 Hz
-    passes and less than 5 % of 6 Hz, so that speech hardly counts and trembling does.
+    passes and less than 5 % of 6 Hz, so that trembling counts and speech hardly does.
 
     Args:
         points: Points [F, P, 2 or 3].
-        frames: Their frame indices [F], rising. Only runs of five consecutive frames count.
+        frames: Their frame indices [F], ascending. Only runs of five consecutive frames count.
 
     Returns:
         Square pixels; NaN without such a run.
@@ -463,10 +463,10 @@ def jitter_ratio(points: Points, reference: Points, frames: Int | None = None) -
     Args:
         points: Points [F, P, 2 or 3].
         reference: Real points [F, P, 2 or 3].
-        frames: Their frame indices [F], rising.
+        frames: Their frame indices [F], ascending.
 
     Returns:
-        The ratio: 1 trembles as much as real. NaN if undefined.
+        The ratio; 1 means as much jitter as the reference. NaN if undefined.
     """
     own, true = jitter(points, frames), jitter(reference, frames)
     return own / true if true > 0 else float("nan")

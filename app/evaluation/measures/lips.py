@@ -1,8 +1,8 @@
 """Lip measures of landmark tracks: distance, timing, closures, jitter and motion in silence.
 
 Landmarks are MediaPipe's 478 points in pixels, [N, 478, 2 or 3], at 25 frames per second; `frames` are
-their frame indices, rising, possibly with gaps. An aperture is the gap of the inner lips over the
-distance of the outer eye corners (`face.lip_aperture`), which neither the image's size nor a moving
+their frame indices, ascending, possibly with gaps. An aperture is the gap of the inner lips over the
+distance between the outer eye corners (`face.lip_aperture`), which neither the image's size nor a moving
 head changes. docs/measures.md explains how to read the measures.
 """
 
@@ -56,7 +56,7 @@ class LipTracks:
     """Landmark tracks of rendered lips and of the real ones: the input of lip measures.
 
     Attributes:
-        frames: Frame indices [N], rising, of the frames with a face in both tracks.
+        frames: Frame indices [N], ascending, of the frames with a face in both tracks.
         made: Rendered landmarks [N, 478, 2 or 3], pixels of the source.
         real: Real landmarks [N, 478, 2 or 3], pixels of the source. Without real frames equal to
             `made`: then only the measures are computed that need no reference.
@@ -223,7 +223,7 @@ def aperture_lag_ms(made: Values, real: Values, frames: Int, max_lag: int = 10) 
     Args:
         made: Rendered apertures [N].
         real: Real apertures [N].
-        frames: Their frame indices [N], rising.
+        frames: Their frame indices [N], ascending.
         max_lag: Largest lag tested, in frames.
 
     Returns:
@@ -317,7 +317,7 @@ def silence_motion(landmarks: Points, frames: Int, silent: Bool) -> tuple[float 
 
     Args:
         landmarks: Landmarks [N, 478, 2 or 3].
-        frames: Their frame indices [N], rising.
+        frames: Their frame indices [N], ascending.
         silent: Mask [N] of the frames without speech.
 
     Returns:

@@ -293,7 +293,7 @@ def _mean_shape(points: Values) -> Float64:
 
 
 def _mean_width(points: Values) -> float:
-    """Compute the mean distance of the mouth corners of landmarks [n, 478, 2]."""
+    """Compute the mean distance between the mouth corners of landmarks [n, 478, 2]."""
     corners = _normalized(points, MOUTH_CORNERS)
     return float(np.abs(corners[:, 1] - corners[:, 0]).mean())
 

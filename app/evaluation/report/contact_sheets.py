@@ -124,7 +124,7 @@ def spread(n_frames: int, n_columns: int) -> list[int]:
         n_columns: Largest number of positions.
 
     Returns:
-        The positions, rising.
+        The positions, ascending.
     """
     count = min(n_frames, n_columns)
     return [int((i + 0.5) * n_frames / count) for i in range(count)]

@@ -252,13 +252,13 @@ def _over_time(values: Mapping[str, Sequence[float]], styles: Mapping[str, str])
 
 
 def _evaluated(report: Report) -> list[Variant]:
-    """List the variants that plots over time show: the evaluated one and the renderer's alone."""
+    """List the variants that plots over time show: the evaluated one, and that of the renderer alone."""
     inputs = VerdictInputs.of(report)
     return list({v.name: v for v in (inputs.tracked, inputs.made) if v is not None}.values())
 
 
 def _opening(report: Report, pictures: Pictures, styles: Mapping[str, str]) -> dict[str, Any]:
-    """Plot the lip opening of real and made over time; empty if none is known."""
+    """Plot the lip opening of real and rendered video over time; empty if none is known."""
     evaluated = _evaluated(report)
     shown = {v.name: v.aperture for v in report.variants if v.kind == "real" or v in evaluated}
     return _time_plot(shown, styles, pictures, "lip opening over time")
@@ -324,7 +324,7 @@ def _visemes(
 
 
 def _offset(report: Report) -> dict[str, Any]:
-    """Plot what each method finds of the clip's own offset; empty if it was not measured."""
+    """Plot each method's estimate of the clip's own offset; empty if it was not measured."""
     if report.offset is None:
         return {}
     evidence = []

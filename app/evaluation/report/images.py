@@ -1,4 +1,4 @@
-"""Pictures of a report: contact sheets, the worst frames, and a video side by side."""
+"""Pictures of a report: contact sheets, the worst frames, and a side-by-side video."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def pair_pictures(
 
 
 def _frame_pairs(pair: Pair, frames: Int) -> Iterator[tuple[UInt8, UInt8]]:
-    """Yield images [H, W, 3] of frames [N], real and made."""
+    """Yield images [H, W, 3] of frames [N], real and rendered."""
     size = (pair.real.width, pair.real.height)
     with (
         closing(read_frames(pair.real.path, frames)) as real,
@@ -277,7 +277,7 @@ def _frame_pairs(pair: Pair, frames: Int) -> Iterator[tuple[UInt8, UInt8]]:
 
 
 def _faces(pair: Pair, frames: Int, landmarks: list[Float32]) -> tuple[list[UInt8], list[UInt8]]:
-    """Crop the faces [h, w, 3] of frames [N] with landmarks [478, 2] each, real and made."""
+    """Crop the faces [h, w, 3] of frames [N] with landmarks [478, 2] each, real and rendered."""
     boxes = [face_box(points) for points in landmarks]
     pairs = [
         (_cut(real, box), _cut(made, box))

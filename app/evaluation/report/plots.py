@@ -33,7 +33,7 @@ class Curve:
     Attributes:
         label: Its name.
         style: CSS classes.
-        x: Positions [n], rising.
+        x: Positions [n], ascending.
         y: Values [n]; NaN where there is none.
     """
 

@@ -2,7 +2,7 @@
 
 The limits are the project's own: small predictors of motion from speech cover 0.25 to 0.6 of the way
 from the mean mouth to the re-encoded original, a head under tracked motion about 0.7; results are
-good from where a viewer no longer notices a difference. A measure without a value gives no verdict.
+good if a viewer no longer notices a difference. A measure without a value gives no verdict.
 """
 
 from __future__ import annotations

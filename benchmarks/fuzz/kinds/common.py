@@ -56,7 +56,7 @@ def check_video(path: Path) -> None:
 
 
 def speak_arguments(setting: Setting, audio: Path, target: Path, *more: object) -> list[object]:
-    """A speak command, mostly with the cheapest renderer."""
+    """A speak command, usually with the cheapest renderer."""
     head = setting.rng.choice(RENDERERS) if "--renderer" not in more else None
     renderer = ["--renderer", head] if head else []
     return ["speak", "--audio", audio, "-o", target, "--home", read_home(setting), *renderer,

@@ -42,7 +42,7 @@ def _sealed(folder: Path) -> None:
 
 
 def _damaged_file(setting: Setting, name: str, mutate: Callable[..., raw.Mutated]) -> Path:
-    """A home whose package has a damaged file, mostly with its checksum."""
+    """A home whose package has a damaged file, usually with a correct checksum."""
     where = home(setting)
     path = where / "identities" / people.NAME / name
     setting.note(name)

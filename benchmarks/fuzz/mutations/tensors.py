@@ -1,4 +1,4 @@
-"""Damage to safetensors files: other headers, and valid files whose tensors are wrong."""
+"""Damage to safetensors files: altered headers, and valid files whose tensors are wrong."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def write(stored: dict[str, Stored]) -> bytes:
 
 
 def file_of(header: bytes, body: bytes) -> bytes:
-    """A file of a header's text, padded, and the bytes after it."""
+    """A file that consists of a header, which is padded, and the bytes after it."""
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + body
 
 
 def mutate(data: bytes, rng: Random) -> Mutated:
-    """Change header or tensors of a file; it mostly stays valid."""
+    """Change the header or the tensors of a file, which usually remains valid."""
     chance = rng.random()
     if chance < 0.1:
         return raw.mutate(data, rng)

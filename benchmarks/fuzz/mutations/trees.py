@@ -16,7 +16,7 @@ DEEP = 100_000
 
 
 def mutate(data: bytes, rng: Random) -> Mutated:
-    """Change a JSON text; it mostly stays valid JSON."""
+    """Change a JSON text, which usually remains valid."""
     if rng.random() < 0.2:
         return texts.mutate(data, rng)
     tree, said = json.loads(data), []
