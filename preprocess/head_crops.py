@@ -176,7 +176,7 @@ def check_space(folder: Path, job: CropJob, extra_bytes: int = 0) -> None:
     Args:
         folder: Folder of the dataset.
         job: What will be cut.
-        extra_bytes: Temporary space that is needed besides.
+        extra_bytes: Temporary space that is needed in addition.
 
     Raises:
         TalkheadError: Too little space is free.
@@ -224,7 +224,7 @@ def read_features(folder: Path) -> FrameFeatures:
 
 
 def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
-    """Cut the frames from number `done` on."""
+    """Cut the frames, beginning at number `done`."""
     segmenter = PersonSegmenter()
     body = _body_tracker(job, segmenter)
     if done:

@@ -17,7 +17,7 @@ MIN_FRAMES = 4 * FRAME_RATE
 """Shorter clips do not give a reliable limit."""
 USUAL_PERCENT, MARGIN = 99.5, 1.5
 WARNING_FRACTION = 0.02
-"""A warning is given from this share of the frames on."""
+"""Share of the frames at or above which a warning is given."""
 BLOCK = 1024
 """Frames that are compared at once; 6 MB for a one-minute clip."""
 

@@ -350,7 +350,7 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
 
 
 def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """Read n_frames [H, W, 3] from frame first on. Raises MediaError if there are fewer than tracks."""
+    """Read n_frames [H, W, 3] from frame first. Raises MediaError if there are fewer than tracks."""
     n_found = 0
     with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
         for frame in frames:

@@ -43,7 +43,7 @@ def analyze_audio(
     """Find silence and phones in the audio of a video.
 
     Args:
-        waveform: Samples [n_samples], 16 kHz, from the first frame on.
+        waveform: Samples [n_samples], 16 kHz, beginning at the first frame.
         n_frames: Number of frames to analyze.
         text: Transcript of all of it; None if unknown.
         language: Language of the speech: "en" or another code.

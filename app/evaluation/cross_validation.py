@@ -115,7 +115,7 @@ def paired_block_bootstrap(
 
     Circular blocks of `block` frames are drawn (Politis and Romano 1992), within which errors may be
     correlated. Differences of lip errors are correlated over about five frames (r 0.6, 0.3, 0.2,
-    0.1); from ten on, the length of the blocks hardly changes the interval. The percentiles of the
+    0.1); for blocks of ten or more, their length hardly changes the interval. The percentiles of the
     drawn means are widened as Student's t is for this number of blocks (Hesterberg 2015, Am. Stat.
     69(4), "expanded percentile interval").
 

@@ -50,7 +50,7 @@ SAME_ASPECT = 0.02
 
 @dataclass(frozen=True)
 class Pair:
-    """Two videos to be compared from their first frames on.
+    """Two videos to be compared, beginning at their first frames.
 
     Attributes:
         real: The real video.

@@ -82,7 +82,7 @@ class AudioContext:
     """The audio from the first to the last of the evaluated frames, L of them.
 
     Attributes:
-        waveform: Samples [n_samples], 16 kHz, from `lead` frames before the first frame on, possibly
+        waveform: Samples [n_samples], 16 kHz, beginning `lead` frames before the first frame, possibly
             beyond the last one.
         silent: Mask [L] of the frames without speech.
         phones: Phones with times in seconds from the first frame; None if unknown.

@@ -36,7 +36,7 @@ GROUP = 5 * FRAME_RATE
 
 
 class Variant(NamedTuple):
-    """A stretch with a face: name, waveform [n_samples] from its first frame on, lips [F, h, w]."""
+    """A stretch with a face: name, waveform [n_samples] beginning at its first frame, lips [F, h, w]."""
 
     name: str
     waveform: Float32

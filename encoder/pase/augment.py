@@ -157,7 +157,7 @@ def crowd(babble: Sequence[Float32], n: int, n_voices: int, random: np.random.Ge
             start = int(random.integers(len(piece) - n + 1))
             piece = piece[start : start + n]
             piece = piece / np.sqrt(_power(piece) + MIN_POWER)
-        else:  # repeated, from a random moment on
+        else:  # repeated, beginning at a random moment
             piece = piece / np.sqrt(_power(piece))
             piece = np.resize(np.roll(piece, int(random.integers(len(piece)))), n)
         total += piece * np.float32(10.0 ** (random.uniform(-3.0, 3.0) / 20.0))

@@ -185,7 +185,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Place:
-    """Source frames from `first` on, played `speed` times as fast, so that n_frames result."""
+    """Source frames beginning at `first`, played `speed` times as fast, so that n_frames result."""
 
     first: int
     n_source: int

@@ -343,7 +343,7 @@ def _weighted(lengths: Tensor, weights: Tensor) -> Tensor:
 def _stretches(
     data: TrainingTensors, starts: Tensor, n_frames: int, generator: torch.Generator
 ) -> Tensor:
-    """Features of stretches of n_frames T from `starts` [B] on, with their context.
+    """Features of stretches of n_frames T beginning at `starts` [B], with their context.
 
     [B, (T + behind + ahead) * per_frame, D].
     """

@@ -55,7 +55,7 @@ def read_frames(
     Args:
         path: The video.
         start_s: First moment, rounded to a whole frame k; the frames are those that a read from the
-            beginning yields from its k-th on.
+            beginning yields starting with its k-th.
         n_frames: Largest number of frames; fewer come when the picture ends (none from a start beyond its
             end).
         size: Width and height to scale to; by default the displayed size.
@@ -231,7 +231,7 @@ def _samples(process: Process, chunk: int) -> Iterator[Float32]:
 
 
 def _sound_graph(info: MediaInfo, rate: int) -> Any:
-    """Read audio from second 0 on: gaps and a late start become silence; a mono mix never clips.
+    """Read audio, beginning at second 0: gaps and a late start become silence; a mono mix never clips.
 
     A gap is filled at once, in memory: what would come after more than can be read is left out.
     """

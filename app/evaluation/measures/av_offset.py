@@ -28,7 +28,7 @@ def clip_offset(
     """Estimate how late the audio of a clip is, from energies, from phones and by the sync model.
 
     Args:
-        waveform: Samples [n_samples], 16 kHz, from the first frame on.
+        waveform: Samples [n_samples], 16 kHz, beginning at the first frame.
         landmarks: Landmarks [F, 478, 2] in pixels; NaN without a face.
         phones: Phones of the audio; None to omit this method.
         sync_model: The sync model; None to omit this method.

@@ -358,7 +358,7 @@ def _mean_openings(padded: Float64, steps: Int, lags: Int) -> Float64:
 
 
 def _peak(scores: Float64) -> float | None:
-    """Find the index of the highest score [L], refined by a parabola; None at the end of the range."""
+    """Find the index of the highest score [L], refined with a parabola; None at the end of the range."""
     best = int(scores.argmax())
     near = np.arange(best - PEAK_REACH, best + PEAK_REACH + 1)
     if near[0] < 0 or near[-1] >= len(scores):

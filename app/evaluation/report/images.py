@@ -173,7 +173,7 @@ def apart(order: Int, count: int, min_distance: int = 10) -> list[int]:
 
 
 def _crop_pairs(target: EvaluationTarget) -> Iterator[tuple[UInt8, UInt8]]:
-    """Yield heads [H, W, 3] of the first seconds, real and pasted; gaps repeat the frame before."""
+    """Yield heads [H, W, 3] of the first seconds, real and pasted; gaps repeat the preceding frame."""
     places = np.flatnonzero(target.frames - target.frames[0] < VIDEO_S * FRAME_RATE)
     part = target.part(places)
     following = [*part.frames[1:], part.frames[-1] + 1]
@@ -189,7 +189,7 @@ def _audio_of(target: EvaluationTarget, folder: Path) -> Path:
 
 
 def _write_audio(path: Path, waveform: Float32, first: int) -> Path:
-    """Write the first seconds of a waveform [n_samples] from a frame on."""
+    """Write the first seconds of a waveform [n_samples], beginning at a frame."""
     start = first * SAMPLE_RATE // FRAME_RATE
     return write_wav(path, waveform[start : start + VIDEO_S * SAMPLE_RATE])
 

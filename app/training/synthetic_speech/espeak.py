@@ -1,7 +1,7 @@
 """Speech by espeak-ng in many languages, with the time of every phone.
 
 The library reports when each phoneme's own sound begins. It assigns the silent closure of a stop to
-the phone before, which is corrected here.
+the preceding phone, which is corrected here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VARIANTS += ("steph2", "travis", "victor", "zac")
 STOPS = {"P", "B", "T", "D", "K", "G", "CH", "JH"}
 """Phones with a closure."""
 CLOSED_DB = 20.0
-"""Level of a closure below the loudest 5 ms of the phone before."""
+"""Level of a closure below the loudest 5 ms of the preceding phone."""
 MAX_CLOSURE_S = 0.12
 """Longest closure."""
 AFTER_PAUSE_S = 0.05
@@ -188,7 +188,7 @@ def timed_phones(starts: Sequence[tuple[float, str]], length_s: float) -> list[P
 
 
 def with_closures(phones: Sequence[Phone], waveform: Float32) -> list[Phone]:
-    """Assign each stop its closure, the quiet end of the phone before.
+    """Assign each stop its closure, the quiet end of the preceding phone.
 
     Args:
         phones: Phones with times.
