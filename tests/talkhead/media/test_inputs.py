@@ -256,7 +256,7 @@ def test_mpeg_ts_does_not_crash_the_program(tmp_path: Path) -> None:
 def test_the_kind_is_named(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     path.write_text(DASH.format("x"))
-    with pytest.raises(MediaError, match=r"film\.mp4: .* file of the kind dash\. Convert it"):
+    with pytest.raises(MediaError, match=r"film\.mp4: .* of type dash\. Convert it"):
         media.probe(path)
     assert inputs.refused_format("[dash @ 0x1] Format not on whitelist 'mov'") == "dash"
     assert inputs.refused_format("Input #0, mov") is None
