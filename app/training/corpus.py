@@ -231,10 +231,7 @@ def own_footage(
     """
     videos = find_videos(path)
     spoken = {v.stem: read_text((texts or v.parent) / f"{v.stem}.txt", recognize) for v in videos}
-    late = dict(late_ms or {})
-    unknown = sorted(set(late) - set(spoken))
-    if unknown:
-        raise FootageError(f"{path}: no video {unknown[0]}.mp4, for which --late was given")
+    late = _checked_late(path, videos, late_ms)
 
     def read() -> ShardContents:
         footage = [
@@ -247,11 +244,9 @@ def own_footage(
     return Source(
         name,
         f"footage of {name}",
-        terms.licence,
-        terms.attribution,
-        terms.shippable,
-        {"files": file_inputs(videos, videos[0].parent), "texts": spoken, "late": late},
-        read,
+        inputs={"files": file_inputs(videos, videos[0].parent), "texts": spoken, "late": late},
+        read=read,
+        **vars(terms),
     )
 
 
@@ -276,10 +271,10 @@ def many_people(
         The source.
 
     Raises:
-        FootageError: If there is no video.
+        FootageError: If there is no video, or late_ms names another video.
     """
     videos = find_videos(path)
-    late = dict(late_ms or {})
+    late = _checked_late(path, videos, late_ms)
 
     def read() -> ShardContents:
         template, given = steady_template(), []
@@ -294,12 +289,21 @@ def many_people(
     return Source(
         name,
         f"footage of the people of {name}",
-        terms.licence,
-        terms.attribution,
-        terms.shippable,
-        {"files": file_inputs(videos, videos[0].parent), "late": late},
-        read,
+        inputs={"files": file_inputs(videos, videos[0].parent), "late": late},
+        read=read,
+        **vars(terms),
     )
+
+
+def _checked_late(
+    path: Path, videos: Sequence[Path], late_ms: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Copy the delays of videos. Raises FootageError for that of a video that is not there."""
+    late = dict(late_ms or {})
+    unknown = sorted(set(late) - {video.stem for video in videos})
+    if unknown:
+        raise FootageError(f"{path}: no video {unknown[0]}.mp4, for which --late was given")
+    return late
 
 
 def read_sentences(path: Path) -> dict[str, list[Sentence]]:
