@@ -245,6 +245,17 @@ class AudioBranch(nn.Module):
             masked = torch.where(hidden_spans[..., None], self.mask, inputs)
         return inputs[:, DELAY:], self.extract_features(masked)[0][:, DELAY:]
 
+    def acoustic(self, spectra: Tensor) -> Tensor:
+        """Compute the first result of `forward` alone.
+
+        Args:
+            spectra: [B, S, N_BINS].
+
+        Returns:
+            [B, T - DELAY, width].
+        """
+        return self.inputs(spectra)[:, DELAY:]
+
 
 class VisualBranch(nn.Module):
     """CNN over stacks of lip crops: [B, T, H, W] in [0, 1] -> hidden vectors [B, T, hidden]."""

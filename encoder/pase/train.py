@@ -193,7 +193,7 @@ class PaseObjective(nn.Module):
             # Detached: otherwise, inputs could become easier to denoise by carrying less information.
             denoised = self.pase.detail.denoise(inputs.detach(), vectors)
             with torch.no_grad():
-                clean, _ = branch(branch.spectra(batch.clean))
+                clean = branch.acoustic(branch.spectra(batch.clean))
             losses["clearing"] = weights.clearing * denoising_loss(denoised, clean)
         if weights.distillation and isinstance(branch, TrunkBranch):
             with torch.no_grad():

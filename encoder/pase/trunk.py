@@ -142,11 +142,13 @@ class BlockState(NamedTuple):
 
     Attributes:
         waiting: Inputs whose outputs wait for later inputs, [B, n, WIDTH].
+        queries: Of these inputs, [B, N_HEADS, n, WIDTH // N_HEADS].
         keys: Of the newest inputs, [B, N_HEADS, m, WIDTH // N_HEADS].
         values: Of the same, as keys.
     """
 
     waiting: Tensor
+    queries: Tensor
     keys: Tensor
     values: Tensor
 
@@ -186,7 +188,7 @@ class Block(nn.Module):
             keys = torch.cat([state.keys, key], 2)
             values = torch.cat([state.values, value], 2)
             waiting = torch.cat([state.waiting, inputs], 1)
-            query = torch.cat([self._heads(state.waiting)[0], query], 2)
+            query = torch.cat([state.queries, query], 2)
         n_complete = max(0, waiting.shape[1] - self.ahead)
         # Query i is key i + first of the sequence of keys.
         first = keys.shape[2] - waiting.shape[1]
@@ -196,7 +198,12 @@ class Block(nn.Module):
             waiting[:, :n_complete], query[:, :, :n_complete], keys, values, mask
         )
         n_kept = PAST + self.ahead
-        kept = BlockState(waiting[:, n_complete:], keys[:, :, -n_kept:], values[:, :, -n_kept:])
+        kept = BlockState(
+            waiting[:, n_complete:],
+            query[:, :, n_complete:],
+            keys[:, :, -n_kept:],
+            values[:, :, -n_kept:],
+        )
         return outputs, kept
 
     def whole(self, inputs: Tensor) -> Tensor:
@@ -350,7 +357,18 @@ class TrunkBranch(nn.Module):
         if hidden_spans is not None:
             inputs = torch.where(hidden_spans[..., None], self.mask, inputs)
         hidden, _ = self.extract_features(inputs, TrunkState(first, (None,) * N_BLOCKS))
-        return self.moments(spectra)[:, : hidden.shape[1]], hidden
+        return self.acoustic(spectra), hidden
+
+    def acoustic(self, spectra: Tensor) -> Tensor:
+        """Compute the first result of `forward` alone.
+
+        Args:
+            spectra: [B, S, N_MELS].
+
+        Returns:
+            [B, T, N_MELS].
+        """
+        return self.moments(spectra)[:, : -self.n_late]
 
     def step(
         self, spectra: Tensor, state: tuple[TrunkState, Tensor] | None
