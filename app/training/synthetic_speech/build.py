@@ -1,8 +1,8 @@
-"""Phone-timed synthetic speech as shards of the corpus: flite.safetensors and espeak.safetensors.
+"""Phone-timed synthetic speech as shards of the corpus: flite, espeak and kokoro.safetensors.
 
 Run as `python -m talkhead.app.training.synthetic_speech.build`:
 
-    build FOLDER [--minutes 80] [--test-minutes 8] [--only flite] [--seed 1]
+    build FOLDER [--minutes 80] [--test-minutes 8] [--only flite] [--kokoro VOICES] [--seed 1]
     build --check    compare the times with pocketsphinx's, English only
 """
 
@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from talkhead.app.cli.console import print_line
-from talkhead.app.training.synthetic_speech import espeak, flite, sentences
+from talkhead.app.training.synthetic_speech import espeak, flite, kokoro, sentences
 from talkhead.encoder.forced_alignment import align_phones
 from talkhead.encoder.pase.corpus import Utterance
 from talkhead.encoder.pase.corpus_store import ShardContents, Source, build_shard, file_inputs
@@ -34,6 +35,8 @@ VALIDATION_FRACTION = 0.04
 TEST_SEED = 77
 """Seed of the test sentences."""
 ENGLISH = ("en-us", "en", "en-gb-scotland", "en-029")
+KOKORO_SENTENCES = 0.5
+"""Share of Kokoro's utterances that are sentences; the others are random words of the dictionary."""
 ENGLISH_FRACTION = 0.25
 """Share of espeak-ng's utterances that are English."""
 TERMS = "Synthetic speech; no terms: {} is free software and claims nothing in what it says"
@@ -116,6 +119,39 @@ def _espeak_training(held_out: set[str], random: np.random.Generator) -> Iterato
         before, after = random.uniform(0.1, 0.5, 2)
         utterance = espeak.say(engine, voice, text, manner, (float(before), float(after)))
         yield replace(utterance, speaker=f"espeak {voice}", split=_split(random))
+
+
+def kokoro_speech_of(
+    minutes: float, test_minutes: float, seed: int, voices: Path
+) -> Iterator[Utterance]:
+    """Synthesize Kokoro's speech: sentences and random words, each by another voice.
+
+    Args:
+        minutes: Minutes together.
+        test_minutes: Minutes of the test sentences, which are left out.
+        seed: Determines texts, voices and speeds.
+        voices: Folder of Kokoro's voices.
+
+    Yields:
+        Utterances.
+    """
+    texts = set(test_texts(test_minutes))
+    yield from _until(minutes, _kokoro_training(texts, np.random.default_rng(seed), voices))
+
+
+def _kokoro_training(
+    held_out: set[str], random: np.random.Generator, voices: Path
+) -> Iterator[Utterance]:
+    """Endless utterances of the training voices."""
+    engine = kokoro.Kokoro(voices)
+    words = engine.words
+    for turn in count():
+        voice = engine.training_voices[turn % len(engine.training_voices)]
+        plain = random.random() < KOKORO_SENTENCES
+        text = sentences.english(1, random)[0] if plain else sentences.random_words(words, random)
+        if text not in held_out:
+            utterance = engine.say(voice, text, float(random.uniform(0.85, 1.25)))
+            yield replace(utterance, split=_split(random))
 
 
 def _split(random: np.random.Generator) -> str:
@@ -228,6 +264,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=80.0, help="of training speech, each")
     parser.add_argument("--test-minutes", type=float, default=8.0, help="of each test voice")
     parser.add_argument("--only", choices=("flite", "espeak"))
+    parser.add_argument(
+        "--kokoro",
+        type=Path,
+        metavar="VOICES",
+        help="Kokoro instead, with this folder of its voices",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
@@ -237,6 +279,10 @@ def main() -> None:
     if given.folder is None:
         parser.error("FOLDER is missing: the folder of the corpus")
     progress = make_progress("bars")
+    if given.kokoro is not None:
+        speech = partial(kokoro_speech_of, voices=given.kokoro)
+        build_shard(given.folder, source_of("kokoro", "Kokoro-82M", given, speech), progress)
+        return
     if given.only != "espeak":
         build_shard(given.folder, source_of("flite", "flite", given, flite_speech_of), progress)
     if given.only != "flite":

@@ -58,6 +58,17 @@ PAIRS = {
 }
 """Two symbols that are one phone of English."""
 
+KOKORO = {
+    **{symbol: IPA[symbol] for symbol in "pbmfvθðtdszʃʒkɡnŋljhwɹiɪɛæɑʌəɔʊuɜɒɐᵻɾ"},
+    **{"A": "EY", "I": "AY", "O": "OW", "Q": "OW", "W": "AW", "Y": "OY", "ʤ": "JH", "ʧ": "CH"},
+    **{"ᵊ": "AH", "T": "D", "o": "AO", "e": "EH", "ɚ": "ER", "a": "AE"},
+}
+"""Symbols of Kokoro's alphabet: IPA, with capitals for diphthongs, T for the tap of American
+English and a for the vowel of "trap" in British English.
+"""
+KOKORO_PAIRS = {"əɹ": "ER", "ɜɹ": "ER"}
+"""Two of its symbols that are one phone."""
+
 _SPELLINGS = {
     **{"s.": "ʂ", "z.": "ʐ", "r.": "ɻ", "i.": "ɨ", "sx": "ʂ"},
     **{"r\N{COMBINING UP TACK BELOW}": "ʒ", "c\N{COMBINING CEDILLA}": "ç"},

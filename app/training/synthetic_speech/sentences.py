@@ -77,3 +77,19 @@ def foreign(language: str, random: np.random.Generator) -> str:
     chosen = [words[int(i)] for i in random.integers(0, len(words), 7 if spaced else 2)]
     chosen.insert(int(random.integers(len(chosen))), str(int(random.integers(1, 10_000))))
     return (" " if spaced else ",").join(chosen) + "."
+
+
+def random_words(words: list[str], random: np.random.Generator) -> str:
+    """Make a text of random words, which has sequences of phones that sentences lack.
+
+    Args:
+        words: The words to choose from.
+        random: Draws 4 to 9 of them.
+
+    Returns:
+        The text, with a comma in the middle of longer ones.
+    """
+    chosen = [words[int(i)] for i in random.integers(0, len(words), int(random.integers(4, 10)))]
+    if len(chosen) > 6:
+        chosen[len(chosen) // 2] += ","
+    return (" ".join(chosen)).capitalize() + "."

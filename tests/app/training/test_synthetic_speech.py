@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkhead.app.training.synthetic_speech import build, espeak, flite, phone_map, sentences
+from talkhead.app.training.synthetic_speech import (
+    build,
+    espeak,
+    flite,
+    kokoro,
+    phone_map,
+    sentences,
+)
 from talkhead.app.training.synthetic_speech.espeak import timed_phones, with_closures
 from talkhead.encoder.pase.corpus import SPLITS, UNKNOWN, Utterance, read_shard
 from talkhead.encoder.pase.corpus_store import build_shard, read_manifest
 from talkhead.encoder.phones import PHONES, SILENCE, Phone
+from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
 from talkhead.types import SAMPLE_RATE, Float32
 
@@ -240,3 +248,57 @@ def test_errors_of_boundaries() -> None:
     given = [Phone(SILENCE, 0.0, 0.1), Phone("M", 0.1, 0.2), Phone("AY", 0.2, 0.3)]
     heard = [Phone("M", 0.11, 0.18), Phone("AH", 0.18, 0.19), Phone("AY", 0.19, 0.3)]
     assert build.boundary_errors(given, heard) == pytest.approx([0.01, -0.01])
+
+
+# ------------------------------------------------------------------------------------- Kokoro
+
+
+def timed(text: str, step_s: float = 0.1) -> list[kokoro.Timed]:
+    return [kokoro.Timed(c, i * step_s, (i + 1) * step_s) for i, c in enumerate(text)]
+
+
+def tone(seconds: float, quiet: tuple[float, float]) -> Float32:
+    waveform = 0.3 * np.sin(np.arange(round(seconds * SAMPLE_RATE)) * 0.5).astype(np.float32)
+    first, after = (round(edge * SAMPLE_RATE) for edge in quiet)
+    waveform[first:after] = 0.0
+    return waveform
+
+
+def test_kokoros_symbols_are_phones() -> None:
+    assert set(kokoro.KOKORO.values()) <= set(PHONES) - {SILENCE}
+    assert set(kokoro.KOKORO.values()) == set(PHONES) - {SILENCE}
+
+
+def test_a_vowel_of_kokoro_begins_with_its_stress() -> None:
+    found = kokoro.phones_of(timed("bˈAt"), tone(0.4, (0, 0)))
+    assert labels(found) == ["B", "EY", "T"]
+    assert (found[1].start_s, found[1].end_s) == pytest.approx((0.1, 0.3))
+
+
+def test_a_vowel_and_r_are_one_phone() -> None:
+    found = kokoro.phones_of(timed("bˈɜɹdəɹ"), tone(0.7, (0, 0)))
+    assert labels(found) == ["B", "ER", "D", "ER"]
+    assert found[1].end_s == pytest.approx(0.4)
+
+
+def test_a_space_is_silence_only_where_it_is_quiet() -> None:
+    spoken = kokoro.phones_of(timed("m m"), tone(0.3, (0, 0)))
+    assert labels(spoken) == ["M", "M"]
+    assert spoken[0].end_s == spoken[1].start_s == pytest.approx(0.15)
+    paused = kokoro.phones_of(timed("m m"), tone(0.3, (0.1, 0.2)))
+    assert labels(paused) == ["M", SILENCE, "M"]
+    assert (paused[1].start_s, paused[1].end_s) == pytest.approx((0.1, 0.2))
+
+
+def test_random_words_come_from_the_list() -> None:
+    words = ["alpha", "beta", "gamma"]
+    text = sentences.random_words(words, np.random.default_rng(0))
+    spoken = text.lower().replace(",", "").rstrip(".").split()
+    assert 4 <= len(spoken) <= 9
+    assert set(spoken) <= set(words)
+
+
+def test_kokoro_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(TalkheadError, match="pip install onnx"):
+        kokoro.Kokoro(Path())
