@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from talkhead.encoder.pase.losses import Contrast
-from talkhead.encoder.pase.model import HOP_LENGTH, RATE, STRIDE, Pase
-from talkhead.encoder.pase.weights import read_pase
+from talkhead.encoder.pase.model import HOP_LENGTH, RATE, STRIDE, AudioModel, Pase
+from talkhead.encoder.pase.weights import read_encoder
 from talkhead.storage import sha256_of, translate_os_errors
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 from talkhead.weights import resolve
 
 WEIGHTS = "pase.safetensors"
 GRU_WEIGHTS = "pase_gru.safetensors"
+LIVE_WEIGHTS = "pase_live.safetensors"
 VERSION_DIGITS = 16
+NOT_AUDIOVISUAL = "{} has no visual branch. Use pase or pase-gru"
 BLOCK_S = 20
 """Seconds of audio that are encoded at a time, which bounds the memory."""
 
@@ -31,15 +33,16 @@ class PaseEncoder:
 
     Attributes:
         pase: The model.
-        contrast: The layers that map audio and lips to one space.
+        contrast: The layers that map audio and lips to one space; None for the small model, which has
+            no visual branch.
         version: First digits of the SHA-256 of the weights.
         name: The name it is registered by.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
     """
 
-    pase: Pase
-    contrast: Contrast
+    pase: AudioModel
+    contrast: Contrast | None
     version: str
     name: str = "pase"
     sample_rate: int = SAMPLE_RATE
@@ -68,6 +71,18 @@ class PaseEncoder:
             PackageError: If its weights are missing or damaged.
         """
         return replace(cls.from_file(resolve(GRU_WEIGHTS)), name="pase-gru")
+
+    @classmethod
+    def live(cls) -> PaseEncoder:
+        """Load the small encoder with a short look-ahead that comes with talkhead.
+
+        Returns:
+            The encoder.
+
+        Raises:
+            PackageError: If its weights are missing or damaged.
+        """
+        return replace(cls.from_file(resolve(LIVE_WEIGHTS)), name="pase-live")
 
     @classmethod
     def from_file(cls, path: Path) -> PaseEncoder:
@@ -141,10 +156,15 @@ class PaseEncoder:
 
         Returns:
             Unit vectors [ceil(n_samples / 640), E], one per video frame.
+
+        Raises:
+            ValueError: For the small model.
         """
         features = self.encode(waveform).values[:, : self.pase.config.dim]
         padded = np.concatenate([features, features[-1:]])[: 2 * (-(-len(features) // 2))]
         frames = torch.from_numpy(padded).unflatten(0, (-1, 2)).mean(1)  # [F, config.dim]
+        if self.contrast is None:
+            raise ValueError(NOT_AUDIOVISUAL.format(self.name))
         with torch.no_grad():
             # The aligned features were divided by their spread: undo that.
             return _unit(self.contrast.heard(frames * self.pase.detail.spread[0]))
@@ -157,7 +177,12 @@ class PaseEncoder:
 
         Returns:
             Unit vectors, [F, E].
+
+        Raises:
+            ValueError: For the small model.
         """
+        if self.contrast is None or not isinstance(self.pase, Pase):
+            raise ValueError(NOT_AUDIOVISUAL.format(self.name))
         with torch.no_grad():
             crops = torch.from_numpy(np.asarray(lips, np.float32))[None]
             return _unit(self.contrast.seen(self.pase.encode_lips(crops).features[0]))
@@ -169,15 +194,15 @@ def _unit(vectors: Tensor) -> Float32:
 
 
 @lru_cache(maxsize=4)
-def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[Pase, Contrast, str]:
+def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[AudioModel, Contrast | None, str]:
     """Return the models of a file and its version; it is read again only if it has changed."""
-    return *read_pase(path), sha256_of(path)[:VERSION_DIGITS]
+    return *read_encoder(path), sha256_of(path)[:VERSION_DIGITS]
 
 
 class PaseStream:
     """Stream of PaseEncoder: keeps what later vectors need of samples, spectra and the audio branch."""
 
-    def __init__(self, pase: Pase, gives_phones: bool = False) -> None:
+    def __init__(self, pase: AudioModel, gives_phones: bool = False) -> None:
         """Begin without samples.
 
         Args:

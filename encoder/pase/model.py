@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from talkhead.config import bounded
 from talkhead.encoder.pase.corpus import LIPS_HEIGHT, LIPS_WIDTH
+from talkhead.encoder.pase.live import LiveBranch
 from talkhead.encoder.pase.trunk import N_MELS, WIDTH, TrunkBranch
 from talkhead.encoder.phones import PHONES
 from talkhead.types import SAMPLE_RATE
@@ -70,6 +71,7 @@ class PaseConfig:
             output, and the phones are a linear map of the features.
         clears: True to denoise the acoustic features.
         dropout: Between the GRU's layers and in the visual branch.
+        is_live: True for the audio branch of `talkhead.encoder.pase.live`.
     """
 
     on_whisper: bool = False
@@ -81,10 +83,13 @@ class PaseConfig:
     has_anchors: bool = True
     clears: bool = True
     dropout: float = bounded(0.1, 0.0, 0.99)
+    is_live: bool = False
 
 
 TRUNK = PaseConfig(on_whisper=True, width=N_MELS, hidden=WIDTH)
 """Sizes of the model on Whisper's encoder."""
+LIVE = PaseConfig(is_live=True, width=N_MELS, hidden=384, dropout=0.0)
+"""Sizes of the small model with a short look-ahead."""
 
 
 class Aligned(NamedTuple):
@@ -410,11 +415,19 @@ class AcousticFeatures(nn.Module):
         return torch.cat([aligned / self.spread[0], (inputs - self.mean) / self.spread[1]], -1)
 
 
-class Pase(nn.Module):
-    """The whole model, as it is trained.
+def _audio_branch(config: PaseConfig) -> AudioBranch | TrunkBranch | LiveBranch:
+    """Build the audio branch of a configuration."""
+    if config.on_whisper:
+        return TrunkBranch(config.rank)
+    if config.is_live:
+        return LiveBranch(config.hidden, config.layers)
+    return AudioBranch(config)
 
-    `ear` and `eye` are the audio and the visual branch, `hear` and `see` their alignment with the
-    anchors. Stored weights have these names.
+
+class AudioModel(nn.Module):
+    """What is needed to speak: the audio branch, its alignment with the anchors, and acoustic detail.
+
+    `ear` is the audio branch, `hear` its alignment. Stored weights have these names.
 
     Attributes:
         config: Sizes and parts.
@@ -431,11 +444,9 @@ class Pase(nn.Module):
         super().__init__()
         self.config = config
         self.anchors = nn.Parameter(torch.randn(len(PHONES), config.dim))
-        self.ear = TrunkBranch(config.rank) if config.on_whisper else AudioBranch(config)
+        self.ear = _audio_branch(config)
         self.hear = PhonemeAttention(config, config.hidden)
         self.detail = AcousticFeatures(config)
-        self.eye = VisualBranch(config.dim, config.dropout)
-        self.see = PhonemeAttention(config, config.dim)
 
     def encode_audio(self, waveform: Tensor, hidden_spans: Tensor | None = None) -> Aligned:
         """Encode audio.
@@ -469,6 +480,20 @@ class Pase(nn.Module):
         aligned = self.hear(hidden, self.anchors)
         denoised = self.detail.denoise(inputs, hidden)
         return Aligned(self.detail(denoised, aligned.features), aligned.logits)
+
+
+class Pase(AudioModel):
+    """The whole model, as it is trained: `eye` is the visual branch, `see` its alignment."""
+
+    def __init__(self, config: PaseConfig) -> None:
+        """Build the layers, with random weights.
+
+        Args:
+            config: Sizes and parts.
+        """
+        super().__init__(config)
+        self.eye = VisualBranch(config.dim, config.dropout)
+        self.see = PhonemeAttention(config, config.dim)
 
     def encode_lips(self, lips: Tensor) -> Aligned:
         """Encode video.

@@ -11,20 +11,16 @@ lines. At the end, the entry for the manifest of the weights is printed.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from talkhead.checkpoints import load_optimizer, optimizer_tensors
 from talkhead.device import resolve_device
 from talkhead.encoder.pase.augment import AugmentConfig
 from talkhead.encoder.pase.batches import Batch, BatchConfig, Batches, sample_spans
@@ -44,25 +40,21 @@ from talkhead.encoder.pase.model import (
     TRUNK,
     Aligned,
     AudioBranch,
+    AudioModel,
     Pase,
     PaseConfig,
     log_spectra,
     vector_spectra,
 )
+from talkhead.encoder.pase.training_loop import Objective, StepConfig, identify_run, run_steps
 from talkhead.encoder.pase.trunk import N_POSITIONS, TrunkBranch
 from talkhead.encoder.pase.weights import make_pase, write_pase
-from talkhead.encoder.predictor.network import average_into, rate_share
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, make_progress
-from talkhead.storage import read_tensors, sha256_of, write_tensors
-from talkhead.tensors import json_tensor
+from talkhead.storage import sha256_of
 
 PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing", "distillation")
 """Parts that --without can leave out."""
-CHECKPOINT_S = 60.0
-"""Seconds after which the state is saved again."""
-WARM_UP_STEPS = 100
-MAX_GRADIENT = 1.0
 N_CALIBRATION = 6
 """Batches that spectra and acoustic features are measured on."""
 N_VALIDATION = 8
@@ -70,14 +62,10 @@ N_VALIDATION = 8
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(StepConfig):
     """Settings of a training run.
 
     Attributes:
-        n_steps: Steps of the optimizer.
-        learning_rate: Its largest value.
-        weight_decay: Weight decay of AdamW.
-        averaging: Decay per step of the running mean of the weights, which is the result.
         hidden_share: Share of the GRU's inputs that are masked.
         longest_span: Vectors in the longest masked span.
         absent_share: Share of the stretches with lips in which one modality is masked altogether.
@@ -88,10 +76,6 @@ class TrainConfig:
         sees: False to ignore lips.
     """
 
-    n_steps: int = 4000
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    averaging: float = 0.998
     hidden_share: float = 0.08
     longest_span: int = 10
     absent_share: float = 0.6
@@ -135,7 +119,7 @@ def without(config: TrainConfig, parts: Sequence[str]) -> TrainConfig:
     return replace(config, weights=weights, model=model, sees=config.sees and "vision" not in parts)
 
 
-class PaseObjective(nn.Module):
+class PaseObjective(Objective):
     """PASE together with the layers that only its training needs.
 
     Attributes:
@@ -293,42 +277,11 @@ def train_pase(
     """
     batches = Batches(shards, config.batches, config.augment, seed)
     torch.manual_seed(seed)
-    device = device or torch.device("cpu")
     objective = PaseObjective(config, batches.n_points if config.sees else 0)
     _calibrate(objective, batches)
-    objective.to(device)
-    average = copy.deepcopy(objective)
-    optimizer = torch.optim.AdamW(
-        objective.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=(0.9, 0.98),
-    )
-    mark = _mark(config, seed, corpus)
-    first = _resume(state, mark, objective, average, optimizer)
-    saved = time.monotonic()
-    with progress.step("Training PASE", total=config.n_steps, done=first) as bar:
-        for number, batch in _prefetched(batches, first, config.n_steps):
-            torch.manual_seed(seed * 1_000_003 + number)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * rate_share(
-                    number, config.n_steps, WARM_UP_STEPS
-                )
-            losses = objective.losses(batch.to(device), np.random.default_rng((seed, number, 1)))
-            if not losses:
-                raise TalkheadError("no loss is left to train on. Leave fewer parts out")
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT)
-            optimizer.step()
-            average_into(average, objective, min(config.averaging, (1 + number) / (10 + number)))
-            bar.advance()
-            if number % 20 == 0:
-                bar.detail(" ".join(f"{k} {float(v.detach()):.2f}" for k, v in losses.items()))
-            if time.monotonic() - saved > CHECKPOINT_S:
-                _save(state, mark, objective, average, optimizer, number + 1)
-                saved = time.monotonic()
-    fit_detail(average.cpu().eval().pase, batches)
+    mark = identify_run(config, seed, corpus)
+    average = run_steps(objective, batches, config, state, mark, seed, progress, device)
+    fit_detail(average.pase, batches)
     return average
 
 
@@ -360,81 +313,14 @@ def _calibrate(objective: PaseObjective, batches: Batches) -> None:
     ear.spread.copy_(spectra.std(0).clamp(min=0.5))
 
 
-def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-    """Batches first to last - 1 with their numbers; the next one is drawn while one is in use."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        upcoming = pool.submit(batches.draw, first)
-        for number in range(first, last):
-            batch = upcoming.result()
-            if number + 1 < last:
-                upcoming = pool.submit(batches.draw, number + 1)
-            yield number, batch
-
-
-# ------------------------------------------------------------------------------- resuming
-
-
-def _mark(config: TrainConfig, seed: int, corpus: Sequence[str]) -> Tensor:
-    """Identify a run by its settings: JSON encoded as a uint8 tensor [n]."""
-    settings = {**asdict(config), "seed": seed, "corpus": list(corpus)}
-    return json_tensor(settings, sort_keys=True)
-
-
-def _save(
-    path: Path,
-    mark: Tensor,
-    objective: PaseObjective,
-    average: PaseObjective,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    """Save everything that a run needs to resume at a step; mark: identifies the run, [n]."""
-    tensors = {f"net.{k}": v for k, v in objective.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    tensors |= {"step": torch.tensor(step), "config": mark}
-    write_tensors(path, tensors | optimizer_tensors(optimizer))
-
-
-def _resume(
-    path: Path,
-    mark: Tensor,
-    objective: PaseObjective,
-    average: PaseObjective,
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    """Load a saved state, if its mark [n] is that of the run.
-
-    Returns:
-        The next step; 0 without a state.
-
-    Raises:
-        TalkheadError: For a state of another run.
-    """
-    if not path.exists():
-        return 0
-    tensors = read_tensors(path)
-    try:
-        if not torch.equal(tensors["config"], mark):
-            raise ValueError("other settings, seed or corpus")
-        for prefix, net in (("net.", objective), ("average.", average)):
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            net.load_state_dict(own)
-        load_optimizer(optimizer, tensors)
-        return int(tensors["step"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise TalkheadError(
-            f"{path}: the state of another training run ({error}). Remove it to start from scratch"
-        ) from error
-
-
 # ---------------------------------------------------------------------------- command line
 
 
-def phone_accuracy(objective: PaseObjective, batches: Batches, n_batches: int) -> float:
+def phone_accuracy(pase: AudioModel, batches: Batches, n_batches: int) -> float:
     """Measure how often the most likely phone is the labeled one, on clean audio.
 
     Args:
-        objective: A trained model.
+        pase: A trained model.
         batches: Batches, of which 0 to n_batches - 1 are used.
         n_batches: Their number.
 
@@ -445,7 +331,7 @@ def phone_accuracy(objective: PaseObjective, batches: Batches, n_batches: int) -
     for number in range(n_batches):
         batch = batches.draw(number)
         with torch.no_grad():
-            logits = objective.pase.encode_audio(batch.clean).logits
+            logits = pase.encode_audio(batch.clean).logits
         labeled = batch.labels != UNKNOWN
         right += int((logits.argmax(-1) == batch.labels)[labeled].sum())
         known += int(labeled.sum())
@@ -506,7 +392,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     objective = train_pase(shards, config, state, options.seed, progress, corpus, device)
     write_pase(options.output, objective.pase, objective.contrast)
     state.unlink(missing_ok=True)
-    accuracy = None if held_out is None else phone_accuracy(objective, held_out, N_VALIDATION)
+    accuracy = None if held_out is None else phone_accuracy(objective.pase, held_out, N_VALIDATION)
     left_out = "".join(f" --without {part}" for part in options.without or [])
     return {
         "sha256": sha256_of(options.output),

@@ -67,6 +67,23 @@ def log_mels(waveform: Tensor) -> Tensor:
     return (logs + 4.0) / 4.0
 
 
+def padded_mels(waveform: Tensor, n_late: int) -> Tensor:
+    """Compute the log mel energies that a waveform's vectors depend on, with silence around it.
+
+    Args:
+        waveform: [B, T * 320].
+        n_late: Vectors after its own that a vector depends on.
+
+    Returns:
+        [B, S, N_MELS], S = STRIDE * (T - 1 + n_late) + 2 * REACH + 1.
+    """
+    n_vectors = waveform.shape[1] // (HOP_LENGTH * STRIDE)
+    n_spectra = STRIDE * (n_vectors - 1 + n_late) + 2 * REACH + 1
+    before = REACH * HOP_LENGTH + N_FFT // 2
+    total = (n_spectra - 1) * HOP_LENGTH + N_FFT
+    return log_mels(F.pad(waveform, (before, total - before - waveform.shape[1])))
+
+
 @lru_cache(maxsize=1)
 def _filters() -> Tensor:
     """Mel filters, [N_MELS, N_FFT // 2 + 1]."""
@@ -294,7 +311,7 @@ class TrunkBranch(nn.Module):
 
     @staticmethod
     def spectra(waveform: Tensor) -> Tensor:
-        """Compute the log mel energies that a waveform's vectors depend on, with silence around it.
+        """Compute the log mel energies that a waveform's vectors depend on (`padded_mels`).
 
         Args:
             waveform: [B, T * 320].
@@ -302,11 +319,7 @@ class TrunkBranch(nn.Module):
         Returns:
             [B, S, N_MELS], S = STRIDE * (T - 1 + n_late) + 2 * REACH + 1.
         """
-        n_vectors = waveform.shape[1] // (HOP_LENGTH * STRIDE)
-        n_spectra = STRIDE * (n_vectors - 1 + sum(AHEAD)) + 2 * REACH + 1
-        before = REACH * HOP_LENGTH + N_FFT // 2
-        total = (n_spectra - 1) * HOP_LENGTH + N_FFT
-        return log_mels(F.pad(waveform, (before, total - before - waveform.shape[1])))
+        return padded_mels(waveform, sum(AHEAD))
 
     def convolve(self, spectra: Tensor) -> Tensor:
         """Run the convolutions.
