@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkhead.encoder.predictor.rest import speech_share
 from talkhead.face import LIP_PAIRS, MAX_CODES, OUTER_EYE_CORNERS, WORLD, FaceModel
 from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_prefix
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
@@ -129,17 +128,9 @@ class LipRange:
         mapped += SLOPE_ABOVE * np.maximum(values - predicted[-1], 0.0)
         return np.asarray(mapped)
 
-    def line(self, silent: Bool, n_frames: int) -> LineCorrection:
-        """Begin the correction of a line.
-
-        Args:
-            silent: Video frames without speech, [F]. Frames after its end count as silent.
-            n_frames: Video frames of the line.
-
-        Returns:
-            The correction of its first frame.
-        """
-        return LineCorrection(self, silent, n_frames)
+    def line(self) -> LineCorrection:
+        """Begin the correction of a line."""
+        return LineCorrection(self)
 
     def tensors(self) -> dict[str, Tensor]:
         """Collect what a package stores.
@@ -172,53 +163,55 @@ class LipRange:
 class LineCorrection:
     """Corrects the mouth codes of one line, in its order."""
 
-    def __init__(self, lips: LipRange, silent: Bool, n_frames: int) -> None:
+    def __init__(self, lips: LipRange) -> None:
         """Begin a line.
 
         Args:
             lips: The distributions of the person.
-            silent: Video frames without speech, [F]. Frames after its end count as silent.
-            n_frames: Video frames of the line.
         """
         self._lips = lips
-        self._share = speech_share(silent, n_frames)
-        self._spoken = np.zeros(n_frames, dtype=bool)
-        self._spoken[: len(silent)] = ~silent[:n_frames]
-        self._done = 0
+        self._n_done = 0
         self._past = [np.zeros(0)] * MEASURES
+        self._fresh: list[list[Float64]] = [[] for _ in range(MEASURES)]
         typical = lips.predicted.astype(np.float64)
-        # The quantiles at the beginning and at the end of the coming second.
+        # The quantiles at the beginning and at the end of the current second.
         self._quantiles = [(one, one) for one in typical]
 
-    def correct(self, codes: Float32) -> Float32:
-        """Correct the next frames.
+    def correct(self, codes: Float32, share: Float64, spoken: Bool) -> Float32:
+        """Correct the next frames; in pieces of any size the result is the same.
 
         Args:
-            codes: Mouth codes [n, K] of whole seconds. Frames after the end of the line are left as
-                they are.
+            codes: Mouth codes [n, K].
+            share: To what degree each frame belongs to speech, [n] (`speech_share`). Frames whose
+                share is 0 are left as they are.
+            spoken: Frames with speech, [n], which the coming seconds are corrected by.
 
         Returns:
             [n, K].
         """
-        corrected = codes.astype(np.float64)
-        for start in range(0, len(codes), FRAME_RATE):
-            self._correct_second(corrected[start : start + FRAME_RATE])
+        corrected, start = codes.astype(np.float64), 0
+        while start < len(codes):
+            stop = min(len(codes), start + FRAME_RATE - self._n_done % FRAME_RATE)
+            part = slice(start, stop)
+            self._correct_part(corrected[part], share[part], spoken[part])
+            start = stop
         return corrected.astype(np.float32)
 
-    def _correct_second(self, codes: Float64) -> None:
-        """Correct the codes [FRAME_RATE, K] of the next second in place."""
-        lips, stop = self._lips, self._done + FRAME_RATE
-        missing = (0, FRAME_RATE - len(self._share[self._done : stop]))
-        share = np.pad(self._share[self._done : stop], missing)
-        spoken = np.pad(self._spoken[self._done : stop], missing)
-        progress = np.arange(1, FRAME_RATE + 1) / FRAME_RATE
+    def _correct_part(self, codes: Float64, share: Float64, spoken: Bool) -> None:
+        """Correct codes [n, K], n frames of the current second, in place; share and spoken: [n]."""
+        lips, first = self._lips, self._n_done % FRAME_RATE
+        progress = np.arange(first + 1, first + len(codes) + 1) / FRAME_RATE
         for index in range(MEASURES):
             values = lips.measured(codes, index)
             before, after = (lips.wanted(values, q, index) for q in self._quantiles[index])
             change = share * STRENGTHS[index] * (before + progress * (after - before) - values)
             codes += change[:, None] * lips.direction[index]
-            self._remember(index, values[spoken])
-        self._done = stop
+            self._fresh[index].append(values[spoken])
+        self._n_done += len(codes)
+        if self._n_done % FRAME_RATE == 0:
+            for index in range(MEASURES):
+                self._remember(index, np.concatenate(self._fresh[index]))
+                self._fresh[index] = []
 
     def _remember(self, index: int, values: Float64) -> None:
         """Add spoken values [n] of a measure, and mix the quantiles for the end of the next second."""

@@ -28,7 +28,7 @@ from talkhead.encoder.predictor.network import (
     receptive_frames,
 )
 from talkhead.encoder.predictor.prior import Prior, mouth_basis
-from talkhead.encoder.predictor.rest import rest_share
+from talkhead.encoder.predictor.rest import rest_share, speech_share
 from talkhead.encoder.predictor.training import (
     MIN_DIVISOR,
     SILENCE_WEIGHT,
@@ -199,16 +199,18 @@ class MotionPredictor:
             TalkheadError: For features of a different dimension than the predictor was fitted with.
         """
         share = rest_share(silent, n_frames)[:, None]
-        line = None if self.lip_range is None else self.lip_range.line(silent, n_frames)
+        line = None if self.lip_range is None else self.lip_range.line()
+        near, spoken = speech_share(silent, n_frames), np.zeros(n_frames, dtype=bool)
+        spoken[: len(silent)] = ~silent[:n_frames]
         low, high, start = self.scaling.low, self.scaling.high, 0
         rest = self.scaling.rest[: len(low)]
         for window in self._windows(chunks, n_frames):
             n = min(BLOCK, n_frames - start)
-            codes = self._predict_block(window)
-            codes = codes if line is None else line.correct(codes)
-            codes = np.clip(codes[:n], low, high)
+            part, codes = slice(start, start + n), self._predict_block(window)[:n]
+            codes = codes if line is None else line.correct(codes, near[part], spoken[part])
+            codes = np.clip(codes, low, high)
             codes = scale_motion(codes, rest, self.lip_range, intensity)
-            weight = share[start : start + n]
+            weight = share[part]
             result = weight * self.scaling.rest
             result[:, : codes.shape[1]] += (1.0 - weight) * codes
             start += n

@@ -78,8 +78,8 @@ def reach(values: Float64) -> float:
 
 
 def corrected(lips: LipRange, codes: Float32, silent: Bool | None = None) -> Float32:
-    n = len(codes)
-    return lips.line(speech(n) if silent is None else silent, n).correct(codes)
+    silent = speech(len(codes)) if silent is None else silent
+    return lips.line().correct(codes, speech_share(silent, len(codes)), ~silent)
 
 
 def test_opening_and_width_are_those_of_the_mesh() -> None:
@@ -125,9 +125,7 @@ def test_the_width_is_corrected_in_part() -> None:
 def test_the_correction_of_the_width_leaves_the_opening_alone() -> None:
     lips, line = fit(make_codes(3000, 2, 0.5)), make_codes(FRAME_RATE, 3, 0.5)
     expected = lips.wanted(opening(line), lips.predicted[OPENING].astype(np.float64), OPENING)
-    progress = lips.line(speech(FRAME_RATE), FRAME_RATE).correct(
-        line
-    )  # the first map is the stored one
+    progress = corrected(lips, line)  # the first map is the stored one
     np.testing.assert_allclose(opening(progress), expected, atol=1e-4)
     assert np.abs(width(progress) - width(line)).max() > 0.01
 
@@ -213,14 +211,16 @@ def test_later_frames_have_no_effect() -> None:
     np.testing.assert_array_equal(corrected(lips, line)[:130], corrected(lips, other)[:130])
 
 
-@pytest.mark.parametrize("seconds", [1, 2, 5])
-def test_seconds_at_a_time_equal_the_whole(seconds: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 25, 50, 60])
+def test_pieces_equal_the_whole(size: int) -> None:
     lips, n = fit(make_codes(500, 2, 0.5)), 10 * FRAME_RATE
     codes, silent = make_codes(n, 3, 0.5), np.arange(n) % 70 > 50
     whole = corrected(lips, codes, silent)
-    line = lips.line(silent, n)
-    size = seconds * FRAME_RATE
-    parts = [line.correct(codes[at : at + size]) for at in range(0, n, size)]
+    line, share = lips.line(), speech_share(silent, n)
+    parts = [
+        line.correct(codes[at : at + size], share[at : at + size], ~silent[at : at + size])
+        for at in range(0, n, size)
+    ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
