@@ -12,6 +12,7 @@ Functions:
     fit: Fit an identity to a video of a person.
     speak: Render a video in which a fitted person speaks a recording.
     speak_frames: The same, as an iterator of arrays.
+    synthesize: Speak a text with an installed voice, as audio for speak.
     dub: Render many lines of many people from a table, resumably.
     evaluate: Compare an identity with held-out footage, and write a report.
     evaluate_pair: Compare any two videos of a face.
@@ -58,6 +59,7 @@ __all__ = [
     "load_identity",
     "speak",
     "speak_frames",
+    "synthesize",
 ]
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
@@ -69,6 +71,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
     from talkhead.app.options import FitOptions
     from talkhead.app.request import OutputOptions
     from talkhead.app.speak import SpeakResult, speak, speak_frames
+    from talkhead.app.text_to_speech import synthesize
     from talkhead.encoder.registry import load_encoder
 else:
     __getattr__ = lazy_attributes(
@@ -82,6 +85,7 @@ else:
             "talkhead.app.options": ("FitOptions",),
             "talkhead.app.request": ("OutputOptions",),
             "talkhead.app.speak": ("SpeakResult", "speak", "speak_frames"),
+            "talkhead.app.text_to_speech": ("synthesize",),
             "talkhead.encoder.registry": ("load_encoder",),
         },
     )

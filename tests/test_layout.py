@@ -33,6 +33,7 @@ LAZY_MODULES = {
     "talkhead.app.options",
     "talkhead.app.request",
     "talkhead.app.speak",
+    "talkhead.app.text_to_speech",
     "talkhead.encoder.registry",
 }
 FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}

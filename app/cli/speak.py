@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +23,7 @@ from talkhead.app.cli.options import (
     make_progress_for,
     with_output_options,
 )
+from talkhead.errors import TalkheadError
 
 Mode = Enum("Mode", {one: one for one in MODES}, type=str)  # type: ignore[misc]
 """Values of --mode."""
@@ -29,9 +32,13 @@ Mode = Enum("Mode", {one: one for one in MODES}, type=str)  # type: ignore[misc]
 @with_output_options
 def speak(
     audio: Annotated[
-        Path,
+        Path | None,
         typer.Option("--audio", help="Recording to speak: an audio file, or a video with audio."),
-    ],
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Text to speak instead, with an installed voice (English)."),
+    ] = None,
     identity: Annotated[
         str | None,
         typer.Option(
@@ -40,12 +47,25 @@ def speak(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write. (default: AUDIO.mp4)")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write. (default: named after the recording or the text)",
+        ),
     ] = None,
     mode: Annotated[
         Mode,
         typer.Option(help="paste: into the person's own footage; head: the head alone."),
     ] = Mode[DEFAULT_MODE],
+    voice_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TALKHEAD_VOICE_URL",
+            help="Address of a voice server, to which TEXT is sent. (default: the installed voice)",
+        ),
+    ] = None,
+    voice: Annotated[str | None, typer.Option(help="Name of a voice of that server.")] = None,
     renderer: RendererOption = None,
     device: DeviceOption = "auto",
     home: HomeOption = None,
@@ -66,20 +86,61 @@ def speak(
 
       talkhead speak --audio line.wav --subtitles burn --transcript line.txt
 
+      talkhead speak --text "Good morning. It is 9:30." --subtitles burn
+
       talkhead speak --audio line.wav --mode head -o line.mov
 
       talkhead speak --audio line.wav --mode head --yaw 5 --zoom 1.2 --background beach.mp4
     """
     from talkhead.app import checks
+    from talkhead.app.home.identities import Home
+    from talkhead.app.home.scratch import scratch_folder
 
     options = request.OutputOptions(**values)
     chosen: dict[str, Any] = {"identity": identity, "mode": mode.value, "home": home}
-    target = checks.check_speak(
-        audio, output, renderer=renderer, options=options, device=device, **chosen
-    )
     progress = make_progress_for(as_json, quiet)
-    with loading(progress):
-        from talkhead.app.speak import speak_checked
-    settings = request.SpeakSettings(options, renderer, device)
-    result = speak_checked(audio, target, settings=settings, progress=progress, **chosen)
+    with scratch_folder(Home.locate(home)) if text is not None else nullcontext() as folder:
+        if folder is not None:
+            if audio is not None:
+                raise TalkheadError("speak: --audio and --text were both given. Give one of them")
+            audio, output, options = _spoken(text, output, options, voice, voice_url, folder)
+        if audio is None:
+            raise TalkheadError(
+                "speak: nothing to speak. Give --audio FILE, or --text with the words to say"
+            )
+        target = checks.check_speak(
+            audio, output, renderer=renderer, options=options, device=device, **chosen
+        )
+        with loading(progress):
+            from talkhead.app.speak import speak_checked
+        settings = request.SpeakSettings(options, renderer, device)
+        result = speak_checked(audio, target, settings=settings, progress=progress, **chosen)
     show(result, as_json)
+
+
+def _spoken(
+    text: str | None,
+    output: Path | None,
+    options: request.OutputOptions,
+    voice: str | None,
+    voice_url: str | None,
+    folder: Path,
+) -> tuple[Path, Path | None, request.OutputOptions]:
+    """Speak a text into a file of a folder; the text becomes the transcript of the subtitles.
+
+    Returns:
+        The audio, the output, and the options.
+
+    Raises:
+        TalkheadError: The text cannot be spoken.
+    """
+    from talkhead.app.text_to_speech import file_stem, synthesize
+    from talkhead.media.codecs import choose_codec, default_name
+
+    assert text is not None
+    if output is None:
+        output = default_name(file_stem(text), choose_codec(options.codec))
+    audio = request.audio_path(synthesize(text, voice=voice, url=voice_url), folder)
+    if options.subtitles != request.NONE and options.transcript is None:
+        options = replace(options, transcript=text)
+    return audio, output, options

@@ -1,0 +1,204 @@
+"""Text to speech: a voice that is installed with `talkhead[voice]`, or a server's.
+
+The installed voice is hibari-tts (Apache-2.0): one English voice, within the package, 100 times as
+fast as real time on one core. A server is one with OpenAI's interface, `POST .../v1/audio/speech`,
+which many programs offer that run on one's own machine. Text is sent to it only if its address is
+given.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+import wave
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from talkhead.errors import TalkheadError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from talkhead.types import Int16
+
+KEY_VARIABLE = "TALKHEAD_VOICE_KEY"
+"""Environment variable with the key of a voice server."""
+MAX_TEXT = 5000
+"""Most characters of a text."""
+MAX_REPLY_BYTES = 64 << 20
+TIMEOUT_S = 120.0
+MODEL = "tts-1"
+"""Model that a voice server is asked for, which most that have one model ignore."""
+DEFAULT_VOICE = "alloy"
+"""Voice that a voice server is asked for."""
+MISSING = (
+    "text: no voice is installed. Run: pip install 'talkhead[voice]' (English), or give the address "
+    "of a voice server: --voice-url http://localhost:8880"
+)
+
+
+def is_available(url: str | None = None) -> bool:
+    """Check whether text can be spoken.
+
+    Args:
+        url: Address of a voice server, if one is to be used.
+
+    Returns:
+        True if there is one, or a voice is installed.
+    """
+    return url is not None or importlib.util.find_spec("hibari") is not None
+
+
+def synthesize(
+    text: str, *, voice: str | None = None, url: str | None = None, speed: float = 1.0
+) -> tuple[Int16, int]:
+    """Speak a text; `speak(synthesize("Hello"))` renders it.
+
+    Args:
+        text: The text. The installed voice speaks English.
+        voice: Name of a voice of the server. None: the server's "alloy".
+        url: Address of a voice server, such as "http://localhost:8880", to which the text is sent; its
+            key, if it needs one, is read from the environment variable TALKHEAD_VOICE_KEY. None: the
+            installed voice, and nothing is sent.
+        speed: Factor on the speed, 0.5 to 2.
+
+    Returns:
+        The sound, int16 [n], and its samples per second.
+
+    Raises:
+        TalkheadError: The text is empty or too long, no voice is installed, or the server does not
+            answer with sound.
+    """
+    text = text.strip()
+    if not any(letter.isalnum() for letter in text):
+        raise TalkheadError("text: there is nothing to say in it. Write at least a word")
+    if len(text) > MAX_TEXT:
+        raise TalkheadError(
+            f"text: {len(text)} characters, at most {MAX_TEXT} are allowed. Split it into several lines"
+        )
+    if not 0.5 <= speed <= 2.0:
+        raise TalkheadError(f"speed: {speed:g} is not between 0.5 and 2")
+    if url is not None:
+        return _from_server(text, voice or DEFAULT_VOICE, url, speed)
+    if voice is not None:
+        raise TalkheadError("voice: only a voice server has several voices. Give --voice-url, too")
+    return _from_hibari(text, speed)
+
+
+def file_stem(text: str) -> str:
+    """Make the name of a file from a text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Its first words in lower case, joined by "-"; "line" if it has no Latin letters.
+    """
+    words = re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))
+    return "-".join(words[:6])[:60].strip("-") or "line"
+
+
+def _from_hibari(text: str, speed: float) -> tuple[Int16, int]:
+    """Speak with the installed voice; a text always gives the same sound.
+
+    Raises:
+        TalkheadError: It is not installed, or finds no words in the text.
+    """
+    import numpy as np
+
+    if not is_available():
+        raise TalkheadError(MISSING)
+    engine = _hibari()
+    sound = np.asarray(engine(text, speed=speed, seed=0), np.float32)
+    if len(sound) == 0:
+        raise TalkheadError("text: the voice finds no English words in it")
+    return _as_int16(sound), int(engine.sample_rate)
+
+
+@lru_cache(maxsize=1)
+def _hibari() -> Any:
+    """The installed voice, loaded once."""
+    from hibari import Hibari
+
+    return Hibari()  # its default voice is in the package; others would be downloaded
+
+
+def _from_server(text: str, voice: str, url: str, speed: float) -> tuple[Int16, int]:
+    """Ask a voice server.
+
+    Raises:
+        TalkheadError: The address is not one, or the server does not answer with sound.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TalkheadError(f"voice-url: {url} is not an address such as http://localhost:8880")
+    address = url.rstrip("/")
+    if not address.endswith("/audio/speech"):
+        address += "/audio/speech" if address.endswith("/v1") else "/v1/audio/speech"
+    body = {
+        "model": MODEL,
+        "input": text,
+        "voice": voice,
+        "response_format": "wav",
+        "speed": speed,
+    }
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(KEY_VARIABLE):
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+            content = reply.read(MAX_REPLY_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        detail = error.read(300).decode("utf-8", "replace")
+        raise TalkheadError(f"{address}: answers with {error.code}: {detail}") from error
+    except (OSError, ValueError) as error:
+        raise TalkheadError(
+            f"{address}: no answer ({error}). Start the voice server, or check the address"
+        ) from error
+    if len(content) > MAX_REPLY_BYTES:
+        raise TalkheadError(f"{address}: answers with more than {MAX_REPLY_BYTES >> 20} MB")
+    return read_wav(content, address)
+
+
+def read_wav(content: bytes, name: str) -> tuple[Int16, int]:
+    """Read the sound of a .wav file.
+
+    Args:
+        content: The file. Its length fields may be wrong: servers that stream don't know them.
+        name: What the message of an error names.
+
+    Returns:
+        The sound, int16 [n], the mean of its channels, and its samples per second.
+
+    Raises:
+        TalkheadError: It is not a .wav file of 16-bit samples, or has no sound.
+    """
+    import numpy as np
+
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            data = file.readframes(len(content))
+    except (wave.Error, EOFError) as error:
+        raise TalkheadError(f"{name}: the answer is not a .wav file ({error})") from error
+    if width != 2 or channels < 1:
+        raise TalkheadError(f"{name}: the answer has {8 * width}-bit samples, 16-bit are needed")
+    samples = np.frombuffer(data[: len(data) // (2 * channels) * 2 * channels], "<i2")
+    if len(samples) == 0:
+        raise TalkheadError(f"{name}: the answer has no sound")
+    mixed = samples.reshape(-1, channels).astype(np.float32).mean(1) / np.float32(32768.0)
+    return _as_int16(mixed), rate
+
+
+def _as_int16(sound: np.ndarray[Any, Any]) -> Int16:
+    """Convert sound [n] in [-1, 1] to 16 bits."""
+    import numpy as np
+
+    return np.asarray(np.rint(np.clip(sound, -1.0, 1.0) * 32767.0), np.int16)
