@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 WORKER_BYTES = 1.2e9
 """Memory of a worker on the CPU, for `--workers auto`."""
+MANY = 1_000_000
+"""Number of jobs that is never reached, for workers of any number of jobs."""
 MEMORY = Path("/proc/meminfo")
 
 
@@ -231,11 +233,11 @@ def _select_jobs(store: JobStore, ids: Sequence[str] | None) -> list[Job]:
     return [job for job in store.jobs() if job.id in wanted]
 
 
-def make_pool(jobs: Iterable[Job], home: Home, options: DubOptions) -> WorkerPool:
+def make_pool(jobs: Iterable[Job] | None, home: Home, options: DubOptions) -> WorkerPool:
     """Make the workers of a run.
 
     Args:
-        jobs: The jobs. No more workers are made than there are jobs to do.
+        jobs: The jobs. No more workers are made than there are jobs to do. None: any number of them.
         home: The home folder.
         options: Options of the run.
 
@@ -250,7 +252,7 @@ def make_pool(jobs: Iterable[Job], home: Home, options: DubOptions) -> WorkerPoo
         from talkhead.app.dubbing.ray_pool import RayPool
 
         return RayPool(config, options.cluster)
-    n_open = sum(job.status in (QUEUED, RUNNING) for job in jobs)
+    n_open = MANY if jobs is None else sum(job.status in (QUEUED, RUNNING) for job in jobs)
     devices = _devices(options.device) if n_open else ["cpu"]
     return LocalPool(config, _assign_devices(devices, options.workers, n_open))
 

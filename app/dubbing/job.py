@@ -38,7 +38,8 @@ class Task:
         renderer: Name of the renderer; "" is the identity's default.
         mode: Mode of `speak`.
         preset: Preset of a fit.
-        options: The fields of OutputOptions that were given, as JSON values.
+        options: The fields of OutputOptions, or of FitOptions for a fit, that were given, as JSON
+            values.
         needs: ID of the job that must be done before this one.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from talkhead.app.dubbing.events import Event, JobFinished
@@ -83,25 +83,35 @@ class Scheduler:
         Raises:
             TalkheadError: If no job can run any more, as on a full disk. The next call resumes.
         """
-        known = {job.id: job for job in jobs}
-        self._open = {k: job for k, job in known.items() if job.status in (QUEUED, RUNNING)}
-        for job in self._open.values():
-            if job.task.kind == FIT:
-                self._fits.setdefault(job.task.identity, []).append(job.id)
-        unreachable = {
-            job.id: needed
-            for job in self._open.values()
-            if (needed := known.get(job.task.needs)) and needed.status in (FAILED, CANCELLED)
-        }
-        for job in self._open.values():
-            if job.id not in unreachable:
-                self._schedule(job)
-        for job_id, needed in unreachable.items():
-            self._fail_dependent(
-                self._open[job_id], JobFinished(needed.id, needed.status, needed.reason)
-            )
+        self._admit(jobs)
+        self._work(lambda: not self._open, lambda: ())
+
+    def run_until(
+        self,
+        jobs: Iterable[Job],
+        is_stopped: Callable[[], bool],
+        arrivals: Callable[[], Iterable[Job]],
+    ) -> None:
+        """Run jobs, and those that arrive meanwhile, until told to stop. A server runs jobs this way.
+
+        Args:
+            jobs: The jobs to begin with.
+            is_stopped: Function that returns True when to stop; jobs that are running then are queued
+                again.
+            arrivals: Function that returns the jobs that were added to the store since its last call,
+                together with the fits that they need.
+
+        Raises:
+            TalkheadError: If no job can run any more, as on a full disk. The next call resumes.
+        """
+        self._admit(jobs)
+        self._work(is_stopped, arrivals)
+
+    def _work(self, is_finished: Callable[[], bool], arrivals: Callable[[], Iterable[Job]]) -> None:
+        """Start jobs and handle what they report until finished."""
         try:
-            while self._open:
+            while not is_finished():
+                self._admit(arrivals())
                 self._start_jobs()
                 for event in self._pool.wait(self._wait_time_s()):
                     self._view.handle(event)
@@ -111,6 +121,31 @@ class Scheduler:
         finally:
             self._pool.close()
             self._store.recover()
+
+    def _admit(self, jobs: Iterable[Job]) -> None:
+        """Schedule jobs that are queued or running and not known yet."""
+        given = {job.id: job for job in jobs}
+        new = {
+            job_id: job
+            for job_id, job in given.items()
+            if job.status in (QUEUED, RUNNING) and job_id not in self._open
+        }
+        self._open.update(new)
+        for job in new.values():
+            if job.task.kind == FIT:
+                self._fits.setdefault(job.task.identity, []).append(job.id)
+        unreachable = {
+            job.id: needed
+            for job in new.values()
+            if (needed := given.get(job.task.needs)) and needed.status in (FAILED, CANCELLED)
+        }
+        for job in new.values():
+            if job.id not in unreachable:
+                self._schedule(job)
+        for job_id, needed in unreachable.items():
+            self._fail_dependent(
+                self._open[job_id], JobFinished(needed.id, needed.status, needed.reason)
+            )
 
     def _schedule(self, job: Job) -> None:
         """Put an open job where it waits: for another job, for its retry time, or for a worker."""

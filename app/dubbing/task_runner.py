@@ -55,12 +55,19 @@ class TaskRunner:
 
     def _fit(self, task: Task, progress: Progress) -> Mapping[str, Any]:
         from talkhead.app.fit import fit
+        from talkhead.app.options import FitOptions
 
+        options = FitOptions(
+            **{
+                **task.options,
+                "preset": task.preset or DEFAULT_PRESET,
+                "renderer": task.renderer or DEFAULT_RENDERER,
+            }
+        )
         fitted = fit(
             task.video,
             name=task.identity,
-            preset=task.preset or DEFAULT_PRESET,
-            renderer=task.renderer or DEFAULT_RENDERER,
+            options=options,
             device=self._device,
             home=self._home.path,
             progress=progress,
