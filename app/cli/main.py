@@ -23,6 +23,7 @@ from talkhead.app.cli.evaluate import evaluate
 from talkhead.app.cli.fit import fit
 from talkhead.app.cli.identities import identities_app
 from talkhead.app.cli.jobs import jobs_app
+from talkhead.app.cli.serve import serve
 from talkhead.app.cli.speak import speak
 from talkhead.app.cli.verify import verify
 from talkhead.errors import TalkheadError, one_line
@@ -122,7 +123,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, speak, dub, evaluate, verify, doctor):
+for command in (fit, speak, dub, serve, evaluate, verify, doctor):
     app.command()(command)
 app.add_typer(identities_app, name="identities")
 app.add_typer(jobs_app, name="jobs")

@@ -5,6 +5,7 @@ HOME/
   work/NAME-<hash>/       datasets and checkpoints from which `fit` resumes
   reports/NAME/           reports of `fit` and `evaluate`
   locks/NAME.lock         locked by the process that fits or removes NAME
+  server/                 uploads and videos of `serve` (`talkhead.app.server`)
   scratch/                folders of running commands (`talkhead.app.home.scratch`)
   latest.json             the identity fitted or imported last
 """
@@ -36,7 +37,7 @@ from talkhead.identity import (
 from talkhead.locks import Holder, hold_lock, holder_of, is_locked
 
 HOME_VARIABLE = "TALKHEAD_HOME"
-OWN_FOLDERS = ("identities", "jobs", "locks", "reports", "scratch", "signing", "work")
+OWN_FOLDERS = ("identities", "jobs", "locks", "reports", "scratch", "server", "signing", "work")
 """Folders of a home folder in which only talkhead writes."""
 DATASET, SOURCE = "dataset", "source.json"
 """Names in a work folder: the dataset, and the record of the video."""

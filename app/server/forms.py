@@ -1,0 +1,132 @@
+"""Form fields of the API that are derived from the options of an output."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Form, Request
+from starlette.datastructures import UploadFile
+
+from talkhead.app.choices import ALPHA, OWN, parse_color
+from talkhead.app.options import Option
+from talkhead.app.request import OutputOptions, declared_options
+from talkhead.app.server.problems import Problem, in_words_of_the_api
+from talkhead.errors import TalkheadError
+from talkhead.media.codecs import Codec, choose_codec
+
+NOT_OFFERED = ("certificate", "key", "overwrite")
+"""Options that name files of the server, or files beside an output."""
+TEXTS = ("background", "transcript")
+"""Options whose text could name a file, which the API does not allow."""
+
+
+def with_output_fields(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Give an endpoint a form field for each option of an output.
+
+    Args:
+        endpoint: A function with a parameter **values, which gets the options that were given by name.
+
+    Returns:
+        The endpoint with a signature that FastAPI reads.
+    """
+    options = {name: one for name, one in declared_options().items() if name not in NOT_OFFERED}
+    own = inspect.signature(endpoint, eval_str=True).parameters.values()
+    kept = [one for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    added = [_parameter(one) for one in options.values()]
+
+    @functools.wraps(endpoint)
+    def run(**named: Any) -> Any:
+        values = {name: named.pop(name) for name in options if name in named}
+        given = {name: value for name, value in values.items() if value != options[name].default}
+        return endpoint(**named, **given)
+
+    run.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in [*kept, *added]}
+    return run
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    annotation = Literal[option.choices] if option.choices else option.annotation
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=option.default,
+        annotation=Annotated[annotation, Form(description=in_words_of_the_api(option.help))],
+    )
+
+
+async def known_fields_only(request: Request) -> None:
+    """Refuse a form with unknown fields, which are mostly misspelled. A dependency of routes.
+
+    Args:
+        request: The request.
+
+    Raises:
+        Problem: A field is unknown or given twice.
+    """
+    route = request.scope["route"]
+    known = {one.alias for one in route.dependant.body_params}
+    form = await request.form()
+    for name in form:
+        if name not in known:
+            raise Problem(
+                422, f"unknown field {name!r}. The fields are: {', '.join(sorted(known))}"
+            )
+        values = form.getlist(name)
+        if len(values) > 1 and not isinstance(values[0], UploadFile):
+            raise Problem(422, f"{name} is given {len(values)} times. Give it once")
+
+
+def file_free_options(
+    values: Mapping[str, Any], background: Path | None, transcript: Path
+) -> dict[str, Any]:
+    """Make the options of a task of form fields, none of which can name a file of the server.
+
+    Args:
+        values: Options by name.
+        background: An uploaded image or video; None if there is none.
+        transcript: File to write the transcript to, if one is given.
+
+    Returns:
+        Fields of OutputOptions as JSON values.
+
+    Raises:
+        TalkheadError: A background is not a color, or given twice.
+    """
+    options = dict(values)
+    text = options.get("background")
+    if text is not None and background is not None:
+        raise TalkheadError("background and background_file are both given. Give one of them")
+    if text is not None and text not in (OWN, ALPHA) and parse_color(text) is None:
+        raise TalkheadError(
+            f"background {text!r}: give own, alpha, a color (a name, or #rrggbb), or upload an image or "
+            "video as background_file"
+        )
+    if background is not None:
+        options["background"] = str(background)
+    if "transcript" in options:
+        transcript.write_text(options["transcript"], encoding="utf-8", errors="replace")
+        options["transcript"] = str(transcript)
+    return options
+
+
+def single_file_codec(options: OutputOptions) -> Codec:
+    """Choose the codec of a video that is one file.
+
+    Args:
+        options: Options of the output.
+
+    Returns:
+        The codec.
+
+    Raises:
+        TalkheadError: It is unknown, or writes a folder.
+    """
+    codec = choose_codec(options.codec)
+    if codec.is_folder:
+        raise TalkheadError(f"codec {codec.name}: writes a folder of images. Choose another one")
+    return codec
