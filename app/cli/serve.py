@@ -55,6 +55,13 @@ def serve(
             "--allowed-host", help="Further name of this server, for example behind a proxy."
         ),
     ] = None,
+    voice_url: Annotated[
+        str | None,
+        typer.Option(
+            "--voice-url",
+            help="Voice server that speaks text, which is sent there. (default: the installed voice)",
+        ),
+    ] = None,
     max_queue: Annotated[
         int, typer.Option("--max-queue", min=1, help="Refuse new jobs while so many wait.")
     ] = 200,
@@ -98,6 +105,7 @@ def serve(
         tuple(allowed_host or ()),
         workers if workers == AUTO else int(workers),
         device,
+        voice_url,
         limits=Limits(n_queued=max_queue),
         callbacks=Callbacks(read_secret(secret) if secret else b"", allow_private_callbacks),
     )

@@ -47,7 +47,7 @@ def get_health(service: ServiceDep, response: Response) -> Health:
     features = [
         name
         for name, is_there in (
-            ("text", voice.is_available()),
+            ("text", voice.is_available(service.settings.voice_url)),
             ("callbacks", bool(service.settings.callbacks.secret)),
         )
         if is_there

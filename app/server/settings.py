@@ -28,7 +28,6 @@ class Limits:
         audio_s: Longest audio in seconds.
         table_bytes: Largest upload of a table with its files.
         form_bytes: Largest body of any other request.
-        text_chars: Longest text to speak, in characters.
         n_files: Largest number of files in one request.
         n_queued: Number of jobs that are queued or running before new ones are refused.
         n_connections: Number of connections at once.
@@ -44,7 +43,6 @@ class Limits:
     audio_s: float = 3600.0
     table_bytes: int = 4 * GIB
     form_bytes: int = MIB
-    text_chars: int = 20_000
     n_files: int = 1000
     n_queued: int = 200
     n_connections: int = 200
@@ -80,6 +78,7 @@ class ServerSettings:
         allowed_hosts: Further names by which browsers may call the server.
         workers: Number of processes that run jobs, or "auto".
         device: "auto", "cpu", "cuda" or "cuda:N".
+        voice_url: Address of the voice server that speaks text. None: the installed voice.
         tries: Number of failures after which a job is marked as failed.
         limits: What is accepted.
         callbacks: Settings of callbacks.
@@ -96,6 +95,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     workers: int | str = AUTO
     device: str = AUTO
+    voice_url: str | None = None
     tries: int = 2
     limits: Limits = field(default_factory=Limits)
     callbacks: Callbacks = field(default_factory=Callbacks)

@@ -146,11 +146,8 @@ def _sound(service: Service, folder: Path, audio: UploadFile | None, text: str) 
         raise TalkheadError("audio or text is needed. Give one of them")
     if audio is not None:
         return save(audio, folder, "audio"), title_of(audio.filename)
-    most = service.settings.limits.text_chars
-    if len(text) > most:
-        raise TalkheadError(f"text: has {len(text)} characters, at most {most} are accepted")
-    voice.synthesize(text, folder / "audio.wav")
-    return folder / "audio.wav", printable(" ".join(text.split()))[:TITLE_CHARS]
+    sound = voice.synthesize(text, folder, service.settings.voice_url)
+    return sound, printable(" ".join(text.split()))[:TITLE_CHARS]
 
 
 def add_videos(service: Service, records: list[VideoRecord], fits: list[Task]) -> None:

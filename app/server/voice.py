@@ -1,31 +1,37 @@
-"""Speech from text. No voice is part of talkhead yet: this is where one is connected."""
+"""Speech from text, with the installed voice or a voice server."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from talkhead.errors import TalkheadError
+from talkhead.app import text_to_speech
+from talkhead.app.request import audio_path
 
 
-def is_available() -> bool:
+def is_available(url: str | None) -> bool:
     """Check whether text can be spoken.
+
+    Args:
+        url: Address of a voice server; None for the installed voice.
 
     Returns:
         True if `synthesize` works.
     """
-    return False
+    return text_to_speech.is_available(url)
 
 
-def synthesize(text: str, path: Path) -> None:
+def synthesize(text: str, folder: Path, url: str | None) -> Path:
     """Speak a text.
 
     Args:
         text: The text.
-        path: The .wav file to write.
+        folder: Folder for the sound.
+        url: Address of a voice server, to which the text is sent; None for the installed voice.
+
+    Returns:
+        A .wav file in the folder.
 
     Raises:
-        TalkheadError: No voice is installed.
+        TalkheadError: The text is empty or too long, or no voice is installed.
     """
-    raise TalkheadError(
-        "text: this server has no voice installed, so it cannot speak text. Upload audio instead"
-    )
+    return audio_path(text_to_speech.synthesize(text, url=url), folder)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from serving import LINE, REFUSED, TOKEN, Serve, Work, detail, speak, until
 
+from talkhead.app import text_to_speech
 from talkhead.app.dubbing.job import QUEUED, RUNNING
 from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.server.bodies import BodyLimits
@@ -160,9 +162,28 @@ def test_audio_that_is_refused(
 
 def test_audio_or_text(client: TestClient) -> None:
     assert "audio or text" in detail(client.post("/v1/videos", data={"identity": "anna"}), 422)
+
+
+def test_text_without_a_voice(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_to_speech, "is_available", lambda url=None: False)
     answer = client.post("/v1/videos", data={"identity": "anna", "text": "Hello"})
-    assert "no voice installed" in detail(answer, 422)
+    assert "no voice is installed" in detail(answer, 422)
     assert "text" not in client.get("/v1/health").json()["features"]
+
+
+def test_text(client: TestClient, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+
+    def synthesize(text: str, url: str | None) -> tuple[Any, int]:
+        said.append((text, url))
+        return np.zeros(8000, np.int16), 16000
+
+    monkeypatch.setattr(text_to_speech, "synthesize", synthesize)
+    answer = client.post("/v1/videos", data={"identity": "anna", "text": "Hello\nyou"})
+    made = answer.json()
+    assert (answer.status_code, made["title"], made["seconds"]) == (202, "Hello you", 0.5)
+    until(client, f"/v1/videos/{made['id']}", "completed")
+    assert said == [("Hello\nyou", None)] and Path(work.tasks[0].audio).name == "sound.wav"
 
 
 def test_a_transcript_is_never_a_path(client: TestClient, work: Work, people: Path) -> None:
