@@ -324,7 +324,7 @@ def silent_frames(energy_db: Float32, rate: float = FRAME_RATE) -> Bool:
     """
     if len(energy_db) == 0:
         return np.zeros(0, np.bool_)
-    threshold = _speech_threshold_db(energy_db, rate)
+    threshold = speech_threshold_db(energy_db, rate)
     return without_short_runs(energy_db <= threshold, rate)
 
 
@@ -342,8 +342,16 @@ def without_short_runs(silent: Bool, rate: float = FRAME_RATE) -> Bool:
     return _without_short_runs(~sounding, ceil(_SHORTEST_SILENCE_S * rate), ends=False)
 
 
-def _speech_threshold_db(energy: Float32, rate: float) -> float:
-    """Return the energy above which frames [F] have sound."""
+def speech_threshold_db(energy: Float32, rate: float = FRAME_RATE) -> float:
+    """Compute the energy above which frames have sound; see `silent_frames`.
+
+    Args:
+        energy: Energies in dB, [F].
+        rate: Video frames per second.
+
+    Returns:
+        The threshold in dB.
+    """
     floor = float(np.percentile(energy, 10))
     n_peak = min(len(energy), max(1, round(_PEAK_S * rate)))
     peak = float(np.sort(energy)[-n_peak])

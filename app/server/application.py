@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from talkhead import __version__
-from talkhead.app.server import dubs, identities, pages, problems, videos
+from talkhead.app.server import dubs, identities, live, pages, problems, videos
 from talkhead.app.server.bodies import BodyLimits
 from talkhead.app.server.logs import AccessLog
 from talkhead.app.server.security import Guard
@@ -34,12 +34,15 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         The application.
     """
 
+    sessions = live.LiveSessions(live.session_maker(service.home, service.settings.device))
+
     @asynccontextmanager
-    async def live(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(service.start)
         try:
             yield
         finally:
+            await sessions.end_all()
             await run_in_threadpool(service.stop)
 
     app = FastAPI(
@@ -49,7 +52,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=live,
+        lifespan=lifespan,
         middleware=[  # the first is the outermost
             Middleware(AccessLog, metrics=service.metrics),
             Middleware(Guard, settings=service.settings, tickets=service.tickets),
@@ -57,8 +60,10 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         ],
     )
     app.state.service = service
+    app.state.live = sessions
     problems.install(app, service.home.path)
-    for router in (pages.router, videos.router, identities.router, dubs.router, *routers):
+    own = (pages, videos, identities, dubs, live)
+    for router in (*(module.router for module in own), *routers):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=pages.PAGE), name="static")
     return app

@@ -26,7 +26,7 @@ from talkhead.device import resolve_device
 from talkhead.encoder.pase.augment import AugmentConfig
 from talkhead.encoder.pase.batches import Batch, BatchConfig, Batches
 from talkhead.encoder.pase.corpus import CorpusShard, read_shard
-from talkhead.encoder.pase.encoder import WEIGHTS
+from talkhead.encoder.pase.encoder import VERSION_DIGITS, WEIGHTS
 from talkhead.encoder.pase.losses import phone_loss
 from talkhead.encoder.pase.model import LIVE, AudioModel, PaseConfig
 from talkhead.encoder.pase.train import N_VALIDATION, phone_accuracy, shard_files
@@ -177,7 +177,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         corpus,
         resolve_device(options.device),
     )
-    write_live(options.output, trained.pase)
+    write_live(options.output, trained.pase, corpus[0][:VERSION_DIGITS])
     state.unlink(missing_ok=True)
     figures = {}
     try:

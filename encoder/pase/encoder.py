@@ -36,6 +36,8 @@ class PaseEncoder:
         contrast: The layers that map audio and lips to one space; None for the small model, which has
             no visual branch.
         version: First digits of the SHA-256 of the weights.
+        imitates: Of the small model: version of the encoder whose features it gives, so that a predictor
+            fitted with that one works with this one.
         name: The name it is registered by.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
@@ -44,6 +46,7 @@ class PaseEncoder:
     pase: AudioModel
     contrast: Contrast | None
     version: str
+    imitates: str = ""
     name: str = "pase"
     sample_rate: int = SAMPLE_RATE
     rate: float = RATE
@@ -100,7 +103,8 @@ class PaseEncoder:
         """
         with translate_os_errors(path):
             stamp = path.stat()
-        return cls(*_nets(path, stamp.st_mtime_ns, stamp.st_size))
+        pase, contrast, imitates, version = _nets(path, stamp.st_mtime_ns, stamp.st_size)
+        return cls(pase, contrast, version, imitates)
 
     @property
     def lookahead_s(self) -> float:
@@ -194,8 +198,10 @@ def _unit(vectors: Tensor) -> Float32:
 
 
 @lru_cache(maxsize=4)
-def _nets(path: Path, _modified_ns: int, _n_bytes: int) -> tuple[AudioModel, Contrast | None, str]:
-    """Return the models of a file and its version; it is read again only if it has changed."""
+def _nets(
+    path: Path, _modified_ns: int, _n_bytes: int
+) -> tuple[AudioModel, Contrast | None, str, str]:
+    """Return what `read_encoder` does of a file, and its version; it is read again only if changed."""
     return *read_encoder(path), sha256_of(path)[:VERSION_DIGITS]
 
 

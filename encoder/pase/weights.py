@@ -26,6 +26,7 @@ from talkhead.tensors import (
 
 CONFIG = "config"
 CONTRAST = "contrast."
+TEACHER = "teacher"
 SCALE = ".scale"
 """Appended to the name of a tensor of int8: its scales."""
 DAMAGED = "These are not weights of PASE, or they are damaged: train them again"
@@ -66,17 +67,19 @@ def write_pase(path: Path, pase: Pase, contrast: Contrast) -> None:
     write_tensors(path, tensors)
 
 
-def write_live(path: Path, model: AudioModel) -> None:
+def write_live(path: Path, model: AudioModel, teacher: str) -> None:
     """Write the weights of a small model, with matrices as int8.
 
     Args:
         path: The file.
         model: The model.
+        teacher: Version of the encoder whose features it gives.
 
     Raises:
         TalkheadError: If the file cannot be written.
     """
     tensors = {CONFIG: json_tensor(dict(sorted(to_json(model.config).items())))}
+    tensors[TEACHER] = json_tensor({"version": teacher})
     write_tensors(path, tensors | quantize(model.state_dict()))
 
 
@@ -140,14 +143,15 @@ def read_audio_model(path: Path) -> AudioModel:
     return read_encoder(path)[0]
 
 
-def read_encoder(path: Path) -> tuple[AudioModel, Contrast | None]:
+def read_encoder(path: Path) -> tuple[AudioModel, Contrast | None, str]:
     """Read weights of `write_pase` or `write_live`.
 
     Args:
         path: The file.
 
     Returns:
-        The model and its contrast, in evaluation mode; None for a small model, which has none.
+        The model and its contrast, in evaluation mode, and "". A small model has no contrast; its third
+        value is the version of the encoder whose features it gives.
 
     Raises:
         PackageError: If the file is not one of these, or damaged.
@@ -156,13 +160,14 @@ def read_encoder(path: Path) -> tuple[AudioModel, Contrast | None]:
     with content_errors(path, DAMAGED):
         config = from_json(PaseConfig, read_json_tensor(tensors, CONFIG))
         if not config.is_live:
-            return read_pase(path)
-        del tensors[CONFIG]
+            return *read_pase(path), ""
+        teacher = str(read_json_tensor(tensors, TEACHER)["version"])
+        del tensors[CONFIG], tensors[TEACHER]
         values = dequantize(tensors)
         check_tensors(values, module_specs(lambda: AudioModel(config)))
     model = AudioModel(config)
     model.load_state_dict(values)
-    return model.eval(), None
+    return model.eval(), None, teacher
 
 
 def read_pase(path: Path) -> tuple[Pase, Contrast]:

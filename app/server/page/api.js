@@ -26,14 +26,14 @@ function headers() { return token() ? { Authorization: `Bearer ${token()}` } : {
 let signIn = async () => false;
 export function onUnauthorized(ask) { signIn = ask; }
 
-export async function call(path, { method = "GET", body, retry = true } = {}) {
+export async function call(path, { method = "GET", body, type, retry = true } = {}) {
   let answer;
   try {
-    answer = await fetch(path, { method, body, headers: headers() });
+    answer = await fetch(path, { method, body, headers: type ? { ...headers(), "Content-Type": type } : headers() });
   } catch {
     throw new ApiError(0, "The server does not answer. Is talkhead serve still running?");
   }
-  if (answer.status === 401 && retry && await signIn()) return call(path, { method, body, retry: false });
+  if (answer.status === 401 && retry && await signIn()) return call(path, { method, body, type, retry: false });
   if (!answer.ok) throw await problem(answer);
   return answer;
 }

@@ -1,12 +1,119 @@
-// Live: the section of live sessions. `startLive` gets what the sections share, and the empty section.
+// Live: speak or type, and see the person answer at once.
 
-import { emptyState, h } from "./view.js";
+import { LiveSession } from "./live-session.js";
+import { emptyState, h, notify } from "./view.js";
 
 export function startLive(studio, section) {
-  section.replaceChildren(
-    h("h1", {}, "Live"),
-    h("p", { class: "lead" }, "Speak, and see the head answer at once."),
-    emptyState("Live sessions are not part of this version yet.",
-      h("button", { type: "button", onclick: () => studio.open("speak") }, "Make a video instead")));
-  return { show() {}, hide() {} };
+  let session = null, shown = 0;
+
+  const canvas = h("canvas", { id: "live-picture", role: "img", "aria-label": "The person, speaking live", hidden: true });
+  const status = h("p", { class: "meta", role: "status", id: "live-status" }, "Not started");
+  const meter = h("p", { class: "meta", id: "live-meter" });
+  const person = h("select", { name: "identity", id: "live-person" });
+  const begin = h("button", { type: "button", class: "primary", id: "live-begin", onclick: toggle }, "Start");
+  const microphone = h("button", { type: "button", id: "live-microphone", "aria-pressed": "false", disabled: true, onclick: listen },
+    "Speak into the microphone");
+  const interrupt = h("button", { type: "button", id: "live-interrupt", disabled: true, onclick: () => session?.interrupt() }, "Interrupt");
+  const text = h("textarea", { rows: 3, maxlength: 5000, id: "live-text", name: "text" });
+  const say = h("button", { type: "submit", id: "live-say", disabled: true }, "Say it");
+  const form = h("form", { class: "form", onsubmit: speak, hidden: true }, h("label", {}, "Text", text), h("div", { class: "actions" }, say));
+  const controls = h("div", { class: "panel form" },
+    h("label", {}, "Person ", person),
+    h("div", { class: "actions" }, begin, microphone, interrupt),
+    h("p", { class: "hint" }, "Wear headphones: the person would otherwise hear themselves."),
+    form);
+  const stage = h("div", { class: "panel stage live-stage" }, canvas, status, meter);
+  const body = h("div", { class: "columns" }, controls, stage);
+  section.replaceChildren(h("h1", {}, "Live"),
+    h("p", { class: "lead" }, "Speak or type, and see the person answer at once. Every picture is marked as made by a machine."), body);
+
+  function draw(picture) {
+    if (canvas.width !== picture.width || canvas.height !== picture.height) {
+      canvas.width = picture.width;
+      canvas.height = picture.height;
+    }
+    canvas.hidden = false;
+    canvas.getContext("2d").drawImage(picture, 0, 0);
+  }
+
+  function changed(event) {
+    if (event.type === "frame") {
+      if (shown++ % 12) return;
+      status.textContent = event.speech ? "Speaking" : "Silent";
+      meter.textContent = session?.listens && event.latency !== null
+        ? `${Math.round(event.latency)} ms from the microphone to the picture` : "";
+    } else if (event.type === "error") {
+      notify(event.detail, { bad: true });
+    } else if (event.type === "ended") {
+      ended();
+    }
+  }
+
+  async function toggle() {
+    if (session) { session.end(); return; }
+    begin.disabled = true;
+    status.textContent = "Loading the person";
+    const made = new LiveSession(draw, changed);
+    session = made;
+    try {
+      await made.start(person.value);
+      begin.textContent = "End";
+      for (const button of [microphone, interrupt, say]) button.disabled = false;
+    } catch (error) {
+      made.end();
+      notify(error.message, { bad: true });
+    }
+    begin.disabled = false;
+  }
+
+  function ended() {
+    session = null;
+    begin.textContent = "Start";
+    for (const button of [microphone, interrupt, say]) button.disabled = true;
+    setListening(false);
+    status.textContent = "Ended";
+    meter.textContent = "";
+  }
+
+  async function listen() {
+    if (!session) return;
+    if (session.listens) { session.stopListening(); setListening(false); return; }
+    try {
+      await session.listen();
+      setListening(true);
+    } catch (error) {
+      notify(error.name === "NotAllowedError" ? "The microphone was not allowed. Allow it in the browser, and try again." : error.message,
+        { bad: true });
+    }
+  }
+
+  function setListening(listens) {
+    microphone.setAttribute("aria-pressed", String(listens));
+    microphone.textContent = listens ? "Stop the microphone" : "Speak into the microphone";
+  }
+
+  function speak(event) {
+    event.preventDefault();
+    if (text.value.trim()) session?.say(text.value);
+  }
+
+  async function show(detail) {
+    form.hidden = !studio.features.includes("text");
+    try {
+      const people = await studio.loadPeople();
+      const ready = people.filter((one) => !one.status || one.status === "completed");
+      const chosen = detail?.identity ?? person.value;
+      person.replaceChildren(...ready.map((one) => h("option", { value: one.name, selected: one.name === chosen }, one.name)));
+      body.hidden = !ready.length;
+      section.querySelector(".empty-state")?.remove();
+      if (!ready.length) {
+        section.append(emptyState("Nobody has been fitted yet.",
+          h("button", { type: "button", class: "primary", onclick: () => studio.open("fit") }, "Fit a person")));
+      }
+    } catch (error) {
+      notify(error.message, { bad: true });
+    }
+  }
+
+  return { show, hide() { session?.end(); } };
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tone_corpus import tone_shard
 
 from talkhead.encoder.pase import distill
 from talkhead.encoder.pase.batches import BatchConfig
@@ -20,7 +21,6 @@ from talkhead.errors import PackageError
 from talkhead.progress import SilentProgress
 from talkhead.storage import read_tensors, write_tensors
 from talkhead.types import SAMPLE_RATE, Float32
-from tests.helpers.tone_corpus import tone_shard
 
 SMALL = replace(LIVE, hidden=24, dim=16)
 
@@ -79,8 +79,9 @@ def test_int8_weights_are_within_half_a_step(model: AudioModel) -> None:
 
 def test_weights_are_read_as_they_were_written(model: AudioModel, tmp_path: Path) -> None:
     path = tmp_path / "live.safetensors"
-    write_live(path, model)
-    read, contrast = read_encoder(path)
+    write_live(path, model, "abc")
+    read, contrast, teacher = read_encoder(path)
+    assert teacher == "abc"
     assert contrast is None
     assert read.config == SMALL
     waveform = noise(320 * 40)
@@ -94,7 +95,7 @@ def test_weights_are_read_as_they_were_written(model: AudioModel, tmp_path: Path
 
 def test_a_missing_scale_is_refused(model: AudioModel, tmp_path: Path) -> None:
     path = tmp_path / "live.safetensors"
-    write_live(path, model)
+    write_live(path, model, "abc")
     tensors = dict(read_tensors(path))
     del tensors["ear.gru.weight_ih_l0.scale"]
     write_tensors(path, tensors)
@@ -140,4 +141,6 @@ def test_the_command_writes_weights_and_their_entry(
     given = [str(tmp_path), "--output", str(output), "--steps", "1", "--teacher"]
     distill.main([*given, str(tmp_path / "teacher.safetensors")])
     assert '"command"' in capsys.readouterr().out
-    assert PaseEncoder.from_file(output).dim == 16 + 80
+    encoder = PaseEncoder.from_file(output)
+    assert encoder.dim == 16 + 80
+    assert encoder.imitates == PaseEncoder.from_file(tmp_path / "teacher.safetensors").version

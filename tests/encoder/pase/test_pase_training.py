@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tone_corpus import tone_shard
 
 from talkhead.encoder.pase import train, training_loop
 from talkhead.encoder.pase.augment import AugmentConfig
@@ -22,7 +23,6 @@ from talkhead.encoder.pase.model import TRUNK, PaseConfig
 from talkhead.encoder.phones import PHONES
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
-from tests.helpers.tone_corpus import tone_shard
 
 TINY = train.TrainConfig(
     n_steps=6,

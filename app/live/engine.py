@@ -1,0 +1,451 @@
+"""The live engine: sound and commands in, pictures with their sound out, on a clock that is passed in.
+
+Frames are counted by the sound: the picture of frame i is shown with the samples of its 40 ms, so
+that picture and sound can't drift apart. While there is nothing to say, the footage plays on with
+the mouth at rest, and each frame has 40 ms of silence.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from talkhead.app.avatar import Avatar
+from talkhead.app.live.pictures import LivePictures
+from talkhead.app.live.resampler import Resampler
+from talkhead.app.live.speech import LiveSpeech
+from talkhead.encoder.pase.encoder import PaseEncoder
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16, UInt8
+
+Pace = Literal["playback", "arrival"]
+FRAME_S = 1.0 / FRAME_RATE
+LEAD_S = 3 * FRAME_S
+"""How far ahead of their time frames are given out: what is out can't be interrupted."""
+GRACE_S = 1.5 * FRAME_S
+"""How long a frame of a line that has not ended is waited for."""
+LATE_S = 2 * FRAME_S
+"""Beyond this, pictures are repeated and no longer rendered; sound is never left out."""
+MOST_READY = 2
+"""The same for frames that are given out as soon as they are ready: beyond so many that wait."""
+PIECE_S = 0.6
+"""Sound that is encoded at a time, so that the first frame of a long line does not wait for it all."""
+BLEND_FRAMES = 3
+"""Frames over which the mouth moves from one motion to another: to rest, or into a new line."""
+RATES = (8000, 192_000)
+"""Sample rates that are taken."""
+BUSY_WEIGHT = 0.04
+"""Weight of a frame in the average of the time that frames take."""
+MAX_WAITING_S = 600.0
+"""Most sound that may wait to be spoken."""
+ARRIVAL_AHEAD = 1
+"""Frames that a prediction waits for where every millisecond counts."""
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """A picture with its sound.
+
+    Attributes:
+        image: Picture [H, W, 3], RGB.
+        audio: Sound of its 40 ms, [n], one channel.
+        sample_rate: Samples per second of the sound.
+        index: Number of the frame since the beginning.
+        epoch: Number of interruptions before it. A player drops what it still holds of older ones.
+        sound_index: Number of frames of sound that were given out before it since the beginning of its
+            line; the frames of rest between them don't count.
+        is_speech: True if it belongs to a line, False while the mouth is at rest.
+        end_of_speech: True for the last frame of a line.
+    """
+
+    image: UInt8
+    audio: Int16
+    sample_rate: int
+    index: int
+    epoch: int
+    sound_index: int
+    is_speech: bool
+    end_of_speech: bool
+
+    @property
+    def time_s(self) -> float:
+        """Seconds since the beginning."""
+        return self.index * FRAME_S
+
+
+@dataclass(frozen=True)
+class LiveStatistics:
+    """What a session has done so far.
+
+    Attributes:
+        n_frames: Frames given out.
+        n_speech: Frames of lines among them.
+        n_repeated: Frames that repeat the picture before, because rendering was too slow.
+        n_interruptions: Interruptions.
+        behind_ms: How late the last frame was.
+        waiting_s: Seconds of sound that wait.
+        busy_ms: Time that a frame takes, a moving average; of 40 ms.
+        first_frame_ms: From the first sound of the newest line to its first frame.
+    """
+
+    n_frames: int = 0
+    n_speech: int = 0
+    n_repeated: int = 0
+    n_interruptions: int = 0
+    behind_ms: float = 0.0
+    waiting_s: float = 0.0
+    busy_ms: float = 0.0
+    first_frame_ms: float | None = None
+
+
+class _Line:
+    """A line that is being spoken: its sound, and the codes that are known."""
+
+    def __init__(self, speech: LiveSpeech, pace: Pace, sample_rate: int, begun_s: float) -> None:
+        self.speech, self.pace, self.begun_s = speech, pace, begun_s
+        self.down = Resampler(sample_rate, SAMPLE_RATE)
+        self.pending: deque[Float32] = deque()  # not encoded yet
+        self.sound: deque[Float32] = deque()  # not played yet
+        self.n_sound = 0
+        self.codes: deque[Float32] = deque()
+        self.ended = self.finished = False
+        self.n_shown = self.n_played = 0
+
+
+class LiveEngine:
+    """Speaks live; all methods may be called from any thread, `step` from one at a time.
+
+    Attributes:
+        pace: Pace of the lines that begin from now on.
+        sample_rate: Samples per second of the sound that is given out.
+    """
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        *,
+        sample_rate: int = 24_000,
+        pace: Pace = "playback",
+        lead_s: float = LEAD_S,
+        ahead: int | None = None,
+        intensity: float = 1.0,
+        badge: bool = True,
+        pictures: LivePictures | None = None,
+        speech: Callable[[Pace], LiveSpeech] | None = None,
+    ) -> None:
+        """Prepare a session.
+
+        Args:
+            avatar: The person.
+            sample_rate: Samples per second of the sound that is given out; a multiple of 25.
+            pace: "playback" gives frames out as they are played, for sound that comes faster than
+                that, such as synthetic speech; "arrival" as soon as they are ready, for a
+                microphone.
+            lead_s: With "playback", how far ahead of their time frames are given out. Infinity: as
+                fast as they are ready, for players with a queue of their own.
+            ahead: Frames that a prediction waits for. None: as the predictor was trained; with
+                "arrival", ARRIVAL_AHEAD.
+            intensity: Factor on the motion of the mouth.
+            badge: True to mark every picture as made by a machine.
+            pictures: Renders the pictures. None: the avatar's.
+            speech: Begins a line. None: with the avatar's encoder and predictor.
+
+        Raises:
+            TalkheadError: For an impossible sample rate.
+        """
+        if not RATES[0] <= sample_rate <= RATES[1] or sample_rate % FRAME_RATE:
+            raise TalkheadError(
+                f"a sample rate of {sample_rate} Hz: a multiple of {FRAME_RATE} from {RATES[0]} to "
+                f"{RATES[1]} is needed, such as 16000, 24000 or 48000"
+            )
+        self.sample_rate = sample_rate
+        self.pace: Pace = pace
+        self._lead_s = lead_s
+        self._rest = avatar.predictor.scaling.rest
+        self._pictures = pictures or LivePictures(avatar.renderer, avatar.idle, self._rest, badge)
+        self._speech = speech or (lambda pace: begin_speech(avatar, pace, ahead, intensity))
+        self._lock = threading.Lock()
+        self._lines: deque[_Line] = deque()
+        self._up: tuple[int, Resampler] | None = None  # of the line that is being pushed
+        self._due_s: float | None = None
+        self._from, self._n_blend = self._rest, 0  # the code that a blend began with
+        self._last = self._rest
+        self._image: UInt8 | None = None
+        self._epoch = 0
+        self._statistics = LiveStatistics()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+        return self._pictures.size
+
+    @property
+    def statistics(self) -> LiveStatistics:
+        """What has been done so far."""
+        with self._lock:
+            waiting = sum(line.n_sound for line in self._lines) / self.sample_rate
+            return replace(self._statistics, waiting_s=waiting)
+
+    def push(self, samples: Float32, sample_rate: int, now_s: float) -> None:
+        """Add sound to the line that is being spoken; the first sound begins one.
+
+        Args:
+            samples: [n] in [-1, 1], one channel.
+            sample_rate: Samples per second.
+            now_s: The time, in seconds.
+
+        Raises:
+            TalkheadError: For an impossible sample rate, samples that are not numbers, or if too much
+                sound is waiting.
+        """
+        if not RATES[0] <= sample_rate <= RATES[1]:
+            raise TalkheadError(
+                f"a sample rate of {sample_rate} Hz: from {RATES[0]} to {RATES[1]} is needed"
+            )
+        if not bool(np.isfinite(samples).all()):
+            raise TalkheadError("the sound has samples that are not numbers. Send valid PCM")
+        if len(samples) == 0:
+            return
+        with self._lock:
+            line = self._open_line(now_s)
+            if self._up is None or self._up[0] != sample_rate:
+                self._up = (sample_rate, Resampler(sample_rate, self.sample_rate))
+            self._add(line, self._up[1].push(np.clip(samples, -1.0, 1.0)))
+            if line.n_sound > MAX_WAITING_S * self.sample_rate:
+                raise TalkheadError(
+                    f"more than {MAX_WAITING_S:g} s of sound wait to be spoken. Send it in real time"
+                )
+
+    def flush(self) -> None:
+        """End the line: what was pushed is spoken to its end."""
+        with self._lock:
+            if self._lines and not self._lines[-1].ended:
+                if self._up is not None:
+                    self._add(self._lines[-1], self._up[1].finish())
+                self._lines[-1].ended = True
+            self._up = None
+
+    def interrupt(self) -> int:
+        """Drop everything that was not given out yet; the mouth moves to rest.
+
+        Returns:
+            The new epoch.
+        """
+        with self._lock:
+            self._lines.clear()
+            self._up = None
+            self._epoch += 1
+            self._begin_blend()
+            n = self._statistics.n_interruptions + 1
+            self._statistics = replace(self._statistics, n_interruptions=n)
+            return self._epoch
+
+    def step(self, now_s: float) -> LiveFrame | None:
+        """Make the next frame, if it is time.
+
+        Args:
+            now_s: The time, in seconds. It never goes back.
+
+        Returns:
+            The frame; None if it is too early (`wait_s`).
+
+        Raises:
+            MediaError: The footage can no longer be read.
+        """
+        begun = time.perf_counter()
+        self._encode_some()
+        with self._lock:
+            if self._due_s is None:
+                self._due_s = now_s
+            line = self._lines[0] if self._lines else None
+            ready = line is not None and bool(line.codes)
+            if not ready and now_s < self._idle_at(line):
+                return None
+            is_paced = line is None or line.pace == "playback"
+            if ready and is_paced and now_s < self._due_s - self._lead_s:
+                return None
+            behind_s = now_s - self._due_s
+            # Without a pace, lateness shows in the frames that are ready but were not shown.
+            n_ready = len(line.codes) if line is not None else 0
+            is_late = behind_s > LATE_S or (not is_paced and n_ready > MOST_READY)
+            if not is_paced or behind_s > LATE_S:
+                self._due_s = now_s
+            self._due_s += FRAME_S
+            sound_index = line.n_played if line is not None else 0
+            if ready:
+                assert line is not None
+                code, audio, ended = self._next_of(line, now_s)
+            else:
+                code, audio, ended = self._idle(line)
+            code = self._blended(code)
+            if ended:
+                self._begin_blend()
+            epoch, index = self._epoch, self._statistics.n_frames
+        repeats = ready and is_late and self._image is not None
+        if not repeats or self._image is None:
+            self._image = self._pictures.next(code)
+        with self._lock:
+            old = self._statistics
+            took_ms = 1000.0 * (time.perf_counter() - begun)
+            self._statistics = replace(
+                old,
+                n_frames=index + 1,
+                n_speech=old.n_speech + ready,
+                n_repeated=old.n_repeated + repeats,
+                behind_ms=max(0.0, 1000.0 * behind_s),
+                busy_ms=old.busy_ms + BUSY_WEIGHT * (took_ms - old.busy_ms),
+            )
+        sound = np.rint(audio * 32767.0).astype(np.int16)
+        return LiveFrame(
+            self._image, sound, self.sample_rate, index, epoch, sound_index, ready, ended
+        )
+
+    def wait_s(self, now_s: float) -> float:
+        """Compute how long nothing is to be done, unless sound arrives.
+
+        Args:
+            now_s: The time, in seconds.
+
+        Returns:
+            Seconds, 0 or more.
+        """
+        with self._lock:
+            if self._due_s is None:
+                return 0.0
+            line = self._lines[0] if self._lines else None
+            if line is not None and line.codes:
+                early = self._lead_s if line.pace == "playback" else np.inf
+                return max(0.0, self._due_s - early - now_s)
+            return max(0.0, self._idle_at(line) - now_s)
+
+    def close(self) -> None:
+        """Stop reading the footage."""
+        self._pictures.close()
+
+    # ------------------------------------------------------------------------------ inside
+
+    def _open_line(self, now_s: float) -> _Line:
+        """Return the line that sound is added to; a new one if the last has ended."""
+        if not self._lines or self._lines[-1].ended:
+            speech = self._speech(self.pace)
+            self._lines.append(_Line(speech, self.pace, self.sample_rate, now_s))
+        return self._lines[-1]
+
+    @staticmethod
+    def _add(line: _Line, sound: Float32) -> None:
+        """Add sound [n] at the rate that is given out."""
+        if len(sound):
+            line.pending.append(sound)
+            line.sound.append(sound)
+            line.n_sound += len(sound)
+
+    def _encode_some(self) -> None:
+        """Encode waiting sound of the first line, PIECE_S at most if a frame is ready already."""
+        with self._lock:
+            line = self._lines[0] if self._lines else None
+            if line is None or line.finished:
+                return
+            taken, n = [], 0
+            while line.pending and n < PIECE_S * self.sample_rate:
+                piece = line.pending.popleft()
+                size = round(PIECE_S * self.sample_rate)
+                if len(piece) > size:
+                    line.pending.appendleft(piece[size:])
+                    piece = piece[:size]
+                taken.append(piece)
+                n += len(piece)
+            ends = line.ended and not line.pending
+        codes = [line.speech.push(line.down.push(piece)) for piece in taken]
+        if ends:
+            codes += [line.speech.push(line.down.finish()), line.speech.finish()]
+        with self._lock:
+            for part in codes:
+                line.codes.extend(part)
+            line.finished = ends
+
+    def _idle_at(self, line: _Line | None) -> float:
+        """When the next idle frame is due, if no frame of the line becomes ready."""
+        assert self._due_s is not None
+        waits = line is not None and not line.finished
+        return self._due_s + (GRACE_S if waits else 0.0)
+
+    def _next_of(self, line: _Line, now_s: float) -> tuple[Float32, Float32, bool]:
+        """The next code of a line, its sound, and whether it is the last."""
+        if line.n_shown == 0:
+            self._begin_blend()
+            first_ms = 1000.0 * (now_s - line.begun_s)
+            self._statistics = replace(self._statistics, first_frame_ms=first_ms)
+        line.n_shown += 1
+        line.n_played += 1
+        code, audio = line.codes.popleft(), self._take(line)
+        ended = line.finished and not line.codes
+        if ended:
+            self._lines.popleft()
+        return code, audio, ended
+
+    def _idle(self, line: _Line | None) -> tuple[Float32, Float32, bool]:
+        """The code of rest with silence; a line whose sound is too slow is continued by a blend."""
+        if line is not None and line.n_shown:
+            self._begin_blend()
+            line.n_shown = 0
+        ended = line is not None and line.finished
+        if ended:
+            self._lines.popleft()
+        return self._rest, np.zeros(self.sample_rate // FRAME_RATE, np.float32), ended
+
+    def _take(self, line: _Line) -> Float32:
+        """Sound [n] of the next frame, with silence after its end."""
+        size = self.sample_rate // FRAME_RATE
+        parts, n = [], 0
+        while line.sound and n < size:
+            piece = line.sound.popleft()
+            if n + len(piece) > size:
+                line.sound.appendleft(piece[size - n :])
+                piece = piece[: size - n]
+            parts.append(piece)
+            n += len(piece)
+        line.n_sound -= n
+        return np.concatenate([*parts, np.zeros(size - n, np.float32)])
+
+    def _begin_blend(self) -> None:
+        """Blend from the last code to what follows."""
+        self._from, self._n_blend = self._last, BLEND_FRAMES
+
+    def _blended(self, code: Float32) -> Float32:
+        """Blend a code [n_codes] with that from which a blend began."""
+        if self._n_blend:
+            share = self._n_blend / (BLEND_FRAMES + 1)
+            code = share * self._from + (1.0 - share) * code
+            self._n_blend -= 1
+        self._last = np.asarray(code, np.float32)
+        return self._last
+
+
+def begin_speech(avatar: Avatar, pace: Pace, ahead: int | None, intensity: float) -> LiveSpeech:
+    """Begin a line of a person.
+
+    Args:
+        avatar: The person.
+        pace: With "arrival", the small encoder with a short look-ahead is used, if it gives the
+            features that the person's predictor was fitted with.
+        ahead: Frames that a prediction waits for. None: the pace's own.
+        intensity: Factor on the motion of the mouth.
+
+    Returns:
+        The line.
+
+    Raises:
+        PackageError: If the weights of the small encoder are missing or damaged.
+    """
+    encoder = avatar.encoder
+    if pace == "arrival":
+        small = PaseEncoder.live()
+        encoder = small if small.imitates == encoder.version else encoder
+        ahead = ARRIVAL_AHEAD if ahead is None else ahead
+    return LiveSpeech(encoder, avatar.predictor, ahead=ahead, intensity=intensity)

@@ -1,0 +1,202 @@
+"""A live session: an asynchronous front of the live engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkhead.app.avatar import Avatar, load_identity
+from talkhead.app.live.engine import LEAD_S, LiveEngine, LiveFrame, LiveStatistics, Pace
+from talkhead.errors import TalkheadError
+from talkhead.types import Float32
+
+MAX_IDLE_WAIT_S = 0.25
+"""Longest wait between two looks at the clock."""
+
+
+class LiveSession:
+    """A person who speaks live.
+
+    Push sound as it comes, from a microphone or a speech synthesizer, and show the frames of `run`
+    with their sound:
+
+        session = LiveSession("anna")
+        await session.push_audio(pcm, 24_000)
+        await session.flush()
+        async for frame in session.run():
+            show(frame.image, frame.audio)
+
+    Pictures carry a badge that they are made by a machine.
+    """
+
+    def __init__(
+        self,
+        identity: str | Path | Avatar | None = None,
+        *,
+        sample_rate: int = 24_000,
+        pace: Pace = "playback",
+        lead_s: float = LEAD_S,
+        intensity: float = 1.0,
+        badge: bool = True,
+        home: Path | str | None = None,
+        engine: LiveEngine | None = None,
+    ) -> None:
+        """Load the person.
+
+        Args:
+            identity: Name of an identity, folder of a package, or the result of `load_identity`.
+                None: the identity fitted last.
+            sample_rate: Samples per second of the sound that frames carry; a multiple of 25.
+            pace: "playback" for sound that comes faster than it is played, such as synthetic
+                speech; "arrival" for a microphone.
+            lead_s: With "playback", how many seconds ahead of their time frames are given out.
+                Infinity: as fast as they are ready, for players with a queue of their own.
+            intensity: Factor on the motion of the mouth; 1 is the person's own.
+            badge: True to mark every picture as made by a machine. If False, say it elsewhere.
+            home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
+            engine: An engine of one's own. None: one is made with the arguments above.
+
+        Raises:
+            PackageError: There is no such identity, or it is damaged.
+            TalkheadError: The sample rate is impossible.
+        """
+        if engine is None:
+            avatar = (
+                identity if isinstance(identity, Avatar) else load_identity(identity, home=home)
+            )
+            engine = LiveEngine(
+                avatar,
+                sample_rate=sample_rate,
+                pace=pace,
+                lead_s=lead_s,
+                intensity=intensity,
+                badge=badge,
+            )
+        self._engine = engine
+        self._work = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talkhead-live")
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the sound that frames carry."""
+        return self._engine.sample_rate
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+        return self._engine.size
+
+    @property
+    def pace(self) -> Pace:
+        """Pace of the lines that begin from now on."""
+        return self._engine.pace
+
+    @pace.setter
+    def pace(self, pace: Pace) -> None:
+        self._engine.pace = pace
+
+    @property
+    def statistics(self) -> LiveStatistics:
+        """Counts and times so far."""
+        return self._engine.statistics
+
+    async def push_audio(
+        self, pcm: bytes | np.ndarray[Any, Any], sample_rate: int, last_chunk: bool = False
+    ) -> None:
+        """Add sound to the line that is being spoken; the first sound begins a line.
+
+        Args:
+            pcm: 16-bit little-endian samples of one channel, as bytes or int16 [n]; or floats [n] in
+                [-1, 1].
+            sample_rate: Samples per second, 8000 to 192000.
+            last_chunk: True to end the line with it, as `flush` does.
+
+        Raises:
+            TalkheadError: The sound cannot be used, too much of it is waiting, or the session is
+                closed.
+        """
+        if self._closed:
+            raise TalkheadError("the session is closed. Begin a new one")
+        self._engine.push(decode_pcm(pcm), sample_rate, time.monotonic())
+        if last_chunk:
+            self._engine.flush()
+        self._changed.set()
+
+    async def flush(self) -> None:
+        """End the line: what was pushed is spoken to its end, then the mouth rests."""
+        self._engine.flush()
+        self._changed.set()
+
+    def interrupt(self) -> int:
+        """Stop speaking at once: sound that was not given out is dropped, and the mouth closes.
+
+        Returns:
+            The epoch of all frames from now on. Drop frames of older ones that were not shown yet.
+        """
+        epoch = self._engine.interrupt()
+        self._changed.set()
+        return epoch
+
+    async def run(self) -> AsyncIterator[LiveFrame]:
+        """Give out frames without end, 25 a second, until `shutdown`.
+
+        Yields:
+            Frames with their sound; the footage plays on while nothing is said.
+
+        Raises:
+            MediaError: The footage can no longer be read.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._closed:
+            self._changed.clear()
+            frame = await loop.run_in_executor(self._work, self._engine.step, time.monotonic())
+            if frame is not None:
+                if not self._closed:
+                    yield frame
+                continue
+            wait_s = min(self._engine.wait_s(time.monotonic()), MAX_IDLE_WAIT_S)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(wait_s, 0.001))
+
+    async def shutdown(self) -> None:
+        """End the session; `run` ends, too."""
+        if self._closed:
+            return
+        self._closed = True
+        self._changed.set()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._work, self._engine.close)
+        self._work.shutdown(wait=False)
+
+
+def decode_pcm(pcm: bytes | np.ndarray[Any, Any]) -> Float32:
+    """Convert sound of one channel to floats.
+
+    Args:
+        pcm: 16-bit little-endian samples as bytes or int16 [n], or floats [n].
+
+    Returns:
+        [n] in [-1, 1].
+
+    Raises:
+        TalkheadError: For an odd number of bytes, another type, or several channels.
+    """
+    if isinstance(pcm, (bytes, bytearray, memoryview)):
+        if len(pcm) % 2:
+            raise TalkheadError(f"{len(pcm)} bytes of sound: 16-bit samples have 2 bytes each")
+        return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768.0)
+    if pcm.ndim != 1:
+        raise TalkheadError(f"sound of shape {pcm.shape}: pass one channel, [n]")
+    if pcm.dtype == np.int16:
+        return pcm.astype(np.float32) / np.float32(32768.0)
+    if pcm.dtype.kind != "f":
+        raise TalkheadError(f"sound of type {pcm.dtype}: pass int16, or floats in [-1, 1]")
+    return pcm.astype(np.float32)

@@ -1,0 +1,86 @@
+"""Motion codes of live speech: level, features, voice activity and prediction, piece by piece."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from talkhead.encoder.base import SpeechEncoder
+from talkhead.encoder.live_vad import SAMPLES_PER_FRAME, LiveLevel, LiveVad
+from talkhead.encoder.predictor.model import MotionPredictor
+from talkhead.encoder.predictor.stream import MotionStream
+from talkhead.types import FRAME_RATE, Float32
+
+
+class LiveSpeech:
+    """Turns the sound of one line into motion codes as it arrives.
+
+    The codes do not depend on how the sound is cut into pieces.
+
+    Attributes:
+        lookahead_s: Seconds after a frame's moment that must have arrived before it is predicted.
+    """
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        predictor: MotionPredictor,
+        *,
+        ahead: int | None = None,
+        intensity: float = 1.0,
+    ) -> None:
+        """Begin a line.
+
+        Args:
+            encoder: Speech encoder with the features that the predictor was fitted with.
+            predictor: The person's predictor.
+            ahead: Frames that a prediction waits for (`MotionStream`). None: as trained.
+            intensity: Factor on the motion of the mouth; closed lips stay closed.
+
+        Raises:
+            PackageError: If the weights of the small encoder are missing or damaged.
+        """
+        self._level, self._vad = LiveLevel(), LiveVad()
+        self._encoder = encoder.stream()
+        per_frame = predictor.scaling.vectors_per_frame
+        features_s = encoder.lookahead_s + (per_frame - 1) / encoder.rate
+        self._motion = MotionStream(predictor, ahead=ahead, intensity=intensity)
+        features_s += self._motion.ahead / FRAME_RATE
+        spare_s = features_s - self._vad.lookahead_s
+        self._motion.horizon = max(0, int(spare_s * FRAME_RATE + 1e-6))
+        self.lookahead_s = max(features_s, self._vad.lookahead_s)
+        self._waiting = np.zeros(0, np.float32)
+
+    def push(self, samples: Float32) -> Float32:
+        """Add sound.
+
+        Args:
+            samples: The next samples [n] in [-1, 1] at 16 kHz.
+
+        Returns:
+            Motion codes [m, n_codes] of the frames that are complete.
+        """
+        self._waiting = np.concatenate([self._waiting, samples])
+        n_frames = len(self._waiting) // SAMPLES_PER_FRAME
+        used, self._waiting = np.split(self._waiting, [n_frames * SAMPLES_PER_FRAME])
+        return self._advance(used)
+
+    def finish(self) -> Float32:
+        """End the line.
+
+        Returns:
+            Motion codes [m, n_codes] of the frames that were still waiting, the last of which may
+            have sound in a part of its time only.
+        """
+        missing = -len(self._waiting) % SAMPLES_PER_FRAME
+        codes = self._advance(np.pad(self._waiting, (0, missing)))
+        self._waiting = np.zeros(0, np.float32)
+        rest = self._motion.push(self._encoder.finish(), self._vad.finish())
+        return np.concatenate([codes, rest, self._motion.finish()])
+
+    def _advance(self, samples: Float32) -> Float32:
+        """Motion codes [m, n_codes] that whole frames of samples [n] complete."""
+        pairs = [self._level.push(frame) for frame in samples.reshape(-1, SAMPLES_PER_FRAME)]
+        empty = np.zeros(0, np.float32)
+        leveled = np.concatenate([empty, *(frame for frame, _ in pairs)])
+        silent = self._vad.push(leveled, [quiet for _, quiet in pairs])
+        return self._motion.push(self._encoder.push(leveled), silent)

@@ -1,0 +1,431 @@
+"""Live sessions over a WebSocket: sound and commands in, pictures with their sound out.
+
+A packet to the client is binary: HEADER, the picture, and the sound of its 40 ms as 16-bit
+little-endian samples. Messages are JSON text. docs/live.md describes both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import cv2
+from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, Field
+
+from talkhead.app.avatar import load_identity
+from talkhead.app.home.identities import Home
+from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.session import LiveSession
+from talkhead.app.server.dependencies import PROBLEMS
+from talkhead.app.server.logs import log
+from talkhead.app.server.problems import Problem
+from talkhead.app.text_to_speech import synthesize
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, UInt8
+
+PROTOCOL = "talkhead.live"
+"""WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
+HEADER = struct.Struct("<IIIBBHI")
+"""Frame number, epoch, number of its sound, flags, codec, zero, bytes of the picture."""
+SPEECH, END_OF_SPEECH, SAME_PICTURE = 1, 2, 4
+"""Flags."""
+JPEG = 0
+"""Codec of the pictures."""
+JPEG_QUALITY = 85
+MAX_MESSAGE_BYTES = 1 << 20
+SEND_S = 10.0
+"""A client that does not read for so long is disconnected."""
+CONNECT_S = 60.0
+"""A session without a client is ended after this time."""
+STATISTICS_EVERY = FRAME_RATE
+"""Frames between two messages with statistics."""
+BUSY_MS = 30.0
+"""Time for a frame, of its 40 ms, beyond which no further session is accepted."""
+RETRY_AFTER_S = 30
+GOING_AWAY, POLICY_VIOLATION, NORMAL, FAILED = 1001, 1008, 1000, 1011
+
+
+class LiveRequest(BaseModel):
+    """A live session that is to begin.
+
+    Attributes:
+        identity: Name of the person. None: the one fitted last.
+        sample_rate: Samples per second of the sound that comes back, a multiple of 25.
+        intensity: Factor on the motion of the mouth; 1 is the person's own.
+    """
+
+    identity: str | None = None
+    sample_rate: Annotated[int, Field(ge=8000, le=192_000, multiple_of=25)] = 24_000
+    intensity: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
+
+
+class LiveInfo(BaseModel):
+    """A live session.
+
+    Attributes:
+        id: Its ID.
+        identity: Name of the person.
+        url: Path of the WebSocket.
+        width: Width of the pictures.
+        height: Height of the pictures.
+        frame_rate: Pictures per second.
+        sample_rate: Samples per second of the sound that comes back.
+        is_connected: True while a client is connected.
+        statistics: Counts and times so far.
+    """
+
+    id: str
+    identity: str
+    url: str
+    width: int
+    height: int
+    frame_rate: int
+    sample_rate: int
+    is_connected: bool
+    statistics: dict[str, Any]
+
+
+class SayRequest(BaseModel):
+    """A text that is to be spoken.
+
+    Attributes:
+        text: The text.
+    """
+
+    text: Annotated[str, Field(min_length=1, max_length=5000)]
+
+
+@dataclass
+class _Entry:
+    """A session with what the server knows of it."""
+
+    id: str
+    identity: str
+    session: LiveSession
+    begun_s: float = field(default_factory=time.monotonic)
+    is_connected: bool = False
+
+
+class LiveSessions:
+    """The sessions of a server.
+
+    Args:
+        make: Function that makes a session for a request, and returns the person's name with it.
+        n_most: Most sessions at a time. None: one for every two cores, at least one.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[LiveRequest], tuple[str, LiveSession]],
+        n_most: int | None = None,
+    ) -> None:
+        self._make = make
+        self._n_most = max(1, (os.cpu_count() or 2) // 2) if n_most is None else n_most
+        self._entries: dict[str, _Entry] = {}
+        self._lock = asyncio.Lock()
+
+    def all(self) -> list[_Entry]:
+        """List the sessions."""
+        return list(self._entries.values())
+
+    def find(self, session_id: str) -> _Entry:
+        """Return a session.
+
+        Args:
+            session_id: Its ID.
+
+        Returns:
+            The session.
+
+        Raises:
+            Problem: There is none with this ID.
+        """
+        entry = self._entries.get(session_id)
+        if entry is None:
+            raise Problem(404, "there is no such live session; it may have ended. Begin a new one")
+        return entry
+
+    async def begin(self, request: LiveRequest) -> _Entry:
+        """Begin a session.
+
+        Args:
+            request: Settings of the session.
+
+        Returns:
+            The session.
+
+        Raises:
+            Problem: There are too many, or the machine is too slow for another one.
+            TalkheadError: There is no such person, or it is damaged.
+        """
+        async with self._lock:
+            await self._end_abandoned()
+            self._admit()
+            name, session = await asyncio.to_thread(self._make, request)
+            entry = _Entry(secrets.token_urlsafe(12), name, session)
+            self._entries[entry.id] = entry
+        log("live session begun", session=entry.id, identity=name)
+        return entry
+
+    async def end(self, session_id: str) -> None:
+        """End a session; nothing happens if it has ended.
+
+        Args:
+            session_id: Its ID.
+        """
+        entry = self._entries.pop(session_id, None)
+        if entry is not None:
+            statistics = entry.session.statistics
+            await entry.session.shutdown()
+            log("live session ended", session=session_id, frames=statistics.n_frames)
+
+    async def end_all(self, identity: str | None = None) -> None:
+        """End all sessions.
+
+        Args:
+            identity: Only those of this person.
+        """
+        for entry in self.all():
+            if identity is None or entry.identity == identity:
+                await self.end(entry.id)
+
+    def _admit(self) -> None:
+        """Raise Problem if no further session can be kept up."""
+        n = len(self._entries)
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        if n >= self._n_most:
+            raise Problem(503, f"{n} live sessions are running, the most that are accepted", retry)
+        busy_ms = max((one.session.statistics.busy_ms for one in self.all()), default=0.0)
+        if n and busy_ms * (n + 1) / n > BUSY_MS:
+            raise Problem(503, "this machine is too busy for another live session", retry)
+
+    async def _end_abandoned(self) -> None:
+        """End the sessions that no client has connected to."""
+        limit = time.monotonic() - CONNECT_S
+        for entry in self.all():
+            if not entry.is_connected and entry.begun_s < limit:
+                await self.end(entry.id)
+
+
+def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str, LiveSession]]:
+    """Make the function that begins sessions of the people of a home folder.
+
+    Args:
+        home: The folder.
+        device: Where to render.
+
+    Returns:
+        A function of a request that returns the person's name and the session.
+    """
+
+    def make(request: LiveRequest) -> tuple[str, LiveSession]:
+        avatar = load_identity(request.identity, device=device, home=home.path)
+        session = LiveSession(avatar, sample_rate=request.sample_rate, intensity=request.intensity)
+        return avatar.name, session
+
+    return make
+
+
+def sessions_of(request: Request) -> LiveSessions:
+    """Return the sessions of the application."""
+    sessions: LiveSessions = request.app.state.live
+    return sessions
+
+
+Sessions = Annotated[LiveSessions, Depends(sessions_of)]
+router = APIRouter(prefix="/v1/live", tags=["live"], responses=PROBLEMS)
+
+
+@router.post("", status_code=201, summary="Begin a live session")
+async def begin_session(body: LiveRequest, sessions: Sessions, response: Response) -> LiveInfo:
+    """Load a person for live speech. Connect to the WebSocket at `url` within a minute."""
+    entry = await sessions.begin(body)
+    response.headers["Location"] = f"/v1/live/{entry.id}"
+    return _info(entry)
+
+
+@router.get("", summary="List live sessions")
+async def list_sessions(sessions: Sessions) -> list[LiveInfo]:
+    """List the sessions that are running."""
+    return [_info(entry) for entry in sessions.all()]
+
+
+@router.get("/{session_id}", summary="Show a live session")
+async def show_session(session_id: str, sessions: Sessions) -> LiveInfo:
+    """Show a session and its statistics."""
+    return _info(sessions.find(session_id))
+
+
+@router.post("/{session_id}/interrupt", summary="Interrupt a live session")
+async def interrupt_session(session_id: str, sessions: Sessions) -> LiveInfo:
+    """Drop everything that was not given out yet; the mouth closes."""
+    entry = sessions.find(session_id)
+    entry.session.interrupt()
+    return _info(entry)
+
+
+@router.post("/{session_id}/say", status_code=202, summary="Speak a text in a live session")
+async def say(session_id: str, body: SayRequest, sessions: Sessions) -> LiveInfo:
+    """Speak a text with the installed voice."""
+    entry = sessions.find(session_id)
+    await _say(entry.session, body.text)
+    return _info(entry)
+
+
+@router.delete("/{session_id}", status_code=204, summary="End a live session")
+async def end_session(session_id: str, sessions: Sessions) -> None:
+    """End a session; its client is disconnected."""
+    sessions.find(session_id)
+    await sessions.end(session_id)
+
+
+@router.websocket("/{session_id}")
+async def connect(websocket: WebSocket, session_id: str) -> None:
+    """Exchange sound and pictures of a session; it ends with the connection."""
+    sessions: LiveSessions = websocket.app.state.live
+    offered = websocket.scope.get("subprotocols", ())
+    await websocket.accept(PROTOCOL if PROTOCOL in offered else None)
+    try:
+        entry = sessions.find(session_id)
+        if entry.is_connected:
+            raise Problem(409, "another client is connected to this session")
+    except Problem as problem:
+        await websocket.close(POLICY_VIOLATION, problem.detail)
+        return
+    entry.is_connected = True
+    tasks = [
+        asyncio.create_task(_receive(websocket, entry.session)),
+        asyncio.create_task(_send(websocket, entry.session)),
+    ]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        code = max((task.result() for task in done), default=NORMAL)
+    except TalkheadError as error:
+        code = FAILED
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await websocket.send_json({"type": "error", "detail": str(error)})
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await sessions.end(session_id)
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await websocket.close(code)
+
+
+async def _receive(websocket: WebSocket, session: LiveSession) -> int:
+    """Take sound and commands until the client leaves; returns the code to close with."""
+    rate = session.sample_rate
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return NORMAL
+        sound, text = message.get("bytes"), message.get("text")
+        if len(sound or text or b"") > MAX_MESSAGE_BYTES:
+            return POLICY_VIOLATION
+        try:
+            if sound is not None:
+                await session.push_audio(sound, rate)
+            else:
+                rate = await _obey(websocket, session, text or "", rate)
+        except TalkheadError as error:
+            await websocket.send_json({"type": "error", "detail": str(error)})
+
+
+async def _obey(websocket: WebSocket, session: LiveSession, text: str, rate: int) -> int:
+    """Carry out a command; returns the sample rate of the sound that follows.
+
+    Raises:
+        TalkheadError: It is not one, or cannot be carried out.
+    """
+    try:
+        command = json.loads(text)
+        kind = command["type"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise TalkheadError('a command is JSON such as {"type": "flush"}') from error
+    if kind == "start":
+        given = command.get("sample_rate", rate)
+        if not isinstance(given, int) or not 8000 <= given <= 192_000:
+            raise TalkheadError(f"a sample rate of {given!r}: from 8000 to 192000 is needed")
+        session.pace = "arrival" if command.get("source") == "microphone" else "playback"
+        return given
+    if kind == "flush":
+        await session.flush()
+    elif kind == "interrupt":
+        session.interrupt()
+    elif kind == "say":
+        await _say(session, str(command.get("text", "")))
+    elif kind == "ping":
+        await websocket.send_json({"type": "pong", "time": command.get("time")})
+    else:
+        raise TalkheadError(f"there is no command {str(kind)[:40]!r}. Send flush, interrupt or say")
+    return rate
+
+
+async def _say(session: LiveSession, text: str) -> None:
+    """Speak a text as a line of its own."""
+    sound, rate = await asyncio.to_thread(synthesize, text)
+    await session.flush()
+    session.pace = "playback"
+    await session.push_audio(sound, rate, last_chunk=True)
+
+
+async def _send(websocket: WebSocket, session: LiveSession) -> int:
+    """Send frames until the session ends; returns the code to close with."""
+    last: UInt8 | None = None
+    async for frame in session.run():
+        packet = await asyncio.to_thread(pack, frame, frame.image is last)
+        last = frame.image
+        try:
+            await asyncio.wait_for(websocket.send_bytes(packet), SEND_S)
+            if frame.index % STATISTICS_EVERY == 0:
+                statistics = {"type": "statistics", **asdict(session.statistics)}
+                await asyncio.wait_for(websocket.send_json(statistics), SEND_S)
+        except asyncio.TimeoutError:
+            return POLICY_VIOLATION
+        except (WebSocketDisconnect, RuntimeError):
+            return NORMAL
+    return GOING_AWAY
+
+
+def pack(frame: LiveFrame, is_same: bool = False) -> bytes:
+    """Encode a frame for the client.
+
+    Args:
+        frame: The frame.
+        is_same: True if its picture is that of the frame before, which is then not sent.
+
+    Returns:
+        HEADER, picture and sound.
+    """
+    picture = b""
+    if not is_same:
+        bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+        picture = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    flags = SPEECH * frame.is_speech + END_OF_SPEECH * frame.end_of_speech + SAME_PICTURE * is_same
+    header = HEADER.pack(frame.index, frame.epoch, frame.sound_index, flags, JPEG, 0, len(picture))
+    return header + picture + frame.audio.astype("<i2").tobytes()
+
+
+def _info(entry: _Entry) -> LiveInfo:
+    width, height = entry.session.size
+    return LiveInfo(
+        id=entry.id,
+        identity=entry.identity,
+        url=f"/v1/live/{entry.id}",
+        width=width,
+        height=height,
+        frame_rate=FRAME_RATE,
+        sample_rate=entry.session.sample_rate,
+        is_connected=entry.is_connected,
+        statistics=asdict(entry.session.statistics),
+    )

@@ -1,0 +1,126 @@
+// A live session: the WebSocket, playback, and the microphone. Pictures follow the sound that is played.
+
+import { json, protocols } from "./api.js";
+
+const HEADER_BYTES = 20;
+const SPEECH = 1, SAME_PICTURE = 4;
+const FRAME_MS = 40;
+
+export class LiveSession {
+  // `draw` is called with each picture (ImageBitmap), `changed` with what has happened.
+  constructor(draw, changed) {
+    this.draw = draw;
+    this.changed = changed;
+    this.pictures = new Map(); // by frame number: a promise of a picture, and what it belongs to
+    this.epoch = 0;
+    this.latencies = [];
+    this.begun = null; // when the first sample of the microphone was recorded
+  }
+
+  async start(identity) {
+    this.context = new AudioContext({ latencyHint: "interactive" });
+    await this.context.audioWorklet.addModule("/static/live-audio.js");
+    await this.context.resume();
+    const rate = this.context.sampleRate;
+    const body = JSON.stringify({ identity, sample_rate: rate });
+    this.info = await json("/v1/live", { method: "POST", body, type: "application/json" });
+    this.player = new AudioWorkletNode(this.context, "talkhead-player", { numberOfInputs: 0, outputChannelCount: [1] });
+    this.player.port.onmessage = ({ data }) => this.show(data);
+    this.player.connect(this.context.destination);
+    const address = new URL(this.info.url, location.href);
+    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(address, protocols("talkhead.live"));
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.read(JSON.parse(data)) : this.take(data));
+    await new Promise((resolve, reject) => {
+      this.socket.onopen = resolve;
+      this.socket.onclose = (event) => { reject(new Error(event.reason || "The connection was closed.")); this.end(); };
+    });
+    return this.info;
+  }
+
+  take(buffer) {
+    const view = new DataView(buffer);
+    const index = view.getUint32(0, true), epoch = view.getUint32(4, true), sound = view.getUint32(8, true);
+    const flags = view.getUint8(12), size = view.getUint32(16, true);
+    if (epoch < this.epoch) return;
+    if (!(flags & SAME_PICTURE)) {
+      const blob = new Blob([new Uint8Array(buffer, HEADER_BYTES, size)], { type: "image/jpeg" });
+      this.newest = createImageBitmap(blob);
+    }
+    const speech = Boolean(flags & SPEECH);
+    this.pictures.set(index, { picture: this.newest, sound, speech });
+    const words = new Int16Array(buffer.slice(HEADER_BYTES + size));
+    const samples = Float32Array.from(words, (value) => value / 32768);
+    this.player.port.postMessage({ index, epoch, speech, samples }, [samples.buffer]);
+  }
+
+  // The sound of a frame begins to play: show its picture.
+  async show({ index, queued, gaps }) {
+    const one = this.pictures.get(index);
+    for (const key of this.pictures.keys()) if (key <= index) this.pictures.delete(key);
+    if (!one) return;
+    this.draw(await one.picture);
+    if (one.speech && this.begun !== null) {
+      this.latencies.push(performance.now() - (this.begun + one.sound * FRAME_MS));
+      if (this.latencies.length > 250) this.latencies.shift();
+    }
+    this.changed({ type: "frame", index, speech: one.speech, queued, gaps, latency: median(this.latencies.slice(-50)) });
+  }
+
+  read(message) { this.changed(message); }
+
+  async listen() {
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new Error("The microphone needs a secure address: open this page on the same machine, or start the server with --tls.");
+    }
+    const audio = { echoCancellation: true, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
+    this.stream = await navigator.mediaDevices.getUserMedia({ audio });
+    this.source = this.context.createMediaStreamSource(this.stream);
+    this.capture = new AudioWorkletNode(this.context, "talkhead-capture", { numberOfOutputs: 0 });
+    this.send({ type: "start", source: "microphone", sample_rate: this.context.sampleRate });
+    this.latencies = [];
+    this.begun = null;
+    this.capture.port.onmessage = ({ data }) => {
+      this.begun ??= performance.now() - 1000 * (data.byteLength / 2) / this.context.sampleRate;
+      if (this.socket.readyState === WebSocket.OPEN) this.socket.send(data);
+    };
+    this.source.connect(this.capture);
+  }
+
+  stopListening() {
+    this.source?.disconnect();
+    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    this.source = this.stream = null;
+    this.begun = null;
+    this.send({ type: "flush" });
+  }
+
+  get listens() { return Boolean(this.stream); }
+
+  say(text) { this.send({ type: "say", text }); }
+
+  interrupt() {
+    this.epoch++;
+    this.pictures.clear();
+    this.player.port.postMessage({ epoch: this.epoch });
+    this.send({ type: "interrupt" });
+  }
+
+  send(command) { if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(command)); }
+
+  end() {
+    if (this.ended) return;
+    this.ended = true;
+    if (this.listens) this.stopListening();
+    this.socket?.close();
+    this.context?.close();
+    this.changed({ type: "ended" });
+  }
+}
+
+export function median(values) {
+  if (!values.length) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}

@@ -1,0 +1,151 @@
+"""Motion codes of live speech: a MotionPredictor that is given features as they arrive.
+
+A file is known to its end, live speech is not. So the mouth comes to rest, and leaves it, by the
+frames that are known when a frame is predicted; everything else is as in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from talkhead.encoder.predictor.lip_range import scale_motion
+from talkhead.encoder.predictor.model import MotionPredictor
+from talkhead.encoder.predictor.network import frame_inputs
+from talkhead.encoder.predictor.rest import (
+    CLOSING_FRAMES,
+    FADING_FRAMES,
+    NEAR_FRAMES,
+    SETTLING_FRAMES,
+    STIRRING_FRAMES,
+)
+from talkhead.types import Float32
+
+
+class MotionStream:
+    """Predicts the motion codes of speech that arrives in pieces; pieces of any size give the same.
+
+    Attributes:
+        ahead: Frames after its own whose features a frame waits for.
+        horizon: Frames after its own of which a frame must know whether they are silent.
+    """
+
+    def __init__(
+        self,
+        predictor: MotionPredictor,
+        *,
+        ahead: int | None = None,
+        horizon: int = 0,
+        intensity: float = 1.0,
+    ) -> None:
+        """Begin a line.
+
+        Args:
+            predictor: The person's predictor.
+            ahead: Frames after its own whose features a frame waits for. The networks were trained
+                with those of `predictor.view.ahead` frames; of fewer, the newest are repeated.
+                None: as trained.
+            horizon: Frames after its own of which a frame must know whether they are silent.
+            intensity: Factor on the motion of the mouth; closed lips stay closed.
+        """
+        self.ahead = predictor.view.ahead if ahead is None else min(ahead, predictor.view.ahead)
+        self.horizon = horizon
+        self._predictor, self._intensity = predictor, intensity
+        self._per_frame = predictor.scaling.vectors_per_frame
+        # Normalized features from the first frame that later ones need.
+        self._held = np.zeros((0, len(predictor.scaling.mean)), np.float32)
+        self._silent: list[bool] = []  # from the next frame on
+        self._n_frames = 0
+        self._since = np.inf
+        self._rest = 1.0
+        self._line = None if predictor.lip_range is None else predictor.lip_range.line()
+
+    def push(self, vectors: Float32, silent: Sequence[bool]) -> Float32:
+        """Add features and flags, and predict the frames that are complete.
+
+        Args:
+            vectors: The next feature vectors, [m, D].
+            silent: The next frames' flags, True without speech.
+
+        Returns:
+            Motion codes [n, n_codes] of the next frames.
+        """
+        scaling = self._predictor.scaling
+        if len(vectors):
+            new = scaling.normalized(vectors)
+            if self._n_frames == 0 and len(self._held) == 0:
+                # As before a file: the first vector lasted forever.
+                n_before = self._predictor.view.behind * self._per_frame
+                new = np.concatenate([np.repeat(new[:1], n_before, axis=0), new])
+            self._held = np.concatenate([self._held, new])
+        self._silent.extend(bool(flag) for flag in silent)
+        n_features = len(self._held) // self._per_frame - self._predictor.view.behind - self.ahead
+        return self._frames(min(n_features, len(self._silent) - self.horizon))
+
+    def finish(self) -> Float32:
+        """End the line: silence follows.
+
+        Returns:
+            Motion codes [n, n_codes] of the frames that were still waiting.
+        """
+        if len(self._held) == 0:
+            return self._frames(0)
+        n_left = -(-len(self._held) // self._per_frame) - self._predictor.view.behind
+        n_missing = (n_left + self.ahead + self._predictor.view.behind) * self._per_frame
+        last = np.repeat(self._held[-1:], max(0, n_missing - len(self._held)), axis=0)
+        self._held = np.concatenate([self._held, last])
+        n_flags = n_left + self.horizon
+        self._silent = (self._silent + [True] * n_flags)[: max(n_flags, 0)]
+        return self._frames(n_left)
+
+    def _frames(self, n: int) -> Float32:
+        """Motion codes [n, n_codes] of the next frames."""
+        rest = self._predictor.scaling.rest
+        if n <= 0:
+            return np.zeros((0, len(rest)), np.float32)
+        scaling, lips = self._predictor.scaling, self._predictor.lip_range
+        codes = self._raw_codes(n)
+        shares, near = self._shares(n)
+        if self._line is not None:
+            codes = self._line.correct(codes, near, ~np.array(self._silent[:n]))
+        codes = np.clip(codes, scaling.low, scaling.high)
+        codes = scale_motion(codes, rest[: codes.shape[1]], lips, self._intensity)
+        result = shares[:, None] * rest
+        result[:, : codes.shape[1]] += (1.0 - shares[:, None]) * codes
+        self._held = self._held[n * self._per_frame :]
+        del self._silent[:n]
+        self._n_frames += n
+        return np.asarray(result, np.float32)
+
+    def _raw_codes(self, n: int) -> Float32:
+        """Mouth codes [n, K] as predicted, each from a window of its own."""
+        view, size = self._predictor.view, self._per_frame
+        n_known = (view.behind + 1 + self.ahead) * size
+        windows = np.stack([self._held[i * size : i * size + n_known] for i in range(n)])
+        n_missing = (view.ahead - self.ahead) * size
+        windows = np.concatenate([windows, np.repeat(windows[:, -1:], n_missing, axis=1)], axis=1)
+        inputs = frame_inputs(torch.from_numpy(np.ascontiguousarray(windows)), size)
+        nets = self._predictor.nets
+        with torch.no_grad():
+            mean = nets(inputs[None].expand(len(nets), -1, -1, -1))[:, :, 0].mean(0)
+        scaling = self._predictor.scaling
+        return np.asarray(scaling.centre + scaling.gain * mean.numpy(), np.float32)
+
+    def _shares(self, n: int) -> tuple[Float32, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+        """To what degree the next frames are at rest, [n], and belong to speech, [n]."""
+        shares, near = np.zeros(n, np.float32), np.zeros(n)
+        for frame in range(n):
+            known = self._silent[frame : frame + self.horizon + 1]
+            until = known.index(False) if False in known else np.inf
+            self._since = 0 if until == 0 else self._since + 1
+            settled = (self._since - SETTLING_FRAMES) / CLOSING_FRAMES
+            unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
+            wanted = min(max(min(settled, unmoved), 0.0), 1.0)
+            # Speech that was not expected: the mouth still takes CLOSING_FRAMES to leave rest.
+            self._rest = max(wanted, self._rest - 1.0 / CLOSING_FRAMES)
+            shares[frame] = self._rest * self._rest * (3.0 - 2.0 * self._rest)
+            distance = min(self._since, until)
+            near[frame] = min(max(1.0 - (distance - NEAR_FRAMES) / FADING_FRAMES, 0.0), 1.0)
+        return shares, near

@@ -1,0 +1,234 @@
+"""The live engine on a virtual clock, with a fake person: clocks, lines, interruptions, bad sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from live_fakes import RATE, REST, SIZE, FakeSpeech, make_engine
+
+from talkhead.app.live import engine as module
+from talkhead.app.live.engine import BLEND_FRAMES, FRAME_S, LEAD_S, LiveEngine, LiveFrame
+from talkhead.errors import TalkheadError
+from talkhead.types import Float32
+
+
+def loud(n_frames: float, level: float = 0.5) -> Float32:
+    return np.full(round(n_frames * SIZE), level, np.float32)
+
+
+def run(engine: LiveEngine, start_s: float, stop_s: float, step_s: float = 0.002) -> list[Any]:
+    """Frames with the time at which they were given out."""
+    frames = []
+    for tick in range(round((stop_s - start_s) / step_s)):
+        now_s = start_s + tick * step_s
+        while (frame := engine.step(now_s)) is not None:
+            frames.append((now_s, frame))
+    return frames
+
+
+def audio_of(frames: list[tuple[float, LiveFrame]]) -> Float32:
+    return np.concatenate([frame.audio for _, frame in frames]).astype(np.float32) / 32767.0
+
+
+def test_idle_frames_are_25_a_second_with_silence() -> None:
+    engine, pictures = make_engine()
+    frames = run(engine, 100.0, 102.0)
+    assert len(frames) == 50
+    assert [frame.index for _, frame in frames] == list(range(50))
+    assert not any(frame.is_speech or frame.audio.any() for _, frame in frames)
+    assert all(len(frame.audio) == SIZE for _, frame in frames)
+    assert all(np.array_equal(code, REST) for code in pictures.codes)
+    times = np.array([now for now, _ in frames])
+    assert np.abs(times - (100.0 + np.arange(50) * FRAME_S)).max() < 0.0021
+
+
+def test_a_burst_is_spoken_whole_and_in_time() -> None:
+    engine, pictures = make_engine()
+    run(engine, 0.0, 1.0)
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, 20 * SIZE - 100).astype(np.float32)
+    engine.push(sound, RATE, 1.0)
+    engine.flush()
+    frames = run(engine, 1.0, 3.0)
+    spoken = [one for one in frames if one[1].is_speech]
+    assert len(spoken) == 20
+    assert [frame.end_of_speech for _, frame in spoken] == [False] * 19 + [True]
+    np.testing.assert_allclose(audio_of(spoken)[: len(sound)], sound, atol=1e-4)
+    assert not audio_of(spoken)[len(sound) :].any()
+    # Nothing is given out more than LEAD_S before its time.
+    for now_s, frame in frames:
+        assert now_s >= frame.time_s - LEAD_S - 1e-6
+    # The picture of a frame is that of its own sound.
+    for index, (_, frame) in enumerate(spoken):
+        expected = np.abs(sound[index * SIZE : (index + 1) * SIZE]).max()
+        if index >= BLEND_FRAMES:
+            assert pictures.codes[frame.index][0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_sound_in_real_time_is_shown_after_the_lookahead() -> None:
+    engine, _ = make_engine(pace="arrival")
+    frames: list[tuple[float, LiveFrame]] = []
+    for tick in range(200):  # 10 ms of sound every 10 ms
+        now_s = tick * 0.01
+        engine.push(loud(0.25, 0.001 * (tick // 4 + 1)), RATE, now_s)
+        while (frame := engine.step(now_s)) is not None:
+            frames.append((now_s, frame))
+    spoken = [(now, frame) for now, frame in frames if frame.is_speech]
+    assert len(spoken) == 48  # of 50: two are waited for
+    levels = [round(1000 * int(frame.audio.max()) / 32767) for _, frame in spoken]
+    assert levels == list(range(1, 49))  # nothing is lost or repeated
+    latencies = [now - (index + 1) * FRAME_S for index, (now, _) in enumerate(spoken)]
+    assert max(latencies) <= FakeSpeech.ahead * FRAME_S + 0.011
+
+
+def test_interruption_drops_sound_and_closes_the_mouth() -> None:
+    engine, pictures = make_engine()
+    engine.push(loud(100), RATE, 0.0)
+    before = run(engine, 0.0, 1.0)
+    assert engine.interrupt() == 1
+    after = run(engine, 1.0, 2.0)
+    assert before[-1][1].epoch == 0
+    assert {frame.epoch for _, frame in after} == {1}
+    assert not audio_of(after).any()
+    codes = np.array(pictures.codes[len(before) :])[:, 0]
+    assert (codes[BLEND_FRAMES:] == 0.0).all()
+    steps = np.diff(np.concatenate([[0.5], codes[: BLEND_FRAMES + 1]]))
+    assert (steps <= 0).all()
+    assert np.abs(steps).max() < 0.2  # it does not jump
+
+
+def test_a_line_after_an_interruption_is_whole() -> None:
+    engine, _ = make_engine()
+    engine.push(loud(50), RATE, 0.0)
+    run(engine, 0.0, 0.5)
+    engine.interrupt()
+    engine.push(loud(10, 0.25), RATE, 0.5)
+    engine.flush()
+    spoken = [one for one in run(engine, 0.5, 2.0) if one[1].is_speech]
+    assert len(spoken) == 10
+    np.testing.assert_allclose(audio_of(spoken), 0.25, atol=1e-4)
+
+
+def test_motion_is_continuous_where_a_line_begins_and_ends() -> None:
+    engine, pictures = make_engine()
+    run(engine, 0.0, 0.5)
+    engine.push(loud(20, 0.9), RATE, 0.5)
+    engine.flush()
+    run(engine, 0.5, 2.5)
+    codes = np.array(pictures.codes)[:, 0]
+    assert codes.max() == pytest.approx(0.9)
+    assert np.abs(np.diff(codes)).max() <= 0.9 / (BLEND_FRAMES + 1) + 1e-6
+
+
+def test_a_gap_in_a_line_is_silence_and_nothing_is_lost() -> None:
+    engine, _ = make_engine()
+    engine.push(loud(10, 0.3), RATE, 0.0)
+    first = run(engine, 0.0, 2.0)
+    engine.push(loud(10, 0.3), RATE, 2.0)
+    engine.flush()
+    frames = first + run(engine, 2.0, 4.0)
+    spoken = [frame for _, frame in frames if frame.is_speech]
+    assert len(spoken) == 20
+    assert abs(len(frames) - 100) <= LEAD_S / FRAME_S + 1
+
+
+def test_two_lines_are_spoken_one_after_the_other() -> None:
+    engine, _ = make_engine()
+    for level in (0.2, 0.4):
+        engine.push(loud(5, level), RATE, 0.0)
+        engine.flush()
+    frames = [frame for _, frame in run(engine, 0.0, 1.0) if frame.is_speech]
+    assert [frame.end_of_speech for frame in frames] == ([False] * 4 + [True]) * 2
+    levels = [round(float(frame.audio.max()) / 32767, 2) for frame in frames]
+    assert levels == [0.2] * 5 + [0.4] * 5
+
+
+@pytest.mark.parametrize("size", [1, 37, 441, 100_000])
+def test_pieces_of_any_size_and_rate_give_the_same_sound(size: int) -> None:
+    engine, _ = make_engine()
+    sound = np.sin(np.arange(22_050) * 0.05).astype(np.float32) * 0.5
+    for at in range(0, min(len(sound), 3000 if size == 1 else len(sound)), size):
+        engine.push(sound[at : at + size], 22_050, 0.0)
+    engine.flush()
+    n = 3000 if size == 1 else 22_050
+    spoken = [one for one in run(engine, 0.0, 2.0) if one[1].is_speech]
+    found = audio_of(spoken)
+    times = np.arange(round(n * RATE / 22_050) - 300) / RATE
+    expected = 0.5 * np.sin(times * 22_050 * 0.05)
+    np.testing.assert_allclose(found[150 : len(times)], expected[150:], atol=0.01)
+
+
+def test_pictures_repeat_when_rendering_is_too_slow_but_sound_does_not() -> None:
+    engine, pictures = make_engine()
+    engine.push(loud(50), RATE, 0.0)
+    engine.flush()
+    frames = []
+    now_s = 0.0
+    while len(frames) < 50:
+        n_rendered = len(pictures.codes)
+        frame = engine.step(now_s)
+        if frame is not None:
+            frames.append(frame)
+            now_s += 0.15 if len(pictures.codes) > n_rendered else 0.0  # a slow renderer
+        else:
+            now_s += 0.005
+    assert engine.statistics.n_repeated > 10
+    sound = np.concatenate([frame.audio for frame in frames])
+    assert (sound != 0).all()
+    assert len(sound) == 50 * SIZE
+
+
+def test_sound_and_pictures_stay_together_for_half_an_hour() -> None:
+    engine, _ = make_engine()
+    random = np.random.default_rng(3)
+    n_pushed = n_spoken = 0
+    now_s, end_s, next_push = 0.0, 1800.0, 0.0
+    n_frames = 0
+    while now_s < end_s:
+        if now_s >= next_push:
+            n = int(random.integers(1, 120))
+            engine.push(loud(n), RATE, now_s)
+            n_pushed += n
+            if random.random() < 0.8:
+                engine.flush()
+            next_push = now_s + n * FRAME_S + random.uniform(0.0, 3.0)
+        frame = engine.step(now_s)
+        if frame is None:
+            now_s += max(engine.wait_s(now_s), 0.001)
+            continue
+        n_frames += 1
+        n_spoken += frame.is_speech
+        assert abs(now_s - frame.time_s) <= LEAD_S + 0.02
+    assert n_frames == pytest.approx(1800 * 25, abs=LEAD_S / FRAME_S + 2)
+    assert n_pushed - 240 <= n_spoken <= n_pushed
+    assert engine.statistics.n_repeated == 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.array([0.1, np.nan], np.float32), RATE, "not numbers"),
+        (loud(1), 100, "sample rate of 100"),
+        (loud(1), 1_000_000, "sample rate of 1000000"),
+    ],
+)
+def test_bad_sound_is_refused(samples: Float32, rate: int, message: str) -> None:
+    engine, _ = make_engine()
+    with pytest.raises(TalkheadError, match=message):
+        engine.push(samples, rate, 0.0)
+    assert not any(frame.is_speech for _, frame in run(engine, 0.0, 0.5))
+
+
+def test_endless_sound_without_playback_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING_S", 1.0)
+    engine, _ = make_engine()
+    with pytest.raises(TalkheadError, match="wait to be spoken"):
+        for _ in range(5):
+            engine.push(loud(10), RATE, 0.0)
+
+
+@pytest.mark.parametrize("rate", [7000, 16_001, 300_000])
+def test_impossible_rates_of_the_output_are_refused(rate: int) -> None:
+    with pytest.raises(TalkheadError, match="multiple of 25"):
+        make_engine(sample_rate=rate)

@@ -1,0 +1,230 @@
+"""Live sessions of the server: who may begin one, what travels, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from live_fakes import RATE, SIZE, make_engine
+from serving import TOKEN, Serve
+from starlette.websockets import WebSocketDisconnect
+
+from talkhead.app.live.session import LiveSession
+from talkhead.app.server import live
+from talkhead.app.server.live import HEADER, PROTOCOL, SPEECH, LiveRequest, LiveSessions
+from talkhead.errors import PackageError
+
+PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
+
+
+def make(request: LiveRequest) -> tuple[str, LiveSession]:
+    if request.identity == "nobody":
+        raise PackageError("nobody: there is no such identity. Run talkhead identities")
+    engine, _ = make_engine(sample_rate=request.sample_rate)
+    return request.identity or "anna", LiveSession(engine=engine)
+
+
+@pytest.fixture
+def client(serve: Serve) -> Iterator[TestClient]:
+    with serve() as client:
+        client.app.state.live = LiveSessions(make, n_most=2)  # type: ignore[attr-defined]
+        yield client
+
+
+def begin(client: TestClient, **body: Any) -> dict[str, Any]:
+    answer = client.post("/v1/live", json={"sample_rate": RATE} | body)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    assert answer.headers["location"] == f"/v1/live/{found['id']}" == found["url"]
+    return found
+
+
+def connect(
+    client: TestClient, info: dict[str, Any], protocols: list[str] | None = PROTOCOLS, **given: Any
+) -> Any:
+    """Open the WebSocket of a session."""
+    return client.websocket_connect(f"ws://127.0.0.1:8730{info['url']}", protocols, **given)
+
+
+def packets(
+    socket: Any, n_speech: int
+) -> list[tuple[tuple[int, ...], bytes, np.ndarray[Any, Any]]]:
+    """Header, picture and sound of packets until so many with speech have come."""
+    found, n = [], 0
+    while n < n_speech:
+        message = socket.receive()
+        if message.get("bytes") is None:
+            continue
+        content = message["bytes"]
+        header = HEADER.unpack_from(content)
+        picture = content[HEADER.size : HEADER.size + header[-1]]
+        found.append((header, picture, np.frombuffer(content[HEADER.size + header[-1] :], "<i2")))
+        n += bool(header[3] & SPEECH)
+    return found
+
+
+def test_sound_comes_back_with_pictures(client: TestClient) -> None:
+    info = begin(client)
+    assert (info["width"], info["height"], info["frame_rate"]) == (4, 2, 25)
+    with connect(client, info) as socket:
+        assert socket.accepted_subprotocol == PROTOCOL
+        socket.send_bytes(np.full(5 * SIZE, 1234, "<i2").tobytes())
+        socket.send_text('{"type": "flush"}')
+        found = packets(socket, 5)
+        assert client.get(info["url"]).json()["is_connected"]
+    spoken = [one for one in found if one[0][3] & SPEECH]
+    assert [header[2] for header, _, _ in spoken] == list(range(5))
+    assert all((sound == 1234).all() and len(sound) == SIZE for _, _, sound in spoken)
+    assert found[0][1][:2] == b"\xff\xd8"  # a JPEG
+    assert [header[0] for header, _, _ in found] == list(range(len(found)))
+    assert client.get(info["url"]).status_code == 404  # it has ended with the connection
+
+
+def test_other_rates_are_resampled(client: TestClient) -> None:
+    info = begin(client)
+    with connect(client, info) as socket:
+        socket.send_text('{"type": "start", "sample_rate": 32000, "source": "microphone"}')
+        socket.send_bytes(np.full(20 * SIZE, 1000, "<i2").tobytes())
+        socket.send_text('{"type": "flush"}')
+        spoken = [one for one in packets(socket, 10) if one[0][3] & SPEECH]
+    sound = np.concatenate([one[2] for one in spoken])
+    assert abs(int(np.median(sound)) - 1000) < 10
+
+
+def test_interruption_by_message_and_by_request(client: TestClient) -> None:
+    info = begin(client)
+    with connect(client, info) as socket:
+        socket.send_bytes(np.full(500 * SIZE, 1000, "<i2").tobytes())
+        packets(socket, 1)
+        socket.send_text('{"type": "interrupt"}')
+        assert client.post(f"{info['url']}/interrupt").status_code == 200
+        socket.send_bytes(np.full(2 * SIZE, 77, "<i2").tobytes())
+        socket.send_text('{"type": "flush"}')
+        while True:
+            header, _, sound = packets(socket, 1)[-1]
+            if header[1] == 2:
+                break
+    assert (sound == 77).all()
+
+
+def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = np.full(3 * SIZE, 555, np.int16)
+    monkeypatch.setattr(live, "synthesize", lambda text: (spoken, RATE))
+    info = begin(client)
+    with connect(client, info) as socket:
+        socket.send_text(json.dumps({"type": "say", "text": "<b>Hello</b>"}))
+        assert (packets(socket, 3)[-1][2] == 555).all()
+        assert client.post(f"{info['url']}/say", json={"text": "Hello"}).status_code == 202
+        assert (packets(socket, 3)[-1][2] == 555).all()
+
+
+@pytest.mark.parametrize(
+    ("sent", "detail"),
+    [
+        (b"abc", "3 bytes of sound"),
+        ("hello", "a command is JSON"),
+        ("[]", "a command is JSON"),
+        ('{"type": "dance"}', "no command 'dance'"),
+        ('{"type": "start", "sample_rate": 5}', "a sample rate of 5"),
+        ('{"type": "start", "sample_rate": "x"}', "a sample rate of 'x'"),
+        ('{"type": "say", "text": " "}', "nothing to say"),
+    ],
+)
+def test_bad_messages_are_answered_and_the_session_goes_on(
+    client: TestClient, sent: str | bytes, detail: str
+) -> None:
+    info = begin(client)
+    with connect(client, info) as socket:
+        socket.send_bytes(sent) if isinstance(sent, bytes) else socket.send_text(sent)
+        while True:
+            message = socket.receive()
+            if message.get("text") and json.loads(message["text"])["type"] == "error":
+                break
+        assert detail in json.loads(message["text"])["detail"]
+        socket.send_bytes(np.full(4 * SIZE, 9, "<i2").tobytes())
+        assert packets(socket, 1)
+
+
+@pytest.mark.parametrize("protocols", [[PROTOCOL], [PROTOCOL, "bearer.wrong"], None])
+def test_a_token_is_needed(client: TestClient, protocols: list[str] | None) -> None:
+    info = begin(client)
+    client.headers.pop("Authorization")
+    with pytest.raises(WebSocketDisconnect), connect(client, info, protocols):
+        pass
+
+
+def test_pages_of_other_sites_are_refused(client: TestClient) -> None:
+    info = begin(client)
+    headers = {"Origin": "http://evil.example"}
+    with (
+        pytest.raises(WebSocketDisconnect),
+        connect(client, info, PROTOCOLS, headers=headers),
+    ):
+        pass
+
+
+def test_a_session_has_one_client(client: TestClient) -> None:
+    info = begin(client)
+    with connect(client, info) as socket:
+        packets_before = socket.receive()
+        assert packets_before
+        with connect(client, info) as second:
+            assert second.receive()["code"] == 1008
+        socket.send_bytes(np.full(4 * SIZE, 9, "<i2").tobytes())
+        assert packets(socket, 1)
+
+
+def test_too_many_sessions_are_refused(client: TestClient) -> None:
+    first = begin(client)
+    begin(client)
+    refused = client.post("/v1/live", json={})
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+    assert client.delete(first["url"]).status_code == 204
+    begin(client)
+
+
+def test_a_slow_machine_accepts_no_second_session(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(client)
+    monkeypatch.setattr(live, "BUSY_MS", -1.0)
+    refused = client.post("/v1/live", json={})
+    assert refused.status_code == 503
+    assert "busy" in refused.json()["detail"]
+
+
+def test_abandoned_sessions_end(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = begin(client)
+    monkeypatch.setattr(live, "CONNECT_S", -1.0)
+    begin(client)
+    assert client.get(info["url"]).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"identity": "nobody"}, 422),
+        ({"sample_rate": 16_001}, 422),
+        ({"sample_rate": 10}, 422),
+        ({"intensity": 0}, 422),
+        ({"intensity": "much"}, 422),
+    ],
+)
+def test_bad_sessions_are_refused(client: TestClient, body: dict[str, Any], status: int) -> None:
+    answer = client.post("/v1/live", json=body)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.json()["detail"]
+    assert client.get("/v1/live").json() == []
+    assert status == 422
+
+
+def test_unknown_sessions(client: TestClient) -> None:
+    assert client.get("/v1/live/none").status_code == 404
+    assert client.delete("/v1/live/none").status_code == 404
+    with connect(client, {"url": "/v1/live/none"}) as socket:
+        assert socket.receive()["code"] == 1008

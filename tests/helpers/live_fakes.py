@@ -1,0 +1,66 @@
+"""A fake person who speaks live: pictures of the code, and codes of the loudness."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from talkhead.app.live.engine import LiveEngine
+from talkhead.types import Float32, UInt8
+
+RATE = 16_000
+SIZE = RATE // 25
+REST = np.zeros(2, np.float32)
+
+
+class FakePictures:
+    """Pictures whose first value is the code's first, times 10."""
+
+    size = (4, 2)
+
+    def __init__(self) -> None:
+        self.codes: list[Float32] = []
+        self.closed = False
+
+    def next(self, code: Float32) -> UInt8:
+        self.codes.append(np.array(code))
+        return np.full((2, 4, 3), np.uint8(10 * code[0]), np.uint8)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeSpeech:
+    """A code [loudest sample, 1] per frame; each waits for the sound of two more frames."""
+
+    ahead = 2
+
+    def __init__(self) -> None:
+        self.samples = np.zeros(0, np.float32)
+
+    def push(self, samples: Float32) -> Float32:
+        self.samples = np.concatenate([self.samples, samples])
+        return self._frames(len(self.samples) // SIZE - self.ahead)
+
+    def finish(self) -> Float32:
+        n = -(-len(self.samples) // SIZE)
+        self.samples = np.pad(self.samples, (0, n * SIZE - len(self.samples)))
+        return self._frames(n)
+
+    def _frames(self, n: int) -> Float32:
+        n = max(n, 0)
+        used, self.samples = np.split(self.samples, [n * SIZE])
+        loudest = np.abs(used.reshape(n, SIZE)).max(1, initial=0.0)
+        return np.stack([loudest, np.ones(n)], axis=1).astype(np.float32)
+
+
+def make_engine(**given: Any) -> tuple[LiveEngine, FakePictures]:
+    pictures = FakePictures()
+    avatar: Any = SimpleNamespace(
+        predictor=SimpleNamespace(scaling=SimpleNamespace(rest=REST)), renderer=None, idle=None
+    )
+    speech: Any = lambda pace: FakeSpeech()  # noqa: E731
+    given = {"sample_rate": RATE, "pictures": pictures, "speech": speech} | given
+    return LiveEngine(avatar, **given), pictures
