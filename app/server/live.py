@@ -132,6 +132,7 @@ class LiveSessions:
         self._n_most = max(1, (os.cpu_count() or 2) // 2) if n_most is None else n_most
         self._entries: dict[str, _Entry] = {}
         self._lock = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
 
     def all(self) -> list[_Entry]:
         """List the sessions."""
@@ -168,7 +169,7 @@ class LiveSessions:
             TalkheadError: There is no such person, or it is damaged.
         """
         async with self._lock:
-            await self._end_abandoned()
+            self._end_abandoned()
             self._admit()
             name, session = await asyncio.to_thread(self._make, request)
             entry = _Entry(secrets.token_urlsafe(12), name, session)
@@ -176,8 +177,10 @@ class LiveSessions:
         log("live session begun", session=entry.id, identity=name)
         return entry
 
-    async def end(self, session_id: str) -> None:
+    def end(self, session_id: str) -> None:
         """End a session; nothing happens if it has ended.
+
+        Its resources are freed by a task of its own, so that this works while the caller is cancelled.
 
         Args:
             session_id: Its ID.
@@ -185,8 +188,10 @@ class LiveSessions:
         entry = self._entries.pop(session_id, None)
         if entry is not None:
             statistics = entry.session.statistics
-            await entry.session.shutdown()
             log("live session ended", session=session_id, frames=statistics.n_frames)
+            task = asyncio.get_running_loop().create_task(entry.session.shutdown())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def end_all(self, identity: str | None = None) -> None:
         """End all sessions.
@@ -196,7 +201,8 @@ class LiveSessions:
         """
         for entry in self.all():
             if identity is None or entry.identity == identity:
-                await self.end(entry.id)
+                self.end(entry.id)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _admit(self) -> None:
         """Raise Problem if no further session can be kept up."""
@@ -208,12 +214,12 @@ class LiveSessions:
         if n and busy_ms * (n + 1) / n > BUSY_MS:
             raise Problem(503, "this machine is too busy for another live session", retry)
 
-    async def _end_abandoned(self) -> None:
+    def _end_abandoned(self) -> None:
         """End the sessions that no client has connected to."""
         limit = time.monotonic() - CONNECT_S
         for entry in self.all():
             if not entry.is_connected and entry.begun_s < limit:
-                await self.end(entry.id)
+                self.end(entry.id)
 
 
 def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str, LiveSession]]:
@@ -285,7 +291,7 @@ async def say(session_id: str, body: SayRequest, sessions: Sessions) -> LiveInfo
 async def end_session(session_id: str, sessions: Sessions) -> None:
     """End a session; its client is disconnected."""
     sessions.find(session_id)
-    await sessions.end(session_id)
+    sessions.end(session_id)
 
 
 @router.websocket("/{session_id}")
@@ -316,8 +322,7 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await sessions.end(session_id)
+        sessions.end(session_id)
     with suppress(RuntimeError, WebSocketDisconnect):
         await websocket.close(code)
 

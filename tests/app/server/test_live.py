@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,15 @@ def packets(
     return found
 
 
+def wait_until_gone(client: TestClient, info: dict[str, Any]) -> bool:
+    """Wait until a session has ended, for ten seconds at most."""
+    for _ in range(500):
+        if client.get(info["url"]).status_code == 404:
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def test_sound_comes_back_with_pictures(client: TestClient) -> None:
     info = begin(client)
     assert (info["width"], info["height"], info["frame_rate"]) == (4, 2, 25)
@@ -81,7 +91,7 @@ def test_sound_comes_back_with_pictures(client: TestClient) -> None:
     assert all((sound == 1234).all() and len(sound) == SIZE for _, _, sound in spoken)
     assert found[0][1][:2] == b"\xff\xd8"  # a JPEG
     assert [header[0] for header, _, _ in found] == list(range(len(found)))
-    assert client.get(info["url"]).status_code == 404  # it has ended with the connection
+    assert wait_until_gone(client, info)  # it ends with the connection
 
 
 def test_other_rates_are_resampled(client: TestClient) -> None:
