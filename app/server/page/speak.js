@@ -208,6 +208,7 @@ export function startSpeak(studio) {
   async function show(name) {
     arrange();
     if (!stage.childElementCount) drawEmpty();
+    await studio.ready;
     $("source-text").hidden = !studio.features.includes("text");
     try {
       const people = (await studio.loadPeople()).filter((one) => one.status === "completed");

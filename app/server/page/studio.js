@@ -13,7 +13,8 @@ const sections = {};
 // What sections may use of each other.
 const studio = {
   people: [], // the persons, as the API returns them
-  features: [], // what the server offers, from /v1/health
+  features: [], // what the server offers, from /v1/health; known once `ready` is fulfilled
+  ready: Promise.resolve(),
   open(name, detail) { select(name); sections[name].show?.(detail); },
   async loadPeople() {
     studio.people = (await json("/v1/identities")).data;
@@ -65,7 +66,7 @@ function askForToken() {
   return asking;
 }
 
-async function start() {
+function start() {
   takeToken();
   onUnauthorized(askForToken);
   startTabs();
@@ -74,12 +75,8 @@ async function start() {
   sections.speak = startSpeak(studio);
   sections.live = startLive(studio, $("live"));
   const wanted = location.hash.slice(1);
-  try {
-    const health = await json("/v1/health");
-    studio.features = health.features;
-  } catch (error) {
-    notify(error.message, { bad: true });
-  }
+  studio.ready = json("/v1/health").then((health) => { studio.features = health.features; },
+    (error) => notify(error.message, { bad: true }));
   open(TABS.includes(wanted) ? wanted : "people");
 }
 
