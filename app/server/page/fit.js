@@ -2,7 +2,7 @@
 
 import { follow, upload } from "./api.js";
 import { facts } from "./people.js";
-import { $, dropArea, h, notify, progressBar } from "./view.js";
+import { $, clearNotices, dropArea, h, notify, progressBar, put } from "./view.js";
 
 export function startFit(studio) {
   const form = $("fit-form"), panel = $("fit-progress");
@@ -28,20 +28,21 @@ export function startFit(studio) {
   async function submit() {
     const wrong = problem();
     if (wrong) { notify(wrong, { bad: true }); return; }
+    clearNotices();
     const data = new FormData(form);
     data.delete("agreed");
     if (!data.get("name")) data.delete("name");
     const button = form.querySelector("[type=submit]");
     button.disabled = true;
     panel.hidden = false;
-    const sending = (share) => panel.replaceChildren(h("h2", {}, "Sending the footage"),
+    const sending = (share) => put(panel, h("h2", {}, "Sending the footage"),
       h("progress", { max: 1, value: share, "aria-label": "Upload" }),
       h("p", { class: "meta" }, share < 1 ? `${Math.round(100 * share)} %` : "Checking it …"));
     sending(0);
     try {
       const person = await upload("/v1/identities", data, sending);
       form.reset();
-      await watch(person);
+      watch(person); // the form is free for the next person meanwhile
     } catch (error) {
       panel.hidden = true;
       notify(error.message, { bad: true });
@@ -62,11 +63,11 @@ export function startFit(studio) {
     }
   }
 
-  function gone(person) { panel.replaceChildren(h("p", {}, `${person.name} was deleted.`)); }
+  function gone(person) { put(panel, h("p", {}, `${person.name} was deleted.`)); }
 
   function draw(person) {
     const done = person.status === "completed", failed = person.status === "failed";
-    panel.replaceChildren(
+    put(panel, 
       h("h2", {}, done ? `${person.name} can speak now` : failed ? `${person.name} could not be fitted` : `Fitting ${person.name}`),
       done ? facts(person) : failed ? h("p", { class: "bad" }, person.error) : progressBar(person, `Fit of ${person.name}`),
       done || failed ? "" : h("p", { class: "meta" }, "It takes minutes to an hour. You may close this page: it goes on."),

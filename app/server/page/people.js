@@ -1,7 +1,7 @@
 // People: portraits, quality, deletion.
 
 import { json } from "./api.js";
-import { $, confirmDeletion, date, duration, emptyState, h, isOpen, notify, progressBar } from "./view.js";
+import { $, confirmDeletion, date, duration, emptyState, h, isOpen, notify, progressBar, put } from "./view.js";
 
 const REFRESH_MS = 2000;
 
@@ -13,7 +13,7 @@ export function startPeople(studio) {
     try {
       draw(await studio.loadPeople());
     } catch (error) {
-      $("people-list").replaceChildren(emptyState(error.message, h("button", { type: "button", onclick: show }, "Try again")));
+      put($("people-list"), emptyState(error.message, h("button", { type: "button", onclick: show }, "Try again")));
       return;
     }
     if (studio.people.some(isOpen) && !$("people").hidden) timer = setTimeout(show, REFRESH_MS);
@@ -21,14 +21,15 @@ export function startPeople(studio) {
 
   function draw(people) {
     const fit = h("button", { type: "button", class: "primary", onclick: () => studio.open("fit") }, "Fit a person");
-    $("people-list").replaceChildren(...(people.length ? people.map(card)
+    put($("people-list"), ...(people.length ? people.map(card)
       : [emptyState("Nobody is fitted yet. A minute of footage of a person is all that is needed.", fit)]));
   }
 
   function card(person) {
     const done = person.status === "completed";
     return h("article", { class: "panel card", "aria-label": person.name },
-      person.portrait_url ? h("img", { src: person.portrait_url, alt: `Portrait of ${person.name}`, loading: "lazy" }) : null,
+      person.portrait_url ? h("img", { src: person.portrait_url, alt: `Portrait of ${person.name}`, loading: "lazy" })
+        : h("div", { class: "initial", "aria-hidden": "true" }, person.name.charAt(0).toUpperCase()),
       h("div", { class: "body" },
         h("h3", {}, person.name, person.is_default && done ? " " : "", person.is_default && done ? h("span", { class: "tag" }, "default") : ""),
         isOpen(person) ? progressBar(person, `Fit of ${person.name}`) : null,

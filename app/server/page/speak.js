@@ -2,7 +2,7 @@
 
 import { call, follow, json, upload } from "./api.js";
 import { startRecording } from "./recorder.js";
-import { $, confirmDeletion, date, dropArea, duration, emptyState, h, isOpen, notify, progressBar, size } from "./view.js";
+import { $, clearNotices, confirmDeletion, date, dropArea, duration, emptyState, h, isOpen, notify, progressBar, put, size } from "./view.js";
 
 const REFRESH_MS = 2000, PAGE = 10;
 const PLAIN = ["height", "intensity", "codec", "subtitles", "transcript", "loudness"];
@@ -57,6 +57,7 @@ export function startSpeak(studio) {
   async function submit() {
     const data = look(), wrong = addSound(data), button = form.querySelector("[type=submit]");
     if (wrong) { notify(wrong, { bad: true }); return; }
+    clearNotices();
     button.disabled = true;
     try {
       const video = await upload("/v1/videos", data, () => {});
@@ -75,6 +76,7 @@ export function startSpeak(studio) {
     const button = $("preview"), data = look();
     for (const name of ["subtitles", "transcript", "loudness"]) data.delete(name);
     if (!fields.identity.value) { notify("Fit a person first.", { bad: true }); return; }
+    clearNotices();
     button.disabled = true;
     button.textContent = "Rendering …";
     try {
@@ -82,7 +84,7 @@ export function startSpeak(studio) {
       URL.revokeObjectURL(still);
       still = URL.createObjectURL(await answer.blob());
       current = "";
-      stage.replaceChildren(h("h3", {}, "A still"), h("img", { src: still, alt: `${fields.identity.value} with these options` }));
+      put(stage, h("h3", {}, "A still"), h("img", { src: still, alt: `${fields.identity.value} with these options` }));
     } catch (error) {
       notify(error.message, { bad: true });
     } finally {
@@ -134,12 +136,12 @@ export function startSpeak(studio) {
   }
 
   function drawEmpty() {
-    stage.replaceChildren(h("p", { class: "empty" }, "The video appears here. A still shows how it will look, before it is made."));
+    put(stage, h("p", { class: "empty" }, "The video appears here. A still shows how it will look, before it is made."));
   }
 
   function drawCurrent(video) {
     const done = video.status === "completed";
-    stage.replaceChildren(h("h3", {}, `${video.identity}: ${video.title}`),
+    put(stage, h("h3", {}, `${video.identity}: ${video.title}`),
       isOpen(video) ? progressBar(video, `Video ${video.title}`) : null,
       video.error ? h("p", { class: "bad" }, video.error) : "",
       done ? player(video) : "", done ? facts(video) : "", buttons(video, video.title));
@@ -177,10 +179,10 @@ export function startSpeak(studio) {
     try {
       page = await json(`/v1/videos?limit=${Math.min(shown, 100)}`);
     } catch (error) {
-      $("videos").replaceChildren(emptyState(error.message, h("button", { type: "button", onclick: load }, "Try again")));
+      put($("videos"), emptyState(error.message, h("button", { type: "button", onclick: load }, "Try again")));
       return;
     }
-    $("videos").replaceChildren(...(page.data.length ? page.data.map(row) : [emptyState("No videos yet.")]));
+    put($("videos"), ...(page.data.length ? page.data.map(row) : [emptyState("No videos yet.")]));
     $("more").hidden = !page.has_more || shown >= 100;
     if (page.data.some(isOpen) && !$("speak").hidden) timer = setTimeout(load, REFRESH_MS);
   }
@@ -213,10 +215,10 @@ export function startSpeak(studio) {
     try {
       const people = (await studio.loadPeople()).filter((one) => one.status === "completed");
       const chosen = name || fields.identity.value || people.find((one) => one.is_default)?.name;
-      fields.identity.replaceChildren(...people.map((one) => h("option", { value: one.name }, one.name)));
+      put(fields.identity, ...people.map((one) => h("option", { value: one.name }, one.name)));
       if (people.some((one) => one.name === chosen)) fields.identity.value = chosen;
       for (const button of form.querySelectorAll("[type=submit], #preview")) button.disabled = !people.length;
-      if (!people.length) stage.replaceChildren(emptyState("Nobody is fitted yet, so nobody can speak.",
+      if (!people.length) put(stage, emptyState("Nobody is fitted yet, so nobody can speak.",
         h("button", { type: "button", class: "primary", onclick: () => studio.open("fit") }, "Fit a person")));
     } catch (error) {
       notify(error.message, { bad: true });

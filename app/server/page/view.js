@@ -11,7 +11,12 @@ export function h(tag, attributes = {}, ...children) {
     else if (name === "value" || name === "max") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return put(element, ...children);
+}
+
+// Replaces the content of an element. Children that are null, false or "" are left out.
+export function put(element, ...children) {
+  element.replaceChildren(...children.filter((child) => child || child === 0));
   return element;
 }
 
