@@ -41,7 +41,7 @@ from talkhead.app.server.uploads import (
     save,
     title_of,
 )
-from talkhead.errors import TalkheadError
+from talkhead.errors import TalkheadError, one_line
 from talkhead.identity import MANIFEST_NAME, Manifest, read_manifest
 from talkhead.storage import read_json, sha256_of
 from talkhead.terminal import printable
@@ -214,12 +214,20 @@ def _delete(service: Service, name: str) -> list[str]:
         for video in videos:
             removed.append(_relative(service, service.videos.remove(video.id)))
         if home.has(name) or any(_concerns(service, job, name) for job in service.store.jobs()):
-            removed += [_relative(service, line) for line in remove_identity(home, name).lines()]
+            removed += _remove_from_home(service, name)
         if service.fits.find(name) is not None:
             removed.append(_relative(service, service.fits.remove(name)))
         removed += _delete_tables(service)
         service.previews.forget(name)
     return [f"removed {one.removeprefix('removed ')}" for one in removed]
+
+
+def _remove_from_home(service: Service, name: str) -> list[str]:
+    """Delete what `talkhead identities remove` deletes, and list it."""
+    try:
+        return [_relative(service, one) for one in remove_identity(service.home, name).lines()]
+    except TalkheadError as error:  # another program works on the person
+        raise Problem(409, public_message(one_line(error), service.home.path)) from error
 
 
 def _delete_tables(service: Service) -> list[str]:

@@ -324,12 +324,23 @@ class Service:
         """
         self.store.cancel(job_ids)
         end = time.monotonic() + STOP_S
-        while any((job := self.store.find(i)) and job.status == RUNNING for i in job_ids):
+        while not all(self._has_stopped(job_id) for job_id in job_ids):
             if time.monotonic() > end:
                 raise Problem(
                     409, "a job of this person is being stopped. Try again in a minute", _RETRY
                 )
             time.sleep(POLL_S)
+
+    def _has_stopped(self, job_id: str) -> bool:
+        """Check that no process works on a job that was cancelled."""
+        job = self.store.find(job_id)
+        with self.store.hold(job) as claim:  # a process holds it until a moment after its end
+            if claim is not None and claim.job.status in (
+                QUEUED,
+                RUNNING,
+            ):  # its process was killed
+                claim.cancel()
+            return job is None or claim is not None
 
     def _remove_video(self, record: VideoRecord) -> bool:
         """Remove a video and its job, unless the job is still running."""
