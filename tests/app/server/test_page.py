@@ -59,7 +59,8 @@ def test_all_files_of_the_page_are_served(
     named = {v for _, a in elements for n, v in a.items() if n in ("src", "href") and v[0] == "/"}
     for path in FILES:
         named |= {
-            f"/static/{name}" for name in re.findall(r'from "\./([\w.]+)"', path.read_text("utf-8"))
+            f"/static/{name}"
+            for name in re.findall(r'"(?:\./|/static/)([\w.-]+)"', path.read_text("utf-8"))
         }
     assert {f"/static/{path.name}" for path in FILES} - {"/static/index.html"} == named
     for address in named:
