@@ -19,9 +19,13 @@ Functions:
     load_identity: Load an identity, to be used for many lines.
     load_encoder: Load a speech encoder by name.
 
+Classes:
+    LiveSession: A person who speaks live: sound in, pictures with their sound out.
+
 Options: FitOptions, OutputOptions (of speak and dub), DubOptions, EvaluateOptions.
 
-Results: FitResult, SpeakResult, DubResult, EvaluateResult, and Avatar, a loaded identity.
+Results: FitResult, SpeakResult, DubResult, EvaluateResult, LiveFrame and LiveStatistics, and Avatar, a
+loaded identity.
 
 Errors: every function raises TalkheadError, or FootageError, MediaError or PackageError, which derive
 from it, with a message that says what to change.
@@ -46,6 +50,9 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FootageError",
+    "LiveFrame",
+    "LiveSession",
+    "LiveStatistics",
     "MediaError",
     "OutputOptions",
     "PackageError",
@@ -68,6 +75,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
     from talkhead.app.evaluate import EvaluateResult, evaluate, evaluate_pair
     from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
     from talkhead.app.fit import FitResult, fit
+    from talkhead.app.live.engine import LiveFrame, LiveStatistics
+    from talkhead.app.live.session import LiveSession
     from talkhead.app.options import FitOptions
     from talkhead.app.request import OutputOptions
     from talkhead.app.speak import SpeakResult, speak, speak_frames
@@ -82,6 +91,8 @@ else:
             "talkhead.app.evaluate": ("EvaluateResult", "evaluate", "evaluate_pair"),
             "talkhead.app.evaluation.evaluate_identity": ("EvaluateOptions",),
             "talkhead.app.fit": ("FitResult", "fit"),
+            "talkhead.app.live.engine": ("LiveFrame", "LiveStatistics"),
+            "talkhead.app.live.session": ("LiveSession",),
             "talkhead.app.options": ("FitOptions",),
             "talkhead.app.request": ("OutputOptions",),
             "talkhead.app.speak": ("SpeakResult", "speak", "speak_frames"),

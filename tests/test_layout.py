@@ -29,6 +29,8 @@ LAZY_MODULES = {
     "talkhead.app.dub",
     "talkhead.app.evaluate",
     "talkhead.app.fit",
+    "talkhead.app.live.engine",
+    "talkhead.app.live.session",
     "talkhead.app.evaluation.evaluate_identity",
     "talkhead.app.options",
     "talkhead.app.request",

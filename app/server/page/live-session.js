@@ -63,9 +63,9 @@ export class LiveSession {
     this.draw(await one.picture);
     if (one.speech && this.begun !== null) {
       this.latencies.push(performance.now() - (this.begun + one.sound * FRAME_MS));
-      if (this.latencies.length > 250) this.latencies.shift();
+      if (this.latencies.length > 2500) this.latencies.shift();
     }
-    this.changed({ type: "frame", index, speech: one.speech, queued, gaps, latency: median(this.latencies.slice(-50)) });
+    this.changed({ type: "frame", index, speech: one.speech, queued, gaps, latencies: this.latencies });
   }
 
   read(message) { this.changed(message); }
@@ -119,8 +119,8 @@ export class LiveSession {
   }
 }
 
-export function median(values) {
+export function percentile(values, share) {
   if (!values.length) return null;
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
 }

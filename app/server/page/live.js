@@ -1,6 +1,6 @@
 // Live: speak or type, and see the person answer at once.
 
-import { LiveSession } from "./live-session.js";
+import { LiveSession, percentile } from "./live-session.js";
 import { emptyState, h, notify } from "./view.js";
 
 export function startLive(studio, section) {
@@ -40,13 +40,20 @@ export function startLive(studio, section) {
     if (event.type === "frame") {
       if (shown++ % 12) return;
       status.textContent = event.speech ? "Speaking" : "Silent";
-      meter.textContent = session?.listens && event.latency !== null
-        ? `${Math.round(event.latency)} ms from the microphone to the picture` : "";
+      measure(event);
     } else if (event.type === "error") {
       notify(event.detail, { bad: true });
     } else if (event.type === "ended") {
       ended();
     }
+  }
+
+  function measure({ latencies, gaps }) {
+    const newest = latencies.slice(-50);
+    meter.textContent = session?.listens && newest.length
+      ? `${Math.round(percentile(newest, 0.5))} ms from the microphone to the picture` : "";
+    const facts = { n: latencies.length, p50_ms: percentile(latencies, 0.5), p95_ms: percentile(latencies, 0.95), gaps };
+    for (const [name, value] of Object.entries(facts)) if (value !== null) meter.setAttribute(`data-${name}`, value);
   }
 
   async function toggle() {
