@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from talkhead.app.choices import DEFAULT_RENDERER
 from talkhead.app.dubbing.job import FIT, QUEUED, RUNNING, Job, Task
@@ -193,12 +194,18 @@ def get_report(service: ServiceDep, name: Name) -> FileResponse:
     responses={**NOT_FOUND, 409: {"description": "A job is still being stopped"}},
     summary="Delete a person",
 )
-def delete_identity(service: ServiceDep, name: Name) -> Deleted:
+async def delete_identity(service: ServiceDep, request: Request, name: Name) -> Deleted:
     """Delete everything of a person: package, work, report, footage, videos, jobs and results.
 
-    The answer lists what was deleted. Work on the person is stopped first.
+    The answer lists what was deleted. Work on the person, live sessions too, is stopped first.
     """
     show_identity(service, name)  # raises if there is none
+    await request.app.state.live.end_all(name)
+    return await run_in_threadpool(_delete_person, service, name)
+
+
+def _delete_person(service: Service, name: str) -> Deleted:
+    """Delete a person, and list what was deleted."""
     with service.reserved(name):
         return Deleted(name, tuple(_delete(service, name)))
 

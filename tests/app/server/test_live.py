@@ -238,3 +238,11 @@ def test_unknown_sessions(client: TestClient) -> None:
     assert client.delete("/v1/live/none").status_code == 404
     with connect(client, {"url": "/v1/live/none"}) as socket:
         assert socket.receive()["code"] == 1008
+
+
+def test_deleting_a_person_ends_their_sessions(client: TestClient) -> None:
+    info = begin(client, identity="anna")
+    other = begin(client, identity="berta")
+    assert client.delete("/v1/identities/anna").status_code == 200
+    assert client.get(info["url"]).status_code == 404
+    assert client.get(other["url"]).status_code == 200
