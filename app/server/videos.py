@@ -43,9 +43,10 @@ from talkhead.app.server.uploads import (
     save,
     title_of,
 )
-from talkhead.errors import TalkheadError
+from talkhead.errors import MediaError, TalkheadError
 from talkhead.media import probe
 from talkhead.terminal import printable
+from talkhead.types import MediaInfo
 
 router = APIRouter(prefix="/v1", tags=["videos"])
 MAX_LISTED = 100
@@ -257,6 +258,14 @@ def find_video(service: Service, video_id: str) -> VideoRecord:
     return record
 
 
+def _probed(path: Path) -> MediaInfo | None:
+    """Probe a finished video; None if it was damaged since."""
+    try:
+        return probe(path)
+    except MediaError:
+        return None
+
+
 def show_video(service: Service, record: VideoRecord) -> Video:
     """Describe a video.
 
@@ -279,7 +288,7 @@ def show_video(service: Service, record: VideoRecord) -> Video:
         name: Path(value).name if str(value).startswith(str(home)) else value
         for name, value in record.task.options.items()
     }
-    info = probe(output) if is_done else None
+    info = _probed(output) if is_done else None
     has_subtitles = is_done and srt_path(output).is_file()
     address = f"/v1/videos/{record.id}"
     return Video(

@@ -245,3 +245,15 @@ def test_a_restart_in_the_middle_of_a_fit(
     with serve() as client:
         until(client, "/v1/identities/berta", "completed")
     assert len(work.tasks) == 2
+
+
+def test_live_sessions_of_a_deleted_person_end(client: TestClient) -> None:
+    ended: list[str] = []
+
+    class Sessions:
+        async def end_all(self, identity: str | None = None) -> None:
+            ended.append(identity or "all")
+
+    client.app.state.live = Sessions()  # type: ignore[attr-defined]
+    assert client.delete("/v1/identities/anna").status_code == 200
+    assert ended == ["anna"]
