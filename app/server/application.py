@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from talkhead import __version__
-from talkhead.app.server import dubs, identities, live, pages, problems, videos
+from talkhead.app.server import dependencies, dubs, identities, live, pages, problems, videos
 from talkhead.app.server.bodies import BodyLimits
 from talkhead.app.server.logs import AccessLog
 from talkhead.app.server.security import Guard
@@ -52,6 +52,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
         redirect_slashes=False,
+        responses=dependencies.EVERYWHERE,
         lifespan=lifespan,
         middleware=[  # the first is the outermost
             Middleware(AccessLog, metrics=service.metrics),

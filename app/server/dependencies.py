@@ -8,19 +8,51 @@ from fastapi import Depends, Header, Request
 
 from talkhead.app.dubbing.job import DONE, QUEUED, RUNNING, Job
 from talkhead.app.server.models import Status
-from talkhead.app.server.problems import public_message
+from talkhead.app.server.problems import MEDIA_TYPE, public_message
 from talkhead.app.server.service import Service
 
 Responses = dict[int | str, dict[str, Any]]
 
-PROBLEMS: Responses = {
-    401: {"description": "The token is missing or wrong"},
-    413: {"description": "The upload is too large"},
-    422: {"description": "A value is not valid; `detail` says which, and what to do"},
-    503: {"description": "The queue is full; try again after `Retry-After` seconds"},
+_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What was wrong, and what to do"},
+    },
 }
-"""Responses of uploads, for /openapi.json."""
-NOT_FOUND: Responses = {404: {"description": "There is nothing of that name"}}
+
+
+def problem(description: str) -> dict[str, Any]:
+    """Describe a response with problem details for /openapi.json.
+
+    Args:
+        description: When it is sent.
+
+    Returns:
+        The value of `responses` for its status.
+    """
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
+
+
+EVERYWHERE: Responses = {
+    401: problem("The token is missing or wrong"),
+    422: problem("A value is not valid"),
+}
+"""Problems of all routes."""
+PROBLEMS: Responses = {
+    400: problem("The form is damaged or incomplete"),
+    408: problem("The upload is too slow"),
+    409: problem("It is taken, or another request is at it"),
+    413: problem("The upload is too large"),
+    503: problem("The queue is full; try again after `Retry-After` seconds"),
+    507: problem("The disk is nearly full"),
+}
+"""Problems of uploads."""
+NOT_FOUND: Responses = {404: problem("There is nothing of that name")}
+NOT_NOW: Responses = {409: problem("It is not finished, or still being stopped")}
 
 IdempotencyKey = Annotated[
     str,

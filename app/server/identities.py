@@ -23,6 +23,7 @@ from talkhead.app.server import events
 from talkhead.app.server.callbacks import check_url
 from talkhead.app.server.dependencies import (
     NOT_FOUND,
+    NOT_NOW,
     PROBLEMS,
     IdempotencyKey,
     ServiceDep,
@@ -60,7 +61,7 @@ Name = Annotated[str, PathParameter(alias="name", max_length=64)]
 @router.post(
     "/identities",
     status_code=202,
-    responses={**PROBLEMS, 409: {"description": "The name is taken"}},
+    responses=PROBLEMS,
     dependencies=[Depends(known_fields_only)],
     summary="Fit a person",
 )
@@ -170,7 +171,12 @@ def follow_identity(service: ServiceDep, name: Name) -> StreamingResponse:
     return events.stream(service, lambda: show_identity(service, name))
 
 
-@router.get("/identities/{name}/portrait", responses=NOT_FOUND, summary="Show a portrait")
+@router.get(
+    "/identities/{name}/portrait",
+    responses={**NOT_FOUND, 200: {"content": {"image/jpeg": {}}}},
+    response_class=Response,
+    summary="Show a portrait",
+)
 def get_portrait(service: ServiceDep, name: Name) -> Response:
     """Return the first frame of a person's own footage as JPEG."""
     if name not in service.home.names():
@@ -179,7 +185,12 @@ def get_portrait(service: ServiceDep, name: Name) -> Response:
     return Response(still.data, media_type=still.media_type, headers=_CACHED)
 
 
-@router.get("/identities/{name}/report", responses=NOT_FOUND, summary="Show the report of a fit")
+@router.get(
+    "/identities/{name}/report",
+    responses={**NOT_FOUND, 200: {"content": {"text/html": {}}}},
+    response_class=FileResponse,
+    summary="Show the report of a fit",
+)
 def get_report(service: ServiceDep, name: Name) -> FileResponse:
     """Return the report of a fit as HTML."""
     path = service.home.report_path(name) / REPORT
@@ -191,7 +202,7 @@ def get_report(service: ServiceDep, name: Name) -> FileResponse:
 
 @router.delete(
     "/identities/{name}",
-    responses={**NOT_FOUND, 409: {"description": "A job is still being stopped"}},
+    responses={**NOT_FOUND, **NOT_NOW},
     summary="Delete a person",
 )
 async def delete_identity(service: ServiceDep, request: Request, name: Name) -> Deleted:

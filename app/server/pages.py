@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, Response, UploadFile
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from talkhead import __version__
 from talkhead.app.dubbing.table import build_options
@@ -58,7 +58,11 @@ def get_health(service: ServiceDep, response: Response) -> Health:
     return Health("degraded" if problem else "ok", __version__, reason, tuple(features))
 
 
-@router.get("/v1/metrics", summary="Metrics in the text format of Prometheus")
+@router.get(
+    "/v1/metrics",
+    response_class=PlainTextResponse,
+    summary="Metrics in the text format of Prometheus",
+)
 def get_metrics(service: ServiceDep) -> Response:
     """Return counters of requests, jobs and frames, and the space on the disk."""
     return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)

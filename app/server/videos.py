@@ -19,6 +19,7 @@ from talkhead.app.server import events, voice
 from talkhead.app.server.callbacks import check_url
 from talkhead.app.server.dependencies import (
     NOT_FOUND,
+    NOT_NOW,
     PROBLEMS,
     IdempotencyKey,
     ServiceDep,
@@ -51,6 +52,7 @@ from talkhead.types import MediaInfo
 router = APIRouter(prefix="/v1", tags=["videos"])
 MAX_LISTED = 100
 TITLE_CHARS = 60
+_ANY_FILE: dict[str, Any] = {"content": {"*/*": {}}}
 
 VideoId = Annotated[str, PathParameter(alias="id", pattern=f"^{ID.pattern}$")]
 Mode = Annotated[
@@ -206,7 +208,12 @@ def follow_video(service: ServiceDep, video_id: VideoId) -> StreamingResponse:
     return events.stream(service, lambda: get_video(service, video_id))
 
 
-@router.get("/videos/{id}/content", responses=NOT_FOUND, summary="Download a video")
+@router.get(
+    "/videos/{id}/content",
+    responses={**NOT_FOUND, **NOT_NOW, 200: _ANY_FILE},
+    response_class=FileResponse,
+    summary="Download a video",
+)
 def get_content(service: ServiceDep, video_id: VideoId) -> FileResponse:
     """Return the finished file. Ranges and ETags are supported."""
     record = find_video(service, video_id)
@@ -217,7 +224,12 @@ def get_content(service: ServiceDep, video_id: VideoId) -> FileResponse:
     return _file(path, f"{record.task.identity}-{Path(record.title).stem}{path.suffix}")
 
 
-@router.get("/videos/{id}/subtitles", responses=NOT_FOUND, summary="Download subtitles")
+@router.get(
+    "/videos/{id}/subtitles",
+    responses={**NOT_FOUND, 200: _ANY_FILE},
+    response_class=FileResponse,
+    summary="Download subtitles",
+)
 def get_subtitles(service: ServiceDep, video_id: VideoId) -> FileResponse:
     """Return the .srt file of a video that was made with subtitles."""
     record = find_video(service, video_id)

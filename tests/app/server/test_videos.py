@@ -489,5 +489,9 @@ def test_the_description_of_the_api(client: TestClient) -> None:
     assert {"audio", "text", "identity", "mode", "height", "subtitles", "transcript"} <= set(fields)
     assert not {"certificate", "key", "overwrite"} & set(fields)
     assert "cdn" not in json.dumps(described)
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            refused = operation["responses"]["422"]["content"]
+            assert list(refused) == ["application/problem+json"], (method, path)
     for path in ("/docs", "/redoc"):
         assert client.get(path).status_code == 404
