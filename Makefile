@@ -13,7 +13,7 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl demo test test-short lint types ide docs bench wheel-test clean
+.PHONY: help venv libgl chromium demo test test-short lint types ide docs bench wheel-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,7 +27,7 @@ demo: venv  ## set up, fit the sample person and make them speak a line (DEMO=fo
 	@echo "The sample person speaks:  $(abspath $(DEMO)/line.mp4)"
 	@echo "Real, rendered and pasted: $(abspath $(DEMO)/identities/person/sheet.png)"
 
-test: venv  ## set up and run the tests, in one process
+test: venv chromium  ## set up and run the tests, in one process
 	$(VENV)/bin/python -m pytest
 
 SHORT := tests/test_layout.py tests/test_portability.py tests/talkhead tests/preprocess/test_landmarks.py \
@@ -35,6 +35,18 @@ SHORT := tests/test_layout.py tests/test_portability.py tests/talkhead tests/pre
     tests/app/test_end_to_end.py tests/app/cli/test_cli.py
 test-short: venv  ## set up and run a short selection for another Python version: tracking, fit and speak of the sample
 	$(VENV)/bin/python -m pytest $(SHORT)
+
+# Tests of the studio page open it in a browser. Without one they are skipped.
+CHROMIUM := apt-get install -y --no-install-recommends chromium
+chromium: $(STAMP)
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "Installing chromium, in which the studio page is tested"; \
+	        apt-get update -q && $(CHROMIUM); \
+	    else \
+	        echo "No chromium: the tests of the studio page are skipped. Run: sudo $(CHROMIUM)" >&2; \
+	    fi; \
+	fi
 
 venv: $(STAMP) libgl  ## set up .venv with everything in it
 

@@ -230,10 +230,14 @@ def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str,
         device: Where to render.
 
     Returns:
-        A function of a request that returns the person's name and the session.
+        A function of a request that returns the person's name and the session. It accepts names only: a
+        folder of the server is nobody else's to choose.
     """
 
     def make(request: LiveRequest) -> tuple[str, LiveSession]:
+        if request.identity is not None and request.identity not in home.names():
+            shown = ", ".join(home.names()) or "nobody yet"
+            raise TalkheadError(f"identity {request.identity!r}: not found. Choose one of: {shown}")
         avatar = load_identity(request.identity, device=device, home=home.path)
         session = LiveSession(avatar, sample_rate=request.sample_rate, intensity=request.intensity)
         return avatar.name, session

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from live_fakes import RATE, SIZE, make_engine
-from serving import TOKEN, Serve
+from serving import TOKEN, Serve, Work
 from starlette.websockets import WebSocketDisconnect
 
+from talkhead.app.home.identities import Home
 from talkhead.app.live.session import LiveSession
 from talkhead.app.server import live
 from talkhead.app.server.live import HEADER, PROTOCOL, SPEECH, LiveRequest, LiveSessions
-from talkhead.errors import PackageError
+from talkhead.errors import PackageError, TalkheadError
 
 PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
 
@@ -246,3 +248,10 @@ def test_deleting_a_person_ends_their_sessions(client: TestClient) -> None:
     assert client.delete("/v1/identities/anna").status_code == 200
     assert client.get(info["url"]).status_code == 404
     assert client.get(other["url"]).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["{people}/identities/anna", "identities/anna", "nobody", ""])
+def test_only_names_of_people_are_accepted(work: Work, people: Path, form: str) -> None:
+    make = live.session_maker(Home(people), "cpu")
+    with pytest.raises(TalkheadError, match="not found"):
+        make(LiveRequest(identity=form.format(people=people)))

@@ -412,7 +412,7 @@ def test_jobs_survive_a_restart(serve: Serve, work: Work, people: Path) -> None:
         kept = {path: path.read_bytes() for path in (people / "jobs").rglob("*.json")}
         work.error = REFUSED[0]
         store.cancel([job.id for job in store.jobs()])
-    for path in (people / "jobs").rglob("*.json"):
+    for path in (*(people / "jobs").rglob("*.json"), *(people / "jobs" / "cancelling").iterdir()):
         path.unlink()
     for path, content in kept.items():  # as after a kill: one is running without a process
         path.write_bytes(content)

@@ -1,0 +1,214 @@
+"""The studio page in Chromium: a person is fitted and speaks; keyboard, sizes, accessibility."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from serving import LINE, TOKEN, Quick, Work
+from test_identities import footage
+
+from talkhead.app.server.application import make_application
+from talkhead.app.server.service import Service
+from talkhead.app.server.settings import Limits, ServerSettings
+
+playwright = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: make chromium")
+
+__all__ = ["footage"]
+
+TABS = ("people", "fit", "speak", "live")
+FLAGS = (
+    "--no-sandbox",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+)
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium with a microphone that beeps."""
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def address(people: Path, work: Work, clip: bytes) -> Iterator[str]:
+    """Address of a server whose jobs are fakes."""
+    (people / "identities" / "anna" / "idle.mp4").write_bytes(clip)  # the portrait is taken from it
+    settings = ServerSettings(people, port=0, token=TOKEN, limits=replace(Limits(), free_bytes=0))
+    service = Service(settings, lambda: Quick(service.store, work))
+    server = uvicorn.Server(
+        uvicorn.Config(make_application(service), port=0, log_config=None, access_log=False)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    work.go.set()
+    service.is_stopping = server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def show(browser: Any, address: str) -> Iterator[Open]:
+    """A function that opens the page. At the end nothing may have gone wrong, or come from elsewhere."""
+    contexts, problems = [], []
+
+    def note_request(request: Any) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            problems.append(request.url)
+
+    def opened(width: int = 1280, fragment: str = f"#token={TOKEN}", **more: Any) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, permissions=["microphone"], **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", note_request)
+        page.goto(f"{address}/{fragment}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def test_a_person_speaks(show: Open, work: Work) -> None:
+    work.go.clear()
+    page = show()
+    page.get_by_role("article", name="anna").get_by_role("button", name="Speak").click()
+    assert TOKEN not in page.url and page.input_value("[name=identity]") == "anna"
+    page.get_by_role("button", name="Make the video").click()
+    page.get_by_text("Choose a recording first.").wait_for()
+    page.set_input_files("[name=audio]", LINE)
+    page.get_by_text("Picture", exact=True).click()
+    page.fill("[name=height]", "240")
+    page.get_by_role("button", name="Make the video").click()
+    page.wait_for_selector("#speak-stage progress")
+    assert page.query_selector(".notice") is None
+    work.go.set()
+    page.wait_for_selector("#speak-stage video")
+    page.wait_for_function("document.querySelector('#speak-stage video').readyState >= 2")
+    assert dict(work.tasks[0].options) == {"height": 240}
+    with page.expect_download() as download:
+        page.locator("#speak-stage").get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "anna-line.mp4"
+    page.reload()
+    page.get_by_role("tab", name="Speak").click()
+    row = page.get_by_role("article", name="line.wav")
+    row.get_by_role("button", name="Delete").click()
+    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    page.get_by_text("No videos yet.").wait_for()
+
+
+def test_the_microphone(show: Open, work: Work) -> None:
+    page = show()
+    page.get_by_role("tab", name="Speak").click()
+    page.get_by_label("Microphone").check()
+    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.wait_for_timeout(700)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Recorded,").wait_for()
+    page.get_by_role("button", name="Make the video").click()
+    page.wait_for_selector("#speak-stage video")
+    sound = Path(work.tasks[0].audio)
+    assert sound.read_bytes()[:4] == b"RIFF" and sound.stat().st_size > 20_000
+
+
+def test_a_fit(show: Open, work: Work, footage: bytes, tmp_path: Path) -> None:
+    video = tmp_path / "Berta B.mp4"
+    video.write_bytes(footage)
+    page = show()
+    page.get_by_role("tab", name="Fit").click()
+    button = page.locator("#fit-form [type=submit]")
+    for missing, fill in (
+        ("Choose the footage", lambda: page.set_input_files("[name=video]", video)),
+        ("State who is shown", lambda: page.fill("[name=consent]", "Berta, in writing")),
+        ("Confirm that the person", lambda: page.check("[name=agreed]")),
+    ):
+        button.click()
+        page.locator(".notice", has_text=missing).wait_for()
+        fill()
+    assert work.tasks == []
+    button.click()
+    page.get_by_role("heading", name="Berta-B can speak now").wait_for()
+    assert work.tasks[0].options["consent"] == "Berta, in writing"
+    page.get_by_role("tab", name="People").click()
+    card = page.get_by_role("article", name="Berta-B")
+    card.get_by_role("button", name="Delete").click()
+    page.locator("#confirm").get_by_role("button", name="Keep").click()
+    card.get_by_role("button", name="Delete").click()
+    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    page.locator(".notice", has_text="Berta-B was deleted: identities/Berta-B").wait_for()
+    card.wait_for(state="detached")
+
+
+def test_the_token_is_asked_for(show: Open) -> None:
+    page = show(fragment="")
+    dialog = page.locator("#sign-in")
+    dialog.wait_for()
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    page.get_by_role("article", name="anna").wait_for()
+
+
+def test_names_are_text(show: Open, work: Work, people: Path) -> None:
+    page = show()
+    page.get_by_role("tab", name="Speak").click()
+    name = "<img src=x onerror=alert(1)>.wav"
+    page.set_input_files(
+        "[name=audio]", {"name": name, "mimeType": "audio/wav", "buffer": LINE.read_bytes()}
+    )
+    page.get_by_role("button", name="Make the video").click()
+    page.wait_for_selector("#speak-stage video")
+    assert page.locator("#videos h3").inner_text() == name
+    assert page.query_selector("#speak img") is None
+
+
+def test_the_keyboard(show: Open) -> None:
+    page = show()
+    page.get_by_role("article", name="anna").wait_for()
+    page.focus("#tab-people")
+    for tab in ("fit", "speak", "live", "people"):
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.id") == f"tab-{tab}"
+        assert page.is_visible(f"#{tab}")
+    page.keyboard.press("End")
+    assert page.is_visible("#live") and page.url.endswith("#live")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_size(show: Open, width: int, scheme: str) -> None:
+    """Nothing is wider than the window, and axe finds nothing that keeps people out."""
+    page = show(width, color_scheme=scheme, bypass_csp=True)
+    page.get_by_role("article", name="anna").wait_for()
+    for tab in TABS:
+        page.click(f"#tab-{tab}")
+        page.wait_for_load_state("networkidle")
+        if tab == "speak":
+            for summary in page.query_selector_all("summary"):
+                summary.click()
+            page.get_by_label("The head alone").check()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+        found = axe.Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], tab
