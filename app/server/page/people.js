@@ -31,7 +31,7 @@ export function startPeople(studio) {
       person.portrait_url ? h("img", { src: person.portrait_url, alt: `Portrait of ${person.name}`, loading: "lazy" })
         : h("div", { class: "initial", "aria-hidden": "true" }, person.name.charAt(0).toUpperCase()),
       h("div", { class: "body" },
-        h("h2", { class: "name" }, person.name, person.is_default && done ? " " : "", person.is_default && done ? h("span", { class: "tag" }, "default") : ""),
+        h("h3", { "aria-level": 2 }, person.name, person.is_default && done ? " " : "", person.is_default && done ? h("span", { class: "tag" }, "default") : ""),
         isOpen(person) ? progressBar(person, `Fit of ${person.name}`) : null,
         person.error ? h("p", { class: "bad" }, person.error) : null,
         done ? facts(person) : null,

@@ -84,7 +84,7 @@ export function startSpeak(studio) {
       URL.revokeObjectURL(still);
       still = URL.createObjectURL(await answer.blob());
       current = "";
-      put(stage, h("h2", { class: "name" }, "A still"), h("img", { src: still, alt: `${fields.identity.value} with these options` }));
+      put(stage, h("h3", { "aria-level": 2 }, "A still"), h("img", { src: still, alt: `${fields.identity.value} with these options` }));
     } catch (error) {
       notify(error.message, { bad: true });
     } finally {
@@ -141,7 +141,7 @@ export function startSpeak(studio) {
 
   function drawCurrent(video) {
     const done = video.status === "completed";
-    put(stage, h("h2", { class: "name" }, `${video.identity}: ${video.title}`),
+    put(stage, h("h3", { "aria-level": 2 }, `${video.identity}: ${video.title}`),
       isOpen(video) ? progressBar(video, `Video ${video.title}`) : null,
       video.error ? h("p", { class: "bad" }, video.error) : "",
       done ? player(video) : "", done ? facts(video) : "", buttons(video, video.title));
