@@ -16,7 +16,7 @@ from talkhead.audio import POWER_FLOOR, speech_threshold_db
 from talkhead.encoder.base import speech_gain
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phones import PHONES, SILENCE
-from talkhead.encoder.vad import MAX_SPEECH_POSTERIOR, MIN_SILENCE_POSTERIOR
+from talkhead.encoder.vad import MIN_SILENCE_POSTERIOR
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
@@ -26,6 +26,10 @@ MIN_SOUNDING = 3
 """Frames with sound that are needed to measure the level."""
 N_SMOOTHED = 3
 """Frames over which the posterior of silence is averaged: a frame and those before it."""
+MAX_SPEECH_POSTERIOR = 0.1
+"""Posterior of silence below which a frame has speech although it is no louder than what was before. It
+is lower than for files: chords that go on have 0.25, speech hardly ever more than 0.1.
+"""
 HUM_HZ = 100.0
 
 

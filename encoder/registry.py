@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ENCODERS = {
     "pase": "talkhead.encoder.pase.encoder:PaseEncoder.shipped",
+    "pase-live": "talkhead.encoder.pase.encoder:PaseEncoder.live",
     "pase-gru": "talkhead.encoder.pase.encoder:PaseEncoder.gru",
     "mel": "talkhead.encoder.mel:MelEncoder",
     "mfcc": "talkhead.encoder.mfcc:MfccEncoder",
