@@ -20,7 +20,6 @@ from talkhead.app.avatar import Avatar
 from talkhead.app.live.pictures import LivePictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
-from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16, UInt8
 
@@ -432,8 +431,7 @@ def begin_speech(avatar: Avatar, pace: Pace, ahead: int | None, intensity: float
 
     Args:
         avatar: The person.
-        pace: With "arrival", the small encoder with a short look-ahead is used, if it gives the
-            features that the person's predictor was fitted with.
+        pace: With "arrival", a prediction waits for fewer frames.
         ahead: Frames that a prediction waits for. None: the pace's own.
         intensity: Factor on the motion of the mouth.
 
@@ -441,11 +439,8 @@ def begin_speech(avatar: Avatar, pace: Pace, ahead: int | None, intensity: float
         The line.
 
     Raises:
-        PackageError: If the weights of the small encoder are missing or damaged.
+        PackageError: If the weights of pase-live, which detects speech, are missing or damaged.
     """
-    encoder = avatar.encoder
-    if pace == "arrival":
-        small = PaseEncoder.live()
-        encoder = small if small.imitates == encoder.version else encoder
-        ahead = ARRIVAL_AHEAD if ahead is None else ahead
-    return LiveSpeech(encoder, avatar.predictor, ahead=ahead, intensity=intensity)
+    if pace == "arrival" and ahead is None:
+        ahead = ARRIVAL_AHEAD
+    return LiveSpeech(avatar.encoder, avatar.predictor, ahead=ahead, intensity=intensity)

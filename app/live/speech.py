@@ -37,7 +37,7 @@ class LiveSpeech:
             intensity: Factor on the motion of the mouth; closed lips stay closed.
 
         Raises:
-            PackageError: If the weights of the small encoder are missing or damaged.
+            PackageError: If the weights of pase-live, which detects speech, are missing or damaged.
         """
         self._level, self._vad = LiveLevel(), LiveVad()
         self._encoder = encoder.stream()
