@@ -15,22 +15,23 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cv2
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, Field
 
-from talkhead.app.avatar import load_identity
 from talkhead.app.home.identities import Home
-from talkhead.app.live.engine import LiveFrame
-from talkhead.app.live.session import LiveSession
 from talkhead.app.server.dependencies import PROBLEMS
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
 from talkhead.app.text_to_speech import synthesize
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, UInt8
+
+if TYPE_CHECKING:
+    from talkhead.app.live.engine import LiveFrame
+    from talkhead.app.live.session import LiveSession
 
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
@@ -238,6 +239,9 @@ def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str,
         if request.identity is not None and request.identity not in home.names():
             shown = ", ".join(home.names()) or "nobody yet"
             raise TalkheadError(f"identity {request.identity!r}: not found. Choose one of: {shown}")
+        from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
+        from talkhead.app.live.session import LiveSession
+
         avatar = load_identity(request.identity, device=device, home=home.path)
         session = LiveSession(avatar, sample_rate=request.sample_rate, intensity=request.intensity)
         return avatar.name, session
