@@ -16,7 +16,6 @@ from talkhead.audio import POWER_FLOOR, speech_threshold_db
 from talkhead.encoder.base import speech_gain
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phones import PHONES, SILENCE
-from talkhead.encoder.vad import MIN_SILENCE_POSTERIOR
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
@@ -26,10 +25,12 @@ MIN_SOUNDING = 3
 """Frames with sound that are needed to measure the level."""
 N_SMOOTHED = 3
 """Frames over which the posterior of silence is averaged: a frame and those before it."""
-MAX_SPEECH_POSTERIOR = 0.1
-"""Posterior of silence below which a frame has speech although it is no louder than what was before. It
-is lower than for files: chords that go on have 0.25, speech hardly ever more than 0.1.
+MAX_POSTERIOR, MAX_QUIET_POSTERIOR = 0.1, 0.05
+"""Posteriors of silence at which a frame still has speech, if it is loud and if it is no louder than what
+was before. Speech is hardly ever above; chords are at 0.25, a fan at 0.7.
 """
+MIN_RUN = 3
+"""Frames in a row that speech lasts for at least."""
 HUM_HZ = 100.0
 
 
@@ -77,7 +78,8 @@ class LiveLevel:
 class LiveVad:
     """Finds the frames without speech.
 
-    A frame is known once the posteriors of the next one are: a single frame with sound is a click.
+    A frame has speech if it is one of at least MIN_RUN in a row that sound like it; so a frame is known
+    once MIN_RUN - 1 more are.
 
     Attributes:
         lookahead_s: Seconds after its moment that a frame's flag depends on.
@@ -91,13 +93,13 @@ class LiveVad:
         """
         encoder = PaseEncoder.live()
         self._stream, self._per_frame = encoder.phone_stream(), round(encoder.rate / FRAME_RATE)
-        self.lookahead_s = encoder.lookahead_s + (2 * self._per_frame - 1) / encoder.rate
+        self.lookahead_s = encoder.lookahead_s + (MIN_RUN * self._per_frame - 1) / encoder.rate
         self._index = PHONES.index(SILENCE)
         self._posteriors = np.zeros(0, np.float32)
         self._recent: deque[float] = deque(maxlen=N_SMOOTHED)
         self._quiet: deque[bool] = deque()
-        self._spoken: list[bool] = []  # of the last known frames: before the next, and the next
-        self._n_before = 0
+        # Whether frames sound like speech: MIN_RUN - 1 before the next one to be known, and from it on.
+        self._spoken = [False] * (MIN_RUN - 1)
 
     def push(self, leveled: Float32, quiet: list[bool]) -> list[bool]:
         """Add frames.
@@ -110,34 +112,33 @@ class LiveVad:
             The next frames' flags that are known now, True without speech.
         """
         self._quiet.extend(quiet)
-        return self._flags(self._stream.push(leveled))
+        self._listen(self._stream.push(leveled))
+        return self._flags()
 
     def finish(self) -> list[bool]:
         """End the waveform; returns the flags of the frames that were still waiting."""
-        flags = self._flags(self._stream.finish())
-        return flags + [not self._is_speech(after=False) for _ in self._spoken[self._n_before :]]
+        self._listen(self._stream.finish())
+        self._spoken += [False] * (MIN_RUN - 1)
+        return self._flags()
 
-    def _flags(self, phones: Float32) -> list[bool]:
-        """Flags of the frames that posteriors [m, P] complete."""
+    def _listen(self, phones: Float32) -> None:
+        """Decide for the frames that posteriors [m, P] complete whether they sound like speech."""
         self._posteriors = np.concatenate([self._posteriors, phones[:, self._index]])
         n = min(len(self._posteriors) // self._per_frame, len(self._quiet))
         used = n * self._per_frame
         frames = self._posteriors[:used].reshape(n, self._per_frame).mean(1)
         self._posteriors = self._posteriors[used:]
-        flags = []
         for value in frames:
             self._recent.append(float(value))
-            mean = sum(self._recent) / len(self._recent)
-            limit = MAX_SPEECH_POSTERIOR if self._quiet.popleft() else MIN_SILENCE_POSTERIOR
-            spoken = mean <= limit
-            if len(self._spoken) > self._n_before:
-                flags.append(not self._is_speech(after=spoken))
-                self._spoken = self._spoken[-1:]
-                self._n_before = 1
-            self._spoken.append(spoken)
-        return flags
+            limit = MAX_QUIET_POSTERIOR if self._quiet.popleft() else MAX_POSTERIOR
+            self._spoken.append(sum(self._recent) <= limit * len(self._recent))
 
-    def _is_speech(self, after: bool) -> bool:
-        """Whether the oldest unknown frame has speech: it and one of its neighbors sound like it."""
-        before = self._spoken[0] if self._n_before else False
-        return self._spoken[self._n_before] and (before or after)
+    def _flags(self) -> list[bool]:
+        """Flags of the frames that are known now."""
+        n = len(self._spoken) - 2 * (MIN_RUN - 1)
+        flags = []
+        for frame in range(max(0, n)):
+            runs = (self._spoken[frame + i : frame + i + MIN_RUN] for i in range(MIN_RUN))
+            flags.append(not any(all(run) for run in runs))
+        self._spoken = self._spoken[len(flags) :]
+        return flags
