@@ -106,8 +106,9 @@ class LiveStatistics:
 class _Line:
     """A line that is being spoken: its sound, and the codes that are known."""
 
-    def __init__(self, speech: LiveSpeech, pace: Pace, sample_rate: int, begun_s: float) -> None:
-        self.speech, self.pace, self.begun_s = speech, pace, begun_s
+    def __init__(self, pace: Pace, sample_rate: int, begun_s: float) -> None:
+        self.pace, self.begun_s = pace, begun_s
+        self.speech: LiveSpeech | None = None  # begun by the thread that encodes: it reads weights
         self.down = Resampler(sample_rate, SAMPLE_RATE)
         self.pending: deque[Float32] = deque()  # not encoded yet
         self.sound: deque[Float32] = deque()  # not played yet
@@ -256,6 +257,7 @@ class LiveEngine:
 
         Raises:
             MediaError: The footage can no longer be read.
+            PackageError: The weights that a line needs are missing or damaged.
         """
         begun = time.perf_counter()
         self._encode_some()
@@ -332,8 +334,7 @@ class LiveEngine:
     def _open_line(self, now_s: float) -> _Line:
         """Return the line that sound is added to; a new one if the last has ended."""
         if not self._lines or self._lines[-1].ended:
-            speech = self._speech(self.pace)
-            self._lines.append(_Line(speech, self.pace, self.sample_rate, now_s))
+            self._lines.append(_Line(self.pace, self.sample_rate, now_s))
         return self._lines[-1]
 
     @staticmethod
@@ -360,9 +361,12 @@ class LiveEngine:
                 taken.append(piece)
                 n += len(piece)
             ends = line.ended and not line.pending
-        codes = [line.speech.push(line.down.push(piece)) for piece in taken]
+        if line.speech is None:
+            line.speech = self._speech(line.pace)
+        speech, down = line.speech, line.down
+        codes = [speech.push(down.push(piece)) for piece in taken]
         if ends:
-            codes += [line.speech.push(line.down.finish()), line.speech.finish()]
+            codes += [speech.push(down.finish()), speech.finish()]
         with self._lock:
             for part in codes:
                 line.codes.extend(part)

@@ -153,6 +153,7 @@ class LiveSession:
 
         Raises:
             MediaError: The footage can no longer be read.
+            PackageError: The weights that a line needs are missing or damaged.
         """
         loop = asyncio.get_running_loop()
         while not self._closed:
@@ -200,3 +201,22 @@ def decode_pcm(pcm: bytes | np.ndarray[Any, Any]) -> Float32:
     if pcm.dtype.kind != "f":
         raise TalkheadError(f"sound of type {pcm.dtype}: pass int16, or floats in [-1, 1]")
     return pcm.astype(np.float32)
+
+
+def mix_channels(pcm: bytes | memoryview, n_channels: int) -> Float32:
+    """Convert sound of several channels to floats of one, their mean.
+
+    Args:
+        pcm: 16-bit little-endian samples, one of each channel in turn.
+        n_channels: Number of channels.
+
+    Returns:
+        [n] in [-1, 1].
+
+    Raises:
+        TalkheadError: The last samples are not complete.
+    """
+    samples = decode_pcm(bytes(pcm))
+    if len(samples) % n_channels:
+        raise TalkheadError(f"{len(samples)} samples of sound in {n_channels} channels: some lack")
+    return samples.reshape(-1, n_channels).mean(1, dtype=np.float32)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
-from live_fakes import RATE, SIZE, make_engine
+from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, make_engine
 
 from talkhead.app.live.engine import LiveFrame
-from talkhead.app.live.session import LiveSession, decode_pcm
+from talkhead.app.live.session import LiveSession, decode_pcm, mix_channels
 from talkhead.errors import TalkheadError
+from talkhead.types import Float32, UInt8
 
 
 def make_session(**given: Any) -> tuple[LiveSession, Any]:
@@ -87,6 +89,28 @@ def test_shutdown_ends_the_run_and_refuses_sound() -> None:
     assert asyncio.run(speak()) >= 2
 
 
+def test_lines_begin_and_pictures_are_made_in_another_thread() -> None:
+    threads = set()
+
+    class Pictures(FakePictures):
+        def next(self, code: Float32) -> UInt8:
+            threads.add(threading.current_thread())
+            return super().next(code)
+
+    def begin(pace: str) -> FakeSpeech:
+        threads.add(threading.current_thread())
+        return FakeSpeech()
+
+    async def speak() -> None:
+        session, _ = make_session(pictures=Pictures(), speech=begin)
+        await session.push_audio(sound(5), RATE, last_chunk=True)
+        await take(session, 5)
+        await session.shutdown()
+
+    asyncio.run(speak())
+    assert len(threads) == 1 and threading.main_thread() not in threads
+
+
 @pytest.mark.parametrize(
     ("pcm", "message"),
     [
@@ -105,3 +129,10 @@ def test_bytes_and_arrays_are_the_same_sound() -> None:
     expected = [-1.0, 0.0, 0.5]
     for given in (words, words.tobytes(), np.array(expected, np.float64)):
         np.testing.assert_array_equal(decode_pcm(given), np.array(expected, np.float32))
+
+
+def test_channels_are_mixed() -> None:
+    words = np.array([[16384, 0], [-32768, -32768]], np.int16)
+    np.testing.assert_array_equal(mix_channels(words.tobytes(), 2), np.float32([0.25, -1.0]))
+    with pytest.raises(TalkheadError, match="3 samples of sound in 2 channels"):
+        mix_channels(bytes(6), 2)
