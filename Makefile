@@ -13,7 +13,7 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl chromium demo test test-short lint types ide docs bench wheel-test clean
+.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench wheel-test clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,22 @@ chromium: $(STAMP)
 	        echo "No chromium: the tests of the studio page are skipped. Run: sudo $(CHROMIUM)" >&2; \
 	    fi; \
 	fi
+
+AGENTS := pipecat livekit
+test-agents: venv $(AGENTS:%=$(VENV)-%/.installed)  ## set up and run the tests of the voice agents, each in an environment of its own
+	set -e; for name in $(AGENTS); do \
+	    $(VENV)-$$name/bin/python -c "import talkhead.app.live.$$name"; \
+	    $(VENV)-$$name/bin/python -m pytest tests/app/live/test_$$name.py; \
+	done
+
+# Each lies over $(VENV), whose packages it finds where it has none of its own.
+$(VENV)-%/.installed: $(STAMP)
+	rm -rf $(@D)
+	$(VENV)/bin/python -m venv $(@D)
+	$(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])' \
+	    > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
+	$(@D)/bin/python -m pip --disable-pip-version-check install -c constraints.txt -e '.[$*]'
+	touch $@
 
 venv: $(STAMP) libgl  ## set up .venv with everything in it
 

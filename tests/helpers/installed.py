@@ -27,12 +27,15 @@ DATA = {
     "talkhead.app.training.synthetic_speech": ["texts.json"],
     "talkhead.samples": ["line.wav"],
 }
+EXTRAS = ("talkhead.app.server", "talkhead.app.live.pipecat", "talkhead.app.live.livekit")
+"""What needs packages of extras, which are not installed."""
 
 
 def import_all() -> int:
-    """Import all modules. Returns their number."""
+    """Import all modules but those of EXTRAS. Returns their number."""
     modules = pkgutil.walk_packages(talkhead.__path__, "talkhead.")
-    return len([importlib.import_module(module.name) for module in modules])
+    names = [module.name for module in modules if not module.name.startswith(EXTRAS)]
+    return len([importlib.import_module(name) for name in names])
 
 
 def check_data() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import importlib.util
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from paths import ROOT
 
 from talkhead.app.live.engine import LiveEngine
 from talkhead.types import Float32, UInt8
@@ -64,3 +66,12 @@ def make_engine(**given: Any) -> tuple[LiveEngine, FakePictures]:
     speech: Any = lambda pace: FakeSpeech()  # noqa: E731
     given = {"sample_rate": RATE, "pictures": pictures, "speech": speech} | given
     return LiveEngine(avatar, **given), pictures
+
+
+def load_example(name: str) -> ModuleType:
+    """Load a script of examples/ without running it."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / f"examples/{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -23,6 +23,8 @@ import imageio_ffmpeg
 STAGES = ("preprocess", "encoder", "renderers", "app", "weights")
 PACKAGES = ("talkhead", *(f"talkhead.{stage}" for stage in STAGES))
 MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+EXTRAS = {"talkhead.app.live.pipecat", "talkhead.app.live.livekit"}
+"""Modules that need packages which are in environments of their own."""
 OF_OS = """
     O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK WNOHANG chown fchmod fchown fork forkpty getegid geteuid
     getgid getloadavg getpgid getuid killpg lchown mkfifo nice openpty posix_fadvise posix_fallocate
@@ -50,6 +52,7 @@ def import_all() -> list[str]:
         package = importlib.import_module(name)
         walked = pkgutil.walk_packages(package.__path__, f"{name}.")
         names += [module.name for module in walked]
+    names = [name for name in names if name not in EXTRAS]
     for name in names:
         importlib.import_module(name)
     return names

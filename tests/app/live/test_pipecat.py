@@ -1,0 +1,388 @@
+"""The video service of Pipecat, in pipelines of the real package, with a fake person."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, load_example, make_engine
+
+from talkhead.app.live.session import LiveSession
+from talkhead.errors import MediaError
+from talkhead.types import Float32, UInt8
+
+pytest.importorskip("pipecat", reason="these tests run with `make test-agents`")
+
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    FunctionCallResultFrame,
+    InterruptionFrame,
+    MetricsFrame,
+    OutputAudioRawFrame,
+    OutputImageRawFrame,
+    StartFrame,
+    TextFrame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+)
+from pipecat.metrics.metrics import TTFBMetricsData
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams
+from pipecat.processors.filters.identity_filter import IdentityFilter
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.tests.utils import SleepFrame, run_test
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+
+from talkhead.app.live.pipecat import TalkheadVideoService
+
+
+def make_service(**given: Any) -> tuple[TalkheadVideoService, FakePictures]:
+    engine, pictures = make_engine(**given)
+    return TalkheadVideoService(LiveSession(engine=engine)), pictures
+
+
+def tts(
+    n_frames: float, level: int = 1000, context: str | None = "a", channels: int = 1
+) -> TTSAudioRawFrame:
+    sound = np.full(round(n_frames * SIZE) * channels, level, "<i2").tobytes()
+    return TTSAudioRawFrame(sound, RATE, channels, context)
+
+
+def run(
+    service: FrameProcessor | None, frames: Sequence[Frame], **given: Any
+) -> tuple[list[Frame], list[Frame]]:
+    """Send frames through a service; returns those that it sent downstream and upstream."""
+
+    async def test() -> Any:
+        return await run_test(service or make_service()[0], frames_to_send=frames, **given)
+
+    down, up = asyncio.run(test())
+    return list(down), list(up)
+
+
+def sound_of(frames: Sequence[Frame]) -> Any:
+    parts = [f.audio for f in frames if isinstance(f, OutputAudioRawFrame)]
+    return np.frombuffer(b"".join(parts), "<i2")
+
+
+def kinds(frames: Sequence[Frame]) -> list[str]:
+    """The kinds of frames, without pictures, and with sound in succession as one."""
+    names: list[str] = []
+    for frame in frames:
+        name = type(frame).__name__
+        if isinstance(frame, OutputImageRawFrame):
+            continue
+        if name != "TTSAudioRawFrame" or not names or names[-1] != name:
+            names.append(name)
+    return names
+
+
+class Broken(FakePictures):
+    """Pictures that cannot be rendered after a number of them with an open mouth."""
+
+    def __init__(self, n_good: int) -> None:
+        super().__init__()
+        self.n_left = n_good
+
+    def next(self, code: Float32) -> UInt8:
+        self.n_left -= code[0] > 0
+        if self.n_left < 0:
+            raise MediaError("the footage is gone")
+        return super().next(code)
+
+
+def test_a_line_comes_back_with_pictures_in_its_order() -> None:
+    text, stop = TextFrame("half"), TTSStoppedFrame("a")
+    sent = [TTSStartedFrame("a"), tts(5, 8000), text, tts(5.5, 16000), stop, SleepFrame(0.7)]
+    service, _ = make_service()
+    down, up = run(service, sent, ignore_start=False)
+    assert isinstance(down[0], StartFrame)
+    assert kinds(down[1:]) == [
+        "TTSStartedFrame",
+        "TTSAudioRawFrame",
+        "TextFrame",
+        "TTSAudioRawFrame",
+        "TTSStoppedFrame",
+    ]
+    sound = sound_of(down)
+    expected = np.concatenate([np.full(5 * SIZE, 8000), np.full(round(5.5 * SIZE), 16000)])
+    assert len(sound) == 11 * SIZE  # whole frames
+    np.testing.assert_allclose(sound[: len(expected)], expected, atol=1)
+    assert not sound[len(expected) :].any()
+    assert {f.context_id for f in down if isinstance(f, TTSAudioRawFrame)} == {"a"}
+    assert down.index(stop) > down.index(text)
+    assert not any(isinstance(f, ErrorFrame) for f in up)
+
+
+def test_the_sound_of_a_picture_follows_it() -> None:
+    levels = [2000 * (i + 1) for i in range(12)]
+    frames = [tts(1, level) for level in levels]
+    down, _ = run(None, [*frames, TTSStoppedFrame("a"), SleepFrame(0.7)])
+    pictures = [f for f in down if isinstance(f, OutputImageRawFrame)]
+    assert all(f.size == (4, 2) and f.format == "RGB" for f in pictures)
+    assert all(f.sync_with_audio and len(f.image) == 24 for f in pictures)
+    pairs = [
+        (picture.image[0], sound.audio)
+        for picture, sound in pairwise(down)
+        if isinstance(picture, OutputImageRawFrame) and isinstance(sound, OutputAudioRawFrame)
+    ]
+    assert len(pairs) == 12
+    for value, audio in pairs[3:]:  # the first are blended from rest
+        assert value == int(10 * int(np.frombuffer(audio, "<i2").max()) / 32768)
+    assert len(pictures) > 15  # the picture goes on after the line
+    assert pictures[-1].image[0] == 0
+
+
+def test_two_lines_and_an_empty_one_end_in_order() -> None:
+    stops = [TTSStoppedFrame(name) for name in "abc"]
+    frames = [tts(3, context="a"), stops[0], stops[1], tts(3, 500, "c"), stops[2], SleepFrame(0.5)]
+    down, _ = run(None, frames)
+    assert [f for f in down if isinstance(f, TTSStoppedFrame)] == stops
+    assert kinds(down) == [
+        "TTSAudioRawFrame",
+        "TTSStoppedFrame",
+        "TTSStoppedFrame",
+        "TTSAudioRawFrame",
+        "TTSStoppedFrame",
+    ]
+    sounds = [f for f in down if isinstance(f, TTSAudioRawFrame)]
+    assert [f.context_id for f in sounds] == ["a"] * 3 + ["c"] * 3
+
+
+def test_the_end_waits_until_everything_was_said() -> None:
+    down, _ = run(None, [tts(20), TextFrame("said")])  # without TTSStoppedFrame
+    assert len(sound_of(down)) == 20 * SIZE
+    assert kinds(down) == ["TTSAudioRawFrame", "TextFrame"]
+
+
+def test_pictures_end_with_the_pipeline() -> None:
+    service, pictures = make_service()
+    down, _ = run(service, [SleepFrame(0.3), EndFrame()], send_end_frame=False)
+    assert isinstance(down[-1], EndFrame)
+    assert pictures.closed
+
+
+def test_interruption_drops_what_waits() -> None:
+    result = FunctionCallResultFrame("f", "1", {}, "done")
+    frames = [
+        tts(200, 8000),
+        TextFrame("never heard"),
+        result,
+        TTSStoppedFrame("a"),
+        SleepFrame(0.4),
+        InterruptionFrame(),
+        tts(4, 500, "b"),
+        TTSStoppedFrame("b"),
+        SleepFrame(0.5),
+    ]
+    down, _ = run(None, frames)
+    at = next(i for i, f in enumerate(down) if isinstance(f, InterruptionFrame))
+    assert 0 < len(sound_of(down[:at])) < 30 * SIZE
+    assert kinds(down[at:]) == [
+        "InterruptionFrame",
+        "FunctionCallResultFrame",
+        "TTSAudioRawFrame",
+        "TTSStoppedFrame",
+    ]
+    np.testing.assert_allclose(sound_of(down[at:]), 500, atol=1)
+    assert len(sound_of(down[at:])) == 4 * SIZE
+    after = [f.image[0] for f in down[at:] if isinstance(f, OutputImageRawFrame)]
+    assert max(after[4:]) == 0  # the mouth has closed
+
+
+def test_interruption_while_the_end_is_waited_for() -> None:
+    async def test() -> None:
+        service, pictures = make_service()
+
+        async def interrupt() -> None:
+            while sum(code[0] > 0 for code in pictures.codes) < 10:
+                await asyncio.sleep(0.01)
+            await service.queue_frame(InterruptionFrame())
+
+        interruption = asyncio.create_task(interrupt())
+        await asyncio.wait_for(run_test(service, frames_to_send=[tts(1000)]), 20)
+        await interruption
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_voice_goes_on_without_the_picture(channels: int) -> None:
+    ramp = np.repeat(np.arange(1, 30 * SIZE + 1) % 20_000, channels).astype("<i2")
+    first, second = np.split(ramp, [17 * SIZE * channels])
+    frames = [TTSAudioRawFrame(part.tobytes(), RATE, channels, "a") for part in (first, second)]
+    sent = [*frames, TTSStoppedFrame("a"), SleepFrame(0.6), tts(2, 7), TTSStoppedFrame("b")]
+    service, _ = make_service(pictures=Broken(5))
+    down, up = run(service, [*sent, SleepFrame(0.2)])
+    heard = []
+    for frame in down:
+        if isinstance(frame, OutputAudioRawFrame):
+            heard.append(np.frombuffer(frame.audio, "<i2")[:: frame.num_channels])
+    expected = np.concatenate([ramp[::channels], np.full(2 * SIZE, 7)])
+    np.testing.assert_allclose(np.concatenate(heard), expected, atol=1)  # once, and whole
+    assert kinds(down) == ["TTSAudioRawFrame", "TTSStoppedFrame"] * 2
+    errors = [f for f in up if isinstance(f, ErrorFrame)]
+    assert len(errors) == 1 and "the footage is gone" in errors[0].error
+
+
+def test_a_line_that_cannot_begin_is_heard() -> None:
+    def refuse(pace: str) -> FakeSpeech:
+        raise MediaError("no weights")
+
+    service, _ = make_service(speech=refuse)
+    down, up = run(service, [tts(3), TTSStoppedFrame("a"), tts(2), TTSStoppedFrame("b")])
+    assert len(sound_of(down)) == 5 * SIZE
+    assert kinds(down) == ["TTSAudioRawFrame", "TTSStoppedFrame"] * 2
+    assert len([f for f in up if isinstance(f, ErrorFrame)]) == 1
+
+
+def test_the_time_to_the_first_frame_is_measured() -> None:
+    service, _ = make_service()
+    params = PipelineParams(enable_metrics=True)
+    frames = [tts(5), TTSStoppedFrame("a"), SleepFrame(0.4)]
+    down, up = run(service, frames, pipeline_params=params)
+    data = [one for f in down + up if isinstance(f, MetricsFrame) for one in f.data]
+    times = [one for one in data if isinstance(one, TTFBMetricsData) and one.value > 0]
+    assert [one.processor for one in times] == [service.name]
+
+
+def test_the_event_loop_runs_while_a_picture_is_made() -> None:
+    n_turns, n_pictures, threads = 0, 0, set()
+
+    class Slow(FakePictures):
+        """Pictures that are finished once the event loop has made a turn."""
+
+        def next(self, code: Float32) -> UInt8:
+            nonlocal n_pictures
+            before, limit_s = n_turns, time.monotonic() + 5.0
+            while n_turns == before and time.monotonic() < limit_s:
+                time.sleep(0.001)
+            n_pictures += n_turns > before
+            threads.add(threading.current_thread())
+            return super().next(code)
+
+    async def test() -> None:
+        async def turn() -> None:
+            nonlocal n_turns
+            while True:
+                n_turns += 1
+                await asyncio.sleep(0.001)
+
+        turning = asyncio.create_task(turn())
+        service, _ = make_service(pictures=Slow())
+        await run_test(service, frames_to_send=[tts(20)])
+        turning.cancel()
+
+    asyncio.run(test())
+    assert n_pictures >= 10
+    assert threading.main_thread() not in threads
+
+
+class Player(BaseOutputTransport):
+    """An output that plays sound in its time, and records what it plays."""
+
+    def __init__(self) -> None:
+        params = TransportParams(
+            audio_out_enabled=True,
+            audio_out_sample_rate=RATE,
+            audio_out_end_silence_secs=0,
+            video_out_enabled=True,
+            video_out_width=4,
+            video_out_height=2,
+            video_out_framerate=25,
+        )
+        super().__init__(params)
+        self.played: list[int] = []
+        self.shown: list[int] = []
+
+    async def start(self, frame: StartFrame) -> None:
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        sound = np.frombuffer(frame.audio, "<i2")
+        self.played.append(int(sound.max()))
+        await asyncio.sleep(len(sound) / RATE)
+        return True
+
+    async def write_video_frame(self, frame: OutputImageRawFrame) -> bool:
+        self.shown.append(frame.image[0])
+        return True
+
+
+def test_an_output_plays_and_shows_a_line() -> None:
+    player = Player()
+    service, _ = make_service()
+
+    async def test() -> Any:
+        frames = [SleepFrame(0.2), tts(15, 20_000), TTSStoppedFrame("a"), SleepFrame(1.2)]
+        return await run_test(Pipeline([service, player]), frames_to_send=frames)
+
+    down, _ = asyncio.run(test())
+    assert player.played == [19_999] * 15  # of 20,000: 32768 levels become 32767
+    speaking = int(10 * 20_000 / 32768)
+    assert player.shown[0] == 0 and player.shown[-1] == 0
+    assert player.shown.count(speaking) >= 8
+    names = [type(f) for f in down]
+    assert names.count(BotStartedSpeakingFrame) == names.count(BotStoppedSpeakingFrame) == 1
+
+
+class Connection(BaseTransport):
+    """A transport whose client joins when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.player = Player()
+        for name in ("on_client_connected", "on_client_disconnected"):
+            self._register_event_handler(name)
+
+    def input(self) -> FrameProcessor:
+        return IdentityFilter()
+
+    def output(self) -> FrameProcessor:
+        return self.player
+
+    async def tell(self, event: str) -> None:
+        await self._call_event_handler(event, None)
+
+
+def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load_example("pipecat_agent")
+    said = []
+
+    def synthesize(text: str) -> tuple[Any, int]:
+        said.append(text)
+        return np.full(20 * SIZE, 20_000, np.int16), RATE
+
+    monkeypatch.setattr(example, "synthesize", synthesize)
+    connection = Connection()
+    engine, pictures = make_engine()
+
+    async def test() -> None:
+        session = LiveSession(engine=engine)
+        running = asyncio.create_task(example.run_agent(connection, session, example.Voice()))
+        while not connection.player.shown:
+            await asyncio.sleep(0.01)
+        await connection.tell("on_client_connected")
+        while len(connection.player.played) < 20:
+            await asyncio.sleep(0.01)
+        await connection.tell("on_client_disconnected")
+        await running
+
+    asyncio.run(asyncio.wait_for(test(), 30.0))
+    assert said == [example.GREETING]
+    assert connection.player.played[:20] == [19_999] * 20
+    assert int(10 * 20_000 / 32768) in connection.player.shown
+    assert pictures.closed
