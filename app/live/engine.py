@@ -37,6 +37,8 @@ PIECE_S = 0.6
 """Sound that is encoded at a time, so that the first frame of a long line does not wait for it all."""
 BLEND_FRAMES = 3
 """Frames over which the mouth moves from one motion to another: to rest, or into a new line."""
+CLOSING_FRAMES = 2
+"""The same after an interruption."""
 RATES = (8000, 192_000)
 """Sample rates that are taken."""
 BUSY_WEIGHT = 0.04
@@ -174,7 +176,7 @@ class LiveEngine:
         self._lines: deque[_Line] = deque()
         self._up: tuple[int, Resampler] | None = None  # of the line that is being pushed
         self._due_s: float | None = None
-        self._from, self._n_blend = self._rest, 0  # the code that a blend began with
+        self._from, self._n_blend, self._n_blended = self._rest, 0, 0  # where a blend began
         self._last = self._rest
         self._image: UInt8 | None = None
         self._epoch = 0
@@ -241,7 +243,9 @@ class LiveEngine:
             self._lines.clear()
             self._up = None
             self._epoch += 1
-            self._begin_blend()
+            self._begin_blend(CLOSING_FRAMES)
+            # What was given out ahead is dropped by the player, so the next frame is due at once.
+            self._due_s = None
             n = self._statistics.n_interruptions + 1
             self._statistics = replace(self._statistics, n_interruptions=n)
             return self._epoch
@@ -416,14 +420,14 @@ class LiveEngine:
         line.n_sound -= n
         return np.concatenate([*parts, np.zeros(size - n, np.float32)])
 
-    def _begin_blend(self) -> None:
+    def _begin_blend(self, n_frames: int = BLEND_FRAMES) -> None:
         """Blend from the last code to what follows."""
-        self._from, self._n_blend = self._last, BLEND_FRAMES
+        self._from, self._n_blend, self._n_blended = self._last, n_frames, n_frames
 
     def _blended(self, code: Float32) -> Float32:
         """Blend a code [n_codes] with that from which a blend began."""
         if self._n_blend:
-            share = self._n_blend / (BLEND_FRAMES + 1)
+            share = self._n_blend / (self._n_blended + 1)
             code = share * self._from + (1.0 - share) * code
             self._n_blend -= 1
         self._last = np.asarray(code, np.float32)

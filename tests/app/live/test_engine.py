@@ -9,7 +9,14 @@ import pytest
 from live_fakes import RATE, REST, SIZE, FakeSpeech, make_engine
 
 from talkhead.app.live import engine as module
-from talkhead.app.live.engine import BLEND_FRAMES, FRAME_S, LEAD_S, LiveEngine, LiveFrame
+from talkhead.app.live.engine import (
+    BLEND_FRAMES,
+    CLOSING_FRAMES,
+    FRAME_S,
+    LEAD_S,
+    LiveEngine,
+    LiveFrame,
+)
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 
@@ -92,8 +99,10 @@ def test_interruption_drops_sound_and_closes_the_mouth() -> None:
     assert {frame.epoch for _, frame in after} == {1}
     assert not audio_of(after).any()
     codes = np.array(pictures.codes[len(before) :])[:, 0]
-    assert (codes[BLEND_FRAMES:] == 0.0).all()
-    steps = np.diff(np.concatenate([[0.5], codes[: BLEND_FRAMES + 1]]))
+    assert (codes[CLOSING_FRAMES:] == 0.0).all()
+    # At once, although frames were given out ahead: the player drops those.
+    assert after[CLOSING_FRAMES][0] - 1.0 <= CLOSING_FRAMES * FRAME_S + 0.003
+    steps = np.diff(np.concatenate([[0.5], codes[: CLOSING_FRAMES + 1]]))
     assert (steps <= 0).all()
     assert np.abs(steps).max() < 0.2  # it does not jump
 
