@@ -49,6 +49,7 @@ class LiveSpeech:
         self._motion.horizon = max(0, int(spare_s * FRAME_RATE + 1e-6))
         self.lookahead_s = max(features_s, self._vad.lookahead_s)
         self._waiting = np.zeros(0, np.float32)
+        self._n_codes = len(predictor.scaling.rest)
 
     def push(self, samples: Float32) -> Float32:
         """Add sound.
@@ -61,6 +62,8 @@ class LiveSpeech:
         """
         self._waiting = np.concatenate([self._waiting, samples])
         n_frames = len(self._waiting) // SAMPLES_PER_FRAME
+        if n_frames == 0:  # a microphone's blocks are shorter than a frame
+            return np.zeros((0, self._n_codes), np.float32)
         used, self._waiting = np.split(self._waiting, [n_frames * SAMPLES_PER_FRAME])
         return self._advance(used)
 

@@ -1,13 +1,16 @@
 // Sound of live sessions, on the audio thread: the microphone in blocks, and playback that sets the clock.
 
 const BLOCK = 0.01; // seconds of microphone in a message
-const MOST_QUEUED = 5; // packets; beyond this, packets without speech are left out
+const MOST_QUEUED = 5; // packets; beyond this, quiet ones are left out to catch up
+const FAR_TOO_MANY = 12; // beyond this, any packet is
+const QUIET = 0.01; // largest sample of a quiet packet
 const MOST_WAITED = 4; // packets that playback waits for after interruptions of the supply
 
 class Capture extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.block = new Int16Array(Math.round(BLOCK * sampleRate));
+    this.size = Math.round(BLOCK * sampleRate);
+    this.block = new Int16Array(this.size);
     this.n = 0;
   }
 
@@ -17,9 +20,9 @@ class Capture extends AudioWorkletProcessor {
       let value = 0;
       for (const channel of channels) value += channel[i] / channels.length;
       this.block[this.n++] = Math.round(32767 * Math.max(-1, Math.min(1, value)));
-      if (this.n === this.block.length) {
-        this.port.postMessage(this.block.buffer, [this.block.buffer]);
-        this.block = new Int16Array(this.block.length);
+      if (this.n === this.size) {
+        this.port.postMessage(this.block.buffer, [this.block.buffer]); // empty afterwards
+        this.block = new Int16Array(this.size);
         this.n = 0;
       }
     }
@@ -30,7 +33,7 @@ class Capture extends AudioWorkletProcessor {
 class Player extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.queue = []; // packets {index, epoch, speech, samples}
+    this.queue = []; // packets {index, epoch, samples}
     this.at = 0; // the next sample of the first one
     this.waits = true;
     this.target = 1;
@@ -45,11 +48,14 @@ class Player extends AudioWorkletProcessor {
       this.queue = [];
       this.at = 0;
     }
-    if (data.samples && data.epoch >= this.epoch) this.queue.push(data);
+    if (!data.samples || data.epoch < this.epoch) return;
+    data.quiet = data.samples.every((value) => Math.abs(value) < QUIET);
+    this.queue.push(data);
     while (this.queue.length > Math.max(MOST_QUEUED, this.target + 2)) {
-      const idle = this.queue.findIndex((packet, i) => i > 0 && !packet.speech);
-      if (idle < 0) break;
-      this.queue.splice(idle, 1);
+      const found = this.queue.findIndex((packet, i) => i > 0 && packet.quiet);
+      if (found > 0) this.queue.splice(found, 1);
+      else if (this.queue.length > FAR_TOO_MANY) this.queue.splice(1, 1);
+      else break;
     }
   }
 
