@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from serving import LINE, TOKEN, Quick, Work
-from test_identities import footage
+from test_server_identities import footage
 
 from talkhead.app.server.application import make_application
 from talkhead.app.server.service import Service

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from serving import LINE, Work, detail, until
-from test_identities import footage
+from test_server_identities import footage
 
 __all__ = ["footage"]
 
