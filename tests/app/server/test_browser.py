@@ -10,12 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
+from live_fakes import RATE
 from serving import LINE, TOKEN, Quick, Work
+from test_live import make as make_live
 from test_server_identities import footage
 
+from talkhead.app.server import live
 from talkhead.app.server.application import make_application
+from talkhead.app.server.live import LiveSessions
 from talkhead.app.server.service import Service
 from talkhead.app.server.settings import Limits, ServerSettings
 
@@ -35,7 +40,7 @@ FLAGS = (
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an event loop runs in this thread while it is open
 def browser() -> Iterator[Any]:
     """Chromium with a microphone that beeps."""
     with playwright.sync_playwright() as started:
@@ -50,9 +55,9 @@ def address(people: Path, work: Work, clip: bytes) -> Iterator[str]:
     (people / "identities" / "anna" / "idle.mp4").write_bytes(clip)  # the portrait is taken from it
     settings = ServerSettings(people, port=0, token=TOKEN, limits=replace(Limits(), free_bytes=0))
     service = Service(settings, lambda: Quick(service.store, work))
-    server = uvicorn.Server(
-        uvicorn.Config(make_application(service), port=0, log_config=None, access_log=False)
-    )
+    app = make_application(service)
+    app.state.live = LiveSessions(make_live)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -161,6 +166,30 @@ def test_a_fit(show: Open, work: Work, footage: bytes, tmp_path: Path) -> None:
     page.locator("#confirm").get_by_role("button", name="Delete").click()
     page.locator(".notice", has_text="Berta-B was deleted: identities/Berta-B").wait_for()
     card.wait_for(state="detached")
+
+
+def test_live(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = np.full(2 * RATE, 5000, np.int16)
+    monkeypatch.setattr(live, "synthesize", lambda text: (spoken, RATE))
+    page = show()
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("#live-picture:not([hidden])")
+    page.fill("#live-text", "Good morning.")
+    page.get_by_role("button", name="Say it").click()
+    page.locator("#live-status", has_text="Speaking").wait_for()
+    page.get_by_role("button", name="Interrupt").click()
+    page.locator("#live-status", has_text="Silent").wait_for()
+    page.get_by_role("button", name="Speak into the microphone").click()
+    # Two seconds of the microphone come back as pictures, not only its first block.
+    end = time.monotonic() + 30.0
+    while int(page.get_attribute("#live-meter", "data-n") or 0) < 50:
+        assert time.monotonic() < end
+        page.wait_for_timeout(100)
+    page.get_by_text("ms from the microphone to the picture").wait_for()
+    page.get_by_role("button", name="Stop the microphone").click()
+    page.get_by_role("button", name="End").click()
+    page.get_by_text("Ended").wait_for()
 
 
 def test_the_token_is_asked_for(show: Open) -> None:
