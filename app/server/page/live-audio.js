@@ -51,7 +51,9 @@ class Player extends AudioWorkletProcessor {
     if (!data.samples || data.epoch < this.epoch) return;
     data.quiet = data.samples.every((value) => Math.abs(value) < QUIET);
     this.queue.push(data);
-    while (this.queue.length > Math.max(MOST_QUEUED, this.target + 2)) {
+    // The sound of a synthesizer comes ahead of its time; that of a microphone waits as little as it can.
+    const most = data.listens ? this.target : Math.max(MOST_QUEUED, this.target + 2);
+    while (this.queue.length > most) {
       const found = this.queue.findIndex((packet, i) => i > 0 && packet.quiet);
       if (found > 0) this.queue.splice(found, 1);
       else if (this.queue.length > FAR_TOO_MANY) this.queue.splice(1, 1);

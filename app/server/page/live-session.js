@@ -52,7 +52,7 @@ export class LiveSession {
     this.pictures.set(index, { picture: this.newest, sound, speech });
     const words = new Int16Array(buffer.slice(HEADER_BYTES + size));
     const samples = Float32Array.from(words, (value) => value / 32768);
-    this.player.port.postMessage({ index, epoch, samples }, [samples.buffer]);
+    this.player.port.postMessage({ index, epoch, samples, listens: this.listens }, [samples.buffer]);
   }
 
   // The sound of a frame begins to play: show its picture.
