@@ -12,7 +12,7 @@ from collections import deque
 import numpy as np
 import scipy.signal
 
-from talkhead.audio import POWER_FLOOR, speech_threshold_db
+from talkhead.audio import POWER_FLOOR, hum_filter, speech_threshold_db
 from talkhead.encoder.base import speech_gain
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.phones import PHONES, SILENCE
@@ -31,7 +31,6 @@ was before. Speech is hardly ever above; chords are at 0.25, a fan at 0.7.
 """
 MIN_RUN = 3
 """Frames in a row that speech lasts for at least."""
-HUM_HZ = 100.0
 
 
 class LiveLevel:
@@ -44,7 +43,7 @@ class LiveLevel:
     def __init__(self) -> None:
         """Begin without samples."""
         self.gain = 1.0
-        self._filter = scipy.signal.butter(4, HUM_HZ, "highpass", fs=SAMPLE_RATE, output="sos")
+        self._filter = hum_filter(SAMPLE_RATE)
         self._state = np.zeros((self._filter.shape[0], 2))
         self._energies: deque[float] = deque(maxlen=HISTORY_FRAMES)
         self._powers: deque[float] = deque(maxlen=HISTORY_FRAMES)

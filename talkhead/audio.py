@@ -241,6 +241,19 @@ class Loudness:
     n_samples: int
 
 
+def hum_filter(sample_rate: int) -> Float64:
+    """Make the high-pass against hum and offset, through which loudness is measured.
+
+    Args:
+        sample_rate: Hz.
+
+    Returns:
+        Second-order sections [2, 6].
+    """
+    sections = scipy.signal.butter(4, _HUM_HZ, "highpass", fs=sample_rate, output="sos")
+    return np.asarray(sections, np.float64)
+
+
 def measure_loudness(
     chunks: Iterable[Float32], rate: float = FRAME_RATE, sample_rate: int = SAMPLE_RATE
 ) -> Loudness:
@@ -256,7 +269,7 @@ def measure_loudness(
     Returns:
         Loudness of each frame.
     """
-    high_pass = scipy.signal.butter(4, _HUM_HZ, "highpass", fs=sample_rate, output="sos")
+    high_pass = hum_filter(sample_rate)
     state: Float64 | None = None
     total = 0
     sums = np.zeros((3, 0))  # high-passed squares, squares, counts

@@ -20,6 +20,8 @@ from talkhead.app.avatar import Avatar
 from talkhead.app.live.pictures import LivePictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
+from talkhead.audio import as_int16
+from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16, UInt8
 
@@ -39,8 +41,6 @@ BLEND_FRAMES = 3
 """Frames over which the mouth moves from one motion to another: to rest, or into a new line."""
 CLOSING_FRAMES = 2
 """The same after an interruption."""
-RATES = (8000, 192_000)
-"""Sample rates that are taken."""
 BUSY_WEIGHT = 0.04
 """Weight of a frame in the average of the time that frames take."""
 MAX_WAITING_S = 600.0
@@ -306,7 +306,7 @@ class LiveEngine:
                 behind_ms=max(0.0, 1000.0 * behind_s),
                 busy_ms=old.busy_ms + BUSY_WEIGHT * (took_ms - old.busy_ms),
             )
-        sound = np.rint(audio * 32767.0).astype(np.int16)
+        sound = as_int16(audio)
         return LiveFrame(
             self._image, sound, self.sample_rate, index, epoch, sound_index, ready, ended
         )

@@ -26,6 +26,7 @@ from talkhead.app.server.dependencies import PROBLEMS
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
 from talkhead.app.text_to_speech import synthesize
+from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, UInt8
 
@@ -65,7 +66,7 @@ class LiveRequest(BaseModel):
     """
 
     identity: str | None = None
-    sample_rate: Annotated[int, Field(ge=8000, le=192_000, multiple_of=25)] = 24_000
+    sample_rate: Annotated[int, Field(ge=RATES[0], le=RATES[1], multiple_of=FRAME_RATE)] = 24_000
     intensity: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
 
 
@@ -367,8 +368,10 @@ async def _obey(websocket: WebSocket, session: LiveSession, text: str, rate: int
         raise TalkheadError('a command is JSON such as {"type": "flush"}') from error
     if kind == "start":
         given = command.get("sample_rate", rate)
-        if not isinstance(given, int) or not 8000 <= given <= 192_000:
-            raise TalkheadError(f"a sample rate of {given!r}: from 8000 to 192000 is needed")
+        if not isinstance(given, int) or not RATES[0] <= given <= RATES[1]:
+            raise TalkheadError(
+                f"a sample rate of {given!r}: from {RATES[0]} to {RATES[1]} is needed"
+            )
         session.pace = "arrival" if command.get("source") == "microphone" else "playback"
         return given
     if kind == "flush":

@@ -17,6 +17,7 @@ from talkhead.encoder.pase.trunk import (
     REACH,
     STRIDE,
     log_mels,
+    moments,
     padded_mels,
 )
 from talkhead.types import SAMPLE_RATE
@@ -99,7 +100,7 @@ class LiveBranch(nn.Module):
             state after them: that of the GRU, the vectors still to be dropped, and the energies
             whose vectors are not complete.
         """
-        own = self.acoustic(spectra)
+        own = moments(spectra)
         gru, n_late, waiting = (None, DELAY, own[:, :0]) if state is None else state
         hidden, gru = self.gru(F.gelu(self.first(spectra.transpose(1, 2))).transpose(1, 2), gru)
         dropped = min(n_late, hidden.shape[1])
@@ -107,14 +108,13 @@ class LiveBranch(nn.Module):
         n = hidden.shape[1]
         return energies[:, :n], hidden, (gru, n_late - dropped, energies[:, n:])
 
-    @staticmethod
-    def acoustic(spectra: Tensor) -> Tensor:
-        """Select the spectrum at each input's moment.
+    def acoustic(self, spectra: Tensor) -> Tensor:
+        """Compute the first result of `forward` alone.
 
         Args:
             spectra: [B, S, N_MELS].
 
         Returns:
-            [B, n, N_MELS].
+            [B, T, N_MELS].
         """
-        return spectra[:, REACH : spectra.shape[1] - REACH : STRIDE]
+        return moments(spectra)[:, : -self.n_late]

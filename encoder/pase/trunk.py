@@ -84,6 +84,18 @@ def padded_mels(waveform: Tensor, n_late: int) -> Tensor:
     return log_mels(F.pad(waveform, (before, total - before - waveform.shape[1])))
 
 
+def moments(spectra: Tensor) -> Tensor:
+    """Select the spectrum at the moment of each vector, whether the vector is complete or not.
+
+    Args:
+        spectra: [B, S, N_MELS].
+
+    Returns:
+        [B, (S - 2 * REACH - 1) // STRIDE + 1, N_MELS].
+    """
+    return spectra[:, REACH : spectra.shape[1] - REACH : STRIDE]
+
+
 @lru_cache(maxsize=1)
 def _filters() -> Tensor:
     """Mel filters, [N_MELS, N_FFT // 2 + 1]."""
@@ -346,8 +358,8 @@ class TrunkBranch(nn.Module):
         Returns:
             The hidden vectors that are complete now, [B, m, WIDTH], and the state after them.
         """
-        moments = (state.n_inputs + torch.arange(inputs.shape[1])) % N_POSITIONS
-        hidden, blocks = inputs + self.positions[moments], []
+        places = (state.n_inputs + torch.arange(inputs.shape[1])) % N_POSITIONS
+        hidden, blocks = inputs + self.positions[places], []
         for block, own in zip(self.blocks, state.blocks, strict=True):
             hidden, after = block(hidden, own)
             blocks.append(after)
@@ -381,7 +393,7 @@ class TrunkBranch(nn.Module):
         Returns:
             [B, T, N_MELS].
         """
-        return self.moments(spectra)[:, : -self.n_late]
+        return moments(spectra)[:, : -self.n_late]
 
     def step(
         self, spectra: Tensor, state: tuple[TrunkState, Tensor] | None
@@ -397,7 +409,7 @@ class TrunkBranch(nn.Module):
             `forward` returns them, and the state after them: that of the blocks, and the energies
             whose vectors are not complete.
         """
-        own = self.moments(spectra)
+        own = moments(spectra)
         blocks, waiting = (START, own[:, :0]) if state is None else state
         energies, parts = torch.cat([waiting, own], 1), []
         # Attention to all vectors of a long stretch would be computed, most of it to be masked.
@@ -407,18 +419,6 @@ class TrunkBranch(nn.Module):
         vectors = torch.cat(parts, 1)
         n = vectors.shape[1]
         return energies[:, :n], vectors, (blocks, energies[:, n:])
-
-    @staticmethod
-    def moments(spectra: Tensor) -> Tensor:
-        """Select the spectrum at each vector's moment.
-
-        Args:
-            spectra: [B, S, N_MELS].
-
-        Returns:
-            [B, n, N_MELS], with the n of `convolve`.
-        """
-        return spectra[:, REACH : spectra.shape[1] - REACH : STRIDE]
 
     def whole(self, spectra: Tensor) -> Tensor:
         """Compute the vectors of Whisper itself: without adapters, and with attention to all others.

@@ -28,12 +28,8 @@ def rest_share(silent: Bool, n_frames: int) -> Float32:
     Returns:
         [n_frames]: 0 in speech, 1 well inside silence, smooth in between.
     """
-    since, until = _distances(silent, n_frames)
-    # Ramps from 0 to 1 over CLOSING_FRAMES.
-    settled = (since - SETTLING_FRAMES) / CLOSING_FRAMES
-    unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
-    share = np.clip(np.minimum(settled, unmoved), 0.0, 1.0)
-    return np.asarray(share * share * (3.0 - 2.0 * share), dtype=np.float32)
+    share = smooth_step(rest_ramp(*_distances(silent, n_frames)))
+    return np.asarray(share, dtype=np.float32)
 
 
 def speech_share(silent: Bool, n_frames: int) -> Float64:
@@ -48,8 +44,46 @@ def speech_share(silent: Bool, n_frames: int) -> Float64:
     Returns:
         [n_frames]: 1 within NEAR_FRAMES of speech, then linearly to 0 over FADING_FRAMES.
     """
-    distance = np.minimum(*_distances(silent, n_frames))
+    return speech_ramp(np.minimum(*_distances(silent, n_frames)))
+
+
+def rest_ramp(since: Float64, until: Float64) -> Float64:
+    """Ramp from motion to rest, over CLOSING_FRAMES, and back.
+
+    Args:
+        since: Frames since the last speech, of any shape.
+        until: Frames until the next speech, of the same shape.
+
+    Returns:
+        0 to 1, of that shape.
+    """
+    settled = (since - SETTLING_FRAMES) / CLOSING_FRAMES
+    unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
+    return np.clip(np.minimum(settled, unmoved), 0.0, 1.0)
+
+
+def speech_ramp(distance: Float64) -> Float64:
+    """Ramp from speech to silence: 1 within NEAR_FRAMES, then to 0 over FADING_FRAMES.
+
+    Args:
+        distance: Frames to the nearest speech, of any shape.
+
+    Returns:
+        0 to 1, of that shape.
+    """
     return np.clip(1.0 - (distance - NEAR_FRAMES) / FADING_FRAMES, 0.0, 1.0)
+
+
+def smooth_step(share: Float64) -> Float64:
+    """Round the corners of a ramp.
+
+    Args:
+        share: 0 to 1, of any shape.
+
+    Returns:
+        0 to 1, of that shape.
+    """
+    return share * share * (3.0 - 2.0 * share)
 
 
 def _distances(silent: Bool, n_frames: int) -> tuple[Float64, Float64]:

@@ -14,13 +14,7 @@ import torch
 from talkhead.encoder.predictor.lip_range import scale_motion
 from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.network import frame_inputs
-from talkhead.encoder.predictor.rest import (
-    CLOSING_FRAMES,
-    FADING_FRAMES,
-    NEAR_FRAMES,
-    SETTLING_FRAMES,
-    STIRRING_FRAMES,
-)
+from talkhead.encoder.predictor.rest import CLOSING_FRAMES, rest_ramp, smooth_step, speech_ramp
 from talkhead.types import Float32
 
 
@@ -57,7 +51,6 @@ class MotionStream:
         # Normalized features from the first frame that later ones need.
         self._held = np.zeros((0, len(predictor.scaling.mean)), np.float32)
         self._silent: list[bool] = []  # from the next frame on
-        self._n_frames = 0
         self._since = np.inf
         self._rest = 1.0
         self._line = None if predictor.lip_range is None else predictor.lip_range.line()
@@ -75,7 +68,7 @@ class MotionStream:
         scaling = self._predictor.scaling
         if len(vectors):
             new = scaling.normalized(vectors)
-            if self._n_frames == 0 and len(self._held) == 0:
+            if len(self._held) == 0:
                 # As before a file: the first vector lasted forever.
                 n_before = self._predictor.view.behind * self._per_frame
                 new = np.concatenate([np.repeat(new[:1], n_before, axis=0), new])
@@ -116,7 +109,6 @@ class MotionStream:
         result[:, : codes.shape[1]] += (1.0 - shares[:, None]) * codes
         self._held = self._held[n * self._per_frame :]
         del self._silent[:n]
-        self._n_frames += n
         return np.asarray(result, np.float32)
 
     def _raw_codes(self, n: int) -> Float32:
@@ -135,17 +127,15 @@ class MotionStream:
 
     def _shares(self, n: int) -> tuple[Float32, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
         """To what degree the next frames are at rest, [n], and belong to speech, [n]."""
-        shares, near = np.zeros(n, np.float32), np.zeros(n)
+        since, until = np.zeros(n), np.zeros(n)
         for frame in range(n):
             known = self._silent[frame : frame + self.horizon + 1]
-            until = known.index(False) if False in known else np.inf
-            self._since = 0 if until == 0 else self._since + 1
-            settled = (self._since - SETTLING_FRAMES) / CLOSING_FRAMES
-            unmoved = (until - STIRRING_FRAMES) / CLOSING_FRAMES
-            wanted = min(max(min(settled, unmoved), 0.0), 1.0)
+            until[frame] = known.index(False) if False in known else np.inf
+            self._since = 0 if until[frame] == 0 else self._since + 1
+            since[frame] = self._since
+        shares = rest_ramp(since, until)
+        for frame in range(n):
             # Speech that was not expected: the mouth still takes CLOSING_FRAMES to leave rest.
-            self._rest = max(wanted, self._rest - 1.0 / CLOSING_FRAMES)
-            shares[frame] = self._rest * self._rest * (3.0 - 2.0 * self._rest)
-            distance = min(self._since, until)
-            near[frame] = min(max(1.0 - (distance - NEAR_FRAMES) / FADING_FRAMES, 0.0), 1.0)
-        return shares, near
+            shares[frame] = self._rest = max(shares[frame], self._rest - 1.0 / CLOSING_FRAMES)
+        near = speech_ramp(np.minimum(since, until))
+        return smooth_step(shares).astype(np.float32), near
