@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ from talkhead.encoder.pase.corpus import CorpusShard, read_shard
 from talkhead.encoder.pase.encoder import VERSION_DIGITS, WEIGHTS
 from talkhead.encoder.pase.losses import phone_loss
 from talkhead.encoder.pase.model import LIVE, AudioModel, PaseConfig
-from talkhead.encoder.pase.train import N_VALIDATION, phone_accuracy, shard_files
+from talkhead.encoder.pase.train import (
+    N_VALIDATION,
+    describe_weights,
+    phone_accuracy,
+    shard_files,
+)
 from talkhead.encoder.pase.training_loop import Objective, StepConfig, identify_run, run_steps
 from talkhead.encoder.pase.weights import read_audio_model, write_live
 from talkhead.errors import TalkheadError
@@ -179,26 +185,17 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     )
     write_live(options.output, trained.pase, corpus[0][:VERSION_DIGITS])
     state.unlink(missing_ok=True)
-    figures = {}
-    try:
+    accuracy = None
+    # A corpus may have too few validation utterances.
+    with suppress(TalkheadError):
         held_out = Batches(shards, config.batches, config.augment, options.seed, "validation")
         accuracy = phone_accuracy(read_audio_model(options.output), held_out, N_VALIDATION)
-        figures["validation_phone_accuracy"] = round(accuracy, 4)
-    except TalkheadError:  # a corpus that has too few validation utterances
-        pass
-    return {
-        "sha256": sha256_of(options.output),
-        "bytes": options.output.stat().st_size,
-        "trained_on": [
-            {"what": s.source, "licence": s.licence, "attribution": s.attribution, "sha256": [sha]}
-            for s, sha in zip(shards, corpus[1:], strict=True)
-        ],
-        "teacher": corpus[0],
-        "shippable": all(s.shippable for s in shards),
-        "command": f"python -m talkhead.encoder.pase.distill CORPUS --output {options.output.name} "
-        f"--steps {config.n_steps} --seed {options.seed}",
-        "figures": figures,
-    }
+    command = (
+        f"python -m talkhead.encoder.pase.distill CORPUS --output {options.output.name} "
+        f"--steps {config.n_steps} --seed {options.seed}"
+    )
+    entry = describe_weights(options.output, shards, corpus[1:], command, accuracy)
+    return entry | {"teacher": corpus[0]}
 
 
 def _options() -> argparse.ArgumentParser:

@@ -394,17 +394,42 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     state.unlink(missing_ok=True)
     accuracy = None if held_out is None else phone_accuracy(objective.pase, held_out, N_VALIDATION)
     left_out = "".join(f" --without {part}" for part in options.without or [])
+    command = (
+        f"python -m talkhead.encoder.pase.train CORPUS --output {options.output.name} "
+        f"--branch {'trunk' if config.model.on_whisper else 'gru'} --steps {config.n_steps} "
+        f"--rows {config.batches.n_rows} --seed {options.seed}{left_out}"
+    )
+    return describe_weights(options.output, shards, corpus, command, accuracy)
+
+
+def describe_weights(
+    output: Path,
+    shards: Sequence[CorpusShard],
+    corpus: Sequence[str],
+    command: str,
+    accuracy: float | None,
+) -> dict[str, Any]:
+    """Make the entry of trained weights for the manifest.
+
+    Args:
+        output: The weights.
+        shards: The corpus.
+        corpus: Fingerprints of the shards.
+        command: The command that trained them.
+        accuracy: Share of validation moments whose phone is right; None if it was not measured.
+
+    Returns:
+        The entry.
+    """
     return {
-        "sha256": sha256_of(options.output),
-        "bytes": options.output.stat().st_size,
+        "sha256": sha256_of(output),
+        "bytes": output.stat().st_size,
         "trained_on": [
             {"what": s.source, "licence": s.licence, "attribution": s.attribution, "sha256": [sha]}
             for s, sha in zip(shards, corpus, strict=True)
         ],
         "shippable": all(s.shippable for s in shards),
-        "command": f"python -m talkhead.encoder.pase.train CORPUS --output {options.output.name} "
-        f"--branch {'trunk' if config.model.on_whisper else 'gru'} --steps {config.n_steps} "
-        f"--rows {config.batches.n_rows} --seed {options.seed}{left_out}",
+        "command": command,
         "figures": {} if accuracy is None else {"validation_phone_accuracy": round(accuracy, 4)},
     }
 
