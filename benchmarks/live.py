@@ -33,7 +33,14 @@ import numpy as np
 from scipy.io import wavfile
 
 from talkhead.app.avatar import Avatar, load_identity
-from talkhead.app.live.engine import FRAME_S, LiveEngine, LiveFrame, Pace, begin_speech
+from talkhead.app.live.engine import (
+    FRAME_S,
+    LiveEngine,
+    LiveFrame,
+    LiveOptions,
+    Pace,
+    begin_speech,
+)
 from talkhead.app.live.session import LiveSession
 from talkhead.app.text_to_speech import synthesize
 from talkhead.audio import resample
@@ -75,7 +82,7 @@ def speech(seconds: float, rate: int = RATE) -> Float32:
 
 def bench_microphone(avatar: Avatar, seconds: float, ahead: int | None) -> Mapping[str, Any]:
     """Latency of sound that comes in real time."""
-    engine = LiveEngine(avatar, sample_rate=RATE, pace="arrival", ahead=ahead)
+    engine = LiveEngine(avatar, LiveOptions(RATE, "arrival", ahead=ahead))
     session = LiveSession(engine=engine)
     given = speech(seconds)
     frames: list[tuple[float, LiveFrame]] = []
@@ -119,7 +126,7 @@ def bench_microphone(avatar: Avatar, seconds: float, ahead: int | None) -> Mappi
 
 def bench_line(avatar: Avatar, n: int = 10) -> Mapping[str, Any]:
     """Latency of the first frame of a line of a synthesizer, and of rest after an interruption."""
-    session = LiveSession(engine=LiveEngine(avatar, sample_rate=24_000))
+    session = LiveSession(engine=LiveEngine(avatar))
     sound, rate = synthesize(TEXT)
     first, rest, sent = [], [], []
 

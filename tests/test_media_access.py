@@ -24,7 +24,7 @@ ALLOWED = {
     "ffmpeg.probe": set(),
     # The program: started in one place, its version read in another.
     "imageio_ffmpeg.get_ffmpeg_exe": {PROGRAM},
-    "ffmpeg_path": {PROGRAM, "app/doctor.py", "talkhead/media/probing.py"},
+    "ffmpeg_path": {PROGRAM, "app/doctor/installation.py", "talkhead/media/probing.py"},
     # Still images, whose format and size are checked first.
     "cv2.imdecode": {IMAGES},
     "cv2.imread": set(),

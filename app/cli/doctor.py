@@ -26,7 +26,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is installed, what is usable and why not, and how fast this machine is."""
-    from talkhead.app import doctor as diagnosis
+    from talkhead.app.doctor import installation as diagnosis
 
     print_line("Checking this machine: takes a few seconds, a minute the first time.", sys.stderr)
     report = diagnosis.examine(_home(home), identity)

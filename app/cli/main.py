@@ -95,7 +95,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory. Close other programs, or use a shorter or smaller video"
     if isinstance(error, ImportError):
-        from talkhead.app.doctor import library_error
+        from talkhead.app.doctor.installation import library_error
 
         explained = library_error(error)
         if explained is None:

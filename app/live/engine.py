@@ -105,6 +105,41 @@ class LiveStatistics:
     first_frame_ms: float | None = None
 
 
+@dataclass(frozen=True)
+class LiveOptions:
+    """Options of a live session.
+
+    Attributes:
+        sample_rate: Samples per second of the sound that is given out; a multiple of 25.
+        pace: "playback" gives frames out as they are played, for sound that comes faster than that,
+            such as synthetic speech; "arrival" as soon as they are ready, for a microphone.
+        lead_s: With "playback", how far ahead of their time frames are given out. Infinity: as fast as
+            they are ready, for players with a queue of their own.
+        ahead: Frames that a prediction waits for. None: as the predictor was trained; with "arrival",
+            ARRIVAL_AHEAD.
+        intensity: Factor on the motion of the mouth; 1 is the person's own.
+        badge: True to mark every picture as made by a machine.
+
+    Raises:
+        TalkheadError: For an impossible sample rate.
+    """
+
+    sample_rate: int = 24_000
+    pace: Pace = "playback"
+    lead_s: float = LEAD_S
+    ahead: int | None = None
+    intensity: float = 1.0
+    badge: bool = True
+
+    def __post_init__(self) -> None:
+        rate = self.sample_rate
+        if not RATES[0] <= rate <= RATES[1] or rate % FRAME_RATE:
+            raise TalkheadError(
+                f"a sample rate of {rate} Hz: a multiple of {FRAME_RATE} from {RATES[0]} to "
+                f"{RATES[1]} is needed, such as 16000, 24000 or 48000"
+            )
+
+
 class _Line:
     """A line that is being spoken: its sound, and the codes that are known."""
 
@@ -131,13 +166,8 @@ class LiveEngine:
     def __init__(
         self,
         avatar: Avatar,
+        options: LiveOptions = LiveOptions(),
         *,
-        sample_rate: int = 24_000,
-        pace: Pace = "playback",
-        lead_s: float = LEAD_S,
-        ahead: int | None = None,
-        intensity: float = 1.0,
-        badge: bool = True,
         pictures: LivePictures | None = None,
         speech: Callable[[Pace], LiveSpeech] | None = None,
     ) -> None:
@@ -145,33 +175,20 @@ class LiveEngine:
 
         Args:
             avatar: The person.
-            sample_rate: Samples per second of the sound that is given out; a multiple of 25.
-            pace: "playback" gives frames out as they are played, for sound that comes faster than
-                that, such as synthetic speech; "arrival" as soon as they are ready, for a
-                microphone.
-            lead_s: With "playback", how far ahead of their time frames are given out. Infinity: as
-                fast as they are ready, for players with a queue of their own.
-            ahead: Frames that a prediction waits for. None: as the predictor was trained; with
-                "arrival", ARRIVAL_AHEAD.
-            intensity: Factor on the motion of the mouth.
-            badge: True to mark every picture as made by a machine.
+            options: Sample rate, pace and look.
             pictures: Renders the pictures. None: the avatar's.
             speech: Begins a line. None: with the avatar's encoder and predictor.
-
-        Raises:
-            TalkheadError: For an impossible sample rate.
         """
-        if not RATES[0] <= sample_rate <= RATES[1] or sample_rate % FRAME_RATE:
-            raise TalkheadError(
-                f"a sample rate of {sample_rate} Hz: a multiple of {FRAME_RATE} from {RATES[0]} to "
-                f"{RATES[1]} is needed, such as 16000, 24000 or 48000"
-            )
-        self.sample_rate = sample_rate
-        self.pace: Pace = pace
-        self._lead_s = lead_s
+        self.sample_rate = options.sample_rate
+        self.pace: Pace = options.pace
+        self._lead_s = options.lead_s
         self._rest = avatar.predictor.scaling.rest
-        self._pictures = pictures or LivePictures(avatar.renderer, avatar.idle, self._rest, badge)
-        self._speech = speech or (lambda pace: begin_speech(avatar, pace, ahead, intensity))
+        self._pictures = pictures or LivePictures(
+            avatar.renderer, avatar.idle, self._rest, options.badge
+        )
+        self._speech = speech or (
+            lambda pace: begin_speech(avatar, pace, options.ahead, options.intensity)
+        )
         self._lock = threading.Lock()
         self._lines: deque[_Line] = deque()
         self._up: tuple[int, Resampler] | None = None  # of the line that is being pushed

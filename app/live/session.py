@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from talkhead.app.avatar import Avatar, load_identity
-from talkhead.app.live.engine import LEAD_S, LiveEngine, LiveFrame, LiveStatistics, Pace
+from talkhead.app.live.engine import (
+    LEAD_S,
+    LiveEngine,
+    LiveFrame,
+    LiveOptions,
+    LiveStatistics,
+    Pace,
+)
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 
@@ -71,14 +78,10 @@ class LiveSession:
             avatar = (
                 identity if isinstance(identity, Avatar) else load_identity(identity, home=home)
             )
-            engine = LiveEngine(
-                avatar,
-                sample_rate=sample_rate,
-                pace=pace,
-                lead_s=lead_s,
-                intensity=intensity,
-                badge=badge,
+            options = LiveOptions(
+                sample_rate, pace, lead_s=lead_s, intensity=intensity, badge=badge
             )
+            engine = LiveEngine(avatar, options)
         self._engine = engine
         self._work = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talkhead-live")
         self._changed = asyncio.Event()

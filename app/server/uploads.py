@@ -137,7 +137,8 @@ def check_sound(path: Path, title: str, longest_s: float) -> float:
         Its duration in seconds.
 
     Raises:
-        TalkheadError: It cannot be read, has no sound or is too long.
+        MediaError: It cannot be read or has no sound.
+        TalkheadError: It is too long.
     """
     try:
         info = probe(path)

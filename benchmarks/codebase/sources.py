@@ -133,11 +133,13 @@ class Definition:
 
     @property
     def is_command(self) -> bool:
-        """True for a function of the command line that typer makes a command of."""
+        """True for a command of typer's and a route of FastAPI's, whose docstring is a help text."""
+        if self.source.path.startswith("app/server"):
+            return any(d.startswith("router.") for d in self.decorators)
         if not self.source.path.startswith("app/cli"):
             return False
-        notes = " ".join(ast.unparse(p.annotation) for p in self.parameters if p.annotation)
         made = any(d.endswith((".command", ".callback")) for d in self.decorators)
+        notes = " ".join(ast.unparse(p.annotation) for p in self.parameters if p.annotation)
         return made or "typer." in notes or "Option" in notes or "Argument" in notes
 
 

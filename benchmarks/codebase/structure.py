@@ -24,7 +24,7 @@ KERNELS = ("njit", "jit", "vectorize", "guvectorize")
 
 
 def many_parameters(packages: Iterable[Source]) -> list[str]:
-    """List the functions with too many parameters, apart from commands and numba's kernels."""
+    """List the functions with too many parameters, apart from commands, routes and numba's kernels."""
     found = []
     for definition in definitions(packages):
         n = len(definition.parameters)

@@ -57,6 +57,9 @@ class Objective(nn.Module):
 
         Returns:
             Each loss times its weight, a scalar, by name.
+
+        Raises:
+            NotImplementedError: In this base class.
         """
         raise NotImplementedError
 

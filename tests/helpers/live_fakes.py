@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from paths import ROOT
 
-from talkhead.app.live.engine import LiveEngine
+from talkhead.app.live.engine import LiveEngine, LiveOptions
 from talkhead.types import Float32, UInt8
 
 RATE = 16_000
@@ -58,14 +58,16 @@ class FakeSpeech:
         return np.stack([loudest, np.ones(n)], axis=1).astype(np.float32)
 
 
-def make_engine(**given: Any) -> tuple[LiveEngine, FakePictures]:
-    pictures = FakePictures()
+def make_engine(
+    pictures: Any = None, speech: Any = None, **options: Any
+) -> tuple[LiveEngine, FakePictures]:
+    pictures = pictures or FakePictures()
     avatar: Any = SimpleNamespace(
         predictor=SimpleNamespace(scaling=SimpleNamespace(rest=REST)), renderer=None, idle=None
     )
-    speech: Any = lambda pace: FakeSpeech()  # noqa: E731
-    given = {"sample_rate": RATE, "pictures": pictures, "speech": speech} | given
-    return LiveEngine(avatar, **given), pictures
+    speech = speech or (lambda pace: FakeSpeech())
+    given = LiveOptions(**({"sample_rate": RATE} | options))
+    return LiveEngine(avatar, given, pictures=pictures, speech=speech), pictures
 
 
 def load_example(name: str) -> ModuleType:

@@ -79,7 +79,7 @@ def remove_posix() -> None:
 def use(sound: Path, folder: Path) -> None:
     """Call functions that use the operating system. Raises AssertionError if one fails."""
     from talkhead import media, storage
-    from talkhead.app.doctor import check_memory, library_remedy
+    from talkhead.app.doctor.installation import check_memory, library_remedy
     from talkhead.app.dubbing.job_store import JobStore
     from talkhead.locks import FileLock
     from talkhead.processors import n_cores

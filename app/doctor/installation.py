@@ -365,7 +365,7 @@ def pace_of(home: Home, identity: str | None) -> Pace:
     """
     try:
         from talkhead.app.avatar import load_avatar
-        from talkhead.app.speed_test import measure_speed_of_avatar
+        from talkhead.app.doctor.speed_test import measure_speed_of_avatar
         from talkhead.device import resolve_device, set_threads
 
         set_threads()

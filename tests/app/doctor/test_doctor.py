@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from talkhead.app import doctor
-from talkhead.app import speed_test as pace
+from talkhead.app.doctor import installation as doctor
+from talkhead.app.doctor import speed_test as pace
 from talkhead.app.fit import FitResult
 from talkhead.app.home.identities import Home
 from talkhead.device import Backend
