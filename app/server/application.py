@@ -17,7 +17,7 @@ from talkhead.app.server.logs import AccessLog
 from talkhead.app.server.security import Guard
 from talkhead.app.server.service import Service
 
-ABOUT = """Fit a person to a minute of footage, and let them speak any recording.
+ABOUT = """Fit a person from a minute of footage, and lip-sync them to any recording of speech.
 
 Send the token that `talkhead serve` printed as `Authorization: Bearer TOKEN`. Errors are problem details
 (RFC 9457); their `detail` says what was wrong and what to do."""

@@ -145,7 +145,7 @@ def post(url: str, callbacks: Callbacks, headers: Mapping[str, str], payload: by
         payload: Its body.
 
     Returns:
-        Status code of the answer.
+        Status code of the response.
 
     Raises:
         TalkheadError: The address is not allowed.

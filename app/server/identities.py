@@ -77,18 +77,18 @@ def create_identity(
             description="Who is shown, and how they have consented. It is stated in their videos.",
         ),
     ],
-    name: Annotated[str, Form(description="Name. (default: made from the footage's)")] = "",
+    name: Annotated[str, Form(description="Name. (default: that of the footage)")] = "",
     preset: Annotated[
         Literal["preview", "standard", "high"], Form(description="How long to train")
     ] = "standard",
     renderer: Annotated[str, Form(description="Name of a renderer")] = DEFAULT_RENDERER,
-    use_all_frames: Annotated[bool, Form(description="Hold no frames out")] = False,
+    use_all_frames: Annotated[bool, Form(description="Train on all frames")] = False,
     min_face: Annotated[float, Form(description="Share of frames that must show a face")] = 0.8,
     check_speech: Annotated[bool, Form(description="Refuse footage without speech")] = True,
-    callback_url: Annotated[str, Form(description="Address that is told about the end")] = "",
+    callback_url: Annotated[str, Form(description="URL that is notified at the end")] = "",
     key: IdempotencyKey = "",
 ) -> Identity:
-    """Queue a fit. The header `Location` of the answer has the address of the person."""
+    """Queue a fit. The header `Location` of the response has the URL of the person."""
     if not consent.strip():
         raise TalkheadError("consent: is empty. State who is shown and how they have consented")
     if callback_url:
@@ -208,7 +208,7 @@ def get_report(service: ServiceDep, name: Name) -> FileResponse:
 async def delete_identity(service: ServiceDep, request: Request, name: Name) -> Deleted:
     """Delete everything of a person: package, work, report, footage, videos, jobs and results.
 
-    The answer lists what was deleted. Work on the person, live sessions too, is stopped first.
+    The response lists what was deleted. Work on the person, live sessions too, is stopped first.
     """
     show_identity(service, name)  # raises if there is none
     await request.app.state.live.end_all(name)

@@ -238,7 +238,7 @@ def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str,
 
     def make(request: LiveRequest) -> tuple[str, LiveSession]:
         if request.identity is not None and request.identity not in home.names():
-            shown = ", ".join(home.names()) or "nobody yet"
+            shown = ", ".join(home.names()) or "(none yet)"
             raise TalkheadError(f"identity {request.identity!r}: not found. Choose one of: {shown}")
         from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
         from talkhead.app.live.session import LiveSession

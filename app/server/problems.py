@@ -94,7 +94,7 @@ _FLAG = re.compile(r"(?<!\S)--([a-z][a-z-]*)")
 
 
 def install(app: FastAPI, home: Path) -> None:
-    """Answer all errors of an application with problem details.
+    """Make an application respond to all errors with problem details.
 
     Args:
         app: The application.
@@ -121,7 +121,7 @@ def install(app: FastAPI, home: Path) -> None:
 
     async def unexpected(request: Request, error: Exception) -> Response:
         _LOG.error("unexpected error", exc_info=error)
-        detail = "the server has made an error, which is in its log. Try again, or report it"
+        detail = "internal error, see the server's log. Try again, or report it"
         return Problem(500, detail).response()
 
     app.add_exception_handler(Problem, refused)
@@ -137,7 +137,7 @@ def _describe(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][-1]) if error.get("loc") else "request"
     message = str(error.get("msg", "is not valid")).removeprefix("Value error, ")
     if error.get("type") == "missing":
-        return printable(f"{name} is missing. Give it")
+        return printable(f"{name} is missing, but required")
     return printable(f"{name}: {message[0].lower()}{message[1:]}")
 
 

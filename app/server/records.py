@@ -31,14 +31,14 @@ ID = re.compile(r"(?:video|dub)_[0-9a-f]{24}")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a record comes from, and who is told about its end.
+    """Where a record comes from, and who is notified when its job has ended.
 
     Attributes:
         created_at: Unix time.
         key: The Idempotency-Key of the request; "" if it had none.
         request: Checksum of the request that had the key.
-        callback_url: Address that is told when the job has ended.
-        is_notified: True once it was told.
+        callback_url: URL that is notified when the job has ended.
+        is_notified: True once it was notified.
     """
 
     created_at: float

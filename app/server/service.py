@@ -379,7 +379,7 @@ class Service:
             self.callbacks.send(record.id, origin.callback_url, kind, data)
 
     def _mark_notified(self, record_id: str) -> None:
-        """Note that the address of a record was told, so that it is not told again."""
+        """Record that the URL of a record was notified, so that it is not notified again."""
         with self.lock:
             video, fit = self.videos.find(record_id), self.fits.find(record_id)
             if video is not None:
@@ -389,7 +389,7 @@ class Service:
 
 
 def notified(origin: Origin) -> Origin:
-    """Mark an origin as told.
+    """Mark an origin as notified.
 
     Args:
         origin: Origin of a record.

@@ -79,11 +79,11 @@ def create_video(
     mode: Mode = "paste",
     renderer: Annotated[str, Form(description="Name of a renderer. (default: the person's)")] = "",
     background_file: Annotated[UploadFile | None, File(description="Image or video")] = None,
-    callback_url: Annotated[str, Form(description="Address that is told about the end")] = "",
+    callback_url: Annotated[str, Form(description="URL that is notified at the end")] = "",
     key: IdempotencyKey = "",
     **values: Any,
 ) -> Video:
-    """Queue a video. The answer has its ID, and the header `Location` its address."""
+    """Queue a video. The response has its ID, and the header `Location` its URL."""
     if callback_url:
         check_url(callback_url, service.settings.callbacks)
     name = check_person(service, identity, renderer)
@@ -123,8 +123,8 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
 
     Args:
         service: The service.
-        identity: The name; "": the person who was fitted last.
-        renderer: Name of a renderer; "": the person's own.
+        identity: The name, or "" for the person who was fitted last.
+        renderer: Name of a renderer, or "" for the person's own.
 
     Returns:
         The name.
@@ -135,7 +135,7 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
     name = identity or service.home.resolve(None).name
     names = service.home.names()
     if name not in names:
-        shown = ", ".join(names) or "nobody yet: POST /v1/identities"
+        shown = ", ".join(names) or "(none yet, fit one with POST /v1/identities)"
         raise TalkheadError(
             f"identity {printable(name[:100])!r}: not found. Choose one of: {shown}"
         )

@@ -121,9 +121,9 @@ def test_footage_that_is_too_long(serve: Serve, footage: bytes) -> None:
         assert "at most" in detail(fit(client, footage), 422)
 
 
-def test_consent_is_compulsory(client: TestClient, footage: bytes) -> None:
+def test_consent_is_required(client: TestClient, footage: bytes) -> None:
     answer = client.post("/v1/identities", files={"video": ("a.mp4", footage)})
-    assert detail(answer, 422) == "consent is missing. Give it"
+    assert detail(answer, 422) == "consent is missing, but required"
 
 
 def test_a_name_that_is_taken(client: TestClient, work: Work, footage: bytes) -> None:
