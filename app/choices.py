@@ -36,7 +36,7 @@ COLORS = {
 
 
 def check_choice(kind: str, chosen: str, known: Iterable[str], more: str = "") -> None:
-    """Check that a value is one of those known.
+    """Check that a value is one of the known values.
 
     Args:
         kind: Kind of value, for the message.

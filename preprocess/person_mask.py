@@ -81,7 +81,7 @@ def plan_crops(
 
 
 def _filled(values: Float32, usable: Bool) -> Float32:
-    """Distribute values [n usable, D] over all frames, holes interpolated: [F, D]."""
+    """Expand values [n usable, D] to all frames [F, D]; frames in between are interpolated."""
     known, frames = np.flatnonzero(usable), np.arange(len(usable))
     columns = [np.interp(frames, known, values[:, i]) for i in range(values.shape[1])]
     return np.stack(columns, axis=1).astype(np.float32)

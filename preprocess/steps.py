@@ -267,7 +267,7 @@ class PipelineRun:
 
     @cached_property
     def crop_job(self) -> CropJob:
-        """What `write_head_crops` cuts."""
+        """The input of `write_head_crops`."""
         info, trainable = self.footage.info, self.unoccluded_training
         sampled = np.zeros(len(trainable), dtype=bool)
         if not (self.folder / BACKGROUND_FACTS).exists():
@@ -288,7 +288,7 @@ class PipelineRun:
 
 
 def read_sound(run: PipelineRun) -> None:
-    """Decode the audio, first of all: damaged audio is then found before minutes of tracking.
+    """Decode the audio. This is the first step, so that damaged audio is reported before tracking.
 
     Args:
         run: The run.

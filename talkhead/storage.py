@@ -323,22 +323,22 @@ def _inner(value: Any) -> Iterable[Any]:
 
 
 def check_ordinary(path: Path) -> None:
-    """Check that a path is neither a pipe nor a device, reading of which might never end.
+    """Check that a path is neither a pipe nor a device: reading one of these may never return.
 
     Args:
         path: The file.
 
     Raises:
-        TalkheadError: It is one.
-        OSError: It does not exist.
+        TalkheadError: The path is a pipe or a device.
+        OSError: The path does not exist.
     """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise TalkheadError(f"{path}: is not an ordinary file. Give the name of one")
+        raise TalkheadError(f"{path}: is not a regular file. Pass the path of one")
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """Read an ordinary file.
+    """Read a regular file.
 
     Args:
         path: The file.

@@ -319,7 +319,7 @@ def rendered_heads(
 def rendered_crops(
     renderer: Renderer, dataset: IdentityDataset, frames: Int, motion: Float32
 ) -> Iterator[UInt8]:
-    """Render frames over the background, under the real head pose.
+    """Render frames over the background, with the real head pose.
 
     Args:
         renderer: The renderer.

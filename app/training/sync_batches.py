@@ -147,7 +147,7 @@ class Windows:
         )
 
     def _window(self, clip: Clip, n_frames: int) -> tuple[Float32, Float32, int]:
-        """Lips, audio and lag of a window at a random tempo, within a span.
+        """Return lips, audio and lag of a window within a span, at a random tempo.
 
         Lips are [T, P, 2], audio is [T + 2 MAX_LAG, VECTORS, N_MELS].
         """

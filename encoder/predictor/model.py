@@ -501,7 +501,7 @@ def _finish(
 
 
 def _scaling(clip: PredictorTrainingData, view: ReceptiveField) -> Scaling:
-    """Measure features and codes in the training frames."""
+    """Compute the scaling of features and codes from the training frames."""
     features, face = clip.features, clip.face
     used = features.values[_vectors_of(clip.train, features)].astype(np.float64)
     mouth = clip.codes[clip.train, : face.n_mouth].astype(np.float64)
@@ -547,7 +547,10 @@ def _vectors_of(frames: Bool, features: SpeechFeatures) -> Int:
 
 
 def _blocks(train: Bool, n_blocks: int) -> Iterator[Tensor]:
-    """Yield a block from each of n_blocks parts of the training frames, HELD_OUT of all, [F] bool."""
+    """Split the training frames into n_blocks parts and yield a mask [F] of a block in each.
+
+    A block has the share HELD_OUT of all training frames, if its part is long enough.
+    """
     for part in np.array_split(np.flatnonzero(train), n_blocks):
         spare = round(len(part) * max(0.0, 1.0 - HELD_OUT * n_blocks)) // 2
         block = torch.zeros(len(train), dtype=torch.bool)

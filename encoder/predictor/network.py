@@ -211,7 +211,7 @@ class TemporalNets(nn.Module):
         """Copy some of the networks.
 
         Args:
-            chosen: Which.
+            chosen: Indices of the networks.
 
         Returns:
             Networks with weights of their own.
@@ -237,7 +237,7 @@ def net_specs(
         config: The configuration.
         n_inputs: Values per video frame, 1 or more.
         n_outputs: Values in a code.
-        ahead: Frames ahead.
+        ahead: Look-ahead in frames.
 
     Returns:
         Shape and type of each tensor of `TemporalNets.tensors`.

@@ -112,13 +112,12 @@ class Prior:
         """Set the initial weights of several people's networks.
 
         Args:
-            nets: The networks, as many for each person; they are changed. Each gets the weights of
-                one of the prior's, in turn.
+            nets: The networks, the same number for each person. Their weights are set in place to
+                those of the prior's networks, in turn.
             bases: Displacement by one unit of each mouth code, [K, P, 2], of each person.
 
         Raises:
-            TalkheadError: For networks of another shape or for other features (a ValueError or
-                RuntimeError within).
+            TalkheadError: If the networks have another shape or other features.
         """
         n_each = len(nets) // len(bases)
         turn = torch.arange(n_each).remainder(len(self.nets)).repeat(len(bases))

@@ -63,8 +63,8 @@ def write_wav(path: Path, waveform: np.ndarray, rate: int = 16_000) -> Path:
 # ------------------------------------------------------------------------------ fitting
 
 
-def test_what_fit_leaves(fitted: FitResult, home: Path, footage: Path) -> None:
-    """A package named after the video, with figures and a sheet; the default from now on."""
+def test_results_of_fit(fitted: FitResult, home: Path, footage: Path) -> None:
+    """A package named after the video, with figures and a sheet. It becomes the default identity."""
     assert fitted.name == "Anna-B" and fitted.package_path == home / "identities" / "Anna-B"
     assert fitted.sheet_path is not None and fitted.sheet_path.stat().st_size > 10_000
     assert fitted.figures["tracked codes"] and fitted.figures["pasted, speech-driven"]

@@ -339,10 +339,10 @@ def test_mouths_that_were_never_seen_are_told_of(
     ]
 
 
-def test_killed_while_others_work_is_thrown_away(
+def test_killed_while_removing_files_of_another_request(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the new line nor the old one is misled by what is left."""
+    """What is left in the folder is not used, neither for the new request nor for the old one."""
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
     line, work = RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "work"
     render_video(person, line, work, tmp_path, SilentProgress())
@@ -362,7 +362,7 @@ def test_killed_while_others_work_is_thrown_away(
 
 
 @pytest.mark.parametrize("content", ['{"scene": 3}', "[1]", "no JSON", None])
-def test_folders_of_others_are_left_alone(
+def test_folders_with_other_files_are_refused(
     person: Avatar, audio: Path, tmp_path: Path, content: str | None
 ) -> None:
     others, line = tmp_path / "photos", RenderRequest(audio, tmp_path / "out.mp4")
@@ -376,7 +376,7 @@ def test_folders_of_others_are_left_alone(
     assert sorted(path.name for path in others.iterdir()) == before
 
 
-def test_what_others_put_into_the_work_folder_stays(
+def test_other_files_in_the_work_folder_are_kept(
     person: Avatar, audio: Path, tmp_path: Path
 ) -> None:
     line, work = RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "work"

@@ -286,7 +286,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_no_export(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(TalkheadError, match="pipe: is not an ordinary file"):
+    with pytest.raises(TalkheadError, match="pipe: is not a regular file"):
         read_export_manifest(tmp_path / "pipe")
 
 

@@ -155,7 +155,7 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
 def test_a_pipe_is_no_file_to_wait_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for read in (storage.read_json, storage.read_tensors, storage.read_text):
-        with pytest.raises(TalkheadError, match="pipe: is not an ordinary file"):
+        with pytest.raises(TalkheadError, match="pipe: is not a regular file"):
             read(tmp_path / "pipe")
 
 
@@ -185,7 +185,7 @@ def header(text: str, data: bytes = b"") -> bytes:
         b"\0\0",
     ],
 )
-def test_damaged_headers_of_tensors_are_one_line(tmp_path: Path, content: bytes) -> None:
+def test_errors_of_damaged_tensor_headers_are_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(
@@ -195,7 +195,7 @@ def test_damaged_headers_of_tensors_are_one_line(tmp_path: Path, content: bytes)
     assert str(found.value).isprintable() and len(str(found.value)) < 500
 
 
-def test_no_more_is_inflated_than_wanted() -> None:
+def test_inflate_stops_at_the_expected_size() -> None:
     data = bytes(range(256)) * 40
     packed = zlib.compress(data)
     assert storage.inflate(packed, len(data)) == data

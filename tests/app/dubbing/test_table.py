@@ -244,7 +244,7 @@ def test_a_named_pipe_is_refused(folder: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no named pipes here")
     os.mkfifo(folder / "pipe.csv")
-    with pytest.raises(TalkheadError, match="is not an ordinary file"):
+    with pytest.raises(TalkheadError, match="is not a regular file"):
         read_table(folder / "pipe.csv", lambda text, place: text)
 
 

@@ -454,9 +454,9 @@ def test_files_that_have_no_end_are_not_read(
     pipe, path = tmp_path / "pipe", signed(tmp_path, "a.webm", own)
     os.mkfifo(pipe)
     for certificate, key in ((pipe, sidecar_of(path)), (sidecar_of(path), pipe)):
-        with pytest.raises(TalkheadError, match="pipe: is not an ordinary file"):
+        with pytest.raises(TalkheadError, match="pipe: is not a regular file"):
             credentials(tmp_path, certificate, key)
-    with pytest.raises(TalkheadError, match="pipe: is not an ordinary file"):
+    with pytest.raises(TalkheadError, match="pipe: is not a regular file"):
         verify(path, pipe)
     assert verify(path).ok
     monkeypatch.setattr(verification, "MAX_MANIFEST_BYTES", 100)

@@ -47,8 +47,8 @@ def shard_of(*utterances: Utterance) -> CorpusShard:
     )
 
 
-def test_utterances_are_end_to_end_on_whole_frames() -> None:
-    """The second one begins on a frame; the first one is padded with silence of unknown phone."""
+def test_each_utterance_starts_at_a_whole_frame() -> None:
+    """The first one is padded with silence, which is labeled as an unknown phone."""
     shard = shard_of(utterance(SAMPLES_PER_FRAME * 2 + 1, 0.5, "b"), utterance(640, -1.0))
     assert shard.starts.tolist() == [0, 3, 4]
     assert shard.waveform[: 2 * SAMPLES_PER_FRAME + 1].tolist() == [16384] * 1281
@@ -74,7 +74,7 @@ def test_loud_sound_is_clipped_and_does_not_wrap() -> None:
     assert shard_of(utterance(640, 1.5)).waveform.min() == 32767
 
 
-def test_no_utterance_at_all() -> None:
+def test_a_shard_needs_an_utterance() -> None:
     with pytest.raises(TalkheadError, match="no utterance"):
         shard_of()
 
