@@ -85,7 +85,7 @@ def test_setup_finds_a_new_folder(tmp_path: Path) -> None:
 
 
 NOT_PACKED = {"__pycache__", "README.md"}
-"""Folders and files beside the code that are not part of a wheel."""
+"""Folders and files next to the code that are not part of a wheel."""
 
 
 def test_pyproject_packs_all_data_files() -> None:

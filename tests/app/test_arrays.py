@@ -49,7 +49,7 @@ def test_a_waveform_becomes_a_file(tmp_path: Path, kind: str, channels: int) -> 
         (3, "not int"),
     ],
 )
-def test_what_is_no_sound_is_told(tmp_path: Path, sound: Any, words: str) -> None:
+def test_arrays_that_are_not_audio_are_refused(tmp_path: Path, sound: Any, words: str) -> None:
     with pytest.raises(TalkheadError, match=rf"(?s)audio: .*{words}"):
         audio_path(sound, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -79,7 +79,7 @@ def test_results_of_fit(fitted: FitResult, home: Path, footage: Path) -> None:
     assert not leftovers(home)
 
 
-def test_every_stage_says_its_number(fitted: FitResult, fit_steps: Any) -> None:
+def test_every_stage_shows_its_number(fitted: FitResult, fit_steps: Any) -> None:
     steps = fit_module.STEPS
     assert fit_steps.names == [f"{n} of {len(steps)}: {name}" for n, name in enumerate(steps, 1)]
 
@@ -102,8 +102,8 @@ def test_the_footage_is_read_no_more_than_needed(
     assert len(fit_counts.decoded) == 10 and fit_counts.n_sound == 2
 
 
-def test_a_short_fit_says_what_it_is_worth(fitted: FitResult) -> None:
-    """Half a second of held-out frames is no ground for verdicts, but on the head's outline."""
+def test_the_summary_of_a_short_fit_warns_of_its_limits(fitted: FitResult) -> None:
+    """Half a second of held-out frames is too short for verdicts, except on the head's outline."""
     assert (
         "too few for reliable results" in fitted.summary
         and "enough for a first try" in fitted.summary
@@ -431,7 +431,7 @@ def mute(fitted: FitResult, home: Path, tmp_path: Path) -> Callable[..., None]:
     return check
 
 
-def test_sound_that_is_none(mute: Callable[..., None], tmp_path: Path) -> None:
+def test_files_without_audio_are_refused(mute: Callable[..., None], tmp_path: Path) -> None:
     empty = write_wav(tmp_path / "empty.wav", np.zeros(0))
     mute(empty, "empty.wav", "empty")
     nothing = tmp_path / "nothing.wav"
@@ -446,7 +446,7 @@ def test_sound_that_is_none(mute: Callable[..., None], tmp_path: Path) -> None:
     mute(tmp_path / "missing.wav", "missing.wav", "no such file")
 
 
-def test_samples_that_are_no_numbers(mute: Callable[..., None], tmp_path: Path) -> None:
+def test_samples_that_are_not_numbers(mute: Callable[..., None], tmp_path: Path) -> None:
     samples = np.zeros(16_000, "<f4")
     samples[5_000] = np.nan
     (tmp_path / "raw.f32").write_bytes(samples.tobytes())
@@ -555,7 +555,7 @@ def test_a_package_of_a_newer_renderer(fitted: FitResult, tmp_path: Path) -> Non
     assert not (tmp_path / "a.mp4").exists()
 
 
-def test_several_faces_work_and_are_told(
+def test_several_faces_work_and_are_reported(
     footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the person a smaller copy: the larger is followed, and the report says so."""

@@ -87,7 +87,7 @@ def test_wrong_arguments_are_refused_first(
     (tmp_path / "file").touch()
     for given, words in (
         ({"audio": tmp_path / "none.wav"}, "no such file"),
-        ({"report": tmp_path / "file"}, "Give a folder"),
+        ({"report": tmp_path / "file"}, "Pass a folder"),
     ):
         with pytest.raises(TalkheadError, match=words):
             evaluate(fitted.name, home=home, **given)

@@ -72,7 +72,7 @@ def test_speech_in_noise_is_speech(tmp_path: Path) -> None:
     check_speech(write(tmp_path / "mixed.wav", mixed), SilentProgress())
 
 
-def test_little_speech_is_told_of_and_enough_ends_the_listening(
+def test_little_speech_is_reported_and_reading_ends_after_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line, progress = media.read_audio(LINE), Recorded()

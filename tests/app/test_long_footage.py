@@ -53,7 +53,7 @@ def test_the_idle_clip_is_kept_whole(long_fit: FitResult, dataset: IdentityDatas
     assert len(load_idle(IdentityPackage.load(long_fit.package_path))) == after - first
 
 
-def test_it_is_judged(long_fit: FitResult, long_home: Path, tmp_path: Path) -> None:
+def test_it_is_evaluated(long_fit: FitResult, long_home: Path, tmp_path: Path) -> None:
     result = evaluate(home=long_home, report=tmp_path / "report", device="cpu")
     assert {variant.name for variant in result.report.variants} >= set(long_fit.figures)
     assert result.report_path.exists()

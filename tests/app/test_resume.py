@@ -174,7 +174,7 @@ def test_what_is_damaged_is_made_again(
     assert [frame.tobytes() for frame in media.read_frames(line.output)] == whole
 
 
-def test_a_damaged_record_in_a_folder_of_others_is_left_alone(
+def test_a_damaged_record_in_a_foreign_folder_is_not_changed(
     person: Avatar, audio: Path, tmp_path: Path
 ) -> None:
     work = tmp_path / "theirs"
@@ -188,7 +188,7 @@ def test_a_damaged_record_in_a_folder_of_others_is_left_alone(
     assert sorted(path.name for path in work.iterdir()) == ["diary.txt", "line.json"]
 
 
-def test_pictures_that_are_missing_after_joining_are_told(
+def test_pictures_that_are_missing_after_joining_are_reported(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
@@ -244,9 +244,7 @@ def test_picture_and_sound_end_together(
     assert abs(media.probe(line.output).duration_s - n_pictures / 25) <= 1 / 25
 
 
-def test_subtitles_of_before_are_told_of_and_stay(
-    person: Avatar, audio: Path, tmp_path: Path
-) -> None:
+def test_older_subtitles_are_reported_and_kept(person: Avatar, audio: Path, tmp_path: Path) -> None:
     """They may be the person's own."""
     messages: list[str] = []
 
@@ -265,7 +263,7 @@ def test_subtitles_of_before_are_told_of_and_stay(
     ]
 
 
-def test_work_on_another_line_is_thrown_away(
+def test_work_on_another_request_is_removed(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
@@ -294,7 +292,7 @@ def test_another_intensity_is_another_line(person: Avatar, audio: Path, tmp_path
     np.testing.assert_allclose(motions[2], 0.0, atol=1e-5)
 
 
-def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(
+def test_turning_the_head_renders_again_and_unseen_angles_are_reported(
     person: Avatar, audio: Path, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
@@ -319,7 +317,7 @@ def test_a_turned_head_is_another_line_and_what_was_not_seen_is_told(
     )
 
 
-def test_mouths_that_were_never_seen_are_told_of(
+def test_unseen_mouth_shapes_are_reported(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []

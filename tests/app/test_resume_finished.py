@@ -90,7 +90,7 @@ def test_a_line_says_who_agreed_to_it(
     assert (home / "signing" / "key.pem").is_file()
 
 
-def test_what_cannot_be_is_told_before_the_work(
+def test_impossible_requests_are_refused_before_the_work(
     fitted: FitResult, home: Path, second: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "c.pem").write_text("no certificate")

@@ -33,7 +33,7 @@ def refusal(audio: Path, output: Path, options: OutputOptions = PLAIN, mode: str
 
 
 def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
-    """Of any kind, by the output or by the files beside it."""
+    """Of any kind, by the output or by the files next to it."""
     picture, output = tmp_path / "beach.png", tmp_path / "line.mp4"
     cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
     secret = tmp_path / "line.c2pa"
@@ -72,7 +72,9 @@ def test_a_folder_of_images_is_not_replaced_with_the_sound_in_it(tmp_path: Path)
     assert words in refusal(folder / "sound.wav", folder, options)
 
 
-def test_what_can_not_be_written_is_told_before_the_work(tmp_path: Path, audio: Path) -> None:
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(
+    tmp_path: Path, audio: Path
+) -> None:
     srt = tmp_path / "line.srt"
     srt.write_text("by hand")
     with pytest.raises(TalkheadError, match=r"line.srt: existed before"):

@@ -51,7 +51,7 @@ def test_the_other_head_stays(both: Path, fitted: FitResult) -> None:
     assert all((after[name] == tensor).all() for name, tensor in before.items())
 
 
-def test_a_head_of_another_version_is_told(both: Path, fitted: FitResult) -> None:
+def test_a_head_of_another_version_is_reported(both: Path, fitted: FitResult) -> None:
     """One that lacks what this version keeps."""
     package = IdentityPackage.load(both / "identities" / fitted.name)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(PackageError, match="Fit again"):

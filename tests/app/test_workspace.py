@@ -54,7 +54,7 @@ def test_it_is_done_once(
     assert not list(work.glob("head-of-*"))
 
 
-def test_other_versions_are_refined_anew_and_fitted_anew(
+def test_other_versions_are_refined_and_fitted_again(
     prepared: IdentityDataset, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _key(module.QUICK)

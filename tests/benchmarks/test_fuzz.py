@@ -91,7 +91,7 @@ def test_memory_is_bounded(watched: Supervisor) -> None:
     assert ended.outcome == "memory" and ended.peak_mib > 500
 
 
-def test_after_a_fault_the_next_case_is_judged_alone(watched: Supervisor) -> None:
+def test_after_a_fault_the_next_case_runs_on_its_own(watched: Supervisor) -> None:
     for name in ("dies", "works", "leaves", "works", "changes a base"):
         ended = watched.run(Case(0, 0, name), again=False)
         assert ended.outcome == OUTCOMES[name], ended.message

@@ -275,7 +275,7 @@ def test_noise_is_so_far_below_the_speech(snr_db: float) -> None:
     assert found == pytest.approx(snr_db, abs=0.5)
 
 
-def test_colours() -> None:
+def test_colors() -> None:
     for color, slope_db in ((noise.white, 3.0), (noise.pink, 0.0)):
         power = np.abs(np.fft.rfft(color(64_000, 0))) ** 2
         frequencies = np.fft.rfftfreq(64_000, 1 / SAMPLE_RATE)

@@ -180,7 +180,7 @@ def test_invalid_audio_is_explained(samples: Any, rate: Any, problem: str) -> No
         extract_features(load_encoder("mel"), samples, rate)
 
 
-def test_unsigned_bytes_are_centred() -> None:
+def test_unsigned_bytes_are_centered() -> None:
     sound = _speech(0.5)
     given = np.round(sound * 127 + 128).astype(np.uint8)
     mixed = extract._mixed(given, 0, len(given), SAMPLE_RATE)

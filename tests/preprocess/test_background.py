@@ -69,7 +69,7 @@ def test_pixels_never_seen_are_marked_and_filled() -> None:
     assert np.abs(estimated.image[estimated.seen].astype(int) - world[estimated.seen]).max() <= 5
 
 
-def test_a_mask_s_haze_hides_nothing() -> None:
+def test_faint_mask_values_do_not_hide_the_background() -> None:
     frames, masks, world = make_scene(30, sweep=4)
     hazy = [np.maximum(mask, 30) for mask in masks]
     estimated = estimate_background(frames, hazy)

@@ -126,7 +126,7 @@ def test_canonical_landmarks_show_the_mouth_and_not_the_head(scene: Scene) -> No
     assert np.corrcoef(height, scene.codes[:, 0])[0, 1] > 0.99
 
 
-def test_frames_without_face_take_their_neighbours_pose(scene: Scene) -> None:
+def test_frames_without_face_have_interpolated_poses(scene: Scene) -> None:
     usable = np.ones(N_FRAMES, dtype=bool)
     usable[50:70] = False
     broken = scene.landmarks.copy()

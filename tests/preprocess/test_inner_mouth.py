@@ -50,14 +50,14 @@ def test_bright_and_dark_mouths_are_distinguished() -> None:
     assert codes[TRAIN, 0].std() == pytest.approx(1.0, rel=1e-3)
 
 
-def test_shut_mouths_have_none() -> None:
+def test_closed_mouths_have_no_inner_mouth() -> None:
     images, points, _ = make_mouths()
     shut = lip_aperture(points) <= SHUT
     assert shut.sum() > 10
     assert not codes_of(images, points)[shut].any()
 
 
-def test_held_out_frames_shape_nothing() -> None:
+def test_held_out_frames_have_no_influence() -> None:
     images, points, _ = make_mouths()
     other = [image if train else 255 - image for image, train in zip(images, TRAIN, strict=True)]
     assert np.array_equal(codes_of(images, points)[TRAIN], codes_of(other, points)[TRAIN])

@@ -78,14 +78,14 @@ def test_the_largest_is_chosen() -> None:
         assert tracker.max_faces == 2
 
 
-def test_of_equals_the_most_central_is_chosen() -> None:
+def test_of_two_equal_faces_the_more_central_is_chosen() -> None:
     side, middle = face_at(90, 120, 60), face_at(330, 120, 60)
     for order in ([side, middle], [middle, side]):
         tracking, _ = follow(order)
         assert np.allclose(tracking.landmarks[0], middle, atol=1e-2)
 
 
-def test_the_chosen_face_is_followed_though_another_outgrows_it() -> None:
+def test_the_chosen_face_is_followed_even_if_another_becomes_larger() -> None:
     script = []
     for i in range(20):
         followed, other = face_at(200 + 4 * i, 120, 60), face_at(500 - 4 * i, 120, 40 + 5 * i)

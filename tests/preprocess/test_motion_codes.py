@@ -73,7 +73,7 @@ def test_held_out_frames_are_reproduced_as_well(model: FaceModel) -> None:
     assert error[~TRAIN].mean() < 1.3 * error[TRAIN].mean() < 0.01
 
 
-def test_test_block_shapes_nothing() -> None:
+def test_the_test_block_has_no_influence() -> None:
     """With corrupted landmarks and silence of held-out frames, the model is bit-identical."""
     canonical, _ = make_canonical()
     corrupted = canonical.copy()

@@ -115,7 +115,7 @@ def test_a_few_strange_triangles_are_noise(colors: UInt8, posture: Float64) -> N
     assert not hidden(colors, posture).any()
 
 
-def test_frames_without_a_face_are_hidden_with_their_neighbours(
+def test_frames_without_a_face_are_hidden_with_their_neighbors(
     colors: UInt8, posture: Float64
 ) -> None:
     found = np.ones(N_FRAMES, dtype=bool)
@@ -161,7 +161,7 @@ def gradient_face(scale: float, shift: float) -> tuple[UInt8, Float32]:
 
 
 @pytest.mark.parametrize("scale", [60.0, 150.0])
-def test_colours_are_those_at_the_triangles(scale: float) -> None:
+def test_colors_are_those_at_the_triangles(scale: float) -> None:
     frame, landmarks = gradient_face(scale, 180.0)
     places = landmarks[FACE.triangles, :2].mean(1)
     seen = face_colors(frame, landmarks, FACE.triangles)

@@ -130,7 +130,7 @@ def test_well_tracked_frames_and_their_ranges() -> None:
     assert (report.n_frames, report.n_usable) == (300, 260)
 
 
-def test_report_warns_and_stays_calm() -> None:
+def test_the_report_warns_only_when_needed() -> None:
     tracking, poses, covered = make_tracking(600), make_head_poses(600), np.ones(600, dtype=bool)
     calm = report_quality(tracking, covered, poses, covered, ~covered, 1, [])
     assert calm.warnings == [] and calm.no_face == []

@@ -41,7 +41,7 @@ def test_kernel_equals_reference(scene) -> None:  # type: ignore[no-untyped-def]
         torch.testing.assert_close(one, other, rtol=2e-4, atol=1e-7)
 
 
-def test_equal_images_cost_nothing(scene) -> None:  # type: ignore[no-untyped-def]
+def test_the_loss_of_equal_images_is_0(scene) -> None:  # type: ignore[no-untyped-def]
     rendering, _, weights, background = scene
     image = (rendering.rgb + (1.0 - rendering.alpha) * background).detach()
     l1, dssim = photometric_loss(rendering, image, weights, background, (0, 0))

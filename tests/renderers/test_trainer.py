@@ -111,7 +111,7 @@ def error(renderer: Renderer, dataset: IdentityDataset, frames: list[int]) -> fl
         return float(sum(renderer.losses(batch, 0).values()))
 
 
-def test_the_loss_falls_on_seen_and_unseen_frames(
+def test_the_loss_decreases_on_training_and_other_frames(
     head_dataset: IdentityDataset, fitted: Fitted
 ) -> None:
     config, renderer = SMALL[fitted.name], get_renderer(fitted.name)

@@ -146,7 +146,7 @@ def test_log_mel_of_a_chunk_with_context_is_that_of_the_whole(n_fft: int, hop: i
 # ---------------------------------------------------------------------------- silence
 
 
-def test_power_is_centred_on_the_frames_moment() -> None:
+def test_power_is_centered_on_the_frames_moment() -> None:
     waveform = np.zeros(RATE, np.float32)
     waveform[10 * 640 - 320 : 10 * 640 + 320] = 0.1
     powers = audio.measure_loudness([waveform]).powers

@@ -191,7 +191,7 @@ def test_an_occluder_of_the_chin_covers_the_neck_below(head_dataset: IdentityDat
     assert not area[eyes[:, 1], eyes[:, 0]].any() and not area[0].any()
 
 
-def test_no_triangles_hide_nothing_and_faces_may_lie_outside(
+def test_an_empty_mesh_hides_nothing_and_faces_may_lie_outside(
     head_dataset: IdentityDataset,
 ) -> None:
     points, triangles = head_dataset.crop_landmarks()[0], head_dataset.face.triangles
@@ -207,7 +207,7 @@ def test_farthest_first_is_the_farthest_from_all_that_is_known() -> None:
     assert farthest_first(places, known, 9).tolist() == [2, 3, 1], "nothing twice"
 
 
-def test_images_that_were_not_kept_are_asked_for_in_vain(tmp_path: Path) -> None:
+def test_reading_images_that_were_not_kept_is_an_error(tmp_path: Path) -> None:
     file = ImageFile(tmp_path / "images.u8", (2, 3), np.array([4, 7, 9]))
     images = [np.full((2, 3), value, np.uint8) for value in (40, 70, 90)]
     file.append(images)

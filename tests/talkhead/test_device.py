@@ -41,7 +41,7 @@ def test_with_cuda() -> None:
 
 @pytest.mark.parametrize("word", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:", "mps"])
 def test_unknown_devices_are_refused(word: str) -> None:
-    with pytest.raises(TalkheadError, match=r"unknown\. Give auto, cpu"):
+    with pytest.raises(TalkheadError, match=r"unknown\. Pass auto, cpu"):
         device.resolve_device(word)
 
 

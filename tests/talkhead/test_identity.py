@@ -61,7 +61,7 @@ def test_a_changed_and_a_missing_file_are_named(add: Add, tmp_path: Path) -> Non
         IdentityPackage.load(package.path)
 
 
-def test_a_folder_that_is_no_package(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_package(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="not an identity package"):
         IdentityPackage.load(tmp_path)
     with pytest.raises(PackageError, match="not an identity package"):
@@ -269,7 +269,7 @@ def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
         read_export_manifest(path)
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     """A name that is marked as UTF-8 and is not; a name of control characters."""
     path = zip_of(tmp_path / "a.talkhead", (zipfile.ZipInfo("ä.json"), b"{}"))
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
@@ -284,7 +284,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_no_export(tmp_path: Path) -> None:
+def test_a_pipe_is_not_an_export(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TalkheadError, match="pipe: is not a regular file"):
         read_export_manifest(tmp_path / "pipe")

@@ -87,7 +87,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jp2", ".tiff", ".ppm", ".hdr", ".pbm", ".ras"])
-def test_other_kinds_are_refused_whatever_they_are_called(tmp_path: Path, suffix: str) -> None:
+def test_other_formats_are_refused_under_any_suffix(tmp_path: Path, suffix: str) -> None:
     image = picture(96, 80)
     if suffix == ".hdr":
         image = image.astype(np.float32) / 255
@@ -155,7 +155,7 @@ def test_paths_that_are_not_files_are_not_images(tmp_path: Path) -> None:
             read_image(tmp_path / "pipe.png")
 
 
-def test_the_rest_is_no_image() -> None:
+def test_other_content_is_not_an_image() -> None:
     assert [image_kind(data) for data in (b"", b"RIFF\0\0\0\0WAVE", b"GIF89a", b"\0" * 12)] == [
         None
     ] * 4

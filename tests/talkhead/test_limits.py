@@ -88,7 +88,7 @@ def test_too_long_a_file_is_refused(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("read", [media.read_audio, lambda path: list(media.read_frames(path))])
-def test_a_file_that_lasts_longer_than_it_says_ends_there(
+def test_a_file_longer_than_it_states_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any]
 ) -> None:
     path = make(tmp_path / "film.mp4")
@@ -166,7 +166,7 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
 
 
 def instead(path: Path, monkeypatch: pytest.MonkeyPatch, code: str, when: str) -> None:
-    """Run Python code in place of ffmpeg if `when`, an expression, is true of its arguments."""
+    """Run Python code instead of ffmpeg if `when`, an expression, is true of its arguments."""
     path.write_text(
         f"#!{sys.executable}\nimport os, sys, time\n"
         f"if not ({when}): os.execv({media.ffmpeg_path()!r}, sys.argv)\n{code}\n"
@@ -194,7 +194,7 @@ def test_a_program_that_hangs_is_ended(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
-def test_a_program_that_describes_for_ever_is_ended(
+def test_a_program_with_endless_messages_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make(tmp_path / "film.mp4")
@@ -209,7 +209,7 @@ def test_a_program_that_describes_for_ever_is_ended(
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
 @pytest.mark.parametrize("output", ["", "total_size=10\\nout_time_us=5\\n"])
-def test_a_program_that_writes_for_ever_is_ended(
+def test_a_program_with_endless_output_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
     """Without output, or with the same output repeatedly."""

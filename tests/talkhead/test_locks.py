@@ -30,7 +30,7 @@ def start_holder(path: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_held_lock_says_who_holds_it(tmp_path: Path) -> None:
+def test_a_held_lock_names_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "anna.lock"
     process = start_holder(path)
     try:
@@ -73,7 +73,7 @@ def test_who_will_not_wait_raises(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_system_without_locks_is_no_holder(
+def test_a_file_system_without_locks_is_not_a_lock_holder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sys.platform == "win32":

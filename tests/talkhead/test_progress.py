@@ -124,7 +124,7 @@ def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_writes_nothing_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     for style in ("bars", "json"):
         progress = make_progress(style)  # type: ignore[arg-type]
         with progress.step("One", total=1) as step:
@@ -136,7 +136,7 @@ def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
         assert "hello" in captured.err
 
 
-def test_steps_say_which_of_how_many_they_are() -> None:
+def test_steps_show_their_number_and_the_total() -> None:
     stream = io.StringIO()
     progress = NumberedProgress(JsonProgress(stream), ["Tracking", "Cutting", "Fitting"])
     with progress.step("Cutting", total=2, done=1), progress.step("Waiting"):

@@ -58,7 +58,7 @@ def test_a_stage_that_is_run_again_keeps_its_time(tmp_path: Path) -> None:
         '{"stages": [], "interrupted": [[]]}',
     ],
 )
-def test_a_damaged_file_is_no_file(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_counts_as_missing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "stages.json"
     path.write_text(content)
     assert read_stages(path) == ()

@@ -21,7 +21,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_writes_whole_files_and_leaves_no_others(tmp_path: Path) -> None:
+def test_files_are_written_completely_and_no_others_are_left(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     storage.write_json(path, {"ä": [1, 2.5, None]})
     assert storage.read_json(path) == {"ä": [1, 2.5, None]}
@@ -152,7 +152,7 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_no_file_to_wait_for(tmp_path: Path) -> None:
+def test_pipes_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for read in (storage.read_json, storage.read_tensors, storage.read_text):
         with pytest.raises(TalkheadError, match="pipe: is not a regular file"):
@@ -311,7 +311,7 @@ def test_texts_have_no_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
         storage.read_text(tmp_path / "b.txt")
 
 
-def test_texts_that_are_no_files(tmp_path: Path) -> None:
+def test_texts_that_are_not_files(tmp_path: Path) -> None:
     """A text may be longer than any name, in bytes if not in characters."""
     (tmp_path / "line.txt").write_text("Good morning.")
     assert storage.existing_file(str(tmp_path / "line.txt")) == tmp_path / "line.txt"

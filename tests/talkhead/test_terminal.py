@@ -30,7 +30,7 @@ def test_control_characters_are_escaped(text: str) -> None:
 
 
 @given(st.text(alphabet=st.characters()))
-def test_nothing_acts_and_json_means_the_same(text: str) -> None:
+def test_control_characters_are_escaped_and_json_is_unchanged(text: str) -> None:
     line = json.dumps({"a": text}, indent=1, ensure_ascii=False)
     shown = printable_json(line)
     assert json.loads(shown) == {"a": text}

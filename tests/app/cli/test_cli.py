@@ -335,7 +335,7 @@ def test_results_go_to_stdout(
     }
 
 
-def test_what_loads_for_seconds_says_so_first(
+def test_a_message_precedes_slow_imports(
     fit: Stage,
     speak: Stage,
     evaluation: Evaluation,
@@ -360,7 +360,7 @@ def test_what_loads_for_seconds_says_so_first(
     assert seen == [True] * 3
 
 
-def test_the_end_of_a_fit_says_what_to_type_next(
+def test_the_end_of_a_fit_names_the_next_command(
     fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit.error is None

@@ -96,7 +96,7 @@ def test_tracebacks(tmp_path: Path) -> None:
     assert "\x1b" not in text and "\x07" not in text
 
 
-def test_letters_that_the_terminal_has_not() -> None:
+def test_letters_that_the_terminal_cannot_show() -> None:
     code = "from talkhead.app.cli import main as cli; import sys; sys.argv = ['x', '--version']; "
     more = "cli.__version__ = '日本'; cli.main()"
     done = subprocess.run(
@@ -134,7 +134,7 @@ def test_results(capsys: pytest.CaptureFixture[str]) -> None:
     check(capsys.readouterr().out, 1, AS_JSON)
 
 
-def test_what_files_say_of_themselves() -> None:
+def test_claims_of_files_are_escaped() -> None:
     claims = {"identity": EVIL, "mode": EVIL, "consent": EVIL * 1000}
     verdict = Verdict(
         Path(EVIL), VALID, True, EVIL, EVIL, EVIL, EVIL, EVIL, claims, unsigned=(EVIL,)

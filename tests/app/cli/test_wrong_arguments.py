@@ -179,7 +179,7 @@ def test_ranges_hold_from_python_too(wrong: dict[str, Any], said: str) -> None:
         fit_options(None, wrong)  # type: ignore[arg-type]
 
 
-def test_something_is_shown_while_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_is_shown_while_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     progress, shown = SilentProgress(), list[str]()
     step = progress.step
 

@@ -33,11 +33,11 @@ def gray(level: int, height: int = 48, width: int = 64) -> UInt8:
         ("navyish", None),
     ],
 )
-def test_colours(text: str, color: tuple[int, int, int] | None) -> None:
+def test_colors(text: str, color: tuple[int, int, int] | None) -> None:
     assert parse_color(text) == color
 
 
-def test_own_and_colour_stand_still() -> None:
+def test_the_own_background_and_a_color_do_not_change() -> None:
     assert [p.mean() for p in backgrounds_of(None, OWN, 9)(2, 5)] == [77, 77, 77]
     assert len(list(backgrounds_of("own", OWN, 9)(0, 9))) == 9
     (picture,) = backgrounds_of("#102030", OWN, 9)(4, 5)
@@ -54,7 +54,7 @@ def test_an_image_covers_and_keeps_its_middle(tmp_path: Path) -> None:
     assert picture[12, 16].tolist() == [255, 0, 0] and not picture[:, :8].any()
 
 
-def test_an_image_is_told_by_its_content(tmp_path: Path) -> None:
+def test_an_image_is_recognized_by_its_content(tmp_path: Path) -> None:
     """An image of another kind than its name says, and one that is none of those that are read."""
     data = cv2.imencode(".png", gray(90))[1].tobytes()
     for name in ("photo.jpg", "photo", "photo.mp4"):
@@ -114,7 +114,7 @@ def test_what_is_no_background_is_refused(tmp_path: Path) -> None:
         assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_alpha_is_straight_and_colours_go_on_outside() -> None:
+def test_alpha_is_straight_and_colors_extend_outside() -> None:
     y, x = np.mgrid[:48, :48]
     alpha = np.clip(12.5 - np.hypot(x - 24, y - 24), 0, 1).astype(np.float32)[..., None]
     color = np.array([0.8, 0.4, 0.2], np.float32)

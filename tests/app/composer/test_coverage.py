@@ -36,7 +36,7 @@ def clip() -> IdleClip:
     return make_clip(make_codes(1000))
 
 
-def test_other_moments_of_the_same_person_are_nothing_to_tell(clip: IdleClip) -> None:
+def test_other_footage_of_the_same_person_is_not_reported(clip: IdleClip) -> None:
     assert coverage_warning(make_codes(1500)[1000:], clip) == ""
     assert coverage_warning(clip.codes, clip) == ""
 
@@ -51,7 +51,7 @@ def test_far_mouths_are_counted_from_the_first(clip: IdleClip) -> None:
     )
 
 
-def test_a_few_frames_are_not_worth_a_word(clip: IdleClip) -> None:
+def test_a_few_frames_cause_no_message(clip: IdleClip) -> None:
     codes = clip.codes[:500].copy()
     codes[100:110, 0] += 20.0
     assert uncovered_mouths(codes, clip).sum() == 10
@@ -74,7 +74,7 @@ def test_a_slow_clip_doesn_t_measure_itself_by_the_frames_beside() -> None:
     assert uncovered_mouths(line, make_clip(codes)).tolist() == [False, True]
 
 
-def test_a_clip_too_short_to_tell_tells_nothing() -> None:
+def test_a_clip_that_is_too_short_gives_no_report() -> None:
     short = make_clip(make_codes(MIN_FRAMES - 1))
     assert coverage_warning(make_codes(50) + 30.0, short) == ""
 

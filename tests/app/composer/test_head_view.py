@@ -82,7 +82,7 @@ def test_in_the_middle_of_the_range_the_turn_is_what_was_asked(clip: IdleClip) -
 
 
 @pytest.mark.parametrize("turn", [-40.0, -6.0, 0.5, 6.0, 40.0])
-def test_no_frame_turns_past_what_was_seen_and_none_stops_dead(turn: float) -> None:
+def test_turns_stay_in_the_seen_range_and_motion_continues(turn: float) -> None:
     angles = np.linspace(-4.0, 5.0, 500)
     span = Span.of(angles)
     turned = span.turned(angles, turn)
@@ -122,7 +122,7 @@ def test_zooming_out_ends_where_the_body_does(clip: IdleClip) -> None:
     assert min_zoom(replace(clip, origins=np.full_like(clip.origins, 7.0))) == 1.0
 
 
-def test_what_was_not_seen_is_told_with_its_range(clip: IdleClip) -> None:
+def test_unseen_angles_are_reported_with_the_seen_range(clip: IdleClip) -> None:
     assert out_of_range_message(clip, View(3.0, -2.0, 1.5)) == ""
     assert out_of_range_message(clip, View(20.0)) == (
         "the footage shows yaw -4 to +4 degrees (20 was requested): the head stays within that range"

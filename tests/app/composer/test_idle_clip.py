@@ -286,7 +286,7 @@ def test_tracks_that_contradict_each_other_are_refused(
         load_idle(package)
 
 
-def test_a_clip_that_is_shorter_than_its_tracks_is_told(clip: Path) -> None:
+def test_a_clip_that_is_shorter_than_its_tracks_is_reported(clip: Path) -> None:
     """One was cut, its checksum computed again: forward and backward."""
     for first, after in ((N_CLIP - 3, N_CLIP + 9), (N_CLIP + 12, N_CLIP + 20), (0, 2 * N_CLIP)):
         with pytest.raises(MediaError, match=r"idle\.mp4: has only .* frames.*Import or fit"):
@@ -294,7 +294,7 @@ def test_a_clip_that_is_shorter_than_its_tracks_is_told(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<MPD/>", b"#EXTM3U"])
-def test_a_clip_that_is_none_is_told(
+def test_a_file_that_is_no_clip_is_reported(
     saved: tuple[IdentityPackage, Path], tmp_path: Path, content: bytes
 ) -> None:
     package = replace(saved[0], path=shutil.copytree(saved[0].path, tmp_path / "anna"))
@@ -303,7 +303,7 @@ def test_a_clip_that_is_none_is_told(
         load_idle(package)
 
 
-def test_a_clip_of_another_size_is_told(
+def test_a_clip_of_another_size_is_reported(
     saved: tuple[IdentityPackage, Path], clip: Path, tmp_path: Path
 ) -> None:
     package = replace(saved[0], path=shutil.copytree(saved[0].path, tmp_path / "anna"))
@@ -312,7 +312,7 @@ def test_a_clip_of_another_size_is_told(
         load_idle(package)
 
 
-def test_landmarks_stay_near_whatever_codes_say(saved: tuple[IdentityPackage, Path]) -> None:
+def test_landmarks_stay_near_for_any_codes(saved: tuple[IdentityPackage, Path]) -> None:
     """What is drawn of them would take for ever, or no number would be left."""
     idle = load_idle(saved[0])
     codes = np.full((3, idle.face.n_codes), 1e4, np.float32)

@@ -1,4 +1,4 @@
-"""Pasting: where, with which colours, and that everything else stays as it was."""
+"""Pasting: where, with which colors, and that everything else stays as it was."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def soft_mask(height: int = 100, width: int = 90) -> Float32:
     return cv2.GaussianBlur(mask, (0, 0), 2.0) * (cv2.dilate(mask, np.ones((9, 9))) > 0)
 
 
-def test_the_frame_s_own_colours_change_nothing(frame: UInt8) -> None:
+def test_matching_the_colors_of_the_frame_itself_changes_nothing(frame: UInt8) -> None:
     before = frame.copy()
     result = paste(CropPaster(np.zeros_like(frame), 1.0), frame, crop_of(frame), mask=soft_mask())
     assert np.abs(result.astype(int) - frame).max() <= 1
@@ -147,7 +147,7 @@ def test_where_the_mask_is_zero_nothing_changes(frame: UInt8) -> None:
 
 
 def test_blending_by_hand(frame: UInt8) -> None:
-    """frame + mask (rendering over the background - frame); too transparent to match colours by."""
+    """frame + mask (rendering over the background - frame); too transparent to match colors by."""
     mask, background = soft_mask(), 255 - frame
     color = np.full((100, 90, 3), 0.4, np.float32)
     result = paste(CropPaster(background, 1.0), frame, color, alpha=0.75, mask=mask)
@@ -157,8 +157,8 @@ def test_blending_by_hand(frame: UInt8) -> None:
     assert np.abs(result[part].astype(np.float32) - expected).max() <= 0.51
 
 
-def test_where_the_head_is_no_more_the_background_shows(frame: UInt8) -> None:
-    """An old open jaw: in the source the person, in the rendering nothing."""
+def test_the_background_shows_where_the_head_was(frame: UInt8) -> None:
+    """The jaw was open in the source frame; the rendering has nothing there."""
     background = np.full_like(frame, 77)
     alpha = np.ones((100, 90), np.float32)
     alpha[60:] = 0.0
@@ -168,7 +168,7 @@ def test_where_the_head_is_no_more_the_background_shows(frame: UInt8) -> None:
 
 
 def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
-    """A slightly wrong background must not shine up beside the neck."""
+    """A slightly wrong background must not be visible next to the neck."""
     window = Window(0, 100, 0, 90)
     nothing, zeros = np.zeros((100, 90, 1), np.float32), np.zeros((100, 90, 3), np.float32)
     person = np.zeros((100, 90), np.float32)
@@ -230,7 +230,7 @@ def test_scaled_crops_land_where_they_were_cut(scale: float) -> None:
     assert np.array_equal(result[touched == 0], frame[touched == 0])
 
 
-# ------------------------------------------------------------------------------ colours
+# ------------------------------------------------------------------------------- colors
 
 
 def flat(value: float) -> UInt8:

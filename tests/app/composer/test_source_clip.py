@@ -85,7 +85,7 @@ def test_interpolation() -> None:
     assert np.allclose(one, poses[[1, 1]], atol=1e-6)
 
 
-def test_the_footage_says_another_line(
+def test_footage_is_lip_synced_to_another_line(
     fitted: FitResult, footage: Path, home: Path, tmp_path: Path
 ) -> None:
     """As many frames at the same rate, the sound cut or padded to them; only the mouth is new."""
@@ -111,7 +111,7 @@ def test_the_footage_says_another_line(
 
 
 def test_another_frame_rate(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) -> None:
-    """30 a second: five of six frames have the dataset's own tracks, one has its neighbours'."""
+    """30 a second: five of six frames have the dataset's own tracks, one has its neighbors'."""
     package = IdentityPackage.load(fitted.package_path)
     at_25 = source_footage(package, footage, home, SilentProgress())
     faster = tmp_path / "30.mp4"

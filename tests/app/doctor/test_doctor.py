@@ -116,9 +116,7 @@ def test_the_command_that_brings_libgl(
     assert doctor.library_error(ImportError("No module named x")) is None
 
 
-def test_one_identity_is_no_identities(
-    tmp_path: Path, write_package: Callable[..., object]
-) -> None:
+def test_one_identity_is_singular(tmp_path: Path, write_package: Callable[..., object]) -> None:
     home = Home(tmp_path)
     assert doctor.check_home(home).found.endswith("0 identities")
     write_package(home.identity_dir("anna"))

@@ -39,7 +39,7 @@ def read(path: Path, text: str, encoding: str = "utf-8") -> Table:
     return read_table(path, find)
 
 
-def test_three_formats_say_the_same(folder: Path) -> None:
+def test_three_formats_have_the_same_content(folder: Path) -> None:
     cells = [
         {"identity": "anna", "audio": "a.wav", "output": "out/1.mp4", "height": 360},
         {"video": "who.mp4", "audio": "b b.wav", "output": "2.mp4", "timeline": "source"},

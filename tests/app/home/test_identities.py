@@ -28,14 +28,14 @@ def test_where_the_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(tmp_path.iterdir()) == []  # looking creates nothing
 
 
-def test_a_user_that_is_not_there_is_told(home: Home) -> None:
+def test_a_missing_user_is_reported(home: Home) -> None:
     with pytest.raises(TalkheadError, match="there is no such user"):
         home.resolve("~nobody-at-all/anna")
     with pytest.raises(TalkheadError, match="there is no such user"):
         Home.locate("~nobody-at-all")
 
 
-def test_an_empty_home_says_how_to_begin(home: Home) -> None:
+def test_an_empty_home_explains_how_to_begin(home: Home) -> None:
     assert home.names() == []
     assert home.summaries() == []
     with pytest.raises(PackageError, match=r"no identities in .* yet: talkhead fit --video"):
@@ -60,7 +60,7 @@ def test_an_exported_file_is_no_identity_yet(home: Home, add: Add, tmp_path: Pat
         home.resolve(path)
 
 
-def test_the_default_is_the_latest_one(home: Home, add: Add) -> None:
+def test_the_default_is_the_latest_identity(home: Home, add: Add) -> None:
     add(home.identity_dir("anna"))
     assert home.resolve() == home.identity_dir("anna")  # the only one
     add(home.identity_dir("berta"))
@@ -74,7 +74,7 @@ def test_the_default_is_the_latest_one(home: Home, add: Add) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"[" * 100_000, b"\xff\xfe", b'{"name": ["anna"]}', b"[3]"]
 )
-def test_a_damaged_file_of_the_latest_says_nobody(home: Home, add: Add, content: bytes) -> None:
+def test_a_damaged_file_of_the_latest_is_ignored(home: Home, add: Add, content: bytes) -> None:
     for name in ("anna", "berta"):
         add(home.identities_dir / name)
     home.latest_path.write_bytes(content)
@@ -95,7 +95,7 @@ def test_a_damaged_manifest_is_a_line_of_the_list(home: Home, add: Add, content:
     assert "anna" in summary.problem and summary.problem.isprintable()
 
 
-def test_removal_takes_the_work_along_but_nobody_elses(home: Home, add: Add) -> None:
+def test_removal_deletes_only_the_work_of_the_identity(home: Home, add: Add) -> None:
     add(home.identity_dir("anna"))
     add(home.identity_dir("anna-b"))
     home.remember("anna")

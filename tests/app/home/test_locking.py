@@ -21,7 +21,7 @@ from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import SilentProgress
 
 
-def test_the_second_fit_waits_and_a_killed_one_is_no_obstacle(
+def test_the_second_fit_waits_and_a_killed_one_does_not_block(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
     """Both write to the same work: without a lock it ends in images that belong to no frame."""
@@ -55,7 +55,7 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-def test_work_that_two_fits_have_ruined_is_made_anew(
+def test_work_that_two_fits_have_damaged_is_redone(
     fitted: FitResult,
     home: Path,
     footage: Path,
@@ -112,7 +112,7 @@ def test_the_same_process_does_not_get_it_twice(tmp_path: Path) -> None:
         pass
 
 
-def test_who_waits_says_so_once_and_may_be_stopped(
+def test_waiting_is_reported_once_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step continues meanwhile: in it a worker notices that its job was cancelled."""
@@ -132,7 +132,7 @@ def test_who_waits_says_so_once_and_may_be_stopped(
     assert len(messages) == 1 and "waiting for it to end" in messages[0]
 
 
-def test_removal_waits_for_nobody(tmp_path: Path) -> None:
+def test_removal_does_not_wait(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.work_path("anna", "key").mkdir(parents=True)
 

@@ -1,4 +1,4 @@
-"""Nothing of a killed command stays for long, and nothing of it beside the output."""
+"""Temporary files of a killed command are removed, and are never next to the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from talkhead.app.home.identities import Home
 from talkhead.app.home.scratch import clear_scratch, open_home, scratch_folder
 
 
-def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
+def test_a_folder_is_removed_at_the_end_of_its_block(tmp_path: Path) -> None:
     home = Home(tmp_path)
     clear_scratch(home)
     assert not list(tmp_path.iterdir()), "looking creates nothing"
@@ -58,7 +58,7 @@ def test_a_killed_speak_leaves_nothing_beside_its_output(
 def test_outputs_on_another_disk(
     fitted: FitResult, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rename between disks fails: the finished file is copied beside its place, then renamed."""
+    """A rename between disks fails: the finished file is copied next to its place, then renamed."""
     import errno
 
     from talkhead import media

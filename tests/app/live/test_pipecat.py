@@ -237,7 +237,7 @@ def test_the_voice_goes_on_without_the_picture(channels: int) -> None:
     assert len(errors) == 1 and "the footage is gone" in errors[0].error
 
 
-def test_a_line_that_cannot_begin_is_heard() -> None:
+def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
     def refuse(pace: str) -> FakeSpeech:
         raise MediaError("no weights")
 

@@ -53,7 +53,7 @@ def test_any_text_becomes_readable(seed: int, max_chars: int) -> None:
     check(make_cues(spoken(text, 0.28, pauses), max_chars), text, max_chars)
 
 
-def test_no_words_are_no_cues() -> None:
+def test_without_words_there_are_no_cues() -> None:
     assert make_cues([], 42) == ()
 
 
@@ -114,7 +114,7 @@ def test_tokens_keep_punctuation_and_split_chinese() -> None:
     assert all(width_of(line) <= 42 for cue in chinese for line in cue.text.split("\n"))
 
 
-def test_spread_words_lie_where_somebody_speaks() -> None:
+def test_distributed_words_lie_within_speech() -> None:
     silent = np.ones(200, bool)
     silent[25:75] = silent[125:175] = False  # 1 to 3 s, 5 to 7 s
     words = spread_over(tokens_of("aaaa bbbb cccc dddd"), silent)

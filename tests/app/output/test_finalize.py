@@ -137,10 +137,10 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "h264"), ("a.webm", "vp9")])
-def test_no_subtitles_are_no_track(
+def test_empty_subtitles_make_no_track(
     tmp_path: Path, tone: Path, facts: OutputFacts, name: str, codec: str
 ) -> None:
-    """Where nothing is said."""
+    """As with audio without speech."""
     output, srt = tmp_path / name, tmp_path / "cues.srt"
     write_srt(srt, [])
     options = OutputOptions(subtitles="track", provenance=False)
@@ -184,7 +184,7 @@ def test_images_that_cannot_be_moved_leave_the_old_ones(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_loudness_is_left_alone_or_set(tmp_path: Path, tone: Path, facts: OutputFacts) -> None:
+def test_loudness_is_kept_or_set(tmp_path: Path, tone: Path, facts: OutputFacts) -> None:
     pictures, plain = picture(tmp_path, "prores"), OutputOptions(provenance=False)
     levels = []
     for loudness in (None, -20.0, -30.0):
@@ -201,7 +201,7 @@ def test_loudness_is_left_alone_or_set(tmp_path: Path, tone: Path, facts: Output
     assert not (tmp_path / "b.mov").exists()
 
 
-def test_what_fails_leaves_what_was_there(
+def test_a_failed_output_keeps_the_old_file(
     tmp_path: Path, tone: Path, facts: OutputFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = picture(tmp_path, "h264")
@@ -310,7 +310,9 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names_are_names(tmp_path: Path, tone: Path, facts: OutputFacts, name: str) -> None:
+def test_unusual_names_are_accepted(
+    tmp_path: Path, tone: Path, facts: OutputFacts, name: str
+) -> None:
     (tmp_path / "out").mkdir()
     output, cues = tmp_path / "out" / name, tmp_path / "cues.srt"
     write_srt(cues, [Cue(0.1, 1.1, "Hello")])
@@ -324,7 +326,7 @@ def test_odd_names_are_names(tmp_path: Path, tone: Path, facts: OutputFacts, nam
     ("name", "words"),
     [("x" * 250 + ".mp4", "name too long"), (os.fsdecode(b"caf\xe9.mp4"), "the path is not UTF-8")],
 )
-def test_names_that_can_not_be_are_told(
+def test_impossible_names_are_refused(
     tmp_path: Path, tone: Path, facts: OutputFacts, name: str, words: str
 ) -> None:
     pictures = picture(tmp_path, "h264")
@@ -334,7 +336,7 @@ def test_names_that_can_not_be_are_told(
 
 
 def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:
-    """One corrected by hand, whose output is beside it under the same name."""
+    """One corrected by hand, whose output is next to it under the same name."""
     transcript = tmp_path / "line.srt"
     transcript.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     options = OutputOptions(subtitles="srt", transcript=str(transcript))

@@ -72,7 +72,7 @@ def test_what_is_signed_is_read_again(tmp_path: Path, own: Credentials, name: st
     assert len(list(media.read_frames(path))) == 10  # it still plays
 
 
-def test_names_that_are_no_utf_8_can_be_signed(tmp_path: Path, own: Credentials) -> None:
+def test_names_that_are_not_utf_8_can_be_signed(tmp_path: Path, own: Credentials) -> None:
     raw, title = video(tmp_path / "raw.mp4"), os.fsdecode(b"caf\xe9.mp4")
     sign(raw, tmp_path / "a.mp4", title, Statement("Anna", "paste", "Yes\udcff."), own)
     verdict = verify(tmp_path / "a.mp4")
@@ -223,7 +223,7 @@ def signed_afar(raw: Path, path: Path, address: str, by: Credentials) -> Path:
     return path
 
 
-def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:
+def test_files_without_provenance_have_no_claims(tmp_path: Path) -> None:
     verdict = verify(video(tmp_path / "a.mp4"))
     assert verdict.state == "none" and not verdict.ok
     assert "has no provenance" in describe(verdict)
@@ -231,7 +231,7 @@ def test_files_without_provenance_say_nothing(tmp_path: Path) -> None:
         path.touch()
         verdict = verify(path)
         assert verdict.state == "unsupported" and not verdict.ok
-        assert f"no {path.stem}.c2pa beside it" in describe(verdict)
+        assert f"no {path.stem}.c2pa next to it" in describe(verdict)
     with pytest.raises(TalkheadError, match="there is no such file"):
         verify(tmp_path / "gone.mp4")
     with pytest.raises(TalkheadError, match="contains no images"):
@@ -253,7 +253,7 @@ def test_the_own_key_is_private_and_made_once(tmp_path: Path) -> None:
     assert signer.subject != root.subject and first.algorithm == "es256"
 
 
-def test_ones_own_certificate_and_whom_to_trust(tmp_path: Path) -> None:
+def test_an_own_certificate_and_trusted_roots(tmp_path: Path) -> None:
     files = signing._new_files()
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -279,7 +279,7 @@ def test_a_signer_that_is_not_trusted_fails_where_roots_are_given(
     assert verify(path, other).state == "tampered"
 
 
-def test_the_own_key_is_told_from_local_keys_of_others(
+def test_the_own_key_is_distinguished_from_local_keys_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its root, not by its name: everybody's local key is called the same."""
@@ -498,7 +498,7 @@ def test_large_files_are_signed_in_a_process_of_their_own(
     assert "\n" not in str(error.value)
 
 
-def test_without_c2pa_one_line_says_what_to_do(
+def test_without_c2pa_the_error_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> Any:

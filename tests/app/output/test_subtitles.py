@@ -49,7 +49,7 @@ def test_aligned_cues_begin_when_their_words_are_said() -> None:
     assert 0 <= second.end_s - TRUTH["line_phones"][-1]["start_s"] < 0.6
 
 
-def test_numbers_lie_between_their_neighbours() -> None:
+def test_numbers_lie_between_their_neighbors() -> None:
     pytest.importorskip("pocketsphinx")
     made = subtitle(LINE, TEXT.replace("but", "10"), "en")
     assert made.source == subtitles.ALIGNED
@@ -72,7 +72,7 @@ def test_without_pocketsphinx_words_are_spread(monkeypatch: pytest.MonkeyPatch) 
     assert made.source == subtitles.SPREAD and "phones need pocketsphinx" in made.note
 
 
-def test_english_is_recognised_and_says_that_it_is_weak() -> None:
+def test_english_is_recognized_and_its_limits_are_reported() -> None:
     pytest.importorskip("pocketsphinx")
     made = subtitle(LINE, None, "en")
     assert made.source == subtitles.RECOGNIZED and "check them" in made.note
@@ -125,7 +125,7 @@ def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> 
 
 
 @pytest.mark.parametrize("time", ["100:00:00,001", f"{'9' * 400}:00:00,000", "0:0:400000.0"])
-def test_absurd_times_are_told(tmp_path: Path, time: str) -> None:
+def test_absurd_times_are_refused(tmp_path: Path, time: str) -> None:
     path = tmp_path / "a.srt"
     path.write_text(f"1\n00:00:01,000 --> {time}\nHello\n")
     with pytest.raises(TalkheadError, match="line 2: times beyond 100 hours are not supported"):
@@ -152,13 +152,13 @@ def test_late_subtitles_keep_their_hours(tmp_path: Path) -> None:
         ("a" + " " * (1 << 20), "the transcript is too long"),
     ],
 )
-def test_texts_that_nobody_says(text: str, words: str) -> None:
+def test_texts_that_cannot_be_spoken(text: str, words: str) -> None:
     for language in ("en", "fr"):
         with pytest.raises(TalkheadError, match=words):
             subtitle(LINE, text, language)
 
 
-def test_a_transcript_that_is_too_long_a_file(tmp_path: Path) -> None:
+def test_a_transcript_file_that_is_too_large(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"a" * ((1 << 20) + 1))
     with pytest.raises(TalkheadError, match="has more than 1 MiB"):

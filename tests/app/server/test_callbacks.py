@@ -132,7 +132,7 @@ def test_private_addresses_are_refused(url: str) -> None:
         "http://[::1",
     ],
 )
-def test_addresses_that_are_none(url: str) -> None:
+def test_invalid_addresses(url: str) -> None:
     with pytest.raises(TalkheadError, match="not an address that can be called"):
         check_url(url, Callbacks(SECRET))
 

@@ -120,7 +120,7 @@ def test_kills(place: Path) -> None:
     assert len(jobs) == 6 and {job.status for job in jobs} == {DONE}
 
 
-def test_an_orderly_end(place: Path) -> None:
+def test_a_stopped_server_ends_cleanly(place: Path) -> None:
     with server(place) as (process, client):
         speak(client), speak(client), speak(client)
         with client.stream("GET", f"v1/videos/{speak(client)['id']}/events") as events:

@@ -223,7 +223,7 @@ def test_deleting_a_person_who_speaks(client: TestClient, work: Work, people: Pa
 
 
 @pytest.mark.parametrize("name", ["nobody", "%2e%2e", "..%5c", "a" * 200, "%00"])
-def test_names_that_are_none(client: TestClient, people: Path, name: str) -> None:
+def test_unknown_and_invalid_names(client: TestClient, people: Path, name: str) -> None:
     for answer in (client.get(f"/v1/identities/{name}"), client.delete(f"/v1/identities/{name}")):
         assert answer.status_code in (404, 405, 422), answer.text
         assert answer.headers["content-type"] == "application/problem+json"

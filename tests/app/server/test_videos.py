@@ -206,7 +206,7 @@ def test_names_are_shown_as_they_are(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["video_0", "..%2f..%2fetc", "video_" + "g" * 24, "a" * 5000])
-def test_ids_that_are_none(client: TestClient, path: str) -> None:
+def test_invalid_ids(client: TestClient, path: str) -> None:
     for address in (f"/v1/videos/{path}", f"/v1/videos/{path}/content"):
         detail(client.get(address), 422 if "2f" not in path else 404)
     detail(client.get(f"/v1/videos/video_{'0' * 24}"), 404)

@@ -74,7 +74,7 @@ def run(folder: Path, clip: Path, *options: str) -> int:
 
 
 @needs_sphinx
-def test_own_footage_becomes_a_shard(
+def test_a_shard_of_own_footage(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Audio, phones and lips of a moment belong together; the last tenth is held out; a second run

@@ -38,7 +38,7 @@ def labels(phones: list[Phone]) -> list[str]:
 # --------------------------------------------------------------------------------------- maps
 
 
-def test_maps_lead_to_phones() -> None:
+def test_maps_contain_only_phones() -> None:
     maps = (phone_map.FLITE, phone_map.IPA, phone_map.LONG, phone_map.PAIRS)
     assert {phone for each in maps for phone in each.values()} <= set(PHONES)
     assert set(FLITE_INVENTORY.split()) <= set(phone_map.FLITE)
@@ -235,7 +235,7 @@ def test_shard_of_espeak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert {PHONES.index("M"), PHONES.index("AA")} <= set(shard.labels) - {UNKNOWN}
 
 
-def test_no_program_says_a_test_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_training_speech_has_a_test_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(espeak, "Espeak", FakeEspeak)
     monkeypatch.setattr(build, "ENGLISH_FRACTION", 1.0)
     list(build.espeak_speech_of(10.0, 8.0, seed=1))

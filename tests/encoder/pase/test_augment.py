@@ -175,7 +175,7 @@ def test_rows_depend_on_the_generator_alone() -> None:
     np.testing.assert_array_equal(rows, np.stack([voice(s) for s in range(6)]))
 
 
-def test_a_share_stays_clean() -> None:
+def test_a_share_is_not_augmented() -> None:
     rows = np.stack([voice(n=800)] * 400)
     untouched = Augmenter(AugmentConfig(clean_share=1.0))(rows, rng())
     np.testing.assert_array_equal(untouched, rows)

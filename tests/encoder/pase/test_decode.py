@@ -108,7 +108,7 @@ def test_very_short_audio(n: int) -> None:
     assert phone.end_s == pytest.approx(n / 50)
 
 
-def test_certain_zeros_are_no_trouble() -> None:
+def test_probabilities_of_0_are_decoded() -> None:
     values = np.zeros((20, 40), np.float32)
     values[:10, 3] = values[10:, 7] = 1.0
     assert [p.label for p in decode_posteriors(values)] == [PHONES[3], PHONES[7]]

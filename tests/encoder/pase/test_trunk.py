@@ -137,7 +137,7 @@ def test_position_of_a_stretch_repeats(branch: TrunkBranch, waveform: torch.Tens
     assert float((first - other).abs().max()) > 1e-3
 
 
-def test_stored_weights_leave_whispers_out(tmp_path: Path) -> None:
+def test_stored_weights_exclude_those_of_whisper(tmp_path: Path) -> None:
     """A file of PASE has the adapters alone, and is read with Whisper's weights in place."""
     torch.manual_seed(0)
     pase = make_pase(TRUNK).eval()

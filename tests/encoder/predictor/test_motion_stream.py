@@ -104,7 +104,7 @@ def test_an_empty_line_has_no_frames(corrected: MotionPredictor) -> None:
     assert stream.finish().shape == (0, len(corrected.scaling.rest))
 
 
-def test_an_odd_number_of_vectors_ends_in_a_frame(
+def test_an_odd_number_of_vectors_gives_a_last_frame(
     corrected: MotionPredictor,
     clip: Clip,
 ) -> None:

@@ -147,7 +147,7 @@ def test_same_seed_same_predictor(clip: Clip) -> None:
     assert not _same(_fit(clip, 0, brief), _fit(clip, 1, brief))
 
 
-def test_fitted_together_each_learns_its_own(clip: Clip) -> None:
+def test_predictors_fitted_together_differ(clip: Clip) -> None:
     clips = [clip, _clip(seed=1)]
     together = fit_predictors(
         [PredictorTrainingData(*c) for c in clips], SMALL, 0, SilentProgress()
@@ -371,7 +371,7 @@ def test_pauses_come_to_rest_and_speech_is_left_alone(
     np.testing.assert_array_equal(paused[140:], spoken[140:])
 
 
-def test_rest_share_is_smooth_and_knows_its_ends() -> None:
+def test_rest_share_is_smooth_also_at_its_ends() -> None:
     silent = np.ones(150, dtype=bool)
     silent[50:80] = False
     share = rest_share(silent, 160)
@@ -381,7 +381,7 @@ def test_rest_share_is_smooth_and_knows_its_ends() -> None:
     assert not rest_share(np.arange(60) // 12 % 2 == 1, 60)[:48].any()  # short pauses
 
 
-def test_rest_needs_to_know_speech_240_ms_ahead() -> None:
+def test_rest_depends_on_speech_240_ms_ahead() -> None:
     silent = np.ones(150, dtype=bool)
     heard = silent.copy()
     heard[100:] = False

@@ -131,7 +131,7 @@ def test_the_suffix_or_the_name_chooses() -> None:
         (None, "a", "End the name with .mp4, .m4v, .mov or .webm"),
         ("prores", "a.mp4", "ProRes 4444 doesn't go into such a file. End the name with .mov"),
         ("av1", "a.mov", "End the name with .mp4"),
-        ("png", "a.mp4", "go into a folder. Give the name of one, without .mp4"),
+        ("png", "a.mp4", "go into a folder. Pass the name of one, without .mp4"),
     ],
 )
 def test_unsuitable_files_are_refused(codec: str | None, name: str, words: str) -> None:
@@ -140,7 +140,7 @@ def test_unsuitable_files_are_refused(codec: str | None, name: str, words: str) 
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_settings_that_a_codec_has_not(tmp_path: Path) -> None:
+def test_settings_that_a_codec_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no crf"):
         media.write_video(tmp_path / "a.mov", pictures(1), crf=20)
     with pytest.raises(ValueError, match="no presets"):

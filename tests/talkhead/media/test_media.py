@@ -211,7 +211,7 @@ def test_a_users_own_ffmpeg(tmp_path: Path, clip: Path, monkeypatch: pytest.Monk
         media.set_ffmpeg(tmp_path / "nothing")
 
 
-def test_a_flood_of_complaints_does_not_block(
+def test_many_messages_of_ffmpeg_do_not_block(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loud = tmp_path / "loud"
@@ -253,7 +253,7 @@ def test_a_start_within_equals_the_full_read(tmp_path: Path, suffix: str) -> Non
         assert all(np.array_equal(a, b) for a, b in zip(part, wanted, strict=True))
 
 
-def test_a_start_beyond_the_end_yields_nothing(clip: Path) -> None:
+def test_a_start_beyond_the_end_yields_no_frames(clip: Path) -> None:
     assert list(media.read_frames(clip, start_s=9.0)) == []
     assert list(media.read_frames(clip, n_frames=0)) == []
 
@@ -310,7 +310,7 @@ def test_a_late_sound_shares_its_zero_with_the_picture(tmp_path: Path, clip: Pat
 
 
 @pytest.mark.parametrize(("turn", "clockwise"), [(90, 270), (-90, 90), (180, 180)])
-def test_rotation_is_honoured(tmp_path: Path, turn: int, clockwise: int) -> None:
+def test_rotation_is_applied(tmp_path: Path, turn: int, clockwise: int) -> None:
     picture = gray(30, 64, 48)
     picture[:24, :32] = 220  # a mark at the top left
     flat, turned = encode(tmp_path / "flat.mp4", [picture] * 3), tmp_path / "turned.mp4"
@@ -331,7 +331,7 @@ def test_size_scales(clip: Path) -> None:
     ((64, 48), None, "bt601"), ((64, 48), "bt709", "bt709"), ((64, 48), "smpte170m", "bt601"),
     ((1280, 720), None, "bt709"), ((1280, 720), "smpte170m", "bt601"),
 ])  # fmt: skip
-def test_colours_follow_the_tag_or_the_size(
+def test_the_color_matrix_depends_on_the_tag_or_the_size(
     tmp_path: Path, size: tuple[int, int], tag: str | None, matrix: str
 ) -> None:
     red = np.empty((size[1], size[0], 3), np.uint8)
@@ -354,7 +354,9 @@ def test_a_cut_video_is_an_error_where_it_ends(tmp_path: Path, clip: Path) -> No
         media.read_audio(cut)
 
 
-def test_a_dying_ffmpeg_is_an_error(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_a_crash_of_ffmpeg_is_an_error(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
     path = encode(tmp_path / "long.mp4", noise(60, 200, 96))
     frames = media.read_frames(path)
     next(frames)
@@ -442,7 +444,7 @@ def test_no_sound_and_empty_sound(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------- writing
 
 
-def test_colours_survive_writing(tmp_path: Path) -> None:
+def test_colors_survive_writing(tmp_path: Path) -> None:
     colors = [
         (200, 40, 40),
         (40, 200, 40),

@@ -203,7 +203,7 @@ def test_the_head_is_above_the_jaw() -> None:
     mask = image_measures.head_mask(landmarks, (100, 100))
     assert mask[0].all() and mask[30].all()  # out to the sides above the jaw
     assert mask[75, 50] and not mask[85, 50]  # the chin, and the neck under it
-    assert not mask[75, 22] and not mask[75, 78]  # collar beside the chin
+    assert not mask[75, 22] and not mask[75, 78]  # collar next to the chin
 
 
 def test_masked_psnr_uses_only_the_mask() -> None:

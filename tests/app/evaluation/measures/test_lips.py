@@ -115,7 +115,7 @@ def test_lag_of_a_shifted_track(lag: int) -> None:
 
 
 @pytest.mark.parametrize("lag", [-10, 10, 14])
-def test_a_lag_at_the_end_of_the_range_is_none(lag: int) -> None:
+def test_a_lag_at_the_end_of_the_range_is_undefined(lag: int) -> None:
     long = speaking(240)
     made, real = long[20 - lag : 220 - lag], long[20:220]
     assert math.isnan(aperture_lag_ms(made, real, np.arange(200)))
@@ -198,7 +198,7 @@ def test_a_resting_mouth_does_not_move_in_silence() -> None:
     assert silence_share(np.full(100, 0.03) + glitch) == 0.0
 
 
-def test_a_breath_is_no_movement_and_a_syllable_is() -> None:
+def test_a_breath_does_not_count_as_motion_but_a_syllable_does() -> None:
     time = np.arange(100)
     breath = 0.07 / (1 + np.exp(-(time - 50) / 1.5))
     assert silence_share(breath) == 0.0

@@ -171,7 +171,7 @@ def test_evidence_of_a_short_clip_has_no_control(model: SyncModel, person: Clip)
     assert math.isnan(model.evidence(*part(person, 0, 200)).control)
 
 
-def test_evidence_that_the_control_reaches_is_none(
+def test_an_offset_that_the_control_reaches_is_discarded(
     model: SyncModel, person: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SyncModel, "_control", lambda *_: 1.0)
