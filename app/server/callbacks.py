@@ -110,7 +110,7 @@ def _split(url: str) -> SplitResult:
     is_plain = parts.scheme in ("http", "https") and parts.hostname and not parts.username
     if not is_plain or len(url) > MAX_URL_CHARS or any(c <= " " or c > "~" for c in url):
         raise TalkheadError(
-            "callback_url: not an address that can be called. Give one such as "
+            "callback_url: not an address that can be called. Pass one such as "
             "https://example.com/done, without a user name"
         )
     return parts
@@ -129,7 +129,7 @@ def _addresses(parts: SplitResult, callbacks: Callbacks) -> list[str]:
     private = [a for a in addresses if not ipaddress.ip_address(a.partition("%")[0]).is_global]
     if private and not callbacks.allow_private:
         raise TalkheadError(
-            f"callback_url: {parts.hostname} is in a private network. Give a public address, or "
+            f"callback_url: {parts.hostname} is in a private network. Pass a public address, or "
             "start the server with --allow-private-callbacks"
         )
     return addresses

@@ -133,7 +133,7 @@ def _check_row(row: Row, folder: Path) -> None:
     for path in (*row.inputs, row.output):
         if path.parent != folder or path.is_symlink():
             raise TalkheadError(
-                f"line {row.line}: {printable(path.name)} is outside of the table's folder. Give names "
+                f"line {row.line}: {printable(path.name)} is outside of the table's folder. Pass names "
                 "of uploaded files, without folders"
             )
 

@@ -19,7 +19,7 @@ from talkhead.errors import TalkheadError
 from talkhead.media.codecs import Codec, choose_codec
 
 NOT_OFFERED = ("certificate", "key", "overwrite")
-"""Options that name files of the server, or files beside an output."""
+"""Options that name files of the server, or files next to an output."""
 TEXTS = ("background", "transcript")
 """Options whose text could name a file, which the API does not allow."""
 
@@ -78,7 +78,7 @@ async def known_fields_only(request: Request) -> None:
             )
         values = form.getlist(name)
         if len(values) > 1 and not isinstance(values[0], UploadFile):
-            raise Problem(422, f"{name} is given {len(values)} times. Give it once")
+            raise Problem(422, f"{name} is given {len(values)} times. Pass it once")
 
 
 def file_free_options(
@@ -100,7 +100,7 @@ def file_free_options(
     options = dict(values)
     text = options.get("background")
     if text is not None and background is not None:
-        raise TalkheadError("background and background_file are both given. Give one of them")
+        raise TalkheadError("background and background_file are both given. Pass one of them")
     if text is not None and text not in (OWN, ALPHA) and parse_color(text) is None:
         raise TalkheadError(
             f"background {text!r}: give own, alpha, a color (a name, or #rrggbb), or upload an image or "

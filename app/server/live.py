@@ -233,7 +233,7 @@ def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str,
 
     Returns:
         A function of a request that returns the person's name and the session. It accepts names only: a
-        folder of the server is nobody else's to choose.
+        client must not choose a folder of the server.
     """
 
     def make(request: LiveRequest) -> tuple[str, LiveSession]:

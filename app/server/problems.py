@@ -51,14 +51,14 @@ class Problem(Exception):
 
 
 def without_paths(text: str, *folders: Path) -> str:
-    """Shorten paths in a message to names: the folders of the server are nobody else's business.
+    """Shorten paths in a message to names, so that it does not reveal folders of the server.
 
     Args:
         text: The message.
         folders: Folders whose paths are shortened.
 
     Returns:
-        The message, with "line.wav" in place of "/home/anna/talkhead/server/line.wav".
+        The message, with "line.wav" instead of "/home/anna/talkhead/server/line.wav".
     """
     for folder in folders:
         text = re.sub(rf"{re.escape(str(folder))}/(?:[^\s:/]+/)*", "", text)

@@ -216,6 +216,6 @@ def new_id(kind: str) -> str:
         kind: "video" or "dub".
 
     Returns:
-        The ID, which nobody can guess.
+        The ID, which cannot be guessed.
     """
     return f"{kind}_{secrets.token_hex(12)}"

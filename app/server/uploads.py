@@ -145,7 +145,7 @@ def check_sound(path: Path, title: str, longest_s: float) -> float:
     except MediaError as error:
         raise MediaError(str(error).replace(str(path), title)) from error
     if not info.has_audio:
-        raise MediaError(f"{title}: has no sound. Give a recording of speech")
+        raise MediaError(f"{title}: has no sound. Pass a recording of speech")
     return check_length(info.duration_s, title, longest_s)
 
 

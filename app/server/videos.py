@@ -74,7 +74,7 @@ def create_video(
     service: ServiceDep,
     response: Response,
     audio: Annotated[UploadFile | None, File(description="Recording of the speech")] = None,
-    text: Annotated[str, Form(description="Text to speak, in place of audio")] = "",
+    text: Annotated[str, Form(description="Text to speak, instead of audio")] = "",
     identity: IdentityName = "",
     mode: Mode = "paste",
     renderer: Annotated[str, Form(description="Name of a renderer. (default: the person's)")] = "",
@@ -146,7 +146,7 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
 def _sound(service: Service, folder: Path, audio: UploadFile | None, text: str) -> tuple[Path, str]:
     """Write the sound of a request to a file; return it with a title."""
     if (audio is None) == (not text.strip()):
-        raise TalkheadError("audio or text is needed. Give one of them")
+        raise TalkheadError("audio or text is needed. Pass one of them")
     if audio is not None:
         return save(audio, folder, "audio"), title_of(audio.filename)
     sound = voice.synthesize(text, folder, service.settings.voice_url)

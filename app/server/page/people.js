@@ -22,7 +22,7 @@ export function startPeople(studio) {
   function draw(people) {
     const fit = h("button", { type: "button", class: "primary", onclick: () => studio.open("fit") }, "Fit a person");
     put($("people-list"), ...(people.length ? people.map(card)
-      : [emptyState("Nobody is fitted yet. A minute of footage of a person is all that is needed.", fit)]));
+      : [emptyState("No person is fitted yet. All that is needed is a minute of footage of a person.", fit)]));
   }
 
   function card(person) {

@@ -218,7 +218,7 @@ export function startSpeak(studio) {
       put(fields.identity, ...people.map((one) => h("option", { value: one.name }, one.name)));
       if (people.some((one) => one.name === chosen)) fields.identity.value = chosen;
       for (const button of form.querySelectorAll("[type=submit], #preview")) button.disabled = !people.length;
-      if (!people.length) put(stage, emptyState("Nobody is fitted yet, so nobody can speak.",
+      if (!people.length) put(stage, emptyState("No person is fitted yet.",
         h("button", { type: "button", class: "primary", onclick: () => studio.open("fit") }, "Fit a person")));
     } catch (error) {
       notify(error.message, { bad: true });
