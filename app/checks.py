@@ -143,7 +143,7 @@ def check_pair(real: Path, made: Path, report: Path | None) -> None:
     """
     for video in (real, made):
         if not probe(video).has_video:
-            raise MediaError(f"{video}: has no picture. Give a video of a face")
+            raise MediaError(f"{video}: has no picture. Pass a video of a face")
     if report is not None:
         check_report(report)
 
@@ -176,7 +176,7 @@ def check_file(path: Path) -> None:
         TalkheadError: It does not exist, or is a folder.
     """
     if path.is_dir():
-        raise TalkheadError(f"{path}: this is a folder. Give the name of a file")
+        raise TalkheadError(f"{path}: this is a folder. Pass the name of a file")
     if not path.exists():
         raise TalkheadError(f"{path}: there is no such file. Check the path")
 
@@ -191,7 +191,7 @@ def check_sound(path: Path) -> None:
         MediaError: It has none, or cannot be read.
     """
     if not probe(path).has_audio:
-        raise MediaError(f"{path}: has no sound. Give a recording of speech")
+        raise MediaError(f"{path}: has no sound. Pass a recording of speech")
 
 
 def check_report(folder: Path) -> None:
@@ -204,7 +204,7 @@ def check_report(folder: Path) -> None:
         TalkheadError: It is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise TalkheadError(f"{folder}: this is a file. Give a folder for the report")
+        raise TalkheadError(f"{folder}: this is a file. Pass a folder for the report")
 
 
 def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) -> None:
@@ -212,7 +212,7 @@ def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) 
     if not output.absolute().parent.is_dir():
         raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
     if output.is_dir() and not choose_codec(options.codec).is_folder:
-        raise TalkheadError(f"{output}: this is a folder. Give the name of a file")
+        raise TalkheadError(f"{output}: this is a folder. Pass the name of a file")
     file_url(output)  # a name that ffmpeg does not accept
     inputs = (audio, *named_files(asdict(options)))
     _check_kept(inputs, [output])

@@ -164,7 +164,7 @@ def dub(
         table: Path of the table; see `talkhead.app.dubbing.table`. Without a table, the queued jobs of
             the home folder are run.
         home: The home folder.
-        results: File for the results. By default it is written beside the table.
+        results: File for the results. By default it is written next to the table.
         style: Progress on stderr: "bars", "json" or "silent".
         options: Options of the run.
         **keywords: Fields of DubOptions, which replace those of `options`.
@@ -306,7 +306,7 @@ def results_path(home: Home, table: Table | None = None) -> Path:
         table: The table; None for the queued jobs of the home folder.
 
     Returns:
-        A path beside the table or in the home folder.
+        A path next to the table or in the home folder.
     """
     if table is None:
         return home.path / "jobs" / "results.jsonl"

@@ -142,7 +142,7 @@ def fit(
         device: "auto", "cpu", "cuda" or "cuda:N".
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
         progress: Receives the progress. None: nothing is shown.
-        **settings: Any field of `FitOptions`, in place of `options`: preset, renderer, encoder, seed,
+        **settings: Any field of `FitOptions`, instead of `options`: preset, renderer, encoder, seed,
             consent, use_all_frames, min_face, check_speech, wait.
 
     Returns:

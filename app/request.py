@@ -110,10 +110,10 @@ class OutputOptions:
         intensity: Factor on the motion of the mouth, 0 to 2. 1 is the person's own; closed lips stay
             closed.
         subtitles: "none", "burn", "track" or "srt". With any but "none", an .srt file is written
-            beside the output, too.
+            next to the output, too.
         transcript: The spoken text, or the path of a file with it. None: English is recognized.
         language: Language of the speech, ISO 639-1.
-        overwrite: Replace an .srt file beside the output that was not made with it.
+        overwrite: Replace an .srt file next to the output that was not made with it.
         loudness: Integrated loudness in LUFS. None: unchanged.
         provenance: Sign the file with a C2PA manifest that states that it is synthetic.
         certificate: PEM file with the certificate to sign with. None: a local one, made on first
@@ -216,7 +216,7 @@ class OutputOptions:
         default=False,
         metadata=option(
             "--overwrite",
-            "Replace the .srt file beside the output even if it was not made with it.",
+            "Replace the .srt file next to the output even if it was not made with it.",
             SUBTITLES_PANEL,
         ),
     )
@@ -290,7 +290,7 @@ class OutputOptions:
                 f"{most:g}; broadcasts use -23, the web -16 to -14"
             )
         if (self.certificate is None) != (self.key is None):
-            raise TalkheadError("certificate and key belong together. Give both, or neither")
+            raise TalkheadError("certificate and key belong together. Pass both, or neither")
 
     @property
     def moves_the_head(self) -> bool:
@@ -412,7 +412,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
 
 
 def _check_not_written_over(transcript: Path, srt: Path) -> None:
-    """Raise TalkheadError if the subtitles beside an output would replace the transcript."""
+    """Raise TalkheadError if the subtitles next to an output would replace the transcript."""
     if srt.exists() and srt.samefile(transcript):
         raise TalkheadError(
             f"{transcript}: the subtitles of this output would be written over it. Rename the "
@@ -436,7 +436,7 @@ def transcript_file(transcript: str | None) -> Path | None:
     if found is not None or transcript is None:
         return found
     if any("\ud800" <= c <= "\udfff" for c in transcript):
-        raise TalkheadError("the transcript is not UTF-8 text. Give it in UTF-8, or in a file")
+        raise TalkheadError("the transcript is not UTF-8 text. Pass it in UTF-8, or in a file")
     if Path(transcript).suffix.lower() in TEXT_FILES and " " not in transcript.strip():
         raise TalkheadError(
             f"{transcript}: there is no such file. Check the path, or give the text"
@@ -445,7 +445,7 @@ def transcript_file(transcript: str | None) -> Path | None:
 
 
 def srt_path(output: Path) -> Path:
-    """Return the path of the subtitles beside an output.
+    """Return the path of the subtitles next to an output.
 
     Args:
         output: A file.
@@ -482,11 +482,11 @@ def check_folder(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise TalkheadError(f"{output}: is a file. Give the name of a folder for the images")
+        raise TalkheadError(f"{output}: is a file. Pass the name of a folder for the images")
     foreign = [f.name for f in output.iterdir() if not _OURS.fullmatch(f.name)]
     if foreign:
         raise TalkheadError(
-            f"{output}: holds other files ({sorted(foreign)[0]}). Give a new folder for the images"
+            f"{output}: holds other files ({sorted(foreign)[0]}). Pass a new folder for the images"
         )
 
 
@@ -558,24 +558,24 @@ def audio_path(audio: Audio, folder: Path | None) -> Path:
     waveform, rate = np.asarray(audio[0]), audio[1]
     if not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:
         raise TalkheadError(
-            f"audio: a sample rate of {rate!r} is not allowed. Give (waveform, sample_rate) with "
+            f"audio: a sample rate of {rate!r} is not allowed. Pass (waveform, sample_rate) with "
             f"{MIN_RATE} to {MAX_RATE}"
         )
     if waveform.ndim not in (1, 2) or waveform.size == 0 or waveform.shape[-1] == 0:
         raise TalkheadError(
-            f"audio: an array of shape {waveform.shape} is not a waveform. Give [n_samples] or "
+            f"audio: an array of shape {waveform.shape} is not a waveform. Pass [n_samples] or "
             "[n_samples, channels]"
         )
     if waveform.dtype != np.int16 and not np.issubdtype(waveform.dtype, np.floating):
         raise TalkheadError(
-            f"audio: samples of type {waveform.dtype} are not supported. Give int16, or floats in "
+            f"audio: samples of type {waveform.dtype} are not supported. Pass int16, or floats in "
             "[-1, 1]"
         )
     if waveform.dtype != np.int16:
         waveform = waveform.astype(np.float32)
     if not np.isfinite(waveform).all():
         raise TalkheadError(
-            "audio: the waveform contains values that are not finite. Give finite ones"
+            "audio: the waveform contains values that are not finite. Pass finite ones"
         )
     assert folder is not None
     path = folder / "sound.wav"

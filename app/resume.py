@@ -77,7 +77,7 @@ def enter_work_folder(work: Path, avatar: Avatar, request: RenderRequest) -> Non
     if held == key:
         return
     if _MARK not in held and work.is_dir() and _names(work):
-        raise TalkheadError(f"{work}: contains other files. Give a new or empty folder to work in")
+        raise TalkheadError(f"{work}: contains other files. Pass a new or empty folder to work in")
     make_folder(work)
     old = [e for e in work.iterdir() if e.name != REQUEST and _OWN_FILES.fullmatch(e.name)]
     if old:  # if killed from here on, the folder is still a work folder, of no request

@@ -119,7 +119,7 @@ def speak(
         options: Options of the output. None: the defaults.
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
         progress: Receives the progress. None: nothing is shown.
-        **settings: Any field of `OutputOptions`, in place of `options`, and
+        **settings: Any field of `OutputOptions`, instead of `options`, and
             renderer (str): name of a fitted renderer, by default the identity's own;
             device (str): "auto", "cpu", "cuda" or "cuda:N";
             work (Path): folder for unfinished work. It is kept, and the same call resumes from it.
@@ -135,7 +135,7 @@ def speak(
     chosen = speak_settings(options, settings)
     if isinstance(audio, tuple) and output is None:
         raise TalkheadError("output: a waveform has no file name. Say where to write the video")
-    # Unfinished work contains images of the person, so it is never put beside the output.
+    # Unfinished work contains images of the person, so it is never put next to the output.
     with scratch_folder(store) if isinstance(audio, tuple) else nullcontext() as folder:
         path = audio_path(audio, folder)
         loaded = identity if isinstance(identity, Avatar) else None
@@ -325,7 +325,7 @@ def _loaded(
         return load_identity(identity, renderer=renderer, device=device, home=home)
     if renderer is not None or device != "auto":
         raise TalkheadError(
-            "renderer and device: a loaded identity has its own. Give them to load_identity"
+            "renderer and device: a loaded identity has its own. Pass them to load_identity"
         )
     set_threads()
     return identity

@@ -87,7 +87,7 @@ def synthesize(
     if url is not None:
         return _from_server(text, voice or DEFAULT_VOICE, url, speed)
     if voice is not None:
-        raise TalkheadError("voice: only a voice server has several voices. Give --voice-url, too")
+        raise TalkheadError("voice: only a voice server has several voices. Pass --voice-url, too")
     return _from_hibari(text, speed)
 
 

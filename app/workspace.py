@@ -231,16 +231,16 @@ def find_footage(
         )
     work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), vad_version()))
     if video is None and (work / SOURCE).is_file():
-        video = Path(read_object(work / SOURCE, SourceRecord, "Give the footage with --video").path)
+        video = Path(read_object(work / SOURCE, SourceRecord, "Pass the footage with --video").path)
     if video is None or not Path(video).is_file():
         raise TalkheadError(
             f"{name}: the footage that it was fitted on, {source.name}, was moved or removed. "
-            f"Give it: talkhead evaluate {name} --video FILE"
+            f"Pass it: talkhead evaluate {name} --video FILE"
         )
     sha256 = sha256_of(Path(video))
     if sha256 != source.sha256:
         raise TalkheadError(
             f"{video}: is not the footage that {name} was fitted on, {source.name} of "
-            f"{source.duration_s:.1f} s. Give that one with --video"
+            f"{source.duration_s:.1f} s. Pass that one with --video"
         )
     return Footage(Path(video), sha256, probe_footage(Path(video))), work

@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("labels", type=Path)
     parser.add_argument(
-        "--clips", type=Path, help="folder of the clips (clips/ beside LABELS.json)"
+        "--clips", type=Path, help="folder of the clips (clips/ next to LABELS.json)"
     )
     options = parser.parse_args()
     clips = options.clips or options.labels.parent / "clips"

@@ -32,13 +32,13 @@ def shrink_sheet(sheet: Path, target: Path) -> None:
 
 
 def tint(image: UInt8, mask: UInt8, color: tuple[int, int, int]) -> UInt8:
-    """An image with the pixels of a mask drawn towards a colour."""
+    """Return an image in which the pixels of a mask are tinted with a color."""
     share = (mask > 127).astype(np.float32)[..., None] * 0.45
     return (image * (1 - share) + np.array(color) * share).astype(np.uint8)
 
 
 def draw_regions(home: Path, target: Path) -> None:
-    """Head, neck strip and mouth interior, and beside them what is pasted when the mouth closes."""
+    """Head, neck strip and mouth interior, and next to them what is pasted when the mouth closes."""
     idle = load_idle(Home.locate(home).load())
     number = int(np.argmax(idle.codes[:, 0] ** 2))
     [whole] = idle_frames(idle.path, len(idle), number, number + 1)

@@ -23,7 +23,7 @@ DEFAULT_ENCODER = "pase"
 ENTRY_POINTS = "talkhead.encoders"
 """Group of entry points by which other packages add encoders."""
 WEIGHTS_SUFFIX = ".safetensors"
-"""Suffix of a file of weights for PASE, which can be given in place of a name."""
+"""Suffix of a file of weights for PASE, which can be given instead of a name."""
 
 
 def encoder_names() -> list[str]:

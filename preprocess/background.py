@@ -157,7 +157,7 @@ def estimate_background(
 
 @dataclass(frozen=True)
 class BackgroundFacts:
-    """Facts about a background that are stored beside its image.
+    """Facts about a background that are stored next to its image.
 
     Attributes:
         moving: True if the camera moves.

@@ -92,7 +92,7 @@ def windowed_dssim(
 ) -> Tensor:
     """Compute (1 - SSIM) / 2 over disjoint 8x8 windows, weighted by their mean weight.
 
-    SSIM as in Wang et al., "Image quality assessment", 2004, equation 13, with a box in place of
+    SSIM as in Wang et al., "Image quality assessment", 2004, equation 13, with a box instead of
     the Gaussian window.
 
     Args:

@@ -43,7 +43,7 @@ def check_waveform(waveform: Float32 | Int16, name: str, sample_rate: int = SAMP
     if waveform.ndim != 1:
         raise ValueError(f"a waveform is [n_samples], not {waveform.shape}")
     if len(waveform) == 0:
-        raise TalkheadError(f"{name}: the sound is empty. Give a recording with speech.")
+        raise TalkheadError(f"{name}: the sound is empty. Pass a recording with speech.")
     good = np.isfinite(waveform)
     if not good.all():
         first = int(np.argmin(good))

@@ -1,6 +1,6 @@
 """Read dataclasses from JSON; every key must be known, and every value of the right type and in bounds.
 
-A component declares the allowed values beside the default,
+A component declares the allowed values next to the default,
 
     n_hidden: int = bounded(64, 1, 1024)
 

@@ -329,7 +329,7 @@ def check_file_name(name: str) -> None:
 
 
 class PackageWriter:
-    """Collects the files of a package beside its destination and moves it there atomically.
+    """Collects the files of a package next to its destination and moves it there atomically.
 
         with PackageWriter(home / "anna") as writer:
             writer.add_tensors("gaussian.safetensors", renderer.tensors())
@@ -340,7 +340,7 @@ class PackageWriter:
     """
 
     def __init__(self, destination: Path) -> None:
-        """Prepare a temporary folder beside the destination.
+        """Prepare a temporary folder next to the destination.
 
         Args:
             destination: Folder of the package.

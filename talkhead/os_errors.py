@@ -61,5 +61,5 @@ def explain_os_error(error: OSError, path: Path, *, made: bool = False) -> str:
         case errno.ENOTDIR | errno.EEXIST if not path.parent.is_dir():
             return f"{path.parent} is a file, not a folder. Choose another place"
         case errno.EISDIR:
-            return "this is a folder. Give the name of a file"
+            return "this is a folder. Pass the name of a file"
     return (error.strerror or str(error)).lower()

@@ -36,4 +36,4 @@ def check_device(device: str) -> None:
         TalkheadError: It is neither auto nor such as cpu, cuda or cuda:1.
     """
     if not re.fullmatch(r"auto|cpu(:\d+)?|cuda(:\d+)?", device, re.ASCII):
-        raise TalkheadError(f"device {device}: unknown. Give auto, cpu, cuda or cuda:0")
+        raise TalkheadError(f"device {device}: unknown. Pass auto, cpu, cuda or cuda:0")

@@ -39,7 +39,7 @@ class Step(Protocol):
         """
 
     def detail(self, text: str) -> None:
-        """Show a text beside the bar.
+        """Show a text next to the bar.
 
         Args:
             text: Such as a loss or a file name.
@@ -346,7 +346,7 @@ class _BarStep:
         self.show(_plain(text))
 
     def show(self, markup: str) -> None:
-        """Show a text beside the bar, with rich's markup."""
+        """Show a text next to the bar, with rich's markup."""
         self._bars.update(self._task, detail=markup)
 
     def skip(self, reason: str) -> None:

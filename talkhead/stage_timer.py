@@ -1,4 +1,4 @@
-"""Measure the duration and memory of each stage of a fit, and store them beside the work."""
+"""Measure the duration and memory of each stage of a fit, and store them next to the work."""
 
 from __future__ import annotations
 

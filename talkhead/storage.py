@@ -493,7 +493,7 @@ def expand_user(path: Path | str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise TalkheadError(f"{path}: there is no such user. Give the whole path") from error
+        raise TalkheadError(f"{path}: there is no such user. Pass the whole path") from error
 
 
 def existing_file(text: str | None) -> Path | None:

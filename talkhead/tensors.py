@@ -1,4 +1,4 @@
-"""Specifications of stored tensors, declared beside the code that uses them and checked on loading.
+"""Specifications of stored tensors, declared next to the code that uses them and checked on loading.
 
 A component declares what it stores as a mapping of names to `TensorSpec`, and `check_tensors` compares.
 What passes has the right names, dtypes, shapes, finite values and indices in range, so that compiled

@@ -31,7 +31,7 @@ class LineHandler(logging.Handler):
 
     @classmethod
     def install(cls) -> None:
-        """Use this handler for all loggers of talkhead, in place of logging's last resort, which
+        """Use this handler for all loggers of talkhead, instead of logging's last resort, which
         escapes nothing."""
         logging.getLogger("talkhead").handlers[:] = [cls()]
 
@@ -60,7 +60,7 @@ def show(result: Any, as_json: bool) -> None:
     """Print a dataclass.
 
     Args:
-        result: The dataclass. If its field `summary` is not empty, it is shown in place of
+        result: The dataclass. If its field `summary` is not empty, it is shown instead of
             `figures`.
         as_json: Print JSON; otherwise a line for each field that is not empty.
     """

@@ -140,7 +140,7 @@ def talkhead(
     debug: Annotated[bool, typer.Option("--debug", help="Show errors with a traceback.")] = False,
     ffmpeg: Annotated[
         Path | None,
-        typer.Option("--ffmpeg", help="Use this ffmpeg program in place of the included one."),
+        typer.Option("--ffmpeg", help="Use this ffmpeg program instead of the included one."),
     ] = None,
     version: Annotated[
         bool,

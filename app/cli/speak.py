@@ -102,11 +102,11 @@ def speak(
     with scratch_folder(Home.locate(home)) if text is not None else nullcontext() as folder:
         if folder is not None:
             if audio is not None:
-                raise TalkheadError("speak: --audio and --text were both given. Give one of them")
+                raise TalkheadError("speak: --audio and --text were both given. Pass one of them")
             audio, output, options = _spoken(text, output, options, voice, voice_url, folder)
         if audio is None:
             raise TalkheadError(
-                "speak: nothing to speak. Give --audio FILE, or --text with the words to say"
+                "speak: nothing to speak. Pass --audio FILE, or --text with the words to say"
             )
         target = checks.check_speak(
             audio, output, renderer=renderer, options=options, device=device, **chosen

@@ -22,7 +22,7 @@ def verify(
 ) -> None:
     """Show a file's C2PA provenance, and whether the file has changed since it was signed.
 
-    Reads the signed manifest in the file, or in NAME.c2pa beside it, whether made by talkhead or by
+    Reads the signed manifest in the file, or in NAME.c2pa next to it, whether made by talkhead or by
     another tool. The exit code is 0 if it is valid, and 1 if it is not: the file has changed or is
     damaged, the signer's certificate has expired, there is no manifest, files in a folder are missing
     or were added, or, with --trust, the signer is not trusted.

@@ -39,7 +39,7 @@ def check_background(text: str) -> None:
     if _is_image(path):
         read_image(path)
     elif not media.probe(path).has_video:
-        raise MediaError(f"{path}: has no picture. Give an image, a video or a color")
+        raise MediaError(f"{path}: has no picture. Pass an image, a video or a color")
 
 
 def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:

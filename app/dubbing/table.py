@@ -73,7 +73,7 @@ class Row:
 
     @property
     def outputs(self) -> list[Path]:
-        """The output and the files that are written beside it."""
+        """The output and the files that are written next to it."""
         return output_files(self.output, build_options(self.options))
 
 
@@ -305,13 +305,13 @@ def build_options(values: Mapping[str, Any]) -> OutputOptions:
 def _check(row: Row) -> None:
     """Raise TalkheadError if a row is invalid by itself."""
     if not row.identity and row.video is None:
-        raise TalkheadError("identity or video is missing. Give one of them")
+        raise TalkheadError("identity or video is missing. Pass one of them")
     if row.identity and row.video is not None and row.timeline != "source":
         raise TalkheadError(
-            "identity and video are both given. Give one, or set timeline to source to re-lip the video"
+            "identity and video are both given. Pass one, or set timeline to source to re-lip the video"
         )
     if row.timeline == "source" and row.video is None:
-        raise TalkheadError("timeline source needs a video. Give one")
+        raise TalkheadError("timeline source needs a video. Pass one")
     for name, value, choices in (
         ("mode", row.mode, MODES),
         ("timeline", row.timeline, TIMELINES),
@@ -331,15 +331,15 @@ def _check(row: Row) -> None:
 
 def _check_output(row: Row, options: OutputOptions) -> None:
     if row.output.name.startswith("."):  # hidden files in an output folder are temporary files
-        raise TalkheadError(f"{row.output}: is hidden. Give a name that does not begin with a dot")
+        raise TalkheadError(f"{row.output}: is hidden. Pass a name that does not begin with a dot")
     codec = check_options(options, row.output, row.mode)
     if row.output.is_dir() and not codec.is_folder:
-        raise TalkheadError(f"{row.output}: is a folder. Give the name of a file")
+        raise TalkheadError(f"{row.output}: is a folder. Pass the name of a file")
 
 
 def _check_input(path: Path) -> None:
     if path.is_dir():
-        raise TalkheadError(f"{path}: is a folder. Give one file")
+        raise TalkheadError(f"{path}: is a folder. Pass one file")
     if not path.is_file():
         raise TalkheadError(f"{path}: no such file")
     if path.stat().st_size == 0:

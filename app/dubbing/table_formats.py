@@ -64,7 +64,7 @@ def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
     suffix = path.suffix.lower()
     if suffix not in MAX_BYTES:
         raise TalkheadError(
-            f"{path}: unsupported file extension. Give a .csv, .jsonl or .yaml file"
+            f"{path}: unsupported file extension. Pass a .csv, .jsonl or .yaml file"
         )
     text = read_text(path, MAX_BYTES[suffix])
     if suffix == ".csv":
@@ -195,7 +195,7 @@ class _YamlRows:
         self._next()  # end of the document
         if not isinstance(self._next(), yaml.StreamEndEvent):
             raise TalkheadError(
-                f"{self._path}: contains several documents. Give a single list of rows"
+                f"{self._path}: contains several documents. Pass a single list of rows"
             )
 
     def _row(self, event: Any) -> Mapping[str, Any]:
@@ -281,7 +281,7 @@ class _YamlRows:
             if self._n_inner > MAX_INNER:
                 line = start.start_mark.line + 1
                 raise TalkheadError(
-                    f"{self._path}: line {line}: cells cannot contain lists. Give text"
+                    f"{self._path}: line {line}: cells cannot contain lists. Pass text"
                 )
 
 

@@ -83,7 +83,7 @@ def align(real: Path, made: Path, max_frames: int) -> Pair:
     infos = media.probe(real), media.probe(made)
     for info in infos:
         if not info.has_video:
-            raise MediaError(f"{info.path}: has no picture. Give two videos of the same face")
+            raise MediaError(f"{info.path}: has no picture. Pass two videos of the same face")
     first, second = infos
     ratio = (second.width / second.height) / (first.width / first.height)
     if abs(ratio - 1) > SAME_ASPECT:
@@ -97,7 +97,7 @@ def align(real: Path, made: Path, max_frames: int) -> Pair:
         short = infos[int(np.argmin(counts))].path
         raise FootageError(
             f"{short}: {n_frames / FRAME_RATE:.1f} s can be compared, at least "
-            f"{MIN_SECONDS:.0f} s are needed. Give longer videos"
+            f"{MIN_SECONDS:.0f} s are needed. Pass longer videos"
         )
     return Pair(first, second, n_frames, tuple(_warnings(first, second, counts)))
 

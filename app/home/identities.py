@@ -484,7 +484,7 @@ class Home:
 
 
 def refuse_busy(name: str) -> Callable[[Holder], None]:
-    """Make a function for `Home.lock` that refuses in place of waiting.
+    """Make a function for `Home.lock` that refuses instead of waiting.
 
     Args:
         name: Name of the identity.

@@ -74,7 +74,7 @@ class TalkheadVideoService(AIService):
         return self._session.size
 
     def can_generate_metrics(self) -> bool:
-        """Say that the time from a line's first sound to its first frame is measured."""
+        """Return True: the time from a line's first audio to its first frame is measured."""
         return True
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:

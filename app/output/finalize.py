@@ -106,7 +106,7 @@ class OutputFacts:
 
 
 def warn_old_subtitles(output: Path, progress: Progress) -> None:
-    """Report a subtitle file beside an output that was made without subtitles.
+    """Report a subtitle file next to an output that was made without subtitles.
 
     It may be the user's own, so it is not removed.
 
@@ -129,7 +129,7 @@ def check_subtitles_free(output: Path, options: OutputOptions) -> None:
         options: Options of the output.
 
     Raises:
-        TalkheadError: The .srt file beside the output was not made with it, or was changed since.
+        TalkheadError: The .srt file next to the output was not made with it, or was changed since.
     """
     srt = srt_path(output)
     if options.overwrite or srt not in output_files(output, options)[1:] or not srt.exists():
@@ -142,7 +142,7 @@ def check_subtitles_free(output: Path, options: OutputOptions) -> None:
 
 
 def mark_as_made_with(srt: Path, output: Path) -> None:
-    """Give a subtitle file the time stamp of its output, by which `check_subtitles_free` knows it.
+    """Give a subtitle file the time stamp of its output; `check_subtitles_free` compares the two.
 
     Args:
         srt: Subtitle file.
@@ -160,7 +160,7 @@ def output_files(output: Path, options: OutputOptions) -> list[Path]:
         options: Options of the output.
 
     Returns:
-        The output, then the files beside it. Subtitles are included even if no words are found later.
+        The output, then the files next to it. Subtitles are included even if no words are found later.
 
     Raises:
         MediaError: No codec fits the output's name.
@@ -187,7 +187,7 @@ def finish_video(
         picture: Video without audio, written with the request's codec.
         resolved: The request.
         facts: Facts about the output.
-        srt: Subtitles, which are also written beside the output. An empty file makes no track.
+        srt: Subtitles, which are also written next to the output. An empty file makes no track.
 
     Raises:
         TalkheadError: The output cannot be written or signed.
@@ -242,7 +242,7 @@ class _Seal:
         return replace(self, statement=self.statement.in_folder(n_files))
 
     def apply(self, part: Path, output: Path) -> None:
-        """Sign part, which becomes output; a format that holds no manifest gets a file beside it."""
+        """Sign part, which becomes output; a format that holds no manifest gets a file next to it."""
         if embeds(output):
             with atomic_path(part) as signed:
                 sign(part, signed, output.name, self.statement, self.signer)

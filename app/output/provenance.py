@@ -1,7 +1,7 @@
 """Provenance: signed C2PA manifests that state that a file is synthetic, which tool made it, and when.
 
 A manifest is embedded if the container allows it (mp4, mov, png, wav), otherwise it is a file NAME.c2pa
-beside the output. `talkhead.app.output.verification` reads it.
+next to the output. `talkhead.app.output.verification` reads it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def provenance_unavailable_reason() -> str:
 
 
 def sidecar_of(path: Path) -> Path:
-    """Return the path of the manifest beside a file.
+    """Return the path of the manifest next to a file.
 
     Args:
         path: The file.
@@ -119,7 +119,7 @@ def embeds(path: Path) -> bool:
 
 
 def forget_sidecar(path: Path) -> None:
-    """Remove the manifest of an older file beside a file that has none.
+    """Remove the manifest of an older file next to a file that has none.
 
     Args:
         path: The file.
@@ -163,7 +163,7 @@ def _sign_here(
             with source.open("rb") as whole, signed.open("w+b") as target:
                 manifest = builder.sign(c2pa_signer, kind, whole, target)
         if kind == OTHER:
-            signed.write_bytes(manifest)  # in place of a copy of source
+            signed.write_bytes(manifest)  # instead of a copy of source
     except c2pa.C2paError as error:
         words = " ".join(str(error).split())
         raise TalkheadError(

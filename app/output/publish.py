@@ -15,7 +15,7 @@ from talkhead.storage import make_folder, remove, replace_directory, sync, trans
 
 
 def publish_all(products: Path, output: Path) -> None:
-    """Move all files of a folder beside the output, which is one of them.
+    """Move all files of a folder next to the output, which is one of them.
 
     Args:
         products: Folder with the finished files.
@@ -31,7 +31,7 @@ def publish_all(products: Path, output: Path) -> None:
 
 
 def settle(output: Path, names: Collection[str]) -> None:
-    """Finish what files beside an output need once all are in place.
+    """Finish what files next to an output need once all are in place.
 
     A manifest of an older output is removed, and subtitles get the time stamp of their output.
 
@@ -78,7 +78,7 @@ def publish(source: Path, target: Path) -> None:
         remove(aside)  # the earlier call may have been killed just before that
         return
     if target.is_dir() and not source.is_dir():
-        raise TalkheadError(f"{target}: this is a folder. Give the name of a file")
+        raise TalkheadError(f"{target}: this is a folder. Pass the name of a file")
     make_folder(target.parent)
     with translate_os_errors(target), replace_directory(target, aside):
         _move(source, target)

@@ -105,17 +105,17 @@ def _read(certificate: Path, key: Path) -> Credentials:
         signer = x509.load_pem_x509_certificates(chain)[0]
     except ValueError as error:
         raise TalkheadError(
-            f"{certificate}: contains no certificate. Give a PEM file, the signer's first"
+            f"{certificate}: contains no certificate. Pass a PEM file, the signer's first"
         ) from error
     try:
         private = serialization.load_pem_private_key(secret, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise TalkheadError(
-            f"{key}: contains no usable private key. Give a PEM file without a password"
+            f"{key}: contains no usable private key. Pass a PEM file without a password"
         ) from error
     if _public(private.public_key()) != _public(signer.public_key()):
         raise TalkheadError(
-            f"{key}: is not the key of {certificate}. Give the two that belong together"
+            f"{key}: is not the key of {certificate}. Pass the two that belong together"
         )
     plain = private.private_bytes(
         serialization.Encoding.PEM,
@@ -140,7 +140,7 @@ def _algorithm(key: object, path: Path) -> str:
     if isinstance(key, rsa.RSAPrivateKey):
         return "ps256"
     raise TalkheadError(
-        f"{path}: C2PA does not support this key. Give an elliptic curve, RSA or Ed25519 one"
+        f"{path}: C2PA does not support this key. Pass an elliptic curve, RSA or Ed25519 one"
     )
 
 

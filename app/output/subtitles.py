@@ -100,13 +100,13 @@ def subtitle(
     if text is None:
         return _recognized(audio, language, max_chars)
     if len(text) > MAX_TEXT_BYTES:
-        raise TalkheadError("the transcript is too long. Give the spoken text")
+        raise TalkheadError("the transcript is too long. Pass the spoken text")
     tokens = tokens_of(_shown(text))
     if not tokens:
-        raise TalkheadError("the transcript has no words. Give the spoken text, or no transcript")
+        raise TalkheadError("the transcript has no words. Pass the spoken text, or no transcript")
     if (longest := max(len(token.text) for token in tokens)) > MAX_CUE_CHARS:
         raise TalkheadError(
-            f"the transcript has a word of {longest} characters. Give the spoken text"
+            f"the transcript has a word of {longest} characters. Pass the spoken text"
         )
     check_pace(tokens, probe(audio).duration_s)
     reason = _why_not_aligned(language)
@@ -304,7 +304,7 @@ def read_srt(path: Path) -> tuple[Cue, ...]:
         if words and end > start:
             cues.append(Cue(start, end, words))
     if not cues:
-        raise TalkheadError(f"{path}: has no subtitles. Give a SubRip file, or the plain text")
+        raise TalkheadError(f"{path}: has no subtitles. Pass a SubRip file, or the plain text")
     return tuple(sorted(cues, key=lambda cue: cue.start_s))
 
 

@@ -35,7 +35,7 @@ SIGNED_SUFFIXES = (".png", ".wav")
 """Suffixes of the signed files in a folder of images."""
 SHOWN_CHARS = 2000
 MAX_MANIFEST_BYTES = 64 << 20
-"""Limit for a manifest beside a file; talkhead's have 20 kB."""
+"""Limit for a manifest next to a file; talkhead's have 20 kB."""
 MAX_NAMED = 5
 """Files that are named in one problem; the others are counted."""
 
@@ -48,7 +48,7 @@ class Verdict:
     signer's certificate; REFUSED, it is unchanged, but the signer's certificate is not valid, for
     example expired; TAMPERED, file or manifest was changed; REARRANGED, the files of a folder are
     unchanged, but some were added, removed or renamed; NONE, there is no manifest; UNSUPPORTED, C2PA
-    does not support such files, and there is no manifest beside it; DAMAGED, file or manifest cannot
+    does not support such files, and there is no manifest next to it; DAMAGED, file or manifest cannot
     be read; REMOTE, the manifest is hosted remotely, and is never fetched.
 
     Attributes:
@@ -93,7 +93,7 @@ class Verdict:
 
 
 def verify(path: Path, anchors: Path | None = None, home: Path | None = None) -> Verdict:
-    """Verify the manifest in a file, or beside it.
+    """Verify the manifest in a file, or next to it.
 
     Args:
         path: A file, or a folder of images. Of a folder, the verdict is that on the first
@@ -195,7 +195,7 @@ def _context(c2pa: Any, anchors: Path) -> Any:
             {"trust": {"trust_anchors": roots}, "verify": {**OFFLINE, "verify_trust": True}}
         )
     except c2pa.C2paError as error:
-        raise TalkheadError(f"{anchors}: contains no certificates. Give a PEM file") from error
+        raise TalkheadError(f"{anchors}: contains no certificates. Pass a PEM file") from error
 
 
 def _verify_folder(folder: Path, reader: _Reader) -> Verdict:
@@ -204,7 +204,7 @@ def _verify_folder(folder: Path, reader: _Reader) -> Verdict:
     files = [e for e in entries if e.suffix.lower() in SIGNED_SUFFIXES and e.is_file()]
     if not files:
         raise TalkheadError(
-            f"{folder}: contains no images. Give a file, or a folder that speak made"
+            f"{folder}: contains no images. Pass a file, or a folder that speak made"
         )
     verdicts = [reader.verify(file) for file in files]
     worst = min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.state))
@@ -383,7 +383,7 @@ def describe(verdict: Verdict) -> str:
         REARRANGED: f"CHANGED since it was signed: its files are unchanged, but the folder is not "
         f"the one that was signed{why}. Do not rely on what it states:",
         NONE: "has no provenance: its origin is not stated.",
-        UNSUPPORTED: f"such files cannot contain a C2PA manifest, and there is no {beside} beside it: "
+        UNSUPPORTED: f"such files cannot contain a C2PA manifest, and there is no {beside} next to it: "
         "its origin is not stated.",
         REMOTE: f"its manifest is hosted remotely{why} and is not fetched: what it states is not known.",
         DAMAGED: f"cannot be read: the file or its manifest is damaged{why}.",

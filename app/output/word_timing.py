@@ -108,7 +108,7 @@ def check_pace(tokens: Sequence[Token], length_s: float) -> None:
     letters = sum(map(weight_of, tokens))
     if letters > MAX_LETTERS + MAX_LETTERS_PER_S * length_s:
         raise TalkheadError(
-            f"the transcript has {len(tokens)} words, more than can be spoken in {length_s:.1f} s. Give "
+            f"the transcript has {len(tokens)} words, more than can be spoken in {length_s:.1f} s. Pass "
             "the text of this audio only"
         )
 

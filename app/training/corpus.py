@@ -582,7 +582,7 @@ def _options() -> argparse.ArgumentParser:
     speech.add_argument(
         "--limit", type=int, help="most utterances, chosen at random (default: all)"
     )
-    own.add_argument("--texts", type=Path, help="folder of the texts (default: beside the videos)")
+    own.add_argument("--texts", type=Path, help="folder of the texts (default: next to the videos)")
     own.add_argument("--recognize", action="store_true", help="recognize videos without text")
     return parser
 

@@ -130,7 +130,7 @@ def find_videos(path: Path) -> list[Path]:
     """
     videos = sorted(path.glob("*.mp4")) if path.is_dir() else [path]
     if not videos:
-        raise FootageError(f"{path}: no .mp4 in this folder. Give a folder of videos")
+        raise FootageError(f"{path}: no .mp4 in this folder. Pass a folder of videos")
     return videos
 
 
@@ -280,7 +280,7 @@ def read_mouths(
     points = steady_points(footage.landmarks, template, MOUTH_POINTS)
     seen = footage.seen
     if not seen.any():
-        raise FootageError(f"{video}: no face in it. Give footage of one person who speaks")
+        raise FootageError(f"{video}: no face in it. Pass footage of one person who speaks")
     centre = points[seen][:, : len(LIPS)].mean((0, 1)) + np.array([0.0, CROP_RISE])
     lips = np.zeros((len(seen), LIPS_HEIGHT, LIPS_WIDTH), np.uint8)
     origins, maps = steady_maps(footage.landmarks, template)

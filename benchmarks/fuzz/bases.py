@@ -173,7 +173,7 @@ def _pictures(folder: Path) -> None:
 
 
 def _signed(folder: Path, home: Home) -> None:
-    """Signed files, each made of an unsigned one; certificates and the key beside them."""
+    """Signed files, each made of an unsigned one; certificates and the key next to them."""
     by = credentials(home.path, None, None)
     said = Statement(people.NAME, "paste", "Yes.")
     sources = {"mp4": "clip.mp4", "mov": "clip.mov", "png": "picture.png", "wav": "line.wav"}

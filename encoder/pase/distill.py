@@ -3,7 +3,7 @@
     python -m talkhead.encoder.pase.distill CORPUS_FOLDER_OR_SHARD... --output FILE [--teacher pase]
 
 The larger model encodes clean audio, and the small one must match it on augmented audio (Hinton et
-al. 2015, arXiv 1503.02531, with features in place of class probabilities); the phones of the corpus
+al. 2015, arXiv 1503.02531, with features instead of class probabilities); the phones of the corpus
 are a second target. No lips are needed. As with `talkhead.encoder.pase.train`, the same seed and
 machine give the same weights, and an interrupted run resumes.
 """

@@ -3,7 +3,7 @@
     python -m talkhead.encoder.pase.train CORPUS_FOLDER_OR_SHARD... --output FILE
 
 The same seed and machine give the same weights, even if a run is stopped and started again: the
-state is saved beside the output (FILE.state) every minute. --without leaves a part out, as in the
+state is saved next to the output (FILE.state) every minute. --without leaves a part out, as in the
 ablations of docs/pase.md. Losses and the time left are shown on a terminal, or printed as JSON
 lines. At the end, the entry for the manifest of the weights is printed.
 """

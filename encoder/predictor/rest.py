@@ -15,7 +15,7 @@ STIRRING_FRAMES = 4
 CLOSING_FRAMES = 2
 """Frames over which the mouth moves to rest, and away from it before the last STIRRING_FRAMES."""
 NEAR_FRAMES, FADING_FRAMES = 3, 4
-"""Frames within the first of speech count as speech wholly; over the second, less and less."""
+"""Frames within NEAR_FRAMES of speech count as speech; over the next FADING_FRAMES, gradually less."""
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:
@@ -48,7 +48,7 @@ def speech_share(silent: Bool, n_frames: int) -> Float64:
 
 
 def rest_ramp(since: Float64, until: Float64) -> Float64:
-    """Ramp from motion to rest, over CLOSING_FRAMES, and back.
+    """Compute a ramp from motion to rest, over CLOSING_FRAMES, and back.
 
     Args:
         since: Frames since the last speech, of any shape.
@@ -63,7 +63,7 @@ def rest_ramp(since: Float64, until: Float64) -> Float64:
 
 
 def speech_ramp(distance: Float64) -> Float64:
-    """Ramp from speech to silence: 1 within NEAR_FRAMES, then to 0 over FADING_FRAMES.
+    """Compute a ramp from speech to silence: 1 within NEAR_FRAMES, then to 0 over FADING_FRAMES.
 
     Args:
         distance: Frames to the nearest speech, of any shape.

@@ -2,7 +2,7 @@
 
 A ray of the camera is cut into pieces in the space of the head at rest, in which the radiance field
 is defined. On the face, the displacement of the point of skin that the ray hits shifts the piece
-around that point (as in INSTA, arXiv 2211.12499, with the triangle that is hit in place of the
+around that point (as in INSTA, arXiv 2211.12499, with the triangle that is hit instead of the
 nearest one). Behind the lips, the piece continues rigidly with the skull, through a separate part
 of the space, which holds teeth and tongue. Next to the mesh, it passes hair, ears, neck and body,
 which move with the skull above and with the body below; over the neck, both motions are blended.

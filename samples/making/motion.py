@@ -215,7 +215,7 @@ def blink_curve(n_frames: int, blinks: Sequence[int]) -> Curve:
 
 
 def glances(n_frames: int, rng: np.random.Generator) -> Curve:
-    """Small jumps of the gaze [T, 2], in degrees: mostly at the camera, sometimes beside it."""
+    """Small jumps of the gaze [T, 2], in degrees: mostly at the camera, sometimes next to it."""
     gaze = np.zeros((n_frames, 2))
     at = 0
     while at < n_frames:

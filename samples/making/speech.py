@@ -97,7 +97,7 @@ def joined(script: Sequence[tuple[float, str]], length_s: float) -> Speech:
 
 
 def _with_silence(phones: Sequence[Phone], length_s: float) -> list[Phone]:
-    """The phones, neighbouring silences merged, covering 0 to length_s."""
+    """The phones, neighboring silences merged, covering 0 to length_s."""
     sounding = [phone for phone in phones if phone.name != SILENCE]
     full: list[Phone] = []
     at = 0.0

@@ -27,7 +27,7 @@ class Codec:
         picture_suffix: Suffix of its picture-only files (`VideoWriter`), from which the output is made.
         pixel_format: Pixel format of opaque pictures.
         options: Settings of ffmpeg.
-        sound: Settings of ffmpeg for the audio beside it.
+        sound: Settings of ffmpeg for its audio track.
         alpha_format: Pixel format of pictures with alpha; "" if it has none.
     """
 
@@ -150,7 +150,7 @@ def choose_codec(name: str | None, output: Path | None = None) -> Codec:
     codec = CODECS[name or SUFFIX_CODECS[suffix]]
     if codec.is_folder and suffix in SUFFIX_CODECS:
         raise MediaError(
-            f"{output}: {codec.title} go into a folder. Give the name of one, without {suffix}"
+            f"{output}: {codec.title} go into a folder. Pass the name of one, without {suffix}"
         )
     if not codec.is_folder and suffix not in codec.suffixes:
         raise MediaError(

@@ -60,7 +60,7 @@ def sound_source(path: Path) -> MediaInfo:
     """
     info = probe(path)
     if not info.has_audio:
-        raise MediaError(f"{path}: has no sound. Give a file with speech.")
+        raise MediaError(f"{path}: has no sound. Pass a file with speech.")
     return info
 
 

@@ -80,7 +80,7 @@ def probe_footage(video: Path) -> MediaInfo:
     """
     info = probe(video)
     if not info.has_video:
-        raise FootageError(f"{video}: has no picture. Give a video of the person")
+        raise FootageError(f"{video}: has no picture. Pass a video of the person")
     if not info.has_audio:
         raise FootageError(
             f"{video}: has no sound. Lips are learned from speech: record with sound"
@@ -174,7 +174,7 @@ def describe(path: Path) -> Description:
             raise MediaError(f"{path}: there is no such file. Check the path.")
         state = path.stat()
     if stat.S_ISDIR(state.st_mode):
-        raise MediaError(f"{path}: is a folder. Give one video or audio file.")
+        raise MediaError(f"{path}: is a folder. Pass one video or audio file.")
     if not stat.S_ISREG(state.st_mode):
         raise MediaError(f"{path}: is a pipe or a device. Save its output to a file first.")
     if state.st_size == 0:
@@ -205,7 +205,7 @@ def _parse_description(path: Path, text: str) -> Description:
     video = next((s for s in streams if ": Video:" in s and "(attached pic)" not in s), "")
     audio = next((s for s in streams if ": Audio:" in s), "")
     if not video and not audio:
-        raise MediaError(f"{path}: has neither picture nor sound. Give a video or audio file.")
+        raise MediaError(f"{path}: has neither picture nor sound. Pass a video or audio file.")
     rotation = _rotation(video)
     width, height = _displayed_size(path, video, rotation) if video else (0, 0)
     rate, channels = _sound_format(path, audio) if audio else (0, 0)

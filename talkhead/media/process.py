@@ -90,7 +90,7 @@ def ffmpeg_path() -> str:
 def _runnable(path: str) -> str:
     found = shutil.which(path)
     if found is None:
-        raise MediaError(f"{path}: not a program that can be run. Give the path of an ffmpeg.")
+        raise MediaError(f"{path}: not a program that can be run. Pass the path of an ffmpeg.")
     return found
 
 

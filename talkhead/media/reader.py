@@ -71,7 +71,7 @@ def read_frames(
     """
     about = describe(Path(path))
     if not about.info.has_video:
-        raise MediaError(f"{path}: has no picture. Give a video of the person.")
+        raise MediaError(f"{path}: has no picture. Pass a video of the person.")
     if start_s < 0 or (n_frames is not None and n_frames < 0):
         raise ValueError("start_s and n_frames must not be negative")
     rate = exact_rate(frame_rate)
@@ -193,7 +193,7 @@ def read_audio_chunks(
     """
     about = describe(Path(path)).info
     if not about.has_audio:
-        raise MediaError(f"{path}: has no sound. Give a file with speech.")
+        raise MediaError(f"{path}: has no sound. Pass a file with speech.")
     chunk = round(chunk_s * sample_rate)
     if chunk < 1:
         raise ValueError("chunk_s must hold a sample or more")
@@ -214,7 +214,7 @@ def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, 
         expected = round(info.duration_s * rate)
         _check_end(process, info, "sound", 0, n_read, expected, rate)
         if n_read == 0:
-            raise MediaError(f"{info.path}: its sound is empty. Give a file with speech.")
+            raise MediaError(f"{info.path}: its sound is empty. Pass a file with speech.")
     finally:
         process.stop()
 

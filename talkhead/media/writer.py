@@ -86,7 +86,7 @@ class VideoWriter:
             height: Height to scale to, aspect kept, to even sizes.
             captions: Subtitles to draw into the pictures, after scaling.
             tags: Metadata that mp4 supports: comment, title, artist, description, copyright and so on.
-            **encoding: Fields of `Encoding`, in place of the codec's own settings (250 frames between
+            **encoding: Fields of `Encoding`, instead of the codec's own settings (250 frames between
                 key frames by default).
 
         Raises:
@@ -203,7 +203,7 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self._process is None or self._feeder is None:
-            raise MediaError(f"{self.path}: there was no frame to write. Give one or more.")
+            raise MediaError(f"{self.path}: there was no frame to write. Pass one or more.")
         if not self._feeder.finish() or self._process.wait():
             raise self._failure()
         if self._sound is not None:

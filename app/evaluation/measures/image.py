@@ -231,7 +231,7 @@ def ssim_map(image: Image, reference: Image, box: Box | None = None) -> Float32:
 
     Wang et al. 2004 (IEEE TIP 13(4), eq. 13): 11x11 Gaussian window of sigma 1.5, range 1,
     K1 = 0.01, K2 = 0.03, moments of the population. Equal to the map of the whole image, cropped:
-    windows include the pixels beside the box, and mirror the image only at its own border.
+    windows include the pixels next to the box, and mirror the image only at its own border.
 
     With s = x + y and d = x - y, four blurs suffice instead of five: mu_x mu_y is a quarter of
     mu_s^2 - mu_d^2, mu_x^2 + mu_y^2 half of mu_s^2 + mu_d^2, and likewise for the variances and

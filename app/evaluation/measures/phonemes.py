@@ -120,7 +120,7 @@ def phoneme_results(phones: Sequence[Phone], aperture: Values) -> Results:
 
     The opening ratio divides the mean aperture in OPEN_VOWELS by that in BILABIALS, which counts as
     MIN_OPENING at least. The closure rate is the share of BILABIALS with an aperture under CLOSED in
-    one of their frames or the two beside them; the closure chance is the share of such windows
+    one of their frames or the two next to them; the closure chance is the share of such windows
     anywhere in speech.
 
     Args:

@@ -311,7 +311,7 @@ def _sound_features(net: SyncNet, cepstra: Tensor, windows: range, n: int) -> Te
 
 
 def face_squares(landmarks: Points, tracked: Bool) -> Float64:
-    """Compute a square around the face in each frame, in place of a detector's box.
+    """Compute a square around the face in each frame, instead of a detector's box.
 
     It is the bounding box of the 468 surface points, which also reaches from hairline to chin and
     from ear to ear, made square by its longer side. Frames without a face are interpolated; then a
