@@ -101,7 +101,7 @@ def another_version(name: str, path: Path, change: Change) -> Path:
 @pytest.mark.parametrize("change", [remove_last, add_unknown, enlarge_last])
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_of_another_version_are_refused(name: str, change: Change, tmp_path: Path) -> None:
-    """With a tensor fewer, one more, or one of another size."""
+    """One tensor is missing, is added, or has another size."""
     read, remedy = WEIGHTS[name]
     message = refusal(lambda: read(another_version(name, tmp_path, change)))
     assert message.startswith(str(tmp_path / name)) and remedy in message

@@ -45,7 +45,7 @@ class Steps(SilentProgress):
 
 @pytest.fixture(scope="session")
 def fit_steps() -> Steps:
-    """What the fit of `fitted` has shown."""
+    """Names of the steps that the fit of `fitted` has shown."""
     return Steps()
 
 

@@ -1,4 +1,4 @@
-"""Sound as an array in, pictures as arrays out."""
+"""Arrays as input audio and output pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fitted person's parts belong together, or the package is refused."""
+"""Packages whose parts do not match are refused."""
 
 from __future__ import annotations
 

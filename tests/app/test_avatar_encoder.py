@@ -21,7 +21,7 @@ def _package(name: str, version: str) -> IdentityPackage:
 
 
 def test_packages_of_the_first_encoder_still_speak() -> None:
-    """They name it "pase", and get the GRU by its version."""
+    """They name the encoder "pase"; the version selects the GRU."""
     gru = load_encoder("pase-gru")
     assert load_encoder_for(_package("pase", gru.version)).version == gru.version
 

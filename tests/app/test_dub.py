@@ -41,7 +41,7 @@ Dub = Callable[..., DubResult]
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlineWorkers]:
-    """Make dub run its jobs in this process. Returns the pools that it makes."""
+    """Make dub run its jobs in this process. Returns the pools that it creates."""
     pools: list[InlineWorkers] = []
     monkeypatch.setattr(job_store, "INITIAL_BACKOFF_S", 0.01)
 

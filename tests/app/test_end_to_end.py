@@ -114,7 +114,7 @@ def test_the_summary_of_a_short_fit_warns_of_its_limits(fitted: FitResult) -> No
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary and half-written files below a folder."""
+    """List temporary and half-written files in a folder."""
     marks = (".tmp-", ".old-")
     return [path for path in folder.rglob("*") if any(mark in path.name for mark in marks)]
 
@@ -127,7 +127,7 @@ def test_the_idle_clip_is_the_training_part(package: IdentityPackage) -> None:
 
 
 def differences(first: Path, second: Path) -> dict[str, float]:
-    """How far two packages' fitted tensors are apart, those that are equal left out."""
+    """Compute how much the tensors of two packages differ, without those that are equal."""
     apart = {}
     for name in ("predictor.safetensors", "gaussian.safetensors"):
         others = read_tensors(second / name)
@@ -140,7 +140,7 @@ def differences(first: Path, second: Path) -> dict[str, float]:
 def test_fitting_again_goes_on_from_what_there_is(
     fitted: FitResult, home: Path, footage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is tracked or trained again; the package is the same, though it was damaged."""
+    """Tracking and training are not repeated; the package is the same, although it was damaged."""
     make_tiny(monkeypatch)
     before = package_files(fitted.package_path)
     monkeypatch.setattr("talkhead.preprocess.tracking.FaceTracker", None)
@@ -158,7 +158,7 @@ def test_fitting_again_goes_on_from_what_there_is(
 
 
 def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> None:
-    """By a person of another video: no identity is overwritten."""
+    """The name belongs to a person of another video: no identity is overwritten."""
     video, before = tmp_path / "grey.mp4", package_files(fitted.package_path)
     media.write_video(video, grey_frames(10), audio_path=LINE)
     refusal(
@@ -174,7 +174,7 @@ def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> 
 def test_killed_and_interrupted_it_ends_in_the_same_package(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """kill -9 while tracking, Ctrl-C while training, and then to the end."""
+    """A kill -9 while tracking and a Ctrl-C while training, then a complete run."""
     first = start_fit(footage, tmp_path, "--quiet")
     wait_for(tmp_path, "tracking.part00000.safetensors", first)
     first.kill()
@@ -200,7 +200,7 @@ def test_killed_and_interrupted_it_ends_in_the_same_package(
 
 
 def say(audio: Path, home: Path, output: Path, mode: str = "paste") -> SpeakResult:
-    """What speak says, after checking what holds of every video it makes."""
+    """Return the messages of speak, after checking properties that all its videos have."""
     result = speak(audio, output=output, home=home, device="cpu", mode=mode)
     seconds = len(media.read_audio(audio)) / 16_000
     assert result.output_path == output and result.identity == "Anna-B"
@@ -251,7 +251,8 @@ def test_any_sound(fitted: FitResult, home: Path, tmp_path: Path, ending: str) -
 def test_the_video_s_own_soundtrack(
     fitted: FitResult, home: Path, footage: Path, tmp_path: Path
 ) -> None:
-    """Longer than the idle clip: it turns round. What isn't mouth stays the person's own footage."""
+    """It is longer than the idle clip, which is played backward then. Only the mouth differs from
+    the footage."""
     output = tmp_path / "own.mp4"
     result = say(footage, home, output)
     idle = load_idle(IdentityPackage.load(fitted.package_path))
@@ -286,7 +287,8 @@ def test_a_fifth_of_a_second(fitted: FitResult, home: Path, tmp_path: Path) -> N
 def test_silence_keeps_the_mouth_closed(
     package: IdentityPackage, home: Path, tmp_path: Path
 ) -> None:
-    """The predictor's rest in every frame: a mouth as closed as the person's own in pauses."""
+    """Every frame has the predictor's rest code: the mouth is as closed as the person's own in
+    pauses."""
     audio = write_wav(tmp_path / "silence.wav", np.zeros(16_000))
     idle, codes = load_idle(package), speech_codes(audio, package)
     rest = load_predictor(package).scaling.rest
@@ -309,7 +311,7 @@ def test_the_same_words_give_the_same_video(fitted: FitResult, home: Path, tmp_p
 
 
 def refusal(kind: type[TalkheadError], call: Callable[[], object], *words: str) -> str:
-    """The one line of the error that a call ends in; the words are in it."""
+    """Return the one-line error that a call raises, after checking that it contains the words."""
     with pytest.raises(kind) as caught:
         call()
     message = str(caught.value)
@@ -321,7 +323,7 @@ def refusal(kind: type[TalkheadError], call: Callable[[], object], *words: str) 
 
 @pytest.fixture
 def refuses(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Checks that fit refuses a video in one line, and leaves no identity and nothing torn."""
+    """Checks that fit refuses a video in one line, and leaves no identity and no partial files."""
     store = tmp_path / "empty-home"
 
     def check(video: Path, kind: type[TalkheadError], *words: str, **options: object) -> None:
@@ -339,7 +341,7 @@ def grey_frames(n_frames: int) -> Iterator[np.ndarray]:
 
 
 def test_no_speech(refuses: Callable[..., None], tmp_path: Path) -> None:
-    """Refused before the work begins."""
+    """Footage without speech is refused before the work begins."""
     random, video = np.random.default_rng(0), tmp_path / "noise.mp4"
     audio = write_wav(tmp_path / "noise.wav", 0.1 * random.standard_normal(4 * 16_000))
     media.write_video(video, grey_frames(100), audio_path=audio)
@@ -379,7 +381,7 @@ def test_no_sound_or_no_picture(refuses: Callable[..., None], tmp_path: Path) ->
 
 
 def test_damaged_videos(refuses: Callable[..., None], footage: Path, tmp_path: Path) -> None:
-    """Cut off in the middle, without its index, overwritten in the middle, no video at all."""
+    """Truncated, without an index, partly overwritten, and not a video at all."""
     whole = footage.read_bytes()
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) // 2])
@@ -417,8 +419,8 @@ def test_a_home_that_cannot_be_written(footage: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def mute(fitted: FitResult, home: Path, tmp_path: Path) -> Callable[..., None]:
-    """Checks that speak refuses in one line, and leaves the folder and an older video alone."""
+def check_refused(fitted: FitResult, home: Path, tmp_path: Path) -> Callable[..., None]:
+    """Checks that speak refuses audio in one line and does not change existing files."""
 
     def check(audio: Path, *words: str, kind: type[TalkheadError] = TalkheadError) -> None:
         output = tmp_path / "out.mp4"
@@ -431,22 +433,24 @@ def mute(fitted: FitResult, home: Path, tmp_path: Path) -> Callable[..., None]:
     return check
 
 
-def test_files_without_audio_are_refused(mute: Callable[..., None], tmp_path: Path) -> None:
+def test_files_without_audio_are_refused(
+    check_refused: Callable[..., None], tmp_path: Path
+) -> None:
     empty = write_wav(tmp_path / "empty.wav", np.zeros(0))
-    mute(empty, "empty.wav", "empty")
+    check_refused(empty, "empty.wav", "empty")
     nothing = tmp_path / "nothing.wav"
     nothing.write_bytes(b"")
-    mute(nothing, "nothing.wav", "is empty (0 bytes)")
+    check_refused(nothing, "nothing.wav", "is empty (0 bytes)")
     text = tmp_path / "words.wav"
     text.write_text("Hello, I am a text.\n" * 50)
-    mute(text, "words.wav", "is not a video or audio file")
+    check_refused(text, "words.wav", "is not a video or audio file")
     picture = tmp_path / "mute.mp4"
     media.write_video(picture, grey_frames(10))
-    mute(picture, "mute.mp4", "has no sound")
-    mute(tmp_path / "missing.wav", "missing.wav", "no such file")
+    check_refused(picture, "mute.mp4", "has no sound")
+    check_refused(tmp_path / "missing.wav", "missing.wav", "no such file")
 
 
-def test_samples_that_are_not_numbers(mute: Callable[..., None], tmp_path: Path) -> None:
+def test_samples_that_are_not_numbers(check_refused: Callable[..., None], tmp_path: Path) -> None:
     samples = np.zeros(16_000, "<f4")
     samples[5_000] = np.nan
     (tmp_path / "raw.f32").write_bytes(samples.tobytes())
@@ -454,7 +458,7 @@ def test_samples_that_are_not_numbers(mute: Callable[..., None], tmp_path: Path)
         "-f", "f32le", "-ar", 16_000, "-ac", 1, "-i", tmp_path / "raw.f32",
         "-c:a", "pcm_f32le", tmp_path / "nan.wav",
     )  # fmt: skip
-    mute(tmp_path / "nan.wav", "nan.wav", "sample 5000", "is not a number")
+    check_refused(tmp_path / "nan.wav", "nan.wav", "sample 5000", "is not a number")
 
 
 def test_clipped_samples_are_fine(fitted: FitResult, home: Path, tmp_path: Path) -> None:
@@ -508,7 +512,7 @@ def test_a_folder_without_permission(fitted: FitResult, home: Path, tmp_path: Pa
 
 
 def spoil(path: Path, how: str) -> None:
-    """Do to a package folder what the name says."""
+    """Damage a package folder in the named way."""
     manifest = path / MANIFEST_NAME
     if how == "changed":
         data = bytearray((path / "gaussian.safetensors").read_bytes())
@@ -545,7 +549,7 @@ def test_packages_that_are_not_as_they_were(
 
 
 def test_a_package_of_a_newer_renderer(fitted: FitResult, tmp_path: Path) -> None:
-    """A setting that this version doesn't know is named."""
+    """A setting that this version does not have is named."""
     path = tmp_path / "anna"
     shutil.copytree(fitted.package_path, path)
     manifest = json.loads((path / MANIFEST_NAME).read_text())
@@ -558,7 +562,8 @@ def test_a_package_of_a_newer_renderer(fitted: FitResult, tmp_path: Path) -> Non
 def test_several_faces_work_and_are_reported(
     footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside the person a smaller copy: the larger is followed, and the report says so."""
+    """With a smaller copy next to the person, the larger face is followed, and the report says
+    so."""
     video = tmp_path / "two.mp4"
     frames = []
     for frame in media.read_frames(footage, n_frames=110):

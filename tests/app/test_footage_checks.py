@@ -1,4 +1,4 @@
-"""Footage that can't work is refused before it is prepared, and little speech is reported."""
+"""Unusable footage is refused before it is prepared, and little speech is reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write(path: Path, waveform: Float32) -> Path:
 
 
 class Recorded(SilentProgress):
-    """Keeps messages."""
+    """Stores messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

@@ -1,4 +1,4 @@
-"""A person fitted on footage of which only some images are kept: fit, evaluate, speak all the same."""
+"""Fit, evaluate and speak with a person fitted on footage of which only some images are stored."""
 
 from __future__ import annotations
 

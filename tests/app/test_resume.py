@@ -80,11 +80,11 @@ def test_segments_are_bitwise_the_whole(person: Avatar, mode: str) -> None:
 
 
 class Kill(Exception):
-    """In the middle of a line."""
+    """Raised in the middle of a line."""
 
 
 class Counting(SilentProgress):
-    """Counts the frames that are made, and stops at one."""
+    """Counts rendered frames, and raises Kill at a given one."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.made, self._stop_at = 0, stop_at
@@ -159,7 +159,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
 def test_what_is_damaged_is_made_again(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """And nothing else."""
+    """Only damaged files are made again."""
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
     line, work = RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "work"
     render_video(person, line, tmp_path / "whole", tmp_path, SilentProgress())
@@ -204,7 +204,7 @@ def test_pictures_that_are_missing_after_joining_are_reported(
 def test_a_line_starts_few_programs(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A short job's price: each program costs as much as half a picture, or more."""
+    """Starting a program costs at least as much as rendering half a picture."""
     media.probe(person.idle.path)  # known from the line before
     started: list[str] = []
     start = subprocess.Popen.__init__
@@ -245,7 +245,7 @@ def test_picture_and_sound_end_together(
 
 
 def test_older_subtitles_are_reported_and_kept(person: Avatar, audio: Path, tmp_path: Path) -> None:
-    """They may be the person's own."""
+    """They may have been written by the user."""
     messages: list[str] = []
 
     class Listening(SilentProgress):

@@ -1,4 +1,4 @@
-"""Lines of the fitted sample person as finished files: what segments, captions and backgrounds do."""
+"""Finished files of the fitted sample person: segments, captions and backgrounds."""
 
 from __future__ import annotations
 

@@ -19,21 +19,21 @@ PLAIN = OutputOptions()
 
 @pytest.fixture
 def audio(tmp_path: Path) -> Path:
-    """A file that is no sound, which is said last."""
+    """A file that is not audio, which is checked last."""
     path = tmp_path / "line.wav"
     path.write_bytes(b"sound")
     return path
 
 
 def refusal(audio: Path, output: Path, options: OutputOptions = PLAIN, mode: str = "paste") -> str:
-    """Why speak won't make that output of that sound."""
+    """Return the error of speak for an output and audio."""
     with pytest.raises(TalkheadError) as caught:
         check_speak(audio, output, mode=mode, options=options)
     return str(caught.value)
 
 
 def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
-    """Of any kind, by the output or by the files next to it."""
+    """Inputs of any kind, by the output or by the files next to it."""
     picture, output = tmp_path / "beach.png", tmp_path / "line.mp4"
     cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
     secret = tmp_path / "line.c2pa"

@@ -1,4 +1,4 @@
-"""Text to speech: the installed voice, a voice server, and what goes wrong with either."""
+"""Text to speech: the installed voice, a voice server, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One identity, two heads: fitted one after the other, chosen when speaking."""
+"""One identity with two renderers, fitted one after the other and chosen when speaking."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_other_head_stays(both: Path, fitted: FitResult) -> None:
 
 
 def test_a_head_of_another_version_is_reported(both: Path, fitted: FitResult) -> None:
-    """One that lacks what this version keeps."""
+    """The other version lacks a tensor that this version stores."""
     package = IdentityPackage.load(both / "identities" / fitted.name)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(PackageError, match="Fit again"):
         patch.setattr(IdentityPackage, "tensors", lambda *_: {"base": torch.zeros(1, 7)})
@@ -78,7 +78,7 @@ def test_speaking_chooses(both: Path, tmp_path: Path) -> None:
 def test_a_head_of_another_face_model_is_not_kept(
     both: Path, fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """Its codes mean something else, as after footage was prepared again."""
+    """Its codes have another meaning, as after the footage was prepared again."""
     place = tmp_path / "home"
     shutil.copytree(both, place)
     destination = place / "identities" / fitted.name

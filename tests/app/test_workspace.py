@@ -1,4 +1,4 @@
-"""What every command begins with: a dataset whose motion was refined once."""
+"""The common first step of all commands: a dataset whose motion is refined once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each figure of a checkout, on made-up sources with known answers."""
+"""Each figure of a checkout, on synthetic sources with known results."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_valid_files_are_accepted(commands: Supervisor, kind: str) -> None:
 
 
 def test_a_case_depends_on_seed_and_number_alone() -> None:
-    """A number is the same case for any choice of kinds; of chosen kinds, no case is skipped."""
+    """A number is the same case for any choice of kinds; no case of the chosen kinds is skipped."""
     every = {c.number: draw_kind(SUITE, c.rng()).name for c in islice(cases_of(SUITE, 7, ()), 200)}
     chosen = list(islice(cases_of(SUITE, 7, ("table", "verify")), 20))
     assert [c.number for c in chosen] == [n for n, k in every.items() if k in ("table", "verify")][

@@ -1,4 +1,4 @@
-"""Addresses in what strace writes."""
+"""Addresses in the output of strace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classical baseline: its arithmetic, and the sounds that it must distinguish."""
+"""The MFCC baseline: its computation, and sounds that it must distinguish."""
 
 from __future__ import annotations
 

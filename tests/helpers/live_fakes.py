@@ -1,4 +1,5 @@
-"""A fake person who speaks live: pictures of the code, and codes of the loudness."""
+"""A fake person for live speech: pictures that show the code, and codes that follow the
+loudness."""
 
 from __future__ import annotations
 

@@ -90,7 +90,8 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
 
 
 class PlaybackRenderer:
-    """Shows the frame numbered by the code's first component, off by `error`, with opacity `cover`."""
+    """Shows the frame whose number is the first code component, shifted by `error`, with opacity
+    `cover`."""
 
     name: ClassVar[str] = "playback"
     config: Any = None

@@ -36,7 +36,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def start_fit(video: Path, home: Path, *more: str) -> subprocess.Popen[str]:
-    """Start a fit of seconds."""
+    """Start a fit that takes seconds."""
     words = ("--video", video, "--home", home, "--preset", "preview", "--consent", "Yes.")
     return start("fit", *words, "--device", "cpu", *more)
 

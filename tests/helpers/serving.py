@@ -1,4 +1,4 @@
-"""A server whose jobs are fakes: they write a small video, and wait when a test tells them to."""
+"""A server whose jobs are fakes: they write a small video, and wait if a test requires it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINE = SAMPLES / "line.wav"
 
 
 class Quick(InlineWorkers):
-    """Looks for new jobs all the time."""
+    """Looks for new jobs continuously."""
 
     def wait(self, timeout_s: float) -> list[Event]:
         return super().wait(min(timeout_s, 0.01))
@@ -146,7 +146,7 @@ def until(client: TestClient, path: str, *statuses: str) -> dict[str, Any]:
 
 
 def detail(answer: Any, status: int) -> str:
-    """Check that an answer is a problem with a status, and return its text."""
+    """Check that a response is a problem with a status, and return its detail."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()

@@ -18,7 +18,7 @@ TINY_PREDICTOR = network.PredictorConfig(width=16, n_members=2, n_steps=40)
 
 
 def make_tiny(patch: pytest.MonkeyPatch) -> None:
-    """Make the preview preset a fit of seconds."""
+    """Make a fit with the preview preset take seconds."""
     patch.setitem(model.PRESETS, "preview", TINY_HEAD)
     patch.setattr(prepare, "QUICK", TINY_HEAD)
     patch.setitem(network.PRESETS, "preview", TINY_PREDICTOR)

@@ -73,7 +73,7 @@ def test_foreign_sound_is_not_sure(seed: int) -> None:
 
 
 def test_lips_in_another_order_are_not_sure() -> None:
-    """The lips' seconds are shuffled, so that audio and lips are unrelated."""
+    """Seconds of the lips are shuffled, so that audio and lips are unrelated."""
     waveform, lips = make_clip(0)
     order = np.random.default_rng(0).permutation(SECONDS)
     shuffled = lips.reshape(SECONDS, FRAME_RATE, 3)[order].reshape(-1, 3)

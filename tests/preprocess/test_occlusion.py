@@ -88,7 +88,7 @@ def test_a_thing_before_the_mouth(
 
 
 def test_a_recurring_occluder_is_detected(colors: UInt8, posture: Float64) -> None:
-    """A fifth of the clip."""
+    """It is visible in a fifth of the clip."""
     often = np.arange(N_FRAMES) // 20 % 5 == 1
     colors[np.ix_(often, MOUTH)] = (30, 30, 32)
     found = hidden(colors, posture)
@@ -97,7 +97,7 @@ def test_a_recurring_occluder_is_detected(colors: UInt8, posture: Float64) -> No
 
 
 def test_permanent_objects_belong_to_the_face(colors: UInt8, posture: Float64) -> None:
-    """A beard, and glasses."""
+    """Such as a beard or glasses."""
     colors[:, MOUTH] //= 4
     colors[:, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 20
     assert not hidden(colors, posture).any()

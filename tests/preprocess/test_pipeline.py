@@ -206,7 +206,7 @@ def tracked(short: IdentityDataset, folder: Path) -> Path:
 def test_long_footage_keeps_some_images_and_all_tracks(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stored images, and all tracks, equal those of short footage."""
+    """The stored images and all tracks equal those of short footage."""
     monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     progress = RecordingProgress()
     work = tracked(short, tmp_path / "work")

@@ -1,4 +1,4 @@
-"""The contract of renderers, checked on each registered one and on the one of the documentation."""
+"""The contract of renderers, checked on each registered one and on that of the documentation."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_window_is_a_part_of_the_image(fitted: Fitted) -> None:
 
 
 def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
-    """Lowering the jaw changes the pixels of the mouth, and those of forehead and hair hardly."""
+    """Lowering the jaw changes the pixels of the mouth, and hardly those of forehead and hair."""
     frame = 3
     tracks = fitted.dataset.tracks
     codes = np.repeat(tracks.codes[[frame]], 2, axis=0)
@@ -238,7 +238,7 @@ def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
 
 
 def test_damaged_packed_tensors_are_refused(fitted: Fitted) -> None:
-    """As in packages: unpacked tensors are checked like any other."""
+    """After unpacking, tensors are checked like any others, as when packages are loaded."""
 
     def load(tensors: Mapping[str, Tensor]) -> Renderer:
         return fitted.renderer_class.from_tensors(unpack(tensors), fitted.config)

@@ -1,4 +1,5 @@
-"""Opacities at the rim: those of the mask, corrected where the colors of person and background differ."""
+"""Opacities at the rim: those of the mask, corrected where person and background differ in
+color."""
 
 from __future__ import annotations
 

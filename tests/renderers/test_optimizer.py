@@ -18,7 +18,7 @@ def start() -> Tensor:
 
 
 def loss(change: Tensor, step: int) -> Tensor:
-    """Some function of what was blended; a third of it has no gradient, and after two steps a half."""
+    """A function of the blended values; a third of them has no gradient, after two steps a half."""
     weights = torch.rand(M, generator=torch.Generator().manual_seed(step)) * 1e-3
     weights[::3] = 0.0
     weights[M // 2 :] *= step < 2
@@ -70,7 +70,7 @@ def test_it_resumes_from_a_checkpoint() -> None:
 
 
 def test_the_code_has_its_gradient() -> None:
-    """Only the gradient by the deltas is held back."""
+    """Only the gradient with respect to the deltas is withheld."""
     deltas, code = start(), codes(2, 0).requires_grad_()
     (found,) = torch.autograd.grad(loss(Blendshapes(deltas)(code), 0), code)
     (expected,) = torch.autograd.grad(loss(code @ deltas, 0), code)

@@ -1,4 +1,5 @@
-"""Sharpening: as much detail as the real images have, none at the rim, none where none is needed."""
+"""Sharpening: as much detail as in the real images, none at the rim, none where it is not
+needed."""
 
 from __future__ import annotations
 

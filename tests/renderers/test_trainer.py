@@ -44,7 +44,7 @@ SMALL: dict[str, Any] = {
 
 
 class Stop(Exception):
-    """The process is interrupted."""
+    """Raised to interrupt training."""
 
 
 class Watch(SilentProgress):

@@ -65,7 +65,7 @@ def refused(path: Path, *words: str, read: Callable[[Path], Any] = media.probe) 
 
 @pytest.mark.parametrize("rate", [1, 3_999, 800_000])
 def test_unusual_sample_rates_are_refused(tmp_path: Path, rate: int) -> None:
-    """16 kB at one sample per second are hours."""
+    """At one sample per second, 16 kB would be hours of audio."""
     path = wav(tmp_path / "line.wav", np.zeros(16_000, np.uint8), rate)
     refused(path, f"{rate:,} samples a second", "Export it", read=media.read_audio)
 
@@ -229,7 +229,7 @@ def test_output_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_only_waiting_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow reader is not a stall."""
+    """A slow reader does not count as a stalled program."""
     monkeypatch.setattr(ffmpeg_program, "STALL_S", 0.04)
     killed: list[bool] = []
     program: Any = SimpleNamespace(kill=lambda: killed.append(True))

@@ -23,7 +23,7 @@ time.sleep(600)
 
 
 def start_holder(path: Path) -> subprocess.Popen[str]:
-    """Another process, which holds the lock."""
+    """Start another process, which holds the lock."""
     command = [sys.executable, "-c", HOLDS, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "holds\n"

@@ -222,7 +222,7 @@ def test_inflate_stops_at_the_expected_size() -> None:
 def test_tensors_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The library has no error class for it: its text contains the system's number."""
+    """The library has no error class for it; the error number is in the message."""
 
     def fail(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
@@ -262,7 +262,7 @@ except TalkheadError as error:
 @pytest.mark.skipif(os.name != "posix", reason="this system limits no sizes")
 @pytest.mark.parametrize("name", ["a.json", "a.safetensors"])
 def test_nothing_is_left_of_a_file_that_could_not_grow(tmp_path: Path, name: str) -> None:
-    """With the system's real error: a process whose files are limited to 100 kB."""
+    """With a real error of the system: the size of the process's files is limited to 100 kB."""
     (tmp_path / name).write_bytes(b"of before")
     command = [sys.executable, "-c", LIMITED, str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -322,7 +322,7 @@ def test_texts_that_are_not_files(tmp_path: Path) -> None:
 def test_files_that_cannot_be_made_are_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As below /proc, whose folders exist and accept nothing."""
+    """As below /proc, in whose folders no files can be created."""
 
     def refuse(self: Path, *given: object, **named: object) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))

@@ -19,7 +19,7 @@ MAX_BYTES = 30_000_000
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder that ships one file."""
+    """A folder that contains one shipped file."""
     (tmp_path / "a.safetensors").write_bytes(b"weights")
     digest = sha256_of(tmp_path / "a.safetensors")
     (tmp_path / "manifest.json").write_text(json.dumps({"a.safetensors": {"sha256": digest}}))

@@ -35,7 +35,7 @@ from talkhead.progress import BarProgress, JsonProgress, Progress, SilentProgres
 
 @dataclass(frozen=True)
 class Result:
-    """What a fake fit or speak gives back."""
+    """The result of a fake fit or speak."""
 
     output_path: Path = Path("line.mp4")
     figures: dict[str, Any] = field(default_factory=lambda: {"psnr_db": 33.123456, "note": None})
@@ -233,7 +233,7 @@ NOTHING_FOUND = Report("anna", {}, (), (), None, (), (), ("few frames",), ())
 
 @dataclass(frozen=True)
 class IdentityEvaluation:
-    """What a fake evaluation gives back."""
+    """The result of a fake evaluation."""
 
     report_path: Path = Path("report.html")
     report: Report = NOTHING_FOUND
@@ -341,7 +341,7 @@ def test_a_message_precedes_slow_imports(
     evaluation: Evaluation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before any of it is imported."""
+    """The message is shown before any of the modules is imported."""
     seen: list[bool] = []
 
     @contextmanager
@@ -525,7 +525,7 @@ def test_a_signal_inside_a_compiled_kernel(
     signalled: BaseException,
     status: int,
 ) -> None:
-    """numba wraps what the signal raised into a SystemError."""
+    """numba wraps the exception of a signal handler in a SystemError."""
 
     def interrupted(video: Path, **options: object) -> None:
         try:

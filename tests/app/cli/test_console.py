@@ -1,4 +1,4 @@
-"""Whatever a file says, it can neither act on the terminal nor make a line of its own there."""
+"""Text from files cannot control the terminal or forge lines of output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AS_JSON = json.dumps(EVIL)
 
 
 def check(text: str, n_lines: int | None = None, said: str = SHOWN) -> None:
-    """Nothing in text acts, and nothing of EVIL begins a line. n_lines: so many, where it matters."""
+    """Check that text has no control characters, no forged lines and, if given, n_lines lines."""
     assert said in text
     rest = text.replace("\n", "")
     assert not [c for c in rest if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp", "Cf")]
@@ -64,14 +64,14 @@ def test_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
 
 def test_usage_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Arguments may be names of files that a shell found."""
+    """File names that a shell expands can contain control characters."""
     assert run(monkeypatch, "verify", "a.mp4", EVIL.replace("\n", "")) == 2
     text = capsys.readouterr().err
     assert r"\x1b[2J" in text and "\x1b[2J" not in text and "\x9b" not in text
 
 
 def test_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a damaged video, say, in ffmpeg's words."""
+    """Warnings can contain messages of ffmpeg about a damaged video."""
     logger = logging.getLogger("talkhead")
     before = list(logger.handlers)
     try:
@@ -84,7 +84,7 @@ def test_warnings(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tracebacks(tmp_path: Path) -> None:
-    """What --debug lets through."""
+    """Tracebacks of --debug are escaped, too."""
     code = "import sys; from talkhead.app.cli import main as cli; "
     code += "sys.argv = ['x', '--debug', 'verify', sys.argv[1]]"
     name = "no\x1b[2Jthing\u202e\x07"
@@ -110,7 +110,7 @@ def test_letters_that_the_terminal_cannot_show() -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command gives back."""
+    """The result of a command."""
 
     name: str = EVIL
     names: tuple[str, ...] = (EVIL, "b")
@@ -172,7 +172,7 @@ def test_lists(
 
 
 def test_progress() -> None:
-    """Bars take no markup from a name either."""
+    """Markup in names is not interpreted by progress bars either."""
     stream, name = io.StringIO(), "[red]\x1b[2J\u202e[/nothing]"
     progress = BarProgress(Console(file=stream, width=200, _environ={}))
     with progress.step(name, total=1) as step:

@@ -131,7 +131,7 @@ for words in json.loads(sys.stdin.read()):
 def answers(
     tmp_path_factory: pytest.TempPathFactory, write_package: Callable[[Path], IdentityPackage]
 ) -> dict[tuple[str, ...], Any]:
-    """Of each wrong command line the exit code, what is said and the heavy modules it imported."""
+    """Exit code, message and imported heavy modules for each wrong command line."""
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "folder").mkdir()
     (folder / "here.txt").write_text("no video, no identity\n" * 20)

@@ -1,4 +1,4 @@
-"""What is behind the head."""
+"""Backgrounds behind the head."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_image_covers_and_keeps_its_middle(tmp_path: Path) -> None:
 
 
 def test_an_image_is_recognized_by_its_content(tmp_path: Path) -> None:
-    """An image of another kind than its name says, and one that is none of those that are read."""
+    """Images with the suffix of another format, and images of unsupported formats."""
     data = cv2.imencode(".png", gray(90))[1].tobytes()
     for name in ("photo.jpg", "photo", "photo.mp4"):
         (tmp_path / name).write_bytes(data)
@@ -77,8 +77,8 @@ def test_other_images_are_refused_as_images(tmp_path: Path, suffix: str) -> None
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
-def test_a_line_is_no_background(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Enlarged until it covers the picture, it would take any amount of memory."""
+def test_an_image_of_one_line_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Enlarged to cover the picture, an image one pixel wide or high would need too much memory."""
     (tmp_path / "line.png").write_bytes(cv2.imencode(".png", gray(90, *size))[1].tobytes())
     media.write_video(tmp_path / "line.mkv.mp4", [gray(90, 2 * size[0], 2 * size[1])])
     for name in ("line.png", "line.mkv.mp4"):

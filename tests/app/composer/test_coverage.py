@@ -1,4 +1,4 @@
-"""Mouth shapes far from all in the footage are found and reported; others are not."""
+"""Mouth shapes that are far from all of the footage are reported; others are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads turned and zoomed as wished, within what the footage shows."""
+"""Turning and zooming the head within the range of the footage."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_zooming_in_keeps_the_head_and_zooming_out_the_lower_edge(clip: IdleClip
 
 
 def test_zooming_out_ends_where_the_body_does(clip: IdleClip) -> None:
-    """The picture's sides then show what the outermost crops did."""
+    """The sides of the picture then show the edges of the outermost crops."""
     least = min_zoom(clip)
     assert 0.85 < least < 1.0
     assert np.array_equal(head_camera(clip, 0.5), head_camera(clip, least))

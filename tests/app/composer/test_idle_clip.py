@@ -1,4 +1,4 @@
-"""The idle clip: to and fro without a cut, read as it was written, packed and unpacked."""
+"""The idle clip: played forward and backward without a cut, read as written, packed, unpacked."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDatase
 
 @pytest.mark.parametrize("frames", [[10], [9, 10, 11]])
 def test_nothing_before_the_face_is_kept(head_dataset: IdentityDataset, frames: list[int]) -> None:
-    """However short: gaps of the tracker are closed, these aren't."""
+    """Occlusions of any length are excluded, while short gaps of the tracker are bridged."""
     occluded = head_dataset.tracks.occluded.copy()
     occluded[frames, 0] = True
     spoilt = replace(head_dataset, tracks=replace(head_dataset.tracks, occluded=occluded))
@@ -287,7 +287,7 @@ def test_tracks_that_contradict_each_other_are_refused(
 
 
 def test_a_clip_that_is_shorter_than_its_tracks_is_reported(clip: Path) -> None:
-    """One was cut, its checksum computed again: forward and backward."""
+    """The clip is truncated and its checksum is computed again; it is read forward and backward."""
     for first, after in ((N_CLIP - 3, N_CLIP + 9), (N_CLIP + 12, N_CLIP + 20), (0, 2 * N_CLIP)):
         with pytest.raises(MediaError, match=r"idle\.mp4: has only .* frames.*Import or fit"):
             list(idle_frames(clip, N_CLIP + 10, first, after))
@@ -313,7 +313,7 @@ def test_a_clip_of_another_size_is_reported(
 
 
 def test_landmarks_stay_near_for_any_codes(saved: tuple[IdentityPackage, Path]) -> None:
-    """What is drawn of them would take for ever, or no number would be left."""
+    """Landmarks far away would take very long to draw, or would not be finite."""
     idle = load_idle(saved[0])
     codes = np.full((3, idle.face.n_codes), 1e4, np.float32)
     codes[1] *= -1.0
@@ -336,7 +336,7 @@ def test_no_more_is_unpacked_than_a_clip_may_have(
 def test_the_clip_s_pictures_are_the_video_s(
     saved: tuple[IdentityPackage, Path], head_dataset: IdentityDataset
 ) -> None:
-    """From the run's first frame on; encoded again, so nearly."""
+    """From the first frame of the run on; they differ slightly because they are encoded again."""
     package, video = saved
     source = list(media.read_frames(video))
     idle = list(media.read_frames(package.file("idle.mp4")))

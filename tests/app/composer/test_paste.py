@@ -1,4 +1,4 @@
-"""Pasting: where, with which colors, and that everything else stays as it was."""
+"""Pasting: its position and colors, and that all other pixels are unchanged."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_window_holds_the_mask(mouths: tuple[Float32, Float32]) -> None:
 
 
 def test_a_face_beyond_the_crop(mouths: tuple[Float32, Float32]) -> None:
-    """Half outside: cut at the edge; completely outside: an empty mask and a window for it."""
+    """A face half outside is cut at the edge; one completely outside has an empty mask."""
     half = paste_mask(mouths[0] + 40, mouths[1] + 40, SIZE)
     window = mask_window(half)
     assert (window.bottom, window.right) == SIZE
@@ -109,7 +109,7 @@ def paste(
     window: Window | None = None,
     origin: Float32 = ORIGIN,
 ) -> UInt8:
-    """A rendering [h, w, 3] of a window pasted; the person everywhere."""
+    """Paste a rendering [h, w, 3] of a window, with the person everywhere."""
     window = window or Window(0, rgb.shape[0], 0, rgb.shape[1])
     cover = np.broadcast_to(np.float32(alpha), rgb.shape[:2])[..., None].astype(np.float32)
     mask = np.ones(rgb.shape[:2], np.float32) if mask is None else mask
@@ -136,7 +136,7 @@ def test_matching_the_colors_of_the_frame_itself_changes_nothing(frame: UInt8) -
 
 
 def test_where_the_mask_is_zero_nothing_changes(frame: UInt8) -> None:
-    """Not by a bit, however wrong the rendering is."""
+    """Pixels are bit-identical for any rendering."""
     mask = soft_mask()
     wrong = np.random.default_rng(0).random((100, 90, 3), dtype=np.float32)
     result = paste(CropPaster(255 - frame, 1.0), frame, wrong, alpha=0.7, mask=mask)
@@ -185,7 +185,7 @@ def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
 def test_at_the_edges_as_in_a_larger_frame(
     frame: UInt8, shift: tuple[int, int], scale: float
 ) -> None:
-    """What reaches beyond the frame is cut; what is inside is as if there were no edge."""
+    """What is beyond the frame is cut; the rest is as if there were no edge."""
     margin = 128
     spread = ((margin, margin), (margin, margin), (0, 0))
     large, large_background = (np.pad(a, spread, mode="edge") for a in (frame, 255 - frame))
@@ -204,7 +204,8 @@ def test_at_the_edges_as_in_a_larger_frame(
 
 @pytest.mark.parametrize("scale", [0.5, 0.75])
 def test_scaled_crops_land_where_they_were_cut(scale: float) -> None:
-    """Frame -> crop -> pasted back: no shift, and bits untouched away from the mask."""
+    """A frame that is cropped and pasted back is not shifted, and is bit-identical outside the
+    mask."""
     frame = make_background(300, 260)
     origin, size = np.array([24, 16], np.float32), (120, 96)
     source = frame[16 : 16 + round(120 / scale), 24 : 24 + round(96 / scale)]
@@ -251,7 +252,7 @@ def test_matching_has_a_limit() -> None:
 
 
 def test_only_cheeks_are_compared() -> None:
-    """A mouth that is open now, dark in the lower part, makes nothing else brighter."""
+    """A mouth that is open now, dark in the lower part, does not make the rest brighter."""
     frame = flat(150)
     rgb = crop_of(frame)
     rgb[50:] *= np.float32(0.3)

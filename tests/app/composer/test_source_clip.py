@@ -1,4 +1,4 @@
-"""A line in the footage's own timeline: its frames, its rate, tracks where they belong."""
+"""Speaking in the timeline of the footage: its frames, its rate, and the tracks of each frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from talkhead.progress import SilentProgress
 
 @pytest.mark.parametrize("rate", [24, 25, 30, 50, 60, Fraction(30000, 1001), Fraction(24000, 1001)])
 def test_which_frames_a_dataset_shows(rate: Fraction | int, tmp_path: Path) -> None:
-    """As the reader picks them: pictures that show their number, read at 25 per second."""
+    """A dataset has the frames that the reader picks: pictures show their number and are read at 25
+    fps."""
     n_frames, path = 40, tmp_path / "numbers.mov"
     frames = [np.full((16, 16, 3), 5 * track_index, np.uint8) for track_index in range(n_frames)]
     media.write_video(path, frames, codec="png", frame_rate=rate)
@@ -49,7 +50,7 @@ def check_shown(path: Path, rate: Fraction, step: int) -> None:
 
 
 def test_a_late_start_and_changing_rates(tmp_path: Path) -> None:
-    """Pictures from 0.08 s on, 30 a second, every seventh missing; beside sound from second 0."""
+    """Pictures from 0.08 s on at 30 fps, every seventh missing, with audio from 0 s on."""
     path = tmp_path / "late.mov"
     frames = [np.full((16, 16, 3), 5 * track_index, np.uint8) for track_index in range(40)]
     media.write_video(tmp_path / "numbers.mov", frames, codec="png", frame_rate=30)
@@ -68,7 +69,7 @@ def test_a_late_start_and_changing_rates(tmp_path: Path) -> None:
 
 
 def test_interpolation() -> None:
-    """Exact where something is known, in between half way, held beyond the ends."""
+    """Exact at frames with values, linear in between, constant beyond the ends."""
     at = np.array([0.0, 2.0, 4.0])
     values = np.array([[0.0, 1.0], [2.0, 1.0], [6.0, 1.0]], np.float32)
     found = interpolated(values, at, np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 9.0]))
@@ -88,7 +89,8 @@ def test_interpolation() -> None:
 def test_footage_is_lip_synced_to_another_line(
     fitted: FitResult, footage: Path, home: Path, tmp_path: Path
 ) -> None:
-    """As many frames at the same rate, the sound cut or padded to them; only the mouth is new."""
+    """The output has the same frames and rate, with the audio cut or padded; only the mouth
+    differs."""
     person = load_avatar(IdentityPackage.load(fitted.package_path), None, torch.device("cpu"))
     line = RenderRequest(PERSON, tmp_path / "out.mp4", source=footage)
     with pytest.raises(TalkheadError, match=r"person.mp4: lasts .* Shorten the audio"):
@@ -111,7 +113,8 @@ def test_footage_is_lip_synced_to_another_line(
 
 
 def test_another_frame_rate(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) -> None:
-    """30 a second: five of six frames have the dataset's own tracks, one has its neighbors'."""
+    """At 30 fps five of six frames have the dataset's own tracks, one has those of its
+    neighbors."""
     package = IdentityPackage.load(fitted.package_path)
     at_25 = source_footage(package, footage, home, SilentProgress())
     faster = tmp_path / "30.mp4"

@@ -1,4 +1,4 @@
-"""Publishing finished files: none is lost and none is stale, even after a kill."""
+"""Publishing finished files: none is lost or outdated, even after a kill."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_missing_output_is_produced_again(
      '{"files": ["/etc/passwd"], "result": {}}', '{"files": [".."], "result": {}}'],
 )  # fmt: skip
 def test_a_damaged_marker_is_ignored(tmp_path: Path, marker: str) -> None:
-    """No file is moved by the names in it; the task is executed again."""
+    """No file named in it is moved; the task is executed again."""
     store, runner = one_job(tmp_path, "out.mp4"), CountingTaskRunner()
     (job,) = store.jobs()
     work = store.work_path(job.id)
@@ -109,7 +109,8 @@ def test_a_damaged_marker_is_ignored(tmp_path: Path, marker: str) -> None:
 def test_the_manifest_of_an_earlier_output_is_removed(
     tmp_path: Path, name: str, stays: bool
 ) -> None:
-    """Manifests are beside videos that cannot embed them; one beside an .mp4 belongs to another file."""
+    """Videos that cannot embed manifests have them in a file next to them; one next to an .mp4
+    belongs to another file."""
     (tmp_path / "1.c2pa").write_text("of before")
     store = one_job(tmp_path, name)
     assert (

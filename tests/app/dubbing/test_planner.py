@@ -91,7 +91,7 @@ def test_footage_is_read_once_and_checksums_are_saved_once(
 
 
 def test_videos_of_one_name_make_two_identities(place: Home, tmp_path: Path) -> None:
-    """In one table, or in two while the first is not done."""
+    """Within one table, or in two tables while the first is not finished."""
     anna, other = footage_of(tmp_path / "a", b"anna"), footage_of(tmp_path / "b", b"another")
     first, _ = plan([row_of(tmp_path, 1, video=anna)], place)
     second, _ = plan([row_of(tmp_path, 2, video=other)], place)
@@ -105,7 +105,7 @@ def test_videos_of_one_name_make_two_identities(place: Home, tmp_path: Path) -> 
 
 
 def test_rows_wait_for_fits_of_other_tables(place: Home, tmp_path: Path, add: Any) -> None:
-    """For those of their identity: a fit replaces the package."""
+    """Rows wait for the fits of their identity, because a fit replaces the package."""
     add(place.identities_dir / "anna")
     mine = Task(FIT, "anna", video="/v.mp4", digest=PERSON_DIGEST, renderer="nerf")
     foreign = Task(FIT, "berta", video="/w.mp4", digest="1" * 64, renderer="nerf")

@@ -180,7 +180,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_shared_home_with_audio_elsewhere(tmp_path: Path, own_cache: None) -> None:
-    """The audio is sent through the object store nevertheless."""
+    """The audio is sent through the object store."""
     task = Task("line", "anna", audio="/nowhere/a.wav", output="/out/1.mp4")
     sound = LocalPayload(task.audio, 5, 0, [b"sound"])
     result = cluster.run_remote_task(remote_task_of(tmp_path, task, {task.audio: sound}))

@@ -1,4 +1,4 @@
-"""Two videos against each other: alignment, refusals, and a known difference."""
+"""Comparison of two videos: alignment, errors, and a known difference."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_measures_of_speech_are_left_out_without_audio(folder: Path, real: Path)
 
 
 def test_a_beginning_without_a_face_does_not_shift_the_audio(folder: Path, real: Path) -> None:
-    """A second of gray before both: the lips are still compared with their own audio."""
+    """Both begin with a second of gray; the lips are still compared with their own audio."""
     from scipy.io import wavfile
 
     waveform = media.read_audio(real)

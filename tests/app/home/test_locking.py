@@ -1,4 +1,4 @@
-"""Two processes that want the same identity at the same time."""
+"""Two processes that use the same identity at the same time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from talkhead.progress import SilentProgress
 def test_the_second_fit_waits_and_a_killed_one_does_not_block(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """Both write to the same work: without a lock it ends in images that belong to no frame."""
+    """Without a lock, both would write to the same work folder, and images would match no frame."""
     first = start_fit(footage, tmp_path)
     wait_for(tmp_path, "tracking.part00000.safetensors", first)
     second = start_fit(footage, tmp_path)
@@ -62,7 +62,7 @@ def test_work_that_two_fits_have_damaged_is_redone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As fits without locks left it: every frame twice, and no dataset.json yet."""
+    """The state that fits without locks leave: every frame twice, and no dataset.json yet."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     dataset = next(tmp_path.glob(f"work/*/{DATASET}"))
     (dataset / "dataset.json").unlink()
@@ -115,7 +115,8 @@ def test_the_same_process_does_not_get_it_twice(tmp_path: Path) -> None:
 def test_waiting_is_reported_once_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step continues meanwhile: in it a worker notices that its job was cancelled."""
+    """A progress step stays open while waiting, so that a worker notices when its job is
+    cancelled."""
     home, progress, messages = Home(tmp_path), SilentProgress(), list[str]()
     monkeypatch.setattr(progress, "message", messages.append)
     naps: list[float] = []

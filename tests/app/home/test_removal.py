@@ -1,4 +1,4 @@
-"""What is removed with an identity, and what stays."""
+"""What is removed with an identity, and what is kept."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_who_is_being_fitted_is_listed_so(home: Home, tmp_path: Path) -> None:
 
 
 def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path) -> None:
-    """Of this person alone: another one of the same table keeps theirs."""
+    """Only of this person: those of another person in the same table are kept."""
     for name in ("anna", "berta"):
         add(home.identity_dir(name))
         start_work(home, name, tmp_path / f"footage of {name}.mp4")

@@ -1,4 +1,4 @@
-"""Order of sound and marks that wait, and what an agent's module says where its package is missing."""
+"""The order of waiting audio and marks, and errors of agent modules whose package is missing."""
 
 from __future__ import annotations
 

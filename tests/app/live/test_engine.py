@@ -26,7 +26,7 @@ def loud(n_frames: float, level: float = 0.5) -> Float32:
 
 
 def run(engine: LiveEngine, start_s: float, stop_s: float, step_s: float = 0.002) -> list[Any]:
-    """Frames with the time at which they were given out."""
+    """Frames with the time at which they were returned."""
     frames = []
     for tick in range(round((stop_s - start_s) / step_s)):
         now_s = start_s + tick * step_s

@@ -85,7 +85,7 @@ def run(test: Callable[[], Awaitable[Any]]) -> Any:
 
 
 async def take(video: TalkheadVideo, is_last: Callable[[list[Any]], bool]) -> list[Any]:
-    """Items of a generator up to the last that is wanted."""
+    """Items of a generator up to the last one needed."""
     items: list[Any] = []
     async for item in video:
         items.append(item)

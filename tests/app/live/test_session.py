@@ -1,4 +1,4 @@
-"""LiveSession: the asynchronous front of the engine, in real time but without real speech."""
+"""LiveSession: the asynchronous interface of the engine, in real time but without real speech."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sound(n_frames: int, level: int = 1000) -> bytes:
 
 
 async def take(session: LiveSession, n_speech: int) -> list[LiveFrame]:
-    """Run a session until so many frames of speech have come."""
+    """Run a session until a number of frames of speech have arrived."""
     frames = []
     async for frame in session.run():
         frames.append(frame)

@@ -32,7 +32,8 @@ def spoken(
 
 
 def check(cues: tuple[Cue, ...], text: str, max_chars: int) -> None:
-    """What holds of all cues: nothing is lost, lines fit, times are in order and in their limits."""
+    """Check what applies to all cues: no words are lost, lines fit, times are in order and within
+    limits."""
     assert " ".join(cue.text.replace("\n", " ") for cue in cues) == text
     for cue in cues:
         lines = cue.text.split("\n")
@@ -90,13 +91,13 @@ def test_a_word_longer_than_a_line_stays_whole() -> None:
 
 @pytest.mark.parametrize("text", ["a" + " " * 400_000, " " * 400_000, "a" + " -" * 300_000])
 def test_tokens_take_no_more_than_their_text(text: str) -> None:
-    """A pattern that tried each space as a beginning would need hours for these."""
+    """With a pattern that tries each space as a beginning, these texts would take hours."""
     tokens = tokens_of(text)
     assert [token.text for token in tokens] == ([text.rstrip()] if "a" in text else [])
 
 
 def test_no_word_is_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An hour of single letters would take as long again to cut, if every run of them were."""
+    """Layout time stays small even for an hour of single letters."""
     measured: list[str] = []
     monkeypatch.setattr(cues_module, "width_of", lambda text: measured.append(text) or len(text))
     words = [SpokenWord("a", i * 0.1, i * 0.1 + 0.1) for i in range(500)]

@@ -51,7 +51,7 @@ def facts() -> OutputFacts:
 
 @pytest.fixture(autouse=True)
 def _one_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have all tests sign with one key."""
+    """Let all tests sign with one key."""
     home = tmp_path_factory.getbasetemp() / "home-of-finalize"
     monkeypatch.setenv("TALKHEAD_HOME", str(home))
 
@@ -279,7 +279,7 @@ def test_codes_of_languages(language: str, code: str) -> None:
 def test_subtitles_of_others_are_not_replaced(
     tmp_path: Path, tone: Path, facts: OutputFacts
 ) -> None:
-    """Those made with the output are; not older ones, or those corrected since."""
+    """Subtitles that were made with the output are replaced; older or corrected ones are not."""
     (tmp_path / "out").mkdir()
     output, cues = tmp_path / "out" / "line.mp4", tmp_path / "cues.srt"
     write_srt(cues, [Cue(0.1, 1.1, "Hello")])
@@ -336,7 +336,7 @@ def test_impossible_names_are_refused(
 
 
 def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:
-    """One corrected by hand, whose output is next to it under the same name."""
+    """The transcript is a corrected .srt file next to the output, with the same name."""
     transcript = tmp_path / "line.srt"
     transcript.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     options = OutputOptions(subtitles="srt", transcript=str(transcript))

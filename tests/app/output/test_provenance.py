@@ -118,7 +118,7 @@ def test_a_damaged_manifest_is_noticed(tmp_path: Path, own: Credentials) -> None
 def test_a_video_cut_short_is_not_called_changed(
     tmp_path: Path, own: Credentials, n_bytes: int
 ) -> None:
-    """What it said can't be read any more, not even whether it said something."""
+    """Its manifest cannot be read any more, so it is unknown whether it had one."""
     path = signed(tmp_path, "a.mp4", own)
     path.write_bytes(path.read_bytes()[:n_bytes])
     verdict = verify(path)
@@ -138,7 +138,7 @@ def test_a_manifest_of_another_file_does_not_hold(tmp_path: Path, own: Credentia
 def test_images_of_others(
     tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    """Unsigned ones carry nothing; what other tools have signed is read."""
+    """Unsigned images have no manifest; manifests of other tools are read."""
     plain, path = tmp_path / f"plain.{suffix}", tmp_path / f"a.{suffix}"
     cv2.imwrite(str(plain), np.full((32, 32, 3), 90, np.uint8))
     assert verify(plain).state == "none" and "has no provenance" in describe(verify(plain))
@@ -185,7 +185,7 @@ def test_a_certificate_that_has_expired_is_no_change(
 
 
 def test_nothing_is_fetched_from_the_net(tmp_path: Path, own: Credentials) -> None:
-    """A file may refer to a manifest on a server, which would learn who verifies the file."""
+    """A file may refer to a manifest on a server, which could then log who verifies the file."""
     asked: list[str] = []
 
     class Server(BaseHTTPRequestHandler):
@@ -207,7 +207,7 @@ def test_nothing_is_fetched_from_the_net(tmp_path: Path, own: Credentials) -> No
 
 
 def signed_afar(raw: Path, path: Path, address: str, by: Credentials) -> Path:
-    """A video that says where on the net its manifest is."""
+    """A video that states the URL of its manifest on a server."""
     c2pa = pytest.importorskip("c2pa")
     settings = c2pa.Context.from_dict({})
     builder = c2pa.Builder.from_json(json.dumps(provenance.manifest_of("a", SAID)), settings)
@@ -282,7 +282,7 @@ def test_a_signer_that_is_not_trusted_fails_where_roots_are_given(
 def test_the_own_key_is_distinguished_from_local_keys_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its root, not by its name: everybody's local key is called the same."""
+    """By its root, not by its name, which is the same for all local keys."""
     here, there = tmp_path / "here", tmp_path / "there"
     path = signed(tmp_path, "a.mp4", credentials(here, None, None))
     monkeypatch.setattr(signing, "ORGANIZATION", signing.OLD_ORGANIZATION)  # an older version's
@@ -336,7 +336,7 @@ def test_a_whole_folder(tmp_path: Path, own: Credentials) -> None:
 def test_a_folder_in_which_files_were_moved(
     tmp_path: Path, own: Credentials, change: str, words: str
 ) -> None:
-    """Each file is as it was signed, and the folder isn't."""
+    """Each file is unchanged since it was signed, but the folder is not."""
     folder, others = images(tmp_path / "a", own), images(tmp_path / "b", own, 5)
     first, second, third, last = sorted(folder.iterdir())
     if change == "remove the first":
@@ -378,7 +378,7 @@ def test_in_a_folder_the_least_trusted_signer_decides(tmp_path: Path, own: Crede
 
 
 def test_a_folder_that_an_older_version_signed(tmp_path: Path, own: Credentials) -> None:
-    """Its files do not state their number: gaps are found, and the rest is reported as unknown."""
+    """Its files do not state their number: gaps are detected, the rest is reported as unknown."""
     folder = images(tmp_path / "a", own)
     for path in sorted(folder.iterdir()):
         raw = tmp_path / path.name
@@ -400,7 +400,7 @@ def test_images_of_others_need_not_belong_together(tmp_path: Path, own: Credenti
 
 
 def resigned(path: Path, manifest: dict[str, Any], by: Credentials) -> None:
-    """Write an image that holds this manifest alone."""
+    """Write an image that contains only this manifest."""
     c2pa = pytest.importorskip("c2pa")
     raw, source_type = path.with_name("raw"), provenance.SOURCE_TYPES["head"]
     action = {"action": "c2pa.created", "digitalSourceType": source_type}

@@ -1,4 +1,4 @@
-"""Subtitles of the sample's line, whose words are known to the phone, and their files."""
+"""Subtitles of the sample line, whose word times are known exactly, and their files."""
 
 # ruff: noqa: RUF001
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_srt_there_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("junk", ["1", "<", "{\\", "0:0.0 ", " -->", "<i", "1:", "\n "])
 def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> None:
-    """A pattern that tried each character as a beginning would need hours for these."""
+    """With a pattern that tries each character as a beginning, these texts would take hours."""
     path, good = tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n"
     path.write_text(f"{junk * 300_000}\n\n{good}{junk * 300_000}")
     assert read_srt(path)[0] == Cue(1.0, 2.0, "Hello")

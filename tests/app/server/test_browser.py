@@ -71,7 +71,7 @@ def address(people: Path, work: Work, clip: bytes) -> Iterator[str]:
 
 @pytest.fixture
 def show(browser: Any, address: str) -> Iterator[Open]:
-    """A function that opens the page. At the end nothing may have gone wrong, or come from elsewhere."""
+    """A function that opens the page. At the end, there must be no errors or foreign requests."""
     contexts, problems = [], []
 
     def note_request(request: Any) -> None:
@@ -229,7 +229,7 @@ def test_the_keyboard(show: Open) -> None:
 @pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_size(show: Open, width: int, scheme: str) -> None:
-    """Nothing is wider than the window, and axe finds nothing that keeps people out."""
+    """No element is wider than the window, and axe finds no accessibility violations."""
     page = show(width, color_scheme=scheme, bypass_csp=True)
     page.get_by_role("article", name="anna").wait_for()
     for tab in TABS:

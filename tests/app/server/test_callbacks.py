@@ -24,7 +24,7 @@ SECRET = b"a secret of twenty-four b"
 
 
 class Receiver(HTTPServer):
-    """Keeps the messages that it gets, and answers with statuses in turn."""
+    """Stores the messages that it receives, and responds with the given statuses in turn."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -1,4 +1,4 @@
-"""Live sessions of the server: who may begin one, what travels, and how it ends."""
+"""Live sessions of the server: access, messages, and how sessions end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def connect(
 def packets(
     socket: Any, n_speech: int
 ) -> list[tuple[tuple[int, ...], bytes, np.ndarray[Any, Any]]]:
-    """Header, picture and sound of packets until so many with speech have come."""
+    """Header, picture and audio of packets until a number of them with speech have arrived."""
     found, n = [], 0
     while n < n_speech:
         message = socket.receive()

@@ -1,4 +1,4 @@
-"""The studio page: self-contained, small, and served with what it needs."""
+"""The studio page: self-contained, small, and served with all its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call the server: token, Host, Origin, tickets, WebSockets, headers, log."""
+"""Access to the server: token, Host, Origin, tickets, WebSockets, headers, log."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_ticket_is_for_the_path_that_is_not_quoted() -> None:
 
 @pytest.fixture
 def sockets(people: Path) -> Iterator[TestClient]:
-    """A server with a WebSocket that answers."""
+    """A server with a WebSocket that echoes messages."""
     router = APIRouter()
 
     @router.websocket("/v1/echo")

@@ -1,4 +1,4 @@
-"""/v1/videos: from the request to the file, and what is refused."""
+"""/v1/videos: from the request to the file, and requests that are refused."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_a_request_that_failed_can_be_repeated(client: TestClient) -> None:
 
 
 def gone(client: TestClient, people: Path, video_id: str) -> bool:
-    """Check that nothing of a video is left, a moment after its job has stopped."""
+    """Check that no files of a video are left after its job has stopped."""
     folder = people / "server" / "videos" / video_id
     for _ in range(500):
         if not folder.exists() and not JobStore(people / "jobs").jobs():

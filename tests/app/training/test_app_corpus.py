@@ -1,4 +1,4 @@
-"""Building shards by command: joined sentences, and own footage with its text."""
+"""Building shards on the command line: joined sentences, and own footage with its text."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_times_of_espeak() -> None:
 
 
 def loudness(*levels: tuple[float, float]) -> Float32:
-    """Noise of each amplitude for so many seconds."""
+    """Noise with each amplitude for a number of seconds."""
     random = np.random.default_rng(0)
     pieces = [a * random.uniform(-1, 1, round(s * SAMPLE_RATE)) for a, s in levels]
     return np.concatenate(pieces).astype(np.float32)

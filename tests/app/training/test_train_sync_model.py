@@ -110,7 +110,8 @@ def numbered(n_frames: int = 300) -> Clip:
 
 @pytest.mark.parametrize("tempo", [1.0, 1.2])
 def test_windows_have_the_lag_they_name(tempo: float) -> None:
-    """Lips [t] and audio [t + entry] are of one moment, and no window crosses the end of its take."""
+    """Lips [t] and audio [t + entry] belong to the same moment, and no window crosses the end of
+    its take."""
     windows = sync_batches.Windows([numbered()], replace(STILL, tempo=tempo), seed=0)
     entries = set()
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""The file of other voices: whose speech is chosen, how it is joined and written."""
+"""The file of other voices: selection, joining and writing of their speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards: sound, labels and lips of one moment are found together, and can be read back."""
+"""Shards: audio, labels and lips are aligned in time, and can be read back."""
 
 from __future__ import annotations
 

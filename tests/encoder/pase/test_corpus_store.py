@@ -1,4 +1,5 @@
-"""The folder of a corpus: shards are made once, again when their inputs change, and described."""
+"""The folder of a corpus: shards are made once, made again when their inputs change, and
+described."""
 
 from __future__ import annotations
 

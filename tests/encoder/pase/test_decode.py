@@ -1,4 +1,5 @@
-"""Phones from posteriors: known sequences, noise, ends, and the best path by exhaustive search."""
+"""Phones from posteriors: known sequences, noise, ends, and the best path against exhaustive
+search."""
 
 from __future__ import annotations
 

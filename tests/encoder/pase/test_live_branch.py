@@ -1,4 +1,5 @@
-"""The small model: its look-ahead, streams, int8 weights, and that training brings it to its teacher."""
+"""The small model: its look-ahead, streams, int8 weights, and that distillation reduces its
+loss."""
 
 from __future__ import annotations
 

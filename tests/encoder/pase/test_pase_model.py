@@ -1,4 +1,4 @@
-"""PASE's model: receptive fields, the anchors, writing and reading weights."""
+"""The model of PASE: receptive fields, anchors, writing and reading weights."""
 
 from __future__ import annotations
 

@@ -140,7 +140,8 @@ def test_a_corpus_of_test_utterances_only_is_refused() -> None:
 
 
 def test_labels_and_lips_follow_the_sound_at_every_speed(shards: list[CorpusShard]) -> None:
-    """Where the audio is the open vowel's tone, so is its label, and the mouth is open."""
+    """Where the audio has the tone of the open vowel, the label is that vowel, and the mouth is
+    open."""
     config = replace(TINY.batches, speed=1.3)
     batches = Batches(shards, config, replace(AugmentConfig()), 0)
     n_right = n_known = 0

@@ -24,7 +24,7 @@ REFERENCE = Path(__file__).parent / "whisper_reference.json"
 
 @pytest.fixture(scope="module")
 def branch() -> TrunkBranch:
-    """A branch with adapters that do something."""
+    """A branch whose adapters are not zero."""
     torch.manual_seed(3)
     made = TrunkBranch(4)
     load_whisper(made)
@@ -102,7 +102,8 @@ def test_streams_equal_the_whole(
 def test_vectors_depend_on_the_declared_lookahead_alone(
     branch: TrunkBranch, waveform: torch.Tensor
 ) -> None:
-    """A change of the sound moves no vector that ends before it, and the first one that may."""
+    """A change of the audio changes the first vector whose look-ahead reaches it, and none
+    before."""
     changed = waveform.clone()
     at = 48000
     changed[0, at] += 0.5
@@ -138,7 +139,7 @@ def test_position_of_a_stretch_repeats(branch: TrunkBranch, waveform: torch.Tens
 
 
 def test_stored_weights_exclude_those_of_whisper(tmp_path: Path) -> None:
-    """A file of PASE has the adapters alone, and is read with Whisper's weights in place."""
+    """A file of PASE contains only the adapters, and is read together with Whisper's weights."""
     torch.manual_seed(0)
     pase = make_pase(TRUNK).eval()
     path = tmp_path / "pase.safetensors"

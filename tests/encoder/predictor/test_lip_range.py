@@ -174,7 +174,7 @@ def test_the_quantiles_are_those_of_the_sample() -> None:
 
 
 def test_other_voices_count_more_than_held_out_frames() -> None:
-    """By OTHERS_SHARE, however many frames there are of each."""
+    """Their share is OTHERS_SHARE, for any number of frames of either."""
     tracked, few = make_codes(3000, 1), make_codes(100, 2, 0.01)
     for n in (1000, 5000):
         many = make_codes(n, 3)
@@ -195,7 +195,7 @@ def test_a_quiet_line_grows_to_the_person_s_range() -> None:
 
 
 def test_the_map_changes_smoothly() -> None:
-    """No step at the seconds at which the map is made again."""
+    """There is no step at the times at which the map is computed again."""
     lips, seconds = fit(make_codes(3000, 2, 0.8)), 12
     line = make_codes(seconds * FRAME_RATE, 3, 0.4)
     line[1::2] = line[0]  # a pose that returns

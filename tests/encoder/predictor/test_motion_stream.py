@@ -1,4 +1,5 @@
-"""MotionStream: live prediction equals that of a file where the future is known, and is continuous."""
+"""MotionStream: live prediction is continuous, and equals that of a file where the future is
+known."""
 
 # ruff: noqa: F811 (fixtures of another file are arguments)
 

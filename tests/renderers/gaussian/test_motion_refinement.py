@@ -1,4 +1,4 @@
-"""Refined motion: codes and poses return to those of the images; everything else stays."""
+"""Motion refinement: codes and poses return to those of the images; the rest is unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
 
 @pytest.fixture(scope="module")
 def head(footage: IdentityDataset) -> GaussianRenderer:
-    """The synthetic head with freckles: plain skin hardly shows where it is."""
+    """The synthetic head with freckles, because motion is hardly visible on uniform skin."""
     head = GaussianRenderer.from_dataset(footage, CONFIG, seed=0)
     freckles = torch.randn(len(head.base), 1, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -80,7 +80,7 @@ def with_tracks(dataset: IdentityDataset, **tracks: Any) -> IdentityDataset:
 
 
 def refined(head: GaussianRenderer, dataset: IdentityDataset) -> Float32:
-    """The codes that come out."""
+    """Return the refined codes."""
     return refine_motion(head, dataset, SilentProgress()).tracks.codes
 
 
@@ -117,7 +117,8 @@ def test_poses_are_refined(
 def test_bodies_are_refined(
     head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
-    """The error is half a pixel sideways. A part of it is corrected: a bare neck shows little."""
+    """The error is half a pixel sideways. A part of it is corrected: a bare neck has little
+    texture."""
     off = true_codes.copy()
     off[:, -N_BODY + 2] += np.where(np.arange(len(off)) % 2, 0.002, -0.002)
     found = refined(head, with_tracks(noisy_dataset, codes=off))

@@ -166,7 +166,7 @@ def test_hash_gradients_by_finite_differences() -> None:
 
 
 def fake_tinycudann(n_extra: int = 0) -> ModuleType:
-    """A module with the one class that is used of tiny-cuda-nn, computing what it would."""
+    """A module with the one class of tiny-cuda-nn that is used, computing the same results."""
 
     class Encoding(torch.nn.Module):
         def __init__(self, n_input: int, config: dict[str, Any], dtype: torch.dtype) -> None:

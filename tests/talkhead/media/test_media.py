@@ -31,7 +31,7 @@ def gray(level: float, width: int = 32, height: int = 32) -> UInt8:
 
 
 def noise(n_frames: int, width: int = 64, height: int = 48, seed: int = 0) -> list[UInt8]:
-    """Moving blurred noise: all frames differ, and B-frames are worthwhile."""
+    """Moving blurred noise: all frames differ, and B-frames are used."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 80, 3)).astype(np.uint8)
     wide = coarse.repeat(8, axis=0).repeat(8, axis=1)
     return [wide[:height, 2 * i % 500 :][:, :width].copy() for i in range(n_frames)]
@@ -299,7 +299,7 @@ def test_a_late_picture_shares_its_zero_with_the_sound(tmp_path: Path) -> None:
     assert np.argmax(np.abs(media.read_audio(path))) == pytest.approx(16000, abs=2)
 
 
-def test_a_late_sound_shares_its_zero_with_the_picture(tmp_path: Path, clip: Path) -> None:
+def test_audio_that_starts_late_begins_with_silence(tmp_path: Path, clip: Path) -> None:
     sound = wav(tmp_path / "click.wav", click(2.0, 1.0, 48000), 48000)
     path = tmp_path / "late.mkv"
     ffmpeg("-i", clip, "-itsoffset", "0.5", "-i", sound, "-map", "0:v", "-map", "1:a",
@@ -316,7 +316,7 @@ def test_rotation_is_applied(tmp_path: Path, turn: int, clockwise: int) -> None:
     flat, turned = encode(tmp_path / "flat.mp4", [picture] * 3), tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", str(turn), "-i", flat, "-c", "copy", turned)
     info, frame = media.probe(turned), next(media.read_frames(turned))
-    upright = np.rot90(picture, turn // 90)  # both count anticlockwise
+    upright = np.rot90(picture, turn // 90)  # both count counterclockwise
     assert info.rotation == clockwise
     assert (info.height, info.width) == upright.shape[:2] == frame.shape[:2]
     assert np.abs(frame.astype(int) - upright).mean() < 4
@@ -343,7 +343,7 @@ def test_the_color_matrix_depends_on_the_tag_or_the_size(
     assert np.abs(frame.astype(int) - red).max() <= 3
 
 
-def test_a_cut_video_is_an_error_where_it_ends(tmp_path: Path, clip: Path) -> None:
+def test_a_truncated_video_is_an_error_at_its_end(tmp_path: Path, clip: Path) -> None:
     cut, content = tmp_path / "cut.mp4", clip.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
     frames: list[UInt8] = []

@@ -45,7 +45,8 @@ def test_an_outline_shifted_by_a_few_pixels_is_no_fault(radius: float) -> None:
 
 
 def test_hair_that_is_cut_away_is_measured() -> None:
-    """A quarter of the head's outline, 30 px deep, as it happened once in front of dark books."""
+    """A quarter of the head's outline, 30 px deep, as in a real case with dark books as
+    background."""
     person, alpha = figure(), figure()
     rows = np.arange(SIZE[0])
     inner = figure(120.0)

@@ -1,4 +1,4 @@
-"""The measures against values known beforehand and against slow direct computations."""
+"""The image measures against known values and against slow direct computations."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def face(apertures: Float64, size: float = EYES) -> Float32:
 
 
 def moved(points: Float32) -> Float32:
-    """The same faces in a head that shifts, rolls and comes nearer."""
+    """The same faces in a head that shifts, rolls and approaches the camera."""
     time = np.arange(len(points))
     angle, scale = 0.3 * np.sin(time / 5), 1 + 0.4 * np.sin(time / 7)
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1)

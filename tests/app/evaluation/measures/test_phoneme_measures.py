@@ -99,7 +99,7 @@ def test_lips_that_are_always_closed() -> None:
 
 
 def test_chance_is_the_share_of_windows_with_a_closure() -> None:
-    """Windows of 7 frames over closures every 20 frames of one frame each: 7 in 20 hold one."""
+    """Closures of one frame every 20 frames: of the windows of 7 frames, 7 in 20 contain one."""
     phones = even(24)  # phones of 5 frames, and one more on each side
     aperture = np.full(480, 0.1)
     aperture[::20] = 0.0

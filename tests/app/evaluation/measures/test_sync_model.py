@@ -68,7 +68,7 @@ def test_the_sample_person_is_in_sync(model: SyncModel, person: Clip) -> None:
 
 @pytest.mark.parametrize("late_ms", [-400, -200, 200, 330])
 def test_a_shift_of_the_audio_is_found(model: SyncModel, person: Clip, late_ms: int) -> None:
-    """Positive is late, to a quarter of a frame."""
+    """Positive values are late; the error is below a quarter of a frame."""
     own = model.measure(*person).offset_ms
     shifted = model.measure(shift_waveform(person.waveform, -late_ms), *person[1:]).offset_ms
     assert own is not None and shifted is not None

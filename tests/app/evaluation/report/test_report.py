@@ -329,7 +329,7 @@ def _too_short(variant: Variant) -> Variant:
 
 
 def test_internal_names_are_not_shown(pictures: Pictures, tmp_path: Path) -> None:
-    """The kind "floor" is the best case, not the worst: readers see a name that says so."""
+    """The kind "floor" is the best case, not the worst, so readers see a clearer name."""
     page = Page(html_of(FULL, pictures, tmp_path / "out"))
     shown = " ".join([*page.texts, *page.having("title"), *page.having("alt"), describe(FULL)])
     assert "floor" not in shown

@@ -210,7 +210,7 @@ def test_the_head_alone_is_rated_by_its_outline(
 
 
 def test_the_outline_is_rated_on_few_frames() -> None:
-    """A fault of the picture shows in any of them."""
+    """A fault of the outline is visible in any frame."""
     made = replace(spoken(lips=lips()), aperture=(0.1,) * 23)
     outline = cutout(0.106, 0.027)
     found = rated(made, Variant(TRACKED_CODES, "made", "", cutout=outline))
