@@ -58,7 +58,7 @@ def check_speech(video: Path, progress: Progress, *, required: bool = True) -> N
 
 
 def little_speech(speech_s: float) -> str:
-    """Describe what to expect of little speech.
+    """Describe what quality to expect from little speech.
 
     Args:
         speech_s: Seconds of speech.
@@ -75,7 +75,7 @@ def little_speech(speech_s: float) -> str:
 
 
 def explained(error: FootageError, video: Path) -> FootageError:
-    """Replace a refusal of footage by its cause, if that is a person upside down.
+    """Replace an error about footage by a clearer one if the person is upside down.
 
     Args:
         error: The refusal.

@@ -55,7 +55,7 @@ class LiveLevel:
             frame: Samples [SAMPLES_PER_FRAME] in [-1, 1] at 16 kHz.
 
         Returns:
-            The frame at the level of speech, and True if it is too quiet to have sound. The gain
+            The frame at the level of speech, and True if it is too quiet for speech. The gain
             changes gradually within the frame.
         """
         filtered, self._state = scipy.signal.sosfilt(self._filter, frame, zi=self._state)
@@ -77,11 +77,11 @@ class LiveLevel:
 class LiveVad:
     """Finds the frames without speech.
 
-    A frame has speech if it is one of at least MIN_RUN in a row that sound like it; so a frame is known
-    once MIN_RUN - 1 more are.
+    A frame has speech if it is one of at least MIN_RUN consecutive frames that sound like speech; so
+    its flag is determined MIN_RUN - 1 frames later.
 
     Attributes:
-        lookahead_s: Seconds after its moment that a frame's flag depends on.
+        lookahead_s: Seconds of audio after a frame that its flag depends on.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class LiveVad:
         self._posteriors = np.zeros(0, np.float32)
         self._recent: deque[float] = deque(maxlen=N_SMOOTHED)
         self._quiet: deque[bool] = deque()
-        # Whether frames sound like speech: MIN_RUN - 1 before the next one to be known, and from it on.
+        # Whether frames sound like speech, from MIN_RUN - 1 before the next one without a flag.
         self._spoken = [False] * (MIN_RUN - 1)
 
     def push(self, leveled: Float32, quiet: list[bool]) -> list[bool]:

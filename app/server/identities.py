@@ -280,7 +280,7 @@ def show_identity(service: Service, name: str) -> Identity:
         The object of the API.
 
     Raises:
-        Problem: There is nothing of that name.
+        Problem: There is no person with this name.
     """
     known = service.fits.find(name) is not None or service.home.has(name)
     if not known:

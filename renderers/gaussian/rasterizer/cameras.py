@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cameras:
-    """Pinhole cameras without skew, one per image. Pixel centers are at halves.
+    """Pinhole cameras without skew, one per image. Pixel centers are at half-integer coordinates.
 
     Attributes:
         viewmats: [B, 4, 4], world to camera, OpenCV axes.
