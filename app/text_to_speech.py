@@ -66,18 +66,18 @@ def synthesize(
         url: Address of a voice server, such as "http://localhost:8880", to which the text is sent; its
             key, if it needs one, is read from the environment variable TALKHEAD_VOICE_KEY. None: the
             installed voice, and nothing is sent.
-        speed: Factor on the speed, 0.5 to 2.
+        speed: Speed relative to normal, 0.5 to 2.
 
     Returns:
-        The sound, int16 [n], and its samples per second.
+        The audio, int16 [n], and its samples per second.
 
     Raises:
         TalkheadError: The text is empty or too long, no voice is installed, or the server does not
-            answer with sound.
+            respond with audio.
     """
     text = text.strip()
     if not any(letter.isalnum() for letter in text):
-        raise TalkheadError("text: there is nothing to say in it. Write at least a word")
+        raise TalkheadError("text: contains no words. Pass at least one word")
     if len(text) > MAX_TEXT:
         raise TalkheadError(
             f"text: {len(text)} characters, at most {MAX_TEXT} are allowed. Split it into several lines"
@@ -105,7 +105,7 @@ def file_stem(text: str) -> str:
 
 
 def _from_hibari(text: str, speed: float) -> tuple[Int16, int]:
-    """Speak with the installed voice; a text always gives the same sound.
+    """Synthesize speech with the installed voice; the same text always gives the same audio.
 
     Raises:
         TalkheadError: It is not installed, or finds no words in the text.
@@ -133,7 +133,7 @@ def _from_server(text: str, voice: str, url: str, speed: float) -> tuple[Int16, 
     """Ask a voice server.
 
     Raises:
-        TalkheadError: The address is not one, or the server does not answer with sound.
+        TalkheadError: The URL is invalid, or the server does not respond with audio.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -168,17 +168,17 @@ def _from_server(text: str, voice: str, url: str, speed: float) -> tuple[Int16, 
 
 
 def read_wav(content: bytes, name: str) -> tuple[Int16, int]:
-    """Read the sound of a .wav file.
+    """Read the audio of a .wav file.
 
     Args:
-        content: The file. Its length fields may be wrong: servers that stream don't know them.
+        content: The file. Its length fields may be wrong if the server streams.
         name: What the message of an error names.
 
     Returns:
-        The sound, int16 [n], the mean of its channels, and its samples per second.
+        The audio, int16 [n], the mean of its channels, and its samples per second.
 
     Raises:
-        TalkheadError: It is not a .wav file of 16-bit samples, or has no sound.
+        TalkheadError: It is not a .wav file of 16-bit samples, or has no audio.
     """
     import numpy as np
 
@@ -198,7 +198,7 @@ def read_wav(content: bytes, name: str) -> tuple[Int16, int]:
 
 
 def _as_int16(sound: np.ndarray[Any, Any]) -> Int16:
-    """Convert sound [n] in [-1, 1] to 16 bits."""
+    """Convert audio [n] in [-1, 1] to 16 bits."""
     import numpy as np
 
     return np.asarray(np.rint(np.clip(sound, -1.0, 1.0) * 32767.0), np.int16)

@@ -256,7 +256,7 @@ class PipelineRun:
 
     @cached_property
     def has_image(self) -> Bool:
-        """Frames [F] whose images are stored: all of short footage."""
+        """Frames [F] whose images are stored. For short footage these are all frames."""
         n_frames = len(self.train)
         if n_frames <= MAX_FRAMES:
             return np.ones(n_frames, dtype=bool)

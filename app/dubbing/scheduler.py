@@ -92,7 +92,7 @@ class Scheduler:
         is_stopped: Callable[[], bool],
         arrivals: Callable[[], Iterable[Job]],
     ) -> None:
-        """Run jobs, and those that arrive meanwhile, until told to stop. A server runs jobs this way.
+        """Run jobs, including those that arrive later, until stopped. A server runs jobs this way.
 
         Args:
             jobs: The jobs to begin with.

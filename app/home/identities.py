@@ -382,7 +382,7 @@ class Home:
             The folders that were removed.
 
         Raises:
-            PackageError: There is nothing of that name.
+            PackageError: There is no identity with this name.
             TalkheadError: Permission is missing, or another process works on the identity.
         """
         if not self.has(name):
@@ -465,7 +465,7 @@ class Home:
 
         Args:
             path: The file.
-            name: Name of the identity. None: the exported one.
+            name: Name of the identity; None for the exported one.
             replace: Replace an identity of that name.
 
         Returns:
@@ -502,7 +502,7 @@ def refuse_busy(name: str) -> Callable[[Holder], None]:
 
 
 def _size_of(folder: Path) -> int:
-    """Add up the sizes of all files below a folder, which may be written to meanwhile."""
+    """Add up the sizes of all files in a folder, to which other processes may be writing."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):

@@ -56,7 +56,7 @@ def remove_identity(home: Home, name: str) -> Removed:
         What was removed.
 
     Raises:
-        PackageError: There is nothing of that name.
+        PackageError: There is no identity with this name.
         TalkheadError: Permission is missing, or another process works on the identity or one of
             its jobs.
     """

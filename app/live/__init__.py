@@ -1,1 +1,1 @@
-"""Live speech: sound in, pictures with their sound out, without a file at either end."""
+"""Live speech: audio is turned into pictures with their audio, without files."""

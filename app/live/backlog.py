@@ -1,4 +1,4 @@
-"""What a voice agent has handed over and the live session has not given out yet, in its order."""
+"""Items that a voice agent has sent and the live session has not returned yet, in their order."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TOLERANCE_S = 1e-6
 
 @dataclass(frozen=True)
 class _Entry(Generic[Item]):
-    """An item with the sound that it holds.
+    """An item, and the duration of its audio.
 
     Attributes:
         item: The item.
-        duration_s: Seconds of its sound. None: it is not sound.
+        duration_s: Seconds of its audio. None: it is not audio.
         ends_line: True if it follows the last frame of a line.
     """
 
@@ -28,17 +28,17 @@ class _Entry(Generic[Item]):
 
 
 class Backlog(Generic[Item]):
-    """Keeps the sound that waits, and gives other items back once the sound before them was given out.
+    """Queues audio, and returns other items once the audio before them has been returned.
 
-    An agent's framework sends sound faster than it is played, with marks and texts in between. They
-    must reach what follows in the same order as the sound.
+    An agent's framework sends audio faster than it is played, with marks and texts in between. They
+    must reach what follows in the same order as the audio.
     """
 
     def __init__(self) -> None:
         """Begin empty."""
         self._entries: deque[_Entry[Item]] = deque()
-        self._done_s = 0.0  # of the sound that was given out, since the first entry's beginning
-        self._open_s: float | None = None  # sound of the line that has not ended
+        self._done_s = 0.0  # of the audio that was returned, since the first entry's beginning
+        self._open_s: float | None = None  # audio of the line that has not ended
 
     @property
     def is_empty(self) -> bool:
@@ -47,26 +47,26 @@ class Backlog(Generic[Item]):
 
     @property
     def is_open(self) -> bool:
-        """True if sound was added since the end of the last line."""
+        """True if audio was added since the end of the last line."""
         return self._open_s is not None
 
     @property
     def current(self) -> Item | None:
-        """The item whose sound is given out next, if any."""
+        """The item whose audio is returned next, if any."""
         return next((one.item for one in self._entries if one.duration_s is not None), None)
 
     def add_sound(self, item: Item, duration_s: float) -> None:
-        """Add an item with sound, which the session was given, too.
+        """Add an item with audio that was also passed to the session.
 
         Args:
             item: The item.
-            duration_s: Seconds of its sound.
+            duration_s: Seconds of its audio.
         """
         self._entries.append(_Entry(item, duration_s))
         self._open_s = (self._open_s or 0.0) + duration_s
 
     def add(self, item: Item) -> None:
-        """Add an item that comes back once the sound before it was given out.
+        """Add an item that is returned once the audio before it has been returned.
 
         Args:
             item: The item.
@@ -83,7 +83,7 @@ class Backlog(Generic[Item]):
         self._open_s = None
 
     def due(self) -> list[Item]:
-        """Take the items that no sound precedes.
+        """Remove and return the items with no audio before them.
 
         Returns:
             The items, in order.
@@ -91,7 +91,7 @@ class Backlog(Generic[Item]):
         return self._take(to_end=False)
 
     def advance(self, frame: LiveFrame) -> list[Item]:
-        """Count a frame that was given out.
+        """Count a frame that was returned.
 
         Args:
             frame: The frame.
@@ -107,7 +107,7 @@ class Backlog(Generic[Item]):
         """Drop everything, after an interruption.
 
         Returns:
-            The items among it that are not sound, in order.
+            The items among it that are not audio, in order.
         """
         dropped = [one.item for one in self._entries if one.duration_s is None]
         self._entries.clear()
@@ -118,7 +118,7 @@ class Backlog(Generic[Item]):
         """Take everything, after the session has failed.
 
         Returns:
-            All items, in order, each with the seconds of its sound that were given out already.
+            All items, in order, each with the seconds of its audio that have already been returned.
         """
         taken = [(one.item, 0.0) for one in self._entries]
         if taken and self._entries[0].duration_s is not None:
@@ -127,7 +127,7 @@ class Backlog(Generic[Item]):
         return taken
 
     def _take(self, to_end: bool) -> list[Item]:
-        """Take what has been given out; with `to_end` everything up to the end of the line."""
+        """Take what has been returned; with `to_end` everything up to the end of the line."""
         taken = []
         while self._entries:
             first = self._entries[0]

@@ -45,10 +45,10 @@ TAKE_S = 0.5
 
 
 class TalkheadVideo(VideoGenerator):
-    """Turns the sound of an agent into pictures, with the sound that belongs to them.
+    """Turns the audio of an agent into pictures with their audio.
 
-    The end of a segment is given out once, after its last sound; after `clear_buffer` never. If the
-    session fails, the error is logged, and the sound goes on without the picture.
+    The end of a segment is yielded once, after its last audio, or never after `clear_buffer`. If the
+    session fails, the error is logged, and the audio continues without pictures.
     """
 
     def __init__(self, session: LiveSession) -> None:
@@ -66,10 +66,10 @@ class TalkheadVideo(VideoGenerator):
         self._plain: asyncio.Queue[rtc.AudioFrame | AudioSegmentEnd] = asyncio.Queue()
 
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
-        """Take sound, or the end of a segment.
+        """Receive audio, or the end of a segment.
 
         Args:
-            frame: The sound or the end.
+            frame: The audio or the end.
         """
         if self._error is not None:
             self._plain.put_nowait(frame)
@@ -86,20 +86,20 @@ class TalkheadVideo(VideoGenerator):
                 self._fail(error)
 
     async def clear_buffer(self) -> None:
-        """Drop what was not given out; the mouth closes."""
+        """Drop all audio that has not been yielded; the mouth closes."""
         self._epoch = self._session.interrupt()
         self._backlog.clear()
         while not self._plain.empty():
             self._plain.get_nowait()
-        # The runner counts the sound of a frame once it was sent, and begins a new count after this.
+        # The runner counts the audio of a frame once it has been sent, and restarts the count after this.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._taken.wait(), TAKE_S)
 
     async def __aiter__(self) -> AsyncIterator[Item]:
-        """Give out pictures without end, each followed by its sound while something is said.
+        """Yield pictures endlessly, each followed by its audio during speech.
 
         Yields:
-            Pictures, sound and ends of segments.
+            Pictures, audio and ends of segments.
         """
         try:
             async for frame in self._session.run():
@@ -117,7 +117,7 @@ class TalkheadVideo(VideoGenerator):
             yield await self._plain.get()
 
     def _items(self, frame: LiveFrame) -> Iterator[Item]:
-        """Yield the picture of a frame, its sound, and ends; an interruption drops what is left."""
+        """Yield the picture of a frame, its audio and ends; an interruption drops the rest."""
         if frame.epoch != self._epoch or self._error is not None:
             return
         width, height = self._session.size
@@ -134,7 +134,7 @@ class TalkheadVideo(VideoGenerator):
                 yield item
 
     def _fail(self, error: Exception) -> None:
-        """Log the error and queue the sound that waits; from now on sound is passed through."""
+        """Log the error and queue the pending audio; from now on audio is passed through."""
         if self._error is not None:
             return
         self._error = error
@@ -178,7 +178,7 @@ class TalkheadAvatar(AvatarSession):
         return "talkhead"
 
     async def start(self, agent_session: AgentSession, room: rtc.Room) -> None:
-        """Publish the avatar, and lead the agent's sound through it.
+        """Publish the avatar, and route the agent's audio through it.
 
         Args:
             agent_session: The session of the agent, not started yet.
@@ -213,7 +213,7 @@ class TalkheadAvatar(AvatarSession):
         await super().aclose()
 
     def _clear_queues(self) -> None:
-        """Drop the sound and pictures that the runner has queued, which it does not do itself."""
+        """Drop the audio and pictures that the runner has queued; it does not do so itself."""
         if self._runner is not None:
             task = asyncio.create_task(self._runner.av_sync.clear_queue())
             self._clearing.add(task)
@@ -221,7 +221,7 @@ class TalkheadAvatar(AvatarSession):
 
 
 def _without_beginning(frame: rtc.AudioFrame, done_s: float) -> rtc.AudioFrame:
-    """Return sound without its first seconds."""
+    """Return audio without its first seconds."""
     n = min(round(done_s * frame.sample_rate), frame.samples_per_channel)
     data = frame.data[n * frame.num_channels :].tobytes()
     n_left = frame.samples_per_channel - n

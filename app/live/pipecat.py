@@ -41,15 +41,15 @@ except ImportError as error:
     ) from error
 
 DRAIN_S = 5.0
-"""Beyond the sound that waits, the longest wait for its end when the pipeline ends."""
+"""Longest wait when the pipeline ends, in addition to the duration of the queued audio."""
 
 
 class TalkheadVideoService(AIService):
-    """Takes the sound of text-to-speech, and sends pictures with the sound that belongs to them.
+    """Receives audio of text-to-speech, and sends pictures together with their audio.
 
-    Frames leave in the order in which they came: those that follow sound, such as `TTSStoppedFrame`,
-    are held until it was given out. An interruption drops what waits. If the session fails, an error
-    is reported once, and the voice goes on without the picture.
+    Frames are sent in the order in which they arrive: those that follow audio, such as
+    `TTSStoppedFrame`, are held until that audio has been sent. An interruption drops all queued
+    frames. If the session fails, the error is reported once, and the audio continues without pictures.
     """
 
     def __init__(self, session: LiveSession, **kwargs: Any) -> None:
@@ -153,7 +153,7 @@ class TalkheadVideoService(AIService):
         await self._push_all(self._backlog.due())
 
     async def _run(self) -> None:
-        """Send pictures and sound until the session ends or fails."""
+        """Send pictures and audio until the session ends or fails."""
         try:
             async for frame in self._session.run():
                 async with self._order:
@@ -166,7 +166,7 @@ class TalkheadVideoService(AIService):
                 await self._fail(error)
 
     async def _send(self, frame: LiveFrame) -> None:
-        """Send a picture, its sound, and what follows them."""
+        """Send a picture, its audio, and what follows them."""
         picture = OutputImageRawFrame(frame.image.tobytes(), self._session.size, "RGB")
         picture.sync_with_audio = True
         await self.push_frame(picture)
@@ -189,7 +189,7 @@ class TalkheadVideoService(AIService):
             self._drained.set()
 
     async def _fail(self, error: Exception) -> None:
-        """Report the error and send the sound that waits; from now on sound is passed through."""
+        """Report the error and send the queued audio; from now on audio is passed through."""
         if self._failed:
             return
         self._failed = True

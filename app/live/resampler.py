@@ -1,4 +1,4 @@
-"""Resampling of sound that arrives in pieces."""
+"""Resampling of audio that arrives in pieces."""
 
 from __future__ import annotations
 

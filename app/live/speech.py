@@ -12,9 +12,9 @@ from talkhead.types import FRAME_RATE, Float32
 
 
 class LiveSpeech:
-    """Turns the sound of one line into motion codes as it arrives.
+    """Turns the audio of one line into motion codes as it arrives.
 
-    The codes do not depend on how the sound is cut into pieces.
+    The codes do not depend on how the audio is cut into pieces.
 
     Attributes:
         lookahead_s: Seconds after a frame's moment that must have arrived before it is predicted.
@@ -52,7 +52,7 @@ class LiveSpeech:
         self._n_codes = len(predictor.scaling.rest)
 
     def push(self, samples: Float32) -> Float32:
-        """Add sound.
+        """Add audio.
 
         Args:
             samples: The next samples [n] in [-1, 1] at 16 kHz.
@@ -72,7 +72,7 @@ class LiveSpeech:
 
         Returns:
             Motion codes [m, n_codes] of the frames that were still waiting, the last of which may
-            have sound in a part of its time only.
+            have audio only for part of its duration.
         """
         missing = -len(self._waiting) % SAMPLES_PER_FRAME
         codes = self._advance(np.pad(self._waiting, (0, missing)))

@@ -1,1 +1,1 @@
-"""Frames and sound -> a finished file, with subtitles and signed provenance."""
+"""Frames and audio -> a finished file, with subtitles and signed provenance."""

@@ -66,7 +66,7 @@ class Subtitles:
     Attributes:
         cues: Cues in order.
         source: How their times were found: ALIGNED, SPREAD, RECOGNIZED or GIVEN.
-        note: What a reader should know about their quality; "" if nothing.
+        note: A remark on their quality for the user, or "".
     """
 
     cues: tuple[Cue, ...]

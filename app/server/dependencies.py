@@ -51,7 +51,7 @@ PROBLEMS: Responses = {
     507: problem("The disk is nearly full"),
 }
 """Problems of uploads."""
-NOT_FOUND: Responses = {404: problem("There is nothing of that name")}
+NOT_FOUND: Responses = {404: problem("There is no object with this name or ID")}
 NOT_NOW: Responses = {409: problem("It is not finished, or still being stopped")}
 
 IdempotencyKey = Annotated[

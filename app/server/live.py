@@ -1,6 +1,6 @@
-"""Live sessions over a WebSocket: sound and commands in, pictures with their sound out.
+"""Live sessions over a WebSocket: clients send audio and commands, and receive pictures with audio.
 
-A packet to the client is binary: HEADER, the picture, and the sound of its 40 ms as 16-bit
+A packet to the client is binary: HEADER, the picture, and the audio of its 40 ms as 16-bit
 little-endian samples. Messages are JSON text. docs/live.md describes both.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
 HEADER = struct.Struct("<IIIBBHI")
-"""Frame number, epoch, number of its sound, flags, codec, zero, bytes of the picture."""
+"""Frame number, epoch, number of its audio, flags, codec, zero, bytes of the picture."""
 SPEECH, END_OF_SPEECH, SAME_PICTURE = 1, 2, 4
 """Flags."""
 JPEG = 0
@@ -61,7 +61,7 @@ class LiveRequest(BaseModel):
 
     Attributes:
         identity: Name of the person. None: the one fitted last.
-        sample_rate: Samples per second of the sound that comes back, a multiple of 25.
+        sample_rate: Samples per second of the returned audio, a multiple of 25.
         intensity: Factor on the motion of the mouth; 1 is the person's own.
     """
 
@@ -80,7 +80,7 @@ class LiveInfo(BaseModel):
         width: Width of the pictures.
         height: Height of the pictures.
         frame_rate: Pictures per second.
-        sample_rate: Samples per second of the sound that comes back.
+        sample_rate: Samples per second of the returned audio.
         is_connected: True while a client is connected.
         statistics: Counts and times so far.
     """
@@ -108,7 +108,7 @@ class SayRequest(BaseModel):
 
 @dataclass
 class _Entry:
-    """A session with what the server knows of it."""
+    """A session, and the server's data on it."""
 
     id: str
     identity: str
@@ -282,7 +282,7 @@ async def show_session(session_id: str, sessions: Sessions) -> LiveInfo:
 
 @router.post("/{session_id}/interrupt", summary="Interrupt a live session")
 async def interrupt_session(session_id: str, sessions: Sessions) -> LiveInfo:
-    """Drop everything that was not given out yet; the mouth closes."""
+    """Drop everything that has not been returned yet; the mouth closes."""
     entry = sessions.find(session_id)
     entry.session.interrupt()
     return _info(entry)
@@ -305,7 +305,7 @@ async def end_session(session_id: str, sessions: Sessions) -> None:
 
 @router.websocket("/{session_id}")
 async def connect(websocket: WebSocket, session_id: str) -> None:
-    """Exchange sound and pictures of a session; it ends with the connection."""
+    """Exchange audio and pictures of a session; it ends with the connection."""
     sessions: LiveSessions = websocket.app.state.live
     offered = websocket.scope.get("subprotocols", ())
     await websocket.accept(PROTOCOL if PROTOCOL in offered else None)
@@ -337,7 +337,7 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
 
 
 async def _receive(websocket: WebSocket, session: LiveSession) -> int:
-    """Take sound and commands until the client leaves; returns the code to close with."""
+    """Process audio and commands until the client disconnects; return the close code."""
     rate = session.sample_rate
     while True:
         message = await websocket.receive()
@@ -356,7 +356,7 @@ async def _receive(websocket: WebSocket, session: LiveSession) -> int:
 
 
 async def _obey(websocket: WebSocket, session: LiveSession, text: str, rate: int) -> int:
-    """Carry out a command; returns the sample rate of the sound that follows.
+    """Carry out a command; returns the sample rate of the audio that follows.
 
     Raises:
         TalkheadError: It is not one, or cannot be carried out.
@@ -421,7 +421,7 @@ def pack(frame: LiveFrame, is_same: bool = False) -> bytes:
         is_same: True if its picture is that of the frame before, which is then not sent.
 
     Returns:
-        HEADER, picture and sound.
+        HEADER, picture and audio.
     """
     picture = b""
     if not is_same:

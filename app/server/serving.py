@@ -1,4 +1,4 @@
-"""Serve the application until the process is told to stop."""
+"""Serve the application until the process is asked to stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADER_BYTES = 32 << 10
 
 
 class _Server(uvicorn.Server):
-    """Tells the service at once that it stops, so that event streams end."""
+    """Notifies the service immediately of a stop, so that event streams end."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)

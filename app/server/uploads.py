@@ -161,7 +161,7 @@ def check_footage(path: Path, title: str, longest_s: float) -> float:
         Its duration in seconds.
 
     Raises:
-        TalkheadError: It cannot be read, has no picture or sound, or is too long.
+        TalkheadError: It cannot be read, has no picture or audio, or is too long.
     """
     try:
         info = probe_footage(path)

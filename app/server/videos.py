@@ -144,7 +144,7 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
 
 
 def _sound(service: Service, folder: Path, audio: UploadFile | None, text: str) -> tuple[Path, str]:
-    """Write the sound of a request to a file; return it with a title."""
+    """Write the audio of a request to a file; return it with a title."""
     if (audio is None) == (not text.strip()):
         raise TalkheadError("audio or text is needed. Pass one of them")
     if audio is not None:

@@ -25,7 +25,7 @@ def synthesize(text: str, folder: Path, url: str | None) -> Path:
 
     Args:
         text: The text.
-        folder: Folder for the sound.
+        folder: Folder for the audio.
         url: Address of a voice server, to which the text is sent; None for the installed voice.
 
     Returns:

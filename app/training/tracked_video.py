@@ -97,8 +97,8 @@ def read_footage(
         path: A video, or a folder of them with or without an index.jsonl of joined takes.
         cache: Folder of tracked videos.
         progress: Shows the steps.
-        late_ms: Milliseconds by which a video's audio is late, by its name without suffix. It is
-            corrected.
+        late_ms: Milliseconds by which the audio of a video is late, which is corrected. Keys are names
+            of videos without suffix.
         min_take: Frames in the shortest take.
 
     Returns:
@@ -126,7 +126,7 @@ def find_videos(path: Path) -> list[Path]:
         The video itself, or the .mp4 files of the folder by name.
 
     Raises:
-        FootageError: For a folder without any.
+        FootageError: If the folder has no .mp4 files.
     """
     videos = sorted(path.glob("*.mp4")) if path.is_dir() else [path]
     if not videos:

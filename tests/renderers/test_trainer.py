@@ -190,9 +190,7 @@ def test_no_held_out_frame_is_read(
 def test_factors_of_products_are_aligned_to_64_bytes(
     head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """For any alignment of numpy arrays and of the checkpoint's tensors: the last bit of a product can
-    depend on it.
-    """
+    """They are copied if needed: the last bit of a product can depend on the alignment of arrays."""
     places: list[int] = []
     kept: Callable[..., Any] = GaussianRenderer.losses
 
