@@ -224,7 +224,7 @@ def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) 
 
 
 def _check_kept(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Raise TalkheadError if a file that is written would replace an input, or the folder around it."""
+    """Raise TalkheadError if an output would replace an input, or a folder that contains one."""
     for path, output in itertools.product(inputs, outputs):
         if not (output.exists() and path.exists()):
             continue

@@ -137,7 +137,7 @@ class FitOptions:
         wait: Wait while another process fits an identity of the same name; if False, refuse.
 
     Raises:
-        TalkheadError: A value is out of range, or nothing has that name.
+        TalkheadError: A value is out of range, or a name is unknown.
     """
 
     preset: str = DEFAULT_PRESET
@@ -154,7 +154,7 @@ class FitOptions:
         """Check the values.
 
         Raises:
-            TalkheadError: A value is out of range, or nothing has that name.
+            TalkheadError: A value is out of range, or a name is unknown.
         """
         check_choice("preset", self.preset, PRESETS)
         check_renderer(self.renderer)

@@ -41,7 +41,7 @@ class LiveLevel:
     """
 
     def __init__(self) -> None:
-        """Begin without samples."""
+        """Create a stream without samples."""
         self.gain = 1.0
         self._filter = hum_filter(SAMPLE_RATE)
         self._state = np.zeros((self._filter.shape[0], 2))
@@ -85,7 +85,7 @@ class LiveVad:
     """
 
     def __init__(self) -> None:
-        """Begin without samples.
+        """Create a stream without samples.
 
         Raises:
             PackageError: If the weights of the small model are missing or damaged.

@@ -20,7 +20,7 @@ Functions:
     load_encoder: Load a speech encoder by name.
 
 Classes:
-    LiveSession: A person who speaks live: sound in, pictures with their sound out.
+    LiveSession: A person who speaks live: audio in, pictures with their audio out.
 
 Options: FitOptions, OutputOptions (of speak and dub), DubOptions, EvaluateOptions.
 

@@ -17,7 +17,7 @@ class MediaError(TalkheadError):
 
 
 class FootageError(TalkheadError):
-    """A readable video that is unsuitable for fitting (no face, no sound, too short)."""
+    """A readable video that is unsuitable for fitting (no face, no audio, too short)."""
 
 
 class PackageError(TalkheadError):

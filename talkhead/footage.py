@@ -17,7 +17,7 @@ class Footage:
     Attributes:
         path: The video file.
         sha256: Checksum of its content, 64 hex digits.
-        info: Its duration, displayed size, frame rate and sound.
+        info: Its duration, displayed size, frame rate and audio.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Footage:
 
         Raises:
             MediaError: The file cannot be read.
-            FootageError: It has no picture or sound, is too long or has too few frames per second.
+            FootageError: It has no picture or audio, is too long or has too few frames per second.
             TalkheadError: The file cannot be hashed.
         """
         info = probe_footage(path)

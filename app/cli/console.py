@@ -31,8 +31,8 @@ class LineHandler(logging.Handler):
 
     @classmethod
     def install(cls) -> None:
-        """Use this handler for all loggers of talkhead, instead of logging's last resort, which
-        escapes nothing."""
+        """Use this handler for all loggers of talkhead. That of last resort does not escape
+        text."""
         logging.getLogger("talkhead").handlers[:] = [cls()]
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -14,7 +14,7 @@ from talkhead.progress import Progress, Step
 def lock_identity(
     home: Home, name: str, progress: Progress, *, wait: bool = True
 ) -> Iterator[None]:
-    """Hold the lock of an identity: no other process fits, prepares or removes it meanwhile.
+    """Hold the lock of an identity, so that no other process fits, prepares or removes it.
 
     Args:
         home: Folder of the identities.

@@ -35,14 +35,14 @@ class Backlog(Generic[Item]):
     """
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Create an empty backlog."""
         self._entries: deque[_Entry[Item]] = deque()
         self._done_s = 0.0  # of the audio that was returned, since the first entry's beginning
         self._open_s: float | None = None  # audio of the line that has not ended
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing waits."""
+        """True if no items are queued."""
         return not self._entries
 
     @property

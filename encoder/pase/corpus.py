@@ -1,6 +1,6 @@
 """The training corpus of PASE: shards of utterances, one safetensors file per source.
 
-A shard keeps its utterances end to end on a grid of video frames, so that the sound, phones and
+A shard keeps its utterances end to end on a grid of video frames, so that the audio, phones and
 lips of a moment are found by arithmetic: frame f begins at sample f * 640 and has labels 2 f and 2
 f + 1.
 """

@@ -209,7 +209,7 @@ class PaseStream:
     """Stream of PaseEncoder: keeps what later vectors need of samples, spectra and the audio branch."""
 
     def __init__(self, pase: AudioModel, gives_phones: bool = False) -> None:
-        """Begin without samples.
+        """Create a stream without samples.
 
         Args:
             pase: The model.

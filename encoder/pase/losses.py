@@ -91,7 +91,7 @@ def denoising_loss(denoised: Tensor, clean: Tensor) -> Tensor:
 def distillation_loss(hidden: Tensor, whole: Tensor) -> Tensor:
     """Mean square error of the trunk's vectors, each value's relative to its variance.
 
-    A few of Whisper's values vary far more than the others, and say little but the position.
+    A few of Whisper's values vary far more than the others, but encode little more than the position.
 
     Args:
         hidden: Vectors of noisy audio with bounded attention, [B, T, WIDTH].

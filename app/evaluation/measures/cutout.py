@@ -1,7 +1,7 @@
-"""Measures of the outline of a rendered head: is all of it there, and nothing else?
+"""Measures of the outline of a rendered head: holes in it, and background around it.
 
-Over the background that it was filmed in, a head with holes and with scraps of that background can
-look perfect. Therefore its opacity is compared with the person mask of the real frame, in a strip on
+Over its original background, a head with holes and with scraps of that background can look
+perfect. Therefore its opacity is compared with the person mask of the real frame, in a strip on
 each side of the mask's outline.
 """
 
