@@ -126,7 +126,7 @@ def check_key(key: str) -> str:
 
 
 def check_sound(path: Path, title: str, longest_s: float) -> float:
-    """Check that an upload has sound and is not too long.
+    """Check that an upload has audio and is not too long.
 
     Args:
         path: The file.
@@ -137,7 +137,7 @@ def check_sound(path: Path, title: str, longest_s: float) -> float:
         Its duration in seconds.
 
     Raises:
-        MediaError: It cannot be read or has no sound.
+        MediaError: It cannot be read or has no audio.
         TalkheadError: It is too long.
     """
     try:
