@@ -125,8 +125,8 @@ def test_no_server_is_named(server: Server) -> None:
 @pytest.mark.parametrize(
     ("text", "given", "message"),
     [
-        ("", {}, "nothing to say"),
-        (" ... ", {}, "nothing to say"),
+        ("", {}, "contains no words"),
+        (" ... ", {}, "contains no words"),
         ("word " * 2000, {}, "at most 5000"),
         ("Hello.", {"speed": 9.0}, "between 0.5 and 2"),
         ("Hello.", {"voice": "echo"}, "--voice-url"),

@@ -143,7 +143,7 @@ def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
         ('{"type": "dance"}', "no command 'dance'"),
         ('{"type": "start", "sample_rate": 5}', "a sample rate of 5"),
         ('{"type": "start", "sample_rate": "x"}', "a sample rate of 'x'"),
-        ('{"type": "say", "text": " "}', "nothing to say"),
+        ('{"type": "say", "text": " "}', "contains no words"),
     ],
 )
 def test_bad_messages_are_answered_and_the_session_goes_on(
