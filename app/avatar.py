@@ -30,7 +30,8 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
 
 CHUNK_S = 20.0
 MAX_BUFFERED_S = 120.0
-"""Audio up to this length is decoded once and kept, 8 MB; longer audio is decoded for each pass."""
+"""Audio up to this length (8 MB) is decoded once and kept; longer audio is decoded for each
+pass."""
 RENDERER_ADVICE = "This renderer is damaged, or of another version of talkhead. Fit again"
 ENCODER_VERSION_KEY = "version"
 """Key of an encoder's version in the manifest of a package."""
@@ -187,7 +188,7 @@ def load_encoder_for(package: IdentityPackage) -> SpeechEncoder:
     if version != encoder.version:
         raise TalkheadError(
             f"{package.manifest.name}: was fitted with other weights of the encoder {part.name}. "
-            "Run talkhead fit for this person again; a renderer that is there is not fitted again"
+            "Run talkhead fit for this person again; an existing renderer is not fitted again"
         )
     return encoder
 
@@ -221,8 +222,8 @@ def predict_motion(
         audio: File with audio.
         encoder: The encoder that the predictor was fitted with.
         predictor: Motion predictor.
-        n_frames: Number of frames; the mouth is at rest after the end of the audio. None: as many
-            as the audio lasts.
+        n_frames: Number of frames; the mouth is at rest after the end of the audio. None: the
+            length of the audio.
         intensity: Factor on the motion of the mouth; closed lips stay closed.
 
     Returns:
@@ -241,7 +242,8 @@ def predict_motion(
 
 
 def _audio_chunks(audio: Path) -> Callable[[], Iterable[Float32]]:
-    """Return a function that gives the audio from its start, in chunks [n], each time it is called."""
+    """Return a function that yields the audio from its start, in chunks [n], each time it is
+    called."""
 
     def read() -> Generator[Float32, None, None]:
         return media.read_audio_chunks(audio, SAMPLE_RATE, CHUNK_S)

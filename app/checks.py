@@ -213,7 +213,7 @@ def _check_output(output: Path, audio: Path, options: OutputOptions, mode: str) 
         raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
     if output.is_dir() and not choose_codec(options.codec).is_folder:
         raise TalkheadError(f"{output}: this is a folder. Pass the name of a file")
-    file_url(output)  # a name that ffmpeg does not accept
+    file_url(output)  # raises for a name that ffmpeg does not accept
     inputs = (audio, *named_files(asdict(options)))
     _check_kept(inputs, [output])
     check_options(options, output, mode)

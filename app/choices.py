@@ -22,8 +22,9 @@ MAX_SEED = 2**32 - 1
 """Largest seed that all random number generators accept; some get a thousand times the seed."""
 OWN, ALPHA = "own", "alpha"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
-"""Suffixes of files that can only be images; others may be images or videos. What `talkhead.images` does
-not read of them is refused as an image, with the formats that are read, and not as a damaged video."""
+"""Suffixes of files that can only be images; others may be images or videos. If `talkhead.images`
+cannot read such a file, the error lists the supported image formats instead of reporting a damaged
+video."""
 COLORS = {
     "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080",
     "silver": "#c0c0c0", "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500",

@@ -32,7 +32,7 @@ AUTO = "auto"
 WORKER_BYTES = 1.2e9
 """Memory of a worker on the CPU, for `--workers auto`."""
 MANY = 1_000_000
-"""Number of jobs that is never reached, for workers of any number of jobs."""
+"""Number of jobs of a run without a limit; it is never reached."""
 MEMORY = Path("/proc/meminfo")
 
 
@@ -79,7 +79,7 @@ class Problem:
 
     Attributes:
         id: ID of the job.
-        output: The video that it was to write; "" for a fit.
+        output: The video that it should have written; "" for a fit.
         status: "failed" or "cancelled".
         reason: Reason of the last failure.
     """

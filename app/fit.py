@@ -94,7 +94,7 @@ STEPS = (
     "Writing the idle clip",
 )
 """Names of the progress steps of a fit, in order; long footage has one step more."""
-VIDEO_REMEDY = "Frames as arrays: write them with talkhead.media.write_video first"
+VIDEO_REMEDY = "To use frames in arrays, write them with talkhead.media.write_video first"
 MIN_HELD_OUT = 5
 """With fewer usable held-out frames than this, nothing is evaluated."""
 
@@ -109,7 +109,7 @@ class FitResult:
         sheet_path: Contact sheet of held-out frames. None if there are none.
         report_path: Brief report. None if there are no held-out frames.
         figures: Metrics of each variant of the held-out frames; docs/measures.md explains them.
-        summary: The same as text; "" if there are no held-out frames.
+        summary: The metrics as text; "" if there are no held-out frames.
     """
 
     name: str
@@ -346,7 +346,8 @@ class _Fitted:
 
 
 def _key(config: Any) -> str:
-    """Hash a configuration and the versions to 8 hex digits: work done with others is not resumed."""
+    """Hash a configuration and the versions to 8 hex digits: work with another hash is not
+    resumed."""
     state = [__version__, FORMAT_VERSION, motion_version(), to_json(config)]
     return fingerprint(state)[:8]
 
@@ -376,7 +377,8 @@ def _figures(variant: Variant) -> dict[str, Any]:
 
 
 def _replaced(destination: Path, writer: PackageWriter) -> IdentityPackage | None:
-    """Load the package that is replaced; None if there is none, or if it has a different face model."""
+    """Load the package that will be replaced; None if there is none, or if it has a different face
+    model."""
     try:
         old = IdentityPackage.load(destination)
     except PackageError:  # none, or damaged

@@ -16,15 +16,15 @@ from talkhead.types import SAMPLE_RATE
 CHECKING_SPEECH = "Checking for speech"
 CHUNK_S = 30.0
 MIN_FRACTION = 0.15
-"""Footage with a smaller share of speech is refused. Of noise and music, at most 0.1 is mistaken
-for speech.
+"""Footage with a smaller share of speech is refused. At most 0.1 of noise and music is mistaken for
+speech.
 """
 ENOUGH_S = 20.0
 """With less speech than this, in seconds, a message says what to expect."""
 
 
 def check_speech(video: Path, progress: Progress, *, required: bool = True) -> None:
-    """Check that footage contains speech, and report if it is little.
+    """Check that footage contains speech, and report if there is little.
 
     Args:
         video: Footage with audio, which is read until enough speech was found.

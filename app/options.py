@@ -1,8 +1,8 @@
 """Options: how an option is declared, and the options of `fit`.
 
-The options of an output are declared in app/request.py. From a declaration the command line, the
-columns of `dub`, the files that a job reads and the resume key are derived. docs/extending/option.md
-has the recipe.
+The options of an output are declared in app/request.py. The command line, the columns of `dub`, the
+files that a job reads and the resume key are derived from the declarations.
+docs/extending/option.md has the recipe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Option:
     """The declaration of one option, as it is used outside of `OutputOptions`.
 
     Attributes:
-        flag: Flag on the command line; of a switch "--on/--off".
+        flag: Flag on the command line; for a switch, "--on/--off".
         help: Help text.
         panel: Panel of the help in which it is listed.
         choices: The values that are accepted; empty: any of its type.
@@ -171,7 +171,7 @@ class FitKeywords(TypedDict, total=False):
     """Keywords of `talkhead.fit` besides its parameters: the fields of `FitOptions`.
 
     Attributes:
-        preset: See FitOptions, as for all keywords.
+        preset: See FitOptions, which describes all of these keywords.
     """
 
     preset: str

@@ -105,12 +105,12 @@ class OutputOptions:
             transparent where the codec supports it, otherwise the person's own.
         yaw: Turn of the head to the right of the picture in mode "head", in degrees, limited to
             what the footage shows.
-        pitch: Upward turn of the head in mode "head", in degrees, limited likewise.
+        pitch: Upward turn of the head in mode "head", in degrees, with the same limit.
         zoom: Scale of the head in mode "head", 0.5 to 2.
         intensity: Factor on the motion of the mouth, 0 to 2. 1 is the person's own; closed lips stay
             closed.
-        subtitles: "none", "burn", "track" or "srt". With any but "none", an .srt file is written
-            next to the output, too.
+        subtitles: "none", "burn", "track" or "srt". With any value except "none", an .srt file is
+            written next to the output, too.
         transcript: The spoken text, or the path of a file with it. None: English is recognized.
         language: Language of the speech, ISO 639-1.
         overwrite: Replace an .srt file next to the output that was not made with it.
@@ -188,8 +188,8 @@ class OutputOptions:
         default=NONE,
         metadata=option(
             "--subtitles",
-            "burn: into the picture; track: as a subtitle track; srt: as an .srt file, which the "
-            "others write, too.",
+            "burn: into the picture; track: as a subtitle track; srt: as an .srt file, which burn "
+            "and track write, too.",
             SUBTITLES_PANEL,
             choices=SUBTITLES,
         ),
@@ -306,7 +306,7 @@ class SpeakKeywords(TypedDict, total=False):
         renderer: See SpeakSettings.
         device: See SpeakSettings.
         work: See SpeakSettings.
-        codec: See OutputOptions, as for all that follow.
+        codec: See OutputOptions, which describes this and all following keywords.
     """
 
     renderer: str | None
@@ -393,7 +393,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         )
     if options.background is not None and background_file(options.background) is not None:
         from talkhead.app.composer.backgrounds import (
-            check_background,  # needs OpenCV, which takes its time
+            check_background,  # needs OpenCV, which is slow to import
         )
 
         check_background(options.background)
@@ -415,7 +415,7 @@ def _check_not_written_over(transcript: Path, srt: Path) -> None:
     """Raise TalkheadError if the subtitles next to an output would replace the transcript."""
     if srt.exists() and srt.samefile(transcript):
         raise TalkheadError(
-            f"{transcript}: the subtitles of this output would be written over it. Rename the "
+            f"{transcript}: the subtitles of this output would overwrite it. Rename the "
             "transcript, or choose another output"
         )
 
@@ -471,7 +471,7 @@ def keeps_alpha(options: OutputOptions, codec: Codec, mode: str) -> bool:
 
 
 def check_folder(output: Path) -> None:
-    """Check that a folder contains no other files than those that are replaced.
+    """Check that a folder contains no files except those that will be replaced.
 
     Args:
         output: Folder for images, which need not exist.

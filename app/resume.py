@@ -54,11 +54,11 @@ SEGMENT_FRAMES = 30 * FRAME_RATE
 """Frames in a segment: an interruption costs at most 30 s of the video."""
 REQUEST, CODES, CODES_RECORD = "line.json", "codes.safetensors", "codes.json"
 RENDER_VERSION = 3
-"""Increase it when the same request would give other frames."""
+"""Increase it when the same request would produce different frames."""
 _MARK = "talkhead"
 """Key in REQUEST that shows that the folder is a work folder."""
 _OWN_FILES = re.compile(r"\.?(line|codes|segment-\d{5}|picture|subtitles|captions)\..+")
-"""Files in a work folder; with a leading dot, what an interrupted write left."""
+"""Files in a work folder. Those with a leading dot were left by an interrupted write."""
 
 
 def enter_work_folder(work: Path, avatar: Avatar, request: RenderRequest) -> None:
@@ -70,7 +70,7 @@ def enter_work_folder(work: Path, avatar: Avatar, request: RenderRequest) -> Non
         request: The request.
 
     Raises:
-        TalkheadError: The folder contains files of another origin.
+        TalkheadError: The folder contains files that do not belong to a request.
     """
     key = resume_key(avatar, request)
     held = _read_record(work / REQUEST)
@@ -80,7 +80,7 @@ def enter_work_folder(work: Path, avatar: Avatar, request: RenderRequest) -> Non
         raise TalkheadError(f"{work}: contains other files. Pass a new or empty folder to work in")
     make_folder(work)
     old = [e for e in work.iterdir() if e.name != REQUEST and _OWN_FILES.fullmatch(e.name)]
-    if old:  # if killed from here on, the folder is still a work folder, of no request
+    if old:  # if killed after this, the folder is still a work folder, but of no request
         write_json(work / REQUEST, {_MARK: ""})
     for entry in old:
         remove(entry)
@@ -113,14 +113,15 @@ def resume_key(avatar: Avatar, request: RenderRequest) -> dict[str, str]:
 
 
 def _names(folder: Path) -> list[str]:
-    """List the names in a folder, without those with a leading dot, which a kill may have left."""
+    """List the names in a folder, except those with a leading dot, left by killed processes."""
     return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
 def _read_record(path: Path) -> dict[str, str]:
-    """Read a record of a work folder; empty if there is none, or another program wrote it.
+    """Read the record of a work folder; empty if there is none, or another program wrote it.
 
-    A damaged one in a folder with predicted motion and nothing but own files is a record of no request.
+    If the record is damaged, and the folder contains predicted motion and no files of other
+    programs, it is read as a record that matches no request.
     """
     try:
         held = read_json(path) if path.exists() else {}
@@ -142,7 +143,7 @@ def read_kept_codes(path: Path, n_codes: int, n_frames: int | None) -> Float32 |
         n_frames: Number of frames F. None: any.
 
     Returns:
-        Motion codes [F, K]; None if there are none, or the file is not as it was written.
+        Motion codes [F, K]; None if there are none, or the file has changed since it was written.
     """
     record = _read_record(path.with_name(CODES_RECORD))
     if not path.is_file() or record.get("sha256") != sha256_of(path):
@@ -163,7 +164,7 @@ class Segments:
         work: Work folder.
         codec: Codec of the segments.
         options: Options of the output.
-        captions: Subtitles to burn in. None: none.
+        captions: Subtitles to burn in, if any.
     """
 
     work: Path
@@ -172,7 +173,7 @@ class Segments:
     captions: Captions | None = None
 
     def render(self, frames: FrameRenderer, progress: Progress) -> list[Path]:
-        """Render and encode all segments, except those that are there already.
+        """Render and encode all segments, except those that exist already.
 
         Args:
             frames: Renders the frames.
@@ -196,13 +197,13 @@ class Segments:
                     state = list(one.state)
                 else:
                     state = self._render(frames, number, span, step)
-                    if len(spans) > 1:  # a single one is checked as the finished file
+                    if len(spans) > 1:  # a single segment is checked as the finished file
                         _check_length(self._path(number), span[1] - span[0])
                     self._write_checkpoint(number, span, state)
         return [self._path(number) for number in range(len(spans))]
 
     def _kept(self, number: int, span: tuple[int, int]) -> _Checkpoint | None:
-        """Read the checkpoint of a segment; None if there is none, or the file is not the one written."""
+        """Read the checkpoint of a segment; None if there is none, or the file has changed."""
         checkpoint = _Checkpoint.read(self._checkpoint_path(number))
         path = self._path(number)
         if checkpoint is None or checkpoint.frames != span or not path.is_file():

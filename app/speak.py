@@ -126,7 +126,7 @@ def speak(
             By default it is in the home folder, and removed.
 
     Returns:
-        The path of the video and facts about it.
+        The path of the video and its properties.
 
     Raises:
         TalkheadError: The request cannot be carried out. The message says what to change.
@@ -182,7 +182,7 @@ def speak_checked(
         progress: Receives the progress.
 
     Returns:
-        The path of the video and facts about it.
+        The path of the video and its properties.
 
     Raises:
         TalkheadError: The request cannot be carried out.
@@ -211,7 +211,7 @@ def speak_frames(
 ) -> Generator[UInt8, None, None]:
     """Render the frames of a person speaking a recording as arrays, without writing a file.
 
-    The frames carry no mark that they are synthetic: say so where they are shown.
+    The frames are not marked as synthetic: say so wherever they are shown.
 
     Args:
         audio: As for `speak`.
@@ -246,7 +246,7 @@ def render_video(
     Args:
         avatar: The person.
         request: What to render.
-        work: Folder of this request alone. It may contain the work of an interrupted call; it is
+        work: Folder for this request only. It may contain the work of an interrupted call. It is
             kept.
         home: Folder of the identities, with the signing key.
         progress: Receives the progress.
@@ -257,7 +257,7 @@ def render_video(
     Raises:
         TalkheadError: The request cannot be carried out.
     """
-    resolved = ResolvedRequest.of(request, home)  # refuses before the work, not after it
+    resolved = ResolvedRequest.of(request, home)  # raises errors before the work, not after it
     enter_work_folder(work, avatar, request)
     footage = _source(avatar, request, home, progress)
     n_codes = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
@@ -342,8 +342,8 @@ def _source(
     audio_s = media.probe(request.audio).duration_s
     if audio_s > length_s + LONGER_S:
         raise TalkheadError(
-            f"{request.audio}: lasts {audio_s:.2f} s, the video whose timeline is kept {length_s:.2f} s. "
-            "Shorten the audio, or leave out the timeline"
+            f"{request.audio}: lasts {audio_s:.2f} s, but the video whose timeline is "
+            f"kept lasts {length_s:.2f} s. Shorten the audio, or leave out the timeline"
         )
     return footage
 
@@ -370,7 +370,7 @@ def _motion(
 def _subtitles(
     request: RenderRequest, frames: FrameRenderer, work: Path, progress: Progress
 ) -> LineSubtitles | None:
-    """Make the subtitles of a request, if it asks for any."""
+    """Make the subtitles of a request, if any are requested."""
     if request.options.subtitles == NONE:
         return None
     width, height = frames.size
@@ -392,10 +392,10 @@ def _picture(request: RenderRequest, manifest: Manifest) -> str:
     if request.mode == "head":
         size = f"the head alone, cropped from {source.width}x{source.height}"
     else:
-        size = f"as the footage, {source.width}x{source.height}"
+        size = f"as in the footage, {source.width}x{source.height}"
     if request.options.height is not None:
         size += f", scaled to height {request.options.height}"
-    rate = f"{FRAME_RATE} frames per second, as every output"
+    rate = f"{FRAME_RATE} frames per second, as in every output"
     if round(source.frame_rate, 2) != FRAME_RATE:
         rate += f"; the footage has {source.frame_rate:.4g}"
     return f"{width}x{height} ({size}), {rate}"

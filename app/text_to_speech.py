@@ -1,9 +1,8 @@
-"""Text to speech: a voice that is installed with `talkhead[voice]`, or a server's.
+"""Text to speech: a voice installed with `talkhead[voice]`, or the voice of a server.
 
 The installed voice is hibari-tts (Apache-2.0): one English voice, within the package, 100 times as
-fast as real time on one core. A server is one with OpenAI's interface, `POST .../v1/audio/speech`,
-which many programs offer that run on one's own machine. Text is sent to it only if its address is
-given.
+fast as real time on one core. A server must have OpenAI's interface, `POST .../v1/audio/speech`, as
+many programs that run locally do. Text is sent to it only if its address is given.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "TALKHEAD_VOICE_KEY"
 """Environment variable with the key of a voice server."""
 MAX_TEXT = 5000
-"""Most characters of a text."""
+"""Maximum number of characters of a text."""
 MAX_REPLY_BYTES = 64 << 20
 TIMEOUT_S = 120.0
 MODEL = "tts-1"
-"""Model that a voice server is asked for, which most that have one model ignore."""
+"""Model that is requested from a voice server. Most servers with a single model ignore it."""
 DEFAULT_VOICE = "alloy"
-"""Voice that a voice server is asked for."""
+"""Voice that is requested from a voice server."""
 MISSING = (
     "text: no voice is installed. Run: pip install 'talkhead[voice]' (English), or give the address "
     "of a voice server: --voice-url http://localhost:8880"
@@ -123,14 +122,14 @@ def _from_hibari(text: str, speed: float) -> tuple[Int16, int]:
 
 @lru_cache(maxsize=1)
 def _hibari() -> Any:
-    """The installed voice, loaded once."""
+    """Return the installed voice, which is loaded once."""
     from hibari import Hibari
 
     return Hibari()  # its default voice is in the package; others would be downloaded
 
 
 def _from_server(text: str, voice: str, url: str, speed: float) -> tuple[Int16, int]:
-    """Ask a voice server.
+    """Request speech from a voice server.
 
     Raises:
         TalkheadError: The URL is invalid, or the server does not respond with audio.
@@ -172,7 +171,7 @@ def read_wav(content: bytes, name: str) -> tuple[Int16, int]:
 
     Args:
         content: The file. Its length fields may be wrong if the server streams.
-        name: What the message of an error names.
+        name: Name of the file for error messages.
 
     Returns:
         The audio, int16 [n], the mean of its channels, and its samples per second.

@@ -28,7 +28,7 @@ from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
 MOTION_VERSION = 3
-"""Increase it when the same dataset would get other motion. The version of the trainer counts, too."""
+"""Increase it when the same dataset would get different motion. See `motion_version`."""
 MOTION = ("codes", "viewmats")
 """Tracks that are refined."""
 QUICK = GaussianConfig(n_surface=7_000, n_rest=3_500, n_steps=400)
@@ -44,8 +44,8 @@ def prepare(
 ) -> IdentityDataset:
     """Preprocess footage and refine its motion, or read what an earlier call has stored.
 
-    Every renderer and the predictor are trained on the same motion, whatever it is refined with. The
-    caller holds the lock of the identity; see prepare_locked.
+    Every renderer and the predictor are trained on the same motion, whichever device refined it.
+    The caller holds the lock of the identity; see prepare_locked.
 
     Args:
         footage: The footage.
@@ -157,7 +157,8 @@ def _opened(dataset: IdentityDataset) -> IdentityDataset:
 
 
 def motion_version() -> str:
-    """Return the version of refined motion. Work on motion of another version is not resumed."""
+    """Return the version of refined motion, which includes the trainer's. Work on motion of another
+    version is not resumed."""
     return f"{MOTION_VERSION}.{fitting.RENDERER_FIT_VERSION}"
 
 

@@ -31,7 +31,7 @@ class LineHandler(logging.Handler):
 
     @classmethod
     def install(cls) -> None:
-        """Use this handler for all loggers of talkhead. That of last resort does not escape
+        """Use this handler for all loggers of talkhead. Python's default handler does not escape
         text."""
         logging.getLogger("talkhead").handlers[:] = [cls()]
 
@@ -45,8 +45,8 @@ class LineHandler(logging.Handler):
 
 
 def print_lines(text: str, stream: TextIO | None = None) -> None:
-    """Print text of several lines. Values in it were escaped before they were joined, or have no line
-    ends.
+    """Print text that has several lines. Values in it must have been escaped, or contain no line
+    breaks.
 
     Args:
         text: The lines.

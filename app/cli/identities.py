@@ -50,7 +50,7 @@ def show(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify the files of an identity, and show what is known about it."""
+    """Verify the files of an identity, and show its details."""
     package = _home(home).load(name)
     show_result(package.manifest, as_json)
 

@@ -20,7 +20,8 @@ jobs_app = typer.Typer(no_args_is_help=True, help="Jobs of dub: list, show, retr
 
 
 IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of jobs, or their beginnings.")
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="IDs of jobs, or their first characters."),
 ]
 
 
@@ -59,7 +60,9 @@ def list_jobs(
 
 @jobs_app.command("show")
 def show_job(
-    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or its beginning.")],
+    job: Annotated[
+        str, typer.Argument(metavar="ID", help="ID of the job, or its first characters.")
+    ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

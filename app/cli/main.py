@@ -72,8 +72,8 @@ def _plain(message: str) -> str:
 
 
 def _signal_behind(error: BaseException) -> BaseException | None:
-    """Return what a signal raised inside a numba kernel, which wraps it in SystemErrors; None for
-    others."""
+    """Return the exception that a signal raised inside a numba kernel, which wraps it in
+    SystemErrors; None for other errors."""
     cause: BaseException | None = error
     while isinstance(cause, SystemError):
         cause = cause.__cause__

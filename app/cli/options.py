@@ -39,7 +39,7 @@ def make_progress_for(as_json: bool, quiet: bool) -> Progress:
     """Make the progress of a command, shown on stderr.
 
     Args:
-        as_json: Print JSON lines, as beside a JSON result.
+        as_json: Show the progress as JSON lines, to match a JSON result.
         quiet: Show nothing.
 
     Returns:

@@ -52,18 +52,18 @@ def serve(
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
-            "--allowed-host", help="Further name of this server, for example behind a proxy."
+            "--allowed-host", help="Another name of this server, for example behind a proxy."
         ),
     ] = None,
     voice_url: Annotated[
         str | None,
         typer.Option(
             "--voice-url",
-            help="Voice server that speaks text, which is sent there. (default: the installed voice)",
+            help="Address of a voice server, to which text is sent. (default: the installed voice)",
         ),
     ] = None,
     max_queue: Annotated[
-        int, typer.Option("--max-queue", min=1, help="Refuse new jobs while so many wait.")
+        int, typer.Option("--max-queue", min=1, help="Refuse new jobs while this many are waiting.")
     ] = 200,
     allow_private_callbacks: Annotated[
         bool,
@@ -72,7 +72,7 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve a page and an HTTP API, with which persons are fitted and videos are made.
+    """Serve a page and an HTTP API for fitting people and making videos.
 
     It listens on this machine only, unless --host says otherwise, and prints the address of the page with
     its token. Jobs survive a restart.
@@ -114,9 +114,9 @@ def serve(
     except KeyboardInterrupt:
         pass  # Ctrl-C is the usual way to stop it
     except SystemExit as stop:
-        if stop.code != 143:  # SIGTERM, after which everything was stopped in order
+        if stop.code != 143:  # 143: SIGTERM, after which everything was shut down in order
             raise
-    print_line("stopped; jobs that were running go on at the next start", sys.stderr)
+    print_line("stopped; jobs that were running resume at the next start", sys.stderr)
 
 
 def _check_extra() -> None:

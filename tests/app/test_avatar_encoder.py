@@ -33,5 +33,5 @@ def test_packages_of_the_current_encoder_get_it() -> None:
 
 def test_packages_of_other_weights_are_refused() -> None:
     """The message says that only the predictor has to be fitted again."""
-    with pytest.raises(TalkheadError, match="a renderer that is there is not fitted again"):
+    with pytest.raises(TalkheadError, match="an existing renderer is not fitted again"):
         load_encoder_for(_package("pase", "0" * 16))
