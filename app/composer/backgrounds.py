@@ -111,7 +111,7 @@ def _covering(path: Path, picture: UInt8, size: tuple[int, int]) -> UInt8:
 
 
 def _cover(path: Path, own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size to which something of size own (width, height) is scaled to cover another
+    """Return the size to which an image of size `own` (width, height) is scaled to cover another
     size.
 
     Raises MediaError if the shapes are too different.

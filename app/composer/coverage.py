@@ -30,7 +30,7 @@ def coverage_warning(codes: Float32, clip: IdleClip) -> str:
         clip: The idle clip.
 
     Returns:
-        A sentence; "" if few are.
+        A sentence; "" if there are few.
     """
     unseen = uncovered_mouths(codes, clip)
     if unseen.mean() <= WARNING_FRACTION:
@@ -42,11 +42,12 @@ def coverage_warning(codes: Float32, clip: IdleClip) -> str:
 
 
 def uncovered_mouths(codes: Float32, clip: IdleClip) -> Bool:
-    """Find mouth shapes that are far from all of a clip's.
+    """Find mouth shapes that are far from all those of a clip.
 
     Args:
         codes: Motion codes [F, K].
-        clip: The clip. The distances of its own mouths at different moments give the limit.
+        clip: The clip. The limit is derived from the distances between its own mouth shapes at
+            different moments.
 
     Returns:
         Flags [F]; none is set for clips shorter than MIN_FRAMES.

@@ -1,8 +1,9 @@
-"""Frame renderers: motion codes -> frames, in any range, so that long videos are made in segments.
+"""Frame renderers: motion codes -> frames, in any range, so that long videos can be made in
+segments.
 
 A frame depends on its number and on `state`, which the frames before it have updated. If `state` is
-restored to its value at the end of one segment, the next segment is the same, bit for bit, as
-without an interruption.
+restored to its value at the end of one segment, the next segment is bit-identical to that of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class PasteFrameRenderer:
 
 
 class Compositor:
-    """Re-lips single frames. Eyes and brows remain those of the frame."""
+    """Re-lips single frames. The eyes and brows of the frame are kept."""
 
     def __init__(self, renderer: Renderer, clip: IdleClip) -> None:
         """Initialize the compositor.
@@ -252,8 +253,8 @@ class HeadFrameRenderer:
             renderer: Renders motion codes.
             clip: The idle clip.
             codes: Motion codes [F, K].
-            backgrounds: Returns the backgrounds [h, w, 3] of the frames first to after - 1, of
-                the size of the crop. None: frames are RGBA, not premultiplied.
+            backgrounds: Returns the backgrounds [h, w, 3] of the frames first to after - 1, in the
+                size of the crop. None: frames are RGBA, not premultiplied.
             view: Requested view, limited to what the clip shows.
         """
         self.state: State = []

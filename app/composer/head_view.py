@@ -85,7 +85,7 @@ class Span:
         return self.low - TOLERANCE_DEG <= self.usual + turn <= self.high + TOLERANCE_DEG
 
     def turned(self, angles: Float64, turn: float) -> Float64:
-        """Turn angles, by less the closer they are to the end of the range.
+        """Turn angles. The closer they are to the end of the range, the less they are turned.
 
         They never pass the end, and keep their order: motion near the end becomes small, but does
         not stop abruptly.
@@ -103,7 +103,7 @@ class Span:
 
 
 def _least(turn: float, room: Float64) -> Float64:
-    """Smooth minimum of non-negative numbers, a scalar and [F]; zero where one of them is."""
+    """Smooth minimum of non-negative numbers, a scalar and [F]; zero where either is zero."""
     low, high = np.minimum(turn, room), np.maximum(np.maximum(turn, room), 1e-9)
     return np.asarray(low / (1.0 + (low / high) ** SHARPNESS) ** (1.0 / SHARPNESS))
 
@@ -134,7 +134,7 @@ def turned_clip(clip: IdleClip, view: View) -> IdleClip:
         view: Requested view.
 
     Returns:
-        The clip with other viewmats; the same clip if the view has no turn.
+        The clip with changed viewmats; the same clip if the view has no turn.
     """
     if view.yaw == view.pitch == 0.0:
         return clip
@@ -183,8 +183,7 @@ def head_camera(clip: IdleClip, zoom: float = 1.0) -> Float32:
 
 
 def min_zoom(clip: IdleClip) -> float:
-    """Return the zoom at which a side of the picture shows the last of the body that the crops
-    contain.
+    """Return the zoom below which a side of the picture would show parts that no crop contains.
 
     Args:
         clip: The clip.
@@ -212,14 +211,14 @@ def _head_middle(clip: IdleClip) -> Float64:
 
 
 def out_of_range_message(clip: IdleClip, view: View) -> str:
-    """Describe what of a view the clip does not show, with its range.
+    """Describe the parts of a view that the clip does not show, and the range that it shows.
 
     Args:
         clip: The clip.
         view: Requested view.
 
     Returns:
-        A sentence; "" if it shows all.
+        A sentence; "" if it shows everything.
     """
     requested = {"yaw": view.yaw, "pitch": view.pitch}
     spans = dict(zip(requested, map(Span.of, yaw_and_pitch(clip.viewmats)), strict=True))

@@ -30,11 +30,11 @@ from talkhead.types import FRAME_RATE, MAX_SIDE_PX, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
 KEYFRAME_EVERY = 25
-"""Frames from key frame to key frame."""
+"""Number of frames from one key frame to the next."""
 REVERSE_BYTES = 64 << 20
-"""Memory for frames while the clip plays backward, enough for a second at least..."""
+"""Memory for frames while the clip plays backward. More is used if a second of frames needs it."""
 MAX_REVERSE_BYTES = 1 << 30
-"""...but no more than this, although the frames before them are then decoded repeatedly."""
+"""Upper limit of this memory. At the limit, some frames are decoded repeatedly."""
 CRF = 14
 FARTHEST = 4
 """Landmarks are clipped to this many times the longer side of the crop, for codes out of range."""
@@ -42,7 +42,7 @@ TRACKS = "idle.safetensors"
 FACE = "face.safetensors"
 BACKGROUND_IMAGE = "plate.png"
 MAX_MASK_BYTES = 256 << 20
-"""Limit for all masks together, in memory; a minute of 576 lines has 30 MB."""
+"""Limit for all masks together, in memory; a minute at a height of 576 takes 30 MB."""
 FRAMES = Size("F", 1, MAX_FRAMES)
 TENSORS = {
     "codes": TensorSpec((FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
@@ -223,7 +223,8 @@ def load_idle(package: IdentityPackage) -> IdleClip:
         The clip.
 
     Raises:
-        PackageError: A part is missing or damaged; a ContentError in a part becomes one.
+        PackageError: A part is missing or damaged. A ContentError in a part is raised as this
+            error.
     """
     face = load_face(package)
     background = _background(package)
@@ -271,8 +272,8 @@ def load_face(package: IdentityPackage) -> FaceModel:
 
 
 def _background(package: IdentityPackage) -> UInt8:
-    """Read the background [H, W, 3] of a package. Raises PackageError if its size is not that of
-    the manifest."""
+    """Read the background [H, W, 3] of a package. Raises PackageError if its size differs from the
+    manifest."""
     path, manifest = package.file(BACKGROUND_IMAGE), package.manifest
     try:
         return read_image(path, (PNG,), (manifest.frame_width, manifest.frame_height))
@@ -283,7 +284,8 @@ def _background(package: IdentityPackage) -> UInt8:
 
 
 def _check_video(package: IdentityPackage) -> None:
-    """Raise PackageError if a package's clip is not a video or its size is not that of the manifest."""
+    """Raise PackageError if a package's clip is not a video, or its size differs from the
+    manifest."""
     path, manifest = package.file(IDLE_NAME), package.manifest
     try:
         info = media.probe(path)
@@ -331,8 +333,8 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
         path: The clip.
         n_clip: Its number of frames.
         first: First frame.
-        after: Frame after the last one. None beyond are read: for 5 s of video they would be a
-            tenth of the cost of reading.
+        after: Frame after the last one. No frames beyond it are read: for 5 s of video, they would
+            be a tenth of the cost of reading.
 
     Yields:
         Frames [H, W, 3].
@@ -350,7 +352,7 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
 
 
 def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """Read n_frames [H, W, 3] from frame first. Raises MediaError if there are fewer than tracks."""
+    """Read n_frames [H, W, 3] from frame first. Raises MediaError if there are too few."""
     n_found = 0
     with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
         for frame in frames:

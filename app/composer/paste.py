@@ -1,9 +1,9 @@
 """Paste rendered lower faces into the person's own frames.
 
 The pasted region is the lower face down to the jaw line and a strip of neck below it, over the union
-of the jaw in the source frame and the new jaw, so that neither an old open jaw (a second chin) nor a
-new one shows a border. Where the head no longer is, the background shows. docs/composer.md has a
-picture of the masks.
+of the jaw in the source frame and the new jaw, so that neither an old open jaw (a second chin) nor
+a border of the new one is visible. The background is shown where the head no longer is.
+docs/composer.md has a picture of the masks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from talkhead.types import Float32, UInt8
 UPPER_LINE = (116, 117, 118, 119, 195, 348, 347, 346, 345)
 """Landmarks across both cheeks and the nose, from left to right; nothing is pasted above them."""
 NECK_FRACTION = 0.03
-"""Height of the neck strip over the face's height."""
+"""Height of the neck strip, relative to the face's height."""
 FEATHER_FRACTION = 0.010
-"""Standard deviation of the mask's soft border over the face's height: 2.5 px on 267."""
+"""Standard deviation of the mask's soft border, relative to the face's height: 2.5 px for 267."""
 SUBPIXEL_BITS = 4
 MAX_GAIN = 1.12
 GAIN_MEMORY = 0.9
@@ -71,8 +71,10 @@ def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float
 
 
 def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
-    """Return the polygon [n, 2] of the lower face and the neck strip, which narrows toward its ends,
-    of landmarks [478, 2]."""
+    """Return the polygon [n, 2] around the lower face and the neck strip, from landmarks [478, 2].
+
+    The strip narrows toward its ends.
+    """
     jaw = points[list(JAW_LINE)].copy()
     low, high = jaw[:, 1].min(), jaw[:, 1].max()
     share = np.clip((jaw[:, 1] - low) / max(high - low, 1e-6), 0.0, 1.0)
@@ -179,10 +181,10 @@ class CropPaster:
     def _in_source(
         self, patch: Float32, origin: Float32, window: Window, size: tuple[int, int]
     ) -> tuple[slice, slice, Float32]:
-        """Resample a patch [h, w, 5] of the crop to source pixels; return the rows and columns it
-        covers, too.
+        """Resample a patch [h, w, 5] of the crop to source pixels; also return the rows and columns
+        it covers.
 
-        What is outside of the frame is cut off.
+        Parts outside the frame are cut off.
         """
         scale = self._scale
         left, top = origin[0] + window.left / scale, origin[1] + window.top / scale
@@ -208,8 +210,8 @@ class CropPaster:
         return rows, columns, np.dstack([head, share])
 
     def _match(self, patch: Float32, under: UInt8) -> Float32:
-        """Return the gain [3] that matches the rendered cheeks to the brightness of the frame's,
-        smoothed.
+        """Return the smoothed gain [3] that matches the brightness of the rendered cheeks to that
+        of the frame's cheeks.
 
         Patch [h, w, 5] is premultiplied colors, alpha and mask; under [h, w, 3] is the frame. Only
         the upper third is compared: cheeks and nose, which do not move with speech.

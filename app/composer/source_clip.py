@@ -43,7 +43,7 @@ class SourceClip(IdleClip):
     Attributes:
         dataset: Dataset of the footage. Its masks are read one by one, since footage may be
             long.
-        nearest: Frames of the dataset [F], the nearest of each frame.
+        nearest: Index [F] of the dataset's frame that is nearest to each frame.
     """
 
     dataset: IdentityDataset
@@ -90,7 +90,7 @@ class SourceFootage:
         return frame if self.known[frame] else None
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """Read frames. See FrameSource. If the container promises more than there are, the last one
+        """Read frames. See FrameSource. If there are fewer than the container states, the last one
         is repeated.
 
         Args:
@@ -205,8 +205,8 @@ def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> 
         n_frames: Number of frames.
 
     Returns:
-        Numbers of the pictures [n_frames], ascending: the last one whose time, in frames and
-        rounded, is not later.
+        Numbers of the pictures [n_frames], ascending. Each is the last picture whose time, rounded
+        to a whole frame, is not later than the frame.
     """
     slots = np.array([_slot(time, rate) for time in times], dtype=np.int64)
     shown = np.searchsorted(slots, np.arange(n_frames), side="right") - 1
@@ -267,7 +267,8 @@ def _nearest(at: Float64, wanted: Float64) -> Int:
 
 
 def _surrounded(at: Float64, wanted: Float64, most: float) -> Bool:
-    """Flag, [M], where wanted [M] has values of at [N] on both sides that are at most `most` apart.
+    """Return flags [M]: true where `wanted` [M] has values of `at` [N] on both sides, at most
+    `most` apart.
 
     At the ends, one value is enough if it is at most a frame of the dataset away.
     """

@@ -114,8 +114,8 @@ class _Speech:
         return at > start and self._width(at, end) <= self._max_chars
 
     def cost(self, start: int, end: int) -> float:
-        """Return the cost of a cue: a constant, and more for ending within a sentence, brevity and
-        pauses.
+        """Return the cost of a cue: a constant, plus penalties for an end within a sentence,
+        brevity and pauses.
         """
         final = self.words[end - 1]
         following = self.words[end] if end < len(self.words) else None
@@ -140,7 +140,7 @@ class _Speech:
         """Return the word before which the second line begins; None if two lines cannot hold the
         words.
 
-        Lines of equal length are preferred, the upper one rather shorter, with the break at
+        Lines of similar length are preferred, with the shorter one above, and a break at
         punctuation.
         """
         best, place = np.inf, None
@@ -170,13 +170,14 @@ def _cost_between(before: SpokenWord, after: SpokenWord) -> float:
 
 
 def _timed(speech: _Speech, parts: Sequence[tuple[int, int]]) -> tuple[Cue, ...]:
-    """Time cues: they stay a little longer than they are spoken, and for a second if there is time."""
+    """Set the times of cues. If there is time, they stay a little longer than they are spoken, and
+    for at least a second."""
     cues, words = [], speech.words
     for first, after in parts:
         start, spoken = words[first].start_s, words[after - 1].end_s
         end = max(spoken + LINGER_S, start + MIN_S)
         if after < len(words) and end > words[after].start_s - GAP_S:
-            # Cues that follow each other closely change at once.
+            # Cues that follow each other closely change without a pause.
             begin = words[after].start_s
             end = max(begin - GAP_S, min(spoken, begin), start + GAP_S)
         shown_until = min(end, start + MAX_S)

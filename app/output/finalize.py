@@ -48,7 +48,7 @@ TAGS = {
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A request whose options fit its output, with what follows from them.
+    """A request whose options fit its output, with the values derived from them.
 
     Attributes:
         request: The request.
@@ -122,7 +122,7 @@ def warn_old_subtitles(output: Path, progress: Progress) -> None:
 
 
 def check_subtitles_free(output: Path, options: OutputOptions) -> None:
-    """Check that no subtitle file of other origin would be replaced.
+    """Check that only a subtitle file that was made with the output would be replaced.
 
     Args:
         output: The file to be written.
@@ -180,14 +180,14 @@ def finish_video(
 ) -> None:
     """Write the output of a request from its encoded frames and its audio.
 
-    The output is either complete or unchanged. The audio is encoded once; what is signed is the
-    finished file.
+    The output is either complete or unchanged. The audio is encoded once, and the finished file is
+    signed.
 
     Args:
         picture: Video without audio, written with the request's codec.
         resolved: The request.
         facts: Facts about the output.
-        srt: Subtitles, which are also written next to the output. An empty file makes no track.
+        srt: Subtitles, which are also written next to the output. An empty file adds no track.
 
     Raises:
         TalkheadError: The output cannot be written or signed.
@@ -242,7 +242,8 @@ class _Seal:
         return replace(self, statement=self.statement.in_folder(n_files))
 
     def apply(self, part: Path, output: Path) -> None:
-        """Sign part, which becomes output; a format that holds no manifest gets a file next to it."""
+        """Sign `part`, which becomes `output`. If its format cannot contain a manifest, the
+        manifest is a file next to it."""
         if embeds(output):
             with atomic_path(part) as signed:
                 sign(part, signed, output.name, self.statement, self.signer)

@@ -54,7 +54,7 @@ class Statement:
         identity: Name of the identity.
         mode: Mode that the file was made with.
         consent: The person's statement of consent. None: none was stored.
-        folder: For a file in a folder of images, an id that all signed files of the folder share.
+        folder: For a file in a folder of images, an ID that all signed files of the folder share.
         n_files: Number of these files.
     """
 
@@ -175,7 +175,8 @@ def _sign_here(
 def _sign_apart(
     source: Path, signed: Path, title: str, statement: Statement, signer: Credentials
 ) -> None:
-    """Sign in a subprocess: C2PA takes up to 300 MB for a large file and does not release them."""
+    """Sign in a subprocess: C2PA allocates up to 300 MB for a large file and does not release
+    it."""
     task = [
         str(source),
         str(signed),
@@ -210,7 +211,7 @@ def sign_task() -> None:
 
 
 def _encodable(text: str) -> str:
-    """Escape what is not UTF-8, which C2PA does not accept."""
+    """Escape characters that UTF-8 cannot encode: C2PA does not accept them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

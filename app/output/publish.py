@@ -53,7 +53,7 @@ def product_names(products: Path, output: Path) -> list[str]:
         output: Path of the output.
 
     Returns:
-        Names, the output itself last: when it is in place, everything is.
+        Names, the output itself last: once it is in place, all files are.
     """
     names = sorted(entry.name for entry in products.iterdir() if not entry.name.startswith("."))
     return sorted(names, key=lambda name: name == output.name)
@@ -85,8 +85,8 @@ def publish(source: Path, target: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename, or copy between disks. The temporary name is always the same: a kill leaves one at
-    most."""
+    """Rename, or copy between disks. The temporary name is always the same: a killed process leaves
+    at most one."""
     try:
         source.replace(target)
         return

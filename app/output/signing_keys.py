@@ -28,7 +28,7 @@ SIGNING = "signing"
 KEY, CHAIN, ROOT = "key.pem", "chain.pem", "root.pem"
 VALID_DAYS = 3650
 MAX_PEM_BYTES = 4 << 20
-"""Limit for a file of certificates or a key; all roots of a browser have 0.2 MiB."""
+"""Limit for a file of certificates or a key; all root certificates of a browser take 0.2 MiB."""
 ORGANIZATION = "talkhead, a local key"
 OLD_ORGANIZATION = "talkhead on this machine"
 """Organization in older keys, which is misleading on any other machine."""

@@ -40,9 +40,9 @@ COVERED = (
 )  # fmt: skip
 """Characters of the included font: Latin, Greek, Cyrillic, punctuation."""
 FONT_FRACTION = 0.055
-"""Line height over the shorter side of the picture."""
+"""Line height, relative to the shorter side of the picture."""
 LETTER_FRACTION = 0.56
-"""Width of a bold letter over the line height, a little more than the average."""
+"""Width of a bold letter, relative to the line height; a little more than the average."""
 MAX_TEXT_BYTES, MAX_SUBTITLE_BYTES = 1 << 20, 4 << 20
 """Limits of a transcript, 20 hours of speech, and of a file of its subtitles."""
 MAX_WORD_LETTERS = 60
@@ -211,7 +211,7 @@ def _aligned(audio: Path, tokens: Sequence[Token]) -> list[SpokenWord]:
 
 
 _NOT_ALIGNABLE = re.compile(rf"\d|[^\W\d_]{{{MAX_WORD_LETTERS + 1}}}")
-"""Digits, and more letters than words have: such words are not aligned."""
+"""Matches digits, and more letters than any word has: words with such a match are not aligned."""
 
 
 def _between(
@@ -394,7 +394,7 @@ Format: Layer, Start, End, Style, Text
 
 
 def write_ass(path: Path, cues: Sequence[Cue], size: tuple[int, int]) -> None:
-    """Write cues in the form in which they are burned into pictures.
+    """Write cues as an ASS file, from which they are burned into pictures.
 
     Args:
         path: The .ass file.

@@ -25,7 +25,7 @@ from talkhead.storage import decode_json, read_bytes, translate_os_errors
 from talkhead.terminal import printable
 
 _UNTRUSTED_CODE = "signingCredential.untrusted"
-"""C2PA's code for a signer of an unknown root."""
+"""C2PA's code for a signer whose root is unknown."""
 _SIGNER_CODES = ("signingCredential.", "claimSignature.outsideValidity")
 """Prefixes of C2PA's codes about the signer's certificate, not the file."""
 VALID, UNTRUSTED, REFUSED, TAMPERED = "valid", "untrusted", "refused", "tampered"
@@ -35,9 +35,9 @@ SIGNED_SUFFIXES = (".png", ".wav")
 """Suffixes of the signed files in a folder of images."""
 SHOWN_CHARS = 2000
 MAX_MANIFEST_BYTES = 64 << 20
-"""Limit for a manifest next to a file; talkhead's have 20 kB."""
+"""Limit for a manifest next to a file; talkhead's take 20 kB."""
 MAX_NAMED = 5
-"""Files that are named in one problem; the others are counted."""
+"""Maximum number of files that one problem names; the others are only counted."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Verdict:
     Attributes:
         path: The file.
         state: See above.
-        trusted: True if a given root has issued the signer's certificate; of a folder, for every
-            file.
+        trusted: True if a given root has issued the signer's certificate; for a folder, that of
+            every file.
         where: "embedded", "sidecar" or "".
         signer: Name of the signer.
         tool: Name and version of the tool that made the file.
@@ -64,8 +64,8 @@ class Verdict:
         claims: talkhead's statements by name.
         problems: C2PA's codes or messages, the address of a remote manifest, or what is wrong
             with a folder.
-        local: True if it was signed with the local key of this home; of a folder, for every
-            file.
+        local: True if it was signed with the local key of this home; for a folder, if every file
+            was.
         certificate: Serial number of the signer's certificate.
         title: Name of the file when it was signed.
         unsigned: Names of other files in a folder.
@@ -96,9 +96,9 @@ def verify(path: Path, anchors: Path | None = None, home: Path | None = None) ->
     """Verify the manifest in a file, or next to it.
 
     Args:
-        path: A file, or a folder of images. Of a folder, the verdict is that on the first
-            invalid file, or else on the folder as a whole.
-        anchors: PEM certificates of trusted roots. A signer of another root is then UNTRUSTED.
+        path: A file, or a folder of images. For a folder, the verdict is that on the first invalid
+            file, otherwise that on the folder as a whole.
+        anchors: PEM certificates of trusted roots. A signer with another root is then UNTRUSTED.
         home: Folder of the identities, with the local key. None: the user's own.
 
     Returns:
@@ -404,7 +404,7 @@ def describe(verdict: Verdict) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Shorten a claim for display: it may have megabytes."""
+    """Shorten a claim for display: it may be megabytes long."""
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} ..."
 
 

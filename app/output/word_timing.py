@@ -23,9 +23,9 @@ MAX_LETTERS, MAX_LETTERS_PER_S = 300, 60
 """Letters of a text that are always accepted, and those per second of audio; fast speakers reach half of
 that."""
 MIN_PAUSE_S = 0.12
-"""A shorter silence, in seconds, is a closed mouth within a word."""
+"""A shorter silence, in seconds, is taken for a closed mouth within a word."""
 WINDOW_S = 20.0
-"""Seconds around the even pace within which the end of a stretch is searched."""
+"""Seconds around the even pace within which the end of a stretch is searched for."""
 PACE_S, PACE_FRACTION = 0.3, 0.15
 """Standard deviation of a stretch's length from the expected one: a constant, and per second."""
 CLAUSE_COST, WORD_COST, UNPAUSED_COST = 0.4, 5.0, 0.5
@@ -96,7 +96,7 @@ def weight_of(token: Token) -> float:
 
 
 def check_pace(tokens: Sequence[Token], length_s: float) -> None:
-    """Check that a text can be spoken in a time.
+    """Check that a text can be spoken in a given duration.
 
     Args:
         tokens: Tokens of the text.
@@ -116,7 +116,7 @@ def check_pace(tokens: Sequence[Token], length_s: float) -> None:
 def spread_over(tokens: Sequence[Token], silent: Bool) -> list[SpokenWord]:
     """Spread tokens over the frames with speech; over all frames if there is none.
 
-    Memory grows with the square of what is spoken in 40 s; see `check_pace`.
+    Memory grows with the square of the number of tokens spoken in 40 s; see `check_pace`.
 
     Args:
         tokens: Tokens in order.
@@ -154,7 +154,7 @@ def _stretches(silent: Bool) -> list[tuple[float, float]]:
 
 
 def _distribute(tokens: Sequence[Token], stretches: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the number of tokens spoken by the end of each stretch; all by the last."""
+    """Return the number of tokens spoken by the end of each stretch; all are spoken by the last."""
     spoken_s = np.concatenate([[0.0], np.cumsum([weight_of(token) for token in tokens])])
     lengths = np.array([end - start for start, end in stretches])
     spoken_s *= lengths.sum() / spoken_s[-1]  # seconds at an even pace
@@ -181,8 +181,8 @@ def _distribute(tokens: Sequence[Token], stretches: Sequence[tuple[float, float]
 
 
 def _near(spoken_s: Float64, even: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Return the numbers of tokens [n] that may have been spoken where an even pace has spoken `even`
-    seconds."""
+    """Return the numbers of tokens [n] that may have been spoken when `even` seconds are spoken at
+    an even pace."""
     first = int(np.searchsorted(spoken_s, even - WINDOW_S))
     after = int(np.searchsorted(spoken_s, even + WINDOW_S, side="right"))
     return np.arange(min(first, len(spoken_s) - 1), max(after, first + 1))
