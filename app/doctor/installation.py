@@ -55,9 +55,9 @@ class Check:
 
     Attributes:
         name: What was checked.
-        ok: True if it is as needed.
+        ok: True if it meets the requirement.
         found: What was found.
-        remedy: What to do if it is not as needed.
+        remedy: What to do if it does not.
     """
 
     name: str

@@ -54,7 +54,8 @@ def _pasted_s(avatar: Avatar, codes: Float32) -> float:
 
 
 def _made_s(avatar: Avatar, codes: Float32) -> float:
-    """Measure the seconds per frame of a finished video of codes [F, K], with its start and end."""
+    """Measure the seconds per frame of making a video of codes [F, K], including its start and
+    end."""
     shot = PasteFrameRenderer(avatar.renderer, IdleFootage(avatar.idle), codes)
     start, n_made = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ FORMAT = 1
 SPEAK, FIT = "line", "fit"
 """Kinds of tasks, as they are stored."""
 FIT_PREFIX = f"{FIT}-"
-"""Beginning of the IDs of fits."""
+"""Prefix of the IDs of fits."""
 PACKAGE = "package"
 """Key in the result: the `package_fingerprint` of the identity package that the job used."""
 

@@ -46,7 +46,8 @@ from talkhead.terminal import printable_json
 OLDER_ADVICE = "Remove it, and run the same talkhead dub again"
 MAX_JOB_BYTES = 1 << 20
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 2.0, 300.0
-"""Delay before a failed job is retried: after the first failure, doubled after each, up to a maximum."""
+"""Delay before a job is retried after its first failure. It doubles with each failure, up to a
+maximum."""
 ADDING = "adding"
 """Name of the lock held while jobs are added."""
 
@@ -311,7 +312,7 @@ class JobStore:
         """Lock a job for the duration of a `with` block.
 
         Args:
-            job: The job; None is never available.
+            job: The job. None is treated as a job that is not available.
 
         Yields:
             The claim, or None if another process holds the job or its status has changed.

@@ -35,7 +35,8 @@ class WorkerConfig:
         store: Folder of the job store.
         home: The home folder.
         max_tries: Number of failures after which a job is marked as failed.
-        task_runner: "module:name" of a function or class that makes a RunTask of home folder and device.
+        task_runner: "module:name" of a function or class that makes a RunTask from a home folder
+            and a device.
     """
 
     store: Path

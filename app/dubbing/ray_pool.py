@@ -98,7 +98,7 @@ class FilePayload:
         """Make the file available on this machine.
 
         Args:
-            folder: Folder for the file if it is not accessible in its place.
+            folder: Folder for the file if it is not accessible at its path.
 
         Returns:
             Path of the file: its own, or the copy in `folder`.
@@ -187,7 +187,8 @@ class RayPool:
 
     @property
     def size(self) -> int:
-        """Number of GPUs of the cluster, or else of cores, plus some jobs that wait in Ray's queue."""
+        """Number of GPUs of the cluster (without one, of cores), plus some jobs that wait in Ray's
+        queue."""
         if time.monotonic() - self._polled > RESOURCE_POLL_S:
             self._polled = time.monotonic()
             resources = self._ray.cluster_resources()
@@ -507,10 +508,10 @@ def _run_speak(
 def _run_fit(
     remote_task: RemoteTask, task: Task, base: Path, work: Path, products: Path
 ) -> RemoteResult:
-    """Fit an identity in a home folder of its own and export its package.
+    """Fit an identity in a separate home folder and export its package.
 
-    The folder is kept, so that an interrupted fit can be resumed. The other renderers of an identity that
-    exists were sent and are part of the export.
+    The folder is kept, so that an interrupted fit can be resumed. The other renderers of an
+    existing identity were sent and are part of the export.
     """
     home = _touch_cached(base / "fits" / f"{task.identity}-{task.digest[:16]}", KEPT_FITS)
     path = Home(home).identity_dir(task.identity)

@@ -201,7 +201,7 @@ def columns() -> tuple[str, ...]:
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
-    """Make a row of its cells. Raise TalkheadError if it is invalid."""
+    """Make a row from its cells. Raise TalkheadError if it is invalid."""
     if "" in cells:
         raise TalkheadError(str(cells[""]))
     given = {column_name(name): _cell(name, value) for name, value in cells.items()}
@@ -303,7 +303,7 @@ def build_options(values: Mapping[str, Any]) -> OutputOptions:
 
 
 def _check(row: Row) -> None:
-    """Raise TalkheadError if a row is invalid by itself."""
+    """Raise TalkheadError if a row is invalid, whatever the other rows contain."""
     if not row.identity and row.video is None:
         raise TalkheadError("identity or video is missing. Pass one of them")
     if row.identity and row.video is not None and row.timeline != "source":

@@ -214,7 +214,8 @@ class _YamlRows:
         return _unreadable(problem) if problem else cells
 
     def _add(self, cells: dict[str, str], key: Any) -> None:
-        """Read a key's value and add both to the cells of a row. Raise _RowError once all is read."""
+        """Read a key's value and add both to the cells of a row. Raise _RowError once both are
+        read."""
         if not isinstance(key, yaml.ScalarEvent):
             self._skip(key)
             self._skip(self._next())
@@ -265,8 +266,8 @@ class _YamlRows:
             self._inside(event)
 
     def _inside(self, start: Any) -> list[Any]:
-        """Read a list or a mapping to its end. Return its events, limited to the number that shows that
-        there are too many."""
+        """Read a list or a mapping to its end. Return its events, but no more than are needed to
+        detect that there are too many."""
         events: list[Any] = []
         depth = 1
         while True:

@@ -57,7 +57,7 @@ class IdentitySummary:
 
     Attributes:
         name: Name.
-        path: Folder of the package; of an unfinished identity, of the work of its fit.
+        path: Folder of the package; for an unfinished identity, that of the fit's work.
         created: Time of the fit.
         preset: Preset of the fit.
         renderers: Names of the fitted renderers.
@@ -149,7 +149,7 @@ class Home:
 
         Args:
             name: Name of the identity.
-            key: What makes work reusable: checksum of the footage, and settings.
+            key: Identifies reusable work: checksum of the footage, and settings.
 
         Returns:
             The folder, which need not exist. One key has one folder.
@@ -418,7 +418,7 @@ class Home:
         return [folder for folder in folders if folder.is_dir()]
 
     def _leftovers(self, name: str) -> list[Path]:
-        """List what killed processes have left of a name's folders."""
+        """List the remains of a name's folders that killed processes have left."""
         pattern = re.compile(rf"\.{re.escape(name)}(-[0-9a-f]{{12}})?\.(tmp|old)-[0-9a-f]+")
         places = (self.identities_dir, self.path / "work", self.path / "reports")
         entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
@@ -511,7 +511,7 @@ def _size_of(folder: Path) -> int:
 
 
 def _remove_completely(folder: Path) -> None:
-    """Remove a folder. Raises TalkheadError if something of it remains."""
+    """Remove a folder. Raises TalkheadError if any part of it remains."""
     storage.remove(folder)
     if folder.exists():
         raise TalkheadError(
@@ -525,7 +525,7 @@ def package_fingerprint(manifest: Manifest, renderer: str = "") -> str:
 
     Args:
         manifest: Manifest of the package.
-        renderer: Name of the renderer. "": the package's own. Other renderers do not count.
+        renderer: Name of the renderer. "": the package's own. Other renderers are ignored.
 
     Returns:
         16 hex digits.

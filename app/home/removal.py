@@ -22,7 +22,7 @@ class Removed:
 
     Attributes:
         folders: Folders of the package, the work and the report.
-        jobs: Ids of jobs.
+        jobs: IDs of jobs.
         n_results: Number of lines removed from the results that `dub` keeps in the home folder.
         videos: Videos whose cached checksums were removed.
     """
@@ -33,10 +33,10 @@ class Removed:
     videos: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Format this as text.
+        """Format the removed items as text.
 
         Returns:
-            One line each.
+            One line for each item.
         """
         lines = [f"removed {folder}" for folder in self.folders]
         lines += [f"removed job {job}" for job in self.jobs]
