@@ -1,4 +1,4 @@
-"""Build the application: routes, middleware and the life of the service."""
+"""Build the application: routes, middleware and the lifespan of the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
 
     Args:
         service: The service. It is started and stopped with the application.
-        routers: Further routes.
+        routers: Additional routes.
 
     Returns:
         The application.

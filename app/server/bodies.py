@@ -76,7 +76,7 @@ def _declared_size(headers: Headers, largest: int) -> int:
 
 
 def too_large(largest: int) -> Problem:
-    """Make the problem of a body that is too large.
+    """Make the problem for a body that is too large.
 
     Args:
         largest: Largest size in bytes.
@@ -89,10 +89,10 @@ def too_large(largest: int) -> Problem:
 
 
 class _Body:
-    """A body of which each part must arrive in time.
+    """A request body whose parts must each arrive in time.
 
     Attributes:
-        problem: Why the body was refused. The application sees the end of the connection then.
+        problem: Why the body was refused. The application then receives the end of the connection.
     """
 
     def __init__(self, receive: Receive, largest: int, limits: Limits) -> None:
@@ -101,8 +101,9 @@ class _Body:
         self.problem: Problem | None = None
 
     async def receive(self) -> Message:
-        """Receive the next message; the end of the connection if it is too late or too much."""
-        if self._is_complete:  # what follows is the end of the connection, which may take long
+        """Receive the next message, or the end of the connection if data is too late or too
+        large."""
+        if self._is_complete:  # next comes the end of the connection, maybe much later
             return await self._receive()
         self._started = self._started or time.monotonic()
         try:

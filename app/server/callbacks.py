@@ -1,8 +1,8 @@
 """Callbacks: report the end of a job to an address that the request named.
 
 Headers and signature are those of Standard Webhooks (https://www.standardwebhooks.com). Nothing is sent
-unless the server was started with a secret. Redirects are not followed, and an address is called only if
-everything that its name stands for is public.
+unless the server was started with a secret. Redirects are not followed, and an address is called
+only if all addresses that its name resolves to are public.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def post(url: str, callbacks: Callbacks, headers: Mapping[str, str], payload: by
 
 
 class CallbackSender:
-    """Sends callbacks in a thread of its own, with retries.
+    """Sends callbacks in a separate thread, with retries.
 
     Args:
         callbacks: Settings of callbacks.
@@ -197,14 +197,14 @@ class CallbackSender:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop. What was not sent is sent by the next start."""
+        """Stop. Messages that were not sent are sent after the next start."""
         self._stopping.set()
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(2 * TIMEOUT_S)
 
     def send(self, record_id: str, url: str, kind: str, data: Mapping[str, str]) -> None:
-        """Send a message soon.
+        """Queue a message to be sent.
 
         Args:
             record_id: ID of the record that it is about.

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from talkhead.storage import make_folder, translate_os_errors
 
 LIFETIME = datetime.timedelta(days=397)
-"""Longest that browsers accept."""
+"""Longest validity that browsers accept."""
 RENEWAL = datetime.timedelta(days=30)
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 
@@ -38,7 +38,7 @@ class TlsFiles:
 
 
 def tls_files(folder: Path, host: str) -> TlsFiles:
-    """Return the certificate of this machine. It is made if there is none, or it ends soon.
+    """Return the certificate of this machine. It is made if there is none, or if it expires soon.
 
     Args:
         folder: Where it is stored.
@@ -84,7 +84,7 @@ def _read(path: Path) -> x509.Certificate | None:
 
 
 def _is_usable(certificate: x509.Certificate, names: list[x509.GeneralName]) -> bool:
-    """Return True if a certificate has the names and does not end soon."""
+    """Return True if a certificate has the names and does not expire soon."""
     now = datetime.datetime.now(datetime.timezone.utc)
     known = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return set(names) <= set(known) and now + RENEWAL < certificate.not_valid_after_utc

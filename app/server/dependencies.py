@@ -1,4 +1,4 @@
-"""What the routes of the API have in common."""
+"""Definitions that the routes of the API share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EVERYWHERE: Responses = {
 PROBLEMS: Responses = {
     400: problem("The form is damaged or incomplete"),
     408: problem("The upload is too slow"),
-    409: problem("It is taken, or another request is at it"),
+    409: problem("The name or key is taken, or in use by another request"),
     413: problem("The upload is too large"),
     503: problem("The queue is full; try again after `Retry-After` seconds"),
     507: problem("The disk is nearly full"),
@@ -95,7 +95,7 @@ def status_of(job: Job | None) -> Status:
 
 
 def error_of(service: Service, job: Job | None) -> str:
-    """Say why a job has failed.
+    """Return why a job has failed.
 
     Args:
         service: The service.

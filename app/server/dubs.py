@@ -120,7 +120,7 @@ def _known_name(service: Service, text: str) -> str:
     """Return the name of a fitted person. Folders, which tables of `dub` may give, are refused."""
     if text not in service.home.names():
         shown = printable(text[:100])
-        raise TalkheadError(f"identity {shown!r}: not found. GET /v1/identities lists the persons")
+        raise TalkheadError(f"identity {shown!r}: not found. GET /v1/identities lists the people")
     return text
 
 

@@ -26,8 +26,8 @@ def stream(service: Service, read: Callable[[], Any]) -> StreamingResponse:
 
     Args:
         service: The service.
-        read: Function that returns the object, which has a `status`; it raises Problem if there is
-            none any more.
+        read: Function that returns the object, which has a `status`; it raises Problem if the
+            object no longer exists.
 
     Returns:
         The response.

@@ -84,7 +84,7 @@ async def known_fields_only(request: Request) -> None:
 def file_free_options(
     values: Mapping[str, Any], background: Path | None, transcript: Path
 ) -> dict[str, Any]:
-    """Make the options of a task of form fields, none of which can name a file of the server.
+    """Make the options of a task from form fields, none of which can name a file of the server.
 
     Args:
         values: Options by name.
@@ -115,7 +115,7 @@ def file_free_options(
 
 
 def single_file_codec(options: OutputOptions) -> Codec:
-    """Choose the codec of a video that is one file.
+    """Choose the codec for a video that is a single file.
 
     Args:
         options: Options of the output.

@@ -1,4 +1,4 @@
-"""/v1/identities: fit persons to uploaded footage, show them, delete them."""
+"""/v1/identities: fit people to uploaded footage, show them, delete them."""
 
 from __future__ import annotations
 
@@ -150,9 +150,9 @@ def check_free(service: Service, name: str) -> None:
         )
 
 
-@router.get("/identities", summary="List the persons")
+@router.get("/identities", summary="List the people")
 def list_identities(service: ServiceDep) -> IdentityList:
-    """List all persons of the home folder, those being fitted included."""
+    """List all people in the home folder, including those that are being fitted."""
     summaries = {one.name: one for one in service.home.summaries()}
     names = sorted({*summaries, *(one.id for one in service.fits.all())})
     return IdentityList(tuple(_show(service, name, summaries.get(name)) for name in names))
@@ -206,9 +206,10 @@ def get_report(service: ServiceDep, name: Name) -> FileResponse:
     summary="Delete a person",
 )
 async def delete_identity(service: ServiceDep, request: Request, name: Name) -> Deleted:
-    """Delete everything of a person: package, work, report, footage, videos, jobs and results.
+    """Delete all data of a person: package, work, report, footage, videos, jobs and results.
 
-    The response lists what was deleted. Work on the person, live sessions too, is stopped first.
+    The response lists what was deleted. Work on the person, including live sessions, is stopped
+    first.
     """
     show_identity(service, name)  # raises if there is none
     await request.app.state.live.end_all(name)
@@ -222,7 +223,7 @@ def _delete_person(service: Service, name: str) -> Deleted:
 
 
 def _delete(service: Service, name: str) -> list[str]:
-    """Delete everything of a person, and list it."""
+    """Delete all data of a person, and list it."""
     home = service.home
     jobs = [job for job in service.store.jobs((QUEUED, RUNNING)) if _concerns(service, job, name)]
     service.stop_jobs([job.id for job in jobs])
@@ -249,7 +250,7 @@ def _remove_from_home(service: Service, name: str) -> list[str]:
 
 
 def _delete_tables(service: Service) -> list[str]:
-    """Delete tables of which no video is left, with their uploads."""
+    """Delete tables that have no videos left, with their uploads."""
     removed = []
     for dub in service.dubs.all():
         if not any(service.videos.find(video) for video in dub.videos):
@@ -325,7 +326,7 @@ def _unfinished(service: Service, record: FitRecord, job: Job | None) -> Identit
 
 
 def _reason(service: Service, record: FitRecord, job: Job | None) -> str:
-    """Say why a fit has failed, with the name under which the footage was uploaded."""
+    """Return why a fit has failed, with the name under which the footage was uploaded."""
     return error_of(service, job).replace(Path(record.task.video).name, record.title)
 
 
@@ -360,7 +361,7 @@ def _quality(manifest: Manifest, path: Path) -> Mapping[str, Any]:
         return {}
     try:
         quality = read_json(path / QUALITY)
-    except TalkheadError:  # for people to look at: not worth a failure
+    except TalkheadError:  # only shown to people, so errors are ignored
         return {}
     return quality if isinstance(quality, dict) else {}
 

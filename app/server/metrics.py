@@ -13,7 +13,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Counters of one server, and gauges that are read when they are asked for.
+    """Counters of one server, and gauges that are read when metrics are requested.
 
     Args:
         gauges: Function that returns values by name; a value may be a mapping from a label

@@ -24,7 +24,7 @@ class Video:
         title: Name of the uploaded audio, or the beginning of the text.
         mode: "paste" or "head".
         options: The options that were given.
-        seconds: Duration of the audio; of a finished video, its own.
+        seconds: Duration of the audio, or of the video once it is finished.
         size: Width and height of a finished video in pixels, such as "1280x720"; "" before.
         bytes: Size of the finished file; 0 before.
         format: Suffix of the file, such as "mp4".
@@ -32,7 +32,7 @@ class Video:
         notes: Messages about a finished video.
         dub: ID of the table that it belongs to; "" for none.
         content_url: Address of the finished file that works without the token for some hours.
-        subtitles_url: The same for its .srt file; "" if there is none.
+        subtitles_url: Such an address for its .srt file; "" if there is none.
     """
 
     id: str
@@ -77,7 +77,7 @@ class Identity:
         quality: Quality of the footage; docs/server.md lists the values.
         figures: Metrics of held-out frames; docs/measures.md explains them.
         portrait_url: Address of a picture that works without the token for some hours.
-        report_url: The same for the report of the fit; "" if there is none.
+        report_url: Such an address for the report of the fit; "" if there is none.
     """
 
     name: str
@@ -106,13 +106,13 @@ class Dub:
     Attributes:
         id: Its ID.
         object: "dub".
-        status: "queued" until a video is begun, "in_progress", "completed" if all videos are,
+        status: "queued" until a video is started, "in_progress", "completed" if all videos are,
             "failed" if all have ended and one has failed.
         progress: Mean progress of its videos, 0 to 100.
         created_at: Unix time of the request.
         title: Name of the table.
         videos: Its videos, in the order of its rows.
-        identities: Names of the persons who are fitted for it.
+        identities: Names of the people who are fitted for it.
     """
 
     id: str
@@ -142,10 +142,10 @@ class VideoList:
 
 @dataclass(frozen=True)
 class IdentityList:
-    """A list of persons, sorted by name.
+    """A list of people, sorted by name.
 
     Attributes:
-        data: The persons.
+        data: The people.
         object: "list".
     """
 
@@ -172,7 +172,7 @@ class Deleted:
 
     Attributes:
         id: ID or name of what was deleted.
-        removed: What was removed with it, one text each.
+        removed: What was removed with it, one text for each item.
         object: "deleted".
     """
 

@@ -1,4 +1,4 @@
-"""The studio page, and what programs ask about the server itself."""
+"""The studio page, and routes for the state of the server, metrics and previews."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def show_icon() -> FileResponse:
 
 @router.get("/v1/health", summary="Check the server")
 def get_health(service: ServiceDep, response: Response) -> Health:
-    """Say whether the server works. No token is needed."""
+    """Report whether the server works. No token is needed."""
     problem = service.runner.problem
     features = [
         name

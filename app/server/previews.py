@@ -59,7 +59,7 @@ class Previews:
             name: Name of a fitted identity.
 
         Returns:
-            A JPEG of at most 480 lines.
+            A JPEG with a height of at most 480 pixels.
 
         Raises:
             TalkheadError: The package is missing or damaged.
@@ -86,7 +86,7 @@ class Previews:
             wait_s: How long to wait for other stills, in seconds.
 
         Returns:
-            A JPEG, or a PNG with transparency; None if others took too long. It says that it is
+            A JPEG, or a PNG with transparency; None if other stills took too long. It is marked as
             synthetic.
 
         Raises:
@@ -100,7 +100,7 @@ class Previews:
             self._lock.release()
 
     def forget(self, name: str) -> None:
-        """Forget the images of a person.
+        """Remove the images of a person from the cache.
 
         Args:
             name: Name of the identity.

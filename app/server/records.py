@@ -1,4 +1,4 @@
-"""What the server keeps about each video, fit and table: a folder with a small JSON file.
+"""Records that the server keeps of each video, fit and table: a folder with a small JSON file.
 
 HOME/server/
   videos/ID/    record.json, the audio, other uploads, the finished video
@@ -204,7 +204,7 @@ class Records(Generic[Record]):
         folder = self.folder(record_id)
         with self._lock:
             self._records.pop(record_id, None)
-        (folder / RECORD).unlink(missing_ok=True)  # first: what remains after a kill is no record
+        (folder / RECORD).unlink(missing_ok=True)  # first: a killed process leaves no record
         remove(folder)
         return folder
 

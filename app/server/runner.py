@@ -25,7 +25,7 @@ Finished = Callable[[Job, JobFinished], None]
 
 @dataclass(frozen=True)
 class Advance:
-    """How far a running job is.
+    """Progress of a running job.
 
     Attributes:
         percent: Estimated share of the work, 0 to 99.
@@ -37,7 +37,7 @@ class Advance:
 
 
 class AdvanceView(ProgressView):
-    """Keeps how far each running job is.
+    """Keeps the progress of each running job.
 
     Args:
         finished: See Finished.
@@ -49,18 +49,18 @@ class AdvanceView(ProgressView):
         self._advances: dict[str, Advance] = {}
 
     def of(self, job_id: str) -> Advance:
-        """Return how far a job is.
+        """Return the progress of a job.
 
         Args:
             job_id: ID of the job.
 
         Returns:
-            Its advance; that of a job which has not started if it is not running.
+            Its progress; zero if it is not running.
         """
         return self._advances.get(job_id, Advance())
 
     def handle(self, event: Event) -> None:
-        """Update the advance of a job.
+        """Update the progress of a job.
 
         Args:
             event: An event of a worker.
@@ -86,14 +86,14 @@ class AdvanceView(ProgressView):
 
 
 def advance_after(before: Advance, event: JobProgressed) -> Advance:
-    """Estimate how far a job is. The estimate never falls.
+    """Estimate the progress of a job. The estimate never decreases.
 
     Args:
-        before: Its advance before the event.
-        event: The event. Of numbered stages, each counts alike; of a video, only its frames count.
+        before: Its progress before the event.
+        event: The event. Numbered stages have equal shares; for a video, only its frames count.
 
     Returns:
-        Its advance after the event.
+        Its progress after the event.
     """
     within = min(1.0, event.done / event.total) if event.total else 0.0
     numbered = _NUMBERED.fullmatch(event.stage)
@@ -113,7 +113,7 @@ class JobRunner:
     Args:
         store: The job store.
         make_pool: Function that makes the workers.
-        open_jobs: Function that returns the server's jobs that are not finished, for a start.
+        open_jobs: Function that returns the server's unfinished jobs, with which a run starts.
         finished: See Finished. It is called in the runner's thread.
         report: Function that receives the reason if no job can run.
     """

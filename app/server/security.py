@@ -20,12 +20,13 @@ from talkhead.app.server.settings import ServerSettings
 from talkhead.app.server.tickets import PARAMETER, Tickets
 
 BEARER_PROTOCOL = "bearer."
-"""Beginning of the WebSocket subprotocol that carries the token: browsers can send no other header."""
+"""Prefix of the WebSocket subprotocol that contains the token: browsers can send no other
+header."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OPEN_PATHS = ("/", "/openapi.json", "/v1/health", "/favicon.ico")
 OPEN_FOLDER = "/static/"
 TICKET_ENDINGS = ("/content", "/subtitles", "/portrait", "/report")
-"""Ends of the paths for which tickets are made."""
+"""Endings of the paths for which tickets are made."""
 POLICY_VIOLATION = 1008
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -52,7 +53,7 @@ HEADERS = {
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cache-Control": "no-store",
 }
-"""Headers of responses that do not set them themselves."""
+"""Headers that are added to responses unless they set them."""
 
 
 class Guard:
@@ -136,7 +137,7 @@ class Guard:
 
 
 def _given_token(scope: Scope, headers: Headers) -> str:
-    """Return the token that a request or a WebSocket brings; "" for none."""
+    """Return the token that a request or a WebSocket contains; "" for none."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return token.strip()

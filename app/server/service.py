@@ -42,7 +42,7 @@ MakePool = Callable[[], WorkerPool]
 
 
 class Service:
-    """What the routes share. One process at a time serves a home folder.
+    """State that the routes share. One process at a time serves a home folder.
 
     Args:
         settings: Settings of the server.
@@ -61,7 +61,7 @@ class Service:
         previews: Renders stills.
         callbacks: Reports finished jobs.
         lock: Held while records and jobs are added or removed.
-        is_stopping: True from the beginning of the server's end.
+        is_stopping: True once the server has begun to stop.
     """
 
     def __init__(self, settings: ServerSettings, make_workers: MakePool | None = None) -> None:
@@ -92,7 +92,7 @@ class Service:
     # ------------------------------------------------------------------- start and stop
 
     def start(self) -> None:
-        """Read what is there, and run the jobs that an earlier server has left.
+        """Read the records, and run the jobs that an earlier server has left unfinished.
 
         Raises:
             TalkheadError: Another server uses the home folder, or it cannot be written.
@@ -118,7 +118,7 @@ class Service:
         self.runner.start()
 
     def stop(self) -> None:
-        """Stop the workers. Their jobs go on at the next start."""
+        """Stop the workers. Their jobs resume at the next start."""
         self.is_stopping = True
         self.runner.stop()
         self.callbacks.stop()
@@ -152,7 +152,7 @@ class Service:
         return make_pool(None, self.home, options)
 
     def _resume(self) -> None:
-        """Add jobs that a kill has kept from being added, and finish deletions."""
+        """Add jobs that a killed server had not added yet, and finish deletions."""
         finished = []
         for record in self.videos.all():
             if record.is_deleted:
@@ -174,7 +174,7 @@ class Service:
         return [job for job in self.store.jobs() if job.id in own]
 
     def _with_jobs(self) -> list[VideoRecord | FitRecord]:
-        """List the records that have a job of their own."""
+        """List the records that each have a job."""
         return [*self.videos.all(), *self.fits.all()]
 
     def _gauges(self) -> Mapping[str, float | Mapping[str, float]]:
@@ -215,7 +215,7 @@ class Service:
         if n_open >= limits.n_queued:
             raise Problem(
                 503,
-                f"{n_open} jobs are waiting, the most that are accepted. Try again later",
+                f"{n_open} jobs are waiting, and no more are accepted. Try again later",
                 _RETRY,
             )
         free = shutil.disk_usage(self.path).free
@@ -239,7 +239,7 @@ class Service:
             The record that an earlier request with this key has made, or None.
 
         Raises:
-            Problem: The key belongs to another request, or one with it is being read.
+            Problem: The key belongs to another request, or a request with it is being processed.
         """
         if not key:
             yield None
@@ -334,7 +334,7 @@ class Service:
     def _has_stopped(self, job_id: str) -> bool:
         """Check that no process works on a job that was cancelled."""
         job = self.store.find(job_id)
-        with self.store.hold(job) as claim:  # a process holds it until a moment after its end
+        with self.store.hold(job) as claim:  # a process holds it until shortly after its end
             if claim is not None and claim.job.status in (
                 QUEUED,
                 RUNNING,
@@ -357,7 +357,8 @@ class Service:
     # ------------------------------------------------------------------------- finished
 
     def _handle_finished(self, job: Job, event: JobFinished) -> None:
-        """Note the end of a job: metrics, log, callback, and a deletion that has waited for it."""
+        """Handle the end of a job: metrics, log, callback, and a deletion that has waited for
+        it."""
         kind = "video" if job.task.output else "fit"
         frames = int(event.result.get("n_frames", 0)) if event.status == DONE else 0
         self.metrics.count_job(kind, event.status, frames, float(event.result.get("seconds", 0.0)))
@@ -395,7 +396,7 @@ def notified(origin: Origin) -> Origin:
         origin: Origin of a record.
 
     Returns:
-        The same with `is_notified`.
+        The origin with `is_notified` set.
     """
     return replace(origin, is_notified=True)
 

@@ -62,7 +62,7 @@ def serve(settings: ServerSettings, announce: Callable[[str, str], None]) -> Non
         service = Service(settings)
         server = _Server(_config(settings, service, tls), service)
         make_folder(service.incoming)
-        tempfile.tempdir = str(service.incoming)  # uploads are images of persons: not into /tmp
+        tempfile.tempdir = str(service.incoming)  # uploads are images of people: not into /tmp
         JsonLines.install()
         announce(page_address(settings, listener.getsockname()[1]), tls.fingerprint if tls else "")
         server.run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Settings of the server, and what it accepts."""
+"""Settings and limits of the server."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ServerSettings:
         port: Port to listen on; 0 chooses a free one.
         token: The bearer token. "": none is needed, which only a loopback address allows.
         uses_tls: Serve HTTPS with a certificate made on this machine.
-        allowed_hosts: Further names by which browsers may call the server.
+        allowed_hosts: Additional names by which browsers may call the server.
         workers: Number of processes that run jobs, or "auto".
         device: "auto", "cpu", "cuda" or "cuda:N".
         voice_url: Address of the voice server that speaks text. None: the installed voice.
@@ -104,7 +104,8 @@ class ServerSettings:
         """Check the token.
 
         Raises:
-            TalkheadError: It is missing off loopback, too short, or has other characters than URLs.
+            TalkheadError: It is missing for an address that is not loopback, is too short, or
+                contains characters that are not allowed in URLs.
         """
         if not self.token and not is_loopback(self.host):
             raise TalkheadError(

@@ -18,7 +18,7 @@ PARAMETER = "ticket"
 
 
 class Tickets:
-    """Makes and checks tickets. They end with the process that made them.
+    """Makes and checks tickets. They become invalid when the process that made them ends.
 
     Args:
         clock: Function that returns Unix time.

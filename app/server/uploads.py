@@ -1,4 +1,5 @@
-"""Write uploads to disk. Their names are shown and give a suffix; they are never used as paths."""
+"""Write uploads to disk. Their names are shown and provide a suffix, but are never used as
+paths."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def save(upload: UploadFile, folder: Path, stem: str) -> Path:
     Args:
         upload: The upload.
         folder: Where to write it.
-        stem: Name of the file without its suffix, which is that of the upload if it is a plain one.
+        stem: Name of the file without its suffix. The suffix of the upload is kept if it is plain.
 
     Returns:
         The file.

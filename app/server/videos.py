@@ -184,7 +184,7 @@ def list_videos(
     after: Annotated[str, Query(description="ID of the last video of the page before")] = "",
     identity: Annotated[str, Query(description="Only videos of this person")] = "",
 ) -> VideoList:
-    """List the videos of this server. The jobs of `talkhead dub` are not among them."""
+    """List the videos of this server. The jobs of `talkhead dub` are not included."""
     records = [one for one in reversed(service.videos.all()) if not one.is_deleted]
     if identity:
         records = [one for one in records if one.task.identity == identity]

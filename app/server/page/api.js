@@ -14,7 +14,7 @@ export function token() { return sessionStorage.getItem(KEY) || ""; }
 
 export function setToken(value) { sessionStorage.setItem(KEY, value.trim()); }
 
-// Subprotocols for `new WebSocket(address, protocols("talkhead.live"))`: the browser sends no other header.
+// Subprotocols for `new WebSocket(address, protocols("talkhead.live"))`: the browser can send no other header.
 export function protocols(name) { return token() ? [name, `bearer.${token()}`] : [name]; }
 
 export class ApiError extends Error {
@@ -69,7 +69,7 @@ export function upload(path, form, progress) {
   });
 }
 
-// Reads server-sent events, which an EventSource could not: it sends no token.
+// Reads server-sent events. An EventSource cannot be used, because it sends no token.
 export async function follow(path, changed, signal) {
   const answer = await fetch(path, { headers: headers(), signal });
   if (!answer.ok) throw await problem(answer);

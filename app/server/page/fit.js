@@ -59,7 +59,7 @@ export function startFit(studio) {
       await follow(`/v1/identities/${encodeURIComponent(person.name)}/events`,
         (found, event) => event === "deleted" ? gone(person) : draw(found), following.signal);
     } catch (error) {
-      if (error.name !== "AbortError") notify("The connection was lost. The fit goes on: see People.", { bad: true });
+      if (error.name !== "AbortError") notify("The connection was lost. The fit continues: see People.", { bad: true });
     }
   }
 
@@ -70,7 +70,7 @@ export function startFit(studio) {
     put(panel, 
       h("h2", {}, done ? `${person.name} can speak now` : failed ? `${person.name} could not be fitted` : `Fitting ${person.name}`),
       done ? facts(person) : failed ? h("p", { class: "bad" }, person.error) : progressBar(person, `Fit of ${person.name}`),
-      done || failed ? "" : h("p", { class: "meta" }, "It takes minutes to an hour. You may close this page: it goes on."),
+      done || failed ? "" : h("p", { class: "meta" }, "It takes from a few minutes to an hour. You can close this page: the fit continues."),
       h("div", { class: "actions" },
         done ? h("button", { type: "button", class: "primary", onclick: () => studio.open("speak", person.name) }, "Let them speak") : null,
         person.report_url ? h("a", { class: "button", href: person.report_url, target: "_blank", rel: "noopener" }, "Open the report") : null,

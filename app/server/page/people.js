@@ -45,7 +45,7 @@ export function startPeople(studio) {
 
   async function remove(person, button) {
     const sure = await confirmDeletion(`Delete ${person.name}?`,
-      "Everything of this person is deleted from the server: the fitted head, the footage, the report, and all videos made here. It cannot be undone.");
+      "All data of this person is deleted from the server: the fitted head, the footage, the report, and all videos made here. It cannot be undone.");
     if (!sure) return;
     button.disabled = true;
     button.textContent = "Deleting …";
@@ -62,7 +62,7 @@ export function startPeople(studio) {
   return { show, hide: () => clearTimeout(timer) };
 }
 
-// What is known about the footage, in words.
+// Describes the footage and its quality.
 export function facts(person) {
   const quality = person.quality, lines = [];
   lines.push([`Fitted ${date(person.created_at)}, ${person.preset}`]);

@@ -44,7 +44,7 @@ export function startSpeak(studio) {
   function addSound(data) {
     const source = fields.source.value;
     if (source === "text") {
-      if (!fields.text.value.trim()) return "Type what is said first.";
+      if (!fields.text.value.trim()) return "Type the text first.";
       data.set("text", fields.text.value);
     } else {
       const file = source === "file" ? fields.audio.files[0] : recorded;
@@ -131,7 +131,7 @@ export function startSpeak(studio) {
         if (event !== "progress") load();
       }, following.signal);
     } catch (error) {
-      if (error.name !== "AbortError") notify("The connection was lost. The video is made all the same: see below.", { bad: true });
+      if (error.name !== "AbortError") notify("The connection was lost. The video is still being made: see below.", { bad: true });
     }
   }
 

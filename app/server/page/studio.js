@@ -12,8 +12,8 @@ const sections = {};
 
 // What sections may use of each other.
 const studio = {
-  people: [], // the persons, as the API returns them
-  features: [], // what the server offers, from /v1/health; known once `ready` is fulfilled
+  people: [], // the people, as the API returns them
+  features: [], // what the server offers, from /v1/health; available once `ready` is fulfilled
   ready: Promise.resolve(),
   open(name, detail) { select(name); sections[name].show?.(detail); },
   async loadPeople() {
