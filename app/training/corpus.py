@@ -61,7 +61,7 @@ from talkhead.storage import decode_json, translate_os_errors
 from talkhead.types import FRAME_RATE, Float32
 
 MIN_GRID_SCORE = -30.0
-"""As MIN_SPEECHOCEAN_SCORE, for GRID. docs/corpus.md."""
+"""Like MIN_SPEECHOCEAN_SCORE, for GRID. See docs/corpus.md."""
 LETTERS = {"a": "ay", "z": "zed"}
 """Letters in GRID's sentences that the dictionary pronounces differently from its British speakers."""
 MIN_UTTERANCE_S = 1.0
@@ -261,7 +261,8 @@ def many_people(
     """Describe the shard of videos of many people, whose phones are unknown.
 
     Args:
-        path: A folder of videos, or one; the name of each begins with the person's, up to "_".
+        path: A video, or a folder of them; the name of each begins with the name of the person, up
+            to "_".
         context: Folders of the build.
         name: Name of the shard.
         terms: Terms that the footage is under.
@@ -298,7 +299,7 @@ def many_people(
 def _checked_late(
     path: Path, videos: Sequence[Path], late_ms: Mapping[str, float] | None
 ) -> dict[str, float]:
-    """Copy the delays of videos. Raises FootageError for that of a video that is not there."""
+    """Copy the delays of videos. Raises FootageError for that of a video that does not exist."""
     late = dict(late_ms or {})
     unknown = sorted(set(late) - {video.stem for video in videos})
     if unknown:
@@ -318,7 +319,7 @@ def read_sentences(path: Path) -> dict[str, list[Sentence]]:
         Sentences in order, by the name of the video.
 
     Raises:
-        FootageError: For a line that cannot be read, which is named.
+        FootageError: If a line cannot be read; the message names it.
     """
     with translate_os_errors(path):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -372,7 +373,7 @@ def read_text(path: Path, recognize: bool = False) -> str:
 def _joined_utterances(
     video: Path, sentences: Sequence[Sentence], context: BuildContext, speaker: str
 ) -> Iterator[Utterance]:
-    """Utterances of a video's sentences whose words match and whose face is visible throughout."""
+    """Yield utterances for a video's sentences whose words match, with a face in every frame."""
     footage = track_video(video, context.cache, context.progress)
     mouths = read_mouths(video, footage, steady_template(), context.progress)
     store = context.store(speaker)
@@ -403,7 +404,8 @@ def _own_utterances(
     context: BuildContext,
     speaker: str,
 ) -> Iterator[Utterance]:
-    """Utterances of videos: stretches with a face, cut in pauses. The last tenth is for validation."""
+    """Yield utterances of videos: stretches with a face, cut in pauses. The last tenth is for
+    validation."""
     template, store = steady_template(), context.store(speaker)
     held = round((1 - VALIDATION_FRACTION) * sum(len(one.seen) for one in footage))
     for video, one in zip(videos, footage, strict=True):
@@ -421,7 +423,7 @@ def _own_utterances(
 def _phones(
     video: Path, footage: TrackedVideo, text: str, store: AlignmentStore, progress: Progress
 ) -> list[Phone]:
-    """Phones of a video, stored by its audio and text.
+    """Return the phones of a video, which are stored by its audio and text.
 
     Raises:
         TalkheadError: If the text does not match; the video is named.
@@ -497,7 +499,8 @@ def _earlier(phones: Sequence[Phone], by_s: float) -> list[Phone]:
 
 
 def _last_for_validation(utterances: Sequence[Utterance], n_given: int) -> list[Utterance]:
-    """Assign the last of n_given sentences to validation, as if rejected ones were among the first."""
+    """Assign the last of n_given sentences to validation, as if the rejected ones were the
+    first."""
     n_held = round(VALIDATION_FRACTION * n_given)
     first = max(0, len(utterances) - n_held)
     return [
@@ -562,11 +565,13 @@ def _options() -> argparse.ArgumentParser:
     own = kinds.add_parser("footage", help="your own videos of one person, with texts")
     people = kinds.add_parser("people", help="videos of many people, without texts")
     for one in (speech, joined, own, people):
-        one.add_argument("folder", type=Path, help="of the source; for footage also a single video")
+        one.add_argument(
+            "folder", type=Path, help="folder of the source; for footage, also one video"
+        )
         one.add_argument("--output", type=Path, required=True, help="folder of the corpus")
         one.add_argument("--cache", type=Path, help="folder of tracked videos")
         one.add_argument(
-            "--name", required=one in (own, people), help="of the shard and the speaker"
+            "--name", required=one in (own, people), help="name of the shard and speaker"
         )
         one.add_argument("--progress", choices=("bars", "json", "silent"), default="bars")
     for one in (own, people):
@@ -580,7 +585,7 @@ def _options() -> argparse.ArgumentParser:
             help="a video whose audio is late, and by how much",
         )  # fmt: skip
     speech.add_argument(
-        "--limit", type=int, help="most utterances, chosen at random (default: all)"
+        "--limit", type=int, help="maximum number of utterances, chosen at random (default: all)"
     )
     own.add_argument("--texts", type=Path, help="folder of the texts (default: next to the videos)")
     own.add_argument("--recognize", action="store_true", help="recognize videos without text")

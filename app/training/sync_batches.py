@@ -27,7 +27,7 @@ class TrainingConfig:
     Attributes:
         n_steps: Steps of the optimizer.
         batch_size: Windows in a batch.
-        learning_rate: Its largest value.
+        learning_rate: Maximum learning rate.
         weight_decay: Weight decay of AdamW.
         averaging: Share of new weights in their running mean.
         frames: Minimum and maximum number of frames of lips in a window, at most TEST_FRAMES.
@@ -39,8 +39,8 @@ class TrainingConfig:
         warp_std: Deviation of the scale of the mel axis, logarithmic.
         snr: Range of noise levels below the largest energy, natural logarithm.
         mask_share: Share of the windows in which mel bands are masked.
-        n_wrong: Other windows whose audio is compared with each window's lips.
-        wrong_weight: Weight of that loss.
+        n_wrong: Number of other windows whose audio is compared with each window's lips.
+        wrong_weight: Weight of the loss of this comparison.
         blur: Target probability of each lag next to the true one.
     """
 
@@ -228,7 +228,7 @@ def change_mel(mel: Tensor, config: TrainingConfig, random: np.random.Generator)
         [B, T, VECTORS, M].
     """
     n, _, _, n_mels = mel.shape
-    # Another voice: formants elsewhere.
+    # Another voice: formants at other frequencies.
     mel = _warp_mel(mel, torch.exp(config.warp_std * _normal(random, (n, 2))))
     # Another room: noise of a random color, and another contrast.
     low, high = config.snr

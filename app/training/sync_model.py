@@ -40,13 +40,13 @@ from talkhead.storage import sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Float64, Int
 
 TEST_FRAMES = 45
-"""Frames of lips whose shift is to be found: a take of 3 s without 15 frames at either end."""
+"""Frames of lips in a test window: a take of 3 s without 15 frames at either end."""
 TEST_STRIDE = 25
 """Frames from one test window to the next."""
 MIN_TAKE = TEST_FRAMES + 2 * MAX_LAG
 """Shorter takes are left out."""
 LONGER_TESTS = (125, 250)
-"""Frames of longer windows for which results are given, too."""
+"""Numbers of frames of longer windows for which results are given, too."""
 
 ANCHOR_MIRROR = (3, 2, 1, 0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 13, 16, 15, 18, 17)
 """Order of ANCHORS in the mirrored face."""
@@ -131,7 +131,7 @@ def train(
         The running mean of its weights, in evaluation mode.
 
     Raises:
-        FootageError: Without footage to train on.
+        FootageError: If there is no footage to train on.
     """
     seed_everything(seed)
     net = SyncModelNet() if net is None else net
@@ -267,7 +267,7 @@ def share_found(missed: Int) -> float:
         missed: Errors in frames, [N].
 
     Returns:
-        0 to 1; NaN without any. Chance is 3 in 31.
+        0 to 1; NaN if there are none. Chance is 3 in 31.
     """
     return float((np.abs(missed) <= 1).mean()) if len(missed) else math.nan
 
@@ -275,9 +275,9 @@ def share_found(missed: Int) -> float:
 def wrong_sound_noise(net: SyncModelNet, clips: Sequence[Clip]) -> float:
     """Measure how much the scores of mismatched audio vary, per frame.
 
-    Each window's lips are compared with the audio of the window half a list away, over a source's
-    validation takes where it has any; the sources' variances are averaged. Scores of n frames
-    deviate by this over the square root of n.
+    Each window's lips are compared with the audio of the window half the list away. The validation
+    takes of a source are used if it has any; the variances of the sources are averaged. The
+    standard deviation of scores of n frames is this value divided by the square root of n.
 
     Args:
         net: The network.

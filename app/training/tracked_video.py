@@ -32,7 +32,8 @@ VALIDATION_FRACTION = 0.1
 CROP_SCALE = 0.02
 """Eye distances per pixel of a crop: 48 are 0.96, about twice the width of the mouth."""
 CROP_RISE = 0.06
-"""Eye distances from the center of a crop up to that of the lips: there is room for the jaw to open."""
+"""Eye distances from the center of a crop up to that of the lips, so that the jaw can open within
+the crop."""
 
 TENSORS = {
     "landmarks": TensorSpec((ALL_FRAMES, N_LANDMARKS, 2), minimum=-MAX_PX, maximum=MAX_PX),

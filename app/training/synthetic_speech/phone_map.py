@@ -1,4 +1,4 @@
-"""Phones of other inventories as those of ARPAbet: by the shape of the lips first, then by the sound."""
+"""Map phones of other inventories to ARPAbet: by the shape of the lips first, then by the sound."""
 
 # ruff: noqa: RUF001 (phonetic symbols look like Latin letters)
 
@@ -27,7 +27,7 @@ IPA = {
     # Unrounded back and central ones: lips as at IH or AH, however far back the tongue.
     **{"ɯ": "IH", "ɨ": "IH", "ɤ": "AH", "ɘ": "AH", "ɐ": "AH", "ᵻ": "IH"},
     # The open a of most languages opens as wide as AA; ɒ is rounded. Short e and o are laxer than
-    # English EY and OW and not diphthongs; with a length mark: LONG.
+    # English EY and OW and not diphthongs. With a length mark, see LONG.
     **{"a": "AA", "ɒ": "AO", "e": "EH", "o": "AO"},
     # Lips near each other or at the teeth.
     **{"ɸ": "F", "β": "V", "ʋ": "V", "ɱ": "V", "ʍ": "W", "ɥ": "W"},
@@ -81,7 +81,7 @@ def from_ipa(name: str) -> tuple[str, ...]:
     """Convert a phoneme to phones.
 
     Stress, tone, nasality (a nasal vowel has its vowel's lips), aspiration and other small marks
-    are ignored, and a length mark except in LONG.
+    are ignored. A length mark is ignored except in LONG.
 
     Args:
         name: IPA symbols of the phoneme.
