@@ -1,6 +1,6 @@
-# talkhead. `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+# Start with `make demo` and `make test`; `make help` lists all targets.
 
-# The first that runs of the Pythons that talkhead is made for; what is tested most comes first.
+# The first supported Python version that is installed; the most thoroughly tested one comes first.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
     $$name -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$name; break; }; done)
 VENV ?= .venv
@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := passive
 .DEFAULT_GOAL := help
 .PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench wheel-test clean
 
-help:  ## this list
+help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: venv  ## set up, fit the sample person and make them speak a line (DEMO=folder for the results)
@@ -41,7 +41,7 @@ CHROMIUM := apt-get install -y --no-install-recommends chromium
 chromium: $(STAMP)
 	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        echo "Installing chromium, in which the studio page is tested"; \
+	        echo "Installing chromium, which the tests of the studio page need"; \
 	        apt-get update -q && $(CHROMIUM); \
 	    else \
 	        echo "No chromium: the tests of the studio page are skipped. Run: sudo $(CHROMIUM)" >&2; \
@@ -49,13 +49,13 @@ chromium: $(STAMP)
 	fi
 
 AGENTS := pipecat livekit
-test-agents: venv $(AGENTS:%=$(VENV)-%/.installed)  ## set up and run the tests of the voice agents, each in an environment of its own
+test-agents: venv $(AGENTS:%=$(VENV)-%/.installed)  ## set up and run the tests of the voice agents, each in a separate environment
 	set -e; for name in $(AGENTS); do \
 	    $(VENV)-$$name/bin/python -c "import talkhead.app.live.$$name"; \
 	    $(VENV)-$$name/bin/python -m pytest tests/app/live/test_$$name.py; \
 	done
 
-# Each lies over $(VENV), whose packages it finds where it has none of its own.
+# Each environment also finds the packages of $(VENV); its own packages take precedence.
 $(VENV)-%/.installed: $(STAMP)
 	rm -rf $(@D)
 	$(VENV)/bin/python -m venv $(@D)
@@ -64,15 +64,15 @@ $(VENV)-%/.installed: $(STAMP)
 	$(@D)/bin/python -m pip --disable-pip-version-check install -c constraints.txt -e '.[$*]'
 	touch $@
 
-venv: $(STAMP) libgl  ## set up .venv with everything in it
+venv: $(STAMP) libgl  ## set up .venv with all dependencies
 
 $(STAMP): pyproject.toml setup.py constraints.txt
-	@test -n "$(PYTHON)" || { echo "There is no Python 3.10 or newer here: install Python 3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer was found: install Python 3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-# OpenCV wants two libraries of the system that slim images lack.
+# OpenCV needs two system libraries that slim images lack.
 LIBGL := apt-get install -y --no-install-recommends libgl1 libglib2.0-0
 libgl: $(STAMP)
 	@$(VENV)/bin/python -c 'import cv2' 2>/dev/null || { \
@@ -80,11 +80,11 @@ libgl: $(STAMP)
 	        echo "Installing libgl1 and libglib2.0-0, which OpenCV needs"; \
 	        apt-get update -q && $(LIBGL); \
 	    elif command -v apt-get >/dev/null; then \
-	        echo "OpenCV lacks a library of the system. Run: sudo $(LIBGL)" >&2; \
+	        echo "A system library that OpenCV needs is missing. Run: sudo $(LIBGL)" >&2; \
 	    fi; \
 	    $(VENV)/bin/python -c 'import cv2'; }
 
-lint: $(STAMP)  ## ruff: rules and format
+lint: $(STAMP)  ## run ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
@@ -93,12 +93,12 @@ TREE = rm -rf build/typing && mkdir -p build/typing/talkhead/samples && \
     ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/ && \
     ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
 
-types: $(STAMP)  ## mypy, strict, on a tree of links laid out as the packages are imported
+types: $(STAMP)  ## run mypy, strict, on a tree of links laid out as the packages are imported
 	$(TREE)
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
 
-ide: $(STAMP)  ## let editors resolve `talkhead.*`: makes the tree of links that pyproject.toml points Pyright to
+ide: $(STAMP)  ## create the tree of links with which editors resolve `talkhead.*` (see pyproject.toml)
 	$(TREE)
 
 docs: $(VENV)/.docs  ## build the documentation into site/ and check that its pages load nothing external
@@ -110,10 +110,10 @@ $(VENV)/.docs: $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[docs]'
 	touch $@
 
-bench: venv  ## the README's figures as JSON lines
+bench: venv  ## measure the README's figures and print them as JSON lines
 	$(VENV)/bin/python -m benchmarks
 
-wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, fit and speak with it elsewhere
+wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, and run fit and speak with it
 	rm -rf build/wheel-test build/lib build/bdist.*  # setuptools would pack stale files of build/lib
 	$(PIP) wheel --no-deps --wheel-dir build/wheel-test .
 	$(PYTHON) -m venv build/wheel-test/venv
@@ -122,5 +122,5 @@ wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, f
 	cd build/wheel-test && venv/bin/python $(CURDIR)/tests/helpers/installed.py \
 	    $(CURDIR)/samples/person.mp4 $(CURDIR)/samples/line.wav
 
-clean:  ## remove everything that was made here, .venv included
+clean:  ## remove everything that make created, including .venv
 	rm -rf build dist site *.egg-info .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)

@@ -1,6 +1,6 @@
 """Use frames as arrays, to show or process them without writing a video.
 
-The frames carry no mark that they are synthetic: say so where they are shown.
+The frames are not marked as synthetic: label them wherever they are shown.
 
     python examples/frames_to_arrays.py [--identity NAME] [--audio FILE]
 """
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[int, tuple[int, ...]]:
     """Measure how much the picture changes from frame to frame.
 
     Args:
-        arguments: Words of the command line. None: those of this process.
+        arguments: Command-line arguments. None: those of this process.
 
     Returns:
         Number of frames, and their shape [H, W, 3].
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[int, tuple[int, ...]]:
     given = parser.parse_args(arguments)
 
     changes, previous = [], None
-    # Frames are rendered one by one, as they are asked for: memory does not grow with the audio.
+    # Frames are rendered one by one, as they are requested: memory does not grow with the audio.
     for frame in speak_frames(given.audio, identity=given.identity):
         if previous is not None:
             changes.append(np.abs(frame.astype(np.int16) - previous).mean())

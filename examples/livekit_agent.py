@@ -1,11 +1,11 @@
-"""A voice agent with a face, in LiveKit Agents: it greets whoever joins its room.
+"""A voice agent with a talking head, in LiveKit Agents: it greets whoever joins its room.
 
 pip install 'talkhead[livekit,voice]'
-livekit-server --dev        # a server on this machine, or set the variables to those of another
+livekit-server --dev        # a server on this machine; for another one, change the variables below
 export LIVEKIT_URL=ws://localhost:7880 LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret
 TALKHEAD_IDENTITY=anna python examples/livekit_agent.py dev
 
-Give AgentSession speech recognition and a language model to talk to it.
+To converse with it, pass speech recognition and a language model to AgentSession.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def voice(text: str) -> AsyncIterator[rtc.AudioFrame]:
         text: The text.
 
     Yields:
-        Its sound.
+        Its audio.
     """
     sound, rate = await asyncio.to_thread(synthesize, text)
     yield rtc.AudioFrame(sound.tobytes(), rate, 1, len(sound))
@@ -43,7 +43,7 @@ async def voice(text: str) -> AsyncIterator[rtc.AudioFrame]:
 async def run_agent(
     agent_session: AgentSession, room: rtc.Room, live: LiveSession, **options: Any
 ) -> TalkheadAvatar:
-    """Show the head in a room, and let it greet.
+    """Show the head in a room and speak the greeting.
 
     Args:
         agent_session: The session of the agent.

@@ -1,9 +1,10 @@
-"""A voice agent with a face, in Pipecat: it greets whoever opens its page.
+"""A voice agent with a talking head, in Pipecat: it greets whoever opens its page.
 
 pip install 'talkhead[pipecat,voice]' aiortc pipecat-ai-prebuilt
 TALKHEAD_IDENTITY=anna python examples/pipecat_agent.py -t webrtc    # then open the address it prints
 
-Put speech recognition and a language model between the transport's input and the voice to talk to it.
+To converse with it, insert speech recognition and a language model between the transport's input
+and the voice.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Voice(TTSService):
             context_id: Pipecat's name for this reply.
 
         Yields:
-            Its sound.
+            Its audio.
         """
         sound, rate = await asyncio.to_thread(synthesize, text)
         yield TTSAudioRawFrame(sound.tobytes(), rate, 1, context_id)

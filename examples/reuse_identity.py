@@ -18,10 +18,10 @@ LINE = Path(__file__).parents[1] / "samples" / "line.wav"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[SpeakResult]:
-    """Speak each audio file, to a video of the same name.
+    """Speak each audio file and write a video of the same name.
 
     Args:
-        arguments: Words of the command line. None: those of this process.
+        arguments: Command-line arguments. None: those of this process.
 
     Returns:
         The results of `speak`.

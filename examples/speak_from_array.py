@@ -1,4 +1,4 @@
-"""Speak audio that is an array, such as the output of a text-to-speech model.
+"""Speak audio from an array, such as the output of a text-to-speech model.
 
 python examples/speak_from_array.py [--identity NAME] [--output FILE]
 """
@@ -21,12 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> SpeakResult:
     """Speak the sample line with half a second of silence before it.
 
     Args:
-        arguments: Words of the command line. None: those of this process.
+        arguments: Command-line arguments. None: those of this process.
 
     Returns:
         The result of `speak`.
     """
-    parser = argparse.ArgumentParser(description="Speak audio that is an array.")
+    parser = argparse.ArgumentParser(description="Speak audio from an array.")
     parser.add_argument("--identity", help="name of an identity (default: the one fitted last)")
     parser.add_argument("--output", default="from_array.mp4", help="video to write")
     given = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
-"""A speech encoder outside of talkhead: the energy of eight frequency bands, 50 times per second.
+"""A speech encoder in a separate package: the energy of eight frequency bands, 50 times per second.
 
-talkhead finds it by the entry point in pyproject.toml. docs/extending/encoder.md lists the rules.
+talkhead finds it through the entry point in pyproject.toml. docs/extending/encoder.md lists the rules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
 BLOCK = SAMPLE_RATE // 50
-"""Samples of one vector, 20 ms."""
+"""Samples per vector: 20 ms."""
 EDGES_HZ = (0, 200, 400, 700, 1100, 1700, 2700, 4200, 8000)
 
 

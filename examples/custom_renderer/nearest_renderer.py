@@ -1,7 +1,8 @@
-"""A renderer outside of talkhead: the training frame with the nearest motion code, moved into place.
+"""A renderer in a separate package: it shows the training frame with the nearest motion code, aligned
+with the requested pose.
 
-talkhead finds it by the entry point in pyproject.toml. docs/extending/renderer.md describes a renderer
-that is trained, and lists the rules.
+talkhead finds it through the entry point in pyproject.toml. docs/extending/renderer.md describes a
+renderer that is trained, and lists the rules.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class NearestRenderer(RendererBase):
         return self._tensors["codes"].shape[1]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a package stores."""
+        """Return the tensors that a package stores."""
         return dict(self._tensors)
 
     def render(
