@@ -2,8 +2,8 @@
 
     python docs/check_site.py site
 
-Exits with 1 and a list when a page loads a script, style sheet, font, image or frame by an absolute
-address.
+Exits with code 1 and prints a list if a page loads a script, style sheet, font, image or frame by an
+absolute address.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOADED = {
     "track": ("src",),
     "video": ("src", "poster"),
 }
-"""Attributes whose address a browser fetches by itself."""
+"""Attributes whose address a browser fetches automatically."""
 HARMLESS_LINKS = {"canonical", "alternate", "next", "prev", "license", "author"}
 REMOTE = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 IN_STYLE = re.compile(

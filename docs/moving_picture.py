@@ -1,9 +1,9 @@
-"""Make the animation of the README from the fitted sample person: real footage beside the spoken line.
+"""Make the animation of the README from the fitted sample person: real footage next to the spoken line.
 
     make demo && .venv/bin/python docs/moving_picture.py demo
 
 Reads demo/line.mp4 and samples/person.mp4, both of them synthetic, and writes docs/demo.webp. With
-`--placeholder` it writes a gray picture of the same shape instead, until the animation is made.
+`--placeholder` it writes a gray picture of the same shape, for use until the animation exists.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_half(video: Path, n_frames: int) -> list[UInt8]:
 
 
 def join_halves(left: list[UInt8], right: list[UInt8]) -> list[UInt8]:
-    """Put frames side by side, as many as both have, on white."""
+    """Join frames side by side with a white gap, up to the length of the shorter list."""
     gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     return [np.hstack([one, gap, other]) for one, other in zip(left, right, strict=False)]
 
@@ -51,22 +51,22 @@ def write_animation(frames: list[UInt8], target: Path, max_bytes: int = MAX_BYTE
     """Write frames [H, W, 3] RGB as a looping WebP animation.
 
     Args:
-        frames: at least one.
-        target: the file, replaced only by a complete one.
-        max_bytes: the highest quality is chosen that stays within it.
+        frames: At least one frame.
+        target: File to write. An existing file is replaced only by a complete one.
+        max_bytes: Size limit. The highest quality that stays within it is chosen.
 
     Returns:
         The quality that was chosen.
 
     Raises:
-        ValueError: if not even the lowest quality is small enough.
+        ValueError: If even the lowest quality exceeds `max_bytes`.
     """
     first, *others = [Image.fromarray(frame) for frame in frames]
     duration = round(1000 / FRAME_RATE)
-    temporary = target.with_name(f".{target.name}")  # the suffix decides the format
+    temporary = target.with_name(f".{target.name}")  # the suffix determines the format
     try:
         for quality in QUALITIES:
-            # Whole frames only: blocks that are kept from earlier frames leave jagged edges behind.
+            # Whole frames only: blocks that are kept from earlier frames leave jagged edges.
             first.save(
                 temporary, save_all=True, append_images=others, duration=duration, loop=0,
                 quality=quality, method=6, kmin=0, kmax=1,
@@ -80,7 +80,7 @@ def write_animation(frames: list[UInt8], target: Path, max_bytes: int = MAX_BYTE
 
 
 def placeholder() -> list[UInt8]:
-    """Return one gray frame [H, W, 3] of the animation's shape that says what is missing."""
+    """Return one gray frame [H, W, 3] of the animation's shape that names the command to run."""
     frame = np.full((HEIGHT, 2 * HEIGHT + GAP, 3), 225, np.uint8)
     frame[:, HEIGHT : HEIGHT + GAP] = 255
     cv2.putText(
@@ -92,14 +92,14 @@ def placeholder() -> list[UInt8]:
 def main() -> None:
     """Read the arguments and write the animation."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("demo", type=Path, nargs="?", help="the folder that `make demo` made")
+    parser.add_argument("demo", type=Path, nargs="?", help="the folder that `make demo` created")
     parser.add_argument("--placeholder", action="store_true", help="write a gray picture")
     parser.add_argument("--output", type=Path, default=TARGET, help="default: docs/demo.webp")
     arguments = parser.parse_args()
     if arguments.placeholder:
         frames = placeholder()
     elif arguments.demo is None:
-        parser.error("name the folder that `make demo` made, or pass --placeholder")
+        parser.error("pass the folder that `make demo` created, or --placeholder")
     else:
         n_frames = int(MAX_SECONDS * FRAME_RATE)
         right = read_half(arguments.demo / "line.mp4", n_frames)

@@ -24,7 +24,7 @@ SHEET_WIDTH = 1400
 
 
 def shrink_sheet(sheet: Path, target: Path) -> None:
-    """The contact sheet of the held-out frames, at the README's width."""
+    """Write the contact sheet of the held-out frames at the README's width."""
     image = cv2.imread(str(sheet))
     scale = SHEET_WIDTH / image.shape[1]
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -38,7 +38,7 @@ def tint(image: UInt8, mask: UInt8, color: tuple[int, int, int]) -> UInt8:
 
 
 def draw_regions(home: Path, target: Path) -> None:
-    """Head, neck strip and mouth interior, and next to them what is pasted when the mouth closes."""
+    """Draw head, neck strip and mouth interior, and the area that is pasted when the mouth closes."""
     idle = load_idle(Home.locate(home).load())
     number = int(np.argmax(idle.codes[:, 0] ** 2))
     [whole] = idle_frames(idle.path, len(idle), number, number + 1)
