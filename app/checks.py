@@ -33,7 +33,7 @@ def check_fit(
     device: str = "auto",
     home: Path | str | None = None,
 ) -> None:
-    """Check the arguments of `fit` that can be checked at once. `FitOptions` checks the rest.
+    """Check the arguments of `fit` that can be checked immediately. `FitOptions` checks the rest.
 
     Args:
         video: Footage of the person.
@@ -76,7 +76,8 @@ def check_speak(
         The file to write.
 
     Raises:
-        TalkheadError: Something is missing, does not fit together, or would be overwritten.
+        TalkheadError: A file is missing, the options are not compatible, or a file would be
+            overwritten.
     """
     check_choice("mode", mode, MODES)
     check_device(device)

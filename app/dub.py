@@ -173,8 +173,8 @@ def dub(
         The outcome. Failed jobs are listed in it.
 
     Raises:
-        TalkheadError: If the table cannot be read, if it has invalid rows and `skip_bad` is False, or if
-            no job can run any more.
+        TalkheadError: If the table cannot be read, if it has invalid rows and `skip_bad` is False,
+            or if no more jobs can run.
     """
     options = replace(options or DubOptions(), **keywords)
     check_device(options.device)

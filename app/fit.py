@@ -93,7 +93,7 @@ STEPS = (
     "Measuring held-out frames",
     "Writing the idle clip",
 )
-"""Names of the progress steps of a fit, in order; long footage has one step more."""
+"""Names of the progress steps of a fit, in order; long footage has one more step."""
 VIDEO_REMEDY = "To use frames in arrays, write them with talkhead.media.write_video first"
 MIN_HELD_OUT = 5
 """With fewer usable held-out frames than this, nothing is evaluated."""
@@ -289,7 +289,8 @@ class _Fit:
     def _package(
         self, footage: Footage, dataset: IdentityDataset, fitted: _Fitted
     ) -> IdentityPackage:
-        """Write the package; it replaces the one of that name, but keeps its other renderers."""
+        """Write the package; it replaces an existing one of that name, but keeps its other
+        renderers."""
         options, renderer = self.options, self.options.renderer
         info = footage.info
         destination = self.home.identity_dir(self.name)

@@ -1,4 +1,4 @@
-"""Checks of footage that do not need preprocessing: is there speech, is the person upright?"""
+"""Checks of footage that do not need preprocessing: for speech, and for upside-down video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIN_FRACTION = 0.15
 speech.
 """
 ENOUGH_S = 20.0
-"""With less speech than this, in seconds, a message says what to expect."""
+"""With less speech than this, in seconds, a message describes what to expect."""
 
 
 def check_speech(video: Path, progress: Progress, *, required: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 The options of an output are declared in app/request.py. The command line, the columns of `dub`, the
 files that a job reads and the resume key are derived from the declarations.
-docs/extending/option.md has the recipe.
+docs/extending/option.md describes how to add an option.
 """
 
 from __future__ import annotations

@@ -369,7 +369,7 @@ def speak_settings(options: OutputOptions | None, keywords: SpeakKeywords) -> Sp
 
 
 def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
-    """Check that output, codec, mode and options fit together.
+    """Check that output, codec, mode and options are compatible.
 
     Args:
         options: Options of the output.
@@ -380,7 +380,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         Codec of the output.
 
     Raises:
-        TalkheadError: They do not.
+        TalkheadError: They are not.
     """
     codec = choose_codec(options.codec, output)
     if options.background is not None and mode != "head":
@@ -465,7 +465,7 @@ def keeps_alpha(options: OutputOptions, codec: Codec, mode: str) -> bool:
         mode: "paste" or "head".
 
     Returns:
-        True if they are transparent where the head is not.
+        True if the frames are transparent outside the head.
     """
     return mode == "head" and codec.alpha and options.background in (None, ALPHA)
 

@@ -1,13 +1,13 @@
 """Resume: a work folder in which a request is rendered in segments.
 
     work/
-      line.json               what the request is made of; work on anything else is discarded
+      line.json               what the request consists of; work on another one is discarded
       codes.safetensors       the predicted motion
       codes.json              checksum of that file
       segment-00000.mp4       encoded frames
       segment-00000.json      the state after them and the file's checksum; written last, it makes the
                               segment valid
-      picture.mp4             all segments, joined without encoding again
+      picture.mp4             all segments, joined without re-encoding
 
 The audio is encoded once, at the end.
 """

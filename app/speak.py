@@ -134,7 +134,7 @@ def speak(
     progress, store = progress or SilentProgress(), Home.locate(home)
     chosen = speak_settings(options, settings)
     if isinstance(audio, tuple) and output is None:
-        raise TalkheadError("output: a waveform has no file name. Say where to write the video")
+        raise TalkheadError("output: a waveform has no file name. Pass the file to write")
     # Unfinished work contains images of the person, so it is never put next to the output.
     with scratch_folder(store) if isinstance(audio, tuple) else nullcontext() as folder:
         path = audio_path(audio, folder)
@@ -175,10 +175,10 @@ def speak_checked(
     Args:
         audio: File with audio.
         output: The file to write, as `check_speak` returned it.
-        identity: As for `speak`.
-        mode: As for `speak`.
+        identity: See `speak`.
+        mode: See `speak`.
         settings: The keywords of the call.
-        home: As for `speak`.
+        home: See `speak`.
         progress: Receives the progress.
 
     Returns:
@@ -214,8 +214,8 @@ def speak_frames(
     The frames are not marked as synthetic: say so wherever they are shown.
 
     Args:
-        audio: As for `speak`.
-        identity: As for `speak`.
+        audio: See `speak`.
+        identity: See `speak`.
         mode: "paste", or "head" for the head over the person's own background.
         renderer: Name of a fitted renderer. None: the identity's own.
         device: "auto", "cpu", "cuda" or "cuda:N".

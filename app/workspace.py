@@ -87,10 +87,10 @@ def prepare_locked(
     Args:
         home: Folder of the identities.
         name: Name of the identity that `work` belongs to.
-        footage: As for `prepare`.
-        work: As for `prepare`.
-        config: As for `prepare`.
-        progress: As for `prepare`.
+        footage: See `prepare`.
+        work: See `prepare`.
+        config: See `prepare`.
+        progress: See `prepare`.
 
     Returns:
         The dataset with refined motion.

@@ -74,8 +74,8 @@ def serve(
 ) -> None:
     """Serve a page and an HTTP API for fitting people and making videos.
 
-    It listens on this machine only, unless --host says otherwise, and prints the address of the page with
-    its token. Jobs survive a restart.
+    It listens on this machine only, unless --host is passed, and prints the address of the page
+    with its token. Jobs survive a restart.
 
     [bold]Examples[/bold]
 

@@ -143,12 +143,12 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
 
 
 def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
-    """Make a clip of a run of a dataset's frames.
+    """Make a clip from consecutive frames of a dataset.
 
     Args:
         dataset: The footage.
-        video: A video that starts at the run's first frame.
-        part: The run.
+        video: A video that starts at the first of these frames.
+        part: The frames.
 
     Returns:
         The clip.

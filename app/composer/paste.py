@@ -161,7 +161,7 @@ class CropPaster:
             rgb: Premultiplied colors [h, w, 3] of the window.
             alpha: Opacity [h, w, 1] of the window.
             mask: Where to paste [h, w], of the window.
-            person: Person in the source frame [h, w], of the window.
+            person: Mask of the person in the source frame [h, w], of the window.
 
         Returns:
             Frame [H, W, 3].

@@ -188,14 +188,14 @@ def check_python() -> Check:
 
 
 def check_system() -> Check:
-    """Check the operating system: Linux on x86-64 is tested, others may work.
+    """Check the operating system: Linux on x86-64 is tested, other systems may work.
 
     Returns:
         The result.
     """
     system, machine = platform.system(), platform.machine()
     tested = system == "Linux" and machine == "x86_64"
-    note = "tested" if tested else "not tested: Linux on x86-64 is"
+    note = "tested" if tested else "not tested; only Linux on x86-64 is"
     return Check("System", True, f"{platform.platform(terse=True)}, {machine} ({note})")
 
 
@@ -208,7 +208,7 @@ def check_memory() -> Check:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return Check("Machine", True, f"{cores} cores, memory not known")
+        return Check("Machine", True, f"{cores} cores, memory unknown")
     gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     found = f"{cores} cores, {gib:.1f} GiB of memory"
     return Check("Machine", gib >= MIN_MEMORY_GIB * 0.9, found, f"{MIN_MEMORY_GIB:g} GiB is needed")
@@ -401,7 +401,9 @@ def describe(report: Report) -> str:
     for name, version in report.versions.items():
         absent = "not installed" + (" (optional)" if name in OPTIONAL_PACKAGES else "")
         lines.append(f"    {name:<24} {version or absent}")
-    verdict = "Everything needed is installed." if report.ok else "Something is missing, see NO."
+    verdict = (
+        "Everything needed is installed." if report.ok else "Something is missing: see NO above."
+    )
     return "\n".join([*lines, "", verdict])
 
 
@@ -420,7 +422,7 @@ def _describe_pace(pace: Pace) -> str:
         return f"not measured: {pace.missing}"
     return (
         f"{pace.identity} ({pace.renderer}): renders {pace.frames_per_s:.0f} frames per second, "
-        f"speaks about {pace.real_time:.1f} times real time"
+        f"speak runs at about {pace.real_time:.1f} times real time"
     )
 
 

@@ -30,8 +30,8 @@ def measure_speed_of_avatar(avatar: Avatar) -> tuple[float, float]:
         avatar: The identity.
 
     Returns:
-        Frames per second of rendering and pasting alone, and seconds of video per second, with
-        encoding of the audio, reading of the footage and encoding of the video.
+        Frames per second of rendering and pasting only, and seconds of finished video per second.
+        The latter includes encoding the audio, reading the footage and encoding the video.
     """
     with as_file(files("talkhead.samples") / "line.wav") as line:
         start = time.perf_counter()

@@ -123,7 +123,8 @@ class RemoteTask:
         version: Version of talkhead on the driver.
         task_runner: See WorkerConfig.
         task: The task.
-        token: Content of the token file in the home folder; a node that reads the same shares the disk.
+        token: Content of the token file in the home folder; a node that reads the same
+            content shares the disk.
         home: The home folder, used if the disk is shared.
         work: Folder for intermediate files, used if the disk is shared.
         products: Folder for finished files, used if the disk is shared.
@@ -343,7 +344,7 @@ class _RayRunner:
 
 
 def _make_payload(path: Path, size: int, mtime_ns: int) -> FilePayload:
-    """Make a payload. Size and time are keys of a cache, which must not outlive a change of the file."""
+    """Make a payload. Size and time are part of the cache key, so a changed file is read again."""
     return FilePayload.of(path)
 
 
@@ -537,7 +538,7 @@ def _touch_cached(path: Path, n_kept: int) -> Path:
 
 
 def _remove_unused(folder: Path, pattern: str, n_kept: int) -> None:
-    """Remove files that no job can be using any more, except the n_kept newest."""
+    """Remove files that no job can still be using, except the n_kept newest."""
     found = []
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):  # removed by another process meanwhile

@@ -47,7 +47,7 @@ class WorkerPool(Protocol):
             The events since the last call.
 
         Raises:
-            TalkheadError: If no job can run any more.
+            TalkheadError: If no more jobs can run.
         """
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Scheduler:
             jobs: The jobs. Those that are not queued or running are left as they are.
 
         Raises:
-            TalkheadError: If no job can run any more, as on a full disk. The next call resumes.
+            TalkheadError: If no more jobs can run, for example on a full disk. The next call resumes.
         """
         self._admit(jobs)
         self._work(lambda: not self._open, lambda: ())
@@ -102,7 +102,8 @@ class Scheduler:
                 together with the fits that they need.
 
         Raises:
-            TalkheadError: If no job can run any more, as on a full disk. The next call resumes.
+            TalkheadError: If no more jobs can run, for example on a full disk. The next call
+                resumes.
         """
         self._admit(jobs)
         self._work(is_stopped, arrivals)

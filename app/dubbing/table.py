@@ -33,8 +33,8 @@ SHOWN_CHARS, SHOWN_REASON = 200, 600
 """Length to which a path and the reason for rejecting a row are shortened in messages."""
 
 FindIdentity = Callable[[str, Path], str]
-"""Function from the text of a cell, and the folder that it denotes if it is a path, to the identity's
-name or absolute folder. It raises TalkheadError if the identity cannot be used."""
+"""Function that maps the text of a cell, and the folder that it denotes if it is a path, to the
+identity's name or absolute folder. It raises TalkheadError if the identity cannot be used."""
 
 
 @dataclass(frozen=True)

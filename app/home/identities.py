@@ -362,7 +362,7 @@ class Home:
         """Load and verify the package of an identity.
 
         Args:
-            identity: As for `resolve`.
+            identity: See `resolve`.
 
         Returns:
             The package.
@@ -447,7 +447,7 @@ class Home:
         """Export an identity to a single file.
 
         Args:
-            identity: As for `resolve`.
+            identity: See `resolve`.
             path: The file. None: NAME.talkhead in the current folder.
 
         Returns:

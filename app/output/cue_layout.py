@@ -65,7 +65,7 @@ def make_cues(words: Sequence[SpokenWord], max_chars: int) -> tuple[Cue, ...]:
 
     Args:
         words: Words in order.
-        max_chars: Characters per line. A longer word gets a line of its own.
+        max_chars: Characters per line. A longer word is put on a separate line.
 
     Returns:
         Cues in order; none if there are no words.

@@ -74,8 +74,8 @@ class ResolvedRequest:
             The resolved request.
 
         Raises:
-            TalkheadError: Output, codec, mode and options do not fit together, or the output cannot be
-                signed.
+            TalkheadError: Output, codec, mode and options are not compatible, or the output cannot
+                be signed.
         """
         options = request.options
         codec = check_options(options, request.output, request.mode)

@@ -80,7 +80,7 @@ def provenance_unavailable_reason() -> str:
     """Return why manifests cannot be signed or read here.
 
     Returns:
-        What is missing and what to do; "" if nothing.
+        What is missing and what to do; "" if nothing is missing.
     """
     try:
         importlib.import_module("cryptography")

@@ -44,7 +44,7 @@ FONT_FRACTION = 0.055
 LETTER_FRACTION = 0.56
 """Width of a bold letter, relative to the line height; a little more than the average."""
 MAX_TEXT_BYTES, MAX_SUBTITLE_BYTES = 1 << 20, 4 << 20
-"""Limits of a transcript, 20 hours of speech, and of a file of its subtitles."""
+"""Maximum sizes of a transcript (20 hours of speech) and of a file with its subtitles."""
 MAX_WORD_LETTERS = 60
 MAX_HOURS = 100
 """Limit of subtitle times, whose hours have two digits."""
@@ -55,7 +55,7 @@ MIN_CHARS = 12
 ENGLISH = "en"
 
 ALIGNED, SPREAD, RECOGNIZED, GIVEN = "aligned", "spread", "recognized", "given"
-"""Sources of times."""
+"""How the times of subtitles were found."""
 NOTHING_SAID = "subtitles: there are none, since no words are within the length of the output"
 
 

@@ -249,7 +249,7 @@ def _folder_problems(verdicts: Sequence[Verdict]) -> list[str]:
     found = [f"{what}: {_as_list(names)}" for what, names in problems.items() if names]
     n_signed = _n_signed(_typical(verdicts, _folder_of))
     if n_signed not in (0, len(verdicts)):
-        found.append(f"{n_signed} files were signed, {len(verdicts)} are there")
+        found.append(f"{n_signed} files were signed, {len(verdicts)} were found")
     return found
 
 

@@ -20,14 +20,15 @@ from talkhead.types import FRAME_RATE, Bool, Float64, Int
 
 DIGIT_LETTERS = 5
 MAX_LETTERS, MAX_LETTERS_PER_S = 300, 60
-"""Letters of a text that are always accepted, and those per second of audio; fast speakers reach half of
-that."""
+"""Number of letters that a text may always have, and number per second of audio, which is twice the
+pace of fast speakers."""
 MIN_PAUSE_S = 0.12
 """A shorter silence, in seconds, is taken for a closed mouth within a word."""
 WINDOW_S = 20.0
 """Seconds around the even pace within which the end of a stretch is searched for."""
 PACE_S, PACE_FRACTION = 0.3, 0.15
-"""Standard deviation of a stretch's length from the expected one: a constant, and per second."""
+"""Standard deviation of a stretch's length from the expected one: a constant part, and a part per
+second."""
 CLAUSE_COST, WORD_COST, UNPAUSED_COST = 0.4, 5.0, 0.5
 """Costs of a pause after a clause, of one within it, and of a sentence that ends without a pause."""
 

@@ -136,7 +136,8 @@ def _addresses(parts: SplitResult, callbacks: Callbacks) -> list[str]:
 
 
 def post(url: str, callbacks: Callbacks, headers: Mapping[str, str], payload: bytes) -> int:
-    """Send a message to an address that was just checked, so that its name cannot change meanwhile.
+    """Send a message. The name in the URL is resolved once, so the address that is checked is
+    called.
 
     Args:
         url: The address.

@@ -90,7 +90,7 @@ class Previews:
             synthetic.
 
         Raises:
-            TalkheadError: The options do not fit together, or the package is damaged.
+            TalkheadError: The options are not compatible, or the package is damaged.
         """
         if not self._lock.acquire(timeout=wait_s):
             return None

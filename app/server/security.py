@@ -169,7 +169,7 @@ def _host_name(host: str) -> str:
 
 
 def _is_address(name: str) -> bool:
-    """Return True for an IP address: no other site can make a browser use it for itself."""
+    """Return True for an IP address: no other site can be reached under it."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

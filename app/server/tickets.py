@@ -28,7 +28,8 @@ class Tickets:
         self._key, self._clock = secrets.token_bytes(32), clock
 
     def link(self, path: str) -> str:
-        """Make an address with a ticket. It is the same for an hour, so that browsers can cache.
+        """Make an address with a ticket. It stays the same for an hour, so that browsers can cache
+        the file.
 
         Args:
             path: Path of a file of the API, not quoted.

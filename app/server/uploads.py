@@ -151,7 +151,7 @@ def check_sound(path: Path, title: str, longest_s: float) -> float:
 
 
 def check_footage(path: Path, title: str, longest_s: float) -> float:
-    """Check that an upload can be fitted to, as far as that is known without tracking a face.
+    """Check that a person can be fitted to an upload, as far as possible without tracking a face.
 
     Args:
         path: The file.

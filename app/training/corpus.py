@@ -426,7 +426,7 @@ def _phones(
     """Return the phones of a video, which are stored by its audio and text.
 
     Raises:
-        TalkheadError: If the text does not match; the video is named.
+        TalkheadError: If the text does not match; the message names the video.
     """
     digest = hashlib.sha256(footage.waveform.tobytes()).hexdigest()[:12]
     key = (f"{video.stem}-{digest}", text)

@@ -93,7 +93,7 @@ def make_clip(footage: TrackedVideo, template: Float32) -> Clip:
         template: Positions of ANCHORS on the mean face, [A, 2].
 
     Returns:
-        The inputs, as far as both picture and audio last.
+        The inputs, up to the end of the picture or the audio, whichever is shorter.
     """
     n_frames = min(len(footage.seen), len(footage.waveform) * FRAME_RATE // SAMPLE_RATE)
     return Clip(

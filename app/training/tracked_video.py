@@ -145,8 +145,8 @@ def track_video(video: Path, cache: Path, progress: Progress, late_ms: float = 0
         late_ms: Milliseconds by which its audio is late. It is corrected.
 
     Returns:
-        Its frames as far as both picture and audio last. The only take is all of it, with or
-        without a face.
+        Its frames, up to the end of the picture or the audio, whichever is shorter. The only take
+        is the whole video, with or without a face.
 
     Raises:
         TalkheadError: If the video cannot be read.
@@ -246,7 +246,7 @@ def _with_validation(footage: Sequence[TrackedVideo]) -> list[TrackedVideo]:
 def steady_template() -> Float32:
     """Load the mean face of the sync model.
 
-    It is the same for all video, so that mouths of different people are comparable.
+    It is used for all videos, so that mouths of different people are comparable.
 
     Returns:
         Positions of its anchors, [A, 2], in eye distances.

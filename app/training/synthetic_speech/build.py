@@ -43,13 +43,13 @@ TERMS = "Synthetic speech; no terms: {} is free software and claims nothing in w
 
 
 def test_texts(test_minutes: float) -> list[str]:
-    """Make the sentences of the test voices, which no training voice says.
+    """Make the sentences of the test voices, which are not used for the training voices.
 
     Args:
         test_minutes: Minutes of each test voice.
 
     Returns:
-        About that many minutes of sentences.
+        Sentences of about this duration.
     """
     return sentences.english(max(2, round(test_minutes * 17)), np.random.default_rng(TEST_SEED))
 

@@ -108,7 +108,7 @@ class Espeak:
         self._library = ctypes.CDLL(str(loader.get_library_path()))
         folder = str(loader.get_data_path()).encode()
         self._rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, folder, _PHONEME_EVENTS_IPA)
-        self._callback = _Callback(self._receive)  # kept: the library holds its address alone
+        self._callback = _Callback(self._receive)  # kept: the library stores only its address
         self._library.espeak_SetSynthCallback(self._callback)
         self._pieces: list[Float32] = []
         self._events: list[tuple[int, str]] = []

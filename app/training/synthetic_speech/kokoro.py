@@ -200,7 +200,8 @@ def phones_of(timed: Sequence[Timed], waveform: Float32) -> list[Phone]:
 def _between(
     one: Timed, start: float, phones: list[Phone], waveform: Float32, loudest: float
 ) -> float | None:
-    """Add a pause to the phones, or a part of its time to the last one; returns where the next begins."""
+    """Add a pause to the phones, or part of its time to the last one; return where the next one
+    begins."""
     part = waveform[round(start * SAMPLE_RATE) : round(one.end_s * SAMPLE_RATE)]
     if one.end_s - start >= MIN_PAUSE_S and _level(part) < loudest - QUIET_DB:
         if phones and phones[-1].label == SILENCE:

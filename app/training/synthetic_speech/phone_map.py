@@ -24,18 +24,18 @@ IPA = {
     **{"ʊ": "UH", "u": "UW", "ɜ": "ER", "ɚ": "ER", "ɝ": "ER"},
     # Rounded front vowels: the round lips are visible, the tongue is not.
     **{"y": "UW", "ʏ": "UH", "ø": "UH", "œ": "AO", "ɶ": "AO", "ʉ": "UW", "ɵ": "UH", "ɞ": "ER"},
-    # Unrounded back and central ones: lips as at IH or AH, however far back the tongue.
+    # Unrounded back and central vowels: lips as at IH or AH, however far back the tongue.
     **{"ɯ": "IH", "ɨ": "IH", "ɤ": "AH", "ɘ": "AH", "ɐ": "AH", "ᵻ": "IH"},
     # The open a of most languages opens as wide as AA; ɒ is rounded. Short e and o are laxer than
     # English EY and OW and not diphthongs. With a length mark, see LONG.
     **{"a": "AA", "ɒ": "AO", "e": "EH", "o": "AO"},
     # Lips near each other or at the teeth.
     **{"ɸ": "F", "β": "V", "ʋ": "V", "ɱ": "V", "ʍ": "W", "ɥ": "W"},
-    # Round lips or not: ʂ ʐ and ɕ ʑ are protruded as SH is, the ç of ich is the h of hue.
+    # Rounded lips or not: ʂ ʐ and ɕ ʑ are protruded as SH is, the ç of ich is the h of hue.
     **{"ɕ": "SH", "ʑ": "ZH", "ʂ": "SH", "ʐ": "ZH", "ç": "HH", "ʝ": "Y"},
     # English R is rounded, other r's are not: taps sound like D, trills are continuous like L.
     **{"ɻ": "R", "ɾ": "D", "ɽ": "D", "r": "L", "ʀ": "G", "ʁ": "G"},
-    # The same lips, another place of the tongue.
+    # Same shape of the lips, different place of the tongue.
     **{"ʈ": "T", "ɖ": "D", "c": "K", "ɟ": "G", "q": "K", "ɢ": "G", "ɲ": "N", "ɳ": "N", "ɴ": "NG"},
     **{"ɫ": "L", "ɭ": "L", "ʎ": "L", "ɬ": "L", "x": "HH", "χ": "HH", "ħ": "HH", "ɦ": "HH"},
     **{"ɣ": "G", "ɰ": "G"},

@@ -325,11 +325,11 @@ def test_a_whole_folder(tmp_path: Path, own: Credentials) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("remove the first", "missing: 000001.png; 4 files were signed, 3 are there"),
-        ("remove the last", "4 files were signed, 3 are there"),
+        ("remove the first", "missing: 000001.png; 4 files were signed, 3 were found"),
+        ("remove the last", "4 files were signed, 3 were found"),
         ("swap two", "signed under another name: 000002.png, 000003.png"),
-        ("add a copy", "signed under another name: 000005.png; 4 files were signed, 5 are there"),
-        ("add another's", "of another folder: 000005.png; 4 files were signed, 5 are there"),
+        ("add a copy", "signed under another name: 000005.png; 4 files were signed, 5 were found"),
+        ("add another's", "of another folder: 000005.png; 4 files were signed, 5 were found"),
         ("replace one", "signed by another signer: 000001.png; of another folder: 000001.png"),
     ],
 )
