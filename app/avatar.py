@@ -36,7 +36,7 @@ RENDERER_ADVICE = "This renderer is damaged, or of another version of talkhead. 
 ENCODER_VERSION_KEY = "version"
 """Key of an encoder's version in the manifest of a package."""
 FIRST_ENCODER = "pase-gru"
-"""Encoder that the first packages call DEFAULT_ENCODER."""
+"""Encoder that the earliest packages store under the name DEFAULT_ENCODER."""
 
 
 @dataclass(frozen=True)

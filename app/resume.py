@@ -270,7 +270,7 @@ class _Checkpoint:
     """Record of a finished segment.
 
     Attributes:
-        frames: First and after-last frame.
+        frames: First frame, and the frame after the last one.
         state: State after the last frame.
         sha256: Checksum of the file.
     """
@@ -305,7 +305,7 @@ def segment_spans(n_frames: int) -> Iterator[tuple[int, int]]:
         n_frames: Number of frames.
 
     Yields:
-        First and after-last frame of each segment.
+        First frame of each segment, and the frame after its last one.
     """
     for first in range(0, n_frames, SEGMENT_FRAMES):
         yield first, min(first + SEGMENT_FRAMES, n_frames)

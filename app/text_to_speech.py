@@ -68,7 +68,7 @@ def synthesize(
         speed: Speed relative to normal, 0.5 to 2.
 
     Returns:
-        The audio, int16 [n], and its samples per second.
+        The audio, int16 [n], and its sample rate in Hz.
 
     Raises:
         TalkheadError: The text is empty or too long, no voice is installed, or the server does not
@@ -174,7 +174,7 @@ def read_wav(content: bytes, name: str) -> tuple[Int16, int]:
         name: Name of the file for error messages.
 
     Returns:
-        The audio, int16 [n], the mean of its channels, and its samples per second.
+        The audio, int16 [n], the mean of its channels, and its sample rate in Hz.
 
     Raises:
         TalkheadError: It is not a .wav file of 16-bit samples, or has no audio.

@@ -46,7 +46,9 @@ NameArgument = Annotated[str, typer.Argument(help="The identity's name.")]
 
 @identities_app.command()
 def show(
-    name: Annotated[str | None, typer.Argument(help="(default: the one fitted last)")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name. (default: the identity fitted last)")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +63,7 @@ def remove(
     home: HomeOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete an identity, finished or not: all images and work of its name, its jobs and results.
+    """Delete an identity, finished or not, with all its images, work, jobs and results.
 
     The footage, and the videos made with the identity, are not deleted.
     """
@@ -76,9 +78,11 @@ def remove(
 
 @identities_app.command()
 def export(
-    name: Annotated[str | None, typer.Argument(help="(default: the one fitted last)")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name. (default: the identity fitted last)")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="(default: NAME.talkhead)")
+        Path | None, typer.Option("--output", "-o", help="File to write. (default: NAME.talkhead)")
     ] = None,
     home: HomeOption = None,
 ) -> None:

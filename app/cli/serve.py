@@ -24,7 +24,7 @@ AUTO = "auto"
 
 def serve(
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. 0.0.0.0: all of this machine.")
+        str, typer.Option("--host", help="Address to listen on. 0.0.0.0: all addresses.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")
@@ -33,7 +33,7 @@ def serve(
         str | None,
         typer.Option(
             "--token",
-            help=f'Token that callers must send; "" asks for none, on this machine only. '
+            help=f'Token that callers must send; "" disables it, on this machine only. '
             f"(default: ${TOKEN_VARIABLE}, or a new one)",
         ),
     ] = None,

@@ -135,7 +135,7 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
         dataset: The footage.
 
     Returns:
-        First and after-last frame.
+        First frame, and the frame after the last one.
     """
     tracks = dataset.tracks
     never = tracks.occluded.any(1) | ~tracks.has_image

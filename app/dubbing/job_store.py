@@ -116,7 +116,7 @@ class JobStore:
             PackageError: If a job's file has a different format version.
         """
         found: dict[str, Job] = {}
-        for status in STATUSES:  # in the order of a job's life: a later status is the newer one
+        for status in STATUSES:  # in the order of a job's progress: a later one is newer
             if status in statuses:
                 for job_id in self._ids(status):
                     job = self._read(status, job_id)
@@ -125,7 +125,7 @@ class JobStore:
         return sorted(found.values(), key=lambda job: (job.order, job.id))
 
     def open_fits(self) -> list[Task]:
-        """List the tasks of fits that are queued or running, of all tables.
+        """List the tasks of the queued and running fits of all tables.
 
         Returns:
             The tasks.

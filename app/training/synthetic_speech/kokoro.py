@@ -38,7 +38,7 @@ DURATIONS = "/encoder/Clip_output_0"
 """Value of the graph that contains the durations of phonemes."""
 OUTPUT_RATE = 24000
 SAMPLES_PER_STEP = 600
-"""Samples of a step, in which durations are given."""
+"""Samples per step; durations are numbers of steps."""
 N_LATE = 2
 """Steps by which the sound is earlier than the durations indicate: 50 ms, as measured with
 pocketsphinx for each of three voices.

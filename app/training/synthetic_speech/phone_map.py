@@ -45,7 +45,7 @@ lips and become a gap.
 """
 
 LONG = {"e": "EY", "o": "OW", "ɑ": "AA", "ɔ": "AO"}
-"""Vowels that are another phone when long."""
+"""Vowels that correspond to a different phone when long."""
 
 PAIRS = {
     **{"tʃ": "CH", "dʒ": "JH", "tɕ": "CH", "dʑ": "JH", "tʂ": "CH", "dʐ": "JH"},
@@ -89,7 +89,7 @@ def from_ipa(name: str) -> tuple[str, ...]:
     Returns:
         Phones of PHONES in order; empty for a phoneme without a visible mouth shape.
     """
-    if name == "ʲ":  # the release of a palatalised sound, given on its own
+    if name == "ʲ":  # the release of a palatalized sound, as a separate phoneme
         return ("Y",)
     letters = unicodedata.normalize("NFD", name)
     for spelling, symbol in _SPELLINGS.items():
