@@ -261,8 +261,7 @@ def many_people(
     """Describe the shard of videos of many people, whose phones are unknown.
 
     Args:
-        path: A video, or a folder of them; the name of each begins with the name of the person, up
-            to "_".
+        path: A video, or a folder of them; each name begins with the name of a person and "_".
         context: Folders of the build.
         name: Name of the shard.
         terms: Terms that the footage is under.
@@ -404,8 +403,7 @@ def _own_utterances(
     context: BuildContext,
     speaker: str,
 ) -> Iterator[Utterance]:
-    """Yield utterances of videos: stretches with a face, cut in pauses. The last tenth is for
-    validation."""
+    """Yield the stretches with a face, cut in pauses. The last tenth is for validation."""
     template, store = steady_template(), context.store(speaker)
     held = round((1 - VALIDATION_FRACTION) * sum(len(one.seen) for one in footage))
     for video, one in zip(videos, footage, strict=True):
@@ -498,8 +496,7 @@ def _earlier(phones: Sequence[Phone], by_s: float) -> list[Phone]:
 
 
 def _last_for_validation(utterances: Sequence[Utterance], n_given: int) -> list[Utterance]:
-    """Assign the last of n_given sentences to validation, as if the rejected ones were the
-    first."""
+    """Assign the last of n_given sentences to validation; rejected ones count among the first."""
     n_held = round(VALIDATION_FRACTION * n_given)
     first = max(0, len(utterances) - n_held)
     return [
@@ -564,9 +561,7 @@ def _options() -> argparse.ArgumentParser:
     own = kinds.add_parser("footage", help="your own videos of one person, with texts")
     people = kinds.add_parser("people", help="videos of many people, without texts")
     for one in (speech, joined, own, people):
-        one.add_argument(
-            "folder", type=Path, help="folder of the source; for footage, also one video"
-        )
+        one.add_argument("folder", type=Path, help="folder; for footage, also one video")
         one.add_argument("--output", type=Path, required=True, help="folder of the corpus")
         one.add_argument("--cache", type=Path, help="folder of tracked videos")
         one.add_argument(
