@@ -11,18 +11,18 @@
 Functions:
     fit: Fit an identity to a video of a person.
     speak: Render a video in which a fitted person speaks a recording.
-    speak_frames: The same, as an iterator of arrays.
+    speak_frames: Render the same video as an iterator of arrays.
     synthesize: Speak a text with an installed voice, as audio for speak.
-    dub: Render many lines of many people from a table, resumably.
+    dub: Render many lines of many people from a table; an interrupted run resumes.
     evaluate: Compare an identity with held-out footage, and write a report.
     evaluate_pair: Compare any two videos of a face.
-    load_identity: Load an identity, to be used for many lines.
+    load_identity: Load an identity once, to use it for many lines.
     load_encoder: Load a speech encoder by name.
 
 Classes:
-    LiveSession: A person who speaks live: audio in, pictures with their audio out.
+    LiveSession: Live speech of a person: audio goes in, pictures with their audio come out.
 
-Options: FitOptions, OutputOptions (of speak and dub), DubOptions, EvaluateOptions.
+Options: FitOptions, OutputOptions (for speak and dub), DubOptions, EvaluateOptions.
 
 Results: FitResult, SpeakResult, DubResult, EvaluateResult, LiveFrame and LiveStatistics, and Avatar, a
 loaded identity.

@@ -1,9 +1,9 @@
 """Audio processing shared by several stages: resampling, spectra, log-mel, energy and silence.
 
-Waveforms are [n_samples] float32 in [-1, 1]. Everything with one value per moment follows one rule: value
+Waveforms are [n_samples] float32 in [-1, 1]. Sequences with one value per moment follow one rule: value
 i describes the moment i * hop (its window is centered there, with zeros beyond the ends of the waveform),
-and there is a value for each such moment before the end. So value 0 belongs to second 0, and video frame
-i to value i at 25 per second.
+and there is a value for each such moment before the end. So value 0 belongs to second 0, and at 25 values
+per second, value i belongs to video frame i.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def check_waveform(waveform: Float32 | Int16, name: str, sample_rate: int = SAMP
 
     Args:
         waveform: [n_samples].
-        name: Name of the file, with which a message begins.
-        sample_rate: Hz, to give the time of a bad sample.
+        name: Name of the file, with which error messages begin.
+        sample_rate: Hz, used to report the time of a bad sample.
 
     Raises:
         TalkheadError: The waveform is empty or has a sample that is not a finite number.
@@ -132,8 +132,8 @@ def log_mel(
 ) -> Float32:
     """Compute natural logarithms of mel band powers.
 
-    Powers are those of `power_spectrogram`, bands those of `mel_filters`, with the floor POWER_FLOOR (no
-    value is below -23.03). Except for the logarithm, this equals librosa's melspectrogram with its
+    Powers are computed by `power_spectrogram` and summed with `mel_filters`. Their floor is POWER_FLOOR,
+    so no value is below -23.03. Except for the logarithm, this equals librosa's melspectrogram with its
     defaults for mel scale, norm and padding.
 
     Args:
@@ -155,8 +155,8 @@ def log_mel(
 def mel_context(n_fft: int = 400, hop_length: int = 160) -> int:
     """Return the samples of context that `log_mel` needs on both sides.
 
-    With c of them, and a and b multiples of hop_length, the vectors of the whole for waveform[a:b] are
-    log_mel(waveform[a - c : b + c])[c // hop_length : (c + b - a) // hop_length].
+    If c is this number, and a and b are multiples of hop_length, the vectors of waveform[a:b] within the
+    whole waveform are log_mel(waveform[a - c : b + c])[c // hop_length : (c + b - a) // hop_length].
 
     Args:
         n_fft: Length of the window, samples.
@@ -172,9 +172,9 @@ def mel_context(n_fft: int = 400, hop_length: int = 160) -> int:
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Float32:
     """Return triangular mel filters from 0 Hz to half the sample rate, read-only.
 
-    Slaney's mel scale, each triangle of area 1 per Hz ("Slaney" normalization). Source: M. Slaney,
-    Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc"; it is
-    librosa's default, not HTK's scale.
+    The mel scale is Slaney's, and each triangle has an area of 1 Hz ("Slaney" normalization). Source: M.
+    Slaney, Auditory Toolbox, version 2, Interval Research technical report 1998-010, section "mfcc". This
+    is librosa's default, not HTK's scale.
 
     Args:
         sample_rate: Hz.
@@ -242,7 +242,7 @@ class Loudness:
 
 
 def hum_filter(sample_rate: int) -> Float64:
-    """Make the high-pass against hum and offset, through which loudness is measured.
+    """Make the high-pass filter that removes hum and offset before loudness is measured.
 
     Args:
         sample_rate: Hz.
@@ -259,7 +259,7 @@ def measure_loudness(
 ) -> Loudness:
     """Measure the loudness of a waveform that arrives in chunks; their size does not affect the result.
 
-    Frame i averages the samples within half a frame of i / rate (those that exist, at the ends).
+    Frame i averages the samples within half a frame of i / rate; at the ends, those that exist.
 
     Args:
         chunks: [n] float32 each.

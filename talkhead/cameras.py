@@ -36,7 +36,7 @@ def default_intrinsics(width: int, height: int) -> Float64:
 
 
 def view_fault(views: Tensor) -> str:
-    """Check view matrices of heads: rigid motions that put the head in front of the camera.
+    """Check that view matrices are rigid motions that put the head in front of the camera.
 
     Args:
         views: [..., 4, 4].

@@ -1,4 +1,4 @@
-"""Read dataclasses from JSON; every key must be known, and every value of the right type and in bounds.
+"""Read dataclasses from JSON; unknown keys, wrong types and values out of bounds are errors.
 
 A component declares the allowed values next to the default,
 
@@ -150,7 +150,7 @@ def read_object(path: Path, kind: type[Config], advice: str) -> Config:
 
     Raises:
         TalkheadError: The file cannot be read.
-        PackageError: It holds something else; the message names the file, the problem and the advice.
+        PackageError: Its content is invalid; the message names the file, the problem and the advice.
     """
     with content_errors(path, advice):
         return from_json(kind, read_json(path))
@@ -235,7 +235,7 @@ def _scalar(value: Any, kind: type[Any]) -> Any:
 
 
 def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Convert a JSON list, of as many values as the hint says, to a tuple."""
+    """Convert a JSON list to a tuple; the type hint determines the number of values."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise _WrongTypeError(value, "a list")
     if inner[1:] == (...,):

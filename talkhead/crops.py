@@ -18,9 +18,9 @@ MASK_SHRINK = 4
 JAW_MARGIN = 0.06
 """Distance from jaw to body, as a fraction of the face's height."""
 OCCLUSION_MARGIN = 0.04
-"""Margin around occluders: a fraction of the face's width..."""
+"""Margin around occluders, as a fraction of the face's width; OCCLUSION_MARGIN_PX is added to it."""
 OCCLUSION_MARGIN_PX = 8
-"""...plus pixels, so that no window in which structure is compared includes an occluder."""
+"""Further margin around occluders, pixels, so that no window of SSIM includes an occluder."""
 
 
 def crop_landmarks(landmarks: Float32, origins: Float32, scale: float) -> Float32:
@@ -79,7 +79,7 @@ def enlarged_mask(small: UInt8, size: tuple[int, int]) -> Float32:
 def occluded_area(points: Float32, triangles: Int, size: tuple[int, int]) -> Bool:
     """Return the area of an image that an occluder of the face may cover, with a margin.
 
-    An arm extends beyond the face: a pixel outside of it is treated as the nearest one of the face.
+    An arm extends beyond the face, so a pixel outside the face is treated like the nearest one inside it.
 
     Args:
         points: [478, 2] landmarks in pixels.
@@ -135,7 +135,7 @@ def cut_crop(
         origin: [2] left and top in image pixels, whole numbers.
         size: Height and width H, W in crop pixels.
         scale: Crop pixels per image pixel, at most 1.
-        pad: Outside the image, "edge" repeats its edge; anything else is 0.
+        pad: "edge" repeats the edge of the image outside it; with any other value, pixels there are 0.
 
     Returns:
         [H, W, ...] uint8.

@@ -1,8 +1,8 @@
 """IdentityDataset on disk: the result of preprocessing, from which the other stages are fitted.
 
 A folder with dataset.json, safetensors of per-frame tracks, and plain files of images that are read one
-by one, so that memory does not grow with the clip. Of long footage, images are stored for some frames
-only; tracks cover all frames.
+by one, so that memory does not grow with the clip. For long footage, only some frames have images;
+tracks cover all frames.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ TENSORS = {
     "codes": TensorSpec((ALL_FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
     "origins": TensorSpec((ALL_FRAMES, 2), minimum=-MAX_SIDE_PX, maximum=MAX_SIDE_PX),
 }
-"""What the stored tensors of `Tracks` must be."""
+"""Specifications of the stored tensors of `Tracks`."""
 _STORED_NAMES = {"detected": "found", "has_image": "kept", "occluded": "hidden"}
 """Names of tensors in the file, where they differ from the fields of `Tracks`."""
 WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
@@ -163,8 +163,8 @@ WAVEFORM_TENSORS = {"waveform": TensorSpec((Size("samples", 0),))}
 class ImageFile:
     """Images of the same shape, one after the other, as a plain file of uint8.
 
-    They are read when indexed and appended as they come, so that memory does not grow with the clip. An
-    image is indexed by its frame; length and order are those of the file.
+    They are read when they are indexed and written when they are appended, so that memory does not grow
+    with the clip. An image is indexed by its frame; length and order are those of the file.
 
     Attributes:
         path: The file.
@@ -188,7 +188,7 @@ class ImageFile:
         """Read the image of a frame, of `shape`.
 
         Raises:
-            IndexError: There is none.
+            IndexError: The file has no image of this frame.
         """
         place = int(index)
         if self.numbers is not None:
@@ -322,7 +322,7 @@ class IdentityDataset:
     def person(self, frame: int | np.integer[Any]) -> Float32:
         """Return the person mask of any frame's crop.
 
-        Where not all masks are stored, it is enlarged from one of a quarter of the size.
+        If not all masks are stored, it is enlarged from a mask of a quarter of the size.
 
         Args:
             frame: Number of the frame.
@@ -426,7 +426,7 @@ def check_crops(
         source: Height and width of the source, pixels.
 
     Raises:
-        ContentError: They do not.
+        ContentError: The crops are outside the source or too large.
     """
     extent = np.array(size[::-1]) / scale
     limits = np.array(source[::-1])

@@ -126,7 +126,7 @@ def _find_nerfacc_kernels() -> str:
 
 
 def _find_kernels(module: str) -> str:
-    """Return why a library's CUDA kernels are neither built nor buildable; empty if they are."""
+    """Return why a library's CUDA kernels are missing and cannot be built; otherwise an empty string."""
     try:
         importlib.import_module(module)
     except ImportError:

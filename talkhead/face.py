@@ -77,16 +77,16 @@ def cap_triangles() -> Int:
 
 
 N_INNER = 3
-"""Components of the inner mouth, the last ones of the mouth."""
+"""Number of components of the inner mouth, the last ones of the mouth."""
 N_BODY = 6
-"""Components of the body at the end of every motion code."""
+"""Number of components of the body, at the end of every motion code."""
 
 
 def body_matrix(codes: Tensor) -> Tensor:
-    """Return the pose of the body as matrices on camera space, exact for points of any depth.
+    """Return the pose of the body as matrices in camera space, exact for points at any depth.
 
     The code is an affine map of normalized image coordinates minus the identity (x from x, x from y,
-    shift x; the same of y).
+    shift of x; then the same three for y).
 
     Args:
         codes: [B, K] motion codes.
@@ -125,7 +125,7 @@ class FaceModel:
         template: [478, 3] mean face, world units (outer eye corners 1 apart, origin between them, OpenCV
             axes, looking towards -z).
         basis: [K, 478, 3] vertex offsets per unit of code. The first n_mouth components move mouth and
-            jaw, the next ones eyes and brows; within a part all are scaled alike, so that the first has
+            jaw, the next ones eyes and brows; within a part, all have the same scale, and the first has
             standard deviation 1 on the training frames. Two kinds move no vertex: the last N_INNER of the
             mouth's, which describe the inner mouth, and the last N_BODY, the pose of the body, see
             body_matrix.
@@ -182,7 +182,7 @@ class FaceModel:
             The model.
 
         Raises:
-            ContentError: A tensor is missing or not as it should be.
+            ContentError: A tensor is missing or invalid.
         """
         check_tensors(tensors, TENSORS)
         check_n_mouth(int(tensors["n_mouth"][0]), len(tensors["basis"]))
@@ -203,7 +203,7 @@ def check_n_mouth(n_mouth: int, n_codes: int) -> None:
         n_codes: Number of components of a code, N_BODY of which are the body's.
 
     Raises:
-        ContentError: They do not fit.
+        ContentError: The number is out of range.
     """
     if not 1 <= n_mouth <= n_codes - N_BODY:
         raise ContentError(

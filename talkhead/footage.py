@@ -1,4 +1,4 @@
-"""A video of a person, probed and hashed once and passed on from there."""
+"""A video of a person, which is probed and hashed only once per command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Select frames: for training, held out, or spread over many."""
+"""Select frames for training and evaluation, or frames that are evenly spread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from talkhead.types import Bool, Float32, Int
 
 MAX_GAP = 5
-"""Consecutive frames whose pose can be interpolated from their neighbors."""
+"""Largest number of consecutive frames whose pose can be interpolated from their neighbors."""
 
 
 TEST_FRACTION = 1 / 11
@@ -52,7 +52,7 @@ def farthest_first(places: Float32, known: Bool, n: int) -> Int:
 
     Args:
         places: [N, D].
-        known: [N] rows that are chosen already, at least one.
+        known: [N] rows that are already chosen, at least one.
         n: Number of rows to add at most.
 
     Returns:
@@ -77,7 +77,7 @@ def farthest_first(places: Float32, known: Bool, n: int) -> Int:
 def longest_run(good: Bool, never: Bool, max_frames: int) -> tuple[int, int]:
     """Find the longest run of good frames.
 
-    Gaps of a few frames do not end a run, since they are interpolated; frames of `never` do.
+    Gaps of a few frames do not end a run, since they are interpolated; frames in `never` end it.
 
     Args:
         good: [F] bool.

@@ -48,7 +48,7 @@ MAX_TENSOR_BYTES = 512 << 20
 MAX_FILES = 64
 """Largest number of files of a package."""
 MAX_PACKAGE_BYTES = (2 << 30) - 1
-"""Largest exported file, the limit of zip without its 64-bit extension; a minute in 4K takes a tenth."""
+"""Largest exported file, the limit of zip without its 64-bit extension; a minute in 4K is 10 % of it."""
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CLIP_FRAMES = 1 << 20
 LOCAL_HEADER_BYTES = 30
@@ -128,7 +128,7 @@ class Manifest:
         renderers: Fitted renderers by name.
         default_renderer: One of these names.
         frame_width: Width of the idle clip and of the output, pixels.
-        frame_height: Height of them, pixels.
+        frame_height: Height of both, pixels.
         n_frames: Number of frames of the idle clip.
         av_offset_ms: How late the audio of the footage was; already corrected.
         consent: Statement of consent.
@@ -136,7 +136,7 @@ class Manifest:
         details: Further settings for `speak`.
         files: Checksum of each file by name.
         created: Time in ISO 8601.
-        talkhead_version: Version that has written the package.
+        talkhead_version: Version of talkhead that wrote the package.
         format_version: Version of the format.
     """
 
@@ -316,7 +316,7 @@ def _check_manifest(manifest: Manifest) -> None:
 
 
 def check_file_name(name: str) -> None:
-    """Check that a name is a plain file name: no folders, not hidden.
+    """Check that a name is a plain file name, without folders and not hidden.
 
     Args:
         name: The name.
@@ -447,7 +447,7 @@ def _is_replaceable(path: Path) -> bool:
 
 
 def export_package(package: IdentityPackage, path: Path) -> Path:
-    """Write a package as one file: a zip without compression, always the same bytes.
+    """Write a package as one file: a zip without compression, with the same bytes every time.
 
     Args:
         package: The package.
@@ -472,11 +472,11 @@ def export_package(package: IdentityPackage, path: Path) -> Path:
 def import_package(path: Path, destination: Path) -> IdentityPackage:
     """Unpack and verify an exported file.
 
-    Nothing outside the destination is written, whatever names the file holds.
+    Nothing outside the destination is written, whatever names the file contains.
 
     Args:
         path: The exported file.
-        destination: Folder of the package, whose name it takes.
+        destination: Folder of the package; the name of the folder becomes that of the identity.
 
     Returns:
         The package.
@@ -530,7 +530,7 @@ _BAD_ZIP = (
     zipfile.BadZipFile,
     EOFError,
     UnicodeDecodeError,  # a name that is marked as UTF-8 and is not
-    NotImplementedError,  # a version or a method that zipfile does not know
+    NotImplementedError,  # a version or a method that zipfile does not support
     OverflowError,
     struct.error,
 )
@@ -580,7 +580,8 @@ def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
 def _is_export(members: Sequence[zipfile.ZipInfo], path: Path) -> bool:
     """Check whether the members of an archive are as export_package writes them.
 
-    They are few, neither compressed nor encrypted, and do not overlap, which would inflate a small file.
+    There are few of them. They are neither compressed nor encrypted, and they do not overlap, since a
+    small file with overlapping members could expand to a large package.
     """
     if len(members) > MAX_FILES + 1:
         return False

@@ -1,7 +1,7 @@
 """Read still images. Their format and declared size are checked before they are decoded.
 
-OpenCV decodes by content regardless of the file name, also rare formats whose decoders had
-vulnerabilities; only the formats listed here reach it. No other module decodes images.
+OpenCV decodes by content regardless of the file name, including rare formats whose decoders had
+vulnerabilities. So only the formats listed here are passed to it. No other module decodes images.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def decode_image(
 
     Args:
         data: Content of an image file.
-        name: Name of its source, with which a message begins.
+        name: Name of its source, with which error messages begin.
         kinds: Formats that are accepted.
         flags: Flags of `cv2.imdecode`.
 

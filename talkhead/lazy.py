@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazy_attributes(module: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
-    """The `__getattr__` of a module that offers names of other modules.
+    """Return the `__getattr__` of a module that re-exports names of other modules.
 
     Args:
-        module: the module's `__name__`.
-        homes: modules, and the names that are taken from each.
+        module: The module's `__name__`.
+        homes: Modules, and the names that are imported from each.
 
     Returns:
         A function that imports a name's module and returns the attribute. It raises AttributeError for

@@ -1,4 +1,4 @@
-"""File locks of processes, which the system releases when the process ends, however it ends."""
+"""File locks, which the operating system releases when the process ends for any reason."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Holder:
 
 
 class FileLock:
-    """A lock on a file until `release` or the end of the process, including kill -9 and power failure.
+    """A lock on a file, held until `release` or the end of the process, even by kill -9 or power failure.
 
-    The file is made and removed with the lock. Its content says which process holds the lock
+    The file is made and removed with the lock. Its content describes the process that holds the lock
     (`holder_of`); the system determines whether it is held.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """Wrap a file that is locked already.
+        """Wrap a file that is already locked.
 
         Args:
             path: The file.
@@ -97,11 +97,11 @@ class FileLock:
                 os.close(descriptor)
                 if not is_ours:
                     return None
-                # Its holder has just removed the file, so the lock is worthless.
+                # Its holder has just removed the file, so the lock has no effect.
 
     def release(self) -> None:
         """Release the lock."""
-        with suppress(OSError):  # Windows removes no open file; a remaining one is harmless
+        with suppress(OSError):  # Windows can't remove open files; a leftover one is harmless
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -130,13 +130,13 @@ def hold_lock(path: Path, busy: Callable[[Holder], None]) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> Holder:
-    """Return which process holds a lock, as it has written.
+    """Return the process that holds a lock, as recorded in its file.
 
     Args:
         path: The file.
 
     Returns:
-        The holder; unknown if it has not written yet.
+        The holder; unknown if the file has not been written yet.
     """
     try:
         with path.open("rb") as file:

@@ -22,7 +22,7 @@ def n_cores() -> int:
 
 
 def may_have_gpu() -> bool:
-    """Return True if there is an NVIDIA driver, so that asking torch is worthwhile."""
+    """Return True if there is an NVIDIA driver, so that torch should be asked for details."""
     return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
 
 
@@ -33,7 +33,7 @@ def check_device(device: str) -> None:
         device: The name.
 
     Raises:
-        TalkheadError: It is neither auto nor such as cpu, cuda or cuda:1.
+        TalkheadError: It is not auto, cpu, cuda or a numbered device such as cuda:1.
     """
     if not re.fullmatch(r"auto|cpu(:\d+)?|cuda(:\d+)?", device, re.ASCII):
         raise TalkheadError(f"device {device}: unknown. Pass auto, cpu, cuda or cuda:0")

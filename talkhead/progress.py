@@ -42,14 +42,14 @@ class Step(Protocol):
         """Show a text next to the bar.
 
         Args:
-            text: Such as a loss or a file name.
+            text: The text, such as a loss or a file name.
         """
 
     def skip(self, reason: str) -> None:
         """Report that there was nothing to do.
 
         Args:
-            reason: Why.
+            reason: The reason.
         """
 
 
@@ -64,10 +64,10 @@ class Progress(Protocol):
         Args:
             name: Its name.
             total: Its number of units, None if unknown.
-            done: How many an earlier run has done.
+            done: Number of units that an earlier run has done.
 
         Returns:
-            A context manager that gives the step.
+            A context manager that yields the step.
         """
 
     def message(self, text: str) -> None:
@@ -79,13 +79,13 @@ class Progress(Protocol):
 
 
 def make_progress(style: Style) -> Progress:
-    """Make the progress of a style.
+    """Make a progress display of a style.
 
     Args:
         style: "bars", "silent" or "json".
 
     Returns:
-        A progress.
+        The progress display.
     """
     if style == "bars":
         return BarProgress()
@@ -93,7 +93,7 @@ def make_progress(style: Style) -> Progress:
 
 
 class NumberedProgress:
-    """Adds numbers to the names of another progress: "4 of 10: Cutting ..."."""
+    """Adds numbers to the names of steps and passes them to another progress: "4 of 10: Cutting ..."."""
 
     def __init__(self, progress: Progress, names: Sequence[str]) -> None:
         """Wrap a progress.
@@ -112,10 +112,10 @@ class NumberedProgress:
         Args:
             name: Its name.
             total: Its number of units, None if unknown.
-            done: How many an earlier run has done.
+            done: Number of units that an earlier run has done.
 
         Returns:
-            A context manager that gives the step.
+            A context manager that yields the step.
         """
         if name in self._names:
             name = f"{self._names.index(name) + 1} of {len(self._names)}: {name}"
@@ -140,7 +140,7 @@ class SilentProgress:
         Args:
             name: Its name.
             total: Its number of units, None if unknown.
-            done: How many an earlier run has done.
+            done: Number of units that an earlier run has done.
 
         Yields:
             The step.
@@ -209,7 +209,7 @@ class JsonProgress:
         Args:
             name: Its name.
             total: Its number of units, None if unknown.
-            done: How many an earlier run has done.
+            done: Number of units that an earlier run has done.
 
         Yields:
             The step.
@@ -293,7 +293,7 @@ class BarProgress:
         Args:
             name: Its name.
             total: Its number of units, None if unknown.
-            done: How many an earlier run has done.
+            done: Number of units that an earlier run has done.
 
         Yields:
             The step.

@@ -17,9 +17,9 @@ from talkhead.storage import write_json
 class StageClock:
     """Times stages and stores the results in a file.
 
-    The times of a stage that was interrupted and resumed are added; what a kill cut off is lost. A stage
-    that is run again keeps the longer time, since finished work is only read. The peak memory is that of
-    the process up to the end of the stage.
+    The times of a stage that was interrupted and resumed are added; the time of a run that was killed is
+    lost. A stage that is run again keeps the longer time, since finished work is only read. The
+    peak memory is that of the process up to the end of the stage.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +109,7 @@ class Stage:
         name: Name of the stage.
         seconds: Duration.
         peak_mib: Peak memory of the process, MiB.
-        frames_per_s: Frames made per second; None where none are made.
+        frames_per_s: Frames made per second; None for a stage that makes no frames.
     """
 
     name: str

@@ -35,7 +35,7 @@ MAX_JSON_BYTES = 32 << 20
 MAX_JSON_DEPTH = 64
 """Deepest nesting of lists and objects; talkhead writes up to 6 levels."""
 MAX_SHOWN = 60
-"""Number of characters of a wrong value that an error shows."""
+"""Largest number of characters of a wrong value that an error shows."""
 MAX_TENSOR_BYTES = 8 << 30
 """Largest safetensors file: the tracks of hours of footage, a corpus."""
 MAX_HEADER_BYTES = 1 << 20
@@ -43,7 +43,7 @@ MAX_HEADER_BYTES = 1 << 20
 
 
 class ContentError(PackageError):
-    """Content that is not what its reader needs. The reader does not know the name of the file."""
+    """Content that its reader cannot use. The message does not name the file; see `content_errors`."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def make_folder(path: Path) -> Path:
 
 
 def temp_path_for(path: Path) -> Path:
-    """Return a new hidden name in a path's folder, with its suffix; remove stale ones of killed runs.
+    """Return a new hidden name in a path's folder, with its suffix; remove stale files of killed runs.
 
     Args:
         path: The path that will be replaced.
@@ -102,7 +102,7 @@ def remove_stale(folder: Path, prefix: str) -> None:
 
     Args:
         folder: Where they are.
-        prefix: How their names begin.
+        prefix: Beginning of their names.
     """
     if not folder.is_dir():
         return
@@ -174,7 +174,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def replace_directory(path: Path, aside: Path) -> Iterator[None]:
     """Move an existing folder aside while the block puts something new in its place.
 
-    If the block fails, the folder is restored; otherwise it is removed, as is one left by a killed call.
+    If the block fails, the folder is restored; otherwise it is removed. A folder that a killed call left
+    behind is removed as well.
 
     Args:
         path: The folder to replace; it need not exist.
@@ -363,7 +364,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def inflate(data: bytes, n_bytes: int) -> bytes:
-    """Decompress zlib data of a known size; no more memory is allocated.
+    """Decompress zlib data of a known size; no more memory than that is allocated.
 
     Args:
         data: The compressed data.

@@ -1,8 +1,8 @@
 """Specifications of stored tensors, declared next to the code that uses them and checked on loading.
 
 A component declares what it stores as a mapping of names to `TensorSpec`, and `check_tensors` compares.
-What passes has the right names, dtypes, shapes, finite values and indices in range, so that compiled
-kernels, which check none of these, never process anything else.
+Tensors that pass have the right names, dtypes and shapes, finite values, and indices in range. Compiled
+kernels do not check any of these, so they are only called with such tensors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Size:
         minimum: Smallest value.
         maximum: Largest value.
         times: Factor of a derived size.
-        plus: Summand of a derived size.
+        plus: Number added for a derived size.
     """
 
     name: str
@@ -114,7 +114,7 @@ def check_tensors(
 
     Args:
         tensors: The tensors, each of the shape that its specification gives.
-        specs: A specification for each, with shapes.
+        specs: A specification for each tensor, with its shape.
         sizes: Sizes that are known beforehand.
 
     Returns:
@@ -162,7 +162,7 @@ def read_checked(
 
 
 def _has_form(tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> bool:
-    """Check dtype and shape; plain sizes that occur for the first time become known.
+    """Check dtype and shape, and add plain sizes that occur for the first time to `sizes`.
 
     Raises ValueError for a derived size whose plain size is unknown.
     """
@@ -181,7 +181,7 @@ def _has_form(tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> bool:
 
 
 def _form_message(name: str, tensor: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> str:
-    """Describe the shape and dtype of a tensor, and those needed."""
+    """Describe the shape and dtype of a tensor, and those that are needed."""
     facts = []
     for size in spec.shape:
         if isinstance(size, Size):
@@ -269,7 +269,7 @@ def add_prefix(specs: Specs, prefix: str) -> dict[str, TensorSpec]:
 
 
 def json_tensor(value: Any, *, sort_keys: bool = False) -> Tensor:
-    """Encode a JSON value as a tensor, to be stored beside others.
+    """Encode a JSON value as a tensor, to be stored with other tensors.
 
     Args:
         value: The value.

@@ -17,7 +17,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:
-    r"""Escape what is not printable as Python does, such as \x1b.
+    r"""Escape characters that are not printable as Python does, for example as \x1b.
 
     Args:
         text: Any text. Control characters, line ends, direction marks and lone surrogates are escaped.
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""Escape such characters in JSON, as in \u001b, except line ends.
+    r"""Escape characters that are not printable in JSON, for example as \u001b, except line ends.
 
     Args:
         text: JSON.

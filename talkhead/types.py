@@ -62,7 +62,7 @@ class MediaInfo:
         width: Width in pixels as displayed, that is after rotation; 0 without video.
         height: Height in pixels as displayed; 0 without video.
         frame_rate: Average frames per second; 0 without video.
-        rotation: Degrees clockwise that the container asks for: 0, 90, 180 or 270.
+        rotation: Clockwise rotation that the container specifies, degrees: 0, 90, 180 or 270.
         audio_rate: Samples per second; 0 without audio.
         audio_channels: Number of channels.
     """
@@ -96,7 +96,7 @@ class Tracking:
             smaller is nearer (mediapipe's face landmarks with irises). In frames without a face, short
             gaps are interpolated; otherwise 0.
         blendshapes: [F, 52] float32 in [0, 1], expression coefficients in the order of
-            `talkhead.face.BLENDSHAPES`; without a face as landmarks.
+            `talkhead.face.BLENDSHAPES`; frames without a face are handled like those of landmarks.
         detected: [F] bool, the face was detected in this frame itself.
     """
 

@@ -44,5 +44,5 @@ else:
 
 
 def __dir__() -> list[str]:
-    """Names of the module, imported or not."""
+    """List all names, whether they are imported yet or not."""
     return sorted({*globals(), *__all__})

@@ -62,7 +62,7 @@ CODECS: dict[str, Codec] = {
             "h264", "H.264", (".mp4", ".mov", ".m4v"), ".mp4", "yuv420p",
             {
                 "c:v": "libx264", "crf": 18, "preset": "veryfast",
-                # Otherwise x264 occasionally writes other bytes for the same pictures.
+                # Otherwise x264 occasionally writes different bytes for the same pictures.
                 "x264-params": "sync-lookahead=0",
             },
             sound=_AAC,
@@ -168,7 +168,7 @@ def default_name(stem: str, codec: Codec) -> Path:
         codec: The codec.
 
     Returns:
-        Such as stem.mp4, or stem-frames for a folder of images.
+        The name, such as stem.mp4, or stem-frames for a folder of images.
     """
     return Path(f"{stem}-frames" if codec.is_folder else f"{stem}{codec.suffixes[0]}")
 

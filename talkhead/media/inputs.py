@@ -1,8 +1,8 @@
 """Inputs of ffmpeg, and what it may open for them.
 
-A playlist (HLS, DASH, a list of files, SDP) refers to other files and addresses, and ffmpeg follows it
-whatever its name is. So each input carries the file formats that may be found in it and the protocols
-that may be used for it. No other module makes an input of ffmpeg.
+A playlist (HLS, DASH, a list of files, SDP) refers to other files and addresses, and ffmpeg opens them,
+whatever the name of the playlist is. So each input specifies the file formats and protocols that ffmpeg
+may use for it. No other module makes an input of ffmpeg.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def media_input(path: PathLike, **options: Any) -> Any:
 
 
 def media_arguments(path: PathLike) -> list[str]:
-    """Return the same input as command-line arguments, for a command without output.
+    """Return the input of `media_input` as command-line arguments, for a command without output.
 
     Args:
         path: The file.
@@ -88,7 +88,7 @@ def media_arguments(path: PathLike) -> list[str]:
 
 
 def list_input(path: PathLike) -> Any:
-    """Make an input of a list of our own segments, joined in order.
+    """Make an input of a list of segments that talkhead wrote, joined in order.
 
     Args:
         path: The list.
@@ -104,7 +104,7 @@ def list_input(path: PathLike) -> Any:
 
 
 def subtitle_input(path: PathLike) -> Any:
-    """Make an input of an .srt file of our own.
+    """Make an input of an .srt file that talkhead wrote.
 
     Args:
         path: The file.

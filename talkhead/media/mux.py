@@ -161,7 +161,7 @@ def container_of(path: Path) -> str:
 
 
 def container_options(container: str) -> dict[str, Any]:
-    """Return options by which playback can start before the whole file is loaded.
+    """Return options that let playback start before the whole file is loaded.
 
     Args:
         container: ffmpeg's name of the format.
@@ -194,7 +194,7 @@ def sound_track(sound: MediaInfo, codec: Codec, length_s: float, loudness: float
 
     Args:
         sound: The file.
-        codec: Its codec decides the rates.
+        codec: Codec of the video, which determines the supported rates.
         length_s: Length, seconds.
         loudness: LUFS to which it is normalized; None leaves it unchanged.
 
@@ -218,7 +218,7 @@ def _fitted(sound: MediaInfo, rate: int, length_s: float, loudness: float | None
 
 
 def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
-    """Return the settings of a second pass, from the measurements of a first one: one gain for all.
+    """Return the settings of a second pass from measurements of a first one: one gain for the whole file.
 
     Where one gain would clip, ffmpeg changes the gain over time instead.
     """
@@ -245,11 +245,11 @@ def _loudness_settings(sound: MediaInfo, loudness: float) -> dict[str, Any]:
 
 
 def run_to_end(graph: Any, target: Path, *, strict: bool = False) -> None:
-    """Run ffmpeg to its end.
+    """Run ffmpeg until it ends.
 
     Args:
         graph: A graph of ffmpeg-python.
-        target: What it writes, for messages.
+        target: The file that it writes, for messages.
         strict: Treat messages of ffmpeg as failure.
 
     Raises:
@@ -271,8 +271,8 @@ def write_failure(path: Path, process: Process) -> MediaError:
         process: The process.
 
     Returns:
-        An error with the system's reason if ffmpeg names one, which is then its cause; else with ffmpeg's
-        messages.
+        An error with the operating system's reason if ffmpeg reports one, which is then its cause;
+        otherwise an error with ffmpeg's messages.
     """
     status = process.wait()
     words = process.words() or f"nothing (status {status})"
@@ -318,7 +318,7 @@ def join_segments(paths: Sequence[Path], output: Path) -> None:
 def _quoted(path: str) -> str:
     """Quote a relative path for ffmpeg's lists.
 
-    Lists cannot contain line ends, which the name of a folder may have: so the folder of the list is left
-    out.
+    Lists cannot contain line breaks, but the names of folders can, so paths are relative to the folder of
+    the list.
     """
     return f"./{path}".replace("'", "'\\''")

@@ -138,7 +138,7 @@ def frame_times(path: PathLike) -> list[Fraction]:
         path: The video.
 
     Returns:
-        Seconds on the clock of this package, ascending.
+        Seconds as in `talkhead.media.reader`, ascending.
 
     Raises:
         MediaError: The file cannot be read, or states no times.
@@ -291,8 +291,9 @@ def _frame_rate(video: str) -> float:
 
 
 def _guessed_matrix(video: str) -> str | None:
-    """Return the matrix for an untagged picture as players do: BT.709 if it is at least 1280
-    wide or more than 576 high, otherwise BT.601.
+    """Return the matrix that players assume for an untagged picture.
+
+    BT.709 if it is at least 1280 wide or more than 576 high, otherwise BT.601.
     """
     size = re.search(r", (\d+)x(\d+)\b", video)
     if not size or re.search(r"\b(bt709|bt470bg|smpte170m|smpte240m|bt2020\w*|fcc|gbr)\b", video):

@@ -40,8 +40,8 @@ STALL_S = 60.0
 MIN_BYTES_S = 4 << 20
 """Slowest expected speed of reading and copying whole files, bytes per second."""
 MAX_MEMORY_BYTES = 3 << 30
-"""Memory limit of a program that reads a file, if the system can enforce it: damaged files request any
-amount. Decoding 4K takes a fifth of it."""
+"""Memory limit of a program that reads a file, if the system can enforce it: damaged files can
+request any amount. Decoding 4K takes a fifth of it."""
 MAX_OUTPUT_BYTES = 256 << 20
 """Largest output for `run`: the times of four hours of pictures, 120 per second."""
 MAX_WORDS_BYTES = 16 << 20
@@ -113,14 +113,14 @@ class Process:
             fed: It reads pictures from standard input.
             read: Its output is read by `fill`.
             reports: It reports its progress, for `finish`.
-            skipped_s: What it may have to decode before the first output, seconds of the file.
+            skipped_s: Length of the part that may be decoded before the first output, seconds.
 
         Raises:
             MediaError: The program cannot be started.
         """
         command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-v", "error", "-y"]
         command += ["-progress", "pipe:1"] if reports else []
-        # Together these keep the distance of streams, and the earliest one begins at 0.
+        # Together, these keep the offsets between streams, and the earliest stream begins at 0.
         command += ["-copyts", "-start_at_zero"]
         self.popen = _started(
             ffmpeg.compile(graph, cmd=command),
@@ -154,7 +154,7 @@ class Process:
         return self.popen.stdin
 
     def fill(self, view: memoryview) -> int:
-        """Read output into a view. The program is ended when nothing comes for STALL_S.
+        """Read output into a view. The program is ended when no output arrives for STALL_S.
 
         Args:
             view: Writable bytes.
@@ -272,7 +272,7 @@ def _environment() -> dict[str, str]:
     """Return the environment variables for ffmpeg.
 
     The program of imageio-ffmpeg is linked statically and crashes when it loads the system's character
-    converters, as it does for the name of every MPEG-TS service: it must find none.
+    converters, as it does for the name of every MPEG-TS service. So it must not find any.
     """
     return {**os.environ, "GCONV_PATH": os.devnull}
 
@@ -414,7 +414,7 @@ def report(*arguments: str, beyond_s: float = 0.0) -> str:
 
 
 def run(graph: Any) -> tuple[int, bytes, str]:
-    """Run ffmpeg to its end.
+    """Run ffmpeg until it ends.
 
     It is ended when it makes no progress or, with status 1, when its output exceeds MAX_OUTPUT_BYTES.
 

@@ -1,10 +1,10 @@
 """Read the frames and the audio of video files with ffmpeg.
 
-Time is that of the file: second 0 is the earliest moment of any of its streams, for picture and audio
-alike. Whatever the frame rate of the file is, constant or not, frames are read at exactly FRAME_RATE (or
-another rate that is given) by time stamps: frame i shows the picture that is nearest to second i /
-FRAME_RATE from before (up to half a frame from after it). A stream that begins late is filled: the
-picture with its first frame, the audio with silence.
+Times are those of the file: second 0 is the earliest moment of any of its streams, for both picture and
+audio. Whatever the frame rate of the file is, constant or not, frames are read at exactly FRAME_RATE (or
+another given rate) by time stamps: frame i shows the last picture that begins at most half a frame after
+second i / FRAME_RATE. A stream that begins late is padded: the picture with its first frame, the audio
+with silence.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def read_frames(
 
     Args:
         path: The video.
-        start_s: First moment, rounded to a whole frame k; the frames are those that a read from the
-            beginning yields starting with its k-th.
-        n_frames: Largest number of frames; fewer come when the picture ends (none from a start beyond its
-            end).
+        start_s: First moment, rounded to a whole frame k. The result is the same as when reading from the
+            beginning and skipping k frames.
+        n_frames: Largest number of frames. There are fewer if the picture ends earlier, and none if it
+            ends before start_s.
         size: Width and height to scale to; by default the displayed size.
         frame_rate: Frames per second.
 
@@ -163,11 +163,12 @@ def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
         [n_samples] float32 in [-1, 1], sample 0 at second 0.
 
     Raises:
-        MediaError: The file cannot be read, has no audio or an empty one, or a sample is not a number.
+        MediaError: The file cannot be read, it has no audio or only empty audio, or a sample is not a
+            number.
     """
     chunks = deque(read_audio_chunks(path, sample_rate))
     samples, n_done = np.empty(sum(map(len, chunks)), np.float32), 0
-    while chunks:  # each is freed when copied, so that hours of audio are in memory once
+    while chunks:  # each is freed when copied: audio is only in memory once
         chunk = chunks.popleft()
         samples[n_done : n_done + len(chunk)] = chunk
         n_done += len(chunk)
@@ -185,7 +186,7 @@ def read_audio_chunks(
         chunk_s: Length of a piece, seconds; the last one may be shorter.
 
     Returns:
-        A generator of [n] float32 in [-1, 1], which together are what `read_audio` returns.
+        A generator of [n] float32 in [-1, 1]; concatenated, they are what `read_audio` returns.
 
     Raises:
         MediaError: As for `read_audio`, at once or while iterating.
@@ -201,7 +202,7 @@ def read_audio_chunks(
 
 
 def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, None]:
-    """Yield audio [n] float32, the last piece shorter."""
+    """Yield audio in pieces [n] float32; the last one may be shorter."""
     n_read = 0
     process = Process(_sound_graph(info, rate), read=True)
     try:
@@ -220,7 +221,7 @@ def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, 
 
 
 def _samples(process: Process, chunk: int) -> Iterator[Float32]:
-    """Yield the output [chunk] of a process of _sound_graph, the last piece shorter."""
+    """Yield the output of a process of _sound_graph in pieces [chunk]; the last one may be shorter."""
     while True:
         samples = np.empty(chunk, "<f4")
         n_bytes = process.fill(samples.data.cast("B"))
@@ -233,7 +234,7 @@ def _samples(process: Process, chunk: int) -> Iterator[Float32]:
 def _sound_graph(info: MediaInfo, rate: int) -> Any:
     """Read audio, beginning at second 0: gaps and a late start become silence; a mono mix never clips.
 
-    A gap is filled at once, in memory: what would come after more than can be read is left out.
+    A gap is filled at once, in memory, so audio beyond the longest duration that can be read is cut off.
     """
     sound = media_input(info.path)["a:0"].filter("atrim", end=MAX_DURATION_S + _BEYOND_S)
     sound = sound.filter("aresample", rate, **{"async": 1, "first_pts": 0, "rematrix_maxval": 1})

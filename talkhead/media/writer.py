@@ -56,7 +56,8 @@ class VideoWriter:
 
     The number of frames determines the length: the audio begins at 0, is padded with silence or cut, and
     keeps its channels and its rate (or the next one that the codec supports). Colors are tagged BT.709,
-    limited range. An odd width or height gets its last column or row twice, as 4:2:0 needs even ones.
+    limited range. If the width or height is odd, the last column or row is repeated, since 4:2:0 needs
+    even sizes.
 
     Everything is written to a hidden file in the same folder (`storage.atomic_path`) and renamed at the
     end; leaving the block by an exception of any kind removes it. ffmpeg encodes in its own process, fed
@@ -83,7 +84,7 @@ class VideoWriter:
                 VP9; PNG images are packed into a .mov).
             audio_path: Any file with audio; None for pictures only.
             frame_rate: Frames per second.
-            height: Height to scale to, aspect kept, to even sizes.
+            height: Height to scale to; the aspect ratio is kept, and sizes are rounded to even numbers.
             captions: Subtitles to draw into the pictures, after scaling.
             tags: Metadata that mp4 supports: comment, title, artist, description, copyright and so on.
             **encoding: Fields of `Encoding`, instead of the codec's own settings (250 frames between
@@ -165,7 +166,7 @@ class VideoWriter:
         return frame.tobytes()
 
     def _odd(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return how many rows and columns are missing to a size that can be encoded."""
+        """Return how many rows and columns must be added to make the size even, if the codec needs it."""
         halves = "420" in self._pixel_format(shape[2]) and self._height is None
         return (shape[0] % 2, shape[1] % 2) if halves else (0, 0)
 
@@ -225,7 +226,7 @@ class VideoWriter:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Replacements of a codec's own settings; None keeps them.
+    """Replacements for a codec's own settings; None keeps them.
 
     Attributes:
         crf: Constant rate factor; lower is better and larger.
