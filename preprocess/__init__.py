@@ -1,1 +1,1 @@
-"""Footage of a person -> IdentityDataset."""
+"""Preprocessing: turn footage of a person into an IdentityDataset."""

@@ -28,7 +28,7 @@ RIDGE = 1000.0
 MIN_SCORE = 0.25
 """Lips and audio of different clips reach 0.2 by chance, those of one clip 0.5 to 0.7."""
 LIPS_LEAD_MS = 30.0
-"""Lips move before the sound: on four clips whose offset is known by other means, the best lag was 17 to
+"""Lips move before the sound: on four clips whose offset was determined otherwise, the best lag was 17 to
 41 ms later."""
 IN_SYNC_FRAMES = 1.0
 """Smaller offsets are not corrected."""
@@ -98,7 +98,7 @@ def shift_waveform(waveform: Float32, late_ms: float) -> Float32:
 
 
 def lip_measures(points: Float32) -> Float32:
-    """Return aperture, width and height of the lower lip, in distances of the outer eye corners.
+    """Return aperture, width and height of the lower lip, relative to the distance of the eyes.
 
     Args:
         points: [F, 478, 2 or 3] landmarks, any unit.

@@ -1,6 +1,6 @@
 """Estimate the background behind the person.
 
-Each pixel is the median over a few dozen frames, without those in which the person covers it.
+Each pixel is its median over a few dozen frames, except those in which the person covers it.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ROW = 1 + N_BODY + 2
 
 
 class BodyTracker:
-    """Follows the body of one frame into the others, in the order in which they come."""
+    """Follows the body of one frame into the others, which are given in order."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class BodyTracker:
         """Start the next search where the body was last found.
 
         Args:
-            row: [ROW] of `follow`, of the frame before the next one.
+            row: [ROW], the result of `follow` for the frame before the next one.
         """
         self._shift = row[-2:]
 
@@ -80,7 +80,7 @@ class BodyTracker:
         return row
 
     def _find(self, gray: UInt8, frame: int) -> tuple[Float64, Bool]:
-        """Return the corners [n, 2] in source pixels, and [n] which track back to their start."""
+        """Return the corners [n, 2] in source pixels, and [n] whether each tracks back to its start."""
         plan, corners = self._plan, self._corners
         moved = (self._shift + plan.origins[self._frame] - plan.origins[frame]) * plan.scale
         guess = (corners + moved).astype(np.float32)
@@ -125,7 +125,7 @@ def _to_source(points: Float32, plan: CropPlan, frame: int) -> Float64:
 
 
 def _flow(first: UInt8, second: UInt8, points: Float32, guess: Float32) -> tuple[Float32, Bool]:
-    """Follow points [n, 2] into a second image from a guess [n, 2]; return them, and [n] found or not."""
+    """Follow points [n, 2] from a guess [n, 2] in a second image; return them, and [n] whether found."""
     flags = cv2.OPTFLOW_USE_INITIAL_FLOW
     ends, found, _ = cv2.calcOpticalFlowPyrLK(
         first, second, points, guess.copy(), winSize=(15, 15), maxLevel=2, flags=flags
@@ -134,7 +134,7 @@ def _flow(first: UInt8, second: UInt8, points: Float32, guess: Float32) -> tuple
 
 
 def _affine(start: Float64, end: Float64, intrinsics: Float64) -> Float64 | None:
-    """Fit an affine map [2, 3] of normalized image coordinates; None without enough agreement.
+    """Fit an affine map [2, 3] of normalized image coordinates; None if too few points agree.
 
     start, end: [n, 2] in source pixels. intrinsics: [3, 3].
     """

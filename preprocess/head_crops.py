@@ -2,7 +2,7 @@
 
 The video is decoded once. The brightness between the lips and the position of the body, which the
 motion codes of every frame need, are measured in this pass, so that frames that add nothing new
-need not be stored. So are the whole frames of which the background is made.
+need not be stored. The whole frames from which the background is made are also stored in this pass.
 """
 
 from __future__ import annotations

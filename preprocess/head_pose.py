@@ -33,7 +33,7 @@ SMOOTH_SIDEWAYS = 0.7
 SMOOTH_DEPTH = 4.0
 """Standard deviations, in frames, of the zero-phase smoothing. Depth is least certain."""
 MAX_SHAPING = 6000
-"""Number of frames that template and face model are fitted to. More would only take memory."""
+"""Number of frames to which template and face model are fitted. More frames would only take memory."""
 PART = 250
 """Number of frames whose landmarks are in memory in double precision at once."""
 

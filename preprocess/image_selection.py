@@ -1,7 +1,7 @@
 """Select diverse frames of long footage, by farthest-point sampling.
 
-Mouth shapes recur in speech: of half an hour, a few thousand frames show all there is to learn. The
-images of the others would only fill the disk.
+Mouth shapes recur in speech: in half an hour of footage, a few thousand frames show all of them. The
+images of the other frames would only take disk space.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from talkhead.types import Bool, Float32
 MAX_FRAMES = 6000
 """Footage of up to four minutes keeps the images of all frames."""
 BLOCK_FRACTION = 4
-"""The idle clip and the held-out frames each keep this part of them, a minute, without a gap."""
+"""The idle clip and the held-out frames each keep 1 / BLOCK_FRACTION of them, a minute, without gaps."""
 POSE_FRACTION = 4.0
 """Weight of a radian of head rotation relative to a unit of the code."""
 
@@ -41,9 +41,9 @@ def choose_stored_frames(
 ) -> Bool:
     """Select the frames whose images are stored.
 
-    Short footage keeps all. Of long footage, two runs are kept: the longest unoccluded one of
-    training frames, for the idle clip, and the part of the held-out frames with most unoccluded
-    ones. Then unoccluded training frames are added, always the one farthest from those already
+    All frames of short footage are kept. Of long footage, two runs are kept: the longest unoccluded
+    one of training frames, for the idle clip, and the part of the held-out frames with the most
+    unoccluded ones. Then unoccluded training frames are added, always the one farthest from those already
     chosen.
 
     Args:
@@ -71,7 +71,7 @@ def choose_stored_frames(
 
 
 def _least_occluded_run(unoccluded: Bool, allowed: Bool, max_frames: int) -> tuple[int, int]:
-    """Find the run of at most `max_frames` allowed frames with most unoccluded ones.
+    """Find the run of at most `max_frames` allowed frames with the most unoccluded ones.
 
     unoccluded: [F]. allowed: [F], the end of the clip. Returns the first frame and the one after
     the last.

@@ -19,7 +19,7 @@ UPPER = (INNER_LIPS[0], *INNER_LIPS[:9:-1])
 ROWS, COLUMNS = 4, 9
 N_PLACES = ROWS * COLUMNS
 MARGIN = 0.12
-"""Fraction of the mouth's width at each corner where the opening is too thin."""
+"""Fraction of the mouth's width at each corner where the opening is too thin to be measured."""
 SHUT, OPEN = 0.02, 0.07
 """Aperture up to which nothing is visible, and aperture from which the inner mouth has full weight."""
 

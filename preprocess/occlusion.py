@@ -31,11 +31,11 @@ OUTLIER = 4.0
 MIN_SPREAD = 0.03
 """Smallest standard deviation of a log color."""
 REACH = 0.15
-"""Standard deviation of a neighborhood, in distances of the outer eye corners."""
+"""Standard deviation of a neighborhood, relative to the distance of the outer eye corners."""
 SURE, LIKELY, INSIDE, EDGE = 2.85, 2.3, 1.9, 0.55
-"""Thresholds on the mean deviation of a neighborhood. SURE: the frame has an occluder; LIKELY: enough
-in frames next to such a frame; the larger of INSIDE and EDGE times the frame's maximum: the triangle is
-covered. Clean footage stays near 1 and rarely reaches 2.5."""
+"""Thresholds on the mean deviation of a neighborhood. A frame above SURE has an occluder; in frames next
+to such a frame, LIKELY is enough. A triangle is covered above the larger of INSIDE and EDGE times the
+frame's maximum. Clean footage stays near 1 and rarely reaches 2.5."""
 AROUND_FRAMES = 3
 """This many frames on either side count as occluded, too: they are blurred, or interpolated where the
 face was lost."""

@@ -1,6 +1,6 @@
-"""person.mp4 -> IdentityDataset: the steps in `STEPS`, each skipped if its artifact is there.
+"""person.mp4 -> IdentityDataset: the steps in `STEPS`, each skipped if its artifact exists.
 
-The dataset's folder belongs to one video, by content, and one configuration: callers name it by
+A dataset's folder belongs to the content of one video and to one configuration; callers name it with
 `dataset_key`. Steps read what they need from the artifacts of earlier ones through `PipelineRun`.
 """
 
@@ -31,7 +31,7 @@ class PipelineStep:
         artifact: File in the dataset's folder that the step writes last.
         run: Makes the artifact.
         version: Increase it when the step would write something different for the same video.
-        resumes: The artifact grows while the step runs, which continues it or finds it complete.
+        resumes: The artifact grows while the step runs; the step itself continues it if it is incomplete.
     """
 
     name: str
@@ -47,7 +47,7 @@ class PipelineStep:
             folder: Folder of the dataset.
 
         Returns:
-            True if its artifact is there.
+            True if its artifact exists.
         """
         return not self.resumes and (folder / self.artifact).exists()
 
@@ -66,13 +66,13 @@ STEPS = (
     PipelineStep("dataset", steps.DATASET, steps.write_dataset),
 )
 DATASET_VERSION = 2 + sum(step.version for step in STEPS)
-"""Grows with the version of any step. 2 was its value when steps got versions of their own."""
+"""Increases with the version of any step. It was 2 when each step was given a separate version."""
 
 
 def dataset_key(video_sha256: str, config: PreprocessConfig, silence: str) -> str:
     """Return the key of everything that the content of a dataset depends on.
 
-    min_face is left out: it decides only whether there is a dataset.
+    min_face is left out, since it only determines whether a dataset is made.
 
     Args:
         video_sha256: Checksum of the video.
@@ -93,7 +93,7 @@ def preprocess(
     progress: Progress,
     detect_silence: SilenceDetector,
 ) -> IdentityDataset:
-    """Make the dataset of a video in a folder; steps whose artifact is already there are skipped.
+    """Make the dataset of a video in a folder; steps whose artifact already exists are skipped.
 
     Args:
         footage: The video.

@@ -1,4 +1,4 @@
-"""Check whether footage is suitable: a report with frames and reasons, and the refusals."""
+"""Check whether footage is suitable: refuse it, or report unusable frames with reasons."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def track_video(footage: Footage, folder: Path, progress: Progress) -> None:
     """
     chunks = _tracked_chunks(footage, folder, progress)
     most = torch.stack([chunk["n_faces"] for chunk in chunks]).max()
-    # Popped, so that the tracks of long footage are in memory once.
+    # Popped, so that the tracks of long footage are in memory only once.
     tracks = {
         name: torch.cat([chunk.pop(name) for chunk in chunks])
         for name in ("landmarks", "blendshapes", "found", "colours")
@@ -61,7 +61,7 @@ def track_video(footage: Footage, folder: Path, progress: Progress) -> None:
 
 
 def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[dict[str, Tensor]]:
-    """Return the tensors of all chunks, [n, ...] each, of which the missing ones are made."""
+    """Return the tensors of all chunks, [n, ...] each; missing chunks are made."""
     chunks: list[dict[str, Tensor]] = []
     while (path := folder / f"tracking.part{len(chunks):05d}.safetensors").exists():
         chunks.append(read_checked(path, TRACKING_TENSORS, ADVICE))
@@ -101,7 +101,7 @@ def _track_chunk(frames: Iterator[UInt8], earlier: list[dict[str, Tensor]]) -> d
 
 
 def _last_face(chunks: list[dict[str, Tensor]]) -> Float32 | None:
-    """The last landmarks [478, 3] that were found in the chunks, None without any."""
+    """Return the last landmarks [478, 3] that were found in the chunks; None if there are none."""
     for chunk in reversed(chunks):
         found = chunk["found"].numpy()
         if found.any():

@@ -435,4 +435,4 @@ def check_crops(
             f"crops of {extent.round().tolist()} source pixels do not fit the images"
         )
     if (origins <= -extent).any() or (origins >= limits).any():
-        raise ContentError("the tensor origins holds places of crops outside of the images")
+        raise ContentError("the tensor origins contains crops outside of the images")

@@ -83,7 +83,7 @@ def ffmpeg_path() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
         raise MediaError(
-            "no ffmpeg was found. Reinstall imageio-ffmpeg, or name a program by TALKHEAD_FFMPEG."
+            "no ffmpeg was found. Reinstall imageio-ffmpeg, or set TALKHEAD_FFMPEG to the path of one."
         ) from error
 
 
