@@ -1,12 +1,11 @@
 """Interface of speech encoders, which turn a waveform into feature vectors, whole or in chunks.
 
-An encoder drives the lips and nothing else. Two things do not depend on the encoder that is chosen:
+An encoder drives the lips and nothing else. Two points matter for the choice of an encoder:
 
 * Voice activity detection (`talkhead.encoder.vad`), which puts the mouth to rest in silence, always
   uses PASE. So PASE's weights are needed with every encoder.
-* Only an encoder for which a prior was trained gives a person's predictor one to start from
-  (`talkhead.encoder.predictor.prior`). With any other encoder the predictor starts from random
-  weights.
+* If a prior was trained for the encoder (`talkhead.encoder.predictor.prior`), a person's predictor
+  starts from it. With any other encoder, the predictor starts from random weights.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class SpeechEncoder(Protocol):
     """A frozen model that turns speech into feature vectors; nothing in it is fitted to a person.
 
     Attributes:
-        name: The name it is registered by.
+        name: The name under which it is registered.
         version: Identifies the features. A predictor can only be used with the name and version
             that it was fitted with.
         sample_rate: Samples per second of the waveforms that it takes.
@@ -63,7 +62,7 @@ class SpeechEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """Name it is registered by."""
+        """Name under which it is registered."""
 
     @property
     def version(self) -> str:

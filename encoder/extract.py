@@ -150,7 +150,7 @@ def _check(samples: Samples, sample_rate: int) -> None:
 
 
 def _resampled(samples: Samples, from_rate: int, to_rate: int) -> Iterator[Float32]:
-    """Resample to one channel, [n] in [-1, 1], piece by piece: the same values as in one piece."""
+    """Resample to one channel, [n] in [-1, 1], piece by piece; the values are those of a single piece."""
     common = gcd(int(from_rate), to_rate)
     up, down = to_rate // common, int(from_rate) // common
     size = max(1, round(PIECE_S * from_rate / down)) * down
@@ -165,7 +165,7 @@ def _resampled(samples: Samples, from_rate: int, to_rate: int) -> Iterator[Float
 
 
 def _mixed(samples: Samples, first: int, stop: int, rate: int) -> Float32:
-    """Mean over the channels, [stop - first] in [-1, 1], of some samples.
+    """Average samples first to stop - 1 over the channels; returns [stop - first] in [-1, 1].
 
     Raises:
         TalkheadError: For a sample that is not a number or beyond LOUDEST.
@@ -184,7 +184,7 @@ def _mixed(samples: Samples, first: int, stop: int, rate: int) -> Float32:
 
 
 def _bad_sample(value: float, index: int, channel: int, rate: int) -> TalkheadError:
-    """Error for a sample that is not a number or out of range."""
+    """Make the error for a sample that is not a number or out of range."""
     where = f"sample {index} ({index / rate:.3f} s, channel {channel})"
     if np.isfinite(value):
         return TalkheadError(

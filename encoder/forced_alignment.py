@@ -32,8 +32,8 @@ or more, correct texts score -10 to -25 (down to -31 with noise at 10 dB, and lo
 wrong ones -31 at best and -48 at the median.
 """
 MIN_RECOGNIZED_SCORE = -22.0
-"""The same for recognized words, which are fitted to the audio and hence score higher when wrong:
-clear English -12 to -21, most speech in other languages -22 to -29.
+"""Limit of this score for recognized words. They are fitted to the audio, so wrong ones score higher:
+clear English scores -12 to -21, most speech in other languages -22 to -29.
 """
 MIN_FRACTION = 0.5
 """Share of the speech that has to match the text."""
@@ -123,7 +123,7 @@ def align_words(waveform: Float32 | Int16, text: str) -> list[Word | None]:
 def _fit_pieces(
     waveform: Float32 | Int16, text: str
 ) -> Iterator[tuple[int, list[str], Alignment | None]]:
-    """First sample, words and alignment of each piece of a waveform [n_samples].
+    """Return first sample, words and alignment of each piece of a waveform [n_samples].
 
     The alignment is None where the words do not match the audio.
 
@@ -210,7 +210,7 @@ class ForcedAligner:
     """Aligns known words with many short waveforms, [n_samples] in [-1, 1] at 16 kHz each.
 
     Memory grows with the square of a waveform's length: pass MAX_PIECE_S or little more. Nothing is
-    rejected: the score tells how well the words match, and None means that they do not match at
+    rejected: the score indicates how well the words match, and None means that they do not match at
     all.
     """
 
@@ -271,7 +271,7 @@ def spell_phones(
 ) -> Iterator[list[Phone]]:
     """Recognize phones one by one, without words.
 
-    On English less reliable than `decode_phones`.
+    For English, this is less reliable than `decode_phones`.
 
     Args:
         waveforms: Each [n_samples] in [-1, 1] at 16 kHz.
@@ -299,7 +299,7 @@ def spell_phones(
 
 
 def _decoder(**settings: Any) -> Any:
-    """A pocketsphinx decoder.
+    """Make a pocketsphinx decoder.
 
     Raises:
         TalkheadError: pocketsphinx is not installed.
@@ -319,7 +319,7 @@ def _word_recognizer() -> Any:
 
 
 def _phone_recognizer(language_weight: float = 1.0) -> Any:
-    """Make a decoder of phones. The phone model has a low weight because it is that of English."""
+    """Make a decoder of phones. Its phone model has a low weight because it is a model of English."""
     model = importlib.import_module("pocketsphinx").get_model_path("en-us/en-us-phone.lm.bin")
     return _decoder(lm=None, allphone=model, lw=language_weight)
 
@@ -333,13 +333,13 @@ def _run(decoder: Any, waveform: Float32 | Int16) -> None:
 
 
 def _recognize(recognizer: Any, waveform: Float32) -> list[str]:
-    """Words of a waveform [n_samples]."""
+    """Recognize the words of a waveform [n_samples]."""
     _run(recognizer, waveform)
     return [word.text for word in _segments(recognizer)]
 
 
 def _segments(recognizer: Any) -> list[Word]:
-    """Words of the last recognition, with times."""
+    """Return the words of the last recognition, with times."""
     if recognizer.hyp() is None:
         return []
     return [
@@ -350,7 +350,7 @@ def _segments(recognizer: Any) -> list[Word]:
 
 
 def _decode_phones_of(recognizer: Any, waveform: Float32) -> list[Phone]:
-    """Phones of a waveform [n_samples], by a decoder of phones."""
+    """Recognize the phones of a waveform [n_samples] with a decoder of phones."""
     _run(recognizer, waveform)
     if recognizer.hyp() is None:
         return []
@@ -388,18 +388,18 @@ def _align(decoder: Any, waveform: Float32 | Int16, words: list[str]) -> Alignme
 
 
 def _phone(name: str, start: int, duration: int) -> Phone:
-    """Make a phone of a name, first step and duration by pocketsphinx; fillers become silence."""
+    """Make a phone from pocketsphinx's name, first step and duration; fillers become silence."""
     label = name if name in VISEME_OF else SILENCE  # fillers: noise, breath, unknown speech
     return Phone(label, _boundary_s(start), _boundary_s(start + duration))
 
 
 def _boundary_s(step: int) -> float:
-    """Time of the boundary before a step, in seconds."""
+    """Return the time of the boundary before a step, in seconds."""
     return step * _STEP_S + (CENTER_S if step else 0.0)
 
 
 def _is_word(name: str) -> bool:
-    """False for pocketsphinx's silences and fillers."""
+    """Return False for pocketsphinx's silences and fillers."""
     return name[0] not in "<[+"
 
 

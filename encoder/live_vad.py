@@ -1,8 +1,8 @@
 """Voice activity and level of live speech, from the samples so far.
 
-The same two signals decide as for files (`talkhead.encoder.vad`): loudness relative to the noise
-floor and the peak, here of the last seconds, and the phones' posterior of silence, here of the small
-model, which looks 52.5 ms ahead.
+The decision is based on the same two signals as for files (`talkhead.encoder.vad`): loudness relative
+to the noise floor and the peak, here of the last 10 s, and the posterior of silence, here from the
+small model, whose look-ahead is 52.5 ms.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 HISTORY_FRAMES = 10 * FRAME_RATE
-"""Frames whose loudness counts for the noise floor, the peak and the level of speech."""
+"""Number of last frames from which the noise floor, the peak and the level of speech are measured."""
 MIN_SOUNDING = 3
-"""Frames with sound that are needed to measure the level."""
+"""Smallest number of frames with sound from which the level is measured."""
 N_SMOOTHED = 3
 """Frames over which the posterior of silence is averaged: a frame and those before it."""
 MAX_POSTERIOR, MAX_QUIET_POSTERIOR = 0.1, 0.05
-"""Posteriors of silence at which a frame still has speech, if it is loud and if it is no louder than what
-was before. Speech is hardly ever above; chords are at 0.25, a fan at 0.7.
+"""Largest posterior of silence of a loud frame with speech, and of a quiet one. Speech is hardly ever
+above these; chords are at 0.25, a fan at 0.7.
 """
 MIN_RUN = 3
-"""Frames in a row that speech lasts for at least."""
+"""Smallest number of consecutive frames with speech."""
 
 
 class LiveLevel:
@@ -97,7 +97,7 @@ class LiveVad:
         self._posteriors = np.zeros(0, np.float32)
         self._recent: deque[float] = deque(maxlen=N_SMOOTHED)
         self._quiet: deque[bool] = deque()
-        # Whether frames sound like speech, from MIN_RUN - 1 before the next one without a flag.
+        # Whether frames sound like speech, from MIN_RUN - 1 frames before the next one to flag.
         self._spoken = [False] * (MIN_RUN - 1)
 
     def push(self, leveled: Float32, quiet: list[bool]) -> list[bool]:
@@ -108,7 +108,7 @@ class LiveVad:
             quiet: For each of the n frames, whether it is too quiet to have sound.
 
         Returns:
-            The next frames' flags that are known now, True without speech.
+            The flags of the next frames that are determined now, True without speech.
         """
         self._quiet.extend(quiet)
         self._listen(self._stream.push(leveled))
@@ -121,7 +121,7 @@ class LiveVad:
         return self._flags()
 
     def _listen(self, phones: Float32) -> None:
-        """Decide for the frames that posteriors [m, P] complete whether they sound like speech."""
+        """Decide whether the frames that are completed by posteriors [m, P] sound like speech."""
         self._posteriors = np.concatenate([self._posteriors, phones[:, self._index]])
         n = min(len(self._posteriors) // self._per_frame, len(self._quiet))
         used = n * self._per_frame
@@ -133,7 +133,7 @@ class LiveVad:
             self._spoken.append(sum(self._recent) <= limit * len(self._recent))
 
     def _flags(self) -> list[bool]:
-        """Flags of the frames that are known now."""
+        """Return the flags of the frames that are determined now."""
         n = len(self._spoken) - 2 * (MIN_RUN - 1)
         flags = []
         for frame in range(max(0, n)):

@@ -23,7 +23,7 @@ class MelEncoder:
     """Natural logarithms of mel band powers, at least MIN_LOG_ENERGY.
 
     Attributes:
-        name: The name it is registered by.
+        name: The name under which it is registered.
         version: Version of the features.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.

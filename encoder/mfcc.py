@@ -18,7 +18,7 @@ from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
 N_COEFFICIENTS = 13
 REACH = 2
-"""Vectors to either side that a difference is taken over."""
+"""Vectors on either side over which a difference is taken."""
 SCALES = (1.0, 2.5, 6.0)
 """Factors on coefficients, differences and second differences that give them a similar spread in
 speech.
@@ -32,7 +32,7 @@ class MfccEncoder:
     """Cepstral coefficients of `MelEncoder`'s energies, with first and second differences.
 
     Attributes:
-        name: The name it is registered by.
+        name: The name under which it is registered.
         version: Version of the features.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
@@ -66,7 +66,7 @@ class MfccEncoder:
 
 
 def _cepstra(energies: Float32) -> Float32:
-    """Cepstral coefficients [F, N_COEFFICIENTS] of log-mel energies [F, M]: orthonormal DCT-II."""
+    """Return cepstral coefficients [F, N_COEFFICIENTS] of log-mel energies [F, M]: orthonormal DCT-II."""
     if len(energies) == 0:
         return np.zeros((0, N_COEFFICIENTS), np.float32)
     coefficients = scipy.fft.dct(energies, type=2, norm="ortho", axis=1)[:, :N_COEFFICIENTS]
@@ -80,7 +80,7 @@ def _extended(cepstra: Float32, *, before: bool, after: bool) -> Float32:
 
 
 def _with_differences(cepstra: Float32) -> Float32:
-    """Vectors [n, 39] of coefficients [n + 2 * _CONTEXT, 13]; the outer ones are only context."""
+    """Return vectors [n, 39] of coefficients [n + 2 * _CONTEXT, 13]; the outer ones are only context."""
     if len(cepstra) <= 2 * _CONTEXT:
         return np.zeros((0, N_COEFFICIENTS * len(SCALES)), np.float32)
     first = _slopes(cepstra)
@@ -90,7 +90,7 @@ def _with_differences(cepstra: Float32) -> Float32:
 
 
 def _slopes(values: Float32) -> Float32:
-    """Change per step, [n, D], of values [n + 2 * REACH, D]."""
+    """Return the change per step, [n, D], of values [n + 2 * REACH, D]."""
     n = len(values) - 2 * REACH
     return np.asarray(sum(w * values[i : i + n] for i, w in enumerate(_SLOPE)), np.float32)
 
@@ -123,7 +123,7 @@ class MfccStream:
         return self._more(_cepstra(self._mel.finish()), last=True)
 
     def _more(self, cepstra: Float32, *, last: bool) -> Float32:
-        """Vectors [n, 39] that further coefficients [m, 13] complete."""
+        """Return the vectors [n, 39] that are completed by further coefficients [m, 13]."""
         if not self._has_begun:
             cepstra = _extended(cepstra, before=True, after=False)
             self._has_begun = len(cepstra) > 0

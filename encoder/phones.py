@@ -26,8 +26,8 @@ VISEMES: dict[str, tuple[str, ...]] = {
 }
 """Phones that look alike on the lips. The map of Lee and Yook (2002, PRICAI, Audio-to-Visual
 Conversion Using Hidden Markov Models) as listed by Cappelletta and Harte (2012, ICPRAM,
-Phoneme-to-Viseme Mapping for Visual Speech Recognition). That of Jeffers and Barley (1971) puts AA
-and IY, the most open and the most spread vowel, into one class.
+Phoneme-to-Viseme Mapping for Visual Speech Recognition). The map of Jeffers and Barley (1971) puts
+AA and IY, the most open and the most spread vowel, into one class.
 """
 
 

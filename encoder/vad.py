@@ -131,14 +131,14 @@ def vad_version() -> str:
 def _silence_posteriors(
     chunks: Callable[[], Iterable[Float32]], loudness: Loudness, quiet: Bool
 ) -> Float32:
-    """Probability of silence in each video frame, [F], of a waveform; quiet: soft frames, [F]."""
-    # Where noise is as loud as speech, all frames are soft; then the level is that of all.
+    """Return the probability of silence in each video frame, [F]; quiet: soft frames, [F]."""
+    # Where noise is as loud as speech, all frames are soft; then the level is measured on all.
     gain = np.float32(speech_gain(loudness.powers, quiet & ~quiet.all()))
     return _smoothed_posteriors((gain * chunk for chunk in chunks()), len(quiet))
 
 
 def _smoothed_posteriors(chunks: Iterable[Float32], n_frames: int) -> Float32:
-    """Probability of silence in each video frame, [n_frames], of chunks [n] at the level of speech."""
+    """Return the probability of silence, [n_frames], of chunks [n] at the level of speech."""
     encoder, index = PaseEncoder.gru(), PHONES.index(SILENCE)
     size = BLOCK_S * SAMPLE_RATE
     pieces = (chunk[at : at + size] for chunk in chunks for at in range(0, len(chunk), size))

@@ -110,7 +110,7 @@ class Augmenter:
         return np.asarray(waveform * np.float32(gain / max(1.0, peak)), np.float32)
 
     def _noise(self, n: int, random: np.random.Generator) -> Float32:
-        """Random noise [n] of any kind."""
+        """Draw noise [n] of a random kind."""
         kind = random.choice(3, p=(0.4, 0.4, 0.2) if self.babble else (0.0, 0.7, 0.3))
         if kind == 0:
             return crowd(self.babble, n, int(random.integers(3, 8)), random)
@@ -225,7 +225,7 @@ def music(n: int, random: np.random.Generator) -> Float32:
 
 
 def _timbre(random: np.random.Generator) -> Float32:
-    """One period [2048] of a tone with 8 harmonics."""
+    """Draw one period [2048] of a tone with 8 harmonics."""
     turn = np.arange(2048) * (2.0 * np.pi / 2048)
     harmonics = np.arange(1, 9)
     weights = random.random(8) / harmonics ** random.uniform(0.3, 2.0)
@@ -402,11 +402,11 @@ def mu_law(waveform: Float32, n_bits: int) -> Float32:
 
 
 def hold(waveform: Float32, step: int) -> Float32:
-    """Repeat each step-th sample, from half a step before it to half a step after, unfiltered.
+    """Repeat every step-th sample from half a step before it to half a step after it, unfiltered.
 
     Args:
         waveform: [n_samples].
-        step: Samples per kept one.
+        step: One of this number of samples is kept.
 
     Returns:
         [n_samples].
@@ -436,7 +436,8 @@ def spectral_holes(waveform: Float32, depth_db: float, threshold: float) -> Floa
     Args:
         waveform: [n_samples].
         depth_db: Bins that are more than this below the strongest of their frame are set to 0.
-        threshold: So are bins below this share of the mean magnitude of the 8 bins around them.
+        threshold: Bins below this share of the mean magnitude of the 8 bins around them are also set
+            to 0.
 
     Returns:
         [n_samples].
@@ -459,13 +460,13 @@ def spectral_holes(waveform: Float32, depth_db: float, threshold: float) -> Floa
 def change_formants(waveform: Float32, factor: float) -> Float32:
     """Multiply the frequencies of the formants. Pitch and timing do not change.
 
-    The spectral envelope (the first 30 cepstral coefficients of 32 ms) is stretched, as vocal tract
-    length perturbation does to features: Jaitly and Hinton (2013, ICML workshop on deep learning
+    The spectral envelope (the first 30 cepstral coefficients of 32 ms) is stretched, as in vocal
+    tract length perturbation: Jaitly and Hinton (2013, ICML workshop on deep learning
     for audio).
 
     Args:
         waveform: [n_samples] at 16 kHz.
-        factor: On the frequencies, above 0.
+        factor: Factor on the frequencies, above 0.
 
     Returns:
         [n_samples].
@@ -494,11 +495,11 @@ def change_speed(waveform: Float32, factor: float) -> Float32:
 
     Args:
         waveform: [n].
-        factor: On the speed, above 0.
+        factor: Factor on the speed, above 0.
 
     Returns:
-        [round(n / factor)]. Sample i is the source's at i * factor, to half a sample; the times of
-        labels and lips change accordingly.
+        [round(n / factor)]. Sample i is at position i * factor of the source, to within half a sample;
+        the times of labels and lips change accordingly.
 
     Raises:
         ValueError: If the factor is not above 0.
@@ -517,7 +518,7 @@ def change_speed(waveform: Float32, factor: float) -> Float32:
 
 
 def _power(waveform: Float32) -> float:
-    """Mean square of a waveform [n], a scalar."""
+    """Return the mean square of a waveform [n], a scalar."""
     return float(np.dot(waveform, waveform)) / max(1, len(waveform))
 
 
@@ -532,14 +533,14 @@ def _between(
 
 @lru_cache(maxsize=1)
 def _window() -> Float32:
-    """Half a period of a sine [FRAME]: its squares, half overlapped, add up to 1."""
+    """Return half a period of a sine [FRAME]; overlapped by half, its squares add up to 1."""
     window = np.sin((np.arange(FRAME) + 0.5) * (np.pi / FRAME)).astype(np.float32)
     window.setflags(write=False)
     return window
 
 
 def _short_spectra(waveform: Float32) -> np.ndarray:  # type: ignore[type-arg]
-    """Windowed spectra [F, FRAME // 2 + 1] of a waveform [n], HOP samples apart."""
+    """Return windowed spectra [F, FRAME // 2 + 1] of a waveform [n], HOP samples apart."""
     n_frames = -(-len(waveform) // HOP) + 1
     padded = np.zeros((n_frames + 1) * HOP, np.float32)
     padded[HOP : HOP + len(waveform)] = waveform
@@ -548,7 +549,7 @@ def _short_spectra(waveform: Float32) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def _overlapped(spectra: np.ndarray, n: int) -> Float32:  # type: ignore[type-arg]
-    """Inverse of _short_spectra: waveform [n] of spectra [F, FRAME // 2 + 1]."""
+    """Invert _short_spectra: return the waveform [n] of spectra [F, FRAME // 2 + 1]."""
     pieces = scipy.fft.irfft(spectra, axis=1) * _window()
     total = np.zeros((len(pieces) + 1, HOP), np.float32)
     total[:-1] += pieces[:, :HOP]

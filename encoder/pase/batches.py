@@ -31,7 +31,7 @@ class BatchConfig:
 
     Attributes:
         n_rows: Stretches in a batch.
-        n_seen: Those of them with lips. The others come from shards without lips, if there are any.
+        n_seen: Number of them with lips. The others come from shards without lips, if there are any.
         n_frames: Video frames in a stretch.
         speed: Largest factor by which a stretch is made faster or slower.
         as_it_was: Share of the stretches whose speed is not changed.
@@ -56,7 +56,7 @@ class Batch:
 
     Attributes:
         noisy: Augmented waveforms, [B, F * 640].
-        clean: The waveforms before that, [B, F * 640].
+        clean: The waveforms before augmentation, [B, F * 640].
         labels: Indices into PHONES or UNKNOWN, [B, F * 2].
         lips: Lip crops, [S, F, H, W] in [0, 1].
         mouth: Offsets from the speaker's mean mouth, [S, F, 2 P], in units of the typical offset.
@@ -145,7 +145,7 @@ class Batches:
         )
 
     def _other_light(self, lips: UInt8, random: np.random.Generator) -> Float32:
-        """Change lip crops [F, H, W] as another camera and other light would; returns values in [0, 1].
+        """Change lip crops [F, H, W] as a different camera and light would; returns values in [0, 1].
 
         Shift, contrast and brightness are the same in all frames; noise is not.
         """
@@ -171,7 +171,7 @@ class Batches:
         return frames, _Place(first, n_source, speed, self._config.n_frames)
 
     def _babble(self, random: np.random.Generator) -> list[Float32]:
-        """Draw stretches [n] of single speakers, of which babble noise is mixed."""
+        """Draw stretches [n] of single speakers, from which babble noise is mixed."""
         n_frames = int(BABBLE_S * FRAME_RATE)
         config = BatchConfig(n_frames=n_frames, speed=1.0)
         places = []
@@ -265,7 +265,7 @@ def sample_spans(
 
     Args:
         shape: Rows and their length.
-        share: Share of each row that spans cover together, about: they may overlap.
+        share: Approximate share of each row that the spans cover together; they may overlap.
         longest: Length of the longest span.
         random: Draws the spans.
 

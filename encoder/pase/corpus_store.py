@@ -1,6 +1,6 @@
 """A corpus on disk: a folder of shards, and a manifest that describes each and its origin.
 
-Each source is a shard of its own, so that a person or a license can be excluded by leaving a file
+Each source is a separate shard, so that a person or a license can be excluded by leaving a file
 out. A shard is not made again if its inputs are unchanged.
 """
 
@@ -36,7 +36,7 @@ from talkhead.types import FRAME_RATE
 
 MANIFEST = "corpus.json"
 VERSION = 1
-"""Incremented when the way that shards are made changes: older ones are then made again."""
+"""Incremented when shards are made differently than before; older ones are then made again."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def viterbi_labels(posteriors: Float32, change_cost: float = CHANGE_COST) -> Int
     last = np.full(n_phones, MIN_VECTORS - 1)
     last[_SILENT] = MIN_SILENCE_VECTORS - 1
     n_states, every = int(last.max()) + 1, np.arange(n_phones)
-    # Best log probability of a path that ends in a state of a phone now, [P, S]; it may begin in any.
+    # Best log probability of a path that ends in each state of each phone now, [P, S]. A path may
+    # begin in any state.
     score = np.repeat(logs[0][:, None], n_states, axis=1)
     # Enough to trace a path back: a middle state always comes from the state before it.
     stayed = np.zeros((n, n_phones), dtype=bool)  # a last state came from itself

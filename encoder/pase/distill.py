@@ -49,7 +49,7 @@ class DistillConfig(StepConfig):
     """Settings of a training run.
 
     Attributes:
-        phones: Weight of the loss of phones, known ones and those of the larger model.
+        phones: Weight of the losses of phones: those of the corpus, and those of the larger model.
         model: Sizes of the small model; its `dim` is the larger model's.
         batches: Settings of the batches.
         augment: Settings of the augmentation.
@@ -77,7 +77,7 @@ class DistillObjective(Objective):
         """
         super().__init__()
         self.config = config
-        self._teacher = [teacher.eval()]  # in a list: it isn't trained
+        self._teacher = [teacher.eval()]  # in a list, so it isn't a submodule
         self.pase = AudioModel(replace(config.model, dim=teacher.config.dim))
         with torch.no_grad():
             self.pase.anchors.copy_(teacher.anchors)
@@ -89,7 +89,7 @@ class DistillObjective(Objective):
 
         Args:
             batch: The batch.
-            random: Not used: nothing is drawn.
+            random: Not used, since nothing is drawn.
 
         Returns:
             Each loss times its weight, a scalar, by name.
@@ -131,7 +131,8 @@ def distill(
             ends with the same weights.
         seed: Determines weights and batches.
         progress: Shows the steps.
-        corpus: Fingerprints of the teacher and the shards; a state of others is rejected.
+        corpus: Fingerprints of the teacher and the shards; a state with other fingerprints is
+            rejected.
         device: Where to train; None for the CPU.
 
     Returns:
@@ -165,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    """Train as the options say; returns the manifest's entry."""
+    """Train with the given options; returns the entry for the manifest."""
     torch.set_num_threads(options.threads)
     files = shard_files(options.corpus)
     shards = [read_shard(file) for file in files]
@@ -210,7 +211,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=DistillConfig().n_steps)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--threads", type=int, default=1, help="of the model; batches have one of their own"
+        "--threads", type=int, default=1, help="threads of the model; batches use another one"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", action="store_true", help="progress as JSON lines, for log files")

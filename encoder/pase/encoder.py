@@ -36,9 +36,9 @@ class PaseEncoder:
         contrast: The layers that map audio and lips to one space; None for the small model, which has
             no visual branch.
         version: First digits of the SHA-256 of the weights.
-        imitates: Of the small model: version of the encoder whose features it gives, so that a predictor
-            fitted with that one works with this one.
-        name: The name it is registered by.
+        imitates: For the small model, version of the encoder whose features it reproduces, so that a
+            predictor that was fitted with that encoder works with this one.
+        name: The name under which it is registered.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
     """
@@ -193,7 +193,7 @@ class PaseEncoder:
 
 
 def _unit(vectors: Tensor) -> Float32:
-    """Vectors [..., E] at length 1."""
+    """Scale vectors [..., E] to length 1."""
     return np.asarray(torch.nn.functional.normalize(vectors, dim=-1).numpy())
 
 
@@ -201,12 +201,12 @@ def _unit(vectors: Tensor) -> Float32:
 def _nets(
     path: Path, _modified_ns: int, _n_bytes: int
 ) -> tuple[AudioModel, Contrast | None, str, str]:
-    """Return what `read_encoder` does of a file, and its version; it is read again only if changed."""
+    """Return `read_encoder` of a file and its version; the file is read again only if it has changed."""
     return *read_encoder(path), sha256_of(path)[:VERSION_DIGITS]
 
 
 class PaseStream:
-    """Stream of PaseEncoder: keeps what later vectors need of samples, spectra and the audio branch."""
+    """Stream of PaseEncoder: keeps the samples, spectra and state that later vectors need."""
 
     def __init__(self, pase: AudioModel, gives_phones: bool = False) -> None:
         """Create a stream without samples.
@@ -249,7 +249,7 @@ class PaseStream:
         return self._encode(silence)[: max(0, n_left)]
 
     def _encode(self, waveform: Float32) -> Float32:
-        """Vectors [n, dim] or [n, P] that further samples [n_samples] complete."""
+        """Return the vectors [n, dim] or [n, P] that are completed by further samples [n_samples]."""
         branch = self._pase.ear
         self._samples = np.concatenate([self._samples, waveform])
         n_spectra = max(0, (len(self._samples) - branch.n_fft) // HOP_LENGTH + 1)
@@ -264,7 +264,7 @@ class PaseStream:
         return vectors
 
     def _vectors(self) -> Float32:
-        """Vectors [n, dim] or [n, P] of the spectra so far; spectra that later ones need are kept."""
+        """Return vectors [n, dim] or [n, P] of the spectra so far; keep spectra that later ones need."""
         n_wide = 2 * self._pase.ear.margin + 1
         n_spectra = 0 if self._spectra is None else self._spectra.shape[1]
         n_inputs = max(0, (n_spectra - n_wide) // STRIDE + 1)

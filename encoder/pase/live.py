@@ -23,7 +23,7 @@ from talkhead.encoder.pase.trunk import (
 from talkhead.types import SAMPLE_RATE
 
 DELAY = 1
-"""Vectors by which the GRU's output is late."""
+"""Delay of the GRU's output, in vectors."""
 LOOKAHEAD_S = (N_FFT / 2 + HOP_LENGTH * (REACH + STRIDE * DELAY)) / SAMPLE_RATE
 """Seconds after its moment that a vector depends on: half a window, the convolution and the delay;
 52.5 ms.
@@ -38,7 +38,7 @@ class LiveBranch(nn.Module):
     Attributes:
         n_fft: Samples of a spectrum.
         margin: Spectra before and after its moment that an input depends on.
-        n_late: Vectors by which the output is late.
+        n_late: Delay of the output, in vectors.
         lookahead_s: Seconds after its moment that a vector depends on.
         spectrum: Computes spectra without padding.
     """
@@ -92,8 +92,8 @@ class LiveBranch(nn.Module):
         """Encode the next spectra of a stream.
 
         Args:
-            spectra: [B, S, N_MELS], enough for a vector.
-            state: After the spectra before; None at the beginning.
+            spectra: [B, S, N_MELS], enough for at least one vector.
+            state: State after the previous spectra; None at the beginning.
 
         Returns:
             Energies [B, n, N_MELS] and hidden vectors [B, n, hidden] that are complete now, and the

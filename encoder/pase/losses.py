@@ -89,7 +89,7 @@ def denoising_loss(denoised: Tensor, clean: Tensor) -> Tensor:
 
 
 def distillation_loss(hidden: Tensor, whole: Tensor) -> Tensor:
-    """Mean square error of the trunk's vectors, each value's relative to its variance.
+    """Mean squared error of the trunk's vectors, each value relative to its variance.
 
     A few of Whisper's values vary far more than the others, but encode little more than the position.
 
@@ -118,8 +118,8 @@ class Contrast(nn.Module):
     """Audio-visual contrastive loss over phones and over moments.
 
     Features of both modalities are mapped to unit vectors in one space. Their similarities, times a
-    learned sharpness, must single out what belongs together, in both directions: for phones, all
-    frames of the same phone by any speaker (supervised contrast: Khosla et al. 2020, equation 2);
+    learned sharpness, must identify matching vectors, in both directions: for phones, all frames
+    of the same phone by any speaker (supervised contrast: Khosla et al. 2020, equation 2);
     for moments, the same moment (van den Oord et al. 2018, equation 4).
 
     Attributes:
@@ -180,7 +180,7 @@ class Contrast(nn.Module):
 def _moments(scores: Tensor, spoken: Tensor) -> Tensor:
     """Cross-entropy of finding each spoken moment [B, F] in the other modality, by scores [B, F, F].
 
-    Moments of silence all look the same: they are candidates, but none is searched for.
+    Moments of silence all look the same: they are candidates, but no loss is computed for them.
     """
     if not bool(spoken.any()):
         return scores.sum() * 0.0

@@ -3,9 +3,9 @@
 After "PASE: Phoneme-Aware Speech Encoder" (arXiv 2504.05803), as far as it gives details: a GRU
 over STFT magnitudes encodes audio (section 3, audio branch), a CNN over stacked lip frames encodes
 video, both are aligned with learned phoneme embeddings ("anchors") by cross-attention, and masked
-parts of one are predicted from the rest. Sizes, look-ahead and the gate are ours, and so is the
-other audio branch, on a pretrained encoder (`talkhead.encoder.pase.trunk`). Only the audio branch,
-`PhonemeAttention` and `AcousticFeatures` are needed to speak.
+parts of one are predicted from the rest. Sizes, look-ahead, the gate and the other audio branch, on
+a pretrained encoder (`talkhead.encoder.pase.trunk`), are not from the paper. Only the audio branch,
+`PhonemeAttention` and `AcousticFeatures` are needed for inference.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ level.
 FIRST_REACH, SECOND_REACH = 2, 1
 """Reach of the two convolutions to either side, in spectra and in vectors."""
 DELAY = 2
-"""Vectors by which the GRU's output is late."""
+"""Delay of the GRU's output, in vectors."""
 MARGIN = STRIDE * SECOND_REACH + FIRST_REACH
 """Spectra of silence that precede a waveform."""
 LOOKAHEAD_S = (
@@ -50,7 +50,7 @@ LOOKAHEAD_S = (
 """
 
 INITIAL_GATE_LOGIT = 2.0
-"""Before training, the logit of the share of an input that is used as it is."""
+"""Initial logit of the share of an input that is used unchanged."""
 
 STACK = 5
 """Consecutive lip frames, centered, that the visual branch takes at a time."""
@@ -63,14 +63,14 @@ class PaseConfig:
     Attributes:
         on_whisper: True for an audio branch on Whisper's encoder, False for a GRU from scratch.
         rank: Rank of the trunk's adapters.
-        width: Channels of the GRU's convolutions; of the trunk, mel bands.
+        width: Channels of the GRU's convolutions; mel bands of the trunk.
         hidden: Size of the GRU's state, or values in the trunk's vectors.
         layers: Layers of the GRU.
         dim: Size of aligned features, anchors and embeddings.
         has_anchors: False for an ablation in which the features are a linear map of the GRU's
             output, and the phones are a linear map of the features.
         clears: True to denoise the acoustic features.
-        dropout: Between the GRU's layers and in the visual branch.
+        dropout: Dropout between the GRU's layers and in the visual branch.
         is_live: True for the audio branch of `talkhead.encoder.pase.live`.
     """
 
@@ -155,7 +155,7 @@ class AudioBranch(nn.Module):
         spread: Their standard deviation, [N_BINS].
         n_fft: Samples of a spectrum.
         margin: Spectra before and after its moment that an input depends on.
-        n_late: Vectors by which the output is late.
+        n_late: Delay of the output, in vectors.
         lookahead_s: Seconds after its moment that a vector depends on.
         spectrum: Computes spectra without padding.
         spectra: Computes spectra with silence around the waveform.
@@ -218,11 +218,11 @@ class AudioBranch(nn.Module):
         """Encode the next spectra of a stream.
 
         Args:
-            spectra: [B, S, N_BINS], enough for a vector.
-            state: After the spectra before; None at the beginning.
+            spectra: [B, S, N_BINS], enough for at least one vector.
+            state: State after the previous spectra; None at the beginning.
 
         Returns:
-            Inputs [B, n, width] and hidden vectors [B, n, hidden] that are complete now, as of
+            Inputs [B, n, width] and hidden vectors [B, n, hidden] that are complete now, as in
             `forward`, and the state after them: the GRU's, and the vectors still to be dropped.
         """
         gru, n_late = (None, DELAY) if state is None else state
@@ -368,7 +368,7 @@ class AcousticFeatures(nn.Module):
         """Build the layers, with random weights.
 
         Args:
-            config: Sizes; `clears` for the layers that denoise.
+            config: Sizes; `clears` adds the layers that denoise.
         """
         super().__init__()
         self.expected = nn.Linear(config.hidden, config.width) if config.clears else None
@@ -425,7 +425,7 @@ def _audio_branch(config: PaseConfig) -> AudioBranch | TrunkBranch | LiveBranch:
 
 
 class AudioModel(nn.Module):
-    """What is needed to speak: the audio branch, its alignment with the anchors, and acoustic detail.
+    """The part used for inference: the audio branch, its alignment with the anchors, and acoustic detail.
 
     `ear` is the audio branch, `hear` its alignment. Stored weights have these names.
 

@@ -26,7 +26,7 @@ INDEX = "index.jsonl"
 MAX_UTTERANCE_S = 20.0
 """Longer utterances are left out: the memory of an alignment grows with the square of the length."""
 MIN_SPEECHOCEAN_SCORE = -28.0
-"""Acoustic score per frame of speech below which an utterance is left out. docs/corpus.md."""
+"""Acoustic score per frame of speech below which an utterance is left out; see docs/corpus.md."""
 VALIDATION_EVERY = 10
 """One in this number of training speakers is used for validation."""
 
@@ -68,7 +68,7 @@ def read_speechocean(folder: Path) -> list[Spoken]:
         The utterances. Every VALIDATION_EVERY-th speaker of "train" becomes "validation".
 
     Raises:
-        TalkheadError: For a line that cannot be read, which is named.
+        TalkheadError: For a line that cannot be read; the message names it.
     """
     path = folder / INDEX
     with translate_os_errors(path):
@@ -97,7 +97,7 @@ def read_speechocean(folder: Path) -> list[Spoken]:
 
 
 def _with_validation(spoken: Sequence[Spoken]) -> list[Spoken]:
-    """The utterances, with some of the training speakers moved to validation."""
+    """Return the utterances, with some of the training speakers moved to validation."""
     speakers = sorted({one.speaker for one in spoken if one.split == "train"})
     held = set(speakers[VALIDATION_EVERY - 1 :: VALIDATION_EVERY])
     return [
@@ -141,7 +141,7 @@ def align_spoken(
 class AlignmentStore:
     """Alignments by an utterance's name and words, in a growing file of JSON lines.
 
-    A changed text makes another key. An incomplete last line is dropped.
+    A changed text has a different key. An incomplete last line is dropped.
     """
 
     def __init__(self, path: Path) -> None:

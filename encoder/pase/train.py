@@ -56,9 +56,9 @@ from talkhead.storage import sha256_of
 PARTS = ("anchors", "phones", "contrast", "reconstruction", "vision", "clearing", "distillation")
 """Parts that --without can leave out."""
 N_CALIBRATION = 6
-"""Batches that spectra and acoustic features are measured on."""
+"""Number of batches on which spectra and acoustic features are measured."""
 N_VALIDATION = 8
-"""Batches of validation utterances that accuracy is measured on."""
+"""Number of batches of validation utterances on which accuracy is measured."""
 
 
 @dataclass(frozen=True)
@@ -374,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    """Train as the options say; returns the manifest's entry."""
+    """Train with the given options; returns the entry for the manifest."""
     torch.set_num_threads(options.threads)
     files = shard_files(options.corpus)
     shards = [read_shard(file) for file in files]
@@ -435,7 +435,7 @@ def describe_weights(
 
 
 def _held_out(shards: Sequence[CorpusShard], config: TrainConfig, seed: int) -> Batches | None:
-    """Batches of validation utterances; None for a corpus that has too few."""
+    """Make batches of validation utterances; None for a corpus that has too few."""
     try:
         return Batches(shards, config.batches, config.augment, seed, "validation")
     except TalkheadError:
@@ -452,7 +452,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, help="stretches of 4 s in a batch (default: 16)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--threads", type=int, default=1, help="of the model; batches have one of their own"
+        "--threads", type=int, default=1, help="threads of the model; batches use another one"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", action="store_true", help="progress as JSON lines, for log files")

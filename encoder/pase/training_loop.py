@@ -34,7 +34,7 @@ class StepConfig:
 
     Attributes:
         n_steps: Steps of the optimizer.
-        learning_rate: Its largest value.
+        learning_rate: Largest learning rate.
         weight_decay: Weight decay of AdamW.
         averaging: Decay per step of the running mean of the weights, which is the result.
     """
@@ -53,7 +53,7 @@ class Objective(nn.Module):
 
         Args:
             batch: The batch.
-            random: Draws what is random in them.
+            random: Draws all random numbers in them.
 
         Returns:
             Each loss times its weight, a scalar, by name.
@@ -131,7 +131,7 @@ def run_steps(
 
 
 def _prefetched(batches: Batches, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-    """Batches first to last - 1 with their numbers; the next one is drawn while one is in use."""
+    """Yield batches first to last - 1 with their numbers; the next is drawn while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         upcoming = pool.submit(batches.draw, first)
         for number in range(first, last):

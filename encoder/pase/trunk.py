@@ -3,8 +3,8 @@
 Whisper's encoder (Radford et al. 2022, arXiv 2212.04356, section 2.2; weights under the MIT license)
 takes 30 s at a time, and each vector attends to all others. Here a vector attends to PAST vectors
 before it and to AHEAD after it, so that speech of any length is encoded as it arrives. Low-rank
-adapters (Hu et al. 2021, arXiv 2106.09685), trained with the rest of PASE, make up for what the
-shorter attention costs. Only the first N_BLOCKS blocks are used: their output predicts lips better
+adapters (Hu et al. 2021, arXiv 2106.09685), trained with the rest of PASE, compensate for the
+shorter attention. Only the first N_BLOCKS blocks are used: their output predicts lips better
 than that of the later ones (docs/experiments/pase.md).
 """
 
@@ -31,7 +31,7 @@ N_BLOCKS = 2
 """Blocks that are used, of four."""
 WIDTH, N_HEADS, N_MELS = 384, 6, 80
 N_POSITIONS = 1500
-"""Positions that Whisper was trained on, 30 s; later vectors begin again at the first."""
+"""Positions that Whisper was trained on, 30 s; after the last one, vectors start again at the first."""
 N_FFT, HOP_LENGTH, STRIDE = 400, 160, 2
 REACH = 2
 """Reach of the two convolutions to either side, in mel frames."""
@@ -44,8 +44,8 @@ LOOKAHEAD_S = (N_FFT / 2 + HOP_LENGTH * (REACH + STRIDE * sum(AHEAD))) / SAMPLE_
 attention; 92.5 ms.
 """
 MIN_LOG_POWER = -7.0
-"""Floor of the log mel powers. Whisper's is 8 below the loudest of 30 s, about 1 in speech at the
-level that encoders expect; a stream can't know the loudest.
+"""Floor of the log mel powers. Whisper's is 8 below the largest of 30 s, which is about 1 in speech at
+the level that encoders expect. In a stream, the largest value is not available, so the floor is fixed.
 """
 STRETCH = 200
 """Vectors that a stream encodes at a time."""
@@ -167,13 +167,13 @@ class FrozenNorm(nn.Module):
 
 
 class BlockState(NamedTuple):
-    """What a block of a stream keeps.
+    """State of a block in a stream.
 
     Attributes:
         waiting: Inputs whose outputs wait for later inputs, [B, n, WIDTH].
-        queries: Of these inputs, [B, N_HEADS, n, WIDTH // N_HEADS].
-        keys: Of the newest inputs, [B, N_HEADS, m, WIDTH // N_HEADS].
-        values: Of the same, as keys.
+        queries: Queries of these inputs, [B, N_HEADS, n, WIDTH // N_HEADS].
+        keys: Keys of the newest inputs, [B, N_HEADS, m, WIDTH // N_HEADS].
+        values: Values of the newest inputs, of the same shape as keys.
     """
 
     waiting: Tensor
@@ -190,7 +190,7 @@ class Block(nn.Module):
 
         Args:
             ahead: Vectors after its own that a vector attends to.
-            rank: Of the adapters.
+            rank: Rank of the adapters.
         """
         super().__init__()
         self.ahead = ahead
@@ -205,7 +205,7 @@ class Block(nn.Module):
 
         Args:
             inputs: [B, n, WIDTH].
-            state: After the inputs before; None at the beginning.
+            state: State after the previous inputs; None at the beginning.
 
         Returns:
             The outputs that are complete now, [B, m, WIDTH], and the state after them.
@@ -219,7 +219,7 @@ class Block(nn.Module):
             waiting = torch.cat([state.waiting, inputs], 1)
             query = torch.cat([state.queries, query], 2)
         n_complete = max(0, waiting.shape[1] - self.ahead)
-        # Query i is key i + first of the sequence of keys.
+        # Query i is at position i + first in the sequence of keys.
         first = keys.shape[2] - waiting.shape[1]
         distance = torch.arange(keys.shape[2]) - first - torch.arange(n_complete)[:, None]
         mask = ((distance >= -PAST) & (distance <= self.ahead)).to(inputs.device)
@@ -248,7 +248,7 @@ class Block(nn.Module):
         return self._transform(inputs, query, key, value, None, adapted=False)
 
     def _heads(self, inputs: Tensor, adapted: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, N_HEADS, n, WIDTH // N_HEADS] of inputs [B, n, WIDTH]."""
+        """Return queries, keys and values [B, N_HEADS, n, WIDTH // N_HEADS] of inputs [B, n, WIDTH]."""
         parts = self.qkv(self.attention_norm(inputs), adapted)
         query, key, value = parts.unflatten(-1, (3, N_HEADS, -1)).permute(2, 0, 3, 1, 4)
         return query, key, value
@@ -262,7 +262,7 @@ class Block(nn.Module):
         mask: Tensor | None,
         adapted: bool = True,
     ) -> Tensor:
-        """Outputs [B, n, WIDTH] of inputs [B, n, WIDTH] with their queries; mask: [n, keys]."""
+        """Return outputs [B, n, WIDTH] of inputs [B, n, WIDTH] with their queries; mask: [n, keys]."""
         attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         hidden = inputs + self.out(attended.transpose(1, 2).flatten(2), adapted)
         change: Tensor = self.down(F.gelu(self.up(self.mlp_norm(hidden), adapted)), adapted)
@@ -275,7 +275,7 @@ class TrunkState:
 
     Attributes:
         n_inputs: Inputs so far.
-        blocks: Of each block.
+        blocks: State of each block.
     """
 
     n_inputs: int
@@ -309,7 +309,7 @@ class TrunkBranch(nn.Module):
         """Build the layers, with zeros for the frozen weights (`load_whisper`).
 
         Args:
-            rank: Of the adapters.
+            rank: Rank of the adapters.
         """
         super().__init__()
         for name, n_inputs in (("first", N_MELS), ("second", WIDTH)):
@@ -352,8 +352,8 @@ class TrunkBranch(nn.Module):
         """Run the blocks over the next inputs of a stream.
 
         Args:
-            inputs: Of `convolve`, [B, n, WIDTH].
-            state: After the inputs before.
+            inputs: Result of `convolve`, [B, n, WIDTH].
+            state: State after the previous inputs.
 
         Returns:
             The hidden vectors that are complete now, [B, m, WIDTH], and the state after them.
@@ -401,8 +401,8 @@ class TrunkBranch(nn.Module):
         """Encode the next spectra of a stream.
 
         Args:
-            spectra: [B, S, N_MELS], enough for a vector.
-            state: After the spectra before; None at the beginning.
+            spectra: [B, S, N_MELS], enough for at least one vector.
+            state: State after the previous spectra; None at the beginning.
 
         Returns:
             Energies [B, n, N_MELS] and hidden vectors [B, n, WIDTH] that are complete now, as
@@ -412,7 +412,7 @@ class TrunkBranch(nn.Module):
         own = moments(spectra)
         blocks, waiting = (START, own[:, :0]) if state is None else state
         energies, parts = torch.cat([waiting, own], 1), []
-        # Attention to all vectors of a long stretch would be computed, most of it to be masked.
+        # In one piece, attention between all vectors would be computed, and most of it masked.
         for inputs in self.convolve(spectra).split(STRETCH, dim=1):
             hidden, blocks = self.extract_features(inputs, blocks)
             parts.append(hidden)
@@ -468,5 +468,5 @@ def load_whisper(branch: TrunkBranch, tensors: Mapping[str, Tensor] | None = Non
 
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, Tensor]:
-    """Whisper's weights that come with talkhead, by the names of `whisper_specs`."""
+    """Read the weights of Whisper that come with talkhead, by the names of `whisper_specs`."""
     return read_tensors(resolve(WEIGHTS))

@@ -104,7 +104,7 @@ def quantize(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dequantize(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `quantize`, but for rounding.
+    """Undo `quantize`, except for rounding.
 
     Args:
         tensors: As returned by `quantize`, [n, ...] and [n].
@@ -129,7 +129,7 @@ def dequantize(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_audio_model(path: Path) -> AudioModel:
-    """Read the audio part of a model's weights, of `write_pase` or `write_live`.
+    """Read the audio part of the weights that `write_pase` or `write_live` wrote.
 
     Args:
         path: The file.
@@ -144,7 +144,7 @@ def read_audio_model(path: Path) -> AudioModel:
 
 
 def read_encoder(path: Path) -> tuple[AudioModel, Contrast | None, str]:
-    """Read weights of `write_pase` or `write_live`.
+    """Read weights that `write_pase` or `write_live` wrote.
 
     Args:
         path: The file.

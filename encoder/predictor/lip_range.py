@@ -10,7 +10,7 @@ its tracked values in the person's own speech:
 
 Predicted values come from other voices and, with less weight, from the frames that the networks left
 out. While a line is spoken, its own past values are added. The map depends on past frames only, and it
-is made again each second on a fixed grid, so that a line that comes in pieces gives the same codes.
+is computed again each second on a fixed grid, so that a line in pieces gives the same codes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 
 N_LEVELS = 55
-"""Quantiles that describe a distribution."""
+"""Number of quantiles that describe a distribution."""
 LEVELS = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
 """Their levels, 0 to 1."""
 MEASURES = 2
@@ -37,14 +37,14 @@ STRENGTHS = (1.0, 0.75)
 SLOPES_BELOW, SLOPE_ABOVE = (0.0, 0.5), 0.5
 """Slopes of each map below the lowest quantile, and above the highest."""
 TYPICAL_FRAMES = 150
-"""Frames of speech of a line that count as much as the other predicted values."""
+"""Number of frames of a line's speech that have the same total weight as the other predicted values."""
 MEMORY_FRAMES = 60 * FRAME_RATE
-"""Frames of speech of a line that are remembered."""
+"""Largest number of frames of a line's speech that are kept."""
 MIN_SPOKEN = 2 * FRAME_RATE
-"""Tracked frames of speech that are needed."""
+"""Smallest number of tracked frames of speech."""
 MIN_PREDICTED = FRAME_RATE
-"""Predicted frames of speech that are needed, of held-out frames and of other voices; with fewer of
-one of them, the other counts alone.
+"""Smallest number of predicted frames of speech, for held-out frames and for other voices; if one of
+them has fewer, only the other is used.
 """
 OTHERS_SHARE = 0.75
 """Weight of other voices among the predicted values; the rest is that of held-out frames."""
@@ -84,13 +84,13 @@ class LipRange:
     """Distributions of a person's lip measures, tracked and predicted; measures are in eye distances.
 
     Attributes:
-        offset: Each measure of the mouth code 0, [MEASURES].
+        offset: Value of each measure for the mouth code 0, [MEASURES].
         slope: Its change by one unit of each mouth code, [MEASURES, K].
         direction: Change of the mouth code by one unit of a measure, [MEASURES, K]. That of the
-            opening is how this person's mouth opens; that of the width leaves the opening alone.
+            opening is how this person's mouth opens; that of the width does not change the opening.
         own: Quantiles of the tracked measures in speech, [MEASURES, N_LEVELS], at LEVELS.
-        predicted: Quantiles of the predicted measures in speech, likewise; those of the width with
-            the opening corrected.
+        predicted: Quantiles of the predicted measures in speech, of the same shape; those of the
+            width are measured with the opening corrected.
     """
 
     offset: Float32
@@ -161,7 +161,7 @@ class LipRange:
 
 
 class LineCorrection:
-    """Corrects the mouth codes of one line, in its order."""
+    """Corrects the mouth codes of one line, in order."""
 
     def __init__(self, lips: LipRange) -> None:
         """Begin a line.
@@ -178,13 +178,13 @@ class LineCorrection:
         self._quantiles = [(one, one) for one in typical]
 
     def correct(self, codes: Float32, share: Float64, spoken: Bool) -> Float32:
-        """Correct the next frames; in pieces of any size the result is the same.
+        """Correct the next frames; the number of frames per call does not affect the result.
 
         Args:
             codes: Mouth codes [n, K].
             share: To what degree each frame belongs to speech, [n] (`speech_share`). Frames whose
                 share is 0 are left as they are.
-            spoken: Frames with speech, [n], which the coming seconds are corrected by.
+            spoken: Frames with speech, [n], from which corrections of later seconds are computed.
 
         Returns:
             [n, K].
@@ -312,7 +312,7 @@ def scale_motion(codes: Float32, rest: Float32, lips: LipRange | None, intensity
 
 
 def _mixed_quantiles(samples: Sequence[tuple[Float64, float]]) -> Float64:
-    """Quantiles [N_LEVELS] at LEVELS of a mixture of samples [n], each with its weight."""
+    """Return quantiles [N_LEVELS] at LEVELS of a mixture of samples [n], each with its weight."""
     used = [(values, weight) for values, weight in samples if len(values)]
     values = np.concatenate([one for one, _ in used])
     weights = np.concatenate([np.full(len(one), weight / len(one)) for one, weight in used])

@@ -140,7 +140,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class MotionPredictor:
-    """A person's speech features -> motion codes.
+    """Maps speech features to a person's motion codes.
 
     Attributes:
         config: Architecture of the networks.
@@ -190,7 +190,7 @@ class MotionPredictor:
             chunks: Consecutive feature vectors, each chunk [m, D].
             silent: Video frames without speech, [F]. Frames after its end count as silent.
             n_frames: Video frames to predict.
-            intensity: As of `predict`.
+            intensity: As in `predict`.
 
         Yields:
             Codes [n, n_codes]; concatenated, those of `predict`.
@@ -237,7 +237,7 @@ class MotionPredictor:
         )
 
     def _windows(self, chunks: Iterable[Float32], n_frames: int) -> Iterator[Float32]:
-        """Normalized features of each block of frames, with their context.
+        """Yield the normalized features of each block of frames, with their context.
 
         [(behind + BLOCK + ahead) * vectors_per_frame, D] each. The first vector is repeated before
         the beginning, and the last one after the end.
@@ -268,7 +268,7 @@ class MotionPredictor:
             held = whole[step:] if missing else held[step:]
 
     def _predict_block(self, window: Float32) -> Float32:
-        """Mouth codes [BLOCK, K], of any size, of normalized features [m, D], without rest."""
+        """Predict mouth codes [BLOCK, K] from normalized features [m, D], without limits and rest."""
         inputs = frame_inputs(aligned_copy(window), self.scaling.vectors_per_frame)[None]
         with torch.no_grad():
             mean = self.nets(inputs.expand(len(self.nets), -1, -1, -1))[:, 0].mean(0)
@@ -279,9 +279,9 @@ class MotionPredictor:
         """Collect everything that a package stores.
 
         Returns:
-            Tensors whose names begin with SCALING, scalars or of one dimension as [D] and [K] in
-            Scaling, those of the networks (`TemporalNets.tensors`), and those of the LipRange, if
-            there is one, whose names begin with LIP_RANGE.
+            The tensors of the Scaling (scalars, [D], [K] and [n_codes]), whose names begin with SCALING;
+            those of the networks (`TemporalNets.tensors`); and, if there is a LipRange, its tensors,
+            whose names begin with LIP_RANGE.
         """
         scaling = {SCALING + k: torch.tensor(v) for k, v in vars(self.scaling).items()}
         lips = {} if self.lip_range is None else self.lip_range.tensors()
@@ -337,7 +337,7 @@ def _scaling_of(tensors: Mapping[str, Tensor]) -> Scaling:
 
 
 def _filled(held: Float32, source: Iterator[Float32], n_wanted: int) -> Float32:
-    """Vectors [m, D] so far, and more from the source until there are n_wanted or it ends."""
+    """Return the vectors [m, D] so far, and more from the source until there are n_wanted or it ends."""
     parts, n = [held] if len(held) else [], len(held)
     while n < n_wanted:
         chunk = next(source, None)
@@ -360,7 +360,7 @@ class PredictorTrainingData:
         face: The person's face model.
         augmented: Features of augmented copies of the audio
             (`talkhead.encoder.predictor.augmented`).
-        voices: Other people's speech, by which the range of the lips is corrected. None: it is not.
+        voices: Other people's speech, by which the range of the lips is corrected; None to skip this.
     """
 
     features: SpeechFeatures
@@ -408,7 +408,7 @@ def fit_predictors(
     """Fit predictors for several clips at once; each is trained on its own clip alone.
 
     Initial weights and dropout are drawn for all together, so a predictor that is fitted together
-    with others differs from one that is fitted alone, as if the seed were another.
+    with others differs from one that is fitted alone, as if the seed were different.
 
     Args:
         clips: The clips, whose features are all of the same encoder.

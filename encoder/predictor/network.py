@@ -24,19 +24,19 @@ class PredictorConfig:
 
     Attributes:
         width: Channels.
-        layers: Kernel, an odd number, and dilation of each block; together they are the receptive
-            field.
-        n_members: Networks in the ensemble, whose mean is predicted. Each holds out another tenth
-            of the training frames.
+        layers: Kernel, an odd number, and dilation of each block; together they determine the
+            receptive field.
+        n_members: Networks in the ensemble, whose mean is predicted. Each holds out a different
+            tenth of the training frames.
         n_steps: Steps of the optimizer.
         batch_size: Stretches of frames per step and network.
         n_frames: Frames in a stretch.
-        learning_rate: Its largest value.
+        learning_rate: Largest learning rate.
         weight_decay: Weight decay of AdamW.
         dropout: Dropped share of hidden values.
-        gain_std: Standard deviation of changes of the features' level, in that of the features'
-            mean.
-        noise_std: Standard deviation of noise on each feature, in its own standard deviation.
+        gain_std: Standard deviation of changes of the features' level, in standard deviations of the
+            features' mean.
+        noise_std: Standard deviation of noise on each feature, in standard deviations of the feature.
         n_masks: Ranges of feature dimensions that are masked in a stretch.
         mask_width: Dimensions in the widest of them.
         velocity_weight: Weight of errors of lip velocity, relative to those of lip shape.
@@ -103,7 +103,8 @@ def receptive_field_of(
 
     Args:
         config: Its layers.
-        per_frame: Feature vectors per video frame. The last one is (per_frame - 1) / rate late.
+        per_frame: Feature vectors per video frame; the last one is (per_frame - 1) / rate seconds
+            after its frame.
         rate: Feature vectors per second.
         lookahead_s: Seconds after its moment that a vector depends on.
 
@@ -139,7 +140,7 @@ class TemporalNets(nn.Module):
         ahead: Frames ahead.
         first: The pointwise layer.
         blocks: The residual blocks.
-        dropout: Before the last layer.
+        dropout: Dropout before the last layer.
         last: The output layer.
     """
 
@@ -214,7 +215,7 @@ class TemporalNets(nn.Module):
             chosen: Indices of the networks.
 
         Returns:
-            Networks with weights of their own.
+            New networks, which share no weights with these.
         """
         some = copy.deepcopy(self)
         for name, values in self.named_parameters():

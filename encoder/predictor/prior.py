@@ -2,10 +2,10 @@
 
     python -m talkhead.encoder.predictor.prior SHARD... --encoder NAME --output FILE [--seed 0]
 
-The shards must have video (`talkhead.encoder.pase.corpus`). A prior belongs to one encoder, and
-only an encoder with a prior starts from one. Speakers are drawn by the square root of their
-footage's length, so that one with much of it does not outweigh the others. A prior moves the points
-of a generic mouth, in eye distances without head motion; least squares convert this to a person's
+The shards must have video (`talkhead.encoder.pase.corpus`). A prior belongs to one encoder;
+predictors of encoders without one start from random weights. Speakers are drawn in proportion to
+the square root of their footage's length, so that no speaker dominates. A prior moves the points of
+a generic mouth, in eye distances without head motion; least squares convert this to a person's
 mouth codes. Training takes minutes on one core, and the same shards, encoder and seed give the same
 file.
 """
@@ -319,9 +319,9 @@ def train_prior(
 
 
 def _speakers(shard: CorpusShard, encoder: SpeechEncoder, seed: int) -> Iterator[Speaker]:
-    """Training data of each speaker of a shard, VOICES times.
+    """Yield the training data of each speaker of a shard, VOICES times.
 
-    Each has features and a mean mouth that are normalized by themselves.
+    Features and mouth are normalized for each of them separately.
 
     Raises:
         TalkheadError: If the mouth points are not the MOUTH_POINTS.
@@ -351,7 +351,7 @@ def _speaker(
     encoder: SpeechEncoder,
     random: np.random.Generator | None,
 ) -> Speaker:
-    """Training data of some utterances, given by first frame and stop.
+    """Return the training data of some utterances, given by first frame and stop.
 
     Formants are moved if `random` is given. The first frame of each utterance has weight 0, so that
     motion between utterances is not learned.
@@ -372,7 +372,7 @@ def _speaker(
     for sound, (first, stop) in zip(sounds, spans, strict=True):
         n = stop - first
         features = encoder.encode(gain * sound).values
-        # As many vectors as frames need: the last one is repeated.
+        # The last vector is repeated until there are enough for the frames.
         vectors.append(features[np.arange(n * per_frame).clip(max=len(features) - 1)])
         weights.append((np.arange(n) > 0).astype(np.float32))
     values = np.concatenate(vectors).astype(np.float64)
@@ -391,7 +391,7 @@ def _speaker(
 
 
 def _components(mouth: Float32, used: Bool) -> tuple[Float32, Float32]:
-    """Principal components of mouths [F, P, 2]: codes [F, N] and basis [N, P, 2].
+    """Compute principal components of mouths [F, P, 2]: codes [F, N] and basis [N, P, 2].
 
     They are scaled so that the first code has spread 1 in the frames that are used, [F].
     """

@@ -15,7 +15,8 @@ STIRRING_FRAMES = 4
 CLOSING_FRAMES = 2
 """Frames over which the mouth moves to rest, and away from it before the last STIRRING_FRAMES."""
 NEAR_FRAMES, FADING_FRAMES = 3, 4
-"""Frames within NEAR_FRAMES of speech count as speech; over the next FADING_FRAMES, gradually less."""
+"""Frames within NEAR_FRAMES of speech count as speech; over the next FADING_FRAMES, they gradually
+count less."""
 
 
 def rest_share(silent: Bool, n_frames: int) -> Float32:
@@ -87,14 +88,14 @@ def smooth_step(share: Float64) -> Float64:
 
 
 def _distances(silent: Bool, n_frames: int) -> tuple[Float64, Float64]:
-    """Frames [n_frames] since the last and until the next speech, infinite where there is none."""
+    """Return frames [n_frames] since the last and until the next speech, infinite where there is none."""
     flags = np.ones(n_frames, dtype=bool)
     flags[: len(silent)] = silent[:n_frames]
     return _frames_since(~flags), _frames_since(~flags[::-1])[::-1]
 
 
 def _frames_since(flags: Bool) -> Float64:
-    """Frames [F] since the last True of flags [F], infinite before the first."""
+    """Return the frames [F] since the last True of flags [F], infinite before the first."""
     index = np.arange(len(flags))
     last = np.maximum.accumulate(np.where(flags, index, -1))
     return np.where(last >= 0, index - last, np.inf)

@@ -1,7 +1,7 @@
-"""Motion codes of live speech: a MotionPredictor that is given features as they arrive.
+"""Motion codes of live speech: a MotionPredictor that receives features as they arrive.
 
-A file is known to its end, live speech is not. So the mouth comes to rest, and leaves it, by the
-frames that are known when a frame is predicted; everything else is as in a file.
+A file is available as a whole, live speech is not. So the transitions of the mouth to and from rest
+depend only on the frames that are available when a frame is predicted; everything else is as for files.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from talkhead.types import Float32
 
 
 class MotionStream:
-    """Predicts the motion codes of speech that arrives in pieces; pieces of any size give the same.
+    """Predicts the motion codes of speech that arrives in pieces, whose size does not affect the codes.
 
     Attributes:
-        ahead: Frames after its own whose features a frame waits for.
-        horizon: Frames after its own of which a frame must know whether they are silent.
+        ahead: Number of frames after a frame whose features are needed to predict it.
+        horizon: Number of frames after a frame whose silence flags are needed to predict it.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class MotionStream:
 
         Args:
             predictor: The person's predictor.
-            ahead: Frames after its own whose features a frame waits for. The networks were trained
-                with those of `predictor.view.ahead` frames; of fewer, the newest are repeated.
-                None: as trained.
-            horizon: Frames after its own of which a frame must know whether they are silent.
+            ahead: Number of frames after a frame whose features are needed to predict it. The networks
+                were trained with `predictor.view.ahead` frames; if there are fewer, the newest features
+                are repeated. None for the number in training.
+            horizon: Number of frames after a frame whose silence flags are needed to predict it.
             intensity: Factor on the motion of the mouth; closed lips stay closed.
         """
         self.ahead = predictor.view.ahead if ahead is None else min(ahead, predictor.view.ahead)
@@ -69,7 +69,7 @@ class MotionStream:
         if len(vectors):
             new = scaling.normalized(vectors)
             if len(self._held) == 0:
-                # As before a file: the first vector lasted forever.
+                # The first vector is repeated, as at the beginning of a file.
                 n_before = self._predictor.view.behind * self._per_frame
                 new = np.concatenate([np.repeat(new[:1], n_before, axis=0), new])
             self._held = np.concatenate([self._held, new])
@@ -78,7 +78,7 @@ class MotionStream:
         return self._frames(min(n_features, len(self._silent) - self.horizon))
 
     def finish(self) -> Float32:
-        """End the line: silence follows.
+        """End the line, as if silence followed.
 
         Returns:
             Motion codes [n, n_codes] of the frames that were still waiting.
@@ -94,7 +94,7 @@ class MotionStream:
         return self._frames(n_left)
 
     def _frames(self, n: int) -> Float32:
-        """Motion codes [n, n_codes] of the next frames."""
+        """Return the motion codes [n, n_codes] of the next frames."""
         rest = self._predictor.scaling.rest
         if n <= 0:
             return np.zeros((0, len(rest)), np.float32)
@@ -112,7 +112,7 @@ class MotionStream:
         return np.asarray(result, np.float32)
 
     def _raw_codes(self, n: int) -> Float32:
-        """Mouth codes [n, K] as predicted, each from a window of its own."""
+        """Return the mouth codes [n, K] as predicted, each from a separate window."""
         view, size = self._predictor.view, self._per_frame
         n_known = (view.behind + 1 + self.ahead) * size
         windows = np.stack([self._held[i * size : i * size + n_known] for i in range(n)])
@@ -126,7 +126,7 @@ class MotionStream:
         return np.asarray(scaling.centre + scaling.gain * mean.numpy(), np.float32)
 
     def _shares(self, n: int) -> tuple[Float32, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-        """To what degree the next frames are at rest, [n], and belong to speech, [n]."""
+        """Return to what degree the next frames are at rest, [n], and belong to speech, [n]."""
         since, until = np.zeros(n), np.zeros(n)
         for frame in range(n):
             known = self._silent[frame : frame + self.horizon + 1]
@@ -135,7 +135,7 @@ class MotionStream:
             since[frame] = self._since
         shares = rest_ramp(since, until)
         for frame in range(n):
-            # Speech that was not expected: the mouth still takes CLOSING_FRAMES to leave rest.
+            # Speech that was not known in advance: the mouth still takes CLOSING_FRAMES to leave rest.
             shares[frame] = self._rest = max(shares[frame], self._rest - 1.0 / CLOSING_FRAMES)
         near = speech_ramp(np.minimum(since, until))
         return smooth_step(shares).astype(np.float32), near

@@ -26,13 +26,13 @@ from talkhead.face import JAW_LINE, LIPS, MOUTH_POINTS
 from talkhead.types import FRAME_RATE, Float32, Float64
 
 LIPS_CENTERED = 0.7
-"""Share of the lips' common motion that counts as no error: their shape matters more than their
-position.
+"""Share of the lips' common motion that does not count as an error: their shape matters more than
+their position.
 """
 LIP_GAPS = ((13, 14), (82, 87), (312, 317))
 """Pairs of landmarks of the inner upper and lower lip, whose distance is how far the mouth is open."""
 SILENCE_WEIGHT = 0.5
-"""Weight of a frame without speech, in which the mouth may do anything."""
+"""Weight of a frame without speech, in which the motion of the mouth matters little."""
 MIN_SPREAD = 0.2
 """Share of the mean spread that is added to each dimension's, so that almost constant dimensions are
 not amplified.
@@ -64,8 +64,8 @@ class TrainingTensors:
         shares: How often stretches that begin at each frame are drawn, relative to others, [F].
         lips: Displacement by one unit of each code, [K, P * 2], of P points in x and y, in units of
             the typical lip motion.
-        gap: The same of the upper lip relative to the lower, [K, P * 2].
-        jaw: The same of the jaw, [K, P * 2].
+        gap: Displacement of the upper lip relative to the lower, in the same units, [K, P * 2].
+        jaw: Displacement of the jaw, in the same units, [K, P * 2].
         inner: 1 for codes of the inner mouth, which move no point, [K].
         spread: Divisor of the features, [D].
         view: Receptive field of the networks.
@@ -144,7 +144,7 @@ def make_training_tensors(
         basis: Displacement of the MOUTH_POINTS by one unit of each code, [K, P, 2].
         spread: Divisor of the features, [D].
         view: Receptive field of the networks.
-        shares: As in TrainingTensors, [F]; None to draw all alike.
+        shares: As in TrainingTensors, [F]; None to draw all equally often.
 
     Returns:
         The training data.
@@ -230,7 +230,7 @@ def train_nets(
 
 
 class _Bases(NamedTuple):
-    """Displacements by units of code, of each network: TrainingTensors' with N in front."""
+    """Displacements by one unit of each code, as in TrainingTensors, for N networks: [N, ...]."""
 
     lips: Tensor
     gap: Tensor
@@ -246,7 +246,7 @@ class _Sampler:
         self._weights = task.data.weights * (~task.held_out)
         self._starts = _starts(self._weights, config.n_frames)
         shares = task.data.shares[self._starts]
-        # Drawing with equal shares stays what it was, number by number.
+        # Equal shares are drawn without weights, as in earlier versions, to give the same numbers.
         self._shares = None if bool((shares == shares[0]).all()) else shares
         self._generator = torch.Generator().manual_seed(task.seed)
 
@@ -271,13 +271,13 @@ class _Sampler:
 
 
 def _starts(weights: Tensor, n_frames: int) -> Tensor:
-    """First frames, [S], of stretches with enough weights [F] above 0; of the best ones if none has."""
+    """Return first frames, [S], of stretches with enough weights [F] above 0, else of the best ones."""
     shares = (weights > 0).float().unfold(0, n_frames, 1).mean(-1)
     return torch.nonzero(shares >= min(MIN_FRACTION, float(shares.max()))).flatten()
 
 
 def _losses(error: Tensor, weight: Tensor, bases: _Bases, config: PredictorConfig) -> Tensor:
-    """Each network's loss, [N], of errors of codes [N, B, T, K] with weights [N, B, T].
+    """Compute each network's loss, [N], of errors of codes [N, B, T, K] with weights [N, B, T].
 
     Mean errors of lips, opening, jaw, lip velocity and inner mouth.
     """
@@ -331,19 +331,19 @@ def lip_distance(offsets: Tensor, weights: Tensor) -> Tensor:
 
 
 def _inner_distance(errors: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean lengths [N] of code errors [N, ..., F, K], weights [N, ..., F]."""
+    """Return weighted mean lengths [N] of code errors [N, ..., F, K], weights [N, ..., F]."""
     return _weighted(torch.sqrt(errors.square().sum(-1) + 1e-6), weights)
 
 
 def _weighted(lengths: Tensor, weights: Tensor) -> Tensor:
-    """Mean [N] of lengths [N, ..., F] with weights [N, ..., F]."""
+    """Return the mean [N] of lengths [N, ..., F] with weights [N, ..., F]."""
     return (lengths * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1e-6)
 
 
 def _stretches(
     data: TrainingTensors, starts: Tensor, n_frames: int, generator: torch.Generator
 ) -> Tensor:
-    """Features of stretches of n_frames T beginning at `starts` [B], with their context.
+    """Return features of stretches of n_frames T beginning at `starts` [B], with their context.
 
     [B, (T + behind + ahead) * per_frame, D].
     """
@@ -354,7 +354,7 @@ def _stretches(
 
 
 def _feature_copies(data: TrainingTensors, n: int, generator: torch.Generator) -> Tensor:
-    """Which of V copies each of n stretches is taken from, [n]: often the first, the original."""
+    """Draw one of V copies for each of n stretches, [n]; often the first, which is the original."""
     n_others = len(data.vectors) - 1
     if n_others == 0:
         return torch.zeros(n, dtype=torch.long)
@@ -365,7 +365,7 @@ def _feature_copies(data: TrainingTensors, n: int, generator: torch.Generator) -
 def _augment(
     vectors: Tensor, spread: Tensor, config: PredictorConfig, generator: torch.Generator
 ) -> Tensor:
-    """Features [B, T, D] with another level, noise and masked dimensions."""
+    """Return features [B, T, D] with a different level, noise and masked dimensions."""
     n, _, dim = vectors.shape
     # A louder voice adds the same to all features, so less to those that were divided by more.
     typical = config.gain_std * spread.mean()
@@ -377,7 +377,7 @@ def _augment(
 def _dimension_mask(
     n: int, dim: int, config: PredictorConfig, generator: torch.Generator
 ) -> Tensor:
-    """1 where a dimension stays, 0 where it is masked, [n, dim] (SpecAugment)."""
+    """Return 1 where a dimension stays, 0 where it is masked, [n, dim] (SpecAugment)."""
     shape = (n, config.n_masks, 1)
     width = torch.randint(config.mask_width + 1, shape, generator=generator)
     first = (torch.rand(shape, generator=generator) * (dim - width + 1)).long()

@@ -1,8 +1,8 @@
-"""Other voices: the speech of other people that is shipped, as features of an encoder.
+"""Other voices: recordings of other people that come with talkhead, as features of an encoder.
 
-A person's predictor is driven by other voices more often than by the person's own. Here it shows
-how far they move the lips (`talkhead.encoder.predictor.lip_range`). The file is made by
-`python -m talkhead.app.training.voice_pool`; weights/manifest.json lists the speakers' corpora.
+A person's predictor is driven by other voices more often than by the person's own. These recordings
+are used to measure how far they move the lips (`talkhead.encoder.predictor.lip_range`). The file is
+made by `python -m talkhead.app.training.voice_pool`; weights/manifest.json lists the speakers' corpora.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from talkhead.weights import resolve
 VOICES = "voices.ogg"
 """Name of the shipped file: about 100 s of speech of 14 people, at the level of encoders."""
 MAX_KEPT = 4
-"""Encoders whose features are kept."""
+"""Number of encoders whose features are kept."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OtherVoices:
     """Speech of other people.
 
     Attributes:
-        features: Of the audio.
+        features: Features of the audio.
         silent: Video frames without speech, [F].
     """
 
@@ -41,7 +41,7 @@ _KEPT: dict[tuple[str, str], OtherVoices] = {}
 
 
 def other_voices(encoder: SpeechEncoder) -> OtherVoices:
-    """Encode the shipped voices; in one process, once for each encoder.
+    """Encode the shipped voices, once per process for each encoder.
 
     Args:
         encoder: The encoder.
@@ -62,7 +62,7 @@ def other_voices(encoder: SpeechEncoder) -> OtherVoices:
 
 
 def voices_version() -> str:
-    """Identify the shipped voices: others give another lip range.
+    """Identify the shipped voices: other voices give a different lip range.
 
     Returns:
         The first digits of the file's SHA-256.
@@ -75,7 +75,7 @@ def voices_version() -> str:
 
 @lru_cache(maxsize=1)
 def _read() -> tuple[Float32, Bool]:
-    """The waveform [n_samples] of the voices, at SPEECH_LEVEL_DB, and its frames [F] without speech."""
+    """Read the voices' waveform [n_samples], at SPEECH_LEVEL_DB, and its frames [F] without speech."""
     waveform = read_audio(resolve(VOICES))
     silent = is_silence(waveform)
     return normalize_level(waveform, silent), silent
