@@ -92,7 +92,7 @@ class Renderer(Protocol):
         name: The name in the registry, on the command line and in packages.
         config_class: A frozen dataclass with defaults and bounds (`talkhead.config`). That of a renderer
             with parameters derives from `TrainConfig`.
-        presets: Configs by name; "preview", "standard" and "high" are compulsory.
+        presets: Configs by name; "preview", "standard" and "high" are required.
         test_config: A config with which the contract tests fit in seconds; None for the preview preset.
         config: The instance of config_class that it was made with.
     """

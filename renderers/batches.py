@@ -31,7 +31,7 @@ def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
         [size] of the frames. They depend on the arguments alone, so that a fit can resume at any
         step.
     """
-    # Draws are numbered through all epochs; this step has those beginning at start.
+    # Draws are numbered consecutively over all epochs; this step uses those from start on.
     start = step * size
     epochs = range(start // len(usable), (start + size - 1) // len(usable) + 1)
     order = np.concatenate([np.random.default_rng((seed, e)).permutation(usable) for e in epochs])

@@ -1,8 +1,8 @@
 """Projection of motion codes onto the range seen in training.
 
 Blendshape deltas are linear in the code: far from all training codes they add up to colors that no
-mouth has. There the code that weights the deltas is moved toward its neighbors among the training
-codes. The mesh still follows the code itself.
+mouth has. Such a code is moved toward its neighbors among the training codes before it weights the
+deltas. The mesh still follows the code itself.
 """
 
 from __future__ import annotations

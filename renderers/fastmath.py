@@ -17,11 +17,11 @@ IN_ORDER = {"nnan", "ninf", "nsz", "arcp", "contract"}
 """All fastmath flags except the one that lets sums be reordered."""
 
 IN_ORDER_WITH_NAN = {"nsz", "arcp", "contract"}
-"""The same for code that must treat NaN and infinity as IEEE 754 does."""
+"""The set for code that must treat NaN and infinity as IEEE 754 does."""
 
 AS_WRITTEN = {"nnan", "ninf", "nsz"}
-"""Neither fused multiply-adds nor reciprocals, because whether the compiler makes them depends on the
-surrounding code and on the width of vectors. `fma` states what is fused.
+"""Flags that allow neither fused multiply-adds nor reciprocals, because whether the compiler generates
+these depends on the surrounding code and on the width of vectors. With `fma`, fusing is explicit.
 """
 
 
@@ -30,7 +30,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Compute a b + c, rounded once.
 
     Args:
-        typing_context: Given by numba.
+        typing_context: Passed by numba.
         a: float32 scalar.
         b: float32 scalar.
         c: float32 scalar.
@@ -47,13 +47,13 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def widest_vectors(typing_context: Any) -> Any:
-    """Compile the function that calls this with the widest vectors, and not inlined.
+    """Compile the function that calls this with the widest vectors and without inlining it.
 
     LLVM prefers vectors of half the width where there is AVX-512, and an inner loop that is inlined
     into a large kernel has too few registers.
 
     Args:
-        typing_context: Given by numba.
+        typing_context: Passed by numba.
 
     Returns:
         Nothing, in the compiled code.

@@ -38,7 +38,7 @@ MASK_CERTAINTY = 400.0
 MIN_FRACTION = 0.001
 """Minimum fraction of a neighborhood that must be person, or background, for its mean to be used."""
 N_MOMENTS = 10
-"""The means of RGB, those of its six products, and the fraction."""
+"""Number of moments: the means of RGB and of its six products, and the fraction."""
 
 
 def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Float32, Float32]:

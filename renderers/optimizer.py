@@ -66,7 +66,7 @@ class _Product(torch.autograd.Function):
 
 
 class Adam(torch.optim.Adam):
-    """Adam of torch, for groups of which some hold blendshapes."""
+    """torch's Adam, for parameter groups of which some hold blendshapes."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         """Create the optimizer.

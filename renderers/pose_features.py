@@ -15,8 +15,8 @@ from talkhead.types import Float64
 
 N_POSE = 6 + N_BODY
 POSE_RANGE = 2.5
-"""Features are clamped to this many standard deviations from their mean: beyond, there is no training
-data.
+"""Features are clamped to this many standard deviations from their mean: there is no training data
+beyond that.
 """
 MIN_SCALE = 0.003
 """Minimum standard deviation, so that tracking noise is not taken for motion."""

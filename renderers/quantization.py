@@ -23,7 +23,7 @@ CONTENTS = "packed"
 """Name of the tensor that lists dtype and shape of each packed tensor, as JSON."""
 LEVEL = 9
 MAX_BYTES = 512 << 20
-"""Maximum size of all tensors of a renderer, unpacked; the largest have 35 MB."""
+"""Maximum size of all tensors of a renderer, unpacked; the largest take 35 MB."""
 MAX_AXES = 8
 DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<f2", "<f4", "<f8")
 """numpy's names of the dtypes that may be packed: those that torch has too, and no objects."""

@@ -1,8 +1,8 @@
 """Sharpening of renderings to the level of detail of the person's footage.
 
-A model fitted to tracks that are a fraction of a pixel off renders an average, which is soft. What
-is left of the finest detail is amplified until it is as strong as in the footage. The amount is
-measured on training frames.
+A model fitted to tracks that are a fraction of a pixel off renders an average, which is soft. Its
+remaining finest detail is amplified until it is as strong as in the footage. The amount is measured
+on training frames.
 """
 
 from __future__ import annotations

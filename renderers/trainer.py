@@ -159,7 +159,7 @@ def _schedule(done: float) -> float:
 def _save(
     renderer: Renderer, optimizer: torch.optim.Optimizer, step: int, checkpoint: Path
 ) -> None:
-    """Write a checkpoint from which step is the next one."""
+    """Write a checkpoint; a fit that resumes from it continues with `step`."""
     tensors = {MODEL + name: tensor for name, tensor in renderer.tensors().items()}
     write_tensors(
         checkpoint, {**tensors, **optimizer_tensors(optimizer), "step": torch.tensor(step)}

@@ -1,4 +1,4 @@
-"""Initialization of the Gaussians: moving frames, and where in them the Gaussians start.
+"""Initialization of the Gaussians: moving frames, and the initial positions of the Gaussians in them.
 
 The frames are, in this order: each triangle of the face surface, the triangles of a cap across the
 inner lips, the skull (rigid), the jaw (moves with the chin), and the body (moves in the image with
@@ -85,8 +85,8 @@ class Frames:
 
         Args:
             face: The face model.
-            open_mouth: [478, 3], a mesh with open mouth, in which the cap is at rest: that of a
-                closed one is flat.
+            open_mouth: [478, 3], a mesh with open mouth, which gives the cap at rest: the cap of a
+                closed mouth is flat.
             rest_view: [4, 4], the mean head pose.
 
         Returns:
@@ -278,7 +278,7 @@ def _on_triangles(
     )
     weight = area * (1.0 if density is None else density)
     chosen = _systematic(weight / weight.sum(), n, rng)
-    # A uniform point of each: fold the unit square's upper half onto the lower one.
+    # A uniform point in each: fold the unit square's upper half onto the lower one.
     square = rng.random((2, n, 1))
     share = np.where(square.sum(0) > 1, 1 - square, square)
     chosen_corners = corners[chosen]

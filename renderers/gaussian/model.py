@@ -49,8 +49,8 @@ N_CHANNELS = 7
 """Blended values of a Gaussian: position 3, color 3, opacity logit 1."""
 
 DELTA_STEP, BASE_STEP, SHAPE_STEP = 0.7, 0.25, 0.02
-"""Quantization steps. Those of deltas and base are in units of their learning rates (0.7 of a color's
-is 0.9 / 255 for a code at its usual magnitude), that of shapes is in log sizes.
+"""Quantization steps. Those of deltas and base are in units of their learning rates (0.7 units of
+a color are 0.9 / 255 for a code of typical magnitude); that of shapes is in log sizes.
 """
 MIN_SPREAD = 0.1
 """Minimum standard deviation of a code component when its deltas are quantized."""
@@ -67,10 +67,10 @@ class GaussianConfig(TrainConfig):
         n_rest: Gaussians elsewhere: hair, ears, neck, clothes.
         n_steps: Optimizer steps.
         batch_size: Frames per step.
-        code_noise: Standard deviation of the noise that is added to the code in training, whose
-            first component has 1. It makes unseen codes render cleanly and small components change
-            the image smoothly.
-        dssim_weight: Weight of D-SSIM; that of L1 is the rest to 1.
+        code_noise: Standard deviation of the noise that is added to the code in training; that of
+            the first component of the code is 1. The noise makes unseen codes render cleanly and
+            small components change the image smoothly.
+        dssim_weight: Weight of D-SSIM; that of L1 is 1 minus this.
         place_rate: Learning rate of positions, world units.
         shape_rate: Learning rate of shapes, log sizes.
         colour_rate: Learning rate of colors.
@@ -431,7 +431,7 @@ def twist_matrix(twist: Tensor) -> Tensor:
 
 
 def _move_frames(gradients: Tensor, origins: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Move all frames rigidly but the last, the body's: gradients [B, M, 3, 3], origins [B, M, 3]."""
+    """Move all frames but the body's, the last, rigidly: gradients [B, M, 3, 3], origins [B, M, 3]."""
     turn, shift = matrix[:3, :3], matrix[:3, 3]
     return (
         torch.cat([turn @ gradients[:, :-1], gradients[:, -1:]], dim=1),

@@ -34,7 +34,7 @@ BODY_UNITS = 2 * (0.004, 0.004, 0.001)
 MIN_SPREAD = 0.02
 """The unit of a component is its standard deviation in training, but at least this."""
 MAX_UNITS = 3.0
-"""Maximum change of an unknown, in units; the largest on our clips is two."""
+"""Maximum change of an unknown, in units; the largest observed one is two."""
 N_PROBED = 20
 PROBE = 0.25
 """Step of the finite differences from which the Hessian is computed, in units."""

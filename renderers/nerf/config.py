@@ -50,8 +50,8 @@ class NerfConfig(TrainConfig):
         encoding: How static features are stored: "planes", or "hash", which is slow without
             tiny-cuda-nn.
         fine_unit: Distance between the nodes of planes that do not depend on the code, world units.
-        blend_unit: The same for planes that depend on mouth and eyes.
-        pose_unit: The same for the plane that depends on the pose.
+        blend_unit: Distance between the nodes of planes that depend on mouth and eyes.
+        pose_unit: Distance between the nodes of the plane that depends on the pose.
         n_front: Channels of the static plane parallel to the image.
         n_side: Channels of the other static planes.
         n_blend: Channels of planes that depend on the code.
@@ -60,7 +60,7 @@ class NerfConfig(TrainConfig):
         batch_size: Frames per step.
         n_patches: Patches of 8x8 pixels per step.
         code_noise: Standard deviation of the noise that is added to the code in training.
-        dssim_weight: Weight of D-SSIM; that of L1 is the rest to 1.
+        dssim_weight: Weight of D-SSIM; that of L1 is 1 minus this.
         base_rate: Learning rate of planes and hash table.
         delta_rate: Learning rate of deltas.
         net_rate: Learning rate of the network.

@@ -1,8 +1,9 @@
 """The radiance field of the head at rest: density and color of a point, given the code.
 
 Static features come from three planes or a hash grid. Four further planes change with the code,
-each of them with one part of it in one region: mouth and jaw with the mouth's components, the space
-behind the lips with the same, the eyes with theirs, and everything with the pose of head and body.
+each with one part of it in one region: mouth and jaw with the components of the mouth, the space
+behind the lips also with these, the eyes with the components of the eyes, and everything with the
+pose of head and body.
 ER-NeRF (arXiv 2307.09323, section 3.2) learns such regions as attention; here they are fixed. A
 network with two hidden layers maps the features to density and color.
 """
@@ -147,7 +148,7 @@ class Field:
         """Group the parameters by kind.
 
         Args:
-            config: Has their learning rates.
+            config: Settings that include their learning rates.
 
         Returns:
             Parameter groups as those of torch.optim.

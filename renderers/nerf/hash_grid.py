@@ -29,7 +29,7 @@ class Level(NamedTuple):
     """One grid of an encoding.
 
     Attributes:
-        scale: Cells along a side less one, a real number.
+        scale: Cells along a side minus one, a real number.
         resolution: Nodes along a side.
         first: Index of its first entry in the table.
         n_entries: Number of its entries.
@@ -133,7 +133,7 @@ class HashGrid:
         native = native_encoding(self.config) if points.is_cuda else None
         if native is None:
             return encode(places, table, self.config)
-        # Our own table takes the place of the module's parameters.
+        # The given table replaces the module's parameters.
         return torch.func.functional_call(native, {"params": table}, (places,)).float()
 
 

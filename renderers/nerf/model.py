@@ -183,7 +183,7 @@ class NerfRenderer(RendererBase):
         """Halve the number of rays that are processed together.
 
         Returns:
-            False if it is so small already that this would not help.
+            False if it is already so small that this would not help.
         """
         self.rays_at_once //= 2
         self.n_patches = max(8, self.n_patches // 2)

@@ -1,8 +1,8 @@
 """Steps along rays where the occupancy grid is not empty, and their compositing by nerfacc.
 
-The grid is nerfacc's. Its own marching and its packed functions need CUDA, and would choose other
-steps than a CPU does. Therefore steps are chosen here, the same on every device, and composited by
-nerfacc: packed on CUDA, dense on a CPU.
+The grid is nerfacc's. nerfacc's ray marching and packed functions need CUDA, so steps on a CPU would
+differ. Therefore steps are chosen here, the same on every device, and composited by nerfacc: packed
+on CUDA, dense on a CPU.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Occupancy:
         return self._low + (self._grid.grid_coords + 0.5) / self._per_unit
 
     def exclude(self, cells: Tensor) -> None:
-        """Exclude cells for good.
+        """Exclude cells permanently.
 
         Args:
             cells: [cells] bool, the cells to exclude.
@@ -108,7 +108,7 @@ class Occupancy:
         self._near = (near > 0) & (occs >= 0).view(near.shape)
 
     def update(self, step: int, optical_depth: Callable[[Tensor], Tensor]) -> None:
-        """Evaluate the field again in all cells that are not excluded, if it is time to.
+        """Evaluate the field again in all cells that are not excluded, if an update is due.
 
         Each cell is evaluated once, at a random point in it. nerfacc's own update draws cells with
         repetition, and which of two values is kept then depends on the threads' timing.
@@ -153,7 +153,7 @@ def march(rays: Rays, pieces: Pieces, occupancy: Occupancy, jitter: Tensor | Non
         rays: The rays.
         pieces: n of their pieces.
         occupancy: The occupancy grid.
-        jitter: [n, n_steps], offset of each step from its center, in steps; None for none.
+        jitter: [n, n_steps], offset of each step from its center, in steps; None for no offsets.
 
     Returns:
         The steps.

@@ -1,4 +1,4 @@
-"""Rays through the head at rest: straight pieces, each shifted by the motion of what it passes.
+"""Rays through the head at rest: straight pieces, each shifted by the motion of the part that it passes.
 
 A ray of the camera is cut into pieces in the space of the head at rest, in which the radiance field
 is defined. On the face, the displacement of the point of skin that the ray hits shifts the piece
@@ -47,9 +47,9 @@ units of depth.
 """
 SHELL_END = N_SHELL * SHELL_STEP - SHELL_FRONT
 MOUTH_FRONT, MOUTH_STEP, N_MOUTH = 0.06, 0.05, 8
-"""The same for the piece behind the lips, which begins before their depth."""
+"""Distance, length and number of the piece behind the lips, which begins in front of their depth."""
 OUTER_FRONT, OUTER_STEP, N_OUTER = 0.6, 0.05, 16
-"""Distance before ear depth at which the piece next to the face begins, length and number of its
+"""Distance in front of ear depth at which the piece next to the face begins, length and number of its
 steps.
 """
 NECK = 0.4

@@ -1,7 +1,7 @@
 """The warp baseline: the person's own frame of nearest motion code, warped to the target mouth.
 
 Nothing is trained. A few hundred training frames are stored. To render, the one nearest in code and
-pose is mapped by the affine map between the two meshes; what is left at the vertices is
+pose is mapped by the affine map between the two meshes; the remaining offset at the vertices is
 interpolated by normalized Gaussian weights (Shepard, "A two-dimensional interpolation function for
 irregularly-spaced data", 1968) and added.
 """
@@ -33,7 +33,7 @@ from talkhead.types import Float32, Int, Rendering, UInt8
 STATE = ("images", "masks", "ends", "codes", "viewmats", "ks")
 GRID_PX = 8
 N_DECODED = 64
-"""Number of exemplars that are cached decoded."""
+"""Number of exemplars that are cached as decoded images."""
 BEND_FRACTION = 0.045
 """Standard deviation of a vertex's weight, relative to the distance between the outer eye corners."""
 POSE_FRACTION = 4.0
@@ -61,9 +61,9 @@ PRESETS: Mapping[str, WarpConfig] = {
 
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Maximum size of all exemplars' images together; 400 of 512x512 have 30 MB."""
+"""Maximum size of all exemplars' images together; 400 of 512x512 take 30 MB."""
 MAX_EXEMPLAR_PIXELS = 1 << 21
-"""Maximum size of one image: several are cached decoded."""
+"""Maximum size of one image: several decoded images are cached."""
 EXEMPLARS = Size("N", 1, 2000)
 TENSORS = {
     "images": TensorSpec((Size("B", 1, MAX_IMAGE_BYTES),), torch.uint8),
@@ -249,12 +249,12 @@ def warp_lookup(target: Float32, source: Float32, size: tuple[int, int]) -> Floa
     Returns:
         [H, W, 2], x and y in the source image, with pixel centers at integers as cv2.remap expects.
     """
-    # The affine map that fits the vertices best, and what it leaves.
+    # The affine map that fits the vertices best, and the remaining offsets.
     n = len(target)
     design = np.concatenate([target, np.ones((n, 1), np.float32)], axis=1)
     affine = np.linalg.lstsq(design, source, rcond=None)[0].astype(np.float32)
     remainder = source - design @ affine  # [V, 2]
-    # Interpolate the rest on a coarse grid, and the grid to all pixels.
+    # Interpolate the remainder on a coarse grid, and the grid to all pixels.
     reach = BEND_FRACTION * np.linalg.norm(target[33] - target[263])
     rows, columns = (np.arange(0, length + GRID_PX, GRID_PX, dtype=np.float32) for length in size)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
@@ -267,7 +267,7 @@ def warp_lookup(target: Float32, source: Float32, size: tuple[int, int]) -> Floa
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    # Map every pixel's center: affine part, rest, and cv2's convention of pixel centers.
+    # Map every pixel's center: affine part, remainder, and cv2's convention of pixel centers.
     x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5)
     pixels = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
     return np.asarray(pixels @ affine + dense - 0.5, dtype=np.float32)

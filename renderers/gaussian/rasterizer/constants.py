@@ -19,13 +19,14 @@ ALPHA_CAP: Final = 0.999
 """Maximum alpha of one splat at one pixel; no gradient flows above it (compiled into gsplat)."""
 
 MIN_TRANSMITTANCE: Final = 1e-4
-"""A pixel is finished before the splat that would reduce it to this or less (compiled into gsplat)."""
+"""A pixel is finished before the splat that would reduce its transmittance to this or less (compiled
+into gsplat)."""
 
 NEAR_PLANE: Final = 0.01
-"""Gaussians whose center is not farther from the camera plane are culled, world units."""
+"""Near plane: Gaussians whose center is not beyond it are culled, world units."""
 
 FAR_PLANE: Final = 1e10
-"""Gaussians whose center is not nearer to the camera plane are culled, world units."""
+"""Far plane: Gaussians whose center is not in front of it are culled, world units."""
 
 FOV_MARGIN: Final = 0.3
 """The projection's Jacobian is evaluated no farther outside the image than this times the tangent of

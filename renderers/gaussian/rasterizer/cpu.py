@@ -1,4 +1,4 @@
-"""The CPU rasterizer: rendering of one image and its backward, by numba kernels.
+"""The CPU rasterizer: rendering of one image and its backward pass, by numba kernels.
 
 Gaussians are projected (cpu_project.py), sorted by depth, assigned to tiles (cpu_tiles.py) and
 blended (cpu_blend.py).
@@ -47,7 +47,7 @@ _kernel_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Lists:
-    """The splats and tiles' lists of one image, kept for its backward.
+    """The splats and tiles' lists of one image, kept for its backward pass.
 
     Attributes:
         boxes: [N, 4], bounding boxes in tiles.
@@ -139,7 +139,7 @@ def render(scene: SplatInputs, rgb: FloatArray, alpha: FloatArray) -> Lists:
         alpha: [H, W, 1], written.
 
     Returns:
-        The lists that the backward needs.
+        The lists that the backward pass needs.
 
     Raises:
         TalkheadError: If the Gaussians reach too many tiles.

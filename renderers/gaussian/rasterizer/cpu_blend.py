@@ -1,4 +1,4 @@
-"""Blending of splats and its backward (numba, CPU).
+"""Blending of splats and its backward pass (numba, CPU).
 
 Each tile's list (see cpu_tiles.py) is processed in stretches: a stretch becomes a flat list of
 (splat, block) items, and an item is 16 pixels, so that the compiler vectorizes it.
@@ -6,11 +6,11 @@ Each tile's list (see cpu_tiles.py) is processed in stretches: a stretch becomes
 Results are bitwise reproducible with any number of threads: a tile is processed by one thread,
 gradients are written per entry and summed per splat in a fixed order.
 
-Style of the kernels, each measured: unsigned indices (signed ones are tested for being negative,
-which prevents vectorization), float32 constants (Python's floats would promote to float64), one
-scratch array per tile with fixed offsets (separate arrays could overlap, as far as the compiler
-knows), the error model "numpy" (Python's tests every divisor). Kernels that call each other are in
-one file: numba's cache does not notice changes in another.
+Style of the kernels, whose effect was measured: unsigned indices (signed ones are tested for being
+negative, which prevents vectorization), float32 constants (Python's floats would promote to
+float64), one scratch array per tile with fixed offsets (the compiler must assume that separate
+arrays overlap), the error model "numpy" (Python's tests every divisor). Kernels that call each other
+are in one file, because numba's cache does not notice changes in other files.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ _U15 = np.uint64(15)
 _U16 = np.uint64(16)
 _TILE = np.uint64(TILE_PX)
 _TILE_AREA = np.uint64(TILE_PX * TILE_PX)
-# Where the moments' sums start in the backward's scratch array.
+# Where the moments' sums start in the scratch array of the backward pass.
 _SUMS = np.uint64(5 * TILE_PX * TILE_PX)
 # Entries of a tile's list that are flattened at a time: finished blocks drop out in between.
 _STRETCH = np.uint64(64)
@@ -165,10 +165,10 @@ def blend(
     """Blend the splats of one image.
 
     Args:
-        tile_starts: [T + 1], of `deal`, as are splats and masks.
+        tile_starts: [T + 1], returned by `deal`, as are splats and masks.
         splats: [E], the splat of each entry.
         masks: [E], its mask of blocks.
-        records: [M, 9], of `gather`.
+        records: [M, 9], returned by `gather`.
         blending: float32 [3], alpha floor, alpha cap, minimum transmittance.
         rgb: [H, W, 3], written, premultiplied.
         alpha: [H, W, 1], written.
@@ -214,7 +214,7 @@ def _start_tile(s: Any, left: Any, top: Any, width: Any, height: Any) -> None:
 
 @njit(nogil=True, fastmath=IN_ORDER, error_model="numpy")
 def _finish_tile(s: Any, left: Any, top: Any, rgb: Any, alpha: Any) -> None:
-    """Copy those of a tile's pixels that are inside to the image."""
+    """Copy the pixels of a tile that are inside the image to it."""
     height, width = np.uint64(alpha.shape[0]), np.uint64(alpha.shape[1])
     for dy in range(min(_TILE, height - top)):
         row = ((dy & _U12) << _U4) + ((dy & _U3) << _U2)
@@ -260,7 +260,7 @@ def _pixel_backward(s: Any, p: Any, x: Any, opacity: Any, color: Any, blending: 
 
 @njit(fastmath=IN_ORDER, error_model="numpy", inline="always")
 def _flush(s: Any, moments: Any, entry: Any) -> None:
-    """Write an entry's moments, the sums over the lanes, and clear these."""
+    """Write an entry's moments, the sums over the lanes, and clear the lanes."""
     for k in range(_U9):
         p = _SUMS + (k << _U4)
         for lane in range(_U8):
@@ -373,7 +373,7 @@ def blend_backward(
     """Compute the moments of each entry of the tiles' lists.
 
     Splats are visited front to back, as in the forward pass: the contribution of later splats is the
-    total less that of those already visited, so that only the image has to be kept.
+    total minus that of those already visited, so that only the image has to be kept.
 
     Args:
         tile_starts: [T + 1], as in blend.
@@ -421,10 +421,10 @@ def sum_moments(order: Any, starts: Any, slot_entries: Any, moments: Any, n_all:
     """Sum each Gaussian's moments over its tiles.
 
     Args:
-        order: [M], of `depth_order`.
-        starts: [M + 1], of `slot_starts`.
-        slot_entries: [S], of `deal`.
-        moments: [E, 9], of blend_backward.
+        order: [M], returned by `depth_order`.
+        starts: [M + 1], returned by `slot_starts`.
+        slot_entries: [S], returned by `deal`.
+        moments: [E, 9], returned by blend_backward.
         n_all: Number of Gaussians, N.
 
     Returns:

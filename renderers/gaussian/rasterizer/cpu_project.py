@@ -1,9 +1,9 @@
-"""Projection of 3-D Gaussians to splats in the image, and its hand-written backward (numba, CPU).
+"""Projection of 3-D Gaussians to splats in the image, and its hand-written backward pass (numba, CPU).
 
 The affine (EWA) approximation of a perspective camera: Zwicker et al., "EWA Splatting", 2001,
 section 4; as used by Kerbl et al., "3D Gaussian Splatting", 2023, section 4, and in gsplat's
-conventions. The kernels here call none of another file: numba's cache would not notice a change
-there.
+conventions. The kernels here do not call those of other files, because numba's cache would not
+notice changes there.
 
 A splat is stored as `geometry` [6]: position in the image x, y (px); a, b, c; cut. With the offset
 (dx, dy) of a pixel center from the position, u = a dx + b dy and v = c dy, the exponent is (u^2 +
@@ -152,10 +152,9 @@ def project(
 
 @njit(fastmath=_SAFE_MATH, error_model="numpy", inline="always")
 def _covariance_gradient(moments: Any, xx: Any, xy: Any, yy: Any) -> Any:
-    """Convert the gradient of the inverse covariance P to that of the covariance's xx, xy, yy: -P X
-    P.
+    """Convert the gradient X of the inverse covariance P to that of the covariance: -P X P.
 
-    Also returns the gradient w.r.t. the position in the image, x and y.
+    Returns its elements xx, xy and yy, and the gradient w.r.t. the position in the image, x and y.
     """
     det = xx * yy - xy * xy
     pxx, pxy, pyy = yy / det, -xy / det, xx / det

@@ -5,8 +5,8 @@ sorted by depth once, then distributed to the tiles by a counting sort that keep
 of a splat and a tile of its box is a slot. Where the splat's ellipse reaches any block, the slot
 gets an entry in the tile's list, with a 16-bit mask of these blocks (bit 4 * row + column).
 
-The kernels here call none of another file: numba's cache would not notice a change there. Indices
-are unsigned, because signed ones are tested for being negative.
+The kernels here do not call those of other files, because numba's cache would not notice changes
+there. Indices are unsigned, because signed ones are tested for being negative.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The CUDA rasterizer: gsplat, with the settings under which it renders what the CPU kernels do."""
+"""The CUDA rasterizer: gsplat, with settings that give the same images as the CPU kernels."""
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ def rasterize_gsplat(
 ) -> tuple[Tensor, Tensor]:
     """Render images with gsplat. All tensors are float32 on one CUDA device.
 
-    S is B, if each image has its own Gaussians, or 1, if all share them, for each of the four separately.
+    For each of the four tensors, S is B if each image has its own values, or 1 if all share them.
 
     Args:
         means: [S, N, 3], world units.
@@ -54,7 +54,7 @@ def rasterize_gsplat(
         near_plane=NEAR_PLANE,
         far_plane=FAR_PLANE,
         eps2d=BLUR_PX2,
-        # Packing saves memory if a part of the scene is visible, but a head is visible as a whole.
+        # Packing saves memory if only a part of the scene is visible; a head is visible as a whole.
         packed=False,
         backgrounds=None,
         rasterize_mode="classic",

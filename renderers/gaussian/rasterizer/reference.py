@@ -2,7 +2,8 @@
 
 Splatting as in Zwicker et al., "EWA Splatting", 2001, and Kerbl et al., "3D Gaussian Splatting for
 Real-Time Radiance Field Rendering", 2023, in gsplat's conventions (its `_torch_impl.py`). The fast
-kernels must reproduce it. It is differentiated by autograd. It needs memory for Gaussians x pixels.
+kernels must reproduce it. It is differentiated by autograd. Its memory is proportional to Gaussians
+times pixels.
 """
 
 import torch
