@@ -18,7 +18,7 @@ from talkhead.weights import resolve
 
 MODEL = "face_landmarker.task"
 MAX_FACES = 3
-"""Faces to search for. At least 2: configured for one face, the landmarker smooths landmarks over time,
+"""Faces to search for. At least 2: when it searches for one, the landmarker smooths landmarks over time,
 which flattens lip motion."""
 MAX_JUMP = 0.6
 """A face whose center moved by more than this fraction of its size is a different one."""

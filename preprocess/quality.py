@@ -184,8 +184,8 @@ def report_quality(
     notes = list(warnings)
     if hidden.any():
         notes.append(
-            f"something covers the face in {int(hidden.sum())} of {len(tracking)} frames: it is not "
-            f"learned, and {int((hidden & ~usable).sum())} of them are left out"
+            f"something covers the face in {int(hidden.sum())} of {len(tracking)} frames: these "
+            f"parts are not learned, and {int((hidden & ~usable).sum())} of the frames are left out"
         )
     if n_faces > 1:
         notes.append(

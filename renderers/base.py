@@ -54,8 +54,8 @@ class RegionWeights:
     """Weight of a pixel in the losses, by the region it belongs to.
 
     Attributes:
-        mouth: The lips and what is around them.
-        eyes: The eyes and what is around them.
+        mouth: The lips and their surroundings.
+        eyes: The eyes and their surroundings.
         face: The rest of the face.
         person: The rest of the person.
         outside: The background.
@@ -194,7 +194,7 @@ class Renderer(Protocol):
         """
 
     def after_step(self, step: int) -> None:
-        """Update what is not trained by gradients. Called after each optimizer step.
+        """Update the state that is not trained by gradients. Called after each optimizer step.
 
         Args:
             step: The step that was just made.

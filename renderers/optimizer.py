@@ -25,7 +25,7 @@ stays in its cache.
 
 
 class Blendshapes:
-    """Parameters [K, M] that motion codes are multiplied with.
+    """Parameters [K, M] by which motion codes are multiplied.
 
     Attributes:
         deltas: [K, M], the parameters.

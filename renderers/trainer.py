@@ -67,7 +67,7 @@ def fit_renderer(
     Raises:
         TalkheadError: If the checkpoint cannot be read or written.
         PackageError: If the checkpoint does not hold such a renderer.
-        TypeError: If the renderer has parameters and config is no TrainConfig.
+        TypeError: If the renderer has parameters and config is not a TrainConfig.
     """
     device = device or torch.device("cpu")
     state = read_tensors(checkpoint) if checkpoint.exists() else None

@@ -580,8 +580,7 @@ def _read_archive_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
 def _is_export(members: Sequence[zipfile.ZipInfo], path: Path) -> bool:
     """Check whether the members of an archive are as export_package writes them.
 
-    There are few of them. They are neither compressed nor encrypted, and they do not overlap, since a
-    small file with overlapping members could expand to a large package.
+    They are few, uncompressed, not encrypted, and do not overlap, which could expand a small file.
     """
     if len(members) > MAX_FILES + 1:
         return False

@@ -265,7 +265,7 @@ def check_format(path: Path, what: str, version: Any, known: int, advice: str) -
         return
     is_newer = type(version) is int and version > known
     raise PackageError(
-        f"{path}: {what} of format version {short_repr(version)}, this talkhead {__version__} "
+        f"{path}: {what} of format version {short_repr(version)}; this talkhead {__version__} "
         f"reads version {known}. {'Upgrade talkhead' if is_newer else advice}"
     )
 

@@ -37,7 +37,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Utterance:
-    """One stretch of one speaker.
+    """One stretch of speech by one speaker.
 
     Attributes:
         waveform: [n_samples] in [-1, 1] at 16 kHz.

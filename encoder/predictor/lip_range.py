@@ -1,7 +1,7 @@
 """Lip range: predicted lips move as far as the person's own, and close as often.
 
-Networks that were trained on a minute of speech predict the mean of what is possible, so the mouth
-opens too little and hardly ever closes, most of all with another voice. Two measures of a mouth
+Networks that were trained on a minute of speech predict the mean of all possible motions, so the
+mouth opens too little and hardly ever closes, most of all with another voice. Two measures of a mouth
 code are corrected, each by a monotone map from the distribution of its predicted values to that of
 its tracked values in the person's own speech:
 

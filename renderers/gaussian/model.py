@@ -288,7 +288,7 @@ class GaussianRenderer(RendererBase):
             ks: [B, 3, 3], intrinsics, pixels.
             size: Height and width of the images, pixels.
             twist: [6], a rigid motion of the head relative to viewmats (twist_matrix); None for
-                none.
+                no motion.
 
         Returns:
             rgb [B, H, W, 3], premultiplied, and alpha [B, H, W, 1].

@@ -219,7 +219,7 @@ class NerfRenderer(RendererBase):
         Args:
             rays: R rays.
             planes: The blended planes of the field.
-            generator: Draws the jitter of the steps; None for none.
+            generator: Draws the jitter of the steps; None for no jitter.
 
         Returns:
             Colors, premultiplied, [R, 3], and alphas [R, 1].

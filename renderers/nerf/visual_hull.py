@@ -1,7 +1,7 @@
 """The visual hull: the cells of the head at rest that the masks of training frames allow.
 
-What is outside the person's mask in most frames is background and need neither be trained nor
-sampled (Laurentini, "The visual hull concept for silhouette-based image understanding", 1994).
+Points outside the person's mask in most frames are background, and need not be trained or sampled
+(Laurentini, "The visual hull concept for silhouette-based image understanding", 1994).
 """
 
 from __future__ import annotations

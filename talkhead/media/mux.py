@@ -85,7 +85,7 @@ def mux(
         part: The file to write; its suffix determines the container.
         codec: Codec of the pictures.
         length_s: Length of the audio, seconds.
-        sound: The file with the audio, None for none.
+        sound: The file with the audio; None for no audio.
         subtitles: A subtitle track.
         tags: Metadata that mp4 supports.
         loudness: LUFS to which the audio is normalized; None leaves it unchanged.

@@ -51,7 +51,7 @@ def probe(path: PathLike) -> MediaInfo:
 
     The size is as displayed: after rotation, with square pixels. The duration is that of the longest
     stream, exact to 0.01 s (0.1 s if the file does not state it). Cover pictures of audio files do not
-    count as picture.
+    count as a picture.
 
     Args:
         path: The file.

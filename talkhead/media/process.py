@@ -374,7 +374,7 @@ def report(*arguments: str, beyond_s: float = 0.0) -> str:
     """Run ffmpeg and return its report. The arguments need not be a complete command.
 
     It is ended when it takes longer than STALL_S + beyond_s or reports more than MAX_WORDS_BYTES; the
-    last line then says so.
+    last line then reports this.
 
     Args:
         *arguments: Arguments of ffmpeg.

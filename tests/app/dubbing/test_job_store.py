@@ -268,7 +268,7 @@ def test_a_job_of_another_version_is_refused(
     path = store.path / QUEUED / f"{task.id}.json"
     held = {**json.loads(path.read_text()), "format": version, "of": "another day"}
     path.write_text(json.dumps(held))
-    message = rf"\.json: a job of format version {version}, this .* reads version 1\. {advice}"
+    message = rf"\.json: a job of format version {version}; this .* reads version 1\. {advice}"
     for use in (store.jobs, lambda: store.add([task]), lambda: store.find(task.id)):
         with pytest.raises(PackageError, match=message):
             use()
