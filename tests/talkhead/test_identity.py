@@ -75,7 +75,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (edit(lambda data: data.update(format_version=99)), "format version 99, this talkhead"),
+        (edit(lambda data: data.update(format_version=99)), "format version 99; this talkhead"),
         (edit(lambda data: data.update(format_version=99)), r"reads version 3\. Upgrade talkhead$"),
         (edit(lambda data: data.update(format_version=2)), r"version 3\. Fit this identity again$"),
         (edit(lambda data: data.pop("format_version")), "format version None"),
