@@ -102,7 +102,7 @@ def test_another_version(head_dataset: IdentityDataset, tmp_path: Path) -> None:
         (True, "Remove this folder"),
     ):
         (tmp_path / "copy" / "dataset.json").write_text(json.dumps({**stored, "format": version}))
-        message = rf"a dataset of format version {version!r}, this .* version {known}\. {advice}"
+        message = rf"a dataset of format version {version!r}; this .* version {known}\. {advice}"
         with pytest.raises(PackageError, match=message):
             IdentityDataset.load(tmp_path / "copy")
 
