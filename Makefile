@@ -88,12 +88,12 @@ lint: $(STAMP)  ## run ruff: rules and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# A tree of links to the packages, laid out as they are imported, for tools that do not run Python.
+# A tree of links to the packages that mirrors the imports, for tools that do not run Python.
 TREE = rm -rf build/typing && mkdir -p build/typing/talkhead/samples && \
     ln -s $(CURDIR)/talkhead/* $(addprefix $(CURDIR)/,$(STAGES)) build/typing/talkhead/ && \
     ln -s $(CURDIR)/samples/__init__.py build/typing/talkhead/samples/
 
-types: $(STAMP)  ## run mypy, strict, on a tree of links laid out as the packages are imported
+types: $(STAMP)  ## run mypy, strict, on a tree of links that mirrors the imports
 	$(TREE)
 	cd build/typing && $(CURDIR)/$(VENV)/bin/mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache -p talkhead
