@@ -240,7 +240,7 @@ def _masked_median(stack: ImageStack, people: ImageStack, images: range) -> tupl
 
 
 def _median_row(pixels: UInt8, background: Bool) -> Float32:
-    """Median [W, 3] of the pixels [n, W, 3] that are background [n, W]; 0 where none is."""
+    """Return the median [W, 3] of the pixels [n, W, 3] that are background [n, W]; 0 where none is."""
     values = np.where(background[..., None], pixels.astype(np.float32), np.inf)
     ordered = np.sort(values, axis=0)
     middle = np.clip((background.sum(0) - 1) // 2, 0, None)

@@ -298,8 +298,8 @@ def read_json_tensor(tensors: Mapping[str, Tensor], name: str) -> Any:
     """
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.uint8 or tensor.ndim != 1:
-        raise ContentError(f"the tensor {name} is missing or damaged, it should hold JSON")
+        raise ContentError(f"the tensor {name} is missing or damaged: it must contain JSON")
     try:
         return decode_json(tensor.numpy().tobytes())
     except ValueError as error:
-        raise ContentError(f"the tensor {name} is damaged, it is not JSON ({error})") from error
+        raise ContentError(f"the tensor {name} is damaged: it is not JSON ({error})") from error
