@@ -245,7 +245,7 @@ def read_json(path: Path) -> Any:
     try:
         return decode_json(read_bytes(path, MAX_JSON_BYTES))
     except ValueError as error:
-        raise PackageError(f"{path}: damaged: this is not JSON ({error})") from error
+        raise PackageError(f"{path}: damaged, not valid JSON ({error})") from error
 
 
 def check_format(path: Path, what: str, version: Any, known: int, advice: str) -> None:
@@ -448,13 +448,13 @@ def read_tensors(path: Path, max_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Ten
     data = read_bytes(path, max_bytes)
     if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
         raise PackageError(
-            f"{path}: damaged: this is not a safetensors file (its header is too large)"
+            f"{path}: damaged, not a safetensors file (its header is too large)"
         )
     try:
         tensors: dict[str, Tensor] = load(data)
     except (SafetensorError, *_MALFORMED) as error:
         reason = ascii(str(error)[:200])
-        raise PackageError(f"{path}: damaged: this is not a safetensors file ({reason})") from error
+        raise PackageError(f"{path}: damaged, not a safetensors file ({reason})") from error
     return tensors
 
 

@@ -64,7 +64,7 @@ def manifest(folder: Path = FOLDER) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(entries, dict) or not all(
         isinstance(entry, dict) and "sha256" in entry for entry in entries.values()
     ):
-        raise PackageError(f"{path}: damaged: this is not a list of weights. {ADVICE}")
+        raise PackageError(f"{path}: damaged, not a list of weights. {ADVICE}")
     return entries
 
 

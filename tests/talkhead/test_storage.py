@@ -100,9 +100,9 @@ def test_errors_name_the_file_that_failed(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"{")
-    with pytest.raises(PackageError, match=r"x: damaged: this is not JSON"):
+    with pytest.raises(PackageError, match=r"x: damaged, not valid JSON"):
         storage.read_json(path)
-    with pytest.raises(PackageError, match=r"x: damaged: this is not a safetensors file"):
+    with pytest.raises(PackageError, match=r"x: damaged, not a safetensors file"):
         storage.read_tensors(path)
 
 
@@ -125,7 +125,7 @@ def test_invalid_json_is_reported_in_one_line(tmp_path: Path, text: bytes, messa
     path = tmp_path / "a.json"
     path.write_bytes(text)
     with pytest.raises(
-        PackageError, match=rf"a\.json: damaged: this is not JSON \(.*({message})"
+        PackageError, match=rf"a\.json: damaged, not valid JSON \(.*({message})"
     ) as found:
         storage.read_json(path)
     assert "\n" not in str(found.value)
@@ -189,7 +189,7 @@ def test_errors_of_damaged_tensor_headers_are_one_line(tmp_path: Path, content: 
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(
-        PackageError, match=r"a\.safetensors: damaged: this is not a safetensors"
+        PackageError, match=r"a\.safetensors: damaged, not a safetensors"
     ) as found:
         storage.read_tensors(path)
     assert str(found.value).isprintable() and len(str(found.value)) < 500
