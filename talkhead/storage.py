@@ -447,9 +447,7 @@ def read_tensors(path: Path, max_bytes: int = MAX_TENSOR_BYTES) -> dict[str, Ten
 
     data = read_bytes(path, max_bytes)
     if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
-        raise PackageError(
-            f"{path}: damaged, not a safetensors file (its header is too large)"
-        )
+        raise PackageError(f"{path}: damaged, not a safetensors file (its header is too large)")
     try:
         tensors: dict[str, Tensor] = load(data)
     except (SafetensorError, *_MALFORMED) as error:

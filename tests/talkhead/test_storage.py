@@ -188,9 +188,7 @@ def header(text: str, data: bytes = b"") -> bytes:
 def test_errors_of_damaged_tensor_headers_are_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(
-        PackageError, match=r"a\.safetensors: damaged, not a safetensors"
-    ) as found:
+    with pytest.raises(PackageError, match=r"a\.safetensors: damaged, not a safetensors") as found:
         storage.read_tensors(path)
     assert str(found.value).isprintable() and len(str(found.value)) < 500
 
