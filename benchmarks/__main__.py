@@ -1,4 +1,4 @@
-"""The README's figures: fit and speak as commands, and the rasterizer by itself.
+"""Measure the README's figures: fit and speak as commands, and the rasterizer alone.
 
     python -m benchmarks [VIDEO ...] [--preset standard] [--renderers gaussian nerf warp]
                          [--audio samples/line.wav] [--seconds 60]
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> tuple[Cost, str]:
 
 
 def line_of(audio: Path, seconds: float, folder: Path) -> Path:
-    """Make an audio file of that length by repeating the given one."""
+    """Make an audio file of the given length by repeating a file."""
     waveform = read_audio(audio, SAMPLE_RATE)
     n_samples = int(seconds * SAMPLE_RATE)
     path = folder / f"line-{seconds:g}s.wav"

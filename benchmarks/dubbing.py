@@ -2,7 +2,7 @@
 
     python -m benchmarks.dubbing --home HOME [throughput startup kills long store] [--jobs 100]
 
-HOME has a fitted identity. Prints JSON lines. Commands run in processes of their own.
+HOME has a fitted identity. Prints JSON lines. Commands run in separate processes.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def identity_of(home: Path) -> str:
 
 
 def bench_throughput(home: Path, n_jobs: int) -> Mapping[str, Any]:
-    """Compare n_jobs rows by dub with one speak process per core, of the same total length.
+    """Compare dub with n_jobs rows to one speak process per core with the same total length.
 
-    Wall clock, all start-up included, and processor time of all processes, which other programs on
-    the machine disturb less. ratio: dub's throughput over that of speak, by wall clock and by
-    processor time.
+    Measures wall-clock time, including start-up, and the processor time of all processes, which
+    other programs on the machine affect less. ratio: dub's throughput divided by that of speak, by
+    wall-clock time and by processor time.
     """
     cores = n_cores()
     with fresh_jobs(home) as own:
@@ -93,8 +93,8 @@ def bench_throughput(home: Path, n_jobs: int) -> Mapping[str, Any]:
 
 
 def side_by_side(commands: list[list[str]], environment: Mapping[str, str]) -> tuple[float, float]:
-    """Run talkhead commands at once; returns wall clock and processor time of all their processes, in
-    seconds.
+    """Run talkhead commands at the same time; returns wall-clock time and processor time of all
+    their processes, in seconds.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
@@ -188,7 +188,7 @@ def bench_kills(home: Path, n_kills: int = 500) -> Mapping[str, Any]:
 
 
 def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Mapping[str, Any]]:
-    """Measure peak memory of speak, and the difference of length between picture and audio."""
+    """Measure peak memory of speak, and the difference in length between picture and audio."""
     from talkhead.media.reader import probe, read_audio_chunks
 
     results = []
@@ -215,7 +215,7 @@ def bench_long(home: Path, minutes: tuple[float, ...] = (1.0, 60.0)) -> list[Map
 
 
 def bench_store(home: Path, n_jobs: int = 10_000) -> Mapping[str, Any]:
-    """Measure reading a table of that many rows, adding them, listing, and adding them again."""
+    """Measure reading a table of n_jobs rows, adding its jobs, listing them, and adding them again."""
     from talkhead.app.dubbing.planner import plan
     from talkhead.app.dubbing.table import read_table
     from talkhead.app.home.identities import Home

@@ -1,15 +1,15 @@
-"""Measure what held-out frames do not show of a head: other sentences, borders, speed and size.
+"""Measure what held-out frames do not show about a head: other sentences, borders, speed and size.
 
     python -m benchmarks.head WORK --package ~/.local/share/talkhead/identities/anna
 
 WORK is the folder of a fit, in work/ of the home folder. Prints JSON lines:
 
-* another sentence: Each held-out head speaks the words of another held-out frame, half of the
-  held-out part later. Distance between the lips and jaw that the tracker finds in the rendering and
-  those that were requested.
-* border: The idle clip speaks another part of itself. Flicker of the pasted border from frame to
-  frame, relative to that of the same pixels in the clip.
-* speed: Milliseconds per frame, medians: of the whole crop, and of pasting with all its steps.
+* another sentence: Each held-out frame is rendered with the mouth of another one, half of the
+  held-out part later. Distance between the lips and jaw that the tracker finds in the rendering
+  and those that were requested.
+* border: The mouths of another part of the idle clip are pasted into it. Flicker of the pasted
+  border from frame to frame, relative to that of the same pixels in the clip.
+* speed: Median milliseconds per frame, for the whole crop and for pasting with all its steps.
 * size: Bytes of the package's parts.
 """
 
@@ -78,7 +78,7 @@ def another_sentence(
 
 
 def _other_mouths(tracks: Tracks, numbers: Int, n_mouth: int) -> Float32:
-    """Codes [N, K] of frames, with the mouths of half of them later."""
+    """Codes [N, K] of frames, each with the mouth of the frame N / 2 positions later, cyclically."""
     codes = tracks.codes[numbers].copy()
     codes[:, :n_mouth] = np.roll(codes[:, :n_mouth], len(codes) // 2, axis=0)
     return codes

@@ -1,4 +1,4 @@
-"""Check that talkhead's commands connect to no address but this machine's own.
+"""Check that talkhead's commands connect to no address other than this machine's own.
 
     python -m benchmarks.network [--seconds N] [--keep FOLDER]
 
@@ -6,7 +6,7 @@ Fits the first seconds of the sample person, speaks, verifies the output and eva
 passes speak and fit playlists that name a server, each under strace (Linux; apt-get install
 strace). A JSON line for each command: its exit status, the number of calls it made to connect to an
 address, and those to addresses that are not loopback. Exits 1 if there is one, or if a command does
-not end as it must: with status 0 on valid inputs, with an error message on playlists.
+not end as expected: with status 0 on valid inputs, with an error message on playlists.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def traced(
 
 
 def sees_calls(folder: Path) -> bool:
-    """Check that strace reports a call that is certainly made: to a port of this machine."""
+    """Check that strace reports a call that is certain to be made: to a port of this machine."""
     (folder / "control.py").write_text(
         "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
     )
@@ -100,7 +100,7 @@ def commands(folder: Path, seconds: int) -> Iterator[tuple[int, list[str]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=8, help="of the sample person's footage")
+    parser.add_argument("--seconds", type=int, default=8, help="seconds of the sample footage")
     parser.add_argument("--keep", type=Path, help="folder to work in, which is kept")
     options = parser.parse_args()
     if shutil.which("strace") is None:
@@ -110,7 +110,7 @@ def main() -> None:
     try:
         if not sees_calls(folder):
             raise SystemExit(
-                "error: strace reports no calls here, not even those that are certainly made"
+                "error: strace reports no calls here, not even one that is certain to be made"
             )
         ok = True
         for status, command in commands(folder, options.seconds):

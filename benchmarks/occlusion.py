@@ -38,7 +38,7 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 
 MIN_SHOWN = 0.05
 EVERY, STAYS, COMES = 100, 20, 8
-"""Frames from object to object, that it stays, that it takes to come and to go."""
+"""Numbers of frames: from object to object, while one is in place, and to appear or disappear."""
 KINDS = ("hand", "microphone", "cup")
 TONES = (1.0, 0.9, 1.1)
 """Brightness of hands, relative to the face's median."""
@@ -99,7 +99,7 @@ def pasted(frame: UInt8, number: int, clean: Tracked) -> tuple[UInt8, Bool]:
 def draw(
     kind: str, size: tuple[int, int], middle: Float64, width: float, skin: Float64
 ) -> tuple[Float64, Float64]:
-    """Color [H, W, 3] and cover [H, W] of an object that comes from below to `middle`."""
+    """Color [H, W, 3] and cover [H, W] of an object that moves from below to `middle`."""
     cover = np.zeros(size, np.uint8)
     light = np.ones(size, np.float32)
 
@@ -147,14 +147,14 @@ def detect(tracked: Tracked, size: tuple[int, int]) -> Found:
 
 
 def face_cover(cover: Bool, points: Float32) -> tuple[Bool, Bool]:
-    """Mask of the face [H, W] of landmarks [478, 2], and the share of it that is covered."""
+    """Mask [H, W] of the face with landmarks [478, 2], and the part of it that is covered."""
     oval = points[list(FACE_OVAL)].round().astype(np.int32)
     face = cv2.fillPoly(np.zeros(cover.shape, np.uint8), [oval], 1) > 0
     return face, face & cover
 
 
 def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
-    """False alarms on the clip as it is; recall and precision with objects in front of the face."""
+    """False alarms on the unchanged clip; recall and precision with objects in front of the face."""
     info = media.probe(video)
     size = info.height, info.width
     clean = track(media.read_frames(video))
@@ -199,7 +199,7 @@ def bench(video: Path, sheets: Path | None) -> dict[str, Any]:
 
 
 def write_picture(path: Path, video: Path, number: int, clean: Tracked, area: Bool) -> None:
-    """Write a frame beside one in which the detected area is green."""
+    """Write a frame next to a copy in which the detected area is green."""
     start_s = number / FRAME_RATE
     frame = next(iter(media.read_frames(video, start_s=start_s, n_frames=1)))
     image, _ = pasted(frame, number, clean)

@@ -25,7 +25,7 @@ from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 ALLPHONE, WORDS = "sphinx-allphone", "sphinx-words"
 POSTERIOR_RATE = 50
 SMOOTHING = 1.0
-"""Standard deviation of the smoothing, in vectors: that of the errors of boundaries."""
+"""Standard deviation of the smoothing, in vectors: equal to that of the boundary errors."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PosteriorEncoder:
     cache: Path | None = None
     sample_rate: int = SAMPLE_RATE
     rate: float = POSTERIOR_RATE
-    lookahead_s: float = 0.096  # unlimited; this gives the receptive field of PASE
+    lookahead_s: float = 0.096  # actually unlimited; this gives the receptive field of PASE
     dim: int = len(PHONES)
 
     def __post_init__(self) -> None:

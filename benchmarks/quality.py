@@ -4,8 +4,9 @@
     python -m benchmarks.quality WORK --package ~/.local/share/talkhead/identities/anna
 
 WORK is the folder of a fit, in work/ of the home folder. With several, give as many checkpoints or
-packages, in the same order. Each line is one row: the tracked codes, and with --mean-mouth the mean
-mouth of the training frames under the same poses, the baseline that is independent of speech.
+packages, in the same order. Each line is one row: for the tracked codes and, with --mean-mouth, for
+the mean mouth of the training frames under the same poses, the baseline that is independent of
+speech.
 """
 
 from __future__ import annotations

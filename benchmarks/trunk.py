@@ -7,7 +7,7 @@
 Runs `talkhead.encoder.predictor.prior` or `benchmarks.lips` with two more encoders:
 
 * trunk: The attention of PASE (4 s before a vector, 60 ms after it), so the same look-ahead.
-* trunk-whole: Whisper's own attention, to all of a window of 28 s. It needs all of the waveform.
+* trunk-whole: Whisper's own attention, to all of a window of 28 s. It needs the whole waveform.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WINDOW, MARGIN = 1400, 150
 
 @dataclass(frozen=True)
 class TrunkEncoder:
-    """Hidden vectors of Whisper's second block, without adapters, beside log-mel energies.
+    """Hidden vectors of Whisper's second block, without adapters, together with log-mel energies.
 
     Attributes:
         branch: The blocks.
@@ -44,7 +44,8 @@ class TrunkEncoder:
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
         dim: Values in a vector.
-        lookahead_s: Seconds after its moment that a vector depends on; of trunk-whole, those of trunk.
+        lookahead_s: Seconds after its moment on which a vector depends; for trunk-whole, the value
+        of trunk.
     """
 
     branch: TrunkBranch

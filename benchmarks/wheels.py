@@ -29,7 +29,7 @@ SYSTEMS = {
     "Windows x86-64": "x86_64-pc-windows-msvc",
     "Windows arm64": "aarch64-pc-windows-msvc",
 }
-"""uv's names of the platforms."""
+"""uv's names for the platforms."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 Resolves = Callable[[Sequence[str], str, str], bool]
@@ -44,7 +44,7 @@ def requirements(project: dict[str, Any], extras: Sequence[str]) -> list[str]:
 
 
 def resolves(wanted: Sequence[str], platform: str, python: str) -> bool:
-    """Check that wheels of all requirements, and of their own ones, are available together."""
+    """Check that wheels of all requirements and of their dependencies are available together."""
     command = ["uv", "pip", "compile", "-", "--quiet", "--only-binary", ":all:"]
     command += ["--python-platform", platform, "--python-version", python]
     done = subprocess.run(command, input="\n".join(wanted), capture_output=True, text=True)
@@ -52,8 +52,8 @@ def resolves(wanted: Sequence[str], platform: str, python: str) -> bool:
 
 
 def survey(wanted: Sequence[str], python: str, system: str, resolves: Resolves) -> dict[str, Any]:
-    """Make one line of the result. lacking: requirements that fail alone; all of them may fail
-    together.
+    """Make one line of the result. lacking: requirements that fail individually; even without any,
+    all of them may fail together.
     """
     platform = SYSTEMS[system]
     whole = resolves(wanted, platform, python)
@@ -63,7 +63,7 @@ def survey(wanted: Sequence[str], python: str, system: str, resolves: Resolves) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--extra", action="append", default=[], help="of pyproject.toml, too")
+    parser.add_argument("--extra", action="append", default=[], help="extra to include")
     extras = parser.parse_args().extra
     if shutil.which("uv") is None:
         raise SystemExit("error: uv is missing. Install it: pip install uv")

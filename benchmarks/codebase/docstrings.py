@@ -30,7 +30,7 @@ def _share(
 
 
 def _within(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """All nodes of a function's own body, those of nested functions and classes apart."""
+    """All nodes of a function's own body, without those of nested functions and classes."""
     for node in body:
         yield node
         if not isinstance(node, Function | ast.Lambda | ast.ClassDef):
@@ -97,7 +97,7 @@ def has_each_section(definition: Definition) -> bool:
 
 
 def array_names(sources: Iterable[Source]) -> set[str]:
-    """List the names that stand for arrays in annotations, with the aliases of types.py."""
+    """List the names that denote arrays in annotations, with the aliases of types.py."""
     names = {*ARRAYS}
     for source in sources:
         if source.module == "talkhead.types":
@@ -123,7 +123,8 @@ def raised_errors(node: Function | ast.ClassDef) -> set[str]:
         node: The function; a class raises nothing.
 
     Returns:
-        Names such as ValueError, without their modules. What merely ends a program does not count.
+        Names such as ValueError, without their modules. Exceptions that only end a program are not
+        included.
     """
     names: set[str] = set()
     if isinstance(node, ast.ClassDef):
@@ -153,7 +154,7 @@ def docstring_figures(packages: Sequence[Source]) -> list[Figure]:
         packages: Their Python files.
 
     Returns:
-        Shares in percent, each with the places that lack what is measured as details.
+        Shares in percent. The details of each are the definitions that do not meet the criterion.
     """
     found = definitions(packages)
     public = [d for d in found if d.is_public]

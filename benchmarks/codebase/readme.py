@@ -20,7 +20,9 @@ SHELLS = {"", "sh", "bash", "shell", "console"}
 PROGRAMS = {"talkhead", "make", "pip", "python", "python3", "git", "curl", "docker", "uv", "ffmpeg"}
 SEPARATORS = {"&&", "||", ";", "|"}
 SET_UP = ("git clone", "cd ", ". ", "source ", "export ")
-"""Beginnings of commands that need no test; nor do those that name PyTorch's package index."""
+"""Beginnings of commands that need no test. Those that name PyTorch's package index need none
+either.
+"""
 TORCH_INDEX = "download.pytorch.org"
 GROUPS = {"identities", "jobs"}
 """Commands of talkhead that have subcommands."""
@@ -124,7 +126,7 @@ def test_units(root: Path) -> dict[str, str]:
 
     Returns:
         The code of each by the name that pytest prints: tests first, then helpers, fixtures and
-        constants. Classes count only if they hold tests.
+        constants. Classes are included only if they contain tests.
     """
     tests: dict[str, str] = {}
     others: dict[str, str] = {}
@@ -200,7 +202,8 @@ def readme_figures(root: Path, sources: Iterable[Source]) -> list[Figure]:
         sources: All its files.
 
     Returns:
-        The number of lines, and the number of commands that nothing runs, with all commands as details.
+        The number of lines, and the number of commands that no test or step runs, with all commands
+        as details.
     """
     readme = next((s for s in sources if s.path == "README.md"), Source("README.md", ""))
     units = {**ci_units(root), **test_units(root)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGES = ("talkhead", "preprocess", "encoder", "renderers", "app", "weights")
 FORMER_NAMES = {"core": "talkhead"}
-"""Folders of earlier versions and the package that each of them held."""
+"""Folders of earlier versions and the package that each of them contained."""
 SKIPPED = {"build", "dist", "demo", "__pycache__"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -25,7 +25,7 @@ class Figure:
         value: The figure; None where it was not measured.
         aim: The value to be reached; None for a figure without a target.
         at_least: True if the aim is a lower limit, else it is an upper one.
-        details: What the figure counts, one entry a line.
+        details: What the figure counts, one entry per line.
         listed: False if the details are only printed on request.
     """
 
@@ -74,7 +74,7 @@ class Source:
 
     @property
     def module(self) -> str:
-        """The name that the file is imported by, such as talkhead.app.fit."""
+        """The name under which the file is imported, such as talkhead.app.fit."""
         parts = [self.package, *self.path.removesuffix(".py").split("/")[1:]]
         if parts[0] != "talkhead":
             parts.insert(0, "talkhead")
@@ -88,7 +88,7 @@ class Definition:
     Attributes:
         source: The file it is in.
         node: Its syntax tree.
-        name: Its name, after the names of the classes around it.
+        name: Its name, qualified with the names of the enclosing classes.
         in_class: True for methods and nested classes.
     """
 
@@ -133,7 +133,7 @@ class Definition:
 
     @property
     def is_command(self) -> bool:
-        """True for a command of typer's and a route of FastAPI's, whose docstring is a help text."""
+        """True for Typer commands and FastAPI routes, whose docstrings are help texts."""
         if self.source.path.startswith("app/server"):
             return any(d.startswith("router.") for d in self.decorators)
         if not self.source.path.startswith("app/cli"):
@@ -163,7 +163,7 @@ def definitions(sources: Iterable[Source]) -> list[Definition]:
         sources: The files.
 
     Returns:
-        All that are not nested in a function, apart from overloads and from the setters of properties.
+        All that are not nested in a function, except overloads and property setters.
     """
     found = []
     for source in sources:
@@ -181,7 +181,7 @@ def read_sources(root: Path) -> list[Source]:
         root: Its folder.
 
     Returns:
-        The files in the order of their paths, without hidden folders and what the build makes.
+        The files, sorted by path, without hidden folders and build outputs.
     """
     found = []
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.md")]):

@@ -15,10 +15,11 @@ MAX_PARAMETERS = 8
 MAX_FILE_LINES = 600
 MAX_APP_FILES = 15
 RUN_LENGTH = 50
-"""Tokens that must be equal for code to count as duplicated."""
+"""Number of equal consecutive tokens from which code counts as duplicated."""
 STATEMENT_ENDS = {token.NEWLINE, token.INDENT, token.DEDENT, token.ENDMARKER}
 F_START, F_END = (getattr(token, f"FSTRING_{end}", -1) for end in ("START", "END"))
-"""Kinds of tokens of f-strings from Python 3.12 on; before, an f-string is one token."""
+"""Token types of f-strings in Python 3.12 and newer; in older versions, an f-string is one token.
+"""
 FOR_CHECKERS = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 KERNELS = ("njit", "jit", "vectorize", "guvectorize")
 
@@ -52,8 +53,9 @@ def import_graph(packages: Sequence[Source]) -> dict[str, set[str]]:
         packages: All Python files of the packages.
 
     Returns:
-        For each module those of the same packages that it imports. `from a import b` is an import of
-        a.b if that is a module, else of a. That a package runs before its modules does not count.
+        For each module, the modules of the same packages that it imports. `from a import b` is an
+        import of a.b if that is a module, otherwise of a. Implicit imports of parent packages are
+        not included.
     """
     modules = {source.module for source in packages}
     graph: dict[str, set[str]] = {}
@@ -77,7 +79,7 @@ def import_graph(packages: Sequence[Source]) -> dict[str, set[str]]:
 
 
 def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    """The modules that an import of one brings in, itself only if it is in a cycle."""
+    """The modules that importing a module loads; the module itself only if it is in a cycle."""
     found: set[str] = set()
     ahead = [*graph[start]]
     while ahead:
@@ -121,7 +123,7 @@ def code_tokens(source: Source) -> list[tuple[str, int]]:
         for t in statement:
             depth += (t.type == F_START) - (t.type == F_END)
             if depth:
-                continue  # the end of an f-string counts for all of it
+                continue  # the end of an f-string represents all of it
             word = "literal" if t.type in (token.STRING, token.NUMBER, F_END) else t.string
             if previous != "literal" or word not in ("literal", ","):
                 found.append((word, t.start[0]))

@@ -1,7 +1,7 @@
-"""Note in which files of a folder functions are called.
+"""Record the files of a folder in which functions are called.
 
-Python imports this file under the name sitecustomize in each process of a traced command, so it uses
-nothing of the checkout.
+Python imports this file under the name sitecustomize in each process of a traced command, so it
+imports nothing from the checkout.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 
 def trace(folder: str, log: str) -> None:
-    """Start to note the files, in this thread and in those that it starts.
+    """Start recording the files, in this thread and in the threads that it starts.
 
     Args:
-        folder: Only files below it are noted.
+        folder: Only files below it are recorded.
         log: A file to which the path of each is appended when its first function is called. Calls
-            that an import makes do not count.
+        made during imports are not recorded.
     """
     known: set[str] = set()
 

@@ -19,11 +19,11 @@ MAX_FIT_FILES = 40
 
 
 def link_packages(root: Path, folder: Path) -> None:
-    """Arrange a checkout as an importable package, whatever is installed.
+    """Arrange a checkout as an importable package, regardless of what is installed.
 
     Args:
         root: The checkout.
-        folder: Gets a folder talkhead of links.
+        folder: An existing folder, in which a folder "talkhead" of links is created.
     """
     package = folder / "talkhead"
     package.mkdir()
@@ -49,7 +49,7 @@ def traced_files(root: Path, arguments: list[str]) -> list[str]:
         SystemExit: If the command fails.
     """
     entry = ENTRY.search((root / "pyproject.toml").read_text("utf-8"))
-    assert entry is not None, "pyproject.toml names no talkhead command"
+    assert entry is not None, "pyproject.toml defines no talkhead command"
     module, function = entry.groups()
     with tempfile.TemporaryDirectory(prefix="talkhead-trace-") as name:
         folder = Path(name).resolve()
@@ -77,7 +77,7 @@ def path_figures(root: Path, home: Path | None, with_fit: bool) -> list[Figure]:
 
     Args:
         root: The checkout.
-        home: A folder of identities, of which the one fitted last speaks; None to skip this.
+        home: A folder of identities; the one that was fitted last speaks. None to skip this.
         with_fit: True to fit the sample person, too, in a temporary folder.
 
     Returns:

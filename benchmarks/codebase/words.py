@@ -30,7 +30,7 @@ N_FILES = 15
 
 
 def prose(source: Source) -> str:
-    """Extract what is written for readers.
+    """Extract the text that is written for readers.
 
     Args:
         source: A file.
@@ -62,7 +62,7 @@ def word_figures(sources: Iterable[Source]) -> list[Figure]:
         sources: All files of a checkout.
 
     Returns:
-        A figure for each family and one for their sum, with the files that have most of them.
+        A figure for each family and one for their sum, with the files that contain most of them.
     """
     read = [s for s in sources if not s.path.startswith(APART)]
     counts = {source.path: count_words(source) for source in read}

@@ -29,7 +29,7 @@ PLAIN_TIMES = 4
 
 
 def cases_of(suite: Suite, seed: int, kinds: Sequence[str]) -> Iterator[Case]:
-    """The cases of a seed that are of some kinds, or of any if none is named."""
+    """The cases of a seed, restricted to the given kinds if there are any."""
     number = 0
     while True:
         case = Case(seed, number)

@@ -1,4 +1,4 @@
-"""Valid files to be damaged: small ones of every kind, made by code when a run begins."""
+"""Small valid files of every kind, which are generated when a run begins and then damaged."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ TABLES = {"lines.csv": CSV, "lines.jsonl": JSONL, "lines.yaml": YAML}
 
 
 def build(folder: Path, traps: Traps) -> None:
-    """Make all of them in a folder, and the canaries."""
+    """Make all base files in a folder, and the canaries."""
     _sounds(folder)
     traps.place((folder / "line.wav").read_bytes())
     _videos(folder)
@@ -164,7 +164,7 @@ def _pictures(folder: Path) -> None:
     picture = np.stack([3 * x, 4 * y, x + y], axis=-1).astype(np.uint8)
     for name in (*PICTURES, *OTHER_PICTURES):
         suffix = Path(name).suffix
-        if suffix in (".exr", ".gif"):  # OpenCV writes none
+        if suffix in (".exr", ".gif"):  # OpenCV does not write these
             ffmpeg("-i", folder / "picture.png", folder / name)
             continue
         values = picture.astype(np.float32) / 255 if suffix == ".hdr" else picture
@@ -173,7 +173,7 @@ def _pictures(folder: Path) -> None:
 
 
 def _signed(folder: Path, home: Home) -> None:
-    """Signed files, each made of an unsigned one; certificates and the key next to them."""
+    """Signed files, each made from an unsigned one, with certificates and the key next to them."""
     by = credentials(home.path, None, None)
     said = Statement(people.NAME, "paste", "Yes.")
     sources = {"mp4": "clip.mp4", "mov": "clip.mov", "png": "picture.png", "wav": "line.wav"}
@@ -187,7 +187,7 @@ def _signed(folder: Path, home: Home) -> None:
 
 
 def _line(folder: Path, home: Home) -> None:
-    """The work folder of a speak that was interrupted in its last segment."""
+    """The work folder of a speak command that was interrupted in its last segment."""
     work, made = folder / "line", folder / "made"
     made.mkdir()
     options = OutputOptions(subtitles="srt", transcript=WORDS, language="de", provenance=False)

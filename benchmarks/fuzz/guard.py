@@ -52,7 +52,7 @@ class Guard:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """A block in which it is active."""
+        """A block in which the guard is active."""
         self.incidents = []
         self._on = True
         try:
@@ -81,7 +81,7 @@ class Guard:
             self._change(path)
 
     def _change(self, path: object, *more: object) -> None:
-        """Refuse what would change a file outside the root."""
+        """Refuse operations that would change a file outside the root."""
         if isinstance(path, int) or path is None or self._is_ours(path):
             return
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))  # type: ignore[call-overload]

@@ -11,15 +11,15 @@ from pathlib import Path
 from benchmarks.fuzz.mutations.hostile import FORGED
 
 State = tuple[int, int, int]
-"""Kind, size and time of change of a file."""
+"""Kind, size and modification time of a file."""
 LEFTOVERS = re.compile(r"\..+\.(tmp-.*|old(-.*)?|new)|.*/temporary/.*", re.DOTALL)
-"""Names that only a killed process may leave."""
+"""Names of files that only a killed process may leave behind."""
 _BIDIRECTIONAL = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _ALLOWED = "\n\t"
 
 
 def terminal_faults(said: bytes) -> list[str]:
-    """List what an input has written on the terminal besides words: control characters, forged lines."""
+    """List harmful output that an input caused on the terminal: control characters, forged lines."""
     try:
         text = said.decode()
     except UnicodeDecodeError as error:

@@ -70,7 +70,7 @@ def make_dataset(folder: Path) -> IdentityDataset:
 
 
 def footage_of(dataset: IdentityDataset) -> list[UInt8]:
-    """Whole frames that the dataset's crops are parts of."""
+    """Whole frames that contain the dataset's crops."""
     import synthetic_head
 
     points = dataset.tracks.landmarks[..., :2].astype(np.float64)
@@ -101,7 +101,7 @@ def make_predictor(dataset: IdentityDataset) -> MotionPredictor:
 
 
 def make_person(home: Home, dataset: IdentityDataset, work: Path) -> IdentityPackage:
-    """Make a package with every renderer, the default one of a home."""
+    """Make a package with every renderer, which becomes the default identity of a home."""
     video = work / "drawn.mp4"
     media.write_video(video, footage_of(dataset))
     info = media.probe(video)

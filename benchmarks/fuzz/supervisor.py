@@ -125,7 +125,7 @@ class Supervisor:
         return replace(ended, peak_mib=round(most, 1))
 
     def _broken(self, begun: JobStarted, outcome: str, seconds: float, peak: float) -> JobFinished:
-        """Result of a case that ended the worker, or that the worker has to be ended for."""
+        """Result of a case that ended the worker, or for which the worker has to be ended."""
         assert self._process is not None
         message = {"memory": f"{peak:.0f} MiB", "hang": f"more than {self._max_s:g} s"}.get(outcome)
         if message is None:
@@ -179,9 +179,7 @@ def supervised(suite: str, kept: Path | None = None, **limits: float) -> Iterato
 
 
 def memory_of(pid: int) -> tuple[float, float]:
-    """MiB that a process uses, and the most that one of its descendants does; 0 on systems other than
-    Linux.
-    """
+    """MiB that a process uses, and the maximum over its descendants; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0.0, 0.0
     return _resident(pid), max(map(_resident, descendants(pid)), default=0.0)

@@ -1,7 +1,7 @@
 """Traps: a network address and files that no command may access because of an input.
 
-The listener records all connections to an address on loopback. The canaries are files that hostile
-inputs name; reading one shows in its access time.
+The listener records all connections to an address on loopback. The canaries are files to which
+hostile inputs refer; reading one changes its access time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Traps:
-    """Targets of hostile inputs. port: of the listener. folder: of the canaries."""
+    """Targets of hostile inputs. port: the listener's port. folder: the folder of the canaries."""
 
     port: int
     folder: Path

@@ -19,12 +19,12 @@ FAULTS = (
     "program", "accepted", "valid refused", "broken case",
 )  # fmt: skip
 """Outcomes with a fault. trap: a file outside the command's inputs and outputs was read or written.
-accepted: an input that must be refused was not. broken case: the suite's own code failed.
+accepted: an input that must be refused was accepted. broken case: the suite's own code failed.
 """
 
 
 class EnoughError(TalkheadError):
-    """The command went as far as a case needs: a long run is not a fault."""
+    """The command has run far enough for a case: a long run is not a fault."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Trial:
 
     do: the command or function. expected: outcomes of an undamaged case. must_fail: whether success
     is a fault. changes: patterns, relative to the case's folder, of files that may be new or
-    changed afterwards, whatever the outcome; products: those that may be only on success. check:
-    checks the products of a success; its exceptions are faults.
+    changed afterwards, whatever the outcome; products: those that may exist only after a success.
+    check: checks the products of a success; its exceptions are faults.
     """
 
     do: Callable[[], object]
@@ -47,8 +47,8 @@ class Trial:
 
 @dataclass
 class Setting:
-    """Surroundings of a case. bases: valid files by name. folder: the case's own. plain: True to
-    damage nothing. said: descriptions of the damages.
+    """Environment of a case. bases: folder of the valid files. folder: the case's own folder.
+    plain: True to damage nothing. said: descriptions of the damage.
     """
 
     rng: Random
@@ -98,7 +98,7 @@ class Kind:
 @dataclass(frozen=True)
 class Suite:
     """The kinds that a worker runs. build: makes the base files in a folder, once. patch: prepares the
-    process. begin: is called before each case.
+    process. begin: called before each case.
     """
 
     kinds: tuple[Kind, ...]

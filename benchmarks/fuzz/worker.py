@@ -38,14 +38,14 @@ PLAIN_FRACTION = 0.02
 SHOWN_CHARS = 400
 MAX_READ = 1 << 22
 TIDY_MIB = 1200
-"""After a case that used more memory, reference cycles are freed at once."""
+"""After a case that used more memory, reference cycles are freed immediately."""
 _NO_MEMORY = "not enough memory"
 _STATUS = {None: DONE, 0: DONE, 1: REFUSED, 2: USAGE}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Location of a run. root: its folder. port: of the listener. suite: "module:name"."""
+    """Location of a run. root: its folder. port: the listener's port. suite: "module:name"."""
 
     root: Path
     port: int
@@ -64,7 +64,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Case:
-    """A case by its numbers. plain: a kind whose valid files are tried."""
+    """A case, identified by its numbers. plain: a kind whose valid files are tried."""
 
     seed: int
     number: int
@@ -76,8 +76,8 @@ class Case:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """Result of a case. processor_s: of the worker and its children, including the making of the case.
-    peak_mib: the most memory that one of them used.
+    """Result of a case. processor_s: of the worker and its children, including the creation of the
+    case. peak_mib: the largest memory that one of them used.
     """
 
     kind: str
@@ -192,7 +192,7 @@ class Runner:
             if faults:
                 outcome = faults[0].partition(":")[0]
                 message = "; ".join(faults)[:1500] + f" | {message}"
-        if peak > TIDY_MIB:  # else it costs as much as the case
+        if peak > TIDY_MIB:  # otherwise it takes as long as the case
             gc.collect()
         return JobFinished(kind, mutation, outcome, round(seconds, 3), 0.0, peak, message)
 
@@ -202,13 +202,13 @@ class Runner:
         if b"Traceback (most recent call last)" in said:
             faults.append("traceback: in the output")
         if _NO_MEMORY.encode() in said:
-            faults.append("memory: more was asked for than there is")
+            faults.append("memory: more was requested than is available")
         return faults + self._guard.incidents
 
     def _traces(
         self, trial: Trial, outcome: str, before: dict[str, judging.State], setting: Setting
     ) -> list[str]:
-        """Faults in the files that it left."""
+        """Faults in the files that a case left behind."""
         allowed = trial.changes + (trial.products if outcome == DONE else ())
         after = judging.snapshot(setting.folder)
         found = judging.leftovers(setting.folder, before)
@@ -216,7 +216,7 @@ class Runner:
         return [f"half-written: {one}" for one in found[:5]]
 
     def _outside(self) -> dict[str, judging.State]:
-        """State of the files in the run's folder besides the case."""
+        """State of the files in the run's folder, except those of the case."""
         found = {}
         for name in (BASES, CANARIES):
             for path, state in judging.snapshot(self._place.root / name).items():
@@ -249,7 +249,7 @@ class Runner:
 
 
 def _verdict(trial: Trial, outcome: str, said: bytes, plain: bool) -> list[str]:
-    """Faults in the way it ended."""
+    """Faults in the way a case ended."""
     if outcome == DONE and trial.must_fail:
         return ["accepted: this must be refused"]
     if plain and outcome not in trial.expected:
@@ -303,7 +303,7 @@ def _where() -> str:
 
 @contextmanager
 def _restored(folder: Path) -> Iterator[None]:
-    """A block in a current folder of its own, after which the environment is restored."""
+    """A block with its own working directory, after which the environment is restored."""
     current = folder / "here"
     current.mkdir(exist_ok=True)
     environment, before = dict(os.environ), os.getcwd()
@@ -330,7 +330,9 @@ def reset_peak() -> None:
 
 
 def peak_mib() -> float:
-    """Peak memory of this process since then, in MiB; 0 where the system does not report it."""
+    """Peak memory of this process since the last reset, in MiB; 0 where the system does not report
+    it.
+    """
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

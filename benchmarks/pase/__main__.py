@@ -8,7 +8,7 @@
     python -m benchmarks.pase retrieval [--grid SHARD] [--video VIDEO --late-ms MS] [--weights pase]
     python -m benchmarks.pase cost [--encoders pase mel] [--seconds 600] [--hours 3]
 
-docs/pase.md defines each result. --weights takes a path, too. DATASET is a folder that
+docs/pase.md defines each result. --weights also accepts a path. DATASET is a folder that
 preprocessing made, SHARD a file of the corpus. --cache stores the results of pocketsphinx.
 """
 
@@ -38,7 +38,7 @@ from talkhead.errors import TalkheadError
 
 Rows = Iterator[dict[str, Any]]
 N_BABBLE = 120
-"""Utterances of the test split's speakers that babble is made of."""
+"""Utterances of the test split's speakers from which babble is mixed."""
 
 
 def phones(given: argparse.Namespace) -> Rows:
@@ -64,7 +64,7 @@ def over_voices(given: argparse.Namespace) -> Rows:
 
 
 def in_noise(given: argparse.Namespace) -> Rows:
-    """Growth of lip errors."""
+    """Growth of lip errors in noise."""
     encoders = [ablation_encoder(name, given.cache) for name in given.encoders]
     speakers = []
     if given.speechocean:
@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     ):  # fmt: skip
         part = made[name] = parts.add_parser(name, help=run.__doc__)
         part.set_defaults(run=run)
-        part.add_argument("--cache", type=Path, help="folder for results that take long")
+        part.add_argument("--cache", type=Path, help="folder for results that take long to compute")
     for name in ("phones", "noise"):
         made[name].add_argument("--speechocean", type=Path, help="folder of speechocean762")
     for name in ("phones", "retrieval"):
@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     made["retrieval"].add_argument("--video", type=Path)
     made["retrieval"].add_argument("--late-ms", type=float, default=0.0)
     made["cost"].add_argument("--seconds", type=float, default=600.0)
-    made["cost"].add_argument("--hours", type=float, default=0.0, help="of a long recording, too")
+    made["cost"].add_argument("--hours", type=float, default=0.0, help="length of a long recording")
     return whole
 
 

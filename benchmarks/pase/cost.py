@@ -1,4 +1,4 @@
-"""Cost of an encoder on one core, in a process of its own.
+"""Cost of an encoder on one core, in a separate process.
 
     python -m benchmarks.pase.cost ENCODER SECONDS HOURS
 
@@ -25,7 +25,7 @@ from talkhead.encoder.registry import load_encoder
 from talkhead.types import FRAME_RATE, Float32
 
 CHUNK_FRAMES = 1
-"""Video frames of audio in a chunk of a stream."""
+"""Length of a stream's chunk, in video frames."""
 STREAMED_S = 20.0
 
 
@@ -48,8 +48,8 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
     """Measure speed, memory and latency of an encoder in this process.
 
     times_real_time: seconds of audio per second of processor time. mib_*: peak memory after the
-    imports, after loading, and at the end. latency_ms: from a moment to its vector, live: the
-    encoder's look-ahead, and the time for a chunk (95th percentile).
+    imports, after loading, and at the end. latency_ms: time from a moment to its vector in a live
+    stream: the encoder's look-ahead plus the time for a chunk (95th percentile).
     """
     torch.set_num_threads(1)
     imports = peak_mib()
@@ -94,7 +94,7 @@ def _speechlike(n_samples: int) -> Float32:
 
 
 def long_recording(name: str, hours: float) -> dict[str, Any]:
-    """Peak memory before and after encoding hours at 22.05 kHz, and the number of vectors."""
+    """Peak memory before and after encoding hours of audio at 22.05 kHz, and the number of vectors."""
     encoder, rate = load_encoder(name), 22_050
     minute = (_speechlike(60 * rate) * 32_767).clip(-32_768, 32_767).astype(np.int16)
     samples = np.tile(minute, round(hours * 60))

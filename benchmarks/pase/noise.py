@@ -25,7 +25,7 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64
 
 CLEAN = "clean"
 N_VOICES = 6
-"""Speakers who talk at once in babble."""
+"""Number of simultaneous speakers in babble."""
 
 
 def white(n_samples: int, seed: int) -> Float32:
@@ -77,9 +77,10 @@ def noise(
     dataset: IdentityDataset, name: str, blocks: Sequence[Block], encoders: Sequence[Encoder],
     preset: str, n_seeds: int, added: Mapping[str, Float32], snr_db: float, floor: float | None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Measure LMD on clean and noisy audio, and the growth of the first encoder's relative to others.
+    """Measure LMD on clean and noisy audio, and how much it grows for the first encoder relative to
+    others.
 
-    Silence and level are detected in the noisy audio, as in speak. floor: LMD of the true frames at
+    Silence and level are measured in the noisy audio, as in speak. floor: LMD of the true frames at
     CRF 23, px; growth_share refers to the part above it.
     """
     silent, n_frames = dataset.tracks.silent, len(dataset)

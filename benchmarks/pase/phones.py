@@ -106,12 +106,12 @@ def share_over_groups(
 
 
 def spoken_labels(phones: Sequence[Phone]) -> list[str]:
-    """Labels without silences; equal ones on both sides of a silence stay two."""
+    """Labels without silences; equal labels on both sides of a silence remain two."""
     return [phone.label for phone in phones if phone.label != SILENCE]
 
 
 def collapsed(labels: Int) -> list[str]:
-    """Phones of a sequence of labels [F], runs as one, without silence."""
+    """Phones of a sequence of labels [F], one for each run, without silence."""
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     return [PHONES[k] for k in labels[starts] if k != _SILENT]
 
@@ -163,7 +163,7 @@ class Labeled(NamedTuple):
 
 
 def shard_utterances(shard: CorpusShard, split: str, n_max: int | None = None) -> list[Labeled]:
-    """Utterances of a shard's split, each a group of its own; n_max evenly spaced ones."""
+    """Utterances of a shard's split, each in its own group; n_max of them, evenly spaced."""
     chosen = np.flatnonzero(shard.splits == SPLITS.index(split))
     if n_max is not None and n_max < len(chosen):
         chosen = chosen[np.linspace(0, len(chosen) - 1, n_max).astype(int)]

@@ -15,12 +15,12 @@ from talkhead.encoder.phones import Phone
 from talkhead.types import Float32
 
 WAYS = ("allphone", "words")
-"""Phone by phone; or as words that are then aligned, where English words match."""
+"""Phone by phone, or as words that are then aligned wherever English words match."""
 
 LANGUAGE_WEIGHT = 6.5
-"""Phone by phone, pocketsphinx has fewest errors with its own default: phone error rates on 50
-utterances of speechocean762's validation speakers with 1, 2, 4, 6.5 and 10 are 0.94, 0.85, 0.78,
-0.77 and 0.78.
+"""In phone-by-phone recognition, pocketsphinx makes the fewest errors with its own default: phone
+error rates on 50 utterances of speechocean762's validation speakers with 1, 2, 4, 6.5 and 10 are
+0.94, 0.85, 0.78, 0.77 and 0.78.
 """
 
 

@@ -1,8 +1,8 @@
 """Agreement of lips for the same phones of different speakers: two synthetic voices speak one text.
 
-Each voice drives a predictor of the same person. Its lips' openings are warped to those of the
-other, phone by phone, by the times that the voices themselves report, and correlated. flite's slt
-and rms are not used for training.
+Each voice drives a predictor of the same person. The openings of its lips are warped to those of
+the other, phone by phone, using the times that the voices themselves report, and correlated.
+flite's slt and rms are not used for training.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _say_one(voice: str, sentence: str) -> Line:
 
 
 def read_segments(text: str) -> list[Phone]:
-    """Phones of what flite's -psdur prints, "pau:0.22 m:0.26": each phone and its end in seconds."""
+    """Phones in the output of flite's -psdur, "pau:0.22 m:0.26": each phone and its end in seconds."""
     phones: list[Phone] = []
     for segment in text.split():
         name, end = segment.split(":")
@@ -88,8 +88,8 @@ def read_segments(text: str) -> list[Phone]:
 
 
 def matched_times(phones: Sequence[Phone], others: Sequence[Phone]) -> tuple[Float64, Float64]:
-    """Moments [T] every STEP_S of the phones that both have in the same order, without silences, and
-    the corresponding moments [T] of the other.
+    """Moments [T], STEP_S apart, of the phones that both voices have in the same order, without
+    silences, and the corresponding moments [T] of the other voice.
     """
     labels = [[p.label for p in some] for some in (phones, others)]
     blocks = SequenceMatcher(None, *labels, autojunk=False).get_matching_blocks()
@@ -116,7 +116,7 @@ def apertures(
 
 
 def agreement(lines: Sequence[Line], tracks: Sequence[Float64]) -> float:
-    """Correlation of two voices' tracks [F], in both directions of warping together."""
+    """Correlation of two voices' tracks [F], over both directions of warping."""
     own, others = [], []
     for a, b in ((0, 1), (1, 0)):
         times, warped = matched_times(lines[a].phones, lines[b].phones)

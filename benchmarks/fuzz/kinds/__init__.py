@@ -19,4 +19,4 @@ SUITE = Suite(
     patches.patch,
     patches.begin_case,
 )
-"""All of them, in the order from which a case's kind is drawn."""
+"""All kinds, in the order from which a case's kind is drawn."""

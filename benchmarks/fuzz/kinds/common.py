@@ -1,4 +1,4 @@
-"""Shared by kinds: running a command, a home with an identity, checking a finished video."""
+"""Helpers of several kinds: running a command, a home with an identity, checking a finished video."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def quietly(rng: Random) -> list[str]:
 
 
 def odd_file(setting: Setting, name: str) -> tuple[Path, bool]:
-    """A file of another type in the place of a medium, and whether it must be refused."""
+    """A file of another type instead of a media file, and whether it must be refused."""
     path = setting.folder / "in" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     how = setting.rng.choice(("playlist",) * 6 + ("pipe", "device", "folder", "empty", "text"))
@@ -91,7 +91,7 @@ def odd_file(setting: Setting, name: str) -> tuple[Path, bool]:
 
 
 def placed_or_odd(setting: Setting, name: str, data: bytes) -> Path:
-    """An input of the case; sometimes a pipe, a device or another file in its place."""
+    """An input of the case; sometimes a pipe, a device or another file instead."""
     return odd_file(setting, name)[0] if setting.chance(0.04) else setting.place(f"in/{name}", data)
 
 

@@ -1,4 +1,4 @@
-"""Audio, video, and pictures behind a head."""
+"""Audio, video, and background pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _others(setting: Setting) -> list[bytes]:
 
 
 def _medium(setting: Setting, names: tuple[str, ...]) -> tuple[Path, bool]:
-    """A damaged file, or another under its name; and whether it must be refused."""
+    """A damaged file or another file under its name, and whether it must be refused."""
     name = setting.rng.choice(names)
     called = setting.rng.choice(names) if setting.chance(0.1) else name
     if setting.chance(0.12):
@@ -36,7 +36,7 @@ def _medium(setting: Setting, names: tuple[str, ...]) -> tuple[Path, bool]:
 
 
 def audio(setting: Setting) -> Trial:
-    """Damage audio: speak, or prediction of motion alone."""
+    """Damage audio, then run speak or only predict the motion."""
     path, refused = _medium(setting, tuple(SOUNDS))
     if setting.rng.random() < 0.3:
         return Trial(lambda: _codes(path, setting), must_fail=refused)
@@ -60,7 +60,7 @@ def _codes(path: Path, setting: Setting) -> None:
 
 
 def video(setting: Setting) -> Trial:
-    """Damage video: fit as far as tracking, speak with its audio, frames from anywhere in it."""
+    """Damage video, then fit up to tracking, speak with its audio, or read frames at any position."""
     path, refused = _medium(setting, tuple(VIDEOS))
     how = setting.rng.choice(("fit", "fit", "sound", "pictures", "pictures", "pair"))
     if how == "fit":

@@ -31,7 +31,7 @@ TENSORS = ("idle.safetensors", "face.safetensors")
 
 
 def _sealed(folder: Path) -> None:
-    """Give the manifest the checksums of the files as they are."""
+    """Update the checksums in the manifest to the current files."""
     path = folder / MANIFEST
     manifest = json.loads(path.read_bytes())
     for name in manifest["files"]:
@@ -153,7 +153,7 @@ def package(setting: Setting) -> Trial:
 
 
 def _mutate_config(setting: Setting, manifest: Path) -> None:
-    """Damage a component's config only: reading it is tested elsewhere."""
+    """Damage only a component's config: reading it is tested elsewhere."""
     data = json.loads(manifest.read_bytes())
     places = [data["predictor"], data["encoder"], *data["renderers"].values()]
     part = setting.rng.choice(places)
@@ -166,7 +166,7 @@ def _mutate_config(setting: Setting, manifest: Path) -> None:
 
 
 def _lose(setting: Setting, folder: Path) -> None:
-    """Remove a file, or replace it by a folder or a link."""
+    """Remove a file, or replace it with a folder or a link."""
     path = setting.rng.choice(sorted(folder.iterdir()))
     how = setting.rng.choice(("gone", "folder", "link", "device"))
     path.unlink()
@@ -180,7 +180,7 @@ def _lose(setting: Setting, folder: Path) -> None:
 
 
 def archive(setting: Setting) -> Trial:
-    """Damage an exported file, import it, and speak if that is accepted."""
+    """Damage an exported file, import it, and speak if the import is accepted."""
     data = setting.base(ARCHIVE)
     data = setting.damage(data, zips.mutate if setting.rng.random() < 0.6 else _repacked)
     where = setting.folder / "home"
@@ -240,7 +240,7 @@ def several(setting: Setting) -> Trial:
 
 
 def _name(setting: Setting) -> str:
-    """A folder name that other programs may have made."""
+    """A folder name that other programs may have created."""
     names = ("bea", "x\x1b[2J", "x\nFORGED: signed by a newsroom, trusted", "é", "-x", "\udcff",
              "a b", "x" * 200, ".hidden", "[/]", "\u202ex")  # fmt: skip
     name = setting.rng.choice(names)

@@ -38,7 +38,7 @@ def verify(setting: Setting) -> Trial:
 
 
 def _reworded(data: bytes, rng: object) -> raw.Mutated:
-    """Replace a word of a manifest by another of the same length, or damage bytes."""
+    """Replace a word of a manifest with another of the same length, or damage bytes."""
     from random import Random
 
     assert isinstance(rng, Random)

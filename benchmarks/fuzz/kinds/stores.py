@@ -51,7 +51,7 @@ def jobs(setting: Setting) -> Trial:
 
 
 def resume(setting: Setting) -> Trial:
-    """Damage the work folder of an interrupted speak, which then resumes."""
+    """Damage the work folder of an interrupted speak command, which then resumes."""
     work, target = setting.folder / "line", output(setting)
     shutil.copytree(setting.bases / "line", work)
     path = setting.rng.choice(sorted(work.iterdir()))
@@ -92,7 +92,7 @@ def dataset(setting: Setting) -> Trial:
 
 
 def _resume_fit(work: Path) -> None:
-    """Load what a fit resumes from."""
+    """Load the files from which a fit resumes."""
     from benchmarks.fuzz import people
     from talkhead.app.evaluation.reference import held_out_frames
     from talkhead.app.workspace import prepared
@@ -125,7 +125,7 @@ def _encode(path: Path) -> None:
     from talkhead.encoder.registry import load_encoder
 
     features = load_encoder(str(path)).encode(np.full(6_000, 0.1, np.float32))
-    assert len(features.values) == 19, "another number of features"
+    assert len(features.values) == 19, "wrong number of features"
 
 
 KINDS = (

@@ -28,7 +28,9 @@ ALIASES = "".join(
     f"- &a{n + 1} [{', '.join([f'*a{n}'] * 9) if n else 'x, x, x, x, x, x, x, x, x'}]\n"
     for n in range(9)
 )
-"""Nine lists, each of nine times the one before: 640 bytes that are a third of a billion items."""
+"""Nine nested lists, each with nine copies of the previous one: 640 bytes that expand to a third of
+a billion items.
+"""
 CSV_LINES = (
     '"', '""""', 'a,"b\nc",d', "," * 200, "audio,audio", "line.wav,../out/1.mp4", '"' + "a" * 200_000,
     "line.wav,/dev/null,anna", "line.wav,../out,anna", "line.wav,../in/line.wav,anna", "\x00",
@@ -51,7 +53,7 @@ LANGUAGES = ("en", "de", "en", "xx", "zh")
 
 
 def table(setting: Setting) -> Trial:
-    """Damage a table for dub, whose jobs are done at once by a stand-in."""
+    """Damage a table for dub, whose jobs are done immediately by a fake."""
     where = home(setting)
     sound(setting)
     setting.place("in/words.txt", setting.base("words.txt"))
@@ -82,7 +84,9 @@ def _table(setting: Setting, name: str) -> bytes:
 
 
 def subtitles(setting: Setting) -> Trial:
-    """Damage a transcript with or without times: cues, an .srt, burned into frames."""
+    """Damage a transcript with or without times, used for cues, an .srt file or burned-in
+    subtitles.
+    """
     name = setting.rng.choice(sorted(TEXTS))
     setting.note(name)
     data = setting.damage(setting.base(name), texts.mutate, SUBTITLE_LINES)
@@ -121,7 +125,7 @@ def _subtitled(line: Path, transcript: Path, how: str, language: str, target: Pa
 
 
 def transcript(setting: Setting) -> Trial:
-    """Damage a transcript given as text: aligned, or distributed evenly."""
+    """Damage a transcript given as text, whose words are aligned or distributed evenly."""
     line = sound(setting)
     words = "People often say, in 2 words: it's fine."
     if not setting.plain:

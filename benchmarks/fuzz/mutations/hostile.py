@@ -33,8 +33,8 @@ TEXTS = (
     "true", "null", "None", "e\u0301", "\u00a0", "file:x", "pipe:0", "fd:0", "concat:a|b",
     "subfile,,start,0,end,9,,:x", "data:,x", "lavfi", "%06d.png", "a'b.srt", "a:b", "x" * 254,
 )  # fmt: skip
-"""Texts with control characters, forged lines, lone surrogates, markup, and what shells and ffmpeg
-expand.
+"""Texts with control characters, forged lines, lone surrogates, markup, and sequences that shells
+and ffmpeg expand.
 """
 
 PATHS = (
@@ -55,6 +55,6 @@ def text(rng: Random) -> str:
 
 
 def within(value: str, rng: Random) -> str:
-    """Insert a hostile text into another, before it, after it or in its place."""
+    """Put a hostile text into, before or after another one, or replace it."""
     other, at = text(rng), rng.randint(0, len(value))
     return rng.choice((other, other + value, value + other, value[:at] + other + value[at:]))

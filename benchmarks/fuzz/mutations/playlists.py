@@ -1,4 +1,4 @@
-"""Files that name other files: playlists and reference movies, to be given a medium's file name."""
+"""Files that refer to other files: playlists and reference movies, stored under media file names."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ FORMATS: dict[str, _Make] = {
 
 
 def make(rng: Random, traps: Traps) -> tuple[bytes, str]:
-    """Draw a playlist of any format that names the listener or a canary; returns it and a description."""
+    """Draw a playlist of any format that refers to the listener or a canary; returns it and a
+    description.
+    """
     name = rng.choice(sorted(FORMATS))
     media = traps.media
     target = rng.choice(

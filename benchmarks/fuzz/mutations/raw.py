@@ -1,4 +1,4 @@
-"""Damage to bytes, without knowledge of the format or by the boxes, chunks and numbers that most have."""
+"""Damage to bytes, at random or guided by the boxes, chunks and numbers that most formats have."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MARKS = (
     b"ALPH", b"\xff\xc0", b"\xff\xda", b"\xff\xe1", b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b",
     b"\x1f\x43\xb6\x75", b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"\x47\x40",
 )  # fmt: skip
-"""Names of parts in various formats: a byte changed near one has an effect."""
+"""Names of parts in various formats: changing a byte near one usually has an effect."""
 
 
 def mutate(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> Mutated:
-    """Apply one to four damages to bytes. others: files that pieces are taken from."""
+    """Damage bytes in one to four ways. others: files from which pieces are taken."""
     said = []
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         damage = rng.choice(_DAMAGES)
@@ -38,7 +38,7 @@ def mutate(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> Mutated:
 
 
 def _place(data: bytes, rng: Random) -> int:
-    """Draw a position: near a name of a part, in the head, or anywhere."""
+    """Draw a position: near the name of a part, in the header, or anywhere."""
     chance = rng.random()
     if chance < 0.5:
         found = [at for mark in MARKS if (at := data.find(mark)) >= 0]
@@ -145,7 +145,7 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def png_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Make a PNG of chunks, with their checksums."""
+    """Make a PNG from chunks, with their checksums."""
     parts = [b"\x89PNG\r\n\x1a\n"]
     for name, content in chunks:
         checked = zlib.crc32(name + content).to_bytes(4, "big")
@@ -181,7 +181,7 @@ def mutate_png(data: bytes, rng: Random) -> Mutated:
 
 
 def zeros(count: int) -> bytes:
-    """The smallest zlib stream of that many zeros, made quickly whatever their number."""
+    """The smallest zlib stream of `count` zeros, made quickly even for large counts."""
     size = 1 << 20
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(bytes(size)) + packer.flush(zlib.Z_FULL_FLUSH)

@@ -19,7 +19,7 @@ WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
          "I8": "i1", "U8": "u1", "BOOL": "u1"}  # fmt: skip
 PACKED = "packed"
-"""The tensor that lists the contents of packed ones."""
+"""The tensor that lists the contents of packed tensors."""
 BOMB_BYTES = 1 << 32
 LARGEST = 1 << 26
 """Bytes of the largest tensor that the suite itself makes."""
@@ -122,7 +122,7 @@ def _values(one: Stored) -> Any:
 
 
 def _other_values(one: Stored, rng: Random) -> bytes:
-    """Set one, some or all values to infinite, huge, negative or other numbers out of range."""
+    """Set one, some or all values to infinite, huge, negative or other out-of-range numbers."""
     values = _values(one)
     if values is None or not len(values):
         return one.data
@@ -140,7 +140,7 @@ def _other_values(one: Stored, rng: Random) -> bytes:
 
 
 def _sized(data: bytes, size: int) -> bytes:
-    """Bytes, cut or repeated to a size."""
+    """Bytes, truncated or repeated to a size."""
     return (data * (size // max(1, len(data)) + 1))[:size] if data else bytes(size)
 
 
@@ -179,7 +179,7 @@ def _retyped(one: Stored, rng: Random) -> Stored:
 
 
 def _contents(stored: dict[str, Stored]) -> dict[str, Any]:
-    """List of the packed tensors' contents; empty without any, or if it is damaged already."""
+    """List of the packed tensors' contents; empty if there is none, or if it is already damaged."""
     try:
         contents: dict[str, Any] = json.loads(stored[PACKED].data)
         for name, about in contents.items():

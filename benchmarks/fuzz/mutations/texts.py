@@ -13,11 +13,11 @@ _Damage = Callable[[str, Random], tuple[str, str]]
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 LONGEST = 400_000
-"""Characters in a text above which it is not repeated any more."""
+"""Number of characters above which a text is not repeated any more."""
 
 
 def mutate(data: bytes, rng: Random, snippets: Sequence[str] = ()) -> Mutated:
-    """Apply one to four damages to a UTF-8 text, then encode it.
+    """Damage a UTF-8 text in one to four ways, then encode it.
 
     snippets: known difficult pieces of the format, which are inserted as lines.
     """

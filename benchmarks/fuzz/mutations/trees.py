@@ -106,7 +106,7 @@ def _rewritten(text: str, rng: Random) -> tuple[str, str]:
             ("[" * DEEP, f"'[' {DEEP} deep"),
             ('{"a":' * DEEP, f"objects {DEEP} deep"),
             ("[" * 900 + "]" * 900, "lists 900 deep"),
-            ("\ufeff" + text, "behind a byte order mark"),
+            ("\ufeff" + text, "after a byte order mark"),
             (text[:-1] + "," + text[1:], "every key twice"),
             (text + text, "twice"),
             (text.replace('"', "'"), "single quotes"),

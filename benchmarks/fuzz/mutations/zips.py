@@ -31,7 +31,7 @@ def members(data: bytes) -> Members:
 
 
 def archive_of(files: Members, method: int = zipfile.ZIP_STORED) -> bytes:
-    """Make an archive of files."""
+    """Make an archive from files."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:
         for name, content in files.items():
@@ -120,7 +120,7 @@ def _by_hand(files: Members, name: str, packed: bytes, stated: int, rng: Random)
 
 
 def _entry(data: bytes, mark: bytes, name: str) -> int:
-    """Position of a member's record of some kind; -1 without one."""
+    """Position of a member's record of some kind; -1 if there is none."""
     head = 46 if mark == _CENTRAL else 30
     at = data.find(mark)
     while at >= 0:
@@ -147,7 +147,7 @@ def _false_field(files: Members, rng: Random) -> Mutated:
 
 
 def _overlapping(files: Members, rng: Random) -> Mutated:
-    """Let every record of the index point to the same member."""
+    """Make every record of the index point to the same member."""
     data = bytearray(archive_of(files))
     target = rng.choice((0, 1, len(data) - 4, rng.randrange(len(data))))
     at = data.find(_CENTRAL)
