@@ -25,7 +25,7 @@ from talkhead.identity import (
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the home folder of the person who runs it."""
+    """Keep tests from reading and writing the home folder of the user who runs them."""
     monkeypatch.setenv("TALKHEAD_HOME", str(tmp_path_factory.mktemp("home")))
 
 
@@ -37,7 +37,7 @@ def head_dataset(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
 
 @pytest.fixture(scope="session")
 def write_package() -> Callable[[Path], IdentityPackage]:
-    """The function of `add`, for fixtures with a wider scope."""
+    """The same function as `add`, for fixtures with a wider scope."""
     return write_small_package
 
 

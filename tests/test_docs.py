@@ -1,4 +1,6 @@
-"""The documentation is consistent with itself and with the code: links, examples, commands, version."""
+"""Consistency of the documentation with itself and with the code: links, examples, commands,
+version.
+"""
 
 from __future__ import annotations
 

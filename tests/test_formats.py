@@ -1,6 +1,7 @@
-"""Stored formats: files of an older or newer version load, or are refused in one line with a remedy.
+"""Stored formats: files of older or newer versions are loaded, or refused in one line with a
+remedy.
 
-docs/formats.md lists the formats. Datasets, manifests and jobs have tests of their own.
+docs/formats.md lists the formats. Datasets, manifests and jobs are tested elsewhere.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def enlarge_last(tensors: dict[str, Tensor]) -> None:
 
 
 def changed_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Change:
-    """Make a change of the JSON stored under a name."""
+    """Make a function that changes the JSON stored under a name."""
 
     def apply(tensors: dict[str, Tensor]) -> None:
         value = read_json_tensor(tensors, name)
@@ -91,7 +92,7 @@ def changed_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Change:
 
 
 def another_version(name: str, path: Path, change: Change) -> Path:
-    """Write a copy of shipped weights as another version would have them."""
+    """Write a copy of shipped weights as another version would store them."""
     tensors = dict(read_tensors(resolve(name)))
     change(tensors)
     write_tensors(path / name, tensors)
@@ -101,7 +102,7 @@ def another_version(name: str, path: Path, change: Change) -> Path:
 @pytest.mark.parametrize("change", [remove_last, add_unknown, enlarge_last])
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_of_another_version_are_refused(name: str, change: Change, tmp_path: Path) -> None:
-    """One tensor is missing, is added, or has another size."""
+    """One tensor is missing, one is added, or one has another size."""
     read, remedy = WEIGHTS[name]
     message = refusal(lambda: read(another_version(name, tmp_path, change)))
     assert message.startswith(str(tmp_path / name)) and remedy in message

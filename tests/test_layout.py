@@ -68,7 +68,7 @@ def setup_packages(root: Path) -> dict[str, str]:
 
 def test_setup_finds_exactly_the_packages_of_the_tree() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(*LEVELS)}
-    folders.add("samples")  # for its line of speech
+    folders.add("samples")  # because of the sample line
     assert [f for f in sorted(folders) if not (ROOT / f / "__init__.py").is_file()] == []
     found = {module_name(ROOT / folder / "__init__.py"): folder for folder in folders}
     assert setup_packages(ROOT) == found

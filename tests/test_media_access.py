@@ -22,10 +22,10 @@ ALLOWED = {
     "ffmpeg.run": set(),
     "ffmpeg.run_async": set(),
     "ffmpeg.probe": set(),
-    # The program: started in one place, its version read in another.
+    # The program is started in one place, and its version is read in another.
     "imageio_ffmpeg.get_ffmpeg_exe": {PROGRAM},
     "ffmpeg_path": {PROGRAM, "app/doctor/installation.py", "talkhead/media/probing.py"},
-    # Still images, whose format and size are checked first.
+    # Still images: their format and size are checked first.
     "cv2.imdecode": {IMAGES},
     "cv2.imread": set(),
     "cv2.imreadmulti": set(),
@@ -39,7 +39,7 @@ READERS = {"av", "PIL", "imageio", "torchaudio", "torchvision", "soundfile", "li
 
 
 def calls(code: str) -> Iterator[tuple[int, str]]:
-    """Yield line and name of each call, of `-i` in a command line, and of each import."""
+    """Yield line and name of each call, each `-i` in a command line, and each import."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func)

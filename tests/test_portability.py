@@ -1,4 +1,4 @@
-"""Modules and functions that Windows lacks are optional."""
+"""talkhead works without the modules and functions that Windows lacks."""
 
 from __future__ import annotations
 

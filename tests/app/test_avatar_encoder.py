@@ -1,4 +1,4 @@
-"""The encoder of a package, also of one that was fitted before the encoder changed."""
+"""The encoder of a package, including packages that were fitted before the encoder changed."""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ def test_a_batch(
     inline: list[InlineWorkers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two rows by name, one by the content of the footage, one unreadable; then a second run."""
+    """Two rows name the identity, one names footage with the same content, one has unreadable
+    audio; then dub runs again.
+    """
     monkeypatch.setattr("talkhead.app.fit.fit", None)  # the identity exists
     for number in range(2):
         cut_line(tmp_path / f"line {number}.wav", number, 0.4)
@@ -124,7 +126,7 @@ def test_a_video_is_fitted_once(
     inline: list[InlineWorkers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once for all rows and names of the file; the rows wait for the fit."""
+    """All rows and file names of the video share one fit, for which the rows wait."""
     make_tiny(monkeypatch)
     home, fits = tmp_path / "home", []
 
@@ -227,7 +229,7 @@ def test_damaged_checksums_are_computed_again(tmp_path: Path, text: str) -> None
 def test_changed_rows_are_dubbed_again(
     fitted: FitResult, tmp_path: Path, inline: list[InlineWorkers]
 ) -> None:
-    """Rows whose package or transcript has changed; no others."""
+    """Only rows whose package or transcript has changed are dubbed again."""
     home = tmp_path / "home"
     shutil.copytree(fitted.package_path, home / "identities" / "anna")
     cut_line(tmp_path / "a.wav", 0.0, 0.2)
@@ -409,7 +411,7 @@ def test_publishing(
 
 
 def test_spawned_workers(tmp_path: Path) -> None:
-    """Two at a time; one is killed while it runs a job, which is done nevertheless."""
+    """Two workers run at a time. One is killed while it runs a job, which is still completed."""
     store = JobStore(tmp_path / "jobs")
     tasks = []
     for number in range(3):
@@ -502,7 +504,7 @@ def test_the_jobs_commands(
 
 
 def test_an_empty_store(tmp_path: Path, inline: list[InlineWorkers]) -> None:
-    """Without a table the queued jobs run; here there are none."""
+    """Without a table, dub runs the queued jobs; here there are none."""
     result = dub(home=tmp_path / "home")
     assert (result.n_jobs, result.n_done) == (0, 0)
 

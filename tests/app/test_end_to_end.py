@@ -1,7 +1,7 @@
-"""From footage to a speaking video and back to the person with every kind of bad input.
+"""From footage to a speaking video, and error messages for every kind of bad input.
 
-On the first seconds of the sample person, with a renderer and a predictor so small that seconds
-suffice: what is tested is that the path holds, not how good it looks.
+Uses the first seconds of the sample person, with a renderer and a predictor so small that they are
+fitted in seconds: the tests check that the pipeline works, not how good the result looks.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def write_wav(path: Path, waveform: np.ndarray, rate: int = 16_000) -> Path:
 
 
 def test_results_of_fit(fitted: FitResult, home: Path, footage: Path) -> None:
-    """A package named after the video, with figures and a sheet. It becomes the default identity."""
+    """The result is a package named after the video, with figures and a contact sheet, which
+    becomes the default identity.
+    """
     assert fitted.name == "Anna-B" and fitted.package_path == home / "identities" / "Anna-B"
     assert fitted.sheet_path is not None and fitted.sheet_path.stat().st_size > 10_000
     assert fitted.figures["tracked codes"] and fitted.figures["pasted, speech-driven"]
@@ -87,9 +89,9 @@ def test_every_stage_shows_its_number(fitted: FitResult, fit_steps: Any) -> None
 def test_the_footage_is_read_no_more_than_needed(
     fitted: FitResult, fit_counts: MediaCounts
 ) -> None:
-    """Hashed and probed once, decoded whole twice: to track the face, and to cut the crops.
-
-    Besides, the report reads the held-out end, and the idle clip a run of training frames.
+    """It is hashed and probed once and decoded completely twice: to track the face, and to cut the
+    crops. In addition, the report reads the held-out end, and the idle clip reads a run of training
+    frames.
     """
     n_frames, held_out = SECONDS * 25, round(SECONDS * 25 * 10 / 11)
     whole = [read for read in fit_counts.decoded if read == (0, n_frames)]
@@ -127,7 +129,7 @@ def test_the_idle_clip_is_the_training_part(package: IdentityPackage) -> None:
 
 
 def differences(first: Path, second: Path) -> dict[str, float]:
-    """Compute how much the tensors of two packages differ, without those that are equal."""
+    """Compute how much the tensors of two packages differ, omitting those that are equal."""
     apart = {}
     for name in ("predictor.safetensors", "gaussian.safetensors"):
         others = read_tensors(second / name)
@@ -140,7 +142,7 @@ def differences(first: Path, second: Path) -> dict[str, float]:
 def test_fitting_again_goes_on_from_what_there_is(
     fitted: FitResult, home: Path, footage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tracking and training are not repeated; the package is the same, although it was damaged."""
+    """Tracking and training are not repeated, and the damaged package is restored exactly."""
     make_tiny(monkeypatch)
     before = package_files(fitted.package_path)
     monkeypatch.setattr("talkhead.preprocess.tracking.FaceTracker", None)
@@ -174,7 +176,7 @@ def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> 
 def test_killed_and_interrupted_it_ends_in_the_same_package(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """A kill -9 while tracking and a Ctrl-C while training, then a complete run."""
+    """A fit is killed while tracking, interrupted with Ctrl-C while training, and then completed."""
     first = start_fit(footage, tmp_path, "--quiet")
     wait_for(tmp_path, "tracking.part00000.safetensors", first)
     first.kill()
@@ -200,7 +202,7 @@ def test_killed_and_interrupted_it_ends_in_the_same_package(
 
 
 def say(audio: Path, home: Path, output: Path, mode: str = "paste") -> SpeakResult:
-    """Return the messages of speak, after checking properties that all its videos have."""
+    """Return the result of speak, after checking properties that all its videos have."""
     result = speak(audio, output=output, home=home, device="cpu", mode=mode)
     seconds = len(media.read_audio(audio)) / 16_000
     assert result.output_path == output and result.identity == "Anna-B"
@@ -220,7 +222,7 @@ def say(audio: Path, home: Path, output: Path, mode: str = "paste") -> SpeakResu
 
 
 def track_lengths(path: Path) -> list[float]:
-    """Seconds that each track of an mp4 is presented, by its header (ISO 14496-12, 8.3.2)."""
+    """Presented duration of each track of an mp4 in seconds, from its header (ISO 14496-12, 8.3.2)."""
     data = path.read_bytes()
     header = data.index(b"mvhd")
     per_second = int.from_bytes(data[header + 16 : header + 20], "big")
@@ -251,8 +253,9 @@ def test_any_sound(fitted: FitResult, home: Path, tmp_path: Path, ending: str) -
 def test_the_video_s_own_soundtrack(
     fitted: FitResult, home: Path, footage: Path, tmp_path: Path
 ) -> None:
-    """It is longer than the idle clip, which is played backward then. Only the mouth differs from
-    the footage."""
+    """It is longer than the idle clip, which is then played backward. Only the mouth differs from
+    the footage.
+    """
     output = tmp_path / "own.mp4"
     result = say(footage, home, output)
     idle = load_idle(IdentityPackage.load(fitted.package_path))
@@ -263,7 +266,7 @@ def test_the_video_s_own_soundtrack(
     changed = []
     for number, frame in zip(numbers, media.read_frames(output), strict=True):
         difference = np.abs(frame.astype(int) - own[number])
-        assert difference[:top].mean() < 4.0  # encoded once more
+        assert difference[:top].mean() < 4.0  # encoded a second time
         changed.append(difference.mean())
     assert frame.shape == own[0].shape
     assert max(changed) > 0.2, "the mouth is not the footage's"
@@ -287,8 +290,9 @@ def test_a_fifth_of_a_second(fitted: FitResult, home: Path, tmp_path: Path) -> N
 def test_silence_keeps_the_mouth_closed(
     package: IdentityPackage, home: Path, tmp_path: Path
 ) -> None:
-    """Every frame has the predictor's rest code: the mouth is as closed as the person's own in
-    pauses."""
+    """Every frame has the predictor's rest code: the mouth is as closed as the person's own mouth
+    in pauses.
+    """
     audio = write_wav(tmp_path / "silence.wav", np.zeros(16_000))
     idle, codes = load_idle(package), speech_codes(audio, package)
     rest = load_predictor(package).scaling.rest
@@ -323,7 +327,9 @@ def refusal(kind: type[TalkheadError], call: Callable[[], object], *words: str) 
 
 @pytest.fixture
 def refuses(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Checks that fit refuses a video in one line, and leaves no identity and no partial files."""
+    """A function that checks that fit refuses a video in one line, and leaves no identity and no
+    partial files.
+    """
     store = tmp_path / "empty-home"
 
     def check(video: Path, kind: type[TalkheadError], *words: str, **options: object) -> None:
@@ -341,7 +347,7 @@ def grey_frames(n_frames: int) -> Iterator[np.ndarray]:
 
 
 def test_no_speech(refuses: Callable[..., None], tmp_path: Path) -> None:
-    """Footage without speech is refused before the work begins."""
+    """Footage without speech is refused before any processing."""
     random, video = np.random.default_rng(0), tmp_path / "noise.mp4"
     audio = write_wav(tmp_path / "noise.wav", 0.1 * random.standard_normal(4 * 16_000))
     media.write_video(video, grey_frames(100), audio_path=audio)
@@ -381,7 +387,7 @@ def test_no_sound_or_no_picture(refuses: Callable[..., None], tmp_path: Path) ->
 
 
 def test_damaged_videos(refuses: Callable[..., None], footage: Path, tmp_path: Path) -> None:
-    """Truncated, without an index, partly overwritten, and not a video at all."""
+    """The videos are truncated, without an index, partly overwritten, or not videos at all."""
     whole = footage.read_bytes()
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) // 2])
@@ -420,7 +426,9 @@ def test_a_home_that_cannot_be_written(footage: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def check_refused(fitted: FitResult, home: Path, tmp_path: Path) -> Callable[..., None]:
-    """Checks that speak refuses audio in one line and does not change existing files."""
+    """A function that checks that speak refuses audio in one line and does not change existing
+    files.
+    """
 
     def check(audio: Path, *words: str, kind: type[TalkheadError] = TalkheadError) -> None:
         output = tmp_path / "out.mp4"
@@ -549,7 +557,7 @@ def test_packages_that_are_not_as_they_were(
 
 
 def test_a_package_of_a_newer_renderer(fitted: FitResult, tmp_path: Path) -> None:
-    """A setting that this version does not have is named."""
+    """The error names the setting that this version does not have."""
     path = tmp_path / "anna"
     shutil.copytree(fitted.package_path, path)
     manifest = json.loads((path / MANIFEST_NAME).read_text())

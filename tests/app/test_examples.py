@@ -1,4 +1,4 @@
-"""The scripts and packages in examples/ run, on the tiny identity."""
+"""The scripts and packages in examples/ work with the tiny identity."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_one_identity_for_many_lines(tmp_path: Path, short_line: Path) -> None:
 
 @pytest.fixture
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The two packages, as pip would install them: their modules, and their entry points."""
+    """The two packages with their modules and entry points, as pip would install them."""
     for name in PLUGINS:
         settings = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text("utf-8"))
         project = settings["project"]
@@ -109,7 +109,7 @@ def test_an_encoder_and_a_renderer_of_other_packages(
 ) -> None:
     make_tiny(monkeypatch)
     own = tmp_path / "home"
-    shutil.copytree(home, own)  # its footage is prepared
+    shutil.copytree(home, own)  # its footage is already prepared
     result = fit(
         footage, preset="preview", renderer="nearest", encoder="bands", home=own, device="cpu"
     )

@@ -21,7 +21,7 @@ SECONDS = 8
 
 
 def noise(kind: str) -> Float32:
-    """Sound without speech, as loud as speech."""
+    """Audio without speech, as loud as speech."""
     random, times = np.random.default_rng(0), np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     if kind == "hum":
         return (0.1 * np.sin(2 * np.pi * 50 * times)).astype(np.float32)

@@ -66,13 +66,14 @@ def test_it_speaks(
     long_home: Path,
     tmp_path: Path,
 ) -> None:
-    """Also in the timeline of its footage, most of whose images were not kept."""
+    """This also works in the timeline of its footage, most of whose images were not kept."""
     made = speak(LINE, output=tmp_path / "line.mp4", home=long_home, device="cpu")
     assert made.n_frames == sum(1 for _ in media.read_frames(made.output_path))
     person = load_avatar(IdentityPackage.load(long_fit.package_path), None, torch.device("cpu"))
     line = RenderRequest(footage, tmp_path / "again.mp4", source=footage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("talkhead.preprocess.tracking.FaceTracker", None)  # what fit left is used
+        # The tracking results of fit are used.
+        patch.setattr("talkhead.preprocess.tracking.FaceTracker", None)
         render_video(person, line, tmp_path / "work", long_home, SilentProgress())
         known = source_footage(person.package, footage, long_home, SilentProgress()).known
     gone = np.flatnonzero(known & ~dataset.tracks.has_image)

@@ -22,7 +22,7 @@ from talkhead.app.request import PICTURE_PANEL, OutputOptions, RenderRequest
 
 @dataclass(frozen=True)
 class WithLogo(OutputOptions):
-    """The options of an output, and those of the recipe."""
+    """The options of an output and of the recipe."""
 
     logo: str | None = field(
         default=None,

@@ -1,4 +1,4 @@
-"""Videos in segments: bitwise the frames of one piece, and a killed call resumes."""
+"""Videos in segments: frames are bitwise equal to those of one piece, and a killed call resumes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def person(fitted: FitResult) -> Avatar:
 
 
 def make_shot(person: Avatar, mode: str) -> FrameRenderer:
-    """A line of random motion over a clip so short that it turns round and begins again."""
+    """A line of random motion over a clip so short that it is played backward and then repeated."""
     clip = person.idle
     short = replace(clip, codes=clip.codes[:N_CLIP])
     dice = np.random.default_rng(3)
@@ -131,7 +131,7 @@ def test_a_killed_line_goes_on_from_its_last_segment(
     monkeypatch.setattr(speak_module, "predict_motion", None)  # predicted motion is kept
     counting = Counting()
     render_video(person, again, tmp_path / "b", tmp_path, counting)
-    assert counting.made == 10, "two of three segments were there"
+    assert counting.made == 10, "two of three segments already existed"
     first, second = (list(media.read_frames(p)) for p in (line.output, again.output))
     assert len(first) == 30
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
@@ -159,7 +159,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
 def test_what_is_damaged_is_made_again(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """Only damaged files are made again."""
+    """Only damaged files are recreated."""
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
     line, work = RenderRequest(audio, tmp_path / "out.mp4"), tmp_path / "work"
     render_video(person, line, tmp_path / "whole", tmp_path, SilentProgress())
@@ -205,7 +205,7 @@ def test_a_line_starts_few_programs(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Starting a program costs at least as much as rendering half a picture."""
-    media.probe(person.idle.path)  # known from the line before
+    media.probe(person.idle.path)  # known from the previous line
     started: list[str] = []
     start = subprocess.Popen.__init__
 
@@ -284,7 +284,7 @@ def test_another_intensity_is_another_line(person: Avatar, audio: Path, tmp_path
         other = replace(line, options=OutputOptions(intensity=intensity))
         counting = Counting()
         render_video(person, other, work, tmp_path, counting)
-        assert counting.made == 30, "neither pictures nor motion of before are taken"
+        assert counting.made == 30, "neither the earlier pictures nor the earlier motion are reused"
         codes = read_tensors(work / lines.CODES)["codes"].numpy()
         motions.append(codes[:, : len(rest)] - rest)
     assert np.abs(motions[0]).max() > 0.01
@@ -308,7 +308,7 @@ def test_turning_the_head_renders_again_and_unseen_angles_are_reported(
     turned = replace(line, options=OutputOptions(yaw=40.0, zoom=1.2))
     listening = Listening()
     render_video(person, turned, work, tmp_path, listening)
-    assert listening.made == 30, "the pictures of before are not taken"
+    assert listening.made == 30, "the earlier pictures are not reused"
     assert not np.array_equal(before[3], list(media.read_frames(line.output))[3])
     assert (
         len(messages) == 1
@@ -388,7 +388,7 @@ def test_other_files_in_the_work_folder_are_kept(
 
 @pytest.mark.parametrize("name", CODECS)
 def test_joining(name: str, tmp_path: Path) -> None:
-    """The pictures of the parts, in order, as they were encoded."""
+    """The joined file has the pictures of the parts, in order, as they were encoded."""
     codec, parts, tmp_path = CODECS[name], [], tmp_path / "it's a\nfile 'x' \\"
     tmp_path.mkdir()
     levels = (40, 120, 200)

@@ -48,7 +48,7 @@ def test_segments_show_what_one_piece_shows(
     monkeypatch: pytest.MonkeyPatch,
     behind: str | None,
 ) -> None:
-    """Captions across a border, and a background video that loops within a segment."""
+    """Captions cross a segment's border, and a background video loops within a segment."""
     if behind is not None:
         behind = str(tmp_path / "loop.mp4")
         media.write_video(behind, [np.full((40, 40, 3), 8 * i, np.uint8) for i in range(14)])

@@ -19,7 +19,7 @@ PLAIN = OutputOptions()
 
 @pytest.fixture
 def audio(tmp_path: Path) -> Path:
-    """A file that is not audio, which is checked last."""
+    """A file that is not audio; this is checked last."""
     path = tmp_path / "line.wav"
     path.write_bytes(b"sound")
     return path
@@ -33,7 +33,7 @@ def refusal(audio: Path, output: Path, options: OutputOptions = PLAIN, mode: str
 
 
 def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
-    """Inputs of any kind, by the output or by the files next to it."""
+    """Neither the output nor the files next to it may overwrite inputs of any kind."""
     picture, output = tmp_path / "beach.png", tmp_path / "line.mp4"
     cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
     secret = tmp_path / "line.c2pa"

@@ -1,4 +1,6 @@
-"""Names under which work is stored: values of earlier releases, whose work must be found again."""
+"""Names under which work is stored. They must equal those of earlier releases, so that existing
+work is found.
+"""
 
 from __future__ import annotations
 

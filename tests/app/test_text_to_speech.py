@@ -149,7 +149,7 @@ def test_without_a_voice_the_message_says_how_to_get_one(monkeypatch: pytest.Mon
 def test_a_stream_without_its_length_is_read_and_channels_are_mixed() -> None:
     stereo = np.stack([np.full(500, 1000), np.full(500, 3000)], axis=1).astype(np.int16)
     content = bytearray(wav(stereo, channels=2))
-    content[40:44] = b"\xff\xff\xff\x7f"  # what servers write that don't know the length
+    content[40:44] = b"\xff\xff\xff\x7f"  # written by servers that do not have the length
     sound, rate = read_wav(bytes(content), "reply")
     assert rate == 24_000
     np.testing.assert_allclose(sound, np.full(500, 2000), atol=1)

@@ -78,7 +78,7 @@ def test_speaking_chooses(both: Path, tmp_path: Path) -> None:
 def test_a_head_of_another_face_model_is_not_kept(
     both: Path, fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """Its codes have another meaning, as after the footage was prepared again."""
+    """Its codes have another meaning, as when the footage was prepared again."""
     place = tmp_path / "home"
     shutil.copytree(both, place)
     destination = place / "identities" / fitted.name

@@ -1,4 +1,4 @@
-"""The fuzz suite detects faults, draws the same cases each time, and finds none in talkhead."""
+"""The fuzz suite detects faults, draws the same cases each time, and finds no faults in talkhead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from benchmarks.fuzz.traps import Traps
 from benchmarks.fuzz.trial import DONE, FAULTS, REFUSED, USAGE
 from benchmarks.fuzz.worker import Case, JobFinished, draw_kind
 
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux only")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
 
 OUTCOMES = {
     "works": DONE,
@@ -68,7 +68,7 @@ OUTCOMES = {
     "accepts": "accepted",
     "broken": "broken case",
 }
-"""Outcomes of cases with each sort of fault, and of some without."""
+"""Outcomes of cases with each kind of fault, and of some without faults."""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def commands() -> Iterator[Supervisor]:
 
 
 def _replay(case: Case, finished: JobFinished) -> str:
-    """The case as --replay takes it, and its result."""
+    """The case as --replay accepts it, and its result."""
     name = case.plain or finished.kind
     return (
         f"{case.seed}:{case.number} {name}: {finished.outcome}, {finished.mutation} | "
@@ -123,7 +123,9 @@ def _replay(case: Case, finished: JobFinished) -> str:
 
 
 def test_no_fault_in_300_cases_of_all_kinds(commands: Supervisor) -> None:
-    """Seed 15. About two minutes: the commands themselves read the damaged files."""
+    """Uses seed 15. Takes about two minutes, because the commands themselves read the damaged
+    files.
+    """
     finished = {c: commands.run(c) for c in islice(cases_of(SUITE, 15, ()), 300)}
     faults = [_replay(c, f) for c, f in finished.items() if f.outcome in FAULTS]
     assert not faults, "\n".join(faults)
@@ -146,7 +148,7 @@ def test_valid_files_are_accepted(commands: Supervisor, kind: str) -> None:
 
 
 def test_a_case_depends_on_seed_and_number_alone() -> None:
-    """A number is the same case for any choice of kinds; no case of the chosen kinds is skipped."""
+    """A number means the same case for any choice of kinds; no case of the chosen kinds is skipped."""
     every = {c.number: draw_kind(SUITE, c.rng()).name for c in islice(cases_of(SUITE, 7, ()), 200)}
     chosen = list(islice(cases_of(SUITE, 7, ("table", "verify")), 20))
     assert [c.number for c in chosen] == [n for n, k in every.items() if k in ("table", "verify")][

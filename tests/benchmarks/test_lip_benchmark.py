@@ -49,7 +49,7 @@ def test_seeds_share_features_that_do_not_depend_on_them(
         judged, _ = lips.judge(dataset, Clip(tmp_path), [block], [System("a")], "preview", 3)
         (plain,) = lips.footages(dataset, [block], encoder)
         (whole,) = lips.footages(dataset, [block], encoder, 1)
-    # Without augmentation once for all seeds, then once in each call; augmented for each seed.
+    # In each call, the original audio is encoded once for all seeds, augmented audio for each seed.
     assert sorted(encoder.calls.values()) == [1] * 8 + [2] * 4 + [3]
     np.testing.assert_array_equal(plain.features.values, whole.features.values)
     assert len(whole.augmented) == 4

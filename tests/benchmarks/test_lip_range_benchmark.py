@@ -110,5 +110,5 @@ def test_a_clip_with_and_without_the_correction(
 
 
 def replace_silence(one: lip_range.Recording) -> lip_range.Recording:
-    """Noise is no speech; here it counts as such."""
+    """Mark noise as speech, although it is not detected as speech."""
     return one._replace(silent=np.zeros(len(one.silent), dtype=bool))

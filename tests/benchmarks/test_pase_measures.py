@@ -195,7 +195,7 @@ def test_posteriors_of_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (features.rate, encoder.dim) == (50, 40)
     np.testing.assert_allclose(features.values.sum(1), 1.0, atol=1e-5)
     assert PHONES[int(features.values[19].argmax())] == "AA"
-    assert 0.01 < features.values[15, PHONES.index("B")] < 0.99  # the boundary is smooth
+    assert 0.01 < features.values[15, PHONES.index("B")] < 0.99  # the boundary is smoothed
     assert posteriors.ablation_encoder("mel").name == "mel"
 
 

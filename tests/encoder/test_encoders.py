@@ -30,8 +30,8 @@ from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 SILENCE_VARIATION = {"pase": 0.5}
-"""Range of a feature in digital silence, where it is not 0.02, in features of spread 1 in speech.
-Whisper's position embeddings, without which the features are clearly worse, show in silence.
+"""Ranges of features in digital silence that differ from 0.02, for features of spread 1 in speech.
+Whisper's position embeddings, without which the features are clearly worse, are visible in silence.
 """
 
 
@@ -157,7 +157,7 @@ PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> SpeechEncoder:
-    """The encoder of the recipe: its one file, and its one line of ENCODERS."""
+    """The encoder of the recipe, with its one file and its one line in ENCODERS."""
     file, line = PYTHON_BLOCK.findall(RECIPE.read_text("utf-8"))
     module = ModuleType("talkhead.encoder.energy")
     monkeypatch.setitem(sys.modules, module.__name__, module)

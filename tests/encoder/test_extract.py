@@ -149,7 +149,7 @@ def test_speech_is_brought_to_its_level() -> None:
 
 
 def test_memory_does_not_grow_with_the_length() -> None:
-    """Memory besides the given sound; the vectors are not kept."""
+    """This is the memory in addition to the given audio; the vectors are not kept."""
     peaks = []
     for minutes in (1, 4):
         sound = np.tile((_speech(5.0, 8_000) * 32767).astype(np.int16), minutes * 12)
@@ -215,7 +215,7 @@ def test_downsampling_weights_are_a_triangle() -> None:
 def test_features_at_the_frame_rate() -> None:
     features = extract_features(load_encoder("mel"), _speech(1.0), SAMPLE_RATE, rate=25)
     assert features.values.shape == (25, 80)
-    assert features.lookahead_s == pytest.approx(0.016 + 0.02)  # depends on one vector later
+    assert features.lookahead_s == pytest.approx(0.016 + 0.02)  # depends on one later vector
 
 
 @pytest.mark.parametrize("rate", [0, -25, 30, 100])

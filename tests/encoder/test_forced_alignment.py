@@ -62,7 +62,7 @@ def spoken(phones: list[Phone]) -> list[Phone]:
 
 
 def start_errors_s(found: list[Phone], true: list[Phone]) -> list[float]:
-    """How late each phone starts, of those found in the right order."""
+    """Delays of the starts of phones, for those found in the right order."""
     labels = [[p.label for p in phones] for phones in (true, found)]
     blocks = SequenceMatcher(None, *labels, autojunk=False).get_matching_blocks()
     return [

@@ -19,7 +19,7 @@ def _noise(n_samples: int, seed: int = 0) -> Float32:
 
 
 def test_coefficients_are_the_definition() -> None:
-    """DCT-II of Davis and Mermelstein, by its sum."""
+    """The reference is the DCT-II of Davis and Mermelstein, computed as a sum."""
     sound = _noise(8_000)
     energies = np.maximum(log_mel(sound, n_fft=512, hop_length=320, n_mels=80), -16.0)
     k, m = np.arange(N_COEFFICIENTS)[:, None], np.arange(80)
@@ -74,7 +74,7 @@ def test_a_vector_depends_on_audio_up_to_its_lookahead() -> None:
     before, after = encoder.encode(sound).values, encoder.encode(other).values
     n_same = int((1.0 - encoder.lookahead_s) * encoder.rate)
     np.testing.assert_allclose(before[:n_same], after[:n_same], rtol=0, atol=1e-4)
-    assert np.abs(before[n_same + 1] - after[n_same + 1]).max() > 1e-2  # and not less
+    assert np.abs(before[n_same + 1] - after[n_same + 1]).max() > 1e-2  # the next one depends on it
     given = len(encoder.stream().push(sound))
     assert given >= int((2.0 - encoder.lookahead_s) * encoder.rate)
 

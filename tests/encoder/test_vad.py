@@ -17,7 +17,7 @@ PAUSE_S = 2.0
 
 @pytest.fixture(scope="module")
 def spoken() -> Float32:
-    """The sample's line, a pause, and the line again."""
+    """The sample line, a pause, and the line again."""
     line = read_audio(LINE, SAMPLE_RATE)
     pause = np.zeros(int(PAUSE_S * SAMPLE_RATE), np.float32)
     return np.concatenate([line, pause, line])

@@ -21,7 +21,7 @@ OTHER_DTYPES = {
 
 
 class Damage(NamedTuple):
-    """A damage: name of the tensor, kind of the damage, all tensors."""
+    """A kind of damage: name of the tensor, kind of the damage, all tensors."""
 
     name: str
     kind: str
@@ -48,7 +48,7 @@ def _changed(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         return
     if tensor.is_floating_point():
         values: list[float] = [torch.nan, torch.inf, -torch.inf]
-    elif tensor.dtype == torch.uint8:  # a fixed value might be the present one
+    elif tensor.dtype == torch.uint8:  # a fixed value might equal the current one
         yield "other byte", _with_last(tensor, 255 - int(tensor.view(-1)[-1]))
         return
     else:
@@ -66,7 +66,7 @@ def _with_last(tensor: Tensor, value: float) -> Tensor:
 def accepted(
     tensors: Mapping[str, Tensor], load: Callable[[Mapping[str, Tensor]], object]
 ) -> set[tuple[str, str]]:
-    """Return name and kind of the damages that `load` does not refuse.
+    """Return tensor name and kind of each damage that `load` does not refuse.
 
     Asserts that it refuses the others with a PackageError of one line.
     """

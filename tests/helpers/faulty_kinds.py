@@ -138,7 +138,7 @@ def _maker(name: str) -> Any:
 
 
 def _broken(setting: Setting) -> Trial:
-    raise RuntimeError("a mistake of the suite")
+    raise RuntimeError("a mistake in the suite")
 
 
 SUITE = Suite(

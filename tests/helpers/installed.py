@@ -28,11 +28,11 @@ DATA = {
     "talkhead.samples": ["line.wav"],
 }
 EXTRAS = ("talkhead.app.server", "talkhead.app.live.pipecat", "talkhead.app.live.livekit")
-"""What needs packages of extras, which are not installed."""
+"""Modules that need packages of extras, which are not installed."""
 
 
 def import_all() -> int:
-    """Import all modules but those of EXTRAS. Returns their number."""
+    """Import all modules except those in EXTRAS. Returns their number."""
     modules = pkgutil.walk_packages(talkhead.__path__, "talkhead.")
     names = [module.name for module in modules if not module.name.startswith(EXTRAS)]
     return len([importlib.import_module(name) for name in names])
@@ -48,7 +48,7 @@ def check_data() -> None:
 
 
 def run(*arguments: object) -> None:
-    """Run a talkhead command of this Python. Raises CalledProcessError if it fails."""
+    """Run a talkhead command with this Python. Raises CalledProcessError if it fails."""
     program = Path(sys.executable).with_name("talkhead")
     subprocess.run([program, *map(str, arguments), "--home", "home", "--quiet"], check=True)
 

@@ -1,7 +1,8 @@
 """Run jobs while workers and coordinator are killed at random, for the kill test and its benchmark.
 
-Two kinds of kills: from outside at any time, and by the process itself right before or after a call that
-changes files. Run as a program, this module is a coordinator with a fake renderer.
+There are two kinds of kills: from outside at any time, and by the process itself right before or
+after a call that changes files. Run as a program, this module is a coordinator with a fake
+renderer.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def expected(audio: Path) -> bytes:
 
 
 class FakeTaskRunner:
-    """Writes an output in parts, each a checkpoint, and sometimes kills itself."""
+    """Writes an output in parts, with a checkpoint after each, and sometimes kills itself."""
 
     def __init__(self, home: Path, device: str) -> None:
         be_mortal(home, "worker")
@@ -188,7 +189,7 @@ def watch(home: Path, seen: dict[str, tuple[int, int]]) -> None:
 
 
 def check(store: JobStore, home: Path, n_jobs: int) -> None:
-    """Check that every job is done, once, and that no other files are left."""
+    """Check that every job was done exactly once, and that no other files are left."""
     folders = {name: {p.name for p in (store.path / name).iterdir()} for name in STATUSES}
     assert len(folders.pop("done")) == n_jobs and not any(folders.values()), folders
     assert len(list((home / "out").iterdir())) == n_jobs

@@ -19,7 +19,7 @@ REST = np.zeros(2, np.float32)
 
 
 class FakePictures:
-    """Pictures whose first value is the code's first, times 10."""
+    """Pictures whose first value is 10 times the code's first value."""
 
     size = (4, 2)
 
@@ -36,7 +36,7 @@ class FakePictures:
 
 
 class FakeSpeech:
-    """A code [loudest sample, 1] per frame; each waits for the sound of two more frames."""
+    """Returns a code [loudest sample, 1] per frame, with a look-ahead of two frames."""
 
     ahead = 2
 

@@ -24,7 +24,7 @@ class MediaCounts:
         n_probed: Calls of probe, including those of probe_footage.
         n_described: Runs of ffmpeg that list its streams.
         decoded: Each decoding of the picture, as (first frame, number of frames read).
-        n_sound: Decodings of the sound.
+        n_sound: Decodings of the audio.
     """
 
     video: Path
@@ -79,7 +79,7 @@ class MediaCounts:
 def _replace_everywhere(
     patch: pytest.MonkeyPatch, original: Callable[..., Any], wrapper: Callable[..., Any]
 ) -> None:
-    """Replace a function under every name that a module of talkhead has for it."""
+    """Replace a function under every name by which modules of talkhead refer to it."""
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("talkhead"):
             for name, value in list(vars(module).items()):

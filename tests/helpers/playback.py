@@ -1,4 +1,6 @@
-"""A small synthetic dataset, a renderer of known quality, a tracker that returns the true landmarks."""
+"""A small synthetic dataset, a renderer of known quality, and a tracker that returns true
+landmarks.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +92,9 @@ def make_dataset(folder: Path, scale: float = 1.0) -> IdentityDataset:
 
 
 class PlaybackRenderer:
-    """Shows the frame whose number is the first code component, shifted by `error`, with opacity
-    `cover`."""
+    """Renders the frame whose number is the first code component, shifted by `error`, with opacity
+    `cover`.
+    """
 
     name: ClassVar[str] = "playback"
     config: Any = None

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, for tests of kills and of concurrent runs."""
+"""Commands in separate processes, for tests of kills and of concurrent runs."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class Work:
     Attributes:
         clip: Content of each video.
         tasks: The tasks that were begun.
-        go: While it is not set, jobs wait. They notice within milliseconds when they are cancelled.
-        error: What jobs raise.
+        go: Jobs wait until it is set. They notice within milliseconds when they are cancelled.
+        error: The exception that jobs raise.
     """
 
     def __init__(self, clip: bytes, fit: Callable[[str], None]) -> None:
@@ -62,7 +62,7 @@ class Work:
         with progress.step("Rendering", total=4) as step:
             step.advance(2)
             while not self.go.wait(0.01):
-                step.advance(2)  # shown at once, as the last unit is
+                step.advance(2)  # shown immediately, because it is the last unit
                 step.advance(-2)
         if self.error is not None:
             raise self.error
@@ -89,7 +89,7 @@ def people(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def work(clip: bytes, people: Path, add: Callable[[Path], IdentityPackage]) -> Work:
-    """What the fake jobs do; anna is fitted."""
+    """What the fake jobs do; anna is already fitted."""
     add(people / "identities" / "anna")
     return Work(clip, lambda name: add(people / "identities" / name) and None)
 

@@ -1,7 +1,8 @@
-"""A synthetic head: 478 vertices in the arrangement of a face, a known linear motion, drawn as a clip.
+"""A synthetic head: 478 vertices arranged as a face, with a known linear motion, drawn as a clip.
 
-The vertices that talkhead.face names are at their places (eyes, brows, lips, oval, chin), the others
-fill the oval. So every property that is estimated of a real face is known exactly of this one.
+The vertices that are named in talkhead.face (eyes, brows, lips, oval, chin) are at their positions,
+and the others fill the oval. Every property that is estimated for real faces is therefore known
+exactly for this one.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def _template() -> Float64:
 
 
 def _ring(n: int, middle: tuple[float, float], size: tuple[float, float]) -> Float64:
-    """Points [n, 2] from the left end along the lower side to the right end and back above."""
+    """Points [n, 2] from the left end along the lower side to the right end, and back along the
+    upper side.
+    """
     angles = 2 * np.pi * np.arange(n) / n
     return np.stack([-np.cos(angles), np.sin(angles)], 1) * np.array(size) + np.array(middle)
 

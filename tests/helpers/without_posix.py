@@ -2,8 +2,8 @@
 
     python tests/helpers/without_posix.py SOUND FOLDER
 
-Other libraries are loaded before. `os.name` and SIGKILL are kept: pathlib and subprocess of this system
-need them.
+Other libraries are loaded first. `os.name` and SIGKILL are kept, because pathlib and subprocess
+need them on this system.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STAGES = ("preprocess", "encoder", "renderers", "app", "weights")
 PACKAGES = ("talkhead", *(f"talkhead.{stage}" for stage in STAGES))
 MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 EXTRAS = {"talkhead.app.live.pipecat", "talkhead.app.live.livekit"}
-"""Modules that need packages which are in environments of their own."""
+"""Modules that need packages that are installed in separate environments."""
 OF_OS = """
     O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK WNOHANG chown fchmod fchown fork forkpty getegid geteuid
     getgid getloadavg getpgid getuid killpg lchown mkfifo nice openpty posix_fadvise posix_fallocate
@@ -72,7 +72,7 @@ def remove_posix() -> None:
     sys.modules["msvcrt"] = locking
     sys.meta_path.insert(0, Refusal())
     sys.platform = "win32"
-    # From Python 3.12 on, shutil.which calls functions of Windows.
+    # From Python 3.12 on, shutil.which calls Windows functions.
     shutil.which = lambda name, *_: name if os.path.isfile(name) else None
 
 

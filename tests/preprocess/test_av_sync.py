@@ -20,7 +20,7 @@ HOP = SAMPLE_RATE // FRAME_RATE
 
 
 def make_clip(late_ms: float, seed: int = 0, seconds: float = SECONDS) -> tuple[Float32, Float32]:
-    """Audio that is `late_ms` late, and lips [F, 3] whose opening its loudness follows."""
+    """Audio that is `late_ms` late, and lips [F, 3] whose opening determines its loudness."""
     rng = np.random.default_rng(seed)
     n_frames = round(seconds * FRAME_RATE)
     opening = gaussian_filter1d(rng.normal(size=n_frames + 100), 2.0)
@@ -73,7 +73,7 @@ def test_foreign_sound_is_not_sure(seed: int) -> None:
 
 
 def test_lips_in_another_order_are_not_sure() -> None:
-    """Seconds of the lips are shuffled, so that audio and lips are unrelated."""
+    """One-second pieces of the lips are shuffled, so that audio and lips are unrelated."""
     waveform, lips = make_clip(0)
     order = np.random.default_rng(0).permutation(SECONDS)
     shuffled = lips.reshape(SECONDS, FRAME_RATE, 3)[order].reshape(-1, 3)

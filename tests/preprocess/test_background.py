@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 72, 96
 def make_scene(
     n_frames: int, sweep: float, noise: float = 2.0, drift: float = 0.0
 ) -> tuple[list[UInt8], list[UInt8], UInt8]:
-    """Frames with a red disc that moves by `sweep` px, masks, background. drift: of the camera."""
+    """Frames with a red disc that moves by `sweep` px, masks, background. drift: of the camera, px."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, : WIDTH + 200].astype(np.float64)
     world = 120 + 60 * np.sin(x / 5) * np.cos(y / 7)
@@ -39,7 +39,7 @@ def make_scene(
 
 
 def test_background_behind_a_moving_disc() -> None:
-    """Every pixel is free at times: it is recovered, and the median removes the noise."""
+    """Every pixel is visible in some frames, so it is recovered, and the median removes the noise."""
     frames, masks, world = make_scene(30, sweep=60)
     estimated = estimate_background(frames, masks)
     error = estimated.image.astype(int) - world
@@ -48,7 +48,7 @@ def test_background_behind_a_moving_disc() -> None:
 
 
 def test_few_samples_where_the_disc_rests() -> None:
-    """A pixel that is free in only a tenth of the frames is recovered from these."""
+    """A pixel that is visible in only a tenth of the frames is recovered from these."""
     frames, masks, world = make_scene(40, sweep=0, noise=0.0)
     for i in (3, 12, 25, 31):
         frames[i], masks[i] = world.copy(), np.zeros_like(masks[i])
@@ -65,7 +65,7 @@ def test_pixels_never_seen_are_marked_and_filled() -> None:
     assert np.abs(hole - np.array([220, 20, 20])).sum(1).min() > 60, "the disc is gone"
     around = cv2.dilate((~estimated.seen).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     rim = world[around & estimated.seen].astype(float)
-    assert np.abs(hole.mean(0) - rim.mean(0)).max() < 25, "filled with what is around"
+    assert np.abs(hole.mean(0) - rim.mean(0)).max() < 25, "filled with the surroundings"
     assert np.abs(estimated.image[estimated.seen].astype(int) - world[estimated.seen]).max() <= 5
 
 
@@ -110,7 +110,7 @@ def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.M
     finally:
         tracemalloc.stop()
     assert peak < 0.6 * sum(n_copies * frame.nbytes for frame in frames)
-    for number in range(n_copies):  # apart from what is filled in, which knows its neighbors
+    for number in range(n_copies):  # except for filled pixels, which depend on their neighbors
         part = slice(number * HEIGHT, (number + 1) * HEIGHT)
         assert np.array_equal(estimated.seen[part], wanted.seen)
         assert np.array_equal(estimated.image[part][wanted.seen], wanted.image[wanted.seen])

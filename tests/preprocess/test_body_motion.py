@@ -24,7 +24,7 @@ def landmarks() -> Float32:
 
 
 def sways() -> list[Float64]:
-    """Affine maps of normalized image coordinates [3, 3], the middle frame's the identity."""
+    """Affine maps of normalized image coordinates [3, 3], that of the middle frame the identity."""
     maps = []
     for time in np.linspace(-1.0, 1.0, N):
         matrix = np.eye(3)

@@ -1,4 +1,6 @@
-"""Head poses compared with known ones, of a synthetic head whose landmarks are projected with noise."""
+"""Estimated head poses equal the known ones of a synthetic head whose landmarks are projected with
+noise.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ def head(scene: Scene) -> HeadTrack:
 
 
 def test_poses_are_recovered(scene: Scene, head: HeadTrack) -> None:
-    """Rotations are within half a degree, up to one rotation of the template for all frames."""
+    """Rotations are accurate to half a degree, up to a common rotation of the template."""
     found = head.poses.viewmats.astype(np.float64)
     offset = Rotation.from_matrix(
         np.swapaxes(scene.viewmats[:, :3, :3], 1, 2) @ found[:, :3, :3]
@@ -77,7 +79,7 @@ def test_poses_are_recovered(scene: Scene, head: HeadTrack) -> None:
 
 
 def test_motion_of_the_head_is_recovered(scene: Scene, head: HeadTrack) -> None:
-    """Image positions are within a quarter pixel, depth within a percent."""
+    """Image positions are accurate to a quarter pixel, depth to one percent."""
     found, true = head.poses.viewmats[:, :3, 3].astype(np.float64), scene.viewmats[:, :3, 3]
     focal = INTRINSICS[0, 0]
     error = focal * (found[:, :2] / found[:, 2:] - true[:, :2] / true[:, 2:])
@@ -176,7 +178,7 @@ def test_fit_poses_ignores_outliers_and_points_of_weight_zero() -> None:
     weights = np.ones(len(template))
     weights[:100] = 0.0
     pixels[:, :100] += 300.0
-    pixels[:, 100:130] += 40.0  # 8 % of the rest, far off
+    pixels[:, 100:130] += 40.0  # 8 % of the other points, far off
     found = fit_poses(template, pixels, weights, make_poses(5, depth=4.7), INTRINSICS, 30)
     assert turn_between(found, viewmats).max() < 0.05
 

@@ -45,7 +45,7 @@ def test_new_frames_are_kept_up_to_the_limit(places: Float32) -> None:
     unoccluded, train, occluded = flags()
     unoccluded[ODD + 1] = False
     places = places.copy()
-    places[ODD + 1] += 9.0  # odder still, but not to be learnt
+    places[ODD + 1] += 9.0  # even more unusual, but not for training
     kept = choose_stored_frames(places, unoccluded, train, occluded, MOST)
     assert kept.sum() == MOST and kept[ODD]
     run = slice(HIDDEN + 1, HIDDEN + 1 + BLOCK)
@@ -66,7 +66,7 @@ def test_the_clearest_part_of_the_held_out_end(places: Float32) -> None:
     unoccluded, train, occluded = flags()
     kept = np.flatnonzero(choose_stored_frames(places, unoccluded, train, occluded, MOST) & ~train)
     assert len(kept) == BLOCK and np.ptp(kept) == BLOCK - 1, "without a gap"
-    assert kept[0] == 2050, "after the frames that can't be judged"
+    assert kept[0] == 2050, "after the frames that cannot be evaluated"
     every = np.ones(N, dtype=bool)
     assert choose_stored_frames(places, unoccluded, every, occluded, MOST).sum() == MOST
 

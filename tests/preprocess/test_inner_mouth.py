@@ -73,7 +73,7 @@ def test_a_mouth_outside_the_picture_or_never_open_is_no_error() -> None:
     gone = points.copy()
     gone[7] -= 500.0
     gone[8] += 500.0
-    gone[9] = (-40.0, -25.0)  # no face was found: the image's corner, as the crop sees it
+    gone[9] = (-40.0, -25.0)  # no face was found: the image's corner in coordinates of the crop
     codes = codes_of(images, gone)
     assert np.isfinite(codes).all() and not codes[9].any()
     closed = points.copy()

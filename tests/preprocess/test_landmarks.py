@@ -131,8 +131,10 @@ def test_short_gaps_are_bridged(n_missing: int) -> None:
     bridged, covered = bridge_gaps(tracking)
     assert covered.all()
     steps = np.diff(bridged.landmarks, axis=0)
-    assert np.allclose(steps, np.array([2, 1, 0.5]), atol=1e-3), "evenly, as it moved"
-    assert np.array_equal(bridged.detected, tracking.detected), "seen and bridged stay apart"
+    assert np.allclose(steps, np.array([2, 1, 0.5]), atol=1e-3), "evenly, like the motion"
+    assert np.array_equal(bridged.detected, tracking.detected), (
+        "detected and bridged frames remain distinguishable"
+    )
     assert bridged.landmarks.dtype == np.float32
     assert np.allclose(bridged.blendshapes[:, 7], np.linspace(0, 1, len(bridged)), atol=1e-6)
 
@@ -171,7 +173,7 @@ def test_a_frame_s_landmarks_do_not_depend_on_the_frames_before() -> None:
 
 
 def test_blendshapes_follow_the_mouth() -> None:
-    """Names and values match: jawOpen correlates with the tracked opening."""
+    """Names match values: jawOpen correlates with the tracked opening."""
     frames = list(read_frames(PERSON, n_frames=100))[::2]
     tracking = track_frames(FaceTracker(), frames)
     opening = lip_aperture(tracking.landmarks)

@@ -129,10 +129,10 @@ def test_the_rest_code_is_that_of_silent_frames() -> None:
     silent = quiet_frames()
     face, codes = make_face(), make_codes(N_FRAMES)
     codes[silent, :3] = np.array([-0.5, 0.3, 0.0])
-    codes[silent & (np.arange(N_FRAMES) % 7 == 0), 0] = 2.0  # breaths: a median passes over them
+    codes[silent & (np.arange(N_FRAMES) % 7 == 0), 0] = 2.0  # breaths, which a median ignores
     canonical = face.vertices(codes)
     model = fit(canonical, silent)
-    assert not model.silence[N_MOUTH:].any(), "the eyes of the rest code are open as on average"
+    assert not model.silence[N_MOUTH:].any(), "the eyes of the rest code are as open as on average"
     at_rest = model.vertices(model.silence[None])
     wanted = face.vertices(np.array([[-0.5, 0.3] + [0.0] * (face.n_codes - 2)], np.float32))
     assert lip_aperture(at_rest)[0] == pytest.approx(lip_aperture(wanted)[0], abs=0.01)

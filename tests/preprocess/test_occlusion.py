@@ -97,7 +97,7 @@ def test_a_recurring_occluder_is_detected(colors: UInt8, posture: Float64) -> No
 
 
 def test_permanent_objects_belong_to_the_face(colors: UInt8, posture: Float64) -> None:
-    """Such as a beard or glasses."""
+    """Such objects are a beard or glasses."""
     colors[:, MOUTH] //= 4
     colors[:, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 20
     assert not hidden(colors, posture).any()

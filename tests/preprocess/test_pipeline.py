@@ -35,7 +35,7 @@ HELD = range(60, 68)
 
 
 def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tracker loses the face for a few frames, as after a missed detection."""
+    """The tracker loses the face for a few frames, as if detection had failed."""
     clip = tmp_path / "clip.mp4"
     frames = list(media.read_frames(PERSON, n_frames=N_FRAMES))
     media.write_video(clip, frames, audio_path=PERSON, crf=12)
@@ -136,7 +136,7 @@ def test_footage_requirements(
 
 
 def test_steps_are_in_order_and_leave_their_artifacts(short: IdentityDataset) -> None:
-    """Each artifact is there at the end, unless it is temporary or for long footage only."""
+    """Each artifact exists at the end, unless it is temporary or for long footage only."""
     names = [step.artifact for step in STEPS]
     assert len(set(names)) == len(names) and names[-1] == "dataset.json"
     for name in names:
@@ -151,7 +151,7 @@ MOST = 80
 
 
 class RecordingProgress(SilentProgress):
-    """Keeps the messages; optionally fails while crops are cut."""
+    """Records the messages; optionally fails while crops are cut."""
 
     def __init__(self, fails: bool = False) -> None:
         self.fails, self.messages = fails, list[str]()
@@ -213,7 +213,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silent_video_frames)
     kept = long.tracks.has_image
     assert kept.sum() == len(long.frames) == len(long.masks) == MOST < N_FRAMES
-    assert kept[~long.tracks.train].all(), "a held-out end this short is kept whole"
+    assert kept[~long.tracks.train].all(), "such a short held-out end is kept completely"
     for frame in np.flatnonzero(kept)[::7]:
         assert np.array_equal(long.frames[frame], short.frames[frame])
         assert np.array_equal(long.masks[frame], short.masks[frame])
@@ -230,7 +230,7 @@ def test_long_footage_keeps_some_images_and_all_tracks(
 def test_cutting_resumes_after_an_interruption(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a partly written chunk; the files equal those of an uninterrupted run."""
+    """This also works after a partly written chunk. The files equal those of an uninterrupted run."""
     monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")

@@ -41,7 +41,7 @@ def test_far_codes_are_moved_to_training_codes(projector: CodeProjector) -> None
 
 
 def test_projection_is_smooth(projector: CodeProjector) -> None:
-    """Along a path outwards, no step of the result is much longer than that of the path."""
+    """Along an outward path, no step of the result is much longer than that of the path."""
     path = torch.stack([torch.linspace(1.0, 2.0, 400), torch.zeros(400)], 1)
     steps = (projector.project(with_eyes(path))[:, :2].diff(dim=0)).norm(dim=1)
     assert steps.max() < 8 * 1.0 / 399

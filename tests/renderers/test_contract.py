@@ -1,4 +1,4 @@
-"""The contract of renderers, checked on each registered one and on that of the documentation."""
+"""The contract of renderers, checked for each registered one and the documented example."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def test_shapes_and_ranges(fitted: Fitted) -> None:
 
 
 def test_it_shows_the_head(fitted: Fitted) -> None:
-    """Opaque in the face, transparent in the background, closer to the frame than its mean color."""
+    """The image is opaque in the face, transparent in the background, and closer to the frame than
+    the frame's mean color is.
+    """
     frame = 5
     rendering = fitted.render([frame])
     alpha = rendering.alpha[0, ..., 0].numpy()
@@ -190,7 +192,9 @@ def test_losses_are_finite_scalars(fitted: Fitted) -> None:
 
 
 def test_tensors_round_trip(fitted: Fitted, tmp_path: Path) -> None:
-    """Tensors through a file, as in a package, and config through JSON: the images are the same."""
+    """Tensors are stored in a file, as in a package, and the config as JSON: the images are the
+    same.
+    """
     tensors = fitted.renderer.tensors()
     assert all(isinstance(t, Tensor) and not t.requires_grad for t in tensors.values())
     write_tensors(tmp_path / "head.safetensors", tensors)
@@ -211,7 +215,7 @@ MAY_DIFFER = {
         ("seen_codes", "shorter 0"),
         ("seen_codes", "longer 1"),
         ("seen_codes", "shorter 1"),  # some components of the mouth move no vertex
-        ("seen_reach", "holds inf"),  # of too little footage
+        ("seen_reach", "holds inf"),  # from too little footage
         ("seen_reach", "holds nan"),
     },
     "warp": {
@@ -225,8 +229,8 @@ MAY_DIFFER = {
 
 
 def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
-    """Each tensor missing, with another dtype, rank or size, not finite, out of range; and an extra
-    one.
+    """Each tensor is missing, has another dtype, rank or size, is not finite or is out of range, or
+    there is an extra tensor.
     """
     load = partial(fitted.renderer_class.from_tensors, config=fitted.config)
     tensors = fitted.renderer.tensors()
@@ -238,7 +242,7 @@ def test_damaged_tensors_are_refused(fitted: Fitted) -> None:
 
 
 def test_damaged_packed_tensors_are_refused(fitted: Fitted) -> None:
-    """After unpacking, tensors are checked like any others, as when packages are loaded."""
+    """After unpacking, as when packages are loaded, tensors are checked like any others."""
 
     def load(tensors: Mapping[str, Tensor]) -> Renderer:
         return fitted.renderer_class.from_tensors(unpack(tensors), fitted.config)

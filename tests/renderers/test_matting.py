@@ -28,7 +28,7 @@ def disc(radius: float, softness: float) -> Float32:
 
 
 def portrait(behind: Float32, texture: float = 0.0) -> Float32:
-    """A head of skin with a ring of hair, 42 px in radius, before a color or stripes of it."""
+    """A head of skin with a ring of hair, 42 px in radius, in front of a color or stripes of it."""
     columns = np.arange(SIZE[1], dtype=np.float32)
     stripes = (1.0 + texture * np.sin(columns / 3))[None, :, None]
     face, head = disc(30, 2)[..., None], disc(42, 2)[..., None]
@@ -46,7 +46,9 @@ def matte(image: Float32, mask: UInt8) -> tuple[Float32, Float32]:
 
 
 def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
-    """In front of a plain studio: without matting, the head gets a rim in the studio's color."""
+    """In front of a plain background, the head would get a rim in the background's color without
+    matting.
+    """
     image, true = portrait(BLUE), disc(42, 2)
     mask = as_mask(disc(45, 3))
     alpha, person = matte(image, mask)
@@ -61,7 +63,7 @@ def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
 def test_dark_hair_in_front_of_dark_books_stays(texture: float) -> None:
     """Hair is closer to the background's color than to the face's, but is not a mixture of them."""
     image, head = portrait(BOOKS, texture), disc(42, 2)
-    unsure = np.maximum(disc(30, 2), 0.7 * head)  # of the face for sure, of the hair nearly
+    unsure = np.maximum(disc(30, 2), 0.7 * head)  # certain for the face, less so for the hair
     alpha, person = matte(image, as_mask(unsure))
     hair = (disc(30, 2) == 0) & (disc(39, 1) == 1)
     assert alpha[hair].mean() > 0.75 and np.percentile(alpha[hair], 5) > 0.6

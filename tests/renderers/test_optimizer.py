@@ -18,7 +18,9 @@ def start() -> Tensor:
 
 
 def loss(change: Tensor, step: int) -> Tensor:
-    """A function of the blended values; a third of them has no gradient, after two steps a half."""
+    """A function of the blended values. A third of them has no gradient; after two steps, half of
+    them.
+    """
     weights = torch.rand(M, generator=torch.Generator().manual_seed(step)) * 1e-3
     weights[::3] = 0.0
     weights[M // 2 :] *= step < 2
@@ -30,7 +32,7 @@ def codes(n_images: int, step: int) -> Tensor:
 
 
 def blended(n_images: int, stop_at: int | None = None) -> Tensor:
-    """The deltas after a few steps; with `stop_at`, by a new optimizer from then on."""
+    """The deltas after a few steps; from step `stop_at` on, if given, with a new optimizer."""
     deltas = start()
 
     def make() -> tuple[Blendshapes, Adam]:

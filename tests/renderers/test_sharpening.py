@@ -1,5 +1,6 @@
-"""Sharpening: as much detail as in the real images, none at the rim, none where it is not
-needed."""
+"""Sharpening gives as much detail as in the real images, and changes neither the rim nor images
+that need none.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +74,9 @@ def test_the_amount_is_limited() -> None:
 
 
 def test_the_rim_has_no_halo() -> None:
-    """A disc over nothing: near its rim nothing changes, and nothing exceeds its opacity."""
+    """For a disc on a transparent background, nothing changes near the rim, and no color exceeds
+    the opacity.
+    """
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     distance = torch.from_numpy(np.hypot(rows - 30, columns - 40).astype(np.float32))
     alpha = (20.5 - distance).clamp(0, 1)[None, ..., None]

@@ -136,7 +136,9 @@ def test_an_interrupted_run_ends_in_the_same_renderer(
     monkeypatch: pytest.MonkeyPatch,
     stop_at: int,
 ) -> None:
-    """Interrupted before a checkpoint's step was complete: repeated steps give the same result."""
+    """The run is interrupted before a checkpoint's step is complete: repeated steps give the same
+    result.
+    """
     checkpoint = tmp_path / "state.safetensors"
     monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after every step
     with pytest.raises(Stop):

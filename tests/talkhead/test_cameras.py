@@ -17,7 +17,9 @@ def test_default_intrinsics(size: tuple[int, int]) -> None:
 
 
 def test_project_by_hand() -> None:
-    """x right, y down, z forward: half its depth to the right projects half a focal length right."""
+    """x points right, y down, z forward: a point half its depth to the right is projected half a
+    focal length to the right.
+    """
     k = default_intrinsics(100, 50)
     points = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 2.0]])
     viewmat = np.eye(4)
@@ -53,4 +55,4 @@ def test_crops_shift_and_scale_pixels(scale: float) -> None:
     assert ks.dtype == np.float32 and ks.shape == (5, 3, 3)
     expected = (whole - origins[:, None]) * scale
     assert np.allclose(project(template, viewmats, ks.astype(np.float64)), expected, atol=1e-3)
-    assert np.array_equal(k, default_intrinsics(320, 240)), "the whole image's K stays as it was"
+    assert np.array_equal(k, default_intrinsics(320, 240)), "the whole image's K is unchanged"

@@ -83,7 +83,7 @@ def test_round_trip(head_dataset: IdentityDataset, tmp_path: Path) -> None:
     back = IdentityDataset.load(tmp_path)
     assert back.info == head_dataset.info and len(back) == 40
     stored = read_tensors(tmp_path / "tracks.safetensors")
-    assert {"found", "kept", "hidden"} < set(stored)  # as datasets of earlier versions have them
+    assert {"found", "kept", "hidden"} < set(stored)  # as in datasets of earlier versions
     for name, value in vars(head_dataset.tracks).items():
         kept = getattr(back.tracks, name)
         assert kept.dtype == value.dtype and np.array_equal(kept, value), name
@@ -156,7 +156,7 @@ def test_background_crop_is_the_background_of_the_frame(head_dataset: IdentityDa
         assert outside.sum() > 50
         assert (
             np.abs(background[outside].astype(int) - image[outside]).max() <= 6
-        )  # drawn with a blur
+        )  # the head is drawn with a blur
 
 
 def with_hidden(dataset: IdentityDataset, frame: int, triangles: list[int]) -> IdentityDataset:

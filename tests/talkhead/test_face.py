@@ -73,7 +73,9 @@ def test_lip_aperture_has_no_unit_and_follows_the_jaw() -> None:
 
 
 def test_body_components_move_no_vertex_but_the_body() -> None:
-    """The last components are an affine map of the image: the identity at zero, the same at any depth."""
+    """The last components are an affine map of the image, which is the identity at zero and the
+    same at any depth.
+    """
     face = make_face()
     assert not face.basis[-names.N_BODY :].any()
     codes = torch.zeros(2, face.n_codes, dtype=torch.float64)

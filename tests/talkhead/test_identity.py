@@ -174,7 +174,7 @@ def test_export_and_import(add: Add, tmp_path: Path) -> None:
 
 
 def rewrite(source: Path, target: Path, members: dict[str, bytes]) -> Path:
-    """The zip at source with members added or replaced."""
+    """A copy of a zip file with members added or replaced."""
     with zipfile.ZipFile(source) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(target, "w") as archive:
@@ -204,7 +204,7 @@ def test_import_refuses_manipulated_exports(add: Add, tmp_path: Path) -> None:
 
 
 def test_any_byte_of_a_zip_may_be_wrong(add: Add, tmp_path: Path) -> None:
-    """Offsets, sizes, names and methods: each byte except the contents of the files."""
+    """Each byte except the contents of the files is changed: offsets, sizes, names and methods."""
     package = add(tmp_path / "anna")
     export = export_package(package, tmp_path / "anna.talkhead").read_bytes()
     lists, bad = export.index(b"PK\1\2"), tmp_path / "bad.talkhead"
@@ -221,7 +221,7 @@ def test_any_byte_of_a_zip_may_be_wrong(add: Add, tmp_path: Path) -> None:
             assert str(error).startswith(str(bad)) and str(error).isprintable()
             assert not (tmp_path / "home" / "berta").exists()
             n_refused += 1
-        else:  # a date, say: what came out is the same
+        else:  # for example in a date: the imported package is the same
             assert imported.manifest.files == package.manifest.files
             shutil.rmtree(imported.path)
     assert n_refused > len(places) / 3
@@ -252,13 +252,13 @@ def test_a_long_list_of_files_is_refused_before_it_is_read(
 ) -> None:
     names = (zipfile.ZipInfo(f"{i:06}") for i in range(2000))
     path = zip_of(tmp_path / "many.talkhead", *((name, b"") for name in names))
-    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("read all the same"))
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("read anyway"))
     with pytest.raises(PackageError, match="a list of files of 104000 bytes"):
         import_package(path, tmp_path / "berta")
 
 
 def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
-    """100 MB of zeros in 100 kB."""
+    """The bomb is 100 MB of zeros in 100 kB."""
     info = zipfile.ZipInfo("identity.json")
     info.compress_type = zipfile.ZIP_DEFLATED
     path = zip_of(tmp_path / "bomb.talkhead", (info, b" " * 100_000_000))
@@ -270,7 +270,7 @@ def test_compressed_files_and_bombs_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:
-    """A name that is marked as UTF-8 and is not; a name of control characters."""
+    """One name is marked as UTF-8 but is not UTF-8, one consists of control characters."""
     path = zip_of(tmp_path / "a.talkhead", (zipfile.ZipInfo("ä.json"), b"{}"))
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
     with pytest.raises(

@@ -77,7 +77,7 @@ def test_a_webp_with_alpha_is_read(tmp_path: Path) -> None:
 
 
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
-    """By the camera's orientation tag, which is stored before the size."""
+    """The rotation is that of the camera's orientation tag, which is stored before the size."""
     entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">H", 1) + entry + bytes(4)
     data = encoded(JPEG, picture())

@@ -92,7 +92,7 @@ def test_a_file_longer_than_it_states_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], Any]
 ) -> None:
     path = make(tmp_path / "film.mp4")
-    media.probe(path)  # what it says is known, and within the limit
+    media.probe(path)  # the stated length is read, and is within the limit
     monkeypatch.setattr(probing, "MAX_DURATION_S", 0.4)
     refused(path, "lasts longer than", read=read)
 
@@ -122,7 +122,7 @@ def test_a_frame_rate_that_cannot_be_kept(tmp_path: Path) -> None:
     assert own_rate(make(tmp_path / "film.mp4", "-r", "30000/1001")).denominator == 1001
 
 
-# ---------------------------------------------------------------------------- what has no end
+# ---------------------------------------------------------------------------- endless files
 
 
 @pytest.fixture(params=["fifo", "socket", "folder", "/dev/zero"])
@@ -166,7 +166,7 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
 
 
 def instead(path: Path, monkeypatch: pytest.MonkeyPatch, code: str, when: str) -> None:
-    """Run Python code instead of ffmpeg if `when`, an expression, is true of its arguments."""
+    """Run Python code instead of ffmpeg if the expression `when` is true for its arguments."""
     path.write_text(
         f"#!{sys.executable}\nimport os, sys, time\n"
         f"if not ({when}): os.execv({media.ffmpeg_path()!r}, sys.argv)\n{code}\n"
@@ -177,7 +177,7 @@ def instead(path: Path, monkeypatch: pytest.MonkeyPatch, code: str, when: str) -
 
 SLEEP = "time.sleep(600)"
 WORKS = "'error' in sys.argv"
-"""Commands that read and write set a level of messages; those that describe do not."""
+"""True for commands that read or write: unlike those that describe a file, they set a log level."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
@@ -212,7 +212,7 @@ def test_a_program_with_endless_messages_is_ended(
 def test_a_program_with_endless_output_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
-    """Without output, or with the same output repeatedly."""
+    """The program has no output, or repeats the same output."""
     graph = media_input(make(tmp_path / "film.mp4")).output(str(tmp_path / "out.mp4"))
     repeat = f"while True: sys.stdout.write('{output}'); sys.stdout.flush(); time.sleep(0.1)"
     instead(tmp_path / "slow", monkeypatch, repeat, "True")

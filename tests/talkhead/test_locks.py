@@ -23,7 +23,7 @@ time.sleep(600)
 
 
 def start_holder(path: Path) -> subprocess.Popen[str]:
-    """Start another process, which holds the lock."""
+    """Start another process that holds the lock."""
     command = [sys.executable, "-c", HOLDS, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "holds\n"
@@ -77,7 +77,7 @@ def test_a_file_system_without_locks_is_not_a_lock_holder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sys.platform == "win32":
-        pytest.skip("flock is of Unix")
+        pytest.skip("flock exists on Unix only")
 
     def unsupported(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -108,7 +108,7 @@ def test_bars_close_on_exceptions_and_can_go_on(error: type[BaseException], word
     with pytest.raises(error), progress.step("Outer"), progress.step("Broken", total=9):
         raise error
     assert word in stream.getvalue()
-    assert stream.getvalue().endswith("\x1b[?25h")  # the cursor is back
+    assert stream.getvalue().endswith("\x1b[?25h")  # the cursor is shown again
     with progress.step("Next", total=3) as step:
         step.advance()
     assert "3/3" in stream.getvalue()

@@ -1,4 +1,4 @@
-"""Names of `import talkhead`: all visible to editors, none imported before it is used."""
+"""Names of `import talkhead`: all are visible to editors, and none is imported before it is used."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_importing_it_is_light_and_wrong_names_are_reported() -> None:
 
 
 def test_keywords_are_the_fields_of_the_options() -> None:
-    """With their types: what editors offer for `fit(...)` and `speak(...)`."""
+    """Editors offer them, with their types, for `fit(...)` and `speak(...)`."""
     for function, (keywords, options) in KEYWORDS.items():
         hints = get_type_hints(keywords)
         own = {"renderer", "device", "work"} if function == "speak" else set()

@@ -139,7 +139,7 @@ def test_json_may_be_as_deep_as_it_says(tmp_path: Path) -> None:
 
 
 def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
-    """A sparse file of a terabyte."""
+    """The file is a sparse one of a terabyte."""
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -220,7 +220,7 @@ def test_inflate_stops_at_the_expected_size() -> None:
 def test_tensors_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The library has no error class for it; the error number is in the message."""
+    """The library has no error class for full disks; the error number is in the message."""
 
     def fail(tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
@@ -257,10 +257,10 @@ except TalkheadError as error:
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="this system limits no sizes")
+@pytest.mark.skipif(os.name != "posix", reason="this system has no limit of file sizes")
 @pytest.mark.parametrize("name", ["a.json", "a.safetensors"])
 def test_nothing_is_left_of_a_file_that_could_not_grow(tmp_path: Path, name: str) -> None:
-    """With a real error of the system: the size of the process's files is limited to 100 kB."""
+    """The error is a real one of the system: the size of the process's files is limited to 100 kB."""
     (tmp_path / name).write_bytes(b"of before")
     command = [sys.executable, "-c", LIMITED, str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -282,7 +282,7 @@ def test_a_folder_set_aside_is_back_where_the_block_fails(tmp_path: Path) -> Non
     path, aside = tmp_path / "it", tmp_path / ".it.old"
     path.mkdir()
     (path / "old").touch()
-    aside.mkdir()  # what a killed call left
+    aside.mkdir()  # left behind by a killed call
     with pytest.raises(KeyboardInterrupt), storage.replace_directory(path, aside):
         assert listing(tmp_path) == [".it.old"]
         raise KeyboardInterrupt
@@ -310,7 +310,7 @@ def test_texts_have_no_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
 
 
 def test_texts_that_are_not_files(tmp_path: Path) -> None:
-    """A text may be longer than any name, in bytes if not in characters."""
+    """A text may be longer than any file name, in characters or only in bytes."""
     (tmp_path / "line.txt").write_text("Good morning.")
     assert storage.existing_file(str(tmp_path / "line.txt")) == tmp_path / "line.txt"
     for text in (None, "", "好" * 100, "a\0b", "word " * 5000, str(tmp_path)):
@@ -320,7 +320,7 @@ def test_texts_that_are_not_files(tmp_path: Path) -> None:
 def test_files_that_cannot_be_made_are_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As below /proc, in whose folders no files can be created."""
+    """No files can be created in folders such as those below /proc."""
 
     def refuse(self: Path, *given: object, **named: object) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))

@@ -14,7 +14,7 @@ from talkhead.storage import sha256_of
 
 NAMES = sorted(weights.manifest())
 MAX_BYTES = 30_000_000
-"""Of all files together."""
+"""Maximum size of all files together, in bytes."""
 
 
 @pytest.fixture

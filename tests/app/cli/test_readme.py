@@ -1,8 +1,8 @@
 """Every command of README.md runs as it is written, in one folder, in order.
 
-The footage is the sample person's first seconds, presets are tiny, and audio is short. Not run here
-are `git clone`, the virtual environment, `pip install`, and the commands of make: CI runs these, and
-the test of the wheel installs it into a fresh environment.
+The footage is the sample person's first seconds, presets are tiny, and audio is short. `git clone`,
+the virtual environment, `pip install` and the make commands are not run here: CI runs them, and the
+test of the wheel installs it into a fresh environment.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """The folder in which a reader of README.md is, with the files that it names."""
+    """The folder in which a reader of README.md works, with the files that it mentions."""
     assert fitted.name
     make_tiny(monkeypatch)
     monkeypatch.setitem(model.PRESETS, "standard", TINY_HEAD)
@@ -75,7 +75,7 @@ def folder(
     (tmp_path / "line.txt").write_text(SAID)
     (tmp_path / "lines.csv").write_text("audio,output,identity\nline.wav,anna.line.mp4,anna\n")
     own = tmp_path / "home"
-    for name in ("person", "anna"):  # the footage is prepared already, under another name
+    for name in ("person", "anna"):  # the footage is already prepared, under another name
         for work in (home / "work").glob(f"{fitted.name}-*"):
             shutil.copytree(work, own / "work" / work.name.replace(fitted.name, name))
     monkeypatch.setenv("TALKHEAD_HOME", str(own))

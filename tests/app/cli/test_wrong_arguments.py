@@ -20,8 +20,9 @@ from talkhead.identity import IdentityPackage
 from talkhead.progress import SilentProgress
 
 HEAVY = ("torch", "numpy", "scipy", "numba", "cv2", "mediapipe")
-# Words of the command line, the exit code, and what is said. The folder has: anna, an identity;
-# here.txt, a text; folder/; a.talkhead, no export; lines.csv, a table whose sound is missing.
+# Words of the command line, exit code, and a part of the message. The folder contains anna, an
+# identity; here.txt, a text; folder/; a.talkhead, which is not an export; and lines.csv, a table
+# whose audio is missing.
 FIT = ("fit", "--video", str(PERSON))
 SPEAK = ("speak", "--audio", str(LINE), "--home", "home")
 WRONG: list[tuple[tuple[str, ...], int, str]] = [
@@ -190,7 +191,7 @@ def test_a_message_is_shown_while_torch_is_loaded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(progress, "step", record)
     with cli_options.loading(progress):
         pass
-    assert shown == []  # it is there already
+    assert shown == []  # torch is already loaded
     monkeypatch.delitem(sys.modules, "torch")
     with cli_options.loading(progress):
         assert shown == ["Loading PyTorch"]

@@ -32,7 +32,9 @@ NOSE = 4
 
 @pytest.fixture(scope="module")
 def clip() -> IdleClip:
-    """A head that looks -4 to 4 degrees to the right and 0 to 6 up, rolled, in a crop that follows."""
+    """A head that looks -4 to 4 degrees to the right and 0 to 6 up, rolled, in a crop that follows
+    it.
+    """
     phase = np.linspace(0.0, 6 * np.pi, N)
     angles = np.stack([-4 * np.sin(phase), -3 + 3 * np.cos(0.7 * phase), np.full(N, 5.0)], axis=1)
     views = np.tile(np.eye(4), (N, 1, 1))
@@ -53,7 +55,7 @@ def clip() -> IdleClip:
 
 
 def places(clip: IdleClip, indices: list[int], zoom: float = 1.0) -> Float64:
-    """Where vertices [F, n, 2] of the resting face are in head shots."""
+    """Positions [F, n, 2] of the resting face's vertices in head shots."""
     points = clip.face.template[indices].mean(0, keepdims=True).astype(np.float64)
     return project(points, clip.viewmats.astype(np.float64), head_camera(clip, zoom)[0])
 
@@ -88,7 +90,7 @@ def test_turns_stay_in_the_seen_range_and_motion_continues(turn: float) -> None:
     turned = span.turned(angles, turn)
     low, high = min(span.low, angles.min()), max(span.high, angles.max())
     assert low - TOLERANCE_DEG <= turned.min() and turned.max() <= high + TOLERANCE_DEG
-    assert (np.diff(turned) > 0).all(), "motion continues, in its order"
+    assert (np.diff(turned) > 0).all(), "motion continues in the same order"
     assert (np.sign(turned - angles) == np.sign(turn)).all()
 
 

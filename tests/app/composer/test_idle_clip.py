@@ -105,8 +105,8 @@ def test_idle_frames_are_the_clip_s_in_that_order(
     [
         (0, 10, 10),
         (50, 70, 20),  # over the turn
-        (N_CLIP + 2, N_CLIP + 9, 7),  # backwards
-        (2 * N_CLIP - 8, 2 * N_CLIP + 1, 9),  # and forwards again
+        (N_CLIP + 2, N_CLIP + 9, 7),  # backward
+        (2 * N_CLIP - 8, 2 * N_CLIP + 1, 9),  # and forward again
     ],
 )
 def test_no_more_is_read_than_is_shown(
@@ -184,7 +184,7 @@ def test_a_short_gap_ends_no_run(head_dataset: IdentityDataset) -> None:
 
 
 def test_clip_of_a_dataset(head_dataset: IdentityDataset) -> None:
-    """Tracks of the run; the mesh of its own codes matches its landmarks."""
+    """The clip has the tracks of the run, and the mesh of its codes matches its landmarks."""
     idle = make_clip(head_dataset, Path("person.mp4"), slice(8, 20))
     assert len(idle) == 12
     assert np.array_equal(idle.codes, head_dataset.tracks.codes[8:20])
@@ -328,7 +328,7 @@ def test_no_more_is_unpacked_than_a_clip_may_have(
     saved: tuple[IdentityPackage, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idle_module, "MAX_MASK_BYTES", 33 * 32 * 24 - 1)
-    monkeypatch.setattr(idle_module, "inflate", lambda *_: pytest.fail("unpacked all the same"))
+    monkeypatch.setattr(idle_module, "inflate", lambda *_: pytest.fail("unpacked anyway"))
     with pytest.raises(PackageError, match="masks of 25,344 bytes, where 25,343 are allowed"):
         load_idle(saved[0])
 
@@ -336,7 +336,9 @@ def test_no_more_is_unpacked_than_a_clip_may_have(
 def test_the_clip_s_pictures_are_the_video_s(
     saved: tuple[IdentityPackage, Path], head_dataset: IdentityDataset
 ) -> None:
-    """From the first frame of the run on; they differ slightly because they are encoded again."""
+    """They begin with the first frame of the run, and differ slightly because they are encoded
+    again.
+    """
     package, video = saved
     source = list(media.read_frames(video))
     idle = list(media.read_frames(package.file("idle.mp4")))

@@ -109,7 +109,7 @@ def paste(
     window: Window | None = None,
     origin: Float32 = ORIGIN,
 ) -> UInt8:
-    """Paste a rendering [h, w, 3] of a window, with the person everywhere."""
+    """Paste a rendering [h, w, 3] of a window, with a person mask of 1 everywhere."""
     window = window or Window(0, rgb.shape[0], 0, rgb.shape[1])
     cover = np.broadcast_to(np.float32(alpha), rgb.shape[:2])[..., None].astype(np.float32)
     mask = np.ones(rgb.shape[:2], np.float32) if mask is None else mask
@@ -132,7 +132,7 @@ def test_matching_the_colors_of_the_frame_itself_changes_nothing(frame: UInt8) -
     before = frame.copy()
     result = paste(CropPaster(np.zeros_like(frame), 1.0), frame, crop_of(frame), mask=soft_mask())
     assert np.abs(result.astype(int) - frame).max() <= 1
-    assert np.array_equal(frame, before), "the frame itself is left as it was"
+    assert np.array_equal(frame, before), "the frame itself is unchanged"
 
 
 def test_where_the_mask_is_zero_nothing_changes(frame: UInt8) -> None:
@@ -147,7 +147,9 @@ def test_where_the_mask_is_zero_nothing_changes(frame: UInt8) -> None:
 
 
 def test_blending_by_hand(frame: UInt8) -> None:
-    """frame + mask (rendering over the background - frame); too transparent to match colors by."""
+    """The result is frame + mask * ((rendering over the background) - frame). The rendering is too
+    transparent for color matching.
+    """
     mask, background = soft_mask(), 255 - frame
     color = np.full((100, 90, 3), 0.4, np.float32)
     result = paste(CropPaster(background, 1.0), frame, color, alpha=0.75, mask=mask)
@@ -158,7 +160,7 @@ def test_blending_by_hand(frame: UInt8) -> None:
 
 
 def test_the_background_shows_where_the_head_was(frame: UInt8) -> None:
-    """The jaw was open in the source frame; the rendering has nothing there."""
+    """The jaw was open in the source frame; the rendering is empty there."""
     background = np.full_like(frame, 77)
     alpha = np.ones((100, 90), np.float32)
     alpha[60:] = 0.0
@@ -185,7 +187,7 @@ def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
 def test_at_the_edges_as_in_a_larger_frame(
     frame: UInt8, shift: tuple[int, int], scale: float
 ) -> None:
-    """What is beyond the frame is cut; the rest is as if there were no edge."""
+    """Parts beyond the frame are cut off; the rest does not depend on the edge."""
     margin = 128
     spread = ((margin, margin), (margin, margin), (0, 0))
     large, large_background = (np.pad(a, spread, mode="edge") for a in (frame, 255 - frame))
@@ -262,12 +264,12 @@ def test_only_cheeks_are_compared() -> None:
 
 
 def test_the_match_is_steady_from_frame_to_frame() -> None:
-    """A flickering rendering doesn't make the gain flicker as much."""
+    """The gain flickers less than the rendering."""
     frame, composer = flat(150), CropPaster(flat(0), 1.0)
     paste(composer, frame, crop_of(frame))
     result = paste(composer, frame, crop_of(frame) * np.float32(0.95))
     change = 150 - float(result[50, 50, 0])
-    assert 0.7 * 7.5 < change < 7.6, "most of a sudden change is left as it is"
+    assert 0.7 * 7.5 < change < 7.6, "most of a sudden change remains"
     for _ in range(60):
         result = paste(composer, frame, crop_of(frame) * np.float32(0.95))
-    assert abs(int(result[50, 50, 0]) - 150) <= 1, "a lasting one is matched"
+    assert abs(int(result[50, 50, 0]) - 150) <= 1, "a lasting change is matched"

@@ -1,4 +1,6 @@
-"""Speaking in the timeline of the footage: its frames, its rate, and the tracks of each frame."""
+"""Speaking in the timeline of the footage: its frames, its frame rate, and the tracks of each
+frame.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_the_pace_of_a_fitted_person(
         made = doctor.pace_of(Home(home), identity)
         assert (made.identity, made.renderer, made.missing) == (fitted.name, "gaussian", "")
         assert made.frames_per_s > 1.0 and made.real_time > 0.01
-        monkeypatch.setattr(pace, "MAX_S", 0.0)  # one frame must do
+        monkeypatch.setattr(pace, "MAX_S", 0.0)  # one frame must suffice
     monkeypatch.setattr(pace, "predict_motion", None)
     broken = doctor.pace_of(Home(home), None)
     assert broken.missing.startswith("TypeError") and broken.frames_per_s == 0.0

@@ -175,7 +175,7 @@ def test_the_delay_doubles_until_the_job_has_failed(store: JobStore, tmp_path: P
 
 
 def test_jobs_of_dead_processes(store: JobStore, tmp_path: Path) -> None:
-    """Running without a lock: queued again, or done if the result is in the file."""
+    """Running jobs without a lock are queued again, or are done if the result is in the file."""
     first, second, alive = (make_task(tmp_path, number) for number in range(3))
     store.add([first, second, alive])
     for task in (first, second, alive):
@@ -366,7 +366,7 @@ TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds workers by /proc")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds workers in /proc")
 def test_kills(tmp_path: Path) -> None:
     """Workers and coordinator are killed from outside and around their writes: each job is done once."""
     outcome = run_with_kills(tmp_path / "home", n_jobs=12, n_kills=14, seed=7, chance=0.02)

@@ -24,7 +24,7 @@ from talkhead.errors import PackageError, TalkheadError
 from talkhead.storage import write_json
 
 PERSON_DIGEST = "0" * 64
-"""Of the footage of the small package."""
+"""SHA-256 of the footage of the small package."""
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_second_renderer_of_an_existing_identity(
 def test_footage_is_read_once_and_checksums_are_saved_once(
     place: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an error, too."""
+    """This also holds after an error."""
     written: list[Path] = []
 
     def record(path: Path, value: Any) -> None:
@@ -91,7 +91,7 @@ def test_footage_is_read_once_and_checksums_are_saved_once(
 
 
 def test_videos_of_one_name_make_two_identities(place: Home, tmp_path: Path) -> None:
-    """Within one table, or in two tables while the first is not finished."""
+    """The videos may be in one table, or in two tables of which the first is not finished."""
     anna, other = footage_of(tmp_path / "a", b"anna"), footage_of(tmp_path / "b", b"another")
     first, _ = plan([row_of(tmp_path, 1, video=anna)], place)
     second, _ = plan([row_of(tmp_path, 2, video=other)], place)
@@ -115,7 +115,7 @@ def test_rows_wait_for_fits_of_other_tables(place: Home, tmp_path: Path, add: An
 
 
 def test_unused_presets_are_reported(place: Home, tmp_path: Path, add: Any) -> None:
-    """Once per identity with another preset."""
+    """They are reported once per identity with another preset."""
     add(place.identities_dir / "anna")
     video = footage_of(tmp_path / "a", b"anna")
     rows = [

@@ -24,7 +24,7 @@ from talkhead.app.dubbing.scheduler import Scheduler
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: loopback alone
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: loopback only
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'talkhead[cluster]'")
 
 N_JOBS = 5
@@ -165,7 +165,7 @@ class LocalPayload(cluster.FilePayload):
 def remote_task_of(
     tmp_path: Path, task: Task, files: Mapping[str, cluster.FilePayload]
 ) -> cluster.RemoteTask:
-    """A task that finds the driver's home folder shared."""
+    """A task for which the driver's home folder is on a shared disk."""
     (tmp_path / "products").mkdir()
     (tmp_path / "jobs").mkdir(exist_ok=True)
     (tmp_path / "jobs" / cluster.TOKEN).write_text("word")

@@ -42,7 +42,7 @@ def test_jobs_that_arrive_meanwhile(tmp_path: Path) -> None:
         added(line("dora"), cancelled),
     ]
     store.cancel([cancelled.id])
-    batches.append(batches[-1])  # jobs that are known already change nothing
+    batches.append(batches[-1])  # jobs that are already known change nothing
 
     def arrivals() -> list[Job]:
         return batches.pop(0) if batches else []

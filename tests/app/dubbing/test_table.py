@@ -294,7 +294,9 @@ CLASHES = {
 
 @pytest.mark.parametrize("row", CLASHES)
 def test_no_file_is_overwritten(folder: Path, row: tuple[str, ...]) -> None:
-    """Neither inputs of other rows, of any kind, nor files next to their outputs."""
+    """Neither inputs of other rows, whatever their kind, nor files next to their outputs are
+    overwritten.
+    """
     columns = "identity,audio,output,subtitles,transcript\n"
     first, second = ",".join(row[:3]), ",".join(row[3:])
     table = read(folder / "t.csv", f"{columns}anna,a.wav,{first}\nanna,a.wav,{second}\n")

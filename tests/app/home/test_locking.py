@@ -24,7 +24,9 @@ from talkhead.progress import SilentProgress
 def test_the_second_fit_waits_and_a_killed_one_does_not_block(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """Without a lock, both would write to the same work folder, and images would match no frame."""
+    """Without a lock, both would write to the same work folder, and the images would not match the
+    frames.
+    """
     first = start_fit(footage, tmp_path)
     wait_for(tmp_path, "tracking.part00000.safetensors", first)
     second = start_fit(footage, tmp_path)
@@ -62,7 +64,7 @@ def test_work_that_two_fits_have_damaged_is_redone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The state that fits without locks leave: every frame twice, and no dataset.json yet."""
+    """The state that fits without locks leave behind: every frame twice, and no dataset.json yet."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     dataset = next(tmp_path.glob(f"work/*/{DATASET}"))
     (dataset / "dataset.json").unlink()

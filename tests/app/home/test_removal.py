@@ -67,7 +67,7 @@ def test_an_unfinished_fit_is_listed_and_removed(
     anna, berta = capsys.readouterr().out.splitlines()
     assert anna.split()[:2] == ["anna", "0.0"] and "not finished; to resume: talkhead fit" in anna
     assert f"--video '{video}' --name anna" in anna and "talkhead identities remove anna" in anna
-    assert berta.split()[:2] == ["*", "berta"], "who is not finished is not the only one"
+    assert berta.split()[:2] == ["*", "berta"], "the default, because anna is not finished"
     assert run(monkeypatch, "identities", "list", words, "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["is_finished"] for one in listed] == [False, True]
@@ -88,7 +88,7 @@ def test_who_is_being_fitted_is_listed_so(home: Home, tmp_path: Path) -> None:
 
 
 def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path) -> None:
-    """Only of this person: those of another person in the same table are kept."""
+    """Only those of this person are removed: those of another person in the same table are kept."""
     for name in ("anna", "berta"):
         add(home.identity_dir(name))
         start_work(home, name, tmp_path / f"footage of {name}.mp4")
@@ -135,7 +135,9 @@ def test_a_job_that_goes_on_keeps_everything(home: Home, add: Add, tmp_path: Pat
 
 
 def test_what_an_earlier_removal_left_can_be_removed(home: Home, tmp_path: Path) -> None:
-    """Jobs without an identity, a package that lost its manifest, and what was half removed."""
+    """Leftovers are jobs without an identity, a package without a manifest, and a partly removed
+    package.
+    """
     store = JobStore(home.path / "jobs")
     store.add([Task("line", "anna", output=str(tmp_path / "a.mp4"))])
     assert len(remove_identity(home, "anna").jobs) == 1

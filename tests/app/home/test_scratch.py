@@ -43,7 +43,7 @@ def test_a_killed_speak_leaves_nothing_beside_its_output(
     )  # fmt: skip
     wait_for(tmp_path / "home", "segment-*.mp4", process)
     open_home(tmp_path / "home")
-    assert list((tmp_path / "home").rglob("segment-*.mp4")), "it is still at work"
+    assert list((tmp_path / "home").rglob("segment-*.mp4")), "it is still running"
     process.kill()
     process.communicate()
     assert not list(place.iterdir())

@@ -23,7 +23,9 @@ from talkhead.app.output.word_timing import spread_over, tokens_of
 def spoken(
     text: str, word_s: float = 0.3, pauses: dict[int, float] | None = None
 ) -> list[SpokenWord]:
-    """The words of a text one after the other; pauses: seconds after the word of that number."""
+    """The words of a text one after the other. pauses: seconds of pause by the number of the word
+    before.
+    """
     words, at = [], 0.0
     for i, token in enumerate(tokens_of(text)):
         words.append(SpokenWord(token.text, at, at + word_s, token.spaced))
@@ -72,7 +74,7 @@ def test_cues_end_with_sentences() -> None:
 def test_a_long_pause_begins_a_new_cue() -> None:
     cues = make_cues(spoken("one two three four five six", 0.4, {2: 1.5}), 42)
     assert [cue.text for cue in cues] == ["one two three", "four five six"]
-    assert cues[0].end_s == pytest.approx(1.6, abs=0.01)  # it lingers after the last word
+    assert cues[0].end_s == pytest.approx(1.6, abs=0.01)  # it stays visible after the last word
     assert cues[1].start_s == pytest.approx(2.7)
 
 
@@ -97,7 +99,7 @@ def test_tokens_take_no_more_than_their_text(text: str) -> None:
 
 
 def test_no_word_is_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layout time stays small even for an hour of single letters."""
+    """The layout remains fast even for an hour of single letters."""
     measured: list[str] = []
     monkeypatch.setattr(cues_module, "width_of", lambda text: measured.append(text) or len(text))
     words = [SpokenWord("a", i * 0.1, i * 0.1 + 0.1) for i in range(500)]

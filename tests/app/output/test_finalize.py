@@ -1,4 +1,4 @@
-"""Finished files of every kind, made of tiny pictures and a second of sound."""
+"""Finished files of every kind, made of tiny pictures and a second of audio."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def facts() -> OutputFacts:
 
 @pytest.fixture(autouse=True)
 def _one_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all tests sign with one key."""
+    """Make all tests sign with one key."""
     home = tmp_path_factory.getbasetemp() / "home-of-finalize"
     monkeypatch.setenv("TALKHEAD_HOME", str(home))
 
@@ -140,7 +140,7 @@ def test_a_folder_of_images(tmp_path: Path, tone: Path, facts: OutputFacts) -> N
 def test_empty_subtitles_make_no_track(
     tmp_path: Path, tone: Path, facts: OutputFacts, name: str, codec: str
 ) -> None:
-    """As with audio without speech."""
+    """Audio without speech has empty subtitles."""
     output, srt = tmp_path / name, tmp_path / "cues.srt"
     write_srt(srt, [])
     options = OutputOptions(subtitles="track", provenance=False)

@@ -69,7 +69,7 @@ def test_what_is_signed_is_read_again(tmp_path: Path, own: Credentials, name: st
     assert datetime.timedelta(seconds=-2) < age < datetime.timedelta(minutes=5)
     text = describe(verdict)
     assert "valid, signer not trusted" in text and "Anna B., in writing" in text
-    assert len(list(media.read_frames(path))) == 10  # it still plays
+    assert len(list(media.read_frames(path))) == 10  # it can still be played
 
 
 def test_names_that_are_not_utf_8_can_be_signed(tmp_path: Path, own: Credentials) -> None:
@@ -155,7 +155,7 @@ def test_images_of_others(
     [
         (["signingCredential.untrusted", "signingCredential.expired"], "refused"),
         (["signingCredential.expired", "assertion.bmffHash.mismatch"], "tampered"),
-        (["signingCredential.untrusted"], "tampered"),  # for reasons that C2PA doesn't give
+        (["signingCredential.untrusted"], "tampered"),  # for reasons that C2PA does not state
     ],
 )
 def test_a_certificate_that_has_expired_is_no_change(
@@ -169,7 +169,7 @@ def test_a_certificate_that_has_expired_is_no_change(
     path, read = signed(tmp_path, "a.mp4", own), c2pa.Reader.json
 
     def later(reader: Any) -> str:
-        """C2PA's result for the file in the future."""
+        """C2PA's result for the file at a later date."""
         store = json.loads(read(reader))
         store["validation_state"] = "Invalid"
         failures = store["validation_results"]["activeManifest"]["failure"]
@@ -282,7 +282,9 @@ def test_a_signer_that_is_not_trusted_fails_where_roots_are_given(
 def test_the_own_key_is_distinguished_from_local_keys_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its root, not by its name, which is the same for all local keys."""
+    """Keys are distinguished by their root, not by their name, which is the same for all local
+    keys.
+    """
     here, there = tmp_path / "here", tmp_path / "there"
     path = signed(tmp_path, "a.mp4", credentials(here, None, None))
     monkeypatch.setattr(signing, "ORGANIZATION", signing.OLD_ORGANIZATION)  # an older version's
@@ -487,7 +489,7 @@ def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Creden
 def test_large_files_are_signed_in_a_process_of_their_own(
     tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch, safe_path: str
 ) -> None:
-    monkeypatch.setenv("PYTHONSAFEPATH", safe_path)  # then the current folder is left out already
+    monkeypatch.setenv("PYTHONSAFEPATH", safe_path)  # then the current folder is already left out
     monkeypatch.setattr(provenance, "SUBPROCESS_SIGNING_BYTES", 100)
     monkeypatch.setattr(provenance, "_sign_here", None)  # not in this one
     for name in NAMES:

@@ -112,7 +112,7 @@ def test_srt_there_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("junk", ["1", "<", "{\\", "0:0.0 ", " -->", "<i", "1:", "\n "])
 def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> None:
-    """With a pattern that tries each character as a beginning, these texts would take hours."""
+    """With a pattern that tries to match at each character, these texts would take hours."""
     path, good = tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n"
     path.write_text(f"{junk * 300_000}\n\n{good}{junk * 300_000}")
     assert read_srt(path)[0] == Cue(1.0, 2.0, "Hello")
@@ -193,7 +193,7 @@ def test_only_so_many_are_burned_in_at_once(tmp_path: Path) -> None:
 
 
 def burned(folder: Path, cues: tuple[Cue, ...], start_s: float, channels: int = 3) -> UInt8:
-    """Frames [3, 64, 96, channels] of 40 ms from start_s on, with cues burned into grey ones."""
+    """Frames [3, 64, 96, channels] of 40 ms from start_s on, with cues burned into gray frames."""
     folder.mkdir(exist_ok=True)
     write_ass(folder / "captions.ass", cues, (96, 64))
     frame = np.full((64, 96, channels), 90, np.uint8)

@@ -71,7 +71,9 @@ def address(people: Path, work: Work, clip: bytes) -> Iterator[str]:
 
 @pytest.fixture
 def show(browser: Any, address: str) -> Iterator[Open]:
-    """A function that opens the page. At the end, there must be no errors or foreign requests."""
+    """A function that opens the page. At the end, there must be no errors or requests to other
+    servers.
+    """
     contexts, problems = [], []
 
     def note_request(request: Any) -> None:
@@ -181,7 +183,7 @@ def test_live(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     page.get_by_role("button", name="Interrupt").click()
     page.locator("#live-status", has_text="Silent").wait_for()
     page.get_by_role("button", name="Speak into the microphone").click()
-    # Two seconds of the microphone come back as pictures, not only its first block.
+    # Two seconds of microphone audio are returned as pictures, not only the first block.
     end = time.monotonic() + 30.0
     while int(page.get_attribute("#live-meter", "data-n") or 0) < 50:
         assert time.monotonic() < end

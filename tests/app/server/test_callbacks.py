@@ -84,7 +84,7 @@ def test_a_callback(
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 1
     with serve(callbacks=Callbacks(SECRET, allow_private=True)):
         time.sleep(0.1)
-    assert len(receiver.got) == len(answers)  # it was told once
+    assert len(receiver.got) == len(answers)  # the callback was sent once
 
 
 def test_a_callback_about_a_failure(serve: Serve, receiver: Receiver, work: Work) -> None:

@@ -1,4 +1,4 @@
-"""/v1/dubs: tables with their files, and the paths that they must not name."""
+"""/v1/dubs: tables with their files, and the paths that they must not contain."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_sound_comes_back_with_pictures(client: TestClient) -> None:
     assert all((sound == 1234).all() and len(sound) == SIZE for _, _, sound in spoken)
     assert found[0][1][:2] == b"\xff\xd8"  # a JPEG
     assert [header[0] for header, _, _ in found] == list(range(len(found)))
-    assert wait_until_gone(client, info)  # it ends with the connection
+    assert wait_until_gone(client, info)  # the session ends with the connection
 
 
 def test_other_rates_are_resampled(client: TestClient) -> None:

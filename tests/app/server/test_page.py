@@ -40,8 +40,8 @@ def test_the_page_is_small() -> None:
 def test_nothing_comes_from_elsewhere(path: object) -> None:
     text = (PAGE / str(getattr(path, "name", ""))).read_text("utf-8")
     found = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+", text.replace("// ", "")))
-    assert found <= {"http://www.w3.org"}  # the name of SVG, which is not loaded
-    # Names and messages come from elsewhere, so nothing is made of text but text.
+    assert found <= {"http://www.w3.org"}  # the namespace of SVG, which is not loaded
+    # Names and messages are untrusted, so the page inserts them only as text.
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
 
 

@@ -27,7 +27,7 @@ from talkhead.identity import IdentityPackage
 
 TOKEN = "a-token-of-the-tests"
 HELPERS = Path(__file__).parents[2] / "helpers"
-# The jobs of a fake take half a second; their outputs are no videos.
+# The fake jobs take half a second; their outputs are not videos.
 FAKE = f"""
 import sys
 sys.path.insert(0, {str(HELPERS)!r})
@@ -102,7 +102,7 @@ def place(tmp_path: Path, add: Any) -> Path:
 
 
 def test_kills(place: Path) -> None:
-    """Videos survive kills of the server at any moment, and each is there once at the end."""
+    """Videos survive kills of the server at any moment, and each exists exactly once at the end."""
     rng = random.Random(1)
     ids = []
     for n_new in (3, 2, 1):

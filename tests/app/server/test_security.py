@@ -54,7 +54,7 @@ def test_only_reading_is_open(client: TestClient) -> None:
         ("127.0.0.1:8730", 200),
         ("localhost:8730", 200),
         ("[::1]:8730", 200),
-        ("192.168.1.20", 200),  # no other site's name leads to an address
+        ("192.168.1.20", 200),  # an address cannot be the name of another site
         ("talk.example", 200),
         ("evil.example", 421),
         ("127.0.0.1.evil.example", 421),

@@ -1,4 +1,4 @@
-"""/v1/identities: fits of uploaded footage, names, deletion of everything of a person."""
+"""/v1/identities: fits of uploaded footage, names, and deletion of all data of a person."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from talkhead.app.server.settings import Limits
 
 @pytest.fixture(scope="session")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A video of six seconds with sound, without a face."""
+    """A video of six seconds with audio and without a face."""
     path = tmp_path_factory.mktemp("footage") / "berta.mp4"
     frames: Iterator[Any] = (np.full((48, 64, 3), i % 256, np.uint8) for i in range(150))
     with closing(frames):  # type: ignore[type-var]
@@ -161,7 +161,7 @@ def test_a_fit_is_carried_out_once(client: TestClient, work: Work, footage: byte
 
 
 def traces(folder: Path, word: bytes) -> list[Path]:
-    """List what contains a word in its name or content, other than the log."""
+    """List the files and folders other than the log that contain a word in their name or content."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [path for path in files if word in path.read_bytes() or word in str(path).encode()]
 

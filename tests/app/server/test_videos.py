@@ -89,7 +89,8 @@ def test_a_video_that_fails(client: TestClient, work: Work, error: Exception) ->
     work.error = error
     failed = until(client, f"/v1/videos/{speak(client)['id']}", "failed")
     assert failed["error"] == str(error) and failed["content_url"] == ""
-    assert len(work.tasks) == (1 if error is REFUSED[1] else 2)  # footage is not tried again
+    # Errors in the footage are not retried.
+    assert len(work.tasks) == (1 if error is REFUSED[1] else 2)
 
 
 def test_pages_of_the_list(client: TestClient) -> None:
@@ -414,7 +415,7 @@ def test_jobs_survive_a_restart(serve: Serve, work: Work, people: Path) -> None:
         store.cancel([job.id for job in store.jobs()])
     for path in (*(people / "jobs").rglob("*.json"), *(people / "jobs" / "cancelling").iterdir()):
         path.unlink()
-    for path, content in kept.items():  # as after a kill: one is running without a process
+    for path, content in kept.items():  # as after a kill: one job is running without a process
         path.write_bytes(content)
     work.error = None
     work.tasks.clear()

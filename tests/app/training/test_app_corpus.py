@@ -46,7 +46,9 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: the first 12.4 s of the sample person, already tracked: a face without motion."""
+    """A folder with the first 12.4 s of the sample person, already tracked as a face without
+    motion.
+    """
     folder = tmp_path_factory.mktemp("clip")
     (folder / "takes").mkdir()
     video = folder / "takes" / "robert.mp4"
@@ -106,7 +108,7 @@ def test_a_shard_of_own_footage(
     before = (tmp_path / "robert.safetensors").stat().st_mtime_ns
     assert run(tmp_path, clip, *options) == 0
     assert (tmp_path / "robert.safetensors").stat().st_mtime_ns == before
-    # Other terms make another shard, of the stored alignment.
+    # Other terms of use make another shard, from the stored alignment.
     assert run(tmp_path, clip, *options, "--shippable") == 0
     assert read_manifest(tmp_path)["robert"]["shippable"] is True
 

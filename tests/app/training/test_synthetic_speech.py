@@ -112,7 +112,7 @@ def test_times_of_espeak() -> None:
         Phone(SILENCE, 0.0, 0.02),
         *[Phone("K", 0.02, 0.1), Phone("AY", 0.1, 0.3), Phone("T", 0.3, 0.4), Phone("S", 0.4, 0.5)],
         *[Phone(SILENCE, 0.5, 0.8), Phone("AH", 0.85, 0.9)],  # a gap for the glottal stop
-        *[Phone("M", 0.91, 1.0), Phone(SILENCE, 1.0, 1.01)],  # and for 10 ms without a name
+        *[Phone("M", 0.91, 1.0), Phone(SILENCE, 1.0, 1.01)],  # and 10 ms that belong to no phone
     ]
     assert timed_phones([], 1.0) == []
 

@@ -144,8 +144,9 @@ def test_a_crop_of_a_large_picture_averages() -> None:
 
 
 def test_mouths_do_not_move_with_the_head(tmp_path: Path) -> None:
-    """Read from a file: the same points and nearly the same crops in all poses; points move as
-    much as the jaw."""
+    """Read from a file, points are the same and crops nearly the same in all poses, and points move
+    as much as the jaw.
+    """
     template, random = steady_template(), np.random.default_rng(1)
     shape = face(random, template)
     poses = [pose(0.1 * i, 50 + 3 * i, (110.0 + 4 * i, 90.0)) for i in range(5)]

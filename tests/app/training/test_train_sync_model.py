@@ -75,7 +75,7 @@ def test_mirrors_swap_the_sides() -> None:
 
 
 def test_the_template_is_level_and_symmetric() -> None:
-    """At every position, size and roll of the face."""
+    """This holds at every position, size and roll of the face."""
     random = np.random.default_rng(0)
     face = random.normal(size=(478, 2))
     face[33], face[263] = [-0.5, 0.0], [0.5, 0.0]
@@ -148,7 +148,7 @@ def test_nothing_to_train_on() -> None:
 
 
 def test_disabled_augmentation_changes_almost_nothing() -> None:
-    """Except mirroring and contrast, which scales all of the audio."""
+    """Mirroring and contrast, which scales the whole audio, are not disabled."""
     random = np.random.default_rng(0)
     points = torch.randn(6, 40, len(POINTS), 2)
     changed = sync_batches.change_points(points, STILL, random)
@@ -180,7 +180,7 @@ def test_targets_stay_in_the_range() -> None:
 
 
 def test_training_learns_and_is_deterministic() -> None:
-    """It finds shifts of a held-out clip; same seed, same bits."""
+    """The model finds shifts of a held-out clip, and the same seed gives the same bits."""
     clips, unseen = [talking()], talking(seed=9)
     torch.manual_seed(0)
     fresh = small_net().eval()
@@ -201,7 +201,7 @@ def test_training_learns_and_is_deterministic() -> None:
 
 
 def test_wrong_sound_noise_is_that_of_random_vectors() -> None:
-    """Independent unit vectors in n dimensions: 1 / sqrt(n) per frame."""
+    """For independent unit vectors in n dimensions, it is 1 / sqrt(n) per frame."""
 
     class Deaf(SyncModelNet):
         def forward(self, points: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:

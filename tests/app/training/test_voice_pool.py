@@ -39,7 +39,7 @@ def test_adults_of_the_test_split_women_and_men_in_turn(tmp_path: Path) -> None:
     assert [files[0].parent.name for files in chosen] == [
         "0011", "0010", "0013", "0012", "0015", "0014", "0017", "0016",
     ]  # fmt: skip
-    assert [path.name for path in chosen[0]] == ["3.wav", "2.wav"]  # the longest, 11 s together
+    assert [path.name for path in chosen[0]] == ["3.wav", "2.wav"]  # the longest, 11 s in total
 
 
 def test_too_few_speakers_are_refused(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_no_effect_shifts_a_sound(name: str) -> None:
     said = voice()
     heard = DAMAGES[name](said)
     assert heard.shape == said.shape and heard.dtype == np.float32
-    assert abs(lag(heard, said)) <= name.startswith("held")  # samples; held ones are half off
+    # The lag is in samples. Effects that hold samples delay the sound by half of one.
+    assert abs(lag(heard, said)) <= name.startswith("held")
     if name != "unchanged speed":
         assert np.abs(heard - said).max() > 1e-3
 

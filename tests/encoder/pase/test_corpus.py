@@ -61,7 +61,7 @@ def test_each_utterance_starts_at_a_whole_frame() -> None:
 
 
 def test_lips_are_at_the_frames_of_their_audio() -> None:
-    """Lips that are too long are cut; of those that are too short, the last frame is repeated."""
+    """Lips that are too long are cut; if they are too short, the last frame is repeated."""
     shard = shard_of(utterance(3 * 640, 0, frames=5), utterance(4 * 640, 0, frames=2))
     assert shard.lips[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 1, 1]
     assert shard.mouth[:, 1, 1].tolist() == [0, 1, 2, 0, 1, 1, 1]
@@ -80,7 +80,7 @@ def test_a_shard_needs_an_utterance() -> None:
 
 
 def test_labels_are_of_the_phone_at_their_moment() -> None:
-    """For all boundaries, label i is that of the phone at i / 50 s."""
+    """For all boundaries, label i belongs to the phone at i / 50 s."""
     random = np.random.default_rng(0)
     for _ in range(50):
         bounds = np.sort(random.uniform(-0.2, 2.2, 13))

@@ -26,7 +26,7 @@ from talkhead.storage import sha256_of
 
 
 def source(name: str, inputs: Mapping[str, Any], calls: list[str], licence: str = "CC0") -> Source:
-    """Two utterances of 2 s of four given; half of each is labeled. calls: grows when they are read."""
+    """Two utterances of 2 s out of four; half of each is labeled. calls: gets an entry per reading."""
 
     def read() -> ShardContents:
         calls.append(name)

@@ -22,7 +22,9 @@ SILENT = PHONES.index(SILENCE)
 
 
 def posteriors_of(labels: list[int], certainty: float = 0.9) -> Float32:
-    """Posteriors [F, 40] with that probability of each moment's phone, the rest evenly distributed."""
+    """Posteriors [F, 40] with probability `certainty` of each moment's phone, the rest evenly
+    distributed.
+    """
     values = np.full((len(labels), len(PHONES)), (1 - certainty) / (len(PHONES) - 1), np.float32)
     values[np.arange(len(labels)), labels] = certainty
     return values
@@ -52,7 +54,7 @@ def test_a_single_moment_is_not_a_phone() -> None:
 
 
 def test_phones_last_their_least_duration() -> None:
-    """For all posteriors, except at the ends of the audio."""
+    """This holds for all posteriors, except at the ends of the audio."""
     random = np.random.default_rng(0)
     values = random.dirichlet(np.full(40, 0.05), size=400).astype(np.float32)
     lasting = [(k, len(list(run))) for k, run in groupby(viterbi_labels(values, 0.0))]
@@ -61,7 +63,7 @@ def test_phones_last_their_least_duration() -> None:
 
 
 def test_the_path_is_the_best_there_is() -> None:
-    """Against all label sequences of three phones over seven moments."""
+    """The path is compared with all label sequences of three phones over seven moments."""
     random = np.random.default_rng(1)
     chosen = [PHONES.index("AA"), PHONES.index("M"), SILENT]
     for cost in (0.0, 0.7, 3.0):

@@ -108,7 +108,7 @@ def test_distillation_approaches_the_teacher(tmp_path: Path) -> None:
     torch.manual_seed(1)
     shards = [tone_shard(20, sees=False)]
     teacher = AudioModel(replace(LIVE, hidden=32, dim=16)).eval()
-    teacher.detail.spread.fill_(0.05)  # so that its features vary as those of a trained one do
+    teacher.detail.spread.fill_(0.05)  # so that its features vary like those of a trained model
     batches = BatchConfig(n_rows=2, n_seen=0, n_frames=20)
     config = distill.DistillConfig(n_steps=60, model=replace(LIVE, hidden=64), batches=batches)
 

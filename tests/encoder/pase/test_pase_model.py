@@ -84,7 +84,7 @@ def test_a_mask_replaces_inputs(pase: Pase) -> None:
 
 
 def test_attention_to_one_anchor_gives_its_value() -> None:
-    """A query that is a multiple of one of orthogonal anchors attends to that anchor alone."""
+    """A query that is a multiple of one of several orthogonal anchors attends only to that anchor."""
     torch.manual_seed(0)
     config = PaseConfig(width=4, hidden=64, layers=1, dim=64)
     aligner = PhonemeAttention(config, 64)
@@ -93,7 +93,7 @@ def test_attention_to_one_anchor_gives_its_value() -> None:
         aligner.query.weight.copy_(torch.eye(64))
         aligner.query.bias.zero_()
         aligner.gate.weight.zero_()
-        aligner.gate.bias.fill_(50.0)  # all of the anchor, nothing of the vector
+        aligner.gate.bias.fill_(50.0)  # the output is the anchor's value only, without the vector
         aligned = aligner(1e4 * anchors[None, 3:4], anchors)
         torch.testing.assert_close(aligned.features[0, 0], aligner.values(anchors[3]))
     assert int(aligned.logits[0, 0].argmax()) == 3

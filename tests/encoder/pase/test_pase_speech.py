@@ -38,7 +38,7 @@ def entry(speaker: int, split: str, number: int = 0) -> str:
 
 
 def spoken_line() -> list[tuple[str, float, float]]:
-    """Phones of samples/line.wav as they were synthesised."""
+    """Phones of samples/line.wav as they were synthesized."""
     labels = {"ax": "AH"}
     return [
         (labels.get(p["phone"], p["phone"].upper()), p["start_s"], p["end_s"])
@@ -80,7 +80,7 @@ def test_no_index(tmp_path: Path) -> None:
 
 
 def test_alignments_are_read_back_without_an_incomplete_line(tmp_path: Path) -> None:
-    """As after a run that was killed while writing."""
+    """A run that was killed while writing leaves an incomplete line."""
     path = tmp_path / "deep" / "a.jsonl"
     fit = Alignment([Phone("P", 0.1, 0.25), Phone("AA", 0.25, 0.5)], -12.5)
     store = AlignmentStore(path)
@@ -104,7 +104,7 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
 def test_stored_alignments_are_not_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that was stopped after two of five resumes with the other three."""
+    """A run that was stopped after two of five alignments resumes with the other three."""
 
     class Counting:
         seen = 0
@@ -130,7 +130,9 @@ def test_stored_alignments_are_not_computed_again(
 
 @needs_sphinx
 def test_pronunciations_are_found_where_they_are_spoken() -> None:
-    """Without any dictionary: the synthesizer's own phones, as one word per phone group."""
+    """No dictionary is used: the synthesizer's own phones are passed as one word per group of
+    phones.
+    """
     true = spoken_line()
     words = [" ".join(p for p, _, _ in true[i : i + 3]) for i in range(0, len(true), 3)]
     fit = ForcedAligner().fit_pronounced(read_audio(LINE), words)
@@ -143,7 +145,7 @@ def test_pronunciations_are_found_where_they_are_spoken() -> None:
 
 @needs_sphinx
 def test_wrong_pronunciations_score_below_the_limit() -> None:
-    """The correct phones in the opposite order, with the same aligner."""
+    """The wrong pronunciations are the correct phones in reverse order, with the same aligner."""
     aligner, waveform = ForcedAligner(), read_audio(LINE)
     phones = [p for p, _, _ in spoken_line()]
     right = aligner.fit_pronounced(waveform, [" ".join(phones)])

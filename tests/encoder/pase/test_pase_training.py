@@ -41,8 +41,9 @@ def _state(objective: train.PaseObjective) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_the_phones_of_tones(tmp_path: Path, shards: list[CorpusShard]) -> None:
-    """From clean audio, where accuracy has stopped rising at the last step, so that rounding
-    does not matter: 0.98 and more with every seed and kernel tried."""
+    """Audio is clean, so that accuracy has stopped rising at the last step and rounding does not
+    matter: it was 0.98 or more with every seed and kernel that was tried.
+    """
     clean = replace(TINY.augment, clean_share=1.0)
     config = replace(TINY, n_steps=160, learning_rate=1e-2, averaging=0.95, augment=clean)
     objective = train.train_pase(shards, config, tmp_path / "s.state", 0, SilentProgress())
@@ -157,7 +158,7 @@ def test_labels_and_lips_follow_the_sound_at_every_speed(shards: list[CorpusShar
         open_lips = batch.lips[:, :, 16, 24] < batch.lips[:, :, 4, 4] - 0.15
         open_mouth = batch.mouth[..., 1] > 0
         assert torch.equal(open_lips, open_mouth)
-    assert n_right / n_known > 0.9  # half a label at the borders
+    assert n_right / n_known > 0.9  # at the borders, half a label may be wrong
 
 
 def test_batches_depend_on_seed_and_number_alone(shards: list[CorpusShard]) -> None:

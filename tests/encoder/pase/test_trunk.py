@@ -58,7 +58,7 @@ def test_whole_branch_is_whispers(branch: TrunkBranch) -> None:
 
 
 def test_mel_energies_of_a_tone() -> None:
-    """A tone is in the band whose center is nearest, at the power of its window."""
+    """A tone appears in the band with the nearest center, with the power of its window."""
     times = torch.arange(1600) / SAMPLE_RATE
     mels = trunk.log_mels(0.1 * torch.sin(2 * torch.pi * 1000.0 * times)[None])
     assert mels.shape == (1, 8, trunk.N_MELS)
@@ -69,7 +69,7 @@ def test_mel_energies_of_a_tone() -> None:
 
 
 def test_positions_are_sinusoids() -> None:
-    """Position 0 is 0 and 1; the fastest rate is 1 radian per vector, the slowest 1 / 10000."""
+    """Position 0 has the values 0 and 1. Rates are from 1 radian to 1 / 10000 per vector."""
     table = trunk.positions()
     half = trunk.WIDTH // 2
     torch.testing.assert_close(table[0], torch.tensor([0.0, 1.0]).repeat_interleave(half))
@@ -102,8 +102,9 @@ def test_streams_equal_the_whole(
 def test_vectors_depend_on_the_declared_lookahead_alone(
     branch: TrunkBranch, waveform: torch.Tensor
 ) -> None:
-    """A change of the audio changes the first vector whose look-ahead reaches it, and none
-    before."""
+    """A change of the audio changes the first vector whose look-ahead reaches it, and no earlier
+    one.
+    """
     changed = waveform.clone()
     at = 48000
     changed[0, at] += 0.5
@@ -139,7 +140,7 @@ def test_position_of_a_stretch_repeats(branch: TrunkBranch, waveform: torch.Tens
 
 
 def test_stored_weights_exclude_those_of_whisper(tmp_path: Path) -> None:
-    """A file of PASE contains only the adapters, and is read together with Whisper's weights."""
+    """A PASE file contains only the adapters, and is read together with Whisper's weights."""
     torch.manual_seed(0)
     pase = make_pase(TRUNK).eval()
     path = tmp_path / "pase.safetensors"
@@ -154,7 +155,7 @@ def test_stored_weights_exclude_those_of_whisper(tmp_path: Path) -> None:
 
 
 def test_damaged_whisper_weights_are_refused() -> None:
-    """Other shapes and missing tensors are named."""
+    """Errors name tensors with other shapes and missing tensors."""
     given = {k: torch.zeros(s.shape, dtype=s.dtype) for k, s in whisper_specs().items()}  # type: ignore[arg-type]
     del given["blocks.1.up.weight"]
     with pytest.raises(ContentError, match=r"blocks\.1\.up\.weight"):
@@ -177,7 +178,7 @@ def test_missing_whisper_weights_are_reported(
 
 
 def test_distillation_loss_is_relative() -> None:
-    """0 for equal vectors, about 1 for the mean of all."""
+    """It is 0 for equal vectors and about 1 for the mean of all vectors."""
     whole = torch.randn(4, 50, 8, generator=torch.Generator().manual_seed(2))
     assert float(distillation_loss(whole, whole)) == 0.0
     mean = whole.mean((0, 1), keepdim=True).expand_as(whole)
@@ -185,7 +186,7 @@ def test_distillation_loss_is_relative() -> None:
 
 
 def test_only_adapters_are_trained() -> None:
-    """Gradients reach the adapters, and Whisper's weights are no parameters."""
+    """Gradients reach the adapters, and Whisper's weights are not parameters."""
     branch = TrunkBranch(2)
     load_whisper(branch)
     names = {name for name, _ in branch.named_parameters()}
@@ -201,5 +202,5 @@ def test_only_adapters_are_trained() -> None:
 
 
 def test_gru_model_has_no_trunk() -> None:
-    """The model from scratch is built as before."""
+    """The GRU model is built without one."""
     assert not any("qkv" in name for name in Pase(TRUNK.__class__()).state_dict())

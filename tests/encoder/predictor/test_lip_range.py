@@ -34,7 +34,7 @@ OPENING, WIDTH = range(MEASURES)
 def make_face() -> FaceModel:
     random = np.random.default_rng(0)
     template = random.normal(size=(N_LANDMARKS, 3)).astype(np.float32)
-    template[[33, 263], :2] = [[-0.5, 0.0], [0.5, 0.0]]  # eyes 1 apart, which no code moves
+    template[[33, 263], :2] = [[-0.5, 0.0], [0.5, 0.0]]  # eyes at distance 1, which no code moves
     basis = (0.1 * random.normal(size=(N_CODES, N_LANDMARKS, 3))).astype(np.float32)
     basis[:, [33, 263]] = 0.0
     silence = np.zeros(N_CODES, np.float32)
@@ -89,7 +89,7 @@ def test_opening_and_width_are_those_of_the_mesh() -> None:
     np.testing.assert_allclose(width(codes[:, :N_MOUTH]), corners, atol=1e-5)
     level = FACE.basis.copy()
     level[:, :, 0] = (
-        0.0  # where lips move only up and down, the gap is the aperture, but for its sign
+        0.0  # where lips move only up and down, the gap is the aperture, except for its sign
     )
     template = FACE.template.copy()
     template[[14, 87, 317], :2] = template[[13, 82, 312], :2] + [0.0, 5.0]
@@ -145,7 +145,7 @@ def test_equal_distributions_change_nothing() -> None:
     tracked = make_codes(3000, 1)
     lips = fit(tracked, tracked)
     np.testing.assert_allclose(lips.own[OPENING], lips.predicted[OPENING], atol=1e-6)
-    # The map ends at the outermost quantiles, where the opening takes the width along.
+    # The map ends at the outermost quantiles, where changing the opening also changes the width.
     np.testing.assert_allclose(lips.own[WIDTH], lips.predicted[WIDTH], atol=3e-3)
     line = make_codes(FRAME_RATE, 3)
     inside = np.ones(FRAME_RATE, dtype=bool)
@@ -156,7 +156,9 @@ def test_equal_distributions_change_nothing() -> None:
 
 
 def test_lips_beyond_the_quantiles() -> None:
-    """A wide mouth opens further by half; a closed one stays as closed as the person's."""
+    """Beyond them, a wide mouth opens half as far again; a closed mouth stays as closed as the
+    person's.
+    """
     lips = fit(make_codes(3000, 2, 0.5))
     predicted = lips.predicted[OPENING].astype(np.float64)
     low, high = lips.own[OPENING][[0, -1]]
@@ -174,7 +176,7 @@ def test_the_quantiles_are_those_of_the_sample() -> None:
 
 
 def test_other_voices_count_more_than_held_out_frames() -> None:
-    """Their share is OTHERS_SHARE, for any number of frames of either."""
+    """Their share is OTHERS_SHARE for any numbers of frames."""
     tracked, few = make_codes(3000, 1), make_codes(100, 2, 0.01)
     for n in (1000, 5000):
         many = make_codes(n, 3)
@@ -198,7 +200,7 @@ def test_the_map_changes_smoothly() -> None:
     """There is no step at the times at which the map is computed again."""
     lips, seconds = fit(make_codes(3000, 2, 0.8)), 12
     line = make_codes(seconds * FRAME_RATE, 3, 0.4)
-    line[1::2] = line[0]  # a pose that returns
+    line[1::2] = line[0]  # a recurring pose
     found = opening(corrected(lips, line))[1::2]
     assert np.ptp(found) > 0.01
     assert np.abs(np.diff(found)).max() < 0.06 * np.ptp(found)

@@ -72,7 +72,9 @@ def _face(random: np.random.Generator) -> FaceModel:
 
 
 def _clip(n_frames: int = 500, seed: int = 0) -> Clip:
-    """Mouth codes that follow the features of the same and the last frame, eyes that don't."""
+    """Mouth codes follow the features of the current and the previous frame; codes of the eyes do
+    not.
+    """
     random = np.random.default_rng(seed)
     values = random.normal(size=(2 * n_frames, DIM)).astype(np.float32)
     values[1:] = 0.6 * values[:-1] + 0.8 * values[1:]
@@ -202,7 +204,7 @@ def test_the_same_lips_with_voices_but_another_range(
 
 
 def test_predictors_without_a_lip_range_load(clip: Clip, corrected: MotionPredictor) -> None:
-    """As all packages of older versions."""
+    """Packages of older versions have none."""
     tensors = corrected.tensors()
     old = {name: t for name, t in tensors.items() if not name.startswith(LIP_RANGE)}
     assert len(old) < len(tensors)
@@ -328,7 +330,9 @@ def test_later_audio_has_no_effect() -> None:
 
 
 def test_the_gain_is_calibrated_on_held_out_frames(clip: Clip) -> None:
-    """Codes independent of the features are memorized, which shows in held-out frames."""
+    """Codes that are independent of the features are memorized, which is visible in held-out
+    frames.
+    """
     random = np.random.default_rng(5)
     noise = random.normal(size=clip.codes.shape).astype(np.float32)
     told, untold = (
@@ -465,7 +469,7 @@ def _linear(values: Tensor, layer: Module) -> Tensor:
 def test_long_footage_is_predicted_in_parts(
     clip: Clip, predictor: MotionPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only for the calibration: networks are the same, and so is the gain."""
+    """Only the calibration uses parts: the networks and the gain are the same."""
     monkeypatch.setattr("talkhead.encoder.predictor.training.PREDICTION_BLOCK", 64)
     again = _fit(clip)
     assert again.scaling.held_out == pytest.approx(predictor.scaling.held_out, rel=1e-4)

@@ -32,7 +32,7 @@ SMALL = PredictorConfig(
     noise_std=0.05, gain_std=0.0, n_masks=0,
 )  # fmt: skip
 MODES = np.random.default_rng(7).normal(size=(2, len(MOUTH_POINTS), 2)).astype(np.float32)
-"""Motion of every mouth of these tests: with the loudness of low and of high frequencies."""
+"""Mouth motion in these tests, which follows the loudness of low and of high frequencies."""
 
 
 def _speech(n_frames: int, seed: int) -> tuple[Float32, Float32]:
@@ -149,7 +149,9 @@ def test_damaged_files_are_refused(prior: Prior, tmp_path: Path, lost: str) -> N
 
 
 def test_it_helps_with_little_footage(prior: Prior) -> None:
-    """Little more than 4 s of another person with the same way of speaking, and very little training."""
+    """The footage is little more than 4 s of another person with the same mouth motion, and
+    training is short.
+    """
     face, codes = _person()
     sound, levels = _speech(400, 99)
     targets = np.pad((levels - 0.5) @ codes, ((0, 0), (0, 1))).astype(np.float32)
@@ -197,7 +199,7 @@ def test_only_the_training_part_is_learned_from(prior: Prior) -> None:
 
 
 def test_speakers_with_little_footage_count() -> None:
-    """A stretch is drawn as often as its share says, and equal shares change nothing."""
+    """Frames are drawn in proportion to their shares, and equal shares change nothing."""
     n_frames, shares = 400, np.ones(400, np.float32)
     shares[200:] = 4.0
     basis = np.random.default_rng(0).standard_normal((3, len(MOUTH_POINTS), 2)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Motion refinement: codes and poses return to those of the images; the rest is unchanged."""
+"""Motion refinement: codes and poses converge to those of the images; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JAW, WIDTH = 0, 1
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> IdentityDataset:
-    """The synthetic head, large enough for a fraction of a pixel to show."""
+    """The synthetic head, large enough for a fraction of a pixel to be visible."""
     return make_dataset(tmp_path_factory.mktemp("large"), n_frames=22, size=(256, 192))
 
 
@@ -117,8 +117,9 @@ def test_poses_are_refined(
 def test_bodies_are_refined(
     head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
-    """The error is half a pixel sideways. A part of it is corrected: a bare neck has little
-    texture."""
+    """The error is half a pixel sideways. Only a part of it is corrected, because a bare neck has
+    little texture.
+    """
     off = true_codes.copy()
     off[:, -N_BODY + 2] += np.where(np.arange(len(off)) % 2, 0.002, -0.002)
     found = refined(head, with_tracks(noisy_dataset, codes=off))
@@ -163,7 +164,7 @@ def test_occluders_have_no_effect(head: GaussianRenderer, noisy_dataset: Identit
 
 
 def test_a_twist_equals_another_view(head: GaussianRenderer, footage: IdentityDataset) -> None:
-    """The head has no deltas: poses differ in its frames alone. The body stays in both."""
+    """The head has no deltas, so poses differ only in its frames. The body stays in place in both."""
     info, tracks = footage.info, footage.tracks
     codes = tracks.codes[[4]].copy()
     codes[:, -N_BODY:] = 0.03

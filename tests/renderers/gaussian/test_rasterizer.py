@@ -76,7 +76,7 @@ def render(scene: SplatInputs, *splats: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reference(scene: SplatInputs, *splats: Tensor, nudge: float = 0.0) -> tuple[Tensor, Tensor]:
-    """rgb, alpha of the reference in float64; `nudge` moves its thresholds, relatively."""
+    """rgb, alpha of the reference in float64. nudge: relative change of its thresholds."""
     return rasterize_reference(
         *(splats or [tensor.double() for tensor in scene.splats]),
         Cameras(scene.viewmat.double()[None], scene.K.double()[None], scene.height, scene.width),
@@ -120,8 +120,8 @@ def test_image_equals_reference(name: str) -> None:
 
 
 def test_opaque_stack_reaches_the_stop() -> None:
-    """Without the stop, the image would be another one; the comparison with the reference covers the
-    rest.
+    """Without the stop, the image would differ. The comparison with the reference covers everything
+    else.
     """
     scene = SCENES["opaque stack"]
     _, alpha = render(scene)
@@ -159,7 +159,9 @@ def test_splats_that_are_not_finite_are_culled() -> None:
 
 
 def weights(scene: SplatInputs) -> tuple[Tensor, Tensor]:
-    """Random gradients of a loss by rgb and alpha, zero where rounding decides; float64."""
+    """Random gradients of a loss with respect to rgb and alpha, zero where rounding decides;
+    float64.
+    """
     g = torch.Generator().manual_seed(99)
     sure = decided(scene)[..., None]
     rgb = torch.randn(scene.height, scene.width, 3, generator=g, dtype=torch.float64)
@@ -175,7 +177,7 @@ def reference_loss(scene: SplatInputs, splats: list[Tensor]) -> Tensor:
 
 
 def kernel_gradients(scene: SplatInputs) -> list[Tensor]:
-    """The kernels' gradients by means, covars, opacities, colors of the loss above."""
+    """The kernels' gradients of the loss above with respect to means, covars, opacities and colors."""
     splats = [tensor.clone().requires_grad_() for tensor in scene.splats]
     rgb, alpha = render(scene, *splats)
     rgb_weight, alpha_weight = weights(scene)
@@ -196,7 +198,9 @@ def test_gradients_equal_reference(name: str) -> None:
 @pytest.mark.parametrize("name", ["random 0", "huge splats", "needles", "very near"])
 @pytest.mark.parametrize("which", range(4), ids=["means", "covars", "opacities", "colors"])
 def test_gradients_are_finite_differences(name: str, which: int) -> None:
-    """Along one random direction per input, by central differences of the reference in float64."""
+    """The test uses one random direction per input and central differences of the reference in
+    float64.
+    """
     scene = SCENES[name]
     g = torch.Generator().manual_seed(which)
     splats = [tensor.double() for tensor in scene.splats]
@@ -353,7 +357,9 @@ def test_misuse_is_refused() -> None:
 def test_splats_that_cover_too_many_tiles_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every Gaussian of a damaged head may cover every tile: refused before the lists are made."""
+    """Every Gaussian of a damaged head may cover every tile, so it is refused before the lists are
+    made.
+    """
     means = torch.zeros(1, 50, 3) + torch.tensor([0.0, 0.0, 3.0])
     covars = torch.tensor([100.0, 0, 0, 100.0, 0, 100.0]).expand(1, 50, 6).contiguous()
     opacities, colors = torch.full((1, 50), 0.9), torch.full((1, 50, 3), 0.5)

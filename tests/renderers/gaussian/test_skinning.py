@@ -33,7 +33,9 @@ def test_kernel_equals_reference() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gradients_equal_reference(seed: int) -> None:
-    """Gradients of a random weighting of all outputs, by frames, positions and shapes."""
+    """The gradients are those of a random weighting of all outputs, with respect to frames,
+    positions and shapes.
+    """
     gradients, origins, index, local, shape = make_inputs(seed=seed)
     generator = torch.Generator().manual_seed(seed + 10)
     weights = [torch.randn(N_IMAGES, N, n, generator=generator) for n in (3, 6)]
@@ -81,7 +83,9 @@ def test_by_hand() -> None:
 
 
 def test_rest_is_a_round_gaussian() -> None:
-    """An undeformed frame and a shape without shear: variances exp(2 s), nothing off the diagonal."""
+    """An undeformed frame and a shape without shear give variances exp(2 s) and zeros off the
+    diagonal.
+    """
     shape = torch.zeros(1, 6)
     shape[0, :3] = torch.tensor([0.1, 0.2, 0.5]).log()
     _, covars = deform(

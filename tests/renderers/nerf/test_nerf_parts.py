@@ -53,7 +53,7 @@ def random_points(n: int) -> tuple[Tensor, Tensor]:
 
 
 def bilinear(plane: Any, spec: PlaneSpec, point: Any) -> Any:
-    """One value of one plane, in float64, by the definition."""
+    """One value of one plane in float64, computed by definition."""
     u, v = (
         (float(point[a]) - low) / (high - low) * (n - 1)
         for a, low, high, n in zip(
@@ -166,7 +166,7 @@ def test_hash_gradients_by_finite_differences() -> None:
 
 
 def fake_tinycudann(n_extra: int = 0) -> ModuleType:
-    """A module with the one class of tiny-cuda-nn that is used, computing the same results."""
+    """A module with the only class of tiny-cuda-nn that is used, which computes the same results."""
 
     class Encoding(torch.nn.Module):
         def __init__(self, n_input: int, config: dict[str, Any], dtype: torch.dtype) -> None:
@@ -266,7 +266,7 @@ def camera(dataset: IdentityDataset, frame: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def test_a_ray_through_a_vertex_hits_it(head_dataset: IdentityDataset, space: HeadSpace) -> None:
-    """Its depth, and its displacement to the template."""
+    """Its depth and its displacement to the template are correct."""
     frame = 8
     motion, viewmats, ks = camera(head_dataset, frame)
     hits = space.hits(motion, viewmats, ks, SIZE)
@@ -326,7 +326,9 @@ def test_next_to_the_face_rays_follow_skull_above_and_body_below(
     still = motion.clone()
     still[:, -6:] = 0.0
     calm = space.rays(hits, pixels, still, viewmats, ks).pieces[2]
-    assert outer.shift[1, 0] < calm.shift[1, 0] - 0.05, "back to the left, where the body rests"
+    assert outer.shift[1, 0] < calm.shift[1, 0] - 0.05, (
+        "back to the left, to the body's position at rest"
+    )
 
 
 def test_pose_is_the_inverse_of_the_shift(head_dataset: IdentityDataset, space: HeadSpace) -> None:
@@ -415,7 +417,7 @@ def test_the_grid_adapts_to_the_field() -> None:
 
 
 def test_grid_updates_are_reproducible() -> None:
-    """Bit for bit, with any number of threads, with values that differ within a cell."""
+    """Results are bitwise equal with any number of threads, for values that differ within a cell."""
     box = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
 
     def rough(points: Tensor) -> Tensor:
@@ -433,7 +435,7 @@ def test_the_hull_contains_the_head_and_not_the_background(
 ) -> None:
     nose, chin = space.template[4], space.template[CHIN]
     beside = torch.stack([space.box[0, 0] + 0.02, space.box[0, 1] + 0.02, nose[2]])
-    inside = space.box[1] - torch.tensor([0.02, 0.02, 0.02])  # of the space behind the lips
+    inside = space.box[1] - torch.tensor([0.02, 0.02, 0.02])  # in the box of the inner mouth
     places = torch.stack([nose, 0.5 * (nose + chin), beside, inside])
     assert visual_hull(head_dataset, space, places, CELL).tolist() == [True, True, False, True]
 

@@ -21,7 +21,7 @@ WITH_ALPHA = [codec.name for codec in CODECS.values() if codec.alpha]
 
 
 def pictures(n_frames: int, channels: int = 3) -> list[UInt8]:
-    """A soft disc that moves over a gradient, smooth enough for every codec."""
+    """A soft disc that moves over a gradient; pictures are smooth enough for every codec."""
     y, x = np.mgrid[:SIZE, :SIZE]
     made = []
     for i in range(n_frames):

@@ -120,7 +120,7 @@ def readers(folder: Path) -> list[Callable[[Path], Any]]:
         media.write_video(folder / "out.mp4", [np.zeros((16, 16, 3), np.uint8)], audio_path=path)
 
     def unchecked(path: Path) -> None:
-        """As if the file had been replaced after it was described."""
+        """Read the file as if it had been replaced after it was described."""
         info = sound_source(make(folder / "sound.wav"))
         good = make(folder / "good.mp4", "-an")
         changed = type(info)(**{**vars(info), "path": path})
@@ -166,7 +166,9 @@ def test_a_playlist_is_refused_and_its_files_are_not_opened(
 
 
 def test_reading_would_be_noticed(tmp_path: Path, listener: Listener, neighbor: Path) -> None:
-    """Control of the test above: without the allow lists, ffmpeg sends requests."""
+    """This is the control experiment for the test above: without the allow lists, ffmpeg sends
+    requests.
+    """
     film = tmp_path / "film.mp4"
     film.write_text(DASH.format(listener.url))
     command = [media.ffmpeg_path(), "-v", "error", "-i", str(film), "-f", "null", "-"]

@@ -202,7 +202,7 @@ def test_a_users_own_ffmpeg(tmp_path: Path, clip: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TALKHEAD_FFMPEG", str(tmp_path / "nothing"))
     with pytest.raises(MediaError, match="not a program"):
         media.probe(clip)
-    media.set_ffmpeg(own)  # goes before the environment's
+    media.set_ffmpeg(own)  # takes precedence over the environment's
     try:
         assert media.probe(clip).width == 64
     finally:
@@ -278,11 +278,11 @@ def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
         "-enc_time_base", "1/1000", "-video_track_timescale", "1000", "-g", "15",
     )  # fmt: skip
     shown = np.rint((levels(path) - 20) / 5)
-    until_ms = np.arange(len(shown)) * 40 + 20  # frame i shows the last picture before this
+    until_ms = np.arange(len(shown)) * 40 + 20  # frame i shows the last picture before this time
     wanted = np.searchsorted(np.rint(times_s * 1000), until_ms, side="left") - 1
     assert len(shown) >= times_s[-1] * RATE - 1
     np.testing.assert_array_equal(shown, wanted)
-    for first in (30, len(shown) // 2, len(shown) - 3):  # also amid the long gaps
+    for first in (30, len(shown) // 2, len(shown) - 3):  # also within the long gaps
         part = np.rint((levels(path, start_s=first / RATE, n_frames=3) - 20) / 5)
         np.testing.assert_array_equal(part, wanted[first : first + 3])
 
@@ -316,7 +316,7 @@ def test_rotation_is_applied(tmp_path: Path, turn: int, clockwise: int) -> None:
     flat, turned = encode(tmp_path / "flat.mp4", [picture] * 3), tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", str(turn), "-i", flat, "-c", "copy", turned)
     info, frame = media.probe(turned), next(media.read_frames(turned))
-    upright = np.rot90(picture, turn // 90)  # both count counterclockwise
+    upright = np.rot90(picture, turn // 90)  # both are counterclockwise
     assert info.rotation == clockwise
     assert (info.height, info.width) == upright.shape[:2] == frame.shape[:2]
     assert np.abs(frame.astype(int) - upright).mean() < 4
@@ -370,7 +370,7 @@ def test_closing_early_ends_ffmpeg(tmp_path: Path, started: list[subprocess.Pope
     frames, chunks = media.read_frames(path), None
     next(frames)
     reader = started[-1]
-    assert reader.poll() is None  # waiting for us to read on
+    assert reader.poll() is None  # waiting until the next frames are read
     frames.close()
     assert reader.poll() is not None
     sound = wav(tmp_path / "long.wav", np.zeros(16000 * 60), 16000)
@@ -457,7 +457,7 @@ def test_colors_survive_writing(tmp_path: Path) -> None:
     media.write_video(tmp_path / "bars.mp4", [bars] * 4, crf=10)
     back = list(media.read_frames(tmp_path / "bars.mp4"))
     assert len(back) == 4
-    inner = back[2][:, 8::16].astype(int)  # the middles: chroma is coarse at the edges
+    inner = back[2][:, 8::16].astype(int)  # the middle of each bar: chroma is coarse at the edges
     assert np.abs(inner - bars[:, 8::16]).max() <= 6
     assert "yuv420p(tv, bt709, progressive)" in report("-i", str(tmp_path / "bars.mp4"))
 
