@@ -143,7 +143,7 @@ def wrong_imports(module: str, code: str) -> list[str]:
     return sorted(wrong)
 
 
-def test_imports_run_one_way() -> None:
+def test_imports_have_one_direction() -> None:
     wrong = [w for path in sources(*LEVELS) for w in wrong_imports(module_name(path), read(path))]
     assert wrong == []
 

@@ -55,7 +55,7 @@ def test_arrays_that_are_not_audio_are_refused(tmp_path: Path, sound: Any, words
     assert not list(tmp_path.iterdir())
 
 
-def test_arrays_where_files_are_wanted(tmp_path: Path) -> None:
+def test_arrays_where_files_are_expected(tmp_path: Path) -> None:
     frames: Any = np.zeros((9, 64, 64, 3), np.uint8)
     with pytest.raises(
         TalkheadError, match=r"video: give the path .* talkhead\.media\.write_video"

@@ -26,7 +26,7 @@ def test_packages_of_the_first_encoder_still_speak() -> None:
     assert load_encoder_for(_package("pase", gru.version)).version == gru.version
 
 
-def test_packages_of_the_current_encoder_get_it() -> None:
+def test_packages_of_the_current_encoder_use_it() -> None:
     pase = load_encoder("pase")
     assert load_encoder_for(_package("pase", pase.version)).dim == pase.dim == 208
 

@@ -139,7 +139,7 @@ def differences(first: Path, second: Path) -> dict[str, float]:
     return apart
 
 
-def test_fitting_again_goes_on_from_what_there_is(
+def test_fitting_again_reuses_existing_results(
     fitted: FitResult, home: Path, footage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tracking and training are not repeated, and the damaged package is restored exactly."""
@@ -173,7 +173,7 @@ def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> 
     assert package_files(fitted.package_path) == before
 
 
-def test_killed_and_interrupted_it_ends_in_the_same_package(
+def test_a_killed_and_interrupted_fit_ends_in_the_same_package(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
     """A fit is killed while tracking, interrupted with Ctrl-C while training, and then completed."""
@@ -492,7 +492,7 @@ def test_unknown_identity_and_mode(fitted: FitResult, home: Path, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_outputs_that_cannot_be(fitted: FitResult, home: Path, tmp_path: Path) -> None:
+def test_impossible_outputs(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     audio = write_wav(tmp_path / "a.wav", np.zeros(1_600))
     (tmp_path / "folder").mkdir()
     for output, words in (
@@ -544,7 +544,7 @@ def spoil(path: Path, how: str) -> None:
         ("damaged", "damaged"),
     ],
 )
-def test_packages_that_are_not_as_they_were(
+def test_packages_that_were_changed(
     fitted: FitResult, tmp_path: Path, how: str, words: str
 ) -> None:
     path = tmp_path / "anna"

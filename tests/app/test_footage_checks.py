@@ -64,7 +64,7 @@ def test_footage_without_speech_is_refused(tmp_path: Path, kind: str) -> None:
     assert "Hardly any speech" in progress.messages[0]
 
 
-def test_speech_in_noise_is_speech(tmp_path: Path) -> None:
+def test_speech_in_noise_is_detected(tmp_path: Path) -> None:
     line = media.read_audio(LINE)
     pink = noise("pink")[: len(line)]
     mixed = line + pink * line.std() / pink.std()
@@ -93,14 +93,12 @@ def test_little_speech_is_reported_and_reading_ends_after_enough(
     assert little_speech(10.0) == "" and "9 s of speech" in little_speech(9.0)
 
 
-def test_silence_is_no_speech(tmp_path: Path) -> None:
+def test_silence_is_not_speech(tmp_path: Path) -> None:
     assert speech_seconds(np.zeros(SAMPLE_RATE, np.float32)) == 0.0
     assert speech_seconds(np.zeros(1, np.float32)) == 0.0
 
 
-def test_a_refusal_says_when_the_person_is_only_upside_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upside_down_person_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error, video = FootageError("no face"), tmp_path / "a.mp4"
     monkeypatch.setattr(footage_checks, "is_upside_down", lambda video: False)
     assert explained(error, video) is error

@@ -82,7 +82,7 @@ def test_it_speaks(
     assert len(gone) > 20 and max(changes[i] for i in gone) > 60, "a mouth is pasted there, too"
 
 
-def test_the_cheap_renderer_asks_for_kept_frames_alone(dataset: IdentityDataset) -> None:
+def test_the_warp_renderer_uses_only_kept_frames(dataset: IdentityDataset) -> None:
     renderer = WarpRenderer.from_dataset(dataset, WarpConfig(n_exemplars=1000), seed=0)
     tracks = dataset.tracks
     assert len(renderer.tensors()["codes"]) == (tracks.unoccluded & tracks.trainable).sum()

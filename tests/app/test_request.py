@@ -61,7 +61,7 @@ def logo(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_line_has_it() -> None:
+def test_the_command_line_has_the_option() -> None:
     given: dict[str, Any] = {}
     app = typer.Typer()
 
@@ -82,7 +82,7 @@ def test_the_command_line_has_it() -> None:
     assert CliRunner().invoke(app, ["a.wav", "--corner", "above"]).exit_code == 2
 
 
-def test_dub_has_its_column(tmp_path: Path, logo: Path) -> None:
+def test_dub_has_a_column_for_the_option(tmp_path: Path, logo: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     table = tmp_path / "lines.csv"
     table.write_text(
@@ -97,7 +97,7 @@ def test_dub_has_its_column(tmp_path: Path, logo: Path) -> None:
     assert "margin 'wide'" in found.bad[0].reason
 
 
-def test_jobs_depend_on_the_file_that_it_names(logo: Path) -> None:
+def test_jobs_depend_on_the_file_that_the_option_names(logo: Path) -> None:
     task = Task("line", "anna", options={"logo": str(logo), "seal": "/secret.pem"})
     before = task.fingerprint()
     assert logo in task.files
@@ -106,7 +106,7 @@ def test_jobs_depend_on_the_file_that_it_names(logo: Path) -> None:
     assert task.fingerprint() != before
 
 
-def test_the_resume_key_depends_on_it(tmp_path: Path, logo: Path) -> None:
+def test_the_resume_key_depends_on_the_option(tmp_path: Path, logo: Path) -> None:
     (tmp_path / "identity.json").write_bytes(b"{}")
     (tmp_path / "a.wav").write_bytes(b"sound")
     avatar: Any = SimpleNamespace(package=SimpleNamespace(path=tmp_path), renderer_name="warp")
@@ -122,7 +122,7 @@ def test_the_resume_key_depends_on_it(tmp_path: Path, logo: Path) -> None:
     assert key(logo=str(logo)) != before
 
 
-def test_every_option_is_declared_with_a_type_that_tables_know() -> None:
+def test_every_option_is_declared_with_a_type_that_tables_support() -> None:
     for one in request.declared_options().values():
         assert one.flag.startswith(f"--{one.name}") and one.help and one.panel
         assert one.kind in (bool, int, float, str, Path)

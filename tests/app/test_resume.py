@@ -63,7 +63,7 @@ def make_shot(person: Avatar, mode: str) -> FrameRenderer:
 
 
 @pytest.mark.parametrize("mode", ["paste", "head"])
-def test_segments_are_bitwise_the_whole(person: Avatar, mode: str) -> None:
+def test_segments_equal_the_whole_bitwise(person: Avatar, mode: str) -> None:
     whole = list(make_shot(person, mode).frames(0, N_FRAMES))
     pieces: list[np.ndarray] = []
     state = "[]"
@@ -117,7 +117,7 @@ def audio(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_killed_line_goes_on_from_its_last_segment(
+def test_a_killed_line_resumes_from_its_last_segment(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "SEGMENT_FRAMES", 10)
@@ -156,7 +156,7 @@ DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_made_again(
+def test_damaged_files_are_recreated(
     person: Avatar, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     """Only damaged files are recreated."""
@@ -222,7 +222,7 @@ def test_a_line_starts_few_programs(
         assert part in command
 
 
-def test_a_long_sound_is_decoded_each_time_and_heard_alike(
+def test_long_audio_is_decoded_each_time_with_the_same_result(
     person: Avatar, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = predict_motion(audio, person.encoder, person.predictor)

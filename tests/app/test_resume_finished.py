@@ -40,7 +40,7 @@ def images(folder: Path) -> UInt8:
 
 
 @pytest.mark.parametrize("behind", [None, "video"])
-def test_segments_show_what_one_piece_shows(
+def test_segments_show_the_same_as_one_piece(
     fitted: FitResult,
     home: Path,
     second: Path,
@@ -79,7 +79,7 @@ def test_segments_show_what_one_piece_shows(
     assert {path.name for path in tmp_path.iterdir()} <= {"loop.mp4", "by 750", "by 10"}
 
 
-def test_a_line_says_who_agreed_to_it(
+def test_a_line_states_the_consent(
     fitted: FitResult, home: Path, second: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "a line's.webm"

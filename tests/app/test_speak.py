@@ -32,7 +32,7 @@ def refusal(audio: Path, output: Path, options: OutputOptions = PLAIN, mode: str
     return str(caught.value)
 
 
-def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
+def test_no_input_is_overwritten(tmp_path: Path, audio: Path) -> None:
     """Neither the output nor the files next to it may overwrite inputs of any kind."""
     picture, output = tmp_path / "beach.png", tmp_path / "line.mp4"
     cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
@@ -50,7 +50,7 @@ def test_no_input_is_written_over(tmp_path: Path, audio: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["identities/anna/idle.mp4", "jobs/a.mp4", "signing/a.mp4"])
-def test_nothing_is_written_where_talkhead_keeps_its_own(
+def test_nothing_is_written_into_managed_folders(
     tmp_path: Path, audio: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     home = tmp_path / "home"

@@ -109,13 +109,15 @@ def test_no_key_is_sent_without_one(server: Server, monkeypatch: pytest.MonkeyPa
         (wav(np.zeros(10, np.uint8), width=1), 200, "8-bit samples"),
     ],
 )
-def test_bad_answers_are_named(server: Server, reply: bytes, status: int, message: str) -> None:
+def test_bad_responses_are_reported(
+    server: Server, reply: bytes, status: int, message: str
+) -> None:
     server.reply, server.status = reply, status
     with pytest.raises(TalkheadError, match=message):
         synthesize("Hello.", url=address(server))
 
 
-def test_no_server_is_named(server: Server) -> None:
+def test_a_missing_server_is_reported(server: Server) -> None:
     server.server_close()
     server.shutdown()
     with pytest.raises(TalkheadError, match="no answer"):

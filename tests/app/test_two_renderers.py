@@ -41,7 +41,7 @@ def both(
     return place
 
 
-def test_the_other_head_stays(both: Path, fitted: FitResult) -> None:
+def test_the_other_head_is_kept(both: Path, fitted: FitResult) -> None:
     package = IdentityPackage.load(both / "identities" / fitted.name)
     assert sorted(package.manifest.renderers) == ["gaussian", "nerf"]
     assert package.manifest.default_renderer == "gaussian", "the one fitted first"
@@ -59,7 +59,7 @@ def test_a_head_of_another_version_is_reported(both: Path, fitted: FitResult) ->
         load_renderer(package, "gaussian", torch.device("cpu"))
 
 
-def test_speaking_chooses(both: Path, tmp_path: Path) -> None:
+def test_speaking_with_each_renderer(both: Path, tmp_path: Path) -> None:
     line = tmp_path / "line.wav"
     with wave.open(str(LINE)) as whole, wave.open(str(line), "w") as part:
         part.setparams(whole.getparams())

@@ -32,7 +32,9 @@ def prepared(footage: Path, work: Path) -> IdentityDataset:
         return prepare(Footage.open(footage), work, PreprocessConfig(), SilentProgress())
 
 
-def test_motion_is_refined_and_all_else_as_tracked(prepared: IdentityDataset, work: Path) -> None:
+def test_motion_is_refined_and_everything_else_is_as_tracked(
+    prepared: IdentityDataset, work: Path
+) -> None:
     tracked = IdentityDataset.load(work / DATASET).tracks
     for name, values in vars(tracked).items():
         same = np.array_equal(values, getattr(prepared.tracks, name))

@@ -57,7 +57,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 # ------------------------------------------------------------------------------ words
 
 
-def test_words_are_counted_in_prose_alone() -> None:
+def test_words_are_counted_only_in_prose() -> None:
     code = source(
         '''
         """Tells what lies here; it goes
@@ -116,7 +116,7 @@ def test_constructors_need_sections() -> None:
     assert [has_sections(d) for d in found] == [False, True]
 
 
-def test_each_section_is_looked_for() -> None:
+def test_each_section_is_required() -> None:
     half = defined('def f(a) -> int:\n    """F.\n\n    Returns:\n        It.\n    """')
     assert has_sections(half) and not has_each_section(half)
     assert has_each_section(
@@ -141,7 +141,7 @@ def test_commands_are_explained_by_their_options() -> None:
         ("def f() -> Iterator[int]: ...", True),
     ],
 )
-def test_what_returns_a_value(code: str, expected: bool) -> None:
+def test_functions_that_return_a_value(code: str, expected: bool) -> None:
     node = defined(code).node
     assert isinstance(node, Function) and returns_value(node) is expected
 
@@ -157,18 +157,18 @@ def test_what_returns_a_value(code: str, expected: bool) -> None:
         ("The mouth shape.", False),
     ],
 )
-def test_what_is_a_shape(text: str, expected: bool) -> None:
+def test_texts_with_shapes(text: str, expected: bool) -> None:
     assert gives_shapes(defined(f'def f():\n    """{text}"""')) is expected
 
 
-def test_what_takes_arrays() -> None:
+def test_functions_that_take_arrays() -> None:
     names = {"Float32"}
     assert takes_arrays(defined("def f(a: dict[str, Float32]): ..."), names)
     assert takes_arrays(defined("def f() -> Float32 | None: ..."), names)
     assert not takes_arrays(defined("def f(a: Float32Like) -> int: ..."), names)
 
 
-def test_errors_are_looked_for_in_the_function_itself() -> None:
+def test_only_errors_of_the_function_itself_count() -> None:
     code = '''
     def f():
         """Raises MediaError."""
@@ -263,7 +263,7 @@ def test_duplicated_code_is_found() -> None:
     assert duplicated_runs([source(f"{long}y = 1\n{long}")]) == ["app/a.py:11 as app/a.py:1"]
 
 
-def test_tables_and_imports_are_no_duplicated_code() -> None:
+def test_tables_and_imports_are_not_duplicated_code() -> None:
     code = f"from a import {', '.join(f'b{i}' for i in range(60))}\nTABLE = ({'1, ' * 100})\n"
     assert duplicated_runs([source(code), source(code, "app/b.py")]) == []
 
@@ -329,11 +329,11 @@ def test_commands_of_the_readme() -> None:
         ("pip install -c constraints.txt .", "python -m pip install .", False),
     ],
 )
-def test_what_covers_a_command(command: str, code: str, covered: bool) -> None:
+def test_code_that_covers_a_command(command: str, code: str, covered: bool) -> None:
     assert (covering_unit(command, {"unit": code}) == "unit") is covered
 
 
-def test_a_readme_and_what_runs_it(tmp_path: Path) -> None:
+def test_a_readme_and_the_code_that_runs_it(tmp_path: Path) -> None:
     makefile = """\
     PYTHON ?= $(shell which python3)
     VENV ?= .venv

@@ -91,7 +91,7 @@ def test_memory_is_bounded(watched: Supervisor) -> None:
     assert ended.outcome == "memory" and ended.peak_mib > 500
 
 
-def test_after_a_fault_the_next_case_runs_on_its_own(watched: Supervisor) -> None:
+def test_a_fault_does_not_affect_the_next_case(watched: Supervisor) -> None:
     for name in ("dies", "works", "leaves", "works", "changes a base"):
         ended = watched.run(Case(0, 0, name), again=False)
         assert ended.outcome == OUTCOMES[name], ended.message
@@ -205,7 +205,7 @@ def test_most_damaged_tensors_are_valid_files() -> None:
     assert 80 < read < 190
 
 
-def test_zeros_unpack_to_that_many() -> None:
+def test_zeros_unpack_to_the_requested_number() -> None:
     for count in (0, 5, 1 << 20, (3 << 20) + 17):
         assert zlib.decompress(raw.zeros(count)) == bytes(count)
 
@@ -217,7 +217,7 @@ def test_archives_contain_their_members() -> None:
     assert zipfile.is_zipfile(Path(__file__)) is False
 
 
-def test_playlists_name_a_trap(tmp_path: Path) -> None:
+def test_playlists_refer_to_a_trap(tmp_path: Path) -> None:
     traps = Traps(4567, tmp_path / "canaries")
     made = [playlists.make(Random(seed), traps)[0].decode() for seed in range(200)]
     assert all("127.0.0.1" in text or str(traps.folder.name) in text for text in made)

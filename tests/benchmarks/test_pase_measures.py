@@ -85,7 +85,7 @@ def test_intervals_depend_on_the_spread_of_groups() -> None:
     assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.15)
 
 
-def test_runs_collapse_and_silence_parts() -> None:
+def test_runs_collapse_and_silence_separates_them() -> None:
     labels = [PHONES.index(p) for p in (SILENCE, "B", "B", "AA", SILENCE, "AA", "B")]
     assert phones.collapsed(np.array(labels)) == ["B", "AA", "AA", "B"]
 
@@ -266,7 +266,7 @@ def test_the_same_line_is_not_warped() -> None:
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 5.0, 20.0])
-def test_noise_is_so_far_below_the_speech(snr_db: float) -> None:
+def test_noise_is_below_the_speech_by_the_requested_ratio(snr_db: float) -> None:
     sound = _sound(4.0)
     silent = is_silence(sound)
     added = noise.at_snr(sound, noise.pink(len(sound), 0), snr_db, silent) - sound
@@ -283,7 +283,7 @@ def test_colors() -> None:
         assert 10 * np.log10(octaves[1] / octaves[0]) / 2 == pytest.approx(slope_db, abs=0.4)
 
 
-def test_babble_is_many_voices_all_the_time() -> None:
+def test_babble_has_several_voices_at_all_times() -> None:
     voice = np.ones(5_000, np.float32)
     made = noise.babble(40_000, [voice], 0)
     assert made.shape == (40_000,)

@@ -21,6 +21,6 @@ def test_requirements_without_a_wheel_are_named() -> None:
     assert survey(["a"], "3.13", "macOS x86-64", resolves)["lacking"] == []
 
 
-def test_extras_are_asked_for() -> None:
+def test_extras_are_included() -> None:
     project = {"dependencies": ["a"], "optional-dependencies": {"more": ["b"], "other": ["c"]}}
     assert requirements(project, ["more"]) == ["a", "b"]

@@ -62,7 +62,7 @@ def test_shape_type_and_rate(encoder: SpeechEncoder, n_samples: int) -> None:
     assert np.isfinite(features.values).all()
 
 
-def test_facts(encoder: SpeechEncoder) -> None:
+def test_attributes(encoder: SpeechEncoder) -> None:
     assert encoder.name in encoder_names()
     assert encoder.rate % FRAME_RATE == 0
     assert encoder.lookahead_s >= 0.0
@@ -115,7 +115,7 @@ def test_silence_is_finite_and_settles(encoder: SpeechEncoder) -> None:
     assert np.ptp(last, axis=0).mean() < SILENCE_VARIATION.get(encoder.name, 0.02)
 
 
-def test_unknown_names_are_answered_with_the_known_ones() -> None:
+def test_unknown_names_are_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(TalkheadError, match=r"'parrot'.*mel"):
         load_encoder("parrot")
 
@@ -136,7 +136,7 @@ def test_speech_gain_brings_speech_to_one_level() -> None:
     assert abs(speech_gain(powers * 0.01, silent) / speech_gain(powers, silent) - 10.0) < 1e-3
 
 
-def test_speech_gain_leaves_silence_alone() -> None:
+def test_speech_gain_does_not_change_silence() -> None:
     assert speech_gain(np.full(10, 0.1), np.ones(10, dtype=bool)) == 1.0
     assert speech_gain(np.zeros(10), np.zeros(10, dtype=bool)) == 1.0
     assert speech_gain(np.zeros(0), np.zeros(0, dtype=bool)) == 1.0
@@ -175,7 +175,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> SpeechEncoder:
 @pytest.mark.parametrize(
     "check",
     [
-        test_facts,
+        test_attributes,
         test_same_sound_same_features,
         test_a_stream_lags_by_its_lookahead,
         test_vectors_do_not_depend_on_the_future_beyond_the_lookahead,
@@ -190,7 +190,7 @@ def test_an_encoder_is_one_file_and_one_line(added: SpeechEncoder, check: object
     test_chunks_equal_the_whole(added, 1000)
 
 
-def test_an_added_encoder_is_known_to_the_command_line(added: SpeechEncoder) -> None:
+def test_an_added_encoder_is_accepted_by_the_command_line(added: SpeechEncoder) -> None:
     check_encoder(added.name)
     with pytest.raises(TalkheadError, match=added.name):
         check_encoder("parrot")
@@ -202,7 +202,7 @@ def test_help_lists_the_encoders() -> None:
     assert f"Speech encoder: {', '.join(registry.ENCODERS)}, or a .safetensors file" in words
 
 
-def test_names_are_known_without_importing_an_encoder() -> None:
+def test_names_are_listed_without_importing_an_encoder() -> None:
     code = "import sys; from talkhead.encoder.registry import encoder_names; encoder_names(); "
     code += "print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -69,7 +69,7 @@ def test_integers_and_floats_are_the_same_sound(encoder: SpeechEncoder, dtype: A
     assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
-def test_the_level_does_not_count(encoder: SpeechEncoder) -> None:
+def test_the_level_does_not_matter(encoder: SpeechEncoder) -> None:
     sound = _speech(1.0)
     loud, quiet = (extract_features(encoder, sound * g, SAMPLE_RATE).values for g in (1.0, 0.3))
     np.testing.assert_allclose(loud, quiet, rtol=0, atol=2e-3)
@@ -116,7 +116,7 @@ def test_empty_sound_is_refused(encoder: SpeechEncoder) -> None:
         extract_features(encoder, np.zeros((0, 2), np.int16), SAMPLE_RATE)
 
 
-def test_pieces_are_the_whole(encoder: SpeechEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_equal_the_whole(encoder: SpeechEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = _speech(3.3, 44_100)
     whole = extract_features(encoder, sound, 44_100).values
     monkeypatch.setattr(extract, "PIECE_S", 0.3)
@@ -130,7 +130,7 @@ def test_pieces_are_the_whole(encoder: SpeechEncoder, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("n_extra", [0, 1, 77])
-def test_resampling_in_pieces_is_resampling(
+def test_resampling_in_pieces_equals_resampling_the_whole(
     rate: int, n_extra: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract, "PIECE_S", 0.01)

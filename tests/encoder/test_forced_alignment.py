@@ -113,7 +113,7 @@ def test_words_in_other_letters_are_named() -> None:
 # ------------------------------------------------------------------- without pocketsphinx
 
 
-def test_what_to_do_without_pocketsphinx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pocketsphinx_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     waveform = np.zeros(SAMPLE_RATE, np.float32)
     assert 'pip install "talkhead[evaluate]"' in phones_unavailable_reason()
@@ -123,7 +123,7 @@ def test_what_to_do_without_pocketsphinx(monkeypatch: pytest.MonkeyPatch) -> Non
         decode_phones(waveform)
 
 
-def test_a_broken_pocketsphinx_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_pocketsphinx_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> None:
         raise ImportError("libgomp is missing")
 
@@ -135,7 +135,7 @@ def test_a_broken_pocketsphinx_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_sphinx
-def test_boundaries_are_where_the_voice_put_them(aligned: list[Phone]) -> None:
+def test_boundaries_match_those_of_the_voice(aligned: list[Phone]) -> None:
     true = spoken(true_phones())
     errors = np.array(start_errors_s(spoken(aligned), true))
     assert len(errors) == len(true) == len(spoken(aligned))
@@ -172,7 +172,7 @@ def test_the_score_rejects_aligned_wrong_texts(
 
 
 @needs_sphinx
-def test_a_name_the_dictionary_lacks(line: Float32, aligned: list[Phone]) -> None:
+def test_a_name_that_is_not_in_the_dictionary(line: Float32, aligned: list[Phone]) -> None:
     found = align_phones(
         line, TRUTH["line_text"].replace(TRUTH["line_text"].split()[9], "Sumboddi")
     )
@@ -271,7 +271,7 @@ def test_memory_of_recognition_does_not_grow_with_the_length(
 
 @needs_sphinx
 @pytest.mark.parametrize("n_samples", [160, 400, 3 * SAMPLE_RATE])
-def test_silence_is_silence(n_samples: int) -> None:
+def test_silence_is_decoded_as_silence(n_samples: int) -> None:
     found = decode_phones(np.zeros(n_samples, np.float32))
     assert found == [Phone(SILENCE, 0.0, n_samples / SAMPLE_RATE)]
 

@@ -79,7 +79,7 @@ def test_a_vector_depends_on_audio_up_to_its_lookahead() -> None:
     assert given >= int((2.0 - encoder.lookahead_s) * encoder.rate)
 
 
-def test_silence_is_still() -> None:
+def test_silence_has_constant_coefficients() -> None:
     values = MfccEncoder().encode(np.zeros(16_000, np.float32)).values
     assert values.shape == (50, 39)
     assert np.ptp(values, axis=0).max() < 1e-3

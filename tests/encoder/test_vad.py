@@ -37,7 +37,7 @@ def _level(waveform: Float32) -> float:
     return float(np.sqrt(np.mean(np.square(waveform))))
 
 
-def test_in_a_quiet_room_it_is_as_loudness_says(spoken: Float32) -> None:
+def test_in_a_quiet_room_the_result_equals_that_by_loudness(spoken: Float32) -> None:
     quiet = is_silence(spoken)
     assert (detect_speech(lambda: [spoken]).silent == quiet).mean() > 0.95
 
@@ -68,7 +68,7 @@ def test_the_gain_brings_speech_to_its_level(spoken: Float32) -> None:
         assert 10 * np.log10(powers.mean()) == pytest.approx(SPEECH_LEVEL_DB, abs=0.1)
 
 
-def test_nothing_but_silence() -> None:
+def test_only_silence() -> None:
     speech = detect_speech(lambda: [np.zeros(SAMPLE_RATE, np.float32)])
     assert speech.silent.all() and len(speech.silent) == 25 and speech.gain == 1.0
     assert detect_speech(lambda: []).silent.shape == (0,)

@@ -55,7 +55,7 @@ class FakeTaskRunner:
     """Writes an output in parts, with a checkpoint after each, and sometimes kills itself."""
 
     def __init__(self, home: Path, device: str) -> None:
-        be_mortal(home, "worker")
+        enable_kills(home, "worker")
 
     def __call__(
         self, task: Task, work: Path, products: Path, progress: Progress
@@ -78,13 +78,13 @@ class FakeTaskRunner:
         return {"n_frames": N_PARTS}
 
 
-def be_mortal(home: Path, kind: str) -> None:
+def enable_kills(home: Path, kind: str) -> None:
     """Make this process kill itself around its writes with the probability in home/chance."""
     chance = float((home / "chance").read_text())
     dice = random.Random(f"{(home / 'seed').read_text()}-{kind}-{os.getpid()}-{time.time_ns()}")
     job_store.INITIAL_BACKOFF_S, job_store.MAX_BACKOFF_S = 0.01, 0.05
 
-    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+    def with_kills(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*given: Any, **named: Any) -> Any:
             if dice.random() < chance:
                 kill(os.getpid(), home, f"{kind} before {call.__name__}")
@@ -96,7 +96,7 @@ def be_mortal(home: Path, kind: str) -> None:
         return wrapped
 
     for name in ("replace", "rename", "fsync", "unlink", "open"):
-        setattr(os, name, deadly(getattr(os, name)))
+        setattr(os, name, with_kills(getattr(os, name)))
 
 
 def kill(pid: int, home: Path, how: str) -> None:
@@ -202,7 +202,7 @@ def check(store: JobStore, home: Path, n_jobs: int) -> None:
 
 def coordinate(home: Path) -> None:
     """Run the jobs of a home folder, two at a time."""
-    be_mortal(home, "coordinator")
+    enable_kills(home, "coordinator")
     store = JobStore(home / "jobs")
     store.prepare()
     store.recover()

@@ -57,7 +57,7 @@ def test_correction_of_offsets() -> None:
     assert found.offset_ms is not None and found.corrected_ms == 0.0
 
 
-def test_correcting_puts_it_in_sync() -> None:
+def test_correction_synchronizes_a_clip() -> None:
     waveform, lips = make_clip(180)
     first = measure_offset(waveform, lips, everything(lips))
     again = measure_offset(shift_waveform(waveform, first.corrected_ms), lips, everything(lips))
@@ -65,14 +65,14 @@ def test_correcting_puts_it_in_sync() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_foreign_sound_is_not_sure(seed: int) -> None:
+def test_other_audio_gives_no_offset(seed: int) -> None:
     _, lips = make_clip(0, seed)
     waveform, _ = make_clip(0, seed + 100)
     found = measure_offset(waveform, lips, everything(lips))
     assert found.offset_ms is None and found.corrected_ms == 0.0
 
 
-def test_lips_in_another_order_are_not_sure() -> None:
+def test_lips_in_another_order_give_no_offset() -> None:
     """One-second pieces of the lips are shuffled, so that audio and lips are unrelated."""
     waveform, lips = make_clip(0)
     order = np.random.default_rng(0).permutation(SECONDS)
@@ -80,18 +80,18 @@ def test_lips_in_another_order_are_not_sure() -> None:
     assert measure_offset(waveform, shuffled, everything(lips)).offset_ms is None
 
 
-def test_silence_is_not_sure() -> None:
+def test_silence_gives_no_offset() -> None:
     waveform, lips = make_clip(0)
     found = measure_offset(np.zeros_like(waveform), lips, everything(lips))
     assert found.offset_ms is None and np.isfinite(found.scores).all()
 
 
-def test_an_offset_beyond_the_range_is_not_sure() -> None:
+def test_an_offset_beyond_the_range_is_not_reported() -> None:
     waveform, lips = make_clip(900)
     assert measure_offset(waveform, lips, everything(lips)).offset_ms is None
 
 
-def test_a_short_clip_is_left_alone() -> None:
+def test_a_short_clip_is_not_corrected() -> None:
     waveform, lips = make_clip(200, seconds=MIN_SECONDS - 2)
     found = measure_offset(waveform, lips, everything(lips))
     assert found.offset_ms is None and found.corrected_ms == 0.0
@@ -108,7 +108,7 @@ def test_unusable_frames_don_t_count() -> None:
     assert found == measure_offset(waveform, np.where(usable[:, None], lips, -7.0), usable)
 
 
-def test_nearly_nothing_usable() -> None:
+def test_almost_no_usable_frames() -> None:
     waveform, lips = make_clip(0)
     usable = ~everything(lips)
     usable[100:130] = True
@@ -135,7 +135,7 @@ def test_shift_waveform(late_ms: float) -> None:
 
 
 @pytest.mark.parametrize("late_ms", [5000.0, -5000.0])
-def test_shift_by_more_than_there_is(late_ms: float) -> None:
+def test_shift_by_more_than_the_length(late_ms: float) -> None:
     shifted = shift_waveform(np.ones(1000, np.float32), late_ms)
     assert len(shifted) == 1000 and not shifted.any()
 

@@ -86,14 +86,14 @@ def test_a_moving_camera_is_detected(drift: float, moving: bool) -> None:
     assert estimate_background(frames, masks).moving is moving
 
 
-def test_flickering_light_is_no_moving_camera() -> None:
+def test_flickering_light_is_not_a_moving_camera() -> None:
     frames, masks, _ = make_scene(30, sweep=40)
     for i, frame in enumerate(frames):
         frame[:] = np.clip(frame * (1.0 + 0.06 * (-1) ** i), 0, 255)
     assert not estimate_background(frames, masks).moving
 
 
-def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_stored_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The background is the same, and memory does not grow with the images."""
     frames, masks, _ = make_scene(30, sweep=60)
     wanted = estimate_background(frames, masks)
@@ -117,7 +117,7 @@ def test_large_images_are_held_on_the_disk(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
-def test_disk_that_is_needed() -> None:
+def test_required_disk_space() -> None:
     assert background.disk_bytes(720, 1280) == 0
     assert background.disk_bytes(2160, 3840) == 60 * 2160 * 3840
 

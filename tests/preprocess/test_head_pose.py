@@ -139,7 +139,7 @@ def test_frames_without_face_have_interpolated_poses(scene: Scene) -> None:
     assert np.isfinite(head.canonical).all()
 
 
-def test_nothing_of_the_test_block_reaches_training_frames(scene: Scene) -> None:
+def test_held_out_frames_do_not_affect_training_frames(scene: Scene) -> None:
     """With other held-out frames, template and training frames are bit-identical."""
     train = train_frames(N_FRAMES)
     everything = np.ones(N_FRAMES, dtype=bool)

@@ -55,7 +55,7 @@ def test_new_frames_are_kept_up_to_the_limit(places: Float32) -> None:
     assert unoccluded[rest].all() and not kept[ODD + 1]
 
 
-def test_every_mouth_is_kept_once_there_is_room(places: Float32) -> None:
+def test_every_mouth_shape_is_kept_if_there_is_room(places: Float32) -> None:
     unoccluded, train, occluded = flags()
     kept = choose_stored_frames(places, unoccluded, train, occluded, MOST)
     apart = np.linalg.norm(places[:, None] - places[None, kept & train], axis=-1).min(1)

@@ -68,7 +68,7 @@ def test_the_size_of_the_picture_hardly_matters() -> None:
     assert abs(np.corrcoef(small, large)[0, 1]) > 0.98
 
 
-def test_a_mouth_outside_the_picture_or_never_open_is_no_error() -> None:
+def test_a_mouth_outside_the_picture_or_never_open_is_not_an_error() -> None:
     images, points, _ = make_mouths()
     gone = points.copy()
     gone[7] -= 500.0

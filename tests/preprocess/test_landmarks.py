@@ -139,7 +139,7 @@ def test_short_gaps_are_bridged(n_missing: int) -> None:
     assert np.allclose(bridged.blendshapes[:, 7], np.linspace(0, 1, len(bridged)), atol=1e-6)
 
 
-def test_long_gaps_and_ends_stay() -> None:
+def test_long_gaps_and_ends_are_not_bridged() -> None:
     tracking = tracking_with_gap(BRIDGE_FRAMES + 1)
     tracking.detected[:2] = tracking.detected[-2:] = False
     tracking.landmarks[~tracking.detected] = 0.0
@@ -148,7 +148,7 @@ def test_long_gaps_and_ends_stay() -> None:
     assert np.array_equal(bridged.landmarks, tracking.landmarks)
 
 
-def test_bridging_leaves_its_input_alone() -> None:
+def test_bridging_does_not_change_its_input() -> None:
     tracking = tracking_with_gap(2)
     before = tracking.landmarks.copy()
     bridge_gaps(tracking)
@@ -203,7 +203,7 @@ def test_mesh_triangles_cover_the_surface() -> None:
     assert shared.max() <= 2, "an edge belongs to one triangle or two"
 
 
-def test_a_face_that_was_gone_for_long_may_come_back_anywhere() -> None:
+def test_after_a_long_gap_the_face_may_reappear_anywhere() -> None:
     gone = [[]] * (FORGET_FRAMES + 1)
     tracking, _ = follow([face_at(100, 150, 80)], *gone, [face_at(500, 150, 80)])
     assert tracking.detected[-1]

@@ -140,7 +140,7 @@ def test_the_rest_code_is_that_of_silent_frames() -> None:
     assert lip_aperture(at_rest)[0] < speaking - 0.01
 
 
-def test_without_silent_frames_the_rest_is_a_mouth_rather_closed(model: FaceModel) -> None:
+def test_without_silent_frames_the_rest_code_is_a_nearly_closed_mouth(model: FaceModel) -> None:
     canonical, _ = make_canonical()
     mouths = encode_motion(model, canonical[TRAIN])
     mouths[:, N_MOUTH:] = 0.0
@@ -149,7 +149,7 @@ def test_without_silent_frames_the_rest_is_a_mouth_rather_closed(model: FaceMode
     assert lip_aperture(model.vertices(model.silence[None]))[0] < np.percentile(apertures, 40)
 
 
-def test_triangles_face_outwards_however_they_come() -> None:
+def test_triangles_face_outward_whatever_their_order() -> None:
     face = make_face()
     canonical, _ = make_canonical()
     wrong = face.triangles.copy()
@@ -162,7 +162,7 @@ def test_triangles_face_outwards_however_they_come() -> None:
     assert np.array_equal(np.sort(model.triangles, axis=1), np.sort(wrong, axis=1))
 
 
-def test_mouth_weights_run_from_nose_to_lips() -> None:
+def test_mouth_weights_increase_from_nose_to_lips() -> None:
     template = make_face().template
     weights = mouth_weights(template)
     assert weights.min() >= 0.0 and weights.max() <= 1.0

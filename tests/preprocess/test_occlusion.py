@@ -73,7 +73,7 @@ def test_light_and_shading_hide_nothing(colors: UInt8, posture: Float64) -> None
 
 
 @pytest.mark.parametrize("color", [(30, 30, 32), (225, 225, 220), (110, 110, 110)])
-def test_a_thing_before_the_mouth(
+def test_an_object_in_front_of_the_mouth(
     colors: UInt8, posture: Float64, color: tuple[int, int, int]
 ) -> None:
     colors[HELD, MOUTH] = color
@@ -103,7 +103,7 @@ def test_permanent_objects_belong_to_the_face(colors: UInt8, posture: Float64) -
     assert not hidden(colors, posture).any()
 
 
-def test_blinks_and_fringes_are_left_alone(colors: UInt8, posture: Float64) -> None:
+def test_blinks_and_fringes_are_not_occluders(colors: UInt8, posture: Float64) -> None:
     colors[HELD, np.isin(FACE.triangles, LEFT_EYE + RIGHT_EYE).any(1)] = 90
     above_brows = CENTRES[:, 1] < FACE.template[list(LEFT_BROW), 1].min() - 0.25
     colors[50:60, above_brows] = 20
@@ -135,7 +135,7 @@ def test_held_out_frames_do_not_affect_expected_colors(colors: UInt8, posture: F
     assert np.array_equal(before[:270], after[:270])
 
 
-def test_the_usual_look_follows_posture(colors: UInt8, posture: Float64) -> None:
+def test_expected_colors_follow_posture(colors: UInt8, posture: Float64) -> None:
     """Half of the clip predicts the other half up to noise; without postures it does not."""
     knowing = fit_color_model(colors[::2], posture[::2])
     ignorant = fit_color_model(colors[::2], np.zeros_like(posture[::2]))
@@ -169,7 +169,7 @@ def test_colors_are_those_at_the_triangles(scale: float) -> None:
 
 
 @pytest.mark.parametrize("shift", [-1000.0, 0.0, 390.0, 2000.0])
-def test_faces_beyond_the_picture_take_its_edge(shift: float) -> None:
+def test_faces_outside_the_picture_use_its_edge(shift: float) -> None:
     frame, landmarks = gradient_face(100.0, shift)
     seen = face_colors(frame, landmarks, FACE.triangles)
     assert seen.shape == (len(FACE.triangles), 3) and (seen[:, 2] == 7).all()

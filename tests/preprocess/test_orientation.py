@@ -11,7 +11,7 @@ from talkhead import media
 from talkhead.preprocess.orientation import is_upside_down
 
 
-def test_a_hanging_person_is_recognized(tmp_path: Path) -> None:
+def test_an_upside_down_person_is_detected(tmp_path: Path) -> None:
     if not PERSON.exists():
         pytest.skip(f"{PERSON} does not exist: make it with samples/making/make_person.py")
     with closing(media.read_frames(PERSON, n_frames=50)) as frames:

@@ -28,7 +28,7 @@ def everywhere() -> Bool:
 
 
 @pytest.mark.parametrize("max_height", [10_000, 200])
-def test_crops_hold_the_face_with_room_for_hair_and_neck(
+def test_crops_contain_the_face_with_room_for_hair_and_neck(
     landmarks: Float32, max_height: int
 ) -> None:
     plan = plan_crops(landmarks, everywhere(), FRAME_SIZE, max_height)
@@ -72,7 +72,7 @@ def test_a_face_that_fills_the_frame(landmarks: Float32) -> None:
     assert (plan.height, plan.width) == FRAME_SIZE and not plan.origins.any()
 
 
-def test_holes_are_crossed_smoothly(landmarks: Float32) -> None:
+def test_gaps_are_bridged_smoothly(landmarks: Float32) -> None:
     usable = everywhere()
     usable[80:120] = False
     usable[:5] = False

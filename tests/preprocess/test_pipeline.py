@@ -65,7 +65,7 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
     assert len(dataset.frames) == len(dataset.masks) == N_FRAMES
 
 
-def test_frames_with_a_cup_before_the_mouth_are_not_used(tmp_path: Path) -> None:
+def test_frames_with_a_cup_in_front_of_the_mouth_are_not_used(tmp_path: Path) -> None:
     """Frames with an occluded mouth are excluded and reported."""
     clip = tmp_path / "clip.mp4"
     frames = list(media.read_frames(PERSON, n_frames=N_FRAMES))

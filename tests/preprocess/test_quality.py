@@ -62,7 +62,7 @@ def test_a_face_in_too_few_frames() -> None:
 
 
 @pytest.mark.parametrize("n_found", [110, 130, 215, 399, 591])
-def test_the_setting_that_is_advised_is_enough(n_found: int) -> None:
+def test_the_suggested_setting_is_sufficient(n_found: int) -> None:
     tracking = make_tracking(1000, n_found)
     advised = float(refusal(tracking).rsplit(" ", 1)[1])
     check_footage(tracking, advised, "person.mp4")

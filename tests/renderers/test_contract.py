@@ -124,7 +124,7 @@ def test_same_input_same_bits(fitted: Fitted) -> None:
     assert torch.equal(first.rgb, second.rgb) and torch.equal(first.alpha, second.alpha)
 
 
-def test_a_batch_is_its_images_one_by_one(fitted: Fitted) -> None:
+def test_a_batch_equals_its_images_one_by_one(fitted: Fitted) -> None:
     frames = [1, 20, 30]
     batch = fitted.render(frames)
     for i, frame in enumerate(frames):
@@ -154,7 +154,7 @@ def test_a_window_is_a_part_of_the_image(fitted: Fitted) -> None:
     assert difference.mean() < 0.004 and difference.max() < 0.15
 
 
-def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
+def test_the_code_moves_only_the_mouth(fitted: Fitted) -> None:
     """Lowering the jaw changes the pixels of the mouth, and hardly those of forehead and hair."""
     frame = 3
     tracks = fitted.dataset.tracks
@@ -174,7 +174,7 @@ def test_the_code_moves_the_mouth_and_only_it(fitted: Fitted) -> None:
     assert change[: landmarks[70, 1] - 8].mean() < 0.5 * mouth.mean()
 
 
-def test_packed_it_renders_as_before(fitted: Fitted) -> None:
+def test_packing_hardly_changes_the_rendering(fitted: Fitted) -> None:
     """A loss of 0.1 dB at 30 dB corresponds to an error 16 dB below that of the rendering."""
     packed = unpack(pack(fitted.renderer.tensors(), fitted.renderer.quantization_steps()))
     again = fitted.renderer_class.from_tensors(packed, fitted.config)

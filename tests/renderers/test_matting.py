@@ -60,7 +60,7 @@ def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
 
 
 @pytest.mark.parametrize("texture", [0.0, 0.5])
-def test_dark_hair_in_front_of_dark_books_stays(texture: float) -> None:
+def test_dark_hair_in_front_of_dark_books_is_kept(texture: float) -> None:
     """Hair is closer to the background's color than to the face's, but is not a mixture of them."""
     image, head = portrait(BOOKS, texture), disc(42, 2)
     unsure = np.maximum(disc(30, 2), 0.7 * head)  # certain for the face, less so for the hair

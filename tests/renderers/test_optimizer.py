@@ -55,7 +55,7 @@ def blended(n_images: int, stop_at: int | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize("n_images", [1, 3])
-def test_it_is_torch_s_adam(n_images: int) -> None:
+def test_steps_equal_those_of_torch(n_images: int) -> None:
     deltas = start()
     optimizer = torch.optim.Adam([deltas], betas=BETAS, eps=EPSILON)
     for step, rate in enumerate(RATES):
@@ -79,7 +79,7 @@ def test_the_code_has_its_gradient() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_cleared_gradients_move_nothing() -> None:
+def test_cleared_gradients_change_nothing() -> None:
     deltas = start()
     blendshapes = Blendshapes(deltas)
     optimizer = Adam([{"params": [deltas], "lr": 0.1, "blendshapes": blendshapes}])

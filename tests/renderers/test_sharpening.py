@@ -42,7 +42,7 @@ def bytes_of(image: Tensor) -> UInt8:
     return np.asarray((image[0].numpy() * 255).round(), np.uint8)
 
 
-def test_the_amount_makes_it_as_sharp_as_wanted() -> None:
+def test_the_amount_gives_the_requested_sharpness() -> None:
     true = noisy_image()
     made = softened(true, 0.4)
     amount = estimate_amount(solid(made), true, EVERYWHERE)

@@ -259,7 +259,7 @@ def test_a_trained_renderer_needs_a_train_config(
         fit_renderer(GaussianRenderer, head_dataset, config, checkpoint, SilentProgress())
 
 
-def test_batches_hold_what_the_dataset_holds(head_dataset: IdentityDataset) -> None:
+def test_batches_contain_the_data_of_the_dataset(head_dataset: IdentityDataset) -> None:
     frames = np.array([4, 30])
     batch = make_batch(head_dataset, head_dataset.crop_landmarks(), frames)
     for i, frame in enumerate(frames):

@@ -89,7 +89,7 @@ def test_power_spectrogram_equals_the_definition() -> None:
         np.testing.assert_allclose(powers[frame], np.abs(turns @ piece) ** 2, rtol=1e-3, atol=1e-6)
 
 
-def test_blocks_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computing_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     waveform = hiss(1.0, 0.3)
     whole = audio.power_spectrogram(waveform, 400, 160)
     monkeypatch.setattr(audio, "_BLOCK", 7)

@@ -28,13 +28,13 @@ def test_project_by_hand() -> None:
     assert np.allclose(pixels, [[50, 25], [50 + 60, 25], [50, 25 + 120 * 0.5 / 4]])
 
 
-def test_rotation_turns_world_before_it_moves() -> None:
+def test_rotation_is_applied_before_translation() -> None:
     quarter = np.array([[0.0, 0, 1, 3], [0, 1, 0, 0], [-1, 0, 0, 5], [0, 0, 0, 1]])
     pixel = project(np.array([[1.0, 2.0, 2.0]]), quarter[None], np.eye(3))[0, 0]
     assert np.allclose(pixel, [(2 + 3) / (5 - 1), 2 / (5 - 1)])
 
 
-def test_each_frame_its_own_camera_and_points() -> None:
+def test_each_frame_has_its_own_camera_and_points() -> None:
     """[F, V, 3] points and [F, 3, 3] cameras give the same as one frame at a time."""
     rng = np.random.default_rng(0)
     points, viewmats = rng.normal(size=(4, 7, 3)), make_poses(4, depth=9.0)

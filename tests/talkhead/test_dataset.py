@@ -117,7 +117,7 @@ def test_images_are_read_one_by_one(head_dataset: IdentityDataset) -> None:
             frames[index]
 
 
-def test_image_file_grows_and_is_cut(tmp_path: Path) -> None:
+def test_image_file_grows_and_is_truncated(tmp_path: Path) -> None:
     """Images are appended in pieces, and truncated to whole ones after a partial write."""
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
     file = ImageFile(tmp_path / "images.u8", (4, 6, 3))
@@ -165,7 +165,7 @@ def with_hidden(dataset: IdentityDataset, frame: int, triangles: list[int]) -> I
     return replace(dataset, tracks=replace(dataset.tracks, occluded=occluded))
 
 
-def test_clear_frames_are_usable_with_nothing_before_the_face(
+def test_clear_frames_are_usable_with_nothing_in_front_of_the_face(
     head_dataset: IdentityDataset,
 ) -> None:
     dataset = with_hidden(head_dataset, 5, [3])
@@ -191,7 +191,7 @@ def test_an_occluder_of_the_chin_covers_the_neck_below(head_dataset: IdentityDat
     assert not area[eyes[:, 1], eyes[:, 0]].any() and not area[0].any()
 
 
-def test_an_empty_mesh_hides_nothing_and_faces_may_lie_outside(
+def test_an_empty_mesh_hides_nothing_and_faces_may_be_outside(
     head_dataset: IdentityDataset,
 ) -> None:
     points, triangles = head_dataset.crop_landmarks()[0], head_dataset.face.triangles
@@ -200,7 +200,7 @@ def test_an_empty_mesh_hides_nothing_and_faces_may_lie_outside(
     assert occluded_area(points + 1000.0, triangles, (128, 96)).shape == (128, 96)
 
 
-def test_farthest_first_is_the_farthest_from_all_that_is_known() -> None:
+def test_farthest_first_chooses_the_farthest_frames() -> None:
     places = np.array([[0.0], [1.0], [10.0], [6.0], [10.0]], np.float32)
     known = np.array([True, False, False, False, False])
     assert farthest_first(places, known, 2).tolist() == [2, 3]
@@ -218,7 +218,7 @@ def test_reading_images_that_were_not_kept_is_an_error(tmp_path: Path) -> None:
             file[missing]
 
 
-def test_small_masks_stand_in_for_those_not_kept(tmp_path: Path) -> None:
+def test_small_masks_replace_those_not_kept(tmp_path: Path) -> None:
     """All frames of long footage have a mask; selected ones also have an image."""
     dataset = make_dataset(tmp_path / "short", 12)
     masks = [mask.copy() for mask in dataset.masks]

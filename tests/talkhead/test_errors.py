@@ -3,7 +3,7 @@ from __future__ import annotations
 from talkhead.errors import MAX_ERROR_CHARS, PackageError, one_line
 
 
-def test_errors_are_one_line_and_unforeseen_ones_say_their_kind() -> None:
+def test_errors_are_one_line_and_unexpected_ones_name_their_type() -> None:
     long = "x " * MAX_ERROR_CHARS
     assert one_line(PackageError(f"a.zip:\n  damaged {long}")) == f"a.zip: damaged {long}".strip()
     assert one_line(KeyError("x")) == "KeyError: 'x'"

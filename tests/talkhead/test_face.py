@@ -88,7 +88,7 @@ def test_body_components_move_no_vertex_but_the_body() -> None:
     assert torch.allclose(near[:2] / near[2], far[:2] / far[2])
 
 
-def test_named_points_are_of_the_mesh_and_apart() -> None:
+def test_named_points_are_distinct_vertices() -> None:
     for name in ("LIPS", "FACE_OVAL", "LEFT_EYE", "RIGHT_EYE", "LEFT_BROW", "RIGHT_BROW"):
         points = getattr(names, name)
         assert len(set(points)) == len(points) and max(points) < names.N_SURFACE

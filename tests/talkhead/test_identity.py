@@ -139,7 +139,7 @@ def test_a_failed_move_puts_the_old_package_back(
     assert listing(tmp_path) == ["anna"]
 
 
-def test_a_new_package_takes_the_place_of_the_old_one(add: Add, tmp_path: Path) -> None:
+def test_a_new_package_replaces_the_old_one(add: Add, tmp_path: Path) -> None:
     add(tmp_path / "anna")
     (tmp_path / "anna" / "extra").touch()
     add(tmp_path / "anna")
@@ -147,7 +147,7 @@ def test_a_new_package_takes_the_place_of_the_old_one(add: Add, tmp_path: Path) 
     assert listing(tmp_path) == ["anna"]
 
 
-def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").touch()
     with pytest.raises(PackageError, match="holds something else"):
         PackageWriter(tmp_path)

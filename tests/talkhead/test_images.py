@@ -107,7 +107,7 @@ def test_other_formats_are_refused_under_any_suffix(tmp_path: Path, suffix: str)
     )
 
 
-def test_only_the_kinds_that_are_asked_for(tmp_path: Path) -> None:
+def test_only_requested_formats_are_read(tmp_path: Path) -> None:
     path = tmp_path / "plate.png"
     path.write_bytes(encoded(JPEG, picture()))
     with pytest.raises(TalkheadError, match=r"Export it as PNG$"):

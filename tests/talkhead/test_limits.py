@@ -156,7 +156,7 @@ def test_pipes_devices_and_folders_are_refused_at_once(
     refused(no_file, "folder" if no_file.is_dir() else "is a pipe or a device", read=read)
 
 
-def test_names_that_no_file_has(tmp_path: Path) -> None:
+def test_impossible_file_names(tmp_path: Path) -> None:
     for name in ("a" * 5000, "a\0b"):
         with pytest.raises(TalkheadError):
             media.probe(tmp_path / name)
@@ -221,14 +221,14 @@ def test_a_program_with_endless_output_is_ended(
         run_to_end(graph, tmp_path / "out.mp4")
 
 
-def test_output_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffmpeg_program, "MAX_OUTPUT_BYTES", 1000)
     path = make(tmp_path / "film.mp4")
     status, _, _ = run(media_input(path)["V:0"].output("pipe:", f="rawvideo"))
     assert status != 0
 
 
-def test_only_waiting_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_waiting_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow reader does not count as a stalled program."""
     monkeypatch.setattr(ffmpeg_program, "STALL_S", 0.04)
     killed: list[bool] = []

@@ -61,7 +61,7 @@ def test_a_block_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not path.exists()
 
 
-def test_who_will_not_wait_raises(tmp_path: Path) -> None:
+def test_a_caller_that_does_not_wait_gets_an_error(tmp_path: Path) -> None:
     path = tmp_path / "anna.lock"
 
     def refuse(holder: Holder) -> None:

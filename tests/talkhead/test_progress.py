@@ -103,7 +103,7 @@ def test_bars_show_each_step_once_it_ended(terminal: bool) -> None:
 @pytest.mark.parametrize(
     ("error", "word"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")]
 )
-def test_bars_close_on_exceptions_and_can_go_on(error: type[BaseException], word: str) -> None:
+def test_bars_close_on_exceptions_and_can_continue(error: type[BaseException], word: str) -> None:
     progress, stream = bars(terminal=True)
     with pytest.raises(error), progress.step("Outer"), progress.step("Broken", total=9):
         raise error
@@ -114,7 +114,7 @@ def test_bars_close_on_exceptions_and_can_go_on(error: type[BaseException], word
     assert "3/3" in stream.getvalue()
 
 
-def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_silent_progress_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     progress: Progress = SilentProgress()
     with progress.step("One", total=1) as step:
         step.advance()

@@ -19,7 +19,7 @@ COMMANDS = ("dub", "evaluate", "evaluate_pair", "fit", "speak", "speak_frames")
 KEYWORDS = {"fit": (FitKeywords, FitOptions), "speak": (SpeakKeywords, OutputOptions)}
 
 
-def test_every_name_is_listed_and_is_there() -> None:
+def test_every_name_is_listed_and_exists() -> None:
     assert set(talkhead.__all__) <= set(dir(talkhead))
     for name in talkhead.__all__:
         assert getattr(talkhead, name).__name__ == name

@@ -21,7 +21,7 @@ def test_stages_are_kept_in_their_order(tmp_path: Path) -> None:
     assert first.seconds >= 0.02 and first.peak_mib == pytest.approx(peak_mib(), rel=0.5)
 
 
-def test_a_stage_that_is_gone_on_with_adds_up(tmp_path: Path) -> None:
+def test_times_of_a_resumed_stage_are_added(tmp_path: Path) -> None:
     path = tmp_path / "stages.json"
     with pytest.raises(KeyboardInterrupt), StageClock(path).stage("training"):
         time.sleep(0.02)

@@ -59,7 +59,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     assert listing(tmp_path) == ["line.mp4"]
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "line.mp4"
     message = r"line\.mp4: the disk is full\. Free"
     with pytest.raises(TalkheadError, match=message) as caught, storage.atomic_path(path):
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     assert listing(tmp_path) == []
 
 
-def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_wrong_path_are_named(tmp_path: Path) -> None:
     with pytest.raises(TalkheadError, match=r"the folder .*nowhere does not exist"):
         storage.write_bytes(tmp_path / "nowhere" / "a.json", b"")
     with pytest.raises(TalkheadError, match="this is a folder"):
@@ -133,7 +133,7 @@ def test_invalid_json_is_reported_in_one_line(tmp_path: Path, text: bytes, messa
         storage.decode_json(text)
 
 
-def test_json_may_be_as_deep_as_it_says(tmp_path: Path) -> None:
+def test_json_may_be_nested_up_to_the_limit(tmp_path: Path) -> None:
     text = "[" * 64 + "]" * 64
     assert storage.decode_json(text) == storage.decode_json(text.encode())
 
@@ -259,7 +259,7 @@ except TalkheadError as error:
 
 @pytest.mark.skipif(os.name != "posix", reason="this system has no limit of file sizes")
 @pytest.mark.parametrize("name", ["a.json", "a.safetensors"])
-def test_nothing_is_left_of_a_file_that_could_not_grow(tmp_path: Path, name: str) -> None:
+def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path, name: str) -> None:
     """The error is a real one of the system: the size of the process's files is limited to 100 kB."""
     (tmp_path / name).write_bytes(b"of before")
     command = [sys.executable, "-c", LIMITED, str(tmp_path / name)]
@@ -278,7 +278,7 @@ def test_leftovers_of_killed_runs_are_removed_but_not_those_of_running_ones(tmp_
     assert listing(tmp_path) == [running.name, "a.json"]
 
 
-def test_a_folder_set_aside_is_back_where_the_block_fails(tmp_path: Path) -> None:
+def test_a_folder_that_was_set_aside_is_restored_if_the_block_fails(tmp_path: Path) -> None:
     path, aside = tmp_path / "it", tmp_path / ".it.old"
     path.mkdir()
     (path / "old").touch()
@@ -298,7 +298,7 @@ def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     assert storage.sha256_of(path).startswith("ba7816bf8f01cfea")
 
 
-def test_texts_have_no_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
+def test_texts_have_no_byte_order_mark_and_one_kind_of_newline(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffÄ\r\nb\rc\n".encode())
     assert storage.read_text(path) == "Ä\nb\nc\n"
@@ -317,7 +317,7 @@ def test_texts_that_are_not_files(tmp_path: Path) -> None:
         assert storage.existing_file(text) is None
 
 
-def test_files_that_cannot_be_made_are_not_called_missing(
+def test_files_that_cannot_be_created_are_not_reported_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No files can be created in folders such as those below /proc."""

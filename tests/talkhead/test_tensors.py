@@ -103,7 +103,7 @@ def test_specs_of_modules_need_no_memory() -> None:
     check_tensors(layer.state_dict(), module_specs(lambda: nn.Linear(3, 2)))
 
 
-def test_json_beside_tensors() -> None:
+def test_json_stored_with_tensors() -> None:
     value = {"name": "ä", "sizes": [1, 2.5]}
     assert read_json_tensor({"facts": json_tensor(value)}, "facts") == value
     ordered = json_tensor({"b": 1, "a": 2}, sort_keys=True)

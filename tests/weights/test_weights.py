@@ -27,17 +27,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_files_are_whole(name: str) -> None:
+def test_shipped_files_are_complete(name: str) -> None:
     path = weights.resolve(name)
     assert path.stat().st_size == weights.manifest()[name]["bytes"]
 
 
-def test_all_together_are_small() -> None:
+def test_the_total_size_is_small() -> None:
     assert sum(entry["bytes"] for entry in weights.manifest().values()) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_files_are_accounted_for(name: str) -> None:
+def test_shipped_files_are_documented(name: str) -> None:
     entry = weights.manifest()[name]
     assert entry["about"]
     if "author" in entry:  # a third-party model, shipped unchanged

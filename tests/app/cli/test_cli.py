@@ -119,7 +119,7 @@ def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**32), "9" * 40])
-def test_seeds_that_no_generator_takes_are_refused(
+def test_seeds_that_no_generator_accepts_are_refused(
     fit: Stage, monkeypatch: pytest.MonkeyPatch, seed: str
 ) -> None:
     assert run(monkeypatch, "fit", "--video", "a.mp4", f"--seed={seed}") == 2 and not fit.named
@@ -127,7 +127,9 @@ def test_seeds_that_no_generator_takes_are_refused(
         fit_of_this_version("a.mp4", seed=int(seed))
 
 
-def test_the_defaults_of_fit_are_its_own(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_of_fit_are_those_of_the_api(
+    fit: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run(monkeypatch, "fit", "--video", "a.mp4") == 0
     assert isinstance(fit.named["progress"], BarProgress)
     assert fit.named["name"] is None
@@ -173,7 +175,7 @@ def test_choices_are_those_of_the_python_api() -> None:
     assert [one.value for one in cli_fit.Preset] == list(PRESETS)
 
 
-def test_what_the_output_may_be(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_the_output(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--audio a.wav --codec vp9 --height 360 --background #00ff00 --subtitles burn"
     more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
     head = "--yaw -5 --pitch 3 --zoom 1.2 --intensity 0.8"
@@ -302,7 +304,7 @@ def test_evaluate_compares_a_pair(
     assert "few frames" in shown and shown.rstrip().endswith("report: report.html")
 
 
-def test_the_summary_stands_in_for_figures(
+def test_the_summary_replaces_the_figures(
     fit: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @dataclass(frozen=True)
@@ -398,7 +400,7 @@ def test_an_error_is_one_line(
         ),
     ],
 )
-def test_what_the_machine_lacks_is_one_line(
+def test_missing_resources_are_reported_in_one_line(
     fit: Stage,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -413,7 +415,7 @@ def test_what_the_machine_lacks_is_one_line(
 
 
 @pytest.mark.parametrize("error", [ImportError("no module x"), ZeroDivisionError(), OSError(5)])
-def test_faults_of_the_program_keep_their_traceback(
+def test_unexpected_errors_keep_their_traceback(
     fit: Stage, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     fit.error = error
@@ -451,7 +453,9 @@ def test_wrong_usage(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     assert run(monkeypatch, *words) == 2
 
 
-def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for words in ([], ["fit"], ["speak"]):
         assert run(monkeypatch, *words, "--help") == 0
         text = capsys.readouterr().out
@@ -461,7 +465,7 @@ def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"talkhead {__version__}\n"
 
 
-def test_ffmpeg_is_handed_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_is_passed_on(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALKHEAD_FFMPEG", "")
     assert run(monkeypatch, "--ffmpeg", "my-ffmpeg", "speak", "--audio", "a.wav") == 0
     assert cli.os.environ["TALKHEAD_FFMPEG"] == "my-ffmpeg"
@@ -484,7 +488,7 @@ def test_identities_of_an_empty_home(
     assert "anna.talkhead: there is no such file" in capsys.readouterr().err
 
 
-def test_the_life_of_an_identity(
+def test_the_commands_for_identities(
     tmp_path: Path,
     add: Callable[[Path], IdentityPackage],
     monkeypatch: pytest.MonkeyPatch,

@@ -211,7 +211,7 @@ def test_the_display_of_many_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     check(capsys.readouterr().err, 3, AS_JSON[1:-1])
 
 
-def test_an_error_is_one_line_whatever_it_holds() -> None:
+def test_an_error_is_one_line_whatever_it_contains() -> None:
     from talkhead.errors import one_line
 
     assert one_line(TalkheadError("a\r\nb\u2028c")) == "a b c"

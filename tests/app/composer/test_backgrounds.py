@@ -37,7 +37,7 @@ def test_colors(text: str, color: tuple[int, int, int] | None) -> None:
     assert parse_color(text) == color
 
 
-def test_the_own_background_and_a_color_do_not_change() -> None:
+def test_the_original_background_and_a_color_do_not_change() -> None:
     assert [p.mean() for p in backgrounds_of(None, OWN, 9)(2, 5)] == [77, 77, 77]
     assert len(list(backgrounds_of("own", OWN, 9)(0, 9))) == 9
     (picture,) = backgrounds_of("#102030", OWN, 9)(4, 5)
@@ -99,7 +99,7 @@ def test_a_video_loops_and_any_part_equals_the_whole(tmp_path: Path) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(part, whole[first:after], strict=True))
 
 
-def test_what_is_no_background_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused_as_backgrounds(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     (tmp_path / "bad.mp4").write_text("no video")
     cases = {

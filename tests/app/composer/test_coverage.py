@@ -64,7 +64,7 @@ def test_eyes_and_body_don_t_count(clip: IdleClip) -> None:
     assert not uncovered_mouths(codes, clip).any()
 
 
-def test_a_slow_clip_doesn_t_measure_itself_by_the_frames_beside() -> None:
+def test_adjacent_frames_of_a_slow_clip_are_not_compared() -> None:
     """A mouth that moves steadily is NEIGHBORS + 1 steps from the nearest other moment."""
     codes = np.zeros((200, N_CODES), np.float32)
     codes[:, 0] = 0.1 * np.arange(200)
@@ -79,7 +79,7 @@ def test_a_clip_that_is_too_short_gives_no_report() -> None:
     assert coverage_warning(make_codes(50) + 30.0, short) == ""
 
 
-def test_blocks_find_what_one_comparison_finds(
+def test_comparing_in_blocks_gives_the_same_result(
     clip: IdleClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes = 1.7 * make_codes(700, seed=5)

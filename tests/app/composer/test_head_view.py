@@ -75,7 +75,7 @@ def test_the_head_turns_about_its_own_middle(clip: IdleClip) -> None:
     assert not np.allclose(turned.viewmats[:, :3, :3], clip.viewmats[:, :3, :3], atol=1e-2)
 
 
-def test_in_the_middle_of_the_range_the_turn_is_what_was_asked(clip: IdleClip) -> None:
+def test_in_the_middle_of_the_range_the_turn_is_as_requested(clip: IdleClip) -> None:
     yaw, pitch = yaw_and_pitch(clip.viewmats)
     turned_yaw, turned_pitch = yaw_and_pitch(turned_clip(clip, View(yaw=1.5)).viewmats)
     middle = np.abs(yaw) < 2.0

@@ -50,14 +50,14 @@ N_CLIP = 2 * KEYFRAME_EVERY + 7
 
 @pytest.mark.parametrize("n_clip", [2, 3, 7, 25, 26, 100])
 @pytest.mark.parametrize("n_frames", [0, 1, 2, 24, 199])
-def test_ping_pong_never_stands_still_or_jumps(n_clip: int, n_frames: int) -> None:
+def test_ping_pong_never_stalls_or_jumps(n_clip: int, n_frames: int) -> None:
     numbers = ping_pong(n_clip, n_frames)
     assert len(numbers) == n_frames and ((numbers >= 0) & (numbers < n_clip)).all()
     assert (np.abs(np.diff(numbers)) == 1).all()
     assert numbers[:n_clip].tolist() == list(range(min(n_clip, n_frames)))
 
 
-def test_ping_pong_comes_back_the_same_way() -> None:
+def test_ping_pong_returns_in_reverse_order() -> None:
     assert ping_pong(4, 14).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
     assert ping_pong(1, 4).tolist() == [0, 0, 0, 0]
 
@@ -83,7 +83,7 @@ def forward(clip: Path) -> list[UInt8]:
     ("n_clip", "n_frames"),
     [(N_CLIP, 3 * N_CLIP), (26, 80), (27, 60), (2, 5), (1, 3), (N_CLIP, 10), (5, 0)],
 )
-def test_idle_frames_are_the_clip_s_in_that_order(
+def test_idle_frames_are_those_of_the_clip_in_that_order(
     clip: Path,
     forward: list[UInt8],
     n_clip: int,
@@ -109,7 +109,7 @@ def test_idle_frames_are_the_clip_s_in_that_order(
         (2 * N_CLIP - 8, 2 * N_CLIP + 1, 9),  # and forward again
     ],
 )
-def test_no_more_is_read_than_is_shown(
+def test_only_shown_frames_are_read(
     clip: Path,
     forward: list[UInt8],
     first: int,
@@ -168,7 +168,7 @@ def test_the_longest_run_of_training_frames_is_kept(head_dataset: IdentityDatase
 
 
 @pytest.mark.parametrize("frames", [[10], [9, 10, 11]])
-def test_nothing_before_the_face_is_kept(head_dataset: IdentityDataset, frames: list[int]) -> None:
+def test_occluded_frames_are_not_kept(head_dataset: IdentityDataset, frames: list[int]) -> None:
     """Occlusions of any length are excluded, while short gaps of the tracker are bridged."""
     occluded = head_dataset.tracks.occluded.copy()
     occluded[frames, 0] = True
@@ -178,7 +178,7 @@ def test_nothing_before_the_face_is_kept(head_dataset: IdentityDataset, frames: 
     assert choose_frames(with_usable(spoilt, [frames[0] - 1, frames[-1] + 1])) == run
 
 
-def test_a_short_gap_ends_no_run(head_dataset: IdentityDataset) -> None:
+def test_a_short_gap_does_not_end_a_run(head_dataset: IdentityDataset) -> None:
     n_train = int(head_dataset.tracks.train.sum())
     assert choose_frames(with_usable(head_dataset, [5, 6, 20, 21, 22])) == (0, n_train)
 
@@ -294,7 +294,7 @@ def test_a_clip_that_is_shorter_than_its_tracks_is_reported(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<MPD/>", b"#EXTM3U"])
-def test_a_file_that_is_no_clip_is_reported(
+def test_a_file_that_is_not_a_clip_is_reported(
     saved: tuple[IdentityPackage, Path], tmp_path: Path, content: bytes
 ) -> None:
     package = replace(saved[0], path=shutil.copytree(saved[0].path, tmp_path / "anna"))
@@ -324,7 +324,7 @@ def test_landmarks_stay_near_for_any_codes(saved: tuple[IdentityPackage, Path]) 
     assert (np.abs(usual) < 300).all() and np.ptp(usual) > 30
 
 
-def test_no_more_is_unpacked_than_a_clip_may_have(
+def test_masks_that_unpack_to_more_than_allowed_are_refused(
     saved: tuple[IdentityPackage, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idle_module, "MAX_MASK_BYTES", 33 * 32 * 24 - 1)
@@ -333,7 +333,7 @@ def test_no_more_is_unpacked_than_a_clip_may_have(
         load_idle(saved[0])
 
 
-def test_the_clip_s_pictures_are_the_video_s(
+def test_the_pictures_of_the_clip_are_those_of_the_video(
     saved: tuple[IdentityPackage, Path], head_dataset: IdentityDataset
 ) -> None:
     """They begin with the first frame of the run, and differ slightly because they are encoded

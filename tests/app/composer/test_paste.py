@@ -47,7 +47,9 @@ def at(mask: Float32, points: Float32) -> Float32:
 # ---------------------------------------------------------------------------- the mask
 
 
-def test_the_mask_holds_both_mouths_and_jaws_but_no_eyes(mouths: tuple[Float32, Float32]) -> None:
+def test_the_mask_contains_both_mouths_and_jaws_but_no_eyes(
+    mouths: tuple[Float32, Float32],
+) -> None:
     closed, opened = mouths
     for source, target in ((closed, opened), (opened, closed)):
         mask = paste_mask(source, target, SIZE)
@@ -77,7 +79,7 @@ def test_the_mask_is_feathered(mouths: tuple[Float32, Float32]) -> None:
     assert max(steps) < 0.6 and ((mask > 0.05) & (mask < 0.95)).sum() > 100
 
 
-def test_the_window_holds_the_mask(mouths: tuple[Float32, Float32]) -> None:
+def test_the_window_contains_the_mask(mouths: tuple[Float32, Float32]) -> None:
     mask = paste_mask(*mouths, SIZE)
     window = mask_window(mask)
     outside = mask.copy()
@@ -86,7 +88,7 @@ def test_the_window_holds_the_mask(mouths: tuple[Float32, Float32]) -> None:
     assert window.bottom <= SIZE[0] and window.right <= SIZE[1]
 
 
-def test_a_face_beyond_the_crop(mouths: tuple[Float32, Float32]) -> None:
+def test_a_face_outside_the_crop(mouths: tuple[Float32, Float32]) -> None:
     """A face half outside is cut at the edge; one completely outside has an empty mask."""
     half = paste_mask(mouths[0] + 40, mouths[1] + 40, SIZE)
     window = mask_window(half)
@@ -184,7 +186,7 @@ def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
 
 @pytest.mark.parametrize("shift", [(-25, 0), (60, 0), (0, -30), (0, 80), (-25, -30), (60, 80)])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_at_the_edges_as_in_a_larger_frame(
+def test_pasting_at_the_edges_equals_pasting_in_a_larger_frame(
     frame: UInt8, shift: tuple[int, int], scale: float
 ) -> None:
     """Parts beyond the frame are cut off; the rest does not depend on the edge."""
@@ -205,7 +207,7 @@ def test_at_the_edges_as_in_a_larger_frame(
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75])
-def test_scaled_crops_land_where_they_were_cut(scale: float) -> None:
+def test_scaled_crops_are_pasted_where_they_were_cut(scale: float) -> None:
     """A frame that is cropped and pasted back is not shifted, and is bit-identical outside the
     mask."""
     frame = make_background(300, 260)

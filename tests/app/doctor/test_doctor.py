@@ -25,7 +25,7 @@ def report(*checks: doctor.Check) -> doctor.Report:
     return doctor.Report(versions, checks, BACKENDS, doctor.Speed(10.0, 30.0), pace)
 
 
-def test_a_report_names_what_is_missing_and_what_brings_it() -> None:
+def test_a_report_names_missing_parts_and_how_to_get_them() -> None:
     text = doctor.describe(report(GOOD, BAD))
     assert "ok  Python" in text
     assert "NO  OpenCV" in text
@@ -86,7 +86,7 @@ def test_the_pace_of_a_fitted_person(
     assert broken.missing.startswith("TypeError") and broken.frames_per_s == 0.0
 
 
-def test_where_there_is_no_pace_it_says_why(fitted: FitResult, tmp_path: Path) -> None:
+def test_a_missing_pace_is_explained(fitted: FitResult, tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert "There are no identities" in doctor.pace_of(home, None).missing
     assert "identity berta: not found" in doctor.pace_of(home, "berta").missing
@@ -107,7 +107,7 @@ def test_where_there_is_no_pace_it_says_why(fitted: FitResult, tmp_path: Path) -
         ("none", 0, "Install your system's libGL"),
     ],
 )
-def test_the_command_that_brings_libgl(
+def test_the_command_that_installs_libgl(
     monkeypatch: pytest.MonkeyPatch, program: str, euid: int, words: str
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: name if name == program else None)

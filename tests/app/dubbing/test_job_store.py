@@ -70,7 +70,7 @@ def test_a_job_is_claimed_and_completed(store: JobStore, tmp_path: Path) -> None
     assert not store.work_path(task.id).exists() and not list((store.path / "locks").iterdir())
 
 
-def test_adding_again_changes_only_what_changed(store: JobStore, tmp_path: Path) -> None:
+def test_adding_again_updates_only_changed_jobs(store: JobStore, tmp_path: Path) -> None:
     tasks = [make_task(tmp_path, number) for number in range(4)]
     store.add(tasks)
     for task in tasks[:3]:

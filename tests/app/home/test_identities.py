@@ -17,7 +17,7 @@ def home(tmp_path: Path) -> Home:
     return Home.locate(tmp_path / "home")
 
 
-def test_where_the_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_location_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALKHEAD_HOME", str(tmp_path / "of-variable"))
     assert Home.locate().path == tmp_path / "of-variable"
     assert Home.locate(tmp_path / "given").path == tmp_path / "given"
@@ -53,7 +53,7 @@ def test_names_and_paths_are_resolved(home: Home, add: Add, tmp_path: Path) -> N
         home.resolve("clara")
 
 
-def test_an_exported_file_is_no_identity_yet(home: Home, add: Add, tmp_path: Path) -> None:
+def test_an_exported_file_is_not_an_identity(home: Home, add: Add, tmp_path: Path) -> None:
     add(home.identity_dir("anna"))
     path = home.export("anna", tmp_path / "anna.talkhead")
     with pytest.raises(PackageError, match=r"import it first: talkhead identities import"):
@@ -89,7 +89,7 @@ def test_a_damaged_file_of_the_latest_is_ignored(home: Home, add: Add, content: 
 @pytest.mark.parametrize(
     "content", [b"", b"[" * 100_000, b"\xff\xfe", b"[3]", b'{"format_version": 3}']
 )
-def test_a_damaged_manifest_is_a_line_of_the_list(home: Home, add: Add, content: bytes) -> None:
+def test_a_damaged_manifest_is_shown_in_the_list(home: Home, add: Add, content: bytes) -> None:
     (add(home.identities_dir / "anna").path / "identity.json").write_bytes(content)
     (summary,) = home.summaries()
     assert "anna" in summary.problem and summary.problem.isprintable()

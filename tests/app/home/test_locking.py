@@ -76,7 +76,7 @@ def test_work_that_two_fits_have_damaged_is_redone(
     assert package_files(again.package_path) == package_files(fitted.package_path)
 
 
-def test_an_image_too_many_or_no_background_is_found(
+def test_an_extra_image_or_a_missing_background_is_detected(
     fitted: FitResult,
     home: Path,
     footage: Path,
@@ -98,7 +98,7 @@ def test_an_image_too_many_or_no_background_is_found(
     assert (dataset / "frames.u8").stat().st_size == size
 
 
-def test_the_same_process_does_not_get_it_twice(tmp_path: Path) -> None:
+def test_a_process_cannot_lock_an_identity_twice(tmp_path: Path) -> None:
     home, progress = Home(tmp_path), SilentProgress()
     with lock_identity(home, "anna", progress):
         with (

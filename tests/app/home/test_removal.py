@@ -80,14 +80,14 @@ def test_an_unfinished_fit_is_listed_and_removed(
     assert "identity anna: not found" in capsys.readouterr().err
 
 
-def test_who_is_being_fitted_is_listed_so(home: Home, tmp_path: Path) -> None:
+def test_an_identity_that_is_being_fitted_is_listed_as_such(home: Home, tmp_path: Path) -> None:
     start_work(home, "anna", tmp_path / "a.mp4")
     with home.lock("anna", lambda holder: None):
         (summary,) = home.summaries()
     assert summary.problem.startswith("process ") and summary.problem.endswith("is working on it")
 
 
-def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path) -> None:
+def test_jobs_results_and_checksums_are_removed_too(home: Home, add: Add, tmp_path: Path) -> None:
     """Only those of this person are removed: those of another person in the same table are kept."""
     for name in ("anna", "berta"):
         add(home.identity_dir(name))
@@ -121,7 +121,7 @@ def test_jobs_results_and_checksums_go_too(home: Home, add: Add, tmp_path: Path)
     assert [job.task.identity for job in store.jobs()] == ["berta", "berta"]
 
 
-def test_a_job_that_goes_on_keeps_everything(home: Home, add: Add, tmp_path: Path) -> None:
+def test_a_running_job_prevents_removal(home: Home, add: Add, tmp_path: Path) -> None:
     add(home.identity_dir("anna"))
     store = JobStore(home.path / "jobs")
     store.add([Task("line", "anna", output=str(tmp_path / "a.mp4"))])
@@ -134,7 +134,7 @@ def test_a_job_that_goes_on_keeps_everything(home: Home, add: Add, tmp_path: Pat
     assert home.names() == ["anna"] and store.find(job.id) is not None
 
 
-def test_what_an_earlier_removal_left_can_be_removed(home: Home, tmp_path: Path) -> None:
+def test_leftovers_of_an_earlier_removal_can_be_removed(home: Home, tmp_path: Path) -> None:
     """Leftovers are jobs without an identity, a package without a manifest, and a partly removed
     package.
     """
@@ -155,7 +155,9 @@ def test_what_an_earlier_removal_left_can_be_removed(home: Home, tmp_path: Path)
         remove_identity(home, "../anna")
 
 
-def test_the_same_footage_of_another_name_stays_known(home: Home, tmp_path: Path) -> None:
+def test_checksums_of_footage_that_another_identity_uses_are_kept(
+    home: Home, tmp_path: Path
+) -> None:
     video = tmp_path / "a.mp4"
     start_work(home, "anna", video)
     work = home.work_path("draft", "key")

@@ -25,14 +25,14 @@ def test_a_folder_is_removed_at_the_end_of_its_block(tmp_path: Path) -> None:
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_a_home_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with scratch_folder(Home(tmp_path / "file")) as folder:
         assert folder.is_dir()
     assert not folder.exists()
 
 
-def test_a_killed_speak_leaves_nothing_beside_its_output(
+def test_a_killed_speak_leaves_nothing_next_to_its_output(
     fitted: FitResult, home: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "videos"

@@ -92,7 +92,7 @@ def test_a_word_longer_than_a_line_stays_whole() -> None:
 
 
 @pytest.mark.parametrize("text", ["a" + " " * 400_000, " " * 400_000, "a" + " -" * 300_000])
-def test_tokens_take_no_more_than_their_text(text: str) -> None:
+def test_splitting_into_tokens_takes_linear_time(text: str) -> None:
     """With a pattern that tries each space as a beginning, these texts would take hours."""
     tokens = tokens_of(text)
     assert [token.text for token in tokens] == ([text.rstrip()] if "a" in text else [])
@@ -117,7 +117,7 @@ def test_tokens_keep_punctuation_and_split_chinese() -> None:
     assert all(width_of(line) <= 42 for cue in chinese for line in cue.text.split("\n"))
 
 
-def test_distributed_words_lie_within_speech() -> None:
+def test_distributed_words_are_within_speech() -> None:
     silent = np.ones(200, bool)
     silent[25:75] = silent[125:175] = False  # 1 to 3 s, 5 to 7 s
     words = spread_over(tokens_of("aaaa bbbb cccc dddd"), silent)

@@ -150,7 +150,7 @@ def test_empty_subtitles_make_no_track(
     assert output.with_suffix(".srt").read_bytes() == b""
 
 
-def test_without_provenance_no_sidecar_of_before_stays(
+def test_without_provenance_an_old_sidecar_is_removed(
     tmp_path: Path, tone: Path, facts: OutputFacts
 ) -> None:
     output, pictures = tmp_path / "a.webm", picture(tmp_path, "vp9")
@@ -234,7 +234,7 @@ def test_a_failed_output_keeps_the_old_file(
         ({"certificate": Path("a.pem")}, "certificate and key belong together"),
     ],
 )
-def test_options_that_cannot_be(wrong: dict[str, Any], words: str) -> None:
+def test_impossible_options_are_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(TalkheadError) as error:
         OutputOptions(**wrong)
     assert words in str(error.value) and "\n" not in str(error.value)
@@ -253,13 +253,15 @@ def test_options_that_cannot_be(wrong: dict[str, Any], words: str) -> None:
         (OutputOptions(codec="vp9"), "a.mp4", "paste", "End the name with .webm"),
     ],
 )
-def test_what_does_not_fit(options: OutputOptions, name: str, mode: str, words: str) -> None:
+def test_options_that_do_not_match_are_refused(
+    options: OutputOptions, name: str, mode: str, words: str
+) -> None:
     with pytest.raises(TalkheadError) as error:
         check_options(options, Path(name), mode)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_alpha_is_kept_in_mode_head_where_nothing_is_behind() -> None:
+def test_alpha_is_kept_in_mode_head_without_a_background() -> None:
     for name in ("prores", "vp9", "png"):
         assert keeps_alpha(OutputOptions(), CODECS[name], "head")
     for codec in CODECS.values():

@@ -55,7 +55,7 @@ def signed(folder: Path, name: str, by: Credentials, said: Statement = SAID) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_signed_is_read_again(tmp_path: Path, own: Credentials, name: str) -> None:
+def test_signed_statements_are_read_back(tmp_path: Path, own: Credentials, name: str) -> None:
     path = signed(tmp_path, name, own)
     verdict = verify(path)
     assert verdict.ok and not verdict.trusted and not verdict.problems
@@ -80,7 +80,7 @@ def test_names_that_are_not_utf_8_can_be_signed(tmp_path: Path, own: Credentials
     assert verdict.title == r"caf\udce9.mp4" or sys.platform != "linux"
 
 
-def test_a_head_alone_is_all_synthetic(tmp_path: Path, own: Credentials) -> None:
+def test_a_head_alone_is_entirely_synthetic(tmp_path: Path, own: Credentials) -> None:
     verdict = verify(signed(tmp_path, "a.mp4", own, Statement("Anna", "head", None)))
     assert verdict.source_type == "trainedAlgorithmicMedia"
     assert verdict.claims["consent"] == "no statement was stored"
@@ -115,7 +115,7 @@ def test_a_damaged_manifest_is_noticed(tmp_path: Path, own: Credentials) -> None
 
 
 @pytest.mark.parametrize("n_bytes", [0, 300, -20])
-def test_a_video_cut_short_is_not_called_changed(
+def test_a_truncated_video_is_not_reported_as_changed(
     tmp_path: Path, own: Credentials, n_bytes: int
 ) -> None:
     """Its manifest cannot be read any more, so it is unknown whether it had one."""
@@ -128,7 +128,7 @@ def test_a_video_cut_short_is_not_called_changed(
     )
 
 
-def test_a_manifest_of_another_file_does_not_hold(tmp_path: Path, own: Credentials) -> None:
+def test_a_manifest_of_another_file_is_not_valid(tmp_path: Path, own: Credentials) -> None:
     path = signed(tmp_path, "a.webm", own)
     media.write_video(path, [np.zeros((32, 32, 3), np.uint8)] * 3)
     assert verify(path).state == "tampered"
@@ -158,7 +158,7 @@ def test_images_of_others(
         (["signingCredential.untrusted"], "tampered"),  # for reasons that C2PA does not state
     ],
 )
-def test_a_certificate_that_has_expired_is_no_change(
+def test_an_expired_certificate_is_not_a_change(
     tmp_path: Path,
     own: Credentials,
     monkeypatch: pytest.MonkeyPatch,
@@ -184,7 +184,7 @@ def test_a_certificate_that_has_expired_is_no_change(
     assert (words in describe(verdict)) == (state == "refused")
 
 
-def test_nothing_is_fetched_from_the_net(tmp_path: Path, own: Credentials) -> None:
+def test_nothing_is_fetched_from_the_network(tmp_path: Path, own: Credentials) -> None:
     """A file may refer to a manifest on a server, which could then log who verifies the file."""
     asked: list[str] = []
 
@@ -238,7 +238,7 @@ def test_files_without_provenance_have_no_claims(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-def test_the_own_key_is_private_and_made_once(tmp_path: Path) -> None:
+def test_the_local_key_is_private_and_made_once(tmp_path: Path) -> None:
     home = tmp_path / "a home"
     first = credentials(home, None, None)
     assert credentials(home, None, None) == first
@@ -253,7 +253,7 @@ def test_the_own_key_is_private_and_made_once(tmp_path: Path) -> None:
     assert signer.subject != root.subject and first.algorithm == "es256"
 
 
-def test_an_own_certificate_and_trusted_roots(tmp_path: Path) -> None:
+def test_a_custom_certificate_and_trusted_roots(tmp_path: Path) -> None:
     files = signing._new_files()
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -279,7 +279,7 @@ def test_a_signer_that_is_not_trusted_fails_where_roots_are_given(
     assert verify(path, other).state == "tampered"
 
 
-def test_the_own_key_is_distinguished_from_local_keys_of_others(
+def test_the_local_key_is_distinguished_from_those_of_other_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys are distinguished by their root, not by their name, which is the same for all local
@@ -448,7 +448,7 @@ def test_keys_that_cannot_sign(tmp_path: Path) -> None:
         assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_files_that_have_no_end_are_not_read(
+def test_endless_files_are_not_read(
     tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not hasattr(os, "mkfifo"):
@@ -466,7 +466,7 @@ def test_files_that_have_no_end_are_not_read(
         verify(path)
 
 
-def test_a_manifest_nested_too_deep_is_damaged(
+def test_a_manifest_nested_too_deeply_is_damaged(
     tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c2pa = pytest.importorskip("c2pa")
@@ -486,7 +486,7 @@ def test_a_certificate_that_c2pa_refuses_is_one_line(tmp_path: Path, own: Creden
 
 
 @pytest.mark.parametrize("safe_path", ["", "1"])
-def test_large_files_are_signed_in_a_process_of_their_own(
+def test_large_files_are_signed_in_a_separate_process(
     tmp_path: Path, own: Credentials, monkeypatch: pytest.MonkeyPatch, safe_path: str
 ) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", safe_path)  # then the current folder is already left out

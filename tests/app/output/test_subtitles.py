@@ -49,7 +49,7 @@ def test_aligned_cues_begin_when_their_words_are_said() -> None:
     assert 0 <= second.end_s - TRUTH["line_phones"][-1]["start_s"] < 0.6
 
 
-def test_numbers_lie_between_their_neighbors() -> None:
+def test_numbers_are_timed_by_their_neighbors() -> None:
     pytest.importorskip("pocketsphinx")
     made = subtitle(LINE, TEXT.replace("but", "10"), "en")
     assert made.source == subtitles.ALIGNED
@@ -57,7 +57,7 @@ def test_numbers_lie_between_their_neighbors() -> None:
     assert made.cues[1].start_s == pytest.approx(BUT_S, abs=0.15)
 
 
-def test_other_languages_are_spread_and_say_so(tmp_path: Path) -> None:
+def test_texts_of_other_languages_are_spread_with_a_note(tmp_path: Path) -> None:
     text = tmp_path / "mein text.txt"
     text.write_text(TEXT, encoding="utf-8-sig")
     made = subtitle(LINE, str(text), "de")
@@ -93,7 +93,7 @@ def test_refusals(transcript: str | None, language: str, words: str) -> None:
         subtitle(LINE, transcript, language)
 
 
-def test_srt_there_and_back(tmp_path: Path) -> None:
+def test_srt_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "a.srt"
     write_srt(path, CUES)
     assert path.read_text(encoding="utf-8") == (
@@ -111,7 +111,7 @@ def test_srt_there_and_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", ["1", "<", "{\\", "0:0.0 ", " -->", "<i", "1:", "\n "])
-def test_subtitles_take_no_more_than_their_length(tmp_path: Path, junk: str) -> None:
+def test_reading_subtitles_takes_linear_time(tmp_path: Path, junk: str) -> None:
     """With a pattern that tries to match at each character, these texts would take hours."""
     path, good = tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n"
     path.write_text(f"{junk * 300_000}\n\n{good}{junk * 300_000}")
@@ -165,7 +165,7 @@ def test_a_transcript_file_that_is_too_large(tmp_path: Path) -> None:
         subtitle(LINE, str(path), "fr")
 
 
-def test_control_characters_are_no_part_of_a_subtitle(tmp_path: Path) -> None:
+def test_control_characters_are_removed_from_subtitles(tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     text.write_text("He\x07llo\x1b[2J\twor\x00ld")
     assert subtitle(LINE, str(text), "fr").cues[0].text == "Hello[2J world"
@@ -185,7 +185,7 @@ def test_a_subtitle_cannot_add_lines_to_the_file_it_is_drawn_from(tmp_path: Path
         write_ass(tmp_path / "a.ass", (Cue(0, 1, "a\rDialogue: 0"),), (64, 64))
 
 
-def test_only_so_many_are_burned_in_at_once(tmp_path: Path) -> None:
+def test_the_number_of_simultaneous_subtitles_is_limited(tmp_path: Path) -> None:
     cues = [Cue(float(n), 20.0, "a") for n in range(9)]
     write_ass(tmp_path / "a.ass", cues[1:], (64, 64))
     with pytest.raises(TalkheadError, match=r"more than 8 are shown at 8\.0 s"):
@@ -244,7 +244,7 @@ def test_markup_in_a_text_is_text(tmp_path: Path) -> None:
         assert not np.array_equal(burned(tmp_path, (Cue(0, 1, text),), 0.0), plain)
 
 
-def test_the_font_has_the_letters_that_it_is_said_to_have(tmp_path: Path) -> None:
+def test_the_font_has_the_documented_letters(tmp_path: Path) -> None:
     tools = pytest.importorskip("fontTools.ttLib")
     held = set(tools.TTFont(FONTS_DIR / "NotoSans-Bold.ttf").getBestCmap())
     for text in (
@@ -266,7 +266,7 @@ def test_lines_are_as_wide_as_the_picture_allows() -> None:
     assert line_chars((405, 720)) == line_chars((810, 1440))
 
 
-def test_where_nothing_is_said_there_are_none(tmp_path: Path) -> None:
+def test_silence_has_no_subtitles(tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
     silence = tmp_path / "silence.wav"
     scipy.io.wavfile.write(silence, 16_000, np.zeros(16_000, np.float32))

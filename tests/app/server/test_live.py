@@ -79,7 +79,7 @@ def wait_until_gone(client: TestClient, info: dict[str, Any]) -> bool:
     return False
 
 
-def test_sound_comes_back_with_pictures(client: TestClient) -> None:
+def test_audio_is_returned_with_pictures(client: TestClient) -> None:
     info = begin(client)
     assert (info["width"], info["height"], info["frame_rate"]) == (4, 2, 25)
     with connect(client, info) as socket:
@@ -146,7 +146,7 @@ def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
         ('{"type": "say", "text": " "}', "contains no words"),
     ],
 )
-def test_bad_messages_are_answered_and_the_session_goes_on(
+def test_bad_messages_are_answered_and_the_session_continues(
     client: TestClient, sent: str | bytes, detail: str
 ) -> None:
     info = begin(client)

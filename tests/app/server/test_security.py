@@ -29,7 +29,9 @@ OPEN_PATHS = ("/", "/openapi.json", "/v1/health")
     "header",
     [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \u00e9"],
 )
-def test_no_path_without_the_token(client: TestClient, path: str, header: str | None) -> None:
+def test_paths_are_refused_without_the_token(
+    client: TestClient, path: str, header: str | None
+) -> None:
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
     bare = TestClient(client.app, "http://127.0.0.1:8730")
     answer = bare.get(path, headers=headers)
@@ -111,7 +113,7 @@ def test_a_ticket_reads_one_file(client: TestClient) -> None:
     assert bare.get(link[:-1] + ("0" if link[-1] != "0" else "1")).status_code == 401
 
 
-def test_tickets_end() -> None:
+def test_tickets_expire() -> None:
     now = [1000.0]
     tickets = Tickets(lambda: now[0])
     path, _, ticket = tickets.link("/v1/videos/a/content").partition("?ticket=")
@@ -131,7 +133,7 @@ def test_tickets_end() -> None:
         assert not tickets.is_valid(path, wrong)
 
 
-def test_a_ticket_is_for_the_path_that_is_not_quoted() -> None:
+def test_a_ticket_is_for_the_unquoted_path() -> None:
     tickets = Tickets()
     path = "/v1/identities/\u00c5sa/portrait"
     link, _, ticket = tickets.link(path).partition("?ticket=")

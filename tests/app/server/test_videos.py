@@ -60,7 +60,7 @@ def test_the_file(client: TestClient, clip: bytes) -> None:
     assert "no such file" in detail(client.get(f"{path}/subtitles"), 404)
 
 
-def test_it_is_not_there_before_it_is_finished(client: TestClient, work: Work) -> None:
+def test_the_file_is_not_available_before_it_is_finished(client: TestClient, work: Work) -> None:
     work.go.clear()
     path = f"/v1/videos/{speak(client)['id']}"
     running = until(client, path, "in_progress")
@@ -196,7 +196,7 @@ def test_a_transcript_is_never_a_path(client: TestClient, work: Work, people: Pa
     assert written.read_text() == str(secret) and written.parent.name == made["id"]
 
 
-def test_names_are_shown_as_they_are(client: TestClient) -> None:
+def test_names_are_shown_unchanged(client: TestClient) -> None:
     name = '"><img src=x onerror=alert(1)>\u202e.wav'
     files = {"audio": (name, LINE.read_bytes())}
     made = client.post("/v1/videos", data={"identity": "anna"}, files=files).json()

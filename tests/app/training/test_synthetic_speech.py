@@ -147,7 +147,7 @@ def test_short_or_loud_ends_are_not_closures(
     assert phones[0].end_s == phones[1].start_s == pytest.approx(start_s, abs=0.0051)
 
 
-def test_a_stop_after_a_gap_stays() -> None:
+def test_a_stop_after_a_gap_is_unchanged() -> None:
     phones = [Phone("AA", 0.0, 0.1), Phone("T", 0.15, 0.2)]
     assert with_closures(phones, loudness((0.0, 0.2))) == phones
 
@@ -298,7 +298,7 @@ def test_random_words_come_from_the_list() -> None:
     assert set(spoken) <= set(words)
 
 
-def test_kokoro_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_parts_of_kokoro_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(TalkheadError, match="pip install onnx"):
         kokoro.Kokoro(Path())

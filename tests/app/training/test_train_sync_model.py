@@ -109,7 +109,7 @@ def numbered(n_frames: int = 300) -> Clip:
 
 
 @pytest.mark.parametrize("tempo", [1.0, 1.2])
-def test_windows_have_the_lag_they_name(tempo: float) -> None:
+def test_windows_have_the_stated_lag(tempo: float) -> None:
     """Lips [t] and audio [t + entry] belong to the same moment, and no window crosses the end of
     its take."""
     windows = sync_batches.Windows([numbered()], replace(STILL, tempo=tempo), seed=0)
@@ -203,17 +203,17 @@ def test_training_learns_and_is_deterministic() -> None:
 def test_wrong_sound_noise_is_that_of_random_vectors() -> None:
     """For independent unit vectors in n dimensions, it is 1 / sqrt(n) per frame."""
 
-    class Deaf(SyncModelNet):
+    class RandomVectors(SyncModelNet):
         def forward(self, points: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
             units = (torch.randn(len(x), x.shape[1], 32) for x in (points, mel))
             return tuple(u / u.norm(dim=-1, keepdim=True) for u in units)
 
     torch.manual_seed(0)
     clip = talking(75 * 40)
-    noise = training.wrong_sound_noise(Deaf(), [replace(clip, validation=())])
+    noise = training.wrong_sound_noise(RandomVectors(), [replace(clip, validation=())])
     assert noise == pytest.approx(32**-0.5, rel=0.06)
     with pytest.raises(FootageError, match="too little footage"):
-        training.wrong_sound_noise(Deaf(), [replace(clip, train=clip.train[:1], validation=())])
+        training.wrong_sound_noise(RandomVectors(), [replace(clip, train=clip.train[:1], validation=())])
 
 
 def test_share_found() -> None:

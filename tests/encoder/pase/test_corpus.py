@@ -79,7 +79,7 @@ def test_a_shard_needs_an_utterance() -> None:
         shard_of()
 
 
-def test_labels_are_of_the_phone_at_their_moment() -> None:
+def test_labels_are_those_of_the_phone_at_their_moment() -> None:
     """For all boundaries, label i belongs to the phone at i / 50 s."""
     random = np.random.default_rng(0)
     for _ in range(50):

@@ -53,7 +53,7 @@ def test_a_single_moment_is_not_a_phone() -> None:
     assert "T" in {PHONES[k] for k in greedy_labels(posteriors_of(labels))}
 
 
-def test_phones_last_their_least_duration() -> None:
+def test_phones_have_a_minimum_duration() -> None:
     """This holds for all posteriors, except at the ends of the audio."""
     random = np.random.default_rng(0)
     values = random.dirichlet(np.full(40, 0.05), size=400).astype(np.float32)
@@ -62,7 +62,7 @@ def test_phones_last_their_least_duration() -> None:
     assert all(n >= (MIN_SILENCE_VECTORS if k == SILENT else MIN_VECTORS) for k, n in lasting[1:-1])
 
 
-def test_the_path_is_the_best_there_is() -> None:
+def test_the_path_is_the_best_of_all() -> None:
     """The path is compared with all label sequences of three phones over seven moments."""
     random = np.random.default_rng(1)
     chosen = [PHONES.index("AA"), PHONES.index("M"), SILENT]
@@ -117,7 +117,7 @@ def test_probabilities_of_0_are_decoded() -> None:
     assert [p.label for p in decode_posteriors(values)] == [PHONES[3], PHONES[7]]
 
 
-def test_no_sound_has_no_phones_and_other_shapes_are_refused() -> None:
+def test_empty_audio_has_no_phones_and_other_shapes_are_refused() -> None:
     assert decode_posteriors(np.zeros((0, 40), np.float32)) == []
     with pytest.raises(ValueError, match=r"\[F, 40\], not \(10, 39\)"):
         decode_posteriors(np.zeros((10, 39), np.float32))

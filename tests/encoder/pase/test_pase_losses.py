@@ -56,7 +56,7 @@ def test_phone_means() -> None:
     torch.testing.assert_close(means.flatten(), torch.tensor([2.0, 7.0, 2.0, (4 + 6 + 9) / 3]))
 
 
-def test_contrast_prefers_what_belongs_together() -> None:
+def test_contrast_prefers_matching_pairs() -> None:
     torch.manual_seed(0)
     contrast = Contrast(16, 16)
     with torch.no_grad():

@@ -55,7 +55,7 @@ def test_a_vector_depends_on_audio_up_to_its_lookahead(pase: Pase) -> None:
     assert model.LOOKAHEAD_S - 0.001 < last_s <= model.LOOKAHEAD_S == pytest.approx(0.096)
 
 
-def test_vectors_and_frames_are_counted_as_the_corpus_counts(pase: Pase) -> None:
+def test_vectors_and_frames_are_counted_as_in_the_corpus(pase: Pase) -> None:
     with torch.no_grad():
         heard = pase.encode_audio(_noise(640 * 7))
         seen = pase.encode_lips(torch.rand(1, 7, LIPS_HEIGHT, LIPS_WIDTH))

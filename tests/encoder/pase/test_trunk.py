@@ -43,7 +43,7 @@ def waveform() -> torch.Tensor:
     return torch.from_numpy(noise.astype(np.float32))[None]
 
 
-def test_whole_branch_is_whispers(branch: TrunkBranch) -> None:
+def test_the_whole_branch_equals_whispers(branch: TrunkBranch) -> None:
     """Without adapters and with full attention, it computes what CTranslate2 computes."""
     expected = read_json(REFERENCE)
     mel = torch.from_numpy(reference_input()).transpose(1, 2)
@@ -116,7 +116,7 @@ def test_vectors_depend_on_the_declared_lookahead_alone(
     assert (first - 1) * 320 + trunk.LOOKAHEAD_S * SAMPLE_RATE <= at
 
 
-def test_vectors_forget_what_is_long_past(branch: TrunkBranch) -> None:
+def test_vectors_do_not_depend_on_old_audio(branch: TrunkBranch) -> None:
     """A vector depends on at most PAST vectors before it in each block."""
     random = torch.Generator().manual_seed(1)
     long = 0.05 * torch.randn(1, 320 * 500, generator=random)
@@ -129,7 +129,7 @@ def test_vectors_forget_what_is_long_past(branch: TrunkBranch) -> None:
     assert bool(same[2 * trunk.PAST + 4 :].all())
 
 
-def test_position_of_a_stretch_repeats(branch: TrunkBranch, waveform: torch.Tensor) -> None:
+def test_positions_repeat(branch: TrunkBranch, waveform: torch.Tensor) -> None:
     """Positions begin again after N_POSITIONS."""
     with torch.no_grad():
         spectra = branch.spectra(waveform)

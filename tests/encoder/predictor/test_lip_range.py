@@ -122,7 +122,7 @@ def test_the_width_is_corrected_in_part() -> None:
     assert found[0] + 0.1 < found[1] < found[2] - 0.05
 
 
-def test_the_correction_of_the_width_leaves_the_opening_alone() -> None:
+def test_the_correction_of_the_width_does_not_change_the_opening() -> None:
     lips, line = fit(make_codes(3000, 2, 0.5)), make_codes(FRAME_RATE, 3, 0.5)
     expected = lips.wanted(opening(line), lips.predicted[OPENING].astype(np.float64), OPENING)
     progress = corrected(lips, line)  # the first map is the stored one
@@ -226,7 +226,7 @@ def test_pieces_equal_the_whole(size: int) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_silence_is_left_alone() -> None:
+def test_silence_is_unchanged() -> None:
     lips, n = fit(make_codes(500, 2, 0.5)), 4 * FRAME_RATE
     silent = np.zeros(n, dtype=bool)
     silent[30:80] = True

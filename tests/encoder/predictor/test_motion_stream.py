@@ -44,7 +44,7 @@ def test_speech_is_predicted_as_in_a_file(
     np.testing.assert_allclose(live[CLOSING_FRAMES:], whole[CLOSING_FRAMES:], atol=1e-4)
 
 
-def test_silence_is_that_of_a_file_where_enough_is_known(
+def test_silence_is_as_in_a_file_where_enough_is_known(
     corrected: MotionPredictor,
     clip: Clip,
 ) -> None:
@@ -74,7 +74,7 @@ def test_the_mouth_rests_in_silence_and_never_jumps(
     assert np.abs(np.diff(live, axis=0)).max() < 0.75 * reach
 
 
-def test_fewer_frames_ahead_answer_earlier(
+def test_fewer_frames_ahead_reduce_the_delay(
     corrected: MotionPredictor,
     clip: Clip,
 ) -> None:

@@ -362,7 +362,7 @@ def test_rest_is_the_closed_mouth_of_silent_frames(clip: Clip) -> None:
     assert not fitted[N_MOUTH:].any()
 
 
-def test_pauses_come_to_rest_and_speech_is_left_alone(
+def test_pauses_come_to_rest_and_speech_is_unchanged(
     clip: Clip, predictor: MotionPredictor
 ) -> None:
     silent = np.zeros(200, dtype=bool)
@@ -420,7 +420,7 @@ def test_rates_off_the_frame_grid_are_refused(clip: Clip) -> None:
         _fit(clip._replace(features=odd))
 
 
-def test_augmented_copies_do_not_hurt(clip: Clip, predictor: MotionPredictor) -> None:
+def test_augmented_copies_help_with_augmented_audio(clip: Clip, predictor: MotionPredictor) -> None:
     """A predictor that was trained on augmented copies is better on augmented audio."""
     offset = np.random.default_rng(1).normal(size=DIM).astype(np.float32)
     changed = SpeechFeatures(clip.features.values + 1.5 * offset, clip.features.rate)

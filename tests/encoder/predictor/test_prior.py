@@ -133,7 +133,7 @@ def test_a_prior_is_read_back(prior: Prior, tmp_path: Path) -> None:
     assert prior.sources == ("s (l)",)
 
 
-def test_it_belongs_to_one_encoder(prior: Prior) -> None:
+def test_a_prior_belongs_to_one_encoder(prior: Prior) -> None:
     assert prior.belongs_to(MelEncoder())
     assert not prior.belongs_to(MelEncoder(version="of another day"))
     assert not prior.belongs_to(MelEncoder(name="pase"))
@@ -148,7 +148,7 @@ def test_damaged_files_are_refused(prior: Prior, tmp_path: Path, lost: str) -> N
         read_prior(tmp_path / "prior.safetensors")
 
 
-def test_it_helps_with_little_footage(prior: Prior) -> None:
+def test_the_prior_helps_with_little_footage(prior: Prior) -> None:
     """The footage is little more than 4 s of another person with the same mouth motion, and
     training is short.
     """
@@ -189,7 +189,7 @@ def test_shards_without_mouths_are_refused() -> None:
         train_prior([odd], MelEncoder(), SMALL, 0, SilentProgress())
 
 
-def test_only_the_training_part_is_learned_from(prior: Prior) -> None:
+def test_only_the_training_part_is_used(prior: Prior) -> None:
     shard = _shard()
     mouth, waveform = shard.mouth.copy(), shard.waveform.copy()
     mouth[-75:], waveform[-75 * SAMPLES_PER_FRAME :] = np.nan, 0
@@ -198,7 +198,7 @@ def test_only_the_training_part_is_learned_from(prior: Prior) -> None:
     assert all(torch.equal(value, again[name]) for name, value in prior.tensors().items())
 
 
-def test_speakers_with_little_footage_count() -> None:
+def test_frames_are_drawn_by_their_shares() -> None:
     """Frames are drawn in proportion to their shares, and equal shares change nothing."""
     n_frames, shares = 400, np.ones(400, np.float32)
     shares[200:] = 4.0

@@ -127,7 +127,7 @@ def test_bodies_are_refined(
     assert after < 0.9 * before, (before, after)
 
 
-def test_correct_motion_stays(
+def test_correct_motion_is_unchanged(
     head: GaussianRenderer, noisy_dataset: IdentityDataset, true_codes: Float32
 ) -> None:
     right = with_tracks(noisy_dataset, codes=true_codes)
@@ -136,7 +136,7 @@ def test_correct_motion_stays(
     assert np.abs(made.viewmats - right.tracks.viewmats).max() < 0.01
 
 
-def test_frames_that_are_not_tracked_stay(
+def test_frames_that_are_not_tracked_are_unchanged(
     head: GaussianRenderer, noisy_dataset: IdentityDataset
 ) -> None:
     tracked = noisy_dataset.tracks
@@ -180,7 +180,7 @@ def test_a_twist_equals_another_view(head: GaussianRenderer, footage: IdentityDa
     assert (twisted - seen).abs().mean() < 1e-4 < 0.01 < (twisted - still).abs().mean()
 
 
-def test_a_face_outside_the_crop_stays_as_it_was_tracked(
+def test_a_face_outside_the_crop_is_unchanged(
     head: GaussianRenderer, noisy_dataset: IdentityDataset
 ) -> None:
     landmarks = noisy_dataset.tracks.landmarks.copy()

@@ -197,7 +197,7 @@ def test_gradients_equal_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["random 0", "huge splats", "needles", "very near"])
 @pytest.mark.parametrize("which", range(4), ids=["means", "covars", "opacities", "colors"])
-def test_gradients_are_finite_differences(name: str, which: int) -> None:
+def test_gradients_equal_finite_differences(name: str, which: int) -> None:
     """The test uses one random direction per input and central differences of the reference in
     float64.
     """
@@ -225,7 +225,7 @@ def stacked(scenes: list[SplatInputs]) -> tuple[list[Tensor], Tensor, Tensor]:
     return splats, torch.stack([s.viewmat for s in scenes]), torch.stack([s.K for s in scenes])
 
 
-def test_batch_is_its_images_one_by_one() -> None:
+def test_batch_equals_its_images_one_by_one() -> None:
     scenes = [make_scene(seed=seed) for seed in range(3)]
     splats, viewmats, Ks = stacked(scenes)
     splats = [tensor.requires_grad_() for tensor in splats]
@@ -242,7 +242,7 @@ def test_batch_is_its_images_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("shared", range(4), ids=["means", "covars", "opacities", "colors"])
-def test_shared_input_is_its_copies(shared: int) -> None:
+def test_shared_input_equals_copies(shared: int) -> None:
     scenes = [make_scene(seed=seed) for seed in range(3)]
     splats, viewmats, Ks = stacked(scenes)
     one = splats[shared][0].clone().requires_grad_()
@@ -302,13 +302,13 @@ def test_background_shows_by_one_minus_alpha() -> None:
     torch.testing.assert_close(with_wall, rgb + (1 - alpha) * wall, atol=2e-3, rtol=0)
 
 
-def test_white_splats_are_their_alpha() -> None:
+def test_white_splats_are_rendered_as_alpha() -> None:
     scene = make_scene(200, seed=15)
     rgb, alpha = render(replace(scene, colors=torch.ones_like(scene.colors)))
     torch.testing.assert_close(rgb, alpha.expand(-1, -1, 3), atol=1e-5, rtol=0)
 
 
-def test_same_bits_every_time_and_with_any_threads() -> None:
+def test_same_bits_every_time_and_with_any_number_of_threads() -> None:
     scene = make_scene(1500, seed=16, size=(130, 200))
 
     def run() -> list[Tensor]:

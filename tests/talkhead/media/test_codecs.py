@@ -43,7 +43,7 @@ def decoded(path: Path, channels: int = 3) -> UInt8:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_there_and_back(tmp_path: Path, name: str) -> None:
+def test_round_trip(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"it's a (tēst) #1{CODECS[name].picture_suffix}"
     frames = pictures(6)
     assert media.write_video(path, frames, codec=name) == 6
@@ -59,7 +59,7 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_ALPHA)
-def test_alpha_survives(tmp_path: Path, name: str) -> None:
+def test_alpha_is_kept(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"head{CODECS[name].picture_suffix}"
     frames = np.stack(pictures(4, channels=4))
     media.write_video(path, frames, codec=name)
@@ -69,7 +69,7 @@ def test_alpha_survives(tmp_path: Path, name: str) -> None:
     assert np.abs(back - frames)[seen].mean() <= 4
 
 
-def test_others_refuse_alpha(tmp_path: Path) -> None:
+def test_other_codecs_refuse_alpha(tmp_path: Path) -> None:
     for name in set(CODECS).difference(WITH_ALPHA):
         with pytest.raises(ValueError, match=r"\[H, W, 3\]"):
             path = tmp_path / f"a{CODECS[name].picture_suffix}"
@@ -113,7 +113,7 @@ def test_frame_rates(tmp_path: Path) -> None:
     assert len(list(media.read_frames(path, frame_rate=Fraction(30000, 1001)))) == 6
 
 
-def test_the_suffix_or_the_name_chooses() -> None:
+def test_the_suffix_or_the_name_selects_the_codec() -> None:
     chosen = {"a.mp4": "h264", "a.MOV": "prores", "a.webm": "vp9", "a b.m4v": "h264"}
     assert {name: choose_codec(None, Path(name)).name for name in chosen} == chosen
     assert choose_codec("hevc", Path("a.mov")).name == "hevc"

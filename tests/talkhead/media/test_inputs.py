@@ -165,7 +165,7 @@ def test_a_playlist_is_refused_and_its_files_are_not_opened(
     assert listener.requests == []
 
 
-def test_reading_would_be_noticed(tmp_path: Path, listener: Listener, neighbor: Path) -> None:
+def test_reading_is_detected(tmp_path: Path, listener: Listener, neighbor: Path) -> None:
     """This is the control experiment for the test above: without the allow lists, ffmpeg sends
     requests.
     """
@@ -215,7 +215,7 @@ def test_names_of_protocols_and_options_are_names_of_files(
     ("dv", "-s 720x576 -pix_fmt yuv420p -ar 48000 -ac 2"),
     ("mxf", "-c:v mpeg2video -ar 48000"),
 ])  # fmt: skip
-def test_the_kinds_that_people_bring_are_read(tmp_path: Path, suffix: str, options: str) -> None:
+def test_common_formats_are_read(tmp_path: Path, suffix: str, options: str) -> None:
     path = make(tmp_path / f"file.{suffix}", *options.split())
     info = media.probe(path)
     assert info.has_video is ("-vn" not in options)
@@ -226,7 +226,7 @@ def test_the_kinds_that_people_bring_are_read(tmp_path: Path, suffix: str, optio
         assert len(media.read_audio(path)) > 0.4 * 16000
 
 
-def test_no_list_of_kinds_holds_one_that_opens_other_files() -> None:
+def test_no_allowed_format_opens_other_files() -> None:
     following = {
         "hls", "dash", "concat", "sdp", "rtsp", "rtp", "image2", "image2pipe", "imf", "lavfi", "tee",
         "webm_dash_manifest", "vobsub", "svg_pipe", "ffmetadata", "avisynth", "vapoursynth", "tty",
@@ -234,7 +234,7 @@ def test_no_list_of_kinds_holds_one_that_opens_other_files() -> None:
     assert not following & {*MEDIA_FORMATS, *SEGMENT_FORMATS}
 
 
-def test_a_list_of_segments_opens_segments_alone(tmp_path: Path, listener: Listener) -> None:
+def test_a_list_of_segments_opens_only_segments(tmp_path: Path, listener: Listener) -> None:
     from talkhead.media.mux import join_segments
 
     good = make(tmp_path / "good.mp4", "-an")
@@ -255,7 +255,7 @@ def test_mpeg_ts_does_not_crash_the_program(tmp_path: Path) -> None:
     assert len(media.read_audio(path)) > 8000
 
 
-def test_the_kind_is_named(tmp_path: Path) -> None:
+def test_the_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     path.write_text(DASH.format("x"))
     with pytest.raises(MediaError, match=r"film\.mp4: .* of type dash\. Convert it"):

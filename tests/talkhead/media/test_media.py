@@ -112,13 +112,13 @@ def test_probe_describes_audio(tmp_path: Path, channels: int, rate: int) -> None
     assert (info.audio_rate, info.audio_channels, info.duration_s) == (rate, channels, 0.5)
 
 
-def test_duration_is_counted_where_the_file_does_not_say(tmp_path: Path) -> None:
+def test_duration_is_measured_where_the_file_does_not_state_it(tmp_path: Path) -> None:
     path = encode(tmp_path / "live.mkv", noise(50), "-live", "1", "-f", "matroska")
     assert "Duration: N/A" in report("-i", str(path))
     assert media.probe(path).duration_s == pytest.approx(2.0, abs=0.1)
 
 
-def test_cover_picture_is_no_video(tmp_path: Path) -> None:
+def test_cover_picture_is_not_a_video(tmp_path: Path) -> None:
     sound = wav(tmp_path / "sound.wav", click(0.5, 0.1, 16000), 16000)
     encode(tmp_path / "cover.png", [gray(100)], "-c:v", "png", "-pix_fmt", "rgb24")
     song = tmp_path / "song.mp3"
@@ -130,7 +130,7 @@ def test_cover_picture_is_no_video(tmp_path: Path) -> None:
         media.read_frames(song)
 
 
-def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_are_resampled(tmp_path: Path) -> None:
     path = encode(tmp_path / "wide.mp4", [gray(99, 48, 32)] * 3, "-vf", "setsar=4/3")
     info = media.probe(path)
     assert (info.width, info.height) == (64, 32)
@@ -181,7 +181,7 @@ def test_other_files_are_refused(tmp_path: Path, clip: Path, read: Any) -> None:
 # ---------------------------------------------------------------------------- the program
 
 
-def test_no_ffmpeg_need_be_installed(
+def test_an_installed_ffmpeg_is_not_needed(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -191,7 +191,7 @@ def test_no_ffmpeg_need_be_installed(
     assert media.probe(tmp_path / "out.mp4").has_audio
 
 
-def test_a_users_own_ffmpeg(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_ffmpeg(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own"
     log = tmp_path / "log"
     own.write_text(f'#!/bin/sh\necho called >> {log}\nexec {media.ffmpeg_path()} "$@"\n')
@@ -241,7 +241,7 @@ def test_frames_equal_the_encoded_ones(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "mpg"])
-def test_a_start_within_equals_the_full_read(tmp_path: Path, suffix: str) -> None:
+def test_reading_from_a_later_start_equals_the_full_read(tmp_path: Path, suffix: str) -> None:
     codec = {"avi": ["-c:v", "mpeg4"], "mpg": ["-c:v", "mpeg2video"]}.get(suffix, [])
     options = ["-qp", "20", "-bf", "2", "-g", "40", "-preset", "medium", *codec]
     path = encode(tmp_path / f"clip.{suffix}", noise(100), *options)
@@ -268,7 +268,7 @@ def test_30_fps_become_25_without_drift(tmp_path: Path) -> None:
     assert abs(float(np.mean(shown - wanted))) < 0.005
 
 
-def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
+def test_variable_frame_rate_uses_time_stamps(tmp_path: Path) -> None:
     gaps_s = np.random.default_rng(3).choice([0.009, 0.033, 0.041, 0.15, 1.63], 40)
     times_s = np.concatenate([[0.0], np.cumsum(gaps_s)])
     stamps = "+".join(f"eq(N,{j})*{round(t * 1000)}" for j, t in enumerate(times_s))
@@ -287,7 +287,7 @@ def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
         np.testing.assert_array_equal(part, wanted[first : first + 3])
 
 
-def test_a_late_picture_shares_its_zero_with_the_sound(tmp_path: Path) -> None:
+def test_a_late_picture_keeps_its_time_relative_to_the_sound(tmp_path: Path) -> None:
     sound = wav(tmp_path / "click.wav", click(2.0, 1.0, 48000), 48000)
     silent = encode(tmp_path / "silent.mp4", [gray(20 + 5 * j) for j in range(40)])
     path = tmp_path / "late.mp4"
@@ -419,7 +419,7 @@ def test_channels_are_averaged_and_never_overdriven(tmp_path: Path) -> None:
         np.testing.assert_allclose(waveform, level, atol=1e-4)
 
 
-def test_chunks_are_the_whole(clip: Path) -> None:
+def test_chunks_equal_the_whole(clip: Path) -> None:
     chunks = list(media.read_audio_chunks(clip, chunk_s=0.3))
     assert {len(chunk) for chunk in chunks[:-1]} == {4800}
     np.testing.assert_array_equal(np.concatenate(chunks), media.read_audio(clip))
@@ -479,7 +479,7 @@ def test_odd_sizes_repeat_their_edge(tmp_path: Path) -> None:
     (16000, 1, 16000), (44100, 2, 44100), (48000, 2, 48000), (22000, 1, 22050), (192000, 2, 96000),
 ])  # fmt: skip
 @pytest.mark.parametrize("n_frames", [30, 63])
-def test_frames_decide_where_the_sound_ends(
+def test_the_sound_ends_with_the_frames(
     tmp_path: Path, rate: int, channels: int, kept: int, n_frames: int
 ) -> None:
     """2 s of audio are cut to 1.2 s, or padded to 2.52 s."""
