@@ -213,7 +213,9 @@ def test_wrong_sound_noise_is_that_of_random_vectors() -> None:
     noise = training.wrong_sound_noise(RandomVectors(), [replace(clip, validation=())])
     assert noise == pytest.approx(32**-0.5, rel=0.06)
     with pytest.raises(FootageError, match="too little footage"):
-        training.wrong_sound_noise(RandomVectors(), [replace(clip, train=clip.train[:1], validation=())])
+        training.wrong_sound_noise(
+            RandomVectors(), [replace(clip, train=clip.train[:1], validation=())]
+        )
 
 
 def test_share_found() -> None:
