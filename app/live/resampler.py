@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil, gcd
 
 import numpy as np
+import scipy.signal
 
-from talkhead.audio import resample
 from talkhead.types import Float32
 
-TAPS = 12
-"""Samples of the lower rate that a resampled one depends on, to either side; more than the filter's."""
+HALF_TAPS = 10
+"""Samples of the lower rate that a resampled one depends on, to either side."""
+KAISER_BETA = 5.0
+"""Shape of the filter's window; it is the filter of `talkhead.audio.resample`."""
 
 
 class Resampler:
     """Changes the sample rate of a waveform that arrives in pieces, as if it were whole.
 
-    Its output is late by TAPS samples of the lower rate.
+    Its output is late by HALF_TAPS samples of the lower rate.
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
@@ -28,11 +31,12 @@ class Resampler:
         """
         common = gcd(from_rate, to_rate)
         self._up, self._down = to_rate // common, from_rate // common
-        self._rates = (from_rate, to_rate)
-        # A whole number of periods, after which input and output samples coincide.
-        self._margin = ceil(TAPS * max(self._up, self._down) / self._up / self._down) * self._down
-        self._held = np.zeros(0, np.float32)
-        self._n_skipped = 0  # samples at the start of `held` that are only context
+        self._half = HALF_TAPS * max(self._up, self._down)
+        self._n_taps = 2 * self._half // self._up + 1
+        # Silence comes before the first sample; `_first` is the number of `_held`'s first sample.
+        self._held = np.zeros(self._n_taps - 1, np.float32)
+        self._first = 1 - self._n_taps
+        self._n_pushed = self._n_given = 0
 
     def push(self, samples: Float32) -> Float32:
         """Resample the next piece.
@@ -45,9 +49,8 @@ class Resampler:
         """
         if self._up == self._down:
             return samples
-        self._held = np.concatenate([self._held, samples])
-        n_ready = (len(self._held) - self._n_skipped - self._margin) // self._down * self._down
-        return self._resampled(n_ready) if n_ready > 0 else np.zeros(0, np.float32)
+        self._n_pushed += len(samples)
+        return self._extended(samples, (self._n_pushed * self._up - self._half - 1) // self._down)
 
     def finish(self) -> Float32:
         """End the waveform.
@@ -55,15 +58,34 @@ class Resampler:
         Returns:
             The samples [m] that were still waiting.
         """
-        n_left = len(self._held) - self._n_skipped
-        return self._resampled(n_left) if n_left > 0 else np.zeros(0, np.float32)
+        if self._up == self._down:
+            return np.zeros(0, np.float32)
+        silence = np.zeros(self._n_taps, np.float32)
+        return self._extended(silence, ceil(self._n_pushed * self._up / self._down) - 1)
 
-    def _resampled(self, n: int) -> Float32:
-        """Resample the next n samples, keeping what is context for those after them; returns [m]."""
-        whole = resample(self._held, *self._rates)
-        first = self._n_skipped * self._up // self._down
-        result = whole[first : first + ceil(n * self._up / self._down)]
-        used = self._n_skipped + n
-        dropped = max(0, (used - self._margin) // self._down * self._down)
-        self._held, self._n_skipped = self._held[dropped:], used - dropped
+    def _extended(self, samples: Float32, last: int) -> Float32:
+        """Add samples [n], and return the next ones of the result [m], up to number `last`."""
+        self._held = np.concatenate([self._held, samples])
+        numbers = np.arange(self._n_given, last + 1)
+        if len(numbers) == 0:
+            return np.zeros(0, np.float32)
+        newest, phases = np.divmod(numbers * self._down + self._half, self._up)
+        oldest = newest - (self._n_taps - 1) - self._first
+        windows = np.lib.stride_tricks.sliding_window_view(self._held, self._n_taps)[oldest]
+        result = np.einsum("mt,mt->m", windows, _filters(self._up, self._down)[phases])
+        self._n_given = last + 1
+        following = (self._n_given * self._down + self._half) // self._up - (self._n_taps - 1)
+        self._held = self._held[following - self._first :]
+        self._first = following
         return result
+
+
+@lru_cache(maxsize=8)
+def _filters(up: int, down: int) -> Float32:
+    """For each position between two samples, the weights of the samples around it, [up, n_taps]."""
+    half = HALF_TAPS * max(up, down)
+    window = ("kaiser", KAISER_BETA)
+    weights = up * scipy.signal.firwin(2 * half + 1, 1.0 / max(up, down), window=window)
+    n_taps = 2 * half // up + 1
+    padded = np.concatenate([weights, np.zeros(n_taps * up - len(weights))])
+    return np.ascontiguousarray(padded.reshape(n_taps, up).T[:, ::-1], np.float32)
