@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from talkhead.encoder.base import SpeechEncoder
 from talkhead.encoder.live_vad import SAMPLES_PER_FRAME, LiveLevel, LiveVad
 from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.stream import MotionStream
-from talkhead.types import FRAME_RATE, Float32
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
 
 class LiveSpeech:
@@ -48,7 +50,11 @@ class LiveSpeech:
         spare_s = features_s - self._vad.lookahead_s
         self._motion.horizon = max(0, int(spare_s * FRAME_RATE + 1e-6))
         self.lookahead_s = max(features_s, self._vad.lookahead_s)
-        self._waiting = np.zeros(0, np.float32)
+        # Sound is taken in pieces of a frame that end where the sound ends that a prediction waits for:
+        # if they ended with the frames, it would wait for the rest of one, too.
+        self._n_before = -ceil(self.lookahead_s * SAMPLE_RATE - 1e-6) % SAMPLES_PER_FRAME
+        self._waiting = np.zeros(self._n_before, np.float32)
+        self._n_pushed = self._n_leveled = 0
         self._n_codes = len(predictor.scaling.rest)
 
     def push(self, samples: Float32) -> Float32:
@@ -61,6 +67,7 @@ class LiveSpeech:
             Motion codes [m, n_codes] of the frames that are complete.
         """
         self._waiting = np.concatenate([self._waiting, samples])
+        self._n_pushed += len(samples)
         n_frames = len(self._waiting) // SAMPLES_PER_FRAME
         if n_frames == 0:  # a microphone's blocks are shorter than a frame
             return np.zeros((0, self._n_codes), np.float32)
@@ -75,15 +82,26 @@ class LiveSpeech:
             have audio only for part of its duration.
         """
         missing = -len(self._waiting) % SAMPLES_PER_FRAME
-        codes = self._advance(np.pad(self._waiting, (0, missing)))
+        n_left = -(-self._n_pushed // SAMPLES_PER_FRAME) * SAMPLES_PER_FRAME - self._n_leveled
+        leveled, quiet = self._leveled(np.pad(self._waiting, (0, missing)))
+        leveled = np.pad(leveled, (0, n_left))[:n_left]
         self._waiting = np.zeros(0, np.float32)
+        silent = self._vad.push(leveled, quiet)
+        codes = self._motion.push(self._encoder.push(leveled), silent)
         rest = self._motion.push(self._encoder.finish(), self._vad.finish())
         return np.concatenate([codes, rest, self._motion.finish()])
 
     def _advance(self, samples: Float32) -> Float32:
-        """Motion codes [m, n_codes] that whole frames of samples [n] complete."""
-        pairs = [self._level.push(frame) for frame in samples.reshape(-1, SAMPLES_PER_FRAME)]
-        empty = np.zeros(0, np.float32)
-        leveled = np.concatenate([empty, *(frame for frame, _ in pairs)])
-        silent = self._vad.push(leveled, [quiet for _, quiet in pairs])
+        """Motion codes [m, n_codes] that whole pieces of samples [n] complete."""
+        leveled, quiet = self._leveled(samples)
+        silent = self._vad.push(leveled, quiet)
         return self._motion.push(self._encoder.push(leveled), silent)
+
+    def _leveled(self, samples: Float32) -> tuple[Float32, list[bool]]:
+        """Bring whole pieces of samples [n] to the level of speech, and tell which are quiet."""
+        pairs = [self._level.push(piece) for piece in samples.reshape(-1, SAMPLES_PER_FRAME)]
+        leveled = np.concatenate([np.zeros(0, np.float32), *(piece for piece, _ in pairs)])
+        if self._n_leveled == 0:
+            leveled = leveled[self._n_before :]
+        self._n_leveled += len(leveled)
+        return leveled, [quiet for _, quiet in pairs]

@@ -147,6 +147,26 @@ def test_arrival_answers_earlier(avatar: Avatar) -> None:
 
 
 @pytest.mark.parametrize("pace", ["playback", "arrival"])
+def test_a_frame_waits_for_its_lookahead_and_no_more(
+    avatar: Avatar, line: Float32, pace: str
+) -> None:
+    speech = begin_speech(avatar, pace, None, 1.0)  # type: ignore[arg-type]
+    step, arrived = 40, []
+    for at in range(0, SAMPLE_RATE, step):
+        arrived += [at + step] * len(speech.push(line[at : at + step]))
+    waits = np.array(arrived) - np.arange(len(arrived)) * SAMPLE_RATE // 25
+    assert len(waits) >= 10
+    np.testing.assert_allclose(waits / SAMPLE_RATE, speech.lookahead_s, atol=step / SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("n", [0, 1, 119, 640, 641, 3000])
+def test_a_short_line_has_a_code_for_every_frame(avatar: Avatar, line: Float32, n: int) -> None:
+    speech = begin_speech(avatar, "arrival", None, 1.0)
+    codes = np.concatenate([speech.push(line[:n]), speech.finish()])
+    assert len(codes) == -(-n * 25 // SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("pace", ["playback", "arrival"])
 @pytest.mark.parametrize("kind", ["silence", "noise", "tones"])
 def test_the_mouth_rests_without_speech(avatar: Avatar, pace: str, kind: str) -> None:
     random = np.random.default_rng(0)
