@@ -101,6 +101,7 @@ def _config(settings: ServerSettings, service: Service, tls: TlsFiles | None) ->
         timeout_keep_alive=20,
         h11_max_incomplete_event_size=HEADER_BYTES,
         ws_max_size=1 << 20,
+        ws_per_message_deflate=False,  # pictures are compressed already, and every millisecond counts
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )

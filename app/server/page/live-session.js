@@ -13,7 +13,7 @@ export class LiveSession {
     this.changed = changed;
     this.pictures = new Map(); // by frame number: a promise of a picture, and what it belongs to
     this.epoch = 0;
-    this.latencies = [];
+    this.latencies = []; // of the frames of the microphone, ms: until they had arrived, and until they were drawn
     this.begun = null; // when the first sample of the microphone was recorded
   }
 
@@ -49,7 +49,7 @@ export class LiveSession {
       this.newest = createImageBitmap(blob);
     }
     const speech = Boolean(flags & SPEECH);
-    this.pictures.set(index, { picture: this.newest, sound, speech });
+    this.pictures.set(index, { picture: this.newest, sound, speech, arrived: performance.now() });
     const words = new Int16Array(buffer.slice(HEADER_BYTES + size));
     const samples = Float32Array.from(words, (value) => value / 32768);
     this.player.port.postMessage({ index, epoch, samples, listens: this.listens }, [samples.buffer]);
@@ -62,7 +62,8 @@ export class LiveSession {
     if (!one) return;
     this.draw(await one.picture);
     if (one.speech && this.begun !== null) {
-      this.latencies.push(performance.now() - (this.begun + one.sound * FRAME_MS));
+      const recorded = this.begun + one.sound * FRAME_MS;
+      this.latencies.push({ arrived: one.arrived - recorded, drawn: performance.now() - recorded });
       if (this.latencies.length > 2500) this.latencies.shift();
     }
     this.changed({ type: "frame", index, speech: one.speech, queued, gaps, latencies: this.latencies });
@@ -81,8 +82,12 @@ export class LiveSession {
     this.send({ type: "start", source: "microphone", sample_rate: this.context.sampleRate });
     this.latencies = [];
     this.begun = null;
+    let recorded = 0; // samples
     this.capture.port.onmessage = ({ data }) => {
-      this.begun ??= performance.now() - 1000 * (data.byteLength / 2) / this.context.sampleRate;
+      recorded += data.byteLength / 2;
+      // Of the block that came with the least delay: the first may have waited for the page.
+      const begun = performance.now() - 1000 * recorded / this.context.sampleRate;
+      this.begun = Math.min(begun, this.begun ?? begun);
       if (this.socket.readyState === WebSocket.OPEN) this.socket.send(data);
     };
     this.source.connect(this.capture);

@@ -49,10 +49,13 @@ export function startLive(studio, section) {
   }
 
   function measure({ latencies, gaps }) {
-    const newest = latencies.slice(-50);
-    meter.textContent = session?.listens && newest.length
-      ? `${Math.round(percentile(newest, 0.5))} ms from the microphone to the picture` : "";
-    const facts = { n: latencies.length, p50_ms: percentile(latencies, 0.5), p95_ms: percentile(latencies, 0.95), gaps };
+    const drawn = latencies.map((one) => one.drawn), arrived = latencies.map((one) => one.arrived);
+    meter.textContent = session?.listens && drawn.length
+      ? `${Math.round(percentile(drawn.slice(-50), 0.5))} ms from the microphone to the picture` : "";
+    const facts = {
+      n: drawn.length, p50_ms: percentile(drawn, 0.5), p95_ms: percentile(drawn, 0.95), gaps,
+      arrived_p50_ms: percentile(arrived, 0.5), arrived_p95_ms: percentile(arrived, 0.95),
+    };
     for (const [name, value] of Object.entries(facts)) if (value !== null) meter.setAttribute(`data-${name}`, value);
   }
 

@@ -194,6 +194,64 @@ def test_live(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     page.get_by_text("Ended").wait_for()
 
 
+PLAY = """([sampleRate, packets, nQuanta]) => {
+  const shown = [], sounds = [];
+  let registered, currentTime = 0;
+  const registerProcessor = (name, made) => { if (name === "talkhead-player") registered = made; };
+  class AudioWorkletProcessor {
+    constructor() { this.port = { postMessage: ({ index }) => shown.push([index, currentTime]) }; }
+  }
+  SOURCE
+  const player = new registered();
+  for (let quantum = 0, i = 0; quantum < nQuanta; quantum++) {
+    currentTime = quantum * 128 / sampleRate;
+    for (; i < packets.length && packets[i].at <= currentTime; i++) {
+      const { index, epoch, value } = packets[i];
+      const samples = new Float32Array(sampleRate / 25).fill(value);
+      player.port.onmessage({ data: { index, epoch, samples, listens: true } });
+    }
+    const output = new Float32Array(128);
+    player.process([], [[output]]);
+    sounds.push(output[127]);
+  }
+  return [shown, sounds];
+}"""
+
+
+def play(page: Any, packets: list[dict[str, float]], seconds: float) -> tuple[Any, Any]:
+    """Play packets on a virtual clock: when each begins, by index, and the sound now and then."""
+    source = page.evaluate("() => fetch('/static/live-audio.js').then((found) => found.text())")
+    script = PLAY.replace("SOURCE", source)
+    shown, sounds = page.evaluate(script, [RATE, packets, round(seconds * RATE / 128)])
+    return dict(shown), np.array(sounds)
+
+
+@pytest.mark.parametrize("value", [0.001, 0.3])
+def test_playback_of_a_microphone_waits_little_after_a_late_packet(
+    show: Open, value: float
+) -> None:
+    late = 20
+    packets = [
+        {"index": i, "epoch": 0, "value": value, "at": 0.04 * i + (0.12 if i == late else 0.0)}
+        for i in range(500)
+    ]
+    for i in range(late, late + 4):  # as a connection gives them
+        packets[i]["at"] = max(packets[i]["at"], packets[late]["at"])
+    shown, sounds = play(show(), packets, 20.5)
+    waits = np.array([shown[i] - 0.04 * i for i in range(500)])  # no packet is left out
+    assert waits[: late - 1].max() < 0.02
+    assert waits[late] > 0.1
+    assert waits[300:].max() < 0.02
+    # The one gap is that of the late packet, and nothing clicks where packets were shortened.
+    assert (np.abs(sounds[: round(20 / 0.008)] - value) > 1e-4).sum() <= 0.14 / 0.008
+
+
+def test_playback_begins_again_after_an_interruption(show: Open) -> None:
+    packets = [{"index": i, "epoch": int(i >= 5), "value": 0.3, "at": 0.0} for i in range(8)]
+    shown, _ = play(show(), packets, 1.0)
+    assert sorted(shown) == [5, 6, 7]
+
+
 def test_the_token_is_asked_for(show: Open) -> None:
     page = show(fragment="")
     dialog = page.locator("#sign-in")
