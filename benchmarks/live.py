@@ -9,8 +9,8 @@ HOME has a fitted identity. `browser` runs `talkhead serve` and Chromium with a 
 same machine; it needs `pip install playwright` and a Chromium, no more.
 
 The latency of a frame is the time from the first of its sound to its picture: with a microphone, when
-the page shows it; without a browser, when the session gives it out. It contains the 40 ms of the
-frame itself.
+the page shows it (`arrived`: when the page has it); without a browser, when the session gives it out. It
+contains the 40 ms of the frame itself.
 """
 
 from __future__ import annotations
@@ -290,13 +290,15 @@ def bench_browser(home: Path, chromium: str, seconds: float) -> Mapping[str, Any
         )
         try:
             _wait_for(f"http://127.0.0.1:{port}/v1/health")
-            return asyncio.run(_drive(port, chromium, microphone, seconds))
+            return asyncio.run(_drive(server.pid, port, chromium, microphone, seconds))
         finally:
             server.terminate()
             server.wait(30)
 
 
-async def _drive(port: int, chromium: str, microphone: Path, seconds: float) -> Mapping[str, Any]:
+async def _drive(
+    pid: int, port: int, chromium: str, microphone: Path, seconds: float
+) -> Mapping[str, Any]:
     """Open the page in Chromium, speak into its fake microphone, and read its meter."""
     from playwright.async_api import async_playwright
 
@@ -319,7 +321,9 @@ async def _drive(port: int, chromium: str, microphone: Path, seconds: float) -> 
         await page.click("#live-begin")
         await page.wait_for_selector("#live-picture:not([hidden])", timeout=180_000)
         await page.click("#live-microphone")
+        before = _processor_s_of(pid)
         await page.wait_for_timeout(1000 * seconds)
+        used = _processor_s_of(pid) - before
         facts = await page.evaluate("() => ({...document.getElementById('live-meter').dataset})")
         await page.click("#live-begin")
         await browser.close()
@@ -327,8 +331,15 @@ async def _drive(port: int, chromium: str, microphone: Path, seconds: float) -> 
         "bench": "microphone to page",
         "first_view_ms": round(view_ms),
         **{name: float(value) for name, value in facts.items()},
+        "server_cores": round(used / seconds, 3),
         "load": load(),
     }
+
+
+def _processor_s_of(pid: int) -> float:
+    """Processor time of another process; on Linux only."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait_for(address: str) -> None:
