@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.lips import (
-    Block,
     Clip,
     System,
     footages,
@@ -41,9 +40,9 @@ from benchmarks.lips import (
     parse_system,
     prior_of,
     read_clips,
-    shown_points,
 )
 from benchmarks.lips import fold_blocks as blocks_of_folds
+from talkhead.app.evaluation.lip_folds import Block, shown_points
 from talkhead.app.evaluation.measures.image import jitter
 from talkhead.app.evaluation.measures.lips import CLOSED, lip_results, silence_motion
 from talkhead.app.evaluation.measures.phonemes import phoneme_results

@@ -62,17 +62,24 @@ import torch
 
 from benchmarks.posteriors import Encoder, PosteriorEncoder, ablation_encoder
 from talkhead.app.evaluation.cross_validation import (
-    contiguous_folds,
+    Fold,
     fair_gain,
     few_frames,
     mean_gain_bootstrap,
     paired_block_bootstrap,
 )
+from talkhead.app.evaluation.lip_folds import (
+    Block,
+    fit_block,
+    mouth_only,
+    shown_points,
+    training_data,
+    usable_folds,
+)
 from talkhead.app.evaluation.measures.image import lmd
 from talkhead.app.evaluation.measures.lips import lip_results
 from talkhead.app.evaluation.measures.phonemes import phoneme_results
 from talkhead.app.evaluation.results import plain
-from talkhead.cameras import project
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.base import normalize_level
 from talkhead.encoder.phones import Phone
@@ -84,8 +91,6 @@ from talkhead.encoder.predictor.training import feature_spread
 from talkhead.encoder.registry import load_encoder
 from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel, lip_aperture
-from talkhead.preprocess.head_pose import track_head
-from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
 from talkhead.progress import make_progress
 from talkhead.storage import make_folder, read_json, read_tensors, sha256_of, write_tensors
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, SpeechFeatures
@@ -123,19 +128,6 @@ class Clip:
     in_prior: bool = False
 
 
-@dataclass(frozen=True)
-class Block:
-    """Frames to evaluate, [n], and the data for them: training frames [F], a face model, and its mouth
-    codes [F, K] and head poses [F, 4, 4].
-    """
-
-    frames: Int
-    train: Bool
-    face: FaceModel
-    codes: Float32
-    viewmats: Float32
-
-
 @dataclass
 class IdentityEvaluation:
     """Errors of a clip, in px: of each row [N]. held_out: of each system, its predictors' own errors
@@ -159,7 +151,7 @@ def held_out_block(dataset: IdentityDataset) -> Block:
     """The clip's end, with the dataset's own face model, which was fitted without it."""
     tracks = dataset.tracks
     frames = np.flatnonzero(~tracks.train & tracks.usable)
-    codes = _mouth_only(tracks.codes, dataset.face)
+    codes = mouth_only(tracks.codes, dataset.face)
     return Block(frames, tracks.train & tracks.usable, dataset.face, codes, tracks.viewmats)
 
 
@@ -173,16 +165,13 @@ def fold_blocks(
 
     cache: a folder in which blocks are stored, so that they are made only once.
     """
-    tracks, n_frames = dataset.tracks, len(dataset)
-    cuts = None if sentence_frames is None else range(0, n_frames, sentence_frames)
-    for number, fold in enumerate(contiguous_folds(n_frames, n_folds, sentences=cuts)):
-        train = fold.train & tracks.usable
-        frames = fold.test[tracks.usable[fold.test]]
-        stored = None if cache is None else cache / _block_name(dataset, train, number)
+    cuts = None if sentence_frames is None else range(0, len(dataset), sentence_frames)
+    for number, fold in enumerate(usable_folds(dataset, n_folds, cuts)):
+        stored = None if cache is None else cache / _block_name(dataset, fold.train, number)
         if stored is not None and stored.exists():
-            yield _read_block(stored, frames, train)
+            yield _read_block(stored, fold)
             continue
-        block = _make_block(dataset, frames, train)
+        block = fit_block(dataset, fold)
         if stored is not None:
             made = {"codes": block.codes, "viewmats": block.viewmats}
             tensors = {name: torch.from_numpy(np.array(value)) for name, value in made.items()}
@@ -190,31 +179,15 @@ def fold_blocks(
         yield block
 
 
-def _make_block(dataset: IdentityDataset, frames: Int, train: Bool) -> Block:
-    tracks = dataset.tracks
-    covered = tracks.landmarks.any((1, 2))
-    head = track_head(tracks.landmarks, covered, train & covered, dataset.intrinsics)
-    triangles = dataset.face.triangles
-    face = fit_face_model(head.template, head.canonical, train, tracks.silent, triangles)
-    codes = _mouth_only(encode_motion(face, head.canonical), face)
-    return Block(frames, train, face, codes, head.poses.viewmats)
-
-
 def _block_name(dataset: IdentityDataset, train: Bool, number: int) -> str:
     text = sha256_of(dataset.path / "tracks.safetensors").encode() + train.tobytes()
     return f"{hashlib.sha256(text).hexdigest()[:16]}-{number}.safetensors"
 
 
-def _read_block(path: Path, frames: Int, train: Bool) -> Block:
+def _read_block(path: Path, fold: Fold) -> Block:
     tensors = read_tensors(path)
     codes, viewmats = (tensors.pop(name).numpy() for name in ("codes", "viewmats"))
-    return Block(frames, train, FaceModel.from_tensors(tensors), codes, viewmats)
-
-
-def _mouth_only(codes: Float32, face: FaceModel) -> Float32:
-    mouth = np.zeros_like(codes)
-    mouth[:, : face.n_mouth] = codes[:, : face.n_mouth]
-    return mouth
+    return Block(fold.test, fold.train, FaceModel.from_tensors(tensors), codes, viewmats)
 
 
 # -------------------------------------------------------------------------------- systems
@@ -235,7 +208,7 @@ def judge(
     points: dict[Row, list[Float32]] = defaultdict(list)
     held_out: dict[System, list[float]] = defaultdict(list)
     for block in blocks:
-        for row, codes in _cheap_codes(dataset, block):
+        for row, codes in _cheap_codes(block):
             points[row].append(shown_points(dataset, block, codes))
     priors = [prior_of(system, clip) for system in systems]
     for system, prior in zip(systems, priors, strict=True):
@@ -274,12 +247,7 @@ def footages(
     """
     features = encoder.encode(normalize_level(dataset.waveform, dataset.tracks.silent))
     augmented = () if seed is None else _augmented(dataset, encoder, seed)
-    return [
-        PredictorTrainingData(
-            features, one.codes, one.train, dataset.tracks.silent, one.face, augmented
-        )
-        for one in blocks
-    ]
+    return [training_data(dataset, block, features, augmented) for block in blocks]
 
 
 def _augmented(dataset: IdentityDataset, encoder: Encoder, seed: int) -> Sequence[SpeechFeatures]:
@@ -303,12 +271,11 @@ def prior_of(system: System, clip: Clip) -> Prior | None:
     return prior
 
 
-def _cheap_codes(dataset: IdentityDataset, block: Block) -> Iterator[tuple[Row, Float32]]:
+def _cheap_codes(block: Block) -> Iterator[tuple[Row, Float32]]:
     """Codes [n, K] of a block's frames by rows that do not use an encoder."""
-    frames, codes = block.frames, block.codes
-    yield Row("tracked codes"), codes[frames]
-    yield Row("mean mouth"), np.repeat(codes[block.train].mean(0)[None], len(frames), axis=0)
-    yield Row("wrong sentence"), codes[(frames + len(dataset) // 2) % len(dataset)]
+    yield Row("tracked codes"), block.tracked
+    yield Row("mean mouth"), block.mean_mouth
+    yield Row("wrong sentence"), block.mismatched
 
 
 def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float32:
@@ -327,13 +294,6 @@ def ridge_codes(features: SpeechFeatures, codes: Float32, train: Bool) -> Float3
     gram += RIDGE * inputs.shape[1] / 100 * np.eye(len(gram))
     weights = used.T @ np.linalg.solve(gram, codes[train] - mean)
     return np.asarray(inputs @ weights + mean, dtype=np.float32)
-
-
-def shown_points(dataset: IdentityDataset, block: Block, codes: Float32) -> Float32:
-    """Landmarks [n, 478, 2], in source pixels, of a block's frames with codes [n, K]."""
-    vertices = block.face.vertices(codes).astype(np.float64)
-    viewmats = block.viewmats[block.frames].astype(np.float64)
-    return project(vertices, viewmats, dataset.intrinsics).astype(np.float32)
 
 
 # -------------------------------------------------------------------------------- figures

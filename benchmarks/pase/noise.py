@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lips import Block, footages, shown_points
+from benchmarks.lips import footages
 from benchmarks.pase.phones import share_over_groups
 from benchmarks.pase.subjects import encode_speech
 from benchmarks.posteriors import Encoder
+from talkhead.app.evaluation.lip_folds import Block, shown_points
 from talkhead.app.evaluation.measures.image import lmd
 from talkhead.app.evaluation.results import plain
 from talkhead.audio import measure_loudness

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.lips import Block, footages, held_out_block
+from benchmarks.lips import footages, held_out_block
 from benchmarks.pase.subjects import Encoder, encode_speech
+from talkhead.app.evaluation.lip_folds import Block
 from talkhead.app.evaluation.measures.image import correlation
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.phones import PHONES, SILENCE, Phone
