@@ -8,7 +8,7 @@ instead of frames respects that neighboring errors are correlated.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,8 @@ Values = npt.NDArray[np.floating[Any]]
 CONFIDENCE = 0.95
 MIN_BLOCKS = 4
 """Smallest number of blocks for an interval; fewer give no reliable one."""
+MAX_UNDEFINED = 0.05
+"""Largest share of the draws in which a measure may be undefined."""
 FEW_FRAMES, MIN_FRAMES = 10 * FRAME_RATE, 2 * FRAME_RATE
 """Results on fewer frames than the first come with a warning, see `few_frames`; fewer than the second
 are too few for a verdict."""
@@ -44,10 +46,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % confidence interval.
+    """A mean, or another value of a clip, and its 95 % confidence interval.
 
     Attributes:
-        mean: The mean.
+        mean: The mean, or the value over all frames.
         low: Lower end; NaN with too few frames.
         high: Upper end; NaN with too few frames.
     """
@@ -146,6 +148,53 @@ def paired_block_bootstrap(
     tail = _expanded_tail(n_blocks)
     low, high = np.quantile(draws, (tail, 1 - tail))
     return Interval(mean, float(low), float(high))
+
+
+def block_bootstrap(
+    compute: Callable[[Int], Mapping[str, float]],
+    n_frames: int,
+    block: int = FRAME_RATE,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Compute intervals of measures that are no means over frames, such as correlations.
+
+    Blocks are drawn and percentiles widened as in `paired_block_bootstrap`. The measures may not
+    depend on the order of the frames.
+
+    Args:
+        compute: Value of each measure by name for frames drawn with repetition, given their
+            positions [m]; NaN where it is undefined. It is called with all positions first.
+        n_frames: Number of frames N, in the order of time.
+        block: Frames per block.
+        n_draws: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        The value of each measure over all frames with its 95 % interval. Its ends are NaN with fewer
+        than MIN_BLOCKS blocks, or if the value is undefined in more than MAX_UNDEFINED of the draws.
+    """
+    whole = compute(np.arange(n_frames))
+    n_blocks = n_frames // block
+    if n_blocks < MIN_BLOCKS:
+        return {name: Interval(value, math.nan, math.nan) for name, value in whole.items()}
+    starts = np.random.default_rng(seed).integers(n_frames, size=(n_draws, n_blocks))
+    places = (starts[..., None] + np.arange(block)).reshape(n_draws, -1) % n_frames
+    draws = [compute(drawn) for drawn in places]
+    tail = _expanded_tail(n_blocks)
+    return {
+        name: _percentiles(value, np.array([one[name] for one in draws]), tail)
+        for name, value in whole.items()
+    }
+
+
+def _percentiles(value: float, draws: Float64, tail: float) -> Interval:
+    """Make an interval of a value from draws [n], of which some may be NaN."""
+    undefined = np.isnan(draws)
+    if math.isnan(value) or undefined.mean() > MAX_UNDEFINED:
+        return Interval(value, math.nan, math.nan)
+    low, high = np.quantile(draws[~undefined], (tail, 1 - tail))
+    return Interval(value, float(low), float(high))
 
 
 def _block_means(values: Float64, block: int) -> Float64:

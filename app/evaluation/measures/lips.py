@@ -9,7 +9,7 @@ head changes. docs/measures.md explains how to read the measures.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,9 @@ MIN_COMMON = FRAME_RATE
 """Frames that two tracks need in common at a lag."""
 MIN_CORRELATION = 0.3
 """Tracks that correlate less at every lag have no lag."""
+
+IN_ORDER = ("aperture_lag_ms", "jitter_ratio", "silence_leak")
+"""Measures that depend on the order of the frames, so that frames cannot be drawn for them."""
 
 LIP_MEASURES: ClipMeasures[LipTracks] = ClipMeasures("lips", "Lips")
 """Measures of lip landmarks over time."""
@@ -90,6 +93,21 @@ class LipTracks:
         """Standard deviation of the rendered aperture over the real one's; NaN if undefined."""
         own, true = self.aperture, self.real_aperture
         return float(own.std() / true.std()) if len(self.frames) and true.std() else math.nan
+
+    def drawn(self, places: Int) -> LipTracks:
+        """Select frames in any order and repeatedly, as a bootstrap does.
+
+        Args:
+            places: Positions [m] among the frames.
+
+        Returns:
+            The tracks of these frames, for measures that do not depend on the order of frames.
+        """
+        own, true = self.made[places], self.real[places]
+        tracks = replace(self, frames=self.frames[places], made=own, real=true, silent=None)
+        for name in ("aperture", "real_aperture", "distance"):  # need not be computed again
+            vars(tracks)[name] = getattr(self, name)[places]
+        return tracks
 
     @property
     def is_moving(self) -> bool:

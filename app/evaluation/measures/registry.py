@@ -9,7 +9,7 @@ explains how to add one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -78,10 +78,22 @@ class Measure:
             The value; None if it was not measured or is undefined.
         """
         results: Results | None = getattr(variant, self.kind, None)
-        value = None if results is None else results.get(self.name)
+        value = math.nan if results is None else self.headline_of(results)
+        return value if math.isfinite(value) else None
+
+    def headline_of(self, results: Results) -> float:
+        """Look up the headline value among results.
+
+        Args:
+            results: Results of its kind.
+
+        Returns:
+            The value; NaN if it was not measured.
+        """
+        value = results.get(self.name)
         if isinstance(value, Summary):
             value = getattr(value, self.headline or "mean")
-        return None if value is None or not math.isfinite(value) else float(value)
+        return math.nan if value is None else float(value)
 
 
 class MeasureKind(Generic[Input]):
@@ -217,19 +229,24 @@ class FrameMeasures(MeasureKind[Input]):
 class ClipMeasures(MeasureKind[Input]):
     """Measures of a whole clip: each has one value, or values per frame that are summarized."""
 
-    def compute(self, clip: Input, *, has_reference: bool = True) -> Results:
-        """Compute every measure of a clip.
+    def compute(
+        self, clip: Input, *, has_reference: bool = True, names: Collection[str] | None = None
+    ) -> Results:
+        """Compute the measures of a clip.
 
         Args:
             clip: The clip in the form that the kind's functions take.
             has_reference: False if there are no real frames to compare with: measures that need
                 them are undefined then.
+            names: Names of the measures to compute. None: all.
 
         Returns:
             Value by name: a number, a `Summary`, or None.
         """
         results = Results()
         for name, function in self._functions.items():
+            if names is not None and name not in names:
+                continue
             measure = self.measures[name]
             if measure.needs_reference and not has_reference:
                 results[name] = measure.undefined

@@ -12,13 +12,14 @@ from talkhead.app.evaluation.cross_validation import (
     FEW_FRAMES,
     MIN_FRAMES,
     Interval,
+    block_bootstrap,
     contiguous_folds,
     fair_gain,
     few_frames,
     mean_gain_bootstrap,
     paired_block_bootstrap,
 )
-from talkhead.types import Float64
+from talkhead.types import Float64, Int
 
 # --------------------------------------------------------------------------------- folds
 
@@ -144,6 +145,31 @@ def test_fair_gain_by_hand() -> None:
     assert fair_gain(1.2, floor=0.3, baseline=2.1) == pytest.approx(0.5)
     assert fair_gain(3.0, floor=0.3, baseline=2.1) == pytest.approx(-0.5)
     assert math.isnan(fair_gain(1.0, floor=0.5, baseline=0.5))
+
+
+def test_intervals_of_a_mean_are_those_of_the_paired_bootstrap() -> None:
+    """Drawn from the same seed, up to rounding."""
+    errors = np.abs(lfilter([1.0], [1.0, -0.7], np.random.default_rng(0).normal(size=500)))
+
+    def mean(places: Int) -> dict[str, float]:
+        return {"mean": float(errors[places].mean())}
+
+    found = block_bootstrap(mean, 500)["mean"]
+    expected = paired_block_bootstrap(errors, np.zeros(500), n_draws=1000)
+    assert [found.mean, found.low, found.high] == pytest.approx(
+        [expected.mean, expected.low, expected.high]
+    )
+
+
+def test_undefined_values_have_no_interval() -> None:
+    def compute(places: Int) -> dict[str, float]:
+        rare, rarer = (places < 30).any(), (places < 470).any()
+        return {"rare": 1.0 if rare else math.nan, "rarer": 1.0 if rarer else math.nan}
+
+    found = block_bootstrap(compute, 500)
+    assert found["rare"].mean == 1.0 and math.isnan(found["rare"].low)
+    assert found["rarer"] == Interval(1.0, 1.0, 1.0)
+    assert math.isnan(block_bootstrap(compute, 99)["rarer"].low)  # three blocks
 
 
 def test_few_frames_give_a_warning() -> None:

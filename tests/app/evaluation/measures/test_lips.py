@@ -11,14 +11,18 @@ from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.measures.lips import (
     CLOSED,
     GUARD_FRAMES,
+    IN_ORDER,
+    LIP_MEASURES,
     MIN_SILENT,
     OPEN_IN_SILENCE,
+    LipTracks,
     aperture_lag_ms,
     closure_f1,
     closure_f1_at_rate,
     lip_results,
     silence_motion,
 )
+from talkhead.app.evaluation.results import plain
 from talkhead.face import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS, lip_aperture
 from talkhead.types import Float32, Float64
 
@@ -59,6 +63,17 @@ def moved(points: Float32) -> Float32:
 
 
 # ------------------------------------------------------------------------------- results
+
+
+def test_drawn_frames_are_measured_as_if_they_were_all() -> None:
+    made, real = face(speaking(200, 1)), face(speaking(200))
+    places = np.random.default_rng(2).integers(200, size=150)
+    names = {m for m in LIP_MEASURES.measures if m not in (*IN_ORDER, "n_silent")}
+    drawn = LipTracks(np.arange(200), made, real).drawn(places)
+    found = LIP_MEASURES.compute(drawn, names=names)
+    expected = lip_results(np.arange(150), made[places], real[places])
+    assert set(found) == names
+    assert plain(found) == plain({name: expected[name] for name in names})
 
 
 def test_measures_of_the_real_lips_themselves() -> None:
