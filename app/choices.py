@@ -20,6 +20,8 @@ DEFAULT_PRESET = "standard"
 DEFAULT_RENDERER = "gaussian"
 MAX_SEED = 2**32 - 1
 """Largest seed that all random number generators accept; some get a thousand times the seed."""
+MIN_FOLDS, MAX_FOLDS = 3, 20
+"""Numbers of folds in which a clip can be evaluated."""
 OWN, ALPHA = "own", "alpha"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
 """Suffixes of files that can only be images; others may be images or videos. If `talkhead.images`
@@ -52,6 +54,21 @@ def check_choice(kind: str, chosen: str, known: Iterable[str], more: str = "") -
     if chosen not in names:
         raise TalkheadError(
             f"there is no {kind} {chosen!r}. Choose one of: {', '.join(names)}{more}"
+        )
+
+
+def check_folds(n_folds: int) -> None:
+    """Check a number of folds.
+
+    Args:
+        n_folds: The number; 0 for no cross-validation.
+
+    Raises:
+        TalkheadError: It is not allowed.
+    """
+    if n_folds and not MIN_FOLDS <= n_folds <= MAX_FOLDS:
+        raise TalkheadError(
+            f"{n_folds} folds: choose {MIN_FOLDS} to {MAX_FOLDS}, or 0 for no cross-validation"
         )
 
 

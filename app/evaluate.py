@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +17,14 @@ from talkhead.app.avatar import encode_footage, load_encoder_for, load_predictor
 from talkhead.app.checks import check_evaluate, check_report
 from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
 from talkhead.app.evaluation.cross_validation import few_frames
+from talkhead.app.evaluation.evaluate_folds import (
+    PredictorRecipe,
+    check_clip,
+    cross_validate,
+    suggestion,
+)
 from talkhead.app.evaluation.evaluate_identity import (
     Clip,
-    EvaluateOptions,
     EvaluationTarget,
     IdentityEvaluation,
     measure_identity,
@@ -34,6 +40,11 @@ from talkhead.app.evaluation.measures.sync_model import (
     was_trained_on,
 )
 from talkhead.app.evaluation.measures.syncnet import load_syncnet, syncnet_unavailable_reason
+from talkhead.app.evaluation.options import (
+    EvaluateKeywords,
+    EvaluateOptions,
+    evaluate_options,
+)
 from talkhead.app.evaluation.reference import held_out_frames
 from talkhead.app.evaluation.report.html import write_report
 from talkhead.app.evaluation.report.images import identity_pictures, pair_pictures, write_wav
@@ -41,6 +52,7 @@ from talkhead.app.evaluation.results import (
     MADE_VIDEO,
     PASTED_SPEECH_DRIVEN,
     SPEECH_DRIVEN,
+    CrossValidation,
     Report,
     Variant,
 )
@@ -51,6 +63,7 @@ from talkhead.app.request import path_of
 from talkhead.app.workspace import STAGES, find_footage, prepare_locked
 from talkhead.dataset import IdentityDataset
 from talkhead.device import resolve_device, set_threads
+from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.preprocess.pipeline import PreprocessConfig
 from talkhead.progress import Progress, SilentProgress
@@ -58,6 +71,9 @@ from talkhead.samples import LINE_TEXT
 from talkhead.stage_timer import read_stages
 from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FILE_REMEDY = "Write arrays to a file first"
 RECORDING_SECONDS = 20.0
@@ -87,6 +103,7 @@ def evaluate(
     home: Path | str | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
+    **settings: Unpack[EvaluateKeywords],
 ) -> EvaluateResult:
     """Evaluate an identity on the held-out last 1/11 of its footage.
 
@@ -97,8 +114,10 @@ def evaluate(
         report: The folder to write to; by default in the home folder.
         device: "auto", "cpu" or "cuda".
         home: The home folder; by default that of the user.
-        options: Transcript, language, length and renderer.
+        options: Transcript, language, length, renderer and folds.
         progress: Shows the progress; by default nothing is shown.
+        **settings: Any field of `EvaluateOptions`, in place of `options`: text, language, seconds,
+            renderer, folds.
 
     Returns:
         The report and its path.
@@ -106,7 +125,7 @@ def evaluate(
     Raises:
         TalkheadError: The evaluation is not possible; the message says what to do.
     """
-    options, progress = options or EvaluateOptions(), progress or SilentProgress()
+    options, progress = evaluate_options(options, settings), progress or SilentProgress()
     store = Home.locate(home)
     package = store.load(identity)
     folder = Path(report) if report is not None else store.report_path(package.manifest.name)
@@ -118,6 +137,8 @@ def evaluate(
     set_threads()
     name = package.manifest.name
     dataset = prepare_locked(store, name, footage, work, PreprocessConfig(), progress)
+    if options.folds:
+        check_clip(dataset, options.folds)
     target = _target(package, footage.path, dataset, device, options)
     tools, left_out = make_tools()
     clip = Clip.of(dataset, target.frames, options)
@@ -139,10 +160,12 @@ def evaluate(
         stages=(*read_stages(work / STAGES), *measured.stages),
         warnings=_non_empty(
             few_frames(len(target.frames)),
+            "" if options.folds else suggestion(dataset, name),
             _little_speech_warning(dataset),
             _training_data_warning(footage.path.name, footage.sha256),
         ),
         left_out=(*left_out, *clip.analysis.left_out),
+        cross_validation=_cross_validation(package, dataset, options.folds, progress),
     )
     return EvaluateResult(_write(result, target, measured, folder), result)
 
@@ -174,7 +197,11 @@ def report_brief(
         offset=None,
         validity=measure_validity(measured.variants, PASTED_SPEECH_DRIVEN),
         stages=(*read_stages(work / STAGES), *measured.stages),
-        warnings=_non_empty(few_frames(len(target.frames)), _little_speech_warning(target.dataset)),
+        warnings=_non_empty(
+            few_frames(len(target.frames)),
+            suggestion(target.dataset, folder.name),
+            _little_speech_warning(target.dataset),
+        ),
         left_out=(f"the full report: talkhead evaluate {folder.name}", *left_out),
     )
     return EvaluateResult(_write(result, target, measured, folder), result)
@@ -238,6 +265,15 @@ def _facts(target: EvaluationTarget, preset: str) -> dict[str, str]:
         "audio": f"was shifted by {info.av_offset_ms:.0f} ms before training",
         "sync model": _sync_model_facts(),
     }
+
+
+def _cross_validation(
+    package: IdentityPackage, dataset: IdentityDataset, n_folds: int, progress: Progress
+) -> CrossValidation | None:
+    """Cross-validate the lips of an identity; None for 0 folds."""
+    if not n_folds:
+        return None
+    return cross_validate(dataset, PredictorRecipe.of(package), n_folds, progress)
 
 
 def _sync_model_facts() -> str:
@@ -328,6 +364,8 @@ def evaluate_pair(
     """
     real, made = path_of(real, "real", FILE_REMEDY), path_of(made, "made", FILE_REMEDY)
     options, progress = options or EvaluateOptions(), progress or SilentProgress()
+    if options.folds:
+        raise TalkheadError("folds: videos cannot be cross-validated. Evaluate an identity instead")
     set_threads()
     folder = Path(report) if report is not None else Path(f"{made.stem}-report")
     check_report(folder)

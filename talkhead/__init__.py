@@ -73,7 +73,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
     from talkhead.app.avatar import Avatar, load_identity
     from talkhead.app.dub import DubOptions, DubResult, dub
     from talkhead.app.evaluate import EvaluateResult, evaluate, evaluate_pair
-    from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
+    from talkhead.app.evaluation.options import EvaluateOptions
     from talkhead.app.fit import FitResult, fit
     from talkhead.app.live.engine import LiveFrame, LiveStatistics
     from talkhead.app.live.session import LiveSession
@@ -89,7 +89,7 @@ else:
             "talkhead.app.avatar": ("Avatar", "load_identity"),
             "talkhead.app.dub": ("DubOptions", "DubResult", "dub"),
             "talkhead.app.evaluate": ("EvaluateResult", "evaluate", "evaluate_pair"),
-            "talkhead.app.evaluation.evaluate_identity": ("EvaluateOptions",),
+            "talkhead.app.evaluation.options": ("EvaluateOptions",),
             "talkhead.app.fit": ("FitResult", "fit"),
             "talkhead.app.live.engine": ("LiveFrame", "LiveStatistics"),
             "talkhead.app.live.session": ("LiveSession",),

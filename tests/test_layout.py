@@ -31,7 +31,7 @@ LAZY_MODULES = {
     "talkhead.app.fit",
     "talkhead.app.live.engine",
     "talkhead.app.live.session",
-    "talkhead.app.evaluation.evaluate_identity",
+    "talkhead.app.evaluation.options",
     "talkhead.app.options",
     "talkhead.app.request",
     "talkhead.app.speak",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from talkhead.app.cli.options import (
 )
 from talkhead.errors import TalkheadError
 from talkhead.storage import existing_file, read_text
+
+if TYPE_CHECKING:
+    from talkhead.app.evaluate import EvaluateResult
 
 
 def evaluate(
@@ -57,6 +60,15 @@ def evaluate(
     seconds: Annotated[
         float, typer.Option("--seconds", min=2.0, help="Evaluate at most this many seconds.")
     ] = 120.0,
+    folds: Annotated[
+        int,
+        typer.Option(
+            "--folds",
+            help="Also cross-validate the lips over the whole clip, in 3 to 20 folds: for clips "
+            "whose held-out end is too short. (default: 0, off)",
+            show_default=False,
+        ),
+    ] = 0,
     renderer: RendererOption = None,
     device: DeviceOption = "auto",
     home: HomeOption = None,
@@ -74,25 +86,30 @@ def evaluate(
 
       talkhead evaluate anna --audio other.wav --report anna-report
 
+      talkhead evaluate anna --folds 10
+
       talkhead evaluate --pair real.mp4 made.mp4
     """
     from talkhead.app import checks
+    from talkhead.app.choices import check_folds
 
+    check_folds(folds)
     text = _text_or_file(text)
     if pair is None:
         checks.check_evaluate(
             name, audio, video, report, renderer=renderer, device=device, home=home
         )
-    elif name is not None or audio is not None or video is not None:
-        raise typer.BadParameter("--pair takes two videos, without NAME, --audio or --video")
+    elif name is not None or audio is not None or video is not None or folds:
+        raise typer.BadParameter(
+            "--pair takes two videos, without NAME, --audio, --video or --folds"
+        )
     else:
         checks.check_pair(*pair, report)
     progress = make_progress_for(as_json, quiet)
     with loading(progress):
         from talkhead.app import evaluate as evaluation
-        from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
-        from talkhead.app.evaluation.report.html import describe
-    options = EvaluateOptions(text, language, seconds, renderer)
+        from talkhead.app.evaluation.options import EvaluateOptions
+    options = EvaluateOptions(text, language, seconds, renderer, folds)
     if pair is not None:
         result = evaluation.evaluate_pair(*pair, report=report, options=options, progress=progress)
     else:
@@ -106,6 +123,13 @@ def evaluate(
             options=options,
             progress=progress,
         )
+    _show(result, as_json)
+
+
+def _show(result: EvaluateResult, as_json: bool) -> None:
+    """Print the report, as JSON or as text."""
+    from talkhead.app.evaluation.report.html import describe
+
     if as_json:
         print_json({"report_path": str(result.report_path), **result.report.to_json()})
     else:

@@ -19,6 +19,7 @@ from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
 from talkhead.app.evaluation.baselines import mean_mouth, mismatched_speech
 from talkhead.app.evaluation.cutout import cutout_results
 from talkhead.app.evaluation.measures.sync_model import MAX_LAG
+from talkhead.app.evaluation.options import EvaluateOptions
 from talkhead.app.evaluation.reference import (
     CropReference,
     FrameReference,
@@ -447,29 +448,6 @@ def _counted(images: Iterable[UInt8], bar: Step) -> Iterator[UInt8]:
     for image in images:
         yield image
         bar.advance()
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Options of an evaluation.
-
-    Attributes:
-        text: Transcript of everything that is said in the footage; None if unknown.
-        language: Language of the speech: "en" or another code.
-        seconds: Longest part that is evaluated, and that the clip's own A/V offset is measured on.
-        renderer: Name of the renderer to evaluate; None for the identity's default. A pair of videos
-            has none.
-    """
-
-    text: str | None = None
-    language: str = "en"
-    seconds: float = 120.0
-    renderer: str | None = None
-
-    @property
-    def n_frames(self) -> int:
-        """Largest number of evaluated frames."""
-        return int(self.seconds * FRAME_RATE)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from talkhead.app.evaluation.cross_validation import Interval
 from talkhead.stage_timer import Stage
 from talkhead.types import Float64
 
@@ -184,6 +185,48 @@ class MeasureValidity:
 
 
 @dataclass(frozen=True)
+class CrossValidatedRow:
+    """Lips of one rendition of the whole clip, as landmarks alone.
+
+    Attributes:
+        name: Its name, as that of a `Variant`.
+        kind: Its role in the comparison.
+        about: One line that describes it.
+        lips: Lip measures over all folds.
+        intervals: Ends of the 95 % interval of measures, by their name; NaN where there is none.
+    """
+
+    name: str
+    kind: VariantKind
+    about: str
+    lips: Results
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def variant(self) -> Variant:
+        """The row as a variant without images, for tables."""
+        return Variant(self.name, self.kind, self.about, lips=self.lips)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """How well speech drives the lips over the whole clip, each fold by models fitted without it.
+
+    Attributes:
+        n_folds: Number of folds.
+        n_frames: Number of evaluated frames in all folds.
+        rows: The real video, the tracked codes, the speech-driven mouth and the baselines.
+        differences: Mean LMD of the speech-driven mouth minus that of a baseline in pixels, by the
+            name of the baseline: below 0 if speech is nearer to the real lips.
+    """
+
+    n_folds: int
+    n_frames: int
+    rows: tuple[CrossValidatedRow, ...]
+    differences: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
 class Report:
     """Results of evaluating an identity or a pair of videos.
 
@@ -197,6 +240,7 @@ class Report:
         stages: Time and memory of the stages of fitting and evaluating.
         warnings: What limits the reliability of the report, such as too few frames.
         left_out: What was not measured, and why.
+        cross_validation: Lips over the whole clip; None if they were not cross-validated.
     """
 
     title: str
@@ -208,6 +252,7 @@ class Report:
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...]
     left_out: tuple[str, ...]
+    cross_validation: CrossValidation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to nested plain values, rounded to 4 decimal places, with None for NaN."""

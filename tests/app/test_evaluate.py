@@ -11,7 +11,8 @@ import pytest
 
 from talkhead import media
 from talkhead.app.evaluate import evaluate
-from talkhead.app.evaluation.evaluate_identity import EvaluateOptions, EvaluationTarget
+from talkhead.app.evaluation.evaluate_identity import EvaluationTarget
+from talkhead.app.evaluation.options import EvaluateOptions
 from talkhead.app.evaluation.variant import AudioContext
 from talkhead.app.fit import FitResult
 from talkhead.app.home.identities import Home
@@ -57,6 +58,7 @@ def test_the_full_report(fitted: FitResult, home: Path, tmp_path: Path) -> None:
     page = result.report_path.read_text()
     assert "data:video/mp4;base64," in page and fitted.name in page
     assert "The head alone" in page and "Cut-out of the head" in page
+    assert result.report.cross_validation is None and "Cross-validated lips" not in page
 
 
 def test_only_the_first_seconds_of_the_held_out_end(
@@ -85,6 +87,10 @@ def test_wrong_arguments_are_refused_first(
 ) -> None:
     monkeypatch.setattr("talkhead.app.evaluate.measure_identity", None)
     (tmp_path / "file").touch()
+    with pytest.raises(TalkheadError, match=r"too short for 5 folds.*Record a longer video"):
+        evaluate(fitted.name, home=home, folds=5)
+    with pytest.raises(TalkheadError, match="2 folds: choose 3 to 20"):
+        evaluate(fitted.name, home=home, folds=2)
     for given, words in (
         ({"audio": tmp_path / "none.wav"}, "no such file"),
         ({"report": tmp_path / "file"}, "Pass a folder"),

@@ -29,6 +29,8 @@ from talkhead.app.evaluation.report.plots import (
 )
 from talkhead.app.evaluation.report.tables import (
     NOTHING,
+    describe_differences,
+    folds_table,
     format_value,
     label_digits,
     lmd_bars,
@@ -56,8 +58,9 @@ JPEG_QUALITY = 85
 N_STYLES = 6
 """Colors of the page for variants other than the real video; they repeat after that."""
 SECTIONS = {
-    "video": "Side by side", "metrics": "Metrics", "validity": "Which metrics can be trusted",
-    "opening": "Lip opening", "lmd": "Lip distance", "sync_model": "Sync model",
+    "video": "Side by side", "metrics": "Metrics", "folds": "Cross-validated lips",
+    "validity": "Which metrics can be trusted", "opening": "Lip opening",
+    "lmd": "Lip distance", "sync_model": "Sync model",
     "visemes": "Visemes", "sheets": "Contact sheets", "worst": "Worst frames",
     "cross": "Other recording", "offset": "A/V offset of the clip",
     "stages": "Speed and memory", "left_out": "Left out",
@@ -153,6 +156,7 @@ def describe(report: Report) -> str:
     table = text_table(report.variants)
     if table:
         lines += [*table, ""]
+    lines += _described_folds(report)
     width = max((len(v.about) for v in found), default=0)
     for verdict in found:
         lines.append(f"{verdict.level:<8}  {verdict.about:<{width}}  {verdict.text}")
@@ -167,6 +171,16 @@ def describe(report: Report) -> str:
     elif found:
         lines.append(f"No problem was found. Watch the video in {HTML} all the same.")
     return "\n".join(lines).rstrip()
+
+
+def _described_folds(report: Report) -> list[str]:
+    """Summarize cross-validated lips for a terminal; no lines without them."""
+    found = report.cross_validation
+    if found is None:
+        return []
+    title = f"{SECTIONS['folds']}, {found.n_frames} frames in {found.n_folds} folds"
+    table = text_table([row.variant for row in found.rows])
+    return [title, "", *table, "", *describe_differences(found), ""]
 
 
 def _left_out(report: Report) -> tuple[str, ...]:
@@ -193,6 +207,7 @@ def _render(report: Report, pictures: Pictures) -> str:
     context: dict[str, Any] = {
         "video": video,
         "metrics": make_tables(report.variants),
+        "folds": _folds(report),
         "validity": [(one, label_digits(one.measure)) for one in report.validity],
         "opening": _opening(report, pictures, styles),
         "lmd": _lmd(report, pictures, styles),
@@ -232,7 +247,8 @@ def variant_styles(report: Report) -> dict[str, str]:
     """
     styles: dict[str, str] = {}
     colors = itertools.count()
-    every = (*report.variants, *report.cross)
+    folded = report.cross_validation.rows if report.cross_validation else ()
+    every = (*report.variants, *report.cross, *(row.variant for row in folded))
     for variant in sorted(every, key=lambda v: v.kind == "baseline"):
         if variant.name not in styles:
             own = variant.kind in ("real", "floor")
@@ -240,6 +256,15 @@ def variant_styles(report: Report) -> dict[str, str]:
             is_baseline = variant.kind == "baseline"
             styles[variant.name] = f"{color} dashed" if is_baseline else color
     return styles
+
+
+def _folds(report: Report) -> dict[str, Any]:
+    """Make the table of cross-validated lips; empty if there are none."""
+    found = report.cross_validation
+    table = None if found is None else folds_table(found)
+    if found is None or table is None:
+        return {}
+    return {"of": found, "table": table, "differences": describe_differences(found)}
 
 
 # ------------------------------------------------------------------------------- plots

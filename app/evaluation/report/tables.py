@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from talkhead.app.evaluation.measures.registry import (
     KINDS,
@@ -14,7 +14,7 @@ from talkhead.app.evaluation.measures.registry import (
     quality_measures,
     registered,
 )
-from talkhead.app.evaluation.results import Summary, Variant
+from talkhead.app.evaluation.results import CrossValidation, Summary, Variant
 
 NOTHING = "\N{EN DASH}"
 ROW_TITLES = {"real": "real", "floor": "best case", "made": "made", "baseline": "baselines"}
@@ -154,6 +154,61 @@ def _cell(measure: Measure, variant: Variant, best: tuple[float, ...]) -> Cell:
     )
     about = f"mean {mean}, median {median}, the worst twentieth of the frames from {tail}"
     return Cell(text, tail, about, is_best)
+
+
+def folds_table(found: CrossValidation) -> Table | None:
+    """Make the table of cross-validated lips.
+
+    Args:
+        found: Its rows.
+
+    Returns:
+        The table, with the 95 % interval in place of the tail; None if no row has a value.
+    """
+    table = _table("Lips", ("lips",), [row.variant for row in found.rows])
+    if table is None:
+        return None
+    measures = (*table.columns, *table.notes)
+    intervals = {row.name: row.intervals for row in found.rows}
+
+    def with_interval(variant: Variant, measure: Measure, cell: Cell) -> Cell:
+        low, high = intervals[variant.name].get(measure.name, (math.nan, math.nan))
+        if not math.isfinite(low):
+            return replace(cell, tail="", about="")
+        ends = f"{format_value(low, measure.digits)} to {format_value(high, measure.digits)}"
+        return replace(cell, tail=ends, about=f"95 % interval: {ends}")
+
+    blocks = []
+    for title, rows in table.blocks:
+        shown = [
+            (variant, tuple(map(with_interval, [variant] * len(cells), measures, cells)))
+            for variant, cells in rows
+        ]
+        blocks.append((title, tuple(shown)))
+    return replace(table, blocks=tuple(blocks))
+
+
+def describe_differences(found: CrossValidation) -> list[str]:
+    """Say how much nearer to the real lips speech is than each baseline.
+
+    Args:
+        found: The results.
+
+    Returns:
+        A sentence for each baseline.
+    """
+    lines, about = [], {row.name: row.about for row in found.rows}
+    for name, one in found.differences.items():
+        way = "nearer to" if one.mean < 0 else "farther from"
+        certainty = "may be chance"
+        if one.is_sure:
+            low, high = sorted((abs(one.low), abs(one.high)))
+            certainty = f"95 % interval {low:.2f} to {high:.2f}"
+        lines.append(
+            f"Speech-driven lips are {abs(one.mean):.2f} px {way} the real ones than "
+            f"{about[name]} ({certainty})."
+        )
+    return lines
 
 
 def lmd_bars(variants: Sequence[Variant]) -> list[tuple[Variant, float, float]]:

@@ -22,7 +22,7 @@ from talkhead.app.cli import evaluate as cli_evaluate
 from talkhead.app.cli import fit as cli_fit
 from talkhead.app.cli import main as cli
 from talkhead.app.cli import speak as cli_speak
-from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
+from talkhead.app.evaluation.options import EvaluateOptions
 from talkhead.app.evaluation.results import Report
 from talkhead.app.fit import fit as fit_of_this_version
 from talkhead.app.options import FitOptions
@@ -275,7 +275,7 @@ def test_evaluate_passes_everything_on(
     text = tmp_path / "said.txt"
     text.write_text("What was said.")
     words = f"anna --audio a.wav --report out --video v.mp4 --text {text} --language fr"
-    more = "--seconds 30 --renderer warp --device cpu --home h --quiet"
+    more = "--seconds 30 --renderer warp --folds 7 --device cpu --home h --quiet"
     assert run(monkeypatch, "evaluate", *words.split(), *more.split()) == 0
     ((name, given, named),) = evaluation.called
     assert (name, given) == ("evaluate", ("anna",))
@@ -286,7 +286,7 @@ def test_evaluate_passes_everything_on(
         "report": Path("out"),
         "device": "cpu",
         "home": Path("h"),
-        "options": EvaluateOptions("What was said.", "fr", 30.0, "warp"),
+        "options": EvaluateOptions("What was said.", "fr", 30.0, "warp", 7),
     }
 
 
@@ -298,6 +298,8 @@ def test_evaluate_compares_a_pair(
     shown = json.loads(capsys.readouterr().out)
     assert shown["report_path"] == "report.html" and shown["warnings"] == ["few frames"]
     assert run(monkeypatch, "evaluate", "anna", "--pair", "a.mp4", "b.mp4") == 2
+    assert "without NAME" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate", "--folds", "5", "--pair", "a.mp4", "b.mp4") == 2
     assert "without NAME" in capsys.readouterr().err
     assert run(monkeypatch, "evaluate") == 0
     shown = capsys.readouterr().out

@@ -89,6 +89,8 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("evaluate", "anna", "--home", "home", "--text", "a.txt"), 1, "a.txt: there is no such file"),
     (("evaluate", "anna", "--home", "home", "--device", "gpu"), 1, "device gpu: unknown"),
     (("evaluate", "anna", "--seconds", "1"), 2, "--seconds"),
+    (("evaluate", "anna", "--home", "home", "--folds", "2"), 1, "2 folds: choose 3 to 20"),
+    (("evaluate", "anna", "--home", "home", "--folds", "21"), 1, "21 folds: choose 3 to 20"),
     (("evaluate", "--pair", "a.mp4", "b.mp4"), 1, "a.mp4: there is no such file"),
     (("evaluate", "--pair", str(LINE), "b.mp4"), 1, "line.wav: has no picture"),
     (("evaluate", "anna", "--pair", "a.mp4", "b.mp4"), 2, "without NAME"),

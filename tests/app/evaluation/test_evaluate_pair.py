@@ -14,8 +14,8 @@ from paths import PERSON
 
 from talkhead import media
 from talkhead.app.evaluate import EvaluateResult, evaluate_pair
-from talkhead.app.evaluation.evaluate_identity import EvaluateOptions
 from talkhead.app.evaluation.evaluate_pair import align
+from talkhead.app.evaluation.options import EvaluateOptions
 from talkhead.app.evaluation.results import (
     MADE_VIDEO,
     MEAN_MOUTH,
@@ -24,7 +24,7 @@ from talkhead.app.evaluation.results import (
     REENCODED,
     Variant,
 )
-from talkhead.errors import FootageError, MediaError
+from talkhead.errors import FootageError, MediaError, TalkheadError
 from talkhead.types import UInt8
 
 SECONDS = 5
@@ -144,6 +144,11 @@ def test_a_video_without_a_face_is_refused(folder: Path, real: Path) -> None:
         with pytest.raises(FootageError, match=r"gray\.mp4: a face was found in 0 of 75"):
             evaluate_pair(*pair, report=folder / "never")
     assert not (folder / "never").exists()
+
+
+def test_folds_are_refused(folder: Path) -> None:
+    with pytest.raises(TalkheadError, match="folds: videos cannot be cross-validated"):
+        evaluate_pair(folder / "a.mp4", folder / "b.mp4", options=EvaluateOptions(folds=3))
 
 
 def test_measures_of_speech_are_left_out_without_audio(folder: Path, real: Path) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from talkhead.app.evaluation.cross_validation import MIN_FRAMES
+from talkhead.app.evaluation.cross_validation import MIN_FRAMES, Interval
 from talkhead.app.evaluation.measures.registry import KINDS, quality_measures, registered
 from talkhead.app.evaluation.report import html as report_module
 from talkhead.app.evaluation.report.html import (
@@ -36,6 +36,8 @@ from talkhead.app.evaluation.results import (
     REENCODED,
     SPEECH_DRIVEN,
     TRACKED_CODES,
+    CrossValidatedRow,
+    CrossValidation,
     MeasureValidity,
     OffsetEvidence,
     OffsetResults,
@@ -149,6 +151,29 @@ OFFSET = OffsetResults(
     True,
     -230.0,
 )
+
+
+def folded_row(
+    name: str, kind: str, low: float = math.nan, high: float = math.nan
+) -> CrossValidatedRow:
+    intervals = {} if kind == "real" else {"lmd_px": (low, high)}
+    return CrossValidatedRow(name, kind, f"folds of {name}", results("lips", 0), intervals)  # type: ignore[arg-type]
+
+
+FOLDS = CrossValidation(
+    7,
+    618,
+    (
+        folded_row(REAL_VIDEO, "real"),
+        folded_row(TRACKED_CODES, "floor", 0.412, 0.514),
+        folded_row(SPEECH_DRIVEN, "made", 1.317, 1.519),
+        folded_row(MEAN_MOUTH, "baseline"),
+    ),
+    {
+        MEAN_MOUTH: Interval(-0.246, -0.343, -0.149),
+        TRACKED_CODES: Interval(0.618, -0.1, 1.3),
+    },
+)
 FULL = Report(
     title="a head",
     facts={"footage": "clip.mp4"},
@@ -162,6 +187,7 @@ FULL = Report(
     stages=(Stage("fitting", 172.4, 1460.0), Stage("speaking", 6.1, 690.0, 81.3)),
     warnings=("few frames",),
     left_out=("LPIPS: no weights",),
+    cross_validation=FOLDS,
 )
 
 
@@ -231,6 +257,40 @@ def test_every_value_is_shown(pictures: Pictures, tmp_path: Path) -> None:
     wanted += ["0.31", "1.23", "2.35", "1.11", "172.4", "1460", "6.1", "690", "81.3", "3.25"]
     wanted += ["8.125", "2.250", "40", "4.375", "4.250", "-230"]
     assert [text for text in wanted if text not in shown] == []
+
+
+def test_cross_validated_lips_are_shown_with_their_intervals(tmp_path: Path) -> None:
+    page = Page(html_of(replace(EMPTY, cross_validation=FOLDS), Pictures(), tmp_path))
+    assert page.having("id") == ["folds"] and "Cross-validated lips" in page.texts
+    shown = " ".join(page.texts)
+    assert "618 frames in 7 folds" in shown and "folds of mean mouth" in page.texts
+    for row in FOLDS.rows:
+        measures = [KINDS["lips"].measures[name] for name in ("lmd_px", "aperture_correlation")]
+        wanted = [format_value(m.headline_of(row.lips), m.digits) for m in measures]
+        assert [text for text in wanted if text not in page.texts] == []
+    assert {"0.41 to 0.51", "1.32 to 1.52"} <= set(page.texts)
+    assert not re.search(r"\b(nan|inf|None)\b", shown)
+    nearer = (
+        "are 0.25 px nearer to the real ones than folds of mean mouth (95 % interval 0.15 to 0.34)"
+    )
+    chance = "are 0.62 px farther from the real ones than folds of tracked codes (may be chance)"
+    text = describe(replace(EMPTY, cross_validation=FOLDS))
+    assert nearer in shown and nearer in text
+    assert chance in shown and chance in text
+    assert "Cross-validated lips, 618 frames in 7 folds" in text
+
+
+def test_cross_validated_lips_are_stored_under_a_key_of_their_own() -> None:
+    stored = FULL.to_json()["cross_validation"]
+    assert (stored["n_folds"], stored["n_frames"]) == (7, 618)
+    rows = {row["name"]: row for row in stored["rows"]}
+    assert rows[SPEECH_DRIVEN]["intervals"] == {"lmd_px": [1.317, 1.519]}
+    assert rows[MEAN_MOUTH]["intervals"] == {"lmd_px": [None, None]}
+    assert "images" not in rows[REAL_VIDEO]
+    assert stored["differences"][MEAN_MOUTH] == {"mean": -0.246, "low": -0.343, "high": -0.149}
+    without = replace(FULL, cross_validation=None)
+    assert without.to_json()["cross_validation"] is None
+    assert "Cross-validated" not in describe(without)
 
 
 def test_the_median_is_in_the_tooltip(tmp_path: Path) -> None:
@@ -476,7 +536,7 @@ def test_format_value() -> None:
 
 
 def test_describe_is_an_aligned_table_with_verdicts_and_warnings() -> None:
-    text = describe(FULL)
+    text = describe(replace(FULL, cross_validation=None))
     lines = text.splitlines()
     assert lines[0] == FULL.title
     rows = [line for line in lines if line.startswith(tuple(NAMES))]
