@@ -342,6 +342,6 @@ def test_subtitles_are_not_written_over_the_transcript(tmp_path: Path) -> None:
     transcript = tmp_path / "line.srt"
     transcript.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     options = OutputOptions(subtitles="srt", transcript=str(transcript))
-    with pytest.raises(TalkheadError, match=r"line.srt: .* written over"):
+    with pytest.raises(TalkheadError, match=r"line.srt: .* overwrite it"):
         check_options(options, tmp_path / "line.mp4", "paste")
     check_options(options, tmp_path / "other.mp4", "paste")
