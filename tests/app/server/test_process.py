@@ -129,7 +129,10 @@ def test_a_stopped_server_ends_cleanly(place: Path) -> None:
             assert process.wait(timeout=60) == 0
         assert process.stderr is not None
         log = process.stderr.read()
-        assert "stopped; jobs that were running go on" in log and "Traceback" not in log
+        assert (
+            "stopped; jobs that were running resume at the next start" in log
+            and "Traceback" not in log
+        )
         assert TOKEN not in log
     assert {job.status for job in JobStore(place / "jobs").jobs()} <= {DONE, QUEUED}
 
