@@ -1,9 +1,9 @@
 """Classical baseline: mel-frequency cepstral coefficients and their differences.
 
-Davis and Mermelstein (1980, IEEE TASSP 28(4)): the cosine transform of log-mel energies, of which
-the first coefficients describe the shape of the vocal tract and the later ones the pitch. The first
-and second differences are the regression of Furui (1986, IEEE TASSP 34(1)) over two vectors to
-either side.
+The coefficients (Davis and Mermelstein, 1980, IEEE TASSP 28(4)) are the cosine transform of log-mel
+energies. The first ones describe the shape of the vocal tract, the later ones the pitch. The first
+and second differences are computed by linear regression over two vectors on either side (Furui,
+1986, IEEE TASSP 34(1)).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ N_COEFFICIENTS = 13
 REACH = 2
 """Vectors on either side over which a difference is taken."""
 SCALES = (1.0, 2.5, 6.0)
-"""Factors on coefficients, differences and second differences that give them a similar spread in
-speech.
+"""Factors by which coefficients and first and second differences are multiplied, so that their
+values in speech have a similar spread.
 """
 _CONTEXT = 2 * REACH
 _SLOPE = np.arange(-REACH, REACH + 1) / np.sum(np.arange(-REACH, REACH + 1) ** 2)
@@ -37,7 +37,8 @@ class MfccEncoder:
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
         dim: Values in a vector: 3 * 13.
-        lookahead_s: Half a window, and the vectors that both differences need.
+        lookahead_s: How far past its own moment a vector depends on the waveform, in seconds: half
+            a window, and the vectors needed for both differences.
     """
 
     name: str = "mfcc"

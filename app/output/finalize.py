@@ -136,8 +136,8 @@ def check_subtitles_free(output: Path, options: OutputOptions) -> None:
         return
     if not output.exists() or srt.stat().st_mtime_ns > output.stat().st_mtime_ns:
         raise TalkheadError(
-            f"{srt}: existed before, or was changed since it was made. Rename it, choose another "
-            "output, or pass --overwrite"
+            f"{srt}: already exists, and was not made with this output or has changed since. "
+            "Rename it, choose another output, or pass --overwrite"
         )
 
 

@@ -356,7 +356,7 @@ def read_text(path: Path, recognize: bool = False) -> str:
         return ""
     if not path.exists():
         raise FootageError(
-            f"{path}: there is no such text. Write down the speech of the video, word by word, or "
+            f"{path}: there is no such file. Write down the speech of the video, word by word, or "
             "pass --recognize to have it recognized, which is far less reliable"
         )
     with translate_os_errors(path):

@@ -62,7 +62,8 @@ def mean_template(footage: Sequence[TrackedVideo]) -> Float32:
         footage: Tracked videos.
 
     Returns:
-        Positions of ANCHORS on the mean face, [A, 2], in eye distances, symmetric about x = 0.
+        Positions of ANCHORS on the mean face, [A, 2], symmetric about x = 0, in units of the
+        distance between the outer eye corners.
 
     Raises:
         FootageError: If there is no face in any video.

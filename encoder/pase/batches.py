@@ -224,24 +224,24 @@ class _Frames:
         return played[: place.n_frames * SAMPLES_PER_FRAME]
 
     def labels(self, place: _Place) -> UInt8:
-        """Return labels [n_frames * 2], each the nearest one of the source."""
+        """Return labels [n_frames * 2], taken from the nearest labels of the source."""
         labels = self.shard.labels.reshape(-1, LABELS_PER_FRAME)[self._frames(place)].reshape(-1)
         nearest = np.rint(place.positions(LABELS_PER_FRAME)).astype(np.int64)
         return np.asarray(labels[nearest])
 
     def lips(self, place: _Place) -> UInt8:
-        """Return lip crops [n_frames, H, W], each the nearest one of the source."""
+        """Return lip crops [n_frames, H, W], taken from the nearest frames of the source."""
         return np.asarray(self.shard.lips[self._nearest(place)])
 
     def mouth(self, place: _Place) -> Float32:
-        """Return mouth offsets [n_frames, 2 P], each the nearest one of the source."""
+        """Return mouth offsets [n_frames, 2 P], taken from the nearest frames of the source."""
         frames = self._nearest(place)
         speaker = np.searchsorted(self.shard.starts, frames, "right") - 1
         moved = self.shard.mouth[frames] - self._means[self.shard.speakers[speaker]]
         return np.asarray(moved.reshape(len(frames), -1) / self._typical, np.float32)
 
     def _nearest(self, place: _Place) -> Int:
-        """Return the frames of the shard [n_frames] that are nearest to those of a stretch."""
+        """Return, for each frame of a stretch, the nearest frame of the shard, [n_frames]."""
         nearest = np.rint(place.positions(1)).astype(np.int64)
         return np.asarray(self._frames(place)[nearest])
 

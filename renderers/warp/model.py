@@ -63,7 +63,7 @@ PRESETS: Mapping[str, WarpConfig] = {
 MAX_IMAGE_BYTES = 256 << 20
 """Maximum size of all exemplars' images together; 400 of 512x512 take 30 MB."""
 MAX_EXEMPLAR_PIXELS = 1 << 21
-"""Maximum size of one image: several decoded images are cached."""
+"""Maximum number of pixels in one image; limited because several decoded images are cached."""
 EXEMPLARS = Size("N", 1, 2000)
 TENSORS = {
     "images": TensorSpec((Size("B", 1, MAX_IMAGE_BYTES),), torch.uint8),

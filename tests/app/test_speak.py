@@ -77,7 +77,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(
 ) -> None:
     srt = tmp_path / "line.srt"
     srt.write_text("by hand")
-    with pytest.raises(TalkheadError, match=r"line.srt: existed before"):
+    with pytest.raises(TalkheadError, match=r"line.srt: already exists"):
         speak(audio, output=tmp_path / "line.mp4", options=OutputOptions(subtitles="srt"))
     assert srt.read_text() == "by hand"
     assert "the path is not UTF-8" in refusal(audio, tmp_path / os.fsdecode(b"caf\xe9.mp4"))

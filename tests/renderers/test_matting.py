@@ -28,7 +28,7 @@ def disc(radius: float, softness: float) -> Float32:
 
 
 def portrait(behind: Float32, texture: float = 0.0) -> Float32:
-    """A head of skin with a ring of hair, 42 px in radius, in front of a color or stripes of it."""
+    """A face ringed by hair, 42 px in radius, in front of a plain or striped background."""
     columns = np.arange(SIZE[1], dtype=np.float32)
     stripes = (1.0 + texture * np.sin(columns / 3))[None, :, None]
     face, head = disc(30, 2)[..., None], disc(42, 2)[..., None]
@@ -46,9 +46,7 @@ def matte(image: Float32, mask: UInt8) -> tuple[Float32, Float32]:
 
 
 def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
-    """In front of a plain background, the head would get a rim in the background's color without
-    matting.
-    """
+    """Without matting, the head would get a rim in the color of the plain background."""
     image, true = portrait(BLUE), disc(42, 2)
     mask = as_mask(disc(45, 3))
     alpha, person = matte(image, mask)

@@ -260,7 +260,7 @@ def _closing_share(length: int, speech: Bool, aperture: Values) -> float:
 
 
 def _viseme_of_frames(phones: Sequence[Phone], n_frames: int) -> npt.NDArray[np.object_]:
-    """Find the viseme of each frame, [F]; "" without a phone."""
+    """Find the viseme of each frame, [F]; "" where there is no phone."""
     visemes = np.full(n_frames, "", dtype=object)
     for phone in phones:
         visemes[_frames_of(phone, n_frames)] = VISEME_OF[phone.label]
@@ -268,7 +268,7 @@ def _viseme_of_frames(phones: Sequence[Phone], n_frames: int) -> npt.NDArray[np.
 
 
 def _viseme_row(viseme: str, real: Values, made: Values) -> VisemeRow:
-    """Average the mouths of a viseme's frames, landmarks [n, 478, 2]."""
+    """Compare the mean mouths of a viseme's real and rendered landmarks, [n, 478, 2] each."""
     shapes = [_mean_shape(points) for points in (real, made)]
     apertures = [float(lip_aperture(points[..., :2]).mean()) for points in (real, made)]
     widths = [_mean_width(points) for points in (real, made)]
@@ -299,7 +299,7 @@ def _mean_width(points: Values) -> float:
 
 
 def _normalized(points: Values, wanted: Sequence[int]) -> npt.NDArray[np.complex128]:
-    """Turn and scale frames so that the eye corners are at 0 and 1: points [F, P] as x + iy."""
+    """Return the wanted points [F, P] as x + iy, with the outer eye corners moved to 0 and 1."""
     places = points[..., 0].astype(np.float64) + 1j * points[..., 1]
     left, right = (places[:, [corner]] for corner in OUTER_EYE_CORNERS)
     return np.asarray((places[:, list(wanted)] - left) / (right - left))

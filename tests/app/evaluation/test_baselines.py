@@ -29,7 +29,7 @@ def test_the_same_motion_on_a_moved_face_is_the_moved_motion() -> None:
 
 def test_a_mean_mouth_does_not_move() -> None:
     source = faces(50)
-    source[:, [33, 263]] = [[20, 30], [120, 30]]  # the eyes are fixed, so that nothing else moves
+    source[:, [33, 263]] = [[20, 30], [120, 30]]  # fix the eyes, to which the mean face is aligned
     mean = mean_mouth(source, source)
     np.testing.assert_allclose(mean, np.tile(source.mean(0), (50, 1, 1)), atol=1e-3)
     assert lmd(mean, source).mean() < lmd(half_turned(source), source).mean()

@@ -130,7 +130,7 @@ def test_footage_without_a_text(
 ) -> None:
     options = ["footage", str(clip / "takes"), "--name", "robert", "--licence", "CC0"]
     assert run(tmp_path, clip, *options) == 1
-    assert "robert.txt: there is no such text" in capsys.readouterr().err
+    assert "robert.txt: there is no such file" in capsys.readouterr().err
     assert run(tmp_path, clip, *options, "--recognize", "--late", "else=40") == 1
     assert "no video else.mp4" in capsys.readouterr().err
     (tmp_path / "robert.txt").write_bytes(b"\xff\xfe\xfa")
