@@ -124,7 +124,7 @@ def test_well_tracked_frames_and_their_ranges() -> None:
     assert report.no_face == [[20, 29]]
     assert report.hidden == [[50, 52], [250, 250]]
     assert "covers the face in 4 of 300 frames" in report.warnings[0]
-    assert "3 of them are left out" in report.warnings[0]
+    assert "3 of the frames are left out" in report.warnings[0]
     assert report.badly_tracked == [[100, 104], [299, 299]]
     assert report.turned_away == [[200, 220]]
     assert (report.n_frames, report.n_usable) == (300, 260)
