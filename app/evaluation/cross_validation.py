@@ -287,5 +287,5 @@ def few_frames(n_frames: int) -> str:
         )
     return (
         f"{n_frames} test frames ({n_frames / FRAME_RATE:.1f} s) are few: small differences may be "
-        "random. Record longer, or compare predictors over folds"
+        "random. Record longer, or cross-validate over folds"
     )
