@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypedDict, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args, get_type_hints
 
 from talkhead.app.choices import (
     DEFAULT_PRESET,
@@ -24,6 +24,11 @@ from talkhead.app.choices import (
 )
 from talkhead.encoder.registry import DEFAULT_ENCODER
 from talkhead.errors import TalkheadError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+AnyOptions = TypeVar("AnyOptions", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,24 @@ def check_keywords(function: str, given: Iterable[str], known: Collection[str]) 
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
+def combine_options(function: str, options: AnyOptions, keywords: Mapping[str, Any]) -> AnyOptions:
+    """Combine the options and the keywords of a call.
+
+    Args:
+        function: Name of the function that was called.
+        options: The options, a dataclass.
+        keywords: Keywords of the call, which replace fields of the options.
+
+    Returns:
+        The options.
+
+    Raises:
+        TypeError: A keyword is unknown; the message is Python's own.
+    """
+    check_keywords(function, keywords, [one.name for one in dataclasses.fields(options)])
+    return dataclasses.replace(options, **keywords)
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """Options of a fit.
@@ -199,6 +222,4 @@ def fit_options(options: FitOptions | None, keywords: FitKeywords) -> FitOptions
         TypeError: A keyword is unknown.
         TalkheadError: The value of an option is not allowed.
     """
-    known = [one.name for one in dataclasses.fields(FitOptions)]
-    check_keywords("fit", keywords, known)
-    return dataclasses.replace(options or FitOptions(), **keywords)
+    return combine_options("fit", options or FitOptions(), keywords)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TypedDict
 
 from talkhead.app.choices import check_folds
-from talkhead.app.options import check_keywords
+from talkhead.app.options import combine_options
 from talkhead.types import FRAME_RATE
 
 
@@ -70,6 +69,4 @@ def evaluate_options(
         TypeError: A keyword is unknown.
         TalkheadError: The value of an option is not allowed.
     """
-    known = [one.name for one in dataclasses.fields(EvaluateOptions)]
-    check_keywords("evaluate", keywords, known)
-    return dataclasses.replace(options or EvaluateOptions(), **keywords)
+    return combine_options("evaluate", options or EvaluateOptions(), keywords)
