@@ -4,10 +4,8 @@
     python -m benchmarks.trunk lips CLIPS.json --encoder pase,weights/prior.safetensors \
         --against trunk,trunk.prior.safetensors ...
 
-Runs `talkhead.encoder.predictor.prior` or `benchmarks.lips` with two more encoders:
-
-* trunk: The attention of PASE (4 s before a vector, 60 ms after it), so the same look-ahead.
-* trunk-whole: Whisper's own attention, to all of a window of 28 s. It needs the whole waveform.
+Runs `talkhead.encoder.predictor.prior` or `benchmarks.lips` with one more encoder, `trunk`. It has the
+attention of PASE (4 s before a vector, 60 ms after it), so the same look-ahead.
 """
 
 from __future__ import annotations
@@ -20,17 +18,14 @@ import numpy as np
 import torch
 
 from benchmarks import lips
-from talkhead.encoder.pase.model import TRUNK
-from talkhead.encoder.pase.trunk import LOOKAHEAD_S, N_MELS, STRIDE, WIDTH, TrunkBranch
+from talkhead.encoder.pase.model import HOP_LENGTH, RATE, STRIDE, TRUNK
+from talkhead.encoder.pase.trunk import LOOKAHEAD_S, N_MELS, WIDTH, TrunkBranch
 from talkhead.encoder.pase.weights import make_pase
 from talkhead.encoder.predictor import prior
 from talkhead.encoder.registry import ENCODERS
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
 
-HOP = 320
-RATE = SAMPLE_RATE / HOP
-WINDOW, MARGIN = 1400, 150
-"""Vectors of a window of trunk-whole, and those at its ends that only give context."""
+HOP = HOP_LENGTH * STRIDE
 
 
 @dataclass(frozen=True)
@@ -39,13 +34,12 @@ class TrunkEncoder:
 
     Attributes:
         branch: The blocks.
-        name: trunk or trunk-whole.
+        name: The name it is registered by.
         version: Version of the features.
         sample_rate: Samples per second of its waveforms.
         rate: Vectors per second.
         dim: Values in a vector.
-        lookahead_s: Seconds after its moment on which a vector depends; for trunk-whole, the value
-        of trunk.
+        lookahead_s: Seconds after its moment on which a vector depends.
     """
 
     branch: TrunkBranch
@@ -57,14 +51,11 @@ class TrunkEncoder:
     lookahead_s: float = LOOKAHEAD_S
 
     @classmethod
-    def short(cls) -> TrunkEncoder:
-        """Make the encoder with short attention."""
-        return cls(_branch())
-
-    @classmethod
-    def whole(cls) -> TrunkEncoder:
-        """Make the encoder with Whisper's attention."""
-        return cls(_branch(), "trunk-whole")
+    def shipped(cls) -> TrunkEncoder:
+        """Make the encoder, with the weights that come with talkhead."""
+        branch = make_pase(TRUNK).ear
+        assert isinstance(branch, TrunkBranch)
+        return cls(branch.eval())
 
     def encode(self, waveform: Float32) -> SpeechFeatures:
         """Encode a waveform [n_samples] into features whose values are [ceil(n_samples / 320), dim]."""
@@ -72,41 +63,18 @@ class TrunkEncoder:
         padded = np.pad(np.asarray(waveform, np.float32), (0, n * HOP - len(waveform)))
         spectra = self.branch.spectra(torch.from_numpy(padded)[None])
         with torch.no_grad():
-            if self.name == "trunk":
-                energies, hidden, _ = self.branch.step(spectra, None)
-            else:
-                energies, hidden = self.branch.acoustic(spectra), self._whole(spectra)
+            energies, hidden, _ = self.branch.step(spectra, None)
         values = torch.cat([hidden[0, :n], energies[0, :n]], -1)
         return SpeechFeatures(values.numpy(), self.rate, self.lookahead_s)
 
-    def _whole(self, spectra: torch.Tensor) -> torch.Tensor:
-        """Hidden vectors [1, n, WIDTH] of spectra [1, S, N_MELS], window by window."""
-        n = (spectra.shape[1] - 1) // STRIDE
-        parts = []
-        for first in range(0, n, WINDOW - 2 * MARGIN):
-            begin = max(0, first - MARGIN)
-            window = spectra[:, STRIDE * begin : STRIDE * (begin + WINDOW)]
-            if window.shape[1] > 2 * STRIDE:
-                found = self.branch.whole(window)[:, first - begin :]
-                parts.append(found[:, : WINDOW - 2 * MARGIN])
-        return torch.cat(parts, 1)
-
-
-def _branch() -> TrunkBranch:
-    branch = make_pase(TRUNK).ear
-    assert isinstance(branch, TrunkBranch)
-    return branch.eval()
-
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a benchmark or the training of a prior with the encoders of this module."""
-    ENCODERS["trunk"] = "benchmarks.trunk:TrunkEncoder.short"
-    ENCODERS["trunk-whole"] = "benchmarks.trunk:TrunkEncoder.whole"
+    """Run a benchmark or the training of a prior with the encoder of this module."""
+    ENCODERS["trunk"] = "benchmarks.trunk:TrunkEncoder.shipped"
     programs = {"prior": prior.main, "lips": lips.main}
     if not arguments or arguments[0] not in programs:
         raise SystemExit(f"usage: python -m benchmarks.trunk {{{','.join(programs)}}} ...")
-    sys.argv = [f"benchmarks.trunk {arguments[0]}", *arguments[1:]]
-    programs[arguments[0]]()
+    programs[arguments[0]](arguments[1:])
 
 
 if __name__ == "__main__":

@@ -404,8 +404,12 @@ def _components(mouth: Float32, used: Bool) -> tuple[Float32, Float32]:
     return codes.astype(np.float32), basis.astype(np.float32)
 
 
-def main() -> None:
-    """Train a prior and write it."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train a prior and write it.
+
+    Args:
+        arguments: Command-line arguments; None for those of the process.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -413,7 +417,7 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     shards = [read_shard(path) for path in given.shards]
     encoder = load_encoder(given.encoder)
     prior = train_prior(shards, encoder, CONFIG, given.seed, make_progress("bars"))
