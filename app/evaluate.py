@@ -99,7 +99,6 @@ def evaluate(
     audio: Path | str | None = None,
     video: Path | str | None = None,
     report: Path | str | None = None,
-    device: str = "auto",
     home: Path | str | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
@@ -112,12 +111,11 @@ def evaluate(
         audio: Another recording to speak, evaluated without real frames; by default the sample's.
         video: The footage, if it is no longer where `fit` found it.
         report: The folder to write to; by default in the home folder.
-        device: "auto", "cpu" or "cuda".
         home: The home folder; by default that of the user.
-        options: Transcript, language, length, renderer and folds.
+        options: Transcript, language, length, renderer, folds and device.
         progress: Shows the progress; by default nothing is shown.
         **settings: Any field of `EvaluateOptions`, in place of `options`: text, language, seconds,
-            renderer, folds.
+            renderer, folds, device.
 
     Returns:
         The report and its path.
@@ -131,7 +129,7 @@ def evaluate(
     folder = Path(report) if report is not None else store.report_path(package.manifest.name)
     audio = None if audio is None else path_of(audio, "audio", FILE_REMEDY)
     video = None if video is None else path_of(video, "video", FILE_REMEDY)
-    renderer = options.renderer
+    renderer, device = options.renderer, options.device
     check_evaluate(identity, audio, video, folder, renderer=renderer, device=device, home=home)
     footage, work = find_footage(store, package, video)
     set_threads()
@@ -139,7 +137,7 @@ def evaluate(
     dataset = prepare_locked(store, name, footage, work, PreprocessConfig(), progress)
     if options.folds:
         check_clip(dataset, options.folds)
-    target = _target(package, footage.path, dataset, device, options)
+    target = _target(package, footage.path, dataset, options)
     tools, left_out = make_tools()
     clip = Clip.of(dataset, target.frames, options)
     measured = measure_identity(target, clip.audio_of(target), tools, progress)
@@ -238,7 +236,6 @@ def _target(
     package: IdentityPackage,
     video: Path,
     dataset: IdentityDataset,
-    device: str,
     options: EvaluateOptions,
 ) -> EvaluationTarget:
     """Load what is evaluated of a package."""
@@ -247,7 +244,7 @@ def _target(
     return EvaluationTarget(
         video=video,
         dataset=dataset,
-        renderer=load_renderer(package, name, resolve_device(device)),
+        renderer=load_renderer(package, name, resolve_device(options.device)),
         spoken=load_predictor(package).predict(features, dataset.tracks.silent, len(dataset)),
         frames=held_out_frames(dataset)[: options.n_frames],
     )

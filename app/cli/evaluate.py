@@ -109,7 +109,7 @@ def evaluate(
     with loading(progress):
         from talkhead.app import evaluate as evaluation
         from talkhead.app.evaluation.options import EvaluateOptions
-    options = EvaluateOptions(text, language, seconds, renderer, folds)
+    options = EvaluateOptions(text, language, seconds, renderer, folds, device)
     if pair is not None:
         result = evaluation.evaluate_pair(*pair, report=report, options=options, progress=progress)
     else:
@@ -118,7 +118,6 @@ def evaluate(
             audio=audio,
             video=video,
             report=report,
-            device=device,
             home=home,
             options=options,
             progress=progress,

@@ -22,6 +22,7 @@ class EvaluateOptions:
             has none.
         folds: Number of folds, 3 to 20, in which the lips are cross-validated over the whole clip;
             0: they are not. A pair of videos has none.
+        device: "auto", "cpu", "cuda" or "cuda:N", on which the renderer runs.
     """
 
     text: str | None = None
@@ -29,6 +30,7 @@ class EvaluateOptions:
     seconds: float = 120.0
     renderer: str | None = None
     folds: int = 0
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         check_folds(self.folds)
@@ -51,6 +53,7 @@ class EvaluateKeywords(TypedDict, total=False):
     seconds: float
     renderer: str | None
     folds: int
+    device: str
 
 
 def evaluate_options(

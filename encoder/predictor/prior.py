@@ -126,16 +126,20 @@ class Prior:
         codes = torch.from_numpy(np.stack([project_basis(self.basis, basis) for basis in bases]))
         codes = codes.repeat_interleave(n_each, 0)  # [N, N_COMPONENTS, K]
         try:
-            if nets.ahead != self.ahead:
-                raise ValueError(f"{nets.ahead} frames ahead, not {self.ahead}")
             for name in ("last.weight", "last.bias"):
                 state[name] = state[name] @ codes
             nets.load_state_dict(state)
-        except (RuntimeError, ValueError) as error:
-            raise TalkheadError(
-                f"this prior was trained for the encoder {self.encoder} and does not fit these "
-                "features. Use a prior of the encoder you fit with, or none"
-            ) from error
+        except RuntimeError as error:
+            raise self._mismatch() from error
+        if nets.ahead != self.ahead:
+            raise self._mismatch()
+
+    def _mismatch(self) -> TalkheadError:
+        """Return the error for networks of another shape or other features."""
+        return TalkheadError(
+            f"this prior was trained for the encoder {self.encoder} and does not fit these features. "
+            "Use a prior of the encoder you fit with, or none"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Collect everything that a file stores.

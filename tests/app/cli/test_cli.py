@@ -284,9 +284,8 @@ def test_evaluate_passes_everything_on(
         "audio": Path("a.wav"),
         "video": Path("v.mp4"),
         "report": Path("out"),
-        "device": "cpu",
         "home": Path("h"),
-        "options": EvaluateOptions("What was said.", "fr", 30.0, "warp", 7),
+        "options": EvaluateOptions("What was said.", "fr", 30.0, "warp", 7, "cpu"),
     }
 
 
