@@ -330,7 +330,7 @@ async def _drive(
     return {
         "bench": "microphone to page",
         "first_view_ms": round(view_ms),
-        **{name: float(value) for name, value in facts.items()},
+        **{name: value if name == "codec" else float(value) for name, value in facts.items()},
         "server_cores": round(used / seconds, 3),
         "load": load(),
     }

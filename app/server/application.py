@@ -34,15 +34,13 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         The application.
     """
 
-    sessions = live.LiveSessions(live.session_maker(service.home, service.settings.device))
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(service.start)
         try:
             yield
         finally:
-            await sessions.end_all()
+            await app.state.live.end_all()
             await run_in_threadpool(service.stop)
 
     app = FastAPI(
@@ -61,7 +59,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         ],
     )
     app.state.service = service
-    app.state.live = sessions
+    app.state.live = live.LiveSessions(live.session_maker(service.home, service.settings.device))
     problems.install(app, service.home.path)
     own = (pages, videos, identities, dubs, live)
     for router in (*(module.router for module in own), *routers):

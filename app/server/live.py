@@ -1,7 +1,7 @@
 """Live sessions over a WebSocket: clients send audio and commands, and receive pictures with audio.
 
-A packet to the client is binary: HEADER, the picture, and the audio of its 40 ms as 16-bit
-little-endian samples. Messages are JSON text. docs/live.md describes both.
+Packets to the client are binary (`talkhead.app.server.live_packets`), messages are JSON text. Both are
+described in docs/live.md.
 """
 
 from __future__ import annotations
@@ -10,39 +10,31 @@ import asyncio
 import json
 import os
 import secrets
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-import cv2
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, Field
 
 from talkhead.app.home.identities import Home
+from talkhead.app.live.video_encoder import Codec, VideoEncoder
 from talkhead.app.server.dependencies import PROBLEMS
+from talkhead.app.server.live_packets import pack
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError
-from talkhead.types import FRAME_RATE, UInt8
+from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
-    from talkhead.app.live.engine import LiveFrame
     from talkhead.app.live.session import LiveSession
 
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
-HEADER = struct.Struct("<IIIBBHI")
-"""Frame number, epoch, number of its audio, flags, codec, zero, bytes of the picture."""
-SPEECH, END_OF_SPEECH, SAME_PICTURE = 1, 2, 4
-"""Flags."""
-JPEG = 0
-"""Codec of the pictures."""
-JPEG_QUALITY = 85
 MAX_MESSAGE_BYTES = 1 << 20
 SEND_S = 10.0
 """A client that does not read for so long is disconnected."""
@@ -63,11 +55,13 @@ class LiveRequest(BaseModel):
         identity: Name of the person. None: the one fitted last.
         sample_rate: Samples per second of the returned audio, a multiple of 25.
         intensity: Factor on the motion of the mouth; 1 is the person's own.
+        codec: Codec of the pictures on the WebSocket: jpeg or vp8.
     """
 
     identity: str | None = None
     sample_rate: Annotated[int, Field(ge=RATES[0], le=RATES[1], multiple_of=FRAME_RATE)] = 24_000
     intensity: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
+    codec: Codec = "jpeg"
 
 
 class LiveInfo(BaseModel):
@@ -81,6 +75,8 @@ class LiveInfo(BaseModel):
         height: Height of the pictures.
         frame_rate: Pictures per second.
         sample_rate: Samples per second of the returned audio.
+        codec: Codec of the pictures on the WebSocket: jpeg, also where vp8 was asked for and cannot be
+            encoded.
         is_connected: True while a client is connected.
         statistics: Counts and times so far.
     """
@@ -92,6 +88,7 @@ class LiveInfo(BaseModel):
     height: int
     frame_rate: int
     sample_rate: int
+    codec: Codec
     is_connected: bool
     statistics: dict[str, Any]
 
@@ -113,8 +110,13 @@ class _Entry:
     id: str
     identity: str
     session: LiveSession
+    encoder: VideoEncoder
     begun_s: float = field(default_factory=time.monotonic)
     is_connected: bool = False
+
+    async def end(self) -> None:
+        """Free the resources of the session."""
+        await asyncio.gather(self.session.shutdown(), asyncio.to_thread(self.encoder.close))
 
 
 class LiveSessions:
@@ -174,7 +176,8 @@ class LiveSessions:
             self._end_abandoned()
             self._admit()
             name, session = await asyncio.to_thread(self._make, request)
-            entry = _Entry(secrets.token_urlsafe(12), name, session)
+            encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
+            entry = _Entry(secrets.token_urlsafe(12), name, session, encoder)
             self._entries[entry.id] = entry
         log("live session begun", session=entry.id, identity=name)
         return entry
@@ -191,7 +194,7 @@ class LiveSessions:
         if entry is not None:
             statistics = entry.session.statistics
             log("live session ended", session=session_id, frames=statistics.n_frames)
-            task = asyncio.get_running_loop().create_task(entry.session.shutdown())
+            task = asyncio.get_running_loop().create_task(entry.end())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
@@ -318,8 +321,8 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
         return
     entry.is_connected = True
     tasks = [
-        asyncio.create_task(_receive(websocket, entry.session)),
-        asyncio.create_task(_send(websocket, entry.session)),
+        asyncio.create_task(_receive(websocket, entry)),
+        asyncio.create_task(_send(websocket, entry)),
     ]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -336,8 +339,9 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
         await websocket.close(code)
 
 
-async def _receive(websocket: WebSocket, session: LiveSession) -> int:
+async def _receive(websocket: WebSocket, entry: _Entry) -> int:
     """Process audio and commands until the client disconnects; return the close code."""
+    session = entry.session
     rate = session.sample_rate
     while True:
         message = await websocket.receive()
@@ -350,12 +354,12 @@ async def _receive(websocket: WebSocket, session: LiveSession) -> int:
             if sound is not None:
                 await session.push_audio(sound, rate)
             else:
-                rate = await _obey(websocket, session, text or "", rate)
+                rate = await _obey(websocket, entry, text or "", rate)
         except TalkheadError as error:
             await websocket.send_json({"type": "error", "detail": str(error)})
 
 
-async def _obey(websocket: WebSocket, session: LiveSession, text: str, rate: int) -> int:
+async def _obey(websocket: WebSocket, entry: _Entry, text: str, rate: int) -> int:
     """Carry out a command; returns the sample rate of the audio that follows.
 
     Raises:
@@ -366,6 +370,7 @@ async def _obey(websocket: WebSocket, session: LiveSession, text: str, rate: int
         kind = command["type"]
     except (ValueError, TypeError, KeyError) as error:
         raise TalkheadError('a command is JSON such as {"type": "flush"}') from error
+    session = entry.session
     if kind == "start":
         given = command.get("sample_rate", rate)
         if not isinstance(given, int) or not RATES[0] <= given <= RATES[1]:
@@ -380,6 +385,12 @@ async def _obey(websocket: WebSocket, session: LiveSession, text: str, rate: int
         session.interrupt()
     elif kind == "say":
         await _say(session, str(command.get("text", "")))
+    elif kind == "keyframe":
+        entry.encoder.request_key_frame()
+    elif kind == "codec":
+        if command.get("codec") != "jpeg":
+            raise TalkheadError("the codec can only be changed to jpeg")
+        await asyncio.to_thread(entry.encoder.use_jpeg)
     elif kind == "ping":
         await websocket.send_json({"type": "pong", "time": command.get("time")})
     else:
@@ -395,12 +406,14 @@ async def _say(session: LiveSession, text: str) -> None:
     await session.push_audio(sound, rate, last_chunk=True)
 
 
-async def _send(websocket: WebSocket, session: LiveSession) -> int:
+async def _send(websocket: WebSocket, entry: _Entry) -> int:
     """Send frames until the session ends; returns the code to close with."""
-    last: UInt8 | None = None
+    session, problem = entry.session, None
     async for frame in session.run():
-        packet = await asyncio.to_thread(pack, frame, frame.image is last)
-        last = frame.image
+        packet = pack(frame, await asyncio.to_thread(entry.encoder.encode, frame))
+        if entry.encoder.problem != problem:
+            problem = entry.encoder.problem
+            log("live pictures are sent as jpeg", session=entry.id, reason=problem)
         try:
             await asyncio.wait_for(websocket.send_bytes(packet), SEND_S)
             if frame.index % STATISTICS_EVERY == 0:
@@ -413,25 +426,6 @@ async def _send(websocket: WebSocket, session: LiveSession) -> int:
     return GOING_AWAY
 
 
-def pack(frame: LiveFrame, is_same: bool = False) -> bytes:
-    """Encode a frame for the client.
-
-    Args:
-        frame: The frame.
-        is_same: True if its picture is that of the frame before, which is then not sent.
-
-    Returns:
-        HEADER, picture and audio.
-    """
-    picture = b""
-    if not is_same:
-        bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        picture = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    flags = SPEECH * frame.is_speech + END_OF_SPEECH * frame.end_of_speech + SAME_PICTURE * is_same
-    header = HEADER.pack(frame.index, frame.epoch, frame.sound_index, flags, JPEG, 0, len(picture))
-    return header + picture + frame.audio.astype("<i2").tobytes()
-
-
 def _info(entry: _Entry) -> LiveInfo:
     width, height = entry.session.size
     return LiveInfo(
@@ -442,6 +436,7 @@ def _info(entry: _Entry) -> LiveInfo:
         height=height,
         frame_rate=FRAME_RATE,
         sample_rate=entry.session.sample_rate,
+        codec=entry.encoder.codec,
         is_connected=entry.is_connected,
         statistics=asdict(entry.session.statistics),
     )

@@ -135,6 +135,21 @@ def fed_input(size: tuple[int, int], frame_rate: Fraction, pixel_format: str) ->
     )  # fmt: skip
 
 
+def streamed_input(file_format: str) -> Any:
+    """Make an input of a file that arrives on standard input, each frame of which is used at once.
+
+    Args:
+        file_format: ffmpeg's name of the file format.
+
+    Returns:
+        An ffmpeg input.
+    """
+    # Without these limits, ffmpeg waits for more frames to guess the frame rate. `nobuffer` would
+    # drop the first frame.
+    limits = {"probesize": 32, "fpsprobesize": 0, "analyzeduration": 0, "threads": 1}
+    return ffmpeg.input("pipe:", f=file_format, **limits, **_allowed("pipe", file_format))
+
+
 def refused_format(words: str) -> str | None:
     """Find the file format that ffmpeg refused to read.
 

@@ -105,6 +105,7 @@ class Process:
         read: bool = False,
         reports: bool = False,
         skipped_s: float = 0.0,
+        stall_s: float | None = None,
     ) -> None:
         """Start ffmpeg.
 
@@ -114,6 +115,8 @@ class Process:
             read: Its output is read by `fill`.
             reports: It reports its progress, for `finish`.
             skipped_s: Length of the part that may be decoded before the first output, seconds.
+            stall_s: Seconds without progress after which `fill` and `feed` end the program. None:
+                STALL_S.
 
         Raises:
             MediaError: The program cannot be started.
@@ -138,7 +141,7 @@ class Process:
         self._drain = threading.Thread(target=self._collect, daemon=True)
         self._drain.start()
         self._skipped_s = skipped_s
-        self._watch = _Watch(self.popen) if read or reports else None
+        self._watch = _Watch(self.popen, stall_s) if read or reports else None
 
     def _collect(self) -> None:
         stream = self.popen.stderr
@@ -154,7 +157,7 @@ class Process:
         return self.popen.stdin
 
     def fill(self, view: memoryview) -> int:
-        """Read output into a view. The program is ended when no output arrives for STALL_S.
+        """Read output into a view. The program is ended when no output arrives for `stall_s`.
 
         Args:
             view: Writable bytes.
@@ -165,13 +168,27 @@ class Process:
         assert self.popen.stdout is not None and self._watch is not None
         n_read = 0
         while n_read < len(view):
-            with self._watch.waiting(STALL_S + self._skipped_s):
+            with self._watch.waiting(self._watch.stall_s + self._skipped_s):
                 got: int = self.popen.stdout.readinto1(view[n_read:])  # type: ignore[attr-defined]
             self._skipped_s = 0.0
             if not got:
                 break
             n_read += got
         return n_read
+
+    def feed(self, data: bytes) -> None:
+        """Write to standard input at once. The program is ended when it does not read for `stall_s`.
+
+        Args:
+            data: The bytes.
+
+        Raises:
+            OSError: The program has ended.
+        """
+        assert self._watch is not None
+        with self._watch.waiting(self._watch.stall_s):
+            self.stdin.write(data)
+            self.stdin.flush()
 
     def finish(self) -> int:
         """Wait for a program that reports its progress; it is ended when it makes none.
@@ -208,8 +225,9 @@ class Process:
         Returns:
             One line.
         """
-        stalled = self._watch is not None and self._watch.has_ended
-        fate = [f"it made no progress for {STALL_S:g} s and was ended"] if stalled else []
+        fate = []
+        if self._watch is not None and self._watch.has_ended:
+            fate = [f"it made no progress for {self._watch.stall_s:g} s and was ended"]
         return summarize_errors([*self._complaints, *fate])
 
     def stop(self) -> None:
@@ -227,15 +245,16 @@ class Process:
 class _Watch:
     """A thread that ends a program which makes no progress."""
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], stall_s: float | None = None) -> None:
         self.has_ended = False
+        self.stall_s = STALL_S if stall_s is None else stall_s
         self._popen = popen
         self._until: float | None = None
         self._stopped = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        while not self._stopped.wait(min(1.0, STALL_S / 4)):
+        while not self._stopped.wait(min(1.0, self.stall_s / 4)):
             until = self._until
             if until is not None and time.monotonic() > until:
                 self.has_ended = True

@@ -35,6 +35,19 @@ class FakePictures:
         self.closed = True
 
 
+class ColoredPictures(FakePictures):
+    """Pictures that can be recognized after any encoding: COLOR on the left, white on the right."""
+
+    COLOR = (200, 60, 30)
+    size = (64, 48)
+
+    def next(self, code: Float32) -> UInt8:
+        super().next(code)
+        picture = np.full((48, 64, 3), self.COLOR, np.uint8)
+        picture[:, 32:] = 255
+        return picture
+
+
 class FakeSpeech:
     """Returns a code [loudest sample, 1] per frame, with a look-ahead of two frames."""
 

@@ -49,6 +49,7 @@ class Player extends AudioWorkletProcessor {
   }
 
   take(data) {
+    if (data.clock) { this.clock = data.clock; return; }
     if (data.epoch > this.epoch) {
       this.epoch = data.epoch;
       this.queue = [];
@@ -96,7 +97,10 @@ class Player extends AudioWorkletProcessor {
       this.waits = false;
       const packet = this.queue[0];
       if (!packet) { this.starve(); break; }
-      if (this.at === 0) this.port.postMessage({ index: packet.index, queued: this.queue.length, gaps: this.gaps });
+      if (this.at === 0) {
+        this.clock?.postMessage({ index: packet.index });
+        this.port.postMessage({ index: packet.index, queued: this.queue.length, gaps: this.gaps });
+      }
       const part = packet.samples.subarray(this.at, this.at + output.length - n);
       output.set(part, n);
       n += part.length;

@@ -1,17 +1,18 @@
 // A live session: the WebSocket, playback, and the microphone. Pictures follow the sound that is played.
 
 import { json, protocols } from "./api.js";
+import { bestCodec } from "./live-picture.js";
 
 const HEADER_BYTES = 20;
-const SPEECH = 1, SAME_PICTURE = 4;
+const SPEECH = 1;
 const FRAME_MS = 40;
 
 export class LiveSession {
-  // `draw` is called with each picture (ImageBitmap), `changed` with what has happened.
-  constructor(draw, changed) {
-    this.draw = draw;
+  // `picture` shows the pictures (LivePicture), `changed` is called with what has happened.
+  constructor(picture, changed) {
+    this.picture = picture;
     this.changed = changed;
-    this.pictures = new Map(); // by frame number: a promise of a picture, and what it belongs to
+    this.frames = new Map(); // by frame number: those that were not drawn yet
     this.epoch = 0;
     this.latencies = []; // of the frames of the microphone, ms: until they had arrived, and until they were drawn
     this.begun = null; // when the first sample of the microphone was recorded
@@ -22,10 +23,13 @@ export class LiveSession {
     await this.context.audioWorklet.addModule("/static/live-audio.js");
     await this.context.resume();
     const rate = this.context.sampleRate;
-    const body = JSON.stringify({ identity, sample_rate: rate });
+    const body = JSON.stringify({ identity, sample_rate: rate, codec: await bestCodec() });
     this.info = await json("/v1/live", { method: "POST", body, type: "application/json" });
     this.player = new AudioWorkletNode(this.context, "talkhead-player", { numberOfInputs: 0, outputChannelCount: [1] });
-    this.player.port.onmessage = ({ data }) => this.show(data);
+    this.player.port.onmessage = ({ data }) => { this.played = data; };
+    this.picture.report = (event) => this.observe(event);
+    const clock = this.picture.begin(this.info.width, this.info.height);
+    this.player.port.postMessage({ clock }, [clock]);
     this.player.connect(this.context.destination);
     const address = new URL(this.info.url, location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -44,29 +48,29 @@ export class LiveSession {
     const index = view.getUint32(0, true), epoch = view.getUint32(4, true), sound = view.getUint32(8, true);
     const flags = view.getUint8(12), size = view.getUint32(16, true);
     if (epoch < this.epoch) return;
-    if (!(flags & SAME_PICTURE)) {
-      const blob = new Blob([new Uint8Array(buffer, HEADER_BYTES, size)], { type: "image/jpeg" });
-      this.newest = createImageBitmap(blob);
-    }
-    const speech = Boolean(flags & SPEECH);
-    this.pictures.set(index, { picture: this.newest, sound, speech, arrived: performance.now() });
+    const bytes = size ? new Uint8Array(buffer.slice(HEADER_BYTES, HEADER_BYTES + size)) : null;
+    this.picture.add({ index, epoch, flags, codec: view.getUint8(13), bytes, atOnce: this.listens });
+    this.frames.set(index, { sound, speech: Boolean(flags & SPEECH), arrived: performance.now() });
     const words = new Int16Array(buffer.slice(HEADER_BYTES + size));
     const samples = Float32Array.from(words, (value) => value / 32768);
     this.player.port.postMessage({ index, epoch, samples, listens: this.listens }, [samples.buffer]);
   }
 
-  // The sound of a frame begins to play: show its picture.
-  async show({ index, queued, gaps }) {
-    const one = this.pictures.get(index);
-    for (const key of this.pictures.keys()) if (key <= index) this.pictures.delete(key);
+  // A picture was drawn, or the server is to do something about pictures.
+  observe(event) {
+    if (event.type === "request") { this.send(event.command); return; }
+    const { index, codec } = event;
+    const one = this.frames.get(index);
+    for (const key of this.frames.keys()) if (key <= index) this.frames.delete(key);
     if (!one) return;
-    this.draw(await one.picture);
     if (one.speech && this.begun !== null) {
       const recorded = this.begun + one.sound * FRAME_MS;
-      this.latencies.push({ arrived: one.arrived - recorded, drawn: performance.now() - recorded });
+      const drawn = event.at - performance.timeOrigin;
+      this.latencies.push({ arrived: one.arrived - recorded, drawn: drawn - recorded });
       if (this.latencies.length > 2500) this.latencies.shift();
     }
-    this.changed({ type: "frame", index, speech: one.speech, queued, gaps, latencies: this.latencies });
+    const { queued, gaps } = this.played ?? { queued: 0, gaps: 0 };
+    this.changed({ type: "frame", index, codec, speech: one.speech, queued, gaps, latencies: this.latencies });
   }
 
   read(message) { this.changed(message); }
@@ -107,7 +111,8 @@ export class LiveSession {
 
   interrupt() {
     this.epoch++;
-    this.pictures.clear();
+    this.frames.clear();
+    this.picture.forget();
     this.player.port.postMessage({ epoch: this.epoch });
     this.send({ type: "interrupt" });
   }

@@ -1,5 +1,6 @@
 // Live: speak or type, and see the person answer at once.
 
+import { LivePicture } from "./live-picture.js";
 import { LiveSession, percentile } from "./live-session.js";
 import { emptyState, h, notify } from "./view.js";
 
@@ -7,6 +8,7 @@ export function startLive(studio, section) {
   let session = null, shown = 0;
 
   const canvas = h("canvas", { id: "live-picture", role: "img", "aria-label": "The person, speaking live", hidden: true });
+  const picture = new LivePicture(canvas);
   const status = h("p", { class: "meta", role: "status", id: "live-status" }, "Not started");
   const meter = h("p", { class: "meta", id: "live-meter" });
   const person = h("select", { name: "identity", id: "live-person" });
@@ -27,17 +29,9 @@ export function startLive(studio, section) {
   section.replaceChildren(h("h1", {}, "Live"),
     h("p", { class: "lead" }, "Speak or type, and see the person answer at once. Every picture is marked as made by a machine."), body);
 
-  function draw(picture) {
-    if (canvas.width !== picture.width || canvas.height !== picture.height) {
-      canvas.width = picture.width;
-      canvas.height = picture.height;
-    }
-    canvas.hidden = false;
-    canvas.getContext("2d").drawImage(picture, 0, 0);
-  }
-
   function changed(event) {
     if (event.type === "frame") {
+      canvas.hidden = false;
       if (shown++ % 12) return;
       status.textContent = event.speech ? "Speaking" : "Silent";
       measure(event);
@@ -48,12 +42,12 @@ export function startLive(studio, section) {
     }
   }
 
-  function measure({ latencies, gaps }) {
+  function measure({ latencies, gaps, codec }) {
     const drawn = latencies.map((one) => one.drawn), arrived = latencies.map((one) => one.arrived);
     meter.textContent = session?.listens && drawn.length
       ? `${Math.round(percentile(drawn.slice(-50), 0.5))} ms from the microphone to the picture` : "";
     const facts = {
-      n: drawn.length, p50_ms: percentile(drawn, 0.5), p95_ms: percentile(drawn, 0.95), gaps,
+      n: drawn.length, p50_ms: percentile(drawn, 0.5), p95_ms: percentile(drawn, 0.95), gaps, codec,
       arrived_p50_ms: percentile(arrived, 0.5), arrived_p95_ms: percentile(arrived, 0.95),
     };
     for (const [name, value] of Object.entries(facts)) if (value !== null) meter.setAttribute(`data-${name}`, value);
@@ -63,7 +57,7 @@ export function startLive(studio, section) {
     if (session) { session.end(); return; }
     begin.disabled = true;
     status.textContent = "Loading the person";
-    const made = new LiveSession(draw, changed);
+    const made = new LiveSession(picture, changed);
     session = made;
     try {
       await made.start(person.value);

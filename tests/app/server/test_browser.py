@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
-from live_fakes import RATE
+from live_fakes import RATE, ColoredPictures, make_engine
 from serving import LINE, TOKEN, Quick, Work
 from test_live import make as make_live
 from test_server_identities import footage
 
+from talkhead.app.live.session import LiveSession
 from talkhead.app.server import live
 from talkhead.app.server.application import make_application
-from talkhead.app.server.live import LiveSessions
+from talkhead.app.server.live import LiveRequest, LiveSessions
 from talkhead.app.server.service import Service
 from talkhead.app.server.settings import Limits, ServerSettings
 
@@ -50,13 +51,19 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def address(people: Path, work: Work, clip: bytes) -> Iterator[str]:
+def live_makers() -> list[Callable[[LiveRequest], tuple[str, LiveSession]]]:
+    """The last one begins the live sessions of the server."""
+    return [make_live]
+
+
+@pytest.fixture
+def address(people: Path, work: Work, clip: bytes, live_makers: list[Any]) -> Iterator[str]:
     """Address of a server whose jobs are fakes."""
     (people / "identities" / "anna" / "idle.mp4").write_bytes(clip)  # the portrait is taken from it
     settings = ServerSettings(people, port=0, token=TOKEN, limits=replace(Limits(), free_bytes=0))
     service = Service(settings, lambda: Quick(service.store, work))
     app = make_application(service)
-    app.state.live = LiveSessions(make_live)
+    app.state.live = LiveSessions(lambda request: live_makers[-1](request))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -80,7 +87,9 @@ def show(browser: Any, address: str) -> Iterator[Open]:
         if not request.url.startswith((address, "data:", "blob:")):
             problems.append(request.url)
 
-    def opened(width: int = 1280, fragment: str = f"#token={TOKEN}", **more: Any) -> Any:
+    def opened(
+        width: int = 1280, fragment: str = f"#token={TOKEN}", before: str = "", **more: Any
+    ) -> Any:
         context = browser.new_context(
             viewport={"width": width, "height": 800}, permissions=["microphone"], **more
         )
@@ -89,6 +98,7 @@ def show(browser: Any, address: str) -> Iterator[Open]:
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", note_request)
+        page.add_init_script(before)
         page.goto(f"{address}/{fragment}")
         return page
 
@@ -190,6 +200,51 @@ def test_live(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         page.wait_for_timeout(100)
     page.get_by_text("ms from the microphone to the picture").wait_for()
     page.get_by_role("button", name="Stop the microphone").click()
+    page.get_by_role("button", name="End").click()
+    page.get_by_text("Ended").wait_for()
+
+
+COLORS = """() => {
+  const shown = document.getElementById("live-picture"), copy = document.createElement("canvas");
+  [copy.width, copy.height] = [shown.width, shown.height];
+  const context = copy.getContext("2d");
+  context.drawImage(shown, 0, 0);
+  const at = (x) => [...context.getImageData(x, 24, 1, 1).data].slice(0, 3);
+  return [copy.width, copy.height, at(8), at(56)];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("codec", "before"),
+    [
+        ("vp8", ""),
+        ("jpeg", "delete window.VideoDecoder"),
+        ("vp8", "delete HTMLCanvasElement.prototype.transferControlToOffscreen"),
+        ("jpeg", "delete window.VideoDecoder; delete window.Worker"),
+    ],
+)
+def test_pictures_of_either_codec_are_shown(
+    show: Open, live_makers: list[Any], codec: str, before: str
+) -> None:
+    asked = []
+
+    def make_colored(request: LiveRequest) -> tuple[str, LiveSession]:
+        asked.append(request.codec)
+        engine, _ = make_engine(ColoredPictures(), sample_rate=request.sample_rate)
+        return "anna", LiveSession(engine=engine)
+
+    live_makers.append(make_colored)
+    page = show(before=before)
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("#live-picture:not([hidden])")
+    page.locator(f"#live-meter[data-codec={codec}]").wait_for(state="attached")
+    assert asked == [codec]
+    width, height, left, right = page.evaluate(COLORS)
+    assert (width, height) == (64, 48)
+    assert np.abs(np.subtract(left, ColoredPictures.COLOR)).max() < 12
+    assert np.abs(np.subtract(right, 255)).max() < 12
+    page.get_by_role("button", name="Interrupt").click()
     page.get_by_role("button", name="End").click()
     page.get_by_text("Ended").wait_for()
 

@@ -18,7 +18,8 @@ from starlette.websockets import WebSocketDisconnect
 from talkhead.app.home.identities import Home
 from talkhead.app.live.session import LiveSession
 from talkhead.app.server import live
-from talkhead.app.server.live import HEADER, PROTOCOL, SPEECH, LiveRequest, LiveSessions
+from talkhead.app.server.live import PROTOCOL, LiveRequest, LiveSessions
+from talkhead.app.server.live_packets import HEADER, KEY_PICTURE, SPEECH
 from talkhead.errors import PackageError, TalkheadError
 
 PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
@@ -96,6 +97,71 @@ def test_audio_is_returned_with_pictures(client: TestClient) -> None:
     assert wait_until_gone(client, info)  # the session ends with the connection
 
 
+def encoder_program(client: TestClient, info: dict[str, Any]) -> Any:
+    """The program that encodes the pictures of a session."""
+    encoder = client.app.state.live.find(info["id"]).encoder  # type: ignore[attr-defined]
+    return encoder._vp8._process.popen
+
+
+def test_pictures_as_vp8_with_key_frames_on_request(client: TestClient) -> None:
+    info = begin(client, codec="vp8")
+    assert info["codec"] == "vp8"
+    with connect(client, info) as socket:
+        socket.send_bytes(np.full(40 * SIZE, 9, "<i2").tobytes())
+        found = packets(socket, 3)
+        socket.send_text('{"type": "keyframe"}')
+        found += packets(socket, 8)
+        socket.send_text('{"type": "interrupt"}')
+        socket.send_bytes(np.full(10 * SIZE, 9, "<i2").tobytes())
+        found += packets(socket, 8)
+    assert {header[4] for header, _, _ in found} == {1}
+    keys = [header for header, _, _ in found if header[3] & KEY_PICTURE]
+    assert all(bool(picture) and not picture[0] & 1 for h, picture, _ in found if h in keys)
+    new = next(header for header, _, _ in found if header[1] == 1)
+    assert keys[0] == found[0][0] and keys[-1] == new and len(keys) == 3
+
+
+def test_jpeg_follows_if_the_encoder_dies(client: TestClient) -> None:
+    info = begin(client, codec="vp8")
+    with connect(client, info) as socket:
+        socket.send_bytes(np.full(60 * SIZE, 9, "<i2").tobytes())
+        before = packets(socket, 2)
+        encoder_program(client, info).kill()
+        found = packets(socket, 20)
+        assert client.get(info["url"]).json()["codec"] == "jpeg"
+    assert before[-1][0][4] == 1
+    assert found[-1][0][4] == 0
+    assert any(picture[:2] == b"\xff\xd8" for _, picture, _ in found)
+    indexes = [header[0] for header, _, _ in before + found]
+    assert indexes == list(range(len(indexes)))
+
+
+def test_a_client_can_change_to_jpeg(client: TestClient) -> None:
+    info = begin(client, codec="vp8")
+    with connect(client, info) as socket:
+        socket.send_text('{"type": "codec", "codec": "jpeg"}')
+        socket.send_bytes(np.full(60 * SIZE, 9, "<i2").tobytes())
+        assert packets(socket, 20)[-1][0][4] == 0
+
+
+@pytest.mark.parametrize("end", ["connection", "request", "server"])
+def test_the_encoder_ends_with_the_session(serve: Serve, end: str) -> None:
+    with serve() as client:
+        client.app.state.live = LiveSessions(make)  # type: ignore[attr-defined]
+        info = begin(client, codec="vp8")
+        program = encoder_program(client, info)
+        if end != "server":
+            with connect(client, info) as socket:
+                socket.send_bytes(np.full(5 * SIZE, 9, "<i2").tobytes())
+                packets(socket, 1)
+                assert program.poll() is None
+                if end == "request":
+                    client.delete(info["url"])
+                    assert program.wait(30) is not None
+            assert program.wait(30) is not None
+    assert program.wait(30) is not None
+
+
 def test_other_rates_are_resampled(client: TestClient) -> None:
     info = begin(client)
     with connect(client, info) as socket:
@@ -143,6 +209,7 @@ def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
         ('{"type": "dance"}', "no command 'dance'"),
         ('{"type": "start", "sample_rate": 5}', "a sample rate of 5"),
         ('{"type": "start", "sample_rate": "x"}', "a sample rate of 'x'"),
+        ('{"type": "codec", "codec": "h264"}', "only be changed to jpeg"),
         ('{"type": "say", "text": " "}', "contains no words"),
     ],
 )
@@ -225,6 +292,7 @@ def test_abandoned_sessions_end(client: TestClient, monkeypatch: pytest.MonkeyPa
         ({"sample_rate": 10}, 422),
         ({"intensity": 0}, 422),
         ({"intensity": "much"}, 422),
+        ({"codec": "h264"}, 422),
     ],
 )
 def test_bad_sessions_are_refused(client: TestClient, body: dict[str, Any], status: int) -> None:

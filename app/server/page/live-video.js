@@ -1,0 +1,163 @@
+// Pictures of a live session: decodes them as they arrive, and draws each when it is due. This runs in a
+// worker, or on the page where a canvas cannot be given to a worker.
+
+const SAME_PICTURE = 4, KEY_PICTURE = 8;
+const VP8 = 1;
+const FRAME_MS = 40;
+const COLORS = { primaries: "bt709", transfer: "bt709", matrix: "smpte170m", fullRange: false };
+export const VP8_CONFIG = { codec: "vp8", colorSpace: COLORS, optimizeForLatency: true };
+// Sound may be heard later than its picture is seen, by less than anyone notices (ITU-R BT.1359: 125 ms).
+const MOST_AHEAD = 60;
+
+export function now() { return performance.timeOrigin + performance.now(); }
+
+export class Video {
+  // `report` is called with what has happened: pictures that were drawn, and requests to the server.
+  constructor(report) {
+    this.report = report;
+    this.reset({});
+  }
+
+  setCanvas(canvas) { this.context = canvas.getContext("2d", { alpha: false }); }
+
+  // A session begins: `size` of its pictures.
+  reset({ size }) {
+    for (const one of this.pictures?.values() ?? []) release(one);
+    if (this.wanted) release(this.wanted);
+    this.size = size;
+    this.pictures = new Map(); // by frame number
+    this.decoding = new Map(); // by frame number: those in the decoder
+    this.newest = this.wanted = this.drawn = null;
+    this.needsKey = true; // until a key frame has come
+    this.asked = false; // for a key frame
+    this.failures = 0;
+    this.clock = this.epoch = null;
+    if (this.decoder?.state === "configured") this.decoder.close();
+    this.decoder = null;
+  }
+
+  // A packet has arrived. `atOnce`: draw it on arrival, if its sound is due soon.
+  add({ index, epoch, flags, codec, bytes, atOnce }) {
+    if (epoch !== this.epoch) { this.forget(); this.epoch = epoch; }
+    if (!(flags & SAME_PICTURE)) {
+      const made = { index, uses: 0, image: null };
+      if (!(codec === VP8 ? this.decode(made, bytes, flags & KEY_PICTURE) : this.decodeJpeg(made, bytes))) return;
+      this.newest = made;
+    }
+    if (!this.newest) return;
+    this.newest.uses++;
+    this.pictures.set(index, this.newest);
+    if (atOnce && this.isDueSoon(index)) this.show(index);
+  }
+
+  isDueSoon(index) {
+    if (!this.clock) return true;
+    return this.clock.at + (index - this.clock.index) * FRAME_MS - now() < MOST_AHEAD;
+  }
+
+  // The sound of a frame begins to play.
+  tick(index) {
+    this.clock = { index, at: now() };
+    this.show(index);
+  }
+
+  show(index) {
+    const one = this.pictures.get(index);
+    if (one) {
+      one.uses++; // until it is replaced
+      if (this.wanted) release(this.wanted);
+      this.wanted = one;
+      this.shown = index;
+    }
+    for (const [key, old] of this.pictures) if (key <= index) { this.pictures.delete(key); release(old); }
+    if (one) this.draw();
+  }
+
+  draw() {
+    const one = this.wanted;
+    if (!one?.image || !this.context) return; // it is drawn when it has been decoded
+    if (one !== this.drawn) {
+      const { canvas } = this.context;
+      const [width, height] = this.size ?? [one.image.displayWidth ?? one.image.width, one.image.displayHeight ?? one.image.height];
+      if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+      this.context.drawImage(one.image, 0, 0);
+      this.drawn = one;
+    }
+    if (this.shown !== this.reported) this.report({ type: "drawn", index: this.shown, at: now(), codec: one.codec });
+    this.reported = this.shown;
+  }
+
+  // An interruption: pictures that were not shown are dropped. The next one is a key frame.
+  forget() {
+    for (const one of this.pictures.values()) release(one);
+    this.pictures.clear();
+    this.newest = null;
+    this.needsKey = true;
+  }
+
+  finish(one, image) {
+    this.decoding.delete(one.index);
+    if (one.uses <= 0) { image.close(); return; } // dropped before it was decoded
+    one.image = image;
+    if (one === this.wanted) this.draw();
+  }
+
+  decodeJpeg(one, bytes) {
+    one.codec = "jpeg";
+    createImageBitmap(new Blob([bytes], { type: "image/jpeg" })).then((image) => this.finish(one, image), () => {});
+    return true;
+  }
+
+  decode(one, bytes, isKey) {
+    one.codec = "vp8";
+    if (this.needsKey && !isKey) {
+      if (!this.asked) this.report({ type: "request", command: { type: "keyframe" } });
+      this.asked = true;
+      return false;
+    }
+    this.decoder ??= this.makeDecoder();
+    this.needsKey = this.asked = false;
+    this.decoding.set(one.index, one);
+    this.decoder.decode(new EncodedVideoChunk({ type: isKey ? "key" : "delta", timestamp: one.index * FRAME_MS * 1000, data: bytes }));
+    return true;
+  }
+
+  makeDecoder() {
+    const decoder = new VideoDecoder({
+      output: (image) => {
+        const one = this.decoder === decoder && this.decoding.get(Math.round(image.timestamp / (FRAME_MS * 1000)));
+        if (one) this.finish(one, image); else image.close();
+      },
+      error: () => { if (this.decoder === decoder) this.recover(); },
+    });
+    decoder.configure(VP8_CONFIG);
+    return decoder;
+  }
+
+  // Decoding failed: begin again at a key frame, and with JPEG if that fails, too.
+  recover() {
+    this.decoder = null;
+    this.decoding.clear();
+    this.needsKey = true;
+    this.failures++;
+    this.asked = true;
+    this.report({ type: "request", command: this.failures > 1 ? { type: "codec", codec: "jpeg" } : { type: "keyframe" } });
+  }
+
+  take(message, port) {
+    if (message.canvas) this.setCanvas(message.canvas);
+    if (message.type === "reset") this.reset(message);
+    if (message.type === "packet") this.add(message);
+    if (message.type === "forget") this.forget();
+    if (port) port.onmessage = ({ data }) => this.tick(data.index);
+  }
+}
+
+function release(one) {
+  if (--one.uses <= 0 && one.image) { one.image.close(); one.image = null; }
+}
+
+if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
+  const video = new Video((event) => self.postMessage(event));
+  self.onmessage = ({ data, ports }) => video.take(data, ports[0]);
+}
