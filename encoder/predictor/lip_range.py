@@ -8,6 +8,9 @@ its tracked values in the person's own speech:
     opening    the signed gap between the inner lips, below 0 where the lips are pressed together
     width      the distance between the corners of the mouth
 
+Before that, the mouth's parts are made to move more independently of each other, and after it, the
+opening is held still between movements (`lip_motion`).
+
 Predicted values come from other voices and, with less weight, from the frames that the networks left
 out. While a line is spoken, its own past values are added. The map depends on past frames only, and it
 is computed again each second on a fixed grid, so that a line in pieces gives the same codes.
@@ -16,12 +19,13 @@ is computed again each second on a fixed grid, so that a line in pieces gives th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.encoder.predictor.lip_motion import LIP_MOTION, Hold, LipMotion, fit_lip_motion
 from talkhead.face import LIP_PAIRS, MAX_CODES, OUTER_EYE_CORNERS, WORLD, FaceModel
 from talkhead.tensors import Size, TensorSpec, add_prefix, check_tensors, strip_prefix
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64
@@ -91,6 +95,8 @@ class LipRange:
         own: Quantiles of the tracked measures in speech, [MEASURES, N_LEVELS], at LEVELS.
         predicted: Quantiles of the predicted measures in speech, of the same shape; those of the
             width are measured with the opening corrected.
+        motion: How motion is changed before its range is. None: neither motion is changed nor the
+            opening held.
     """
 
     offset: Float32
@@ -98,6 +104,7 @@ class LipRange:
     direction: Float32
     own: Float32
     predicted: Float32
+    motion: LipMotion | None = None
 
     def measured(self, codes: Float64, index: int) -> Float64:
         """Measure mouth codes.
@@ -136,18 +143,19 @@ class LipRange:
         """Collect what a package stores.
 
         Returns:
-            Tensors of the shapes of TENSORS, under names that begin with LIP_RANGE.
+            Tensors of the shapes of TENSORS, under names that begin with LIP_RANGE, and those of the
+            LipMotion, if there is one.
         """
-        return {
-            LIP_RANGE + one.name: torch.from_numpy(getattr(self, one.name)) for one in fields(self)
-        }
+        own = {LIP_RANGE + name: torch.from_numpy(getattr(self, name)) for name in TENSORS}
+        return own if self.motion is None else own | self.motion.tensors()
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], n_mouth: int) -> LipRange:
         """Restore what `tensors` has collected.
 
         Args:
-            tensors: Tensors of the shapes of TENSORS, under names that begin with LIP_RANGE.
+            tensors: Tensors of the shapes of TENSORS, under names that begin with LIP_RANGE; perhaps
+                those of a LipMotion.
             n_mouth: Components of a mouth code, K.
 
         Returns:
@@ -156,8 +164,12 @@ class LipRange:
         Raises:
             ContentError: For tensors with other names, shapes, types or values.
         """
-        check_tensors(tensors, add_prefix(TENSORS, LIP_RANGE), {MOUTH_CODES.name: n_mouth})
-        return cls(**{n: value.numpy() for n, value in strip_prefix(tensors, LIP_RANGE).items()})
+        moving = {k: value for k, value in tensors.items() if k.startswith(LIP_MOTION)}
+        own = {k: value for k, value in tensors.items() if k not in moving}
+        check_tensors(own, add_prefix(TENSORS, LIP_RANGE), {MOUTH_CODES.name: n_mouth})
+        motion = LipMotion.from_tensors(moving, n_mouth) if moving else None
+        values = {n: value.numpy() for n, value in strip_prefix(own, LIP_RANGE).items()}
+        return cls(**values, motion=motion)
 
 
 class LineCorrection:
@@ -176,6 +188,8 @@ class LineCorrection:
         typical = lips.predicted.astype(np.float64)
         # The quantiles at the beginning and at the end of the current second.
         self._quantiles = [(one, one) for one in typical]
+        self._motion = None if lips.motion is None else lips.motion.line()
+        self._hold = Hold(max(float(lips.own[0].std()), MIN_SPREAD))
 
     def correct(self, codes: Float32, share: Float64, spoken: Bool) -> Float32:
         """Correct the next frames; the number of frames per call does not affect the result.
@@ -200,6 +214,8 @@ class LineCorrection:
     def _correct_part(self, codes: Float64, share: Float64, spoken: Bool) -> None:
         """Correct codes [n, K], n frames of the current second, in place; share and spoken: [n]."""
         lips, first = self._lips, self._n_done % FRAME_RATE
+        if self._motion is not None:
+            codes += share[:, None] * (self._motion.changed(codes) - codes)
         progress = np.arange(first + 1, first + len(codes) + 1) / FRAME_RATE
         for index in range(MEASURES):
             values = lips.measured(codes, index)
@@ -207,6 +223,10 @@ class LineCorrection:
             change = share * STRENGTHS[index] * (before + progress * (after - before) - values)
             codes += change[:, None] * lips.direction[index]
             self._fresh[index].append(values[spoken])
+        if self._motion is not None:
+            opening = lips.measured(codes, 0)
+            change = share * (self._hold.held(opening) - opening)
+            codes += change[:, None] * lips.direction[0]
         self._n_done += len(codes)
         if self._n_done % FRAME_RATE == 0:
             for index in range(MEASURES):
@@ -258,13 +278,15 @@ def fit_lip_range(
     """
     offset, slope = lip_measures(face)
     measured = offset + tracked.astype(np.float64) @ slope.T  # [n, MEASURES]
-    known = [
+    known: list[tuple[Float64, float]] = [
         (codes.astype(np.float64), weight)
         for codes, weight in ((held_out, 1.0 - OTHERS_SHARE), (others, OTHERS_SHARE))
         if len(codes) >= MIN_PREDICTED
     ]
     if len(tracked) < MIN_SPOKEN or not known or measured.std(0).min() < MIN_SPREAD:
         return None
+    motion = fit_lip_motion(tracked, known)
+    known = [(motion.line().changed(codes), weight) for codes, weight in known]
     codes, values = tracked - tracked.mean(0, dtype=np.float64), measured - measured.mean(0)
     opening = values[:, 0] @ codes / np.square(values[:, 0]).sum()
     width = np.linalg.lstsq(values, codes, rcond=None)[0][1]
@@ -278,7 +300,7 @@ def fit_lip_range(
         for (codes, _), (values, _) in zip(known, found, strict=True):
             change = draft.wanted(values, quantiles[-1], index) - values
             codes += change[:, None] * direction[index]
-    return replace(draft, predicted=np.stack(quantiles).astype(np.float32))
+    return replace(draft, predicted=np.stack(quantiles).astype(np.float32), motion=motion)
 
 
 def scale_motion(codes: Float32, rest: Float32, lips: LipRange | None, intensity: float) -> Float32:

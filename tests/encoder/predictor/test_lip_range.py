@@ -52,10 +52,13 @@ def make_codes(n: int, seed: int, share: float = 1.0) -> Float32:
 
 
 def fit(predicted: Float32, tracked: Float32 | None = None) -> LipRange:
+    """The map alone: the codes here are noise, which a held opening would not follow."""
     tracked = make_codes(3000, 1) if tracked is None else tracked
-    lips = fit_lip_range(FACE, tracked, predicted[:0], predicted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("talkhead.encoder.predictor.lip_motion.STRENGTH", 0.0)
+        lips = fit_lip_range(FACE, tracked, predicted[:0], predicted)
     assert lips is not None
-    return lips
+    return replace(lips, motion=None)
 
 
 def speech(n: int) -> Bool:
@@ -267,6 +270,27 @@ def test_restored_from_tensors() -> None:
     np.testing.assert_array_equal(corrected(lips, line), corrected(again, line))
 
 
+def test_a_line_is_held_and_pieces_give_the_same_codes() -> None:
+    tracked, predicted = make_codes(500, 1), make_codes(500, 2, 0.5)
+    lips = fit_lip_range(FACE, tracked, predicted[:0], predicted)
+    assert lips is not None and lips.motion is not None
+    again = LipRange.from_tensors(lips.tensors(), N_MOUTH)
+    silent = np.arange(80) > 60
+    share = speech_share(silent, 80)
+    line, codes = again.line(), make_codes(80, 3)
+    pieces = [line.correct(codes[p], share[p], ~silent[p]) for p in (slice(0, 33), slice(33, 80))]
+    whole = corrected(lips, codes, silent)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    np.testing.assert_array_equal(whole[share == 0.0], codes[share == 0.0])
+    without = corrected(replace(lips, motion=None), codes, silent)
+    assert np.abs(whole - without)[share == 1.0].mean() > 0.05
+
+
+def test_packages_without_motion_load() -> None:
+    lips = fit(make_codes(500, 2, 0.5))
+    assert LipRange.from_tensors(lips.tensors(), N_MOUTH).motion is None
+
+
 def test_damaged_tensors_are_refused() -> None:
     lips = fit(make_codes(500, 2, 0.5))
     assert accepted(lips.tensors(), partial(LipRange.from_tensors, n_mouth=N_MOUTH)) == set()
@@ -281,7 +305,8 @@ def test_too_little_speech_gives_no_map() -> None:
     assert fit_lip_range(FACE, tracked[:40], predicted, predicted) is None
     assert fit_lip_range(FACE, tracked, few, predicted[:0]) is None
     assert fit_lip_range(FACE, 0.0 * tracked, predicted, predicted) is None
-    expected = fit(predicted, tracked)
+    expected = fit_lip_range(FACE, tracked, predicted[:0], predicted)
+    assert expected is not None
     for held_out, others in ((few, predicted), (predicted, few)):
         lips = fit_lip_range(FACE, tracked, held_out, others)
         assert lips is not None
