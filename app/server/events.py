@@ -17,6 +17,8 @@ from talkhead.app.server.service import Service
 POLL_S = 0.5
 KEEP_ALIVE_S = 15.0
 MEDIA_TYPE = "text/event-stream"
+DESCRIPTION: dict[str, Any] = {"content": {MEDIA_TYPE: {}}}
+"""The response in /openapi.json."""
 
 
 def stream(service: Service, read: Callable[[], Any]) -> StreamingResponse:

@@ -164,7 +164,12 @@ def get_identity(service: ServiceDep, name: Name) -> Identity:
     return show_identity(service, name)
 
 
-@router.get("/identities/{name}/events", responses=NOT_FOUND, summary="Follow a fit")
+@router.get(
+    "/identities/{name}/events",
+    responses={**NOT_FOUND, 200: events.DESCRIPTION},
+    response_class=StreamingResponse,
+    summary="Follow a fit",
+)
 def follow_identity(service: ServiceDep, name: Name) -> StreamingResponse:
     """Send the person as server-sent events: `progress`, then `completed`, `failed` or `deleted`."""
     show_identity(service, name)
@@ -193,6 +198,7 @@ def get_portrait(service: ServiceDep, name: Name) -> Response:
 )
 def get_report(service: ServiceDep, name: Name) -> FileResponse:
     """Return the report of a fit as HTML."""
+    show_identity(service, name)  # raises if there is none
     path = service.home.report_path(name) / REPORT
     if not path.is_file():
         raise Problem(404, f"there is no report on {printable(name)}")

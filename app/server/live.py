@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 
 from talkhead.app.home.identities import Home
 from talkhead.app.live.video_encoder import Codec, VideoEncoder
-from talkhead.app.server.dependencies import PROBLEMS
+from talkhead.app.server.dependencies import NOT_FOUND, Responses, problem
 from talkhead.app.server.live_packets import pack
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
@@ -260,10 +260,18 @@ def sessions_of(request: Request) -> LiveSessions:
 
 
 Sessions = Annotated[LiveSessions, Depends(sessions_of)]
-router = APIRouter(prefix="/v1/live", tags=["live"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1/live", tags=["live"])
+BAD_BODY: Responses = {
+    400: problem("The body is not JSON"),
+    408: problem("The body is sent too slowly"),
+    413: problem("The body is too large"),
+}
+NO_ROOM: Responses = {
+    503: problem("No further session can be kept up; try again after `Retry-After` seconds")
+}
 
 
-@router.post("", status_code=201, summary="Begin a live session")
+@router.post("", status_code=201, responses={**BAD_BODY, **NO_ROOM}, summary="Begin a live session")
 async def begin_session(body: LiveRequest, sessions: Sessions, response: Response) -> LiveInfo:
     """Load a person for live speech. Connect to the WebSocket at `url` within a minute."""
     entry = await sessions.begin(body)
@@ -277,13 +285,13 @@ async def list_sessions(sessions: Sessions) -> list[LiveInfo]:
     return [_info(entry) for entry in sessions.all()]
 
 
-@router.get("/{session_id}", summary="Show a live session")
+@router.get("/{session_id}", responses=NOT_FOUND, summary="Show a live session")
 async def show_session(session_id: str, sessions: Sessions) -> LiveInfo:
     """Show a session and its statistics."""
     return _info(sessions.find(session_id))
 
 
-@router.post("/{session_id}/interrupt", summary="Interrupt a live session")
+@router.post("/{session_id}/interrupt", responses=NOT_FOUND, summary="Interrupt a live session")
 async def interrupt_session(session_id: str, sessions: Sessions) -> LiveInfo:
     """Drop everything that has not been returned yet; the mouth closes."""
     entry = sessions.find(session_id)
@@ -291,7 +299,12 @@ async def interrupt_session(session_id: str, sessions: Sessions) -> LiveInfo:
     return _info(entry)
 
 
-@router.post("/{session_id}/say", status_code=202, summary="Speak a text in a live session")
+@router.post(
+    "/{session_id}/say",
+    status_code=202,
+    responses={**NOT_FOUND, **BAD_BODY},
+    summary="Speak a text in a live session",
+)
 async def say(session_id: str, body: SayRequest, sessions: Sessions) -> LiveInfo:
     """Speak a text with the installed voice."""
     entry = sessions.find(session_id)
@@ -299,7 +312,7 @@ async def say(session_id: str, body: SayRequest, sessions: Sessions) -> LiveInfo
     return _info(entry)
 
 
-@router.delete("/{session_id}", status_code=204, summary="End a live session")
+@router.delete("/{session_id}", status_code=204, responses=NOT_FOUND, summary="End a live session")
 async def end_session(session_id: str, sessions: Sessions) -> None:
     """End a session; its client is disconnected."""
     sessions.find(session_id)

@@ -14,10 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from talkhead.errors import TalkheadError, one_line
 from talkhead.terminal import printable
 
+METHODS = ("GET", "HEAD", "POST", "DELETE")
+"""Methods of the API."""
 MEDIA_TYPE = "application/problem+json"
 _LOG = logging.getLogger("talkhead.server")
 
@@ -114,7 +117,10 @@ def install(app: FastAPI, home: Path) -> None:
 
     async def other(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return Problem(error.status_code, _detail(error, request), error.headers).response()
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_allowed(request))
+        return Problem(error.status_code, _detail(error, request), headers).response()
 
     async def vanished(request: Request, error: Exception) -> Response:
         return Problem(400, "the connection ended before the whole request had arrived").response()
@@ -141,6 +147,17 @@ def _describe(error: Mapping[str, Any]) -> str:
     return printable(f"{name}: {message[0].lower()}{message[1:]}")
 
 
+def _allowed(request: Request) -> list[str]:
+    """List the methods that an address supports. The framework only looks at one of its routes."""
+    routes = request.app.routes
+    asked = {name: {**request.scope, "method": name} for name in METHODS}
+    return [
+        name
+        for name, scope in asked.items()
+        if any(route.matches(scope)[0] == Match.FULL for route in routes)
+    ]
+
+
 def _detail(error: HTTPException, request: Request) -> str:
     """Describe an error of the web framework."""
     if error.status_code == 404:
@@ -149,4 +166,9 @@ def _detail(error: HTTPException, request: Request) -> str:
         )
     if error.status_code == 405:
         return f"{request.method} is not possible for {printable(request.url.path)}"
+    if error.status_code == 400:  # all are about the body
+        return (
+            f"the body cannot be read: {printable(str(error.detail)).rstrip('.').lower()}. Send JSON "
+            "in UTF-8 or a complete form, as /openapi.json describes"
+        )
     return str(error.detail)

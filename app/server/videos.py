@@ -201,7 +201,12 @@ def get_video(service: ServiceDep, video_id: VideoId) -> Video:
     return show_video(service, find_video(service, video_id))
 
 
-@router.get("/videos/{id}/events", responses=NOT_FOUND, summary="Follow a video")
+@router.get(
+    "/videos/{id}/events",
+    responses={**NOT_FOUND, 200: events.DESCRIPTION},
+    response_class=StreamingResponse,
+    summary="Follow a video",
+)
 def follow_video(service: ServiceDep, video_id: VideoId) -> StreamingResponse:
     """Send the video as server-sent events: `progress`, then `completed`, `failed` or `deleted`."""
     find_video(service, video_id)
