@@ -48,8 +48,8 @@ chromium: $(STAMP)
 	    fi; \
 	fi
 
-AGENTS := pipecat livekit
-test-agents: venv $(AGENTS:%=$(VENV)-%/.installed)  ## set up and run the tests of the voice agents, each in a separate environment
+AGENTS := pipecat livekit webrtc
+test-agents: venv $(AGENTS:%=$(VENV)-%/.installed)  ## set up and run the tests of the voice agents and of WebRTC, each in a separate environment
 	set -e; for name in $(AGENTS); do \
 	    $(VENV)-$$name/bin/python -c "import talkhead.app.live.$$name"; \
 	    $(VENV)-$$name/bin/python -m pytest tests/app/live/test_$$name.py; \

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from talkhead import __version__
-from talkhead.app.server import dependencies, dubs, identities, live, pages, problems, videos
+from talkhead.app.server import dependencies, dubs, identities, live, pages, problems, videos, whep
 from talkhead.app.server.bodies import BodyLimits
 from talkhead.app.server.logs import AccessLog
 from talkhead.app.server.security import Guard
@@ -61,7 +61,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
     app.state.service = service
     app.state.live = live.LiveSessions(live.session_maker(service.home, service.settings.device))
     problems.install(app, service.home.path)
-    own = (pages, videos, identities, dubs, live)
+    own = (pages, videos, identities, dubs, live, whep)
     for router in (*(module.router for module in own), *routers):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=pages.PAGE), name="static")

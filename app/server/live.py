@@ -20,6 +20,7 @@ from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketD
 from pydantic import BaseModel, Field
 
 from talkhead.app.home.identities import Home
+from talkhead.app.live.broadcast import Broadcast
 from talkhead.app.live.video_encoder import Codec, VideoEncoder
 from talkhead.app.server.dependencies import NOT_FOUND, Responses, problem
 from talkhead.app.server.live_packets import pack
@@ -32,6 +33,7 @@ from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
     from talkhead.app.live.session import LiveSession
+    from talkhead.app.live.webrtc import Viewer
 
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
@@ -104,19 +106,35 @@ class SayRequest(BaseModel):
 
 
 @dataclass
-class _Entry:
-    """A session, and the server's data on it."""
+class Entry:
+    """A session, and the server's data on it.
+
+    Attributes:
+        id: ID of the session.
+        identity: Name of the person.
+        session: The session.
+        encoder: Encodes the pictures of the WebSocket.
+        broadcast: Gives out the frames of the session.
+        viewers: Connections of WebRTC, by ID.
+        used_s: When the session was begun, or its last viewer has left.
+        is_connected: True while a client is connected to the WebSocket.
+    """
 
     id: str
     identity: str
     session: LiveSession
     encoder: VideoEncoder
-    begun_s: float = field(default_factory=time.monotonic)
+    broadcast: Broadcast
+    viewers: dict[str, Viewer] = field(default_factory=dict)
+    used_s: float = field(default_factory=time.monotonic)
     is_connected: bool = False
 
     async def end(self) -> None:
         """Free the resources of the session."""
+        viewers = [viewer.close() for viewer in list(self.viewers.values())]
+        await asyncio.gather(*viewers, return_exceptions=True)
         await asyncio.gather(self.session.shutdown(), asyncio.to_thread(self.encoder.close))
+        await self.broadcast.close()
 
 
 class LiveSessions:
@@ -134,15 +152,15 @@ class LiveSessions:
     ) -> None:
         self._make = make
         self._n_most = max(1, (os.cpu_count() or 2) // 2) if n_most is None else n_most
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._lock = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
 
-    def all(self) -> list[_Entry]:
+    def all(self) -> list[Entry]:
         """List the sessions."""
         return list(self._entries.values())
 
-    def find(self, session_id: str) -> _Entry:
+    def find(self, session_id: str) -> Entry:
         """Return a session.
 
         Args:
@@ -159,7 +177,7 @@ class LiveSessions:
             raise Problem(404, "there is no such live session; it may have ended. Begin a new one")
         return entry
 
-    async def begin(self, request: LiveRequest) -> _Entry:
+    async def begin(self, request: LiveRequest) -> Entry:
         """Begin a session.
 
         Args:
@@ -177,7 +195,8 @@ class LiveSessions:
             self._admit()
             name, session = await asyncio.to_thread(self._make, request)
             encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
-            entry = _Entry(secrets.token_urlsafe(12), name, session, encoder)
+            broadcast = Broadcast(session)
+            entry = Entry(secrets.token_urlsafe(12), name, session, encoder, broadcast)
             self._entries[entry.id] = entry
         log("live session begun", session=entry.id, identity=name)
         return entry
@@ -220,10 +239,10 @@ class LiveSessions:
             raise Problem(503, "this machine is too busy for another live session", retry)
 
     def _end_abandoned(self) -> None:
-        """End the sessions that no client has connected to."""
+        """End the sessions that no client is connected to."""
         limit = time.monotonic() - CONNECT_S
         for entry in self.all():
-            if not entry.is_connected and entry.begun_s < limit:
+            if not (entry.is_connected or entry.viewers) and entry.used_s < limit:
                 self.end(entry.id)
 
 
@@ -352,7 +371,7 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
         await websocket.close(code)
 
 
-async def _receive(websocket: WebSocket, entry: _Entry) -> int:
+async def _receive(websocket: WebSocket, entry: Entry) -> int:
     """Process audio and commands until the client disconnects; return the close code."""
     session = entry.session
     rate = session.sample_rate
@@ -372,7 +391,7 @@ async def _receive(websocket: WebSocket, entry: _Entry) -> int:
             await websocket.send_json({"type": "error", "detail": str(error)})
 
 
-async def _obey(websocket: WebSocket, entry: _Entry, text: str, rate: int) -> int:
+async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int:
     """Carry out a command; returns the sample rate of the audio that follows.
 
     Raises:
@@ -419,10 +438,10 @@ async def _say(session: LiveSession, text: str) -> None:
     await session.push_audio(sound, rate, last_chunk=True)
 
 
-async def _send(websocket: WebSocket, entry: _Entry) -> int:
+async def _send(websocket: WebSocket, entry: Entry) -> int:
     """Send frames until the session ends; returns the code to close with."""
     session, problem = entry.session, None
-    async for frame in session.run():
+    async for frame in entry.broadcast.frames(is_awaited=True):
         packet = pack(frame, await asyncio.to_thread(entry.encoder.encode, frame))
         if entry.encoder.problem != problem:
             problem = entry.encoder.problem
@@ -439,7 +458,7 @@ async def _send(websocket: WebSocket, entry: _Entry) -> int:
     return GOING_AWAY
 
 
-def _info(entry: _Entry) -> LiveInfo:
+def _info(entry: Entry) -> LiveInfo:
     width, height = entry.session.size
     return LiveInfo(
         id=entry.id,

@@ -1,0 +1,286 @@
+"""Viewers over WebRTC, with the real package: tracks, and a loopback through the server's WHEP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from live_fakes import FakePictures, make_engine
+from serving import TOKEN
+
+from talkhead.app.live import engine as engines
+from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.session import LiveSession
+from talkhead.app.server import whep
+from talkhead.app.server.application import make_application
+from talkhead.app.server.live import LiveSessions
+from talkhead.app.server.service import Service
+from talkhead.app.server.settings import ServerSettings
+from talkhead.errors import MediaError
+from talkhead.types import Float32, UInt8
+
+pytest.importorskip("aiortc", reason="these tests run with `make test-agents`")
+
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+
+from talkhead.app.live.webrtc import AudioTrack, VideoTrack, Viewer
+
+LIMIT_S = 60.0
+"""A test that waits so long has failed."""
+RATE = 24_000
+SIZE = RATE // 25
+N_BEATS, BEAT = 5, 10
+"""Loud and silent parts of the line, and their frames."""
+
+
+class Lamp(FakePictures):
+    """Pictures that are white during sound."""
+
+    size = (64, 48)
+
+    def next(self, code: Float32) -> UInt8:
+        super().next(code)
+        return np.full((48, 64, 3), 255 if code[0] > 0.2 else 0, np.uint8)
+
+
+def beats() -> np.ndarray[Any, Any]:
+    """A tone that is on and off in turn, as 16-bit samples."""
+    times = np.arange(BEAT * SIZE) / RATE
+    tone = np.rint(16_000 * np.sin(2 * np.pi * 500 * times)).astype(np.int16)
+    return np.tile(np.concatenate([np.zeros_like(tone), tone]), N_BEATS)
+
+
+def onsets(times_s: Sequence[float], values: Sequence[float], least: float) -> list[float]:
+    """Times at which values become larger than `least`, after 0.2 s below it."""
+    found, last = [], -np.inf
+    for time_s, value in zip(times_s, values, strict=True):
+        if value > least:
+            if time_s - last > 0.2:
+                found.append(time_s)
+            last = time_s
+    return found
+
+
+async def frames(missing: Sequence[int] = (), n: int = 6) -> AsyncGenerator[LiveFrame, None]:
+    """Frames from number 100 on, whose pictures and audio have the frame's number as value."""
+    for index in range(100, 100 + n):
+        if index not in missing:
+            image = np.full((4, 6, 3), index, np.uint8)
+            sound = np.full(SIZE, index * 100, np.int16)
+            yield LiveFrame(image, sound, RATE, index, 0, 0, False, False)
+
+
+async def all_of(track: Any) -> list[Any]:
+    """Everything that a track gives out."""
+    found = []
+    try:
+        while True:
+            found.append(await track.recv())
+    except MediaStreamError:
+        return found
+
+
+def test_both_tracks_count_the_samples() -> None:
+    async def run() -> None:
+        pictures = await all_of(VideoTrack(frames()))
+        assert [one.pts for one in pictures] == [index * 3600 for index in range(100, 106)]
+        assert {one.time_base.denominator for one in pictures} == {90_000}
+        assert pictures[2].to_ndarray(format="rgb24")[0, 0, 0] == 102
+        sounds = await all_of(AudioTrack(frames()))
+        assert [one.pts for one in sounds] == [100 * 1920 + 960 * i for i in range(len(sounds))]
+        assert len(sounds) == 11  # the last one waits for the samples that resampling holds back
+        for one in sounds:
+            index = one.pts // 1920  # the frame to which its middle belongs
+            assert abs(int(one.to_ndarray()[0, 400]) - 100 * index) < 30
+
+    asyncio.run(run())
+
+
+def test_missed_frames_are_silent_and_keep_the_time() -> None:
+    async def run() -> None:
+        pictures = await all_of(VideoTrack(frames(missing=(102, 103))))
+        assert [one.pts // 3600 for one in pictures] == [100, 101, 104, 105]
+        sounds = await all_of(AudioTrack(frames(missing=(102, 103))))
+        assert [one.pts for one in sounds] == [100 * 1920 + 960 * i for i in range(len(sounds))]
+        values = {one.pts // 960: int(one.to_ndarray()[0, 400]) for one in sounds}
+        assert abs(values[2 * 102 + 1]) < 30 and abs(values[2 * 104 + 1] - 10_400) < 30
+
+    asyncio.run(run())
+
+
+def test_a_session_that_fails_ends_its_tracks() -> None:
+    async def failing() -> AsyncGenerator[LiveFrame, None]:
+        raise MediaError("the footage is gone")
+        yield
+
+    async def run() -> None:
+        track = VideoTrack(failing())
+        with pytest.raises(MediaStreamError, match="the footage is gone"):
+            await track.recv()
+        assert track.readyState == "ended"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("offer", ["", "hello", "v=0\r\n", "v=0\r\nm=video 9 x 96\r\n"])
+def test_damaged_offers_are_refused(offer: str) -> None:
+    async def run() -> None:
+        ended: list[bool] = []
+        viewer = Viewer(frames(), frames(), lambda: ended.append(True))
+        with pytest.raises(engines.TalkheadError, match="the offer"):
+            await viewer.answer(offer)
+        await viewer.close()
+        await viewer.close()
+        assert ended == [True]
+
+    asyncio.run(run())
+
+
+class Client:
+    """A viewer, and what has arrived: times and values of pictures and of samples."""
+
+    def __init__(self) -> None:
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.connection.on("track", self._receive)
+        self.pictures: list[tuple[float, float]] = []
+        self.sounds: list[tuple[float, float]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def offer(self) -> str:
+        for kind in ("video", "audio"):
+            self.connection.addTransceiver(kind, direction="recvonly")
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        return str(self.connection.localDescription.sdp)
+
+    async def accept(self, answer: str) -> None:
+        await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+
+    def _receive(self, track: Any) -> None:
+        self._tasks.append(asyncio.create_task(self._collect(track)))
+
+    async def _collect(self, track: Any) -> None:
+        with suppress(MediaStreamError):  # it has ended
+            while True:
+                self._add(track.kind, await track.recv())
+
+    def _add(self, kind: str, one: Any) -> None:
+        start_s = float(one.pts * one.time_base)
+        if kind == "video":
+            self.pictures.append((start_s, float(one.to_ndarray(format="rgb24").mean())))
+            return
+        samples = np.abs(one.to_ndarray().astype(float)).reshape(-1)[::2]  # left and right in turn
+        for i in range(0, len(samples), 48):  # milliseconds
+            self.sounds.append((start_s + i / 48_000, float(samples[i : i + 48].max())))
+
+    async def until(self, is_there: Callable[[], Any]) -> None:
+        async def wait() -> None:
+            while not is_there():
+                await asyncio.sleep(0.02)
+
+        await asyncio.wait_for(wait(), LIMIT_S)
+
+
+@asynccontextmanager
+async def server(home: Path) -> AsyncIterator[tuple[httpx2.AsyncClient, LiveSessions]]:
+    """The API, without its jobs, and a session's engine that never repeats a picture."""
+    service = Service(ServerSettings(home, token=TOKEN), lambda: None)  # type: ignore[arg-type,return-value]
+    app = make_application(service)
+
+    def make(request: Any) -> tuple[str, LiveSession]:
+        engine, _ = make_engine(Lamp(), sample_rate=RATE)
+        return "anna", LiveSession(engine=engine)
+
+    app.state.live = LiveSessions(make)
+    transport = httpx2.ASGITransport(app=app)
+    headers = {"Authorization": f"Bearer {TOKEN}", "Host": "127.0.0.1"}
+    base = "http://127.0.0.1:8730"
+    async with httpx2.AsyncClient(transport=transport, headers=headers, base_url=base) as api:
+        yield api, app.state.live
+        await app.state.live.end_all()
+
+
+async def watch(api: httpx2.AsyncClient, url: str, client: Client) -> str:
+    """Connect a viewer; returns its address."""
+    answer = await api.post(
+        f"{url}/whep", content=await client.offer(), headers={"Content-Type": "application/sdp"}
+    )
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["content-type"].startswith("application/sdp")
+    assert "VP8/90000" in answer.text and "H264" not in answer.text
+    assert "opus/48000" in answer.text and "PCMU" not in answer.text
+    await client.accept(answer.text)
+    return str(answer.headers["location"])
+
+
+def test_picture_and_sound_arrive_in_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "LATE_S", 1e9)  # a busy machine would repeat pictures
+
+    async def run() -> None:
+        async with server(tmp_path) as (api, sessions):
+            url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
+            client = Client()
+            place = await watch(api, url, client)
+            await client.until(lambda: client.pictures and client.sounds)
+            session = sessions.all()[0].session
+            await session.push_audio(beats(), RATE, last_chunk=True)
+
+            def seen() -> list[float]:
+                return onsets(*zip(*client.pictures, strict=True), 128)  # type: ignore[arg-type]
+
+            def heard() -> list[float]:
+                return onsets(*zip(*client.sounds, strict=True), 2000)  # type: ignore[arg-type]
+
+            await client.until(lambda: len(seen()) == N_BEATS == len(heard()))
+            period = 2 * BEAT * 0.04
+            assert np.allclose(np.diff(seen()), period, atol=0.001)
+            assert np.allclose(np.diff(heard()), period, atol=0.005)
+            assert (await api.delete(place)).status_code == 204
+            assert (await api.delete(place)).status_code == 404
+            assert len(sessions.all()) == 1  # the session goes on
+            await client.connection.close()
+
+    asyncio.run(run())
+
+
+def test_viewers_end_with_the_session_and_are_limited(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with server(tmp_path) as (api, sessions):
+            url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
+            clients = [Client() for _ in range(2)]
+            for client in clients:
+                await watch(api, url, client)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(whep, "MAX_VIEWERS", 2)
+                header = {"Content-Type": "application/sdp"}
+                refused = await api.post(f"{url}/whep", content="v=0", headers=header)
+                assert refused.status_code == 503
+            bad = await api.post(f"{url}/whep", content="v=0", headers=header)
+            assert bad.status_code == 422 and "must receive" in bad.json()["detail"]
+            entry = sessions.all()[0]
+            assert len(entry.viewers) == 2
+            assert (await api.delete(url)).status_code == 204
+            await clients[0].until(lambda: not entry.viewers)
+            for client in clients:
+                await client.connection.close()
+
+    asyncio.run(run())
+
+
+def test_a_viewer_that_leaves_is_forgotten(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with server(tmp_path) as (api, sessions):
+            url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
+            client = Client()
+            await watch(api, url, client)
+            await client.until(lambda: client.pictures)
+            await client.connection.close()
+            await client.until(lambda: not sessions.all()[0].viewers)
+
+    asyncio.run(run())
