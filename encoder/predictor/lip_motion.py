@@ -184,16 +184,18 @@ def fit_lip_motion(tracked: Float32, predicted: Sequence[tuple[Float64, float]])
     Returns:
         The lip motion.
     """
-    total = sum(weight for _, weight in predicted)
-    parts = [(*_bands(codes), codes.mean(0), weight / total) for codes, weight in predicted]
-    centre = sum(weight * mean for _, _, mean, weight in parts)
+    weights = np.array([weight for _, weight in predicted])
+    weights /= weights.sum()
     own = _bands(tracked.astype(np.float64))
+    bands = [_bands(codes) for codes, _ in predicted]
     matrices = []
-    for band in (0, 1):
-        made = sum(part[3] * np.cov(part[band].T) for part in parts)
-        matrix = transport(np.atleast_2d(made), np.atleast_2d(np.cov(own[band].T)))
+    for band in range(len(own)):
+        known = np.stack([_covariance(parts[band]) for parts in bands])
+        matrix = transport(np.tensordot(weights, known, 1), _covariance(own[band]))
         matrices.append((1.0 - STRENGTH) * np.eye(len(matrix)) + STRENGTH * matrix)
-    return LipMotion(*(np.asarray(a, np.float32) for a in (centre, *matrices)))
+    centre = weights @ np.stack([codes.mean(0) for codes, _ in predicted])
+    slow, fast = (matrix.astype(np.float32) for matrix in matrices)
+    return LipMotion(centre.astype(np.float32), slow, fast)
 
 
 def transport(source: Float64, target: Float64) -> Float64:
@@ -220,6 +222,11 @@ def _root(matrix: Float64) -> Float64:
     """Return the symmetric square root of a positive matrix [K, K]."""
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def _covariance(codes: Float64) -> Float64:
+    """Return the covariance [K, K] of codes [n, K]."""
+    return np.atleast_2d(np.cov(codes.T))
 
 
 def _bands(codes: Float64) -> tuple[Float64, Float64]:

@@ -19,7 +19,7 @@ is computed again each second on a fixed grid, so that a line in pieces gives th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class LipRange:
     direction: Float32
     own: Float32
     predicted: Float32
-    motion: LipMotion | None = None
+    motion: LipMotion | None = field(default=None, kw_only=True)
 
     def measured(self, codes: Float64, index: int) -> Float64:
         """Measure mouth codes.
@@ -292,7 +292,8 @@ def fit_lip_range(
     width = np.linalg.lstsq(values, codes, rcond=None)[0][1]
     own = np.stack([_mixed_quantiles([(one, 1.0)]) for one in measured.T])
     direction = np.stack([opening, width])
-    draft = LipRange(*(a.astype(np.float32) for a in (offset, slope, direction, own, own)))
+    stored = (a.astype(np.float32) for a in (offset, slope, direction, own, own))
+    draft = LipRange(*stored, motion=motion)
     quantiles = []
     for index in range(MEASURES):
         found = [(draft.measured(codes, index), weight) for codes, weight in known]
@@ -300,7 +301,7 @@ def fit_lip_range(
         for (codes, _), (values, _) in zip(known, found, strict=True):
             change = draft.wanted(values, quantiles[-1], index) - values
             codes += change[:, None] * direction[index]
-    return replace(draft, predicted=np.stack(quantiles).astype(np.float32), motion=motion)
+    return replace(draft, predicted=np.stack(quantiles).astype(np.float32))
 
 
 def scale_motion(codes: Float32, rest: Float32, lips: LipRange | None, intensity: float) -> Float32:
