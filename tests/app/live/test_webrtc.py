@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from live_fakes import FakePictures, make_engine
 from serving import TOKEN
 
+from talkhead.app.live import broadcast
 from talkhead.app.live import engine as engines
 from talkhead.app.live.engine import LiveFrame
 from talkhead.app.live.session import LiveSession
@@ -32,12 +34,12 @@ from aiortc.mediastreams import MediaStreamError
 
 from talkhead.app.live.webrtc import AudioTrack, VideoTrack, Viewer
 
-LIMIT_S = 60.0
+LIMIT_S = 100.0
 """A test that waits so long has failed."""
 RATE = 24_000
 SIZE = RATE // 25
-N_BEATS, BEAT = 5, 10
-"""Loud and silent parts of the line, and their frames."""
+N_BEATS, BEAT, N_NEEDED = 12, 10, 4
+"""Beats of the line, frames of their loud and silent halves, and beats that must arrive."""
 
 
 class Lamp(FakePictures):
@@ -57,15 +59,19 @@ def beats() -> np.ndarray[Any, Any]:
     return np.tile(np.concatenate([np.zeros_like(tone), tone]), N_BEATS)
 
 
-def onsets(times_s: Sequence[float], values: Sequence[float], least: float) -> list[float]:
-    """Times at which values become larger than `least`, after 0.2 s below it."""
-    found, last = [], -np.inf
-    for time_s, value in zip(times_s, values, strict=True):
-        if value > least:
-            if time_s - last > 0.2:
-                found.append(time_s)
-            last = time_s
-    return found
+def onsets(found: Sequence[tuple[float, float]], least: float, step_s: float) -> list[float]:
+    """Times at which values become larger than `least`, where nothing was lost since the one before."""
+    return [
+        time_s
+        for (before_s, before), (time_s, value) in pairwise(found)
+        if before <= least < value and time_s - before_s < 1.5 * step_s
+    ]
+
+
+def assert_regular(times_s: list[float], tolerance_s: float) -> None:
+    """Beats that arrived are whole periods apart."""
+    periods = np.diff(times_s) / (2 * BEAT * 0.04)
+    assert np.abs(periods - np.rint(periods)).max() * 2 * BEAT * 0.04 < tolerance_s, times_s
 
 
 async def frames(missing: Sequence[int] = (), n: int = 6) -> AsyncGenerator[LiveFrame, None]:
@@ -182,7 +188,7 @@ class Client:
     async def until(self, is_there: Callable[[], Any]) -> None:
         async def wait() -> None:
             while not is_there():
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
 
         await asyncio.wait_for(wait(), LIMIT_S)
 
@@ -220,7 +226,9 @@ async def watch(api: httpx2.AsyncClient, url: str, client: Client) -> str:
 
 
 def test_picture_and_sound_arrive_in_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "LATE_S", 1e9)  # a busy machine would repeat pictures
+    # A busy machine would repeat pictures, and leave frames out.
+    monkeypatch.setattr(engines, "LATE_S", 1e9)
+    monkeypatch.setattr(broadcast, "N_QUEUED", 10_000)
 
     async def run() -> None:
         async with server(tmp_path) as (api, sessions):
@@ -232,15 +240,14 @@ def test_picture_and_sound_arrive_in_step(tmp_path: Path, monkeypatch: pytest.Mo
             await session.push_audio(beats(), RATE, last_chunk=True)
 
             def seen() -> list[float]:
-                return onsets(*zip(*client.pictures, strict=True), 128)  # type: ignore[arg-type]
+                return onsets(client.pictures, 128, 0.04)
 
             def heard() -> list[float]:
-                return onsets(*zip(*client.sounds, strict=True), 2000)  # type: ignore[arg-type]
+                return onsets(client.sounds, 2000, 0.001)
 
-            await client.until(lambda: len(seen()) == N_BEATS == len(heard()))
-            period = 2 * BEAT * 0.04
-            assert np.allclose(np.diff(seen()), period, atol=0.001)
-            assert np.allclose(np.diff(heard()), period, atol=0.005)
+            await client.until(lambda: len(seen()) >= N_NEEDED <= len(heard()))
+            assert_regular(seen(), 0.001)
+            assert_regular(heard(), 0.01)
             assert (await api.delete(place)).status_code == 204
             assert (await api.delete(place)).status_code == 404
             assert len(sessions.all()) == 1  # the session goes on

@@ -22,6 +22,7 @@ schemathesis = pytest.importorskip("schemathesis")  # it needs Python 3.11
 from schemathesis.checks import CHECKS, load_all_checks  # noqa: E402
 
 load_all_checks()
+schemathesis.serializer.alias("application/sdp", "text/plain")
 ADDRESS = "http://127.0.0.1:8730"
 ANY_BYTES = CHECKS.get_one("positive_data_acceptance")
 """Not for forms: the document cannot say that a file must be a recording of speech."""
