@@ -33,14 +33,8 @@ import numpy as np
 from scipy.io import wavfile
 
 from talkhead.app.avatar import Avatar, load_identity
-from talkhead.app.live.engine import (
-    FRAME_S,
-    LiveEngine,
-    LiveFrame,
-    LiveOptions,
-    Pace,
-    begin_speech,
-)
+from talkhead.app.live.engine import LiveEngine, begin_speech
+from talkhead.app.live.frames import FRAME_S, LiveFrame, LiveOptions, Pace
 from talkhead.app.live.session import LiveSession
 from talkhead.app.text_to_speech import synthesize
 from talkhead.audio import resample

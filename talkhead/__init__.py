@@ -75,7 +75,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
     from talkhead.app.evaluate import EvaluateResult, evaluate, evaluate_pair
     from talkhead.app.evaluation.options import EvaluateOptions
     from talkhead.app.fit import FitResult, fit
-    from talkhead.app.live.engine import LiveFrame, LiveStatistics
+    from talkhead.app.live.frames import LiveFrame, LiveStatistics
     from talkhead.app.live.session import LiveSession
     from talkhead.app.options import FitOptions
     from talkhead.app.request import OutputOptions
@@ -91,7 +91,7 @@ else:
             "talkhead.app.evaluate": ("EvaluateResult", "evaluate", "evaluate_pair"),
             "talkhead.app.evaluation.options": ("EvaluateOptions",),
             "talkhead.app.fit": ("FitResult", "fit"),
-            "talkhead.app.live.engine": ("LiveFrame", "LiveStatistics"),
+            "talkhead.app.live.frames": ("LiveFrame", "LiveStatistics"),
             "talkhead.app.live.session": ("LiveSession",),
             "talkhead.app.options": ("FitOptions",),
             "talkhead.app.request": ("OutputOptions",),

@@ -29,7 +29,7 @@ LAZY_MODULES = {
     "talkhead.app.dub",
     "talkhead.app.evaluate",
     "talkhead.app.fit",
-    "talkhead.app.live.engine",
+    "talkhead.app.live.frames",
     "talkhead.app.live.session",
     "talkhead.app.evaluation.options",
     "talkhead.app.options",

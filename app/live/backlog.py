@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from talkhead.app.live.engine import FRAME_S, LiveFrame
+from talkhead.app.live.frames import FRAME_S, LiveFrame
 
 Item = TypeVar("Item")
 TOLERANCE_S = 1e-6

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # they import PyTorch, which takes seconds
-    from talkhead.app.live.engine import LiveFrame
+    from talkhead.app.live.frames import LiveFrame
     from talkhead.app.live.session import LiveSession
 
 N_QUEUED = 25

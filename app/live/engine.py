@@ -11,24 +11,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
 from talkhead.app.avatar import Avatar
+from talkhead.app.live.frames import (
+    ARRIVAL_AHEAD,
+    FRAME_S,
+    LiveFrame,
+    LiveOptions,
+    LiveStatistics,
+    Pace,
+    check_sound,
+    check_waiting,
+)
 from talkhead.app.live.pictures import LivePictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
 from talkhead.audio import as_int16
-from talkhead.encoder.extract import RATES
-from talkhead.errors import TalkheadError
-from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, Int16, UInt8
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, UInt8
 
-Pace = Literal["playback", "arrival"]
-FRAME_S = 1.0 / FRAME_RATE
-LEAD_S = 3 * FRAME_S
-"""How far ahead of their time frames are given out: what is out can't be interrupted."""
 GRACE_S = 1.5 * FRAME_S
 """How long a frame of a line that has not ended is waited for."""
 LATE_S = 2 * FRAME_S
@@ -43,101 +46,6 @@ CLOSING_FRAMES = 2
 """The same after an interruption."""
 BUSY_WEIGHT = 0.04
 """Weight of a frame in the average of the time that frames take."""
-MAX_WAITING_S = 600.0
-"""Most sound that may wait to be spoken."""
-ARRIVAL_AHEAD = 1
-"""Frames that a prediction waits for where every millisecond counts."""
-
-
-@dataclass(frozen=True)
-class LiveFrame:
-    """A picture with its sound.
-
-    Attributes:
-        image: Picture [H, W, 3], RGB.
-        audio: Sound of its 40 ms, [n], one channel.
-        sample_rate: Samples per second of the sound.
-        index: Number of the frame since the beginning.
-        epoch: Number of interruptions before it. A player drops what it still holds of older ones.
-        sound_index: Number of frames of sound that were given out before it since the beginning of its
-            line; the frames of rest between them don't count.
-        is_speech: True if it belongs to a line, False while the mouth is at rest.
-        end_of_speech: True for the last frame of a line.
-    """
-
-    image: UInt8
-    audio: Int16
-    sample_rate: int
-    index: int
-    epoch: int
-    sound_index: int
-    is_speech: bool
-    end_of_speech: bool
-
-    @property
-    def time_s(self) -> float:
-        """Seconds since the beginning."""
-        return self.index * FRAME_S
-
-
-@dataclass(frozen=True)
-class LiveStatistics:
-    """What a session has done so far.
-
-    Attributes:
-        n_frames: Frames given out.
-        n_speech: Frames of lines among them.
-        n_repeated: Frames that repeat the picture before, because rendering was too slow.
-        n_interruptions: Interruptions.
-        behind_ms: How late the last frame was.
-        waiting_s: Seconds of sound that wait.
-        busy_ms: Time that a frame takes, a moving average; of 40 ms.
-        first_frame_ms: From the first sound of the newest line to its first frame.
-    """
-
-    n_frames: int = 0
-    n_speech: int = 0
-    n_repeated: int = 0
-    n_interruptions: int = 0
-    behind_ms: float = 0.0
-    waiting_s: float = 0.0
-    busy_ms: float = 0.0
-    first_frame_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class LiveOptions:
-    """Options of a live session.
-
-    Attributes:
-        sample_rate: Samples per second of the sound that is given out; a multiple of 25.
-        pace: "playback" gives frames out as they are played, for sound that comes faster than that,
-            such as synthetic speech; "arrival" as soon as they are ready, for a microphone.
-        lead_s: With "playback", how far ahead of their time frames are given out. Infinity: as fast as
-            they are ready, for players with a queue of their own.
-        ahead: Frames that a prediction waits for. None: as the predictor was trained; with "arrival",
-            ARRIVAL_AHEAD.
-        intensity: Factor on the motion of the mouth; 1 is the person's own.
-        badge: True to mark every picture as made by a machine.
-
-    Raises:
-        TalkheadError: For an impossible sample rate.
-    """
-
-    sample_rate: int = 24_000
-    pace: Pace = "playback"
-    lead_s: float = LEAD_S
-    ahead: int | None = None
-    intensity: float = 1.0
-    badge: bool = True
-
-    def __post_init__(self) -> None:
-        rate = self.sample_rate
-        if not RATES[0] <= rate <= RATES[1] or rate % FRAME_RATE:
-            raise TalkheadError(
-                f"a sample rate of {rate} Hz: a multiple of {FRAME_RATE} from {RATES[0]} to "
-                f"{RATES[1]} is needed, such as 16000, 24000 or 48000"
-            )
 
 
 class _Line:
@@ -166,7 +74,7 @@ class LiveEngine:
     def __init__(
         self,
         avatar: Avatar,
-        options: LiveOptions = LiveOptions(),
+        options: LiveOptions | None = None,
         *,
         pictures: LivePictures | None = None,
         speech: Callable[[Pace], LiveSpeech] | None = None,
@@ -175,10 +83,11 @@ class LiveEngine:
 
         Args:
             avatar: The person.
-            options: Sample rate, pace and look.
+            options: Sample rate, pace and look. None: the defaults.
             pictures: Renders the pictures. None: the avatar's.
             speech: Begins a line. None: with the avatar's encoder and predictor.
         """
+        options = options or LiveOptions()
         self.sample_rate = options.sample_rate
         self.pace: Pace = options.pace
         self._lead_s = options.lead_s
@@ -223,12 +132,7 @@ class LiveEngine:
             TalkheadError: For an impossible sample rate, samples that are not numbers, or if too much
                 sound is waiting.
         """
-        if not RATES[0] <= sample_rate <= RATES[1]:
-            raise TalkheadError(
-                f"a sample rate of {sample_rate} Hz: from {RATES[0]} to {RATES[1]} is needed"
-            )
-        if not bool(np.isfinite(samples).all()):
-            raise TalkheadError("the sound has samples that are not numbers. Send valid PCM")
+        check_sound(samples, sample_rate)
         if len(samples) == 0:
             return
         with self._lock:
@@ -236,10 +140,7 @@ class LiveEngine:
             if self._up is None or self._up[0] != sample_rate:
                 self._up = (sample_rate, Resampler(sample_rate, self.sample_rate))
             self._add(line, self._up[1].push(np.clip(samples, -1.0, 1.0)))
-            if line.n_sound > MAX_WAITING_S * self.sample_rate:
-                raise TalkheadError(
-                    f"more than {MAX_WAITING_S:g} s of sound wait to be spoken. Send it in real time"
-                )
+            check_waiting(line.n_sound / self.sample_rate)
 
     def flush(self) -> None:
         """End the line: what was pushed is spoken to its end."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from talkhead.app.live.backlog import Backlog
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.session import LiveSession, mix_channels
 from talkhead.errors import TalkheadError, one_line
 from talkhead.types import FRAME_RATE

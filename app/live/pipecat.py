@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from talkhead.app.live.backlog import Backlog
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.session import LiveSession, mix_channels
 from talkhead.errors import one_line
 

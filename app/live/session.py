@@ -1,4 +1,4 @@
-"""A live session: an asynchronous front of the live engine."""
+"""A live session: an asynchronous front of a live engine, in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -8,24 +8,60 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from talkhead.app.avatar import Avatar, load_identity
-from talkhead.app.live.engine import (
-    LEAD_S,
-    LiveEngine,
-    LiveFrame,
-    LiveOptions,
-    LiveStatistics,
-    Pace,
-)
+from talkhead.app.live.frames import LEAD_S, LiveFrame, LiveOptions, LiveStatistics, Pace
+from talkhead.app.live.worker import worker_engine
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 
+if TYPE_CHECKING:  # with a worker, this process does not import PyTorch
+    from talkhead.app.avatar import Avatar
+
 MAX_IDLE_WAIT_S = 0.25
 """Longest wait between two looks at the clock."""
+
+
+class Engine(Protocol):
+    """Speaks live: `LiveEngine`, or `WorkerEngine` with the same interface.
+
+    Attributes:
+        pace: Pace of the lines that begin from now on.
+    """
+
+    pace: Pace
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the sound that is given out."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+
+    @property
+    def statistics(self) -> LiveStatistics:
+        """What has been done so far."""
+
+    def push(self, samples: Float32, sample_rate: int, now_s: float) -> None:
+        """Add sound to the line that is being spoken."""
+
+    def flush(self) -> None:
+        """End the line."""
+
+    def interrupt(self) -> int:
+        """Drop everything that was not given out yet; returns the new epoch."""
+
+    def step(self, now_s: float) -> LiveFrame | None:
+        """Make the next frame, or return None if it is too early."""
+
+    def wait_s(self, now_s: float) -> float:
+        """Compute how long nothing is to be done, unless sound arrives."""
+
+    def close(self) -> None:
+        """Free what the engine uses."""
 
 
 class LiveSession:
@@ -40,7 +76,8 @@ class LiveSession:
         async for frame in session.run():
             show(frame.image, frame.audio)
 
-    Pictures carry a badge that they are made by a machine.
+    Pictures carry a badge that they are made by a machine. With `worker=True`, they are made in a
+    separate process, and this one does not import PyTorch.
     """
 
     def __init__(
@@ -53,7 +90,8 @@ class LiveSession:
         intensity: float = 1.0,
         badge: bool = True,
         home: Path | str | None = None,
-        engine: LiveEngine | None = None,
+        worker: bool = False,
+        engine: Engine | None = None,
     ) -> None:
         """Load the person.
 
@@ -68,21 +106,22 @@ class LiveSession:
             intensity: Factor on the motion of the mouth; 1 is the person's own.
             badge: True to mark every picture as made by a machine. If False, say it elsewhere.
             home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
+            worker: True to encode and render in a separate process, so that this one, which may run
+                an event loop for much else, is not held up. It ends with the session or this process.
+                The identity must then be a name or a folder.
             engine: An engine of one's own. None: one is made with the arguments above.
 
         Raises:
             PackageError: There is no such identity, or it is damaged.
-            TalkheadError: The sample rate is impossible.
+            TalkheadError: The sample rate is impossible, or the worker cannot be started.
         """
         if engine is None:
-            avatar = (
-                identity if isinstance(identity, Avatar) else load_identity(identity, home=home)
-            )
             options = LiveOptions(
                 sample_rate, pace, lead_s=lead_s, intensity=intensity, badge=badge
             )
-            engine = LiveEngine(avatar, options)
-        self._engine = engine
+            make = worker_engine if worker else _local_engine
+            engine = make(identity, options, home)
+        self._engine: Engine = engine
         self._work = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talkhead-live")
         self._changed = asyncio.Event()
         self._closed = False
@@ -157,6 +196,7 @@ class LiveSession:
         Raises:
             MediaError: The footage can no longer be read.
             PackageError: The weights that a line needs are missing or damaged.
+            TalkheadError: The worker has ended.
         """
         loop = asyncio.get_running_loop()
         while not self._closed:
@@ -179,6 +219,18 @@ class LiveSession:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._work, self._engine.close)
         self._work.shutdown(wait=False)
+
+
+def _local_engine(
+    identity: str | Path | Avatar | None, options: LiveOptions, home: Path | str | None
+) -> Engine:
+    """Make an engine in this process."""
+    from talkhead.app.avatar import Avatar, load_identity
+    from talkhead.app.live.engine import LiveEngine
+
+    if not isinstance(identity, Avatar):
+        identity = load_identity(identity, home=home)
+    return LiveEngine(identity, options)
 
 
 def decode_pcm(pcm: bytes | np.ndarray[Any, Any]) -> Float32:

@@ -13,7 +13,7 @@ from talkhead.media.live_encoder import LiveEncoder
 from talkhead.types import UInt8
 
 if TYPE_CHECKING:  # it imports PyTorch, which takes seconds
-    from talkhead.app.live.engine import LiveFrame
+    from talkhead.app.live.frames import LiveFrame
 
 Codec = Literal["jpeg", "vp8"]
 JPEG_QUALITY = 85

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.resampler import Resampler
 from talkhead.audio import as_int16
 from talkhead.errors import TalkheadError, one_line

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from talkhead.app.live.video_encoder import EncodedPicture
 
 if TYPE_CHECKING:
-    from talkhead.app.live.engine import LiveFrame
+    from talkhead.app.live.frames import LiveFrame
 
 HEADER = struct.Struct("<IIIBBHI")
 """Frame number, epoch, number of its audio, flags, codec, zero, bytes of the picture."""

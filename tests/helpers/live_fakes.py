@@ -4,13 +4,21 @@ loudness."""
 from __future__ import annotations
 
 import importlib.util
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 from paths import ROOT
 
-from talkhead.app.live.engine import LiveEngine, LiveOptions
+from talkhead.app.live.engine import LiveEngine
+from talkhead.app.live.frames import LiveOptions
+from talkhead.app.live.session import LiveSession
+from talkhead.app.live.worker import WorkerConfig, WorkerEngine
+from talkhead.errors import MediaError, PackageError
 from talkhead.types import Float32, UInt8
 
 RATE = 16_000
@@ -91,3 +99,60 @@ def load_example(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class BrokenPictures(FakePictures):
+    """Pictures that cannot be rendered after a number of them with an open mouth."""
+
+    def __init__(self, n_good: int, error: Exception) -> None:
+        super().__init__()
+        self.n_left, self.error = n_good, error
+
+    def next(self, code: Float32) -> UInt8:
+        self.n_left -= code[0] > 0
+        if self.n_left < 0:
+            raise self.error
+        return super().next(code)
+
+
+class SlowPictures(FakePictures):
+    """Pictures that take longer than a session waits for."""
+
+    def next(self, code: Float32) -> UInt8:
+        time.sleep(0.15)
+        return super().next(code)
+
+
+class PrintingPictures(FakePictures):
+    """Pictures of a library that prints, in Python and outside it."""
+
+    def next(self, code: Float32) -> UInt8:
+        print("rendering", flush=True)
+        os.write(1, b"a warning")
+        return super().next(code)
+
+
+PICTURES: dict[str | None, Callable[[], FakePictures]] = {
+    None: FakePictures,
+    "broken": lambda: BrokenPictures(3, MediaError("the footage is gone")),
+    "faulty": lambda: BrokenPictures(3, ValueError("a fault")),
+    "slow": SlowPictures,
+    "printing": PrintingPictures,
+}
+"""Pictures by the name of the identity."""
+
+
+def make_engine_of(config: WorkerConfig) -> LiveEngine:
+    """Make the engine of a worker."""
+    if config.identity == "missing":
+        raise PackageError("identity missing: not found")
+    if config.identity == "dead":
+        os._exit(3)
+    return make_engine(PICTURES[config.identity](), **asdict(config.options))[0]
+
+
+def make_session(where: str, identity: str | None = None, **options: Any) -> LiveSession:
+    """Make a session of a fake person, in this process ("local") or in a worker ("worker")."""
+    given = LiveOptions(**({"sample_rate": RATE} | options))
+    config = WorkerConfig(identity, None, given, maker="live_fakes:make_engine_of")
+    return LiveSession(engine=WorkerEngine(config) if where == "worker" else make_engine_of(config))

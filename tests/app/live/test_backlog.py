@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from talkhead.app.live.backlog import Backlog
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.frames import LiveFrame
 
 
 def frame(is_speech: bool = True, end: bool = False) -> LiveFrame:

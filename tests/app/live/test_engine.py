@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from live_fakes import RATE, REST, SIZE, FakeSpeech, make_engine
 
-from talkhead.app.live import engine as module
-from talkhead.app.live.engine import (
-    BLEND_FRAMES,
-    CLOSING_FRAMES,
-    FRAME_S,
-    LEAD_S,
-    LiveEngine,
-    LiveFrame,
-)
+from talkhead.app.live import frames as module
+from talkhead.app.live.engine import BLEND_FRAMES, CLOSING_FRAMES, LiveEngine
+from talkhead.app.live.frames import FRAME_S, LEAD_S, LiveFrame
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 

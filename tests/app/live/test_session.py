@@ -1,24 +1,26 @@
-"""LiveSession: the asynchronous interface of the engine, in real time but without real speech."""
+"""LiveSession: the asynchronous interface of the engine, in real time but without real speech.
+
+The first tests are a contract: they run with an engine in this process and with one in a worker.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, make_engine
+from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, make_engine, make_session
 
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live import frames as frames_module
+from talkhead.app.live.frames import LiveFrame, LiveStatistics
 from talkhead.app.live.session import LiveSession, decode_pcm, mix_channels
-from talkhead.errors import TalkheadError
+from talkhead.errors import MediaError, TalkheadError
 from talkhead.types import Float32, UInt8
 
-
-def make_session(**given: Any) -> tuple[LiveSession, Any]:
-    engine, pictures = make_engine(**given)
-    return LiveSession(engine=engine), pictures
+both = pytest.mark.parametrize("where", ["local", "worker"])
 
 
 def sound(n_frames: int, level: int = 1000) -> bytes:
@@ -35,32 +37,45 @@ async def take(session: LiveSession, n_speech: int) -> list[LiveFrame]:
     return frames
 
 
-def test_a_line_comes_back_with_its_sound() -> None:
+# ------------------------------------------------------------------------------------ contract
+
+
+@both
+def test_a_line_comes_back_with_its_sound(where: str) -> None:
     async def speak() -> list[LiveFrame]:
-        session, pictures = make_session()
+        session = make_session(where)
+        assert (session.size, session.sample_rate) == ((4, 2), RATE)
         await session.push_audio(sound(5), RATE)
         await session.push_audio(np.full(5 * SIZE, 0.5, np.float32), RATE, last_chunk=True)
         frames = await take(session, 10)
         await session.shutdown()
-        assert pictures.closed
         return frames
 
-    spoken = [frame for frame in asyncio.run(speak()) if frame.is_speech]
+    frames = asyncio.run(speak())
+    spoken = [frame for frame in frames if frame.is_speech]
     levels = [int(frame.audio.max()) for frame in spoken]
     assert levels == [1000] * 5 + [16384] * 5
     assert [frame.end_of_speech for frame in spoken] == [False] * 9 + [True]
     assert [frame.sound_index for frame in spoken] == list(range(10))
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert {(frame.image.shape, frame.image.dtype.name) for frame in frames} == {
+        ((2, 4, 3), "uint8")
+    }
+    assert {(len(frame.audio), frame.audio.dtype.name) for frame in frames} == {(SIZE, "int16")}
+    assert [int(frame.image.max()) for frame in spoken[-2:]] == [5, 5]  # 10 times the level
 
 
-def test_interruption_and_a_new_line() -> None:
+@both
+def test_interruption_and_a_new_line(where: str) -> None:
     async def speak() -> tuple[list[LiveFrame], int]:
-        session, _ = make_session()
+        session = make_session(where, lead_s=float("inf"))  # frames are made as fast as possible
         await session.push_audio(sound(500), RATE)
         await take(session, 3)
         epoch = session.interrupt()
         await session.push_audio(sound(2, 500), RATE)
         await session.flush()
         frames = await take(session, 2)
+        assert session.statistics.n_interruptions == 1
         await session.shutdown()
         return frames, epoch
 
@@ -70,9 +85,10 @@ def test_interruption_and_a_new_line() -> None:
     assert {int(frame.audio.max()) for frame in frames if frame.is_speech} == {500}
 
 
-def test_shutdown_ends_the_run_and_refuses_sound() -> None:
+@both
+def test_shutdown_ends_the_run_and_refuses_sound(where: str) -> None:
     async def speak() -> int:
-        session, _ = make_session()
+        session = make_session(where)
 
         async def stop() -> None:
             await asyncio.sleep(0.2)
@@ -89,6 +105,111 @@ def test_shutdown_ends_the_run_and_refuses_sound() -> None:
     assert asyncio.run(speak()) >= 2
 
 
+@both
+def test_statistics_count_frames_and_what_waits(where: str) -> None:
+    async def speak() -> list[LiveStatistics]:
+        session = make_session(where)
+        found = [session.statistics]
+        await session.push_audio(sound(50), RATE)
+        found.append(session.statistics)
+        await take(session, 10)
+        found.append(session.statistics)
+        session.interrupt()
+        found.append(session.statistics)
+        await session.shutdown()
+        return found
+
+    before, pushed, spoken, interrupted = asyncio.run(speak())
+    assert before == LiveStatistics()
+    assert pushed.waiting_s == pytest.approx(50 / 25)
+    assert spoken.waiting_s == pytest.approx(40 / 25)
+    assert spoken.n_speech == 10 and spoken.n_frames >= 10 and spoken.first_frame_ms is not None
+    assert (interrupted.waiting_s, interrupted.n_interruptions) == (0.0, 1)
+
+
+@both
+def test_sound_that_cannot_be_spoken_is_refused(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames_module, "MAX_WAITING_S", 1.0)
+
+    async def speak() -> None:
+        session = make_session(where)
+        with pytest.raises(TalkheadError, match="100 Hz"):
+            await session.push_audio(sound(1), 100)
+        with pytest.raises(TalkheadError, match="not numbers"):
+            await session.push_audio(np.full(SIZE, np.nan), RATE)
+        with pytest.raises(TalkheadError, match="in real time"):
+            await session.push_audio(sound(30), RATE)
+        session.interrupt()
+        await session.push_audio(b"", RATE)
+        await session.push_audio(sound(3), RATE, last_chunk=True)
+        assert len(await take(session, 3)) >= 3  # the session goes on
+        await session.shutdown()
+
+    asyncio.run(speak())
+
+
+@both
+@pytest.mark.parametrize(
+    ("identity", "error", "message"),
+    [("broken", MediaError, "the footage is gone"), ("faulty", Exception, "a fault")],
+)
+def test_an_engine_that_fails_ends_the_run_with_its_error(
+    where: str, identity: str, error: type[Exception], message: str
+) -> None:
+    async def speak() -> None:
+        session = make_session(where, identity)
+        await session.push_audio(sound(10), RATE)
+        for _ in range(2):
+            with pytest.raises(error, match=message):
+                await take(session, 10)
+        session.interrupt()
+        await session.flush()
+        await session.shutdown()
+
+    asyncio.run(speak())
+
+
+@both
+def test_the_pace_can_be_changed(where: str) -> None:
+    async def speak() -> None:
+        session = make_session(where)
+        session.pace = "arrival"
+        assert session.pace == "arrival"
+        await session.push_audio(sound(20), RATE, last_chunk=True)
+        frames = [frame for frame in await take(session, 20) if frame.is_speech]
+        assert session.statistics.behind_ms >= 0.0
+        assert [frame.end_of_speech for frame in frames] == [False] * 19 + [True]
+        await session.shutdown()
+
+    asyncio.run(speak())
+
+
+@both
+def test_a_picture_that_is_repeated_is_the_same_object(where: str) -> None:
+    async def speak() -> tuple[list[LiveFrame], int]:
+        session = make_session(where, "slow")
+        await session.push_audio(sound(20), RATE, last_chunk=True)
+        frames = await take(session, 20)
+        n_repeated = session.statistics.n_repeated
+        await session.shutdown()
+        return frames, n_repeated
+
+    frames, n_repeated = asyncio.run(speak())
+    same = [one.image is other.image for one, other in pairwise(frames)]
+    assert sum(same) == n_repeated > 0
+
+
+# --------------------------------------------------------------------------------- this process
+
+
+def test_shutdown_frees_the_pictures() -> None:
+    engine, pictures = make_engine()
+    asyncio.run(LiveSession(engine=engine).shutdown())
+    assert pictures.closed
+
+
 def test_lines_begin_and_pictures_are_made_in_another_thread() -> None:
     threads = set()
 
@@ -102,7 +223,7 @@ def test_lines_begin_and_pictures_are_made_in_another_thread() -> None:
         return FakeSpeech()
 
     async def speak() -> None:
-        session, _ = make_session(pictures=Pictures(), speech=begin)
+        session = LiveSession(engine=make_engine(pictures=Pictures(), speech=begin)[0])
         await session.push_audio(sound(5), RATE, last_chunk=True)
         await take(session, 5)
         await session.shutdown()

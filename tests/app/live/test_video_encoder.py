@@ -10,7 +10,7 @@ import pytest
 from vp8 import decode, psnr
 
 from talkhead.app.live import video_encoder
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.video_encoder import VideoEncoder
 from talkhead.errors import MediaError
 from talkhead.images import decode_image

@@ -17,7 +17,7 @@ from serving import TOKEN
 
 from talkhead.app.live import broadcast
 from talkhead.app.live import engine as engines
-from talkhead.app.live.engine import LiveFrame
+from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.session import LiveSession
 from talkhead.app.server import whep
 from talkhead.app.server.application import make_application
