@@ -68,7 +68,8 @@ async def entrypoint(context: JobContext) -> None:
     Args:
         context: The job.
     """
-    live = await asyncio.to_thread(LiveSession, os.environ.get("TALKHEAD_IDENTITY"))
+    identity = os.environ.get("TALKHEAD_IDENTITY")
+    live = await asyncio.to_thread(LiveSession, identity, worker=True)
     await context.connect()
     options = {"room": context.room, "room_options": RoomOptions(audio_output=False)}
     await run_agent(AgentSession(), context.room, live, **options)

@@ -83,7 +83,8 @@ async def bot(arguments: Any) -> None:
     """
     from pipecat.runner.utils import create_transport
 
-    session = await asyncio.to_thread(LiveSession, os.environ.get("TALKHEAD_IDENTITY"))
+    identity = os.environ.get("TALKHEAD_IDENTITY")
+    session = await asyncio.to_thread(LiveSession, identity, worker=True)
     width, height = session.size
     params = TransportParams(
         audio_in_enabled=True,

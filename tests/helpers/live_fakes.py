@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -115,6 +116,17 @@ class BrokenPictures(FakePictures):
         return super().next(code)
 
 
+class DyingPictures(BrokenPictures):
+    """Pictures of a process that is killed after a number of them with an open mouth."""
+
+    def next(self, code: Float32) -> UInt8:
+        try:
+            return super().next(code)
+        except MediaError:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise
+
+
 class SlowPictures(FakePictures):
     """Pictures that take longer than a session waits for."""
 
@@ -134,7 +146,8 @@ class PrintingPictures(FakePictures):
 
 PICTURES: dict[str | None, Callable[[], FakePictures]] = {
     None: FakePictures,
-    "broken": lambda: BrokenPictures(3, MediaError("the footage is gone")),
+    "broken": lambda: BrokenPictures(5, MediaError("the footage is gone")),
+    "dying": lambda: DyingPictures(5, MediaError("killed")),
     "faulty": lambda: BrokenPictures(3, ValueError("a fault")),
     "slow": SlowPictures,
     "printing": PrintingPictures,

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, load_example, make_engine
+from live_fakes import (
+    RATE,
+    SIZE,
+    FakePictures,
+    FakeSpeech,
+    load_example,
+    make_engine,
+    make_session,
+)
 
 from talkhead.app.live.session import LiveSession
 from talkhead.errors import MediaError, TalkheadError
@@ -65,7 +73,7 @@ class FakeRoom(rtc.EventEmitter[str]):
         pass
 
 
-def make_session(**given: Any) -> tuple[LiveSession, FakePictures]:
+def make_local(**given: Any) -> tuple[LiveSession, FakePictures]:
     engine, pictures = make_engine(**given)
     return LiveSession(engine=engine), pictures
 
@@ -98,9 +106,10 @@ def ends(items: list[Any]) -> int:
     return sum(isinstance(one, AudioSegmentEnd) for one in items)
 
 
-def test_a_segment_comes_back_with_pictures_and_one_end() -> None:
+@pytest.mark.parametrize("where", ["local", "worker"])
+def test_a_segment_comes_back_with_pictures_and_one_end(where: str) -> None:
     async def test() -> tuple[list[Any], list[Any]]:
-        live, _ = make_session()
+        live = make_session(where)
         video = TalkheadVideo(live)
         idle = await take(video, lambda items: len(items) == 3)
         for i in range(10):
@@ -131,7 +140,7 @@ def test_a_segment_comes_back_with_pictures_and_one_end() -> None:
 
 def test_each_of_two_segments_has_its_end() -> None:
     async def test() -> list[Any]:
-        live, _ = make_session()
+        live, _ = make_local()
         video = TalkheadVideo(live)
         for level in (300, 600):
             await video.push_audio(sound(3.5, level, channels=2))
@@ -149,7 +158,7 @@ def test_each_of_two_segments_has_its_end() -> None:
 
 def test_after_clearing_there_is_no_end_and_no_old_sound() -> None:
     async def test() -> list[Any]:
-        live, _ = make_session()
+        live, _ = make_local()
         video = TalkheadVideo(live)
         await video.push_audio(sound(100))
         await take(video, lambda items: len(items) == 6)
@@ -169,28 +178,21 @@ def test_after_clearing_there_is_no_end_and_no_old_sound() -> None:
     assert levels == [500] * 2
 
 
-class Broken(FakePictures):
-    """Pictures that cannot be rendered after a number of them with an open mouth."""
-
-    def __init__(self, n_good: int) -> None:
-        super().__init__()
-        self.n_left = n_good
-
-    def next(self, code: Float32) -> UInt8:
-        self.n_left -= code[0] > 0
-        if self.n_left < 0:
-            raise MediaError("the footage is gone")
-        return super().next(code)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("where", "identity", "channels", "message"),
+    [
+        ("local", "broken", 1, "the footage is gone"),
+        ("local", "broken", 2, "the footage is gone"),
+        ("worker", "dying", 1, "signal 9"),
+    ],
+)
 def test_the_voice_goes_on_without_the_picture(
-    channels: int, caplog: pytest.LogCaptureFixture
+    where: str, identity: str, channels: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ramp = np.arange(1, 20 * SIZE + 1, dtype=np.int16)
 
     async def test() -> list[Any]:
-        live, _ = make_session(pictures=Broken(5))
+        live = make_session(where, identity)
         video = TalkheadVideo(live)
         for part in np.split(ramp, [12 * SIZE]):
             data = np.repeat(part, channels).tobytes()
@@ -207,7 +209,7 @@ def test_the_voice_goes_on_without_the_picture(
     parts = [np.frombuffer(one.data, np.int16)[:: one.num_channels] for one in spoken]
     expected = np.concatenate([ramp, np.full(2 * SIZE, 7)])
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1)  # once, and whole
-    assert caplog.text.count("the footage is gone") >= 1
+    assert caplog.text.count(message) >= 1
 
 
 def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
@@ -215,7 +217,7 @@ def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
         raise MediaError("no weights")
 
     async def test() -> list[Any]:
-        live, _ = make_session(speech=refuse)
+        live, _ = make_local(speech=refuse)
         video = TalkheadVideo(live)
         await video.push_audio(sound(3))
         await video.push_audio(AudioSegmentEnd())
@@ -250,7 +252,7 @@ def test_the_event_loop_runs_while_a_picture_is_made() -> None:
                 await asyncio.sleep(0.001)
 
         turning = asyncio.create_task(turn())
-        live, _ = make_session(pictures=Slow())
+        live, _ = make_local(pictures=Slow())
         video = TalkheadVideo(live)
         await video.push_audio(sound(20))
         await video.push_audio(AudioSegmentEnd())
@@ -293,7 +295,7 @@ class Playback:
 
 def test_the_runner_reports_each_line_and_interruption() -> None:
     async def test() -> Playback:
-        live, _ = make_session()
+        live, _ = make_local()
         playback = Playback(live)
         await playback.runner.start()
         for n in (10, 15):
@@ -333,7 +335,7 @@ async def line(n_frames: int) -> AsyncIterator[rtc.AudioFrame]:
 
 def test_an_agent_speaks_through_the_avatar() -> None:
     async def test() -> None:
-        live, pictures = make_session()
+        live, pictures = make_local()
         room: Any = FakeRoom()
         agent_session = AgentSession()
         avatar = TalkheadAvatar(live)
@@ -373,7 +375,7 @@ def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(example, "synthesize", synthesize)
 
     async def test() -> None:
-        live, pictures = make_session()
+        live, pictures = make_local()
         agent_session = AgentSession()
         avatar = await example.run_agent(agent_session, FakeRoom(), live)
         await avatar.wait_for_join(timeout=10)

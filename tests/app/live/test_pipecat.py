@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, load_example, make_engine
+from live_fakes import (
+    RATE,
+    SIZE,
+    FakePictures,
+    FakeSpeech,
+    load_example,
+    make_engine,
+    make_session,
+)
 
 from talkhead.app.live.session import LiveSession
 from talkhead.errors import MediaError
@@ -89,24 +97,11 @@ def kinds(frames: Sequence[Frame]) -> list[str]:
     return names
 
 
-class Broken(FakePictures):
-    """Pictures that cannot be rendered after a number of them with an open mouth."""
-
-    def __init__(self, n_good: int) -> None:
-        super().__init__()
-        self.n_left = n_good
-
-    def next(self, code: Float32) -> UInt8:
-        self.n_left -= code[0] > 0
-        if self.n_left < 0:
-            raise MediaError("the footage is gone")
-        return super().next(code)
-
-
-def test_a_line_comes_back_with_pictures_in_its_order() -> None:
+@pytest.mark.parametrize("where", ["local", "worker"])
+def test_a_line_comes_back_with_pictures_in_its_order(where: str) -> None:
     text, stop = TextFrame("half"), TTSStoppedFrame("a")
     sent = [TTSStartedFrame("a"), tts(5, 8000), text, tts(5.5, 16000), stop, SleepFrame(0.7)]
-    service, _ = make_service()
+    service = TalkheadVideoService(make_session(where))
     down, up = run(service, sent, ignore_start=False)
     assert isinstance(down[0], StartFrame)
     assert kinds(down[1:]) == [
@@ -218,13 +213,22 @@ def test_interruption_while_the_end_is_waited_for() -> None:
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_the_voice_goes_on_without_the_picture(channels: int) -> None:
+@pytest.mark.parametrize(
+    ("where", "identity", "channels", "message"),
+    [
+        ("local", "broken", 1, "the footage is gone"),
+        ("local", "broken", 2, "the footage is gone"),
+        ("worker", "dying", 1, "signal 9"),
+    ],
+)
+def test_the_voice_goes_on_without_the_picture(
+    where: str, identity: str, channels: int, message: str
+) -> None:
     ramp = np.repeat(np.arange(1, 30 * SIZE + 1) % 20_000, channels).astype("<i2")
     first, second = np.split(ramp, [17 * SIZE * channels])
     frames = [TTSAudioRawFrame(part.tobytes(), RATE, channels, "a") for part in (first, second)]
     sent = [*frames, TTSStoppedFrame("a"), SleepFrame(0.6), tts(2, 7), TTSStoppedFrame("b")]
-    service, _ = make_service(pictures=Broken(5))
+    service = TalkheadVideoService(make_session(where, identity))
     down, up = run(service, [*sent, SleepFrame(0.2)])
     heard = []
     for frame in down:
@@ -234,7 +238,7 @@ def test_the_voice_goes_on_without_the_picture(channels: int) -> None:
     np.testing.assert_allclose(np.concatenate(heard), expected, atol=1)  # once, and whole
     assert kinds(down) == ["TTSAudioRawFrame", "TTSStoppedFrame"] * 2
     errors = [f for f in up if isinstance(f, ErrorFrame)]
-    assert len(errors) == 1 and "the footage is gone" in errors[0].error
+    assert len(errors) == 1 and message in errors[0].error
 
 
 def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
