@@ -372,7 +372,7 @@ def main() -> None:
         for row in bench_silence(avatar, 60.0):
             print(json.dumps(row))
         return
-    for ahead in (None, 0, 2):
+    for ahead in (None, 1):
         print(json.dumps(bench_microphone(avatar, given.seconds, ahead)), flush=True)
     print(json.dumps(bench_line(avatar)), flush=True)
     print(json.dumps(bench_idle(avatar, given.seconds)), flush=True)

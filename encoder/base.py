@@ -11,7 +11,7 @@ An encoder drives the lips and nothing else. Two points matter for the choice of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,6 +43,21 @@ class StreamingEncoder(Protocol):
 
         Returns:
             The feature vectors that were still waiting for samples, [n, dim].
+        """
+
+
+@runtime_checkable
+class ApproximatingStream(StreamingEncoder, Protocol):
+    """A stream that can approximate vectors before all samples that they depend on have arrived.
+
+    Live speech with little delay uses it if an encoder's stream has it.
+    """
+
+    def pending(self) -> Float32:
+        """Approximate the vectors that follow those returned so far.
+
+        Returns:
+            [n, dim], n of 0 or more. The stream is not changed.
         """
 
 

@@ -29,8 +29,8 @@ MAX_POSTERIOR, MAX_QUIET_POSTERIOR = 0.1, 0.05
 """Largest posterior of silence of a loud frame with speech, and of a quiet one. Speech is hardly ever
 above these; chords are at 0.25, a fan at 0.7.
 """
-MIN_RUN = 3
-"""Smallest number of consecutive frames with speech."""
+MIN_RUN = 2
+"""Smallest number of consecutive frames with speech: a single one is often a click."""
 
 
 class LiveLevel:

@@ -15,8 +15,8 @@ Pace = Literal["playback", "arrival"]
 FRAME_S = 1.0 / FRAME_RATE
 LEAD_S = 3 * FRAME_S
 """How far ahead of their time frames are given out: what is out can't be interrupted."""
-ARRIVAL_AHEAD = 1
-"""Frames that a prediction waits for where every millisecond counts."""
+ARRIVAL_AHEAD = 0
+"""Frames that a prediction waits for where every millisecond counts: their features are approximated."""
 MAX_WAITING_S = 600.0
 """Most sound that may wait to be spoken."""
 

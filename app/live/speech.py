@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
 import numpy as np
 
-from talkhead.encoder.base import SpeechEncoder
+from talkhead.encoder.base import ApproximatingStream, SpeechEncoder
 from talkhead.encoder.live_vad import SAMPLES_PER_FRAME, LiveLevel, LiveVad
 from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.stream import MotionStream
@@ -43,10 +44,15 @@ class LiveSpeech:
         """
         self._level, self._vad = LiveLevel(), LiveVad()
         self._encoder = encoder.stream()
+        self._approximate: Callable[[], Float32] | None = None
         per_frame = predictor.scaling.vectors_per_frame
         features_s = encoder.lookahead_s + (per_frame - 1) / encoder.rate
         self._motion = MotionStream(predictor, ahead=ahead, intensity=intensity)
         features_s += self._motion.ahead / FRAME_RATE
+        if self._motion.ahead < predictor.view.ahead and isinstance(
+            self._encoder, ApproximatingStream
+        ):
+            self._approximate = self._encoder.pending
         spare_s = features_s - self._vad.lookahead_s
         self._motion.horizon = max(0, int(spare_s * FRAME_RATE + 1e-6))
         self.lookahead_s = max(features_s, self._vad.lookahead_s)
@@ -86,16 +92,26 @@ class LiveSpeech:
         leveled, quiet = self._leveled(np.pad(self._waiting, (0, missing)))
         leveled = np.pad(leveled, (0, n_left))[:n_left]
         self._waiting = np.zeros(0, np.float32)
-        silent = self._vad.push(leveled, quiet)
-        codes = self._motion.push(self._encoder.push(leveled), silent)
-        rest = self._motion.push(self._encoder.finish(), self._vad.finish())
-        return np.concatenate([codes, rest, self._motion.finish()])
+        silent = self._vad.push(leveled, quiet) + self._vad.finish()
+        vectors = np.concatenate([self._encoder.push(leveled), self._encoder.finish()])
+        codes = self._motion.push(vectors, silent, vectors[:0])  # nothing is left to approximate
+        return np.concatenate([codes, self._motion.finish()])
 
     def _advance(self, samples: Float32) -> Float32:
         """Motion codes [m, n_codes] that whole pieces of samples [n] complete."""
+        if self._approximate is None:
+            return self._advance_at_once(samples)
+        # Approximations depend on where the sound ends, so it is always encoded piece by piece.
+        pieces = samples.reshape(-1, SAMPLES_PER_FRAME)
+        return np.concatenate([self._advance_at_once(piece) for piece in pieces])
+
+    def _advance_at_once(self, samples: Float32) -> Float32:
+        """The same, without a stop between pieces."""
         leveled, quiet = self._leveled(samples)
         silent = self._vad.push(leveled, quiet)
-        return self._motion.push(self._encoder.push(leveled), silent)
+        vectors = self._encoder.push(leveled)
+        pending = None if self._approximate is None else self._approximate()
+        return self._motion.push(vectors, silent, pending)
 
     def _leveled(self, samples: Float32) -> tuple[Float32, list[bool]]:
         """Bring whole pieces of samples [n] to the level of speech, and tell which are quiet."""

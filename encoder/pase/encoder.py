@@ -13,6 +13,7 @@ from torch import Tensor
 
 from talkhead.encoder.pase.losses import Contrast
 from talkhead.encoder.pase.model import HOP_LENGTH, RATE, STRIDE, AudioModel, Pase
+from talkhead.encoder.pase.trunk import TrunkBranch
 from talkhead.encoder.pase.weights import read_encoder
 from talkhead.storage import sha256_of, translate_os_errors
 from talkhead.types import SAMPLE_RATE, Float32, SpeechFeatures
@@ -248,6 +249,19 @@ class PaseStream:
         n_left = n_vectors - self._n_returned
         return self._encode(silence)[: max(0, n_left)]
 
+    def pending(self) -> Float32:
+        """Encode what has arrived beyond the complete vectors, as if nothing followed.
+
+        Returns:
+            Approximations of the next vectors, [n, dim] or [n, P]; n is 0 for a model that cannot
+            approximate them.
+        """
+        branch = self._pase.ear
+        if self._state is None or not isinstance(branch, TrunkBranch):
+            return self._no_vectors()
+        with torch.no_grad():
+            return self._results(*branch.pending(self._state))
+
     def _encode(self, waveform: Float32) -> Float32:
         """Return the vectors [n, dim] or [n, P] that are completed by further samples [n_samples]."""
         branch = self._pase.ear
@@ -269,11 +283,18 @@ class PaseStream:
         n_spectra = 0 if self._spectra is None else self._spectra.shape[1]
         n_inputs = max(0, (n_spectra - n_wide) // STRIDE + 1)
         if self._spectra is None or n_inputs == 0:
-            n_out = len(self._pase.anchors) if self._gives_phones else self._pase.n_features
-            return np.zeros((0, n_out), np.float32)
+            return self._no_vectors()
         used = self._spectra[:, : STRIDE * (n_inputs - 1) + n_wide]
         inputs, hidden, self._state = self._pase.ear.step(used, self._state)
         self._spectra = self._spectra[:, STRIDE * n_inputs :]
+        return self._results(inputs, hidden)
+
+    def _results(self, inputs: Tensor, hidden: Tensor) -> Float32:
+        """Return the vectors [n, dim] or [n, P] of energies and hidden vectors, both [1, n, ...]."""
         aligned = self._pase.vectors(inputs, hidden)
         result = aligned.logits.softmax(-1) if self._gives_phones else aligned.features
         return np.asarray(result[0].numpy())
+
+    def _no_vectors(self) -> Float32:
+        n_out = len(self._pase.anchors) if self._gives_phones else self._pase.n_features
+        return np.zeros((0, n_out), np.float32)

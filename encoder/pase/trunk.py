@@ -210,22 +210,9 @@ class Block(nn.Module):
         Returns:
             The outputs that are complete now, [B, m, WIDTH], and the state after them.
         """
-        query, key, value = self._heads(inputs)
-        if state is None:
-            keys, values, waiting = key, value, inputs
-        else:
-            keys = torch.cat([state.keys, key], 2)
-            values = torch.cat([state.values, value], 2)
-            waiting = torch.cat([state.waiting, inputs], 1)
-            query = torch.cat([state.queries, query], 2)
+        waiting, query, keys, values = self._extended(inputs, state)
         n_complete = max(0, waiting.shape[1] - self.ahead)
-        # Query i is at position i + first in the sequence of keys.
-        first = keys.shape[2] - waiting.shape[1]
-        distance = torch.arange(keys.shape[2]) - first - torch.arange(n_complete)[:, None]
-        mask = ((distance >= -PAST) & (distance <= self.ahead)).to(inputs.device)
-        outputs = self._transform(
-            waiting[:, :n_complete], query[:, :, :n_complete], keys, values, mask
-        )
+        outputs = self._outputs(n_complete, waiting, query, keys, values)
         n_kept = PAST + self.ahead
         kept = BlockState(
             waiting[:, n_complete:],
@@ -234,6 +221,41 @@ class Block(nn.Module):
             values[:, :, -n_kept:],
         )
         return outputs, kept
+
+    def pending(self, inputs: Tensor, state: BlockState) -> Tensor:
+        """Encode inputs that wait for later ones as if none followed.
+
+        Args:
+            inputs: The next inputs, [B, n, WIDTH].
+            state: State after the previous inputs, which is not changed.
+
+        Returns:
+            The outputs of the waiting inputs and of these, [B, m, WIDTH].
+        """
+        extended = self._extended(inputs, state)
+        return self._outputs(extended.waiting.shape[1], *extended)
+
+    def _extended(self, inputs: Tensor, state: BlockState | None) -> BlockState:
+        """Add inputs [B, n, WIDTH] to a state."""
+        query, key, value = self._heads(inputs)
+        if state is None:
+            return BlockState(inputs, query, key, value)
+        return BlockState(
+            torch.cat([state.waiting, inputs], 1),
+            torch.cat([state.queries, query], 2),
+            torch.cat([state.keys, key], 2),
+            torch.cat([state.values, value], 2),
+        )
+
+    def _outputs(
+        self, n: int, waiting: Tensor, query: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Return the outputs [B, n, WIDTH] of the first n waiting inputs."""
+        # Query i is at position i + first in the sequence of keys.
+        first = keys.shape[2] - waiting.shape[1]
+        distance = torch.arange(keys.shape[2]) - first - torch.arange(n)[:, None]
+        mask = ((distance >= -PAST) & (distance <= self.ahead)).to(waiting.device)
+        return self._transform(waiting[:, :n], query[:, :, :n], keys, values, mask)
 
     def whole(self, inputs: Tensor) -> Tensor:
         """Compute Whisper's own block: frozen layers, and attention to all vectors.
@@ -383,6 +405,22 @@ class TrunkBranch(nn.Module):
             inputs = torch.where(hidden_spans[..., None], self.mask, inputs)
         hidden, _ = self.extract_features(inputs, TrunkState(first, (None,) * N_BLOCKS))
         return self.acoustic(spectra), hidden
+
+    def pending(self, state: tuple[TrunkState, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode what has arrived of a stream beyond its complete vectors, as if nothing followed.
+
+        Args:
+            state: State of the stream, which is not changed.
+
+        Returns:
+            Energies [B, n, N_MELS] and hidden vectors [B, n, WIDTH], n = n_late except at the
+            beginning. They attend to fewer vectors after their own than complete ones.
+        """
+        blocks, energies = state
+        hidden = energies.new_zeros(len(energies), 0, WIDTH)
+        for block, own in zip(self.blocks, blocks.blocks, strict=True):
+            hidden = block.pending(hidden, own)
+        return energies, hidden
 
     def acoustic(self, spectra: Tensor) -> Tensor:
         """Compute the first result of `forward` alone.

@@ -39,8 +39,8 @@ class MotionStream:
         Args:
             predictor: The person's predictor.
             ahead: Number of frames after a frame whose features are needed to predict it. The networks
-                were trained with `predictor.view.ahead` frames; if there are fewer, the newest features
-                are repeated. None for the number in training.
+                were trained with `predictor.view.ahead` frames; if there are fewer, approximations are
+                used or the newest features are repeated. None for the number in training.
             horizon: Number of frames after a frame whose silence flags are needed to predict it.
             intensity: Factor on the motion of the mouth; closed lips stay closed.
         """
@@ -50,17 +50,23 @@ class MotionStream:
         self._per_frame = predictor.scaling.vectors_per_frame
         # Normalized features from the first frame that later ones need.
         self._held = np.zeros((0, len(predictor.scaling.mean)), np.float32)
+        self._pending: Float32 | None = None
         self._silent: list[bool] = []  # from the next frame on
         self._since = np.inf
         self._rest = 1.0
         self._line = None if predictor.lip_range is None else predictor.lip_range.line()
 
-    def push(self, vectors: Float32, silent: Sequence[bool]) -> Float32:
+    def push(
+        self, vectors: Float32, silent: Sequence[bool], pending: Float32 | None = None
+    ) -> Float32:
         """Add features and flags, and predict the frames that are complete.
 
         Args:
             vectors: The next feature vectors, [m, D].
             silent: The next frames' flags, True without speech.
+            pending: Approximations of the vectors that follow, [p, D], for the frames that are
+                predicted now. None: only the `ahead` frames are used, so that the codes do not depend
+                on the size of the pieces.
 
         Returns:
             Motion codes [n, n_codes] of the next frames.
@@ -75,6 +81,7 @@ class MotionStream:
             self._held = np.concatenate([self._held, new])
         self._silent.extend(bool(flag) for flag in silent)
         n_features = len(self._held) // self._per_frame - self._predictor.view.behind - self.ahead
+        self._pending = None if pending is None else scaling.normalized(pending)
         return self._frames(min(n_features, len(self._silent) - self.horizon))
 
     def finish(self) -> Float32:
@@ -85,10 +92,10 @@ class MotionStream:
         """
         if len(self._held) == 0:
             return self._frames(0)
+        self._pending = self._held[:0]
         n_left = -(-len(self._held) // self._per_frame) - self._predictor.view.behind
-        n_missing = (n_left + self.ahead + self._predictor.view.behind) * self._per_frame
-        last = np.repeat(self._held[-1:], max(0, n_missing - len(self._held)), axis=0)
-        self._held = np.concatenate([self._held, last])
+        n_missing = (n_left + self._predictor.view.behind) * self._per_frame
+        self._held = _lengthened(self._held, n_missing)
         n_flags = n_left + self.horizon
         self._silent = (self._silent + [True] * n_flags)[: max(n_flags, 0)]
         return self._frames(n_left)
@@ -114,10 +121,13 @@ class MotionStream:
     def _raw_codes(self, n: int) -> Float32:
         """Return the mouth codes [n, K] as predicted, each from a separate window."""
         view, size = self._predictor.view, self._per_frame
-        n_known = (view.behind + 1 + self.ahead) * size
-        windows = np.stack([self._held[i * size : i * size + n_known] for i in range(n)])
-        n_missing = (view.ahead - self.ahead) * size
-        windows = np.concatenate([windows, np.repeat(windows[:, -1:], n_missing, axis=1)], axis=1)
+        n_window = (view.behind + 1 + view.ahead) * size
+        known, n_known = self._held, (view.behind + 1 + self.ahead) * size
+        if self._pending is not None:
+            known, n_known = np.concatenate([known, self._pending]), n_window
+        windows = np.stack(
+            [_lengthened(known[i * size : i * size + n_known], n_window) for i in range(n)]
+        )
         inputs = frame_inputs(torch.from_numpy(np.ascontiguousarray(windows)), size)
         nets = self._predictor.nets
         with torch.no_grad():
@@ -139,3 +149,9 @@ class MotionStream:
             shares[frame] = self._rest = max(shares[frame], self._rest - 1.0 / CLOSING_FRAMES)
         near = speech_ramp(np.minimum(since, until))
         return smooth_step(shares).astype(np.float32), near
+
+
+def _lengthened(vectors: Float32, n: int) -> Float32:
+    """Repeat the last of vectors [m, D], so that there are at least n."""
+    n_missing = max(0, n - len(vectors))
+    return np.concatenate([vectors, np.repeat(vectors[-1:], n_missing, axis=0)])
