@@ -419,6 +419,7 @@ class TrunkBranch(nn.Module):
         blocks, energies = state
         hidden = energies.new_zeros(len(energies), 0, WIDTH)
         for block, own in zip(self.blocks, blocks.blocks, strict=True):
+            assert isinstance(block, Block) and own is not None
             hidden = block.pending(hidden, own)
         return energies, hidden
 

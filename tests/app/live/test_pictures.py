@@ -143,7 +143,8 @@ def test_live_codes_do_not_depend_on_the_pieces(
 def test_arrival_answers_earlier(avatar: Avatar) -> None:
     first = begin_speech(avatar, "playback", None, 1.0)
     second = begin_speech(avatar, "arrival", None, 1.0)
-    assert second.lookahead_s < first.lookahead_s
+    assert second.lookahead_s == pytest.approx(0.1125)
+    assert first.lookahead_s == pytest.approx(0.2325)
 
 
 @pytest.mark.parametrize("pace", ["playback", "arrival"])

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import LINE
 
+from talkhead import media
 from talkhead.app.training.whisper import reference_input
 from talkhead.encoder.pase import trunk
 from talkhead.encoder.pase.encoder import PaseEncoder
@@ -97,6 +99,55 @@ def test_streams_equal_the_whole(
         at += size
     parts += [stream.push(waveform[0, at:].numpy()), stream.finish()]
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=2e-4)
+
+
+def test_pending_vectors_are_those_of_a_sequence_that_ends(
+    branch: TrunkBranch, waveform: torch.Tensor
+) -> None:
+    """They attend to what there is, and the stream goes on as if they had not been computed."""
+    spectra = branch.spectra(waveform)
+    with torch.no_grad():
+        expected = branch.convolve(spectra[:, :205]) + branch.positions[:101]
+        for block in branch.blocks:
+            assert isinstance(block, trunk.Block)
+            query, key, value = block._heads(expected)
+            distance = torch.arange(101) - torch.arange(101)[:, None]
+            mask = (distance >= -trunk.PAST) & (distance <= block.ahead)
+            expected = block._transform(expected, query, key, value, mask)
+        _, complete, state = branch.step(spectra[:, :205], None)
+        energies, pending = branch.pending(state)
+        _, following, _ = branch.step(spectra[:, 202:303], state)
+        _, whole = branch(spectra)
+    assert complete.shape[1] == 98 and pending.shape[1] == energies.shape[1] == branch.n_late == 3
+    torch.testing.assert_close(torch.cat([complete, pending], 1), expected, atol=2e-4, rtol=0.0)
+    torch.testing.assert_close(energies, trunk.moments(spectra)[:, 98:101])
+    torch.testing.assert_close(
+        following, whole[:, 98 : 98 + following.shape[1]], atol=2e-4, rtol=0.0
+    )
+
+
+def test_pending_vectors_are_better_than_the_newest_complete_one() -> None:
+    samples = np.concatenate(list(media.read_audio_chunks(LINE, SAMPLE_RATE, 20.0)))
+    encoder = PaseEncoder.shipped()
+    whole = encoder.encode(samples).values
+    stream, n, errors, errors_of_newest = encoder.stream(), 0, [], []
+    for at in range(0, 5 * SAMPLE_RATE, 640):
+        vectors = stream.push(samples[at : at + 640])
+        pending, n = stream.pending(), n + len(vectors)
+        if len(vectors) and n > 50:
+            true = whole[n : n + 3]
+            errors.append(np.square(pending - true).mean(1))
+            errors_of_newest.append(np.square(vectors[-1] - true).mean(1))
+    ratios = np.mean(errors, axis=0) / np.mean(errors_of_newest, axis=0)
+    assert len(errors) > 50 and ratios.shape == (3,)
+    assert (ratios < 0.6).all(), ratios
+
+
+def test_a_branch_without_attention_has_no_pending_vectors(waveform: torch.Tensor) -> None:
+    encoder = PaseEncoder.live()
+    stream = encoder.stream()
+    stream.push(waveform[0].numpy())
+    assert stream.pending().shape == (0, encoder.dim)
 
 
 def test_vectors_depend_on_the_declared_lookahead_alone(

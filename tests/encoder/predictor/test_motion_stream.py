@@ -99,6 +99,22 @@ def test_later_features_have_no_effect(corrected: MotionPredictor, clip: Clip) -
         assert not np.array_equal(one[same], two[same])
 
 
+def test_approximations_stand_for_features_that_are_missing(
+    corrected: MotionPredictor, clip: Clip
+) -> None:
+    values, n_ahead = clip.features.values[:200], 2 * corrected.view.ahead
+    silent = np.zeros(100, dtype=bool)
+    expected = streamed(corrected, values, silent, 1)
+    stream, parts = MotionStream(corrected, ahead=0), []
+    for at in range(0, 200, 2):
+        following = values[at + 2 : at + 2 + n_ahead]
+        parts.append(stream.push(values[at : at + 2], [False], following))
+        assert len(parts[-1]) == 1
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
+    held = streamed(corrected, values, silent, 1, ahead=0)
+    assert not np.allclose(held, expected, atol=1e-2)
+
+
 def test_an_empty_line_has_no_frames(corrected: MotionPredictor) -> None:
     stream = MotionStream(corrected)
     assert stream.push(np.zeros((0, len(corrected.scaling.mean)), np.float32), []).shape[0] == 0
