@@ -2,7 +2,7 @@
 
     python -m benchmarks.pase phones [--speechocean FOLDER] [--flite SHARD] [--grid SHARD]
                                      [--ljspeech FOLDER] [--weights pase] [--sphinx allphone words]
-    python -m benchmarks.pase voices DATASET... [--encoders pase mel] [--seeds 3]
+    python -m benchmarks.pase voices DATASET... [--encoders pase[,PRIOR] mel] [--seeds 3]
     python -m benchmarks.pase noise DATASET... --speechocean FOLDER [--encoders pase mel] [--snr 5]
                                      [--folds 11] [--sentence-frames 75] [--floor PX]
     python -m benchmarks.pase retrieval [--grid SHARD] [--video VIDEO --late-ms MS] [--weights pase]
@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lips import fold_blocks, held_out_block
+from benchmarks.lips import fold_blocks, held_out_block, parse_system
 from benchmarks.pase.cost import cost
 from benchmarks.pase.noise import noise, noises
 from benchmarks.pase.phones import moments, read_ljspeech, read_split, shard_moments, speechocean
@@ -34,6 +34,7 @@ from benchmarks.posteriors import ablation_encoder
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.pase.corpus import read_shard
 from talkhead.encoder.predictor.network import PRESETS
+from talkhead.encoder.predictor.prior import read_prior
 from talkhead.errors import TalkheadError
 
 Rows = Iterator[dict[str, Any]]
@@ -57,10 +58,17 @@ def phones(given: argparse.Namespace) -> Rows:
 
 def over_voices(given: argparse.Namespace) -> Rows:
     """Agreement of two voices."""
-    encoders = [ablation_encoder(name, given.cache) for name in given.encoders]
+    named = [parse_system(name) for name in given.encoders]
+    systems = [
+        (
+            ablation_encoder(one.encoder, given.cache),
+            read_prior(Path(one.prior)) if one.prior else None,
+        )
+        for one in named
+    ]
     for folder in given.datasets:
         dataset = IdentityDataset.load(folder)
-        yield from voices(dataset, dataset.info.video, encoders, given.preset, given.seeds)
+        yield from voices(dataset, dataset.info.video, systems, given.preset, given.seeds)
 
 
 def in_noise(given: argparse.Namespace) -> Rows:

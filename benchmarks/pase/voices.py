@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from talkhead.dataset import IdentityDataset
 from talkhead.encoder.phones import PHONES, SILENCE, Phone
 from talkhead.encoder.predictor.model import MotionPredictor, fit_predictor
 from talkhead.encoder.predictor.network import PRESETS
+from talkhead.encoder.predictor.prior import Prior
+from talkhead.encoder.predictor.voices import other_voices
 from talkhead.encoder.vad import silent_video_frames
 from talkhead.errors import TalkheadError
 from talkhead.face import lip_aperture
@@ -132,21 +135,28 @@ def at_times(track: Float64, times_s: Float64) -> Float64:
 
 
 def voices(
-    dataset: IdentityDataset, name: str, encoders: Sequence[Encoder], preset: str, n_seeds: int
+    dataset: IdentityDataset,
+    name: str,
+    systems: Sequence[tuple[Encoder, Prior | None]],
+    preset: str,
+    n_seeds: int,
 ) -> Iterator[dict[str, Any]]:
-    """Make one row per encoder: correlations of the voices' apertures by seed, and their mean."""
+    """Make one row per encoder and prior: correlations of the voices' apertures by seed, and their
+    mean. Predictors are fitted as `fit` does, the correction of the lips included.
+    """
     lines, block = [say(voice) for voice in VOICES], held_out_block(dataset)
-    for encoder in encoders:
-        found = []
+    for encoder, prior in systems:
+        found, others = [], other_voices(encoder)
         for seed in range(n_seeds):
-            (own,) = footages(dataset, [block], encoder, seed)
-            predictor = fit_predictor(own, PRESETS[preset], seed, SilentProgress())
+            (own,) = (replace(o, voices=others) for o in footages(dataset, [block], encoder, seed))
+            predictor = fit_predictor(own, PRESETS[preset], seed, SilentProgress(), prior)
             tracks = [apertures(predictor, block, encoder, line.waveform) for line in lines]
             found.append(agreement(lines, tracks))
         yield {
             "benchmark": "voices",
             "clip": name,
             "encoder": encoder.name,
+            "prior": prior is not None,
             "voices": list(VOICES),
             "correlation": float(np.mean(found)),
             "seeds": found,
