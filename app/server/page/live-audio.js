@@ -6,7 +6,7 @@ const FAR_TOO_MANY = 12; // beyond this, any packet is
 const QUIET = 0.01; // largest sample of a quiet packet
 const MOST_WAITED = 4; // packets that playback waits for after interruptions of the supply
 const WINDOW = 2; // seconds in which the least sound that waits is measured, for a microphone
-const SPARE = 0.005; // seconds of it that stay
+const SPARE = 0.01; // seconds of it that stay
 const SHORTENED = 0.5, SHORTENED_LOUD = 0.05; // largest share of a packet that is left out
 
 class Capture extends AudioWorkletProcessor {

@@ -66,7 +66,7 @@ export class LiveSession {
     if (one.speech && this.begun !== null) {
       const recorded = this.begun + one.sound * FRAME_MS;
       const drawn = event.at - performance.timeOrigin;
-      this.latencies.push({ arrived: one.arrived - recorded, drawn: drawn - recorded });
+      this.latencies.push({ arrived: one.arrived - recorded, drawn: drawn - recorded, ahead: event.ahead });
       if (this.latencies.length > 2500) this.latencies.shift();
     }
     const { queued, gaps } = this.played ?? { queued: 0, gaps: 0 };

@@ -6,7 +6,7 @@ const VP8 = 1;
 const FRAME_MS = 40;
 const COLORS = { primaries: "bt709", transfer: "bt709", matrix: "smpte170m", fullRange: false };
 export const VP8_CONFIG = { codec: "vp8", colorSpace: COLORS, optimizeForLatency: true };
-// Sound may be heard later than its picture is seen, by less than anyone notices (ITU-R BT.1359: 125 ms).
+// Sound may be heard this much later than its picture is seen (EBU R37); before that, it is not noticed.
 const MOST_AHEAD = 60;
 
 export function now() { return performance.timeOrigin + performance.now(); }
@@ -31,12 +31,13 @@ export class Video {
     this.needsKey = true; // until a key frame has come
     this.asked = false; // for a key frame
     this.failures = 0;
-    this.clock = this.epoch = null;
+    this.clock = this.epoch = this.shown = this.reported = null;
+    this.ahead = 0; // ms between the drawing of a picture and the beginning of its sound
     if (this.decoder?.state === "configured") this.decoder.close();
     this.decoder = null;
   }
 
-  // A packet has arrived. `atOnce`: draw it on arrival, if its sound is due soon.
+  // A packet has arrived. `atOnce`: draw it before its sound is played, by MOST_AHEAD at most.
   add({ index, epoch, flags, codec, bytes, atOnce }) {
     if (epoch !== this.epoch) { this.forget(); this.epoch = epoch; }
     if (!(flags & SAME_PICTURE)) {
@@ -47,17 +48,16 @@ export class Video {
     if (!this.newest) return;
     this.newest.uses++;
     this.pictures.set(index, this.newest);
-    if (atOnce && this.isDueSoon(index)) this.show(index);
-  }
-
-  isDueSoon(index) {
-    if (!this.clock) return true;
-    return this.clock.at + (index - this.clock.index) * FRAME_MS - now() < MOST_AHEAD;
+    if (!atOnce) return;
+    const wait = this.clock ? this.clock.at + (index - this.clock.index) * FRAME_MS - MOST_AHEAD - now() : 0;
+    if (wait <= 0) this.show(index);
+    else setTimeout(() => { if (epoch === this.epoch) this.show(index); }, wait);
   }
 
   // The sound of a frame begins to play.
   tick(index) {
     this.clock = { index, at: now() };
+    if (index === this.reported) this.ahead = this.clock.at - this.drawnAt;
     this.show(index);
   }
 
@@ -83,8 +83,10 @@ export class Video {
       this.context.drawImage(one.image, 0, 0);
       this.drawn = one;
     }
-    if (this.shown !== this.reported) this.report({ type: "drawn", index: this.shown, at: now(), codec: one.codec });
+    if (this.shown === this.reported) return;
     this.reported = this.shown;
+    this.drawnAt = now();
+    this.report({ type: "drawn", index: this.shown, at: this.drawnAt, codec: one.codec, ahead: this.ahead });
   }
 
   // An interruption: pictures that were not shown are dropped. The next one is a key frame.

@@ -24,7 +24,7 @@ from talkhead.app.server.application import make_application
 from talkhead.app.server.live import LiveSessions
 from talkhead.app.server.service import Service
 from talkhead.app.server.settings import ServerSettings
-from talkhead.errors import MediaError
+from talkhead.errors import MediaError, TalkheadError
 from talkhead.types import Float32, UInt8
 
 pytest.importorskip("aiortc", reason="these tests run with `make test-agents`")
@@ -140,7 +140,7 @@ def test_damaged_offers_are_refused(offer: str) -> None:
     async def run() -> None:
         ended: list[bool] = []
         viewer = Viewer(frames(), frames(), lambda: ended.append(True))
-        with pytest.raises(engines.TalkheadError, match="the offer"):
+        with pytest.raises(TalkheadError, match="the offer"):
             await viewer.answer(offer)
         await viewer.close()
         await viewer.close()

@@ -249,6 +249,44 @@ def test_pictures_of_either_codec_are_shown(
     page.get_by_text("Ended").wait_for()
 
 
+DRAW = """async () => {
+  const { Video, now } = await import("/static/live-video.js");
+  const canvas = document.createElement("canvas"), drawn = [];
+  const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"));
+  const video = new Video((event) => drawn.push(event.index));
+  video.setCanvas(canvas);
+  video.reset({ size: [4, 4] });
+  const add = async (index, more) => { // and wait until it has been decoded
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    video.add({ index, epoch: 0, flags: 8, codec: 0, bytes, ...more });
+    const made = video.newest;
+    while (!made.image && made.uses > 0) await new Promise((done) => setTimeout(done, 5));
+  };
+  const steps = [];
+  const note = () => steps.push(drawn.join());
+  await add(0, { atOnce: true }); note();                 // a microphone: on arrival
+  await add(1, { atOnce: false }); note();                // a line of a synthesizer: with its sound
+  video.tick(1); note();
+  video.clock = { index: 1, at: now() + 1e6 };            // much sound waits: not so soon
+  await add(2, { atOnce: true }); note();
+  video.tick(2); note();
+  video.add({ index: 3, epoch: 0, flags: 4, codec: 0, bytes: null, atOnce: true }); note(); // repeated
+  video.tick(2); note();                                  // never back
+  await add(4, { atOnce: false });
+  video.forget();
+  video.tick(4); note();                                  // interrupted
+  video.add({ index: 5, epoch: 1, flags: 0, codec: 1, bytes: new Uint8Array(4), atOnce: true }); note();
+  return [steps, canvas.width];
+}"""
+
+
+def test_pictures_are_drawn_when_they_are_due(show: Open) -> None:
+    steps, width = show().evaluate(DRAW)
+    request = "0,1,2,3,"  # the last one has no number: a key frame is asked for
+    assert steps == ["0", "0", "0,1", "0,1", "0,1,2", "0,1,2,3", "0,1,2,3", "0,1,2,3", request]
+    assert width == 4
+
+
 PLAY = """([sampleRate, packets, nQuanta]) => {
   const shown = [], sounds = [];
   let registered, currentTime = 0;
