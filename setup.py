@@ -11,13 +11,13 @@ FOLDERS = {
     "talkhead.weights": "weights",
     "talkhead.samples": "samples",
 }
-"""The folder of each package that has one at the root of the repository."""
+"""Packages whose folder is at the root of the repository, and that folder."""
 PACKAGES = [
     ".".join([package, *inner])
     for package, folder in FOLDERS.items()
     for inner in [[], *([name] for name in find_packages(folder))]
 ]
-"""These packages and all that are in them: a new folder with an __init__.py needs no entry."""
+"""These packages and their subpackages. A new folder with an __init__.py needs no entry."""
 
 if __name__ == "__main__":
     setup(packages=PACKAGES, package_dir=FOLDERS)

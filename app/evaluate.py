@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
 FILE_REMEDY = "Write arrays to a file first"
 RECORDING_SECONDS = 20.0
-"""Longest part of another recording that is evaluated."""
+"""Longest part of the other recording that is evaluated, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ def evaluate(
 
     Args:
         identity: A name, or the folder of a package; None for the one fitted last.
-        audio: Another recording to speak, evaluated without real frames; by default the sample's.
+        audio: Another recording to speak, evaluated without real frames. None: the sample recording.
         video: The footage, if it is no longer where `fit` found it.
         report: The folder to write to; by default in the home folder.
-        home: The home folder; by default that of the user.
+        home: The folder with identities and reports. None: `TALKHEAD_HOME`, or the user's data folder.
         options: Transcript, language, length, renderer, folds and device.
         progress: Shows the progress; by default nothing is shown.
         **settings: Any field of `EvaluateOptions`, in place of `options`: text, language, seconds,
@@ -291,7 +291,7 @@ def _cross(
     language: str,
     progress: Progress,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
-    """Measure another recording and describe it. audio: None for the sample's, whose text is known."""
+    """Measure another recording, or with None the sample's, whose text is known, and describe it."""
     text, language = (LINE_TEXT, "en") if audio is None else (None, language)
     with tempfile.TemporaryDirectory(prefix="talkhead-") as scratch, _recording(audio) as path:
         waveform = _beginning(path, RECORDING_SECONDS)

@@ -75,13 +75,16 @@ def _cepstra(energies: Float32) -> Float32:
 
 
 def _extended(cepstra: Float32, *, before: bool, after: bool) -> Float32:
-    """Repeat the first vector of [F, D] _CONTEXT times before them, and the last one after them."""
+    """Pad vectors [F, D] with _CONTEXT copies of the first one in front, and of the last one behind."""
     margins = (before * _CONTEXT, after * _CONTEXT)
     return np.pad(cepstra, (margins, (0, 0)), mode="edge") if len(cepstra) else cepstra
 
 
 def _with_differences(cepstra: Float32) -> Float32:
-    """Return vectors [n, 39] of coefficients [n + 2 * _CONTEXT, 13]; the outer ones are only context."""
+    """Append first and second differences to coefficients [n + 2 * _CONTEXT, 13].
+
+    The outer _CONTEXT vectors on each side are used only for the differences. Returns [n, 39].
+    """
     if len(cepstra) <= 2 * _CONTEXT:
         return np.zeros((0, N_COEFFICIENTS * len(SCALES)), np.float32)
     first = _slopes(cepstra)

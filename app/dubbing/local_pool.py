@@ -56,7 +56,7 @@ class _Worker:
 
 @dataclass
 class LocalPool:
-    """A worker pool with one process per device; see WorkerPool.
+    """A worker pool with one process per entry of `devices`; see WorkerPool.
 
     Attributes:
         config: Configuration of the workers.

@@ -75,7 +75,7 @@ class ProgressStats:
 
     @property
     def frames_per_s(self) -> float:
-        """Mean rate of rendering over all workers."""
+        """Frames rendered per second since the start of the run, all workers together."""
         return self.n_frames / self.elapsed_s
 
     @property

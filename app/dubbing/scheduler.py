@@ -20,7 +20,7 @@ MAX_WAIT_S = 0.5
 
 
 class WorkerPool(Protocol):
-    """A set of workers that run jobs: processes of this machine, or a cluster."""
+    """A set of workers that run jobs: processes on this machine, or a cluster."""
 
     @property
     def size(self) -> int:
@@ -55,7 +55,7 @@ class WorkerPool(Protocol):
 
 
 class Scheduler:
-    """Runs jobs of a store on a worker pool. It waits for jobs that another coordinator runs.
+    """Runs jobs of a store on a worker pool. It waits for jobs that another call of `dub` runs.
 
     A fit replaces the package that videos are rendered with. So the fits of an identity run first, one at
     a time, and its videos after them, whichever renderer they use.
@@ -63,7 +63,7 @@ class Scheduler:
     Args:
         store: The job store.
         pool: The workers.
-        view: Receiver of progress.
+        view: Display of the progress.
     """
 
     def __init__(self, store: JobStore, pool: WorkerPool, view: ProgressView) -> None:

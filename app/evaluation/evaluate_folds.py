@@ -27,7 +27,7 @@ from talkhead.app.evaluation.lip_folds import (
     training_data,
     usable_folds,
 )
-from talkhead.app.evaluation.measures.lips import IN_ORDER, LIP_MEASURES, LipTracks
+from talkhead.app.evaluation.measures.lips import LIP_MEASURES, LipTracks
 from talkhead.app.evaluation.results import (
     MEAN_MOUTH,
     MISMATCHED_SPEECH,
@@ -260,7 +260,7 @@ def _row(name: str, tracks: LipTracks) -> CrossValidatedRow:
     drawable = [
         key
         for key, measure in LIP_MEASURES.measures.items()
-        if measure.better is not None and key not in IN_ORDER
+        if measure.better is not None and not measure.in_order
     ]
 
     def compute(places: Int) -> dict[str, float]:

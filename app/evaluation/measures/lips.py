@@ -47,9 +47,6 @@ MIN_COMMON = FRAME_RATE
 MIN_CORRELATION = 0.3
 """Tracks that correlate less at every lag have no lag."""
 
-IN_ORDER = ("aperture_lag_ms", "jitter_ratio", "silence_leak")
-"""Measures that depend on the order of the frames, so that frames cannot be drawn for them."""
-
 LIP_MEASURES: ClipMeasures[LipTracks] = ClipMeasures("lips", "Lips")
 """Measures of lip landmarks over time."""
 
@@ -182,7 +179,13 @@ def _aperture_correlation(tracks: LipTracks) -> float:
 
 
 @LIP_MEASURES.measure(
-    "aperture_lag_ms", label="opening lag", better="real", unit="ms", digits=0, target=0.0
+    "aperture_lag_ms",
+    label="opening lag",
+    better="real",
+    unit="ms",
+    digits=0,
+    target=0.0,
+    in_order=True,
 )
 def _aperture_lag_ms(tracks: LipTracks) -> float:
     """Delay of the lip opening; 0 is in time."""
@@ -211,14 +214,16 @@ def _closure_f1_at_rate(tracks: LipTracks) -> float:
     return closure_f1_at_rate(tracks.aperture, tracks.real_aperture)
 
 
-@LIP_MEASURES.measure("jitter_ratio", label="jitter", better="real", target=1.0)
+@LIP_MEASURES.measure("jitter_ratio", label="jitter", better="real", target=1.0, in_order=True)
 def _jitter_ratio(tracks: LipTracks) -> float:
     """Trembling of the lips over the real one's: 1 is real."""
     made, real = (points[:, list(LIPS)] for points in (tracks.made, tracks.real))
     return image_measures.jitter_ratio(made, real, tracks.frames)
 
 
-@LIP_MEASURES.measure("silence_leak", label="silence motion", better="real", needs_reference=False)
+@LIP_MEASURES.measure(
+    "silence_leak", label="silence motion", better="real", needs_reference=False, in_order=True
+)
 def _silence_leak(tracks: LipTracks) -> float | None:
     """Share of the silent frames in which the mouth moves or is open."""
     return tracks.silence[0]

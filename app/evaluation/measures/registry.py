@@ -57,6 +57,7 @@ class Measure:
     headline: Headline | None = None
     target: float | None = None
     needs_reference: bool = True
+    in_order: bool = False
 
     @property
     def key(self) -> str:
@@ -124,6 +125,7 @@ class MeasureKind(Generic[Input]):
         headline: Headline | None = None,
         target: float | None = None,
         needs_reference: bool | None = None,
+        in_order: bool = False,
     ) -> Callable[[Callable[[Input], Returned]], Callable[[Input], Returned]]:
         """Register the decorated function as a measure of this kind.
 
@@ -138,6 +140,7 @@ class MeasureKind(Generic[Input]):
             headline: The statistic shown of values per frame; None for the kind's default.
             target: The best value if better is "real"; None for the real video's value.
             needs_reference: False if it is defined without real frames; None for the kind's default.
+            in_order: True if it compares successive frames of a clip.
 
         Returns:
             A decorator that returns the function unchanged. It raises ValueError if the kind has a
@@ -161,6 +164,7 @@ class MeasureKind(Generic[Input]):
                 headline=statistic,
                 target=target,
                 needs_reference=needs,
+                in_order=in_order,
             )
             self._functions[name] = function
             return function

@@ -109,7 +109,7 @@ def _blend_items(
     blending: Any,
     s: Any,
 ) -> None:
-    """Blend splats over blocks, in the order of the items.
+    """Blend splats over blocks, in the order of `items` ((entry - first) * 16 + block, see `_flatten`).
 
     s [4 * 256]: transmittance, then red, green, blue of the tile's pixels, block by block. The
     transmittance of a finished pixel is negated, so that every later splat falls below the

@@ -11,7 +11,6 @@ from talkhead.app.evaluation.measures import image as image_measures
 from talkhead.app.evaluation.measures.lips import (
     CLOSED,
     GUARD_FRAMES,
-    IN_ORDER,
     LIP_MEASURES,
     MIN_SILENT,
     OPEN_IN_SILENCE,
@@ -68,7 +67,7 @@ def moved(points: Float32) -> Float32:
 def test_drawn_frames_are_measured_as_if_they_were_all() -> None:
     made, real = face(speaking(200, 1)), face(speaking(200))
     places = np.random.default_rng(2).integers(200, size=150)
-    names = {m for m in LIP_MEASURES.measures if m not in (*IN_ORDER, "n_silent")}
+    names = {n for n, m in LIP_MEASURES.measures.items() if not m.in_order and n != "n_silent"}
     drawn = LipTracks(np.arange(200), made, real).drawn(places)
     found = LIP_MEASURES.compute(drawn, names=names)
     expected = lip_results(np.arange(150), made[places], real[places])
