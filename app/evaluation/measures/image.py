@@ -573,9 +573,7 @@ def _ssim_frame(frame: FramePair) -> float | None:
     return ssim(frame.image, frame.real) if frame.is_full_frame else None
 
 
-@IMAGE_MEASURES.measure(
-    "sharpness", label="sharpness", better="real", headline="median", target=1.0
-)
+@IMAGE_MEASURES.measure("sharpness", label="sharpness", better=1.0, headline="median")
 def _sharpness(frame: FramePair) -> float:
     """Detail of the mouth over that of the real one: 1 is real."""
     return sharpness_ratio(frame.image, frame.real, frame.mouth)

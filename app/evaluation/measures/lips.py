@@ -181,10 +181,9 @@ def _aperture_correlation(tracks: LipTracks) -> float:
 @LIP_MEASURES.measure(
     "aperture_lag_ms",
     label="opening lag",
-    better="real",
+    better=0.0,
     unit="ms",
     digits=0,
-    target=0.0,
     in_order=True,
 )
 def _aperture_lag_ms(tracks: LipTracks) -> float:
@@ -194,7 +193,7 @@ def _aperture_lag_ms(tracks: LipTracks) -> float:
     return aperture_lag_ms(tracks.aperture, tracks.real_aperture, tracks.frames)
 
 
-@LIP_MEASURES.measure("aperture_spread", label="opening range", better="real", target=1.0)
+@LIP_MEASURES.measure("aperture_spread", label="opening range", better=1.0)
 def _aperture_spread(tracks: LipTracks) -> float:
     """Standard deviation of the lip opening over the real one's: 1 is real."""
     return tracks.spread
@@ -214,7 +213,7 @@ def _closure_f1_at_rate(tracks: LipTracks) -> float:
     return closure_f1_at_rate(tracks.aperture, tracks.real_aperture)
 
 
-@LIP_MEASURES.measure("jitter_ratio", label="jitter", better="real", target=1.0, in_order=True)
+@LIP_MEASURES.measure("jitter_ratio", label="jitter", better=1.0, in_order=True)
 def _jitter_ratio(tracks: LipTracks) -> float:
     """Trembling of the lips over the real one's: 1 is real."""
     made, real = (points[:, list(LIPS)] for points in (tracks.made, tracks.real))

@@ -119,11 +119,10 @@ class MeasureKind(Generic[Input]):
         name: str,
         *,
         label: str,
-        better: Direction | None = None,
+        better: Direction | float | None = None,
         unit: str = "",
         digits: int = 2,
         headline: Headline | None = None,
-        target: float | None = None,
         needs_reference: bool | None = None,
         in_order: bool = False,
     ) -> Callable[[Callable[[Input], Returned]], Callable[[Input], Returned]]:
@@ -134,11 +133,11 @@ class MeasureKind(Generic[Input]):
         Args:
             name: Its key among the results of the kind.
             label: Heading of its column.
-            better: Which values are better; None for a column that does not measure quality.
+            better: Which values are better. A number: those near it; "real": those near the real
+                video's own; None for a column that does not measure quality.
             unit: Such as "dB".
             digits: Decimal places shown.
             headline: The statistic shown of values per frame; None for the kind's default.
-            target: The best value if better is "real"; None for the real video's value.
             needs_reference: False if it is defined without real frames; None for the kind's default.
             in_order: True if it compares successive frames of a clip.
 
@@ -153,12 +152,13 @@ class MeasureKind(Generic[Input]):
             about = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
             needs = self.needs_reference if needs_reference is None else needs_reference
             statistic = headline or self.default_headline
+            target = better if isinstance(better, float) else None
             self.measures[name] = Measure(
                 kind=self.name,
                 name=name,
                 label=label,
                 about=about,
-                better=better,
+                better="real" if isinstance(better, float) else better,
                 unit=unit,
                 digits=digits,
                 headline=statistic,
