@@ -28,7 +28,8 @@ from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
-from talkhead.errors import TalkheadError
+from talkhead.errors import TalkheadError, one_line
+from talkhead.terminal import printable
 from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_DETAIL_CHARS = 400
+MAX_TIME = 2**53
+"""Numbers that browsers represent exactly are smaller."""
 SEND_S = 10.0
 """A client that does not read for so long is disconnected."""
 CONNECT_S = 60.0
@@ -362,7 +366,7 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
     except TalkheadError as error:
         code = FAILED
         with suppress(RuntimeError, WebSocketDisconnect):
-            await websocket.send_json({"type": "error", "detail": str(error)})
+            await websocket.send_text(_error(error))
     finally:
         for task in tasks:
             task.cancel()
@@ -388,7 +392,18 @@ async def _receive(websocket: WebSocket, entry: Entry) -> int:
             else:
                 rate = await _obey(websocket, entry, text or "", rate)
         except TalkheadError as error:
-            await websocket.send_json({"type": "error", "detail": str(error)})
+            await _tell(websocket, _error(error))
+
+
+async def _tell(websocket: WebSocket, message: str) -> None:
+    """Send a message, unless the client has vanished: the next call of `receive` then reports it."""
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await websocket.send_text(message)
+
+
+def _error(error: TalkheadError) -> str:
+    """Make the message that reports an error."""
+    return json.dumps({"type": "error", "detail": printable(one_line(error))[:MAX_DETAIL_CHARS]})
 
 
 async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int:
@@ -400,14 +415,14 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
     try:
         command = json.loads(text)
         kind = command["type"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TalkheadError('a command is JSON such as {"type": "flush"}') from error
     session = entry.session
     if kind == "start":
         given = command.get("sample_rate", rate)
         if not isinstance(given, int) or not RATES[0] <= given <= RATES[1]:
             raise TalkheadError(
-                f"a sample rate of {given!r}: from {RATES[0]} to {RATES[1]} is needed"
+                f"a sample rate of {repr(given)[:40]}: from {RATES[0]} to {RATES[1]} is needed"
             )
         session.pace = "arrival" if command.get("source") == "microphone" else "playback"
         return given
@@ -416,7 +431,10 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
     elif kind == "interrupt":
         session.interrupt()
     elif kind == "say":
-        await _say(session, str(command.get("text", "")))
+        text = command.get("text")
+        if not isinstance(text, str):
+            raise TalkheadError("text: is needed, the words to be spoken")
+        await _say(session, text)
     elif kind == "keyframe":
         entry.encoder.request_key_frame()
     elif kind == "codec":
@@ -424,7 +442,10 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
             raise TalkheadError("the codec can only be changed to jpeg")
         await asyncio.to_thread(entry.encoder.use_jpeg)
     elif kind == "ping":
-        await websocket.send_json({"type": "pong", "time": command.get("time")})
+        sent = command.get("time")
+        if not (isinstance(sent, int | float) and abs(sent) < MAX_TIME) and sent is not None:
+            raise TalkheadError("time: a number is needed, which is returned")
+        await _tell(websocket, json.dumps({"type": "pong", "time": sent}))
     else:
         raise TalkheadError(f"there is no command {str(kind)[:40]!r}. Send flush, interrupt or say")
     return rate

@@ -142,6 +142,8 @@ def _describe(error: Mapping[str, Any]) -> str:
     """Describe an invalid parameter: its name, and what is wrong with it."""
     name = str(error["loc"][-1]) if error.get("loc") else "request"
     message = str(error.get("msg", "is not valid")).removeprefix("Value error, ")
+    if error.get("type") == "json_invalid":
+        return "the body is not JSON. Send an object, as /openapi.json describes"
     if error.get("type") == "missing":
         return printable(f"{name} is missing, but required")
     return printable(f"{name}: {message[0].lower()}{message[1:]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.fuzz import bases, patches
-from benchmarks.fuzz.kinds import arguments, media, packages, signed, stores, tables
+from benchmarks.fuzz.kinds import arguments, media, packages, server, signed, stores, tables
 from benchmarks.fuzz.trial import Suite
 
 SUITE = Suite(
@@ -14,6 +14,7 @@ SUITE = Suite(
         *signed.KINDS,
         *stores.KINDS,
         *arguments.KINDS,
+        *server.KINDS,
     ),
     bases.build,
     patches.patch,

@@ -211,6 +211,14 @@ def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
         ('{"type": "start", "sample_rate": "x"}', "a sample rate of 'x'"),
         ('{"type": "codec", "codec": "h264"}', "only be changed to jpeg"),
         ('{"type": "say", "text": " "}', "contains no words"),
+        ('{"type": "say"}', "text: is needed"),
+        ('{"type": "say", "text": ["a"]}', "text: is needed"),
+        (json.dumps({"type": "say", "text": "word " * 30_000}), "149999 characters"),
+        ("[" * 100_000, "a command is JSON"),
+        ('{"type": "ping", "time": NaN}', "time: a number is needed"),
+        ('{"type": "ping", "time": 1e999}', "time: a number is needed"),
+        ('{"type": "ping", "time": "\\ud800"}', "time: a number is needed"),
+        ('{"type": "\\ud800\\u001b"}', "no command"),
     ],
 )
 def test_bad_messages_are_answered_and_the_session_continues(
