@@ -46,6 +46,14 @@ CLOSING_FRAMES = 2
 """The same after an interruption."""
 BUSY_WEIGHT = 0.04
 """Weight of a frame in the average of the time that frames take."""
+STALE_S = 0.5
+"""A microphone's sound that has waited for longer is left out: whoever listens is in a conversation."""
+HEARD_AHEAD_S = 0.2
+"""Sound after its own that a frame waits for, at most. If none follows, a frame is not stale."""
+MOST_REPEATED = 5
+"""Pictures that are repeated in succession before one is rendered, so that the face still moves."""
+AWAKE = 0.001
+"""Added to codes of a rehearsal: the mouth at rest is rendered once only."""
 
 
 class _Line:
@@ -58,9 +66,26 @@ class _Line:
         self.pending: deque[Float32] = deque()  # not encoded yet
         self.sound: deque[Float32] = deque()  # not played yet
         self.n_sound = 0
+        self.n_added = 0  # samples at the rate that is given out, since the beginning
+        self.arrivals: deque[tuple[int, float]] = deque()  # n_added, and when it was reached
         self.codes: deque[Float32] = deque()
         self.ended = self.finished = False
         self.n_shown = self.n_played = 0
+
+    def drop_pending(self, n_frames: int, size: int) -> int:
+        """Remove the oldest frames of `size` samples that are not encoded, as if they had not arrived.
+
+        Returns how many were removed, `n_frames` at most.
+        """
+        pending = np.concatenate([np.zeros(0, np.float32), *self.pending])
+        n_frames = min(n_frames, len(pending) // size)
+        if n_frames > 0:
+            sound, n = np.concatenate(list(self.sound)), n_frames * size
+            encoded = len(sound) - len(pending)
+            self.sound = deque([np.delete(sound, slice(encoded, encoded + n))])
+            self.pending = deque([pending[n:]])
+            self.n_sound -= n
+        return max(n_frames, 0)
 
 
 class LiveEngine:
@@ -105,6 +130,7 @@ class LiveEngine:
         self._from, self._n_blend, self._n_blended = self._rest, 0, 0  # where a blend began
         self._last = self._rest
         self._image: UInt8 | None = None
+        self._n_repeats = 0  # in succession
         self._epoch = 0
         self._statistics = LiveStatistics()
 
@@ -140,6 +166,7 @@ class LiveEngine:
             if self._up is None or self._up[0] != sample_rate:
                 self._up = (sample_rate, Resampler(sample_rate, self.sample_rate))
             self._add(line, self._up[1].push(np.clip(samples, -1.0, 1.0)))
+            line.arrivals.append((line.n_added, now_s))
             check_waiting(line.n_sound / self.sample_rate)
 
     def flush(self) -> None:
@@ -182,6 +209,8 @@ class LiveEngine:
             PackageError: The weights that a line needs are missing or damaged.
         """
         begun = time.perf_counter()
+        with self._lock:
+            self._drop_stale(now_s)
         self._encode_some()
         with self._lock:
             if self._due_s is None:
@@ -210,7 +239,8 @@ class LiveEngine:
             if ended:
                 self._begin_blend()
             epoch, index = self._epoch, self._statistics.n_frames
-        repeats = ready and is_late and self._image is not None
+        repeats = ready and is_late and self._image is not None and self._n_repeats < MOST_REPEATED
+        self._n_repeats = self._n_repeats + 1 if repeats else 0
         if not repeats or self._image is None:
             self._image = self._pictures.next(code)
         with self._lock:
@@ -247,6 +277,23 @@ class LiveEngine:
                 return max(0.0, self._due_s - early - now_s)
             return max(0.0, self._idle_at(line) - now_s)
 
+    def rehearse(self, n_frames: int) -> None:
+        """Render frames of speech that are not given out, to load kernels and measure their cost.
+
+        Args:
+            n_frames: Number of frames.
+
+        Raises:
+            MediaError: The footage can no longer be read.
+            PackageError: The weights that a line needs are missing or damaged.
+        """
+        speech, n_done = self._speech("arrival"), 0
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, SAMPLE_RATE // FRAME_RATE)
+        while n_done < n_frames:
+            for code in speech.push(noise.astype(np.float32)):
+                self._pictures.next(np.asarray(code + AWAKE, np.float32))
+                n_done += 1
+
     def close(self) -> None:
         """Stop reading the footage."""
         self._pictures.close()
@@ -266,6 +313,7 @@ class LiveEngine:
             line.pending.append(sound)
             line.sound.append(sound)
             line.n_sound += len(sound)
+            line.n_added += len(sound)
 
     def _encode_some(self) -> None:
         """Encode waiting sound of the first line, PIECE_S at most if a frame is ready already."""
@@ -293,6 +341,30 @@ class LiveEngine:
             for part in codes:
                 line.codes.extend(part)
             line.finished = ends
+
+    def _drop_stale(self, now_s: float) -> None:
+        """Leave out sound of a microphone that has waited for too long, if possible before it is encoded.
+
+        Synthetic speech comes early, and is spoken whole.
+        """
+        line = self._lines[0] if self._lines else None
+        if line is None or line.pace != "arrival" or line.ended:
+            return
+        size, kept = self.sample_rate // FRAME_RATE, round(HEARD_AHEAD_S * self.sample_rate)
+        begins = line.n_added - line.n_sound
+        while line.arrivals and line.arrivals[0][0] < begins + size + kept:
+            line.arrivals.popleft()
+        if not line.arrivals or now_s - line.arrivals[0][1] <= STALE_S - HEARD_AHEAD_S:
+            return
+        n_frames = (line.n_sound - size - kept) // size
+        n_dropped = line.drop_pending(n_frames, size)
+        while n_dropped < n_frames and line.codes:
+            line.codes.popleft()
+            self._take(line)
+            n_dropped += 1
+        self._begin_blend()
+        total = self._statistics.n_dropped + n_dropped
+        self._statistics = replace(self._statistics, n_dropped=total)
 
     def _idle_at(self, line: _Line | None) -> float:
         """When the next idle frame is due, if no frame of the line becomes ready."""

@@ -60,6 +60,8 @@ class LiveStatistics:
         n_frames: Frames given out.
         n_speech: Frames of lines among them.
         n_repeated: Frames that repeat the picture before, because rendering was too slow.
+        n_dropped: Frames that were left out with their sound, because the sound, of a microphone, had
+            waited for too long.
         n_interruptions: Interruptions.
         behind_ms: How late the last frame was.
         waiting_s: Seconds of sound that wait.
@@ -70,6 +72,7 @@ class LiveStatistics:
     n_frames: int = 0
     n_speech: int = 0
     n_repeated: int = 0
+    n_dropped: int = 0
     n_interruptions: int = 0
     behind_ms: float = 0.0
     waiting_s: float = 0.0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from talkhead.app.live.frames import LEAD_S, LiveFrame, LiveOptions, LiveStatistics, Pace
+from talkhead.app.live.pace import FrameCost, measure
 from talkhead.app.live.worker import worker_engine
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
@@ -62,6 +63,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine uses."""
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """An engine of this process, whose cost can be measured."""
+
+    def rehearse(self, n_frames: int) -> None:
+        """Render frames of speech that are not given out."""
 
 
 class LiveSession:
@@ -186,6 +195,26 @@ class LiveSession:
         epoch = self._engine.interrupt()
         self._changed.set()
         return epoch
+
+    async def rehearse(self, n_others: Callable[[], int] = lambda: 0) -> FrameCost:
+        """Render a second of speech that is not given out, before `run`.
+
+        Args:
+            n_others: Function that returns how many frames of speech other sessions of this process have
+                rendered so far.
+
+        Returns:
+            What a frame costs on this machine now.
+
+        Raises:
+            MediaError: The footage cannot be read.
+            PackageError: The weights that a line needs are missing or damaged.
+            TalkheadError: The session is that of a worker.
+        """
+        if not isinstance(self._engine, Rehearsing):
+            raise TalkheadError("a session with worker=True cannot be measured from here")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._work, measure, self._engine.rehearse, n_others)
 
     async def run(self) -> AsyncIterator[LiveFrame]:
         """Give out frames without end, 25 a second, until `shutdown`.

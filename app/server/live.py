@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pydantic import BaseModel, Field
 
 from talkhead.app.home.identities import Home
 from talkhead.app.live.broadcast import Broadcast
+from talkhead.app.live.pace import FrameCost, keep_pace
 from talkhead.app.live.video_encoder import Codec, VideoEncoder
 from talkhead.app.server.dependencies import NOT_FOUND, Responses, problem
 from talkhead.app.server.live_packets import pack
@@ -29,6 +29,7 @@ from talkhead.app.server.problems import Problem
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError, one_line
+from talkhead.processors import n_cores as count_cores
 from talkhead.terminal import printable
 from talkhead.types import FRAME_RATE
 
@@ -48,8 +49,6 @@ CONNECT_S = 60.0
 """A session without a client is ended after this time."""
 STATISTICS_EVERY = FRAME_RATE
 """Frames between two messages with statistics."""
-BUSY_MS = 30.0
-"""Time for a frame, of its 40 ms, beyond which no further session is accepted."""
 RETRY_AFTER_S = 30
 GOING_AWAY, POLICY_VIOLATION, NORMAL, FAILED = 1001, 1008, 1000, 1011
 
@@ -129,6 +128,7 @@ class Entry:
     session: LiveSession
     encoder: VideoEncoder
     broadcast: Broadcast
+    cost: FrameCost
     viewers: dict[str, Viewer] = field(default_factory=dict)
     used_s: float = field(default_factory=time.monotonic)
     is_connected: bool = False
@@ -146,16 +146,19 @@ class LiveSessions:
 
     Args:
         make: Function that makes a session for a request, and returns the person's name with it.
-        n_most: Most sessions at a time. None: one for every two cores, at least one.
+        n_most: Most sessions at a time, because of their memory. None: two for every core.
+        n_cores: Number of processor cores.
     """
 
     def __init__(
         self,
         make: Callable[[LiveRequest], tuple[str, LiveSession]],
         n_most: int | None = None,
+        n_cores: int | None = None,
     ) -> None:
         self._make = make
-        self._n_most = max(1, (os.cpu_count() or 2) // 2) if n_most is None else n_most
+        self._n_cores = count_cores() if n_cores is None else n_cores
+        self._n_most = 2 * self._n_cores if n_most is None else n_most
         self._entries: dict[str, Entry] = {}
         self._lock = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
@@ -196,13 +199,25 @@ class LiveSessions:
         """
         async with self._lock:
             self._end_abandoned()
-            self._admit()
+            self._check_room()  # before loading, which takes processor time from those that speak
             name, session = await asyncio.to_thread(self._make, request)
-            encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
+            try:
+                cost = await session.rehearse(self._count_rendered)
+                self._check_pace(cost)
+                encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
+            except BaseException:
+                await session.shutdown()
+                raise
             broadcast = Broadcast(session)
-            entry = Entry(secrets.token_urlsafe(12), name, session, encoder, broadcast)
+            entry = Entry(secrets.token_urlsafe(12), name, session, encoder, broadcast, cost)
             self._entries[entry.id] = entry
-        log("live session begun", session=entry.id, identity=name)
+        log(
+            "live session begun",
+            session=entry.id,
+            identity=name,
+            frame_ms=round(cost.wall_ms, 1),
+            frame_processor_ms=round(cost.processor_ms, 1),
+        )
         return entry
 
     def end(self, session_id: str) -> None:
@@ -232,15 +247,32 @@ class LiveSessions:
                 self.end(entry.id)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    def _admit(self) -> None:
-        """Raise Problem if no further session can be kept up."""
+    def _check_room(self) -> None:
+        """Raise Problem if a further session need not be tried."""
         n = len(self._entries)
-        retry = {"Retry-After": str(RETRY_AFTER_S)}
         if n >= self._n_most:
-            raise Problem(503, f"{n} live sessions are running, the most that are accepted", retry)
+            raise _no_room(f"{n} live sessions are running, the most that are accepted")
         busy_ms = max((one.session.statistics.busy_ms for one in self.all()), default=0.0)
-        if n and busy_ms * (n + 1) / n > BUSY_MS:
-            raise Problem(503, "this machine is too busy for another live session", retry)
+        processor_ms = max((one.cost.processor_ms for one in self.all()), default=0.0)
+        self._check_pace(FrameCost(busy_ms, processor_ms))
+
+    def _check_pace(self, cost: FrameCost) -> None:
+        """Raise Problem if the sessions would not keep 25 frames a second with a further one.
+
+        The first one is always accepted: on a slow machine it repeats pictures.
+        """
+        n = len(self._entries) + 1
+        if n > 1 and not keep_pace(n, cost, self._n_cores):
+            log("live session refused", sessions=n - 1, frame_ms=round(cost.wall_ms, 1))
+            raise _no_room(
+                f"this machine is too busy for {n} live sessions at 25 frames a second. End one, or try "
+                "again later"
+            )
+
+    def _count_rendered(self) -> int:
+        """Count the frames of speech that all sessions have rendered."""
+        found = [entry.session.statistics for entry in self.all()]
+        return sum(one.n_speech - one.n_repeated for one in found)
 
     def _end_abandoned(self) -> None:
         """End the sessions that no client is connected to."""
@@ -248,6 +280,10 @@ class LiveSessions:
         for entry in self.all():
             if not (entry.is_connected or entry.viewers) and entry.used_s < limit:
                 self.end(entry.id)
+
+
+def _no_room(detail: str) -> Problem:
+    return Problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str, LiveSession]]:

@@ -9,7 +9,7 @@ import pytest
 from live_fakes import RATE, REST, SIZE, FakeSpeech, make_engine
 
 from talkhead.app.live import frames as module
-from talkhead.app.live.engine import BLEND_FRAMES, CLOSING_FRAMES, LiveEngine
+from talkhead.app.live.engine import BLEND_FRAMES, CLOSING_FRAMES, STALE_S, LiveEngine
 from talkhead.app.live.frames import FRAME_S, LEAD_S, LiveFrame
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
@@ -180,6 +180,96 @@ def test_pictures_repeat_when_rendering_is_too_slow_but_sound_does_not() -> None
     sound = np.concatenate([frame.audio for frame in frames])
     assert (sound != 0).all()
     assert len(sound) == 50 * SIZE
+
+
+class SlowSpeech(FakeSpeech):
+    """Takes time on a virtual clock for each frame of sound that it encodes."""
+
+    def __init__(self, clock: list[float], cost_s: float) -> None:
+        super().__init__()
+        self.clock, self.cost_s = clock, cost_s
+
+    def push(self, samples: Float32) -> Float32:
+        self.clock[0] += self.cost_s * len(samples) / SIZE
+        return super().push(samples)
+
+
+def talk(
+    pace: str, cost_s: float, encoding_s: float = 0.0, seconds: float = 8.0
+) -> tuple[list[float], LiveEngine]:
+    """Speak in real time to an engine that takes time for every frame, repeated or not, and to encode.
+
+    Returns how long after the beginning of its sound each frame of speech was returned, and the engine.
+    """
+    clock, ages, n_pushed = [0.0], [], 0
+    engine, _ = make_engine(speech=lambda pace: SlowSpeech(clock, encoding_s), pace=pace)
+    while clock[0] < seconds:
+        while n_pushed * FRAME_S <= clock[0]:
+            engine.push(loud(1, 0.002 * (n_pushed + 1)), RATE, n_pushed * FRAME_S)
+            n_pushed += 1
+        frame = engine.step(clock[0])
+        clock[0] += 0.005 if frame is None else cost_s
+        if frame is not None and frame.is_speech:
+            number = round(float(frame.audio.max()) / 32767 / 0.002) - 1
+            ages.append(clock[0] - number * FRAME_S)
+    return ages, engine
+
+
+def test_a_microphone_does_not_fall_behind_on_an_overloaded_machine() -> None:
+    ages, engine = talk("arrival", 0.1)  # 10 frames a second
+    assert max(ages) < STALE_S + 2 * 0.1 + 2 * FRAME_S  # its own limit, and the frame being made
+    assert engine.statistics.n_dropped == pytest.approx(8.0 * (25 - 10), rel=0.2)
+    # Pictures are repeated before sound is left out, but the face moves.
+    assert 0.7 * len(ages) < engine.statistics.n_repeated < 0.9 * len(ages)
+
+
+def test_sound_is_left_out_before_it_is_encoded() -> None:
+    """Encoding alone takes longer than the sound: 16 frames a second of 25 can be said."""
+    ages, _ = talk("arrival", 0.002, encoding_s=0.06)
+    assert max(ages) < 1.5 and np.median(ages) < 0.8
+    assert len(ages) > 0.7 * 8.0 / 0.062  # little is encoded in vain
+
+
+def test_sound_that_is_left_out_does_not_shift_the_rest() -> None:
+    """The picture of a frame is that of its own sound, also after frames were left out."""
+    clock = [0.0]
+    engine, pictures = make_engine(
+        speech=lambda pace: SlowSpeech(clock, 0.06), pace="arrival", sample_rate=2 * RATE
+    )
+    shown = []
+    for number in range(200):
+        engine.push(loud(1, 0.002 * (number + 1)), RATE, number * FRAME_S)
+        while clock[0] <= number * FRAME_S:
+            n_rendered = len(pictures.codes)
+            frame = engine.step(clock[0])
+            clock[0] += 0.002
+            if frame is not None and frame.is_speech and len(pictures.codes) > n_rendered:
+                shown.append((pictures.codes[-1][0], float(np.median(frame.audio)) / 32767))
+    assert engine.statistics.n_dropped > 20 and len(shown) > 10
+    assert np.abs(np.diff(np.array(shown), axis=1)).max() < 0.07  # blends; all sound spans 0.4
+    assert np.median(np.abs(np.diff(np.array(shown), axis=1))) < 0.01
+
+
+def test_sound_is_complete_while_the_machine_is_fast_enough() -> None:
+    ages, engine = talk("arrival", 0.036)
+    assert max(ages) < 0.25 and engine.statistics.n_dropped == 0
+
+
+def test_a_pause_of_the_network_loses_no_sound() -> None:
+    """Two seconds arrive at once, late: they have not waited here."""
+    engine, _ = make_engine(pace="arrival")
+    engine.push(loud(25), RATE, 0.0)
+    run(engine, 0.0, 3.0)
+    engine.push(loud(50), RATE, 3.0)
+    engine.flush()
+    run(engine, 3.0, 5.5)
+    assert (engine.statistics.n_speech, engine.statistics.n_dropped) == (75, 0)
+
+
+def test_synthetic_speech_is_never_left_out() -> None:
+    ages, engine = talk("playback", 0.1)
+    assert engine.statistics.n_dropped == 0
+    assert max(ages) > 3.0  # it is late instead
 
 
 def test_sound_and_pictures_stay_together_for_half_an_hour() -> None:

@@ -13,9 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 from live_fakes import RATE, SIZE, make_engine
 from serving import TOKEN, Serve, Work
+from serving import detail as detail_of
 from starlette.websockets import WebSocketDisconnect
 
 from talkhead.app.home.identities import Home
+from talkhead.app.live.pace import FrameCost
 from talkhead.app.live.session import LiveSession
 from talkhead.app.server import live
 from talkhead.app.server.live import PROTOCOL, LiveRequest, LiveSessions
@@ -35,7 +37,7 @@ def make(request: LiveRequest) -> tuple[str, LiveSession]:
 @pytest.fixture
 def client(serve: Serve) -> Iterator[TestClient]:
     with serve() as client:
-        client.app.state.live = LiveSessions(make, n_most=2)  # type: ignore[attr-defined]
+        client.app.state.live = LiveSessions(make, n_most=2, n_cores=64)  # type: ignore[attr-defined]
         yield client
 
 
@@ -275,14 +277,57 @@ def test_too_many_sessions_are_refused(client: TestClient) -> None:
     begin(client)
 
 
-def test_a_slow_machine_accepts_no_second_session(
+def test_sessions_are_accepted_until_they_would_not_keep_their_pace(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin(client)
-    monkeypatch.setattr(live, "BUSY_MS", -1.0)
+    """Four cores at 75 % have 120 ms for the frames of 40 ms: three sessions of 35 ms fit."""
+
+    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
+        return FrameCost(20.0, 35.0)
+
+    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+    client.app.state.live = LiveSessions(make, n_cores=4)  # type: ignore[attr-defined]
+    sessions = [begin(client) for _ in range(3)]
     refused = client.post("/v1/live", json={})
-    assert refused.status_code == 503
-    assert "busy" in refused.json()["detail"]
+    assert "too busy for 4 live sessions" in detail_of(refused, 503)
+    assert int(refused.headers["retry-after"]) > 0
+    assert len(client.get("/v1/live").json()) == 3
+    assert client.delete(sessions[0]["url"]).status_code == 204
+    begin(client)
+
+
+@pytest.mark.parametrize("cost", [FrameCost(31.0, 1.0), FrameCost(1.0, 31.0)])
+def test_a_session_that_proves_too_slow_is_ended(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, cost: FrameCost
+) -> None:
+    """The machine was idle when the first began. Nothing of the refused session is left."""
+    costs, shut = [FrameCost(1.0, 1.0), cost], []
+    shutdown = LiveSession.shutdown
+
+    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
+        return costs.pop(0)
+
+    async def end(session: LiveSession) -> None:
+        shut.append(session)
+        await shutdown(session)
+
+    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+    monkeypatch.setattr(LiveSession, "shutdown", end)
+    client.app.state.live = LiveSessions(make, n_cores=2)  # type: ignore[attr-defined]
+    begin(client)
+    assert "too busy" in detail_of(client.post("/v1/live", json={}), 503)
+    assert len(client.get("/v1/live").json()) == len(shut) == 1
+
+
+def test_the_first_session_is_accepted_on_a_slow_machine(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
+        return FrameCost(500.0, 900.0)
+
+    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+    begin(client)
+    assert "too busy" in detail_of(client.post("/v1/live", json={}), 503)
 
 
 def test_abandoned_sessions_end(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
