@@ -3,6 +3,7 @@
     python -m benchmarks.live session --home HOME [--seconds 30]   no browser: LiveSession in real time
     python -m benchmarks.live browser --home HOME [--chromium PATH] [--seconds 30]
     python -m benchmarks.live soak [--hours 8]                     a fake person on a virtual clock
+    python -m benchmarks.live load --home HOME                     sessions that speak at once
     python -m benchmarks.live silence --home HOME                  quiet, fan noise and music, 60 s each
 
 HOME has a fitted identity. `browser` runs `talkhead serve` and Chromium with a fake microphone on the
@@ -25,13 +26,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.io import wavfile
 
+from benchmarks.live_load import measure_load
 from talkhead.app.avatar import Avatar, load_identity
 from talkhead.app.live.engine import LiveEngine, begin_speech
 from talkhead.app.live.frames import FRAME_S, LiveFrame, LiveOptions, Pace
@@ -48,6 +50,7 @@ TEXT = (
 RATE = 48_000
 CHUNK_S = 0.01
 TOKEN = "a-token-of-the-benchmark"
+LOAD_S = 10.0
 RELEASED = 0.05
 """Share of the mouth's motion at an interruption that is left when it counts as at rest."""
 
@@ -349,12 +352,17 @@ def _wait_for(address: str) -> None:
             time.sleep(0.2)
 
 
+async def _print_load(load_person: Callable[[], Avatar]) -> None:
+    async for row in measure_load(load_person, speech(LOAD_S), RATE):
+        print(json.dumps(row), flush=True)
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("session", "browser", "soak", "silence"))
+    parser.add_argument("what", choices=("session", "browser", "soak", "load", "silence"))
     parser.add_argument("--home", type=Path)
     parser.add_argument("--identity", help="name of a person (default: the one fitted last)")
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -366,6 +374,9 @@ def main() -> None:
         return
     if given.what == "browser":
         print(json.dumps(bench_browser(given.home, given.chromium, given.seconds)))
+        return
+    if given.what == "load":
+        asyncio.run(_print_load(lambda: load_identity(given.identity, home=given.home)))
         return
     avatar = load_identity(given.identity, home=given.home)
     if given.what == "silence":

@@ -54,6 +54,8 @@ def expected(audio: Path) -> bytes:
 class FakeTaskRunner:
     """Writes an output in parts, with a checkpoint after each, and sometimes kills itself."""
 
+    part_s = 0.002
+
     def __init__(self, home: Path, device: str) -> None:
         enable_kills(home, "worker")
 
@@ -71,11 +73,17 @@ class FakeTaskRunner:
                     half = parts / f".{number}"
                     half.write_bytes(whole[number * size : (number + 1) * size])
                     os.replace(half, target)
-                time.sleep(0.002)
+                time.sleep(self.part_s)
                 step.advance()
         data = b"".join((parts / str(number)).read_bytes() for number in range(N_PARTS))
         (products / Path(task.output).name).write_bytes(data)
         return {"n_frames": N_PARTS}
+
+
+class SlowFakeTaskRunner(FakeTaskRunner):
+    """Takes longer, so that kills from outside meet it at work."""
+
+    part_s = 0.08
 
 
 def enable_kills(home: Path, kind: str) -> None:
