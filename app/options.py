@@ -1,6 +1,6 @@
-"""Options: how an option is declared, and the options of `fit`.
+"""Options: how an option is declared, the options of pictures, and those of `fit`.
 
-The options of an output are declared in app/request.py. The command line, the columns of `dub`, the
+The other options of an output are declared in app/request.py. The command line, the columns of `dub`, the
 files that a job reads and the resume key are derived from the declarations.
 docs/extending/option.md describes how to add an option.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args, get_type_hints
 
@@ -18,6 +18,7 @@ from talkhead.app.choices import (
     DEFAULT_RENDERER,
     MAX_SEED,
     PRESETS,
+    background_file,
     check_choice,
     check_encoder,
     check_renderer,
@@ -139,6 +140,140 @@ def combine_options(function: str, options: AnyOptions, keywords: Mapping[str, A
     """
     check_keywords(function, keywords, [one.name for one in dataclasses.fields(options)])
     return dataclasses.replace(options, **keywords)
+
+
+PICTURE_PANEL = "Picture"
+"""Panel of `talkhead speak --help`."""
+MIN_HEIGHT, MAX_HEIGHT = 16, 8192
+MAX_TURN_DEG = 45.0
+MIN_ZOOM, MAX_ZOOM = 0.5, 2.0
+MAX_INTENSITY = 2.0
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """Options of pictures, for files and for live speech; `OutputOptions` describes them.
+
+    Attributes:
+        height: Height in pixels.
+        background: Background in mode "head".
+        yaw: Turn of the head to the right of the picture in mode "head", in degrees.
+        pitch: Upward turn of the head in mode "head", in degrees.
+        zoom: Scale of the head in mode "head".
+        intensity: Factor on the motion of the mouth.
+
+    Raises:
+        TalkheadError: A value is out of range.
+    """
+
+    height: int | None = field(
+        default=None,
+        metadata=option("--height", "Height in pixels. (default: the source's)", PICTURE_PANEL),
+    )
+    background: str | None = field(
+        default=None,
+        metadata=option(
+            "--background",
+            "Mode head: a color, an image, a video that loops, own, or alpha. "
+            "(default: alpha if the codec supports it, else own)",
+            PICTURE_PANEL,
+            names_file=True,
+            in_frames=True,
+        ),
+    )
+    yaw: float = field(
+        default=0.0,
+        metadata=option(
+            "--yaw",
+            "Mode head: degrees to turn the head to the right of the picture, as far as the footage "
+            "shows it. (default: as in the footage)",
+            PICTURE_PANEL,
+            show_default=False,
+        ),
+    )
+    pitch: float = field(
+        default=0.0,
+        metadata=option(
+            "--pitch",
+            "Mode head: degrees to turn the head up, as far as the footage shows it.",
+            PICTURE_PANEL,
+            show_default=False,
+        ),
+    )
+    zoom: float = field(
+        default=1.0,
+        metadata=option(
+            "--zoom",
+            "Mode head: 1.2 shows the head larger, 0.9 smaller, if the footage shows enough of the body.",
+            PICTURE_PANEL,
+            show_default=False,
+        ),
+    )
+    intensity: float = field(
+        default=1.0,
+        metadata=option(
+            "--intensity",
+            "Factor on the motion of the mouth: 1 is the person's own, 0.7 calmer, 1.3 livelier. "
+            "Closed lips stay closed.",
+            PICTURE_PANEL,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            TalkheadError: A value is out of range.
+        """
+        if self.height is not None and not MIN_HEIGHT <= self.height <= MAX_HEIGHT:
+            raise TalkheadError(
+                f"a height of {self.height} pixels is not allowed. "
+                f"Choose {MIN_HEIGHT} to {MAX_HEIGHT}"
+            )
+        for name, turn in (("yaw", self.yaw), ("pitch", self.pitch)):
+            if not abs(turn) <= MAX_TURN_DEG:
+                raise TalkheadError(
+                    f"a {name} of {turn:g} degrees is not allowed. "
+                    f"Choose {-MAX_TURN_DEG:g} to {MAX_TURN_DEG:g}"
+                )
+        if not MIN_ZOOM <= self.zoom <= MAX_ZOOM:
+            raise TalkheadError(
+                f"a zoom of {self.zoom:g} is not allowed. Choose {MIN_ZOOM:g} to {MAX_ZOOM:g}"
+            )
+        if not 0.0 <= self.intensity <= MAX_INTENSITY:
+            raise TalkheadError(
+                f"an intensity of {self.intensity:g} is not allowed. Choose 0 to {MAX_INTENSITY:g}"
+            )
+
+    @property
+    def moves_the_head(self) -> bool:
+        """True if the head is turned or scaled."""
+        return (self.yaw, self.pitch, self.zoom) != (0.0, 0.0, 1.0)
+
+    def check_mode(self, mode: str) -> None:
+        """Check that the options fit a mode, and that the background can be used.
+
+        Args:
+            mode: "paste" or "head".
+
+        Raises:
+            TalkheadError: They do not, or the background is neither a color nor an image or video.
+            MediaError: The background cannot be read or has no picture.
+        """
+        if self.background is not None and mode != "head":
+            raise TalkheadError(
+                f"a background needs --mode head: {mode} keeps the person's own footage"
+            )
+        if mode != "head" and self.moves_the_head:
+            raise TalkheadError(
+                f"yaw, pitch and zoom need --mode head: {mode} keeps the head of the person's own footage"
+            )
+        if self.background is not None and background_file(self.background) is not None:
+            from talkhead.app.composer.backgrounds import (
+                check_background,  # needs OpenCV, which is slow to import
+            )
+
+            check_background(self.background)
 
 
 @dataclass(frozen=True)

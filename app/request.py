@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from talkhead.app.choices import ALPHA, background_file
-from talkhead.app.options import Option, check_keywords, option, read_declarations
+from talkhead.app.choices import ALPHA
+from talkhead.app.options import (
+    PICTURE_PANEL,
+    Option,
+    PictureOptions,
+    check_keywords,
+    option,
+    read_declarations,
+)
 from talkhead.errors import TalkheadError
 from talkhead.media.codecs import Codec, choose_codec, list_codecs
 from talkhead.storage import existing_file
@@ -30,16 +37,11 @@ MIN_RATE, MAX_RATE = 4_000, 384_000
 """Sample rates of a waveform, Hz."""
 NONE, BURN, TRACK, SRT = "none", "burn", "track", "srt"
 SUBTITLES = (NONE, BURN, TRACK, SRT)
-MIN_HEIGHT, MAX_HEIGHT = 16, 8192
-MAX_TURN_DEG = 45.0
-MIN_ZOOM, MAX_ZOOM = 0.5, 2.0
-MAX_INTENSITY = 2.0
 LOUDNESS_LUFS = (-70.0, -5.0)
 SUBTITLE_FILES = (".srt", ".vtt")
 TEXT_FILES = (".txt", *SUBTITLE_FILES)
 """Suffixes of the files that a transcript may name. Those of SUBTITLE_FILES contain times."""
-PICTURE_PANEL, SUBTITLES_PANEL = "Picture", "Subtitles"
-SOUND_PANEL, PROVENANCE_PANEL = "Sound", "Provenance"
+SUBTITLES_PANEL, SOUND_PANEL, PROVENANCE_PANEL = "Subtitles", "Sound", "Provenance"
 """Panels of `talkhead speak --help`."""
 
 
@@ -94,7 +96,7 @@ def frame_files(options: OutputOptions) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class OutputOptions:
+class OutputOptions(PictureOptions):
     """Options of a finished file.
 
     Attributes:
@@ -129,58 +131,6 @@ class OutputOptions:
         metadata=option(
             "--codec",
             f"{list_codecs()} (default: chosen by the file extension of the output)",
-            PICTURE_PANEL,
-        ),
-    )
-    height: int | None = field(
-        default=None,
-        metadata=option("--height", "Height in pixels. (default: the source's)", PICTURE_PANEL),
-    )
-    background: str | None = field(
-        default=None,
-        metadata=option(
-            "--background",
-            "Mode head: a color, an image, a video that loops, own, or alpha. "
-            "(default: alpha if the codec supports it, else own)",
-            PICTURE_PANEL,
-            names_file=True,
-            in_frames=True,
-        ),
-    )
-    yaw: float = field(
-        default=0.0,
-        metadata=option(
-            "--yaw",
-            "Mode head: degrees to turn the head to the right of the picture, as far as the footage "
-            "shows it. (default: as in the footage)",
-            PICTURE_PANEL,
-            show_default=False,
-        ),
-    )
-    pitch: float = field(
-        default=0.0,
-        metadata=option(
-            "--pitch",
-            "Mode head: degrees to turn the head up, as far as the footage shows it.",
-            PICTURE_PANEL,
-            show_default=False,
-        ),
-    )
-    zoom: float = field(
-        default=1.0,
-        metadata=option(
-            "--zoom",
-            "Mode head: 1.2 shows the head larger, 0.9 smaller, if the footage shows enough of the body.",
-            PICTURE_PANEL,
-            show_default=False,
-        ),
-    )
-    intensity: float = field(
-        default=1.0,
-        metadata=option(
-            "--intensity",
-            "Factor on the motion of the mouth: 1 is the person's own, 0.7 calmer, 1.3 livelier. "
-            "Closed lips stay closed.",
             PICTURE_PANEL,
         ),
     )
@@ -260,28 +210,10 @@ class OutputOptions:
         Raises:
             TalkheadError: A value is out of range, or only one of certificate and key is given.
         """
+        super().__post_init__()
         if self.subtitles not in SUBTITLES:
             raise TalkheadError(
                 f"there is no subtitle mode {self.subtitles!r}. Choose one of: {', '.join(SUBTITLES)}"
-            )
-        if self.height is not None and not MIN_HEIGHT <= self.height <= MAX_HEIGHT:
-            raise TalkheadError(
-                f"a height of {self.height} pixels is not allowed. "
-                f"Choose {MIN_HEIGHT} to {MAX_HEIGHT}"
-            )
-        for name, turn in (("yaw", self.yaw), ("pitch", self.pitch)):
-            if not abs(turn) <= MAX_TURN_DEG:
-                raise TalkheadError(
-                    f"a {name} of {turn:g} degrees is not allowed. "
-                    f"Choose {-MAX_TURN_DEG:g} to {MAX_TURN_DEG:g}"
-                )
-        if not MIN_ZOOM <= self.zoom <= MAX_ZOOM:
-            raise TalkheadError(
-                f"a zoom of {self.zoom:g} is not allowed. Choose {MIN_ZOOM:g} to {MAX_ZOOM:g}"
-            )
-        if not 0.0 <= self.intensity <= MAX_INTENSITY:
-            raise TalkheadError(
-                f"an intensity of {self.intensity:g} is not allowed. Choose 0 to {MAX_INTENSITY:g}"
             )
         least, most = LOUDNESS_LUFS
         if self.loudness is not None and not least <= self.loudness <= most:
@@ -291,11 +223,6 @@ class OutputOptions:
             )
         if (self.certificate is None) != (self.key is None):
             raise TalkheadError("certificate and key belong together. Pass both, or neither")
-
-    @property
-    def moves_the_head(self) -> bool:
-        """True if the head is turned or scaled."""
-        return (self.yaw, self.pitch, self.zoom) != (0.0, 0.0, 1.0)
 
 
 class SpeakKeywords(TypedDict, total=False):
@@ -383,20 +310,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         TalkheadError: They are not.
     """
     codec = choose_codec(options.codec, output)
-    if options.background is not None and mode != "head":
-        raise TalkheadError(
-            f"a background needs --mode head: {mode} keeps the person's own footage"
-        )
-    if mode != "head" and options.moves_the_head:
-        raise TalkheadError(
-            f"yaw, pitch and zoom need --mode head: {mode} keeps the head of the person's own footage"
-        )
-    if options.background is not None and background_file(options.background) is not None:
-        from talkhead.app.composer.backgrounds import (
-            check_background,  # needs OpenCV, which is slow to import
-        )
-
-        check_background(options.background)
+    options.check_mode(mode)
     if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(
             f"{codec.title} can't keep alpha. Choose prores, vp9 or png, or another background"

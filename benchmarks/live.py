@@ -36,7 +36,8 @@ from scipy.io import wavfile
 from benchmarks.live_load import measure_load
 from talkhead.app.avatar import Avatar, load_identity
 from talkhead.app.live.engine import LiveEngine, begin_speech
-from talkhead.app.live.frames import FRAME_S, LiveFrame, LiveOptions, Pace
+from talkhead.app.live.frames import FRAME_S, LiveFrame
+from talkhead.app.live.options import LiveOptions, Pace
 from talkhead.app.live.session import LiveSession
 from talkhead.app.text_to_speech import synthesize
 from talkhead.audio import resample
@@ -79,7 +80,7 @@ def speech(seconds: float, rate: int = RATE) -> Float32:
 
 def bench_microphone(avatar: Avatar, seconds: float, ahead: int | None) -> Mapping[str, Any]:
     """Latency of sound that comes in real time."""
-    engine = LiveEngine(avatar, LiveOptions(RATE, "arrival", ahead=ahead))
+    engine = LiveEngine(avatar, LiveOptions(sample_rate=RATE, pace="arrival", ahead=ahead))
     session = LiveSession(engine=engine)
     given = speech(seconds)
     frames: list[tuple[float, LiveFrame]] = []

@@ -11,7 +11,8 @@ from typing import Any
 
 from talkhead.app.avatar import Avatar
 from talkhead.app.live.engine import LiveEngine
-from talkhead.app.live.frames import LiveFrame, LiveOptions
+from talkhead.app.live.frames import LiveFrame
+from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.pace import FrameCost, keep_pace
 from talkhead.app.live.session import LiveSession
 from talkhead.app.live.video_encoder import VideoEncoder
@@ -27,7 +28,9 @@ class Session:
     """A session whose frames are encoded as the server does, and counted."""
 
     def __init__(self, avatar: Avatar, rate: int) -> None:
-        self.live = LiveSession(engine=LiveEngine(avatar, LiveOptions(rate, "arrival")))
+        self.live = LiveSession(
+            engine=LiveEngine(avatar, LiveOptions(sample_rate=rate, pace="arrival"))
+        )
         self._encoder = VideoEncoder(self.live.size, "jpeg")
         self._rate = rate
         self._watching: asyncio.Task[None] | None = None

@@ -22,7 +22,7 @@ Functions:
 Classes:
     LiveSession: Live speech of a person: audio goes in, pictures with their audio come out.
 
-Options: FitOptions, OutputOptions (for speak and dub), DubOptions, EvaluateOptions.
+Options: FitOptions, OutputOptions (for speak and dub), DubOptions, EvaluateOptions, LiveOptions.
 
 Results: FitResult, SpeakResult, DubResult, EvaluateResult, LiveFrame and LiveStatistics, and Avatar, a
 loaded identity.
@@ -51,6 +51,7 @@ __all__ = [
     "FitResult",
     "FootageError",
     "LiveFrame",
+    "LiveOptions",
     "LiveSession",
     "LiveStatistics",
     "MediaError",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
     from talkhead.app.evaluation.options import EvaluateOptions
     from talkhead.app.fit import FitResult, fit
     from talkhead.app.live.frames import LiveFrame, LiveStatistics
+    from talkhead.app.live.options import LiveOptions
     from talkhead.app.live.session import LiveSession
     from talkhead.app.options import FitOptions
     from talkhead.app.request import OutputOptions
@@ -92,6 +94,7 @@ else:
             "talkhead.app.evaluation.options": ("EvaluateOptions",),
             "talkhead.app.fit": ("FitResult", "fit"),
             "talkhead.app.live.frames": ("LiveFrame", "LiveStatistics"),
+            "talkhead.app.live.options": ("LiveOptions",),
             "talkhead.app.live.session": ("LiveSession",),
             "talkhead.app.options": ("FitOptions",),
             "talkhead.app.request": ("OutputOptions",),

@@ -30,6 +30,7 @@ LAZY_MODULES = {
     "talkhead.app.evaluate",
     "talkhead.app.fit",
     "talkhead.app.live.frames",
+    "talkhead.app.live.options",
     "talkhead.app.live.session",
     "talkhead.app.evaluation.options",
     "talkhead.app.options",

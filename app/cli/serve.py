@@ -20,6 +20,14 @@ SECRET_VARIABLE, TOKEN_VARIABLE = "TALKHEAD_CALLBACK_SECRET", "TALKHEAD_TOKEN"
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets")
 """Packages of the extra `serve`."""
 AUTO = "auto"
+LiveBadgeOption = Annotated[
+    bool,
+    typer.Option(
+        "--live-badge/--no-live-badge",
+        help="Mark every picture of live speech as AI-generated. Without it, say so elsewhere; the "
+        "signed manifest of a session states it in any case.",
+    ),
+]
 
 
 def serve(
@@ -71,6 +79,7 @@ def serve(
             "--allow-private-callbacks", help="Accept callback addresses of private networks."
         ),
     ] = False,
+    live_badge: LiveBadgeOption = True,
 ) -> None:
     """Serve a page and an HTTP API for fitting people and making videos.
 
@@ -108,6 +117,7 @@ def serve(
         voice_url,
         limits=Limits(n_queued=max_queue),
         callbacks=Callbacks(read_secret(secret) if secret else b"", allow_private_callbacks),
+        live_badge=live_badge,
     )
     try:
         run(settings, lambda address, mark: _announce(settings, address, mark))

@@ -12,7 +12,12 @@ from talkhead.app.cli.options import HomeOption, JsonOption
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="A video, an image, or a folder of images.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A video, an image, a folder of images, or the manifest of a live session."
+        ),
+    ],
     trust: Annotated[
         Path | None,
         typer.Option("--trust", help="PEM file with the root certificates that you trust."),
@@ -23,9 +28,9 @@ def verify(
     """Show a file's C2PA provenance, and whether the file has changed since it was signed.
 
     Reads the signed manifest in the file, or in NAME.c2pa next to it, whether made by talkhead or by
-    another tool. The exit code is 0 if it is valid, and 1 if it is not: the file has changed or is
-    damaged, the signer's certificate has expired, there is no manifest, files in a folder are missing
-    or were added, or, with --trust, the signer is not trusted.
+    another tool, or the signed manifest of a live session. The exit code is 0 if it is valid, and 1 if
+    it is not: the file has changed or is damaged, the signer's certificate has expired, there is no
+    manifest, files in a folder are missing or were added, or, with --trust, the signer is not trusted.
 
     [bold]Examples[/bold]
 

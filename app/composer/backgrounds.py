@@ -69,6 +69,22 @@ def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
     return _looping(path, size, n_frames)
 
 
+def is_still(text: str | None) -> bool:
+    """Check if a background is the same in all frames.
+
+    Args:
+        text: A color, an image, a video, or None or "own".
+
+    Returns:
+        False for a video.
+
+    Raises:
+        TalkheadError: It is none of these.
+    """
+    path = None if text is None else background_file(text)
+    return path is None or _is_image(path)
+
+
 def _still(picture: UInt8) -> Backgrounds:
     """Repeat a picture [h, w, 3]."""
     return lambda first, after: repeat(picture, after - first)

@@ -234,6 +234,44 @@ class Compositor:
         )
 
 
+class HeadCompositor:
+    """Renders single frames of the head alone, with the head motion of the idle clip."""
+
+    def __init__(self, renderer: Renderer, clip: IdleClip, view: View = AS_FILMED) -> None:
+        """Initialize the compositor.
+
+        Args:
+            renderer: Renders motion codes.
+            clip: The idle clip.
+            view: Requested view, limited to what the clip shows.
+        """
+        self._renderer, self._clip = renderer, turned_clip(clip, view)
+        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(device_of(renderer))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames."""
+        return self._clip.crop_width, self._clip.crop_height
+
+    def __call__(self, background: UInt8 | None, track_index: int, code: Float32) -> UInt8:
+        """Render a frame.
+
+        Args:
+            background: Background [h, w, 3] in the size of the frames. None: the frame is RGBA, not
+                premultiplied.
+            track_index: Index in the clip.
+            code: Motion code [K].
+
+        Returns:
+            Frame [h, w, 3], or [h, w, 4] without a background.
+        """
+        clip, n_mouth = self._clip, self._clip.face.n_mouth
+        target = np.concatenate([code[:n_mouth], clip.codes[track_index, n_mouth:]])
+        size = (clip.crop_height, clip.crop_width)
+        rgb, alpha = _render(self._renderer, target, clip.viewmats[track_index], self._ks, size)
+        return transparent(rgb, alpha) if background is None else over(rgb, alpha, background)
+
+
 class HeadFrameRenderer:
     """Renders the head alone, which follows the head motion of the idle clip."""
 
@@ -258,14 +296,13 @@ class HeadFrameRenderer:
             view: Requested view, limited to what the clip shows.
         """
         self.state: State = []
-        self._renderer, self._clip, self._codes = renderer, turned_clip(clip, view), codes
-        self._backgrounds = backgrounds
-        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(device_of(renderer))
+        self._compositor = HeadCompositor(renderer, clip, view)
+        self._n_clip, self._codes, self._backgrounds = len(clip), codes, backgrounds
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frames."""
-        return self._clip.crop_width, self._clip.crop_height
+        return self._compositor.size
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -281,21 +318,10 @@ class HeadFrameRenderer:
             Frames [h, w, 3], or [h, w, 4] without backgrounds.
         """
         backgrounds = None if self._backgrounds is None else self._backgrounds(first, after)
-        numbers = ping_pong(len(self._clip), after - first, first)
+        numbers = ping_pong(self._n_clip, after - first, first)
         for track_index, code in zip(numbers, self._codes[first:after], strict=True):
-            rgb, alpha = self._render(int(track_index), code)
-            yield (
-                transparent(rgb, alpha)
-                if backgrounds is None
-                else over(rgb, alpha, next(backgrounds))
-            )
-
-    def _render(self, track_index: int, code: Float32) -> tuple[Float32, Float32]:
-        """Render rgb [h, w, 3] and alpha [h, w, 1] of a motion code [K]."""
-        clip, n_mouth = self._clip, self._clip.face.n_mouth
-        target = np.concatenate([code[:n_mouth], clip.codes[track_index, n_mouth:]])
-        size = (clip.crop_height, clip.crop_width)
-        return _render(self._renderer, target, clip.viewmats[track_index], self._ks, size)
+            background = None if backgrounds is None else next(backgrounds)
+            yield self._compositor(background, int(track_index), code)
 
 
 def _render(

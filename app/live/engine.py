@@ -19,13 +19,13 @@ from talkhead.app.avatar import Avatar
 from talkhead.app.live.frames import (
     ARRIVAL_AHEAD,
     FRAME_S,
+    LiveFacts,
     LiveFrame,
-    LiveOptions,
     LiveStatistics,
-    Pace,
     check_sound,
     check_waiting,
 )
+from talkhead.app.live.options import DEFAULTS, LiveOptions, Pace
 from talkhead.app.live.pictures import LivePictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
@@ -92,6 +92,8 @@ class LiveEngine:
     """Speaks live; all methods may be called from any thread, `step` from one at a time.
 
     Attributes:
+        avatar: The person.
+        options: Options of the session.
         pace: Pace of the lines that begin from now on.
         sample_rate: Samples per second of the sound that is given out.
     """
@@ -99,7 +101,7 @@ class LiveEngine:
     def __init__(
         self,
         avatar: Avatar,
-        options: LiveOptions | None = None,
+        options: LiveOptions = DEFAULTS,
         *,
         pictures: LivePictures | None = None,
         speech: Callable[[Pace], LiveSpeech] | None = None,
@@ -108,18 +110,16 @@ class LiveEngine:
 
         Args:
             avatar: The person.
-            options: Sample rate, pace and look. None: the defaults.
+            options: Sample rate, pace and look.
             pictures: Renders the pictures. None: the avatar's.
             speech: Begins a line. None: with the avatar's encoder and predictor.
         """
-        options = options or LiveOptions()
+        self.avatar, self.options = avatar, options
         self.sample_rate = options.sample_rate
         self.pace: Pace = options.pace
         self._lead_s = options.lead_s
         self._rest = avatar.predictor.scaling.rest
-        self._pictures = pictures or LivePictures(
-            avatar.renderer, avatar.idle, self._rest, options.badge
-        )
+        self._pictures = pictures or LivePictures(avatar.renderer, avatar.idle, self._rest, options)
         self._speech = speech or (
             lambda pace: begin_speech(avatar, pace, options.ahead, options.intensity)
         )
@@ -138,6 +138,12 @@ class LiveEngine:
     def size(self) -> tuple[int, int]:
         """Width and height of the pictures."""
         return self._pictures.size
+
+    @property
+    def facts(self) -> LiveFacts:
+        """Facts about the person and the pictures."""
+        consent = self.avatar.package.manifest.consent
+        return LiveFacts(self.avatar.name, consent, self._pictures.note)
 
     @property
     def statistics(self) -> LiveStatistics:

@@ -1,9 +1,8 @@
-"""Frames of live speech, and the options and statistics of a session; none of it imports PyTorch."""
+"""Frames of live speech, and facts and statistics of a session; none of it imports PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -11,10 +10,7 @@ from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, Float32, Int16, UInt8
 
-Pace = Literal["playback", "arrival"]
 FRAME_S = 1.0 / FRAME_RATE
-LEAD_S = 3 * FRAME_S
-"""How far ahead of their time frames are given out: what is out can't be interrupted."""
 ARRIVAL_AHEAD = 0
 """Frames that a prediction waits for where every millisecond counts: their features are approximated."""
 MAX_WAITING_S = 600.0
@@ -26,7 +22,7 @@ class LiveFrame:
     """A picture with its sound.
 
     Attributes:
-        image: Picture [H, W, 3], RGB.
+        image: Picture [H, W, 3], RGB; [H, W, 4] with a transparent background.
         audio: Sound of its 40 ms, [n], one channel.
         sample_rate: Samples per second of the sound.
         index: Number of the frame since the beginning.
@@ -81,38 +77,18 @@ class LiveStatistics:
 
 
 @dataclass(frozen=True)
-class LiveOptions:
-    """Options of a live session.
+class LiveFacts:
+    """Facts about the person and the pictures of a session.
 
     Attributes:
-        sample_rate: Samples per second of the sound that is given out; a multiple of 25.
-        pace: "playback" gives frames out as they are played, for sound that comes faster than that,
-            such as synthetic speech; "arrival" as soon as they are ready, for a microphone.
-        lead_s: With "playback", how far ahead of their time frames are given out. Infinity: as fast as
-            they are ready, for players with a queue of their own.
-        ahead: Frames that a prediction waits for. None: as the predictor was trained; with "arrival",
-            ARRIVAL_AHEAD.
-        intensity: Factor on the motion of the mouth; 1 is the person's own.
-        badge: True to mark every picture as made by a machine.
-
-    Raises:
-        TalkheadError: For an impossible sample rate.
+        identity: Name of the identity.
+        consent: The person's statement of consent. None: none was stored.
+        note: What the pictures cannot show as requested; "" if there is nothing.
     """
 
-    sample_rate: int = 24_000
-    pace: Pace = "playback"
-    lead_s: float = LEAD_S
-    ahead: int | None = None
-    intensity: float = 1.0
-    badge: bool = True
-
-    def __post_init__(self) -> None:
-        rate = self.sample_rate
-        if not RATES[0] <= rate <= RATES[1] or rate % FRAME_RATE:
-            raise TalkheadError(
-                f"a sample rate of {rate} Hz: a multiple of {FRAME_RATE} from {RATES[0]} to "
-                f"{RATES[1]} is needed, such as 16000, 24000 or 48000"
-            )
+    identity: str
+    consent: str | None
+    note: str
 
 
 def check_sound(samples: Float32, sample_rate: int) -> None:

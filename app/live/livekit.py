@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from talkhead.app.live.backlog import Backlog
 from talkhead.app.live.frames import LiveFrame
-from talkhead.app.live.session import LiveSession, mix_channels
+from talkhead.app.live.session import LiveSession, check_opaque, mix_channels
 from talkhead.errors import TalkheadError, one_line
 from talkhead.types import FRAME_RATE
 
@@ -56,7 +56,11 @@ class TalkheadVideo(VideoGenerator):
 
         Args:
             session: The person.
+
+        Raises:
+            TalkheadError: The background of the pictures is transparent.
         """
+        check_opaque(session)
         self._session = session
         self._epoch = session.statistics.n_interruptions
         self._backlog: Backlog[rtc.AudioFrame | AudioSegmentEnd] = Backlog()

@@ -1,27 +1,37 @@
-"""Pictures of a person for live codes: the footage plays on, and the mouth is pasted into it."""
+"""Pictures of a person for live codes: the footage plays on, and the mouth is pasted into it.
+
+In mode "head", the head is rendered alone, with the head motion of the footage.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import zlib
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from talkhead.app.composer.frames import Compositor, IdleFootage
-from talkhead.app.composer.idle_clip import IdleClip
+from talkhead.app.choices import DEFAULT_MODE
+from talkhead.app.composer.backgrounds import backgrounds_of, is_still
+from talkhead.app.composer.frames import Compositor, HeadCompositor, IdleFootage, own_background
+from talkhead.app.composer.head_view import View, out_of_range_message
+from talkhead.app.composer.idle_clip import IdleClip, ping_pong
+from talkhead.app.live.options import DEFAULTS, LiveOptions
+from talkhead.media import scaled_size
 from talkhead.renderers.base import Renderer
-from talkhead.types import Float32, UInt8
+from talkhead.types import FRAME_RATE, Float32, UInt8
 
 N_PREFETCHED = 30
 """Frames of footage that are read ahead: while the clip plays backward, they come in bursts."""
 MAX_CACHE_BYTES = 96 << 20
 """Memory for pictures of the mouth at rest."""
+MAX_BACKGROUND_FRAMES = 600 * FRAME_RATE
+"""A video as a background is repeated after its end, or after so many frames."""
 BADGE = "AI-generated"
 BADGE_HEIGHT = 0.035
 """Height of the badge over that of the picture."""
@@ -44,6 +54,81 @@ class _Patch:
     content: bytes
 
 
+class _Scene(Protocol):
+    """What a person is shown in: an endless sequence of frames, into which a head is rendered.
+
+    Attributes:
+        size: Width and height of the pictures.
+        is_kept: True if the picture of the mouth at rest depends on the index in the clip alone.
+        note: What cannot be shown as requested; "" if there is nothing.
+    """
+
+    size: tuple[int, int]
+    is_kept: bool
+    note: str
+
+    def next_frame(self) -> UInt8:
+        """Return the next frame that the head is rendered into, [H, W, 3 or 4]."""
+
+    def render(self, frame: UInt8, index: int, code: Float32) -> UInt8:
+        """Render a motion code [K] at an index of the clip into a frame [H, W, 3 or 4]."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class _PastedScene:
+    """The person's own footage, into which the mouth is pasted."""
+
+    is_kept, note = True, ""
+
+    def __init__(self, renderer: Renderer, clip: IdleClip) -> None:
+        self._compositor = Compositor(renderer, clip)
+        self._reader = _Reader(IdleFootage(clip).frames(0, sys.maxsize))
+        height, width = clip.background.shape[:2]
+        self.size = (width, height)
+
+    def next_frame(self) -> UInt8:
+        return self._reader.next()
+
+    def render(self, frame: UInt8, index: int, code: Float32) -> UInt8:
+        return self._compositor(frame, index, code)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _HeadScene:
+    """The head alone, over a background."""
+
+    def __init__(self, renderer: Renderer, clip: IdleClip, options: LiveOptions) -> None:
+        view = View(options.yaw, options.pitch, options.zoom)
+        self._compositor = HeadCompositor(renderer, clip, view)
+        self.size, self.note = self._compositor.size, out_of_range_message(clip, view)
+        self._is_transparent = options.has_alpha
+        own = own_background(clip)
+        found = None
+        if not self._is_transparent:
+            found = backgrounds_of(options.background, own, MAX_BACKGROUND_FRAMES)
+        self.is_kept = found is None or is_still(options.background)
+        self._still = np.zeros((*own.shape[:2], 4), np.uint8)
+        self._reader: _Reader | None = None
+        if found is not None and self.is_kept:
+            self._still = next(found(0, 1))
+        elif found is not None:
+            self._reader = _Reader(found(0, sys.maxsize))
+
+    def next_frame(self) -> UInt8:
+        return self._still if self._reader is None else self._reader.next()
+
+    def render(self, frame: UInt8, index: int, code: Float32) -> UInt8:
+        return self._compositor(None if self._is_transparent else frame, index, code)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
 class LivePictures:
     """Renders one picture after the other; each shows the next frame of the footage.
 
@@ -51,7 +136,11 @@ class LivePictures:
     """
 
     def __init__(
-        self, renderer: Renderer, clip: IdleClip, rest: Float32, badge: bool = True
+        self,
+        renderer: Renderer,
+        clip: IdleClip,
+        rest: Float32,
+        options: LiveOptions = DEFAULTS,
     ) -> None:
         """Open the footage.
 
@@ -59,17 +148,27 @@ class LivePictures:
             renderer: Renders motion codes.
             clip: The footage.
             rest: Motion code of the mouth at rest, [K].
-            badge: True to mark every picture as made by a machine.
+            options: Mode, background, view, height and badge.
+
+        Raises:
+            TalkheadError: The background cannot be read, or its shape is too different.
         """
-        self._compositor, self._footage = Compositor(renderer, clip), IdleFootage(clip)
+        self._scene: _Scene = (
+            _PastedScene(renderer, clip)
+            if options.mode == DEFAULT_MODE
+            else _HeadScene(renderer, clip, options)
+        )
+        self._n_clip = len(clip)
         self._rest = rest[: clip.face.n_mouth]
-        self._reader = _Reader(self._footage)
         self._cache: dict[int, _Patch] = {}
         self._n_cached = 0
         self._n_shown = 0
-        height, width = clip.background.shape[:2]
+        self.note = self._scene.note
+        width, height = self._scene.size
         self.size = (width, height)
-        self._badge = _badge(height) if badge else None
+        if options.height is not None:
+            self.size = scaled_size(width, height, options.height)
+        self._badge = _badge(self.size[1]) if options.badge else None
 
     def next(self, code: Float32) -> UInt8:
         """Render the next picture.
@@ -78,15 +177,15 @@ class LivePictures:
             code: Motion code [K].
 
         Returns:
-            Picture [H, W, 3], RGB.
+            Picture [H, W, 3], RGB; [H, W, 4] with a transparent background.
 
         Raises:
             MediaError: The footage can no longer be read.
         """
-        frame = self._reader.next()
-        index = self._footage.track_index(self._n_shown)
+        frame = self._scene.next_frame()
+        index = int(ping_pong(self._n_clip, 1, self._n_shown)[0])
         self._n_shown += 1
-        is_rest = np.array_equal(code[: len(self._rest)], self._rest)
+        is_rest = self._scene.is_kept and np.array_equal(code[: len(self._rest)], self._rest)
         kept = self._cache.get(index) if is_rest else None
         if kept is not None:
             picture = frame.copy()
@@ -94,19 +193,27 @@ class LivePictures:
             patch = np.frombuffer(zlib.decompress(kept.content), np.uint8).reshape(kept.shape)
             picture[kept.top : kept.top + height, kept.left : kept.left + width] = patch
         else:
-            picture = self._compositor(frame, index, code)
+            picture = self._scene.render(frame, index, code)
             if is_rest and self._n_cached < MAX_CACHE_BYTES:
                 self._keep(index, frame, picture)
+        return self._finished(picture)
+
+    def close(self) -> None:
+        """Stop reading the footage."""
+        self._scene.close()
+
+    def _finished(self, picture: UInt8) -> UInt8:
+        """Scale a picture [H, W, 3 or 4] and draw the badge."""
+        height, width = picture.shape[:2]
+        if (width, height) != self.size:
+            how = cv2.INTER_AREA if self.size[1] < height else cv2.INTER_CUBIC
+            picture = np.asarray(cv2.resize(picture, self.size, interpolation=how), np.uint8)
         if self._badge is not None:
             _draw_badge(picture, self._badge)
         return picture
 
-    def close(self) -> None:
-        """Stop reading the footage."""
-        self._reader.close()
-
     def _keep(self, index: int, frame: UInt8, picture: UInt8) -> None:
-        """Keep the part of a picture [H, W, 3] in which it differs from a frame [H, W, 3]."""
+        """Keep the part of a picture in which it differs from a frame, both [H, W, 3 or 4]."""
         changed = (frame != picture).any(2)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         if len(rows) == 0:
@@ -118,17 +225,17 @@ class LivePictures:
 
 
 class _Reader:
-    """Reads footage ahead in a thread of its own."""
+    """Reads frames ahead in a thread of its own."""
 
-    def __init__(self, footage: IdleFootage) -> None:
+    def __init__(self, frames: Iterator[UInt8]) -> None:
         """Begin at the first frame.
 
         Args:
-            footage: The footage, which is played without end.
+            frames: Frames without end.
         """
         self._queue: Queue[UInt8 | Exception] = Queue(N_PREFETCHED)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._read, args=(footage,), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(frames,), daemon=True)
         self._thread.start()
 
     def next(self) -> UInt8:
@@ -151,15 +258,16 @@ class _Reader:
             except Empty:
                 self._thread.join(0.05)
 
-    def _read(self, footage: IdleFootage) -> None:
+    def _read(self, frames: Iterator[UInt8]) -> None:
         try:
-            frames: Generator[UInt8, None, None] = footage.frames(0, sys.maxsize)
-            with closing(frames):
-                for frame in frames:
-                    if not self._put(frame):
-                        return
+            for frame in frames:
+                if not self._put(frame):
+                    break
         except Exception as error:  # passed on to the thread that shows the frames
             self._put(error)
+        finally:
+            if isinstance(frames, Generator):  # it may hold a process that decodes
+                frames.close()
 
     def _put(self, item: UInt8 | Exception) -> bool:
         """Add an item; returns False if reading was stopped."""
@@ -185,8 +293,10 @@ def _badge(height: int) -> UInt8:
 
 
 def _draw_badge(picture: UInt8, badge: UInt8) -> None:
-    """Draw a badge [h, w] into the lower left corner of a picture [H, W, 3], in place."""
+    """Draw a badge [h, w] into the lower left corner of a picture [H, W, 3 or 4], in place."""
     height, width = (min(a, b) for a, b in zip(badge.shape, picture.shape, strict=False))
     part = picture[picture.shape[0] - height :, :width]
     share = badge[:height, :width, None].astype(np.float32) / 255.0
-    part[:] = (0.45 * part * (1.0 - share) + 255.0 * share + 0.5).astype(np.uint8)
+    dark = 0.45 * part[..., :3] * (1.0 - share)
+    part[..., :3] = (dark + 255.0 * share + 0.5).astype(np.uint8)
+    part[..., 3:] = 255

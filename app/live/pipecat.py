@@ -16,7 +16,7 @@ from typing import Any
 
 from talkhead.app.live.backlog import Backlog
 from talkhead.app.live.frames import LiveFrame
-from talkhead.app.live.session import LiveSession, mix_channels
+from talkhead.app.live.session import LiveSession, check_opaque, mix_channels
 from talkhead.errors import one_line
 
 try:
@@ -58,7 +58,11 @@ class TalkheadVideoService(AIService):
         Args:
             session: The person. The service shuts it down in the end.
             kwargs: Arguments of `pipecat.processors.frame_processor.FrameProcessor`.
+
+        Raises:
+            TalkheadError: The background of the pictures is transparent.
         """
+        check_opaque(session)
         super().__init__(settings=ServiceSettings(model=None), **kwargs)
         self._session = session
         self._epoch = session.statistics.n_interruptions

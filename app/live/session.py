@@ -7,18 +7,23 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from talkhead.app.live.frames import LEAD_S, LiveFrame, LiveOptions, LiveStatistics, Pace
+from talkhead.app.home.identities import Home
+from talkhead.app.live.frames import LiveFacts, LiveFrame, LiveStatistics
+from talkhead.app.live.options import LiveKeywords, LiveOptions, Pace, live_options
 from talkhead.app.live.pace import FrameCost, measure
 from talkhead.app.live.worker import worker_engine
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 
 if TYPE_CHECKING:  # with a worker, this process does not import PyTorch
+    from typing_extensions import Unpack
+
     from talkhead.app.avatar import Avatar
 
 MAX_IDLE_WAIT_S = 0.25
@@ -41,6 +46,14 @@ class Engine(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the pictures."""
+
+    @property
+    def options(self) -> LiveOptions:
+        """Options of the session."""
+
+    @property
+    def facts(self) -> LiveFacts:
+        """Facts about the person and the pictures."""
 
     @property
     def statistics(self) -> LiveStatistics:
@@ -85,52 +98,45 @@ class LiveSession:
         async for frame in session.run():
             show(frame.image, frame.audio)
 
-    Pictures carry a badge that they are made by a machine. With `worker=True`, they are made in a
-    separate process, and this one does not import PyTorch.
+    Pictures carry a badge that they are made by a machine, and `manifest` is a signed statement of it.
+    With `worker=True`, pictures are made in a separate process, and this one does not import PyTorch.
     """
 
     def __init__(
         self,
         identity: str | Path | Avatar | None = None,
         *,
-        sample_rate: int = 24_000,
-        pace: Pace = "playback",
-        lead_s: float = LEAD_S,
-        intensity: float = 1.0,
-        badge: bool = True,
+        options: LiveOptions | None = None,
         home: Path | str | None = None,
         worker: bool = False,
         engine: Engine | None = None,
+        **settings: Unpack[LiveKeywords],
     ) -> None:
         """Load the person.
 
         Args:
             identity: Name of an identity, folder of a package, or the result of `load_identity`.
                 None: the identity fitted last.
-            sample_rate: Samples per second of the sound that frames carry; a multiple of 25.
-            pace: "playback" for sound that comes faster than it is played, such as synthetic
-                speech; "arrival" for a microphone.
-            lead_s: With "playback", how many seconds ahead of their time frames are given out.
-                Infinity: as fast as they are ready, for players with a queue of their own.
-            intensity: Factor on the motion of the mouth; 1 is the person's own.
-            badge: True to mark every picture as made by a machine. If False, say it elsewhere.
+            options: Options of the session. None: the defaults.
             home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
             worker: True to encode and render in a separate process, so that this one, which may run
                 an event loop for much else, is not held up. It ends with the session or this process.
                 The identity must then be a name or a folder.
-            engine: An engine of one's own. None: one is made with the arguments above.
+            engine: An engine of one's own, with its own person and options. None: one is made.
+            settings: Fields of `LiveOptions`, which replace those of `options`, such as
+                `mode="head"` or `pace="arrival"`.
 
         Raises:
             PackageError: There is no such identity, or it is damaged.
-            TalkheadError: The sample rate is impossible, or the worker cannot be started.
+            TalkheadError: The value of an option is not allowed, or the worker cannot be started.
         """
+        chosen = live_options(options, settings)
         if engine is None:
-            options = LiveOptions(
-                sample_rate, pace, lead_s=lead_s, intensity=intensity, badge=badge
-            )
             make = worker_engine if worker else _local_engine
-            engine = make(identity, options, home)
+            engine = make(identity, chosen, home)
         self._engine: Engine = engine
+        self._home = Home.locate(home).path
+        self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._work = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talkhead-live")
         self._changed = asyncio.Event()
         self._closed = False
@@ -146,6 +152,16 @@ class LiveSession:
         return self._engine.size
 
     @property
+    def options(self) -> LiveOptions:
+        """Options of the session."""
+        return self._engine.options
+
+    @property
+    def note(self) -> str:
+        """What the pictures cannot show as requested, such as a turn of the head; "" if nothing."""
+        return self._engine.facts.note
+
+    @property
     def pace(self) -> Pace:
         """Pace of the lines that begin from now on."""
         return self._engine.pace
@@ -158,6 +174,37 @@ class LiveSession:
     def statistics(self) -> LiveStatistics:
         """Counts and times so far."""
         return self._engine.statistics
+
+    def manifest(
+        self, session: str = "", *, certificate: Path | None = None, key: Path | None = None
+    ) -> dict[str, str]:
+        """Sign the manifest of the session, which states that its pictures are synthetic.
+
+        It is a JSON Web Signature (RFC 7515, flattened JSON), made with the key that signs files. Give it
+        to those who see the pictures; `talkhead verify` verifies it.
+
+        Args:
+            session: An ID of the session that the manifest states.
+            certificate: PEM file with the certificate to sign with. None: a local one, made on first
+                use.
+            key: PEM file with the certificate's private key.
+
+        Returns:
+            The manifest, an object of JSON.
+
+        Raises:
+            TalkheadError: Certificate and key are not usable, or only one of them is given.
+        """
+        from talkhead.app.output.live_manifest import LiveStatement, sign_live
+        from talkhead.app.output.signing_keys import credentials
+
+        if (certificate is None) != (key is None):
+            raise TalkheadError("certificate and key belong together. Pass both, or neither")
+        facts, options = self._engine.facts, self._engine.options
+        statement = LiveStatement(
+            facts.identity, options.mode, facts.consent, self._started, options.badge, session
+        )
+        return sign_live(statement, credentials(self._home, certificate, key))
 
     async def push_audio(
         self, pcm: bytes | np.ndarray[Any, Any], sample_rate: int, last_chunk: bool = False
@@ -260,6 +307,22 @@ def _local_engine(
     if not isinstance(identity, Avatar):
         identity = load_identity(identity, home=home)
     return LiveEngine(identity, options)
+
+
+def check_opaque(session: LiveSession) -> None:
+    """Check that the pictures of a session have no transparency, for receivers that take RGB.
+
+    Args:
+        session: The session.
+
+    Raises:
+        TalkheadError: Its background is transparent.
+    """
+    if session.options.has_alpha:
+        raise TalkheadError(
+            "a voice agent can't send a transparent background. Choose own, an image, or a color, such "
+            "as chroma-green, which the receiver can make transparent"
+        )
 
 
 def decode_pcm(pcm: bytes | np.ndarray[Any, Any]) -> Float32:

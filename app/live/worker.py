@@ -22,14 +22,14 @@ import numpy as np
 
 from talkhead import errors
 from talkhead.app.live.frames import (
+    LiveFacts,
     LiveFrame,
-    LiveOptions,
     LiveStatistics,
-    Pace,
     check_sound,
     check_waiting,
 )
 from talkhead.app.live.messages import read_message, write_message
+from talkhead.app.live.options import LiveOptions, Pace
 from talkhead.errors import TalkheadError, one_line
 from talkhead.types import Float32, UInt8
 
@@ -99,6 +99,7 @@ class WorkerEngine:
             PackageError: There is no such identity, or it is damaged.
             TalkheadError: The worker cannot be started, or ended before it was ready.
         """
+        self.options = config.options
         self.sample_rate = config.options.sample_rate
         self._pace: Pace = config.options.pace
         self._lock = threading.Lock()
@@ -113,7 +114,7 @@ class WorkerEngine:
             SimpleQueue()
         )
         self._process = _start(config)
-        self.size = self._wait_until_ready()
+        self.size, self.facts = self._wait_until_ready()
         for work in (self._read, self._write):
             threading.Thread(target=work, name="talkhead-live-worker", daemon=True).start()
 
@@ -275,21 +276,21 @@ class WorkerEngine:
         n_audio = header["n_audio"]
         if n_audio < len(content):
             width, height = self.size
-            self._image = content[n_audio:].reshape(height, width, 3)
+            self._image = content[n_audio:].reshape(height, width, -1)
         assert self._image is not None
         audio = content[:n_audio].view(np.int16)
         frame = LiveFrame(self._image, audio, self.sample_rate, **header["frame"])
         return _Arrival(frame, LiveStatistics(**header["statistics"]), header["received_s"])
 
-    def _wait_until_ready(self) -> tuple[int, int]:
-        """Wait until the worker has loaded the person; returns the size of the pictures."""
+    def _wait_until_ready(self) -> tuple[tuple[int, int], LiveFacts]:
+        """Wait until the worker has loaded the person; returns the size of the pictures and facts."""
         message = read_message(_pipe(self._process.stdout))
         header = None if message is None else message[0]
         if header is None or header["type"] != "ready":
             self._failure = self._failure_of(header)
             raise self._error()
         width, height = header["size"]
-        return width, height
+        return (width, height), LiveFacts(**header["facts"])
 
     def _failure_of(self, header: dict[str, Any] | None) -> tuple[type[TalkheadError], str]:
         """Return why the worker has ended: its own message, or the way in which it died."""

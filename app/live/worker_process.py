@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from talkhead.app.live.frames import LiveFrame, LiveOptions
+from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.messages import read_message, write_message
+from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.session import MAX_IDLE_WAIT_S, Engine
 from talkhead.app.live.worker import WorkerConfig
 from talkhead.errors import TalkheadError, one_line
@@ -42,7 +43,8 @@ def main() -> None:
             header["identity"], header["home"], LiveOptions(**header["options"]), header["maker"]
         )
         worker = Worker(make_from(config), target)
-        write_message(target, {"type": "ready", "size": worker.engine.size})
+        facts = asdict(worker.engine.facts)
+        write_message(target, {"type": "ready", "size": worker.engine.size, "facts": facts})
         threading.Thread(target=_obey, args=(worker, source), daemon=True).start()
         worker.run()
     except BrokenPipeError:  # the other process is gone

@@ -210,8 +210,15 @@ def sign_task() -> None:
         raise SystemExit(str(error)) from None
 
 
-def _encodable(text: str) -> str:
-    """Escape characters that UTF-8 cannot encode: C2PA does not accept them."""
+def encodable(text: str) -> str:
+    """Escape characters that UTF-8 cannot encode: C2PA does not accept them.
+
+    Args:
+        text: Any text, such as a name of a file.
+
+    Returns:
+        Text that can be encoded.
+    """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -241,15 +248,15 @@ def manifest_of(title: str, statement: Statement) -> dict[str, Any]:
         "synthetic": True,
         "tool": f"talkhead {__version__}",
         "when": now,
-        "identity": _encodable(statement.identity),
+        "identity": encodable(statement.identity),
         "mode": statement.mode,
-        "consent": _encodable(statement.consent or "no statement was stored"),
+        "consent": encodable(statement.consent or "no statement was stored"),
     }
     if statement.folder:
         own |= {FOLDER: statement.folder, N_FILES: statement.n_files}
     return {
         "claim_generator_info": [tool],
-        "title": _encodable(title),
+        "title": encodable(title),
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": [action]}, "created": True},
             {"label": SYNTHESIS, "data": own, "created": True},

@@ -56,7 +56,7 @@ class Verdict:
         state: See above.
         trusted: True if a given root has issued the signer's certificate; for a folder, that of
             every file.
-        where: "embedded", "sidecar" or "".
+        where: "embedded", "sidecar", "live session" or "".
         signer: Name of the signer.
         tool: Name and version of the tool that made the file.
         created: When it was made.
@@ -93,11 +93,11 @@ class Verdict:
 
 
 def verify(path: Path, anchors: Path | None = None, home: Path | None = None) -> Verdict:
-    """Verify the manifest in a file, or next to it.
+    """Verify the manifest in a file, or next to it, or that of a live session.
 
     Args:
-        path: A file, or a folder of images. For a folder, the verdict is that on the first invalid
-            file, otherwise that on the folder as a whole.
+        path: A file, a folder of images, or the manifest of a live session. For a folder, the verdict
+            is that on the first invalid file, otherwise that on the folder as a whole.
         anchors: PEM certificates of trusted roots. A signer with another root is then UNTRUSTED.
         home: Folder of the identities, with the local key. None: the user's own.
 
@@ -109,13 +109,18 @@ def verify(path: Path, anchors: Path | None = None, home: Path | None = None) ->
             usable, or c2pa is not installed.
     """
     c2pa = load_c2pa()
-    from talkhead.app.output.signing_keys import own_root  # needs cryptography, checked above
+    from talkhead.app.output import live_manifest  # needs cryptography, checked above
+    from talkhead.app.output.signing_keys import own_root
 
-    reader = _Reader.made(c2pa, anchors, own_root(Home.locate(home).path))
+    root = own_root(Home.locate(home).path)
+    reader = _Reader.made(c2pa, anchors, root)
     if path.is_dir():
         return _verify_folder(path, reader)
     if not path.is_file():
         raise TalkheadError(f"{path}: there is no such file. Check the path")
+    manifest = live_manifest.read_live_manifest(path)
+    if manifest is not None:
+        return live_manifest.verify_live(path, manifest, anchors, root)
     return reader.verify(path)
 
 
@@ -395,6 +400,8 @@ def describe(verdict: Verdict) -> str:
         "who is shown": verdict.claims.get("identity", ""),
         "mode": verdict.claims.get("mode", ""),
         "consent": verdict.claims.get("consent", ""),
+        "session": verdict.claims.get("session", ""),
+        "pictures": _BADGE_NAMES.get(verdict.claims.get("badge"), ""),
         "signed by": _signed_by(verdict),
         "manifest": verdict.where,
         "not signed": _as_list(verdict.unsigned),
@@ -423,6 +430,11 @@ def _signed_by(verdict: Verdict) -> str:
     return f"{verdict.signer} (according to its certificate, which no trusted root confirms)"
 
 
+_BADGE_NAMES = {
+    None: "",
+    True: "each is marked as made by a machine",
+    False: "they are not marked as made by a machine",
+}
 _SOURCE_TYPE_NAMES = {
     "trainedAlgorithmicMedia": "synthetic, made by a trained model",
     "compositeWithTrainedAlgorithmicMedia": "real footage with parts made by a trained model",

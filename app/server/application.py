@@ -59,7 +59,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         ],
     )
     app.state.service = service
-    app.state.live = live.LiveSessions(live.session_maker(service.home, service.settings.device))
+    app.state.live = live.LiveSessions(live.session_maker(service.home, service.settings))
     problems.install(app, service.home.path)
     own = (pages, videos, identities, dubs, live, whep)
     for router in (*(module.router for module in own), *routers):

@@ -41,7 +41,7 @@ class BodyLimits:
         path = scope["path"].rstrip("/")
         is_upload = scope["method"] == "POST" and path in self._sizes
         largest = self._sizes[path] if is_upload else self._limits.form_bytes
-        if path == "/v1/previews":
+        if path in ("/v1/previews", "/v1/live"):
             largest = self._limits.audio_bytes
         body = _Body(receive, largest, self._limits)
         is_started = False

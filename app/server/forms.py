@@ -98,20 +98,36 @@ def file_free_options(
         TalkheadError: A background is not a color, or given twice.
     """
     options = dict(values)
-    text = options.get("background")
-    if text is not None and background is not None:
+    chosen = background_value(options.get("background"), background)
+    if chosen is not None:
+        options["background"] = chosen
+    if "transcript" in options:
+        transcript.write_text(options["transcript"], encoding="utf-8", errors="replace")
+        options["transcript"] = str(transcript)
+    return options
+
+
+def background_value(text: str | None, upload: Path | None) -> str | None:
+    """Return the background of a request, which cannot name a file of the server.
+
+    Args:
+        text: The background as text; None if none was given.
+        upload: An uploaded image or video; None if there is none.
+
+    Returns:
+        Value of the option `background`.
+
+    Raises:
+        TalkheadError: It is not a color, or given twice.
+    """
+    if text is not None and upload is not None:
         raise TalkheadError("background and background_file are both given. Pass one of them")
     if text is not None and text not in (OWN, ALPHA) and parse_color(text) is None:
         raise TalkheadError(
             f"background {text!r}: give own, alpha, a color (a name, or #rrggbb), or upload an image or "
             "video as background_file"
         )
-    if background is not None:
-        options["background"] = str(background)
-    if "transcript" in options:
-        transcript.write_text(options["transcript"], encoding="utf-8", errors="replace")
-        options["transcript"] = str(transcript)
-    return options
+    return text if upload is None else str(upload)
 
 
 def single_file_codec(options: OutputOptions) -> Codec:

@@ -11,21 +11,30 @@ import json
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
-from pydantic import BaseModel, Field
+from fastapi.responses import JSONResponse
 
 from talkhead.app.home.identities import Home
 from talkhead.app.live.broadcast import Broadcast
 from talkhead.app.live.pace import FrameCost, keep_pace
-from talkhead.app.live.video_encoder import Codec, VideoEncoder
+from talkhead.app.live.video_encoder import VideoEncoder
 from talkhead.app.server.dependencies import NOT_FOUND, Responses, problem
 from talkhead.app.server.live_packets import pack
+from talkhead.app.server.live_requests import (
+    BODY,
+    LiveInfo,
+    LiveOrder,
+    LiveRequest,
+    SayRequest,
+    read_order,
+)
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
+from talkhead.app.server.settings import ServerSettings
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError, one_line
@@ -39,6 +48,8 @@ if TYPE_CHECKING:
 
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
+MEDIA_TYPE, FILE_NAME = "application/jose+json", "talkhead-live.json"
+"""Of the signed manifest of a session."""
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_DETAIL_CHARS = 400
 MAX_TIME = 2**53
@@ -53,59 +64,10 @@ RETRY_AFTER_S = 30
 GOING_AWAY, POLICY_VIOLATION, NORMAL, FAILED = 1001, 1008, 1000, 1011
 
 
-class LiveRequest(BaseModel):
-    """A live session that is to begin.
+class Signed(JSONResponse):
+    """A signed manifest."""
 
-    Attributes:
-        identity: Name of the person. None: the one fitted last.
-        sample_rate: Samples per second of the returned audio, a multiple of 25.
-        intensity: Factor on the motion of the mouth; 1 is the person's own.
-        codec: Codec of the pictures on the WebSocket: jpeg or vp8.
-    """
-
-    identity: str | None = None
-    sample_rate: Annotated[int, Field(ge=RATES[0], le=RATES[1], multiple_of=FRAME_RATE)] = 24_000
-    intensity: Annotated[float, Field(gt=0.0, le=3.0)] = 1.0
-    codec: Codec = "jpeg"
-
-
-class LiveInfo(BaseModel):
-    """A live session.
-
-    Attributes:
-        id: Its ID.
-        identity: Name of the person.
-        url: Path of the WebSocket.
-        width: Width of the pictures.
-        height: Height of the pictures.
-        frame_rate: Pictures per second.
-        sample_rate: Samples per second of the returned audio.
-        codec: Codec of the pictures on the WebSocket: jpeg, also where vp8 was asked for and cannot be
-            encoded.
-        is_connected: True while a client is connected.
-        statistics: Counts and times so far.
-    """
-
-    id: str
-    identity: str
-    url: str
-    width: int
-    height: int
-    frame_rate: int
-    sample_rate: int
-    codec: Codec
-    is_connected: bool
-    statistics: dict[str, Any]
-
-
-class SayRequest(BaseModel):
-    """A text that is to be spoken.
-
-    Attributes:
-        text: The text.
-    """
-
-    text: Annotated[str, Field(min_length=1, max_length=5000)]
+    media_type = MEDIA_TYPE
 
 
 @dataclass
@@ -118,6 +80,8 @@ class Entry:
         session: The session.
         encoder: Encodes the pictures of the WebSocket.
         broadcast: Gives out the frames of the session.
+        manifest: The signed manifest of the session.
+        files: Removes files that the session reads, when it has ended.
         viewers: Connections of WebRTC, by ID.
         used_s: When the session was begun, or its last viewer has left.
         is_connected: True while a client is connected to the WebSocket.
@@ -129,6 +93,8 @@ class Entry:
     encoder: VideoEncoder
     broadcast: Broadcast
     cost: FrameCost
+    manifest: dict[str, str]
+    files: ExitStack
     viewers: dict[str, Viewer] = field(default_factory=dict)
     used_s: float = field(default_factory=time.monotonic)
     is_connected: bool = False
@@ -136,9 +102,10 @@ class Entry:
     async def end(self) -> None:
         """Free the resources of the session."""
         viewers = [viewer.close() for viewer in list(self.viewers.values())]
-        await asyncio.gather(*viewers, return_exceptions=True)
-        await asyncio.gather(self.session.shutdown(), asyncio.to_thread(self.encoder.close))
-        await self.broadcast.close()
+        with self.files:
+            await asyncio.gather(*viewers, return_exceptions=True)
+            await asyncio.gather(self.session.shutdown(), asyncio.to_thread(self.encoder.close))
+            await self.broadcast.close()
 
 
 class LiveSessions:
@@ -184,11 +151,12 @@ class LiveSessions:
             raise Problem(404, "there is no such live session; it may have ended. Begin a new one")
         return entry
 
-    async def begin(self, request: LiveRequest) -> Entry:
+    async def begin(self, request: LiveRequest, files: ExitStack) -> Entry:
         """Begin a session.
 
         Args:
             request: Settings of the session.
+            files: Closed when the session ends; it then removes files that the session reads.
 
         Returns:
             The session.
@@ -201,15 +169,19 @@ class LiveSessions:
             self._end_abandoned()
             self._check_room()  # before loading, which takes processor time from those that speak
             name, session = await asyncio.to_thread(self._make, request)
+            session_id = secrets.token_urlsafe(12)
             try:
                 cost = await session.rehearse(self._count_rendered)
                 self._check_pace(cost)
+                manifest = await asyncio.to_thread(session.manifest, session_id)
                 encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
             except BaseException:
                 await session.shutdown()
                 raise
             broadcast = Broadcast(session)
-            entry = Entry(secrets.token_urlsafe(12), name, session, encoder, broadcast, cost)
+            entry = Entry(
+                session_id, name, session, encoder, broadcast, cost, manifest, files.pop_all()
+            )
             self._entries[entry.id] = entry
         log(
             "live session begun",
@@ -286,12 +258,14 @@ def _no_room(detail: str) -> Problem:
     return Problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
 
 
-def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str, LiveSession]]:
+def session_maker(
+    home: Home, settings: ServerSettings
+) -> Callable[[LiveRequest], tuple[str, LiveSession]]:
     """Make the function that begins sessions of the people of a home folder.
 
     Args:
         home: The folder.
-        device: Where to render.
+        settings: Device and badge.
 
     Returns:
         A function of a request that returns the person's name and the session. It accepts names only: a
@@ -305,9 +279,9 @@ def session_maker(home: Home, device: str) -> Callable[[LiveRequest], tuple[str,
         from talkhead.app.avatar import load_identity  # imports PyTorch, which takes seconds
         from talkhead.app.live.session import LiveSession
 
-        avatar = load_identity(request.identity, device=device, home=home.path)
-        session = LiveSession(avatar, sample_rate=request.sample_rate, intensity=request.intensity)
-        return avatar.name, session
+        options = request.options(settings.live_badge)
+        avatar = load_identity(request.identity, device=settings.device, home=home.path)
+        return avatar.name, LiveSession(avatar, options=options, home=home.path)
 
     return make
 
@@ -319,6 +293,7 @@ def sessions_of(request: Request) -> LiveSessions:
 
 
 Sessions = Annotated[LiveSessions, Depends(sessions_of)]
+Order = Annotated[LiveOrder, Depends(read_order)]
 router = APIRouter(prefix="/v1/live", tags=["live"])
 BAD_BODY: Responses = {
     400: problem("The body is not JSON"),
@@ -330,10 +305,19 @@ NO_ROOM: Responses = {
 }
 
 
-@router.post("", status_code=201, responses={**BAD_BODY, **NO_ROOM}, summary="Begin a live session")
-async def begin_session(body: LiveRequest, sessions: Sessions, response: Response) -> LiveInfo:
-    """Load a person for live speech. Connect to the WebSocket at `url` within a minute."""
-    entry = await sessions.begin(body)
+@router.post(
+    "",
+    status_code=201,
+    responses={**BAD_BODY, **NO_ROOM},
+    summary="Begin a live session",
+    openapi_extra={"requestBody": BODY},
+)
+async def begin_session(order: Order, sessions: Sessions, response: Response) -> LiveInfo:
+    """Load a person for live speech. Connect to the WebSocket at `url` within a minute.
+
+    The body is JSON, or a form if an image or video is uploaded as `background_file`.
+    """
+    entry = await sessions.begin(order.request, order.files)
     response.headers["Location"] = f"/v1/live/{entry.id}"
     return _info(entry)
 
@@ -348,6 +332,22 @@ async def list_sessions(sessions: Sessions) -> list[LiveInfo]:
 async def show_session(session_id: str, sessions: Sessions) -> LiveInfo:
     """Show a session and its statistics."""
     return _info(sessions.find(session_id))
+
+
+@router.get(
+    "/{session_id}/manifest",
+    responses={**NOT_FOUND, 200: {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}},
+    response_class=Signed,
+    summary="Show the signed manifest of a live session",
+)
+async def show_manifest(session_id: str, sessions: Sessions) -> Response:
+    """Return a signed statement that the session is synthetic: a JSON Web Signature.
+
+    `talkhead verify` verifies it, saved as a file.
+    """
+    name = f'attachment; filename="{FILE_NAME}"'
+    headers = {"Content-Disposition": name, "Cache-Control": "private"}
+    return Signed(sessions.find(session_id).manifest, headers=headers)
 
 
 @router.post("/{session_id}/interrupt", responses=NOT_FOUND, summary="Interrupt a live session")
@@ -392,6 +392,9 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
         await websocket.close(POLICY_VIOLATION, problem.detail)
         return
     entry.is_connected = True
+    first = {"type": "session", "synthetic": True, "badge": entry.session.options.badge}
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await websocket.send_json({**first, "manifest": entry.manifest})
     tasks = [
         asyncio.create_task(_receive(websocket, entry)),
         asyncio.create_task(_send(websocket, entry)),
@@ -521,6 +524,10 @@ def _info(entry: Entry) -> LiveInfo:
         id=entry.id,
         identity=entry.identity,
         url=f"/v1/live/{entry.id}",
+        manifest_url=f"/v1/live/{entry.id}/manifest",
+        badge=entry.session.options.badge,
+        mode=entry.session.options.mode,
+        note=entry.session.note,
         width=width,
         height=height,
         frame_rate=FRAME_RATE,

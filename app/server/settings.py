@@ -82,6 +82,7 @@ class ServerSettings:
         tries: Number of failures after which a job is marked as failed.
         limits: What is accepted.
         callbacks: Settings of callbacks.
+        live_badge: Mark every picture of live sessions as made by a machine.
 
     Raises:
         TalkheadError: The token is missing or too weak.
@@ -99,6 +100,7 @@ class ServerSettings:
     tries: int = 2
     limits: Limits = field(default_factory=Limits)
     callbacks: Callbacks = field(default_factory=Callbacks)
+    live_badge: bool = True
 
     def __post_init__(self) -> None:
         """Check the token.

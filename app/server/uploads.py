@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import UploadFile
+from starlette.datastructures import UploadFile
 
 from talkhead.app.server.problems import Problem
 from talkhead.errors import MediaError, TalkheadError

@@ -16,8 +16,8 @@ from talkhead.app import request, resume
 from talkhead.app.cli.options import with_output_options
 from talkhead.app.dubbing.job_store import Task
 from talkhead.app.dubbing.table import read_table
-from talkhead.app.options import option
-from talkhead.app.request import PICTURE_PANEL, OutputOptions, RenderRequest
+from talkhead.app.options import PICTURE_PANEL, option
+from talkhead.app.request import OutputOptions, RenderRequest
 
 
 @dataclass(frozen=True)

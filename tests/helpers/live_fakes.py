@@ -16,7 +16,7 @@ import numpy as np
 from paths import ROOT
 
 from talkhead.app.live.engine import LiveEngine
-from talkhead.app.live.frames import LiveOptions
+from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.session import LiveSession
 from talkhead.app.live.worker import WorkerConfig, WorkerEngine
 from talkhead.errors import MediaError, PackageError
@@ -24,13 +24,14 @@ from talkhead.types import Float32, UInt8
 
 RATE = 16_000
 SIZE = RATE // 25
+CONSENT = "Anna B., in writing, 3 May 2026"
 REST = np.zeros(2, np.float32)
 
 
 class FakePictures:
     """Pictures whose first value is 10 times the code's first value."""
 
-    size = (4, 2)
+    size, note = (4, 2), ""
 
     def __init__(self) -> None:
         self.codes: list[Float32] = []
@@ -86,7 +87,11 @@ def make_engine(
 ) -> tuple[LiveEngine, FakePictures]:
     pictures = pictures or FakePictures()
     avatar: Any = SimpleNamespace(
-        predictor=SimpleNamespace(scaling=SimpleNamespace(rest=REST)), renderer=None, idle=None
+        name="anna",
+        package=SimpleNamespace(manifest=SimpleNamespace(consent=CONSENT)),
+        predictor=SimpleNamespace(scaling=SimpleNamespace(rest=REST)),
+        renderer=None,
+        idle=None,
     )
     speech = speech or (lambda pace: FakeSpeech())
     given = LiveOptions(**({"sample_rate": RATE} | options))

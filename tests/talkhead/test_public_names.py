@@ -13,11 +13,13 @@ import pytest
 
 import talkhead
 from talkhead.app.evaluation.options import EvaluateKeywords, EvaluateOptions
+from talkhead.app.live.options import LiveKeywords, LiveOptions
 from talkhead.app.options import FitKeywords, FitOptions, fit_options
 from talkhead.app.request import OutputOptions, SpeakKeywords, speak_settings
 
 COMMANDS = ("dub", "evaluate", "evaluate_pair", "fit", "speak", "speak_frames")
 KEYWORDS = {
+    "LiveSession": (LiveKeywords, LiveOptions),
     "evaluate": (EvaluateKeywords, EvaluateOptions),
     "fit": (FitKeywords, FitOptions),
     "speak": (SpeakKeywords, OutputOptions),
@@ -58,7 +60,7 @@ def test_importing_it_is_light_and_wrong_names_are_reported() -> None:
 
 
 def test_keywords_are_the_fields_of_the_options() -> None:
-    """Editors offer them, with their types, for `evaluate(...)`, `fit(...)` and `speak(...)`."""
+    """Editors offer them, with their types, for `evaluate(...)`, `fit(...)` and so on."""
     for function, (keywords, options) in KEYWORDS.items():
         hints = get_type_hints(keywords)
         own = {"renderer", "device", "work"} if function == "speak" else set()

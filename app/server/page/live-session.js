@@ -18,13 +18,15 @@ export class LiveSession {
     this.begun = null; // when the first sample of the microphone was recorded
   }
 
-  async start(identity) {
+  // `request` is a form with the person and how they are shown.
+  async start(request) {
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule("/static/live-audio.js");
     await this.context.resume();
     const rate = this.context.sampleRate;
-    const body = JSON.stringify({ identity, sample_rate: rate, codec: await bestCodec() });
-    this.info = await json("/v1/live", { method: "POST", body, type: "application/json" });
+    request.set("sample_rate", rate);
+    request.set("codec", await bestCodec());
+    this.info = await json("/v1/live", { method: "POST", body: request });
     this.player = new AudioWorkletNode(this.context, "talkhead-player", { numberOfInputs: 0, outputChannelCount: [1] });
     this.player.port.onmessage = ({ data }) => { this.played = data; };
     this.picture.report = (event) => this.observe(event);
@@ -58,6 +60,7 @@ export class LiveSession {
 
   // A picture was drawn, or the server is to do something about pictures.
   observe(event) {
+    if (this.ended) return;
     if (event.type === "request") { this.send(event.command); return; }
     const { index, codec } = event;
     const one = this.frames.get(index);
@@ -118,6 +121,12 @@ export class LiveSession {
   }
 
   send(command) { if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(command)); }
+
+  // Ends the session on the server, too, before another one can begin.
+  async leave() {
+    this.end();
+    try { await json(this.info.url, { method: "DELETE" }); } catch { /* it has ended */ }
+  }
 
   end() {
     if (this.ended) return;

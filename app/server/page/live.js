@@ -2,10 +2,10 @@
 
 import { LivePicture } from "./live-picture.js";
 import { LiveSession, percentile } from "./live-session.js";
-import { emptyState, h, notify } from "./view.js";
+import { emptyState, h, notify, put } from "./view.js";
 
 export function startLive(studio, section) {
-  let session = null, shown = 0;
+  let session = null, shown = 0, statement = "";
 
   const canvas = h("canvas", { id: "live-picture", role: "img", "aria-label": "The person, speaking live", hidden: true });
   const picture = new LivePicture(canvas);
@@ -18,16 +18,30 @@ export function startLive(studio, section) {
   const interrupt = h("button", { type: "button", id: "live-interrupt", disabled: true, onclick: () => session?.interrupt() }, "Interrupt");
   const text = h("textarea", { rows: 3, maxlength: 5000, id: "live-text", name: "text" });
   const say = h("button", { type: "submit", id: "live-say", disabled: true }, "Say it");
+  const choice = (name, options) => h("select", { name, onchange: changeLook },
+    ...options.map(([value, text]) => h("option", { value }, text)));
+  const mode = choice("mode", [["paste", "Their own footage"], ["head", "The head alone"]]);
+  const kind = choice("background_kind", [["own", "Their own"], ["color", "A color"], ["file", "An image or video"]]);
+  const color = h("input", { type: "color", name: "background_color", value: "#22324a", onchange: changeLook });
+  const file = h("input", { type: "file", name: "background_file", accept: "image/*,video/*", onchange: changeLook });
+  const ofColor = h("label", { hidden: true }, "Color ", color);
+  const ofFile = h("label", { hidden: true }, "File ", file);
+  const ofHead = h("div", { class: "form", id: "live-head", hidden: true }, h("label", {}, "Background ", kind), ofColor, ofFile);
+  const look = h("details", { id: "live-look" }, h("summary", {}, "Picture"),
+    h("div", { class: "form" }, h("label", {}, "Show ", mode), ofHead,
+      h("p", { class: "hint" }, "If you change the picture while the person is live, they begin anew.")));
+  const mark = h("p", { class: "meta", id: "live-mark" });
   const form = h("form", { class: "form", onsubmit: speak, hidden: true }, h("label", {}, "Text", text), h("div", { class: "actions" }, say));
   const controls = h("div", { class: "panel form" },
     h("label", {}, "Person ", person),
+    look,
     h("div", { class: "actions" }, begin, microphone, interrupt),
     h("p", { class: "hint" }, "Wear headphones: the person would otherwise hear themselves."),
     form);
-  const stage = h("div", { class: "panel stage live-stage" }, canvas, status, meter);
+  const stage = h("div", { class: "panel stage live-stage" }, canvas, status, meter, mark);
   const body = h("div", { class: "columns" }, controls, stage);
   section.replaceChildren(h("h1", {}, "Live"),
-    h("p", { class: "lead" }, "Speak or type, and see the person answer at once. Every picture is marked as made by a machine."), body);
+    h("p", { class: "lead" }, "Speak or type, and see the person answer at once."), body);
 
   function changed(event) {
     if (event.type === "frame") {
@@ -35,6 +49,8 @@ export function startLive(studio, section) {
       if (shown++ % 12) return;
       status.textContent = event.speech ? "Speaking" : "Silent";
       measure(event);
+    } else if (event.type === "session") {
+      showMark(event);
     } else if (event.type === "error") {
       notify(event.detail, { bad: true });
     } else if (event.type === "ended") {
@@ -55,14 +71,51 @@ export function startLive(studio, section) {
     for (const [name, value] of Object.entries(facts)) if (value !== null) meter.setAttribute(`data-${name}`, value);
   }
 
-  async function toggle() {
+  // What is synthetic, and the signed statement of it.
+  function showMark({ badge, manifest }) {
+    URL.revokeObjectURL(statement);
+    statement = URL.createObjectURL(new Blob([JSON.stringify(manifest)], { type: "application/json" }));
+    put(mark, badge ? "All pictures are synthetic, and marked as AI-generated. " : "All pictures are synthetic. They are not marked, because this server was started without it. ",
+      h("a", { href: statement, download: "talkhead-live.json" }, "Signed statement"));
+  }
+
+  function request() {
+    const data = new FormData();
+    data.set("identity", person.value);
+    data.set("mode", mode.value);
+    if (mode.value !== "head") return data;
+    if (kind.value === "color") data.set("background", color.value);
+    else if (kind.value === "file" && file.files.length) data.set("background_file", file.files[0]);
+    else data.set("background", "own");
+    return data;
+  }
+
+  async function changeLook() {
+    ofHead.hidden = mode.value !== "head";
+    ofColor.hidden = kind.value !== "color";
+    ofFile.hidden = kind.value !== "file";
+    if (!session || begin.disabled || (kind.value === "file" && !file.files.length)) return;
+    const listened = session.listens;
+    begin.disabled = true;
+    await session.leave();
+    begin.disabled = false;
+    if (section.hidden) return;
+    await toggle("Beginning anew with another picture");
+    if (listened && session && !session.listens) await listen();
+  }
+
+  function chosen() { return [mode.value, kind.value, color.value, file.value].join(); }
+
+  async function toggle(words) {
     if (session) { session.end(); return; }
     begin.disabled = true;
-    status.textContent = "Loading the person";
+    status.textContent = typeof words === "string" ? words : "Loading the person";
     const made = new LiveSession(picture, changed);
     session = made;
+    const wanted = chosen();
     try {
-      await made.start(person.value);
+      const info = await made.start(request());
+      if (info.note) notify(info.note);
       begin.textContent = "End";
       for (const button of [microphone, interrupt, say]) button.disabled = false;
     } catch (error) {
@@ -70,6 +123,7 @@ export function startLive(studio, section) {
       notify(error.message, { bad: true });
     }
     begin.disabled = false;
+    if (session && chosen() !== wanted) await changeLook(); // changed while it began
   }
 
   function ended() {

@@ -10,7 +10,8 @@ from live_fakes import RATE, REST, SIZE, FakeSpeech, make_engine
 
 from talkhead.app.live import frames as module
 from talkhead.app.live.engine import BLEND_FRAMES, CLOSING_FRAMES, STALE_S, LiveEngine
-from talkhead.app.live.frames import FRAME_S, LEAD_S, LiveFrame
+from talkhead.app.live.frames import FRAME_S, LiveFrame
+from talkhead.app.live.options import LEAD_S
 from talkhead.errors import TalkheadError
 from talkhead.types import Float32
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from tiny import LINE
 
 from talkhead import media
 from talkhead.app.avatar import Avatar, load_identity, predict_motion
-from talkhead.app.composer.frames import Compositor, pasted_line
+from talkhead.app.composer.backgrounds import backgrounds_of
+from talkhead.app.composer.frames import (
+    Compositor,
+    HeadCompositor,
+    HeadFrameRenderer,
+    own_background,
+    pasted_line,
+)
+from talkhead.app.composer.head_view import View
 from talkhead.app.fit import FitResult
 from talkhead.app.live import pictures as module
 from talkhead.app.live.engine import begin_speech
+from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.pictures import LivePictures
 from talkhead.errors import MediaError, TalkheadError
-from talkhead.types import SAMPLE_RATE, Float32
+from talkhead.types import SAMPLE_RATE, Float32, UInt8
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +37,17 @@ def avatar(fitted: FitResult, home: Path) -> Avatar:
     return load_identity(fitted.name, home=home)
 
 
-def pictures_of(avatar: Avatar, badge: bool = False) -> LivePictures:
-    return LivePictures(avatar.renderer, avatar.idle, avatar.predictor.scaling.rest, badge)
+def pictures_of(avatar: Avatar, **given: Any) -> LivePictures:
+    options = LiveOptions(**{"badge": False, **given})
+    return LivePictures(avatar.renderer, avatar.idle, avatar.predictor.scaling.rest, options)
+
+
+def shown(avatar: Avatar, codes: Iterable[Float32], **given: Any) -> list[UInt8]:
+    made = pictures_of(avatar, **given)
+    try:
+        return [made.next(code) for code in codes]
+    finally:
+        made.close()
 
 
 def moving(avatar: Avatar, n: int) -> Float32:
@@ -48,18 +68,98 @@ def test_pictures_are_those_of_speak(avatar: Avatar) -> None:
     assert made.size == (expected[0].shape[1], expected[0].shape[0])
 
 
-def test_rest_is_rendered_once(avatar: Avatar, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gray image."""
+    path = tmp_path_factory.mktemp("still") / "still.png"
+    cv2.imwrite(str(path), np.full((90, 120, 3), 128, np.uint8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of two shades."""
+    path = tmp_path_factory.mktemp("loop") / "loop.mp4"
+    shades = np.array([40, 40, 200, 200], np.uint8)
+    media.write_video(path, np.broadcast_to(shades[:, None, None, None], (4, 96, 128, 3)))
+    return path
+
+
+@pytest.mark.parametrize("background", [None, "own", "#205080", "still", "loop", "alpha"])
+def test_heads_are_those_of_speak(
+    avatar: Avatar, background: str | None, request: pytest.FixtureRequest
+) -> None:
+    if background in ("still", "loop"):
+        background = str(request.getfixturevalue(background))
+    codes, own = moving(avatar, 6), own_background(avatar.idle)
+    view = {"yaw": 1.0, "pitch": -0.5, "zoom": 1.1}
+    found = shown(avatar, codes, mode="head", background=background, **view)
+    behind = None if background == "alpha" else backgrounds_of(background, own, len(codes))
+    head = HeadFrameRenderer(avatar.renderer, avatar.idle, codes, behind, View(**view))
+    np.testing.assert_array_equal(found, list(head.frames(0, len(codes))))
+
+
+def test_height_and_note(avatar: Avatar) -> None:
+    rest = avatar.predictor.scaling.rest
+    made = pictures_of(avatar, mode="head", background="red", height=48, yaw=40.0, badge=True)
+    try:
+        picture = made.next(rest)
+    finally:
+        made.close()
+    assert picture.shape == (48, made.size[0], 3) and made.size[0] % 2 == 0
+    assert "40 was requested" in made.note
+    assert (picture == (255, 0, 0)).all(2).any()
+    assert shown(avatar, [rest], height=64)[0].shape[0] == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"background": "red"}, "a background needs --mode head"),
+        ({"yaw": 3.0}, "yaw, pitch and zoom need --mode head"),
+        ({"mode": "face"}, "there is no mode 'face'"),
+        ({"mode": "head", "background": "reddish"}, "neither a color"),
+        ({"intensity": 3.0}, "an intensity of 3"),
+        ({"height": 4}, "a height of 4 pixels"),
+    ],
+)
+def test_options_are_checked_as_those_of_speak(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(TalkheadError, match=words):
+        LiveOptions(**given)
+
+
+def test_a_moving_background_is_not_kept(avatar: Avatar, loop: Path) -> None:
+    made = pictures_of(avatar, mode="head", background=str(loop))
+    try:
+        found = [made.next(avatar.predictor.scaling.rest) for _ in range(3)]
+        assert not made._cache
+    finally:
+        made.close()
+    assert int(found[2][0, 0, 0]) - int(found[0][0, 0, 0]) > 100
+
+
+@pytest.mark.parametrize(
+    ("compositor", "look"),
+    [
+        (Compositor, {}),
+        (HeadCompositor, {"mode": "head", "background": "navy"}),
+        (HeadCompositor, {"mode": "head", "background": "alpha"}),
+    ],
+)
+def test_rest_is_rendered_once(
+    avatar: Avatar, monkeypatch: pytest.MonkeyPatch, compositor: Any, look: dict[str, Any]
+) -> None:
     rendered = []
-    render = Compositor.__call__
+    render = compositor.__call__
 
-    def counting(self: Compositor, *given: object) -> object:
+    def counting(self: Any, *given: object) -> object:
         rendered.append(given[1])
-        return render(self, *given)  # type: ignore[arg-type]
+        return render(self, *given)
 
-    monkeypatch.setattr(Compositor, "__call__", counting)
+    monkeypatch.setattr(compositor, "__call__", counting)
     n = len(avatar.idle)
     turn = 2 * n - 2  # forward and backward
-    made = pictures_of(avatar)
+    made = pictures_of(avatar, **look)
     try:
         first = [made.next(avatar.predictor.scaling.rest) for _ in range(turn)]
         assert len(rendered) == n
@@ -83,20 +183,19 @@ def test_the_cache_is_bounded(avatar: Avatar, monkeypatch: pytest.MonkeyPatch) -
         made.close()
 
 
-def test_every_picture_carries_a_badge(avatar: Avatar) -> None:
+@pytest.mark.parametrize(
+    "look", [{}, {"mode": "head"}, {"mode": "head", "background": "alpha"}, {"height": 200}]
+)
+def test_every_picture_carries_a_badge(avatar: Avatar, look: dict[str, Any]) -> None:
     codes = [*moving(avatar, 2), *[avatar.predictor.scaling.rest] * 2]
-    plain, marked = pictures_of(avatar), pictures_of(avatar, badge=True)
-    try:
-        for code in codes:
-            one, two = plain.next(code), marked.next(code)
-            changed = (one != two).any(2)
-            rows, columns = np.nonzero(changed)
-            assert changed.sum() > 20
-            assert rows.min() > 0.8 * len(one)
-            assert columns.min() <= 2
-    finally:
-        plain.close()
-        marked.close()
+    plain, marked = shown(avatar, codes, **look), shown(avatar, codes, badge=True, **look)
+    for one, two in zip(plain, marked, strict=True):
+        changed = (one != two).any(2)
+        rows, columns = np.nonzero(changed)
+        assert changed.sum() > 20
+        assert rows.min() > 0.8 * len(one)
+        assert columns.min() <= 2
+        assert (two[changed][:, 3:] == 255).all()  # not transparent itself
 
 
 def test_missing_footage_is_named(avatar: Avatar, tmp_path: Path) -> None:

@@ -6,17 +6,22 @@ The first tests are a contract: they run with an engine in this process and with
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from live_fakes import RATE, SIZE, FakePictures, FakeSpeech, make_engine, make_session
+from live_fakes import CONSENT, RATE, SIZE, FakePictures, FakeSpeech, make_engine, make_session
 
 from talkhead.app.live import frames as frames_module
 from talkhead.app.live.frames import LiveFrame, LiveStatistics
-from talkhead.app.live.session import LiveSession, decode_pcm, mix_channels
+from talkhead.app.live.options import LiveOptions
+from talkhead.app.live.session import LiveSession, check_opaque, decode_pcm, mix_channels
+from talkhead.app.output.verification import verify
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.types import Float32, UInt8
 
@@ -63,6 +68,50 @@ def test_a_line_comes_back_with_its_sound(where: str) -> None:
     }
     assert {(len(frame.audio), frame.audio.dtype.name) for frame in frames} == {(SIZE, "int16")}
     assert [int(frame.image.max()) for frame in spoken[-2:]] == [5, 5]  # 10 times the level
+
+
+def test_options_are_given_as_one_object_or_as_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine(identity: str, options: LiveOptions, home: None) -> Any:
+        return make_engine(**asdict(options))[0]
+
+    monkeypatch.setattr("talkhead.app.live.session._local_engine", engine)
+    given = LiveOptions(mode="head", intensity=0.5)
+    assert LiveSession("anna", options=given).options == given
+    session = LiveSession("anna", options=given, pace="arrival", intensity=1.0)
+    assert session.options == LiveOptions(mode="head", pace="arrival")
+    assert (LiveSession("anna", pace="arrival").pace, session.pace) == ("arrival", "arrival")
+    with pytest.raises(
+        TypeError, match=r"LiveSession\(\) got an unexpected keyword argument 'pase'"
+    ):
+        LiveSession("anna", pase="arrival")  # type: ignore[call-arg]
+    with pytest.raises(TalkheadError, match="an intensity of 9"):
+        LiveSession("anna", intensity=9.0)
+
+
+@both
+def test_voice_agents_need_opaque_pictures(where: str) -> None:
+    opaque = make_session(where, mode="head", background="red")
+    clear = make_session(where, mode="head", background="alpha")
+    check_opaque(opaque)
+    with pytest.raises(TalkheadError, match="chroma-green"):
+        check_opaque(clear)
+    for session in (opaque, clear):
+        asyncio.run(session.shutdown())
+
+
+@both
+def test_the_manifest_of_either_engine(where: str, tmp_path: Path) -> None:
+    session = make_session(where, mode="head", badge=False)
+    try:
+        path = tmp_path / "live.json"
+        path.write_text(json.dumps(session.manifest("s1")))
+        with pytest.raises(TalkheadError, match="certificate and key belong together"):
+            session.manifest(certificate=tmp_path / "chain.pem")
+    finally:
+        asyncio.run(session.shutdown())
+    claims = verify(path).claims
+    assert (claims["identity"], claims["consent"]) == ("anna", CONSENT)
+    assert (claims["mode"], claims["badge"], claims["session"]) == ("head", False, "s1")
 
 
 @both

@@ -63,7 +63,7 @@ def address(people: Path, work: Work, clip: bytes, live_makers: list[Any]) -> It
     settings = ServerSettings(people, port=0, token=TOKEN, limits=replace(Limits(), free_bytes=0))
     service = Service(settings, lambda: Quick(service.store, work))
     app = make_application(service)
-    app.state.live = LiveSessions(lambda request: live_makers[-1](request))
+    app.state.live = LiveSessions(lambda request: live_makers[-1](request), n_most=1)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -117,7 +117,7 @@ def test_a_person_speaks(show: Open, work: Work) -> None:
     page.get_by_role("button", name="Make the video").click()
     page.get_by_text("Choose a recording first.").wait_for()
     page.set_input_files("[name=audio]", LINE)
-    page.get_by_text("Picture", exact=True).click()
+    page.locator("#speak").get_by_text("Picture", exact=True).click()
     page.fill("[name=height]", "240")
     page.get_by_role("button", name="Make the video").click()
     page.wait_for_selector("#speak-stage progress")
@@ -388,10 +388,13 @@ def test_every_size(show: Open, width: int, scheme: str) -> None:
     for tab in TABS:
         page.click(f"#tab-{tab}")
         page.wait_for_load_state("networkidle")
+        for summary in page.query_selector_all(f"#{tab} summary"):
+            summary.click()
         if tab == "speak":
-            for summary in page.query_selector_all("summary"):
-                summary.click()
-            page.get_by_label("The head alone").check()
+            page.get_by_role("radio", name="The head alone").check()
+        if tab == "live":
+            page.locator("#live [name=mode]").select_option("head")
+            page.locator("#live [name=background_kind]").select_option("color")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
         found = axe.Axe().run(page).response["violations"]
         assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], tab

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import cv2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from live_fakes import RATE, SIZE, make_engine
+from live_fakes import CONSENT, RATE, SIZE, make_engine
 from serving import TOKEN, Serve, Work
 from serving import detail as detail_of
 from starlette.websockets import WebSocketDisconnect
 
+from talkhead.app.fit import FitResult
 from talkhead.app.home.identities import Home
+from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.pace import FrameCost
 from talkhead.app.live.session import LiveSession
+from talkhead.app.options import PictureOptions
+from talkhead.app.output.verification import verify
 from talkhead.app.server import live
 from talkhead.app.server.live import PROTOCOL, LiveRequest, LiveSessions
 from talkhead.app.server.live_packets import HEADER, KEY_PICTURE, SPEECH
+from talkhead.app.server.settings import ServerSettings
 from talkhead.errors import PackageError, TalkheadError
 
 PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
@@ -30,7 +39,8 @@ PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
 def make(request: LiveRequest) -> tuple[str, LiveSession]:
     if request.identity == "nobody":
         raise PackageError("nobody: there is no such identity. Run talkhead identities")
-    engine, _ = make_engine(sample_rate=request.sample_rate)
+    options = request.options(badge=True)
+    engine, _ = make_engine(**asdict(options))
     return request.identity or "anna", LiveSession(engine=engine)
 
 
@@ -343,9 +353,15 @@ def test_abandoned_sessions_end(client: TestClient, monkeypatch: pytest.MonkeyPa
         ({"identity": "nobody"}, 422),
         ({"sample_rate": 16_001}, 422),
         ({"sample_rate": 10}, 422),
-        ({"intensity": 0}, 422),
+        ({"intensity": 2.5}, 422),
         ({"intensity": "much"}, 422),
         ({"codec": "h264"}, 422),
+        ({"mode": "face"}, 422),
+        ({"background": "red"}, 422),
+        ({"mode": "head", "background": "/etc/passwd"}, 422),
+        ({"mode": "head", "background": "alpha"}, 422),
+        ({"mode": "head", "yaw": 90}, 422),
+        ({"colour": "red"}, 422),
     ],
 )
 def test_bad_sessions_are_refused(client: TestClient, body: dict[str, Any], status: int) -> None:
@@ -356,8 +372,87 @@ def test_bad_sessions_are_refused(client: TestClient, body: dict[str, Any], stat
     assert status == 422
 
 
+def test_requests_have_the_options_of_pictures() -> None:
+    hints = get_type_hints(LiveRequest)
+    assert {one.name: hints[one.name] for one in fields(PictureOptions)} == get_type_hints(
+        PictureOptions
+    )
+    with pytest.raises(TalkheadError, match="an intensity of 9"):
+        LiveRequest(intensity=9.0).options(badge=True)
+
+
+def test_a_transparent_background_is_refused_with_a_remedy(client: TestClient) -> None:
+    answer = client.post("/v1/live", json={"mode": "head", "background": "alpha"})
+    assert "chroma-green" in detail_of(answer, 422)
+
+
+def test_an_uploaded_background_lasts_as_long_as_the_session(
+    client: TestClient, people: Path
+) -> None:
+    _, image = cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))
+    files = {"background_file": ("../back.png", image.tobytes())}
+    fields = {"sample_rate": str(RATE), "mode": "head"}
+    answer = client.post("/v1/live", data=fields | {"zoom": "1.2"}, files=files)
+    assert answer.status_code == 201, answer.text
+    entry = client.app.state.live.find(answer.json()["id"])  # type: ignore[attr-defined]
+    path = Path(entry.session.options.background)
+    assert path.is_file() and path.is_relative_to(people) and entry.session.options.zoom == 1.2
+    client.delete(answer.json()["url"])
+    until_removed(path)
+    both = client.post("/v1/live", data=fields | {"background": "red"}, files=files)
+    assert "both given" in detail_of(both, 422)
+    broken = client.post("/v1/live", data=fields, files={"background_file": ("a.png", b"no")})
+    assert "a background" in detail_of(broken, 422) or "background.png" in detail_of(broken, 422)
+    assert not list(people.rglob("background*"))
+
+
+def until_removed(path: Path) -> None:
+    for _ in range(500):
+        if not path.exists():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{path} is still there")
+
+
+def test_the_session_is_declared_synthetic(client: TestClient, tmp_path: Path) -> None:
+    info = begin(client, mode="head", background="navy")
+    assert (info["synthetic"], info["badge"], info["mode"]) == (True, True, "head")
+    with connect(client, info) as socket:
+        first = json.loads(socket.receive()["text"])
+    assert (first["type"], first["synthetic"], first["badge"]) == ("session", True, True)
+    other = begin(client)
+    answer = client.get(other["manifest_url"])
+    assert answer.headers["content-type"] == "application/jose+json"
+    for manifest, mode, session in (
+        (first["manifest"], "head", info["id"]),
+        (answer.json(), "paste", other["id"]),
+    ):
+        path = tmp_path / "talkhead-live.json"
+        path.write_text(json.dumps(manifest))
+        verdict = verify(path)
+        assert verdict.ok and verdict.local
+        assert verdict.claims["synthetic"] and verdict.claims["badge"]
+        assert (verdict.claims["mode"], verdict.claims["session"]) == (mode, session)
+        assert (verdict.claims["identity"], verdict.claims["consent"]) == ("anna", CONSENT)
+
+
+def test_the_badge_is_switched_off_by_the_server_only(fitted: FitResult, home: Path) -> None:
+    order = LiveRequest(identity=fitted.name, mode="head", background="red")
+    settings = ServerSettings(home, token=TOKEN, live_badge=False)
+    name, session = live.session_maker(Home(home), settings)(order)
+    try:
+        assert name == fitted.name
+        assert session.options == LiveOptions(mode="head", background="red", badge=False)
+        payload = session.manifest()["payload"]
+    finally:
+        asyncio.run(session.shutdown())
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    assert (claims["synthetic"], claims["badge"], claims["mode"]) == (True, False, "head")
+
+
 def test_unknown_sessions(client: TestClient) -> None:
     assert client.get("/v1/live/none").status_code == 404
+    assert client.get("/v1/live/none/manifest").status_code == 404
     assert client.delete("/v1/live/none").status_code == 404
     with connect(client, {"url": "/v1/live/none"}) as socket:
         assert socket.receive()["code"] == 1008
@@ -373,6 +468,6 @@ def test_deleting_a_person_ends_their_sessions(client: TestClient) -> None:
 
 @pytest.mark.parametrize("form", ["{people}/identities/anna", "identities/anna", "nobody", ""])
 def test_only_names_of_people_are_accepted(work: Work, people: Path, form: str) -> None:
-    make = live.session_maker(Home(people), "cpu")
+    make = live.session_maker(Home(people), ServerSettings(people, token=TOKEN))
     with pytest.raises(TalkheadError, match="not found"):
         make(LiveRequest(identity=form.format(people=people)))

@@ -1,0 +1,199 @@
+"""Requests for live sessions, and what the API says of a session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from talkhead.app.choices import ALPHA, DEFAULT_MODE
+from talkhead.app.live.options import LiveOptions
+from talkhead.app.live.video_encoder import Codec
+from talkhead.app.options import PictureOptions, read_declarations
+from talkhead.app.server.dependencies import ServiceDep
+from talkhead.app.server.forms import background_value
+from talkhead.app.server.problems import in_words_of_the_api
+from talkhead.app.server.uploads import save
+from talkhead.encoder.extract import RATES
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE
+
+FILE = "background_file"
+"""Field of a form with an image or video."""
+PICTURE = {name: getattr(LiveOptions, name) for name in read_declarations(PictureOptions)}
+"""Options of the picture that are those of videos, with their defaults."""
+
+
+def _field(name: str) -> Any:
+    """Declare a field as the option of that name is declared."""
+    text = in_words_of_the_api(read_declarations(PictureOptions)[name].help)
+    return Field(default=PICTURE[name], description=text)
+
+
+class LiveRequest(BaseModel):
+    """A live session that is to begin.
+
+    Attributes:
+        identity: Name of the person. None: the one fitted last.
+        sample_rate: Samples per second of the returned audio, a multiple of 25.
+        mode: "paste" or "head".
+        codec: Codec of the pictures on the WebSocket: jpeg or vp8.
+        height: See `OutputOptions`, which describes this and all following ones.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    identity: str | None = None
+    sample_rate: Annotated[int, Field(ge=RATES[0], le=RATES[1], multiple_of=FRAME_RATE)] = 24_000
+    mode: Annotated[
+        str, Field(description="paste: into the person's own footage; head: the head alone")
+    ] = DEFAULT_MODE
+    codec: Codec = "jpeg"
+    height: int | None = _field("height")
+    background: str | None = _field("background")
+    yaw: float = _field("yaw")
+    pitch: float = _field("pitch")
+    zoom: float = _field("zoom")
+    intensity: float = _field("intensity")
+
+    def options(self, badge: bool) -> LiveOptions:
+        """Make the options of the session.
+
+        Args:
+            badge: Mark every picture as made by a machine.
+
+        Returns:
+            The options.
+
+        Raises:
+            TalkheadError: A value is not allowed.
+        """
+        picture = {name: getattr(self, name) for name in PICTURE}
+        return LiveOptions(**picture, sample_rate=self.sample_rate, mode=self.mode, badge=badge)
+
+
+@dataclass
+class LiveOrder:
+    """A request that was read.
+
+    Attributes:
+        request: The request. Its background may be the path of an uploaded file.
+        files: Removes the uploaded file when it is closed.
+    """
+
+    request: LiveRequest
+    files: ExitStack = field(default_factory=ExitStack)
+
+
+BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": LiveRequest.model_json_schema()},
+        "multipart/form-data": {
+            "schema": LiveRequest.model_json_schema()
+            | {
+                "properties": LiveRequest.model_json_schema()["properties"]
+                | {FILE: {"type": "string", "format": "binary", "title": "Image or video"}}
+            }
+        },
+    },
+}
+"""Description of the body for /openapi.json: JSON, or a form if a file is uploaded."""
+
+
+async def read_order(request: Request, service: ServiceDep) -> AsyncIterator[LiveOrder]:
+    """Read the body of a request for a live session. A dependency.
+
+    Args:
+        request: The request, with JSON or a form.
+        service: The service.
+
+    Yields:
+        The request. Its files are removed if no session takes them over.
+
+    Raises:
+        RequestValidationError: A field is unknown, or has a value of another type.
+        TalkheadError: A background is not a color, given twice, or transparent.
+    """
+    upload: UploadFile | None = None
+    order = LiveOrder(LiveRequest())
+    try:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            form = {**await request.form()}
+            file = form.pop(FILE, None)
+            upload = file if isinstance(file, UploadFile) else None
+            order.request = LiveRequest.model_validate(form)
+        else:
+            order.request = LiveRequest.model_validate_json(await request.body(), strict=True)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    with order.files:
+        path = None
+        if upload is not None:
+            folder = order.files.enter_context(service.scratch())
+            path = await run_in_threadpool(save, upload, folder, "background")
+            await upload.close()
+        background = background_value(order.request.background, path)
+        if background == ALPHA:
+            raise TalkheadError(
+                "a live session can't send a transparent background: JPEG and VP8 carry none. Choose "
+                "own, an image, or a color, such as chroma-green, which the receiver can make transparent"
+            )
+        order.request = order.request.model_copy(update={"background": background})
+        yield order
+
+
+class LiveInfo(BaseModel):
+    """A live session.
+
+    Attributes:
+        id: Its ID.
+        identity: Name of the person.
+        url: Path of the WebSocket.
+        manifest_url: Path of the signed manifest.
+        synthetic: True: all pictures are made by a machine.
+        badge: True if every picture is marked as made by a machine.
+        mode: "paste" or "head".
+        note: What the pictures cannot show as requested; "" if nothing.
+        width: Width of the pictures.
+        height: Height of the pictures.
+        frame_rate: Pictures per second.
+        sample_rate: Samples per second of the returned audio.
+        codec: Codec of the pictures on the WebSocket: jpeg, also where vp8 was asked for and cannot be
+            encoded.
+        is_connected: True while a client is connected.
+        statistics: Counts and times so far.
+    """
+
+    id: str
+    identity: str
+    url: str
+    manifest_url: str
+    synthetic: Literal[True] = True
+    badge: bool
+    mode: str
+    note: str
+    width: int
+    height: int
+    frame_rate: int
+    sample_rate: int
+    codec: Codec
+    is_connected: bool
+    statistics: dict[str, Any]
+
+
+class SayRequest(BaseModel):
+    """A text that is to be spoken.
+
+    Attributes:
+        text: The text.
+    """
+
+    text: Annotated[str, Field(min_length=1, max_length=5000)]
