@@ -137,15 +137,18 @@ def test_interruption_and_a_new_line(where: str) -> None:
 @both
 def test_shutdown_ends_the_run_and_refuses_sound(where: str) -> None:
     async def speak() -> int:
-        session = make_session(where)
+        session, running, n = make_session(where), asyncio.Event(), 0
 
         async def stop() -> None:
-            await asyncio.sleep(0.2)
+            await running.wait()
             await session.shutdown()
             await session.shutdown()
 
         stopping = asyncio.create_task(stop())
-        n = sum([1 async for _ in session.run()])
+        async for _ in session.run():
+            n += 1
+            if n == 2:
+                running.set()
         await stopping
         with pytest.raises(TalkheadError, match="closed"):
             await session.push_audio(sound(1), RATE)
