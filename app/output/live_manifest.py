@@ -8,7 +8,6 @@ signed with the same key, whose certificates it contains (`x5c`).
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
 import hashlib
 import json
@@ -22,7 +21,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from talkhead import __version__
 from talkhead.app.output.provenance import SOURCE_TYPES, encodable
@@ -49,6 +48,12 @@ _ALGORITHMS: Mapping[str, tuple[str, hashes.HashAlgorithm]] = {
 }
 """C2PA's name of an algorithm -> JWS's name, and its hash."""
 _HASHES = dict(_ALGORITHMS.values())
+_PURPOSES = (
+    ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36"),  # signing of documents, RFC 9336
+    x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1"),  # C2PA's own
+)
+"""Purposes of certificates that sign content: one is needed."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,8 @@ class _Signed:
         """Decode a manifest and check its signature. Raises ValueError if it is damaged."""
         header = _object(manifest["protected"])
         claims = _object(manifest["payload"])
+        if header.get("typ") != TYPE or "crit" in header:
+            raise ValueError("it is not the manifest of a live session")
         encoded = header.get("x5c")
         if not isinstance(encoded, list) or not 0 < len(encoded) <= MAX_CERTIFICATES:
             raise ValueError("it has no certificates")
@@ -217,12 +224,23 @@ def verify_live(
     own_roots = [] if root is None else _roots(root)
     try:
         signed = _Signed.of(manifest)
-    except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error) as error:
+        return _verdict(path, signed, anchors is not None, trusted_roots, own_roots)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         return Verdict(path, DAMAGED, False, WHERE, "", "", "", "", {}, (words,))
+
+
+def _verdict(
+    path: Path,
+    signed: _Signed,
+    needs_trust: bool,
+    trusted_roots: Sequence[x509.Certificate],
+    own_roots: Sequence[x509.Certificate],
+) -> Verdict:
+    """Judge a decoded manifest; needs_trust: a signer with none of the trusted roots is UNTRUSTED."""
     problem = _chain_problem(signed.chain)
     trusted = not problem and _ends_in(signed.chain, trusted_roots)
-    state = VALID if trusted or anchors is None else UNTRUSTED
+    state = VALID if trusted or not needs_trust else UNTRUSTED
     if problem:
         state = REFUSED
     if not signed.is_intact:
@@ -274,14 +292,27 @@ def _is_signed(content: bytes, signature: bytes, name: str, signer: x509.Certifi
 
 def _chain_problem(chain: Sequence[x509.Certificate]) -> str:
     """Describe why a chain of certificates is not valid now; "" if it is."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    for one in chain:
-        if not one.not_valid_before_utc <= now <= one.not_valid_after_utc:
-            return "a certificate is not valid at this time"
+    if not all(_is_current(one) for one in chain):
+        return "a certificate is not valid at this time"
     for depth, (one, issuer) in enumerate(pairwise(chain)):
         if not _has_issued(issuer, one, depth):
             return "the certificates do not belong together"
-    return ""
+    return "" if _may_sign(chain[0]) else "the certificate is not one for signing content"
+
+
+def _is_current(one: x509.Certificate) -> bool:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return one.not_valid_before_utc <= now <= one.not_valid_after_utc
+
+
+def _may_sign(one: x509.Certificate) -> bool:
+    """Check the purposes of a signer's certificate, as for the manifests of files."""
+    try:
+        usage = one.extensions.get_extension_for_class(x509.KeyUsage).value
+        purposes = one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return usage.digital_signature and any(purpose in purposes for purpose in _PURPOSES)
 
 
 def _has_issued(issuer: x509.Certificate, one: x509.Certificate, depth: int) -> bool:
@@ -304,7 +335,7 @@ def _ends_in(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate
     if any(one in roots for one in chain[1:]):
         return True
     depth = len(chain) - 1
-    return any(_has_issued(root, chain[-1], depth) and not _chain_problem([root]) for root in roots)
+    return any(_has_issued(root, chain[-1], depth) and _is_current(root) for root in roots)
 
 
 def _roots(path: Path) -> list[x509.Certificate]:

@@ -152,13 +152,13 @@ class MeasureKind(Generic[Input]):
             about = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
             needs = self.needs_reference if needs_reference is None else needs_reference
             statistic = headline or self.default_headline
-            target = better if isinstance(better, float) else None
+            target = better if isinstance(better, int | float) else None
             self.measures[name] = Measure(
                 kind=self.name,
                 name=name,
                 label=label,
                 about=about,
-                better="real" if isinstance(better, float) else better,
+                better="real" if isinstance(better, int | float) else better,
                 unit=unit,
                 digits=digits,
                 headline=statistic,

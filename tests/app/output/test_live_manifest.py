@@ -58,7 +58,13 @@ def encoded(content: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
 
 
-def issued(algorithm: str, *, is_ca: bool = True, days: int = 10) -> tuple[Credentials, bytes]:
+def issued(
+    algorithm: str,
+    *,
+    is_ca: bool = True,
+    days: int = 10,
+    purpose: x509.ObjectIdentifier = x509.ExtendedKeyUsageOID.EMAIL_PROTECTION,
+) -> tuple[Credentials, bytes]:
     """Credentials of a root of one's own, and the root's certificate."""
     root_key, key = KEYS["es256"](), KEYS[algorithm]()
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -81,7 +87,12 @@ def issued(algorithm: str, *, is_ca: bool = True, days: int = 10) -> tuple[Crede
     root = root.add_extension(x509.BasicConstraints(is_ca, None), critical=True)
     usage = signing_keys._usage(signs_certificates=True)
     root = root.add_extension(usage, critical=True).sign(root_key, hashes.SHA256())
-    signer = certificate("signer", key.public_key()).sign(root_key, hashes.SHA256())
+    signer = (
+        certificate("signer", key.public_key())
+        .add_extension(signing_keys._usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .sign(root_key, hashes.SHA256())
+    )
     plain = serialization.NoEncryption()
     secret = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, plain)
     return Credentials(signer.public_bytes(PEM), secret, algorithm), root.public_bytes(PEM)
@@ -156,7 +167,15 @@ def test_certificates_that_are_not_valid(home: Path, tmp_path: Path) -> None:
     assert verify(written(tmp_path, sign_live(SAID, chained)), home=home).state == "refused"
 
 
-@pytest.mark.parametrize("damage", ["header", "certificate", "base64", "list"])
+def test_certificates_for_other_purposes_are_refused(home: Path, tmp_path: Path) -> None:
+    """Otherwise the certificate of any web server under the same root could sign."""
+    signer, root = issued("es256", purpose=x509.ExtendedKeyUsageOID.SERVER_AUTH)
+    (tmp_path / "root.pem").write_bytes(root)
+    verdict = verify(written(tmp_path, sign_live(SAID, signer)), tmp_path / "root.pem", home)
+    assert (verdict.state, verdict.trusted) == ("refused", False)
+
+
+@pytest.mark.parametrize("damage", ["header", "certificate", "base64", "list", "type", "critical"])
 def test_damaged_manifests(own: Credentials, home: Path, tmp_path: Path, damage: str) -> None:
     manifest = sign_live(SAID, own)
     manifest["protected"] = {
@@ -164,6 +183,8 @@ def test_damaged_manifests(own: Credentials, home: Path, tmp_path: Path, damage:
         "certificate": encoded({"alg": "ES256", "x5c": ["AAAA"]}),
         "base64": "***",
         "list": encoded([1]),
+        "type": encoded({**decoded(manifest["protected"]), "typ": "JWT"}),
+        "critical": encoded({**decoded(manifest["protected"]), "crit": ["exp"], "exp": 0}),
     }[damage]
     verdict = verify(written(tmp_path, manifest), home=home)
     assert verdict.state == "damaged" and verdict.problems
