@@ -29,7 +29,7 @@ export function startLive(studio, section) {
   const ofHead = h("div", { class: "form", id: "live-head", hidden: true }, h("label", {}, "Background ", kind), ofColor, ofFile);
   const look = h("details", { id: "live-look" }, h("summary", {}, "Picture"),
     h("div", { class: "form" }, h("label", {}, "Show ", mode), ofHead,
-      h("p", { class: "hint" }, "If you change the picture while the person is live, they begin anew.")));
+      h("p", { class: "hint" }, "Changing the picture restarts the session.")));
   const mark = h("p", { class: "meta", id: "live-mark" });
   const form = h("form", { class: "form", onsubmit: speak, hidden: true }, h("label", {}, "Text", text), h("div", { class: "actions" }, say));
   const controls = h("div", { class: "panel form" },
@@ -100,7 +100,7 @@ export function startLive(studio, section) {
     await session.leave();
     begin.disabled = false;
     if (section.hidden) return;
-    await toggle("Beginning anew with another picture");
+    await toggle("Restarting with another picture");
     if (listened && session && !session.listens) await listen();
   }
 
