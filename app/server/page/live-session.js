@@ -2,10 +2,12 @@
 
 import { json, protocols } from "./api.js";
 import { bestCodec } from "./live-picture.js";
+import { MOST_WAITING } from "./live-video.js";
 
 const HEADER_BYTES = 20;
 const SPEECH = 1;
 const FRAME_MS = 40;
+const MOST_MEASURED = 2500;
 
 export class LiveSession {
   // `picture` shows the pictures (LivePicture), `changed` is called with what has happened.
@@ -15,6 +17,7 @@ export class LiveSession {
     this.frames = new Map(); // by frame number: those that were not drawn yet
     this.epoch = 0;
     this.latencies = []; // of the frames of the microphone, ms: until they had arrived, and until they were drawn
+    this.aheads = []; // of the same, ms: of the pictures that were drawn before their sound, by how much
     this.begun = null; // when the first sample of the microphone was recorded
   }
 
@@ -23,6 +26,9 @@ export class LiveSession {
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule("/static/live-audio.js");
     await this.context.resume();
+    this.context.onstatechange = () => { // a call or another device may have suspended it
+      if (!this.ended && this.context.state !== "running") this.context.resume().catch(() => {});
+    };
     const rate = this.context.sampleRate;
     request.set("sample_rate", rate);
     request.set("codec", await bestCodec());
@@ -30,7 +36,7 @@ export class LiveSession {
     this.player = new AudioWorkletNode(this.context, "talkhead-player", { numberOfInputs: 0, outputChannelCount: [1] });
     this.player.port.onmessage = ({ data }) => { this.played = data; };
     this.picture.report = (event) => this.observe(event);
-    const clock = this.picture.begin(this.info.width, this.info.height);
+    const clock = await this.picture.begin(this.info.width, this.info.height);
     this.player.port.postMessage({ clock }, [clock]);
     this.player.connect(this.context.destination);
     const address = new URL(this.info.url, location.href);
@@ -53,15 +59,22 @@ export class LiveSession {
     const bytes = size ? new Uint8Array(buffer.slice(HEADER_BYTES, HEADER_BYTES + size)) : null;
     this.picture.add({ index, epoch, flags, codec: view.getUint8(13), bytes, atOnce: this.listens });
     this.frames.set(index, { sound, speech: Boolean(flags & SPEECH), arrived: performance.now() });
+    if (this.frames.size > MOST_WAITING) this.frames.delete(this.frames.keys().next().value);
     const words = new Int16Array(buffer.slice(HEADER_BYTES + size));
     const samples = Float32Array.from(words, (value) => value / 32768);
     this.player.port.postMessage({ index, epoch, samples, listens: this.listens }, [samples.buffer]);
   }
 
-  // A picture was drawn, or the server is to do something about pictures.
+  // A picture was drawn, its sound is played, drawing has failed, or the server is to do something about pictures.
   observe(event) {
     if (this.ended) return;
-    if (event.type === "request") { this.send(event.command); return; }
+    if (event.type === "request") this.send(event.command);
+    else if (event.type === "error") this.changed(event);
+    else if (event.type === "drawn") this.drawn(event);
+    else if (event.type === "played" && this.listens) push(this.aheads, event.ahead);
+  }
+
+  drawn(event) {
     const { index, codec } = event;
     const one = this.frames.get(index);
     for (const key of this.frames.keys()) if (key <= index) this.frames.delete(key);
@@ -69,11 +82,11 @@ export class LiveSession {
     if (one.speech && this.begun !== null) {
       const recorded = this.begun + one.sound * FRAME_MS;
       const drawn = event.at - performance.timeOrigin;
-      this.latencies.push({ arrived: one.arrived - recorded, drawn: drawn - recorded, ahead: event.ahead });
-      if (this.latencies.length > 2500) this.latencies.shift();
+      push(this.latencies, { arrived: one.arrived - recorded, drawn: drawn - recorded });
     }
     const { queued, gaps } = this.played ?? { queued: 0, gaps: 0 };
-    this.changed({ type: "frame", index, codec, speech: one.speech, queued, gaps, latencies: this.latencies });
+    const { latencies, aheads } = this;
+    this.changed({ type: "frame", index, codec, speech: one.speech, queued, gaps, latencies, aheads });
   }
 
   read(message) { this.changed(message); }
@@ -88,6 +101,7 @@ export class LiveSession {
     this.capture = new AudioWorkletNode(this.context, "talkhead-capture", { numberOfOutputs: 0 });
     this.send({ type: "start", source: "microphone", sample_rate: this.context.sampleRate });
     this.latencies = [];
+    this.aheads = [];
     this.begun = null;
     let recorded = 0; // samples
     this.capture.port.onmessage = ({ data }) => {
@@ -134,8 +148,14 @@ export class LiveSession {
     if (this.listens) this.stopListening();
     this.socket?.close();
     this.context?.close();
+    this.picture.end();
     this.changed({ type: "ended" });
   }
+}
+
+function push(measured, value) {
+  measured.push(value);
+  if (measured.length > MOST_MEASURED) measured.shift();
 }
 
 export function percentile(values, share) {

@@ -8,6 +8,7 @@ const COLORS = { primaries: "bt709", transfer: "bt709", matrix: "smpte170m", ful
 export const VP8_CONFIG = { codec: "vp8", colorSpace: COLORS, optimizeForLatency: true };
 // Sound may be heard this much later than its picture is seen (EBU R37); before that, it is not noticed.
 const MOST_AHEAD = 60;
+export const MOST_WAITING = 50; // frames that wait for their sound: playback may stand still
 
 export function now() { return performance.timeOrigin + performance.now(); }
 
@@ -20,19 +21,20 @@ export class Video {
 
   setCanvas(canvas) { this.context = canvas.getContext("2d", { alpha: false }); }
 
-  // A session begins: `size` of its pictures.
+  // A session begins, with `size` of its pictures, or has ended. What was drawn stays on the canvas.
   reset({ size }) {
     for (const one of this.pictures?.values() ?? []) release(one);
     if (this.wanted) release(this.wanted);
     this.size = size;
     this.pictures = new Map(); // by frame number
-    this.decoding = new Map(); // by frame number: those in the decoder
+    this.decoding = new Map(); // by frame number
     this.newest = this.wanted = this.drawn = null;
     this.needsKey = true; // until a key frame has come
     this.asked = false; // for a key frame
     this.failures = 0;
     this.clock = this.epoch = this.shown = this.reported = null;
-    this.ahead = 0; // ms between the drawing of a picture and the beginning of its sound
+    this.port?.close();
+    this.port = null;
     if (this.decoder?.state === "configured") this.decoder.close();
     this.decoder = null;
   }
@@ -48,6 +50,7 @@ export class Video {
     if (!this.newest) return;
     this.newest.uses++;
     this.pictures.set(index, this.newest);
+    if (this.pictures.size > MOST_WAITING) this.drop(this.pictures.keys().next().value);
     if (!atOnce) return;
     const wait = this.clock ? this.clock.at + (index - this.clock.index) * FRAME_MS - MOST_AHEAD - now() : 0;
     if (wait <= 0) this.show(index);
@@ -57,8 +60,9 @@ export class Video {
   // The sound of a frame begins to play.
   tick(index) {
     this.clock = { index, at: now() };
-    if (index === this.reported) this.ahead = this.clock.at - this.drawnAt;
     this.show(index);
+    // `ahead`: ms between the drawing of the picture and the beginning of its sound.
+    if (index === this.reported) this.report({ type: "played", index, ahead: this.clock.at - this.drawnAt });
   }
 
   show(index) {
@@ -69,43 +73,62 @@ export class Video {
       this.wanted = one;
       this.shown = index;
     }
-    for (const [key, old] of this.pictures) if (key <= index) { this.pictures.delete(key); release(old); }
+    for (const key of this.pictures.keys()) if (key <= index) this.drop(key);
     if (one) this.draw();
   }
 
+  drop(index) {
+    release(this.pictures.get(index));
+    this.pictures.delete(index);
+  }
+
   draw() {
-    const one = this.wanted;
-    if (!one?.image || !this.context) return; // it is drawn when it has been decoded
+    if (this.wanted?.image) this.paint(this.wanted, this.wanted.image, this.shown); // else when it has been decoded
+  }
+
+  paint(one, image, index) {
+    if (!this.context) return;
     if (one !== this.drawn) {
       const { canvas } = this.context;
-      const [width, height] = this.size ?? [one.image.displayWidth ?? one.image.width, one.image.displayHeight ?? one.image.height];
+      const [width, height] = this.size ?? [image.displayWidth ?? image.width, image.displayHeight ?? image.height];
       if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-      this.context.drawImage(one.image, 0, 0);
+      this.context.drawImage(image, 0, 0);
       this.drawn = one;
     }
-    if (this.shown === this.reported) return;
-    this.reported = this.shown;
+    if (index === this.reported) return;
+    this.reported = index;
     this.drawnAt = now();
-    this.report({ type: "drawn", index: this.shown, at: this.drawnAt, codec: one.codec, ahead: this.ahead });
+    this.report({ type: "drawn", index, at: this.drawnAt, codec: one.codec });
   }
 
   // An interruption: pictures that were not shown are dropped. The next one is a key frame.
   forget() {
-    for (const one of this.pictures.values()) release(one);
-    this.pictures.clear();
+    for (const [index, one] of this.pictures) {
+      this.drop(index);
+      if (one.uses <= 0) this.decoding.delete(one.index);
+    }
     this.newest = null;
     this.needsKey = true;
   }
 
   finish(one, image) {
+    if (this.decoding.get(one.index) !== one) { image.close(); return; } // of an earlier session, or interrupted
     this.decoding.delete(one.index);
-    if (one.uses <= 0) { image.close(); return; } // dropped before it was decoded
-    one.image = image;
-    if (one === this.wanted) this.draw();
+    if (one.uses > 0) {
+      one.image = image;
+      if (one === this.wanted) this.draw();
+      return;
+    }
+    // The next one is due already. It is drawn nevertheless if that has not been decoded: where decoding takes longer
+    // than a frame, that is always so.
+    const { wanted, drawn } = this;
+    if (wanted && !wanted.image && one.index < wanted.index && one.index > (drawn?.index ?? -1)) this.paint(one, image, one.index);
+    image.close();
   }
 
   decodeJpeg(one, bytes) {
     one.codec = "jpeg";
+    this.decoding.set(one.index, one);
     createImageBitmap(new Blob([bytes], { type: "image/jpeg" })).then((image) => this.finish(one, image), () => {});
     return true;
   }
@@ -138,7 +161,7 @@ export class Video {
 
   // Decoding failed: begin again at a key frame, and with JPEG if that fails, too.
   recover() {
-    this.decoder = null;
+    this.decoder = this.newest = null;
     this.decoding.clear();
     this.needsKey = true;
     this.failures++;
@@ -151,7 +174,10 @@ export class Video {
     if (message.type === "reset") this.reset(message);
     if (message.type === "packet") this.add(message);
     if (message.type === "forget") this.forget();
-    if (port) port.onmessage = ({ data }) => this.tick(data.index);
+    if (port) {
+      this.port = port;
+      port.onmessage = ({ data }) => this.tick(data.index);
+    }
   }
 }
 
@@ -162,4 +188,5 @@ function release(one) {
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
   const video = new Video((event) => self.postMessage(event));
   self.onmessage = ({ data, ports }) => video.take(data, ports[0]);
+  self.postMessage({ type: "ready" });
 }

@@ -58,15 +58,14 @@ export function startLive(studio, section) {
     }
   }
 
-  function measure({ latencies, gaps, codec }) {
+  function measure({ latencies, aheads, gaps, codec }) {
     const drawn = latencies.map((one) => one.drawn), arrived = latencies.map((one) => one.arrived);
     meter.textContent = session?.listens && drawn.length
       ? `${Math.round(percentile(drawn.slice(-50), 0.5))} ms from the microphone to the picture` : "";
-    const ahead = latencies.map((one) => one.ahead);
     const facts = {
       n: drawn.length, p50_ms: percentile(drawn, 0.5), p95_ms: percentile(drawn, 0.95), gaps, codec,
       arrived_p50_ms: percentile(arrived, 0.5), arrived_p95_ms: percentile(arrived, 0.95),
-      ahead_p50_ms: percentile(ahead, 0.5), ahead_p95_ms: percentile(ahead, 0.95),
+      ahead_p50_ms: percentile(aheads, 0.5), ahead_p95_ms: percentile(aheads, 0.95),
     };
     for (const [name, value] of Object.entries(facts)) if (value !== null) meter.setAttribute(`data-${name}`, value);
   }

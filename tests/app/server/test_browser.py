@@ -220,7 +220,11 @@ COLORS = """() => {
         ("vp8", ""),
         ("jpeg", "delete window.VideoDecoder"),
         ("vp8", "delete HTMLCanvasElement.prototype.transferControlToOffscreen"),
-        ("jpeg", "delete window.VideoDecoder; delete window.Worker"),
+        (
+            "jpeg",
+            "delete window.VideoDecoder; window.Worker = class { constructor() { throw 0; } }",
+        ),
+        ("vp8", "Worker = class extends Worker { constructor() { super('/static/none.js'); } }"),
     ],
 )
 def test_pictures_of_either_codec_are_shown(
@@ -249,11 +253,23 @@ def test_pictures_of_either_codec_are_shown(
     page.get_by_text("Ended").wait_for()
 
 
+def test_an_error_of_the_worker_is_shown(show: Open) -> None:
+    worker = """Worker = class {
+      constructor() { setTimeout(() => this.onmessage({ data: { type: "ready" } })); }
+      postMessage() { this.onerror({ message: "out of memory" }); }
+    }"""
+    page = show(before=worker)
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    page.locator(".notice", has_text="Pictures cannot be shown (out of memory)").wait_for()
+    page.get_by_role("button", name="End").click()
+
+
 DRAW = """async () => {
   const { Video, now } = await import("/static/live-video.js");
-  const canvas = document.createElement("canvas"), drawn = [];
+  const canvas = document.createElement("canvas"), drawn = [], played = [];
   const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"));
-  const video = new Video((event) => drawn.push(event.index));
+  const video = new Video(({ type, index }) => (type === "played" ? played : drawn).push(index));
   video.setCanvas(canvas);
   video.reset({ size: [4, 4] });
   const add = async (index, more) => { // and wait until it has been decoded
@@ -276,15 +292,99 @@ DRAW = """async () => {
   video.forget();
   video.tick(4); note();                                  // interrupted
   video.add({ index: 5, epoch: 1, flags: 0, codec: 1, bytes: new Uint8Array(4), atOnce: true }); note();
-  return [steps, canvas.width];
+  return [steps, played, canvas.width];
 }"""
 
 
 def test_pictures_are_drawn_when_they_are_due(show: Open) -> None:
-    steps, width = show().evaluate(DRAW)
+    steps, played, width = show().evaluate(DRAW)
     request = "0,1,2,3,"  # the last one has no number: a key frame is asked for
     assert steps == ["0", "0", "0,1", "0,1", "0,1,2", "0,1,2,3", "0,1,2,3", "0,1,2,3", request]
+    assert played == [1, 2]  # once each; the others were not on the canvas when their sound began
     assert width == 4
+
+
+DECODE_LATE = """async () => {
+  const { Video, MOST_WAITING } = await import("/static/live-video.js");
+  const canvas = document.createElement("canvas"), decode = createImageBitmap, begun = [], drawn = [];
+  window.createImageBitmap = () => new Promise((done) => begun.push(done));
+  const video = new Video(({ index }) => drawn.push(index));
+  video.setCanvas(canvas);
+  video.reset({ size: [4, 4] });
+  const add = (index, epoch, atOnce) => {
+    video.add({ index, epoch, flags: 8, codec: 0, bytes: new Uint8Array(4), atOnce });
+    return video.newest;
+  };
+  const steps = [];
+  const finish = async (n) => { // decoding the one that was added as the n-th
+    begun[n](await decode(canvas));
+    await new Promise((done) => setTimeout(done));
+    steps.push(drawn.join());
+  };
+  add(0, 0, true); add(1, 0, true);                       // 1 is shown before 0 has been decoded
+  await finish(0); await finish(1);
+  add(2, 0, true); add(3, 0, true);                       // decoded in the other order: never back
+  await finish(3); await finish(2);
+  add(4, 0, false); add(5, 1, true);                      // 4 was interrupted
+  await finish(4); await finish(5);
+  add(6, 1, true); add(7, 1, true);
+  video.reset({ size: [4, 4] });
+  add(8, 0, true);                                        // of the next session
+  await finish(6); await finish(7); await finish(8);
+  const first = add(9, 0, false);                         // playback stands still
+  await finish(9);
+  for (let index = 10; index < 10 + MOST_WAITING; index++) add(index, 0, false);
+  return [steps, first.image === null, video.pictures.size === MOST_WAITING];
+}"""
+
+
+def test_pictures_that_are_decoded_late_are_drawn(show: Open) -> None:
+    steps, is_first_released, is_bounded = show().evaluate(DECODE_LATE)
+    shown = ["0", "0,1", "0,1,3", "0,1,3", "0,1,3", "0,1,3,5"]
+    assert steps == [*shown, "0,1,3,5", "0,1,3,5", "0,1,3,5,8", "0,1,3,5,8"]
+    assert is_first_released and is_bounded
+
+
+END = """async () => {
+  const { Video } = await import("/static/live-video.js");
+  const requests = [], closed = [];
+  const video = new Video(({ command }) => requests.push(command.type));
+  const { port2 } = new MessageChannel();
+  video.take({ type: "reset", size: [4, 4] }, port2);
+  port2.close = () => closed.push("port");
+  video.decoder = { state: "configured", close: () => closed.push("decoder") };
+  const picture = { index: 0, uses: 1, image: { close: () => closed.push("picture") } };
+  video.pictures.set(0, picture);
+  video.take({ type: "reset" });
+  const ended = [...closed];
+  video.newest = picture;
+  video.recover();                                        // decoding failed: nothing repeats it
+  video.add({ index: 1, epoch: null, flags: 4, codec: 1, bytes: null, atOnce: false });
+  return [ended, video.port, video.pictures.size, requests];
+}"""
+
+
+def test_nothing_outlives_a_session(show: Open) -> None:
+    closed, port, n_waiting, requests = show().evaluate(END)
+    assert sorted(closed) == ["decoder", "picture", "port"] and port is None
+    assert n_waiting == 0 and requests == ["keyframe"]
+
+
+HOLD = """async () => {
+  const { LiveSession } = await import("/static/live-session.js");
+  const session = new LiveSession({ add() {} }, () => {});
+  session.player = { port: { postMessage() {} } };
+  for (let index = 0; index < 60; index++) {
+    const packet = new ArrayBuffer(20);
+    new DataView(packet).setUint32(0, index, true);
+    session.take(packet);
+  }
+  return [...session.frames.keys()];
+}"""
+
+
+def test_frames_do_not_accumulate_while_nothing_is_played(show: Open) -> None:
+    assert show().evaluate(HOLD) == list(range(10, 60))
 
 
 PLAY = """([sampleRate, packets, nQuanta]) => {
