@@ -110,7 +110,8 @@ def test_closing_ends_receivers_that_wait() -> None:
         session.run = run_without_end
         made = Broadcast(session)
         receiving = asyncio.create_task(collect(made, -1, is_awaited=True))
-        await asyncio.sleep(0.05)
+        for _ in range(50):
+            await asyncio.sleep(0)
         await made.close()
         assert await receiving == [0]
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -29,7 +29,7 @@ from talkhead.app.options import PictureOptions
 from talkhead.app.output.verification import verify
 from talkhead.app.server import live
 from talkhead.app.server.live import PROTOCOL, LiveRequest, LiveSessions
-from talkhead.app.server.live_packets import HEADER, KEY_PICTURE, SPEECH
+from talkhead.app.server.live_packets import END_OF_SPEECH, HEADER, KEY_PICTURE, SPEECH
 from talkhead.app.server.settings import ServerSettings
 from talkhead.errors import PackageError, TalkheadError
 
@@ -44,8 +44,19 @@ def make(request: LiveRequest) -> tuple[str, LiveSession]:
     return request.identity or "anna", LiveSession(engine=engine)
 
 
+def set_costs(monkeypatch: pytest.MonkeyPatch, *costs: FrameCost) -> None:
+    """Let sessions that begin have these costs, and the last one from then on, whatever they take."""
+    left = list(costs)
+
+    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+
+
 @pytest.fixture
-def client(serve: Serve) -> Iterator[TestClient]:
+def client(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    set_costs(monkeypatch, FrameCost(1.0, 1.0))
     with serve() as client:
         client.app.state.live = LiveSessions(make, n_most=2, n_cores=64)  # type: ignore[attr-defined]
         yield client
@@ -66,20 +77,35 @@ def connect(
     return client.websocket_connect(f"ws://127.0.0.1:8730{info['url']}", protocols, **given)
 
 
-def packets(
-    socket: Any, n_speech: int
-) -> list[tuple[tuple[int, ...], bytes, np.ndarray[Any, Any]]]:
-    """Header, picture and audio of packets until a number of them with speech have arrived."""
-    found, n = [], 0
-    while n < n_speech:
+Header = tuple[int, ...]
+Packet = tuple[Header, bytes, np.ndarray[Any, Any]]
+"""Header, picture and audio."""
+MAX_PACKETS = 3000
+"""A test that waits for more has failed: two minutes."""
+
+
+def packets_until(socket: Any, is_last: Callable[[Header], Any]) -> list[Packet]:
+    """Packets until one whose header fulfills a condition. Any number may come before it."""
+    found: list[Packet] = []
+    while len(found) < MAX_PACKETS:
         message = socket.receive()
         if message.get("bytes") is None:
+            assert message["type"] != "websocket.close", message
             continue
         content = message["bytes"]
         header = HEADER.unpack_from(content)
         picture = content[HEADER.size : HEADER.size + header[-1]]
         found.append((header, picture, np.frombuffer(content[HEADER.size + header[-1] :], "<i2")))
-        n += bool(header[3] & SPEECH)
+        if is_last(header):
+            return found
+    raise AssertionError(f"none of {len(found)} packets fulfills the condition")
+
+
+def packets(socket: Any, n_speech: int) -> list[Packet]:
+    """Packets until a number of them with speech have arrived."""
+    found: list[Packet] = []
+    for _ in range(n_speech):
+        found += packets_until(socket, lambda header: header[3] & SPEECH)
     return found
 
 
@@ -119,41 +145,40 @@ def test_pictures_as_vp8_with_key_frames_on_request(client: TestClient) -> None:
     info = begin(client, codec="vp8")
     assert info["codec"] == "vp8"
     with connect(client, info) as socket:
-        socket.send_bytes(np.full(40 * SIZE, 9, "<i2").tobytes())
+        socket.send_bytes(np.full(500 * SIZE, 9, "<i2").tobytes())
         found = packets(socket, 3)
         socket.send_text('{"type": "keyframe"}')
-        found += packets(socket, 8)
+        asked = packets_until(socket, lambda header: header[3] & KEY_PICTURE)
         socket.send_text('{"type": "interrupt"}')
-        socket.send_bytes(np.full(10 * SIZE, 9, "<i2").tobytes())
-        found += packets(socket, 8)
+        socket.send_bytes(np.full(500 * SIZE, 9, "<i2").tobytes())
+        new = packets_until(socket, lambda header: header[1] == 1)
+        found += asked + new + packets(socket, 3)
     assert {header[4] for header, _, _ in found} == {1}
-    keys = [header for header, _, _ in found if header[3] & KEY_PICTURE]
-    assert all(bool(picture) and not picture[0] & 1 for h, picture, _ in found if h in keys)
-    new = next(header for header, _, _ in found if header[1] == 1)
-    assert keys[0] == found[0][0] and keys[-1] == new and len(keys) == 3
+    keys = [(header, picture) for header, picture, _ in found if header[3] & KEY_PICTURE]
+    assert [header for header, _ in keys] == [one[0] for one in (found[0], asked[-1], new[-1])]
+    assert all(picture and not picture[0] & 1 for _, picture in keys)
 
 
 def test_jpeg_follows_if_the_encoder_dies(client: TestClient) -> None:
     info = begin(client, codec="vp8")
     with connect(client, info) as socket:
-        socket.send_bytes(np.full(60 * SIZE, 9, "<i2").tobytes())
+        socket.send_bytes(np.full(500 * SIZE, 9, "<i2").tobytes())
         before = packets(socket, 2)
         encoder_program(client, info).kill()
-        found = packets(socket, 20)
+        found = before + packets_until(socket, lambda header: header[4] == 0)
         assert client.get(info["url"]).json()["codec"] == "jpeg"
     assert before[-1][0][4] == 1
-    assert found[-1][0][4] == 0
-    assert any(picture[:2] == b"\xff\xd8" for _, picture, _ in found)
-    indexes = [header[0] for header, _, _ in before + found]
-    assert indexes == list(range(len(indexes)))
+    assert found[-1][1][:2] == b"\xff\xd8"
+    assert [header[0] for header, _, _ in found] == list(range(len(found)))
 
 
 def test_a_client_can_change_to_jpeg(client: TestClient) -> None:
     info = begin(client, codec="vp8")
     with connect(client, info) as socket:
         socket.send_text('{"type": "codec", "codec": "jpeg"}')
-        socket.send_bytes(np.full(60 * SIZE, 9, "<i2").tobytes())
-        assert packets(socket, 20)[-1][0][4] == 0
+        socket.send_bytes(np.full(500 * SIZE, 9, "<i2").tobytes())
+        packets_until(socket, lambda header: header[4] == 0)
+        assert {header[4] for header, _, _ in packets(socket, 5)} == {0}
 
 
 @pytest.mark.parametrize("end", ["connection", "request", "server"])
@@ -180,8 +205,8 @@ def test_other_rates_are_resampled(client: TestClient) -> None:
         socket.send_text('{"type": "start", "sample_rate": 32000, "source": "microphone"}')
         socket.send_bytes(np.full(20 * SIZE, 1000, "<i2").tobytes())
         socket.send_text('{"type": "flush"}')
-        spoken = [one for one in packets(socket, 10) if one[0][3] & SPEECH]
-    sound = np.concatenate([one[2] for one in spoken])
+        found = packets_until(socket, lambda header: header[3] & END_OF_SPEECH)
+    sound = np.concatenate([sound for header, _, sound in found if header[3] & SPEECH])
     assert abs(int(np.median(sound)) - 1000) < 10
 
 
@@ -194,11 +219,8 @@ def test_interruption_by_message_and_by_request(client: TestClient) -> None:
         assert client.post(f"{info['url']}/interrupt").status_code == 200
         socket.send_bytes(np.full(2 * SIZE, 77, "<i2").tobytes())
         socket.send_text('{"type": "flush"}')
-        while True:
-            header, _, sound = packets(socket, 1)[-1]
-            if header[1] == 2:
-                break
-    assert (sound == 77).all()
+        packets_until(socket, lambda header: header[1] == 2)
+        assert (packets(socket, 1)[-1][2] == 77).all()
 
 
 def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,11 +313,7 @@ def test_sessions_are_accepted_until_they_would_not_keep_their_pace(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four cores at 75 % have 120 ms for the frames of 40 ms: three sessions of 35 ms fit."""
-
-    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
-        return FrameCost(20.0, 35.0)
-
-    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+    set_costs(monkeypatch, FrameCost(20.0, 35.0))
     client.app.state.live = LiveSessions(make, n_cores=4)  # type: ignore[attr-defined]
     sessions = [begin(client) for _ in range(3)]
     refused = client.post("/v1/live", json={})
@@ -311,17 +329,14 @@ def test_a_session_that_proves_too_slow_is_ended(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, cost: FrameCost
 ) -> None:
     """The machine was idle when the first began. Nothing of the refused session is left."""
-    costs, shut = [FrameCost(1.0, 1.0), cost], []
+    shut = []
     shutdown = LiveSession.shutdown
-
-    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
-        return costs.pop(0)
 
     async def end(session: LiveSession) -> None:
         shut.append(session)
         await shutdown(session)
 
-    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+    set_costs(monkeypatch, FrameCost(1.0, 1.0), cost)
     monkeypatch.setattr(LiveSession, "shutdown", end)
     client.app.state.live = LiveSessions(make, n_cores=2)  # type: ignore[attr-defined]
     begin(client)
@@ -332,10 +347,7 @@ def test_a_session_that_proves_too_slow_is_ended(
 def test_the_first_session_is_accepted_on_a_slow_machine(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def rehearse(session: LiveSession, n_others: Any) -> FrameCost:
-        return FrameCost(500.0, 900.0)
-
-    monkeypatch.setattr(LiveSession, "rehearse", rehearse)
+    set_costs(monkeypatch, FrameCost(500.0, 900.0))
     begin(client)
     assert "too busy" in detail_of(client.post("/v1/live", json={}), 503)
 
