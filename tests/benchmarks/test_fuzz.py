@@ -18,7 +18,7 @@ from paths import HELPERS
 
 from benchmarks.fuzz.__main__ import NAME, PLAIN_TIMES, cases_of, plain_cases
 from benchmarks.fuzz.judging import terminal_faults
-from benchmarks.fuzz.kinds import SUITE
+from benchmarks.fuzz.kinds import SUITE, server
 from benchmarks.fuzz.mutations import playlists, raw, tensors, texts, trees, zips
 from benchmarks.fuzz.supervisor import Supervisor, supervised
 from benchmarks.fuzz.traps import Traps
@@ -133,6 +133,15 @@ def test_no_fault_in_300_cases_of_all_kinds(commands: Supervisor) -> None:
     # Damaged files must neither all be refused nor all be accepted.
     outcomes = [f.outcome for f in finished.values()]
     assert min(outcomes.count(DONE), outcomes.count(REFUSED)) > 30
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in server.KINDS])
+def test_no_fault_in_requests_and_messages(commands: Supervisor, kind: str) -> None:
+    """Uses seed 3. A few cases of the server alone, to be run after changes of its interface."""
+    finished = {c: commands.run(c) for c in islice(cases_of(SUITE, 3, (kind,)), 6)}
+    faults = [_replay(c, f) for c, f in finished.items() if f.outcome in FAULTS]
+    assert not faults, "\n".join(faults)
+    assert {f.kind for f in finished.values()} == {kind}
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in SUITE.kinds])

@@ -333,7 +333,7 @@ def _until_pong(socket: Any, number: int) -> list[str]:
         if message.get("text") is None:
             continue
         found = strict_json(message["text"])
-        assert found["type"] in ("pong", "error", "statistics", "state"), found
+        assert found["type"] in ("session", "pong", "error", "statistics"), found
         if found["type"] == "error":
             assert found["detail"] and "Traceback" not in found["detail"], found
             errors.append(found["detail"])
