@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from marks import needs_posix
 from vp8 import decode, psnr
 
 from talkhead.errors import MediaError
@@ -90,6 +91,7 @@ def test_the_program_ends_with_the_encoder_and_its_end_is_reported(encoder: Live
     assert encoder._process.popen.returncode is not None
 
 
+@needs_posix
 def test_closing_ends_an_encode_that_waits(encoder: LiveEncoder) -> None:
     encoder.encode(picture(0))
     os.kill(encoder._process.popen.pid, signal.SIGSTOP)
@@ -108,6 +110,7 @@ def test_closing_ends_an_encode_that_waits(encoder: LiveEncoder) -> None:
     thread.join()
 
 
+@needs_posix
 def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_encoder, "STALL_S", 0.5)
     encoder = LiveEncoder(SIZE)
@@ -117,6 +120,7 @@ def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder.close()
 
 
+@needs_posix
 def test_a_program_without_the_codec(tmp_path: Path) -> None:
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\necho \"Unknown encoder 'libvpx'\" >&2\nexit 1\n")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live_fakes import RATE, SIZE, make_session
+from marks import needs_posix, needs_proc
 
 from talkhead.app.live import worker as module
 from talkhead.app.live.messages import read_message, write_message
@@ -23,7 +24,6 @@ from talkhead.errors import PackageError, TalkheadError
 
 LIMIT_S = 120.0
 """A test that waits so long has failed."""
-needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 
 def sound(n_frames: int) -> bytes:
@@ -132,7 +132,7 @@ time.sleep(60)
 """
 
 
-@needs_posix
+@needs_proc
 @pytest.mark.parametrize("forks", [False, True])
 def test_the_worker_ends_with_the_process_that_started_it(forks: bool) -> None:
     helpers = Path(__file__).parents[2] / "helpers"
