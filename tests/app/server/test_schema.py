@@ -103,4 +103,5 @@ def test_objects_are_as_described(client: Any) -> None:
         answered.append((answer.status_code, operation.path))
     refused = {path.rpartition("/")[2] for status, path in answered if status != 200}
     assert refused == {"subtitles", "portrait", "report"}, answered  # the fakes have none
-    assert len(answered) == 17, answered
+    paths = schema.raw_schema["paths"].values()
+    assert len(answered) == sum("get" in one for one in paths) > 0, answered
