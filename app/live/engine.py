@@ -35,7 +35,9 @@ from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, UInt8
 GRACE_S = 1.5 * FRAME_S
 """How long a frame of a line that has not ended is waited for."""
 LATE_S = 2 * FRAME_S
-"""Beyond this, pictures are repeated and no longer rendered; sound is never left out."""
+"""Beyond this, pictures are repeated and no longer rendered; synthetic speech is never left out, a
+microphone's after STALE_S.
+"""
 MOST_READY = 2
 """The same for frames that are given out as soon as they are ready: beyond so many that wait."""
 PIECE_S = 0.6
