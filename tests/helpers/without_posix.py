@@ -23,7 +23,7 @@ import imageio_ffmpeg
 STAGES = ("preprocess", "encoder", "renderers", "app", "weights")
 PACKAGES = ("talkhead", *(f"talkhead.{stage}" for stage in STAGES))
 MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
-EXTRAS = {"talkhead.app.live.pipecat", "talkhead.app.live.livekit"}
+EXTRAS = {f"talkhead.app.live.{name}" for name in ("pipecat", "livekit", "webrtc")}
 """Modules that need packages that are installed in separate environments."""
 OF_OS = """
     O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK WNOHANG chown fchmod fchown fork forkpty getegid geteuid
