@@ -4,6 +4,7 @@
     python -m benchmarks.live browser --home HOME [--chromium PATH] [--seconds 30]
     python -m benchmarks.live soak [--hours 8]                     a fake person on a virtual clock
     python -m benchmarks.live load --home HOME                     sessions that speak at once
+    python -m benchmarks.live hour --home HOME --hours 1           in real time: drift, memory
     python -m benchmarks.live silence --home HOME                  quiet, fan noise and music, 60 s each
 
 HOME has a fitted identity. `browser` runs `talkhead serve` and Chromium with a fake microphone on the
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 from scipy.io import wavfile
 
+from benchmarks.live_hour import hour_rows
 from benchmarks.live_load import measure_load
 from talkhead.app.avatar import Avatar, load_identity
 from talkhead.app.live.engine import LiveEngine, begin_speech
@@ -363,7 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("session", "browser", "soak", "load", "silence"))
+    parser.add_argument("what", choices=("session", "browser", "soak", "hour", "load", "silence"))
     parser.add_argument("--home", type=Path)
     parser.add_argument("--identity", help="name of a person (default: the one fitted last)")
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -383,6 +385,10 @@ def main() -> None:
     if given.what == "silence":
         for row in bench_silence(avatar, 60.0):
             print(json.dumps(row))
+        return
+    if given.what == "hour":
+        for row in hour_rows(avatar, speech(60.0), RATE, 60.0 * given.hours):
+            print(json.dumps(row), flush=True)
         return
     for ahead in (None, 1):
         print(json.dumps(bench_microphone(avatar, given.seconds, ahead)), flush=True)
