@@ -74,7 +74,9 @@ class LiveEncoder:
         if picture.shape != (self._size[1], self._size[0], 3):
             raise ValueError(f"a picture of shape {picture.shape}, but the size is {self._size}")
         content = _yuv420(picture)
-        header = _HEADER.pack(len(content), TICKS * self._n + as_key)
+        # ffmpeg shifts the first time stamp to 0: an odd one would make all others odd.
+        time_stamp = TICKS * self._n + (as_key and self._n > 0)
+        header = _HEADER.pack(len(content), time_stamp)
         try:
             self._process.feed(self._pending + header)
             self._process.feed(content)

@@ -55,6 +55,11 @@ def test_a_key_frame_can_be_decoded_alone(encoder: LiveEncoder, tmp_path: Path) 
     assert [psnr(one, picture(3 + i)) > 32.0 for i, one in enumerate(decoded)] == [True] * 3
 
 
+def test_a_request_for_the_first_key_frame_changes_no_other(encoder: LiveEncoder) -> None:
+    found = [encoder.encode(picture(i), as_key=i in (0, 3))[1] for i in range(6)]
+    assert found == [True, False, False, True, False, False]
+
+
 @pytest.mark.parametrize("size", [(33, 17), (2, 2), (4, 3)])
 def test_any_size(size: tuple[int, int], tmp_path: Path) -> None:
     gray = np.full((size[1], size[0], 3), 90, np.uint8)
