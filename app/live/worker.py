@@ -22,6 +22,7 @@ import numpy as np
 
 from talkhead import errors
 from talkhead.app.live.frames import (
+    FRAME_S,
     LiveFacts,
     LiveFrame,
     LiveStatistics,
@@ -31,6 +32,7 @@ from talkhead.app.live.frames import (
 from talkhead.app.live.messages import read_message, write_message
 from talkhead.app.live.options import LiveOptions, Pace
 from talkhead.errors import TalkheadError, one_line
+from talkhead.media.process import OWN_GROUP
 from talkhead.types import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -113,8 +115,13 @@ class WorkerEngine:
         self._outgoing: SimpleQueue[tuple[dict[str, Any], tuple[memoryview, ...]] | None] = (
             SimpleQueue()
         )
-        self._process = _start(config)
-        self.size, self.facts = self._wait_until_ready()
+        self._process = _start()
+        try:
+            self._configure(config)
+            self.size, self.facts = self._wait_until_ready()
+        except BaseException:  # KeyboardInterrupt, too: Ctrl-C does not reach the worker
+            self._abandon()
+            raise
         for work in (self._read, self._write):
             threading.Thread(target=work, name="talkhead-live-worker", daemon=True).start()
 
@@ -155,7 +162,9 @@ class WorkerEngine:
         if len(samples) == 0:
             return
         seconds = len(samples) / sample_rate
-        check_waiting(self.statistics.waiting_s + seconds)
+        # A frame less than the worker allows, for the delay and the rounding of its resampler: a
+        # refusal there would end the session.
+        check_waiting(self.statistics.waiting_s + seconds + FRAME_S)
         with self._lock:
             self._sent_s += seconds
         content = np.array(samples, np.float32).data.cast("B")
@@ -227,6 +236,26 @@ class WorkerEngine:
 
     # ------------------------------------------------------------------------------ inside
 
+    def _configure(self, config: WorkerConfig) -> None:
+        """Send the worker its configuration."""
+        header = {
+            "parent": os.getpid(),
+            "maker": config.maker,
+            "identity": config.identity,
+            "home": config.home,
+            "options": asdict(config.options),
+        }
+        with suppress(OSError):  # if it has died, reading finds out
+            write_message(_pipe(self._process.stdin), header)
+
+    def _abandon(self) -> None:
+        """End a worker that has not become ready, and close its pipes."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # buffered data for a worker that has ended
+                _pipe(stream).close()
+
     def _wait(self) -> int:
         """Wait until the worker has ended, and kill it if that takes long; returns its exit code."""
         try:
@@ -236,7 +265,11 @@ class WorkerEngine:
             return self._process.wait()
 
     def _send(self, header: dict[str, Any], *content: memoryview) -> None:
-        """Queue a message to the worker. MAX_WAITING_S limits the queue."""
+        """Queue a message to the worker.
+
+        MAX_WAITING_S limits the sound that is queued between two interruptions. The number of messages
+        without sound, which are short, is not limited.
+        """
         self._outgoing.put((header, content))
 
     def _write(self) -> None:
@@ -337,25 +370,10 @@ def worker_engine(
     return WorkerEngine(WorkerConfig(name, folder, options))
 
 
-def _start(config: WorkerConfig) -> subprocess.Popen[bytes]:
-    """Start a worker and send it its configuration."""
-    # A group of its own: Ctrl-C in a terminal reaches this process only, which then ends the worker.
-    process = subprocess.Popen(
-        [sys.executable, "-c", START, *sys.path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    header = {
-        "parent": os.getpid(),
-        "maker": config.maker,
-        "identity": config.identity,
-        "home": config.home,
-        "options": asdict(config.options),
-    }
-    with suppress(OSError):  # if it has died, reading finds out
-        write_message(_pipe(process.stdin), header)
-    return process
+def _start() -> subprocess.Popen[bytes]:
+    """Start a worker, which waits for its configuration."""
+    command = [sys.executable, "-c", START, *sys.path]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **OWN_GROUP)
 
 
 def _pipe(stream: IO[bytes] | None) -> Any:

@@ -45,7 +45,7 @@ def main() -> None:
         worker = Worker(make_from(config), target)
         facts = asdict(worker.engine.facts)
         write_message(target, {"type": "ready", "size": worker.engine.size, "facts": facts})
-        threading.Thread(target=_obey, args=(worker, source), daemon=True).start()
+        threading.Thread(target=_run_commands, args=(worker, source), daemon=True).start()
         worker.run()
     except BrokenPipeError:  # the other process is gone
         os._exit(1)
@@ -90,7 +90,7 @@ class Worker:
                 self._write(frame)
         raise self._failure
 
-    def obey(self, command: dict[str, Any], content: UInt8) -> None:
+    def run_command(self, command: dict[str, Any], content: UInt8) -> None:
         """Carry out a command.
 
         Args:
@@ -124,6 +124,8 @@ class Worker:
 
     def _write(self, frame: LiveFrame) -> None:
         """Write a frame; a picture that is the one before is not repeated."""
+        # Read before the statistics: sound that arrives in between is then counted twice, not left out.
+        received_s = self.received_s
         header = {
             "type": "frame",
             "frame": {
@@ -135,7 +137,7 @@ class Worker:
             },
             "n_audio": frame.audio.nbytes,
             "statistics": asdict(self.engine.statistics),
-            "received_s": self.received_s,
+            "received_s": received_s,
         }
         content = [np.ascontiguousarray(frame.audio).data.cast("B")]
         if frame.image is not self._last:
@@ -191,11 +193,11 @@ def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     return source, target
 
 
-def _obey(worker: Worker, source: BinaryIO) -> None:
+def _run_commands(worker: Worker, source: BinaryIO) -> None:
     """Carry out commands, in a thread, until the other process is gone or closes the session."""
     try:
         while (message := read_message(source)) is not None:
-            worker.obey(*message)
+            worker.run_command(*message)
     except Exception as error:
         worker.fail(error)
     else:

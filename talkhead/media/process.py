@@ -46,7 +46,12 @@ MAX_OUTPUT_BYTES = 256 << 20
 """Largest output for `run`: the times of four hours of pictures, 120 per second."""
 MAX_WORDS_BYTES = 16 << 20
 """Largest output for `report`."""
-_NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # only on Windows
+OWN_GROUP: dict[str, Any] = {
+    "start_new_session": True,  # ignored on Windows
+    "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # only on Windows
+}
+"""Keywords of `subprocess.Popen` for a program that Ctrl-C in a terminal does not reach: this process
+handles it, by ending the program and cleaning up."""
 
 PathLike = str | os.PathLike[str]
 
@@ -129,9 +134,7 @@ class Process:
             ffmpeg.compile(graph, cmd=command),
             stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
             stdout=subprocess.PIPE if read or reports else subprocess.DEVNULL,
-            # Ctrl-C is handled here, by ending ffmpeg and cleaning up.
-            start_new_session=True,
-            creationflags=_NEW_GROUP,
+            **OWN_GROUP,
         )
         for pipe in (self.popen.stdin, self.popen.stdout):
             _widen(pipe)

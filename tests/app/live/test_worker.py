@@ -70,6 +70,49 @@ def test_errors_of_loading_are_raised_where_the_session_is_made() -> None:
         make_session("worker", "dead")
 
 
+@pytest.mark.parametrize("failure", [None, KeyboardInterrupt(), OSError("the disk is full")])
+def test_a_worker_that_does_not_become_ready_is_ended(
+    monkeypatch: pytest.MonkeyPatch, failure: BaseException | None
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            super().__init__(*args, **keywords)
+            started.append(self)
+
+    def fail(stream: Any) -> None:
+        raise failure or AssertionError
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    if failure is not None:
+        monkeypatch.setattr(module, "read_message", fail)
+    with pytest.raises(type(failure) if failure is not None else PackageError):
+        make_session("worker", "missing" if failure is None else None)
+    (process,) = started
+    try:
+        assert process.returncode is not None  # it was waited for
+        assert process.stdin is not None and process.stdin.closed
+        assert process.stdout is not None and process.stdout.closed
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def start(command: list[str], **keywords: Any) -> None:
+        given.update(keywords)
+        raise OSError("not started")
+
+    monkeypatch.setattr(module.subprocess, "Popen", start)
+    with pytest.raises(OSError, match="not started"):
+        make_session("worker")
+    assert given["start_new_session"]
+    assert given["creationflags"] == getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+
+
 def test_a_worker_reports_that_there_is_no_such_identity(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="There are no identities in"):
         LiveSession(worker=True, home=tmp_path)
