@@ -49,13 +49,14 @@ CLOSING_FRAMES = 2
 BUSY_WEIGHT = 0.04
 """Weight of a frame in the average of the time that frames take."""
 STALE_S = 0.5
-"""A microphone's sound that has waited for longer is left out: whoever listens is in a conversation."""
+"""A microphone's sound that has waited for longer is left out: in a conversation, late sound is
+useless."""
 HEARD_AHEAD_S = 0.2
 """Sound after its own that a frame waits for, at most. If none follows, a frame is not stale."""
 MOST_REPEATED = 5
 """Pictures that are repeated in succession before one is rendered, so that the face still moves."""
 AWAKE = 0.001
-"""Added to codes of a rehearsal: the mouth at rest is rendered once only."""
+"""Added to codes in `rehearse`, so that no picture comes from the cache."""
 
 
 class _Line:
@@ -69,7 +70,8 @@ class _Line:
         self.sound: deque[Float32] = deque()  # not played yet
         self.n_sound = 0
         self.n_added = 0  # samples at the rate that is given out, since the beginning
-        self.arrivals: deque[tuple[int, float]] = deque()  # n_added, and when it was reached
+        # n_added, and when it was reached; for "arrival" only, where `_drop_stale` removes the oldest
+        self.arrivals: deque[tuple[int, float]] = deque()
         self.codes: deque[Float32] = deque()
         self.ended = self.finished = False
         self.n_shown = self.n_played = 0
@@ -151,8 +153,7 @@ class LiveEngine:
     def statistics(self) -> LiveStatistics:
         """What has been done so far."""
         with self._lock:
-            waiting = sum(line.n_sound for line in self._lines) / self.sample_rate
-            return replace(self._statistics, waiting_s=waiting)
+            return replace(self._statistics, waiting_s=self._waiting_s())
 
     def push(self, samples: Float32, sample_rate: int, now_s: float) -> None:
         """Add sound to the line that is being spoken; the first sound begins one.
@@ -164,26 +165,32 @@ class LiveEngine:
 
         Raises:
             TalkheadError: For an impossible sample rate, samples that are not numbers, or if too much
-                sound is waiting.
+                sound is waiting. The sound is then left out.
         """
         check_sound(samples, sample_rate)
         if len(samples) == 0:
             return
         with self._lock:
+            check_waiting(self._waiting_s() + len(samples) / sample_rate)
             line = self._open_line(now_s)
             if self._up is None or self._up[0] != sample_rate:
                 self._up = (sample_rate, Resampler(sample_rate, self.sample_rate))
             self._add(line, self._up[1].push(np.clip(samples, -1.0, 1.0)))
-            line.arrivals.append((line.n_added, now_s))
-            check_waiting(line.n_sound / self.sample_rate)
+            if line.pace == "arrival":
+                line.arrivals.append((line.n_added, now_s))
 
     def flush(self) -> None:
         """End the line: what was pushed is spoken to its end."""
         with self._lock:
-            if self._lines and not self._lines[-1].ended:
+            line = self._lines[-1] if self._lines else None
+            if line is not None and not line.ended:
                 if self._up is not None:
-                    self._add(self._lines[-1], self._up[1].finish())
-                self._lines[-1].ended = True
+                    self._add(line, self._up[1].finish())
+                # A line takes a frame at least. With silence, `_waiting_s` counts it, so that the
+                # number of lines is limited, too.
+                n_missing = self.sample_rate // FRAME_RATE - line.n_added
+                self._add(line, np.zeros(max(n_missing, 0), np.float32))
+                line.ended = True
             self._up = None
 
     def interrupt(self) -> int:
@@ -308,6 +315,10 @@ class LiveEngine:
 
     # ------------------------------------------------------------------------------ inside
 
+    def _waiting_s(self) -> float:
+        """Compute how much sound of all lines waits, seconds."""
+        return sum(line.n_sound for line in self._lines) / self.sample_rate
+
     def _open_line(self, now_s: float) -> _Line:
         """Return the line that sound is added to; a new one if the last has ended."""
         if not self._lines or self._lines[-1].ended:
@@ -370,6 +381,8 @@ class LiveEngine:
             line.codes.popleft()
             self._take(line)
             n_dropped += 1
+        if n_dropped == 0:
+            return
         self._begin_blend()
         total = self._statistics.n_dropped + n_dropped
         self._statistics = replace(self._statistics, n_dropped=total)

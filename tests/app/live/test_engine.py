@@ -251,6 +251,22 @@ def test_sound_that_is_left_out_does_not_shift_the_rest() -> None:
     assert np.median(np.abs(np.diff(np.array(shown), axis=1))) < 0.01
 
 
+class FarSpeech(FakeSpeech):
+    ahead = 6
+
+
+def test_the_mouth_comes_to_rest_when_a_microphone_is_silent_with_sound_held_back() -> None:
+    """What the look-ahead holds back is old then, but nothing is left to be left out."""
+    engine, pictures = make_engine(speech=lambda pace: FarSpeech(), pace="arrival")
+    engine.push(loud(20), RATE, 0.0)
+    frames = [engine.step(0.1 * number) for number in range(30)]  # a slow player
+    n_idle = sum(frame is not None and not frame.is_speech for frame in frames)
+    assert engine.statistics.n_dropped > 5 and n_idle > 10
+    idle = np.array(pictures.codes[-n_idle:])[:, 0]
+    assert idle[0] > 0.2
+    assert not idle[BLEND_FRAMES:].any()
+
+
 def test_sound_is_complete_while_the_machine_is_fast_enough() -> None:
     ages, engine = talk("arrival", 0.036)
     assert max(ages) < 0.25 and engine.statistics.n_dropped == 0
@@ -314,12 +330,42 @@ def test_bad_sound_is_refused(samples: Float32, rate: int, message: str) -> None
     assert not any(frame.is_speech for _, frame in run(engine, 0.0, 0.5))
 
 
-def test_endless_sound_without_playback_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_lines", [False, True])
+@pytest.mark.parametrize("n_frames", [0.1, 1, 10])
+def test_endless_sound_without_playback_is_refused_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, in_lines: bool, n_frames: float
+) -> None:
     monkeypatch.setattr(module, "MAX_WAITING_S", 1.0)
     engine, _ = make_engine()
-    with pytest.raises(TalkheadError, match="wait to be spoken"):
-        for _ in range(5):
-            engine.push(loud(10), RATE, 0.0)
+    n_accepted = 0
+    for _ in range(300):
+        try:
+            engine.push(loud(n_frames), RATE, 0.0)
+            n_accepted += 1
+        except TalkheadError as error:
+            assert "wait to be spoken" in str(error)
+        if in_lines:
+            engine.flush()
+    # A line takes a frame at least.
+    n_expected = int(25 / max(n_frames, 1)) if in_lines else int(RATE / round(n_frames * SIZE))
+    assert n_accepted == n_expected
+    assert engine.statistics.waiting_s <= 1.0
+    assert len(engine._lines) == (n_expected if in_lines else 1)
+    engine.flush()
+    spoken = [frame for _, frame in run(engine, 0.0, 3.0) if frame.is_speech]
+    assert len(spoken) == (
+        n_expected * max(n_frames, 1) if in_lines else int(n_expected * n_frames)
+    )
+    engine.push(loud(10), RATE, 3.0)  # there is room again
+
+
+@pytest.mark.parametrize(("pace", "n_most"), [("playback", 0), ("arrival", 10)])
+def test_times_of_arrival_do_not_accumulate(pace: str, n_most: int) -> None:
+    engine, _ = make_engine(pace=pace)
+    for number in range(500):
+        engine.push(loud(1), RATE, number * FRAME_S)
+        run(engine, number * FRAME_S, (number + 1) * FRAME_S)
+        assert len(engine._lines[0].arrivals) <= n_most
 
 
 @pytest.mark.parametrize("rate", [7000, 16_001, 300_000])
