@@ -22,6 +22,9 @@ Backgrounds = Callable[[int, int], Iterator[UInt8]]
 MAX_MISFIT = 16.0
 """A background scaled to cover the picture has at most this many times its area before cropping."""
 
+MAX_LOOP_BYTES = 64 << 20
+"""A video whose frames take no more memory is decoded once, not once in every round."""
+
 
 def check_background(text: str) -> None:
     """Check that a background can be used.
@@ -97,6 +100,12 @@ def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
         n_loop = sum(1 for _ in frames)
     if n_loop == 0:
         raise MediaError(f"{path}: has no frame that can be read. Export it again")
+
+    if n_loop * size[0] * size[1] * 3 <= MAX_LOOP_BYTES:
+        with closing(media.read_frames(path, n_frames=n_loop, size=cover)) as frames:
+            kept = [np.ascontiguousarray(_cut(frame, size)) for frame in frames]
+        if len(kept) == n_loop:
+            return lambda first, after: (kept[i % n_loop] for i in range(first, after))
 
     def run(first: int, after: int) -> Iterator[UInt8]:
         while first < after:

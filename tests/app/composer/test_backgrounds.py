@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from talkhead import media
+from talkhead.app.composer import backgrounds
 from talkhead.app.composer.backgrounds import backgrounds_of, check_background, parse_color
 from talkhead.app.composer.frames import over, transparent
 from talkhead.errors import TalkheadError
@@ -86,10 +87,17 @@ def test_an_image_of_one_line_is_refused(tmp_path: Path, size: tuple[int, int]) 
             backgrounds_of(str(tmp_path / name), OWN, 9)
 
 
-def test_a_video_loops_and_any_part_equals_the_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_video_loops_and_any_part_equals_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    """A short one is decoded once."""
+    monkeypatch.setattr(backgrounds, "MAX_LOOP_BYTES", 7 * OWN.size - (not is_kept))
     path = tmp_path / "loop.mp4"
     media.write_video(path, [gray(20 + 20 * i) for i in range(7)], keyframe_every=3)
     run = backgrounds_of(str(path), OWN, 40)
+    if is_kept:
+        path.unlink()
     whole = list(run(0, 20))
     shown = np.rint((np.array([p.mean() for p in whole]) - 20) / 20)
     np.testing.assert_array_equal(shown, np.arange(20) % 7)
