@@ -15,13 +15,18 @@ Pace = Literal["playback", "arrival"]
 LEAD_S = 3 / FRAME_RATE
 """How far ahead of their time frames are given out: what is out can't be interrupted."""
 
+MAX_LIVE_HEIGHT = 2160
+MAX_LIVE_WIDTH = 3840
+"""Limits of pictures that are scaled to a height: each is 25 MB in memory, and several wait."""
+
 
 @dataclass(frozen=True)
 class LiveOptions(PictureOptions):
     """Options of a live session.
 
     Attributes:
-        height: Height of the pictures in pixels, 16 to 8192. None: the source's.
+        height: Height of the pictures in pixels, 16 to 2160, and no more than gives a width of 3840.
+            None: the source's.
         background: Background in mode "head": "own", "alpha", a color, an image or a video. With
             "alpha", pictures have four channels, RGBA. None: the person's own.
         yaw: Turn of the head to the right of the picture in mode "head", in degrees, limited to
@@ -65,6 +70,11 @@ class LiveOptions(PictureOptions):
             raise TalkheadError(
                 f"a sample rate of {rate} Hz: a multiple of {FRAME_RATE} from {RATES[0]} to "
                 f"{RATES[1]} is needed, such as 16000, 24000 or 48000"
+            )
+        if self.height is not None and self.height > MAX_LIVE_HEIGHT:
+            raise TalkheadError(
+                f"a height of {self.height} pixels is too large for a live session. Choose at most "
+                f"{MAX_LIVE_HEIGHT}"
             )
         check_choice("mode", self.mode, MODES)
         self.check_mode(self.mode)

@@ -21,7 +21,8 @@ from talkhead.app.composer.backgrounds import backgrounds_of, is_still
 from talkhead.app.composer.frames import Compositor, HeadCompositor, IdleFootage, own_background
 from talkhead.app.composer.head_view import View, out_of_range_message
 from talkhead.app.composer.idle_clip import IdleClip, ping_pong
-from talkhead.app.live.options import DEFAULTS, LiveOptions
+from talkhead.app.live.options import DEFAULTS, MAX_LIVE_WIDTH, LiveOptions
+from talkhead.errors import TalkheadError
 from talkhead.media import scaled_size
 from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
@@ -151,7 +152,8 @@ class LivePictures:
             options: Mode, background, view, height and badge.
 
         Raises:
-            TalkheadError: The background cannot be read, or its shape is too different.
+            TalkheadError: The background cannot be read, its shape is too different, or the pictures
+                would be too wide.
         """
         self._scene: _Scene = (
             _PastedScene(renderer, clip)
@@ -168,6 +170,12 @@ class LivePictures:
         self.size = (width, height)
         if options.height is not None:
             self.size = scaled_size(width, height, options.height)
+            if self.size[0] > MAX_LIVE_WIDTH:
+                self.close()
+                raise TalkheadError(
+                    f"pictures of {self.size[0]}x{self.size[1]} are too wide for a live session. Choose "
+                    f"a height of at most {height * MAX_LIVE_WIDTH // width // 2 * 2}"
+                )
         self._badge = _badge(self.size[1]) if options.badge else None
 
     def next(self, code: Float32) -> UInt8:

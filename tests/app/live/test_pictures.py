@@ -99,6 +99,16 @@ def test_heads_are_those_of_speak(
     np.testing.assert_array_equal(found, list(head.frames(0, len(codes))))
 
 
+def test_pictures_are_not_too_wide(avatar: Avatar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LIVE_WIDTH", 64)
+    with pytest.raises(TalkheadError, match="too wide for a live session") as error:
+        pictures_of(avatar, height=200)
+    highest = int(str(error.value).rpartition(" ")[2])
+    made = pictures_of(avatar, height=highest)
+    made.close()
+    assert 56 <= made.size[0] <= 64
+
+
 def test_height_and_note(avatar: Avatar) -> None:
     rest = avatar.predictor.scaling.rest
     made = pictures_of(avatar, mode="head", background="red", height=48, yaw=40.0, badge=True)
@@ -121,6 +131,7 @@ def test_height_and_note(avatar: Avatar) -> None:
         ({"mode": "head", "background": "reddish"}, "neither a color"),
         ({"intensity": 3.0}, "an intensity of 3"),
         ({"height": 4}, "a height of 4 pixels"),
+        ({"height": 2161}, "too large for a live session. Choose at most 2160"),
     ],
 )
 def test_options_are_checked_as_those_of_speak(given: dict[str, Any], words: str) -> None:
