@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from talkhead import __version__
 from talkhead.app.server import dependencies, dubs, identities, live, pages, problems, videos, whep
 from talkhead.app.server.bodies import BodyLimits
+from talkhead.app.server.live_sessions import LiveSessions
 from talkhead.app.server.logs import AccessLog
 from talkhead.app.server.security import Guard
 from talkhead.app.server.service import Service
@@ -40,7 +41,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         try:
             yield
         finally:
-            await app.state.live.end_all()
+            await app.state.live.close()
             await run_in_threadpool(service.stop)
 
     app = FastAPI(
@@ -59,7 +60,7 @@ def make_application(service: Service, routers: Sequence[APIRouter] = ()) -> Fas
         ],
     )
     app.state.service = service
-    app.state.live = live.LiveSessions(live.session_maker(service.home, service.settings))
+    app.state.live = LiveSessions(live.session_maker(service.home, service.settings))
     problems.install(app, service.home.path)
     own = (pages, videos, identities, dubs, live, whep)
     for router in (*(module.router for module in own), *routers):

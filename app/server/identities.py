@@ -218,8 +218,8 @@ async def delete_identity(service: ServiceDep, request: Request, name: Name) -> 
     first.
     """
     show_identity(service, name)  # raises if there is none
-    await request.app.state.live.end_all(name)
-    return await run_in_threadpool(_delete_person, service, name)
+    async with request.app.state.live.barred(name):
+        return await run_in_threadpool(_delete_person, service, name)
 
 
 def _delete_person(service: Service, name: str) -> Deleted:

@@ -8,47 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from talkhead.app.home.identities import Home
-from talkhead.app.live.broadcast import Broadcast
-from talkhead.app.live.pace import FrameCost, keep_pace
-from talkhead.app.live.video_encoder import VideoEncoder
+from talkhead.app.output.live_manifest import MEDIA_TYPE
 from talkhead.app.server.dependencies import NOT_FOUND, Responses, problem
 from talkhead.app.server.live_packets import pack
 from talkhead.app.server.live_requests import (
     BODY,
     LiveInfo,
-    LiveOrder,
     LiveRequest,
+    ParsedRequest,
     SayRequest,
-    read_order,
+    read_request,
 )
+from talkhead.app.server.live_sessions import Entry, LiveSessions
 from talkhead.app.server.logs import log
-from talkhead.app.server.problems import Problem
+from talkhead.app.server.problems import Problem, public_message
 from talkhead.app.server.settings import ServerSettings
 from talkhead.app.text_to_speech import synthesize
 from talkhead.encoder.extract import RATES
 from talkhead.errors import TalkheadError, one_line
-from talkhead.processors import n_cores as count_cores
-from talkhead.terminal import printable
 from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
     from talkhead.app.live.session import LiveSession
-    from talkhead.app.live.webrtc import Viewer
 
 PROTOCOL = "talkhead.live"
 """WebSocket subprotocol. The token travels as another one (`talkhead.app.server.security`)."""
-MEDIA_TYPE, FILE_NAME = "application/jose+json", "talkhead-live.json"
+FILE_NAME = "talkhead-live.json"
 """Of the signed manifest of a session."""
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_DETAIL_CHARS = 400
@@ -56,11 +50,8 @@ MAX_TIME = 2**53
 """Numbers that browsers represent exactly are smaller."""
 SEND_S = 10.0
 """A client that does not read for so long is disconnected."""
-CONNECT_S = 60.0
-"""A session without a client is ended after this time."""
 STATISTICS_EVERY = FRAME_RATE
 """Frames between two messages with statistics."""
-RETRY_AFTER_S = 30
 GOING_AWAY, POLICY_VIOLATION, NORMAL, FAILED = 1001, 1008, 1000, 1011
 
 
@@ -68,194 +59,6 @@ class Signed(JSONResponse):
     """A signed manifest."""
 
     media_type = MEDIA_TYPE
-
-
-@dataclass
-class Entry:
-    """A session, and the server's data on it.
-
-    Attributes:
-        id: ID of the session.
-        identity: Name of the person.
-        session: The session.
-        encoder: Encodes the pictures of the WebSocket.
-        broadcast: Gives out the frames of the session.
-        manifest: The signed manifest of the session.
-        files: Removes files that the session reads, when it has ended.
-        viewers: Connections of WebRTC, by ID.
-        used_s: When the session was begun, or its last viewer has left.
-        is_connected: True while a client is connected to the WebSocket.
-    """
-
-    id: str
-    identity: str
-    session: LiveSession
-    encoder: VideoEncoder
-    broadcast: Broadcast
-    cost: FrameCost
-    manifest: dict[str, str]
-    files: ExitStack
-    viewers: dict[str, Viewer] = field(default_factory=dict)
-    used_s: float = field(default_factory=time.monotonic)
-    is_connected: bool = False
-
-    async def end(self) -> None:
-        """Free the resources of the session."""
-        viewers = [viewer.close() for viewer in list(self.viewers.values())]
-        with self.files:
-            await asyncio.gather(*viewers, return_exceptions=True)
-            await asyncio.gather(self.session.shutdown(), asyncio.to_thread(self.encoder.close))
-            await self.broadcast.close()
-
-
-class LiveSessions:
-    """The sessions of a server.
-
-    Args:
-        make: Function that makes a session for a request, and returns the person's name with it.
-        n_most: Most sessions at a time, because of their memory. None: two for every core.
-        n_cores: Number of processor cores.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[LiveRequest], tuple[str, LiveSession]],
-        n_most: int | None = None,
-        n_cores: int | None = None,
-    ) -> None:
-        self._make = make
-        self._n_cores = count_cores() if n_cores is None else n_cores
-        self._n_most = 2 * self._n_cores if n_most is None else n_most
-        self._entries: dict[str, Entry] = {}
-        self._lock = asyncio.Lock()
-        self._ending: set[asyncio.Task[None]] = set()
-
-    def all(self) -> list[Entry]:
-        """List the sessions."""
-        return list(self._entries.values())
-
-    def find(self, session_id: str) -> Entry:
-        """Return a session.
-
-        Args:
-            session_id: Its ID.
-
-        Returns:
-            The session.
-
-        Raises:
-            Problem: There is none with this ID.
-        """
-        entry = self._entries.get(session_id)
-        if entry is None:
-            raise Problem(404, "there is no such live session; it may have ended. Begin a new one")
-        return entry
-
-    async def begin(self, request: LiveRequest, files: ExitStack) -> Entry:
-        """Begin a session.
-
-        Args:
-            request: Settings of the session.
-            files: Closed when the session ends; it then removes files that the session reads.
-
-        Returns:
-            The session.
-
-        Raises:
-            Problem: There are too many, or the machine is too slow for another one.
-            TalkheadError: There is no such person, or it is damaged.
-        """
-        async with self._lock:
-            self._end_abandoned()
-            self._check_room()  # before loading, which takes processor time from those that speak
-            name, session = await asyncio.to_thread(self._make, request)
-            session_id = secrets.token_urlsafe(12)
-            try:
-                cost = await session.rehearse(self._count_rendered)
-                self._check_pace(cost)
-                manifest = await asyncio.to_thread(session.manifest, session_id)
-                encoder = await asyncio.to_thread(VideoEncoder, session.size, request.codec)
-            except BaseException:
-                await session.shutdown()
-                raise
-            broadcast = Broadcast(session)
-            entry = Entry(
-                session_id, name, session, encoder, broadcast, cost, manifest, files.pop_all()
-            )
-            self._entries[entry.id] = entry
-        log(
-            "live session begun",
-            session=entry.id,
-            identity=name,
-            frame_ms=round(cost.wall_ms, 1),
-            frame_processor_ms=round(cost.processor_ms, 1),
-        )
-        return entry
-
-    def end(self, session_id: str) -> None:
-        """End a session; nothing happens if it has ended.
-
-        Its resources are freed by a task of its own, so that this works while the caller is cancelled.
-
-        Args:
-            session_id: Its ID.
-        """
-        entry = self._entries.pop(session_id, None)
-        if entry is not None:
-            statistics = entry.session.statistics
-            log("live session ended", session=session_id, frames=statistics.n_frames)
-            task = asyncio.get_running_loop().create_task(entry.end())
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
-
-    async def end_all(self, identity: str | None = None) -> None:
-        """End all sessions.
-
-        Args:
-            identity: Only those of this person.
-        """
-        for entry in self.all():
-            if identity is None or entry.identity == identity:
-                self.end(entry.id)
-        await asyncio.gather(*self._ending, return_exceptions=True)
-
-    def _check_room(self) -> None:
-        """Raise Problem if a further session need not be tried."""
-        n = len(self._entries)
-        if n >= self._n_most:
-            raise _no_room(f"{n} live sessions are running, the most that are accepted")
-        busy_ms = max((one.session.statistics.busy_ms for one in self.all()), default=0.0)
-        processor_ms = max((one.cost.processor_ms for one in self.all()), default=0.0)
-        self._check_pace(FrameCost(busy_ms, processor_ms))
-
-    def _check_pace(self, cost: FrameCost) -> None:
-        """Raise Problem if the sessions would not keep 25 frames a second with a further one.
-
-        The first one is always accepted: on a slow machine it repeats pictures.
-        """
-        n = len(self._entries) + 1
-        if n > 1 and not keep_pace(n, cost, self._n_cores):
-            log("live session refused", sessions=n - 1, frame_ms=round(cost.wall_ms, 1))
-            raise _no_room(
-                f"this machine is too busy for {n} live sessions at 25 frames a second. End one, or try "
-                "again later"
-            )
-
-    def _count_rendered(self) -> int:
-        """Count the frames of speech that all sessions have rendered."""
-        found = [entry.session.statistics for entry in self.all()]
-        return sum(one.n_speech - one.n_repeated for one in found)
-
-    def _end_abandoned(self) -> None:
-        """End the sessions that no client is connected to."""
-        limit = time.monotonic() - CONNECT_S
-        for entry in self.all():
-            if not (entry.is_connected or entry.viewers) and entry.used_s < limit:
-                self.end(entry.id)
-
-
-def _no_room(detail: str) -> Problem:
-    return Problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def session_maker(
@@ -293,7 +96,7 @@ def sessions_of(request: Request) -> LiveSessions:
 
 
 Sessions = Annotated[LiveSessions, Depends(sessions_of)]
-Order = Annotated[LiveOrder, Depends(read_order)]
+Parsed = Annotated[ParsedRequest, Depends(read_request)]
 router = APIRouter(prefix="/v1/live", tags=["live"])
 BAD_BODY: Responses = {
     400: problem("The body is not JSON"),
@@ -303,21 +106,25 @@ BAD_BODY: Responses = {
 NO_ROOM: Responses = {
     503: problem("No further session can be kept up; try again after `Retry-After` seconds")
 }
+NOT_READY: Responses = {
+    409: problem("The person is being deleted"),
+    507: problem("The disk is nearly full"),
+}
 
 
 @router.post(
     "",
     status_code=201,
-    responses={**BAD_BODY, **NO_ROOM},
+    responses={**BAD_BODY, **NO_ROOM, **NOT_READY},
     summary="Begin a live session",
     openapi_extra={"requestBody": BODY},
 )
-async def begin_session(order: Order, sessions: Sessions, response: Response) -> LiveInfo:
+async def begin_session(parsed: Parsed, sessions: Sessions, response: Response) -> LiveInfo:
     """Load a person for live speech. Connect to the WebSocket at `url` within a minute.
 
     The body is JSON, or a form if an image or video is uploaded as `background_file`.
     """
-    entry = await sessions.begin(order.request, order.files)
+    entry = await sessions.begin(parsed.request, parsed.files)
     response.headers["Location"] = f"/v1/live/{entry.id}"
     return _info(entry)
 
@@ -405,7 +212,7 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
     except TalkheadError as error:
         code = FAILED
         with suppress(RuntimeError, WebSocketDisconnect):
-            await websocket.send_text(_error(error))
+            await websocket.send_text(_error(websocket, error))
     finally:
         for task in tasks:
             task.cancel()
@@ -431,7 +238,7 @@ async def _receive(websocket: WebSocket, entry: Entry) -> int:
             else:
                 rate = await _obey(websocket, entry, text or "", rate)
         except TalkheadError as error:
-            await _tell(websocket, _error(error))
+            await _tell(websocket, _error(websocket, error))
 
 
 async def _tell(websocket: WebSocket, message: str) -> None:
@@ -440,9 +247,10 @@ async def _tell(websocket: WebSocket, message: str) -> None:
         await websocket.send_text(message)
 
 
-def _error(error: TalkheadError) -> str:
-    """Make the message that reports an error."""
-    return json.dumps({"type": "error", "detail": printable(one_line(error))[:MAX_DETAIL_CHARS]})
+def _error(websocket: WebSocket, error: TalkheadError) -> str:
+    """Make the message that reports an error, without paths of the server."""
+    detail = public_message(one_line(error), websocket.app.state.service.home.path)
+    return json.dumps({"type": "error", "detail": detail[:MAX_DETAIL_CHARS]})
 
 
 async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int:

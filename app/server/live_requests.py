@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
@@ -20,13 +21,19 @@ from talkhead.app.options import PictureOptions, read_declarations
 from talkhead.app.server.dependencies import ServiceDep
 from talkhead.app.server.forms import background_value
 from talkhead.app.server.problems import in_words_of_the_api
-from talkhead.app.server.uploads import save
+from talkhead.app.server.service import Service
+from talkhead.app.server.uploads import save, title_of
 from talkhead.encoder.extract import RATES
-from talkhead.errors import TalkheadError
+from talkhead.errors import MediaError, TalkheadError
+from talkhead.media import probe
 from talkhead.types import FRAME_RATE
 
 FILE = "background_file"
 """Field of a form with an image or video."""
+FORM = "multipart/form-data"
+MAX_VIDEO_S = 60.0
+MAX_VIDEO_SIZE = (3840, 2160)
+"""Limits of a video as the background, upright or not: it is decoded while other sessions speak."""
 PICTURE = {name: getattr(LiveOptions, name) for name in read_declarations(PictureOptions)}
 """Options of the picture that are those of videos, with their defaults."""
 
@@ -80,7 +87,7 @@ class LiveRequest(BaseModel):
 
 
 @dataclass
-class LiveOrder:
+class ParsedRequest:
     """A request that was read.
 
     Attributes:
@@ -89,26 +96,22 @@ class LiveOrder:
     """
 
     request: LiveRequest
-    files: ExitStack = field(default_factory=ExitStack)
+    files: ExitStack
 
 
+_SCHEMA = LiveRequest.model_json_schema()
+_UPLOAD = {FILE: {"type": "string", "format": "binary", "title": "Image or video"}}
 BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        "application/json": {"schema": LiveRequest.model_json_schema()},
-        "multipart/form-data": {
-            "schema": LiveRequest.model_json_schema()
-            | {
-                "properties": LiveRequest.model_json_schema()["properties"]
-                | {FILE: {"type": "string", "format": "binary", "title": "Image or video"}}
-            }
-        },
+        "application/json": {"schema": _SCHEMA},
+        FORM: {"schema": _SCHEMA | {"properties": _SCHEMA["properties"] | _UPLOAD}},
     },
 }
 """Description of the body for /openapi.json: JSON, or a form if a file is uploaded."""
 
 
-async def read_order(request: Request, service: ServiceDep) -> AsyncIterator[LiveOrder]:
+async def read_request(request: Request, service: ServiceDep) -> AsyncIterator[ParsedRequest]:
     """Read the body of a request for a live session. A dependency.
 
     Args:
@@ -120,34 +123,67 @@ async def read_order(request: Request, service: ServiceDep) -> AsyncIterator[Liv
 
     Raises:
         RequestValidationError: A field is unknown, or has a value of another type.
-        TalkheadError: A background is not a color, given twice, or transparent.
+        Problem: The disk is nearly full, or an upload is empty.
+        TalkheadError: A background is not a color, given twice, transparent, or a video that is too
+            long or large.
     """
-    upload: UploadFile | None = None
-    order = LiveOrder(LiveRequest())
-    try:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            form = {**await request.form()}
-            file = form.pop(FILE, None)
-            upload = file if isinstance(file, UploadFile) else None
-            order.request = LiveRequest.model_validate(form)
-        else:
-            order.request = LiveRequest.model_validate_json(await request.body(), strict=True)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-    with order.files:
-        path = None
-        if upload is not None:
-            folder = order.files.enter_context(service.scratch())
-            path = await run_in_threadpool(save, upload, folder, "background")
-            await upload.close()
-        background = background_value(order.request.background, path)
+    with ExitStack() as files:
+        parsed, path = LiveRequest(), None
+        try:
+            if request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
+                parsed, path = await _read_form(request, service, files)
+            else:
+                parsed = LiveRequest.model_validate_json(await request.body(), strict=True)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from error
+        background = background_value(parsed.background, path)
         if background == ALPHA:
             raise TalkheadError(
                 "a live session can't send a transparent background: JPEG and VP8 carry none. Choose "
                 "own, an image, or a color, such as chroma-green, which the receiver can make transparent"
             )
-        order.request = order.request.model_copy(update={"background": background})
-        yield order
+        yield ParsedRequest(parsed.model_copy(update={"background": background}), files)
+
+
+async def _read_form(
+    request: Request, service: Service, files: ExitStack
+) -> tuple[LiveRequest, Path | None]:
+    """Read a form, and save the upload that it may have until `files` is closed."""
+    declared = request.headers.get("content-length", "")
+    service.check_disk(int(declared) if declared.isascii() and declared.isdecimal() else 0)
+    async with request.form(max_files=1) as form:
+        fields = dict(form)
+        upload = fields.pop(FILE, None)
+        parsed = LiveRequest.model_validate(fields)
+        if not isinstance(upload, UploadFile):
+            return parsed, None
+        folder = files.enter_context(service.scratch())
+        path = await run_in_threadpool(save, upload, folder, "background")
+        await run_in_threadpool(_check_size, path, title_of(upload.filename))
+        return parsed, path
+
+
+def _check_size(path: Path, title: str) -> None:
+    """Check that an upload is an image, or a video that can be decoded while others speak.
+
+    Raises TalkheadError if it is not.
+    """
+    from talkhead.app.composer.backgrounds import is_still  # imports OpenCV, which is slow
+
+    if is_still(str(path)):
+        return
+    info = probe(path)
+    shape = sorted((info.width, info.height))
+    if shape[1] > MAX_VIDEO_SIZE[0] or shape[0] > MAX_VIDEO_SIZE[1]:
+        raise MediaError(
+            f"{title}: is a video of {info.width}x{info.height}, at most "
+            f"{MAX_VIDEO_SIZE[0]}x{MAX_VIDEO_SIZE[1]} are accepted. Export it smaller"
+        )
+    if info.duration_s > MAX_VIDEO_S:
+        raise MediaError(
+            f"{title}: lasts {info.duration_s:.0f} s, at most {MAX_VIDEO_S:g} s are accepted for a "
+            "background, which is repeated. Cut it"
+        )
 
 
 class LiveInfo(BaseModel):

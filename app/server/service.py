@@ -218,8 +218,21 @@ class Service:
                 f"{n_open} jobs are waiting, and no more are accepted. Try again later",
                 _RETRY,
             )
+        self.check_disk(n_bytes)
+
+    def check_disk(self, n_bytes: int) -> None:
+        """Check that there is room for an upload.
+
+        Args:
+            n_bytes: Its size; 0 if unknown.
+
+        Raises:
+            Problem: The disk is nearly full.
+        """
         free = shutil.disk_usage(self.path).free
-        if free - 2 * n_bytes < limits.free_bytes:  # the upload, and its copy in place
+        if (
+            free - 2 * n_bytes < self.settings.limits.free_bytes
+        ):  # the upload, and its copy in place
             raise Problem(
                 507,
                 f"the disk of the server is nearly full ({free / GIB:.1f} GiB free). Delete videos "

@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from talkhead.app.server.dependencies import NOT_FOUND, PROBLEMS, problem
-from talkhead.app.server.live import Entry, Sessions
+from talkhead.app.server.live import Sessions
+from talkhead.app.server.live_sessions import Entry
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
 

@@ -21,7 +21,7 @@ from talkhead.app.live.frames import LiveFrame
 from talkhead.app.live.session import LiveSession
 from talkhead.app.server import whep
 from talkhead.app.server.application import make_application
-from talkhead.app.server.live import LiveSessions
+from talkhead.app.server.live_sessions import LiveSessions
 from talkhead.app.server.service import Service
 from talkhead.app.server.settings import ServerSettings
 from talkhead.errors import MediaError, TalkheadError
@@ -209,7 +209,7 @@ async def server(home: Path) -> AsyncIterator[tuple[httpx2.AsyncClient, LiveSess
     base = "http://127.0.0.1:8730"
     async with httpx2.AsyncClient(transport=transport, headers=headers, base_url=base) as api:
         yield api, app.state.live
-        await app.state.live.end_all()
+        await app.state.live.close()
 
 
 async def watch(api: httpx2.AsyncClient, url: str, client: Client) -> str:

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from live_fakes import CONSENT, RATE, SIZE, make_engine
+from live_fakes import CONSENT, RATE, SIZE, BrokenPictures, make_engine
 from serving import TOKEN, Serve, Work
 from serving import detail as detail_of
+from starlette.datastructures import UploadFile
 from starlette.websockets import WebSocketDisconnect
 
 from talkhead.app.fit import FitResult
@@ -27,11 +28,13 @@ from talkhead.app.live.pace import FrameCost
 from talkhead.app.live.session import LiveSession
 from talkhead.app.options import PictureOptions
 from talkhead.app.output.verification import verify
-from talkhead.app.server import live
-from talkhead.app.server.live import PROTOCOL, LiveRequest, LiveSessions
+from talkhead.app.server import live, live_requests, live_sessions
+from talkhead.app.server.live import PROTOCOL
 from talkhead.app.server.live_packets import END_OF_SPEECH, HEADER, KEY_PICTURE, SPEECH
+from talkhead.app.server.live_requests import LiveRequest
+from talkhead.app.server.live_sessions import LiveSessions
 from talkhead.app.server.settings import ServerSettings
-from talkhead.errors import PackageError, TalkheadError
+from talkhead.errors import MediaError, PackageError, TalkheadError
 
 PROTOCOLS = [PROTOCOL, f"bearer.{TOKEN}"]
 
@@ -288,6 +291,22 @@ def test_pages_of_other_sites_are_refused(client: TestClient) -> None:
         pass
 
 
+def test_errors_do_not_name_folders_of_the_server(client: TestClient, people: Path) -> None:
+    problem = MediaError(f"{people}/identities/anna/footage.mp4: is gone. Fit again with --force")
+
+    def broken(request: LiveRequest) -> tuple[str, LiveSession]:
+        engine, pictures = make_engine(BrokenPictures(100, problem))
+        pictures.n_left = 30  # after the rehearsal
+        return "anna", LiveSession(engine=engine)
+
+    client.app.state.live = LiveSessions(broken, n_cores=64)  # type: ignore[attr-defined]
+    with connect(client, begin(client)) as socket:
+        socket.send_bytes(np.full(50 * SIZE, 9000, "<i2").tobytes())
+        while "error" not in (text := socket.receive().get("text") or ""):
+            pass
+    assert json.loads(text)["detail"] == "footage.mp4: is gone. Fit again with force"
+
+
 def test_a_session_has_one_client(client: TestClient) -> None:
     info = begin(client)
     with connect(client, info) as socket:
@@ -353,10 +372,12 @@ def test_the_first_session_is_accepted_on_a_slow_machine(
 
 
 def test_abandoned_sessions_end(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_sessions, "CHECK_S", 0.01)
     info = begin(client)
-    monkeypatch.setattr(live, "CONNECT_S", -1.0)
-    begin(client)
-    assert client.get(info["url"]).status_code == 404
+    with connect(client, info):
+        monkeypatch.setattr(live_sessions, "CONNECT_S", -1.0)
+        assert wait_until_gone(client, begin(client))
+        assert client.get(info["url"]).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -373,6 +394,7 @@ def test_abandoned_sessions_end(client: TestClient, monkeypatch: pytest.MonkeyPa
         ({"mode": "head", "background": "/etc/passwd"}, 422),
         ({"mode": "head", "background": "alpha"}, 422),
         ({"mode": "head", "yaw": 90}, 422),
+        ({"height": 2161}, 422),
         ({"colour": "red"}, 422),
     ],
 )
@@ -416,6 +438,51 @@ def test_an_uploaded_background_lasts_as_long_as_the_session(
     broken = client.post("/v1/live", data=fields, files={"background_file": ("a.png", b"no")})
     assert "a background" in detail_of(broken, 422) or "background.png" in detail_of(broken, 422)
     assert not list(people.rglob("background*"))
+
+
+def test_videos_that_take_too_long_to_decode_are_refused(
+    client: TestClient, people: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, fields = {"background_file": ("clip.mp4", clip)}, {"mode": "head"}
+    monkeypatch.setattr(live_requests, "MAX_VIDEO_S", 0.1)
+    answer = client.post("/v1/live", data=fields, files=files)
+    assert detail_of(answer, 422).startswith("clip.mp4: lasts 0 s, at most 0.1 s are accepted")
+    monkeypatch.setattr(live_requests, "MAX_VIDEO_S", 60.0)
+    monkeypatch.setattr(live_requests, "MAX_VIDEO_SIZE", (64, 40))
+    answer = client.post("/v1/live", data=fields, files=files)
+    assert "clip.mp4: is a video of 64x48, at most 64x40" in detail_of(answer, 422)
+    monkeypatch.setattr(live_requests, "MAX_VIDEO_SIZE", (64, 48))
+    assert client.post("/v1/live", data=fields, files=files).status_code == 201
+    assert len(list(people.rglob("background*"))) == 1
+
+
+def test_forms_are_read_whatever_the_case_of_their_type(client: TestClient) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="mode"\r\n\r\nhead\r\n--x--\r\n'
+    headers = {"Content-Type": "Multipart/Form-Data; boundary=x"}
+    answer = client.post("/v1/live", content=body, headers=headers)
+    assert answer.status_code == 201 and answer.json()["mode"] == "head"
+
+
+def test_uploads_need_room_on_the_disk_and_are_closed(
+    client: TestClient, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    close = UploadFile.close
+
+    async def note(upload: UploadFile) -> None:
+        closed.append(upload.filename)
+        await close(upload)
+
+    monkeypatch.setattr(UploadFile, "close", note)
+    files = {"background_file": ("clip.mp4", clip)}
+    assert client.post("/v1/live", data={"mode": "face"}, files=files).status_code == 422
+    assert client.post("/v1/live", data={"color": "red"}, files=files).status_code == 422
+    assert closed == ["clip.mp4"] * 2
+    limits = client.app.state.service.settings.limits  # type: ignore[attr-defined]
+    object.__setattr__(limits, "free_bytes", 1 << 62)
+    answer = client.post("/v1/live", data={"mode": "head"}, files=files)
+    assert "disk of the server is nearly full" in detail_of(answer, 507)
+    begin(client)  # without an upload, no room is needed
 
 
 def until_removed(path: Path) -> None:

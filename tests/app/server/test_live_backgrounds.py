@@ -15,7 +15,7 @@ from test_browser import Open, address, browser, live_makers, pytestmark, show
 from talkhead.app.fit import FitResult
 from talkhead.app.home.identities import Home
 from talkhead.app.output.verification import verify
-from talkhead.app.server import live
+from talkhead.app.server import live, live_sessions
 from talkhead.app.server.settings import ServerSettings
 
 __all__ = ["address", "browser", "live_makers", "pytestmark", "show"]
@@ -49,7 +49,9 @@ def test_live_backgrounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The head alone over a color and an image, by keyboard, on a narrow screen; changes begin anew."""
-    monkeypatch.setattr(live, "keep_pace", lambda *given: True)  # however busy this machine is
+    monkeypatch.setattr(
+        live_sessions, "keep_pace", lambda *given: True
+    )  # however busy this machine is
     make = live.session_maker(Home(home), ServerSettings(home, token=TOKEN))
     renamed = {"identity": fitted.name}
     live_makers.append(lambda asked: make(asked.model_copy(update=renamed)))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from serving import LINE, TOKEN, Serve, speak, until
 from test_live import make
 
-from talkhead.app.server import live, voice
+from talkhead.app.server import live, live_sessions, voice
 from talkhead.app.server.application import make_application
 from talkhead.app.server.service import Service
 from talkhead.app.server.settings import Limits, ServerSettings
@@ -64,7 +64,7 @@ def client(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     )
     monkeypatch.setattr(live, "synthesize", lambda text: (np.zeros(9, np.int16), 16_000))
     with serve(Limits(n_queued=10**6)) as client:
-        client.app.state.live = live.LiveSessions(make, n_most=10**6, n_cores=10**6)  # type: ignore[attr-defined]
+        client.app.state.live = live_sessions.LiveSessions(make, n_most=10**6, n_cores=10**6)  # type: ignore[attr-defined]
         monkeypatch.setattr(server, "app", client.app)
         yield client
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -247,13 +247,20 @@ def test_a_restart_in_the_middle_of_a_fit(
     assert len(work.tasks) == 2
 
 
-def test_live_sessions_of_a_deleted_person_end(client: TestClient) -> None:
-    ended: list[str] = []
+def test_live_sessions_of_a_deleted_person_end(client: TestClient, people: Path) -> None:
+    """None begins before the person is deleted."""
+    found: list[str | bool] = []
 
     class Sessions:
-        async def end_all(self, identity: str | None = None) -> None:
-            ended.append(identity or "all")
+        @asynccontextmanager
+        async def barred(self, identity: str) -> AsyncIterator[None]:
+            found.append(identity)
+            yield
+            found.append((people / "identities" / identity).exists())
+
+        async def close(self) -> None:
+            """Nothing is left to end."""
 
     client.app.state.live = Sessions()  # type: ignore[attr-defined]
     assert client.delete("/v1/identities/anna").status_code == 200
-    assert ended == ["anna"]
+    assert found == ["anna", False]
