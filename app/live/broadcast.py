@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,19 +18,25 @@ N_QUEUED = 25
 class Broadcast:
     """Runs a session while anyone receives its frames."""
 
-    def __init__(self, session: LiveSession) -> None:
+    def __init__(
+        self, session: LiveSession, failed: Callable[[Exception], None] = lambda error: None
+    ) -> None:
         """Prepare the broadcast.
 
         Args:
             session: The session. Its `run` must not be used elsewhere.
+            failed: Called with the error if the session fails, after its receivers have got it.
         """
         self._session = session
+        self._failed = failed
+        self._is_over = False
+        self._error: Exception | None = None  # with which the session has ended
         self._receivers: list[_Receiver] = []
         self._joined = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def frames(self, *, is_awaited: bool = False) -> AsyncGenerator[LiveFrame, None]:
-        """Receive frames from now on, until the session ends.
+        """Receive frames from now on, until the session ends; none if it has ended.
 
         Args:
             is_awaited: True if the session waits for this receiver; otherwise it misses frames if it is
@@ -43,6 +49,10 @@ class Broadcast:
             MediaError: The footage can no longer be read.
             PackageError: The weights that a line needs are missing or damaged.
         """
+        if self._is_over:  # nothing would end the queue of a receiver that joins now
+            if self._error is not None:
+                raise self._error
+            return
         receiver = _Receiver(is_awaited)
         self._receivers.append(receiver)
         self._joined.set()
@@ -58,7 +68,8 @@ class Broadcast:
             receiver.leave()
 
     async def close(self) -> None:
-        """Stop; all receivers end."""
+        """Stop; all receivers end, and later ones receive nothing."""
+        self._is_over = True
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -66,7 +77,6 @@ class Broadcast:
 
     async def _run(self) -> None:
         """Give out frames until the session ends; it pauses while there is no receiver."""
-        end: Exception | None = None
         try:
             async for frame in self._session.run():
                 for receiver in list(self._receivers):
@@ -75,10 +85,13 @@ class Broadcast:
                     self._joined.clear()
                     await self._joined.wait()
         except Exception as error:  # passed on to all receivers
-            end = error
+            self._error = error
         finally:
+            self._is_over = True
             for receiver in list(self._receivers):
-                receiver.finish(end)
+                receiver.finish(self._error)
+        if self._error is not None:
+            self._failed(self._error)
 
 
 class _Receiver:

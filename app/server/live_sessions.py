@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from talkhead.app.live.broadcast import Broadcast
 from talkhead.app.live.pace import FrameCost, keep_pace
 from talkhead.app.live.video_encoder import VideoEncoder
 from talkhead.app.server.live_requests import LiveRequest
-from talkhead.app.server.logs import log
+from talkhead.app.server.logs import log, log_error
 from talkhead.app.server.problems import Problem
 from talkhead.processors import n_cores as count_cores
 from talkhead.terminal import printable
@@ -163,7 +164,8 @@ class LiveSessions:
                 undo.push_async_callback(asyncio.to_thread, encoder.close)
                 self._check_wanted(name)
                 undo.pop_all()
-                broadcast, kept = Broadcast(session), files.pop_all()
+                broadcast = Broadcast(session, partial(self._end_failed, session_id))
+                kept = files.pop_all()
                 entry = Entry(session_id, name, session, encoder, broadcast, cost, manifest, kept)
                 self._entries[entry.id] = entry
         if self._watching is None or self._watching.done():
@@ -240,6 +242,11 @@ class LiveSessions:
             raise Problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
         if identity in self._barred:
             raise Problem(409, f"{printable(identity)} is being deleted. Choose another identity")
+
+    def _end_failed(self, session_id: str, error: Exception) -> None:
+        """End a session whose frames can no longer be made; its viewers would otherwise keep it."""
+        log_error("live session failed", error, session=session_id)
+        self.end(session_id)
 
     def _check_room(self) -> None:
         """Raise Problem if a further session need not be tried."""

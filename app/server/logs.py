@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from talkhead.app.cli.console import print_line
 from talkhead.app.server.metrics import Metrics
+from talkhead.errors import TalkheadError, one_line
 from talkhead.terminal import printable_json
 
 FIELDS = "fields"
@@ -28,6 +29,18 @@ def log(event: str, **fields: Any) -> None:
         **fields: Further values of JSON types.
     """
     _LOG.info(event, extra={FIELDS: fields})
+
+
+def log_error(event: str, error: Exception, **fields: Any) -> None:
+    """Write a line about a failure to the log, with the traceback of an unexpected error.
+
+    Args:
+        event: What has failed.
+        error: Why.
+        **fields: Further values of JSON types.
+    """
+    unexpected = None if isinstance(error, TalkheadError) else error
+    _LOG.error(event, exc_info=unexpected, extra={FIELDS: {**fields, "reason": one_line(error)}})
 
 
 class JsonLines(logging.Handler):

@@ -47,7 +47,7 @@ router = APIRouter(prefix="/v1/live", tags=["live"], responses=PROBLEMS | NOT_FO
 )
 async def watch(session_id: str, request: Request, sessions: Sessions) -> Response:
     """Send the pictures of a session as VP8 and its audio as Opus to the sender of an offer (WHEP)."""
-    entry = sessions.find(session_id)
+    sessions.find(session_id)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != SDP:
         raise Problem(415, f"the offer of a viewer is sent with Content-Type: {SDP}")
     offer = (await request.body())[: MAX_OFFER_BYTES + 1]
@@ -61,6 +61,7 @@ async def watch(session_id: str, request: Request, sessions: Sessions) -> Respon
             "this server cannot send WebRTC, because aiortc is missing. On the server, run: "
             "pip install 'talkhead[webrtc]'",
         ) from error
+    entry = sessions.find(session_id)  # it may have ended since: it would never close this viewer
     return await _admit_viewer(entry, offer.decode("utf-8", "replace"), webrtc.Viewer)
 
 

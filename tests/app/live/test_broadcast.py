@@ -14,6 +14,9 @@ from talkhead.app.live.broadcast import Broadcast
 from talkhead.app.live.session import LiveSession
 from talkhead.errors import MediaError
 
+LIMIT_S = 20.0
+"""A test that waits so long has failed."""
+
 
 class Numbers:
     """A session that gives out numbers as fast as they are received."""
@@ -114,5 +117,31 @@ def test_closing_ends_receivers_that_wait() -> None:
             await asyncio.sleep(0)
         await made.close()
         assert await receiving == [0]
+
+    asyncio.run(run())
+
+
+def test_receivers_that_join_a_failed_session_get_its_error() -> None:
+    async def run() -> None:
+        session: Any = Numbers(2, MediaError("the footage is gone"))
+        failures: list[Exception] = []
+        made = Broadcast(session, failures.append)
+        for _ in range(2):  # the second one joins when the session has ended
+            with pytest.raises(MediaError, match="the footage is gone"):
+                await asyncio.wait_for(collect(made, -1), LIMIT_S)
+        assert failures == [session.end]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("n_received", [0, 1])
+def test_receivers_that_join_a_closed_session_end(n_received: int) -> None:
+    async def run() -> None:
+        session: Any = Numbers(10**9)
+        made = Broadcast(session)
+        if n_received:
+            await collect(made, n_received)
+        await made.close()
+        assert await asyncio.wait_for(collect(made, -1), LIMIT_S) == []
 
     asyncio.run(run())
