@@ -11,8 +11,9 @@ if TYPE_CHECKING:  # they import PyTorch, which takes seconds
     from talkhead.app.live.frames import LiveFrame
     from talkhead.app.live.session import LiveSession
 
-N_QUEUED = 25
-"""Frames that wait for a slow receiver before the oldest are dropped."""
+N_QUEUED = 5
+"""Frames that wait for a slow receiver before the oldest are dropped. Large pictures have 6 MB and more,
+and each viewer has two queues."""
 
 
 class Broadcast:

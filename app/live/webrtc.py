@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, suppress
 from fractions import Fraction
 
 import numpy as np
@@ -40,17 +41,12 @@ AUDIO_SAMPLES = AUDIO_RATE // 50
 MIME_TYPES = {"video": ("video/vp8", "video/rtx"), "audio": ("audio/opus",)}
 """Formats that are offered: media, and its retransmission."""
 GATHER_S = 15.0
-"""Longest time to prepare an answer."""
-UNUSABLE = (
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    InvalidStateError,
-    asyncio.TimeoutError,
-)
+"""Longest time to find the addresses of the server."""
+CONNECT_S = 30.0
+"""A viewer that has not connected so long after its answer is closed: aioice would wait for ever."""
+UNUSABLE = (ValueError, LookupError, AttributeError, TypeError, AssertionError, InvalidStateError)
 """What aiortc raises for offers that are damaged."""
+ENDED = "the live session ended before the viewer was connected. Begin a new one"
 Frames = AsyncGenerator[LiveFrame, None]
 
 
@@ -162,11 +158,7 @@ class Viewer:
         self._ended = ended
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
-        for track in self._tracks:
-            transceiver = self._connection.addTransceiver(track, direction="sendonly")
-            known = RTCRtpSender.getCapabilities(track.kind).codecs
-            wanted = MIME_TYPES[track.kind]
-            transceiver.setCodecPreferences([c for c in known if c.mimeType.lower() in wanted])
+        self._timer: asyncio.TimerHandle | None = None
         self._connection.on("connectionstatechange", self._changed)
 
     async def answer(self, offer: str) -> str:
@@ -179,36 +171,81 @@ class Viewer:
             The answer, with all addresses under which the server can be reached.
 
         Raises:
-            TalkheadError: The offer is damaged, or receives neither VP8 nor Opus.
+            TalkheadError: The offer is damaged, or receives neither VP8 nor Opus; the addresses of the
+                server were not found in time; or the session ended meanwhile.
         """
+        try:
+            answer = await self._accept(offer)
+            await self._gather(answer)
+        except Exception as error:
+            if self._closed:  # whatever it was came from that
+                raise TalkheadError(ENDED) from error
+            raise
+        if self._closed:
+            raise TalkheadError(ENDED)
+        self._timer = asyncio.get_running_loop().call_later(CONNECT_S, self._give_up)
+        description: str = self._connection.localDescription.sdp
+        return description
+
+    async def _accept(self, offer: str) -> RTCSessionDescription:
+        """Make the answer to an offer, without addresses."""
         connection = self._connection
+        for track in self._tracks:
+            if any(line.startswith(f"m={track.kind} ") for line in offer.splitlines()):
+                self._send(track)  # aiortc can only answer if each track was offered to be received
         try:
             await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             if all(one.mid is None for one in connection.getTransceivers()):
                 raise TalkheadError("the offer must receive video or audio")
-            answer = await connection.createAnswer()
-            await asyncio.wait_for(connection.setLocalDescription(answer), GATHER_S)
+            return await connection.createAnswer()  # some damages are noticed only here
         except OperationError as error:
             raise TalkheadError("the offer must allow VP8 for video and Opus for audio") from error
         except UNUSABLE as error:
             raise TalkheadError(
                 "the offer is not a session description (SDP) of WebRTC. Send that of createOffer"
             ) from error
-        description: str = connection.localDescription.sdp
-        return description
+
+    def _send(self, track: MediaStreamTrack) -> None:
+        """Prepare to send a track in the formats that are offered."""
+        transceiver = self._connection.addTransceiver(track, direction="sendonly")
+        known = RTCRtpSender.getCapabilities(track.kind).codecs
+        wanted = MIME_TYPES[track.kind]
+        transceiver.setCodecPreferences([c for c in known if c.mimeType.lower() in wanted])
+
+    async def _gather(self, answer: RTCSessionDescription) -> None:
+        """Add the addresses of the server to an answer. Other errors than time are the server's own."""
+        try:
+            await asyncio.wait_for(self._connection.setLocalDescription(answer), GATHER_S)
+        except asyncio.TimeoutError as error:
+            raise TalkheadError(
+                "the server's addresses were not found in time. Try again"
+            ) from error
 
     async def close(self) -> None:
         """End the connection."""
         if self._closed:
             return
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for track in self._tracks:
             track.stop()
-        await self._connection.close()
-        for frames in self._frames:
-            await frames.aclose()  # type: ignore[attr-defined]
-        self._ended()
+        async with AsyncExitStack() as stack:  # each is done even if those before fail
+            stack.callback(self._ended)
+            for frames in self._frames:
+                stack.push_async_callback(frames.aclose)
+            with suppress(*UNUSABLE):  # aiortc cannot close connections with certain damaged offers
+                await self._connection.close()
+
+    def _give_up(self) -> None:
+        """Close the connection if the viewer has not connected."""
+        if self._connection.connectionState != "connected":
+            self._close_soon()
 
     def _changed(self) -> None:
-        if self._connection.connectionState in ("failed", "closed") and not self._closed:
+        if self._connection.connectionState in ("failed", "closed"):
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        if not self._closed:
             self._closing = asyncio.get_running_loop().create_task(self.close())

@@ -18,6 +18,7 @@ from talkhead.app.server.live import Sessions
 from talkhead.app.server.live_sessions import Entry
 from talkhead.app.server.logs import log
 from talkhead.app.server.problems import Problem
+from talkhead.errors import TalkheadError, one_line
 
 SDP = "application/sdp"
 MAX_VIEWERS = 4
@@ -90,8 +91,11 @@ async def _admit_viewer(entry: Entry, offer: str, make_viewer: Any) -> Response:
     viewer = entry.viewers[viewer_id] = make_viewer(frames(), frames(), ended)
     try:
         answer = await viewer.answer(offer)
-    except BaseException:
+    except BaseException as error:
         await viewer.close()
+        if isinstance(error, TalkheadError):
+            cause = one_line(error.__cause__ or error)
+            log("viewer refused", session=entry.id, reason=one_line(error), cause=cause)
         raise
     log("viewer joined", session=entry.id, viewers=len(entry.viewers))
     location = {"Location": f"/v1/live/{entry.id}/whep/{viewer_id}"}

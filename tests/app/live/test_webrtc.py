@@ -32,6 +32,7 @@ pytest.importorskip("aiortc", reason="these tests run with `make test-agents`")
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
+from talkhead.app.live import webrtc
 from talkhead.app.live.webrtc import AudioTrack, VideoTrack, Viewer
 
 LIMIT_S = 100.0
@@ -149,6 +150,96 @@ def test_damaged_offers_are_refused(offer: str) -> None:
     asyncio.run(run())
 
 
+# aiortc notices both in createAnswer only, and cannot close the connection of the first one.
+DAMAGES = (("a=mid:0", "a=mid:7"), ("a=recvonly", "a=recv"))
+
+
+@pytest.mark.parametrize(("old", "new"), DAMAGES)
+def test_offers_with_damaged_lines_are_refused(old: str, new: str) -> None:
+    async def run() -> None:
+        ended: list[bool] = []
+        offer = await Client().offer()
+        viewer = Viewer(frames(), frames(), lambda: ended.append(True))
+        with pytest.raises(TalkheadError, match="not a session description"):
+            await viewer.answer(offer.replace(old, new, 1))
+        await viewer.close()
+        assert ended == [True]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kinds", [("video",), ("audio",), ("audio", "video", "video")])
+def test_offers_of_some_media_are_answered(kinds: tuple[str, ...]) -> None:
+    async def run() -> None:
+        client, viewer = Client(), Viewer(frames(), frames(), lambda: None)
+        answer = await viewer.answer(await client.offer(kinds))
+        assert [line[2:7] for line in answer.splitlines() if line.startswith("m=")] == list(kinds)
+        assert answer.count("a=sendonly") == len(set(kinds))
+        await viewer.close()
+        await client.connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("during", "error", "words"),
+    [
+        ("wait", TalkheadError, "the server's addresses were not found in time"),
+        ("fail", TypeError, "a fault of the server"),
+        ("end", TalkheadError, "the live session ended"),
+        ("end and fail", TalkheadError, "the live session ended"),
+    ],
+)
+def test_errors_of_the_server_are_not_those_of_the_offer(
+    monkeypatch: pytest.MonkeyPatch, during: str, error: type[Exception], words: str
+) -> None:
+    async def run() -> None:
+        ended: list[bool] = []
+        viewer = Viewer(frames(), frames(), lambda: ended.append(True))
+
+        async def gather(connection: RTCPeerConnection, answer: Any) -> None:
+            if during == "wait":
+                await asyncio.Event().wait()
+            if "end" in during:
+                await viewer.close()
+            if "fail" in during:
+                raise TypeError("a fault of the server")
+
+        client = Client()
+        offer = await client.offer()
+        monkeypatch.setattr(webrtc, "GATHER_S", 0.01)
+        monkeypatch.setattr(RTCPeerConnection, "setLocalDescription", gather)
+        with pytest.raises(error, match=words):
+            await viewer.answer(offer)
+        await viewer.close()
+        assert ended == [True]
+        await client.connection.close()
+
+    asyncio.run(run())
+
+
+def test_frames_end_although_the_connection_cannot_be_closed() -> None:
+    async def fail(connection: RTCPeerConnection) -> None:
+        raise OSError("a fault")
+
+    async def run() -> None:
+        ended: list[bool] = []
+        given = [frames(), frames()]
+        for one in given:
+            await anext(one)
+        viewer = Viewer(*given, lambda: ended.append(True))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RTCPeerConnection, "close", fail)
+            with pytest.raises(OSError, match="a fault"):
+                await viewer.close()
+        assert ended == [True]
+        for one in given:
+            with pytest.raises(StopAsyncIteration):
+                await anext(one)
+
+    asyncio.run(run())
+
+
 class Client:
     """A viewer, and what has arrived: times and values of pictures and of samples."""
 
@@ -159,8 +250,8 @@ class Client:
         self.sounds: list[tuple[float, float]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def offer(self) -> str:
-        for kind in ("video", "audio"):
+    async def offer(self, kinds: Sequence[str] = ("video", "audio")) -> str:
+        for kind in kinds:
             self.connection.addTransceiver(kind, direction="recvonly")
         await self.connection.setLocalDescription(await self.connection.createOffer())
         return str(self.connection.localDescription.sdp)
@@ -289,5 +380,40 @@ def test_a_viewer_that_leaves_is_forgotten(tmp_path: Path) -> None:
             await client.until(lambda: client.pictures)
             await client.connection.close()
             await client.until(lambda: not sessions.all()[0].viewers)
+
+    asyncio.run(run())
+
+
+def test_a_viewer_that_never_connects_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webrtc, "CONNECT_S", 0.05)
+
+    async def run() -> None:
+        async with server(tmp_path) as (api, sessions):
+            url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
+            client = Client()
+            header = {"Content-Type": "application/sdp"}
+            answer = await api.post(f"{url}/whep", content=await client.offer(), headers=header)
+            assert answer.status_code == 201
+            await client.until(lambda: not sessions.all()[0].viewers)
+            await client.connection.close()
+
+    asyncio.run(run())
+
+
+def test_a_viewer_that_has_connected_stays(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with server(tmp_path) as (api, sessions):
+            url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
+            client = Client()
+            await watch(api, url, client)
+            await client.until(lambda: client.pictures)
+            (viewer,) = sessions.all()[0].viewers.values()
+            viewer._give_up()  # when its time has passed
+            n_seen = len(client.pictures)
+            await client.until(lambda: len(client.pictures) > n_seen + 5)
+            assert list(sessions.all()[0].viewers.values()) == [viewer]
+            await client.connection.close()
 
     asyncio.run(run())
