@@ -200,7 +200,7 @@ class Viewer:
             return await connection.createAnswer()  # some damages are noticed only here
         except OperationError as error:
             raise TalkheadError("the offer must allow VP8 for video and Opus for audio") from error
-        except UNUSABLE as error:
+        except (*UNUSABLE, RuntimeError) as error:  # a generator in aiortc ends early
             raise TalkheadError(
                 "the offer is not a session description (SDP) of WebRTC. Send that of createOffer"
             ) from error
