@@ -383,6 +383,7 @@ class LiveEngine:
             n_dropped += 1
         if n_dropped == 0:
             return
+        line.n_played += n_dropped  # so that a frame's number still gives the time of its sound
         self._begin_blend()
         total = self._statistics.n_dropped + n_dropped
         self._statistics = replace(self._statistics, n_dropped=total)
