@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from scipy.io import wavfile
 
+from benchmarks.live_feed import push_in_real_time
 from benchmarks.live_hour import hour_rows
 from benchmarks.live_load import measure_load
 from talkhead.app.avatar import Avatar, load_identity
@@ -51,7 +52,6 @@ TEXT = (
     "There were about fifty people by the pool, and most of them had brought a book."
 )
 RATE = 48_000
-CHUNK_S = 0.01
 TOKEN = "a-token-of-the-benchmark"
 LOAD_S = 10.0
 RELEASED = 0.05
@@ -91,12 +91,7 @@ def bench_microphone(avatar: Avatar, seconds: float, ahead: int | None) -> Mappi
     async def talk() -> None:
         await asyncio.sleep(1.0)
         begun[0] = time.monotonic()
-        size = round(CHUNK_S * RATE)
-        for at in range(0, len(given), size):
-            wait_s = begun[0] + (at + size) / RATE - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            await session.push_audio(given[at : at + size], RATE)
+        await push_in_real_time(session, given, RATE)
         await session.shutdown()
 
     async def watch() -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.live_feed import push_in_real_time
 from talkhead.app.avatar import Avatar
 from talkhead.app.live.engine import LiveEngine
 from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.session import LiveSession
 from talkhead.types import FRAME_RATE, Float32
-
-CHUNK_S = 0.01
 
 
 class Hour:
@@ -42,13 +41,7 @@ class Hour:
 
     async def _talk(self) -> None:
         self._begun = time.monotonic()
-        size = round(CHUNK_S * self._rate)
-        for first in range(0, round(self._seconds * self._rate), size):
-            wait_s = self._begun + (first + size) / self._rate - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            at = first % (len(self._sound) - size)
-            await self._session.push_audio(self._sound[at : at + size], self._rate)
+        await push_in_real_time(self._session, self._sound, self._rate, self._seconds)
         await self._session.shutdown()
 
     async def run(self) -> list[Mapping[str, Any]]:

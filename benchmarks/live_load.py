@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import count
 from typing import Any
 
+from benchmarks.live_feed import push_in_real_time
 from talkhead.app.avatar import Avatar
 from talkhead.app.live.engine import LiveEngine
 from talkhead.app.live.frames import LiveFrame
@@ -19,7 +20,6 @@ from talkhead.app.live.video_encoder import VideoEncoder
 from talkhead.processors import n_cores
 from talkhead.types import FRAME_RATE, Float32
 
-CHUNK_S = 0.01
 KEPT = 0.96
 """Share of 25 new pictures a second below which a session does not keep its pace."""
 
@@ -48,12 +48,7 @@ class Session:
     async def speak(self, sound: Float32) -> Mapping[str, float]:
         """Say something in real time; returns frames per second and the counts of this time."""
         before, n_before, begun = self.live.statistics, self.n_new, time.monotonic()
-        size = round(CHUNK_S * self._rate)
-        for at in range(0, len(sound), size):
-            wait_s = begun + (at + size) / self._rate - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            await self.live.push_audio(sound[at : at + size], self._rate)
+        await push_in_real_time(self.live, sound, self._rate)
         seconds, after = time.monotonic() - begun, self.live.statistics
         new = self.n_new - n_before
         await self.live.flush()
