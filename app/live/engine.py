@@ -30,6 +30,7 @@ from talkhead.app.live.pictures import LivePictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
 from talkhead.audio import as_int16
+from talkhead.device import set_threads
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, UInt8
 
 GRACE_S = 1.5 * FRAME_S
@@ -209,6 +210,15 @@ class LiveEngine:
             n = self._statistics.n_interruptions + 1
             self._statistics = replace(self._statistics, n_interruptions=n)
             return self._epoch
+
+    @staticmethod
+    def prepare_thread() -> None:
+        """Let the calling thread, which is to call `step`, compute alone.
+
+        The matrices are so small that a second thread gains little, and each step would wait for
+        both wherever other programs, such as a browser, use the cores.
+        """
+        set_threads(1)
 
     def step(self, now_s: float) -> LiveFrame | None:
         """Make the next frame, if it is time.

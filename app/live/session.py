@@ -59,6 +59,9 @@ class Engine(Protocol):
     def statistics(self) -> LiveStatistics:
         """What has been done so far."""
 
+    def prepare_thread(self) -> None:
+        """Prepare the thread that calls `step`."""
+
     def push(self, samples: Float32, sample_rate: int, now_s: float) -> None:
         """Add sound to the line that is being spoken."""
 
@@ -137,7 +140,7 @@ class LiveSession:
         self._engine: Engine = engine
         self._home = Home.locate(home).path
         self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._work = ThreadPoolExecutor(max_workers=1, thread_name_prefix="talkhead-live")
+        self._work = ThreadPoolExecutor(1, "talkhead-live", initializer=self._engine.prepare_thread)
         self._changed = asyncio.Event()
         self._closed = False
 

@@ -144,6 +144,9 @@ class WorkerEngine:
                 self._statistics, waiting_s=max(0.0, waiting_s), n_interruptions=self._epoch
             )
 
+    def prepare_thread(self) -> None:
+        """Do nothing: the calling thread only waits for the worker."""
+
     def push(self, samples: Float32, sample_rate: int, now_s: float) -> None:
         """Add sound to the line that is being spoken; the first sound begins one.
 

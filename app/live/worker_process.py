@@ -81,6 +81,7 @@ class Worker:
             Exception: That of the engine.
             OSError: The other process is gone.
         """
+        self.engine.prepare_thread()
         while self._failure is None:
             self._changed.clear()
             frame = self.engine.step(time.monotonic())

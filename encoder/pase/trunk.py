@@ -200,40 +200,34 @@ class Block(nn.Module):
         self.up = AdaptedLinear(WIDTH, 4 * WIDTH, rank)
         self.down = AdaptedLinear(4 * WIDTH, WIDTH, rank)
 
-    def forward(self, inputs: Tensor, state: BlockState | None) -> tuple[Tensor, BlockState]:
+    def forward(
+        self, inputs: Tensor, state: BlockState | None, n_early: int = 0
+    ) -> tuple[Tensor, int, BlockState]:
         """Encode the next inputs of a stream.
 
         Args:
             inputs: [B, n, WIDTH].
             state: State after the previous inputs; None at the beginning.
+            n_early: How many of the last inputs are approximations. They do not enter the state.
 
         Returns:
-            The outputs that are complete now, [B, m, WIDTH], and the state after them.
+            The outputs of all inputs that were waiting and of these, [B, m, WIDTH]; how many of them
+            are complete; and the state after them. The other outputs, `ahead` more than n_early
+            except at the beginning, are computed as if no inputs followed.
         """
         waiting, query, keys, values = self._extended(inputs, state)
-        n_complete = max(0, waiting.shape[1] - self.ahead)
-        outputs = self._outputs(n_complete, waiting, query, keys, values)
-        n_kept = PAST + self.ahead
+        # Complete outputs attend at most to the last input that is no approximation.
+        outputs = self._transform(waiting, query, keys, values, self._mask(query, keys))
+        n_inputs, n_keys = waiting.shape[1] - n_early, keys.shape[2] - n_early
+        n_complete = max(0, n_inputs - self.ahead)
+        first = max(0, n_keys - PAST - self.ahead)
         kept = BlockState(
-            waiting[:, n_complete:],
-            query[:, :, n_complete:],
-            keys[:, :, -n_kept:],
-            values[:, :, -n_kept:],
+            waiting[:, n_complete:n_inputs],
+            query[:, :, n_complete:n_inputs],
+            keys[:, :, first:n_keys],
+            values[:, :, first:n_keys],
         )
-        return outputs, kept
-
-    def pending(self, inputs: Tensor, state: BlockState) -> Tensor:
-        """Encode inputs that wait for later ones as if none followed.
-
-        Args:
-            inputs: The next inputs, [B, n, WIDTH].
-            state: State after the previous inputs, which is not changed.
-
-        Returns:
-            The outputs of the waiting inputs and of these, [B, m, WIDTH].
-        """
-        extended = self._extended(inputs, state)
-        return self._outputs(extended.waiting.shape[1], *extended)
+        return outputs, n_complete, kept
 
     def _extended(self, inputs: Tensor, state: BlockState | None) -> BlockState:
         """Add inputs [B, n, WIDTH] to a state."""
@@ -247,15 +241,11 @@ class Block(nn.Module):
             torch.cat([state.values, value], 2),
         )
 
-    def _outputs(
-        self, n: int, waiting: Tensor, query: Tensor, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        """Return the outputs [B, n, WIDTH] of the first n waiting inputs."""
-        # Query i is at position i + first in the sequence of keys.
-        first = keys.shape[2] - waiting.shape[1]
-        distance = torch.arange(keys.shape[2]) - first - torch.arange(n)[:, None]
-        mask = ((distance >= -PAST) & (distance <= self.ahead)).to(waiting.device)
-        return self._transform(waiting[:, :n], query[:, :, :n], keys, values, mask)
+    def _mask(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Tell which of m keys the newest n inputs attend to, [n, m], by their queries and keys."""
+        n, n_keys = query.shape[2], keys.shape[2]
+        distance = torch.arange(n_keys) - (n_keys - n) - torch.arange(n)[:, None]
+        return ((distance >= -PAST) & (distance <= self.ahead)).to(query.device)
 
     def whole(self, inputs: Tensor) -> Tensor:
         """Compute Whisper's own block: frozen layers, and attention to all vectors.
@@ -298,10 +288,14 @@ class TrunkState:
     Attributes:
         n_inputs: Inputs so far.
         blocks: State of each block.
+        early: Hidden vectors that wait for later inputs, computed as if none followed,
+            [B, n, WIDTH]; None at the beginning. They cost little beside those that are complete,
+            because most of the time is spent on reading the weights.
     """
 
     n_inputs: int
     blocks: tuple[BlockState | None, ...]
+    early: Tensor | None = None
 
 
 START = TrunkState(0, (None,) * N_BLOCKS)
@@ -381,11 +375,13 @@ class TrunkBranch(nn.Module):
             The hidden vectors that are complete now, [B, m, WIDTH], and the state after them.
         """
         places = (state.n_inputs + torch.arange(inputs.shape[1])) % N_POSITIONS
-        hidden, blocks = inputs + self.positions[places], []
+        hidden, blocks, n_early = inputs + self.positions[places], [], 0
         for block, own in zip(self.blocks, state.blocks, strict=True):
-            hidden, after = block(hidden, own)
+            hidden, n_complete, after = block(hidden, own, n_early)
+            n_early = hidden.shape[1] - n_complete
             blocks.append(after)
-        return hidden, TrunkState(state.n_inputs + inputs.shape[1], tuple(blocks))
+        n_inputs = state.n_inputs + inputs.shape[1]
+        return hidden[:, :n_complete], TrunkState(n_inputs, tuple(blocks), hidden[:, n_complete:])
 
     def forward(
         self, spectra: Tensor, hidden_spans: Tensor | None = None, first: int = 0
@@ -407,20 +403,19 @@ class TrunkBranch(nn.Module):
         return self.acoustic(spectra), hidden
 
     def pending(self, state: tuple[TrunkState, Tensor]) -> tuple[Tensor, Tensor]:
-        """Encode what has arrived of a stream beyond its complete vectors, as if nothing followed.
+        """Select what a stream has computed of its next vectors, as if nothing followed.
 
         Args:
-            state: State of the stream, which is not changed.
+            state: State of the stream.
 
         Returns:
             Energies [B, n, N_MELS] and hidden vectors [B, n, WIDTH], n = n_late except at the
             beginning. They attend to fewer vectors after their own than complete ones.
         """
         blocks, energies = state
-        hidden = energies.new_zeros(len(energies), 0, WIDTH)
-        for block, own in zip(self.blocks, blocks.blocks, strict=True):
-            assert isinstance(block, Block) and own is not None
-            hidden = block.pending(hidden, own)
+        hidden = (
+            energies.new_zeros(len(energies), 0, WIDTH) if blocks.early is None else blocks.early
+        )
         return energies, hidden
 
     def acoustic(self, spectra: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+import torch
 from live_fakes import CONSENT, RATE, SIZE, FakePictures, FakeSpeech, make_engine, make_session
 
 from talkhead.app.live import frames as frames_module
@@ -263,11 +265,13 @@ def test_shutdown_frees_the_pictures() -> None:
 
 
 def test_lines_begin_and_pictures_are_made_in_another_thread() -> None:
-    threads = set()
+    threads, counts = set(), set()
+    n_own = torch.get_num_threads(), numba.get_num_threads()
 
     class Pictures(FakePictures):
         def next(self, code: Float32) -> UInt8:
             threads.add(threading.current_thread())
+            counts.add((torch.get_num_threads(), numba.get_num_threads()))
             return super().next(code)
 
     def begin(pace: str) -> FakeSpeech:
@@ -282,6 +286,7 @@ def test_lines_begin_and_pictures_are_made_in_another_thread() -> None:
 
     asyncio.run(speak())
     assert len(threads) == 1 and threading.main_thread() not in threads
+    assert counts == {(1, 1)} and n_own == (torch.get_num_threads(), numba.get_num_threads())
 
 
 @pytest.mark.parametrize(
