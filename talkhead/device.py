@@ -7,16 +7,20 @@ import importlib.metadata
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from talkhead.errors import TalkheadError
 from talkhead.processors import check_device, n_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,50 @@ def aligned_copy(array: Any) -> torch.Tensor:
         A tensor of the same shape and values.
     """
     return torch.as_tensor(array).clone(memory_format=torch.contiguous_format)
+
+
+def has_concurrent_kernels() -> bool:
+    """Return True if several threads may call parallel numba kernels at the same time.
+
+    Numba's fallback threading layer ("workqueue") aborts the process if they do.
+
+    Returns:
+        False until the first parallel kernel has run, which determines the threading layer.
+    """
+    import numba
+
+    try:
+        return numba.threading_layer() != "workqueue"
+    except ValueError:  # no parallel kernel has run yet
+        return False
+
+
+def map_concurrently(
+    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
+) -> Iterator[Result]:
+    """Apply a function to items, as many at a time as torch has threads.
+
+    Where an item is computed by many short operations, a thread for each item is faster than all
+    threads for one: operations need not wait for the slowest thread. Results are the same.
+
+    Args:
+        function: The function. Threads call it at the same time, without the caller's `no_grad`.
+        items: Its arguments.
+        device: Where it computes. On others than the CPU, one item is computed at a time.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    n_threads = torch.get_num_threads()
+    if device.type != "cpu" or n_threads == 1 or not has_concurrent_kernels():
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(n_threads, initializer=set_threads, initargs=(1,))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        set_threads(n_threads)  # in a new thread, torch has as many as were set last
 
 
 def set_threads(n_threads: int | None = None) -> int:

@@ -10,7 +10,9 @@ on", 2004, section 3.2). A prior keeps the tracked value where the pixels do not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,12 +20,13 @@ import torch
 from torch import Tensor
 
 from talkhead.crops import body_area
-from talkhead.dataset import IdentityDataset
+from talkhead.dataset import IdentityDataset, Tracks
+from talkhead.device import map_concurrently
 from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
 from talkhead.frame_selection import spread_frames
 from talkhead.progress import Progress
 from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
-from talkhead.types import Float32, Int, UInt8
+from talkhead.types import Float32, UInt8
 
 PRIOR = 5e-5
 """Weight of a squared change, in its units, relative to the pixels' mean squared error."""
@@ -62,16 +65,28 @@ def refine_motion(
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
     parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
-    alignments = [_Alignment.from_part(renderer, part) for part in parts]
+    alignments, device = (
+        [_Alignment.from_part(renderer, part) for part in parts],
+        renderer.base.device,
+    )
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
-    frames = np.flatnonzero(tracks.usable & tracks.has_image)
+    frames = np.flatnonzero(tracks.usable & tracks.has_image).tolist()
     with progress.step("Refining the motion", total=len(frames)) as bar:
-        for frame in frames:
-            for alignment in alignments:
-                motion = alignment.refine(int(frame), codes[frame], viewmats[frame])
-                codes[frame], viewmats[frame] = motion
+        motions = map_concurrently(partial(_refine, alignments, tracks), frames, device)
+        for frame, motion in zip(frames, motions, strict=True):
+            codes[frame], viewmats[frame] = motion
             bar.advance()
     return replace(dataset, tracks=replace(tracks, codes=codes, viewmats=viewmats))
+
+
+def _refine(
+    alignments: Sequence[_Alignment], tracks: Tracks, frame: int
+) -> tuple[Float32, Float32]:
+    """Return the code [K] and pose [4, 4] of a frame after all alignments, in turn."""
+    code, viewmat = tracks.codes[frame], tracks.viewmats[frame]
+    for alignment in alignments:
+        code, viewmat = alignment.refine(frame, code, viewmat)
+    return code, viewmat
 
 
 # ------------------------------------------------------------- parts of the image
@@ -237,12 +252,11 @@ class _Alignment:
     def from_part(cls, renderer: GaussianRenderer, part: _Part) -> _Alignment:
         """Prepare the alignment of a part: select its Gaussians and average its Hessian."""
         tracks, device = part.dataset.tracks, renderer.base.device
-        probed, units = spread_frames(tracks.unoccluded & tracks.trainable, N_PROBED), part.units()
-        nearby = renderer.subset(_nearby_gaussians(renderer, part, probed))
+        probed = spread_frames(tracks.unoccluded & tracks.trainable, N_PROBED).tolist()
+        nearby, units = renderer.subset(_nearby_gaussians(renderer, part, probed)), part.units()
         unknowns = torch.eye(len(units), device=device)
         alignment = cls(nearby, part, units.to(device), unknowns)
-        with torch.no_grad():
-            hessian = torch.stack([alignment.hessian(int(frame)) for frame in probed]).mean(0)
+        hessian = torch.stack(list(map_concurrently(alignment.hessian, probed, device))).mean(0)
         return replace(alignment, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
 
     def motion(self, code: Float32, viewmat: Float32) -> tuple[Tensor, Tensor]:
@@ -270,6 +284,7 @@ class _Alignment:
         size = (window.image.shape[0], window.image.shape[1])
         return self.renderer.render_raw(code, viewmat, window.k, size, twist).rgb[0]
 
+    @torch.no_grad()
     def hessian(self, frame: int) -> Tensor:
         """Compute the Gauss-Newton Hessian [P, P] of a frame's loss by finite differences."""
         # Derivative of the residuals by each unknown, [P, h * w * 3].
@@ -310,12 +325,12 @@ def _loss(window: _Window, rendered: Tensor) -> Tensor:
     return 0.5 * (window.weights * (rendered - window.image).square()).mean()
 
 
-def _nearby_gaussians(renderer: GaussianRenderer, part: _Part, frames: Int) -> Tensor:
-    """Return the indices [n] of Gaussians that project into or near the part in any of frames [f]."""
+def _nearby_gaussians(renderer: GaussianRenderer, part: _Part, frames: Sequence[int]) -> Tensor:
+    """Return the indices [n] of Gaussians that project into or near the part in any of the frames."""
     tracks, device = part.dataset.tracks, renderer.base.device
     nearby = torch.zeros(len(renderer.index), dtype=torch.bool, device=device)
     for frame in frames:
-        window = part.window(int(frame))
+        window = part.window(frame)
         code, view = (torch.from_numpy(a[[frame]]) for a in (tracks.codes, tracks.viewmats))
         # Project the means and compare them with the window.
         with torch.no_grad():

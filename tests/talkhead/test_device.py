@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from talkhead import device
+from talkhead.device import set_threads
 from talkhead.errors import TalkheadError
 
 
@@ -108,3 +111,44 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert device.set_threads() == device.n_cores() >= 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_items_are_mapped_in_order_each_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch, concurrent: bool
+) -> None:
+    monkeypatch.setattr(device, "has_concurrent_kernels", lambda: concurrent)
+    n_threads = torch.get_num_threads()
+    set_threads(3)
+    barrier = threading.Barrier(3, timeout=30.0)
+
+    def square(item: int) -> tuple[int, int]:
+        if concurrent:  # three are computed at the same time
+            barrier.wait()
+        return item * item, torch.get_num_threads()
+
+    try:
+        found = list(device.map_concurrently(square, range(9), torch.device("cpu")))
+        assert found == [(item * item, 1 if concurrent else 3) for item in range(9)]
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        set_threads(n_threads)
+
+
+def test_an_error_ends_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_concurrent_kernels", lambda: True)
+    n_threads, seen = torch.get_num_threads(), []
+    set_threads(2)
+
+    def fail(item: int) -> int:
+        seen.append(item)
+        raise ValueError(item)
+
+    try:
+        with pytest.raises(ValueError, match="0"):
+            list(device.map_concurrently(fail, range(10_000), torch.device("cpu")))
+        assert len(seen) < 10_000 and torch.get_num_threads() == 2
+    finally:
+        set_threads(n_threads)

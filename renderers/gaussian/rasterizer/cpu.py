@@ -5,6 +5,7 @@ blended (cpu_blend.py).
 """
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -12,6 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from talkhead.device import has_concurrent_kernels
 from talkhead.errors import TalkheadError
 from talkhead.renderers.gaussian.rasterizer.constants import (
     ALPHA_CAP,
@@ -41,7 +43,6 @@ than a million."""
 _LIMITS: Final = np.array([BLUR_PX2, ALPHA_FLOOR, NEAR_PLANE, FAR_PLANE, FOV_MARGIN], np.float32)
 _BLENDING: Final = np.array([ALPHA_FLOOR, ALPHA_CAP, MIN_TRANSMITTANCE], np.float32)
 
-# Numba's fallback threading layer aborts the process when two threads call a parallel kernel.
 _kernel_lock = threading.Lock()
 
 
@@ -89,6 +90,11 @@ class SplatInputs:
     colors: FloatArray
     viewmat: FloatArray
     K: FloatArray
+
+
+def _exclusively() -> AbstractContextManager[object]:
+    """Return a context in which parallel kernels may be called."""
+    return nullcontext() if has_concurrent_kernels() else _kernel_lock
 
 
 def _bin(scene: SplatInputs, height: int, width: int) -> Lists:
@@ -145,7 +151,7 @@ def render(scene: SplatInputs, rgb: FloatArray, alpha: FloatArray) -> Lists:
         TalkheadError: If the Gaussians reach too many tiles.
     """
     height, width = alpha.shape[:2]
-    with _kernel_lock:
+    with _exclusively():
         lists = _bin(scene, height, width)
         blend(lists.tile_starts, lists.splats, lists.masks, lists.records, _BLENDING, rgb, alpha)
     return lists
@@ -190,7 +196,7 @@ def render_backward(
     """
     height, width = alpha.shape[:2]
     size = np.array([width, height], np.float32)
-    with _kernel_lock:
+    with _exclusively():
         moments = blend_backward(
             lists.tile_starts,
             lists.splats,
