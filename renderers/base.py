@@ -161,7 +161,7 @@ class Renderer(Protocol):
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
-        """Render images.
+        """Render images. Several threads may call this at the same time.
 
         Args:
             motion: [B, K], motion codes.

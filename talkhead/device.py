@@ -7,8 +7,9 @@ import importlib.metadata
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -231,8 +232,8 @@ def has_concurrent_kernels() -> bool:
 
 
 def map_concurrently(
-    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
-) -> Iterator[Result]:
+    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+) -> Generator[Result, None, None]:
     """Apply a function to items, as many at a time as torch has threads.
 
     Where an item is computed by many short operations, a thread for each item is faster than all
@@ -240,7 +241,7 @@ def map_concurrently(
 
     Args:
         function: The function. Threads call it at the same time, without the caller's `no_grad`.
-        items: Its arguments.
+        items: Its arguments, of which no more are read than are computed soon.
         device: Where it computes. On others than the CPU, one item is computed at a time.
 
     Yields:
@@ -251,8 +252,14 @@ def map_concurrently(
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(n_threads, initializer=set_threads, initargs=(1,))
+    upcoming: deque[Future[Result]] = deque()
     try:
-        yield from pool.map(function, items)
+        for item in items:
+            upcoming.append(pool.submit(function, item))
+            if len(upcoming) > 2 * n_threads:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         set_threads(n_threads)  # in a new thread, torch has as many as were set last

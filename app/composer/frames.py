@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
 from typing import Protocol
 
 import cv2
@@ -20,8 +22,9 @@ from torch import Tensor
 
 from talkhead.app.composer.head_view import AS_FILMED, View, head_camera, head_origin, turned_clip
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
-from talkhead.app.composer.paste import CropPaster, mask_window, paste_mask
+from talkhead.app.composer.paste import CropPaster, Window, mask_window, paste_mask
 from talkhead.crops import cut_crop
+from talkhead.device import map_concurrently
 from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
@@ -178,12 +181,36 @@ class PasteFrameRenderer:
         Yields:
             Frames [H, W, 3].
         """
-        with closing(self._footage.frames(first, after)) as frames:
-            for number, frame in zip(range(first, after), frames, strict=True):
-                track_index = self._footage.track_index(number)
-                if track_index is not None:
-                    frame = self._compositor(frame, track_index, self._codes[number])
-                yield frame
+        mouths = map_concurrently(self._mouth, range(first, after), self._compositor.device)
+        with closing(mouths), closing(self._footage.frames(first, after)) as frames:
+            for frame, mouth in zip(frames, mouths, strict=True):
+                yield frame if mouth is None else self._compositor.paste(frame, mouth)
+
+    def _mouth(self, number: int) -> Mouth | None:
+        """Render the lower face of a frame; None if no face was tracked in it."""
+        track_index = self._footage.track_index(number)
+        if track_index is None:
+            return None
+        return self._compositor.render(track_index, self._codes[number])
+
+
+@dataclass(frozen=True)
+class Mouth:
+    """A rendering of the lower face.
+
+    Attributes:
+        track_index: Index of the frame's tracks in the clip.
+        window: Part of the crop that was rendered.
+        rgb: Premultiplied colors [h, w, 3].
+        alpha: Opacity [h, w, 1].
+        mask: Where to paste [h, w].
+    """
+
+    track_index: int
+    window: Window
+    rgb: Float32
+    alpha: Float32
+    mask: Float32
 
 
 class Compositor:
@@ -198,7 +225,7 @@ class Compositor:
         """
         self.composer = CropPaster(clip.background, clip.scale)
         self._renderer, self._clip = renderer, clip
-        self._device = device_of(renderer)
+        self.device = device_of(renderer)
 
     def __call__(self, frame: UInt8, track_index: int, code: Float32) -> UInt8:
         """Re-lip a frame.
@@ -211,6 +238,18 @@ class Compositor:
         Returns:
             Frame [H, W, 3].
         """
+        return self.paste(frame, self.render(track_index, code))
+
+    def render(self, track_index: int, code: Float32) -> Mouth:
+        """Render the lower face of a frame. Several threads may call this at the same time.
+
+        Args:
+            track_index: Index of the frame's tracks in the clip.
+            code: Motion code [K].
+
+        Returns:
+            The rendering.
+        """
         clip, n_mouth = self._clip, self._clip.face.n_mouth
         source = clip.codes[track_index]
         target = np.concatenate([code[:n_mouth], source[n_mouth:]])
@@ -221,16 +260,28 @@ class Compositor:
         ks[:, 0, 2] -= window.left
         ks[:, 1, 2] -= window.top
         size = (window.bottom - window.top, window.right - window.left)
-        cameras = torch.from_numpy(ks).to(self._device)
+        cameras = torch.from_numpy(ks).to(self.device)
         rgb, alpha = _render(self._renderer, target, clip.viewmats[track_index], cameras, size)
+        return Mouth(track_index, window, rgb, alpha, mask[window.slices])
+
+    def paste(self, frame: UInt8, mouth: Mouth) -> UInt8:
+        """Paste a rendering into its frame. Frames are pasted in the order of the video.
+
+        Args:
+            frame: Frame [H, W, 3].
+            mouth: Its rendering.
+
+        Returns:
+            Frame [H, W, 3].
+        """
         return self.composer.paste(
             frame,
-            clip.origins[track_index],
-            window,
-            rgb,
-            alpha,
-            mask[window.slices],
-            clip.mask(track_index)[window.slices],
+            self._clip.origins[mouth.track_index],
+            mouth.window,
+            mouth.rgb,
+            mouth.alpha,
+            mouth.mask,
+            self._clip.mask(mouth.track_index)[mouth.window.slices],
         )
 
 
@@ -246,7 +297,8 @@ class HeadCompositor:
             view: Requested view, limited to what the clip shows.
         """
         self._renderer, self._clip = renderer, turned_clip(clip, view)
-        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(device_of(renderer))
+        self.device = device_of(renderer)
+        self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(self.device)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -254,7 +306,7 @@ class HeadCompositor:
         return self._clip.crop_width, self._clip.crop_height
 
     def __call__(self, background: UInt8 | None, track_index: int, code: Float32) -> UInt8:
-        """Render a frame.
+        """Render a frame. Several threads may call this at the same time.
 
         Args:
             background: Background [h, w, 3] in the size of the frames. None: the frame is RGBA, not
@@ -319,9 +371,18 @@ class HeadFrameRenderer:
         """
         backgrounds = None if self._backgrounds is None else self._backgrounds(first, after)
         numbers = ping_pong(self._n_clip, after - first, first)
-        for track_index, code in zip(numbers, self._codes[first:after], strict=True):
-            background = None if backgrounds is None else next(backgrounds)
-            yield self._compositor(background, int(track_index), code)
+        heads = map_concurrently(
+            lambda at: self._compositor(*at),
+            zip(
+                repeat(None) if backgrounds is None else backgrounds,
+                numbers.tolist(),
+                self._codes[first:after],
+                strict=False,  # backgrounds may go on
+            ),
+            self._compositor.device,
+        )
+        with closing(heads):
+            yield from heads
 
 
 def _render(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from talkhead.config import from_json, to_json
 from talkhead.dataset import IdentityDataset
+from talkhead.device import map_concurrently, set_threads
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
 from talkhead.renderers import registry
@@ -122,6 +123,18 @@ def test_it_shows_the_head(fitted: Fitted) -> None:
 def test_same_input_same_bits(fitted: Fitted) -> None:
     first, second = fitted.render([2, 8]), fitted.render([2, 8])
     assert torch.equal(first.rgb, second.rgb) and torch.equal(first.alpha, second.alpha)
+
+
+def test_several_threads_may_render(fitted: Fitted) -> None:
+    frames, n_threads = [[i % 5] for i in range(20)], torch.get_num_threads()
+    expected = [fitted.render(frame) for frame in frames]
+    try:
+        set_threads(3)
+        found = list(map_concurrently(fitted.render, frames, torch.device("cpu")))
+    finally:
+        set_threads(n_threads)
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.rgb, other.rgb) and torch.equal(one.alpha, other.alpha)
 
 
 def test_a_batch_equals_its_images_one_by_one(fitted: Fitted) -> None:
