@@ -10,14 +10,17 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from talkhead import media
 from talkhead.crops import crop_landmarks, cut_crop, shrunk_mask, small_size
 from talkhead.dataset import FRAMES, MASKS, SMALL_MASKS, ImageFile
+from talkhead.device import map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.footage import Footage
 from talkhead.preprocess.body_motion import ROW, BodyTracker
@@ -92,6 +95,25 @@ class CropJob:
         """
         part = slice(frame, frame + 1)
         return crop_landmarks(self.landmarks[part], self.plan.origins[part], self.plan.scale)[0]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A frame and what it shows by itself.
+
+    Attributes:
+        frame: Its number.
+        image: [height, width, 3] uint8, the whole frame.
+        crop: [H, W, 3] uint8.
+        mask: [H, W] uint8, 255 = person.
+        mouth: [N_PLACES] brightness between the lips.
+    """
+
+    frame: int
+    image: UInt8
+    crop: UInt8
+    mask: UInt8
+    mouth: Float64
 
 
 @dataclass
@@ -232,28 +254,35 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     keeps_all = bool(job.has_image.all())
     n_left = len(job.has_image) - done
     source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)
-    with closing(source):
-        numbered = enumerate(source, start=done)
+    cut = map_concurrently(
+        partial(_cut, job, segmenter), enumerate(source, start=done), torch.get_num_threads()
+    )
+    with closing(source), closing(segmenter), closing(cut):
         while done < len(job.has_image):
             chunk = _Chunk()
-            for frame, image in islice(numbered, CHUNK):
-                crop = job.crop(image, frame)
-                mask = segmenter.mask(crop)
-                row = mouth_brightness(crop, job.points(frame)), body.follow(crop, frame)
+            for one in islice(cut, CHUNK):
+                row = one.mouth, body.follow(one.crop, one.frame)
                 chunk.features.append(np.concatenate(row))
                 if not keeps_all:
-                    chunk.small_masks.append(shrunk_mask(mask))
-                if job.has_image[frame]:
-                    chunk.crops.append(crop)
-                    chunk.masks.append(mask)
-                if job.sampled[frame]:
-                    files.append_sample(image)
+                    chunk.small_masks.append(shrunk_mask(one.mask))
+                if job.has_image[one.frame]:
+                    chunk.crops.append(one.crop)
+                    chunk.masks.append(one.mask)
+                if job.sampled[one.frame]:
+                    files.append_sample(one.image)
                 step.advance()
             if not chunk.features:
                 break
             files.append(chunk)
             done += len(chunk.features)
-    segmenter.close()
+
+
+def _cut(job: CropJob, segmenter: PersonSegmenter, numbered: tuple[int, UInt8]) -> _Cut:
+    """Cut the crop out of a frame, given as number and image, and evaluate it by itself."""
+    frame, image = numbered
+    crop = job.crop(image, frame)
+    mouth = mouth_brightness(crop, job.points(frame))
+    return _Cut(frame, image, crop, segmenter.mask(crop), mouth)
 
 
 def _body_tracker(job: CropJob, segmenter: PersonSegmenter) -> BodyTracker:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -72,18 +73,49 @@ class TrackedFace:
     blendshapes: Float32
 
 
-class FaceTracker:
-    """Follows one face: first the largest and most central one, then the one nearest to its last place.
+class ThreadModels:
+    """A mediapipe model, loaded anew in each thread that uses it.
 
-    Landmarks depend on their own frame alone; earlier frames only determine which face is followed.
+    A model may not be used by two threads at the same time.
     """
 
-    def __init__(self, last: Float32 | None = None) -> None:
-        """Load the landmarker.
+    _loading = threading.Lock()  # stderr is silenced for the whole process
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        """Load the model in this thread, so that errors are raised here.
 
         Args:
-            last: Landmarks [478, 3] of the face to follow, None to choose one.
+            load: Loads the model.
         """
+        self._load, self._local, self._loaded = load, threading.local(), list[Any]()
+        # Closed before the interpreter unloads mediapipe, which would print a traceback.
+        self._closing = weakref.finalize(self, _close_all, self._loaded)
+        self.own()
+
+    def own(self) -> Any:
+        """Return the model of the calling thread."""
+        model = getattr(self._local, "model", None)
+        if model is None:
+            with self._loading, quiet_stderr():
+                model = self._local.model = self._load()
+                self._loaded.append(model)
+        return model
+
+    def close(self) -> None:
+        """Release the models of all threads."""
+        self._closing()
+
+
+def _close_all(models: list[Any]) -> None:
+    for model in models:
+        model.close()
+
+
+class FaceDetector:
+    """Finds all faces in single frames. Several threads may use it at the same time."""
+
+    def __init__(self) -> None:
+        """Load the landmarker."""
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.FaceLandmarkerOptions(
@@ -92,10 +124,42 @@ class FaceTracker:
             num_faces=MAX_FACES,
             output_face_blendshapes=True,
         )
-        with quiet_stderr():
-            self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
-        # Closed before the interpreter unloads mediapipe, which would print a traceback.
-        self._closing = weakref.finalize(self, self._landmarker.close)
+        self._models = ThreadModels(lambda: vision.FaceLandmarker.create_from_options(options))
+
+    def detect(self, frame: UInt8) -> list[TrackedFace]:
+        """Find the faces in a frame.
+
+        Args:
+            frame: [H, W, 3] uint8 RGB.
+
+        Returns:
+            At most MAX_FACES faces.
+        """
+        height, width = frame.shape[:2]
+        return _faces(self._models.own().detect(as_image(frame)), width, height)
+
+    def close(self) -> None:
+        """Release the landmarker."""
+        self._models.close()
+
+
+class FaceTracker:
+    """Follows one face: first the largest and most central one, then the one nearest to its last place.
+
+    Landmarks depend on their own frame alone; earlier frames only determine which face is followed.
+
+    Attributes:
+        max_faces: Largest number of faces in a frame so far.
+    """
+
+    def __init__(self, last: Float32 | None = None, detector: FaceDetector | None = None) -> None:
+        """Initialize the tracker.
+
+        Args:
+            last: Landmarks [478, 3] of the face to follow, None to choose one.
+            detector: Finds the faces; None for a new one.
+        """
+        self._detector = detector or FaceDetector()
         self._last = last
         self._missed = 0
         self.max_faces = 0
@@ -122,7 +186,19 @@ class FaceTracker:
             The face, None where it was not found.
         """
         height, width = frame.shape[:2]
-        faces = _faces(self._landmarker.detect(as_image(frame)), width, height)
+        return self.choose(self._detector.detect(frame), width, height)
+
+    def choose(self, faces: list[TrackedFace], width: int, height: int) -> TrackedFace | None:
+        """Choose the face to follow among those of the next frame.
+
+        Args:
+            faces: The faces, as `FaceDetector.detect` returns them.
+            width: Width of the frame, pixels.
+            height: Height of the frame, pixels.
+
+        Returns:
+            The face, None where it was not found.
+        """
         self.max_faces = max(self.max_faces, len(faces))
         face = self._choose(faces, width, height)
         self._missed = 0 if face is not None else self._missed + 1
@@ -142,7 +218,7 @@ class FaceTracker:
 
     def close(self) -> None:
         """Release the landmarker."""
-        self._closing()
+        self._detector.close()
 
 
 def as_image(frame: UInt8) -> Any:

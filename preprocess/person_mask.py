@@ -7,16 +7,14 @@ the person below it, the mouth interior is inside the inner lips.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from talkhead.face import FACE_OVAL
-from talkhead.preprocess.landmarks import as_image, quiet_stderr
+from talkhead.preprocess.landmarks import ThreadModels, as_image
 from talkhead.types import Bool, Float32, UInt8
 from talkhead.weights import resolve
 
@@ -88,7 +86,10 @@ def _filled(values: Float32, usable: Bool) -> Float32:
 
 
 class PersonSegmenter:
-    """Segments the person by mediapipe's selfie model; a guided filter aligns edges with the image."""
+    """Segments the person by mediapipe's selfie model; a guided filter aligns edges with the image.
+
+    Several threads may use it at the same time.
+    """
 
     def __init__(self) -> None:
         """Load the segmenter."""
@@ -100,9 +101,7 @@ class PersonSegmenter:
             output_confidence_masks=True,
             output_category_mask=False,
         )
-        with quiet_stderr():
-            self._model: Any = vision.ImageSegmenter.create_from_options(options)
-        self._closing = weakref.finalize(self, self._model.close)  # see FaceTracker
+        self._models = ThreadModels(lambda: vision.ImageSegmenter.create_from_options(options))
 
     def mask(self, crop: UInt8) -> UInt8:
         """Segment a crop.
@@ -113,7 +112,7 @@ class PersonSegmenter:
         Returns:
             [H, W] uint8, 255 = person.
         """
-        person = self._model.segment(as_image(crop)).confidence_masks[0]
+        person = self._models.own().segment(as_image(crop)).confidence_masks[0]
         rough = person.numpy_view().squeeze(-1)  # a view into `person`, which has to outlive it
         radius = max(2, round(len(crop) / 80))
         fine = cv2.ximgproc.guidedFilter(crop, rough, radius, 100.0, scale=0.5)
@@ -121,4 +120,4 @@ class PersonSegmenter:
 
     def close(self) -> None:
         """Release the model."""
-        self._closing()
+        self._models.close()

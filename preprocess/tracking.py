@@ -13,8 +13,15 @@ from torch import Tensor
 
 from talkhead import media
 from talkhead.dataset import ADVICE, ALL_FRAMES, TENSORS
+from talkhead.device import map_concurrently
 from talkhead.footage import Footage
-from talkhead.preprocess.landmarks import FaceTracker, as_tracking, mesh_triangles
+from talkhead.preprocess.landmarks import (
+    FaceDetector,
+    FaceTracker,
+    TrackedFace,
+    as_tracking,
+    mesh_triangles,
+)
 from talkhead.preprocess.occlusion import face_colors
 from talkhead.progress import Progress
 from talkhead.storage import write_tensors
@@ -71,8 +78,12 @@ def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[
     total = max(1, round(footage.info.duration_s * FRAME_RATE))
     with progress.step("Tracking the face", total=total, done=done) as step:
         frames = media.read_frames(footage.path, start_s=done / FRAME_RATE)
-        with closing(frames):
-            while len((chunk := _track_chunk(frames, chunks))["found"]):
+        detector = FaceDetector()
+        found = map_concurrently(
+            lambda frame: (frame, detector.detect(frame)), frames, torch.get_num_threads()
+        )
+        with closing(frames), closing(detector), closing(found):
+            while len((chunk := _track_chunk(found, detector, chunks))["found"]):
                 chunks.append(chunk)
                 name = f"tracking.part{len(chunks) - 1:05d}.safetensors"
                 write_tensors(folder / name, chunk)
@@ -80,17 +91,21 @@ def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[
     return chunks
 
 
-def _track_chunk(frames: Iterator[UInt8], earlier: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Track the next CHUNK frames [H, W, 3], following the face of the earlier chunks."""
-    tracker = FaceTracker(_last_face(earlier))
+def _track_chunk(
+    found: Iterator[tuple[UInt8, list[TrackedFace]]],
+    detector: FaceDetector,
+    earlier: list[dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Follow the face of the earlier chunks through the next CHUNK frames [H, W, 3] and their faces."""
+    # A new tracker, as after an interruption.
+    tracker = FaceTracker(_last_face(earlier), detector)
     triangles = mesh_triangles()
     faces, colors = [], np.zeros((CHUNK, len(triangles), 3), np.uint8)
-    for i, frame in enumerate(islice(frames, CHUNK)):
-        faces.append(face := tracker.follow(frame))
+    for i, (frame, candidates) in enumerate(islice(found, CHUNK)):
+        faces.append(face := tracker.choose(candidates, frame.shape[1], frame.shape[0]))
         if face is not None:
             colors[i] = face_colors(frame, face.landmarks, triangles)
     tracking = as_tracking(faces)
-    tracker.close()
     return {
         "landmarks": torch.from_numpy(tracking.landmarks),
         "blendshapes": torch.from_numpy(tracking.blendshapes),

@@ -231,10 +231,24 @@ def has_concurrent_kernels() -> bool:
         return False
 
 
+def kernel_concurrency(device: torch.device) -> int:
+    """Return how many threads may call parallel numba kernels and torch at the same time.
+
+    Args:
+        device: Where torch computes.
+
+    Returns:
+        The number of torch's threads, or 1 if one thread is to be used: on other devices than the
+        CPU, and if numba's threading layer does not allow more.
+    """
+    alone = device.type != "cpu" or not has_concurrent_kernels()
+    return 1 if alone else torch.get_num_threads()
+
+
 def map_concurrently(
-    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+    function: Callable[[Item], Result], items: Iterable[Item], n: int
 ) -> Generator[Result, None, None]:
-    """Apply a function to items, as many at a time as torch has threads.
+    """Apply a function to several items at a time, each in one thread.
 
     Where an item is computed by many short operations, a thread for each item is faster than all
     threads for one: operations need not wait for the slowest thread. Results are the same.
@@ -242,21 +256,21 @@ def map_concurrently(
     Args:
         function: The function. Threads call it at the same time, without the caller's `no_grad`.
         items: Its arguments, of which no more are read than are computed soon.
-        device: Where it computes. On others than the CPU, one item is computed at a time.
+        n: Number of threads. With 1, the caller's thread computes.
 
     Yields:
         The results, in the order of the items.
     """
-    n_threads = torch.get_num_threads()
-    if device.type != "cpu" or n_threads == 1 or not has_concurrent_kernels():
+    if n == 1:
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(n_threads, initializer=set_threads, initargs=(1,))
+    n_threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(n, initializer=set_threads, initargs=(1,))
     upcoming: deque[Future[Result]] = deque()
     try:
         for item in items:
             upcoming.append(pool.submit(function, item))
-            if len(upcoming) > 2 * n_threads:
+            if len(upcoming) > 2 * n:
                 yield upcoming.popleft().result()
         while upcoming:
             yield upcoming.popleft().result()

@@ -24,7 +24,7 @@ from talkhead.app.composer.head_view import AS_FILMED, View, head_camera, head_o
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
 from talkhead.app.composer.paste import CropPaster, Window, mask_window, paste_mask
 from talkhead.crops import cut_crop
-from talkhead.device import map_concurrently
+from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
@@ -181,7 +181,9 @@ class PasteFrameRenderer:
         Yields:
             Frames [H, W, 3].
         """
-        mouths = map_concurrently(self._mouth, range(first, after), self._compositor.device)
+        mouths = map_concurrently(
+            self._mouth, range(first, after), kernel_concurrency(self._compositor.device)
+        )
         with closing(mouths), closing(self._footage.frames(first, after)) as frames:
             for frame, mouth in zip(frames, mouths, strict=True):
                 yield frame if mouth is None else self._compositor.paste(frame, mouth)
@@ -379,7 +381,7 @@ class HeadFrameRenderer:
                 self._codes[first:after],
                 strict=False,  # backgrounds may go on
             ),
-            self._compositor.device,
+            kernel_concurrency(self._compositor.device),
         )
         with closing(heads):
             yield from heads

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from talkhead.crops import body_area
 from talkhead.dataset import IdentityDataset, Tracks
-from talkhead.device import map_concurrently
+from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
 from talkhead.frame_selection import spread_frames
 from talkhead.progress import Progress
@@ -65,14 +65,12 @@ def refine_motion(
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
     parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
-    alignments, device = (
-        [_Alignment.from_part(renderer, part) for part in parts],
-        renderer.base.device,
-    )
+    alignments = [_Alignment.from_part(renderer, part) for part in parts]
+    n_threads = kernel_concurrency(renderer.base.device)
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
     frames = np.flatnonzero(tracks.usable & tracks.has_image).tolist()
     with progress.step("Refining the motion", total=len(frames)) as bar:
-        motions = map_concurrently(partial(_refine, alignments, tracks), frames, device)
+        motions = map_concurrently(partial(_refine, alignments, tracks), frames, n_threads)
         for frame, motion in zip(frames, motions, strict=True):
             codes[frame], viewmats[frame] = motion
             bar.advance()
@@ -256,7 +254,9 @@ class _Alignment:
         nearby, units = renderer.subset(_nearby_gaussians(renderer, part, probed)), part.units()
         unknowns = torch.eye(len(units), device=device)
         alignment = cls(nearby, part, units.to(device), unknowns)
-        hessian = torch.stack(list(map_concurrently(alignment.hessian, probed, device))).mean(0)
+        n_threads = kernel_concurrency(device)
+        hessians = list(map_concurrently(alignment.hessian, probed, n_threads))
+        hessian = torch.stack(hessians).mean(0)
         return replace(alignment, solver=torch.linalg.inv(hessian + PRIOR * unknowns))
 
     def motion(self, code: Float32, viewmat: Float32) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,7 +19,9 @@ from talkhead.media import read_frames
 from talkhead.preprocess.landmarks import (
     BRIDGE_FRAMES,
     FORGET_FRAMES,
+    FaceDetector,
     FaceTracker,
+    ThreadModels,
     as_tracking,
     bridge_gaps,
     mesh_triangles,
@@ -41,6 +46,9 @@ class FakeLandmarker:
         scores = [[SimpleNamespace(score=score) for score in SCORES] for _ in faces]
         return SimpleNamespace(face_landmarks=faces, face_blendshapes=scores)
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 def _normalised(face: Float32) -> Any:
     size = np.array([WIDTH, HEIGHT, WIDTH])
@@ -54,9 +62,9 @@ def face_at(x: float, y: float, eye_distance: float) -> Float32:
 
 
 def follow(*script: Sequence[Float32]) -> tuple[Tracking, FaceTracker]:
-    tracker = FaceTracker.__new__(FaceTracker)  # without mediapipe
-    tracker._landmarker, tracker._last = FakeLandmarker(script), None
-    tracker.max_faces = tracker._missed = 0
+    detector = FaceDetector.__new__(FaceDetector)  # without mediapipe
+    detector._models = ThreadModels(lambda: FakeLandmarker(script))
+    tracker = FaceTracker(detector=detector)
     return track_frames(tracker, [FRAME] * len(script)), tracker
 
 
@@ -170,6 +178,37 @@ def test_a_frame_s_landmarks_do_not_depend_on_the_frames_before() -> None:
     alone = [FaceTracker().track(frame) for frame in frames]
     assert in_order.detected.all()
     assert np.array_equal(in_order.landmarks, np.array(alone))
+
+
+def test_several_threads_find_the_same_faces_and_people() -> None:
+    frames = list(read_frames(PERSON, n_frames=40))[::5]
+    detector, segmenter = FaceDetector(), PersonSegmenter()
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(detector.detect, frames))
+        masks = list(pool.map(segmenter.mask, frames))
+    for frame, faces, mask in zip(frames, together, masks, strict=True):
+        alone = detector.detect(frame)
+        assert len(faces) == len(alone) == 1
+        assert np.array_equal(faces[0].landmarks, alone[0].landmarks)
+        assert np.array_equal(faces[0].blendshapes, alone[0].blendshapes)
+        assert np.array_equal(mask, segmenter.mask(frame))
+
+
+def test_the_models_of_all_threads_are_closed() -> None:
+    made: list[MagicMock] = []
+    models = ThreadModels(lambda: made.append(MagicMock()) or made[-1])
+    barrier = threading.Barrier(2, timeout=30.0)
+
+    def own(_: int) -> Any:
+        barrier.wait()
+        return models.own(), models.own()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(own, range(2))
+    assert first[0] is first[1] is not second[0] is second[1]
+    assert models.own() is made[0] and len(made) == 3
+    models.close()
+    assert all(model.close.call_count == 1 for model in made)
 
 
 def test_blendshapes_follow_the_mouth() -> None:

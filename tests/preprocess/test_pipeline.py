@@ -22,7 +22,7 @@ from talkhead.media import probing
 from talkhead.media.probing import probe_footage
 from talkhead.preprocess import steps
 from talkhead.preprocess.head_crops import CHUNK
-from talkhead.preprocess.landmarks import FaceTracker, TrackedFace
+from talkhead.preprocess.landmarks import FaceDetector, FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
 from talkhead.preprocess.pipeline import STEPS, PreprocessConfig, preprocess
 from talkhead.progress import SilentProgress, Step
@@ -41,13 +41,13 @@ def test_a_short_gap_is_bridged_everywhere(tmp_path: Path, monkeypatch: pytest.M
     media.write_video(clip, frames, audio_path=PERSON, crf=12)
     lost = [frame.mean(dtype=np.float64) for frame in media.read_frames(clip)]
     blind = {lost[i] for i in GAP}
-    follow = FaceTracker.follow
+    detect = FaceDetector.detect
 
-    def blinking(self: FaceTracker, frame: UInt8) -> TrackedFace | None:
-        seen = follow(self, frame)
-        return None if frame.mean(dtype=np.float64) in blind else seen
+    def blinking(self: FaceDetector, frame: UInt8) -> list[TrackedFace]:
+        seen = detect(self, frame)
+        return [] if frame.mean(dtype=np.float64) in blind else seen
 
-    monkeypatch.setattr(FaceTracker, "follow", blinking)
+    monkeypatch.setattr(FaceDetector, "detect", blinking)
     dataset = preprocess(
         Footage.open(clip),
         tmp_path / "work",

@@ -130,7 +130,7 @@ def test_several_threads_may_render(fitted: Fitted) -> None:
     expected = [fitted.render(frame) for frame in frames]
     try:
         set_threads(3)
-        found = list(map_concurrently(fitted.render, frames, torch.device("cpu")))
+        found = list(map_concurrently(fitted.render, frames, 3))
     finally:
         set_threads(n_threads)
     for one, other in zip(expected, found, strict=True):

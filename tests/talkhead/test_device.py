@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -113,42 +114,55 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("concurrent", [True, False])
-def test_items_are_mapped_in_order_each_by_one_thread(
-    monkeypatch: pytest.MonkeyPatch, concurrent: bool
-) -> None:
-    monkeypatch.setattr(device, "has_concurrent_kernels", lambda: concurrent)
+@pytest.mark.parametrize("n", [1, 3])
+def test_items_are_mapped_in_order_each_by_one_thread(n: int) -> None:
     n_threads = torch.get_num_threads()
-    set_threads(3)
-    barrier = threading.Barrier(3, timeout=30.0)
+    set_threads(2)
+    barrier = threading.Barrier(n, timeout=30.0)
 
     def square(item: int) -> tuple[int, int]:
-        if concurrent:  # three are computed at the same time
-            barrier.wait()
+        barrier.wait()  # n are computed at the same time
         return item * item, torch.get_num_threads()
 
     try:
-        found = list(device.map_concurrently(square, range(9), torch.device("cpu")))
-        assert found == [(item * item, 1 if concurrent else 3) for item in range(9)]
-        assert torch.get_num_threads() == 3
+        found = list(device.map_concurrently(square, range(9), n))
+        assert found == [(item * item, 2 if n == 1 else 1) for item in range(9)]
+        assert torch.get_num_threads() == 2
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(torch.get_num_threads).result() == 3
+            assert pool.submit(torch.get_num_threads).result() == 2
     finally:
         set_threads(n_threads)
 
 
-def test_an_error_ends_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "has_concurrent_kernels", lambda: True)
-    n_threads, seen = torch.get_num_threads(), []
-    set_threads(2)
+def test_items_are_read_shortly_before_they_are_needed() -> None:
+    items = iter(range(1_000))
+    found = device.map_concurrently(str, items, 3)
+    assert next(found) == "0"
+    found.close()
+    assert next(items) < 10
 
+
+def test_an_error_ends_the_map() -> None:
     def fail(item: int) -> int:
-        seen.append(item)
         raise ValueError(item)
 
+    items = iter(range(1_000))
+    with pytest.raises(ValueError, match="0"):
+        list(device.map_concurrently(fail, items, 2))
+    assert next(items) < 10
+
+
+def test_kernels_run_at_the_same_time_only_where_numba_allows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_threads, found = torch.get_num_threads(), []
+    set_threads(3)
     try:
-        with pytest.raises(ValueError, match="0"):
-            list(device.map_concurrently(fail, range(10_000), torch.device("cpu")))
-        assert len(seen) < 10_000 and torch.get_num_threads() == 2
+        for layer in ("omp", "tbb", "workqueue"):
+            monkeypatch.setattr(numba, "threading_layer", lambda layer=layer: layer)
+            found.append(device.kernel_concurrency(torch.device("cpu")))
+        assert found == [3, 3, 1]
+        monkeypatch.setattr(numba, "threading_layer", lambda: "omp")
+        assert device.kernel_concurrency(torch.device("cuda")) == 1
     finally:
         set_threads(n_threads)
