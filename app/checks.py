@@ -8,22 +8,23 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from talkhead.app.choices import MODES, check_choice
+from talkhead.app.home.footage import check_same_footage, locate_footage
 from talkhead.app.home.identities import Home, name_from_video
 from talkhead.app.home.scratch import open_home
 from talkhead.app.output.finalize import check_subtitles_free, output_files
 from talkhead.app.request import OutputOptions, check_options, named_files
 from talkhead.errors import MediaError, TalkheadError
-from talkhead.identity import MANIFEST_NAME, IdentityPackage, read_manifest
+from talkhead.identity import MANIFEST_NAME, IdentityPackage, Manifest, read_manifest
 from talkhead.media import probe
 from talkhead.media.codecs import choose_codec, default_name
 from talkhead.media.inputs import file_url
 from talkhead.media.probing import probe_footage
 from talkhead.processors import check_device
-from talkhead.storage import read_json, translate_os_errors
+from talkhead.storage import read_json, sha256_of, translate_os_errors
 
 
 def check_fit(
@@ -49,17 +50,31 @@ def check_fit(
     open_home(home).identity_dir(name or name_from_video(video))
 
 
+@dataclass(frozen=True)
+class SpeakFiles:
+    """Files of a call of `speak` that was checked.
+
+    Attributes:
+        output: The file to write.
+        source: Footage that is re-lipped frame by frame. None: the idle clip is played.
+    """
+
+    output: Path
+    source: Path | None = None
+
+
 def check_speak(
     audio: Path,
     output: Path | None,
     *,
     identity: str | Path | None = None,
     mode: str = "paste",
+    video: Path | None = None,
     renderer: str | None = None,
     options: OutputOptions,
     device: str = "auto",
     home: Path | str | None = None,
-) -> Path:
+) -> SpeakFiles:
     """Check the arguments of `speak`.
 
     Args:
@@ -67,20 +82,25 @@ def check_speak(
         output: File to write. None: named after the audio, in the current folder.
         identity: Name of an identity, or folder of a package. None: the identity fitted last.
         mode: "paste" or "head".
+        video: Footage for the timeline "source". None: where `fit` found it.
         renderer: Name of a renderer. None: the identity's own.
         options: Options of the output.
         device: Device to render on.
         home: Folder of the identities.
 
     Returns:
-        The file to write.
+        The file to write, and the footage that is re-lipped, if any.
 
     Raises:
-        TalkheadError: A file is missing, the options are not compatible, or a file would be
-            overwritten.
+        TalkheadError: A file is missing, the options are not compatible, a file would be
+            overwritten, or the video is not the one that the identity was fitted on.
     """
     check_choice("mode", mode, MODES)
     check_device(device)
+    if video is not None and not options.keeps_footage:
+        raise TalkheadError(
+            "a video needs --timeline source, which re-lips it: the idle clip is part of the identity"
+        )
     if output is None:
         output = default_name(audio.stem, choose_codec(options.codec))
     _check_output(output, audio, options, mode)
@@ -92,8 +112,21 @@ def check_speak(
     for file in (options.certificate, options.key):
         if file is not None:
             check_file(file)
-    check_identity(identity, renderer, home)
-    return output
+    manifest = check_identity(identity, renderer, home)
+    if not options.keeps_footage:
+        return SpeakFiles(output)
+    source = _check_source(video, manifest, home)
+    _check_kept([source], output_files(output, options))
+    return SpeakFiles(output, source)
+
+
+def _check_source(video: Path | None, manifest: Manifest, home: Path | str | None) -> Path:
+    """Return the footage that is re-lipped. Raise TalkheadError if it is missing or another video."""
+    if video is None:
+        video = locate_footage(Home.locate(home), manifest, "Pass it with --video FILE")
+    check_file(video)
+    check_same_footage(manifest, video, sha256_of(video))
+    return video
 
 
 def check_evaluate(
@@ -151,7 +184,7 @@ def check_pair(real: Path, made: Path, report: Path | None) -> None:
 
 def check_identity(
     identity: str | Path | None, renderer: str | None, home: Path | str | None
-) -> None:
+) -> Manifest:
     """Check that an identity exists and has a renderer, without verifying its files.
 
     Args:
@@ -159,12 +192,16 @@ def check_identity(
         renderer: Name of a renderer. None: the identity's own.
         home: Folder of the identities.
 
+    Returns:
+        Manifest of the identity.
+
     Raises:
         PackageError: There is no such identity or renderer.
     """
     path = open_home(home).resolve(identity)
     manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
     IdentityPackage(path, manifest).renderer(renderer)
+    return manifest
 
 
 def check_file(path: Path) -> None:

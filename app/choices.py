@@ -14,6 +14,9 @@ from talkhead.storage import existing_file
 MODES = ("paste", "head")
 """Rendered into the person's own footage, or the head alone."""
 DEFAULT_MODE = "paste"
+TIMELINES = ("idle", "source")
+"""The idle clip, played forward and backward, or the person's own footage as it was filmed."""
+IDLE, SOURCE = TIMELINES
 PRESETS = ("preview", "standard", "high")
 """Durations of training, ascending."""
 DEFAULT_PRESET = "standard"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from talkhead.app.choices import ALPHA
+from talkhead.app.choices import ALPHA, IDLE, SOURCE, TIMELINES, check_choice
 from talkhead.app.options import (
     PICTURE_PANEL,
     Option,
@@ -102,6 +102,8 @@ class OutputOptions(PictureOptions):
     Attributes:
         codec: Name of a codec of `talkhead.media.codecs.CODECS`. None: chosen by the output's
             suffix.
+        timeline: "idle" plays the idle clip; "source" re-lips the person's own footage frame by
+            frame, in mode "paste".
         height: Height in pixels, 16 to 8192. None: the source's.
         background: Background in mode "head": "own", "alpha", a color, an image or a video. None:
             transparent where the codec supports it, otherwise the person's own.
@@ -132,6 +134,16 @@ class OutputOptions(PictureOptions):
             "--codec",
             f"{list_codecs()} (default: chosen by the file extension of the output)",
             PICTURE_PANEL,
+        ),
+    )
+    timeline: str = field(
+        default=IDLE,
+        metadata=option(
+            "--timeline",
+            "idle: the idle clip, played forward and backward; source: the person's own footage as "
+            "filmed, in which only the mouth follows the sound, at its own frame rate.",
+            PICTURE_PANEL,
+            choices=TIMELINES,
         ),
     )
     subtitles: str = field(
@@ -211,6 +223,7 @@ class OutputOptions(PictureOptions):
             TalkheadError: A value is out of range, or only one of certificate and key is given.
         """
         super().__post_init__()
+        check_choice("timeline", self.timeline, TIMELINES)
         if self.subtitles not in SUBTITLES:
             raise TalkheadError(
                 f"there is no subtitle mode {self.subtitles!r}. Choose one of: {', '.join(SUBTITLES)}"
@@ -223,6 +236,11 @@ class OutputOptions(PictureOptions):
             )
         if (self.certificate is None) != (self.key is None):
             raise TalkheadError("certificate and key belong together. Pass both, or neither")
+
+    @property
+    def keeps_footage(self) -> bool:
+        """True if the person's own footage is re-lipped frame by frame."""
+        return self.timeline == SOURCE
 
 
 class SpeakKeywords(TypedDict, total=False):
@@ -240,6 +258,7 @@ class SpeakKeywords(TypedDict, total=False):
     device: str
     work: Path | None
     codec: str | None
+    timeline: str
     height: int | None
     background: str | None
     yaw: float
@@ -310,6 +329,8 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
         TalkheadError: They are not.
     """
     codec = choose_codec(options.codec, output)
+    if options.keeps_footage and mode != "paste":
+        raise TalkheadError(f"timeline source needs mode paste, not {mode}")
     options.check_mode(mode)
     if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(

@@ -24,7 +24,7 @@ import torch
 
 from talkhead import media
 from talkhead.app.avatar import Avatar, load_identity, predict_motion
-from talkhead.app.checks import check_speak
+from talkhead.app.checks import SpeakFiles, check_speak
 from talkhead.app.choices import MODES, OWN, check_choice
 from talkhead.app.composer.backgrounds import backgrounds_of
 from talkhead.app.composer.coverage import coverage_warning
@@ -63,6 +63,7 @@ from talkhead.device import set_threads
 from talkhead.errors import TalkheadError
 from talkhead.identity import Manifest
 from talkhead.media import probe, scaled_size
+from talkhead.media.probing import own_rate
 from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import make_folder, sha256_of, write_json, write_tensors
 from talkhead.types import FRAME_RATE, Float32, UInt8
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from talkhead.app.request import Audio, SpeakKeywords
 
 FRAMES_REMEDY = "speak_frames gives the frames as arrays"
+FOOTAGE_REMEDY = "Only the file that the person was fitted on can be re-lipped"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def speak(
     identity: str | Path | Avatar | None = None,
     output: Path | str | None = None,
     mode: str = "paste",
+    video: Path | str | None = None,
     options: OutputOptions | None = None,
     home: Path | str | None = None,
     progress: Progress | None = None,
@@ -116,6 +119,7 @@ def speak(
             the identity fitted last.
         output: File to write. None: named after the audio, in the current folder.
         mode: "paste" renders the lower face into the person's own footage, "head" the head alone.
+        video: The footage for `timeline="source"`, if it is no longer where `fit` found it.
         options: Options of the output. None: the defaults.
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
         progress: Receives the progress. None: nothing is shown.
@@ -144,6 +148,7 @@ def speak(
             None if output is None else path_of(output, "output", FRAMES_REMEDY),
             identity=loaded.package.path if loaded else identity,  # type: ignore[arg-type]
             mode=mode,
+            video=None if video is None else path_of(video, "video", FOOTAGE_REMEDY),
             renderer=chosen.renderer,
             options=chosen.options,
             device=chosen.device,
@@ -162,7 +167,7 @@ def speak(
 
 def speak_checked(
     audio: Path,
-    output: Path,
+    files: SpeakFiles,
     *,
     identity: str | Path | Avatar | None,
     mode: str,
@@ -174,7 +179,7 @@ def speak_checked(
 
     Args:
         audio: File with audio.
-        output: The file to write, as `check_speak` returned it.
+        files: The file to write, and the footage, as `check_speak` returned them.
         identity: See `speak`.
         mode: See `speak`.
         settings: The keywords of the call.
@@ -188,9 +193,10 @@ def speak_checked(
         TalkheadError: The request cannot be carried out.
     """
     store, avatar = Home.locate(home), _loaded(identity, settings.renderer, settings.device, home)
+    output = files.output
     with scratch_folder(store) as scratch:
         finished = make_folder(scratch / "finished") / output.name
-        request = RenderRequest(audio, finished, mode, options=settings.options)
+        request = RenderRequest(audio, finished, mode, files.source, settings.options)
         work = settings.work or scratch / "line"
         n_frames, duration_s = render_video(avatar, request, work, store.path, progress)
         if not srt_path(finished).exists():
@@ -395,6 +401,9 @@ def _picture(request: RenderRequest, manifest: Manifest) -> str:
         size = f"as in the footage, {source.width}x{source.height}"
     if request.options.height is not None:
         size += f", scaled to height {request.options.height}"
+    if request.source is not None:
+        own = float(own_rate(request.source))
+        return f"{width}x{height} ({size}), {own:.4g} frames per second, as in the footage"
     rate = f"{FRAME_RATE} frames per second, as in every output"
     if round(source.frame_rate, 2) != FRAME_RATE:
         rate += f"; the footage has {source.frame_rate:.4g}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from talkhead.app.home.identities import DATASET, SOURCE, USES_ALL, Home
+from talkhead.app.home.footage import locate_footage
+from talkhead.app.home.identities import DATASET, USES_ALL, Home
 from talkhead.app.home.locking import lock_identity
-from talkhead.config import read_object
 from talkhead.dataset import ALL_FRAMES, TENSORS, IdentityDataset
 from talkhead.device import resolve_device
 from talkhead.encoder.vad import silent_video_frames, vad_version
@@ -194,19 +194,6 @@ STAGES = "stages.json"
 """File with the durations of a fit's stages, in its work folder."""
 
 
-@dataclass(frozen=True)
-class SourceRecord:
-    """Content of SOURCE: the footage of a work folder.
-
-    Attributes:
-        path: Path of the video.
-        sha256: Checksum of the video.
-    """
-
-    path: str
-    sha256: str
-
-
 def find_footage(
     store: Home, package: IdentityPackage, video: Path | str | None
 ) -> tuple[Footage, Path]:
@@ -231,13 +218,9 @@ def find_footage(
             "Fit again without --use-all-frames, or compare videos with --pair"
         )
     work = store.work_path(name, dataset_key(source.sha256, PreprocessConfig(), vad_version()))
-    if video is None and (work / SOURCE).is_file():
-        video = Path(read_object(work / SOURCE, SourceRecord, "Pass the footage with --video").path)
-    if video is None or not Path(video).is_file():
-        raise TalkheadError(
-            f"{name}: the footage that it was fitted on, {source.name}, was moved or removed. "
-            f"Pass it: talkhead evaluate {name} --video FILE"
-        )
+    if video is None:
+        remedy = f"Pass it: talkhead evaluate {name} --video FILE"
+        video = locate_footage(store, manifest, remedy)
     sha256 = sha256_of(Path(video))
     if sha256 != source.sha256:
         raise TalkheadError(

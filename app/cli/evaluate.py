@@ -10,6 +10,7 @@ import typer
 from talkhead.app.cli.console import print_json, print_line, print_lines
 from talkhead.app.cli.options import (
     DeviceOption,
+    FootageOption,
     HomeOption,
     JsonOption,
     QuietOption,
@@ -42,10 +43,7 @@ def evaluate(
             "--pair", help="Compare any two videos instead: the real one and the generated one."
         ),
     ] = None,
-    video: Annotated[
-        Path | None,
-        typer.Option("--video", help="The footage, if it has been moved since the fit."),
-    ] = None,
+    video: FootageOption = None,
     text: Annotated[
         str | None,
         typer.Option("--text", help="Transcript of the footage, or a file with it."),

@@ -15,6 +15,7 @@ from talkhead.app.choices import DEFAULT_MODE, MODES
 from talkhead.app.cli.console import show
 from talkhead.app.cli.options import (
     DeviceOption,
+    FootageOption,
     HomeOption,
     JsonOption,
     QuietOption,
@@ -58,6 +59,7 @@ def speak(
         Mode,
         typer.Option(help="paste: into the person's own footage; head: the head alone."),
     ] = Mode[DEFAULT_MODE],
+    video: FootageOption = None,
     voice_url: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +90,8 @@ def speak(
 
       talkhead speak --text "Good morning. It is 9:30." --subtitles burn
 
+      talkhead speak --audio line.wav --timeline source
+
       talkhead speak --audio line.wav --mode head -o line.mov
 
       talkhead speak --audio line.wav --mode head --yaw 5 --zoom 1.2 --background beach.mp4
@@ -108,13 +112,13 @@ def speak(
             raise TalkheadError(
                 "speak: nothing to speak. Pass --audio FILE, or --text with the words to say"
             )
-        target = checks.check_speak(
-            audio, output, renderer=renderer, options=options, device=device, **chosen
+        files = checks.check_speak(
+            audio, output, video=video, renderer=renderer, options=options, device=device, **chosen
         )
         with loading(progress):
             from talkhead.app.speak import speak_checked
         settings = request.SpeakSettings(options, renderer, device)
-        result = speak_checked(audio, target, settings=settings, progress=progress, **chosen)
+        result = speak_checked(audio, files, settings=settings, progress=progress, **chosen)
     show(result, as_json)
 
 

@@ -18,11 +18,11 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead import media
 from talkhead.app.composer.idle_clip import IdleClip, load_face
+from talkhead.app.home.footage import check_same_footage
 from talkhead.app.home.identities import USES_ALL, Home
 from talkhead.app.workspace import prepare_locked
 from talkhead.dataset import IdentityDataset
 from talkhead.encoder.vad import vad_version
-from talkhead.errors import TalkheadError
 from talkhead.face import FaceModel
 from talkhead.footage import Footage
 from talkhead.frame_selection import MAX_GAP
@@ -145,12 +145,7 @@ def source_footage(
         TalkheadError: The identity was fitted on another video.
     """
     manifest, footage = package.manifest, Footage.open(video)
-    if footage.sha256 != manifest.source.sha256:
-        raise TalkheadError(
-            f"{video}: {manifest.name} was fitted on another video, {manifest.source.name}. Only the "
-            "timeline of the video that a person was fitted on can be kept: leave out the identity "
-            "to fit this one"
-        )
+    check_same_footage(manifest, video, footage.sha256)
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
     key = dataset_key(footage.sha256, config, vad_version())
     store = Home(home)

@@ -148,7 +148,7 @@ class IdentityPlanner:
             name,
             audio=str(row.audio),
             output=str(row.output),
-            video=str(row.video) if row.video is not None and row.timeline == "source" else "",
+            video=str(row.video) if row.video is not None and row.keeps_footage else "",
             renderer=row.renderer or (fit.renderer if fit else ""),
             mode=row.mode,
             options=row.options,

@@ -25,7 +25,6 @@ from talkhead.errors import TalkheadError
 from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file, expand_user, explain_os_error
 
-TIMELINES = ("idle", "source")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 SHOWN_ERRORS = 20
 """Number of invalid rows that an error lists; the others are only counted."""
@@ -46,8 +45,8 @@ class Row:
         audio: The speech.
         output: The video to write.
         identity: Name of the identity that speaks, or the folder of its package.
-        video: Footage of the person who speaks; fitted first if necessary.
-        timeline: "source" re-lips `video` frame by frame, "idle" uses the identity's idle clip.
+        video: Footage of the person who speaks; fitted first if necessary, and re-lipped frame by
+            frame with the option `timeline`.
         renderer: Name of the renderer.
         mode: Mode of `speak`.
         preset: Preset of the fit.
@@ -59,11 +58,15 @@ class Row:
     output: Path
     identity: str = ""
     video: Path | None = None
-    timeline: str = "idle"
     renderer: str = ""
     mode: str = "paste"
     preset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keeps_footage(self) -> bool:
+        """True if `video` is re-lipped frame by frame."""
+        return build_options(self.options).keeps_footage
 
     @property
     def inputs(self) -> list[Path]:
@@ -219,7 +222,6 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
         output=_path(given["output"], folder),
         identity=given.get("identity", ""),
         video=_path(given["video"], folder) if "video" in given else None,
-        timeline=given.get("timeline", "idle"),
         renderer=given.get("renderer", ""),
         mode=given.get("mode", "paste"),
         preset=given.get("preset", ""),
@@ -306,22 +308,19 @@ def _check(row: Row) -> None:
     """Raise TalkheadError if a row is invalid, whatever the other rows contain."""
     if not row.identity and row.video is None:
         raise TalkheadError("identity or video is missing. Pass one of them")
-    if row.identity and row.video is not None and row.timeline != "source":
+    if row.identity and row.video is not None and not row.keeps_footage:
         raise TalkheadError(
             "identity and video are both given. Pass one, or set timeline to source to re-lip the video"
         )
-    if row.timeline == "source" and row.video is None:
+    if row.keeps_footage and row.video is None:
         raise TalkheadError("timeline source needs a video. Pass one")
     for name, value, choices in (
         ("mode", row.mode, MODES),
-        ("timeline", row.timeline, TIMELINES),
         ("preset", row.preset or DEFAULT_PRESET, PRESETS),
         ("renderer", row.renderer, renderer_names() if row.renderer else ("",)),
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
-    if row.timeline == "source" and row.mode != "paste":
-        raise TalkheadError(f"timeline source needs mode paste, not {row.mode}")
     options = build_options(row.options)
     for path in (row.audio, row.video, options.certificate, options.key):
         if path is not None:

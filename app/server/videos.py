@@ -14,6 +14,7 @@ from talkhead.app.checks import check_identity
 from talkhead.app.dubbing.job import SPEAK, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
+from talkhead.app.home.footage import locate_footage
 from talkhead.app.request import check_options, srt_path
 from talkhead.app.server import events, voice
 from talkhead.app.server.callbacks import check_url
@@ -45,7 +46,9 @@ from talkhead.app.server.uploads import (
     title_of,
 )
 from talkhead.errors import MediaError, TalkheadError
+from talkhead.identity import MANIFEST_NAME, read_manifest
 from talkhead.media import probe
+from talkhead.storage import read_json
 from talkhead.terminal import printable
 from talkhead.types import MediaInfo
 
@@ -98,15 +101,17 @@ def create_video(
                     None if background_file is None else save(background_file, folder, "background")
                 )
                 options = file_free_options(values, background, folder / "transcript.txt")
-                codec = single_file_codec(build_options(options))
-                output = folder / f"video{codec.suffixes[0]}"
-                check_options(build_options(options), output, mode)
+                chosen = build_options(options)
+                output = folder / f"video{single_file_codec(chosen).suffixes[0]}"
+                check_options(chosen, output, mode)
+                source = _source(service, name) if chosen.keeps_footage else None
                 seconds = check_sound(sound, title, service.settings.limits.audio_s)
                 task = Task(
                     SPEAK,
                     name,
                     audio=str(sound),
                     output=str(output),
+                    video="" if source is None else str(source),
                     renderer=renderer,
                     mode=mode,
                     options=options,
@@ -141,6 +146,14 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
         )
     check_identity(name, renderer or None, service.home.path)
     return name
+
+
+def _source(service: Service, name: str) -> Path:
+    """Return the footage of a person, which is re-lipped. Raise TalkheadError if it is missing."""
+    path = service.home.resolve(name)
+    manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
+    remedy = "Choose timeline idle, or fit the person again"
+    return locate_footage(service.home, manifest, remedy)
 
 
 def _sound(service: Service, folder: Path, audio: UploadFile | None, text: str) -> tuple[Path, str]:

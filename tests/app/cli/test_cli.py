@@ -152,14 +152,14 @@ def test_speak_passes_everything_on(speak: Stage, monkeypatch: pytest.MonkeyPatc
 def test_speak_is_checked_once(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def check(audio: Path, output: Path | None, **named: Any) -> Path:
-        calls.append((audio, output, named["mode"]))
-        return Path("a.mp4")
+    def check(audio: Path, output: Path | None, **named: Any) -> checks.SpeakFiles:
+        calls.append((audio, output, named["mode"], named["video"]))
+        return checks.SpeakFiles(Path("a.mp4"))
 
     monkeypatch.setattr(checks, "check_speak", check)
-    assert run(monkeypatch, "speak", "--audio", "a.wav") == 0
-    assert calls == [(Path("a.wav"), None, "paste")]
-    assert speak.given == (Path("a.wav"), Path("a.mp4"))
+    assert run(monkeypatch, "speak", "--audio", "a.wav", "--video", "b.mp4") == 0
+    assert calls == [(Path("a.wav"), None, "paste", Path("b.mp4"))]
+    assert speak.given == (Path("a.wav"), checks.SpeakFiles(Path("a.mp4")))
 
 
 def test_every_codec_is_in_the_help_and_in_the_documentation() -> None:
@@ -178,10 +178,11 @@ def test_choices_are_those_of_the_python_api() -> None:
 def test_options_of_the_output(speak: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "--audio a.wav --codec vp9 --height 360 --background #00ff00 --subtitles burn"
     more = "--transcript line.txt --language de --loudness -16 --certificate c.pem --key k.pem"
-    head = "--yaw -5 --pitch 3 --zoom 1.2 --intensity 0.8"
+    head = "--yaw -5 --pitch 3 --zoom 1.2 --intensity 0.8 --timeline source"
     assert run(monkeypatch, "speak", *words.split(), *more.split(), *head.split()) == 0
     assert speak.named["settings"].options == OutputOptions(
         codec="vp9",
+        timeline="source",
         height=360,
         background="#00ff00",
         yaw=-5.0,

@@ -64,7 +64,7 @@ def test_three_formats_have_the_same_content(folder: Path) -> None:
     assert rows[0] == rows[1] == rows[2] and not any(table.bad for table in tables)
     first, second, third = rows[0]
     assert first.output == folder / "out" / "1.mp4" and first.options == {"height": 360}
-    assert second.video == folder / "who.mp4" and second.timeline == "source"
+    assert second.video == folder / "who.mp4" and second.options == {"timeline": "source"}
     assert third.audio == folder / "ünï.wav" and third.options == {"provenance": False}
     assert [row.line for row in tables[0].rows] == [2, 4, 5]
     assert [row.line for row in tables[1].rows] == [1, 2, 3]
@@ -88,6 +88,8 @@ BAD_ROWS = {
     "anna,,a.wav,1.mp4,,,tall": "height 'tall': expected an integer",
     "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not allowed",
     "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
+    "anna,,a.wav,1.mp4,,,,film": "there is no timeline 'film'. Choose one of: idle, source",
+    "anna,who.mp4,a.wav,1.mp4,head,,,source": "timeline source needs mode paste, not head",
     "anna,,a.wav,.h.mp4": "is hidden",
     "anna,,a.wav,folder.mp4": "folder.mp4: is a folder",
     f"anna,,{'a' * 300},1.mp4": "aaa...: file name too long",

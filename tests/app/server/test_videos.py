@@ -17,8 +17,11 @@ from serving import LINE, REFUSED, TOKEN, Serve, Work, detail, speak, until
 from talkhead.app import text_to_speech
 from talkhead.app.dubbing.job import QUEUED, RUNNING
 from talkhead.app.dubbing.job_store import JobStore
+from talkhead.app.home.identities import SOURCE, Home
 from talkhead.app.server.bodies import BodyLimits
 from talkhead.app.server.settings import Limits
+from talkhead.identity import MANIFEST_NAME
+from talkhead.storage import write_json
 
 
 def videos_dir(people: Path) -> list[Path]:
@@ -44,6 +47,25 @@ def test_a_video(client: TestClient, work: Work, clip: bytes, people: Path) -> N
     assert Path(task.audio).read_bytes() == LINE.read_bytes()
     assert Path(task.audio).parent == people / "server" / "videos" / made["id"]
     assert client.get("/v1/videos").json()["data"] == [client.get(address).json()]
+
+
+def test_a_video_in_the_timeline_of_the_footage(
+    client: TestClient, work: Work, people: Path
+) -> None:
+    """The footage is where it was when the person was fitted; the response does not say where."""
+    (manifest,) = (people / "identities" / "anna").glob(MANIFEST_NAME)
+    sha256 = json.loads(manifest.read_text())["source"]["sha256"]
+    footage = people / "anna.mp4"
+    footage.write_bytes(b"footage")
+    folder = Home(people).work_path("anna", "any")
+    folder.mkdir(parents=True)
+    write_json(folder / SOURCE, {"path": str(footage), "sha256": sha256})
+    made = speak(client, timeline="source")
+    done = until(client, f"/v1/videos/{made['id']}", "completed")
+    assert done["options"] == {"timeline": "source"} and str(footage) not in json.dumps(done)
+    assert [task.video for task in work.tasks] == [str(footage)]
+    until(client, f"/v1/videos/{speak(client)['id']}", "completed")
+    assert work.tasks[-1].video == ""
 
 
 def test_the_file(client: TestClient, clip: bytes) -> None:
@@ -121,6 +143,10 @@ def test_pages_of_the_list(client: TestClient) -> None:
         ({"yaw": "5"}, "need mode head"),
         ({"zoom": "1e309"}, "zoom"),
         ({"intensity": "9"}, "intensity"),
+        ({"timeline": "film"}, "timeline: input should be 'idle' or 'source'"),
+        ({"timeline": "source", "mode": "head"}, "timeline source needs mode paste, not head"),
+        ({"timeline": "source"}, "was moved or removed. Choose timeline idle"),
+        ({"video": "/etc/passwd"}, "unknown field 'video'"),
         ({"codec": "png"}, "folder of images"),
         ({"codec": "rm -rf"}, "there is no codec"),
         ({"subtitles": "loud"}, "subtitles"),

@@ -1,0 +1,52 @@
+"""Find the footage that an identity was fitted on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from talkhead.app.home.identities import Home
+from talkhead.errors import TalkheadError
+from talkhead.identity import Manifest
+
+
+def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
+    """Return where `fit` found the video of an identity.
+
+    Args:
+        home: Folder of the identities.
+        manifest: Manifest of the identity.
+        remedy: What to do if it is no longer there, one sentence.
+
+    Returns:
+        An existing file, whose content may have changed since.
+
+    Raises:
+        TalkheadError: It was moved or removed, or the identity was fitted on another machine.
+    """
+    name, source = manifest.name, manifest.source
+    for path, sha256 in home.sources(name):
+        if sha256 == source.sha256 and Path(path).is_file():
+            return Path(path)
+    raise TalkheadError(
+        f"{name}: the footage that it was fitted on, {source.name}, was moved or removed. {remedy}"
+    )
+
+
+def check_same_footage(manifest: Manifest, video: Path, sha256: str) -> None:
+    """Check that a video is the one that an identity was fitted on, so that its timeline can be kept.
+
+    Args:
+        manifest: Manifest of the identity.
+        video: The video.
+        sha256: Checksum of the video.
+
+    Raises:
+        TalkheadError: It is another one.
+    """
+    name, source = manifest.name, manifest.source
+    if sha256 != source.sha256:
+        raise TalkheadError(
+            f"{video}: {name} was fitted on another video, {source.name} of {source.duration_s:.1f} s. "
+            "Only the timeline of the video that a person was fitted on can be kept: pass that one, "
+            "or fit this one"
+        )
