@@ -10,7 +10,6 @@ import typer
 from talkhead.app.cli.console import print_json, print_line, print_lines
 from talkhead.app.cli.options import (
     DeviceOption,
-    FootageOption,
     HomeOption,
     JsonOption,
     QuietOption,
@@ -43,7 +42,10 @@ def evaluate(
             "--pair", help="Compare any two videos instead: the real one and the generated one."
         ),
     ] = None,
-    video: FootageOption = None,
+    video: Annotated[
+        Path | None,
+        typer.Option("--video", help="The footage, if it has been moved since the fit."),
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option("--text", help="Transcript of the footage, or a file with it."),

@@ -29,10 +29,6 @@ RendererOption = Annotated[
     str | None,
     typer.Option("--renderer", help="Renderer to use. (default: the identity's own)"),
 ]
-FootageOption = Annotated[
-    Path | None,
-    typer.Option("--video", help="The footage, if it has been moved since the fit."),
-]
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto uses a GPU if there is one."),

@@ -15,7 +15,6 @@ from talkhead.app.choices import DEFAULT_MODE, MODES
 from talkhead.app.cli.console import show
 from talkhead.app.cli.options import (
     DeviceOption,
-    FootageOption,
     HomeOption,
     JsonOption,
     QuietOption,
@@ -24,6 +23,7 @@ from talkhead.app.cli.options import (
     make_progress_for,
     with_output_options,
 )
+from talkhead.app.options import PICTURE_PANEL
 from talkhead.errors import TalkheadError
 
 Mode = Enum("Mode", {one: one for one in MODES}, type=str)  # type: ignore[misc]
@@ -59,7 +59,14 @@ def speak(
         Mode,
         typer.Option(help="paste: into the person's own footage; head: the head alone."),
     ] = Mode[DEFAULT_MODE],
-    video: FootageOption = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            "--video",
+            help="Timeline source: the footage, if it has been moved since the fit.",
+            rich_help_panel=PICTURE_PANEL,
+        ),
+    ] = None,
     voice_url: Annotated[
         str | None,
         typer.Option(
