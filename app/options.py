@@ -160,6 +160,7 @@ class PictureOptions:
         yaw: Turn of the head to the right of the picture in mode "head", in degrees.
         pitch: Upward turn of the head in mode "head", in degrees.
         zoom: Scale of the head in mode "head".
+        head_motion: Factor on the motion of head and body in mode "head".
         intensity: Factor on the motion of the mouth.
 
     Raises:
@@ -209,6 +210,15 @@ class PictureOptions:
             show_default=False,
         ),
     )
+    head_motion: float = field(
+        default=1.0,
+        metadata=option(
+            "--head-motion",
+            "Mode head: how much of the head's motion in the footage is kept: 1 all, 0.5 half, 0 none. "
+            "Eyes and brows move in any case.",
+            PICTURE_PANEL,
+        ),
+    )
     intensity: float = field(
         default=1.0,
         metadata=option(
@@ -240,6 +250,11 @@ class PictureOptions:
             raise TalkheadError(
                 f"a zoom of {self.zoom:g} is not allowed. Choose {MIN_ZOOM:g} to {MAX_ZOOM:g}"
             )
+        if not 0.0 <= self.head_motion <= 1.0:
+            raise TalkheadError(
+                f"a head motion of {self.head_motion:g} is not allowed. Choose 0 (still) to 1 (as in "
+                "the footage)"
+            )
         if not 0.0 <= self.intensity <= MAX_INTENSITY:
             raise TalkheadError(
                 f"an intensity of {self.intensity:g} is not allowed. Choose 0 to {MAX_INTENSITY:g}"
@@ -247,8 +262,8 @@ class PictureOptions:
 
     @property
     def moves_the_head(self) -> bool:
-        """True if the head is turned or scaled."""
-        return (self.yaw, self.pitch, self.zoom) != (0.0, 0.0, 1.0)
+        """True if the head is turned or scaled, or moves less than in the footage."""
+        return (self.yaw, self.pitch, self.zoom, self.head_motion) != (0.0, 0.0, 1.0, 1.0)
 
     def check_mode(self, mode: str) -> None:
         """Check that the options fit a mode, and that the background can be used.
@@ -266,7 +281,8 @@ class PictureOptions:
             )
         if mode != "head" and self.moves_the_head:
             raise TalkheadError(
-                f"yaw, pitch and zoom need --mode head: {mode} keeps the head of the person's own footage"
+                f"yaw, pitch, zoom and head motion need --mode head: {mode} keeps the head of the "
+                "person's own footage"
             )
         if self.background is not None and background_file(self.background) is not None:
             from talkhead.app.composer.backgrounds import (

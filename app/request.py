@@ -111,6 +111,7 @@ class OutputOptions(PictureOptions):
             what the footage shows.
         pitch: Upward turn of the head in mode "head", in degrees, with the same limit.
         zoom: Scale of the head in mode "head", 0.5 to 2.
+        head_motion: Factor on the motion of head and body in mode "head", 0 (still) to 1.
         intensity: Factor on the motion of the mouth, 0 to 2. 1 is the person's own; closed lips stay
             closed.
         subtitles: "none", "burn", "track" or "srt". With any value except "none", an .srt file is
@@ -264,6 +265,7 @@ class SpeakKeywords(TypedDict, total=False):
     yaw: float
     pitch: float
     zoom: float
+    head_motion: float
     intensity: float
     subtitles: str
     transcript: str | None

@@ -314,7 +314,7 @@ def make_frames(
     backgrounds = None
     if not resolved.keeps_alpha:
         backgrounds = backgrounds_of(options.background, own_background(avatar.idle), len(codes))
-    view = View(options.yaw, options.pitch, options.zoom)
+    view = View.from_options(options)
     if warning := out_of_range_message(avatar.idle, view):
         progress.message(warning)
     return HeadFrameRenderer(avatar.renderer, avatar.idle, codes, backgrounds, view)

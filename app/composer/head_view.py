@@ -1,20 +1,26 @@
-"""View of the head in mode head: turn and zoom, limited to what the footage shows.
+"""View of the head in mode head: turn, zoom and motion, limited to what the footage shows.
 
 Positive yaw looks to the right of the picture, positive pitch up. The head turns about the center
-between the ear landmarks; the body, whose position is part of the motion code, does not move.
+between the ear landmarks; the body, whose position is part of the motion code, does not turn.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.cameras import crop_intrinsics, project
-from talkhead.face import JAW_LINE
+from talkhead.face import JAW_LINE, N_BODY
 from talkhead.types import Float32, Float64
+
+if TYPE_CHECKING:
+    from talkhead.app.options import PictureOptions
+
+Array = TypeVar("Array", Float32, Float64)
 
 SEEN_PERCENT = (1.0, 99.0)
 """Percentiles of the range; single frames beyond them may be tracking errors."""
@@ -36,11 +42,25 @@ class View:
         yaw: Degrees to turn to the right of the picture, from the clip's own pose.
         pitch: Degrees to turn up, from the clip's own pose.
         zoom: Factor of the focal length.
+        motion: Factor of the distance of head and body from their usual pose, 0 to 1.
     """
 
     yaw: float = 0.0
     pitch: float = 0.0
     zoom: float = 1.0
+    motion: float = 1.0
+
+    @classmethod
+    def from_options(cls, options: PictureOptions) -> View:
+        """Return the view that options request.
+
+        Args:
+            options: The options.
+
+        Returns:
+            The view.
+        """
+        return cls(options.yaw, options.pitch, options.zoom, options.head_motion)
 
 
 AS_FILMED = View()
@@ -127,25 +147,35 @@ def _angles(viewmats: Float32) -> Float64:
 
 
 def turned_clip(clip: IdleClip, view: View) -> IdleClip:
-    """Turn the head in a clip, as far as its footage shows the head turned.
+    """Turn the head in a clip, as far as its footage shows the head turned, and scale its motion.
 
     Args:
         clip: The clip.
         view: Requested view.
 
     Returns:
-        The clip with changed viewmats; the same clip if the view has no turn.
+        The clip with changed viewmats and codes; the same clip if the view has neither turn nor
+        changed motion.
     """
-    if view.yaw == view.pitch == 0.0:
+    if view.yaw == view.pitch == 0.0 and view.motion == 1.0:
         return clip
-    angles = _angles(clip.viewmats)
+    codes, body = clip.codes.copy(), slice(clip.codes.shape[1] - N_BODY, None)
+    codes[:, body] = _calmed(codes[:, body], view.motion)
+    filmed = _angles(clip.viewmats)
+    angles = _calmed(filmed, view.motion)
     for axis, turn in enumerate((view.yaw, view.pitch)):
-        angles[:, axis] = -Span.of(-angles[:, axis]).turned(-angles[:, axis], turn)
+        angles[:, axis] = -Span.of(-filmed[:, axis]).turned(-angles[:, axis], turn)
     middle, views = _head_middle(clip), clip.viewmats.astype(np.float64)
-    places = views[:, :3, :3] @ middle + views[:, :3, 3]
+    places = _calmed(views[:, :3, :3] @ middle + views[:, :3, 3], view.motion)
     views[:, :3, :3] = Rotation.from_euler(AXES, angles, degrees=True).as_matrix()
     views[:, :3, 3] = places - views[:, :3, :3] @ middle
-    return replace(clip, viewmats=views.astype(np.float32))
+    return replace(clip, viewmats=views.astype(np.float32), codes=codes)
+
+
+def _calmed(values: Array, motion: float) -> Array:
+    """Scale the distances of values [F, n] from their medians, [F, n]."""
+    usual = np.median(values, axis=0)
+    return (usual + motion * (values - usual)).astype(values.dtype)
 
 
 def head_origin(clip: IdleClip) -> Float32:

@@ -33,6 +33,7 @@ class LiveOptions(PictureOptions):
             what the footage shows.
         pitch: Upward turn of the head in mode "head", in degrees, with the same limit.
         zoom: Scale of the head in mode "head", 0.5 to 2.
+        head_motion: Factor on the motion of head and body in mode "head", 0 (still) to 1.
         intensity: Factor on the motion of the mouth, 0 to 2. 1 is the person's own; closed lips stay
             closed.
         sample_rate: Samples per second of the sound that frames carry; a multiple of 25.
@@ -100,6 +101,7 @@ class LiveKeywords(TypedDict, total=False):
     yaw: float
     pitch: float
     zoom: float
+    head_motion: float
     intensity: float
     sample_rate: int
     pace: Pace

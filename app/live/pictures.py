@@ -103,7 +103,7 @@ class _HeadScene:
     """The head alone, over a background."""
 
     def __init__(self, renderer: Renderer, clip: IdleClip, options: LiveOptions) -> None:
-        view = View(options.yaw, options.pitch, options.zoom)
+        view = View.from_options(options)
         self._compositor = HeadCompositor(renderer, clip, view)
         self.size, self.note = self._compositor.size, out_of_range_message(clip, view)
         self._is_transparent = options.has_alpha

@@ -68,6 +68,7 @@ class LiveRequest(BaseModel):
     yaw: float = _field("yaw")
     pitch: float = _field("pitch")
     zoom: float = _field("zoom")
+    head_motion: float = _field("head_motion")
     intensity: float = _field("intensity")
 
     def options(self, badge: bool) -> LiveOptions:

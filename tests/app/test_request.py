@@ -124,5 +124,5 @@ def test_the_resume_key_depends_on_the_option(tmp_path: Path, logo: Path) -> Non
 
 def test_every_option_is_declared_with_a_type_that_tables_support() -> None:
     for one in request.declared_options().values():
-        assert one.flag.startswith(f"--{one.name}") and one.help and one.panel
+        assert one.flag.startswith(f"--{one.name.replace('_', '-')}") and one.help and one.panel
         assert one.kind in (bool, int, float, str, Path)

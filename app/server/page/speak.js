@@ -6,7 +6,7 @@ import { $, clearNotices, confirmDeletion, date, dropArea, duration, emptyState,
 
 const REFRESH_MS = 2000, PAGE = 10;
 const PLAIN = ["height", "intensity", "codec", "subtitles", "transcript", "loudness"];
-const OF_HEAD = ["yaw", "pitch", "zoom"];
+const OF_HEAD = ["yaw", "pitch", "zoom", "head_motion"];
 
 export function startSpeak(studio) {
   const form = $("speak-form"), stage = $("speak-stage"), fields = form.elements;

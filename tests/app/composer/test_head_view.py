@@ -24,6 +24,7 @@ from talkhead.app.composer.head_view import (
 )
 from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.cameras import project
+from talkhead.face import N_BODY
 from talkhead.types import Float64
 
 N, HEIGHT, WIDTH = 200, 300, 200
@@ -98,6 +99,31 @@ def test_without_a_turn_nothing_changes(clip: IdleClip) -> None:
     assert turned_clip(clip, View(zoom=1.2)) is clip
     slight = turned_clip(clip, View(yaw=1e-6))
     assert np.allclose(slight.viewmats, clip.viewmats, atol=1e-5)
+
+
+def test_motion_is_scaled_about_the_usual_pose_and_place(clip: IdleClip) -> None:
+    ears, body = list(EAR_LANDMARKS), slice(-N_BODY, None)
+    kept = {motion: turned_clip(clip, View(motion=motion)) for motion in (1.0 - 1e-7, 0.5, 0.0)}
+    whole, half, still = kept.values()
+    assert np.allclose(whole.viewmats, clip.viewmats, atol=1e-4)
+    for of in (
+        lambda one: yaw_and_pitch(one.viewmats).T,
+        lambda one: (one.viewmats @ np.append(clip.face.template[ears].mean(0), 1.0))[:, :3],
+        lambda one: one.codes[:, body],
+    ):
+        filmed = of(clip)
+        usual = np.median(filmed, axis=0)
+        np.testing.assert_allclose(of(half) - usual, 0.5 * (filmed - usual), atol=1e-4)
+        np.testing.assert_allclose(of(still), np.broadcast_to(usual, filmed.shape), atol=1e-4)
+    for one in kept.values():  # mouth, eyes and brows
+        np.testing.assert_array_equal(one.codes[:, :-N_BODY], clip.codes[:, :-N_BODY])
+
+
+def test_a_still_head_can_be_turned(clip: IdleClip) -> None:
+    yaw, pitch = yaw_and_pitch(turned_clip(clip, View(yaw=1.5, motion=0.0)).viewmats)
+    usual = np.median(yaw_and_pitch(clip.viewmats), axis=1)
+    np.testing.assert_allclose(yaw - usual[0], 1.5, atol=0.02)
+    np.testing.assert_allclose(pitch, usual[1], atol=1e-4)
 
 
 def test_zooming_in_keeps_the_head_and_zooming_out_the_lower_edge(clip: IdleClip) -> None:

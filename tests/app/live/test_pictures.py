@@ -126,7 +126,7 @@ def test_height_and_note(avatar: Avatar) -> None:
     ("given", "words"),
     [
         ({"background": "red"}, "a background needs --mode head"),
-        ({"yaw": 3.0}, "yaw, pitch and zoom need --mode head"),
+        ({"yaw": 3.0}, "yaw, pitch, zoom and head motion need --mode head"),
         ({"mode": "face"}, "there is no mode 'face'"),
         ({"mode": "head", "background": "reddish"}, "neither a color"),
         ({"intensity": 3.0}, "an intensity of 3"),

@@ -244,8 +244,18 @@ def test_impossible_options_are_refused(wrong: dict[str, Any], words: str) -> No
     ("options", "name", "mode", "words"),
     [
         (OutputOptions(background="red"), "a.mp4", "paste", "needs --mode head"),
-        (OutputOptions(yaw=1.0), "a.mp4", "paste", "yaw, pitch and zoom need --mode head"),
-        (OutputOptions(zoom=0.9), "a.mp4", "paste", "yaw, pitch and zoom need --mode head"),
+        (
+            OutputOptions(yaw=1.0),
+            "a.mp4",
+            "paste",
+            "yaw, pitch, zoom and head motion need --mode head",
+        ),
+        (
+            OutputOptions(zoom=0.9),
+            "a.mp4",
+            "paste",
+            "yaw, pitch, zoom and head motion need --mode head",
+        ),
         (OutputOptions(background="alpha"), "a.mov", "paste", "needs --mode head"),
         (OutputOptions(background="alpha"), "a.mp4", "head", "H.264 can't keep alpha. Choose"),
         (OutputOptions(background="mauve"), "a.mp4", "head", "neither a color"),
