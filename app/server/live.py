@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 from talkhead.app.home.identities import Home
 from talkhead.app.output.live_manifest import MEDIA_TYPE
-from talkhead.app.server.dependencies import NOT_FOUND, Responses, problem
+from talkhead.app.server.dependencies import NOT_FOUND, Responses, ServiceDep, problem
 from talkhead.app.server.live_packets import pack
 from talkhead.app.server.live_requests import (
     BODY,
@@ -171,10 +171,12 @@ async def interrupt_session(session_id: str, sessions: Sessions) -> LiveInfo:
     responses={**NOT_FOUND, **BAD_BODY},
     summary="Speak a text in a live session",
 )
-async def say(session_id: str, body: SayRequest, sessions: Sessions) -> LiveInfo:
-    """Speak a text with the installed voice."""
+async def say(
+    session_id: str, body: SayRequest, sessions: Sessions, service: ServiceDep
+) -> LiveInfo:
+    """Speak a text, with the installed voice or that of the server's `--voice-url`."""
     entry = sessions.find(session_id)
-    await _say(entry.session, body.text)
+    await _say(entry.session, body.text, service.settings.voice_url)
     return _info(entry)
 
 
@@ -281,7 +283,7 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
         text = command.get("text")
         if not isinstance(text, str):
             raise TalkheadError("text: is needed, the words to be spoken")
-        await _say(session, text)
+        await _say(session, text, websocket.app.state.service.settings.voice_url)
     elif kind == "keyframe":
         entry.encoder.request_key_frame()
     elif kind == "codec":
@@ -298,9 +300,9 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
     return rate
 
 
-async def _say(session: LiveSession, text: str) -> None:
-    """Speak a text as a line of its own."""
-    sound, rate = await asyncio.to_thread(synthesize, text)
+async def _say(session: LiveSession, text: str, voice_url: str | None) -> None:
+    """Speak a text as a line of its own, with the voice that videos have, too."""
+    sound, rate = await asyncio.to_thread(synthesize, text, url=voice_url)
     await session.flush()
     session.pace = "playback"
     await session.push_audio(sound, rate, last_chunk=True)

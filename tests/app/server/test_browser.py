@@ -182,7 +182,7 @@ def test_a_fit(show: Open, work: Work, footage: bytes, tmp_path: Path) -> None:
 
 def test_live(show: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken = np.full(2 * RATE, 5000, np.int16)
-    monkeypatch.setattr(live, "synthesize", lambda text: (spoken, RATE))
+    monkeypatch.setattr(live, "synthesize", lambda text, url: (spoken, RATE))
     page = show()
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Start").click()

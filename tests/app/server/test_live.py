@@ -228,13 +228,34 @@ def test_interruption_by_message_and_by_request(client: TestClient) -> None:
 
 def test_texts_are_spoken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken = np.full(3 * SIZE, 555, np.int16)
-    monkeypatch.setattr(live, "synthesize", lambda text: (spoken, RATE))
+    monkeypatch.setattr(live, "synthesize", lambda text, url: (spoken, RATE))
     info = begin(client)
     with connect(client, info) as socket:
         socket.send_text(json.dumps({"type": "say", "text": "<b>Hello</b>"}))
         assert (packets(socket, 3)[-1][2] == 555).all()
         assert client.post(f"{info['url']}/say", json={"text": "Hello"}).status_code == 202
         assert (packets(socket, 3)[-1][2] == 555).all()
+
+
+def test_texts_are_spoken_by_the_voice_server(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def synthesize(text: str, url: str | None) -> tuple[np.ndarray[Any, Any], int]:
+        asked.append((text, url))
+        return np.full(3 * SIZE, 555, np.int16), RATE
+
+    monkeypatch.setattr(live, "synthesize", synthesize)
+    address = "http://localhost:8880"
+    with serve(voice_url=address) as client:
+        client.app.state.live = LiveSessions(make)  # type: ignore[attr-defined]
+        info = begin(client)
+        with connect(client, info) as socket:
+            socket.send_text(json.dumps({"type": "say", "text": "Good morning."}))
+            packets(socket, 3)
+            assert client.post(f"{info['url']}/say", json={"text": "Hello."}).status_code == 202
+    assert asked == [("Good morning.", address), ("Hello.", address)]
 
 
 @pytest.mark.parametrize(

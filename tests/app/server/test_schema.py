@@ -62,7 +62,7 @@ def client(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(
         voice, "synthesize", lambda text, folder, url: shutil.copy(LINE, folder / "text.wav")
     )
-    monkeypatch.setattr(live, "synthesize", lambda text: (np.zeros(9, np.int16), 16_000))
+    monkeypatch.setattr(live, "synthesize", lambda text, url: (np.zeros(9, np.int16), 16_000))
     with serve(Limits(n_queued=10**6)) as client:
         client.app.state.live = live_sessions.LiveSessions(make, n_most=10**6, n_cores=10**6)  # type: ignore[attr-defined]
         monkeypatch.setattr(server, "app", client.app)
