@@ -21,22 +21,41 @@ export class LiveSession {
     this.begun = null; // when the first sample of the microphone was recorded
   }
 
-  // `request` is a form with the person and how they are shown.
+  // `request` is a form with the person and how they are shown. Returns null if the session was ended meanwhile.
   async start(request) {
+    try {
+      await this.connect(request);
+      return this.info;
+    } catch (error) {
+      const isWanted = !this.ended;
+      await this.leave();
+      if (isWanted) throw error;
+      return null;
+    }
+  }
+
+  // Throws if the session was ended during one of its waits.
+  async connect(request) {
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule("/static/live-audio.js");
+    this.checkWanted();
     await this.context.resume();
+    this.checkWanted();
     this.context.onstatechange = () => { // a call or another device may have suspended it
       if (!this.ended && this.context.state !== "running") this.context.resume().catch(() => {});
     };
     const rate = this.context.sampleRate;
     request.set("sample_rate", rate);
     request.set("codec", await bestCodec());
+    this.checkWanted();
     this.info = await json("/v1/live", { method: "POST", body: request });
+    this.checkWanted();
     this.player = new AudioWorkletNode(this.context, "talkhead-player", { numberOfInputs: 0, outputChannelCount: [1] });
     this.player.port.onmessage = ({ data }) => { this.played = data; };
     this.picture.report = (event) => this.observe(event);
     const clock = await this.picture.begin(this.info.width, this.info.height);
+    if (this.ended) this.picture.end(); // it was not begun when `end` did this
+    this.checkWanted();
     this.player.port.postMessage({ clock }, [clock]);
     this.player.connect(this.context.destination);
     const address = new URL(this.info.url, location.href);
@@ -46,10 +65,13 @@ export class LiveSession {
     this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.read(JSON.parse(data)) : this.take(data));
     await new Promise((resolve, reject) => {
       this.socket.onopen = resolve;
-      this.socket.onclose = (event) => { reject(new Error(event.reason || "The connection was closed.")); this.end(); };
+      this.socket.onclose = ({ reason }) => reject(new Error(reason || "The connection was closed."));
     });
-    return this.info;
+    this.checkWanted();
+    this.socket.onclose = () => this.end();
   }
+
+  checkWanted() { if (this.ended) throw new Error("The session was ended."); }
 
   take(buffer) {
     const view = new DataView(buffer);
@@ -96,7 +118,9 @@ export class LiveSession {
       throw new Error("The microphone needs a secure address: open this page on the same machine, or start the server with --tls.");
     }
     const audio = { echoCancellation: true, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
-    this.stream = await navigator.mediaDevices.getUserMedia({ audio });
+    const stream = await navigator.mediaDevices.getUserMedia({ audio });
+    if (this.ended) { stop(stream); return; }
+    this.stream = stream;
     this.source = this.context.createMediaStreamSource(this.stream);
     this.capture = new AudioWorkletNode(this.context, "talkhead-capture", { numberOfOutputs: 0 });
     this.send({ type: "start", source: "microphone", sample_rate: this.context.sampleRate });
@@ -116,7 +140,7 @@ export class LiveSession {
 
   stopListening() {
     this.source?.disconnect();
-    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    if (this.stream) stop(this.stream);
     this.source = this.stream = null;
     this.begun = null;
     this.send({ type: "flush" });
@@ -139,6 +163,7 @@ export class LiveSession {
   // Ends the session on the server, too, before another one can begin.
   async leave() {
     this.end();
+    if (!this.info) return;
     try { await json(this.info.url, { method: "DELETE" }); } catch { /* it has ended */ }
   }
 
@@ -152,6 +177,8 @@ export class LiveSession {
     this.changed({ type: "ended" });
   }
 }
+
+function stop(stream) { for (const track of stream.getTracks()) track.stop(); }
 
 function push(measured, value) {
   measured.push(value);

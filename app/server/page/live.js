@@ -114,11 +114,12 @@ export function startLive(studio, section) {
     const wanted = chosen();
     try {
       const info = await made.start(request());
-      if (info.note) notify(info.note);
-      begin.textContent = "End";
-      for (const button of [microphone, interrupt, say]) button.disabled = false;
+      if (info) {
+        if (info.note) notify(info.note);
+        begin.textContent = "End";
+        for (const button of [microphone, interrupt, say]) button.disabled = false;
+      }
     } catch (error) {
-      made.end();
       notify(error.message, { bad: true });
     }
     begin.disabled = false;
@@ -139,7 +140,7 @@ export function startLive(studio, section) {
     if (session.listens) { session.stopListening(); setListening(false); return; }
     try {
       await session.listen();
-      setListening(true);
+      setListening(Boolean(session?.listens)); // it may have been ended meanwhile
     } catch (error) {
       notify(error.name === "NotAllowedError" ? "The microphone was not allowed. Allow it in the browser, and try again." : error.message,
         { bad: true });

@@ -370,6 +370,93 @@ def test_nothing_outlives_a_session(show: Open) -> None:
     assert n_waiting == 0 and requests == ["keyframe"]
 
 
+def wait_until(page: Any, condition: str) -> None:
+    """Wait for a condition in JavaScript. The page's policy forbids `wait_for_function` to wait."""
+    end = time.monotonic() + 30.0
+    while not page.evaluate(condition):
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
+
+
+HOLD_SOUND = """const load = AudioWorklet.prototype.addModule;
+AudioWorklet.prototype.addModule = async function (...given) {
+  await load.apply(this, given);
+  if (!window.release) await new Promise((done) => { window.release = done; });
+}"""
+HOLD_REQUEST = """const send = fetch;
+fetch = async (path, given) => {
+  const answer = await send(path, given);
+  if (path === "/v1/live" && !window.release) await new Promise((done) => { window.release = done; });
+  return answer;
+}"""
+HOLD_WORKER = """Worker = class extends Worker {
+  set onmessage(call) {
+    super.onmessage = window.release ? call : (event) => { window.release = () => call(event); };
+  }
+}"""
+NEVER_OPEN = """WebSocket = class extends WebSocket {
+  constructor(...given) {
+    if (window.release) return super(...given);
+    window.release = () => {};
+    return { close() { this.onclose({ reason: "" }); } };
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("before", "n_begun"),
+    [(HOLD_SOUND, 0), (HOLD_REQUEST, 1), (HOLD_WORKER, 1), (NEVER_OPEN, 1)],
+    ids=["sound", "request", "worker", "socket"],
+)
+def test_leaving_ends_a_session_that_is_starting(
+    show: Open, live_makers: list[Any], before: str, n_begun: int
+) -> None:
+    """Whatever it waits for. The next one begins at once, although the server accepts one only."""
+    begun, removed = [], []
+
+    def make_noted(request: LiveRequest) -> tuple[str, LiveSession]:
+        begun.append(request)
+        return make_live(request)
+
+    live_makers.append(make_noted)
+    page = show(before=before)
+    page.on("request", lambda one: removed.append(one) if one.method == "DELETE" else None)
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    wait_until(page, "Boolean(window.release)")
+    page.get_by_role("tab", name="People").click()
+    page.evaluate("release()")
+    page.locator("#live-begin:enabled", has_text="Start").wait_for(state="attached")
+    assert len(begun) == len(removed) == n_begun
+    assert page.is_disabled("#live-say") and page.query_selector(".notice") is None
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("#live-picture:not([hidden])")
+    page.get_by_role("button", name="End").click()
+    page.get_by_text("Ended").wait_for()
+
+
+HOLD_MICROPHONE = """navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => {
+  window.allow = () => {
+    window.stream = new MediaStreamAudioDestinationNode(new AudioContext()).stream;
+    resolve(window.stream);
+  };
+})"""
+
+
+def test_a_microphone_that_is_allowed_too_late_is_closed(show: Open) -> None:
+    page = show(before=HOLD_MICROPHONE)
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Speak into the microphone").click()
+    wait_until(page, "Boolean(window.allow)")
+    page.get_by_role("button", name="End").click()
+    page.evaluate("allow()")
+    wait_until(page, "stream.getTracks().every((track) => track.readyState === 'ended')")
+    assert page.get_attribute("#live-microphone", "aria-pressed") == "false"
+    assert page.query_selector(".notice") is None
+
+
 HOLD = """async () => {
   const { LiveSession } = await import("/static/live-session.js");
   const session = new LiveSession({ add() {} }, () => {});
