@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ import numpy as np
 from scipy.io import wavfile
 
 from benchmarks.live_feed import push_in_real_time
-from benchmarks.live_hour import hour_rows
+from benchmarks.live_hour import Hour
 from benchmarks.live_load import measure_load
 from talkhead.app.avatar import Avatar, load_identity
 from talkhead.app.live.engine import LiveEngine, begin_speech
@@ -350,8 +350,9 @@ def _wait_for(address: str) -> None:
             time.sleep(0.2)
 
 
-async def _print_load(load_person: Callable[[], Avatar]) -> None:
-    async for row in measure_load(load_person, speech(LOAD_S), RATE):
+async def _print_rows(rows: AsyncIterator[Mapping[str, Any]]) -> None:
+    """Print each row as soon as it was measured."""
+    async for row in rows:
         print(json.dumps(row), flush=True)
 
 
@@ -374,7 +375,10 @@ def main() -> None:
         print(json.dumps(bench_browser(given.home, given.chromium, given.seconds)))
         return
     if given.what == "load":
-        asyncio.run(_print_load(lambda: load_identity(given.identity, home=given.home)))
+        rows = measure_load(
+            lambda: load_identity(given.identity, home=given.home), speech(LOAD_S), RATE
+        )
+        asyncio.run(_print_rows(rows))
         return
     avatar = load_identity(given.identity, home=given.home)
     if given.what == "silence":
@@ -382,8 +386,7 @@ def main() -> None:
             print(json.dumps(row))
         return
     if given.what == "hour":
-        for row in hour_rows(avatar, speech(60.0), RATE, 60.0 * given.hours):
-            print(json.dumps(row), flush=True)
+        asyncio.run(_print_rows(Hour(avatar, speech(60.0), RATE, 60.0 * given.hours).run()))
         return
     for ahead in (None, 1):
         print(json.dumps(bench_microphone(avatar, given.seconds, ahead)), flush=True)
