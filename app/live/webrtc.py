@@ -28,6 +28,7 @@ try:
     )
     from aiortc.exceptions import InvalidStateError, OperationError
     from aiortc.mediastreams import MediaStreamError
+    from aiortc.sdp import SessionDescription
     from av import AudioFrame, VideoFrame
 except ImportError as error:
     raise ImportError(
@@ -135,6 +136,19 @@ async def _next(track: MediaStreamTrack, frames: Frames) -> LiveFrame:
         raise MediaStreamError(one_line(error)) from error
 
 
+def _check_sections(offer: str, answer: str) -> None:
+    """Raise ValueError if an answer does not have the sections of the offer, each with another name.
+
+    aiortc would notice it only when the answer is used, if at all.
+    """
+    wanted, found = (
+        [(media.kind, media.rtp.muxId) for media in SessionDescription.parse(one).media]
+        for one in (offer, answer)
+    )
+    if found != wanted or len({name for _, name in wanted}) < len(wanted):
+        raise ValueError(f"sections with unusable names: {wanted}")
+
+
 def _floats(samples: Int16) -> Float32:
     """Convert samples [n] to [-1, 1]."""
     return samples.astype(np.float32) / np.float32(32768.0)
@@ -197,7 +211,9 @@ class Viewer:
             await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             if all(one.mid is None for one in connection.getTransceivers()):
                 raise TalkheadError("the offer must receive video or audio")
-            return await connection.createAnswer()  # some damages are noticed only here
+            answer = await connection.createAnswer()  # some damages are noticed only here
+            _check_sections(offer, answer.sdp)
+            return answer
         except OperationError as error:
             raise TalkheadError("the offer must allow VP8 for video and Opus for audio") from error
         except (*UNUSABLE, RuntimeError) as error:  # a generator in aiortc ends early

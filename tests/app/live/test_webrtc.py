@@ -150,8 +150,14 @@ def test_damaged_offers_are_refused(offer: str) -> None:
     asyncio.run(run())
 
 
-# aiortc notices both in createAnswer only, and cannot close the connection of the first one.
-DAMAGES = (("a=mid:0", "a=mid:7"), ("a=recvonly", "a=recv"))
+# aiortc notices the first two in createAnswer only, and cannot close the connection of the first one.
+# It would notice the others when the answer has been made.
+DAMAGES = (
+    ("a=mid:0", "a=mid:7"),
+    ("a=recvonly", "a=recv"),
+    ("a=mid:1", "a=mid:0"),
+    ("a=mid:1", "a=mid"),
+)
 
 
 @pytest.mark.parametrize(("old", "new"), DAMAGES)
@@ -164,6 +170,19 @@ def test_offers_with_damaged_lines_are_refused(old: str, new: str) -> None:
             await viewer.answer(offer.replace(old, new, 1))
         await viewer.close()
         assert ended == [True]
+
+    asyncio.run(run())
+
+
+def test_offers_that_repeat_a_section_are_refused() -> None:
+    async def run() -> None:
+        client = Client()
+        offer = await client.offer()
+        viewer = Viewer(frames(), frames(), lambda: None)
+        with pytest.raises(TalkheadError, match="not a session description"):
+            await viewer.answer(offer + offer[offer.index("m=audio ") :])
+        await viewer.close()
+        await client.connection.close()
 
     asyncio.run(run())
 
