@@ -3,6 +3,7 @@ loudness."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import signal
@@ -26,6 +27,16 @@ RATE = 16_000
 SIZE = RATE // 25
 CONSENT = "Anna B., in writing, 3 May 2026"
 REST = np.zeros(2, np.float32)
+LIMIT_S = 100.0
+"""A test that waits so long has failed."""
+
+
+async def until(is_there: Callable[[], Any]) -> None:
+    """Wait for a condition, for LIMIT_S at most."""
+    limit_s = time.monotonic() + LIMIT_S
+    while not is_there():
+        assert time.monotonic() < limit_s, "what the test waits for does not happen"
+        await asyncio.sleep(0.01)
 
 
 class FakePictures:

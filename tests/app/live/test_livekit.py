@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live_fakes import (
+    LIMIT_S,
     RATE,
     SIZE,
     FakePictures,
@@ -20,6 +21,7 @@ from live_fakes import (
     load_example,
     make_engine,
     make_session,
+    until,
 )
 
 from talkhead.app.live.session import LiveSession
@@ -38,9 +40,6 @@ from livekit.agents.voice.avatar import (
 )
 
 from talkhead.app.live.livekit import TalkheadAvatar, TalkheadVideo
-
-LIMIT_S = 30.0
-"""A test that waits so long has failed."""
 
 
 class FakeRoom(rtc.EventEmitter[str]):
@@ -288,10 +287,6 @@ class Playback:
     def _start(self, event: Any) -> None:
         self.n_started += 1
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
 
 def test_the_runner_reports_each_line_and_interruption() -> None:
     async def test() -> Playback:
@@ -306,8 +301,7 @@ def test_the_runner_reports_each_line_and_interruption() -> None:
             assert event.playback_position == pytest.approx(n / 25)
         await playback.output.capture_frame(sound(250))
         playback.output.flush()
-        await playback.until(lambda: playback.n_started == 3)
-        await asyncio.sleep(0.4)
+        await until(lambda: playback.n_started == 3 and live.statistics.n_speech >= 10 + 15 + 10)
         playback.output.clear_buffer()
         event = await playback.output.wait_for_playout()
         assert event.interrupted and 0.1 < event.playback_position < 5.0
@@ -349,8 +343,7 @@ def test_an_agent_speaks_through_the_avatar() -> None:
         await speech.wait_for_playout()
         assert live.statistics.n_speech == 20
         speech = agent_session.say("A long story.", audio=line(1000))
-        while live.statistics.n_speech < 30:
-            await asyncio.sleep(0.01)
+        await until(lambda: live.statistics.n_speech >= 30)
         await agent_session.interrupt(force=True)
         await speech.wait_for_playout()
         assert speech.interrupted
@@ -379,8 +372,7 @@ def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> N
         agent_session = AgentSession()
         avatar = await example.run_agent(agent_session, FakeRoom(), live)
         await avatar.wait_for_join(timeout=10)
-        while live.statistics.n_speech < 20:
-            await asyncio.sleep(0.01)
+        await until(lambda: live.statistics.n_speech >= 20)
         assert max(code[0] for code in pictures.codes) == pytest.approx(20_000 / 32768)
         await agent_session.aclose()
         await avatar.aclose()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from live_fakes import (
+    LIMIT_S,
     RATE,
     SIZE,
     FakePictures,
@@ -19,6 +20,7 @@ from live_fakes import (
     load_example,
     make_engine,
     make_session,
+    until,
 )
 
 from talkhead.app.live.session import LiveSession
@@ -48,7 +50,7 @@ from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams
 from pipecat.processors.filters.identity_filter import IdentityFilter
-from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.tests.utils import SleepFrame, run_test
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
@@ -68,16 +70,60 @@ def tts(
     return TTSAudioRawFrame(sound, RATE, channels, context)
 
 
+Condition = Callable[[list[Frame]], Any]
+"""Of the frames that were sent downstream."""
+
+
+class Seen(FrameProcessor):
+    """Passes everything on, and keeps what goes downstream."""
+
+    def __init__(self) -> None:
+        super().__init__(enable_direct_mode=True)
+        self.frames: list[Frame] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if direction is FrameDirection.DOWNSTREAM:
+            self.frames.append(frame)
+        await self.push_frame(frame, direction)
+
+
+def steps(given: Sequence[Frame | Condition], seen: list[Frame]) -> Iterator[Frame]:
+    """Frames for `run_test`, which sleeps until each condition among them is fulfilled."""
+    for one in given:
+        if isinstance(one, Frame):
+            yield one
+            continue
+        limit_s = time.monotonic() + LIMIT_S
+        while not one(seen):
+            assert time.monotonic() < limit_s, f"not fulfilled after {kinds(seen)}"
+            yield SleepFrame(0.01)
+
+
 def run(
-    service: FrameProcessor | None, frames: Sequence[Frame], **given: Any
+    service: FrameProcessor | None, given: Sequence[Frame | Condition], **more: Any
 ) -> tuple[list[Frame], list[Frame]]:
-    """Send frames through a service; returns those that it sent downstream and upstream."""
+    """Send frames through a service, and wait for conditions on the way; returns the frames that it
+    sent downstream and upstream.
+    """
 
     async def test() -> Any:
-        return await run_test(service or make_service()[0], frames_to_send=frames, **given)
+        seen = Seen()
+        frames: Any = steps(given, seen.frames)
+        pipeline = Pipeline([service or make_service()[0], seen])
+        return await run_test(pipeline, frames_to_send=frames, **more)
 
     down, up = asyncio.run(test())
     return list(down), list(up)
+
+
+def has(frame: Frame) -> Condition:
+    """A condition: the frame was sent downstream."""
+    return lambda seen: frame in seen
+
+
+def pictures_of(frames: Sequence[Frame]) -> list[OutputImageRawFrame]:
+    return [one for one in frames if isinstance(one, OutputImageRawFrame)]
 
 
 def sound_of(frames: Sequence[Frame]) -> Any:
@@ -100,7 +146,7 @@ def kinds(frames: Sequence[Frame]) -> list[str]:
 @pytest.mark.parametrize("where", ["local", "worker"])
 def test_a_line_comes_back_with_pictures_in_its_order(where: str) -> None:
     text, stop = TextFrame("half"), TTSStoppedFrame("a")
-    sent = [TTSStartedFrame("a"), tts(5, 8000), text, tts(5.5, 16000), stop, SleepFrame(0.7)]
+    sent = [TTSStartedFrame("a"), tts(5, 8000), text, tts(5.5, 16000), stop, has(stop)]
     service = TalkheadVideoService(make_session(where))
     down, up = run(service, sent, ignore_start=False)
     assert isinstance(down[0], StartFrame)
@@ -124,8 +170,14 @@ def test_a_line_comes_back_with_pictures_in_its_order(where: str) -> None:
 def test_the_sound_of_a_picture_follows_it() -> None:
     levels = [2000 * (i + 1) for i in range(12)]
     frames = [tts(1, level) for level in levels]
-    down, _ = run(None, [*frames, TTSStoppedFrame("a"), SleepFrame(0.7)])
-    pictures = [f for f in down if isinstance(f, OutputImageRawFrame)]
+    stop = TTSStoppedFrame("a")
+
+    def is_at_rest(seen: list[Frame]) -> bool:
+        shown = pictures_of(seen)
+        return stop in seen and len(shown) > 15 and shown[-1].image[0] == 0
+
+    down, _ = run(None, [*frames, stop, is_at_rest])
+    pictures = pictures_of(down)
     assert all(f.size == (4, 2) and f.format == "RGB" for f in pictures)
     assert all(f.sync_with_audio and len(f.image) == 24 for f in pictures)
     pairs = [
@@ -136,13 +188,12 @@ def test_the_sound_of_a_picture_follows_it() -> None:
     assert len(pairs) == 12
     for value, audio in pairs[3:]:  # the first are blended from rest
         assert value == int(10 * int(np.frombuffer(audio, "<i2").max()) / 32768)
-    assert len(pictures) > 15  # the picture goes on after the line
-    assert pictures[-1].image[0] == 0
+    assert pictures[-1].image[0] == 0  # the picture goes on after the line
 
 
 def test_two_lines_and_an_empty_one_end_in_order() -> None:
     stops = [TTSStoppedFrame(name) for name in "abc"]
-    frames = [tts(3, context="a"), stops[0], stops[1], tts(3, 500, "c"), stops[2], SleepFrame(0.5)]
+    frames = [tts(3, context="a"), stops[0], stops[1], tts(3, 500, "c"), stops[2], has(stops[2])]
     down, _ = run(None, frames)
     assert [f for f in down if isinstance(f, TTSStoppedFrame)] == stops
     assert kinds(down) == [
@@ -164,27 +215,32 @@ def test_the_end_waits_until_everything_was_said() -> None:
 
 def test_pictures_end_with_the_pipeline() -> None:
     service, pictures = make_service()
-    down, _ = run(service, [SleepFrame(0.3), EndFrame()], send_end_frame=False)
+    down, _ = run(service, [pictures_of, EndFrame()], send_end_frame=False)
     assert isinstance(down[-1], EndFrame)
     assert pictures.closed
 
 
 def test_interruption_drops_what_waits() -> None:
     result = FunctionCallResultFrame("f", "1", {}, "done")
+    interruption, stop = InterruptionFrame(), TTSStoppedFrame("b")
+
+    def is_at_rest(seen: list[Frame]) -> bool:
+        return stop in seen and len(pictures_of(seen[seen.index(interruption) :])) > 10
+
     frames = [
         tts(200, 8000),
         TextFrame("never heard"),
         result,
         TTSStoppedFrame("a"),
-        SleepFrame(0.4),
-        InterruptionFrame(),
+        lambda seen: len(sound_of(seen)),
+        interruption,
         tts(4, 500, "b"),
-        TTSStoppedFrame("b"),
-        SleepFrame(0.5),
+        stop,
+        is_at_rest,
     ]
     down, _ = run(None, frames)
-    at = next(i for i, f in enumerate(down) if isinstance(f, InterruptionFrame))
-    assert 0 < len(sound_of(down[:at])) < 30 * SIZE
+    at = down.index(interruption)
+    assert 0 < len(sound_of(down[:at])) < 200 * SIZE
     assert kinds(down[at:]) == [
         "InterruptionFrame",
         "FunctionCallResultFrame",
@@ -202,12 +258,11 @@ def test_interruption_while_the_end_is_waited_for() -> None:
         service, pictures = make_service()
 
         async def interrupt() -> None:
-            while sum(code[0] > 0 for code in pictures.codes) < 10:
-                await asyncio.sleep(0.01)
+            await until(lambda: sum(code[0] > 0 for code in pictures.codes) >= 10)
             await service.queue_frame(InterruptionFrame())
 
         interruption = asyncio.create_task(interrupt())
-        await asyncio.wait_for(run_test(service, frames_to_send=[tts(1000)]), 20)
+        await asyncio.wait_for(run_test(service, frames_to_send=[tts(1000)]), LIMIT_S)
         await interruption
 
     asyncio.run(test())
@@ -227,9 +282,10 @@ def test_the_voice_goes_on_without_the_picture(
     ramp = np.repeat(np.arange(1, 30 * SIZE + 1) % 20_000, channels).astype("<i2")
     first, second = np.split(ramp, [17 * SIZE * channels])
     frames = [TTSAudioRawFrame(part.tobytes(), RATE, channels, "a") for part in (first, second)]
-    sent = [*frames, TTSStoppedFrame("a"), SleepFrame(0.6), tts(2, 7), TTSStoppedFrame("b")]
+    ends = [TTSStoppedFrame(name) for name in "ab"]
+    sent = [*frames, ends[0], has(ends[0]), tts(2, 7), ends[1], has(ends[1])]
     service = TalkheadVideoService(make_session(where, identity))
-    down, up = run(service, [*sent, SleepFrame(0.2)])
+    down, up = run(service, sent)
     heard = []
     for frame in down:
         if isinstance(frame, OutputAudioRawFrame):
@@ -255,7 +311,8 @@ def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
 def test_the_time_to_the_first_frame_is_measured() -> None:
     service, _ = make_service()
     params = PipelineParams(enable_metrics=True)
-    frames = [tts(5), TTSStoppedFrame("a"), SleepFrame(0.4)]
+    stop = TTSStoppedFrame("a")
+    frames = [tts(5), stop, has(stop)]
     down, up = run(service, frames, pipeline_params=params)
     data = [one for f in down + up if isinstance(f, MetricsFrame) for one in f.data]
     times = [one for one in data if isinstance(one, TTFBMetricsData) and one.value > 0]
@@ -330,11 +387,12 @@ def test_an_output_plays_and_shows_a_line() -> None:
     player = Player()
     service, _ = make_service()
 
-    async def test() -> Any:
-        frames = [SleepFrame(0.2), tts(15, 20_000), TTSStoppedFrame("a"), SleepFrame(1.2)]
-        return await run_test(Pipeline([service, player]), frames_to_send=frames)
+    def is_at_rest(seen: list[Frame]) -> bool:
+        has_stopped = any(isinstance(one, BotStoppedSpeakingFrame) for one in seen)
+        return has_stopped and player.shown[-1] == 0
 
-    down, _ = asyncio.run(test())
+    frames = [lambda seen: player.shown, tts(15, 20_000), TTSStoppedFrame("a"), is_at_rest]
+    down, _ = run(Pipeline([service, player]), frames)
     assert player.played == [19_999] * 15  # of 20,000: 32768 levels become 32767
     speaking = int(10 * 20_000 / 32768)
     assert player.shown[0] == 0 and player.shown[-1] == 0
@@ -377,15 +435,13 @@ def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> N
     async def test() -> None:
         session = LiveSession(engine=engine)
         running = asyncio.create_task(example.run_agent(connection, session, example.Voice()))
-        while not connection.player.shown:
-            await asyncio.sleep(0.01)
+        await until(lambda: connection.player.shown)
         await connection.tell("on_client_connected")
-        while len(connection.player.played) < 20:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(connection.player.played) >= 20)
         await connection.tell("on_client_disconnected")
         await running
 
-    asyncio.run(asyncio.wait_for(test(), 30.0))
+    asyncio.run(asyncio.wait_for(test(), LIMIT_S))
     assert said == [example.GREETING]
     assert connection.player.played[:20] == [19_999] * 20
     assert int(10 * 20_000 / 32768) in connection.player.shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from live_fakes import FakePictures, make_engine
+from live_fakes import FakePictures, make_engine, until
 from serving import TOKEN
 
 from talkhead.app.live import broadcast
@@ -35,8 +35,6 @@ from aiortc.mediastreams import MediaStreamError
 from talkhead.app.live import webrtc
 from talkhead.app.live.webrtc import AudioTrack, VideoTrack, Viewer
 
-LIMIT_S = 100.0
-"""A test that waits so long has failed."""
 RATE = 24_000
 SIZE = RATE // 25
 N_BEATS, BEAT, N_NEEDED = 12, 10, 4
@@ -295,13 +293,6 @@ class Client:
         for i in range(0, len(samples), 48):  # milliseconds
             self.sounds.append((start_s + i / 48_000, float(samples[i : i + 48].max())))
 
-    async def until(self, is_there: Callable[[], Any]) -> None:
-        async def wait() -> None:
-            while not is_there():
-                await asyncio.sleep(0.1)
-
-        await asyncio.wait_for(wait(), LIMIT_S)
-
 
 @asynccontextmanager
 async def server(home: Path) -> AsyncIterator[tuple[httpx2.AsyncClient, LiveSessions]]:
@@ -345,7 +336,7 @@ def test_picture_and_sound_arrive_in_step(tmp_path: Path, monkeypatch: pytest.Mo
             url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
             client = Client()
             place = await watch(api, url, client)
-            await client.until(lambda: client.pictures and client.sounds)
+            await until(lambda: client.pictures and client.sounds)
             session = sessions.all()[0].session
             await session.push_audio(beats(), RATE, last_chunk=True)
 
@@ -355,7 +346,7 @@ def test_picture_and_sound_arrive_in_step(tmp_path: Path, monkeypatch: pytest.Mo
             def heard() -> list[float]:
                 return onsets(client.sounds, 2000, 0.001)
 
-            await client.until(lambda: len(seen()) >= N_NEEDED <= len(heard()))
+            await until(lambda: len(seen()) >= N_NEEDED <= len(heard()))
             assert_regular(seen(), 0.001)
             assert_regular(heard(), 0.01)
             assert (await api.delete(place)).status_code == 204
@@ -383,7 +374,7 @@ def test_viewers_end_with_the_session_and_are_limited(tmp_path: Path) -> None:
             entry = sessions.all()[0]
             assert len(entry.viewers) == 2
             assert (await api.delete(url)).status_code == 204
-            await clients[0].until(lambda: not entry.viewers)
+            await until(lambda: not entry.viewers)
             for client in clients:
                 await client.connection.close()
 
@@ -396,9 +387,9 @@ def test_a_viewer_that_leaves_is_forgotten(tmp_path: Path) -> None:
             url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
             client = Client()
             await watch(api, url, client)
-            await client.until(lambda: client.pictures)
+            await until(lambda: client.pictures)
             await client.connection.close()
-            await client.until(lambda: not sessions.all()[0].viewers)
+            await until(lambda: not sessions.all()[0].viewers)
 
     asyncio.run(run())
 
@@ -415,7 +406,7 @@ def test_a_viewer_that_never_connects_is_forgotten(
             header = {"Content-Type": "application/sdp"}
             answer = await api.post(f"{url}/whep", content=await client.offer(), headers=header)
             assert answer.status_code == 201
-            await client.until(lambda: not sessions.all()[0].viewers)
+            await until(lambda: not sessions.all()[0].viewers)
             await client.connection.close()
 
     asyncio.run(run())
@@ -427,11 +418,11 @@ def test_a_viewer_that_has_connected_stays(tmp_path: Path) -> None:
             url = (await api.post("/v1/live", json={"sample_rate": RATE})).json()["url"]
             client = Client()
             await watch(api, url, client)
-            await client.until(lambda: client.pictures)
+            await until(lambda: client.pictures)
             (viewer,) = sessions.all()[0].viewers.values()
             viewer._give_up()  # when its time has passed
             n_seen = len(client.pictures)
-            await client.until(lambda: len(client.pictures) > n_seen + 5)
+            await until(lambda: len(client.pictures) > n_seen + 5)
             assert list(sessions.all()[0].viewers.values()) == [viewer]
             await client.connection.close()
 
