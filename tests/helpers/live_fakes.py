@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from talkhead.app.live.options import LiveOptions
 from talkhead.app.live.session import LiveSession
 from talkhead.app.live.worker import WorkerConfig, WorkerEngine
 from talkhead.errors import MediaError, PackageError
-from talkhead.types import Float32, UInt8
+from talkhead.types import Float32, Int16, UInt8
 
 RATE = 16_000
 SIZE = RATE // 25
@@ -109,6 +110,14 @@ def make_engine(
     return LiveEngine(avatar, given, pictures=pictures, speech=speech), pictures
 
 
+def make_local(
+    pictures: Any = None, speech: Any = None, **options: Any
+) -> tuple[LiveSession, FakePictures]:
+    """Make a session of a fake person in this process; see `make_engine`."""
+    engine, pictures = make_engine(pictures, speech, **options)
+    return LiveSession(engine=engine), pictures
+
+
 def load_example(name: str) -> ModuleType:
     """Load a script of examples/ without running it."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / f"examples/{name}.py")
@@ -160,6 +169,57 @@ class PrintingPictures(FakePictures):
         return super().next(code)
 
 
+class AwaitingPictures(FakePictures):
+    """Pictures that are finished once the event loop has made a turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._n_turns = self._n_awaited = 0
+        self._threads: set[threading.Thread] = set()
+
+    async def count_turns(self) -> None:
+        """Count the turns of the event loop, until this is cancelled."""
+        while True:
+            self._n_turns += 1
+            await asyncio.sleep(0.001)
+
+    def next(self, code: Float32) -> UInt8:
+        before, limit_s = self._n_turns, time.monotonic() + 5.0
+        while self._n_turns == before and time.monotonic() < limit_s:
+            time.sleep(0.001)
+        self._n_awaited += self._n_turns > before
+        self._threads.add(threading.current_thread())
+        return super().next(code)
+
+    def check(self) -> None:
+        """Check that the event loop ran while pictures were made."""
+        assert self._n_awaited >= 10
+        assert threading.main_thread() not in self._threads
+
+
+def refuse_speech(pace: str) -> FakeSpeech:
+    """Fail, as a session does that cannot begin."""
+    raise MediaError("no weights")
+
+
+class FakeVoice:
+    """Says 20 frames of sound, whatever the text is."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __call__(self, text: str) -> tuple[Int16, int]:
+        self.said.append(text)
+        return np.full(20 * SIZE, 20_000, np.int16), RATE
+
+
+FAILURE = ("where", "identity", "channels", "message")
+FAILURES = (
+    ("local", "broken", 1, "the footage is gone"),
+    ("local", "broken", 2, "the footage is gone"),
+    ("worker", "dying", 1, "signal 9"),
+)
+"""Sessions that fail during a line, the channels of its sound, and what is reported."""
 PICTURES: dict[str | None, Callable[[], FakePictures]] = {
     None: FakePictures,
     "broken": lambda: BrokenPictures(5, MediaError("the footage is gone")),

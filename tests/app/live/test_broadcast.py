@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from live_fakes import make_engine
+from live_fakes import make_local
 
 from talkhead.app.live import broadcast as broadcasts
 from talkhead.app.live.broadcast import Broadcast
-from talkhead.app.live.session import LiveSession
 from talkhead.errors import MediaError
 
 LIMIT_S = 20.0
@@ -46,8 +45,7 @@ async def collect(made: Broadcast, n: int, **options: Any) -> list[Any]:
 
 def test_all_receivers_get_the_same_frames() -> None:
     async def run() -> None:
-        engine, _ = make_engine()
-        session = LiveSession(engine=engine)
+        session, _ = make_local()
         made = Broadcast(session)
         first, second = await asyncio.gather(
             collect(made, 10, is_awaited=True), collect(made, 10, is_awaited=False)

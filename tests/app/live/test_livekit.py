@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from types import SimpleNamespace
@@ -13,20 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from live_fakes import (
+    FAILURE,
+    FAILURES,
     LIMIT_S,
     RATE,
     SIZE,
-    FakePictures,
-    FakeSpeech,
+    AwaitingPictures,
+    FakeVoice,
     load_example,
-    make_engine,
+    make_local,
     make_session,
+    refuse_speech,
     until,
 )
 
 from talkhead.app.live.session import LiveSession
-from talkhead.errors import MediaError, TalkheadError
-from talkhead.types import Float32, UInt8
+from talkhead.errors import TalkheadError
 
 pytest.importorskip("livekit.agents", reason="these tests run with `make test-agents`")
 
@@ -70,11 +70,6 @@ class FakeRoom(rtc.EventEmitter[str]):
 
     async def _subscribed(self) -> None:
         pass
-
-
-def make_local(**given: Any) -> tuple[LiveSession, FakePictures]:
-    engine, pictures = make_engine(**given)
-    return LiveSession(engine=engine), pictures
 
 
 def sound(n_frames: float, level: int = 1000, channels: int = 1) -> rtc.AudioFrame:
@@ -177,14 +172,7 @@ def test_after_clearing_there_is_no_end_and_no_old_sound() -> None:
     assert levels == [500] * 2
 
 
-@pytest.mark.parametrize(
-    ("where", "identity", "channels", "message"),
-    [
-        ("local", "broken", 1, "the footage is gone"),
-        ("local", "broken", 2, "the footage is gone"),
-        ("worker", "dying", 1, "signal 9"),
-    ],
-)
+@pytest.mark.parametrize(FAILURE, FAILURES)
 def test_the_voice_goes_on_without_the_picture(
     where: str, identity: str, channels: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -212,11 +200,8 @@ def test_the_voice_goes_on_without_the_picture(
 
 
 def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
-    def refuse(pace: str) -> FakeSpeech:
-        raise MediaError("no weights")
-
     async def test() -> list[Any]:
-        live, _ = make_local(speech=refuse)
+        live, _ = make_local(speech=refuse_speech)
         video = TalkheadVideo(live)
         await video.push_audio(sound(3))
         await video.push_audio(AudioSegmentEnd())
@@ -229,29 +214,11 @@ def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
 
 
 def test_the_event_loop_runs_while_a_picture_is_made() -> None:
-    n_turns, n_pictures, threads = 0, 0, set()
-
-    class Slow(FakePictures):
-        """Pictures that are finished once the event loop has made a turn."""
-
-        def next(self, code: Float32) -> UInt8:
-            nonlocal n_pictures
-            before, limit_s = n_turns, time.monotonic() + 5.0
-            while n_turns == before and time.monotonic() < limit_s:
-                time.sleep(0.001)
-            n_pictures += n_turns > before
-            threads.add(threading.current_thread())
-            return super().next(code)
+    pictures = AwaitingPictures()
 
     async def test() -> None:
-        async def turn() -> None:
-            nonlocal n_turns
-            while True:
-                n_turns += 1
-                await asyncio.sleep(0.001)
-
-        turning = asyncio.create_task(turn())
-        live, _ = make_local(pictures=Slow())
+        turning = asyncio.create_task(pictures.count_turns())
+        live, _ = make_local(pictures=pictures)
         video = TalkheadVideo(live)
         await video.push_audio(sound(20))
         await video.push_audio(AudioSegmentEnd())
@@ -260,8 +227,7 @@ def test_the_event_loop_runs_while_a_picture_is_made() -> None:
         await live.shutdown()
 
     run(test)
-    assert n_pictures >= 10
-    assert threading.main_thread() not in threads
+    pictures.check()
 
 
 # ------------------------------------------------------------------------ with LiveKit's runner
@@ -359,13 +325,8 @@ def test_an_agent_speaks_through_the_avatar() -> None:
 
 def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load_example("livekit_agent")
-    said = []
-
-    def synthesize(text: str) -> tuple[Any, int]:
-        said.append(text)
-        return np.full(20 * SIZE, 20_000, np.int16), RATE
-
-    monkeypatch.setattr(example, "synthesize", synthesize)
+    voice = FakeVoice()
+    monkeypatch.setattr(example, "synthesize", voice)
 
     async def test() -> None:
         live, pictures = make_local()
@@ -379,4 +340,4 @@ def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> N
         assert pictures.closed
 
     run(test)
-    assert said == [example.GREETING]
+    assert voice.said == [example.GREETING]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -12,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from live_fakes import (
+    FAILURE,
+    FAILURES,
     LIMIT_S,
     RATE,
     SIZE,
+    AwaitingPictures,
     FakePictures,
-    FakeSpeech,
+    FakeVoice,
     load_example,
-    make_engine,
+    make_local,
     make_session,
+    refuse_speech,
     until,
 )
-
-from talkhead.app.live.session import LiveSession
-from talkhead.errors import MediaError
-from talkhead.types import Float32, UInt8
 
 pytest.importorskip("pipecat", reason="these tests run with `make test-agents`")
 
@@ -59,8 +58,8 @@ from talkhead.app.live.pipecat import TalkheadVideoService
 
 
 def make_service(**given: Any) -> tuple[TalkheadVideoService, FakePictures]:
-    engine, pictures = make_engine(**given)
-    return TalkheadVideoService(LiveSession(engine=engine)), pictures
+    session, pictures = make_local(**given)
+    return TalkheadVideoService(session), pictures
 
 
 def tts(
@@ -268,14 +267,7 @@ def test_interruption_while_the_end_is_waited_for() -> None:
     asyncio.run(test())
 
 
-@pytest.mark.parametrize(
-    ("where", "identity", "channels", "message"),
-    [
-        ("local", "broken", 1, "the footage is gone"),
-        ("local", "broken", 2, "the footage is gone"),
-        ("worker", "dying", 1, "signal 9"),
-    ],
-)
+@pytest.mark.parametrize(FAILURE, FAILURES)
 def test_the_voice_goes_on_without_the_picture(
     where: str, identity: str, channels: int, message: str
 ) -> None:
@@ -298,10 +290,7 @@ def test_the_voice_goes_on_without_the_picture(
 
 
 def test_the_audio_is_passed_through_if_the_session_cannot_begin() -> None:
-    def refuse(pace: str) -> FakeSpeech:
-        raise MediaError("no weights")
-
-    service, _ = make_service(speech=refuse)
+    service, _ = make_service(speech=refuse_speech)
     down, up = run(service, [tts(3), TTSStoppedFrame("a"), tts(2), TTSStoppedFrame("b")])
     assert len(sound_of(down)) == 5 * SIZE
     assert kinds(down) == ["TTSAudioRawFrame", "TTSStoppedFrame"] * 2
@@ -320,35 +309,16 @@ def test_the_time_to_the_first_frame_is_measured() -> None:
 
 
 def test_the_event_loop_runs_while_a_picture_is_made() -> None:
-    n_turns, n_pictures, threads = 0, 0, set()
-
-    class Slow(FakePictures):
-        """Pictures that are finished once the event loop has made a turn."""
-
-        def next(self, code: Float32) -> UInt8:
-            nonlocal n_pictures
-            before, limit_s = n_turns, time.monotonic() + 5.0
-            while n_turns == before and time.monotonic() < limit_s:
-                time.sleep(0.001)
-            n_pictures += n_turns > before
-            threads.add(threading.current_thread())
-            return super().next(code)
+    pictures = AwaitingPictures()
 
     async def test() -> None:
-        async def turn() -> None:
-            nonlocal n_turns
-            while True:
-                n_turns += 1
-                await asyncio.sleep(0.001)
-
-        turning = asyncio.create_task(turn())
-        service, _ = make_service(pictures=Slow())
+        turning = asyncio.create_task(pictures.count_turns())
+        service, _ = make_service(pictures=pictures)
         await run_test(service, frames_to_send=[tts(20)])
         turning.cancel()
 
     asyncio.run(test())
-    assert n_pictures >= 10
-    assert threading.main_thread() not in threads
+    pictures.check()
 
 
 class Player(BaseOutputTransport):
@@ -422,18 +392,12 @@ class Connection(BaseTransport):
 
 def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load_example("pipecat_agent")
-    said = []
-
-    def synthesize(text: str) -> tuple[Any, int]:
-        said.append(text)
-        return np.full(20 * SIZE, 20_000, np.int16), RATE
-
-    monkeypatch.setattr(example, "synthesize", synthesize)
+    voice = FakeVoice()
+    monkeypatch.setattr(example, "synthesize", voice)
     connection = Connection()
-    engine, pictures = make_engine()
+    session, pictures = make_local()
 
     async def test() -> None:
-        session = LiveSession(engine=engine)
         running = asyncio.create_task(example.run_agent(connection, session, example.Voice()))
         await until(lambda: connection.player.shown)
         await connection.tell("on_client_connected")
@@ -442,7 +406,7 @@ def test_the_example_greets_with_its_mouth(monkeypatch: pytest.MonkeyPatch) -> N
         await running
 
     asyncio.run(asyncio.wait_for(test(), LIMIT_S))
-    assert said == [example.GREETING]
+    assert voice.said == [example.GREETING]
     assert connection.player.played[:20] == [19_999] * 20
     assert int(10 * 20_000 / 32768) in connection.player.shown
     assert pictures.closed

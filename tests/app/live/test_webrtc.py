@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from live_fakes import FakePictures, make_engine, until
+from live_fakes import FakePictures, make_local, until
 from serving import TOKEN
 
 from talkhead.app.live import broadcast
@@ -301,8 +301,7 @@ async def server(home: Path) -> AsyncIterator[tuple[httpx2.AsyncClient, LiveSess
     app = make_application(service)
 
     def make(request: Any) -> tuple[str, LiveSession]:
-        engine, _ = make_engine(Lamp(), sample_rate=RATE)
-        return "anna", LiveSession(engine=engine)
+        return "anna", make_local(Lamp(), sample_rate=RATE)[0]
 
     app.state.live = LiveSessions(make)
     transport = httpx2.ASGITransport(app=app)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from live_fakes import FakePictures, make_engine
+from live_fakes import FakePictures, make_local
 from serving import Serve
 from test_live import begin, make, wait_until_gone
 
@@ -110,7 +110,7 @@ def test_a_session_that_fails_ends_with_its_viewers(
     pictures = LostPictures()
 
     def make_lost(request: LiveRequest) -> tuple[str, LiveSession]:
-        return "anna", LiveSession(engine=make_engine(pictures)[0])
+        return "anna", make_local(pictures)[0]
 
     client.app.state.live = LiveSessions(make_lost)  # type: ignore[attr-defined]
     info = begin(client)
