@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ RENDERER_FIT_VERSION = 3
 CHECKPOINT_S = 20.0
 MODEL = "model."
 """Prefix of the renderer's tensors in a checkpoint."""
+BATCHES_AT_ONCE = 4
+"""Batches that are in memory; each takes a few images."""
 ADVICE = "Remove this file and run the same command again"
 WARM_FRACTION, LAST_RATE = 0.1, 0.03
 """The learning rate is constant for the first tenth of the steps, then decays as a cosine to this
@@ -89,9 +92,9 @@ def fit_renderer(
         with content_errors(checkpoint, ADVICE):
             first = _step_of(state, config.n_steps)
             load_optimizer(optimizer, state)
-    batches = _prefetched(dataset, config.batch_size, seed, first, config.n_steps)
-    with progress.step(title, total=config.n_steps, done=first) as bar:
-        steps = range(first, config.n_steps)
+    steps = range(first, config.n_steps)
+    batches = _batches(dataset, config.batch_size, seed, steps, overlap=device.type != "cpu")
+    with progress.step(title, total=config.n_steps, done=first) as bar, closing(batches):
         for step in _optimize(renderer, optimizer, batches, steps, bar, device):
             _save(renderer, optimizer, step, checkpoint)
     _save(renderer, optimizer, config.n_steps, checkpoint)
@@ -169,10 +172,14 @@ def _save(
 # ------------------------------------------------------------------------------ batches
 
 
-def _prefetched(
-    dataset: IdentityDataset, size: int, seed: int, first: int, last: int
-) -> Iterator[TrainBatch]:
-    """Yield the batches of steps first..last; the next one is made while one is used."""
+def _batches(
+    dataset: IdentityDataset, size: int, seed: int, steps: range, overlap: bool
+) -> Generator[TrainBatch, None, None]:
+    """Yield the batches of steps, BATCHES_AT_ONCE of which are made at the same time.
+
+    overlap: Make the next ones while these are used, for devices other than the CPU. On the CPU that
+    takes longer, because each operation waits for all its threads, one of which shares its core then.
+    """
     usable = np.flatnonzero(dataset.tracks.trainable)
     landmarks = dataset.crop_landmarks()
 
@@ -180,10 +187,17 @@ def _prefetched(
         """Make the batch of a step."""
         return make_batch(dataset, landmarks, draw_frames(usable, size, seed, step))
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        upcoming = pool.submit(make, first)
-        for step in range(first, last):
-            batch = upcoming.result()
-            if step + 1 < last:
-                upcoming = pool.submit(make, step + 1)
-            yield batch
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+
+        def begin(step: int) -> list[Future[TrainBatch]]:
+            """Begin to make the batches from a step on."""
+            return [pool.submit(make, one) for one in steps[step : step + BATCHES_AT_ONCE]]
+
+        upcoming = begin(0)
+        for done in range(0, len(steps), BATCHES_AT_ONCE):
+            batches = [one.result() for one in upcoming]
+            if overlap:
+                upcoming = begin(done + BATCHES_AT_ONCE)
+            yield from batches
+            if not overlap:
+                upcoming = begin(done + BATCHES_AT_ONCE)
