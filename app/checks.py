@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from talkhead.app.choices import MODES, check_choice
-from talkhead.app.home.footage import check_same_footage, locate_footage
+from talkhead.app.home.footage import ROUGH_S, check_duration, check_same_footage, locate_footage
 from talkhead.app.home.identities import Home, name_from_video
 from talkhead.app.home.scratch import open_home
 from talkhead.app.output.finalize import check_subtitles_free, output_files
@@ -116,6 +116,8 @@ def check_speak(
     if not options.keeps_footage:
         return SpeakFiles(output)
     source = _check_source(video, manifest, home)
+    # Roughly, before anything is loaded; exactly once the frames are counted.
+    check_duration(str(audio), probe(audio).duration_s, manifest.source.duration_s + ROUGH_S)
     _check_kept([source], output_files(output, options))
     return SpeakFiles(output, source)
 

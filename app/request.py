@@ -142,7 +142,8 @@ class OutputOptions(PictureOptions):
         metadata=option(
             "--timeline",
             "idle: the idle clip, played forward and backward; source: the person's own footage as "
-            "filmed, in which only the mouth follows the sound, at its own frame rate.",
+            "filmed, in which only the mouth follows the sound, with its own frame rate and length, in "
+            "mode paste.",
             PICTURE_PANEL,
             choices=TIMELINES,
         ),
@@ -332,7 +333,9 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
     """
     codec = choose_codec(options.codec, output)
     if options.keeps_footage and mode != "paste":
-        raise TalkheadError(f"timeline source needs mode paste, not {mode}")
+        raise TalkheadError(
+            f"timeline source needs --mode paste, not {mode}: it keeps the person's own footage"
+        )
     options.check_mode(mode)
     if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(

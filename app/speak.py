@@ -37,7 +37,8 @@ from talkhead.app.composer.frames import (
     pasted_line,
 )
 from talkhead.app.composer.head_view import View, out_of_range_message
-from talkhead.app.composer.source_clip import LONGER_S, SourceFootage, source_footage
+from talkhead.app.composer.source_clip import SourceFootage, source_footage
+from talkhead.app.home.footage import check_duration
 from talkhead.app.home.identities import Home
 from talkhead.app.home.scratch import scratch_folder
 from talkhead.app.output.finalize import (
@@ -346,11 +347,7 @@ def _source(
     footage = source_footage(avatar.package, request.source, home, progress)
     length_s = float(len(footage) / footage.frame_rate)
     audio_s = media.probe(request.audio).duration_s
-    if audio_s > length_s + LONGER_S:
-        raise TalkheadError(
-            f"{request.audio}: lasts {audio_s:.2f} s, but the video whose timeline is "
-            f"kept lasts {length_s:.2f} s. Shorten the audio, or leave out the timeline"
-        )
+    check_duration(str(request.audio), audio_s, length_s)
     return footage
 
 

@@ -161,7 +161,8 @@ class Renderer(Protocol):
     def render(
         self, motion: Tensor, viewmats: Tensor, ks: Tensor, height: int, width: int
     ) -> Rendering:
-        """Render images. Several threads may call this at the same time.
+        """Render images. Several threads may call this at the same time if numba allows it
+        (`talkhead.device.kernel_concurrency`).
 
         Args:
             motion: [B, K], motion codes.

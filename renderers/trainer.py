@@ -30,7 +30,7 @@ CHECKPOINT_S = 20.0
 MODEL = "model."
 """Prefix of the renderer's tensors in a checkpoint."""
 BATCHES_AT_ONCE = 4
-"""Batches that are in memory; each takes a few images."""
+"""Batches that are made at a time. Up to twice as many are in memory; each takes a few images."""
 ADVICE = "Remove this file and run the same command again"
 WARM_FRACTION, LAST_RATE = 0.1, 0.03
 """The learning rate is constant for the first tenth of the steps, then decays as a cosine to this
@@ -177,8 +177,8 @@ def _batches(
 ) -> Generator[TrainBatch, None, None]:
     """Yield the batches of steps, BATCHES_AT_ONCE of which are made at the same time.
 
-    overlap: Make the next ones while these are used, for devices other than the CPU. On the CPU that
-    takes longer, because each operation waits for all its threads, one of which shares its core then.
+    With `overlap`, which is for other devices than the CPU, the next ones are made while these are
+    used. On the CPU that takes longer: a step uses all cores, and waits where it has to share one.
     """
     usable = np.flatnonzero(dataset.tracks.trainable)
     landmarks = dataset.crop_landmarks()

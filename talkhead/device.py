@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import random
 import shutil
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,10 @@ import torch
 from talkhead.errors import TalkheadError
 from talkhead.processors import check_device, n_cores
 
+MAX_THREADS = 8
+"""Maximum number of items that are computed at the same time: each may take a model and a few whole
+frames of memory."""
+_changing = threading.Lock()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -221,13 +226,13 @@ def has_concurrent_kernels() -> bool:
     Numba's fallback threading layer ("workqueue") aborts the process if they do.
 
     Returns:
-        False until the first parallel kernel has run, which determines the threading layer.
+        False until `set_threads` or a parallel kernel has started numba's threads.
     """
     import numba
 
     try:
         return numba.threading_layer() != "workqueue"
-    except ValueError:  # no parallel kernel has run yet
+    except ValueError:  # they have not been started yet
         return False
 
 
@@ -251,12 +256,13 @@ def map_concurrently(
     """Apply a function to several items at a time, each in one thread.
 
     Where an item is computed by many short operations, a thread for each item is faster than all
-    threads for one: operations need not wait for the slowest thread. Results are the same.
+    threads for one: operations need not wait for the slowest thread. Results are the same, except
+    where torch splits an operation between threads, which may round differently.
 
     Args:
         function: The function. Threads call it at the same time, without the caller's `no_grad`.
         items: Its arguments, of which no more are read than are computed soon.
-        n: Number of threads. With 1, the caller's thread computes.
+        n: Number of threads; no more than MAX_THREADS are used. With 1, the caller's computes.
 
     Yields:
         The results, in the order of the items.
@@ -264,19 +270,35 @@ def map_concurrently(
     if n == 1:
         yield from map(function, items)
         return
-    n_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(n, initializer=set_threads, initargs=(1,))
+    n = min(n, MAX_THREADS)
+    pool = ThreadPoolExecutor(n, initializer=compute_alone)
     upcoming: deque[Future[Result]] = deque()
     try:
         for item in items:
             upcoming.append(pool.submit(function, item))
-            if len(upcoming) > 2 * n:
+            if len(upcoming) > n + 1:
                 yield upcoming.popleft().result()
         while upcoming:
             yield upcoming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        set_threads(n_threads)  # in a new thread, torch has as many as were set last
+
+
+def compute_alone() -> None:
+    """Let the calling thread compute without the help of others, whose numbers of threads remain."""
+    with _changing:
+        # Torch gives a thread the number that was set last, in any thread, when it is first needed
+        # there: here before the number changes, and in threads to come after it was set back.
+        torch.get_num_threads()
+        n = _in_new_thread(torch.get_num_threads)
+        set_threads(1)
+        _in_new_thread(torch.set_num_threads, n)
+
+
+def _in_new_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Return the result of a function in a thread that has just started."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def set_threads(n_threads: int | None = None) -> int:

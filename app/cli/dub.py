@@ -49,10 +49,9 @@ def dub(
     """Lip-sync many people to many recordings, listed in a table. An interrupted run resumes.
 
     Required columns: audio, output, and either identity or video (which is fitted first if necessary).
-    Optional columns: mode, renderer, preset, and the options of speak: timeline (source: re-lip that
-    video, frame by frame), codec, height, background, yaw, pitch, zoom,
-    head_motion, intensity, subtitles, ...
-    Paths are relative to the table.
+    Optional columns: mode, renderer, preset, and the options of speak, such as timeline (source: re-lip
+    that video, frame by frame), codec, height, background, yaw, pitch, zoom, head_motion, intensity and
+    subtitles. Paths are relative to the table.
 
     The exit code is 0 if every row has been dubbed, in this run or an earlier one. It is 1 if rows were
     skipped with --skip-bad, jobs failed or were cancelled, or the table cannot be read. Without

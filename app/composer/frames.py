@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Protocol
 
 import cv2
@@ -372,14 +372,14 @@ class HeadFrameRenderer:
             Frames [h, w, 3], or [h, w, 4] without backgrounds.
         """
         backgrounds = None if self._backgrounds is None else self._backgrounds(first, after)
-        numbers = ping_pong(self._n_clip, after - first, first)
+        n = after - first
         heads = map_concurrently(
             lambda at: self._compositor(*at),
             zip(
-                repeat(None) if backgrounds is None else backgrounds,
-                numbers.tolist(),
+                repeat(None, n) if backgrounds is None else islice(backgrounds, n),
+                ping_pong(self._n_clip, n, first).tolist(),
                 self._codes[first:after],
-                strict=False,  # backgrounds may go on
+                strict=True,
             ),
             kernel_concurrency(self._compositor.device),
         )

@@ -32,9 +32,6 @@ from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
-LONGER_S = 0.2
-"""Seconds by which audio may be longer than the footage; the excess is cut off."""
-
 
 @dataclass(frozen=True)
 class SourceClip(IdleClip):
@@ -188,7 +185,11 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
         dataset=dataset,
         nearest=tracked[near],
     )
-    return SourceFootage(clip, rate, _surrounded(at, own, MAX_GAP * float(rate / FRAME_RATE)))
+    known = _surrounded(at, own, MAX_GAP * float(rate / FRAME_RATE))
+    # Short gaps in the tracks are bridged, but not over an occluder.
+    seen = first[tracks.usable[first]]
+    nearest = seen[_nearest(shown[seen].astype(np.float64), own)]
+    return SourceFootage(clip, rate, known & tracks.unoccluded[nearest])
 
 
 def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> Int:

@@ -8,6 +8,11 @@ from talkhead.app.home.identities import Home
 from talkhead.errors import TalkheadError
 from talkhead.identity import Manifest
 
+LONGER_S = 0.2
+"""Seconds by which audio may be longer than the footage whose timeline is kept; the excess is cut off."""
+ROUGH_S = 1.0
+"""Largest difference between the duration that a manifest states and that of the footage's frames."""
+
 
 def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
     """Return where `fit` found the video of an identity.
@@ -32,6 +37,24 @@ def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
     )
 
 
+def check_duration(audio: str, audio_s: float, footage_s: float) -> None:
+    """Check that audio ends with the footage whose timeline is kept.
+
+    Args:
+        audio: Name of the audio in the message.
+        audio_s: Its duration, seconds.
+        footage_s: Duration of the footage, seconds.
+
+    Raises:
+        TalkheadError: It lasts more than LONGER_S longer.
+    """
+    if audio_s > footage_s + LONGER_S:
+        raise TalkheadError(
+            f"{audio}: lasts {audio_s:.2f} s, but the video whose timeline is kept lasts "
+            f"{footage_s:.2f} s. Shorten the audio, or choose the timeline idle"
+        )
+
+
 def check_same_footage(manifest: Manifest, video: Path, sha256: str) -> None:
     """Check that a video is the one that an identity was fitted on, so that its timeline can be kept.
 
@@ -47,6 +70,6 @@ def check_same_footage(manifest: Manifest, video: Path, sha256: str) -> None:
     if sha256 != source.sha256:
         raise TalkheadError(
             f"{video}: {name} was fitted on another video, {source.name} of {source.duration_s:.1f} s. "
-            "Only the timeline of the video that a person was fitted on can be kept: pass that one, "
-            "or fit this one"
+            "Only the timeline of the video that a person was fitted on can be kept: name that one "
+            "as the video, or fit this one"
         )

@@ -30,7 +30,7 @@ from talkhead.app.live.pictures import LivePictures
 from talkhead.app.live.resampler import Resampler
 from talkhead.app.live.speech import LiveSpeech
 from talkhead.audio import as_int16
-from talkhead.device import set_threads
+from talkhead.device import compute_alone
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, UInt8
 
 GRACE_S = 1.5 * FRAME_S
@@ -218,7 +218,7 @@ class LiveEngine:
         The matrices are so small that a second thread gains little, and each step would wait for
         both wherever other programs, such as a browser, use the cores.
         """
-        set_threads(1)
+        compute_alone()
 
     def step(self, now_s: float) -> LiveFrame | None:
         """Make the next frame, if it is time.

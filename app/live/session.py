@@ -140,7 +140,9 @@ class LiveSession:
         self._engine: Engine = engine
         self._home = Home.locate(home).path
         self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._work = ThreadPoolExecutor(1, "talkhead-live", initializer=self._engine.prepare_thread)
+        self._work = ThreadPoolExecutor(
+            1, "talkhead-live", initializer=getattr(self._engine, "prepare_thread", None)
+        )
         self._changed = asyncio.Event()
         self._closed = False
 

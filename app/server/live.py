@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -46,6 +47,8 @@ FILE_NAME = "talkhead-live.json"
 """Of the signed manifest of a session."""
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_DETAIL_CHARS = 400
+MAX_TEXTS = 16
+"""Texts of a connection that wait for their sound."""
 MAX_TIME = 2**53
 """Numbers that browsers represent exactly are smaller."""
 SEND_S = 10.0
@@ -225,22 +228,60 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
 
 async def _receive(websocket: WebSocket, entry: Entry) -> int:
     """Process audio and commands until the client disconnects; return the close code."""
-    session = entry.session
+    session, texts = entry.session, _Texts(websocket, entry.session)
     rate = session.sample_rate
-    while True:
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            return NORMAL
-        sound, text = message.get("bytes"), message.get("text")
-        if len(sound or text or b"") > MAX_MESSAGE_BYTES:
-            return POLICY_VIOLATION
+    try:
+        while True:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return NORMAL
+            sound, text = message.get("bytes"), message.get("text")
+            if len(sound or text or b"") > MAX_MESSAGE_BYTES:
+                return POLICY_VIOLATION
+            try:
+                if sound is not None:
+                    await session.push_audio(sound, rate)
+                else:
+                    rate = await _obey(websocket, entry, texts, text or "", rate)
+            except TalkheadError as error:
+                await _tell(websocket, _error(websocket, error))
+    finally:
+        texts.close()
+
+
+class _Texts:
+    """Texts of one connection, which are spoken in turn while its other messages are read."""
+
+    def __init__(self, websocket: WebSocket, session: LiveSession) -> None:
+        self._websocket, self._session = websocket, session
+        self._url = websocket.app.state.service.settings.voice_url
+        self._tasks: deque[asyncio.Task[None]] = deque()
+
+    def say(self, text: str) -> None:
+        """Speak a text after those before it. Raises TalkheadError if too many wait."""
+        while self._tasks and self._tasks[0].done():
+            self._tasks.popleft()
+        if len(self._tasks) >= MAX_TEXTS:
+            raise TalkheadError(f"{MAX_TEXTS} texts wait to be spoken: wait for some, or interrupt")
+        n, before = self._session.statistics.n_interruptions, list(self._tasks)[-1:]
+        self._tasks.append(asyncio.create_task(self._speak(text, n, before)))
+
+    async def _speak(
+        self, text: str, n_interruptions: int, before: list[asyncio.Task[None]]
+    ) -> None:
+        if before:
+            await asyncio.wait(before)
+        if self._session.statistics.n_interruptions != n_interruptions:
+            return
         try:
-            if sound is not None:
-                await session.push_audio(sound, rate)
-            else:
-                rate = await _obey(websocket, entry, text or "", rate)
+            await _say(self._session, text, self._url)
         except TalkheadError as error:
-            await _tell(websocket, _error(websocket, error))
+            await _tell(self._websocket, _error(self._websocket, error))
+
+    def close(self) -> None:
+        """Drop the texts that are still waiting."""
+        for task in self._tasks:
+            task.cancel()
 
 
 async def _tell(websocket: WebSocket, message: str) -> None:
@@ -255,7 +296,7 @@ def _error(websocket: WebSocket, error: TalkheadError) -> str:
     return json.dumps({"type": "error", "detail": detail[:MAX_DETAIL_CHARS]})
 
 
-async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int:
+async def _obey(websocket: WebSocket, entry: Entry, texts: _Texts, text: str, rate: int) -> int:
     """Carry out a command; returns the sample rate of the audio that follows.
 
     Raises:
@@ -283,7 +324,7 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
         text = command.get("text")
         if not isinstance(text, str):
             raise TalkheadError("text: is needed, the words to be spoken")
-        await _say(session, text, websocket.app.state.service.settings.voice_url)
+        texts.say(text)
     elif kind == "keyframe":
         entry.encoder.request_key_frame()
     elif kind == "codec":
@@ -301,8 +342,14 @@ async def _obey(websocket: WebSocket, entry: Entry, text: str, rate: int) -> int
 
 
 async def _say(session: LiveSession, text: str, voice_url: str | None) -> None:
-    """Speak a text as a line of its own, with the voice that videos have, too."""
+    """Speak a text as a line of its own, with the voice that videos have, too.
+
+    If the session is interrupted before its sound is there, it is not spoken.
+    """
+    n_interruptions = session.statistics.n_interruptions
     sound, rate = await asyncio.to_thread(synthesize, text, url=voice_url)
+    if session.statistics.n_interruptions != n_interruptions:
+        return
     await session.flush()
     session.pace = "playback"
     await session.push_audio(sound, rate, last_chunk=True)

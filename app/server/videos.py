@@ -14,7 +14,7 @@ from talkhead.app.checks import check_identity
 from talkhead.app.dubbing.job import SPEAK, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
-from talkhead.app.home.footage import locate_footage
+from talkhead.app.home.footage import ROUGH_S, check_duration, locate_footage
 from talkhead.app.request import check_options, srt_path
 from talkhead.app.server import events, voice
 from talkhead.app.server.callbacks import check_url
@@ -104,8 +104,8 @@ def create_video(
                 chosen = build_options(options)
                 output = folder / f"video{single_file_codec(chosen).suffixes[0]}"
                 check_options(chosen, output, mode)
-                source = _source(service, name) if chosen.keeps_footage else None
                 seconds = check_sound(sound, title, service.settings.limits.audio_s)
+                source = _source(service, name, title, seconds) if chosen.keeps_footage else None
                 task = Task(
                     SPEAK,
                     name,
@@ -148,10 +148,14 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
     return name
 
 
-def _source(service: Service, name: str) -> Path:
-    """Return the footage of a person, which is re-lipped. Raise TalkheadError if it is missing."""
+def _source(service: Service, name: str, title: str, seconds: float) -> Path:
+    """Return the footage of a person, which is re-lipped with audio of a title and duration.
+
+    Raises TalkheadError if it is missing or too short.
+    """
     path = service.home.resolve(name)
     manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
+    check_duration(title, seconds, manifest.source.duration_s + ROUGH_S)
     remedy = "Choose timeline idle, or fit the person again"
     return locate_footage(service.home, manifest, remedy)
 

@@ -11,6 +11,7 @@ on", 2004, section 3.2). A prior keeps the tracked value where the pixels do not
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -69,8 +70,8 @@ def refine_motion(
     n_threads = kernel_concurrency(renderer.base.device)
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
     frames = np.flatnonzero(tracks.usable & tracks.has_image).tolist()
-    with progress.step("Refining the motion", total=len(frames)) as bar:
-        motions = map_concurrently(partial(_refine, alignments, tracks), frames, n_threads)
+    refined = map_concurrently(partial(_refine, alignments, tracks), frames, n_threads)
+    with closing(refined) as motions, progress.step("Refining the motion", len(frames)) as bar:
         for frame, motion in zip(frames, motions, strict=True):
             codes[frame], viewmats[frame] = motion
             bar.advance()

@@ -301,3 +301,17 @@ def test_occluders_have_no_effect(head_dataset: IdentityDataset, name: str) -> N
     assert any(gradient is not None and gradient.any() for gradient in results[0])
     for first, second in zip(*results, strict=True):
         assert (first is None and second is None) or torch.allclose(first, second, atol=1e-7)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_batches_are_those_of_the_steps_in_order(
+    head_dataset: IdentityDataset, overlap: bool
+) -> None:
+    usable = np.flatnonzero(head_dataset.tracks.trainable)
+    steps = range(3, 3 + 2 * loop.BATCHES_AT_ONCE + 1)
+    found = list(loop._batches(head_dataset, 2, 5, steps, overlap))
+    assert len(found) == len(steps)
+    for step, batch in zip(steps, found, strict=True):
+        frames = draw_frames(usable, 2, 5, step)
+        np.testing.assert_array_equal(batch.motion.numpy(), head_dataset.tracks.codes[frames])
+    assert not list(loop._batches(head_dataset, 2, 5, range(7, 7), overlap))

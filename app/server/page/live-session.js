@@ -119,7 +119,7 @@ export class LiveSession {
     }
     const audio = { echoCancellation: true, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
     const stream = await navigator.mediaDevices.getUserMedia({ audio });
-    if (this.ended) { stop(stream); return; }
+    if (this.ended || this.stream) { stop(stream); return; } // ended, or asked for twice
     this.stream = stream;
     this.source = this.context.createMediaStreamSource(this.stream);
     this.capture = new AudioWorkletNode(this.context, "talkhead-capture", { numberOfOutputs: 0 });

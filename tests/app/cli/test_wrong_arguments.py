@@ -58,7 +58,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*SPEAK, "--renderer", "gaussian"), 1, "gaussian"),
     ((*SPEAK, "--mode", "whole"), 2, "'--mode': 'whole' is not one of"),
     ((*SPEAK, "--timeline", "film"), 2, "'--timeline': 'film' is not one of"),
-    ((*SPEAK, "--timeline", "source", "--mode", "head"), 1, "timeline source needs mode paste"),
+    ((*SPEAK, "--timeline", "source", "--mode", "head"), 1, "timeline source needs --mode paste"),
     (
         (*SPEAK, "--timeline", "source", "--yaw", "5"),
         1,

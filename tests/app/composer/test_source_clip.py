@@ -5,6 +5,7 @@ frame.
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -112,6 +113,20 @@ def test_footage_is_lip_synced_to_another_line(
     other.write_bytes(footage.read_bytes() + b" ")
     with pytest.raises(TalkheadError, match="was fitted on another video"):
         source_footage(person.package, other, home, SilentProgress())
+
+
+def test_short_gaps_are_bridged_but_not_over_an_occluder(
+    fitted: FitResult, footage: Path, home: Path
+) -> None:
+    package = IdentityPackage.load(fitted.package_path)
+    clip = source_footage(package, footage, home, SilentProgress()).clip
+    tracks = clip.dataset.tracks
+    usable, occluded = tracks.usable.copy(), tracks.occluded.copy()
+    usable[5:8] = False
+    occluded[12:15, 0] = True
+    dataset = replace(clip.dataset, tracks=replace(tracks, usable=usable, occluded=occluded))
+    known = footage_of(dataset, footage, clip.face).known
+    assert known[3:12].all() and not known[12:15].any() and known[15:18].all()
 
 
 def test_another_frame_rate(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) -> None:

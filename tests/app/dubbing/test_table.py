@@ -89,7 +89,7 @@ BAD_ROWS = {
     "anna,,a.wav,1.mp4,,,3": "a height of 3 pixels is not allowed",
     "anna,,a.wav,1.mp4,,,,source": "timeline source needs a video",
     "anna,,a.wav,1.mp4,,,,film": "there is no timeline 'film'. Choose one of: idle, source",
-    "anna,who.mp4,a.wav,1.mp4,head,,,source": "timeline source needs mode paste, not head",
+    "anna,who.mp4,a.wav,1.mp4,head,,,source": "timeline source needs --mode paste, not head",
     "anna,,a.wav,.h.mp4": "is hidden",
     "anna,,a.wav,folder.mp4": "folder.mp4: is a folder",
     f"anna,,{'a' * 300},1.mp4": "aaa...: file name too long",

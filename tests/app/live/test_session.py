@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -287,6 +288,8 @@ def test_lines_begin_and_pictures_are_made_in_another_thread() -> None:
     asyncio.run(speak())
     assert len(threads) == 1 and threading.main_thread() not in threads
     assert counts == {(1, 1)} and n_own == (torch.get_num_threads(), numba.get_num_threads())
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == n_own[0]
 
 
 @pytest.mark.parametrize(
