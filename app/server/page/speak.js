@@ -23,6 +23,7 @@ export function startSpeak(studio) {
   function arrange() {
     for (const one of form.querySelectorAll("[data-source]")) one.hidden = one.dataset.source !== fields.source.value;
     $("head-options").hidden = fields.mode.value !== "head";
+    $("paste-options").hidden = fields.mode.value === "head";
     for (const one of form.querySelectorAll("[data-background]")) one.hidden = one.dataset.background !== fields.background_kind.value;
     if (fields.mode.value === "head" && fields.background_kind.value === "alpha" && !["prores", "vp9"].includes(fields.codec.value)) fields.codec.value = "vp9";
   }
@@ -32,7 +33,10 @@ export function startSpeak(studio) {
     data.set("identity", fields.identity.value);
     data.set("mode", fields.mode.value);
     for (const name of PLAIN) if (fields[name].value.trim()) data.set(name, fields[name].value);
-    if (fields.mode.value !== "head") return data;
+    if (fields.mode.value !== "head") {
+      data.set("timeline", fields.timeline.value);
+      return data;
+    }
     for (const name of OF_HEAD) if (fields[name].value.trim()) data.set(name, fields[name].value);
     const kind = fields.background_kind.value;
     if (kind === "color") data.set("background", fields.background_color.value);
