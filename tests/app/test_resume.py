@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import wave
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rendering_progress import Counting, Kill
 from tiny import LINE
 
 from talkhead import media
@@ -36,7 +36,7 @@ from talkhead.identity import IdentityPackage
 from talkhead.media.codecs import CODECS
 from talkhead.media.mux import join_segments
 from talkhead.media.probing import frame_times
-from talkhead.progress import SilentProgress, Step
+from talkhead.progress import SilentProgress
 from talkhead.storage import read_tensors
 
 N_FRAMES, N_CLIP = 23, 9
@@ -77,32 +77,6 @@ def test_segments_equal_the_whole_bitwise(person: Avatar, mode: str) -> None:
     if mode == "paste":
         fresh = list(make_shot(person, mode).frames(6, 17))
         assert not np.array_equal(fresh[0], whole[6]), "the state matters"
-
-
-class Kill(Exception):
-    """Raised in the middle of a line."""
-
-
-class Counting(SilentProgress):
-    """Counts rendered frames, and raises Kill at a given one."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.made, self._stop_at = 0, stop_at
-
-    @contextmanager
-    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
-        yield self if name == "Rendering" else super().step(name).__enter__()  # type: ignore[misc]
-
-    def advance(self, n: int = 1) -> None:
-        self.made += n
-        if self.made == self._stop_at:
-            raise Kill
-
-    def skip(self, reason: str) -> None:
-        pass
-
-    def detail(self, text: str) -> None:
-        pass
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rendering_progress import Counting, Kill
 from tiny import LINE, PERSON, SECONDS
 
 from talkhead import media
@@ -25,7 +24,7 @@ from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.images import read_image
 from talkhead.media.probing import own_rate
-from talkhead.progress import SilentProgress, Step
+from talkhead.progress import SilentProgress
 
 NOSE_BRIDGE = 168
 """Landmark between the eyes."""
@@ -97,32 +96,6 @@ def test_it_equals_what_dub_makes_of_the_same_row(
     )
     assert counting.made == 0
     assert [one.tobytes() for one in media.read_frames(again)] == dubbed
-
-
-class Kill(Exception):
-    """Raised in the middle of a line."""
-
-
-class Counting(SilentProgress):
-    """Counts rendered frames, and raises Kill at a given one."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.made, self._stop_at = 0, stop_at
-
-    @contextmanager
-    def step(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Step]:
-        yield self if name == "Rendering" else super().step(name).__enter__()  # type: ignore[misc]
-
-    def advance(self, n: int = 1) -> None:
-        self.made += n
-        if self.made == self._stop_at:
-            raise Kill
-
-    def skip(self, reason: str) -> None:
-        pass
-
-    def detail(self, text: str) -> None:
-        pass
 
 
 def test_a_killed_call_resumes_in_its_own_timeline_only(
