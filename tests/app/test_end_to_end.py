@@ -176,9 +176,9 @@ def test_a_name_that_is_taken(fitted: FitResult, home: Path, tmp_path: Path) -> 
 def test_a_killed_and_interrupted_fit_ends_in_the_same_package(
     fitted: FitResult, footage: Path, tmp_path: Path
 ) -> None:
-    """A fit is killed while tracking, interrupted with Ctrl-C while training, and then completed."""
+    """A fit is killed during or after tracking, interrupted with Ctrl-C while training, and completed."""
     first = start_fit(footage, tmp_path, "--quiet")
-    wait_for(tmp_path, "tracking.part00000.safetensors", first)
+    wait_for(tmp_path, "tracking*.safetensors", first)  # a chunk's file is removed soon
     first.kill()
     first.communicate()
     assert not list(tmp_path.glob("identities/*"))

@@ -28,7 +28,7 @@ def test_the_second_fit_waits_and_a_killed_one_does_not_block(
     frames.
     """
     first = start_fit(footage, tmp_path)
-    wait_for(tmp_path, "tracking.part00000.safetensors", first)
+    wait_for(tmp_path, "tracking*.safetensors", first)
     second = start_fit(footage, tmp_path)
     third = start_fit(footage, tmp_path, "--no-wait")
     fourth = start("identities", "remove", fitted.name, "--home", tmp_path, "--yes")
