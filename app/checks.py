@@ -12,7 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from talkhead.app.choices import MODES, check_choice
-from talkhead.app.home.footage import ROUGH_S, check_duration, check_same_footage, locate_footage
+from talkhead.app.home.footage import (
+    ROUGHLY_LONGER_S,
+    check_duration,
+    check_same_footage,
+    locate_footage,
+)
 from talkhead.app.home.identities import Home, name_from_video
 from talkhead.app.home.scratch import open_home
 from talkhead.app.output.finalize import check_subtitles_free, output_files
@@ -117,7 +122,8 @@ def check_speak(
         return SpeakFiles(output)
     source = _check_source(video, manifest, home)
     # Roughly, before anything is loaded; exactly once the frames are counted.
-    check_duration(str(audio), probe(audio).duration_s, manifest.source.duration_s + ROUGH_S)
+    audio_s, footage_s = probe(audio).duration_s, manifest.source.duration_s
+    check_duration(str(audio), audio_s, footage_s, ROUGHLY_LONGER_S)
     _check_kept([source], output_files(output, options))
     return SpeakFiles(output, source)
 

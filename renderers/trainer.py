@@ -193,11 +193,8 @@ def _batches(
             """Begin to make the batches from a step on."""
             return [pool.submit(make, one) for one in steps[step : step + BATCHES_AT_ONCE]]
 
-        upcoming = begin(0)
+        upcoming: list[Future[TrainBatch]] = []
         for done in range(0, len(steps), BATCHES_AT_ONCE):
-            batches = [one.result() for one in upcoming]
-            if overlap:
-                upcoming = begin(done + BATCHES_AT_ONCE)
-            yield from batches
-            if not overlap:
-                upcoming = begin(done + BATCHES_AT_ONCE)
+            started = upcoming or begin(done)
+            upcoming = begin(done + BATCHES_AT_ONCE) if overlap else []
+            yield from [one.result() for one in started]

@@ -308,11 +308,12 @@ def _check(row: Row) -> None:
     """Raise TalkheadError if a row is invalid, whatever the other rows contain."""
     if not row.identity and row.video is None:
         raise TalkheadError("identity or video is missing. Pass one of them")
-    if row.identity and row.video is not None and not row.keeps_footage:
+    options = build_options(row.options)
+    if row.identity and row.video is not None and not options.keeps_footage:
         raise TalkheadError(
             "identity and video are both given. Pass one, or set timeline to source to re-lip the video"
         )
-    if row.keeps_footage and row.video is None:
+    if options.keeps_footage and row.video is None:
         raise TalkheadError("timeline source needs a video. Pass one")
     for name, value, choices in (
         ("mode", row.mode, MODES),
@@ -321,7 +322,6 @@ def _check(row: Row) -> None:
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
-    options = build_options(row.options)
     for path in (row.audio, row.video, options.certificate, options.key):
         if path is not None:
             _check_input(path)

@@ -10,8 +10,8 @@ from talkhead.identity import Manifest
 
 LONGER_S = 0.2
 """Seconds by which audio may be longer than the footage whose timeline is kept; the excess is cut off."""
-ROUGH_S = 1.0
-"""Largest difference between the duration that a manifest states and that of the footage's frames."""
+ROUGHLY_LONGER_S = 1.2
+"""The same if the duration of the footage is known from a manifest only, not by counting frames."""
 
 
 def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
@@ -37,18 +37,21 @@ def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
     )
 
 
-def check_duration(audio: str, audio_s: float, footage_s: float) -> None:
+def check_duration(
+    audio: str, audio_s: float, footage_s: float, longer_s: float = LONGER_S
+) -> None:
     """Check that audio ends with the footage whose timeline is kept.
 
     Args:
         audio: Name of the audio in the message.
         audio_s: Its duration, seconds.
         footage_s: Duration of the footage, seconds.
+        longer_s: Seconds by which the audio may be longer.
 
     Raises:
-        TalkheadError: It lasts more than LONGER_S longer.
+        TalkheadError: It is longer than that.
     """
-    if audio_s > footage_s + LONGER_S:
+    if audio_s > footage_s + longer_s:
         raise TalkheadError(
             f"{audio}: lasts {audio_s:.2f} s, but the video whose timeline is kept lasts "
             f"{footage_s:.2f} s. Shorten the audio, or choose the timeline idle"

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -228,9 +228,9 @@ async def connect(websocket: WebSocket, session_id: str) -> None:
 
 async def _receive(websocket: WebSocket, entry: Entry) -> int:
     """Process audio and commands until the client disconnects; return the close code."""
-    session, texts = entry.session, _Texts(websocket, entry.session)
+    session = entry.session
     rate = session.sample_rate
-    try:
+    with closing(_Texts(websocket, session)) as texts:
         while True:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
@@ -245,8 +245,6 @@ async def _receive(websocket: WebSocket, entry: Entry) -> int:
                     rate = await _obey(websocket, entry, texts, text or "", rate)
             except TalkheadError as error:
                 await _tell(websocket, _error(websocket, error))
-    finally:
-        texts.close()
 
 
 class _Texts:
@@ -263,11 +261,11 @@ class _Texts:
             self._tasks.popleft()
         if len(self._tasks) >= MAX_TEXTS:
             raise TalkheadError(f"{MAX_TEXTS} texts wait to be spoken: wait for some, or interrupt")
-        n, before = self._session.statistics.n_interruptions, list(self._tasks)[-1:]
+        n, before = self._session.statistics.n_interruptions, tuple(self._tasks)
         self._tasks.append(asyncio.create_task(self._speak(text, n, before)))
 
     async def _speak(
-        self, text: str, n_interruptions: int, before: list[asyncio.Task[None]]
+        self, text: str, n_interruptions: int, before: tuple[asyncio.Task[None], ...]
     ) -> None:
         if before:
             await asyncio.wait(before)

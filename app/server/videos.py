@@ -14,7 +14,7 @@ from talkhead.app.checks import check_identity
 from talkhead.app.dubbing.job import SPEAK, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
-from talkhead.app.home.footage import ROUGH_S, check_duration, locate_footage
+from talkhead.app.home.footage import ROUGHLY_LONGER_S, check_duration, locate_footage
 from talkhead.app.request import check_options, srt_path
 from talkhead.app.server import events, voice
 from talkhead.app.server.callbacks import check_url
@@ -46,9 +46,7 @@ from talkhead.app.server.uploads import (
     title_of,
 )
 from talkhead.errors import MediaError, TalkheadError
-from talkhead.identity import MANIFEST_NAME, read_manifest
 from talkhead.media import probe
-from talkhead.storage import read_json
 from talkhead.terminal import printable
 from talkhead.types import MediaInfo
 
@@ -153,9 +151,8 @@ def _source(service: Service, name: str, title: str, seconds: float) -> Path:
 
     Raises TalkheadError if it is missing or too short.
     """
-    path = service.home.resolve(name)
-    manifest = read_manifest(read_json(path / MANIFEST_NAME), path)
-    check_duration(title, seconds, manifest.source.duration_s + ROUGH_S)
+    manifest = check_identity(name, None, service.home.path)
+    check_duration(title, seconds, manifest.source.duration_s, ROUGHLY_LONGER_S)
     remedy = "Choose timeline idle, or fit the person again"
     return locate_footage(service.home, manifest, remedy)
 

@@ -18,11 +18,12 @@ import pytest
 import torch
 from damage import accepted, damages
 from paths import ROOT
+from threads import using_threads
 from torch import Tensor
 
 from talkhead.config import from_json, to_json
 from talkhead.dataset import IdentityDataset
-from talkhead.device import map_concurrently, set_threads
+from talkhead.device import map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.progress import SilentProgress
 from talkhead.renderers import registry
@@ -126,13 +127,10 @@ def test_same_input_same_bits(fitted: Fitted) -> None:
 
 
 def test_several_threads_may_render(fitted: Fitted) -> None:
-    frames, n_threads = [[i % 5] for i in range(20)], torch.get_num_threads()
+    frames = [[i % 5] for i in range(20)]
     expected = [fitted.render(frame) for frame in frames]
-    try:
-        set_threads(3)
+    with using_threads(3):
         found = list(map_concurrently(fitted.render, frames, 3))
-    finally:
-        set_threads(n_threads)
     for one, other in zip(expected, found, strict=True):
         assert torch.equal(one.rgb, other.rgb) and torch.equal(one.alpha, other.alpha)
 

@@ -10,9 +10,9 @@ import numba
 import numpy as np
 import pytest
 import torch
+from threads import using_threads
 
 from talkhead import device
-from talkhead.device import set_threads
 from talkhead.errors import TalkheadError
 
 
@@ -116,22 +116,18 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_items_are_mapped_in_order_each_by_one_thread(n: int) -> None:
-    n_threads = torch.get_num_threads()
-    set_threads(2)
     barrier = threading.Barrier(n, timeout=30.0)
 
     def square(item: int) -> tuple[int, int]:
         barrier.wait()  # n are computed at the same time
         return item * item, torch.get_num_threads()
 
-    try:
+    with using_threads(2):
         found = list(device.map_concurrently(square, range(9), n))
         assert found == [(item * item, 2 if n == 1 else 1) for item in range(9)]
         assert torch.get_num_threads() == 2
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == 2
-    finally:
-        set_threads(n_threads)
 
 
 def test_items_are_read_shortly_before_they_are_needed() -> None:
@@ -155,14 +151,11 @@ def test_an_error_ends_the_map() -> None:
 def test_kernels_run_at_the_same_time_only_where_numba_allows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    n_threads, found = torch.get_num_threads(), []
-    set_threads(3)
-    try:
+    found = []
+    with using_threads(3):
         for layer in ("omp", "tbb", "workqueue"):
             monkeypatch.setattr(numba, "threading_layer", lambda layer=layer: layer)
             found.append(device.kernel_concurrency(torch.device("cpu")))
         assert found == [3, 3, 1]
         monkeypatch.setattr(numba, "threading_layer", lambda: "omp")
         assert device.kernel_concurrency(torch.device("cuda")) == 1
-    finally:
-        set_threads(n_threads)

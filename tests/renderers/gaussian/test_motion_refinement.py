@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from synthetic_head import make_dataset
+from threads import using_threads
 
 from talkhead.dataset import IdentityDataset
-from talkhead.device import set_threads
 from talkhead.face import N_BODY
 from talkhead.progress import SilentProgress
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer, twist_matrix
@@ -103,13 +103,10 @@ def test_codes_are_refined(
 def test_the_number_of_threads_does_not_matter(
     head: GaussianRenderer, noisy_dataset: IdentityDataset
 ) -> None:
-    n_threads, found = torch.get_num_threads(), []
-    try:
-        for n in (1, 3):
-            set_threads(n)
+    found = []
+    for n in (1, 3):
+        with using_threads(n):
             found.append(refined(head, noisy_dataset))
-    finally:
-        set_threads(n_threads)
     assert np.array_equal(*found)
 
 
