@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from talkhead.app.choices import MODES, check_choice
+from talkhead.app.composer.expression_track import read_track
 from talkhead.app.home.footage import (
     ROUGHLY_LONGER_S,
     check_duration,
@@ -114,6 +115,8 @@ def check_speak(
             f"{output}: is in a folder that talkhead manages. Choose another output"
         )
     check_sound(audio)
+    if options.expression is not None:
+        read_track(options.expression)
     for file in (options.certificate, options.key):
         if file is not None:
             check_file(file)

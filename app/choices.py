@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 from talkhead.encoder.registry import WEIGHTS_SUFFIX, encoder_names
 from talkhead.errors import TalkheadError
+from talkhead.media.probing import exact_rate
 from talkhead.renderers.registry import renderer_names
 from talkhead.storage import existing_file
 
@@ -26,6 +28,11 @@ MAX_SEED = 2**32 - 1
 MIN_FOLDS, MAX_FOLDS = 3, 20
 """Numbers of folds in which a clip can be evaluated."""
 OWN, ALPHA = "own", "alpha"
+FILMED, NONE = "filmed", "none"
+FRAME_RATES = (10, 120)
+"""Least and largest frame rate of a finished video."""
+MAX_BLINKS = 60.0
+"""Largest number of blinks per minute."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
 """Suffixes of files that can only be images; others may be images or videos. If `talkhead.images`
 cannot read such a file, the error lists the supported image formats instead of reporting a damaged
@@ -142,3 +149,56 @@ def parse_color(text: str) -> tuple[int, int, int] | None:
     digits = found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
     red, green, blue = (int(digits[i : i + 2], 16) for i in (0, 2, 4))
     return red, green, blue
+
+
+def parse_blinks(text: str) -> float | None:
+    """Parse the option `blinks`.
+
+    Args:
+        text: "filmed", "none" or a number.
+
+    Returns:
+        Blinks per minute; None for "filmed".
+
+    Raises:
+        TalkheadError: The text is none of these.
+    """
+    if text == FILMED:
+        return None
+    try:
+        per_minute = 0.0 if text == NONE else float(text)
+    except ValueError:
+        per_minute = -1.0
+    if not 0.0 <= per_minute <= MAX_BLINKS:
+        raise TalkheadError(
+            f"blinks {text!r} are not allowed. Choose {FILMED}, {NONE}, or a number per minute, 0 to "
+            f"{MAX_BLINKS:g}"
+        )
+    return per_minute
+
+
+def parse_rate(text: str, source: float) -> Fraction:
+    """Parse the option `fps`.
+
+    Args:
+        text: "source" or a number.
+        source: Frames per second of the footage.
+
+    Returns:
+        Frames per second, within FRAME_RATES.
+
+    Raises:
+        TalkheadError: The text is neither "source" nor a number within FRAME_RATES.
+    """
+    least, most = FRAME_RATES
+    if text == SOURCE:
+        return exact_rate(float(min(max(source, least), most)))
+    try:
+        rate = Fraction(text)  # reads 30000/1001, too
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not least <= rate <= most:
+        raise TalkheadError(
+            f"{text!r} frames per second are not allowed. Choose {least} to {most}, or {SOURCE}"
+        )
+    return exact_rate(float(rate))

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args, get_type_hi
 from talkhead.app.choices import (
     DEFAULT_PRESET,
     DEFAULT_RENDERER,
+    FILMED,
     MAX_SEED,
     PRESETS,
     background_file,
     check_choice,
     check_encoder,
     check_renderer,
+    parse_blinks,
 )
 from talkhead.encoder.registry import DEFAULT_ENCODER
 from talkhead.errors import TalkheadError
@@ -142,8 +144,8 @@ def combine_options(function: str, options: AnyOptions, keywords: Mapping[str, A
     return dataclasses.replace(options, **keywords)
 
 
-PICTURE_PANEL = "Picture"
-"""Panel of `talkhead speak --help`."""
+PICTURE_PANEL, FACE_PANEL = "Picture", "Eyes and expression"
+"""Panels of `talkhead speak --help`."""
 MIN_HEIGHT, MAX_HEIGHT = 16, 8192
 MAX_TURN_DEG = 45.0
 MIN_ZOOM, MAX_ZOOM = 0.5, 2.0
@@ -290,6 +292,50 @@ class PictureOptions:
             )
 
             check_background(self.background)
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """Options of the face in files; `OutputOptions` describes them.
+
+    Attributes:
+        expression: Expressions by time.
+        blinks: "filmed", "none", or a number per minute.
+
+    Raises:
+        TalkheadError: A value is out of range.
+    """
+
+    expression: str | None = field(
+        default=None,
+        metadata=option(
+            "--expression",
+            "Expressions by time: a .csv or .json file, or a text: 'smile=0.6' throughout, or "
+            "'0:smile=0; 2:smile=0.8,brows_up=1; 4:smile=-'. Named ones are smile, frown, brows_up, "
+            "brows_down, wide_eyes, squint, blink, look_left, look_right, look_up and look_down; all "
+            "coefficients of ARKit are known, too.",
+            FACE_PANEL,
+            names_file=True,
+            in_frames=True,
+        ),
+    )
+    blinks: str = field(
+        default=FILMED,
+        metadata=option(
+            "--blinks",
+            "filmed: as in the footage; none; or a number per minute, 0 to 60, of the person's own.",
+            FACE_PANEL,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            TalkheadError: A value is out of range.
+        """
+        parse_blinks(self.blinks)
+        super().__post_init__()  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from talkhead.app.choices import ALPHA, IDLE, SOURCE, TIMELINES, check_choice
+from talkhead.app.choices import ALPHA, IDLE, SOURCE, TIMELINES, check_choice, parse_rate
+from talkhead.app.composer.expression_track import read_track, track_file
 from talkhead.app.options import (
     PICTURE_PANEL,
+    FaceOptions,
     Option,
     PictureOptions,
     check_keywords,
@@ -24,6 +26,7 @@ from talkhead.app.options import (
 from talkhead.errors import TalkheadError
 from talkhead.media.codecs import Codec, choose_codec, list_codecs
 from talkhead.storage import existing_file
+from talkhead.types import FRAME_RATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +99,7 @@ def frame_files(options: OutputOptions) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class OutputOptions(PictureOptions):
+class OutputOptions(FaceOptions, PictureOptions):
     """Options of a finished file.
 
     Attributes:
@@ -104,6 +107,8 @@ class OutputOptions(PictureOptions):
             suffix.
         timeline: "idle" plays the idle clip; "source" re-lips the person's own footage frame by
             frame, in mode "paste".
+        fps: Frames per second in mode "head": a number, 10 to 120, or "source" for that of the footage.
+            None: 25. In mode "paste" the footage determines it.
         height: Height in pixels, 16 to 8192. None: the source's.
         background: Background in mode "head": "own", "alpha", a color, an image or a video. None:
             transparent where the codec supports it, otherwise the person's own.
@@ -114,6 +119,9 @@ class OutputOptions(PictureOptions):
         head_motion: Factor on the motion of head and body in mode "head", 0 (still) to 1.
         intensity: Factor on the motion of the mouth, 0 to 2. 1 is the person's own; closed lips stay
             closed.
+        expression: Expressions by time: a .csv or .json file, or a text such as "1.5: smile=0.6".
+            None: as filmed and spoken.
+        blinks: "filmed", "none", or a number per minute, 0 to 60.
         subtitles: "none", "burn", "track" or "srt". With any value except "none", an .srt file is
             written next to the output, too.
         transcript: The spoken text, or the path of a file with it. None: English is recognized.
@@ -146,6 +154,14 @@ class OutputOptions(PictureOptions):
             "mode paste.",
             PICTURE_PANEL,
             choices=TIMELINES,
+        ),
+    )
+    fps: str | None = field(
+        default=None,
+        metadata=option(
+            "--fps",
+            "Mode head: frames per second, 10 to 120, or source for that of the footage. (default: 25)",
+            PICTURE_PANEL,
         ),
     )
     subtitles: str = field(
@@ -226,6 +242,8 @@ class OutputOptions(PictureOptions):
         """
         super().__post_init__()
         check_choice("timeline", self.timeline, TIMELINES)
+        if self.fps is not None:
+            parse_rate(self.fps, FRAME_RATE)
         if self.subtitles not in SUBTITLES:
             raise TalkheadError(
                 f"there is no subtitle mode {self.subtitles!r}. Choose one of: {', '.join(SUBTITLES)}"
@@ -268,6 +286,9 @@ class SpeakKeywords(TypedDict, total=False):
     zoom: float
     head_motion: float
     intensity: float
+    fps: str | None
+    expression: str | None
+    blinks: str
     subtitles: str
     transcript: str | None
     language: str
@@ -337,10 +358,16 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
             f"timeline source needs --mode paste, not {mode}: it keeps the person's own footage"
         )
     options.check_mode(mode)
+    if options.fps is not None and mode != "head":
+        raise TalkheadError(
+            f"a frame rate needs --mode head: {mode} keeps that of the footage it is pasted into"
+        )
     if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(
             f"{codec.title} can't keep alpha. Choose prores, vp9 or png, or another background"
         )
+    if options.expression is not None and track_file(options.expression) is None:
+        read_track(options.expression)
     transcript = transcript_file(options.transcript)
     if options.subtitles != NONE and transcript is not None:
         _check_not_written_over(transcript, srt_path(output))

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +26,11 @@ import torch
 from talkhead import media
 from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.checks import SpeakFiles, check_speak
-from talkhead.app.choices import MODES, OWN, check_choice
+from talkhead.app.choices import MODES, OWN, check_choice, parse_rate
 from talkhead.app.composer.backgrounds import backgrounds_of
+from talkhead.app.composer.controls import Controls, controlled_codes
 from talkhead.app.composer.coverage import coverage_warning
+from talkhead.app.composer.expression_model import ExpressionModel
 from talkhead.app.composer.frames import (
     FrameRenderer,
     HeadFrameRenderer,
@@ -37,6 +40,8 @@ from talkhead.app.composer.frames import (
     pasted_line,
 )
 from talkhead.app.composer.head_view import View, out_of_range_message
+from talkhead.app.composer.idle_clip import ping_pong
+from talkhead.app.composer.resampling import resampled_clip, resampled_codes
 from talkhead.app.composer.source_clip import SourceFootage, source_footage
 from talkhead.app.home.footage import check_duration
 from talkhead.app.home.identities import Home
@@ -299,7 +304,7 @@ def make_frames(
         resolved: The request.
         codes: Motion codes [F, K] at 25 per second.
         footage: Footage whose timeline is kept. None: the idle clip is played.
-        progress: Receives a warning if the head cannot be turned or scaled as far as requested.
+        progress: Receives warnings about what cannot be shown as requested.
 
     Returns:
         Frames of the footage, of the idle clip, or of the head alone.
@@ -307,18 +312,54 @@ def make_frames(
     Raises:
         TalkheadError: The background cannot be read.
     """
-    request, options = resolved.request, resolved.request.options
-    if footage is not None:
-        return PasteFrameRenderer(avatar.renderer, footage, footage.codes(codes))
-    if request.mode == "paste":
-        return PasteFrameRenderer(avatar.renderer, IdleFootage(avatar.idle), codes)
+    if resolved.request.mode == "head":
+        return _head_frames(avatar, resolved, codes, progress)
+    source = IdleFootage(avatar.idle) if footage is None else footage
+    codes = codes if footage is None else footage.codes(codes)
+    controls = Controls.from_options(resolved.request.options)
+    if controls.is_active:
+        found = (source.track_index(i) for i in range(len(codes)))
+        indices = np.array([i if index is None else index for i, index in enumerate(found)])
+        model, rate = ExpressionModel.from_clip(avatar.idle), float(source.frame_rate)
+        codes, notes = controlled_codes(codes, source.clip, indices, rate, model, controls)
+        _show(notes, progress)
+    return PasteFrameRenderer(avatar.renderer, source, codes, controls.is_active)
+
+
+def _head_frames(
+    avatar: Avatar, resolved: ResolvedRequest, codes: Float32, progress: Progress
+) -> HeadFrameRenderer:
+    """Make the renderer of the head alone. See make_frames."""
+    options, idle = resolved.request.options, avatar.idle
+    rate = _rate(options, avatar.package.manifest)
+    clip, codes = resampled_clip(idle, rate), resampled_codes(codes, rate)
+    controls, view = Controls.from_options(options), View.from_options(options)
+    notes = [out_of_range_message(idle, view)]
+    if controls.is_active:
+        model, indices = ExpressionModel.from_clip(idle), ping_pong(len(clip), len(codes))
+        codes, more = controlled_codes(codes, clip, indices, float(rate), model, controls)
+        notes += more
     backgrounds = None
     if not resolved.keeps_alpha:
-        backgrounds = backgrounds_of(options.background, own_background(avatar.idle), len(codes))
-    view = View.from_options(options)
-    if warning := out_of_range_message(avatar.idle, view):
-        progress.message(warning)
-    return HeadFrameRenderer(avatar.renderer, avatar.idle, codes, backgrounds, view)
+        own = own_background(idle)
+        backgrounds = backgrounds_of(options.background, own, len(codes), rate)
+    _show(notes, progress)
+    return HeadFrameRenderer(
+        avatar.renderer, clip, codes, backgrounds, view, rate, controls.is_active
+    )
+
+
+def _rate(options: OutputOptions, manifest: Manifest) -> Fraction:
+    """Return the frame rate in mode "head"."""
+    if options.fps is None:
+        return Fraction(FRAME_RATE)
+    return parse_rate(options.fps, manifest.source.frame_rate)
+
+
+def _show(notes: list[str], progress: Progress) -> None:
+    """Show the messages that are not empty."""
+    for note in filter(None, notes):
+        progress.message(note)
 
 
 def _loaded(
@@ -401,6 +442,9 @@ def _picture(request: RenderRequest, manifest: Manifest) -> str:
     if request.source is not None:
         own = float(own_rate(request.source))
         return f"{width}x{height} ({size}), {own:.4g} frames per second, as in the footage"
+    if request.options.fps is not None:
+        chosen = float(_rate(request.options, manifest))
+        return f"{width}x{height} ({size}), {chosen:.4g} frames per second, as requested"
     rate = f"{FRAME_RATE} frames per second, as in every output"
     if round(source.frame_rate, 2) != FRAME_RATE:
         rate += f"; the footage has {source.frame_rate:.4g}"

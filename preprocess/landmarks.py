@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from talkhead.face import N_BLENDSHAPES, N_LANDMARKS, N_SURFACE
+from talkhead.blendshapes import N_BLENDSHAPES
+from talkhead.face import N_LANDMARKS, N_SURFACE
 from talkhead.types import Bool, Float32, Int, Tracking, UInt8
 from talkhead.weights import resolve
 
@@ -66,7 +67,7 @@ class TrackedFace:
 
     Attributes:
         landmarks: [478, 3] in pixels of the frame.
-        blendshapes: [52] in [0, 1], in the order of `talkhead.face.BLENDSHAPES`.
+        blendshapes: [52] in [0, 1], in the order of `talkhead.blendshapes.BLENDSHAPES`.
     """
 
     landmarks: Float32

@@ -19,19 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.cameras import MAX_PX, crop_intrinsics, default_intrinsics, view_fault
 from talkhead.config import from_json, limits
 from talkhead.crops import crop_landmarks, cut_crop, enlarged_mask, occluded_area, small_size
 from talkhead.errors import PackageError, TalkheadError
-from talkhead.face import (
-    CODES,
-    MAX_CODE,
-    N_BLENDSHAPES,
-    N_LANDMARKS,
-    TRIANGLES,
-    WORLD,
-    FaceModel,
-)
+from talkhead.face import CODES, MAX_CODE, N_LANDMARKS, TRIANGLES, WORLD, FaceModel
 from talkhead.images import PNG, read_image
 from talkhead.storage import (
     ContentError,

@@ -96,7 +96,7 @@ class Tracking:
             smaller is nearer (mediapipe's face landmarks with irises). In frames without a face, short
             gaps are interpolated; otherwise 0.
         blendshapes: [F, 52] float32 in [0, 1], expression coefficients in the order of
-            `talkhead.face.BLENDSHAPES`; frames without a face are handled like those of landmarks.
+            `talkhead.blendshapes.BLENDSHAPES`; frames without a face are handled like those of landmarks.
         detected: [F] bool, the face was detected in this frame itself.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from fractions import Fraction
 from itertools import repeat
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def check_background(text: str) -> None:
         raise MediaError(f"{path}: has no picture. Pass an image, a video or a color")
 
 
-def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
+def backgrounds_of(
+    text: str | None, own: UInt8, n_frames: int, rate: Fraction = Fraction(FRAME_RATE)
+) -> Backgrounds:
     """Make the backgrounds that an option asks for.
 
     Args:
@@ -53,6 +56,7 @@ def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
         own: The person's own background [h, w, 3]. All others are scaled to cover its size, and
             cropped.
         n_frames: Number of frames.
+        rate: Frames per second.
 
     Returns:
         The backgrounds.
@@ -69,7 +73,7 @@ def backgrounds_of(text: str | None, own: UInt8, n_frames: int) -> Backgrounds:
     path, size = Path(text), (own.shape[1], own.shape[0])
     if _is_image(path):
         return _still(_covering(path, read_image(path), size))
-    return _looping(path, size, n_frames)
+    return _looping(path, size, n_frames, rate)
 
 
 def is_still(text: str | None) -> bool:
@@ -93,16 +97,20 @@ def _still(picture: UInt8) -> Backgrounds:
     return lambda first, after: repeat(picture, after - first)
 
 
-def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
+def _looping(path: Path, size: tuple[int, int], n_needed: int, rate: Fraction) -> Backgrounds:
     info = media.probe(path)
     cover = _cover(path, (info.width, info.height), size)
-    with closing(media.read_frames(path, n_frames=n_needed, size=(2, 2))) as frames:
+    with closing(
+        media.read_frames(path, n_frames=n_needed, size=(2, 2), frame_rate=rate)
+    ) as frames:
         n_loop = sum(1 for _ in frames)
     if n_loop == 0:
         raise MediaError(f"{path}: has no frame that can be read. Export it again")
 
     if n_loop * size[0] * size[1] * 3 <= MAX_LOOP_BYTES:
-        with closing(media.read_frames(path, n_frames=n_loop, size=cover)) as frames:
+        with closing(
+            media.read_frames(path, n_frames=n_loop, size=cover, frame_rate=rate)
+        ) as frames:
             kept = [np.ascontiguousarray(_cut(frame, size)) for frame in frames]
         if len(kept) == n_loop:
             return lambda first, after: (kept[i % n_loop] for i in range(first, after))
@@ -111,7 +119,9 @@ def _looping(path: Path, size: tuple[int, int], n_needed: int) -> Backgrounds:
         while first < after:
             start = first % n_loop
             count = min(n_loop - start, after - first)
-            source = media.read_frames(path, start_s=start / FRAME_RATE, n_frames=count, size=cover)
+            source = media.read_frames(
+                path, start_s=float(start / rate), n_frames=count, size=cover, frame_rate=rate
+            )
             with closing(source):
                 for frame in source:
                     yield _cut(frame, size)

@@ -22,14 +22,18 @@ from torch import Tensor
 
 from talkhead.app.composer.head_view import AS_FILMED, View, head_camera, head_origin, turned_clip
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
-from talkhead.app.composer.paste import CropPaster, Window, mask_window, paste_mask
+from talkhead.app.composer.paste import CropPaster, Window, eye_mask, mask_window, paste_mask
 from talkhead.crops import cut_crop
 from talkhead.device import kernel_concurrency, map_concurrently
+from talkhead.face import FaceModel
 from talkhead.renderers.base import Renderer
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
 BLEED_PX = (2.0, 8.0)
 """Standard deviations of the blurs that extend the colors of a head beyond its edge."""
+EYE_CHANGE = 0.25
+"""Change of the codes of eyes and brows from which on they are pasted entirely, in standard deviations of
+the first; below it they are mixed with those of the frame."""
 State = list[float]
 """State that each frame passes on to the next, empty at the start; JSON stores it exactly."""
 
@@ -137,15 +141,18 @@ class IdleFootage:
 class PasteFrameRenderer:
     """Renders the lower face into footage."""
 
-    def __init__(self, renderer: Renderer, footage: FrameSource, codes: Float32) -> None:
+    def __init__(
+        self, renderer: Renderer, footage: FrameSource, codes: Float32, moves_eyes: bool = False
+    ) -> None:
         """Initialize the renderer.
 
         Args:
             renderer: Renders motion codes.
             footage: Footage to paste into.
             codes: Motion codes [F, K] at the footage's frames.
+            moves_eyes: Eyes and brows are those of the codes, too.
         """
-        self._compositor = Compositor(renderer, footage.clip)
+        self._compositor = Compositor(renderer, footage.clip, moves_eyes)
         self._footage, self._codes = footage, codes
 
     @property
@@ -181,15 +188,15 @@ class PasteFrameRenderer:
         Yields:
             Frames [H, W, 3].
         """
-        mouths = map_concurrently(
-            self._mouth, range(first, after), kernel_concurrency(self._compositor.device)
+        faces = map_concurrently(
+            self._face, range(first, after), kernel_concurrency(self._compositor.device)
         )
-        with closing(mouths), closing(self._footage.frames(first, after)) as frames:
-            for frame, mouth in zip(frames, mouths, strict=True):
-                yield frame if mouth is None else self._compositor.paste(frame, mouth)
+        with closing(faces), closing(self._footage.frames(first, after)) as frames:
+            for frame, face in zip(frames, faces, strict=True):
+                yield frame if face is None else self._compositor.paste(frame, face)
 
-    def _mouth(self, number: int) -> Mouth | None:
-        """Render the lower face of a frame; None if no face was tracked in it."""
+    def _face(self, number: int) -> Face | None:
+        """Render the parts of a frame's face; None if no face was tracked in it."""
         track_index = self._footage.track_index(number)
         if track_index is None:
             return None
@@ -197,36 +204,51 @@ class PasteFrameRenderer:
 
 
 @dataclass(frozen=True)
-class Mouth:
-    """A rendering of the lower face.
+class Patch:
+    """A rendering of a part of the face.
 
     Attributes:
-        track_index: Index of the frame's tracks in the clip.
         window: Part of the crop that was rendered.
         rgb: Premultiplied colors [h, w, 3].
         alpha: Opacity [h, w, 1].
         mask: Where to paste [h, w].
     """
 
-    track_index: int
     window: Window
     rgb: Float32
     alpha: Float32
     mask: Float32
 
 
-class Compositor:
-    """Re-lips single frames. The eyes and brows of the frame are kept."""
+@dataclass(frozen=True)
+class Face:
+    """The parts of a frame's face that are pasted.
 
-    def __init__(self, renderer: Renderer, clip: IdleClip) -> None:
+    Attributes:
+        track_index: Index of the frame's tracks in the clip.
+        mouth: The lower face.
+        eyes: Eyes and brows. None: those of the frame are kept.
+    """
+
+    track_index: int
+    mouth: Patch
+    eyes: Patch | None
+
+
+class Compositor:
+    """Re-lips single frames."""
+
+    def __init__(self, renderer: Renderer, clip: IdleClip, moves_eyes: bool = False) -> None:
         """Initialize the compositor.
 
         Args:
             renderer: Renders motion codes.
             clip: Footage with its tracks.
+            moves_eyes: Eyes and brows are pasted where those of the motion code are not those of the
+                frame. If False, the frame's are kept.
         """
         self.composer = CropPaster(clip.background, clip.scale)
-        self._renderer, self._clip = renderer, clip
+        self._renderer, self._clip, self._moves_eyes = renderer, clip, moves_eyes
         self.device = device_of(renderer)
 
     def __call__(self, frame: UInt8, track_index: int, code: Float32) -> UInt8:
@@ -242,63 +264,104 @@ class Compositor:
         """
         return self.paste(frame, self.render(track_index, code))
 
-    def render(self, track_index: int, code: Float32) -> Mouth:
-        """Render the lower face of a frame. Several threads may call this at the same time.
+    def render(self, track_index: int, code: Float32) -> Face:
+        """Render the parts of a face. Several threads may call this at the same time.
 
         Args:
             track_index: Index of the frame's tracks in the clip.
             code: Motion code [K].
 
         Returns:
-            The rendering.
+            The renderings.
         """
-        clip, n_mouth = self._clip, self._clip.face.n_mouth
-        source = clip.codes[track_index]
-        target = np.concatenate([code[:n_mouth], source[n_mouth:]])
-        before, after = clip.landmarks(track_index, np.stack([source, target]))
-        mask = paste_mask(before, after, (clip.crop_height, clip.crop_width))
+        clip, source = self._clip, self._clip.codes[track_index]
+        spoken, target = (
+            with_face(source, code, clip.face, moves) for moves in (False, self._moves_eyes)
+        )
+        size, part = (clip.crop_height, clip.crop_width), clip.face.eye_part
+        before, after = clip.landmarks(track_index, np.stack([source, spoken]))
+        # With the frame's own eyes: the surroundings of the mouth must not depend on others.
+        mouth = self._patch(track_index, spoken, paste_mask(before, after, size))
+        change = float(np.linalg.norm(target[part] - source[part]))
+        if change == 0.0:
+            return Face(track_index, mouth, None)
+        (moved,) = clip.landmarks(track_index, target[None])
+        mask = min(change / EYE_CHANGE, 1.0) * eye_mask(before, moved, size)
+        return Face(track_index, mouth, self._patch(track_index, target, mask))
+
+    def _patch(self, track_index: int, code: Float32, mask: Float32) -> Patch:
+        """Render a code [K] in the pose of a frame, inside a mask [H, W]."""
         window = mask_window(mask)
-        ks = clip.crop_ks[track_index : track_index + 1].copy()
+        ks = self._clip.crop_ks[track_index : track_index + 1].copy()
         ks[:, 0, 2] -= window.left
         ks[:, 1, 2] -= window.top
         size = (window.bottom - window.top, window.right - window.left)
-        cameras = torch.from_numpy(ks).to(self.device)
-        rgb, alpha = _render(self._renderer, target, clip.viewmats[track_index], cameras, size)
-        return Mouth(track_index, window, rgb, alpha, mask[window.slices])
+        cameras, pose = torch.from_numpy(ks).to(self.device), self._clip.viewmats[track_index]
+        rgb, alpha = _render(self._renderer, code, pose, cameras, size)
+        return Patch(window, rgb, alpha, mask[window.slices])
 
-    def paste(self, frame: UInt8, mouth: Mouth) -> UInt8:
-        """Paste a rendering into its frame. Frames are pasted in the order of the video.
+    def paste(self, frame: UInt8, face: Face) -> UInt8:
+        """Paste renderings into their frame. Frames are pasted in the order of the video.
 
         Args:
             frame: Frame [H, W, 3].
-            mouth: Its rendering.
+            face: Its renderings.
 
         Returns:
             Frame [H, W, 3].
         """
-        return self.composer.paste(
-            frame,
-            self._clip.origins[mouth.track_index],
-            mouth.window,
-            mouth.rgb,
-            mouth.alpha,
-            mouth.mask,
-            self._clip.mask(mouth.track_index)[mouth.window.slices],
-        )
+        clip, index = self._clip, face.track_index
+        person = clip.mask(index)
+        for patch, is_matched in ((face.mouth, True), (face.eyes, False)):
+            if patch is not None:
+                frame = self.composer.paste(
+                    frame,
+                    clip.origins[index],
+                    patch.window,
+                    np.concatenate([patch.rgb, patch.alpha], axis=2),
+                    patch.mask,
+                    person[patch.window.slices],
+                    is_matched,
+                )
+        return frame
+
+
+def with_face(source: Float32, code: Float32, face: FaceModel, moves_eyes: bool) -> Float32:
+    """Replace the face in a motion code.
+
+    Args:
+        source: Motion code [K] of a frame.
+        code: Motion code [K] whose mouth is taken.
+        face: The face model.
+        moves_eyes: Eyes and brows are taken, too.
+
+    Returns:
+        Motion code [K].
+    """
+    n_taken = face.eye_part.stop if moves_eyes else face.n_mouth
+    return np.concatenate([code[:n_taken], source[n_taken:]])
 
 
 class HeadCompositor:
     """Renders single frames of the head alone, with the head motion of the idle clip."""
 
-    def __init__(self, renderer: Renderer, clip: IdleClip, view: View = AS_FILMED) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        clip: IdleClip,
+        view: View = AS_FILMED,
+        moves_eyes: bool = False,
+    ) -> None:
         """Initialize the compositor.
 
         Args:
             renderer: Renders motion codes.
             clip: The idle clip.
             view: Requested view, limited to what the clip shows.
+            moves_eyes: Eyes and brows are those of the motion codes, not of the clip.
         """
         self._renderer, self._clip = renderer, turned_clip(clip, view)
+        self._moves_eyes = moves_eyes
         self.device = device_of(renderer)
         self._ks = torch.from_numpy(head_camera(clip, view.zoom)).to(self.device)
 
@@ -319,17 +382,19 @@ class HeadCompositor:
         Returns:
             Frame [h, w, 3], or [h, w, 4] without a background.
         """
-        clip, n_mouth = self._clip, self._clip.face.n_mouth
-        target = np.concatenate([code[:n_mouth], clip.codes[track_index, n_mouth:]])
+        clip = self._clip
+        target = with_face(clip.codes[track_index], code, clip.face, self._moves_eyes)
         size = (clip.crop_height, clip.crop_width)
         rgb, alpha = _render(self._renderer, target, clip.viewmats[track_index], self._ks, size)
         return transparent(rgb, alpha) if background is None else over(rgb, alpha, background)
 
 
 class HeadFrameRenderer:
-    """Renders the head alone, which follows the head motion of the idle clip."""
+    """Renders the head alone, which follows the head motion of the idle clip.
 
-    frame_rate = Fraction(FRAME_RATE)
+    Attributes:
+        frame_rate: Frames per second.
+    """
 
     def __init__(
         self,
@@ -338,19 +403,24 @@ class HeadFrameRenderer:
         codes: Float32,
         backgrounds: Callable[[int, int], Iterator[UInt8]] | None,
         view: View = AS_FILMED,
+        frame_rate: Fraction = Fraction(FRAME_RATE),
+        moves_eyes: bool = False,
     ) -> None:
         """Initialize the renderer.
 
         Args:
             renderer: Renders motion codes.
-            clip: The idle clip.
-            codes: Motion codes [F, K].
+            clip: The idle clip, with motion at the frame rate.
+            codes: Motion codes [F, K] at the frame rate.
             backgrounds: Returns the backgrounds [h, w, 3] of the frames first to after - 1, in the
                 size of the crop. None: frames are RGBA, not premultiplied.
             view: Requested view, limited to what the clip shows.
+            frame_rate: Frames per second.
+            moves_eyes: Eyes and brows are those of the motion codes, not of the clip.
         """
         self.state: State = []
-        self._compositor = HeadCompositor(renderer, clip, view)
+        self.frame_rate = frame_rate
+        self._compositor = HeadCompositor(renderer, clip, view, moves_eyes)
         self._n_clip, self._codes, self._backgrounds = len(clip), codes, backgrounds
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from talkhead import media
+from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.cameras import crop_intrinsics, default_intrinsics, project, view_fault
 from talkhead.crops import enlarged_mask, shrunk_mask, small_size
 from talkhead.dataset import MAX_CROP_PX, MIN_SCALE, IdentityDataset, check_crops
@@ -44,6 +45,7 @@ BACKGROUND_IMAGE = "plate.png"
 MAX_MASK_BYTES = 256 << 20
 """Limit for all masks together, in memory; a minute at a height of 576 takes 30 MB."""
 FRAMES = Size("F", 1, MAX_FRAMES)
+BLENDSHAPES = "blendshapes"
 TENSORS = {
     "codes": TensorSpec((FRAMES, CODES), minimum=-MAX_CODE, maximum=MAX_CODE),
     "viewmats": TensorSpec((FRAMES, 4, 4), minimum=-WORLD, maximum=WORLD, fault=view_fault),
@@ -51,8 +53,10 @@ TENSORS = {
     "masks": TensorSpec((Size("B", 1, MAX_MASK_BYTES),), torch.uint8),
     "size": TensorSpec((5,), torch.int64, minimum=1, maximum=MAX_CROP_PX),
     "scale": TensorSpec((1,), torch.float64, minimum=MIN_SCALE, maximum=1.0),
+    BLENDSHAPES: TensorSpec((FRAMES, N_BLENDSHAPES), torch.uint8),
 }
-"""Tensors of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks."""
+"""Tensors of TRACKS. masks: compressed. size: height, width of crops; number, height, width of masks.
+blendshapes: in 1/255; missing in packages of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class IdleClip:
         crop_height: Height of the crops, crop pixels.
         crop_width: Width of the crops, crop pixels.
         scale: Crop pixels per source pixel.
+        blendshapes: Coefficients of the expression [F, 52] in [0, 1], in the order of
+            `talkhead.blendshapes.BLENDSHAPES`. None: the package was made by a version that did not keep them.
     """
 
     path: Path
@@ -82,6 +88,7 @@ class IdleClip:
     crop_height: int
     crop_width: int
     scale: float
+    blendshapes: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -165,6 +172,7 @@ def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:
         crop_height=info.crop_height,
         crop_width=info.crop_width,
         scale=info.scale,
+        blendshapes=tracks.blendshapes[part],
     )
 
 
@@ -195,6 +203,8 @@ def save_idle(
                 clip.write(frame)
                 step.advance()
     kept = make_clip(dataset, video, slice(first, after))
+    assert kept.blendshapes is not None
+    blendshapes = np.rint(255.0 * np.clip(kept.blendshapes, 0.0, 1.0)).astype(np.uint8)
     packed = np.frombuffer(zlib.compress(kept.masks.tobytes(), 6), dtype=np.uint8)
     writer.add_tensors(
         TRACKS,
@@ -205,6 +215,7 @@ def save_idle(
             "masks": torch.from_numpy(packed.copy()),
             "size": torch.tensor([kept.crop_height, kept.crop_width, *kept.masks.shape]),
             "scale": torch.tensor([kept.scale], dtype=torch.float64),
+            BLENDSHAPES: torch.from_numpy(blendshapes),
         },
     )
     writer.add_tensors(FACE, dataset.face.tensors())
@@ -232,7 +243,8 @@ def load_idle(package: IdentityPackage) -> IdleClip:
     with package.content_errors(TRACKS):
         tracks = package.tensors(TRACKS)
         sizes = {CODES.name: face.n_codes, FRAMES.name: package.manifest.n_frames}
-        check_tensors(tracks, TENSORS, sizes)
+        optional = TENSORS if BLENDSHAPES in tracks else _without_blendshapes(TENSORS)
+        check_tensors(tracks, optional, sizes)
         height, width, *shape = (int(n) for n in tracks["size"])
         if tuple(shape) != (len(tracks["codes"]), *small_size((height, width))):
             raise ContentError(
@@ -252,7 +264,17 @@ def load_idle(package: IdentityPackage) -> IdleClip:
         crop_height=height,
         crop_width=width,
         scale=scale,
+        blendshapes=_coefficients(tracks.get(BLENDSHAPES)),
     )
+
+
+def _without_blendshapes(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    return {name: spec for name, spec in specs.items() if name != BLENDSHAPES}
+
+
+def _coefficients(stored: torch.Tensor | None) -> Float32 | None:
+    """Convert stored coefficients [F, 52], if any, to [0, 1]."""
+    return None if stored is None else stored.numpy().astype(np.float32) / np.float32(255.0)
 
 
 def load_face(package: IdentityPackage) -> FaceModel:

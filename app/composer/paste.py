@@ -14,7 +14,7 @@ import cv2
 import numba
 import numpy as np
 
-from talkhead.face import JAW_LINE
+from talkhead.face import JAW_LINE, LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
 from talkhead.renderers.fastmath import IN_ORDER
 from talkhead.types import Float32, UInt8
 
@@ -24,6 +24,8 @@ NECK_FRACTION = 0.03
 """Height of the neck strip, relative to the face's height."""
 FEATHER_FRACTION = 0.010
 """Standard deviation of the mask's soft border, relative to the face's height: 2.5 px for 267."""
+EYE_MARGIN_FRACTION, EYE_FEATHER_FRACTION = 0.03, 0.015
+"""Margin around eyes and brows, and standard deviation of its border, relative to the face's height."""
 SUBPIXEL_BITS = 4
 MAX_GAIN = 1.12
 GAIN_MEMORY = 0.9
@@ -70,6 +72,38 @@ def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float
     return _soften(mask, FEATHER_FRACTION * height)
 
 
+def eye_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
+    """Make the mask within which eyes and brows are pasted.
+
+    Args:
+        source: Crop landmarks [478, 2] of the source frame.
+        target: Crop landmarks [478, 2] of the new face.
+        size: Height and width of the crop.
+
+    Returns:
+        Mask [H, W] in [0, 1].
+    """
+    height = float(np.linalg.norm(source[10] - source[152]))
+    mask = np.zeros(size, np.uint8)
+    for side in (LEFT_EYE + LEFT_BROW, RIGHT_EYE + RIGHT_BROW):
+        points = np.concatenate([source[list(side)], target[list(side)]])
+        outline = cv2.convexHull(_fixed_point(points))
+        cv2.fillConvexPoly(mask, outline, 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+    margin = max(1, round(EYE_MARGIN_FRACTION * height))
+    mask = np.asarray(
+        cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1,) * 2))
+    )
+    return _soften(mask, EYE_FEATHER_FRACTION * height)
+
+
+def _fixed_point(points: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """Convert points [n, 2] to OpenCV's fixed-point pixels.
+
+    Landmarks have pixel centers at +0.5, OpenCV at 0; subpixel corners keep the edge steady.
+    """
+    return np.rint((points - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
+
+
 def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
     """Return the polygon [n, 2] around the lower face and the neck strip, from landmarks [478, 2].
 
@@ -80,8 +114,7 @@ def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dty
     share = np.clip((jaw[:, 1] - low) / max(high - low, 1e-6), 0.0, 1.0)
     jaw[:, 1] += neck * share
     upper = points[list(UPPER_LINE)]
-    # Landmarks have pixel centers at +0.5, OpenCV at 0; subpixel corners keep the edge steady.
-    return np.rint((np.concatenate([jaw, upper]) - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
+    return _fixed_point(np.concatenate([jaw, upper]))
 
 
 def _soften(mask: UInt8, sigma: float) -> Float32:
@@ -147,10 +180,10 @@ class CropPaster:
         frame: UInt8,
         origin: Float32,
         window: Window,
-        rgb: Float32,
-        alpha: Float32,
+        rgba: Float32,
         mask: Float32,
         person: Float32,
+        is_matched: bool = True,
     ) -> UInt8:
         """Paste a rendering into a frame.
 
@@ -158,21 +191,25 @@ class CropPaster:
             frame: Frame [H, W, 3], which is not changed.
             origin: Left and top [2] of the crop in the frame.
             window: Part of the crop that was rendered.
-            rgb: Premultiplied colors [h, w, 3] of the window.
-            alpha: Opacity [h, w, 1] of the window.
+            rgba: Premultiplied colors and opacity [h, w, 4] of the window.
             mask: Where to paste [h, w], of the window.
             person: Mask of the person in the source frame [h, w], of the window.
+            is_matched: The brightness is matched to the frame's by this rendering. If False, the match of
+                the last one is used.
 
         Returns:
             Frame [H, W, 3].
         """
-        covered = np.maximum(person, alpha[..., 0])
+        covered = np.maximum(person, rgba[..., 3])
         mask = mask * cv2.dilate(np.clip(2.0 * covered, 0.0, 1.0), np.ones((3, 3), np.uint8))
-        patch = np.concatenate([rgb, alpha, mask[..., None]], axis=2)
+        patch = np.concatenate([rgba, mask[..., None]], axis=2)
         rows, columns, patch = self._in_source(
             patch, origin, window, (frame.shape[0], frame.shape[1])
         )
-        gain = self._match(patch, frame[rows, columns])
+        if is_matched or self._gain is None:
+            gain = self._match(patch, frame[rows, columns])
+        else:
+            gain = self._gain
         result = frame.copy()
         background = self._background[rows, columns]
         _blend_rows(np.ascontiguousarray(patch), gain, background, result[rows, columns])

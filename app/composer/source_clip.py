@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead import media
 from talkhead.app.composer.idle_clip import IdleClip, load_face
+from talkhead.app.composer.resampling import interpolated, interpolated_poses
 from talkhead.app.home.footage import check_same_footage
 from talkhead.app.home.identities import USES_ALL, Home
 from talkhead.app.workspace import prepare_locked
@@ -33,7 +33,7 @@ from talkhead.progress import Progress
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceClip(IdleClip):
     """Footage with tracks at its own frame rate.
 
@@ -182,6 +182,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
         crop_height=info.crop_height,
         crop_width=info.crop_width,
         scale=info.scale,
+        blendshapes=interpolated(tracks.blendshapes[tracked], at, own),
         dataset=dataset,
         nearest=tracked[near],
     )
@@ -211,47 +212,6 @@ def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> 
 
 def _slot(time: Fraction, rate: Fraction) -> int:
     return int(time * rate + Fraction(1, 2))
-
-
-def interpolated(values: Float32, at: Float64, wanted: Float64) -> Float32:
-    """Interpolate values linearly; beyond the ends they are constant.
-
-    Args:
-        values: Values [N, K].
-        at: Their times [N], ascending.
-        wanted: Times [M].
-
-    Returns:
-        Values [M, K].
-    """
-    after = np.clip(np.searchsorted(at, wanted), 1, max(1, len(at) - 1))
-    before = after - 1
-    after = np.minimum(after, len(at) - 1)
-    span = np.maximum(at[after] - at[before], 1e-9)
-    share = np.clip((wanted - at[before]) / span, 0.0, 1.0)[:, None].astype(np.float32)
-    return np.asarray(values[before] * (1.0 - share) + values[after] * share, np.float32)
-
-
-def interpolated_poses(viewmats: Float32, at: Float64, wanted: Float64) -> Float32:
-    """Interpolate poses: rotations by slerp, translations linearly.
-
-    Args:
-        viewmats: Poses [N, 4, 4].
-        at: Their times [N], ascending.
-        wanted: Times [M].
-
-    Returns:
-        Poses [M, 4, 4].
-    """
-    held = np.clip(wanted, at[0], at[-1])
-    poses = np.repeat(np.eye(4, dtype=np.float32)[None], len(wanted), axis=0)
-    poses[:, :3, 3] = interpolated(viewmats[:, :3, 3], at, wanted)
-    turns = Rotation.from_matrix(viewmats[:, :3, :3].astype(np.float64))
-    if len(at) > 1:
-        poses[:, :3, :3] = Slerp(at, turns)(held).as_matrix()
-    else:
-        poses[:, :3, :3] = turns.as_matrix()
-    return poses
 
 
 def _nearest(at: Float64, wanted: Float64) -> Int:

@@ -12,6 +12,7 @@ from fastapi import Form, Request
 from starlette.datastructures import UploadFile
 
 from talkhead.app.choices import ALPHA, OWN, parse_color
+from talkhead.app.composer.expression_track import write_track
 from talkhead.app.options import Option
 from talkhead.app.request import OutputOptions, declared_options
 from talkhead.app.server.problems import Problem, in_words_of_the_api
@@ -20,8 +21,6 @@ from talkhead.media.codecs import Codec, choose_codec
 
 NOT_OFFERED = ("certificate", "key", "overwrite")
 """Options that name files of the server, or files next to an output."""
-TEXTS = ("background", "transcript")
-"""Options whose text could name a file, which the API does not allow."""
 
 
 def with_output_fields(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,28 +81,31 @@ async def known_fields_only(request: Request) -> None:
 
 
 def file_free_options(
-    values: Mapping[str, Any], background: Path | None, transcript: Path
+    values: Mapping[str, Any], background: Path | None, folder: Path
 ) -> dict[str, Any]:
     """Make the options of a task from form fields, none of which can name a file of the server.
 
     Args:
         values: Options by name.
         background: An uploaded image or video; None if there is none.
-        transcript: File to write the transcript to, if one is given.
+        folder: Folder for files with the transcript and the expressions, if they are given.
 
     Returns:
         Fields of OutputOptions as JSON values.
 
     Raises:
-        TalkheadError: A background is not a color, or given twice.
+        TalkheadError: A background is not a color, or given twice, or the expressions are wrong.
     """
     options = dict(values)
     chosen = background_value(options.get("background"), background)
     if chosen is not None:
         options["background"] = chosen
     if "transcript" in options:
+        transcript = folder / "transcript.txt"
         transcript.write_text(options["transcript"], encoding="utf-8", errors="replace")
         options["transcript"] = str(transcript)
+    if "expression" in options:
+        options["expression"] = str(write_track(options["expression"], folder))
     return options
 
 

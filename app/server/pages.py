@@ -90,7 +90,7 @@ def create_preview(
         background = None
         if background_file is not None:
             background = save(background_file, folder, "background")
-        options = build_options(file_free_options(values, background, folder / "transcript.txt"))
+        options = build_options(file_free_options(values, background, folder))
         single_file_codec(options)
         still = service.previews.still(
             name, renderer or None, mode, options, service.settings.limits.preview_s

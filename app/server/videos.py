@@ -98,7 +98,7 @@ def create_video(
                 background = (
                     None if background_file is None else save(background_file, folder, "background")
                 )
-                options = file_free_options(values, background, folder / "transcript.txt")
+                options = file_free_options(values, background, folder)
                 chosen = build_options(options)
                 output = folder / f"video{single_file_codec(chosen).suffixes[0]}"
                 check_options(chosen, output, mode)

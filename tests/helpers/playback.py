@@ -13,15 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.dataset import FRAMES, MASKS, DatasetInfo, IdentityDataset, Tracks
-from talkhead.face import (
-    INNER_LIPS,
-    N_BLENDSHAPES,
-    N_BODY,
-    OUTER_EYE_CORNERS,
-    OUTER_LIPS,
-    FaceModel,
-)
+from talkhead.face import INNER_LIPS, N_BODY, OUTER_EYE_CORNERS, OUTER_LIPS, FaceModel
 from talkhead.frame_selection import train_frames
 from talkhead.types import Float32, Rendering, UInt8
 

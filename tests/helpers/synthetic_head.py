@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
+from talkhead.app.composer.idle_clip import IdleClip
+from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.cameras import default_intrinsics, project
 from talkhead.crops import cut_crop
 from talkhead.dataset import FRAMES, MASKS, WAVEFORM, DatasetInfo, IdentityDataset, Tracks
@@ -25,7 +27,6 @@ from talkhead.face import (
     INNER_LIPS,
     LEFT_BROW,
     LEFT_EYE,
-    N_BLENDSHAPES,
     N_BODY,
     N_LANDMARKS,
     N_SURFACE,
@@ -270,3 +271,21 @@ def make_dataset(
     )
     IdentityDataset.save(path, info, face, tracks)
     return IdentityDataset.load(path)
+
+
+def make_clip(codes: Float32, blendshapes: Float32 | None = None) -> IdleClip:
+    """Make an idle clip of this face that does not move, without pictures."""
+    n = len(codes)
+    return IdleClip(
+        path=Path("idle.mp4"),
+        face=make_face(),
+        codes=codes,
+        viewmats=np.tile(np.eye(4, dtype=np.float32), (n, 1, 1)),
+        origins=np.zeros((n, 2), np.float32),
+        masks=np.zeros((n, 1, 1), np.uint8),
+        background=np.zeros((4, 4, 3), np.uint8),
+        crop_height=4,
+        crop_width=4,
+        scale=1.0,
+        blendshapes=blendshapes,
+    )

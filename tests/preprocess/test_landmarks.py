@@ -14,7 +14,8 @@ import pytest
 from paths import PERSON
 from synthetic_head import make_face
 
-from talkhead.face import BLENDSHAPES, N_BLENDSHAPES, N_LANDMARKS, lip_aperture
+from talkhead.blendshapes import BLENDSHAPES, N_BLENDSHAPES
+from talkhead.face import N_LANDMARKS, lip_aperture
 from talkhead.media import read_frames
 from talkhead.preprocess.landmarks import (
     BRIDGE_FRAMES,

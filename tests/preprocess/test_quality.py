@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 from synthetic_head import make_codes, make_face, make_landmarks, make_poses
 
+from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.cameras import default_intrinsics
 from talkhead.errors import FootageError
-from talkhead.face import N_BLENDSHAPES
 from talkhead.preprocess.quality import (
     check_footage,
     check_trainable,

@@ -5,8 +5,8 @@ import { startRecording } from "./recorder.js";
 import { $, clearNotices, confirmDeletion, date, dropArea, duration, emptyState, h, isOpen, notify, progressBar, put, size } from "./view.js";
 
 const REFRESH_MS = 2000, PAGE = 10;
-const PLAIN = ["height", "intensity", "codec", "subtitles", "transcript", "loudness"];
-const OF_HEAD = ["yaw", "pitch", "zoom", "head_motion"];
+const PLAIN = ["height", "intensity", "expression", "blinks", "codec", "subtitles", "transcript", "loudness"];
+const OF_HEAD = ["yaw", "pitch", "zoom", "head_motion", "fps"];
 
 export function startSpeak(studio) {
   const form = $("speak-form"), stage = $("speak-stage"), fields = form.elements;

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_head import N_CODES, N_MOUTH, make_codes, make_face
+from synthetic_head import N_CODES, N_MOUTH, make_clip, make_codes
 
 from talkhead.app.composer import coverage as unseen
 from talkhead.app.composer.coverage import MIN_FRAMES, coverage_warning, uncovered_mouths
 from talkhead.app.composer.idle_clip import IdleClip
-from talkhead.types import Float32
-
-
-def make_clip(codes: Float32) -> IdleClip:
-    n = len(codes)
-    return IdleClip(
-        path=Path("idle.mp4"),
-        face=make_face(),
-        codes=codes,
-        viewmats=np.tile(np.eye(4, dtype=np.float32), (n, 1, 1)),
-        origins=np.zeros((n, 2), np.float32),
-        masks=np.zeros((n, 1, 1), np.uint8),
-        background=np.zeros((4, 4, 3), np.uint8),
-        crop_height=4,
-        crop_width=4,
-        scale=1.0,
-    )
 
 
 @pytest.fixture(scope="module")

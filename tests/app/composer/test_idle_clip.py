@@ -256,8 +256,11 @@ def test_damaged_parts_are_refused(
         monkeypatch.setattr(IdentityPackage, "tensors", lambda _, name: held[name])
         return load_idle(package)
 
-    free = {("triangles", "longer 0"), ("triangles", "shorter 0")}  # any number of triangles
-    assert accepted(stored[file], load) == (free if file == FACE else set())
+    free = {  # any number of triangles, any coefficients
+        FACE: {("triangles", "longer 0"), ("triangles", "shorter 0")},
+        TRACKS: {("blendshapes", "other byte"), ("blendshapes", "missing")},
+    }
+    assert accepted(stored[file], load) == free[file]
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,23 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from synthetic_head import make_background
+from synthetic_head import N_MOUTH, make_background
 
-from talkhead.app.composer.paste import MAX_GAIN, CropPaster, Window, mask_window, paste_mask
+from talkhead.app.composer.paste import (
+    MAX_GAIN,
+    CropPaster,
+    Window,
+    eye_mask,
+    mask_window,
+    paste_mask,
+)
 from talkhead.dataset import IdentityDataset
 from talkhead.face import (
     CHIN,
     LEFT_BROW,
     LEFT_EYE,
     LIPS,
+    OUTER_LIPS,
     RIGHT_BROW,
     RIGHT_EYE,
 )
@@ -29,9 +37,14 @@ def mouths(head_dataset: IdentityDataset) -> tuple[Float32, Float32]:
     """Crop landmarks [478, 2] of one pose with the mouth closed and wide open."""
     codes = np.zeros((2, head_dataset.face.n_codes), np.float32)
     codes[:, 0] = (-0.3, 2.5)
-    vertices = head_dataset.face.vertices(codes)
-    flat = vertices[..., :2] * np.float32(42.0) + np.array([47.0, 52.0], np.float32)
-    return flat[0], flat[1]
+    closed, opened = landmarks_of(head_dataset, codes)
+    return closed, opened
+
+
+def landmarks_of(dataset: IdentityDataset, codes: Float32) -> Float32:
+    """Crop landmarks [F, 478, 2] of motion codes in one pose."""
+    flat = dataset.face.vertices(codes)[..., :2]
+    return flat * np.float32(42.0) + np.array([47.0, 52.0], np.float32)
 
 
 @pytest.fixture
@@ -71,6 +84,18 @@ def test_the_mask_of_both_covers_the_mask_of_each(mouths: tuple[Float32, Float32
         solid = cv2.erode(paste_mask(one, one, SIZE), np.ones((3, 3), np.uint8)) > 0.9
         assert both[solid].min() > 0.8
     assert both.sum() > paste_mask(closed, closed, SIZE).sum() + 5, "the open jaw reaches farther"
+
+
+def test_the_mask_of_the_eyes_covers_eyes_and_brows_alone(head_dataset: IdentityDataset) -> None:
+    codes = np.zeros((2, head_dataset.face.n_codes), np.float32)
+    codes[1, N_MOUTH : N_MOUTH + 2] = 1.0  # a blink with raised brows
+    open_eyes, closed_eyes = landmarks_of(head_dataset, codes)
+    mask = eye_mask(open_eyes, closed_eyes, SIZE)
+    for points in (open_eyes, closed_eyes):
+        assert at(mask, points[list(LEFT_EYE + RIGHT_EYE + LEFT_BROW + RIGHT_BROW)]).min() > 0.9
+        assert at(mask, points[[CHIN, *OUTER_LIPS]]).max() < 0.002
+    assert ((mask > 0.05) & (mask < 0.95)).sum() > 50, "the border is soft"
+    assert not eye_mask(open_eyes + 500, closed_eyes + 500, SIZE).any()
 
 
 def test_the_mask_is_feathered(mouths: tuple[Float32, Float32]) -> None:
@@ -116,7 +141,8 @@ def paste(
     cover = np.broadcast_to(np.float32(alpha), rgb.shape[:2])[..., None].astype(np.float32)
     mask = np.ones(rgb.shape[:2], np.float32) if mask is None else mask
     person = np.ones(rgb.shape[:2], np.float32)
-    return composer.paste(frame, origin, window, rgb * cover, cover, mask, person)
+    rgba = np.concatenate([rgb * cover, cover], axis=2)
+    return composer.paste(frame, origin, window, rgba, mask, person)
 
 
 def crop_of(frame: UInt8, height: int = 100, width: int = 90) -> Float32:
@@ -174,11 +200,10 @@ def test_the_background_shows_where_the_head_was(frame: UInt8) -> None:
 def test_outside_of_both_persons_nothing_is_pasted(frame: UInt8) -> None:
     """A slightly wrong background must not be visible next to the neck."""
     window = Window(0, 100, 0, 90)
-    nothing, zeros = np.zeros((100, 90, 1), np.float32), np.zeros((100, 90, 3), np.float32)
-    person = np.zeros((100, 90), np.float32)
+    nothing, person = np.zeros((100, 90, 4), np.float32), np.zeros((100, 90), np.float32)
     person[:, :30] = 1.0
     composer, mask = CropPaster(255 - frame, 1.0), np.ones((100, 90), np.float32)
-    result = composer.paste(frame, ORIGIN, window, zeros, nothing, mask, person)
+    result = composer.paste(frame, ORIGIN, window, nothing, mask, person)
     beside = (slice(9, 109), slice(12 + 32, 102))
     assert np.array_equal(result[beside], frame[beside])
     assert np.array_equal(result[9:109, 12:41], (255 - frame)[9:109, 12:41])

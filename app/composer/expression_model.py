@@ -1,0 +1,192 @@
+"""Expression model: how a person's motion codes follow from the coefficients of their expression.
+
+It is fitted to the idle clip, whose frames have both. Eyes and brows depend on the coefficients of eyes
+and brows, the mouth on all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from talkhead.app.composer.expression_track import (
+    COEFFICIENTS,
+    NAMED_EXPRESSIONS,
+    ExpressionTrack,
+)
+from talkhead.app.composer.idle_clip import IdleClip
+from talkhead.blendshapes import BLENDSHAPES, N_BLENDSHAPES
+from talkhead.errors import TalkheadError
+from talkhead.types import FRAME_RATE, Float32, Float64
+
+RANGE_PERCENT = (1.0, 99.5)
+"""Percentiles of the footage that bound a person's range; the upper one includes blinks."""
+TOLERANCE = 0.1
+"""How far beyond the person's range a coefficient can go."""
+MIN_SPREAD = 0.02
+"""Standard deviations below this are treated as noise of the tracker."""
+EYE_RIDGE, MOUTH_RIDGE = 0.03, 0.3
+"""Regularization, in variances of a coefficient. Codes of the mouth are less linear in theirs."""
+MAX_NAMED = 6
+"""Number of coefficients that a message lists."""
+MIN_FRAMES = 2 * FRAME_RATE
+"""Shorter footage does not show how codes and coefficients are related."""
+EYES = [i for i, name in enumerate(BLENDSHAPES) if name.startswith(("eye", "brow"))]
+"""Coefficients of eyes and brows."""
+MOUTH = [i for i in range(1, N_BLENDSHAPES) if i not in EYES]
+"""All others: mouth, jaw, cheeks and nose."""
+
+
+@dataclass(frozen=True)
+class ExpressionModel:
+    """A person's range of expressions, and the motion codes of the face for them.
+
+    Attributes:
+        usual: Median of each coefficient [52].
+        low: Lower end of the person's range [52].
+        high: Upper end [52].
+        slopes: Change of the motion code per unit of each coefficient [52, K].
+    """
+
+    usual: Float64
+    low: Float64
+    high: Float64
+    slopes: Float64
+
+    @classmethod
+    def from_clip(cls, clip: IdleClip) -> ExpressionModel:
+        """Fit the model by ridge regression.
+
+        Args:
+            clip: The idle clip.
+
+        Returns:
+            The model.
+
+        Raises:
+            TalkheadError: The clip was made by an earlier version, or is too short.
+        """
+        coefficients = measured(clip)
+        if len(clip) < MIN_FRAMES:
+            raise TalkheadError(
+                f"expressions and blinks cannot be changed: footage of {len(clip) / FRAME_RATE:.1f} s is "
+                f"too short to learn this person's from. Fit at least {MIN_FRAMES / FRAME_RATE:.0f} s"
+            )
+        low, high = np.percentile(coefficients, RANGE_PERCENT, axis=0)
+        n_mouth, n_codes = clip.face.n_mouth, clip.face.n_codes
+        slopes = np.zeros((N_BLENDSHAPES, n_codes))
+        upper = clip.face.eye_part
+        slopes[EYES, upper] = _ridge(coefficients[:, EYES], clip.codes[:, upper], EYE_RIDGE)
+        mouth = slice(0, n_mouth)
+        slopes[MOUTH, mouth] = _ridge(coefficients[:, MOUTH], clip.codes[:, mouth], MOUTH_RIDGE)
+        return cls(np.median(coefficients, axis=0), low, high, slopes)
+
+    def limited(self, coefficients: Float64) -> Float64:
+        """Limit coefficients smoothly to the person's range and TOLERANCE.
+
+        Args:
+            coefficients: [F, 52].
+
+        Returns:
+            [F, 52]; values inside the range are unchanged.
+        """
+        above = np.maximum(coefficients - self.high, 0.0)
+        below = np.maximum(self.low - coefficients, 0.0)
+        inside = np.clip(coefficients, self.low, self.high)
+        return np.asarray(
+            inside + TOLERANCE * (np.tanh(above / TOLERANCE) - np.tanh(below / TOLERANCE))
+        )
+
+    def code_changes(self, changes: Float64) -> Float32:
+        """Return how much motion codes change with coefficients.
+
+        Args:
+            changes: Changes of the coefficients [F, 52].
+
+        Returns:
+            Changes of the motion codes [F, K].
+        """
+        return np.asarray(changes @ self.slopes, np.float32)
+
+    def changes(
+        self, track: ExpressionTrack, times: Float64, filmed: Float64
+    ) -> tuple[Float64, list[str]]:
+        """Return by how much an expression track changes coefficients.
+
+        Args:
+            track: The track.
+            times: Times of the frames [F], seconds.
+            filmed: Coefficients of the frames without the track [F, 52].
+
+        Returns:
+            Changes [F, 52], and the names of coefficients that go beyond the person's range.
+        """
+        wanted, weight = self._named(track, times)
+        beyond = []
+        for name in filter(COEFFICIENTS.__contains__, track.curves):
+            index = BLENDSHAPES.index(name)
+            wanted[:, index], weight[:, index] = track.at(name, times)
+            is_set = weight[:, index] > 0.0
+            if (wanted[is_set, index] > self.high[index] + TOLERANCE).any():
+                beyond.append(name)
+        return weight * (self.limited(wanted) - filmed), beyond
+
+    def _named(self, track: ExpressionTrack, times: Float64) -> tuple[Float64, Float64]:
+        """Return the coefficients and weights [F, 52] of the named expressions of a track."""
+        wanted = np.repeat(self.usual[None], len(times), axis=0)
+        weight = np.zeros_like(wanted)
+        for name in filter(NAMED_EXPRESSIONS.__contains__, track.curves):
+            level, share = track.at(name, times)
+            for coefficient, side in NAMED_EXPRESSIONS[name].items():
+                index = BLENDSHAPES.index(coefficient)
+                end = self.high[index] if side > 0 else self.low[index]
+                wanted[:, index] += share * level * (end - self.usual[index])
+                weight[:, index] = np.maximum(weight[:, index], share)
+        return wanted, weight
+
+    def range_message(self, beyond: list[str], name: str) -> str:
+        """Describe coefficients that were limited.
+
+        Args:
+            beyond: Names of the coefficients.
+            name: What requested them, for the message.
+
+        Returns:
+            A sentence; "" if there are none.
+        """
+        if not beyond:
+            return ""
+        ends = {one: self.high[BLENDSHAPES.index(one)] for one in beyond[:MAX_NAMED]}
+        listed = ", ".join(f"{one} {end:.2f}" for one, end in ends.items())
+        more = f" and {len(beyond) - len(ends)} others" if len(beyond) > len(ends) else ""
+        return f"{name} goes beyond what the footage shows, at most {listed}{more}: it is limited to that"
+
+
+def measured(clip: IdleClip) -> Float64:
+    """Return the coefficients of a clip's frames.
+
+    Args:
+        clip: The clip.
+
+    Returns:
+        Coefficients [F, 52].
+
+    Raises:
+        TalkheadError: The clip was made by a version that did not keep them.
+    """
+    if clip.blendshapes is None:
+        raise TalkheadError(
+            "the identity was fitted by a version that did not keep expressions. Run the same "
+            "talkhead fit again to change them"
+        )
+    return clip.blendshapes.astype(np.float64)
+
+
+def _ridge(coefficients: Float64, codes: Float32, ridge: float) -> Float64:
+    """Return slopes [n, m] of codes [F, m] on coefficients [F, n], each in its standard deviations."""
+    spread = np.maximum(coefficients.std(axis=0), MIN_SPREAD)
+    inputs = (coefficients - coefficients.mean(axis=0)) / spread
+    outputs = (codes - codes.mean(axis=0)).astype(np.float64)
+    gram = inputs.T @ inputs / len(inputs) + ridge * np.eye(len(spread))
+    return np.linalg.solve(gram, inputs.T @ outputs / len(inputs)) / spread[:, None]

@@ -1,0 +1,315 @@
+"""Expression tracks: which expressions a face shows at which time, read from a file or a text.
+
+Names are the 51 coefficients of ARKit, which the face landmarker measures as well, and a few named
+expressions. A coefficient is an absolute value, 0 to 1. A named expression is relative to the person: 0
+is their usual face, 1 the strongest that their footage shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkhead.blendshapes import BLENDSHAPES
+from talkhead.errors import TalkheadError
+from talkhead.storage import decode_json, existing_file
+
+if TYPE_CHECKING:
+    from talkhead.types import Float64
+
+NAMED_EXPRESSIONS: Mapping[str, Mapping[str, float]] = {
+    "smile": {"mouthSmileLeft": 1, "mouthSmileRight": 1},
+    "frown": {"mouthFrownLeft": 1, "mouthFrownRight": 1},
+    "brows_up": {"browInnerUp": 1, "browOuterUpLeft": 1, "browOuterUpRight": 1},
+    "brows_down": {"browDownLeft": 1, "browDownRight": 1},
+    "wide_eyes": {"eyeWideLeft": 1, "eyeWideRight": 1},
+    "squint": {"eyeSquintLeft": 1, "eyeSquintRight": 1},
+    "blink": {"eyeBlinkLeft": 1, "eyeBlinkRight": 1},
+    "look_left": {
+        "eyeLookOutRight": 1, "eyeLookInLeft": 1, "eyeLookInRight": -1, "eyeLookOutLeft": -1,
+    },
+    "look_right": {
+        "eyeLookOutLeft": 1, "eyeLookInRight": 1, "eyeLookInLeft": -1, "eyeLookOutRight": -1,
+    },
+    "look_up": {
+        "eyeLookUpLeft": 1, "eyeLookUpRight": 1, "eyeLookDownLeft": -1, "eyeLookDownRight": -1,
+    },
+    "look_down": {
+        "eyeLookDownLeft": 1, "eyeLookDownRight": 1, "eyeLookUpLeft": -1, "eyeLookUpRight": -1,
+    },
+}  # fmt: skip
+"""Named expressions: coefficients that go to the upper (1) or lower (-1) end of the person's range. Left
+and right are those of the picture; in coefficients they are the person's own, as in ARKit."""
+COEFFICIENTS = BLENDSHAPES[1:]
+TRACK_FILES = (".csv", ".json", ".txt")
+"""Suffixes of files: a table, a list of objects, or the text of a track."""
+TIME = "time"
+RELEASED = ("-", "")
+"""Values that end an expression: the face follows the footage again."""
+EASE_S = 0.24
+"""Time in which an expression begins before its first value, and ends when it is released."""
+MAX_VALUES = 5_000_000
+"""Largest number of values in a track: an hour of all coefficients at 25 per second."""
+_KNOWN = {name.lower(): name for name in (*COEFFICIENTS, *NAMED_EXPRESSIONS)}
+_ENTRY = re.compile(r"(?:([^:=]*):)?(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ExpressionTrack:
+    """Values of expressions by time.
+
+    Attributes:
+        curves: For each expression, its times in seconds, ascending, and its values in [0, 1]. None ends
+            the expression.
+    """
+
+    curves: Mapping[str, tuple[tuple[float, float | None], ...]]
+
+    def at(self, name: str, times: Float64) -> tuple[Float64, Float64]:
+        """Evaluate an expression.
+
+        Between two values, it is interpolated by a monotone cubic (Fritsch and Carlson 1980), which has
+        no overshoot. The last value holds until the end.
+
+        Args:
+            name: An expression of the track.
+            times: Times [F], seconds.
+
+        Returns:
+            Values [F], and their weights [F] in [0, 1]; with weight 0, the expression is not set.
+        """
+        import numpy as np
+        from scipy.interpolate import PchipInterpolator
+
+        values, weights = np.zeros(len(times)), np.zeros(len(times))
+        for points, end in _stretches(self.curves[name]):
+            at, level = (np.array(column) for column in zip(*points, strict=True))
+            begins = at[0] - EASE_S if at[0] > 0.0 else -math.inf
+            chosen = (times > begins) & (times < end + EASE_S)
+            # A repeated value before the first and after the last one makes the curve flat there.
+            curve = PchipInterpolator(
+                np.concatenate([[at[0] - 1.0], at, [at[-1] + 1.0]]),
+                np.concatenate([level[:1], level, level[-1:]]),
+            )
+            values[chosen] = curve(np.clip(times[chosen], at[0], at[-1]))
+            rise = 1.0 if begins == -math.inf else (times[chosen] - begins) / EASE_S
+            fall = (end + EASE_S - times[chosen]) / EASE_S
+            share = np.clip(np.minimum(rise, fall), 0.0, 1.0)
+            weights[chosen] = share * share * (3.0 - 2.0 * share)
+        return values, weights
+
+
+def _stretches(
+    curve: Iterable[tuple[float, float | None]],
+) -> list[tuple[list[tuple[float, float]], float]]:
+    """Split a curve at its releases: values of each stretch, and the time of its end."""
+    found: list[tuple[list[tuple[float, float]], float]] = []
+    points: list[tuple[float, float]] = []
+    for time, value in curve:
+        if value is not None:
+            points.append((time, value))
+        elif points:
+            found.append((points, time))
+            points = []
+    return [*found, (points, math.inf)] if points else found
+
+
+def track_file(text: str) -> Path | None:
+    """Return the file that the option `expression` names.
+
+    Args:
+        text: Value of the option.
+
+    Returns:
+        The file; None if the text is the track itself.
+
+    Raises:
+        TalkheadError: The file does not exist.
+    """
+    found = existing_file(text)
+    if found is None and Path(text).suffix.lower() in TRACK_FILES and "=" not in text:
+        raise TalkheadError(f"{text}: there is no such file. Check the path of the expressions")
+    return found
+
+
+def read_track(text: str) -> ExpressionTrack:
+    """Read an expression track.
+
+    Args:
+        text: Path of a file, or the track itself: entries such as "1.5: smile=0.6,
+            brows_up=1", separated by ";". An entry without a time holds from the start. "-" instead of a
+            value ends an expression.
+
+    Returns:
+        The track.
+
+    Raises:
+        TalkheadError: It cannot be read; the message names the line or entry.
+    """
+    path = track_file(text)
+    if path is None:
+        return _collected(_inline_rows(text), "expression")
+    if path.suffix.lower() not in TRACK_FILES:
+        raise TalkheadError(
+            f"{path}: is not a file of expressions. Pass a .csv, .json or .txt file"
+        )
+    try:
+        content = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TalkheadError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        return _collected(_inline_rows(content), str(path))
+    rows = _json_rows(content, path) if suffix == ".json" else _csv_rows(content, path)
+    return _collected(rows, str(path))
+
+
+def write_track(text: str, folder: Path) -> Path:
+    """Write a track that is given as a text, so that it cannot name a file.
+
+    Args:
+        text: Content of a file: a table, a list of objects in JSON, or a text as in `read_track`.
+        folder: Folder for the file.
+
+    Returns:
+        The file.
+
+    Raises:
+        TalkheadError: It is not a track.
+    """
+    start = text.lstrip("\ufeff \t\r\n")
+    is_table = start.lower().startswith(TIME) and "=" not in text
+    suffix = ".json" if start.startswith("[") else ".csv" if is_table else ".txt"
+    path = folder / f"expression{suffix}"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        read_track(str(path))
+    except TalkheadError as error:
+        raise TalkheadError(str(error).replace(str(path), "expression")) from error
+    return path
+
+
+Row = tuple[str, float, Mapping[str, Any]]
+"""Place for messages, time in seconds, and values by name, None where nothing is set."""
+
+
+def _inline_rows(text: str) -> list[Row]:
+    """Parse the entries of a text."""
+    rows: list[Row] = []
+    for entry in filter(str.strip, text.split(";")):
+        match = _ENTRY.fullmatch(entry)
+        assert match is not None
+        place, values = f"{entry.strip()!r}", {}
+        for part in match[2].split(","):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals or not name:
+                raise TalkheadError(
+                    f"expression {place}: {part.strip()!r} is not an expression. Write smile=0.5, or "
+                    "1.5:smile=0.5 from 1.5 s on, or the path of a .csv or .json file"
+                )
+            values[name] = "-" if value == "" else value
+        rows.append(
+            (place, _number(match[1], f"expression {place}", "time") if match[1] else 0.0, values)
+        )
+    if not rows:
+        raise TalkheadError("expression: the text is empty. Write smile=0.5, for example")
+    return rows
+
+
+def _csv_rows(content: str, path: Path) -> list[Row]:
+    """Parse a table with a column "time" and one for each expression; empty cells set nothing."""
+    reader = csv.DictReader(io.StringIO(content))
+    names = [name.strip() for name in reader.fieldnames or []]
+    if TIME not in (lower := [name.lower() for name in names]):
+        raise TalkheadError(
+            f"{path}: has no column {TIME!r}. The first line names the columns: time,smile,browInnerUp"
+        )
+    reader.fieldnames = [
+        TIME if low == TIME else name for name, low in zip(names, lower, strict=True)
+    ]
+    rows: list[Row] = []
+    for cells in reader:
+        place = f"line {reader.line_num}"
+        if None in cells or None in cells.values():
+            raise TalkheadError(
+                f"{path}, {place}: has not {len(names)} values, one for each column"
+            )
+        values = {name: value.strip() for name, value in cells.items()}
+        time = _number(values.pop(TIME), f"{path}, {place}", TIME)
+        rows.append((place, time, {name: value for name, value in values.items() if value}))
+    return rows
+
+
+def _json_rows(content: str, path: Path) -> list[Row]:
+    """Parse a list of objects with a time and values; null ends an expression."""
+    try:
+        entries = decode_json(content)
+    except ValueError as error:
+        raise TalkheadError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(entries, list) or not all(
+        isinstance(one, dict) and TIME in one for one in entries
+    ):
+        raise TalkheadError(
+            f'{path}: is not a list of objects with a time, such as [{{"time": 0, "smile": 0.5}}]'
+        )
+    rows: list[Row] = []
+    for number, entry in enumerate(entries, start=1):
+        place = f"entry {number}"
+        values = {
+            name: "-" if value is None else value for name, value in entry.items() if name != TIME
+        }
+        rows.append((place, _number(entry[TIME], f"{path}, {place}", TIME), values))
+    return rows
+
+
+def _collected(rows: list[Row], source: str) -> ExpressionTrack:
+    """Collect the values of rows by name. Raise TalkheadError if a name, time or value is wrong."""
+    curves: dict[str, list[tuple[float, float | None]]] = {}
+    last = -math.inf
+    for place, time, values in rows:
+        where = f"{source}, {place}" if source != "expression" else f"expression {place}"
+        if time < 0.0:
+            raise TalkheadError(f"{where}: the time {time:g} is negative. Times start at 0")
+        if time <= last:
+            raise TalkheadError(f"{where}: the time {time:g} is not after {last:g}. Sort by time")
+        last = time
+        for name, value in values.items():
+            level = None if value in RELEASED else _number(value, where, name)
+            if level is not None and not 0.0 <= level <= 1.0:
+                raise TalkheadError(f"{where}: {name} is {level:g}. Choose 0 to 1, or - to end it")
+            curves.setdefault(_known_name(name, where), []).append((time, level))
+    if sum(map(len, curves.values())) > MAX_VALUES:
+        raise TalkheadError(f"{source}: has more than {MAX_VALUES:,} values. Use fewer times")
+    if not any(value is not None for curve in curves.values() for _, value in curve):
+        raise TalkheadError(f"{source}: sets no expression. Give at least one value")
+    return ExpressionTrack({name: tuple(curve) for name, curve in curves.items()})
+
+
+def _number(value: Any, where: str, name: str) -> float:
+    """Convert a value. Raise TalkheadError if it is not a finite number."""
+    try:
+        number = float(value.strip().removesuffix("s") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, bool):
+        raise TalkheadError(f"{where}: {name} is {value!r}, which is not a number")
+    return number
+
+
+def _known_name(name: str, where: str) -> str:
+    """Return the spelling of a name. Raise TalkheadError if it is unknown."""
+    if found := _KNOWN.get(name.lower()):
+        return found
+    near = difflib.get_close_matches(name.lower(), _KNOWN, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(_KNOWN[one] for one in near)}? " if near else ""
+    raise TalkheadError(
+        f"{where}: there is no expression {name!r}. {hint}Named ones are "
+        f"{', '.join(NAMED_EXPRESSIONS)}; all others are those of ARKit"
+    )
