@@ -117,6 +117,8 @@ def check_speak(
     check_sound(audio)
     if options.expression is not None:
         read_track(options.expression)
+    if options.drive is not None:
+        _check_driver(options.drive)
     for file in (options.certificate, options.key):
         if file is not None:
             check_file(file)
@@ -129,6 +131,13 @@ def check_speak(
     check_duration(str(audio), audio_s, footage_s, ROUGHLY_LONGER_S)
     _check_kept([source], output_files(output, options))
     return SpeakFiles(output, source)
+
+
+def _check_driver(video: Path) -> None:
+    """Raise TalkheadError if a driving video is missing or has no picture."""
+    check_file(video)
+    if not probe(video).has_video:
+        raise MediaError(f"{video}: has no picture. Pass a video of a face")
 
 
 def _check_source(video: Path | None, manifest: Manifest, home: Path | str | None) -> Path:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args, get_type_hints
 
 from talkhead.app.choices import (
@@ -301,6 +302,7 @@ class FaceOptions:
     Attributes:
         expression: Expressions by time.
         blinks: "filmed", "none", or a number per minute.
+        drive: Video of anybody whose expressions and head motion the head takes.
 
     Raises:
         TalkheadError: A value is out of range.
@@ -328,6 +330,18 @@ class FaceOptions:
         ),
     )
 
+    drive: Path | None = field(
+        default=None,
+        metadata=option(
+            "--drive",
+            "Mode head: a video of anybody, whose expressions and head motion the head takes, within "
+            "the range of its own footage. Without --audio, it also takes that video's sound and mouth.",
+            FACE_PANEL,
+            names_file=True,
+            in_frames=True,
+        ),
+    )
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -335,6 +349,8 @@ class FaceOptions:
             TalkheadError: A value is out of range.
         """
         parse_blinks(self.blinks)
+        if self.drive is not None:  # may be given as a string
+            object.__setattr__(self, "drive", Path(self.drive))
         super().__post_init__()  # type: ignore[misc]
 
 

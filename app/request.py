@@ -122,6 +122,8 @@ class OutputOptions(FaceOptions, PictureOptions):
         expression: Expressions by time: a .csv or .json file, or a text such as "1.5: smile=0.6".
             None: as filmed and spoken.
         blinks: "filmed", "none", or a number per minute, 0 to 60.
+        drive: Video of anybody whose expressions and head motion the head takes in mode "head". If the
+            audio is the same file, the mouth follows the face in it, too.
         subtitles: "none", "burn", "track" or "srt". With any value except "none", an .srt file is
             written next to the output, too.
         transcript: The spoken text, or the path of a file with it. None: English is recognized.
@@ -289,6 +291,7 @@ class SpeakKeywords(TypedDict, total=False):
     fps: str | None
     expression: str | None
     blinks: str
+    drive: Path | None
     subtitles: str
     transcript: str | None
     language: str
@@ -361,6 +364,10 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
     if options.fps is not None and mode != "head":
         raise TalkheadError(
             f"a frame rate needs --mode head: {mode} keeps that of the footage it is pasted into"
+        )
+    if options.drive is not None and mode != "head":
+        raise TalkheadError(
+            f"a driving video needs --mode head: {mode} keeps the head of the person's own footage"
         )
     if options.background == ALPHA and not codec.alpha:
         raise TalkheadError(

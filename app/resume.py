@@ -7,6 +7,7 @@
       segment-00000.mp4       encoded frames
       segment-00000.json      the state after them and the file's checksum; written last, it makes the
                               segment valid
+      driver.safetensors      tracks of the driving video, if there is one
       picture.mp4             all segments, joined without re-encoding
 
 The audio is encoded once, at the end.
@@ -57,7 +58,9 @@ RENDER_VERSION = 3
 """Increase it when the same request would produce different frames."""
 _MARK = "talkhead"
 """Key in REQUEST that shows that the folder is a work folder."""
-_OWN_FILES = re.compile(r"\.?(line|codes|segment-\d{5}|picture|subtitles|captions)\..+")
+_OWN_FILES = re.compile(
+    r"\.?(line|codes|driver|segment-\d{5}|picture|subtitles|captions)\..+|driver"
+)
 """Files in a work folder. Those with a leading dot were left by an interrupted write."""
 
 

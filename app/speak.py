@@ -4,7 +4,7 @@ speak                 checks the request
   speak_checked         loads the identity, moves the finished files into place
     render_video          renders a request; `dub` calls it for each of its jobs
       predict_motion        audio -> motion codes          app/avatar.py
-      make_frames           motion codes -> frames         app/composer/
+      make_frames           motion codes -> frames         app/composer/requested_frames.py
       Segments              frames -> encoded segments     app/resume.py
       finish_video          segments + audio -> the file   app/output/finalize.py
 """
@@ -15,7 +15,6 @@ import struct
 from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,22 +25,17 @@ import torch
 from talkhead import media
 from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.checks import SpeakFiles, check_speak
-from talkhead.app.choices import MODES, OWN, check_choice, parse_rate
+from talkhead.app.choices import MODES, OWN, check_choice
 from talkhead.app.composer.backgrounds import backgrounds_of
-from talkhead.app.composer.controls import Controls, controlled_codes
 from talkhead.app.composer.coverage import coverage_warning
-from talkhead.app.composer.expression_model import ExpressionModel
+from talkhead.app.composer.driver import track_driver
 from talkhead.app.composer.frames import (
     FrameRenderer,
     HeadFrameRenderer,
-    IdleFootage,
-    PasteFrameRenderer,
     own_background,
     pasted_line,
 )
-from talkhead.app.composer.head_view import View, out_of_range_message
-from talkhead.app.composer.idle_clip import ping_pong
-from talkhead.app.composer.resampling import resampled_clip, resampled_codes
+from talkhead.app.composer.requested_frames import head_rate, make_frames
 from talkhead.app.composer.source_clip import SourceFootage, source_footage
 from talkhead.app.home.footage import check_duration
 from talkhead.app.home.identities import Home
@@ -276,7 +270,9 @@ def render_video(
     codes = _motion(avatar, request, n_codes, work, progress)
     if warning := coverage_warning(codes, avatar.idle):
         progress.message(warning)
-    frames = make_frames(avatar, resolved, codes, footage, progress)
+    drive = request.options.drive
+    driver = None if drive is None else track_driver(drive, work, progress)
+    frames = make_frames(avatar, resolved, codes, footage, driver, progress)
     subtitles = _subtitles(request, frames, work, progress)
     captions, srt = (None, None) if subtitles is None else (subtitles.captions, subtitles.srt)
     segments = Segments(work, resolved.codec, request.options, captions)
@@ -288,78 +284,6 @@ def render_video(
     if subtitles is None:
         warn_old_subtitles(request.output, progress)
     return len(frames), facts.length_s
-
-
-def make_frames(
-    avatar: Avatar,
-    resolved: ResolvedRequest,
-    codes: Float32,
-    footage: SourceFootage | None,
-    progress: Progress,
-) -> FrameRenderer:
-    """Make the renderer of a request's frames; no frame is rendered yet.
-
-    Args:
-        avatar: The person.
-        resolved: The request.
-        codes: Motion codes [F, K] at 25 per second.
-        footage: Footage whose timeline is kept. None: the idle clip is played.
-        progress: Receives warnings about what cannot be shown as requested.
-
-    Returns:
-        Frames of the footage, of the idle clip, or of the head alone.
-
-    Raises:
-        TalkheadError: The background cannot be read.
-    """
-    if resolved.request.mode == "head":
-        return _head_frames(avatar, resolved, codes, progress)
-    source = IdleFootage(avatar.idle) if footage is None else footage
-    codes = codes if footage is None else footage.codes(codes)
-    controls = Controls.from_options(resolved.request.options)
-    if controls.is_active:
-        found = (source.track_index(i) for i in range(len(codes)))
-        indices = np.array([i if index is None else index for i, index in enumerate(found)])
-        model, rate = ExpressionModel.from_clip(avatar.idle), float(source.frame_rate)
-        codes, notes = controlled_codes(codes, source.clip, indices, rate, model, controls)
-        _show(notes, progress)
-    return PasteFrameRenderer(avatar.renderer, source, codes, controls.is_active)
-
-
-def _head_frames(
-    avatar: Avatar, resolved: ResolvedRequest, codes: Float32, progress: Progress
-) -> HeadFrameRenderer:
-    """Make the renderer of the head alone. See make_frames."""
-    options, idle = resolved.request.options, avatar.idle
-    rate = _rate(options, avatar.package.manifest)
-    clip, codes = resampled_clip(idle, rate), resampled_codes(codes, rate)
-    controls, view = Controls.from_options(options), View.from_options(options)
-    notes = [out_of_range_message(idle, view)]
-    if controls.is_active:
-        model, indices = ExpressionModel.from_clip(idle), ping_pong(len(clip), len(codes))
-        codes, more = controlled_codes(codes, clip, indices, float(rate), model, controls)
-        notes += more
-    backgrounds = None
-    if not resolved.keeps_alpha:
-        own = own_background(idle)
-        backgrounds = backgrounds_of(options.background, own, len(codes), rate)
-    _show(notes, progress)
-    return HeadFrameRenderer(
-        avatar.renderer, clip, codes, backgrounds, view, rate, controls.is_active
-    )
-
-
-def _rate(options: OutputOptions, manifest: Manifest) -> Fraction:
-    """Return the frame rate in mode "head"."""
-    if options.fps is None:
-        return Fraction(FRAME_RATE)
-    return parse_rate(options.fps, manifest.source.frame_rate)
-
-
-def _show(notes: list[str], progress: Progress) -> None:
-    """Show the messages that are not empty."""
-    for note in filter(None, notes):
-        progress.message(note)
 
 
 def _loaded(
@@ -443,7 +367,7 @@ def _picture(request: RenderRequest, manifest: Manifest) -> str:
         own = float(own_rate(request.source))
         return f"{width}x{height} ({size}), {own:.4g} frames per second, as in the footage"
     if request.options.fps is not None:
-        chosen = float(_rate(request.options, manifest))
+        chosen = float(head_rate(request.options, manifest))
         return f"{width}x{height} ({size}), {chosen:.4g} frames per second, as requested"
     rate = f"{FRAME_RATE} frames per second, as in every output"
     if round(source.frame_rate, 2) != FRAME_RATE:

@@ -102,6 +102,10 @@ def speak(
       talkhead speak --audio line.wav --mode head -o line.mov
 
       talkhead speak --audio line.wav --mode head --yaw 5 --zoom 1.2 --background beach.mp4
+
+      talkhead speak --audio line.wav --expression "0:smile=0; 2:smile=0.8" --blinks 12
+
+      talkhead speak --drive actor.mp4 --mode head
     """
     from talkhead.app import checks
     from talkhead.app.home.identities import Home
@@ -115,6 +119,7 @@ def speak(
             if audio is not None:
                 raise TalkheadError("speak: --audio and --text were both given. Pass one of them")
             audio, output, options = _spoken(text, output, options, voice, voice_url, folder)
+        audio = audio or options.drive
         if audio is None:
             raise TalkheadError(
                 "speak: nothing to speak. Pass --audio FILE, or --text with the words to say"

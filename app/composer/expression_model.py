@@ -16,6 +16,7 @@ from talkhead.app.composer.expression_track import (
     ExpressionTrack,
 )
 from talkhead.app.composer.idle_clip import IdleClip
+from talkhead.app.composer.limits import limit_smoothly
 from talkhead.blendshapes import BLENDSHAPES, N_BLENDSHAPES
 from talkhead.errors import TalkheadError
 from talkhead.types import FRAME_RATE, Float32, Float64
@@ -26,7 +27,7 @@ TOLERANCE = 0.1
 """How far beyond the person's range a coefficient can go."""
 MIN_SPREAD = 0.02
 """Standard deviations below this are treated as noise of the tracker."""
-EYE_RIDGE, MOUTH_RIDGE = 0.03, 0.3
+EYE_RIDGE, MOUTH_RIDGE = 0.01, 0.1
 """Regularization, in variances of a coefficient. Codes of the mouth are less linear in theirs."""
 MAX_NAMED = 6
 """Number of coefficients that a message lists."""
@@ -77,9 +78,13 @@ class ExpressionModel:
         n_mouth, n_codes = clip.face.n_mouth, clip.face.n_codes
         slopes = np.zeros((N_BLENDSHAPES, n_codes))
         upper = clip.face.eye_part
-        slopes[EYES, upper] = _ridge(coefficients[:, EYES], clip.codes[:, upper], EYE_RIDGE)
+        slopes[EYES, upper] = ridge_slopes(
+            coefficients[:, EYES], clip.codes[:, upper], EYE_RIDGE, MIN_SPREAD
+        )
         mouth = slice(0, n_mouth)
-        slopes[MOUTH, mouth] = _ridge(coefficients[:, MOUTH], clip.codes[:, mouth], MOUTH_RIDGE)
+        slopes[MOUTH, mouth] = ridge_slopes(
+            coefficients[:, MOUTH], clip.codes[:, mouth], MOUTH_RIDGE, MIN_SPREAD
+        )
         return cls(np.median(coefficients, axis=0), low, high, slopes)
 
     def limited(self, coefficients: Float64) -> Float64:
@@ -91,12 +96,7 @@ class ExpressionModel:
         Returns:
             [F, 52]; values inside the range are unchanged.
         """
-        above = np.maximum(coefficients - self.high, 0.0)
-        below = np.maximum(self.low - coefficients, 0.0)
-        inside = np.clip(coefficients, self.low, self.high)
-        return np.asarray(
-            inside + TOLERANCE * (np.tanh(above / TOLERANCE) - np.tanh(below / TOLERANCE))
-        )
+        return limit_smoothly(coefficients, self.low, self.high, TOLERANCE)
 
     def code_changes(self, changes: Float64) -> Float32:
         """Return how much motion codes change with coefficients.
@@ -183,10 +183,20 @@ def measured(clip: IdleClip) -> Float64:
     return clip.blendshapes.astype(np.float64)
 
 
-def _ridge(coefficients: Float64, codes: Float32, ridge: float) -> Float64:
-    """Return slopes [n, m] of codes [F, m] on coefficients [F, n], each in its standard deviations."""
-    spread = np.maximum(coefficients.std(axis=0), MIN_SPREAD)
-    inputs = (coefficients - coefficients.mean(axis=0)) / spread
-    outputs = (codes - codes.mean(axis=0)).astype(np.float64)
-    gram = inputs.T @ inputs / len(inputs) + ridge * np.eye(len(spread))
-    return np.linalg.solve(gram, inputs.T @ outputs / len(inputs)) / spread[:, None]
+def ridge_slopes(inputs: Float64, outputs: Float32, ridge: float, least: float) -> Float64:
+    """Regress outputs on inputs.
+
+    Args:
+        inputs: Inputs [F, n].
+        outputs: Outputs [F, m].
+        ridge: Regularization, in variances of an input.
+        least: Least standard deviation of an input.
+
+    Returns:
+        Change of each output per unit of each input [n, m].
+    """
+    spread = np.maximum(inputs.std(axis=0), least)
+    scaled = (inputs - inputs.mean(axis=0)) / spread
+    centered = (outputs - outputs.mean(axis=0)).astype(np.float64)
+    gram = scaled.T @ scaled / len(scaled) + ridge * np.eye(len(spread))
+    return np.asarray(np.linalg.solve(gram, scaled.T @ centered / len(scaled)) / spread[:, None])

@@ -137,21 +137,29 @@ def yaw_and_pitch(viewmats: Float32) -> Float64:
     Returns:
         Degrees [2, F].
     """
-    return -_angles(viewmats)[:, :2].T
+    return -head_angles(viewmats)[:, :2].T
 
 
-def _angles(viewmats: Float32) -> Float64:
-    """Return yaw, pitch and roll [F, 3] of poses [F, 4, 4], in degrees."""
+def head_angles(viewmats: Float32) -> Float64:
+    """Return the angles of head poses about the camera's axes.
+
+    Args:
+        viewmats: Poses [F, 4, 4].
+
+    Returns:
+        Angles [F, 3] about AXES, degrees; yaw and pitch have the opposite sign.
+    """
     turns = Rotation.from_matrix(viewmats[:, :3, :3].astype(np.float64))
     return np.asarray(turns.as_euler(AXES, degrees=True))
 
 
-def turned_clip(clip: IdleClip, view: View) -> IdleClip:
-    """Turn the head in a clip, as far as its footage shows the head turned, and scale its motion.
+def turned_clip(clip: IdleClip, view: View, seen: IdleClip | None = None) -> IdleClip:
+    """Turn the head in a clip, as far as footage shows the head turned, and scale its motion.
 
     Args:
         clip: The clip.
         view: Requested view.
+        seen: The footage that limits the turn. None: the clip.
 
     Returns:
         The clip with changed viewmats and codes; the same clip if the view has neither turn nor
@@ -161,11 +169,11 @@ def turned_clip(clip: IdleClip, view: View) -> IdleClip:
         return clip
     codes, body = clip.codes.copy(), slice(clip.codes.shape[1] - N_BODY, None)
     codes[:, body] = _calmed(codes[:, body], view.motion)
-    filmed = _angles(clip.viewmats)
-    angles = _calmed(filmed, view.motion)
+    angles = _calmed(head_angles(clip.viewmats), view.motion)
+    filmed = head_angles((seen or clip).viewmats)
     for axis, turn in enumerate((view.yaw, view.pitch)):
         angles[:, axis] = -Span.of(-filmed[:, axis]).turned(-angles[:, axis], turn)
-    middle, views = _head_middle(clip), clip.viewmats.astype(np.float64)
+    middle, views = head_middle(clip), clip.viewmats.astype(np.float64)
     places = _calmed(views[:, :3, :3] @ middle + views[:, :3, 3], view.motion)
     views[:, :3, :3] = Rotation.from_euler(AXES, angles, degrees=True).as_matrix()
     views[:, :3, 3] = places - views[:, :3, :3] @ middle
@@ -231,12 +239,19 @@ def _head_place(clip: IdleClip) -> Float64:
     """Return the usual position of the head's center in mode head: x, y [2] in pixels."""
     ks = crop_intrinsics(clip.intrinsics, head_origin(clip)[None], clip.scale)
     views = clip.viewmats.astype(np.float64)
-    places = project(_head_middle(clip)[None], views, ks[0].astype(np.float64))
+    places = project(head_middle(clip)[None], views, ks[0].astype(np.float64))
     return np.asarray(np.median(places[:, 0], axis=0))
 
 
-def _head_middle(clip: IdleClip) -> Float64:
-    """Return the point [3] between the ear landmarks, in head space, about which heads turn."""
+def head_middle(clip: IdleClip) -> Float64:
+    """Return the point between the ear landmarks, about which heads turn.
+
+    Args:
+        clip: The clip.
+
+    Returns:
+        Point [3] in head space.
+    """
     return np.asarray(clip.face.template[list(EAR_LANDMARKS)].mean(0), np.float64)
 
 

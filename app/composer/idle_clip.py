@@ -75,7 +75,7 @@ class IdleClip:
         crop_width: Width of the crops, crop pixels.
         scale: Crop pixels per source pixel.
         blendshapes: Coefficients of the expression [F, 52] in [0, 1], in the order of
-            `talkhead.blendshapes.BLENDSHAPES`. None: the package was made by a version that did not keep them.
+            `talkhead.blendshapes.BLENDSHAPES`. None: an earlier version made the package without them.
     """
 
     path: Path

@@ -19,7 +19,7 @@ from talkhead.app.server.problems import Problem, in_words_of_the_api
 from talkhead.errors import TalkheadError
 from talkhead.media.codecs import Codec, choose_codec
 
-NOT_OFFERED = ("certificate", "key", "overwrite")
+NOT_OFFERED = ("certificate", "drive", "key", "overwrite")
 """Options that name files of the server, or files next to an output."""
 
 

@@ -156,15 +156,15 @@ def _portrait(video: Path) -> Still:
 def _still(avatar: Avatar, mode: str, options: OutputOptions, home: Home) -> Still:
     import numpy as np
 
+    from talkhead.app.composer.requested_frames import make_frames
     from talkhead.app.output.finalize import ResolvedRequest
-    from talkhead.app.speak import make_frames
     from talkhead.media.codecs import choose_codec, default_name
 
     output = default_name("preview", choose_codec(options.codec))
     request = RenderRequest(Path("preview.wav"), output, mode, options=options)
     codes = np.asarray(avatar.predictor.scaling.rest, dtype=np.float32)[None]
     resolved = ResolvedRequest.of(request, home.path)
-    renderer = make_frames(avatar, resolved, codes, None, SilentProgress())
+    renderer = make_frames(avatar, resolved, codes, None, None, SilentProgress())
     with closing(renderer.frames(0, 1)) as frames:
         return _encoded(_marked(next(frames)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import LINE
+from tiny import LINE, PERSON, SECONDS
 
 from talkhead.app.avatar import Avatar, load_avatar
 from talkhead.app.composer.frames import Compositor, IdleFootage, PasteFrameRenderer
@@ -114,6 +114,9 @@ def test_heads_at_other_rates(home: Path, tmp_path: Path, fps: str) -> None:
         ({"expression": "dance=1"}, "there is no expression 'dance'"),
         ({"expression": "none.csv"}, "there is no such file"),
         ({"blinks": "often"}, "Choose filmed, none, or a number per minute"),
+        ({"drive": "none.mp4", "mode": "head"}, "none.mp4: there is no such file"),
+        ({"drive": str(LINE), "mode": "head"}, "has no picture. Pass a video of a face"),
+        ({"drive": str(PERSON)}, "a driving video needs --mode head"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -141,3 +144,28 @@ def test_compositors_of_one_person_agree(person: Avatar) -> None:
 def test_options_have_defaults_that_change_nothing() -> None:
     options = OutputOptions()
     assert (options.expression, options.blinks, options.fps) == (None, "filmed", None)
+
+
+def test_a_driven_head(footage: Path, home: Path, tmp_path: Path) -> None:
+    """With its own sound, the mouth follows the face in the video; with another one, the sound."""
+    work = tmp_path / "work"
+    own, other = (
+        speak(
+            audio,
+            output=tmp_path / name,
+            codec="png",
+            mode="head",
+            background="green",
+            drive=footage,
+            home=home,
+            device="cpu",
+            work=work / name,
+        )
+        for name, audio in (("own", footage), ("other", LINE))
+    )
+    assert own.n_frames == SECONDS * 25
+    assert (work / "own" / "driver.safetensors").exists() and not (work / "own" / "driver").exists()
+    a, b = (pictures(made)[10] for made in (own, other))
+    change = np.abs(np.subtract(a, b, dtype=np.int16)).mean(axis=(1, 2))
+    n_upper = len(change) // 3
+    assert change.max() > 4 * change[:n_upper].max(), "the same eyes and pose, another mouth"
