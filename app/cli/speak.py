@@ -93,8 +93,6 @@ def speak(
 
       talkhead speak --audio podcast.m4a --identity anna -o anna-podcast.mp4
 
-      talkhead speak --audio line.wav --subtitles burn --transcript line.txt
-
       talkhead speak --text "Good morning. It is 9:30." --subtitles burn
 
       talkhead speak --audio line.wav --timeline source
