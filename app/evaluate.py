@@ -15,6 +15,7 @@ import numpy as np
 from talkhead import media
 from talkhead.app.avatar import encode_footage, load_encoder_for, load_predictor, load_renderer
 from talkhead.app.checks import check_evaluate, check_report
+from talkhead.app.composer.idle_clip import load_face
 from talkhead.app.evaluation.audio import AudioAnalysis, analyze_audio, excerpt
 from talkhead.app.evaluation.cross_validation import few_frames
 from talkhead.app.evaluation.evaluate_folds import (
@@ -135,6 +136,7 @@ def evaluate(
     set_threads()
     name = package.manifest.name
     dataset = prepare_locked(store, name, footage, work, PreprocessConfig(), progress)
+    dataset = dataset.matched(load_face(package))
     if options.folds:
         check_clip(dataset, options.folds)
     target = _target(package, footage.path, dataset, options)

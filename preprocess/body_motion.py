@@ -99,7 +99,27 @@ def body_codes(rows: Float64) -> Float32:
     Returns:
         [F, 6], see `talkhead.face.body_matrix`.
     """
-    return _smooth(rows[:, 1:-2], rows[:, 0] > 0).astype(np.float32)
+    return smoothed(rows[:, 1:-2], rows[:, 0] > 0).astype(np.float32)
+
+
+def smoothed(codes: Float64, known: Bool) -> Float64:
+    """Remove outliers from codes, fill the frames in which they are unknown, and smooth slightly.
+
+    Args:
+        codes: [F, n] codes.
+        known: [F] frames in which they are known.
+
+    Returns:
+        [F, n]; the codes themselves if they are known nowhere.
+    """
+    if not known.any():
+        return codes
+    times = np.arange(len(codes))
+    filled = np.stack(
+        [np.interp(times, times[known], codes[known, i]) for i in range(codes.shape[1])], axis=1
+    )
+    steady = median_filter(filled, size=(3, 1), mode="nearest")
+    return np.asarray(gaussian_filter1d(steady, SMOOTH_FRAMES, axis=0, mode="nearest"))
 
 
 def _gray(image: UInt8) -> UInt8:
@@ -146,15 +166,3 @@ def _affine(start: Float64, end: Float64, intrinsics: Float64) -> Float64 | None
         (start - centre) / focal, (end - centre) / focal, ransacReprojThreshold=1.0 / focal
     )
     return None if matrix is None or inliers.sum() < MIN_INLIERS else np.asarray(matrix)
-
-
-def _smooth(codes: Float64, known: Bool) -> Float64:
-    """Return codes [F, 6] with outliers removed, unknown frames [F] filled, and slightly smoothed."""
-    if not known.any():
-        return codes
-    times = np.arange(len(codes))
-    filled = np.stack(
-        [np.interp(times, times[known], codes[known, i]) for i in range(codes.shape[1])], axis=1
-    )
-    steady = median_filter(filled, size=(3, 1), mode="nearest")
-    return np.asarray(gaussian_filter1d(steady, SMOOTH_FRAMES, axis=0, mode="nearest"))

@@ -1,8 +1,9 @@
-"""Write head crops and person masks; extract per-frame features of mouth and body on the way.
+"""Write head crops and person masks; extract per-frame features of mouth, body and clothes on the way.
 
-The video is decoded once. The brightness between the lips and the position of the body, which the
-motion codes of every frame need, are measured in this pass, so that frames that add nothing new
-need not be stored. The whole frames from which the background is made are also stored in this pass.
+The video is decoded once. The brightness between the lips and on the clothes and the position of the
+body, which the motion codes of every frame need, are measured in this pass, so that frames that add
+nothing new need not be stored. The whole frames from which the background is made are also stored in
+this pass.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from talkhead.device import map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.footage import Footage
 from talkhead.preprocess.body_motion import ROW, BodyTracker
+from talkhead.preprocess.clothes import N_POINTS, ClothesGrid
 from talkhead.preprocess.inner_mouth import N_PLACES, mouth_brightness
 from talkhead.preprocess.person_mask import CropPlan, PersonSegmenter
 from talkhead.progress import Progress, Step
@@ -32,6 +34,7 @@ from talkhead.types import FRAME_RATE, Bool, Float32, Float64, UInt8
 FEATURES = "looks.f64"
 SAMPLES = "plate_samples.u8"
 """Whole frames for the background; removed once it is made."""
+N_FEATURES = N_PLACES + ROW + N_POINTS
 CHUNK = 50
 """Frames between checkpoints, whose crops are in memory; a few seconds of work."""
 
@@ -43,10 +46,12 @@ class FrameFeatures:
     Attributes:
         mouth: [F, N_PLACES] brightness between the lips, see `mouth_brightness`.
         body: [F, ROW] position of the body, see `BodyTracker.follow`.
+        clothes: [F, N_POINTS] brightness of neck and clothes, see `ClothesGrid.brightness`.
     """
 
     mouth: Float64
     body: Float64
+    clothes: Float64
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class _CropFiles:
         size = (job.plan.height, job.plan.width)
         source = (job.footage.info.height, job.footage.info.width)
         every = np.ones(len(job.has_image), dtype=bool)
-        self._features = ImageFile(folder / FEATURES, (8 * (N_PLACES + ROW),))
+        self._features = ImageFile(folder / FEATURES, (8 * N_FEATURES,))
         small = ImageFile(folder / SMALL_MASKS, small_size(size))
         self._samples = ImageFile(folder / SAMPLES, (*source, 3))
         # Each file with the frames [F] that have an entry in it.
@@ -188,8 +193,8 @@ class _CropFiles:
                 file.append(images[name])
 
     def features(self) -> Float64:
-        """Read the features [n, N_PLACES + ROW] of the frames that are done."""
-        return np.fromfile(self._features.path, np.float64).reshape(-1, N_PLACES + ROW)
+        """Read the features [n, N_FEATURES] of the frames that are done."""
+        return np.fromfile(self._features.path, np.float64).reshape(-1, N_FEATURES)
 
 
 def check_space(folder: Path, job: CropJob, extra_bytes: int = 0) -> None:
@@ -241,16 +246,17 @@ def read_features(folder: Path) -> FrameFeatures:
     Returns:
         Features of all frames.
     """
-    rows = np.fromfile(folder / FEATURES, np.float64).reshape(-1, N_PLACES + ROW)
-    return FrameFeatures(rows[:, :N_PLACES], rows[:, N_PLACES:])
+    rows = np.fromfile(folder / FEATURES, np.float64).reshape(-1, N_FEATURES)
+    mouth, body, clothes = np.split(rows, (N_PLACES, N_PLACES + ROW), axis=1)
+    return FrameFeatures(mouth, body, clothes)
 
 
 def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     """Cut the frames, beginning at number `done`."""
     segmenter = PersonSegmenter()
-    body = _body_tracker(job, segmenter)
+    body, clothes = _body_trackers(job, segmenter)
     if done:
-        body.resume(files.features()[-1])
+        body.resume(files.features()[-1, N_PLACES : N_PLACES + ROW])
     keeps_all = bool(job.has_image.all())
     n_left = len(job.has_image) - done
     source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)
@@ -261,8 +267,9 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
         while done < len(job.has_image):
             chunk = _Chunk()
             for one in islice(cut, CHUNK):
-                row = one.mouth, body.follow(one.crop, one.frame)
-                chunk.features.append(np.concatenate(row))
+                row = body.follow(one.crop, one.frame)
+                seen = clothes.brightness(one.crop, one.frame, row)
+                chunk.features.append(np.concatenate([one.mouth, row, seen]))
                 if not keeps_all:
                     chunk.small_masks.append(shrunk_mask(one.mask))
                 if job.has_image[one.frame]:
@@ -285,11 +292,14 @@ def _cut(job: CropJob, segmenter: PersonSegmenter, numbered: tuple[int, UInt8]) 
     return _Cut(frame, image, crop, segmenter.mask(crop), mouth)
 
 
-def _body_tracker(job: CropJob, segmenter: PersonSegmenter) -> BodyTracker:
-    """A tracker that follows the body of the reference frame."""
+def _body_trackers(job: CropJob, segmenter: PersonSegmenter) -> tuple[BodyTracker, ClothesGrid]:
+    """A tracker that follows the body of the reference frame, and a grid on its clothes."""
     frame = job.reference
     source = media.read_frames(job.footage.path, start_s=frame / FRAME_RATE, n_frames=1)
     with closing(source):
         crop = job.crop(next(source), frame)
-    mask = segmenter.mask(crop)
-    return BodyTracker(crop, mask, job.landmarks[frame], frame, job.plan, job.intrinsics)
+    mask, landmarks = segmenter.mask(crop), job.landmarks[frame]
+    return (
+        BodyTracker(crop, mask, landmarks, frame, job.plan, job.intrinsics),
+        ClothesGrid(mask, landmarks, frame, job.plan, job.intrinsics),
+    )

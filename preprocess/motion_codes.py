@@ -14,6 +14,7 @@ from talkhead.face import (
     LEFT_EYE,
     LIPS,
     N_BODY,
+    N_CLOTHES,
     N_INNER,
     N_SURFACE,
     NOSE_BOTTOM,
@@ -84,20 +85,20 @@ def fit_face_model(
         triangles: [T, 3] of the face mesh.
 
     Returns:
-        The model, with K = N_MOUTH + N_INNER + N_EYES + N_BODY components.
+        The model, with K = N_MOUTH + N_INNER + N_EYES + N_CLOTHES + N_BODY components.
     """
     # 1. Principal components of the mouth and of the eyes, as scores of the training frames.
     offsets = (canonical[train] - template).astype(np.float64)  # [n, 478, 3]
     mouth_part = mouth_weights(template)  # [478]
     mouth = _components(offsets, _mouth_importance(template), N_MOUTH)  # [n, N_MOUTH]
     eyes = _components(offsets, _eye_importance(template), N_EYES)  # [n, N_EYES]
-    # 2. The offsets that each score explains; inner mouth and body move no vertex.
+    # 2. The offsets that each score explains; inner mouth, clothes and body move no vertex.
     basis = np.concatenate(  # [K, 478, 3]
         [
             _regress(offsets * mouth_part[:, None], mouth),
             np.zeros((N_INNER, *template.shape)),
             _regress(offsets * (1.0 - mouth_part)[:, None], eyes),
-            np.zeros((N_BODY, *template.shape)),
+            np.zeros((N_CLOTHES + N_BODY, *template.shape)),
         ]
     )
     model = FaceModel(
@@ -154,7 +155,7 @@ def encode_motion(model: FaceModel, canonical: Float32) -> Float32:
     """Find the motion codes whose mesh is nearest to canonical landmarks.
 
     Weighted least squares over both parts at once; lips and lids count most, depth little. Components
-    that move no vertex, inner mouth and body, are 0.
+    that move no vertex, inner mouth, clothes and body, are 0.
 
     Args:
         model: The face model, with K components.
@@ -163,13 +164,14 @@ def encode_motion(model: FaceModel, canonical: Float32) -> Float32:
     Returns:
         [F, K].
     """
-    # 1. The basis of all components but the body's, each coordinate weighted.
+    # 1. The basis of the components of mouth and eyes, each coordinate weighted.
     importance = _mouth_importance(model.template) + _eye_importance(model.template) + 0.02  # [478]
     weights = (importance[:, None] * np.array([1.0, 1.0, DEPTH_WEIGHT])).reshape(-1)  # [1434]
-    # [K - N_BODY, 1434]
-    basis = model.basis[:-N_BODY].reshape(model.n_codes - N_BODY, -1).astype(np.float64) * weights
+    n_face = model.eyes.stop
+    # [n_face, 1434]
+    basis = model.basis[:n_face].reshape(n_face, -1).astype(np.float64) * weights
     # 2. Normal equations. The ridge keeps components of the inner mouth, which are zero, at zero.
-    gram = basis @ basis.T  # [K - N_BODY, K - N_BODY]
+    gram = basis @ basis.T  # [n_face, n_face]
     gram += 1e-4 * np.diag(np.diag(gram)) + 1e-9 * np.trace(gram) * np.eye(len(gram))
     # 3. Solve for all frames, part by part.
     codes = np.zeros((len(canonical), model.n_codes), np.float32)
@@ -178,7 +180,7 @@ def encode_motion(model: FaceModel, canonical: Float32) -> Float32:
         target = (canonical[part] - model.template).reshape(
             -1, basis.shape[1]
         ) * weights  # [n, 1434]
-        codes[part, :-N_BODY] = np.linalg.solve(gram, basis @ target.T).T
+        codes[part, :n_face] = np.linalg.solve(gram, basis @ target.T).T
     return codes
 
 

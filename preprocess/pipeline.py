@@ -58,12 +58,12 @@ STEPS = (
     PipelineStep("head pose", steps.HEAD_POSE, steps.estimate_head_pose),
     PipelineStep("audio offset", WAVEFORM, steps.synchronize_audio),
     PipelineStep("occlusion", steps.OCCLUSION, steps.detect_occlusion),
-    PipelineStep("motion codes", steps.CODES, steps.encode_face_motion),
+    PipelineStep("motion codes", steps.CODES, steps.encode_face_motion, version=2),
     PipelineStep("frame selection", steps.FRAME_SELECTION, steps.select_frames),
-    PipelineStep("head crops", FEATURES, steps.cut_heads, resumes=True),
+    PipelineStep("head crops", FEATURES, steps.cut_heads, version=2, resumes=True),
     PipelineStep("background", BACKGROUND_FACTS, steps.estimate_background),
     PipelineStep("quality", steps.QUALITY, steps.assess_quality),
-    PipelineStep("dataset", steps.DATASET, steps.write_dataset),
+    PipelineStep("dataset", steps.DATASET, steps.write_dataset, version=2),
 )
 DATASET_VERSION = 2 + sum(step.version for step in STEPS)
 """Increases with the version of any step. It was 2 when each step was given a separate version."""

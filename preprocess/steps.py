@@ -30,7 +30,7 @@ from talkhead.dataset import (
     Tracks,
 )
 from talkhead.errors import FootageError
-from talkhead.face import N_BODY, N_INNER, N_LANDMARKS, TEMPLATE_SPEC, FaceModel
+from talkhead.face import N_BODY, N_CLOTHES, N_INNER, N_LANDMARKS, TEMPLATE_SPEC, FaceModel
 from talkhead.footage import Footage
 from talkhead.frame_selection import spread_frames, train_frames
 from talkhead.preprocess.av_sync import AvOffset, lip_measures, measure_offset, shift_waveform
@@ -42,6 +42,7 @@ from talkhead.preprocess.background import (
     write_background,
 )
 from talkhead.preprocess.body_motion import body_codes
+from talkhead.preprocess.clothes import clothes_codes
 from talkhead.preprocess.head_crops import (
     SAMPLES,
     CropJob,
@@ -246,7 +247,7 @@ class PipelineRun:
 
     @property
     def codes(self) -> Float32:
-        """Motion codes [F, K], without inner mouth and body."""
+        """Motion codes [F, K], without inner mouth, clothes and body."""
         return np.asarray(self._codes["codes"].numpy())
 
     @property
@@ -470,7 +471,7 @@ def assess_quality(run: PipelineRun) -> None:
 
 
 def write_dataset(run: PipelineRun) -> None:
-    """Add the codes of inner mouth and body, and write the dataset.
+    """Add the codes of inner mouth, clothes and body, and write the dataset.
 
     Args:
         run: The run.
@@ -481,6 +482,10 @@ def write_dataset(run: PipelineRun) -> None:
     inner = slice(face.n_mouth - N_INNER, face.n_mouth)
     codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train)
     codes[:, -N_BODY:] = body_codes(features.body)
+    posture = head_posture(run.poses.viewmats, codes[:, -N_BODY:], run.usable & run.train)
+    codes[:, -N_BODY - N_CLOTHES : -N_BODY] = clothes_codes(
+        features.clothes, features.body, posture, run.usable, run.train
+    )
     tracks = Tracks(
         landmarks=tracking.landmarks,
         blendshapes=tracking.blendshapes,

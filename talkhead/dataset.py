@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -355,6 +355,27 @@ class IdentityDataset:
     def crop_ks(self) -> Float32:
         """K [F, 3, 3] of each crop."""
         return crop_intrinsics(self.intrinsics, self.tracks.origins, self.info.scale)
+
+    def matched(self, face: FaceModel) -> IdentityDataset:
+        """Return the dataset with motion codes of as many components as those of a package.
+
+        Packages of older versions have no components of the clothes; the others are the same.
+
+        Args:
+            face: The face model of the package, which was fitted on this footage.
+
+        Returns:
+            The dataset itself, or one without the components of the clothes.
+        """
+        if face.n_codes == self.face.n_codes:
+            return self
+        own, clothes = self.face, self.face.clothes
+        basis, silence = (np.delete(a, clothes, axis=0) for a in (own.basis, own.silence))
+        return replace(
+            self,
+            face=replace(own, basis=basis, silence=silence),
+            tracks=replace(self.tracks, codes=np.delete(self.tracks.codes, clothes, axis=1)),
+        )
 
     def crop_landmarks(self) -> Float32:
         """Return the landmarks [F, 478, 2] in crop pixels."""

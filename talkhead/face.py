@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,6 +64,8 @@ def cap_triangles() -> Int:
 
 N_INNER = 3
 """Number of components of the inner mouth, the last ones of the mouth."""
+N_CLOTHES = 12
+"""Number of components of the clothes, before the body's; packages of older versions have none."""
 N_BODY = 6
 """Number of components of the body, at the end of every motion code."""
 
@@ -83,8 +86,22 @@ def body_matrix(codes: Tensor) -> Tensor:
     return rows + torch.eye(3, dtype=codes.dtype, device=codes.device)
 
 
+def clothes_components(basis: Tensor) -> slice:
+    """Find the components of the clothes: those between the eyes' and the body's, which move no vertex.
+
+    Args:
+        basis: [K, V, 3] vertex offsets per unit of code.
+
+    Returns:
+        The components; empty in models of older versions, which have none.
+    """
+    moving = basis.flatten(1).any(1).nonzero()
+    end = len(basis) - N_BODY
+    return slice(min(int(moving[-1]) + 1, end) if len(moving) else end, end)
+
+
 MAX_CODES = 256
-"""Largest number of components of a motion code; usually about 35."""
+"""Largest number of components of a motion code; usually about 50."""
 MAX_TRIANGLES = 4096
 WORLD = 1000.0
 """Largest coordinate of a head, in eye distances."""
@@ -111,9 +128,9 @@ class FaceModel:
             axes, looking towards -z).
         basis: [K, 478, 3] vertex offsets per unit of code. The first n_mouth components move mouth and
             jaw, the next ones eyes and brows; within a part, all have the same scale, and the first has
-            standard deviation 1 on the training frames. Two kinds move no vertex: the last N_INNER of the
-            mouth's, which describe the inner mouth, and the last N_BODY, the pose of the body, see
-            body_matrix.
+            standard deviation 1 on the training frames. Three kinds move no vertex: the last N_INNER of
+            the mouth's, which describe the inner mouth; those after the eyes', which describe the clothes
+            where they do not follow the body; and the last N_BODY, the pose of the body, see body_matrix.
         n_mouth: Number of components of the mouth.
         triangles: [T, 3] of the surface, consistently wound.
         silence: [K] rest code: this person's closed mouth (eyes 0).
@@ -130,10 +147,15 @@ class FaceModel:
         """Number of components K of a motion code."""
         return len(self.basis)
 
+    @cached_property
+    def clothes(self) -> slice:
+        """The components of the clothes, which may be none."""
+        return clothes_components(torch.from_numpy(self.basis))
+
     @property
-    def eye_part(self) -> slice:
+    def eyes(self) -> slice:
         """The components of eyes and brows."""
-        return slice(self.n_mouth, self.n_codes - N_BODY)
+        return slice(self.n_mouth, self.clothes.start)
 
     def vertices(self, codes: Float32) -> Float32:
         """Compute mesh vertices.

@@ -70,7 +70,7 @@ def find_blinks(clip: IdleClip, model: ExpressionModel, rate: float) -> list[Bli
     reach, prominence = round(2 * MAX_S * rate), max(MIN_PROMINENCE * size, MIN_CHANGE)
     peaks, _ = find_peaks(closed, prominence=prominence, wlen=reach)
     _, _, starts, ends = peak_widths(closed, peaks, rel_height=BASE, wlen=reach)
-    upper = clip.codes[:, clip.face.eye_part]
+    upper = clip.codes[:, clip.face.eyes]
     found: list[Blink] = []
     for start, end in zip(starts, ends, strict=True):
         before, after = int(np.floor(start)) - MARGIN, int(np.ceil(end)) + MARGIN

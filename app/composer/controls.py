@@ -89,7 +89,7 @@ def controlled_codes(
         found = find_blinks(clip, model, rate)
         if found:
             _set_blinks(
-                codes[:, face.eye_part], coefficients, found, indices, rate, controls.blinks
+                codes[:, face.eyes], coefficients, found, indices, rate, controls.blinks
             )
         elif controls.blinks > 0.0:
             notes.append(NO_BLINKS)

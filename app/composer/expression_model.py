@@ -77,7 +77,7 @@ class ExpressionModel:
         low, high = np.percentile(coefficients, RANGE_PERCENT, axis=0)
         n_mouth, n_codes = clip.face.n_mouth, clip.face.n_codes
         slopes = np.zeros((N_BLENDSHAPES, n_codes))
-        upper = clip.face.eye_part
+        upper = clip.face.eyes
         slopes[EYES, upper] = ridge_slopes(
             coefficients[:, EYES], clip.codes[:, upper], EYE_RIDGE, MIN_SPREAD
         )

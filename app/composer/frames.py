@@ -278,7 +278,7 @@ class Compositor:
         spoken, target = (
             with_face(source, code, clip.face, moves) for moves in (False, self._moves_eyes)
         )
-        size, part = (clip.crop_height, clip.crop_width), clip.face.eye_part
+        size, part = (clip.crop_height, clip.crop_width), clip.face.eyes
         before, after = clip.landmarks(track_index, np.stack([source, spoken]))
         # With the frame's own eyes: the surroundings of the mouth must not depend on others.
         mouth = self._patch(track_index, spoken, paste_mask(before, after, size))
@@ -338,7 +338,7 @@ def with_face(source: Float32, code: Float32, face: FaceModel, moves_eyes: bool)
     Returns:
         Motion code [K].
     """
-    n_taken = face.eye_part.stop if moves_eyes else face.n_mouth
+    n_taken = face.eyes.stop if moves_eyes else face.n_mouth
     return np.concatenate([code[:n_taken], source[n_taken:]])
 
 

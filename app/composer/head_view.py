@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.cameras import crop_intrinsics, project
-from talkhead.face import JAW_LINE, N_BODY
+from talkhead.face import JAW_LINE
 from talkhead.types import Float32, Float64
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def turned_clip(clip: IdleClip, view: View, seen: IdleClip | None = None) -> Idl
     """
     if view.yaw == view.pitch == 0.0 and view.motion == 1.0:
         return clip
-    codes, body = clip.codes.copy(), slice(clip.codes.shape[1] - N_BODY, None)
+    codes, body = clip.codes.copy(), slice(clip.face.clothes.start, None)  # with the clothes
     codes[:, body] = _calmed(codes[:, body], view.motion)
     angles = _calmed(head_angles(clip.viewmats), view.motion)
     filmed = head_angles((seen or clip).viewmats)

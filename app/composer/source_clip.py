@@ -164,6 +164,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
     """
     rate, times = own_rate(video), frame_times(video)
     n_frames = 1 + _slot(times[-1], rate)
+    dataset = dataset.matched(face)
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
     first = np.unique(shown, return_index=True)[1]  # the first of the tracks of one picture

@@ -18,7 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkhead.face import INNER_LIPS, LEFT_BROW, LEFT_EYE, N_BODY, RIGHT_BROW, RIGHT_EYE, FaceModel
+from talkhead.face import (
+    INNER_LIPS,
+    LEFT_BROW,
+    LEFT_EYE,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    FaceModel,
+    clothes_components,
+)
 from talkhead.renderers.nerf.config import HASH, NerfConfig
 from talkhead.renderers.nerf.hash_grid import HashGrid, n_parameters
 from talkhead.renderers.nerf.planes import PlaneSpec, sample_planes
@@ -43,11 +51,11 @@ def plane_specs(space: HeadSpace, n_mouth: int, config: NerfConfig) -> tuple[Pla
     Returns:
         The planes that depend on the code, then, without a hash grid, the static ones.
     """
-    # The parts of the code: mouth, eyes and brows, pose.
+    # The parts of the code: mouth, eyes and brows, pose. Clothes do not depend on the code.
     low, high = space.box[0].tolist(), space.box[1].tolist()
     template, n_codes = space.template, len(space.basis)
-    n_motion = n_codes - N_BODY
-    mouth, eyes, pose = (0, n_mouth), (n_mouth, n_motion), (n_codes, n_codes + N_POSE)
+    n_face = clothes_components(space.basis).start
+    mouth, eyes, pose = (0, n_mouth), (n_mouth, n_face), (n_codes, n_codes + N_POSE)
     # The regions, in world units of the head at rest.
     lips = template[list(INNER_LIPS)].mean(0).tolist()
     around = template[list(LEFT_EYE + RIGHT_EYE + LEFT_BROW + RIGHT_BROW)]

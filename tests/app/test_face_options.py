@@ -60,14 +60,14 @@ def test_an_expression_changes_eyes_and_nothing_between_them_and_the_mouth(
 
 def test_eyes_that_are_not_changed_are_those_of_the_footage(person: Avatar) -> None:
     clip, codes = person.idle, person.idle.codes[::-1].copy()
-    codes[:, clip.face.eye_part] = clip.codes[:, clip.face.eye_part]
+    codes[:, clip.face.eyes] = clip.codes[:, clip.face.eyes]
     footage = IdleFootage(clip)
     kept, moved = (
         list(PasteFrameRenderer(person.renderer, footage, codes, moves).frames(0, 4))
         for moves in (False, True)
     )
     np.testing.assert_array_equal(kept, moved)
-    codes[:, clip.face.eye_part] += 1e-4  # almost the same eyes: almost the same pictures
+    codes[:, clip.face.eyes] += 1e-4  # almost the same eyes: almost the same pictures
     slight = list(PasteFrameRenderer(person.renderer, footage, codes, True).frames(0, 4))
     assert np.abs(np.subtract(kept, slight, dtype=np.int16)).max() <= 1
 
@@ -137,7 +137,7 @@ def test_compositors_of_one_person_agree(person: Avatar) -> None:
     moved = Compositor(person.renderer, clip, moves_eyes=True)(frame, 0, code)
     np.testing.assert_array_equal(plain[low:], moved[low:])
     assert (plain != moved).any() or np.array_equal(
-        code[clip.face.eye_part], clip.codes[0, clip.face.eye_part]
+        code[clip.face.eyes], clip.codes[0, clip.face.eyes]
     )
 
 

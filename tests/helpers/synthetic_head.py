@@ -7,6 +7,7 @@ exactly for this one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -157,6 +158,20 @@ def make_codes(n_frames: int, seed: int = 0) -> Float32:
     waves = [np.sin(2 * np.pi * r * times + p) for r, p in zip(rates, phases, strict=True)]
     codes = np.sum(waves, axis=0) / np.sqrt(1.5)
     return np.pad(codes, ((0, 0), (0, N_BODY))).astype(np.float32)
+
+
+def with_clothes(dataset: IdentityDataset, clothes: Float32) -> IdentityDataset:
+    """Insert components of the clothes [F, n] into the motion codes of a dataset."""
+    face, tracks, n = dataset.face, dataset.tracks, clothes.shape[1]
+    at = face.n_codes - N_BODY
+    basis = np.insert(face.basis, [at] * n, 0.0, axis=0)
+    silence = np.insert(face.silence, [at] * n, 0.0)
+    codes = np.concatenate([tracks.codes[:, :at], clothes, tracks.codes[:, at:]], axis=1)
+    return replace(
+        dataset,
+        face=replace(face, basis=basis, silence=silence),
+        tracks=replace(tracks, codes=codes),
+    )
 
 
 def make_poses(n_frames: int, depth: float = 4.6, turn_deg: float = 6.0) -> Float64:

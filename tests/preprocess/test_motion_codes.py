@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from synthetic_head import make_codes, make_face
 
-from talkhead.face import INNER_LIPS, LIPS, N_BODY, N_INNER, FaceModel, lip_aperture
+from talkhead.face import (
+    INNER_LIPS,
+    LIPS,
+    N_BODY,
+    N_CLOTHES,
+    N_INNER,
+    FaceModel,
+    lip_aperture,
+)
 from talkhead.frame_selection import train_frames
 from talkhead.preprocess.motion_codes import (
     N_EYES,
@@ -56,8 +64,9 @@ def distances(model: FaceModel, canonical: Float32, points: tuple[int, ...]) -> 
 def test_codes_reproduce_landmarks_and_drop_noise(model: FaceModel) -> None:
     canonical, codes = make_canonical()
     assert model.n_mouth == N_MOUTH + N_INNER
-    assert model.basis.shape == (model.n_mouth + N_EYES + N_BODY, 478, 3)
+    assert model.basis.shape == (model.n_mouth + N_EYES + N_CLOTHES + N_BODY, 478, 3)
     assert not model.basis[N_MOUTH : model.n_mouth].any()
+    assert model.clothes == slice(model.n_codes - N_BODY - N_CLOTHES, model.n_codes - N_BODY)
     clean = make_face().vertices(codes)
     vertices = model.vertices(encode_motion(model, canonical))
     lips, inner = list(LIPS), list(INNER_LIPS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from synthetic_head import make_dataset
+from synthetic_head import make_dataset, make_face, with_clothes
 
 from talkhead.cameras import project
 from talkhead.crops import OCCLUSION_MARGIN_PX, cut_crop, occluded_area, shrunk_mask, small_size
@@ -230,3 +230,15 @@ def test_small_masks_replace_those_not_kept(tmp_path: Path) -> None:
     for frame in (4, 5):
         assert np.abs(long.person(frame) - masks[frame] / 255.0).mean() < 0.05  # hard edges
     assert long.tracks.trainable.sum() == (dataset.tracks.train & kept).sum()
+
+
+def test_packages_without_clothes_get_codes_without_them(tmp_path: Path) -> None:
+    plain = make_dataset(tmp_path, n_frames=8)
+    clothes = np.arange(16, dtype=np.float32).reshape(8, 2)
+    dressed = with_clothes(plain, clothes)
+    assert np.array_equal(dressed.tracks.codes[:, dressed.face.clothes], clothes)
+    assert dressed.matched(dressed.face) is dressed
+    matched = dressed.matched(make_face())
+    for name in ("basis", "silence"):
+        assert np.array_equal(getattr(matched.face, name), getattr(plain.face, name))
+    assert np.array_equal(matched.tracks.codes, plain.tracks.codes)

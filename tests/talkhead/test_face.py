@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,19 @@ def test_body_components_move_no_vertex_but_the_body() -> None:
     point = torch.tensor([0.3, 0.4, 1.0], dtype=torch.float64)
     near, far = moved @ point, moved @ (5 * point)
     assert torch.allclose(near[:2] / near[2], far[:2] / far[2])
+
+
+def test_clothes_are_the_components_before_the_body_that_move_no_vertex() -> None:
+    face = make_face()
+    n_eyes = face.n_codes - face.n_mouth - names.N_BODY
+    assert face.clothes == slice(face.n_codes - names.N_BODY, face.n_codes - names.N_BODY)  # none
+    assert face.eyes == slice(face.n_mouth, face.n_mouth + n_eyes)
+    basis = np.insert(face.basis, [face.eyes.stop] * 3, 0.0, axis=0)
+    dressed = replace(face, basis=basis)
+    assert dressed.eyes == face.eyes
+    assert dressed.clothes == slice(face.eyes.stop, face.eyes.stop + 3)
+    still = replace(face, basis=np.zeros_like(face.basis))
+    assert still.clothes.start == still.clothes.stop
 
 
 def test_named_points_are_distinct_vertices() -> None:

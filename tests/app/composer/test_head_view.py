@@ -119,6 +119,15 @@ def test_motion_is_scaled_about_the_usual_pose_and_place(clip: IdleClip) -> None
         np.testing.assert_array_equal(one.codes[:, :-N_BODY], clip.codes[:, :-N_BODY])
 
 
+def test_clothes_are_calmed_with_the_body(clip: IdleClip) -> None:
+    at, clothes = clip.face.clothes.start, np.sin(np.arange(N, dtype=np.float32))[:, None]
+    face = replace(clip.face, basis=np.insert(clip.face.basis, at, 0.0, axis=0))
+    dressed = replace(clip, face=face, codes=np.insert(clip.codes, [at], clothes, axis=1))
+    still = turned_clip(dressed, View(motion=0.0)).codes
+    np.testing.assert_allclose(still[:, at], np.median(clothes), atol=1e-6)
+    np.testing.assert_array_equal(still[:, :at], clip.codes[:, :at])
+
+
 def test_a_still_head_can_be_turned(clip: IdleClip) -> None:
     yaw, pitch = yaw_and_pitch(turned_clip(clip, View(yaw=1.5, motion=0.0)).viewmats)
     usual = np.median(yaw_and_pitch(clip.viewmats), axis=1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from synthetic_head import with_clothes
 from torch import Tensor
 
 from talkhead import device
@@ -18,6 +19,7 @@ from talkhead.dataset import IdentityDataset
 from talkhead.face import CHIN, FACE_OVAL, N_SURFACE
 from talkhead.renderers.nerf import hash_grid as hashgrid
 from talkhead.renderers.nerf.config import HashConfig, NerfConfig
+from talkhead.renderers.nerf.field import plane_specs
 from talkhead.renderers.nerf.hash_grid import HashGrid, encode, n_parameters
 from talkhead.renderers.nerf.mesh_raster import AT_BORDER, FACE, MOUTH
 from talkhead.renderers.nerf.model import NerfRenderer, draw_patches
@@ -507,6 +509,18 @@ def test_mouth_and_eyes_depend_on_their_own_codes(head: NerfRenderer) -> None:
         "eyes": [False, True],
         "pose": [False, False],
     }
+
+
+def test_eyes_do_not_depend_on_clothes(head: NerfRenderer, head_dataset: IdentityDataset) -> None:
+    """Planes are those of a head without clothes, and are blended with the same components."""
+    dressed = with_clothes(head_dataset, np.zeros((len(head_dataset), 3), np.float32))
+    space = HeadSpace.from_dataset(dressed)
+    planes = plane_specs(space, head.n_mouth, head.config)
+    for plain, one in zip(plane_specs(head.space, head.n_mouth, head.config), planes, strict=True):
+        assert one.shape == plain.shape
+        moved = 3 if one.name == "pose" else 0  # the pose follows the motion code
+        if plain.code_range is not None:
+            assert one.code_range == tuple(n + moved for n in plain.code_range)
 
 
 def test_the_hash_encoding_renders_too(head_dataset: IdentityDataset) -> None:
