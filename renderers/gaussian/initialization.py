@@ -104,6 +104,11 @@ class Frames:
             rest_view=torch.from_numpy(rest_view).float(),
         )
 
+    @property
+    def body(self) -> int:
+        """Number of the frame of the body."""
+        return len(self.triangles) + N_RIGID - 1
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the fields by name, each of the shape given above."""
         return dict(vars(self))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset
-from talkhead.face import CODES, TRIANGLES
+from talkhead.face import CODES, TRIANGLES, clothes_components
 from talkhead.renderers import code_projection
 from talkhead.renderers.base import RegionWeights, RendererBase, TrainBatch, TrainConfig
 from talkhead.renderers.code_projection import CodeProjector
@@ -147,6 +147,7 @@ class GaussianRenderer(RendererBase):
         self.shape = state["shape"].clone().requires_grad_()
         self.deltas = state["deltas"].clone().requires_grad_()
         self.blendshapes = Blendshapes(self.deltas)
+        self.clothes = clothes_components(frames.basis)
         self.units = _channel_units(config).to(self.base.device)
 
     @classmethod
@@ -396,6 +397,18 @@ class GaussianRenderer(RendererBase):
                 "blendshapes": self.blendshapes,
             },
         ]
+
+    def after_step(self, step: int) -> None:
+        """Keep the deltas of the clothes zero except on the body: heads would overfit to them.
+
+        Args:
+            step: Ignored.
+        """
+        if self.clothes.start < self.clothes.stop:
+            on_body = self.index == self.frames.body
+            moves = on_body.repeat_interleave(N_CHANNELS).to(self.deltas.dtype)
+            with torch.no_grad():
+                self.deltas[self.clothes] *= moves
 
     def finalize(self, batch: TrainBatch) -> None:
         """Measure how much the finest detail at the mouth must be amplified.

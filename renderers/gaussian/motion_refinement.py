@@ -3,7 +3,7 @@
 Landmarks are a fraction of a pixel off in each frame, and their finer components are mostly noise.
 A quick head, fitted to the motion as tracked, allows a more precise alignment. From the tracked
 motion, each frame is aligned by one Gauss-Newton step, first for head pose and eyes, then for the
-mouth, then for the body; a second step gains nothing. The Hessian is averaged over a few training
+mouth, then for body and clothes; a second step gains nothing. The Hessian is averaged over a few training
 frames and used for all (after the constant Hessian of Baker and Matthews, "Lucas-Kanade 20 years
 on", 2004, section 3.2). A prior keeps the tracked value where the pixels do not determine it.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from talkhead.crops import body_area
 from talkhead.dataset import IdentityDataset, Tracks
 from talkhead.device import kernel_concurrency, map_concurrently
-from talkhead.face import FACE_OVAL, N_BODY, OUTER_LIPS
+from talkhead.face import FACE_OVAL, OUTER_LIPS
 from talkhead.frame_selection import spread_frames
 from talkhead.progress import Progress
 from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
@@ -177,7 +177,7 @@ class _Face(_Part):
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
         super().__init__(dataset, landmarks)
-        self.components = slice(dataset.face.n_mouth, dataset.face.n_codes - N_BODY)
+        self.components = dataset.face.eyes
 
     def area(self, frame: int) -> UInt8:
         """Return the face's oval without the mouth, [H, W]."""
@@ -190,18 +190,18 @@ class _Face(_Part):
 
 
 class _Body(_Part):
-    """Neck and clothes, well below the jaw, at half their size: the position of the body."""
+    """Neck and clothes, well below the jaw, at half their size: clothes and position of the body."""
 
     moves_head, step = False, 2
 
     def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
         super().__init__(dataset, landmarks)
-        self.components = slice(dataset.face.n_codes - N_BODY, dataset.face.n_codes)
+        self.components = slice(dataset.face.clothes.start, dataset.face.n_codes)
 
     def units(self) -> Tensor:
-        """Return the expected errors of the body's matrix, [6]."""
-        return torch.tensor(BODY_UNITS)
+        """Return the units of the clothes' components and the expected errors of the body's, [P]."""
+        return torch.cat([super().units()[: -len(BODY_UNITS)], torch.tensor(BODY_UNITS)])
 
     def area(self, frame: int) -> UInt8:
         """Return the person below the jaw, [H, W]."""
