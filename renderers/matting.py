@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from talkhead.renderers.fastmath import AS_WRITTEN
-from talkhead.types import Bool, Float32, UInt8
+from talkhead.types import Bool, Float32, Int, UInt8
 
 COARSE = 4
 """Factor by which images are reduced before means of a neighborhood are computed."""
@@ -38,7 +38,22 @@ MASK_CERTAINTY = 400.0
 MIN_FRACTION = 0.001
 """Minimum fraction of a neighborhood that must be person, or background, for its mean to be used."""
 N_MOMENTS = 10
-"""Number of moments: the means of RGB and of its six products, and the fraction."""
+"""Number of moments of person or background: the means of RGB, of rr, gg, bb, rg, gb, br, and the
+mean weight.
+"""
+BLOCK = 64
+"""Number of pixels that are unmixed at a time. A block has a row of this length for each moment of
+the person and of the background, for each color and for the opacity. The compiler knows where the
+rows begin, and can therefore vectorize.
+"""
+_NOISE, _SURE = np.float32(NOISE**2), np.float32(MASK_CERTAINTY)
+_LEAST, _TINY, _EMPTY = np.float32(MIN_FRACTION), np.float32(1e-6), np.float32(1e-9)
+_ZERO, _ONE, _TWO, _HALF = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(0.5)
+_STEP, _U0, _U1, _U3 = np.float32(COARSE), np.uint64(0), np.uint64(1), np.uint64(3)
+_BLOCK, _N_ALL = np.uint64(BLOCK), np.uint64(2 * N_MOMENTS)
+_R1, _R2, _R3, _R4, _R5, _R6, _R7, _R8, _WEIGHT = np.arange(1, N_MOMENTS, dtype=np.uint64) * _BLOCK
+_BACK, _COLORS = np.uint64(N_MOMENTS * BLOCK), np.uint64(2 * N_MOMENTS * BLOCK)
+_SHARE = np.uint64((2 * N_MOMENTS + 3) * BLOCK)
 
 
 def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Float32, Float32]:
@@ -47,32 +62,33 @@ def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Floa
     Args:
         image: [H, W, 3] in [0, 1].
         mask: [H, W], 255 where the person is.
-        inner: [H, W], pixels that certainly show the person.
-        rim: [H, W], pixels that may show the person or the background.
+        inner: [H, W], pixels that certainly show the person. There the mask is above LEVELS.
+        rim: [H, W], pixels that may show the person or the background. The mask is below LEVELS
+            outside of these and of the inner ones.
 
     Returns:
         Opacities [H, W] in [0, 1], which are 1 inside and 0 outside of the rim, and the image of
         the person alone [H, W, 3], premultiplied by them.
     """
-    mask_alpha = np.where(rim, _soft_mask(mask), inner).astype(np.float32)
-    alpha, person = mask_alpha.copy(), image * inner[..., None]
-    if not rim.any():
+    alpha, person = inner.astype(np.float32), np.asarray(cv2.copyTo(image, inner.view(np.uint8)))
+    pixels = np.flatnonzero(rim)
+    if not len(pixels):
         return alpha, person
-    small, edge = _coarse(image), np.ones((EDGE, EDGE), np.uint8)
-    front, back = (
-        _moments(small, np.asarray(cv2.erode(share, edge), np.float32))
-        for share in (mask_alpha, np.float32(1.0) - mask_alpha)
-    )
-    _unmix(image, mask_alpha, rim, front, back, alpha, person)
+    # The fractions are monotone in the mask, and its bytes are eroded faster.
+    shares, edge = _soft_steps(), np.ones((EDGE, EDGE), np.uint8)
+    front = cv2.LUT(cv2.erode(mask, edge), shares**3)
+    back = cv2.LUT(cv2.dilate(mask, edge), (np.float32(1.0) - shares) ** 3)
+    moments = _moments(image, front, back, pixels)
+    _unmix(image, mask, shares, pixels, moments, alpha, person)
     return alpha, person
 
 
-def _soft_mask(mask: UInt8) -> Float32:
-    """Convert a mask [H, W] to [0, 1] with a smooth step between LEVELS."""
+def _soft_steps() -> Float32:
+    """Return the fraction of person for each value of a mask, [256]: a smooth step between LEVELS."""
     low, high = LEVELS
     share = (np.arange(256, dtype=np.float32) / 255.0 - low) / (high - low)
     share = np.clip(share, 0.0, 1.0)
-    return np.asarray(cv2.LUT(mask, share * share * (3.0 - 2.0 * share)), np.float32)
+    return np.asarray(share * share * (3.0 - 2.0 * share), np.float32)
 
 
 def _coarse(image: Float32) -> Float32:
@@ -82,108 +98,208 @@ def _coarse(image: Float32) -> Float32:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _moments(small: Float32, share: Float32) -> Float32:
-    """Compute weighted means around each coarse pixel.
+def _moments(image: Float32, front: Float32, back: Float32, pixels: Int) -> Float32:
+    """Compute weighted means around coarse pixels.
 
     Args:
-        small: [h, w, 3], the reduced image.
-        share: [H, W] in [0, 1], the fraction of person or background in each pixel. Its cube is the
-            weight.
+        image: [H, W, 3] in [0, 1].
+        front: [H, W], weights of the person.
+        back: [H, W], weights of the background.
+        pixels: [n], y * W + x of the pixels at which the means will be looked up.
 
     Returns:
-        [h, w, N_MOMENTS]: means of RGB and of rr, gg, bb, rg, gb, br, and the mean weight.
+        [h, w, 2 N_MOMENTS]: the moments of the person, and those of the background. Those that will
+        not be looked up are not defined.
     """
-    weights = _coarse(share * share * share)
-    squares, products = small * small, small * small[..., [1, 2, 0]]
-    values = np.concatenate([small, squares, products, np.ones_like(small[..., :1])], axis=2)
-    values *= weights[..., None]
-    total, factor = np.zeros_like(values), 1.0
-    for side in WINDOW_SIDES:
-        total += np.float32(factor) * cv2.blur(values, (side, side))
-        factor *= WINDOW_DECAY
-    total[..., :-1] /= np.maximum(total[..., -1:], np.float32(1e-9))
-    return total
+    small, front, back = map(_coarse, (image, front, back))
+    rows, columns = (_padded(size) for size in front.shape)
+    sums = np.empty((len(rows) + 1, len(columns) + 1, 2 * N_MOMENTS))
+    sums[0] = sums[:, 0] = 0.0
+    _integrate(small, front, back, rows, columns, sums)
+    needed = np.zeros(front.shape, np.bool_)
+    _mark(pixels, image.shape[1], needed)
+    moments = np.empty((*front.shape, 2 * N_MOMENTS), np.float32)
+    _average(sums, needed, moments)
+    return moments
+
+
+def _padded(size: int) -> Int:
+    """Return the indices of an axis of some size, reflected at its ends for the largest square."""
+    reach = WINDOW_SIDES[-1] // 2
+    places = range(-reach, size + reach)
+    return np.array([cv2.borderInterpolate(i, size, cv2.BORDER_REFLECT_101) for i in places])
 
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
-def _unmix(image, mask_alpha, rim, front, back, alpha, person):  # type: ignore[no-untyped-def]
+def _integrate(small, front, back, rows, columns, sums):  # type: ignore[no-untyped-def]
+    """Sum the weighted moments over all coarse pixels above and to the left.
+
+    Args:
+        small: [h, w, 3], the reduced image.
+        front: [h, w], weights of the person.
+        back: [h, w], weights of the background.
+        rows: [m], the row of each row of the padded image.
+        columns: [n], the column of each column of the padded image.
+        sums: [m + 1, n + 1, 2 N_MOMENTS], all but the first row and column are written.
+    """
+    row, values = np.empty(2 * N_MOMENTS), np.empty(N_MOMENTS, np.float32)
+    for i in range(np.uint64(len(rows))):
+        row[:] = 0.0
+        for j in range(np.uint64(len(columns))):
+            y, x = np.uint64(rows[i]), np.uint64(columns[j])
+            red, green, blue = small[y, x, 0], small[y, x, 1], small[y, x, 2]
+            values[0], values[1], values[2] = red, green, blue
+            values[3], values[4], values[5] = red * red, green * green, blue * blue
+            values[6], values[7], values[8] = red * green, green * blue, blue * red
+            values[9] = _ONE
+            for k in range(np.uint64(N_MOMENTS)):
+                row[k] += values[k] * front[y, x]
+                row[k + np.uint64(N_MOMENTS)] += values[k] * back[y, x]
+            for k in range(np.uint64(2 * N_MOMENTS)):
+                sums[i + _U1, j + _U1, k] = sums[i, j + _U1, k] + row[k]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _mark(pixels, width, needed):  # type: ignore[no-untyped-def]
+    """Mark the coarse pixels [h, w] from which _look_up interpolates at pixels [n], y * width + x."""
+    height_coarse, width_coarse = np.uint64(needed.shape[0]), np.uint64(needed.shape[1])
+    for i in range(np.uint64(len(pixels))):
+        y, x = np.uint64(pixels[i]) // np.uint64(width), np.uint64(pixels[i]) % np.uint64(width)
+        top, below, _ = _place(y, height_coarse)
+        left, right, _ = _place(x, width_coarse)
+        needed[top, left] = needed[top, right] = True
+        needed[below, left] = needed[below, right] = True
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _average(sums, needed, moments):  # type: ignore[no-untyped-def]
+    """Average the moments over the windows around each coarse pixel.
+
+    Args:
+        sums: [h + 2 reach + 1, w + 2 reach + 1, 2 N_MOMENTS] of _integrate.
+        needed: [h, w], the coarse pixels to average for.
+        moments: [h, w, 2 N_MOMENTS], written.
+    """
+    total = np.empty(2 * N_MOMENTS)
+    for y in range(np.uint64(moments.shape[0])):
+        for x in range(np.uint64(moments.shape[1])):
+            if not needed[y, x]:
+                continue
+            total[:] = 0.0
+            for i in range(len(WINDOW_SIDES)):
+                side = np.uint64(WINDOW_SIDES[i])
+                first = (np.uint64(WINDOW_SIDES[-1]) - side) // np.uint64(2)
+                top, left = y + first, x + first
+                below, right = top + side, left + side
+                scale = WINDOW_DECAY**i / WINDOW_SIDES[i] ** 2
+                for k in range(np.uint64(2 * N_MOMENTS)):
+                    inside = sums[below, right, k] - sums[top, right, k]
+                    total[k] += scale * (inside - sums[below, left, k] + sums[top, left, k])
+            for part in range(np.uint64(2)):
+                start = part * np.uint64(N_MOMENTS)
+                weight = total[start + np.uint64(N_MOMENTS - 1)]
+                for k in range(start, start + np.uint64(N_MOMENTS - 1)):
+                    moments[y, x, k] = total[k] / max(weight, _EMPTY)
+                moments[y, x, start + np.uint64(N_MOMENTS - 1)] = weight
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _unmix(image, mask, shares, pixels, moments, alpha, person):  # type: ignore[no-untyped-def]
     """Write the rim's pixels of alpha and person.
 
     Args:
         image: [H, W, 3], the frame.
-        mask_alpha: [H, W], opacities from the mask.
-        rim: [H, W], the pixels to write.
-        front: [h, w, N_MOMENTS], moments of the person.
-        back: [h, w, N_MOMENTS], moments of the background.
+        mask: [H, W].
+        shares: [256], the opacity for each value of the mask.
+        pixels: [n], y * W + x of each pixel of the rim.
+        moments: [h, w, 2 N_MOMENTS], of _moments.
         alpha: [H, W], written.
         person: [H, W, 3], written.
     """
-    zero, one = np.float32(0.0), np.float32(1.0)
-    noise, sure = np.float32(NOISE**2), np.float32(MASK_CERTAINTY)
-    least, tiny = np.float32(MIN_FRACTION), np.float32(1e-6)
-    front_moments, back_moments = np.empty(N_MOMENTS, np.float32), np.empty(N_MOMENTS, np.float32)
-    axis = np.empty(3, np.float32)
-    for y in range(rim.shape[0]):
-        for x in range(rim.shape[1]):
-            if not rim[y, x]:
-                continue
-            _look_up(front, y, x, front_moments)
-            _look_up(back, y, x, back_moments)
-            share, certainty = mask_alpha[y, x], zero
-            if front_moments[9] > least and back_moments[9] > least:
-                # Project the pixel onto the line from B to F: place in [0, 1] is the opacity.
-                along, contrast = zero, tiny
-                for c in range(3):
-                    axis[c] = front_moments[c] - back_moments[c]
-                    along += (image[y, x, c] - back_moments[c]) * axis[c]
-                    contrast += axis[c] * axis[c]
-                place, off_axis = min(max(along / contrast, zero), one), zero
-                for c in range(3):
-                    off_axis += (image[y, x, c] - back_moments[c] - place * axis[c]) ** 2
-                spread, rest = _spread(front_moments, axis, contrast)
-                spread_far, rest_far = _spread(back_moments, axis, contrast)
-                # The distance from the line adds to the variance, unless F and B vary across it.
-                variance = noise + spread + spread_far
-                variance += off_axis * off_axis / (noise + rest + rest_far)
-                # Average both estimates of the opacity, weighted by their certainty.
-                certainty = (contrast / variance) ** 3
-                share = (certainty * place + sure * share) / (certainty + sure)
-            # The person's part of the pixel: I - (1 - a) B, premultiplied.
-            alpha[y, x] = share
-            for c in range(3):
-                behind = back_moments[c] if back_moments[9] > least else image[y, x, c]
-                own = image[y, x, c] - (one - share) * behind
-                person[y, x, c] = min(max(own, zero), share)
+    width, n_pixels = np.uint64(image.shape[1]), np.uint64(len(pixels))
+    block, found = np.zeros(_SHARE + _BLOCK, np.float32), np.empty(moments.shape[2], np.float32)
+    for start in range(_U0, n_pixels, _BLOCK):
+        size = min(_BLOCK, n_pixels - start)
+        for i in range(size):
+            pixel = np.uint64(pixels[start + i])
+            y, x = pixel // width, pixel % width
+            _look_up(moments, y, x, found)
+            for k in range(_N_ALL):
+                block[k * _BLOCK + i] = found[k]
+            for c in range(_U3):
+                block[_COLORS + c * _BLOCK + i] = image[y, x, c]
+            block[_SHARE + i] = shares[mask[y, x]]
+        _unmix_block(block)
+        for i in range(size):
+            pixel = np.uint64(pixels[start + i])
+            y, x = pixel // width, pixel % width
+            alpha[y, x] = block[_SHARE + i]
+            for c in range(_U3):
+                person[y, x, c] = block[_COLORS + c * _BLOCK + i]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
 def _look_up(moments, y, x, found):  # type: ignore[no-untyped-def]
-    """Interpolate the moments [h, w, N_MOMENTS] bilinearly at a pixel, into found [N_MOMENTS]."""
-    height, width = moments.shape[0], moments.shape[1]
-    half, step = np.float32(0.5), np.float32(COARSE)
-    row = min(max((np.float32(y) + half) / step - half, np.float32(0.0)), np.float32(height - 1))
-    column = min(max((np.float32(x) + half) / step - half, np.float32(0.0)), np.float32(width - 1))
-    top, left = int(row), int(column)
-    below, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    down, across = row - np.float32(top), column - np.float32(left)
-    for k in range(N_MOMENTS):
-        upper = moments[top, left, k] + across * (moments[top, right, k] - moments[top, left, k])
-        lower = moments[below, left, k]
-        lower += across * (moments[below, right, k] - moments[below, left, k])
+    """Interpolate moments [h, w, 2 N_MOMENTS] bilinearly at a pixel, into found [2 N_MOMENTS]."""
+    top, below, down = _place(y, np.uint64(moments.shape[0]))
+    left, right, across = _place(x, np.uint64(moments.shape[1]))
+    for k in range(np.uint64(len(found))):
+        upper, lower = moments[top, left, k], moments[below, left, k]
+        upper += across * (moments[top, right, k] - upper)
+        lower += across * (moments[below, right, k] - lower)
         found[k] = upper + down * (lower - upper)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
-def _spread(moments, axis, contrast):  # type: ignore[no-untyped-def]
-    """Return the variance of colors along an axis [3] of squared length `contrast`, and across it."""
-    zero = np.float32(0.0)
-    along, total = zero, zero
-    for c in range(3):
-        d = (c + 1) % 3
-        variance = moments[3 + c] - moments[c] * moments[c]
-        covariance = moments[6 + c] - moments[c] * moments[d]
-        along += axis[c] * axis[c] * variance
-        along += np.float32(2.0) * axis[c] * axis[d] * covariance
-        total += variance
-    along = max(along / contrast, zero)
-    return along, max(total - along, zero)
+def _place(pixel, size):  # type: ignore[no-untyped-def]
+    """Return the coarse indices around a pixel's center on an axis, and the position between them."""
+    position = (np.float32(pixel) + _HALF) / _STEP - _HALF
+    position = min(max(position, _ZERO), np.float32(size - _U1))
+    before = np.uint64(position)
+    return before, min(before + _U1, size - _U1), position - np.float32(before)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _unmix_block(block):  # type: ignore[no-untyped-def]
+    """Replace the opacities of a block by corrected ones, and its colors by the person's part."""
+    for i in range(_BLOCK):
+        # Project the pixel I onto the line from B to F: place in [0, 1] is the opacity.
+        fx, fy, fz = block[i], block[_R1 + i], block[_R2 + i]
+        bx, by, bz = block[_BACK + i], block[_BACK + _R1 + i], block[_BACK + _R2 + i]
+        ix, iy, iz = block[_COLORS + i], block[_COLORS + _R1 + i], block[_COLORS + _R2 + i]
+        x, y, z = fx - bx, fy - by, fz - bz
+        contrast = _TINY + x * x + y * y + z * z
+        place = ((ix - bx) * x + (iy - by) * y + (iz - bz) * z) / contrast
+        place = min(max(place, _ZERO), _ONE)
+        dx, dy, dz = ix - bx - place * x, iy - by - place * y, iz - bz - place * z
+        off_axis = dx * dx + dy * dy + dz * dz
+        spread, rest = _spread(block, i, x, y, z, contrast)
+        spread_far, rest_far = _spread(block, _BACK + i, x, y, z, contrast)
+        # The distance from the line adds to the variance, unless F and B vary across it.
+        variance = _NOISE + spread + spread_far
+        variance += off_axis * off_axis / (_NOISE + rest + rest_far)
+        # Average both estimates of the opacity, weighted by their certainty.
+        front, back = block[_WEIGHT + i], block[_BACK + _WEIGHT + i]
+        ratio = contrast / variance
+        certainty = ratio * ratio * ratio if min(front, back) > _LEAST else _ZERO
+        share = (certainty * place + _SURE * block[_SHARE + i]) / (certainty + _SURE)
+        # The person's part of the pixel: I - (1 - a) B, where B is I if it is unknown.
+        known, clear = back > _LEAST, _ONE - share
+        bx, by, bz = bx if known else ix, by if known else iy, bz if known else iz
+        block[_SHARE + i] = share
+        block[_COLORS + i] = min(max(ix - clear * bx, _ZERO), share)
+        block[_COLORS + _R1 + i] = min(max(iy - clear * by, _ZERO), share)
+        block[_COLORS + _R2 + i] = min(max(iz - clear * bz, _ZERO), share)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
+def _spread(block, i, x, y, z, contrast):  # type: ignore[no-untyped-def]
+    """Return the variance of colors along an axis of squared length `contrast`, and across it."""
+    red, green, blue = block[i], block[_R1 + i], block[_R2 + i]
+    rr, gg, bb = block[_R3 + i], block[_R4 + i], block[_R5 + i]
+    rg, gb, br = block[_R6 + i], block[_R7 + i], block[_R8 + i]
+    rr, gg, bb = rr - red * red, gg - green * green, bb - blue * blue
+    mixed = x * y * (rg - red * green) + y * z * (gb - green * blue) + z * x * (br - blue * red)
+    along = (x * x * rr + y * y * gg + z * z * bb + _TWO * mixed) / contrast
+    along = max(along, _ZERO)
+    return along, max(rr + gg + bb - along, _ZERO)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from reference_matting import reference_matte
 
 from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.batches import mask_regions
@@ -43,6 +44,22 @@ def as_mask(share: Float32) -> UInt8:
 
 def matte(image: Float32, mask: UInt8) -> tuple[Float32, Float32]:
     return rim_matte(image, mask, *mask_regions(mask))
+
+
+@pytest.mark.parametrize("size", [(120, 160), (117, 90), (13, 9), (5, 3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_kernels_agree_with_the_reference(size: tuple[int, int], seed: int) -> None:
+    """Blurred noise as image and mask, of sizes that the coarse pixels fit and others."""
+    rng = np.random.default_rng(seed)
+    image = cv2.blur(rng.random((*size, 3), np.float32), (3, 3))
+    noise = cv2.blur(rng.random(size, np.float32), (9, 9))
+    mask = as_mask(np.clip((noise - noise.mean()) / noise.std() + 0.5, 0, 1))
+    inner, rim = mask_regions(mask)
+    assert rim.any()
+    alpha, person = rim_matte(image, mask, inner, rim)
+    wanted_alpha, wanted_person = reference_matte(image, mask, inner, rim)
+    assert np.abs(alpha - wanted_alpha).max() < 2e-5
+    assert np.abs(person - wanted_person).max() < 2e-5
 
 
 def test_a_mask_that_is_too_large_is_cut_back_by_the_colors() -> None:
