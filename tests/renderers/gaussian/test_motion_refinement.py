@@ -15,6 +15,7 @@ from threads import using_threads
 from talkhead.dataset import IdentityDataset
 from talkhead.face import N_BODY
 from talkhead.progress import SilentProgress
+from talkhead.renderers.gaussian import motion_refinement
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer, twist_matrix
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
 from talkhead.types import Float32, UInt8
@@ -136,6 +137,24 @@ def test_bodies_are_refined(
     found = refined(head, with_tracks(noisy_dataset, codes=off))
     before, after = (np.abs(c - true_codes)[:, -N_BODY + 2].mean() for c in (off, found))
     assert after < 0.9 * before, (before, after)
+
+
+@pytest.mark.parametrize(("trusted", "n_losses"), [(0.0, 6), (10.0, 4)])
+def test_losses_are_compared_after_long_steps(
+    head: GaussianRenderer,
+    noisy_dataset: IdentityDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    trusted: float,
+    n_losses: int,
+) -> None:
+    """Each part needs one loss, and a second one unless its step is trusted; the mouth's never is."""
+    calls = []
+    loss = motion_refinement._loss
+    monkeypatch.setattr(motion_refinement, "_loss", lambda *a: calls.append(0) or loss(*a))
+    for part in (motion_refinement._Face, motion_refinement._Body):
+        monkeypatch.setattr(part, "trusted", trusted)
+    refined(head, noisy_dataset)
+    assert len(calls) == n_losses * len(noisy_dataset)
 
 
 def test_correct_motion_is_unchanged(
