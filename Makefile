@@ -13,7 +13,7 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench wheel-test clean
+.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench gpu-check wheel-test clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -117,6 +117,9 @@ $(VENV)/.docs: $(STAMP)
 
 bench: venv  ## measure the README's figures and print them as JSON lines
 	$(VENV)/bin/python -m benchmarks
+
+gpu-check: venv  ## fit and render on a CUDA device, and compare its images with those of the CPU
+	$(VENV)/bin/python -m benchmarks.gpu_check
 
 wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, and run fit and speak with it
 	rm -rf build/wheel-test build/lib build/bdist.*  # setuptools would pack stale files of build/lib
