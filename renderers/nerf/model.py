@@ -132,7 +132,7 @@ class NerfRenderer(RendererBase):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that from_tensors needs, detached, each of its documented shape."""
         return {
-            "n_mouth": torch.tensor([self.n_mouth]),
+            "n_mouth": torch.tensor([self.n_mouth], device=self.pose_mean.device),
             "pose_mean": self.pose_mean,
             "pose_scale": self.pose_scale,
             "occs": self.occupancy.occs,

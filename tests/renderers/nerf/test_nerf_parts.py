@@ -530,3 +530,11 @@ def test_the_hash_encoding_renders_too(head_dataset: IdentityDataset) -> None:
     assert torch.isfinite(made.rgb).all() and "table" in hashed.tensors()
     back = NerfRenderer.from_tensors(hashed.tensors(), config)
     assert torch.equal(back.render(*camera(head_dataset, 3), 24, 24).rgb, made.rgb)
+
+
+def test_all_tensors_are_on_the_device_of_the_head(
+    head: NerfRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one tells callers where to render; "meta" takes the place of a GPU."""
+    monkeypatch.setattr(head, "pose_mean", head.pose_mean.to("meta"))
+    assert head.tensors()["n_mouth"].device.type == "meta"
