@@ -88,9 +88,7 @@ def controlled_codes(
     if controls.blinks is not None:
         found = find_blinks(clip, model, rate)
         if found:
-            _set_blinks(
-                codes[:, face.eyes], coefficients, found, indices, rate, controls.blinks
-            )
+            _set_blinks(codes[:, face.eyes], coefficients, found, indices, rate, controls.blinks)
         elif controls.blinks > 0.0:
             notes.append(NO_BLINKS)
     if controls.expression is not None:
