@@ -70,14 +70,16 @@ def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Floa
         Opacities [H, W] in [0, 1], which are 1 inside and 0 outside of the rim, and the image of
         the person alone [H, W, 3], premultiplied by them.
     """
-    alpha, person = inner.astype(np.float32), np.asarray(cv2.copyTo(image, inner.view(np.uint8)))
-    pixels = np.flatnonzero(rim)
-    if not len(pixels):
-        return alpha, person
     # The fractions are monotone in the mask, and its bytes are eroded faster.
     shares, edge = _soft_steps(), np.ones((EDGE, EDGE), np.uint8)
+    grown = np.asarray(cv2.dilate(mask, edge), np.uint8)
+    alpha, person = inner.astype(np.float32), np.asarray(cv2.copyTo(image, inner.view(np.uint8)))
+    # Haze farther away from the person is background of any color.
+    pixels = np.flatnonzero(rim & (shares > 0.0)[grown])
+    if not len(pixels):
+        return alpha, person
     front = cv2.LUT(cv2.erode(mask, edge), shares**3)
-    back = cv2.LUT(cv2.dilate(mask, edge), (np.float32(1.0) - shares) ** 3)
+    back = cv2.LUT(grown, (np.float32(1.0) - shares) ** 3)
     moments = _moments(image, front, back, pixels)
     _unmix(image, mask, shares, pixels, moments, alpha, person)
     return alpha, person

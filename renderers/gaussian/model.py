@@ -145,9 +145,17 @@ class GaussianRenderer(RendererBase):
         self.projector = CodeProjector(state["seen_codes"], state["seen_reach"])
         self.base = state["base"].clone().requires_grad_()
         self.shape = state["shape"].clone().requires_grad_()
-        self.deltas = state["deltas"].clone().requires_grad_()
-        self.blendshapes = Blendshapes(self.deltas)
+        # Deltas of the clothes are kept for the body alone: heads would overfit to them.
         self.clothes = clothes_components(frames.basis)
+        self.on_body = (self.index == frames.body).nonzero()[:, 0]
+        deltas = state["deltas"]
+        rows = torch.arange(len(deltas), device=deltas.device)
+        self.other_rows = torch.cat([rows[: self.clothes.start], rows[self.clothes.stop :]])
+        clothes = deltas[self.clothes].unflatten(1, (-1, N_CHANNELS))[:, self.on_body]
+        self.deltas = deltas[self.other_rows].requires_grad_()
+        self.clothes_deltas = clothes.flatten(1).requires_grad_()
+        self.blendshapes = Blendshapes(self.deltas)
+        self.clothes_blendshapes = Blendshapes(self.clothes_deltas)
         self.units = _channel_units(config).to(self.base.device)
 
     @classmethod
@@ -229,8 +237,9 @@ class GaussianRenderer(RendererBase):
         Returns:
             The tensors that from_tensors needs, detached, each of the shape in TENSORS.
         """
-        names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape", "deltas")
+        names = ("index", "pose_mean", "pose_scale", "spread", "detail", "base", "shape")
         state = {name: getattr(self, name).detach() for name in names}
+        state["deltas"] = self._all_deltas()
         state |= {f"seen_{name}": tensor for name, tensor in vars(self.projector).items()}
         return {**state, **{f"frames.{k}": t for k, t in self.frames.tensors().items()}}
 
@@ -321,9 +330,33 @@ class GaussianRenderer(RendererBase):
         deltas = state["deltas"].reshape(len(state["deltas"]), -1, N_CHANNELS)[:, chosen]
         state |= {name: state[name][chosen] for name in ("index", "base", "shape")}
         head = self.from_tensors({**state, "deltas": deltas.flatten(1)}, self.config)
-        for tensor in (head.base, head.shape, head.deltas):
+        for tensor in (head.base, head.shape, head.deltas, head.clothes_deltas):
             tensor.requires_grad_(False)
         return head
+
+    @property
+    def has_clothes(self) -> bool:
+        """True if some components describe clothes and some Gaussians move with the body."""
+        return self.clothes_deltas.numel() > 0
+
+    def _all_deltas(self) -> Tensor:
+        """Return the deltas of all components and Gaussians, [K + 12, N * 7]."""
+        deltas = self.deltas.detach()
+        n_rows = len(deltas) + len(self.clothes_deltas)
+        every = deltas.new_zeros(n_rows, len(self.index), N_CHANNELS)
+        every[self.other_rows] = deltas.unflatten(1, (-1, N_CHANNELS))
+        if self.has_clothes:
+            clothes = self.clothes_deltas.detach().unflatten(1, (-1, N_CHANNELS))
+            every[self.clothes, self.on_body] = clothes
+        return every.flatten(1)
+
+    def _blend(self, code: Tensor) -> Tensor:
+        """Return the changes [B, N, 7] of the blended values for a code [B, K + 12]."""
+        change = self.blendshapes(code[:, self.other_rows]).unflatten(1, (-1, N_CHANNELS))
+        if not self.has_clothes:
+            return change
+        clothes = self.clothes_blendshapes(code[:, self.clothes].contiguous())
+        return change.index_add(1, self.on_body, clothes.unflatten(1, (-1, N_CHANNELS)))
 
     def _code(self, motion: Tensor, viewmats: Tensor) -> Tensor:
         """Return the code that weights the deltas, [B, K + 12]: motion and normalized pose."""
@@ -352,8 +385,7 @@ class GaussianRenderer(RendererBase):
         Returns means [B, N, 3], covariances [B, N, 6], opacities [B, N] and colors [B, N, 3].
         """
         # Blend in units of the learning rates, [B, N, 7].
-        change = self.blendshapes(code).reshape(len(code), -1, N_CHANNELS)
-        blended = (self.base + change) * self.units
+        blended = (self.base + self._blend(code)) * self.units
         # Move the Gaussians with their frames.
         gradients, origins = self.frames.pose(motion, viewmats)
         if twist is not None:
@@ -387,28 +419,15 @@ class GaussianRenderer(RendererBase):
         return {"l1": (1.0 - share) * l1, "dssim": share * dssim}
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Return base, shape and deltas."""
+        """Return base, shape, deltas and, if there are any, deltas of the clothes."""
+        rate, blended = self.config.delta_rate, [self.blendshapes]
+        if self.has_clothes:
+            blended.append(self.clothes_blendshapes)
         return [
             {"params": [self.base], "lr": 1.0},
             {"params": [self.shape], "lr": self.config.shape_rate},
-            {
-                "params": [self.deltas],
-                "lr": self.config.delta_rate,
-                "blendshapes": self.blendshapes,
-            },
+            *({"params": [one.deltas], "lr": rate, "blendshapes": one} for one in blended),
         ]
-
-    def after_step(self, step: int) -> None:
-        """Keep the deltas of the clothes zero except on the body: heads would overfit to them.
-
-        Args:
-            step: Ignored.
-        """
-        if self.clothes.start < self.clothes.stop:
-            on_body = self.index == self.frames.body
-            moves = on_body.repeat_interleave(N_CHANNELS).to(self.deltas.dtype)
-            with torch.no_grad():
-                self.deltas[self.clothes] *= moves
 
     def finalize(self, batch: TrainBatch) -> None:
         """Measure how much the finest detail at the mouth must be amplified.

@@ -15,6 +15,7 @@ def reference_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tupl
     steps = np.clip((mask / 255.0 - low) / (high - low), 0.0, 1.0)
     share = np.where(rim, steps * steps * (3.0 - 2.0 * steps), inner)
     edge, colors = np.ones((matting.EDGE, matting.EDGE), np.uint8), image.astype(np.float64)
+    rim = rim & (cv2.dilate(share, edge) > 0.0)
     front, back = (_moments(colors, cv2.erode(part, edge)) for part in (share, 1.0 - share))
     known = back[..., 9:] > matting.MIN_FRACTION
     both = known[..., 0] & (front[..., 9] > matting.MIN_FRACTION)

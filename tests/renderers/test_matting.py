@@ -133,3 +133,12 @@ def test_the_target_is_the_person_over_the_backdrop() -> None:
     wanted = (image - (1 - true) * BLUE) + (1 - true) * behind
     assert np.abs(target[0].numpy() - wanted).mean() < 0.01
     assert cv2.norm(target[0].numpy(), wanted, cv2.NORM_INF) < 0.3
+
+
+def test_faint_haze_is_background_even_where_colors_are_the_person_s() -> None:
+    """A dark line in the background, in haze that the mask doubts, is not a scrap of hair."""
+    image, head = portrait(BLUE), disc(42, 2)
+    image[58:62, 128:145] = HAIR
+    alpha, person = matte(image, as_mask(np.maximum(head, 0.13 * disc(70, 4))))
+    assert not alpha[58:62, 130:].any() and not person[58:62, 130:].any()
+    assert np.abs(alpha - head)[disc(46, 1) > 0].mean() < 0.03

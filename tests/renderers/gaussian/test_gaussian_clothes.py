@@ -31,7 +31,7 @@ def dressed(folder: Path, size: tuple[int, int] = (128, 96)) -> IdentityDataset:
 
 def clothes_deltas(head: GaussianRenderer) -> torch.Tensor:
     """Deltas of the clothes, [N_CLOTHES, N, 7]."""
-    return head.deltas.detach()[head.clothes].view(N_CLOTHES, -1, N_CHANNELS)
+    return head.tensors()["deltas"][head.clothes].view(N_CLOTHES, -1, N_CHANNELS)
 
 
 def test_only_the_body_learns_from_clothes(tmp_path: Path) -> None:
@@ -45,8 +45,10 @@ def test_only_the_body_learns_from_clothes(tmp_path: Path) -> None:
     assert 0 < on_body.sum() < len(on_body)
     deltas = clothes_deltas(head)
     assert not deltas[:, ~on_body].any() and deltas[:, on_body].any()
-    others = head.deltas.detach()[: head.clothes.start].view(-1, len(on_body), N_CHANNELS)
+    others = head.tensors()["deltas"][: head.clothes.start].view(-1, len(on_body), N_CHANNELS)
     assert others[:, ~on_body].any()
+    again = GaussianRenderer.from_tensors(head.tensors(), head.config).tensors()
+    assert all(torch.equal(again[name], tensor) for name, tensor in head.tensors().items())
 
 
 def test_clothes_are_refined_by_image(tmp_path: Path) -> None:
@@ -56,10 +58,10 @@ def test_clothes_are_refined_by_image(tmp_path: Path) -> None:
     head = GaussianRenderer.from_dataset(dataset, config, seed=0)
     on_body = (head.index == head.frames.body).nonzero()[:, 0]
     colors = torch.randn(N_CLOTHES, len(on_body), generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        clothes = head.deltas[head.clothes].view(N_CLOTHES, -1, N_CHANNELS)
-        clothes[:, on_body, 3:6] += 0.2 * colors[..., None] / head.units[3:6]
-        head.deltas[head.clothes] = clothes.flatten(1)
+    state = head.tensors()
+    clothes = state["deltas"][head.clothes].view(N_CLOTHES, -1, N_CHANNELS)
+    clothes[:, on_body, 3:6] += 0.2 * colors[..., None] / head.units[3:6]
+    head = GaussianRenderer.from_tensors(state, config)
     tracks, info = dataset.tracks, dataset.info
     frames = []
     for i in range(N):
