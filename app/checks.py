@@ -108,7 +108,8 @@ def check_speak(
             "a video needs --timeline source, which re-lips it: the idle clip is part of the identity"
         )
     if output is None:
-        output = default_name(audio.stem, choose_codec(options.codec))
+        stem = f"{audio.stem}-driven" if audio == options.drive else audio.stem
+        output = default_name(stem, choose_codec(options.codec))
     _check_output(output, audio, options, mode)
     if Home.locate(home).is_own(output):
         raise TalkheadError(

@@ -31,8 +31,8 @@ OWN, ALPHA = "own", "alpha"
 FILMED, NONE = "filmed", "none"
 FRAME_RATES = (10, 120)
 """Least and largest frame rate of a finished video."""
-MAX_BLINKS = 60.0
-"""Largest number of blinks per minute."""
+MIN_BLINKS, MAX_BLINKS = 0.01, 60.0
+"""Blinks per minute; fewer are none."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".exr", ".hdr")
 """Suffixes of files that can only be images; others may be images or videos. If `talkhead.images`
 cannot read such a file, the error lists the supported image formats instead of reporting a damaged
@@ -174,7 +174,7 @@ def parse_blinks(text: str) -> float | None:
             f"blinks {text!r} are not allowed. Choose {FILMED}, {NONE}, or a number per minute, 0 to "
             f"{MAX_BLINKS:g}"
         )
-    return per_minute
+    return per_minute if per_minute >= MIN_BLINKS else 0.0
 
 
 def parse_rate(text: str, source: float) -> Fraction:
@@ -194,8 +194,11 @@ def parse_rate(text: str, source: float) -> Fraction:
     if text == SOURCE:
         return exact_rate(float(min(max(source, least), most)))
     try:
-        rate = Fraction(text)  # reads 30000/1001, too
-    except (ValueError, ZeroDivisionError):
+        # 25, 29.97 or 30000/1001. Fraction alone would compute 1e999999999 exactly.
+        rate = (
+            Fraction(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6}|/\d{1,6})?", text) else Fraction(0)
+        )
+    except ZeroDivisionError:
         rate = Fraction(0)
     if not least <= rate <= most:
         raise TalkheadError(

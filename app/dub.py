@@ -185,7 +185,7 @@ def dub(
     store.tidy()
     read = None
     if table is not None:
-        read = read_table(Path(table), identity_finder(opened), opened.is_own)
+        read = read_table(Path(table), identity_finder(opened), opened.is_own, reads_files=True)
     if read is not None and read.bad and not options.skip_bad:
         raise read.refuse()
     target = results or results_path(opened, read)

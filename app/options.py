@@ -312,10 +312,10 @@ class FaceOptions:
         default=None,
         metadata=option(
             "--expression",
-            "Expressions by time: a .csv or .json file, or a text: 'smile=0.6' throughout, or "
-            "'0:smile=0; 2:smile=0.8,brows_up=1; 4:smile=-'. Named ones are smile, frown, brows_up, "
-            "brows_down, wide_eyes, squint, blink, look_left, look_right, look_up and look_down; all "
-            "coefficients of ARKit are known, too.",
+            "Expressions by time in seconds: 'smile=0.6' throughout, or '0:smile=0; 2:smile=0.8; "
+            "4:smile=-', where - ends one; or a .csv, .json or .txt file. Relative to the person, where 1 "
+            "is the strongest in their footage: smile, frown, brows_up, brows_down, wide_eyes, squint, "
+            "blink, look_left, look_right, look_up, look_down. Absolute: the coefficients of ARKit.",
             FACE_PANEL,
             names_file=True,
             in_frames=True,

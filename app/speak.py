@@ -27,15 +27,17 @@ from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.checks import SpeakFiles, check_speak
 from talkhead.app.choices import MODES, OWN, check_choice
 from talkhead.app.composer.backgrounds import backgrounds_of
+from talkhead.app.composer.controls import Controls
 from talkhead.app.composer.coverage import coverage_warning
 from talkhead.app.composer.driver import track_driver
+from talkhead.app.composer.expression_model import check_controllable
 from talkhead.app.composer.frames import (
     FrameRenderer,
     HeadFrameRenderer,
     own_background,
     pasted_line,
 )
-from talkhead.app.composer.requested_frames import head_rate, make_frames
+from talkhead.app.composer.requested_frames import head_rate, make_frames, takes_drivers_mouth
 from talkhead.app.composer.source_clip import SourceFootage, source_footage
 from talkhead.app.home.footage import check_duration
 from talkhead.app.home.identities import Home
@@ -267,11 +269,13 @@ def render_video(
     enter_work_folder(work, avatar, request)
     footage = _source(avatar, request, home, progress)
     n_codes = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
+    if Controls.from_options(request.options).is_active or request.options.drive is not None:
+        check_controllable(avatar.idle)
     codes = _motion(avatar, request, n_codes, work, progress)
-    if warning := coverage_warning(codes, avatar.idle):
-        progress.message(warning)
     drive = request.options.drive
     driver = None if drive is None else track_driver(drive, work, progress)
+    if not takes_drivers_mouth(request) and (warning := coverage_warning(codes, avatar.idle)):
+        progress.message(warning)
     frames = make_frames(avatar, resolved, codes, footage, driver, progress)
     subtitles = _subtitles(request, frames, work, progress)
     captions, srt = (None, None) if subtitles is None else (subtitles.captions, subtitles.srt)

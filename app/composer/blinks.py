@@ -24,7 +24,9 @@ MIN_CHANGE = 0.05
 BASE = 0.9
 """Depth below the peak at which a blink begins and ends, relative to its prominence."""
 MAX_S = 0.6
-"""Longer closures of the eyes are no blinks."""
+"""Longest blink that is copied."""
+PAD = 5
+"""Frames with open eyes that are assumed beyond the ends of a clip."""
 MARGIN = 1
 """Frames before and after a peak's base that belong to the blink."""
 MIN_PAUSE_S = 0.8
@@ -43,11 +45,13 @@ class Blink:
         first: First frame that it changes.
         codes: Change of the codes of eyes and brows [n, E].
         coefficients: Change of the coefficients [n, 52].
+        is_complete: It begins and ends within the clip, and lasts no longer than one blink.
     """
 
     first: int
     codes: Float32
     coefficients: Float64
+    is_complete: bool = True
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -64,30 +68,48 @@ def find_blinks(clip: IdleClip, model: ExpressionModel, rate: float) -> list[Bli
     Returns:
         The blinks in order; they do not overlap.
     """
-    coefficients = measured(clip)
-    closed = coefficients[:, _CLOSED].mean(1)
+    coefficients, upper = measured(clip), clip.codes[:, clip.face.eyes]
+    found = []
+    for before, after in _spans(coefficients, model, rate):
+        change = (_deviation(values, before, after) for values in (upper, coefficients))
+        is_complete = before >= 0 and after < len(clip) and after - before <= MAX_S * rate
+        found.append(Blink(before + 1, *change, is_complete))
+    return found
+
+
+def _spans(coefficients: Float64, model: ExpressionModel, rate: float) -> list[tuple[int, int]]:
+    """Return the frames before and after each blink, given coefficients [F, 52].
+
+    The frame before may be -1, and the one after F. Blinks that overlap are one.
+    """
+    # With open eyes before the first and after the last frame, blinks that are cut there are peaks, too.
+    closed = np.pad(
+        coefficients[:, _CLOSED].mean(1), PAD, constant_values=model.usual[_CLOSED].mean()
+    )
     size = float((model.high - model.usual)[_CLOSED].mean())
     reach, prominence = round(2 * MAX_S * rate), max(MIN_PROMINENCE * size, MIN_CHANGE)
     peaks, _ = find_peaks(closed, prominence=prominence, wlen=reach)
     _, _, starts, ends = peak_widths(closed, peaks, rel_height=BASE, wlen=reach)
-    upper = clip.codes[:, clip.face.eyes]
-    found: list[Blink] = []
-    for start, end in zip(starts, ends, strict=True):
-        before, after = int(np.floor(start)) - MARGIN, int(np.ceil(end)) + MARGIN
-        if before < 0 or after >= len(clip) or (after - before) / rate > MAX_S:
-            continue
-        if found and before < found[-1].first + len(found[-1]):
-            continue
-        change = (_deviation(values, before, after) for values in (upper, coefficients))
-        found.append(Blink(before + 1, *change))
-    return found
+    spans: list[tuple[int, int]] = []
+    for start, end in zip(starts - PAD, ends - PAD, strict=True):
+        before = max(int(np.floor(start)) - MARGIN, -1)
+        after = min(int(np.ceil(end)) + MARGIN, len(coefficients))
+        if spans and before < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(after, spans[-1][1]))
+        elif after - before > 1:
+            spans.append((before, after))
+    return spans
 
 
 def _deviation(values: Float64 | Float32, before: int, after: int) -> np.ndarray:
-    """Return how far values [F, n] between two frames are from the line between these, [m, n]."""
+    """Return how far values [F, n] between two frames are from the line between these, [m, n].
+
+    Beyond the ends of the values, the line is level.
+    """
+    first = values[before] if before >= 0 else values[min(after, len(values) - 1)]
+    last = values[after] if after < len(values) else first
     share = np.linspace(0.0, 1.0, after - before + 1)[1:-1, None].astype(values.dtype)
-    line = values[before] + share * (values[after] - values[before])
-    return np.asarray(values[before + 1 : after] - line)
+    return np.asarray(values[before + 1 : after] - (first + share * (last - first)))
 
 
 def blink_part(blinks: Sequence[Blink], n_frames: int) -> tuple[Float32, Float64]:
@@ -115,8 +137,8 @@ def random_blinks(
     """Distribute copies of blinks at random.
 
     Args:
-        blinks: The person's blinks; at least one.
-        per_minute: Mean number per minute, above 0.
+        blinks: Blinks of the person's footage, of which the complete ones are copied.
+        per_minute: Mean number per minute.
         n_frames: Number of frames.
         rate: Frames per second.
         seed: Seed of the times.
@@ -124,12 +146,15 @@ def random_blinks(
     Returns:
         Blinks at new frames, in order; they do not overlap.
     """
+    own = [blink for blink in blinks if blink.is_complete]
+    if per_minute == 0.0 or not own:
+        return []
     rng = np.random.default_rng(seed)
     mean_s = max(60.0 / per_minute - MIN_PAUSE_S, 0.05)
     placed: list[Blink] = []
     time = rng.gamma(SHAPE, mean_s / SHAPE)
     while True:
-        blink = blinks[int(rng.integers(len(blinks)))]
+        blink = own[int(rng.integers(len(own)))]
         first = round(time * rate)
         if placed:
             first = max(first, placed[-1].first + len(placed[-1]))

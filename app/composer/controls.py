@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,26 +89,22 @@ def controlled_codes(
     if controls.blinks is not None:
         found = find_blinks(clip, model, rate)
         if found:
-            _set_blinks(codes[:, face.eyes], coefficients, found, indices, rate, controls.blinks)
-        elif controls.blinks > 0.0:
+            _remove_blinks(codes[:, face.eyes], coefficients, found, indices)
+        seed = zlib.crc32(spoken.tobytes())  # other blinks in another line
+        placed = random_blinks(found, controls.blinks, len(codes), rate, seed)
+        _add_blinks(codes[:, face.eyes], coefficients, placed)
+        if controls.blinks > 0.0 and not any(blink.is_complete for blink in found):
             notes.append(NO_BLINKS)
     if controls.expression is not None:
         times = np.arange(len(codes)) / rate
-        changes, beyond = model.changes(controls.expression, times, coefficients)
+        changes, more = model.changes(controls.expression, times, coefficients)
         codes += model.code_changes(changes)
-        notes.append(model.range_message(beyond, "the expression track"))
+        notes += more
     return codes, [note for note in notes if note]
 
 
-def _set_blinks(
-    eyes: Float32,
-    coefficients: Float64,
-    blinks: list[Blink],
-    indices: Int,
-    rate: float,
-    per_minute: float,
-) -> None:
-    """Replace the blinks of a clip by others, in place.
+def _remove_blinks(eyes: Float32, coefficients: Float64, blinks: list[Blink], indices: Int) -> None:
+    """Remove the blinks of a clip, in place.
 
     eyes: codes of eyes and brows [F, E]. coefficients: [F, 52]. blinks: those of the clip. indices: of
     the frames in the clip [F].
@@ -115,10 +112,11 @@ def _set_blinks(
     filmed, filmed_coefficients = blink_part(blinks, int(indices.max()) + 1)
     eyes -= filmed[indices]
     coefficients -= filmed_coefficients[indices]
-    if per_minute == 0.0:
-        return
-    placed = random_blinks(blinks, per_minute, len(eyes), rate)
-    if placed:
-        more, more_coefficients = blink_part(placed, len(eyes))
+
+
+def _add_blinks(eyes: Float32, coefficients: Float64, blinks: list[Blink]) -> None:
+    """Add blinks to codes of eyes and brows [F, E] and coefficients [F, 52], in place."""
+    if blinks:
+        more, more_coefficients = blink_part(blinks, len(eyes))
         eyes += more
         coefficients += more_coefficients

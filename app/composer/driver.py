@@ -6,10 +6,12 @@ copied relative to the usual pose of each, in units of their eye distance.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
@@ -20,7 +22,7 @@ from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.app.composer.limits import limit_smoothly
 from talkhead.cameras import default_intrinsics
 from talkhead.dataset import ADVICE, ALL_FRAMES, TENSORS
-from talkhead.errors import FootageError
+from talkhead.errors import FootageError, PackageError
 from talkhead.face import N_BODY
 from talkhead.footage import Footage
 from talkhead.preprocess.head_pose import track_head
@@ -83,36 +85,45 @@ def track_driver(video: Path, work: Path, progress: Progress) -> Driver:
         MediaError: The video cannot be read.
         FootageError: It shows a face in less than half of its frames.
     """
-    path, folder = work / DRIVER, work / "driver"
-    if not path.exists():
-        footage = Footage(video, sha256_of(video), media.probe(video))
-        track_video(footage, make_folder(folder), progress)
-        stored = read_checked(folder / TRACKING, TRACKING_TENSORS, ADVICE)
-        if (n_faces := int(stored["n_faces"])) > 1:
-            progress.message(
-                f"{video.name} shows up to {n_faces} faces: the largest, most central one is followed"
-            )
-        arrays = (stored[name].numpy() for name in ("landmarks", "blendshapes", "found"))
-        tracking, covered = bridge_gaps(Tracking(*arrays))
-        if covered.mean() < MIN_FACE:
-            raise FootageError(
-                f"{video}: shows a face in {100 * covered.mean():.0f} % of its frames. Pass a video in "
-                "which one face is visible, turned to the camera"
-            )
-        intrinsics = default_intrinsics(footage.info.width, footage.info.height)
-        track = track_head(tracking.landmarks, covered, covered, intrinsics)
-        nearest = _nearest(covered)
-        tensors = {
-            "blendshapes": tracking.blendshapes[nearest],
-            "viewmats": track.poses.viewmats,
-            "known": covered,
-        }
-        import torch
+    path = work / DRIVER
+    if path.exists():
+        with suppress(PackageError):  # damaged: made again
+            return _read(path)
+    _track(video, work / "driver", path, progress)
+    return _read(path)
 
-        write_tensors(path, {name: torch.from_numpy(one.copy()) for name, one in tensors.items()})
-        remove(folder)
+
+def _read(path: Path) -> Driver:
+    """Read a driver. Raises PackageError if the file is damaged."""
     found = read_checked(path, DRIVER_TENSORS, ADVICE)
     return Driver(**{name: found[name].numpy() for name in DRIVER_TENSORS})
+
+
+def _track(video: Path, folder: Path, path: Path, progress: Progress) -> None:
+    """Track the face in a video, with chunks in a folder, and write the driver to a file."""
+    footage = Footage(video, sha256_of(video), media.probe(video))
+    track_video(footage, make_folder(folder), progress)
+    stored = read_checked(folder / TRACKING, TRACKING_TENSORS, ADVICE)
+    if (n_faces := int(stored["n_faces"])) > 1:
+        progress.message(
+            f"{video.name} shows up to {n_faces} faces: the largest, most central one is followed"
+        )
+    arrays = (stored[name].numpy() for name in ("landmarks", "blendshapes", "found"))
+    tracking, covered = bridge_gaps(Tracking(*arrays))
+    if covered.mean() < MIN_FACE:
+        raise FootageError(
+            f"{video}: shows a face in {100 * covered.mean():.0f} % of its frames. Pass a video in "
+            "which one face is visible, turned to the camera"
+        )
+    intrinsics = default_intrinsics(footage.info.width, footage.info.height)
+    track = track_head(tracking.landmarks, covered, covered, intrinsics)
+    tensors = {
+        "blendshapes": tracking.blendshapes[_nearest(covered)],
+        "viewmats": track.poses.viewmats,
+        "known": covered,
+    }
+    write_tensors(path, {name: torch.from_numpy(one.copy()) for name, one in tensors.items()})
+    remove(folder)
 
 
 def _nearest(known: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> np.ndarray:

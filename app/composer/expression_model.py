@@ -68,12 +68,8 @@ class ExpressionModel:
         Raises:
             TalkheadError: The clip was made by an earlier version, or is too short.
         """
+        check_controllable(clip)
         coefficients = measured(clip)
-        if len(clip) < MIN_FRAMES:
-            raise TalkheadError(
-                f"expressions and blinks cannot be changed: footage of {len(clip) / FRAME_RATE:.1f} s is "
-                f"too short to learn this person's from. Fit at least {MIN_FRAMES / FRAME_RATE:.0f} s"
-            )
         low, high = np.percentile(coefficients, RANGE_PERCENT, axis=0)
         n_mouth, n_codes = clip.face.n_mouth, clip.face.n_codes
         slopes = np.zeros((N_BLENDSHAPES, n_codes))
@@ -120,17 +116,21 @@ class ExpressionModel:
             filmed: Coefficients of the frames without the track [F, 52].
 
         Returns:
-            Changes [F, 52], and the names of coefficients that go beyond the person's range.
+            Changes [F, 52], and messages about what the footage does not show.
         """
         wanted, weight = self._named(track, times)
         beyond = []
         for name in filter(COEFFICIENTS.__contains__, track.curves):
             index = BLENDSHAPES.index(name)
-            wanted[:, index], weight[:, index] = track.at(name, times)
-            is_set = weight[:, index] > 0.0
-            if (wanted[is_set, index] > self.high[index] + TOLERANCE).any():
+            level, share = track.at(name, times)
+            wanted[:, index] += share * (level - wanted[:, index])
+            weight[:, index] = np.maximum(weight[:, index], share)
+            if (level[share > 0.0] > self.high[index] + TOLERANCE).any():
                 beyond.append(name)
-        return weight * (self.limited(wanted) - filmed), beyond
+        notes = [self._range_message(beyond), self._missing_message(track)]
+        if not (weight > 0.0).any():
+            notes.append(f"the expressions begin after the end, {times[-1]:.1f} s: nothing changes")
+        return weight * (self.limited(wanted) - filmed), notes
 
     def _named(self, track: ExpressionTrack, times: Float64) -> tuple[Float64, Float64]:
         """Return the coefficients and weights [F, 52] of the named expressions of a track."""
@@ -145,22 +145,50 @@ class ExpressionModel:
                 weight[:, index] = np.maximum(weight[:, index], share)
         return wanted, weight
 
-    def range_message(self, beyond: list[str], name: str) -> str:
-        """Describe coefficients that were limited.
-
-        Args:
-            beyond: Names of the coefficients.
-            name: What requested them, for the message.
-
-        Returns:
-            A sentence; "" if there are none.
-        """
+    def _range_message(self, beyond: list[str]) -> str:
+        """Describe coefficients that were limited; "" if there are none."""
         if not beyond:
             return ""
         ends = {one: self.high[BLENDSHAPES.index(one)] for one in beyond[:MAX_NAMED]}
         listed = ", ".join(f"{one} {end:.2f}" for one, end in ends.items())
         more = f" and {len(beyond) - len(ends)} others" if len(beyond) > len(ends) else ""
-        return f"{name} goes beyond what the footage shows, at most {listed}{more}: it is limited to that"
+        return (
+            f"expressions beyond those that the footage shows are limited to {TOLERANCE:g} more than its "
+            f"largest: {listed}{more}"
+        )
+
+    def _missing_message(self, track: ExpressionTrack) -> str:
+        """Describe named expressions of a track that the footage does not show; "" if there are none."""
+        missing = [
+            name
+            for name, parts in NAMED_EXPRESSIONS.items()
+            if name in track.curves
+            and max(self._reach(part, side) for part, side in parts.items()) < MIN_SPREAD
+        ]
+        return f"the footage does not show: {', '.join(missing)}. Little changes" if missing else ""
+
+    def _reach(self, coefficient: str, side: float) -> float:
+        """Return how far a coefficient goes from the usual one to the upper or lower end."""
+        index = BLENDSHAPES.index(coefficient)
+        ends = self.high - self.usual if side > 0 else self.usual - self.low
+        return float(ends[index])
+
+
+def check_controllable(clip: IdleClip) -> None:
+    """Check that a person's expressions and blinks can be changed.
+
+    Args:
+        clip: The idle clip.
+
+    Raises:
+        TalkheadError: The clip was made by an earlier version, or is too short.
+    """
+    measured(clip)
+    if len(clip) < MIN_FRAMES:
+        raise TalkheadError(
+            f"expressions and blinks cannot be changed: footage of {len(clip) / FRAME_RATE:.1f} s is "
+            f"too short to learn this person's from. Fit at least {MIN_FRAMES / FRAME_RATE:.0f} s"
+        )
 
 
 def measured(clip: IdleClip) -> Float64:

@@ -12,7 +12,7 @@ import difflib
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,10 +55,24 @@ RELEASED = ("-", "")
 """Values that end an expression: the face follows the footage again."""
 EASE_S = 0.24
 """Time in which an expression begins before its first value, and ends when it is released."""
-MAX_VALUES = 5_000_000
-"""Largest number of values in a track: an hour of all coefficients at 25 per second."""
+MAX_VALUES = 1_000_000
+"""Largest number of values in a track: 13 minutes of all coefficients at 25 per second."""
+MAX_TIME_S, MIN_STEP_S = 1e6, 1e-3
+"""Latest time, and least time from one value to the next, seconds."""
+ROUNDING = 0.01
+"""How far values may be outside of 0 to 1."""
+TIMECODE, TIMECODE_RATE = "timecode", 60
+"""Column of times in the tables of Live Link Face, and its frames per second."""
+IGNORED = frozenset(
+    name.lower()
+    for name in (
+        "BlendShapeCount", "TongueOut", "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw",
+        "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch", "RightEyeRoll",
+    )
+)  # fmt: skip
+"""Columns of such tables that the landmarker does not measure, or that repeat others."""
+JSON_FORM = 'is not a list of objects with a time, such as [{"time": 0, "smile": 0.5}]'
 _KNOWN = {name.lower(): name for name in (*COEFFICIENTS, *NAMED_EXPRESSIONS)}
-_ENTRY = re.compile(r"(?:([^:=]*):)?(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,8 @@ class ExpressionTrack:
         """Evaluate an expression.
 
         Between two values, it is interpolated by a monotone cubic (Fritsch and Carlson 1980), which has
-        no overshoot. The last value holds until the end.
+        no overshoot. The last value holds until the end. Where one stretch ends while the next one
+        begins, they are averaged.
 
         Args:
             name: An expression of the track.
@@ -88,22 +103,26 @@ class ExpressionTrack:
         import numpy as np
         from scipy.interpolate import PchipInterpolator
 
-        values, weights = np.zeros(len(times)), np.zeros(len(times))
+        total, weights, shares = (np.zeros(len(times)) for _ in range(3))
+        before = -math.inf  # end of the stretch before
         for points, end in _stretches(self.curves[name]):
             at, level = (np.array(column) for column in zip(*points, strict=True))
-            begins = at[0] - EASE_S if at[0] > 0.0 else -math.inf
+            begins = max(at[0] - EASE_S, before) if at[0] > 0.0 else -math.inf
             chosen = (times > begins) & (times < end + EASE_S)
             # A repeated value before the first and after the last one makes the curve flat there.
             curve = PchipInterpolator(
                 np.concatenate([[at[0] - 1.0], at, [at[-1] + 1.0]]),
                 np.concatenate([level[:1], level, level[-1:]]),
             )
-            values[chosen] = curve(np.clip(times[chosen], at[0], at[-1]))
+            values = curve(np.clip(times[chosen], at[0], at[-1]))
             rise = 1.0 if begins == -math.inf else (times[chosen] - begins) / EASE_S
-            fall = (end + EASE_S - times[chosen]) / EASE_S
-            share = np.clip(np.minimum(rise, fall), 0.0, 1.0)
-            weights[chosen] = share * share * (3.0 - 2.0 * share)
-        return values, weights
+            share = np.clip(np.minimum(rise, (end + EASE_S - times[chosen]) / EASE_S), 0.0, 1.0)
+            share = share * share * (3.0 - 2.0 * share)
+            total[chosen] += share * values
+            shares[chosen] += share
+            weights[chosen] = np.maximum(weights[chosen], share)
+            before = end
+        return np.clip(total / np.maximum(shares, 1e-12), 0.0, 1.0), weights
 
 
 def _stretches(
@@ -185,7 +204,8 @@ def write_track(text: str, folder: Path) -> Path:
         TalkheadError: It is not a track.
     """
     start = text.lstrip("\ufeff \t\r\n")
-    is_table = start.lower().startswith(TIME) and "=" not in text
+    header = re.split(r"[,;\t]", start.partition("\n")[0].lower())
+    is_table = "=" not in start and {TIME, TIMECODE} & {name.strip() for name in header}
     suffix = ".json" if start.startswith("[") else ".csv" if is_table else ".txt"
     path = folder / f"expression{suffix}"
     path.write_text(text, encoding="utf-8", errors="replace")
@@ -197,109 +217,166 @@ def write_track(text: str, folder: Path) -> Path:
 
 
 Row = tuple[str, float, Mapping[str, Any]]
-"""Place for messages, time in seconds, and values by name, None where nothing is set."""
+"""Place for messages, time in seconds, and values by name."""
 
 
-def _inline_rows(text: str) -> list[Row]:
-    """Parse the entries of a text."""
-    rows: list[Row] = []
-    for entry in filter(str.strip, text.split(";")):
-        match = _ENTRY.fullmatch(entry)
-        assert match is not None
-        place, values = f"{entry.strip()!r}", {}
-        for part in match[2].split(","):
-            name, equals, value = (piece.strip() for piece in part.partition("="))
-            if not equals or not name:
-                raise TalkheadError(
-                    f"expression {place}: {part.strip()!r} is not an expression. Write smile=0.5, or "
-                    "1.5:smile=0.5 from 1.5 s on, or the path of a .csv or .json file"
-                )
-            values[name] = "-" if value == "" else value
-        rows.append(
-            (place, _number(match[1], f"expression {place}", "time") if match[1] else 0.0, values)
-        )
+def _inline_rows(text: str) -> Iterator[Row]:
+    """Parse the entries of a text. Those without a time are one row."""
+    rows: list[tuple[str, str, str]] = []
+    for entry in filter(str.strip, re.split(r"[;\n]", text)):
+        time, colon, values = entry.rpartition(":")
+        rows.append((f"{entry.strip()!r}", time if colon else "", values))
     if not rows:
         raise TalkheadError("expression: the text is empty. Write smile=0.5, for example")
-    return rows
+    timeless = ",".join(values for _, time, values in rows if not time)
+    if timeless:
+        first = next(place for place, time, _ in rows if not time)
+        rows = [(first, "0", timeless), *(row for row in rows if row[1])]
+    for place, time, values in rows:
+        yield place, _number(time, f"expression {place}", TIME), _inline_values(values, place)
 
 
-def _csv_rows(content: str, path: Path) -> list[Row]:
-    """Parse a table with a column "time" and one for each expression; empty cells set nothing."""
-    reader = csv.DictReader(io.StringIO(content))
-    names = [name.strip() for name in reader.fieldnames or []]
-    if TIME not in (lower := [name.lower() for name in names]):
-        raise TalkheadError(
-            f"{path}: has no column {TIME!r}. The first line names the columns: time,smile,browInnerUp"
-        )
-    reader.fieldnames = [
-        TIME if low == TIME else name for name, low in zip(names, lower, strict=True)
-    ]
-    rows: list[Row] = []
-    for cells in reader:
-        place = f"line {reader.line_num}"
-        if None in cells or None in cells.values():
+def _inline_values(text: str, place: str) -> dict[str, str]:
+    """Parse "smile=0.5, brows_up=-"."""
+    values: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name:
             raise TalkheadError(
-                f"{path}, {place}: has not {len(names)} values, one for each column"
+                f"expression {place}: {part.strip()!r} is not an expression. Write smile=0.5, or "
+                "1.5:smile=0.5 from 1.5 s on, or the path of a .csv or .json file"
             )
-        values = {name: value.strip() for name, value in cells.items()}
-        time = _number(values.pop(TIME), f"{path}, {place}", TIME)
-        rows.append((place, time, {name: value for name, value in values.items() if value}))
-    return rows
+        if name in values:
+            raise TalkheadError(f"expression {place}: {name} is given twice")
+        values[name] = "-" if value == "" else value
+    return values
 
 
-def _json_rows(content: str, path: Path) -> list[Row]:
+def _csv_rows(content: str, path: Path) -> Iterator[Row]:
+    """Parse a table with a column of times and one for each expression; empty cells set nothing.
+
+    The separator may be a semicolon or a tab, with decimal commas. The tables of Live Link Face are
+    understood: times in the column "Timecode", hours:minutes:seconds:frames of 60 per second.
+    """
+    header = content.partition("\n")[0]
+    separator = next((one for one in (",", ";", "\t") if one in header), ",")
+    reader = csv.reader(io.StringIO(content), delimiter=separator)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        lower = [name.lower() for name in names]
+        if len(set(lower)) < len(lower):
+            twice = next(name for name in lower if lower.count(name) > 1)
+            raise TalkheadError(f"{path}: has two columns {twice!r}. Remove one")
+        at = next((lower.index(name) for name in (TIME, TIMECODE) if name in lower), None)
+        if at is None:
+            raise TalkheadError(
+                f"{path}: has no column {TIME!r}. The first line names the columns: "
+                "time,smile,browInnerUp"
+            )
+        start = None
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            place = f"line {reader.line_num}"
+            if len(cells) != len(names):
+                raise TalkheadError(
+                    f"{path}, {place}: has {len(cells)} values, not {len(names)}, one for each column"
+                )
+            values = [c.strip() if separator == "," else c.strip().replace(",", ".") for c in cells]
+            time = _time(values[at], f"{path}, {place}", lower[at] == TIMECODE)
+            if lower[at] == TIMECODE:
+                start = time if start is None else start
+                time -= start
+            named = zip(names, values, strict=True)
+            yield place, time, {name: v for i, (name, v) in enumerate(named) if v and i != at}
+    except csv.Error as error:
+        raise TalkheadError(f"{path}, line {reader.line_num}: cannot be read ({error})") from error
+
+
+def _time(text: str, where: str, is_timecode: bool) -> float:
+    """Parse seconds, or hours:minutes:seconds:frames."""
+    if not is_timecode:
+        return _number(text, where, TIME)
+    parts = text.split(":")
+    if len(parts) != 4:
+        raise TalkheadError(f"{where}: {TIMECODE} is {text!r}, not hours:minutes:seconds:frames")
+    hours, minutes, seconds, frames = (_number(part, where, TIMECODE) for part in parts)
+    return 3600.0 * hours + 60.0 * minutes + seconds + frames / TIMECODE_RATE
+
+
+def _json_rows(content: str, path: Path) -> Iterator[Row]:
     """Parse a list of objects with a time and values; null ends an expression."""
     try:
         entries = decode_json(content)
     except ValueError as error:
         raise TalkheadError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(entries, list) or not all(
-        isinstance(one, dict) and TIME in one for one in entries
-    ):
-        raise TalkheadError(
-            f'{path}: is not a list of objects with a time, such as [{{"time": 0, "smile": 0.5}}]'
-        )
-    rows: list[Row] = []
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        raise TalkheadError(f"{path}: {JSON_FORM}")
     for number, entry in enumerate(entries, start=1):
         place = f"entry {number}"
-        values = {
-            name: "-" if value is None else value for name, value in entry.items() if name != TIME
-        }
-        rows.append((place, _number(entry[TIME], f"{path}, {place}", TIME), values))
-    return rows
+        times = [value for name, value in entry.items() if name.lower() == TIME]
+        if len(times) != 1:
+            raise TalkheadError(f"{path}, {place}: {JSON_FORM}")
+        time = _number(times[0], f"{path}, {place}", TIME)
+        others = ((name, value) for name, value in entry.items() if name.lower() != TIME)
+        yield place, time, {name: "-" if value is None else value for name, value in others}
 
 
-def _collected(rows: list[Row], source: str) -> ExpressionTrack:
+def _collected(rows: Iterable[Row], source: str) -> ExpressionTrack:
     """Collect the values of rows by name. Raise TalkheadError if a name, time or value is wrong."""
     curves: dict[str, list[tuple[float, float | None]]] = {}
-    last = -math.inf
+    last, n_values = -math.inf, 0
     for place, time, values in rows:
         where = f"{source}, {place}" if source != "expression" else f"expression {place}"
-        if time < 0.0:
-            raise TalkheadError(f"{where}: the time {time:g} is negative. Times start at 0")
-        if time <= last:
-            raise TalkheadError(f"{where}: the time {time:g} is not after {last:g}. Sort by time")
+        _check_time(time, last, where)
         last = time
-        for name, value in values.items():
-            level = None if value in RELEASED else _number(value, where, name)
-            if level is not None and not 0.0 <= level <= 1.0:
-                raise TalkheadError(f"{where}: {name} is {level:g}. Choose 0 to 1, or - to end it")
-            curves.setdefault(_known_name(name, where), []).append((time, level))
-    if sum(map(len, curves.values())) > MAX_VALUES:
-        raise TalkheadError(f"{source}: has more than {MAX_VALUES:,} values. Use fewer times")
+        for written, value in values.items():
+            if written.lower() in IGNORED:
+                continue
+            name = _known_name(written, where)
+            curve = curves.setdefault(name, [])
+            if curve and curve[-1][0] == time:
+                raise TalkheadError(f"{where}: {name} is given twice")
+            curve.append((time, None if value in RELEASED else _level(value, where, written)))
+            n_values += 1
+        if n_values > MAX_VALUES:
+            raise TalkheadError(
+                f"{source}: has more than {MAX_VALUES:,} values. Leave out columns that are not needed, "
+                "or give fewer times"
+            )
     if not any(value is not None for curve in curves.values() for _, value in curve):
         raise TalkheadError(f"{source}: sets no expression. Give at least one value")
     return ExpressionTrack({name: tuple(curve) for name, curve in curves.items()})
+
+
+def _check_time(time: float, last: float, where: str) -> None:
+    """Raise TalkheadError if a time is out of range, or not later than the last one."""
+    if not 0.0 <= time <= MAX_TIME_S:
+        raise TalkheadError(
+            f"{where}: the time {time:g} is not between 0 and {MAX_TIME_S:g} s. Times are in seconds"
+        )
+    if time < last + MIN_STEP_S:
+        raise TalkheadError(
+            f"{where}: the time {time:g} is not after {last:g}. Sort by time, with one entry for each"
+        )
+
+
+def _level(value: Any, where: str, name: str) -> float:
+    """Convert a value; rounding errors beyond 0 and 1 are removed."""
+    level = _number(value, where, name)
+    if not -ROUNDING <= level <= 1.0 + ROUNDING:
+        raise TalkheadError(f"{where}: {name} is {level:g}. Choose 0 to 1, or - to end it")
+    return min(max(level, 0.0), 1.0)
 
 
 def _number(value: Any, where: str, name: str) -> float:
     """Convert a value. Raise TalkheadError if it is not a finite number."""
     try:
         number = float(value.strip().removesuffix("s") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(value, bool):
-        raise TalkheadError(f"{where}: {name} is {value!r}, which is not a number")
+        raise TalkheadError(f"{where}: {name} is {repr(value)[:60]}, which is not a number")
     return number
 
 
@@ -310,6 +387,6 @@ def _known_name(name: str, where: str) -> str:
     near = difflib.get_close_matches(name.lower(), _KNOWN, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(_KNOWN[one] for one in near)}? " if near else ""
     raise TalkheadError(
-        f"{where}: there is no expression {name!r}. {hint}Named ones are "
-        f"{', '.join(NAMED_EXPRESSIONS)}; all others are those of ARKit"
+        f"{where}: there is no expression {name[:60]!r}. {hint}Named ones are "
+        f"{', '.join(NAMED_EXPRESSIONS)}; all others are coefficients of ARKit"
     )

@@ -24,9 +24,10 @@ from talkhead.app.composer.idle_clip import ping_pong
 from talkhead.app.composer.resampling import resampled_clip, resampled_codes
 from talkhead.app.composer.source_clip import SourceFootage
 from talkhead.app.output.finalize import ResolvedRequest
-from talkhead.app.request import OutputOptions
+from talkhead.app.request import OutputOptions, RenderRequest
 from talkhead.identity import Manifest
 from talkhead.progress import Progress
+from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, Float32
 
 
@@ -93,7 +94,7 @@ def _head_frames(
     shown = resampled_clip(turned_clip(shown, view, idle), rate)
     codes = resampled_codes(codes, rate)
     indices = ping_pong(len(shown), len(codes))
-    if options.drive is not None and request.audio.samefile(options.drive):
+    if takes_drivers_mouth(request):
         codes = shown.codes[indices]  # the mouth follows the face, too
     if controls.is_active and model is not None:
         codes, more = controlled_codes(codes, shown, indices, float(rate), model, controls)
@@ -109,6 +110,19 @@ def _head_frames(
         ),
         notes,
     )
+
+
+def takes_drivers_mouth(request: RenderRequest) -> bool:
+    """Check if the mouth follows the face in the driving video.
+
+    Args:
+        request: The request.
+
+    Returns:
+        True if the audio is the driving video itself, or a copy of it.
+    """
+    drive = request.options.drive
+    return drive is not None and sha256_of(request.audio) == sha256_of(drive)
 
 
 def head_rate(options: OutputOptions, manifest: Manifest) -> Fraction:

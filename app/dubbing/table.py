@@ -17,6 +17,7 @@ from typing import Any
 
 from talkhead.app import request
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
+from talkhead.app.composer.expression_track import read_track
 from talkhead.app.dubbing.table_formats import PLACEHOLDER, column_name, records
 from talkhead.app.options import Option
 from talkhead.app.output.finalize import output_files
@@ -126,6 +127,7 @@ def read_table(
     path: Path,
     find_identity: FindIdentity,
     is_reserved: Callable[[Path], bool] = lambda output: False,
+    reads_files: bool = False,
 ) -> Table:
     """Read and validate a table.
 
@@ -133,6 +135,7 @@ def read_table(
         path: A .csv, .jsonl, .ndjson, .yaml or .yml file.
         find_identity: See FindIdentity.
         is_reserved: Predicate for outputs inside folders that talkhead manages.
+        reads_files: Read the files with expressions that rows name. The messages of faults quote them.
 
     Returns:
         The valid and the invalid rows.
@@ -151,6 +154,8 @@ def read_table(
                 raise TalkheadError(
                     f"{row.output}: is inside a folder that talkhead manages. Choose another output"
                 )
+            if reads_files and "expression" in row.options:
+                read_track(row.options["expression"])
             rows.append(dataclasses.replace(row, identity=resolve(row.identity)))
         except TalkheadError as error:
             bad.append(BadRow(line, _shorten(" ".join(str(error).split()), SHOWN_REASON)))
@@ -322,7 +327,7 @@ def _check(row: Row) -> None:
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
-    for path in (row.audio, row.video, options.certificate, options.key):
+    for path in (row.audio, row.video, options.certificate, options.key, options.drive):
         if path is not None:
             _check_input(path)
     _check_output(row, options)

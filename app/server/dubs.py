@@ -126,7 +126,7 @@ def _known_name(service: Service, text: str) -> str:
 
 def _check_row(row: Row, folder: Path) -> None:
     """Raise TalkheadError if a row names a file that was not uploaded, or a folder."""
-    named = {"certificate", "key"} & set(row.options)
+    named = {"certificate", "drive", "key"} & set(row.options)
     if named:
         raise TalkheadError(f"line {row.line}: {named.pop()} is not accepted here. Leave it out")
     single_file_codec(build_options(row.options))

@@ -110,6 +110,7 @@ def test_heads_at_other_rates(home: Path, tmp_path: Path, fps: str) -> None:
         ({"fps": "many", "mode": "head"}, "'many' frames per second are not allowed"),
         ({"fps": "5", "mode": "head"}, "'5' frames per second are not allowed. Choose 10 to 120"),
         ({"fps": "1/0", "mode": "head"}, "frames per second are not allowed"),
+        ({"fps": "1e999999999", "mode": "head"}, "frames per second are not allowed"),
         ({"fps": "30"}, "a frame rate needs --mode head"),
         ({"expression": "dance=1"}, "there is no expression 'dance'"),
         ({"expression": "none.csv"}, "there is no such file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -130,8 +131,27 @@ def test_coefficients_are_absolute_and_limited_with_a_message(
     )
     assert notes == []
     _, notes = controlled(clip, model, "browInnerUp=1,jawOpen=1")
-    assert "the expression track goes beyond what the footage shows" in notes[0]
+    assert "expressions beyond those that the footage shows are limited" in notes[0]
     assert "browInnerUp 0.5" in notes[0] and "jawOpen" in notes[0]
+
+
+def test_requests_without_effect_are_reported(clip: IdleClip, model: ExpressionModel) -> None:
+    _, notes = controlled(clip, model, "5000:smile=1")
+    assert notes == ["the expressions begin after the end, 40.0 s: nothing changes"]
+    flat = replace(model, high=model.usual, low=model.usual)
+    _, notes = controlled(clip, flat, "smile=1,look_up=1")
+    assert notes == ["the footage does not show: smile, look_up. Little changes"]
+
+
+def test_a_coefficient_does_not_cancel_a_named_expression_before_it_begins(
+    clip: IdleClip, model: ExpressionModel
+) -> None:
+    codes, _ = controlled(clip, model, "0:smile=1; 20:mouthSmileLeft=0.2; 30:mouthSmileLeft=-")
+    plain, _ = controlled(clip, model, "smile=1")
+    at = np.arange(N) / RATE
+    outside = (at < 19.7) | (at > 30.3)
+    np.testing.assert_allclose(codes[outside], plain[outside], atol=1e-6)
+    assert np.abs(codes - plain)[(at > 20) & (at < 30)].max() > 0.1
 
 
 def test_identities_of_earlier_versions_and_short_footage_are_refused(clip: IdleClip) -> None:
@@ -160,6 +180,23 @@ def test_without_blinks_the_eyes_stay_open(clip: IdleClip, model: ExpressionMode
     steps = np.abs(np.diff(codes[:, N_MOUTH]))
     filmed = np.abs(np.diff(clip.codes[:, N_MOUTH]))
     assert steps.max() < 0.25 * filmed.max()
+
+
+def test_blinks_at_the_ends_and_pairs_of_blinks_are_removed(clip: IdleClip) -> None:
+    assert clip.blendshapes is not None
+    coefficients = np.full((200, N_BLENDSHAPES), 0.05, np.float32)
+    for first in (-3, 60, 66, 195):  # one is cut at each end, and two overlap
+        for offset, value in enumerate(PROFILE):
+            if 0 <= first + offset < 200:
+                coefficients[first + offset, BLINKS] += 0.7 * value
+    codes = np.zeros((200, N_CODES), np.float32)
+    codes[:, N_MOUTH] = coefficients[:, BLINKS[0]]
+    made = make_clip(codes, coefficients)
+    model = ExpressionModel.from_clip(made)
+    spoken = np.zeros((200, N_CODES), np.float32)
+    still, _ = controlled_codes(spoken, made, np.arange(200), RATE, model, Controls(None, 0.0))
+    assert still[:, N_MOUTH].max() < 0.25, "the lids stay open"
+    assert codes[:, N_MOUTH].max() > 0.7
 
 
 def test_blinks_at_another_rate_are_the_persons_own(clip: IdleClip, model: ExpressionModel) -> None:
@@ -214,7 +251,8 @@ def test_blinks_are_removed_while_the_clip_plays_backward(
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("filmed", None), ("none", 0.0), ("0", 0.0), ("12.5", 12.5), ("60", 60.0)]
+    ("text", "rate"),
+    [("filmed", None), ("none", 0.0), ("0", 0.0), ("1e-310", 0.0), ("12.5", 12.5), ("60", 60.0)],
 )
 def test_values_of_the_option(text: str, rate: float | None) -> None:
     assert parse_blinks(text) == rate

@@ -15,6 +15,7 @@ from talkhead.app.composer.expression_track import (
     NAMED_EXPRESSIONS,
     ExpressionTrack,
     read_track,
+    write_track,
 )
 from talkhead.blendshapes import BLENDSHAPES
 from talkhead.errors import TalkheadError
@@ -83,7 +84,10 @@ def test_files_and_texts_mean_the_same(tmp_path: Path) -> None:
         ("smile=-0.1", "smile is -0.1. Choose 0 to 1"),
         ("smile=nan", "smile is 'nan', which is not a number"),
         ("soon: smile=1", "time is 'soon', which is not a number"),
-        ("-1: smile=1", "the time -1 is negative"),
+        ("-1: smile=1", "the time -1 is not between 0 and"),
+        ("1e17: smile=1", "Times are in seconds"),
+        ("smile=1,Smile=0.2", "smile is given twice"),
+        ("smile=1; smile=0", "smile is given twice"),
         ("2: smile=1; 1: smile=0", "'1: smile=0': the time 1 is not after 2. Sort by time"),
         ("smile=-", "sets no expression"),
         ("track.csv", "there is no such file"),
@@ -100,8 +104,14 @@ def test_wrong_texts_are_refused(text: str, message: str) -> None:
     [
         ("a.csv", "smile\n1\n", "has no column 'time'"),
         ("a.csv", "", "has no column 'time'"),
-        ("a.csv", "time,smile\n0,1\n1\n", "line 3: has not 2 values"),
-        ("a.csv", "time,smile\n0,1,2\n", "line 2: has not 2 values"),
+        ("a.csv", "time,smile\n0,1\n1\n", "line 3: has 1 values, not 2"),
+        ("a.csv", "time,smile\n0,1,2\n", "line 2: has 3 values, not 2"),
+        ("a.csv", "time,smile,Smile\n0,1,2\n", "has two columns 'smile'"),
+        ("a.csv", "time,smile\n0,5e-324\n5e-324,1\n", "is not after 0"),
+        ("a.csv", 'time,smile\n0,"' + "1" * 200_000 + '"\n', "cannot be read"),
+        ("a.csv", "timecode,smile\n1:2,1\n", "not hours:minutes:seconds:frames"),
+        ("a.json", '[{"time": 0, "smile": ' + "9" * 401 + "}]", "which is not a number"),
+        ("a.md", "smile=1", "is not a file of expressions"),
         ("a.csv", "time,smile\n0,1\n0,1\n", "line 3: the time 0 is not after 0"),
         ("a.csv", "time,smirk\n0,1\n", "line 2: there is no expression 'smirk'"),
         ("a.csv", "time,smile\n,1\n", "line 2: time is '', which is not a number"),
@@ -126,6 +136,52 @@ def test_files_that_are_not_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TalkheadError, match="cannot be read as UTF-8 text"):
         read_track(str(path))
+
+
+def test_tables_of_spreadsheets_and_of_live_link_face(tmp_path: Path) -> None:
+    table = tmp_path / "sheet.csv"
+    table.write_text("time;smile;blink\n0;0,5;\n1,5;1;0,25\n;;\n")
+    assert read_track(str(table)) == read_track("0:smile=0.5; 1.5:smile=1,blink=0.25")
+    table.write_text(
+        "Timecode,BlendShapeCount,EyeBlinkLeft,TongueOut,HeadYaw\n"
+        "11:22:33:30.5,61,0.25,0.1,0.2\n11:22:34:00.5,61,1.004,0.1,-0.2\n"
+    )
+    assert read_track(str(table)).curves == {"eyeBlinkLeft": ((0.0, 0.25), (0.5, 1.0))}
+
+
+def test_texts_of_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "track.txt"
+    path.write_text("smile=0.5\nblink=0\n\n2: smile=-\n")
+    assert read_track(str(path)) == read_track("smile=0.5,blink=0; 2:smile=-")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("smile=1", "expression.txt"),
+        ("smile,time\n1,0\n", "expression.csv"),
+        ('[{"time": 0, "smile": 1}]', "expression.json"),
+    ],
+)
+def test_texts_that_cannot_name_files_are_written(tmp_path: Path, text: str, name: str) -> None:
+    path = write_track(text, tmp_path)
+    assert path == tmp_path / name and read_track(str(path)) == read_track("smile=1")
+
+
+def test_the_path_of_a_file_is_not_a_track(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("time,smile\n0,1\n")
+    (tmp_path / "job").mkdir()
+    with pytest.raises(TalkheadError, match="is not an expression") as error:
+        write_track(str(secret), tmp_path / "job")
+    assert str(tmp_path / "job") not in str(error.value)
+
+
+def test_a_short_release_does_not_jump() -> None:
+    track = read_track("0:smile=1; 4:smile=-; 4.1:smile=0.2")
+    values, share = track.at("smile", np.linspace(3.5, 5.0, 1501))
+    assert np.abs(np.diff(values)).max() < 0.02 and np.abs(np.diff(share)).max() < 0.02
+    assert share.min() > 0.3, "it is not released entirely"
 
 
 def test_named_expressions_are_made_of_coefficients() -> None:
