@@ -313,8 +313,8 @@ class FaceOptions:
         metadata=option(
             "--expression",
             "Expressions by time in seconds: 'smile=0.6' throughout, or '0:smile=0; 2:smile=0.8; "
-            "4:smile=-', where - ends one; or a .csv, .json or .txt file. Relative to the person, where 1 "
-            "is the strongest in their footage: smile, frown, brows_up, brows_down, wide_eyes, squint, "
+            "4:smile=-', where - ends one; or a .csv, .json or .txt file. Relative to the person, where "
+            "1 is the strongest in their footage: smile, frown, brows_up, brows_down, wide_eyes, squint, "
             "blink, look_left, look_right, look_up, look_down. Absolute: the coefficients of ARKit.",
             FACE_PANEL,
             names_file=True,

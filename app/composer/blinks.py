@@ -71,9 +71,9 @@ def find_blinks(clip: IdleClip, model: ExpressionModel, rate: float) -> list[Bli
     coefficients, upper = measured(clip), clip.codes[:, clip.face.eyes]
     found = []
     for before, after in _spans(coefficients, model, rate):
-        change = (_deviation(values, before, after) for values in (upper, coefficients))
+        codes, change = (_deviation(values, before, after) for values in (upper, coefficients))
         is_complete = before >= 0 and after < len(clip) and after - before <= MAX_S * rate
-        found.append(Blink(before + 1, *change, is_complete))
+        found.append(Blink(before + 1, codes, change, is_complete))
     return found
 
 

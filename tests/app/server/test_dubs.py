@@ -65,6 +65,14 @@ def test_a_table_with_footage(client: TestClient, work: Work, footage: bytes) ->
             "line 2",
         ),
         ("audio,output,identity,key,certificate\na.wav,one.mp4,anna,a.wav,a.wav\n", "not accepted"),
+        (
+            "audio,output,identity,mode,drive\na.wav,one.mp4,anna,head,a.wav\n",
+            "drive is not accepted",
+        ),
+        (
+            "audio,output,identity,expression\na.wav,one.mp4,anna,/etc/hosts\n",
+            "outside of the table",
+        ),
         ("audio,output,identity,codec\na.wav,frames,anna,png\n", "folder of images"),
         ("audio,output,identity\nmissing.wav,one.mp4,anna\n", "missing.wav: no such file"),
         ("audio,output,identity,hieght\na.wav,one.mp4,anna,3\n", "hieght"),

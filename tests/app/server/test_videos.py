@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from serving import LINE, REFUSED, TOKEN, Serve, Work, detail, speak, until
 
 from talkhead.app import text_to_speech
+from talkhead.app.composer.expression_track import read_track
 from talkhead.app.dubbing.job import QUEUED, RUNNING
 from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.home.identities import SOURCE, Home
@@ -47,6 +48,19 @@ def test_a_video(client: TestClient, work: Work, clip: bytes, people: Path) -> N
     assert Path(task.audio).read_bytes() == LINE.read_bytes()
     assert Path(task.audio).parent == people / "server" / "videos" / made["id"]
     assert client.get("/v1/videos").json()["data"] == [client.get(address).json()]
+
+
+def test_a_video_with_expressions(client: TestClient, work: Work, people: Path) -> None:
+    """The track is a file of the job, so that its text cannot name another one."""
+    data = {"identity": "anna", "expression": "time,smile\n0,0.5\n", "blinks": "none"}
+    made = client.post(
+        "/v1/videos", data=data, files={"audio": ("a.wav", LINE.read_bytes())}
+    ).json()
+    until(client, f"/v1/videos/{made['id']}", "completed")
+    (task,) = work.tasks
+    track = Path(task.options["expression"])
+    assert track.parent == people / "server" / "videos" / made["id"]
+    assert read_track(str(track)) == read_track("smile=0.5") and task.options["blinks"] == "none"
 
 
 def test_a_video_in_the_timeline_of_the_footage(
@@ -155,6 +169,11 @@ def test_pages_of_the_list(client: TestClient) -> None:
         ({"renderer": "nerf"}, "without the renderer nerf"),
         ({"key": "/etc/passwd"}, "unknown field 'key'"),
         ({"certificate": "a.pem"}, "unknown field"),
+        ({"drive": "a.mp4"}, "unknown field"),
+        ({"expression": "/etc/hostname"}, "is not an expression"),
+        ({"expression": "dance=1"}, "there is no expression 'dance'"),
+        ({"fps": "1e999999999"}, "frames per second are not allowed"),
+        ({"blinks": "often"}, "blinks 'often' are not allowed"),
         ({"hieght": "3"}, "unknown field 'hieght'"),
         ({"text": "Hello"}, "audio or text is needed"),
         ({"callback_url": "https://example.com"}, "callbacks are off"),
@@ -514,7 +533,7 @@ def test_the_description_of_the_api(client: TestClient) -> None:
     name = form["schema"]["$ref"].rpartition("/")[2]
     fields = described["components"]["schemas"][name]["properties"]
     assert {"audio", "text", "identity", "mode", "height", "subtitles", "transcript"} <= set(fields)
-    assert not {"certificate", "key", "overwrite"} & set(fields)
+    assert not {"certificate", "drive", "key", "overwrite"} & set(fields)
     assert "cdn" not in json.dumps(described)
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
