@@ -77,7 +77,7 @@ TOLERANCE, MIN_SHARE = 1.0 / 255.0, 0.999
 """Difference between the devices that a pixel may have, and the share of pixels that must agree."""
 MAX_GRADIENT_ERROR = 0.02
 """Norm of the difference between the devices' gradients, relative to the gradient."""
-MIN_PSNR_DB = 22.0
+MIN_PSNR_DB = 20.0
 """Minimum of held-out frames after a short fit: a gray head would have less."""
 N_STEPS, N_COMPARED = 500, 4
 """Steps of a short fit, and number of frames that are compared."""
