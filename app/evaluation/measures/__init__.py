@@ -2,6 +2,7 @@
 
 from talkhead.app.evaluation.measures import (  # isort: skip
     image,  # noqa: F401
+    skin,  # noqa: F401
     lpips,  # noqa: F401
     cutout,  # noqa: F401
     lips,  # noqa: F401

@@ -283,7 +283,9 @@ def _half_moments(values: Float32) -> tuple[Float32, Float32]:
     return mean, variance
 
 
-def sharpness_ratio(image: Image, reference: Image, box: Box | None = None) -> float:
+def sharpness_ratio(
+    image: Image, reference: Image, box: Box | None = None, mask: Bool | None = None
+) -> float:
     """Compute the variance of the Laplacian of the luma over the reference's.
 
     The 4-neighbor Laplacian of BT.601 luma. Noise is sharp, too: read it together with
@@ -293,16 +295,20 @@ def sharpness_ratio(image: Image, reference: Image, box: Box | None = None) -> f
         image: Image [H, W, 3].
         reference: Real image [H, W, 3].
         box: A box within the image; None for the whole image.
+        mask: Mask [H, W] of the pixels of the box that count; None for all.
 
     Returns:
         The ratio: 1 is as sharp as real. NaN if the reference is flat.
     """
     box = box or whole(reference)
-    own, true = (_variance(_laplacian(i, box)) for i in (image, reference))
+    inside = None if mask is None else box.cut(mask)
+    own, true = (_variance(_laplacian(i, box), inside) for i in (image, reference))
     return own / true if true > 0 else float("nan")
 
 
-def gradient_correlation(image: Image, reference: Image, box: Box | None = None) -> float:
+def gradient_correlation(
+    image: Image, reference: Image, box: Box | None = None, mask: Bool | None = None
+) -> float:
     """Compute Pearson's r of the luma's gradients with the reference's.
 
     The horizontal and vertical central differences of all pixels are taken together: detail counts
@@ -312,17 +318,22 @@ def gradient_correlation(image: Image, reference: Image, box: Box | None = None)
         image: Image [H, W, 3].
         reference: Real image [H, W, 3].
         box: A box within the image; None for the whole image.
+        mask: Mask [H, W] of the pixels of the box that count, at least one; None for all.
 
     Returns:
         Correlation in [-1, 1]; NaN if one of the images is flat.
     """
     box = box or whole(reference)
-    return correlation(_gradients(image, box), _gradients(reference, box))
+    ours, theirs = (_gradients(i, box) for i in (image, reference))
+    if mask is not None:
+        ours, theirs = (gradients[:, box.cut(mask)] for gradients in (ours, theirs))
+    return correlation(ours, theirs)
 
 
-def _variance(values: Float32) -> float:
-    """Compute the variance of values [h, w]."""
-    _, deviation = cv2.meanStdDev(np.ascontiguousarray(values))
+def _variance(values: Float32, inside: Bool | None) -> float:
+    """Compute the variance of values [h, w], of those in a mask [h, w] if there is one."""
+    mask = None if inside is None else inside.astype(np.uint8)
+    _, deviation = cv2.meanStdDev(np.ascontiguousarray(values), mask=mask)
     return float(deviation[0, 0]) ** 2
 
 
