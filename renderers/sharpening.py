@@ -18,11 +18,12 @@ from talkhead.types import Rendering
 
 SIDE, MIDDLE = 0.21, 0.58
 """A blur of 0.7 px: three taps along each axis."""
-TARGET_VARIANCE = 0.8
+TARGET_VARIANCE = 0.85
 """Target for the variance of the Laplacian, relative to that of the real frames. A higher one would
 reproduce their noise.
 """
-MAX_AMOUNT = 1.0
+MAX_AMOUNT = 1.25
+"""A higher one costs gradient correlation: docs/experiments/renderer.md has figures."""
 OPAQUE = 0.9
 """Mean opacity around a pixel from which it counts as inside."""
 LUMA = (0.299, 0.587, 0.114)
