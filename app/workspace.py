@@ -27,7 +27,7 @@ from talkhead.renderers.gaussian.motion_refinement import refine_motion
 from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
-MOTION_VERSION = 4
+MOTION_VERSION = 5
 """Increase it when the same dataset would get different motion. See `motion_version`."""
 MOTION = ("codes", "viewmats")
 """Tracks that are refined."""

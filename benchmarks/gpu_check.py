@@ -214,6 +214,10 @@ PARTS: dict[str, Callable[[Check], dict[str, Any]]] = {
 }
 
 
+HEADS = frozenset({"gaussian", "nerf", "nerf-hash"})
+"""Parts that fit a head."""
+
+
 def agreement(image: Tensor, other: Tensor) -> float:
     """Return the share of pixels that differ by at most TOLERANCE in every channel.
 
@@ -287,6 +291,12 @@ def _require_mediapipe() -> None:
         raise Skipped("mediapipe is not installed")
 
 
+def chosen_parts(names: Sequence[str]) -> list[str]:
+    """Return the parts to run, in order. Heads are fitted to the part `footage`."""
+    wanted = {*names, "footage"} if set(names) & HEADS else set(names)
+    return [name for name in PARTS if name in wanted]
+
+
 def run(name: str, check: Check) -> bool:
     """Run a part and print its row. Returns False if it failed."""
     start = time.perf_counter()
@@ -324,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(json.dumps(_machine(device)), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         check = Check(device, Path(folder), options.work)
-        passed = [run(name, check) for name in options.parts]
+        passed = [run(name, check) for name in chosen_parts(options.parts)]
     return 0 if all(passed) else 1
 
 

@@ -21,6 +21,8 @@ N_POINTS = GRID_ROWS * GRID_COLUMNS
 MIN_CHANGE = 0.004
 """The first component has standard deviation 1 if the brightness changes at least this much, RMS over the
 grid; less is noise, and components are smaller."""
+MAX_OUTLIER = 3.0
+"""Frames whose change is larger than this many times the median one show something other than clothes."""
 
 
 class ClothesGrid:
@@ -99,7 +101,7 @@ def clothes_codes(
         component has standard deviation 1 on training frames before it is smoothed, see MIN_CHANGE.
     """
     known = usable & (rows[:, 0] > 0)
-    training = known & train
+    training = known & train  # [F]
     inside = seen[training].any(0)
     if training.sum() <= posture.shape[1] + N_CLOTHES or inside.sum() < N_CLOTHES:
         return np.zeros((len(seen), N_CLOTHES), np.float32)
@@ -108,10 +110,13 @@ def clothes_codes(
     causes = np.concatenate(
         [np.ones((len(seen), 1)), (posture - posture[training].mean(0)) / spread], axis=1
     )  # [F, 1 + D]
-    shown = seen[:, inside]
-    slopes = np.linalg.lstsq(causes[training], shown[training], rcond=None)[0]
-    change = shown - causes @ slopes  # [F, n]
-    # 2. Its principal components.
+    change = seen[:, inside]  # [F, n]
+    slopes = np.linalg.lstsq(causes[training], change[training], rcond=None)[0]
+    change -= causes @ slopes
+    # 2. Frames with something else in front of the clothes, such as a hand, do not define them.
+    size = np.linalg.norm(change, axis=1)
+    training &= size <= MAX_OUTLIER * np.median(size[training])
+    # 3. Its principal components.
     _, vectors = np.linalg.eigh(change[training].T @ change[training])  # [n], [n, n]
     codes = change @ vectors[:, ::-1][:, :N_CLOTHES]
     scale = max(codes[training, 0].std(), MIN_CHANGE * np.sqrt(inside.sum()))

@@ -192,9 +192,9 @@ class _CropFiles:
             elif name in images:
                 file.append(images[name])
 
-    def features(self) -> Float64:
-        """Read the features [n, N_FEATURES] of the frames that are done."""
-        return np.fromfile(self._features.path, np.float64).reshape(-1, N_FEATURES)
+    def last_features(self) -> Float64:
+        """Read the features [N_FEATURES] of the last frame that is done."""
+        return np.asarray(self._features[len(self._features) - 1].view(np.float64))
 
 
 def check_space(folder: Path, job: CropJob, extra_bytes: int = 0) -> None:
@@ -256,7 +256,7 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     segmenter = PersonSegmenter()
     body, clothes = _body_trackers(job, segmenter)
     if done:
-        body.resume(files.features()[-1, N_PLACES : N_PLACES + ROW])
+        body.resume(files.last_features()[N_PLACES : N_PLACES + ROW])
     keeps_all = bool(job.has_image.all())
     n_left = len(job.has_image) - done
     source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)

@@ -366,10 +366,18 @@ class IdentityDataset:
 
         Returns:
             The dataset itself, or one without the components of the clothes.
+
+        Raises:
+            PackageError: The package has another number of components.
         """
         if face.n_codes == self.face.n_codes:
             return self
         own, clothes = self.face, self.face.clothes
+        if face.n_codes != own.n_codes - (clothes.stop - clothes.start):
+            raise PackageError(
+                f"{self.path}: motion codes of {own.n_codes} components, where the identity has "
+                f"{face.n_codes}. Fit it again"
+            )
         basis, silence = (np.delete(a, clothes, axis=0) for a in (own.basis, own.silence))
         return replace(
             self,

@@ -150,7 +150,8 @@ class FaceModel:
     @cached_property
     def clothes(self) -> slice:
         """The components of the clothes, which may be none."""
-        return clothes_components(torch.from_numpy(self.basis))
+        found = clothes_components(torch.from_numpy(self.basis))
+        return slice(max(found.start, self.n_mouth), found.stop)
 
     @property
     def eyes(self) -> slice:

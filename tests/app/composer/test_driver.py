@@ -116,6 +116,26 @@ def test_poses_are_relative_and_stay_within_the_range(
     assert len(driven) == T and driven.codes.dtype == np.float32
 
 
+def test_clothes_are_as_usual_and_the_body_follows_the_head(clip: IdleClip) -> None:
+    at = clip.face.n_codes - N_BODY
+    face = replace(
+        clip.face,
+        basis=np.insert(clip.face.basis, [at] * 2, 0.0, axis=0),
+        silence=np.insert(clip.face.silence, [at] * 2, 0.0),
+    )
+    clothes = np.random.default_rng(4).normal(size=(N, 2)).astype(np.float32)
+    codes = np.concatenate([clip.codes[:, :at], clothes, clip.codes[:, at:]], axis=1)
+    clothed = replace(clip, face=face, codes=codes)
+    assert face.clothes == slice(at, at + 2)
+    views = make_views(T, 4.0, 0.1, 5.0)
+    driven, _ = driven_clip(
+        clothed, ExpressionModel.from_clip(clothed), driver(make_coefficients(T, 0.2, 5), views)
+    )
+    assert np.all(driven.codes[:, face.clothes] == np.median(clothes, axis=0))
+    body = driven.codes[:, -N_BODY]
+    assert np.corrcoef(body, head_angles(views)[:, 0])[0, 1] > 0.95
+
+
 def test_a_video_without_a_face_is_refused_and_tracks_are_kept(tmp_path: Path) -> None:
     video = tmp_path / "walls.mp4"
     media.write_video(video, np.full((8, 64, 96, 3), 120, np.uint8))

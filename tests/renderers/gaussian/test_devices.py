@@ -39,7 +39,8 @@ def batch(head_dataset: IdentityDataset) -> TrainBatch:
 @pytest.fixture
 def head(head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch) -> GaussianRenderer:
     monkeypatch.setattr(model, "rasterize", rasterize_nothing)
-    # It reads values, which tensors of the device "meta" do not have.
+    # It reads values, which tensors of the device "meta" do not have. This head has no clothes: to find
+    # the Gaussians of the body, values are read as well.
     monkeypatch.setattr(model, "clothes_components", lambda _: head_dataset.face.clothes)
     config = GaussianRenderer.test_config
     made = GaussianRenderer.from_dataset(head_dataset, config, seed=0).tensors()
