@@ -7,15 +7,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from synthetic_head import with_clothes
 from torch import Tensor
 
 from talkhead.dataset import IdentityDataset
 from talkhead.renderers.base import TrainBatch
 from talkhead.renderers.batches import make_batch
+from talkhead.renderers.code_projection import CodeProjector
 from talkhead.renderers.gaussian import model
 from talkhead.renderers.gaussian.model import Frames, GaussianRenderer
 from talkhead.renderers.gaussian.rasterizer.cameras import Cameras
-from talkhead.tensors import strip_prefix
+from talkhead.renderers.optimizer import Blendshapes
 
 META = torch.device("meta")
 
@@ -31,22 +33,32 @@ def rasterize_nothing(
 
 
 @pytest.fixture
-def batch(head_dataset: IdentityDataset) -> TrainBatch:
-    frames = np.array([0, 1])
-    return make_batch(head_dataset, head_dataset.crop_landmarks(), frames).to(META)
+def clothed(head_dataset: IdentityDataset) -> IdentityDataset:
+    """A dataset with two components of the clothes."""
+    made = np.random.default_rng(0).normal(size=(len(head_dataset), 2)).astype(np.float32)
+    return with_clothes(head_dataset, made)
 
 
 @pytest.fixture
-def head(head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch) -> GaussianRenderer:
+def batch(clothed: IdentityDataset) -> TrainBatch:
+    return make_batch(clothed, clothed.crop_landmarks(), np.array([0, 1])).to(META)
+
+
+@pytest.fixture
+def head(clothed: IdentityDataset, monkeypatch: pytest.MonkeyPatch) -> GaussianRenderer:
+    """A renderer, moved after it was made: making it reads values, which "meta" does not have."""
     monkeypatch.setattr(model, "rasterize", rasterize_nothing)
-    # It reads values, which tensors of the device "meta" do not have. This head has no clothes: to find
-    # the Gaussians of the body, values are read as well.
-    monkeypatch.setattr(model, "clothes_components", lambda _: head_dataset.face.clothes)
-    config = GaussianRenderer.test_config
-    made = GaussianRenderer.from_dataset(head_dataset, config, seed=0).tensors()
-    state = {name: tensor.to(META) for name, tensor in made.items()}
-    others = {name: tensor for name, tensor in state.items() if "." not in name}
-    return GaussianRenderer(Frames(**strip_prefix(state, "frames.")), others, config)
+    head = GaussianRenderer.from_dataset(clothed, GaussianRenderer.test_config, seed=0)
+    assert head.has_clothes
+    for name, value in vars(head).items():
+        if isinstance(value, Tensor):
+            moved = value.detach().to(META).requires_grad_(value.requires_grad)
+            setattr(head, name, moved)
+    head.frames = Frames(**{name: one.to(META) for name, one in vars(head.frames).items()})
+    head.projector = CodeProjector(head.projector.codes.to(META), head.projector.reach.to(META))
+    head.blendshapes = Blendshapes(head.deltas)
+    head.clothes_blendshapes = Blendshapes(head.clothes_deltas)
+    return head
 
 
 def test_training(head: GaussianRenderer, batch: TrainBatch) -> None:
