@@ -80,6 +80,13 @@ def create_video(
     mode: Mode = "paste",
     renderer: Annotated[str, Form(description="Name of a renderer. (default: the person's)")] = "",
     background_file: Annotated[UploadFile | None, File(description="Image or video")] = None,
+    drive_file: Annotated[
+        UploadFile | None,
+        File(
+            description="Mode head: video of anybody, whose expressions and head motion the head takes; "
+            "without audio and text, also its sound and mouth"
+        ),
+    ] = None,
     callback_url: Annotated[str, Form(description="URL that is notified at the end")] = "",
     key: IdempotencyKey = "",
     **values: Any,
@@ -89,16 +96,20 @@ def create_video(
         check_url(callback_url, service.settings.callbacks)
     name = check_person(service, identity, renderer)
     fields = {**values, "text": text, "identity": name, "mode": mode, "renderer": renderer}
-    checksum = request_checksum(fields, audio, background_file) if check_key(key) else ""
+    uploads = (audio, background_file, drive_file)
+    checksum = request_checksum(fields, *uploads) if check_key(key) else ""
     with service.once(service.videos, key, checksum) as known:
         if known is None:
             video_id = new_id("video")
             with new_folder(service.videos.folder(video_id)) as folder:
+                if audio is None and not text.strip():
+                    audio = drive_file
                 sound, title = _sound(service, folder, audio, text)
-                background = (
-                    None if background_file is None else save(background_file, folder, "background")
+                options = file_free_options(
+                    values, _saved(background_file, folder, "background"), folder
                 )
-                options = file_free_options(values, background, folder)
+                if drive_file is not None:
+                    options["drive"] = str(_driver(drive_file, folder))
                 chosen = build_options(options)
                 output = folder / f"video{single_file_codec(chosen).suffixes[0]}"
                 check_options(chosen, output, mode)
@@ -155,6 +166,19 @@ def _source(service: Service, name: str, title: str, seconds: float) -> Path:
     check_duration(title, seconds, manifest.source.duration_s, ROUGHLY_LONGER_S)
     remedy = "Choose timeline idle, or fit the person again"
     return locate_footage(service.home, manifest, remedy)
+
+
+def _saved(upload: UploadFile | None, folder: Path, stem: str) -> Path | None:
+    """Write an upload to a file of this stem, if there is one."""
+    return None if upload is None else save(upload, folder, stem)
+
+
+def _driver(upload: UploadFile, folder: Path) -> Path:
+    """Write a driving video to a file. Raise TalkheadError if it has no picture."""
+    path = save(upload, folder, "drive")
+    if not probe(path).has_video:
+        raise TalkheadError(f"{title_of(upload.filename)} has no picture. Upload a video of a face")
+    return path
 
 
 def _sound(service: Service, folder: Path, audio: UploadFile | None, text: str) -> tuple[Path, str]:

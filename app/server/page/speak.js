@@ -38,6 +38,7 @@ export function startSpeak(studio) {
       return data;
     }
     for (const name of OF_HEAD) if (fields[name].value.trim()) data.set(name, fields[name].value);
+    if (fields.drive_file.files.length) data.set("drive_file", fields.drive_file.files[0]);
     const kind = fields.background_kind.value;
     if (kind === "color") data.set("background", fields.background_color.value);
     else if (kind !== "file") data.set("background", kind);
@@ -78,7 +79,7 @@ export function startSpeak(studio) {
 
   async function preview() {
     const button = $("preview"), data = look();
-    for (const name of ["subtitles", "transcript", "loudness"]) data.delete(name);
+    for (const name of ["subtitles", "transcript", "loudness", "drive_file"]) data.delete(name);
     if (!fields.identity.value) { notify("Fit a person first.", { bad: true }); return; }
     clearNotices();
     button.disabled = true;

@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from serving import LINE, REFUSED, TOKEN, Serve, Work, detail, speak, until
 
+from talkhead import media
 from talkhead.app import text_to_speech
 from talkhead.app.composer.expression_track import read_track
 from talkhead.app.dubbing.job import QUEUED, RUNNING
@@ -61,6 +62,32 @@ def test_a_video_with_expressions(client: TestClient, work: Work, people: Path) 
     track = Path(task.options["expression"])
     assert track.parent == people / "server" / "videos" / made["id"]
     assert read_track(str(track)) == read_track("smile=0.5") and task.options["blinks"] == "none"
+
+
+def test_a_driven_video(client: TestClient, work: Work, people: Path, tmp_path: Path) -> None:
+    """Without audio, the sound is that of the driving video."""
+    actor = tmp_path / "actor.mp4"
+    media.write_video(actor, np.zeros((5, 48, 64, 3), np.uint8), audio_path=LINE)
+    files = {"drive_file": ("actor.mp4", actor.read_bytes())}
+    made = client.post("/v1/videos", data={"identity": "anna", "mode": "head"}, files=files).json()
+    done = until(client, f"/v1/videos/{made['id']}", "completed")
+    assert done["title"] == "actor.mp4"
+    (task,) = work.tasks
+    drive = Path(task.options["drive"])
+    assert drive.parent == people / "server" / "videos" / made["id"]
+    assert drive.read_bytes() == Path(task.audio).read_bytes() == actor.read_bytes()
+
+
+def test_driving_videos_that_are_refused(client: TestClient, people: Path, clip: bytes) -> None:
+    sound = {"audio": ("a.wav", LINE.read_bytes())}
+    for mode, content, words in (
+        ("paste", clip, "needs mode head"),
+        ("head", LINE.read_bytes(), "has no picture"),
+    ):
+        files = {**sound, "drive_file": ("actor.mp4", content)}
+        answer = client.post("/v1/videos", data={"identity": "anna", "mode": mode}, files=files)
+        assert words in detail(answer, 422)
+    assert videos_dir(people) == []
 
 
 def test_a_video_in_the_timeline_of_the_footage(
