@@ -53,8 +53,9 @@ export function startSpeak(studio) {
       data.set("text", fields.text.value);
     } else {
       const file = source === "file" ? fields.audio.files[0] : recorded;
-      if (!file) return source === "file" ? "Choose a recording first." : "Record something first.";
-      data.set("audio", file, file.name);
+      const isDriven = source === "file" && data.has("drive_file");
+      if (!file && !isDriven) return source === "file" ? "Choose a recording first." : "Record something first.";
+      if (file) data.set("audio", file, file.name);
     }
     return fields.identity.value ? "" : "Fit a person first.";
   }
