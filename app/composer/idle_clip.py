@@ -21,7 +21,7 @@ from talkhead.crops import enlarged_mask, shrunk_mask, small_size
 from talkhead.dataset import MAX_CROP_PX, MIN_SCALE, IdentityDataset, check_crops
 from talkhead.errors import MediaError, PackageError, TalkheadError
 from talkhead.face import CODES, MAX_CODE, WORLD, FaceModel
-from talkhead.frame_selection import longest_run
+from talkhead.frame_selection import find_cuts, longest_run
 from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
 from talkhead.images import PNG, read_image
 from talkhead.progress import Progress
@@ -30,6 +30,8 @@ from talkhead.tensors import Size, TensorSpec, check_tensors
 from talkhead.types import FRAME_RATE, MAX_SIDE_PX, Float32, Float64, Int, UInt8
 
 MAX_FRAMES = 60 * FRAME_RATE
+MIN_UNCUT = 10 * FRAME_RATE
+"""Least number of frames between two cuts; a shorter clip would repeat itself too often."""
 KEYFRAME_EVERY = 25
 """Number of frames from one key frame to the next."""
 REVERSE_BYTES = 64 << 20
@@ -133,10 +135,11 @@ class IdleClip:
 
 
 def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
-    """Choose the longest unoccluded run of training frames, at most a minute.
+    """Choose the longest unoccluded run of training frames without a cut, at most a minute.
 
     Frames with something in front of the face end a run, since a mouth would be pasted over it. So
-    do frames without a stored mask.
+    do frames without a stored mask. If all runs between cuts are shorter than MIN_UNCUT, cuts are
+    ignored.
 
     Args:
         dataset: The footage.
@@ -146,7 +149,12 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
     """
     tracks = dataset.tracks
     never = tracks.occluded.any(1) | ~tracks.has_image
-    return longest_run(tracks.unoccluded & tracks.train, never, MAX_FRAMES)
+    good = tracks.unoccluded & tracks.train
+    cuts = find_cuts(tracks.landmarks, tracks.detected)
+    first, after = longest_run(good, never | cuts, MAX_FRAMES)
+    if after - first >= MIN_UNCUT:
+        return first, after
+    return longest_run(good, never, MAX_FRAMES)
 
 
 def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:

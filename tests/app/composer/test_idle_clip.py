@@ -178,6 +178,18 @@ def test_occluded_frames_are_not_kept(head_dataset: IdentityDataset, frames: lis
     assert choose_frames(with_usable(spoilt, [frames[0] - 1, frames[-1] + 1])) == run
 
 
+def test_a_cut_ends_a_run_unless_all_runs_would_be_short(
+    head_dataset: IdentityDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landmarks = head_dataset.tracks.landmarks.copy()
+    landmarks[15:, :, 0] += 0.15 * np.linalg.norm(landmarks[0, 33, :2] - landmarks[0, 263, :2])
+    edited = replace(head_dataset, tracks=replace(head_dataset.tracks, landmarks=landmarks))
+    n_train = int(edited.tracks.train.sum())
+    assert choose_frames(edited) == (0, n_train)
+    monkeypatch.setattr(idle_module, "MIN_UNCUT", 12)
+    assert choose_frames(edited) == (16, n_train)
+
+
 def test_a_short_gap_does_not_end_a_run(head_dataset: IdentityDataset) -> None:
     n_train = int(head_dataset.tracks.train.sum())
     assert choose_frames(with_usable(head_dataset, [5, 6, 20, 21, 22])) == (0, n_train)
