@@ -7,6 +7,8 @@ describe motion where optical flow finds none, such as that of a collar along it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
@@ -21,6 +23,8 @@ N_POINTS = GRID_ROWS * GRID_COLUMNS
 MIN_CHANGE = 0.004
 """The first component has standard deviation 1 if the brightness changes at least this much, RMS over the
 grid; less is noise, and components are smaller."""
+PART = 1000
+"""Number of frames whose brightness is in memory at once."""
 MAX_OUTLIER = 3.0
 """Frames whose change is larger than this many times the median one show something other than clothes."""
 
@@ -102,22 +106,49 @@ def clothes_codes(
     """
     known = usable & (rows[:, 0] > 0)
     training = known & train  # [F]
-    inside = seen[training].any(0)
+    inside = np.zeros(seen.shape[1], bool)
+    for part in _parts(len(seen)):
+        inside |= seen[part][training[part]].any(0)
     if training.sum() <= posture.shape[1] + N_CLOTHES or inside.sum() < N_CLOTHES:
         return np.zeros((len(seen), N_CLOTHES), np.float32)
-    # 1. What posture does not explain.
-    spread = np.maximum(posture[training].std(0), 1e-9)
-    causes = np.concatenate(
-        [np.ones((len(seen), 1)), (posture - posture[training].mean(0)) / spread], axis=1
-    )  # [F, 1 + D]
-    change = seen[:, inside]  # [F, n]
-    slopes = np.linalg.lstsq(causes[training], change[training], rcond=None)[0]
-    change -= causes @ slopes
-    # 2. Frames with something else in front of the clothes, such as a hand, do not define them.
-    size = np.linalg.norm(change, axis=1)
+    change = _Unexplained(seen, inside, posture, training)
+    # Frames with something else in front of the clothes, such as a hand, do not define them.
+    size = np.concatenate([np.linalg.norm(change[part], axis=1) for part in _parts(len(seen))])
     training &= size <= MAX_OUTLIER * np.median(size[training])
-    # 3. Its principal components.
-    _, vectors = np.linalg.eigh(change[training].T @ change[training])  # [n], [n, n]
-    codes = change @ vectors[:, ::-1][:, :N_CLOTHES]
+    # Principal components.
+    covariance = np.zeros((int(inside.sum()),) * 2)
+    for part in _parts(len(seen)):
+        chosen = change[part][training[part]]
+        covariance += chosen.T @ chosen
+    _, vectors = np.linalg.eigh(covariance)
+    leading = vectors[:, ::-1][:, :N_CLOTHES]
+    codes = np.concatenate([change[part] @ leading for part in _parts(len(seen))])
     scale = max(codes[training, 0].std(), MIN_CHANGE * np.sqrt(inside.sum()))
     return smoothed(codes / scale, known).astype(np.float32)
+
+
+class _Unexplained:
+    """What posture does not explain of the brightness, computed part by part: all of it is large."""
+
+    def __init__(self, seen: Float64, inside: Bool, posture: Float64, training: Bool) -> None:
+        """Regress brightness [F, N_POINTS] at the points inside on posture [F, D], on training frames."""
+        spread = np.maximum(posture[training].std(0), 1e-9)
+        scaled = (posture - posture[training].mean(0)) / spread
+        self._causes = np.concatenate([np.ones((len(seen), 1)), scaled], axis=1)  # [F, 1 + D]
+        self._seen, self._inside = seen, inside
+        n_causes = self._causes.shape[1]
+        normal, right = np.zeros((n_causes, n_causes)), np.zeros((n_causes, int(inside.sum())))
+        for part in _parts(len(seen)):
+            causes = self._causes[part][training[part]]
+            normal += causes.T @ causes
+            right += causes.T @ seen[part][training[part]][:, inside]
+        self._slopes = np.linalg.lstsq(normal, right, rcond=None)[0]  # [1 + D, n]
+
+    def __getitem__(self, part: slice) -> Float64:
+        """Return the unexplained brightness [m, n] of some frames."""
+        return np.asarray(self._seen[part][:, self._inside] - self._causes[part] @ self._slopes)
+
+
+def _parts(n_frames: int) -> Iterator[slice]:
+    """Split frames into slices of at most PART."""
+    return (slice(start, start + PART) for start in range(0, n_frames, PART))
