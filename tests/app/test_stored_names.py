@@ -18,8 +18,8 @@ from talkhead.storage import fingerprint
 @pytest.mark.parametrize(
     ("config", "key"),
     [
-        (PreprocessConfig(min_face=0.3), "8ad964e80c2a974b"),
-        (PreprocessConfig(288, 0.8, True), "734cfd9d139116d8"),
+        (PreprocessConfig(min_face=0.3), "059a307410587cbb"),
+        (PreprocessConfig(288, 0.8, True), "e1de01f3abda6dbc"),
     ],
 )
 def test_datasets(config: PreprocessConfig, key: str) -> None:
