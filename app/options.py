@@ -353,6 +353,11 @@ class FaceOptions:
             object.__setattr__(self, "drive", Path(self.drive))
         super().__post_init__()  # type: ignore[misc]
 
+    @property
+    def controls_face(self) -> bool:
+        """True if eyes, brows or mouth are not only those of the footage and the speech."""
+        return (self.expression, self.blinks, self.drive) != (None, FILMED, None)
+
 
 @dataclass(frozen=True)
 class FitOptions:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +27,8 @@ from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.checks import SpeakFiles, check_speak
 from talkhead.app.choices import MODES, OWN, check_choice
 from talkhead.app.composer.backgrounds import backgrounds_of
-from talkhead.app.composer.controls import Controls
 from talkhead.app.composer.coverage import coverage_warning
-from talkhead.app.composer.driver import track_driver
+from talkhead.app.composer.driver import Driver, track_driver
 from talkhead.app.composer.expression_model import check_controllable
 from talkhead.app.composer.frames import (
     FrameRenderer,
@@ -37,7 +36,7 @@ from talkhead.app.composer.frames import (
     own_background,
     pasted_line,
 )
-from talkhead.app.composer.requested_frames import head_rate, make_frames, takes_drivers_mouth
+from talkhead.app.composer.requested_frames import head_rate, make_frames
 from talkhead.app.composer.source_clip import SourceFootage, source_footage
 from talkhead.app.home.footage import check_duration
 from talkhead.app.home.identities import Home
@@ -269,12 +268,12 @@ def render_video(
     enter_work_folder(work, avatar, request)
     footage = _source(avatar, request, home, progress)
     n_codes = None if footage is None else ceil(len(footage) * FRAME_RATE / footage.frame_rate)
-    if Controls.from_options(request.options).is_active or request.options.drive is not None:
+    if request.options.controls_face:
         check_controllable(avatar.idle)
     codes = _motion(avatar, request, n_codes, work, progress)
-    drive = request.options.drive
-    driver = None if drive is None else track_driver(drive, work, progress)
-    if not takes_drivers_mouth(request) and (warning := coverage_warning(codes, avatar.idle)):
+    driver = _driver(request, work, progress)
+    is_spoken = driver is None or not driver.moves_mouth
+    if is_spoken and (warning := coverage_warning(codes, avatar.idle)):
         progress.message(warning)
     frames = make_frames(avatar, resolved, codes, footage, driver, progress)
     subtitles = _subtitles(request, frames, work, progress)
@@ -318,6 +317,15 @@ def _source(
     audio_s = media.probe(request.audio).duration_s
     check_duration(str(request.audio), audio_s, length_s)
     return footage
+
+
+def _driver(request: RenderRequest, work: Path, progress: Progress) -> Driver | None:
+    """Track the driving video, if any. If it is the audio, too, its face moves the mouth."""
+    drive = request.options.drive
+    if drive is None:
+        return None
+    driver = track_driver(drive, work, progress)
+    return replace(driver, moves_mouth=sha256_of(request.audio) == sha256_of(drive))
 
 
 def _motion(

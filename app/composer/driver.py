@@ -20,6 +20,7 @@ from talkhead.app.composer.expression_model import RANGE_PERCENT, ExpressionMode
 from talkhead.app.composer.head_view import AXES, head_angles, head_middle
 from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.app.composer.limits import limit_smoothly
+from talkhead.app.composer.resampling import nearest_index
 from talkhead.cameras import default_intrinsics
 from talkhead.dataset import ADVICE, ALL_FRAMES, TENSORS
 from talkhead.errors import FootageError, PackageError
@@ -31,7 +32,7 @@ from talkhead.preprocess.tracking import TRACKING, TRACKING_TENSORS, track_video
 from talkhead.progress import Progress
 from talkhead.storage import make_folder, remove, sha256_of, write_tensors
 from talkhead.tensors import TensorSpec, read_checked
-from talkhead.types import Float32, Float64, Tracking
+from talkhead.types import Bool, Float32, Float64, Tracking
 
 MIN_FACE = 0.5
 """Least share of the driver's frames that must show a face."""
@@ -63,11 +64,13 @@ class Driver:
         blendshapes: Coefficients of the expression [T, 52].
         viewmats: Head poses [T, 4, 4].
         known: Frames [T] with a face; the others repeat the nearest one.
+        moves_mouth: The mouth follows the face, not the speech.
     """
 
     blendshapes: Float32
     viewmats: Float32
-    known: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    known: Bool
+    moves_mouth: bool = False
 
 
 def track_driver(video: Path, work: Path, progress: Progress) -> Driver:
@@ -96,7 +99,11 @@ def track_driver(video: Path, work: Path, progress: Progress) -> Driver:
 def _read(path: Path) -> Driver:
     """Read a driver. Raises PackageError if the file is damaged."""
     found = read_checked(path, DRIVER_TENSORS, ADVICE)
-    return Driver(**{name: found[name].numpy() for name in DRIVER_TENSORS})
+    return Driver(
+        blendshapes=found["blendshapes"].numpy(),
+        viewmats=found["viewmats"].numpy(),
+        known=found["known"].numpy(),
+    )
 
 
 def _track(video: Path, folder: Path, path: Path, progress: Progress) -> None:
@@ -117,22 +124,15 @@ def _track(video: Path, folder: Path, path: Path, progress: Progress) -> None:
         )
     intrinsics = default_intrinsics(footage.info.width, footage.info.height)
     track = track_head(tracking.landmarks, covered, covered, intrinsics)
+    frames = np.flatnonzero(covered)
+    nearest = frames[nearest_index(frames.astype(np.float64), np.arange(len(covered), dtype=float))]
     tensors = {
-        "blendshapes": tracking.blendshapes[_nearest(covered)],
+        "blendshapes": tracking.blendshapes[nearest],
         "viewmats": track.poses.viewmats,
         "known": covered,
     }
     write_tensors(path, {name: torch.from_numpy(one.copy()) for name, one in tensors.items()})
     remove(folder)
-
-
-def _nearest(known: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> np.ndarray:
-    """Return the nearest known frame of every frame [T], [T]."""
-    frames = np.flatnonzero(known)
-    after = np.searchsorted(frames, np.arange(len(known))).clip(0, len(frames) - 1)
-    before = (after - 1).clip(0)
-    is_before = np.arange(len(known)) - frames[before] <= frames[after] - np.arange(len(known))
-    return np.where(is_before, frames[before], frames[after])
 
 
 def driven_clip(

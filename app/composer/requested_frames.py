@@ -24,10 +24,9 @@ from talkhead.app.composer.idle_clip import ping_pong
 from talkhead.app.composer.resampling import resampled_clip, resampled_codes
 from talkhead.app.composer.source_clip import SourceFootage
 from talkhead.app.output.finalize import ResolvedRequest
-from talkhead.app.request import OutputOptions, RenderRequest
+from talkhead.app.request import OutputOptions
 from talkhead.identity import Manifest
 from talkhead.progress import Progress
-from talkhead.storage import sha256_of
 from talkhead.types import FRAME_RATE, Float32
 
 
@@ -83,7 +82,7 @@ def _head_frames(
     avatar: Avatar, resolved: ResolvedRequest, codes: Float32, driver: Driver | None
 ) -> tuple[FrameRenderer, list[str]]:
     """Make the renderer of mode "head", and messages. See make_frames."""
-    request, options, idle = resolved.request, resolved.request.options, avatar.idle
+    options, idle = resolved.request.options, avatar.idle
     controls, view = Controls.from_options(options), View.from_options(options)
     model = ExpressionModel.from_clip(idle) if controls.is_active or driver else None
     rate = head_rate(options, avatar.package.manifest)
@@ -94,8 +93,8 @@ def _head_frames(
     shown = resampled_clip(turned_clip(shown, view, idle), rate)
     codes = resampled_codes(codes, rate)
     indices = ping_pong(len(shown), len(codes))
-    if takes_drivers_mouth(request):
-        codes = shown.codes[indices]  # the mouth follows the face, too
+    if driver is not None and driver.moves_mouth:
+        codes = shown.codes[indices]
     if controls.is_active and model is not None:
         codes, more = controlled_codes(codes, shown, indices, float(rate), model, controls)
         notes += more
@@ -110,19 +109,6 @@ def _head_frames(
         ),
         notes,
     )
-
-
-def takes_drivers_mouth(request: RenderRequest) -> bool:
-    """Check if the mouth follows the face in the driving video.
-
-    Args:
-        request: The request.
-
-    Returns:
-        True if the audio is the driving video itself, or a copy of it.
-    """
-    drive = request.options.drive
-    return drive is not None and sha256_of(request.audio) == sha256_of(drive)
 
 
 def head_rate(options: OutputOptions, manifest: Manifest) -> Fraction:

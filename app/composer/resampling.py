@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from talkhead.app.composer.idle_clip import IdleClip
-from talkhead.types import FRAME_RATE, Float32, Float64
+from talkhead.types import FRAME_RATE, Float32, Float64, Int
 
 
 def positions(n_frames: int, rate: Fraction) -> Float64:
@@ -104,3 +104,19 @@ def interpolated_poses(viewmats: Float32, at: Float64, wanted: Float64) -> Float
     else:
         poses[:, :3, :3] = turns.as_matrix()
     return poses
+
+
+def nearest_index(at: Float64, wanted: Float64) -> Int:
+    """Find the nearest of some times.
+
+    Args:
+        at: Times [N], ascending.
+        wanted: Times [M].
+
+    Returns:
+        Index in at of the time nearest to each wanted one [M]; of two, the earlier.
+    """
+    after = np.clip(np.searchsorted(at, wanted), 0, len(at) - 1)
+    before = np.maximum(after - 1, 0)
+    is_before = np.abs(wanted - at[before]) <= np.abs(at[after] - wanted)
+    return np.where(is_before, before, after).astype(np.int64)

@@ -17,7 +17,11 @@ import numpy as np
 
 from talkhead import media
 from talkhead.app.composer.idle_clip import IdleClip, load_face
-from talkhead.app.composer.resampling import interpolated, interpolated_poses
+from talkhead.app.composer.resampling import (
+    interpolated,
+    interpolated_poses,
+    nearest_index,
+)
 from talkhead.app.home.footage import check_same_footage
 from talkhead.app.home.identities import USES_ALL, Home
 from talkhead.app.workspace import prepare_locked
@@ -171,7 +175,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
     tracked = first[tracks.unoccluded[first]]  # nothing is pasted over an occluder
     at = shown[tracked].astype(np.float64)
     own = shown_pictures(times, rate, n_frames).astype(np.float64)
-    near = _nearest(at, own)
+    near = nearest_index(at, own)
     clip = SourceClip(
         path=video,
         face=face,
@@ -190,7 +194,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
     known = _surrounded(at, own, MAX_GAP * float(rate / FRAME_RATE))
     # Short gaps in the tracks are bridged, but not over an occluder.
     seen = first[tracks.usable[first]]
-    nearest = seen[_nearest(shown[seen].astype(np.float64), own)]
+    nearest = seen[nearest_index(shown[seen].astype(np.float64), own)]
     return SourceFootage(clip, rate, known & tracks.unoccluded[nearest])
 
 
@@ -213,14 +217,6 @@ def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> 
 
 def _slot(time: Fraction, rate: Fraction) -> int:
     return int(time * rate + Fraction(1, 2))
-
-
-def _nearest(at: Float64, wanted: Float64) -> Int:
-    """Return the index in at [N] of the value nearest to each of wanted [M], shape [M]."""
-    after = np.clip(np.searchsorted(at, wanted), 0, len(at) - 1)
-    before = np.maximum(after - 1, 0)
-    is_before = np.abs(wanted - at[before]) <= np.abs(at[after] - wanted)
-    return np.where(is_before, before, after).astype(np.int64)
 
 
 def _surrounded(at: Float64, wanted: Float64, most: float) -> Bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER
-from talkhead.app.composer.expression_track import read_track
 from talkhead.app.dubbing.job import FIT, SPEAK, Task
 from talkhead.app.dubbing.table import FindIdentity, Row
 from talkhead.app.home.identities import (
@@ -139,10 +138,8 @@ class IdentityPlanner:
             The task.
 
         Raises:
-            TalkheadError: If the row's video or expressions cannot be read.
+            TalkheadError: If the row's video cannot be read.
         """
-        if "expression" in row.options:
-            read_track(row.options["expression"])
         fit = None if row.identity or row.video is None else self._fit(row, row.video)
         name = row.identity or (fit.identity if fit else "")
         self._note_preset(row, name, fit.preset if fit else self._presets.get(name, ""))
