@@ -19,6 +19,7 @@ from talkhead.app.choices import (
     DEFAULT_RENDERER,
     FILMED,
     MAX_SEED,
+    OWN,
     PRESETS,
     background_file,
     check_choice,
@@ -159,7 +160,7 @@ class PictureOptions:
 
     Attributes:
         height: Height in pixels.
-        background: Background in mode "head".
+        background: Background behind the head, or the person.
         yaw: Turn of the head to the right of the picture in mode "head", in degrees.
         pitch: Upward turn of the head in mode "head", in degrees.
         zoom: Scale of the head in mode "head".
@@ -178,8 +179,8 @@ class PictureOptions:
         default=None,
         metadata=option(
             "--background",
-            "Mode head: a color, an image, a video that loops, own, or alpha. "
-            "(default: alpha if the codec supports it, else own)",
+            "A color, an image, a video that loops, own, or alpha. In mode paste the person is cut out "
+            "of the footage. (default: own; in mode head alpha if the codec supports it)",
             PICTURE_PANEL,
             names_file=True,
             in_frames=True,
@@ -264,6 +265,11 @@ class PictureOptions:
             )
 
     @property
+    def cuts_out(self) -> bool:
+        """True if a background other than the person's own is requested."""
+        return self.background not in (None, OWN)
+
+    @property
     def moves_the_head(self) -> bool:
         """True if the head is turned or scaled, or moves less than in the footage."""
         return (self.yaw, self.pitch, self.zoom, self.head_motion) != (0.0, 0.0, 1.0, 1.0)
@@ -278,10 +284,6 @@ class PictureOptions:
             TalkheadError: They do not, or the background is neither a color nor an image or video.
             MediaError: The background cannot be read or has no picture.
         """
-        if self.background is not None and mode != "head":
-            raise TalkheadError(
-                f"a background needs --mode head: {mode} keeps the person's own footage"
-            )
         if mode != "head" and self.moves_the_head:
             raise TalkheadError(
                 f"yaw, pitch, zoom and head motion need --mode head: {mode} keeps the head of the "

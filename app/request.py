@@ -110,8 +110,8 @@ class OutputOptions(FaceOptions, PictureOptions):
         fps: Frames per second in mode "head": a number, 10 to 120, or "source" for that of the footage.
             None: 25. In mode "paste" the footage determines it.
         height: Height in pixels, 16 to 8192. None: the source's.
-        background: Background in mode "head": "own", "alpha", a color, an image or a video. None:
-            transparent where the codec supports it, otherwise the person's own.
+        background: "own", "alpha", a color, an image or a video. None: in mode "head" transparent
+            where the codec supports it, otherwise, and in mode "paste", the person's own.
         yaw: Turn of the head to the right of the picture in mode "head", in degrees, limited to
             what the footage shows.
         pitch: Upward turn of the head in mode "head", in degrees, with the same limit.
@@ -439,9 +439,10 @@ def keeps_alpha(options: OutputOptions, codec: Codec, mode: str) -> bool:
         mode: "paste" or "head".
 
     Returns:
-        True if the frames are transparent outside the head.
+        True if the frames are transparent outside the head, or in mode "paste" outside the person.
     """
-    return mode == "head" and codec.alpha and options.background in (None, ALPHA)
+    chosen = (None, ALPHA) if mode == "head" else (ALPHA,)
+    return codec.alpha and options.background in chosen
 
 
 def check_folder(output: Path) -> None:

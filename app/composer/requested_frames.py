@@ -10,6 +10,7 @@ from talkhead.app.avatar import Avatar
 from talkhead.app.choices import parse_rate
 from talkhead.app.composer.backgrounds import backgrounds_of
 from talkhead.app.composer.controls import Controls, controlled_codes
+from talkhead.app.composer.cutout import CutoutFrameRenderer
 from talkhead.app.composer.driver import Driver, driven_clip
 from talkhead.app.composer.expression_model import ExpressionModel
 from talkhead.app.composer.frames import (
@@ -75,7 +76,14 @@ def _pasted_frames(
         indices = np.array([i if index is None else index for i, index in enumerate(found)])
         model, rate = ExpressionModel.from_clip(avatar.idle), float(source.frame_rate)
         codes, notes = controlled_codes(codes, source.clip, indices, rate, model, controls)
-    return PasteFrameRenderer(avatar.renderer, source, codes, controls.is_active), notes
+    pasted = PasteFrameRenderer(avatar.renderer, source, codes, controls.is_active)
+    if not resolved.request.options.cuts_out:
+        return pasted, notes
+    text, own = resolved.request.options.background, source.clip.background
+    backgrounds = (
+        None if resolved.keeps_alpha else backgrounds_of(text, own, len(codes), pasted.frame_rate)
+    )
+    return CutoutFrameRenderer(pasted, source, backgrounds), notes
 
 
 def _head_frames(

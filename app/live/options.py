@@ -79,6 +79,11 @@ class LiveOptions(PictureOptions):
             )
         check_choice("mode", self.mode, MODES)
         self.check_mode(self.mode)
+        if self.cuts_out and self.mode != "head":
+            raise TalkheadError(
+                "a background of a live session needs the mode head: the person is cut out of "
+                "footage only in files"
+            )
 
     @property
     def has_alpha(self) -> bool:

@@ -85,10 +85,10 @@ def in_words_of_the_api(text: str) -> str:
     """Replace the flags of the command line in a message by the names of the API's fields.
 
     Args:
-        text: The message, such as "a background needs --mode head".
+        text: The message, such as "a driving video needs --mode head".
 
     Returns:
-        The message, such as "a background needs mode head".
+        The message, such as "a driving video needs mode head".
     """
     return _FLAG.sub(lambda found: found[1].replace("-", "_"), text)
 

@@ -25,7 +25,7 @@ export function startSpeak(studio) {
     $("head-options").hidden = fields.mode.value !== "head";
     $("paste-options").hidden = fields.mode.value === "head";
     for (const one of form.querySelectorAll("[data-background]")) one.hidden = one.dataset.background !== fields.background_kind.value;
-    if (fields.mode.value === "head" && fields.background_kind.value === "alpha" && !["prores", "vp9"].includes(fields.codec.value)) fields.codec.value = "vp9";
+    if (fields.background_kind.value === "alpha" && !["prores", "vp9"].includes(fields.codec.value)) fields.codec.value = "vp9";
   }
 
   function look() {
@@ -33,12 +33,12 @@ export function startSpeak(studio) {
     data.set("identity", fields.identity.value);
     data.set("mode", fields.mode.value);
     for (const name of PLAIN) if (fields[name].value.trim()) data.set(name, fields[name].value);
-    if (fields.mode.value !== "head") {
+    if (fields.mode.value === "head") {
+      for (const name of OF_HEAD) if (fields[name].value.trim()) data.set(name, fields[name].value);
+      if (fields.drive_file.files.length) data.set("drive_file", fields.drive_file.files[0]);
+    } else {
       data.set("timeline", fields.timeline.value);
-      return data;
     }
-    for (const name of OF_HEAD) if (fields[name].value.trim()) data.set(name, fields[name].value);
-    if (fields.drive_file.files.length) data.set("drive_file", fields.drive_file.files[0]);
     const kind = fields.background_kind.value;
     if (kind === "color") data.set("background", fields.background_color.value);
     else if (kind !== "file") data.set("background", kind);

@@ -84,7 +84,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*SPEAK, "--yaw", "5"), 1, "yaw, pitch, zoom and head motion need --mode head"),
     ((*SPEAK, "--head-motion", "0"), 1, "yaw, pitch, zoom and head motion need --mode head"),
     ((*SPEAK, "--mode", "head", "--head-motion", "2"), 1, "head motion of 2 is not allowed"),
-    ((*SPEAK, "--background", "red"), 1, "a background needs --mode head"),
+    ((*SPEAK, "--background", "alpha"), 1, "H.264 can't keep alpha"),
     ((*SPEAK, "--mode", "head", "--background", "reddish"), 1, "background 'reddish': neither"),
     ((*SPEAK, "--mode", "head", "--background", "a.png"), 1, "background 'a.png': neither"),
     ((*SPEAK, "--mode", "head", "--background", "alpha"), 1, "H.264 can't keep alpha"),

@@ -125,7 +125,7 @@ def test_height_and_note(avatar: Avatar) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"background": "red"}, "a background needs --mode head"),
+        ({"background": "red"}, "a background of a live session needs the mode head"),
         ({"yaw": 3.0}, "yaw, pitch, zoom and head motion need --mode head"),
         ({"mode": "face"}, "there is no mode 'face'"),
         ({"mode": "head", "background": "reddish"}, "neither a color"),
