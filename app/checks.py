@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from talkhead.app.choices import MODES, check_choice
-from talkhead.app.composer.expression_track import read_track
+from talkhead.app.composer.expression_track import check_track
 from talkhead.app.home.footage import (
     ROUGHLY_LONGER_S,
     check_duration,
@@ -117,7 +117,7 @@ def check_speak(
         )
     check_sound(audio)
     if options.expression is not None:
-        read_track(options.expression)
+        check_track(options.expression, mode)
     if options.drive is not None:
         _check_driver(options.drive)
     for file in (options.certificate, options.key):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from talkhead.app.choices import ALPHA, IDLE, SOURCE, TIMELINES, check_choice, parse_rate
-from talkhead.app.composer.expression_track import read_track, track_file
+from talkhead.app.composer.expression_track import check_track, track_file
 from talkhead.app.options import (
     PICTURE_PANEL,
     FaceOptions,
@@ -374,7 +374,7 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
             f"{codec.title} can't keep alpha. Choose prores, vp9 or png, or another background"
         )
     if options.expression is not None and track_file(options.expression) is None:
-        read_track(options.expression)
+        check_track(options.expression, mode)
     transcript = transcript_file(options.transcript)
     if options.subtitles != NONE and transcript is not None:
         _check_not_written_over(transcript, srt_path(output))

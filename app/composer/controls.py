@@ -95,7 +95,7 @@ def controlled_codes(
         _add_blinks(codes[:, face.eyes], coefficients, placed)
         if controls.blinks > 0.0 and not any(blink.is_complete for blink in found):
             notes.append(NO_BLINKS)
-    if controls.expression is not None:
+    if controls.expression is not None and controls.expression.moves_the_face:
         times = np.arange(len(codes)) / rate
         changes, more = model.changes(controls.expression, times, coefficients)
         codes += model.code_changes(changes)

@@ -1,8 +1,11 @@
-"""Expression tracks: which expressions a face shows at which time, read from a file or a text.
+"""Expression tracks: which expressions a face shows, and how the head moves, at which time.
 
-Names are the 51 coefficients of ARKit, which the face landmarker measures as well, and a few named
-expressions. A coefficient is an absolute value, 0 to 1. A named expression is relative to the person: 0
-is their usual face, 1 the strongest that their footage shows.
+They are read from a file or a text.
+
+Names are the 51 coefficients of ARKit, which the face landmarker measures as well, a few named
+expressions, and motions of the head. A coefficient is an absolute value, 0 to 1. A named expression or
+turn of the head is relative to the person: 0 is their usual face, 1 the strongest that their footage
+shows.
 """
 
 from __future__ import annotations
@@ -47,6 +50,11 @@ NAMED_EXPRESSIONS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 """Named expressions: coefficients that go to the upper (1) or lower (-1) end of the person's range. Left
 and right are those of the picture; in coefficients they are the person's own, as in ARKit."""
+TURNS = (("turn_left", "turn_right"), ("turn_down", "turn_up"))
+"""Turns of the head to the sides of the picture, and in pitch: 1 is as far as the footage shows."""
+HEAD_MOTION = "head_motion"
+"""Factor on the motion of head and body: 0 is still, 1 as filmed."""
+HEAD_NAMES = (*TURNS[0], *TURNS[1], HEAD_MOTION)
 COEFFICIENTS = BLENDSHAPES[1:]
 TRACK_FILES = (".csv", ".json", ".txt")
 """Suffixes of files: a table, a list of objects, or the text of a track."""
@@ -72,7 +80,7 @@ IGNORED = frozenset(
 )  # fmt: skip
 """Columns of such tables that the landmarker does not measure, or that repeat others."""
 JSON_FORM = 'is not a list of objects with a time, such as [{"time": 0, "smile": 0.5}]'
-_KNOWN = {name.lower(): name for name in (*COEFFICIENTS, *NAMED_EXPRESSIONS)}
+_KNOWN = {name.lower(): name for name in (*COEFFICIENTS, *NAMED_EXPRESSIONS, *HEAD_NAMES)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,16 @@ class ExpressionTrack:
     """
 
     curves: Mapping[str, tuple[tuple[float, float | None], ...]]
+
+    @property
+    def moves_the_head(self) -> bool:
+        """True if the head moves by the track, which needs mode "head"."""
+        return any(name in self.curves for name in HEAD_NAMES)
+
+    @property
+    def moves_the_face(self) -> bool:
+        """True if it sets an expression."""
+        return any(name not in HEAD_NAMES for name in self.curves)
 
     def at(self, name: str, times: Float64) -> tuple[Float64, Float64]:
         """Evaluate an expression.
@@ -188,6 +206,24 @@ def read_track(text: str) -> ExpressionTrack:
         return _collected(_inline_rows(content), str(path))
     rows = _json_rows(content, path) if suffix == ".json" else _csv_rows(content, path)
     return _collected(rows, str(path))
+
+
+def check_track(text: str, mode: str) -> None:
+    """Check that an expression track can be read, and suits a mode.
+
+    Args:
+        text: See read_track.
+        mode: "paste" or "head".
+
+    Raises:
+        TalkheadError: It cannot be read, or moves the head of footage.
+    """
+    track = read_track(text)
+    if track.moves_the_head and mode != "head":
+        named = next(name for name in HEAD_NAMES if name in track.curves)
+        raise TalkheadError(
+            f"{named} needs --mode head: {mode} keeps the head of the person's own footage"
+        )
 
 
 def write_track(text: str, folder: Path) -> Path:
@@ -388,5 +424,5 @@ def _known_name(name: str, where: str) -> str:
     hint = f"Did you mean {' or '.join(_KNOWN[one] for one in near)}? " if near else ""
     raise TalkheadError(
         f"{where}: there is no expression {name[:60]!r}. {hint}Named ones are "
-        f"{', '.join(NAMED_EXPRESSIONS)}; all others are coefficients of ARKit"
+        f"{', '.join((*NAMED_EXPRESSIONS, *HEAD_NAMES))}; all others are coefficients of ARKit"
     )

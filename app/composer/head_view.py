@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from talkhead.app.composer.expression_track import HEAD_MOTION, TURNS, ExpressionTrack
 from talkhead.app.composer.idle_clip import IdleClip
 from talkhead.cameras import crop_intrinsics, project
 from talkhead.face import JAW_LINE
@@ -104,7 +105,7 @@ class Span:
         """
         return self.low - TOLERANCE_DEG <= self.usual + turn <= self.high + TOLERANCE_DEG
 
-    def turned(self, angles: Float64, turn: float) -> Float64:
+    def turned(self, angles: Float64, turn: float | Float64) -> Float64:
         """Turn angles. The closer they are to the end of the range, the less they are turned.
 
         They never pass the end, and keep their order: motion near the end becomes small, but does
@@ -112,18 +113,18 @@ class Span:
 
         Args:
             angles: Angles [F], degrees.
-            turn: Degrees to turn.
+            turn: Degrees to turn, for all frames or for each [F].
 
         Returns:
             Angles [F].
         """
-        if turn < 0:
-            return -Span(-self.high, -self.usual, -self.low).turned(-angles, -turn)
-        return angles + _least(turn, np.maximum(self.high + TOLERANCE_DEG - angles, 0.0))
+        above = np.maximum(self.high + TOLERANCE_DEG - angles, 0.0)
+        below = np.maximum(angles - (self.low - TOLERANCE_DEG), 0.0)
+        return angles + np.sign(turn) * _least(np.abs(turn), np.where(turn > 0.0, above, below))
 
 
-def _least(turn: float, room: Float64) -> Float64:
-    """Smooth minimum of non-negative numbers, a scalar and [F]; zero where either is zero."""
+def _least(turn: float | Float64, room: Float64) -> Float64:
+    """Smooth minimum of non-negative numbers, a scalar or [F] and [F]; zero where either is zero."""
     low, high = np.minimum(turn, room), np.maximum(np.maximum(turn, room), 1e-9)
     return np.asarray(low / (1.0 + (low / high) ** SHARPNESS) ** (1.0 / SHARPNESS))
 
@@ -167,23 +168,58 @@ def turned_clip(clip: IdleClip, view: View, seen: IdleClip | None = None) -> Idl
     """
     if view.yaw == view.pitch == 0.0 and view.motion == 1.0:
         return clip
+    turns, motion = np.array([[view.yaw], [view.pitch]]), np.full(len(clip), view.motion)
+    return _moved_clip(clip, turns, motion, seen or clip)
+
+
+def moved_by_track(clip: IdleClip, track: ExpressionTrack, rate: float, seen: IdleClip) -> IdleClip:
+    """Move the head in a clip as an expression track says.
+
+    Args:
+        clip: The clip, from the start of the track on.
+        track: The track; expressions of the face in it have no effect.
+        rate: Frames per second of the clip.
+        seen: The footage that limits the turns.
+
+    Returns:
+        The clip with changed viewmats and codes.
+    """
+    times = np.arange(len(clip)) / rate
+
+    def level(name: str, otherwise: float) -> Float64:
+        if name not in track.curves:
+            return np.full(len(times), otherwise)
+        values, weights = track.at(name, times)
+        return np.asarray(otherwise + weights * (values - otherwise))
+
+    spans = map(Span.of, yaw_and_pitch(seen.viewmats))
+    turns = [
+        (span.high - span.usual) * level(more, 0.0) + (span.low - span.usual) * level(less, 0.0)
+        for span, (less, more) in zip(spans, TURNS, strict=True)
+    ]
+    return _moved_clip(clip, np.stack(turns), level(HEAD_MOTION, 1.0), seen)
+
+
+def _moved_clip(clip: IdleClip, turns: Float64, motion: Float64, seen: IdleClip) -> IdleClip:
+    """Turn the head in a clip by yaw and pitch, degrees [2, F] or [2, 1], within the range of `seen`,
+    and scale its motion by factors [F]."""
     codes, body = clip.codes.copy(), slice(clip.face.clothes.start, None)  # with the clothes
-    codes[:, body] = _calmed(codes[:, body], view.motion)
-    angles = _calmed(head_angles(clip.viewmats), view.motion)
-    filmed = head_angles((seen or clip).viewmats)
-    for axis, turn in enumerate((view.yaw, view.pitch)):
+    codes[:, body] = _calmed(codes[:, body], motion)
+    angles = _calmed(head_angles(clip.viewmats), motion)
+    filmed = head_angles(seen.viewmats)
+    for axis, turn in enumerate(turns):
         angles[:, axis] = -Span.of(-filmed[:, axis]).turned(-angles[:, axis], turn)
     middle, views = head_middle(clip), clip.viewmats.astype(np.float64)
-    places = _calmed(views[:, :3, :3] @ middle + views[:, :3, 3], view.motion)
+    places = _calmed(views[:, :3, :3] @ middle + views[:, :3, 3], motion)
     views[:, :3, :3] = Rotation.from_euler(AXES, angles, degrees=True).as_matrix()
     views[:, :3, 3] = places - views[:, :3, :3] @ middle
     return replace(clip, viewmats=views.astype(np.float32), codes=codes)
 
 
-def _calmed(values: Array, motion: float) -> Array:
-    """Scale the distances of values [F, n] from their medians, [F, n]."""
+def _calmed(values: Array, motion: Float64) -> Array:
+    """Scale the distances of values [F, n] from their medians by factors [F], [F, n]."""
     usual = np.median(values, axis=0)
-    return (usual + motion * (values - usual)).astype(values.dtype)
+    return (usual + motion[:, None] * (values - usual)).astype(values.dtype)
 
 
 def head_origin(clip: IdleClip) -> Float32:

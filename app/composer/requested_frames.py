@@ -20,9 +20,14 @@ from talkhead.app.composer.frames import (
     PasteFrameRenderer,
     own_background,
 )
-from talkhead.app.composer.head_view import View, out_of_range_message, turned_clip
+from talkhead.app.composer.head_view import (
+    View,
+    moved_by_track,
+    out_of_range_message,
+    turned_clip,
+)
 from talkhead.app.composer.idle_clip import ping_pong
-from talkhead.app.composer.resampling import resampled_clip, resampled_codes
+from talkhead.app.composer.resampling import picked_clip, resampled_clip, resampled_codes
 from talkhead.app.composer.source_clip import SourceFootage
 from talkhead.app.output.finalize import ResolvedRequest
 from talkhead.app.request import OutputOptions
@@ -101,6 +106,10 @@ def _head_frames(
     shown = resampled_clip(turned_clip(shown, view, idle), rate)
     codes = resampled_codes(codes, rate)
     indices = ping_pong(len(shown), len(codes))
+    if controls.expression is not None and controls.expression.moves_the_head:
+        played = picked_clip(shown, indices)
+        shown = moved_by_track(played, controls.expression, float(rate), idle)
+        indices = np.arange(len(codes))
     if driver is not None and driver.moves_mouth:
         codes = shown.codes[indices]
     if controls.is_active and model is not None:

@@ -65,6 +65,26 @@ def resampled_clip(clip: IdleClip, rate: Fraction) -> IdleClip:
     )
 
 
+def picked_clip(clip: IdleClip, frames: Int) -> IdleClip:
+    """Pick the motion of frames of a clip, for mode head.
+
+    Args:
+        clip: The clip.
+        frames: Frames [M].
+
+    Returns:
+        The clip with codes, viewmats and blendshapes of M frames; its origins and masks are unchanged,
+        and no longer those of its frames.
+    """
+    shapes = clip.blendshapes
+    return replace(
+        clip,
+        codes=clip.codes[frames],
+        viewmats=clip.viewmats[frames],
+        blendshapes=None if shapes is None else shapes[frames],
+    )
+
+
 def interpolated(values: Float32, at: Float64, wanted: Float64) -> Float32:
     """Interpolate values linearly; beyond the ends they are constant.
 

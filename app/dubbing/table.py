@@ -17,7 +17,7 @@ from typing import Any
 
 from talkhead.app import request
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
-from talkhead.app.composer.expression_track import read_track
+from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.table_formats import PLACEHOLDER, column_name, records
 from talkhead.app.options import Option
 from talkhead.app.output.finalize import output_files
@@ -155,7 +155,7 @@ def read_table(
                     f"{row.output}: is inside a folder that talkhead manages. Choose another output"
                 )
             if reads_files and "expression" in row.options:
-                read_track(row.options["expression"])
+                check_track(row.options["expression"], row.mode)
             rows.append(dataclasses.replace(row, identity=resolve(row.identity)))
         except TalkheadError as error:
             bad.append(BadRow(line, _shorten(" ".join(str(error).split()), SHOWN_REASON)))

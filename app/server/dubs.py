@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Form, Response, UploadFile
 from fastapi import Path as PathParameter
 
-from talkhead.app.composer.expression_track import read_track
+from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.job import Task
 from talkhead.app.dubbing.planner import plan
 from talkhead.app.dubbing.table import Row, Table, build_options, read_table
@@ -138,7 +138,7 @@ def _check_row(row: Row, folder: Path) -> None:
                 "of uploaded files, without folders"
             )
     if "expression" in row.options:
-        read_track(row.options["expression"])
+        check_track(row.options["expression"], row.mode)
 
 
 def _add(

@@ -11,6 +11,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, StreamingResponse
 
 from talkhead.app.checks import check_identity
+from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.job import SPEAK, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
@@ -113,6 +114,8 @@ def create_video(
                 chosen = build_options(options)
                 output = folder / f"video{single_file_codec(chosen).suffixes[0]}"
                 check_options(chosen, output, mode)
+                if chosen.expression is not None:
+                    check_track(chosen.expression, mode)
                 seconds = check_sound(sound, title, service.settings.limits.audio_s)
                 source = _source(service, name, title, seconds) if chosen.keeps_footage else None
                 task = Task(

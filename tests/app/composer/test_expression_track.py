@@ -14,6 +14,7 @@ from talkhead.app.composer.expression_track import (
     EASE_S,
     NAMED_EXPRESSIONS,
     ExpressionTrack,
+    check_track,
     read_track,
     write_track,
 )
@@ -200,3 +201,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     for name in track.curves:
         found, share = track.at(name, np.linspace(0.0, 3.0, 7))
         assert np.all((found >= 0.0) & (found <= 1.0) & (share >= 0.0) & (share <= 1.0))
+
+
+def test_tracks_that_move_the_head_need_mode_head() -> None:
+    track = read_track("smile=0.3; 1: turn_left=1")
+    assert track.moves_the_head and track.moves_the_face
+    assert not read_track("head_motion=0").moves_the_face
+    assert not read_track("smile=0.3").moves_the_head
+    check_track("turn_left=1", "head")
+    check_track("smile=1", "paste")
+    with pytest.raises(TalkheadError, match="turn_left needs --mode head: paste keeps"):
+        check_track("smile=0.3; 1: turn_left=1", "paste")

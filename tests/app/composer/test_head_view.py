@@ -10,6 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from synthetic_head import make_codes, make_face
 
+from talkhead.app.composer.expression_track import EASE_S, read_track
 from talkhead.app.composer.head_view import (
     EAR_LANDMARKS,
     TOLERANCE_DEG,
@@ -18,6 +19,7 @@ from talkhead.app.composer.head_view import (
     head_camera,
     head_origin,
     min_zoom,
+    moved_by_track,
     out_of_range_message,
     turned_clip,
     yaw_and_pitch,
@@ -133,6 +135,37 @@ def test_a_still_head_can_be_turned(clip: IdleClip) -> None:
     usual = np.median(yaw_and_pitch(clip.viewmats), axis=1)
     np.testing.assert_allclose(yaw - usual[0], 1.5, atol=0.02)
     np.testing.assert_allclose(pitch, usual[1], atol=1e-4)
+
+
+def test_a_constant_track_turns_as_far_as_the_footage_shows(clip: IdleClip) -> None:
+    """Half of the range from the usual angle to its end is the same as that angle as an option."""
+    yaw, pitch = map(Span.of, yaw_and_pitch(clip.viewmats))
+    for text, view in (
+        ("turn_right=0.5", View(yaw=0.5 * (yaw.high - yaw.usual))),
+        ("turn_left=1", View(yaw=yaw.low - yaw.usual)),
+        (
+            "turn_up=0.4, head_motion=0.3",
+            View(pitch=0.4 * (pitch.high - pitch.usual), motion=0.3),
+        ),
+    ):
+        moved, turned = moved_by_track(clip, read_track(text), 25.0, clip), turned_clip(clip, view)
+        assert np.allclose(moved.viewmats, turned.viewmats, atol=1e-6)
+        assert np.allclose(moved.codes, turned.codes, atol=1e-6)
+
+
+def test_a_track_turns_the_head_by_time(clip: IdleClip) -> None:
+    track = read_track("2: turn_right=1; 4: turn_right=-")
+    moved = yaw_and_pitch(moved_by_track(clip, track, 25.0, clip).viewmats)[0]
+    own = yaw_and_pitch(clip.viewmats)[0]
+    span = Span.of(own)
+    times = np.arange(N) / 25.0
+    away = (times < 2.0 - EASE_S) | (times > 4.0 + EASE_S)
+    assert np.allclose(moved[away], own[away], atol=1e-3)
+    during = (times > 2.0) & (times < 4.0)
+    assert (moved[during] > own[during]).all()
+    assert moved.max() <= span.high + TOLERANCE_DEG
+    steps = np.abs(np.diff(moved - own))
+    assert steps.max() < (span.high - span.usual) * 2.0 / (25.0 * EASE_S)  # eased
 
 
 def test_zooming_in_keeps_the_head_and_zooming_out_the_lower_edge(clip: IdleClip) -> None:
