@@ -1,7 +1,8 @@
 """Make the sample person: person.mp4, line.wav and truth.npz / truth.json in the folder above.
 
-python make_person.py render --assets DIR --cache DIR [--part 0/2]  # frames; resumes python
-make_person.py finish --assets DIR --cache DIR                 # the rest
+python make_person.py render --assets DIR --cache DIR [--part 0/2]  # frames; resumes
+python make_person.py finish --assets DIR --cache DIR               # the rest
+python make_person.py mattes --assets DIR --cache DIR               # mattes.npz; resumes
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import motion
+import numpy as np
 import speech
 import truth
 from camera import Camera
@@ -24,6 +26,7 @@ SAMPLES = Path(__file__).resolve().parents[1]
 SEED = 3
 LINE_SEED = 4
 CRF = 14
+MATTE_FRAMES = np.linspace(568, 624, 24).round().astype(np.int64)  # of the frames held out by a fit
 
 
 def frame_path(cache: Path, frame: int) -> Path:
@@ -62,6 +65,21 @@ def finish(assets: Path, cache: Path) -> None:
     truth.write(SAMPLES, head, clip, poses, line, motion.perform(line, LINE_SEED))
 
 
+def mattes(assets: Path, cache: Path) -> None:
+    """Render the person's matte in MATTE_FRAMES."""
+    from scene import MATTE, Scene, read_image
+
+    poses = motion.perform(speech.clip_speech(), SEED)
+    cache.mkdir(parents=True, exist_ok=True)
+    scene = Scene(Head(assets), assets, Camera(), MATTE)
+    paths = [cache / f"matte_{frame:04d}.png" for frame in MATTE_FRAMES]
+    for frame, path in zip(MATTE_FRAMES, paths, strict=True):
+        if not path.exists():
+            scene.render(poses[frame], path)
+    alphas = np.stack([np.round(255.0 * read_image(path)[..., 3]) for path in paths])
+    np.savez_compressed(SAMPLES / "mattes.npz", frames=MATTE_FRAMES, alphas=alphas.astype(np.uint8))
+
+
 def encode(cache: Path, path: Path) -> None:
     """Join the cached frames and clip.wav into an MP4: H.264 and AAC, both starting at 0."""
     command = [
@@ -88,11 +106,11 @@ def ffmpeg() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one of the two steps."""
+    """Run one of the steps."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("render", "finish"))
+    parser.add_argument("step", choices=("render", "finish", "mattes"))
     parser.add_argument("--assets", type=Path, required=True, help="MakeHuman's CC0 assets")
     parser.add_argument(
         "--cache", type=Path, required=True, help="where frames are kept; made if absent"
@@ -104,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.step == "render":
         part, n_parts = (int(field) for field in chosen.part.split("/"))
         render(chosen.assets, chosen.cache, part, n_parts)
+    elif chosen.step == "mattes":
+        mattes(chosen.assets, chosen.cache)
     else:
         finish(chosen.assets, chosen.cache)
 

@@ -18,6 +18,7 @@ TO_BLENDER = np.array(
 )  # Y up, Z forward -> Z up, -Y forward
 
 MESHES = ("body", "shirt", "eyes", "brows", "lashes", "teeth", "tongue")
+OPAQUE = ("body", "shirt", "teeth", "tongue")
 STRAND_RADIUS_DM = 0.0065
 HAIR_COLOR = (0.075, 0.042, 0.025, 1.0)
 SCALP_COLOR = (0.05, 0.03, 0.02, 1.0)
@@ -31,6 +32,10 @@ class Quality:
     samples: int = 6
     bounces: int = 2
     threads: int = 1
+    is_cut_out: bool = False  # no background: the alpha channel is the person's matte
+
+
+MATTE = Quality(samples=64, bounces=0, is_cut_out=True)
 
 
 class Nodes:
@@ -101,6 +106,14 @@ def hair_material() -> Any:
     hair.inputs["Roughness"].default_value = 0.42
     hair.inputs["Radial Roughness"].default_value = 0.5
     nodes.link(hair.outputs[0], nodes.output.inputs["Surface"])
+    return nodes.material
+
+
+def flat_material() -> Any:
+    """Opaque and quick to render, for mattes."""
+    nodes = Nodes("flat")
+    emission = nodes.tree.nodes.new("ShaderNodeEmission")
+    nodes.link(emission.outputs[0], nodes.output.inputs["Surface"])
     return nodes.material
 
 
@@ -202,16 +215,20 @@ class Scene:
         self.objects = {
             name: self._add_mesh(name, head.surfaces[name], rest[name]) for name in MESHES
         }
+        self.hair = add_hair(strands(head, HairStyle()))
         for name, material in materials(assets).items():
             self.objects[name].data.materials.append(material)
+        self.hair.data.materials.append(hair_material())
+        if quality.is_cut_out:
+            self._flatten()
         self._mark_scalp()
-        self.hair = add_hair(strands(head, HairStyle()))
         for name in ("body", "tongue"):
             modifier = self.objects[name].modifiers.new("smooth", "SUBSURF")
             modifier.levels = modifier.render_levels = 1
         add_camera(camera)
-        add_lights()
         add_backdrop()
+        if not quality.is_cut_out:
+            add_lights()
         set_quality(quality, camera.size_px)
 
     def render(self, pose: Pose, path: Path) -> None:
@@ -235,6 +252,12 @@ class Scene:
         shift = pivot - turn @ pivot + TO_BLENDER @ np.array(pose.sway)
         self.hair.matrix_world = Matrix.Translation(Vector(shift)) @ Matrix(turn.tolist()).to_4x4()
 
+    def _flatten(self) -> None:
+        """Replace the materials that are opaque."""
+        flat = flat_material()
+        for item in (self.hair, *(self.objects[name] for name in OPAQUE)):
+            item.data.materials[0] = flat
+
     def _mark_scalp(self) -> None:
         attribute = self.objects["body"].data.attributes.new("scalp", "FLOAT", "POINT")
         attribute.data.foreach_set("value", scalp_weights(self.head).astype(np.float32))
@@ -251,6 +274,16 @@ class Scene:
         return item
 
 
+def read_image(path: Path) -> Points:
+    """An image's stored values [H, W, 4], 0 to 1, from top to bottom."""
+    image = bpy.data.images.load(str(path))
+    width, height = image.size
+    values = np.empty(width * height * 4, np.float32)
+    image.pixels.foreach_get(values)
+    bpy.data.images.remove(image)
+    return np.asarray(values.reshape(height, width, 4)[::-1], np.float64)
+
+
 def add_hair(points: Points) -> Any:
     """The strands [N, K, 3] as one hair object, thinner towards the tips."""
     n_strands, n_points, _ = points.shape
@@ -263,7 +296,6 @@ def add_hair(points: Points) -> Any:
     data.attributes.new("radius", "FLOAT", "POINT").data.foreach_set(
         "value", radius.astype(np.float32)
     )
-    data.materials.append(hair_material())
     item = bpy.data.objects.new("hair", data)
     bpy.context.scene.collection.objects.link(item)
     return item
@@ -348,14 +380,16 @@ def set_quality(quality: Quality, size_px: int) -> None:
     scene.render.resolution_x = scene.render.resolution_y = size_px
     scene.render.resolution_percentage = 100
     scene.render.image_settings.file_format = "PNG"
+    scene.render.image_settings.color_mode = "RGBA" if quality.is_cut_out else "RGB"
     scene.render.image_settings.compression = 30
+    scene.render.film_transparent = quality.is_cut_out
     scene.render.use_persistent_data = True
     scene.render.threads_mode, scene.render.threads = "FIXED", quality.threads
     scene.view_settings.view_transform = "Standard"
     cycles = scene.cycles
     cycles.device = "CPU"
     cycles.samples, cycles.use_adaptive_sampling = quality.samples, False
-    cycles.use_denoising, cycles.denoiser = True, "OPENIMAGEDENOISE"
+    cycles.use_denoising, cycles.denoiser = not quality.is_cut_out, "OPENIMAGEDENOISE"
     cycles.denoising_prefilter = "FAST"
     cycles.max_bounces = quality.bounces
     cycles.diffuse_bounces = cycles.glossy_bounces = min(2, quality.bounces)
