@@ -302,17 +302,34 @@ def rendered_heads(
         frames: Frame indices [N].
         motion: Motion codes [N, K].
 
+    Returns:
+        An iterator over color [H, W, 3], premultiplied, and opacity [H, W, 1], both in [0, 1].
+    """
+    tracks, size = dataset.tracks, dataset.info.crop_size
+    return posed_heads(renderer, motion, tracks.viewmats[frames], dataset.crop_ks[frames], size)
+
+
+def posed_heads(
+    renderer: Renderer, motion: Float32, viewmats: Float32, ks: Float32, size: tuple[int, int]
+) -> Iterator[tuple[Float32, Float32]]:
+    """Render heads alone.
+
+    Args:
+        renderer: The renderer.
+        motion: Motion codes [N, K].
+        viewmats: Head poses [N, 4, 4].
+        ks: Intrinsics [N, 3, 3] of the images.
+        size: Height and width H, W of the images.
+
     Yields:
         Color [H, W, 3], premultiplied, and opacity [H, W, 1], both in [0, 1].
     """
-    tracks, info = dataset.tracks, dataset.info
     device = next((t.device for t in renderer.tensors().values()), torch.device("cpu"))
-    for start in range(0, len(frames), BATCH):
-        batch = frames[start : start + BATCH]
-        arrays = (motion[start : start + BATCH], tracks.viewmats[batch], dataset.crop_ks[batch])
-        codes, viewmats, ks = (torch.from_numpy(array).float().to(device) for array in arrays)
+    for start in range(0, len(motion), BATCH):
+        batch = (array[start : start + BATCH] for array in (motion, viewmats, ks))
+        codes, poses, cameras = (torch.from_numpy(array).float().to(device) for array in batch)
         with torch.no_grad():
-            rendering = renderer.render(codes, viewmats, ks, info.crop_height, info.crop_width)
+            rendering = renderer.render(codes, poses, cameras, *size)
         yield from zip(rendering.rgb.cpu().numpy(), rendering.alpha.cpu().numpy(), strict=True)
 
 
