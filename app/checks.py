@@ -18,6 +18,7 @@ from talkhead.app.home.footage import (
     check_duration,
     check_same_footage,
     locate_footage,
+    timeline_seconds,
 )
 from talkhead.app.home.identities import Home, name_from_video
 from talkhead.app.home.scratch import open_home
@@ -34,7 +35,7 @@ from talkhead.storage import read_json, sha256_of, translate_os_errors
 
 
 def check_fit(
-    video: Path,
+    videos: Sequence[Path],
     name: str | None = None,
     *,
     device: str = "auto",
@@ -43,17 +44,20 @@ def check_fit(
     """Check the arguments of `fit` that can be checked immediately. `FitOptions` checks the rest.
 
     Args:
-        video: Footage of the person.
-        name: Name of the identity. None: made from the name of the video.
+        videos: Footage of the person, one clip or several.
+        name: Name of the identity. None: made from the name of the first video.
         device: Device to fit on.
         home: Folder of the identities.
 
     Raises:
-        TalkheadError: The video, the name or the device is not usable.
+        TalkheadError: A video, the name or the device is not usable.
     """
     check_device(device)
-    probe_footage(video)
-    open_home(home).identity_dir(name or name_from_video(video))
+    if not videos:
+        raise TalkheadError("no video was given. Pass one clip of the person or more")
+    for video in videos:
+        probe_footage(video)
+    open_home(home).identity_dir(name or name_from_video(videos[0]))
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def check_speak(
         return SpeakFiles(output)
     source = _check_source(video, manifest, home)
     # Roughly, before anything is loaded; exactly once the frames are counted.
-    audio_s, footage_s = probe(audio).duration_s, manifest.source.duration_s
+    audio_s, footage_s = probe(audio).duration_s, timeline_seconds(manifest)
     check_duration(str(audio), audio_s, footage_s, ROUGHLY_LONGER_S)
     _check_kept([source], output_files(output, options))
     return SpeakFiles(output, source)

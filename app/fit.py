@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 from talkhead import __version__
 from talkhead.app.avatar import ENCODER_VERSION_KEY, encode_footage, normalized_footage_audio
 from talkhead.app.checks import check_fit
+from talkhead.app.clips import join_clips
 from talkhead.app.composer.idle_clip import FACE, save_idle
 from talkhead.app.evaluate import report_brief
 from talkhead.app.evaluation.evaluate_identity import EvaluationTarget
@@ -20,6 +22,7 @@ from talkhead.app.evaluation.report.images import write_sheet
 from talkhead.app.evaluation.results import Variant, plain
 from talkhead.app.footage_checks import CHECKING_SPEECH, check_speech, explained
 from talkhead.app.home.identities import (
+    CLIPS,
     QUALITY,
     SHEET,
     SOURCE,
@@ -72,7 +75,7 @@ from talkhead.storage import (
     write_json,
     write_tensors,
 )
-from talkhead.types import SpeechFeatures
+from talkhead.types import FRAME_RATE, SpeechFeatures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -121,7 +124,7 @@ class FitResult:
 
 
 def fit(
-    video: Path | str,
+    video: Path | str | Sequence[Path | str],
     *,
     name: str | None = None,
     options: FitOptions | None = None,
@@ -133,11 +136,13 @@ def fit(
     """Fit an identity to a video of a person, and store it in the home folder.
 
     An interrupted fit resumes when the same call is repeated. The metrics come from the last 1/11 of
-    the frames, on which nothing is trained unless `use_all_frames` is set.
+    the frames, or of those of the first clip, on which nothing is trained unless `use_all_frames` is
+    set.
 
     Args:
-        video: Video of the person, with audio.
-        name: Name of the identity. None: made from the name of the video.
+        video: Video of the person, with audio, or several clips. The first one determines how the person
+            looks; the images of others are used if they look like it, their speech in any case.
+        name: Name of the identity. None: made from the name of the first video.
         options: Options of the fit. None: the defaults.
         device: "auto", "cpu", "cuda" or "cuda:N".
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
@@ -152,13 +157,15 @@ def fit(
         FootageError: The footage is not usable.
         TalkheadError: The fit cannot be carried out. The message says what to change.
     """
-    video, progress = path_of(video, "video", VIDEO_REMEDY), progress or SilentProgress()
+    given = [video] if isinstance(video, str) or not isinstance(video, Sequence) else video
+    videos = [path_of(one, "video", VIDEO_REMEDY) for one in given]
+    progress = progress or SilentProgress()
     options = fit_options(options, settings)
-    check_fit(video, name, device=device, home=home)
+    check_fit(videos, name, device=device, home=home)
     if options.encoder.endswith(WEIGHTS_SUFFIX):  # as an absolute path, so that speak finds it
         options = replace(options, encoder=str(Path(options.encoder).resolve()))
     fitting = _Fit(
-        name or name_from_video(video),
+        name or name_from_video(videos[0]),
         Home.locate(home),
         options,
         load_encoder(options.encoder),
@@ -166,7 +173,7 @@ def fit(
         NumberedProgress(progress, STEPS),
     )
     with lock_identity(fitting.home, fitting.name, fitting.progress, wait=options.wait):
-        return fitting.run(Footage.open(video))
+        return fitting.run(fitting.footage(videos))
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,13 @@ class _Fit:
     device: torch.device
     progress: Progress
 
+    def footage(self, videos: Sequence[Path]) -> Footage:
+        """Open the video, or join several. Raises TalkheadError if they are not usable."""
+        if len(videos) == 1:
+            return Footage.open(videos[0])
+        min_face, progress = self.options.min_face, self.progress
+        return join_clips(self.home, self.name, videos, min_face, progress)
+
     def run(self, footage: Footage) -> FitResult:
         """Fit the identity, or resume an interrupted fit."""
         video, options, progress = footage.path, self.options, self.progress
@@ -187,9 +201,13 @@ class _Fit:
         config = PreprocessConfig(min_face=options.min_face, use_all_frames=options.use_all_frames)
         work = self.home.work_path(self.name, dataset_key(footage.sha256, config, vad_version()))
         if not is_prepared(work):
-            check_speech(video, progress, required=options.check_speech)
+            required = options.check_speech
+            check_speech(video, progress, required=required, title=footage.title)
         make_folder(work)
-        write_json(work / SOURCE, {"path": str(video.resolve()), "sha256": footage.sha256})
+        record: dict[str, Any] = {"path": str(video.resolve()), "sha256": footage.sha256}
+        if footage.clips:
+            record[CLIPS] = [clip.path for clip in footage.clips]
+        write_json(work / SOURCE, record)
         clock = StageClock(work / STAGES)
         seed_everything(options.seed)
         set_threads()
@@ -311,7 +329,7 @@ class _Fit:
                 seed=options.seed,
                 preset=options.preset,
                 source=SourceVideo(
-                    footage.path.name,
+                    footage.name,
                     footage.sha256,
                     info.duration_s,
                     info.width,
@@ -331,7 +349,7 @@ class _Fit:
                 av_offset_ms=dataset.info.av_offset_ms,
                 consent=options.consent or (old.manifest.consent if old else None),
                 figures=fitted.figures,
-                details={USES_ALL: True} if dataset.info.uses_all_frames else {},
+                details=_details(footage, dataset),
             )
             return writer.finish(manifest)
 
@@ -344,6 +362,22 @@ class _Fitted:
     predictor: MotionPredictor
     figures: dict[str, Any]
     sheet: Path | None
+
+
+def _details(footage: Footage, dataset: IdentityDataset) -> dict[str, Any]:
+    """Return the details of a manifest: whether all frames were used, and the clips if several."""
+    details: dict[str, Any] = {USES_ALL: True} if dataset.info.uses_all_frames else {}
+    if footage.clips:
+        details[CLIPS] = [
+            {
+                "name": Path(clip.path).name,
+                "sha256": clip.sha256,
+                "duration_s": clip.n_frames / FRAME_RATE,
+                "has_images": clip.has_images,
+            }
+            for clip in footage.clips
+        ]
+    return details
 
 
 def _key(config: Any) -> str:

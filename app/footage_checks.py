@@ -23,13 +23,16 @@ ENOUGH_S = 20.0
 """With less speech than this, in seconds, a message describes what to expect."""
 
 
-def check_speech(video: Path, progress: Progress, *, required: bool = True) -> None:
+def check_speech(
+    video: Path, progress: Progress, *, required: bool = True, title: str = ""
+) -> None:
     """Check that footage contains speech, and report if there is little.
 
     Args:
         video: Footage with audio, which is read until enough speech was found.
         progress: Receives the progress and messages.
         required: Refuse footage with hardly any speech; if False, only report it.
+        title: What to call it in the error. "": its path.
 
     Raises:
         FootageError: There is hardly any speech.
@@ -49,8 +52,8 @@ def check_speech(video: Path, progress: Progress, *, required: bool = True) -> N
         found = f"hardly any speech was found, {speech_s:.0f} s in {read_s:.0f} s"
         if required:
             raise FootageError(
-                f"{video}: {found}. Lip motion is learned from speech: record a person speaking, or "
-                "pass --no-speech-check"
+                f"{title or video}: {found}. Lip motion is learned from speech: record a person "
+                "speaking, or pass --no-speech-check"
             )
         progress.message(f"{found[0].upper()}{found[1:]}")
     elif speech_s < ENOUGH_S:

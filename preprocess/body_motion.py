@@ -7,6 +7,8 @@ map is fitted to them by RANSAC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
@@ -58,6 +60,14 @@ class BodyTracker:
         """
         self._shift = row[-2:]
 
+    def restart(self, shift: Float64) -> None:
+        """Start the next search elsewhere, where another clip begins.
+
+        Args:
+            shift: [2] by which the person moved from the reference frame, source pixels.
+        """
+        self._shift = shift
+
     def follow(self, crop: UInt8, frame: int) -> Float64:
         """Find the body in a frame.
 
@@ -90,24 +100,26 @@ class BodyTracker:
         return _to_source(ends, plan, frame), ok & ok_back & near
 
 
-def body_codes(rows: Float64) -> Float32:
+def body_codes(rows: Float64, parts: Sequence[slice] = (slice(None),)) -> Float32:
     """Turn the rows of all frames into codes; fill holes, remove outliers, and smooth slightly.
 
     Args:
         rows: [F, ROW] of `BodyTracker.follow`.
+        parts: See `smoothed`.
 
     Returns:
         [F, 6], see `talkhead.face.body_matrix`.
     """
-    return smoothed(rows[:, 1:-2], rows[:, 0] > 0).astype(np.float32)
+    return smoothed(rows[:, 1:-2], rows[:, 0] > 0, parts).astype(np.float32)
 
 
-def smoothed(codes: Float64, known: Bool) -> Float64:
+def smoothed(codes: Float64, known: Bool, parts: Sequence[slice] = (slice(None),)) -> Float64:
     """Remove outliers from codes, fill the frames in which they are unknown, and smooth slightly.
 
     Args:
         codes: [F, n] codes.
         known: [F] frames in which they are known.
+        parts: Frames of each clip of a joined video, which are smoothed separately.
 
     Returns:
         [F, n]; the codes themselves if they are known nowhere.
@@ -118,8 +130,10 @@ def smoothed(codes: Float64, known: Bool) -> Float64:
     filled = np.stack(
         [np.interp(times, times[known], codes[known, i]) for i in range(codes.shape[1])], axis=1
     )
-    steady = median_filter(filled, size=(3, 1), mode="nearest")
-    return np.asarray(gaussian_filter1d(steady, SMOOTH_FRAMES, axis=0, mode="nearest"))
+    for part in parts:
+        steady = median_filter(filled[part], size=(3, 1), mode="nearest")
+        filled[part] = gaussian_filter1d(steady, SMOOTH_FRAMES, axis=0, mode="nearest")
+    return np.asarray(filled)
 
 
 def _gray(image: UInt8) -> UInt8:

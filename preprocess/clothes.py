@@ -7,7 +7,7 @@ describe motion where optical flow finds none, such as that of a collar along it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -89,7 +89,12 @@ class ClothesGrid:
 
 
 def clothes_codes(
-    seen: Float64, rows: Float64, posture: Float64, usable: Bool, train: Bool
+    seen: Float64,
+    rows: Float64,
+    posture: Float64,
+    usable: Bool,
+    train: Bool,
+    parts: Sequence[slice] = (slice(None),),
 ) -> Float32:
     """Compute the components of motion codes that describe the clothes.
 
@@ -99,6 +104,7 @@ def clothes_codes(
         posture: [F, D] numbers that brightness may depend on linearly: head pose and body motion.
         usable: [F] frames that are well tracked.
         train: [F] frames that are not held out; the components are those of usable training frames.
+        parts: See `smoothed`.
 
     Returns:
         [F, N_CLOTHES]; all 0 where the body has no texture by which it could be followed. The first
@@ -124,7 +130,7 @@ def clothes_codes(
     leading = vectors[:, ::-1][:, :N_CLOTHES]
     codes = np.concatenate([change[part] @ leading for part in _parts(len(seen))])
     scale = max(codes[training, 0].std(), MIN_CHANGE * np.sqrt(inside.sum()))
-    return smoothed(codes / scale, known).astype(np.float32)
+    return smoothed(codes / scale, known, parts).astype(np.float32)
 
 
 class _Unexplained:

@@ -66,6 +66,7 @@ class CropJob:
         sampled: [F] frames that are stored whole, for the background.
         reference: Frame from which the body is followed into the others.
         intrinsics: [3, 3] of the source.
+        joins: First frame of each clip but the first one, at which the body is searched anew.
     """
 
     footage: Footage
@@ -75,6 +76,7 @@ class CropJob:
     sampled: Bool
     reference: int
     intrinsics: Float64
+    joins: tuple[int, ...] = ()
 
     def crop(self, image: UInt8, frame: int) -> UInt8:
         """Cut the crop out of a whole image.
@@ -268,6 +270,9 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
         while done < len(job.has_image):
             chunk = _Chunk()
             for one in islice(cut, CHUNK):
+                if one.frame in job.joins and job.landmarks[one.frame].any():
+                    moved = job.landmarks[one.frame] - job.landmarks[job.reference]
+                    body.restart(moved[:, :2].mean(0, dtype=np.float64))
                 row = body.follow(one.crop, one.frame)
                 seen = clothes.brightness(one.crop, one.frame, row)
                 chunk.features.append(np.concatenate([one.mouth, row, seen]))

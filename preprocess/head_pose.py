@@ -6,7 +6,7 @@ points (forehead, temples, nose bridge, cheekbones) by Gauss-Newton on all frame
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,13 @@ class HeadTrack:
     canonical: Float32
 
 
-def track_head(landmarks: Float32, usable: Bool, train: Bool, intrinsics: Float64) -> HeadTrack:
+def track_head(
+    landmarks: Float32,
+    usable: Bool,
+    train: Bool,
+    intrinsics: Float64,
+    joins: Sequence[int] = (),
+) -> HeadTrack:
     """Estimate template, poses and canonical landmarks.
 
     Frames that are not usable take the pose and landmarks of the nearest usable one.
@@ -63,6 +69,7 @@ def track_head(landmarks: Float32, usable: Bool, train: Bool, intrinsics: Float6
         usable: [F] frames with landmarks.
         train: [F] frames that the template may be made of.
         intrinsics: [3, 3] of the image.
+        joins: First frame of each clip but the first one; poses are not smoothed over them.
 
     Returns:
         The track of all F frames.
@@ -91,7 +98,7 @@ def track_head(landmarks: Float32, usable: Bool, train: Bool, intrinsics: Float6
         weights = _reweighted(weights, canonical)
     # 4. Final poses, smoothed; then the landmarks without them.
     viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
-    viewmats = smooth_poses(viewmats, index, in_train)
+    viewmats = smooth_poses(viewmats, index, in_train, joins)
     return _track(template, weights, points, viewmats, _nearest(index, len(landmarks)), intrinsics)
 
 
@@ -286,19 +293,21 @@ def canonicalize(
     return np.asarray((camera - viewmats[:, None, :3, 3]) @ viewmats[:, :3, :3])
 
 
-def smooth_poses(viewmats: Float64, index: Int, train: Bool) -> Float64:
+def smooth_poses(viewmats: Float64, index: Int, train: Bool, joins: Sequence[int] = ()) -> Float64:
     """Smooth poses without lag, each run of consecutive frames separately.
 
     Args:
         viewmats: [F, 4, 4] poses.
         index: [F] frame numbers.
         train: [F] training frames; held-out frames do not influence them.
+        joins: Frame numbers at which another clip begins.
 
     Returns:
         [F, 4, 4].
     """
     result = viewmats.copy()
-    ends = (np.diff(index) > 1) | (np.diff(train.astype(np.int8)) != 0)
+    clip = np.searchsorted(np.array(joins, np.int64), index, side="right")
+    ends = (np.diff(index) > 1) | (np.diff(train.astype(np.int8)) != 0) | (np.diff(clip) != 0)
     for run in np.split(np.arange(len(index)), np.flatnonzero(ends) + 1):
         # Rotations as vectors relative to the run's mean, where they are small.
         rotation = Rotation.from_matrix(viewmats[run, :3, :3])

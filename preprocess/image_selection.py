@@ -6,9 +6,11 @@ images of the other frames would only take disk space.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from talkhead.frame_selection import farthest_first, longest_run
+from talkhead.frame_selection import farthest_first, longest_run_of_clips
 from talkhead.preprocess.occlusion import head_posture
 from talkhead.types import Bool, Float32
 
@@ -37,7 +39,12 @@ def frame_places(codes: Float32, viewmats: Float32, training: Bool) -> Float32:
 
 
 def choose_stored_frames(
-    places: Float32, unoccluded: Bool, train: Bool, occluded: Bool, max_frames: int
+    places: Float32,
+    unoccluded: Bool,
+    train: Bool,
+    occluded: Bool,
+    max_frames: int,
+    joins: Sequence[int] = (),
 ) -> Bool:
     """Select the frames whose images are stored.
 
@@ -52,6 +59,7 @@ def choose_stored_frames(
         train: [F] frames that are not held out.
         occluded: [F] frames with something in front of the face.
         max_frames: Number of frames to keep at most.
+        joins: First frame of each clip but the first one, of a joined video.
 
     Returns:
         [F] bool.
@@ -60,7 +68,7 @@ def choose_stored_frames(
         return np.ones(len(places), dtype=bool)
     kept = np.zeros(len(places), dtype=bool)
     for first, after in (
-        longest_run(unoccluded & train, occluded, max_frames // BLOCK_FRACTION),
+        longest_run_of_clips(unoccluded & train, occluded, joins, max_frames // BLOCK_FRACTION),
         _least_occluded_run(unoccluded, ~train, max_frames // BLOCK_FRACTION),
     ):
         kept[first:after] = True
@@ -73,11 +81,11 @@ def choose_stored_frames(
 def _least_occluded_run(unoccluded: Bool, allowed: Bool, max_frames: int) -> tuple[int, int]:
     """Find the run of at most `max_frames` allowed frames with the most unoccluded ones.
 
-    unoccluded: [F]. allowed: [F], the end of the clip. Returns the first frame and the one after
-    the last.
+    unoccluded: [F]. allowed: [F], consecutive. Returns the first frame and the one after the last.
     """
-    start = len(allowed) - int(allowed.sum())
-    length = min(max_frames, len(allowed) - start)
-    before = np.concatenate([[0], np.cumsum(unoccluded[start:])])
+    start = int(allowed.argmax()) if allowed.any() else len(allowed)
+    after = start + int(allowed.sum())
+    length = min(max_frames, after - start)
+    before = np.concatenate([[0], np.cumsum(unoccluded[start:after])])
     first = start + int((before[length:] - before[: len(before) - length]).argmax())
     return first, first + length

@@ -7,6 +7,8 @@ components, and fades out as the mouth closes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -24,7 +26,13 @@ SHUT, OPEN = 0.02, 0.07
 """Aperture up to which nothing is visible, and aperture from which the inner mouth has full weight."""
 
 
-def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bool) -> Float32:
+def inner_mouth_codes(
+    seen: Float64,
+    landmarks: Float32,
+    usable: Bool,
+    train: Bool,
+    parts: Sequence[slice] = (slice(None),),
+) -> Float32:
     """Compute the inner-mouth components of motion codes.
 
     They are 0 where the mouth is closed or not tracked, and everywhere if it never opens in training
@@ -35,6 +43,7 @@ def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bo
         landmarks: [F, 478, 2] in crop pixels.
         usable: [F] frames that are well tracked.
         train: [F] frames that are not held out; the components are those of usable training frames.
+        parts: Frames of each clip of a joined video; each has its own mean, since the light may differ.
 
     Returns:
         [F, N_INNER].
@@ -45,8 +54,12 @@ def inner_mouth_codes(seen: Float64, landmarks: Float32, usable: Bool, train: Bo
     training = usable & train & (weights > 0)
     if training.sum() <= N_INNER:
         return np.zeros((len(seen), N_INNER), np.float32)
-    mean = np.average(seen[training], axis=0, weights=weights[training])
-    shown = weights[:, None] * (seen - mean)
+    shown = np.zeros_like(seen)
+    for part in parts:
+        known = training[part]
+        if known.any():
+            mean = np.average(seen[part][known], axis=0, weights=weights[part][known])
+            shown[part] = weights[part, None] * (seen[part] - mean)
     _, _, axes = np.linalg.svd(shown[usable & train], full_matrices=False)
     codes = shown @ axes[:N_INNER].T
     return np.asarray(codes / max(codes[usable & train, 0].std(), 1e-6), np.float32)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -217,6 +217,10 @@ class FaceTracker:
         nearest = min(faces, key=lambda face: _distance(face.landmarks, last))
         return nearest if _distance(nearest.landmarks, last) < MAX_JUMP * size else None
 
+    def forget(self) -> None:
+        """Choose the face anew in the next frame, which does not continue the one before."""
+        self._last, self._missed = None, 0
+
     def close(self) -> None:
         """Release the landmarker."""
         self._detector.close()
@@ -291,11 +295,12 @@ def as_tracking(faces: list[TrackedFace | None]) -> Tracking:
     return Tracking(landmarks, blendshapes, found)
 
 
-def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
+def bridge_gaps(tracking: Tracking, joins: Sequence[int] = ()) -> tuple[Tracking, Bool]:
     """Interpolate short gaps.
 
     Args:
         tracking: Tracking of F frames.
+        joins: First frame of each clip but the first one; nothing is interpolated between clips.
 
     Returns:
         The tracking without short gaps, and the frames [F] that have landmarks now.
@@ -307,7 +312,8 @@ def bridge_gaps(tracking: Tracking) -> tuple[Tracking, Bool]:
     tracks = tracking.landmarks.copy(), tracking.blendshapes.copy()
     covered = found.copy()
     for before, after in pairwise(known):
-        if 1 < after - before <= BRIDGE_FRAMES + 1:
+        is_cut = any(before < join <= after for join in joins)
+        if 1 < after - before <= BRIDGE_FRAMES + 1 and not is_cut:
             share = (np.arange(before + 1, after) - before) / (after - before)
             for track in tracks:
                 spread = share.reshape(-1, *[1] * (track.ndim - 1))

@@ -7,6 +7,7 @@ the person below it, the mouth interior is inside the inner lips.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -45,7 +46,12 @@ class CropPlan:
 
 
 def plan_crops(
-    landmarks: Float32, usable: Bool, frame_size: tuple[int, int], max_height: int
+    landmarks: Float32,
+    usable: Bool,
+    frame_size: tuple[int, int],
+    max_height: int,
+    parts: Sequence[slice] = (slice(None),),
+    depicted: Bool | None = None,
 ) -> CropPlan:
     """Plan crops that contain hair, head and neck of the tracked face, inside the frame.
 
@@ -54,16 +60,21 @@ def plan_crops(
         usable: [F] frames with landmarks.
         frame_size: Height and width of the source.
         max_height: Taller crops are scaled down to this height, pixels.
+        parts: Frames of each clip of a joined video; the path is not smoothed over a join.
+        depicted: [F] frames whose faces determine the size. None: all.
 
     Returns:
         The plan for all F frames.
     """
+    depicted = np.ones(len(usable), bool) if depicted is None else depicted
     oval = landmarks[:, list(FACE_OVAL), :2][usable]
     low, high = oval.min(1), oval.max(1)
-    face_width, face_height = np.median(high - low, axis=0)
+    face_width, face_height = np.median((high - low)[depicted[usable]], axis=0)
     middle = _filled((low + high) / 2, usable)
-    follow = gaussian_filter1d(middle, FOLLOW_FRAMES, axis=0, mode="nearest")
-    stray = np.percentile(np.abs(middle - follow)[usable], 99.5, axis=0)
+    follow = np.concatenate(
+        [gaussian_filter1d(middle[part], FOLLOW_FRAMES, axis=0, mode="nearest") for part in parts]
+    )
+    stray = np.percentile(np.abs(middle - follow)[usable & depicted], 99.5, axis=0)
     width = face_width * (1 + 2 * MARGIN_SIDE) + 2 * stray[0]
     height = face_height * (1 + MARGIN_TOP + MARGIN_BOTTOM) + 2 * stray[1]
     frame_height, frame_width = frame_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,7 +72,28 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
     Raises:
         FootageError: The footage is unsuitable.
     """
-    n_found, n_frames = int(tracking.detected.sum()), len(tracking)
+    n_found = int(tracking.detected.sum())
+    check_found(n_found, len(tracking), min_face, video)
+    if n_found < MIN_SECONDS * FRAME_RATE:
+        raise FootageError(
+            f"{video}: the face is visible for {n_found / FRAME_RATE:.1f} s, at least "
+            f"{MIN_SECONDS:.0f} s are needed. Record a minute for a good head"
+        )
+    check_size(tracking.landmarks[tracking.detected], video)
+
+
+def check_found(n_found: int, n_frames: int, min_face: float, video: str) -> None:
+    """Refuse footage whose face is found in too few frames.
+
+    Args:
+        n_found: Number of frames with a face.
+        n_frames: Number of frames that were searched.
+        min_face: Fraction of the frames that must show a face.
+        video: Name of the video for messages.
+
+    Raises:
+        FootageError: There are too few.
+    """
     if n_found == 0:
         raise FootageError(
             f"{video}: no face was found in any of {n_frames} frames. "
@@ -82,12 +104,19 @@ def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
             f"{video}: a face was found in {n_found} of {n_frames} frames ({min_face:.0%} needed). "
             f"Record with the face unobstructed, or pass --min-face {10 * n_found // n_frames / 10}"
         )
-    if n_found < MIN_SECONDS * FRAME_RATE:
-        raise FootageError(
-            f"{video}: the face is visible for {n_found / FRAME_RATE:.1f} s, at least "
-            f"{MIN_SECONDS:.0f} s are needed. Record a minute for a good head"
-        )
-    distance = eye_distance(tracking.landmarks[tracking.detected])
+
+
+def check_size(landmarks: Float32, video: str) -> None:
+    """Refuse footage whose face is too small.
+
+    Args:
+        landmarks: [F, 478, 3] of frames with a face, pixels.
+        video: Name of the video for messages.
+
+    Raises:
+        FootageError: It is.
+    """
+    distance = eye_distance(landmarks)
     if distance < MIN_EYE_DISTANCE_PX:
         raise FootageError(
             f"{video}: the face is too small, its eyes are {distance:.0f} px apart (at least "
@@ -108,18 +137,28 @@ def eye_distance(landmarks: Float32) -> float:
     return float(np.median(np.linalg.norm(landmarks[:, left] - landmarks[:, right], axis=-1)))
 
 
-def well_tracked(tracking: Tracking, covered: Bool, poses: HeadPoses) -> Bool:
+def well_tracked(
+    tracking: Tracking,
+    covered: Bool,
+    poses: HeadPoses,
+    parts: Sequence[slice] = (slice(None),),
+) -> Bool:
     """Select the frames whose face was tracked accurately and is not turned away.
 
     Args:
         tracking: Tracking of F frames.
         covered: [F] frames with landmarks.
         poses: Head poses.
+        parts: Frames of each clip of a joined video, in which the face may have another size.
 
     Returns:
         [F] bool.
     """
-    limit = MAX_RESIDUAL * eye_distance(tracking.landmarks[covered])
+    limit = np.zeros(len(covered), np.float32)
+    for part in parts:
+        seen = tracking.landmarks[part][covered[part]]
+        if len(seen):
+            limit[part] = MAX_RESIDUAL * eye_distance(seen)
     return covered & (poses.residual_px <= limit) & (head_turn(poses) <= MAX_TURN_DEG)
 
 
@@ -162,6 +201,7 @@ def report_quality(
     hidden: Bool,
     n_faces: int,
     warnings: list[str],
+    parts: Sequence[slice] = (slice(None),),
 ) -> QualityReport:
     """Report on a tracked clip of F frames.
 
@@ -173,6 +213,7 @@ def report_quality(
         hidden: [F] frames in which something covers the face.
         n_faces: The largest number of faces in one frame.
         warnings: Warnings of earlier steps.
+        parts: See `well_tracked`.
 
     Returns:
         The report, with these warnings and further ones.
@@ -206,7 +247,7 @@ def report_quality(
         no_face=_ranges(~covered),
         hidden=_ranges(hidden),
         badly_tracked=_ranges(
-            covered & ~well_tracked(tracking, covered, poses) & (turn <= MAX_TURN_DEG)
+            covered & ~well_tracked(tracking, covered, poses, parts) & (turn <= MAX_TURN_DEG)
         ),
         turned_away=_ranges(covered & (turn > MAX_TURN_DEG)),
         warnings=notes,

@@ -31,8 +31,8 @@ from talkhead.dataset import (
 )
 from talkhead.errors import FootageError
 from talkhead.face import N_BODY, N_CLOTHES, N_INNER, N_LANDMARKS, TEMPLATE_SPEC, FaceModel
-from talkhead.footage import Footage
-from talkhead.frame_selection import spread_frames, train_frames
+from talkhead.footage import Footage, first_frames
+from talkhead.frame_selection import clip_slices, spread_frames, train_frames
 from talkhead.preprocess.av_sync import AvOffset, lip_measures, measure_offset, shift_waveform
 from talkhead.preprocess.background import (
     BACKGROUND_FACTS,
@@ -72,7 +72,7 @@ from talkhead.storage import (
     write_tensors,
 )
 from talkhead.tensors import TensorSpec, read_checked
-from talkhead.types import SAMPLE_RATE, Bool, Float32, HeadPoses, Tracking, UInt8
+from talkhead.types import FRAME_RATE, SAMPLE_RATE, Bool, Float32, HeadPoses, Tracking, UInt8
 
 SilenceDetector: TypeAlias = Callable[[Float32, int], Bool]
 """Takes a waveform [n_samples] at 16 kHz and n_frames; returns the frames [n_frames] without speech."""
@@ -140,11 +140,29 @@ class PipelineRun:
             stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
         )
         # Not checked in the step that tracks: min_face may differ when a run is resumed.
-        check_footage(tracking, self.config.min_face, str(self.footage.path))
+        check_footage(tracking, self.config.min_face, self.footage.title)
         # Colors of long footage are large and needed by one step alone.
         is_needed = not (self.folder / OCCLUSION).exists()
         colors = stored["colours"].numpy() if is_needed else None
-        return (*bridge_gaps(tracking), int(stored["n_faces"]), colors)
+        return (*bridge_gaps(tracking, self.joins), int(stored["n_faces"]), colors)
+
+    @property
+    def joins(self) -> tuple[int, ...]:
+        """First frame of each clip but the first one; none for an ordinary video."""
+        return first_frames(self.footage.clips)
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Frames of each clip; all frames of an ordinary video."""
+        return clip_slices(len(self.tracking), self.joins)
+
+    @cached_property
+    def depicted(self) -> Bool:
+        """Frames [F] of clips that look like the first one. Only these show how the person looks."""
+        depicted = np.ones(len(self.tracking), dtype=bool)
+        for part, clip in zip(self.parts, self.footage.clips, strict=False):
+            depicted[part] = clip.has_images
+        return depicted
 
     @property
     def tracking(self) -> Tracking:
@@ -175,7 +193,7 @@ class PipelineRun:
     @cached_property
     def train(self) -> Bool:
         """Frames [F] that are not held out."""
-        return train_frames(len(self.tracking), self.config.use_all_frames)
+        return train_frames(len(self.tracking), self.config.use_all_frames, self.joins)
 
     @cached_property
     def _head_pose(self) -> dict[str, torch.Tensor]:
@@ -199,9 +217,10 @@ class PipelineRun:
         return np.asarray(self._head_pose["lips"].numpy())
 
     @cached_property
-    def offset(self) -> AvOffset:
-        """How late the audio is."""
-        return read_object(self.folder / OFFSET, AvOffset, ADVICE)
+    def offsets(self) -> tuple[AvOffset, ...]:
+        """How late the audio of each clip is."""
+        names = map(_offset_file, range(len(self.parts)))
+        return tuple(read_object(self.folder / name, AvOffset, ADVICE) for name in names)
 
     @cached_property
     def occluded(self) -> Bool:
@@ -212,7 +231,7 @@ class PipelineRun:
     @cached_property
     def usable(self) -> Bool:
         """Frames [F] whose face is well tracked and whose mouth is visible."""
-        usable = well_tracked(self.tracking, self.covered, self.poses)
+        usable = well_tracked(self.tracking, self.covered, self.poses, self.parts)
         return usable & ~mouth_occluded(self.occluded, self.template, mesh_triangles())
 
     @property
@@ -230,7 +249,14 @@ class PipelineRun:
         """Position and size of the head crops."""
         info = self.footage.info
         size = (info.height, info.width)
-        return plan_crops(self.tracking.landmarks, self.covered, size, self.config.max_crop_height)
+        return plan_crops(
+            self.tracking.landmarks,
+            self.covered,
+            size,
+            self.config.max_crop_height,
+            self.parts,
+            self.depicted,
+        )
 
     @cached_property
     def face(self) -> FaceModel:
@@ -257,10 +283,10 @@ class PipelineRun:
 
     @cached_property
     def has_image(self) -> Bool:
-        """Frames [F] whose images are stored. For short footage these are all frames."""
+        """Frames [F] whose images are stored. For short footage these are all that are depicted."""
         n_frames = len(self.train)
         if n_frames <= MAX_FRAMES:
-            return np.ones(n_frames, dtype=bool)
+            return self.depicted
         specs = {"kept": TensorSpec((n_frames,), torch.bool)}
         return np.asarray(
             read_checked(self.folder / FRAME_SELECTION, specs, ADVICE)["kept"].numpy()
@@ -273,7 +299,7 @@ class PipelineRun:
         sampled = np.zeros(len(trainable), dtype=bool)
         if not (self.folder / BACKGROUND_FACTS).exists():
             sampled[spread_frames(trainable & self.has_image, MAX_SAMPLES)] = True
-        frames = np.flatnonzero(trainable)
+        frames = np.flatnonzero(trainable & self.depicted)
         return CropJob(
             footage=self.footage,
             plan=self.plan,
@@ -282,6 +308,7 @@ class PipelineRun:
             sampled=sampled,
             reference=int(frames[len(frames) // 2]),
             intrinsics=default_intrinsics(info.width, info.height),
+            joins=self.joins,
         )
 
 
@@ -323,10 +350,17 @@ def estimate_head_pose(run: PipelineRun) -> None:
         FootageError: Too few frames show the face.
     """
     with run.progress.step("Estimating head poses", total=1) as step:
-        train, covered, info = run.train, run.covered, run.footage.info
-        check_trainable(covered & train, run.footage.path.name)
+        train, covered, info = run.train & run.depicted, run.covered, run.footage.info
+        check_trainable(covered & train, run.footage.name)
         intrinsics = default_intrinsics(info.width, info.height)
-        head = track_head(run.tracking.landmarks, covered, train & covered, intrinsics)
+        landmarks = run.tracking.landmarks
+        head = track_head(landmarks, covered, train & covered, intrinsics, run.joins)
+        for part in run.parts:
+            # Another camera gives the same face another shape; speech moves it from its own mean.
+            known = covered[part]
+            if known.any() and not run.depicted[part].any():
+                mean = np.median(head.canonical[part][known], axis=0)
+                head.canonical[part] += head.template - mean
         canonical = {"canonical": torch.from_numpy(head.canonical)}
         write_tensors(run.folder / CANONICAL, canonical)
         poses = {
@@ -340,21 +374,31 @@ def estimate_head_pose(run: PipelineRun) -> None:
 
 
 def synchronize_audio(run: PipelineRun) -> None:
-    """Measure how late the audio is, and shift it.
+    """Measure how late the audio of each clip is, and shift it.
 
     Args:
         run: The run.
     """
     with run.progress.step("Measuring the audio offset", total=1) as step:
-        # The held-out frames, which are the last ones, do not affect the offset.
-        n_train = int(run.train.sum())
         stored = read_checked(run.folder / SOUND, WAVEFORM_TENSORS, ADVICE)
-        waveform = np.asarray(stored["waveform"].numpy())
-        offset = measure_offset(waveform, run.lips[:n_train], run.covered[:n_train])
-        write_json(run.folder / OFFSET, asdict(offset))
-        shifted = torch.from_numpy(shift_waveform(waveform, offset.corrected_ms))
-        write_tensors(run.folder / WAVEFORM, {"waveform": shifted})
+        starts = [join * SAMPLE_RATE // FRAME_RATE for join in run.joins]
+        shifted = []
+        for i, sound in enumerate(np.split(stored["waveform"].numpy(), starts)):
+            # The held-out frames, which are the last ones of the first clip, do not affect the offset.
+            part = run.parts[i]
+            frames = slice(part.start, part.start + int(run.train[part].sum()))
+            offset = measure_offset(sound, run.lips[frames], run.covered[frames])
+            write_json(run.folder / _offset_file(i), asdict(offset))
+            shifted.append(shift_waveform(sound, offset.corrected_ms))
+        write_tensors(
+            run.folder / WAVEFORM, {"waveform": torch.from_numpy(np.concatenate(shifted))}
+        )
         step.advance()
+
+
+def _offset_file(number: int) -> str:
+    """Return the name of the file with the audio offset of a clip."""
+    return OFFSET if number == 0 else f"sync-{number}.json"
 
 
 def detect_occlusion(run: PipelineRun) -> None:
@@ -365,7 +409,13 @@ def detect_occlusion(run: PipelineRun) -> None:
     """
     found, train, triangles = run.tracking.detected, run.train, mesh_triangles()
     posture = head_posture(run.poses.viewmats, run.lips, found & train)
-    occluded = occluded_triangles(run.take_colors(), posture, found, train, run.template, triangles)
+    colors = run.take_colors()
+    occluded = np.concatenate(  # the colors of a face depend on the light, which clips do not share
+        [
+            occluded_triangles(colors[p], posture[p], found[p], train[p], run.template, triangles)
+            for p in run.parts
+        ]
+    )
     write_tensors(run.folder / OCCLUSION, {"hidden": torch.from_numpy(occluded)})
 
 
@@ -378,8 +428,8 @@ def encode_face_motion(run: PipelineRun) -> None:
     Raises:
         FootageError: Too few frames can be used for training, or there is no speech.
     """
-    video, trainable = str(run.footage.path), run.unoccluded_training
-    check_trainable(trainable, video)
+    video, trainable = run.footage.title, run.unoccluded_training
+    check_trainable(trainable & run.depicted, video)
     stored = read_checked(run.folder / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
     silent = run.detect_silence(np.asarray(stored["waveform"].numpy()), len(trainable))
     if silent[run.train].all():
@@ -405,8 +455,9 @@ def select_frames(run: PipelineRun) -> None:
         return
     with run.progress.step("Choosing frames", total=1) as step:
         places = frame_places(run.codes, run.poses.viewmats, run.unoccluded_training)
-        occluded = np.asarray(run.occluded.any(1))
-        kept = choose_stored_frames(places, run.unoccluded, run.train, occluded, MAX_FRAMES)
+        never = run.occluded.any(1) | ~run.depicted
+        unoccluded = run.unoccluded & run.depicted
+        kept = choose_stored_frames(places, unoccluded, run.train, never, MAX_FRAMES, run.joins)
         write_tensors(run.folder / FRAME_SELECTION, {"kept": torch.from_numpy(kept)})
         step.advance()
 
@@ -422,7 +473,7 @@ def cut_heads(run: PipelineRun) -> None:
         TalkheadError: Too little space is free on the disk.
     """
     info, has_image = run.footage.info, run.has_image
-    if not has_image.all():
+    if len(has_image) > MAX_FRAMES:
         n_trained = int((has_image & run.train & run.usable).sum())
         run.progress.message(
             f"Long footage: the renderer is trained on {n_trained:,} of {len(has_image):,} frames, "
@@ -452,10 +503,14 @@ def assess_quality(run: PipelineRun) -> None:
     warnings = []
     if read_background_facts(run.folder).moving:
         warnings.append("the camera moves: the background behind the head is approximate")
-    if run.offset.offset_ms is None:
-        warnings.append("the audio-video offset could not be measured and was not corrected")
-    elif run.offset.corrected_ms:
-        warnings.append(f"the audio was {run.offset.corrected_ms:.0f} ms late; corrected")
+    for i, offset in enumerate(run.offsets):
+        clip = f"{Path(run.footage.clips[i].path).name}: " if run.footage.clips else ""
+        if offset.offset_ms is None:
+            warnings.append(
+                f"{clip}the audio-video offset could not be measured and was not corrected"
+            )
+        elif offset.corrected_ms:
+            warnings.append(f"{clip}the audio was {offset.corrected_ms:.0f} ms late; corrected")
     report = report_quality(
         run.tracking,
         run.covered,
@@ -464,6 +519,7 @@ def assess_quality(run: PipelineRun) -> None:
         np.asarray(run.occluded.any(1)),
         run.n_faces,
         warnings,
+        run.parts,
     )
     write_json(run.folder / QUALITY, report.to_json())
     for warning in report.warnings:
@@ -478,13 +534,15 @@ def write_dataset(run: PipelineRun) -> None:
     """
     face, tracking, plan, info = run.face, run.tracking, run.plan, run.footage.info
     features, codes = read_features(run.folder), run.codes.copy()
+    # Neither body nor clothes of clips that look different can be compared with those of the others.
+    body, known = features.body * run.depicted[:, None], run.usable & run.depicted
     points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
     inner = slice(face.n_mouth - N_INNER, face.n_mouth)
-    codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train)
-    codes[:, -N_BODY:] = body_codes(features.body)
-    posture = head_posture(run.poses.viewmats, codes[:, -N_BODY:], run.usable & run.train)
+    codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train, run.parts)
+    codes[:, -N_BODY:] = body_codes(body, run.parts)
+    posture = head_posture(run.poses.viewmats, codes[:, -N_BODY:], known & run.train)
     codes[:, -N_BODY - N_CLOTHES : -N_BODY] = clothes_codes(
-        features.clothes, features.body, posture, run.usable, run.train
+        features.clothes, body, posture, known, run.train, run.parts
     )
     tracks = Tracks(
         landmarks=tracking.landmarks,
@@ -501,16 +559,17 @@ def write_dataset(run: PipelineRun) -> None:
         origins=plan.origins,
     )
     facts = DatasetInfo(
-        video=run.footage.path.name,
+        video=run.footage.name,
         n_frames=len(run.has_image),
         width=info.width,
         height=info.height,
         crop_width=plan.width,
         crop_height=plan.height,
         scale=plan.scale,
-        av_offset_ms=run.offset.corrected_ms,
+        av_offset_ms=run.offsets[0].corrected_ms,
         n_faces=run.n_faces,
         moving_camera=read_background_facts(run.folder).moving,
         uses_all_frames=run.config.use_all_frames,
+        joins=run.joins,
     )
     IdentityDataset.save(run.folder, facts, face, tracks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 from talkhead import media
 from talkhead.dataset import ADVICE, ALL_FRAMES, TENSORS
 from talkhead.device import map_concurrently
-from talkhead.footage import Footage
+from talkhead.footage import Footage, first_frames
 from talkhead.preprocess.landmarks import (
     FaceDetector,
     FaceTracker,
@@ -75,6 +75,7 @@ def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[
     done = sum(len(chunk["found"]) for chunk in chunks)
     if chunks and len(chunks[-1]["found"]) < CHUNK:  # the last one of the video
         return chunks
+    joins = first_frames(footage.clips)
     total = max(1, round(footage.info.duration_s * FRAME_RATE))
     with progress.step("Tracking the face", total=total, done=done) as step:
         frames = media.read_frames(footage.path, start_s=done / FRAME_RATE)
@@ -83,7 +84,7 @@ def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[
             lambda frame: (frame, detector.detect(frame)), frames, torch.get_num_threads()
         )
         with closing(frames), closing(detector), closing(found):
-            while len((chunk := _track_chunk(found, detector, chunks))["found"]):
+            while len((chunk := _track_chunk(found, detector, chunks, joins))["found"]):
                 chunks.append(chunk)
                 name = f"tracking.part{len(chunks) - 1:05d}.safetensors"
                 write_tensors(folder / name, chunk)
@@ -95,13 +96,20 @@ def _track_chunk(
     found: Iterator[tuple[UInt8, list[TrackedFace]]],
     detector: FaceDetector,
     earlier: list[dict[str, Tensor]],
+    joins: Sequence[int],
 ) -> dict[str, Tensor]:
-    """Follow the face of the earlier chunks through the next CHUNK frames [H, W, 3] and their faces."""
+    """Follow the face of the earlier chunks through the next CHUNK frames [H, W, 3] and their faces.
+
+    It is chosen anew at the joins, which are numbers of frames.
+    """
     # A new tracker, as after an interruption.
     tracker = FaceTracker(_last_face(earlier), detector)
     triangles = mesh_triangles()
     faces, colors = [], np.zeros((CHUNK, len(triangles), 3), np.uint8)
+    start = sum(len(chunk["found"]) for chunk in earlier)
     for i, (frame, candidates) in enumerate(islice(found, CHUNK)):
+        if start + i in joins:
+            tracker.forget()
         faces.append(face := tracker.choose(candidates, frame.shape[1], frame.shape[0]))
         if face is not None:
             colors[i] = face_colors(frame, face.landmarks, triangles)

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.cameras import MAX_PX, crop_intrinsics, default_intrinsics, view_fault
-from talkhead.config import from_json, limits
+from talkhead.config import bounded, from_json, limits
 from talkhead.crops import crop_landmarks, cut_crop, enlarged_mask, occluded_area, small_size
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import CODES, MAX_CODE, N_LANDMARKS, TRIANGLES, WORLD, FaceModel
+from talkhead.footage import MAX_CLIPS
 from talkhead.images import PNG, read_image
 from talkhead.storage import (
     ContentError,
@@ -67,6 +68,7 @@ class DatasetInfo:
         n_faces: The largest number of faces in one frame.
         moving_camera: The background moves.
         uses_all_frames: No frames were held out.
+        joins: First frame of each clip but the first one, if the video was joined from clips.
     """
 
     video: str
@@ -80,6 +82,7 @@ class DatasetInfo:
     n_faces: int = field(metadata=limits(0, 1000))
     moving_camera: bool
     uses_all_frames: bool
+    joins: tuple[int, ...] = bounded((), 1, MAX_FRAMES, MAX_CLIPS)
 
     @property
     def crop_size(self) -> tuple[int, int]:

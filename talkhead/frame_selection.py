@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,22 +24,39 @@ NEARBY = 3
 """Steps before and after a cut that are compared: with fewer than 25 pictures a second, some are 0."""
 CUT_RATIO, MIN_AROUND = 6.0, 0.01
 """How many times larger a cut is than the steps around it, and the least size of these."""
+MUCH_LONGER = 2.0
+"""A run of a later clip is preferred to one of an earlier clip if it is this many times as long."""
 
 
-def train_frames(n_frames: int, use_all: bool = False) -> Bool:
-    """Return the training frames: the first 10/11.
+def train_frames(n_frames: int, use_all: bool = False, joins: Sequence[int] = ()) -> Bool:
+    """Return the training frames: all but the last 1/11, or the last 1/11 of the first of several clips.
 
     Args:
         n_frames: Number of frames F.
         use_all: Train on all of them.
+        joins: First frame of each clip but the first one.
 
     Returns:
         [F] bool.
     """
     train = np.ones(n_frames, dtype=bool)
     if not use_all:
-        train[round(n_frames * (1 - TEST_FRACTION)) :] = False
+        n_first = joins[0] if joins else n_frames
+        train[round(n_first * (1 - TEST_FRACTION)) : n_first] = False
     return train
+
+
+def clip_slices(n_frames: int, joins: Sequence[int]) -> tuple[slice, ...]:
+    """Return the frames of each clip of a joined video.
+
+    Args:
+        n_frames: Number of frames of all clips.
+        joins: First frame of each clip but the first one; none for an ordinary video.
+
+    Returns:
+        One slice per clip.
+    """
+    return tuple(slice(first, after) for first, after in pairwise((0, *joins, n_frames)))
 
 
 def spread_frames(allowed: Bool, n: int) -> Int:
@@ -104,6 +122,29 @@ def longest_run(good: Bool, never: Bool, max_frames: int) -> tuple[int, int]:
     runs = np.flatnonzero(np.diff(inside.astype(np.int8))).reshape(-1, 2)
     first, after = runs[np.argmax(runs[:, 1] - runs[:, 0])]
     return int(first), int(min(after, first + max_frames))
+
+
+def longest_run_of_clips(
+    good: Bool, never: Bool, joins: Sequence[int], max_frames: int
+) -> tuple[int, int]:
+    """Find the longest run of good frames within one clip, of the first one unless another is better.
+
+    Args:
+        good: See `longest_run`.
+        never: See `longest_run`.
+        joins: First frame of each clip but the first one.
+        max_frames: See `longest_run`.
+
+    Returns:
+        The first frame and the one after the last. It is in a later clip only if it is MUCH_LONGER there.
+    """
+    best: tuple[int, int] | None = None
+    for part in clip_slices(len(good), joins):
+        if (good & ~never)[part].any():
+            first, after = longest_run(good[part], never[part], max_frames)
+            if best is None or after - first >= MUCH_LONGER * (best[1] - best[0]):
+                best = (part.start + first, part.start + after)
+    return best or longest_run(good, never, max_frames)
 
 
 def find_cuts(landmarks: Float32, good: Bool) -> Bool:

@@ -46,7 +46,14 @@ WaitOption = Annotated[
 
 
 def fit(
-    video: Annotated[Path, typer.Option("--video", help="Video of the person, with audio.")],
+    video: Annotated[
+        list[Path],
+        typer.Option(
+            "--video",
+            help="Video of the person, with audio. Repeat it for more clips; the first one determines "
+            "how the person looks.",
+        ),
+    ],
     name: Annotated[
         str | None,
         typer.Option("--name", help="Name of the identity. (default: from the video's name)"),
@@ -89,7 +96,7 @@ def fit(
         bool,
         typer.Option(
             "--use-all-frames",
-            help="Train on the last 1/11 too, otherwise held out for evaluation.",
+            help="Train on the last 1/11 (of the first clip) too, otherwise held out for evaluation.",
         ),
     ] = False,
     min_face: Annotated[
@@ -116,6 +123,8 @@ def fit(
 
       talkhead fit --video anna.mp4 --preset preview --name anna-draft
 
+      talkhead fit --video anna.mp4 --video anna-again.mp4
+
       talkhead fit --video anna.mp4 --consent "Anna B., in writing, 3 May 2025"
     """
     from talkhead.app import checks
@@ -141,7 +150,7 @@ def fit(
     result = run(video, name=name, options=options, device=device, home=home, progress=progress)
     show_result(result, as_json)
     if not quiet and not as_json:
-        _print_next_step(name or name_from_video(video), home)
+        _print_next_step(name or name_from_video(video[0]), home)
 
 
 def _print_next_step(name: str, home: Path | None) -> None:

@@ -21,7 +21,7 @@ from talkhead.crops import enlarged_mask, shrunk_mask, small_size
 from talkhead.dataset import MAX_CROP_PX, MIN_SCALE, IdentityDataset, check_crops
 from talkhead.errors import MediaError, PackageError, TalkheadError
 from talkhead.face import CODES, MAX_CODE, WORLD, FaceModel
-from talkhead.frame_selection import find_cuts, longest_run
+from talkhead.frame_selection import find_cuts, longest_run_of_clips
 from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
 from talkhead.images import PNG, read_image
 from talkhead.progress import Progress
@@ -139,7 +139,7 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
 
     Frames with something in front of the face end a run, since a mouth would be pasted over it. So
     do frames without a stored mask. If all runs between cuts are shorter than MIN_UNCUT, cuts are
-    ignored.
+    ignored, except joins of clips.
 
     Args:
         dataset: The footage.
@@ -147,14 +147,14 @@ def choose_frames(dataset: IdentityDataset) -> tuple[int, int]:
     Returns:
         First frame, and the frame after the last one.
     """
-    tracks = dataset.tracks
+    tracks, joins = dataset.tracks, dataset.info.joins
     never = tracks.occluded.any(1) | ~tracks.has_image
     good = tracks.unoccluded & tracks.train
     cuts = find_cuts(tracks.landmarks, tracks.detected)
-    first, after = longest_run(good, never | cuts, MAX_FRAMES)
+    first, after = longest_run_of_clips(good, never | cuts, joins, MAX_FRAMES)
     if after - first >= MIN_UNCUT:
         return first, after
-    return longest_run(good, never, MAX_FRAMES)
+    return longest_run_of_clips(good, never, joins, MAX_FRAMES)
 
 
 def make_clip(dataset: IdentityDataset, video: Path, part: slice) -> IdleClip:

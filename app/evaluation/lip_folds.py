@@ -93,7 +93,8 @@ def fit_block(dataset: IdentityDataset, fold: Fold) -> Block:
     """
     tracks = dataset.tracks
     covered = np.asarray(tracks.landmarks.any((1, 2)))
-    head = track_head(tracks.landmarks, covered, fold.train & covered, dataset.intrinsics)
+    training, joins = fold.train & covered, dataset.info.joins
+    head = track_head(tracks.landmarks, covered, training, dataset.intrinsics, joins)
     triangles = dataset.face.triangles
     face = fit_face_model(head.template, head.canonical, fold.train, tracks.silent, triangles)
     codes = mouth_only(encode_motion(face, head.canonical), face)

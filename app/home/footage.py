@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from talkhead.app.home.identities import Home
+from talkhead.app.home.identities import CLIPS, Home
 from talkhead.errors import TalkheadError
 from talkhead.identity import Manifest
 
@@ -32,9 +34,36 @@ def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
     for path, sha256 in home.sources(name):
         if sha256 == source.sha256 and Path(path).is_file():
             return Path(path)
+    if clips := _clips(manifest):
+        names = ", ".join(str(clip.get("name")) for clip in clips)
+        raise TalkheadError(
+            f"{name}: the video that was joined from {names} was removed, or made on another machine. "
+            "Run the same talkhead fit with these clips again"
+        )
     raise TalkheadError(
         f"{name}: the footage that it was fitted on, {source.name}, was moved or removed. {remedy}"
     )
+
+
+def _clips(manifest: Manifest) -> list[Mapping[str, Any]]:
+    """Return the clips that an identity was fitted on, if there were several."""
+    clips = manifest.details.get(CLIPS)
+    return [c for c in clips if isinstance(c, Mapping)] if isinstance(clips, list) else []
+
+
+def timeline_seconds(manifest: Manifest) -> float:
+    """Return the duration of the footage whose timeline can be kept.
+
+    Args:
+        manifest: Manifest of an identity.
+
+    Returns:
+        Seconds; of several clips, only the first one counts, since the others may look different.
+    """
+    clips = _clips(manifest)
+    duration_s = clips[0].get("duration_s") if clips else None
+    is_number = isinstance(duration_s, int | float)
+    return float(duration_s) if is_number else manifest.source.duration_s
 
 
 def check_duration(

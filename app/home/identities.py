@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from talkhead import storage
 from talkhead.errors import PackageError, TalkheadError
@@ -43,6 +44,8 @@ DATASET, SOURCE = "dataset", "source.json"
 """Names in a work folder: the dataset, and the record of the video."""
 USES_ALL = "use_all_frames"
 """Key in a package's details; true if no frames were held out."""
+CLIPS = "clips"
+"""Key in a package's details and in SOURCE: the clips that the footage was joined from."""
 SHEET, QUALITY = "sheet.png", "quality.json"
 """Files of a package for people to look at."""
 MAX_NAME_LENGTH = 64
@@ -247,8 +250,8 @@ class Home:
 
     def _commands_for(self, name: str) -> str:
         """Return the commands that resume an unfinished fit, or remove it."""
-        videos = [path for path, _ in self.sources(name) if path]
-        video = shlex.quote(videos[0]) if videos else "VIDEO"
+        videos = next(filter(None, self._given_videos(name)), ["VIDEO"])
+        video = " --video ".join(map(shlex.quote, videos))
         return (
             f"to resume: talkhead fit --video {video} --name {name}, to remove it: talkhead identities "
             f"remove {name}"
@@ -263,15 +266,25 @@ class Home:
         Returns:
             Path and SHA-256 of each; "" if unknown.
         """
-        found = []
+        return [
+            (str(record.get("path", "")), str(record.get("sha256", "")))
+            for record in self._source_records(name)
+        ]
+
+    def _given_videos(self, name: str) -> Iterator[list[str]]:
+        """Yield the paths of the videos that each fit of a name was given; [] if unknown."""
+        for record in self._source_records(name):
+            clips = record.get(CLIPS)
+            paths = clips if isinstance(clips, list) else [record.get("path")]
+            yield [str(path) for path in paths if path]
+
+    def _source_records(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the contents of SOURCE in the work folders of a name."""
         for folder in self._work_dirs(name):
-            try:
+            with suppress(TalkheadError):  # none yet, or damaged
                 record = storage.read_json(folder / SOURCE)
-            except TalkheadError:  # none yet, or damaged
-                continue
-            if isinstance(record, dict):
-                found.append((str(record.get("path", "")), str(record.get("sha256", ""))))
-        return found
+                if isinstance(record, dict):
+                    yield record
 
     def _summary(self, name: str, *, is_latest: bool) -> IdentitySummary:
         path = self.identities_dir / name

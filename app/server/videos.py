@@ -15,7 +15,12 @@ from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.job import SPEAK, Task
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
-from talkhead.app.home.footage import ROUGHLY_LONGER_S, check_duration, locate_footage
+from talkhead.app.home.footage import (
+    ROUGHLY_LONGER_S,
+    check_duration,
+    locate_footage,
+    timeline_seconds,
+)
 from talkhead.app.request import check_options, srt_path
 from talkhead.app.server import events, voice
 from talkhead.app.server.callbacks import check_url
@@ -166,7 +171,7 @@ def _source(service: Service, name: str, title: str, seconds: float) -> Path:
     Raises TalkheadError if it is missing or too short.
     """
     manifest = check_identity(name, None, service.home.path)
-    check_duration(title, seconds, manifest.source.duration_s, ROUGHLY_LONGER_S)
+    check_duration(title, seconds, timeline_seconds(manifest), ROUGHLY_LONGER_S)
     remedy = "Choose timeline idle, or fit the person again"
     return locate_footage(service.home, manifest, remedy)
 
