@@ -16,14 +16,15 @@ from talkhead.device import resolve_device
 from talkhead.encoder.vad import silent_video_frames, vad_version
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import CODES
-from talkhead.footage import Footage
+from talkhead.footage import Footage, recorded_clips
 from talkhead.identity import IdentityPackage
+from talkhead.media.probing import probe_footage
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
 from talkhead.progress import Progress
 from talkhead.renderers import trainer as fitting
 from talkhead.renderers.gaussian.model import GaussianConfig, GaussianRenderer
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
-from talkhead.storage import remove, write_tensors
+from talkhead.storage import remove, sha256_of, write_tensors
 from talkhead.tensors import read_checked
 
 MOTION_VERSION = 5
@@ -220,10 +221,11 @@ def find_footage(
     if video is None:
         remedy = f"Pass it: talkhead evaluate {name} --video FILE"
         video = locate_footage(store, manifest, remedy)
-    footage = Footage.open(Path(video))
-    if footage.sha256 != source.sha256:
+    video = Path(video)
+    sha256 = sha256_of(video)
+    if sha256 != source.sha256:
         raise TalkheadError(
             f"{video}: is not the footage that {name} was fitted on, {source.name} of "
             f"{source.duration_s:.1f} s. Pass that one with --video"
         )
-    return footage, work
+    return Footage(video, sha256, probe_footage(video), recorded_clips(video, sha256)), work

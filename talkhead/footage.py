@@ -82,7 +82,7 @@ class Footage:
         """
         info = probe_footage(path)
         sha256 = sha256_of(path)
-        return cls(path, sha256, info, _recorded_clips(path, sha256))
+        return cls(path, sha256, info, recorded_clips(path, sha256))
 
     @property
     def name(self) -> str:
@@ -109,8 +109,16 @@ def clips_record(video: Path) -> Path:
     return video.with_name(video.name + CLIPS_SUFFIX)
 
 
-def _recorded_clips(video: Path, sha256: str) -> tuple[Clip, ...]:
-    """Read the clips of a video with this checksum; () if it has no record."""
+def recorded_clips(video: Path, sha256: str) -> tuple[Clip, ...]:
+    """Read the record of the clips that a video was joined from.
+
+    Args:
+        video: The video.
+        sha256: Its checksum; the record of another content does not count.
+
+    Returns:
+        The clips; () for an ordinary video.
+    """
     record = clips_record(video)
     if not record.is_file():
         return ()
