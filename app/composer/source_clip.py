@@ -164,10 +164,12 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
         face: Face model of the package.
 
     Returns:
-        The footage with its tracks.
+        The footage with its tracks; of joined clips, only the first one.
     """
     rate, times = own_rate(video), frame_times(video)
     n_frames = 1 + _slot(times[-1], rate)
+    if dataset.info.joins:  # at 25 per second, like the dataset; later clips may look different
+        n_frames = dataset.info.joins[0]
     dataset = dataset.matched(face)
     tracks, info = dataset.tracks, dataset.info
     shown = shown_pictures(times, Fraction(FRAME_RATE), len(dataset))
