@@ -30,6 +30,14 @@ Preset = Enum("Preset", {one: one for one in PRESETS}, type=str)  # type: ignore
 """Values of --preset."""
 
 
+VideosOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--video",
+        help="Video of the person, with audio. Repeat it for more clips of the same person; the "
+        "first one determines how they look.",
+    ),
+]
 SpeechCheckOption = Annotated[
     bool,
     typer.Option(
@@ -46,14 +54,7 @@ WaitOption = Annotated[
 
 
 def fit(
-    video: Annotated[
-        list[Path],
-        typer.Option(
-            "--video",
-            help="Video of the person, with audio. Repeat it for more clips; the first one determines "
-            "how the person looks.",
-        ),
-    ],
+    videos: VideosOption,
     name: Annotated[
         str | None,
         typer.Option("--name", help="Name of the identity. (default: from the video's name)"),
@@ -141,16 +142,16 @@ def fit(
         check_speech=speech_check,
         wait=wait,
     )
-    checks.check_fit(video, name, device=device, home=home)
+    checks.check_fit(videos, name, device=device, home=home)
     if consent is None and not yes and sys.stdin.isatty():
         options = replace(options, consent=_ask_consent())
     progress = make_progress_for(as_json, quiet)
     with loading(progress):
         from talkhead.app.fit import fit as run
-    result = run(video, name=name, options=options, device=device, home=home, progress=progress)
+    result = run(videos, name=name, options=options, device=device, home=home, progress=progress)
     show_result(result, as_json)
     if not quiet and not as_json:
-        _print_next_step(name or name_from_video(video[0]), home)
+        _print_next_step(name or name_from_video(videos[0]), home)
 
 
 def _print_next_step(name: str, home: Path | None) -> None:

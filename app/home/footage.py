@@ -62,8 +62,7 @@ def timeline_seconds(manifest: Manifest) -> float:
     """
     clips = _clips(manifest)
     duration_s = clips[0].get("duration_s") if clips else None
-    is_number = isinstance(duration_s, int | float)
-    return float(duration_s) if is_number else manifest.source.duration_s
+    return duration_s if isinstance(duration_s, float) else manifest.source.duration_s
 
 
 def check_duration(
