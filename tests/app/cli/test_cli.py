@@ -94,10 +94,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_fit_passes_everything_on(fit: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "--video a.mp4 --name anna --preset high --renderer warp --encoder mel --device cpu"
+    words = "--video a.mp4 --video b.mp4 --name anna --preset high --renderer warp --encoder mel"
     more = "--home h --seed 3 --use-all-frames --min-face 0.1 --no-wait --no-speech-check --quiet"
-    assert run(monkeypatch, "fit", *words.split(), *more.split(), "--consent", "Yes.") == 0
-    assert fit.given == (Path("a.mp4"),)
+    given = [*words.split(), "--device", "cpu", *more.split(), "--consent", "Yes."]
+    assert run(monkeypatch, "fit", *given) == 0
+    assert fit.given == ([Path("a.mp4"), Path("b.mp4")],)
     assert isinstance(fit.named.pop("progress"), SilentProgress)
     assert fit.named == {
         "name": "anna",
