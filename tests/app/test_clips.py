@@ -239,13 +239,12 @@ def test_only_images_of_clips_that_agree_are_used(dataset: IdentityDataset) -> N
     assert tracks.train.sum() == len(dataset) - 12
     first, after = choose_frames(dataset)
     assert after - first > 100 and after <= N_FIRST
+    names = sorted(file.name for file in dataset.path.glob("sync*.json"))
+    assert names == ["sync-1.json", "sync-2.json", "sync.json"]
+    assert len(dataset.waveform) == pytest.approx(640 * len(dataset), abs=640)
     # The same sentences in the dark and in the light have the same motion.
-    light, dark = (tracks.codes[start : start + N_SECOND, :20] for start in joins_of(dataset))
+    light, dark = (tracks.codes[start : start + N_SECOND, :20] for start in joins)
     assert np.median(np.abs(light - dark)) < 0.25 * light.std()
-
-
-def joins_of(dataset: IdentityDataset) -> tuple[int, ...]:
-    return dataset.info.joins
 
 
 def test_the_package_names_the_clips(fitted: FitResult, first: Path, dark: Path) -> None:
