@@ -25,7 +25,7 @@ from talkhead.app.output.finalize import (
     output_files,
 )
 from talkhead.app.output.provenance import sidecar_of
-from talkhead.app.output.subtitles import write_srt
+from talkhead.app.output.subtitle_files import write_srt
 from talkhead.app.output.verification import verify
 from talkhead.app.request import OutputOptions, RenderRequest, check_options, keeps_alpha
 from talkhead.errors import MediaError, TalkheadError

@@ -15,16 +15,15 @@ from tiny import LINE, SAMPLES
 from talkhead import media
 from talkhead.app.output import subtitles
 from talkhead.app.output.cue_layout import Cue
-from talkhead.app.output.subtitles import (
+from talkhead.app.output.subtitle_files import (
     COVERED,
     FONTS_DIR,
     line_chars,
-    prepare_subtitles,
     read_srt,
-    subtitle,
     write_ass,
     write_srt,
 )
+from talkhead.app.output.subtitles import prepare_subtitles, subtitle
 from talkhead.app.request import OutputOptions
 from talkhead.errors import TalkheadError
 from talkhead.media import Captions
@@ -105,6 +104,8 @@ def test_srt_round_trip(tmp_path: Path) -> None:
     web = tmp_path / "a.vtt"
     web.write_text("WEBVTT\n\n00:00.100 --> 00:01.500 align:start\n<i>Hello, world</i>\n")
     assert read_srt(web) == CUES[:1]
+    web.write_text("WEBVTT\n\n00:00.100 --> 00:01.500\n<v Ben>a &lt;b&gt; &amp;amp; AT&T &amp\n")
+    assert read_srt(web)[0].text == "a <b> &amp; AT&T &amp"
     web.write_text("WEBVTT\n")
     with pytest.raises(TalkheadError, match="has no subtitles"):
         read_srt(web)
