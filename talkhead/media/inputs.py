@@ -135,6 +135,21 @@ def fed_input(size: tuple[int, int], frame_rate: Fraction, pixel_format: str) ->
     )  # fmt: skip
 
 
+def fed_sound(sample_rate: int, n_channels: int) -> Any:
+    """Make an input of float32 samples that arrive on standard input.
+
+    Args:
+        sample_rate: Hz.
+        n_channels: Number of channels.
+
+    Returns:
+        An ffmpeg input.
+    """
+    return ffmpeg.input(
+        "pipe:", f="f32le", ar=sample_rate, ac=n_channels, **_allowed("pipe", "f32le")
+    )
+
+
 def streamed_input(file_format: str) -> Any:
     """Make an input of a file that arrives on standard input, each frame of which is used at once.
 

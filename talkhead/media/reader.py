@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ _SEEK_MARGIN_S = 1.0  # seek to a key frame at least this long before the wanted
 _LARGE_PIXELS = 4096 * 2304
 _LARGE_THREADS = 2  # threads that decode larger pictures: each holds several, of 50 MB or more
 _BEYOND_S = 60.0  # read beyond the longest duration, to detect files that are too long
+_STRETCH_LEAD_S = (
+    0.1  # silence before audio whose tempo is changed, longer than the filter's window
+)
 _SHORTFALL_S = 0.5  # a stream with errors may end this much before the stated end
 
 
@@ -150,7 +154,7 @@ def _check_end(
     )
 
 
-def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
+def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE, *, tempo: float = 1.0) -> Float32:
     """Read the audio of a file as one channel.
 
     Channels are averaged; samples beyond full scale are clipped.
@@ -158,6 +162,7 @@ def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
     Args:
         path: The file.
         sample_rate: Hz.
+        tempo: Speed relative to normal, 1 to 2; the pitch is kept.
 
     Returns:
         [n_samples] float32 in [-1, 1], sample 0 at second 0.
@@ -166,7 +171,7 @@ def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
         MediaError: The file cannot be read, it has no audio or only empty audio, or a sample is not a
             number.
     """
-    chunks = deque(read_audio_chunks(path, sample_rate))
+    chunks = deque(read_audio_chunks(path, sample_rate, tempo=tempo))
     samples, n_done = np.empty(sum(map(len, chunks)), np.float32), 0
     while chunks:  # each is freed when copied: audio is only in memory once
         chunk = chunks.popleft()
@@ -176,7 +181,12 @@ def read_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Float32:
 
 
 def read_audio_chunks(
-    path: PathLike, sample_rate: int = SAMPLE_RATE, chunk_s: float = 30.0
+    path: PathLike,
+    sample_rate: int = SAMPLE_RATE,
+    chunk_s: float = 30.0,
+    *,
+    stereo: bool = False,
+    tempo: float = 1.0,
 ) -> Generator[Float32, None, None]:
     """Read the audio of a file in pieces.
 
@@ -184,13 +194,16 @@ def read_audio_chunks(
         path: The file.
         sample_rate: Hz.
         chunk_s: Length of a piece, seconds; the last one may be shorter.
+        stereo: Read two channels. Those of a file with one are equal; more are mixed.
+        tempo: Speed relative to normal, 1 to 2; the pitch is kept.
 
     Returns:
-        A generator of [n] float32 in [-1, 1]; concatenated, they are what `read_audio` returns.
+        A generator of [n] float32 in [-1, 1], of [n, 2] if `stereo`; without `stereo`, they are,
+        concatenated, what `read_audio` returns.
 
     Raises:
         MediaError: As for `read_audio`, at once or while iterating.
-        ValueError: A piece would be shorter than a sample.
+        ValueError: A piece would be shorter than a sample, or the tempo is not between 1 and 2.
     """
     about = describe(Path(path)).info
     if not about.has_audio:
@@ -198,53 +211,99 @@ def read_audio_chunks(
     chunk = round(chunk_s * sample_rate)
     if chunk < 1:
         raise ValueError("chunk_s must hold a sample or more")
-    return _chunks(about, sample_rate, chunk)
+    if not 1.0 <= tempo <= 2.0:
+        raise ValueError(f"a tempo is between 1 and 2, not {tempo}")
+    return _chunks(about, _SoundFormat(sample_rate, 2 if stereo else 1, tempo), chunk)
 
 
-def _chunks(info: MediaInfo, rate: int, chunk: int) -> Generator[Float32, None, None]:
-    """Yield audio in pieces [n] float32; the last one may be shorter."""
+@dataclass(frozen=True)
+class _SoundFormat:
+    """Format in which audio is read: samples per second, number of channels, and tempo."""
+
+    rate: int
+    n_channels: int = 1
+    tempo: float = 1.0
+
+
+def _chunks(info: MediaInfo, form: _SoundFormat, chunk: int) -> Generator[Float32, None, None]:
+    """Yield audio in pieces [n] or [n, 2] float32; the last one may be shorter."""
     n_read = 0
-    process = Process(_sound_graph(info, rate), read=True)
+    process = Process(_sound_graph(info, form), read=True)
     try:
-        for samples in _samples(process, chunk):
+        for samples in _samples(process, chunk, form.n_channels):
             if not np.isfinite(samples).all():
                 raise _not_a_number(info)
             n_read += len(samples)
-            check_duration(info.path, n_read / rate)
+            check_duration(info.path, n_read / form.rate)
             yield np.clip(samples, -1.0, 1.0)
-        expected = round(info.duration_s * rate)
-        _check_end(process, info, "sound", 0, n_read, expected, rate)
+        expected = round(info.duration_s * form.rate / form.tempo)
+        _check_end(process, info, "sound", 0, n_read, expected, form.rate)
         if n_read == 0:
             raise MediaError(f"{info.path}: its sound is empty. Pass a file with speech.")
     finally:
         process.stop()
 
 
-def _samples(process: Process, chunk: int) -> Iterator[Float32]:
-    """Yield the output of a process of _sound_graph in pieces [chunk]; the last one may be shorter."""
+def _samples(process: Process, chunk: int, n_channels: int = 1) -> Iterator[Float32]:
+    """Yield the output of a process of _sound_graph in pieces [chunk] or [chunk, n_channels]; the last
+    one may be shorter."""
+    shape, n_bytes_each = (-1, n_channels)[: 1 + (n_channels > 1)], 4 * n_channels
     while True:
-        samples = np.empty(chunk, "<f4")
+        samples = np.empty(chunk * n_channels, "<f4")
         n_bytes = process.fill(samples.data.cast("B"))
-        if n_bytes >= 4:
-            yield samples[: n_bytes // 4].astype(np.float32, copy=False)
-        if n_bytes < 4 * chunk:
+        if n_bytes >= n_bytes_each:
+            whole = samples[: n_bytes // n_bytes_each * n_channels].reshape(shape)
+            yield whole.astype(np.float32, copy=False)
+        if n_bytes < n_bytes_each * chunk:
             return
 
 
-def _sound_graph(info: MediaInfo, rate: int) -> Any:
+def _sound_graph(info: MediaInfo, form: _SoundFormat) -> Any:
     """Read audio, beginning at second 0: gaps and a late start become silence; a mono mix never clips.
 
     A gap is filled at once, in memory, so audio beyond the longest duration that can be read is cut off.
     """
     sound = media_input(info.path)["a:0"].filter("atrim", end=MAX_DURATION_S + _BEYOND_S)
-    sound = sound.filter("aresample", rate, **{"async": 1, "first_pts": 0, "rematrix_maxval": 1})
-    sound = sound.filter("aformat", sample_fmts="flt", channel_layouts="mono")
+    sound = mix_channels(sound, info, form.n_channels, form.rate)
+    sound = sound.filter("aformat", sample_fmts="flt")
+    if form.tempo != 1.0:
+        sound = _stretched(sound, form)
     return sound.output("pipe:", f="f32le")
+
+
+def mix_channels(sound: Any, info: MediaInfo, n_channels: int, rate: int) -> Any:
+    """Mix the channels of a file's audio so that they never clip, and resample it from second 0 on.
+
+    Args:
+        sound: Stream of ffmpeg with the file's audio.
+        info: The file.
+        n_channels: 1 or 2. One channel becomes two equal ones at the same level.
+        rate: Hz.
+
+    Returns:
+        Stream of ffmpeg.
+    """
+    if info.audio_channels == 1 and n_channels == 2:
+        sound = sound.filter("channelmap", map="0|0", channel_layout="stereo")
+    sound = sound.filter("aresample", rate, **{"async": 1, "first_pts": 0, "rematrix_maxval": 1})
+    return sound.filter("aformat", channel_layouts="stereo" if n_channels == 2 else "mono")
+
+
+def _stretched(sound: Any, form: _SoundFormat) -> Any:
+    """Change the tempo. What is said at second t is at t / tempo, within about 10 ms.
+
+    The first window of ffmpeg's atempo (WSOLA), 1/24 s or a little more, is faded in. So silence precedes
+    the audio and is removed afterwards.
+    """
+    n_silent = round(_STRETCH_LEAD_S * form.rate)
+    sound = sound.filter("adelay", delays=f"{n_silent}S", all=1)
+    sound = sound.filter("atempo", f"{form.tempo:.9f}")
+    return sound.filter("atrim", start_sample=round(n_silent / form.tempo))
 
 
 def _not_a_number(info: MediaInfo) -> MediaError:
     """Make the error that names the first bad sample, counted at the file's own rate."""
-    process = Process(_sound_graph(info, info.audio_rate), read=True)
+    process = Process(_sound_graph(info, _SoundFormat(info.audio_rate)), read=True)
     n_good = 0
     try:
         for samples in _samples(process, 1 << 18):
