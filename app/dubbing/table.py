@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -94,6 +94,20 @@ class BadRow:
     reason: str
 
 
+def list_bad(rows: Sequence[BadRow]) -> str:
+    """List rows with their reasons in one line.
+
+    Args:
+        rows: The rows.
+
+    Returns:
+        The first SHOWN_ERRORS of them, and the number of the others.
+    """
+    shown = [f"line {row.line}: {row.reason}" for row in rows[:SHOWN_ERRORS]]
+    more = len(rows) - len(shown)
+    return "; ".join([*shown, f"and {more} more"] if more else shown)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table that was read.
@@ -114,12 +128,9 @@ class Table:
         Returns:
             The error, to be raised by the caller.
         """
-        shown = [f"line {bad.line}: {bad.reason}" for bad in self.bad[:SHOWN_ERRORS]]
-        more = len(self.bad) - len(shown)
-        rest = f"; and {more} more" if more else ""
         return TalkheadError(
             f"{self.path}: {len(self.bad)} of {len(self.bad) + len(self.rows)} rows cannot be dubbed. "
-            f"{'; '.join(shown)}{rest}. Correct them, or pass --skip-bad to dub the others"
+            f"{list_bad(self.bad)}. Correct them, or pass --skip-bad to dub the others"
         )
 
 
@@ -184,7 +195,7 @@ def _cached_finder(find: FindIdentity, folder: Path) -> Callable[[str], str]:
     @cache
     def look_up(text: str) -> tuple[str, str]:
         try:
-            return find(text, _path(text, folder)), ""
+            return find(text, resolve_path(text, folder)), ""
         except TalkheadError as error:
             return "", str(error)
 
@@ -223,10 +234,10 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
             raise TalkheadError(f"{name} is missing")
     row = Row(
         line=line,
-        audio=_path(given["audio"], folder),
-        output=_path(given["output"], folder),
+        audio=resolve_path(given["audio"], folder),
+        output=resolve_path(given["output"], folder),
         identity=given.get("identity", ""),
-        video=_path(given["video"], folder) if "video" in given else None,
+        video=resolve_path(given["video"], folder) if "video" in given else None,
         renderer=given.get("renderer", ""),
         mode=given.get("mode", "paste"),
         preset=given.get("preset", ""),
@@ -256,8 +267,19 @@ def _cell(name: str, value: Any) -> str:
 _INVALID_CHARS = re.compile(f"[\\0\ud800-\udfff{PLACEHOLDER}]")
 
 
-def _path(text: str, folder: Path) -> Path:
-    """Make a path relative to the table's folder absolute. Raise TalkheadError for an unknown user."""
+def resolve_path(text: str, folder: Path) -> Path:
+    """Make a path that a file names absolute.
+
+    Args:
+        text: The path.
+        folder: Folder of that file, to which the path may be relative.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        TalkheadError: It begins with ~ and the name of an unknown user.
+    """
     return Path(os.path.normpath(folder / expand_user(text)))
 
 
@@ -282,7 +304,7 @@ def _value(option: Option, text: str, folder: Path) -> Any:
         expected = _EXPECTED[option.kind]
         raise TalkheadError(f"{option.name} {text!r}: expected {expected}") from None
     if option.kind is Path:
-        return str(_path(text, folder))
+        return str(resolve_path(text, folder))
     beside = existing_file(str(folder / text)) if option.names_file else None
     return str(beside) if beside is not None else text
 
@@ -329,7 +351,7 @@ def _check(row: Row) -> None:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
     for path in (row.audio, row.video, options.certificate, options.key, options.drive):
         if path is not None:
-            _check_input(path)
+            check_input(path)
     _check_output(row, options)
 
 
@@ -341,7 +363,15 @@ def _check_output(row: Row, options: OutputOptions) -> None:
         raise TalkheadError(f"{row.output}: is a folder. Pass the name of a file")
 
 
-def _check_input(path: Path) -> None:
+def check_input(path: Path) -> None:
+    """Check that an input is a file with content.
+
+    Args:
+        path: The file.
+
+    Raises:
+        TalkheadError: It is missing, a folder or empty.
+    """
     if path.is_dir():
         raise TalkheadError(f"{path}: is a folder. Pass one file")
     if not path.is_file():
