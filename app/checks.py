@@ -103,7 +103,7 @@ def check_speak(
 
     Raises:
         TalkheadError: A file is missing, the options are not compatible, a file would be
-            overwritten, or the video is not the one that the identity was fitted on.
+            overwritten, or the footage has changed since the fit.
     """
     check_choice("mode", mode, MODES)
     check_device(device)
@@ -133,6 +133,8 @@ def check_speak(
     source = _check_source(video, manifest, home)
     # Roughly, before anything is loaded; exactly once the frames are counted.
     audio_s, footage_s = probe(audio).duration_s, timeline_seconds(manifest)
+    if video is not None:
+        footage_s = probe(source).duration_s
     check_duration(str(audio), audio_s, footage_s, ROUGHLY_LONGER_S)
     _check_kept([source], output_files(output, options))
     return SpeakFiles(output, source)
@@ -146,10 +148,11 @@ def _check_driver(video: Path) -> None:
 
 
 def _check_source(video: Path | None, manifest: Manifest, home: Path | str | None) -> Path:
-    """Return the footage that is re-lipped. Raise TalkheadError if it is missing or another video."""
-    if video is None:
-        video = locate_footage(Home.locate(home), manifest, "Pass it with --video FILE")
-    check_file(video)
+    """Return the footage that is re-lipped. Raise TalkheadError if it is missing or has changed."""
+    if video is not None:  # any footage of the person
+        check_file(video)
+        return video
+    video = locate_footage(Home.locate(home), manifest, "Pass it with --video FILE")
     check_same_footage(manifest, video, sha256_of(video))
     return video
 

@@ -105,8 +105,8 @@ class OutputOptions(FaceOptions, PictureOptions):
     Attributes:
         codec: Name of a codec of `talkhead.media.codecs.CODECS`. None: chosen by the output's
             suffix.
-        timeline: "idle" plays the idle clip; "source" re-lips the person's own footage frame by
-            frame, in mode "paste".
+        timeline: "idle" plays the idle clip; "source" re-lips footage of the person frame by frame, in
+            mode "paste".
         fps: Frames per second in mode "head": a number, 10 to 120, or "source" for that of the footage.
             None: 25. In mode "paste" the footage determines it.
         height: Height in pixels, 16 to 8192. None: the source's.
@@ -151,7 +151,7 @@ class OutputOptions(FaceOptions, PictureOptions):
         default=IDLE,
         metadata=option(
             "--timeline",
-            "idle: the idle clip, played forward and backward; source: the person's own footage as "
+            "idle: the idle clip, played forward and backward; source: footage of the person as "
             "filmed, in which only the mouth follows the sound, with its own frame rate and length, in "
             "mode paste.",
             PICTURE_PANEL,

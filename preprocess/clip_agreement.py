@@ -21,9 +21,8 @@ from talkhead import media
 from talkhead.cameras import default_intrinsics
 from talkhead.crops import body_area
 from talkhead.errors import FootageError
-from talkhead.face import N_SURFACE
 from talkhead.preprocess.background import MOVING_ABOVE, PERSON_BELOW, SEEN_AT_LEAST
-from talkhead.preprocess.head_pose import track_head
+from talkhead.preprocess.head_pose import shape_difference, track_head
 from talkhead.preprocess.landmarks import FaceDetector, FaceTracker, mesh_triangles
 from talkhead.preprocess.occlusion import face_colors
 from talkhead.preprocess.person_mask import PersonSegmenter
@@ -182,25 +181,6 @@ class _Samples:
         return image
 
 
-def shape_difference(first: ClipLook, other: ClipLook) -> float:
-    """Measure how much the faces of two clips differ, without their position, size and direction.
-
-    Args:
-        first: A clip.
-        other: Another one.
-
-    Returns:
-        Root mean square distance of corresponding landmarks, eye distances.
-    """
-    a, b = (look.shape[:N_SURFACE].astype(np.float64) for look in (first, other))
-    a, b = a - a.mean(0), b - b.mean(0)
-    u, s, vt = np.linalg.svd(a.T @ b)
-    s[2] *= np.sign(np.linalg.det(u @ vt))  # a rotation, not a reflection
-    # The least squared error over rotations and scales of `a` (Umeyama 1991).
-    error = np.square(b).sum() - s.sum() ** 2 / np.square(a).sum()
-    return float(np.sqrt(max(error, 0.0) / len(b)))
-
-
 def check_same_person(first: ClipLook, other: ClipLook) -> str:
     """Refuse a clip of another person.
 
@@ -214,7 +194,7 @@ def check_same_person(first: ClipLook, other: ClipLook) -> str:
     Raises:
         FootageError: Another person is certain.
     """
-    difference = shape_difference(first, other)
+    difference = shape_difference(first.shape, other.shape)
     facts = (
         f"its face differs from that of {first.video.name} by {difference:.3f} eye distances "
         f"(usually at most {PERHAPS_OTHER} in clips of one person)"

@@ -59,6 +59,7 @@ def track_head(
     train: Bool,
     intrinsics: Float64,
     joins: Sequence[int] = (),
+    known: Float32 | None = None,
 ) -> HeadTrack:
     """Estimate template, poses and canonical landmarks.
 
@@ -70,6 +71,8 @@ def track_head(
         train: [F] frames that the template may be made of.
         intrinsics: [3, 3] of the image.
         joins: First frame of each clip but the first one; poses are not smoothed over them.
+        known: [478, 3], the template of a person from other footage, which is kept. None: it is
+            estimated.
 
     Returns:
         The track of all F frames.
@@ -79,7 +82,9 @@ def track_head(
     # 1. First template: the mean shape of the training frames.
     shaping = spread_frames(in_train, MAX_SHAPING)
     shapes = points[shaping].astype(np.float64)  # [m, V, 3]
-    template = _upright(_mean_shape(shapes))  # [V, 3]
+    template = (
+        _upright(_mean_shape(shapes)) if known is None else known.astype(np.float64)
+    )  # [V, 3]
     weights = _stable_weights(template)  # [V]
     # 2. First poses, by weak perspective.
     viewmats = np.concatenate(  # [n, 4, 4]
@@ -94,7 +99,8 @@ def track_head(
         canonical = canonicalize(
             shapes, viewmats[shaping], template, weights, intrinsics
         )  # [m, V, 3]
-        template = _upright(np.median(canonical, axis=0))
+        if known is None:
+            template = _upright(np.median(canonical, axis=0))
         weights = _reweighted(weights, canonical)
     # 4. Final poses, smoothed; then the landmarks without them.
     viewmats = fit_poses(template, points[..., :2], weights, viewmats, intrinsics)
@@ -369,3 +375,21 @@ def _track(
         residual[part] = _residual(template, seen, weights, views, intrinsics)
     poses = HeadPoses(viewmats[back].astype(np.float32), residual)
     return HeadTrack(template.astype(np.float32), poses, canonical)
+
+
+def shape_difference(first: Float32, other: Float32) -> float:
+    """Measure how much two faces differ, without their position, size and direction (Umeyama 1991).
+
+    Args:
+        first: A template [478, 3].
+        other: Another one.
+
+    Returns:
+        Root mean square distance of corresponding landmarks of the surface, eye distances.
+    """
+    a, b = (shape[:N_SURFACE].astype(np.float64) for shape in (first, other))
+    a, b = a - a.mean(0), b - b.mean(0)
+    u, s, vt = np.linalg.svd(a.T @ b)
+    s[2] *= np.sign(np.linalg.det(u @ vt))  # a rotation, not a reflection
+    error = np.square(b).sum() - s.sum() ** 2 / np.square(a).sum()
+    return float(np.sqrt(max(error, 0.0) / len(b)))

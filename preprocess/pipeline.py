@@ -15,7 +15,7 @@ from talkhead.footage import Footage
 from talkhead.preprocess import steps
 from talkhead.preprocess.background import BACKGROUND_FACTS
 from talkhead.preprocess.head_crops import FEATURES
-from talkhead.preprocess.steps import PipelineRun, SilenceDetector
+from talkhead.preprocess.steps import KnownPerson, PipelineRun, SilenceDetector
 from talkhead.preprocess.steps import PreprocessConfig as PreprocessConfig
 from talkhead.preprocess.tracking import TRACKING
 from talkhead.progress import Progress
@@ -92,6 +92,7 @@ def preprocess(
     config: PreprocessConfig,
     progress: Progress,
     detect_silence: SilenceDetector,
+    known: KnownPerson | None = None,
 ) -> IdentityDataset:
     """Make the dataset of a video in a folder; steps whose artifact already exists are skipped.
 
@@ -101,6 +102,8 @@ def preprocess(
         config: Settings.
         progress: Where steps are shown.
         detect_silence: Finds the frames without speech.
+        known: The person, if they were fitted to other footage: motion is encoded in their face model,
+            and the sound is not used. None: this footage is learned from.
 
     Returns:
         The dataset.
@@ -113,7 +116,7 @@ def preprocess(
     """
     if not (folder / steps.DATASET).exists():
         make_folder(folder)
-        run = PipelineRun(footage, folder, config, progress, detect_silence)
+        run = PipelineRun(footage, folder, config, progress, detect_silence, known)
         for step in STEPS:
             if not step.is_done(folder):
                 step.run(run)

@@ -61,23 +61,26 @@ class QualityReport:
         return asdict(self)
 
 
-def check_footage(tracking: Tracking, min_face: float, video: str) -> None:
+def check_footage(
+    tracking: Tracking, min_face: float, video: str, min_s: float = MIN_SECONDS
+) -> None:
     """Refuse footage whose face is found in too few frames, too small or too briefly.
 
     Args:
         tracking: Tracking of the video.
         min_face: Fraction of the frames that must show a face.
         video: Name of the video for messages.
+        min_s: Seconds for which a face must be visible.
 
     Raises:
         FootageError: The footage is unsuitable.
     """
     n_found = int(tracking.detected.sum())
     check_found(n_found, len(tracking), min_face, video)
-    if n_found < MIN_SECONDS * FRAME_RATE:
+    if n_found < min_s * FRAME_RATE:
         raise FootageError(
             f"{video}: the face is visible for {n_found / FRAME_RATE:.1f} s, at least "
-            f"{MIN_SECONDS:.0f} s are needed. Record a minute for a good head"
+            f"{min_s:g} s are needed. Record a minute for a good head"
         )
     check_size(tracking.landmarks[tracking.detected], video)
 

@@ -58,6 +58,7 @@ from talkhead.preprocess.motion_codes import encode_motion, fit_face_model
 from talkhead.preprocess.occlusion import head_posture, mouth_occluded, occluded_triangles
 from talkhead.preprocess.person_mask import CropPlan, plan_crops
 from talkhead.preprocess.quality import (
+    MIN_SECONDS,
     check_footage,
     check_trainable,
     report_quality,
@@ -88,6 +89,8 @@ DATASET = "dataset.json"
 TEMPORARY = (SOUND, HEAD_POSE, CANONICAL, OCCLUSION, CODES, SAMPLES)
 """Artifacts that only later steps read; removed once there is a dataset."""
 
+MIN_FOLLOWED_S = 0.4
+"""Seconds for which further footage of a fitted person must show the face."""
 CANONICAL_TENSORS = {"canonical": TensorSpec((ALL_FRAMES, N_LANDMARKS, 3), is_finite=False)}
 HEAD_POSE_TENSORS = {
     "viewmats": TENSORS["viewmats"],
@@ -112,6 +115,20 @@ class PreprocessConfig:
     use_all_frames: bool = False
 
 
+@dataclass(frozen=True)
+class KnownPerson:
+    """A person who was fitted to other footage.
+
+    Attributes:
+        face: Their face model.
+        start: Landmarks [478, 3] of their face at the start of this footage, in pixels. None: the
+            largest, most central face is theirs.
+    """
+
+    face: FaceModel
+    start: Float32 | None = None
+
+
 @dataclass
 class PipelineRun:
     """Inputs of one run, and the results of its steps, read from their artifacts when first needed.
@@ -124,6 +141,7 @@ class PipelineRun:
         config: Settings.
         progress: Where steps are shown.
         detect_silence: Finds the frames without speech.
+        known: The person, if they were fitted to other footage. None: this footage is learned from.
     """
 
     footage: Footage
@@ -131,6 +149,7 @@ class PipelineRun:
     config: PreprocessConfig
     progress: Progress
     detect_silence: SilenceDetector
+    known: KnownPerson | None = None
 
     @cached_property
     def _tracked(self) -> tuple[Tracking, Bool, int, UInt8 | None]:
@@ -140,7 +159,8 @@ class PipelineRun:
             stored["landmarks"].numpy(), stored["blendshapes"].numpy(), stored["found"].numpy()
         )
         # Not checked in the step that tracks: min_face may differ when a run is resumed.
-        check_footage(tracking, self.config.min_face, self.footage.title)
+        least_s = MIN_SECONDS if self.known is None else MIN_FOLLOWED_S
+        check_footage(tracking, self.config.min_face, self.footage.title, least_s)
         # Colors of long footage are large and needed by one step alone.
         is_needed = not (self.folder / OCCLUSION).exists()
         colors = stored["colours"].numpy() if is_needed else None
@@ -324,7 +344,10 @@ def read_sound(run: PipelineRun) -> None:
     Raises:
         MediaError: The audio cannot be decoded.
     """
-    waveform = media.read_audio(run.footage.path, SAMPLE_RATE)
+    if run.known is None:
+        waveform = media.read_audio(run.footage.path, SAMPLE_RATE)
+    else:  # nothing is learned from the sound of further footage, which may have none
+        waveform = np.zeros(0, np.float32)
     write_tensors(run.folder / SOUND, {"waveform": torch.from_numpy(waveform)})
 
 
@@ -337,7 +360,8 @@ def track_face(run: PipelineRun) -> None:
     Raises:
         MediaError: The picture cannot be decoded.
     """
-    track_video(run.footage, run.folder, run.progress)
+    start = None if run.known is None else run.known.start
+    track_video(run.footage, run.folder, run.progress, start)
 
 
 def estimate_head_pose(run: PipelineRun) -> None:
@@ -351,10 +375,12 @@ def estimate_head_pose(run: PipelineRun) -> None:
     """
     with run.progress.step("Estimating head poses", total=1) as step:
         train, covered, info = run.train & run.depicted, run.covered, run.footage.info
-        check_trainable(covered & train, run.footage.name)
+        template = None if run.known is None else run.known.face.template
+        if template is None:
+            check_trainable(covered & train, run.footage.name)
         intrinsics = default_intrinsics(info.width, info.height)
         landmarks = run.tracking.landmarks
-        head = track_head(landmarks, covered, train & covered, intrinsics, run.joins)
+        head = track_head(landmarks, covered, train & covered, intrinsics, run.joins, template)
         for part in run.parts:
             # Another camera gives the same face another shape; speech moves it from its own mean.
             known = covered[part]
@@ -387,7 +413,9 @@ def synchronize_audio(run: PipelineRun) -> None:
             # The held-out frames, which are the last ones of the first clip, do not affect the offset.
             part = run.parts[i]
             frames = slice(part.start, part.start + int(run.train[part].sum()))
-            offset = measure_offset(sound, run.lips[frames], run.covered[frames])
+            offset = AvOffset(None, 0.0, (), 0.0)
+            if run.known is None:
+                offset = measure_offset(sound, run.lips[frames], run.covered[frames])
             write_json(run.folder / _offset_file(i), asdict(offset))
             shifted.append(shift_waveform(sound, offset.corrected_ms))
         write_tensors(
@@ -428,6 +456,19 @@ def encode_face_motion(run: PipelineRun) -> None:
     Raises:
         FootageError: Too few frames can be used for training, or there is no speech.
     """
+    stored = read_checked(run.folder / CANONICAL, CANONICAL_TENSORS, ADVICE)
+    canonical = np.asarray(stored["canonical"].numpy())
+    if run.known is None:
+        face, silent = _fitted_face(run, canonical)
+    else:
+        face, silent = run.known.face, np.zeros(len(canonical), dtype=bool)
+    write_tensors(run.folder / FACE, face.tensors())
+    codes = {"codes": encode_motion(face, canonical), "silent": np.asarray(silent)}
+    write_tensors(run.folder / CODES, {k: torch.from_numpy(v) for k, v in codes.items()})
+
+
+def _fitted_face(run: PipelineRun, canonical: Float32) -> tuple[FaceModel, Bool]:
+    """Fit the face model to canonical landmarks [F, 478, 3]; also return the silent frames [F]."""
     video, trainable = run.footage.title, run.unoccluded_training
     check_trainable(trainable & run.depicted, video)
     stored = read_checked(run.folder / WAVEFORM, WAVEFORM_TENSORS, ADVICE)
@@ -436,13 +477,8 @@ def encode_face_motion(run: PipelineRun) -> None:
         raise FootageError(
             f"{video}: no speech was detected. Lips are learned from speech: record a person speaking"
         )
-    stored = read_checked(run.folder / CANONICAL, CANONICAL_TENSORS, ADVICE)
-    canonical = np.asarray(stored["canonical"].numpy())
     shaping = np.isin(np.arange(len(trainable)), spread_frames(trainable, MAX_SHAPING))
-    face = fit_face_model(run.template, canonical, shaping, silent, mesh_triangles())
-    write_tensors(run.folder / FACE, face.tensors())
-    codes = {"codes": encode_motion(face, canonical), "silent": np.asarray(silent)}
-    write_tensors(run.folder / CODES, {k: torch.from_numpy(v) for k, v in codes.items()})
+    return fit_face_model(run.template, canonical, shaping, silent, mesh_triangles()), silent
 
 
 def select_frames(run: PipelineRun) -> None:
@@ -522,8 +558,9 @@ def assess_quality(run: PipelineRun) -> None:
         run.parts,
     )
     write_json(run.folder / QUALITY, report.to_json())
-    for warning in report.warnings:
-        run.progress.message(warning)
+    if run.known is None:  # the warnings are about learning from the footage
+        for warning in report.warnings:
+            run.progress.message(warning)
 
 
 def write_dataset(run: PipelineRun) -> None:

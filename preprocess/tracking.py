@@ -39,7 +39,9 @@ TRACKING_TENSORS = {
 """Contents of the tracking file, and of the file of each chunk."""
 
 
-def track_video(footage: Footage, folder: Path, progress: Progress) -> None:
+def track_video(
+    footage: Footage, folder: Path, progress: Progress, face: Float32 | None = None
+) -> None:
     """Track the face in every frame and write `TRACKING`; resumes after the last finished chunk.
 
     The file holds the landmarks, the blendshapes, the frames with a face, the mean colors of the mesh
@@ -49,13 +51,14 @@ def track_video(footage: Footage, folder: Path, progress: Progress) -> None:
         footage: The video.
         folder: Folder of the dataset.
         progress: Where the step is shown.
+        face: Landmarks [478, 3] of the face to follow, in pixels. None: the largest, most central one.
 
     Raises:
         MediaError: The video cannot be decoded.
         PackageError: The file of a finished chunk is damaged.
         TalkheadError: The disk is full or not writable.
     """
-    chunks = _tracked_chunks(footage, folder, progress)
+    chunks = _tracked_chunks(footage, folder, progress, face)
     most = torch.stack([chunk["n_faces"] for chunk in chunks]).max()
     # Popped, so that the tracks of long footage are in memory only once.
     tracks = {
@@ -67,7 +70,9 @@ def track_video(footage: Footage, folder: Path, progress: Progress) -> None:
         leftover.unlink()
 
 
-def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[dict[str, Tensor]]:
+def _tracked_chunks(
+    footage: Footage, folder: Path, progress: Progress, face: Float32 | None
+) -> list[dict[str, Tensor]]:
     """Return the tensors of all chunks, [n, ...] each; missing chunks are made."""
     chunks: list[dict[str, Tensor]] = []
     while (path := folder / f"tracking.part{len(chunks):05d}.safetensors").exists():
@@ -84,7 +89,7 @@ def _tracked_chunks(footage: Footage, folder: Path, progress: Progress) -> list[
             lambda frame: (frame, detector.detect(frame)), frames, torch.get_num_threads()
         )
         with closing(frames), closing(detector), closing(found):
-            while len((chunk := _track_chunk(found, detector, chunks, joins))["found"]):
+            while len((chunk := _track_chunk(found, detector, chunks, joins, face))["found"]):
                 chunks.append(chunk)
                 name = f"tracking.part{len(chunks) - 1:05d}.safetensors"
                 write_tensors(folder / name, chunk)
@@ -97,13 +102,15 @@ def _track_chunk(
     detector: FaceDetector,
     earlier: list[dict[str, Tensor]],
     joins: Sequence[int],
+    known_face: Float32 | None,
 ) -> dict[str, Tensor]:
     """Follow the face of the earlier chunks through the next CHUNK frames [H, W, 3] and their faces.
 
     It is chosen anew at the joins, which are numbers of frames.
     """
     # A new tracker, as after an interruption.
-    tracker = FaceTracker(_last_face(earlier), detector)
+    last = _last_face(earlier)
+    tracker = FaceTracker(known_face if last is None else last, detector)
     triangles = mesh_triangles()
     faces, colors = [], np.zeros((CHUNK, len(triangles), 3), np.uint8)
     start = sum(len(chunk["found"]) for chunk in earlier)

@@ -287,3 +287,15 @@ class RendererBase(Renderer):
             The same config.
         """
         return config
+
+
+def device_of(renderer: Renderer) -> torch.device:
+    """Return the device that a renderer computes on.
+
+    Args:
+        renderer: The renderer.
+
+    Returns:
+        The device of its tensors; the CPU if it has none.
+    """
+    return next((tensor.device for tensor in renderer.tensors().values()), torch.device("cpu"))

@@ -66,11 +66,12 @@ class Footage:
     clips: tuple[Clip, ...] = ()
 
     @classmethod
-    def open(cls, path: Path) -> Footage:
+    def open(cls, path: Path, needs_sound: bool = True) -> Footage:
         """Probe and hash a video, and read the record of its clips if it was joined.
 
         Args:
             path: The video file.
+            needs_sound: Refuse a video without sound.
 
         Returns:
             The footage.
@@ -80,7 +81,7 @@ class Footage:
             FootageError: It has no picture or audio, is too long or has too few frames per second.
             TalkheadError: The file cannot be hashed.
         """
-        info = probe_footage(path)
+        info = probe_footage(path, needs_sound)
         sha256 = sha256_of(path)
         return cls(path, sha256, info, recorded_clips(path, sha256))
 

@@ -22,11 +22,18 @@ from torch import Tensor
 
 from talkhead.app.composer.head_view import AS_FILMED, View, head_camera, head_origin, turned_clip
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
-from talkhead.app.composer.paste import CropPaster, Window, eye_mask, mask_window, paste_mask
+from talkhead.app.composer.paste import (
+    CropPaster,
+    Window,
+    eye_mask,
+    inner_paste_mask,
+    mask_window,
+    paste_mask,
+)
 from talkhead.crops import cut_crop
 from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.face import FaceModel
-from talkhead.renderers.base import Renderer
+from talkhead.renderers.base import Renderer, device_of
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
 BLEED_PX = (2.0, 8.0)
@@ -281,7 +288,8 @@ class Compositor:
         size, part = (clip.crop_height, clip.crop_width), clip.face.eyes
         before, after = clip.landmarks(track_index, np.stack([source, spoken]))
         # With the frame's own eyes: the surroundings of the mouth must not depend on others.
-        mouth = self._patch(track_index, spoken, paste_mask(before, after, size))
+        mask_of = paste_mask if clip.colors is None else inner_paste_mask
+        mouth = self._patch(track_index, spoken, mask_of(before, after, size))
         change = float(np.linalg.norm(target[part] - source[part]))
         if change == 0.0:
             return Face(track_index, mouth, None)
@@ -298,6 +306,14 @@ class Compositor:
         size = (window.bottom - window.top, window.right - window.left)
         cameras, pose = torch.from_numpy(ks).to(self.device), self._clip.viewmats[track_index]
         rgb, alpha = _render(self._renderer, code, pose, cameras, size)
+        if self._clip.colors is not None:
+            (points,) = self._clip.landmarks(track_index, code[None])
+            corner = np.array([window.left, window.top], np.float32)
+            rgb = rgb * self._clip.colors.field(points - corner, size)
+            # Where the head is transparent, the frame shows, not the background behind the person.
+            mask = mask.copy()
+            mask[window.slices] *= alpha[..., 0]
+            rgb, alpha = rgb / np.maximum(alpha, 1e-3), np.ones_like(alpha)
         return Patch(window, rgb, alpha, mask[window.slices])
 
     def paste(self, frame: UInt8, face: Face) -> UInt8:
@@ -524,18 +540,6 @@ def own_background(clip: IdleClip) -> UInt8:
     """
     size = (clip.crop_height, clip.crop_width)
     return cut_crop(clip.background, head_origin(clip), size, clip.scale)
-
-
-def device_of(renderer: Renderer) -> torch.device:
-    """Return the device that a renderer computes on.
-
-    Args:
-        renderer: The renderer.
-
-    Returns:
-        The device of its tensors.
-    """
-    return next(iter(renderer.tensors().values())).device
 
 
 def pasted_line(renderer: Renderer, idle: IdleClip, codes: Float32) -> Generator[UInt8, None, None]:

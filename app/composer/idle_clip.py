@@ -25,6 +25,7 @@ from talkhead.frame_selection import find_cuts, longest_run_of_clips
 from talkhead.identity import IDLE_NAME, REMEDY, IdentityPackage, PackageWriter
 from talkhead.images import PNG, read_image
 from talkhead.progress import Progress
+from talkhead.renderers.color_match import ColorMatch
 from talkhead.storage import ContentError, inflate, write_bytes
 from talkhead.tensors import Size, TensorSpec, check_tensors
 from talkhead.types import FRAME_RATE, MAX_SIDE_PX, Float32, Float64, Int, UInt8
@@ -78,6 +79,7 @@ class IdleClip:
         scale: Crop pixels per source pixel.
         blendshapes: Coefficients of the expression [F, 52] in [0, 1], in the order of
             `talkhead.blendshapes.BLENDSHAPES`. None: an earlier version made the package without them.
+        colors: How the renderer's colors appear in this footage. None: as rendered.
     """
 
     path: Path
@@ -91,6 +93,7 @@ class IdleClip:
     crop_width: int
     scale: float
     blendshapes: Float32 | None = None
+    colors: ColorMatch | None = None
 
     def __len__(self) -> int:
         return len(self.codes)

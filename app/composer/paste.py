@@ -26,6 +26,9 @@ FEATHER_FRACTION = 0.010
 """Standard deviation of the mask's soft border, relative to the face's height: 2.5 px for 267."""
 EYE_MARGIN_FRACTION, EYE_FEATHER_FRACTION = 0.03, 0.015
 """Margin around eyes and brows, and standard deviation of its border, relative to the face's height."""
+INNER_WIDTH, INNER_RISE, INNER_FEATHER_FRACTION = 0.7, 0.3, 0.04
+"""For footage in other light: width of the mask, and its top above its middle, relative to the lower
+face, and the blur of its border, relative to the face's height."""
 SUBPIXEL_BITS = 4
 MAX_GAIN = 1.12
 GAIN_MEMORY = 0.9
@@ -70,6 +73,32 @@ def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float
         outline = _outline(points, NECK_FRACTION * height)
         cv2.fillPoly(mask, [outline], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
     return _soften(mask, FEATHER_FRACTION * height)
+
+
+def inner_paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
+    """Make the mask for footage in other light than the rendering: mouth, chin and inner cheeks.
+
+    The sides of the face, where light and outline differ most, stay as filmed, and the border is soft.
+
+    Args:
+        source: Crop landmarks [478, 2] of the source frame.
+        target: Crop landmarks [478, 2] of the new face.
+        size: Height and width of the crop.
+
+    Returns:
+        Mask [H, W] in [0, 1].
+    """
+    height = float(np.linalg.norm(source[10] - source[152]))
+    mask = np.zeros(size, np.uint8)
+    for points in (source, target):
+        outline = _outline(points, NECK_FRACTION * height).astype(np.float64)
+        middle = outline.mean(axis=0)
+        outline[:, 0] = middle[0] + INNER_WIDTH * (outline[:, 0] - middle[0])
+        outline[:, 1] = np.maximum(outline[:, 1], middle[1] - INNER_RISE * np.ptp(outline[:, 1]))
+        cv2.fillPoly(
+            mask, [outline.round().astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS
+        )
+    return _soften(mask, INNER_FEATHER_FRACTION * height)
 
 
 def eye_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:

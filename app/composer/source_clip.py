@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from talkhead import media
+from talkhead.app.composer.followed_footage import follow
 from talkhead.app.composer.idle_clip import IdleClip, load_face
 from talkhead.app.composer.resampling import (
     interpolated,
     interpolated_poses,
     nearest_index,
 )
-from talkhead.app.home.footage import check_same_footage
 from talkhead.app.home.identities import USES_ALL, Home
 from talkhead.app.workspace import prepare_locked
 from talkhead.dataset import IdentityDataset
@@ -34,6 +34,7 @@ from talkhead.identity import IdentityPackage
 from talkhead.media.probing import frame_times, own_rate
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress
+from talkhead.renderers.color_match import ColorMatch
 from talkhead.types import FRAME_RATE, Bool, Float32, Float64, Int, UInt8
 
 
@@ -91,29 +92,16 @@ class SourceFootage:
         return frame if self.known[frame] else None
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
-        """Read frames. See FrameSource. If there are fewer than the container states, the last one
-        is repeated.
+        """Read frames. See FrameSource.
 
         Args:
             first: First frame.
             after: Frame after the last one.
 
-        Yields:
+        Returns:
             Frames [H, W, 3].
         """
-        n_left = after - first
-        start_s = float(first / self.frame_rate)
-        source = media.read_frames(
-            self.clip.path, start_s=start_s, n_frames=n_left, frame_rate=self.frame_rate
-        )
-        frame: UInt8 | None = None
-        with closing(source):
-            for frame in islice(source, n_left):
-                n_left -= 1
-                yield frame
-        while n_left > 0 and frame is not None:
-            n_left -= 1
-            yield frame
+        return timeline_frames(self.clip.path, self.frame_rate, first, after)
 
     def codes(self, spoken: Float32) -> Float32:
         """Interpolate motion codes at the frames of the footage.
@@ -128,14 +116,44 @@ class SourceFootage:
         return interpolated(spoken, np.arange(len(spoken), dtype=np.float64), at)
 
 
+def timeline_frames(
+    video: Path, frame_rate: Fraction, first: int, after: int
+) -> Generator[UInt8, None, None]:
+    """Read frames of a video at a constant rate.
+
+    If there are fewer than the container states, the last one is repeated.
+
+    Args:
+        video: The video.
+        frame_rate: Frames per second.
+        first: First frame.
+        after: Frame after the last one.
+
+    Yields:
+        Frames [H, W, 3].
+    """
+    n_left = after - first
+    source = media.read_frames(
+        video, start_s=float(first / frame_rate), n_frames=n_left, frame_rate=frame_rate
+    )
+    frame: UInt8 | None = None
+    with closing(source):
+        for frame in islice(source, n_left):
+            n_left -= 1
+            yield frame
+    while n_left > 0 and frame is not None:
+        n_left -= 1
+        yield frame
+
+
 def source_footage(
     package: IdentityPackage, video: Path, home: Path, progress: Progress
 ) -> SourceFootage:
-    """Track the footage that a package was fitted on, or read what `fit` has prepared.
+    """Track footage of a person, or read what `fit` or an earlier call has prepared.
 
     Args:
         package: The package.
-        video: The footage.
+        video: The footage that it was fitted on, or other footage of the person.
         home: Folder of the identities.
         progress: Receives the progress.
 
@@ -143,25 +161,28 @@ def source_footage(
         The footage with its tracks.
 
     Raises:
-        TalkheadError: The identity was fitted on another video.
+        TalkheadError: The footage is not usable.
     """
-    manifest, footage = package.manifest, Footage.open(video)
-    check_same_footage(manifest, video, footage.sha256)
+    manifest, footage, store = package.manifest, Footage.open(video, needs_sound=False), Home(home)
+    if footage.sha256 != manifest.source.sha256:
+        followed = follow(package, footage, store, progress)
+        return footage_of(followed.dataset, video, followed.dataset.face, followed.colors)
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
-    key = dataset_key(footage.sha256, config, vad_version())
-    store = Home(home)
-    work = store.work_path(manifest.name, key)
+    work = store.work_path(manifest.name, dataset_key(footage.sha256, config, vad_version()))
     dataset = prepare_locked(store, manifest.name, footage, work, config, progress)
     return footage_of(dataset, video, load_face(package))
 
 
-def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> SourceFootage:
+def footage_of(
+    dataset: IdentityDataset, video: Path, face: FaceModel, colors: ColorMatch | None = None
+) -> SourceFootage:
     """Interpolate the tracks of a dataset at a video's own frame rate.
 
     Args:
         dataset: Dataset of the video, at 25 frames per second.
         video: The video.
         face: Face model of the package.
+        colors: How the renderer's colors appear in the video. None: as rendered.
 
     Returns:
         The footage with its tracks; of joined clips, only the first one.
@@ -190,6 +211,7 @@ def footage_of(dataset: IdentityDataset, video: Path, face: FaceModel) -> Source
         crop_width=info.crop_width,
         scale=info.scale,
         blendshapes=interpolated(tracks.blendshapes[tracked], at, own),
+        colors=colors,
         dataset=dataset,
         nearest=tracked[near],
     )

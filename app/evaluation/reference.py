@@ -21,7 +21,7 @@ from talkhead.app.evaluation.measures.image import Box, mouth_box
 from talkhead.crops import cut_crop
 from talkhead.dataset import IdentityDataset
 from talkhead.errors import TalkheadError
-from talkhead.renderers.base import Renderer
+from talkhead.renderers.base import Renderer, device_of
 from talkhead.types import FRAME_RATE, Float32, Int, UInt8
 
 BATCH = 4
@@ -324,7 +324,7 @@ def posed_heads(
     Yields:
         Color [H, W, 3], premultiplied, and opacity [H, W, 1], both in [0, 1].
     """
-    device = next((t.device for t in renderer.tensors().values()), torch.device("cpu"))
+    device = device_of(renderer)
     for start in range(0, len(motion), BATCH):
         batch = (array[start : start + BATCH] for array in (motion, viewmats, ks))
         codes, poses, cameras = (torch.from_numpy(array).float().to(device) for array in batch)

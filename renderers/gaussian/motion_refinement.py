@@ -26,6 +26,7 @@ from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.face import FACE_OVAL, OUTER_LIPS
 from talkhead.frame_selection import spread_frames
 from talkhead.progress import Progress
+from talkhead.renderers.color_match import ColorMatch
 from talkhead.renderers.gaussian.model import GaussianRenderer, twist_matrix
 from talkhead.types import Float32, UInt8
 
@@ -54,7 +55,10 @@ SPLAT_MARGIN_PX = 12
 
 
 def refine_motion(
-    renderer: GaussianRenderer, dataset: IdentityDataset, progress: Progress
+    renderer: GaussianRenderer,
+    dataset: IdentityDataset,
+    progress: Progress,
+    colors: ColorMatch | None = None,
 ) -> IdentityDataset:
     """Refine codes and head poses of a dataset.
 
@@ -63,13 +67,16 @@ def refine_motion(
             with it as well: it was not trained on them.
         dataset: The person's footage.
         progress: Shows the frames.
+        colors: Appearance of the renderer's colors in footage that it was not fitted on; there, body
+            and clothes, which may be others, are not aligned.
 
     Returns:
         The dataset with refined codes and view matrices, in frames that are tracked and whose image
         is stored.
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
-    parts = [kind(dataset, landmarks) for kind in (_Face, _Mouth, _Body)]
+    kinds = (_Face, _Mouth, _Body) if colors is None else (_Face, _Mouth)
+    parts = [kind(dataset, landmarks, colors) for kind in kinds]
     alignments = [_Alignment.from_part(renderer, part) for part in parts]
     n_threads = kernel_concurrency(renderer.base.device)
     codes, viewmats = tracks.codes.copy(), tracks.viewmats.copy()
@@ -125,9 +132,11 @@ class _Part:
     step: int
     trusted: float
 
-    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+    def __init__(
+        self, dataset: IdentityDataset, landmarks: Float32, colors: ColorMatch | None
+    ) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
-        self.dataset, self.landmarks = dataset, landmarks
+        self.dataset, self.landmarks, self._colors = dataset, landmarks, colors
 
     def units(self) -> Tensor:
         """Return the unit of each unknown, [P]: standard deviation in training, or expected error."""
@@ -155,6 +164,9 @@ class _Part:
             cv2.resize(full[inside], size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
             for full in (dataset.frames[frame], area)
         )
+        if self._colors is not None:
+            points = (self.landmarks[frame] - np.float32([left, top])) / np.float32(step)
+            image = image / self._colors.field(points, (image.shape[0], image.shape[1]))
         # The camera of the window.
         k = dataset.crop_ks[frame].copy()
         k[:2, 2] -= (left, top)
@@ -180,9 +192,11 @@ class _Face(_Part):
 
     moves_head, step, trusted = True, 2, TRUSTED_UNITS
 
-    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+    def __init__(
+        self, dataset: IdentityDataset, landmarks: Float32, colors: ColorMatch | None
+    ) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
-        super().__init__(dataset, landmarks)
+        super().__init__(dataset, landmarks, colors)
         self.components = dataset.face.eyes
 
     def area(self, frame: int) -> UInt8:
@@ -200,9 +214,11 @@ class _Body(_Part):
 
     moves_head, step, trusted = False, 2, 0.0
 
-    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+    def __init__(
+        self, dataset: IdentityDataset, landmarks: Float32, colors: ColorMatch | None
+    ) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
-        super().__init__(dataset, landmarks)
+        super().__init__(dataset, landmarks, colors)
         self.components = slice(dataset.face.clothes.start, dataset.face.n_codes)
 
     def units(self) -> Tensor:
@@ -222,9 +238,11 @@ class _Mouth(_Part):
 
     moves_head, step, trusted = False, 1, 0.0
 
-    def __init__(self, dataset: IdentityDataset, landmarks: Float32) -> None:
+    def __init__(
+        self, dataset: IdentityDataset, landmarks: Float32, colors: ColorMatch | None
+    ) -> None:
         """Choose the components. landmarks: [F, 478, 2], crop pixels."""
-        super().__init__(dataset, landmarks)
+        super().__init__(dataset, landmarks, colors)
         self.components = slice(0, dataset.face.n_mouth)
 
     def area(self, frame: int) -> UInt8:

@@ -65,11 +65,12 @@ def probe(path: PathLike) -> MediaInfo:
     return describe(Path(path)).info
 
 
-def probe_footage(video: Path) -> MediaInfo:
+def probe_footage(video: Path, needs_sound: bool = True) -> MediaInfo:
     """Describe a video of a person, and refuse an unsuitable one.
 
     Args:
         video: The video.
+        needs_sound: Refuse a video without sound.
 
     Returns:
         Its properties.
@@ -81,7 +82,7 @@ def probe_footage(video: Path) -> MediaInfo:
     info = probe(video)
     if not info.has_video:
         raise FootageError(f"{video}: has no picture. Pass a video of the person")
-    if not info.has_audio:
+    if needs_sound and not info.has_audio:
         raise FootageError(
             f"{video}: has no sound. Lips are learned from speech: record with sound"
         )

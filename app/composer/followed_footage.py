@@ -1,0 +1,224 @@
+"""Further footage of a fitted person, to be re-lipped.
+
+It is tracked with their face model and aligned with their renderer, whose colors are matched to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from talkhead.app.avatar import load_renderer
+from talkhead.app.composer.head_view import Span, yaw_and_pitch
+from talkhead.app.composer.idle_clip import IdleClip, load_idle
+from talkhead.app.home.identities import DATASET, Home
+from talkhead.app.home.locking import lock_identity
+from talkhead.app.workspace import motion_version
+from talkhead.dataset import ADVICE, ALL_FRAMES, TENSORS, IdentityDataset, Tracks
+from talkhead.device import resolve_device
+from talkhead.encoder.vad import silent_video_frames, vad_version
+from talkhead.errors import FootageError, TalkheadError
+from talkhead.face import CODES
+from talkhead.footage import Footage
+from talkhead.frame_selection import spread_frames
+from talkhead.identity import MANIFEST_NAME, IdentityPackage
+from talkhead.preprocess.clip_agreement import OTHER_PERSON
+from talkhead.preprocess.head_pose import shape_difference, track_head
+from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
+from talkhead.preprocess.steps import KnownPerson
+from talkhead.progress import Progress
+from talkhead.renderers.base import Renderer
+from talkhead.renderers.color_match import GAINS, N_ANCHORS, ColorMatch, fit_color_match
+from talkhead.renderers.gaussian.model import GaussianRenderer
+from talkhead.renderers.gaussian.motion_refinement import refine_motion
+from talkhead.storage import fingerprint, sha256_of, write_tensors
+from talkhead.tensors import TensorSpec, read_checked
+from talkhead.types import Bool, Float32
+
+FOLLOW_VERSION = 1
+"""Increase it when the same footage would get other motion or colors."""
+FOLLOWED = "followed.safetensors"
+GAUSSIAN = "gaussian"
+MAX_BEYOND_DEG = 12.0
+"""Degrees beyond the range of the idle clip up to which a turned head is re-lipped."""
+N_SHAPING = 60
+"""Number of frames from which the shape of a face is estimated."""
+MIN_SHARE = 0.02
+"""Least fraction of the frames that must show the face."""
+CONFIG = PreprocessConfig(min_face=MIN_SHARE, use_all_frames=True)
+FOLLOWED_TENSORS = {
+    **{name: TENSORS[name] for name in ("codes", "viewmats", "usable")},
+    "gains": TensorSpec((N_ANCHORS, 3), minimum=GAINS[0], maximum=GAINS[1]),
+}
+
+
+@dataclass(frozen=True)
+class FollowedFootage:
+    """Further footage of a person.
+
+    Attributes:
+        dataset: The footage, with motion in the person's face model.
+        colors: How the renderer's colors appear in it.
+    """
+
+    dataset: IdentityDataset
+    colors: ColorMatch
+
+
+def follow(
+    package: IdentityPackage, footage: Footage, home: Home, progress: Progress
+) -> FollowedFootage:
+    """Track footage that a person was not fitted on, or read what an earlier call has stored.
+
+    Args:
+        package: The person.
+        footage: The footage.
+        home: Folder of the identities, with the work folders.
+        progress: Receives the progress.
+
+    Returns:
+        The footage with its motion.
+
+    Raises:
+        FootageError: The footage does not show the person's face well enough.
+        TalkheadError: The package is of a version that cannot be used.
+    """
+    name = package.manifest.name
+    state = [
+        dataset_key(footage.sha256, CONFIG, vad_version()),
+        sha256_of(package.path / MANIFEST_NAME),
+        motion_version(),
+        FOLLOW_VERSION,
+    ]
+    work = home.work_path(name, fingerprint(state)[:16])
+    with lock_identity(home, name, progress):
+        return follow_in(work, package, footage, progress)
+
+
+def follow_in(
+    work: Path,
+    package: IdentityPackage,
+    footage: Footage,
+    progress: Progress,
+    face: Float32 | None = None,
+) -> FollowedFootage:
+    """Track footage with the work in a given folder, or read what an earlier call has stored there.
+
+    Args:
+        work: Folder for this footage and this version of the package only.
+        package: The person.
+        footage: The footage.
+        progress: Receives the progress.
+        face: Landmarks [478, 3] of the face to follow at the start, in pixels. None: the largest, most
+            central one.
+
+    Returns:
+        The footage with its motion.
+
+    Raises:
+        FootageError: The footage does not show the person's face well enough.
+        TalkheadError: The package is of a version that cannot be used.
+    """
+    idle = load_idle(package)
+    if idle.face.clothes.start == idle.face.clothes.stop:
+        raise TalkheadError(
+            f"{package.manifest.name}: was fitted by a version whose identities can only be pasted into "
+            "the footage that they were fitted on. Run the same talkhead fit again"
+        )
+    dataset = preprocess(
+        footage, work / DATASET, CONFIG, progress, silent_video_frames, KnownPerson(idle.face, face)
+    )
+    return _matched(package, idle, dataset, work / FOLLOWED, footage.path, progress)
+
+
+def _matched(
+    package: IdentityPackage,
+    idle: IdleClip,
+    dataset: IdentityDataset,
+    stored: Path,
+    video: Path,
+    progress: Progress,
+) -> FollowedFootage:
+    """Align a dataset with the person's renderer, unless this is stored in a file."""
+    if not stored.exists():
+        _check_person(dataset, package.manifest.name, video)
+        tracks = _limited(dataset.tracks, idle, video, progress)
+        dataset = replace(dataset, tracks=_with_usual_body(tracks, idle))
+        dataset, colors = _aligned(package, dataset, progress)
+        tensors = {
+            "codes": dataset.tracks.codes,
+            "viewmats": dataset.tracks.viewmats,
+            "usable": dataset.tracks.usable,
+            "gains": colors.gains,
+        }
+        write_tensors(stored, {k: torch.from_numpy(v) for k, v in tensors.items()})
+    sizes = {ALL_FRAMES.name: len(dataset), CODES.name: idle.face.n_codes}
+    kept = read_checked(stored, FOLLOWED_TENSORS, ADVICE, sizes)
+    colors = ColorMatch(kept.pop("gains").numpy())
+    tracks = replace(dataset.tracks, **{k: tensor.numpy() for k, tensor in kept.items()})
+    return FollowedFootage(replace(dataset, tracks=tracks), colors)
+
+
+def _aligned(
+    package: IdentityPackage, dataset: IdentityDataset, progress: Progress
+) -> tuple[IdentityDataset, ColorMatch]:
+    """Match colors, align the motion with the images, and match colors again."""
+    renderers = package.manifest.renderers
+    name = GAUSSIAN if GAUSSIAN in renderers else package.manifest.default_renderer
+    renderer: Renderer = load_renderer(package, name, resolve_device("auto"))
+    colors = fit_color_match(renderer, dataset)
+    if isinstance(renderer, GaussianRenderer):
+        dataset = refine_motion(renderer, dataset, progress, colors)
+        colors = fit_color_match(renderer, dataset)
+    return dataset, colors
+
+
+def _check_person(dataset: IdentityDataset, name: str, video: Path) -> None:
+    """Raise FootageError if the face is not the person's, or cannot be used in any frame."""
+    tracks = dataset.tracks
+    if not tracks.usable.any():
+        raise FootageError(
+            f"{video}: the face is turned away or covered in all frames. Pass footage that shows it"
+        )
+    landmarks = tracks.landmarks[spread_frames(tracks.usable, N_SHAPING)]
+    every = np.ones(len(landmarks), dtype=bool)
+    own = track_head(landmarks, every, every, dataset.intrinsics).template
+    difference = shape_difference(dataset.face.template, own)
+    if difference > OTHER_PERSON:
+        raise FootageError(
+            f"{video}: shows another person than {name}, or is stretched: the faces differ by "
+            f"{difference:.3f} eye distances (at most {OTHER_PERSON} in footage of one person). Pass "
+            "footage of this person"
+        )
+
+
+def _limited(tracks: Tracks, idle: IdleClip, video: Path, progress: Progress) -> Tracks:
+    """Leave out frames in which the head is turned much farther than in the idle clip; report them."""
+    beyond: Bool = np.zeros(len(tracks.usable), dtype=bool)
+    spans = []
+    for angle, own in zip(
+        yaw_and_pitch(tracks.viewmats), yaw_and_pitch(idle.viewmats), strict=True
+    ):
+        span = Span.of(own)
+        spans.append(span)
+        beyond |= (angle < span.low - MAX_BEYOND_DEG) | (angle > span.high + MAX_BEYOND_DEG)
+    beyond &= tracks.usable
+    if beyond.any():
+        yaw, pitch = spans
+        progress.message(
+            f"{video.name}: in {int(beyond.sum())} of {len(beyond)} frames the head is turned more than "
+            f"{MAX_BEYOND_DEG:.0f} degrees beyond what {idle.path.parent.name} was fitted on (yaw "
+            f"{yaw.low:.0f} to {yaw.high:.0f}, pitch {pitch.low:.0f} to {pitch.high:.0f}): they stay as "
+            "filmed"
+        )
+    return replace(tracks, usable=tracks.usable & ~beyond)
+
+
+def _with_usual_body(tracks: Tracks, idle: IdleClip) -> Tracks:
+    """Set body and clothes to the usual ones: those of other footage cannot be compared with them."""
+    codes, body = tracks.codes.copy(), slice(idle.face.clothes.start, None)
+    codes[:, body] = np.median(idle.codes[:, body], axis=0)
+    return replace(tracks, codes=codes)
