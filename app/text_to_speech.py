@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from talkhead.types import Int16
 
+URL_VARIABLE = "TALKHEAD_VOICE_URL"
+"""Environment variable with the address of a voice server."""
 KEY_VARIABLE = "TALKHEAD_VOICE_KEY"
 """Environment variable with the key of a voice server."""
 MAX_TEXT = 5000

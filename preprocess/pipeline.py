@@ -12,11 +12,11 @@ from pathlib import Path
 
 from talkhead.dataset import WAVEFORM, IdentityDataset
 from talkhead.footage import Footage
-from talkhead.preprocess import steps
+from talkhead.preprocess import pipeline_run, steps
 from talkhead.preprocess.background import BACKGROUND_FACTS
 from talkhead.preprocess.head_crops import FEATURES
-from talkhead.preprocess.steps import KnownPerson, PipelineRun, SilenceDetector
-from talkhead.preprocess.steps import PreprocessConfig as PreprocessConfig
+from talkhead.preprocess.pipeline_run import KnownPerson, PipelineRun, SilenceDetector
+from talkhead.preprocess.pipeline_run import PreprocessConfig as PreprocessConfig
 from talkhead.preprocess.tracking import TRACKING
 from talkhead.progress import Progress
 from talkhead.storage import fingerprint, make_folder
@@ -53,17 +53,17 @@ class PipelineStep:
 
 
 STEPS = (
-    PipelineStep("sound", steps.SOUND, steps.read_sound),
+    PipelineStep("sound", pipeline_run.SOUND, steps.read_sound),
     PipelineStep("face tracking", TRACKING, steps.track_face),
-    PipelineStep("head pose", steps.HEAD_POSE, steps.estimate_head_pose),
+    PipelineStep("head pose", pipeline_run.HEAD_POSE, steps.estimate_head_pose),
     PipelineStep("audio offset", WAVEFORM, steps.synchronize_audio),
-    PipelineStep("occlusion", steps.OCCLUSION, steps.detect_occlusion),
-    PipelineStep("motion codes", steps.CODES, steps.encode_face_motion, version=2),
-    PipelineStep("frame selection", steps.FRAME_SELECTION, steps.select_frames),
+    PipelineStep("occlusion", pipeline_run.OCCLUSION, steps.detect_occlusion),
+    PipelineStep("motion codes", pipeline_run.CODES, steps.encode_face_motion, version=2),
+    PipelineStep("frame selection", pipeline_run.FRAME_SELECTION, steps.select_frames),
     PipelineStep("head crops", FEATURES, steps.cut_heads, version=2, resumes=True),
     PipelineStep("background", BACKGROUND_FACTS, steps.estimate_background),
-    PipelineStep("quality", steps.QUALITY, steps.assess_quality),
-    PipelineStep("dataset", steps.DATASET, steps.write_dataset, version=2),
+    PipelineStep("quality", pipeline_run.QUALITY, steps.assess_quality),
+    PipelineStep("dataset", pipeline_run.DATASET, steps.write_dataset, version=2),
 )
 DATASET_VERSION = 2 + sum(step.version for step in STEPS)
 """Increases with the version of any step. It was 2 when each step was given a separate version."""
@@ -114,12 +114,12 @@ def preprocess(
         PackageError: An artifact is damaged.
         TalkheadError: The disk is full or not writable.
     """
-    if not (folder / steps.DATASET).exists():
+    if not (folder / pipeline_run.DATASET).exists():
         make_folder(folder)
         run = PipelineRun(footage, folder, config, progress, detect_silence, known)
         for step in STEPS:
             if not step.is_done(folder):
                 step.run(run)
-        for name in steps.TEMPORARY:
+        for name in pipeline_run.TEMPORARY:
             (folder / name).unlink(missing_ok=True)
     return IdentityDataset.load(folder)

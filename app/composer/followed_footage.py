@@ -28,7 +28,7 @@ from talkhead.identity import MANIFEST_NAME, IdentityPackage
 from talkhead.preprocess.clip_agreement import OTHER_PERSON
 from talkhead.preprocess.head_pose import shape_difference, track_head
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
-from talkhead.preprocess.steps import KnownPerson
+from talkhead.preprocess.pipeline_run import KnownPerson
 from talkhead.progress import Progress
 from talkhead.renderers.base import Renderer
 from talkhead.renderers.color_match import GAINS, N_ANCHORS, ColorMatch, fit_color_match

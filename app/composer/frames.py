@@ -313,7 +313,8 @@ class Compositor:
             # Where the head is transparent, the frame shows, not the background behind the person.
             mask = mask.copy()
             mask[window.slices] *= alpha[..., 0]
-            rgb, alpha = rgb / np.maximum(alpha, 1e-3), np.ones_like(alpha)
+            rgb = np.asarray(rgb / np.maximum(alpha, 1e-3), np.float32)
+            alpha = np.ones_like(alpha)
         return Patch(window, rgb, alpha, mask[window.slices])
 
     def paste(self, frame: UInt8, face: Face) -> UInt8:

@@ -165,7 +165,7 @@ class _Part:
             for full in (dataset.frames[frame], area)
         )
         if self._colors is not None:
-            points = (self.landmarks[frame] - np.float32([left, top])) / np.float32(step)
+            points = (self.landmarks[frame] - np.array([left, top], np.float32)) / np.float32(step)
             image = image / self._colors.field(points, (image.shape[0], image.shape[1]))
         # The camera of the window.
         k = dataset.crop_ks[frame].copy()

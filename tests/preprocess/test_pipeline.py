@@ -20,7 +20,7 @@ from talkhead.errors import FootageError
 from talkhead.footage import Footage
 from talkhead.media import probing
 from talkhead.media.probing import probe_footage
-from talkhead.preprocess import steps
+from talkhead.preprocess import pipeline_run, steps
 from talkhead.preprocess.head_crops import CHUNK
 from talkhead.preprocess.landmarks import FaceDetector, FaceTracker, TrackedFace
 from talkhead.preprocess.occlusion import AROUND_FRAMES
@@ -141,8 +141,10 @@ def test_steps_are_in_order_and_leave_their_artifacts(short: IdentityDataset) ->
     assert len(set(names)) == len(names) and names[-1] == "dataset.json"
     for name in names:
         is_there = (short.path / name).exists()
-        assert is_there == (name not in {*steps.TEMPORARY, steps.FRAME_SELECTION}), name
-    assert not any((short.path / name).exists() for name in steps.TEMPORARY)
+        assert is_there == (name not in {*pipeline_run.TEMPORARY, pipeline_run.FRAME_SELECTION}), (
+            name
+        )
+    assert not any((short.path / name).exists() for name in pipeline_run.TEMPORARY)
 
 
 # --------------------------------------------------------------------------- long footage

@@ -1,0 +1,395 @@
+"""Dub a whole video: plan its lines, mix its sound, follow its speakers, and re-lip them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talkhead import __version__, media
+from talkhead.app.avatar import Avatar
+from talkhead.app.composer.followed_footage import FOLLOW_VERSION, follow_in
+from talkhead.app.composer.source_clip import footage_of, timeline_frames
+from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, SpokenLine
+from talkhead.app.dubbing.line_planner import plan_lines
+from talkhead.app.dubbing.line_speech import durations, line_codes, speak_lines
+from talkhead.app.dubbing.line_subtitles import line_cues
+from talkhead.app.dubbing.soundtrack import (
+    SoundMix,
+    mix_over_bed,
+    mix_over_original,
+    write_soundtrack,
+)
+from talkhead.app.dubbing.timed_lines import TimedLines, read_lines
+from talkhead.app.dubbing.timeline import Placement, Shot, Timeline
+from talkhead.app.dubbing.video_dub import NO_BED, ORIGINAL, VideoDub
+from talkhead.app.output.finalize import OutputFacts, ResolvedRequest, finish_video
+from talkhead.app.output.subtitle_files import FONTS_DIR, line_chars, write_ass, write_srt
+from talkhead.app.request import BURN, NONE, RenderRequest
+from talkhead.app.resume import RENDER_VERSION, Segments
+from talkhead.errors import FootageError
+from talkhead.footage import Footage
+from talkhead.identity import MANIFEST_NAME
+from talkhead.media.probing import frame_times, own_rate
+from talkhead.media.writer import Captions, scaled_size
+from talkhead.progress import Progress, SilentProgress
+from talkhead.storage import fingerprint, make_folder, read_json, remove, sha256_of, write_json
+from talkhead.types import Float32
+
+DUB_VERSION = 1
+"""Increase it when the same job would get other frames."""
+STATE, SOUND, PIECES, PICTURE = "dub.json", "sound.flac", "pieces", "picture"
+PIECE_MARGIN_S = 0.4
+"""Seconds around lines in which a face is followed, too: tracks are smoothed in time."""
+MAX_GAP_S = 2.0
+"""Lines of a speaker with a shorter pause are followed as one piece."""
+MAX_PIECE_S = 60.0
+"""Longest piece: the head crops of a minute take up to 1.5 GB while it is followed."""
+PIECE_CRF = 8
+
+
+@dataclass(frozen=True)
+class LineReport:
+    """What became of a line.
+
+    Attributes:
+        line: Line of the file.
+        speaker: Who speaks; "" if the video has one speaker.
+        start_s: When it begins.
+        end_s: When it ends.
+        speed: Speed relative to its recording.
+        status: See `talkhead.app.dubbing.timeline.STATUSES`.
+        on_screen: Fraction of its frames in which the speaker's mouth follows it.
+    """
+
+    line: int
+    speaker: str
+    start_s: float
+    end_s: float
+    speed: float
+    status: str
+    on_screen: float
+
+
+@dataclass(frozen=True)
+class DubReport:
+    """What became of the lines and shots of a video.
+
+    Attributes:
+        n_frames: Number of frames.
+        duration_s: Length in seconds.
+        n_shots: Number of shots.
+        n_relipped: Frames in which a mouth was changed.
+        loudness_lufs: Integrated loudness of the sound.
+        lines: The lines in order.
+        notes: Messages about what was not possible.
+    """
+
+    n_frames: int
+    duration_s: float
+    n_shots: int
+    n_relipped: int
+    loudness_lufs: float
+    lines: tuple[LineReport, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert the report to a JSON object.
+
+        Returns:
+            The object.
+        """
+        return asdict(self)
+
+
+def dub_video(
+    dub: VideoDub,
+    avatars: Callable[[str], Avatar],
+    work: Path,
+    home: Path,
+    progress: Progress,
+) -> DubReport:
+    """Dub a video, or resume from what is in the work folder.
+
+    Args:
+        dub: What to do.
+        avatars: Loads an identity by its name or folder.
+        work: Folder for this job only. It is kept.
+        home: Folder of the identities, with the signing key.
+        progress: Receives the progress.
+
+    Returns:
+        What became of lines and shots. The video, and subtitles if they are asked for, are written.
+
+    Raises:
+        TalkheadError: The job cannot be carried out; lines are named.
+    """
+    resolved = ResolvedRequest.of(
+        RenderRequest(work / SOUND, dub.output, "paste", options=dub.options), home
+    )
+    job = _Job(dub, resolved, work, progress, _Notes(progress))
+    people = {name: avatars(identity) for name, identity in dub.speakers.items()}
+    timed = _read_lines(dub)
+    job.enter(timed, people)
+    timeline = job.plan(timed)
+    loudness = job.mix(timeline)
+    pieces = job.follow(timeline, people)
+    frames = DubbedFrames(dub.video, job.n_frames, job.frame_rate, pieces)
+    job.write(frames, timeline, people)
+    return job.report(timeline, pieces, loudness)
+
+
+def _read_lines(dub: VideoDub) -> TimedLines:
+    """Read the lines of a job. Raise TalkheadError if any is wrong."""
+    rate = own_rate(dub.video)
+    length_s = float(_n_frames(dub.video, rate) / rate)
+    names = [name for name in dub.speakers if name]
+    timed = read_lines(dub.lines, length_s, names, overlaps=dub.limits.overlaps)
+    timed.check()
+    return timed
+
+
+def _n_frames(video: Path, rate: Fraction) -> int:
+    return 1 + floor(frame_times(video)[-1] * rate + Fraction(1, 2))
+
+
+class _Notes(SilentProgress):
+    """Keeps messages, and shows each once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        if text not in self.texts:
+            self.texts.append(text)
+            self._progress.message(text)
+
+
+@dataclass
+class _Job:
+    """The steps of a job."""
+
+    dub: VideoDub
+    resolved: ResolvedRequest
+    work: Path
+    progress: Progress
+    notes: _Notes
+    n_shots: int = 1
+
+    def __post_init__(self) -> None:
+        self.frame_rate = own_rate(self.dub.video)
+        self.n_frames = _n_frames(self.dub.video, self.frame_rate)
+
+    def enter(self, timed: TimedLines, people: Mapping[str, Avatar]) -> None:
+        """Discard the work on another job, or on files that have changed."""
+        audio = [line.audio for line in timed.lines if line.audio is not None]
+        files = [self.dub.video, self.dub.lines, *audio]
+        if self.dub.bed not in (ORIGINAL, NO_BED):
+            files.append(Path(self.dub.bed))
+        manifests = [one.package.path / MANIFEST_NAME for one in people.values()]
+        options = {k: str(v) for k, v in asdict(self.dub.options).items()}
+        key = fingerprint(
+            [
+                [__version__, RENDER_VERSION, FOLLOW_VERSION, DUB_VERSION],
+                [sha256_of(path) for path in (*files, *manifests)],
+                [list(people), self.dub.bed, asdict(self.dub.limits), options],
+            ]
+        )
+        state = self.work / STATE
+        if state.exists() and read_json(state) == {"key": key}:
+            return
+        if self.work.exists():
+            for entry in self.work.iterdir():
+                remove(entry)
+        write_json(make_folder(self.work) / STATE, {"key": key})
+
+    def plan(self, timed: TimedLines) -> Timeline:
+        """Speak the lines that are text, and plan when all are spoken."""
+        for note in timed.notes:
+            self.notes.message(note)
+        lines = speak_lines(timed.lines, self.work / "voices", self.progress)
+        length_s = float(self.n_frames / self.frame_rate)
+        timeline = plan_lines(lines, durations(lines), length_s, self.dub.limits)
+        timeline.check()
+        return timeline
+
+    def mix(self, timeline: Timeline) -> float:
+        """Write the sound; return its loudness."""
+        sound, facts = self.work / SOUND, self.work / "sound.json"
+        if not facts.exists():
+            with self.progress.step("Mixing the sound", total=1) as step:
+                loudness = write_soundtrack(sound, timeline, self._mix())
+                write_json(facts, {"lufs": max(loudness.integrated_lufs, -200.0)})
+                step.advance()
+        return float(read_json(facts)["lufs"])
+
+    def _mix(self) -> SoundMix:
+        if self.dub.bed == NO_BED:
+            return SoundMix()
+        if self.dub.bed == ORIGINAL:
+            return mix_over_original(self.dub.video)
+        return mix_over_bed(Path(self.dub.bed))
+
+    def follow(self, timeline: Timeline, people: Mapping[str, Avatar]) -> list[Piece]:
+        """Follow the face of each speaker in the parts of the video in which they speak."""
+        shots = [Shot(0, self.n_frames)]
+        self.n_shots = len(shots)
+        parts = [
+            (name, shot, span)
+            for name in people
+            for shot in shots
+            for span in _spans(_spoken_by(timeline, name, people), shot, self.frame_rate)
+        ]
+        codes = {
+            one: line_codes(one, people[name], self.work / "lines", self.dub.options.intensity)
+            for name in people
+            for one in _spoken_by(timeline, name, people)
+        }
+        pieces = []
+        with self.progress.step("Following the speakers", total=len(parts)) as step:
+            for name, _, span in parts:
+                lines = tuple(
+                    SpokenLine(one, codes[one]) for one in _spoken_by(timeline, name, people)
+                )
+                piece = self._piece(people[name], span, lines)
+                if piece is not None:
+                    pieces.append(piece)
+                step.advance()
+        return pieces
+
+    def _piece(
+        self,
+        avatar: Avatar,
+        span: tuple[int, int],
+        lines: tuple[SpokenLine, ...],
+        face: Float32 | None = None,
+    ) -> Piece | None:
+        """Follow a face through frames; None if it cannot be followed."""
+        first, after = span
+        folder = make_folder(self.work / PIECES / f"{avatar.name}-{first:07d}")
+        clip = folder / "clip.mp4"
+        if not clip.exists():
+            frames = timeline_frames(self.dub.video, self.frame_rate, first, after)
+            media.write_video(clip, frames, frame_rate=self.frame_rate, crf=PIECE_CRF)
+        try:
+            footage = Footage.open(clip, needs_sound=False)
+            followed = follow_in(folder, avatar.package, footage, self.notes, face)
+        except FootageError as error:
+            where = (
+                f"{first / float(self.frame_rate):.1f} to {after / float(self.frame_rate):.1f} s"
+            )
+            reason = str(error).removeprefix(f"{clip}: ")
+            self.notes.message(f"{where}: {avatar.name} is not re-lipped. {reason}")
+            return None
+        source = footage_of(followed.dataset, clip, followed.dataset.face, followed.colors)
+        return Piece(first, source, avatar.renderer, lines)
+
+    def write(self, frames: DubbedFrames, timeline: Timeline, people: Mapping[str, Avatar]) -> None:
+        """Render the frames, and write video and subtitles."""
+        options = self.dub.options
+        srt, captions = self._subtitles(frames, timeline)
+        segments = Segments(
+            make_folder(self.work / PICTURE), self.resolved.codec, options, captions
+        )
+        picture = segments.joined(segments.render(frames, self.progress), len(frames))
+        consents = [one.package.manifest.consent for one in people.values()]
+        consent = "; ".join(dict.fromkeys(one for one in consents if one)) or None
+        names = ", ".join(one.name for one in people.values())
+        facts = OutputFacts(names, len(frames), frames.frame_rate, consent)
+        finish_video(picture, self.resolved, facts, srt)
+
+    def _subtitles(
+        self, frames: DubbedFrames, timeline: Timeline
+    ) -> tuple[Path | None, Captions | None]:
+        """Write the subtitles of the lines, if they are asked for."""
+        options = self.dub.options
+        if options.subtitles == NONE:
+            return None, None
+        size = frames.size
+        if options.height is not None:
+            size = scaled_size(*size, options.height)
+        burned = options.subtitles == BURN
+        cues = line_cues(timeline, line_chars(size)) if burned else line_cues(timeline)
+        srt = self.work / "subtitles.srt"
+        write_srt(srt, cues)
+        if not burned:
+            return srt, None
+        captions = Captions(self.work / "captions.ass", FONTS_DIR)
+        write_ass(captions.path, cues, size)
+        return srt, captions
+
+    def report(
+        self, timeline: Timeline, pieces: Sequence[Piece], loudness_lufs: float
+    ) -> DubReport:
+        """Report what became of lines and shots."""
+        changed = np.zeros(self.n_frames, dtype=bool)
+        for piece in pieces:
+            shown = (piece.motion[1] > 0.0) & piece.footage.known
+            inside = np.arange(piece.first, min(piece.after, self.n_frames))
+            changed[inside] |= shown[: len(inside)]
+        lines = tuple(self._line_report(one, pieces) for one in timeline.placements)
+        for one in lines:
+            if one.on_screen == 0.0:
+                self.notes.message(f"line {one.line}: its speaker's face is not seen, only heard")
+        return DubReport(
+            self.n_frames,
+            round(timeline.length_s, 3),
+            self.n_shots,
+            int(changed.sum()),
+            round(loudness_lufs, 1),
+            lines,
+            tuple(self.notes.texts),
+        )
+
+    def _line_report(self, placement: Placement, pieces: Sequence[Piece]) -> LineReport:
+        frames = Shot(0, self.n_frames).frames_of(placement, self.frame_rate)
+        seen = np.zeros(len(frames), dtype=bool)
+        for piece in pieces:
+            if all(one.placement != placement for one in piece.lines):
+                continue
+            for i, frame in enumerate(frames):
+                inside = piece.first <= frame < piece.after
+                seen[i] |= inside and bool(piece.footage.known[frame - piece.first])
+        return LineReport(
+            placement.line.source,
+            placement.line.speaker or "",
+            round(placement.start_s, 3),
+            round(placement.end_s, 3),
+            round(placement.speed, 3),
+            placement.status,
+            round(float(seen.mean()), 3) if len(seen) else 0.0,
+        )
+
+
+def _spoken_by(timeline: Timeline, name: str, people: Mapping[str, Avatar]) -> list[Placement]:
+    """Return the lines of a speaker in order; with one speaker, all of them."""
+    return [one for one in timeline.placements if len(people) == 1 or one.line.speaker == name]
+
+
+def _spans(
+    placements: Sequence[Placement], shot: Shot, rate: Fraction
+) -> Iterator[tuple[int, int]]:
+    """Yield the frames of a shot in which a face has to be followed: first, and after the last one."""
+    margin = PIECE_MARGIN_S + EASE_S
+    times: list[list[float]] = []
+    for one in sorted(placements, key=lambda one: one.start_s):
+        if not shot.frames_of(one, rate):
+            continue
+        start, end = one.start_s - margin, one.end_s + margin
+        if times and start - times[-1][1] < MAX_GAP_S:
+            times[-1][1] = max(times[-1][1], end)
+        else:
+            times.append([start, end])
+    for start, end in times:
+        first, after = max(shot.first, floor(start * rate)), min(shot.after, ceil(end * rate))
+        n_parts = ceil((after - first) / (MAX_PIECE_S * rate))
+        edges = np.linspace(first, after, n_parts + 1).round().astype(int).tolist()
+        yield from pairwise(edges)
