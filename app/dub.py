@@ -15,8 +15,9 @@ from talkhead.app.dubbing.job_store import JobStore
 from talkhead.app.dubbing.local_pool import LocalPool, WorkerConfig
 from talkhead.app.dubbing.planner import identity_finder, package_finder, plan
 from talkhead.app.dubbing.progress_view import ProgressStats, clock, make_progress_view
+from talkhead.app.dubbing.row_checks import SHOWN_ERRORS, BadRow
 from talkhead.app.dubbing.scheduler import Scheduler, WorkerPool
-from talkhead.app.dubbing.table import SHOWN_ERRORS, BadRow, Table, read_table
+from talkhead.app.dubbing.table import Table, read_table
 from talkhead.app.home.identities import Home
 from talkhead.app.home.scratch import open_home
 from talkhead.errors import TalkheadError

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,17 +17,22 @@ from typing import Any
 from talkhead.app import request
 from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
 from talkhead.app.composer.expression_track import check_track
-from talkhead.app.dubbing.table_formats import PLACEHOLDER, column_name, records
+from talkhead.app.dubbing.row_checks import (
+    BadRow,
+    cell_text,
+    cell_value,
+    check_input,
+    list_bad,
+    resolve_path,
+)
+from talkhead.app.dubbing.table_formats import column_name, records
 from talkhead.app.options import Option
 from talkhead.app.output.finalize import output_files
 from talkhead.app.request import OutputOptions, check_options, declared_options, named_files
 from talkhead.errors import TalkheadError
 from talkhead.renderers.registry import renderer_names
-from talkhead.storage import existing_file, expand_user, explain_os_error
+from talkhead.storage import existing_file, explain_os_error
 
-TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-SHOWN_ERRORS = 20
-"""Number of invalid rows that an error lists; the others are only counted."""
 SHOWN_CHARS, SHOWN_REASON = 200, 600
 """Length to which a path and the reason for rejecting a row are shortened in messages."""
 
@@ -79,33 +83,6 @@ class Row:
     def outputs(self) -> list[Path]:
         """The output and the files that are written next to it."""
         return output_files(self.output, build_options(self.options))
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be dubbed.
-
-    Attributes:
-        line: Line of the table on which the row begins.
-        reason: The problem, in one line.
-    """
-
-    line: int
-    reason: str
-
-
-def list_bad(rows: Sequence[BadRow]) -> str:
-    """List rows with their reasons in one line.
-
-    Args:
-        rows: The rows.
-
-    Returns:
-        The first SHOWN_ERRORS of them, and the number of the others.
-    """
-    shown = [f"line {row.line}: {row.reason}" for row in rows[:SHOWN_ERRORS]]
-    more = len(rows) - len(shown)
-    return "; ".join([*shown, f"and {more} more"] if more else shown)
 
 
 @dataclass(frozen=True)
@@ -223,7 +200,7 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     """Make a row from its cells. Raise TalkheadError if it is invalid."""
     if "" in cells:
         raise TalkheadError(str(cells[""]))
-    given = {column_name(name): _cell(name, value) for name, value in cells.items()}
+    given = {column_name(name): cell_text(name, value) for name, value in cells.items()}
     given = {name: text for name, text in given.items() if text}
     if unknown := sorted(set(given) - set(columns())):
         raise TalkheadError(
@@ -247,42 +224,6 @@ def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     return row
 
 
-def _cell(name: str, value: Any) -> str:
-    """Return a cell as text. JSON cells can also be numbers, booleans or null."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str | int | float):
-        raise TalkheadError(f"{name}: must be text or a number")
-    text = str(value).strip()
-    if _INVALID_CHARS.search(text):
-        raise TalkheadError(
-            f"{name}: contains an invalid character: NUL, an unpaired surrogate, or in YAML a control "
-            "character"
-        )
-    return text
-
-
-_INVALID_CHARS = re.compile(f"[\\0\ud800-\udfff{PLACEHOLDER}]")
-
-
-def resolve_path(text: str, folder: Path) -> Path:
-    """Make a path that a file names absolute.
-
-    Args:
-        text: The path.
-        folder: Folder of that file, to which the path may be relative.
-
-    Returns:
-        The absolute path.
-
-    Raises:
-        TalkheadError: It begins with ~ and the name of an unknown user.
-    """
-    return Path(os.path.normpath(folder / expand_user(text)))
-
-
 def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Collect the fields of OutputOptions that a row sets, as JSON values."""
     values: dict[str, Any] = {}
@@ -295,21 +236,12 @@ def _options(given: Mapping[str, str], folder: Path) -> dict[str, Any]:
 
 def _value(option: Option, text: str, folder: Path) -> Any:
     """Convert a cell of an option's column to the JSON value of the option's type."""
-    try:
-        if option.kind is bool:
-            return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
-        if option.kind in (int, float):
-            return option.kind(text)
-    except (ValueError, KeyError):
-        expected = _EXPECTED[option.kind]
-        raise TalkheadError(f"{option.name} {text!r}: expected {expected}") from None
+    if option.kind in (bool, int, float):
+        return cell_value(option.name, option.kind, text)
     if option.kind is Path:
         return str(resolve_path(text, folder))
     beside = existing_file(str(folder / text)) if option.names_file else None
     return str(beside) if beside is not None else text
-
-
-_EXPECTED = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 def build_options(values: Mapping[str, Any]) -> OutputOptions:
@@ -361,23 +293,6 @@ def _check_output(row: Row, options: OutputOptions) -> None:
     codec = check_options(options, row.output, row.mode)
     if row.output.is_dir() and not codec.is_folder:
         raise TalkheadError(f"{row.output}: is a folder. Pass the name of a file")
-
-
-def check_input(path: Path) -> None:
-    """Check that an input is a file with content.
-
-    Args:
-        path: The file.
-
-    Raises:
-        TalkheadError: It is missing, a folder or empty.
-    """
-    if path.is_dir():
-        raise TalkheadError(f"{path}: is a folder. Pass one file")
-    if not path.is_file():
-        raise TalkheadError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise TalkheadError(f"{path}: is empty (0 bytes)")
 
 
 def _clashes(rows: list[Row]) -> dict[int, str]:

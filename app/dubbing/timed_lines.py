@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talkhead.app.dubbing.table import BadRow, check_input, list_bad, resolve_path
+from talkhead.app.dubbing.row_checks import BadRow, check_input, list_bad, resolve_path
 from talkhead.app.dubbing.timeline import Line
 from talkhead.app.output.subtitle_files import (
     MAX_SUBTITLE_BYTES,

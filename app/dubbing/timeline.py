@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import ceil
 from pathlib import Path
 
-from talkhead.app.dubbing.table import BadRow, list_bad
+from talkhead.app.dubbing.row_checks import BadRow, list_bad
 from talkhead.errors import TalkheadError
 
 STATUSES = ("fits", "moved", "stretched", "late", "does not fit")
