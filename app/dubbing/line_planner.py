@@ -16,7 +16,7 @@ from talkhead.app.dubbing.timeline import (
     Placement,
     Timeline,
 )
-from talkhead.config import bounded
+from talkhead.config import bounded, one_of
 
 REFUSE, OVERRUN = "refuse", "overrun"
 """What happens to lines without a place: they are reported, or delay the lines after them."""
@@ -38,7 +38,7 @@ class PlacementLimits:
     max_speed: float = bounded(1.15, 1.0, 2.0)
     max_early_s: float = bounded(0.5, 0.0, 60.0)
     gap_s: float = bounded(0.1, 0.0, 10.0)
-    overflow: str = REFUSE
+    overflow: str = one_of(REFUSE, REFUSE, OVERRUN)
     overlaps: bool = False
 
 

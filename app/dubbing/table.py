@@ -1,7 +1,8 @@
 """Read and validate the table of videos to dub. All invalid rows are found before any work starts.
 
-A table is CSV with a header, JSON lines or a YAML list of mappings. Its columns are the fields of `Row`
-and of OutputOptions. Paths are relative to the folder of the table.
+A table is CSV with a header, JSON lines, or in YAML a list of mappings or a single one. Its columns are
+the fields of `Row`, those of whole videos, and those of OutputOptions. Paths are relative to the folder
+of the table.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app import request
-from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS
+from talkhead.app.choices import DEFAULT_PRESET, MODES, PRESETS, SOURCE
 from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.row_checks import (
     BadRow,
@@ -26,6 +27,15 @@ from talkhead.app.dubbing.row_checks import (
     resolve_path,
 )
 from talkhead.app.dubbing.table_formats import column_name, records
+from talkhead.app.dubbing.video_columns import (
+    LINES,
+    SPEAKERS,
+    VIDEO_COLUMNS,
+    check_line_files,
+    read_line_settings,
+    read_speakers,
+)
+from talkhead.app.dubbing.video_dub import LineSettings, report_path
 from talkhead.app.options import Option
 from talkhead.app.output.finalize import output_files
 from talkhead.app.request import OutputOptions, check_options, declared_options, named_files
@@ -47,19 +57,20 @@ class Row:
 
     Attributes:
         line: Line of the table on which the row begins.
-        audio: The speech.
+        audio: The speech; None if the row has timed lines.
         output: The video to write.
         identity: Name of the identity that speaks, or the folder of its package.
         video: Footage of the person who speaks; fitted first if necessary, and re-lipped frame by
-            frame with the option `timeline`.
+            frame with the option `timeline`. With timed lines, the video in which they are spoken.
         renderer: Name of the renderer.
         mode: Mode of `speak`.
         preset: Preset of the fit.
         options: The fields of OutputOptions that the row sets, as JSON values.
+        dub: The timed lines of a whole video.
     """
 
     line: int
-    audio: Path
+    audio: Path | None
     output: Path
     identity: str = ""
     video: Path | None = None
@@ -67,6 +78,7 @@ class Row:
     mode: str = "paste"
     preset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    dub: LineSettings | None = None
 
     @property
     def keeps_footage(self) -> bool:
@@ -76,13 +88,15 @@ class Row:
     @property
     def inputs(self) -> list[Path]:
         """The files that the row reads."""
-        footage = [] if self.video is None else [self.video]
-        return [self.audio, *footage, *named_files(self.options)]
+        given = [path for path in (self.audio, self.video) if path is not None]
+        spoken = [] if self.dub is None else self.dub.files
+        return [*given, *spoken, *named_files(self.options)]
 
     @property
     def outputs(self) -> list[Path]:
         """The output and the files that are written next to it."""
-        return output_files(self.output, build_options(self.options))
+        files = output_files(self.output, build_options(self.options))
+        return files if self.dub is None else [*files, report_path(self.output)]
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ def read_table(
         path: A .csv, .jsonl, .ndjson, .yaml or .yml file.
         find_identity: See FindIdentity.
         is_reserved: Predicate for outputs inside folders that talkhead manages.
-        reads_files: Read the files with expressions that rows name. The messages of faults quote them.
+        reads_files: Call `check_files` for each row.
 
     Returns:
         The valid and the invalid rows.
@@ -142,9 +156,10 @@ def read_table(
                 raise TalkheadError(
                     f"{row.output}: is inside a folder that talkhead manages. Choose another output"
                 )
-            if reads_files and "expression" in row.options:
-                check_track(row.options["expression"], row.mode)
-            rows.append(dataclasses.replace(row, identity=resolve(row.identity)))
+            row = _resolved(row, resolve)
+            if reads_files:
+                check_files(row)
+            rows.append(row)
         except TalkheadError as error:
             bad.append(BadRow(line, _shorten(" ".join(str(error).split()), SHOWN_REASON)))
         except OSError as error:  # a name that is too long, a folder without permission
@@ -155,6 +170,30 @@ def read_table(
     if not rows and not bad:
         raise TalkheadError(f"{path}: contains no rows. Add one for each video to dub")
     return Table(path, tuple(good), tuple(sorted(bad, key=lambda one: one.line)))
+
+
+def _resolved(row: Row, resolve: Callable[[str], str]) -> Row:
+    """Replace the identities of a row by names and absolute folders."""
+    dub = row.dub
+    if dub is not None:
+        speakers = {name: resolve(identity) for name, identity in dub.speakers.items()}
+        dub = dataclasses.replace(dub, speakers=speakers)
+    return dataclasses.replace(row, identity=resolve(row.identity), dub=dub)
+
+
+def check_files(row: Row) -> None:
+    """Check the content of the expressions, lines, video and bed of a row. Messages may quote files.
+
+    Args:
+        row: The row.
+
+    Raises:
+        TalkheadError: A file is damaged or does not fit the row.
+    """
+    if "expression" in row.options:
+        check_track(row.options["expression"], row.mode)
+    if row.dub is not None and row.video is not None:
+        check_line_files(row.dub, row.video)
 
 
 def _os_error_reason(error: OSError) -> str:
@@ -188,37 +227,44 @@ def _cached_finder(find: FindIdentity, folder: Path) -> Callable[[str], str]:
 # --------------------------------------------------------------------------------- rows
 
 
-OWN_COLUMNS = tuple(f.name for f in dataclasses.fields(Row) if f.name not in ("line", "options"))
+OWN_COLUMNS = tuple(
+    f.name for f in dataclasses.fields(Row) if f.name not in ("line", "options", "dub")
+)
 
 
 def columns() -> tuple[str, ...]:
-    """List the names of all columns: the fields of a row, then the output options."""
-    return (*OWN_COLUMNS, *declared_options())
+    """List the names of all columns: the fields of a row, those of whole videos, the output options."""
+    return (*OWN_COLUMNS, *VIDEO_COLUMNS, *declared_options())
 
 
 def _row(line: int, cells: Mapping[str, Any], folder: Path) -> Row:
     """Make a row from its cells. Raise TalkheadError if it is invalid."""
     if "" in cells:
         raise TalkheadError(str(cells[""]))
-    given = {column_name(name): cell_text(name, value) for name, value in cells.items()}
+    values = {column_name(name): value for name, value in cells.items()}
+    speakers = read_speakers(values.pop(SPEAKERS, None))
+    given = {name: cell_text(name, value) for name, value in values.items()}
     given = {name: text for name, text in given.items() if text}
     if unknown := sorted(set(given) - set(columns())):
         raise TalkheadError(
             f"unknown column {unknown[0]!r}. The columns are: {', '.join(columns())}"
         )
-    for name in ("audio", "output"):
-        if name not in given:
-            raise TalkheadError(f"{name} is missing")
+    if "audio" not in given and LINES not in given:
+        raise TalkheadError("audio is missing. Pass it, or lines")
+    if "output" not in given:
+        raise TalkheadError("output is missing")
+    dub = read_line_settings(given, speakers, folder)
     row = Row(
         line=line,
-        audio=resolve_path(given["audio"], folder),
+        audio=resolve_path(given["audio"], folder) if "audio" in given else None,
         output=resolve_path(given["output"], folder),
         identity=given.get("identity", ""),
         video=resolve_path(given["video"], folder) if "video" in given else None,
         renderer=given.get("renderer", ""),
         mode=given.get("mode", "paste"),
         preset=given.get("preset", ""),
-        options=_options(given, folder),
+        options=_options(given if dub is None else {**given, "timeline": SOURCE}, folder),
+        dub=dub,
     )
     _check(row)
     return row
@@ -281,7 +327,8 @@ def _check(row: Row) -> None:
     ):
         if value not in choices:
             raise TalkheadError(f"{name} {value!r}: unknown. Choose one of: {', '.join(choices)}")
-    for path in (row.audio, row.video, options.certificate, options.key, options.drive):
+    named = [] if row.dub is None else [Path(row.dub.lines), row.dub.bed_file]
+    for path in (row.audio, row.video, *named, options.certificate, options.key, options.drive):
         if path is not None:
             check_input(path)
     _check_output(row, options)

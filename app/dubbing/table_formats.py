@@ -1,8 +1,8 @@
-"""File formats of tables: CSV with a header, JSON lines, a YAML list of mappings.
+"""File formats of tables: CSV with a header, JSON lines, a YAML list of mappings or a single one.
 
-Tables are untrusted input. A cell is text or a JSON value; a row that cannot be read is returned as
-a row whose only cell, "", contains the reason; and time and memory grow linearly with the length of
-the file.
+Tables are untrusted input. A cell is text, a JSON value or in YAML a mapping of texts; a row that cannot
+be read is returned as a row whose only cell, "", contains the reason; and time and memory grow linearly
+with the length of the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,32 +166,43 @@ class _RowError(Exception):
     """The reason why a row of YAML cannot be read."""
 
 
+_Cells = dict[str, str | dict[str, str]]
+"""The cells of a row."""
+
+
 class _YamlRows:
-    """Reads a list of mappings from the events of a parser, one at a time. Nothing is built from values
-    that a row cannot contain, and an alias refers to a cell or to the cells of a row."""
+    """Reads mappings from the events of a parser, one at a time. Nothing is built from values that a row
+    cannot contain, and an alias refers to a cell with text or to the cells of a row."""
 
     def __init__(self, path: Path, loader: _Loader) -> None:
         self._path, self._loader = path, loader
-        self._anchors: dict[str | None, str | dict[str, str]] = {}
+        self._anchors: dict[str | None, str | _Cells] = {}
         self._n_inner = 0
 
     def _next(self) -> Any:
         return self._loader.get_event()  # type: ignore[no-untyped-call]
 
     def read(self) -> Iterator[Record]:
-        """Yield the rows. Raise TalkheadError if the file is not a list, YAMLError if it is not YAML."""
+        """Yield the rows. Raise TalkheadError if the file is neither a list nor a mapping, YAMLError
+        if it is not YAML."""
         self._next()  # start of the stream
         if isinstance(self._next(), yaml.StreamEndEvent):
             return
         root = self._next()
+        line = root.start_mark.line + 1
         if isinstance(root, yaml.ScalarEvent) and _text_of(root) == "":
             return
-        if not isinstance(root, yaml.SequenceStartEvent):
+        if isinstance(root, yaml.MappingStartEvent):
+            yield line, self._row(root)
+        elif isinstance(root, yaml.SequenceStartEvent):
+            while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+                yield event.start_mark.line + 1, self._row(event)
+        else:
             while not isinstance(self._next(), yaml.StreamEndEvent):
                 pass  # invalid YAML raises here and takes precedence
-            raise TalkheadError(f"{self._path}: expected a list of rows, each beginning with '- '")
-        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
-            yield event.start_mark.line + 1, self._row(event)
+            raise TalkheadError(
+                f"{self._path}: expected a list of rows, each beginning with '- ', or one row"
+            )
         self._next()  # end of the document
         if not isinstance(self._next(), yaml.StreamEndEvent):
             raise TalkheadError(
@@ -202,35 +213,56 @@ class _YamlRows:
         if not isinstance(event, yaml.MappingStartEvent):
             self._skip(event)
             return _unreadable("not a mapping")
-        cells: dict[str, str] = {}
-        problem = ""
-        while not isinstance(key := self._next(), yaml.MappingEndEvent):
-            try:
-                self._add(cells, key)
-            except _RowError as error:
-                problem = problem or str(error)
+        cells: _Cells = {}
+        problem = self._read_keys(lambda key: self._add(cells, key))
         if event.anchor is not None and not problem:
             self._anchors[event.anchor] = cells
         return _unreadable(problem) if problem else cells
 
-    def _add(self, cells: dict[str, str], key: Any) -> None:
-        """Read a key's value and add both to the cells of a row. Raise _RowError once both are
-        read."""
+    def _read_keys(self, add: Callable[[Any], None]) -> str:
+        """Read a mapping to its end. Return the first reason why it cannot be used; "" if it can."""
+        problem = ""
+        while not isinstance(key := self._next(), yaml.MappingEndEvent):
+            try:
+                add(key)
+            except _RowError as error:
+                problem = problem or str(error)
+        return problem
+
+    def _value(self, key: Any) -> Any:
+        """Return the event after a key. Raise _RowError, once it is read, if the key is no text."""
         if not isinstance(key, yaml.ScalarEvent):
             self._skip(key)
             self._skip(self._next())
             raise _RowError("a column name is not text")
-        value = self._next()
+        return self._next()
+
+    def _add(self, cells: _Cells, key: Any) -> None:
+        """Read a key's value and add both to the cells of a row. Raise _RowError once both are
+        read."""
+        value = self._value(key)
         if key.value == "<<" and key.implicit[0]:
             for merged in self._merged(value):
                 cells.update({name: text for name, text in merged.items() if name not in cells})
         else:
-            cells[key.value] = self._text(key.value, value)
-        if len(cells) > MAX_CELLS:
-            cells.clear()
-            raise _RowError(f"has more than {MAX_CELLS} cells")
+            cells[key.value] = self._cell(key.value, value)
+        _limit(cells)
 
-    def _merged(self, value: Any) -> list[dict[str, str]]:
+    def _cell(self, name: str, value: Any) -> str | dict[str, str]:
+        """Return a cell: a text, or a mapping of texts."""
+        if not isinstance(value, yaml.MappingStartEvent):
+            return self._text(name, value)
+        texts: dict[str, str] = {}
+
+        def add(key: Any) -> None:
+            texts[key.value] = self._text(name, self._value(key))
+            _limit(texts)
+
+        if problem := self._read_keys(add):
+            raise _RowError(problem)
+        return texts
+
+    def _merged(self, value: Any) -> list[_Cells]:
         """Return the cells of the rows that an alias, or a list of aliases, refers to."""
         inner = [value] if not isinstance(value, yaml.CollectionStartEvent) else self._inside(value)
         found = [self._anchored(one) for one in inner]
@@ -239,12 +271,12 @@ class _YamlRows:
             return rows
         raise _RowError("'<<' needs an alias of an earlier row, such as *name")
 
-    def _anchored(self, event: Any) -> str | dict[str, str] | None:
+    def _anchored(self, event: Any) -> str | _Cells | None:
         """Return the value that an alias refers to."""
         return self._anchors.get(event.anchor) if isinstance(event, yaml.AliasEvent) else None
 
     def _text(self, name: str, value: Any) -> str:
-        """Return the text of a cell."""
+        """Return a text of a cell."""
         if isinstance(value, yaml.AliasEvent):
             text = self._anchored(value)
             if not isinstance(text, str):
@@ -284,6 +316,13 @@ class _YamlRows:
                 raise TalkheadError(
                     f"{self._path}: line {line}: cells cannot contain lists. Pass text"
                 )
+
+
+def _limit(cells: dict[str, Any]) -> None:
+    """Raise _RowError, and free the memory, if there are too many cells."""
+    if len(cells) > MAX_CELLS:
+        cells.clear()
+        raise _RowError(f"has more than {MAX_CELLS} cells")
 
 
 _TAGS = {None, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null",

@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,48 @@ def read_lines(
     return TimedLines(path, lines, tuple(sorted(bad, key=lambda one: one.line)), notes)
 
 
+def named_audio(path: Path) -> list[Path]:
+    """List the audio files that timed lines name. The lines are not checked.
+
+    Args:
+        path: A file for `read_lines`.
+
+    Returns:
+        Absolute paths in order, existing or not; none if the file cannot be read.
+    """
+    if path.suffix.lower() != ".json":
+        return []
+    folder, found = path.absolute().parent, []
+    with suppress(TalkheadError):
+        for _, cells in _json_entries(path, _decoded(path)[0]):
+            audio = _audio(_word("audio", cells.get("audio"), []), folder, [])
+            found += [] if audio is None else [audio]
+    return found
+
+
+def with_audio(path: Path, folder: Path, places: Mapping[str, str]) -> str:
+    """Replace the paths of audio in timed lines. Each remains on its line of the file.
+
+    Args:
+        path: A .json file for `read_lines`, which must be valid, or a copy of it in another folder.
+        folder: Folder of the file itself.
+        places: New paths by the absolute ones.
+
+    Returns:
+        Content of a file with the new paths.
+
+    Raises:
+        TalkheadError: The file cannot be read.
+    """
+    text, line = "", 1
+    for at, cells in _json_entries(path, _decoded(path)[0]):
+        audio = _audio(_word("audio", cells.get("audio"), []), folder, [])
+        moved = {} if audio is None else {"audio": places.get(str(audio), str(audio))}
+        text += f"{',' if text else '['}{chr(10) * (at - line)}{json.dumps({**cells, **moved})}"
+        line = at
+    return f"{text or '['}]"
+
+
 def _decoded(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the text of a file, lines ended by newlines, and a note if its encoding was guessed."""
     data = read_bytes(path, MAX_SUBTITLE_BYTES)
@@ -212,17 +255,13 @@ def _read_line(
     problems: list[str] = []
     start, end = (_time(name, cells.get(name), problems) for name in ("start", "end"))
     words = {name: _word(name, cells.get(name), problems) for name in KEYS[2:]}
-    speaker, audio = words["speaker"], words["audio"]
+    speaker = words["speaker"]
     if speaker is not None:
         speaker = rules.speakers.get(speaker.casefold(), speaker)
     elif len(rules.speakers) == 1:
         speaker = next(iter(rules.speakers.values()))
-    path = None
-    try:
-        path = None if audio is None else resolve_path(audio, rules.folder)
-    except TalkheadError as error:
-        problems.append(f"audio: {error}")
-    line = Line(number, start, end, speaker, path, words["text"], words["voice"], at)
+    audio = _audio(words["audio"], rules.folder, problems)
+    line = Line(number, start, end, speaker, audio, words["text"], words["voice"], at)
     return line, [*problems, *_time_problems(line, rules), *_content_problems(line, rules)]
 
 
@@ -248,6 +287,15 @@ def _word(name: str, value: Any, problems: list[str]) -> str | None:
         problems.append(f"{name} is {short_repr(value)}: expected text")
         return None
     return shown_text(value or "").strip() or None
+
+
+def _audio(text: str | None, folder: Path, problems: list[str]) -> Path | None:
+    """Return the path that a line names; None, with a problem, if it cannot be resolved."""
+    try:
+        return None if text is None else resolve_path(text, folder)
+    except TalkheadError as error:
+        problems.append(f"audio: {error}")
+        return None
 
 
 def _time_problems(line: Line, rules: _Rules) -> Iterator[str]:
