@@ -160,6 +160,7 @@ def dub(
     """Dub the videos of a table. The same call resumes an interrupted run.
 
         talkhead.dub("lines.csv", workers=2, skip_bad=True)
+        talkhead.dub("movie.yaml")  # a whole video, with its lines, speakers and bed
 
     Args:
         table: Path of the table; see `talkhead.app.dubbing.table`. Without a table, the queued jobs of

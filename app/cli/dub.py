@@ -16,7 +16,7 @@ def dub(
         Path | None,
         typer.Argument(
             metavar="JOBS",
-            help="Table of jobs: .csv, .jsonl or .yaml. (default: the jobs already queued)",
+            help="Table of jobs, or one job: .csv, .jsonl or .yaml. (default: the jobs already queued)",
         ),
     ] = None,
     workers: Annotated[
@@ -53,6 +53,9 @@ def dub(
     that video, frame by frame), codec, height, background, yaw, pitch, zoom, head_motion, intensity and
     subtitles. Paths are relative to the table.
 
+    A row can dub a whole video: it has video, output, lines (a .srt, .vtt or .json file with timed lines)
+    instead of audio, and identity or speakers. Optional: bed, max_speed, max_early, overflow, overlaps.
+
     The exit code is 0 if every row has been dubbed, in this run or an earlier one. It is 1 if rows were
     skipped with --skip-bad, jobs failed or were cancelled, or the table cannot be read. Without
     --skip-bad, nothing starts while any row is invalid.
@@ -62,6 +65,8 @@ def dub(
       talkhead dub lines.csv
 
       talkhead dub lines.yaml --workers 2 --skip-bad
+
+      talkhead dub movie.yaml
 
       talkhead dub lines.jsonl --cluster 10.0.0.5:6379
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER
-from talkhead.app.dubbing.job import FIT, SPEAK, Task
+from talkhead.app.dubbing.job import DUB, FIT, SPEAK, Task
 from talkhead.app.dubbing.table import FindIdentity, Row
 from talkhead.app.home.identities import (
     Home,
@@ -53,7 +53,8 @@ def package_finder(home: Home) -> Callable[[Task], str]:
         home: The home folder.
 
     Returns:
-        A function that maps a task to its `package_fingerprint`; "" if no package can be read.
+        A function that maps a task to its `package_fingerprint`, or to those of several speakers, joined;
+        "" if a package cannot be read.
     """
 
     @cache
@@ -66,7 +67,11 @@ def package_finder(home: Home) -> Callable[[Task], str]:
         except PackageError:
             return ""
 
-    return lambda task: fingerprint(task.identity, task.renderer)
+    def find(task: Task) -> str:
+        found = [fingerprint(identity, task.renderer) for identity in task.identities]
+        return "-".join(found) if all(found) else ""
+
+    return find
 
 
 def plan(
@@ -95,7 +100,7 @@ def plan(
         tasks = [planner.plan_row(row) for row in rows]
     finally:
         planner.checksums.save()  # after an error, too: large videos need not be read again
-    speaking = {task.identity for task in tasks}
+    speaking = {identity for task in tasks for identity in task.identities}
     others = {fit.id: fit for fit in open_fits if fit.identity in speaking}
     return [*{**others, **planner.fits}.values(), *tasks]
 
@@ -140,19 +145,22 @@ class IdentityPlanner:
         Raises:
             TalkheadError: If the row's video cannot be read.
         """
-        fit = None if row.identity or row.video is None else self._fit(row, row.video)
-        name = row.identity or (fit.identity if fit else "")
+        speakers = {} if row.dub is None else row.dub.speakers
+        name = row.identity or next(iter(speakers.values()), "")
+        fit = None if name or row.video is None else self._fit(row, row.video)
+        name = name or (fit.identity if fit else "")
         self._note_preset(row, name, fit.preset if fit else self._presets.get(name, ""))
         return Task(
-            SPEAK,
+            SPEAK if row.dub is None else DUB,
             name,
-            audio=str(row.audio),
+            audio="" if row.audio is None else str(row.audio),
             output=str(row.output),
             video=str(row.video) if row.video is not None and row.keeps_footage else "",
             renderer=row.renderer or (fit.renderer if fit else ""),
             mode=row.mode,
             options=row.options,
             needs=fit.id if fit is not None and fit.id in self.fits else "",
+            dub=row.dub,
         )
 
     def _fit(self, row: Row, video: Path) -> Task:

@@ -128,8 +128,8 @@ class RemoteTask:
         home: The home folder, used if the disk is shared.
         work: Folder for intermediate files, used if the disk is shared.
         products: Folder for finished files, used if the disk is shared.
-        package: The exported identity; None if the fit creates it.
-        digest: SHA-256 of the package's manifest.
+        packages: The exported identities, each with the SHA-256 of its manifest, by name or folder; none
+            if the fit creates it.
         files: The input files by path.
     """
 
@@ -140,8 +140,7 @@ class RemoteTask:
     home: str
     work: str
     products: str
-    package: FilePayload | None
-    digest: str
+    packages: Mapping[str, tuple[FilePayload, str]]
     files: Mapping[str, FilePayload]
 
 
@@ -300,7 +299,7 @@ class _RayRunner:
     def _make_remote_task(self, task: Task, work: Path, products: Path) -> RemoteTask:
         config, private_keys = self._config, secret_files(task.options)
         is_known = task.kind != FIT or task.identity in Home(config.home).names()
-        package, digest = self._package(task.identity) if is_known else (None, "")
+        packages = {one: self._package(one) for one in task.identities} if is_known else {}
         files = {
             str(path): self._payload(path)
             for path in task.files
@@ -314,8 +313,7 @@ class _RayRunner:
             home=str(config.home),
             work=str(work),
             products=str(products),
-            package=package,
-            digest=digest,
+            packages=packages,
             files=files,
         )
 
@@ -497,13 +495,15 @@ def _run_in_folder(remote_task: RemoteTask) -> RemoteResult:
 def _run_speak(
     remote_task: RemoteTask, task: Task, base: Path, work: Path, products: Path
 ) -> RemoteResult:
-    """Render a video with an identity whose package was sent."""
-    assert remote_task.package is not None
-    folder = _touch_cached(base / "packages" / remote_task.digest[:16], KEPT_PACKAGES)
-    path = folder / Path(remote_task.package.path).stem
-    if not (path / MANIFEST_NAME).is_file():
-        _install(remote_task.package, path)
-    return _run_task(remote_task, base, replace(task, identity=str(path)), work, products)
+    """Render a video with identities whose packages were sent."""
+    places = {}
+    for identity, (package, digest) in remote_task.packages.items():
+        folder = _touch_cached(base / "packages" / digest[:16], KEPT_PACKAGES)
+        path = folder / Path(package.path).stem
+        if not (path / MANIFEST_NAME).is_file():
+            _install(package, path)
+        places[identity] = str(path)
+    return _run_task(remote_task, base, task.with_identities(places), work, products)
 
 
 def _run_fit(
@@ -517,8 +517,8 @@ def _run_fit(
     home = _touch_cached(base / "fits" / f"{task.identity}-{task.digest[:16]}", KEPT_FITS)
     path = Home(home).identity_dir(task.identity)
     remove(path)
-    if remote_task.package is not None:
-        _install(remote_task.package, path)
+    for package, _ in remote_task.packages.values():
+        _install(package, path)
     outcome = _run_task(remote_task, home, task, work, products)
     export_package(IdentityPackage.load(path), products / f"{task.identity}{EXPORT_SUFFIX}")
     return outcome
@@ -583,4 +583,5 @@ def _with_files(remote_task: RemoteTask, folder: Path) -> Task:
         audio=local.get(task.audio, task.audio),
         video=local.get(task.video, task.video),
         options={name: local.get(str(value), value) for name, value in task.options.items()},
+        dub=task.dub.moved(local, folder) if task.dub is not None else None,
     )

@@ -159,10 +159,11 @@ class Scheduler:
             heapq.heappush(self._ready, (job.task.kind != FIT, job.order, job.id))
 
     def _blocker(self, job: Job) -> str:
-        """Return the open job that must finish first: the needed one, or the identity's first fit."""
+        """Return the open job that must finish first: the needed one, or an identity's first fit."""
         if job.task.needs in self._open:
             return job.task.needs
-        first = next(iter(self._fits.get(job.task.identity, ())), job.id)
+        fits = (self._fits.get(identity, []) for identity in job.task.identities)
+        first = next((one[0] for one in fits if one), job.id)
         return "" if first == job.id else first
 
     def _start_jobs(self) -> None:

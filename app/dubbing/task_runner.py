@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER
 from talkhead.app.dubbing.job import FIT, PACKAGE, Task
+from talkhead.app.dubbing.planner import package_finder
 from talkhead.app.dubbing.progress_view import NOTES
 from talkhead.app.dubbing.table import build_options
+from talkhead.app.dubbing.video_dub import LineSettings, VideoDub, report_path
 from talkhead.app.home.identities import Home, package_fingerprint
 from talkhead.identity import MANIFEST_NAME
 from talkhead.progress import Progress, Step
+from talkhead.storage import write_json
 
 if TYPE_CHECKING:
     from talkhead.app.avatar import Avatar
@@ -51,6 +54,8 @@ class TaskRunner:
         """
         if task.kind == FIT:
             return self._fit(task, progress)
+        if task.dub is not None:
+            return self._dub(task, task.dub, work, products, progress)
         return self._speak(task, work, products, progress)
 
     def _fit(self, task: Task, progress: Progress) -> Mapping[str, Any]:
@@ -100,6 +105,41 @@ class TaskRunner:
             PACKAGE: package_fingerprint(avatar.package.manifest, avatar.renderer_name),
             "n_frames": n_frames,
             "duration_s": round(duration_s, 3),
+            **({NOTES: recorder.messages} if recorder.messages else {}),
+        }
+
+    def _dub(
+        self, task: Task, settings: LineSettings, work: Path, products: Path, progress: Progress
+    ) -> Mapping[str, Any]:
+        from talkhead.app.dubbing.dub_video import dub_video
+        from talkhead.device import set_threads
+
+        set_threads()
+        packages = package_finder(self._home)(task)
+        dub = VideoDub(
+            video=Path(task.video),
+            lines=Path(settings.lines),
+            output=products / Path(task.output).name,
+            speakers=settings.speakers or {"": task.identity},
+            bed=settings.bed,
+            limits=settings.limits,
+            options=build_options(task.options),
+        )
+        recorder = _MessageRecorder(progress)
+
+        def avatars(identity: str) -> Avatar:
+            return self._avatar(identity, task.renderer or None)
+
+        report = dub_video(dub, avatars, work / "dub", self._home.path, recorder)
+        content = report.to_json()
+        write_json(report_path(dub.output), content)
+        return {
+            "identity": ", ".join(Path(identity).name for identity in task.identities),
+            PACKAGE: packages,
+            "n_frames": report.n_frames,
+            "duration_s": round(report.duration_s, 3),
+            "lines": dict(Counter(line["status"] for line in content.get("lines", ()))),
+            "report": str(report_path(Path(task.output))),
             **({NOTES: recorder.messages} if recorder.messages else {}),
         }
 

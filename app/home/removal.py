@@ -80,8 +80,8 @@ def remove_identity(home: Home, name: str) -> Removed:
 
 def _jobs_of(store: JobStore, home: Home, name: str) -> list[Job]:
     """List the jobs of an identity, whether they give its name or its folder."""
-    folder = str(home.identities_dir / name)
-    return [job for job in store.jobs() if job.task.identity in (name, folder)]
+    names = {name, str(home.identities_dir / name)}
+    return [job for job in store.jobs() if names & {*job.task.identities}]
 
 
 def _digests(home: Home, names: Iterable[str]) -> set[str]:

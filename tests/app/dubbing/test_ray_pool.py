@@ -21,8 +21,9 @@ from talkhead.app.dubbing.local_pool import WorkerConfig
 from talkhead.app.dubbing.progress_view import ProgressStats, ProgressView
 from talkhead.app.dubbing.ray_pool import RayPool
 from talkhead.app.dubbing.scheduler import Scheduler
+from talkhead.app.dubbing.video_dub import LineSettings
 from talkhead.errors import TalkheadError
-from talkhead.identity import IdentityPackage
+from talkhead.identity import EXPORT_SUFFIX, IdentityPackage, export_package
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: loopback only
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'talkhead[cluster]'")
@@ -68,6 +69,26 @@ def store(tmp_path: Path, add: Any) -> JobStore:
         )
     store.add(tasks)
     return store
+
+
+def test_packages_of_all_speakers_are_installed(
+    tmp_path: Path, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = {}
+    for name in ("anna", "ben"):
+        export = tmp_path / f"{name}{EXPORT_SUFFIX}"
+        export_package(add(tmp_path / name), export)
+        state = export.stat()
+        payload = cluster.FilePayload(str(export), state.st_size, int(state.st_mtime), [])
+        packages[name] = (payload, name * 8)
+    dub = LineSettings("/nowhere/en.srt", {"Anna": "anna", "Ben": "ben"})
+    task = Task("dub", "anna", dub=dub)
+    sent = cluster.RemoteTask("", "", task, "", "", "", "", packages, {})
+    monkeypatch.setattr(cluster, "_run_task", lambda sent, home, task, work, products: task)
+    found: Any = cluster._run_speak(sent, task, tmp_path / "node", tmp_path, tmp_path)
+    assert found.identity == found.dub.speakers["Anna"] and len(found.identities) == 2
+    names = [IdentityPackage.load(Path(path)).manifest.name for path in found.identities]
+    assert names == ["anna", "ben"]
 
 
 def make_workers(nodes: Any, store: JobStore) -> RayPool:
