@@ -99,12 +99,15 @@ def serve(
     from talkhead.app.server.callbacks import read_secret
     from talkhead.app.server.serving import serve as run
     from talkhead.app.server.settings import Callbacks, Limits, ServerSettings, new_token
+    from talkhead.app.text_to_speech import URL_VARIABLE
     from talkhead.processors import check_device
 
     check_device(device)
     secret = os.environ.get(SECRET_VARIABLE, "")
     if token is None:
         token = os.environ.get(TOKEN_VARIABLE) or new_token()
+    if voice_url is not None:
+        os.environ[URL_VARIABLE] = voice_url  # the workers speak the lines of whole videos
     settings = ServerSettings(
         Home.locate(home).path,
         host,

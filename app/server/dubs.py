@@ -12,10 +12,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Form, Response, UploadFile
 from fastapi import Path as PathParameter
 
-from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.job import Task
 from talkhead.app.dubbing.planner import plan
-from talkhead.app.dubbing.table import Row, Table, build_options, read_table
+from talkhead.app.dubbing.table import Row, Table, build_options, check_files, read_table
 from talkhead.app.server.dependencies import NOT_FOUND, PROBLEMS, IdempotencyKey, ServiceDep
 from talkhead.app.server.forms import known_fields_only, single_file_codec
 from talkhead.app.server.identities import MAX_CONSENT_CHARS
@@ -25,6 +24,7 @@ from talkhead.app.server.records import ID, DubRecord, FitRecord, Origin, VideoR
 from talkhead.app.server.service import Service
 from talkhead.app.server.uploads import (
     check_key,
+    check_length,
     check_sound,
     new_folder,
     request_checksum,
@@ -32,6 +32,7 @@ from talkhead.app.server.uploads import (
 )
 from talkhead.app.server.videos import add_videos, show_video
 from talkhead.errors import TalkheadError
+from talkhead.media import probe
 from talkhead.storage import make_folder, remove, translate_os_errors
 from talkhead.terminal import printable
 
@@ -137,8 +138,7 @@ def _check_row(row: Row, folder: Path) -> None:
                 f"line {row.line}: {printable(path.name)} is outside of the table's folder. Pass names "
                 "of uploaded files, without folders"
             )
-    if "expression" in row.options:
-        check_track(row.options["expression"], row.mode)
+    check_files(row)
 
 
 def _add(
@@ -151,7 +151,7 @@ def _add(
         records = []
         moved = []
         for row, video_id in zip(rows, ids, strict=True):
-            seconds = check_sound(row.audio, row.audio.name, service.settings.limits.audio_s)
+            seconds = _check_length(service, row)
             made.append(make_folder(service.videos.folder(video_id)))
             moved.append(replace(row, output=made[-1] / row.output.name))
             name = printable(row.output.name)
@@ -172,6 +172,16 @@ def _add(
             remove(path)
         raise
     return dub
+
+
+def _check_length(service: Service, row: Row) -> float:
+    """Return the duration of a row's audio, or of its video if it has timed lines. Raise TalkheadError if
+    it is too long."""
+    longest_s = service.settings.limits.audio_s
+    if row.audio is not None:
+        return check_sound(row.audio, row.audio.name, longest_s)
+    assert row.video is not None
+    return check_length(probe(row.video).duration_s, row.video.name, longest_s)
 
 
 def _record_fit(service: Service, task: Task, origin: Origin) -> None:

@@ -235,7 +235,7 @@ def _delete(service: Service, name: str) -> list[str]:
     service.stop_jobs([job.id for job in jobs])
     removed = []
     with service.lock:
-        videos = [one for one in service.videos.all() if one.task.identity == name]
+        videos = [one for one in service.videos.all() if name in one.task.identities]
         for video in videos:
             removed.append(_relative(service, service.videos.remove(video.id)))
         if home.has(name) or any(_concerns(service, job, name) for job in service.store.jobs()):
@@ -265,7 +265,7 @@ def _delete_tables(service: Service) -> list[str]:
 
 
 def _concerns(service: Service, job: Job, name: str) -> bool:
-    return job.task.identity in (name, str(service.home.identities_dir / name))
+    return bool({name, str(service.home.identities_dir / name)} & {*job.task.identities})
 
 
 def _relative(service: Service, what: Path | str) -> str:

@@ -20,8 +20,8 @@ class Video:
         progress: Estimated share of the work that is done, 0 to 100.
         stage: What is being done; "" unless in progress.
         created_at: Unix time of the request.
-        identity: Name of the person who speaks.
-        title: Name of the uploaded audio, or the beginning of the text.
+        identity: Name of the person who speaks; of the first one if a video has several speakers.
+        title: Name of the uploaded audio, or the beginning of the text; in a table, name of the output.
         mode: "paste" or "head".
         options: The options that were given.
         seconds: Duration of the audio, or of the video once it is finished.

@@ -215,9 +215,9 @@ def add_videos(service: Service, records: list[VideoRecord], fits: list[Task]) -
         service.admit(0)
         fitting = {task.identity for task in fits}
         for record in records:
-            name = record.task.identity
-            if name not in fitting and name not in service.home.names():
-                raise Problem(409, f"{name} was deleted meanwhile")
+            for name in record.task.identities:
+                if name not in fitting and name not in service.home.names():
+                    raise Problem(409, f"{name} was deleted meanwhile")
         for record in records:
             service.videos.write(record)
         service.add([*fits, *(record.task for record in records)])
@@ -233,7 +233,7 @@ def list_videos(
     """List the videos of this server. The jobs of `talkhead dub` are not included."""
     records = [one for one in reversed(service.videos.all()) if not one.is_deleted]
     if identity:
-        records = [one for one in records if one.task.identity == identity]
+        records = [one for one in records if identity in one.task.identities]
     if after:
         ids = [one.id for one in records]
         records = records[ids.index(after) + 1 :] if after in ids else []

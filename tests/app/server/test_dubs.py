@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from serving import LINE, Work, detail, until
+from serving import LINE, Serve, Work, detail, until
 from test_server_identities import footage
+
+from talkhead import media
+from talkhead.app.dubbing import video_columns
+from talkhead.app.server.settings import Limits
 
 __all__ = ["footage"]
 
@@ -100,6 +106,90 @@ def test_two_files_of_one_name(client: TestClient) -> None:
     sound = ("a.wav", LINE.read_bytes())
     table = "audio,output,identity\na.wav,one.mp4,anna\n"
     assert "two files have this name" in detail(dub(client, table, sound, sound), 422)
+
+
+@pytest.fixture
+def movie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A video of two seconds without sound, on a machine with a voice."""
+    monkeypatch.setattr(video_columns, "is_available", lambda url: True)
+    path = tmp_path / "movie.mp4"
+    media.write_video(path, np.zeros((50, 16, 16, 3), np.uint8))
+    return path.read_bytes()
+
+
+MOVIE = """video: movie.mp4
+lines: en.json
+output: movie.en.mp4
+speakers: {Anna: anna, Narrator: anna}
+bed: music.wav
+"""
+
+
+def lines_of(audio: str) -> bytes:
+    first = {"start": 0, "end": 1, "speaker": "Anna", "audio": audio}
+    return json.dumps([first, {"start": 1, "end": 2, "speaker": "Narrator", "text": "Hi"}]).encode()
+
+
+def test_a_whole_video(client: TestClient, work: Work, people: Path, movie: bytes) -> None:
+    sound = LINE.read_bytes()
+    files = [("movie.mp4", movie), ("en.json", lines_of("a.wav")), ("music.wav", sound)]
+    answer = dub(client, MOVIE, *files, ("a.wav", sound), name="movie.yaml")
+    assert answer.status_code == 202, answer.text
+    done = until(client, answer.headers["location"], "completed")
+    (video,) = done["videos"]
+    assert (video["identity"], video["title"]) == ("anna", "movie.en.mp4")
+    (task,) = work.tasks
+    assert (task.kind, task.identities) == ("dub", ("anna",)) and task.dub is not None
+    assert task.dub.speakers == {"Anna": "anna", "Narrator": "anna"}
+    folder = people / "server" / "dubs" / done["id"] / "files"
+    assert [path.name for path in task.files] == ["movie.mp4", "en.json", "music.wav", "a.wav"]
+    assert {path.parent for path in task.files} == {folder}
+    assert client.delete("/v1/identities/anna").status_code == 200
+    assert client.get("/v1/videos").json()["data"] == []
+
+
+def test_whole_videos_are_not_longer_than_allowed(serve: Serve, movie: bytes) -> None:
+    files = (("movie.mp4", movie), ("en.srt", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"))
+    table = "video,lines,output,identity\nmovie.mp4,en.srt,a.mp4,anna\n"
+    with serve(Limits(audio_s=1.0)) as client:
+        assert "movie.mp4: lasts" in detail(dub(client, table, *files), 422)
+
+
+@pytest.mark.parametrize(
+    ("changes", "audio", "words"),
+    [
+        ({}, "/etc/passwd", "passwd is outside of the table's folder"),
+        ({}, "/nowhere/lost.wav", "lost.wav is outside of the table's folder"),
+        ({}, "../record.json", "record.json is outside of the table's folder"),
+        ({}, "lost.wav", "lost.wav: no such file"),
+        ({"lines": "/etc/hosts"}, "a.wav", "hosts is outside of the table's folder"),
+        ({"bed": "/etc/hosts"}, "a.wav", "hosts is outside of the table's folder"),
+        ({"video": "/etc/hosts"}, "a.wav", "hosts is outside of the table's folder"),
+        ({"speakers": "{Anna: /etc, Narrator: anna}"}, "a.wav", "identity '/etc': not found"),
+        ({"speakers": "{Anna: anna}"}, "a.wav", "unknown speaker 'Narrator'"),
+        ({"bed": "movie.mp4"}, "a.wav", "has no sound"),
+        ({"max_speed": "9"}, "a.wav", "max_speed is 9.0, where 1 to 2 is allowed"),
+    ],
+)
+def test_whole_videos_that_are_refused(
+    client: TestClient,
+    work: Work,
+    people: Path,
+    movie: bytes,
+    changes: dict[str, str],
+    audio: str,
+    words: str,
+) -> None:
+    """Files outside of the upload are not even looked for."""
+    cells = dict(line.split(": ", 1) for line in MOVIE.splitlines())
+    table = "".join(f"{name}: {value}\n" for name, value in {**cells, **changes}.items())
+    sound = LINE.read_bytes()
+    files = [("movie.mp4", movie), ("en.json", lines_of(audio)), ("music.wav", sound)]
+    answer = dub(client, table, *files, ("a.wav", sound), name="movie.yaml")
+    text = detail(answer, 422)
+    assert words in text and str(people) not in text, text
+    assert list((people / "server" / "dubs").iterdir()) == []
+    assert list((people / "server" / "videos").iterdir()) == [] and work.tasks == []
 
 
 def test_deleting_a_table(client: TestClient, work: Work, people: Path) -> None:
