@@ -10,8 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-
-import numpy as np
+from math import inf
 
 MIN_S, MAX_S = 1.0, 7.0
 LINGER_S = 0.4
@@ -75,7 +74,7 @@ def make_cues(words: Sequence[SpokenWord], max_chars: int) -> tuple[Cue, ...]:
     speech = _Speech(words, max_chars)
     cheapest, begins = [0.0], [0]
     for end in range(1, len(words) + 1):
-        best, begin = np.inf, end - 1
+        best, begin = inf, end - 1
         for start in range(end - 1, -1, -1):
             if end - start > 1 and not speech.fits(start, end):
                 break
@@ -143,7 +142,7 @@ class _Speech:
         Lines of similar length are preferred, with the shorter one above, and a break at
         punctuation.
         """
-        best, place = np.inf, None
+        best, place = inf, None
         for at in range(start + 1, end):
             upper, lower = self._width(start, at), self._width(at, end)
             if max(upper, lower) > self._max_chars:
