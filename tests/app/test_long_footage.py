@@ -19,7 +19,7 @@ from talkhead.app.request import RenderRequest
 from talkhead.app.speak import render_video, speak
 from talkhead.dataset import IdentityDataset
 from talkhead.identity import IdentityPackage
-from talkhead.preprocess import steps
+from talkhead.preprocess import pipeline_run, steps
 from talkhead.preprocess.image_selection import BLOCK_FRACTION
 from talkhead.progress import SilentProgress
 from talkhead.renderers.warp.model import WarpConfig, WarpRenderer
@@ -36,7 +36,8 @@ def long_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def long_fit(footage: Path, long_home: Path) -> FitResult:
     with pytest.MonkeyPatch.context() as patch:
         make_tiny(patch)
-        patch.setattr(steps, "MAX_FRAMES", MOST)
+        for module in (steps, pipeline_run):
+            patch.setattr(module, "MAX_FRAMES", MOST)
         return fit(footage, preset="preview", home=long_home, consent="Yes.", device="cpu")
 
 

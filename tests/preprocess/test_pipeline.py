@@ -209,7 +209,8 @@ def test_long_footage_keeps_some_images_and_all_tracks(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stored images and all tracks equal those of short footage."""
-    monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
+    for module in (steps, pipeline_run):
+        monkeypatch.setattr(module, "MAX_FRAMES", MOST)
     progress = RecordingProgress()
     work = tracked(short, tmp_path / "work")
     long = preprocess(Footage.open(clip), work, PreprocessConfig(), progress, silent_video_frames)
@@ -233,7 +234,8 @@ def test_cutting_resumes_after_an_interruption(
     clip: Path, short: IdentityDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This also works after a partly written chunk. The files equal those of an uninterrupted run."""
-    monkeypatch.setattr(steps, "MAX_FRAMES", MOST)
+    for module in (steps, pipeline_run):
+        monkeypatch.setattr(module, "MAX_FRAMES", MOST)
     config = PreprocessConfig()
     whole = tracked(short, tmp_path / "whole")
     preprocess(Footage.open(clip), whole, config, SilentProgress(), silent_video_frames)
