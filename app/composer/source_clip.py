@@ -188,7 +188,7 @@ def footage_of(
         The footage with its tracks; of joined clips, only the first one.
     """
     rate, times = own_rate(video), frame_times(video)
-    n_frames = 1 + _slot(times[-1], rate)
+    n_frames = 1 + frame_at(times[-1], rate)
     if dataset.info.joins:  # at 25 per second, like the dataset; later clips may look different
         n_frames = dataset.info.joins[0]
     dataset = dataset.matched(face)
@@ -234,12 +234,21 @@ def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> 
         Numbers of the pictures [n_frames], ascending. Each is the last picture whose time, rounded
         to a whole frame, is not later than the frame.
     """
-    slots = np.array([_slot(time, rate) for time in times], dtype=np.int64)
+    slots = np.array([frame_at(time, rate) for time in times], dtype=np.int64)
     shown = np.searchsorted(slots, np.arange(n_frames), side="right") - 1
     return np.clip(shown, 0, len(times) - 1).astype(np.int64)
 
 
-def _slot(time: Fraction, rate: Fraction) -> int:
+def frame_at(time: Fraction, rate: Fraction) -> int:
+    """Return the frame at which a picture appears.
+
+    Args:
+        time: Time of the picture, seconds.
+        rate: Frames per second.
+
+    Returns:
+        Number of the frame.
+    """
     return int(time * rate + Fraction(1, 2))
 
 
