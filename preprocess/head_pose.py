@@ -393,3 +393,21 @@ def shape_difference(first: Float32, other: Float32) -> float:
     s[2] *= np.sign(np.linalg.det(u @ vt))  # a rotation, not a reflection
     error = np.square(b).sum() - s.sum() ** 2 / np.square(a).sum()
     return float(np.sqrt(max(error, 0.0) / len(b)))
+
+
+def track_known_head(landmarks: Float32, template: Float32, intrinsics: Float64) -> HeadTrack:
+    """Estimate poses of a head whose template is known, each from its own landmarks alone.
+
+    Args:
+        landmarks: [F, 478, 3] in pixels, of frames that need not follow each other.
+        template: [478, 3] mean face, world units.
+        intrinsics: [3, 3] of the image.
+
+    Returns:
+        The track.
+    """
+    points, known = landmarks.astype(np.float64), template.astype(np.float64)
+    weights = _stable_weights(known)
+    viewmats = _initial_poses(known, points, weights, intrinsics)
+    viewmats = fit_poses(known, points[..., :2], weights, viewmats, intrinsics)
+    return _track(known, weights, landmarks, viewmats, np.arange(len(landmarks)), intrinsics)

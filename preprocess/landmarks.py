@@ -214,8 +214,8 @@ class FaceTracker:
             return max(faces, key=lambda face: _prominence(face.landmarks, width, height))
         last = self._last
         size = float(np.ptp(last[:, 0]))
-        nearest = min(faces, key=lambda face: _distance(face.landmarks, last))
-        return nearest if _distance(nearest.landmarks, last) < MAX_JUMP * size else None
+        nearest = min(faces, key=lambda face: face_distance(face.landmarks, last))
+        return nearest if face_distance(nearest.landmarks, last) < MAX_JUMP * size else None
 
     def forget(self) -> None:
         """Choose the face anew in the next frame, which does not continue the one before."""
@@ -252,8 +252,16 @@ def _faces(found: Any, width: int, height: int) -> list[TrackedFace]:
     ]
 
 
-def _distance(face: Float32, other: Float32) -> float:
-    """Return the distance between the centers of two faces [478, 3] in pixels."""
+def face_distance(face: Float32, other: Float32) -> float:
+    """Return the distance between the centers of two faces.
+
+    Args:
+        face: [478, 3] in pixels.
+        other: [478, 3] in pixels.
+
+    Returns:
+        Pixels.
+    """
     return float(np.linalg.norm(face[:N_SURFACE, :2].mean(0) - other[:N_SURFACE, :2].mean(0)))
 
 

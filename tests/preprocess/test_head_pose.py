@@ -20,6 +20,7 @@ from talkhead.preprocess.head_pose import (
     fit_poses,
     smooth_poses,
     track_head,
+    track_known_head,
 )
 from talkhead.types import Bool, Float32, Float64
 
@@ -160,6 +161,17 @@ def test_same_input_same_poses(scene: Scene, head: HeadTrack) -> None:
 
 
 # ------------------------------------------------------------------------------- pieces
+
+
+def test_poses_of_a_known_head_do_not_depend_on_other_frames(scene: Scene) -> None:
+    face, order = make_face(), np.array([17, 3, 41, 8])
+    landmarks = scene.landmarks[order]
+    head = track_known_head(landmarks, face.template, INTRINSICS)
+    assert turn_between(head.poses.viewmats, scene.viewmats[order]).max() < 1.0
+    for i in range(len(order)):
+        alone = track_known_head(landmarks[i : i + 1], face.template, INTRINSICS)
+        assert np.allclose(alone.poses.viewmats[0], head.poses.viewmats[i], atol=1e-5)
+        assert np.allclose(alone.canonical[0], head.canonical[i], atol=1e-4)
 
 
 def test_fit_poses_is_exact_without_noise() -> None:
