@@ -20,12 +20,14 @@ from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, Spok
 from talkhead.app.dubbing.line_planner import plan_lines
 from talkhead.app.dubbing.line_speech import durations, line_codes, speak_lines
 from talkhead.app.dubbing.line_subtitles import line_cues
+from talkhead.app.dubbing.shots import find_shots
 from talkhead.app.dubbing.soundtrack import (
     SoundMix,
     mix_over_bed,
     mix_over_original,
     write_soundtrack,
 )
+from talkhead.app.dubbing.speaker_matching import assign_speakers
 from talkhead.app.dubbing.timed_lines import TimedLines, read_lines
 from talkhead.app.dubbing.timeline import Placement, Shot, Timeline
 from talkhead.app.dubbing.video_dub import NO_BED, ORIGINAL, VideoDub
@@ -44,7 +46,9 @@ from talkhead.types import Float32
 
 DUB_VERSION = 1
 """Increase it when the same job would get other frames."""
-STATE, SOUND, PIECES, PICTURE = "dub.json", "sound.flac", "pieces", "picture"
+STATE, SOUND, SHOTS, PIECES, PICTURE = (
+    "dub.json", "sound.flac", "shots.json", "pieces", "picture",
+)  # fmt: skip
 PIECE_MARGIN_S = 0.4
 """Seconds around lines in which a face is followed, too: tracks are smoothed in time."""
 MAX_GAP_S = 2.0
@@ -240,37 +244,70 @@ class _Job:
 
     def follow(self, timeline: Timeline, people: Mapping[str, Avatar]) -> list[Piece]:
         """Follow the face of each speaker in the parts of the video in which they speak."""
-        shots = [Shot(0, self.n_frames)]
-        self.n_shots = len(shots)
-        parts = [
-            (name, shot, span)
+        parts = []
+        for shot, seen in self._shots(timeline, people):
+            for name in people:
+                spans = list(_spans(_spoken_by(timeline, name, people), shot, self.frame_rate))
+                if name in seen:
+                    parts += [(name, span, seen[name]) for span in spans]
+                elif spans:
+                    self.notes.message(
+                        f"{self._times(shot.first, shot.after)}: the face of {people[name].name} is "
+                        "not recognized. These frames stay as they are"
+                    )
+        spoken = {
+            name: tuple(
+                SpokenLine(one, line_codes(one, people[name], self.work / "lines", self._intensity))
+                for one in _spoken_by(timeline, name, people)
+            )
             for name in people
-            for shot in shots
-            for span in _spans(_spoken_by(timeline, name, people), shot, self.frame_rate)
-        ]
-        codes = {
-            one: line_codes(one, people[name], self.work / "lines", self.dub.options.intensity)
-            for name in people
-            for one in _spoken_by(timeline, name, people)
         }
         pieces = []
         with self.progress.step("Following the speakers", total=len(parts)) as step:
-            for name, _, span in parts:
-                lines = tuple(
-                    SpokenLine(one, codes[one]) for one in _spoken_by(timeline, name, people)
-                )
-                piece = self._piece(people[name], span, lines)
+            for name, span, face in parts:
+                piece = self._piece(people[name], span, spoken[name], face)
                 if piece is not None:
                     pieces.append(piece)
                 step.advance()
         return pieces
+
+    def _shots(
+        self, timeline: Timeline, people: Mapping[str, Avatar]
+    ) -> list[tuple[Shot, Mapping[str, Float32]]]:
+        """Find the shots in which lines are spoken, and the faces [478, 3] of the speakers in each."""
+        path = self.work / SHOTS
+        if not path.exists():
+            shots = find_shots(self.dub.video, self.progress)
+            used = [
+                shot
+                for shot in shots
+                if any(shot.frames_of(one, self.frame_rate) for one in timeline.placements)
+            ]
+            found = assign_speakers(self.dub.video, used, people, self.progress)
+            faces = [{k: one.landmarks.tolist() for k, one in seen.items()} for seen in found]
+            spans = [[shot.first, shot.after] for shot in used]
+            write_json(path, {"n_shots": len(shots), "shots": spans, "faces": faces})
+        stored = read_json(path)
+        self.n_shots = stored["n_shots"]
+        return [
+            (Shot(*span), {k: np.array(v, np.float32) for k, v in faces.items()})
+            for span, faces in zip(stored["shots"], stored["faces"], strict=True)
+        ]
+
+    @property
+    def _intensity(self) -> float:
+        return self.dub.options.intensity
+
+    def _times(self, first: int, after: int) -> str:
+        """Describe frames by their times."""
+        return f"{first / float(self.frame_rate):.1f} to {after / float(self.frame_rate):.1f} s"
 
     def _piece(
         self,
         avatar: Avatar,
         span: tuple[int, int],
         lines: tuple[SpokenLine, ...],
-        face: Float32 | None = None,
+        face: Float32,
     ) -> Piece | None:
         """Follow a face through frames; None if it cannot be followed."""
         first, after = span

@@ -21,6 +21,7 @@ from talkhead.crops import crop_landmarks, cut_crop
 from talkhead.face import FACE_OVAL, N_SURFACE, OUTER_LIPS
 from talkhead.preprocess.head_pose import track_known_head
 from talkhead.preprocess.motion_codes import encode_motion
+from talkhead.renderers.base import device_of
 from talkhead.types import Bool, Float32, Float64, UInt8
 
 CROP_SIZE = (160, 128)

@@ -185,7 +185,7 @@ def test_a_speaker_who_is_not_seen_is_only_heard(
     media.write_video(tmp_path / "gray.mp4", gray, frame_rate=25)
     report = run(tmp_path / "images", tmp_path / "work", video=tmp_path / "gray.mp4")
     assert report.n_relipped == 0 and all(one.on_screen == 0.0 for one in report.lines)
-    assert any("is not re-lipped. no face was found" in note for note in report.notes)
+    assert any("is not recognized. These frames stay as they are" in note for note in report.notes)
     assert sum("its speaker's face is not seen, only heard" in note for note in report.notes) == 2
     own = list(media.read_frames(tmp_path / "gray.mp4"))
     for frame, image in zip(own, images(tmp_path / "images"), strict=True):
