@@ -21,6 +21,7 @@ from talkhead.app.evaluation.report.html import describe
 from talkhead.app.evaluation.report.images import write_sheet
 from talkhead.app.evaluation.results import Variant, plain
 from talkhead.app.footage_checks import CHECKING_SPEECH, check_speech, explained
+from talkhead.app.home.footage import fitted_sha256s
 from talkhead.app.home.identities import (
     CLIPS,
     QUALITY,
@@ -189,6 +190,7 @@ class _Fit:
 
     def footage(self, videos: Sequence[Path]) -> Footage:
         """Open the video, or join several. Raises TalkheadError if they are not usable."""
+        self._check_free(videos)
         if len(videos) == 1:
             return Footage.open(videos[0])
         min_face, progress = self.options.min_face, self.progress
@@ -197,7 +199,6 @@ class _Fit:
     def run(self, footage: Footage) -> FitResult:
         """Fit the identity, or resume an interrupted fit."""
         video, options, progress = footage.path, self.options, self.progress
-        self._check_free(footage)
         config = PreprocessConfig(min_face=options.min_face, use_all_frames=options.use_all_frames)
         work = self.home.work_path(self.name, dataset_key(footage.sha256, config, vad_version()))
         if not is_prepared(work):
@@ -239,20 +240,26 @@ class _Fit:
         summary = "" if brief is None else describe(brief.report)
         return FitResult(self.name, package.path, path, report, figures, summary)
 
-    def _check_free(self, footage: Footage) -> None:
-        """Raise TalkheadError if the name belongs to an identity fitted from another video."""
+    def _check_free(self, videos: Sequence[Path]) -> None:
+        """Raise TalkheadError if the name belongs to an identity fitted from other videos.
+
+        Several clips are recognized by their own content: that of the joined video depends on the
+        machine.
+        """
         destination = self.home.identity_dir(self.name)
         manifest_path = destination / MANIFEST_NAME
         if not manifest_path.is_file():
             return
         try:
-            source = read_manifest(read_json(manifest_path), destination).source
+            manifest = read_manifest(read_json(manifest_path), destination)
         except PackageError:  # damaged or of another version: fitting again is the remedy
             return
-        if source.sha256 != footage.sha256:
+        known = fitted_sha256s(manifest)
+        if known != [sha256_of(video) for video in videos]:
             raise TalkheadError(
                 f"{self.name}: an identity of this name was fitted from another video, "
-                f"{source.name}. Pass --name, or remove it: talkhead identities remove {self.name}"
+                f"{manifest.source.name}. Pass --name, or remove it: talkhead identities remove "
+                f"{self.name}"
             )
 
     def _prepare(self, footage: Footage, work: Path, config: PreprocessConfig) -> IdentityDataset:

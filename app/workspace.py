@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from talkhead.app.home.footage import locate_footage
+from talkhead.app.home.footage import check_joined, locate_footage
 from talkhead.app.home.identities import DATASET, USES_ALL, Home
 from talkhead.app.home.locking import lock_identity
 from talkhead.dataset import ALL_FRAMES, TENSORS, IdentityDataset
@@ -228,4 +228,6 @@ def find_footage(
             f"{video}: is not the footage that {name} was fitted on, {source.name} of "
             f"{source.duration_s:.1f} s. Pass that one with --video"
         )
-    return Footage(video, sha256, probe_footage(video), recorded_clips(video, sha256)), work
+    clips = recorded_clips(video, sha256)
+    check_joined(manifest, video, bool(clips))
+    return Footage(video, sha256, probe_footage(video), clips), work

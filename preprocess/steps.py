@@ -194,6 +194,11 @@ def encode_face_motion(run: PipelineRun) -> None:
     if run.known is None:
         face, silent = _fitted_face(run, canonical)
     else:
+        if not run.unoccluded_training.any():
+            raise FootageError(
+                f"{run.footage.title}: the face is turned away or covered in all frames. Pass footage "
+                "that shows it"
+            )
         face, silent = run.known.face, np.zeros(len(canonical), dtype=bool)
     write_tensors(run.folder / FACE, face.tensors())
     codes = {"codes": encode_motion(face, canonical), "silent": np.asarray(silent)}

@@ -22,7 +22,14 @@ from torch import Tensor
 from talkhead.blendshapes import N_BLENDSHAPES
 from talkhead.cameras import MAX_PX, crop_intrinsics, default_intrinsics, view_fault
 from talkhead.config import bounded, from_json, limits
-from talkhead.crops import crop_landmarks, cut_crop, enlarged_mask, occluded_area, small_size
+from talkhead.crops import (
+    crop_landmarks,
+    cut_crop,
+    enlarged_mask,
+    occluded_area,
+    shrunk_mask,
+    small_size,
+)
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.face import CODES, MAX_CODE, N_LANDMARKS, TRIANGLES, WORLD, FaceModel
 from talkhead.footage import MAX_CLIPS
@@ -315,6 +322,19 @@ class IdentityDataset:
             raise PackageError(f"{images.path}: holds {len(images)} images, not {n_kept}. {ADVICE}")
         return images
 
+    def discard_images(self) -> None:
+        """Remove the images of a dataset from which nothing is learned any more; small masks remain.
+
+        Raises:
+            TalkheadError: The files cannot be changed.
+        """
+        small = ImageFile(self.path / SMALL_MASKS, small_size(self.info.crop_size))
+        if len(small) != len(self):
+            small.truncate(0)
+            small.append(shrunk_mask(mask) for mask in self.masks)
+        for name in (FRAMES, MASKS):
+            (self.path / name).unlink(missing_ok=True)
+
     def person(self, frame: int | np.integer[Any]) -> Float32:
         """Return the person mask of any frame's crop.
 
@@ -326,7 +346,7 @@ class IdentityDataset:
         Returns:
             [H, W] in [0, 1].
         """
-        if self.tracks.has_image.all():
+        if self.tracks.has_image.all() and (self.path / MASKS).exists():
             return self.masks[frame].astype(np.float32) / np.float32(255.0)
         size = self.info.crop_size
         return enlarged_mask(ImageFile(self.path / SMALL_MASKS, small_size(size))[frame], size)

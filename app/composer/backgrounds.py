@@ -1,4 +1,4 @@
-"""Backgrounds of mode head: a color, an image, a looping video, or the person's own."""
+"""Backgrounds of heads and of cut-out people: a color, an image, a looping video, or their own."""
 
 from __future__ import annotations
 

@@ -56,8 +56,9 @@ class Controls:
 
     @property
     def is_active(self) -> bool:
-        """True if anything is changed."""
-        return self.expression is not None or self.blinks is not None
+        """True if the face is changed."""
+        moves_face = self.expression is not None and self.expression.moves_the_face
+        return moves_face or self.blinks is not None
 
 
 def controlled_codes(

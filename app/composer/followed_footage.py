@@ -30,7 +30,7 @@ from talkhead.preprocess.head_pose import shape_difference, track_head
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key, preprocess
 from talkhead.preprocess.pipeline_run import KnownPerson
 from talkhead.progress import Progress
-from talkhead.renderers.base import Renderer
+from talkhead.renderers.base import Renderer, device_of
 from talkhead.renderers.color_match import GAINS, N_ANCHORS, ColorMatch, fit_color_match
 from talkhead.renderers.gaussian.model import GaussianRenderer
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
@@ -104,6 +104,7 @@ def follow_in(
     footage: Footage,
     progress: Progress,
     face: Float32 | None = None,
+    renderer: Renderer | None = None,
 ) -> FollowedFootage:
     """Track footage with the work in a given folder, or read what an earlier call has stored there.
 
@@ -114,6 +115,7 @@ def follow_in(
         progress: Receives the progress.
         face: Landmarks [478, 3] of the face to follow at the start, in pixels. None: the largest, most
             central one.
+        renderer: A renderer of the person. None: one is loaded.
 
     Returns:
         The footage with its motion.
@@ -131,23 +133,30 @@ def follow_in(
     dataset = preprocess(
         footage, work / DATASET, CONFIG, progress, silent_video_frames, KnownPerson(idle.face, face)
     )
-    return _matched(package, idle, dataset, work / FOLLOWED, footage.path, progress)
+    return _matched(
+        _Person(package, idle, renderer), dataset, work / FOLLOWED, footage.path, progress
+    )
+
+
+@dataclass(frozen=True)
+class _Person:
+    """A fitted person: package, idle clip and, if one is loaded, a renderer."""
+
+    package: IdentityPackage
+    idle: IdleClip
+    renderer: Renderer | None
 
 
 def _matched(
-    package: IdentityPackage,
-    idle: IdleClip,
-    dataset: IdentityDataset,
-    stored: Path,
-    video: Path,
-    progress: Progress,
+    person: _Person, dataset: IdentityDataset, stored: Path, video: Path, progress: Progress
 ) -> FollowedFootage:
     """Align a dataset with the person's renderer, unless this is stored in a file."""
+    idle = person.idle
     if not stored.exists():
-        _check_person(dataset, package.manifest.name, video)
+        _check_person(dataset, person.package.manifest.name, video)
         tracks = _limited(dataset.tracks, idle, video, progress)
         dataset = replace(dataset, tracks=_with_usual_body(tracks, idle))
-        dataset, colors = _aligned(package, dataset, progress)
+        dataset, colors = _aligned(person, dataset, progress)
         tensors = {
             "codes": dataset.tracks.codes,
             "viewmats": dataset.tracks.viewmats,
@@ -155,6 +164,7 @@ def _matched(
             "gains": colors.gains,
         }
         write_tensors(stored, {k: torch.from_numpy(v) for k, v in tensors.items()})
+    dataset.discard_images()
     sizes = {ALL_FRAMES.name: len(dataset), CODES.name: idle.face.n_codes}
     kept = read_checked(stored, FOLLOWED_TENSORS, ADVICE, sizes)
     colors = ColorMatch(kept.pop("gains").numpy())
@@ -163,12 +173,16 @@ def _matched(
 
 
 def _aligned(
-    package: IdentityPackage, dataset: IdentityDataset, progress: Progress
+    person: _Person, dataset: IdentityDataset, progress: Progress
 ) -> tuple[IdentityDataset, ColorMatch]:
     """Match colors, align the motion with the images, and match colors again."""
-    renderers = package.manifest.renderers
-    name = GAUSSIAN if GAUSSIAN in renderers else package.manifest.default_renderer
-    renderer: Renderer = load_renderer(package, name, resolve_device("auto"))
+    renderer, package = person.renderer, person.package
+    if not isinstance(renderer, GaussianRenderer) and GAUSSIAN in package.manifest.renderers:
+        device = resolve_device("auto") if renderer is None else device_of(renderer)
+        renderer = load_renderer(package, GAUSSIAN, device)
+    if renderer is None:
+        name = package.manifest.default_renderer
+        renderer = load_renderer(package, name, resolve_device("auto"))
     colors = fit_color_match(renderer, dataset)
     if isinstance(renderer, GaussianRenderer):
         dataset = refine_motion(renderer, dataset, progress, colors)
@@ -177,12 +191,8 @@ def _aligned(
 
 
 def _check_person(dataset: IdentityDataset, name: str, video: Path) -> None:
-    """Raise FootageError if the face is not the person's, or cannot be used in any frame."""
+    """Raise FootageError if the face is certainly not the person's."""
     tracks = dataset.tracks
-    if not tracks.usable.any():
-        raise FootageError(
-            f"{video}: the face is turned away or covered in all frames. Pass footage that shows it"
-        )
     landmarks = tracks.landmarks[spread_frames(tracks.usable, N_SHAPING)]
     every = np.ones(len(landmarks), dtype=bool)
     own = track_head(landmarks, every, every, dataset.intrinsics).template
@@ -214,7 +224,13 @@ def _limited(tracks: Tracks, idle: IdleClip, video: Path, progress: Progress) ->
             f"{yaw.low:.0f} to {yaw.high:.0f}, pitch {pitch.low:.0f} to {pitch.high:.0f}): they stay as "
             "filmed"
         )
-    return replace(tracks, usable=tracks.usable & ~beyond)
+    limited = replace(tracks, usable=tracks.usable & ~beyond)
+    if not limited.unoccluded.any():
+        raise FootageError(
+            f"{video}: the head is turned too far, or covered, in all frames. Pass footage in which the "
+            "person looks about as in that which they were fitted on"
+        )
+    return limited
 
 
 def _with_usual_body(tracks: Tracks, idle: IdleClip) -> Tracks:

@@ -23,6 +23,7 @@ from talkhead.app.composer.resampling import (
     interpolated_poses,
     nearest_index,
 )
+from talkhead.app.home.footage import check_joined
 from talkhead.app.home.identities import USES_ALL, Home
 from talkhead.app.workspace import prepare_locked
 from talkhead.dataset import IdentityDataset
@@ -167,6 +168,7 @@ def source_footage(
     if footage.sha256 != manifest.source.sha256:
         followed = follow(package, footage, store, progress)
         return footage_of(followed.dataset, video, followed.dataset.face, followed.colors)
+    check_joined(manifest, video, bool(footage.clips))
     config = PreprocessConfig(use_all_frames=bool(manifest.details.get(USES_ALL)))
     work = store.work_path(manifest.name, dataset_key(footage.sha256, config, vad_version()))
     dataset = prepare_locked(store, manifest.name, footage, work, config, progress)
@@ -206,7 +208,7 @@ def footage_of(
         viewmats=interpolated_poses(tracks.viewmats[tracked], at, own),
         origins=tracks.origins[tracked[near]],
         masks=np.zeros((0, 0, 0), np.uint8),
-        background=dataset.background,
+        background=_background(dataset, colors),
         crop_height=info.crop_height,
         crop_width=info.crop_width,
         scale=info.scale,
@@ -220,6 +222,13 @@ def footage_of(
     seen = first[tracks.usable[first]]
     nearest = seen[nearest_index(shown[seen].astype(np.float64), own)]
     return SourceFootage(clip, rate, known & tracks.unoccluded[nearest])
+
+
+def _background(dataset: IdentityDataset, colors: ColorMatch | None) -> UInt8:
+    """Return the background [H, W, 3]. With matched colors it is never shown, and takes no memory."""
+    if colors is None:
+        return dataset.background
+    return np.broadcast_to(np.uint8(0), (dataset.info.height, dataset.info.width, 3))
 
 
 def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> Int:

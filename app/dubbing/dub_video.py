@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -33,8 +34,9 @@ from talkhead.app.dubbing.timeline import Placement, Shot, Timeline
 from talkhead.app.dubbing.video_dub import NO_BED, ORIGINAL, VideoDub
 from talkhead.app.output.finalize import OutputFacts, ResolvedRequest, finish_video
 from talkhead.app.output.subtitle_files import FONTS_DIR, line_chars, write_ass, write_srt
-from talkhead.app.request import BURN, NONE, RenderRequest
+from talkhead.app.request import BURN, NONE, RenderRequest, frame_files
 from talkhead.app.resume import RENDER_VERSION, Segments
+from talkhead.app.text_to_speech import URL_VARIABLE
 from talkhead.errors import FootageError
 from talkhead.footage import Footage
 from talkhead.identity import MANIFEST_NAME
@@ -177,6 +179,17 @@ class _Notes(SilentProgress):
             self._progress.message(text)
 
 
+class _Placed(SilentProgress):
+    """Adds a place to messages, instead of the name of a temporary file."""
+
+    def __init__(self, progress: Progress, place: str, name: str) -> None:
+        self._progress, self._place, self._name = progress, place, name
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        self._progress.message(self._place + text.removeprefix(self._name))
+
+
 @dataclass
 class _Job:
     """The steps of a job."""
@@ -195,16 +208,19 @@ class _Job:
     def enter(self, timed: TimedLines, people: Mapping[str, Avatar]) -> None:
         """Discard the work on another job, or on files that have changed."""
         audio = [line.audio for line in timed.lines if line.audio is not None]
-        files = [self.dub.video, self.dub.lines, *audio]
-        if self.dub.bed not in (ORIGINAL, NO_BED):
-            files.append(Path(self.dub.bed))
-        manifests = [one.package.path / MANIFEST_NAME for one in people.values()]
-        options = {k: str(v) for k, v in asdict(self.dub.options).items()}
+        files = [self.dub.video, self.dub.lines, *audio, *frame_files(self.dub.options)]
+        bed = self.dub.bed
+        if bed not in (ORIGINAL, NO_BED):  # by its content: it may be moved
+            files.append(Path(bed))
+            bed = "file"
+        files += [one.package.path / MANIFEST_NAME for one in people.values()]
+        options = {k: v for k, v in asdict(self.dub.options).items() if not isinstance(v, Path)}
         key = fingerprint(
             [
                 [__version__, RENDER_VERSION, FOLLOW_VERSION, DUB_VERSION],
-                [sha256_of(path) for path in (*files, *manifests)],
-                [list(people), self.dub.bed, asdict(self.dub.limits), options],
+                [sha256_of(path) for path in files],
+                [[name, one.renderer_name] for name, one in people.items()],
+                [bed, asdict(self.dub.limits), options, os.environ.get(URL_VARIABLE)],
             ]
         )
         state = self.work / STATE
@@ -228,7 +244,7 @@ class _Job:
     def mix(self, timeline: Timeline) -> float:
         """Write the sound; return its loudness."""
         sound, facts = self.work / SOUND, self.work / "sound.json"
-        if not facts.exists():
+        if not (facts.exists() and sound.exists()):
             with self.progress.step("Mixing the sound", total=1) as step:
                 loudness = write_soundtrack(sound, timeline, self._mix())
                 write_json(facts, {"lufs": max(loudness.integrated_lufs, -200.0)})
@@ -255,21 +271,27 @@ class _Job:
                         f"{self._times(shot.first, shot.after)}: the face of {people[name].name} is "
                         "not recognized. These frames stay as they are"
                     )
-        spoken = {
-            name: tuple(
-                SpokenLine(one, line_codes(one, people[name], self.work / "lines", self._intensity))
-                for one in _spoken_by(timeline, name, people)
-            )
-            for name in people
-        }
         pieces = []
         with self.progress.step("Following the speakers", total=len(parts)) as step:
             for name, span, face in parts:
-                piece = self._piece(people[name], span, spoken[name], face)
+                lines = self._lines_of(timeline, name, people, span)
+                folder = self.work / PIECES / f"{list(people).index(name)}-{span[0]}-{span[1]}"
+                piece = self._piece(people[name], folder, span, lines, face)
                 if piece is not None:
                     pieces.append(piece)
                 step.advance()
         return pieces
+
+    def _lines_of(
+        self, timeline: Timeline, name: str, people: Mapping[str, Avatar], span: tuple[int, int]
+    ) -> tuple[SpokenLine, ...]:
+        """Predict the motion of a speaker's lines that are spoken in frames, or just before or after."""
+        start_s, end_s = (frame / float(self.frame_rate) for frame in span)
+        return tuple(
+            SpokenLine(one, line_codes(one, people[name], self.work / "lines", self._intensity))
+            for one in _spoken_by(timeline, name, people)
+            if one.start_s - EASE_S < end_s and one.end_s + EASE_S > start_s
+        )
 
     def _shots(
         self, timeline: Timeline, people: Mapping[str, Avatar]
@@ -305,29 +327,26 @@ class _Job:
     def _piece(
         self,
         avatar: Avatar,
+        folder: Path,
         span: tuple[int, int],
         lines: tuple[SpokenLine, ...],
         face: Float32,
     ) -> Piece | None:
         """Follow a face through frames; None if it cannot be followed."""
-        first, after = span
-        folder = make_folder(self.work / PIECES / f"{avatar.name}-{first:07d}")
-        clip = folder / "clip.mp4"
+        clip, where = make_folder(folder) / "clip.mp4", self._times(*span)
         if not clip.exists():
-            frames = timeline_frames(self.dub.video, self.frame_rate, first, after)
+            frames = timeline_frames(self.dub.video, self.frame_rate, *span)
             media.write_video(clip, frames, frame_rate=self.frame_rate, crf=PIECE_CRF)
         try:
             footage = Footage.open(clip, needs_sound=False)
-            followed = follow_in(folder, avatar.package, footage, self.notes, face)
+            progress = _Placed(self.notes, f"{where}: ", f"{clip.name}: ")
+            followed = follow_in(folder, avatar.package, footage, progress, face, avatar.renderer)
         except FootageError as error:
-            where = (
-                f"{first / float(self.frame_rate):.1f} to {after / float(self.frame_rate):.1f} s"
-            )
             reason = str(error).removeprefix(f"{clip}: ")
             self.notes.message(f"{where}: {avatar.name} is not re-lipped. {reason}")
             return None
         source = footage_of(followed.dataset, clip, followed.dataset.face, followed.colors)
-        return Piece(first, source, avatar.renderer, lines)
+        return Piece(span[0], source, avatar.renderer, lines)
 
     def write(self, frames: DubbedFrames, timeline: Timeline, people: Mapping[str, Avatar]) -> None:
         """Render the frames, and write video and subtitles."""
@@ -381,7 +400,7 @@ class _Job:
             round(timeline.length_s, 3),
             self.n_shots,
             int(changed.sum()),
-            round(loudness_lufs, 1),
+            round(self.dub.options.loudness or loudness_lufs, 1),
             lines,
             tuple(self.notes.texts),
         )
@@ -427,6 +446,22 @@ def _spans(
             times.append([start, end])
     for start, end in times:
         first, after = max(shot.first, floor(start * rate)), min(shot.after, ceil(end * rate))
-        n_parts = ceil((after - first) / (MAX_PIECE_S * rate))
-        edges = np.linspace(first, after, n_parts + 1).round().astype(int).tolist()
-        yield from pairwise(edges)
+        inside = [one for one in placements if start < one.start_s < end]
+        yield from pairwise([first, *_splits(inside, first, after, rate), after])
+
+
+def _splits(
+    placements: Sequence[Placement], first: int, after: int, rate: Fraction
+) -> Iterator[int]:
+    """Yield the frames at which a long piece is divided: in pauses, and in speech without any."""
+    ordered = sorted(placements, key=lambda one: one.start_s)
+    pauses = [
+        round((one.end_s + other.start_s) / 2 * rate)
+        for one, other in pairwise(ordered)
+        if other.start_s - one.end_s > 2 * EASE_S
+    ]
+    longest = int(MAX_PIECE_S * rate)
+    while after - first > longest:
+        near = [frame for frame in pauses if first < frame <= first + longest]
+        first = near[-1] if near else first + longest
+        yield first

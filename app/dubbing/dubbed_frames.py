@@ -5,11 +5,11 @@ Frames in which nobody speaks a line are exactly those of the video.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -106,7 +106,7 @@ class DubbedFrames:
         """
         self._video, self._n_frames, self.frame_rate = video, n_frames, frame_rate
         self._pieces = tuple(pieces)
-        self._compositors = [Compositor(one.renderer, one.footage.clip) for one in self._pieces]
+        self._gains: dict[int, State] = {}
         info = media.probe(video)
         self.size = (info.width, info.height)
 
@@ -118,17 +118,15 @@ class DubbedFrames:
         """Number and color gain of each piece that has been pasted, one after the other."""
         return [
             value
-            for number, one in enumerate(self._compositors)
-            if one.composer.gain
-            for value in (float(number), *one.composer.gain)
+            for number, gain in sorted(self._gains.items())
+            for value in (float(number), *gain)
         ]
 
     @state.setter
     def state(self, state: State) -> None:
-        for one in self._compositors:
-            one.composer.gain = []
-        for start in range(0, len(state), 4):
-            self._compositors[int(state[start])].composer.gain = state[start + 1 : start + 4]
+        self._gains = {
+            int(state[start]): state[start + 1 : start + 4] for start in range(0, len(state), 4)
+        }
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
         """Render frames. See FrameRenderer.
@@ -142,25 +140,35 @@ class DubbedFrames:
         """
         devices = [device_of(one.renderer) for one in self._pieces]
         n_threads = max([kernel_concurrency(one) for one in devices], default=1)
-        faces = map_concurrently(self._faces, range(first, after), n_threads)
+        compositors: dict[int, Compositor] = {}
+        for number, piece in enumerate(self._pieces):
+            if piece.first < after and first < piece.after:
+                made = compositors[number] = Compositor(piece.renderer, piece.footage.clip)
+                made.composer.gain = self._gains.get(number, [])
+        faces = map_concurrently(partial(self._faces, compositors), range(first, after), n_threads)
         source = timeline_frames(self._video, self.frame_rate, first, after)
         with closing(faces), closing(source) as frames:
             for frame, found in zip(frames, faces, strict=True):
                 for number, face, opacity in found:
-                    pasted = self._compositors[number].paste(frame, face)
+                    composer = compositors[number].composer
+                    pasted = compositors[number].paste(frame, face)
+                    self._gains[number] = composer.gain
                     frame = pasted if opacity == 1.0 else _mixed(frame, pasted, opacity)
                 yield frame
 
-    def _faces(self, frame: int) -> list[tuple[int, Face, float]]:
+    def _faces(
+        self, compositors: Mapping[int, Compositor], frame: int
+    ) -> list[tuple[int, Face, float]]:
         """Render the speaking faces of a frame: number of the piece, face, and opacity."""
         found = []
-        for number, piece in enumerate(self._pieces):
+        for number, compositor in compositors.items():
+            piece = self._pieces[number]
             if not piece.first <= frame < piece.after:
                 continue
             index = piece.footage.track_index(frame - piece.first)
             codes, opacity = piece.motion
             if index is not None and opacity[frame - piece.first] > 0.0:
-                face = self._compositors[number].render(index, codes[frame - piece.first])
+                face = compositor.render(index, codes[frame - piece.first])
                 found.append((number, face, float(opacity[frame - piece.first])))
         return found
 

@@ -20,10 +20,8 @@ from talkhead.progress import Progress
 from talkhead.storage import fingerprint, make_folder
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32
 
-MAX_RAMP_S = 0.16
-"""Time in which the mouth changes from that of the footage to that of a line, before it begins."""
-RELEASE_S = 0.24
-"""The same after its end."""
+REST_S = 0.24
+"""Motion after the end of a line, in which the mouth comes to rest."""
 
 
 def speak_lines(lines: Sequence[Line], folder: Path, progress: Progress) -> list[Line]:
@@ -106,5 +104,5 @@ def line_codes(placement: Placement, avatar: Avatar, folder: Path, intensity: fl
         audio = make_folder(folder) / f"{placement.line.number:05d}.wav"
         write_audio(audio, [samples], SAMPLE_RATE, 1, 0.0)
     spoken_s = placement.end_s - placement.start_s
-    n_frames = max(1, int(np.ceil((spoken_s + RELEASE_S) * FRAME_RATE)) + 1)
+    n_frames = max(1, int(np.ceil((spoken_s + REST_S) * FRAME_RATE)) + 1)
     return predict_motion(audio, avatar.encoder, avatar.predictor, n_frames, intensity)

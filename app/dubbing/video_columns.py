@@ -27,6 +27,8 @@ _LIMITS: Mapping[str, tuple[str, type[Any]]] = {
 }
 """Field of PlacementLimits of each column, and its type."""
 VIDEO_COLUMNS = (LINES, SPEAKERS, BED, *_LIMITS)
+_WITHOUT_EFFECT = ("background", "expression", "blinks")
+"""Options of rows with audio that whole videos do not have."""
 _FIXED = {"mode": DEFAULT_MODE, "timeline": SOURCE}
 """Columns that can have only one value with lines: they are spoken in the footage."""
 
@@ -116,6 +118,12 @@ def _check_others(given: Mapping[str, str], speakers: Mapping[str, str]) -> None
             )
     if "transcript" in given:
         raise TalkheadError("transcript: has no effect with lines, which have their own text")
+    for name in _WITHOUT_EFFECT:
+        if name in given:
+            raise TalkheadError(
+                f"{name}: has no effect with lines, whose video stays as it is but for the mouths. "
+                "Leave it out"
+            )
 
 
 def _limits(given: Mapping[str, str]) -> PlacementLimits:

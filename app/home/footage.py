@@ -45,10 +45,40 @@ def locate_footage(home: Home, manifest: Manifest, remedy: str) -> Path:
     )
 
 
+def check_joined(manifest: Manifest, video: Path, has_clips: bool) -> None:
+    """Check that the clips of a joined video are known, so that held-out frames are those of the fit.
+
+    Args:
+        manifest: Manifest of an identity that was fitted on the video.
+        video: The video.
+        has_clips: True if the record of its clips was found.
+
+    Raises:
+        TalkheadError: The record is missing.
+    """
+    if _clips(manifest) and not has_clips:
+        raise TalkheadError(
+            f"{video}: the record of the clips that it was joined from is missing or damaged. Run the "
+            "same talkhead fit with these clips again"
+        )
+
+
 def _clips(manifest: Manifest) -> list[Mapping[str, Any]]:
     """Return the clips that an identity was fitted on, if there were several."""
     clips = manifest.details.get(CLIPS)
     return [c for c in clips if isinstance(c, Mapping)] if isinstance(clips, list) else []
+
+
+def fitted_sha256s(manifest: Manifest) -> list[str]:
+    """Return the checksums of the video, or of the clips, that an identity was fitted on.
+
+    Args:
+        manifest: Manifest of an identity.
+
+    Returns:
+        SHA-256, in the order of the clips.
+    """
+    return [str(clip.get("sha256")) for clip in _clips(manifest)] or [manifest.source.sha256]
 
 
 def timeline_seconds(manifest: Manifest) -> float:
@@ -101,6 +131,5 @@ def check_same_footage(manifest: Manifest, video: Path, sha256: str) -> None:
     if sha256 != source.sha256:
         raise TalkheadError(
             f"{video}: {name} was fitted on another video, {source.name} of {source.duration_s:.1f} s. "
-            "Only the timeline of the video that a person was fitted on can be kept: name that one "
-            "as the video, or fit this one"
+            "Pass it with --video to re-lip it as other footage of the person, or fit it"
         )

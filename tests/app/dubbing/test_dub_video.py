@@ -241,5 +241,8 @@ def test_which_frames_are_followed() -> None:
     assert len(far) == 2 and far[0][0] == 50
     long = list(_spans([placed(10.0, 150.0)], shot, 25))  # type: ignore[arg-type]
     assert len(long) == 3 and all(b - a <= 1500 for a, b in long)
+    pauses = [placed(10.0, 60.0), placed(61.0, 100.0), placed(101.5, 140.0)]
+    split = [b for _, b in _spans(pauses, shot, 25)]  # type: ignore[arg-type]
+    assert split[:2] == [round(60.5 * 25), round(100.75 * 25)], "in pauses"
     assert [a for a, _ in long[1:]] == [b for _, b in long[:-1]]
     assert not list(_spans([placed(0.5, 1.5)], shot, 25))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from talkhead.app.dub import report
-from talkhead.app.dubbing.dub_video import DubReport
+from talkhead.app.dubbing.dub_video import DubReport, LineReport
 from talkhead.app.dubbing.events import JobFinished
 from talkhead.app.dubbing.job import DONE, FAILED, FIT, PACKAGE, Job, Task
 from talkhead.app.dubbing.job_runner import run_job
@@ -190,15 +190,13 @@ def test_settings_that_are_read_in_place(settings: LineSettings, tmp_path: Path)
 # -------------------------------------------------------------------------- execution
 
 
-@dataclass(frozen=True)
-class FakeReport(DubReport):
-    """A report with lines."""
-
-    lines: tuple[dict[str, Any], ...] = (
-        {"status": "fits"},
-        {"status": "moved"},
-        {"status": "fits"},
+def fake_report() -> DubReport:
+    """A report with three lines."""
+    lines = tuple(
+        LineReport(number, "", float(number), number + 0.5, 1.0, status, 1.0)
+        for number, status in enumerate(("fits", "moved", "fits"), 1)
     )
+    return DubReport(50, 2.0, 1, 30, -23.0, lines, ())
 
 
 @dataclass
@@ -225,7 +223,7 @@ class FakeDub:
         progress.message("line 3: its speaker is not seen")
         dub.output.write_text("video")
         srt_path(dub.output).write_text("subtitles")
-        return FakeReport(50, 2.0)
+        return fake_report()
 
 
 @pytest.fixture
