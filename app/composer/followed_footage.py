@@ -32,13 +32,13 @@ from talkhead.preprocess.pipeline_run import KnownPerson
 from talkhead.progress import Progress
 from talkhead.renderers.base import Renderer, device_of
 from talkhead.renderers.color_match import GAINS, N_ANCHORS, ColorMatch, fit_color_match
-from talkhead.renderers.gaussian.model import GaussianRenderer
+from talkhead.renderers.gaussian.model import GaussianRenderer, without_body
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
 from talkhead.storage import fingerprint, sha256_of, write_tensors
 from talkhead.tensors import TensorSpec, read_checked
 from talkhead.types import Bool, Float32
 
-FOLLOW_VERSION = 1
+FOLLOW_VERSION = 3
 """Increase it when the same footage would get other motion or colors."""
 FOLLOWED = "followed.safetensors"
 GAUSSIAN = "gaussian"
@@ -113,8 +113,8 @@ def follow_in(
         package: The person.
         footage: The footage.
         progress: Receives the progress.
-        face: Landmarks [478, 3] of the face to follow at the start, in pixels. None: the largest, most
-            central one.
+        face: Landmarks [478, 3] of the person's face at the start, in pixels. None: it is the largest,
+            most central one, whose shape is compared with the person's.
         renderer: A renderer of the person. None: one is loaded.
 
     Returns:
@@ -133,18 +133,25 @@ def follow_in(
     dataset = preprocess(
         footage, work / DATASET, CONFIG, progress, silent_video_frames, KnownPerson(idle.face, face)
     )
-    return _matched(
-        _Person(package, idle, renderer), dataset, work / FOLLOWED, footage.path, progress
-    )
+    person = _Person(package, idle, renderer, face is not None)
+    return _matched(person, dataset, work / FOLLOWED, footage.path, progress)
 
 
 @dataclass(frozen=True)
 class _Person:
-    """A fitted person: package, idle clip and, if one is loaded, a renderer."""
+    """A fitted person.
+
+    Attributes:
+        package: The package.
+        idle: Its idle clip.
+        renderer: A renderer, if one is loaded.
+        is_recognized: The face in the footage is known to be the person's.
+    """
 
     package: IdentityPackage
     idle: IdleClip
     renderer: Renderer | None
+    is_recognized: bool
 
 
 def _matched(
@@ -153,7 +160,8 @@ def _matched(
     """Align a dataset with the person's renderer, unless this is stored in a file."""
     idle = person.idle
     if not stored.exists():
-        _check_person(dataset, person.package.manifest.name, video)
+        if not person.is_recognized:
+            _check_person(dataset, person.package.manifest.name, video)
         tracks = _limited(dataset.tracks, idle, video, progress)
         dataset = replace(dataset, tracks=_with_usual_body(tracks, idle))
         dataset, colors = _aligned(person, dataset, progress)
@@ -183,6 +191,7 @@ def _aligned(
     if renderer is None:
         name = package.manifest.default_renderer
         renderer = load_renderer(package, name, resolve_device("auto"))
+    renderer = without_body(renderer)
     colors = fit_color_match(renderer, dataset)
     if isinstance(renderer, GaussianRenderer):
         dataset = refine_motion(renderer, dataset, progress, colors)

@@ -34,6 +34,7 @@ from talkhead.crops import cut_crop
 from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.face import FaceModel
 from talkhead.renderers.base import Renderer, device_of
+from talkhead.renderers.gaussian.model import without_body
 from talkhead.types import FRAME_RATE, Float32, UInt8
 
 BLEED_PX = (2.0, 8.0)
@@ -255,7 +256,9 @@ class Compositor:
                 frame. If False, the frame's are kept.
         """
         self.composer = CropPaster(clip.background, clip.scale)
-        self._renderer, self._clip, self._moves_eyes = renderer, clip, moves_eyes
+        # Where a body is, relative to another camera, is unknown: it could cover the chin.
+        self._renderer = renderer if clip.colors is None else without_body(renderer)
+        self._clip, self._moves_eyes = clip, moves_eyes
         self.device = device_of(renderer)
 
     def __call__(self, frame: UInt8, track_index: int, code: Float32) -> UInt8:

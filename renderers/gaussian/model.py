@@ -20,7 +20,13 @@ from talkhead.config import bounded
 from talkhead.dataset import IdentityDataset
 from talkhead.face import CODES, TRIANGLES, clothes_components
 from talkhead.renderers import code_projection
-from talkhead.renderers.base import RegionWeights, RendererBase, TrainBatch, TrainConfig
+from talkhead.renderers.base import (
+    RegionWeights,
+    Renderer,
+    RendererBase,
+    TrainBatch,
+    TrainConfig,
+)
 from talkhead.renderers.code_projection import CodeProjector
 from talkhead.renderers.gaussian.initialization import (
     FRAME_TENSORS,
@@ -477,3 +483,19 @@ def _channel_units(config: GaussianConfig) -> Tensor:
     In units of these, channels of different quantities can share a tensor and a learning rate.
     """
     return torch.tensor([config.place_rate] * 3 + [config.colour_rate] * 3 + [config.opacity_rate])
+
+
+def without_body(renderer: Renderer) -> Renderer:
+    """Return a renderer of the head alone, without neck and clothes.
+
+    Args:
+        renderer: A renderer.
+
+    Returns:
+        One with a part of the Gaussians; renderers of other kinds as they are.
+    """
+    if not isinstance(renderer, GaussianRenderer):
+        return renderer
+    is_head = torch.ones(len(renderer.index), dtype=torch.bool, device=renderer.index.device)
+    is_head[renderer.on_body] = False
+    return renderer.subset(is_head.nonzero()[:, 0])

@@ -11,7 +11,12 @@ from synthetic_head import make_dataset, with_clothes
 
 from talkhead.dataset import IdentityDataset
 from talkhead.progress import SilentProgress
-from talkhead.renderers.gaussian.model import N_CHANNELS, GaussianConfig, GaussianRenderer
+from talkhead.renderers.gaussian.model import (
+    N_CHANNELS,
+    GaussianConfig,
+    GaussianRenderer,
+    without_body,
+)
 from talkhead.renderers.gaussian.motion_refinement import refine_motion
 from talkhead.renderers.trainer import fit_renderer
 from talkhead.types import Float32
@@ -78,3 +83,22 @@ def test_clothes_are_refined_by_image(tmp_path: Path) -> None:
     found = refine_motion(head, noisy, SilentProgress()).tracks.codes
     after = found[:, columns] - tracks.codes[:, columns]
     assert np.square(after).mean() < 0.25 * np.square(noise).mean()
+
+
+def test_a_renderer_without_its_body(tmp_path: Path) -> None:
+    """It draws the same face, and nothing where only the body was."""
+    dataset = dressed(tmp_path, size=(256, 192))
+    config = GaussianConfig(n_surface=1500, n_cap=60, n_teeth=30, n_rest=400)
+    head = GaussianRenderer.from_dataset(dataset, config, seed=0)
+    bare = without_body(head)
+    assert isinstance(bare, GaussianRenderer)
+    assert len(bare.index) == len(head.index) - len(head.on_body) and not len(bare.on_body)
+    arrays = (dataset.tracks.codes[[0]], dataset.tracks.viewmats[[0]], dataset.crop_ks[[0]])
+    motion = [torch.from_numpy(array) for array in arrays]
+    with torch.no_grad():
+        whole, face = (
+            one.render(*motion, *dataset.info.crop_size).alpha[0, ..., 0] for one in (head, bare)
+        )
+    assert (face <= whole + 1e-4).all() and face.sum() < 0.95 * whole.sum()
+    top = whole[: len(whole) // 3]
+    assert torch.allclose(face[: len(whole) // 3], top, atol=0.02)
