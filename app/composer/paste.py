@@ -8,7 +8,9 @@ docs/composer.md has a picture of the masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numba
@@ -30,6 +32,7 @@ INNER_WIDTH, INNER_RISE, INNER_FEATHER_FRACTION = 0.7, 0.3, 0.04
 """For footage in other light: width of the mask, and its top above its middle, relative to the lower
 face, and the blur of its border, relative to the face's height."""
 SUBPIXEL_BITS = 4
+Outline: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.int32]]"
 MAX_GAIN = 1.12
 GAIN_MEMORY = 0.9
 
@@ -67,12 +70,9 @@ def paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float
     Returns:
         Mask [H, W] in [0, 1].
     """
-    height = float(np.linalg.norm(source[10] - source[152]))
-    mask = np.zeros(size, np.uint8)
-    for points in (source, target):
-        outline = _outline(points, NECK_FRACTION * height)
-        cv2.fillPoly(mask, [outline], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
-    return _soften(mask, FEATHER_FRACTION * height)
+    height = _face_height(source)
+    outlines = [_outline(points, NECK_FRACTION * height) for points in (source, target)]
+    return _filled(outlines, size, FEATHER_FRACTION * height)
 
 
 def inner_paste_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
@@ -88,17 +88,27 @@ def inner_paste_mask(source: Float32, target: Float32, size: tuple[int, int]) ->
     Returns:
         Mask [H, W] in [0, 1].
     """
-    height = float(np.linalg.norm(source[10] - source[152]))
-    mask = np.zeros(size, np.uint8)
+    height, outlines = _face_height(source), []
     for points in (source, target):
         outline = _outline(points, NECK_FRACTION * height).astype(np.float64)
         middle = outline.mean(axis=0)
         outline[:, 0] = middle[0] + INNER_WIDTH * (outline[:, 0] - middle[0])
         outline[:, 1] = np.maximum(outline[:, 1], middle[1] - INNER_RISE * np.ptp(outline[:, 1]))
-        cv2.fillPoly(
-            mask, [outline.round().astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS
-        )
-    return _soften(mask, INNER_FEATHER_FRACTION * height)
+        outlines.append(outline.round().astype(np.int32))
+    return _filled(outlines, size, INNER_FEATHER_FRACTION * height)
+
+
+def _face_height(points: Float32) -> float:
+    """Return the distance of forehead and chin in landmarks [478, 2]."""
+    return float(np.linalg.norm(points[10] - points[152]))
+
+
+def _filled(outlines: Sequence[Outline], size: tuple[int, int], sigma: float) -> Float32:
+    """Fill outlines [n, 2] in OpenCV's fixed-point pixels, and soften the border, [H, W] in [0, 1]."""
+    mask = np.zeros(size, np.uint8)
+    for outline in outlines:
+        cv2.fillPoly(mask, [outline], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+    return _soften(mask, sigma)
 
 
 def eye_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32:
@@ -112,8 +122,7 @@ def eye_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32
     Returns:
         Mask [H, W] in [0, 1].
     """
-    height = float(np.linalg.norm(source[10] - source[152]))
-    mask = np.zeros(size, np.uint8)
+    height, mask = _face_height(source), np.zeros(size, np.uint8)
     for side in (LEFT_EYE + LEFT_BROW, RIGHT_EYE + RIGHT_BROW):
         points = np.concatenate([source[list(side)], target[list(side)]])
         outline = cv2.convexHull(_fixed_point(points))
@@ -125,7 +134,7 @@ def eye_mask(source: Float32, target: Float32, size: tuple[int, int]) -> Float32
     return _soften(mask, EYE_FEATHER_FRACTION * height)
 
 
-def _fixed_point(points: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+def _fixed_point(points: Float32) -> Outline:
     """Convert points [n, 2] to OpenCV's fixed-point pixels.
 
     Landmarks have pixel centers at +0.5, OpenCV at 0; subpixel corners keep the edge steady.
@@ -133,7 +142,7 @@ def _fixed_point(points: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int
     return np.rint((points - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
 
 
-def _outline(points: Float32, neck: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+def _outline(points: Float32, neck: float) -> Outline:
     """Return the polygon [n, 2] around the lower face and the neck strip, from landmarks [478, 2].
 
     The strip narrows toward its ends.
