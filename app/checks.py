@@ -151,6 +151,8 @@ def _check_source(video: Path | None, manifest: Manifest, home: Path | str | Non
     """Return the footage that is re-lipped. Raise TalkheadError if it is missing or has changed."""
     if video is not None:  # any footage of the person
         check_file(video)
+        if not probe(video).has_video:
+            raise MediaError(f"{video}: has no picture. Pass footage of the person")
         return video
     video = locate_footage(Home.locate(home), manifest, "Pass it with --video FILE")
     check_same_footage(manifest, video, sha256_of(video))

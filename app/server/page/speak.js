@@ -41,8 +41,8 @@ export function startSpeak(studio) {
     }
     const kind = fields.background_kind.value;
     if (kind === "color") data.set("background", fields.background_color.value);
-    else if (kind !== "file") data.set("background", kind);
-    else if (fields.background_file.files.length) data.set("background_file", fields.background_file.files[0]);
+    else if (kind === "alpha" || (kind === "own" && fields.mode.value === "head")) data.set("background", kind);
+    else if (kind === "file" && fields.background_file.files.length) data.set("background_file", fields.background_file.files[0]);
     return data;
   }
 

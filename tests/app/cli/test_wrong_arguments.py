@@ -66,7 +66,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ),
     ((*SPEAK, "--timeline", "source"), 1, "was moved or removed. Pass it with --video FILE"),
     ((*SPEAK, "--timeline", "source", "--video", "a.mp4"), 1, "a.mp4: there is no such file"),
-    ((*SPEAK, "--timeline", "source", "--video", str(PERSON)), 1, "fitted on another video"),
+    ((*SPEAK, "--timeline", "source", "--video", str(LINE)), 1, "line.wav: has no picture"),
     ((*SPEAK, "--video", str(PERSON)), 1, "a video needs --timeline source"),
     ((*SPEAK, "--codec", "mpeg9"), 1, "there is no codec 'mpeg9'"),
     ((*SPEAK, "-o", "line.avi"), 1, "line.avi: unsupported file extension"),

@@ -168,7 +168,7 @@ def test_another_version(nodes: Any, store: JobStore, monkeypatch: pytest.Monkey
     monkeypatch.setattr(cluster, "__version__", "99.0")
     with pytest.raises(TalkheadError, match=r"need talkhead 99.0, as on this one: .* has 0"):
         make_workers(nodes, store)
-    task = cluster.RemoteTask("98.0", "", store.jobs()[0].task, "", "", "", "", None, "", {})
+    task = cluster.RemoteTask("98.0", "", store.jobs()[0].task, "", "", "", "", {}, {})
     result = cluster.run_remote_task(task)
     assert result.is_fatal and "\n" not in result.error
 
@@ -192,7 +192,7 @@ def remote_task_of(
     (tmp_path / "jobs" / cluster.TOKEN).write_text("word")
     paths = (str(tmp_path), str(tmp_path / "work"), str(tmp_path / "products"))
     runner = "fakes:SlowTaskRunner"
-    return cluster.RemoteTask(cluster.__version__, runner, task, "word", *paths, None, "", files)
+    return cluster.RemoteTask(cluster.__version__, runner, task, "word", *paths, {}, files)
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_pages_of_the_list(client: TestClient) -> None:
         ({"codec": "rm -rf"}, "there is no codec"),
         ({"subtitles": "loud"}, "subtitles"),
         ({"background": "/etc/passwd", "mode": "head"}, "give own, alpha, a color"),
-        ({"background": "red"}, "needs mode head"),
+        ({"yaw": "5"}, "need mode head"),
         ({"renderer": "nerf"}, "without the renderer nerf"),
         ({"key": "/etc/passwd"}, "unknown field 'key'"),
         ({"certificate": "a.pem"}, "unknown field"),
