@@ -97,7 +97,7 @@ def test_impossible_requests_are_refused_before_the_work(
     pem = tmp_path / "c.pem"
     cases = [
         ("a.mp4", OutputOptions(codec="prores"), "doesn't go into such a file"),
-        ("a.mp4", OutputOptions(background="red"), "needs --mode head"),
+        ("a.mp4", OutputOptions(yaw=5.0), "need --mode head"),
         ("a.mp4", OutputOptions(certificate=pem, key=pem), "contains no certificate"),
         ("a.mp4", OutputOptions(subtitles="burn", transcript="你好", language="zh"), "has no 你"),
         ("a.mp4", OutputOptions(subtitles="srt", language="fr"), "need the text"),
