@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talkhead.app.avatar import load_renderer
+from talkhead.app.avatar import Avatar, load_renderer
 from talkhead.app.composer.head_view import Span, yaw_and_pitch
 from talkhead.app.composer.idle_clip import IdleClip, load_idle
 from talkhead.app.home.identities import DATASET, Home
@@ -104,7 +104,7 @@ def follow_in(
     footage: Footage,
     progress: Progress,
     face: Float32 | None = None,
-    renderer: Renderer | None = None,
+    avatar: Avatar | None = None,
 ) -> FollowedFootage:
     """Track footage with the work in a given folder, or read what an earlier call has stored there.
 
@@ -115,7 +115,7 @@ def follow_in(
         progress: Receives the progress.
         face: Landmarks [478, 3] of the person's face at the start, in pixels. None: it is the largest,
             most central one, whose shape is compared with the person's.
-        renderer: A renderer of the person. None: one is loaded.
+        avatar: The person, if loaded. None: what is needed of the package is loaded.
 
     Returns:
         The footage with its motion.
@@ -124,7 +124,7 @@ def follow_in(
         FootageError: The footage does not show the person's face well enough.
         TalkheadError: The package is of a version that cannot be used.
     """
-    idle = load_idle(package)
+    idle = load_idle(package) if avatar is None else avatar.idle
     if idle.face.clothes.start == idle.face.clothes.stop:
         raise TalkheadError(
             f"{package.manifest.name}: was fitted by a version whose identities can only be pasted into "
@@ -133,6 +133,7 @@ def follow_in(
     dataset = preprocess(
         footage, work / DATASET, CONFIG, progress, silent_video_frames, KnownPerson(idle.face, face)
     )
+    renderer = None if avatar is None else avatar.renderer
     person = _Person(package, idle, renderer, face is not None)
     return _matched(person, dataset, work / FOLLOWED, footage.path, progress)
 

@@ -117,6 +117,19 @@ class SourceFootage:
         return interpolated(spoken, np.arange(len(spoken), dtype=np.float64), at)
 
 
+def count_frames(video: Path, frame_rate: Fraction) -> int:
+    """Count the frames of a video at a constant rate, as `timeline_frames` numbers them.
+
+    Args:
+        video: The video.
+        frame_rate: Frames per second.
+
+    Returns:
+        Number of frames.
+    """
+    return 1 + frame_at(frame_times(video)[-1], frame_rate)
+
+
 def timeline_frames(
     video: Path, frame_rate: Fraction, first: int, after: int
 ) -> Generator[UInt8, None, None]:

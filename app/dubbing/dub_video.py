@@ -16,7 +16,7 @@ import numpy as np
 from talkhead import __version__, media
 from talkhead.app.avatar import Avatar
 from talkhead.app.composer.followed_footage import FOLLOW_VERSION, follow_in
-from talkhead.app.composer.source_clip import footage_of, timeline_frames
+from talkhead.app.composer.source_clip import count_frames, footage_of, timeline_frames
 from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, SpokenLine
 from talkhead.app.dubbing.line_planner import plan_lines
 from talkhead.app.dubbing.line_speech import durations, line_codes, speak_lines
@@ -40,7 +40,7 @@ from talkhead.app.text_to_speech import URL_VARIABLE
 from talkhead.errors import FootageError
 from talkhead.footage import Footage
 from talkhead.identity import MANIFEST_NAME
-from talkhead.media.probing import frame_times, own_rate
+from talkhead.media.probing import own_rate
 from talkhead.media.writer import Captions, scaled_size
 from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import fingerprint, make_folder, read_json, remove, sha256_of, write_json
@@ -141,7 +141,7 @@ def dub_video(
     )
     job = _Job(dub, resolved, work, progress, _Notes(progress))
     people = {name: avatars(identity) for name, identity in dub.speakers.items()}
-    timed = _read_lines(dub)
+    timed = job.read_lines()
     job.enter(timed, people)
     timeline = job.plan(timed)
     loudness = job.mix(timeline)
@@ -149,20 +149,6 @@ def dub_video(
     frames = DubbedFrames(dub.video, job.n_frames, job.frame_rate, pieces)
     job.write(frames, timeline, people)
     return job.report(timeline, pieces, loudness)
-
-
-def _read_lines(dub: VideoDub) -> TimedLines:
-    """Read the lines of a job. Raise TalkheadError if any is wrong."""
-    rate = own_rate(dub.video)
-    length_s = float(_n_frames(dub.video, rate) / rate)
-    names = [name for name in dub.speakers if name]
-    timed = read_lines(dub.lines, length_s, names, overlaps=dub.limits.overlaps)
-    timed.check()
-    return timed
-
-
-def _n_frames(video: Path, rate: Fraction) -> int:
-    return 1 + floor(frame_times(video)[-1] * rate + Fraction(1, 2))
 
 
 class _Notes(SilentProgress):
@@ -203,7 +189,15 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.frame_rate = own_rate(self.dub.video)
-        self.n_frames = _n_frames(self.dub.video, self.frame_rate)
+        self.n_frames = count_frames(self.dub.video, self.frame_rate)
+        self.length_s = float(self.n_frames / self.frame_rate)
+
+    def read_lines(self) -> TimedLines:
+        """Read the lines. Raise TalkheadError if any is wrong."""
+        names = [name for name in self.dub.speakers if name]
+        timed = read_lines(self.dub.lines, self.length_s, names, overlaps=self.dub.limits.overlaps)
+        timed.check()
+        return timed
 
     def enter(self, timed: TimedLines, people: Mapping[str, Avatar]) -> None:
         """Discard the work on another job, or on files that have changed."""
@@ -236,8 +230,7 @@ class _Job:
         for note in timed.notes:
             self.notes.message(note)
         lines = speak_lines(timed.lines, self.work / "voices", self.progress)
-        length_s = float(self.n_frames / self.frame_rate)
-        timeline = plan_lines(lines, durations(lines), length_s, self.dub.limits)
+        timeline = plan_lines(lines, durations(lines), self.length_s, self.dub.limits)
         timeline.check()
         return timeline
 
@@ -287,8 +280,9 @@ class _Job:
     ) -> tuple[SpokenLine, ...]:
         """Predict the motion of a speaker's lines that are spoken in frames, or just before or after."""
         start_s, end_s = (frame / float(self.frame_rate) for frame in span)
+        folder, intensity = self.work / "lines", self.dub.options.intensity
         return tuple(
-            SpokenLine(one, line_codes(one, people[name], self.work / "lines", self._intensity))
+            SpokenLine(one, line_codes(one, people[name], folder, intensity))
             for one in _spoken_by(timeline, name, people)
             if one.start_s - EASE_S < end_s and one.end_s + EASE_S > start_s
         )
@@ -316,10 +310,6 @@ class _Job:
             for span, faces in zip(stored["shots"], stored["faces"], strict=True)
         ]
 
-    @property
-    def _intensity(self) -> float:
-        return self.dub.options.intensity
-
     def _times(self, first: int, after: int) -> str:
         """Describe frames by their times."""
         return f"{first / float(self.frame_rate):.1f} to {after / float(self.frame_rate):.1f} s"
@@ -340,7 +330,7 @@ class _Job:
         try:
             footage = Footage.open(clip, needs_sound=False)
             progress = _Placed(self.notes, f"{where}: ", f"{clip.name}: ")
-            followed = follow_in(folder, avatar.package, footage, progress, face, avatar.renderer)
+            followed = follow_in(folder, avatar.package, footage, progress, face, avatar)
         except FootageError as error:
             reason = str(error).removeprefix(f"{clip}: ")
             self.notes.message(f"{where}: {avatar.name} is not re-lipped. {reason}")

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from talkhead import media
-from talkhead.app.composer.source_clip import frame_at
+from talkhead.app.composer.source_clip import count_frames
 from talkhead.app.dubbing.timeline import Shot
-from talkhead.media.probing import frame_times, own_rate
+from talkhead.media.probing import own_rate
 from talkhead.progress import Progress
 from talkhead.types import Float64, UInt8
 
@@ -75,7 +75,7 @@ def find_shots(video: Path, progress: Progress) -> tuple[Shot, ...]:
         MediaError: The video cannot be read, has no picture, or has an unsupported frame rate.
     """
     info, rate = media.probe(video), own_rate(video)
-    n_frames = 1 + frame_at(frame_times(video)[-1], rate)
+    n_frames = count_frames(video, rate)
     scale = min(1.0, (N_PIXELS / max(1, info.width * info.height)) ** 0.5)
     size = (max(1, round(info.width * scale)), max(1, round(info.height * scale)))
     frames = media.read_frames(video, n_frames=n_frames, size=size, frame_rate=rate)
