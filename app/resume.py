@@ -54,7 +54,7 @@ from talkhead.types import FRAME_RATE, Float32
 SEGMENT_FRAMES = 30 * FRAME_RATE
 """Frames in a segment: an interruption costs at most 30 s of the video."""
 REQUEST, CODES, CODES_RECORD = "line.json", "codes.safetensors", "codes.json"
-RENDER_VERSION = 3
+RENDER_VERSION = 4
 """Increase it when the same request would produce different frames."""
 _MARK = "talkhead"
 """Key in REQUEST that shows that the folder is a work folder."""

@@ -16,6 +16,11 @@ from talkhead.types import Bool, Float32, Int, UInt8
 
 N_SPREAD = 16
 """Number of frames that are passed to `Renderer.finalize`."""
+DEPTH = 0.01
+MIN_DEPTH = 4
+"""A pixel whose neighbors up to this distance probably all show the person certainly shows them, too:
+fraction of an image's height, and pixels.
+"""
 
 
 def draw_frames(usable: Int, size: int, seed: int, step: int) -> Int:
@@ -94,8 +99,11 @@ def mask_regions(mask: UInt8) -> tuple[Bool, Bool]:
     Returns:
         inner and rim, both [H, W]: pixels that certainly show the person, and pixels that may not.
     """
-    inner = cv2.erode(mask, np.ones((7, 7), np.uint8)) > 230
-    outer = cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 25
+    near, depth = np.ones((7, 7), np.uint8), max(MIN_DEPTH, round(DEPTH * len(mask)))
+    # Segmentation is unsure of hair in front of a background of its color even far inside.
+    deep = cv2.erode(mask, np.ones((2 * depth + 1,) * 2, np.uint8)) > 127
+    inner = (cv2.erode(mask, near) > 230) | deep
+    outer = cv2.dilate(mask, near) > 25
     return inner, outer & ~inner
 
 

@@ -62,7 +62,7 @@ def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Floa
     Args:
         image: [H, W, 3] in [0, 1].
         mask: [H, W], 255 where the person is.
-        inner: [H, W], pixels that certainly show the person. There the mask is above LEVELS.
+        inner: [H, W], pixels that certainly show the person.
         rim: [H, W], pixels that may show the person or the background. The mask is below LEVELS
             outside of these and of the inner ones.
 
@@ -72,6 +72,7 @@ def rim_matte(image: Float32, mask: UInt8, inner: Bool, rim: Bool) -> tuple[Floa
     """
     # The fractions are monotone in the mask, and its bytes are eroded faster.
     shares, edge = _soft_steps(), np.ones((EDGE, EDGE), np.uint8)
+    mask = np.where(inner, np.uint8(255), mask)
     grown = np.asarray(cv2.dilate(mask, edge), np.uint8)
     alpha, person = inner.astype(np.float32), np.asarray(cv2.copyTo(image, inner.view(np.uint8)))
     # Haze farther away from the person is background of any color.

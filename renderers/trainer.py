@@ -24,7 +24,7 @@ from talkhead.renderers.optimizer import Adam
 from talkhead.storage import content_errors, read_tensors, write_tensors
 from talkhead.tensors import TensorSpec, check_tensors, strip_prefix
 
-RENDERER_FIT_VERSION = 5
+RENDERER_FIT_VERSION = 6
 """Increased when the same dataset and config give a different renderer than before."""
 CHECKPOINT_S = 20.0
 MODEL = "model."
