@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from talkhead.app.choices import MODES, check_choice
+from talkhead.app.choices import MODES, REFUSE, check_choice
 from talkhead.app.composer.expression_track import check_track
 from talkhead.app.home.footage import (
     ROUGHLY_LONGER_S,
@@ -131,11 +131,12 @@ def check_speak(
     if not options.keeps_footage:
         return SpeakFiles(output)
     source = _check_source(video, manifest, home)
-    # Roughly, before anything is loaded; exactly once the frames are counted.
-    audio_s, footage_s = probe(audio).duration_s, timeline_seconds(manifest)
-    if video is not None:
-        footage_s = probe(source).duration_s
-    check_duration(str(audio), audio_s, footage_s, ROUGHLY_LONGER_S)
+    if options.footage_end == REFUSE:
+        # Roughly, before anything is loaded; exactly once the frames are counted.
+        audio_s, footage_s = probe(audio).duration_s, timeline_seconds(manifest)
+        if video is not None:
+            footage_s = probe(source).duration_s
+        check_duration(str(audio), audio_s, footage_s, ROUGHLY_LONGER_S)
     _check_kept([source], output_files(output, options))
     return SpeakFiles(output, source)
 

@@ -19,6 +19,10 @@ DEFAULT_MODE = "paste"
 TIMELINES = ("idle", "source")
 """The idle clip, played forward and backward, or the person's own footage as it was filmed."""
 IDLE, SOURCE = TIMELINES
+FOOTAGE_ENDS = ("refuse", "bounce", "stop")
+"""Audio longer than the footage whose timeline is kept: it is refused, the footage goes on backward and
+forward, or the video stops with the footage."""
+REFUSE, BOUNCE, STOP = FOOTAGE_ENDS
 PRESETS = ("preview", "standard", "high")
 """Durations of training, ascending."""
 DEFAULT_PRESET = "standard"

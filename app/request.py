@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from talkhead.app.choices import ALPHA, IDLE, SOURCE, TIMELINES, check_choice, parse_rate
+from talkhead.app.choices import (
+    ALPHA,
+    FOOTAGE_ENDS,
+    IDLE,
+    REFUSE,
+    SOURCE,
+    TIMELINES,
+    check_choice,
+    parse_rate,
+)
 from talkhead.app.composer.expression_track import check_track, track_file
 from talkhead.app.options import (
     PICTURE_PANEL,
@@ -107,6 +116,8 @@ class OutputOptions(FaceOptions, PictureOptions):
             suffix.
         timeline: "idle" plays the idle clip; "source" re-lips footage of the person frame by frame, in
             mode "paste".
+        footage_end: What happens if the audio is longer than footage with the timeline "source": "refuse"
+            raises an error, "bounce" plays the footage on, backward and forward, "stop" cuts the audio.
         fps: Frames per second in mode "head": a number, 10 to 120, or "source" for that of the footage.
             None: 25. In mode "paste" the footage determines it.
         height: Height in pixels, 16 to 8192. None: the source's.
@@ -156,6 +167,16 @@ class OutputOptions(FaceOptions, PictureOptions):
             "mode paste.",
             PICTURE_PANEL,
             choices=TIMELINES,
+        ),
+    )
+    footage_end: str = field(
+        default=REFUSE,
+        metadata=option(
+            "--footage-end",
+            "Timeline source, if the sound is longer than the footage. refuse: an error; bounce: the "
+            "footage goes on, backward and forward; stop: the sound is cut where the footage ends.",
+            PICTURE_PANEL,
+            choices=FOOTAGE_ENDS,
         ),
     )
     fps: str | None = field(
@@ -244,6 +265,7 @@ class OutputOptions(FaceOptions, PictureOptions):
         """
         super().__post_init__()
         check_choice("timeline", self.timeline, TIMELINES)
+        check_choice("footage end", self.footage_end, FOOTAGE_ENDS)
         if self.fps is not None:
             parse_rate(self.fps, FRAME_RATE)
         if self.subtitles not in SUBTITLES:
@@ -281,6 +303,7 @@ class SpeakKeywords(TypedDict, total=False):
     work: Path | None
     codec: str | None
     timeline: str
+    footage_end: str
     height: int | None
     background: str | None
     yaw: float
@@ -359,6 +382,11 @@ def check_options(options: OutputOptions, output: Path, mode: str) -> Codec:
     if options.keeps_footage and mode != "paste":
         raise TalkheadError(
             f"timeline source needs --mode paste, not {mode}: it keeps the person's own footage"
+        )
+    if options.footage_end != REFUSE and not options.keeps_footage:
+        raise TalkheadError(
+            f"footage end {options.footage_end} needs --timeline source: the idle clip is as long as the "
+            "audio"
         )
     options.check_mode(mode)
     if options.fps is not None and mode != "head":

@@ -25,7 +25,7 @@ import torch
 from talkhead import media
 from talkhead.app.avatar import Avatar, load_identity, predict_motion
 from talkhead.app.checks import SpeakFiles, check_speak
-from talkhead.app.choices import MODES, OWN, check_choice
+from talkhead.app.choices import BOUNCE, MODES, OWN, STOP, check_choice
 from talkhead.app.composer.backgrounds import backgrounds_of
 from talkhead.app.composer.coverage import coverage_warning
 from talkhead.app.composer.driver import Driver, track_driver
@@ -313,9 +313,19 @@ def _source(
     if request.source is None:
         return None
     footage = source_footage(avatar.package, request.source, home, progress)
-    length_s = float(len(footage) / footage.frame_rate)
-    audio_s = media.probe(request.audio).duration_s
-    check_duration(str(request.audio), audio_s, length_s)
+    length_s, audio_s = (
+        float(len(footage) / footage.frame_rate),
+        media.audio_duration(request.audio),
+    )
+    if request.options.footage_end == BOUNCE:
+        return footage.lasting(audio_s)
+    if request.options.footage_end != STOP:
+        check_duration(str(request.audio), audio_s, length_s)
+    elif audio_s > length_s + 1.0 / footage.frame_rate:
+        progress.message(
+            f"{request.audio.name}: the last {audio_s - length_s:.2f} s of {audio_s:.2f} s are cut, "
+            "because the footage ends"
+        )
     return footage
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 
@@ -369,6 +369,28 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
         after: Frame after the last one. No frames beyond it are read: for 5 s of video, they would
             be a tenth of the cost of reading.
 
+    Returns:
+        Frames [H, W, 3].
+    """
+    return bounced_frames(path, partial(_forward, path), n_clip, first, after)
+
+
+def bounced_frames(
+    path: Path,
+    read: Callable[[int, int], Generator[UInt8, None, None]],
+    n_clip: int,
+    first: int,
+    after: int,
+) -> Generator[UInt8, None, None]:
+    """Read the frames of a video that ping_pong shows, with bounded memory.
+
+    Args:
+        path: The video.
+        read: Reads its frames [H, W, 3], from a first one to the one before another.
+        n_clip: Number of frames that are played.
+        first: First frame.
+        after: Frame after the last one.
+
     Yields:
         Frames [H, W, 3].
     """
@@ -378,28 +400,33 @@ def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UI
         is_forward = place < n_clip
         n_frames = min(left, (n_clip if is_forward else turn) - place)
         if is_forward:
-            yield from _forward(path, place, n_frames)
+            yield from read(place, place + n_frames)
         else:
-            yield from _backward(path, turn - place, n_frames)
+            yield from _backward(path, read, turn - place, n_frames)
         place, left = (place + n_frames) % turn, left - n_frames
 
 
-def _forward(path: Path, first: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """Read n_frames [H, W, 3] from frame first. Raises MediaError if there are too few."""
-    n_found = 0
+def _forward(path: Path, first: int, after: int) -> Generator[UInt8, None, None]:
+    """Read the frames [H, W, 3] first to after - 1. Raises MediaError if there are too few."""
+    n_frames, n_found = after - first, 0
     with closing(media.read_frames(path, start_s=first / FRAME_RATE, n_frames=n_frames)) as frames:
         for frame in frames:
             n_found += 1
             yield frame
     if n_found < n_frames:
         raise MediaError(
-            f"{path}: has only {first + n_found} frames, at least {first + n_frames} are needed. "
-            f"{REMEDY}"
+            f"{path}: has only {first + n_found} frames, at least {after} are needed. {REMEDY}"
         )
 
 
-def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, None]:
-    """Read n_frames [H, W, 3] backward from frame last, in chunks that start at key frames."""
+def _backward(
+    path: Path,
+    read: Callable[[int, int], Generator[UInt8, None, None]],
+    last: int,
+    n_frames: int,
+) -> Generator[UInt8, None, None]:
+    """Read n_frames [H, W, 3] backward from frame last, in chunks. Those of idle clips start at key
+    frames."""
     about = media.probe(path)
     frame_bytes = 3 * about.width * about.height
     held = REVERSE_BYTES // frame_bytes // KEYFRAME_EVERY * KEYFRAME_EVERY
@@ -407,5 +434,5 @@ def _backward(path: Path, last: int, n_frames: int) -> Generator[UInt8, None, No
     after, least = last + 1, last + 1 - n_frames
     while after > least:
         first = max(least, (after - 1) // chunk * chunk)
-        yield from reversed(list(_forward(path, first, after - first)))
+        yield from reversed(list(read(first, after)))
         after = first

@@ -77,8 +77,7 @@ def _pasted_frames(
     codes = codes if footage is None else footage.codes(codes)
     controls, notes = Controls.from_options(resolved.request.options), list[str]()
     if controls.is_active:
-        found = (source.track_index(i) for i in range(len(codes)))
-        indices = np.array([i if index is None else index for i, index in enumerate(found)])
+        indices = ping_pong(len(source.clip), len(codes))
         model, rate = ExpressionModel.from_clip(avatar.idle), float(source.frame_rate)
         codes, notes = controlled_codes(codes, source.clip, indices, rate, model, controls)
     pasted = PasteFrameRenderer(avatar.renderer, source, codes, controls.is_active)

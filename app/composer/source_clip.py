@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
 from talkhead import media
 from talkhead.app.composer.followed_footage import follow
-from talkhead.app.composer.idle_clip import IdleClip, load_face
+from talkhead.app.composer.idle_clip import IdleClip, bounced_frames, load_face, ping_pong
 from talkhead.app.composer.resampling import (
     interpolated,
     interpolated_poses,
@@ -72,14 +74,28 @@ class SourceFootage:
         clip: The footage with its tracks.
         frame_rate: Frames per second.
         known: Flags [F] of frames whose face was tracked. The others are not changed.
+        n_more: Number of frames for which it goes on after its end: backward, then forward, and so on.
     """
 
     clip: SourceClip
     frame_rate: Fraction
     known: Bool
+    n_more: int = 0
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.known) + self.n_more
+
+    def lasting(self, duration_s: float) -> SourceFootage:
+        """Let the footage go on, backward and forward, if it is shorter than a duration.
+
+        Args:
+            duration_s: Seconds.
+
+        Returns:
+            The footage with as few further frames as the duration needs.
+        """
+        n_frames = ceil(round(duration_s * float(self.frame_rate), 6))
+        return replace(self, n_more=max(0, n_frames - len(self.known)))
 
     def track_index(self, frame: int) -> int | None:
         """Return the index of a frame's tracks. See FrameSource.
@@ -88,9 +104,10 @@ class SourceFootage:
             frame: Number of the frame.
 
         Returns:
-            The same number; None if no face was tracked.
+            Index in the clip; None if no face was tracked.
         """
-        return frame if self.known[frame] else None
+        index = int(ping_pong(len(self.known), 1, frame)[0])
+        return index if self.known[index] else None
 
     def frames(self, first: int, after: int) -> Generator[UInt8, None, None]:
         """Read frames. See FrameSource.
@@ -102,7 +119,9 @@ class SourceFootage:
         Returns:
             Frames [H, W, 3].
         """
-        return timeline_frames(self.clip.path, self.frame_rate, first, after)
+        path = self.clip.path
+        read = partial(timeline_frames, path, self.frame_rate)
+        return bounced_frames(path, read, len(self.known), first, after)
 
     def codes(self, spoken: Float32) -> Float32:
         """Interpolate motion codes at the frames of the footage.
@@ -111,7 +130,7 @@ class SourceFootage:
             spoken: Motion codes [N, K] at 25 per second.
 
         Returns:
-            Motion codes [F, K].
+            Motion codes [F + n_more, K].
         """
         at = np.arange(len(self), dtype=np.float64) * float(FRAME_RATE / self.frame_rate)
         return interpolated(spoken, np.arange(len(spoken), dtype=np.float64), at)

@@ -19,7 +19,7 @@ import numpy as np
 from talkhead.app.dubbing.timeline import Placement, Timeline
 from talkhead.config import bounded
 from talkhead.errors import MediaError
-from talkhead.media import probe, read_audio, read_audio_chunks
+from talkhead.media import audio_duration, probe, read_audio, read_audio_chunks
 from talkhead.media.loudness import ProgramLoudness, measure_program, write_audio
 from talkhead.types import Float32, Float64
 
@@ -110,8 +110,7 @@ def speech_duration(audio: Path) -> float:
         MediaError: The file cannot be read, or is silent.
     """
     _speech_loudness(audio)
-    with closing(read_audio_chunks(audio, SOUND_RATE)) as chunks:
-        return sum(map(len, chunks)) / SOUND_RATE
+    return audio_duration(audio, SOUND_RATE)
 
 
 def _speech_loudness(audio: Path) -> float:

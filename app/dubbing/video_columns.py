@@ -27,7 +27,7 @@ _LIMITS: Mapping[str, tuple[str, type[Any]]] = {
 }
 """Field of PlacementLimits of each column, and its type."""
 VIDEO_COLUMNS = (LINES, SPEAKERS, BED, *_LIMITS)
-_WITHOUT_EFFECT = ("background", "expression", "blinks")
+_WITHOUT_EFFECT = ("footage_end", "background", "expression", "blinks")
 """Options of rows with audio that whole videos do not have."""
 _FIXED = {"mode": DEFAULT_MODE, "timeline": SOURCE}
 """Columns that can have only one value with lines: they are spoken in the footage."""

@@ -112,7 +112,8 @@ def check_duration(
     if audio_s > footage_s + longer_s:
         raise TalkheadError(
             f"{audio}: lasts {audio_s:.2f} s, but the video whose timeline is kept lasts "
-            f"{footage_s:.2f} s. Shorten the audio, or choose the timeline idle"
+            f"{footage_s:.2f} s. Shorten the audio, or pass --footage-end bounce, which plays the "
+            "footage on, backward and forward, or stop, which cuts the audio"
         )
 
 

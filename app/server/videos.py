@@ -11,6 +11,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, StreamingResponse
 
 from talkhead.app.checks import check_identity
+from talkhead.app.choices import REFUSE
 from talkhead.app.composer.expression_track import check_track
 from talkhead.app.dubbing.job import SPEAK, Task
 from talkhead.app.dubbing.progress_view import NOTES
@@ -21,7 +22,7 @@ from talkhead.app.home.footage import (
     locate_footage,
     timeline_seconds,
 )
-from talkhead.app.request import check_options, srt_path
+from talkhead.app.request import OutputOptions, check_options, srt_path
 from talkhead.app.server import events, voice
 from talkhead.app.server.callbacks import check_url
 from talkhead.app.server.dependencies import (
@@ -122,7 +123,7 @@ def create_video(
                 if chosen.expression is not None:
                     check_track(chosen.expression, mode)
                 seconds = check_sound(sound, title, service.settings.limits.audio_s)
-                source = _source(service, name, title, seconds) if chosen.keeps_footage else None
+                source = _source(service, name, title, seconds, chosen)
                 task = Task(
                     SPEAK,
                     name,
@@ -165,13 +166,18 @@ def check_person(service: Service, identity: str, renderer: str) -> str:
     return name
 
 
-def _source(service: Service, name: str, title: str, seconds: float) -> Path:
-    """Return the footage of a person, which is re-lipped with audio of a title and duration.
+def _source(
+    service: Service, name: str, title: str, seconds: float, options: OutputOptions
+) -> Path | None:
+    """Return the footage of a person, if it is re-lipped, with audio of a title and duration.
 
     Raises TalkheadError if it is missing or too short.
     """
+    if not options.keeps_footage:
+        return None
     manifest = check_identity(name, None, service.home.path)
-    check_duration(title, seconds, timeline_seconds(manifest), ROUGHLY_LONGER_S)
+    if options.footage_end == REFUSE:
+        check_duration(title, seconds, timeline_seconds(manifest), ROUGHLY_LONGER_S)
     remedy = "Choose timeline idle, or fit the person again"
     return locate_footage(service.home, manifest, remedy)
 

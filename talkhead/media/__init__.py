@@ -14,6 +14,7 @@ from talkhead.lazy import lazy_attributes
 __all__ = [
     "Captions",
     "VideoWriter",
+    "audio_duration",
     "exact_rate",
     "ffmpeg_path",
     "probe",
@@ -29,7 +30,12 @@ __all__ = [
 if TYPE_CHECKING:
     from talkhead.media.probing import exact_rate, probe, read_tags
     from talkhead.media.process import ffmpeg_path, set_ffmpeg
-    from talkhead.media.reader import read_audio, read_audio_chunks, read_frames
+    from talkhead.media.reader import (
+        audio_duration,
+        read_audio,
+        read_audio_chunks,
+        read_frames,
+    )
     from talkhead.media.writer import Captions, VideoWriter, scaled_size, write_video
 else:
     __getattr__ = lazy_attributes(
@@ -37,7 +43,12 @@ else:
         {
             "talkhead.media.process": ("ffmpeg_path", "set_ffmpeg"),
             "talkhead.media.probing": ("exact_rate", "probe", "read_tags"),
-            "talkhead.media.reader": ("read_audio", "read_audio_chunks", "read_frames"),
+            "talkhead.media.reader": (
+                "audio_duration",
+                "read_audio",
+                "read_audio_chunks",
+                "read_frames",
+            ),
             "talkhead.media.writer": ("Captions", "VideoWriter", "scaled_size", "write_video"),
         },
     )

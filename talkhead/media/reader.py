@@ -216,6 +216,22 @@ def read_audio_chunks(
     return _chunks(about, _SoundFormat(sample_rate, 2 if stereo else 1, tempo), chunk)
 
 
+def audio_duration(path: PathLike, sample_rate: int = SAMPLE_RATE) -> float:
+    """Measure how long audio is, by decoding it: what a file states may be an estimate.
+
+    Args:
+        path: The file.
+        sample_rate: Hz.
+
+    Returns:
+        Seconds, a whole number of samples.
+
+    Raises:
+        MediaError: As for `read_audio`.
+    """
+    return sum(map(len, read_audio_chunks(path, sample_rate))) / sample_rate
+
+
 @dataclass(frozen=True)
 class _SoundFormat:
     """Format in which audio is read: samples per second, number of channels, and tempo."""

@@ -23,6 +23,7 @@ from talkhead.app.speak import SpeakResult, speak
 from talkhead.errors import TalkheadError
 from talkhead.identity import IdentityPackage
 from talkhead.images import read_image
+from talkhead.media.loudness import write_audio
 from talkhead.media.probing import own_rate
 from talkhead.progress import SilentProgress
 
@@ -132,6 +133,64 @@ def test_a_killed_call_resumes_in_its_own_timeline_only(
     assert run("b.mp4", "source") == N_FRAMES
 
 
+class Messages(SilentProgress):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.fixture
+def long_line(tmp_path: Path) -> Path:
+    """Speech that is 1.01 s longer than the footage."""
+    speech = np.resize(media.read_audio(LINE, 16000), 16000 * SECONDS + 16160)
+    path = tmp_path / "long.wav"
+    write_audio(path, [speech], 16000, 1, 0.0)
+    return path
+
+
+def test_footage_that_is_shorter_than_the_sound(
+    fitted: FitResult, footage: Path, home: Path, long_line: Path, tmp_path: Path
+) -> None:
+    """It goes on backward, with the mouth in motion, or the sound is cut, which is reported."""
+    messages = Messages()
+
+    def run(name: str, end: str) -> SpeakResult:
+        return speak(long_line, output=tmp_path / name, codec="png", timeline="source", home=home,
+                     footage_end=end, blinks="none", device="cpu", progress=messages)  # fmt: skip
+
+    on, stopped = run("on", "bounce"), run("stopped", "stop")
+    assert (on.n_frames, stopped.n_frames) == (N_FRAMES + 26, N_FRAMES)
+    assert on.duration_s == pytest.approx(SECONDS + 1.04)
+    (note,) = [text for text in messages.texts if "long.wav" in text]
+    assert note == (
+        f"long.wav: the last 1.01 s of {SECONDS + 1.01:.2f} s are cut, because the footage ends"
+    )
+    sounds = [media.read_audio(one.output_path / "sound.wav", 16000) for one in (on, stopped)]
+    assert [len(sound) for sound in sounds] == [16000 * (N_FRAMES + 26) // 25, 16000 * SECONDS]
+    np.testing.assert_array_equal(sounds[0][: 16000 * SECONDS], sounds[1])
+    own = list(media.read_frames(footage))
+    top = own[0].shape[0] // 8
+    paths, n_changed = sorted(on.output_path.glob("*.png"))[N_FRAMES:], 0
+    for path, frame in zip(paths, own[-2:-28:-1], strict=True):  # no frame is shown twice in a row
+        image = np.asarray(read_image(path))
+        np.testing.assert_array_equal(image[:top], frame[:top])
+        n_changed += bool((image != frame).any())
+    assert n_changed > 20
+
+
+def test_a_footage_end_needs_footage(long_line: Path, tmp_path: Path, home: Path) -> None:
+    with pytest.raises(
+        TalkheadError, match=r"there is no footage end 'loop'\. Choose one of: refuse"
+    ):
+        OutputOptions(footage_end="loop")
+    with pytest.raises(TalkheadError, match="footage end stop needs --timeline source"):
+        speak(long_line, output=tmp_path / "a.mp4", home=home, footage_end="stop")
+
+
 def test_refusals(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) -> None:
     """Each names the problem, and nothing is written."""
     output = tmp_path / "a.mp4"
@@ -145,7 +204,9 @@ def test_refusals(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) 
 
     refuse(r"lost\.mp4: there is no such file", video=tmp_path / "lost.mp4")
     refuse(r"video: give the path of a file", video=np.zeros(3))
-    refuse(r"person\.mp4: lasts .* Shorten the audio, or choose the timeline idle", PERSON)
+    refuse(
+        r"person\.mp4: lasts .* Shorten the audio, or pass --footage-end bounce.* or stop", PERSON
+    )
     refuse("timeline source needs --mode paste, not head", mode="head")
     refuse("a video needs --timeline source", video=footage, options=OutputOptions())
     refuse(r"Anna B\.mp4: this is the input", output=footage, video=footage)

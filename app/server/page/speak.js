@@ -24,6 +24,7 @@ export function startSpeak(studio) {
     for (const one of form.querySelectorAll("[data-source]")) one.hidden = one.dataset.source !== fields.source.value;
     $("head-options").hidden = fields.mode.value !== "head";
     $("paste-options").hidden = fields.mode.value === "head";
+    $("footage-end").hidden = fields.mode.value === "head" || fields.timeline.value !== "source";
     for (const one of form.querySelectorAll("[data-background]")) one.hidden = one.dataset.background !== fields.background_kind.value;
     if (fields.background_kind.value === "alpha" && !["prores", "vp9"].includes(fields.codec.value)) fields.codec.value = "vp9";
   }
@@ -38,6 +39,7 @@ export function startSpeak(studio) {
       if (fields.drive_file.files.length) data.set("drive_file", fields.drive_file.files[0]);
     } else {
       data.set("timeline", fields.timeline.value);
+      if (fields.timeline.value === "source") data.set("footage_end", fields.footage_end.value);
     }
     const kind = fields.background_kind.value;
     if (kind === "color") data.set("background", fields.background_color.value);

@@ -125,6 +125,33 @@ def test_short_gaps_are_bridged_but_not_over_an_occluder(
     assert known[3:12].all() and not known[12:15].any() and known[15:18].all()
 
 
+@pytest.mark.parametrize("rate", [25, Fraction(30000, 1001)])
+def test_footage_that_goes_on(
+    fitted: FitResult, footage: Path, home: Path, tmp_path: Path, rate: int | Fraction
+) -> None:
+    """It covers a duration by as few frames as possible, with no frame twice in a row."""
+    package = IdentityPackage.load(fitted.package_path)
+    source = source_footage(package, footage, home, SilentProgress())
+    video = tmp_path / "other.mp4"
+    kept = media.read_frames(footage, n_frames=30, frame_rate=rate)
+    media.write_video(video, kept, frame_rate=rate)
+    source = footage_of(source.clip.dataset, video, source.clip.face)
+    source = replace(source, known=source.known & (np.arange(30) != 27))
+    assert source.lasting(0.5) == source, "it is never shorter"
+    assert len(source.lasting(float(31 / Fraction(rate)))) == 31
+    longer = source.lasting(float(70.2 / Fraction(rate)))
+    assert len(longer) == 71
+    shown = [*range(30), *range(28, -1, -1), *range(1, 13)]
+    assert [longer.track_index(i) for i in range(71)] == [None if i == 27 else i for i in shown]
+    own = list(media.read_frames(video, frame_rate=rate))
+    for first, after in ((0, 71), (25, 40), (40, 62), (70, 71)):
+        found = list(longer.frames(first, after))
+        assert len(found) == after - first
+        for i, frame in zip(shown[first:after], found, strict=True):
+            np.testing.assert_array_equal(frame, own[i])
+    assert longer.codes(np.zeros((80, 3), np.float32)).shape == (71, 3)
+
+
 def test_another_frame_rate(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) -> None:
     """At 30 fps five of six frames have the dataset's own tracks, one has those of its
     neighbors."""

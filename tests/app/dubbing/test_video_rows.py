@@ -133,6 +133,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "head": ({"mode": "head"}, "mode 'head': lines are spoken in the video itself"),
     "idle": ({"timeline": "idle"}, "timeline 'idle': lines are spoken in the video itself"),
     "transcript": ({"transcript": "Hello"}, "transcript: has no effect with lines"),
+    "footage end": ({"footage_end": "stop"}, "footage_end: has no effect with lines"),
     "speed": ({"max_speed": 3}, "max_speed is 3.0, where 1 to 2 is allowed"),
     "not a number": ({"max_speed": "nan"}, "max_speed is nan"),
     "text": ({"max_early": "soon"}, "max_early 'soon': expected a number"),

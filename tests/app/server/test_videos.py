@@ -187,6 +187,8 @@ def test_pages_of_the_list(client: TestClient) -> None:
         ({"timeline": "film"}, "timeline: input should be 'idle' or 'source'"),
         ({"timeline": "source", "mode": "head"}, "timeline source needs mode paste, not head"),
         ({"timeline": "source"}, "was moved or removed. Choose timeline idle"),
+        ({"footage_end": "stop"}, "footage end stop needs timeline source"),
+        ({"footage_end": "loop"}, "footage_end: input should be 'refuse', 'bounce' or 'stop'"),
         ({"video": "/etc/passwd"}, "unknown field 'video'"),
         ({"codec": "png"}, "folder of images"),
         ({"codec": "rm -rf"}, "there is no codec"),
