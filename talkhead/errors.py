@@ -16,7 +16,11 @@ class MediaError(TalkheadError):
     """A video or audio file that cannot be read or written."""
 
 
-class FootageError(TalkheadError):
+class InputError(TalkheadError):
+    """Input that cannot be used as it is: the same call fails again, so it is not retried."""
+
+
+class FootageError(InputError):
     """A readable video that is unsuitable for fitting (no face, no audio, too short)."""
 
 

@@ -34,7 +34,7 @@ from talkhead.face import FaceModel
 from talkhead.footage import Footage
 from talkhead.frame_selection import MAX_GAP
 from talkhead.identity import IdentityPackage
-from talkhead.media.probing import frame_times, own_rate
+from talkhead.media.probing import frame_at, frame_times, own_rate
 from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import Progress
 from talkhead.renderers.color_match import ColorMatch
@@ -134,19 +134,6 @@ class SourceFootage:
         """
         at = np.arange(len(self), dtype=np.float64) * float(FRAME_RATE / self.frame_rate)
         return interpolated(spoken, np.arange(len(spoken), dtype=np.float64), at)
-
-
-def count_frames(video: Path, frame_rate: Fraction) -> int:
-    """Count the frames of a video at a constant rate, as `timeline_frames` numbers them.
-
-    Args:
-        video: The video.
-        frame_rate: Frames per second.
-
-    Returns:
-        Number of frames.
-    """
-    return 1 + frame_at(frame_times(video)[-1], frame_rate)
 
 
 def timeline_frames(
@@ -278,19 +265,6 @@ def shown_pictures(times: Sequence[Fraction], rate: Fraction, n_frames: int) -> 
     slots = np.array([frame_at(time, rate) for time in times], dtype=np.int64)
     shown = np.searchsorted(slots, np.arange(n_frames), side="right") - 1
     return np.clip(shown, 0, len(times) - 1).astype(np.int64)
-
-
-def frame_at(time: Fraction, rate: Fraction) -> int:
-    """Return the frame at which a picture appears.
-
-    Args:
-        time: Time of the picture, seconds.
-        rate: Frames per second.
-
-    Returns:
-        Number of the frame.
-    """
-    return int(time * rate + Fraction(1, 2))
 
 
 def _surrounded(at: Float64, wanted: Float64, most: float) -> Bool:

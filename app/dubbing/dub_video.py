@@ -16,7 +16,7 @@ import numpy as np
 from talkhead import __version__, media
 from talkhead.app.avatar import Avatar
 from talkhead.app.composer.followed_footage import FOLLOW_VERSION, follow_in
-from talkhead.app.composer.source_clip import count_frames, footage_of, timeline_frames
+from talkhead.app.composer.source_clip import footage_of, timeline_frames
 from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, SpokenLine
 from talkhead.app.dubbing.line_planner import plan_lines
 from talkhead.app.dubbing.line_speech import durations, line_codes, speak_lines
@@ -40,7 +40,7 @@ from talkhead.app.text_to_speech import URL_VARIABLE
 from talkhead.errors import FootageError
 from talkhead.footage import Footage
 from talkhead.identity import MANIFEST_NAME
-from talkhead.media.probing import own_rate
+from talkhead.media.probing import count_frames, own_rate
 from talkhead.media.writer import Captions, scaled_size
 from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import fingerprint, make_folder, read_json, remove, sha256_of, write_json

@@ -18,7 +18,7 @@ from talkhead.app.dubbing.table import build_options
 from talkhead.app.output.finalize import check_subtitles_free
 from talkhead.app.output.publish import product_names, publish, settle
 from talkhead.config import read_object
-from talkhead.errors import FootageError, PackageError, TalkheadError, one_line
+from talkhead.errors import InputError, PackageError, TalkheadError, one_line
 from talkhead.progress import Progress, Step
 from talkhead.storage import (
     ContentError,
@@ -101,8 +101,8 @@ def run_job(
                 claim.requeue()
                 halt = one_line(error)
             else:
-                # The same footage is refused again, after the same minutes of work.
-                claim.fail(one_line(error), 1 if isinstance(error, FootageError) else max_tries)
+                # The same input is refused again, after the same minutes of work.
+                claim.fail(one_line(error), 1 if isinstance(error, InputError) else max_tries)
         job = claim.job
         return JobFinished(job_id, job.status, job.reason, job.retry_at, job.result, halt)
 

@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 
 from talkhead import media
-from talkhead.app.composer.source_clip import count_frames
 from talkhead.app.dubbing.timeline import Shot
-from talkhead.media.probing import own_rate
+from talkhead.media.probing import count_frames, own_rate
 from talkhead.progress import Progress
 from talkhead.types import Float64, UInt8
 

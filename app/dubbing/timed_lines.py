@@ -30,7 +30,7 @@ from talkhead.app.output.subtitle_files import (
 )
 from talkhead.app.request import SUBTITLE_FILES
 from talkhead.app.text_to_speech import MAX_TEXT
-from talkhead.errors import TalkheadError
+from talkhead.errors import InputError, TalkheadError
 from talkhead.storage import decode_json, read_bytes, short_repr
 
 KEYS = ("start", "end", "speaker", "audio", "text", "voice")
@@ -60,11 +60,11 @@ class TimedLines:
         """Check that all lines are valid.
 
         Raises:
-            TalkheadError: Lines are wrong; the message names each.
+            InputError: Lines are wrong; the message names each.
         """
         if not self.bad:
             return
-        raise TalkheadError(
+        raise InputError(
             f"{self.path}: {len(self.bad)} of {len(self.bad) + len(self.lines)} lines cannot be "
             f"spoken. {list_bad(self.bad)}. Correct them"
         )

@@ -8,7 +8,7 @@ from math import ceil
 from pathlib import Path
 
 from talkhead.app.dubbing.row_checks import BadRow, list_bad
-from talkhead.errors import TalkheadError
+from talkhead.errors import InputError
 
 STATUSES = ("fits", "moved", "stretched", "late", "does not fit")
 FITS, MOVED, STRETCHED, LATE, UNPLACED = STATUSES
@@ -112,7 +112,7 @@ class Timeline:
         """Check that every line has a place.
 
         Raises:
-            TalkheadError: Lines do not fit; the message names each.
+            InputError: Lines do not fit; the message names each.
         """
         unplaced = [one for one in self.placements if one.status == UNPLACED]
         if not unplaced:
@@ -124,7 +124,7 @@ class Timeline:
             )
             for one in unplaced
         ]
-        raise TalkheadError(
+        raise InputError(
             f"{len(rows)} of {len(self.placements)} lines do not fit, even at {unplaced[0].speed:g} "
             f"times their speed. {list_bad(rows)}. Shorten them, allow a higher speed, or let them "
             "delay the lines after them"

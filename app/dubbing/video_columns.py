@@ -16,6 +16,7 @@ from talkhead.app.text_to_speech import URL_VARIABLE, is_available
 from talkhead.config import from_json
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.media import probe
+from talkhead.media.probing import count_frames, own_rate
 from talkhead.storage import ContentError
 
 LINES, SPEAKERS, BED = "lines", "speakers", "bed"
@@ -151,14 +152,14 @@ def check_line_files(settings: LineSettings, video: Path) -> None:
         TalkheadError: The video has no picture or the bed no sound, lines are invalid or name several
             people for one identity, or a text cannot be spoken on this machine.
     """
-    info = probe(video)
-    if not info.has_video:
+    if not probe(video).has_video:
         raise MediaError(f"{video}: has no picture. Pass a video of the people who speak")
     bed = settings.bed_file
     if bed is not None and not probe(bed).has_audio:
         raise MediaError(f"{bed}: has no sound. Pass music and effects, or bed none")
-    overlaps = settings.limits.overlaps
-    timed = read_lines(Path(settings.lines), info.duration_s, settings.speakers, overlaps=overlaps)
+    rate, overlaps = own_rate(video), settings.limits.overlaps
+    length_s = float(count_frames(video, rate) / rate)  # the file may state that of its sound
+    timed = read_lines(Path(settings.lines), length_s, settings.speakers, overlaps=overlaps)
     timed.check()
     if not settings.speakers:
         _check_one_speaker(timed)

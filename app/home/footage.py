@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.app.home.identities import CLIPS, Home
-from talkhead.errors import TalkheadError
+from talkhead.errors import InputError, TalkheadError
 from talkhead.identity import Manifest
 
 LONGER_S = 0.2
@@ -107,10 +107,10 @@ def check_duration(
         longer_s: Seconds by which the audio may be longer.
 
     Raises:
-        TalkheadError: It is longer than that.
+        InputError: It is longer than that.
     """
     if audio_s > footage_s + longer_s:
-        raise TalkheadError(
+        raise InputError(
             f"{audio}: lasts {audio_s:.2f} s, but the video whose timeline is kept lasts "
             f"{footage_s:.2f} s. Shorten the audio, or pass --footage-end bounce, which plays the "
             "footage on, backward and forward, or stop, which cuts the audio"

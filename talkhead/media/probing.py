@@ -158,6 +158,35 @@ def frame_times(path: PathLike) -> list[Fraction]:
     return [pts * unit for pts in sorted(found)]
 
 
+def count_frames(video: Path, frame_rate: Fraction) -> int:
+    """Count the frames of a video at a constant rate. Nothing is decoded.
+
+    Args:
+        video: The video.
+        frame_rate: Frames per second.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        MediaError: The file cannot be read, or states no times.
+    """
+    return 1 + frame_at(frame_times(video)[-1], frame_rate)
+
+
+def frame_at(time: Fraction, rate: Fraction) -> int:
+    """Return the frame at which a picture appears.
+
+    Args:
+        time: Time of the picture, seconds.
+        rate: Frames per second.
+
+    Returns:
+        Number of the frame.
+    """
+    return int(time * rate + Fraction(1, 2))
+
+
 def describe(path: Path) -> Description:
     """Describe a file and how to read its picture.
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from talkhead.app.dubbing.job import DONE, Task
+from talkhead.app.dubbing import job_store
+from talkhead.app.dubbing.job import DONE, FAILED, QUEUED, Task
 from talkhead.app.dubbing.job_runner import FINISHED, MARKER, run_job
 from talkhead.app.dubbing.job_store import Claim, JobStore
 from talkhead.app.output.publish import publish
-from talkhead.errors import TalkheadError
+from talkhead.errors import FootageError, InputError, TalkheadError
 from talkhead.progress import Progress
 
 
@@ -34,6 +35,32 @@ def one_job(folder: Path, name: str) -> JobStore:
     store = JobStore(folder / "jobs")
     store.add([Task("line", "anna", output=str(folder / name))])
     return store
+
+
+@pytest.mark.parametrize(
+    ("error", "n_tries"),
+    [
+        (TalkheadError("the voice server does not answer"), 3),
+        (FootageError("no face was found"), 1),
+        (InputError("2 of 9 lines do not fit"), 1),
+    ],
+)
+def test_input_that_is_refused_is_not_tried_again(
+    tmp_path: Path, error: TalkheadError, n_tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, n_calls = one_job(tmp_path, "1.mp4"), 0
+    monkeypatch.setattr(job_store, "INITIAL_BACKOFF_S", 0.0)
+
+    def fail(task: Task, work: Path, products: Path, progress: Progress) -> Mapping[str, Any]:
+        nonlocal n_calls
+        n_calls += 1
+        raise error
+
+    (job,) = store.jobs()
+    while job.status == QUEUED and n_calls < 9:
+        event = run_job(store, job.id, fail, 3, lambda event: None)
+        (job,) = store.jobs()
+    assert (job.status, event.reason, n_calls) == (FAILED, str(error), n_tries)
 
 
 def test_leftovers_of_a_killed_move_are_removed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -203,6 +204,19 @@ def test_all_wrong_lines_are_named(folder: Path) -> None:
     reason = table.bad[0].reason
     assert "en.json: 3 of 3 lines" in reason and "lost.wav: no such file" in reason
     assert "line 7: ends at 3 s, but the video at 2.00 s" in reason and "line 12: start" in reason
+
+
+def test_a_video_is_as_long_as_its_picture(folder: Path) -> None:
+    """2 s of picture with 6 s of sound: the file states 6 s."""
+    inputs = ["-i", str(folder / "movie.mp4"), "-i", str(folder / "a.wav")]
+    longer = folder / "longer.mp4"
+    call = [media.ffmpeg_path(), "-v", "error", *inputs, "-c:v", "copy", "-c:a", "aac", str(longer)]
+    subprocess.run(call, check=True)
+    assert media.probe(longer).duration_s > 5.0
+    (folder / "en.json").write_text(json.dumps([{"start": 1, "end": 2.5, "audio": "b.wav"}]))
+    cells = {**CELLS, "lines": "en.json", "identity": "anna", "video": "longer.mp4"}
+    (bad,) = read(folder / "t.jsonl", json.dumps(cells)).bad
+    assert "line 1: ends at 2.5 s, but the video at 2.00 s" in bad.reason
 
 
 def test_lines_of_several_people_need_speakers(folder: Path) -> None:
