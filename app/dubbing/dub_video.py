@@ -9,7 +9,6 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,12 @@ from talkhead import __version__, media
 from talkhead.app.avatar import Avatar
 from talkhead.app.composer.followed_footage import FOLLOW_VERSION, follow_in
 from talkhead.app.composer.source_clip import footage_of, timeline_frames
+from talkhead.app.dubbing.dub_report import DubReport, FollowReport, LineReport
 from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, SpokenLine
 from talkhead.app.dubbing.line_planner import plan_lines
 from talkhead.app.dubbing.line_speech import durations, line_codes, speak_lines
 from talkhead.app.dubbing.line_subtitles import line_cues
+from talkhead.app.dubbing.line_sync import measure_sync
 from talkhead.app.dubbing.shots import find_shots
 from talkhead.app.dubbing.soundtrack import (
     SoundMix,
@@ -58,60 +59,6 @@ MAX_GAP_S = 2.0
 MAX_PIECE_S = 60.0
 """Longest piece: the head crops of a minute take up to 1.5 GB while it is followed."""
 PIECE_CRF = 8
-
-
-@dataclass(frozen=True)
-class LineReport:
-    """What became of a line.
-
-    Attributes:
-        line: Line of the file.
-        speaker: Who speaks; "" if the video has one speaker.
-        start_s: When it begins.
-        end_s: When it ends.
-        speed: Speed relative to its recording.
-        status: See `talkhead.app.dubbing.timeline.STATUSES`.
-        on_screen: Fraction of its frames in which the speaker's mouth follows it.
-    """
-
-    line: int
-    speaker: str
-    start_s: float
-    end_s: float
-    speed: float
-    status: str
-    on_screen: float
-
-
-@dataclass(frozen=True)
-class DubReport:
-    """What became of the lines and shots of a video.
-
-    Attributes:
-        n_frames: Number of frames.
-        duration_s: Length in seconds.
-        n_shots: Number of shots.
-        n_relipped: Frames in which a mouth was changed.
-        loudness_lufs: Integrated loudness of the sound.
-        lines: The lines in order.
-        notes: Messages about what was not possible.
-    """
-
-    n_frames: int
-    duration_s: float
-    n_shots: int
-    n_relipped: int
-    loudness_lufs: float
-    lines: tuple[LineReport, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert the report to a JSON object.
-
-        Returns:
-            The object.
-        """
-        return asdict(self)
 
 
 def dub_video(
@@ -381,7 +328,11 @@ class _Job:
             shown = (piece.motion[1] > 0.0) & piece.footage.known
             inside = np.arange(piece.first, min(piece.after, self.n_frames))
             changed[inside] |= shown[: len(inside)]
-        lines = tuple(self._line_report(one, pieces) for one in timeline.placements)
+        sync = measure_sync(timeline, pieces, self.work / SOUND)
+        lines = tuple(
+            LineReport.of(one, sync[one.line.number], pieces, self.n_frames, self.frame_rate)
+            for one in timeline.placements
+        )
         for one in lines:
             if one.on_screen == 0.0:
                 self.notes.message(f"line {one.line}: its speaker's face is not seen, only heard")
@@ -393,25 +344,7 @@ class _Job:
             round(self.dub.options.loudness or loudness_lufs, 1),
             lines,
             tuple(self.notes.texts),
-        )
-
-    def _line_report(self, placement: Placement, pieces: Sequence[Piece]) -> LineReport:
-        frames = Shot(0, self.n_frames).frames_of(placement, self.frame_rate)
-        seen = np.zeros(len(frames), dtype=bool)
-        for piece in pieces:
-            if all(one.placement != placement for one in piece.lines):
-                continue
-            for i, frame in enumerate(frames):
-                inside = piece.first <= frame < piece.after
-                seen[i] |= inside and bool(piece.footage.known[frame - piece.first])
-        return LineReport(
-            placement.line.source,
-            placement.line.speaker or "",
-            round(placement.start_s, 3),
-            round(placement.end_s, 3),
-            round(placement.speed, 3),
-            placement.status,
-            round(float(seen.mean()), 3) if len(seen) else 0.0,
+            tuple(FollowReport.of(piece) for piece in pieces),
         )
 
 

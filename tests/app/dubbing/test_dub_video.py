@@ -17,7 +17,8 @@ from talkhead.app import resume
 from talkhead.app.avatar import Avatar, load_avatar
 from talkhead.app.composer.source_clip import source_footage
 from talkhead.app.dubbing import dub_video as module
-from talkhead.app.dubbing.dub_video import DubReport, _spans, dub_video
+from talkhead.app.dubbing.dub_report import DubReport
+from talkhead.app.dubbing.dub_video import _spans, dub_video
 from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, SpokenLine
 from talkhead.app.dubbing.line_planner import PlacementLimits
 from talkhead.app.dubbing.soundtrack import SOUND_RATE
@@ -113,6 +114,11 @@ def test_the_report_and_the_sound(made: tuple[Path, DubReport], footage: Path) -
     assert [one.end_s for one in report.lines] == pytest.approx([s + LASTS for s in STARTS])
     assert {one.status for one in report.lines} == {FITS}
     assert all(one.on_screen == 1.0 for one in report.lines)
+    assert all(abs(one.sound_offset_ms) < 1.0 for one in report.lines)
+    assert all(one.motion_offset_ms == 0.0 for one in report.lines)
+    assert all(one.sync_offset_ms is None for one in report.lines), "they are too short"
+    assert [one.followed for one in report.followed] == [1.0]
+    assert 120.0 < report.followed[0].face_px < 200.0 and 0.0 < report.followed[0].residual_px < 2.0
     assert 60 < report.n_relipped < 80 and not report.notes
     json.dumps(report.to_json())
     sound = media.read_audio(made[0] / "sound.wav", SOUND_RATE)
@@ -184,6 +190,8 @@ def test_a_speaker_who_is_not_seen_is_only_heard(
     gray = [np.full((96, 128, 3), 90, np.uint8)] * 150
     media.write_video(tmp_path / "gray.mp4", gray, frame_rate=25)
     report = run(tmp_path / "images", tmp_path / "work", video=tmp_path / "gray.mp4")
+    assert not report.followed and all(one.motion_offset_ms is None for one in report.lines)
+    assert all(abs(one.sound_offset_ms) < 1.0 for one in report.lines)
     assert report.n_relipped == 0 and all(one.on_screen == 0.0 for one in report.lines)
     assert any("is not recognized. These frames stay as they are" in note for note in report.notes)
     assert sum("its speaker's face is not seen, only heard" in note for note in report.notes) == 2

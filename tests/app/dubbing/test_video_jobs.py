@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from talkhead.app.dub import report
-from talkhead.app.dubbing.dub_video import DubReport, LineReport
+from talkhead.app.dubbing.dub_report import DubReport, LineReport
 from talkhead.app.dubbing.events import JobFinished
 from talkhead.app.dubbing.job import DONE, FAILED, FIT, PACKAGE, Job, Task
 from talkhead.app.dubbing.job_runner import run_job
@@ -193,10 +193,10 @@ def test_settings_that_are_read_in_place(settings: LineSettings, tmp_path: Path)
 def fake_report() -> DubReport:
     """A report with three lines."""
     lines = tuple(
-        LineReport(number, "", float(number), number + 0.5, 1.0, status, 1.0)
+        LineReport(number, "", float(number), number + 0.5, 1.0, status, 1.0, 0.0, 0.0, None)
         for number, status in enumerate(("fits", "moved", "fits"), 1)
     )
-    return DubReport(50, 2.0, 1, 30, -23.0, lines, ())
+    return DubReport(50, 2.0, 1, 30, -23.0, lines, (), ())
 
 
 @dataclass
