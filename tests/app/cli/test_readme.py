@@ -1,4 +1,4 @@
-"""Every command of README.md runs as it is written, in one folder, in order.
+"""Every command of README.md, and of the example of docs/dubbing.md, runs as it is written, in order.
 
 The footage is the sample person's first seconds, presets are tiny, and audio is short. `git clone`,
 the virtual environment, `pip install` and the make commands are not run here: CI runs them, and the
@@ -7,6 +7,7 @@ test of the wheel installs it into a fresh environment.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -33,8 +34,8 @@ NOT_RUN = ("git clone ", "python3 -m venv ", "pip install ")
 SAID = " ".join(LINE_TEXT.split()[:3])
 
 
-def commands() -> Iterator[str]:
-    for block in re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE):
+def commands(text: str = README) -> Iterator[str]:
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             yield from filter(None, (part.strip() for part in line.partition("#")[0].split("&&")))
 
@@ -103,3 +104,21 @@ def test_the_commands_of_the_readme(
     shown = capsys.readouterr().out
     assert "line.mp4: valid" in shown and "Anna B., in writing, 3 May 2025" in shown
     assert "report.html" in shown
+
+
+def test_the_example_of_a_whole_video(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "dubbing.md").read_text("utf-8")
+    example = page.partition("### An example\n")[2].partition("\n### ")[0]
+    files = re.findall(r"`(person\.\w+)`:\n\n```\w+\n(.*?)^```", example, re.DOTALL | re.MULTILINE)
+    assert [name for name, _ in files] == ["person.json", "person.yaml"]
+    for name, content in files:
+        (folder / name).write_text(content)
+    for command in commands(example):
+        assert run(command, monkeypatch) == 0, (command, capsys.readouterr().err)
+    assert media.probe(folder / "person.dubbed.mp4").has_audio
+    (line,) = json.loads((folder / "person.dubbed.report.json").read_text())["lines"]
+    assert (line["start_s"], line["end_s"], line["status"]) == (0.5, 2.5, "fits")
+    assert line["on_screen"] == 1.0 and abs(line["sound_offset_ms"]) < 40.0
+    assert SAID in (folder / "person.dubbed.srt").read_text()
