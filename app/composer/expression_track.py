@@ -121,6 +121,8 @@ class ExpressionTrack:
         import numpy as np
         from scipy.interpolate import PchipInterpolator
 
+        from talkhead.easing import smooth_step
+
         total, weights, shares = (np.zeros(len(times)) for _ in range(3))
         before = -math.inf  # end of the stretch before
         for points, end in _stretches(self.curves[name]):
@@ -134,8 +136,7 @@ class ExpressionTrack:
             )
             values = curve(np.clip(times[chosen], at[0], at[-1]))
             rise = 1.0 if begins == -math.inf else (times[chosen] - begins) / EASE_S
-            share = np.clip(np.minimum(rise, (end + EASE_S - times[chosen]) / EASE_S), 0.0, 1.0)
-            share = share * share * (3.0 - 2.0 * share)
+            share = smooth_step(np.minimum(rise, (end + EASE_S - times[chosen]) / EASE_S))
             total[chosen] += share * values
             shares[chosen] += share
             weights[chosen] = np.maximum(weights[chosen], share)

@@ -21,6 +21,7 @@ from talkhead.app.composer.resampling import interpolated
 from talkhead.app.composer.source_clip import SourceFootage, timeline_frames
 from talkhead.app.dubbing.timeline import Placement
 from talkhead.device import kernel_concurrency, map_concurrently
+from talkhead.easing import smooth_step
 from talkhead.renderers.base import Renderer, device_of
 from talkhead.types import FRAME_RATE, Float32, Float64, UInt8
 
@@ -78,16 +79,10 @@ class Piece:
             at = np.clip((times[near] - start_s) * FRAME_RATE, 0.0, len(line.codes) - 1.0)
             spoken = interpolated(line.codes, np.arange(len(line.codes), dtype=np.float64), at)
             away = np.minimum(times[near] - start_s, end_s - times[near]) + EASE_S
-            share = _smooth(away / EASE_S)[:, None]
+            share = smooth_step(away / EASE_S)[:, None]
             codes[near] = (codes[near] + share * (spoken - codes[near])).astype(np.float32)
-            opacity[near] = np.maximum(opacity[near], _smooth(away / FADE_S))
+            opacity[near] = np.maximum(opacity[near], smooth_step(away / FADE_S))
         return codes, opacity
-
-
-def _smooth(values: Float64) -> Float64:
-    """A smooth step from 0 at 0 to 1 at 1."""
-    share = np.clip(values, 0.0, 1.0)
-    return np.asarray(share * share * (3.0 - 2.0 * share))
 
 
 class DubbedFrames:

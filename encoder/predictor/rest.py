@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from talkhead.easing import smooth_step
 from talkhead.types import Bool, Float32, Float64
 
 SETTLING_FRAMES = 20
@@ -73,18 +74,6 @@ def speech_ramp(distance: Float64) -> Float64:
         0 to 1, of that shape.
     """
     return np.clip(1.0 - (distance - NEAR_FRAMES) / FADING_FRAMES, 0.0, 1.0)
-
-
-def smooth_step(share: Float64) -> Float64:
-    """Round the corners of a ramp.
-
-    Args:
-        share: 0 to 1, of any shape.
-
-    Returns:
-        0 to 1, of that shape.
-    """
-    return share * share * (3.0 - 2.0 * share)
 
 
 def _distances(silent: Bool, n_frames: int) -> tuple[Float64, Float64]:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from talkhead.easing import smooth_step
 from talkhead.encoder.predictor.lip_range import scale_motion
 from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.network import frame_inputs
-from talkhead.encoder.predictor.rest import CLOSING_FRAMES, rest_ramp, smooth_step, speech_ramp
+from talkhead.encoder.predictor.rest import CLOSING_FRAMES, rest_ramp, speech_ramp
 from talkhead.types import Float32
 
 
