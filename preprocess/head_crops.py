@@ -67,6 +67,7 @@ class CropJob:
         reference: Frame from which the body is followed into the others.
         intrinsics: [3, 3] of the source.
         joins: First frame of each clip but the first one, at which the body is searched anew.
+        has_features: The features of mouth, body and clothes are measured.
     """
 
     footage: Footage
@@ -77,6 +78,7 @@ class CropJob:
     reference: int
     intrinsics: Float64
     joins: tuple[int, ...] = ()
+    has_features: bool = True
 
     def crop(self, image: UInt8, frame: int) -> UInt8:
         """Cut the crop out of a whole image.
@@ -106,27 +108,26 @@ class CropJob:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A frame and what it shows by itself.
+    """A frame and its crop.
 
     Attributes:
         frame: Its number.
         image: [height, width, 3] uint8, the whole frame.
         crop: [H, W, 3] uint8.
         mask: [H, W] uint8, 255 = person.
-        mouth: [N_PLACES] brightness between the lips.
     """
 
     frame: int
     image: UInt8
     crop: UInt8
     mask: UInt8
-    mouth: Float64
 
 
 @dataclass
 class _Chunk:
     """Images and features of up to CHUNK frames, before they are written."""
 
+    n_frames: int = 0
     crops: list[UInt8] = field(default_factory=list)
     masks: list[UInt8] = field(default_factory=list)
     small_masks: list[UInt8] = field(default_factory=list)
@@ -147,8 +148,9 @@ class _CropFiles:
         self._files = {
             "crops": (ImageFile(folder / FRAMES, (*size, 3)), job.has_image),
             "masks": (ImageFile(folder / MASKS, size), job.has_image),
-            "features": (self._features, every),
         }
+        if job.has_features:
+            self._files["features"] = (self._features, every)
         if not job.has_image.all():
             self._files["small_masks"] = (small, every)
         if job.sampled.any():
@@ -186,11 +188,10 @@ class _CropFiles:
 
     def append(self, chunk: _Chunk) -> None:
         """Write a chunk to the disk."""
-        rows = np.array(chunk.features).view(np.uint8)
         images = {"crops": chunk.crops, "masks": chunk.masks, "small_masks": chunk.small_masks}
         for name, (file, _) in self._files.items():
             if name == "features":
-                file.append(rows)
+                file.append(np.array(chunk.features).view(np.uint8))
             elif name in images:
                 file.append(images[name])
 
@@ -257,9 +258,9 @@ def read_features(folder: Path) -> FrameFeatures:
 def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
     """Cut the frames, beginning at number `done`."""
     segmenter = PersonSegmenter()
-    body, clothes = _body_trackers(job, segmenter)
-    if done:
-        body.resume(files.last_features()[N_PLACES : N_PLACES + ROW])
+    features = _FeatureTracker(job, segmenter) if job.has_features else None
+    if features is not None and done:
+        features.resume(files.last_features())
     keeps_all = bool(job.has_image.all())
     n_left = len(job.has_image) - done
     source = media.read_frames(job.footage.path, start_s=done / FRAME_RATE, n_frames=n_left)
@@ -270,12 +271,9 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
         while done < len(job.has_image):
             chunk = _Chunk()
             for one in islice(cut, CHUNK):
-                if one.frame in job.joins and job.landmarks[one.frame].any():
-                    moved = job.landmarks[one.frame] - job.landmarks[job.reference]
-                    body.restart(moved[:, :2].mean(0, dtype=np.float64))
-                row = body.follow(one.crop, one.frame)
-                seen = clothes.brightness(one.crop, one.frame, row)
-                chunk.features.append(np.concatenate([one.mouth, row, seen]))
+                chunk.n_frames += 1
+                if features is not None:
+                    chunk.features.append(features.measure(one.crop, one.frame))
                 if not keeps_all:
                     chunk.small_masks.append(shrunk_mask(one.mask))
                 if job.has_image[one.frame]:
@@ -284,28 +282,42 @@ def _cut_rest(job: CropJob, files: _CropFiles, done: int, step: Step) -> None:
                 if job.sampled[one.frame]:
                     files.append_sample(one.image)
                 step.advance()
-            if not chunk.features:
+            if not chunk.n_frames:
                 break
             files.append(chunk)
-            done += len(chunk.features)
+            done += chunk.n_frames
 
 
 def _cut(job: CropJob, segmenter: PersonSegmenter, numbered: tuple[int, UInt8]) -> _Cut:
-    """Cut the crop out of a frame, given as number and image, and evaluate it by itself."""
+    """Cut the crop out of a frame, given as number and image, and segment it."""
     frame, image = numbered
     crop = job.crop(image, frame)
-    mouth = mouth_brightness(crop, job.points(frame))
-    return _Cut(frame, image, crop, segmenter.mask(crop), mouth)
+    return _Cut(frame, image, crop, segmenter.mask(crop))
 
 
-def _body_trackers(job: CropJob, segmenter: PersonSegmenter) -> tuple[BodyTracker, ClothesGrid]:
-    """A tracker that follows the body of the reference frame, and a grid on its clothes."""
-    frame = job.reference
-    source = media.read_frames(job.footage.path, start_s=frame / FRAME_RATE, n_frames=1)
-    with closing(source):
-        crop = job.crop(next(source), frame)
-    mask, landmarks = segmenter.mask(crop), job.landmarks[frame]
-    return (
-        BodyTracker(crop, mask, landmarks, frame, job.plan, job.intrinsics),
-        ClothesGrid(mask, landmarks, frame, job.plan, job.intrinsics),
-    )
+class _FeatureTracker:
+    """Measures the features of consecutive frames; the body is followed from the reference frame."""
+
+    def __init__(self, job: CropJob, segmenter: PersonSegmenter) -> None:
+        frame = job.reference
+        source = media.read_frames(job.footage.path, start_s=frame / FRAME_RATE, n_frames=1)
+        with closing(source):
+            crop = job.crop(next(source), frame)
+        mask, landmarks = segmenter.mask(crop), job.landmarks[frame]
+        self._job = job
+        self._body = BodyTracker(crop, mask, landmarks, frame, job.plan, job.intrinsics)
+        self._clothes = ClothesGrid(mask, landmarks, frame, job.plan, job.intrinsics)
+
+    def resume(self, last: Float64) -> None:
+        """Continue after a frame with features [N_FEATURES]."""
+        self._body.resume(last[N_PLACES : N_PLACES + ROW])
+
+    def measure(self, crop: UInt8, frame: int) -> Float64:
+        """Return the features [N_FEATURES] of the next frame, of which the crop [H, W, 3] is given."""
+        job = self._job
+        if frame in job.joins and job.landmarks[frame].any():
+            moved = job.landmarks[frame] - job.landmarks[job.reference]
+            self._body.restart(moved[:, :2].mean(0, dtype=np.float64))
+        mouth = mouth_brightness(crop, job.points(frame))
+        row = self._body.follow(crop, frame)
+        return np.concatenate([mouth, row, self._clothes.brightness(crop, frame, row)])

@@ -32,6 +32,8 @@ class PipelineStep:
         run: Makes the artifact.
         version: Increase it when the step would write something different for the same video.
         resumes: The artifact grows while the step runs; the step itself continues it if it is incomplete.
+        learns: The step is only of use where something is learned from the footage: it is left out in
+            further footage of a known person.
     """
 
     name: str
@@ -39,6 +41,7 @@ class PipelineStep:
     run: Callable[[PipelineRun], None]
     version: int = 1
     resumes: bool = False
+    learns: bool = False
 
     def is_done(self, folder: Path) -> bool:
         """Check whether the step can be skipped.
@@ -53,16 +56,16 @@ class PipelineStep:
 
 
 STEPS = (
-    PipelineStep("sound", pipeline_run.SOUND, steps.read_sound),
+    PipelineStep("sound", pipeline_run.SOUND, steps.read_sound, learns=True),
     PipelineStep("face tracking", TRACKING, steps.track_face),
     PipelineStep("head pose", pipeline_run.HEAD_POSE, steps.estimate_head_pose),
-    PipelineStep("audio offset", WAVEFORM, steps.synchronize_audio),
+    PipelineStep("audio offset", WAVEFORM, steps.synchronize_audio, learns=True),
     PipelineStep("occlusion", pipeline_run.OCCLUSION, steps.detect_occlusion),
     PipelineStep("motion codes", pipeline_run.CODES, steps.encode_face_motion, version=2),
     PipelineStep("frame selection", pipeline_run.FRAME_SELECTION, steps.select_frames),
     PipelineStep("head crops", FEATURES, steps.cut_heads, version=2, resumes=True),
-    PipelineStep("background", BACKGROUND_FACTS, steps.estimate_background),
-    PipelineStep("quality", pipeline_run.QUALITY, steps.assess_quality),
+    PipelineStep("background", BACKGROUND_FACTS, steps.estimate_background, learns=True),
+    PipelineStep("quality", pipeline_run.QUALITY, steps.assess_quality, learns=True),
     PipelineStep("dataset", pipeline_run.DATASET, steps.write_dataset, version=2),
 )
 DATASET_VERSION = 2 + sum(step.version for step in STEPS)
@@ -103,7 +106,8 @@ def preprocess(
         progress: Where steps are shown.
         detect_silence: Finds the frames without speech.
         known: The person, if they were fitted to other footage: motion is encoded in their face model,
-            and the sound is not used. None: this footage is learned from.
+            and nothing is learned from sound, background, body and clothes. None: this footage is
+            learned from.
 
     Returns:
         The dataset.
@@ -118,7 +122,7 @@ def preprocess(
         make_folder(folder)
         run = PipelineRun(footage, folder, config, progress, detect_silence, known)
         for step in STEPS:
-            if not step.is_done(folder):
+            if not (step.is_done(folder) or (known and step.learns)):
                 step.run(run)
         for name in pipeline_run.TEMPORARY:
             (folder / name).unlink(missing_ok=True)

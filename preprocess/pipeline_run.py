@@ -25,6 +25,7 @@ from talkhead.preprocess.av_sync import AvOffset
 from talkhead.preprocess.background import (
     BACKGROUND_FACTS,
     MAX_SAMPLES,
+    read_background_facts,
 )
 from talkhead.preprocess.head_crops import (
     SAMPLES,
@@ -94,11 +95,14 @@ class KnownPerson:
 
     Attributes:
         face: Their face model.
+        usual: Their usual motion code [K]. Inner mouth, clothes and body, whose codes cannot be
+            compared between recordings, are set to it.
         start: Landmarks [478, 3] of their face at the start of this footage, in pixels. None: the
             largest, most central face is theirs.
     """
 
     face: FaceModel
+    usual: Float32
     start: Float32 | None = None
 
 
@@ -143,6 +147,11 @@ class PipelineRun:
     def joins(self) -> tuple[int, ...]:
         """First frame of each clip but the first one; none for an ordinary video."""
         return first_frames(self.footage.clips)
+
+    @property
+    def moving_camera(self) -> bool:
+        """True if the background moves. Not measured if nothing is learned from the footage."""
+        return self.known is None and read_background_facts(self.folder).moving
 
     @property
     def parts(self) -> tuple[slice, ...]:
@@ -211,7 +220,9 @@ class PipelineRun:
 
     @cached_property
     def offsets(self) -> tuple[AvOffset, ...]:
-        """How late the audio of each clip is."""
+        """How late the audio of each clip is. None if nothing is learned from the audio."""
+        if self.known is not None:
+            return ()
         names = map(offset_file, range(len(self.parts)))
         return tuple(read_object(self.folder / name, AvOffset, ADVICE) for name in names)
 
@@ -290,7 +301,7 @@ class PipelineRun:
         """The input of `write_head_crops`."""
         info, trainable = self.footage.info, self.unoccluded_training
         sampled = np.zeros(len(trainable), dtype=bool)
-        if not (self.folder / BACKGROUND_FACTS).exists():
+        if self.known is None and not (self.folder / BACKGROUND_FACTS).exists():
             sampled[spread_frames(trainable & self.has_image, MAX_SAMPLES)] = True
         frames = np.flatnonzero(trainable & self.depicted)
         return CropJob(
@@ -302,6 +313,7 @@ class PipelineRun:
             reference=int(frames[len(frames) // 2]),
             intrinsics=default_intrinsics(info.width, info.height),
             joins=self.joins,
+            has_features=self.known is None,
         )
 
 

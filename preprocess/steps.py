@@ -26,10 +26,9 @@ from talkhead.dataset import (
 from talkhead.errors import FootageError
 from talkhead.face import N_BODY, N_CLOTHES, N_INNER, FaceModel
 from talkhead.frame_selection import spread_frames
-from talkhead.preprocess.av_sync import AvOffset, lip_measures, measure_offset, shift_waveform
+from talkhead.preprocess.av_sync import lip_measures, measure_offset, shift_waveform
 from talkhead.preprocess.background import (
     disk_bytes,
-    read_background_facts,
     write_background,
 )
 from talkhead.preprocess.body_motion import body_codes
@@ -82,10 +81,7 @@ def read_sound(run: PipelineRun) -> None:
     Raises:
         MediaError: The audio cannot be decoded.
     """
-    if run.known is None:
-        waveform = media.read_audio(run.footage.path, SAMPLE_RATE)
-    else:  # nothing is learned from the sound of further footage, which may have none
-        waveform = np.zeros(0, np.float32)
+    waveform = media.read_audio(run.footage.path, SAMPLE_RATE)
     write_tensors(run.folder / SOUND, {"waveform": torch.from_numpy(waveform)})
 
 
@@ -151,9 +147,7 @@ def synchronize_audio(run: PipelineRun) -> None:
             # The held-out frames, which are the last ones of the first clip, do not affect the offset.
             part = run.parts[i]
             frames = slice(part.start, part.start + int(run.train[part].sum()))
-            offset = AvOffset(None, 0.0, (), 0.0)
-            if run.known is None:
-                offset = measure_offset(sound, run.lips[frames], run.covered[frames])
+            offset = measure_offset(sound, run.lips[frames], run.covered[frames])
             write_json(run.folder / offset_file(i), asdict(offset))
             shifted.append(shift_waveform(sound, offset.corrected_ms))
         write_tensors(
@@ -253,7 +247,8 @@ def cut_heads(run: PipelineRun) -> None:
             f"Long footage: the renderer is trained on {n_trained:,} of {len(has_image):,} frames, "
             "chosen for new mouths and poses; the motion predictor is trained on all"
         )
-    check_space(run.folder, run.crop_job, disk_bytes(info.height, info.width))
+    extra_bytes = disk_bytes(info.height, info.width) if run.crop_job.sampled.any() else 0
+    check_space(run.folder, run.crop_job, extra_bytes)
     write_head_crops(run.folder, run.crop_job, run.progress)
 
 
@@ -275,7 +270,7 @@ def assess_quality(run: PipelineRun) -> None:
         run: The run.
     """
     warnings = []
-    if read_background_facts(run.folder).moving:
+    if run.moving_camera:
         warnings.append("the camera moves: the background behind the head is approximate")
     for i, offset in enumerate(run.offsets):
         clip = f"{Path(run.footage.clips[i].path).name}: " if run.footage.clips else ""
@@ -296,9 +291,8 @@ def assess_quality(run: PipelineRun) -> None:
         run.parts,
     )
     write_json(run.folder / QUALITY, report.to_json())
-    if run.known is None:  # the warnings are about learning from the footage
-        for warning in report.warnings:
-            run.progress.message(warning)
+    for warning in report.warnings:
+        run.progress.message(warning)
 
 
 def write_dataset(run: PipelineRun) -> None:
@@ -307,18 +301,7 @@ def write_dataset(run: PipelineRun) -> None:
     Args:
         run: The run.
     """
-    face, tracking, plan, info = run.face, run.tracking, run.plan, run.footage.info
-    features, codes = read_features(run.folder), run.codes.copy()
-    # Neither body nor clothes of clips that look different can be compared with those of the others.
-    body, known = features.body * run.depicted[:, None], run.usable & run.depicted
-    points = crop_landmarks(tracking.landmarks, plan.origins, plan.scale)
-    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
-    codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train, run.parts)
-    codes[:, -N_BODY:] = body_codes(body, run.parts)
-    posture = head_posture(run.poses.viewmats, codes[:, -N_BODY:], known & run.train)
-    codes[:, -N_BODY - N_CLOTHES : -N_BODY] = clothes_codes(
-        features.clothes, body, posture, known, run.train, run.parts
-    )
+    tracking, plan, info = run.tracking, run.plan, run.footage.info
     tracks = Tracks(
         landmarks=tracking.landmarks,
         blendshapes=tracking.blendshapes,
@@ -330,7 +313,7 @@ def write_dataset(run: PipelineRun) -> None:
         occluded=run.occluded,
         viewmats=run.poses.viewmats,
         residual_px=run.poses.residual_px,
-        codes=codes,
+        codes=_complete_codes(run),
         origins=plan.origins,
     )
     facts = DatasetInfo(
@@ -341,10 +324,31 @@ def write_dataset(run: PipelineRun) -> None:
         crop_width=plan.width,
         crop_height=plan.height,
         scale=plan.scale,
-        av_offset_ms=run.offsets[0].corrected_ms,
+        av_offset_ms=run.offsets[0].corrected_ms if run.offsets else 0.0,
         n_faces=run.n_faces,
-        moving_camera=read_background_facts(run.folder).moving,
+        moving_camera=run.moving_camera,
         uses_all_frames=run.config.use_all_frames,
         joins=run.joins,
     )
-    IdentityDataset.save(run.folder, facts, face, tracks)
+    IdentityDataset.save(run.folder, facts, run.face, tracks)
+
+
+def _complete_codes(run: PipelineRun) -> Float32:
+    """Return the motion codes [F, K] with those of inner mouth, clothes and body."""
+    face, codes = run.face, run.codes.copy()
+    inner = slice(face.n_mouth - N_INNER, face.n_mouth)
+    if run.known is not None:
+        for part in (inner, slice(face.clothes.start, None)):
+            codes[:, part] = run.known.usual[part]
+        return codes
+    features, plan = read_features(run.folder), run.plan
+    # Neither body nor clothes of clips that look different can be compared with those of the others.
+    body, known = features.body * run.depicted[:, None], run.usable & run.depicted
+    points = crop_landmarks(run.tracking.landmarks, plan.origins, plan.scale)
+    codes[:, inner] = inner_mouth_codes(features.mouth, points, run.usable, run.train, run.parts)
+    codes[:, -N_BODY:] = body_codes(body, run.parts)
+    posture = head_posture(run.poses.viewmats, codes[:, -N_BODY:], known & run.train)
+    codes[:, -N_BODY - N_CLOTHES : -N_BODY] = clothes_codes(
+        features.clothes, body, posture, known, run.train, run.parts
+    )
+    return codes

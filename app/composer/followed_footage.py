@@ -38,7 +38,7 @@ from talkhead.storage import fingerprint, sha256_of, write_tensors
 from talkhead.tensors import TensorSpec, read_checked
 from talkhead.types import Bool, Float32
 
-FOLLOW_VERSION = 3
+FOLLOW_VERSION = 4
 """Increase it when the same footage would get other motion or colors."""
 FOLLOWED = "followed.safetensors"
 GAUSSIAN = "gaussian"
@@ -130,9 +130,8 @@ def follow_in(
             f"{package.manifest.name}: was fitted by a version whose identities can only be pasted into "
             "the footage that they were fitted on. Run the same talkhead fit again"
         )
-    dataset = preprocess(
-        footage, work / DATASET, CONFIG, progress, silent_video_frames, KnownPerson(idle.face, face)
-    )
+    known = KnownPerson(idle.face, np.median(idle.codes, axis=0), face)
+    dataset = preprocess(footage, work / DATASET, CONFIG, progress, silent_video_frames, known)
     renderer = None if avatar is None else avatar.renderer
     person = _Person(package, idle, renderer, face is not None)
     return _matched(person, dataset, work / FOLLOWED, footage.path, progress)
@@ -164,8 +163,7 @@ def _matched(
         if not person.is_recognized:
             _check_person(dataset, person.package.manifest.name, video)
         tracks = _limited(dataset.tracks, idle, video, progress)
-        dataset = replace(dataset, tracks=_with_usual_body(tracks, idle))
-        dataset, colors = _aligned(person, dataset, progress)
+        dataset, colors = _aligned(person, replace(dataset, tracks=tracks), progress)
         tensors = {
             "codes": dataset.tracks.codes,
             "viewmats": dataset.tracks.viewmats,
@@ -241,10 +239,3 @@ def _limited(tracks: Tracks, idle: IdleClip, video: Path, progress: Progress) ->
             "person looks about as in that which they were fitted on"
         )
     return limited
-
-
-def _with_usual_body(tracks: Tracks, idle: IdleClip) -> Tracks:
-    """Set body and clothes to the usual ones: those of other footage cannot be compared with them."""
-    codes, body = tracks.codes.copy(), slice(idle.face.clothes.start, None)
-    codes[:, body] = np.median(idle.codes[:, body], axis=0)
-    return replace(tracks, codes=codes)

@@ -67,15 +67,15 @@ def refine_motion(
             with it as well: it was not trained on them.
         dataset: The person's footage.
         progress: Shows the frames.
-        colors: Appearance of the renderer's colors in footage that it was not fitted on; there, body
-            and clothes, which may be others, are not aligned.
+        colors: Appearance of the renderer's colors in footage that it was not fitted on; there, neither
+            body and clothes, which may be others, nor the mouth, which is replaced, are aligned.
 
     Returns:
         The dataset with refined codes and view matrices, in frames that are tracked and whose image
         is stored.
     """
     tracks, landmarks = dataset.tracks, dataset.crop_landmarks()
-    kinds = (_Face, _Mouth, _Body) if colors is None else (_Face, _Mouth)
+    kinds = (_Face, _Mouth, _Body) if colors is None else (_Face,)
     parts = [kind(dataset, landmarks, colors) for kind in kinds]
     alignments = [_Alignment.from_part(renderer, part) for part in parts]
     n_threads = kernel_concurrency(renderer.base.device)
