@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from talkhead.progress import Progress
 from talkhead.types import Float32, Float64, UInt8
 
 N_SAMPLES = 8
-"""Frames of a shot in which faces are searched."""
+"""Largest number of frames of a shot in which faces are searched."""
 N_COMPARED = 5
 """Faces of one person that are compared."""
 MAX_APART = 1.0
@@ -89,13 +90,17 @@ def assign_speakers(
 def _sampled_frames(video: Path, shot: Shot, rate: Fraction) -> Iterator[tuple[int, UInt8]]:
     """Read frames [H, W, 3] that are spread evenly over a shot, with their numbers."""
     length = shot.after - shot.first
-    n = min(N_SAMPLES, length)
-    for i in shot.first + ((np.arange(n) + 0.5) * length / n).astype(int):
-        start_s = float(int(i) / rate)
-        with closing(
-            media.read_frames(video, start_s=start_s, n_frames=1, frame_rate=rate)
-        ) as frames:
-            yield from ((int(i), frame) for frame in frames)
+    step = ceil(length / N_SAMPLES)
+    numbers = range(shot.first + (length - 1) % step // 2, shot.after, step)
+    frames = media.read_frames(
+        video,
+        start_s=float(numbers[0] / rate),
+        n_frames=len(numbers),
+        frame_rate=rate,
+        step=step,
+    )
+    with closing(frames):
+        yield from zip(numbers, frames, strict=False)
 
 
 def link_faces(samples: Sequence[Sequence[FaceCrop]]) -> list[list[FaceCrop]]:

@@ -28,7 +28,7 @@ from talkhead.media.probing import (
     describe,
     exact_rate,
 )
-from talkhead.media.process import PathLike, Process
+from talkhead.media.process import STALL_S, PathLike, Process
 from talkhead.media.writer import SCALER_FLAGS
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo, UInt8
 
@@ -51,6 +51,7 @@ def read_frames(
     n_frames: int | None = None,
     size: tuple[int, int] | None = None,
     frame_rate: float | Fraction = FRAME_RATE,
+    step: int = 1,
 ) -> Generator[UInt8, None, None]:
     """Read the pictures of a video at exactly frame_rate, one at a time.
 
@@ -64,6 +65,8 @@ def read_frames(
             ends before start_s.
         size: Width and height to scale to; by default the displayed size.
         frame_rate: Frames per second.
+        step: Read only each step-th frame from the first one on. Those between are decoded, too, but this
+            is faster than reading the frames one by one unless they are far apart.
 
     Returns:
         A generator of [H, W, 3] uint8 RGB, upright.
@@ -71,44 +74,57 @@ def read_frames(
     Raises:
         MediaError: At once if the file cannot be read or has no picture; while iterating if the picture
             cannot be decoded or, being damaged, ends more than 0.5 s too early.
-        ValueError: start_s or n_frames is negative.
+        ValueError: start_s or n_frames is negative, or step is not positive.
     """
     about = describe(Path(path))
     if not about.info.has_video:
         raise MediaError(f"{path}: has no picture. Pass a video of the person.")
     if start_s < 0 or (n_frames is not None and n_frames < 0):
         raise ValueError("start_s and n_frames must not be negative")
+    if step < 1:
+        raise ValueError(f"step {step}: at least 1 is needed")
     rate = exact_rate(frame_rate)
     shape = size or (about.info.width, about.info.height)
-    return _frames(about, round(start_s * rate), n_frames, shape, rate)
+    return _frames(about, round(start_s * rate), n_frames, shape, rate, step)
 
 
 def _frames(
-    about: Description, first: int, n_frames: int | None, size: tuple[int, int], rate: Fraction
+    about: Description,
+    first: int,
+    n_frames: int | None,
+    size: tuple[int, int],
+    rate: Fraction,
+    step: int,
 ) -> Generator[UInt8, None, None]:
-    """Yield frames [H, W, 3] uint8, of a size (width, height)."""
+    """Yield each step-th frame [H, W, 3] uint8, of a size (width, height)."""
     if n_frames == 0:
         return
-    graph = _frames_graph(about, first, n_frames, size, rate)
-    process = Process(graph, read=True, skipped_s=float(first / rate))
-    n_read = 0
+    graph = _frames_graph(about, first, n_frames, size, rate, step)
+    stall_s = STALL_S + float((step - 1) / rate)
+    process = Process(graph, read=True, skipped_s=float(first / rate), stall_s=stall_s)
+    n_read = 0  # with the frames between
     try:
         while True:
             frame = np.empty((size[1], size[0], 3), np.uint8)
             if process.fill(frame.data.cast("B")) < frame.size:
                 break
-            n_read += 1
+            n_read += step
             check_duration(about.info.path, float((first + n_read) / rate))
             yield frame
         expected = round(about.info.duration_s * rate) - first
-        expected = expected if n_frames is None else min(expected, n_frames)
+        expected = expected if n_frames is None else min(expected, n_frames * step)
         _check_end(process, about.info, "picture", first, n_read, expected, float(rate))
     finally:
         process.stop()
 
 
 def _frames_graph(
-    about: Description, first: int, n_frames: int | None, size: tuple[int, int], rate: Fraction
+    about: Description,
+    first: int,
+    n_frames: int | None,
+    size: tuple[int, int],
+    rate: Fraction,
+    step: int,
 ) -> Any:
     """Seek to a key frame well before the start, and let the fps filter select frames by time stamps.
 
@@ -125,7 +141,10 @@ def _frames_graph(
     if about.guessed_matrix:
         scaling["in_color_matrix"] = about.guessed_matrix
     picture = media_input(about.info.path, **options)["V:0"]
-    picture = picture.filter("fps", fps=str(rate), start_time=start_s).filter("scale", **scaling)
+    picture = picture.filter("fps", fps=str(rate), start_time=start_s)
+    if step > 1:
+        picture = picture.filter("select", f"not(mod(n,{step}))")
+    picture = picture.filter("scale", **scaling)
     limit = {} if n_frames is None else {"frames:v": n_frames}
     return picture.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **limit)
 
