@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from talkhead.errors import MediaError
@@ -103,14 +104,13 @@ def _frames(
     stall_s = STALL_S + float((step - 1) / rate)
     process = Process(graph, read=True, skipped_s=float(first / rate), stall_s=stall_s)
     n_read = 0  # with the frames between
+    planes = np.empty((3, size[1], size[0]), np.uint8)
     try:
-        while True:
-            frame = np.empty((size[1], size[0], 3), np.uint8)
-            if process.fill(frame.data.cast("B")) < frame.size:
-                break
+        while process.fill(planes.data.cast("B")) == planes.size:
             n_read += step
             check_duration(about.info.path, float((first + n_read) / rate))
-            yield frame
+            green, blue, red = planes
+            yield np.asarray(cv2.merge((red, green, blue)), np.uint8)
         expected = round(about.info.duration_s * rate) - first
         expected = expected if n_frames is None else min(expected, n_frames * step)
         _check_end(process, about.info, "picture", first, n_read, expected, float(rate))
@@ -146,7 +146,8 @@ def _frames_graph(
         picture = picture.filter("select", f"not(mod(n,{step}))")
     picture = picture.filter("scale", **scaling)
     limit = {} if n_frames is None else {"frames:v": n_frames}
-    return picture.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **limit)
+    # ffmpeg converts to planes at twice the speed of rgb24, to the same values.
+    return picture.output("pipe:", f="rawvideo", pix_fmt="gbrp", fps_mode="passthrough", **limit)
 
 
 def _check_end(
