@@ -19,8 +19,10 @@ from talkhead.app.composer.source_clip import source_footage
 from talkhead.app.fit import FitResult
 from talkhead.app.home.identities import Home
 from talkhead.errors import FootageError
+from talkhead.face import N_INNER
 from talkhead.footage import Footage
 from talkhead.identity import IdentityPackage
+from talkhead.preprocess.pipeline import STEPS
 from talkhead.progress import SilentProgress
 from talkhead.types import UInt8
 
@@ -64,12 +66,21 @@ def followed(fitted: FitResult, other: Path, home: Path) -> FollowedFootage:
 
 
 def test_motion_is_that_of_the_fitted_face(followed: FollowedFootage, fitted: FitResult) -> None:
-    """The face model is the package's, every frame is used, and the sound is not missed."""
+    """The face model is the package's, every frame is used, and the sound is not missed.
+
+    What cannot be compared between recordings is as usual, and what only fits need is not made.
+    """
     idle = load_idle(IdentityPackage.load(fitted.package_path))
     dataset = followed.dataset
     assert len(dataset) == N and dataset.tracks.usable.all()
     np.testing.assert_array_equal(dataset.face.template, idle.face.template)
     np.testing.assert_array_equal(dataset.face.basis, idle.face.basis)
+    usual, codes = np.median(idle.codes, axis=0), dataset.tracks.codes
+    inner = slice(idle.face.n_mouth - N_INNER, idle.face.n_mouth)
+    for unseen in (inner, slice(idle.face.clothes.start, None)):
+        np.testing.assert_array_equal(codes[:, unseen], np.tile(usual[unseen], (N, 1)))
+    unused = {step.artifact for step in STEPS if step.learns}
+    assert unused and not unused & {path.name for path in dataset.path.iterdir()}
     depth, own = (np.median(v[:, 2, 3]) for v in (dataset.tracks.viewmats, idle.viewmats))
     # The picture is wider, so its assumed focal length is longer: the head is farther away.
     assert depth / own == pytest.approx(dataset.intrinsics[0, 0] / idle.intrinsics[0, 0], rel=0.05)
