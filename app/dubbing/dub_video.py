@@ -274,8 +274,9 @@ class _Job:
         clip, where = make_folder(folder) / "clip.mp4", self._times(*span)
         if not clip.exists():
             frames = timeline_frames(self.dub.video, self.frame_rate, *span)
-            encoding = {"crf": PIECE_CRF, "preset": PIECE_PRESET}
-            media.write_video(clip, frames, frame_rate=self.frame_rate, **encoding)
+            media.write_video(
+                clip, frames, frame_rate=self.frame_rate, crf=PIECE_CRF, preset=PIECE_PRESET
+            )
         try:
             footage = Footage.open(clip, needs_sound=False)
             progress = _Placed(self.notes, f"{where}: ", f"{clip.name}: ")
