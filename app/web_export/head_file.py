@@ -1,17 +1,18 @@
 """The file head.bin: what a web page needs to render a fitted person's head.
 
 A header (magic, version, length, CRC-32, number of sections) and a table of sections (name, type,
-offset, number of values) are followed by the sections, all little endian and aligned to 16 bytes.
-module/head.h describes their contents, module/read.c checks them; docs/web.md has a table of them.
-Deltas, base and shapes are rounded as in packages, and stored in blocks of 16 Gaussians, in the order
-in which they are blended.
+offset, number of values) are followed by the sections, all little endian and aligned to 16 bytes; all
+of it is compressed with gzip, because web servers do not compress files of unknown types.
+docs/web_head.md describes the sections, module/read.c checks them. Deltas, base and shapes are rounded
+as in packages.
 """
 
 from __future__ import annotations
 
+import gzip
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -28,15 +29,11 @@ from talkhead.app.composer.frames import Compositor
 from talkhead.app.composer.head_view import head_origin
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
 from talkhead.app.composer.paste import (
-    FEATHER_FRACTION,
     GAIN_MEMORY,
-    NECK_FRACTION,
     UPPER_LINE,
-    Window,
 )
-from talkhead.crops import MASK_SHRINK
 from talkhead.errors import TalkheadError
-from talkhead.face import FACE_OVAL, JAW_LINE
+from talkhead.face import CHIN, FOREHEAD, JAW_LINE
 from talkhead.renderers.gaussian.model import N_CHANNELS, GaussianRenderer
 from talkhead.storage import write_bytes
 from talkhead.types import Float32, UInt8
@@ -44,14 +41,14 @@ from talkhead.types import Float32, UInt8
 MAGIC, VERSION = b"TALKHEAD", 1
 HEADER, ENTRY = struct.Struct("<8sIIII8x"), struct.Struct("<4sIII")
 ALIGNMENT = 16
-BLOCK = 16
-"""Gaussians whose deltas are stored side by side; their number is a multiple of it."""
 TYPES = {name: number for number, name in enumerate(("|u1", "|i1", "<u2", "<i2", "<i4", "<f4"))}
 """Numbers of the types of values, by numpy's names."""
-REACH = 0.5
-"""How far below the chin of its frame a mouth may be pasted, relative to the face's height."""
-SIDE_REACH = 0.1
-"""How far beside the jaw of its frame, relative to the face's height."""
+JAW_REACH, SIDE_REACH = 0.3, 0.05
+"""How far below and beside the jaw of its frame a mouth may be pasted, relative to the face's height."""
+MARGIN_PX = 12
+"""Added to both, for the border of the mask and the interpolation of the person mask."""
+MASK_STEP = 4
+"""Step of person masks, of 255; with smaller ones, noise takes most of their space."""
 Array: TypeAlias = npt.NDArray[Any]
 
 
@@ -60,8 +57,8 @@ class Sizes:
     """Sizes, in the order of the file. Lengths are in pixels of what they belong to.
 
     Attributes:
-        n_gaussians: Gaussians, filled up to a multiple of BLOCK with transparent ones.
-        n_on_body: Gaussians with deltas of the clothes, filled up with deltas of zero.
+        n_gaussians: Gaussians.
+        n_on_body: Gaussians with deltas of the clothes.
         n_codes: Components of a motion code.
         n_mouth: Components of the mouth.
         n_moving: Components that move vertices, the first ones.
@@ -128,7 +125,7 @@ def write_head(path: Path, avatar: Avatar) -> None:
             "Choose the renderer gaussian"
         )
     gains = cheek_gains(avatar.renderer, avatar.idle)
-    write_bytes(path, head_bytes(avatar.renderer, avatar.idle, gains))
+    write_bytes(path, gzip.compress(head_bytes(avatar.renderer, avatar.idle, gains), mtime=0))
 
 
 def head_bytes(renderer: GaussianRenderer, clip: IdleClip, gains: Float32) -> bytes:
@@ -140,12 +137,11 @@ def head_bytes(renderer: GaussianRenderer, clip: IdleClip, gains: Float32) -> by
         gains: Color gains [period, 3] of the frames, there and back, see `cheek_gains`.
 
     Returns:
-        The contents of the file.
+        The contents of the file, not compressed.
     """
     tensors = {name: tensor.cpu() for name, tensor in renderer.tensors().items()}
-    pasted = _pasted_area(clip)
     gaussians = _gaussian_sections(renderer, tensors)
-    sizes, parts = _clip_parts(clip, pasted)
+    sizes, parts = _clip_parts(clip)
     origin = head_origin(clip)
     near, far = tensors["seen_reach"].tolist()
     numbers = [
@@ -174,7 +170,7 @@ def head_bytes(renderer: GaussianRenderer, clip: IdleClip, gains: Float32) -> by
         "SIZE": np.array(astuple(all_sizes), "<i4"),
         "NUMB": np.array(numbers, "<f4"),
         **_frame_sections(renderer, tensors),
-        "CODE": clip.codes,
+        **_code_sections(clip.codes),
         "VIEW": clip.viewmats[:, :3],
         "ORIG": clip.origins,
         "GAIN": gains,
@@ -263,69 +259,59 @@ def _base_steps(renderer: GaussianRenderer, tensors: Mapping[str, Tensor]) -> Te
     return _steps(tensors["base"].T, step, 32767)
 
 
+def _code_sections(codes: Float32) -> dict[str, Array]:
+    """Return the sections of motion codes [F, K], rounded to 16 bits."""
+    steps = np.maximum(np.abs(codes).max(0) / 32767, 1e-12).astype(np.float32)
+    return {"CSTP": steps, "CODE": np.rint(codes / steps).astype("<i2")}
+
+
 def _gaussian_sections(
     renderer: GaussianRenderer, tensors: Mapping[str, Tensor]
 ) -> dict[str, Array]:
     """Return the sections of the Gaussians."""
-    n, n_on_body = len(renderer.index), len(renderer.on_body) if renderer.has_clothes else 0
-    more, more_on_body = -n % BLOCK, -n_on_body % BLOCK
-    base = (tensors["base"] / _base_steps(renderer, tensors)).round().T.numpy()
-    base = np.pad(base, ((0, 0), (0, more)))
-    base[6, n:] = -32768  # transparent
-    shape = (tensors["shape"] / renderer.quantization_steps()["shape"]).round().T.numpy()
+    on_body = renderer.on_body if renderer.has_clothes else renderer.on_body[:0]
+    base = tensors["base"] / _base_steps(renderer, tensors)
+    shape = tensors["shape"] / renderer.quantization_steps()["shape"]
     deltas = tensors["deltas"] / _delta_steps(renderer, tensors)[:, None]
-    deltas = deltas.round().unflatten(1, (-1, N_CHANNELS))  # [K + 12, N, 7]
-    clothes = deltas[renderer.clothes][:, renderer.on_body]
+    deltas = deltas.round().to(torch.int8).unflatten(1, (-1, N_CHANNELS))  # [K + 12, N, 7]
     return {
         "TRIA": tensors["frames.triangles"].numpy().astype("<u2"),
-        "INDX": np.pad(tensors["index"].numpy(), (0, more)).astype("<u2"),
-        "BODY": np.pad(renderer.on_body.numpy()[:n_on_body], (0, more_on_body)).astype("<u2"),
-        "BASE": base.astype("<i2"),
-        "SHAP": np.pad(shape.clip(-32768, 32767), ((0, 0), (0, more))).astype("<i2"),
-        "DELT": _blocks(deltas[renderer.other_rows].numpy(), more),
-        "CDEL": _blocks(clothes.numpy()[:, :n_on_body], more_on_body),
+        "INDX": tensors["index"].numpy().astype("<u2"),
+        "BODY": on_body.numpy().astype("<u2"),
+        "BASE": base.round().T.numpy().astype("<i2"),
+        "SHAP": shape.round().clamp(-32768, 32767).T.numpy().astype("<i2"),
+        "DELT": deltas[renderer.other_rows].numpy(),
+        "CDEL": deltas[renderer.clothes][:, on_body].numpy(),
     }
 
 
-def _blocks(deltas: Float32, more: int) -> npt.NDArray[np.int8]:
-    """Arrange deltas [K, n, 7], filled up with `more` zeros, in blocks [7, n / 16, K, 16]."""
-    padded = np.pad(deltas, ((0, 0), (0, more), (0, 0))).astype(np.int8)
-    blocks = padded.reshape(len(deltas), padded.shape[1] // BLOCK, BLOCK, N_CHANNELS)
-    return np.ascontiguousarray(blocks.transpose(3, 1, 0, 2))
+def _pasted_area(points: Float32) -> Float32:
+    """Return the convex outline [n, 2] of the area in which mouths may be pasted into a crop.
+
+    points: crop landmarks [478, 2] of the frame.
+    """
+    height = float(np.linalg.norm(points[FOREHEAD] - points[CHIN]))
+    margin = SIDE_REACH * height + MARGIN_PX
+    outline = points[list(JAW_LINE + UPPER_LINE)]
+    reach = np.array([[-margin, -margin], [margin, -margin], [-margin, margin], [margin, margin]])
+    reach[2:, 1] += JAW_REACH * height
+    around = outline[:, None] + reach.astype(np.float32)
+    return np.asarray(cv2.convexHull(around.reshape(-1, 2))[:, 0])
 
 
-def _pasted_area(clip: IdleClip) -> Window:
-    """Return the part of the crops in which mouths may be pasted."""
-    boxes = []
-    for frame in range(len(clip)):
-        (points,) = clip.landmarks(frame, clip.codes[frame : frame + 1])
-        oval, outline = points[list(FACE_OVAL)], points[list(JAW_LINE + UPPER_LINE)]
-        height = float(np.ptp(oval[:, 1]))
-        side = SIDE_REACH * height + 8.0
-        below = (REACH + NECK_FRACTION + 4.0 * FEATHER_FRACTION) * height + 8.0
-        (left, top), (right, bottom) = outline.min(0), outline.max(0)
-        boxes.append((top - side, bottom + below, left - side, right + side))
-    boxes_array = np.array(boxes)
-    (top, left), (bottom, right) = boxes_array[:, ::2].min(0), boxes_array[:, 1::2].max(0)
-    rows = np.clip([top, bottom], [0, 1], [clip.crop_height - 1, clip.crop_height]).astype(int)
-    columns = np.clip([left, right], [0, 1], [clip.crop_width - 1, clip.crop_width]).astype(int)
-    return Window(int(rows[0]), int(rows[1]), int(columns[0]), int(columns[1]))
-
-
-def _clip_parts(clip: IdleClip, area: Window) -> tuple[dict[str, int], dict[str, Array]]:
-    """Return sizes and sections of the parts of masks and background in an area of the crops."""
+def _clip_parts(clip: IdleClip) -> tuple[dict[str, int], dict[str, Array]]:
+    """Return sizes and sections of masks and background, where mouths may be pasted."""
     height, width = clip.background.shape[:2]
     small_height, small_width = clip.masks.shape[1:]
-    rows = _range(area.top / MASK_SHRINK - 2, area.bottom / MASK_SHRINK + 2, small_height)
-    columns = _range(area.left / MASK_SHRINK - 2, area.right / MASK_SHRINK + 2, small_width)
-    masks = _saturated(clip.masks)[:, rows, columns]
-    first, last = clip.origins.min(0), clip.origins.max(0)
-    plate_rows = _range(
-        first[1] + area.top / clip.scale, last[1] + area.bottom / clip.scale, height
-    )
-    plate_columns = _range(
-        first[0] + area.left / clip.scale, last[0] + area.right / clip.scale, width
-    )
+    areas = [
+        _pasted_area(clip.landmarks(frame, clip.codes[frame : frame + 1])[0])
+        for frame in range(len(clip))
+    ]
+    small = [area * (small_width / clip.crop_width, small_height / clip.crop_height) for area in areas]
+    source = [area / clip.scale + origin for area, origin in zip(areas, clip.origins, strict=True)]
+    rows, columns = _bounds(small, (small_height, small_width))
+    plate_rows, plate_columns = _bounds(source, (height, width))
+    masks = _steady(_saturated(clip.masks), small)[:, rows, columns]
     plate = clip.background[plate_rows, plate_columns]
     sizes = {
         "crop_width": clip.crop_width,
@@ -338,6 +324,27 @@ def _clip_parts(clip: IdleClip, area: Window) -> tuple[dict[str, int], dict[str,
         "small_height": small_height,
     }
     return sizes, {"MASK": _differences(masks, 0), "PLAT": _differences(plate, 1)}
+
+
+def _bounds(areas: Sequence[Array], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of an image that outlines [n, 2] reach, at least one of each."""
+    (left, top), (right, bottom) = (
+        edge(np.concatenate(areas), axis=0) for edge in (np.min, np.max)
+    )
+    return _range(top, bottom, size[0]), _range(left, right, size[1])
+
+
+def _steady(masks: UInt8, areas: Sequence[Array]) -> UInt8:
+    """Repeat the values of the frame before where no mouth is pasted: these compress to nothing.
+
+    masks: [F, h, w]; areas: outlines [n, 2] in their pixels.
+    """
+    steady, previous = [], masks[0]
+    for mask, area in zip(masks, areas, strict=True):
+        is_used = cv2.fillConvexPoly(np.zeros_like(mask), np.rint(area).astype(np.int32), 1)
+        previous = np.where(is_used > 0, mask, previous)
+        steady.append(previous)
+    return np.stack(steady)
 
 
 def _range(low: float, high: float, n: int) -> slice:
@@ -362,7 +369,8 @@ def _differences(values: UInt8, axis: int) -> UInt8:
 
 
 def _saturated(masks: UInt8) -> UInt8:
-    """Set masks [F, h, w] to 255 where they are at least half, as are all their neighbors.
+    """Set masks [F, h, w] to 255 where they are at least half, as are all their neighbors, and round them
+    elsewhere.
 
     There, twice their interpolated value is at least 1, which is all that pasting uses.
     """
@@ -372,4 +380,5 @@ def _saturated(masks: UInt8) -> UInt8:
 def _saturated_mask(mask: UInt8) -> UInt8:
     """Return a saturated mask [h, w]."""
     least = np.asarray(cv2.erode(mask, np.ones((3, 3), np.uint8)))
-    return np.where(least >= 128, np.uint8(255), mask)
+    rounded = np.rint(mask / MASK_STEP).astype(np.uint8) * np.uint8(MASK_STEP)
+    return np.where(least >= 128, np.uint8(255), np.minimum(rounded, np.uint8(252)))

@@ -1,26 +1,8 @@
 // The code that weights deltas, and the blended Gaussians.
 // Counterparts: CodeProjector.project (renderers/code_projection.py), pose_code (renderers/
-// pose_features.py), GaussianRenderer._blend (renderers/gaussian/model.py), shape_factor
-// (renderers/gaussian/skinning.py).
+// pose_features.py), GaussianRenderer._blend (renderers/gaussian/model.py).
 
 #include "head.h"
-
-// shape_factor: elements of L, which do not depend on the code.
-void prepare_shapes(const Head *head, Work *work) {
-    int32_t n = head->sizes->n_gaussians;
-    float step = head->numbers->shape_step;
-    const int16_t *shape = head->shape;
-    float *l00 = work->shapes, *l10 = l00 + n, *l11 = l10 + n, *l20 = l11 + n, *l21 = l20 + n;
-    float *l22 = l21 + n;
-    for (int32_t i = 0; i < n; i++) {
-        l00[i] = exp1(step * shape[i]);
-        l11[i] = exp1(step * shape[n + i]);
-        l22[i] = exp1(step * shape[2 * n + i]);
-        l10[i] = l11[i] * (step * shape[3 * n + i]);
-        l20[i] = l22[i] * (step * shape[4 * n + i]);
-        l21[i] = l22[i] * (step * shape[5 * n + i]);
-    }
-}
 
 // Returns the index of the smallest of n distances, and replaces it by infinity.
 static int32_t take_nearest(float *distances, int32_t n, float *distance) {
@@ -91,12 +73,13 @@ static inline void add_deltas(const int8_t *deltas, float weight, f4 *sums) {
     sums[3] = mul_add(wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(high)), w, sums[3]);
 }
 
-// Writes the weighted sums of deltas [blocks, n, 16] into sums [blocks, 16].
-static void sum_deltas(const int8_t *deltas, const float *weights, int32_t n_blocks, int32_t n,
-                       float *sums) {
-    for (int32_t block = 0; block < n_blocks; block++, deltas += (size_t)n * BLOCK) {
+// Writes the weighted sums of a channel's deltas to sums [blocks, 16].
+static void sum_deltas(const Blocks *blocks, int channel, const float *weights, float *sums) {
+    int32_t n = blocks->n_weights;
+    const int8_t *deltas = blocks->deltas + (size_t)channel * blocks->n_blocks * n * BLOCK;
+    for (int32_t block = 0; block < blocks->n_blocks; block++) {
         f4 sum[4] = {splat(0), splat(0), splat(0), splat(0)};
-        for (int32_t k = 0; k < n; k++) add_deltas(deltas + (size_t)k * BLOCK, weights[k], sum);
+        for (int32_t k = 0; k < n; k++, deltas += BLOCK) add_deltas(deltas, weights[k], sum);
         for (int i = 0; i < 4; i++) store(sums + block * BLOCK + 4 * i, sum[i]);
     }
 }
@@ -128,22 +111,17 @@ static const float *delta_weights(const Head *head, Work *work, const float *mot
 
 // GaussianRenderer._blend and the first lines of _gaussians: values [7, N], opacities in the last.
 void blend(const Head *head, Work *work, const float *motion, const float *view) {
-    const Sizes *s = head->sizes;
-    int32_t n = s->n_gaussians, n_body = s->n_on_body;
-    int32_t n_weights = s->n_codes - s->n_clothes + N_POSE;
+    int32_t n = work->blocks.n_blocks * BLOCK;
     const float *weights = delta_weights(head, work, motion, view);
     for (int c = 0; c < N_CHANNELS; c++) {
-        float *values = work->values + (size_t)c * n, *clothes = work->clothes;
-        const int16_t *base = head->base + (size_t)c * n;
-        sum_deltas(head->deltas + (size_t)c * n * n_weights, weights, n / BLOCK, n_weights, values);
-        sum_deltas(head->clothes_deltas + (size_t)c * n_body * s->n_clothes, weights + n_weights,
-                   n_body / BLOCK, s->n_clothes, clothes);
-        for (int32_t i = 0; i < n_body; i++) values[head->on_body[i]] += clothes[i];
-        f4 step = splat(head->base_steps[c]), unit = splat(head->units[c]);
-        for (int32_t i = 0; i < n; i += 4) {
-            f4 start = wasm_f32x4_convert_i32x4(wasm_i32x4_load16x4(base + i));
-            store(values + i, mul(mul_add(start, step, load(values + i)), unit));
-        }
+        float *values = work->values + (size_t)c * n, *base = work->base + (size_t)c * n;
+        sum_deltas(&work->blocks, c, weights, values);
+        sum_deltas(&work->clothes_blocks, c, weights + work->blocks.n_weights, work->clothes);
+        for (int32_t i = 0; i < head->sizes->n_on_body; i++)
+            values[head->on_body[i]] += work->clothes[i];
+        f4 unit = splat(head->units[c]);
+        for (int32_t i = 0; i < n; i += 4)
+            store(values + i, mul(add(load(base + i), load(values + i)), unit));
     }
     sigmoid(work->values + (size_t)6 * n, n);
 }

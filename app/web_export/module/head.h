@@ -11,7 +11,7 @@
 
 // Values of head.bin, in the order of app/web_export/head_file.py.
 typedef struct {
-    int32_t n_gaussians, n_on_body;   // both multiples of BLOCK, filled up with transparent ones
+    int32_t n_gaussians, n_on_body;   // Gaussians, and those of them with deltas of the clothes
     int32_t n_codes, n_mouth;         // components of a motion code, and of the mouth
     int32_t n_moving, n_clothes;      // components that move vertices, the first ones; clothes follow
     int32_t n_triangles;              // frames that are triangles, before skull, jaw and body
@@ -37,18 +37,19 @@ typedef struct {
     const Sizes *sizes;
     const Numbers *numbers;
     const float *units, *base_steps;        // [7]
-    const float *delta_steps;               // [K + 12]
+    const float *delta_steps, *code_steps;  // [K + 12], [K]
     const float *pose_mean, *pose_scale;    // [12]
     const float *rest_view;                 // [3, 4]
     const float *template, *basis, *jaw;    // [478, 3], [moving, 478, 3], [moving, 3]
     const float *rest_inverse;              // [T, 3, 3]
     const float *seen;                      // [S, M]
-    const float *codes, *views, *origins;   // [F, K], [F, 3, 4], [F, 2]
+    const float *views, *origins;           // [F, 3, 4], [F, 2]
     const float *gains;                     // [period, 3]
     const uint16_t *triangles, *index;      // [T, 3], [N]
     const uint16_t *on_body;                // [B], Gaussians with deltas for clothes
     const int16_t *base, *shape;            // [7, N], [6, N]
-    const int8_t *deltas, *clothes_deltas;  // [7, N / 16, K - clothes + 12, 16], [7, B / 16, clothes, 16]
+    const int16_t *codes;                   // [F, K]
+    const int8_t *deltas, *clothes_deltas;  // [K - clothes + 12, N, 7], [clothes, B, 7]
     uint8_t *masks, *plate;                 // [F, h, w], [h, w, 3]; differences until they are summed
 } Head;
 
@@ -74,8 +75,16 @@ typedef struct {
     float *red, *green, *blue, *alpha;
 } Picture;
 
-// Memory that is taken once for a head.
+// Deltas in the order in which they are blended: [7, blocks, n_weights, 16].
 typedef struct {
+    int32_t n_blocks, n_weights;
+    int8_t *deltas;
+} Blocks;
+
+// Memory that is taken once for a head. N and B are filled up to multiples of BLOCK.
+typedef struct {
+    Blocks blocks, clothes_blocks;
+    float *base;                 // [7, N]
     float *code;                 // [K + 12], weights of the deltas; clothes first, see blend.c
     float *motion;               // [K]
     float *distances;            // [S]
@@ -102,8 +111,11 @@ uint8_t *reserve_file(size_t n_bytes);
 // read.c
 int32_t read_head(uint8_t *file, size_t n_bytes, Head *head);
 
+// prepare.c
+int32_t filled_up(int32_t n);
+int take_gaussians(const Head *head, Work *work);
+
 // blend.c
-void prepare_shapes(const Head *head, Work *work);
 void blend(const Head *head, Work *work, const float *motion, const float *view);
 
 // pose.c

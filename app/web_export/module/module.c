@@ -11,7 +11,7 @@ static int is_open;
 static int32_t facts[6];
 // Of the last picture: left, top, width, height, source pixels.
 static Window place;
-static float mouth[256], code[256];
+static float mouth[256], own[256], code[256];
 
 EXPORT uint8_t *reserve(size_t n_bytes) {
     is_open = 0;
@@ -38,7 +38,7 @@ static size_t n_source_pixels(const Sizes *s, float scale) {
 
 // Takes the memory for drawing. Returns false if there is not enough.
 static int take_memory(const Sizes *s) {
-    size_t n = s->n_gaussians, stride = (s->crop_width + GROUP - 1) / GROUP * GROUP;
+    size_t n = filled_up(s->n_gaussians), stride = (s->crop_width + GROUP - 1) / GROUP * GROUP;
     size_t n_pixels = stride * s->crop_height, n_frames = s->n_triangles + 3;
     work.code = floats(s->n_codes + N_POSE);
     work.motion = floats(s->n_codes);
@@ -46,9 +46,8 @@ static int take_memory(const Sizes *s) {
     work.vertices = floats(3 * N_LANDMARKS);
     work.gradients = floats(9 * n_frames);
     work.origins = floats(3 * n_frames);
-    work.shapes = floats(6 * n);
     work.values = floats(N_CHANNELS * n);
-    work.clothes = floats(s->n_on_body);
+    work.clothes = floats(filled_up(s->n_on_body));
     work.splats = take(n * sizeof(Splat));
     work.keys = take(n * sizeof(uint32_t));
     work.order = take(n * sizeof(uint32_t));
@@ -70,8 +69,7 @@ EXPORT int32_t open_head(uint8_t *file, size_t n_bytes) {
     int32_t error = read_head(file, n_bytes, &head);
     if (error != FINE) return error;
     const Sizes *s = head.sizes;
-    if (!take_memory(s)) return TOO_LARGE;
-    prepare_shapes(&head, &work);
+    if (!take_memory(s) || !take_gaussians(&head, &work)) return TOO_LARGE;
     int32_t period = s->n_idle > 1 ? 2 * s->n_idle - 2 : 1;
     int32_t values[] = {s->width, s->height, period, s->n_mouth, s->crop_width, s->crop_height};
     for (int i = 0; i < 6; i++) facts[i] = values[i];
@@ -93,11 +91,13 @@ static int32_t clip_frame(int32_t *shown) {
     return *shown < n ? *shown : period - *shown;
 }
 
-// with_face (app/composer/frames.py): the mouth of the page, everything else of the frame.
-static void make_code(int32_t frame) {
-    const float *own = head.codes + (size_t)frame * head.sizes->n_codes;
-    for (int32_t k = 0; k < head.sizes->n_codes; k++)
+// with_face (app/composer/frames.py): the frame's own code, and the one with the mouth of the page.
+static void make_codes(int32_t frame) {
+    int32_t n = head.sizes->n_codes;
+    for (int32_t k = 0; k < n; k++) {
+        own[k] = head.code_steps[k] * head.codes[(size_t)frame * n + k];
         code[k] = k < head.sizes->n_mouth ? clamp(mouth[k], -MAX_CODE, MAX_CODE) : own[k];
+    }
 }
 
 // crop_intrinsics (talkhead/cameras.py).
@@ -113,9 +113,8 @@ EXPORT void draw_patch(int32_t shown) {
     if (!is_open) return;
     int32_t frame = clip_frame(&shown);
     const float *origin = head.origins + 2 * frame;
-    make_code(frame);
+    make_codes(frame);
     Camera camera = camera_at(head.views + 12 * frame, origin[0], origin[1]);
-    const float *own = head.codes + (size_t)frame * head.sizes->n_codes;
     Window window = paste_mask(&head, &work, &camera, own, code);
     camera.center_x -= (float)window.left;
     camera.center_y -= (float)window.top;
@@ -127,7 +126,7 @@ EXPORT void draw_patch(int32_t shown) {
 EXPORT void draw_head(int32_t shown) {
     if (!is_open) return;
     int32_t frame = clip_frame(&shown);
-    make_code(frame);
+    make_codes(frame);
     Camera camera =
         camera_at(head.views + 12 * frame, head.numbers->head_left, head.numbers->head_top);
     render(&head, &work, code, &camera, head.sizes->crop_width, head.sizes->crop_height);

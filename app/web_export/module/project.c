@@ -50,7 +50,7 @@ static inline void shape_row(const float *frame, float jx, float jz, int axis, c
 static inline int project_one(const Head *head, const Work *work, const Camera *camera,
                               const Field *field, float width, float height, int32_t i,
                               Splat *splat, float *depth) {
-    int32_t n = head->sizes->n_gaussians;
+    int32_t n = work->blocks.n_blocks * BLOCK;
     const float *frame = work->gradients + 9 * head->index[i], *v = work->values + i;
     const float *origin = work->origins + 3 * head->index[i];
     float opacity = v[6 * n], px = v[0], py = v[n], pz = v[2 * n];

@@ -90,8 +90,7 @@ static int within(int32_t value, int32_t least, int32_t most) {
 
 // The limits are those of packages: talkhead/dataset.py, renderers/gaussian/model.py and others.
 static int are_sizes_valid(const Sizes *s) {
-    return within(s->n_gaussians, BLOCK, 100000 + BLOCK) && s->n_gaussians % BLOCK == 0 &&
-           within(s->n_on_body, 0, s->n_gaussians) && s->n_on_body % BLOCK == 0 &&
+    return within(s->n_gaussians, 1, 100000) && within(s->n_on_body, 0, s->n_gaussians) &&
            within(s->n_codes, N_BODY + 1, 256) && within(s->n_clothes, 0, s->n_codes - N_BODY) &&
            within(s->n_moving, 0, s->n_codes - N_BODY - s->n_clothes) &&
            within(s->n_mouth, 1, s->n_codes - N_BODY) && within(s->n_triangles, 1, 4096) &&
@@ -133,7 +132,8 @@ static void read_sections(Reader *reader, Head *head) {
     head->jaw = numbers(reader, "JAW_", s->n_moving * 3, 1e3f);
     head->rest_inverse = numbers(reader, "RINV", s->n_triangles * 9, 1e9f);
     head->seen = numbers(reader, "SEEN", (uint64_t)s->n_seen * s->n_seen_codes, 1e6f);
-    head->codes = numbers(reader, "CODE", n_idle * s->n_codes, MAX_CODE);
+    head->code_steps = numbers(reader, "CSTP", s->n_codes, MAX_CODE / 32768.0f);
+    head->codes = section(reader, "CODE", I16, n_idle * s->n_codes);
     head->views = numbers(reader, "VIEW", n_idle * 12, 1e3f);
     head->origins = numbers(reader, "ORIG", n_idle * 2, 16384.0f);
     head->gains = numbers(reader, "GAIN", period * 3, 10.0f);
