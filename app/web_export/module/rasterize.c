@@ -1,28 +1,65 @@
 // Blending of the splats, front to back.
 // Counterpart: blend (renderers/gaussian/rasterizer/cpu_blend.py). Instead of blocks in tiles, the
 // groups of four pixels that the ellipse of a splat reaches in each row are visited.
+//
+// With u = a dx + b dy and v = c dy, alpha is opacity exp(-(u^2 + v^2) / 2). From one group of a row to
+// the next, alpha changes by a ratio exp(-4 a u - 8 a^2), and the ratio by exp(-16 a^2), so that only
+// the first group of a row needs exponentials.
 
 #include "head.h"
 
-#define X_MAX 0.7f  // an eighth of the exponent; a larger one is below the floor at any opacity
 #define GROUP_FLOATS 16
 
-// exp(-8 x) for x in [0, X_MAX], as in cpu_blend.py.
-static inline f4 falloff(f4 x) {
-    f4 e = splat(-0.00588525f);
-    e = mul_add(x, e, splat(0.03984831f));
-    e = mul_add(x, e, splat(-0.16602841f));
-    e = mul_add(x, e, splat(0.49989978f));
-    e = mul_add(x, e, splat(-0.99999476f));
-    e = mul_add(x, e, splat(1.0f));
-    e = mul(e, e);
-    e = mul(e, e);
-    return mul(e, e);
+typedef struct {
+    float *groups;
+    int32_t n_groups, height;  // groups in a row, rows
+} Canvas;
+
+// What all rows of a splat share. Lane l is the l-th pixel of a group.
+typedef struct {
+    f4 red, green, blue;
+    f4 shares;        // exp(-a^2 l^2 / 2)
+    f4 ratios;        // exp(-8 a^2 - 4 a^2 l)
+    f4 ratio_change;  // exp(-16 a^2)
+} Brush;
+
+// Four rows of a splat: the groups that it reaches, and alpha and exp(-a u) at their first pixel.
+typedef struct {
+    int32_t first[4], last[4];
+    float alpha[4], slope[4];
+} Rows;
+
+static Brush make_brush(const Splat *s) {
+    float a2 = s->a * s->a;
+    f4 shares = exp4(mul(splat(-0.5f * a2), wasm_f32x4_make(0.0f, 1.0f, 4.0f, 9.0f)));
+    f4 ratios = exp4(mul(splat(-4.0f * a2), wasm_f32x4_make(2.0f, 3.0f, 4.0f, 5.0f)));
+    f4 change = splat(wasm_f32x4_extract_lane(ratios, 2));
+    return (Brush){splat(s->red), splat(s->green), splat(s->blue), shares, ratios, change};
+}
+
+// Computes rows y to y + 3.
+static inline void measure_rows(const Splat *s, int32_t y, int32_t n_groups, Rows *rows) {
+    f4 dy = add(splat((float)y - s->y), wasm_f32x4_make(0.5f, 1.5f, 2.5f, 3.5f));
+    f4 v = mul(splat(s->c), dy), vv = mul(v, v), left_over = sub(splat(s->cut), vv);
+    f4 half = mul(wasm_f32x4_sqrt(at_least(left_over, splat(0.0f))), splat(1.0f / s->a));
+    f4 middle = sub(splat(s->x - 0.5f), mul(splat(s->b / s->a), dy));
+    f4 left = at_least(wasm_f32x4_ceil(sub(middle, half)), splat(0.0f));
+    v128_t first = wasm_i32x4_shr(wasm_i32x4_trunc_sat_f32x4(left), 2);
+    v128_t last = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_floor(add(middle, half)));
+    last = wasm_i32x4_min(wasm_i32x4_shr(last, 2), wasm_i32x4_splat(n_groups - 1));
+    last = wasm_v128_or(last, wasm_f32x4_lt(left_over, splat(0.0f)));  // none: -1
+    f4 start = add(wasm_f32x4_convert_i32x4(wasm_i32x4_shl(first, 2)), splat(0.5f - s->x));
+    f4 u = mul_add(splat(s->a), start, mul(splat(s->b), dy));
+    wasm_v128_store(rows->first, first);
+    wasm_v128_store(rows->last, last);
+    store(rows->alpha, mul(splat(s->opacity), exp4(mul(splat(-0.5f), mul_add(u, u, vv)))));
+    store(rows->slope, exp4(mul(splat(-s->a), u)));
 }
 
 // Blends a splat over a group. The transmittance of a finished pixel is negated, so that every later
 // splat falls below the threshold as well.
-static inline void blend_group(float *group, f4 t, f4 alpha, f4 red, f4 green, f4 blue) {
+static inline void blend_group(float *group, f4 alpha, const Brush *brush) {
+    f4 t = load(group);
     alpha = wasm_v128_and(wasm_f32x4_pmin(alpha, splat(ALPHA_CAP)),
                           wasm_f32x4_ge(alpha, splat(ALPHA_FLOOR)));
     f4 weight = mul(t, alpha), rest = sub(t, weight);
@@ -30,38 +67,38 @@ static inline void blend_group(float *group, f4 t, f4 alpha, f4 red, f4 green, f
     weight = wasm_v128_andnot(weight, finished);
     f4 ended = wasm_v128_or(t, splat(-0.0f));
     store(group, wasm_v128_bitselect(ended, rest, finished));
-    store(group + 4, mul_add(weight, red, load(group + 4)));
-    store(group + 8, mul_add(weight, green, load(group + 8)));
-    store(group + 12, mul_add(weight, blue, load(group + 12)));
+    store(group + 4, mul_add(weight, brush->red, load(group + 4)));
+    store(group + 8, mul_add(weight, brush->green, load(group + 8)));
+    store(group + 12, mul_add(weight, brush->blue, load(group + 12)));
 }
 
-typedef struct {
-    float *groups;
-    int32_t n_groups, height;  // groups in a row, rows
-} Canvas;
+// Blends a splat over groups first to last of a row, given alpha and slope at its first pixel.
+static inline void blend_row(float *row, int32_t first, int32_t last, float alpha, float slope,
+                             const Brush *brush) {
+    float slope2 = slope * slope;
+    f4 powers = wasm_f32x4_make(1.0f, slope, slope2, slope2 * slope);
+    f4 alphas = mul(mul(splat(alpha), powers), brush->shares);
+    f4 ratios = mul(splat(slope2 * slope2), brush->ratios);
+    float *group = row + first * GROUP_FLOATS, *end = row + last * GROUP_FLOATS;
+    for (; group <= end; group += GROUP_FLOATS) {
+        blend_group(group, alphas, brush);
+        alphas = mul(alphas, ratios);
+        ratios = mul(ratios, brush->ratio_change);
+    }
+}
 
-// Blends a splat over the groups of one row that its ellipse reaches.
-static inline void blend_row(const Canvas *canvas, const Splat *s, int32_t y) {
-    float dy = (float)y + 0.5f - s->y, v = s->c * dy;
-    float left_over = s->cut - v * v;
-    if (!(left_over >= 0.0f)) return;
-    float half = square_root(left_over) / s->a, middle = s->x - s->b * dy / s->a - 0.5f;
-    int32_t first = max_int((int32_t)__builtin_ceilf(middle - half), 0) / GROUP;
-    int32_t last = (int32_t)__builtin_floorf(middle + half);
-    if (last < 0) return;
-    last = min_int(last / GROUP, canvas->n_groups - 1);
-    f4 a = splat(0.25f * s->a), opacity = splat(s->opacity);
-    f4 red = splat(s->red), green = splat(s->green), blue = splat(s->blue);
-    f4 uy = splat(0.25f * s->b * dy), vv = splat(0.0625f * v * v);
-    f4 lanes = wasm_f32x4_make(0.5f, 1.5f, 2.5f, 3.5f);
-    float *group = canvas->groups + ((size_t)y * canvas->n_groups + first) * GROUP_FLOATS;
-    for (int32_t g = first; g <= last; g++, group += GROUP_FLOATS) {
-        f4 t = load(group);
-        if (!wasm_v128_any_true(wasm_f32x4_gt(t, splat(0.0f)))) continue;
-        f4 dx = add(splat((float)(g * GROUP) - s->x), lanes);
-        f4 u = mul_add(a, dx, uy);
-        f4 x = wasm_f32x4_pmin(mul_add(u, u, vv), splat(X_MAX));
-        blend_group(group, t, mul(opacity, falloff(x)), red, green, blue);
+static void blend_splat(const Canvas *canvas, const Splat *s) {
+    float radius = square_root(s->cut) / s->c;
+    int32_t top = max_int((int32_t)__builtin_ceilf(s->y - radius - 0.5f), 0);
+    int32_t after = min_int((int32_t)__builtin_floorf(s->y + radius - 0.5f) + 1, canvas->height);
+    size_t row_floats = (size_t)canvas->n_groups * GROUP_FLOATS;
+    Brush brush = make_brush(s);
+    Rows rows;
+    for (int32_t y = top; y < after; y += 4) {
+        measure_rows(s, y, canvas->n_groups, &rows);
+        for (int32_t i = 0; i < min_int(4, after - y); i++)
+            blend_row(canvas->groups + (size_t)(y + i) * row_floats, rows.first[i], rows.last[i],
+                      rows.alpha[i], rows.slope[i], &brush);
     }
 }
 
@@ -92,12 +129,6 @@ static void finish(const Canvas *canvas, int32_t width, Picture *picture) {
 void rasterize(Work *work, int32_t n, int32_t width, int32_t height) {
     Canvas canvas = {work->groups, (width + GROUP - 1) / GROUP, height};
     clear(&canvas, width);
-    for (int32_t i = 0; i < n; i++) {
-        const Splat *s = work->splats + work->order[i];
-        float radius = square_root(s->cut) / s->c;
-        int32_t top = max_int((int32_t)__builtin_ceilf(s->y - radius - 0.5f), 0);
-        int32_t bottom = min_int((int32_t)__builtin_floorf(s->y + radius - 0.5f), height - 1);
-        for (int32_t y = top; y <= bottom; y++) blend_row(&canvas, s, y);
-    }
+    for (int32_t i = 0; i < n; i++) blend_splat(&canvas, work->splats + work->order[i]);
     finish(&canvas, width, &work->raw);
 }
