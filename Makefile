@@ -13,7 +13,8 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench gpu-check wheel-test clean
+.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench gpu-check wheel-test web-module \
+    compile-web-module clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,7 +28,7 @@ demo: venv  ## set up, fit the sample person and make them speak a line (DEMO=fo
 	@echo "The sample person speaks:  $(abspath $(DEMO)/line.mp4)"
 	@echo "Real, rendered and pasted: $(abspath $(DEMO)/identities/person/sheet.png)"
 
-test: venv chromium  ## set up and run the tests, in one process
+test: venv chromium $(VENV)/.web-module  ## set up and run the tests, in one process
 	$(VENV)/bin/python -m pytest
 
 SHORT := tests/test_layout.py tests/test_portability.py tests/talkhead tests/preprocess/test_landmarks.py \
@@ -129,6 +130,26 @@ wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, a
 	    -c constraints.txt build/wheel-test/talkhead-*.whl
 	cd build/wheel-test && venv/bin/python $(CURDIR)/tests/helpers/installed.py \
 	    $(CURDIR)/samples/person.mp4 $(CURDIR)/samples/line.wav
+
+# The drawing of web exports is compiled by the C compiler of zig, the same on all systems.
+MODULE := app/web_export/module
+MODULE_SOURCES := $(sort $(wildcard $(MODULE)/*.c))
+WASM := app/web_export/page/talkhead.wasm
+ZIG := $(VENV)/bin/python -m ziglang
+WASM_FLAGS := -target wasm32-freestanding -mcpu=generic+simd128+nontrapping_fptoint+bulk_memory -std=c17 -O3 \
+    -Wall -Wextra -Wno-sign-compare -fno-math-errno -fvisibility=hidden -nostdlib \
+    -Wl,--no-entry -Wl,--export-dynamic -Wl,--strip-all -Wl,--max-memory=201326592
+web-module: $(VENV)/.web-module compile-web-module  ## compile the drawing of web exports, app/web_export/module
+	chmod 644 $(WASM)
+	$(VENV)/bin/python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
+	    $(WASM) > $(MODULE)/talkhead.wasm.sha256
+
+compile-web-module:
+	$(ZIG) cc $(WASM_FLAGS) -o $(WASM) $(MODULE_SOURCES)
+
+$(VENV)/.web-module: $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[web-module]'
+	touch $@
 
 clean:  ## remove everything that make created, including .venv
 	rm -rf build dist site *.egg-info .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)

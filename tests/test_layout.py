@@ -85,7 +85,7 @@ def test_setup_finds_a_new_folder(tmp_path: Path) -> None:
     assert found["talkhead.renderers.new.inner"] == "renderers/new/inner"
 
 
-NOT_PACKED = {"__pycache__", "README.md"}
+NOT_PACKED = {"__pycache__", "README.md", "module"}
 """Folders and files next to the code that are not part of a wheel."""
 
 

@@ -32,6 +32,7 @@ from talkhead.app.composer.paste import (
     GAIN_MEMORY,
     UPPER_LINE,
 )
+from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.face import CHIN, FOREHEAD, JAW_LINE
 from talkhead.renderers.gaussian.model import N_CHANNELS, GaussianRenderer
@@ -191,10 +192,15 @@ def cheek_gains(renderer: GaussianRenderer, clip: IdleClip) -> Float32:
         Gains [period, 3].
     """
     compositor, own = Compositor(renderer, clip), []
-    with closing(idle_frames(clip.path, len(clip), 0, len(clip))) as frames:
-        for index, frame in enumerate(frames):
+    faces = map_concurrently(
+        lambda index: compositor.render(index, clip.codes[index]),
+        range(len(clip)),
+        kernel_concurrency(compositor.device),
+    )
+    with closing(faces), closing(idle_frames(clip.path, len(clip), 0, len(clip))) as frames:
+        for frame, face in zip(frames, faces, strict=True):
             compositor.composer.gain = []  # not smoothed
-            compositor(frame, index, clip.codes[index])
+            compositor.paste(frame, face)
             own.append(compositor.composer.gain)
     shown = ping_pong(len(clip), max(1, 2 * len(clip) - 2))
     gains, gain = np.ones((len(shown), 3), np.float32), None
@@ -307,7 +313,9 @@ def _clip_parts(clip: IdleClip) -> tuple[dict[str, int], dict[str, Array]]:
         _pasted_area(clip.landmarks(frame, clip.codes[frame : frame + 1])[0])
         for frame in range(len(clip))
     ]
-    small = [area * (small_width / clip.crop_width, small_height / clip.crop_height) for area in areas]
+    small = [
+        area * (small_width / clip.crop_width, small_height / clip.crop_height) for area in areas
+    ]
     source = [area / clip.scale + origin for area, origin in zip(areas, clip.origins, strict=True)]
     rows, columns = _bounds(small, (small_height, small_width))
     plate_rows, plate_columns = _bounds(source, (height, width))

@@ -28,10 +28,10 @@ static int take_picture(Picture *picture, size_t n) {
     return picture->alpha != NULL;
 }
 
-// The largest number of pixels of a patch, which a crop at an odd place may exceed by one row.
+// The largest number of pixels of a picture; a crop between source pixels reaches some more of them.
 static size_t n_source_pixels(const Sizes *s, float scale) {
-    size_t width = min_int((int32_t)((float)s->crop_width / scale) + 2, s->width);
-    size_t height = min_int((int32_t)((float)s->crop_height / scale) + 2, s->height);
+    size_t width = min_int((int32_t)((float)s->crop_width / scale) + 4, s->width);
+    size_t height = min_int((int32_t)((float)s->crop_height / scale) + 4, s->height);
     size_t n_crop = (size_t)s->crop_width * s->crop_height;
     return width * height > n_crop ? width * height : n_crop;
 }
@@ -57,7 +57,7 @@ static int take_memory(const Sizes *s) {
     work.mask = floats(n_pixels);
     work.person = floats(n_pixels);
     work.scratch = floats(n_pixels);
-    work.rows = floats(5 * stride + 2 * 512 + 64);
+    work.rows = floats(5 * stride + s->mask_width + 2 * 512 + 64);
     int is_taken = take_picture(&work.raw, n_pixels) && take_picture(&work.sharp, n_pixels);
     work.pixels = take(4 * n_source_pixels(s, head.numbers->scale));
     return is_taken && work.pixels != NULL;

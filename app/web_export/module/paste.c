@@ -20,9 +20,9 @@ static Between small_position(int32_t i, int32_t n_crop, int32_t n_small, int32_
     return (Between){max_int(min_int(k, n - 1), 0), max_int(min_int(k + 1, n - 1), 0), place - low};
 }
 
-// enlarged_mask: the person mask of a window.
+// enlarged_mask: the person mask of a window. `mixed` holds a row of the small mask.
 static void enlarge_mask(const Head *head, int32_t frame, const Window *window, int32_t stride,
-                         float *person) {
+                         float *person, float *mixed) {
     const Sizes *s = head->sizes;
     const uint8_t *mask = head->masks + (size_t)frame * s->mask_width * s->mask_height;
     for (int32_t y = 0; y < window->height; y++) {
@@ -30,37 +30,39 @@ static void enlarge_mask(const Head *head, int32_t frame, const Window *window, 
                                      s->mask_height);
         const uint8_t *above = mask + row.low * s->mask_width;
         const uint8_t *below = mask + row.high * s->mask_width;
+        for (int32_t x = 0; x < s->mask_width; x++)
+            mixed[x] = ((float)above[x] + row.share * ((float)below[x] - (float)above[x])) / 255.0f;
         for (int32_t x = 0; x < window->width; x++) {
             Between column = small_position(x + window->left, s->crop_width, s->small_width,
                                             s->mask_left, s->mask_width);
-            float left = (float)above[column.low], right = (float)above[column.high];
-            left += row.share * ((float)below[column.low] - left);
-            right += row.share * ((float)below[column.high] - right);
-            person[(size_t)y * stride + x] = (left + column.share * (right - left)) / 255.0f;
+            float left = mixed[column.low], right = mixed[column.high];
+            person[(size_t)y * stride + x] = left + column.share * (right - left);
         }
     }
 }
 
 // The opacity of person and head, doubled and limited to 1, in place of the person mask.
 static void cover(const Picture *picture, float *person) {
-    for (int32_t p = 0; p < picture->height * picture->stride; p++)
-        person[p] = clamp(2.0f * maximum(person[p], picture->alpha[p]), 0.0f, 1.0f);
+    for (int32_t p = 0; p < picture->height * picture->stride; p += 4) {
+        f4 most = at_least(load(picture->alpha + p), load(person + p));
+        store(person + p, clamp4(mul(splat(2.0f), most), 0.0f, 1.0f));
+    }
 }
 
 // Multiplies the mask by `covered`, dilated by a pixel. `rows` holds a row.
 static void limit_mask(const Picture *picture, const float *covered, float *mask, float *rows) {
-    int32_t stride = picture->stride, width = picture->width;
-    float *highest = rows + 1;
-    for (int32_t y = 0; y < picture->height; y++) {
-        const float *row = covered + (size_t)y * stride;
-        const float *above = y > 0 ? row - stride : row;
-        const float *below = y + 1 < picture->height ? row + stride : row;
-        for (int32_t x = 0; x < width; x++)
-            highest[x] = maximum(row[x], maximum(above[x], below[x]));
-        highest[-1] = highest[width] = 0.0f;
-        for (int32_t x = 0; x < width; x++)
-            mask[(size_t)y * stride + x] *=
-                maximum(highest[x], maximum(highest[x - 1], highest[x + 1]));
+    int32_t stride = picture->stride;
+    float *highest = rows + 4;
+    for (int32_t y = 0; y < picture->height; y++, mask += stride, covered += stride) {
+        const float *above = y > 0 ? covered - stride : covered;
+        const float *below = y + 1 < picture->height ? covered + stride : covered;
+        for (int32_t x = 0; x < stride; x += 4)
+            store(highest + x, at_least(load(covered + x), at_least(load(above + x), load(below + x))));
+        highest[-1] = highest[picture->width] = 0.0f;
+        for (int32_t x = 0; x < stride; x += 4) {
+            f4 sides = at_least(load(highest + x - 1), load(highest + x + 1));
+            store(mask + x, mul(load(mask + x), at_least(load(highest + x), sides)));
+        }
     }
 }
 
@@ -103,17 +105,24 @@ static void mix_rows(const float *plane, int32_t stride, const Taps *taps, const
 
 static uint8_t to_byte(float value) { return (uint8_t)clamp(value + 0.5f, 0.0f, 255.0f); }
 
-// Writes a pixel: the head over the background, as opaque as it is pasted.
-static void write_pixel(const Head *head, const float *gain, int32_t x, int32_t y,
-                        const float *values, uint8_t *pixel) {
+// The stored part of row y of the background.
+static const uint8_t *plate_row(const Head *head, int32_t y) {
     const Sizes *s = head->sizes;
-    int32_t column = max_int(min_int(x - s->plate_left, s->plate_width - 1), 0);
     int32_t row = max_int(min_int(y - s->plate_top, s->plate_height - 1), 0);
-    const uint8_t *plate = head->plate + 3 * ((size_t)row * s->plate_width + column);
-    float behind = 1.0f - clamp(values[3], 0.0f, 1.0f);
-    for (int k = 0; k < 3; k++)
-        pixel[k] = to_byte(values[k] * 255.0f * gain[k] + behind * (float)plate[k]);
-    pixel[3] = to_byte(255.0f * clamp(values[4], 0.0f, 1.0f));
+    return head->plate + 3 * (size_t)row * s->plate_width;
+}
+
+// Writes a pixel: the head over the background, as opaque as it is pasted. Four lanes are its colors.
+static inline void write_pixel(f4 color, float opacity, float share, f4 gain, const uint8_t *plate,
+                               uint8_t *pixel) {
+    float behind = 1.0f - clamp(opacity, 0.0f, 1.0f);
+    f4 back = wasm_f32x4_make((float)plate[0], (float)plate[1], (float)plate[2], 0.0f);
+    f4 made = mul_add(color, gain, mul(splat(behind), back));
+    made = wasm_f32x4_replace_lane(made, 3, 255.0f * share);
+    made = clamp4(add(made, splat(0.5f)), 0.0f, 255.0f);
+    v128_t numbers = wasm_i32x4_trunc_sat_f32x4(made);
+    v128_t narrow = wasm_i16x8_narrow_i32x4(numbers, numbers);
+    wasm_v128_store32_lane(pixel, wasm_u8x16_narrow_i16x8(narrow, narrow), 0);
 }
 
 // CropPaster._in_source: the source pixels that a window of the crop covers.
@@ -136,46 +145,65 @@ static float crop_position(int32_t i, float origin, int32_t first, float scale) 
     return ((float)i + 0.5f - origin) * scale - (float)first - 0.5f;
 }
 
-// Writes one row of pixels from rows [5, stride] of the crop.
-static void write_row(const Head *head, const float *gain, const float *origin, const Window *window,
-                      const Window *source, int32_t y, const float *rows, int32_t stride,
-                      uint8_t *pixels) {
-    float scale = head->numbers->scale;
-    for (int32_t x = source->left; x < source->left + source->width; x++, pixels += 4) {
-        float place = crop_position(x, origin[0], window->left, scale), values[N_PLANES];
-        if (scale == 1.0f) {
-            int32_t column = max_int(min_int((int32_t)place, window->width - 1), 0);
-            for (int k = 0; k < N_PLANES; k++) values[k] = rows[k * stride + column];
-        } else {
-            Taps taps = taps_at(place, window->width);
-            for (int k = 0; k < N_PLANES; k++) {
-                const float *row = rows + k * stride, *weights = k < 4 ? taps.cubic : taps.linear;
-                values[k] = 0.0f;
-                for (int i = 0; i < 4; i++) values[k] += weights[i] * row[taps.pixels[i]];
-            }
-        }
-        write_pixel(head, gain, x, y, values, pixels);
+// A row of the five planes, from which source pixels are made.
+typedef struct {
+    const float *planes[N_PLANES];
+    int32_t width;
+} Row;
+
+// Row y of the source in crop columns: a row of the planes, or one interpolated into `mixed`.
+static Row crop_row(const float *const *planes, int32_t stride, const Window *window, float place,
+                    int is_exact, float *mixed) {
+    Row row = {.width = window->width};
+    Taps taps = taps_at(place, window->height);
+    int32_t exact = max_int(min_int((int32_t)place, window->height - 1), 0);
+    for (int k = 0; k < N_PLANES; k++) {
+        if (!is_exact)
+            mix_rows(planes[k], stride, &taps, k < 4 ? taps.cubic : taps.linear, mixed + k * stride);
+        row.planes[k] = is_exact ? planes[k] + (size_t)exact * stride : mixed + k * stride;
+    }
+    return row;
+}
+
+// The five values of a row at a position.
+static inline void sample(const Row *row, float place, int is_exact, float *values) {
+    if (is_exact) {
+        int32_t column = max_int(min_int((int32_t)place, row->width - 1), 0);
+        for (int k = 0; k < N_PLANES; k++) values[k] = row->planes[k][column];
+        return;
+    }
+    Taps taps = taps_at(place, row->width);
+    for (int k = 0; k < N_PLANES; k++) {
+        const float *weights = k < 4 ? taps.cubic : taps.linear;
+        values[k] = 0.0f;
+        for (int i = 0; i < 4; i++) values[k] += weights[i] * row->planes[k][taps.pixels[i]];
     }
 }
 
 // CropPaster.paste, as a picture with opacity that is drawn over the frame. shown: number of the
 // frame, there and back; frame: its number in the clip. Returns its place in source pixels.
 Window paste(const Head *head, Work *work, int32_t shown, int32_t frame, Window window) {
+    const Sizes *s = head->sizes;
     const Picture *sharp = &work->sharp;
-    const float *origin = head->origins + 2 * frame, *gain = head->gains + 3 * shown;
+    const float *origin = head->origins + 2 * frame, *gains = head->gains + 3 * shown;
     const float *planes[N_PLANES] = {sharp->red, sharp->green, sharp->blue, sharp->alpha, work->mask};
-    int32_t stride = sharp->stride;
-    enlarge_mask(head, frame, &window, stride, work->person);
+    float scale = head->numbers->scale, values[N_PLANES];
+    f4 gain = mul(splat(255.0f), wasm_f32x4_make(gains[0], gains[1], gains[2], 0.0f));
+    enlarge_mask(head, frame, &window, sharp->stride, work->person, work->rows);
     cover(sharp, work->person);
     limit_mask(sharp, work->person, work->mask, work->rows);
     Window source = source_window(head, origin, &window);
-    for (int32_t row = 0; row < source.height; row++) {
-        int32_t y = source.top + row;
-        Taps taps = taps_at(crop_position(y, origin[1], window.top, head->numbers->scale), window.height);
-        for (int k = 0; k < N_PLANES; k++)
-            mix_rows(planes[k], stride, &taps, k < 4 ? taps.cubic : taps.linear, work->rows + k * stride);
-        write_row(head, gain, origin, &window, &source, y, work->rows, stride,
-                  work->pixels + 4 * (size_t)row * source.width);
+    uint8_t *pixel = work->pixels;
+    for (int32_t y = source.top; y < source.top + source.height; y++) {
+        float place = crop_position(y, origin[1], window.top, scale);
+        Row row = crop_row(planes, sharp->stride, &window, place, scale == 1.0f, work->rows);
+        const uint8_t *plate = plate_row(head, y);
+        for (int32_t x = source.left; x < source.left + source.width; x++, pixel += 4) {
+            int32_t column = max_int(min_int(x - s->plate_left, s->plate_width - 1), 0);
+            sample(&row, crop_position(x, origin[0], window.left, scale), scale == 1.0f, values);
+            f4 color = wasm_f32x4_make(values[0], values[1], values[2], 0.0f);
+            write_pixel(color, values[3], values[4], gain, plate + 3 * column, pixel);
+        }
     }
     return source;
 }

@@ -46,8 +46,10 @@ static inline void measure_rows(const Splat *s, int32_t y, int32_t n_groups, Row
     f4 left = at_least(wasm_f32x4_ceil(sub(middle, half)), splat(0.0f));
     v128_t first = wasm_i32x4_shr(wasm_i32x4_trunc_sat_f32x4(left), 2);
     v128_t last = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_floor(add(middle, half)));
+    first = wasm_i32x4_min(first, wasm_i32x4_splat(n_groups));
     last = wasm_i32x4_min(wasm_i32x4_shr(last, 2), wasm_i32x4_splat(n_groups - 1));
     last = wasm_v128_or(last, wasm_f32x4_lt(left_over, splat(0.0f)));  // none: -1
+    last = wasm_i32x4_max(last, wasm_i32x4_splat(-1));
     f4 start = add(wasm_f32x4_convert_i32x4(wasm_i32x4_shl(first, 2)), splat(0.5f - s->x));
     f4 u = mul_add(splat(s->a), start, mul(splat(s->b), dy));
     wasm_v128_store(rows->first, first);
@@ -90,7 +92,7 @@ static inline void blend_row(float *row, int32_t first, int32_t last, float alph
 static void blend_splat(const Canvas *canvas, const Splat *s) {
     float radius = square_root(s->cut) / s->c;
     int32_t top = max_int((int32_t)__builtin_ceilf(s->y - radius - 0.5f), 0);
-    int32_t after = min_int((int32_t)__builtin_floorf(s->y + radius - 0.5f) + 1, canvas->height);
+    int32_t after = min_int((int32_t)__builtin_floorf(s->y + radius - 0.5f), canvas->height - 1) + 1;
     size_t row_floats = (size_t)canvas->n_groups * GROUP_FLOATS;
     Brush brush = make_brush(s);
     Rows rows;
