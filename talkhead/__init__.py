@@ -14,6 +14,7 @@ Functions:
     speak_frames: Render the same video as an iterator of arrays.
     synthesize: Speak a text with an installed voice, as audio for speak.
     dub: Render many lines of many people from a table; an interrupted run resumes.
+    export_web: Export a person as a web page whose head is rendered in the browser.
     evaluate: Compare an identity with held-out footage, and write a report.
     evaluate_pair: Compare any two videos of a face.
     load_identity: Load an identity once, to use it for many lines.
@@ -24,8 +25,8 @@ Classes:
 
 Options: FitOptions, OutputOptions (for speak and dub), DubOptions, EvaluateOptions, LiveOptions.
 
-Results: FitResult, SpeakResult, DubResult, EvaluateResult, LiveFrame and LiveStatistics, and Avatar, a
-loaded identity.
+Results: FitResult, SpeakResult, DubResult, EvaluateResult, WebExportResult, LiveFrame and
+LiveStatistics, and Avatar, a loaded identity.
 
 Errors: every function raises TalkheadError, or FootageError, MediaError or PackageError, which derive
 from it, with a message that says what to change.
@@ -59,9 +60,11 @@ __all__ = [
     "PackageError",
     "SpeakResult",
     "TalkheadError",
+    "WebExportResult",
     "dub",
     "evaluate",
     "evaluate_pair",
+    "export_web",
     "fit",
     "load_encoder",
     "load_identity",
@@ -83,6 +86,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, see __getattr__
     from talkhead.app.request import OutputOptions
     from talkhead.app.speak import SpeakResult, speak, speak_frames
     from talkhead.app.text_to_speech import synthesize
+    from talkhead.app.web_export.export import WebExportResult, export_web
     from talkhead.encoder.registry import load_encoder
 else:
     __getattr__ = lazy_attributes(
@@ -100,6 +104,7 @@ else:
             "talkhead.app.request": ("OutputOptions",),
             "talkhead.app.speak": ("SpeakResult", "speak", "speak_frames"),
             "talkhead.app.text_to_speech": ("synthesize",),
+            "talkhead.app.web_export.export": ("WebExportResult", "export_web"),
             "talkhead.encoder.registry": ("load_encoder",),
         },
     )

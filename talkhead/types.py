@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Float32 = npt.NDArray[np.float32]
     Float64 = npt.NDArray[np.float64]
     UInt8 = npt.NDArray[np.uint8]
+    Int8 = npt.NDArray[np.int8]
     Int16 = npt.NDArray[np.int16]
     Bool = npt.NDArray[np.bool_]
     Int = npt.NDArray[np.int64]
@@ -27,6 +28,7 @@ else:
         "Float32": "float32",
         "Float64": "float64",
         "UInt8": "uint8",
+        "Int8": "int8",
         "Int16": "int16",
         "Bool": "bool_",
         "Int": "int64",

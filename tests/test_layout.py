@@ -37,6 +37,7 @@ LAZY_MODULES = {
     "talkhead.app.request",
     "talkhead.app.speak",
     "talkhead.app.text_to_speech",
+    "talkhead.app.web_export.export",
     "talkhead.encoder.registry",
 }
 FORBIDDEN_CALLS = {"os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "eval"}

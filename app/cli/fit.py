@@ -15,10 +15,13 @@ from talkhead.app.choices import DEFAULT_PRESET, DEFAULT_RENDERER, MAX_SEED, PRE
 from talkhead.app.cli.console import print_line
 from talkhead.app.cli.console import show as show_result
 from talkhead.app.cli.options import (
+    ConsentOption,
     DeviceOption,
     HomeOption,
     JsonOption,
     QuietOption,
+    YesOption,
+    ask_consent,
     loading,
     make_progress_for,
 )
@@ -28,7 +31,10 @@ from talkhead.renderers.registry import RENDERERS
 
 Preset = Enum("Preset", {one: one for one in PRESETS}, type=str)  # type: ignore[misc]
 """Values of --preset."""
-
+QUESTION = (
+    "Who is shown in the footage, and how did they consent? The statement is stored with the identity "
+    "and included in its videos (Enter: none)"
+)
 
 VideosOption = Annotated[
     list[Path],
@@ -83,16 +89,8 @@ def fit(
             "--seed", min=0, max=MAX_SEED, help="Random seed; the same seed gives the same result."
         ),
     ] = 0,
-    consent: Annotated[
-        str | None,
-        typer.Option(
-            "--consent",
-            help="Statement of consent; stored with the identity, and included in its videos.",
-        ),
-    ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Don't ask for a statement of consent.")
-    ] = False,
+    consent: ConsentOption = None,
+    yes: YesOption = False,
     use_all_frames: Annotated[
         bool,
         typer.Option(
@@ -144,7 +142,7 @@ def fit(
     )
     checks.check_fit(videos, name, device=device, home=home)
     if consent is None and not yes and sys.stdin.isatty():
-        options = replace(options, consent=_ask_consent())
+        options = replace(options, consent=ask_consent(QUESTION))
     progress = make_progress_for(as_json, quiet)
     with loading(progress):
         from talkhead.app.fit import fit as run
@@ -158,13 +156,3 @@ def _print_next_step(name: str, home: Path | None) -> None:
     elsewhere = f" --home {shlex.quote(str(home))}" if home is not None else ""
     print_line("", sys.stderr)
     print_line(f"Next: talkhead speak --audio LINE.wav --identity {name}{elsewhere}", sys.stderr)
-
-
-def _ask_consent() -> str | None:
-    """Ask at the terminal for a statement of consent; None if none is given."""
-    question = (
-        "Who is shown in the footage, and how did they consent? The statement is stored with the "
-        "identity and included in its videos (Enter: none)"
-    )
-    answer = typer.prompt(question, default="", show_default=False, err=True)
-    return str(answer).strip() or None

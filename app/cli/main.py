@@ -20,6 +20,7 @@ from talkhead.app.cli.console import LineHandler, print_line, print_lines
 from talkhead.app.cli.doctor import doctor
 from talkhead.app.cli.dub import dub
 from talkhead.app.cli.evaluate import evaluate
+from talkhead.app.cli.export_web import export_web
 from talkhead.app.cli.fit import fit
 from talkhead.app.cli.identities import identities_app
 from talkhead.app.cli.jobs import jobs_app
@@ -123,7 +124,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, speak, dub, serve, evaluate, verify, doctor):
+for command in (fit, speak, dub, serve, export_web, evaluate, verify, doctor):
     app.command()(command)
 app.add_typer(identities_app, name="identities")
 app.add_typer(jobs_app, name="jobs")

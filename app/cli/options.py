@@ -33,6 +33,29 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto uses a GPU if there is one."),
 ]
+ConsentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--consent",
+        help="Statement of consent; stored with the identity or export, and included in its videos.",
+    ),
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Don't ask for a statement of consent.")
+]
+
+
+def ask_consent(question: str) -> str | None:
+    """Ask at the terminal for a statement of consent.
+
+    Args:
+        question: The question.
+
+    Returns:
+        The statement; None if none is given.
+    """
+    answer = typer.prompt(question, default="", show_default=False, err=True)
+    return str(answer).strip() or None
 
 
 def make_progress_for(as_json: bool, quiet: bool) -> Progress:

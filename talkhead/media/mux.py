@@ -27,7 +27,12 @@ _MP4_TAGS = (
     "album", "album_artist", "artist", "comment", "composer", "copyright", "date", "description",
     "genre", "grouping", "lyrics", "network", "show", "synopsis", "title", "track",
 )  # fmt: skip
-_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".wav": "wav"}
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm"}
+_SOUND_OPTIONS: dict[str, dict[str, Any]] = {
+    ".wav": {"f": "wav", "c:a": "pcm_s24le"},
+    # Nothing that the source says about itself: the sound of a web page is public.
+    ".flac": {"f": "flac", "c:a": "flac", "sample_fmt": "s16", "map_metadata": -1},
+}
 _SUBTITLE_CODECS = {"mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
 _TRUE_PEAK_DB = -1.5
 _LOUDNESS_RANGE = 11
@@ -110,10 +115,10 @@ def mux(
 
 
 def write_sound(part: Path, sound: MediaInfo, length_s: float, loudness: float | None) -> None:
-    """Write the audio alone, as `mux` would, to a .wav file.
+    """Write the audio alone, as `mux` would, to a .wav or .flac file.
 
     Args:
-        part: The file to write.
+        part: The file to write: 24 bits in .wav, 16 bits without metadata in .flac.
         sound: The file with the audio.
         length_s: Length, seconds.
         loudness: LUFS to which it is normalized; None leaves it unchanged.
@@ -122,7 +127,7 @@ def write_sound(part: Path, sound: MediaInfo, length_s: float, loudness: float |
         MediaError: ffmpeg fails.
     """
     track = _fitted(sound, sound.audio_rate, length_s, loudness)
-    run_to_end(ffmpeg.output(track, file_url(part), f="wav", **{"c:a": "pcm_s24le"}), part)
+    run_to_end(ffmpeg.output(track, file_url(part), **_SOUND_OPTIONS[part.suffix]), part)
 
 
 def unpack_images(picture: Path, folder: Path) -> None:

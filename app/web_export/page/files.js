@@ -1,0 +1,88 @@
+// The files of an export: on a server, or within the page itself. Each is compared with the manifest.
+
+const FORMAT = "talkhead-web", VERSION = 1;
+const BLOB_TYPES = { mp4: "video/mp4", js: "text/javascript" };
+
+/** An error that the element shows. `code` is "missing", "damaged", "version", "unsupported" or "line". */
+export class TalkingHeadError extends Error {
+  /** @param {string} code @param {string} message */
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export class Files {
+  /**
+   * Opens an export and reads its manifest.
+   * @param {string} src folder of the export, or # and the ID of an element that holds its files in base64
+   * @returns {Promise<Files>}
+   */
+  static async open(src) {
+    const files = new Files();
+    if (src.startsWith("#")) files.packed = JSON.parse(document.getElementById(src.slice(1)).textContent);
+    else files.base = new URL(src.endsWith("/") ? src : `${src}/`, document.baseURI);
+    const bytes = await files.read("manifest.json");
+    try {
+      files.manifest = JSON.parse(new TextDecoder().decode(bytes));
+    } catch {
+      throw new TalkingHeadError("damaged", "The file manifest.json is damaged. Export this person again.");
+    }
+    if (files.manifest?.format !== FORMAT || files.manifest.version !== VERSION) {
+      throw new TalkingHeadError("version", "This export was made for another version of this page. Export this person again.");
+    }
+    return files;
+  }
+
+  constructor() {
+    /** @type {string[]} */
+    this.urls = [];
+  }
+
+  /** The address of a file: of the server, or of a copy in memory. @param {string} name */
+  url(name) {
+    if (this.base) return new URL(name, this.base).href;
+    const url = URL.createObjectURL(new Blob([this.unpack(name)], { type: BLOB_TYPES[name.split(".").pop()] ?? "" }));
+    this.urls.push(url);
+    return url;
+  }
+
+  /** The content of a file, if it is the one that was exported. @param {string} name @returns {Promise<ArrayBuffer>} */
+  async bytes(name) {
+    const wanted = this.manifest.files[name], bytes = await this.read(name);
+    const found = wanted && bytes.byteLength === wanted.bytes ? await sha256(bytes) : "";
+    if (found !== (found === null ? null : wanted?.sha256)) {
+      throw new TalkingHeadError("damaged", `The file ${name} is damaged. Export this person again.`);
+    }
+    return bytes;
+  }
+
+  /** @param {string} name @returns {Promise<ArrayBuffer>} */
+  async read(name) {
+    if (!this.base) return this.unpack(name);
+    let answer;
+    try {
+      answer = await fetch(new URL(name, this.base));
+    } catch {
+      throw new TalkingHeadError("missing", `The file ${name} could not be loaded. Check the connection, and reload the page.`);
+    }
+    if (!answer.ok) throw new TalkingHeadError("missing", `The file ${name} could not be loaded (${answer.status}).`);
+    return answer.arrayBuffer();
+  }
+
+  /** @param {string} name @returns {ArrayBuffer} */
+  unpack(name) {
+    if (!(name in this.packed)) throw new TalkingHeadError("missing", `The file ${name} is missing.`);
+    return Uint8Array.from(atob(this.packed[name]), (letter) => letter.charCodeAt(0)).buffer;
+  }
+
+  /** Frees copies in memory. */
+  close() { for (const url of this.urls.splice(0)) URL.revokeObjectURL(url); }
+}
+
+/** In hexadecimal; null on a page that was not loaded safely, where browsers do not compute it. @param {ArrayBuffer} bytes */
+async function sha256(bytes) {
+  if (!globalThis.crypto?.subtle) return null;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

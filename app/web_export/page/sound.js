@@ -1,0 +1,90 @@
+// The sound of lines, and the clock of what is heard, which decides what is shown.
+
+const SMOOTHING = 0.1; // weight of a new measurement of the clock
+const JUMP = 0.08; // seconds; beyond this, the output has changed, as when headphones are plugged in
+const LEAST_AHEAD = 0.03; // seconds before a sample is heard in which it must have been scheduled
+
+export class Sound {
+  constructor() {
+    this.muted = false;
+    /** @type {AudioContext | null} */
+    this.context = null;
+    this.offset = null; // of the time that is heard over that of the page, seconds
+    this.changed = () => {};
+  }
+
+  /** True if the browser lets nothing sound yet, until the page is clicked. */
+  get isBlocked() { return !this.muted && this.context?.state !== "running"; }
+
+  /** Begins to use the sound of this device, which browsers allow after a click. */
+  open() {
+    if (this.muted) return;
+    if (!this.context) {
+      this.context = new AudioContext({ latencyHint: "interactive" });
+      this.context.onstatechange = () => this.changed();
+    }
+    if (this.context.state !== "running") this.context.resume().catch(() => {});
+  }
+
+  /** @param {ArrayBuffer} bytes @returns {Promise<AudioBuffer>} */
+  decode(bytes) {
+    // An offline context decodes before a click, too.
+    return new OfflineAudioContext(1, 1, this.context?.sampleRate ?? 48000).decodeAudioData(bytes.slice(0));
+  }
+
+  /**
+   * The time that is heard at a time of the page, on the clock of `start`.
+   * @param {number} now ms, of performance.now()
+   */
+  heard(now) {
+    if (this.muted || !this.context) return now / 1000;
+    const { currentTime, outputLatency, baseLatency } = this.context;
+    const { contextTime, performanceTime } = this.context.getOutputTimestamp?.() ?? {};
+    const offset = performanceTime ? contextTime - performanceTime / 1000
+      : currentTime - (outputLatency ?? baseLatency ?? 0) - performance.now() / 1000;
+    const isNew = this.offset === null || Math.abs(offset - this.offset) > JUMP;
+    this.offset = isNew ? offset : this.offset + SMOOTHING * (offset - this.offset);
+    return now / 1000 + this.offset;
+  }
+
+  /** The earliest time at which something can be heard, on the same clock. */
+  get soonest() {
+    if (this.muted || !this.context) return performance.now() / 1000;
+    return Math.max(this.context.currentTime, this.heard(performance.now())) + LEAST_AHEAD;
+  }
+
+  /**
+   * Plays a line; one that is playing is stopped.
+   * @param {AudioBuffer} buffer
+   * @param {number} when the time at which its first sample is heard
+   * @param {number} from seconds of the line that are left out
+   * @param {() => void} ended called at its end, unless it is stopped
+   */
+  start(buffer, when, from, ended) {
+    this.stop();
+    if (this.muted || !this.context) {
+      const left = when + buffer.duration - from - performance.now() / 1000;
+      this.timer = setTimeout(ended, 1000 * Math.max(left, 0));
+      return;
+    }
+    this.source = new AudioBufferSourceNode(this.context, { buffer });
+    this.source.connect(this.context.destination);
+    this.source.onended = ended;
+    this.source.start(when, from);
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    if (!this.source) return;
+    this.source.onended = null;
+    this.source.stop();
+    this.source.disconnect();
+    this.source = null;
+  }
+
+  close() {
+    this.stop();
+    this.context?.close();
+    this.context = this.offset = null;
+  }
+}

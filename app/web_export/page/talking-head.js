@@ -1,0 +1,464 @@
+// <talking-head>: a person who speaks lines in sync with their sound, and is idle in between.
+
+import { Files, TalkingHeadError } from "./files.js";
+import { Sound } from "./sound.js";
+
+const BLEND_FRAMES = 3; // frames over which the mouth moves to rest, or into a line
+const BLOCKED_AFTER = 300; // ms that a device may take to open before a click is asked for
+const BADGE = "AI-generated", BADGE_HEIGHT = 0.035; // of the height of the picture
+const WORK_WEIGHT = 0.1; // of a new measurement of the time that a picture takes
+const STYLE = `
+  :host { display: inline-block; position: relative; max-width: 100%; font: 1rem/1.4 system-ui, sans-serif; }
+  :host([hidden]) { display: none; }
+  canvas { display: block; width: 100%; height: auto; background: #8881; }
+  video { display: none; }
+  [hidden] { display: none !important; }
+  .message { position: absolute; inset: auto 0 0 0; margin: 0; padding: .75em 1em; background: #14191ae6; color: #fff; overflow-wrap: anywhere; }
+  .cover { position: absolute; inset: 0; width: 100%; border: 0; background: #0004; cursor: pointer; display: grid; place-items: center; padding: 0; }
+  .cover span { font: 600 1rem/1 system-ui, sans-serif; padding: .9em 1.3em; border-radius: 99px; background: #fff; color: #14191a; }
+  .controls { position: absolute; right: .5em; bottom: .5em; display: flex; gap: .4em; }
+  .controls button { font: 600 .875rem/1 system-ui, sans-serif; min-height: 2.75em; padding: 0 1em; border: 0; border-radius: 8px; background: #14191acc; color: #fff; cursor: pointer; }
+  button:focus-visible { outline: 3px solid #7db8ff; outline-offset: -3px; }`;
+
+/**
+ * @typedef {"loading" | "idle" | "waiting" | "speaking" | "paused" | "error"} State
+ * @typedef {{name: string, codes: Int8Array, scale: number[], nFrames: number, duration: number, buffer: AudioBuffer}} Line
+ * @typedef {{line: Line, from: number, start: number | null, settle: (finished: boolean) => void}} Speech
+ */
+
+/**
+ * Attributes: src, line, autoplay, muted, controls, nobadge. Events: ready, start, end, error, statechange.
+ */
+export class TalkingHead extends HTMLElement {
+  static observedAttributes = ["src", "muted"];
+
+  constructor() {
+    super();
+    const root = this.attachShadow({ mode: "open" }), sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+    root.adoptedStyleSheets = [sheet];
+    const make = (tag, className, parent = root) => {
+      const element = document.createElement(tag);
+      element.className = className;
+      parent.append(element);
+      return element;
+    };
+    this.canvas = make("canvas", "picture");
+    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("part", "picture");
+    this.cover = make("button", "cover");
+    make("span", "", this.cover).textContent = "Play";
+    this.bar = make("div", "controls");
+    this.play = make("button", "", this.bar);
+    this.mute = make("button", "", this.bar);
+    this.message = make("p", "message");
+    this.message.setAttribute("role", "alert");
+    for (const button of [this.cover, this.play, this.mute]) button.type = "button";
+    this.cover.onclick = () => this.allow();
+    this.play.onclick = () => this.toggle();
+    this.mute.onclick = () => this.toggleAttribute("muted");
+    this.sound = new Sound();
+    this.sound.changed = () => this.soundChanged();
+    this.shown = () => this.returned();
+    this.reset();
+  }
+
+  reset() {
+    /** @type {State} */
+    this.now = "loading";
+    /** @type {Speech | null} */
+    this.speech = null;
+    /** @type {Map<string, Promise<Line>>} */
+    this.loaded = new Map();
+    this.isBusy = this.isPaused = false;
+    this.blend = 0;
+    this.work = 0.01; // seconds that a picture takes, on average
+    /** What was shown last, and counts, for tests and measurements. */
+    this.statistics = { frame: -1, index: -1, drawn: 0, skipped: 0, renderMs: 0, heard: 0 };
+    this.showControls();
+  }
+
+  /** What the person is doing. @returns {State} */
+  get state() { return this.now; }
+
+  /** Names of the lines. @returns {string[]} */
+  get lines() { return this.files?.manifest?.lines.map((line) => line.name) ?? []; }
+
+  get muted() { return this.hasAttribute("muted"); }
+
+  set muted(muted) { this.toggleAttribute("muted", muted); }
+
+  connectedCallback() {
+    document.addEventListener("visibilitychange", this.shown);
+    this.load();
+  }
+
+  disconnectedCallback() {
+    document.removeEventListener("visibilitychange", this.shown);
+    this.unload();
+  }
+
+  attributeChangedCallback(name, before, after) {
+    if (name === "muted") this.muteChanged();
+    else if (this.isConnected && before !== null && before !== after) {
+      this.unload();
+      this.load();
+    }
+  }
+
+  /**
+   * Says a line; one that is being said is stopped.
+   * @param {string} name
+   * @returns {Promise<boolean>} at its end: true if all of it was said, false if it was stopped
+   */
+  async say(name) {
+    const visit = this.visit;
+    await this.ready;
+    if (visit !== this.visit || this.now === "error") throw new TalkingHeadError("missing", "Nobody is shown here.");
+    this.sound.open();
+    const line = await this.lineOf(name);
+    if (visit !== this.visit) return false;
+    this.stop();
+    this.isPaused = false;
+    return new Promise((settle) => {
+      this.speech = { line, from: 0, start: null, settle };
+      this.continue();
+    });
+  }
+
+  /** Holds picture and sound. */
+  pause() {
+    if (this.now === "loading" || this.now === "error" || this.isPaused) return;
+    this.isPaused = true;
+    this.hold();
+    this.video.pause();
+    this.become("paused");
+  }
+
+  /** Goes on after `pause`. */
+  resume() {
+    if (!this.isPaused) return;
+    this.isPaused = false;
+    this.sound.open();
+    this.continue();
+  }
+
+  /** Stops the line that is being said. */
+  stop() {
+    const speech = this.speech;
+    if (!speech) return;
+    this.sound.stop();
+    this.speech = null;
+    this.blend = BLEND_FRAMES;
+    if (!this.isPaused) this.become("idle");
+    this.finish(speech, false);
+  }
+
+  // ---------------------------------------------------------------------------------- loading
+
+  load() {
+    const visit = this.visit = {};
+    this.reset();
+    this.become("loading");
+    this.ready = this.open(visit).catch((error) => { if (visit === this.visit) this.fail(error); });
+  }
+
+  async open(visit) {
+    const files = this.files = await Files.open(this.getAttribute("src") ?? "./");
+    if (visit !== this.visit) { files.close(); return; }
+    const { manifest } = files;
+    this.canvas.width = manifest.width;
+    this.canvas.height = manifest.height;
+    this.canvas.setAttribute("aria-label", `${manifest.identity}, ${BADGE}`);
+    this.rest = this.from = this.last = Float32Array.from(manifest.rest);
+    this.badge = this.hasAttribute("nobadge") ? null : drawBadge(manifest.height);
+    this.footage = document.createElement("canvas"); // the frame of the video that a mouth is rendered for
+    this.footage.width = manifest.width;
+    this.footage.height = manifest.height;
+    const [wasm, head] = await Promise.all([files.bytes("talkhead.wasm"), files.bytes("head.bin"), this.openVideo(files, visit)]);
+    if (visit !== this.visit) return;
+    const info = await this.openWorker(files, wasm, head);
+    if (visit !== this.visit) return;
+    if (info.nFrames !== manifest.n_frames || info.nMouth !== manifest.rest.length) {
+      throw new TalkingHeadError("damaged", "The file head.bin does not belong to this export. Export this person again.");
+    }
+    this.become("idle");
+    this.emit("ready", { lines: this.lines });
+    this.watch();
+    this.continue();
+    const line = this.getAttribute("line");
+    if (line !== null && !this.lines.includes(line)) throw unknown(line);
+    if (line !== null && this.hasAttribute("autoplay")) this.say(line).catch((error) => this.fail(error));
+  }
+
+  async openVideo(files, visit) {
+    const { width, height } = files.manifest, video = this.video = document.createElement("video");
+    video.muted = video.loop = video.playsInline = true;
+    video.preload = "auto";
+    await new Promise((resolve, reject) => {
+      video.oncanplay = resolve;
+      video.onerror = () => reject(new TalkingHeadError("damaged", "The footage idle.mp4 cannot be played. Export this person again."));
+      video.src = files.url("idle.mp4");
+    });
+    video.onerror = () => { if (visit === this.visit) this.fail(new TalkingHeadError("damaged", "The footage idle.mp4 can no longer be played. Reload the page.")); };
+    if (video.videoWidth !== width + width % 2 || video.videoHeight !== height + height % 2) {
+      throw new TalkingHeadError("damaged", "The footage idle.mp4 does not belong to this export. Export this person again.");
+    }
+  }
+
+  openWorker(files, wasm, head) {
+    return new Promise((resolve, reject) => {
+      const broken = (message) => reject(new TalkingHeadError("unsupported", `This browser cannot show the person. ${message}`));
+      if (typeof WebAssembly === "undefined") { broken("It has no WebAssembly."); return; }
+      this.worker = new Worker(files.url("worker.js"), { type: "module" });
+      this.worker.onerror = (event) => broken(event.message ?? "");
+      this.worker.onmessage = ({ data }) => {
+        if (data.error) {
+          const error = new TalkingHeadError(data.error.code, data.error.message);
+          reject(error);
+          if (this.now !== "loading") this.fail(error);
+        } else if (data.info) resolve(data.info);
+        else this.draw(data);
+      };
+      this.worker.postMessage({ wasm, head }, [wasm, head]);
+    });
+  }
+
+  unload() {
+    this.visit = null;
+    this.stop();
+    this.release();
+  }
+
+  release() {
+    this.sound.close();
+    this.worker?.terminate();
+    if (this.video) {
+      this.video.onerror = null;
+      this.video.removeAttribute("src");
+      this.video.load();
+    }
+    this.files?.close();
+    this.worker = this.video = this.files = null;
+  }
+
+  /** Shows an error, and ends everything. @param {Error & {code?: string}} error */
+  fail(error) {
+    if (this.now === "error") return;
+    const speech = this.speech;
+    this.speech = null;
+    this.become("error");
+    this.release();
+    this.message.textContent = error.message;
+    this.showControls();
+    if (speech) this.finish(speech, false);
+    this.emit("error", { code: error.code ?? "damaged", message: error.message });
+  }
+
+  /** @param {string} name @returns {Promise<Line>} */
+  lineOf(name) {
+    const about = this.files.manifest.lines.find((line) => line.name === name);
+    if (!about) throw unknown(name);
+    if (!this.loaded.has(name)) {
+      const line = this.loadLine(about);
+      line.catch(() => this.loaded.delete(name)); // it is loaded again when it is asked for again
+      this.loaded.set(name, line);
+    }
+    return this.loaded.get(name);
+  }
+
+  async loadLine({ name, sound, codes, scale, n_frames: nFrames, duration_s: duration }) {
+    const [heard, seen] = await Promise.all([this.files.bytes(sound), this.files.bytes(codes)]);
+    const buffer = await this.sound.decode(heard);
+    return { name, codes: new Int8Array(seen), scale, nFrames, duration, buffer };
+  }
+
+  // ---------------------------------------------------------------------------------- speaking
+
+  /** Goes on with footage and line; a line begins with the next frame of the footage. */
+  continue() {
+    if (this.isPaused || !this.video) return;
+    this.video.play().then(() => this.soundChanged(), () => this.showControls());
+    if (!this.speech) { this.become("idle"); return; }
+    if (this.speech.start !== null) return;
+    this.become("waiting");
+    clearTimeout(this.blocked);
+    this.blocked = setTimeout(() => this.showControls(), BLOCKED_AFTER);
+    if (document.hidden) this.begin(this.sound.soonest);
+  }
+
+  /** @param {number} start when the first sample of the line is heard, or was heard if part of it is left out */
+  begin(start) {
+    const speech = this.speech, { line, from } = speech;
+    if (this.sound.isBlocked) return;
+    speech.start = start;
+    this.from = this.last;
+    this.blend = BLEND_FRAMES;
+    this.sound.start(line.buffer, start + from, from, () => {
+      this.speech = null;
+      this.blend = BLEND_FRAMES;
+      this.become("idle");
+      this.finish(speech, true);
+    });
+    this.become("speaking");
+    if (from === 0) this.emit("start", { line: line.name });
+  }
+
+  /** Takes the line from where it is, to go on later. */
+  hold() {
+    const speech = this.speech;
+    if (!speech || speech.start === null) return;
+    this.sound.stop();
+    speech.from = Math.min(Math.max(this.sound.heard(performance.now()) - speech.start, 0), speech.line.buffer.duration);
+    speech.start = null;
+  }
+
+  /** @param {Speech} speech @param {boolean} finished */
+  finish({ line, settle }, finished) {
+    this.from = this.last;
+    settle(finished);
+    this.emit("end", { line: line.name, finished });
+  }
+
+  soundChanged() {
+    if (this.sound.context?.state === "running") this.showControls();
+  }
+
+  muteChanged() {
+    this.hold(); // at the time of the old clock
+    this.sound.muted = this.muted;
+    if (!this.muted && this.speech) this.sound.open();
+    this.continue();
+    this.showControls();
+  }
+
+  /** A click: sound and footage may play. */
+  allow() {
+    this.sound.open();
+    if (this.isPaused) this.resume();
+    else this.continue();
+  }
+
+  toggle() {
+    if (this.isPaused) this.resume();
+    else if (this.speech) this.pause();
+    else this.say(this.getAttribute("line") ?? this.lines[0]).catch((error) => this.fail(error));
+  }
+
+  /** The page is seen again, or no longer. Browsers may have stopped the video meanwhile. */
+  returned() { if (!document.hidden && !this.isPaused && this.now !== "loading") this.video?.play().catch(() => {}); }
+
+  // ---------------------------------------------------------------------------------- drawing
+
+  /** Calls `show` with each frame of the footage. */
+  watch() {
+    const { video, visit, files: { manifest } } = this;
+    const next = (frame) => {
+      if (visit !== this.visit || video !== this.video) return;
+      if (frame >= 0) this.show(frame % manifest.n_frames);
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => next(Math.round(mediaTime * manifest.frame_rate)));
+      else requestAnimationFrame(() => next(Math.floor(video.currentTime * manifest.frame_rate + 0.01)));
+    };
+    next(-1);
+  }
+
+  /** Has the mouth rendered for a frame that the video shows now. @param {number} frame */
+  show(frame) {
+    if (frame === this.statistics.frame || document.hidden) return;
+    if (this.isBusy) { this.statistics.skipped++; return; }
+    const seen = performance.now() + 1000 * this.work; // when this picture will be seen
+    if (this.speech && this.speech.start === null && !this.isPaused) this.beginAfter(seen);
+    this.isBusy = true;
+    this.sent = performance.now();
+    this.statistics.frame = frame;
+    this.footage.getContext("2d", { alpha: false }).drawImage(this.video, 0, 0);
+    this.worker.postMessage({ frame, code: this.codeAt(seen) });
+  }
+
+  /** Begins the line at a later frame, so that its codes change with the frames. @param {number} seen ms */
+  beginAfter(seen) {
+    if (this.sound.isBlocked) return;
+    const step = 1 / this.files.manifest.frame_rate, { soonest } = this.sound, { from } = this.speech;
+    const first = this.sound.heard(seen), n = Math.max(1, Math.ceil((soonest - first) / step));
+    const code = Math.round(from / step) * step; // a line goes on at a whole frame
+    this.speech.from = code;
+    this.begin(first + n * step - code);
+  }
+
+  /** The motion code that belongs to what is heard at a time. @param {number} seen ms @returns {Float32Array} */
+  codeAt(seen) {
+    const speech = this.speech, isSaid = speech && (speech.start !== null || speech.from > 0);
+    let code = this.rest, index = -1;
+    if (isSaid) {
+      const { codes, scale, nFrames } = speech.line, heard = speech.start === null ? speech.from : this.sound.heard(seen) - speech.start;
+      index = Math.round(heard * this.files.manifest.frame_rate);
+      if (index >= 0 && index < nFrames) code = Float32Array.from(scale, (factor, i) => factor * codes[index * scale.length + i]);
+      this.statistics.heard = heard;
+    }
+    if (this.blend > 0) {
+      const share = this.blend-- / (BLEND_FRAMES + 1), target = code;
+      code = target.map((value, i) => share * this.from[i] + (1 - share) * value);
+    }
+    this.statistics.index = index;
+    this.last = code;
+    return code;
+  }
+
+  /** Draws a mouth into the frame that it was rendered for. */
+  draw({ x, y, image, took }) {
+    this.isBusy = false;
+    if (!this.files) { image?.close(); return; }
+    const context = this.canvas.getContext("2d", { alpha: false });
+    context.drawImage(this.footage, 0, 0);
+    if (image) context.drawImage(image, x, y);
+    if (this.badge) context.drawImage(this.badge, 0, this.canvas.height - this.badge.height);
+    image?.close();
+    this.work += WORK_WEIGHT * ((performance.now() - this.sent) / 1000 - this.work);
+    this.statistics.renderMs += WORK_WEIGHT * (took - this.statistics.renderMs);
+    this.statistics.drawn++;
+    if (this.statistics.drawn === 1) this.statistics.firstMs = performance.now();
+  }
+
+  // ---------------------------------------------------------------------------------- surroundings
+
+  /** @param {State} state */
+  become(state) {
+    if (state === this.now) return;
+    this.now = state;
+    this.showControls();
+    this.emit("statechange", { state });
+  }
+
+  showControls() {
+    const waits = this.now === "waiting" && this.sound.isBlocked;
+    const stands = this.now !== "loading" && this.now !== "error" && this.now !== "paused" && Boolean(this.video?.paused);
+    this.cover.hidden = !(waits || stands);
+    this.message.hidden = this.now !== "error";
+    this.bar.hidden = !this.hasAttribute("controls") || !this.lines.length || this.now === "error" || !this.cover.hidden;
+    this.play.textContent = this.isPaused ? "Continue" : this.speech ? "Pause" : "Play";
+    this.mute.textContent = this.muted ? "Sound on" : "Sound off";
+  }
+
+  /** @param {string} name @param {object} detail */
+  emit(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
+}
+
+function unknown(name) { return new TalkingHeadError("line", `There is no line ${name}.`); }
+
+/** A picture that says how the person was made. @param {number} height of the pictures */
+function drawBadge(height) {
+  const size = Math.max(9, Math.round(BADGE_HEIGHT * height)), pad = Math.max(3, Math.round(size / 4));
+  const badge = document.createElement("canvas"), context = badge.getContext("2d"), font = `${size}px system-ui, sans-serif`;
+  context.font = font;
+  badge.width = Math.ceil(context.measureText(BADGE).width) + 2 * pad;
+  badge.height = size + 2 * pad;
+  context.fillStyle = "#0000008c";
+  context.fillRect(0, 0, badge.width, badge.height);
+  context.font = font;
+  context.fillStyle = "#fff";
+  context.textBaseline = "middle";
+  context.fillText(BADGE, pad, badge.height / 2);
+  return badge;
+}
+
+customElements.define("talking-head", TalkingHead);

@@ -1,0 +1,150 @@
+"""Requests of `export-web`, checked before PyTorch is imported."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from talkhead.app.checks import check_identity, check_sound
+from talkhead.app.home.identities import Home
+from talkhead.errors import PackageError, TalkheadError
+from talkhead.identity import Manifest
+from talkhead.storage import decode_json, read_bytes
+
+RENDERER = "gaussian"
+"""The renderer that pages have."""
+FORMAT = "talkhead-web"
+MANIFEST, STATEMENT = "manifest.json", "statement.json"
+PAGE = "index.html"
+MAX_NAME_CHARS = 60
+MARK = f'<meta name="generator" content="{FORMAT}">'
+"""In the page of every export, so that an older one may be replaced."""
+MAX_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class WebLine:
+    """A line that the page can say.
+
+    Attributes:
+        name: Its name in the page: lower case letters, digits and hyphens.
+        audio: File with audio.
+    """
+
+    name: str
+    audio: Path
+
+
+@dataclass(frozen=True)
+class WebRequest:
+    """What to export.
+
+    Attributes:
+        output: The folder, or the file.
+        lines: Lines that the page can say.
+        is_single: True for one file that contains everything.
+        consent: Statement of consent. None: that of the identity.
+    """
+
+    output: Path
+    lines: tuple[WebLine, ...]
+    is_single: bool
+    consent: str | None
+
+
+def check_web(
+    output: Path,
+    lines: Sequence[Path],
+    *,
+    identity: str | Path | None = None,
+    single_file: bool = False,
+    consent: str | None = None,
+    home: Path | str | None = None,
+) -> tuple[WebRequest, Manifest]:
+    """Check the arguments of `export_web`.
+
+    Args:
+        output: Folder to write, or a file.
+        lines: Files with audio.
+        identity: Name of an identity, or folder of a package. None: the identity fitted last.
+        single_file: The output is one file.
+        consent: Statement of consent.
+        home: Folder of the identities.
+
+    Returns:
+        The request, and the manifest of the identity.
+
+    Raises:
+        TalkheadError: The identity has no renderer that pages can show, audio cannot be read, or the
+            output would replace something else than an earlier export.
+    """
+    manifest = check_identity(identity, None, home)
+    if RENDERER not in manifest.renderers:
+        raise PackageError(
+            f"{manifest.name}: fitted with {', '.join(sorted(manifest.renderers))}; a web page shows "
+            f"{RENDERER} only. Fit it again with --renderer {RENDERER}"
+        )
+    for audio in lines:
+        check_sound(audio)
+    named = tuple(WebLine(line_name(audio.stem), audio) for audio in lines)
+    (name, count) = Counter(line.name for line in named).most_common(1)[0] if named else ("", 1)
+    if count > 1:
+        same = " and ".join(str(line.audio) for line in named if line.name == name)
+        raise TalkheadError(f"{same}: both lines would be called {name}. Rename a file")
+    _check_output(output, single_file, home)
+    return WebRequest(output, named, single_file, consent or manifest.consent), manifest
+
+
+def line_name(stem: str) -> str:
+    """Make the name of a line, which is part of addresses.
+
+    Args:
+        stem: Name of a file without its suffix.
+
+    Returns:
+        Lower case letters, digits and hyphens; "line" if nothing is left.
+    """
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_NAME_CHARS].rstrip("-") or "line"
+
+
+def _check_output(output: Path, is_single: bool, home: Path | str | None) -> None:
+    """Raise TalkheadError if the output cannot be written, or is no earlier export."""
+    if not output.absolute().parent.is_dir():
+        raise TalkheadError(f"{output}: the folder {output.parent} does not exist. Create it first")
+    if Home.locate(home).is_own(output):
+        raise TalkheadError(
+            f"{output}: is in a folder that talkhead manages. Choose another output"
+        )
+    if is_single:
+        if output.suffix.lower() not in (".html", ".htm"):
+            raise TalkheadError(f"{output}: a single file is a page. End its name with .html")
+        if output.is_dir():
+            raise TalkheadError(f"{output}: this is a folder. Pass the name of a file")
+        if output.exists() and MARK.encode() not in output.read_bytes()[:4096]:
+            raise TalkheadError(f"{output}: is no earlier export. Choose another file")
+        return
+    if output.exists() and not output.is_dir():
+        raise TalkheadError(f"{output}: this is a file. Pass a folder, or --single-file")
+    if output.is_dir() and (others := _foreign_files(output)):
+        raise TalkheadError(
+            f"{output}: contains {others[0]}, which is not part of an earlier export. Choose an empty "
+            "folder, or a new one"
+        )
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    """List the files of a folder that the manifest of an export in it does not name."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    known = {MANIFEST, STATEMENT}
+    try:
+        manifest = decode_json(read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES))
+        if manifest["format"] == FORMAT:
+            known |= {*manifest["files"]}
+    except (TalkheadError, ValueError, TypeError, KeyError):
+        known = set()
+    return sorted(found - known)
