@@ -4,6 +4,8 @@ const SMOOTHING = 0.1; // weight of a new measurement of the clock
 const JUMP = 0.08; // seconds; beyond this, the output has changed, as when headphones are plugged in
 const LEAST_AHEAD = 0.03; // seconds before a sample is heard in which it must have been scheduled
 
+const UNSTEADY = 0.25; // seconds in which a device that has just been opened does not know its delay yet
+
 export class Sound {
   constructor() {
     this.muted = false;
@@ -15,6 +17,9 @@ export class Sound {
 
   /** True if the browser lets nothing sound yet, until the page is clicked. */
   get isBlocked() { return !this.muted && this.context?.state !== "running"; }
+
+  /** True if the clock can be relied on. */
+  get isSteady() { return this.muted || (!this.isBlocked && this.context.currentTime > UNSTEADY); }
 
   /** Begins to use the sound of this device, which browsers allow after a click. */
   open() {

@@ -6,7 +6,8 @@ import { Sound } from "./sound.js";
 const BLEND_FRAMES = 3; // frames over which the mouth moves to rest, or into a line
 const BLOCKED_AFTER = 300; // ms that a device may take to open before a click is asked for
 const BADGE = "AI-generated", BADGE_HEIGHT = 0.035; // of the height of the picture
-const WORK_WEIGHT = 0.1; // of a new measurement of the time that a picture takes
+const WEIGHT = 0.1; // of a new measurement of the time that a picture takes, or of the difference of frames and sound
+const MOST_APART = 0.6, TOO_FAR = 1.5; // frames: a lasting difference, and any difference, after which one is left out or repeated
 const STYLE = `
   :host { display: inline-block; position: relative; max-width: 100%; font: 1rem/1.4 system-ui, sans-serif; }
   :host([hidden]) { display: none; }
@@ -23,7 +24,9 @@ const STYLE = `
 /**
  * @typedef {"loading" | "idle" | "waiting" | "speaking" | "paused" | "error"} State
  * @typedef {{name: string, codes: Int8Array, scale: number[], nFrames: number, duration: number, buffer: AudioBuffer}} Line
- * @typedef {{line: Line, from: number, start: number | null, settle: (finished: boolean) => void}} Speech
+ * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void}} Speech
+ * `from`: seconds of the line that were said before. `start`: when its first sample was heard; null: it is held.
+ * `index`: of the code that is shown. `apart`: by how much the sound is ahead of it, frames, on average.
  */
 
 /**
@@ -121,7 +124,7 @@ export class TalkingHead extends HTMLElement {
     this.stop();
     this.isPaused = false;
     return new Promise((settle) => {
-      this.speech = { line, from: 0, start: null, settle };
+      this.speech = { line, from: 0, start: null, index: -1, apart: 0, settle };
       this.continue();
     });
   }
@@ -210,7 +213,8 @@ export class TalkingHead extends HTMLElement {
     return new Promise((resolve, reject) => {
       const broken = (message) => reject(new TalkingHeadError("unsupported", `This browser cannot show the person. ${message}`));
       if (typeof WebAssembly === "undefined") { broken("It has no WebAssembly."); return; }
-      this.worker = new Worker(files.url("worker.js"), { type: "module" });
+      // From file://, browsers load no modules into workers; the packed worker is one script.
+      this.worker = new Worker(files.url("worker.js"), { type: files.packed ? "classic" : "module" });
       this.worker.onerror = (event) => broken(event.message ?? "");
       this.worker.onmessage = ({ data }) => {
         if (data.error) {
@@ -370,30 +374,53 @@ export class TalkingHead extends HTMLElement {
     if (this.speech && this.speech.start === null && !this.isPaused) this.beginAfter(seen);
     this.isBusy = true;
     this.sent = performance.now();
+    const { n_frames } = this.files.manifest, passed = (frame - this.statistics.frame + n_frames) % n_frames;
     this.statistics.frame = frame;
     this.footage.getContext("2d", { alpha: false }).drawImage(this.video, 0, 0);
-    this.worker.postMessage({ frame, code: this.codeAt(seen) });
+    this.worker.postMessage({ frame, code: this.codeAt(seen, passed) });
   }
 
-  /** Begins the line at a later frame, so that its codes change with the frames. @param {number} seen ms */
+  /** Begins the line with a later frame. @param {number} seen ms */
   beginAfter(seen) {
-    if (this.sound.isBlocked) return;
-    const step = 1 / this.files.manifest.frame_rate, { soonest } = this.sound, { from } = this.speech;
-    const first = this.sound.heard(seen), n = Math.max(1, Math.ceil((soonest - first) / step));
-    const code = Math.round(from / step) * step; // a line goes on at a whole frame
-    this.speech.from = code;
-    this.begin(first + n * step - code);
+    const first = this.sound.heard(seen);
+    if (!this.sound.isSteady) return;
+    const step = 1 / this.files.manifest.frame_rate, { soonest } = this.sound, { speech } = this;
+    const n = Math.max(1, Math.ceil((soonest - first) / step));
+    const index = Math.round(speech.from / step); // a held line goes on at a whole frame
+    speech.from = index * step;
+    speech.index = index - n;
+    speech.apart = 0;
+    this.begin(first + n * step - speech.from);
+    speech.index -= 1; // it is counted with the frame that is about to be shown
   }
 
-  /** The motion code that belongs to what is heard at a time. @param {number} seen ms @returns {Float32Array} */
-  codeAt(seen) {
-    const speech = this.speech, isSaid = speech && (speech.start !== null || speech.from > 0);
-    let code = this.rest, index = -1;
-    if (isSaid) {
-      const { codes, scale, nFrames } = speech.line, heard = speech.start === null ? speech.from : this.sound.heard(seen) - speech.start;
-      index = Math.round(heard * this.files.manifest.frame_rate);
-      if (index >= 0 && index < nFrames) code = Float32Array.from(scale, (factor, i) => factor * codes[index * scale.length + i]);
+  /**
+   * The motion code of a frame. Codes follow the frames of the footage, so that none is left out because
+   * clocks are read at uneven times; they follow the sound if both have moved apart.
+   * @param {number} seen when it will be seen, ms
+   * @param {number} passed frames since the last one
+   * @returns {Float32Array}
+   */
+  codeAt(seen, passed) {
+    const { speech, files: { manifest } } = this;
+    let code = this.rest;
+    if (speech?.start != null) {
+      const heard = this.sound.heard(seen) - speech.start, wanted = heard * manifest.frame_rate;
+      speech.index += passed;
+      speech.apart += WEIGHT * (wanted - speech.index - speech.apart);
+      if (Math.abs(wanted - speech.index) > TOO_FAR) {
+        speech.index = Math.round(wanted);
+        speech.apart = 0;
+      } else if (Math.abs(speech.apart) > MOST_APART) {
+        speech.index += Math.sign(speech.apart);
+        speech.apart -= Math.sign(speech.apart);
+      }
       this.statistics.heard = heard;
+    }
+    const index = speech && (speech.start !== null || speech.from > 0) ? speech.index : -1;
+    if (index >= 0 && index < speech.line.nFrames) {
+      const { codes, scale } = speech.line;
+      code = Float32Array.from(scale, (factor, i) => factor * codes[index * scale.length + i]);
     }
     if (this.blend > 0) {
       const share = this.blend-- / (BLEND_FRAMES + 1), target = code;
@@ -413,8 +440,8 @@ export class TalkingHead extends HTMLElement {
     if (image) context.drawImage(image, x, y);
     if (this.badge) context.drawImage(this.badge, 0, this.canvas.height - this.badge.height);
     image?.close();
-    this.work += WORK_WEIGHT * ((performance.now() - this.sent) / 1000 - this.work);
-    this.statistics.renderMs += WORK_WEIGHT * (took - this.statistics.renderMs);
+    this.work += WEIGHT * ((performance.now() - this.sent) / 1000 - this.work);
+    this.statistics.renderMs += WEIGHT * (took - this.statistics.renderMs);
     this.statistics.drawn++;
     if (this.statistics.drawn === 1) this.statistics.firstMs = performance.now();
   }
