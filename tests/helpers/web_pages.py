@@ -1,0 +1,22 @@
+"""Files of web exports with a fake head, for tests of the page rather than of rendering."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from talkhead.app.web_export.export import SOURCES
+
+
+def write_fake_pages(folder: Path) -> None:
+    """Copy the files of the page into a new folder, with a head that fake_head.js describes."""
+    shutil.copytree(SOURCES, folder)
+    shutil.copyfile(Path(__file__).with_name("fake_head.js"), folder / "head.js")
+    (folder / "talkhead.wasm").write_bytes(b"\0asm")
+
+
+def write_fake_head(path: Path, n_frames: int, n_mouth: int, box: Mapping[str, int]) -> None:
+    """Write the file of that head: how often it can be asked, and where its box is."""
+    path.write_text(json.dumps({"nFrames": n_frames, "nMouth": n_mouth, "box": dict(box)}))
