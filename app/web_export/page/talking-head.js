@@ -7,6 +7,7 @@ const BLEND_FRAMES = 3; // frames over which the mouth moves to rest, or into a 
 const BLOCKED_AFTER = 300; // ms that a device may take to open before a click is asked for
 const BADGE = "AI-generated", BADGE_HEIGHT = 0.035; // of the height of the picture
 const WEIGHT = 0.1; // of a new measurement of the time that a picture takes, or of the difference of frames and sound
+const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker renders the next
 const MOST_APART = 0.6, TOO_FAR = 1.5; // frames: a lasting difference, and any difference, after which one is left out or repeated
 const STYLE = `
   :host { display: inline-block; position: relative; max-width: 100%; font: 1rem/1.4 system-ui, sans-serif; }
@@ -61,7 +62,7 @@ export class TalkingHead extends HTMLElement {
     this.play.onclick = () => this.toggle();
     this.mute.onclick = () => this.toggleAttribute("muted");
     this.sound = new Sound();
-    this.sound.changed = () => this.soundChanged();
+    this.sound.changed = () => this.showControls();
     this.shown = () => this.returned();
     this.reset();
   }
@@ -73,7 +74,8 @@ export class TalkingHead extends HTMLElement {
     this.speech = null;
     /** @type {Map<string, Promise<Line>>} */
     this.loaded = new Map();
-    this.isBusy = this.isPaused = false;
+    this.isPaused = this.isRefused = this.isLate = false;
+    this.nSent = 0; // pictures that the worker has not finished
     this.blend = 0;
     this.work = 0.01; // seconds that a picture takes, on average
     /** What was shown last, and counts, for tests and measurements. */
@@ -175,9 +177,12 @@ export class TalkingHead extends HTMLElement {
     this.canvas.setAttribute("aria-label", `${manifest.identity}, ${BADGE}`);
     this.rest = this.from = this.last = Float32Array.from(manifest.rest);
     this.badge = this.hasAttribute("nobadge") ? null : drawBadge(manifest.height);
-    this.footage = document.createElement("canvas"); // the frame of the video that a mouth is rendered for
-    this.footage.width = manifest.width;
-    this.footage.height = manifest.height;
+    this.footage = Array.from({ length: MOST_SENT }, () => { // frames of the video that mouths are rendered for
+      const canvas = document.createElement("canvas");
+      canvas.width = manifest.width;
+      canvas.height = manifest.height;
+      return canvas;
+    });
     const [wasm, head] = await Promise.all([files.bytes("talkhead.wasm"), files.bytes("head.bin"), this.openVideo(files, visit)]);
     if (visit !== this.visit) return;
     const info = await this.openWorker(files, wasm, head);
@@ -282,12 +287,13 @@ export class TalkingHead extends HTMLElement {
   /** Goes on with footage and line; a line begins with the next frame of the footage. */
   continue() {
     if (this.isPaused || !this.video) return;
-    this.video.play().then(() => this.soundChanged(), () => this.showControls());
+    this.video.play().then(() => this.allowed(true), ({ name }) => this.allowed(name !== "NotAllowedError"));
     if (!this.speech) { this.become("idle"); return; }
     if (this.speech.start !== null) return;
+    this.isLate = false;
     this.become("waiting");
     clearTimeout(this.blocked);
-    this.blocked = setTimeout(() => this.showControls(), BLOCKED_AFTER);
+    this.blocked = setTimeout(() => { this.isLate = true; this.showControls(); }, BLOCKED_AFTER);
     if (document.hidden) this.begin(this.sound.soonest);
   }
 
@@ -324,8 +330,10 @@ export class TalkingHead extends HTMLElement {
     this.emit("end", { line: line.name, finished });
   }
 
-  soundChanged() {
-    if (this.sound.context?.state === "running") this.showControls();
+  /** The footage plays, or waits for a click, as on phones that save power. @param {boolean} plays */
+  allowed(plays) {
+    this.isRefused = !plays;
+    this.showControls();
   }
 
   muteChanged() {
@@ -369,15 +377,17 @@ export class TalkingHead extends HTMLElement {
   /** Has the mouth rendered for a frame that the video shows now. @param {number} frame */
   show(frame) {
     if (frame === this.statistics.frame || document.hidden) return;
-    if (this.isBusy) { this.statistics.skipped++; return; }
+    if (this.nSent >= MOST_SENT) { this.statistics.skipped++; return; }
     const seen = performance.now() + 1000 * this.work; // when this picture will be seen
     if (this.speech && this.speech.start === null && !this.isPaused) this.beginAfter(seen);
-    this.isBusy = true;
-    this.sent = performance.now();
+    this.nSent++;
     const { n_frames } = this.files.manifest, passed = (frame - this.statistics.frame + n_frames) % n_frames;
     this.statistics.frame = frame;
-    this.footage.getContext("2d", { alpha: false }).drawImage(this.video, 0, 0);
-    this.worker.postMessage({ frame, code: this.codeAt(seen, passed) });
+    const footage = this.footage.shift();
+    footage.getContext("2d", { alpha: false }).drawImage(this.video, 0, 0);
+    this.footage.push(footage);
+    const code = this.codeAt(seen, passed);
+    this.worker.postMessage({ frame, code, index: this.statistics.index, sent: performance.now() });
   }
 
   /** Begins the line with a later frame. @param {number} seen ms */
@@ -432,15 +442,14 @@ export class TalkingHead extends HTMLElement {
   }
 
   /** Draws a mouth into the frame that it was rendered for. */
-  draw({ x, y, image, took }) {
-    this.isBusy = false;
+  draw({ x, y, image, took, sent }) {
     if (!this.files) { image?.close(); return; }
     const context = this.canvas.getContext("2d", { alpha: false });
-    context.drawImage(this.footage, 0, 0);
+    context.drawImage(this.footage[MOST_SENT - this.nSent--], 0, 0); // the oldest that was sent
     if (image) context.drawImage(image, x, y);
     if (this.badge) context.drawImage(this.badge, 0, this.canvas.height - this.badge.height);
     image?.close();
-    this.work += WEIGHT * ((performance.now() - this.sent) / 1000 - this.work);
+    this.work += WEIGHT * ((performance.now() - sent) / 1000 - this.work);
     this.statistics.renderMs += WEIGHT * (took - this.statistics.renderMs);
     this.statistics.drawn++;
     if (this.statistics.drawn === 1) this.statistics.firstMs = performance.now();
@@ -457,8 +466,8 @@ export class TalkingHead extends HTMLElement {
   }
 
   showControls() {
-    const waits = this.now === "waiting" && this.sound.isBlocked;
-    const stands = this.now !== "loading" && this.now !== "error" && this.now !== "paused" && Boolean(this.video?.paused);
+    const waits = this.now === "waiting" && this.isLate && this.sound.isBlocked;
+    const stands = this.isRefused && this.now !== "error" && this.now !== "paused";
     this.cover.hidden = !(waits || stands);
     this.message.hidden = this.now !== "error";
     this.bar.hidden = !this.hasAttribute("controls") || !this.lines.length || this.now === "error" || !this.cover.hidden;

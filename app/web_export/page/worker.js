@@ -14,7 +14,8 @@ self.onmessage = async ({ data }) => {
       const begun = performance.now();
       const { x, y, width, height, pixels } = head.patch(data.frame, data.code);
       const image = width && height ? await createImageBitmap(new ImageData(pixels.slice(), width, height)) : null;
-      self.postMessage({ frame: data.frame, x, y, image, took: performance.now() - begun }, image ? [image] : []);
+      const took = performance.now() - begun, { frame, index, sent } = data;
+      self.postMessage({ frame, index, sent, x, y, image, took }, image ? [image] : []);
     }
   } catch (error) {
     self.postMessage({ error: { code: error.code ?? "damaged", message: error.message } });
