@@ -57,8 +57,8 @@ def export_web(
 ) -> None:
     """Export a person as a web page: a folder for any web server, with nothing to run on it.
 
-    The head is rendered in the browser, in sync with the sound of the lines, and is idle in between. Other
-    pages show it as <talking-head src="site/">; docs/web.md describes its methods and events.
+    The head is rendered in the browser, in sync with the sound of the lines, and is idle in between.
+    Other pages show it as <talking-head src="site/">; docs/web.md describes its methods and events.
 
     The export contains the person's likeness: whoever can open the page can copy it, and make it say
     anything.

@@ -11,7 +11,6 @@ export_web            checks the request, moves the finished folder or file into
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ from talkhead.app.web_export.request import (
 from talkhead.app.web_export.single_page import write_page
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, SilentProgress
-from talkhead.storage import make_folder, sha256_of, write_bytes, write_json
+from talkhead.storage import make_folder, sha256_of, write_json
 from talkhead.types import FRAME_RATE, Float32
 
 VERSION = 1
@@ -84,8 +83,8 @@ def export_web(
 ) -> WebExportResult:
     """Export a fitted person as a web page, for any web server.
 
-    The head is rendered in the browser. Whoever can open the page can copy the person's likeness, and make
-    it say anything: export only people who have agreed to that.
+    The head is rendered in the browser. Whoever can open the page can copy the person's likeness, and
+    make it say anything: export only people who have agreed to that.
 
     Args:
         identity: Name of an identity, or folder of a package. None: the identity fitted last.
@@ -137,9 +136,6 @@ def write_site(
         shutil.copyfile(source, folder / source.name)
     with progress.step("Writing the head", total=1) as step:
         write_head(folder / HEAD, avatar)
-        # A fourth in size; not all web servers compress such files, and pages unpack both.
-        packed = gzip.compress((folder / HEAD).read_bytes(), mtime=0)
-        write_bytes(folder / HEAD, packed)
         step.advance()
     _write_idle(avatar, folder / IDLE, progress)
     lines = []

@@ -6,8 +6,7 @@ export class HeadError extends Error {
 
 export class Head {
   static async create(wasm, bytes) {
-    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const text = await new Response(unpacked).text();
+    const text = new TextDecoder().decode(bytes);
     if (!text.startsWith("{")) throw new HeadError("damaged", "The head is damaged. Export this person again.");
     return new Head(JSON.parse(text));
   }

@@ -24,6 +24,7 @@ HEAVY = ("torch", "numpy", "scipy", "numba", "cv2", "mediapipe")
 # identity; here.txt, a text; folder/; a.talkhead, which is not an export; and lines.csv, a table
 # whose audio is missing.
 FIT = ("fit", "--video", str(PERSON))
+WEB = ("export-web", "anna", "--home", "home")
 SPEAK = ("speak", "--audio", str(LINE), "--home", "home")
 WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "--video", "missing.mp4"), 1, "missing.mp4: there is no such file"),
@@ -53,6 +54,8 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
         1,
         "here.txt: is not a video or audio file",
     ),
+    ((*WEB, "-o", "site"), 1, "fitted with warp; a web page shows gaussian only"),
+    (("export-web", "berta", "--home", "home"), 1, "identity berta: not found"),
     ((*SPEAK, "--identity", "berta"), 1, "identity berta: not found"),
     (("speak", "--audio", str(LINE), "--home", "other"), 1, "talkhead fit --video person.mp4"),
     ((*SPEAK, "--renderer", "gaussian"), 1, "gaussian"),
