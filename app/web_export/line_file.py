@@ -59,15 +59,13 @@ def write_line(line: WebLine, avatar: Avatar, folder: Path) -> LineFiles:
     codes = predict_motion(line.audio, avatar.encoder, avatar.predictor)
     levels, scale = quantize(codes[:, : avatar.idle.face.n_mouth].astype(np.float32))
     make_folder(folder / FOLDER)
-    files = [f"{FOLDER}/{line.name}{suffix}" for suffix in (".flac", ".codes")]
-    source, duration_s = mux.sound_source(line.audio), len(levels) / FRAME_RATE
-    mux.write_sound(folder / files[0], source, duration_s, None)
-    write_bytes(folder / files[1], levels.tobytes())
-    rate = probe(folder / files[0]).audio_rate
-    n_samples = round(duration_s * rate)
-    return LineFiles(
-        line.name, *files, len(levels), duration_s, rate, n_samples, tuple(scale.tolist())
-    )
+    sound, moving = f"{FOLDER}/{line.name}.flac", f"{FOLDER}/{line.name}.codes"
+    n_frames, duration_s = len(levels), len(levels) / FRAME_RATE
+    mux.write_sound(folder / sound, mux.sound_source(line.audio), duration_s, None)
+    write_bytes(folder / moving, levels.tobytes())
+    rate = probe(folder / sound).audio_rate
+    n_samples, factors = round(duration_s * rate), tuple(scale.tolist())
+    return LineFiles(line.name, sound, moving, n_frames, duration_s, rate, n_samples, factors)
 
 
 def quantize(codes: Float32) -> tuple[Int8, Float32]:

@@ -22,6 +22,7 @@ POLICY = (
     "style-src 'unsafe-inline'; img-src data:; media-src blob:"
 )
 """The page loads nothing."""
+_POLICY = re.compile(r'Content-Security-Policy" content="([^"]*)"')
 _IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(?:const|class|function|async) )", re.MULTILINE)
 
@@ -49,20 +50,20 @@ def write_page(folder: Path, page: Path) -> Path:
     files = json.dumps(packed, separators=(",", ":"))  # base64 contains no "</script>"
     style = (folder / "page.css").read_text("utf-8")
     script = bundle(folder, ELEMENT).replace("</script", "<\\/script")
-    changes = (
-        (r'(?<=Content-Security-Policy" content=")[^"]*', POLICY),
-        (r'<link rel="stylesheet" href="page.css">', f"<style>\n{style}</style>"),
-        (r'(?<=id="head" )src="\./"', f'src="#{FILES_ID}"'),
-        (
-            r'<script type="module" src="page.js"></script>',
-            f'<script type="application/json" id="{FILES_ID}">{files}</script>\n'
-            f'<script type="module">\n{script}</script>',
-        ),
-    )
     html = (folder / PAGE).read_text("utf-8")
-    for pattern, text in changes:
-        html, n_found = re.subn(pattern, lambda _, text=text: text, html)
-        assert n_found == 1, pattern
+    (policy,) = _POLICY.findall(html)
+    changes = {
+        policy: POLICY,
+        '<link rel="stylesheet" href="page.css">': f"<style>\n{style}</style>",
+        'id="head" src="./"': f'id="head" src="#{FILES_ID}"',
+        '<script type="module" src="page.js"></script>': (
+            f'<script type="application/json" id="{FILES_ID}">{files}</script>\n'
+            f'<script type="module">\n{script}</script>'
+        ),
+    }
+    for old, new in changes.items():
+        assert html.count(old) == 1, old
+        html = html.replace(old, new)
     write_bytes(page, html.encode())
     return page
 
