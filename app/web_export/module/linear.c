@@ -62,6 +62,80 @@ void apply(const Linear *layer, const float *inputs, int32_t in_step, float *out
     }
 }
 
+// Rounds n values to 16 bits. Returns the step.
+static float round_inputs(const float *values, int32_t n, int16_t *rounded) {
+    f4 most = splat(1e-20f);
+    for (int32_t i = 0; i < n; i += 4) most = at_least(wasm_f32x4_abs(load(values + i)), most);
+    float largest = maximum(maximum(wasm_f32x4_extract_lane(most, 0), wasm_f32x4_extract_lane(most, 1)),
+                            maximum(wasm_f32x4_extract_lane(most, 2), wasm_f32x4_extract_lane(most, 3)));
+    f4 factor = splat(32767.0f / largest);
+    for (int32_t i = 0; i < n; i += 8) {
+        f4 first = wasm_f32x4_nearest(mul(load(values + i), factor));
+        f4 second = wasm_f32x4_nearest(mul(load(values + i + 4), factor));
+        wasm_v128_store(rounded + i, wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(first),
+                                                             wasm_i32x4_trunc_sat_f32x4(second)));
+    }
+    return largest / 32767.0f;
+}
+
+static f4 sums_of_whole(const v128_t *s) {
+    return sums(wasm_f32x4_convert_i32x4(s[0]), wasm_f32x4_convert_i32x4(s[1]),
+                wasm_f32x4_convert_i32x4(s[2]), wasm_f32x4_convert_i32x4(s[3]));
+}
+
+// Four rows times one rounded input.
+static f4 four_rounded_rows(const int8_t *row, int32_t n_in, const int16_t *x) {
+    v128_t s[4] = {0};
+    for (int32_t j = 0; j < n_in; j += 8) {
+        v128_t values = wasm_v128_load(x + j);
+        for (int r = 0; r < 4; r++)
+            s[r] = wasm_i32x4_add(
+                s[r], wasm_i32x4_dot_i16x8(wasm_i16x8_load8x8(row + r * n_in + j), values));
+    }
+    return sums_of_whole(s);
+}
+
+// Four rows times two rounded inputs.
+static void four_rounded_rows_twice(const int8_t *row, int32_t n_in, const int16_t *x,
+                                    const int16_t *y, f4 *p, f4 *q) {
+    v128_t s[4] = {0}, t[4] = {0};
+    for (int32_t j = 0; j < n_in; j += 8) {
+        v128_t first = wasm_v128_load(x + j), second = wasm_v128_load(y + j);
+        for (int r = 0; r < 4; r++) {
+            v128_t weights = wasm_i16x8_load8x8(row + r * n_in + j);
+            s[r] = wasm_i32x4_add(s[r], wasm_i32x4_dot_i16x8(weights, first));
+            t[r] = wasm_i32x4_add(t[r], wasm_i32x4_dot_i16x8(weights, second));
+        }
+    }
+    *p = sums_of_whole(s);
+    *q = sums_of_whole(t);
+}
+
+void apply_rounded(const Rounded *layer, const float *inputs, int32_t in_step, float *outputs,
+                   int32_t out_step, int32_t n) {
+    static int16_t rounded[MOST_AT_ONCE * MOST_INPUTS];
+    float steps[MOST_AT_ONCE];
+    int32_t n_in = layer->n_in;
+    for (int32_t c = 0; c < n; c++)
+        steps[c] = round_inputs(inputs + (size_t)c * in_step, n_in, rounded + c * n_in);
+    for (int32_t i = 0; i < layer->n_out; i += 4) {
+        const int8_t *row = layer->weights + (size_t)i * n_in;
+        f4 bias = load(layer->bias + i), scales = load(layer->scales + i), p, q;
+        int32_t c = 0;
+        for (; c + 2 <= n; c += 2) {
+            const int16_t *x = rounded + c * n_in;
+            float *out = outputs + (size_t)c * out_step + i;
+            four_rounded_rows_twice(row, n_in, x, x + n_in, &p, &q);
+            store(out, mul_add(p, mul(scales, splat(steps[c])), bias));
+            store(out + out_step, mul_add(q, mul(scales, splat(steps[c + 1])), bias));
+        }
+        if (c < n) {
+            p = four_rounded_rows(row, n_in, rounded + c * n_in);
+            store(outputs + (size_t)c * out_step + i, mul_add(p, mul(scales, splat(steps[c])), bias));
+        }
+    }
+}
+
 // erf: Abramowitz and Stegun, Handbook of Mathematical Functions (1964), formula 7.1.26, whose error
 // is at most 1.5e-7.
 static f4 erf4(f4 x) {

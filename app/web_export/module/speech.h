@@ -46,8 +46,9 @@ typedef struct {
 typedef struct {
     const Sizes *sizes;
     Linear cosines, sines, mels;
-    Linear convolution, inputs[MOST_LAYERS], states[MOST_LAYERS];  // of the GRU
-    Linear own, phones, phone_values, gate, expected, detail_gate;
+    Rounded convolution, inputs[MOST_LAYERS], states[MOST_LAYERS];  // of the GRU
+    Rounded own, gate, expected, detail_gate;
+    Linear phones, phone_values;
     const float *scale, *shift;  // [aligned + N_MELS], normalization of features
     Linear first, *last;         // of all networks, and of each
     Block blocks[MOST_BLOCKS];

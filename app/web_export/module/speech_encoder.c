@@ -34,9 +34,9 @@ void begin_encoder(const Model *model, Encoder *encoder) {
 }
 
 // A step of torch.nn.GRU; gates are W_i x + b_i. The state is replaced.
-static void step(const Linear *layer, const float *gates, float *state, float *of_state) {
+static void step(const Rounded *layer, const float *gates, float *state, float *of_state) {
     int32_t n = layer->n_in;
-    apply(layer, state, 0, of_state, 0, 1);
+    apply_rounded(layer, state, 0, of_state, 0, 1);
     for (int32_t i = 0; i < n; i += 4) {
         f4 reset = sigmoid4(add(load(gates + i), load(of_state + i)));
         f4 keep = sigmoid4(add(load(gates + n + i), load(of_state + n + i)));
@@ -48,11 +48,11 @@ static void step(const Linear *layer, const float *gates, float *state, float *o
 // LiveBranch.step: mels [2 n + 2 REACH - 1, N_MELS] to hidden vectors [n, hidden].
 static void run_gru(const Model *model, Encoder *encoder, int32_t n) {
     int32_t n_channels = model->sizes->n_channels, n_hidden = model->sizes->n_hidden;
-    apply(&model->convolution, encoder->mels, STRIDE * N_MELS, encoder->inputs, n_channels, n);
+    apply_rounded(&model->convolution, encoder->mels, STRIDE * N_MELS, encoder->inputs, n_channels, n);
     gelu(encoder->inputs, n * n_channels);
     const float *values = encoder->inputs;
     for (int l = 0; l < MOST_LAYERS; l++) {
-        apply(&model->inputs[l], values, l ? n_hidden : n_channels, encoder->gates, 3 * n_hidden, n);
+        apply_rounded(&model->inputs[l], values, l ? n_hidden : n_channels, encoder->gates, 3 * n_hidden, n);
         for (int32_t i = 0; i < n; i++) {
             step(&model->states[l], encoder->gates + i * 3 * n_hidden, encoder->states[l],
                  encoder->gates_of_state);
@@ -89,9 +89,9 @@ static void align(const Model *model, Encoder *encoder, const float *hidden, int
         encoder->silence[i] = encoder->logits[i * n_phones + s->silence];
     }
     float *both = encoder->both;
-    apply(&model->own, hidden, s->n_hidden, both, 2 * n_aligned, n);
+    apply_rounded(&model->own, hidden, s->n_hidden, both, 2 * n_aligned, n);
     apply(&model->phone_values, encoder->logits, n_phones, both + n_aligned, 2 * n_aligned, n);
-    apply(&model->gate, both, 2 * n_aligned, encoder->gate, n_aligned, n);
+    apply_rounded(&model->gate, both, 2 * n_aligned, encoder->gate, n_aligned, n);
     for (int32_t i = 0; i < n; i++) {
         float *own = both + i * 2 * n_aligned;
         mix(own, own + n_aligned, encoder->gate + i * n_aligned, n_aligned);
@@ -102,8 +102,8 @@ static void align(const Model *model, Encoder *encoder, const float *hidden, int
 // AcousticFeatures: the second part of each vector.
 static void clear(const Model *model, Encoder *encoder, const float *hidden, int32_t n) {
     int32_t n_hidden = model->sizes->n_hidden, n_aligned = model->sizes->n_aligned;
-    apply(&model->expected, hidden, n_hidden, encoder->expected, N_MELS, n);
-    apply(&model->detail_gate, hidden, n_hidden, encoder->detail_gate, N_MELS, n);
+    apply_rounded(&model->expected, hidden, n_hidden, encoder->expected, N_MELS, n);
+    apply_rounded(&model->detail_gate, hidden, n_hidden, encoder->detail_gate, N_MELS, n);
     for (int32_t i = 0; i < n; i++) {
         float *expected = encoder->expected + i * N_MELS;
         mix(expected, encoder->energies + i * N_MELS, encoder->detail_gate + i * N_MELS, N_MELS);

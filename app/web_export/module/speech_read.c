@@ -10,11 +10,11 @@ static int within(int32_t value, int32_t least, int32_t most) {
     return value >= least && value <= most;
 }
 
-// The limits are those of packages, except that widths are multiples of 4.
+// The limits are those of packages, except that widths are whole vectors.
 static int are_sizes_valid(const Sizes *s) {
-    return within(s->n_channels, 4, 1024) && s->n_channels % 4 == 0 &&
-           within(s->n_hidden, 4, 1024) && s->n_hidden % 4 == 0 &&
-           within(s->n_aligned, 4, 1024) && s->n_aligned % 4 == 0 &&
+    return within(s->n_channels, 8, 1024) && s->n_channels % 8 == 0 &&
+           within(s->n_hidden, 8, 1024) && s->n_hidden % 8 == 0 &&
+           within(s->n_aligned, 8, 1024) && s->n_aligned % 8 == 0 &&
            within(s->n_phones, 1, 256) && within(s->silence, 0, s->n_phones - 1) &&
            within(s->n_mouth, 1, MAX_CODES) && within(s->n_members, 1, 16) &&
            within(s->n_width, 4, 256) && s->n_width % 4 == 0 &&
@@ -22,42 +22,45 @@ static int are_sizes_valid(const Sizes *s) {
            within(s->has_lips, 0, 1) && within(s->has_motion, 0, s->has_lips);
 }
 
-// Reads a layer whose weights are whole numbers times a scale for each row, and fills it up.
-static void read_layer(Reader *reader, const char *name, uint32_t type, int32_t n_out,
-                       int32_t n_in, Linear *layer) {
-    const void *values = section(reader, name, type, (uint64_t)n_out * n_in);
-    const float *scales = numbers(reader, "SCAL", n_out, 0.0f, MOST);
-    const float *bias = numbers(reader, "BIAS", n_out, -MOST, MOST);
+static void read_rounded(Reader *reader, const char *name, int32_t n_out, int32_t n_in,
+                         Rounded *layer) {
+    layer->n_out = n_out;
+    layer->n_in = n_in;
+    layer->weights = section(reader, name, I8, (uint64_t)n_out * n_in);
+    layer->scales = numbers(reader, "SCAL", n_out, 0.0f, MOST);
+    layer->bias = numbers(reader, "BIAS", n_out, -MOST, MOST);
+}
+
+// Takes memory for a layer, filled up with zeros. Returns 0 where there is nothing to be copied.
+static int take_linear(Reader *reader, int32_t n_out, int32_t n_in, Linear *layer) {
     layer->n_out = filled_up(n_out);
     layer->n_in = filled_up(n_in);
+    if (reader->is_damaged) return 0;
     layer->weights = take(sizeof(float) * layer->n_out * layer->n_in);
     layer->bias = take(sizeof(float) * layer->n_out);
-    if (reader->is_damaged || layer->weights == NULL || layer->bias == NULL) {
-        reader->is_damaged = 1;
-        return;
-    }
+    if (layer->weights == NULL || layer->bias == NULL) reader->is_damaged = 1;
+    return !reader->is_damaged;
+}
+
+// Reads a layer whose weights are whole numbers of 16 bits times a scale for each row.
+static void read_linear(Reader *reader, const char *name, int32_t n_out, int32_t n_in,
+                        Linear *layer) {
+    const int16_t *values = section(reader, name, I16, (uint64_t)n_out * n_in);
+    const float *scales = numbers(reader, "SCAL", n_out, 0.0f, MOST);
+    const float *bias = numbers(reader, "BIAS", n_out, -MOST, MOST);
+    if (!take_linear(reader, n_out, n_in, layer)) return;
     for (int32_t i = 0; i < n_out; i++) {
+        float *row = layer->weights + (size_t)i * layer->n_in;
         layer->bias[i] = bias[i];
-        for (int32_t j = 0; j < n_in; j++) {
-            size_t at = (size_t)i * n_in + j;
-            float value = type == I8 ? ((const int8_t *)values)[at] : ((const int16_t *)values)[at];
-            layer->weights[(size_t)i * layer->n_in + j] = scales[i] * value;
-        }
+        for (int32_t j = 0; j < n_in; j++) row[j] = scales[i] * values[(size_t)i * n_in + j];
     }
 }
 
-// Reads a matrix of few numbers, without a bias.
+// Reads a matrix of floats; without a bias if it is NULL.
 static void read_matrix(Reader *reader, const char *name, int32_t n_out, int32_t n_in,
                         const float *bias, Linear *layer) {
     const float *values = numbers(reader, name, (uint64_t)n_out * n_in, -MOST, MOST);
-    layer->n_out = filled_up(n_out);
-    layer->n_in = filled_up(n_in);
-    layer->weights = take(sizeof(float) * layer->n_out * layer->n_in);
-    layer->bias = take(sizeof(float) * layer->n_out);
-    if (reader->is_damaged || layer->weights == NULL || layer->bias == NULL) {
-        reader->is_damaged = 1;
-        return;
-    }
+    if (!take_linear(reader, n_out, n_in, layer)) return;
     for (int32_t i = 0; i < n_out; i++) {
         if (bias != NULL) layer->bias[i] = bias[i];
         __builtin_memcpy(layer->weights + (size_t)i * layer->n_in, values + (size_t)i * n_in,
@@ -69,15 +72,15 @@ static void read_encoder(Reader *reader, Model *model) {
     const Sizes *s = model->sizes;
     int32_t n_hidden = s->n_hidden, n_features = s->n_aligned + N_MELS;
     read_matrix(reader, "MELS", N_MELS, N_BINS, NULL, &model->mels);
-    read_layer(reader, "CONV", I8, s->n_channels, (2 * REACH + 1) * N_MELS, &model->convolution);
+    read_rounded(reader, "CONV", s->n_channels, (2 * REACH + 1) * N_MELS, &model->convolution);
     for (int l = 0; l < MOST_LAYERS; l++) {
-        read_layer(reader, "INPT", I8, 3 * n_hidden, l ? n_hidden : s->n_channels, &model->inputs[l]);
-        read_layer(reader, "STAT", I8, 3 * n_hidden, n_hidden, &model->states[l]);
+        read_rounded(reader, "INPT", 3 * n_hidden, l ? n_hidden : s->n_channels, &model->inputs[l]);
+        read_rounded(reader, "STAT", 3 * n_hidden, n_hidden, &model->states[l]);
     }
-    read_layer(reader, "OWN_", I8, s->n_aligned, n_hidden, &model->own);
-    read_layer(reader, "GATE", I8, s->n_aligned, 2 * s->n_aligned, &model->gate);
-    read_layer(reader, "EXPE", I8, N_MELS, n_hidden, &model->expected);
-    read_layer(reader, "CLEA", I8, N_MELS, n_hidden, &model->detail_gate);
+    read_rounded(reader, "OWN_", s->n_aligned, n_hidden, &model->own);
+    read_rounded(reader, "GATE", s->n_aligned, 2 * s->n_aligned, &model->gate);
+    read_rounded(reader, "EXPE", N_MELS, n_hidden, &model->expected);
+    read_rounded(reader, "CLEA", N_MELS, n_hidden, &model->detail_gate);
     const float *bias = numbers(reader, "PBIA", s->n_phones, -MOST, MOST);
     read_matrix(reader, "PHON", s->n_phones, n_hidden, bias, &model->phones);
     read_matrix(reader, "VALU", s->n_aligned, s->n_phones, NULL, &model->phone_values);
@@ -110,7 +113,7 @@ static Linear *read_members(Reader *reader, const char *name, int32_t n_out, int
     Linear *layers = take(sizeof(Linear) * n_members);
     if (layers == NULL) reader->is_damaged = 1;
     for (int32_t i = 0; !reader->is_damaged && i < n_members; i++)
-        read_layer(reader, name, I16, n_out, n_in, &layers[i]);
+        read_linear(reader, name, n_out, n_in, &layers[i]);
     return layers;
 }
 
@@ -121,7 +124,7 @@ static void read_nets(Reader *reader, Model *model) {
         reader->is_damaged = 1;
         return;
     }
-    read_layer(reader, "FRST", I16, n_members * n, PER_FRAME * (s->n_aligned + N_MELS),
+    read_linear(reader, "FRST", n_members * n, PER_FRAME * (s->n_aligned + N_MELS),
                &model->first);
     for (int i = 0; i < s->n_blocks; i++) {
         Block *block = &model->blocks[i];
