@@ -3,7 +3,7 @@
 
 #include "speech.h"
 
-#define EXPORT(name) __attribute__((export_name(#name)))
+#define EXPORT __attribute__((visibility("default")))
 #define MOST_PUSHED (FRAME_RATE * SAMPLES_PER_FRAME)
 // Samples after its moment that a vector depends on, and a flag.
 #define VECTOR_AHEAD (N_FFT / 2 + HOP_LENGTH * (REACH + STRIDE * DELAY))
@@ -16,18 +16,20 @@ static Activity activity;
 static Motion motion;
 static float pushed[MOST_PUSHED], piece[SAMPLES_PER_FRAME], leveled[SAMPLES_PER_FRAME];
 static float *codes;       // [MOST_FRAMES, K]
-static int32_t n_piece, n_before, is_ready;
+static int32_t n_piece, n_before;
+static int is_open, is_begun;
 static int32_t most_vectors;  // of the line; unlimited until it ends
 static uint64_t n_pushed, n_leveled;
 
 // Returns memory for a file of n bytes, or 0.
-EXPORT(reserve) uint8_t *reserve(uint32_t n_bytes) {
-    is_ready = 0;
+EXPORT uint8_t *reserve(uint32_t n_bytes) {
+    is_open = is_begun = 0;
     return reserve_file(n_bytes);
 }
 
 // Reads the file. Returns an error code.
-EXPORT(load) int32_t load_file(const uint8_t *file, uint32_t n_bytes) {
+EXPORT int32_t open_speech(const uint8_t *file, uint32_t n_bytes) {
+    is_open = is_begun = 0;
     model = (Model){0};
     int32_t error = read_speech(file, n_bytes, &model);
     if (error != FINE) return error;
@@ -35,34 +37,41 @@ EXPORT(load) int32_t load_file(const uint8_t *file, uint32_t n_bytes) {
     if (codes == NULL || !prepare_spectra(&model) || !take_encoder(&model, &encoder) ||
         !take_motion(&model, &motion))
         return TOO_LARGE;
-    is_ready = 1;
+    is_open = 1;
     return FINE;
 }
 
-EXPORT(n_mouth) int32_t n_mouth(void) { return model.sizes->n_mouth; }
-EXPORT(rest) const float *rest(void) { return model.rest; }
-EXPORT(ahead) int32_t ahead(void) { return model.sizes->ahead; }
+EXPORT int32_t get_n_mouth(void) { return model.sizes->n_mouth; }
+EXPORT const float *get_rest(void) { return model.rest; }
+EXPORT int32_t get_most_ahead(void) { return model.sizes->ahead; }
 
 // Samples after a frame's moment that must have arrived before it is predicted.
-EXPORT(lookahead) int32_t lookahead(int32_t frames) {
+EXPORT int32_t get_lookahead(int32_t frames) {
     int32_t n = VECTOR_AHEAD + (PER_FRAME - 1) * VECTOR_SAMPLES + frames * SAMPLES_PER_FRAME;
     return max_int(n, FLAG_AHEAD);
 }
 
+// Samples outside [-1, 1] are clipped, and those that are not numbers are silent.
+static float clipped(float sample) {
+    return sample == sample ? clamp(sample, -1.0f, 1.0f) : 0.0f;
+}
+
 // Begins a line whose predictions wait for `frames` frames, at most those of the predictor.
-EXPORT(begin) void begin(int32_t frames) {
+EXPORT void begin(int32_t frames) {
+    if (!is_open) return;
     frames = min_int(max_int(frames, 0), model.sizes->ahead);
-    int32_t spare = lookahead(frames) - FLAG_AHEAD;
+    int32_t spare = get_lookahead(frames) - FLAG_AHEAD;
     begin_level(&level);
     begin_encoder(&model, &encoder);
     begin_activity(&activity);
     begin_motion(&model, &motion, frames, spare / SAMPLES_PER_FRAME);
     // Sound is taken in pieces of a frame that end where the sound ends that a prediction waits for.
-    n_before = SAMPLES_PER_FRAME - 1 - (lookahead(frames) - 1) % SAMPLES_PER_FRAME;
+    n_before = SAMPLES_PER_FRAME - 1 - (get_lookahead(frames) - 1) % SAMPLES_PER_FRAME;
     __builtin_memset(piece, 0, sizeof(piece));
     n_piece = n_before;
     n_pushed = n_leveled = 0;
     most_vectors = INT32_MAX;
+    is_begun = 1;
 }
 
 // Adds leveled samples to the encoder, and what that completes to flags and features.
@@ -86,18 +95,18 @@ static int32_t level_piece(const float **first) {
     return n;
 }
 
-EXPORT(input) float *input(void) { return pushed; }
-EXPORT(input_size) int32_t input_size(void) { return MOST_PUSHED; }
-EXPORT(output) const float *output(void) { return codes; }
+EXPORT float *get_input(void) { return pushed; }
+EXPORT int32_t get_input_size(void) { return MOST_PUSHED; }
+EXPORT const float *get_codes(void) { return codes; }
 
-// Adds the first n samples of `input`. Returns the number of frames that are complete, in `output`.
-EXPORT(push) int32_t push(int32_t n) {
+// Adds the first n samples of `get_input`. Returns the number of frames that are complete, in `get_codes`.
+EXPORT int32_t push(int32_t n) {
     const float *first;
     int32_t n_frames = 0;
-    if (!is_ready || n < 0 || n > MOST_PUSHED) return 0;
+    if (!is_begun || n < 0 || n > MOST_PUSHED) return 0;
     n_pushed += (uint64_t)n;
     for (int32_t i = 0; i < n; i++) {
-        piece[n_piece++] = pushed[i];
+        piece[n_piece++] = clipped(pushed[i]);
         if (n_piece < SAMPLES_PER_FRAME) continue;
         int32_t n_new = level_piece(&first);
         n_leveled += (uint64_t)n_new;
@@ -115,12 +124,13 @@ static void listen_to_silence(int32_t n) {
         listen(silence, min_int(left, MOST_SAMPLES));
 }
 
-// Ends the line. Returns the number of frames that were still waiting, in `output`.
-EXPORT(finish) int32_t finish(void) {
+// Ends the line. Returns the number of frames that were still waiting, in `get_codes`.
+EXPORT int32_t finish(void) {
     uint8_t flags[2];
     const float *first = leveled;
     int32_t n = 0;
-    if (!is_ready) return 0;
+    if (!is_begun) return 0;
+    is_begun = 0;
     uint64_t n_frames = (n_pushed + SAMPLES_PER_FRAME - 1) / SAMPLES_PER_FRAME;
     int32_t n_left = (int32_t)(n_frames * SAMPLES_PER_FRAME - n_leveled);
     if (n_piece > 0) {
