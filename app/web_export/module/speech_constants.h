@@ -7,7 +7,8 @@
 #define SAMPLE_RATE 16000
 #define FRAME_RATE 25
 
-// talkhead/audio.py; HUM_FILTER are the sections of hum_filter
+// talkhead/audio.py
+// HUM_FILTER: the sections of hum_filter.
 #define POWER_FLOOR 1e-10
 #define SPEECH_ABOVE_FLOOR_DB 8.0
 #define SPEECH_BELOW_PEAK_DB 35.0
@@ -30,13 +31,15 @@
 #define MAX_QUIET_POSTERIOR 0.05
 #define MIN_RUN 2
 
-// encoder/pase/trunk.py and live.py
+// encoder/pase/trunk.py
 #define N_FFT 400
 #define HOP_LENGTH 160
 #define STRIDE 2
 #define N_MELS 80
 #define REACH 2
 #define MIN_LOG_POWER -7.0
+
+// encoder/pase/live.py
 #define DELAY 1
 
 // encoder/predictor/rest.py
@@ -61,9 +64,11 @@
 #define LEAD 0.2
 #define HOLD 0.1
 
-// Limits of packages: talkhead/face.py, encoder/predictor/network.py
+// talkhead/face.py
 #define MAX_CODES 256
 #define MAX_CODE 1e4
+
+// encoder/predictor/network.py
 #define MAX_VIEW 250
 
 #endif

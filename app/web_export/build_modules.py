@@ -1,6 +1,7 @@
-"""Compile the modules of web pages, which come with talkhead: python app/web_export/module/build.py
+"""Compile the modules of web pages: python -m talkhead.app.web_export.build_modules
 
-The compiler is Clang of the package ziglang. The same version makes the same bytes.
+The compiler is Clang, in the package ziglang; the same version of it makes the same bytes. The modules
+come with talkhead, so that this is only needed after a change of their sources.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCES = Path(__file__).parent
-PAGE = SOURCES.parent / "page"
+SOURCES, PAGE = (Path(__file__).parent / name for name in ("module", "page"))
 SPEECH = "talkhead-speech.wasm"
 MODULES = {SPEECH: ("speech*.c", "linear.c", "sections.c")}
 """Modules, and the sources of each."""
