@@ -2,7 +2,7 @@
 
 It holds the small speech model (`PaseEncoder.live`) and the person's predictor, as sections
 (`talkhead.app.web_export.sections`), compressed with gzip, because web servers do not compress files of
-unknown types. module/speech_read.c checks them.
+unknown types. module/speech/read.c checks them.
 
 Matrices of the model are int8, as in its own file. Those of the predictor have NET_LEVELS levels to
 either side of 0: with int8, codes would change by up to 0.016.

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import wasmtime
 
-from talkhead.app.web_export.build_modules import PAGE, SPEECH
+from talkhead.app.web_export.build_speech import MODULE
 from talkhead.types import Float32
 
 FINE, DAMAGED, OTHER_VERSION = 0, 1, 2
 _ENGINE = wasmtime.Engine()
-_MODULE = wasmtime.Module.from_file(_ENGINE, str(PAGE / SPEECH))
+_MODULE = wasmtime.Module.from_file(_ENGINE, str(MODULE))
 
 
 class SpeechModule:

@@ -20,7 +20,7 @@ from speech_module import DAMAGED, FINE, OTHER_VERSION, SpeechModule
 
 from talkhead.app.avatar import Avatar
 from talkhead.app.live.speech import LiveSpeech
-from talkhead.app.web_export.build_modules import MODULES, PAGE, SOURCES, build
+from talkhead.app.web_export.build_speech import MODULE, SOURCES, build_speech
 from talkhead.app.web_export.sections import ENTRY, HEADER
 from talkhead.app.web_export.speech_file import rounded_predictor, speech_bytes, write_speech
 from talkhead.audio import hum_filter
@@ -28,7 +28,7 @@ from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.predictor.lip_motion import LipMotion
 from talkhead.encoder.predictor.lip_range import MEASURES, N_LEVELS, LipRange
 from talkhead.encoder.predictor.model import MotionPredictor, Scaling
-from talkhead.encoder.predictor.network import PredictorConfig, TemporalNets
+from talkhead.encoder.predictor.network import PRESETS, PredictorConfig, TemporalNets
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32
@@ -48,28 +48,31 @@ def make_lips(random: np.random.Generator) -> LipRange:
     quantiles = np.sort(random.normal(size=(2, MEASURES, N_LEVELS)), axis=2) * 0.3
     slope = random.normal(size=(MEASURES, N_MOUTH))
     direction = np.linalg.pinv(slope).T
-    matrices = (np.eye(N_MOUTH) + 0.1 * random.normal(size=(2, N_MOUTH, N_MOUTH))).astype(np.float32)
-    motion = LipMotion(np.full(N_MOUTH, 0.1, np.float32), *matrices)
+    matrices = np.eye(N_MOUTH) + 0.1 * random.normal(size=(2, N_MOUTH, N_MOUTH))
+    motion = LipMotion(np.full(N_MOUTH, 0.1, np.float32), *matrices.astype(np.float32))
     offset = np.array([0.05, 1.2], np.float32)
     quantiles[:, 1] += offset[1]
     arrays = (offset, slope, direction, *quantiles)
     return LipRange(*(array.astype(np.float32) for array in arrays), motion=motion)
 
 
-@pytest.fixture(scope="module")
-def predictor(line: Float32) -> MotionPredictor:
-    """Random networks, for the features of speech."""
+def make_predictor(features: Float32, config: PredictorConfig) -> MotionPredictor:
+    """Random networks."""
     random = np.random.default_rng(0)
     torch.manual_seed(0)
-    features = PaseEncoder.live().encode(line).values
     rest = random.normal(size=N_CODES).astype(np.float32) * 0.3
     limits = np.full(N_MOUTH, 0.7, np.float32)
     scaling = Scaling(
         50.0, AHEAD, features.mean(0), features.std(0) + 0.1, rest[:N_MOUTH] / 2.0, -limits, limits,
         rest, 4.0, 0.5,
     )  # fmt: skip
-    nets = TemporalNets(CONFIG, scaling.n_inputs, N_MOUTH, AHEAD, CONFIG.n_members).eval()
-    return rounded_predictor(MotionPredictor(CONFIG, scaling, nets, make_lips(random)))
+    nets = TemporalNets(config, scaling.n_inputs, N_MOUTH, AHEAD, config.n_members).eval()
+    return rounded_predictor(MotionPredictor(config, scaling, nets, make_lips(random)))
+
+
+@pytest.fixture(scope="module")
+def predictor(line: Float32) -> MotionPredictor:
+    return make_predictor(PaseEncoder.live().encode(line).values, CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +148,7 @@ def test_all_kinds_of_sound(
     module: SpeechModule, predictor: MotionPredictor, line: Float32, kind: str
 ) -> None:
     samples = np.asarray(np.clip(SOUNDS[kind](line), -1.0, 1.0), np.float32)
-    np.testing.assert_allclose(
-        module.line(samples), expected(predictor, samples), atol=TOLERANCE
-    )
+    np.testing.assert_allclose(module.line(samples), expected(predictor, samples), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("n_samples", [0, 1, 100, 240, 399, 640, 641, 1500, 3079])
@@ -193,6 +194,15 @@ def test_predictors_without_corrections(
     codes = SpeechModule(speech_bytes(PaseEncoder.live().pase, simple)).line(line)
     np.testing.assert_allclose(codes, expected(simple, line), atol=TOLERANCE)
     assert np.abs(codes - expected(predictor, line)).max() > 0.01
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_predictors_of_all_presets(line: Float32, preset: str) -> None:
+    features = PaseEncoder.live().encode(line[:SAMPLE_RATE]).values
+    predictor = make_predictor(features, PRESETS[preset])
+    codes = SpeechModule(speech_bytes(PaseEncoder.live().pase, predictor)).line(line[:SAMPLE_RATE])
+    wanted = expected(predictor, line[:SAMPLE_RATE])
+    np.testing.assert_allclose(codes, wanted, atol=TOLERANCE)
 
 
 def test_samples_that_are_no_sound(module: SpeechModule, line: Float32) -> None:
@@ -312,7 +322,7 @@ def test_falling_quantiles_are_refused(content: bytes) -> None:
 def test_constants_are_those_of_python() -> None:
     modules: list[Any] = []
     n_compared = 0
-    text = (SOURCES / "speech_constants.h").read_text().replace("\\\n", " ")
+    text = (SOURCES / "constants.h").read_text().replace("\\\n", " ")
     for found in re.finditer(r"^(?:// (\S+\.py)|#define (\w+) (.+))$", text, re.MULTILINE):
         path, name, value = found.groups()
         if path:
@@ -328,10 +338,10 @@ def test_constants_are_those_of_python() -> None:
     assert n_compared > 40
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_modules_are_built_from_their_sources(tmp_path: Path, name: str) -> None:
+def test_the_module_is_built_from_its_sources(tmp_path: Path) -> None:
     pytest.importorskip("ziglang")
-    assert build(name, tmp_path).read_bytes() == (PAGE / name).read_bytes()
+    build_speech(tmp_path / MODULE.name)
+    assert (tmp_path / MODULE.name).read_bytes() == MODULE.read_bytes()
 
 
 def test_only_features_of_the_small_model_are_written(

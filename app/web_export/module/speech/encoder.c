@@ -11,7 +11,7 @@ int take_encoder(const Model *model, Encoder *encoder) {
     const Sizes *s = model->sizes;
     int32_t n = MOST_VECTORS;
     int is_complete = 1;
-    for (int i = 0; i < MOST_LAYERS; i++)
+    for (int i = 0; i < N_LAYERS; i++)
         is_complete &= (encoder->states[i] = take_rows(1, s->n_hidden)) != NULL;
     is_complete &= (encoder->inputs = take_rows(n, s->n_channels)) != NULL;
     is_complete &= (encoder->hidden = take_rows(n, s->n_hidden)) != NULL;
@@ -25,7 +25,7 @@ int take_encoder(const Model *model, Encoder *encoder) {
 }
 
 void begin_encoder(const Model *model, Encoder *encoder) {
-    for (int i = 0; i < MOST_LAYERS; i++)
+    for (int i = 0; i < N_LAYERS; i++)
         __builtin_memset(encoder->states[i], 0, sizeof(float) * model->sizes->n_hidden);
     __builtin_memset(encoder->samples, 0, sizeof(float) * MARGIN);  // silence before the line
     encoder->n_samples = MARGIN;
@@ -48,11 +48,13 @@ static void step(const Rounded *layer, const float *gates, float *state, float *
 // LiveBranch.step: mels [2 n + 2 REACH - 1, N_MELS] to hidden vectors [n, hidden].
 static void run_gru(const Model *model, Encoder *encoder, int32_t n) {
     int32_t n_channels = model->sizes->n_channels, n_hidden = model->sizes->n_hidden;
-    apply_rounded(&model->convolution, encoder->mels, STRIDE * N_MELS, encoder->inputs, n_channels, n);
+    apply_rounded(&model->convolution, encoder->mels, STRIDE * N_MELS, encoder->inputs,
+                  n_channels, n);
     gelu(encoder->inputs, n * n_channels);
     const float *values = encoder->inputs;
-    for (int l = 0; l < MOST_LAYERS; l++) {
-        apply_rounded(&model->inputs[l], values, l ? n_hidden : n_channels, encoder->gates, 3 * n_hidden, n);
+    for (int l = 0; l < N_LAYERS; l++) {
+        apply_rounded(&model->inputs[l], values, l ? n_hidden : n_channels, encoder->gates,
+                      3 * n_hidden, n);
         for (int32_t i = 0; i < n; i++) {
             step(&model->states[l], encoder->gates + i * 3 * n_hidden, encoder->states[l],
                  encoder->gates_of_state);

@@ -66,8 +66,9 @@ void apply(const Linear *layer, const float *inputs, int32_t in_step, float *out
 static float round_inputs(const float *values, int32_t n, int16_t *rounded) {
     f4 most = splat(1e-20f);
     for (int32_t i = 0; i < n; i += 4) most = at_least(wasm_f32x4_abs(load(values + i)), most);
-    float largest = maximum(maximum(wasm_f32x4_extract_lane(most, 0), wasm_f32x4_extract_lane(most, 1)),
-                            maximum(wasm_f32x4_extract_lane(most, 2), wasm_f32x4_extract_lane(most, 3)));
+    most = at_least(wasm_i32x4_shuffle(most, most, 2, 3, 0, 1), most);
+    most = at_least(wasm_i32x4_shuffle(most, most, 1, 0, 3, 2), most);
+    float largest = wasm_f32x4_extract_lane(most, 0);
     f4 factor = splat(32767.0f / largest);
     for (int32_t i = 0; i < n; i += 8) {
         f4 first = wasm_f32x4_nearest(mul(load(values + i), factor));
@@ -131,7 +132,8 @@ void apply_rounded(const Rounded *layer, const float *inputs, int32_t in_step, f
         }
         if (c < n) {
             p = four_rounded_rows(row, n_in, rounded + c * n_in);
-            store(outputs + (size_t)c * out_step + i, mul_add(p, mul(scales, splat(steps[c])), bias));
+            float *out = outputs + (size_t)c * out_step + i;
+            store(out, mul_add(p, mul(scales, splat(steps[c])), bias));
         }
     }
 }

@@ -17,7 +17,7 @@ static int32_t push_spoken(Activity *activity, int spoken, uint8_t *flag) {
     int32_t n = activity->n_spoken == MIN_RUN;
     if (n) *flag = !(activity->last && (activity->before || spoken));
     activity->before = activity->last;
-    activity->last = (uint8_t)spoken;
+    activity->last = spoken;
     activity->n_spoken = MIN_RUN;
     return n;
 }

@@ -73,8 +73,9 @@ static void read_encoder(Reader *reader, Model *model) {
     int32_t n_hidden = s->n_hidden, n_features = s->n_aligned + N_MELS;
     read_matrix(reader, "MELS", N_MELS, N_BINS, NULL, &model->mels);
     read_rounded(reader, "CONV", s->n_channels, (2 * REACH + 1) * N_MELS, &model->convolution);
-    for (int l = 0; l < MOST_LAYERS; l++) {
-        read_rounded(reader, "INPT", 3 * n_hidden, l ? n_hidden : s->n_channels, &model->inputs[l]);
+    for (int l = 0; l < N_LAYERS; l++) {
+        int32_t n_inputs = l ? n_hidden : s->n_channels;
+        read_rounded(reader, "INPT", 3 * n_hidden, n_inputs, &model->inputs[l]);
         read_rounded(reader, "STAT", 3 * n_hidden, n_hidden, &model->states[l]);
     }
     read_rounded(reader, "OWN_", s->n_aligned, n_hidden, &model->own);

@@ -4,7 +4,7 @@
 
 #define HEADER_BYTES 32u
 #define ENTRY_BYTES 16u
-#define MOST_ENTRIES 128u
+#define MOST_ENTRIES 1024u
 #define ALIGNMENT 16u
 #define PAGE 65536u
 

@@ -15,7 +15,7 @@ static Encoder encoder;
 static Activity activity;
 static Motion motion;
 static float pushed[MOST_PUSHED], piece[SAMPLES_PER_FRAME], leveled[SAMPLES_PER_FRAME];
-static float *codes;       // [MOST_FRAMES, K]
+static float *codes;  // [MOST_FRAMES, K]
 static int32_t n_piece, n_before;
 static int is_open, is_begun;
 static int32_t most_vectors;  // of the line; unlimited until it ends
@@ -99,7 +99,8 @@ EXPORT float *get_input(void) { return pushed; }
 EXPORT int32_t get_input_size(void) { return MOST_PUSHED; }
 EXPORT const float *get_codes(void) { return codes; }
 
-// Adds the first n samples of `get_input`. Returns the number of frames that are complete, in `get_codes`.
+// Adds the first n samples of `get_input`. Returns the number of frames that are complete, whose codes
+// are in `get_codes`.
 EXPORT int32_t push(int32_t n) {
     const float *first;
     int32_t n_frames = 0;

@@ -2,12 +2,12 @@
 #ifndef TALKHEAD_LINEAR_H
 #define TALKHEAD_LINEAR_H
 
-#include "vectors.h"
+#include "../vectors.h"
 
 // y = W x + b. Rows and columns are filled up with zeros to multiples of 4, and so are x and y.
 typedef struct {
-    int32_t n_out, n_in;         // filled up
-    float *weights, *bias;       // [n_out, n_in], [n_out]
+    int32_t n_out, n_in;    // filled up
+    float *weights, *bias;  // [n_out, n_in], [n_out]
 } Linear;
 
 // The same with weights that are whole numbers times a scale for each row. Columns are multiples of 8,
@@ -18,7 +18,7 @@ typedef struct {
     const float *scales, *bias;  // [n_out]
 } Rounded;
 
-#define MOST_INPUTS 2048   // of a rounded layer: sums of products fit into 32 bits
+#define MOST_INPUTS 2048  // of a rounded layer: sums of products fit into 32 bits
 #define MOST_AT_ONCE 8
 
 static inline int32_t filled_up(int32_t n) { return (n + 3) & ~3; }
