@@ -139,7 +139,8 @@ ZIG := $(VENV)/bin/python -m ziglang
 WASM_FLAGS := -target wasm32-freestanding -mcpu=generic+simd128+nontrapping_fptoint+bulk_memory -std=c17 -O3 \
     -Wall -Wextra -Wno-sign-compare -fno-math-errno -fvisibility=hidden -nostdlib \
     -Wl,--no-entry -Wl,--export-dynamic -Wl,--strip-all -Wl,--max-memory=201326592
-web-module: $(VENV)/.web-module compile-web-module  ## compile the drawing of web exports, app/web_export/module
+web-module: $(VENV)/.web-module compile-web-module  ## compile drawing and speech of web exports, app/web_export/module
+	$(VENV)/bin/python -m talkhead.app.web_export.build_speech
 	chmod 644 $(WASM)
 	$(VENV)/bin/python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
 	    $(WASM) > $(MODULE)/talkhead.wasm.sha256

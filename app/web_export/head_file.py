@@ -10,17 +10,13 @@ as in packages.
 from __future__ import annotations
 
 import gzip
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,6 +28,7 @@ from talkhead.app.composer.paste import (
     GAIN_MEMORY,
     UPPER_LINE,
 )
+from talkhead.app.web_export.sections import Array, encode_sections
 from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.face import CHIN, FOREHEAD, JAW_LINE
@@ -40,17 +37,12 @@ from talkhead.storage import write_bytes
 from talkhead.types import Float32, UInt8
 
 MAGIC, VERSION = b"TALKHEAD", 1
-HEADER, ENTRY = struct.Struct("<8sIIII8x"), struct.Struct("<4sIII")
-ALIGNMENT = 16
-TYPES = {name: number for number, name in enumerate(("|u1", "|i1", "<u2", "<i2", "<i4", "<f4"))}
-"""Numbers of the types of values, by numpy's names."""
 JAW_REACH, SIDE_REACH = 0.3, 0.05
 """How far below and beside the jaw of its frame a mouth may be pasted, relative to the face's height."""
 MARGIN_PX = 12
 """Added to both, for the border of the mask and the interpolation of the person mask."""
 MASK_STEP = 4
 """Step of person masks, of 255; with smaller ones, noise takes most of their space."""
-Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,7 @@ def head_bytes(renderer: GaussianRenderer, clip: IdleClip, gains: Float32) -> by
         **gaussians,
         **parts,
     }
-    return _encode(sections)
+    return encode_sections(MAGIC, VERSION, list(sections.items()))
 
 
 def cheek_gains(renderer: GaussianRenderer, clip: IdleClip) -> Float32:
@@ -212,21 +204,6 @@ def cheek_gains(renderer: GaussianRenderer, clip: IdleClip) -> Float32:
         if gain is not None:
             gains[number] = gain
     return gains
-
-
-def _encode(sections: Mapping[str, Array]) -> bytes:
-    """Encode sections in their order."""
-    start = HEADER.size + ENTRY.size * len(sections)
-    table, body = b"", b""
-    for name, values in sections.items():
-        body += bytes(-(start + len(body)) % ALIGNMENT)
-        table += ENTRY.pack(name.encode(), TYPES[values.dtype.str], start + len(body), values.size)
-        body += np.ascontiguousarray(values).tobytes()
-    content = table + body
-    return (
-        HEADER.pack(MAGIC, VERSION, HEADER.size + len(content), zlib.crc32(content), len(sections))
-        + content
-    )
 
 
 def _frame_sections(renderer: GaussianRenderer, tensors: Mapping[str, Tensor]) -> dict[str, Array]:

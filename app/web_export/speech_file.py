@@ -34,7 +34,7 @@ from talkhead.encoder.predictor.model import MotionPredictor
 from talkhead.encoder.predictor.network import STORED, TemporalNets
 from talkhead.errors import TalkheadError
 from talkhead.storage import write_bytes
-from talkhead.types import SAMPLE_RATE
+from talkhead.types import SAMPLE_RATE, Float64
 
 MAGIC, VERSION = b"TALKSPCH", 1
 NET_LEVELS = 511
@@ -201,7 +201,7 @@ def _feature_sections(model: AudioModel, predictor: MotionPredictor) -> list[Sec
     """Return factors and summands that give normalized features, [D] each."""
     aligned, acoustic = (float(spread) for spread in model.detail.spread)
     n_aligned = model.config.dim
-    spread = np.repeat([aligned, acoustic], [n_aligned, N_MELS])
+    spread: Float64 = np.repeat([aligned, acoustic], [n_aligned, N_MELS])
     mean = np.pad(model.detail.mean.numpy().astype(np.float64), (n_aligned, 0))
     scaling = predictor.scaling
     shift = (-mean / spread - scaling.mean) / scaling.spread
@@ -225,14 +225,15 @@ def _net_sections(predictor: MotionPredictor) -> Iterator[Section]:
 
     blocks = np.array(config.layers, "<i4").reshape(-1, 2)
     yield "BLKS", blocks
-    first = (values.flatten(0, 1) for values in rows("first", 0))  # one layer of all networks
-    yield from _layer("FRST", *first, "<i2")
+    values, scales, bias = (part.flatten(0, 1) for part in rows("first", 0))  # of all networks
+    yield from _layer("FRST", values, scales, bias, "<i2")
     layers = [("SPRE", f"blocks.{i}.spread", int(n)) for i, n in enumerate(blocks[:, 0])]
     mixes = [("MIX_", f"blocks.{i}.mix", 1) for i in range(len(blocks))]
     pairs = [one for pair in zip(layers, mixes, strict=True) for one in pair]
     for name, stored, n_taps in [*pairs, ("LAST", "last", 1)]:
-        for member in zip(*rows(stored, n_taps, fills=name != "LAST"), strict=True):
-            yield from _layer(name, *member, "<i2")
+        members = zip(*rows(stored, n_taps, fills=name != "LAST"), strict=True)
+        for values, scales, bias in members:
+            yield from _layer(name, values, scales, bias, "<i2")
     n_mouth = len(scaling.centre)
     yield _numbers("GAIN", [scaling.gain])
     yield _numbers("CENT", scaling.centre)

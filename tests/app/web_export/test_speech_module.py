@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import gzip
 import importlib
+import json
 import re
+import shutil
+import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from paths import LINE
+from paths import HELPERS, LINE
 from speech_module import DAMAGED, FINE, OTHER_VERSION, SpeechModule
 
 from talkhead.app.avatar import Avatar
@@ -37,6 +40,7 @@ N_MOUTH, N_CODES, AHEAD = 5, 9, 3
 # Neither channels nor codes are multiples of 4, to which the module fills up rows.
 CONFIG = PredictorConfig(width=10, layers=((5, 1), (3, 2)), n_members=3)
 TOLERANCE = 1e-3
+NODE = shutil.which("node")
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,32 @@ def test_rest_is_the_mouth_of_the_predictor(
 ) -> None:
     codes = module.line(np.zeros(4 * SAMPLE_RATE, np.float32))
     np.testing.assert_allclose(codes[50:], np.tile(predictor.scaling.rest[:N_MOUTH], (50, 1)))
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node.js")
+def test_the_wrapper_returns_what_the_module_returns(
+    module: SpeechModule, predictor: MotionPredictor, content: bytes, line: Float32, tmp_path: Path
+) -> None:
+    script = tmp_path / "speech.mjs"
+    shutil.copyfile(MODULE.parent / "speech.js", script)
+    (tmp_path / "speech.bin").write_bytes(content)
+    (tmp_path / "speech.bin.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "line.f32").write_bytes(line.tobytes())
+    files = [script, MODULE, tmp_path / "speech.bin.gz", tmp_path / "line.f32"]
+    command = [str(NODE), HELPERS / "check_speech.mjs", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    wanted = module.line(line)
+    for name in ("codes", "whole"):
+        np.testing.assert_array_equal(np.float32(result[name]), wanted.ravel())
+    np.testing.assert_array_equal(np.float32(result["early"]), module.line(line, 640, 0).ravel())
+    assert result["errors"] == ["damaged", "damaged", "version", "unsupported"]
+    info = result["info"]
+    assert (info["nMouth"], info["mostAhead"], info["sampleRate"]) == (N_MOUTH, AHEAD, SAMPLE_RATE)
+    speech = LiveSpeech(PaseEncoder.live(), predictor)
+    assert info["lookaheadSeconds"] == pytest.approx(speech.lookahead_s)
+    np.testing.assert_array_equal(np.float32(info["rest"]), predictor.scaling.rest[:N_MOUTH])
 
 
 # ------------------------------------------------------------------------------------ files

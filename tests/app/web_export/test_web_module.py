@@ -27,7 +27,8 @@ from talkhead.app.composer.frames import Compositor, Face, HeadCompositor, with_
 from talkhead.app.composer.head_view import head_camera
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
 from talkhead.app.fit import FitResult
-from talkhead.app.web_export.head_file import HEADER, Sizes, cheek_gains, head_bytes
+from talkhead.app.web_export.head_file import Sizes, cheek_gains, head_bytes
+from talkhead.app.web_export.sections import HEADER
 from talkhead.renderers import code_projection, pose_features, sharpening
 from talkhead.renderers.gaussian.model import GaussianRenderer
 from talkhead.renderers.gaussian.rasterizer import constants as rasterizer
