@@ -13,8 +13,8 @@ DEMO := demo
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench gpu-check wheel-test web-module \
-    compile-web-module clean
+.PHONY: help venv libgl chromium demo test test-short test-agents lint types ide docs bench gpu-check wheel-test \
+    web-module clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -131,22 +131,8 @@ wheel-test: $(STAMP)  ## build the wheel, install it into a clean environment, a
 	cd build/wheel-test && venv/bin/python $(CURDIR)/tests/helpers/installed.py \
 	    $(CURDIR)/samples/person.mp4 $(CURDIR)/samples/line.wav
 
-# The drawing of web exports is compiled by the C compiler of zig, the same on all systems.
-MODULE := app/web_export/module
-MODULE_SOURCES := $(sort $(wildcard $(MODULE)/*.c))
-WASM := app/web_export/page/talkhead.wasm
-ZIG := $(VENV)/bin/python -m ziglang
-WASM_FLAGS := -target wasm32-freestanding -mcpu=generic+simd128+nontrapping_fptoint+bulk_memory -std=c17 -O3 \
-    -Wall -Wextra -Wno-sign-compare -fno-math-errno -fvisibility=hidden -nostdlib \
-    -Wl,--no-entry -Wl,--export-dynamic -Wl,--strip-all -Wl,--max-memory=201326592
-web-module: $(VENV)/.web-module compile-web-module  ## compile drawing and speech of web exports, app/web_export/module
-	$(VENV)/bin/python -m talkhead.app.web_export.build_speech
-	chmod 644 $(WASM)
-	$(VENV)/bin/python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
-	    $(WASM) > $(MODULE)/talkhead.wasm.sha256
-
-compile-web-module:
-	$(ZIG) cc $(WASM_FLAGS) -o $(WASM) $(MODULE_SOURCES)
+web-module: $(VENV)/.web-module  ## compile the modules of web exports, app/web_export/module
+	$(VENV)/bin/python -m talkhead.app.web_export.build_modules
 
 $(VENV)/.web-module: $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[web-module]'

@@ -24,6 +24,7 @@ from talkhead.app.avatar import Avatar
 from talkhead.app.web_export.sections import Array, encode_sections
 from talkhead.audio import mel_filters
 from talkhead.encoder.pase.encoder import PaseEncoder
+from talkhead.encoder.pase.live import CHANNELS
 from talkhead.encoder.pase.model import AudioModel
 from talkhead.encoder.pase.trunk import N_FFT, N_MELS
 from talkhead.encoder.pase.weights import SCALE, quantize
@@ -111,7 +112,7 @@ def speech_bytes(model: AudioModel, predictor: MotionPredictor) -> bytes:
     """
     lips, nets = predictor.lip_range, predictor.nets
     sizes = Sizes(
-        n_channels=model.ear.first.out_channels,
+        n_channels=CHANNELS,
         n_hidden=model.config.hidden,
         n_aligned=model.config.dim,
         n_phones=len(PHONES),
@@ -235,7 +236,7 @@ def _net_sections(predictor: MotionPredictor) -> Iterator[Section]:
         for values, scales, bias in members:
             yield from _layer(name, values, scales, bias, "<i2")
     n_mouth = len(scaling.centre)
-    yield _numbers("GAIN", [scaling.gain])
+    yield _numbers("GAIN", scaling.gain)
     yield _numbers("CENT", scaling.centre)
     yield _numbers("LOW_", scaling.low)
     yield _numbers("HIGH", scaling.high)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import wasmtime
 
-from talkhead.app.web_export.build_speech import MODULE
+from talkhead.app.web_export.build_modules import PAGE
 from talkhead.types import Float32
 
 FINE, DAMAGED, OTHER_VERSION = 0, 1, 2
 _ENGINE = wasmtime.Engine()
-_MODULE = wasmtime.Module.from_file(_ENGINE, str(MODULE))
+SPEECH = "talkhead-speech.wasm"
+_MODULE = wasmtime.Module.from_file(_ENGINE, str(PAGE / SPEECH))
 
 
 class SpeechModule:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import wasmtime
-from paths import ROOT
 
+from talkhead.app.web_export.build_modules import PAGE
 from talkhead.types import Float32, UInt8
 
-WASM = ROOT / "app" / "web_export" / "page" / "talkhead.wasm"
+WASM = PAGE / "talkhead.wasm"
 FINE, DAMAGED, OTHER_VERSION, TOO_LARGE = range(4)
 """Error codes of open_head."""
 
