@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from talkhead.encoder.vad import detect_speech
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import MANIFEST_NAME, REMEDY, IdentityPackage
 from talkhead.renderers.base import Renderer
+from talkhead.renderers.gaussian.model import without_body
 from talkhead.renderers.quantization import unpack
 from talkhead.renderers.registry import get_renderer
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, SpeechFeatures
@@ -63,6 +65,11 @@ class Avatar:
     def name(self) -> str:
         """Name of the identity."""
         return self.package.manifest.name
+
+    @cached_property
+    def head(self) -> Renderer:
+        """The renderer without neck and clothes."""
+        return without_body(self.renderer)
 
 
 def load_identity(

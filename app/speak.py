@@ -313,10 +313,8 @@ def _source(
     if request.source is None:
         return None
     footage = source_footage(avatar.package, request.source, home, progress)
-    length_s, audio_s = (
-        float(len(footage) / footage.frame_rate),
-        media.audio_duration(request.audio),
-    )
+    length_s = float(len(footage) / footage.frame_rate)
+    audio_s = media.audio_duration(request.audio)
     if request.options.footage_end == BOUNCE:
         return footage.lasting(audio_s)
     if request.options.footage_end != STOP:

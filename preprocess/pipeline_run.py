@@ -220,7 +220,7 @@ class PipelineRun:
 
     @cached_property
     def offsets(self) -> tuple[AvOffset, ...]:
-        """How late the audio of each clip is. None if nothing is learned from the audio."""
+        """How late the audio of each clip is. Empty if nothing is learned from the audio."""
         if self.known is not None:
             return ()
         names = map(offset_file, range(len(self.parts)))

@@ -38,7 +38,7 @@ from talkhead.storage import fingerprint, sha256_of, write_tensors
 from talkhead.tensors import TensorSpec, read_checked
 from talkhead.types import Bool, Float32
 
-FOLLOW_VERSION = 4
+FOLLOW_VERSION = 5
 """Increase it when the same footage would get other motion or colors."""
 FOLLOWED = "followed.safetensors"
 GAUSSIAN = "gaussian"
@@ -132,7 +132,7 @@ def follow_in(
         )
     known = KnownPerson(idle.face, np.median(idle.codes, axis=0), face)
     dataset = preprocess(footage, work / DATASET, CONFIG, progress, silent_video_frames, known)
-    renderer = None if avatar is None else avatar.renderer
+    renderer = None if avatar is None else avatar.head
     person = _Person(package, idle, renderer, face is not None)
     return _matched(person, dataset, work / FOLLOWED, footage.path, progress)
 

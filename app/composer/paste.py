@@ -200,7 +200,7 @@ class CropPaster:
             background: Background without the person [H, W, 3] at source size.
             scale: Crop pixels per source pixel.
         """
-        self._background = background.astype(np.float32)
+        self._background = background
         self._scale = scale
         self._gain: Float32 | None = None
 
@@ -249,7 +249,7 @@ class CropPaster:
         else:
             gain = self._gain
         result = frame.copy()
-        background = self._background[rows, columns]
+        background = self._background[rows, columns].astype(np.float32)
         _blend_rows(np.ascontiguousarray(patch), gain, background, result[rows, columns])
         return result
 

@@ -65,6 +65,19 @@ class SourceClip(IdleClip):
         """
         return self.dataset.person(self.nearest[frame])
 
+    def released(self) -> SourceClip:
+        """Copy the clip without the tracks of its dataset that pasting does not need.
+
+        Returns:
+            The copy. A long video has many clips, whose landmarks would take most of its memory.
+        """
+        tracks = self.dataset.tracks
+        empty = {
+            name: getattr(tracks, name)[:0].copy()
+            for name in ("landmarks", "blendshapes", "occluded")
+        }
+        return replace(self, dataset=replace(self.dataset, tracks=replace(tracks, **empty)))
+
 
 @dataclass(frozen=True)
 class SourceFootage:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from talkhead.app.composer.source_clip import SourceFootage
 from talkhead.app.dubbing.dubbed_frames import Piece
 from talkhead.app.dubbing.line_sync import LineSync
 from talkhead.app.dubbing.timeline import Placement, Shot
@@ -69,9 +70,10 @@ class LineReport:
         for piece in pieces:
             if all(one.placement != placement for one in piece.lines):
                 continue
-            for i, frame in enumerate(frames):
-                inside = piece.first <= frame < piece.after
-                seen[i] |= inside and bool(piece.footage.known[frame - piece.first])
+            inside = range(max(frames.start, piece.first), min(frames.stop, piece.after))
+            if inside:
+                known = piece.footage.known[inside.start - piece.first : inside.stop - piece.first]
+                seen[inside.start - frames.start : inside.stop - frames.start] |= known
         return cls(
             placement.line.source,
             placement.line.speaker or "",
@@ -95,38 +97,40 @@ class FollowReport:
         start_s: Time of the first frame.
         end_s: End of the last frame.
         followed: Fraction of the frames in which the face is followed.
-        face_px: Width of the face, pixels of the video; median over the frames.
-        residual_px: Residual of the head's pose, pixels of the video; median over the frames.
+        face_px: Width of the face, pixels of the video; median over the frames. None: not known.
+        residual_px: Residual of the head's pose, pixels of the video; median over the frames. None: not
+            known.
     """
 
     speaker: str
     start_s: float
     end_s: float
     followed: float
-    face_px: float
-    residual_px: float
+    face_px: float | None
+    residual_px: float | None
 
     @classmethod
-    def of(cls, piece: Piece) -> FollowReport:
-        """Report the frames of a piece.
+    def of(cls, speaker: str, first: int, footage: SourceFootage) -> FollowReport:
+        """Report frames in which a face was followed.
 
         Args:
-            piece: The piece; one without lines has no name.
+            speaker: Whose face; "" if the video has one speaker.
+            first: Their first one in the video.
+            footage: The frames.
 
         Returns:
             The report.
         """
-        footage = piece.footage
         tracks = footage.clip.dataset.tracks
         used = tracks.usable & np.isfinite(tracks.residual_px)
-        names = {one.placement.line.speaker or "" for one in piece.lines}
+        widths, residuals = np.ptp(tracks.landmarks[used, :, 0], axis=1), tracks.residual_px[used]
         return cls(
-            min(names, default=""),
-            round(float(piece.first / footage.frame_rate), 3),
-            round(float(piece.after / footage.frame_rate), 3),
+            speaker,
+            round(float(first / footage.frame_rate), 3),
+            round(float((first + len(footage)) / footage.frame_rate), 3),
             round(float(footage.known.mean()), 3),
-            round(float(np.median(np.ptp(tracks.landmarks[used, :, 0], axis=1))), 1),
-            round(float(np.median(tracks.residual_px[used])), 2),
+            round(float(np.median(widths)), 1) if used.any() else None,
+            round(float(np.median(residuals)), 2) if used.any() else None,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
@@ -15,7 +15,7 @@ import numpy as np
 from talkhead import __version__, media
 from talkhead.app.avatar import Avatar
 from talkhead.app.composer.followed_footage import FOLLOW_VERSION, follow_in
-from talkhead.app.composer.source_clip import footage_of, timeline_frames
+from talkhead.app.composer.source_clip import SourceFootage, footage_of, timeline_frames
 from talkhead.app.dubbing.dub_report import DubReport, FollowReport, LineReport
 from talkhead.app.dubbing.dubbed_frames import EASE_S, DubbedFrames, Piece, SpokenLine
 from talkhead.app.dubbing.line_planner import plan_lines
@@ -134,6 +134,7 @@ class _Job:
     progress: Progress
     notes: _Notes
     n_shots: int = 1
+    followed: list[FollowReport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.frame_rate = own_rate(self.dub.video)
@@ -217,9 +218,11 @@ class _Job:
             for name, span, face in parts:
                 lines = self._lines_of(timeline, name, people, span)
                 folder = self.work / PIECES / f"{list(people).index(name)}-{span[0]}-{span[1]}"
-                piece = self._piece(people[name], folder, span, lines, face)
-                if piece is not None:
-                    pieces.append(piece)
+                source = self._followed(people[name], folder, span, face)
+                if source is not None:
+                    self.followed.append(FollowReport.of(name, span[0], source))
+                    footage = replace(source, clip=source.clip.released())
+                    pieces.append(Piece(span[0], footage, people[name].head, lines))
                 step.advance()
         return pieces
 
@@ -262,14 +265,9 @@ class _Job:
         """Describe frames by their times."""
         return f"{first / float(self.frame_rate):.1f} to {after / float(self.frame_rate):.1f} s"
 
-    def _piece(
-        self,
-        avatar: Avatar,
-        folder: Path,
-        span: tuple[int, int],
-        lines: tuple[SpokenLine, ...],
-        face: Float32,
-    ) -> Piece | None:
+    def _followed(
+        self, avatar: Avatar, folder: Path, span: tuple[int, int], face: Float32
+    ) -> SourceFootage | None:
         """Follow a face through frames; None if it cannot be followed."""
         clip, where = make_folder(folder) / "clip.mp4", self._times(*span)
         if not clip.exists():
@@ -285,8 +283,7 @@ class _Job:
             reason = str(error).removeprefix(f"{clip}: ")
             self.notes.message(f"{where}: {avatar.name} is not re-lipped. {reason}")
             return None
-        source = footage_of(followed.dataset, clip, followed.dataset.face, followed.colors)
-        return Piece(span[0], source, avatar.renderer, lines)
+        return footage_of(followed.dataset, clip, followed.dataset.face, followed.colors)
 
     def write(self, frames: DubbedFrames, timeline: Timeline, people: Mapping[str, Avatar]) -> None:
         """Render the frames, and write video and subtitles."""
@@ -347,7 +344,7 @@ class _Job:
             round(self.dub.options.loudness or loudness_lufs, 1),
             lines,
             tuple(self.notes.texts),
-            tuple(FollowReport.of(piece) for piece in pieces),
+            tuple(self.followed),
         )
 
 

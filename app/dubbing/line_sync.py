@@ -23,6 +23,9 @@ MARGIN = MAX_LAG + 1
 REACH_S = 0.2
 """Largest offset that is found, seconds."""
 STEP_S = 0.005
+"""Steps in which offsets of motion are found, seconds."""
+COMPARED_S = 10.0
+"""Seconds from its start in which a line is searched in the sound."""
 _HOP = SAMPLE_RATE // FRAME_RATE
 
 
@@ -31,9 +34,10 @@ class LineSync:
     """Offsets of a line, in milliseconds; positive: late.
 
     Attributes:
-        sound_offset_ms: Of its sound in the sound of the video, from its planned start; at most REACH_S.
-        motion_offset_ms: Of its motion in the frames, from its planned start; at most REACH_S. None: its
-            speaker is not seen.
+        sound_offset_ms: Of its sound in the mix, before it is encoded, from its planned start; at most
+            REACH_S.
+        motion_offset_ms: Of its motion in the codes that are rendered, from its planned start; at most
+            REACH_S. None: its speaker is not seen.
         sync_offset_ms: Of the sound from the motion, as the audio-visual sync model finds it. None: the
             line is too short, or the model is not sure.
     """
@@ -44,7 +48,7 @@ class LineSync:
 
 
 def measure_sync(timeline: Timeline, pieces: Sequence[Piece], sound: Path) -> dict[int, LineSync]:
-    """Measure the offsets of all lines. Memory does not grow with the length of the video.
+    """Measure the offsets of all lines. Memory grows with the longest line, not with the video.
 
     Args:
         timeline: The lines, all with audio and a place.
@@ -98,14 +102,13 @@ def _sound_offset(placement: Placement, heard: Float32, start_s: float) -> float
     """Find a line in the sound [n] around it, which begins at a time. Return its offset, seconds."""
     assert placement.line.audio is not None
     spoken = read_audio(placement.line.audio, SAMPLE_RATE, tempo=placement.speed)
-    spoken = spoken[: round((placement.end_s - placement.start_s) * SAMPLE_RATE)]
-    planned, reach = (
-        round((placement.start_s - start_s) * SAMPLE_RATE),
-        round(REACH_S * SAMPLE_RATE),
-    )
-    likeness = correlate(heard, spoken, mode="valid", method="fft")
-    near = likeness[planned - reach : planned + reach + 1]
-    return float(int(np.argmax(near)) - reach) / SAMPLE_RATE
+    compared_s = min(placement.end_s - placement.start_s, COMPARED_S)
+    spoken = spoken[: round(compared_s * SAMPLE_RATE)]
+    planned = round((placement.start_s - start_s) * SAMPLE_RATE)
+    reach = round(REACH_S * SAMPLE_RATE)
+    near = heard[planned - reach : planned + reach + len(spoken)]
+    likeness = correlate(near, spoken, mode="valid", method="fft")
+    return float(int(np.argmax(likeness)) - reach) / SAMPLE_RATE
 
 
 @dataclass(frozen=True)

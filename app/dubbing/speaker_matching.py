@@ -23,6 +23,8 @@ from talkhead.types import Float32, Float64, UInt8
 
 N_SAMPLES = 8
 """Largest number of frames of a shot in which faces are searched."""
+MAX_STEP_S = 4.0
+"""Frames that are farther apart are read one by one."""
 N_COMPARED = 5
 """Faces of one person that are compared."""
 MAX_APART = 1.0
@@ -92,15 +94,15 @@ def _sampled_frames(video: Path, shot: Shot, rate: Fraction) -> Iterator[tuple[i
     length = shot.after - shot.first
     step = ceil(length / N_SAMPLES)
     numbers = range(shot.first + (length - 1) % step // 2, shot.after, step)
-    frames = media.read_frames(
-        video,
-        start_s=float(numbers[0] / rate),
-        n_frames=len(numbers),
-        frame_rate=rate,
-        step=step,
-    )
-    with closing(frames):
-        yield from zip(numbers, frames, strict=False)
+    # Those between are decoded, too, unless each is read by itself.
+    is_far = step > MAX_STEP_S * rate
+    for part in ([number] for number in numbers) if is_far else (numbers,):
+        start_s = float(part[0] / rate)
+        frames = media.read_frames(
+            video, start_s=start_s, n_frames=len(part), frame_rate=rate, step=step
+        )
+        with closing(frames):
+            yield from zip(part, frames, strict=False)
 
 
 def link_faces(samples: Sequence[Sequence[FaceCrop]]) -> list[list[FaceCrop]]:

@@ -112,8 +112,9 @@ def check_duration(
     if audio_s > footage_s + longer_s:
         raise InputError(
             f"{audio}: lasts {audio_s:.2f} s, but the video whose timeline is kept lasts "
-            f"{footage_s:.2f} s. Shorten the audio, or pass --footage-end bounce, which plays the "
-            "footage on, backward and forward, or stop, which cuts the audio"
+            f"{footage_s:.2f} s. Shorten the audio, choose the timeline idle, or choose what "
+            "happens at the end of the footage (footage end): bounce plays it on, backward and forward; "
+            "stop cuts the audio"
         )
 
 

@@ -492,9 +492,9 @@ def without_body(renderer: Renderer) -> Renderer:
         renderer: A renderer.
 
     Returns:
-        One with a part of the Gaussians; renderers of other kinds as they are.
+        One with a part of the Gaussians; renderers of other kinds, and without a body, as they are.
     """
-    if not isinstance(renderer, GaussianRenderer):
+    if not isinstance(renderer, GaussianRenderer) or not len(renderer.on_body):
         return renderer
     is_head = torch.ones(len(renderer.index), dtype=torch.bool, device=renderer.index.device)
     is_head[renderer.on_body] = False

@@ -46,9 +46,10 @@ TRUSTED_UNITS = 2.0
 in three clips, none raised the loss. Some steps of clothes and body do, and up to 12 % of the mouth's.
 """
 N_PROBED = 20
-PROBED_SHARE = 0.05
-"""The Hessian is averaged over N_PROBED frames, or over this share of further footage, whose frames are
-alike; with 10 instead of 20 of 250 frames, refined poses differ by 2 % of the refinement.
+MIN_PROBED, PROBED_SHARE = 8, 0.05
+"""The Hessian is averaged over N_PROBED frames, or over this share of further footage, whose frames
+are alike, and at least MIN_PROBED; with 10 instead of 20 of 250 frames, refined poses differ by 2 % of
+the refinement.
 """
 PROBE = 0.25
 """Step of the finite differences from which the Hessian is computed, in units."""
@@ -147,7 +148,7 @@ class _Part:
         """Return the number of frames that the Hessian is averaged over."""
         if self._colors is None:
             return N_PROBED
-        return min(N_PROBED, ceil(PROBED_SHARE * len(self.dataset)))
+        return min(N_PROBED, max(MIN_PROBED, ceil(PROBED_SHARE * len(self.dataset))))
 
     def units(self) -> Tensor:
         """Return the unit of each unknown, [P]: standard deviation in training, or expected error."""

@@ -107,12 +107,12 @@ def _frames(
     planes = np.empty((3, size[1], size[0]), np.uint8)
     try:
         while process.fill(planes.data.cast("B")) == planes.size:
-            n_read += step
+            n_read += step if n_read else 1
             check_duration(about.info.path, float((first + n_read) / rate))
             green, blue, red = planes
             yield np.asarray(cv2.merge((red, green, blue)), np.uint8)
         expected = round(about.info.duration_s * rate) - first
-        expected = expected if n_frames is None else min(expected, n_frames * step)
+        expected = expected if n_frames is None else min(expected, (n_frames - 1) * step + 1)
         _check_end(process, about.info, "picture", first, n_read, expected, float(rate))
     finally:
         process.stop()

@@ -204,9 +204,7 @@ def test_refusals(fitted: FitResult, footage: Path, home: Path, tmp_path: Path) 
 
     refuse(r"lost\.mp4: there is no such file", video=tmp_path / "lost.mp4")
     refuse(r"video: give the path of a file", video=np.zeros(3))
-    refuse(
-        r"person\.mp4: lasts .* Shorten the audio, or pass --footage-end bounce.* or stop", PERSON
-    )
+    refuse(r"person\.mp4: lasts .* Shorten the audio, choose .* bounce .*; stop cuts", PERSON)
     refuse("timeline source needs --mode paste, not head", mode="head")
     refuse("a video needs --timeline source", video=footage, options=OutputOptions())
     refuse(r"Anna B\.mp4: this is the input", output=footage, video=footage)
