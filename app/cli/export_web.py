@@ -24,6 +24,10 @@ QUESTION = (
     "Anyone who opens the page can copy this person's likeness. Who is shown, and how did they consent "
     "to that? The statement is part of the export (Enter: none)"
 )
+LIVE_QUESTION = (
+    "With live speech, anybody who has the page can make this person say anything. Who is shown, and "
+    "how did they consent to that? The statement is part of the export (Enter: none)"
+)
 
 
 def export_web(
@@ -49,6 +53,14 @@ def export_web(
             "--single-file", help="Write one page that contains everything and needs no server."
         ),
     ] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="The page can also speak live, as a microphone or a recording does. Anybody who has "
+            "it can then make the person say anything.",
+        ),
+    ] = False,
     consent: ConsentOption = None,
     yes: YesOption = False,
     home: HomeOption = None,
@@ -69,6 +81,8 @@ def export_web(
 
       talkhead export-web anna --line hello.wav --single-file -o anna.html
 
+      talkhead export-web anna --live --output site
+
       python -m http.server --directory site
     """
     from talkhead.app.web_export.request import check_web
@@ -76,11 +90,18 @@ def export_web(
     lines = lines or []
     output = output or _default_output(name, single_file, home)
     request, manifest = check_web(
-        output, lines, identity=name, single_file=single_file, consent=consent, home=home
+        output,
+        lines,
+        identity=name,
+        single_file=single_file,
+        live=live,
+        consent=consent,
+        home=home,
     )
-    consent = request.consent
-    if consent is None and not yes and sys.stdin.isatty():
-        consent = ask_consent(QUESTION)
+    # The identity's statement does not cover live speech.
+    agreed = request.live_consent if live else request.consent
+    if agreed is None and not yes and sys.stdin.isatty():
+        consent = ask_consent(LIVE_QUESTION if live else QUESTION)
     progress = make_progress_for(as_json, quiet)
     with loading(progress):
         from talkhead.app.web_export.export import export_web as run
@@ -89,6 +110,7 @@ def export_web(
         output=output,
         lines=lines,
         single_file=single_file,
+        live=live,
         consent=consent,
         home=home,
         progress=progress,

@@ -2,6 +2,7 @@
 
 export_web            checks the request, moves the finished folder or file into place
   write_site            writes the folder
+    write_speech          for live speech           app/web_export/speech_file.py
     write_head            the fitted head           app/web_export/head_file.py
     _write_idle           footage, there and back
     write_line            sound and motion codes    app/web_export/line_file.py
@@ -39,7 +40,8 @@ from talkhead.app.web_export.request import (
     WebRequest,
     check_web,
 )
-from talkhead.app.web_export.single_page import write_page
+from talkhead.app.web_export.single_page import LISTENER, write_page
+from talkhead.app.web_export.speech_file import write_speech
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, SilentProgress
 from talkhead.storage import make_folder, sha256_of, write_json
@@ -48,7 +50,9 @@ from talkhead.types import FRAME_RATE, Float32
 VERSION = 1
 """Version of the files; pages refuse others."""
 SOURCES = Path(__file__).parent / "page"
-HEAD, IDLE = "head.bin", "idle.mp4"
+HEAD, IDLE, SPEECH = "head.bin", "idle.mp4", "speech.bin"
+LIVE_SOURCES = frozenset({*LISTENER, "capture.js", "talkhead-speech.wasm"})
+"""Files of the page that only live speech needs."""
 IDLE_CRF, IDLE_PRESET = 22, "slow"
 
 
@@ -77,6 +81,7 @@ def export_web(
     output: Path | str,
     lines: Sequence[Path | str] = (),
     single_file: bool = False,
+    live: bool = False,
     consent: str | None = None,
     home: Path | str | None = None,
     progress: Progress | None = None,
@@ -91,7 +96,10 @@ def export_web(
         output: Folder to write, or the file if `single_file` is set. An earlier export is replaced.
         lines: Files with audio that the page can say, named after the files.
         single_file: Write one file that contains everything and can be opened without a server.
-        consent: Statement of consent that the export contains. None: that of the identity.
+        live: The page can also speak as a microphone, a stream or a recording does. Then anybody who
+            has the page can make the person say anything, without further tools.
+        consent: Statement of consent that the export contains; with `live`, also consent to live
+            speech. None: that of the identity, which does not cover live speech.
         home: Folder of the identities. None: `TALKHEAD_HOME`, or the user's data folder.
         progress: Receives the progress. None: nothing is shown.
 
@@ -103,7 +111,13 @@ def export_web(
     """
     target, paths = Path(output), [Path(line) for line in lines]
     request, _ = check_web(
-        target, paths, identity=identity, single_file=single_file, consent=consent, home=home
+        target,
+        paths,
+        identity=identity,
+        single_file=single_file,
+        live=live,
+        consent=consent,
+        home=home,
     )
     store, progress = Home.locate(home), progress or SilentProgress()
     avatar = load_identity(identity, renderer=RENDERER, device="cpu", home=home)
@@ -133,7 +147,10 @@ def write_site(
         TalkheadError: A file cannot be read or written.
     """
     for source in sorted(SOURCES.iterdir()):
-        shutil.copyfile(source, folder / source.name)
+        if request.live or source.name not in LIVE_SOURCES:
+            shutil.copyfile(source, folder / source.name)
+    if request.live:
+        write_speech(folder / SPEECH, avatar)
     with progress.step("Writing the head", total=1) as step:
         write_head(folder / HEAD, avatar)
         step.advance()
@@ -187,6 +204,8 @@ def _write_manifest(
             "identity": avatar.name,
             "synthetic": True,
             "consent": request.consent,
+            "live": request.live,
+            "live_consent": request.live_consent,
             "width": width,
             "height": height,
             "frame_rate": FRAME_RATE,

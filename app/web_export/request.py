@@ -47,13 +47,17 @@ class WebRequest:
         output: The folder, or the file.
         lines: Lines that the page can say.
         is_single: True for one file that contains everything.
-        consent: Statement of consent. None: that of the identity.
+        consent: Statement of consent: that of the request, or of the identity.
+        live: True if the page can follow speech that is not known yet.
+        live_consent: Statement of consent to live speech, which that of the identity does not cover.
     """
 
     output: Path
     lines: tuple[WebLine, ...]
     is_single: bool
     consent: str | None
+    live: bool = False
+    live_consent: str | None = None
 
 
 def check_web(
@@ -62,6 +66,7 @@ def check_web(
     *,
     identity: str | Path | None = None,
     single_file: bool = False,
+    live: bool = False,
     consent: str | None = None,
     home: Path | str | None = None,
 ) -> tuple[WebRequest, Manifest]:
@@ -72,7 +77,8 @@ def check_web(
         lines: Files with audio.
         identity: Name of an identity, or folder of a package. None: the identity fitted last.
         single_file: The output is one file.
-        consent: Statement of consent.
+        live: The page can follow speech that is not known yet.
+        consent: Statement of consent, which includes live speech if `live` is set.
         home: Folder of the identities.
 
     Returns:
@@ -96,7 +102,8 @@ def check_web(
         same = " and ".join(str(line.audio) for line in named if line.name == name)
         raise TalkheadError(f"{same}: both lines would be called {name}. Rename a file")
     _check_output(output, single_file, home)
-    return WebRequest(output, named, single_file, consent or manifest.consent), manifest
+    agreed, live_consent = consent or manifest.consent, consent if live else None
+    return WebRequest(output, named, single_file, agreed, live, live_consent), manifest
 
 
 def line_name(stem: str) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 from talkhead.app.web_export.request import PAGE
 from talkhead.storage import write_bytes
 
-ELEMENT = ("files.js", "sound.js", "talking-head.js", "page.js")
+ELEMENT = ("files.js", "sound.js", "live.js", "talking-head.js", "page.js")
 """Modules of the page, each after those that it imports."""
 WORKER = ("head.js", "worker.js")
 """Modules of the worker."""
-WORKER_NAME = "worker.js"
+LISTENER = ("resampler.js", "speech.js", "listener.js")
+"""Modules of the worker that listens, in exports with live speech."""
 FILES_ID = "files"
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
@@ -40,13 +41,15 @@ def write_page(folder: Path, page: Path) -> Path:
     Raises:
         TalkheadError: The file cannot be written.
     """
-    scripts = {*ELEMENT, *WORKER, PAGE, "page.css"}
+    scripts = {*ELEMENT, *WORKER, *LISTENER, PAGE, "page.css"}
     packed = {
         path.relative_to(folder).as_posix(): base64.b64encode(path.read_bytes()).decode()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in scripts
     }
-    packed[WORKER_NAME] = base64.b64encode(bundle(folder, WORKER).encode()).decode()
+    for names in (WORKER, LISTENER):
+        if (folder / names[-1]).is_file():
+            packed[names[-1]] = base64.b64encode(bundle(folder, names).encode()).decode()
     files = json.dumps(packed, separators=(",", ":"))  # base64 contains no "</script>"
     style = (folder / "page.css").read_text("utf-8")
     script = bundle(folder, ELEMENT).replace("</script", "<\\/script")

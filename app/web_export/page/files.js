@@ -3,7 +3,7 @@
 const FORMAT = "talkhead-web", VERSION = 1;
 const BLOB_TYPES = { mp4: "video/mp4", js: "text/javascript" };
 
-/** An error that the element shows. `code` is "missing", "damaged", "version", "unsupported" or "line". */
+/** An error that the element shows. `code` is "missing", "damaged", "version", "unsupported", "line", "live", "microphone" or "sound". */
 export class TalkingHeadError extends Error {
   /** @param {string} code @param {string} message */
   constructor(code, message) {

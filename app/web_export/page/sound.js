@@ -5,6 +5,8 @@ const JUMP = 0.08; // seconds; beyond this, the output has changed, as when head
 const LEAST_AHEAD = 0.03; // seconds before a sample is heard in which it must have been scheduled
 
 const UNSTEADY = 0.25; // seconds in which a device that has just been opened does not know its delay yet
+const APART_WEIGHT = 0.1; // of a new measurement of the difference of frames and sound
+const MOST_APART = 0.6, TOO_FAR = 1.5; // frames: a lasting difference, and any difference, after which one is left out or repeated
 
 export class Sound {
   constructor() {
@@ -91,5 +93,24 @@ export class Sound {
     this.stop();
     this.context?.close();
     this.context = this.offset = null;
+  }
+}
+
+/**
+ * Goes on to the code of the next frame. Codes follow the frames of the footage, so that none is left out
+ * because clocks are read at uneven times; they follow the sound if both have moved apart.
+ * @param {{index: number, apart: number}} place `index` of the code, and by how much the sound is ahead of it on average
+ * @param {number} wanted the frame that is heard, with fraction
+ * @param {number} passed frames since the last one
+ */
+export function follow(place, wanted, passed) {
+  place.index += passed;
+  place.apart += APART_WEIGHT * (wanted - place.index - place.apart);
+  if (Math.abs(wanted - place.index) > TOO_FAR) {
+    place.index = Math.round(wanted);
+    place.apart = 0;
+  } else if (Math.abs(place.apart) > MOST_APART) {
+    place.index += Math.sign(place.apart);
+    place.apart -= Math.sign(place.apart);
   }
 }

@@ -1,14 +1,14 @@
-// <talking-head>: a person who speaks lines in sync with their sound, and is idle in between.
+// <talking-head>: a person who speaks lines or live in sync with the sound, and is idle in between.
 
 import { Files, TalkingHeadError } from "./files.js";
-import { Sound } from "./sound.js";
+import { Ears, Listener, openRecording } from "./live.js";
+import { Sound, follow } from "./sound.js";
 
 const BLEND_FRAMES = 3; // frames over which the mouth moves to rest, or into a line
 const BLOCKED_AFTER = 300; // ms that a device may take to open before a click is asked for
 const BADGE = "AI-generated", BADGE_HEIGHT = 0.035; // of the height of the picture
-const WEIGHT = 0.1; // of a new measurement of the time that a picture takes, or of the difference of frames and sound
+const WEIGHT = 0.1; // of a new measurement of the time that a picture takes
 const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker renders the next
-const MOST_APART = 0.6, TOO_FAR = 1.5; // frames: a lasting difference, and any difference, after which one is left out or repeated
 const STYLE = `
   :host { display: inline-block; position: relative; max-width: 100%; font: 1rem/1.4 system-ui, sans-serif; }
   :host([hidden]) { display: none; }
@@ -23,11 +23,12 @@ const STYLE = `
   button:focus-visible { outline: 3px solid #7db8ff; outline-offset: -3px; }`;
 
 /**
- * @typedef {"loading" | "idle" | "waiting" | "speaking" | "paused" | "error"} State
- * @typedef {{name: string, codes: Int8Array, scale: number[], nFrames: number, duration: number, buffer: AudioBuffer}} Line
- * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void}} Speech
+ * @typedef {"loading" | "idle" | "waiting" | "speaking" | "listening" | "paused" | "error"} State
+ * @typedef {{name: string, nFrames: number, code: (index: number) => Float32Array, duration: number, buffer: AudioBuffer}} Line
+ * @typedef {{line: Line, from: number, start: number | null, index: number, apart: number, settle: (finished: boolean) => void, ears?: Ears}} Speech
  * `from`: seconds of the line that were said before. `start`: when its first sample was heard; null: it is held.
  * `index`: of the code that is shown. `apart`: by how much the sound is ahead of it, frames, on average.
+ * `ears`: those that listen to a microphone or a stream, and decide what is shown instead.
  */
 
 /**
@@ -55,12 +56,14 @@ export class TalkingHead extends HTMLElement {
     this.bar = make("div", "controls");
     this.play = make("button", "", this.bar);
     this.mute = make("button", "", this.bar);
+    this.hear = make("button", "", this.bar);
     this.message = make("p", "message");
     this.message.setAttribute("role", "alert");
-    for (const button of [this.cover, this.play, this.mute]) button.type = "button";
+    for (const button of [this.cover, this.play, this.mute, this.hear]) button.type = "button";
     this.cover.onclick = () => this.allow();
     this.play.onclick = () => this.toggle();
     this.mute.onclick = () => this.toggleAttribute("muted");
+    this.hear.onclick = () => (this.speech?.ears ? this.stop() : this.live("microphone").catch(() => {}));
     this.sound = new Sound();
     this.sound.changed = () => this.showControls();
     this.shown = () => this.returned();
@@ -72,6 +75,9 @@ export class TalkingHead extends HTMLElement {
     this.now = "loading";
     /** @type {Speech | null} */
     this.speech = null;
+    this.turn = null; // of what was asked for last: another one, or `stop`, takes its place
+    /** @type {Promise<Listener> | null} */
+    this.listener = null;
     /** @type {Map<string, Promise<Line>>} */
     this.loaded = new Map();
     this.isPaused = this.isRefused = this.isLate = false;
@@ -79,7 +85,8 @@ export class TalkingHead extends HTMLElement {
     this.blend = 0;
     this.work = 0.01; // seconds that a picture takes, on average
     /** What was shown last, and counts, for tests and measurements. */
-    this.statistics = { frame: -1, index: -1, drawn: 0, skipped: 0, renderMs: 0, heard: 0 };
+    this.statistics = { frame: -1, index: -1, drawn: 0, skipped: 0, renderMs: 0, heard: 0, latencyMs: 0 };
+    this.message.textContent = "";
     this.showControls();
   }
 
@@ -88,6 +95,9 @@ export class TalkingHead extends HTMLElement {
 
   /** Names of the lines. @returns {string[]} */
   get lines() { return this.files?.manifest?.lines.map((line) => line.name) ?? []; }
+
+  /** True if `live` can be used. @returns {boolean} */
+  get isLive() { return this.files?.manifest?.live === true; }
 
   get muted() { return this.hasAttribute("muted"); }
 
@@ -119,7 +129,8 @@ export class TalkingHead extends HTMLElement {
   async say(name) {
     const visit = this.visit;
     await this.ready;
-    if (visit !== this.visit || this.now === "error") throw new TalkingHeadError("missing", "Nobody is shown here.");
+    if (visit !== this.visit || this.now === "error") throw nobody();
+    this.warn(null);
     this.sound.open();
     const line = await this.lineOf(name);
     if (visit !== this.visit) return false;
@@ -131,9 +142,46 @@ export class TalkingHead extends HTMLElement {
     });
   }
 
-  /** Holds picture and sound. */
+  /**
+   * Speaks as a microphone, a stream or a recording does; what is being said is stopped.
+   * @param {"microphone" | MediaStream | Blob | ArrayBuffer} source
+   * @returns {Promise<boolean>} at its end: true, or false if it was stopped
+   */
+  async live(source) {
+    const { visit } = this, turn = this.turn = {};
+    const isReplaced = () => visit !== this.visit || turn !== this.turn;
+    await this.ready;
+    if (visit !== this.visit || this.now === "error") throw nobody();
+    this.warn(null);
+    try {
+      return await this.speakLive(source, isReplaced);
+    } catch (error) {
+      if (!isReplaced()) this.warn(error);
+      throw error;
+    }
+  }
+
+  async speakLive(source, isReplaced) {
+    const { files } = this, isStream = source === "microphone" || source instanceof MediaStream;
+    if (!this.isLive) throw new TalkingHeadError("live", "Live speech is not part of this export. Export this person again with --live.");
+    if (!isStream) this.sound.open();
+    const listener = await this.openListener(files);
+    if (isReplaced()) return false;
+    this.end(false);
+    const ears = isStream ? await Ears.open(listener, source, files.url("capture.js")) : null;
+    const line = ears?.line ?? await openRecording(listener, source, this.sound);
+    if (isReplaced()) { ears?.close(); return false; }
+    this.isPaused = false;
+    return new Promise((settle) => {
+      this.speech = { line, from: 0, start: null, index: -1, apart: 0, settle, ears };
+      this.continue();
+    });
+  }
+
+  /** Holds picture and sound; a microphone or stream is stopped. */
   pause() {
     if (this.now === "loading" || this.now === "error" || this.isPaused) return;
+    if (this.speech?.ears) this.stop();
     this.isPaused = true;
     this.hold();
     this.video.pause();
@@ -148,15 +196,22 @@ export class TalkingHead extends HTMLElement {
     this.continue();
   }
 
-  /** Stops the line that is being said. */
+  /** Stops what is being said. */
   stop() {
+    this.turn = null;
+    this.end(false);
+  }
+
+  /** @param {boolean} finished */
+  end(finished) {
     const speech = this.speech;
     if (!speech) return;
+    speech.ears?.close();
     this.sound.stop();
     this.speech = null;
-    this.blend = BLEND_FRAMES;
+    this.move();
     if (!this.isPaused) this.become("idle");
-    this.finish(speech, false);
+    this.finish(speech, finished);
   }
 
   // ---------------------------------------------------------------------------------- loading
@@ -233,6 +288,22 @@ export class TalkingHead extends HTMLElement {
     });
   }
 
+  /** The worker that listens, loaded when it is needed first. @returns {Promise<Listener>} */
+  openListener(files) {
+    if (!this.listener) {
+      const opening = this.listener = Listener.open(files);
+      opening.then((listener) => {
+        if (this.files !== files) listener.close();
+        listener.failed = (error) => {
+          if (this.listener === opening) this.listener = null;
+          this.end(false);
+          this.warn(error);
+        };
+      }, () => { if (this.listener === opening) this.listener = null; }); // it is loaded again when it is asked for again
+    }
+    return this.listener;
+  }
+
   unload() {
     this.visit = null;
     this.stop();
@@ -241,6 +312,7 @@ export class TalkingHead extends HTMLElement {
 
   release() {
     this.sound.close();
+    this.listener?.then((listener) => listener.close(), () => {});
     this.worker?.terminate();
     if (this.video) {
       this.video.onerror = null;
@@ -248,7 +320,7 @@ export class TalkingHead extends HTMLElement {
       this.video.load();
     }
     this.files?.close();
-    this.worker = this.video = this.files = null;
+    this.worker = this.video = this.files = this.listener = null;
   }
 
   /** Shows an error, and ends everything. @param {Error & {code?: string}} error */
@@ -258,10 +330,16 @@ export class TalkingHead extends HTMLElement {
     this.speech = null;
     this.become("error");
     this.release();
-    this.message.textContent = error.message;
-    this.showControls();
+    speech?.ears?.close();
     if (speech) this.finish(speech, false);
-    this.emit("error", { code: error.code ?? "damaged", message: error.message });
+    this.warn(error);
+  }
+
+  /** Shows an error; null removes it. @param {(Error & {code?: string}) | null} error */
+  warn(error) {
+    this.message.textContent = error?.message ?? "";
+    this.showControls();
+    if (error) this.emit("error", { code: error.code ?? "damaged", message: error.message });
   }
 
   /** @param {string} name @returns {Promise<Line>} */
@@ -278,8 +356,9 @@ export class TalkingHead extends HTMLElement {
 
   async loadLine({ name, sound, codes, scale, n_frames: nFrames, duration_s: duration }) {
     const [heard, seen] = await Promise.all([this.files.bytes(sound), this.files.bytes(codes)]);
-    const buffer = await this.sound.decode(heard);
-    return { name, codes: new Int8Array(seen), scale, nFrames, duration, buffer };
+    const buffer = await this.sound.decode(heard), levels = new Int8Array(seen);
+    const code = (index) => Float32Array.from(scale, (factor, i) => factor * levels[index * scale.length + i]);
+    return { name, code, nFrames, duration, buffer };
   }
 
   // ---------------------------------------------------------------------------------- speaking
@@ -290,11 +369,14 @@ export class TalkingHead extends HTMLElement {
     this.video.play().then(() => this.allowed(true), ({ name }) => this.allowed(name !== "NotAllowedError"));
     if (!this.speech) { this.become("idle"); return; }
     if (this.speech.start !== null) return;
+    const { ears, line } = this.speech;
     this.isLate = false;
-    this.become("waiting");
+    if (ears && this.now !== "listening") this.emit("start", { line: line.name });
+    this.become(ears ? "listening" : "waiting");
     clearTimeout(this.blocked);
     this.blocked = setTimeout(() => { this.isLate = true; this.showControls(); }, BLOCKED_AFTER);
-    if (document.hidden) this.begin(this.sound.soonest);
+    if (ears) ears.muted = this.muted;
+    else if (document.hidden) this.begin(this.sound.soonest);
   }
 
   /** @param {number} start when the first sample of the line is heard, or was heard if part of it is left out */
@@ -302,16 +384,16 @@ export class TalkingHead extends HTMLElement {
     const speech = this.speech, { line, from } = speech;
     if (this.sound.isBlocked) return;
     speech.start = start;
-    this.from = this.last;
-    this.blend = BLEND_FRAMES;
-    this.sound.start(line.buffer, start + from, from, () => {
-      this.speech = null;
-      this.blend = BLEND_FRAMES;
-      this.become("idle");
-      this.finish(speech, true);
-    });
+    this.move();
+    this.sound.start(line.buffer, start + from, from, () => this.end(true));
     this.become("speaking");
     if (from === 0) this.emit("start", { line: line.name });
+  }
+
+  /** Lets the mouth move from what is shown to what follows. */
+  move() {
+    this.from = this.last;
+    this.blend = BLEND_FRAMES;
   }
 
   /** Takes the line from where it is, to go on later. */
@@ -325,7 +407,6 @@ export class TalkingHead extends HTMLElement {
 
   /** @param {Speech} speech @param {boolean} finished */
   finish({ line, settle }, finished) {
-    this.from = this.last;
     settle(finished);
     this.emit("end", { line: line.name, finished });
   }
@@ -347,6 +428,7 @@ export class TalkingHead extends HTMLElement {
   /** A click: sound and footage may play. */
   allow() {
     this.sound.open();
+    this.speech?.ears?.sound.open();
     if (this.isPaused) this.resume();
     else this.continue();
   }
@@ -379,7 +461,7 @@ export class TalkingHead extends HTMLElement {
     if (frame === this.statistics.frame || document.hidden) return;
     if (this.nSent >= MOST_SENT) { this.statistics.skipped++; return; }
     const seen = performance.now() + 1000 * this.work; // when this picture will be seen
-    if (this.speech && this.speech.start === null && !this.isPaused) this.beginAfter(seen);
+    if (this.speech && !this.speech.ears && this.speech.start === null && !this.isPaused) this.beginAfter(seen);
     this.nSent++;
     const { n_frames } = this.files.manifest, passed = (frame - this.statistics.frame + n_frames) % n_frames;
     this.statistics.frame = frame;
@@ -405,44 +487,47 @@ export class TalkingHead extends HTMLElement {
   }
 
   /**
-   * The motion code of a frame. Codes follow the frames of the footage, so that none is left out because
-   * clocks are read at uneven times; they follow the sound if both have moved apart.
+   * The motion code of a frame.
    * @param {number} seen when it will be seen, ms
    * @param {number} passed frames since the last one
    * @returns {Float32Array}
    */
   codeAt(seen, passed) {
-    const { speech, files: { manifest } } = this;
-    let code = this.rest;
-    if (speech?.start != null) {
-      const heard = this.sound.heard(seen) - speech.start, wanted = heard * manifest.frame_rate;
-      speech.index += passed;
-      speech.apart += WEIGHT * (wanted - speech.index - speech.apart);
-      if (Math.abs(wanted - speech.index) > TOO_FAR) {
-        speech.index = Math.round(wanted);
-        speech.apart = 0;
-      } else if (Math.abs(speech.apart) > MOST_APART) {
-        speech.index += Math.sign(speech.apart);
-        speech.apart -= Math.sign(speech.apart);
-      }
-      this.statistics.heard = heard;
-    }
-    const index = speech && (speech.start !== null || speech.from > 0) ? speech.index : -1;
-    if (index >= 0 && index < speech.line.nFrames) {
-      const { codes, scale } = speech.line;
-      code = Float32Array.from(scale, (factor, i) => factor * codes[index * scale.length + i]);
-    }
+    const { speech } = this;
+    let code = speech?.ears ? this.heardAt(speech, seen, passed) : this.saidAt(speech, seen, passed);
+    code ??= this.rest;
     if (this.blend > 0) {
       const share = this.blend-- / (BLEND_FRAMES + 1), target = code;
       code = target.map((value, i) => share * this.from[i] + (1 - share) * value);
     }
-    this.statistics.index = index;
     this.last = code;
     return code;
   }
 
+  /** The code of a line. @returns {Float32Array | null} */
+  saidAt(speech, seen, passed) {
+    if (speech?.start != null) {
+      const heard = this.sound.heard(seen) - speech.start;
+      follow(speech, heard * this.files.manifest.frame_rate, passed);
+      this.statistics.heard = heard;
+    }
+    const index = speech && (speech.start !== null || speech.from > 0) ? speech.index : -1;
+    this.statistics.index = index;
+    return index >= 0 && index < speech.line.nFrames ? speech.line.code(index) : null;
+  }
+
+  /** The code of a microphone or stream. @returns {Float32Array | null} */
+  heardAt({ ears }, seen, passed) {
+    const before = ears.code, code = ears.codeAt(seen, passed);
+    this.statistics.index = ears.index;
+    if ((code === null) !== (before === null)) this.move();
+    if (!ears.isOver) return code;
+    this.end(true);
+    return null;
+  }
+
   /** Draws a mouth into the frame that it was rendered for. */
-  draw({ x, y, image, took, sent }) {
+  draw({ x, y, image, took, sent, index }) {
     if (!this.files) { image?.close(); return; }
     const context = this.canvas.getContext("2d", { alpha: false });
     context.drawImage(this.footage[MOST_SENT - this.nSent--], 0, 0); // the oldest that was sent
@@ -451,6 +536,7 @@ export class TalkingHead extends HTMLElement {
     image?.close();
     this.work += WEIGHT * ((performance.now() - sent) / 1000 - this.work);
     this.statistics.renderMs += WEIGHT * (took - this.statistics.renderMs);
+    if (this.speech?.ears && index >= 0) this.statistics.latencyMs = performance.now() - this.speech.ears.begun - 40 * index;
     this.statistics.drawn++;
     if (this.statistics.drawn === 1) this.statistics.firstMs = performance.now();
   }
@@ -466,11 +552,16 @@ export class TalkingHead extends HTMLElement {
   }
 
   showControls() {
-    const waits = this.now === "waiting" && this.isLate && this.sound.isBlocked;
+    const { isBlocked } = this.speech?.ears?.sound ?? this.sound;
+    const waits = ["waiting", "listening"].includes(this.now) && this.isLate && isBlocked;
     const stands = this.isRefused && this.now !== "error" && this.now !== "paused";
     this.cover.hidden = !(waits || stands);
-    this.message.hidden = this.now !== "error";
-    this.bar.hidden = !this.hasAttribute("controls") || !this.lines.length || this.now === "error" || !this.cover.hidden;
+    this.message.hidden = !this.message.textContent;
+    const has = this.lines.length > 0, ears = this.speech?.ears;
+    this.bar.hidden = !this.hasAttribute("controls") || !(has || this.isLive) || this.now === "error" || !this.cover.hidden;
+    this.play.hidden = !has && !this.speech && !this.isPaused || Boolean(ears);
+    this.hear.hidden = !this.isLive;
+    this.hear.textContent = ears ? "Stop" : "Microphone";
     this.play.textContent = this.isPaused ? "Continue" : this.speech ? "Pause" : "Play";
     this.mute.textContent = this.muted ? "Sound on" : "Sound off";
   }
@@ -478,6 +569,8 @@ export class TalkingHead extends HTMLElement {
   /** @param {string} name @param {object} detail */
   emit(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
 }
+
+function nobody() { return new TalkingHeadError("missing", "Nobody is shown here."); }
 
 function unknown(name) { return new TalkingHeadError("line", `There is no line ${name}.`); }
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from paths import HELPERS, LINE
+from random_predictor import AHEAD, N_MOUTH, make_predictor
 from speech_module import DAMAGED, FINE, OTHER_VERSION, SPEECH, SpeechModule
 
 from talkhead.app.avatar import Avatar
@@ -28,17 +29,12 @@ from talkhead.app.web_export.sections import ENTRY, HEADER
 from talkhead.app.web_export.speech_file import rounded_predictor, speech_bytes, write_speech
 from talkhead.audio import hum_filter
 from talkhead.encoder.pase.encoder import PaseEncoder
-from talkhead.encoder.predictor.lip_motion import LipMotion
-from talkhead.encoder.predictor.lip_range import MEASURES, N_LEVELS, LipRange
-from talkhead.encoder.predictor.model import MotionPredictor, Scaling
-from talkhead.encoder.predictor.network import PRESETS, PredictorConfig, TemporalNets
+from talkhead.encoder.predictor.model import MotionPredictor
+from talkhead.encoder.predictor.network import PRESETS
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32
 
-N_MOUTH, N_CODES, AHEAD = 5, 9, 3
-# Neither channels nor codes are multiples of 4, to which the module fills up rows.
-CONFIG = PredictorConfig(width=10, layers=((5, 1), (3, 2)), n_members=3)
 TOLERANCE = 1e-3
 NODE = shutil.which("node")
 
@@ -48,35 +44,9 @@ def line() -> Float32:
     return read_audio(LINE, SAMPLE_RATE)[: 4 * SAMPLE_RATE]
 
 
-def make_lips(random: np.random.Generator) -> LipRange:
-    quantiles = np.sort(random.normal(size=(2, MEASURES, N_LEVELS)), axis=2) * 0.3
-    slope = random.normal(size=(MEASURES, N_MOUTH))
-    direction = np.linalg.pinv(slope).T
-    matrices = np.eye(N_MOUTH) + 0.1 * random.normal(size=(2, N_MOUTH, N_MOUTH))
-    motion = LipMotion(np.full(N_MOUTH, 0.1, np.float32), *matrices.astype(np.float32))
-    offset = np.array([0.05, 1.2], np.float32)
-    quantiles[:, 1] += offset[1]
-    arrays = (offset, slope, direction, *quantiles)
-    return LipRange(*(array.astype(np.float32) for array in arrays), motion=motion)
-
-
-def make_predictor(features: Float32, config: PredictorConfig) -> MotionPredictor:
-    """Random networks."""
-    random = np.random.default_rng(0)
-    torch.manual_seed(0)
-    rest = random.normal(size=N_CODES).astype(np.float32) * 0.3
-    limits = np.full(N_MOUTH, 0.7, np.float32)
-    scaling = Scaling(
-        50.0, AHEAD, features.mean(0), features.std(0) + 0.1, rest[:N_MOUTH] / 2.0, -limits, limits,
-        rest, 4.0, 0.5,
-    )  # fmt: skip
-    nets = TemporalNets(config, scaling.n_inputs, N_MOUTH, AHEAD, config.n_members).eval()
-    return rounded_predictor(MotionPredictor(config, scaling, nets, make_lips(random)))
-
-
 @pytest.fixture(scope="module")
 def predictor(line: Float32) -> MotionPredictor:
-    return make_predictor(PaseEncoder.live().encode(line).values, CONFIG)
+    return make_predictor(PaseEncoder.live().encode(line).values)
 
 
 @pytest.fixture(scope="module")
