@@ -19,7 +19,7 @@ LISTENER = ("resampler.js", "speech.js", "listener.js")
 """Modules of the worker that listens, in exports with live speech."""
 FILES_ID = "files"
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob: data:; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:; media-src blob:"
 )
 """The page loads nothing."""

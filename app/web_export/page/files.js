@@ -47,6 +47,9 @@ export class Files {
     return url;
   }
 
+  /** The address of a module for audio, which Chromium does not load from a copy in memory for file://. @param {string} name */
+  moduleUrl(name) { return this.base ? this.url(name) : `data:text/javascript;base64,${this.packed[name]}`; }
+
   /** The content of a file, if it is the one that was exported. @param {string} name @returns {Promise<ArrayBuffer>} */
   async bytes(name) {
     const wanted = this.manifest.files[name], bytes = await this.read(name);

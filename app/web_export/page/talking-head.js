@@ -15,7 +15,7 @@ const STYLE = `
   canvas { display: block; width: 100%; height: auto; background: #8881; }
   video { display: none; }
   [hidden] { display: none !important; }
-  .message { position: absolute; inset: auto 0 0 0; margin: 0; padding: .75em 1em; background: #14191ae6; color: #fff; overflow-wrap: anywhere; }
+  .message { position: absolute; inset: 0 0 auto 0; margin: 0; padding: .75em 1em; background: #14191ae6; color: #fff; overflow-wrap: anywhere; }
   .cover { position: absolute; inset: 0; width: 100%; border: 0; background: #0004; cursor: pointer; display: grid; place-items: center; padding: 0; }
   .cover span { font: 600 1rem/1 system-ui, sans-serif; padding: .9em 1.3em; border-radius: 99px; background: #fff; color: #14191a; }
   .controls { position: absolute; right: .5em; bottom: .5em; display: flex; gap: .4em; }
@@ -168,7 +168,7 @@ export class TalkingHead extends HTMLElement {
     const listener = await this.openListener(files);
     if (isReplaced()) return false;
     this.end(false);
-    const ears = isStream ? await Ears.open(listener, source, files.url("capture.js")) : null;
+    const ears = isStream ? await Ears.open(listener, source, files.moduleUrl("capture.js")) : null;
     const line = ears?.line ?? await openRecording(listener, source, this.sound);
     if (isReplaced()) { ears?.close(); return false; }
     this.isPaused = false;

@@ -22,10 +22,10 @@ from talkhead.app.fit import FitResult
 from talkhead.app.home.identities import Home
 from talkhead.app.output.verification import VALID, verify
 from talkhead.app.web_export import export
-from talkhead.app.web_export.export import SOURCES, WebExportResult
+from talkhead.app.web_export.export import LIVE_SOURCES, SOURCES, SPEECH, WebExportResult
 from talkhead.app.web_export.line_file import quantize
 from talkhead.app.web_export.request import check_web, line_name
-from talkhead.app.web_export.single_page import ELEMENT, WORKER, bundle
+from talkhead.app.web_export.single_page import ELEMENT, LISTENER, WORKER, bundle
 from talkhead.errors import MediaError, TalkheadError
 from talkhead.identity import IdentityPackage
 
@@ -55,7 +55,28 @@ def test_the_manifest_describes_every_file(site: Path, fitted: FitResult) -> Non
         }
     assert manifest["identity"] == fitted.name
     assert (manifest["synthetic"], manifest["consent"]) == (True, "Yes.")
-    assert {path.name for path in SOURCES.iterdir()} <= set(files)
+    assert (manifest["live"], manifest["live_consent"]) == (False, None)
+    assert {path.name for path in SOURCES.iterdir()} - LIVE_SOURCES <= set(files)
+    assert not {*files} & {*LIVE_SOURCES, SPEECH}
+
+
+def test_live_speech_is_exported_with_its_own_consent(
+    make_export: Export, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def write_speech(path: Path, _: object) -> None:
+        path.write_bytes(b"speech")
+
+    monkeypatch.setattr(export, "write_speech", write_speech)
+    for number, consent in enumerate(("Live, too.", None)):
+        site = make_export(tmp_path / str(number), live=True, consent=consent).output_path
+        manifest = manifest_of(site)
+        assert manifest["live"] is True
+        assert manifest["consent"] == (consent or "Yes.")
+        assert manifest["live_consent"] == consent  # that of the identity is no consent to this
+        assert {*LIVE_SOURCES, SPEECH} <= set(manifest["files"])
+    html = make_export(tmp_path / "live.html", live=True, single_file=True).output_path.read_text()
+    for name in ("capture.js", "listener.js", "talkhead-speech.wasm", SPEECH):
+        assert f'"{name}":"' in html
 
 
 def test_the_statement_is_signed_and_names_the_manifest(site: Path, home: Path) -> None:
@@ -126,16 +147,16 @@ def test_one_file_contains_everything(site: Path, make_export: Export, tmp_path:
         make_export(tmp_path / "mine.html", single_file=True)
 
 
-@pytest.mark.parametrize("names", [ELEMENT, WORKER])
-def test_bundles_have_no_imports_and_each_name_once(site: Path, names: tuple[str, ...]) -> None:
-    text = bundle(site, names)
+@pytest.mark.parametrize("names", [ELEMENT, WORKER, LISTENER])
+def test_bundles_have_no_imports_and_each_name_once(names: tuple[str, ...]) -> None:
+    text = bundle(SOURCES, names)
     assert not re.search(r"^\s*(?:import|export)\b", text, re.MULTILINE)
     found = re.findall(r"^(?:const|let|class|(?:async )?function) (\w+)", text, re.MULTILINE)
     assert len(found) == len(set(found))
     imported = {
         name
         for one in names
-        for name in re.findall(r'from "\./([\w.-]+)"', (site / one).read_text("utf-8"))
+        for name in re.findall(r'from "\./([\w.-]+)"', (SOURCES / one).read_text("utf-8"))
     }
     assert imported <= set(names)
 

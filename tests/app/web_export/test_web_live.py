@@ -28,6 +28,7 @@ from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32
 
 playwright = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 NODE = shutil.which("node")
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="Chromium is not installed: make chromium"
@@ -216,6 +217,16 @@ def test_live_speech_in_one_file(show: Open, site: Path, tmp_path: Path) -> None
     page.evaluate(UNTIL, ["listening"])
     page.evaluate(WAIT, 2.0)
     check_motion(page.evaluate("shown"))
+
+
+@needs_chromium
+def test_the_page_is_accessible(show: Open) -> None:
+    page = ready(show(before=DENIED))
+    assert "Consent: Yes.. Consent to live speech: Live, too.." in page.inner_text("footer")
+    page.get_by_role("button", name="Microphone").click()
+    page.get_by_role("alert").wait_for()
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
 @needs_chromium
