@@ -42,6 +42,7 @@ MEASURE = """async ([act, seconds]) => {
   const head = document.querySelector("talking-head"), draw = head.draw.bind(head);
   const wait = (ms) => new Promise((done) => setTimeout(done, ms));
   await head.ready;
+  if (!head.isLive || !head.lines.includes("speech")) throw new Error("no --live, or no speech.wav");
   const said = act === "say" ? head.say("speech") : head.live("microphone");
   while (!["speaking", "listening"].includes(head.state)) await wait(10);
   await wait(2000);

@@ -151,9 +151,7 @@ def write_site(
             shutil.copyfile(source, folder / source.name)
     if request.live:
         write_speech(folder / SPEECH, avatar)
-    with progress.step("Writing the head", total=1) as step:
-        write_head(folder / HEAD, avatar)
-        step.advance()
+    write_head(folder / HEAD, avatar, progress)
     _write_idle(avatar, folder / IDLE, progress)
     lines = []
     with progress.step("Writing lines", total=len(request.lines)) as step:

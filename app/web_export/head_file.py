@@ -32,6 +32,7 @@ from talkhead.app.web_export.sections import Array, encode_sections
 from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.errors import TalkheadError
 from talkhead.face import CHIN, FOREHEAD, JAW_LINE
+from talkhead.progress import Progress
 from talkhead.renderers.gaussian.model import N_CHANNELS, GaussianRenderer
 from talkhead.storage import write_bytes
 from talkhead.types import Float32, UInt8
@@ -102,12 +103,13 @@ class Sizes:
     small_height: int
 
 
-def write_head(path: Path, avatar: Avatar) -> None:
+def write_head(path: Path, avatar: Avatar, progress: Progress) -> None:
     """Write the file that the page's module reads.
 
     Args:
         path: The file.
         avatar: The person, with a renderer of Gaussians.
+        progress: Receives the progress.
 
     Raises:
         TalkheadError: The renderer is of another kind, or the file cannot be written.
@@ -117,7 +119,7 @@ def write_head(path: Path, avatar: Avatar) -> None:
             f"web pages render Gaussian heads, not those of the renderer {avatar.renderer_name}. "
             "Choose the renderer gaussian"
         )
-    gains = cheek_gains(avatar.renderer, avatar.idle)
+    gains = cheek_gains(avatar.renderer, avatar.idle, progress)
     write_bytes(path, gzip.compress(head_bytes(avatar.renderer, avatar.idle, gains), mtime=0))
 
 
@@ -173,12 +175,13 @@ def head_bytes(renderer: GaussianRenderer, clip: IdleClip, gains: Float32) -> by
     return encode_sections(MAGIC, VERSION, list(sections.items()))
 
 
-def cheek_gains(renderer: GaussianRenderer, clip: IdleClip) -> Float32:
+def cheek_gains(renderer: GaussianRenderer, clip: IdleClip, progress: Progress) -> Float32:
     """Compute the color gains of frames when the clip is played there and back for long.
 
     Args:
         renderer: The fitted Gaussians.
         clip: The idle clip.
+        progress: Receives the progress: each frame of the clip is rendered.
 
     Returns:
         Gains [period, 3].
@@ -189,11 +192,16 @@ def cheek_gains(renderer: GaussianRenderer, clip: IdleClip) -> Float32:
         range(len(clip)),
         kernel_concurrency(compositor.device),
     )
-    with closing(faces), closing(idle_frames(clip.path, len(clip), 0, len(clip))) as frames:
+    with (
+        progress.step("Writing the head", total=len(clip)) as step,
+        closing(faces),
+        closing(idle_frames(clip.path, len(clip), 0, len(clip))) as frames,
+    ):
         for frame, face in zip(frames, faces, strict=True):
             compositor.composer.gain = []  # not smoothed
             compositor.paste(frame, face)
             own.append(compositor.composer.gain)
+            step.advance()
     shown = ping_pong(len(clip), max(1, 2 * len(clip) - 2))
     gains, gain = np.ones((len(shown), 3), np.float32), None
     for number in [*range(len(shown))] * 2:  # the second time, the start has no influence

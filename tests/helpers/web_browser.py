@@ -98,7 +98,7 @@ def write_readable_site(
     known = {"encoder": None, "predictor": predictor} | of_avatar
     avatar: Any = SimpleNamespace(name="anna", idle=clip, **known)
 
-    def write_head(path: Path, _: object) -> None:
+    def write_head(path: Path, *_: object) -> None:
         write_fake_head(path, N_FRAMES, n_mouth, BOX)
 
     with pytest.MonkeyPatch.context() as patch:

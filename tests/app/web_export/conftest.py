@@ -18,7 +18,7 @@ from talkhead.app.web_export.export import WebExportResult, export_web
 Export = Callable[..., WebExportResult]
 
 
-def write_head(path: Path, avatar: Avatar) -> None:
+def write_head(path: Path, avatar: Avatar, _: object) -> None:
     height, width = avatar.idle.background.shape[:2]
     box = {"x": width // 3, "y": height // 2, "width": width // 3, "height": height // 4}
     write_fake_head(path, export.period(len(avatar.idle)), avatar.idle.face.n_mouth, box)

@@ -16,6 +16,7 @@ from web_module import WASM, WebModule
 from talkhead.app.avatar import load_identity
 from talkhead.app.fit import FitResult
 from talkhead.app.web_export.head_file import write_head
+from talkhead.progress import SilentProgress
 
 NODE = shutil.which("node")
 
@@ -26,7 +27,7 @@ def test_the_wrapper_draws_what_the_module_draws(
 ) -> None:
     avatar = load_identity(fitted.name, home=home, device="cpu")
     packed, script = tmp_path / "head.bin.gz", tmp_path / "head.mjs"
-    write_head(packed, avatar)
+    write_head(packed, avatar, SilentProgress())
     file = gzip.decompress(packed.read_bytes())
     (tmp_path / "head.bin").write_bytes(file)
     shutil.copyfile(WASM.parent / "head.js", script)

@@ -24,6 +24,7 @@ from talkhead.app.fit import FitResult
 from talkhead.app.web_export.build_modules import CHECKSUMS, MODULES, PAGE, SOURCES, build_module
 from talkhead.app.web_export.head_file import Sizes, cheek_gains, head_bytes
 from talkhead.app.web_export.sections import HEADER
+from talkhead.progress import SilentProgress
 from talkhead.renderers import code_projection, pose_features, sharpening
 from talkhead.renderers.gaussian.model import GaussianRenderer
 from talkhead.renderers.gaussian.rasterizer import constants as rasterizer
@@ -47,7 +48,7 @@ def renderer(avatar: Avatar) -> GaussianRenderer:
 
 @pytest.fixture(scope="module")
 def gains(renderer: GaussianRenderer, avatar: Avatar) -> Float32:
-    return cheek_gains(renderer, avatar.idle)
+    return cheek_gains(renderer, avatar.idle, SilentProgress())
 
 
 @pytest.fixture(scope="module")
