@@ -18,7 +18,7 @@ const STYLE = `
   .message { position: absolute; inset: 0 0 auto 0; margin: 0; padding: .75em 1em; background: #14191ae6; color: #fff; overflow-wrap: anywhere; }
   .cover { position: absolute; inset: 0; width: 100%; border: 0; background: #0004; cursor: pointer; display: grid; place-items: center; padding: 0; }
   .cover span { font: 600 1rem/1 system-ui, sans-serif; padding: .9em 1.3em; border-radius: 99px; background: #fff; color: #14191a; }
-  .controls { position: absolute; right: .5em; bottom: .5em; display: flex; gap: .4em; }
+  .controls { position: absolute; right: .5em; bottom: .5em; max-width: 74%; display: flex; flex-wrap: wrap; justify-content: flex-end; gap: .4em; }
   .controls button { font: 600 .875rem/1 system-ui, sans-serif; min-height: 2.75em; padding: 0 1em; border: 0; border-radius: 8px; background: #14191acc; color: #fff; cursor: pointer; }
   button:focus-visible { outline: 3px solid #7db8ff; outline-offset: -3px; }`;
 
@@ -560,6 +560,7 @@ export class TalkingHead extends HTMLElement {
     const has = this.lines.length > 0, ears = this.speech?.ears;
     this.bar.hidden = !this.hasAttribute("controls") || !(has || this.isLive) || this.now === "error" || !this.cover.hidden;
     this.play.hidden = !has && !this.speech && !this.isPaused || Boolean(ears);
+    this.mute.hidden = Boolean(ears?.isMicrophone);
     this.hear.hidden = !this.isLive;
     this.hear.textContent = ears ? "Stop" : "Microphone";
     this.play.textContent = this.isPaused ? "Continue" : this.speech ? "Pause" : "Play";
