@@ -13,6 +13,7 @@ from talkhead.app.checks import check_identity, check_sound
 from talkhead.app.home.identities import Home
 from talkhead.errors import PackageError, TalkheadError
 from talkhead.identity import Manifest
+from talkhead.os_errors import translate_os_errors
 from talkhead.storage import decode_json, read_bytes
 
 RENDERER = "gaussian"
@@ -23,6 +24,8 @@ PAGE = "index.html"
 MAX_NAME_CHARS = 60
 MARK = f'<meta name="generator" content="{FORMAT}">'
 """In the page of every export, so that an older one may be replaced."""
+MAX_HEAD_BYTES = 4096
+"""The mark is among the first bytes of a page."""
 MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -132,8 +135,7 @@ def _check_output(output: Path, is_single: bool, home: Path | str | None) -> Non
             raise TalkheadError(f"{output}: a single file is a page. End its name with .html")
         if output.is_dir():
             raise TalkheadError(f"{output}: this is a folder. Pass the name of a file")
-        if output.exists() and MARK.encode() not in output.read_bytes()[:4096]:
-            raise TalkheadError(f"{output}: is no earlier export. Choose another file")
+        _check_page(output)
         return
     if output.exists() and not output.is_dir():
         raise TalkheadError(f"{output}: this is a file. Pass a folder, or --single-file")
@@ -144,14 +146,30 @@ def _check_output(output: Path, is_single: bool, home: Path | str | None) -> Non
         )
 
 
+def _check_page(page: Path) -> None:
+    """Raise TalkheadError if a page in one file would replace something else."""
+    with translate_os_errors(page):
+        is_own = not page.exists()
+        if page.is_file():
+            with page.open("rb") as stream:
+                is_own = MARK.encode() in stream.read(MAX_HEAD_BYTES)
+    if not is_own:
+        raise TalkheadError(f"{page}: is no earlier export. Choose another file")
+    if page.name in _exported_files(page.parent):
+        raise TalkheadError(f"{page}: is part of an export in a folder. Choose another file")
+
+
 def _foreign_files(folder: Path) -> list[str]:
     """List the files of a folder that the manifest of an export in it does not name."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    known = {MANIFEST, STATEMENT}
+    return sorted(found - _exported_files(folder))
+
+
+def _exported_files(folder: Path) -> set[str]:
+    """Return the names of the files of an export in a folder; none if there is no export."""
     try:
         manifest = decode_json(read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES))
-        if manifest["format"] == FORMAT:
-            known |= {*manifest["files"]}
+        files = {*manifest["files"]} if manifest["format"] == FORMAT else set()
     except (TalkheadError, ValueError, TypeError, KeyError):
-        known = set()
-    return sorted(found - known)
+        return set()
+    return {MANIFEST, STATEMENT, *files}

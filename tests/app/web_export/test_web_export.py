@@ -145,6 +145,8 @@ def test_one_file_contains_everything(site: Path, make_export: Export, tmp_path:
     (tmp_path / "mine.html").write_text("<p>Mine")
     with pytest.raises(TalkheadError, match="no earlier export"):
         make_export(tmp_path / "mine.html", single_file=True)
+    with pytest.raises(TalkheadError, match="part of an export in a folder"):
+        make_export(site / "index.html", single_file=True)
 
 
 @pytest.mark.parametrize("names", [ELEMENT, WORKER, LISTENER])
@@ -217,6 +219,9 @@ def test_unusable_arguments_are_refused(fitted: FitResult, home: Path, tmp_path:
         check(tmp_path / "site", single=True)
     with pytest.raises(TalkheadError, match="this is a file"):
         check(twin)
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(TalkheadError, match="this is a folder"):
+        check(tmp_path / "page.html", single=True)
     with pytest.raises(TalkheadError, match="talkhead manages"):
         check(home / "identities" / "site")
     with pytest.raises(TalkheadError, match="not part of an earlier export"):
