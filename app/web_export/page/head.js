@@ -9,6 +9,7 @@ const ERRORS = [
   ["version", `The file head.bin is of another version of talkhead. ${AGAIN}`],
   ["unsupported", "The head needs more memory than this browser provides."],
 ];
+const TOO_OLD = ["unsupported", "Use a newer browser: it cannot unpack the file head.bin."];
 const FACTS = ["width", "height", "nFrames", "nMouth", "cropWidth", "cropHeight"];
 
 /** A head that cannot be shown. */
@@ -125,6 +126,7 @@ async function instantiate(wasm) {
 /** Unpacks a file if it is compressed with gzip. @returns {Promise<Uint8Array>} */
 async function unpacked(bytes) {
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+  if (typeof DecompressionStream === "undefined") throw new HeadError(...TOO_OLD);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const chunks = [];
   let length = 0;

@@ -23,6 +23,7 @@ export class Speech {
     ["version", "The file speech.bin is of another version of talkhead. Export this person again."],
     ["unsupported", "Live speech needs more memory than this browser provides."],
   ];
+  static #TOO_OLD = ["unsupported", "Use a newer browser: it cannot unpack the file speech.bin."];
   #exports;
 
   /**
@@ -126,6 +127,7 @@ export class Speech {
   /** Unpacks a file if it is compressed with gzip. @returns {Promise<Uint8Array>} */
   static async #unpacked(bytes) {
     if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+    if (typeof DecompressionStream === "undefined") throw new SpeechError(...Speech.#TOO_OLD);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const chunks = [];
     let length = 0;

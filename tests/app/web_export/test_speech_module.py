@@ -211,7 +211,7 @@ def test_the_wrapper_returns_what_the_module_returns(
     for name in ("codes", "whole"):
         np.testing.assert_array_equal(np.float32(result[name]), wanted.ravel())
     np.testing.assert_array_equal(np.float32(result["early"]), module.line(line, 640, 0).ravel())
-    assert result["errors"] == ["damaged", "damaged", "version", "unsupported"]
+    assert result["errors"] == ["damaged", "damaged", "version", "unsupported", "unsupported"]
     info = result["info"]
     assert (info["nMouth"], info["mostAhead"], info["sampleRate"]) == (N_MOUTH, AHEAD, SAMPLE_RATE)
     speech = LiveSpeech(PaseEncoder.live(), predictor)
