@@ -15,8 +15,10 @@ from talkhead.storage import sha256_of
 PAGE, SOURCES = Path(__file__).parent / "page", Path(__file__).parent / "module"
 CHECKSUMS = SOURCES / "modules.sha256"
 """Checksums of the modules, as sha256sum prints them."""
-MODULES = {"talkhead.wasm": SOURCES, "talkhead-speech.wasm": SOURCES / "speech"}
+MODULES = {"talkhead.wasm": SOURCES / "head", "talkhead-speech.wasm": SOURCES / "speech"}
 """Folder with the sources of each module: drawing, and speech."""
+COMMON = SOURCES / "common"
+"""Folder with the sources of both."""
 FLAGS = (
     "-target", "wasm32-freestanding", "-mcpu=generic+simd128+bulk_memory+nontrapping_fptoint",
     "-std=c17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-sanitize=all",
@@ -36,9 +38,10 @@ def build_module(name: str, folder: Path) -> None:
         subprocess.CalledProcessError: The compiler has failed.
     """
     module = folder.absolute() / name
-    sources = sorted(path.name for path in MODULES[name].glob("*.c"))
-    command = (sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(module), *sources)
-    subprocess.run(command, cwd=MODULES[name], check=True)
+    sources = sorted(path for part in (COMMON, MODULES[name]) for path in part.glob("*.c"))
+    paths = [path.relative_to(SOURCES).as_posix() for path in sources]
+    command = (sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(module), *paths)
+    subprocess.run(command, cwd=SOURCES, check=True)
     module.chmod(0o644)
 
 

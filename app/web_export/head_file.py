@@ -3,8 +3,8 @@
 A header (magic, version, length, CRC-32, number of sections) and a table of sections (name, type,
 offset, number of values) are followed by the sections, all little endian and aligned to 16 bytes; all
 of it is compressed with gzip, because web servers do not compress files of unknown types.
-docs/web_head.md describes the sections, module/read.c checks them. Deltas, base and shapes are rounded
-as in packages.
+docs/web_head.md describes the sections, module/head/read.c checks them. Deltas, base and shapes are
+rounded as in packages.
 """
 
 from __future__ import annotations
@@ -266,9 +266,9 @@ def _gaussian_sections(
     deltas = tensors["deltas"] / _delta_steps(renderer, tensors)[:, None]
     deltas = deltas.round().to(torch.int8).unflatten(1, (-1, N_CHANNELS))  # [K + 12, N, 7]
     return {
-        "TRIA": tensors["frames.triangles"].numpy().astype("<u2"),
-        "INDX": tensors["index"].numpy().astype("<u2"),
-        "BODY": on_body.numpy().astype("<u2"),
+        "TRIA": tensors["frames.triangles"].numpy().astype("<i4"),
+        "INDX": tensors["index"].numpy().astype("<i4"),
+        "BODY": on_body.numpy().astype("<i4"),
         "BASE": base.round().T.numpy().astype("<i2"),
         "SHAP": shape.round().clamp(-32768, 32767).T.numpy().astype("<i2"),
         "DELT": deltas[renderer.other_rows].numpy(),

@@ -40,6 +40,8 @@ from talkhead.types import SAMPLE_RATE, Float64
 MAGIC, VERSION = b"TALKSPCH", 1
 NET_LEVELS = 511
 """Levels of the predictor's weights to either side of 0, relative to the largest weight of a row."""
+MAX_AHEAD = 56
+"""Frames ahead that a predictor may depend on; the module keeps as many waiting."""
 GROUP = 4
 """The module computes so many values at once; widths are filled up to multiples."""
 Section = tuple[str, Array]
@@ -87,7 +89,7 @@ def write_speech(path: Path, avatar: Avatar) -> None:
 
     Raises:
         TalkheadError: The predictor was fitted with features that the small model does not give, or
-            the file cannot be written.
+            depends on too many frames ahead, or the file cannot be written.
         PackageError: The weights of the small model are missing or damaged.
     """
     live, encoder = PaseEncoder.live(), avatar.encoder
@@ -95,6 +97,12 @@ def write_speech(path: Path, avatar: Avatar) -> None:
         raise TalkheadError(
             f"{avatar.name}: was fitted with the encoder {encoder.name}, but web pages can listen "
             "only for people fitted with pase. Fit again with pase, or export without live speech"
+        )
+    ahead = avatar.predictor.scaling.ahead
+    if ahead > MAX_AHEAD:
+        raise TalkheadError(
+            f"{avatar.name}: the predictor waits for {ahead} frames, and web pages for at most "
+            f"{MAX_AHEAD}. Export without live speech"
         )
     content = speech_bytes(live.pase, avatar.predictor)
     write_bytes(path, gzip.compress(content, mtime=0))

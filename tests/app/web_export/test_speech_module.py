@@ -25,8 +25,13 @@ from speech_module import DAMAGED, FINE, OTHER_VERSION, SPEECH, SpeechModule
 from talkhead.app.avatar import Avatar
 from talkhead.app.live.speech import LiveSpeech
 from talkhead.app.web_export.build_modules import MODULES, PAGE
-from talkhead.app.web_export.sections import ENTRY, HEADER
-from talkhead.app.web_export.speech_file import rounded_predictor, speech_bytes, write_speech
+from talkhead.app.web_export.sections import ALIGNMENT, ENTRY, HEADER
+from talkhead.app.web_export.speech_file import (
+    MAX_AHEAD,
+    rounded_predictor,
+    speech_bytes,
+    write_speech,
+)
 from talkhead.audio import hum_filter
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.predictor.model import MotionPredictor
@@ -179,6 +184,22 @@ def test_predictors_of_all_presets(line: Float32, preset: str) -> None:
     np.testing.assert_allclose(codes, wanted, atol=TOLERANCE)
 
 
+def test_the_longest_look_ahead(predictor: MotionPredictor, line: Float32, tmp_path: Path) -> None:
+    config = PredictorConfig(width=4, layers=((2 * MAX_AHEAD + 1, 1),), n_members=1)
+    shape = (predictor.scaling.n_inputs, N_MOUTH, MAX_AHEAD)
+    nets = TemporalNets(config, *shape, 1).eval()
+    scaling = replace(predictor.scaling, ahead=MAX_AHEAD)
+    far = rounded_predictor(replace(predictor, config=config, scaling=scaling, nets=nets))
+    module = SpeechModule(speech_bytes(PaseEncoder.live().pase, far))
+    for size in (640, 16_000):
+        np.testing.assert_allclose(module.line(line, size), expected(far, line), atol=TOLERANCE)
+    farther = replace(far, scaling=replace(scaling, ahead=MAX_AHEAD + 1))
+    live = PaseEncoder.live()
+    avatar = cast(Avatar, SimpleNamespace(name="Ann", encoder=live, predictor=farther))
+    with pytest.raises(TalkheadError, match="waits for 57 frames"):
+        write_speech(tmp_path / "speech.bin", avatar)
+
+
 def test_samples_that_are_no_sound(module: SpeechModule, line: Float32) -> None:
     damaged, clean = line.copy(), line.copy()
     damaged[20_000:20_004] = [np.nan, np.inf, -np.inf, 7.0]
@@ -291,6 +312,15 @@ def test_sealed_damage_does_not_trap(content: bytes, line: Float32) -> None:
         if module.error == FINE:
             assert np.isfinite(module.line(line[:6000], 1000)).all()
     assert 50 < errors.count(FINE) < 250
+
+
+def test_overlapping_sections_are_refused(content: bytes) -> None:
+    module = SpeechModule(content)
+    for number, (_, _, offset, _) in list(enumerate(entries(content)))[::9]:
+        changed, place = bytearray(content), HEADER.size + number * ENTRY.size + 8
+        changed[place : place + 4] = (offset - ALIGNMENT).to_bytes(4, "little")
+        module.open(sealed(changed))
+        assert module.error == DAMAGED
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -6,13 +6,14 @@ import re
 import zlib
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from web_module import DAMAGED, FINE, OTHER_VERSION, WebModule
+from web_module import DAMAGED, FINE, OTHER_VERSION, TOO_LARGE, WASM, WebModule
 
 from talkhead import face
 from talkhead.app.avatar import Avatar, load_identity
@@ -21,9 +22,14 @@ from talkhead.app.composer.frames import Compositor, Face, HeadCompositor, with_
 from talkhead.app.composer.head_view import head_camera
 from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
 from talkhead.app.fit import FitResult
-from talkhead.app.web_export.build_modules import CHECKSUMS, MODULES, PAGE, SOURCES, build_module
-from talkhead.app.web_export.head_file import Sizes, cheek_gains, head_bytes
-from talkhead.app.web_export.sections import HEADER
+from talkhead.app.web_export.build_modules import CHECKSUMS, MODULES, PAGE, build_module
+from talkhead.app.web_export.head_file import (
+    Sizes,
+    _gaussian_sections,
+    cheek_gains,
+    head_bytes,
+)
+from talkhead.app.web_export.sections import ALIGNMENT, ENTRY, HEADER
 from talkhead.progress import SilentProgress
 from talkhead.renderers import code_projection, pose_features, sharpening
 from talkhead.renderers.gaussian.model import GaussianRenderer
@@ -275,11 +281,52 @@ def test_numbers_that_are_none_are_refused(file: bytes) -> None:
         assert module.open(with_checksum(bytes(changed))) == DAMAGED
 
 
+def test_overlapping_sections_are_refused(file: bytes) -> None:
+    """Masks and background are changed in place, so that they must be no other section."""
+    module = WebModule()
+    for number in range(HEADER.unpack(file[: HEADER.size])[4]):
+        changed, place = bytearray(file), HEADER.size + number * ENTRY.size + 8
+        offset = int.from_bytes(file[place : place + 4], "little") - ALIGNMENT
+        changed[place : place + 4] = offset.to_bytes(4, "little")
+        assert module.open(with_checksum(bytes(changed))) == DAMAGED
+
+
+def test_a_head_that_needs_too_much_memory_is_refused(file: bytes) -> None:
+    module, changed = WebModule(), bytearray(file)
+    offset = int.from_bytes(file[HEADER.size + 8 : HEADER.size + 12], "little")
+    sizes = np.frombuffer(changed, "<i4", len(fields(Sizes)), offset)
+    names = [field.name for field in fields(Sizes)]
+    for name, most in (("crop_width", 4096), ("crop_height", 4096)):
+        sizes[names.index(name)] = most
+    assert module.open(with_checksum(bytes(changed))) == TOO_LARGE
+    assert module.open(file) == FINE
+
+
+def test_indices_may_exceed_16_bits() -> None:
+    n, steps = 70_000, {"base": torch.ones(1), "shape": torch.ones(1), "deltas": torch.ones(2, 1)}
+    on_body = torch.tensor([3, 65_536, n - 1])
+    renderer: Any = SimpleNamespace(
+        has_clothes=True,
+        on_body=on_body,
+        clothes=slice(1, 2),
+        other_rows=torch.tensor([0]),
+        quantization_steps=lambda: steps,
+    )
+    tensors = {
+        "base": torch.zeros(n, 7),
+        "shape": torch.zeros(n, 6),
+        "deltas": torch.zeros(2, n * 7),
+        "index": torch.zeros(n, dtype=torch.int64),
+        "frames.triangles": torch.zeros(1, 3, dtype=torch.int64),
+    }
+    assert _gaussian_sections(renderer, tensors)["BODY"].tolist() == on_body.tolist()
+
+
 # ------------------------------------------------------------------------ the C sources
 
 
 def c_constants() -> dict[str, str]:
-    text = (SOURCES / "constants.h").read_text("utf-8").replace("\\\n", " ")
+    text = (MODULES[WASM.name] / "constants.h").read_text("utf-8").replace("\\\n", " ")
     return dict(re.findall(r"^#define (\w+) +(.+?)$", text, re.MULTILINE))
 
 
@@ -304,7 +351,7 @@ def test_constants_are_those_of_python() -> None:
 
 
 def test_sizes_are_those_of_the_header() -> None:
-    text = (SOURCES / "head.h").read_text("utf-8")
+    text = (MODULES[WASM.name] / "head.h").read_text("utf-8")
     struct = text[text.index("typedef struct") : text.index("} Sizes;")]
     names = re.findall(r"\b(\w+)[,;]", re.sub(r"//.*", "", struct))
     assert names == [field.name for field in fields(Sizes)]

@@ -71,4 +71,7 @@
 // encoder/predictor/network.py
 #define MAX_VIEW 250
 
+// app/web_export/speech_file.py
+#define MAX_AHEAD 56
+
 #endif

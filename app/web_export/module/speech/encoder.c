@@ -7,21 +7,18 @@ _Static_assert(DELAY == 1, "`energies` keeps those of one vector");
 
 static float *take_rows(int32_t n, int32_t width) { return take(sizeof(float) * n * width); }
 
-int take_encoder(const Model *model, Encoder *encoder) {
+void take_encoder(const Model *model, Encoder *encoder) {
     const Sizes *s = model->sizes;
     int32_t n = MOST_VECTORS;
-    int is_complete = 1;
-    for (int i = 0; i < N_LAYERS; i++)
-        is_complete &= (encoder->states[i] = take_rows(1, s->n_hidden)) != NULL;
-    is_complete &= (encoder->inputs = take_rows(n, s->n_channels)) != NULL;
-    is_complete &= (encoder->hidden = take_rows(n, s->n_hidden)) != NULL;
-    is_complete &= (encoder->gates = take_rows(n, 3 * s->n_hidden)) != NULL;
-    is_complete &= (encoder->gates_of_state = take_rows(1, 3 * s->n_hidden)) != NULL;
-    is_complete &= (encoder->logits = take_rows(n, filled_up(s->n_phones))) != NULL;
-    is_complete &= (encoder->both = take_rows(n, 2 * s->n_aligned)) != NULL;
-    is_complete &= (encoder->gate = take_rows(n, s->n_aligned)) != NULL;
-    is_complete &= (encoder->vectors = take_rows(n, s->n_aligned + N_MELS)) != NULL;
-    return is_complete;
+    for (int i = 0; i < N_LAYERS; i++) encoder->states[i] = take_rows(1, s->n_hidden);
+    encoder->inputs = take_rows(n, s->n_channels);
+    encoder->hidden = take_rows(n, s->n_hidden);
+    encoder->gates = take_rows(n, 3 * s->n_hidden);
+    encoder->gates_of_state = take_rows(1, 3 * s->n_hidden);
+    encoder->logits = take_rows(n, filled_up(s->n_phones));
+    encoder->both = take_rows(n, 2 * s->n_aligned);
+    encoder->gate = take_rows(n, s->n_aligned);
+    encoder->vectors = take_rows(n, s->n_aligned + N_MELS);
 }
 
 void begin_encoder(const Model *model, Encoder *encoder) {

@@ -2,7 +2,7 @@
 #ifndef TALKHEAD_LINEAR_H
 #define TALKHEAD_LINEAR_H
 
-#include "../vectors.h"
+#include "../common/vectors.h"
 
 // y = W x + b. Rows and columns are filled up with zeros to multiples of 4, and so are x and y.
 typedef struct {

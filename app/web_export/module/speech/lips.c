@@ -5,12 +5,10 @@
 
 static const double STRENGTH_OF[MEASURES] = STRENGTHS, SLOPE_BELOW[MEASURES] = SLOPES_BELOW;
 
-int take_line(const Model *model, Line *line) {
+void take_line(const Model *model, Line *line) {
     line->slow = take(sizeof(double) * model->sizes->n_mouth);
     line->samples = take(sizeof(Sample) * (N_LEVELS + MEMORY_FRAMES));
-    for (int i = 0; i < MEASURES; i++)
-        if ((line->past[i] = take(sizeof(double) * MEMORY_FRAMES)) == NULL) return 0;
-    return line->slow != NULL && line->samples != NULL;
+    for (int i = 0; i < MEASURES; i++) line->past[i] = take(sizeof(double) * MEMORY_FRAMES);
 }
 
 void begin_line(const Model *model, Line *line) {

@@ -5,8 +5,9 @@
 
 #define NEVER 1000000000  // frames since or until speech, where there is none
 
-int take_motion(const Model *model, Motion *motion) {
-    return take_nets(model, &motion->nets) && take_line(model, &motion->line);
+void take_motion(const Model *model, Motion *motion) {
+    take_nets(model, &motion->nets);
+    take_line(model, &motion->line);
 }
 
 void begin_motion(const Model *model, Motion *motion, int32_t ahead, int32_t horizon) {

@@ -10,21 +10,19 @@ static float *at(const Model *model, const Nets *nets, int layer, int32_t place)
     return nets->layers[layer] + place % nets->n_slots * n;
 }
 
-int take_nets(const Model *model, Nets *nets) {
+void take_nets(const Model *model, Nets *nets) {
     const Sizes *s = model->sizes;
     int32_t n_taps = 1, n_features = s->n_aligned + N_MELS;
     nets->n_slots = model->behind + s->ahead + QUEUE;
     for (int l = 0; l <= s->n_blocks; l++) {
         size_t n = (size_t)nets->n_slots * s->n_members * s->n_width;
-        if ((nets->layers[l] = take(sizeof(float) * n)) == NULL) return 0;
+        nets->layers[l] = take(sizeof(float) * n);
         if (l < s->n_blocks) n_taps = max_int(n_taps, model->blocks[l].kernel);
     }
     nets->frame = take(sizeof(float) * PER_FRAME * n_features);
     nets->taps = take(sizeof(float) * n_taps * s->n_width);
     nets->change = take(sizeof(float) * s->n_width);
     nets->output = take(sizeof(float) * max_int(s->n_width, filled_up(s->n_mouth)));
-    return nets->frame != NULL && nets->taps != NULL && nets->change != NULL &&
-           nets->output != NULL;
 }
 
 void begin_nets(Nets *nets) {

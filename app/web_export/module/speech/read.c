@@ -6,10 +6,6 @@
 #define VERSION 1u
 #define MOST 1e6f  // magnitude of numbers
 
-static int within(int32_t value, int32_t least, int32_t most) {
-    return value >= least && value <= most;
-}
-
 // The limits are those of packages, except that widths are whole vectors.
 static int are_sizes_valid(const Sizes *s) {
     return within(s->n_channels, 8, 1024) && s->n_channels % 8 == 0 &&
@@ -18,7 +14,7 @@ static int are_sizes_valid(const Sizes *s) {
            within(s->n_phones, 1, 256) && within(s->silence, 0, s->n_phones - 1) &&
            within(s->n_mouth, 1, MAX_CODES) && within(s->n_members, 1, 16) &&
            within(s->n_width, 4, 256) && s->n_width % 4 == 0 &&
-           within(s->n_blocks, 0, MOST_BLOCKS) && within(s->ahead, 0, MAX_VIEW) &&
+           within(s->n_blocks, 0, MOST_BLOCKS) && within(s->ahead, 0, MAX_AHEAD) &&
            within(s->has_lips, 0, 1) && within(s->has_motion, 0, s->has_lips);
 }
 
@@ -38,8 +34,7 @@ static int take_linear(Reader *reader, int32_t n_out, int32_t n_in, Linear *laye
     if (reader->is_damaged) return 0;
     layer->weights = take(sizeof(float) * layer->n_out * layer->n_in);
     layer->bias = take(sizeof(float) * layer->n_out);
-    if (layer->weights == NULL || layer->bias == NULL) reader->is_damaged = 1;
-    return !reader->is_damaged;
+    return !is_exhausted();
 }
 
 // Reads a layer whose weights are whole numbers of 16 bits times a scale for each row.
@@ -112,8 +107,7 @@ static int place_blocks(Reader *reader, Model *model) {
 static Linear *read_members(Reader *reader, const char *name, int32_t n_out, int32_t n_in,
                             int32_t n_members) {
     Linear *layers = take(sizeof(Linear) * n_members);
-    if (layers == NULL) reader->is_damaged = 1;
-    for (int32_t i = 0; !reader->is_damaged && i < n_members; i++)
+    for (int32_t i = 0; !is_exhausted() && i < n_members; i++)
         read_linear(reader, name, n_out, n_in, &layers[i]);
     return layers;
 }
@@ -177,7 +171,7 @@ static void read_lips(Reader *reader, Model *model) {
     lips->fast = numbers(reader, "MFAS", n * n, -MOST, MOST);
 }
 
-int32_t read_speech(const uint8_t *file, size_t n_bytes, Model *model) {
+int32_t read_speech(uint8_t *file, size_t n_bytes, Model *model) {
     Reader reader;
     int32_t error = open_file(&reader, file, n_bytes, MAGIC, VERSION);
     if (error != FINE) return error;
@@ -186,5 +180,6 @@ int32_t read_speech(const uint8_t *file, size_t n_bytes, Model *model) {
     read_encoder(&reader, model);
     if (!reader.is_damaged) read_nets(&reader, model);
     if (!reader.is_damaged) read_lips(&reader, model);
+    if (is_exhausted()) return TOO_LARGE;
     return reader.is_damaged || reader.next != reader.n_entries ? DAMAGED : FINE;
 }

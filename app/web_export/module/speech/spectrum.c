@@ -15,17 +15,20 @@ static float window[N_FFT];
 static float even[MOST_SPECTRA * N_FOLDED], odd[MOST_SPECTRA * N_FOLDED];
 static float real[MOST_SPECTRA * N_FOLDED], imaginary[MOST_SPECTRA * N_FOLDED];
 
-static int take_square(Linear *layer) {
+static void take_square(Linear *layer) {
     layer->n_out = layer->n_in = N_FOLDED;
     layer->weights = take(sizeof(float) * N_FOLDED * N_FOLDED);
     layer->bias = take(sizeof(float) * N_FOLDED);
-    return layer->weights != NULL && layer->bias != NULL;
+}
+
+void take_spectra(Model *model) {
+    take_square(&model->cosines);
+    take_square(&model->sines);
 }
 
 // Computes the window and the matrices of the transform.
-int prepare_spectra(Model *model) {
+void prepare_spectra(Model *model) {
     static float cosine[N_FFT], sine[N_FFT];
-    if (!take_square(&model->cosines) || !take_square(&model->sines)) return 0;
     double c = 1.0, s = 0.0;
     for (int i = 0; i < N_FFT; i++) {
         cosine[i] = (float)c;
@@ -41,7 +44,6 @@ int prepare_spectra(Model *model) {
             model->sines.weights[k * N_FOLDED + i] = sine[k * i % N_FFT];
         }
     }
-    return 1;
 }
 
 // Sums and differences of the samples at equal distance from the window's middle: cosines and sines

@@ -28,15 +28,17 @@ EXPORT uint8_t *reserve(uint32_t n_bytes) {
 }
 
 // Reads the file. Returns an error code.
-EXPORT int32_t open_speech(const uint8_t *file, uint32_t n_bytes) {
+EXPORT int32_t open_speech(uint8_t *file, uint32_t n_bytes) {
     is_open = is_begun = 0;
     model = (Model){0};
     int32_t error = read_speech(file, n_bytes, &model);
     if (error != FINE) return error;
     codes = take(sizeof(float) * MOST_FRAMES * model.sizes->n_mouth);
-    if (codes == NULL || !prepare_spectra(&model) || !take_encoder(&model, &encoder) ||
-        !take_motion(&model, &motion))
-        return TOO_LARGE;
+    take_spectra(&model);
+    take_encoder(&model, &encoder);
+    take_motion(&model, &motion);
+    if (is_exhausted()) return TOO_LARGE;
+    prepare_spectra(&model);
     is_open = 1;
     return FINE;
 }

@@ -2,9 +2,10 @@
 #ifndef TALKHEAD_SPEECH_H
 #define TALKHEAD_SPEECH_H
 
-#include "linear.h"
-#include "sections.h"
+#include "../common/memory.h"
+#include "../common/sections.h"
 #include "constants.h"
+#include "linear.h"
 
 #define N_BINS (N_FFT / 2 + 1)
 #define PER_FRAME 2                              // vectors of a video frame
@@ -13,10 +14,10 @@
 #define MOST_SAMPLES 1360                        // that are encoded at once: silence after the end
 #define MOST_SPECTRA 20                          // with those that were waiting
 #define MOST_VECTORS MOST_AT_ONCE
-#define MOST_FRAMES 64  // that are returned at once
 #define MOST_BLOCKS 8
 #define N_LAYERS 2
-#define QUEUE 64  // frames whose flags may wait
+#define QUEUE (MAX_AHEAD + 8)  // frames that may wait: those ahead, and at most 4 for the encoder
+#define MOST_FRAMES QUEUE      // that are returned at once: all that waited, at the end
 
 // Values of speech.bin, in the order of app/web_export/speech_file.py.
 typedef struct {
@@ -59,7 +60,7 @@ typedef struct {
 } Model;
 
 // read.c
-int32_t read_speech(const uint8_t *file, size_t n_bytes, Model *model);
+int32_t read_speech(uint8_t *file, size_t n_bytes, Model *model);
 
 // level.c: LiveLevel
 typedef struct {
@@ -78,7 +79,8 @@ void begin_level(Level *level);
 int push_level(Level *level, const float *frame, float *leveled);
 
 // spectrum.c
-int prepare_spectra(Model *model);
+void take_spectra(Model *model);
+void prepare_spectra(Model *model);
 void log_mels(const Model *model, const float *samples, int32_t n, float *mels);
 
 // encoder.c: PaseStream of the small model
@@ -96,7 +98,7 @@ typedef struct {
     float silence[MOST_VECTORS];  // posteriors
 } Encoder;
 
-int take_encoder(const Model *model, Encoder *encoder);
+void take_encoder(const Model *model, Encoder *encoder);
 void begin_encoder(const Model *model, Encoder *encoder);
 int32_t encode(const Model *model, Encoder *encoder, const float *samples, int32_t n);
 
@@ -128,7 +130,7 @@ typedef struct {
     int32_t dirty;                   // the first place that blocks must be run for
 } Nets;
 
-int take_nets(const Model *model, Nets *nets);
+void take_nets(const Model *model, Nets *nets);
 void begin_nets(Nets *nets);
 void push_vector(const Model *model, Nets *nets, const float *vector);
 void predict(const Model *model, Nets *nets, int32_t frame, float *code);
@@ -144,7 +146,7 @@ typedef struct {
     Sample *samples;
 } Line;
 
-int take_line(const Model *model, Line *line);
+void take_line(const Model *model, Line *line);
 void begin_line(const Model *model, Line *line);
 void correct(const Model *model, Line *line, float *code, double share, int spoken);
 
@@ -158,7 +160,7 @@ typedef struct {
     double rest;
 } Motion;
 
-int take_motion(const Model *model, Motion *motion);
+void take_motion(const Model *model, Motion *motion);
 void begin_motion(const Model *model, Motion *motion, int32_t ahead, int32_t horizon);
 void push_flags(Motion *motion, const uint8_t *flags, int32_t n);
 // Predict frames that are complete, or all: codes [n, K], at most `most`. Return n.

@@ -2,8 +2,10 @@
 #ifndef TALKHEAD_HEAD_H
 #define TALKHEAD_HEAD_H
 
+#include "../common/memory.h"
+#include "../common/sections.h"
+#include "../common/vectors.h"
 #include "constants.h"
-#include "vectors.h"
 
 #define N_CHANNELS 7  // position 3, color 3, opacity logit 1
 #define BLOCK 16      // Gaussians whose deltas are stored side by side
@@ -45,8 +47,8 @@ typedef struct {
     const float *seen;                      // [S, M]
     const float *views, *origins;           // [F, 3, 4], [F, 2]
     const float *gains;                     // [period, 3]
-    const uint16_t *triangles, *index;      // [T, 3], [N]
-    const uint16_t *on_body;                // [B], Gaussians with deltas for clothes
+    const int32_t *triangles, *index;       // [T, 3], [N]
+    const int32_t *on_body;                 // [B], Gaussians with deltas for clothes
     const int16_t *base, *shape;            // [7, N], [6, N]
     const int16_t *codes;                   // [F, K]
     const int8_t *deltas, *clothes_deltas;  // [K - clothes + 12, N, 7], [clothes, B, 7]
@@ -102,18 +104,13 @@ typedef struct {
     uint8_t *pixels;             // RGBA
 } Work;
 
-enum { FINE = 0, DAMAGED = 1, OTHER_VERSION = 2, TOO_LARGE = 3 };
-
-// memory.c
-void *take(size_t n_bytes);
-uint8_t *reserve_file(size_t n_bytes);
-
 // read.c
 int32_t read_head(uint8_t *file, size_t n_bytes, Head *head);
 
 // prepare.c
 int32_t filled_up(int32_t n);
-int take_gaussians(const Head *head, Work *work);
+void take_gaussians(const Sizes *sizes, Work *work);
+void prepare_gaussians(const Head *head, Work *work);
 
 // blend.c
 void blend(const Head *head, Work *work, const float *motion, const float *view);

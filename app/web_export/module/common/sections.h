@@ -1,4 +1,4 @@
-// Files of sections, and the memory that they are read into.
+// Files of sections.
 #ifndef TALKHEAD_SECTIONS_H
 #define TALKHEAD_SECTIONS_H
 
@@ -13,27 +13,26 @@ typedef struct {
 } Entry;
 
 typedef struct {
-    const uint8_t *file;
-    size_t n_bytes;
+    uint8_t *file;
+    size_t n_bytes, n_read;  // n_read: up to the end of the section that was returned last
     const Entry *entries;
     uint32_t n_entries, next;
     int is_damaged;
 } Reader;
 
 // Checks header and checksum of a file. Returns an error code.
-int32_t open_file(Reader *reader, const uint8_t *file, size_t n_bytes, const char *magic,
+int32_t open_file(Reader *reader, uint8_t *file, size_t n_bytes, const char *magic,
                   uint32_t version);
 
-// Returns the next section, which must have this name, type and number of values; NULL otherwise.
-const void *section(Reader *reader, const char *name, uint32_t type, uint64_t count);
+// Returns the next section, which must have this name, type and number of values, and begin after the
+// one before, so that it can be changed in place; NULL otherwise.
+void *section(Reader *reader, const char *name, uint32_t type, uint64_t count);
 
 // Returns a section of numbers within limits; NULL otherwise.
 const float *numbers(Reader *reader, const char *name, uint64_t count, float least, float most);
 
-// Returns zeroed memory, or NULL if there is no more. It is never returned.
-void *take(size_t n_bytes);
-
-// Returns memory for the file, and forgets everything that was taken before.
-uint8_t *reserve_file(size_t n_bytes);
+static inline int within(int32_t value, int32_t least, int32_t most) {
+    return value >= least && value <= most;
+}
 
 #endif

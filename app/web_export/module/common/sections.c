@@ -1,4 +1,4 @@
-// Reading of files that app/web_export/speech_file.py writes. Everything is checked once, here.
+// Reading of files that app/web_export/sections.py encodes.
 
 #include "sections.h"
 
@@ -6,7 +6,6 @@
 #define ENTRY_BYTES 16u
 #define MOST_ENTRIES 1024u
 #define ALIGNMENT 16u
-#define PAGE 65536u
 
 static const uint8_t TYPE_BYTES[] = {1, 1, 2, 2, 4, 4};
 
@@ -29,7 +28,7 @@ static uint32_t checksum(const uint8_t *bytes, size_t n) {
     return ~crc;
 }
 
-int32_t open_file(Reader *reader, const uint8_t *file, size_t n_bytes, const char *magic,
+int32_t open_file(Reader *reader, uint8_t *file, size_t n_bytes, const char *magic,
                   uint32_t version) {
     const uint32_t *header = (const uint32_t *)file;
     if (n_bytes < HEADER_BYTES || !is_same(file, magic, 8)) return DAMAGED;
@@ -39,11 +38,13 @@ int32_t open_file(Reader *reader, const uint8_t *file, size_t n_bytes, const cha
         HEADER_BYTES + n_entries * ENTRY_BYTES > n_bytes ||
         header[4] != checksum(file + HEADER_BYTES, n_bytes - HEADER_BYTES))
         return DAMAGED;
-    *reader = (Reader){file, n_bytes, (const Entry *)(file + HEADER_BYTES), n_entries, 0, 0};
+    const Entry *entries = (const Entry *)(file + HEADER_BYTES);
+    size_t n_read = HEADER_BYTES + n_entries * ENTRY_BYTES;
+    *reader = (Reader){file, n_bytes, n_read, entries, n_entries, 0, 0};
     return FINE;
 }
 
-const void *section(Reader *reader, const char *name, uint32_t type, uint64_t count) {
+void *section(Reader *reader, const char *name, uint32_t type, uint64_t count) {
     if (reader->is_damaged || reader->next >= reader->n_entries) {
         reader->is_damaged = 1;
         return NULL;
@@ -51,10 +52,12 @@ const void *section(Reader *reader, const char *name, uint32_t type, uint64_t co
     const Entry *entry = &reader->entries[reader->next++];
     uint64_t end = entry->offset + count * TYPE_BYTES[type];
     if (!is_same(&entry->name, name, 4) || entry->type != type ||
-        entry->count != count || entry->offset % ALIGNMENT != 0 || end > reader->n_bytes) {
+        entry->count != count || entry->offset % ALIGNMENT != 0 ||
+        entry->offset < reader->n_read || end > reader->n_bytes) {
         reader->is_damaged = 1;
         return NULL;
     }
+    reader->n_read = end;
     return reader->file + entry->offset;
 }
 
@@ -67,28 +70,4 @@ const float *numbers(Reader *reader, const char *name, uint64_t count, float lea
         }
     }
     return values;
-}
-
-// ------------------------------------------------------------------------------------ memory
-
-extern uint8_t __heap_base;
-static size_t next;
-
-// Makes memory up to `end` available. The linker limits the module's memory.
-static int grow_to(size_t end) {
-    size_t n_pages = __builtin_wasm_memory_size(0), needed = (end + PAGE - 1) / PAGE;
-    return needed <= n_pages || __builtin_wasm_memory_grow(0, needed - n_pages) != (size_t)-1;
-}
-
-void *take(size_t n_bytes) {
-    size_t start = (next + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    if (n_bytes > 0x7fffffffu - start || !grow_to(start + n_bytes)) return NULL;
-    next = start + n_bytes;
-    __builtin_memset((void *)start, 0, n_bytes);
-    return (void *)start;
-}
-
-uint8_t *reserve_file(size_t n_bytes) {
-    next = (size_t)&__heap_base;
-    return take(n_bytes);
 }

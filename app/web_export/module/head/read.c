@@ -4,88 +4,22 @@
 
 #define MAGIC "TALKHEAD"
 #define VERSION 1u
-#define HEADER_BYTES 32u
-#define ENTRY_BYTES 16u
-#define ALIGNMENT 16u
-
-enum { U8, I8, U16, I16, I32, F32 };  // types of values
-static const uint8_t TYPE_BYTES[] = {1, 1, 2, 2, 4, 4};
-
-typedef struct {
-    char name[4];
-    uint32_t type, offset, count;
-} Entry;
-
-typedef struct {
-    const uint8_t *file;
-    size_t n_bytes;
-    const Entry *entries;
-    uint32_t n_entries, next;
-    int is_damaged;
-} Reader;
-
-static int starts_with(const void *bytes, const char *text) {
-    const char *characters = bytes;
-    while (*text != '\0')
-        if (*characters++ != *text++) return 0;
-    return 1;
-}
-
-// CRC-32 of zlib.
-static uint32_t checksum(const uint8_t *bytes, size_t n) {
-    static uint32_t table[256];
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t value = i;
-        for (int bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320u ^ (value >> 1) : value >> 1;
-        table[i] = value;
-    }
-    uint32_t crc = 0xffffffffu;
-    for (size_t i = 0; i < n; i++) crc = table[(crc ^ bytes[i]) & 255u] ^ (crc >> 8);
-    return ~crc;
-}
-
-// Returns the next section, which must have this name, type and number of values; NULL otherwise.
-static void *section(Reader *reader, const char *name, uint32_t type, uint64_t count) {
-    if (reader->is_damaged || reader->next >= reader->n_entries) {
-        reader->is_damaged = 1;
-        return NULL;
-    }
-    const Entry *entry = &reader->entries[reader->next++];
-    uint64_t end = entry->offset + count * TYPE_BYTES[type];
-    if (!starts_with(entry->name, name) || entry->type != type ||
-        entry->count != count || entry->offset % ALIGNMENT != 0 || end > reader->n_bytes) {
-        reader->is_damaged = 1;
-        return NULL;
-    }
-    return (void *)(reader->file + entry->offset);
-}
 
 // Returns a section of numbers whose magnitude is at most `most`.
-static const float *numbers(Reader *reader, const char *name, uint64_t count, float most) {
-    const float *values = section(reader, name, F32, count);
+static const float *bounded(Reader *reader, const char *name, uint64_t count, float most) {
+    return numbers(reader, name, count, -most, most);
+}
+
+// Returns a section of indices below `after`.
+static const int32_t *indices(Reader *reader, const char *name, uint64_t count, int32_t after) {
+    const int32_t *values = section(reader, name, I32, count);
     for (uint64_t i = 0; values != NULL && i < count; i++) {
-        if (!(__builtin_fabsf(values[i]) <= most)) {  // NaN fails
+        if (!within(values[i], 0, after - 1)) {
             reader->is_damaged = 1;
             return NULL;
         }
     }
     return values;
-}
-
-// Returns a section of numbers below `after`.
-static const uint16_t *indices(Reader *reader, const char *name, uint64_t count, int32_t after) {
-    const uint16_t *values = section(reader, name, U16, count);
-    for (uint64_t i = 0; values != NULL && i < count; i++) {
-        if (values[i] >= after) {
-            reader->is_damaged = 1;
-            return NULL;
-        }
-    }
-    return values;
-}
-
-static int within(int32_t value, int32_t least, int32_t most) {
-    return value >= least && value <= most;
 }
 
 // The limits are those of packages: talkhead/dataset.py, renderers/gaussian/model.py and others.
@@ -121,22 +55,22 @@ static void read_sections(Reader *reader, Head *head) {
     uint64_t n = s->n_gaussians, n_idle = s->n_idle, n_vertices = N_LANDMARKS * 3;
     uint64_t n_weights = s->n_codes - s->n_clothes + N_POSE;
     uint64_t period = s->n_idle > 1 ? 2 * n_idle - 2 : 1;
-    head->units = numbers(reader, "UNIT", N_CHANNELS, 10.0f);
-    head->base_steps = numbers(reader, "BSTP", N_CHANNELS, 1e6f);
-    head->delta_steps = numbers(reader, "DSTP", s->n_codes + N_POSE, 1e6f);
-    head->pose_mean = numbers(reader, "PMEA", N_POSE, 1e6f);
-    head->pose_scale = numbers(reader, "PSCA", N_POSE, 1e6f);
-    head->rest_view = numbers(reader, "RVIE", 12, 1e3f);
-    head->template = numbers(reader, "TEMP", n_vertices, 1e3f);
-    head->basis = numbers(reader, "BASI", s->n_moving * n_vertices, 1e3f);
-    head->jaw = numbers(reader, "JAW_", s->n_moving * 3, 1e3f);
-    head->rest_inverse = numbers(reader, "RINV", s->n_triangles * 9, 1e9f);
-    head->seen = numbers(reader, "SEEN", (uint64_t)s->n_seen * s->n_seen_codes, 1e6f);
-    head->code_steps = numbers(reader, "CSTP", s->n_codes, MAX_CODE / 32768.0f);
+    head->units = bounded(reader, "UNIT", N_CHANNELS, 10.0f);
+    head->base_steps = bounded(reader, "BSTP", N_CHANNELS, 1e6f);
+    head->delta_steps = bounded(reader, "DSTP", s->n_codes + N_POSE, 1e6f);
+    head->pose_mean = bounded(reader, "PMEA", N_POSE, 1e6f);
+    head->pose_scale = bounded(reader, "PSCA", N_POSE, 1e6f);
+    head->rest_view = bounded(reader, "RVIE", 12, 1e3f);
+    head->template = bounded(reader, "TEMP", n_vertices, 1e3f);
+    head->basis = bounded(reader, "BASI", s->n_moving * n_vertices, 1e3f);
+    head->jaw = bounded(reader, "JAW_", s->n_moving * 3, 1e3f);
+    head->rest_inverse = bounded(reader, "RINV", s->n_triangles * 9, 1e9f);
+    head->seen = bounded(reader, "SEEN", (uint64_t)s->n_seen * s->n_seen_codes, 1e6f);
+    head->code_steps = bounded(reader, "CSTP", s->n_codes, MAX_CODE / 32768.0f);
     head->codes = section(reader, "CODE", I16, n_idle * s->n_codes);
-    head->views = numbers(reader, "VIEW", n_idle * 12, 1e3f);
-    head->origins = numbers(reader, "ORIG", n_idle * 2, 16384.0f);
-    head->gains = numbers(reader, "GAIN", period * 3, 10.0f);
+    head->views = bounded(reader, "VIEW", n_idle * 12, 1e3f);
+    head->origins = bounded(reader, "ORIG", n_idle * 2, 16384.0f);
+    head->gains = bounded(reader, "GAIN", period * 3, 10.0f);
     head->triangles = indices(reader, "TRIA", s->n_triangles * 3, N_LANDMARKS);
     head->index = indices(reader, "INDX", n, s->n_triangles + 3);
     head->on_body = indices(reader, "BODY", s->n_on_body, s->n_gaussians);
@@ -163,21 +97,15 @@ static void sum_differences(const Head *head) {
 
 // Reads a file that is in memory, and keeps pointers into it. Returns an error code.
 int32_t read_head(uint8_t *file, size_t n_bytes, Head *head) {
-    const uint32_t *header = (const uint32_t *)file;
-    if (n_bytes < HEADER_BYTES || !starts_with(file, MAGIC)) return DAMAGED;
-    if (header[2] != VERSION) return OTHER_VERSION;
-    uint32_t n_entries = header[5];
-    if (header[3] != n_bytes || n_entries > 64 ||
-        HEADER_BYTES + n_entries * ENTRY_BYTES > n_bytes ||
-        header[4] != checksum(file + HEADER_BYTES, n_bytes - HEADER_BYTES))
-        return DAMAGED;
-    Reader reader = {file, n_bytes, (const Entry *)(file + HEADER_BYTES), n_entries, 0, 0};
+    Reader reader;
+    int32_t error = open_file(&reader, file, n_bytes, MAGIC, VERSION);
+    if (error != FINE) return error;
     head->sizes = section(&reader, "SIZE", I32, sizeof(Sizes) / 4);
     head->numbers = section(&reader, "NUMB", F32, sizeof(Numbers) / 4);
     if (reader.is_damaged || !are_sizes_valid(head->sizes) || !are_numbers_valid(head->numbers))
         return DAMAGED;
     read_sections(&reader, head);
-    if (reader.is_damaged || reader.next != n_entries) return DAMAGED;
+    if (reader.is_damaged || reader.next != reader.n_entries) return DAMAGED;
     for (int i = 0; i < N_POSE; i++)
         if (!(head->pose_scale[i] > 0.0f)) return DAMAGED;
     for (int32_t i = 0; i < head->sizes->n_idle; i++)

@@ -6,20 +6,21 @@
 // Returns n, filled up to a multiple of BLOCK.
 int32_t filled_up(int32_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
 
-// Arranges deltas [n_weights, n, 7] in blocks of 16 Gaussians. Returns false without memory.
-static int take_blocks(const int8_t *deltas, int32_t n_weights, int32_t n, Blocks *blocks) {
-    size_t n_blocks = filled_up(n) / BLOCK, block_bytes = (size_t)n_weights * BLOCK;
-    blocks->n_blocks = (int32_t)n_blocks;
+static void take_blocks(int32_t n_weights, int32_t n, Blocks *blocks) {
+    blocks->n_blocks = filled_up(n) / BLOCK;
     blocks->n_weights = n_weights;
-    blocks->deltas = take(N_CHANNELS * n_blocks * block_bytes);
-    if (blocks->deltas == NULL) return 0;
-    for (int32_t k = 0; k < n_weights; k++)
+    blocks->deltas = take((size_t)N_CHANNELS * filled_up(n) * n_weights);
+}
+
+// Arranges deltas [n_weights, n, 7] in blocks of 16 Gaussians.
+static void fill_blocks(const int8_t *deltas, int32_t n, Blocks *blocks) {
+    size_t n_blocks = blocks->n_blocks, block_bytes = (size_t)blocks->n_weights * BLOCK;
+    for (int32_t k = 0; k < blocks->n_weights; k++)
         for (int32_t i = 0; i < n; i++) {
             int8_t *place = blocks->deltas + i / BLOCK * block_bytes + k * BLOCK + i % BLOCK;
             for (int c = 0; c < N_CHANNELS; c++)
                 place[c * n_blocks * block_bytes] = deltas[((size_t)k * n + i) * N_CHANNELS + c];
         }
-    return 1;
 }
 
 // Elements of L, which do not depend on the code: 00, 10, 11, 20, 21, 22.
@@ -39,19 +40,21 @@ static void compute_shapes(const Head *head, float *shapes) {
     }
 }
 
-// Takes memory for the Gaussians and fills it. Returns false if there is not enough.
-int take_gaussians(const Head *head, Work *work) {
-    const Sizes *s = head->sizes;
-    int32_t n = s->n_gaussians, stride = filled_up(n);
-    work->base = take(sizeof(float) * N_CHANNELS * stride);
-    work->shapes = take(sizeof(float) * 6 * stride);
-    if (work->base == NULL || work->shapes == NULL ||
-        !take_blocks(head->deltas, s->n_codes - s->n_clothes + N_POSE, n, &work->blocks) ||
-        !take_blocks(head->clothes_deltas, s->n_clothes, s->n_on_body, &work->clothes_blocks))
-        return 0;
+void take_gaussians(const Sizes *s, Work *work) {
+    size_t n = filled_up(s->n_gaussians);
+    work->base = take(sizeof(float) * N_CHANNELS * n);
+    work->shapes = take(sizeof(float) * 6 * n);
+    take_blocks(s->n_codes - s->n_clothes + N_POSE, s->n_gaussians, &work->blocks);
+    take_blocks(s->n_clothes, s->n_on_body, &work->clothes_blocks);
+}
+
+// Fills the memory of take_gaussians.
+void prepare_gaussians(const Head *head, Work *work) {
+    int32_t n = head->sizes->n_gaussians, stride = filled_up(n);
+    fill_blocks(head->deltas, n, &work->blocks);
+    fill_blocks(head->clothes_deltas, head->sizes->n_on_body, &work->clothes_blocks);
     for (int c = 0; c < N_CHANNELS; c++)
         for (int32_t i = 0; i < n; i++)
             work->base[c * stride + i] = head->base_steps[c] * head->base[c * n + i];
     compute_shapes(head, work->shapes);
-    return 1;
 }

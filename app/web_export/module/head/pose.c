@@ -15,7 +15,7 @@ void pose_vertices(const Head *head, const float *motion, float *vertices) {
 }
 
 // _edges: two edges of a triangle and its normal, as columns [3, 3].
-static void edges(const float *vertices, const uint16_t *triangle, float *frame) {
+static void edges(const float *vertices, const int32_t *triangle, float *frame) {
     const float *a = vertices + 3 * triangle[0], *b = vertices + 3 * triangle[1];
     const float *c = vertices + 3 * triangle[2];
     float p[3], q[3];
@@ -63,7 +63,7 @@ void pose_frames(const Head *head, Work *work, const float *motion, const float 
     int32_t n = head->sizes->n_triangles;
     pose_vertices(head, motion, work->vertices);
     for (int32_t t = 0; t < n; t++) {
-        const uint16_t *triangle = head->triangles + 3 * t;
+        const int32_t *triangle = head->triangles + 3 * t;
         float frame[9];
         edges(work->vertices, triangle, frame);
         multiply(frame, head->rest_inverse + 9 * t, work->gradients + 9 * t);

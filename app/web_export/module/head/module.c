@@ -20,12 +20,11 @@ EXPORT uint8_t *reserve(size_t n_bytes) {
 
 static float *floats(size_t n) { return take(n * sizeof(float)); }
 
-static int take_picture(Picture *picture, size_t n) {
+static void take_picture(Picture *picture, size_t n) {
     picture->red = floats(n);
     picture->green = floats(n);
     picture->blue = floats(n);
     picture->alpha = floats(n);
-    return picture->alpha != NULL;
 }
 
 // The largest number of pixels of a picture; a crop between source pixels reaches some more of them.
@@ -36,8 +35,8 @@ static size_t n_source_pixels(const Sizes *s, float scale) {
     return width * height > n_crop ? width * height : n_crop;
 }
 
-// Takes the memory for drawing. Returns false if there is not enough.
-static int take_memory(const Sizes *s) {
+// Takes the memory for drawing.
+static void take_memory(const Sizes *s) {
     size_t n = filled_up(s->n_gaussians), stride = (s->crop_width + GROUP - 1) / GROUP * GROUP;
     size_t n_pixels = stride * s->crop_height, n_frames = s->n_triangles + 3;
     work.code = floats(s->n_codes + N_POSE);
@@ -58,9 +57,10 @@ static int take_memory(const Sizes *s) {
     work.person = floats(n_pixels);
     work.scratch = floats(n_pixels);
     work.rows = floats(5 * stride + s->mask_width + 2 * 512 + 64);
-    int is_taken = take_picture(&work.raw, n_pixels) && take_picture(&work.sharp, n_pixels);
+    take_picture(&work.raw, n_pixels);
+    take_picture(&work.sharp, n_pixels);
     work.pixels = take(4 * n_source_pixels(s, head.numbers->scale));
-    return is_taken && work.pixels != NULL;
+    take_gaussians(s, &work);
 }
 
 // Reads the file that was copied to `reserve`. Returns an error code.
@@ -69,7 +69,9 @@ EXPORT int32_t open_head(uint8_t *file, size_t n_bytes) {
     int32_t error = read_head(file, n_bytes, &head);
     if (error != FINE) return error;
     const Sizes *s = head.sizes;
-    if (!take_memory(s) || !take_gaussians(&head, &work)) return TOO_LARGE;
+    take_memory(s);
+    if (is_exhausted()) return TOO_LARGE;
+    prepare_gaussians(&head, &work);
     int32_t period = s->n_idle > 1 ? 2 * s->n_idle - 2 : 1;
     int32_t values[] = {s->width, s->height, period, s->n_mouth, s->crop_width, s->crop_height};
     for (int i = 0; i < 6; i++) facts[i] = values[i];
