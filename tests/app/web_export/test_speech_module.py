@@ -35,7 +35,7 @@ from talkhead.app.web_export.speech_file import (
 from talkhead.audio import hum_filter
 from talkhead.encoder.pase.encoder import PaseEncoder
 from talkhead.encoder.predictor.model import MotionPredictor
-from talkhead.encoder.predictor.network import PRESETS
+from talkhead.encoder.predictor.network import PRESETS, PredictorConfig, TemporalNets
 from talkhead.errors import TalkheadError
 from talkhead.media import read_audio
 from talkhead.types import SAMPLE_RATE, Float32
