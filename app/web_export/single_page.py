@@ -11,7 +11,7 @@ from pathlib import Path
 from talkhead.app.web_export.request import PAGE
 from talkhead.storage import write_bytes
 
-ELEMENT = ("files.js", "sound.js", "live.js", "talking-head.js", "page.js")
+ELEMENT = ("badge.js", "files.js", "sound.js", "live.js", "talking-head.js", "page.js")
 """Modules of the page, each after those that it imports."""
 WORKER = ("head.js", "worker.js")
 """Modules of the worker."""

@@ -41,10 +41,17 @@ export class Files {
 
   /** The address of a file: of the server, or of a copy in memory. @param {string} name */
   url(name) {
-    if (this.base) return new URL(name, this.base).href;
+    if (this.base) return this.address(name);
     const url = URL.createObjectURL(new Blob([this.unpack(name)], { type: BLOB_TYPES[name.split(".").pop()] ?? "" }));
     this.urls.push(url);
     return url;
+  }
+
+  /** The address on the server, which differs for each export: browsers may keep files of an earlier one. @param {string} name */
+  address(name) {
+    const url = new URL(name, this.base), { sha256 } = this.manifest?.files[name] ?? {};
+    if (sha256) url.search = sha256.slice(0, 12);
+    return url.href;
   }
 
   /** The address of a module for audio, which Chromium does not load from a copy in memory for file://. @param {string} name */
@@ -65,7 +72,7 @@ export class Files {
     if (!this.base) return this.unpack(name);
     let answer;
     try {
-      answer = await fetch(new URL(name, this.base));
+      answer = await fetch(this.address(name), this.manifest ? {} : { cache: "no-cache" });
     } catch {
       throw new TalkingHeadError("missing", `The file ${name} could not be loaded. Check the connection, and reload the page.`);
     }

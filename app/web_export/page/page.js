@@ -5,7 +5,7 @@ import { TalkingHead } from "./talking-head.js";
 const $ = (id) => document.getElementById(id);
 /** @type {TalkingHead} */
 const head = $("head");
-const STATES = { idle: "", waiting: "Click the picture to start the sound", speaking: "Speaking", listening: "Listening", paused: "Paused", error: "", loading: "Loading" };
+const STATES = { idle: "", waiting: "Starting the sound", speaking: "Speaking", listening: "Listening", paused: "Paused", error: "", loading: "Loading" };
 
 function button(text, action) {
   const made = document.createElement("button");
@@ -34,10 +34,12 @@ function chooser() {
   return [open, input];
 }
 
+function sentence(text) { return text.endsWith(".") ? text : `${text}.`; }
+
 function consents({ consent, live, live_consent: liveConsent }) {
-  const text = consent ? `Consent: ${consent}.` : "No statement of consent was stored.";
+  const text = consent ? sentence(`Consent: ${consent}`) : "No statement of consent was stored.";
   if (!live || (consent && consent === liveConsent)) return text;
-  return `${text} ${liveConsent ? `Consent to live speech: ${liveConsent}.` : "No statement of consent to live speech was stored."}`;
+  return `${text} ${liveConsent ? sentence(`Consent to live speech: ${liveConsent}`) : "No statement of consent to live speech was stored."}`;
 }
 
 async function describe() {
@@ -45,12 +47,14 @@ async function describe() {
   document.title = $("name").textContent = identity;
   $("tool").textContent = tool;
   $("consent").textContent = consents(head.files.manifest);
-  const names = head.lines.map((name) => button(name.replaceAll("-", " "), () => head.say(name).catch(() => {})));
+  const names = head.lines.map((name) => button(name.replaceAll("-", " "), () => head.say(name).catch(showError)));
   const live = head.isLive ? [hear, ...chooser()] : [];
   $("lines").replaceChildren(...names, ...live, ...(names.length || live.length ? [pause, mute] : []));
   if (head.isLive) $("moves").textContent = "moves as a recording or a microphone sounds";
   $("statement").href = head.files.url("statement.json");
 }
+
+function showError({ message }) { $("status").textContent = message; }
 
 function showState() {
   $("status").textContent = STATES[head.state];

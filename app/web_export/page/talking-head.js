@@ -1,12 +1,12 @@
 // <talking-head>: a person who speaks lines or live in sync with the sound, and is idle in between.
 
+import { BADGE, drawBadge } from "./badge.js";
 import { Files, TalkingHeadError } from "./files.js";
 import { Ears, Listener, openRecording } from "./live.js";
 import { Sound, follow } from "./sound.js";
 
 const BLEND_FRAMES = 3; // frames over which the mouth moves to rest, or into a line
 const BLOCKED_AFTER = 300; // ms that a device may take to open before a click is asked for
-const BADGE = "AI-generated", BADGE_HEIGHT = 0.035; // of the height of the picture
 const WEIGHT = 0.1; // of a new measurement of the time that a picture takes
 const MOST_SENT = 2; // pictures at a time: while one is drawn, the worker renders the next
 const STYLE = `
@@ -65,7 +65,7 @@ export class TalkingHead extends HTMLElement {
     this.mute.onclick = () => this.toggleAttribute("muted");
     this.hear.onclick = () => (this.speech?.ears ? this.stop() : this.live("microphone").catch(() => {}));
     this.sound = new Sound();
-    this.sound.changed = () => this.showControls();
+    this.sound.changed = () => this.soundChanged();
     this.shown = () => this.returned();
     this.reset();
   }
@@ -127,15 +127,13 @@ export class TalkingHead extends HTMLElement {
    * @returns {Promise<boolean>} at its end: true if all of it was said, false if it was stopped
    */
   async say(name) {
-    const visit = this.visit;
-    await this.ready;
-    if (visit !== this.visit || this.now === "error") throw nobody();
+    const isReplaced = await this.ask();
+    if (isReplaced()) return false;
     this.warn(null);
     this.sound.open();
     const line = await this.lineOf(name);
-    if (visit !== this.visit) return false;
-    this.stop();
-    this.isPaused = false;
+    if (isReplaced()) return false;
+    this.end(false);
     return new Promise((settle) => {
       this.speech = { line, from: 0, start: null, index: -1, apart: 0, settle };
       this.continue();
@@ -148,10 +146,8 @@ export class TalkingHead extends HTMLElement {
    * @returns {Promise<boolean>} at its end: true, or false if it was stopped
    */
   async live(source) {
-    const { visit } = this, turn = this.turn = {};
-    const isReplaced = () => visit !== this.visit || turn !== this.turn;
-    await this.ready;
-    if (visit !== this.visit || this.now === "error") throw nobody();
+    const isReplaced = await this.ask();
+    if (isReplaced()) return false;
     this.warn(null);
     try {
       return await this.speakLive(source, isReplaced);
@@ -159,6 +155,19 @@ export class TalkingHead extends HTMLElement {
       if (!isReplaced()) this.warn(error);
       throw error;
     }
+  }
+
+  /**
+   * Takes the place of what was asked for before, and waits until the person is shown.
+   * @returns {Promise<() => boolean>} tells if something else was asked for since, `stop`, or another person
+   */
+  async ask() {
+    const { visit } = this, turn = this.turn = {};
+    await this.ready;
+    if (!visit || visit !== this.visit || this.now === "error") throw nobody();
+    const isReplaced = () => visit !== this.visit || turn !== this.turn;
+    if (!isReplaced()) this.isPaused = false;
+    return isReplaced;
   }
 
   async speakLive(source, isReplaced) {
@@ -171,7 +180,6 @@ export class TalkingHead extends HTMLElement {
     const ears = isStream ? await Ears.open(listener, source, files.moduleUrl("capture.js")) : null;
     const line = ears?.line ?? await openRecording(listener, source, this.sound);
     if (isReplaced()) { ears?.close(); return false; }
-    this.isPaused = false;
     return new Promise((settle) => {
       this.speech = { line, from: 0, start: null, index: -1, apart: 0, settle, ears };
       this.continue();
@@ -220,12 +228,14 @@ export class TalkingHead extends HTMLElement {
     const visit = this.visit = {};
     this.reset();
     this.become("loading");
-    this.ready = this.open(visit).catch((error) => { if (visit === this.visit) this.fail(error); });
+    const opened = this.open(visit).catch((error) => { if (visit === this.visit) this.fail(error); });
+    this.ready = Promise.race([opened, new Promise((resolve) => { this.abandon = resolve; })]);
   }
 
   async open(visit) {
-    const files = this.files = await Files.open(this.getAttribute("src") ?? "./");
+    const files = await Files.open(this.getAttribute("src") ?? "./");
     if (visit !== this.visit) { files.close(); return; }
+    this.files = files;
     const { manifest } = files;
     this.canvas.width = manifest.width;
     this.canvas.height = manifest.height;
@@ -251,7 +261,8 @@ export class TalkingHead extends HTMLElement {
     this.continue();
     const line = this.getAttribute("line");
     if (line !== null && !this.lines.includes(line)) throw unknown(line);
-    if (line !== null && this.hasAttribute("autoplay")) this.say(line).catch((error) => this.fail(error));
+    const first = line ?? this.lines[0];
+    if (first !== undefined && this.hasAttribute("autoplay")) this.say(first).catch((error) => { if (visit === this.visit) this.fail(error); });
   }
 
   async openVideo(files, visit) {
@@ -308,6 +319,9 @@ export class TalkingHead extends HTMLElement {
     this.visit = null;
     this.stop();
     this.release();
+    clearTimeout(this.blocked);
+    this.now = "loading";
+    this.abandon();
   }
 
   release() {
@@ -365,7 +379,7 @@ export class TalkingHead extends HTMLElement {
 
   /** Goes on with footage and line; a line begins with the next frame of the footage. */
   continue() {
-    if (this.isPaused || !this.video) return;
+    if (this.isPaused || !this.video || this.now === "loading") return;
     this.video.play().then(() => this.allowed(true), ({ name }) => this.allowed(name !== "NotAllowedError"));
     if (!this.speech) { this.become("idle"); return; }
     if (this.speech.start !== null) return;
@@ -376,7 +390,7 @@ export class TalkingHead extends HTMLElement {
     clearTimeout(this.blocked);
     this.blocked = setTimeout(() => { this.isLate = true; this.showControls(); }, BLOCKED_AFTER);
     if (ears) ears.muted = this.muted;
-    else if (document.hidden) this.begin(this.sound.soonest);
+    else if (document.hidden) this.begin(this.sound.soonest - this.speech.from);
   }
 
   /** @param {number} start when the first sample of the line is heard, or was heard if part of it is left out */
@@ -417,6 +431,13 @@ export class TalkingHead extends HTMLElement {
     this.showControls();
   }
 
+  /** The device sounds now, or no longer, as during a call. */
+  soundChanged() {
+    if (this.speech?.start != null && this.sound.isBlocked) this.hold();
+    if (this.speech?.start === null && (document.hidden || this.sound.isBlocked)) this.continue();
+    this.showControls();
+  }
+
   muteChanged() {
     this.hold(); // at the time of the old clock
     this.sound.muted = this.muted;
@@ -436,11 +457,14 @@ export class TalkingHead extends HTMLElement {
   toggle() {
     if (this.isPaused) this.resume();
     else if (this.speech) this.pause();
-    else this.say(this.getAttribute("line") ?? this.lines[0]).catch((error) => this.fail(error));
+    else this.say(this.getAttribute("line") ?? this.lines[0]).catch((error) => this.warn(error));
   }
 
   /** The page is seen again, or no longer. Browsers may have stopped the video meanwhile. */
-  returned() { if (!document.hidden && !this.isPaused && this.now !== "loading") this.video?.play().catch(() => {}); }
+  returned() {
+    if (document.hidden && this.speech?.start === null) this.continue();
+    if (!document.hidden && !this.isPaused && this.now !== "loading") this.video?.play().catch(() => {});
+  }
 
   // ---------------------------------------------------------------------------------- drawing
 
@@ -574,21 +598,5 @@ export class TalkingHead extends HTMLElement {
 function nobody() { return new TalkingHeadError("missing", "Nobody is shown here."); }
 
 function unknown(name) { return new TalkingHeadError("line", `There is no line ${name}.`); }
-
-/** A picture that says how the person was made. @param {number} height of the pictures */
-function drawBadge(height) {
-  const size = Math.max(9, Math.round(BADGE_HEIGHT * height)), pad = Math.max(3, Math.round(size / 4));
-  const badge = document.createElement("canvas"), context = badge.getContext("2d"), font = `${size}px system-ui, sans-serif`;
-  context.font = font;
-  badge.width = Math.ceil(context.measureText(BADGE).width) + 2 * pad;
-  badge.height = size + 2 * pad;
-  context.fillStyle = "#0000008c";
-  context.fillRect(0, 0, badge.width, badge.height);
-  context.font = font;
-  context.fillStyle = "#fff";
-  context.textBaseline = "middle";
-  context.fillText(BADGE, pad, badge.height / 2);
-  return badge;
-}
 
 customElements.define("talking-head", TalkingHead);

@@ -127,6 +127,21 @@ def test_a_line_is_held_and_stopped(show: Open) -> None:
     check_pictures(page.evaluate("seen"))
 
 
+def test_what_is_asked_for_last_counts(show: Open) -> None:
+    page = show()
+    page.evaluate(UNTIL, ["idle"])
+    asked = "async () => { const said = [head.say('hello'), head.say('hello')]; "
+    ended = "return Promise.all(said.map((one) => Promise.race([one, '...']))); }"
+    assert page.evaluate(asked + "head.stop(); await said[1]; " + ended) == [False, False]
+    assert page.evaluate("head.state") == "idle"
+    assert page.evaluate(asked + "await said[0]; " + ended) == [False, "..."]
+    page.evaluate(UNTIL, ["speaking"])
+    late = "head.say('hello').then(String, (error) => error.message)"
+    page.evaluate(f"() => {{ window.asked = {late}; head.remove(); }}")
+    assert page.evaluate("asked") == "Nobody is shown here."
+    assert page.evaluate("[head.state, head.lines.length]") == ["loading", 0]
+
+
 def test_a_tab_in_the_background_is_in_step_on_return(show: Open) -> None:
     page = show()
     page.evaluate(UNTIL, ["idle"])

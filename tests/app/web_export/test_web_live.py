@@ -222,7 +222,7 @@ def test_live_speech_in_one_file(show: Open, site: Path, tmp_path: Path) -> None
 @needs_chromium
 def test_the_page_is_accessible(show: Open) -> None:
     page = ready(show(before=DENIED))
-    assert "Consent: Yes.. Consent to live speech: Live, too.." in page.inner_text("footer")
+    assert "Consent: Yes. Consent to live speech: Live, too." in page.inner_text("footer")
     page.get_by_role("button", name="Microphone").click()
     page.get_by_role("alert").wait_for()
     found = axe.Axe().run(page).response["violations"]
