@@ -29,7 +29,7 @@ from talkhead.media.probing import (
     describe,
     exact_rate,
 )
-from talkhead.media.process import STALL_S, PathLike, Process
+from talkhead.media.process import PathLike, Process
 from talkhead.media.writer import SCALER_FLAGS
 from talkhead.types import FRAME_RATE, SAMPLE_RATE, Float32, MediaInfo, UInt8
 
@@ -101,8 +101,7 @@ def _frames(
     if n_frames == 0:
         return
     graph = _frames_graph(about, first, n_frames, size, rate, step)
-    stall_s = STALL_S + float((step - 1) / rate)
-    process = Process(graph, read=True, skipped_s=float(first / rate), stall_s=stall_s)
+    process = Process(graph, read=True, skipped_s=float(first / rate))
     n_read = 0  # with the frames between
     planes = np.empty((3, size[1], size[0]), np.uint8)
     try:
