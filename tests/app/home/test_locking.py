@@ -57,6 +57,12 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
+def fitted_dataset(home: Path) -> Path:
+    """Return the folder of the dataset with images; those of followed footage have none."""
+    (images,) = home.glob(f"work/*/{DATASET}/frames.u8")
+    return images.parent
+
+
 def test_work_that_two_fits_have_damaged_is_redone(
     fitted: FitResult,
     home: Path,
@@ -66,7 +72,7 @@ def test_work_that_two_fits_have_damaged_is_redone(
 ) -> None:
     """The state that fits without locks leave behind: every frame twice, and no dataset.json yet."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
-    dataset = next(tmp_path.glob(f"work/*/{DATASET}"))
+    dataset = fitted_dataset(tmp_path)
     (dataset / "dataset.json").unlink()
     for name in ("frames.u8", "masks.u8", "looks.f64"):
         whole = (dataset / name).read_bytes()
@@ -84,7 +90,7 @@ def test_an_extra_image_or_a_missing_background_is_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
-    dataset = next(tmp_path.glob(f"work/*/{DATASET}"))
+    dataset = fitted_dataset(tmp_path)
     size = (dataset / "frames.u8").stat().st_size
     with (dataset / "frames.u8").open("ab") as file:
         file.truncate(size // 2)
