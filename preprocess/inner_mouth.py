@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from talkhead.easing import smooth_step
 from talkhead.face import INNER_LIPS, N_INNER, lip_aperture
 from talkhead.types import Bool, Float32, Float64, UInt8
 
@@ -67,8 +68,7 @@ def inner_mouth_codes(
 
 def _openness(aperture: Float32) -> Float64:
     """Map apertures [F] to 0 where the mouth is closed, rising smoothly to 1."""
-    share = np.clip((aperture.astype(np.float64) - SHUT) / (OPEN - SHUT), 0.0, 1.0)
-    return np.asarray(share * share * (3.0 - 2.0 * share))
+    return smooth_step((aperture.astype(np.float64) - SHUT) / (OPEN - SHUT))
 
 
 def _grid(points: Float32) -> Float32:

@@ -342,6 +342,18 @@ def _unpacked_masks(packed: bytes, shape: tuple[int, ...]) -> UInt8:
         raise ContentError(f"the tensor masks is damaged: {error}") from error
 
 
+def period(n_clip: int) -> int:
+    """Return the number of frames after which a clip that is played forward and backward repeats.
+
+    Args:
+        n_clip: Frames of the clip.
+
+    Returns:
+        Number of frames.
+    """
+    return max(1, 2 * n_clip - 2)
+
+
 def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
     """Return which frame of a clip is shown when it is played forward, backward, forward, with no
     frame twice in a row.
@@ -354,9 +366,9 @@ def ping_pong(n_clip: int, n_frames: int, first: int = 0) -> Int:
     Returns:
         Frames of the clip [n_frames].
     """
-    period = max(1, 2 * n_clip - 2)
-    place = np.arange(first, first + n_frames) % period
-    return np.where(place < n_clip, place, period - place)
+    turn = period(n_clip)
+    place = np.arange(first, first + n_frames) % turn
+    return np.where(place < n_clip, place, turn - place)
 
 
 def idle_frames(path: Path, n_clip: int, first: int, after: int) -> Generator[UInt8, None, None]:
@@ -394,7 +406,7 @@ def bounced_frames(
     Yields:
         Frames [H, W, 3].
     """
-    turn = max(1, 2 * n_clip - 2)
+    turn = period(n_clip)
     place, left = first % turn, after - first
     while left > 0:
         is_forward = place < n_clip

@@ -12,7 +12,6 @@ export_web            checks the request, moves the finished folder or file into
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ import numpy as np
 
 from talkhead import __version__, media
 from talkhead.app.avatar import Avatar, load_identity
-from talkhead.app.composer.idle_clip import idle_frames
+from talkhead.app.composer.idle_clip import idle_frames, period
 from talkhead.app.home.identities import Home
 from talkhead.app.home.scratch import scratch_folder
 from talkhead.app.output.live_manifest import LiveStatement, sign_live
@@ -174,18 +173,6 @@ def _write_idle(avatar: Avatar, path: Path, progress: Progress) -> None:
             step.advance()
 
 
-def period(n_clip: int) -> int:
-    """Return the number of frames after which a clip that is played there and back repeats.
-
-    Args:
-        n_clip: Frames of the clip.
-
-    Returns:
-        Number of frames.
-    """
-    return max(1, 2 * n_clip - 2)
-
-
 def _write_manifest(
     avatar: Avatar, request: WebRequest, lines: list[dict[str, Any]], folder: Path, home: Path
 ) -> None:
@@ -219,7 +206,7 @@ def _write_manifest(
             },
         },
     )
-    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    digest = sha256_of(folder / MANIFEST)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     statement = LiveStatement(
         avatar.name, "paste", request.consent, now, badge=True, session=f"{MANIFEST} {digest}"

@@ -1,10 +1,8 @@
 """The file head.bin: what a web page needs to render a fitted person's head.
 
-A header (magic, version, length, CRC-32, number of sections) and a table of sections (name, type,
-offset, number of values) are followed by the sections, all little endian and aligned to 16 bytes; all
-of it is compressed with gzip, because web servers do not compress files of unknown types.
-docs/web_head.md describes the sections, module/head/read.c checks them. Deltas, base and shapes are
-rounded as in packages.
+It consists of sections (`talkhead.app.web_export.sections`), compressed with gzip, because web servers do
+not compress files of unknown types. docs/web_head.md describes them, module/head/read.c checks them.
+Deltas, base and shapes are rounded as in packages.
 """
 
 from __future__ import annotations
@@ -23,11 +21,8 @@ from torch import Tensor
 from talkhead.app.avatar import Avatar
 from talkhead.app.composer.frames import Compositor
 from talkhead.app.composer.head_view import head_origin
-from talkhead.app.composer.idle_clip import IdleClip, idle_frames, ping_pong
-from talkhead.app.composer.paste import (
-    GAIN_MEMORY,
-    UPPER_LINE,
-)
+from talkhead.app.composer.idle_clip import IdleClip, idle_frames, period, ping_pong
+from talkhead.app.composer.paste import GAIN_MEMORY, UPPER_LINE
 from talkhead.app.web_export.sections import Array, encode_sections
 from talkhead.device import kernel_concurrency, map_concurrently
 from talkhead.errors import TalkheadError
@@ -202,7 +197,7 @@ def cheek_gains(renderer: GaussianRenderer, clip: IdleClip, progress: Progress) 
             compositor.paste(frame, face)
             own.append(compositor.composer.gain)
             step.advance()
-    shown = ping_pong(len(clip), max(1, 2 * len(clip) - 2))
+    shown = ping_pong(len(clip), period(len(clip)))
     gains, gain = np.ones((len(shown), 3), np.float32), None
     for number in [*range(len(shown))] * 2:  # the second time, the start has no influence
         ratio = own[shown[number]]

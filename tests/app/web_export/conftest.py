@@ -11,6 +11,7 @@ from tiny import LINE
 from web_pages import write_fake_head, write_fake_pages
 
 from talkhead.app.avatar import Avatar
+from talkhead.app.composer.idle_clip import period
 from talkhead.app.fit import FitResult
 from talkhead.app.web_export import export
 from talkhead.app.web_export.export import WebExportResult, export_web
@@ -21,7 +22,7 @@ Export = Callable[..., WebExportResult]
 def write_head(path: Path, avatar: Avatar, _: object) -> None:
     height, width = avatar.idle.background.shape[:2]
     box = {"x": width // 3, "y": height // 2, "width": width // 3, "height": height // 4}
-    write_fake_head(path, export.period(len(avatar.idle)), avatar.idle.face.n_mouth, box)
+    write_fake_head(path, period(len(avatar.idle)), avatar.idle.face.n_mouth, box)
 
 
 @pytest.fixture(scope="session")
