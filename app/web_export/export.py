@@ -39,7 +39,7 @@ from talkhead.app.web_export.request import (
     WebRequest,
     check_web,
 )
-from talkhead.app.web_export.single_page import LISTENER, write_page
+from talkhead.app.web_export.single_page import LISTENER, WORKER, write_page
 from talkhead.app.web_export.speech_file import write_speech
 from talkhead.errors import TalkheadError
 from talkhead.progress import Progress, SilentProgress
@@ -50,7 +50,7 @@ VERSION = 1
 """Version of the files; pages refuse others."""
 SOURCES = Path(__file__).parent / "page"
 HEAD, IDLE, SPEECH = "head.bin", "idle.mp4", "speech.bin"
-LIVE_SOURCES = frozenset({*LISTENER, "capture.js", "talkhead-speech.wasm"})
+LIVE_SOURCES = frozenset({*LISTENER, "capture.js", "talkhead-speech.wasm"} - {*WORKER})
 """Files of the page that only live speech needs."""
 IDLE_CRF, IDLE_PRESET = 22, "slow"
 

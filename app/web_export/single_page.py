@@ -13,9 +13,9 @@ from talkhead.storage import write_bytes
 
 ELEMENT = ("badge.js", "files.js", "sound.js", "live.js", "talking-head.js", "page.js")
 """Modules of the page, each after those that it imports."""
-WORKER = ("head.js", "worker.js")
+WORKER = ("module.js", "head.js", "worker.js")
 """Modules of the worker."""
-LISTENER = ("resampler.js", "speech.js", "listener.js")
+LISTENER = ("resampler.js", "module.js", "speech.js", "listener.js")
 """Modules of the worker that listens, in exports with live speech."""
 FILES_ID = "files"
 POLICY = (

@@ -17,6 +17,13 @@ def write_fake_pages(folder: Path) -> None:
     (folder / "talkhead.wasm").write_bytes(b"\0asm")
 
 
+def copy_for_node(folder: Path, name: str) -> Path:
+    """Copy a wrapper and what it imports into a folder, as modules of Node.js; return the wrapper."""
+    (folder / "package.json").write_text('{"type": "module"}')
+    shutil.copyfile(SOURCES / "module.js", folder / "module.js")
+    return Path(shutil.copyfile(SOURCES / name, folder / name))
+
+
 def write_fake_head(path: Path, n_frames: int, n_mouth: int, box: Mapping[str, int]) -> None:
     """Write the file of that head: how often it can be asked, and where its box is."""
     path.write_text(json.dumps({"nFrames": n_frames, "nMouth": n_mouth, "box": dict(box)}))

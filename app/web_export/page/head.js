@@ -1,29 +1,12 @@
 // The fitted head of a person: pictures of their lower face, or of the whole head, for mouth codes.
 // The drawing is done by talkhead.wasm, whose source is in app/web_export/module of talkhead.
 
-const MAX_BYTES = 1 << 27; // of an unpacked head
-const AGAIN = "Export this person again.";
-const ERRORS = [
-  null,
-  ["damaged", `The file head.bin is damaged. ${AGAIN}`],
-  ["version", `The file head.bin is of another version of talkhead. ${AGAIN}`],
-  ["unsupported", "The head needs more memory than this browser provides."],
-];
-const TOO_OLD = ["unsupported", "Use a newer browser: it cannot unpack the file head.bin."];
+import { ModuleError, openModule } from "./module.js";
+
 const FACTS = ["width", "height", "nFrames", "nMouth", "cropWidth", "cropHeight"];
 
 /** A head that cannot be shown. */
-export class HeadError extends Error {
-  /**
-   * @param {"damaged" | "version" | "unsupported"} code The kind of the problem.
-   * @param {string} message What is wrong, and what to do.
-   */
-  constructor(code, message) {
-    super(message);
-    this.name = "HeadError";
-    this.code = code;
-  }
-}
+export class HeadError extends ModuleError {}
 
 /**
  * A picture, valid until the next one is drawn.
@@ -50,12 +33,14 @@ export class Head {
    * @throws {HeadError} The file is damaged or of another version, or the browser is too old.
    */
   static async create(wasm, bytes) {
-    const [exports, file] = [await instantiate(wasm), await unpacked(new Uint8Array(bytes))];
-    const start = exports.reserve(file.length);
-    if (!start) throw new HeadError(...ERRORS[3]);
-    new Uint8Array(exports.memory.buffer).set(file, start);
-    const error = exports.open_head(start, file.length);
-    if (error) throw new HeadError(...ERRORS[error]);
+    const exports = await openModule(wasm, bytes, {
+      Problem: HeadError,
+      file: "head.bin",
+      open: "open_head",
+      what: "The head",
+      impossible: "The head cannot be drawn here.",
+      mostBytes: 1 << 27,
+    });
     return new Head(exports);
   }
 
@@ -110,38 +95,4 @@ export class Head {
     const pixels = new Uint8ClampedArray(memory.buffer, get_pixels(), 4 * width * height);
     return { x, y, width, height, pixels };
   }
-}
-
-/** @returns {Promise<WebAssembly.Exports>} */
-async function instantiate(wasm) {
-  try {
-    const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
-    return (await WebAssembly.instantiate(module)).exports;
-  } catch (error) {
-    const advice = "Use a newer browser: WebAssembly with SIMD is needed";
-    throw new HeadError("unsupported", `The head cannot be drawn here. ${advice} (${error.message}).`);
-  }
-}
-
-/** Unpacks a file if it is compressed with gzip. @returns {Promise<Uint8Array>} */
-async function unpacked(bytes) {
-  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
-  if (typeof DecompressionStream === "undefined") throw new HeadError(...TOO_OLD);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const chunks = [];
-  let length = 0;
-  try {
-    for (const reader = stream.getReader(); ; ) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      length += value.length;
-      if (length > MAX_BYTES) throw new RangeError("too large");
-      chunks.push(value);
-    }
-  } catch {
-    throw new HeadError(...ERRORS[1]);
-  }
-  const file = new Uint8Array(length);
-  chunks.reduce((start, chunk) => (file.set(chunk, start), start + chunk.length), 0);
-  return file;
 }

@@ -1,29 +1,13 @@
 // Speech of a line to motion codes of a person's mouth, which Head.patch takes. The computing is done by
 // talkhead-speech.wasm, whose source is in app/web_export/module of talkhead.
 
+import { ModuleError, joined, openModule } from "./module.js";
+
 /** Speech that cannot be turned into motion. */
-export class SpeechError extends Error {
-  /**
-   * @param {"damaged" | "version" | "unsupported"} code The kind of the problem.
-   * @param {string} message What is wrong, and what to do.
-   */
-  constructor(code, message) {
-    super(message);
-    this.name = "SpeechError";
-    this.code = code;
-  }
-}
+export class SpeechError extends ModuleError {}
 
 /** Turns speech into motion codes, 25 a second, one line at a time. */
 export class Speech {
-  static #MAX_BYTES = 1 << 26; // of an unpacked file
-  static #ERRORS = [
-    null,
-    ["damaged", "The file speech.bin is damaged. Export this person again."],
-    ["version", "The file speech.bin is of another version of talkhead. Export this person again."],
-    ["unsupported", "Live speech needs more memory than this browser provides."],
-  ];
-  static #TOO_OLD = ["unsupported", "Use a newer browser: it cannot unpack the file speech.bin."];
   #exports;
 
   /**
@@ -35,12 +19,14 @@ export class Speech {
    * @throws {SpeechError} The file is damaged or of another version, or the browser is too old.
    */
   static async create(wasm, bytes) {
-    const exports = await Speech.#instantiate(wasm), file = await Speech.#unpacked(new Uint8Array(bytes));
-    const start = exports.reserve(file.length);
-    if (!start) throw new SpeechError(...Speech.#ERRORS[3]);
-    new Uint8Array(exports.memory.buffer).set(file, start);
-    const error = exports.open_speech(start, file.length);
-    if (error) throw new SpeechError(...Speech.#ERRORS[error]);
+    const exports = await openModule(wasm, bytes, {
+      Problem: SpeechError,
+      file: "speech.bin",
+      open: "open_speech",
+      what: "Live speech",
+      impossible: "Speech cannot be followed here.",
+      mostBytes: 1 << 26,
+    });
     return new Speech(exports);
   }
 
@@ -96,7 +82,7 @@ export class Speech {
       new Float32Array(memory.buffer, get_input(), size).set(piece);
       parts.push(this.#frames(push(piece.length)));
     }
-    return Speech.#joined(parts, Float32Array);
+    return joined(parts, Float32Array);
   }
 
   /**
@@ -111,43 +97,5 @@ export class Speech {
   #frames(n) {
     const { memory, get_codes } = this.#exports;
     return new Float32Array(memory.buffer, get_codes(), n * this.info.nMouth).slice();
-  }
-
-  /** @returns {Promise<WebAssembly.Exports>} */
-  static async #instantiate(wasm) {
-    try {
-      const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
-      return (await WebAssembly.instantiate(module)).exports;
-    } catch (error) {
-      const advice = "Use a newer browser: WebAssembly with SIMD is needed";
-      throw new SpeechError("unsupported", `Speech cannot be followed here. ${advice} (${error.message}).`);
-    }
-  }
-
-  /** Unpacks a file if it is compressed with gzip. @returns {Promise<Uint8Array>} */
-  static async #unpacked(bytes) {
-    if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
-    if (typeof DecompressionStream === "undefined") throw new SpeechError(...Speech.#TOO_OLD);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const chunks = [];
-    let length = 0;
-    try {
-      for (const reader = stream.getReader(); ; ) {
-        const { done, value } = await reader.read();
-        if (done) break;
-        length += value.length;
-        if (length > Speech.#MAX_BYTES) throw new RangeError("too large");
-        chunks.push(value);
-      }
-    } catch {
-      throw new SpeechError(...Speech.#ERRORS[1]);
-    }
-    return Speech.#joined(chunks, Uint8Array);
-  }
-
-  static #joined(parts, Type) {
-    const whole = new Type(parts.reduce((n, part) => n + part.length, 0));
-    parts.reduce((start, part) => (whole.set(part, start), start + part.length), 0);
-    return whole;
   }
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from paths import HELPERS
 from web_module import WASM, WebModule
+from web_pages import copy_for_node
 
 from talkhead.app.avatar import load_identity
 from talkhead.app.fit import FitResult
@@ -26,11 +27,10 @@ def test_the_wrapper_draws_what_the_module_draws(
     fitted: FitResult, home: Path, tmp_path: Path
 ) -> None:
     avatar = load_identity(fitted.name, home=home, device="cpu")
-    packed, script = tmp_path / "head.bin.gz", tmp_path / "head.mjs"
+    packed, script = tmp_path / "head.bin.gz", copy_for_node(tmp_path, "head.js")
     write_head(packed, avatar, SilentProgress())
     file = gzip.decompress(packed.read_bytes())
     (tmp_path / "head.bin").write_bytes(file)
-    shutil.copyfile(WASM.parent / "head.js", script)
     n_mouth = avatar.idle.face.n_mouth
     command = [str(NODE), HELPERS / "check_head.mjs", script, WASM, packed, str(n_mouth)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -21,6 +21,7 @@ import torch
 from paths import HELPERS, LINE
 from random_predictor import AHEAD, N_MOUTH, make_predictor
 from speech_module import DAMAGED, FINE, OTHER_VERSION, SPEECH, SpeechModule
+from web_pages import copy_for_node
 
 from talkhead.app.avatar import Avatar
 from talkhead.app.live.speech import LiveSpeech
@@ -218,8 +219,7 @@ def test_rest_is_the_mouth_of_the_predictor(
 def test_the_wrapper_returns_what_the_module_returns(
     module: SpeechModule, predictor: MotionPredictor, content: bytes, line: Float32, tmp_path: Path
 ) -> None:
-    script = tmp_path / "speech.mjs"
-    shutil.copyfile(PAGE / "speech.js", script)
+    script = copy_for_node(tmp_path, "speech.js")
     (tmp_path / "speech.bin").write_bytes(content)
     (tmp_path / "speech.bin.gz").write_bytes(gzip.compress(content))
     (tmp_path / "line.f32").write_bytes(line.tobytes())
