@@ -14,10 +14,11 @@ from talkhead.app.fit import FitResult, fit
 from talkhead.app.home.identities import DATASET, Home
 from talkhead.app.home.locking import lock_identity
 from talkhead.app.workspace import prepare
+from talkhead.encoder.vad import vad_version
 from talkhead.errors import TalkheadError
 from talkhead.footage import Footage
 from talkhead.locks import Holder
-from talkhead.preprocess.pipeline import PreprocessConfig
+from talkhead.preprocess.pipeline import PreprocessConfig, dataset_key
 from talkhead.progress import SilentProgress
 
 
@@ -57,10 +58,10 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-def fitted_dataset(home: Path) -> Path:
-    """Return the folder of the dataset with images; those of followed footage have none."""
-    (images,) = home.glob(f"work/*/{DATASET}/frames.u8")
-    return images.parent
+def fitted_dataset(home: Path, name: str, footage: Path) -> Path:
+    """Return the folder of a fit's dataset; other tests prepare other footage of the person."""
+    key = dataset_key(Footage.open(footage).sha256, PreprocessConfig(), vad_version())
+    return Home(home).work_path(name, key) / DATASET
 
 
 def test_work_that_two_fits_have_damaged_is_redone(
@@ -72,7 +73,7 @@ def test_work_that_two_fits_have_damaged_is_redone(
 ) -> None:
     """The state that fits without locks leave behind: every frame twice, and no dataset.json yet."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
-    dataset = fitted_dataset(tmp_path)
+    dataset = fitted_dataset(tmp_path, fitted.name, footage)
     (dataset / "dataset.json").unlink()
     for name in ("frames.u8", "masks.u8", "looks.f64"):
         whole = (dataset / name).read_bytes()
@@ -90,7 +91,7 @@ def test_an_extra_image_or_a_missing_background_is_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
-    dataset = fitted_dataset(tmp_path)
+    dataset = fitted_dataset(tmp_path, fitted.name, footage)
     size = (dataset / "frames.u8").stat().st_size
     with (dataset / "frames.u8").open("ab") as file:
         file.truncate(size // 2)
